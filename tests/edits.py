@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, replace
 
-from sgagent.core.binding import HandBinding
+from sgagent.core.binding import HandBinding, HostFacts
 from sgagent.core.evaluate import Packet, Tracking
 from sgagent.core.model import (
     TCP,
@@ -19,11 +19,12 @@ from sgagent.core.model import (
     SecurityGroup,
     SecurityGroupRule,
     Snapshot,
+    SourceCheck,
 )
 from sgagent.core.policy import LINK_LOCAL
 from sgagent.core.rule_values import canonical_objects
 from tests.draws import Draws
-from tests.generators import NOW, Case, random_block, random_packets, resolved
+from tests.generators import NOW, Case, random_addresses, random_block, random_packets, resolved
 
 _FOURTEEN = 14
 _TRIES = 20
@@ -37,6 +38,7 @@ class _Draft:
     draws: Draws
     snapshot: Snapshot
     bindings: tuple[HandBinding, ...]
+    facts: HostFacts
 
     def with_group(self, edit: Callable[[SecurityGroup], SecurityGroup]) -> _Draft:
         """Return the draft with one group edited, most often one that is bound."""
@@ -78,16 +80,17 @@ def edited(draws: Draws, case: Case) -> tuple[Case, tuple[str, ...]] | None:
     """
     for _ in range(_TRIES):
         names = tuple(draws.choice(tuple(_EDITS)) for _ in range(draws.randint(1, 3)))
-        draft = _Draft(draws, case.snapshot, case.bindings)
+        draft = _Draft(draws, case.snapshot, case.bindings, case.facts)
         for name in names:
             draft = _EDITS[name](draft)
-        policy = resolved(draft.snapshot, draft.bindings, case.exemptions)
+        policy = resolved(draft.snapshot, draft.bindings, case.exemptions, draft.facts)
         if policy is not None and policy != case.policy:
             made = Case(
                 snapshot=draft.snapshot,
                 bindings=draft.bindings,
                 policy=policy,
                 exemptions=case.exemptions,
+                facts=draft.facts,
             )
             return made, names
     return None
@@ -261,6 +264,21 @@ def _change_mode(draft: _Draft) -> _Draft:
     return replace(draft, bindings=tuple(bindings))
 
 
+def _switch_source_check(draft: _Draft) -> _Draft:
+    place = draft.draws.index(draft.bindings)
+    bindings = list(draft.bindings)
+    switched = SourceCheck.OFF if bindings[place].source_check is SourceCheck.ON else SourceCheck.ON
+    bindings[place] = replace(bindings[place], source_check=switched)
+    return replace(draft, bindings=tuple(bindings))
+
+
+def _change_addresses(draft: _Draft) -> _Draft:
+    links = list(draft.facts.links)
+    place = draft.draws.index(links)
+    links[place] = replace(links[place], addresses=random_addresses(draft.draws))
+    return replace(draft, facts=HostFacts(links=tuple(links)))
+
+
 def _unbind(draft: _Draft) -> _Draft:
     """Leave one link out, but never the first."""
     if len(draft.bindings) == 1:
@@ -294,6 +312,8 @@ _EDITS: Mapping[str, Callable[[_Draft], _Draft]] = {
     "remove a member": _remove_member,
     "change the inner access": _change_inner_access,
     "change a mode": _change_mode,
+    "switch a source check": _switch_source_check,
+    "change the addresses of a link": _change_addresses,
     "unbind a link": _unbind,
     "take a group away": _take_groups_away,
 }

@@ -16,7 +16,8 @@ from itertools import count
 import yaml
 from hypothesis.vendor.pretty import RepresentationPrinter
 
-from sgagent.core.binding import HandBinding, HostFacts, bind
+from sgagent.core.addresses import NO_ADDRESSES
+from sgagent.core.binding import NO_FACTS, HandBinding, HostFacts, Link, bind
 from sgagent.core.evaluate import Packet, Tracking
 from sgagent.core.model import (
     ALL_PORTS,
@@ -45,6 +46,7 @@ from sgagent.core.model import (
     SecurityGroup,
     SecurityGroupRule,
     Snapshot,
+    SourceCheck,
 )
 from sgagent.core.policy import Exemption, ResolvedPolicy
 from sgagent.core.resolve import Exemptions, resolve
@@ -112,10 +114,17 @@ class Case(Shown):
     bindings: tuple[HandBinding, ...]
     policy: ResolvedPolicy
     exemptions: Exemptions
+    facts: HostFacts
 
     def __str__(self) -> str:
         """Return what makes the case again."""
         bound = [f"# {hand.interface}: {', '.join(hand.security_group_ids)}" for hand in self.bindings]
+        bound += [
+            f"# {link.name} carries {', '.join(map(str, link.addresses))}, sources are checked"
+            for hand in self.bindings
+            for link in self.facts.links
+            if link.name == hand.interface and hand.source_check
+        ]
         failsafe = [f"# fail-safe: {entry}" for entry in self.exemptions.failsafe]
         return "\n".join(["Case:", *bound, *failsafe, str(ShownDocument(self.snapshot))])
 
@@ -142,17 +151,40 @@ def random_case(draws: Draws, *, interfaces: Sequence[str] = ("eth0", "eth1"), m
     snapshot = random_snapshot(draws, most_rules=most_rules)
     bindings = tuple(draws.item(partial(_binding, name=name, snapshot=snapshot)) for name in interfaces)
     exemptions = draws.item(_exemptions)
-    policy = resolved(snapshot, bindings, exemptions)
+    facts = random_facts(draws, interfaces)
+    policy = resolved(snapshot, bindings, exemptions, facts)
     if policy is None:
         raise AssertionError("a generated case has errors")
-    return Case(snapshot=snapshot, bindings=bindings, policy=policy, exemptions=exemptions)
+    return Case(snapshot=snapshot, bindings=bindings, policy=policy, exemptions=exemptions, facts=facts)
+
+
+def random_facts(draws: Draws, interfaces: Sequence[str]) -> HostFacts:
+    """Return links that carry random addresses and networks."""
+
+    def link(draws: Draws, name: str, index: int) -> Link:
+        return Link(name=name, index=index, addresses=random_addresses(draws))
+
+    return HostFacts(
+        links=tuple(
+            draws.item(partial(link, name=name, index=index))
+            for index, name in enumerate(sorted(interfaces), 2)
+        )
+    )
+
+
+def random_addresses(draws: Draws) -> tuple[CidrBlock, ...]:
+    """Return addresses and networks of a link: few, so that many packets come from elsewhere."""
+    return tuple(draws.many(lambda draws: random_block(draws, draws.choice(tuple(Family))), 4))
 
 
 def resolved(
-    snapshot: Snapshot, bindings: tuple[HandBinding, ...], exemptions: Exemptions
+    snapshot: Snapshot,
+    bindings: tuple[HandBinding, ...],
+    exemptions: Exemptions,
+    facts: HostFacts = NO_FACTS,
 ) -> ResolvedPolicy | None:
     """Return what definitions come to on a host; None where they have errors."""
-    bound = bind(snapshot, bindings, HostFacts(), automatically=False)
+    bound = bind(snapshot, bindings, facts, automatically=False)
     resolution = resolve(snapshot, bound, exemptions, at=NOW)
     return None if resolution.errors else resolution.policy
 
@@ -454,7 +486,11 @@ def _binding(draws: Draws, name: str, snapshot: Snapshot) -> HandBinding:
         group.security_group_id for group in snapshot.security_groups if group.group_type is group_type
     ]
     chosen = draws.sample(of_type, draws.randint(1, len(of_type)))
-    return HandBinding(interface=name, security_group_ids=tuple(sorted(chosen)))
+    return HandBinding(
+        interface=name,
+        security_group_ids=tuple(sorted(chosen)),
+        source_check=SourceCheck.ON if draws.chance(20) else None,
+    )
 
 
 def _exemptions(draws: Draws) -> Exemptions:
@@ -481,6 +517,8 @@ def _edge_addresses(policy: ResolvedPolicy, family: Family) -> list[int]:
     if family is Family.IPV4:
         ends.add(METADATA.first)
     for interface in policy.interfaces:
+        own = interface.own_addresses or NO_ADDRESSES
+        ends.update(end for ends_of_range in own.ranges(family) for end in ends_of_range)
         for direction in Direction:
             toward = interface.toward(direction)
             spoken_of = (toward.inner, *(rule.peer.addresses for rule in toward.rules))

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from itertools import product
 
 from sgagent.analysis.header_space import Box, Label
-from sgagent.core.addresses import Ranges
+from sgagent.core.addresses import NO_ADDRESSES, Ranges
 from sgagent.core.evaluate import Packet
 from sgagent.core.model import LAST_PORT, PORTED_NUMBERS, Direction, Family
 from sgagent.core.policy import DHCP, Exemption, ResolvedDirection, ResolvedPolicy, ResolvedRule
@@ -22,8 +22,10 @@ def every_point(
     """Yield a packet for each combination of borders that any of the policies draws at an interface."""
     judges = [judge for policy in policies if (judge := policy.judge(interface))]
     towards = [judge.toward(direction) for judge in judges]
-    peers = _starts(_peers(towards, family), family.last_address)
-    near_ends = _starts(_near_ends(towards, family), family.last_address)
+    own = [run for judge in judges for run in (judge.own_addresses or NO_ADDRESSES).ranges(family)]
+    sources_in, sources_out = (own, []) if direction is Direction.INGRESS else ([], own)
+    peers = _starts((*_peers(towards, family), *sources_in), family.last_address)
+    near_ends = _starts((*_near_ends(towards, family), *sources_out), family.last_address)
     ports = _starts(_ports(towards, direction, family), LAST_PORT)
     source_ports = _starts(_source_ports(towards, direction, family), LAST_PORT)
     for protocol, peer, near_end in product(_protocols(towards), peers, near_ends):

@@ -266,6 +266,7 @@ class Planner:
             bind_expected(found, missed, delivery.snapshot, inputs.facts),
             self._exemptions(inputs),
             default_mode=enforcement.mode,
+            source_check=enforcement.source_check,
             unbound_closed=enforcement.unbound_interfaces is UnboundInterfaces.CLOSED,
             at=inputs.latest,
             memo=self._resolved,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sgagent.analysis.clause_reduction import narrow
-from sgagent.analysis.header_space import Box, Clause, Columns, cut_into_boxes, list_clauses
+from sgagent.analysis.header_space import Box, Clause, Columns, cut_into_boxes, dhcp_clause, list_clauses
 from sgagent.core.addresses import Ranges, joined, meets
 from sgagent.core.memo import gone_and_come
 from sgagent.core.model import ALL_PROTOCOLS, Direction, Family, Policy, Protocol
@@ -209,11 +209,15 @@ def compare_judges(
     """Return the packets about whose verdict two judges differ; None lets everything pass."""
     if old is not None and new is not None:
         old, new = _without_bystanders(old, new, direction)
+    checks_sources = any(judge is not None and judge.own_addresses is not None for judge in (old, new))
     return tuple(
         box
         for family in Family
+        for before in ([dhcp_clause(direction, family)] if checks_sources else [],)
         for box in _compare_clauses(
-            list_clauses(old, direction, family), list_clauses(new, direction, family), family
+            (*before, *list_clauses(old, direction, family)),
+            (*before, *list_clauses(new, direction, family)),
+            family,
         )
     )
 
@@ -226,7 +230,7 @@ def _without_bystanders(
     They differ in the same packets, by the same rules; clauses of all rules would take longer to make.
     """
     before, after = old.toward(direction), new.toward(direction)
-    if replace(before, rules=()) != replace(after, rules=()):
+    if replace(before, rules=()) != replace(after, rules=()) or old.own_addresses != new.own_addresses:
         return old, new
     gone, come = gone_and_come(before.rules, after.rules)
     involves = _Overlap.of((*gone, *come)).involves

@@ -213,6 +213,7 @@ _STEPS = {
     DecidedBy.INNER: "the inner access policy",
     DecidedBy.DEFAULT: "default",
     DecidedBy.UNBOUND: "nothing",
+    DecidedBy.SPOOFED: "the source check",
 }
 
 

@@ -93,7 +93,8 @@ def list_clauses(judge: ResolvedInterface | None, direction: Direction, family: 
     if judge is None:
         return (Clause(decided_by=DecidedBy.UNBOUND, policy=Policy.ACCEPT, addresses=everyone),)
     toward = judge.toward(direction)
-    clauses = list(_exemptions(toward.platform, DecidedBy.ALWAYS, family))
+    clauses = list(_spoofed(judge, direction, family))
+    clauses += _exemptions(toward.platform, DecidedBy.ALWAYS, family)
     clauses += _exemptions(toward.failsafe, DecidedBy.FAILSAFE, family)
     inner = toward.inner.ranges(family)
     if inner:
@@ -101,6 +102,17 @@ def list_clauses(judge: ResolvedInterface | None, direction: Direction, family: 
     clauses += (_rule(rule, family) for rule in toward.rules if rule.can_match(family))
     clauses.append(Clause(decided_by=DecidedBy.DEFAULT, policy=toward.default, addresses=everyone))
     return tuple(clauses)
+
+
+def _spoofed(judge: ResolvedInterface, direction: Direction, family: Family) -> Iterator[Clause]:
+    """Yield what the source check drops, DHCP apart (§12.6)."""
+    if judge.own_addresses is None:
+        return
+    own, everyone = joined(judge.own_addresses.ranges(family)), ((0, family.last_address),)
+    if direction is Direction.INGRESS and own:
+        yield Clause(decided_by=DecidedBy.SPOOFED, policy=Policy.DROP, addresses=own)
+    for local in without(everyone, own) if direction is Direction.EGRESS else ():
+        yield Clause(decided_by=DecidedBy.SPOOFED, policy=Policy.DROP, addresses=everyone, local=local)
 
 
 def dhcp_clause(direction: Direction, family: Family) -> Clause:

@@ -7,15 +7,18 @@ import json
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 
 from sgagent.agent.sessions import open_sessions_of_agents_too
 from sgagent.cli.inputs import add_policy_arguments, load_settings, read_policy
+from sgagent.cli.main import DEFAULT_CONFIGURATION
 from sgagent.cli.output import Colour, painted, problem_text
-from sgagent.core.errors import DocumentError, Problem, Severity, SourceUnavailableError
+from sgagent.core.errors import DocumentError, Origin, Problem, Severity, SourceUnavailableError
 from sgagent.core.lockout import NamedCut, as_keys, named, sessions_cut
+from sgagent.core.model import Family
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Scope
-from sgagent.host.links import NetlinkHost
+from sgagent.host.links import NetlinkHost, read_forwarding
 from sgagent.settings import RefusedSettingsError, Settings
 
 
@@ -30,6 +33,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         settings = load_settings(options)
         problems, policy = _look(settings, options)
+        problems += _forwarding_warnings(policy, options.config or DEFAULT_CONFIGURATION)
     except RefusedSettingsError as error:
         settings, policy = error.readable, None
         problems = (*error.problems, *_problems_of_documents(error, options))
@@ -67,6 +71,31 @@ def _problems_of_documents(error: RefusedSettingsError, options: argparse.Namesp
         return _look(settings, options)[0]
     except SourceUnavailableError:
         return ()
+
+
+def _forwarding_warnings(policy: ResolvedPolicy | None, configuration: Path) -> tuple[Problem, ...]:
+    """Return a warning if the source check may drop what this host forwards (§12.6)."""
+    judges = policy.interfaces if policy else ()
+    checked = ", ".join(judge.name for judge in judges if judge.own_addresses is not None)
+    families = " and ".join(_FAMILIES[family] for family in read_forwarding())
+    if not checked or not families:
+        return ()
+    message = (
+        f"this host forwards {families}; on {checked} the source check drops what guests and containers"
+        " behind the host send, unless their source is translated to an address of the link"
+    )
+    return (
+        Problem(
+            severity=Severity.WARNING,
+            code="source_check_forwards",
+            origin=Origin(file=str(configuration), path="enforcement.source_check"),
+            message=message,
+            remedy='translate their sources (masquerade), or set source_check = "off" there',
+        ),
+    )
+
+
+_FAMILIES = {Family.IPV4: "IPv4", Family.IPV6: "IPv6"}
 
 
 def _verdict(errors: int, warnings: int) -> str:

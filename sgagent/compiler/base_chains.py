@@ -65,7 +65,7 @@ def base_chains(
         layout: our bits of the conntrack mark.
         state: the policy generation under which accepted sessions are remembered, and who has which slot.
     """
-    links = [_Link(judge.name, layout, state) for judge in policy.judges]
+    links = [_Link(judge.name, layout, state, judge.own_addresses is not None) for judge in policy.judges]
     chains = [
         chain for link in links for opened in Direction for chain in (link.live(opened), link.accept(opened))
     ]
@@ -125,6 +125,12 @@ class _Link:
     name: str
     layout: MarkLayout
     state: EnforcementState
+    checks_sources: bool
+
+    def first_chain(self, opened: Direction, family: Family) -> str:
+        """Return the chain where judging begins, for sessions opened in the direction."""
+        name = names.sources_chain if self.checks_sources else names.peers_chain
+        return name(opened, self.name, family)
 
     def entry_chain(self, direction: Direction) -> Chain:
         """Return the chain that every packet of the direction enters, where there are several links."""
@@ -139,7 +145,7 @@ class _Link:
         each.
         """
         onward, backward = _opened(direction)
-        ipv4, ipv6 = (Goto(names.peers_chain(onward, self.name, family)) for family in Family)
+        ipv4, ipv6 = (Goto(self.first_chain(onward, family)) for family in Family)
         by_header = Match(ruleset.CT_STATE, (Symbol("new"), Symbol("untracked")))
         is_untracked, is_invalid = (
             Match(ruleset.CT_STATE, (Symbol(state),)) for state in ("untracked", "invalid")
@@ -202,7 +208,7 @@ class _Link:
 
     def live(self, opened: Direction) -> Chain:
         """Return the chain that judges live sessions opened in the direction, by family."""
-        ipv4, ipv6 = (names.live_chain(names.peers_chain(opened, self.name, family)) for family in Family)
+        ipv4, ipv6 = (names.live_chain(self.first_chain(opened, family)) for family in Family)
         rules = (Rule((_IS_IPV4, Goto(ipv4))), Rule((Goto(ipv6),)))
         return Chain(name=names.live_session_chain(opened, self.name), rules=rules)
 

@@ -19,6 +19,7 @@ from sgagent.compiler.class_chains import FamilyChains, class_chains, list_chain
 from sgagent.compiler.counter_chains import SILENT, CounterChain, FlowLogging, counter_chains
 from sgagent.compiler.decision_list import Entry, Grouped, Place, list_entries
 from sgagent.compiler.linear import MOST_LINES, is_short
+from sgagent.compiler.source_check import check_sources
 from sgagent.core.memo import Memo
 from sgagent.core.model import Direction, Family
 from sgagent.core.policy import ResolvedPolicy
@@ -78,6 +79,10 @@ def compile_(
                 )
                 table.add_chains(found.chains.values())
                 table.add_verdict_maps(found.verdict_maps.values())
+                if interface.own_addresses is not None:
+                    checked = check_sources(interface.own_addresses.ranges(family), place)
+                    table.add_chains(checked.chains.values())
+                    table.add_verdict_maps(checked.verdict_maps.values())
             table.add_counter_chains(counter_chains(interface, direction, flow_logging, memo))
     return table.compiled()
 

@@ -18,6 +18,7 @@ from sgagent.nft.counter_keys import (
     InvalidCounter,
     KernelCounterKey,
     RuleCounter,
+    SpoofedCounter,
     counter_name,
     is_of_drops,
 )
@@ -136,6 +137,9 @@ class _Tree:
         invalid = InvalidCounter(interface=name, direction=direction)
         verdict = Accept() if self._observes else Drop()
         yield self._leaf(invalid, verdict)
+        if self.interface.own_addresses is not None:
+            spoofed = SpoofedCounter(interface=name, direction=direction)
+            yield self._leaf(spoofed, self._verdict(Policy.DROP))
 
     def _leaf(self, key: KernelCounterKey, verdict: Verdict) -> CounterChain:
         """Return a leaf that tells, counts and then does what the verdict says."""

@@ -78,6 +78,8 @@ def may_cut(old: ResolvedPolicy, new: ResolvedPolicy) -> bool:
 def _interface_narrows(old: ResolvedInterface, new: ResolvedInterface) -> bool:
     if old.mode is Mode.OBSERVE and new.mode is Mode.ENFORCE:
         return True  # what was only observed was remembered as allowed (§9.1)
+    if new.own_addresses is not None and new.own_addresses != old.own_addresses:
+        return True  # a source that left is spoofed outwards, one that came is spoofed inwards (§12.6)
     return any(_direction_narrows(old.toward(direction), new.toward(direction)) for direction in Direction)
 
 

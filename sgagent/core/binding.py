@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from sgagent.core.addresses import AddressSet
 from sgagent.core.errors import NOWHERE, Origin, Problem, Severity
-from sgagent.core.model import CidrBlock, Family, Mode, NetworkInterface, Snapshot
+from sgagent.core.model import CidrBlock, Family, Mode, NetworkInterface, Snapshot, SourceCheck
 from sgagent.core.policy import LOOPBACK
 
 
@@ -77,6 +78,9 @@ class HandBinding:
     mode: Mode | None = None
     """None is the default of the configuration."""
 
+    source_check: SourceCheck | None = None
+    """Likewise."""
+
     origin: str = ""
     """Where it was written, for messages: ``sgagent.toml: interface[0]`` or ``--interface eth0=sg-web``."""
 
@@ -127,6 +131,18 @@ class Binding:
 
     origin: Origin
     """What made the binding, for messages."""
+
+    source_check: SourceCheck | None = None
+    """None is the default."""
+
+    link_addresses: tuple[CidrBlock, ...] = ()
+    """What the link carries."""
+
+    @property
+    def own_addresses(self) -> AddressSet:
+        """Return the addresses of the link and of the network interface (§12.6)."""
+        known = self.network_interface.addresses if self.network_interface else ()
+        return AddressSet.of((*self.link_addresses, *known))
 
     @property
     def attached_at(self) -> Origin:
@@ -213,6 +229,7 @@ def bind_expected(
             security_group_ids=interface.security_group_ids,
             mode=None,
             origin=interface.origin,
+            link_addresses=_addresses(links.get(one.interface)),
         )
         bindings.setdefault(one.interface, binding)
     return replace(found, bindings=tuple(bindings[name] for name in sorted(bindings)))
@@ -252,7 +269,7 @@ class _Search:
             self._refuse(origin, "loopback_bound", hand.interface, message, "bind a link to other hosts")
         elif hand.network_interface_id is None:
             groups = tuple(sorted(set(hand.security_group_ids)))
-            self._keep(hand.interface, None, groups, hand.mode, origin)
+            self._keep(hand.interface, None, groups, origin, hand)
         else:
             self._bind_by_id(hand, hand.network_interface_id, origin)
 
@@ -264,7 +281,7 @@ class _Search:
                 origin, "unknown_network_interface", interface_id, message, "name one that is, or add it"
             )
         else:
-            self._keep(hand.interface, found, found.security_group_ids, hand.mode, origin)
+            self._keep(hand.interface, found, found.security_group_ids, origin, hand)
 
     def bind_by_mac(self) -> None:
         """Bind the network interfaces whose MAC a link has."""
@@ -317,7 +334,7 @@ class _Search:
             message = f"nftables can't match the link {link.name} by its name"
             self._refuse(interface.origin, "bad_interface_name", None, message, "rename the link")
         elif present is None:
-            self._keep(link.name, interface, interface.security_group_ids, None, interface.origin)
+            self._keep(link.name, interface, interface.security_group_ids, interface.origin)
         elif present.network_interface is not None and present.origin is present.network_interface.origin:
             message = f"two network interfaces match the link {link.name}"
             remedy = "give each its own MAC address, or bind the link in [[interface]]"
@@ -328,13 +345,19 @@ class _Search:
         link: str,
         interface: NetworkInterface | None,
         groups: tuple[str, ...],
-        mode: Mode | None,
         origin: Origin,
+        hand: HandBinding | None = None,
     ) -> None:
-        self.bindings[link] = Binding(
-            interface=link, network_interface=interface, security_group_ids=groups, mode=mode, origin=origin
-        )
         there = self.links.get(link)
+        self.bindings[link] = Binding(
+            interface=link,
+            network_interface=interface,
+            security_group_ids=groups,
+            mode=hand.mode if hand else None,
+            origin=origin,
+            source_check=hand.source_check if hand else None,
+            link_addresses=_addresses(there),
+        )
         if there is not None and is_hidden(there):
             self._report_port(there, origin)
 
@@ -382,6 +405,10 @@ def can_be_matched(link: str) -> bool:
 def is_hidden(link: Link) -> bool:
     """Return whether the link's packets show as its master's: nothing can be enforced on it (§9.4)."""
     return link.master is not None and link.master_kind in _MASTERS_THAT_HIDE
+
+
+def _addresses(link: Link | None) -> tuple[CidrBlock, ...]:
+    return link.addresses if link else ()
 
 
 def _meant(interface: NetworkInterface, links: list[Link]) -> list[Link]:

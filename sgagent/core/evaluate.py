@@ -84,6 +84,8 @@ class DecidedBy(enum.Enum):
     """Nothing is enforced on the interface (§2.3)."""
 
     INVALID = "invalid"
+    SPOOFED = "spoofed"
+    """The source check drops it: its source is on the wrong side of the interface (§12.6)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +122,8 @@ def _first_step_that_applies(
         return Policy.DROP, DecidedBy.INVALID
     if packet.tracking is Tracking.ALLOWED:  # step 1
         return Policy.ACCEPT, DecidedBy.SESSION
+    if is_spoofed(interface, packet):
+        return Policy.DROP, DecidedBy.SPOOFED
     if is_always_allowed(packet) or any(exempts(entry, packet) for entry in toward.platform):  # step 2
         return Policy.ACCEPT, DecidedBy.ALWAYS
     if any(exempts(entry, packet) for entry in toward.failsafe):  # step 3
@@ -129,6 +133,14 @@ def _first_step_that_applies(
     if matching:  # step 5
         return matching[0].policy, DecidedBy.RULE
     return toward.default, DecidedBy.DEFAULT  # step 6
+
+
+def is_spoofed(interface: ResolvedInterface, packet: Packet) -> bool:
+    """Return whether the source check drops a packet that opens a session, or has none (§12.6)."""
+    if interface.own_addresses is None or is_always_allowed(packet):
+        return False
+    is_own = interface.own_addresses.contains(packet.family, packet.source)
+    return is_own is (packet.direction is Direction.INGRESS)
 
 
 def _matching_rules(toward: ResolvedDirection, packet: Packet) -> Iterator[ResolvedRule]:

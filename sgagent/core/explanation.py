@@ -60,6 +60,7 @@ _REASONS: Mapping[DecidedBy, str] = {
     DecidedBy.DEFAULT: "no rule matches, so the default decides",
     DecidedBy.UNBOUND: "nothing is enforced on this interface",
     DecidedBy.INVALID: "connection tracking calls it invalid",
+    DecidedBy.SPOOFED: "the source check refuses its source address",
 }
 
 _PLATFORM_REASON = (

@@ -76,6 +76,13 @@ class Mode(enum.Enum):
     OBSERVE = "observe"
 
 
+class SourceCheck(enum.Enum):
+    """Whether the source of what passes an interface has to be on its side of it (§12.6)."""
+
+    OFF = "off"
+    ON = "on"
+
+
 class Sessions(enum.Enum):
     """What becomes of live sessions when the policy changes (§6.3)."""
 

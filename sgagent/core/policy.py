@@ -178,6 +178,9 @@ class ResolvedInterface:
     group_type: GroupType | None = None
     """None where there is no group."""
 
+    own_addresses: AddressSet | None = None
+    """Of the link and the network interface, where sources are checked (§12.6); None where they are not."""
+
     ingress: ResolvedDirection = ResolvedDirection()
     egress: ResolvedDirection = ResolvedDirection()
 

@@ -19,6 +19,7 @@ from sgagent.core.model import (
     Policy,
     SecurityGroup,
     Snapshot,
+    SourceCheck,
 )
 from sgagent.core.policy import (
     Exemption,
@@ -76,6 +77,7 @@ def resolve(
     exemptions: Exemptions,
     *,
     default_mode: Mode = Mode.ENFORCE,
+    source_check: SourceCheck = SourceCheck.OFF,
     unbound_closed: bool = False,
     scope: Scope = Scope.HOST,
     at: datetime | None = None,
@@ -88,6 +90,7 @@ def resolve(
         bound: which links are bound to which groups.
         exemptions: traffic that no group can block.
         default_mode: for bindings that name none.
+        source_check: likewise.
         unbound_closed: whether links that nothing is bound to are closed (§9.3).
         scope: whose errors of meaning count as errors.
         at: the latest time that is known: rules that expired until then do not exist (§12.4). Without it
@@ -98,7 +101,11 @@ def resolve(
     resolver = _Resolver(snapshot, concerned, scope, at, memo or Memo())
     resolver.problems.extend(bound.problems)
     interfaces = tuple(
-        resolver.interface(binding, exemptions, binding.mode or default_mode) for binding in bound.bindings
+        replace(
+            resolver.interface(binding, exemptions, binding.mode or default_mode),
+            own_addresses=resolver.own_addresses(binding, binding.source_check or source_check),
+        )
+        for binding in bound.bindings
     )
     resolver.check_groups()
     resolver.check_network_interfaces(bound)
@@ -203,6 +210,13 @@ class _Resolver:
             ingress=memo.same("ingress", ingress),
             egress=memo.same("egress", egress),
         )
+
+    def own_addresses(self, binding: Binding, source_check: SourceCheck) -> AddressSet | None:
+        """Return the addresses by which sources are checked on a link; None where they are not (§12.6)."""
+        if source_check is SourceCheck.OFF:
+            return None
+        memo = self.memo.part(Seam.RESOLVED_RULES, "interface", binding.interface)
+        return memo.same("own addresses", binding.own_addresses)
 
     def _attached_groups(self, binding: Binding) -> tuple[SecurityGroup, ...]:
         """Return the groups of a binding, sorted by id; those that are missing or don't fit are errors."""

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from sgagent.core.binding import HostFacts, Link, link_name
@@ -337,6 +338,26 @@ def _wait_pipe() -> Iterator[tuple[int, int]]:
     finally:
         for end in ends:
             os.close(end)
+
+
+_FORWARDING: Mapping[Family, str] = {
+    Family.IPV4: "ipv4/ip_forward",
+    Family.IPV6: "ipv6/conf/all/forwarding",
+}
+
+
+def read_forwarding(directory: Path = Path("/proc/sys/net")) -> tuple[Family, ...]:
+    """Return the families that this host forwards, in the network namespace of the calling process.
+
+    Args:
+        directory: of the kernel's network settings.
+    """
+    found = []
+    for family, name in _FORWARDING.items():
+        with contextlib.suppress(FileNotFoundError):  # a kernel without IPv6
+            if (directory / name).read_text(encoding="ascii").strip() != "0":
+                found.append(family)
+    return tuple(found)
 
 
 class Ipv4Setting(enum.Enum):

@@ -18,6 +18,7 @@ class HitStep(enum.Enum):
     """What counted: the steps of §3 in their order."""
 
     INVALID = "invalid"
+    SPOOFED = "spoofed"
     PLATFORM = "platform"
     FAILSAFE = "failsafe"
     INNER = "inner"
@@ -81,6 +82,16 @@ class InvalidCounter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SpoofedCounter:
+    """Count the packets that the source check drops (§12.6)."""
+
+    step: ClassVar = HitStep.SPOOFED
+
+    interface: str
+    direction: Direction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExemptionCounter:
     """Count what passes without a group being asked (§7)."""
 
@@ -107,7 +118,9 @@ class ObservedDropCounter:
     direction: Direction
 
 
-KernelCounterKey = RuleCounter | DefaultCounter | InnerCounter | InvalidCounter | ExemptionCounter
+KernelCounterKey = (
+    RuleCounter | DefaultCounter | InnerCounter | InvalidCounter | SpoofedCounter | ExemptionCounter
+)
 """What a counter of the kernel counts."""
 
 CounterKey = KernelCounterKey | ObservedDropCounter
@@ -125,7 +138,7 @@ def counter_name(key: KernelCounterKey) -> str:
             return names.step_chain(key.step.value, key.direction, key.interface)
 
 
-PLAIN_STEPS = (HitStep.INVALID, HitStep.PLATFORM, HitStep.FAILSAFE, HitStep.INNER)
+PLAIN_STEPS = (HitStep.INVALID, HitStep.SPOOFED, HitStep.PLATFORM, HitStep.FAILSAFE, HitStep.INNER)
 """Those with one counter for an interface and direction, whatever the policy says."""
 
 
@@ -134,6 +147,8 @@ def plain_key(step: HitStep, interface: str, direction: Direction) -> KernelCoun
     match step:
         case HitStep.INVALID:
             return InvalidCounter(interface=interface, direction=direction)
+        case HitStep.SPOOFED:
+            return SpoofedCounter(interface=interface, direction=direction)
         case HitStep.PLATFORM | HitStep.FAILSAFE:
             kind = ExemptionKind(step.value)
             return ExemptionCounter(interface=interface, direction=direction, kind=kind)
@@ -148,7 +163,7 @@ def is_of_drops(key: CounterKey) -> bool:
             return key.policy is Policy.DROP
         case DefaultCounter():
             return key.verdict is Policy.DROP
-        case InvalidCounter():
+        case InvalidCounter() | SpoofedCounter():
             return True
         case InnerCounter() | ExemptionCounter() | ObservedDropCounter():
             return False
@@ -173,7 +188,7 @@ _OTHER = {Policy.ACCEPT: Policy.DROP, Policy.DROP: Policy.ACCEPT}
 def observed_drop(key: CounterKey) -> ObservedDropCounter | None:
     """Return the key of what would have been dropped that counts what this key counts; None for no drop."""
     match key:
-        case RuleCounter() | DefaultCounter() | InvalidCounter() if is_of_drops(key):
+        case RuleCounter() | DefaultCounter() | InvalidCounter() | SpoofedCounter() if is_of_drops(key):
             return ObservedDropCounter(interface=key.interface, direction=key.direction)
         case _:
             return None

@@ -68,6 +68,16 @@ def invalid_chain(direction: Direction, interface: str) -> str:
     return f"invalid/{part(interface)}/{direction.value}"
 
 
+def sources_chain(direction: Direction, interface: str, family: Family) -> str:
+    """Return the chain that checks sources: ``sources/eth0/egress/ipv4``."""
+    return f"sources/{part(interface)}/{direction.value}/{family.value}"
+
+
+def checked_chain(direction: Direction, interface: str, family: Family) -> str:
+    """Return the chain for what comes from one of the host's own networks: ``checked/eth0/egress/ipv6``."""
+    return f"checked/{part(interface)}/{direction.value}/{family.value}"
+
+
 def accept_chain(direction: Direction, interface: str) -> str:
     """Return the chain that remembers a session as allowed and accepts: ``accept/eth0/ingress``."""
     return f"accept/{part(interface)}/{direction.value}"
@@ -128,6 +138,11 @@ def judges(chain: str) -> bool:
 def others_chain(direction: Direction, interface: str, family: Family, protocol: Protocol) -> str:
     """Return the chain that all protocols but one leave a list for: ``not-tcp/eth0/ingress/ipv4``."""
     return f"not-{protocol}/{part(interface)}/{direction.value}/{family.value}"
+
+
+def prefixes_map(direction: Direction, interface: str, family: Family) -> str:
+    """Return the first part of the map of the host's own networks: ``prefixes/eth0/egress/ipv6``."""
+    return f"prefixes/{part(interface)}/{direction.value}/{family.value}"
 
 
 def networks_map(direction: Direction, interface: str, family: Family) -> str:

@@ -45,6 +45,8 @@ _READING_ORDER = (
     "egress",
     "neighbours",
     "session",
+    "sources",
+    "checked",
     "peers",
     *(f"not-{protocol}" for protocol in PORTED),
     "class",
@@ -56,6 +58,7 @@ _READING_ORDER = (
     "rule",
     "default",
     "invalid",
+    "spoofed",
     "accept",
 )
 """First words of chains, as a packet may meet them; others come last."""

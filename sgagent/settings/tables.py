@@ -23,6 +23,7 @@ from sgagent.core.model import (
     PortSet,
     Protocol,
     Sessions,
+    SourceCheck,
 )
 from sgagent.core.policy import Exemption
 from sgagent.documents.problems import Limits
@@ -89,6 +90,9 @@ class EnforcementSettings(SettingsTable):
 
     unbound_interfaces: Annotated[UnboundInterfaces, word_of(UnboundInterfaces)] = UnboundInterfaces.OPEN
     sessions: Annotated[Sessions, word_of(Sessions)] = Sessions.REJUDGE
+    source_check: Annotated[SourceCheck, word_of(SourceCheck)] = SourceCheck.OFF
+    """The default for every interface (§12.6)."""
+
     mark_mask: Annotated[int, Constraint(_mark_mask)] = 0xFFFF0000
     """Bits of the conntrack mark that are ours, contiguous. With fewer than 12 every packet is judged."""
 
@@ -311,6 +315,7 @@ class InterfaceTable(SettingsTable):
     network_interface_id: Id | None = None
     security_group_ids: Annotated[tuple[Id, ...], Distinct(in_order=True)] = ()
     mode: Annotated[Mode | None, word_of(Mode)] = None
+    source_check: Annotated[SourceCheck | None, word_of(SourceCheck)] = None
 
     @classmethod
     def conflicts(cls, written: Written) -> Iterator[Fault]:
@@ -326,6 +331,7 @@ class InterfaceTable(SettingsTable):
             network_interface_id=self.network_interface_id,
             security_group_ids=self.security_group_ids,
             mode=self.mode,
+            source_check=self.source_check,
             origin=origin,
         )
 

@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from sgagent.core.addresses import NO_ADDRESSES, AddressRanges, Ranges, joined, sweep
+from sgagent.core.addresses import NO_ADDRESSES, AddressRanges, Ranges, joined, sweep, without
 from sgagent.core.evaluate import DecidedBy, Decision, Packet, evaluate
 from sgagent.core.model import ICMPV6, LAST_PORT, UDP, Direction, Family, PortSet, Protocols
 from sgagent.core.policy import (
@@ -86,6 +86,8 @@ def list_box_clauses(judge: ResolvedInterface, direction: Direction, family: Fam
 
     for peers, constraints in _always_allowed(direction, family):
         add(DecidedBy.ALWAYS, peers, constraints)
+    for peers, constraints in _spoofed(judge, direction, family):
+        add(DecidedBy.SPOOFED, peers, constraints)
     for decided_by, entries in (
         (DecidedBy.ALWAYS, toward.platform),
         (DecidedBy.FAILSAFE, toward.failsafe),
@@ -142,6 +144,20 @@ def _always_allowed(
         yield near, listeners
     else:
         yield None, (*listeners, (NEAR_END, near))
+
+
+def _spoofed(
+    judge: ResolvedInterface, direction: Direction, family: Family
+) -> Iterator[tuple[AddressRanges | None, Constraints]]:
+    """Yield far ends and constraints of what the source check drops (§12.6)."""
+    if judge.own_addresses is None:
+        return
+    own = judge.own_addresses.ranges(family)
+    others = without(((0, family.last_address),), joined(own))
+    if direction is Direction.EGRESS and others:
+        yield None, ((NEAR_END, others),)
+    elif direction is Direction.INGRESS and own:
+        yield own, ()
 
 
 def _numbers(numbers: Iterable[int]) -> Ranges:

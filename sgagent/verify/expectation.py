@@ -17,6 +17,7 @@ from sgagent.nft.counter_keys import (
     InvalidCounter,
     KernelCounterKey,
     RuleCounter,
+    SpoofedCounter,
     counter_name,
 )
 from sgagent.verify.packet import PacketAtHook, opener_of
@@ -195,5 +196,7 @@ def _counter_key(judge: ResolvedInterface, opener: Packet, decision: Decision) -
             return ExemptionCounter(interface=link, direction=direction, kind=ExemptionKind.PLATFORM)
         case DecidedBy.INVALID:
             return InvalidCounter(interface=link, direction=direction)
+        case DecidedBy.SPOOFED:
+            return SpoofedCounter(interface=link, direction=direction)
         case _:
             return None

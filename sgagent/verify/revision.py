@@ -214,7 +214,8 @@ def _key(element: Element) -> Iterator[tuple[int, int]]:
 
 def _judges_alike(old: ResolvedInterface, new: ResolvedInterface) -> bool:
     """Return whether two judges differ in nothing but rules and fellow members."""
-    return (old.name, old.mode) == (new.name, new.mode) and all(
+    about_old, about_new = ((judge.name, judge.mode, judge.own_addresses) for judge in (old, new))
+    return about_old == about_new and all(
         (one.default, one.platform, one.failsafe) == (other.default, other.platform, other.failsafe)
         for one, other in ((old.ingress, new.ingress), (old.egress, new.egress))
     )

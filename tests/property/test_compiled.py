@@ -68,8 +68,20 @@ def expected_counters(policy: ResolvedPolicy, judged: Packet) -> list[str]:
             return [] if is_always_allowed(judged) else [platform]
         case DecidedBy.INVALID:
             return [names.invalid_chain(judged.direction, link)]
+        case DecidedBy.SPOOFED:
+            return [names.step_chain("spoofed", judged.direction, link)]
         case DecidedBy.UNBOUND | DecidedBy.SESSION:
             return []
+
+
+def is_spoofed(policy: ResolvedPolicy, judged: Packet) -> bool:
+    """Return what the text says of a packet's source, address by address (§12.6)."""
+    judge = policy.judge(judged.interface)
+    if judge is None or judge.own_addresses is None or is_always_allowed(judged):
+        return False
+    own = [range(first, last + 1) for first, last in judge.own_addresses.ranges(judged.family)]
+    is_own = any(judged.source in addresses for addresses in own)
+    return is_own if judged.direction is IN else not is_own
 
 
 def untracked(judged: Packet, draws: Draws) -> Packet:
@@ -87,6 +99,20 @@ def test_the_opening_packet_of_a_session(case: Case, draws: Draws) -> None:
         seen = walk(table, judged)
         assert seen.accepted is (evaluate(case.policy, judged).verdict is ACCEPT), described(judged)
         assert seen.counted == expected_counters(case.policy, judged), described(judged)
+
+
+@given(cases(), draws())
+def test_the_source_check_comes_before_all_that_a_group_may_decide(case: Case, draws: Draws) -> None:
+    """What is spoofed is dropped and counted as that, whatever the rest of the policy says (§12.6)."""
+    table = compiled(case.policy, most_lines=draws.choice(SHAPES))
+    for judged in random_packets(draws, case.policy, PACKETS):
+        if judged.tracking is not Tracking.INVALID:
+            seen = walk(table, judged)
+            judge = case.policy.judge(judged.interface)
+            assert judge is not None
+            spoofed = names.step_chain("spoofed", judged.direction, judge.name)
+            assert (seen.counted == [spoofed]) is is_spoofed(case.policy, judged), described(judged)
+            assert not (seen.accepted and is_spoofed(case.policy, judged))
 
 
 @given(cases(), draws())

@@ -18,6 +18,7 @@ from sgagent.core.model import (
     TCP,
     UDP,
     Direction,
+    Family,
     Mode,
     Policy,
     Protocol,
@@ -178,7 +179,14 @@ def test_one_line_leads_to_where_new_sessions_are_judged(case: Case) -> None:
     lines = Counter(one.chain for one in statements(table) if isinstance(one, Goto))
     judging = [chain.name for chain in table.chains if chain.name.startswith("peers/")]
     assert judging
-    assert {name: lines[name] for name in judging} == dict.fromkeys(judging, 1)
+    without_source = {
+        names.peers_chain(OUT, judge.name, family)
+        for judge in case.policy.judges
+        for family in Family
+        if judge.own_addresses is not None and not judge.own_addresses.ranges(family)
+    }
+    expected = {name: int(name not in without_source) for name in judging}
+    assert {name: lines[name] for name in judging} == expected
 
 
 @given(cases())

@@ -8,7 +8,7 @@ from dataclasses import replace
 from hypothesis import given
 
 from sgagent.compiler.compile import compile_
-from sgagent.core.binding import HostFacts, bind
+from sgagent.core.binding import bind
 from sgagent.core.memo import Memo
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import resolve
@@ -29,7 +29,7 @@ def policies(draws: Draws, case: Case) -> list[ResolvedPolicy]:
     """Return the policies of definitions that change, resolved as an agent does."""
     memo, definitions, found = Memo(), case.snapshot, list[ResolvedPolicy]()
     for _ in range(STEPS):
-        bound = bind(definitions, case.bindings, HostFacts(), automatically=False)
+        bound = bind(definitions, case.bindings, case.facts, automatically=False)
         resolution = resolve(definitions, bound, case.exemptions, memo=memo)
         if not resolution.errors:
             found.append(resolution.policy)

@@ -113,6 +113,7 @@ _STEPS = {
     DecidedBy.DEFAULT: "the default",
     DecidedBy.UNBOUND: "nobody",
     DecidedBy.INVALID: "connection tracking, which calls it invalid",
+    DecidedBy.SPOOFED: "the source check",
 }
 
 

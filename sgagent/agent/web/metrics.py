@@ -35,6 +35,7 @@ from sgagent.nft.counter_keys import (
     InvalidCounter,
     ObservedDropCounter,
     RuleCounter,
+    SpoofedCounter,
 )
 from sgagent.ports import Clock, CounterValue
 from sgagent.verify.proof import Outcome
@@ -188,6 +189,12 @@ _COUNTER_FAMILIES = (
         InvalidCounter,
         "sgagent_invalid_packets",
         "Packets that connection tracking calls invalid.",
+        ("interface", "direction"),
+    ),
+    _CounterFamily(
+        SpoofedCounter,
+        "sgagent_spoofed_packets",
+        "Packets whose source the source check found on the wrong side of the interface.",
         ("interface", "direction"),
     ),
     _CounterFamily(

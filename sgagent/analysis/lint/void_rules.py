@@ -347,6 +347,7 @@ _STEPS = {
     DecidedBy.FAILSAFE: "fail-safe list",
     DecidedBy.INNER: "inner access policy",
     DecidedBy.DEFAULT: "default",
+    DecidedBy.SPOOFED: "source check",
 }
 
 DENY = Check(

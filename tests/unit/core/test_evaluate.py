@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from sgagent.core.addresses import AddressSet
 from sgagent.core.evaluate import DecidedBy, Packet, Tracking, is_always_allowed
 from sgagent.core.model import (
     ALL_PROTOCOLS,
@@ -49,6 +50,68 @@ from tests.words import (
 
 EVERYONE = "0.0.0.0/0"
 ONLY_SG_1 = {"eth0": "sg-1"}
+
+
+OWN = AddressSet.of(blocks("10.0.0.1", "10.0.8.0/28", "2001:db8::1", "fe80::1"))
+
+
+class TestSourceCheck:
+    """Whose packets may leave and enter where sources are checked (§12.6)."""
+
+    policy = ResolvedPolicy(
+        interfaces=tuple(
+            replace(one, own_addresses=OWN)
+            for one in policy_of(
+                group(
+                    "sg-1",
+                    *(
+                        rule(f"r{n}", ACCEPT, ALL_PROTOCOLS, "", of)
+                        for n, of in enumerate((EVERYONE, "::/0"))
+                    ),
+                )
+            ).interfaces
+        )
+    )
+
+    @pytest.mark.parametrize("source", ("10.0.0.1", "10.0.8.15", "2001:db8::1", "fe80::1"))
+    def test_an_own_address_leaves_and_does_not_enter(self, source: str) -> None:
+        """It is of the link, or of the network interface: secondary, delegated or link-local."""
+        far = "192.0.2.9" if "." in source else "2001:db8:9::9"
+        assert verdict(self.policy, packet(OUT, far, TCP, 443, near_end=source)) is ACCEPT
+        found = decision(self.policy, packet(IN, source, TCP, 80))
+        assert (found.verdict, found.decided_by, found.rule) == (DROP, DecidedBy.SPOOFED, None)
+
+    @pytest.mark.parametrize("source", ("10.0.0.2", "10.0.8.16", "2001:db8::2", "::"))
+    def test_another_address_enters_and_does_not_leave(self, source: str) -> None:
+        """Also where a rule accepts it; the rule is named among those that match."""
+        far = "192.0.2.9" if "." in source else "2001:db8:9::9"
+        found = decision(self.policy, packet(OUT, far, TCP, 443, near_end=source))
+        assert (found.verdict, found.decided_by) == (DROP, DecidedBy.SPOOFED)
+        entered = decision(self.policy, packet(IN, source, TCP, 80))
+        assert entered.decided_by is DecidedBy.RULE
+        shadowed = decision(self.policy, packet(IN, "10.0.0.1", TCP, 80)).shadowed
+        assert [one.rule_id for one in shadowed] == ["r0"]
+
+    def test_known_sessions_and_invalid_packets_are_not_asked(self) -> None:
+        """The check is for what no current session covers; what conntrack calls invalid is that first."""
+        judged = packet(OUT, "192.0.2.9", TCP, 443, near_end="10.0.0.2")
+        for tracking, step in (
+            (Tracking.ALLOWED, DecidedBy.SESSION),
+            (Tracking.INVALID, DecidedBy.INVALID),
+            (Tracking.UNTRACKED, DecidedBy.SPOOFED),
+        ):
+            assert decision(self.policy, replace(judged, tracking=tracking)).decided_by is step
+
+    def test_what_is_always_allowed_needs_no_source(self) -> None:
+        """DHCP and neighbour discovery pass from any address; the platform and fail-safe lists need one."""
+        dhcp = packet(OUT, "255.255.255.255", UDP, 67, near_end="10.0.0.2", source_port=68)
+        solicitation = packet(OUT, "ff02::1:ff00:1", ICMPV6, near_end="::", icmp_type=135, hop_limit=255)
+        for judged in (dhcp, solicitation):
+            assert decision(self.policy, judged).decided_by is DecidedBy.ALWAYS
+        far = replace(solicitation, hop_limit=254)
+        metadata = packet(OUT, "100.100.100.200", TCP, 80, near_end="10.0.0.2")
+        for judged in (far, metadata):
+            assert decision(self.policy, judged).decided_by is DecidedBy.SPOOFED
 
 
 class TestSteps:

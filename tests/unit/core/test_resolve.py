@@ -7,7 +7,8 @@ from dataclasses import fields, replace
 
 import pytest
 
-from sgagent.core.binding import HandBinding, HostFacts, bind
+from sgagent.core.addresses import AddressSet
+from sgagent.core.binding import HandBinding, HostFacts, Link, bind
 from sgagent.core.errors import Problem
 from sgagent.core.memo import Memo
 from sgagent.core.model import (
@@ -26,6 +27,7 @@ from sgagent.core.model import (
     PrefixList,
     SecurityGroup,
     SecurityGroupRule,
+    SourceCheck,
 )
 from sgagent.core.resolve import Exemptions, Resolution, Scope, resolve
 from tests.words import (
@@ -518,3 +520,42 @@ def test_nobody_holds_what_a_rule_named_before() -> None:
         found.append(resolve(snapshot(named, versions.pop(0)), bound, Exemptions(), memo=memory).policy)
     assert found[1:] == found[:-1]
     assert [one() for one in held] == [None] * 4
+
+
+class TestSourceCheck:
+    """By which addresses sources are checked, and on which links (§12.6)."""
+
+    definitions = snapshot(
+        group("sg-1"), interface("eni-1", ["sg-1"], ["10.0.0.11", "10.0.8.0/28", "2001:db8::11"])
+    )
+
+    def own(
+        self, hand: HandBinding, *carried: str, by_default: SourceCheck = SourceCheck.ON
+    ) -> AddressSet | None:
+        """Return the own addresses of a link that carries some."""
+        links = (Link(name="eth0", index=2, addresses=blocks(*carried)),) if carried else ()
+        bound = bind(self.definitions, (hand,), HostFacts(links=links), automatically=False)
+        found = resolve(self.definitions, bound, Exemptions(), source_check=by_default)
+        return found.policy.interfaces[0].own_addresses
+
+    def test_addresses_of_link_and_network_interface(self) -> None:
+        """Both are own, be they on one side only."""
+        hand = HandBinding(interface="eth0", network_interface_id="eni-1")
+        documented = blocks("10.0.0.11", "10.0.8.0/28", "2001:db8::11")
+        assert self.own(hand, "10.0.0.11", "fe80::1") == AddressSet.of((*documented, *blocks("fe80::1")))
+        assert self.own(hand) == AddressSet.of(documented), "also before the link exists"
+
+    def test_a_link_bound_to_groups_has_its_own_addresses(self) -> None:
+        """Where no network interface is known; without groups, too."""
+        for groups in (("sg-1",), ()):
+            hand = HandBinding(interface="eth0", security_group_ids=groups)
+            assert self.own(hand, "10.0.0.7") == AddressSet.of(blocks("10.0.0.7"))
+
+    def test_an_interface_wins_over_the_default(self) -> None:
+        """Whichever way."""
+        hand = HandBinding(interface="eth0", source_check=SourceCheck.OFF)
+        assert self.own(hand, "10.0.0.7") is None
+        on = replace(hand, source_check=SourceCheck.ON)
+        assert self.own(on, "10.0.0.7", by_default=SourceCheck.OFF) is not None
+        undecided = replace(hand, source_check=None)
+        assert self.own(undecided, "10.0.0.7", by_default=SourceCheck.OFF) is None

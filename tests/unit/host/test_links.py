@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from ipaddress import ip_address
+from pathlib import Path
 from socket import AF_INET, AF_INET6
 from typing import Any
 
@@ -13,8 +14,8 @@ from hypothesis import given, strategies as st
 from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 
 from sgagent.core.binding import Link, link_name
-from sgagent.core.model import CidrBlock
-from sgagent.host.links import InterruptedListingError, read_facts
+from sgagent.core.model import CidrBlock, Family
+from sgagent.host.links import InterruptedListingError, read_facts, read_forwarding
 from sgagent.netlink import NESTED, attribute
 
 ADDRESS, IFNAME, MASTER, LINKINFO, PARENT_DEVICE = 1, 3, 10, 18, 56
@@ -196,3 +197,15 @@ def test_an_address_that_is_no_mac_is_not_logged(caplog: pytest.LogCaptureFixtur
     """pyroute2 would log a traceback for each tunnel, at each listing."""
     assert only_link(link("tunl0", 2, mac=bytes(4), about={KIND: "ipip"})).mac_address is None
     assert not caplog.records
+
+
+def test_which_families_the_host_forwards(tmp_path: Path) -> None:
+    """IPv6 may be missing from the kernel; any number but 0 is yes."""
+    (tmp_path / "ipv4").mkdir()
+    (tmp_path / "ipv4/ip_forward").write_text("0\n")
+    assert read_forwarding(tmp_path) == ()
+    (tmp_path / "ipv6/conf/all").mkdir(parents=True)
+    (tmp_path / "ipv6/conf/all/forwarding").write_text("2\n")
+    assert read_forwarding(tmp_path) == (Family.IPV6,)
+    (tmp_path / "ipv4/ip_forward").write_text("1\n")
+    assert read_forwarding(tmp_path) == (Family.IPV4, Family.IPV6)

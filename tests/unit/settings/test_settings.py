@@ -10,7 +10,7 @@ import pytest
 
 from sgagent.core.binding import HandBinding
 from sgagent.core.errors import UsageError
-from sgagent.core.model import ALL_PROTOCOLS, TCP, CidrBlock, Direction, Mode, PortSet
+from sgagent.core.model import ALL_PROTOCOLS, TCP, CidrBlock, Direction, Mode, PortSet, SourceCheck
 from sgagent.core.policy import Exemption
 from sgagent.documents import Limits
 from sgagent.settings import (
@@ -40,6 +40,7 @@ EVERYTHING = """
     fail_closed = true
     unbound_interfaces = "closed"
     sessions = "keep"
+    source_check = "on"
     mark_mask = 0xff00
 
     [[interface]]
@@ -50,6 +51,7 @@ EVERYTHING = """
     name = "eth0.7"
     network_interface_id = "eni-web-1"
     mode = "observe"
+    source_check = "off"
 
     [[failsafe]]
     direction = "ingress"
@@ -104,7 +106,7 @@ def test_every_key_is_read() -> None:
     assert settings.state.runtime_directory == Path("/srv/run")
     assert (enforcement.mode, enforcement.strict, enforcement.fail_closed) == (Mode.OBSERVE, True, True)
     assert (enforcement.unbound_interfaces, enforcement.sessions) == (UnboundInterfaces.CLOSED, Sessions.KEEP)
-    assert enforcement.mark_mask == 0xFF00
+    assert (enforcement.source_check, enforcement.mark_mask) == (SourceCheck.ON, 0xFF00)
     assert settings.metrics.listen == ListenAddress(host="::1", port=9000)
     assert settings.limits == Limits(document_bytes=1000, depth=8, rules=10, addresses=20)
 
@@ -116,6 +118,7 @@ def test_bindings_by_hand_are_sorted() -> None:
         interface="eth0.7",
         network_interface_id="eni-web-1",
         mode=Mode.OBSERVE,
+        source_check=SourceCheck.OFF,
         origin="sgagent.toml: interface[1]",
     )
     assert (second.interface, second.security_group_ids, second.mode) == ("eth1", ("sg-a", "sg-b"), None)
