@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from sgagent.compiler.compile import compile_
+from sgagent.core.addresses import AddressSet
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import ALL_PROTOCOLS, ICMP, TCP, UDP, Direction, Family, Mode, Policy
 from sgagent.core.policy import ResolvedPolicy
@@ -32,7 +33,7 @@ from sgagent.verify.fate_comparison import EVERYTHING, ComparisonScope, Countere
 from sgagent.verify.packet import CtState
 from sgagent.verify.proof import Outcome, Proof, prove
 from sgagent.verify.table import table_of
-from tests.words import ACCEPT, DROP, OUT, group, policy_of, rule
+from tests.words import ACCEPT, DROP, OUT, blocks, group, policy_of, rule
 
 LAYOUT = MarkLayout(0xFFFF0000)
 APPLICATION = group("sg-app", members=["10.0.1.21", "10.0.1.22", "2001:db8::21"])
@@ -240,3 +241,35 @@ def test_families_are_apart() -> None:
     name = "peers/eth0/egress/ipv6"
     found = refuted(with_chain(table, name, lambda rules: rules[:1] + rules[2:]), policy)
     assert found.packet.family is Family.IPV6
+
+
+def with_source_check(*addresses: str) -> ResolvedPolicy:
+    """Return the policy with the source check on the first link."""
+    first, *others = POLICY.interfaces
+    checked = replace(first, own_addresses=AddressSet.of(blocks(*addresses)))
+    return replace(POLICY, interfaces=(checked, *others))
+
+
+@pytest.mark.parametrize("own", (("10.0.0.11",), ("10.0.0.11", "10.0.8.0/28", "2001:db8::11"), ()))
+def test_the_source_check_is_proved(own: tuple[str, ...]) -> None:
+    """For single addresses, delegated networks, and a link without an address (§12.6)."""
+    policy = with_source_check(*own)
+    assert proof_of(compiled(policy), policy).outcome is Outcome.PROVED
+
+
+@pytest.mark.parametrize("own", (("10.0.0.11",), ("10.0.0.11", "10.0.0.12", "10.0.8.0/28")))
+def test_a_table_that_checks_other_sources_is_refuted(own: tuple[str, ...]) -> None:
+    """An address too few, or none checked at all; also by a proof that builds on the one before."""
+    policy = with_source_check("10.0.0.11", "10.0.0.12")
+    before = proof_of(compiled(policy), policy)
+    assert before.outcome is Outcome.PROVED
+    for other in (with_source_check(*own), POLICY):
+        faulty = table_of(compiled(other))
+        found = prove(faulty, policy, previous=before)
+        assert found.outcome is prove(faulty, policy).outcome is Outcome.REFUTED
+        moved = prove(faulty, other, previous=before)
+        assert moved.outcome is Outcome.PROVED
+        stale = prove(table_of(compiled(policy)), other, previous=before)
+        assert stale.outcome is Outcome.REFUTED, "the policy changed, and the table did not"
+    counterexample = refuted(compiled(POLICY), policy)
+    assert counterexample.expected.decision.decided_by is DecidedBy.SPOOFED
