@@ -19,7 +19,7 @@ from sgagent.core.binding import HandBinding
 from sgagent.core.errors import DocumentError, Origin, UsageError
 from sgagent.core.evaluate import DecidedBy, Decision, Packet, Tracking, as_opener, evaluate
 from sgagent.core.explanation import PROTOCOL_WORDS, protocol_number
-from sgagent.core.model import LAST_PORT, Direction, Family, Policy, Protocol, ported_text
+from sgagent.core.model import LAST_PORT, Direction, Family, Policy, Protocol, SourceCheck, ported_text
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.documents import DocumentFile, Limits
 from sgagent.documents.field import Field, Reading
@@ -227,6 +227,7 @@ _Byte = Annotated[int | None, Value(partial(_parse_number, last=255))]
 class _ScenarioModel(DocumentModel):
     definitions: Annotated[str, Value(parse_text)] = ""
     bind: Annotated[Mapping | None, Value(parse_mapping)]
+    source_check: Annotated[SourceCheck | None, _word_of(SourceCheck)] = None
     packets: Annotated[Listing | None, Value(parse_list)]
     at: Annotated[datetime | None, Value(parse_instant)] = None
 
@@ -268,7 +269,8 @@ def parse_packets(content: bytes, file: str) -> Scenario:
     model = read_model(_ScenarioModel, root) if root else None
     if root is None or model is None:
         raise DocumentError(findings.all())
-    bindings = tuple(_bindings(root.at("bind"))) if model.bind else ()
+    bound = _bindings(root.at("bind")) if model.bind else ()
+    bindings = tuple(replace(binding, source_check=model.source_check) for binding in bound)
     places = root.at("packets").items() if model.packets else ()
     scenario = Scenario(
         definitions=model.definitions or DEFAULT_DEFINITIONS,

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 from sgagent.analysis.compare import UNBOUND_LINKS, Effect, Fate, FlowChange, compare, links
 from sgagent.analysis.flow_text import ObjectNames, traffic_text
+from sgagent.core.addresses import AddressSet, holds
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import ALL_PROTOCOLS, TCP, CidrBlock, Family, Mode
 from sgagent.core.policy import ResolvedPolicy
-from tests.words import ACCEPT, DROP, OUT, group, interface, policy_of, resolution, rule, snapshot
+from tests.words import ACCEPT, DROP, OUT, blocks, group, interface, policy_of, resolution, rule, snapshot
 
 WEB = rule("web", ACCEPT, TCP, "80", "0.0.0.0/0")
 SSH = rule("ssh", ACCEPT, TCP, "22", "192.0.2.10")
@@ -248,3 +249,24 @@ def test_who_waits_is_told_of_every_link() -> None:
     told: list[None] = []
     compare(old, new, tick=lambda: told.append(None))
     assert len(told) == links(old, new) == 3
+
+
+def test_a_source_check_closes_what_is_spoofed() -> None:
+    """Outwards all other sources, inwards the own ones; DHCP, which it spares, is not closed (§12.6)."""
+    before = policy_of(group("sg-1", WEB))
+    (judge,) = before.interfaces
+    own = AddressSet.of(blocks("10.0.0.11", "2001:db8::/64"))
+    after = ResolvedPolicy(interfaces=(replace(judge, own_addresses=own),))
+    comparison = compare(before, after)
+    assert {flow.effect for flow in comparison.flows} == {Effect.CLOSES}
+    assert {flow.box.label.after.decided_by for flow in comparison.flows} == {DecidedBy.SPOOFED}
+    assert "closes tcp 80 from 10.0.0.11" in differences(before, after)
+    outwards = [flow for flow in comparison.flows if flow.direction is OUT]
+    assert not any(holds(flow.box.locals, 0x0A00000B) for flow in outwards if flow.box.family is Family.IPV4)
+    dhcp = [
+        flow
+        for flow in outwards
+        if holds(flow.box.protocols, 17) and holds(flow.box.source_ports, 68) and holds(flow.box.ports, 67)
+    ]
+    assert not [flow for flow in dhcp if flow.box.family is Family.IPV4]
+    assert not compare(after, after).flows

@@ -9,7 +9,7 @@ import pytest
 from sgagent.core.binding import HandBinding
 from sgagent.core.errors import DocumentError, Origin
 from sgagent.core.evaluate import DecidedBy, Decision, Packet
-from sgagent.core.model import Direction, Family, Policy
+from sgagent.core.model import Direction, Family, Policy, SourceCheck
 from sgagent.policy_test.scenario import (
     ExpectedDecision,
     ExpectedPacket,
@@ -196,3 +196,12 @@ def test_a_decision_differs_only_in_what_is_looked_at() -> None:
     assert disagreement(ExpectedDecision(verdict=Policy.ACCEPT), decision) == "verdict is drop, not accept"
     by_rule = ExpectedDecision(verdict=Policy.DROP, rule_id="sgr-1")
     assert disagreement(by_rule, decision) == "rule_id is None, not sgr-1"
+
+
+def test_sources_may_be_checked() -> None:
+    """For every interface of the file, by the addresses of its network interface (§12.6)."""
+    text = "bind: {eth0: eni-1, eth1: [sg-1]}\nsource_check: on\npackets: []\n"
+    bindings = parse_packets(text.encode(), "packets.yaml").bindings
+    assert {binding.source_check for binding in bindings} == {SourceCheck.ON}
+    with pytest.raises(DocumentError, match="source_check"):
+        parse_packets(text.replace("on\n", "maybe\n").encode(), "packets.yaml")
