@@ -96,6 +96,8 @@ def test_addresses_of_the_link_are_followed(
     agent: Service, one_interface: Lab, new: Address, length: int
 ) -> None:
     """An address that comes may send within a second, and one that went may not; the table stays the same."""
+    agent.verifies = True
+    agent.configure(CHECKED)
     agent.start()
     assert not leaves(one_interface, new)
     chains = agent.namespace.nft("-a", "list", "chain", "inet", "sgagent", "peers/eth0/egress/ipv4")
@@ -106,6 +108,8 @@ def test_addresses_of_the_link_are_followed(
     one_interface.host.ip(f"address del {new}/{length} dev eth0")
     wait_for(lambda: not leaves(one_interface, new), "the address to be let go", FOLLOWED_SECONDS)
     assert agent.namespace.nft("-a", "list", "chain", "inet", "sgagent", "peers/eth0/egress/ipv4") == chains
+    wait_for(lambda: agent.metric("sgagent_verified", outcome="proved") == 1, "the table to be proved")
+    assert not agent.events("table_not_verified")
 
 
 def test_known_sessions_live_on_while_addresses_change(agent: Service, one_interface: Lab) -> None:
