@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -42,6 +43,9 @@ PATCH = {
 """What gives SCTP its ports: by file, a text and what takes its place."""
 
 MOST_FILES = 3
+EXAMPLES = "25"
+"""Of each property: the table has one row more, and the same properties are held to what was there before."""
+
 HELD_TO = (
     "tests/property/test_protocol_table.py",
     "tests/property/test_ports.py",
@@ -67,6 +71,7 @@ def test_a_row_gives_a_protocol_its_ports(tmp_path: Path) -> None:
     made = subprocess.run(  # noqa: S603 - this Python, and tests of ours
         (sys.executable, "-m", "pytest", "-v", *not_here, *HELD_TO),
         cwd=tmp_path,
+        env=dict(os.environ) | {"SGAGENT_EXAMPLES": EXAMPLES},
         check=False,
         capture_output=True,
         text=True,

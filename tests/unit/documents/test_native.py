@@ -462,7 +462,7 @@ def test_what_is_right_of_a_wrong_rule_warns_once() -> None:
 @pytest.mark.parametrize("unread", ("fields", "ports", "tags"))
 def test_a_flood_of_errors_takes_little_memory(unread: str) -> None:
     """Errors that are only counted are not kept first, by pydantic neither."""
-    many = [f"a{number}" for number in range(100_000)]
+    many = [f"a{number}" for number in range(20_000)]
     flood = {
         "fields": document(**dict.fromkeys(many, 1)),
         "ports": rule_document(port_range=many),
@@ -475,4 +475,4 @@ def test_a_flood_of_errors_takes_little_memory(unread: str) -> None:
     finally:
         tracemalloc.stop()
     assert (len(problems), problems[-1].code) == (11, "more_problems")
-    assert peak < 60 << 20
+    assert peak < 12 << 20
