@@ -21,7 +21,7 @@ from sgagent.core.model import Sessions
 from sgagent.core.policy import ResolvedPolicy
 
 IS_FULL = bool(os.environ.get("SGAGENT_FULL"))
-CHANGES = 300 if IS_FULL else 8
+CHANGES = 300 if IS_FULL else 4
 LARGE_CHANGES = 60 if IS_FULL else 4
 LARGEST_CHANGES = 20
 RANDOM_CHANGES = 60 if IS_FULL else 6
