@@ -128,8 +128,8 @@ def list_lanes(options: argparse.Namespace, folder: Path) -> list[list[Section]]
     if options.quick:
         return [covered]
     oldest = list_oldest_tests(folder, is_full=options.full)
-    on_kernel = list_kernel_tests(folder, is_full=options.full)
-    return [[*covered, oldest], *([section] for section in on_kernel)]
+    first, *others = list_kernel_tests(folder, is_full=options.full)
+    return [covered, [first, oldest], *([section] for section in others)]
 
 
 def list_static_checks() -> Iterator[Section]:
