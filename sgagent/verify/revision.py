@@ -61,6 +61,7 @@ class Revisions:
         self._now = now
         self._new = new
         self._same_memory = same_memory
+        self._reached_by_hook: dict[str, frozenset[str]] = {}
 
     def of(self, view: View) -> Revision | None:
         """Return what may be another in the frame of a view; None if that may be everything."""
@@ -117,7 +118,10 @@ class Revisions:
         aside, changed = dict[str, None](), set[str]()
         far_ends: list[tuple[int, int]] = []
         before = self._before.table.chains
+        reached = self._reached(view.hook)
         for name in self._suspects:
+            if name not in reached:
+                continue
             rules = self._now.table.chains[name].rules
             looked_up = _far_end_maps(rules, view)
             aside.update(dict.fromkeys(looked_up))
@@ -136,6 +140,19 @@ class Revisions:
                 if isinstance(element.verdict, (Goto, Jump)) and element.verdict.chain in tainted:
                     far_ends += _key(element)
         return tainted, far_ends
+
+    def _reached(self, hook: str) -> frozenset[str]:
+        """Return the chains that packets can get to at a hook: others may read what it does not know."""
+        if hook not in self._reached_by_hook:
+            table = self._now.table
+            found = {chain.name for chain in table.base_chains.get(hook, ())}
+            waiting = list(found)
+            while waiting:
+                new = set(table.targets(table.chains[waiting.pop()])) - found
+                found |= new
+                waiting += new
+            self._reached_by_hook[hook] = frozenset(found)
+        return self._reached_by_hook[hook]
 
     @cached_property
     def _suspects(self) -> tuple[str, ...]:
