@@ -194,12 +194,22 @@ def _operator(word: str, selector: nft.Selector) -> nft.Operator:
 
 
 def _set_mark(value: Json) -> nft.SetMark:
-    """Return the statement for every form that a change of the mark is listed in."""
+    """Return the statement for every form that a change of the mark is listed in.
+
+    One that reads the mark, and then sets all of it, is none of ours: without a session its rule ends there.
+    """
+    if isinstance(value, int):
+        return nft.SetMark(keep=value, put=value)
+    found = _changed_mark(value)
+    if found.keep == found.put:
+        raise UnreadableError
+    return found
+
+
+def _changed_mark(value: Json) -> nft.SetMark:
     match value:
-        case int(number):
-            return nft.SetMark(keep=number, put=number)
         case {"|": [kept, int(put)]}:
-            inner = _set_mark(kept)
+            inner = _changed_mark(kept)
             return nft.SetMark(keep=inner.keep | put, put=inner.put | put)
         case {"&": [{"ct": {"key": "mark"}}, int(keep)]}:
             return nft.SetMark(keep=keep, put=0)

@@ -97,6 +97,9 @@ class _Table:
     others: set[str] = field(default_factory=set)
     """Base chains of other kinds."""
 
+    dropping: set[str] = field(default_factory=set)
+    """Those of them whose policy is not to accept."""
+
     def read(self, entries: Iterable[tuple[str, Json]]) -> VerifiedTable:
         """Return the table; sets and maps may be listed behind the rules that read them."""
         is_dormant = False
@@ -131,12 +134,14 @@ class _Table:
                 hook = BaseHook(name=content["hook"], priority=content["prio"], drops=drops)
             else:
                 self.others.add(name)
+                if content.get("policy", "accept") != "accept":
+                    self.dropping.add(name)
         full = f"{self.prefix}{name}"
         self.chains[full] = VerifiedChain(name=full, hook=hook, comment=content.get("comment", ""))
 
     def _matters(self, name: str) -> bool:
         """Return whether a base chain of another kind does anything."""
-        return bool(self.rules.get(name))
+        return bool(self.rules.get(name)) or name in self.dropping
 
     def _rules(self, chain: VerifiedChain) -> tuple[tuple[VerifiedStatement, ...], ...]:
         """Return the rules of a chain; a base chain of one family lets the other's packets pass."""

@@ -147,3 +147,21 @@ def test_other_tables() -> None:
     of_others = Match(nft.META_NFPROTO, (Symbol("ipv4"),), Operator.NOT_EQUAL)
     assert everything.chains["ip t base"].rules == ((of_others, Accept()), (Jump("ip t sub"),))
     assert everything.unsupported == ("table bridge b",)
+
+
+@pytest.mark.parametrize("policy", ("accept", "drop"))
+def test_a_base_chain_of_another_kind_matters_by_its_policy(policy: str) -> None:
+    """Without a rule, too, it may drop all that a link receives."""
+    chain = {**OURS, "name": "early", "type": "filter", "hook": "ingress", "prio": 0, "dev": "eth0"}
+    table = read({"chain": {**chain, "policy": policy}})
+    assert table.unsupported == (("chain early",) if policy == "drop" else ())
+
+
+@pytest.mark.parametrize("kept", (0, 16))
+def test_a_change_that_reads_the_mark_is_no_constant(kept: int) -> None:
+    """Without a session, its rule ends there, and that of a constant goes on."""
+    mark = {"ct": {"key": "mark"}}
+    changed = {"|": [{"&": [mark, kept | 16]}, 16]} if kept else {"&": [mark, 0]}
+    table = read(rule({"mangle": {"key": mark, "value": changed}}, {"drop": None}))
+    assert table.unsupported
+    assert not read(rule({"mangle": {"key": mark, "value": kept}}, {"drop": None})).unsupported
