@@ -122,7 +122,23 @@ class VerifiedTable:
                         found.add(statement.description)
                     elif isinstance(statement, LookUp) and statement.verdict_map not in self.verdict_maps:
                         found.add(f"map {statement.verdict_map}")
+            found.update(f"chain {one}" for one in self.targets(self.chains[name]) if one not in self.chains)
+        if not found and self._is_too_deep():
+            found.add(f"chains more than {_MOST_DEPTH} deep")
         return tuple(sorted(found))
+
+    def _is_too_deep(self) -> bool:
+        """Return whether a way through chains is longer than the kernel allows, or endless."""
+        level = {chain.name for chains in self.base_chains.values() for chain in chains}
+        for _ in range(_MOST_DEPTH):
+            level = {target for name in level for target in self.targets(self.chains[name])}
+            if not level:
+                return False
+        return True
+
+
+_MOST_DEPTH = 17
+"""A base chain, and the kernel's 16 levels of chains behind it."""
 
 
 def _call_order(chain: VerifiedChain) -> tuple[int, str]:

@@ -165,3 +165,13 @@ def test_a_change_that_reads_the_mark_is_no_constant(kept: int) -> None:
     table = read(rule({"mangle": {"key": mark, "value": changed}}, {"drop": None}))
     assert table.unsupported
     assert not read(rule({"mangle": {"key": mark, "value": kept}}, {"drop": None})).unsupported
+
+
+GOTO = {"goto": {"target": "sub"}}
+
+
+def test_what_no_kernel_takes_is_named() -> None:
+    """A text may lead to a chain that is not there, or round in a circle."""
+    assert read(rule(GOTO)).unsupported == ("chain sub",)
+    circle = read({"chain": {**OURS, "name": "sub"}}, rule(GOTO), rule(GOTO, chain="sub"))
+    assert circle.unsupported == ("chains more than 17 deep",)
