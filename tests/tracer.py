@@ -33,6 +33,7 @@ from sgagent.nft.ruleset import (
     Verdict,
     VerdictMap,
 )
+from sgagent.verify.table import Return
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,9 +73,11 @@ class WirePacket:
     icmp_type: int | None = None
     hop_limit: int = 64
     state: str = "new"
-    """``new``, ``established``, ``invalid`` or ``untracked``."""
+    """``new``, ``established``, ``related``, ``invalid`` or ``untracked``."""
 
     packet_direction: str = "original"
+    other_interface: str = ""
+    """What the kernel knows as the link of the other way where it knows both: the name is empty for none."""
 
 
 @dataclass(slots=True)
@@ -111,6 +114,19 @@ def trace(ruleset: Ruleset, packet: WirePacket, session: Session | None, *, is_l
     return walk
 
 
+def trace_chain(
+    ruleset: Ruleset, name: str, packet: WirePacket, session: Session | None, *, is_limited: bool = False
+) -> tuple[Walk, Verdict | None]:
+    """Return how a packet walks through one base chain, and its verdict; sets the session's mark.
+
+    The verdict is None where the chain's policy decides.
+    """
+    walk = Walk(accepted=True)
+    verdict = _Walker(ruleset, packet, session, walk, is_limited).enter(name)
+    walk.accepted = not isinstance(verdict, Drop)
+    return walk, verdict
+
+
 class NotThereError(Exception):
     """The packet has no such field; the kernel goes on with the next rule."""
 
@@ -142,9 +158,11 @@ class _Walker:
                         return final
                 case Accept() | Drop():
                     return verdict
+                case Return():
+                    return None
         return None
 
-    def _rule(self, statements: tuple[object, ...]) -> Verdict | None:
+    def _rule(self, statements: tuple[object, ...]) -> Verdict | Return | None:
         try:
             for statement in statements:
                 match statement:
@@ -163,7 +181,7 @@ class _Walker:
                             return None
                     case SetMark(keep, put):
                         self._set_mark(keep, put)
-                    case Accept() | Drop() | Goto() | Jump():
+                    case Accept() | Drop() | Goto() | Jump() | Return():
                         return statement
                     case _:
                         raise AssertionError(f"not a statement: {statement}")
@@ -179,9 +197,11 @@ class _Walker:
         self.walk.counted.append(statement.counter)
 
     def _set_mark(self, keep: int, put: int) -> None:
-        if self.session is None:
+        """Set the mark; without a session, reading it ends the rule, and setting a constant does nothing."""
+        if self.session is not None:
+            self.session.mark = (self.session.mark & keep) | put
+        elif keep != put:
             raise NotThereError
-        self.session.mark = (self.session.mark & keep) | put
 
     def _matches(self, match: Match) -> bool:
         value = self._read(match.selector)
@@ -243,8 +263,8 @@ class _Walker:
     def _read_meta(self, key: str) -> int | str:
         match key:
             case "iifname" | "oifname":
-                assert key == ("iifname" if self.packet.hook == "prerouting" else "oifname")
-                return self.packet.interface
+                there = key == ("iifname" if self.packet.hook in ("prerouting", "input") else "oifname")
+                return self.packet.interface if there else self.packet.other_interface
             case "nfproto":
                 return self.packet.family.value
             case "l4proto":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import count
 
 import pytest
 from hypothesis import given
@@ -12,12 +11,13 @@ from sgagent.compiler.compile import compile_
 from sgagent.compiler.counter_chains import FlowLogging, without_logging
 from sgagent.compiler.linear import MOST_LINES
 from sgagent.core.evaluate import DecidedBy, Packet, Tracking, evaluate, is_always_allowed
-from sgagent.core.model import ALL_PROTOCOLS, TCP, UDP, Mode, Policy, SecurityGroupRule
+from sgagent.core.model import ALL_PROTOCOLS, Mode, Policy
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions, closed_interface
 from sgagent.nft import names
 from sgagent.nft.marks import UNCACHED, EnforcementState, MarkLayout, first_state
 from sgagent.nft.ruleset import Ruleset
+from tests.crowds import crowded_groups
 from tests.draws import Draws
 from tests.generators import Case, described, random_packets
 from tests.strategies import cases, draws, examples, noted_groups
@@ -135,49 +135,12 @@ def test_what_is_told_of_judgements(case: Case, draws: Draws) -> None:
         assert limited.logged == []
 
 
-def crowded(draws: Draws) -> ResolvedPolicy:
-    """Return a policy whose rules agree in all but source ports and near ends."""
-    families = {
-        "0.0.0.0/0": "10.0.0",
-        "10.0.0.0/8": "10.0.0",
-        "::/0": "2001:db8:",
-        "2001:db8::/32": "2001:db8:",
-    }
-    numbers = count(0)
-
-    def drawn(draws: Draws) -> SecurityGroupRule:
-        far_end = draws.choice((*families, "sg-2"))
-        protocol = draws.choice((TCP, TCP, TCP, UDP, ALL_PROTOCOLS))
-        near = families.get(far_end, "10.0.0")
-        size = draws.choice(("", "", "/24", "/30") if "." in near else ("", "", "/64", "/126"))
-        low = f"{near}{'.' if '.' in near else ':'}{0 if size else draws.randint(0, 7)}"
-        first = draws.randint(1, 1999)
-        return rule(
-            f"r{next(numbers)}",
-            draws.choice(tuple(Policy)),
-            protocol,
-            draws.choice(("80", "80", "80-81", "")) if protocol.has_ports else "",
-            far_end,
-            direction=draws.choice((IN, IN, OUT)),
-            priority=draws.randint(1, 4),
-            source_ports=f"{first}-{first + draws.choice((0, 9, 60_000))}"
-            if protocol.has_ports and draws.chance(60)
-            else "",
-            local=f"{low}{size}" if draws.chance(60) else None,
-        )
-
-    rules = draws.many(drawn, draws.choice((10, 40, 80)), is_full=True)
-    groups = noted_groups(
-        group("sg-1", *rules, inner=DROP), group("sg-2", members=["10.0.0.9", "2001:db8::9"])
-    )
-    return policy_of(*groups, on={"eth0": "sg-1"})
-
-
 @examples(60)
 @given(draws())
 def test_rules_that_only_source_ports_and_near_ends_tell_apart(draws: Draws) -> None:
     """However many there are, the first that matches decides; tracked, untracked, and without ports."""
-    policy = crowded(draws)
+    groups = noted_groups(*crowded_groups(draws))
+    policy = policy_of(*groups, on={"eth0": "sg-1"})
     table = compiled(policy, most_lines=draws.choice(SHAPES[:2]))
     for drawn_packet in random_packets(draws, policy, PACKETS):
         for judged in (drawn_packet, untracked(drawn_packet, draws)):

@@ -1,0 +1,181 @@
+"""The verifier reads tables as the tracer does, and expects what compiled tables do."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from sgagent.compiler.compile import compile_
+from sgagent.compiler.enforce import Enforced, enforce
+from sgagent.core.model import Policy
+from sgagent.nft.marks import MarkLayout
+from sgagent.nft.ruleset import Ruleset
+from sgagent.verify.expectation import expect, stated_memory
+from sgagent.verify.interpreter import run
+from sgagent.verify.proof import Outcome, Proof, prove
+from sgagent.verify.table import UnsupportedStatementError, table_of
+from tests.aimed_packets import Edges, Search, Target
+from tests.alterable import AlterableTable, Place
+from tests.differential import find_difference
+from tests.draws import Draws, SeededDraws
+from tests.edits import edited
+from tests.encounters import Encounter, outcome_at
+from tests.fault_trials import NOT_UNDERSTOOD, Finding, trials
+from tests.generators import random_case
+from tests.planted_faults import KINDS, NoPlaceError, PlantedFault, draw_fault
+from tests.verified_cases import at_hook, verified_case
+
+IS_FULL = bool(os.environ.get("SGAGENT_FULL"))
+FIRST_SEED = int(os.environ.get("SGAGENT_SEED", "1"))
+SEEDS = range(FIRST_SEED, FIRST_SEED + (400 if IS_FULL else 20))
+PACKETS = 80
+CHANGING_FAULTS = 5_000 if IS_FULL else 50
+PROVED_POLICIES = 2_000 if IS_FULL else 40
+
+
+def aimed(draws: Draws, table: Ruleset, number: int) -> Iterator[Encounter]:
+    """Yield packets that are aimed at rules of a table."""
+    search = Search(table, Edges(table))
+    places = AlterableTable(table).places["rule"]
+    for _ in range(number):
+        place = draws.choice(places) if places else None
+        yield search.aimed(draws, Target(place.chain, place.rule)) if place else search.anything(draws)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_compiled_tables_do_what_is_expected(seed: int) -> None:
+    """Whatever the packet and its session, a compiled table does what the verifier expects of it."""
+    case = verified_case(seed)
+    table = table_of(case.table)
+    memory = stated_memory(table)
+    for encounter in aimed(SeededDraws(seed), case.table, PACKETS):
+        packet = at_hook(encounter)
+        trace, expected = run(table, packet), expect(case.policy, memory, packet)
+        assert (trace.verdict, trace.mark) == (expected.verdict, expected.mark), packet
+        assert trace.counters == ((expected.counter,) if expected.counter else ()), packet
+
+
+def alone(encounter: Encounter) -> Encounter:
+    """Return a packet of which only the link is known that it is judged on."""
+    return replace(encounter, packet=replace(encounter.packet, other_interface=""))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_altered_tables_are_read_as_the_tracer_reads_them(seed: int) -> None:
+    """Verdict, counters and mark of the verifier's reading are the tracer's, whatever was done to a table."""
+    draws, case = SeededDraws(seed), verified_case(seed)
+    altered = [draw_fault(AlterableTable(case.table), draws) for _ in range(4)]
+    for fault in altered:
+        table = fault.verified_table
+        if table.unsupported:
+            continue
+        for encounter in map(alone, aimed(draws, fault.table, PACKETS // 4)):
+            try:
+                trace = run(table, at_hook(encounter))
+            except UnsupportedStatementError:
+                assert fault.kind in NOT_UNDERSTOOD
+                continue
+            traced = outcome_at(fault.table, encounter, foreign=fault.foreign)
+            assert (trace.verdict is Policy.ACCEPT) is traced.accepted, f"{fault}\n{encounter}"
+            assert (tuple(sorted(trace.counters)), trace.mark) == (traced.counted, traced.mark), fault
+
+
+def test_planted_faults_are_found() -> None:
+    """What changes something for some packet is refuted, by a packet that shows it; nothing else is."""
+    tally: Counter[Finding] = Counter()
+    for seed in itertools.count(FIRST_SEED):
+        for trial in trials(seed, 3, most_rules=40 if IS_FULL else 5):
+            assert not trial.is_failure, trial
+            tally[trial.finding] += 1
+        if tally[Finding.REFUTED] + tally[Finding.FOUND_ALONE] >= CHANGING_FAULTS:
+            break
+    assert tally[Finding.FOUND_ALONE] < CHANGING_FAULTS // 5, "the arbiter finds too little"
+
+
+@pytest.mark.parametrize("start", range(FIRST_SEED, FIRST_SEED + PROVED_POLICIES, 20))
+def test_compiled_tables_are_proved(start: int) -> None:
+    """There is no false alarm, whatever the policy, as compiled and as the kernel would list it."""
+    for seed in range(start, start + 20):
+        case = verified_case(seed, most_rules=40 if IS_FULL else 5)
+        proof = prove(table_of(case.table), case.policy)
+        assert proof.outcome is Outcome.PROVED, f"seed {seed}: {proof.counterexample} {proof.unsupported}"
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_changed_policies_are_proved_and_stale_tables_are_not(seed: int) -> None:
+    """After an edit of the policy its new table is proved; the old one only if no packet tells them apart.
+
+    It makes no difference that earlier proofs are handed in.
+    """
+    draws, before = SeededDraws(seed), verified_case(seed, most_rules=40 if IS_FULL else 10)
+    policy, found = before.case.policy, edited(draws, before.case)
+    if found is None:
+        return
+    changed, words = found[0].policy, " ".join(found[1])
+    old, new = (compile_(one, before.layout, before.state).ruleset for one in (policy, changed))
+    memory = stated_memory(table_of(old))
+    first = prove(table_of(old), policy, memory=memory)
+    second = prove(table_of(new), changed, memory=memory, previous=first)
+    stale = prove(table_of(old), changed, memory=memory, previous=second)
+    again = prove(table_of(new), changed, memory=memory, previous=stale)
+    assert first.outcome is second.outcome is again.outcome is Outcome.PROVED, words
+    difference = find_difference(old, PlantedFault("policy", Place(), words, new), draws)
+    anew = prove(table_of(old), changed, memory=memory)
+    assert stale.outcome is anew.outcome, words
+    assert difference is None or stale.outcome is Outcome.REFUTED, f"{words}: {difference}"
+
+
+@pytest.mark.parametrize("seed", SEEDS[: 100 if IS_FULL else 3])
+def test_a_sequence_of_applies_is_proved(seed: int) -> None:
+    """Each table that the agent puts in the place of the one before is proved, from the proof before."""
+    draws, layout = SeededDraws(seed), MarkLayout(SeededDraws(seed).choice((0xFFFF0000, 0xFFF)))
+    case = random_case(draws, most_rules=10)
+    table: Ruleset | None = None
+    enforced: Enforced | None = None
+    proof: Proof | None = None
+    for number in range(100 if IS_FULL else 8):
+        step = enforce(case.policy, table, (), layout, enforced=draws.choice((enforced, None)))
+        table = step.compiled.ruleset
+        enforced = Enforced(policy=case.policy, ruleset=table)
+        proof = prove(table_of(table), case.policy, previous=proof)
+        assert proof.outcome is Outcome.PROVED, f"step {number}: {proof.counterexample}"
+        if not step.is_interim:
+            case = (edited(draws, case) or (case,))[0]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_table_of_another_generation_is_refuted(seed: int) -> None:
+    """What the agent knows of generation and slots counts, not what the table states."""
+    case = verified_case(seed, most_rules=5)
+    table = table_of(case.table)
+    memory = stated_memory(table)
+    links = [judge.name for judge in case.policy.judges]
+    if memory.generation is None or not set(memory.slots) & set(links):
+        return
+    first, second, third = memory.slots
+    others = [replace(memory, generation=1 if memory.generation > 1 else 2), replace(memory, generation=None)]
+    if first != second:
+        others.append(replace(memory, slots=(second, first, third)))
+    for other in others:
+        assert prove(table, case.policy, memory=other).outcome is Outcome.REFUTED, other
+
+
+def test_every_kind_of_fault_can_be_planted_and_be_found() -> None:
+    """Each kind changes something somewhere, and a packet shows it; two may not."""
+    left = set(KINDS)
+    for seed in range(1, 40):
+        draws, case = SeededDraws(seed), verified_case(seed)
+        for kind in sorted(left):
+            with contextlib.suppress(NoPlaceError):
+                fault = draw_fault(AlterableTable(case.table), draws, [kind])
+                assert fault.kind == kind
+                assert (fault.table, fault.foreign) != (case.table, ())
+                if find_difference(case.table, fault, draws, most=100):
+                    left.discard(kind)
+    assert left <= {"statement moved", "rule duplicated"}
