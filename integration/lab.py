@@ -89,17 +89,8 @@ class Lab:
             LabError: packets were lost before they got to the edge, as the kernel itself refused them.
         """
         name = interface or self.interfaces[0]
-        wire = self._frame_socket(name)
-        with probing(self.host, TEST_MAC) as probe, _on_one_processor():
-            sent = 0
-            for identity, packet in enumerate(packets, start=1):
-                ether = self._ethernet_header(name, packet)
-                for datagram in packet.datagrams(identity):
-                    wire.send(ether + datagram)
-                    sent += 1
-            sentinel = WirePacket(source=_NOBODY, destination=_NOBODY, protocol=253)
-            for datagram in sentinel.datagrams(SENTINEL):
-                wire.send(self._ethernet_header(name, sentinel) + datagram)
+        with probing(self.host, TEST_MAC) as probe:
+            sent = self.put_on_wire(name, list(enumerate(packets, start=1)))
             wait_for(lambda: SENTINEL in probe.seen(4), "the end of the batch")
             if probe.arrived() != sent:
                 raise LabError(f"{sent} packets were sent, {probe.arrived()} arrived at the edge")
@@ -113,13 +104,31 @@ class Lab:
         """
         name = interface or self.interfaces[0]
         with probing(self.host, TEST_MAC) as probe:
-            for identity, packet in enumerate(packets, start=1):
-                raw = self._raw_socket(name, packet.source.version)
-                for datagram in packet.datagrams(identity):
-                    # Whoever drops it, the agent or the probe, the sender is told so.
-                    with contextlib.suppress(PermissionError):
-                        raw.sendto(datagram, (str(packet.destination), 0))
+            self.put_out(name, list(enumerate(packets, start=1)))
             return probe.verdicts(packets)
+
+    def put_on_wire(self, interface: str, packets: Sequence[tuple[int, WirePacket]]) -> int:
+        """Send numbered packets to the host, then the sentinel; return how many datagrams they were."""
+        wire, sent = self._frame_socket(interface), 0
+        with _on_one_processor():
+            for identity, packet in packets:
+                ether = self._ethernet_header(interface, packet)
+                for datagram in packet.datagrams(identity):
+                    wire.send(ether + datagram)
+                    sent += 1
+            sentinel = WirePacket(source=_NOBODY, destination=_NOBODY, protocol=253)
+            for datagram in sentinel.datagrams(SENTINEL):
+                wire.send(self._ethernet_header(interface, sentinel) + datagram)
+        return sent
+
+    def put_out(self, interface: str, packets: Sequence[tuple[int, WirePacket]]) -> None:
+        """Send packets from the host by their numbers."""
+        for identity, packet in packets:
+            raw = self._raw_socket(interface, packet.source.version)
+            for datagram in packet.datagrams(identity):
+                # Whoever drops it, the agent or the probe, the sender is told so.
+                with contextlib.suppress(PermissionError):
+                    raw.sendto(datagram, (str(packet.destination), 0))
 
     def add_host_addresses(self, addresses: Iterable[str], interface: str | None = None) -> None:
         """Give the host addresses and tell the peer the way to them; packets to them arrive from then on."""

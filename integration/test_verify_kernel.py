@@ -1,0 +1,128 @@
+"""What the verifier reads in a table is what the kernel does, packet by packet."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from integration.verify_stage import Stage, stage
+from sgagent.core.model import Policy
+from sgagent.dataplane.libnftables import RefusedError
+from sgagent.nft.diff import make_plan
+from sgagent.nft.json_commands import encode_plan
+from sgagent.verify.expectation import stated_memory
+from sgagent.verify.interpreter import run
+from sgagent.verify.listing import read_listing
+from sgagent.verify.packet import PacketAtHook
+from sgagent.verify.proof import Outcome, prove
+from sgagent.verify.table import VerifiedTable, table_of
+from tests.aimed_packets import Edges, Search, Target
+from tests.alterable import AlterableTable
+from tests.differential import find_difference
+from tests.draws import SeededDraws
+from tests.fault_trials import NOT_UNDERSTOOD
+from tests.planted_faults import KINDS, draw_fault, load_commands
+from tests.verified_cases import VerifiedCase, at_hook, verified_case
+
+IS_FULL = bool(os.environ.get("SGAGENT_FULL"))
+FIRST_SEED = int(os.environ.get("SGAGENT_SEED", "1"))
+CASES = 300 if IS_FULL else 8
+PACKETS = 1500
+"""Drawn for a case; a third of them can be sent."""
+
+SHOWN_KINDS = tuple(kind for kind in KINDS if kind not in ("hook changed", "priority changed"))
+"""Packets of the test are judged at the hooks that are ours, as they are on the wire."""
+
+LINKS = ("eth0", "br-0f.12", "eth9")
+"""The last one is bound by nobody."""
+
+
+def drawn_packets(case: VerifiedCase) -> list[PacketAtHook]:
+    """Return packets that are aimed at rules of the case's table."""
+    draws = SeededDraws(case.seed)
+    search = Search(case.table, Edges(case.table))
+    places = AlterableTable(case.table).places["rule"]
+    targets = [Target(chain=place.chain, rule=place.rule) for place in places]
+    drawn = (
+        search.aimed(draws, draws.choice(targets)) if targets else search.anything(draws)
+        for _ in range(PACKETS)
+    )
+    return [packet for packet in map(at_hook, drawn) if packet.interface in LINKS]
+
+
+def mismatches(kernel: Stage, table: VerifiedTable, packets: Sequence[PacketAtHook]) -> tuple[list[str], int]:
+    """Return how kernel and verifier differ, and how many packets were judged."""
+    before = kernel.counters()
+    observed = kernel.play(packets)
+    found, hits, number = [], Counter[str](), 0
+    for packet, seen in zip(packets, observed, strict=True):
+        if seen is None:
+            continue
+        number += 1
+        trace = run(table, packet)
+        hits.update(trace.counters)
+        if seen.accepted is not (trace.verdict is Policy.ACCEPT):
+            found.append(f"{'passes' if seen.accepted else 'is dropped'}: {packet}: {trace}")
+        elif seen.accepted and seen.mark != trace.mark:
+            found.append(f"has mark {seen.mark}: {packet}: {trace}")
+    after = kernel.counters()
+    counted = Counter({name: packets - before[name] for name, packets in after.items()})
+    found += [
+        f"{name} counts {counted[name]}, not {hits[name]}" for name in after if counted[name] != hits[name]
+    ]
+    return found, number
+
+
+def test_the_kernel_does_what_the_verifier_reads(capsys: pytest.CaptureFixture[str]) -> None:
+    """Verdict, counter and mark: of new, live, related, untracked and invalid packets of both families."""
+    wrong: list[str] = []
+    number = 0
+    with stage(*LINKS) as kernel:
+        for seed in range(FIRST_SEED, FIRST_SEED + CASES):
+            case = verified_case(seed, links=LINKS[:2])
+            kernel.load(encode_plan(make_plan(case.table, None)))
+            found, judged = mismatches(kernel, read_listing(kernel.listing()), drawn_packets(case))
+            wrong += [f"seed {seed}: {text}" for text in found]
+            number += judged
+    with capsys.disabled():
+        print(f"\n  {number} packets, {len(wrong)} mismatches")
+    assert not wrong, "\n".join(wrong[:10])
+    assert number > 250 * CASES
+
+
+def on_a_link(packet: PacketAtHook) -> PacketAtHook:
+    """Return the packet on a link that is there, if it is on one that nobody names."""
+    return replace(packet, interface=LINKS[-1]) if packet.interface.startswith("other") else packet
+
+
+@pytest.mark.parametrize("start", range(FIRST_SEED, FIRST_SEED + (2_000 if IS_FULL else 30), 30))
+def test_the_kernel_shows_what_the_verifier_refutes(start: int) -> None:
+    """An altered table is refuted as the kernel lists it, and the packet behaves there as is said."""
+    tally: Counter[str] = Counter()
+    with stage(*LINKS) as kernel:
+        for seed in range(start, start + 30):
+            case = verified_case(seed, links=LINKS[:2], most_rules=10)
+            fault = draw_fault(AlterableTable(case.table), SeededDraws(seed), SHOWN_KINDS)
+            try:
+                kernel.load(load_commands(fault))
+            except RefusedError:
+                tally["refused"] += 1
+                continue
+            table = read_listing(kernel.listing())
+            proof = prove(table, case.policy, memory=stated_memory(table_of(case.table)))
+            if proof.counterexample is None:
+                tally[proof.outcome.value] += 1
+                if fault.kind in NOT_UNDERSTOOD and proof.outcome is Outcome.UNKNOWN:
+                    continue
+                assert proof.outcome is Outcome.PROVED, f"seed {seed}: {fault}: {proof.unsupported}"
+                assert find_difference(case.table, fault, SeededDraws(seed)) is None, f"seed {seed}: {fault}"
+                continue
+            packet = on_a_link(proof.counterexample.packet)
+            found, judged = mismatches(kernel, table, [packet])
+            assert not found, f"seed {seed}: {fault}: {found}"
+            tally["shown" if judged else "not sendable"] += 1
+    assert tally["shown"] >= 12, tally
