@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from sgagent.compiler.compile import compile_
 from sgagent.compiler.counter_chains import SILENT, FlowLogging
 from sgagent.compiler.linear import MOST_LINES
-from sgagent.core.binding import HandBinding
+from sgagent.core.binding import HandBinding, HostFacts
 from sgagent.core.model import Mode, Policy
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
 from sgagent.core.resolve import closed_interface
@@ -82,7 +82,9 @@ def _crowded(draws: Draws, link: str, most_rules: int) -> Case:
     bindings = (HandBinding(interface=link, security_group_ids=("sg-1",)),)
     policy = resolved(definitions, bindings, PLATFORM)
     assert policy is not None
-    return Case(snapshot=definitions, bindings=bindings, policy=policy, exemptions=PLATFORM)
+    return Case(
+        snapshot=definitions, bindings=bindings, policy=policy, exemptions=PLATFORM, facts=HostFacts()
+    )
 
 
 def _varied(draws: Draws, case: Case) -> ResolvedPolicy:
