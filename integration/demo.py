@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from integration.flows import try_flows
-from integration.lab import lab
+from integration.lab import lab, wait_for
 from integration.namespaces import remove_stale_namespaces
 from integration.service import Service, service_on
 from sgagent.core.binding import HandBinding
@@ -31,6 +31,7 @@ _FLOW, _DECIDER = 50, 22
 """Columns of the table."""
 
 _WIDTH = 98
+_PROOF_SECONDS = 30.0
 _TEDIOUS = ("_bucket", "_created", "_bytes_total", "_sum", "_count")
 """Parts of the names of metrics that are many and say little here."""
 
@@ -65,18 +66,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     remove_stale_namespaces()
     began = time.monotonic()
-    faults, flows, scrape = 0, 0, ""
+    faults, flows, proved, scrape = 0, 0, 0, ""
     for example in chosen:
         print(f"\n{example.name}   {_bound(example)}")
         print(f"  {'flow':{_FLOW}}  {'expected':8}  {'seen':6}  {'decided by':{_DECIDER}} hits")
-        rows, scrape = _show(example)
+        rows, is_proved, scrape = _show(example)
         flows += len(rows)
+        proved += is_proved
         faults += sum(row.fault is not None for row in rows)
     print(f"\nThe daemon's metrics, scraped over HTTP on {chosen[-1].name}:\n")
     print(_excerpt(scrape))
     seconds = time.monotonic() - began
-    print(f"\n{len(chosen)} cases, {flows} flows, {faults} mismatches, {seconds:.0f} seconds")
-    return 1 if faults else 0
+    outcome = f"{faults} mismatches, {proved} tables proved"
+    print(f"\n{len(chosen)} cases, {flows} flows, {outcome}, {seconds:.0f} seconds")
+    return 1 if faults or proved < len(chosen) else 0
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -107,14 +110,15 @@ def _bound(example: Example) -> str:
     return "; ".join(bindings)
 
 
-def _show(example: Example) -> tuple[list[Row], str]:
-    """Run one example, print its rows, and return them with a scrape."""
+def _show(example: Example) -> tuple[list[Row], bool, str]:
+    """Run one example, print its rows, and return them, whether the agent proved its table, and a scrape."""
     scenario = example.scenario
     with (
         lab(*(binding.interface for binding in scenario.bindings)) as built,
         tempfile.TemporaryDirectory(prefix="sgagent-demo-") as directory,
         service_on(built.host, Path(directory)) as agent,
     ):
+        agent.verifies = True
         for document in example.definitions.iterdir():
             agent.define(document.read_text(), document.name)
         agent.configure("".join(map(_binding, scenario.bindings)))
@@ -129,7 +133,12 @@ def _show(example: Example) -> tuple[list[Row], str]:
         for row in _rows(scenario.traffic, verdicts, example.policy(), hits):
             rows.append(row)
             print(row, flush=True)
-        return rows, agent.scrape()
+        wait_for(
+            lambda: agent.metric("sgagent_verified", outcome="proved") is not None, "a proof", _PROOF_SECONDS
+        )
+        is_proved = agent.metric("sgagent_verified", outcome="proved") == 1
+        print("  the table in the kernel is " + ("proved" if is_proved else "NOT PROVED"))
+        return rows, is_proved, agent.scrape()
 
 
 def _binding(binding: HandBinding) -> str:

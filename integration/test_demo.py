@@ -14,7 +14,7 @@ def test_it_shows_flows_and_metrics(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     assert "anyone reaches HTTPS" in shown
     assert 'sgagent_default_packets_total{direction="ingress",interface="eth0",verdict="drop"} 0.0' in shown
-    assert "2 cases, 13 flows, 0 mismatches" in shown
+    assert "2 cases, 13 flows, 0 mismatches, 2 tables proved" in shown
     assert max(map(len, shown.splitlines())) <= 100
 
 

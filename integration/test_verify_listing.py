@@ -65,6 +65,9 @@ ip6 saddr 2001:db8::/32
 ip6 daddr != 2001:db8::1
 ip6 hoplimit 255
 ip6 hoplimit != 1-64
+icmp type echo-request
+icmp type != 8
+icmp type { 0, 3, 8, 11-12 }
 icmpv6 type 133-136
 icmpv6 type { 128, 129 } ip6 hoplimit 64
 ct original ip saddr 10.0.0.0/8

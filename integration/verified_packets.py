@@ -57,8 +57,13 @@ def as_bytes(packet: PacketAtHook) -> WirePacket | None:
 
 
 def with_bytes_of_ports(packet: PacketAtHook) -> PacketAtHook:
-    """Return the packet with what stands in the place of ports where it has none, once it is made."""
+    """Return the packet with what stands in the place of ports where it has none, once it is made.
+
+    The policy has no types of IPv4's ICMP, so a packet that was drawn has none: it is the first byte.
+    """
     made = as_bytes(packet)
+    if made is not None and made.payload and (packet.family, packet.protocol) == (Family.IPV4, 1):
+        packet = replace(packet, icmp_type=made.payload[0])
     if made is None or made.extensions or packet.source_port is not None or len(made.payload) < 4:
         return packet
     first, second = struct.unpack("!HH", made.payload[:4])

@@ -225,9 +225,8 @@ class _Walk:
                 return None
             ends = self._ends()
             return {"saddr": ends.source, "daddr": ends.destination, "hoplimit": packet.hop_limit}[name]
-        if header == "icmpv6":
-            is_it = packet.family is Family.IPV6 and packet.protocol == _ICMPV6
-            return packet.icmp_type if is_it else None
+        if header in _ICMP:
+            return packet.icmp_type if (packet.family, packet.protocol) == _ICMP[header] else None
         if header not in {"th", str(Protocol(packet.protocol))}:
             return None
         if (
@@ -256,7 +255,7 @@ class _Walk:
         return replace(on_wire, source=other.source, source_port=other.source_port)
 
 
-_ICMPV6 = 58
+_ICMP = {"icmp": (Family.IPV4, 1), "icmpv6": (Family.IPV6, 58)}
 
 
 def _is_error(packet: PacketAtHook) -> bool:

@@ -44,6 +44,63 @@ _FAULTS = (UnreadableError, AttributeError, IndexError, KeyError, TypeError, Val
 """What a listing that is not understood may raise."""
 
 
+ICMP_TYPE = nft.Selector("payload", "icmp type", nft.KeyType.ICMPV6_TYPE)
+"""What others ask IPv4 packets for, and sgagent's own tables never."""
+
+_TYPES: dict[str, dict[str, int]] = {
+    "icmp": {
+        "echo-reply": 0,
+        "destination-unreachable": 3,
+        "source-quench": 4,
+        "redirect": 5,
+        "echo-request": 8,
+        "router-advertisement": 9,
+        "router-solicitation": 10,
+        "time-exceeded": 11,
+        "parameter-problem": 12,
+        "timestamp-request": 13,
+        "timestamp-reply": 14,
+        "info-request": 15,
+        "info-reply": 16,
+        "address-mask-request": 17,
+        "address-mask-reply": 18,
+    },
+    "icmpv6": {
+        "destination-unreachable": 1,
+        "packet-too-big": 2,
+        "time-exceeded": 3,
+        "parameter-problem": 4,
+        "echo-request": 128,
+        "echo-reply": 129,
+        "mld-listener-query": 130,
+        "mld-listener-report": 131,
+        "mld-listener-done": 132,
+        "mld-listener-reduction": 132,
+        "nd-router-solicit": 133,
+        "nd-router-advert": 134,
+        "nd-neighbor-solicit": 135,
+        "nd-neighbor-advert": 136,
+        "nd-redirect": 137,
+        "router-renumbering": 138,
+        "ind-neighbor-solicit": 141,
+        "ind-neighbor-advert": 142,
+        "mld2-listener-report": 143,
+    },
+}
+"""The numbers of the names in a listing that was not asked for numbers (``nft describe icmp type``)."""
+
+
+def _numbers_of_types(value: Json, numbers: dict[str, int]) -> Json:
+    """Return values with each name of a type replaced by its number."""
+    if isinstance(value, str):
+        return numbers[value]
+    if isinstance(value, list):
+        return [_numbers_of_types(one, numbers) for one in value]
+    if isinstance(value, dict):
+        return {key: _numbers_of_types(one, numbers) for key, one in value.items()}
+    return value
+
+
 _FAMILIES = {"inet": None, "ip": Family.IPV4, "ip6": Family.IPV6}
 """The families of tables that are read, and whose packets they see, if not all."""
 
@@ -209,6 +266,18 @@ class _Table:
                 yield Match(META_NFPROTO, (Symbol("ipv4"),))
                 of_protocol = {"op": operator, "left": {"meta": {"key": "l4proto"}}, "right": right}
                 yield decode_statement({"match": of_protocol})
+            case {
+                "match": {
+                    "op": operator,
+                    "left": {"payload": {"protocol": "icmp" | "icmpv6" as header, "field": "type"}},
+                    "right": right,
+                }
+            }:
+                left = {"payload": {"protocol": "icmpv6", "field": "type"}}
+                numbers = _numbers_of_types(right, _TYPES[header])
+                found = decode_statement({"match": {"op": operator, "left": left, "right": numbers}})
+                if isinstance(found, Match):
+                    yield found if header == "icmpv6" else replace(found, selector=ICMP_TYPE)
             case {"match": {"op": operator, "left": {"meta": {"key": "iif" | "oif" as key}}, "right": right}}:
                 yield decode_statement(
                     {"match": {"op": operator, "left": {"meta": {"key": f"{key}name"}}, "right": right}}

@@ -214,11 +214,11 @@ class View:
             number = _NUMBERS[header]
             if isinstance(protocol, Settled) and protocol.value != number:
                 return Special.NOTHING
-            if header == "icmpv6" and self.family is not Family.IPV6:
+            if header in _ICMP_FAMILIES and self.family is not _ICMP_FAMILIES[header]:
                 return Special.NOTHING
             if isinstance(protocol, Read):
                 needs = ((protocol.dimension, ((number, number),)),)
-        if header == "icmpv6":
+        if header in _ICMP_FAMILIES:
             dimension = ICMP_TYPE if self.headers is Headers.OWN else _HEADER_TYPE
             return Read(dimension, (*needs, (dimension, _PRESENT_TYPES)))
         dimension = self._port(is_source=field == "sport", phase=phase)
@@ -362,8 +362,9 @@ _PRESENT, _PRESENT_TYPES = ((0, LAST_PORT),), ((0, 255),)
 _PORTED = joined((number, number) for number in PORTED_NUMBERS)
 _OTHERS = without(((0, 255),), _PORTED)
 _AUTHENTICATION = 51
+_ICMP_FAMILIES = {"icmp": Family.IPV4, "icmpv6": Family.IPV6}
 _ERRORS = {Family.IPV4: ICMP, Family.IPV6: ICMPV6}
-_NUMBERS = {str(protocol): protocol.wire_number for protocol in (*PORTED, ICMPV6)}
+_NUMBERS = {str(protocol): protocol.wire_number for protocol in (*PORTED, ICMP, ICMPV6)}
 _NEVER_TRACKED = {
     Family.IPV4: ((58, 58),),
     Family.IPV6: joined((number, number) for number in (0, 1, 43, 44, 51, 59, 60)),

@@ -8,7 +8,7 @@ import pytest
 
 from sgagent.nft import ruleset as nft
 from sgagent.nft.ruleset import Accept, Drop, Element, Interval, Jump, LookUp, Match, Operator, Symbol
-from sgagent.verify.listing import read_filters, read_listing
+from sgagent.verify.listing import ICMP_TYPE, read_filters, read_listing
 from sgagent.verify.table import BaseHook, Return, VerifiedTable
 
 OURS = {"family": "inet", "table": "sgagent"}
@@ -44,6 +44,26 @@ def test_what_sgagent_does_not_write_but_everybody_does() -> None:
     )
     assert table.chains["base"].rules == ((Return(),), (Drop(),), (Accept(),))
     assert table.unsupported == ()
+
+
+@pytest.mark.parametrize(
+    ("right", "values"),
+    (
+        ("echo-request", (Interval.single(8),)),
+        (8, (Interval.single(8),)),
+        ({"set": ["echo-reply", {"range": [11, 12]}]}, (Interval.single(0), Interval(11, 12))),
+    ),
+)
+def test_types_of_icmp_by_name_and_number(right: Any, values: tuple[Interval, ...]) -> None:  # noqa: ANN401 - JSON
+    """As a listing has them that was not asked for numbers, or was."""
+    left = {"payload": {"protocol": "icmp", "field": "type"}}
+    assert read(rule(match(left, right))).chains["base"].rules == (((Match(ICMP_TYPE, values)),),)
+
+
+def test_a_type_that_nobody_knows_is_named() -> None:
+    """It is not guessed."""
+    left = {"payload": {"protocol": "icmpv6", "field": "type"}}
+    assert read(rule(match(left, "no-such-type"))).unsupported == ("icmpv6 type in chain base",)
 
 
 def test_a_map_within_a_rule() -> None:
