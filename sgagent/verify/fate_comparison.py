@@ -27,6 +27,7 @@ from sgagent.verify.frames import PLACE, Frame
 from sgagent.verify.interpreter import Trace, run
 from sgagent.verify.packet import CtState, PacketAtHook
 from sgagent.verify.regions import Box, Cube, Marks, common_marks, difference, is_disjoint, other_marks
+from sgagent.verify.table import UnsupportedStatementError
 from sgagent.verify.views import View
 
 
@@ -106,6 +107,10 @@ Duty = tuple[str, Demand]
 """A tail, and what it had to do."""
 
 
+MOST_CELLS = 1_000_000
+"""Of a proof; our largest tables take a twentieth. A table of somebody else can't keep a host busy."""
+
+
 @dataclass(kw_only=True)
 class Subject:
     """What is compared, for all views."""
@@ -114,6 +119,7 @@ class Subject:
     policy: ResolvedPolicy
     memory: SessionMemory
     scope: ComparisonScope
+    most_cells: int = MOST_CELLS
     cells: int = 0
     duties: dict[Duty, Duty] = field(default_factory=dict)
     """Each that was met with, so that it is in memory but once."""
@@ -263,6 +269,8 @@ class FateComparison(Exploration):
             RefutedError: they differ.
         """
         self.subject.cells += 1
+        if self.subject.cells > self.subject.most_cells:
+            raise UnsupportedStatementError(f"more than {self.subject.most_cells:,} parts of the packets")
         key = (demand, *fates)
         if key not in self._met:
             for fate in fates:

@@ -15,6 +15,7 @@ from sgagent.verify.compiled_table import CompiledTable
 from sgagent.verify.expectation import JUDGED_HOOKS, SessionMemory, stated_memory
 from sgagent.verify.fate_comparison import (
     EVERYTHING,
+    MOST_CELLS,
     ComparisonScope,
     Counterexample,
     InconsistentProofError,
@@ -70,6 +71,7 @@ def prove(
     memory: SessionMemory | None = None,
     scope: ComparisonScope = EVERYTHING,
     previous: Proof | None = None,
+    most_cells: int = MOST_CELLS,
 ) -> Proof:
     """Compare a table with a policy for every packet; callers measure the time.
 
@@ -79,18 +81,23 @@ def prove(
         memory: generation and slots as the agent knows them; None: as the table states them.
         scope: what is compared.
         previous: of an earlier table or policy, of which what did not change is not compared again.
+        most_cells: after so many the outcome is unknown.
     """
     if table.unsupported:
         return Proof(outcome=Outcome.UNKNOWN, cells=0, unsupported=table.unsupported)
     before = previous.remembered.subject.compiled if previous and previous.remembered else None
     memo, compiled = ProofMemo(), CompiledTable(table, before)
-    subject = Subject(compiled=compiled, policy=policy, memory=memory or stated_memory(table), scope=scope)
+    memory = memory or stated_memory(table)
+    subject = Subject(compiled=compiled, policy=policy, memory=memory, scope=scope, most_cells=most_cells)
     revisions = _revisions(previous, subject)
     try:
         for frames, view in _views_with_frames(subject):
             _compare(subject, view, frames, memo, revisions)
     except UnsupportedStatementError as unsupported:
         return Proof(outcome=Outcome.UNKNOWN, cells=subject.cells, unsupported=(str(unsupported),))
+    except InconsistentProofError as fault:
+        reason = f"a fault of the verifier: {fault}"
+        return Proof(outcome=Outcome.UNKNOWN, cells=subject.cells, unsupported=(reason,))
     except RefutedError as refuted:
         return Proof(outcome=Outcome.REFUTED, cells=subject.cells, counterexample=refuted.counterexample)
     subject.forget()

@@ -273,3 +273,13 @@ def test_a_table_that_checks_other_sources_is_refuted(own: tuple[str, ...]) -> N
         assert stale.outcome is Outcome.REFUTED, "the policy changed, and the table did not"
     counterexample = refuted(compiled(POLICY), policy)
     assert counterexample.expected.decision.decided_by is DecidedBy.SPOOFED
+
+
+def test_a_proof_ends_after_so_many_parts() -> None:
+    """What somebody else wrote can't keep a host busy: the outcome is unknown then."""
+    table = table_of(compiled(POLICY))
+    cells = prove(table, POLICY).cells
+    assert prove(table, POLICY, most_cells=cells).outcome is Outcome.PROVED
+    cut_off = prove(table, POLICY, most_cells=cells - 1)
+    assert cut_off.outcome is Outcome.UNKNOWN
+    assert cut_off.unsupported == (f"more than {cells - 1} parts of the packets",)
