@@ -12,7 +12,7 @@ from sgagent.agent.flowlog.flowlog import FlowLog
 from sgagent.agent.log import LogQueue
 from sgagent.agent.manual_override import ManualOverride
 from sgagent.agent.state.counter_file import HitTimes
-from sgagent.agent.status import Status, Verified, status_after
+from sgagent.agent.status import ProofReport, Status, status_after
 from sgagent.agent.step import Step, StepEnd
 from sgagent.core.model import Mode
 from sgagent.core.policy import ResolvedPolicy
@@ -206,7 +206,7 @@ class Board:
         if self._status.is_drift_contested is not is_contested:
             self._publish(replace(self._status, is_drift_contested=is_contested))
 
-    def note_verified(self, verified: Verified | None) -> None:
+    def note_verified(self, verified: ProofReport | None) -> None:
         """Publish what the newest proof came to."""
         if verified is not None and verified is not self._status.verified:
             durations = self._status.verify_durations.with_one(verified.seconds)

@@ -152,7 +152,7 @@ class Drift:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verified:
+class ProofReport:
     """What the newest proof came to."""
 
     outcome: Outcome
@@ -246,7 +246,7 @@ class Status:
     standing: ManualOverride = field(default_factory=ManualOverride)
     """What was applied by hand."""
 
-    verified: Verified | None = None
+    verified: ProofReport | None = None
     """What the newest proof of the kernel's table came to; None before the first."""
 
     verify_durations: Durations = field(default_factory=Durations)

@@ -22,7 +22,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sgagent.agent.status import Verified
+from sgagent.agent.status import ProofReport
 from sgagent.agent.step import Step, StepEnd
 from sgagent.agent.step_log import EventLog
 from sgagent.core.errors import SgagentError
@@ -51,7 +51,7 @@ class _Progress(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Question:
-    """What is to be proved of the table."""
+    """What the table has to do."""
 
     policy: ResolvedPolicy
     memory: SessionMemory | None
@@ -201,7 +201,7 @@ def _give_back() -> None:
 
 @dataclass(slots=True)
 class _Wanted:
-    """What is to be proved next, and which change of the table it belongs to."""
+    """The next proof, and the change of the table that it belongs to."""
 
     change: int = 0
     policy: ResolvedPolicy | None = None
@@ -239,7 +239,7 @@ class Verification:
         self._open_listing = open_listing
         self._layout = layout
         self._log = log
-        self.newest: Verified | None = None
+        self.newest: ProofReport | None = None
         """What the newest proof came to; None before the first. May be read from any thread."""
 
         self._quiet_seconds = quiet_seconds
@@ -342,7 +342,7 @@ class Verification:
 
     def _say(self, answer: _Answer, state: EnforcementState | None) -> None:
         report = answer.report
-        found = Verified(
+        found = ProofReport(
             outcome=Outcome(report["outcome"]),
             generation=None if state is None else state.generation,
             seconds=report["seconds"],

@@ -229,7 +229,7 @@ class ViewComparison(FateComparison):
     def _noting(self) -> list[Walk]:
         """Return the walks that note duties: behind a junction the first, and those begun there.
 
-        Those in between end at the junction; whoever takes one of them goes on from there.
+        Those in between end at the junction; a walk that takes one goes on from there.
         """
         if self._before_junction:
             return [self._walks[0], *self._walks[self._before_junction :]]

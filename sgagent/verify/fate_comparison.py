@@ -70,7 +70,7 @@ class ComparisonScope:
         )
 
     def spares(self, state: CtState) -> bool:
-        """Return whether it does not matter if packets are accepted that are to be dropped."""
+        """Return whether packets that the policy drops may be accepted."""
         return not self.revocations and state not in {CtState.NEW, CtState.UNTRACKED}
 
 
