@@ -68,7 +68,7 @@ def agent(wire: Lab, prometheus: Prometheus, tmp_path_factory: pytest.TempPathFa
         _send(wire)
         prometheus.wait_for_scrapes(2)
         made.stop()
-        made.configure()
+        made.configure('[enforcement]\nsource_check = "on"\n')
         made.start()
         prometheus.wait_for_scrapes(2)
         made.define(OTHER)

@@ -147,7 +147,8 @@ def test_what_reads_has_no_privilege(machine: Machine) -> None:
 
 def applier_pid(machine: Machine) -> int:
     """Return the process id of the one that holds the privilege."""
-    return int(machine.run("ps", "--ppid", str(machine.main_pid(DAEMON)), "-o", "pid="))
+    main = str(machine.main_pid(DAEMON))
+    return int(machine.run("pgrep", "--parent", main, "--exact", "sgagent-applier"))
 
 
 def status_of(machine: Machine, pid: int) -> Mapping[str, str]:
@@ -227,7 +228,7 @@ def test_a_reload_that_is_refused_fails_and_says_why(machine: Machine, wire: Lab
     assert refused.value.status != 0
     shown = machine.run("systemctl", "status", "--no-pager", "--full", DAEMON)
     assert f"{DOCUMENT}:" in shown
-    assert "the security group is not in the definitions" in shown
+    assert "a security group of the interface is not in the definitions" in shown
     machine.path(DOCUMENT).unlink()
     with pytest.raises(CommandError, match="failed"):
         machine.run("systemctl", "reload", DAEMON)

@@ -274,6 +274,8 @@ def _switch_source_check(draft: _Draft) -> _Draft:
 
 def _change_addresses(draft: _Draft) -> _Draft:
     links = list(draft.facts.links)
+    if not links:
+        return draft
     place = draft.draws.index(links)
     links[place] = replace(links[place], addresses=random_addresses(draft.draws))
     return replace(draft, facts=HostFacts(links=tuple(links)))

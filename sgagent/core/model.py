@@ -193,12 +193,6 @@ PORTED = tuple(row.protocol for row in PROTOCOL_TABLE if row.ports is PortUse.RU
 PORTED_NUMBERS = tuple(protocol.wire_number for protocol in PORTED)
 
 
-def ported_text(conjunction: str) -> str:
-    """Return the protocols whose ports rules may name, in words: ``TCP and UDP``."""
-    *others, last = (str(protocol).upper() for protocol in PORTED)
-    return f"{', '.join(others)} {conjunction} {last}"
-
-
 LAST_PORT = 65535
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from sgagent.core.model import (
+    PORTED,
     AuthorizationObject,
     AuthorizationObjects,
     CidrBlock,
@@ -19,6 +20,12 @@ from sgagent.core.model import (
 def protocols_text(protocols: Protocols) -> str:
     """Return protocols in words: ``tcp``, or ``tcp, udp``."""
     return ", ".join(map(str, protocols))
+
+
+def ported_text(conjunction: str) -> str:
+    """Return the protocols whose ports rules may name, in words: ``TCP and UDP``."""
+    *others, last = (str(protocol).upper() for protocol in PORTED)
+    return f"{', '.join(others)} {conjunction} {last}"
 
 
 ANY = "any"

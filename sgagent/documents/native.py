@@ -25,8 +25,8 @@ from sgagent.core.model import (
     Protocols,
     SecurityGroup,
     SecurityGroupRule,
-    ported_text,
 )
+from sgagent.core.rule_values import ported_text
 from sgagent.documents.assembly import Collected
 from sgagent.documents.field import Field
 from sgagent.documents.models import DocumentModel, Schema, Value, items_of, located, read_model

@@ -20,9 +20,8 @@ from sgagent.core.model import (
     PrefixList,
     Protocols,
     SecurityGroupRule,
-    ported_text,
 )
-from sgagent.core.rule_values import canonical_objects, protocols_text
+from sgagent.core.rule_values import canonical_objects, ported_text, protocols_text
 from sgagent.documents.field import Field
 from sgagent.documents.values import (
     FIRST_UNUSUAL_PRIORITY,

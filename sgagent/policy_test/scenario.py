@@ -19,8 +19,9 @@ from sgagent.core.binding import HandBinding
 from sgagent.core.errors import DocumentError, Origin, UsageError
 from sgagent.core.evaluate import DecidedBy, Decision, Packet, Tracking, as_opener, evaluate
 from sgagent.core.explanation import PROTOCOL_WORDS, protocol_number
-from sgagent.core.model import LAST_PORT, Direction, Family, Policy, Protocol, SourceCheck, ported_text
+from sgagent.core.model import LAST_PORT, Direction, Family, Policy, Protocol, SourceCheck
 from sgagent.core.policy import ResolvedPolicy
+from sgagent.core.rule_values import ported_text
 from sgagent.documents import DocumentFile, Limits
 from sgagent.documents.field import Field, Reading
 from sgagent.documents.models import DocumentModel, Value, read_model

@@ -136,6 +136,7 @@ def report_of(old: ResolvedPolicy, new: Resolution, settings: Settings, candidat
         sessions=(),
         operations=operations,
         changes=not comparison.is_nothing or bool(operations),
+        expiring=new.policy.expiring,
     )
 
 

@@ -23,8 +23,8 @@ from sgagent.core.model import (
     PortListReference,
     PortSet,
     Protocol,
-    ported_text,
 )
+from sgagent.core.rule_values import ported_text
 from sgagent.documents.native import json_schema
 from sgagent.documents.writer import write_rule
 from sgagent.nft import ruleset

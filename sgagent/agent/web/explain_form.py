@@ -20,7 +20,8 @@ from sgagent.core.explanation import (
     protocol_number,
     reason,
 )
-from sgagent.core.model import LAST_PORT, Direction, Protocol, ported_text
+from sgagent.core.model import LAST_PORT, Direction, Protocol
+from sgagent.core.rule_values import ported_text
 
 LONGEST_VALUE = 64
 """Characters of a field; the longest address has 45."""
