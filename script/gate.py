@@ -128,8 +128,8 @@ def list_lanes(options: argparse.Namespace, folder: Path) -> list[list[Section]]
     if options.quick:
         return [covered]
     oldest = list_oldest_tests(folder, is_full=options.full)
-    first, *others = list_kernel_tests(folder, is_full=options.full)
-    return [covered, [first, oldest], *([section] for section in others)]
+    first, second, machines = list_kernel_tests(folder, is_full=options.full)
+    return [covered, [first], [second, oldest], [machines]]
 
 
 def list_static_checks() -> Iterator[Section]:
