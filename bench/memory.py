@@ -16,16 +16,24 @@ def mebibytes_together(processes: Iterable[int]) -> float:
     """Return what processes take of memory.
 
     Pages of files, which are programs and libraries, count once for all of them: as many of a file as the
-    process has that has most of it. Pages of their own count each; none are shared, as one executes itself
-    anew behind the fork.
+    process has that has most of it. Pages of their own that a fork shares count once, by the kernel's shares.
     """
     own, of_files = 0, defaultdict[str, int](int)
     for process in processes:
         resident, anonymous = _read(process)
-        own += sum(anonymous.values())
+        own += _own_share(process)
         for file, kibibytes in resident.items():
             of_files[file] = max(of_files[file], kibibytes - anonymous[file])
     return (own + sum(of_files.values())) / _KIBIBYTES_PER_MEBIBYTE
+
+
+def _own_share(process: int) -> int:
+    """Return the kibibytes of a process that are of no file; of what several share, its share."""
+    text = Path("/proc", str(process), "smaps_rollup").read_text(encoding="utf-8")
+    found = re.search(r"^Pss_Anon: +(\d+) kB$", text, re.MULTILINE)
+    if found is None:
+        raise ValueError(f"the kernel does not tell the share of process {process}")
+    return int(found[1])
 
 
 def _read(process: int) -> tuple[dict[str, int], dict[str, int]]:

@@ -64,6 +64,8 @@ class _Attempt:
         source, destination = _ends(packet)
         self._add_address(destination if packet.direction is Direction.INGRESS else source, packet.interface)
         if packet.destination_port is None:
+            if packet.direction is Direction.EGRESS:
+                self._add_answering_address(destination)
             return
         kind = socket.SOCK_STREAM if packet.protocol == 6 else socket.SOCK_DGRAM
         _, server = self._namespaces(packet)
@@ -123,6 +125,12 @@ class _Attempt:
         if packet.direction is Direction.INGRESS:
             return self.lab.peer, self.lab.host
         return self.lab.host, self.lab.peer
+
+    def _add_answering_address(self, address: str) -> None:
+        """Give the other end an address, so that its kernel answers a ping."""
+        if address not in self._addresses:
+            self._addresses.add(address)
+            self.lab.peer.ip(f"addr add {address} dev lo")
 
     def _add_address(self, address: str, interface: str) -> None:
         """Give the host an address that it does not have yet."""

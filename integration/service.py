@@ -28,6 +28,7 @@ from integration.forkserver import ForkedProgram
 from integration.lab import HOST_MAC, Lab, LabError, wait_for
 from integration.namespaces import Namespace, set_network_namespace
 from sgagent.agent.published_status import LONGEST_WAIT_SECONDS
+from sgagent.dataplane.generation import APPLIER_NAME
 from sgagent.policy_test.packet_bytes import Address, tcp, udp
 from tests.patience import PATIENCE
 
@@ -109,7 +110,7 @@ class Service:
     @property
     def applier_pid(self) -> int:
         """Return the process id of the one that holds the privilege."""
-        found = _child_of(self.pid)
+        found = _applier_of(self.pid)
         if found is None:
             raise LabError(f"the daemon has no applier:\n{self.log}")
         return found
@@ -329,7 +330,7 @@ class Service:
 
     def _end(self, number: signal.Signals) -> int:
         process = self._running()
-        applier = _child_of(process.pid)
+        applier = _applier_of(process.pid)
         self.notices()
         process.send_signal(number)
         status = process.wait(_START_SECONDS * PATIENCE)
@@ -387,10 +388,19 @@ def is_alive(pid: int) -> bool:
     return bool(fields) and fields[0] != "Z"
 
 
-def _child_of(pid: int) -> int | None:
-    """Return the process that a process has for a child; None if it has none."""
+def _applier_of(pid: int) -> int | None:
+    """Return the applier that a process has for a child; None if it has none."""
     numbers = (int(path.name) for path in Path("/proc").glob("[0-9]*"))
-    return next((child for child in numbers if _living_parent(child) == str(pid)), None)
+    children = (child for child in numbers if _living_parent(child) == str(pid))
+    return next((child for child in children if _name(child) == APPLIER_NAME), None)
+
+
+def _name(pid: int) -> str:
+    """Return the name of a process; empty once it has ended."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
 
 
 def _living_parent(pid: int) -> str | None:

@@ -18,6 +18,12 @@ def test_it_shows_flows_and_metrics(capsys: pytest.CaptureFixture[str]) -> None:
     assert max(map(len, shown.splitlines())) <= 100
 
 
+def test_what_goes_out_is_answered_too(capsys: pytest.CaptureFixture[str]) -> None:
+    """A ping that leaves the host as well: both ends of it have to be there."""
+    assert demo.main(["shop/bastion"]) == 0
+    assert " 0 mismatches, 1 tables proved" in capsys.readouterr().out
+
+
 def test_a_case_that_is_not_there_is_no_success(capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing shown is nothing proved: a name that no example has is said, with those that there are."""
     assert demo.main(["1-web", "no-such-case"]) == 2
