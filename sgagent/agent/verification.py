@@ -7,7 +7,6 @@ process of its own. So neither a listing nor a proof is in the way of the next c
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import enum
 import gc
 import json
@@ -28,6 +27,7 @@ from sgagent.agent.step_log import EventLog
 from sgagent.core.errors import SgagentError
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.dataplane.privileges import end_with_parent, name_process
+from sgagent.dataplane.privsep import give_back
 from sgagent.dataplane.table import LISTED
 from sgagent.nft.marks import EnforcementState, MarkLayout
 from sgagent.verify.expectation import SessionMemory
@@ -168,7 +168,7 @@ def _serve(channel: socket.socket) -> None:
         previous = proof if proof.outcome is Outcome.PROVED else None
         del content, question, proof
         gc.collect()
-        _give_back()
+        give_back()
 
 
 def _read_all(listing: socket.socket) -> bytes:
@@ -190,13 +190,6 @@ def _prove(content: bytes, question: _Question, previous: Proof | None) -> Proof
 def _answer(proof: Proof, seconds: float) -> _Answer:
     described = tuple(lines(proof, seconds, "the table in the kernel"))
     return _Answer(report=as_json(proof, seconds), description=described)
-
-
-def _give_back() -> None:
-    """Return free memory of the C library to the kernel, if the C library supports that."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 @dataclass(slots=True)

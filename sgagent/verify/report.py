@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator
 from typing import Any
 
 from sgagent.core.explanation import reason
-from sgagent.core.model import PROTOCOL_NAMES, Family, Protocol
+from sgagent.core.model import PROTOCOL_NAMES, Family, Protocol, address_text
 from sgagent.verify.expectation import Expectation
 from sgagent.verify.fate_comparison import Counterexample
 from sgagent.verify.interpreter import Trace
@@ -45,8 +44,8 @@ def counterexample_as_json(found: Counterexample) -> Json:
         "direction": _direction(packet),
         "family": packet.family.value,
         "protocol": _protocol(packet.protocol),
-        "source": _address(packet.family, packet.source),
-        "destination": _address(packet.family, packet.destination),
+        "source": address_text(packet.family, packet.source),
+        "destination": address_text(packet.family, packet.destination),
         "source_port": packet.source_port,
         "destination_port": packet.destination_port,
         "icmp_type": packet.icmp_type,
@@ -125,12 +124,8 @@ def _protocol(number: int) -> str:
     return PROTOCOL_NAMES.get(Protocol(number), str(number))
 
 
-def _address(family: Family, number: int) -> str:
-    return str(ipaddress.IPv4Address(number) if family is Family.IPV4 else ipaddress.IPv6Address(number))
-
-
 def _end(family: Family, address: int, port: int | None) -> str:
-    text = _address(family, address)
+    text = address_text(family, address)
     return text if port is None else f"{text} port {port}"
 
 
