@@ -152,3 +152,37 @@ def test_without_privilege_it_is_not_permitted(agent: Service) -> None:
     through = ("setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin")
     refused = agent.command("verify", through=through)
     assert refused.status == 5, refused
+
+
+ALMOST = """
+table inet f {
+    chain i {
+        type filter hook input priority 0; policy accept;
+        tcp dport 23 drop
+    }
+}
+"""
+
+
+def test_a_text_is_proved_and_one_that_was_altered_is_refuted(agent: Service) -> None:
+    """What compile prints, as text and as JSON; what is no ruleset is wrong use."""
+    files = agent.directory / "groups.d"
+    chosen = (str(files), "--interface", "eth0=sg-1")
+    for kind in ("nft", "json"):
+        text = agent.command("compile", "--dry-run", "--output", kind, *chosen).output
+        file = agent.directory / f"table.{kind}"
+        file.write_text(text)
+        assert agent.command("verify", "--ruleset", str(file), *chosen).status == 0
+        file.write_text(text.replace("80", "81"))
+        assert agent.command("verify", "--ruleset", str(file), *chosen).status == 1
+        file.write_text(text[: len(text) // 2])
+        refused = agent.command("verify", "--ruleset", str(file), *chosen)
+        assert refused.status == 2
+        assert str(file) in refused.errors
+    foreign = agent.directory / "foreign.nft"
+    foreign.write_text(ALMOST)
+    compared = agent.command("verify", "--compare", "--ruleset", str(foreign), "--json", *chosen)
+    assert compared.status == 1
+    shown = json.loads(compared.output)["counterexample"]
+    assert shown["expected"]["verdict"] != shown["found"]["verdict"]
+    assert shown["found"]["path"] == ["inet f i"]

@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(format_json(as_json(proof, seconds)))
     else:
-        what = f"table {FAMILY} {TABLE}" if options.ruleset is None else str(options.ruleset)
+        what = f"table {FAMILY} {TABLE}" if options.ruleset is None else _name(options.ruleset)
         print("\n".join(map(printable, lines(proof, seconds, what))))
     return EXIT_CODES[proof.outcome]
 
@@ -124,5 +124,9 @@ def _table_of_file(options: argparse.Namespace) -> VerifiedTable:
 
     path: Path = options.ruleset
     content = read_bounded(Path("/dev/stdin") if str(path) == "-" else path, _LARGEST_RULESET, "the ruleset")
-    listing: Json = list_text(content, str(path))
+    listing: Json = list_text(content, _name(path))
     return read_filters(listing) if options.compare else read_listing(listing)
+
+
+def _name(path: Path) -> str:
+    return "standard input" if str(path) == "-" else str(path)
