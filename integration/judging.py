@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from integration.lab import Lab
 from sgagent.compiler.compile import compile_
 from sgagent.core.evaluate import Packet
 from sgagent.core.model import Direction
 from sgagent.core.policy import ResolvedPolicy
+from sgagent.nft.counter_keys import CounterKey
 from sgagent.nft.diff import make_plan
 from sgagent.nft.json_commands import encode_plan
 from sgagent.nft.marks import MarkLayout, first_state
@@ -27,12 +28,13 @@ table inet testnotrack {
 """Takes every packet out of conntrack's hands (§6.6)."""
 
 
-def enforce(lab: Lab, policy: ResolvedPolicy) -> None:
-    """Load a policy on the host in place of what was enforced, as from a fresh start."""
+def enforce(lab: Lab, policy: ResolvedPolicy) -> Mapping[str, CounterKey]:
+    """Load a policy on the host in place of what was enforced, and return what its counters count."""
     names = [interface.name for interface in policy.interfaces]
     compiled = compile_(policy, LAYOUT, first_state(names, LAYOUT))
     lab.host.nft("destroy", "table", "inet", "sgagent")
     lab.host.nft("-j", "-f", "-", stdin=json.dumps(encode_plan(make_plan(compiled.ruleset, None))))
+    return compiled.counters
 
 
 def judge(lab: Lab, packets: Sequence[Packet]) -> list[bool]:

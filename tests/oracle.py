@@ -1,7 +1,7 @@
-"""Judge packets by a native document, written from the text of §3 to §5 and §12, without a word of ours.
+"""Judge packets by a native document, written from the text of §3 to §5, §7 and §12, without a word of ours.
 
-It reads the document as a mapping, and knows addresses by the standard library alone. One basic group is on
-the interface; its inner access is off, so that rules and defaults decide.
+It reads the document as a mapping, and knows addresses by the standard library alone. Fail-safe entries and
+what conntrack calls invalid are none of its concern.
 """
 
 from __future__ import annotations
@@ -13,15 +13,18 @@ from dataclasses import dataclass
 from typing import Any
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Document = Mapping[str, Any]
 
 _NUMBERS = {"tcp": 6, "udp": 17, "icmp": 1, "icmpv6": 58, "gre": 47}
 _FAMILY_OF = {1: 4, 58: 6}
+_METADATA = ipaddress.ip_address("100.100.100.200")
+_ADVANCED = ("advanced", "enterprise")
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A first packet of a session."""
+    """A first packet of a session, or one that belongs to none."""
 
     direction: str
     source: Address
@@ -29,6 +32,8 @@ class Attempt:
     protocol: int
     source_port: int | None = None
     port: int | None = None
+    icmp_type: int | None = None
+    hop_limit: int = 64
 
     @property
     def far_end(self) -> Address:
@@ -41,14 +46,82 @@ class Attempt:
         return self.destination if self.direction == "ingress" else self.source
 
 
-def judge(document: Document, group_id: str, attempt: Attempt, at: dt.datetime) -> tuple[str, str | None]:
-    """Return the verdict, and the id of the rule that decided; None is the default (§3.5, §3.6)."""
-    (group,) = (one for one in document["security_groups"] if one["security_group_id"] == group_id)
-    rules = [rule for rule in group["rules"] if _matches(document, rule, attempt) and _lives(rule, at)]
-    rules.sort(key=lambda rule: (rule.get("priority", 1), rule["policy"] == "accept", rule["rule_id"]))
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """A link, and which network interface of the document it is."""
+
+    network_interface_id: str
+    link_addresses: Sequence[str] = ()
+    is_source_checked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A verdict, the step that decided, and the rule if it was one."""
+
+    verdict: str
+    step: str
+    rule_id: str | None = None
+
+
+def judge(document: Document, edge: Edge, attempt: Attempt, at: dt.datetime) -> Judgement:
+    """Return what the first step that applies says (§3), at the latest time that is known (§12.4)."""
+    (own,) = (
+        one
+        for one in document["network_interfaces"]
+        if one["network_interface_id"] == edge.network_interface_id
+    )
+    groups = [one for one in document["security_groups"] if _id(one) in own["security_group_ids"]]
+    if edge.is_source_checked and _is_spoofed([*own["addresses"], *edge.link_addresses], attempt):
+        return Judgement("drop", "spoofed")
+    if _is_needed(attempt) or (attempt.direction == "egress" and attempt.destination == _METADATA):
+        return Judgement("accept", "always")
+    if attempt.direction == "ingress" and any(
+        _is_open_inside(group) and _is_in(attempt.source, _members(document, _id(group))) for group in groups
+    ):
+        return Judgement("accept", "inner")
+    rules = [
+        (rule.get("priority", 1), rule["policy"] in ("accept", "allow"), rule["rule_id"])
+        for group in groups
+        for rule in group["rules"]
+        if _matches(document, rule, attempt) and _lives(rule, at)
+    ]
     if rules:
-        return rules[0]["policy"], rules[0]["rule_id"]
-    return ("accept" if attempt.direction == "egress" else "drop"), None
+        _, accepts, rule_id = min(rules)
+        return Judgement("accept" if accepts else "drop", "rule", rule_id)
+    is_basic = bool(groups) and groups[0].get("type", "basic") not in _ADVANCED
+    return Judgement("accept" if attempt.direction == "egress" and is_basic else "drop", "default")
+
+
+def _id(group: Document) -> str:
+    found: str = group["security_group_id"]
+    return found
+
+
+def _is_open_inside(group: Document) -> bool:
+    """Return whether fellow members reach each other whatever the rules say (§3.4)."""
+    return group.get("type", "basic") not in _ADVANCED and group.get("inner_access_policy") != "drop"
+
+
+def _is_spoofed(own: Sequence[str], attempt: Attempt) -> bool:
+    """Return whether a source is on the wrong side of the interface, and §7.1 does not allow it (§12.6)."""
+    is_own = _is_in(attempt.source, map(ipaddress.ip_network, own))
+    return is_own is (attempt.direction == "ingress") and not _is_needed(attempt)
+
+
+def _is_needed(attempt: Attempt) -> bool:
+    """Return whether a host needs it to have an address at all (§7.1)."""
+    version = attempt.source.version
+    if attempt.protocol == 17:
+        server, client = (67, 68) if version == 4 else (547, 546)
+        ends = (server, client) if attempt.direction == "ingress" else (client, server)
+        return (attempt.source_port, attempt.port) == ends
+    if attempt.protocol != 58 or version != 6:
+        return False
+    if attempt.icmp_type in (133, 134, 135, 136):
+        return attempt.hop_limit == 255
+    is_near = attempt.source.is_link_local or attempt.source.is_unspecified
+    return attempt.icmp_type in (130, 131, 132, 143) and attempt.hop_limit == 1 and is_near
 
 
 def _lives(rule: Document, at: dt.datetime) -> bool:
@@ -84,17 +157,23 @@ def _holds(document: Document, one: str, address: Address) -> bool:
     """Return whether an object stands for an address (§5.1, §5.2, §12.1)."""
     if one.lower() == "any":
         return True
-    if one.startswith("sg-"):
-        return any(address in network for network in _members(document, one))
+    account, _, group = one.rpartition("/")
+    if group.startswith("sg-"):  # of another account it is unknown, and stands for nothing (§5.3)
+        is_own = account in ("", document["account_id"])
+        return is_own and _is_in(address, _members(document, group))
     if one.startswith("pl-"):
         lists = [entry for entry in document["prefix_lists"] if entry["prefix_list_id"] == one]
         return any(address in ipaddress.ip_network(text) for entry in lists for text in entry["entries"])
     return address in ipaddress.ip_network(one)
 
 
-def _members(document: Document, group_id: str) -> Iterator[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+def _is_in(address: Address, networks: Iterator[Network]) -> bool:
+    return any(address in network for network in networks)
+
+
+def _members(document: Document, group_id: str) -> Iterator[Network]:
     for group in document["security_groups"]:
-        if group["security_group_id"] == group_id:
+        if _id(group) == group_id:
             yield from map(ipaddress.ip_network, group["member_addresses"])
     for interface in document["network_interfaces"]:
         if group_id in interface["security_group_ids"]:
