@@ -8,7 +8,6 @@ says what was expected, what was seen and what decided; at the end the daemon's 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -20,7 +19,6 @@ from integration.flows import try_flows
 from integration.lab import lab, wait_for
 from integration.namespaces import remove_stale_namespaces
 from integration.service import Service, service_on
-from sgagent.core.binding import HandBinding
 from sgagent.core.evaluate import DecidedBy, Decision, evaluate
 from sgagent.core.model import Policy
 from sgagent.core.policy import ResolvedPolicy
@@ -121,9 +119,12 @@ def _show(example: Example) -> tuple[list[Row], bool, str]:
         agent.verifies = True
         for document in example.definitions.iterdir():
             agent.define(document.read_text(), document.name)
-        agent.configure("".join(map(_binding, scenario.bindings)))
+        agent.configure(example.configuration())
         agent.start()
-        answered = try_flows(built, [entry.packet for entry in scenario.packets])
+        forged = [
+            entry.packet for entry in scenario.packets if entry.expected.decided_by is DecidedBy.SPOOFED
+        ]
+        answered = try_flows(built, [entry.packet for entry in scenario.packets], forged)
         verdicts = {
             entry.name: Policy.ACCEPT if passes else Policy.DROP
             for entry, passes in zip(scenario.packets, answered, strict=True)
@@ -139,15 +140,6 @@ def _show(example: Example) -> tuple[list[Row], bool, str]:
         is_proved = agent.metric("sgagent_verified", outcome="proved") == 1
         print("  the table in the kernel is " + ("proved" if is_proved else "NOT PROVED"))
         return rows, is_proved, agent.scrape()
-
-
-def _binding(binding: HandBinding) -> str:
-    """Return a binding as the configuration writes it."""
-    if binding.network_interface_id is not None:
-        what = f'network_interface_id = "{binding.network_interface_id}"'
-    else:
-        what = f"security_group_ids = {json.dumps(binding.security_group_ids)}"
-    return f'[[interface]]\nname = "{binding.interface}"\n{what}\n'
 
 
 def _rows(
@@ -189,6 +181,8 @@ class _Hits:
             return self._value("default", interface=interface, direction=direction.value)
         if decision.decided_by is DecidedBy.INNER:
             return self._value("inner", interface=interface)
+        if decision.decided_by is DecidedBy.SPOOFED:
+            return self._value("spoofed", interface=interface, direction=direction.value)
         return None
 
     def _value(self, what: str, **labels: str) -> int:

@@ -24,13 +24,18 @@ _PINGS = {(1, 8): 0, (58, 128): 129}
 """Protocol and type of a ping, and the type of its answer."""
 
 
-def try_flows(lab: Lab, packets: Sequence[Packet]) -> list[bool]:
+def try_flows(lab: Lab, packets: Sequence[Packet], forged: Sequence[Packet] = ()) -> list[bool]:
     """Tell of each packet whether what it opens is answered from the other end.
 
     What no application speaks is sent alone instead, and watched at the edge.
+
+    Args:
+        lab: the host and its peer.
+        packets: what to try.
+        forged: those whose source must not become an address of the host; they are sent alone, too.
     """
-    real = [place for place, packet in enumerate(packets) if _is_spoken(packet)]
-    alone = [place for place, packet in enumerate(packets) if not _is_spoken(packet)]
+    real = [place for place, packet in enumerate(packets) if _is_spoken(packet) and packet not in forged]
+    alone = [place for place in range(len(packets)) if place not in real]
     verdicts = dict(zip(alone, judge(lab, [packets[place] for place in alone]), strict=True))
     with contextlib.ExitStack() as opened:
         attempt = _Attempt(lab, opened)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import socket
+import tempfile
 from collections import Counter
 
 import pytest
@@ -58,7 +59,10 @@ def test_an_answer_follows_its_session(example: Example, reply: ExpectedReply) -
 def printed_ruleset(example: Example) -> str:
     """Return what ``sgagent compile --dry-run`` prints for an example."""
     arguments = ("compile", "--dry-run", "--definitions", str(example.definitions))
-    done = forkserver.run((*arguments, *example.interface_arguments()), seconds=60)
+    with tempfile.NamedTemporaryFile("w", suffix=".toml") as configuration:
+        configuration.write(example.configuration())
+        configuration.flush()
+        done = forkserver.run((*arguments, "--config", configuration.name), seconds=60)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -74,6 +78,8 @@ def expected_hits(expected: tuple[ExpectedPacket, ...]) -> Counter[str]:
             hits[names.inner_chain(interface)] += 1
         elif entry.expected.decided_by is DecidedBy.DEFAULT:
             hits[names.default_chain(direction, interface)] += 1
+        elif entry.expected.decided_by is DecidedBy.SPOOFED:
+            hits[names.step_chain("spoofed", direction, interface)] += 1
     return hits
 
 

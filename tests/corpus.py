@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from sgagent.core.binding import HostFacts, bind
+from sgagent.core.binding import HandBinding, HostFacts, bind
 from sgagent.core.errors import Problem
 from sgagent.core.model import Snapshot
 from sgagent.core.policy import ResolvedPolicy
@@ -43,16 +44,18 @@ class Example:
         """Return what is enforced."""
         return self.resolve().policy
 
-    def interface_arguments(self) -> list[str]:
-        """Return the bindings as ``--interface`` options, a network interface as the groups that it has."""
-        by_id = self.parse()[0].interface_by_id
-        options = []
-        for binding in self.scenario.bindings:
-            groups = binding.security_group_ids
-            if binding.network_interface_id is not None:
-                groups = by_id[binding.network_interface_id].security_group_ids
-            options += ["--interface", f"{binding.interface}={','.join(groups)}"]
-        return options
+    def configuration(self) -> str:
+        """Return the bindings as tables of the configuration."""
+        return "".join(map(_binding, self.scenario.bindings))
+
+
+def _binding(binding: HandBinding) -> str:
+    if binding.network_interface_id is not None:
+        what = f'network_interface_id = "{binding.network_interface_id}"'
+    else:
+        what = f"security_group_ids = {json.dumps(binding.security_group_ids)}"
+    check = f'source_check = "{binding.source_check.value}"\n' if binding.source_check else ""
+    return f'[[interface]]\nname = "{binding.interface}"\n{what}\n{check}'
 
 
 def examples() -> list[Example]:
