@@ -189,5 +189,15 @@ def test_check_warns_on_hosts_that_forward(agent: Service, one_interface: Lab) -
     one_interface.host.sysctl({"net.ipv4.ip_forward": 1})
     assert "source_check_forwards" in agent.command("check", "--json").output
     assert "forwards IPv4; on eth0" in agent.command("check").output
+    one_interface.host.sysctl({"net.ipv4.ip_forward": 0})
+    assert "source_check_forwards" not in agent.command("check", "--json").output
+    one_interface.host.ip(
+        "link add cni0 type bridge",
+        "link add veth1 type veth peer name c1",
+        "link set veth1 master cni0",
+        "link set c1 netns " + one_interface.peer.name,
+    )
+    one_interface.host.sysctl({"net.ipv4.conf.cni0.forwarding": 1})
+    assert "behind the host (cni0) send" in agent.command("check").output
     agent.configure()
     assert "source_check_forwards" not in agent.command("check", "--json").output

@@ -13,6 +13,7 @@ from sgagent.agent.sessions import open_sessions_of_agents_too
 from sgagent.cli.inputs import add_policy_arguments, load_settings, read_policy
 from sgagent.cli.main import DEFAULT_CONFIGURATION
 from sgagent.cli.output import Colour, painted, problem_text
+from sgagent.core.binding import Link
 from sgagent.core.errors import DocumentError, Origin, Problem, Severity, SourceUnavailableError
 from sgagent.core.lockout import NamedCut, as_keys, named, sessions_cut
 from sgagent.core.model import Family
@@ -74,15 +75,22 @@ def _problems_of_documents(error: RefusedSettingsError, options: argparse.Namesp
 
 
 def _forwarding_warnings(policy: ResolvedPolicy | None, configuration: Path) -> tuple[Problem, ...]:
-    """Return a warning if the source check may drop what this host forwards (§12.6)."""
+    """Return a warning if the source check may drop what this host forwards (§12.6).
+
+    Whether sources are translated would be in the ruleset, which only root may list.
+    """
     judges = policy.interfaces if policy else ()
     checked = ", ".join(judge.name for judge in judges if judge.own_addresses is not None)
     families = " and ".join(_FAMILIES[family] for family in read_forwarding())
     if not checked or not families:
         return ()
+    bound = {judge.name for judge in judges}
+    behind = [link.name for link in NetlinkHost().facts().links if _is_inner(link) and link.name not in bound]
+    named = ", ".join(behind[:_MOST_LINKS_NAMED]) + (", …" if behind[_MOST_LINKS_NAMED:] else "")
     message = (
         f"this host forwards {families}; on {checked} the source check drops what guests and containers"
-        " behind the host send, unless their source is translated to an address of the link"
+        f" behind the host{f' ({named})' if named else ''} send, unless their source is translated to an"
+        " address of the link"
     )
     return (
         Problem(
@@ -95,6 +103,12 @@ def _forwarding_warnings(policy: ResolvedPolicy | None, configuration: Path) -> 
     )
 
 
+def _is_inner(link: Link) -> bool:
+    """Return whether guests and containers may be behind a link: a bridge, a veth, a tunnel, but no port."""
+    return not (link.has_hardware or link.is_loopback or link.master)
+
+
+_MOST_LINKS_NAMED = 5
 _FAMILIES = {Family.IPV4: "IPv4", Family.IPV6: "IPv6"}
 
 

@@ -340,10 +340,11 @@ def _wait_pipe() -> Iterator[tuple[int, int]]:
             os.close(end)
 
 
-_FORWARDING: Mapping[Family, str] = {
-    Family.IPV4: "ipv4/ip_forward",
-    Family.IPV6: "ipv6/conf/all/forwarding",
+_FORWARDING: Mapping[Family, tuple[str, ...]] = {
+    Family.IPV4: ("ipv4/conf/*/forwarding",),
+    Family.IPV6: ("ipv6/conf/all/forwarding", "ipv6/conf/*/force_forwarding"),
 }
+"""The settings that make a host forward from any link, or from one."""
 
 
 def read_forwarding(directory: Path = Path("/proc/sys/net")) -> tuple[Family, ...]:
@@ -352,12 +353,19 @@ def read_forwarding(directory: Path = Path("/proc/sys/net")) -> tuple[Family, ..
     Args:
         directory: of the kernel's network settings.
     """
-    found = []
-    for family, name in _FORWARDING.items():
-        with contextlib.suppress(FileNotFoundError):  # a kernel without IPv6
-            if (directory / name).read_text(encoding="ascii").strip() != "0":
-                found.append(family)
-    return tuple(found)
+    return tuple(
+        family
+        for family, names in _FORWARDING.items()
+        if any(_is_set(path) for name in names for path in directory.glob(name))
+    )
+
+
+def _is_set(path: Path) -> bool:
+    """Return whether a setting is not 0; that of a link that has just gone is 0."""
+    try:
+        return path.read_text(encoding="ascii").strip() != "0"
+    except FileNotFoundError:
+        return False
 
 
 class Ipv4Setting(enum.Enum):

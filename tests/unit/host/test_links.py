@@ -200,12 +200,16 @@ def test_an_address_that_is_no_mac_is_not_logged(caplog: pytest.LogCaptureFixtur
 
 
 def test_which_families_the_host_forwards(tmp_path: Path) -> None:
-    """IPv6 may be missing from the kernel; any number but 0 is yes."""
-    (tmp_path / "ipv4").mkdir()
-    (tmp_path / "ipv4/ip_forward").write_text("0\n")
+    """From any link or from one; IPv6 may be missing from the kernel, and any number but 0 is yes."""
+    (tmp_path / "ipv4/conf/docker0").mkdir(parents=True)
+    (tmp_path / "ipv4/conf/docker0/forwarding").write_text("0\n")
     assert read_forwarding(tmp_path) == ()
     (tmp_path / "ipv6/conf/all").mkdir(parents=True)
     (tmp_path / "ipv6/conf/all/forwarding").write_text("2\n")
     assert read_forwarding(tmp_path) == (Family.IPV6,)
-    (tmp_path / "ipv4/ip_forward").write_text("1\n")
+    (tmp_path / "ipv4/conf/docker0/forwarding").write_text("1\n")
+    assert read_forwarding(tmp_path) == (Family.IPV4, Family.IPV6)
+    (tmp_path / "ipv6/conf/all/forwarding").write_text("0\n")
+    assert read_forwarding(tmp_path) == (Family.IPV4,)
+    (tmp_path / "ipv6/conf/all/force_forwarding").write_text("1\n")
     assert read_forwarding(tmp_path) == (Family.IPV4, Family.IPV6)
