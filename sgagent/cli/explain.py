@@ -38,6 +38,7 @@ from sgagent.core.model import (
     Policy,
     Protocol,
 )
+from sgagent.core.rule_values import few_objects
 from sgagent.documents import parse_documents
 from sgagent.ports import Delivery
 from sgagent.settings import Settings
@@ -204,4 +205,4 @@ def _lines(explanation: Explanation, packet: Packet) -> list[str]:
 
 def _describe(rule: ExplainedRule) -> str:
     place = f"{rule.rule_id} of {rule.security_group_id}"
-    return f"{place} (priority {rule.priority}, object {rule.authorization_object})"
+    return f"{place} (priority {rule.priority}, object {few_objects(rule.authorization_object)})"

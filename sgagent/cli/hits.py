@@ -18,6 +18,7 @@ from sgagent.cli.agent_client import ask, interruptible
 from sgagent.cli.inputs import load_settings
 from sgagent.cli.output import add_width_argument, format_json, lay_out, table_width
 from sgagent.core.model import Mode, Policy
+from sgagent.core.rule_values import few_objects
 from sgagent.nft.counter_keys import CounterKey, HitStep
 from sgagent.settings import SPAN_FORM, parse_span
 
@@ -172,7 +173,7 @@ def _row(hit: Hit, mode: Mode, now: float) -> tuple[str, ...]:
         "" if hit.priority is None else str(hit.priority),
         hit.rule_id or f"({hit.step.value})",
         hit.security_group_id or "",
-        hit.authorization_object or "",
+        few_objects(hit.authorization_object or ""),
         hit.protocol or "",
         hit.ports_text,
         _last_hit(hit, now),

@@ -51,7 +51,7 @@ from sgagent.core.model import (
 )
 from sgagent.core.policy import Peer, ResolvedPolicy, ResolvedRule
 from sgagent.core.resolve import Resolution
-from sgagent.core.rule_values import instant_text, protocols_text
+from sgagent.core.rule_values import few_objects, instant_text, protocols_text
 from sgagent.documents import parse_other_version
 from sgagent.host.links import NetlinkHost
 from sgagent.nft.marks import MarkLayout, first_state
@@ -179,13 +179,24 @@ def _differences(before: ResolvedRule, after: ResolvedRule) -> Iterator[str]:
         ("protocol", protocols_text(before.protocols), protocols_text(after.protocols)),
         ("ports", _ports(before.ports), _ports(after.ports)),
         ("source ports", _ports(before.source_ports), _ports(after.source_ports)),
-        ("object", before.peer.name, after.peer.name),
         ("local address", str(before.local_address or "any"), str(after.local_address or "any")),
         ("expires", _expiry(before), _expiry(after)),
     )
     yield from (f"{name} {old} → {new}" for name, old, new in pairs if old != new)
+    if before.peer.name != after.peer.name:
+        yield _object_change(before.peer.name, after.peer.name)
     if before.peer.name == after.peer.name and before.peer != after.peer:
         yield _membership(before.peer, after.peer)
+
+
+def _object_change(before: str, after: str) -> str:
+    """Return both of two objects, or what came to a list of objects and what left it."""
+    old, new = before.split(", "), after.split(", ")
+    if min(len(old), len(new)) == 1:
+        return f"object {few_objects(before)} → {few_objects(after)}"
+    known = frozenset(old) & frozenset(new)
+    parts = [[f"{sign}{one}" for one in some if one not in known] for sign, some in (("+", new), ("-", old))]
+    return "objects " + ", ".join(few_objects(", ".join(part)) for part in parts if part)
 
 
 def _ports(ports: PortSet) -> str:

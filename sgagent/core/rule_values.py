@@ -55,6 +55,16 @@ def objects_text(objects: AuthorizationObjects) -> str:
     return ANY if objects == EVERYTHING else ", ".join(map(str, objects))
 
 
+_FEW_OBJECTS = 4
+
+
+def few_objects(text: str) -> str:
+    """Return a text of objects for tables and sentences: the first ones, and how many more there are."""
+    names = text.split(", ")
+    rest = len(names) - _FEW_OBJECTS
+    return text if rest <= 1 else f"{', '.join(names[:_FEW_OBJECTS])} and {rest} more"
+
+
 def has_ended(expires: datetime | None, at: datetime | None) -> bool:
     """Return whether something that expires has ended at a time; without a time nothing has."""
     return expires is not None and at is not None and expires <= at

@@ -18,6 +18,7 @@ from sgagent.agent.status import InterfaceState, InterfaceStatus, state_in_words
 from sgagent.agent.time_text import clock_time, short_age
 from sgagent.agent.web.responses import PRIVATE, Response
 from sgagent.core.errors import printable
+from sgagent.core.rule_values import few_objects
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self'; script-src 'self'; connect-src 'self'; "
@@ -128,6 +129,7 @@ def _renderer() -> Callable[..., str]:
     environment.filters |= {
         "ago": _ago,
         "clock_time": clock_time,
+        "few_objects": few_objects,
         "machine_time": _machine_time,
         "names": _names,
         "pairs": _pairs,

@@ -72,6 +72,16 @@ def test_each_interface_and_direction_has_its_part() -> None:
     ]
 
 
+def test_many_objects_are_counted() -> None:
+    """A list of a thousand objects does not widen each line by all of them."""
+    objects = ", ".join(f"10.0.{number}.0/24" for number in range(200))
+    hits = (replace(RULE, authorization_object=objects), DEFAULT)
+    answer = replace(ANSWER, interfaces=(replace(ANSWER.interfaces[0], hits=hits),))
+    line = table(answer, None, now=NOW)[2]
+    assert "10.0.0.0/24, 10.0.1.0/24, 10.0.2.0/24, 10.0.3.0/24 and 196 more" in line
+    assert max(map(len, table(answer, None, now=NOW))) < 160
+
+
 def test_the_table_fits_the_terminal() -> None:
     """Long ids are folded before lines wrap, and can be read whole."""
     long = replace(RULE, rule_id="sgr-" + 40 * "x", authorization_object="2001:db8:1:2:3:4:5:6/128")

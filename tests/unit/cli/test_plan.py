@@ -80,6 +80,31 @@ def test_operations_are_shown_on_request(run: Run, tmp_path: Path) -> None:
     assert shown[:3] == [f"  {operation}" for operation in wanted[:3]]
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "shown"),
+    (
+        ("[10.0.0.0/8, 192.0.2.7, sg-web]", "[10.0.0.0/8, sg-web, '::/0']", "objects +::/0, -192.0.2.7"),
+        ("[10.0.0.0/8, 192.0.2.7]", "any", "object 10.0.0.0/8, 192.0.2.7 → any"),
+        (
+            str([f"192.0.2.{number}" for number in range(100)]),
+            str([f"192.0.2.{number}" for number in range(1, 120)]),
+            "objects +192.0.2.100, +192.0.2.101, +192.0.2.102, +192.0.2.103 and 16 more, -192.0.2.0",
+        ),
+    ),
+)
+def test_a_list_of_objects_is_compared_by_its_parts(
+    run: Run, tmp_path: Path, old: str, new: str, shown: str
+) -> None:
+    """Of two long lists only what came and what left is shown."""
+    for name, objects in (("old", old), ("new", new)):
+        text = GROUP.format(ports=80).replace(
+            "authorization_object: 0.0.0.0/0", f"authorization_object: {objects}"
+        )
+        (tmp_path / f"{name}.yaml").write_text(text)
+    _, output, _ = run("--against", tmp_path / "old.yaml", "--everywhere")
+    assert output.splitlines()[-1] == f"  sgr-web of sg-web changes: {shown}"
+
+
 def test_everywhere_tells_what_is_alike_once(run: Run, tmp_path: Path) -> None:
     """Network interfaces are compared wherever they are, and named together."""
     _, output, _ = run("--against", tmp_path / "old.yaml", "--everywhere", "--json")
