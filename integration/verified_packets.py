@@ -81,6 +81,8 @@ def _is_possible(packet: PacketAtHook) -> bool:
         return False
     if (packet.source_port is None) is not (packet.destination_port is None):
         return False
+    if packet.other_interface:  # the stage forwards nothing
+        return False
     if packet.protocol == 47 and (packet.source_port or 0) & 7 == _POINT_TO_POINT:
         return False
     return packet.hop_limit > 0 and _is_session_possible(packet)

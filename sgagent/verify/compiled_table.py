@@ -35,7 +35,7 @@ from sgagent.nft.ruleset import (
 )
 from sgagent.verify.expectation import MarkChange
 from sgagent.verify.packet import Phase
-from sgagent.verify.regions import Constraints, Cube, Marks, cubes_of
+from sgagent.verify.regions import Constraints, Cube, Marks, cubes_of, under_mask
 from sgagent.verify.table import Return, UnsupportedStatementError, VerifiedStatement, VerifiedTable
 from sgagent.verify.views import Read, Reading, Settled, Special, View
 
@@ -161,7 +161,7 @@ class Never:
 Narrow = tuple[tuple[str, Ranges], ...]
 """Compare a number: constraints of a box."""
 
-Operation = FarEndIn | MarkIn | Find | Never | Narrow | Count | SetMark | Verdict | Return
+Operation = FarEndIn | MarkIn | Find | Never | Narrow | Limit | Count | SetMark | Verdict | Return
 
 
 _MARK_ALONE = frozenset({CT_MARK})
@@ -315,22 +315,22 @@ def _operations(
                 else:
                     needs = tuple(n for one in fields if isinstance(one, Read) for n in one.needs)
                     yield Find(name, fields, needs)
-            case Log() | Limit():
+            case Log():
                 pass
-            case Count() | SetMark() | Accept() | Drop() | Goto() | Jump() | Return():
+            case Limit() | Count() | SetMark() | Accept() | Drop() | Goto() | Jump() | Return():
                 yield statement
             case _:
                 raise UnsupportedStatementError(str(statement))
 
 
 def _is_idle(operations: Sequence[Operation]) -> bool:
-    """Return whether a rule does nothing: no packet gets beyond its comparisons."""
+    """Return whether a rule does nothing: no packet gets beyond its comparisons, or there is nothing."""
     for operation in operations:
         if isinstance(operation, Never):
             return True
-        if not isinstance(operation, (tuple, FarEndIn, MarkIn)):
+        if not isinstance(operation, (tuple, FarEndIn, MarkIn, Limit)):
             return False
-    return False
+    return True
 
 
 def _compile_match(match: Match, reading: Reading) -> Operation | None:
@@ -338,8 +338,9 @@ def _compile_match(match: Match, reading: Reading) -> Operation | None:
     is_in = match.operator is Operator.EQUAL
     match reading:
         case Settled(value):
+            masked = value if match.mask is None else int(value) & match.mask
             found = any(
-                one.word == value if isinstance(one, Symbol) else one.first <= int(value) <= one.last
+                one.word == value if isinstance(one, Symbol) else one.first <= int(masked) <= one.last
                 for one in match.values
             )
             return None if found is is_in else Never()
@@ -352,9 +353,11 @@ def _compile_match(match: Match, reading: Reading) -> Operation | None:
         case Special.FAR_END:
             return FarEndIn(_ranges(match), is_in)
         case Read(dimension, needs):
-            wanted = _ranges(match)
+            wanted, bits = _ranges(match), BITS[match.selector.key_type]
+            if match.mask is not None:
+                wanted = under_mask(bits, match.mask, wanted)
             if not is_in:
-                wanted = without(((0, (1 << BITS[match.selector.key_type]) - 1),), wanted)
+                wanted = without(((0, (1 << bits) - 1),), wanted)
             return (*needs, (dimension, wanted)) if wanted else Never()
 
 

@@ -18,6 +18,7 @@ from sgagent.nft.ruleset import (
     Drop,
     Goto,
     Jump,
+    Limit,
     SetMark,
     Verdict,
 )
@@ -173,6 +174,8 @@ class Exploration:
                 if found is None:
                     return
                 state = found
+            elif isinstance(operation, Limit):
+                onward.append(state)  # as well: what came before decides, and may be anything
             elif isinstance(operation, Never):
                 break
             elif isinstance(operation, Find):

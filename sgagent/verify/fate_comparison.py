@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set as AbstractSet
+from collections.abc import Iterator, Sequence, Set as AbstractSet
 from dataclasses import dataclass, field
 from heapq import merge
 from typing import NamedTuple
@@ -27,7 +27,7 @@ from sgagent.verify.frames import PLACE, Frame
 from sgagent.verify.interpreter import Trace, run
 from sgagent.verify.packet import CtState, PacketAtHook
 from sgagent.verify.regions import Box, Cube, Marks, common_marks, difference, is_disjoint, other_marks
-from sgagent.verify.table import UnsupportedStatementError
+from sgagent.verify.table import UnsupportedStatementError, VerifiedTable
 from sgagent.verify.views import View
 
 
@@ -316,7 +316,19 @@ class FateComparison(Exploration):
         packet = self.view.packet(self.view.values(box, address), address, mark)
         subject = self.subject
         expected = expect(subject.policy, subject.memory, packet)
-        found = run(subject.compiled.table, packet)
-        if not subject.scope.differs(packet, expected, found):
-            raise InconsistentProofError(f"the table does with {packet} what the policy says")
-        raise RefutedError(Counterexample(packet=packet, expected=expected, found=found))
+        for found in _traces(subject.compiled.table, packet):
+            if subject.scope.differs(packet, expected, found):
+                raise RefutedError(Counterexample(packet=packet, expected=expected, found=found))
+        raise InconsistentProofError(f"the table does with {packet} what the policy says")
+
+
+def _traces(table: VerifiedTable, packet: PacketAtHook) -> Iterator[Trace]:
+    """Yield what a table may do with a packet, as the limits that it meets let it pass or not."""
+    limits: list[bool] = []
+    while True:
+        yield run(table, packet, limits)
+        while limits and not limits[-1]:
+            limits.pop()
+        if not limits:
+            return
+        limits[-1] = False

@@ -31,7 +31,7 @@ from sgagent.nft.ruleset import (
 )
 from sgagent.verify.clauses import BoxClause, ClauseIndex, RestrictedPolicy, list_box_clauses
 from sgagent.verify.compiled_table import CompiledTable
-from sgagent.verify.packet import Phase
+from sgagent.verify.packet import OTHER_LINK, Phase
 from sgagent.verify.regions import Box, split
 from sgagent.verify.table import Return, VerifiedTable
 from sgagent.verify.views import Settled, View
@@ -201,7 +201,8 @@ def _found_in(table: VerifiedTable, name: str, selectors: tuple[Selector, ...], 
 
 
 def _link_or_family(selector: Selector, view: View) -> str | None:
-    if selector.kind != "meta" or selector.key == "l4proto":
+    """Return the link or family, where an expression reads it; others than the packet's own vary."""
+    if selector.kind != "meta" or selector.key in ("l4proto", OTHER_LINK.get(view.hook)):
         return None
     reading = view.read(selector, Phase.WIRE)
     return str(reading.value) if isinstance(reading, Settled) else None

@@ -25,6 +25,7 @@ from sgagent.nft.ruleset import (
     Value,
 )
 from sgagent.verify.packet import (
+    OTHER_LINK,
     WITH_INPUT_LINK,
     WITH_OUTPUT_LINK,
     ConntrackEntry,
@@ -60,15 +61,26 @@ class Trace:
     """The chains that it enters and the maps in which it is found, in order."""
 
 
-def run(table: VerifiedTable, packet: PacketAtHook) -> Trace:
+def run(table: VerifiedTable, packet: PacketAtHook, limits: list[bool] | None = None) -> Trace:
     """Return what a table does with a packet at its hook.
+
+    Args:
+        table: what does it.
+        packet: as the table meets it.
+        limits: for each limit that the packet meets whether it lets it pass. It is filled up with those that
+            the packet meets besides, and that let it pass.
 
     Raises:
         UnsupportedStatementError: the packet meets a statement that is not understood.
     """
-    walk = _Walk(table, packet, packet.session.mark if packet.session else None)
+    mark = packet.session.mark if packet.session else None
+    walk = _Walk(table, packet, mark, [] if limits is None else limits)
     verdict = walk.through_hook()
     return Trace(verdict=verdict, counters=tuple(walk.counters), mark=walk.mark, path=tuple(walk.path))
+
+
+OVER_LIMIT = "over limit"
+"""In a path: the packets before have used the limit of the chain up."""
 
 
 class _BreakError(Exception):
@@ -83,6 +95,8 @@ class _Walk:
     table: VerifiedTable
     packet: PacketAtHook
     mark: int | None
+    limits: list[bool]
+    limits_met: int = 0
     counters: list[str] = field(default_factory=list)
     path: list[str] = field(default_factory=list)
     phase: Phase = Phase.WIRE
@@ -131,7 +145,9 @@ class _Walk:
                     case Log():
                         pass
                     case Limit():
-                        pass  # what decides must not depend on it
+                        if not self._is_within_limit():
+                            self.path.append(OVER_LIMIT)
+                            return None
                     case Unread(description):
                         raise UnsupportedStatementError(description)
                     case Accept() | Drop() | Goto() | Jump() | Return():
@@ -141,6 +157,12 @@ class _Walk:
         except _BreakError:
             return None
         return None
+
+    def _is_within_limit(self) -> bool:
+        self.limits_met += 1
+        if self.limits_met > len(self.limits):
+            self.limits.append(True)
+        return self.limits[self.limits_met - 1]
 
     def _matches(self, match: Match) -> bool:
         value = self._read(match.selector)
@@ -211,12 +233,14 @@ class _Walk:
                 return self.packet.family.value
             case "l4proto":
                 return self.packet.protocol
-            case "iifname" if self.packet.hook != "postrouting":
+            case key if key == OTHER_LINK.get(self.packet.hook):
+                return self.packet.other_interface
+            case "iifname":
                 return self.packet.interface if self.packet.hook in WITH_INPUT_LINK else ""
-            case "oifname" if self.packet.hook != "forward":
+            case "oifname":
                 return self.packet.interface if self.packet.hook in WITH_OUTPUT_LINK else ""
             case key:
-                raise UnsupportedStatementError(f"meta {key} at {self.packet.hook}")
+                raise UnsupportedStatementError(f"meta {key}")
 
     def _read_payload(self, selector: Selector) -> int | None:
         packet, (header, name) = self.packet, selector.key.split()

@@ -252,6 +252,8 @@ class _Table:
                 yield Drop()
             case {"counter": dict() | None} | {"log": _}:
                 return
+            case {"limit": _}:
+                yield nft.Limit(1, 1)  # whatever its rate: it may let a packet pass, or not
             case {"vmap": {"key": key, "data": {"set": elements}}}:
                 yield self._inline(decode_selectors(key), elements, place)
             case {"match": {"op": operator, "left": left, "right": str(right)}} if right.startswith("@"):

@@ -97,11 +97,17 @@ class PacketAtHook:
     session: ConntrackEntry | None = None
     """None for invalid and untracked packets."""
 
+    other_interface: str = ""
+    """Of a packet that is forwarded, the link on its other side; see :data:`OTHER_LINK`."""
+
 
 WITH_INPUT_LINK = frozenset({"prerouting", "input", "forward"})
 """The hooks at which :attr:`PacketAtHook.interface` is the link that the packet came in by."""
 
 WITH_OUTPUT_LINK = frozenset({"output", "postrouting"})
+
+OTHER_LINK = {"forward": "oifname", "postrouting": "iifname"}
+"""The hooks at which the kernel knows both links of a packet, and what reads the other one there."""
 
 
 def opened_direction(hook: str, direction: CtDirection | None) -> Direction:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, product
 
 from sgagent.core.model import Family
 from sgagent.core.policy import LOOPBACK, ResolvedInterface, ResolvedPolicy
@@ -23,6 +23,7 @@ from sgagent.verify.fate_comparison import (
     Subject,
 )
 from sgagent.verify.frames import Frame
+from sgagent.verify.packet import OTHER_LINK
 from sgagent.verify.regions import EVERY_MARK
 from sgagent.verify.revision import Revision, Revisions
 from sgagent.verify.table import UnsupportedStatementError, VerifiedTable
@@ -184,13 +185,24 @@ def _views_with_frames(subject: Subject) -> Iterator[tuple[_Frames, View]]:
     scope = subject.scope
     hooks = dict.fromkeys((*scope.hooks, *(table.base_chains if scope.others else ())))
     bound = tuple(interface.name for interface in subject.policy.interfaces)
-    for link in _links(table, subject.policy) if scope.others else bound:
+    links = _links(table, subject.policy)
+    others = {hook: _other_links(subject.compiled, hook, links) for hook in hooks}
+    for link in links if scope.others else bound:
         frames = _Frames(subject)
         for hook in hooks:
-            for family in Family:
-                for view in views_of(hook, link, family):
+            for family, other_link in product(Family, others[hook]):
+                for view in views_of(hook, link, family, other_link):
                     if scope.authenticated or view.headers is not Headers.AUTHENTICATED:
                         yield frames, view
+
+
+def _other_links(compiled: CompiledTable, hook: str, links: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the links that packets may be forwarded from or to; an empty name where the hook reads none."""
+    chains = compiled.table.base_chains.get(hook, ())
+    read = {one.key for chain in chains for one in compiled.reads(chain.name) if one.kind == "meta"}
+    if OTHER_LINK.get(hook) not in read:
+        return ("",)
+    return links if hook == "forward" else ("", *links)
 
 
 def _links(table: VerifiedTable, policy: ResolvedPolicy) -> tuple[str, ...]:

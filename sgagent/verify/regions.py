@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 
-from sgagent.core.addresses import Ranges, common, without
+from sgagent.core.addresses import Ranges, common, holds, joined, without
 from sgagent.verify.expectation import ALL_BITS, MarkChange
 
 Dimension = str
@@ -50,6 +51,13 @@ def is_disjoint(box: Box, constraints: Constraints) -> bool:
 def is_within(box: Box, constraints: Constraints) -> bool:
     """Return whether all packets of a box meet all constraints."""
     return all(meet(box[dimension], wanted) == box[dimension] for dimension, wanted in constraints)
+
+
+@lru_cache(maxsize=64)
+def under_mask(bits: int, mask: int, wanted: Ranges) -> Ranges:
+    """Return the numbers of so many bits, 16 at most, of which those of a mask are a number wanted."""
+    found = (number for number in range(1 << bits) if holds(wanted, number & mask))
+    return joined((number, number) for number in found)
 
 
 Cube = tuple[int, int]

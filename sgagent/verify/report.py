@@ -41,6 +41,7 @@ def counterexample_as_json(found: Counterexample) -> Json:
     rule = expected.decision.rule
     return {
         "interface": packet.interface,
+        "other_interface": packet.other_interface or None,
         "direction": _direction(packet),
         "family": packet.family.value,
         "protocol": _protocol(packet.protocol),
@@ -112,6 +113,8 @@ def describe(packet: PacketAtHook) -> str:
     kind = "" if packet.icmp_type is None else f" type {packet.icmp_type}"
     mark = "" if packet.session is None else f", mark {_mark(packet.session.mark)}"
     place = f"{_direction(packet)} on {packet.interface}"
+    if packet.other_interface:
+        place += f" {'to' if packet.hook in WITH_INPUT_LINK else 'from'} {packet.other_interface}"
     what = f"{_protocol(packet.protocol)}{kind} from {ends[0]} to {ends[1]}"
     return f"{place}, {what}, {packet.state.value}{mark}"
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from sgagent.nft import ruleset as nft
-from sgagent.nft.ruleset import CT_MARK, Goto, Jump, Limit, Log, LookUp, Match, Ruleset, Verdict
+from sgagent.nft.ruleset import BITS, CT_MARK, Goto, Jump, LookUp, Match, Ruleset, Verdict
 
 
 class UnsupportedStatementError(Exception):
@@ -174,13 +174,17 @@ def _chain(chain: nft.Chain, foreign: frozenset[str]) -> VerifiedChain:
 
 
 def understood(chain: str, statements: tuple[VerifiedStatement, ...]) -> tuple[VerifiedStatement, ...]:
-    """Return a rule as it is, unless it is not understood.
-
-    What a limit decides depends on more than the packet, and masks are known of marks alone.
-    """
-    if any(isinstance(one, Match) and one.mask is not None and one.selector != CT_MARK for one in statements):
+    """Return a rule as it is, unless it compares bits of a number that is too wide to be cut by them."""
+    if any(isinstance(one, Match) and _is_mask_unknown(one) for one in statements):
         return (Unread(f"mask in chain {chain}"),)
-    kinds = [type(statement) for statement in statements]
-    if Limit in kinds and not set(kinds[kinds.index(Limit) :]) <= {Limit, Log}:
-        return (Unread(f"limit in chain {chain}"),)
     return statements
+
+
+def _is_mask_unknown(match: Match) -> bool:
+    selector = match.selector
+    is_wide = BITS.get(selector.key_type, _MOST_BITS + 1) > _MOST_BITS
+    return match.mask is not None and selector != CT_MARK and is_wide
+
+
+_MOST_BITS = 16
+"""Of a number of which some bits may be compared: one of ports, types, protocols."""

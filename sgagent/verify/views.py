@@ -18,6 +18,7 @@ from sgagent.core.model import ICMP, ICMPV6, LAST_PORT, PORTED, PORTED_NUMBERS, 
 from sgagent.core.policy import MULTICAST_LISTENER_TYPES, NEIGHBOUR_DISCOVERY_TYPES
 from sgagent.nft.ruleset import Selector, TupleDirection
 from sgagent.verify.packet import (
+    OTHER_LINK,
     WITH_INPUT_LINK,
     WITH_OUTPUT_LINK,
     ConntrackEntry,
@@ -110,6 +111,8 @@ class View:
 
     headers: Headers = Headers.OWN
     ports: Ports = Ports.PORTED
+    other_link: str = ""
+    """See :data:`sgagent.verify.packet.OTHER_LINK`; empty where the table does not read it."""
 
     @cached_property
     def opened(self) -> Direction:
@@ -182,12 +185,14 @@ class View:
                 return Settled(self.family.value)
             case "l4proto":
                 return self._protocol_of_header
-            case "iifname" if self.hook != "postrouting":
+            case _ if key == OTHER_LINK.get(self.hook):
+                return Settled(self.other_link)
+            case "iifname":
                 return Settled(self.link if self.hook in WITH_INPUT_LINK else "")
-            case "oifname" if self.hook != "forward":
+            case "oifname":
                 return Settled(self.link if self.hook in WITH_OUTPUT_LINK else "")
             case _:
-                raise UnsupportedStatementError(f"meta {key} at {self.hook}")
+                raise UnsupportedStatementError(f"meta {key}")
 
     @property
     def _protocol_of_header(self) -> Reading:
@@ -298,6 +303,7 @@ class View:
             hop_limit=values[HOP_LIMIT],
             state=self.state,
             session=None if self.direction is None else self._session(values, far_end, mark),
+            other_interface=self.other_link,
         )
 
     def _session(self, values: Mapping[Dimension, int], far_end: int, mark: int) -> ConntrackEntry:
@@ -381,12 +387,13 @@ _WISHES = ((HOP_LIMIT, 64), (SOURCE_PORT, 40_000), (PORT, 443), (PROTOCOL, 6))
 _ORDINARY = {Family.IPV4: 0x0A000001, Family.IPV6: 0x20010DB8 << 96 | 1}
 
 
-def views_of(hook: str, link: str, family: Family) -> Iterator[View]:
-    """Yield views that hold all packets that a hook can meet at a link."""
-    view = View(hook=hook, link=link, family=family, state=CtState.NEW, direction=CtDirection.ORIGINAL)
-    original, reply = CtDirection.ORIGINAL, CtDirection.REPLY
+def views_of(hook: str, link: str, family: Family, other_link: str = "") -> Iterator[View]:
+    """Yield views that hold all packets that a hook can meet at a link, and from or to another one."""
+    new, original = CtState.NEW, CtDirection.ORIGINAL
+    view = View(hook=hook, link=link, family=family, state=new, direction=original, other_link=other_link)
+    reply = CtDirection.REPLY
     hidden = (Headers.OWN, Headers.AUTHENTICATED) if family is Family.IPV6 else (Headers.OWN,)
-    tracked = ((CtState.NEW, original), (CtState.ESTABLISHED, original), (CtState.ESTABLISHED, reply))
+    tracked = ((new, original), (CtState.ESTABLISHED, original), (CtState.ESTABLISHED, reply))
     for state, direction in (*tracked, (CtState.RELATED, original)):
         for headers in hidden:
             yield replace(view, state=state, direction=direction, headers=headers)

@@ -108,13 +108,6 @@ def test_what_is_not_understood_is_named(expression: dict[str, Any], name: str) 
     assert read(rule(expression, {"accept": None})).unsupported == (name,)
 
 
-def test_a_limit_before_a_verdict_is_not_understood() -> None:
-    """What it decides depends on other packets; before a log statement it decides nothing."""
-    limit = {"limit": {"rate": 10, "burst": 5, "per": "second"}}
-    assert read(rule(limit, {"accept": None})).unsupported == ("limit in chain base",)
-    assert read(rule(limit, {"log": {"prefix": "x", "group": 1}})).unsupported == ()
-
-
 def test_what_nothing_reaches_is_not_named() -> None:
     """Sets, maps and chains that no packet gets to have no effect."""
     table = read(

@@ -16,21 +16,29 @@ from sgagent.core.resolve import Exemptions, closed_interface
 from sgagent.nft.marks import UNCACHED, EnforcementState, MarkLayout, first_state
 from sgagent.nft.ruleset import (
     META_IIFNAME,
+    META_OIFNAME,
+    TH_DPORT,
     Accept,
     Chain,
     Count,
     Drop,
+    Goto,
     Hook,
     Interval,
+    Limit,
+    Log,
     Match,
+    Operator,
     Rule,
     Ruleset,
+    Selector,
     SetMark,
     Symbol,
 )
 from sgagent.verify.expectation import SessionMemory
 from sgagent.verify.fate_comparison import EVERYTHING, ComparisonScope, Counterexample
-from sgagent.verify.packet import CtState
+from sgagent.verify.interpreter import OVER_LIMIT
+from sgagent.verify.packet import OTHER_LINK, CtState
 from sgagent.verify.proof import Outcome, Proof, prove
 from sgagent.verify.table import table_of
 from tests.words import ACCEPT, DROP, OUT, blocks, group, policy_of, rule
@@ -283,3 +291,55 @@ def test_a_proof_ends_after_so_many_parts() -> None:
     cut_off = prove(table, POLICY, most_cells=cells - 1)
     assert cut_off.outcome is Outcome.UNKNOWN
     assert cut_off.unsupported == (f"more than {cells - 1} parts of the packets",)
+
+
+@pytest.mark.parametrize("hook", ("prerouting", "forward", "postrouting"))
+@pytest.mark.parametrize("selector", (META_IIFNAME, META_OIFNAME))
+@pytest.mark.parametrize("link", ("eth1", "eth9"))
+def test_the_other_link_of_what_is_forwarded(hook: str, selector: Selector, link: str) -> None:
+    """What a table drops by the name of either link is refuted, and the packet says both."""
+    rules = (Rule((Match(selector, (Symbol(link),)), Drop())),)
+    extra = Chain(name="x", hook=Hook(name=hook, hook_priority=400), rules=rules)
+    table = compiled(POLICY)
+    chains = tuple(sorted((*table.chains, extra), key=lambda chain: chain.name))
+    proof = proof_of(replace(table, chains=chains))
+    is_equivalent = (hook, selector) == ("prerouting", META_OIFNAME)
+    assert proof.outcome is (Outcome.PROVED if is_equivalent else Outcome.REFUTED)
+    if proof.counterexample is not None:
+        packet = proof.counterexample.packet
+        assert link in (packet.interface, packet.other_interface)
+        is_other = OTHER_LINK.get(hook) == selector.key
+        assert packet.other_interface == (link if is_other else "")
+
+
+@pytest.mark.parametrize("mask", (0xFF00, 0x00FF, 0xFFFE, 0x7FFF, 0x0101, 0))
+@pytest.mark.parametrize("operator", Operator)
+def test_bits_of_a_port(mask: int, operator: Operator) -> None:
+    """A rule that compares some of them is right where it decides as the policy does, and else refuted."""
+    loose = Rule((Match(TH_DPORT, (Interval.single(80 & mask),), operator, mask), Goto("rule/eth0/web")))
+    name = "peers/eth0/ingress/ipv4"
+    proof = proof_of(with_chain(compiled(POLICY), name, lambda rules: (*rules[:2], loose, *rules[2:])))
+    chosen = {port for port in range(1 << 16) if (port & mask == 80 & mask) is (operator is Operator.EQUAL)}
+    wrong = chosen - {80, 443}
+    assert (proof.outcome is Outcome.REFUTED) is bool(wrong)
+    assert proof.counterexample is None or proof.counterexample.packet.destination_port in wrong
+
+
+@pytest.mark.parametrize(
+    ("behind", "outcome"),
+    (((), "proved"), ((Log("x", 1),), "proved"), ((Drop(),), "over"), ((Accept(),), "refuted")),
+)
+def test_a_limit(behind: tuple[Drop | Accept | Log, ...], outcome: str) -> None:
+    """It may let a packet pass or not; both have to come to what the policy says."""
+    name = "rule/eth0/lab"
+    table = with_chain(compiled(POLICY), name, lambda rules: (Rule((Limit(10, 5), *behind)), *rules))
+    if outcome == "over":  # what drops behind a limit, in the place of the rule that drops all
+        table = with_chain(
+            compiled(POLICY),
+            name,
+            lambda rules: (Rule((*rules[0].statements[:-1],)), Rule((Limit(1, 1), Drop()))),
+        )
+    proof = proof_of(table)
+    assert (proof.outcome is Outcome.PROVED) is (outcome == "proved")
+    if proof.counterexample is not None:
+        assert (OVER_LIMIT in proof.counterexample.found.path) is (outcome == "over")
