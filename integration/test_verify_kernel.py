@@ -6,18 +6,19 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 
 import pytest
 
 from integration.verify_stage import Stage, stage
-from sgagent.core.model import Policy
+from sgagent.core.model import Family, Policy
 from sgagent.dataplane.libnftables import RefusedError
 from sgagent.nft.diff import make_plan
 from sgagent.nft.json_commands import encode_plan
 from sgagent.verify.expectation import stated_memory
 from sgagent.verify.interpreter import run
 from sgagent.verify.listing import read_listing
-from sgagent.verify.packet import PacketAtHook
+from sgagent.verify.packet import NO_PROTOCOL, CtState, PacketAtHook
 from sgagent.verify.proof import Outcome, prove
 from sgagent.verify.table import VerifiedTable, table_of
 from tests.aimed_packets import Edges, Search, Target
@@ -91,6 +92,35 @@ def test_the_kernel_does_what_the_verifier_reads(capsys: pytest.CaptureFixture[s
         print(f"\n  {number} packets, {len(wrong)} mismatches")
     assert not wrong, "\n".join(wrong[:10])
     assert number > 250 * CASES
+
+
+def test_headers_that_are_cut_off() -> None:
+    """Of a packet of IPv6 without an upper layer, rules for all protocols are what the kernel applies."""
+    network = 0x20010DB8 << 96
+    places = product(("prerouting", "postrouting"), LINKS, (CtState.INVALID, CtState.UNTRACKED))
+    packets = [
+        PacketAtHook(
+            hook=hook,
+            interface=link,
+            family=Family.IPV6,
+            protocol=NO_PROTOCOL,
+            source=network | number,
+            destination=network | 0x99,
+            state=state,
+        )
+        for number, (hook, link, state) in enumerate(places, start=1)
+    ]
+    accepted = 0
+    with stage(*LINKS) as kernel:
+        for seed in range(1, 13):
+            case = verified_case(seed, links=LINKS[:2])
+            kernel.load(encode_plan(make_plan(case.table, None)))
+            table = read_listing(kernel.listing())
+            found, judged = mismatches(kernel, table, packets)
+            assert (found, judged) == ([], len(packets)), f"seed {seed}"
+            accepted += sum(run(table, packet).verdict is Policy.ACCEPT for packet in packets)
+    on_others = 12 * len(packets) // len(LINKS)
+    assert on_others < accepted < 12 * len(packets)
 
 
 def on_a_link(packet: PacketAtHook) -> PacketAtHook:

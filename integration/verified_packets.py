@@ -24,7 +24,7 @@ from sgagent.policy_test.packet_bytes import (
     udp,
     udp_lite,
 )
-from sgagent.verify.packet import ConntrackEntry, CtDirection, CtState, Ends, PacketAtHook
+from sgagent.verify.packet import NO_PROTOCOL, ConntrackEntry, CtDirection, CtState, Ends, PacketAtHook
 from tests.generators import is_ordinary_address
 
 _IPV6_HEADERS = frozenset({0, 43, 44, 51, 59, 60, 135, 139, 140})
@@ -41,6 +41,9 @@ _POINT_TO_POINT = 1
 """The version of GRE of which conntrack reads more."""
 
 _SHORT = b"\0"
+_OPTIONS = 60
+"""The extension header with options for the destination, which is longer than a byte."""
+
 _NO_FLAGS = 0
 
 
@@ -52,6 +55,8 @@ def as_bytes(packet: PacketAtHook) -> WirePacket | None:
     if not _is_possible(packet):
         return None
     source, destination = _address(packet.family, packet.source), _address(packet.family, packet.destination)
+    if packet.protocol == NO_PROTOCOL:
+        return WirePacket(source=source, destination=destination, protocol=_OPTIONS, payload=_SHORT)
     made = _upper_layer(packet, source, destination)
     return None if made is None else replace(made, hop_limit=packet.hop_limit)
 

@@ -58,8 +58,8 @@ def list_box_clauses(judge: ResolvedInterface, direction: Direction, family: Fam
     """Return the clauses that can match a packet of the family; the default is none of them."""
     toward = judge.toward(direction)
     made: list[BoxClause] = []
-    known: dict[int, bool] = {}
-    """Whether far ends are everyone, by their identity: many rules have the same."""
+    known: dict[int, tuple[AddressRanges, bool]] = {}
+    """Far ends, and whether they are everyone, by their identity: many rules have the same."""
 
     def add(
         decided_by: DecidedBy,
@@ -71,8 +71,8 @@ def list_box_clauses(judge: ResolvedInterface, direction: Direction, family: Fam
         everyone = False
         if peers is not None:
             if id(peers) not in known:
-                known[id(peers)] = joined(peers) == ((0, family.last_address),)
-            everyone = known[id(peers)]
+                known[id(peers)] = peers, joined(peers) == ((0, family.last_address),)
+            _, everyone = known[id(peers)]
         made.append(
             BoxClause(
                 place=len(made),

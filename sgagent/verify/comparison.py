@@ -21,7 +21,7 @@ from sgagent.verify.frames import Frame
 from sgagent.verify.packet import CtState
 from sgagent.verify.regions import Marks, split
 from sgagent.verify.revision import Revision
-from sgagent.verify.views import Reading, Special, View
+from sgagent.verify.views import PROTOCOL, Reading, Special, View
 
 Arrival = tuple[str, State]
 """A junction, and packets that came there."""
@@ -93,8 +93,9 @@ class ViewComparison(FateComparison):
         self._memo = memo
         self._revision = None if revised is None else revised[0]
         self._before = ProofMemo() if revised is None else revised[1]
-        self._kind: Key = (frame, view.ports, view.tracking)
-        self._lasting: Key = (frame.key, view.ports, view.tracking)
+        common = (view.ports, view.box[PROTOCOL], view.tracking)
+        self._kind: Key = (frame, *common)
+        self._lasting: Key = (frame.key, *common)
         self._readings_by_selectors: dict[frozenset[Selector], frozenset[tuple[Selector, Reading]]] = {}
         self._walks: list[Walk] = []
         """Those that packets are on."""

@@ -25,6 +25,7 @@ from sgagent.nft.ruleset import (
     Value,
 )
 from sgagent.verify.packet import (
+    NO_PROTOCOL,
     OTHER_LINK,
     WITH_INPUT_LINK,
     WITH_OUTPUT_LINK,
@@ -227,12 +228,12 @@ class _Walk:
             case _:
                 return None
 
-    def _read_meta(self, selector: Selector) -> int | str:
+    def _read_meta(self, selector: Selector) -> int | str | None:
         match selector.key:
             case "nfproto":
                 return self.packet.family.value
             case "l4proto":
-                return self.packet.protocol
+                return None if self.packet.protocol == NO_PROTOCOL else self.packet.protocol
             case key if key == OTHER_LINK.get(self.packet.hook):
                 return self.packet.other_interface
             case "iifname":
@@ -249,6 +250,8 @@ class _Walk:
                 return None
             ends = self._ends()
             return {"saddr": ends.source, "daddr": ends.destination, "hoplimit": packet.hop_limit}[name]
+        if packet.protocol == NO_PROTOCOL:
+            return None
         if header in _ICMP:
             return packet.icmp_type if (packet.family, packet.protocol) == _ICMP[header] else None
         if header not in {"th", str(Protocol(packet.protocol))}:

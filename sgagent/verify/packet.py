@@ -101,6 +101,10 @@ class PacketAtHook:
     """Of a packet that is forwarded, the link on its other side; see :data:`OTHER_LINK`."""
 
 
+NO_PROTOCOL = 256
+"""The protocol of an IPv6 packet whose extension headers are cut off: neither conntrack nor nftables finds
+one. Only rules for all protocols match."""
+
 WITH_INPUT_LINK = frozenset({"prerouting", "input", "forward"})
 """The hooks at which :attr:`PacketAtHook.interface` is the link that the packet came in by."""
 

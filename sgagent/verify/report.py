@@ -10,7 +10,7 @@ from sgagent.core.model import PROTOCOL_NAMES, Family, Protocol, address_text
 from sgagent.verify.expectation import Expectation
 from sgagent.verify.fate_comparison import Counterexample
 from sgagent.verify.interpreter import Trace
-from sgagent.verify.packet import WITH_INPUT_LINK, PacketAtHook, opener_of
+from sgagent.verify.packet import NO_PROTOCOL, WITH_INPUT_LINK, PacketAtHook, opener_of
 from sgagent.verify.proof import Outcome, Proof
 
 Json = dict[str, Any]
@@ -124,6 +124,8 @@ def _direction(packet: PacketAtHook) -> str:
 
 
 def _protocol(number: int) -> str:
+    if number == NO_PROTOCOL:
+        return "broken headers"
     return PROTOCOL_NAMES.get(Protocol(number), str(number))
 
 

@@ -18,6 +18,7 @@ from sgagent.core.model import ICMP, ICMPV6, LAST_PORT, PORTED, PORTED_NUMBERS, 
 from sgagent.core.policy import MULTICAST_LISTENER_TYPES, NEIGHBOUR_DISCOVERY_TYPES
 from sgagent.nft.ruleset import Selector, TupleDirection
 from sgagent.verify.packet import (
+    NO_PROTOCOL,
     OTHER_LINK,
     WITH_INPUT_LINK,
     WITH_OUTPUT_LINK,
@@ -84,6 +85,9 @@ class Headers(enum.Enum):
     ERROR = "error"
     """It is of an ICMP error about the session."""
 
+    BROKEN = "broken"
+    """Extension headers of IPv6 are cut off: there is no protocol, and no session."""
+
 
 class Ports(enum.Enum):
     """What views differ in besides."""
@@ -128,8 +132,10 @@ class View:
         box |= dict.fromkeys((SOURCE_PORT, PORT, *_TUPLE_PORTS), ports)
         box |= dict.fromkeys(_HEADER_PORTS, _BYTES) | dict.fromkeys((ICMP_TYPE, _HEADER_TYPE), _TYPES)
         box |= {HOP_LIMIT: ((0, 255),), PROTOCOL: _OTHERS if self.ports is Ports.OTHER else _PORTED}
+        if self.headers is Headers.BROKEN:
+            box |= {PROTOCOL: ((NO_PROTOCOL, NO_PROTOCOL),)} | dict.fromkeys(_HEADER_PORTS, _NONE)
         if self.ports is Ports.SHORT:
-            box[SOURCE_PORT] = box[PORT] = ((_ABSENT, _ABSENT),)
+            box[SOURCE_PORT] = box[PORT] = _NONE
         if self.direction is not None:
             box[PROTOCOL] = without(box[PROTOCOL], _NEVER_TRACKED[self.family])
             box[ICMP_TYPE] = without(_TYPES, _NEVER_TRACKED_TYPES)
@@ -203,6 +209,8 @@ class View:
                 return Settled(_AUTHENTICATION)
             case Headers.ERROR:
                 return Settled(_ERRORS[self.family].wire_number)
+            case Headers.BROKEN:
+                return Special.NOTHING
 
     def _read_payload(self, header: str, field: str, *, phase: Phase) -> Reading:
         if header in {"ip", "ip6"}:
@@ -214,6 +222,8 @@ class View:
                 else self._address(is_source=field == "saddr", phase=phase)
             )
         protocol = self._protocol_of_header
+        if protocol is Special.NOTHING:
+            return protocol
         needs: Constraints = ()
         if header != "th":
             number = _NUMBERS[header]
@@ -364,6 +374,7 @@ _TUPLE_PORTS = tuple(
 )
 _BYTES: Ranges = ((_ABSENT, LAST_PORT),)
 _TYPES: Ranges = ((_ABSENT, 255),)
+_NONE: Ranges = ((_ABSENT, _ABSENT),)
 _PRESENT, _PRESENT_TYPES = ((0, LAST_PORT),), ((0, 255),)
 _PORTED = joined((number, number) for number in PORTED_NUMBERS)
 _OTHERS = without(((0, 255),), _PORTED)
@@ -403,5 +414,8 @@ def views_of(hook: str, link: str, family: Family, other_link: str = "") -> Iter
             related = replace(view, state=CtState.RELATED, direction=direction)
             yield replace(related, headers=Headers.ERROR, ports=ports)
     for state in (CtState.UNTRACKED, CtState.INVALID):
+        untied = replace(view, state=state, direction=None)
         for ports in Ports:
-            yield replace(view, state=state, direction=None, ports=ports)
+            yield replace(untied, ports=ports)
+        if family is Family.IPV6:
+            yield replace(untied, headers=Headers.BROKEN, ports=Ports.OTHER)

@@ -10,8 +10,19 @@ import pytest
 from sgagent.compiler.compile import compile_
 from sgagent.core.addresses import AddressSet
 from sgagent.core.evaluate import DecidedBy
-from sgagent.core.model import ALL_PROTOCOLS, ICMP, TCP, UDP, Direction, Family, Mode, Policy
-from sgagent.core.policy import ResolvedPolicy
+from sgagent.core.model import (
+    ALL_PROTOCOLS,
+    ICMP,
+    TCP,
+    UDP,
+    CidrBlock,
+    Direction,
+    Family,
+    Mode,
+    Policy,
+    PortSet,
+)
+from sgagent.core.policy import Exemption, ResolvedPolicy
 from sgagent.core.resolve import Exemptions, closed_interface
 from sgagent.nft.marks import UNCACHED, EnforcementState, MarkLayout, first_state
 from sgagent.nft.ruleset import (
@@ -35,6 +46,7 @@ from sgagent.nft.ruleset import (
     SetMark,
     Symbol,
 )
+from sgagent.verify.clauses import list_box_clauses
 from sgagent.verify.expectation import SessionMemory
 from sgagent.verify.fate_comparison import EVERYTHING, ComparisonScope, Counterexample
 from sgagent.verify.interpreter import OVER_LIMIT
@@ -343,3 +355,20 @@ def test_a_limit(behind: tuple[Drop | Accept | Log, ...], outcome: str) -> None:
     assert (proof.outcome is Outcome.PROVED) is (outcome == "proved")
     if proof.counterexample is not None:
         assert (OVER_LIMIT in proof.counterexample.found.path) is (outcome == "over")
+
+
+def test_fail_safes_for_everyone_and_for_one() -> None:
+    """Which far ends a clause has is not taken from another clause that was made before it."""
+    entries = [
+        Exemption(
+            direction=Direction.INGRESS, peer=CidrBlock.parse(text), protocol=UDP, ports=PortSet.of((53, 53))
+        )
+        for text in ("0.0.0.0/0", "192.0.2.1/32", "0.0.0.0/0", "192.0.2.2/32")
+    ]
+    first, *others = POLICY.interfaces
+    judge = replace(first, ingress=replace(first.ingress, failsafe=tuple(entries)))
+    clauses = list_box_clauses(judge, Direction.INGRESS, Family.IPV4)
+    peers = [one.peers for one in clauses if one.exemption in entries]
+    assert peers == [None, ((0xC0000201, 0xC0000201),), None, ((0xC0000202, 0xC0000202),)]
+    policy = replace(POLICY, interfaces=(judge, *others))
+    assert proof_of(compiled(policy), policy).outcome is Outcome.PROVED
