@@ -93,7 +93,8 @@ def _outcome(
     counted: list[str] = []
     accepted = True
     is_asleep = f"table {nft.TABLE}" in foreign
-    bases = [] if is_asleep else [one for one in table.chains if one.hook and one.hook.name in way]
+    # Of one priority the kernel calls the newest first.
+    bases = [] if is_asleep else [one for one in reversed(table.chains) if one.hook and one.hook.name in way]
     for chain in sorted(bases, key=lambda one: (way.index(hook_of(one).name), hook_of(one).hook_priority)):
         seen, of_session = (packet, session) if as_it_is else _at(packet, session, hook_of(chain))
         walk, verdict = trace_chain(table, chain.name, seen, of_session, is_limited=is_limited)

@@ -165,7 +165,7 @@ def _reached(table: VerifiedTable, view: View) -> Iterable[str]:
 def _onward(table: VerifiedTable, name: str, view: View) -> Iterator[str]:
     """Yield the chains that a chain may send packets of a view's link and family to."""
     for statements in table.chains[name].rules:
-        is_sure = True
+        is_sure, statement = True, None
         for statement in statements:
             match statement:
                 case Match():
@@ -178,7 +178,7 @@ def _onward(table: VerifiedTable, name: str, view: View) -> Iterator[str]:
                 case Goto(chain) | Jump(chain):
                     yield chain
         else:
-            if is_sure and isinstance(statements[-1], (Accept, Drop, Goto, Return)):
+            if is_sure and isinstance(statement, (Accept, Drop, Goto, Return)):
                 return
 
 

@@ -21,6 +21,7 @@ from sgagent.nft.json_listing import (
     decode_verdict_map,
 )
 from sgagent.nft.ruleset import (
+    BITS,
     FAMILY,
     META_NFPROTO,
     TABLE,
@@ -250,12 +251,18 @@ class _Table:
                 yield Return()
             case {"reject": _}:
                 yield Drop()
-            case {"counter": dict() | None} | {"log": _}:
+            case {"counter": {"packets": _, "bytes": _} | None} | {"log": _}:
                 return
             case {"limit": _}:
                 yield nft.Limit(1, 1)  # whatever its rate: it may let a packet pass, or not
             case {"vmap": {"key": key, "data": {"set": elements}}}:
                 yield self._inline(decode_selectors(key), elements, place)
+            case {
+                "match": {"op": "<" | "<=" | ">" | ">=" as operator, "left": left, "right": int() as right}
+            }:
+                yield _ordered(
+                    operator, decode_statement({"match": {"op": "==", "left": left, "right": right}})
+                )
             case {"match": {"op": operator, "left": left, "right": str(right)}} if right.startswith("@"):
                 yield from self._in_set(operator, left, self.sets[right[1:]])
             case {
@@ -319,6 +326,19 @@ class _Table:
             yield found
 
 
+def _ordered(operator: str, equal: nft.Statement) -> Match:
+    """Return a comparison by order, made of the one for equality, which has one value."""
+    if not isinstance(equal, Match) or not isinstance(equal.values[0], nft.Interval):
+        raise UnreadableError
+    value, last = equal.values[0].first, (1 << BITS[equal.selector.key_type]) - 1
+    first, final = (0, value) if "<" in operator else (value, last)
+    if "=" not in operator:  # the value itself is not meant
+        first, final = (first, final - 1) if "<" in operator else (first + 1, final)
+    if first > final:
+        raise UnreadableError
+    return replace(equal, values=(nft.Interval(first, final),))
+
+
 def _described(expression: Json) -> str:
     """Return an expression in a few words."""
     match expression:
@@ -328,6 +348,10 @@ def _described(expression: Json) -> str:
             return f"meta {key}"
         case {"match": {"left": {"ct": {"key": key}}}}:
             return f"ct {key}"
+        case {"match": {"left": {"&": _}}}:
+            return "mask"
+        case {"match": {"left": dict() as left}}:
+            return str(next(iter(left), ""))
         case dict():
             return str(next(iter(expression), ""))
         case _:

@@ -58,7 +58,7 @@ class VerifiedChain:
 class VerifiedTable:
     """All of a table that can matter to a packet."""
 
-    chains: Mapping[str, VerifiedChain]
+    chains: dict[str, VerifiedChain]
     verdict_maps: Mapping[str, nft.VerdictMap]
     """By name; one that stands within a rule has a name that no map can have."""
 
@@ -70,12 +70,15 @@ class VerifiedTable:
 
     @cached_property
     def base_chains(self) -> Mapping[str, tuple[VerifiedChain, ...]]:
-        """Return the base chains of each hook, in the order in which the kernel calls them."""
+        """Return the base chains of each hook, in the order in which the kernel calls them.
+
+        Of the same priority it calls the newest first; a table lists its chains from the oldest on.
+        """
         found: dict[str, list[VerifiedChain]] = {}
-        for chain in self.chains.values():
+        for chain in reversed(self.chains.values()):
             if chain.hook is not None and not self.is_dormant:
                 found.setdefault(chain.hook.name, []).append(chain)
-        return {hook: tuple(sorted(chains, key=_call_order)) for hook, chains in found.items()}
+        return {hook: tuple(sorted(chains, key=_priority)) for hook, chains in found.items()}
 
     @cached_property
     def reached(self) -> tuple[str, ...]:
@@ -141,8 +144,8 @@ _MOST_DEPTH = 17
 """A base chain, and the kernel's 16 levels of chains behind it."""
 
 
-def _call_order(chain: VerifiedChain) -> tuple[int, str]:
-    return chain.hook.priority if chain.hook else 0, chain.name
+def _priority(chain: VerifiedChain) -> int:
+    return chain.hook.priority if chain.hook else 0
 
 
 def table_of(ruleset: Ruleset, foreign: Iterable[str] = ()) -> VerifiedTable:
