@@ -266,6 +266,7 @@ class Daemon:
             if self._counting.damage:
                 self._log.error("counters_damaged", reason=self._counting.damage)
             self._execution.begin(lambda: self._step(fetch=True))
+            gc.enable()
             self._tick()
             self._service_manager.ready()
             self._log.info("agent_started")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import socket
 from collections.abc import Mapping
 from contextlib import ExitStack, closing, suppress
@@ -58,6 +59,7 @@ def run_daemon(options: argparse.Namespace, applier: Applier) -> int:
     """
     settings = load_settings(options)
     prover = fork_prover() if settings.verify.after_apply else None  # before there is a second thread
+    gc.disable()  # a start makes many values and no cycles; the daemon enables it after its first step
     log_queue = log_in_background()
     with ExitStack() as stack:
         if prover is not None:

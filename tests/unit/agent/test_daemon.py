@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from functools import partial
@@ -42,6 +43,16 @@ def test_a_start_and_a_stop(running: Running) -> None:
     assert running.log.events() == ["ruleset_applied", "agent_started", "agent_stopped"]
     assert len(running.first_steps) == 1
     assert running.machine.dataplane.ruleset is not None
+
+
+def test_cycles_are_collected_from_the_first_step_on(running: Running) -> None:
+    """A start collects none, which would take a tenth of it; what follows may last for years."""
+    gc.disable()
+    try:
+        running.while_it_runs(lambda: None)
+        assert gc.isenabled()
+    finally:
+        gc.enable()
 
 
 def test_signals_stop_and_reload(running: Running) -> None:
