@@ -193,7 +193,7 @@ FOREIGN = (
     ("add quota inet sgagent evil 5 mbytes", "quota evil"),
     ('add ct helper inet sgagent evil { type "ftp" protocol tcp ; }', "ct helper evil"),
     ("add rule inet sgagent ingress/eth0 tcp flags syn drop", "rule ingress/eth0"),
-    ('add rule inet sgagent ingress/eth0 iifname "eth*" drop', "rule ingress/eth0"),
+    ('add rule inet sgagent ingress/eth0 iifname "eth\\\\*" drop', "rule ingress/eth0"),
     ('add rule inet sgagent ingress/eth0 drop comment "mine"', "rule ingress/eth0"),
     ("add rule inet sgagent ingress/eth0 ip saddr @evil2 drop", "rule ingress/eth0"),
     ("add chain inet sgagent prerouting { policy drop ; }", "policy prerouting"),

@@ -83,6 +83,10 @@ ct protocol udp th dport 53
 iifname "eth0"
 iifname != "eth0"
 iifname { "eth0", "lo" }
+iifname "eth*"
+iifname != "e*"
+iifname { "eth1*", "lo" }
+oifname "eth0*"
 oifname "eth1"
 oifname != "eth1"
 iif lo

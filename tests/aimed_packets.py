@@ -15,6 +15,7 @@ from sgagent.nft import ruleset as nft
 from sgagent.nft.ruleset import (
     BITS,
     SYMBOLS,
+    Comparable,
     Element,
     Goto,
     Interval,
@@ -22,13 +23,13 @@ from sgagent.nft.ruleset import (
     KeyType,
     LookUp,
     Match,
+    NamePrefix,
     Operator,
     Rule,
     Ruleset,
     Selector,
     Symbol,
     TupleDirection,
-    Value,
 )
 from tests.draws import Draws
 from tests.encounters import Encounter, hook_of
@@ -68,8 +69,11 @@ class Edges:
         self.numbers = {key_type: sorted(found) for key_type, found in self._numbers.items()}
         self.links = sorted(self._links)
 
-    def _take(self, key_type: KeyType, values: Sequence[Value]) -> None:
+    def _take(self, key_type: KeyType, values: Sequence[Comparable]) -> None:
         for value in values:
+            if isinstance(value, NamePrefix):
+                self._links.update((value.prefix, f"{value.prefix}x"))
+                continue
             if isinstance(value, Symbol):
                 if key_type is KeyType.IFNAME:
                     self._links.add(value.word)
@@ -332,6 +336,7 @@ class _Maker:
 
     def _match_word(self, match: Match, *, inside: bool) -> None:
         words = {value.word for value in match.values if isinstance(value, Symbol)}
+        words |= {f"{value.prefix}x" for value in match.values if isinstance(value, NamePrefix)}
         if words:
             key_type = match.selector.key_type
             universe = set(self.edges.links) if key_type is KeyType.IFNAME else set(SYMBOLS[key_type])

@@ -20,6 +20,7 @@ from sgagent.nft.ruleset import (
     SYMBOLS,
     Accept,
     Chain,
+    Comparable,
     Count,
     Drop,
     Element,
@@ -30,6 +31,7 @@ from sgagent.nft.ruleset import (
     KeyType,
     LookUp,
     Match,
+    NamePrefix,
     Operator,
     Rule,
     Ruleset,
@@ -417,6 +419,9 @@ def _value_swapped(table: AlterableTable, place: Place) -> Iterator[Alteration]:
             if isinstance(value, Symbol):
                 for other in _other_symbols(value, statement.selector.key_type):
                     yield from _with_value(table, place, statement, number, other)
+            if isinstance(value, NamePrefix):
+                for prefix in filter(None, (value.prefix[:-1], f"{value.prefix}x")):
+                    yield from _with_value(table, place, statement, number, NamePrefix(prefix))
 
 
 def _value_deleted(table: AlterableTable, place: Place) -> Iterator[Alteration]:
@@ -430,12 +435,13 @@ def _value_added(table: AlterableTable, place: Place) -> Iterator[Alteration]:
     statement = table.statement_at(place)
     if isinstance(statement, Match) and statement.mask is None:
         for number, value in enumerate(statement.values):
-            for other in _neighbours(value, statement.selector.key_type):
+            beside = () if isinstance(value, NamePrefix) else _neighbours(value, statement.selector.key_type)
+            for other in beside:
                 yield from _with_value(table, place, statement, number, value, other)
 
 
 def _with_value(
-    table: AlterableTable, place: Place, match: Match, number: int, *values: Value
+    table: AlterableTable, place: Place, match: Match, number: int, *values: Comparable
 ) -> Iterator[Alteration]:
     """Yield the match with these values in the place of one; nothing where none of it is new."""
     found = _canonical((*match.values[:number], *values, *match.values[number + 1 :]))
@@ -443,9 +449,9 @@ def _with_value(
         yield table.statements_in(place, f"{match} now {found}", replace(match, values=found))
 
 
-def _canonical(values: Iterable[Value]) -> tuple[Value, ...]:
+def _canonical(values: Iterable[Comparable]) -> tuple[Comparable, ...]:
     """Return values as the kernel would list them: sorted, and intervals that touch as one."""
-    found: list[Value] = []
+    found: list[Comparable] = []
     for value in sorted(set(values), key=lambda one: sort_key((one,))):
         last = found[-1] if found else None
         if isinstance(value, Interval) and isinstance(last, Interval) and value.first <= last.last + 1:

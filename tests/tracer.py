@@ -13,6 +13,7 @@ from typing import assert_never
 from sgagent.core.model import PORTED, Family, Protocol
 from sgagent.nft.ruleset import (
     Accept,
+    Comparable,
     Count,
     Drop,
     Element,
@@ -23,13 +24,13 @@ from sgagent.nft.ruleset import (
     Log,
     LookUp,
     Match,
+    NamePrefix,
     Operator,
     Ruleset,
     Selector,
     SetMark,
     Symbol,
     TupleDirection,
-    Value,
     Verdict,
     VerdictMap,
 )
@@ -294,16 +295,18 @@ class _Walker:
         return value
 
 
-def _fits(wanted: tuple[Value, ...], key: tuple[int | str, ...]) -> bool:
+def _fits(wanted: tuple[Comparable, ...], key: tuple[int | str, ...]) -> bool:
     return all(_holds(value, field) for value, field in zip(wanted, key, strict=True))
 
 
-def _holds(value: Value, read: int | str) -> bool:
+def _holds(value: Comparable, read: int | str) -> bool:
     match value:
         case Interval(first, last):
             return isinstance(read, int) and first <= read <= last
         case Symbol(word):
             return word == read
+        case NamePrefix(prefix):
+            return isinstance(read, str) and read.startswith(prefix)
         case _:
             assert_never(value)
 

@@ -163,6 +163,7 @@ _CLASSES: Mapping[str, type] = {
             nft.Hook,
             nft.Interval,
             nft.KeyType,
+            nft.NamePrefix,
             nft.Operator,
             nft.Rule,
             nft.Selector,

@@ -169,7 +169,13 @@ def _check_match(selector: object, values: object, mask: object) -> None:
     if mask is not None:
         _require(key_type is nft.KeyType.MARK, "only marks are compared by bits")
         _check_number(mask, _ALL_BITS)
-    _check_values(_filled(values), key_type)
+    plain = [_as_name(value) if key_type is nft.KeyType.IFNAME else value for value in _filled(values)]
+    _check_values(plain, key_type)
+
+
+def _as_name(value: object) -> object:
+    """Return the prefix of names as if it were a name: nothing else may be in it."""
+    return nft.Symbol(value.prefix) if isinstance(value, nft.NamePrefix) else value
 
 
 def _key_type_of(selector: object) -> nft.KeyType:

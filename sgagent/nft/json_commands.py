@@ -184,7 +184,10 @@ def _key(key: tuple[nft.Value, ...], key_types: Sequence[nft.KeyType]) -> Json:
     return {"concat": fields} if len(fields) > 1 else fields[0]
 
 
-def _value(value: nft.Value, key_type: nft.KeyType) -> Json:
+def _value(value: nft.Comparable, key_type: nft.KeyType) -> Json:
+    if isinstance(value, nft.NamePrefix):
+        check_interface_name(value.prefix)
+        return value.word
     if isinstance(value, nft.Symbol):
         if key_type is nft.KeyType.IFNAME:
             check_interface_name(value.word)

@@ -173,10 +173,18 @@ def _match(operator: str, left: Json, right: Json) -> nft.Match:
 
 def _match_one(operator: str, selector: nft.Selector, mask: int | None, right: Json) -> nft.Match:
     values = sorted(
-        (_value(value, selector.key_type) for value in _any_of(right, selector)),
+        (_compared(value, selector.key_type) for value in _any_of(right, selector)),
         key=lambda value: sort_key((value,)),
     )
     return nft.Match(selector, tuple(values), _operator(operator, selector), mask)
+
+
+def _compared(content: Json, key_type: nft.KeyType) -> nft.Comparable:
+    """Return a value that a rule compares; names that end with the sign of a prefix are listed escaped."""
+    is_prefix = key_type is nft.KeyType.IFNAME and isinstance(content, str) and content.endswith("*")
+    if not is_prefix or len(content) == 1 or content.endswith("\\*"):
+        return _value(content, key_type)
+    return nft.NamePrefix(content[:-1])
 
 
 def _any_of(right: Json, selector: nft.Selector) -> Sequence[Json]:

@@ -142,6 +142,22 @@ class Symbol:
 Value = Interval | Symbol
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class NamePrefix:
+    """The names of interfaces that begin so: nft's ``"br-*"``. Rules compare it; maps hold no such key."""
+
+    prefix: str
+    """Not empty."""
+
+    @property
+    def word(self) -> str:
+        """Return it as nft writes it."""
+        return f"{self.prefix}*"
+
+
+Comparable = Value | NamePrefix
+
+
 @dataclass(frozen=True, slots=True)
 class Accept:
     """Let the packet pass this hook."""
@@ -181,12 +197,19 @@ class Match:
     """Go on in the rule only if what is selected compares so; several values (sorted) mean any of them."""
 
     selector: Selector
-    values: tuple[Value, ...]
+    values: tuple[Comparable, ...]
     """One value is written inline; more become an anonymous set. Intervals are disjoint and not adjacent."""
 
     operator: Operator = Operator.EQUAL
     mask: int | None = None
     """Bits that are compared; only for marks."""
+
+    def has_word(self, word: str) -> bool:
+        """Return whether one of the values is the word, or a prefix of names that begins it."""
+        return any(
+            word.startswith(value.prefix) if isinstance(value, NamePrefix) else value == Symbol(word)
+            for value in self.values
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,7 +350,7 @@ class Ruleset:
         return {counter.name: counter for counter in self.counters}
 
 
-def sort_key(key: tuple[Value, ...]) -> tuple[tuple[int, int, str], ...]:
+def sort_key(key: tuple[Comparable, ...]) -> tuple[tuple[int, int, str], ...]:
     """Return a total order over the keys of one map."""
     return tuple((v.first, v.last, "") if isinstance(v, Interval) else (0, 0, v.word) for v in key)
 

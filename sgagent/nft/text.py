@@ -203,7 +203,10 @@ def _key(key: tuple[nft.Value, ...], key_types: tuple[nft.KeyType, ...]) -> str:
     return " . ".join(_value(value, key_type) for value, key_type in zip(key, key_types, strict=True))
 
 
-def _value(value: nft.Value, key_type: nft.KeyType) -> str:
+def _value(value: nft.Comparable, key_type: nft.KeyType) -> str:
+    if isinstance(value, nft.NamePrefix):
+        check_interface_name(value.prefix)
+        return f'"{value.word}"'
     if isinstance(value, nft.Symbol):
         if key_type is not nft.KeyType.IFNAME:
             return value.word

@@ -338,11 +338,7 @@ def _compile_match(match: Match, reading: Reading) -> Operation | None:
     is_in = match.operator is Operator.EQUAL
     match reading:
         case Settled(value):
-            masked = value if match.mask is None else int(value) & match.mask
-            found = any(
-                one.word == value if isinstance(one, Symbol) else one.first <= int(masked) <= one.last
-                for one in match.values
-            )
+            found = match.has_word(value) if isinstance(value, str) else _has_number(match, value)
             return None if found is is_in else Never()
         case Special.NOTHING:
             return Never()
@@ -359,6 +355,11 @@ def _compile_match(match: Match, reading: Reading) -> Operation | None:
             if not is_in:
                 wanted = without(((0, (1 << bits) - 1),), wanted)
             return (*needs, (dimension, wanted)) if wanted else Never()
+
+
+def _has_number(match: Match, number: int) -> bool:
+    masked = number if match.mask is None else number & match.mask
+    return any(one.first <= masked <= one.last for one in match.values if isinstance(one, Interval))
 
 
 def _ranges(match: Match) -> Ranges:

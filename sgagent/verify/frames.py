@@ -187,7 +187,7 @@ def _settled(match: Match, view: View) -> bool | None:
     value = _link_or_family(match.selector, view)
     if value is None:
         return None
-    return (Symbol(value) in match.values) is (match.operator is Operator.EQUAL)
+    return match.has_word(value) is (match.operator is Operator.EQUAL)
 
 
 def _found_in(table: VerifiedTable, name: str, selectors: tuple[Selector, ...], view: View) -> Iterable[str]:

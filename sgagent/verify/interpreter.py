@@ -8,6 +8,7 @@ from typing import assert_never
 from sgagent.core.model import PORTED_NUMBERS, Direction, Family, Policy, Protocol
 from sgagent.nft.ruleset import (
     Accept,
+    Comparable,
     Count,
     Drop,
     Goto,
@@ -17,12 +18,12 @@ from sgagent.nft.ruleset import (
     Log,
     LookUp,
     Match,
+    NamePrefix,
     Operator,
     Selector,
     SetMark,
     Symbol,
     TupleDirection,
-    Value,
 )
 from sgagent.verify.packet import (
     NO_PROTOCOL,
@@ -293,11 +294,13 @@ def _is_error(packet: PacketAtHook) -> bool:
     )
 
 
-def _holds(wanted: Value, value: int | str) -> bool:
+def _holds(wanted: Comparable, value: int | str) -> bool:
     match wanted:
         case Interval(first, last):
             return isinstance(value, int) and first <= value <= last
         case Symbol(word):
             return value == word
+        case NamePrefix(prefix):
+            return isinstance(value, str) and value.startswith(prefix)
         case _:
             assert_never(wanted)

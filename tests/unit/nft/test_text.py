@@ -19,7 +19,19 @@ from sgagent.nft.plan import (
     DestroyTable,
     Flush,
 )
-from sgagent.nft.ruleset import Chain, Goto, Interval, KeyType, Match, Rule, Ruleset, Symbol, prefix_length
+from sgagent.nft.ruleset import (
+    Accept,
+    Chain,
+    Goto,
+    Interval,
+    KeyType,
+    Match,
+    NamePrefix,
+    Rule,
+    Ruleset,
+    Symbol,
+    prefix_length,
+)
 from sgagent.nft.text import describe, differences, quoted, render
 from tests.contract import tables
 
@@ -98,6 +110,18 @@ def test_an_interface_name_is_never_a_pattern(name: str) -> None:
         check_interface_name(name)
     with pytest.raises(ValueError, match="not an interface name"):
         render(Ruleset(chains=(Chain(name="a", rules=(rule,)),)), persist=False)
+
+
+def test_a_prefix_of_names_ends_with_the_sign() -> None:
+    """It is the only pattern that the kernel knows; what it begins with is checked as a name is."""
+
+    def written(prefix: str) -> str:
+        rule = Rule((Match(r.META_OIFNAME, (NamePrefix(prefix),)), Accept()))
+        return render(Ruleset(chains=(Chain(name="a", rules=(rule,)),)), persist=False)
+
+    assert 'oifname "br-*" accept' in written("br-")
+    with pytest.raises(ValueError, match="not an interface name"):
+        written('br"')
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from sgagent.nft.ruleset import (
     Log,
     LookUp,
     Match,
+    NamePrefix,
     Operator,
     SetMark,
     Symbol,
@@ -94,6 +95,10 @@ def verdict(lines: Lines, packet: PacketAtHook = PACKET) -> Policy:
         (Match(nft.CT_MARK, (Interval.single(0x10),)), False),
         (Match(nft.CT_STATE, (Symbol("established"), Symbol("new"))), True),
         (Match(nft.META_NFPROTO, (Symbol("ipv6"),)), False),
+        (Match(nft.META_IIFNAME, (NamePrefix("et"),)), True),
+        (Match(nft.META_IIFNAME, (NamePrefix("eth0"),)), True),
+        (Match(nft.META_IIFNAME, (NamePrefix("eth00"), NamePrefix("th"))), False),
+        (Match(nft.META_IIFNAME, (NamePrefix("et"),), Operator.NOT_EQUAL), False),
     ),
 )
 def test_a_comparison(match: Match, meets: bool) -> None:  # noqa: FBT001 - a parameter of the table above

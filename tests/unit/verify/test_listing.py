@@ -97,7 +97,7 @@ def test_a_named_set() -> None:
     (
         (match({"meta": {"key": "mark"}}, 1), "meta mark in chain base"),
         (match({"payload": {"protocol": "tcp", "field": "flags"}}, "syn"), "tcp flags in chain base"),
-        (match({"meta": {"key": "iifname"}}, "eth*"), "meta iifname in chain base"),
+        (match({"meta": {"key": "iifname"}}, "eth\\*"), "meta iifname in chain base"),
         (match({"&": [SADDR, 255]}, "0.0.0.1"), "mask in chain base"),
         ({"notrack": None}, "notrack in chain base"),
         ({"vmap": {"key": SADDR, "data": "@none"}}, "map none"),
