@@ -1,4 +1,4 @@
-"""Measure what a new session pays for: by statement, by stage, and under other shapes of the table.
+"""Measure what a new session pays for: by statement, stage and feature, and under other shapes.
 
 ``python -m bench.shapes`` measures only this, as root, in three minutes; the figures of a column in turns.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.frames import Frames
 from bench.hosts import bench_host
@@ -18,12 +18,13 @@ from bench.policies import BenchPolicy, invent
 from bench.results import PacketCost
 from bench.section import COSTS_PAGE, Section, begin, finish, parser_of, table
 from bench.sizes import SIZES, Size
-from bench.traffic import Aim, choose
-from bench.variants import by_length, shapes, stages, statements
+from bench.traffic import Aim, choose, choose_sessions
+from bench.variants import by_length, features, shapes, stages, statements
 
 NAME = "shapes"
 
 _EFFORT = Effort(rounds=15, seconds=0.03, frames=16_384)
+_SESSIONS = 512
 _AIMS = (Aim.SPREAD, Aim.NONE)
 _LENGTHS = (4, 8, 12, 16, 24, 40)
 """Rules of the policies by which lists and look-ups are compared."""
@@ -52,6 +53,10 @@ def measure_shapes(sizes: Sequence[Size], lengths: Sequence[int]) -> Iterator[Co
         policy = invent(size)
         texts = {shape.name: shape.text(policy) for shape in shapes() if size.rules <= shape.most_rules}
         yield _column("shape", str(size), policy, texts, _AIMS)
+    for size in sizes:
+        policy = invent(size)
+        column = _column("feature", str(size), policy, features(policy), _AIMS)
+        yield replace(column, costs=(*column.costs, *_known(policy, features(policy))))
     for rules in lengths:
         policy = invent(Size(rules, SIZES[0].members))
         yield _column("length", f"{rules} rules", policy, by_length(policy), _AIMS)
@@ -73,6 +78,19 @@ def _column(
     return Column(table=table_name, name=name, costs=tuple(costs))
 
 
+def _known(policy: BenchPolicy, rulesets: Mapping[str, str]) -> Iterator[PacketCost]:
+    """Measure packets of known sessions under rulesets, in turns."""
+    sessions = choose_sessions(policy, _SESSIONS)
+    with contextlib.ExitStack() as stack:
+        texts = {CONNTRACK_ONLY: "", **rulesets}
+        hosts = {ruleset: stack.enter_context(bench_host(text)) for ruleset, text in texts.items()}
+        for host in hosts.values():
+            host.open_sessions(sessions)
+            host.close_edge()
+        rounds = take_turns(hosts, Frames([session.request for session in sessions]), _EFFORT)
+        yield from measured_costs(rounds, policy, "known", "known sessions", CONNTRACK_ONLY)
+
+
 _ELSEWHERE = {("shape", order.value) for order in Order}
 """Rulesets that ``python -m bench`` has tables of."""
 
@@ -80,6 +98,7 @@ _HEADS = {
     "statement": ("a chain of one line and an accept", "ns"),
     "stage": ("our table, cut off",),
     "shape": ("shape",),
+    "feature": ("features of §12; the third figure is packets of known sessions",),
     "length": ("a short policy",),
 }
 

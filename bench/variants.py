@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import IPv4Address
 
 from bench.linear import Order, render_linear
 from bench.packetcost import LAYOUT
 from bench.policies import INTERFACE, BenchPolicy
+from bench.traffic import HOST_ADDRESS
 from sgagent.compiler.compile import compile_
 from sgagent.compiler.linear import MOST_LINES
-from sgagent.core.model import PORTED
+from sgagent.core.addresses import AddressSet
+from sgagent.core.model import PORTED, CidrBlock
+from sgagent.core.policy import Peer, ResolvedPolicy, ResolvedRule
 from sgagent.nft.marks import first_state
 from sgagent.nft.ruleset import (
     TH_DPORT,
@@ -133,13 +136,44 @@ def shapes() -> tuple[Shape, ...]:
     )
 
 
-def _table(policy: BenchPolicy, most_lines: int = MOST_LINES) -> Ruleset:
-    state = first_state([INTERFACE], LAYOUT)
-    return compile_(policy.resolved, LAYOUT, state, most_lines=most_lines).ruleset
+def features(policy: BenchPolicy) -> Mapping[str, str]:
+    """Return our ruleset without what rules and interfaces may have besides, and with it (§12)."""
+    (plain,) = policy.resolved.interfaces
+    listed = replace(plain, ingress=replace(plain.ingress, rules=tuple(_listed(plain.ingress.rules))))
+    host = CidrBlock.parse(str(HOST_ADDRESS))
+    others = [
+        CidrBlock.parse(text) for text in ("198.51.100.0/28", *(f"192.0.2.{end}" for end in range(20, 27)))
+    ]
+    one, many = AddressSet.of([host]), AddressSet.of([host, *others])
+    interfaces = {
+        "none of them": plain,
+        "several objects and protocols in each rule": listed,
+        "sources checked, one address": replace(plain, own_addresses=one),
+        "sources checked, eight addresses and a network": replace(plain, own_addresses=many),
+        "all": replace(listed, own_addresses=many),
+    }
+    return {name: _compiled(ResolvedPolicy(interfaces=(each,))) for name, each in interfaces.items()}
+
+
+def _listed(rules: Sequence[ResolvedRule]) -> Iterator[ResolvedRule]:
+    """Yield the rules for TCP and UDP, each with the object of the one before and one of IPv6, too."""
+    ipv6 = AddressSet.of([CidrBlock.parse("2001:db8::/32")])
+    for before, rule in zip((*rules[-1:], *rules), rules, strict=False):
+        addresses = rule.peer.addresses.union(before.peer.addresses, ipv6)
+        name = f"{rule.peer.name}, {before.peer.name}, 2001:db8::/32"
+        yield replace(rule, protocols=PORTED, peer=Peer(name=name, addresses=addresses))
+
+
+def _table(policy: ResolvedPolicy, most_lines: int = MOST_LINES) -> Ruleset:
+    return compile_(policy, LAYOUT, first_state([INTERFACE], LAYOUT), most_lines=most_lines).ruleset
+
+
+def _compiled(policy: ResolvedPolicy, most_lines: int = MOST_LINES) -> str:
+    return render(_table(policy, most_lines), persist=False)
 
 
 def _text(policy: BenchPolicy, most_lines: int = MOST_LINES) -> str:
-    return render(_table(policy, most_lines), persist=False)
+    return _compiled(policy.resolved, most_lines)
 
 
 def _linear(order: Order, policy: BenchPolicy) -> str:
@@ -185,7 +219,7 @@ def _uncounted(text: str) -> str:
 
 def _concatenated(policy: BenchPolicy) -> str:
     """Return a ruleset in which address, protocol and port are looked up together; a miss is for everyone."""
-    table, place = _table(policy, most_lines=0), f"{INTERFACE}/ingress/ipv4"
+    table, place = _table(policy.resolved, most_lines=0), f"{INTERFACE}/ingress/ipv4"
     prefixes = (f"peers/{place}", f"networks/{place}")
     elements = [
         f"{_addresses(key)} . {row}"

@@ -6,7 +6,7 @@ import re
 
 from bench.policies import invent
 from bench.sizes import SIZES
-from bench.variants import by_length, shapes, stages, statements
+from bench.variants import by_length, features, shapes, stages, statements
 
 POLICY = invent(SIZES[0])
 TEXTS = {shape.name: shape.text(POLICY) for shape in shapes()}
@@ -58,3 +58,15 @@ def test_statements_and_lengths_are_different_rulesets() -> None:
     """Each statement stands in a ruleset of its own."""
     for texts in (statements(), by_length(POLICY)):
         assert len(set(texts.values())) == len(texts)
+
+
+def test_features_are_there_where_that_is_said() -> None:
+    """Sources are compared, rules have both protocols, and neither without."""
+    texts = features(POLICY)
+    plain, listed, one, many, everything = texts.values()
+    assert plain == TEXTS["sgagent"]
+    assert [text.count("chain sources/eth0/ingress/ipv4") for text in texts.values()] == [0, 0, 1, 1, 1]
+    assert "ip saddr 192.0.2.10 goto spoofed" in one
+    assert "ip saddr { 192.0.2.10, 192.0.2.20" in many
+    assert [("2001:db8::/32" in text) for text in texts.values()] == [False, True, False, False, True]
+    assert len({plain, listed, one, many, everything}) == len(texts)
