@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from integration.flood import flooding, watch
 from integration.lab import Lab, wait_for
 from integration.service import Service, definitions, service_on
 from sgagent.policy_test.packet_bytes import Address, icmpv6, tcp, udp
@@ -110,6 +111,34 @@ def test_addresses_of_the_link_are_followed(
     assert agent.namespace.nft("-a", "list", "chain", "inet", "sgagent", "peers/eth0/egress/ipv4") == chains
     wait_for(lambda: agent.metric("sgagent_verified", outcome="proved") == 1, "the table to be proved")
     assert not agent.events("table_not_verified")
+
+
+@pytest.mark.parametrize(("new", "length"), ((NEW, 32), (NEW6, 128)), ids=("ipv4", "ipv6"))
+def test_a_new_address_is_followed_under_a_flood(
+    agent: Service, one_interface: Lab, new: Address, length: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the host sends from it is refused for less than a second, however many sessions come in."""
+    agent.start()
+    client = (str(CLIENT if new.version == 4 else CLIENT6), 5000)
+    sender = one_interface.host.socket(
+        socket.AF_INET if new.version == 4 else socket.AF_INET6, socket.SOCK_DGRAM
+    )
+    watch(one_interface)
+    with sender, flooding(one_interface) as flood:
+        wait_for(lambda: flood.sent > 0, "the flood")
+        one_interface.host.ip(f"address add {new}/{length} dev eth0" + (" nodad" if new.version == 6 else ""))
+        sender.bind((str(new), 5001))
+        took = wait_for(lambda: is_sent(sender, client), "the new address to be followed", FOLLOWED_SECONDS)
+    with capsys.disabled():
+        print(f"\n  own source after {took * 1000:.0f} ms, {spoofed(agent, 'egress'):.0f} packets refused")
+
+
+def is_sent(sender: socket.socket, to: tuple[str, int]) -> bool:
+    """Tell whether a datagram leaves; the kernel says at once that it was dropped."""
+    try:
+        return sender.sendto(b"?", to) == 1
+    except PermissionError:
+        return False
 
 
 def test_known_sessions_live_on_while_addresses_change(agent: Service, one_interface: Lab) -> None:
