@@ -21,6 +21,7 @@ PAGES = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
     "bench/costs.md": "costs.md",
+    "container/README.md": "container.md",
     "examples/README.md": "examples.md",
     "examples/shop/README.md": "shop.md",
     "integration/story.md": "story.md",

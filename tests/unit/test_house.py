@@ -15,7 +15,8 @@ import sgagent
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE_FOLDERS = ("sgagent", "tests", "integration", "bench", "release", "script")
-TEXT_FOLDERS = (*CODE_FOLDERS, "docs", "examples", "monitoring", "systemd", "debian", "vagrant", ".ci")
+PACKAGING_FOLDERS = ("systemd", "debian", "container", "vagrant")
+TEXT_FOLDERS = (*CODE_FOLDERS, *PACKAGING_FOLDERS, "docs", "examples", "monitoring", ".ci")
 TEXT_SUFFIXES = {"", ".conf", ".json", ".md", ".nft", ".py", ".service", ".sh", ".toml", ".yaml", ".yml"}
 
 EXCEPTION_WITH_REASON = {
