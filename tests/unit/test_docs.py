@@ -38,7 +38,7 @@ OBJECT = re.compile(r"^\t(?:chain|map|counter) .*?^\t\}\n", re.DOTALL | re.MULTI
 
 def documents() -> list[Path]:
     """Return every document of the repository."""
-    names = ("docs", "monitoring", "bench", "examples", "integration", "container", "vagrant")
+    names = ("docs", "monitoring", "bench", "examples", "integration", "container", "vagrant", "ansible")
     folders = [ROOT / name for name in names]
     return [
         *sorted(ROOT.glob("*.md")),

@@ -14,7 +14,7 @@ import pytest
 import sgagent
 
 ROOT = Path(__file__).resolve().parents[2]
-CODE_FOLDERS = ("sgagent", "tests", "integration", "bench", "release", "script")
+CODE_FOLDERS = ("sgagent", "ansible", "tests", "integration", "bench", "release", "script")
 PACKAGING_FOLDERS = ("systemd", "debian", "container", "vagrant")
 TEXT_FOLDERS = (*CODE_FOLDERS, *PACKAGING_FOLDERS, "docs", "examples", "monitoring", ".ci")
 TEXT_SUFFIXES = {"", ".conf", ".json", ".md", ".nft", ".py", ".service", ".sh", ".toml", ".yaml", ".yml"}
@@ -51,6 +51,11 @@ NAMED_NETWORKS = tuple(
 def test_the_installed_version_is_the_one_that_the_code_says() -> None:
     """The package's metadata and ``sgagent.__version__`` agree."""
     assert importlib.metadata.version("sgagent") == sgagent.__version__
+
+
+def test_the_collection_has_the_version_of_the_code() -> None:
+    """One release has both."""
+    assert f"version: {sgagent.__version__}\n" in read("ansible/galaxy.yml")
 
 
 def test_the_changelog_knows_the_version() -> None:

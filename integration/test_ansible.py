@@ -1,0 +1,112 @@
+"""The collection for Ansible: booted machines are rolled out over SSH, and none is cut off for good."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from integration.controller import ADDRESS, Controller, controller, why_not as why_no_controller
+from integration.machine import Machine, why_not
+from integration.package import built, why_not as why_no_package
+
+HOSTS = {"web-1": "10.30.0.11", "web-2": "10.30.0.12", "web-3": "10.30.0.13"}
+FOLDER = "/etc/sgagent/groups.d"
+STRANGER = "10.30.0.99"
+HASTY = {"connect_within": 8, "confirm_within": 20}
+
+pytestmark = [
+    pytest.mark.machines,
+    pytest.mark.skipif(
+        bool(_reason := why_not() or why_no_package() or why_no_controller()),
+        reason=f"no machine can be rolled out: {_reason}",
+    ),
+]
+
+GROUP = """\
+  - security_group_id: {name}
+    rules:
+      - {{rule_id: {name}-ssh, direction: ingress, policy: accept, protocol: tcp, port_range: 22,
+         authorization_object: {admin}}}
+      - {{rule_id: {name}-web, direction: ingress, policy: accept, protocol: tcp, port_range: {web},
+         authorization_object: 0.0.0.0/0}}
+"""
+
+
+@pytest.fixture
+def documents(tmp_path: Path) -> Path:
+    """Make the folder of documents on the controller."""
+    folder = tmp_path / "groups.d"
+    folder.mkdir()
+    define(folder)
+    return folder
+
+
+def define(folder: Path, *, web: str = "80", cut: str = "") -> None:
+    """Write a group for each host, one of which may let in somebody else than the controller by SSH."""
+    groups = "".join(
+        GROUP.format(name=f"sg-{name}", admin=STRANGER if name == cut else ADDRESS, web=web) for name in HOSTS
+    )
+    interfaces = "".join(
+        f"  - {{network_interface_id: eni-{name}, addresses: [{address}], security_group_ids: [sg-{name}]}}\n"
+        for name, address in HOSTS.items()
+    )
+    (folder / "groups.yaml").write_text(f"version: 1\nsecurity_groups:\n{groups}")
+    (folder / "interfaces.yaml").write_text(f"version: 1\nnetwork_interfaces:\n{interfaces}")
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Controller]:
+    """Boot one machine, and a controller."""
+    with controller(tmp_path, {"web-1": HOSTS["web-1"]}) as made:
+        yield made
+
+
+def state(machine: Machine) -> tuple[str, str, object, dict[str, str]]:
+    """Return posture, version and pending trial of a machine's agent, and the documents."""
+    answer: dict[str, Any] = json.loads(machine.run("sh", "-c", "sgagent status --json || :"))
+    texts = {path.name: path.read_text() for path in machine.path(FOLDER).iterdir()}
+    return answer["posture"], answer["snapshot_version"], answer["pending"], texts
+
+
+def texts(folder: Path) -> dict[str, str]:
+    """Return the documents of the controller."""
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def test_a_host_is_rolled_out_and_not_cut_off(desk: Controller, documents: Path) -> None:
+    """From nothing to observing and enforcing; what is wrong, or cuts the controller off, is not kept."""
+    machine = desk.machines["web-1"]
+    wanted: dict[str, str | Path] = {"package": built(), "documents": documents, "mode": "observe"}
+    assert "sgagent is not installed yet" in desk.play("--check", "--diff", **wanted).output
+    assert not machine.path("/usr/bin/sgagent").exists()
+
+    first = desk.play(**wanted)
+    assert first.status == 0, first.output
+    assert first.hosts["web-1"][0] > 0
+    assert state(machine)[::3] == ("observing", texts(documents))
+    again = desk.play(**wanted)
+    assert again.hosts == {"web-1": (0, 0)}, again.output
+
+    assert desk.play(documents=documents, mode="default").status == 0
+    before = state(machine)
+    assert before[0] == "enforcing"
+    assert machine.show("sgagent-undo.timer", "ActiveState") == "inactive"
+
+    define(documents, web="[80, 443]")
+    checked = desk.play("--check", "--diff", documents=documents, mode="default")
+    assert checked.hosts["web-1"][1] == 0, checked.output
+    assert "port_range: [80, 443]" in checked.output
+    assert "eth0 ingress: tcp 443 from" in checked.output
+    define(documents, web="eighty")
+    refused = desk.play(documents=documents, mode="default")
+    assert refused.hosts == {"web-1": (0, 1)}, refused.output
+    assert "sgagent check refuses the documents" in refused.output
+    define(documents, cut="web-1")
+    cut = desk.play(documents=documents, **HASTY)
+    assert cut.status != 0
+    assert "web-1 did not keep the change" in cut.output
+    assert state(machine) == before
