@@ -12,13 +12,13 @@ from integration.lab import Lab
 from sgagent.compiler.counter_chains import SILENT, FlowLogging
 from sgagent.compiler.enforce import Enforced, enforce
 from sgagent.core.binding import HandBinding, HostFacts, bind
-from sgagent.core.model import Mode, Policy, Sessions
+from sgagent.core.model import Mode, Policy
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions, resolve
 from sgagent.dataplane.dataplane import LibnftablesDataplane
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.nft.counter_keys import CounterKey
-from sgagent.nft.marks import MarkLayout
+from sgagent.nft.marks import MarkLayout, Sessions
 from sgagent.nft.plan import Plan
 from sgagent.settings import Settings
 

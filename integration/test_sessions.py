@@ -12,8 +12,8 @@ import pytest
 from integration.enforcer import Enforcer, enforcer, one_group, policy_of
 from integration.lab import IP_TRANSPARENT, Lab, lab
 from integration.traffic import Traffic, is_open, traffic
-from sgagent.core.model import Mode, Sessions
-from sgagent.nft.marks import MarkLayout
+from sgagent.core.model import Mode
+from sgagent.nft.marks import MarkLayout, Sessions
 from sgagent.policy_test.packet_bytes import icmp
 from tests.patience import PATIENCE
 

@@ -17,8 +17,8 @@ from integration.pairs import Pair
 from integration.storm import bench, random_pair, run_pair, run_random_pair, storm_on, targets_of
 from integration.stormpairs import DROP_ON_A_LIST, LARGE, LARGEST, SMALL
 from integration.streams import Storm, Tally
-from sgagent.core.model import Sessions
 from sgagent.core.policy import ResolvedPolicy
+from sgagent.nft.marks import Sessions
 
 IS_FULL = bool(os.environ.get("SGAGENT_FULL"))
 CHANGES = 300 if IS_FULL else 4

@@ -26,12 +26,12 @@ from sgagent.core.binding import (
 )
 from sgagent.core.errors import Problem, Severity
 from sgagent.core.memo import Memo
-from sgagent.core.model import Direction, Sessions
+from sgagent.core.model import Direction
 from sgagent.core.policy import Endpoint, ResolvedPolicy, exempt
 from sgagent.core.resolve import Exemptions, Resolution, closed_interface, resolve
 from sgagent.nft.counter_keys import CounterKey
 from sgagent.nft.diff import make_plan, plan_without_table
-from sgagent.nft.marks import MarkLayout
+from sgagent.nft.marks import MarkLayout, Sessions
 from sgagent.nft.plan import AddCounter, Delete, DestroyTable, Operation, Plan
 from sgagent.nft.text import differences
 from sgagent.ports import Delivery, Observed

@@ -49,14 +49,13 @@ from sgagent.core.errors import (
     printable,
 )
 from sgagent.core.lockout import LiveSession, NamedCut, SessionKind, named, sessions_newly_cut
-from sgagent.core.model import Sessions
 from sgagent.core.policy import Endpoint, ResolvedPolicy
 from sgagent.dataplane.dataplane import LibnftablesDataplane
 from sgagent.dataplane.live_sessions import TcpSession, destroy, list_sockets, sessions_at_listeners
 from sgagent.documents import DocumentFile, parse_documents
 from sgagent.host.links import NetlinkHost
 from sgagent.host.processes import sockets_of_logins
-from sgagent.nft.marks import MarkLayout
+from sgagent.nft.marks import MarkLayout, Sessions
 from sgagent.ports import Delivery
 from sgagent.settings import Settings
 from sgagent.sources.files.source import FileSource

@@ -19,7 +19,6 @@ from sgagent.agent.state.directory import KeptDocuments, StateDirectory
 from sgagent.agent.step import Step, StepEnd, summary
 from sgagent.cli.inputs import SystemClock, load_settings
 from sgagent.core.errors import KernelRefusedError, SourceUnavailableError, UsageError, printable
-from sgagent.core.model import Sessions
 from sgagent.core.policy import Endpoint
 from sgagent.dataplane.client import ApplierDataplane
 from sgagent.dataplane.dataplane import LibnftablesDataplane
@@ -31,6 +30,7 @@ from sgagent.dataplane.privsep import (
     go_on_without_privilege,
 )
 from sgagent.host.links import NetlinkHost
+from sgagent.nft.marks import Sessions
 from sgagent.ports import Clock, Dataplane, Delivery, Host, Wake
 from sgagent.settings import Settings, StateSettings, parse_settings
 from sgagent.sources.servers import known_endpoints

@@ -37,12 +37,11 @@ from sgagent.agent.web.responses import Page
 from sgagent.agent.web.routes import PageSources, status_pages
 from sgagent.cli.inputs import SystemClock, load_settings, read_configuration
 from sgagent.core.errors import UsageError
-from sgagent.core.model import Sessions
 from sgagent.dataplane.client import ApplierDataplane
 from sgagent.dataplane.live_sessions import list_listeners, sessions_at_listeners
 from sgagent.dataplane.privsep import Applier, news_heard
 from sgagent.host.links import NetlinkHost
-from sgagent.nft.marks import MarkLayout
+from sgagent.nft.marks import MarkLayout, Sessions
 from sgagent.ports import Source
 from sgagent.settings import Settings
 from sgagent.settings.sources import EtcdSourceSettings

@@ -21,7 +21,7 @@ from sgagent.compiler.compile import Compiled, compile_
 from sgagent.compiler.counter_chains import SILENT, FlowLogging, without_logging
 from sgagent.core.addresses import NO_ADDRESSES, AddressSet
 from sgagent.core.memo import Memo, gone_and_come
-from sgagent.core.model import Direction, Family, Mode, Policy, Sessions
+from sgagent.core.model import Direction, Family, Mode, Policy
 from sgagent.core.policy import Exemption, ResolvedDirection, ResolvedInterface, ResolvedPolicy, ResolvedRule
 from sgagent.nft import names
 from sgagent.nft.diff import make_plan
@@ -30,6 +30,7 @@ from sgagent.nft.marks import (
     EnforcementState,
     MarkLayout,
     MarkTest,
+    Sessions,
     decode_state,
     first_state,
     next_state,

@@ -83,13 +83,6 @@ class SourceCheck(enum.Enum):
     ON = "on"
 
 
-class Sessions(enum.Enum):
-    """What becomes of live sessions when the policy changes (§6.3)."""
-
-    REJUDGE = "rejudge"
-    KEEP = "keep"
-
-
 @dataclass(frozen=True, slots=True, order=True)
 class Protocol:
     """An IP protocol by its IANA number, or every protocol of a family (§4.1)."""
@@ -250,11 +243,7 @@ ALL_PORTS = PortSet(((0, LAST_PORT),), is_all=True)
 
 @dataclass(frozen=True, slots=True, order=True)
 class CidrBlock:
-    """A network, or a single address as its longest prefix (§5.1).
-
-    The ends are plain numbers: definitions hold very many of these, and nothing is done as often as to
-    compare them.
-    """
+    """A network, or a single address as its longest prefix (§5.1); its ends are compared very often."""
 
     family: Family = field(compare=False)
     """Not compared: two blocks with equal ends in different families differ in the prefix length."""
@@ -339,7 +328,18 @@ class PrefixListReference:
         return self.prefix_list_id
 
 
-AuthorizationObject = CidrBlock | GroupReference | PrefixListReference
+@dataclass(frozen=True, slots=True, order=True)
+class NameReference:
+    """The addresses that a name has in the DNS (§12.3); in lower case, without the final dot."""
+
+    name: str
+
+    def __str__(self) -> str:
+        """Return ``dns:…``."""
+        return f"dns:{self.name}"
+
+
+AuthorizationObject = CidrBlock | GroupReference | PrefixListReference | NameReference
 """The other end of a rule: the source for ingress, the destination for egress."""
 
 AuthorizationObjects = tuple[AuthorizationObject, ...]

@@ -29,7 +29,14 @@ from sgagent.core.policy import (
     ResolvedRule,
     members_by_group,
 )
-from sgagent.core.resolved_rules import OF_UNKNOWN_OBJECTS, ResolvedRules, RuleResolver, as_warning, error
+from sgagent.core.resolved_rules import (
+    OF_UNKNOWN_OBJECTS,
+    KnownNames,
+    ResolvedRules,
+    RuleResolver,
+    as_warning,
+    error,
+)
 from sgagent.core.rule_values import has_ended
 
 
@@ -49,6 +56,8 @@ class Exemptions:
 
     platform: tuple[Exemption, ...] = ()
     failsafe: tuple[Exemption, ...] = ()
+    name_servers: tuple[Exemption, ...] = ()
+    """Fail-safe while a rule of a bound interface names a name (§12.3)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +73,9 @@ class Resolution:
 
     depends_on_time: bool = False
     """Whether rules of bound interfaces expire, or have ended."""
+
+    dns_names: frozenset[str] = frozenset()
+    """The names that rules of bound interfaces name, or with everything in scope all rules (§12.3)."""
 
     @property
     def errors(self) -> tuple[Problem, ...]:
@@ -81,6 +93,7 @@ def resolve(
     unbound_closed: bool = False,
     scope: Scope = Scope.HOST,
     at: datetime | None = None,
+    names: KnownNames | None = None,
     memo: Memo | None = None,
 ) -> Resolution:
     """Return the policy for this host's interfaces, and all problems of the snapshot.
@@ -95,10 +108,11 @@ def resolve(
         scope: whose errors of meaning count as errors.
         at: the latest time that is known: rules that expired until then do not exist (§12.4). Without it
             none has ended.
+        names: what the DNS says of names (§12.3); None where nobody asked.
         memo: of what was resolved before, to spare work; the result is the same without.
     """
     concerned = frozenset(group for binding in bound.bindings for group in binding.security_group_ids)
-    resolver = _Resolver(snapshot, concerned, scope, at, memo or Memo())
+    resolver = _Resolver(snapshot, concerned, scope, at, names, memo or Memo())
     resolver.problems.extend(bound.problems)
     interfaces = tuple(
         replace(
@@ -107,6 +121,10 @@ def resolve(
         )
         for binding in bound.bindings
     )
+    if resolver.dns_names and exemptions.name_servers:
+        failsafe = (*exemptions.failsafe, *exemptions.name_servers)
+        exemptions = replace(exemptions, failsafe=tuple(dict.fromkeys(failsafe)))
+        interfaces = tuple(resolver.with_egress(one, exemptions.failsafe) for one in interfaces)
     resolver.check_groups()
     resolver.check_network_interfaces(bound)
     policy = ResolvedPolicy(
@@ -118,6 +136,7 @@ def resolve(
         problems=tuple(resolver.problems),
         unknown_objects=len(resolver.unknown_objects),
         depends_on_time=resolver.depends_on_time,
+        dns_names=frozenset(resolver.dns_names),
     )
 
 
@@ -166,6 +185,7 @@ class _Resolver:
 
     scope: Scope
     at: datetime | None
+    names: KnownNames | None
     memo: Memo
     problems: list[Problem] = field(default_factory=list)
     unknown_objects: set[str] = field(default_factory=set)
@@ -173,11 +193,13 @@ class _Resolver:
     """The groups that rules of concerned groups refer to."""
 
     depends_on_time: bool = False
+    dns_names: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.memo.turn()
         self._members = resolved_members(self.snapshot, self.memo)
-        self._resolver = RuleResolver(self.snapshot, self._members, self.memo.part(Seam.RESOLVED_RULES))
+        memo = self.memo.part(Seam.RESOLVED_RULES)
+        self._resolver = RuleResolver(self.snapshot, self._members, self.names, memo)
         self._rules: dict[str, ResolvedRules] = {}
 
     def interface(self, binding: Binding, exemptions: Exemptions, mode: Mode) -> ResolvedInterface:
@@ -210,6 +232,13 @@ class _Resolver:
             ingress=memo.same("ingress", ingress),
             egress=memo.same("egress", egress),
         )
+
+    def with_egress(self, interface: ResolvedInterface, failsafe: tuple[Exemption, ...]) -> ResolvedInterface:
+        """Return an interface with another fail-safe list on egress."""
+        found = tuple(entry for entry in failsafe if entry.direction is Direction.EGRESS)
+        memo = self.memo.part(Seam.RESOLVED_RULES, "interface", interface.name)
+        egress = replace(interface.egress, failsafe=found)
+        return replace(interface, egress=memo.same("egress to name servers", egress))
 
     def own_addresses(self, binding: Binding, source_check: SourceCheck) -> AddressSet | None:
         """Return the addresses by which sources are checked on a link; None where they are not (§12.6)."""
@@ -306,6 +335,7 @@ class _Resolver:
         if counts:
             unknown = (p.value or "" for p in rules.problems if p.code in OF_UNKNOWN_OBJECTS)
             self.unknown_objects.update(unknown)
+            self.dns_names.update(rules.dns_names)
         if is_concerned:
             self.reached.update(rules.reached)
         return rules

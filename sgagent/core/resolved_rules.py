@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import chain
 from operator import attrgetter
+from typing import TypeVar
 
 from sgagent.core.addresses import NO_ADDRESSES, AddressSet, joined
 from sgagent.core.cloud_limits import object_warnings
@@ -19,6 +20,7 @@ from sgagent.core.model import (
     Direction,
     Family,
     GroupReference,
+    NameReference,
     Policy,
     PortListReference,
     PortSet,
@@ -30,8 +32,12 @@ from sgagent.core.model import (
 from sgagent.core.policy import Peer, ResolvedRule, is_of_account, precedence, whose_group
 from sgagent.core.rule_values import objects_text
 
-OF_UNKNOWN_OBJECTS = ("unknown_object", "unknown_object_in_drop")
-"""The codes of problems with references to what is not in the definitions."""
+UNRESOLVED_NAME = "unresolved_name"
+OF_UNKNOWN_OBJECTS = ("unknown_object", "unknown_object_in_drop", UNRESOLVED_NAME)
+"""The codes of problems with references to what is not known."""
+
+KnownNames = Mapping[str, AddressSet]
+"""The addresses of each name that the DNS has ever answered for; of a name that has none, an empty set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,9 @@ class Resolved:
 
     reached: tuple[str, ...]
     """The ids of the groups that it refers to and that are in the definitions."""
+
+    dns_names: tuple[str, ...] = ()
+    """The names among its objects."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +83,11 @@ class ResolvedRules:
         return frozenset(chain.from_iterable(map(attrgetter("reached"), self.found)))
 
     @cached_property
+    def dns_names(self) -> frozenset[str]:
+        """Return the names among the objects of the rules."""
+        return frozenset(chain.from_iterable(map(attrgetter("dns_names"), self.found)))
+
+    @cached_property
     def rule_by_id(self) -> Mapping[str, ResolvedRule]:
         """Return the resolved rules by their ids."""
         return {one.rule.rule_id: one.rule for one in self.found}
@@ -91,15 +105,20 @@ class _ReferredGroup:
 class RuleResolver:
     """Resolve the rules of the groups of one snapshot."""
 
-    def __init__(self, snapshot: Snapshot, members: Mapping[str, AddressSet], memo: Memo) -> None:
+    def __init__(
+        self, snapshot: Snapshot, members: Mapping[str, AddressSet], names: KnownNames | None, memo: Memo
+    ) -> None:
         """Take the definitions.
 
         Args:
             snapshot: all objects.
             members: of each group.
-            memo: of the groups that rules referred to before.
+            names: what the DNS says; None where nobody asked it, which is no problem of the rules.
+            memo: of the groups and names that rules referred to before.
         """
         self._snapshot = snapshot
+        self._is_dns_asked = names is not None
+        self._names = memo.update("names", partial(_known_if_equal, names or {}))
         self._peers: dict[str, Peer] = {}
         self._unions: dict[tuple[tuple[str, int], ...], Peer] = {}
         groups = {
@@ -153,6 +172,8 @@ class RuleResolver:
             return None
         if isinstance(named, GroupReference):
             return self._groups.get(named.security_group_id)
+        if isinstance(named, NameReference):
+            return self._names.get(named.name)
         return self._snapshot.prefix_list_by_id.get(named.prefix_list_id)
 
     def _resolved(self, group: SecurityGroup, rule: SecurityGroupRule) -> Resolved:
@@ -177,6 +198,7 @@ class RuleResolver:
             problems=tuple(problems),
             names_group=bool(references),
             reached=tuple(one.security_group_id for one in references if self._group(group, one)),
+            dns_names=tuple(one.name for one in rule.authorization_objects if isinstance(one, NameReference)),
         )
 
     def _ports(self, rule: SecurityGroupRule, problems: list[Problem]) -> PortSet:
@@ -218,6 +240,10 @@ class RuleResolver:
                 return self._prefix_list(rule, prefix_list_id, problems)
             case GroupReference() as reference:
                 return self._group_members(group, rule, reference, problems)
+            case NameReference(name):
+                if name not in self._names and self._is_dns_asked:
+                    problems.append(_unresolved(rule, str(one)))
+                return Peer(name=str(one), addresses=self._names.get(name, NO_ADDRESSES))
 
     def _named_peer(self, name: str, blocks: Iterable[CidrBlock]) -> Peer:
         present = self._peers.get(name)
@@ -291,10 +317,13 @@ def _merged(ports: PortSet) -> PortSet:
     return ports if len(ports.ranges) < 2 else replace(ports, ranges=joined(ports.ranges))
 
 
+_Referred = TypeVar("_Referred", _ReferredGroup, AddressSet)
+
+
 def _known_if_equal(
-    groups: Mapping[str, _ReferredGroup], before: Mapping[str, _ReferredGroup] | None
-) -> Mapping[str, _ReferredGroup]:
-    """Return the groups; an equal one is the same object as before."""
+    groups: Mapping[str, _Referred], before: Mapping[str, _Referred] | None
+) -> Mapping[str, _Referred]:
+    """Return the groups or names; an equal one is the same object as before."""
     known = before or {}
     return {name: known[name] if known.get(name) == group else group for name, group in groups.items()}
 
@@ -322,10 +351,20 @@ def _unknown(rule: SecurityGroupRule, name: str, where: str, noun: str) -> Probl
     if rule.policy is Policy.DROP:
         message = f"the {noun} of this drop rule is not in the definitions, so it would drop nothing"
         return error(origin, "unknown_object_in_drop", name, message, remedy)
-    is_part = len(rule.authorization_objects) > 1 and where == "authorization_object"
-    subject = "this object of the rule" if is_part else "the rule"
+    subject = _what_is_void(rule) if where == "authorization_object" else "the rule"
     message = f"the {noun} is not in the definitions, so {subject} matches nothing"
     return as_warning(error(origin, "unknown_object", name, message, remedy))
+
+
+def _unresolved(rule: SecurityGroupRule, name: str) -> Problem:
+    """Return that no name server has answered for a name, which is an unknown object (§12.3)."""
+    message = f"no name server has answered for the name yet, so {_what_is_void(rule)} matches nothing"
+    remedy = "check the spelling, and that this host's name servers answer"
+    return as_warning(error(rule.origin.at("authorization_object"), UNRESOLVED_NAME, name, message, remedy))
+
+
+def _what_is_void(rule: SecurityGroupRule) -> str:
+    return "this object of the rule" if len(rule.authorization_objects) > 1 else "the rule"
 
 
 def _wrong_lists(

@@ -12,6 +12,7 @@ from sgagent.core.model import (
     CidrBlock,
     Family,
     GroupReference,
+    NameReference,
     PrefixListReference,
     Protocols,
 )
@@ -38,7 +39,7 @@ EVERYTHING: AuthorizationObjects = tuple(
 
 
 def canonical_objects(objects: Iterable[AuthorizationObject]) -> AuthorizationObjects:
-    """Return each object once: IPv4 blocks, IPv6 blocks, groups, prefix lists."""
+    """Return each object once: IPv4 blocks, IPv6 blocks, groups, prefix lists, names."""
     return tuple(sorted(set(objects), key=_object_order))
 
 
@@ -46,8 +47,11 @@ def _object_order(one: AuthorizationObject) -> tuple[int, int, int, str]:
     match one:
         case CidrBlock(family=family, first=first, prefix_length=length):
             return family.bits, first, length, ""
-        case GroupReference() | PrefixListReference():
-            return 1 << 8 + isinstance(one, PrefixListReference), 0, 0, str(one)
+        case GroupReference() | PrefixListReference() | NameReference():
+            return 256 + _REFERENCES.index(type(one)), 0, 0, str(one)
+
+
+_REFERENCES: tuple[type[AuthorizationObject], ...] = (GroupReference, PrefixListReference, NameReference)
 
 
 def objects_text(objects: AuthorizationObjects) -> str:

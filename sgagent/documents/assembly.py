@@ -22,6 +22,7 @@ from sgagent.core.model import (
     CidrBlock,
     GroupReference,
     GroupType,
+    NameReference,
     NetworkInterface,
     Policy,
     PortList,
@@ -240,7 +241,9 @@ class Page:
 Thing = TypeVar("Thing", SecurityGroup, PrefixList, PortList, NetworkInterface)
 
 
-def assemble(collected: Collected, findings: Findings, version: str | None, memo: Memo) -> Snapshot:
+def assemble(
+    collected: Collected, findings: Findings, version: str | None, memo: Memo, most_names: int
+) -> Snapshot:
     """Return the snapshot, sorted by ids; it is valid only if ``findings`` has no errors."""
     groups = _unique(collected.groups, "security_group_id", findings)
     settled = memo.each("settled", _settle, groups)
@@ -255,6 +258,7 @@ def assemble(collected: Collected, findings: Findings, version: str | None, memo
     )
     _check_rule_ids(snapshot, findings, memo)
     _check_mac_addresses(snapshot, findings)
+    _check_names(snapshot, findings, memo, most_names)
     if not collected.has_unread_file:
         _check_plain_ids(snapshot, findings, memo)
     return snapshot if version else replace(snapshot, version=digest(snapshot, memo))
@@ -359,6 +363,34 @@ def _plain_ids(group: SecurityGroup) -> tuple[tuple[SecurityGroupRule, str], ...
         and named.account_id is None
         and not named.security_group_id.startswith("sg-")
         and "rules[" in rule.origin.path
+    )
+
+
+def _check_names(snapshot: Snapshot, findings: Findings, memo: Memo, most: int) -> None:
+    """Add an error at the first rule whose name is one too many (§12.3)."""
+    found: set[NameReference] = set()
+    for rule, name in chain.from_iterable(memo.each("names", _names, snapshot.security_groups)):
+        found.add(name)
+        if len(found) > most:
+            problem = Problem(
+                severity=Severity.ERROR,
+                code="too_many_names",
+                origin=rule.origin.at("authorization_object"),
+                message=f"more than {most} names",
+                value=str(name),
+                remedy="raise limits.names in the configuration",
+            )
+            findings.add(problem)
+            return
+
+
+def _names(group: SecurityGroup) -> tuple[tuple[SecurityGroupRule, NameReference], ...]:
+    """Return the names in the objects of rules."""
+    return tuple(
+        (rule, named)
+        for rule in group.rules
+        for named in rule.authorization_objects
+        if isinstance(named, NameReference)
     )
 
 

@@ -129,8 +129,8 @@ class RuleModel(DocumentModel):
     authorization_object: Annotated[
         tuple[PlacedObject, ...], Value(located(parse_objects), ref("objects"))
     ] = Declared(
-        description="The other end: an address, a CIDR, any, sg-…, account/sg-…, pl-… or a group's id,"
-        " or a list of these."
+        description="The other end: an address, a CIDR, any, sg-…, account/sg-…, pl-…, dns:… or a"
+        " group's id, or a list of these."
     )
     local_address: Block | None = Declared(
         None, description="What the near end must be in; of the object's family. Missing: anywhere."

@@ -191,7 +191,7 @@ def parse_documents(
     except OverBudgetError:
         raise DocumentError(findings.all()) from None
     settle_answers(collected)
-    snapshot = assemble(collected, findings, version, memo)
+    snapshot = assemble(collected, findings, version, memo, limits.names)
     if findings.has_errors:
         has_left_out = collected.has_left_out or collected.has_answers
         raise RefusedDocumentsError(
@@ -237,6 +237,7 @@ _FOUND_AFTER_PARSING = frozenset(
         "other_vpc",
         "unknown_object",
         "unknown_object_in_drop",
+        "unresolved_name",
     }
 )
 """The codes of problems with a field of a rule that depend on other objects."""

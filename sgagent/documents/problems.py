@@ -95,6 +95,12 @@ class Limits:
     addresses: int = 1_000_000
     """Of the whole snapshot: interface and member addresses, list entries, objects of rules."""
 
+    names: int = 1_000
+    """Of the whole snapshot, in the objects of rules."""
+
+    addresses_per_name: int = 64
+    """What the DNS may say of one; the oldest beyond it leave (§12.3)."""
+
     problems: int = 10_000
     """Errors that are listed one by one, and the same number of warnings; further ones are only counted."""
 

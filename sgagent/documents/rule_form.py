@@ -13,6 +13,7 @@ from sgagent.core.model import (
     CidrBlock,
     Direction,
     Family,
+    NameReference,
     Policy,
     PortList,
     PortListReference,
@@ -79,6 +80,7 @@ def make_rule(form: RuleForm) -> SecurityGroupRule | None:
     ports = _destination_ports(form)
     source_ports = _source_ports(form)
     _check_families(form)
+    _refuse_names_in_drop(form)
     objects = [part.value for part in form.objects or () if part.value is not None]
     priority = form.priority.value
     if priority is not None and priority >= FIRST_UNUSUAL_PRIORITY:
@@ -202,6 +204,15 @@ def _check_families(form: RuleForm) -> None:
     for part in objects if local else ():
         if isinstance(part.value, CidrBlock) and local and part.value.family is not local.family:
             _refuse_mixed(form, part, part.value, local)
+
+
+def _refuse_names_in_drop(form: RuleForm) -> None:
+    """Add an error for each name in a drop rule: what an answer lacks would be open (§12.3)."""
+    for part in form.objects or () if form.policy is Policy.DROP else ():
+        if isinstance(part.value, NameReference):
+            path = (part.name,) if part.place is None else (part.name, part.place)
+            message = "a drop rule can't name a host: what its name servers leave out would be open"
+            form.place.at(*path).error("name_in_drop", message, "addresses or CIDRs, or an accept rule")
 
 
 def _refuse_mixed(

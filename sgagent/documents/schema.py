@@ -50,7 +50,7 @@ _DEFINITIONS: dict[str, Schema] = {
     "account": any_of(_pattern(ACCOUNT_PATTERN), {"type": "integer", "minimum": 0}),
     "free_text": {"type": ["string", "integer"]},
     "block": _pattern(_BLOCK),
-    "object": _pattern(rf"({_BLOCK}|{ID_PATTERN}|[^/]+/sg-[A-Za-z0-9._:-]+)"),
+    "object": _pattern(rf"({_BLOCK}|{ID_PATTERN}|[^/]+/sg-[A-Za-z0-9._:-]+|[Dd][Nn][Ss]:.+)"),
     "objects": any_of(ref("object"), {"type": "array", "items": ref("object"), "minItems": 1}),
     "port_range": any_of(
         {"type": "integer", "minimum": 1, "maximum": LAST_PORT},

@@ -24,6 +24,7 @@ from sgagent.core.model import (
     Family,
     GroupReference,
     GroupType,
+    NameReference,
     Policy,
     PortSet,
     PrefixListReference,
@@ -233,12 +234,14 @@ def parse_port_range(node: Node) -> PortSet:
 
 
 BLOCK_FORMS = "an address or a CIDR"
-OBJECT_FORMS = "an address, a CIDR, any, sg-…, account/sg-…, pl-… or the id of a group of these documents"
-NO_NAMES = ("a host name; this version takes addresses only", "the addresses of the host, or a CIDR")
-"""Why a name is refused as an object, and what to write instead."""
-
+OBJECT_FORMS = "an address, a CIDR, any, sg-…, account/sg-…, pl-…, dns:… or a group's id in these documents"
+_NAME_FORM = "a whole name like dns:mirror.example.org"
 _NAME_PREFIX = "dns:"
 _HOST_NAME = re.compile(r"(?:[^\s./:]+\.)+[A-Za-z][A-Za-z0-9-]*\.?")
+_NAME = re.compile(
+    r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)+[A-Za-z](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+)
+_LONGEST_NAME = 253
 _ADDRESS_LIKE = re.compile(r"[0-9.]+(?:[^0-9A-Za-z.].*)?|[0-9A-Fa-f]*:.*", re.DOTALL)
 
 _ENDS = attrgetter("first", "last")
@@ -343,11 +346,42 @@ def _parse_single_object(field: Field, text: str) -> AuthorizationObject:
         return GroupReference(parse_id(text))
     if text.startswith("pl-"):
         return PrefixListReference(parse_id(text))
+    if text.lower().startswith(_NAME_PREFIX):
+        field.count_address()
+        return _parse_name(field, text)
     foreign = _FOREIGN_GROUP.fullmatch(text)
     if foreign is None:
         return _block_or_plain_id(field, text)
     account = parse_account(foreign[1])
     return GroupReference(parse_id(foreign[2]), account)
+
+
+def _parse_name(field: Field, text: str) -> NameReference:
+    """Return a name that the DNS resolves (§12.3); a warning is added where Unicode became punycode."""
+    written = text[len(_NAME_PREFIX) :]
+    name = _in_ascii(written).lower().removesuffix(".")
+    if _NAME.fullmatch(name) and len(name) <= _LONGEST_NAME:
+        if not written.isascii():
+            field.warn("unicode_name", f"{written} is written as its punycode", f"{NameReference(name)}")
+        return NameReference(name)
+    fault, remedy = "not a host name", _NAME_FORM
+    if _is_address(written):
+        fault, remedy = "an address, which needs no name server", written
+    elif "*" in name:
+        fault = "a wildcard; the DNS has no list of the names that it stands for"
+    elif ":" in name or "/" in name:
+        fault, remedy = "a host name with a port or path", f"the name alone, like {_NAME_FORM}"
+    elif "." not in name.strip("."):
+        fault = "not fully qualified: each host would look it up in a domain of its own"
+    raise invalid("bad_name", fault, remedy)
+
+
+def _in_ascii(name: str) -> str:
+    """Return a name with the punycode of labels in Unicode; as it is where a label has none."""
+    try:
+        return name if name.isascii() else name.encode("idna").decode("ascii")
+    except UnicodeError:
+        return name
 
 
 def _block_or_plain_id(field: Field, text: str) -> CidrBlock | GroupReference:
@@ -357,15 +391,17 @@ def _block_or_plain_id(field: Field, text: str) -> CidrBlock | GroupReference:
     except InvalidValueError as error:
         if error.faults[0].code != "bad_address":
             raise
-    if _ID.fullmatch(text) and not text.lower().startswith(_NAME_PREFIX):
+    if _ID.fullmatch(text):
         return GroupReference(text)
     raise InvalidValueError(no_object(text))
 
 
 def no_object(text: str, groups: Iterable[str] = ()) -> Fault:
     """Return what is wrong with an object that has none of the forms, and the id of none of the groups."""
-    if text.lower().startswith(_NAME_PREFIX) or _HOST_NAME.fullmatch(text):
-        return Fault("bad_address", *NO_NAMES)
+    if _HOST_NAME.fullmatch(text):
+        is_name = _NAME.fullmatch(text.removesuffix(".")) or not text.isascii()
+        message = "a host name, which an object names by dns:"
+        return Fault("bad_address", message, f"{_NAME_PREFIX}{text}" if is_name else _NAME_FORM)
     if _ADDRESS_LIKE.fullmatch(text):
         return Fault("bad_address", "not an address", OBJECT_FORMS)
     message = "not an address, and no security group of the documents has this id"

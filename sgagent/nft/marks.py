@@ -8,6 +8,7 @@ design.md).
 
 from __future__ import annotations
 
+import enum
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -19,6 +20,13 @@ SLOTS = 3
 _BITS_PER_SLOT = 2
 _FEWEST_BITS = 12
 _MARK_BITS = 32
+
+
+class Sessions(enum.Enum):
+    """What becomes of live sessions when the policy changes (§6.3)."""
+
+    REJUDGE = "rejudge"
+    KEEP = "keep"
 
 
 class MarkTest(NamedTuple):

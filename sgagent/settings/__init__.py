@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sgagent.core.model import Sessions
+from sgagent.nft.marks import Sessions
 from sgagent.settings.tables import (
     METADATA_SERVICE,
     SPAN_FORM,

@@ -6,7 +6,7 @@ import enum
 import ipaddress
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, assert_never
 
@@ -22,7 +22,6 @@ from sgagent.core.model import (
     Policy,
     PortSet,
     Protocol,
-    Sessions,
     SourceCheck,
 )
 from sgagent.core.policy import Exemption
@@ -30,7 +29,7 @@ from sgagent.documents.problems import Limits
 from sgagent.documents.scalars import MISSING_FIELD, Fault, InvalidValueError, parse_integer, parse_text
 from sgagent.documents.tree import Node
 from sgagent.documents.values import PORT_FORMS, parse_network, parse_ports, parse_protocol
-from sgagent.nft.marks import is_contiguous
+from sgagent.nft.marks import Sessions, is_contiguous
 from sgagent.settings.constraints import (
     NO_KEY,
     Constraint,
@@ -396,13 +395,31 @@ class LimitsTable(SettingsTable):
     depth: Annotated[int, _LIMIT] = Limits().depth
     rules: Annotated[int, _LIMIT] = Limits().rules
     addresses: Annotated[int, _LIMIT] = Limits().addresses
+    names: Annotated[int, _LIMIT] = Limits().names
+    addresses_per_name: Annotated[int, _LIMIT] = Limits().addresses_per_name
 
     @property
     def limits(self) -> Limits:
         """Return the limits."""
-        return Limits(
-            document_bytes=self.document_bytes, depth=self.depth, rules=self.rules, addresses=self.addresses
-        )
+        return Limits(**{key.name: getattr(self, key.name) for key in fields(self)})
+
+
+def _name_server(node: Node) -> str:
+    found = parse_network(node)
+    if found.first != found.last:
+        raise InvalidValueError(Fault("bad_address", "not a single address", "the address of a name server"))
+    return str(found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DnsSettings(SettingsTable):
+    """How names in rules are resolved (§12.3)."""
+
+    servers: Annotated[tuple[Annotated[str, Constraint(_name_server)], ...], Distinct()] = ()
+    """Asked in this order, at port 53; without any, those of the host's resolv.conf."""
+
+    keep_hours: Annotated[int, number(1, 8760)] = 24
+    """How long the last answer counts while no name server answers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -421,6 +438,7 @@ TABLES: dict[str, type[Any]] = {
     "flow_log": FlowLogSettings,
     "lint": LintSettings,
     "limits": LimitsTable,
+    "dns": DnsSettings,
     "verify": VerifySettings,
 }
 """The class that declares the keys of each table that there is once, but for ``[source]``."""
@@ -459,4 +477,5 @@ class Settings:
     flow_log: FlowLogSettings = field(default_factory=FlowLogSettings)
     lint: LintSettings = field(default_factory=LintSettings)
     limits: Limits = field(default_factory=Limits)
+    dns: DnsSettings = DnsSettings()
     verify: VerifySettings = field(default_factory=VerifySettings)

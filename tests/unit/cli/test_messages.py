@@ -56,9 +56,10 @@ def about_object(
     return Case(name, "192.0.2.0/24\n", f"'{value}'\n", line, OBJECT, message, remedy, value, severity)
 
 
-FORMS = "an address, a CIDR, any, sg-…, account/sg-…, pl-… or the id of a group of these documents"
+FORMS = "an address, a CIDR, any, sg-…, account/sg-…, pl-…, dns:… or a group's id in these documents"
 NO_OBJECT = "not an address, and no security group of the documents has this id"
-NO_NAMES = "a host name; this version takes addresses only"
+NO_PREFIX = "a host name, which an object names by dns:"
+NAME_FORM = "a whole name like dns:mirror.example.org"
 UNKNOWN = "the security group is not in the definitions, so the rule matches nothing"
 ADD = "add the security group to the definitions, or correct the id"
 
@@ -70,17 +71,40 @@ CASES = (
     about_object("a range of addresses", "10.0.0.1-10.0.0.9", "not an address", FORMS),
     about_object("a netmask", "10.0.0.0/255.0.0.0", "not an address", FORMS),
     about_object("an address with a letter", "2001:db8::xyz", "not an address", FORMS),
-    about_object("a host name", "www.example.com", NO_NAMES, "the addresses of the host, or a CIDR"),
+    about_object("a host name", "www.example.com", NO_PREFIX, "dns:www.example.com"),
+    about_object("a host name with a dot at its end", "example.com.", NO_PREFIX, "dns:example.com."),
+    about_object("a wildcard", "*.example.com", NO_PREFIX, NAME_FORM),
     about_object(
-        "a host name with a dot at its end", "example.com.", NO_NAMES, "the addresses of the host, or a CIDR"
+        "a wildcard as a name",
+        "dns:*.example.com",
+        "a wildcard; the DNS has no list of the names that it stands for",
+        NAME_FORM,
     ),
-    about_object("a wildcard", "*.example.com", NO_NAMES, "the addresses of the host, or a CIDR"),
     about_object(
-        "a name as later versions write it",
-        "dns:example.com",
-        NO_NAMES,
-        "the addresses of the host, or a CIDR",
+        "an address as a name", "dns:2001:db8::1", "an address, which needs no name server", "2001:db8::1"
     ),
+    about_object(
+        "a name with a port",
+        "dns:www.example.com:443",
+        "a host name with a port or path",
+        f"the name alone, like {NAME_FORM}",
+    ),
+    about_object(
+        "a single label",
+        "dns:mirror",
+        "not fully qualified: each host would look it up in a domain of its own",
+        NAME_FORM,
+    ),
+    about_object(
+        "an empty name",
+        "dns:",
+        "not fully qualified: each host would look it up in a domain of its own",
+        NAME_FORM,
+    ),
+    about_object("a name with an empty label", "dns:www..example.com", "not a host name", NAME_FORM),
+    about_object("a name with blanks", "dns:www example.com", "not a host name", NAME_FORM),
+    about_object("a label of 64 letters", f"dns:{'a' * 64}.example.com", "not a host name", NAME_FORM),
+    about_object("a name of 254 letters", f"dns:{'abc.' * 63}de", "not a host name", NAME_FORM),
     about_object("two letters swapped", "sg-wbe", UNKNOWN, f"did you mean sg-web? Otherwise {ADD}"),
     about_object("a letter too few", "sg-databse", UNKNOWN, f"did you mean sg-database? Otherwise {ADD}"),
     about_object("a letter too many", "sg-webb", UNKNOWN, f"did you mean sg-web? Otherwise {ADD}"),

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from sgagent.compiler.counter_chains import SILENT, FlowLogging
 from sgagent.compiler.enforce import Enforced, Enforcement, MarkClearance, enforce
-from sgagent.core.model import TCP, Mode, Policy, Sessions
+from sgagent.core.model import TCP, Mode, Policy
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.nft import names
-from sgagent.nft.marks import UNCACHED, EnforcementState, MarkLayout, decode_state
+from sgagent.nft.marks import UNCACHED, EnforcementState, MarkLayout, Sessions, decode_state
 from sgagent.nft.plan import AddTable, Delete
 from sgagent.nft.ruleset import Accept, Chain, Log, Rule, Ruleset, SetMark
 from tests.fakes.table import carry_out
