@@ -267,6 +267,7 @@ class Daemon:
                 self._log.error("counters_damaged", reason=self._counting.damage)
             self._execution.begin(lambda: self._step(fetch=True))
             gc.enable()
+            self._reconciler.names.turn(self._reconciler.latest_time)
             self._tick()
             self._service_manager.ready()
             self._log.info("agent_started")
@@ -301,8 +302,10 @@ class Daemon:
         is_expiry_due = self._expiry is not None and self._reconciler.latest_time() >= self._expiry
         if is_expiry_due:
             self._expiry = None  # the step finds the next one; one that fails is tried again
+        are_names_changed = self._reconciler.names.turn(self._reconciler.latest_time)
         is_trial_over = self._execution.deadline is not None and now >= self._execution.deadline
         is_due = happened.reload or happened.host_changed or is_retry_due or is_trial_over or is_expiry_due
+        is_due = is_due or are_names_changed
         if happened.source_changed or is_fetch_due or happened.reload:
             self._try_step(fetch=True)
         elif is_due:
@@ -426,6 +429,7 @@ class Daemon:
         self._reconciler.latest_time()  # which keeps it, should the clock go back
         self.drift.look()
         self._board.note_contest(is_contested=self.drift.is_contested)
+        self._board.note_names(self._reconciler.names.report(), self._reconciler.names.failures)
         if self._verification:
             self._board.note_verified(self._verification.newest)
         readers = self._inbox.take_readers()

@@ -11,6 +11,7 @@ from datetime import datetime
 
 from sgagent.agent.definitions import Definitions, Fetched, KnownLinks
 from sgagent.agent.manual_override import ModeOverrides
+from sgagent.agent.names.name_table import ResolvedNames
 from sgagent.agent.state.directory import Extent
 from sgagent.agent.step import Step, StepEnd
 from sgagent.compiler.base_chains import can_open, close_way, open_way
@@ -29,6 +30,7 @@ from sgagent.core.memo import Memo
 from sgagent.core.model import Direction
 from sgagent.core.policy import Endpoint, ResolvedPolicy, exempt
 from sgagent.core.resolve import Exemptions, Resolution, closed_interface, resolve
+from sgagent.core.resolved_rules import UNRESOLVED_NAME
 from sgagent.nft.counter_keys import CounterKey
 from sgagent.nft.diff import make_plan, plan_without_table
 from sgagent.nft.marks import MarkLayout, Sessions
@@ -103,6 +105,10 @@ class StepInputs:
     facts: HostFacts = NO_FACTS
     ways: tuple[Endpoint, ...] = ()
     """Where the source is reached; no group can block it (§7.4)."""
+
+    names: ResolvedNames = field(default_factory=ResolvedNames)
+    name_servers: tuple[Endpoint, ...] = ()
+    """Where names are resolved; no group can block it while a rule names one (§12.3)."""
 
     overrides: ModeOverrides = field(default_factory=ModeOverrides)
     now: float = 0.0
@@ -233,13 +239,19 @@ class Planner:
         if delivery is None or found is None or resolution is None:
             return self._without_snapshot(state, inputs, target, observed)
 
+        warnings = (
+            *delivery.problems,
+            *resolution.problems,
+            *inputs.names.warnings_of(resolution.dns_names),
+        )
+
         def report(step: Step) -> Step:
             return replace(
                 step,
                 version=delivery.snapshot.version,
                 documents=delivery.documents,
                 held_back=target.definitions.held_back,
-                problems=target.refusal or (*delivery.problems, *resolution.problems),
+                problems=target.refusal or warnings,
                 is_refused=bool(target.refusal),
                 source_error=inputs.fetched.source_error,
                 unknown_objects=resolution.unknown_objects,
@@ -269,6 +281,7 @@ class Planner:
             source_check=enforcement.source_check,
             unbound_closed=enforcement.unbound_interfaces is UnboundInterfaces.CLOSED,
             at=inputs.latest,
+            names=inputs.names.addresses,
             memo=self._resolved,
         )
 
@@ -278,7 +291,9 @@ class Planner:
     def _exemptions(self, inputs: StepInputs) -> Exemptions:
         """Return what no group can block: the configuration's lists, and the way to the source (§7.4)."""
         failsafe = (*self._settings.failsafe, *exempt(inputs.ways))
-        return Exemptions(platform=self._settings.platform, failsafe=failsafe)
+        return Exemptions(
+            platform=self._settings.platform, failsafe=failsafe, name_servers=exempt(inputs.name_servers)
+        )
 
     def _without_snapshot(
         self, state: AgentState, inputs: StepInputs, target: StepTarget, observed: Observed
@@ -459,8 +474,11 @@ def _deleted_counters(operations: tuple[Operation, ...]) -> frozenset[str]:
 
 
 def _is_refused(problems: tuple[Problem, ...], *, strict: bool) -> bool:
-    """Return whether definitions are not enforced. That a bound link is a port is not their fault (§9.4)."""
-    of_definitions = [problem for problem in problems if problem.code != PORT_OF_MASTER]
+    """Return whether definitions are not enforced.
+
+    That a bound link is a port is not their fault (§9.4), nor that no name server answers (§12.3).
+    """
+    of_definitions = [one for one in problems if one.code not in (PORT_OF_MASTER, UNRESOLVED_NAME)]
     return bool(of_definitions) if strict else any(p.severity is Severity.ERROR for p in of_definitions)
 
 

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from sgagent.agent.flowlog.flowlog import FlowLog
 from sgagent.agent.log import LogQueue
 from sgagent.agent.manual_override import ManualOverride
+from sgagent.agent.names.name_table import NameStatus
 from sgagent.agent.state.counter_file import HitTimes
 from sgagent.agent.status import ProofReport, Status, status_after
 from sgagent.agent.step import Step, StepEnd
@@ -205,6 +206,11 @@ class Board:
         """Publish whether another process keeps changing the table."""
         if self._status.is_drift_contested is not is_contested:
             self._publish(replace(self._status, is_drift_contested=is_contested))
+
+    def note_names(self, names: tuple[NameStatus, ...], failures: int) -> None:
+        """Publish how the names of rules are."""
+        if (names, failures) != (self._status.names, self._status.dns_failures):
+            self._publish(replace(self._status, names=names, dns_failures=failures))
 
     def note_verified(self, verified: ProofReport | None) -> None:
         """Publish what the newest proof came to."""

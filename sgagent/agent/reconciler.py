@@ -13,6 +13,7 @@ from datetime import datetime
 
 from sgagent.agent.definitions import Definitions, Fetched, KnownLinks, parse_kept, written_key
 from sgagent.agent.manual_override import ModeFile, TrialFile
+from sgagent.agent.names.name_watch import NameWatch
 from sgagent.agent.planner import AgentState, KernelChange, Planner, StepDecision, StepInputs, StepTarget
 from sgagent.agent.state.directory import KeptDocuments, StateDirectory, write_durably
 from sgagent.agent.state.latest_time import LatestTime
@@ -38,7 +39,7 @@ def _foresee_nothing(
 class Reconciler:
     """Carry out steps."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the ports that it connects, each by its name
         self,
         *,
         settings: Settings,
@@ -51,6 +52,7 @@ class Reconciler:
         counters_gone: Callable[[frozenset[str]], None],
         foresee: Foresee = _foresee_nothing,
         name_servers: Callable[[], tuple[Endpoint, ...]] = tuple,
+        names: NameWatch | None = None,
     ) -> None:
         """Take the ports, and read what an earlier agent left; nothing is changed before the first step.
 
@@ -67,6 +69,7 @@ class Reconciler:
                 those that another process deleted before.
             foresee: returns the sessions that a policy is about to cut.
             name_servers: returns the host's name servers; empty if the source's address is not a host name.
+            names: keeps names resolved; None takes what an earlier agent kept, and asks nobody.
         """
         self._settings = settings
         self._source = source
@@ -94,6 +97,8 @@ class Reconciler:
         links = KnownLinks.left(kept.links if kept else (), settings.interfaces)
         self.state = AgentState(definitions=Definitions.left(kept, damage), known_links=links)
         self._latest_time = LatestTime(state.directory, clock, is_kept=state.is_changed)
+        known = LatestTime(state.directory, clock, is_kept=False)
+        self.names = names or NameWatch(settings, clock, known.now())
         self.overrides, self.mode_fault = self._modes.load()
 
     def step(self, *, fetch: bool) -> Step:
@@ -115,8 +120,10 @@ class Reconciler:
             inputs = replace(
                 inputs, has_enforced=self._directory.has_enforced(), ways=self._ways(target.definitions)
             )
-        if target.resolution is not None and target.resolution.depends_on_time:
-            self._latest_time.keep()  # before a rule goes that would come back if the time did
+        if target.resolution is not None:
+            self.names.want(target.resolution.dns_names)
+            if target.resolution.depends_on_time:
+                self._latest_time.keep()  # before a rule goes that would come back if the time did
         step, state = self._bring(self.state, inputs, target)
         if step.outcome is not StepEnd.REFUSED:
             state = self._store(state, target)
@@ -127,9 +134,12 @@ class Reconciler:
 
     def _inputs(self, definitions: Definitions) -> StepInputs:
         """Ask the ports for what a step depends on, but for the table."""
+        facts = self._host.facts()
         return StepInputs(
             fetched=self.fetched,
-            facts=self._host.facts(),
+            facts=facts,
+            names=self.names.resolved(facts),
+            name_servers=self.names.endpoints(),
             ways=self._ways(definitions),
             overrides=self.overrides,
             now=self._clock.now(),
@@ -269,7 +279,7 @@ class Reconciler:
     @property
     def state_faults(self) -> tuple[str, ...]:
         """Return what is wrong with what is kept."""
-        others = (self._latest_time.fault, self.mode_fault)
+        others = (self._latest_time.fault, self.mode_fault, self.names.fault)
         return (*self.definitions.faults, *(fault for fault in others if fault))
 
     def latest_time(self) -> datetime:

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from sgagent.agent.manual_override import ManualOverride
+from sgagent.agent.names.name_table import NameStatus
 from sgagent.agent.step import Step, StepEnd
 from sgagent.core.binding import is_hidden
 from sgagent.core.errors import Severity
@@ -232,6 +233,12 @@ class Status:
 
     expiring: tuple[ExpiringRule, ...] = ()
     """The rules in force that will end, the one that ends first at the front."""
+
+    names: tuple[NameStatus, ...] = ()
+    """Of rules in force, sorted (§12.3)."""
+
+    dns_failures: int = 0
+    """Look-ups that failed since the agent started."""
 
     sessions_cut: Mapping[SessionKind, int] = field(
         default_factory=lambda: MappingProxyType(dict.fromkeys(SessionKind, 0))

@@ -20,6 +20,8 @@ from sgagent.agent.daemon import Daemon
 from sgagent.agent.flowlog.nflog_reader import begin_flow_log, flows_heard
 from sgagent.agent.inbox import Inbox
 from sgagent.agent.log import LogQueue, log_in_background
+from sgagent.agent.names.name_watch import NameWatch
+from sgagent.agent.names.resolver import BackgroundResolver
 from sgagent.agent.published_status import Board
 from sgagent.agent.reconciler import Reconciler
 from sgagent.agent.sessions import Foresight, LiveSessions, end_forbidden_sessions, open_sessions
@@ -35,7 +37,7 @@ from sgagent.agent.web.inspection import Inspection
 from sgagent.agent.web.metrics import make_registry
 from sgagent.agent.web.responses import Page
 from sgagent.agent.web.routes import PageSources, status_pages
-from sgagent.cli.inputs import SystemClock, load_settings, read_configuration
+from sgagent.cli.inputs import SystemClock, latest_time, load_settings, read_configuration
 from sgagent.core.errors import UsageError
 from sgagent.dataplane.client import ApplierDataplane
 from sgagent.dataplane.live_sessions import list_listeners, sessions_at_listeners
@@ -107,6 +109,7 @@ def _assemble(
         counters_gone=counting.forget,
         foresee=Foresight(log, open_sessions).look,
         name_servers=partial(name_servers, settings.source),
+        names=NameWatch(settings, clock, latest_time(settings), BackgroundResolver()),
     )
     sessions = LiveSessions(MarkLayout(settings.enforcement.mark_mask), dataplane.find_session)
     execution = Execution(reconciler=reconciler, state=state, clock=clock, boot_id=read_boot_id(), log=log)

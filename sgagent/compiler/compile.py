@@ -22,7 +22,7 @@ from sgagent.compiler.linear import MOST_LINES, is_short
 from sgagent.compiler.source_check import check_sources
 from sgagent.core.memo import Memo
 from sgagent.core.model import Direction, Family
-from sgagent.core.policy import ResolvedPolicy
+from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
 from sgagent.nft import names
 from sgagent.nft.counter_keys import CounterKey
 from sgagent.nft.marks import EnforcementState, MarkLayout, encode_state
@@ -74,7 +74,7 @@ def compile_(
                 entries = list_entries(interface, direction, family, memo)
                 found = (
                     list_chains(entries, place)
-                    if is_short(entries, most_lines)
+                    if is_short(entries, most_lines) and not _is_dynamic(interface, direction)
                     else _tables(entries, place, renamed, memo)
                 )
                 table.add_chains(found.chains.values())
@@ -85,6 +85,11 @@ def compile_(
                     table.add_verdict_maps(checked.verdict_maps.values())
             table.add_counter_chains(counter_chains(interface, direction, flow_logging, memo))
     return table.compiled()
+
+
+def _is_dynamic(interface: ResolvedInterface, direction: Direction) -> bool:
+    """Return whether the DNS says what rules match: then its answers are to change elements, not rules."""
+    return any(rule.peer.is_dynamic for rule in interface.toward(direction).rules)
 
 
 def _tables(entries: tuple[Entry, ...], place: Place, renamed: frozenset[str], memo: Memo) -> FamilyChains:

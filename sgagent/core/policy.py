@@ -51,6 +51,9 @@ class Peer:
     parts: tuple[Peer, ...] = ()
     """The objects one by one, where there are several."""
 
+    is_dynamic: bool = False
+    """Whether the DNS says which addresses they are: these change while the policy stays."""
+
     @property
     def key(self) -> str:
         """Return the names of the objects that stand for addresses: equal keys have equal addresses."""

@@ -222,7 +222,9 @@ class RuleResolver:
         if found is None:
             name = objects_text(rule.authorization_objects)
             union = NO_ADDRESSES.union(*(peer.addresses for peer in peers))
-            found = self._unions[key] = Peer(name=name, addresses=union, parts=peers)
+            found = self._unions[key] = Peer(
+                name=name, addresses=union, parts=peers, is_dynamic=any(peer.is_dynamic for peer in peers)
+            )
         return found
 
     def _of_one(
@@ -243,7 +245,8 @@ class RuleResolver:
             case NameReference(name):
                 if name not in self._names and self._is_dns_asked:
                     problems.append(_unresolved(rule, str(one)))
-                return Peer(name=str(one), addresses=self._names.get(name, NO_ADDRESSES))
+                addresses = self._names.get(name, NO_ADDRESSES)
+                return Peer(name=str(one), addresses=addresses, is_dynamic=True)
 
     def _named_peer(self, name: str, blocks: Iterable[CidrBlock]) -> Peer:
         present = self._peers.get(name)

@@ -13,7 +13,7 @@ import re
 import socket
 import stat
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -150,7 +150,7 @@ RESOLV_CONF = Path("/etc/resolv.conf")
 BEHIND_A_STUB = Path("/run/systemd/resolve/resolv.conf")
 """The upstream servers of systemd-resolved; with it, the other file names a stub on loopback."""
 
-_DNS = 53
+DNS_PORT = 53
 _MOST_SERVERS = 8
 _LONGEST_FILE = 65_536
 
@@ -162,20 +162,34 @@ def name_servers(
 
     Args:
         source: the configured source.
-        files: in the format of resolv.conf(5); an unreadable file names no servers.
+        files: as of :func:`host_name_servers`.
     """
     if all(_is_address(host) for host, _ in source.servers):
         return ()
-    addresses = dict.fromkeys(address for file in files for address in _named_in(file))
+    return dns_endpoints(host_name_servers(files))
+
+
+def host_name_servers(files: tuple[Path, ...] = (RESOLV_CONF, BEHIND_A_STUB)) -> tuple[str, ...]:
+    """Return the addresses of the host's name servers, in the order in which to ask them.
+
+    Args:
+        files: in the format of resolv.conf(5); an unreadable file names no servers.
+    """
+    return tuple(dict.fromkeys(address for file in files for address in _named_in(file)))
+
+
+def dns_endpoints(addresses: Iterable[str]) -> tuple[Endpoint, ...]:
+    """Return where name servers are asked over the network; the host itself is asked over loopback."""
+    remote = [address for address in addresses if not ip_address(address).is_loopback]
     return tuple(
-        Endpoint.at(address, _DNS, protocol)
-        for address in list(addresses)[:_MOST_SERVERS]
+        Endpoint.at(address, DNS_PORT, protocol)
+        for address in remote[:_MOST_SERVERS]
         for protocol in (UDP, TCP)
     )
 
 
 def _named_in(file: Path) -> list[str]:
-    """Return the addresses of the name servers in a file, except loopback."""
+    """Return the addresses of the name servers in a file."""
     try:
         with file.open(encoding="utf-8", errors="replace") as opened:
             lines = opened.read(_LONGEST_FILE).splitlines()
@@ -183,7 +197,7 @@ def _named_in(file: Path) -> list[str]:
         return []
     words = (line.split() for line in lines)
     named = (found[1].partition("%")[0] for found in words if len(found) > 1 and found[0] == "nameserver")
-    return [a for a in named if _is_address(a) and not ip_address(a).is_loopback]
+    return [address for address in named if _is_address(address)]
 
 
 class ConnectionDeadline:

@@ -261,6 +261,7 @@ def status_answer(board: Board, clock: Clock, source: str) -> StatusAnswer:
         awaits_documents=status.step.awaits_documents,
         expiring=len(status.expiring),
         first_expiring=status.expiring[:MOST_EXPIRING_SHOWN],
+        names=status.names,
         platform=tuple(map(str, board.policy().platform)),
         verified_outcome=status.verified.outcome.value if status.verified else None,
         verified_at=status.verified.at if status.verified else None,

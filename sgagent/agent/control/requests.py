@@ -13,6 +13,7 @@ from typing import Self
 
 from sgagent.agent.flowlog.flow import Flow, FlowsLeftOut
 from sgagent.agent.manual_override import HeldBack
+from sgagent.agent.names.name_table import NameStatus
 from sgagent.agent.state.directory import Extent, Trigger
 from sgagent.agent.status import Drift, ExpiringRule, InterfaceStatus, Posture
 from sgagent.core.errors import Problem, UsageError
@@ -288,6 +289,7 @@ class StatusAnswer:
     first_expiring: tuple[ExpiringRule, ...] = ()
     """The first few of them, the one that ends first at the front."""
 
+    names: tuple[NameStatus, ...] = ()
     platform: tuple[str, ...] = ()
     """What the platform list of the configuration lets through where groups judge (§7.3), in words."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sgagent.agent.control.requests import StatusAnswer
+from sgagent.agent.names.name_table import NameState
 from sgagent.agent.state.directory import Trigger
 from sgagent.agent.status import Posture
 from sgagent.agent.time_text import age, clock_time, count, moment, time_left
@@ -18,6 +19,10 @@ _MEANINGS = {
     Posture.NOTHING: ("not enforcing", "no policy loaded"),
 }
 """In a word or two, and what that means."""
+
+_MOST_NAMES = 10
+_MOST_ADDRESSES = 4
+"""Of a name."""
 
 
 def headline(answer: StatusAnswer, now: float) -> str:
@@ -38,6 +43,7 @@ def facts(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
     """
     yield from _enforcement(answer, now)
     yield from _expiring(answer, now)
+    yield from _names(answer)
     yield from _platform(answer)
     yield from _orders(answer, now)
     yield from _sessions_cut(answer, now)
@@ -112,6 +118,19 @@ def _expiring(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
         yield "" if number else "expires", f"{clock_time(rule.expires_at)}, in {left}: {name}"
     if answer.expiring > len(answer.first_expiring):
         yield "", f"… and {answer.expiring - len(answer.first_expiring)} more"
+
+
+def _names(answer: StatusAnswer) -> Iterator[tuple[str, str]]:
+    """Yield what the DNS says of names in rules; first those of which there is something to say."""
+    names = sorted(answer.names, key=lambda one: one.state is NameState.RESOLVED and one.fault is None)
+    for number, one in enumerate(names[:_MOST_NAMES]):
+        more = f" and {len(one.addresses) - _MOST_ADDRESSES} more" * (len(one.addresses) > _MOST_ADDRESSES)
+        found = f": {', '.join(one.addresses[:_MOST_ADDRESSES])}{more}" if one.addresses else ""
+        authenticated = " (authenticated by DNSSEC)" if one.is_authenticated else ""
+        fault = f"; {one.fault}" if one.fault else ""
+        yield "" if number else "names", f"{one.name} {one.state.value}{found}{authenticated}{fault}"
+    if len(names) > _MOST_NAMES:
+        yield "", f"… and {len(names) - _MOST_NAMES} more"
 
 
 def _platform(answer: StatusAnswer) -> Iterator[tuple[str, str]]:

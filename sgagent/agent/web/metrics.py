@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import enum
 import platform
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import (
@@ -25,6 +27,7 @@ from prometheus_client.samples import Sample
 
 from sgagent import __version__
 from sgagent.agent.flowlog.flowlog import FlowTally, Loss
+from sgagent.agent.names.name_table import NameState
 from sgagent.agent.status import BOUNDS, Durations, Status
 from sgagent.core.model import Policy
 from sgagent.nft.counter_keys import (
@@ -42,6 +45,7 @@ from sgagent.verify.proof import Outcome
 
 _OPEN_METRICS = "application/openmetrics-text"
 _END = b"# EOF\n"
+_Values = Mapping[Any, float]
 
 
 class RuleHits(Metric):
@@ -296,6 +300,7 @@ class _AgentCollector(Collector):
             *_applies(status),
             *_snapshot(status, self._clock.now()),
             *_source(status),
+            *_names(status),
             *_interfaces(status),
             *(_flows(self._read_tally()) if self._read_tally else ()),
             *(_log(self._read_dropped_lines()) if self._read_dropped_lines else ()),
@@ -315,14 +320,8 @@ def _build() -> Metric:
 
 def _applies(status: Status) -> Iterator[Metric]:
     """Return the families of what the agent applied and repaired."""
-    outcomes = CounterMetricFamily(
-        "sgagent_apply",
-        "Comparisons of the kernel with the policy, by outcome.",
-        labels=["outcome"],
-    )
-    for outcome, count in status.outcomes.items():
-        outcomes.add_metric([outcome.value], count)
-    yield outcomes
+    text = "Comparisons of the kernel with the policy, by outcome."
+    yield _by_word(CounterMetricFamily, "sgagent_apply", text, "outcome", status.outcomes)
     yield _durations(
         "sgagent_apply_duration_seconds", "Time to bring a change to the kernel.", status.apply_durations
     )
@@ -340,14 +339,8 @@ def _applies(status: Status) -> Iterator[Metric]:
         "1 while someone else changes the table so often that the agent waits before each repair.",
         value=status.is_drift_contested,
     )
-    cuts = CounterMetricFamily(
-        "sgagent_sessions_cut",
-        "Open sessions that changes of the policy cut, of those that the agent checked before.",
-        labels=["kind"],
-    )
-    for kind, count in status.sessions_cut.items():
-        cuts.add_metric([kind.value], count)
-    yield cuts
+    text = "Open sessions that changes of the policy cut, of those that the agent checked before."
+    yield _by_word(CounterMetricFamily, "sgagent_sessions_cut", text, "kind", status.sessions_cut)
 
 
 def _verification(status: Status) -> Iterator[Metric]:
@@ -355,12 +348,9 @@ def _verification(status: Status) -> Iterator[Metric]:
     verified = status.verified
     if verified is None:
         return
-    outcome = GaugeMetricFamily(
-        "sgagent_verified", "1 for the outcome of the newest proof of the kernel's table.", labels=["outcome"]
-    )
-    for each in Outcome:
-        outcome.add_metric([each.value], each is verified.outcome)
-    yield outcome
+    text = "1 for the outcome of the newest proof of the kernel's table."
+    outcomes = {each: each is verified.outcome for each in Outcome}
+    yield _by_word(GaugeMetricFamily, "sgagent_verified", text, "outcome", outcomes)
     if verified.generation is not None:
         yield GaugeMetricFamily(
             "sgagent_verified_generation",
@@ -439,6 +429,17 @@ def _source(status: Status) -> Iterator[Metric]:
     )
 
 
+def _names(status: Status) -> Iterator[Metric]:
+    """Return the families of names that the DNS resolves; none before the first step."""
+    if status.step.policy is not None:
+        counts = Counter(one.state for one in status.names)
+        states = {state: counts[state] for state in NameState}
+        text = "Names of rules of this host, by what is known of them."
+        yield _by_word(GaugeMetricFamily, "sgagent_dns_names", text, "state", states)
+        text = "Look-ups of names that failed, or failed for one family."
+        yield CounterMetricFamily("sgagent_dns_failures", text, value=status.dns_failures)
+
+
 def _interfaces(status: Status) -> Iterator[Metric]:
     """Return the families of this host's links."""
     interfaces = InfoMetricFamily("sgagent_interface", "The state of an interface.", labels=["interface"])
@@ -463,22 +464,12 @@ def _interfaces(status: Status) -> Iterator[Metric]:
 
 def _flows(tally: FlowTally) -> Iterator[Metric]:
     """Return the families of the flow log."""
-    flows = CounterMetricFamily(
-        "sgagent_flow_log_flows",
-        "Flows that the kernel reported to the agent, by verdict.",
-        labels=["verdict"],
-    )
-    for verdict in Policy:
-        flows.add_metric([verdict.value], tally.logged.get(verdict, 0))
-    yield flows
-    lost = CounterMetricFamily(
-        "sgagent_flow_log_lost",
-        "Flows that the flow log lacks, by where they were lost.",
-        labels=["reason"],
-    )
-    for loss in Loss:
-        lost.add_metric([loss.value], tally.lost.get(loss, 0))
-    yield lost
+    text = "Flows that the kernel reported to the agent, by verdict."
+    logged = {verdict: tally.logged.get(verdict, 0) for verdict in Policy}
+    yield _by_word(CounterMetricFamily, "sgagent_flow_log_flows", text, "verdict", logged)
+    text = "Flows that the flow log lacks, by where they were lost."
+    lost = {loss: tally.lost.get(loss, 0) for loss in Loss}
+    yield _by_word(CounterMetricFamily, "sgagent_flow_log_lost", text, "reason", lost)
 
 
 def _log(dropped_lines: int) -> Iterator[Metric]:
@@ -488,6 +479,16 @@ def _log(dropped_lines: int) -> Iterator[Metric]:
         "Lines of the agent's log that were dropped, as no reader took them or writing failed.",
         value=dropped_lines,
     )
+
+
+def _by_word(
+    kind: type[CounterMetricFamily | GaugeMetricFamily], name: str, text: str, label: str, values: _Values
+) -> Metric:
+    """Return a family with a sample for each member of an enumeration."""
+    found = kind(name, text, labels=[label])
+    for word, value in values.items():
+        found.add_metric([word.value], value)
+    return found
 
 
 def _gauge(name: str, documentation: str, value: float | None) -> Metric:

@@ -8,6 +8,7 @@ from pathlib import Path
 from sgagent.agent.control.answers import Desk
 from sgagent.agent.control.handlers import Execution
 from sgagent.agent.inbox import Inbox
+from sgagent.agent.names.name_watch import NameWatch
 from sgagent.agent.reconciler import Reconciler
 from sgagent.agent.state.directory import StateDirectory
 from sgagent.agent.step_log import EventLog
@@ -56,7 +57,10 @@ class Machine:
         self.clock = FakeClock()
 
     def reconciler(
-        self, configuration: str = "", name_servers: Callable[[], tuple[Endpoint, ...]] = tuple
+        self,
+        configuration: str = "",
+        name_servers: Callable[[], tuple[Endpoint, ...]] = tuple,
+        names: NameWatch | None = None,
     ) -> Reconciler:
         """Return the reconciler of an agent that was just started."""
         return Reconciler(
@@ -70,6 +74,7 @@ class Machine:
             counters_gone=self.counters_at_zero.append,
             foresee=self._foresee,
             name_servers=name_servers,
+            names=names,
         )
 
     def execution(self, reconciler: Reconciler, log: EventLog, boot_id: str = "this boot") -> Execution:

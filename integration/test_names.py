@@ -1,0 +1,270 @@
+"""Names of rules on a real host with a real agent, whose name server does what name servers do (§12.3)."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import dns.rcode
+import pytest
+
+from integration.lab import Lab, wait_for
+from integration.service import Service, definitions, service_on
+from sgagent.policy_test.packet_bytes import tcp, udp
+from tests.nameserver import Behaviour, NameServer, addresses, failing, serving
+
+HOST, HOST6 = "10.0.0.11", "2001:db8::11"
+SERVER = "192.0.2.53"
+NAME = "mirror.example.org"
+A, B, C = "192.0.2.80", "192.0.2.81", "192.0.2.82"
+A6 = "2001:db8:8::80"
+MULTICAST = str(ipaddress.IPv4Address(224 << 24 | 5))
+RESOLVED_SECONDS = 4.0
+"""Within which a first answer is enforced: the loop takes answers in once a second."""
+
+TTL_SECONDS = 5.0
+DNS = f'[dns]\nservers = ["{SERVER}"]\n'
+
+
+@pytest.fixture
+def server(one_interface: Lab) -> Iterator[NameServer]:
+    """Serve names beyond the wire."""
+    made = NameServer()
+    with on_the_wire(one_interface, made):
+        yield made
+
+
+@contextlib.contextmanager
+def on_the_wire(lab: Lab, server: NameServer) -> Iterator[None]:
+    """Have the peer be a name server until the context is left."""
+    lab.peer.ip(f"address replace {SERVER}/32 dev {lab.interfaces[0]}")
+    with serving(server, SERVER, 53, lab.peer.socket):
+        yield
+
+
+@pytest.fixture
+def agent(one_interface: Lab, tmp_path: Path) -> Iterator[Service]:
+    """Give the host addresses, and an agent of a group that lets out to the name alone; not started yet."""
+    one_interface.add_host_addresses([HOST, HOST6])
+    with service_on(one_interface.host, tmp_path) as made:
+        made.configure(DNS)
+        made.define(policy())
+        yield made
+
+
+def policy(*more: str) -> str:
+    """Return definitions of rules on egress to the name, and more."""
+    rules = (f"egress accept 1 tcp 443 to dns:{NAME}", *more, "egress drop 100 all -1/-1 to 0.0.0.0/0")
+    rules = (*rules, "egress drop 100 all -1/-1 to ::/0")
+    return definitions(*rules, addresses=f"{HOST}, '{HOST6}'")
+
+
+def leaves(lab: Lab, address: str, port: int = 443) -> bool:
+    """Return whether the first packet of a session gets out."""
+    to = ipaddress.ip_address(address)
+    packet = (udp if port == 53 else tcp)(
+        ipaddress.ip_address(HOST if to.version == 4 else HOST6), to, 1024, port
+    )
+    return lab.send_egress([packet])[0]
+
+
+def wait_until_it_leaves(lab: Lab, agent: Service, address: str, seconds: float = RESOLVED_SECONDS) -> float:
+    """Wait until the table has an address, and return how long that took; then sessions to it get out.
+
+    A look at packets keeps all others from the host, answers of name servers among them.
+    """
+    listed = f"{address} "
+    took = wait_for(lambda: listed in agent.table(), f"{address} to be in the table", seconds)
+    assert leaves(lab, address)
+    return took
+
+
+def status(agent: Service) -> list[dict[str, object]]:
+    """Return what the agent says of its names."""
+    names: list[dict[str, object]] = json.loads(agent.command("status", "--json").output)["names"]
+    return names
+
+
+def skeleton(agent: Service) -> str:
+    """Return the table without the elements of its maps and the values of its counters."""
+    listing = json.loads(agent.namespace.nft("-j", "list", "table", "inet", "sgagent"))
+    kept = []
+    for item in listing["nftables"]:
+        ((kind, value),) = item.items()
+        if kind in ("chain", "rule", "map"):
+            kept.append((kind, {k: v for k, v in value.items() if k not in ("elem", "handle")}))
+    return json.dumps(kept, sort_keys=True)
+
+
+def test_only_what_the_name_resolves_to_is_let_out(
+    agent: Service, one_interface: Lab, server: NameServer
+) -> None:
+    """Of both families; the name servers are let through by themselves."""
+    server.zone[NAME] = addresses(A, A6, ttl=60)
+    agent.start()
+    took = wait_until_it_leaves(one_interface, agent, A)
+    assert leaves(one_interface, A6)
+    assert not leaves(one_interface, B)
+    assert leaves(one_interface, SERVER, 53)
+    assert not leaves(one_interface, A, 80)
+    (name,) = status(agent)
+    assert (name["name"], name["state"], name["addresses"]) == (NAME, "resolved", [A, A6])
+    assert agent.metric("sgagent_dns_names", state="resolved") == 1
+    assert agent.metric("sgagent_dns_failures_total") == 0
+    assert agent.metric("sgagent_unknown_objects") == 0
+    print(f"enforced {took:.2f} s after the start")
+
+
+def test_a_changed_answer_changes_elements_alone(
+    agent: Service, one_interface: Lab, server: NameServer
+) -> None:
+    """Chains, rules and the generation stay; the old address passes on."""
+    server.zone[NAME] = addresses(A, ttl=5)
+    agent.start()
+    wait_until_it_leaves(one_interface, agent, A)
+    before, generation = skeleton(agent), agent.generation()
+    server.zone[NAME] = addresses(B, ttl=5)
+    took = wait_until_it_leaves(one_interface, agent, B, TTL_SECONDS + RESOLVED_SECONDS)
+    assert leaves(one_interface, A)
+    assert (skeleton(agent), agent.generation()) == (before, generation)
+    print(f"enforced {took:.2f} s after the change")
+
+
+def test_an_answer_that_changes_every_second_does_not_thrash(
+    agent: Service, one_interface: Lab, server: NameServer
+) -> None:
+    """A TTL of 0 is one of five seconds; rules are enforced all the while."""
+    began = time.monotonic()
+
+    def behave(query: dns.message.QueryMessage, is_tcp: bool) -> bytes | None:  # noqa: FBT001 - the type's
+        return addresses(f"198.51.100.{1 + int(time.monotonic() - began) % 250}", A, ttl=0)(query, is_tcp)
+
+    server.zone[NAME] = behave
+    agent.start()
+    wait_until_it_leaves(one_interface, agent, A)
+    wait_for(lambda: len(server.asked) >= 8, "four look-ups", 4 * TTL_SECONDS + RESOLVED_SECONDS)
+    passed = time.monotonic() - began
+    assert len(agent.events("ruleset_applied")) <= 2 + passed / TTL_SECONDS
+    assert leaves(one_interface, A)
+    assert not leaves(one_interface, B)
+    assert len(status(agent)[0]["addresses"]) >= 3  # type: ignore[arg-type] # a list of texts
+
+
+def test_lies_about_the_inside_are_ignored(agent: Service, one_interface: Lab, server: NameServer) -> None:
+    """Loopback, link-local, the host's own, multicast; the rest of the answer counts."""
+    lies = (
+        "127.0.0.1",
+        "169.254.1.1",
+        HOST,
+        MULTICAST,
+        "0.0.0.0",  # noqa: S104 - an address in an answer
+        "::1",
+        "fe80::1",
+        HOST6,
+        "ff02::5",
+        "::",
+    )
+    server.zone[NAME] = addresses(*lies, A)
+    agent.start()
+    wait_until_it_leaves(one_interface, agent, A)
+    for lie in ("169.254.1.1", MULTICAST):
+        assert not leaves(one_interface, lie)
+    assert status(agent)[0]["addresses"] == [A]
+    (event,) = [one for one in agent.events("problem_found") if one["code"] == "name_of_inside"]
+    assert HOST in event["problem"]
+
+
+def test_200_addresses_come_over_tcp_and_64_count(
+    agent: Service, one_interface: Lab, server: NameServer
+) -> None:
+    """The first of them, whatever their order; a warning says so."""
+    server.zone[NAME] = addresses(*(f"198.51.100.{last}" for last in range(1, 201)), limit=512)
+    agent.start()
+    wait_until_it_leaves(one_interface, agent, "198.51.100.1")
+    assert (NAME, "A", True) in server.asked
+    assert leaves(one_interface, "198.51.100.64")
+    assert not leaves(one_interface, "198.51.100.65")
+    codes = [one["code"] for one in agent.events("problem_found")]
+    assert "many_addresses_of_name" in codes
+
+
+@pytest.mark.parametrize(
+    "broken",
+    (
+        pytest.param(failing(dns.rcode.SERVFAIL), id="SERVFAIL"),
+        pytest.param(lambda _query, _is_tcp: None, id="silence"),
+        pytest.param(lambda _query, _is_tcp: b"\0" * 12, id="garbage"),
+        pytest.param(addresses(cnames=["a.example.org", NAME]), id="CNAME loop"),
+        pytest.param(addresses(B, cnames=[f"c{n}.example.org" for n in range(9)]), id="nine CNAMEs"),
+    ),
+)
+def test_a_server_that_breaks_changes_nothing(
+    agent: Service, one_interface: Lab, server: NameServer, broken: Behaviour
+) -> None:
+    """What was answered before counts on, and the status says that it is old."""
+    server.zone[NAME] = addresses(A, ttl=5)
+    agent.start()
+    wait_until_it_leaves(one_interface, agent, A)
+    server.zone[NAME] = broken
+    wait_for(lambda: (agent.metric("sgagent_dns_failures_total") or 0) >= 1, "a failure", 30.0)
+    assert leaves(one_interface, A)
+    assert not leaves(one_interface, B)
+    wait_for(lambda: status(agent)[0]["state"] == "stale", "the old answer", 2 * TTL_SECONDS)
+    assert status(agent)[0]["fault"]
+    server.zone[NAME] = addresses(B, ttl=5)
+    wait_until_it_leaves(one_interface, agent, B, 40.0)
+
+
+def test_a_name_that_is_away_and_comes_back(agent: Service, one_interface: Lab, server: NameServer) -> None:
+    """NXDOMAIN is an answer: there is nothing to let out to, and no unknown object."""
+    agent.start()
+    wait_for(lambda: status(agent)[0]["state"] == "empty", "the answer", RESOLVED_SECONDS)
+    assert not leaves(one_interface, A)
+    server.zone[NAME] = addresses(A)
+    wait_until_it_leaves(one_interface, agent, A, TTL_SECONDS + RESOLVED_SECONDS)
+
+
+def test_the_ad_bit_shows_in_the_status(agent: Service, one_interface: Lab, server: NameServer) -> None:
+    """As the name server says it."""
+    server.zone[NAME] = addresses(A, A6, is_authenticated=True)
+    agent.start()
+    wait_until_it_leaves(one_interface, agent, A)
+    assert status(agent)[0]["is_authenticated"] is True
+    assert "DNSSEC" in agent.command("status").output
+
+
+def test_without_a_server_the_agent_starts_and_waits(
+    agent: Service, one_interface: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rules are enforced at once, the name matches nothing; a server that comes up is found."""
+    began = time.monotonic()
+    agent.start()
+    started = time.monotonic() - began
+    assert not leaves(one_interface, A)
+    assert agent.metric("sgagent_dns_names", state="unresolved") == 1
+    server = NameServer({NAME: addresses(A)})
+    with on_the_wire(one_interface, server):
+        took = wait_until_it_leaves(one_interface, agent, A, 60.0)
+    with capsys.disabled():
+        print(f"\n  started in {started:.2f} s without a name server; enforced {took:.2f} s after it came up")
+
+
+def test_what_is_known_survives_restarts_and_boots_without_a_server(
+    agent: Service, one_interface: Lab
+) -> None:
+    """``sgagent boot`` has it in force before the network is up; a wrong clock changes nothing."""
+    with on_the_wire(one_interface, NameServer({NAME: addresses(A, ttl=5)})):
+        agent.start()
+        wait_until_it_leaves(one_interface, agent, A)
+    agent.stop()
+    agent.start()
+    assert leaves(one_interface, A)
+    agent.kill()
+    agent.namespace.nft("delete", "table", "inet", "sgagent")
+    assert agent.command("boot").status == 0
+    assert leaves(one_interface, A)
+    assert not leaves(one_interface, B)

@@ -1,0 +1,391 @@
+"""The table of names: what the DNS answered, what of that still counts, and whom to ask when (§12.3).
+
+It knows no clock: each method takes the time, in seconds that never go back. In a file the times are ages, so
+that only the time between two agents is measured by the wall clock.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from operator import attrgetter
+from typing import Any
+
+from sgagent.core.addresses import NO_ADDRESSES, AddressSet
+from sgagent.core.binding import HostFacts
+from sgagent.core.errors import Origin, Problem, Severity
+from sgagent.core.model import CidrBlock, Family, NameReference
+from sgagent.json_model import from_json, to_json
+
+SHORTEST_TTL_SECONDS = 5.0
+LONGEST_TTL_SECONDS = 3600.0
+"""Bounds of how long an answer holds, whatever its TTL."""
+
+LEAVING_SECONDS = 600.0
+"""How long an address counts after the last answer that had it ceased to hold."""
+
+FIRST_RETRY_SECONDS = 5.0
+LONGEST_RETRY_SECONDS = 60.0
+"""Between look-ups that fail: the first delay, which doubles, and the longest."""
+
+_FEW = 5
+"""Addresses that a warning names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a name server said of a name, of one family."""
+
+    addresses: frozenset[CidrBlock]
+    ttl_seconds: float
+    is_authenticated: bool = False
+    """Whether the name server says that it checked signatures of DNSSEC (the AD bit)."""
+
+
+@dataclass(frozen=True, slots=True)
+class NameLookUp:
+    """What came of asking for the addresses of a name."""
+
+    name: str
+    answers: Mapping[Family, Answer]
+    fault: str | None = None
+    """Why there is no answer of a family."""
+
+
+class NameState(enum.Enum):
+    """What the table knows of a name."""
+
+    RESOLVED = "resolved"
+    """It has addresses."""
+
+    EMPTY = "empty"
+    """The DNS answered that it has none."""
+
+    STALE = "stale"
+    """Name servers fail; the last answer counts."""
+
+    EXPIRED = "expired"
+    """Name servers failed for so long that it has no address any more."""
+
+    UNRESOLVED = "unresolved"
+    """No name server ever answered."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NameStatus:
+    """A name of a rule in force, for people."""
+
+    name: str
+    state: NameState
+    addresses: tuple[str, ...] = ()
+    is_authenticated: bool = False
+    fault: str | None = None
+    """Why the last look-up failed, or failed in part."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """The last answer of one family."""
+
+    addresses: frozenset[CidrBlock]
+    at: float
+    until: float
+    """When it ceases to hold."""
+
+    is_authenticated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """All that is known of a name."""
+
+    said: Mapping[Family, _Said] = field(default_factory=dict)
+    leaving: Mapping[CidrBlock, float] = field(default_factory=dict)
+    """Addresses that the last answer did not have, and until when they count."""
+
+    due_at: float = float("-inf")
+    """When to ask next."""
+
+    failures: int = 0
+    """Look-ups that failed, one after the other."""
+
+    fault: str | None = None
+
+    @property
+    def answered_at(self) -> float:
+        """Return when a name server answered last."""
+        return max((said.at for said in self.said.values()), default=float("-inf"))
+
+    def after(self, found: NameLookUp, now: float) -> _Row:
+        """Return the row after a look-up."""
+        said, leaving = (
+            dict(self.said),
+            {block: until for block, until in self.leaving.items() if until > now},
+        )
+        delays = []
+        for family, answer in found.answers.items():
+            before = said.get(family)
+            if before is not None:
+                gone = before.addresses - answer.addresses
+                leaving |= dict.fromkeys(gone, before.until + LEAVING_SECONDS)
+            for block in answer.addresses:
+                leaving.pop(block, None)
+            ttl = min(max(answer.ttl_seconds, SHORTEST_TTL_SECONDS), LONGEST_TTL_SECONDS)
+            said[family] = _Said(answer.addresses, now, now + ttl, answer.is_authenticated)
+            delays.append(ttl)
+        failures = self.failures + 1 if found.fault else 0
+        if found.fault:
+            delays.append(min(FIRST_RETRY_SECONDS * 2 ** min(failures - 1, 9), LONGEST_RETRY_SECONDS))
+        return _Row(said, leaving, now + min(delays), failures, found.fault)
+
+    def blocks(self, now: float, keep_seconds: float) -> list[CidrBlock]:
+        """Return the addresses that count, those that were answered last at the front."""
+        current = [said for said in self.said.values() if now - said.at < keep_seconds]
+        found = {block: said.until for said in current for block in said.addresses}
+        left = {block: until - LEAVING_SECONDS for block, until in self.leaving.items() if until > now}
+        return sorted({**left, **found}, key=lambda block: (block not in found, -left.get(block, 0.0), block))
+
+    def state(self, now: float, keep_seconds: float) -> NameState:
+        """Return what is known."""
+        if not self.said:
+            return NameState.UNRESOLVED
+        if all(now - said.at >= keep_seconds for said in self.said.values()):
+            return NameState.EXPIRED
+        if self.failures and any(now >= said.until for said in self.said.values()):
+            return NameState.STALE
+        return NameState.RESOLVED if self.blocks(now, keep_seconds) else NameState.EMPTY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedNames:
+    """What names stand for on this host."""
+
+    addresses: Mapping[str, AddressSet] = field(default_factory=dict)
+    """Of each name that a name server ever answered for."""
+
+    warnings: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict)
+    """What of the answers for each name does not count."""
+
+    def warnings_of(self, names: Iterable[str]) -> tuple[Problem, ...]:
+        """Return the warnings of some names."""
+        return tuple(problem for name in sorted(names) for problem in self.warnings.get(name, ()))
+
+
+class NameTable:
+    """Names with their answers; belongs to one thread."""
+
+    def __init__(self, *, keep_seconds: float, most_addresses: int, most_unused: int) -> None:
+        """Start empty.
+
+        Args:
+            keep_seconds: how long the last answer counts while name servers fail.
+            most_addresses: that a name may have.
+            most_unused: names that are remembered beyond those that are wanted.
+        """
+        self._keep_seconds = keep_seconds
+        self._most_addresses = most_addresses
+        self._most_unused = most_unused
+        self._rows: dict[str, _Row] = {}
+        self.wanted: frozenset[str] = frozenset()
+        """The names that rules in force name."""
+
+    def want(self, names: frozenset[str], now: float) -> None:
+        """Keep answers for these names; answers for others are kept for a while, should a rule come back."""
+        self.wanted = names
+        others = [name for name in self._rows if name not in names]
+        others.sort(key=lambda name: self._rows[name].answered_at)
+        for place, name in enumerate(others):
+            is_over = now - self._rows[name].answered_at >= self._keep_seconds
+            if is_over or place < len(others) - self._most_unused:
+                del self._rows[name]
+
+    def due(self, now: float) -> Iterator[str]:
+        """Yield the wanted names to ask for now."""
+        return (name for name in sorted(self.wanted) if self._row(name).due_at <= now)
+
+    def begin(self, name: str, now: float) -> None:
+        """Record that a name is asked for, so that it is not due again meanwhile."""
+        self._rows[name] = replace(self._row(name), due_at=now + LONGEST_RETRY_SECONDS)
+
+    def take(self, found: NameLookUp, now: float) -> None:
+        """Record what came of a look-up."""
+        self._rows[found.name] = self._row(found.name).after(found, now)
+
+    def _row(self, name: str) -> _Row:
+        return self._rows.get(name) or _Row()
+
+    def resolved(self, now: float, facts: HostFacts) -> ResolvedNames:
+        """Return what the known names stand for on a host with these links; for no address of these."""
+        own = frozenset(block for link in facts.links for block in link.addresses)
+        addresses, warnings = {}, {}
+        for name, row in self._rows.items():
+            if row.said:
+                addresses[name], warnings[name] = self._addresses(name, row, now, own)
+        return ResolvedNames(addresses=addresses, warnings=warnings)
+
+    def _addresses(
+        self, name: str, row: _Row, now: float, own: frozenset[CidrBlock]
+    ) -> tuple[AddressSet, tuple[Problem, ...]]:
+        """Return the addresses of a name, and warnings of what is left out."""
+        blocks = row.blocks(now, self._keep_seconds)
+        ignored = [block for block in blocks if block in own or _is_inside(block)]
+        usable = [block for block in blocks if block not in ignored]
+        warnings = []
+        if ignored:
+            message = f"addresses of the host's inside in an answer are ignored: {_few(ignored)}"
+            remedy = "ask who controls the name; a rule for these needs them as addresses"
+            warnings.append(_warning("name_of_inside", name, message, remedy))
+        if len(usable) > self._most_addresses:
+            message = f"{len(usable)} addresses; the {self._most_addresses} that were answered last count"
+            remedy = "raise limits.addresses_per_name, or write the networks as CIDRs"
+            warnings.append(_warning("many_addresses_of_name", name, message, remedy))
+        if row.state(now, self._keep_seconds) is NameState.EXPIRED:
+            hours = self._keep_seconds / 3600
+            message = f"no name server answered for {hours:g} hours, so the name matches nothing: {row.fault}"
+            warnings.append(_warning("name_expired", name, message, "check this host's name servers"))
+        found = AddressSet.of(usable[: self._most_addresses])
+        return found or NO_ADDRESSES, tuple(warnings)
+
+    def report(self, now: float, resolved: ResolvedNames) -> tuple[NameStatus, ...]:
+        """Return how the wanted names are, in their order."""
+        return tuple(self._status(name, now, resolved) for name in sorted(self.wanted))
+
+    def _status(self, name: str, now: float, resolved: ResolvedNames) -> NameStatus:
+        row, found = self._row(name), resolved.addresses.get(name, NO_ADDRESSES)
+        return NameStatus(
+            name=name,
+            state=row.state(now, self._keep_seconds),
+            addresses=tuple(
+                str(CidrBlock.around(family, first, family.bits))
+                for family in Family
+                for first, _ in found.ranges(family)
+            ),
+            is_authenticated=bool(row.said) and all(said.is_authenticated for said in row.said.values()),
+            fault=row.fault,
+        )
+
+    def next_change(self, now: float) -> float:
+        """Return when an address ceases to count, if nothing is answered until then."""
+        ends = [
+            end
+            for row in self._rows.values()
+            for end in (*row.leaving.values(), *(said.at + self._keep_seconds for said in row.said.values()))
+            if end > now
+        ]
+        return min(ends, default=float("inf"))
+
+    def as_json(self, now: float, wall: float) -> Any:  # noqa: ANN401 - values of JSON
+        """Return the table as a file keeps it.
+
+        Args:
+            now: the time.
+            wall: the same by the wall clock, in seconds since the epoch.
+        """
+        names = tuple(
+            _KeptName(
+                name,
+                tuple(
+                    _KeptAnswer(
+                        family, _texts(said.addresses), now - said.at, said.until - now, said.is_authenticated
+                    )
+                    for family, said in row.said.items()
+                ),
+                {str(block): until - now for block, until in row.leaving.items()},
+            )
+            for name, row in sorted(self._rows.items())
+            if row.said
+        )
+        return to_json(_Kept(wall, names))
+
+    def take_json(self, value: object, now: float, wall: float) -> None:
+        """Take in what an earlier agent kept; what is over meanwhile counts no more.
+
+        A wall clock that went back makes nothing younger than it was.
+
+        Raises:
+            ValueError: it is no table.
+        """
+        kept = from_json(_Kept, value)
+        passed = max(0.0, wall - kept.saved_at)
+        for one in kept.names:
+            said = {
+                answer.family: _Said(
+                    frozenset(map(_single_block, answer.addresses)),
+                    now - max(0.0, answer.age_seconds) - passed,
+                    now + min(answer.holds_seconds, LONGEST_TTL_SECONDS) - passed,
+                    answer.is_authenticated,
+                )
+                for answer in one.answers
+            }
+            leaving = {
+                _single_block(text): now + min(left, LONGEST_TTL_SECONDS + LEAVING_SECONDS) - passed
+                for text, left in one.leaving_seconds.items()
+            }
+            self._rows[one.name] = _Row(said, leaving)
+
+
+@dataclass(frozen=True, slots=True)
+class _KeptAnswer:
+    family: Family
+    addresses: tuple[str, ...]
+    age_seconds: float
+    holds_seconds: float
+    is_authenticated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _KeptName:
+    name: str
+    answers: tuple[_KeptAnswer, ...]
+    leaving_seconds: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    saved_at: float
+    """Seconds since the epoch."""
+
+    names: tuple[_KeptName, ...]
+
+
+def _texts(blocks: Iterable[CidrBlock]) -> tuple[str, ...]:
+    return tuple(map(str, sorted(blocks, key=attrgetter("family.bits", "first"))))
+
+
+def _single_block(text: str) -> CidrBlock:
+    """Return an address as a block.
+
+    Raises:
+        ValueError: it is none.
+    """
+    return CidrBlock.parse(str(ip_address(text)))
+
+
+def _is_inside(block: CidrBlock) -> bool:
+    """Return whether an address never leaves the link or the host: no name stands for it."""
+    address = block.network.network_address
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return True
+    is_of_no_host = isinstance(address, IPv4Address) and (
+        int(address) >> 24 == 0 or int(address) == 0xFFFFFFFF
+    )
+    return is_of_no_host or (
+        address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified
+    )
+
+
+def _few(blocks: list[CidrBlock]) -> str:
+    more = f" and {len(blocks) - _FEW} more" if len(blocks) > _FEW else ""
+    return ", ".join(map(str, blocks[:_FEW])) + more
+
+
+def _warning(code: str, name: str, message: str, remedy: str) -> Problem:
+    return Problem(
+        severity=Severity.WARNING,
+        code=code,
+        origin=Origin(file=str(NameReference(name))),
+        message=message,
+        remedy=remedy,
+    )
