@@ -9,8 +9,9 @@ between completes the way back.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from pathlib import Path
 
 from sgagent.agent.definitions import Definitions, Proposal
@@ -43,20 +44,34 @@ class ModeOverrides:
 
     by_interface: Mapping[str, Mode] = field(default_factory=dict)
 
-    def of(self, interface: str) -> Mode | None:
+    def of(self, interface: ResolvedInterface) -> Mode | None:
         """Return the mode that stands before the configuration's; None where that one holds."""
-        return self.by_interface.get(interface, self.everywhere)
+        of_pattern = self.by_interface.get(interface.pattern or "", self.everywhere)
+        return self.by_interface.get(interface.name, of_pattern)
 
     def over(self, policy: ResolvedPolicy) -> ResolvedPolicy:
         """Return a policy in these modes."""
+        if not self:
+            return policy
+        interfaces = (*policy.interfaces, *self._links_of_patterns(policy))
         return replace(
             policy,
-            interfaces=tuple(self._over(interface) for interface in policy.interfaces),
+            interfaces=tuple(self._over(one) for one in sorted(interfaces, key=attrgetter("name"))),
+            patterns=tuple(replace(one, judge=self._over(one.judge)) for one in policy.patterns),
+            guard=policy.guard and self._over(policy.guard),
             unbound=policy.unbound and self._over(policy.unbound),
         )
 
+    def _links_of_patterns(self, policy: ResolvedPolicy) -> Iterator[ResolvedInterface]:
+        """Yield judges of their own for links of patterns that have a mode of their own."""
+        judges = {one.judge.name: one.judge for one in policy.patterns}
+        for name in self.by_interface.keys() - {one.name for one in policy.interfaces} - judges.keys():
+            judge = policy.meant(name)
+            if judge is not None and judge.name in judges:
+                yield replace(judge, name=name, pattern=judge.name)
+
     def _over(self, interface: ResolvedInterface) -> ResolvedInterface:
-        mode = self.of(interface.name)
+        mode = self.of(interface)
         return interface if mode in (None, interface.mode) else replace(interface, mode=mode)
 
     def switched(self, interface: str | None, mode: Mode | None) -> ModeOverrides:

@@ -18,7 +18,7 @@ from sgagent.compiler.base_chains import can_open, close_way, open_way
 from sgagent.compiler.enforce import Enforced, MarkClearance, ends_observing, enforce, may_cut
 from sgagent.core.binding import (
     NO_FACTS,
-    PORT_OF_MASTER,
+    PROBLEMS_OF_HOST,
     Bindings,
     HostFacts,
     bind,
@@ -29,7 +29,7 @@ from sgagent.core.errors import Problem, Severity
 from sgagent.core.memo import Memo
 from sgagent.core.model import Direction
 from sgagent.core.policy import Endpoint, ResolvedPolicy, exempt
-from sgagent.core.resolve import Exemptions, Resolution, closed_interface, resolve
+from sgagent.core.resolve import Exemptions, Resolution, closed_interface, resolve, with_patterns
 from sgagent.core.resolved_rules import UNRESOLVED_NAME
 from sgagent.nft.counter_keys import CounterKey
 from sgagent.nft.diff import make_plan, plan_without_table
@@ -74,9 +74,9 @@ class InstalledPolicy:
     def extent(self) -> Extent:
         """Return how large the table is."""
         policy, ruleset = self.enforced.policy, self.enforced.ruleset
-        directions = (i.toward(direction) for i in policy.interfaces for direction in Direction)
+        directions = (i.toward(direction) for i in policy.bound for direction in Direction)
         return Extent(
-            interfaces=len(policy.interfaces),
+            interfaces=len(policy.bound),
             rules=sum(len(direction.rules) for direction in directions),
             chains=len(ruleset.chains),
             elements=sum(len(found.elements) for found in ruleset.verdict_maps),
@@ -377,12 +377,17 @@ class Planner:
         return bool(enforce(policy, table, observed.foreign, self._layout, flow_logging=logging).plan)
 
     def _closed_policy(self, inputs: StepInputs) -> ResolvedPolicy:
-        named = [binding.interface for binding in self._settings.interfaces]
+        by_hand, mode = self._settings.interfaces, self._settings.enforcement.mode
+        named = [binding.interface for binding in by_hand if binding.pattern is None]
         hardware = [link.name for link in inputs.facts.links if link.has_hardware and not link.is_loopback]
-        names = named or filter(can_be_matched, hardware)
-        mode, exemptions = self._settings.enforcement.mode, self._exemptions(inputs)
+        names = named if by_hand else filter(can_be_matched, hardware)
+        exemptions = self._exemptions(inputs)
         interfaces = (closed_interface(name, exemptions, mode) for name in sorted(set(names)))
-        return ResolvedPolicy(interfaces=tuple(interfaces))
+        patterns = {
+            one.pattern: closed_interface(one.interface, exemptions, mode) for one in by_hand if one.pattern
+        }
+        closed = ResolvedPolicy(interfaces=tuple(interfaces))
+        return with_patterns(closed, patterns, inputs.facts.links, exemptions)
 
     def _enforce(
         self, state: AgentState, inputs: StepInputs, wanted: ResolvedPolicy, observed: Observed
@@ -416,7 +421,7 @@ class Planner:
             memo=self._compiled,
         )
         compiled, plan, is_first = enforcement.compiled, enforcement.plan, observed.ruleset is None
-        uncached = tuple(i.name for i in policy.interfaces if enforcement.state.slot(i.name) is None)
+        uncached = tuple(i.name for i in policy.bound if enforcement.state.slot(i.name) is None)
         differed: tuple[str, ...] = ()
         if before is not None and inputs.is_table_known and before.differs_from(observed):
             differed = differences(before.enforced.ruleset, observed.ruleset, observed.foreign)
@@ -476,9 +481,9 @@ def _deleted_counters(operations: tuple[Operation, ...]) -> frozenset[str]:
 def _is_refused(problems: tuple[Problem, ...], *, strict: bool) -> bool:
     """Return whether definitions are not enforced.
 
-    That a bound link is a port is not their fault (§9.4), nor that no name server answers (§12.3).
+    A link's own problem is not their fault (§9.4), nor that no name server answers (§12.3).
     """
-    of_definitions = [one for one in problems if one.code not in (PORT_OF_MASTER, UNRESOLVED_NAME)]
+    of_definitions = [one for one in problems if one.code not in (*PROBLEMS_OF_HOST, UNRESOLVED_NAME)]
     return bool(of_definitions) if strict else any(p.severity is Severity.ERROR for p in of_definitions)
 
 

@@ -289,10 +289,9 @@ class Reconciler:
     def interface_names(self) -> frozenset[str]:
         """Return every interface that is judged, there, or named by the configuration."""
         policy = self.state.in_force.wanted if self.state.in_force else ResolvedPolicy()
-        judges = (*policy.interfaces, *((policy.unbound,) if policy.unbound else ()))
         there = (link.name for link in self._host.facts().links if not link.is_loopback)
         by_hand = (binding.interface for binding in self._settings.interfaces)
-        return frozenset((*(judge.name for judge in judges), *there, *by_hand))
+        return frozenset((*(judge.name for judge in policy.judges), *there, *by_hand))
 
     def keep_modes(self) -> None:
         """Keep the overrides that hold now; that they could not be kept is a fault."""

@@ -126,7 +126,7 @@ class LiveSessions:
         (§6.4); if the current policy has allowed the session already, it says so (§3, step 1). In observe
         mode sessions are remembered that enforcing would drop, so there nothing is taken for allowed.
         """
-        interface = policy.interface(packet.interface)
+        interface = policy.judge(packet.interface)
         try:
             session = self._find(packet) if interface else None
         except OSError:
@@ -135,7 +135,7 @@ class LiveSessions:
             return packet
         opening = packet if session.opened is packet.direction else _turned(packet, session.opened)
         is_allowed = interface.mode is Mode.ENFORCE and is_remembered(
-            session.mark, packet.interface, session.opened, self._layout, state
+            session.mark, interface.name, session.opened, self._layout, state
         )
         return replace(opening, tracking=Tracking.ALLOWED) if is_allowed else opening
 
@@ -226,7 +226,7 @@ def end_forbidden_sessions(
         log.warning("sessions_not_listed", reason=str(error))
         return
     for cut in sessions_cut(step.policy, step.facts, sockets):
-        interface = step.policy.interface(cut.interface) or step.policy.unbound
+        interface = step.policy.judge(cut.interface)
         if interface is None or interface.mode is Mode.OBSERVE:
             log.warning("session_would_be_cut", **as_keys(named(cut)))
             continue

@@ -354,7 +354,7 @@ def posture_of(step: Step) -> Posture:
     if step.is_closed:
         return Posture.CLOSED
     policy, ports = step.policy, ports_of_masters(step)
-    judging = (interface for interface in policy.interfaces if interface.name not in ports)
+    judging = (interface for interface in policy.bound if interface.name not in ports)
     modes = {judge.mode for judge in (*judging, policy.unbound) if judge is not None}
     if not modes:
         return Posture.IDLE
@@ -363,11 +363,11 @@ def posture_of(step: Step) -> Posture:
 
 def ports_of_masters(step: Step) -> Mapping[str, str]:
     """Return the links with rules that are ports of a bridge, bond or team, and kind and name of that."""
-    named = {interface.name for interface in step.policy.interfaces} if step.policy else set()
+    policy = step.policy or ResolvedPolicy()
     return {
         link.name: f"{link.master_kind} {link.master}"
         for link in step.facts.links
-        if link.name in named and is_hidden(link)
+        if is_hidden(link) and policy.judge(link.name) in policy.bound
     }
 
 
@@ -386,20 +386,25 @@ def _timed(durations: Durations, seconds: float) -> Durations:
 
 
 def _interfaces(step: Step) -> Iterator[InterfaceStatus]:
-    """Return the state of each link that there is or should be, loopback apart, in the order of names."""
+    """Return the state of each link that there is or should be, loopback apart, in the order of names.
+
+    A pattern, whose name counters have, is there if a link is that it means.
+    """
     policy = step.policy or ResolvedPolicy()
-    judged = {interface.name: interface for interface in policy.interfaces}
-    present = {link.name for link in step.facts.links if not link.is_loopback}
+    named = {judge.name: judge for judge in policy.bound}
+    links = {link.name: policy.judge(link.name) for link in step.facts.links if not link.is_loopback}
+    present = links.keys() | {judge.name for judge in links.values() if judge}
     ports = ports_of_masters(step)
-    for name in sorted(judged.keys() | present):
-        interface = judged.get(name, policy.unbound)
+    for name in sorted(named.keys() | links.keys()):
+        interface = named.get(name) or links[name]
+        is_bound = interface is not None and interface.name in named
         if interface is None:
             state = InterfaceState.UNBOUND
         elif name not in present:
             state = InterfaceState.ABSENT
         elif name in ports:
             state = InterfaceState.PORT
-        elif step.is_closed or name not in judged:
+        elif step.is_closed or not is_bound:
             state = InterfaceState.CLOSED
         else:
             state = _state_by_groups(interface)
@@ -409,7 +414,8 @@ def _interfaces(step: Step) -> Iterator[InterfaceStatus]:
             state=state,
             mode=None if interface is None or name in ports else interface.mode,
             security_group_ids=() if interface is None else interface.security_group_ids,
-            is_judged_at_every_packet=name in step.uncached or (interface is not None and name not in judged),
+            is_judged_at_every_packet=interface is not None
+            and (interface.name in step.uncached or not is_bound),
             port_of=ports.get(name),
         )
 

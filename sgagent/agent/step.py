@@ -114,7 +114,7 @@ def summary(step: Step) -> str:
         return "nothing is enforced: the source holds no document yet"
     if step.policy is None:
         return "nothing is enforced: no policy loaded"
-    names = ", ".join(interface.name for interface in step.policy.interfaces) or "no interface"
+    names = ", ".join(interface.name for interface in step.policy.bound) or "no interface"
     if step.is_closed:
         return f"closed, as no policy is loaded: {names}"
     refused = "; a newer one was refused" if step.is_refused else ""

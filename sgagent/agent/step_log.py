@@ -77,7 +77,7 @@ class StepLog:
             self._log.info(
                 "ruleset_applied",
                 version=step.version,
-                interfaces=[interface.name for interface in step.policy.interfaces] if step.policy else [],
+                interfaces=[interface.name for interface in step.policy.bound] if step.policy else [],
                 operations=step.operations,
                 compile_seconds=round(step.compile_seconds, 6),
                 apply_seconds=round(step.apply_seconds, 6),
@@ -150,7 +150,7 @@ class StepLog:
     def _say_groupless(self, step: Step) -> None:
         """Say loudly that an interface has no group and lets nothing through (§3)."""
         groupless = (
-            tuple(i.name for i in step.policy.interfaces if not i.security_group_ids) if step.policy else ()
+            tuple(i.name for i in step.policy.bound if not i.security_group_ids) if step.policy else ()
         )
         if groupless != self._groupless:
             self._groupless = groupless

@@ -154,8 +154,11 @@ _Pair = tuple[ResolvedInterface | None, ResolvedInterface | None]
 
 def _pairs(old: ResolvedPolicy, new: ResolvedPolicy) -> Mapping[str, _Pair]:
     """Return what judges each link of either policy, by name."""
-    names = sorted({interface.name for policy in (old, new) for interface in policy.interfaces})
-    pairs: dict[str, _Pair] = {name: (old.judge(name), new.judge(name)) for name in names}
+    before, after = ({judge.name: judge for judge in policy.bound} for policy in (old, new))
+    pairs: dict[str, _Pair] = {
+        name: (before.get(name) or old.judge(name), after.get(name) or new.judge(name))
+        for name in sorted(before.keys() | after.keys())
+    }
     if old.unbound or new.unbound:
         pairs[UNBOUND_LINKS] = (old.unbound, new.unbound)
     return pairs

@@ -264,7 +264,7 @@ def _defined(
 
 def _peers(policies: Iterable[ResolvedPolicy]) -> Iterable[Peer]:
     """Return the single objects of all rules, each once."""
-    judges = (judge for policy in policies for judge in (*policy.interfaces, policy.unbound) if judge)
+    judges = (judge for policy in policies for judge in policy.judges)
     rules = (rule for judge in judges for way in Direction for rule in judge.toward(way).rules)
     return {id(peer): peer for rule in rules for peer in rule.peer.objects}.values()
 
@@ -274,7 +274,7 @@ def _fellows(policies: Iterable[ResolvedPolicy]) -> dict[tuple[Family, str], Ran
     return {
         (family, judge.name): joined(judge.ingress.inner.ranges(family))
         for policy in policies
-        for judge in policy.interfaces
+        for judge in policy.bound
         for family in Family
     }
 

@@ -49,7 +49,7 @@ from sgagent.core.errors import (
     printable,
 )
 from sgagent.core.lockout import LiveSession, NamedCut, SessionKind, named, sessions_newly_cut
-from sgagent.core.policy import Endpoint, ResolvedPolicy
+from sgagent.core.policy import Endpoint, ResolvedInterface, ResolvedPolicy
 from sgagent.dataplane.dataplane import LibnftablesDataplane
 from sgagent.dataplane.live_sessions import TcpSession, destroy, list_sockets, sessions_at_listeners
 from sgagent.documents import DocumentFile, parse_documents
@@ -167,7 +167,7 @@ def apply_once(policy: ResolvedPolicy, settings: Settings, options: argparse.Nam
     if is_rejudged and is_first:
         step = Step(outcome=StepEnd.APPLIED, policy=policy, facts=facts)
         end_forbidden_sessions(step, _LateLog(), sessions_at_listeners, destroy)
-    names = [interface.name for interface in policy.interfaces]
+    names = [interface.name for interface in policy.bound]
     if options.output == "json":
         outcome = "applied" if operations else "unchanged"
         print(json.dumps({"outcome": outcome, "interfaces": names, "operations": operations}))
@@ -374,10 +374,17 @@ def _policy(
     if resolution.errors:
         return None
     modes = {link.name: link.mode for link in status.interfaces}
-    as_it_runs = (
-        replace(judge, mode=modes.get(judge.name) or judge.mode) for judge in resolution.policy.interfaces
-    )  # an order given at run time is not in the configuration
-    return replace(resolution.policy, interfaces=tuple(as_it_runs))
+
+    def as_it_runs(judge: ResolvedInterface) -> ResolvedInterface:
+        """Return a judge in its mode; an order given at run time is not in the configuration."""
+        return replace(judge, mode=modes.get(judge.name) or judge.mode)
+
+    policy = resolution.policy
+    return replace(
+        policy,
+        interfaces=tuple(map(as_it_runs, policy.interfaces)),
+        patterns=tuple(replace(one, judge=as_it_runs(one.judge)) for one in policy.patterns),
+    )
 
 
 def _sent(file: DocumentFile) -> Document:

@@ -128,7 +128,7 @@ def _report(step: Step) -> dict[str, object]:
     return {
         "outcome": step.outcome.value,
         "version": step.version,
-        "interfaces": [interface.name for interface in step.policy.interfaces] if step.policy else [],
+        "interfaces": [interface.name for interface in step.policy.bound] if step.policy else [],
         "closed": step.is_closed,
     }
 

@@ -79,7 +79,7 @@ def _forwarding_warnings(policy: ResolvedPolicy | None, configuration: Path) -> 
 
     Whether sources are translated would be in the ruleset, which only root may list.
     """
-    judges = policy.interfaces if policy else ()
+    judges = policy.bound if policy else ()
     checked = ", ".join(judge.name for judge in judges if judge.own_addresses is not None)
     families = " and ".join(_FAMILIES[family] for family in read_forwarding())
     if not checked or not families:

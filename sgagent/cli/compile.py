@@ -100,10 +100,12 @@ def compile_offline(
 
     So the same policy always gives the same bytes, and loading a changed one has live sessions judged again.
     """
-    state = first_state([interface.name for interface in policy.interfaces], layout)
+    state = first_state([interface.name for interface in policy.bound], layout)
     if state == UNCACHED:
         return compile_(policy, layout, state, flow_logging).ruleset
     content = repr((policy, layout))  # all of it is sorted, and its parts are numbers, words and networks
+    if policy.patterns:
+        content += repr((policy.patterns, policy.identified))
     number = int.from_bytes(hashlib.sha256(content.encode()).digest()[:8], "big")
     generation = 1 + number % layout.last_generation
     state = EnforcementState(generation=generation, slots=state.slots, reused=True)

@@ -225,7 +225,7 @@ def _links_of_this_host(
         policy = resolve_for_host(settings, delivery, options.interface).policy
     except OSError:
         return ()
-    return tuple(interface for interface in policy.interfaces if interface.name in links)
+    return policy.standing(links)
 
 
 def _listeners() -> tuple[HostListener, ...] | None:

@@ -19,6 +19,7 @@ from sgagent.core.policy import (
     MULTICAST_LISTENER_TYPES,
     NEIGHBOUR_DISCOVERY_TYPES,
     Endpoint,
+    ResolvedInterface,
     ResolvedPolicy,
     in_order,
 )
@@ -35,6 +36,7 @@ from sgagent.nft.ruleset import (
     Jump,
     LookUp,
     Match,
+    NamePrefix,
     Operator,
     Rule,
     Ruleset,
@@ -73,7 +75,7 @@ def base_chains(
         chains.append(Chain(name=names.NEIGHBOURS_CHAIN, rules=_always_allowed_icmpv6()))
     maps: list[VerdictMap] = []
     for hook, direction in ((PREROUTING, Direction.INGRESS), (POSTROUTING, Direction.EGRESS)):
-        if policy.unbound is None and len(links) == 1:
+        if policy.unbound is None and not policy.patterns and len(links) == 1:
             chains.append(_only_door(hook, direction, links[0]))
         else:
             chains += (link.entry_chain(direction) for link in links)
@@ -100,15 +102,29 @@ _LINK = {Direction.INGRESS: ruleset.META_IIFNAME, Direction.EGRESS: ruleset.META
 def _dispatch(
     hook: Hook, direction: Direction, policy: ResolvedPolicy
 ) -> tuple[Chain, tuple[VerdictMap, ...]]:
-    """Return the base chain that sends each bound link's packets to where they are judged, and its map."""
+    """Return the base chain that sends each link's packets to where they are judged, and its map.
+
+    Names come first. A link whose name is not there is judged by the longest prefix that its name begins
+    with, or as those are to which nothing is bound.
+    """
     selector = _LINK[direction]
-    verdicts: dict[str, Verdict] = {
-        interface.name: Goto(names.entry_chain(direction, interface.name)) for interface in policy.interfaces
-    }
-    rules: list[Rule] = []
-    if policy.unbound:
+
+    def onward(judge: ResolvedInterface | None) -> Verdict:
+        return Goto(names.entry_chain(direction, judge.name)) if judge else Accept()
+
+    verdicts = {name: onward(policy.meant(name)) for name in policy.identified}
+    verdicts |= {interface.name: onward(interface) for interface in policy.interfaces}
+    rules = [
+        Rule((Match(selector, (NamePrefix(guard.prefix),)), onward(policy.behind(guard))))
+        for guard in policy.guards
+        if guard.prefix
+    ]
+    for_all_names = [guard for guard in policy.guards if not guard.prefix]
+    last = policy.behind(for_all_names[0]) if for_all_names else policy.unbound
+    if last is not None or any(LOOPBACK.startswith(guard.prefix) for guard in policy.guards):
         verdicts.setdefault(LOOPBACK, Accept())
-        rules.append(Rule((Goto(names.entry_chain(direction, policy.unbound.name)),)))
+    if last is not None:
+        rules.append(Rule((onward(last),)))
     if len(verdicts) <= FEW_INTERFACES:
         rules[:0] = [Rule((Match(selector, (Symbol(name),)), verdicts[name])) for name in sorted(verdicts)]
         return Chain(name=hook.name, hook=hook, rules=tuple(rules)), ()

@@ -51,18 +51,18 @@ def narrows(old: ResolvedPolicy, new: ResolvedPolicy) -> bool:
         old: the policy in force.
         new: the policy to apply.
     """
-    before = {interface.name: interface for interface in old.interfaces}
+    before = {interface.name: interface for interface in old.bound}
     return any(
         _interface_narrows(before[interface.name], interface)
-        for interface in new.interfaces
+        for interface in new.bound
         if interface.name in before
     )
 
 
 def ends_observing(old: ResolvedPolicy, new: ResolvedPolicy) -> bool:
     """Return whether an interface leaves observe mode, so that sessions are judged again (§9.1)."""
-    observed = {interface.name for interface in old.interfaces if interface.mode is Mode.OBSERVE}
-    return any(i.name in observed and i.mode is Mode.ENFORCE for i in new.interfaces)
+    observed = {interface.name for interface in old.bound if interface.mode is Mode.OBSERVE}
+    return any(i.name in observed and i.mode is Mode.ENFORCE for i in new.bound)
 
 
 def may_cut(old: ResolvedPolicy, new: ResolvedPolicy) -> bool:
@@ -70,8 +70,8 @@ def may_cut(old: ResolvedPolicy, new: ResolvedPolicy) -> bool:
 
     Those that are newly judged count, too.
     """
-    before = {interface.name for interface in old.interfaces}
-    is_newly_judged = any(interface.name not in before for interface in new.interfaces)
+    before = {interface.name for interface in old.bound}
+    is_newly_judged = any(interface.name not in before for interface in new.bound)
     closes_others = new.unbound is not None and new.unbound != old.unbound
     return is_newly_judged or closes_others or narrows(old, new)
 
@@ -220,7 +220,7 @@ def enforce(
     memo = memo or Memo()
     memo.turn()
     table = _Standing(observed, foreign, policy, layout, flow_logging, memo)
-    interfaces = [interface.name for interface in policy.interfaces]
+    interfaces = [interface.name for interface in policy.bound]
     state = table.state
     if observed is None or (state == UNCACHED and layout.can_cache):
         return table.under(first_state(interfaces, layout), MarkClearance(mask=layout.mask))
@@ -267,7 +267,7 @@ class _Standing:
         The mode in the kernel is read from the verdict on invalid packets, which is the same in every table.
         """
         chains = self.observed.chain_by_name if self.observed else {}
-        enforced = (i.name for i in self.policy.interfaces if i.mode is Mode.ENFORCE)
+        enforced = (i.name for i in self.policy.bound if i.mode is Mode.ENFORCE)
         leaves = (chains.get(names.invalid_chain(Direction.INGRESS, name)) for name in enforced)
         return any(Accept() in rule.statements for leaf in leaves if leaf for rule in leaf.rules)
 
@@ -311,10 +311,9 @@ class _Standing:
     def _renamed(self) -> frozenset[str]:
         """Return the maps of addresses that packets look up under their second name."""
         chains = self.observed.chain_by_name if self.observed else {}
-        unbound = (self.policy.unbound,) if self.policy.unbound else ()
         peers = (
             names.peers_chain(direction, interface.name, family)
-            for interface in (*self.policy.interfaces, *unbound)
+            for interface in self.policy.judges
             for direction in Direction
             for family in Family
         )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from sgagent.core.addresses import AddressSet
 from sgagent.core.errors import NOWHERE, Origin, Problem, Severity
+from sgagent.core.link_patterns import LinkPattern, is_pattern
 from sgagent.core.model import CidrBlock, Family, Mode, NetworkInterface, Snapshot, SourceCheck
 from sgagent.core.policy import LOOPBACK
 
@@ -71,6 +72,11 @@ class HandBinding:
     """A binding that the configuration or the command line makes: it wins over what the documents name."""
 
     interface: str
+    """The name of a link, or a pattern of names (§12.5)."""
+
+    exclude: tuple[str, ...] = ()
+    """Sorted names and patterns of links that the pattern does not mean."""
+
     network_interface_id: str | None = None
     security_group_ids: tuple[str, ...] = ()
     """Sorted; ignored where an interface id is given."""
@@ -83,6 +89,11 @@ class HandBinding:
 
     origin: str = ""
     """Where it was written, for messages: ``sgagent.toml: interface[0]`` or ``--interface eth0=sg-web``."""
+
+    @property
+    def pattern(self) -> LinkPattern | None:
+        """Return which links it means, if it does not name one."""
+        return LinkPattern(text=self.interface, exclude=self.exclude) if is_pattern(self.interface) else None
 
 
 def link_name(octets: bytes) -> str:
@@ -112,9 +123,10 @@ def check_interface_name(word: str) -> None:
 _MASTERS_THAT_HIDE = frozenset({"bridge", "bond", "team", "openvswitch"})
 """Kinds of master whose ports' packets show as the master's."""
 
-PORT_OF_MASTER = "port_of_master"
-"""The code of the error that a bound link is a port. It is about the host and not about the definitions: the
-commands refuse such a binding, and the agent reports it and enforces all the others."""
+PORT_OF_MASTER, SEVERAL_PATTERNS, UNMATCHED_NAME = "port_of_master", "several_patterns", "unmatched_name"
+PROBLEMS_OF_HOST = frozenset({PORT_OF_MASTER, SEVERAL_PATTERNS, UNMATCHED_NAME})
+"""The codes of problems of a link. They are about the host and not about the definitions: the commands refuse
+such a binding, and the agent reports it and enforces all the others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +171,16 @@ class Bindings:
 
     bindings: tuple[Binding, ...] = ()
     problems: tuple[Problem, ...] = ()
+    patterns: Mapping[LinkPattern, Binding] = field(default_factory=dict)
+    """What to enforce on the links that each pattern means; the pattern stands for its link (§12.5)."""
+
+    links: tuple[Link, ...] = ()
+    """The links of the host, where there are patterns."""
+
+    @property
+    def all(self) -> tuple[Binding, ...]:
+        """Return the bindings of links and of patterns."""
+        return (*self.bindings, *self.patterns.values())
 
 
 def bind(
@@ -166,7 +188,8 @@ def bind(
 ) -> Bindings:
     """Return which links are bound to what.
 
-    What is bound by hand is taken as it is, whether the link exists or not. Of the rest, a network interface
+    What is bound by hand is taken as it is, whether the link exists or not; an exact name comes before a
+    pattern. Of the rest, a network interface
     that names a MAC is bound to the link with that MAC, and one without to the link that carries one of its
     addresses. A port of a bridge or bond is bound as well, with the error that names its master: its rules
     judge nothing while it is a port, and its first packet after that.
@@ -180,11 +203,16 @@ def bind(
     search = _Search(snapshot, facts)
     for hand_binding in by_hand:
         search.bind_by_hand(hand_binding)
+    search.check_links_of_patterns()
     if automatically:
         search.bind_by_mac()
         search.bind_by_address()
-    bindings = tuple(search.bindings[name] for name in sorted(search.bindings))
-    return Bindings(bindings=bindings, problems=tuple(search.problems))
+    return Bindings(
+        bindings=tuple(search.bindings[name] for name in sorted(search.bindings)),
+        problems=tuple(search.problems),
+        patterns={pattern: search.patterns[pattern] for pattern in sorted(search.patterns)},
+        links=facts.links if search.patterns else (),
+    )
 
 
 def bind_everywhere(snapshot: Snapshot) -> Bindings:
@@ -221,7 +249,8 @@ def bind_expected(
     bindings = {binding.interface: binding for binding in found.bindings}
     for one in expected:
         interface = snapshot.interface_by_id.get(one.network_interface_id)
-        if interface is None or not _may_become(links.get(one.interface), interface):
+        is_by_hand = any(pattern.matches(one.interface) for pattern in found.patterns)
+        if interface is None or is_by_hand or not _may_become(links.get(one.interface), interface):
             continue
         binding = Binding(
             interface=one.interface,
@@ -250,13 +279,14 @@ class _Search:
         self.snapshot = snapshot
         self.links = {link.name: link for link in facts.links}
         self.bindings: dict[str, Binding] = {}
+        self.patterns: dict[LinkPattern, Binding] = {}
         self.problems: list[Problem] = []
 
     def bind_by_hand(self, hand: HandBinding) -> None:
         """Bind as the configuration says."""
         origin = Origin(file=hand.origin or f"interface {hand.interface}")
         link = self.links.get(hand.interface)
-        if hand.interface in self.bindings:
+        if hand.interface in {*self.bindings, *(pattern.text for pattern in self.patterns)}:
             self._refuse(
                 origin,
                 "interface_bound_twice",
@@ -283,11 +313,33 @@ class _Search:
         else:
             self._keep(hand.interface, found, found.security_group_ids, origin, hand)
 
+    def check_links_of_patterns(self) -> None:
+        """Report the links that patterns mean and that can't be bound as they say."""
+        for link in self.links.values():
+            found = self._patterns_of(link)
+            origin = self.patterns[found[0]].origin if found else NOWHERE
+            if len(found) > 1:
+                texts = " and ".join(pattern.text for pattern in found)
+                message = f"the patterns {texts} match the link {link.name}, which is closed"
+                remedy = "exclude the link from all but one of them, or bind it by its name"
+                self._refuse(origin, SEVERAL_PATTERNS, None, message, remedy)
+            elif found and is_hidden(link):
+                self._report_port(link, origin)
+            if found and not can_be_matched(link.name):
+                message = f"nftables can't match the link {link.name} by its name, so it may stay closed"
+                self._refuse(origin, UNMATCHED_NAME, None, message, "rename the link")
+
+    def _patterns_of(self, link: Link) -> tuple[LinkPattern, ...]:
+        """Return the patterns that mean a link."""
+        if link.is_loopback or link.name in self.bindings:
+            return ()
+        return tuple(pattern for pattern in self.patterns if pattern.matches(link.name))
+
     def bind_by_mac(self) -> None:
         """Bind the network interfaces whose MAC a link has."""
         by_mac: dict[str, list[Link]] = {}
-        for link in self.links.values():
-            if link.mac_address and not link.is_loopback:
+        for link in self._others():
+            if link.mac_address:
                 by_mac.setdefault(link.mac_address, []).append(link)
         for interface in self._unbound_interfaces():
             links = _meant(interface, by_mac.get(interface.mac_address or "", []))
@@ -303,9 +355,8 @@ class _Search:
         """
         settled = frozenset(self.bindings)
         by_address: dict[str, Link] = {}
-        for link in self.links.values():
-            if not link.is_loopback:
-                by_address.update({str(address): link for address in link.addresses})
+        for link in self._others():
+            by_address.update({str(address): link for address in link.addresses})
         for interface in self._unbound_interfaces():
             found = (by_address.get(str(address)) for address in interface.addresses)
             carriers = {link.name: link for link in found if link is not None and link.name not in settled}
@@ -322,10 +373,13 @@ class _Search:
             else:
                 self._bind_automatically(interface, carriers[min(carriers)])
 
+    def _others(self) -> Iterator[Link]:
+        """Yield the links that no pattern means."""
+        return (link for link in self.links.values() if not link.is_loopback and not self._patterns_of(link))
+
     def _unbound_interfaces(self) -> list[NetworkInterface]:
-        bound = {
-            b.network_interface.network_interface_id for b in self.bindings.values() if b.network_interface
-        }
+        by_hand = (*self.bindings.values(), *self.patterns.values())
+        bound = {b.network_interface.network_interface_id for b in by_hand if b.network_interface}
         return [i for i in self.snapshot.network_interfaces if i.network_interface_id not in bound]
 
     def _bind_automatically(self, interface: NetworkInterface, link: Link) -> None:
@@ -348,8 +402,9 @@ class _Search:
         origin: Origin,
         hand: HandBinding | None = None,
     ) -> None:
-        there = self.links.get(link)
-        self.bindings[link] = Binding(
+        pattern = hand.pattern if hand else None
+        there = None if pattern else self.links.get(link)
+        binding = Binding(
             interface=link,
             network_interface=interface,
             security_group_ids=groups,
@@ -358,6 +413,10 @@ class _Search:
             source_check=hand.source_check if hand else None,
             link_addresses=_addresses(there),
         )
+        if pattern:
+            self.patterns[pattern] = binding
+        else:
+            self.bindings[link] = binding
         if there is not None and is_hidden(there):
             self._report_port(there, origin)
 

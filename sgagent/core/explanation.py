@@ -77,7 +77,11 @@ def reason(decided_by: DecidedBy, packet: Packet) -> str:
 
 
 def explain(policy: ResolvedPolicy, packet: Packet) -> Explanation:
-    """Return what becomes of a packet; one without an interface is on a host without bound ones."""
+    """Return what becomes of a packet on a link that is identified.
+
+    One without an interface is on a host without bound ones.
+    """
+    policy = policy.identifying([packet.interface])
     decision = evaluate(policy, as_opener(packet))
     judge = policy.judge(packet.interface)
     return Explanation(
@@ -115,12 +119,12 @@ def choose_interface(policy: ResolvedPolicy, named: str | None) -> str | None:
     Raises:
         UsageError: several interfaces are bound, and none was named.
     """
-    if named is not None or not policy.interfaces:
+    if named is not None or not policy.bound:
         return named
-    if len(policy.interfaces) > 1:
-        names = ", ".join(interface.name for interface in policy.interfaces)
+    if len(policy.bound) > 1:
+        names = ", ".join(interface.name for interface in policy.bound)
         raise UsageError(f"several interfaces are bound ({names}): say which with --on NAME")
-    return policy.interfaces[0].name
+    return policy.bound[0].name
 
 
 def _explained(rule: ResolvedRule) -> ExplainedRule:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from itertools import chain
 from operator import is_
 
 from sgagent.core.addresses import NO_ADDRESSES, AddressSet
+from sgagent.core.link_patterns import LinkPattern, PrefixGuard, guards_of
 from sgagent.core.memo import Memo
 from sgagent.core.model import (
     ALL_PORTS,
@@ -184,6 +185,9 @@ class ResolvedInterface:
     own_addresses: AddressSet | None = None
     """Of the link and the network interface, where sources are checked (§12.6); None where they are not."""
 
+    pattern: str | None = field(default=None, repr=False)
+    """Which pattern means the link, if its links do not have one judge together (§12.5)."""
+
     ingress: ResolvedDirection = ResolvedDirection()
     egress: ResolvedDirection = ResolvedDirection()
 
@@ -204,6 +208,19 @@ LOOPBACK = "lo"
 """The kernel's link from the host to itself. Nothing judges it, whether bound or not (§2.3)."""
 
 
+UNIDENTIFIED = "*?"
+"""Stands in for the names of links that patterns may mean and that are not identified yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedPattern:
+    """What is enforced on the links that a pattern means (§12.5)."""
+
+    pattern: LinkPattern
+    judge: ResolvedInterface
+    """Has the pattern for its name."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedPolicy:
     """What this host enforces."""
@@ -212,16 +229,51 @@ class ResolvedPolicy:
     """Sorted by name; names are unique."""
 
     unbound: ResolvedInterface | None = None
-    """Judges every link that is not in ``interfaces``, loopback apart; None leaves them open (§9.3)."""
+    """Judges every link that nothing else judges, loopback apart; None leaves them open (§9.3)."""
+
+    patterns: tuple[ResolvedPattern, ...] = field(default=(), repr=False)
+    """Judge links that are not in ``interfaces``. Sorted by name; names are unique."""
+
+    identified: tuple[str, ...] = field(default=(), repr=False)
+    """Sorted names of links that are judged otherwise than a prefix of their name says."""
+
+    guard: ResolvedInterface | None = field(default=None, repr=False)
+    """Judges a link that patterns may mean, until the agent knows which does; closed."""
 
     def interface(self, name: str) -> ResolvedInterface | None:
         """Return the bound interface of that name."""
         return next((interface for interface in self.interfaces if interface.name == name), None)
 
     @property
+    def bound(self) -> tuple[ResolvedInterface, ...]:
+        """Return the judges that have groups, or could have: bound interfaces, then patterns."""
+        return (*self.interfaces, *(pattern.judge for pattern in self.patterns))
+
+    @property
     def judges(self) -> tuple[ResolvedInterface, ...]:
         """Return whatever judges packets, bound interfaces first."""
-        return (*self.interfaces, *((self.unbound,) if self.unbound else ()))
+        return (*self.bound, *(judge for judge in (self.guard, self.unbound) if judge))
+
+    @property
+    def guards(self) -> tuple[PrefixGuard, ...]:
+        """Return what is known of links by prefixes; the first that begins a name is the one for it."""
+        return guards_of(tuple(pattern.pattern for pattern in self.patterns))
+
+    def behind(self, guard: PrefixGuard) -> ResolvedInterface | None:
+        """Return what judges the links of a prefix that are not identified.
+
+        A link that only patterns in observe mode may mean stays open until then: they drop nothing (§9.1).
+        """
+        judges = [one.judge for one in self.patterns if one.pattern in guard.patterns]
+        return self._certain(guard) or self._undecided(judges)
+
+    def _certain(self, guard: PrefixGuard) -> ResolvedInterface | None:
+        """Return what judges every link of a prefix, whatever its name and addresses are."""
+        judges = (one.judge for one in self.patterns if guard.is_certain and one.pattern in guard.patterns)
+        return next((judge for judge in judges if judge.own_addresses is None), None)
+
+    def _undecided(self, judges: Iterable[ResolvedInterface]) -> ResolvedInterface | None:
+        return self.unbound if all(judge.mode is Mode.OBSERVE for judge in judges) else self.guard
 
     @property
     def platform(self) -> tuple[Exemption, ...]:
@@ -244,7 +296,7 @@ class ResolvedPolicy:
         """Return the rules that will end, each once, the one that ends first at the front."""
         found = {
             (rule.expires, rule.security_group_id, rule.rule_id): rule
-            for judge in self.interfaces
+            for judge in self.bound
             for toward in (judge.ingress, judge.egress)
             for rule in toward.rules
             if rule.expires is not None
@@ -256,12 +308,51 @@ class ResolvedPolicy:
         if not any(has_ended(rule.expires, time) for rule in self.expiring):
             return self
         lives = (one.with_rules(lambda rule: not has_ended(rule.expires, time)) for one in self.interfaces)
-        return replace(self, interfaces=tuple(lives))
+        patterns = (
+            replace(one, judge=one.judge.with_rules(lambda rule: not has_ended(rule.expires, time)))
+            for one in self.patterns
+        )
+        return replace(self, interfaces=tuple(lives), patterns=tuple(patterns))
 
     def judge(self, name: str) -> ResolvedInterface | None:
         """Return what judges the packets of a link; None where nothing does (§2.3)."""
         bound = self.interface(name)
-        return self.unbound if bound is None and name != LOOPBACK else bound
+        if bound is not None or name == LOOPBACK:
+            return bound
+        if name in self.identified:
+            return self.meant(name)
+        guard = self._guard_of(name)
+        return self.unbound if guard is None else self.behind(guard)
+
+    def _guard_of(self, name: str) -> PrefixGuard | None:
+        return next((guard for guard in self.guards if name.startswith(guard.prefix)), None)
+
+    def meant(self, name: str) -> ResolvedInterface | None:
+        """Return what judges an identified link that is not in ``interfaces``.
+
+        A link that several patterns mean is closed.
+        """
+        found = [one.judge for one in self.patterns if one.pattern.matches(name)]
+        if len(found) > 1:
+            return self._undecided(found)
+        return found[0] if found else self.unbound
+
+    def standing(self, links: Iterable[str]) -> tuple[ResolvedInterface, ...]:
+        """Return the bound interfaces and patterns that judge any of these links."""
+        judges = {id(self.judge(name)) for name in links}
+        return tuple(judge for judge in self.bound if id(judge) in judges)
+
+    def identifying(self, names: Iterable[str]) -> ResolvedPolicy:
+        """Return the policy when the agent knows links of these names, too."""
+        identified = set(self.identified)
+        for name in names:
+            guard = self._guard_of(name)
+            if guard is None or not guard.patterns or self.interface(name):
+                continue
+            certain = self._certain(guard)
+            if certain is None or certain is not self.meant(name):
+                identified.add(name)
+        return replace(self, identified=tuple(sorted(identified - {LOOPBACK})))
 
 
 _Blocks = tuple[tuple[CidrBlock, ...], ...]

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from operator import attrgetter
 
 from sgagent.core.addresses import NO_ADDRESSES, AddressSet
-from sgagent.core.binding import Binding, Bindings
+from sgagent.core.binding import Binding, Bindings, Link, can_be_matched
 from sgagent.core.cloud_limits import group_warnings, interface_warnings, overlap_errors
 from sgagent.core.errors import Origin, Problem, Severity
+from sgagent.core.link_patterns import LinkPattern
 from sgagent.core.memo import Memo, Seam
 from sgagent.core.model import (
     Direction,
@@ -22,9 +24,11 @@ from sgagent.core.model import (
     SourceCheck,
 )
 from sgagent.core.policy import (
+    UNIDENTIFIED,
     Exemption,
     ResolvedDirection,
     ResolvedInterface,
+    ResolvedPattern,
     ResolvedPolicy,
     ResolvedRule,
     members_by_group,
@@ -111,25 +115,33 @@ def resolve(
         names: what the DNS says of names (§12.3); None where nobody asked.
         memo: of what was resolved before, to spare work; the result is the same without.
     """
-    concerned = frozenset(group for binding in bound.bindings for group in binding.security_group_ids)
+    concerned = frozenset(group for binding in bound.all for group in binding.security_group_ids)
     resolver = _Resolver(snapshot, concerned, scope, at, names, memo or Memo())
     resolver.problems.extend(bound.problems)
-    interfaces = tuple(
-        replace(
+
+    def resolved(binding: Binding) -> ResolvedInterface:
+        return replace(
             resolver.interface(binding, exemptions, binding.mode or default_mode),
             own_addresses=resolver.own_addresses(binding, binding.source_check or source_check),
         )
-        for binding in bound.bindings
-    )
+
+    interfaces = tuple(map(resolved, bound.bindings))
+    patterns = {pattern: resolved(binding) for pattern, binding in bound.patterns.items()}
     if resolver.dns_names and exemptions.name_servers:
         failsafe = (*exemptions.failsafe, *exemptions.name_servers)
         exemptions = replace(exemptions, failsafe=tuple(dict.fromkeys(failsafe)))
         interfaces = tuple(resolver.with_egress(one, exemptions.failsafe) for one in interfaces)
+        patterns = {key: resolver.with_egress(one, exemptions.failsafe) for key, one in patterns.items()}
     resolver.check_groups()
     resolver.check_network_interfaces(bound)
-    policy = ResolvedPolicy(
-        interfaces=interfaces,
-        unbound=closed_interface("*", exemptions, default_mode) if unbound_closed else None,
+    policy = with_patterns(
+        ResolvedPolicy(
+            interfaces=interfaces,
+            unbound=closed_interface("*", exemptions, default_mode) if unbound_closed else None,
+        ),
+        patterns,
+        bound.links,
+        exemptions,
     )
     return Resolution(
         policy=policy,
@@ -138,6 +150,44 @@ def resolve(
         depends_on_time=resolver.depends_on_time,
         dns_names=frozenset(resolver.dns_names),
     )
+
+
+def with_patterns(
+    policy: ResolvedPolicy,
+    patterns: Mapping[LinkPattern, ResolvedInterface],
+    links: Iterable[Link],
+    exemptions: Exemptions,
+) -> ResolvedPolicy:
+    """Return a policy with what judges the links that patterns mean (§12.5).
+
+    Where sources are checked, what is right depends on a link's addresses, so each link has a judge of its
+    own.
+
+    Args:
+        policy: of the links that are bound otherwise.
+        patterns: what judges the links of each.
+        links: those that there are.
+        exemptions: traffic that no pattern can block.
+    """
+    if not patterns:
+        return policy
+    known = replace(
+        policy,
+        patterns=tuple(ResolvedPattern(pattern=one, judge=judge) for one, judge in patterns.items()),
+        guard=closed_interface(UNIDENTIFIED, exemptions, Mode.ENFORCE),
+    )
+    names = {name for pattern in patterns for name in pattern.excluded_names}
+    own = []
+    for link in links:
+        if link.is_loopback or not can_be_matched(link.name) or policy.interface(link.name):
+            continue
+        names.add(link.name)
+        judge = known.meant(link.name)
+        if judge is not None and judge.own_addresses is not None:
+            addresses = judge.own_addresses.union(AddressSet.of(link.addresses))
+            own.append(replace(judge, name=link.name, own_addresses=addresses, pattern=judge.name))
+    interfaces = tuple(sorted((*policy.interfaces, *own), key=attrgetter("name")))
+    return replace(known, interfaces=interfaces).identifying(names)
 
 
 def living(snapshot: Snapshot, at: datetime | None) -> Snapshot:
@@ -289,7 +339,7 @@ class _Resolver:
         """Find what is wrong with the interfaces that are not bound here, and with all of them together."""
         if self.scope is Scope.EVERYTHING:
             self.problems.extend(overlap_errors(self.snapshot.network_interfaces))
-        here = {b.network_interface.network_interface_id for b in bound.bindings if b.network_interface}
+        here = {b.network_interface.network_interface_id for b in bound.all if b.network_interface}
         for interface in self.snapshot.network_interfaces:
             if interface.network_interface_id in here:
                 continue

@@ -67,7 +67,7 @@ class Constraint:
 
     def __init__(self, parse: Callable[[Node], object]) -> None:
         """Take the parser, which raises InvalidValueError for a value that the key does not take."""
-        self._parse = parse
+        self.parse = parse
 
     def check(self, value: object) -> Any:  # noqa: ANN401 - of the parser's type
         """Return what a value from TOML stands for.
@@ -75,7 +75,7 @@ class Constraint:
         Raises:
             InvalidValueError: the key does not take it.
         """
-        return self._parse(_node(value))
+        return self.parse(_node(value))
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Return the schema by which pydantic calls :meth:`check`."""

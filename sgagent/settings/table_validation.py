@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from sgagent.core.link_patterns import LinkPattern, is_pattern
 from sgagent.core.model import Direction
 from sgagent.documents.field import nearest_name
 from sgagent.documents.models import faults_of
@@ -152,11 +153,28 @@ def _fault_of_shape(error: ErrorDetails) -> Fault:
 
 
 def _duplicates(tables: list[object]) -> Iterator[Fault]:
-    """Yield a fault for each binding of a link that an earlier one binds."""
-    seen: set[str] = set()
+    """Yield a fault for each binding of links that an earlier one binds, too."""
+    seen: dict[str, LinkPattern] = {}
     for index, table in enumerate(tables):
         name = table.get("name") if isinstance(table, dict) else None
-        if isinstance(name, str) and name in seen:
+        if not isinstance(name, str):
+            continue
+        exclude = table.get("exclude") if isinstance(table, dict) else None
+        texts = exclude if isinstance(exclude, list) else ()
+        pattern = LinkPattern(text=name, exclude=tuple(text for text in texts if isinstance(text, str)))
+        if name in seen:
             yield Fault("duplicate_interface", f"{name} is bound twice", "bind it once", (index,))
-        elif isinstance(name, str):
-            seen.add(name)
+        elif is_pattern(name):
+            for other in filter(lambda one: is_pattern(one.text), seen.values()):
+                yield from _covered(pattern, other, index)
+        seen.setdefault(name, pattern)
+
+
+def _covered(one: LinkPattern, other: LinkPattern, index: int) -> Iterator[Fault]:
+    """Yield a fault if one of two patterns means every link that the other one means (§12.5)."""
+    for wide, narrow in ((one, other), (other, one)):
+        if wide.covers(narrow):
+            message = f"{wide.text} matches every link that {narrow.text} does"
+            remedy = f'add exclude = ["{narrow.text}"] to {wide.text}, or remove one of them'
+            yield Fault("pattern_covered", message, remedy, (index, "name"))
+            return

@@ -13,6 +13,7 @@ from typing import Annotated, Any, assert_never
 from sgagent.analysis.lint.codes import CODES, MOST_RULES
 from sgagent.compiler.counter_chains import LOG_GROUP, RATE_PER_SECOND, SILENT, FlowLogging
 from sgagent.core.binding import HandBinding
+from sgagent.core.link_patterns import is_pattern
 from sgagent.core.model import (
     ALL_PORTS,
     ALL_PROTOCOLS,
@@ -296,14 +297,24 @@ class SignatureSettings(SettingsTable):
             yield Fault(MISSING_FIELD, "missing", remedy, ("public_keys",))
 
 
-_INTERFACE_NAME = r"(?!\.{1,2}$)[A-Za-z0-9._+-][A-Za-z0-9._@+-]{0,14}"
-INTERFACE_NAME = pattern(
-    _INTERFACE_NAME,
-    "1 to 15 letters, digits and . _ @ + -, no @ first",
+_INTERFACE_NAME = pattern(
+    r"(?!\.{1,2}$)[A-Za-z0-9._+*?-][A-Za-z0-9._@+*?-]{0,14}",
+    "1 to 15 letters, digits and . _ @ + -, no @ first; in patterns also * and ?",
     code="bad_interface_name",
     message="not an interface name",
 )
-"""A name that Linux, nft and a terminal can all take."""
+"""A name that Linux, nft and a terminal can all take, or a pattern of such names (§12.5)."""
+
+
+def _interface_name(node: Node) -> str:
+    name = str(_INTERFACE_NAME.parse(node))
+    if "*" in name and not name.strip("*?"):
+        remedy = 'begin or end it like the names: br-*; unbound_interfaces = "closed" is for all other links'
+        raise InvalidValueError(Fault("bad_interface_name", "the pattern names no link", remedy))
+    return name
+
+
+INTERFACE_NAME = Constraint(_interface_name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -311,6 +322,7 @@ class InterfaceTable(SettingsTable):
     """A binding by hand: one of the tables ``[[interface]]``."""
 
     name: Annotated[str, INTERFACE_NAME]
+    exclude: Annotated[tuple[Annotated[str, INTERFACE_NAME], ...], Distinct(in_order=True)] = ()
     network_interface_id: Id | None = None
     security_group_ids: Annotated[tuple[Id, ...], Distinct(in_order=True)] = ()
     mode: Annotated[Mode | None, word_of(Mode)] = None
@@ -322,11 +334,18 @@ class InterfaceTable(SettingsTable):
         if ("network_interface_id" in written) == ("security_group_ids" in written):
             remedy = "write network_interface_id or security_group_ids"
             yield Fault("bad_binding", "the link needs exactly one of the two keys", remedy)
+        name = written.get("name")
+        if "exclude" in written and isinstance(name, str) and not is_pattern(name):
+            message = f"{name} means one link, from which nothing can be excluded"
+            yield Fault(
+                "exclude_without_pattern", message, "remove the key, or write a pattern: br-*", ("exclude",)
+            )
 
     def binding(self, origin: str) -> HandBinding:
         """Return the binding, which was written at ``origin``."""
         return HandBinding(
             interface=self.name,
+            exclude=self.exclude,
             network_interface_id=self.network_interface_id,
             security_group_ids=self.security_group_ids,
             mode=self.mode,

@@ -259,5 +259,4 @@ class RestrictedPolicy:
         )
         inwards = self._direction is Direction.INGRESS
         judge = replace(self._judge, ingress=toward) if inwards else replace(self._judge, egress=toward)
-        unbound = judge if judge.name == "*" else None
-        return ResolvedPolicy(interfaces=() if unbound else (judge,), unbound=unbound)
+        return ResolvedPolicy(unbound=judge)

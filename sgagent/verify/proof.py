@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Hashable, Iterator
+from collections.abc import Container, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import count, product
+from itertools import chain, count, product
 
 from sgagent.core.model import Family
 from sgagent.core.policy import LOOPBACK, ResolvedInterface, ResolvedPolicy
-from sgagent.nft.ruleset import KeyType, LookUp, Match, Symbol
+from sgagent.nft.ruleset import KeyType, LookUp, Match, NamePrefix, Symbol
 from sgagent.verify.comparison import ProofMemo, ViewComparison, WholeNeededError
 from sgagent.verify.compiled_table import CompiledTable
 from sgagent.verify.expectation import JUDGED_HOOKS, SessionMemory, stated_memory
@@ -184,8 +184,8 @@ def _views_with_frames(subject: Subject) -> Iterator[tuple[_Frames, View]]:
     table = subject.compiled.table
     scope = subject.scope
     hooks = dict.fromkeys((*scope.hooks, *(table.base_chains if scope.others else ())))
-    bound = tuple(interface.name for interface in subject.policy.interfaces)
     links = _links(table, subject.policy)
+    bound = tuple(link for link in links if subject.policy.judge(link) in subject.policy.bound)
     others = {hook: _other_links(subject.compiled, hook, links) for hook in hooks}
     for link in links if scope.others else bound:
         frames = _Frames(subject)
@@ -206,27 +206,42 @@ def _other_links(compiled: CompiledTable, hook: str, links: tuple[str, ...]) -> 
 
 
 def _links(table: VerifiedTable, policy: ResolvedPolicy) -> tuple[str, ...]:
-    """Return all links that policy or table name, loopback, and one that nobody names."""
-    named = {interface.name for interface in policy.interfaces} | {LOOPBACK}
-    named.update(_links_of(table))
-    others = (f"other{number}" for number in count())
-    return (*sorted(named), next(name for name in others if name not in named))
+    """Return all links that policy or table name, loopback, and some that nobody names.
+
+    Of those there is one for each prefix of names that policy or table compare, which begins its name and no
+    longer one does, and one whose name begins with none.
+    """
+    named = {interface.name for interface in policy.interfaces} | {LOOPBACK, *policy.identified}
+    prefixes = {"", *(guard.prefix for guard in policy.guards)}
+    for value in _links_of(table):
+        if isinstance(value, Symbol):
+            named.add(value.word)
+        else:
+            prefixes.add(value.prefix)
+    return (*sorted(named), *(_unnamed(prefix, named, prefixes) for prefix in sorted(prefixes)))
 
 
-def _links_of(table: VerifiedTable) -> Iterator[str]:
-    """Yield the links that rules and maps name."""
+def _unnamed(prefix: str, named: Container[str], prefixes: Iterable[str]) -> str:
+    longer = tuple(other for other in prefixes if len(other) > len(prefix))
+    ends = chain(() if prefix else ("other0",), map(chr, count(ord("0"))))
+    names = (f"{prefix}{end}" for end in ends)
+    return next(name for name in names if name not in named and not name.startswith(longer))
+
+
+def _links_of(table: VerifiedTable) -> Iterator[Symbol | NamePrefix]:
+    """Yield the links, and the prefixes of names, that rules and maps name."""
     for name in table.reached:
         for statements in table.chains[name].rules:
             for statement in statements:
                 if isinstance(statement, Match) and statement.selector.key_type is KeyType.IFNAME:
-                    yield from (value.word for value in statement.values if isinstance(value, Symbol))
+                    yield from (one for one in statement.values if isinstance(one, (Symbol, NamePrefix)))
                 elif isinstance(statement, LookUp):
                     yield from _links_of_map(table, statement)
 
 
-def _links_of_map(table: VerifiedTable, statement: LookUp) -> Iterator[str]:
+def _links_of_map(table: VerifiedTable, statement: LookUp) -> Iterator[Symbol]:
     for place, selector in enumerate(statement.selectors):
         if selector.key_type is KeyType.IFNAME:
             for element in table.verdict_maps[statement.verdict_map].elements:
                 if isinstance(value := element.key[place], Symbol):
-                    yield value.word
+                    yield value

@@ -361,7 +361,7 @@ class Execution:
         return EnforcedAnswer(
             version=done.version,
             is_changed=done.outcome is StepEnd.APPLIED,
-            interfaces=tuple(i.name for i in done.policy.interfaces) if done.policy else (),
+            interfaces=tuple(i.name for i in done.policy.bound) if done.policy else (),
             held_back=self._definitions.held_back,
             seconds_left=None if pending is None else pending.seconds_left(self._clock.monotonic()),
             goes_back_to=None if pending is None else pending.goes_back_to,
@@ -428,12 +428,11 @@ class Execution:
         policy, overrides = done.policy, self.reconciler.overrides
         if policy is None:
             return ()
-        judges = (*policy.interfaces, *((policy.unbound,) if policy.unbound else ()))
         return tuple(
             InterfaceMode(
-                interface=judge.name, mode=judge.mode, is_overridden=overrides.of(judge.name) is not None
+                interface=judge.name, mode=judge.mode, is_overridden=overrides.of(judge) is not None
             )
-            for judge in judges
+            for judge in policy.judges
         )
 
 

@@ -16,6 +16,7 @@ from functools import cached_property
 from sgagent.agent.flowlog.flow import Flow, FlowEnd, PacketHead
 from sgagent.core.binding import link_name
 from sgagent.core.evaluate import DecidedBy
+from sgagent.core.link_patterns import is_pattern
 from sgagent.core.model import CidrBlock, Direction, Family, Mode, Policy, Protocol, Snapshot
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy, ResolvedRule
 from sgagent.dataplane.nflog import LoggedPacket
@@ -26,7 +27,7 @@ from sgagent.nft.counter_keys import (
     RuleCounter,
     is_of_drops,
 )
-from sgagent.nft.names import OTHER_INTERFACES, log_prefix
+from sgagent.nft.names import log_prefix
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +61,7 @@ def leaves_of(policy: ResolvedPolicy, counters: Mapping[str, CounterKey]) -> Lea
         counters: what its counters count, by name: each leaf has one of its own name.
     """
     priorities = dict(_priorities(policy))
-    judges = {judge.name: judge for judge in _judges(policy)}
+    judges = {judge.name: judge for judge in policy.judges}
     return {
         log_prefix(name): _leaf(key, judges.get(key.interface, policy.unbound), priorities)
         for name, key in counters.items()
@@ -73,9 +74,9 @@ def have_same_leaves(one: ResolvedPolicy, other: ResolvedPolicy) -> bool:
     The members of groups make no difference. Unchanged rule objects are not compared.
     """
     return (
-        len(one.interfaces) == len(other.interfaces)
+        len(one.judges) == len(other.judges)
         and (one.unbound is None) is (other.unbound is None)
-        and all(map(_are_alike, _judges(one), _judges(other)))
+        and all(map(_are_alike, one.judges, other.judges))
     )
 
 
@@ -98,12 +99,8 @@ def _have_same_rules(before: tuple[ResolvedRule, ...], after: tuple[ResolvedRule
     )
 
 
-def _judges(policy: ResolvedPolicy) -> tuple[ResolvedInterface, ...]:
-    return (*policy.interfaces, *((policy.unbound,) if policy.unbound else ()))
-
-
 def _priorities(policy: ResolvedPolicy) -> Iterator[tuple[tuple[str, Direction, str], int]]:
-    for judge in _judges(policy):
+    for judge in policy.judges:
         for direction in Direction:
             for rule in judge.toward(direction).rules:
                 yield (judge.name, direction, rule.rule_id), rule.priority
@@ -298,8 +295,8 @@ class _End:
 
 
 def _link_name(packet: LoggedPacket, leaf: LoggedLeaf) -> str:
-    """Return the name of the link; of those that are judged together, as none is bound, that of this one."""
-    if leaf.interface == OTHER_INTERFACES:
+    """Return the name of the link, also where several links are judged together."""
+    if is_pattern(leaf.interface):
         with contextlib.suppress(OSError):
             return link_name(os.fsencode(socket.if_indextoname(packet.link_index)))
     return leaf.interface

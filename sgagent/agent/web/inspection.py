@@ -206,7 +206,7 @@ class Inspection:
             key: Usage(counted_since=time.counted_since, last_hit_at=time.last_hit_at) for key, time in times
         }
         return Life(
-            stands=tuple(interface for interface in policy.interfaces if interface.name in present),
+            stands=policy.standing(present),
             usage={key: usage for key, usage in used.items() if isinstance(key, RuleCounter)},
             inner_usage={
                 key.interface: usage for key, usage in used.items() if isinstance(key, InnerCounter)

@@ -231,7 +231,7 @@ class _Pages:
         return RuleSources(answer=answer, trend=self._sources.board.trend(), inspected=inspected)
 
     def _interfaces(self) -> list[str]:
-        return [interface.name for interface in self._sources.board.policy().interfaces]
+        return [interface.name for interface in self._sources.board.policy().bound]
 
     def _status(self) -> StatusAnswer:
         return self._ask(StatusQuestion(), StatusAnswer)

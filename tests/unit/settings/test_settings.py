@@ -322,6 +322,58 @@ def test_an_interface_is_bound_once() -> None:
     assert "bound twice" in fault
 
 
+@pytest.mark.parametrize(
+    ("tables", "path", "words"),
+    (
+        ([("*", None)], "interface[0].name", "unbound_interfaces"),
+        ([("**", None)], "interface[0].name", "unbound_interfaces"),
+        ([("?*", None)], "interface[0].name", "unbound_interfaces"),
+        ([("br-*", ["*"])], "interface[0].exclude[0]", "unbound_interfaces"),
+        ([("br-*", ["a/b"])], "interface[0].exclude[0]", "in patterns also * and ?"),
+        ([("sixteen-letters*", None)], "interface[0].name", "1 to 15"),
+        ([("br/*", None)], "interface[0].name", "not an interface name"),
+        ([("br-lan", ["br-x"])], "interface[0].exclude", "br-lan means one link"),
+        ([("br-*", None), ("br-*", ["br-lan"])], "interface[1]", "bound twice"),
+        ([("br-*", None), ("br-a*", None)], "interface[1].name", 'add exclude = ["br-a*"] to br-*'),
+        ([("br-?", None), ("br-*", ["br-lan"])], "interface[1].name", 'add exclude = ["br-?"] to br-*'),
+    ),
+)
+def test_patterns_that_are_refused(tables: list[tuple[str, list[str] | None]], path: str, words: str) -> None:
+    """Each fault has its place and what would be right."""
+    texts = (
+        f"[[interface]]\nname = '{name}'\nsecurity_group_ids = []\n"
+        + ("" if exclude is None else f"exclude = {exclude}\n")
+        for name, exclude in tables
+    )
+    (fault,) = faults("".join(texts))
+    assert f": {path}: " in fault
+    assert words in fault
+
+
+def test_patterns_with_exceptions() -> None:
+    """Two that have no link in common, as far as their texts show, stand beside each other."""
+    settings = read("""
+        [[interface]]
+        name = "br-*"
+        exclude = ["br-lan", "br-a*", "br-lan"]
+        security_group_ids = ["sg-a"]
+        source_check = "on"
+
+        [[interface]]
+        name = "br-a*"
+        security_group_ids = ["sg-b"]
+
+        [[interface]]
+        name = "*-wan"
+        security_group_ids = []
+    """)
+    assert [(one.interface, one.exclude) for one in settings.interfaces] == [
+        ("*-wan", ()),
+        ("br-*", ("br-a*", "br-lan")),
+        ("br-a*", ()),
+    ]
+
+
 @pytest.mark.parametrize("text", ("x =", "a = 1\na = 2", "[" * 5000, "a = 1" + "0" * 5000))
 def test_what_is_not_toml(text: str) -> None:
     """It is told with the place."""

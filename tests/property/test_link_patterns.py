@@ -1,0 +1,107 @@
+"""Patterns against every short name, and the compiled dispatch against the policy."""
+
+from __future__ import annotations
+
+from itertools import product
+
+from hypothesis import given, strategies as st
+
+from sgagent.compiler.compile import compile_
+from sgagent.core.binding import HandBinding, HostFacts, bind
+from sgagent.core.link_patterns import LinkPattern, is_pattern
+from sgagent.core.model import Direction
+from sgagent.core.policy import LOOPBACK, ResolvedPolicy
+from sgagent.core.resolve import resolve
+from sgagent.nft import names
+from sgagent.nft.marks import MarkLayout, first_state
+from sgagent.nft.ruleset import Accept, Goto, LookUp, Match, Ruleset, Symbol, Verdict
+from sgagent.verify.proof import Outcome, prove
+from sgagent.verify.table import table_of
+from tests.unit.core.test_binding import link
+from tests.words import PLATFORM, group, snapshot
+
+NAMES = tuple("".join(signs) for length in range(1, 6) for signs in product("lo", repeat=length))
+LAYOUT = MarkLayout(0xFFFF0000)
+DEFINITIONS = snapshot(group("sg-1"))
+TEXTS = st.text("lo*?", min_size=1, max_size=4)
+PATTERNS = TEXTS.filter(lambda text: is_pattern(text) and bool(text.strip("*?")))
+
+
+@given(PATTERNS, PATTERNS)
+def test_one_pattern_covers_another_only_if_it_matches_all_its_names(one: str, other: str) -> None:
+    """What is called covered is covered; and equal texts are."""
+    wide, narrow = LinkPattern(text=one), LinkPattern(text=other)
+    if wide.covers(narrow):
+        assert all(wide.matches(name) for name in NAMES if narrow.matches(name))
+    assert wide.covers(wide)
+
+
+@given(PATTERNS, st.text("lo", max_size=3))
+def test_a_pattern_may_match_a_prefix_if_it_matches_any_name_that_begins_so(text: str, prefix: str) -> None:
+    """Of all names up to five signs, which are enough for patterns of four."""
+    pattern = LinkPattern(text=text)
+    begin = [name for name in NAMES if name.startswith(prefix)]
+    assert pattern.may_match(prefix) or not any(map(pattern.matches, begin))
+    if pattern.matches_all(prefix, ()):
+        assert all(map(pattern.matches, begin))
+
+
+@st.composite
+def policies(draw: st.DrawFn) -> tuple[ResolvedPolicy, tuple[str, ...]]:
+    """Draw the policy of a host with patterns, and its links."""
+    hands = [
+        HandBinding(interface=text, exclude=tuple(sorted(exclude)), security_group_ids=("sg-1",))
+        for text, exclude in draw(
+            st.dictionaries(PATTERNS | st.sampled_from(NAMES), st.sets(TEXTS), min_size=1)
+        ).items()
+        if text != LOOPBACK
+    ]
+    links = tuple(draw(st.sets(st.sampled_from(NAMES))))
+    facts = HostFacts(links=tuple(link(name, is_loopback=name == LOOPBACK) for name in links))
+    bound = bind(DEFINITIONS, hands, facts, automatically=True)
+    found = resolve(DEFINITIONS, bound, PLATFORM, unbound_closed=draw(st.booleans()))
+    return found.policy, links
+
+
+def dispatched(table: Ruleset, hook: str, name: str) -> Verdict | None:
+    """Return where the base chain sends the packets of a link."""
+    for rule in table.chain_by_name[hook].rules:
+        match rule.statements:
+            case (LookUp(_, verdict_map),):
+                elements = table.verdict_map_by_name[verdict_map].elements
+                found = [one.verdict for one in elements if one.key == (Symbol(name),)]
+                if found:
+                    return found[0]
+            case (Match() as match, verdict) if match.has_word(name):
+                return verdict  # type: ignore[return-value] # the last statement of such a rule
+            case (Goto() as verdict,):
+                return verdict
+    return None
+
+
+@given(policies())
+def test_a_link_is_judged_by_what_means_it_or_closed(drawn: tuple[ResolvedPolicy, tuple[str, ...]]) -> None:
+    """The compiled table sends every name where the policy says: to what means it, or where all is closed."""
+    policy, links = drawn
+    table = compile_(policy, LAYOUT, first_state([one.name for one in policy.bound], LAYOUT)).ruleset
+    bound = {one.name for one in policy.interfaces}
+    for name in NAMES:
+        judge = policy.judge(name)
+        if name == LOOPBACK:
+            assert judge is None
+        elif name not in bound:
+            meant = policy.meant(name)
+            assert judge is meant or (name not in links and judge is policy.guard)
+        if policy.patterns:
+            for hook, direction in (("prerouting", Direction.INGRESS), ("postrouting", Direction.EGRESS)):
+                found = dispatched(table, hook, name)
+                expected = Goto(names.entry_chain(direction, judge.name)) if judge else Accept()
+                assert (found or Accept()) == expected
+
+
+@given(policies())
+def test_the_verifier_proves_tables_with_patterns(drawn: tuple[ResolvedPolicy, tuple[str, ...]]) -> None:
+    """For every name, those included that nobody has yet."""
+    policy, _ = drawn
+    table = compile_(policy, LAYOUT, first_state([one.name for one in policy.bound], LAYOUT)).ruleset
+    assert prove(table_of(table), policy).outcome is Outcome.PROVED
