@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 from sgagent import __version__
 from sgagent.agent.status import Status
-from sgagent.core.binding import HandBinding, HostFacts, Link
+from sgagent.core.binding import HandBinding, HostFacts, Link, binding_by_hand
 from sgagent.ports import Source
 from sgagent.settings import Settings
 from sgagent.settings.sources import EtcdSourceSettings
@@ -67,10 +67,10 @@ class Presence:
         if self._settings.report:
             keys[self._layout.key(FLEET, self._host)] = self._report().encoded()
         if self._settings.announce:
-            facts = {link.name: link for link in self._facts().links}
-            for binding in self._by_hand:
-                if binding.interface in facts and not binding.network_interface_id:
-                    keys.update(self._announced(binding, facts[binding.interface]))
+            for link in self._facts().links:
+                binding = binding_by_hand(link, self._by_hand)
+                if binding is not None and not binding.network_interface_id:
+                    keys.update(self._announced(binding, link))
         return keys
 
     def _report(self) -> Report:

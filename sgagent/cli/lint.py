@@ -190,7 +190,7 @@ def _subject(settings: Settings, delivery: Delivery, options: argparse.Namespace
     return make_subject(
         delivery.snapshot,
         Exemptions(platform=settings.platform, failsafe=settings.failsafe),
-        by_hand=bound.bindings,
+        by_hand=bound.all,
         only_by_hand=bool(by_hand),
         most_rules=settings.lint.most_rules,
         life=_life(settings, delivery, options),

@@ -96,6 +96,15 @@ class HandBinding:
         return LinkPattern(text=self.interface, exclude=self.exclude) if is_pattern(self.interface) else None
 
 
+def binding_by_hand(link: Link, by_hand: Iterable[HandBinding]) -> HandBinding | None:
+    """Return what binds a link by its name, or as the only pattern that means it."""
+    found = {hand.interface: hand for hand in by_hand}
+    if link.name in found or link.is_loopback:
+        return found.get(link.name)
+    meant = [hand for hand in found.values() if hand.pattern and hand.pattern.matches(link.name)]
+    return meant[0] if len(meant) == 1 else None
+
+
 def link_name(octets: bytes) -> str:
     r"""Return the name of a link as printable text; two links never get the same text.
 

@@ -181,7 +181,7 @@ class Inspection:
         subject = make_subject(
             snapshot,
             Exemptions(platform=self._settings.platform, failsafe=self._settings.failsafe),
-            by_hand=by_hand.bindings,
+            by_hand=by_hand.all,
             most_rules=self._settings.lint.most_rules,
             life=self._life(policy),
             at=at,

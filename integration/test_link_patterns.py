@@ -1,0 +1,384 @@
+"""Links that patterns match are judged from their first packet on, in whatever way they come (§12.5)."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from integration.lab import Lab, lab, wait_for
+from integration.service import Service, definitions, service_on
+from sgagent.policy_test.packet_bytes import tcp
+
+CLIENT, HOST = ip_address("198.51.100.7"), ip_address("10.0.0.11")
+NEAR_MAC, FAR_MAC = "02:00:00:00:77:01", "02:00:00:00:77:02"
+WEB = "ingress accept 1 tcp 80 from 0.0.0.0/0"
+IDENTIFIED_SECONDS = 1.0
+_ROUND = 64
+_WATCH = """
+table inet testwatch {{
+    counter came {{ }}
+    counter came_allowed {{ }}
+    counter passed {{ }}
+    counter passed_allowed {{ }}
+    chain before {{
+        type filter hook prerouting priority -151; policy accept;
+        iifname "{name}" ether saddr {mac} tcp dport 80 counter name came_allowed
+        iifname "{name}" ether saddr {mac} tcp dport != 80 counter name came
+    }}
+    chain behind {{
+        type filter hook prerouting priority -149; policy accept;
+        iifname "{name}" ether saddr {mac} tcp dport 80 counter name passed_allowed
+        iifname "{name}" ether saddr {mac} tcp dport != 80 counter name passed
+        ether saddr {mac} drop
+    }}
+}}
+"""
+_WATCH_OUT = """
+table inet testwatch {{
+    counter came {{ }}
+    counter came_allowed {{ }}
+    counter passed {{ }}
+    counter passed_allowed {{ }}
+    chain before {{
+        type filter hook postrouting priority 299; policy accept;
+        oifname "{name}" ip daddr {client} tcp dport 80 counter name came_allowed
+        oifname "{name}" ip daddr {client} tcp dport != 80 counter name came
+    }}
+    chain behind {{
+        type filter hook postrouting priority 301; policy accept;
+        oifname "{name}" ip daddr {client} tcp dport 80 counter name passed_allowed drop
+        oifname "{name}" ip daddr {client} tcp dport != 80 counter name passed drop
+    }}
+}}
+"""
+"""Count what a link brings, or takes away, before and behind the agent; all packets open sessions."""
+
+
+@pytest.fixture
+def bench() -> Iterator[Lab]:
+    """Build a host with a link that no pattern matches."""
+    with lab("eth0") as built:
+        yield built
+
+
+@pytest.fixture
+def agent(bench: Lab, tmp_path: Path) -> Iterator[Service]:
+    """Return an agent that is not started yet."""
+    with service_on(bench.host, tmp_path) as made:
+        made.define(definitions(WEB, mac_address=""))
+        yield made
+
+
+def patterns(*tables: str) -> str:
+    """Return the tables ``[[interface]]``: each is a name, and what else stands in it."""
+    texts = (table.partition(" ") for table in tables)
+    return "".join(
+        f'[[interface]]\nname = "{name}"\nsecurity_group_ids = ["sg-1"]\n{more}\n' for name, _, more in texts
+    )
+
+
+@dataclass(slots=True)
+class Flooded:
+    """A link whose far end sends without pause, a half of it to the open port."""
+
+    lab: Lab
+    name: str
+    sender: threading.Thread
+    is_over: threading.Event
+
+    def end(self) -> tuple[int, int, int, int]:
+        """Send no more, and return the counts."""
+        self.is_over.set()
+        self.sender.join()
+        return self.counts()
+
+    def come(self) -> None:
+        """Bring the link to the host, under its name, and up: packets are there at once."""
+        self.lab.peer.ip(f"link set near netns {self.lab.host.name} name {self.name}")
+        self.lab.host.ip(f"link set {self.name} up")
+
+    def rename(self, name: str) -> None:
+        """Give the link another name while it is up."""
+        self.lab.host.ip(f"link set {self.name} name {name}")
+        self.name = name
+
+    def counts(self) -> tuple[int, int, int, int]:
+        """Return how many packets came and passed, first those to be dropped, then those to the open port."""
+        found = {name: packets for name, (packets, _) in self.lab.counters("testwatch").items()}
+        return found["came"], found["passed"], found["came_allowed"], found["passed_allowed"]
+
+    def wait_for_allowed(self) -> None:
+        """Wait until a packet to the open port has passed."""
+        wait_for(lambda: self.counts()[3] > 0, "an allowed packet", IDENTIFIED_SECONDS)
+
+    def wait_for_packets(self, more: int = 500) -> tuple[int, int, int, int]:
+        """Return the counts when so many more packets of each kind have come."""
+        before = self.counts()
+        wait_for(
+            lambda: self.counts()[0] >= before[0] + more and self.counts()[2] >= before[2] + more, "packets"
+        )
+        return self.counts()
+
+
+@contextlib.contextmanager
+def flooded(bench: Lab, name: str, watched: str | None = None) -> Iterator[Flooded]:
+    """Make a link whose far end sends until the context is left; the link is still elsewhere."""
+    bench.load(_WATCH.format(name=watched or name, mac=FAR_MAC))
+    bench.peer.ip(f"link add far address {FAR_MAC} type veth peer name near address {NEAR_MAC}")
+    bench.peer.ip("link set far up")
+    header = bytes.fromhex((NEAR_MAC + FAR_MAC).replace(":", "")) + b"\x08\x00"
+    packets = [tcp(CLIENT, HOST, 1024 + number, 80 + number % 2) for number in range(_ROUND)]
+    frames = [header + datagram for at, packet in enumerate(packets, 1) for datagram in packet.datagrams(at)]
+    is_over = threading.Event()
+
+    def send() -> None:
+        with bench.peer.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
+            wire.bind(("far", 0))
+            while not is_over.is_set():
+                for frame in frames:
+                    with contextlib.suppress(OSError):  # while the other end is down
+                        wire.send(frame)
+
+    sender = threading.Thread(target=send, name="flood")
+    sender.start()
+    try:
+        yield Flooded(bench, name, sender, is_over)
+    finally:
+        is_over.set()
+        sender.join()
+        bench.peer.ip("link del far")
+        bench.host.nft("delete", "table", "inet", "testwatch")
+
+
+def state(agent: Service, name: str) -> str | None:
+    """Return the state of a link as the metrics have it; None for one that is not known."""
+    found = agent.families()["sgagent_interface_info"].samples
+    return next((s.labels["state"] for s in found if s.labels["interface"] == name), None)
+
+
+@pytest.mark.parametrize(
+    ("tables", "name", "is_certain"),
+    (
+        (["br-*"], "br-new", True),
+        (["br-* exclude = ['br-lan', 'br-l*']"], "br-new", True),
+        (["br-*", "wg*", "eth1"], "wg0", True),
+        (["veth?"], "veth7", False),
+        (["*-lan"], "x-lan", False),
+        (["a*b"], "axxb", False),
+        (["br-* source_check = 'on'"], "br-new", False),
+        (["br-*", "*-lan"], "br-new", False),
+        (["br-*", "br-new"], "br-new", True),
+    ),
+)
+def test_a_link_that_comes_under_a_flood(
+    agent: Service,
+    bench: Lab,
+    tables: list[str],
+    name: str,
+    is_certain: bool,  # noqa: FBT001 - a parameter of the table above
+) -> None:
+    """No packet passes that the policy drops, from the first on; what it allows passes soon, or at once."""
+    agent.configure(patterns(*tables))
+    agent.start()
+    for _ in range(3):
+        with flooded(bench, name) as link:
+            link.come()
+            link.wait_for_packets()
+            link.wait_for_allowed()
+            came, passed, came_allowed, passed_allowed = link.end()
+            assert (came > 0, passed) == (True, 0)
+            if is_certain:
+                assert passed_allowed == came_allowed
+            assert state(agent, name) == "bound"
+
+
+@pytest.mark.parametrize(
+    ("more", "tables", "name"),
+    (
+        ("", ["br-*"], "other0"),
+        ("", ["br-* exclude = ['br-lan']"], "br-lan"),
+        ("", ["br-* exclude = ['br-l*']"], "br-lan"),
+        ("", ["br-* mode = 'observe'"], "br-new"),
+        ("", ["br-? mode = 'observe'"], "br-0"),
+        ("[enforcement]\nmode = 'observe'\n", ["*-lan"], "x-lan"),
+    ),
+)
+def test_a_link_that_is_open_from_its_first_packet_on(
+    agent: Service, bench: Lab, more: str, tables: list[str], name: str
+) -> None:
+    """One that no pattern means, or that is excluded by its name or its first signs, or only observed."""
+    agent.configure(more + patterns(*tables))
+    agent.start()
+    with flooded(bench, name) as link:
+        link.come()
+        link.wait_for_packets()
+        came, passed, came_allowed, passed_allowed = link.end()
+    assert came > 0
+    assert (passed, passed_allowed) == (came, came_allowed)
+
+
+@pytest.mark.parametrize(
+    ("tables", "name"),
+    ((["*-lan"], "other0"), (["br-?"], "br-long"), (["br-* exclude = ['*-lan']"], "br-lan")),
+)
+def test_a_link_that_is_let_through_once_the_agent_knows_it(
+    agent: Service, bench: Lab, tables: list[str], name: str
+) -> None:
+    """Until then it is closed, as the kernel can't tell it from one that is meant."""
+    agent.configure(patterns(*tables))
+    agent.start()
+    with flooded(bench, name) as link:
+        link.come()
+        wait_for(lambda: link.counts()[1] > 0, "a packet to pass", IDENTIFIED_SECONDS)
+        assert state(agent, name) == "unbound"
+
+
+@pytest.mark.parametrize(("table", "inside"), (("br-*", "br-in"), ("veth?", "veth1"), ("*-lan", "in-lan")))
+def test_a_link_that_is_renamed_into_a_pattern_and_out_of_it(
+    agent: Service, bench: Lab, table: str, inside: str
+) -> None:
+    """It is judged under its new name from then on, also while it is up."""
+    agent.configure(patterns(table))
+    agent.start()
+    with flooded(bench, "other0", inside) as link:
+        link.come()
+        wait_for(lambda: state(agent, "other0") == "unbound", "the link to be known", IDENTIFIED_SECONDS)
+        for _ in range(3):
+            link.rename(inside)
+            link.wait_for_packets()
+            wait_for(lambda: state(agent, inside) == "bound", "the link to be known", IDENTIFIED_SECONDS)
+            link.rename("other0")
+            wait_for(lambda: state(agent, "other0") == "unbound", "the link to be known", IDENTIFIED_SECONDS)
+        came, passed, _, passed_allowed = link.end()
+    assert (came > 0, passed, passed_allowed > 0) == (True, 0, True)
+
+
+@pytest.mark.parametrize(("table", "name"), (("br-*", "br-new"), ("veth?", "veth7"), ("*-lan", "x-lan")))
+def test_a_link_that_comes_while_the_agent_is_dead(agent: Service, bench: Lab, table: str, name: str) -> None:
+    """The table outlives it: the link is judged or closed, and judged once there is an agent again."""
+    agent.configure(patterns(table))
+    agent.start()
+    agent.kill()
+    with flooded(bench, name) as link:
+        link.come()
+        link.wait_for_packets()
+        agent.start()
+        wait_for(lambda: link.counts()[3] > 0, "an allowed packet", IDENTIFIED_SECONDS)
+        agent.stop()
+        link.wait_for_packets()
+        came, passed, _, _ = link.end()
+    assert (came > 0, passed) == (True, 0)
+
+
+def test_a_link_that_two_patterns_match_is_closed_and_the_rest_goes_on(agent: Service, bench: Lab) -> None:
+    """The agent says so, and enforces later definitions all the same."""
+    agent.configure(patterns("br-*", "*-lan"))
+    agent.start()
+    with flooded(bench, "br-lan") as link:
+        link.come()
+        wait_for(lambda: state(agent, "br-lan") == "closed", "the link to be known", IDENTIFIED_SECONDS)
+        agent.define(definitions(WEB, "ingress accept 1 tcp 82 from 0.0.0.0/0", mac_address=""))
+        wait_for(lambda: "sgr-1" in agent.table(), "the rule")
+        link.wait_for_packets()
+        came, passed, came_allowed, passed_allowed = link.end()
+        message = "the patterns *-lan and br-* match the link br-lan"
+        status = agent.command("status").output
+        assert agent.command("check").status == 2
+    assert (came > 0, came_allowed > 0, passed, passed_allowed) == (True, True, 0, 0)
+    assert message in status
+    assert message in agent.log
+
+
+@pytest.mark.parametrize("is_without_snapshot", (False, True))
+def test_a_host_without_definitions_closes_patterns(
+    agent: Service,
+    bench: Lab,
+    is_without_snapshot: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    """``fail_closed`` concerns the links that the configuration names: all that patterns match (§9.2)."""
+    if is_without_snapshot:
+        (agent.documents / "policy.yaml").unlink()
+    agent.configure("[enforcement]\nfail_closed = true\n" + patterns("veth?"))
+    agent.start()
+    with flooded(bench, "veth7") as link:
+        link.come()
+        link.wait_for_packets()
+        came, passed, _, _ = link.end()
+    assert (came > 0, passed) == (True, 0)
+    with flooded(bench, "veth10") as link:
+        link.come()
+        wait_for(lambda: link.counts()[1] > 0, "a packet to pass", IDENTIFIED_SECONDS)
+
+
+@pytest.mark.parametrize(("table", "name"), (("br-*", "br-{}"), ("v*l", "v{}l")))
+def test_a_hundred_links_that_come_and_go_at_once(agent: Service, bench: Lab, table: str, name: str) -> None:
+    """Each is judged, and the chains are those of a single link."""
+    agent.configure(patterns(table))
+    agent.start()
+    names = [name.format(number) for number in range(100)]
+    with flooded(bench, names[50]) as link:
+        others = [one for one in names if one != names[50]]
+        bench.host.ip(*(f"link add {one} type bridge" for one in others))
+        link.come()
+        link.wait_for_packets()
+        wait_for(lambda: all(state(agent, one) == "bound" for one in names), "100 links", 10)
+        chains = agent.table().count("\tchain ")
+        assert agent.command("verify").status == 0
+        bench.host.ip(*(f"link del {one}" for one in others))
+        bench.host.ip(f"link set {names[50]} down")
+        bench.host.ip(f"link set {names[50]} netns {bench.peer.name} name near")
+        wait_for(lambda: state(agent, names[0]) is None and state(agent, names[50]) is None, "none", 10)
+        assert agent.table().count("\tchain ") == chains
+        assert agent.command("verify").status == 0
+        assert agent.metric("sgagent_drift_repaired_total") == 0
+        came, passed, _, passed_allowed = link.end()
+    assert (came > 0, passed, passed_allowed > 0) == (True, 0, True)
+
+
+@pytest.mark.parametrize(
+    ("table", "name"), (("br-*", "br-new"), ("abcdefghijklmn*", "abcdefghijklmno"), ("veth?", "veth7"))
+)
+def test_a_link_through_which_the_host_sends(agent: Service, bench: Lab, table: str, name: str) -> None:
+    """What leaves is judged from the first packet on, too."""
+    rules = "egress accept 1 tcp 80 to 0.0.0.0/0", "egress drop 2 all -1/-1 to 0.0.0.0/0"
+    agent.define(definitions(*rules, mac_address=""))
+    agent.configure(patterns(table))
+    agent.start()
+    datagrams = [
+        datagram
+        for at in range(1, _ROUND)
+        for datagram in tcp(HOST, CLIENT, 1024 + at, 80 + at % 2).datagrams(at)
+    ]
+    bench.host.ip(f"link add {name} type veth peer name far address {FAR_MAC} netns {bench.peer.name}")
+    bench.peer.ip("link set far up")
+
+    def send() -> None:
+        with bench.host.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, name.encode())
+            while not is_over.is_set():
+                for datagram in datagrams:
+                    with contextlib.suppress(OSError):  # before there is a way, and where the agent drops it
+                        raw.sendto(datagram, (str(CLIENT), 0))
+
+    bench.load(_WATCH_OUT.format(name=name, client=CLIENT))
+    is_over, sender = threading.Event(), threading.Thread(target=send, name="flood")
+    link = Flooded(bench, name, sender, is_over)
+    sender.start()
+    try:
+        bench.host.ip(
+            f"link set {name} up",
+            f"neighbour replace {CLIENT} lladdr {FAR_MAC} dev {name} nud permanent",
+            f"route add {CLIENT} dev {name}",
+        )
+        link.wait_for_packets()
+        link.wait_for_allowed()
+    finally:
+        came, passed, _, _ = link.end()
+    assert (came > 0, passed) == (True, 0)
