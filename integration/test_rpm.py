@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from integration.namespaces import run
+from integration.namespaces import CommandError, run
 from integration.package import ROOT, built, built_rpm, unpacked, why_not
 
+POLICY = ROOT / ".cache/packages/selinux-policy-dev/usr/share/selinux/devel/include"
 TOOLS = ("rpm", "rpmbuild", "rpmlint")
 _missing = [tool for tool in TOOLS if shutil.which(tool) is None]
 
@@ -120,3 +121,37 @@ def test_rpmlint_has_nothing_against_it() -> None:
     told = run("sh", "-c", 'rpmlint "$@" || :', "sh", str(built_rpm()))
     findings = [line for line in told.splitlines() if re.search(r": [EW]: ", line)]
     assert [line for line in findings if not PEDANTRY.search(line)] == []
+
+
+@pytest.mark.skipif(
+    not POLICY.exists() or None in map(shutil.which, ("checkmodule", "m4", "make", "semodule_package")),
+    reason="tools of SELinux are missing",
+)
+def test_the_selinux_module_compiles(root: Path, tmp_path: Path) -> None:
+    """As the RPM brings its sources, with Debian's reference policy in place of Fedora's."""
+    shutil.copytree(root / "usr/share/doc/sgagent/selinux", tmp_path, dirs_exist_ok=True)
+    (tmp_path / "sgagent.if").touch()
+    make = ("make", f"--directory={tmp_path}", f"--file={POLICY}/Makefile", f"HEADERDIR={POLICY}")
+    run(*make, "NAME=default", "TYPE=mcs", "AWK=awk", "sgagent.pp")
+    assert (tmp_path / "sgagent.pp").stat().st_size > 0
+    (tmp_path / "sgagent.te").write_text(
+        (tmp_path / "sgagent.te").read_text() + "allow sgagent_t no_t:file read;\n"
+    )
+    with pytest.raises(CommandError, match="unknown type no_t"):
+        run(*make, "NAME=default", "TYPE=mcs", "AWK=awk", "sgagent.pp")
+
+
+def test_the_selinux_module_knows_the_files_of_the_package(root: Path) -> None:
+    """The program, the configuration and the folders that the unit makes, and what the unit may do."""
+    source = root / "usr/share/doc/sgagent/selinux"
+    paths = re.findall(r"^(/[\w/]+)", (source / "sgagent.fc").read_text(), re.MULTILINE)
+    unit = (root / "usr/lib/systemd/system/sgagent.service").read_text()
+    folders = dict(re.findall(r"^(State|Logs|Runtime)Directory=(\w+)$", unit, re.MULTILINE))
+    places = {"State": "/var/lib", "Logs": "/var/log", "Runtime": "/run"}
+    made = {f"{places[kind]}/{name}" for kind, name in folders.items()}
+    assert set(paths) == made | {"/usr/bin/sgagent", "/etc/sgagent"}
+    policy = (source / "sgagent.te").read_text()
+    held = re.findall(r"allow sgagent_t self:capability (\w+);", policy)
+    assert re.findall(r"^CapabilityBoundingSet=(.+)$", unit, re.MULTILINE) == [
+        f"CAP_{name.upper()}" for name in held
+    ]
