@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-GATE = Path(__file__).resolve().parents[2] / "script" / "gate.py"
+ROOT = Path(__file__).resolve().parents[2]
+GATE = ROOT / "script" / "gate.py"
 
 REPORT = """<?xml version="1.0"?>
 <testsuites name="all">
@@ -80,3 +83,23 @@ print([(outcome.section.title, outcome.word) for outcome in outcomes])"""
     assert "one\ntwo\n" in printed
     assert "── reads ─" in printed
     assert printed.splitlines()[-1] == "[('writes', 'ok'), ('after', 'FAILED'), ('reads', 'ok')]"
+
+
+def test_what_the_oldest_python_leaves_out_uses_no_library(tmp_path: Path) -> None:
+    """Its packages import the standard library and one another alone."""
+    left_out = in_gate(tmp_path, "print(*STANDARD_LIBRARY_ONLY)").split()
+    own = {f"sgagent.{name}" for name in left_out}
+    for file in (file for name in left_out for file in (ROOT / "sgagent" / name).rglob("*.py")):
+        for module in imported(file):
+            root, _, rest = module.partition(".")
+            is_own = root == "sgagent" and f"sgagent.{rest.partition('.')[0]}" in own
+            assert is_own or root in sys.stdlib_module_names, f"{file} imports {module}"
+
+
+def imported(file: Path) -> Iterator[str]:
+    """Yield the modules that a file imports, wherever it does."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
