@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -186,3 +187,12 @@ def test_a_text_is_proved_and_one_that_was_altered_is_refuted(agent: Service) ->
     shown = json.loads(compared.output)["counterexample"]
     assert shown["expected"]["verdict"] != shown["found"]["verdict"]
     assert shown["found"]["path"] == ["inet f i"]
+    changes = json.loads(compared.output)["changes"]
+    closed = [one for one in changes if one["effect"] == "closes" and one["protocol"] == "tcp"]
+    assert {one["ports"] for one in closed if one["family"] == "ipv4"} == {"0/22,24/79,81/65535"}
+    words = agent.command("verify", "--compare", "--ruleset", str(foreign), *chosen).output
+    assert "the policy closes" in words
+    line = (
+        r"  eth0 ingress: tcp 0-22, 24-79, 81-65535 from 0\.0\.0\.0/0.*: dropped by default \(was accepted\)"
+    )
+    assert re.search(f"^{line}$", words, re.MULTILINE), words

@@ -100,7 +100,7 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
         ),
         (
             "sgagent verify --compare --ruleset old.nft groups.d --interface eth0=sg-web",
-            "Find a packet that a hand-written ruleset treats otherwise.",
+            "List the packets that a hand-written ruleset treats otherwise.",
         ),
     ),
 }

@@ -64,6 +64,8 @@ class _Draft:
     def with_list(self, edit: Callable[[PrefixList], PrefixList]) -> _Draft:
         """Return the draft with one prefix list edited."""
         lists = list(self.snapshot.prefix_lists)
+        if not lists:
+            return self
         place = self.draws.index(lists)
         lists[place] = edit(lists[place])
         return replace(self, snapshot=replace(self.snapshot, prefix_lists=tuple(lists)))

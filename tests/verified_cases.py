@@ -18,7 +18,7 @@ from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
 from sgagent.core.resolve import closed_interface
 from sgagent.nft.marks import EnforcementState, MarkLayout, first_state
 from sgagent.nft.ruleset import Ruleset
-from sgagent.verify.packet import OTHER_LINK, ConntrackEntry, CtDirection, CtState, Ends, PacketAtHook
+from sgagent.verify.packet import ConntrackEntry, CtDirection, CtState, Ends, PacketAtHook
 from tests.crowds import crowded_groups
 from tests.draws import Draws, SeededDraws
 from tests.encounters import Encounter
@@ -141,7 +141,7 @@ def at_hook(encounter: Encounter) -> PacketAtHook:
         hop_limit=packet.hop_limit,
         state=CtState(packet.state),
         session=None if session is None else _tracked(session, packet.packet_direction),
-        other_interface=packet.other_interface if packet.hook in OTHER_LINK else "",
+        other_interface=packet.other_interface if packet.hook == "postrouting" else "",
     )
 
 

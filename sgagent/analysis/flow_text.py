@@ -11,7 +11,7 @@ from sgagent.analysis.header_space import ALL_PROTOCOL_NUMBERS, Box, Clause, Lab
 from sgagent.core.addresses import NO_ADDRESSES, AddressRanges, AddressSet, Ranges, common, joined, without
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.memo import Memo
-from sgagent.core.model import ALL_PORTS, Direction, Family, Policy, Protocol, Snapshot
+from sgagent.core.model import ALL_PORTS, Direction, Family, Policy, PortSet, Protocol, Snapshot
 from sgagent.core.policy import Peer, ResolvedPolicy
 from sgagent.core.resolve import resolved_members
 
@@ -205,6 +205,45 @@ def traffic_text(box: Box[Label], direction: Direction, peers: str) -> str:
         shown = ", ".join(blocks[:_FEW]) + (f" and {len(blocks) - _FEW} more" if len(blocks) > _FEW else "")
         words.append(f"{'at' if direction is Direction.INGRESS else 'out of'} {shown}")
     return " ".join(words)
+
+
+def peers_text(box: Box[Label], names: ObjectNames, preferred: Sequence[Peer], links: Sequence[str]) -> str:
+    """Return the far ends of a box in words, with the family where the words don't show it."""
+    peers = names.text(box.peers, box.family, preferred, links)
+    shows_family = "." in peers or ":" in peers
+    return peers if shows_family else f"{peers} ({box.family.value.replace('ip', 'IP')})"
+
+
+def box_as_json(
+    box: Box[Label], names: ObjectNames, preferred: Sequence[Peer], links: Sequence[str]
+) -> dict[str, object]:
+    """Return the packets of a box as keys of JSON."""
+    everywhere = ((0, box.family.last_address),)
+    return {
+        "family": box.family.value,
+        "object": names.exact(box.peers, box.family, preferred, links),
+        "addresses": cidrs(box.peers, box.family),
+        "protocol": protocol_text(box.protocols),
+        "ports": _ports_as_json(box.ports),
+        "source_ports": _ports_as_json(box.source_ports),
+        "local_addresses": None if box.locals == everywhere else cidrs(box.locals, box.family),
+    }
+
+
+def _ports_as_json(ports: Ranges) -> str | None:
+    """Return ports as a rule writes them; None is any."""
+    return None if ports == ALL_PORTS.ranges else str(PortSet(ports))
+
+
+def clause_as_json(clause: Clause) -> dict[str, object]:
+    """Return what decides as keys of JSON."""
+    rule = clause.rule
+    return {
+        "verdict": clause.policy.value,
+        "decided_by": clause.decided_by.value,
+        "rule_id": rule.rule_id if rule else None,
+        "security_group_id": rule.security_group_id if rule else None,
+    }
 
 
 _STEPS = {

@@ -8,18 +8,19 @@ from dataclasses import dataclass
 from sgagent.analysis.compare import Comparison, Effect, Fate, FlowChange, RuleChange
 from sgagent.analysis.flow_text import (
     ObjectNames,
+    box_as_json,
     cidrs,
+    clause_as_json,
     decision_text,
+    peers_text,
     port_text,
-    protocol_text,
     traffic_text,
 )
 from sgagent.analysis.header_space import Clause
-from sgagent.core.addresses import Ranges, joined, without
+from sgagent.core.addresses import joined, without
 from sgagent.core.errors import printable
 from sgagent.core.lockout import NamedCut, as_keys
 from sgagent.core.model import (
-    ALL_PORTS,
     Family,
     PortSet,
 )
@@ -100,9 +101,7 @@ def _part(title: str, texts: list[str], most: int = MOST_SHOWN) -> Iterator[str]
 def _flow_text(flow: FlowChange, names: ObjectNames) -> str:
     change, box = flow.box.label, flow.box
     preferred = _objects(change.after, change.before)
-    peers = names.text(box.peers, box.family, preferred, flow.interfaces)
-    if "." not in peers and ":" not in peers:
-        peers += f" ({box.family.value.replace('ip', 'IP')})"
+    peers = peers_text(box, names, preferred, flow.interfaces)
     where = f"{', '.join(flow.interfaces)} {flow.direction.value}"
     return (
         f"{where}: {traffic_text(box, flow.direction, peers)}:"
@@ -233,36 +232,14 @@ def as_json(report: PlanReport) -> dict[str, object]:
 
 
 def _flow_json(flow: FlowChange, names: ObjectNames) -> dict[str, object]:
-    box, change = flow.box, flow.box.label
-    everywhere = ((0, box.family.last_address),)
+    change = flow.box.label
     return {
         "effect": flow.effect.value,
         "interfaces": list(flow.interfaces),
         "direction": flow.direction.value,
-        "family": box.family.value,
-        "object": names.exact(box.peers, box.family, _objects(change.after, change.before), flow.interfaces),
-        "addresses": cidrs(box.peers, box.family),
-        "protocol": protocol_text(box.protocols),
-        "ports": _ports_json(box.ports),
-        "source_ports": _ports_json(box.source_ports),
-        "local_addresses": None if box.locals == everywhere else cidrs(box.locals, box.family),
-        "before": _clause_json(change.before),
-        "after": _clause_json(change.after),
-    }
-
-
-def _ports_json(ports: Ranges) -> str | None:
-    """Return ports as a rule writes them; None is any."""
-    return None if ports == ALL_PORTS.ranges else str(PortSet(ports))
-
-
-def _clause_json(clause: Clause) -> dict[str, object]:
-    rule = clause.rule
-    return {
-        "verdict": clause.policy.value,
-        "decided_by": clause.decided_by.value,
-        "rule_id": rule.rule_id if rule else None,
-        "security_group_id": rule.security_group_id if rule else None,
+        **box_as_json(flow.box, names, _objects(change.after, change.before), flow.interfaces),
+        "before": clause_as_json(change.before),
+        "after": clause_as_json(change.after),
     }
 
 

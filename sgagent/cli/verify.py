@@ -5,8 +5,20 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+from sgagent.analysis.flow_text import (
+    ObjectNames,
+    box_as_json,
+    clause_as_json,
+    decision_text,
+    peers_text,
+    port_text,
+    traffic_text,
+)
+from sgagent.analysis.header_space import Box, Clause
 from sgagent.cli.inputs import (
     UNNAMED,
     accept_or_refuse,
@@ -18,12 +30,13 @@ from sgagent.cli.inputs import (
 )
 from sgagent.cli.output import format_json
 from sgagent.core.errors import KernelRefusedError, UsageError, printable
-from sgagent.core.policy import ResolvedPolicy
+from sgagent.core.model import ALL_PORTS, Policy
+from sgagent.core.policy import Peer, ResolvedPolicy
 from sgagent.nft.json_commands import Json
 from sgagent.nft.ruleset import FAMILY, TABLE
 from sgagent.ports import Delivery
 from sgagent.settings import Settings
-from sgagent.verify.foreign import compare_filters
+from sgagent.verify.foreign import MOST_DIFFERENCES, FilterChange, FilterComparison, compare_filters
 from sgagent.verify.listing import read_filters, read_listing
 from sgagent.verify.proof import Outcome, Proof, prove
 from sgagent.verify.report import as_json, lines
@@ -44,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--compare",
         action="store_true",
-        help="FILE is of another firewall: compare the verdicts of all its filter chains",
+        help="FILE is of another firewall: list the packets that the policy opens and closes",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_policy_arguments(parser)
@@ -57,13 +70,14 @@ def run(options: argparse.Namespace) -> int:
     settings = load_settings(options)
     policy = _policy(settings, options)
     started = time.perf_counter()
-    proof = _prove(policy, options)
+    proof, comparison = _prove(policy, options)
     seconds = time.perf_counter() - started
+    shown = None if comparison is None else _ShownComparison(comparison, ObjectNames.of(policy))
     if options.json:
-        print(format_json(as_json(proof, seconds)))
+        print(format_json(as_json(proof, seconds) | (shown.as_json() if shown else {})))
     else:
         what = f"table {FAMILY} {TABLE}" if options.ruleset is None else _name(options.ruleset)
-        print("\n".join(map(printable, lines(proof, seconds, what))))
+        print("\n".join(map(printable, (*lines(proof, seconds, what), *(shown.lines() if shown else ())))))
     return EXIT_CODES[proof.outcome]
 
 
@@ -93,12 +107,15 @@ def _policy_in_force(settings: Settings, options: argparse.Namespace) -> Resolve
     return overrides.over(policy)
 
 
-def _prove(policy: ResolvedPolicy, options: argparse.Namespace) -> Proof:
+def _prove(policy: ResolvedPolicy, options: argparse.Namespace) -> tuple[Proof, FilterComparison | None]:
     try:
         table = _live_table() if options.ruleset is None else _table_of_file(options)
     except KernelRefusedError as refusal:
-        return Proof(outcome=Outcome.UNKNOWN, cells=0, unsupported=(str(refusal),))
-    return compare_filters(table, policy) if options.compare else prove(table, policy)
+        return Proof(outcome=Outcome.UNKNOWN, cells=0, unsupported=(str(refusal),)), None
+    if not options.compare:
+        return prove(table, policy), None
+    comparison = compare_filters(table, policy)
+    return comparison.proof, comparison
 
 
 def _live_table() -> VerifiedTable:
@@ -130,3 +147,111 @@ def _table_of_file(options: argparse.Namespace) -> VerifiedTable:
 
 def _name(path: Path) -> str:
     return "standard input" if str(path) == "-" else str(path)
+
+
+MOST_SHOWN = 40
+"""Changes that people are shown; the rest is counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class _ShownComparison:
+    """Which packets would change if the policy took the place of filters, as ``plan`` shows it."""
+
+    comparison: FilterComparison
+    names: ObjectNames
+
+    def lines(self) -> Iterator[str]:
+        """Yield what people read."""
+        changes = self.comparison.changes
+        for verdict, title in ((Policy.ACCEPT, "the policy opens"), (Policy.DROP, "the policy closes")):
+            found = [one for one in changes if one.verdict is verdict]
+            shown = [one for one in found if one.kinds != ("untracked",)][:MOST_SHOWN] or found[:MOST_SHOWN]
+            if found:
+                yield ""
+                yield title
+                yield from (f"  {self._text(one)}" for one in shown)
+            if len(found) > len(shown):
+                yield f"  … and {len(found) - len(shown)} more: --json shows all"
+        if not self.comparison.is_whole:
+            yield f"there are more: the comparison ended after {MOST_DIFFERENCES:,} parts"
+        if self.comparison.not_compared:
+            yield f"NAT is not looked at: {', '.join(self.comparison.not_compared)}"
+
+    def _text(self, change: FilterChange) -> str:
+        box, links = _box(change), (change.interface,)
+        peers = peers_text(box, self.names, _objects(change), links)
+        words = [traffic_text(box, change.direction, peers), *_particulars(change)]
+        was = "accepted" if change.verdict is Policy.DROP else "dropped"
+        where = f"{change.interface} {change.direction.value}"
+        return f"{where}: {', '.join(words)}: {decision_text(box.label)} (was {was})"
+
+    def as_json(self) -> Json:
+        """Return what scripts read besides the proof."""
+        comparison = self.comparison
+        return {
+            "changes": [self._change_as_json(change) for change in comparison.changes],
+            "changes_are_whole": comparison.is_whole,
+            "not_compared": list(comparison.not_compared),
+        }
+
+    def _change_as_json(self, change: FilterChange) -> Json:
+        box = _box(change)
+        opens = change.verdict is Policy.ACCEPT
+        return {
+            "effect": "opens" if opens else "closes",
+            "interface": change.interface,
+            "direction": change.direction.value,
+            **box_as_json(box, self.names, _objects(change), (change.interface,)),
+            "kinds": list(change.kinds),
+            "ways": list(change.ways),
+            "other_interfaces": list(change.other_links),
+            "particulars": {name: port_text(ranges) for name, ranges in change.others.items()},
+            "before": {"verdict": (Policy.DROP if opens else Policy.ACCEPT).value},
+            "after": clause_as_json(box.label),
+        }
+
+
+def _box(change: FilterChange) -> Box[Clause]:
+    """Return the packets, and what decides about them in the policy."""
+    decision = change.decision
+    everywhere = ((0, change.family.last_address),)
+    return Box(
+        family=change.family,
+        peers=change.far_ends,
+        protocols=change.protocols,
+        ports=change.ports or ALL_PORTS.ranges,
+        source_ports=change.source_ports or ALL_PORTS.ranges,
+        locals=change.near_ends or everywhere,
+        label=Clause(
+            decided_by=decision.decided_by,
+            policy=change.verdict,
+            addresses=change.far_ends,
+            rule=decision.rule,
+        ),
+    )
+
+
+def _objects(change: FilterChange) -> tuple[Peer, ...]:
+    rule = change.decision.rule
+    return () if rule is None else rule.peer.objects
+
+
+def _particulars(change: FilterChange) -> Iterator[str]:
+    """Yield what else the packets are, in words."""
+    if "new" not in change.kinds:
+        yield f"only {' and '.join(_KINDS[kind] for kind in change.kinds)}"
+    yield from (f"only {way}" for way in change.ways)
+    if change.other_links:
+        others = ", ".join(name or "any other link" for name in change.other_links)
+        yield f"with {others} on the other side"
+    yield from (f"{name} {port_text(ranges)}" for name, ranges in change.others.items())
+
+
+_KINDS = {
+    "established": "later packets",
+    "reply": "replies",
+    "related": "related sessions",
+    "error": "ICMP errors",
+    "untracked": "untracked packets",
+    "invalid": "invalid packets",
+}

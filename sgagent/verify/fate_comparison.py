@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set as AbstractSet
+from collections.abc import Iterator, Mapping, Sequence, Set as AbstractSet
 from dataclasses import dataclass, field
 from heapq import merge
 from typing import NamedTuple
 
+from sgagent.core.addresses import Ranges
 from sgagent.core.evaluate import DecidedBy, Decision
 from sgagent.core.model import Policy
 from sgagent.core.policy import ResolvedPolicy
@@ -58,6 +59,9 @@ class ComparisonScope:
     hooks: tuple[str, ...] = JUDGED_HOOKS
     """At which the policy is asked."""
 
+    forwarded: bool = False
+    """Whether only packets are looked at that are forwarded, with the link on their other side."""
+
     def differs(self, packet: PacketAtHook, expected: Expectation, found: Trace) -> bool:
         """Return whether the table does something else with a packet than it has to."""
         if expected.verdict is Policy.DROP and self.spares(packet.state):
@@ -74,6 +78,16 @@ class ComparisonScope:
         return not self.revocations and state not in {CtState.NEW, CtState.UNTRACKED}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """Packets for which the table does not do what the policy says."""
+
+    view: View
+    box: Box
+    far_ends: Ranges
+    example: Counterexample
+
+
 EVERYTHING = ComparisonScope()
 VERDICTS = ComparisonScope(counters=False, marks=False, revocations=False, others=False, authenticated=False)
 """What can be asked of the filters of others."""
@@ -84,12 +98,7 @@ class InconsistentProofError(Exception):
 
 
 class RefutedError(Exception):
-    """Say that there is a packet for which the table does not do what the policy says."""
-
-    def __init__(self, counterexample: Counterexample | None) -> None:
-        """Take the packet; None where it is not worth finding out which."""
-        super().__init__()
-        self.counterexample = counterexample
+    """Say that there are packets for which the table does not do what the policy says."""
 
 
 class Demand(NamedTuple):
@@ -120,6 +129,10 @@ class Subject:
     memory: SessionMemory
     scope: ComparisonScope
     most_cells: int = MOST_CELLS
+    most_differences: int = 1
+    """After so many the comparison ends."""
+
+    differences: list[Difference] = field(default_factory=list)
     cells: int = 0
     duties: dict[Duty, Duty] = field(default_factory=dict)
     """Each that was met with, so that it is in memory but once."""
@@ -165,15 +178,15 @@ class FateComparison(Exploration):
         """Compare the fates of some packets, far end by far end, where policy and table may differ."""
         restricted, judge = self.frame.restricted, self.frame.judge
         if restricted is None or judge is None:
-            self._demand(OPEN, fates, state.box, state.classes[0])
+            self._demand(OPEN, fates, state.box, state.classes)
             return
         fates = self._without_remembered(state, fates)
         if not fates:
             return
         everyone = self.frame.everyone.meeting(state.box)
-        for own, number in self._groups(state).items():
+        for own, numbers in self._groups(state).items():
             clauses = list(merge(own, everyone, key=PLACE))
-            address = self.addresses[number]
+            address = self.addresses[numbers[0]]
             if self.view.state is CtState.INVALID:
                 clauses = []
             for cell in cut(state.box, clauses):
@@ -184,14 +197,14 @@ class FateComparison(Exploration):
                 counters = () if counter is None else (counter,)
                 accepts = carried_out(judge, decision) is Policy.ACCEPT
                 demand = Demand(accepts, counters)
-                self._demand(demand, fates, cell.box, number)
-                self.note(tail, demand, number, cell.clause)
+                self._demand(demand, fates, cell.box, numbers)
+                self.note(tail, demand, numbers[0], cell.clause)
 
     def _without_remembered(self, state: State, fates: Sequence[PacketFate]) -> Sequence[PacketFate]:
         """Compare the fates of sessions that the policy allowed before; return those of others."""
         remembered, others = self._by_memory(fates)
         if remembered:
-            self._demand(OPEN, remembered, state.box, state.classes[0])
+            self._demand(OPEN, remembered, state.box, state.classes)
         return others
 
     def note(self, tail: str | None, demand: Demand, number: int, clause: BoxClause | None) -> None:
@@ -244,14 +257,15 @@ class FateComparison(Exploration):
             return None
         return self.subject.memory.generation_mask | self._bits[1], sum(self._bits)
 
-    def _groups(self, state: State) -> dict[tuple[BoxClause, ...], int]:
-        """Return a class of far ends for each combination of clauses that some of them have."""
-        found: dict[tuple[BoxClause, ...], int] = {}
+    def _groups(self, state: State) -> Mapping[tuple[BoxClause, ...], Sequence[int]]:
+        """Return the classes of far ends by the clauses that they have."""
+        found: dict[tuple[BoxClause, ...], list[int]] = {}
         if self.view.state is CtState.INVALID:
-            return {(): state.classes[0]}
+            return {(): state.classes}
         for number in state.classes:
             own = self.frame.own[number]
-            found.setdefault(tuple(c for c in own if not is_disjoint(state.box, c.constraints)), number)
+            have = tuple(c for c in own if not is_disjoint(state.box, c.constraints))
+            found.setdefault(have, []).append(number)
         return found
 
     def _check_clause(self, clause: BoxClause | None, decision: Decision) -> None:
@@ -262,7 +276,7 @@ class FateComparison(Exploration):
         if decision.decided_by is not decided_by or decision.rule is not (clause and clause.rule):
             raise InconsistentProofError(f"{decision} decides, not {clause}")
 
-    def _demand(self, demand: Demand, fates: Sequence[PacketFate], box: Box, number: int) -> None:
+    def _demand(self, demand: Demand, fates: Sequence[PacketFate], box: Box, numbers: Sequence[int]) -> None:
         """Compare fates with the one that packets of a cell have to have.
 
         Raises:
@@ -276,7 +290,8 @@ class FateComparison(Exploration):
             for fate in fates:
                 mark = self._differing(fate, demand)
                 if mark is not None:
-                    self._refute(box, number, mark)
+                    self._refute(box, numbers, mark)
+                    return
             self._met.add(key)
 
     def _differing(self, fate: PacketFate, demand: Demand) -> int | None:
@@ -308,17 +323,28 @@ class FateComparison(Exploration):
                 return mark
         return None
 
-    def _refute(self, box: Box, number: int, mark: int) -> None:
-        """Raise the refutation by a packet of a box, after a look at what becomes of that packet alone."""
+    def _refute(self, box: Box, numbers: Sequence[int], mark: int) -> None:
+        """Keep the difference, after a look at what becomes of one packet of it alone.
+
+        Raises:
+            RefutedError: there are enough of them.
+        """
         if self.is_attempt:
-            raise RefutedError(None)
-        address = self.addresses[number]
+            raise RefutedError
+        address = self.addresses[numbers[0]]
         packet = self.view.packet(self.view.values(box, address), address, mark)
         subject = self.subject
         expected = expect(subject.policy, subject.memory, packet)
         for found in _traces(subject.compiled.table, packet):
             if subject.scope.differs(packet, expected, found):
-                raise RefutedError(Counterexample(packet=packet, expected=expected, found=found))
+                example = Counterexample(packet=packet, expected=expected, found=found)
+                far_ends = self.frame.far_ends(numbers)
+                subject.differences.append(
+                    Difference(view=self.view, box=box, far_ends=far_ends, example=example)
+                )
+                if len(subject.differences) >= subject.most_differences:
+                    raise RefutedError
+                return
         raise InconsistentProofError(f"the table does with {packet} what the policy says")
 
 

@@ -7,53 +7,138 @@ what the policy says. They are taken to read packets as these are on the wire: N
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
+from sgagent.core.addresses import Ranges, common, joined
+from sgagent.core.evaluate import Decision
+from sgagent.core.model import LAST_PORT, Direction, Family, Mode, Policy
 from sgagent.core.policy import ResolvedPolicy
-from sgagent.nft.ruleset import META_IIFNAME, META_OIFNAME, Selector
+from sgagent.nft.ruleset import META_OIFNAME, Selector
 from sgagent.verify.compiled_table import CompiledTable
 from sgagent.verify.expectation import NOTHING_REMEMBERED
-from sgagent.verify.fate_comparison import VERDICTS
-from sgagent.verify.proof import Outcome, Proof, prove
+from sgagent.verify.fate_comparison import VERDICTS, Difference
+from sgagent.verify.packet import CtDirection, CtState
+from sgagent.verify.proof import Outcome, Proof, links_of, prove
+from sgagent.verify.regions import Dimension
 from sgagent.verify.table import BaseHook, VerifiedChain, VerifiedTable
+from sgagent.verify.views import NEAR_END, NEVER_TRACKED, PORT, PROTOCOL, SOURCE_PORT, Headers, View
 
-_LOCAL = (("prerouting", ("prerouting", "input")), ("postrouting", ("output", "postrouting")))
-_FORWARDED = (("prerouting", ("prerouting", "forward")), ("postrouting", ("forward", "postrouting")))
 _ON_WIRE = {"prerouting": -199, "postrouting": 101}
 """A priority from which on base chains read packets as they are on the wire."""
 
+MOST_DIFFERENCES = 5_000
+"""That are looked for, before those that are alike but for one thing are put together."""
 
-def compare_filters(table: VerifiedTable, policy: ResolvedPolicy) -> Proof:
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilterChange:
+    """Packets that the policy treats otherwise than the filters do."""
+
+    interface: str
+    direction: Direction
+    """In which the sessions of the packets were opened."""
+
+    family: Family
+    verdict: Policy
+    """As the policy's mode carries it out; the filters do the other thing."""
+
+    decision: Decision
+    far_ends: Ranges
+    protocols: Ranges
+    ports: Ranges | None
+    """None for any, or none, as in the next two."""
+
+    source_ports: Ranges | None
+    near_ends: Ranges | None
+    others: Mapping[Dimension, Ranges]
+    """Of what the packets have besides, all that matters, such as the type of an ICMP message."""
+
+    kinds: tuple[str, ...]
+    """``new``, ``established``, ``reply``, ``related``, ``error`` or ``untracked``."""
+
+    ways: tuple[str, ...] = ()
+    """``local`` or ``forwarded``, where it is not both."""
+
+    other_links: tuple[str, ...] = ()
+    """Of those that are forwarded, where the filters distinguish them; empty for all others."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilterComparison:
+    """What came of a comparison."""
+
+    proof: Proof
+    changes: tuple[FilterChange, ...] = ()
+    is_whole: bool = True
+    """Whether the changes are all that there are."""
+
+    not_compared: tuple[str, ...] = ()
+    """Base chains that translate addresses."""
+
+
+def compare_filters(table: VerifiedTable, policy: ResolvedPolicy) -> FilterComparison:
     """Compare all filters of a host with a policy.
 
     Args:
         table: as :func:`sgagent.verify.listing.read_filters` reads it.
-        policy: what they are to enforce.
+        policy: what they are compared with, as if it were enforced on all links.
     """
-    ways = [_LOCAL, *([_FORWARDED] if table.base_chains.get("forward") else [])]
-    found = Proof(outcome=Outcome.PROVED, cells=0)
+    enforced = (replace(interface, mode=Mode.ENFORCE) for interface in policy.interfaces)
+    policy = replace(policy, interfaces=tuple(enforced))
+    translating = table.translating
+    table = replace(table, unread=tuple(one for one in table.unread if one not in translating))
+    proofs: list[Proof] = []
+    differences: list[tuple[str, Difference]] = []
+    ways = ("local", "forwarded") if table.base_chains.get("forward") else ("",)
     for way in ways:
-        for hook, passed in way:
-            edge = _edge(table, hook, passed)
-            proof = prove(edge, policy, memory=NOTHING_REMEMBERED, scope=replace(VERDICTS, hooks=(hook,)))
-            found = replace(proof, cells=found.cells + proof.cells, remembered=None)
-            if found.outcome is not Outcome.PROVED:
-                return found
-    return found
+        for hook in _ON_WIRE:
+            scope = replace(VERDICTS, hooks=(hook,), forwarded=way == "forwarded")
+            proof = prove(
+                _edge(table, hook, way),
+                policy,
+                memory=NOTHING_REMEMBERED,
+                scope=scope,
+                most_differences=MOST_DIFFERENCES,
+            )
+            proofs.append(proof)
+            differences += ((way, one) for one in proof.differences)
+    return FilterComparison(
+        proof=_together(proofs),
+        changes=tuple(sorted(_changes(differences, links_of(table, policy)), key=_order)),
+        is_whole=all(len(proof.differences) < MOST_DIFFERENCES for proof in proofs),
+        not_compared=translating,
+    )
 
 
-def _edge(table: VerifiedTable, hook: str, passed: Sequence[str]) -> VerifiedTable:
+def _order(change: FilterChange) -> tuple[object, ...]:
+    place = (change.interface, change.direction is Direction.EGRESS, change.ways, change.family.bits)
+    return (*place, "new" not in change.kinds, change.protocols, change.ports or (), change.far_ends)
+
+
+def _together(proofs: Sequence[Proof]) -> Proof:
+    """Return what several proofs come to: what is not understood in one is unknown in all."""
+    worst = max(proofs, key=lambda proof: _SEVERITY.index(proof.outcome))
+    return replace(worst, cells=sum(proof.cells for proof in proofs), remembered=None)
+
+
+_SEVERITY = (Outcome.PROVED, Outcome.REFUTED, Outcome.UNKNOWN)
+
+
+def _edge(table: VerifiedTable, hook: str, way: str) -> VerifiedTable:
     """Return the table with all base chains that packets pass, one after the other, at one hook."""
+    inner = "forward" if way == "forwarded" else "input" if hook == "prerouting" else "output"
+    passed = (hook, inner) if hook == "prerouting" else (inner, hook)
     names = [chain.name for one in passed for chain in table.base_chains.get(one, ())]
     chains = {
         name: replace(chain, hook=_at(hook, names.index(name), chain) if name in names else None)
         for name, chain in table.chains.items()
     }
     edge = replace(table, chains=chains)
-    unknown = META_OIFNAME if hook == "prerouting" else META_IIFNAME
-    if "forward" in passed and _reads(edge, names, unknown):
-        return replace(edge, unread=(*edge.unread, f"meta {unknown.key} of what is forwarded"))
+    early = [chain.name for chain in table.base_chains.get("prerouting", ())]
+    if hook == "prerouting" and _reads(edge, early, META_OIFNAME):
+        return replace(edge, unread=(*edge.unread, "meta oifname at prerouting"))
     return edge
 
 
@@ -66,3 +151,120 @@ def _reads(table: VerifiedTable, names: Sequence[str], selector: Selector) -> bo
     """Return whether some chains, or what they lead to, read something."""
     compiled = CompiledTable(table)
     return any(selector in compiled.reads(name) for name in names)
+
+
+# Differences that are alike but for one thing are one.
+
+_Values = tuple[object, ...] | None
+"""Ranges, or words; None for anything."""
+
+_BOTH = ("forwarded", "local")
+
+_Part = dict[Dimension, _Values]
+"""What packets of a difference have, with their kind, way and other link."""
+
+
+def _changes(differences: Sequence[tuple[str, Difference]], links: Sequence[str]) -> Iterator[FilterChange]:
+    groups: dict[tuple[object, ...], list[tuple[str, Difference]]] = {}
+    for way, one in differences:
+        groups.setdefault(_key(one), []).append((way, one))
+    for some in groups.values():
+        wholes: dict[Dimension, set[_Values]] = {"other link": {tuple(sorted(links))}, "way": {_BOTH}}
+        for _, one in some:
+            for dimension, ranges in one.view.box.items():
+                if dimension != PROTOCOL:
+                    wholes.setdefault(dimension, set()).add(ranges)
+        for part in _merged([_part(way, one) for way, one in some], wholes):
+            yield _change(some[0][1], part, unnamed=links[-1])
+
+
+def _key(difference: Difference) -> tuple[object, ...]:
+    view, expected = difference.view, difference.example.expected
+    rule = expected.decision.rule
+    named = rule and (rule.security_group_id, rule.rule_id)
+    return view.link, view.opened, view.family, expected.verdict, expected.decision.decided_by, named
+
+
+def _part(way: str, difference: Difference) -> _Part:
+    view, whole = difference.view, difference.view.box
+    part: _Part = {
+        dimension: None if ranges == whole[dimension] and dimension != PROTOCOL else ranges
+        for dimension, ranges in difference.box.items()
+    }
+    return part | {
+        FAR_END: difference.far_ends,
+        "kind": (_kind(view),),
+        "way": (way,) if way else None,
+        "other link": (view.other_link,) if view.other_link else None,
+    }
+
+
+def _kind(view: View) -> str:
+    if view.headers is Headers.ERROR:
+        return "error"
+    is_reply = view.state is CtState.ESTABLISHED and view.direction is CtDirection.REPLY
+    return "reply" if is_reply else view.state.value
+
+
+def _merged(parts: Sequence[_Part], wholes: Mapping[Dimension, Collection[_Values]]) -> list[_Part]:
+    """Return fewer parts that together are the same packets."""
+    left, number = list(parts), 0
+    while number != len(left):
+        number = len(left)
+        for dimension in parts[0]:
+            groups: dict[tuple[_Values, ...], list[_Part]] = {}
+            for part in left:
+                rest = tuple(values for name, values in part.items() if name != dimension)
+                groups.setdefault(rest, []).append(part)
+            left = [
+                some[0] | {dimension: _union([part[dimension] for part in some], wholes.get(dimension, ()))}
+                for some in groups.values()
+            ]
+    return left
+
+
+def _union(several: Sequence[Any], wholes: Collection[_Values]) -> _Values:
+    if None in several:
+        return None
+    together = [value for values in several for value in values]
+    are_words = isinstance(together[0], str)
+    union: _Values = tuple(sorted(set(together))) if are_words else joined(together)
+    return None if union in wholes else union
+
+
+def _change(difference: Difference, part: Mapping[Dimension, Any], unnamed: str) -> FilterChange:
+    view, expected = difference.view, difference.example.expected
+    others = {
+        name: common(ranges, _PRESENT) for name, ranges in part.items() if ranges and name not in _ASIDE
+    }
+    return FilterChange(
+        interface=view.link,
+        direction=view.opened,
+        family=view.family,
+        verdict=expected.verdict,
+        decision=expected.decision,
+        protocols=_protocols(part[PROTOCOL], view.family),
+        far_ends=part[FAR_END],
+        ports=part[PORT],
+        source_ports=part[SOURCE_PORT],
+        near_ends=part[NEAR_END],
+        others={name: ranges for name, ranges in others.items() if ranges},
+        kinds=part["kind"],
+        ways=part["way"] or (),
+        other_links=tuple("" if name == unnamed else name for name in part["other link"] or ()),
+    )
+
+
+def _protocols(ranges: Ranges, family: Family) -> Ranges:
+    """Return protocols in fewer words: with those that conntrack never follows, where most others are in."""
+    are_most = sum(last - first for first, last in ranges) > _MANY
+    return common(joined((*ranges, *NEVER_TRACKED[family])) if are_most else ranges, _ALL_NUMBERS)
+
+
+_MANY = 128
+_ALL_NUMBERS: Ranges = ((0, 255),)
+_PRESENT: Ranges = ((0, LAST_PORT),)
+
+
+FAR_END = "far end"
+_ASIDE = {PROTOCOL, PORT, SOURCE_PORT, NEAR_END, FAR_END, "kind", "way", "other link"}

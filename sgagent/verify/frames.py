@@ -5,13 +5,13 @@ A frame has the classes of far ends that neither the policy's clauses nor the ta
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from heapq import merge
 from operator import attrgetter
 
-from sgagent.core.addresses import AddressRanges, Ranges, common, sweep
+from sgagent.core.addresses import AddressRanges, Ranges, common, joined, sweep, without
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import Direction, Family
 from sgagent.core.policy import ResolvedInterface
@@ -31,7 +31,7 @@ from sgagent.nft.ruleset import (
 )
 from sgagent.verify.clauses import BoxClause, ClauseIndex, RestrictedPolicy, list_box_clauses
 from sgagent.verify.compiled_table import CompiledTable
-from sgagent.verify.packet import OTHER_LINK, Phase
+from sgagent.verify.packet import Phase, reads_other_link
 from sgagent.verify.regions import Box, split
 from sgagent.verify.table import Return, VerifiedTable
 from sgagent.verify.views import Settled, View
@@ -49,6 +49,8 @@ class Frame:
         judge: ResolvedInterface | None,
         view: View,
         within: Ranges | None = None,
+        *,
+        is_detailed: bool = False,
     ) -> None:
         """Find the classes of far ends.
 
@@ -57,6 +59,7 @@ class Frame:
             judge: the interface of the policy; None where nothing is judged.
             view: one of those of the frame.
             within: the far ends that have to be looked at; None for all.
+            is_detailed: whether all far ends of a class will be asked for.
         """
         self.judge = judge
         self.within = within
@@ -82,6 +85,8 @@ class Frame:
         if within is not None:
             inside = distinctions.label("within")
             classes = tuple(one for one in classes if inside in one.labels)
+        members = distinctions.members() if is_detailed else {}
+        self._members = [members.get(one.labels, []) for one in classes]
         self.addresses = [one.address for one in classes]
         self.own = [
             tuple(merge(*(by_label[label] for label in one.labels if label in by_label), key=PLACE))
@@ -94,6 +99,10 @@ class Frame:
 
         self.addresses.append(ORDINARY[view.family])
         self.own.append(())
+
+    def far_ends(self, numbers: Iterable[int]) -> Ranges:
+        """Return the far ends of some classes, if the frame is detailed."""
+        return joined(ends for number in numbers for ends in self._members[number])
 
     def without_always(self, box: Box) -> list[Box]:
         """Return the packets of a box that no group can block or let through, in disjoint boxes."""
@@ -202,7 +211,7 @@ def _found_in(table: VerifiedTable, name: str, selectors: tuple[Selector, ...], 
 
 def _link_or_family(selector: Selector, view: View) -> str | None:
     """Return the link or family, where an expression reads it; others than the packet's own vary."""
-    if selector.kind != "meta" or selector.key in ("l4proto", OTHER_LINK.get(view.hook)):
+    if selector.kind != "meta" or selector.key == "l4proto" or reads_other_link(selector.key, view.hook):
         return None
     reading = view.read(selector, Phase.WIRE)
     return str(reading.value) if isinstance(reading, Settled) else None
@@ -287,10 +296,7 @@ class Distinctions:
 
     def classes(self) -> tuple[FarEndClass, ...]:
         """Return the classes; together they hold all addresses."""
-        spans = ((label, tuple(sorted(ranges))) for label, ranges in self._wide.items() if ranges)
-        segments = [
-            (first, last, tuple(here)) for first, last, here in sweep(spans, self._family.last_address)
-        ]
+        segments = self._segments()
         starts = [first for first, _, _ in segments]
         ordered = sorted(self._singles)
         found: dict[tuple[int, ...], int] = {}
@@ -306,6 +312,22 @@ class Distinctions:
                 known = by_own[place, own] = tuple(sorted({*own, *segments[place][2]}))
             self._take(found, known, address)
         return tuple(FarEndClass(address, labels) for labels, address in found.items())
+
+    def members(self) -> dict[tuple[int, ...], list[tuple[int, int]]]:
+        """Return the addresses of each class, by the labels of the sets that hold it."""
+        found: dict[tuple[int, ...], list[tuple[int, int]]] = {}
+        ordered = sorted(self._singles)
+        for first, last, labels in self._segments():
+            singles = ordered[bisect_left(ordered, first) : bisect_right(ordered, last)]
+            others = without(((first, last),), joined((one, one) for one in singles))
+            found.setdefault(labels, []).extend(others)
+            for one in singles:
+                found.setdefault(tuple(sorted({*self._singles[one], *labels})), []).append((one, one))
+        return found
+
+    def _segments(self) -> list[tuple[int, int, tuple[int, ...]]]:
+        spans = ((label, tuple(sorted(ranges))) for label, ranges in self._wide.items() if ranges)
+        return [(first, last, tuple(here)) for first, last, here in sweep(spans, self._family.last_address)]
 
     def _outside_singles(self, ordered: list[int], first: int, last: int) -> int | None:
         """Return an address of a segment that is not among the singles; None if all are."""

@@ -27,9 +27,7 @@ from sgagent.nft.ruleset import (
 )
 from sgagent.verify.packet import (
     NO_PROTOCOL,
-    OTHER_LINK,
     WITH_INPUT_LINK,
-    WITH_OUTPUT_LINK,
     ConntrackEntry,
     CtState,
     Ends,
@@ -37,6 +35,7 @@ from sgagent.verify.packet import (
     Phase,
     opened_direction,
     phase_of,
+    reads_other_link,
 )
 from sgagent.verify.table import (
     Return,
@@ -235,12 +234,9 @@ class _Walk:
                 return self.packet.family.value
             case "l4proto":
                 return None if self.packet.protocol == NO_PROTOCOL else self.packet.protocol
-            case key if key == OTHER_LINK.get(self.packet.hook):
-                return self.packet.other_interface
-            case "iifname":
-                return self.packet.interface if self.packet.hook in WITH_INPUT_LINK else ""
-            case "oifname":
-                return self.packet.interface if self.packet.hook in WITH_OUTPUT_LINK else ""
+            case "iifname" | "oifname" as key:
+                is_other = reads_other_link(key, self.packet.hook)
+                return self.packet.other_interface if is_other else self.packet.interface
             case key:
                 raise UnsupportedStatementError(f"meta {key}")
 

@@ -128,6 +128,7 @@ def read_filters(listing: Json) -> VerifiedTable:
     chains: dict[str, VerifiedChain] = {}
     maps: dict[str, nft.VerdictMap] = {}
     unread: list[str] = []
+    translating: list[str] = []
     for (family, name), some in entries.items():
         if family not in _FAMILIES:
             unread.append(f"table {family} {name}")
@@ -137,7 +138,10 @@ def read_filters(listing: Json) -> VerifiedTable:
             chains |= read.chains
             maps |= read.verdict_maps
             unread += read.unread
-    return VerifiedTable(chains=chains, verdict_maps=maps, unread=tuple(unread))
+            translating += read.translating
+    return VerifiedTable(
+        chains=chains, verdict_maps=maps, unread=tuple(unread), translating=tuple(translating)
+    )
 
 
 @dataclass(slots=True)
@@ -152,8 +156,8 @@ class _Table:
     rules: dict[str, list[tuple[VerifiedStatement, ...]]] = field(default_factory=dict)
     maps: dict[str, nft.VerdictMap] = field(default_factory=dict)
     sets: dict[str, Json] = field(default_factory=dict)
-    others: set[str] = field(default_factory=set)
-    """Base chains of other kinds."""
+    others: dict[str, str] = field(default_factory=dict)
+    """Base chains of other kinds, and the type of each."""
 
     dropping: set[str] = field(default_factory=set)
     """Those of them whose policy is not to accept."""
@@ -178,9 +182,13 @@ class _Table:
         for content in rules:
             self._take_rule(content)
         chains = {name: replace(chain, rules=self._rules(chain)) for name, chain in self.chains.items()}
-        unread = (f"chain {self.prefix}{name}" for name in self.others if self._matters(name))
+        unread = {f"chain {self.prefix}{n}": kind for n, kind in self.others.items() if self._matters(n)}
         return VerifiedTable(
-            chains=chains, verdict_maps=self.maps, is_dormant=is_dormant, unread=tuple(unread)
+            chains=chains,
+            verdict_maps=self.maps,
+            is_dormant=is_dormant,
+            unread=tuple(unread),
+            translating=tuple(name for name, kind in unread.items() if kind == "nat"),
         )
 
     def _take_chain(self, content: Json) -> None:
@@ -191,7 +199,7 @@ class _Table:
                 drops = content.get("policy", "accept") != "accept"
                 hook = BaseHook(name=content["hook"], priority=content["prio"], drops=drops)
             else:
-                self.others.add(name)
+                self.others[name] = content.get("type", "")
                 if content.get("policy", "accept") != "accept":
                     self.dropping.add(name)
         full = f"{self.prefix}{name}"

@@ -98,7 +98,7 @@ class PacketAtHook:
     """None for invalid and untracked packets."""
 
     other_interface: str = ""
-    """Of a packet that is forwarded, the link on its other side; see :data:`OTHER_LINK`."""
+    """The link on the other side of a packet that is forwarded, where the hook knows it; else empty."""
 
 
 NO_PROTOCOL = 256
@@ -110,8 +110,10 @@ WITH_INPUT_LINK = frozenset({"prerouting", "input", "forward"})
 
 WITH_OUTPUT_LINK = frozenset({"output", "postrouting"})
 
-OTHER_LINK = {"forward": "oifname", "postrouting": "iifname"}
-"""The hooks at which the kernel knows both links of a packet, and what reads the other one there."""
+
+def reads_other_link(key: str, hook: str) -> bool:
+    """Return whether an expression, of ``iifname`` and ``oifname``, reads the link on the other side."""
+    return key == ("oifname" if hook in WITH_INPUT_LINK else "iifname")
 
 
 def opened_direction(hook: str, direction: CtDirection | None) -> Direction:

@@ -18,12 +18,13 @@ from sgagent.verify.fate_comparison import (
     MOST_CELLS,
     ComparisonScope,
     Counterexample,
+    Difference,
     InconsistentProofError,
     RefutedError,
     Subject,
 )
 from sgagent.verify.frames import Frame
-from sgagent.verify.packet import OTHER_LINK
+from sgagent.verify.packet import reads_other_link
 from sgagent.verify.regions import EVERY_MARK
 from sgagent.verify.revision import Revision, Revisions
 from sgagent.verify.table import UnsupportedStatementError, VerifiedTable
@@ -50,11 +51,16 @@ class Proof:
     unsupported: tuple[str, ...] = ()
     """What is not understood, where the outcome is unknown."""
 
-    counterexample: Counterexample | None = None
-    """Where the outcome is refuted: a packet on which ``run`` and ``expect`` differ."""
+    differences: tuple[Difference, ...] = ()
+    """Where the outcome is refuted: packets on which ``run`` and ``expect`` differ."""
 
     remembered: Remembered | None = field(default=None, repr=False, compare=False)
     """Where the outcome is proved: what the next proof can use."""
+
+    @property
+    def counterexample(self) -> Counterexample | None:
+        """Return the packet that refutes."""
+        return self.differences[0].example if self.differences else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +79,7 @@ def prove(
     scope: ComparisonScope = EVERYTHING,
     previous: Proof | None = None,
     most_cells: int = MOST_CELLS,
+    most_differences: int = 1,
 ) -> Proof:
     """Compare a table with a policy for every packet; callers measure the time.
 
@@ -83,13 +90,21 @@ def prove(
         scope: what is compared.
         previous: of an earlier table or policy, of which what did not change is not compared again.
         most_cells: after so many the outcome is unknown.
+        most_differences: that are looked for.
     """
     if table.unsupported:
         return Proof(outcome=Outcome.UNKNOWN, cells=0, unsupported=table.unsupported)
     before = previous.remembered.subject.compiled if previous and previous.remembered else None
     memo, compiled = ProofMemo(), CompiledTable(table, before)
     memory = memory or stated_memory(table)
-    subject = Subject(compiled=compiled, policy=policy, memory=memory, scope=scope, most_cells=most_cells)
+    subject = Subject(
+        compiled=compiled,
+        policy=policy,
+        memory=memory,
+        scope=scope,
+        most_cells=most_cells,
+        most_differences=most_differences,
+    )
     revisions = _revisions(previous, subject)
     try:
         for frames, view in _views_with_frames(subject):
@@ -99,8 +114,10 @@ def prove(
     except InconsistentProofError as fault:
         reason = f"a fault of the verifier: {fault}"
         return Proof(outcome=Outcome.UNKNOWN, cells=subject.cells, unsupported=(reason,))
-    except RefutedError as refuted:
-        return Proof(outcome=Outcome.REFUTED, cells=subject.cells, counterexample=refuted.counterexample)
+    except RefutedError:
+        pass
+    if subject.differences:
+        return Proof(outcome=Outcome.REFUTED, cells=subject.cells, differences=tuple(subject.differences))
     subject.forget()
     memo.walks.clear()
     return Proof(outcome=Outcome.PROVED, cells=subject.cells, remembered=Remembered(subject, memo))
@@ -138,7 +155,7 @@ def _compare(
             try:
                 ViewComparison(subject, view, frame, memo, (revision, revisions[1])).compare(marks)
             except (WholeNeededError, RefutedError, InconsistentProofError):
-                pass  # the comparison for all far ends shows what it is
+                subject.differences.clear()  # the comparison for all far ends shows what it is
             else:
                 return
     ViewComparison(subject, view, frames.whole(view), memo).compare(marks)
@@ -157,7 +174,9 @@ class _Frames:
         """Return the frame of a view."""
         key = (view.opened, view.family, view.hook in JUDGED_HOOKS)
         if key not in self._whole:
-            self._whole[key] = Frame(self._subject.compiled, self._judge(view), view)
+            is_detailed = self._subject.most_differences > 1
+            judge = self._judge(view)
+            self._whole[key] = Frame(self._subject.compiled, judge, view, is_detailed=is_detailed)
         return self._whole[key]
 
     def revised(self, view: View, revisions: Revisions) -> tuple[Revision | None, Frame | None]:
@@ -184,9 +203,9 @@ def _views_with_frames(subject: Subject) -> Iterator[tuple[_Frames, View]]:
     table = subject.compiled.table
     scope = subject.scope
     hooks = dict.fromkeys((*scope.hooks, *(table.base_chains if scope.others else ())))
-    links = _links(table, subject.policy)
+    links = links_of(table, subject.policy)
     bound = tuple(link for link in links if subject.policy.judge(link) in subject.policy.bound)
-    others = {hook: _other_links(subject.compiled, hook, links) for hook in hooks}
+    others = {hook: _other_links(subject, hook, links) for hook in hooks}
     for link in links if scope.others else bound:
         frames = _Frames(subject)
         for hook in hooks:
@@ -196,16 +215,18 @@ def _views_with_frames(subject: Subject) -> Iterator[tuple[_Frames, View]]:
                         yield frames, view
 
 
-def _other_links(compiled: CompiledTable, hook: str, links: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the links that packets may be forwarded from or to; an empty name where the hook reads none."""
-    chains = compiled.table.base_chains.get(hook, ())
-    read = {one.key for chain in chains for one in compiled.reads(chain.name) if one.kind == "meta"}
-    if OTHER_LINK.get(hook) not in read:
+def _other_links(subject: Subject, hook: str, links: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the links on the other side, where chains of a hook read it; an empty name for none."""
+    chains = subject.compiled.table.base_chains.get(hook, ())
+    read = {one.key for chain in chains for one in subject.compiled.reads(chain.name) if one.kind == "meta"}
+    if not any(reads_other_link(key, hook) for key in read):
         return ("",)
-    return links if hook == "forward" else ("", *links)
+    if subject.scope.forwarded or hook == "forward":
+        return links
+    return ("", *links) if hook == "postrouting" else ("",)
 
 
-def _links(table: VerifiedTable, policy: ResolvedPolicy) -> tuple[str, ...]:
+def links_of(table: VerifiedTable, policy: ResolvedPolicy) -> tuple[str, ...]:
     """Return all links that policy or table name, loopback, and some that nobody names.
 
     Of those there is one for each prefix of names that policy or table compare, which begins its name and no
@@ -213,7 +234,7 @@ def _links(table: VerifiedTable, policy: ResolvedPolicy) -> tuple[str, ...]:
     """
     named = {interface.name for interface in policy.interfaces} | {LOOPBACK, *policy.identified}
     prefixes = {"", *(guard.prefix for guard in policy.guards)}
-    for value in _links_of(table):
+    for value in _named_links(table):
         if isinstance(value, Symbol):
             named.add(value.word)
         else:
@@ -228,7 +249,7 @@ def _unnamed(prefix: str, named: Container[str], prefixes: Iterable[str]) -> str
     return next(name for name in names if name not in named and not name.startswith(longer))
 
 
-def _links_of(table: VerifiedTable) -> Iterator[Symbol | NamePrefix]:
+def _named_links(table: VerifiedTable) -> Iterator[Symbol | NamePrefix]:
     """Yield the links, and the prefixes of names, that rules and maps name."""
     for name in table.reached:
         for statements in table.chains[name].rules:
@@ -236,10 +257,10 @@ def _links_of(table: VerifiedTable) -> Iterator[Symbol | NamePrefix]:
                 if isinstance(statement, Match) and statement.selector.key_type is KeyType.IFNAME:
                     yield from (one for one in statement.values if isinstance(one, (Symbol, NamePrefix)))
                 elif isinstance(statement, LookUp):
-                    yield from _links_of_map(table, statement)
+                    yield from _named_links_of_map(table, statement)
 
 
-def _links_of_map(table: VerifiedTable, statement: LookUp) -> Iterator[Symbol]:
+def _named_links_of_map(table: VerifiedTable, statement: LookUp) -> Iterator[Symbol]:
     for place, selector in enumerate(statement.selectors):
         if selector.key_type is KeyType.IFNAME:
             for element in table.verdict_maps[statement.verdict_map].elements:

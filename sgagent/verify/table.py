@@ -68,6 +68,9 @@ class VerifiedTable:
     unread: tuple[str, ...] = ()
     """What matters and can't be assigned to a chain: a base chain of another kind."""
 
+    translating: tuple[str, ...] = ()
+    """The base chains among them that translate addresses."""
+
     @cached_property
     def base_chains(self) -> Mapping[str, tuple[VerifiedChain, ...]]:
         """Return the base chains of each hook, in the order in which the kernel calls them.

@@ -19,9 +19,7 @@ from sgagent.core.policy import MULTICAST_LISTENER_TYPES, NEIGHBOUR_DISCOVERY_TY
 from sgagent.nft.ruleset import Selector, TupleDirection
 from sgagent.verify.packet import (
     NO_PROTOCOL,
-    OTHER_LINK,
     WITH_INPUT_LINK,
-    WITH_OUTPUT_LINK,
     ConntrackEntry,
     CtDirection,
     CtState,
@@ -29,6 +27,7 @@ from sgagent.verify.packet import (
     PacketAtHook,
     Phase,
     opened_direction,
+    reads_other_link,
 )
 from sgagent.verify.regions import Box, Constraints, Dimension
 from sgagent.verify.table import UnsupportedStatementError
@@ -116,7 +115,7 @@ class View:
     headers: Headers = Headers.OWN
     ports: Ports = Ports.PORTED
     other_link: str = ""
-    """See :data:`sgagent.verify.packet.OTHER_LINK`; empty where the table does not read it."""
+    """On the other side of what is forwarded; empty where the table does not read it."""
 
     @cached_property
     def opened(self) -> Direction:
@@ -137,7 +136,7 @@ class View:
         if self.ports is Ports.SHORT:
             box[SOURCE_PORT] = box[PORT] = _NONE
         if self.direction is not None:
-            box[PROTOCOL] = without(box[PROTOCOL], _NEVER_TRACKED[self.family])
+            box[PROTOCOL] = without(box[PROTOCOL], NEVER_TRACKED[self.family])
             box[ICMP_TYPE] = without(_TYPES, _NEVER_TRACKED_TYPES)
         return box
 
@@ -191,12 +190,8 @@ class View:
                 return Settled(self.family.value)
             case "l4proto":
                 return self._protocol_of_header
-            case _ if key == OTHER_LINK.get(self.hook):
-                return Settled(self.other_link)
-            case "iifname":
-                return Settled(self.link if self.hook in WITH_INPUT_LINK else "")
-            case "oifname":
-                return Settled(self.link if self.hook in WITH_OUTPUT_LINK else "")
+            case "iifname" | "oifname":
+                return Settled(self.other_link if reads_other_link(key, self.hook) else self.link)
             case _:
                 raise UnsupportedStatementError(f"meta {key}")
 
@@ -382,7 +377,7 @@ _AUTHENTICATION = 51
 _ICMP_FAMILIES = {"icmp": Family.IPV4, "icmpv6": Family.IPV6}
 _ERRORS = {Family.IPV4: ICMP, Family.IPV6: ICMPV6}
 _NUMBERS = {str(protocol): protocol.wire_number for protocol in (*PORTED, ICMP, ICMPV6)}
-_NEVER_TRACKED = {
+NEVER_TRACKED = {
     Family.IPV4: ((58, 58),),
     Family.IPV6: joined((number, number) for number in (0, 1, 43, 44, 51, 59, 60)),
 }

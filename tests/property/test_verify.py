@@ -13,13 +13,17 @@ import pytest
 
 from sgagent.compiler.compile import compile_
 from sgagent.compiler.enforce import Enforced, enforce
-from sgagent.core.model import Policy
-from sgagent.nft.marks import MarkLayout
+from sgagent.core.addresses import holds
+from sgagent.core.evaluate import Packet, evaluate
+from sgagent.core.model import Direction, Family, Policy
+from sgagent.nft.marks import UNCACHED, MarkLayout
 from sgagent.nft.ruleset import Ruleset
 from sgagent.verify.expectation import expect, stated_memory
+from sgagent.verify.foreign import FilterChange, compare_filters
 from sgagent.verify.interpreter import run
 from sgagent.verify.proof import Outcome, Proof, prove
 from sgagent.verify.table import table_of
+from sgagent.verify.views import NEVER_TRACKED
 from tests.aimed_packets import Edges, Search, Target
 from tests.alterable import AlterableTable, Place
 from tests.differential import find_difference
@@ -29,6 +33,7 @@ from tests.encounters import Encounter, outcome_at
 from tests.fault_trials import Finding, trials
 from tests.generators import random_case
 from tests.planted_faults import KINDS, NoPlaceError, PlantedFault, draw_fault
+from tests.points import every_point
 from tests.verified_cases import at_hook, verified_case
 
 IS_FULL = bool(os.environ.get("SGAGENT_FULL"))
@@ -126,6 +131,43 @@ def test_changed_policies_are_proved_and_stale_tables_are_not(seed: int) -> None
     anew = prove(table_of(old), changed, memory=memory)
     assert stale.outcome is anew.outcome, words
     assert difference is None or stale.outcome is Outcome.REFUTED, f"{words}: {difference}"
+
+
+def is_in(change: FilterChange, packet: Packet) -> bool:
+    """Return whether a packet that opens a session is one of those that change."""
+    numbers = (
+        (change.far_ends, packet.peer),
+        (change.protocols, packet.protocol),
+        (change.ports, packet.destination_port),
+        (change.source_ports, packet.source_port),
+        (change.near_ends, packet.local),
+    )
+    return (change.interface, change.direction, change.family) == (
+        packet.interface,
+        packet.direction,
+        packet.family,
+    ) and all(ranges is None or (number is not None and holds(ranges, number)) for ranges, number in numbers)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_filters_differ_from_a_policy_where_their_own_does(seed: int) -> None:
+    """The packets that would change are those about which two policies differ, at all of their borders."""
+    draws, case = SeededDraws(seed), verified_case(seed, most_rules=5).case
+    found = edited(draws, case)
+    if found is None:
+        return
+    policy, filters = found[0].policy, compile_(case.policy, MarkLayout(0xFFFF0000), UNCACHED).ruleset
+    comparison = compare_filters(table_of(filters), policy)
+    changes = [change for change in comparison.changes if "new" in change.kinds]
+    assert comparison.is_whole
+    judges = [judge.name for judge in policy.interfaces if case.policy.judge(judge.name)]
+    for name, direction, family in itertools.product(judges, Direction, Family):
+        for packet in itertools.islice(every_point((case.policy, policy), name, direction, family), 2_000):
+            if holds(NEVER_TRACKED[family], packet.protocol):
+                continue
+            before, after = (evaluate(one, packet).verdict for one in (case.policy, policy))
+            holding = [change for change in changes if is_in(change, packet)]
+            assert [one.verdict for one in holding] == ([after] if before is not after else []), packet
 
 
 @pytest.mark.parametrize("seed", SEEDS[: 100 if IS_FULL else 3])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from sgagent.core.model import TCP, Policy
-from sgagent.verify.foreign import compare_filters
+from sgagent.core.model import TCP, Direction, Family, Policy
+from sgagent.verify.foreign import FilterChange, FilterComparison, compare_filters
 from sgagent.verify.listing import read_filters
-from sgagent.verify.proof import Outcome, Proof
+from sgagent.verify.proof import Outcome
 from tests.words import ACCEPT, DROP, group, policy_of, rule
 
 POLICY = policy_of(
@@ -68,7 +68,7 @@ def listing(*lines: list[Any], hook: str = "input") -> dict[str, Any]:
     return {"nftables": [{"table": {"family": "inet", "name": "filter"}}, {"chain": chain}, *rules]}
 
 
-def compared(*listings: dict[str, Any]) -> Proof:
+def compared(*listings: dict[str, Any]) -> FilterComparison:
     """Compare what several listings have with the policy."""
     together = {"nftables": [entry for one in listings for entry in one["nftables"]]}
     return compare_filters(read_filters(together), POLICY)
@@ -76,12 +76,15 @@ def compared(*listings: dict[str, Any]) -> Proof:
 
 def test_a_filter_that_does_what_the_policy_says() -> None:
     """Its policy drops the rest, its sessions live on."""
-    assert compared(listing(WEB, SSH)).outcome is Outcome.PROVED
+    comparison = compared(listing(WEB, SSH))
+    assert comparison.proof.outcome is Outcome.PROVED
+    assert (comparison.changes, comparison.is_whole, comparison.not_compared) == ((), True, ())
 
 
 def test_a_filter_that_is_almost_right() -> None:
     """The packet shows what a migration would change."""
-    proof = compared(listing(WEB, [match(field("tcp", "dport"), 22), {"accept": None}]))
+    comparison = compared(listing(WEB, [match(field("tcp", "dport"), 22), {"accept": None}]))
+    proof = comparison.proof
     assert proof.counterexample is not None
     packet = proof.counterexample.packet
     assert (packet.protocol, packet.destination_port) == (6, 22)
@@ -92,16 +95,58 @@ def test_a_filter_that_is_almost_right() -> None:
 
 def test_what_is_forwarded() -> None:
     """As soon as a filter looks at it, that filter is compared as well."""
-    proof = compared(listing(WEB, SSH), listing(WEB, hook="forward"))
+    proof = compared(listing(WEB, SSH), listing(WEB, hook="forward")).proof
     assert proof.counterexample is not None
     assert proof.counterexample.found.path == ("inet filter forward",)
 
 
+def test_the_packets_that_would_change() -> None:
+    """All of them, with what is alike put together: by who decides, whom it concerns, and ports."""
+    comparison = compared(listing(WEB, [match(field("tcp", "dport"), {"range": [22, 25]}), {"accept": None}]))
+    network = (0xC0000200, 0xC00002FF)
+    others = (0, network[0] - 1), (network[1] + 1, Family.IPV4.last_address)
+    assert [(one.far_ends, one.ports) for one in comparison.changes] == [
+        (others, ((22, 25),)),
+        ((network,), ((23, 25),)),
+        (((0, Family.IPV6.last_address),), ((22, 25),)),
+    ]
+    for change in comparison.changes:
+        assert (change.protocols, change.others, change.ways) == (((6, 6),), {}, ())
+        assert (change.kinds, change.verdict) == (("new", "untracked"), Policy.DROP)
+
+
+def test_the_other_link_of_what_is_forwarded() -> None:
+    """Whatever is forwarded elsewhere is dropped, and the policy knows no other link."""
+    to_bridge = [match({"meta": {"key": "oifname"}}, "br0"), {"accept": None}]
+    comparison = compared(listing(WEB, SSH), listing(WEB, to_bridge, hook="forward"))
+    opened = [one for one in comparison.changes if is_web_from_anywhere(one)]
+    assert opened == []
+    closed = [one for one in comparison.changes if one.verdict is Policy.DROP and one.family is Family.IPV4]
+    assert {(one.ways, one.other_links) for one in closed} == {(("forwarded",), ("br0",))}
+
+
+def is_web_from_anywhere(change: FilterChange) -> bool:
+    """Return whether a change is about what both the filter and the policy accept."""
+    return change.ports == ((80, 80),) and change.direction is Direction.INGRESS
+
+
+def test_nat_is_not_looked_at() -> None:
+    """And that is said; a base chain of another kind is not understood."""
+    chain = {**OURS, "name": "nat", "type": "nat", "hook": "prerouting", "prio": -100}
+    rule_of_it = {**OURS, "chain": "nat", "expr": [{"redirect": {"port": 80}}]}
+    nat = {"nftables": [{"chain": chain}, {"rule": rule_of_it}]}
+    comparison = compared(listing(WEB, SSH), nat)
+    assert comparison.proof.outcome is Outcome.PROVED
+    assert comparison.not_compared == ("chain inet filter nat",)
+    chain["type"] = "route"
+    assert compared(listing(WEB, SSH), nat).proof.unsupported == ("chain inet filter nat",)
+
+
 def test_a_filter_that_is_not_understood() -> None:
     """What it reads is named, and nothing is guessed."""
-    proof = compared(listing(WEB, SSH, [match(field("icmp", "code"), 3), {"accept": None}]))
+    proof = compared(listing(WEB, SSH, [match(field("icmp", "code"), 3), {"accept": None}])).proof
     assert proof.outcome is Outcome.UNKNOWN
     assert proof.unsupported == ("icmp code in chain inet filter input",)
     out = [match({"meta": {"key": "oifname"}}, "eth9"), {"accept": None}]
-    proof = compared(listing(WEB, SSH), listing(WEB, SSH, out, hook="forward"))
-    assert proof.unsupported == ("meta oifname of what is forwarded",)
+    comparison = compared(listing(WEB, SSH), listing(WEB, SSH, out, hook="prerouting"))
+    assert comparison.proof.unsupported == ("meta oifname at prerouting",)

@@ -50,7 +50,7 @@ from sgagent.verify.clauses import list_box_clauses
 from sgagent.verify.expectation import SessionMemory
 from sgagent.verify.fate_comparison import EVERYTHING, ComparisonScope, Counterexample
 from sgagent.verify.interpreter import OVER_LIMIT
-from sgagent.verify.packet import OTHER_LINK, CtState
+from sgagent.verify.packet import CtState, reads_other_link
 from sgagent.verify.proof import Outcome, Proof, prove
 from sgagent.verify.table import table_of
 from tests.words import ACCEPT, DROP, OUT, blocks, group, policy_of, rule
@@ -320,8 +320,7 @@ def test_the_other_link_of_what_is_forwarded(hook: str, selector: Selector, link
     if proof.counterexample is not None:
         packet = proof.counterexample.packet
         assert link in (packet.interface, packet.other_interface)
-        is_other = OTHER_LINK.get(hook) == selector.key
-        assert packet.other_interface == (link if is_other else "")
+        assert packet.other_interface == (link if reads_other_link(selector.key, hook) else "")
 
 
 @pytest.mark.parametrize("mask", (0xFF00, 0x00FF, 0xFFFE, 0x7FFF, 0x0101, 0))
