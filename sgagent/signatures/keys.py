@@ -11,17 +11,7 @@ import binascii
 import hashlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Self
-
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_pem_private_key,
-)
+from typing import TYPE_CHECKING, Self
 
 from sgagent.signatures.manifest import (
     MalformedSignatureError,
@@ -32,6 +22,9 @@ from sgagent.signatures.manifest import (
     sha256_of,
     time_in_words,
 )
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 _PREFIX = "ed25519:"
 _BYTES = 32
@@ -74,8 +67,7 @@ class PublicKey:
 
 def is_by(key: PublicKey, manifest: Manifest, signature: Signature) -> bool:
     """Return whether the key's owner signed the manifest."""
-    # 15 ms, which hosts that pin no key are spared.
-    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - for the reason above
+    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - 15 ms, for hosts that pin no key
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415 - as above
 
     try:
@@ -226,6 +218,10 @@ class PrivateKey:
     @classmethod
     def generate(cls) -> Self:
         """Return a new key."""
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415 - as for checks
+            Ed25519PrivateKey,
+        )
+
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
@@ -235,8 +231,14 @@ class PrivateKey:
         Raises:
             ValueError: it has no private key, a key of another type, or a password.
         """
+        from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - as for checks
+        from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - as for checks
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415 - as for checks
+            Ed25519PrivateKey,
+        )
+
         try:
-            key = load_pem_private_key(pem, password=None)
+            key = serialization.load_pem_private_key(pem, password=None)
         except TypeError:
             raise ValueError("the key has a password; expected one without") from None
         except (ValueError, UnsupportedAlgorithm):
@@ -247,12 +249,15 @@ class PrivateKey:
 
     def dump(self) -> bytes:
         """Return the key as PEM."""
-        return self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - as for checks
+
+        form = serialization.PrivateFormat.PKCS8
+        return self._key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
 
     @property
     def public(self) -> PublicKey:
         """Return the public key, which hosts pin."""
-        return PublicKey(self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))
+        return PublicKey(self._key.public_key().public_bytes_raw())
 
     def sign(self, manifest: Manifest) -> Signature:
         """Sign a manifest."""

@@ -10,6 +10,15 @@ import pytest
 ANSWER = b'{"version":1,"answer":{"snapshot_version":null,"interfaces":[]}}'
 
 
+@pytest.mark.parametrize("command", ("check", "compile", "plan", "run", "status"))
+def test_who_checks_no_signature_does_not_import_the_cryptography_library(command: str) -> None:
+    """It takes as long to import as ten rules to check."""
+    code = f"import sys, sgagent.cli.{command}, sgagent.cli.inputs; print('cryptography' in sys.modules)"
+    ours = [sys.executable, "-c", code]
+    done = subprocess.run(ours, capture_output=True, text=True, check=True)  # noqa: S603 - nothing of anybody else
+    assert done.stdout.split() == ["False"]
+
+
 @pytest.mark.parametrize(
     "command", ("status", "hits", "history", "mode", "confirm", "rollback", "denied", "flush")
 )
