@@ -115,6 +115,10 @@ class Dataplane(Protocol):
         """
         ...
 
+    def share(self, ruleset: Ruleset) -> None:
+        """Return this value from now on if the table equals it, so that memory holds it once."""
+        ...
+
     def apply(self, plan: Plan) -> None:
         """Carry out a plan but for its removal: first the fill, then the flip.
 

@@ -64,12 +64,6 @@ class InstalledPolicy:
         is_same = self.enforced.policy == policy and not self.is_interim
         return is_same and not self.differs_from(observed)
 
-    def as_observed(self, observed: Observed) -> InstalledPolicy:
-        """Return this with the data plane's own value of the table, if equal: it is compared in no time."""
-        if observed.ruleset is None or observed.ruleset != self.enforced.ruleset:
-            return self
-        return replace(self, enforced=replace(self.enforced, ruleset=observed.ruleset))
-
     @property
     def extent(self) -> Extent:
         """Return how large the table is."""

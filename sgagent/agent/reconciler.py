@@ -186,7 +186,7 @@ class Reconciler:
             if decision.is_compiled:
                 step = replace(step, apply_seconds=applied - compiled, sessions_cut=cut)
         if decision.is_compiled and state.in_force is not None:
-            state = replace(state, in_force=state.in_force.as_observed(self._dataplane.observe()))
+            self._dataplane.share(state.in_force.enforced.ruleset)
         return step, state
 
     def _apply(self, change: KernelChange) -> str | None:

@@ -10,7 +10,7 @@ import contextlib
 import json
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sgagent.core.errors import KernelRefusedError, NotPermittedError
 from sgagent.dataplane.table import Applied, KernelTable, TableKeeper
@@ -20,7 +20,7 @@ from sgagent.nft.json_commands import Json
 from sgagent.nft.json_listing import decode_ruleset
 from sgagent.nft.marks import MarkTest
 from sgagent.nft.plan import DestroyTable, Plan
-from sgagent.nft.ruleset import FAMILY, TABLE
+from sgagent.nft.ruleset import FAMILY, TABLE, Ruleset
 from sgagent.ports import CounterValue, Observed
 
 _NEW_OBJECT = 10 << 8 | 18
@@ -140,6 +140,11 @@ class TableDataplane:
         self._seen = None if listing.generation is None else _Seen(listing.generation, observed)
         self._is_unreadable = listing.is_unreadable
         return observed
+
+    def share(self, ruleset: Ruleset) -> None:
+        """Return this value from now on if the table equals it, so that memory holds it once."""
+        if self.observe().ruleset == ruleset and self._seen is not None:
+            self._seen = replace(self._seen, observed=replace(self._seen.observed, ruleset=ruleset))
 
     def refuse_another_owner(self) -> None:
         """Make sure that no other process owns the table, whether or not there is anything to change.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from sgagent.core.errors import KernelRefusedError
@@ -101,6 +103,14 @@ class DataplaneContract:
             bring(dataplane, first)
             bring(dataplane, second)
             assert dataplane.observe() == Observed(ruleset=second)
+
+    def test_an_equal_value_is_shared(self, dataplane: Dataplane) -> None:
+        """What the caller holds is held once; another value changes nothing."""
+        bring(dataplane, tables.WHOLE)
+        equal = replace(tables.WHOLE)
+        dataplane.share(equal)
+        dataplane.share(tables.WITHOUT_SSH)
+        assert dataplane.observe().ruleset is equal
 
     def test_an_empty_plan_changes_nothing(self, dataplane: Dataplane) -> None:
         """Nothing to do makes no table."""

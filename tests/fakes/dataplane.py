@@ -68,6 +68,11 @@ class FakeDataplane:
             raise self.fault
         return Observed(ruleset=self.ruleset, foreign=self.foreign)
 
+    def share(self, ruleset: Ruleset) -> None:
+        """Hold this value of the table, if it is equal."""
+        if self.observe().ruleset == ruleset:
+            self.ruleset = ruleset
+
     def apply(self, plan: Plan) -> None:
         """Carry out the fill and the flip, or refuse both."""
         if self.refusal:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,6 +37,17 @@ def test_nothing_is_compiled_twice(machine: Machine) -> None:
     assert second.version == first.version
     assert [link.name for link in second.facts.links] == ["eth0", "eth9", "lo"]
     assert not second.is_first_table
+
+
+def test_an_agent_that_finds_its_table_holds_it_once(machine: Machine) -> None:
+    """What the kernel lists and what is compiled are equal, and for 10,000 rules 75 MB each."""
+    machine.reconciler().step(fetch=True)
+    machine.dataplane.ruleset = listed = deepcopy(machine.dataplane.ruleset)
+    agent = machine.reconciler()
+    assert agent.step(fetch=True).outcome is StepEnd.UNCHANGED
+    assert agent.state.in_force is not None
+    assert machine.dataplane.ruleset is agent.state.in_force.enforced.ruleset
+    assert machine.dataplane.ruleset is not listed
 
 
 def test_a_table_that_was_changed_is_looked_at(machine: Machine) -> None:
