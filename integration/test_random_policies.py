@@ -130,7 +130,7 @@ def _counts_for(link: str, attempt: Attempt, said: Judgement) -> list[Counted]:
 
 
 def test_the_kernel_agrees_with_the_text(capsys: pytest.CaptureFixture[str]) -> None:
-    """Lists, ends, source checks and modes of a document: verdicts and hits are what its text says (§12)."""
+    """Lists, names, ends, source checks and modes: verdicts and hits are what the text says (§12)."""
     judged: Counter[str] = Counter()
     found: list[str] = []
     for seed in range(FIRST_SEED, FIRST_SEED + DOCUMENTS):

@@ -1,7 +1,8 @@
 """Judge packets by a native document, written from the text of §3 to §5, §7 and §12, without a word of ours.
 
-It reads the document as a mapping, and knows addresses by the standard library alone. Fail-safe entries and
-what conntrack calls invalid are none of its concern.
+It reads the document as a mapping, and knows addresses by the standard library alone; what names stand for is
+in the document's key ``names``, which no real one has. Fail-safe entries and what conntrack calls invalid are
+none of its concern.
 """
 
 from __future__ import annotations
@@ -154,17 +155,25 @@ def _has_protocol(protocol: str | int, attempt: Attempt) -> bool:
 
 
 def _holds(document: Document, one: str, address: Address) -> bool:
-    """Return whether an object stands for an address (§5.1, §5.2, §12.1)."""
+    """Return whether an object stands for an address (§5.1, §5.2, §12.1, §12.3)."""
     if one.lower() == "any":
         return True
     account, _, group = one.rpartition("/")
     if group.startswith("sg-"):  # of another account it is unknown, and stands for nothing (§5.3)
         is_own = account in ("", document["account_id"])
         return is_own and _is_in(address, _members(document, group))
+    if one.lower().startswith("dns:"):
+        name = ".".join(map(_in_ascii, one[4:].lower().removesuffix(".").split(".")))
+        texts = document["names"].get(name, ())
+        return any(address == ipaddress.ip_address(text) for text in texts)
     if one.startswith("pl-"):
         lists = [entry for entry in document["prefix_lists"] if entry["prefix_list_id"] == one]
         return any(address in ipaddress.ip_network(text) for entry in lists for text in entry["entries"])
     return address in ipaddress.ip_network(one)
+
+
+def _in_ascii(label: str) -> str:
+    return label if label.isascii() else f"xn--{label.encode('punycode').decode('ascii')}"
 
 
 def _is_in(address: Address, networks: Iterator[Network]) -> bool:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sgagent.core.addresses import AddressSet
 from sgagent.core.binding import HandBinding, HostFacts, Link, bind
 from sgagent.core.evaluate import Packet, Tracking
 from sgagent.core.model import CidrBlock, Direction, Family, Mode, SourceCheck
@@ -49,6 +50,7 @@ PORTLESS: tuple[str | int, ...] = ("gre", "icmp", "ICMPv6", 253)
 ACCOUNT = "1609982529920000"
 GROUPS = ("sg-0", "sg-1", "sg-2", "sg-3")
 LINKS = ("eth0", "eth1")
+NAMES = ("mirror.example.org", "xn--mnchen-3ya.example")
 
 
 def drawn_document(draws: Draws) -> dict[str, Any]:
@@ -58,6 +60,7 @@ def drawn_document(draws: Draws) -> dict[str, Any]:
     return {
         "version": 1,
         "account_id": ACCOUNT,
+        "names": {name: draws.many(_drawn_address, 4) for name in NAMES},
         "security_groups": [
             {
                 "security_group_id": group,
@@ -105,6 +108,10 @@ def drawn_edges(draws: Draws) -> dict[str, Edge]:
         )
         for number, link in enumerate(LINKS)
     }
+
+
+def _drawn_address(draws: Draws) -> str:
+    return draws.choice(ADDRESSES[draws.choice((4, 6))])
 
 
 def _drawn_member(draws: Draws) -> str:
@@ -164,8 +171,18 @@ def _drawn_object(draws: Draws, policy: str, local: int | None) -> str:
     kind = draws.randint(0, 99)
     if kind >= 95 and local is None:
         return draws.choice(("any", "Any"))
-    if kind >= 90 and policy == "accept":
-        return draws.choice(("sg-unknown", "pl-unknown", "1000000000000009/sg-1"))
+    if kind >= 80 and policy == "accept":
+        return draws.choice(
+            (
+                "dns:Mirror.example.ORG.",
+                "DNS:mirror.example.org",
+                "dns:münchen.example",
+                "dns:unresolved.example",
+                "sg-unknown",
+                "pl-unknown",
+                "1000000000000009/sg-1",
+            )
+        )
     if kind >= 65:
         return draws.choice(("", f"{ACCOUNT}/")) + draws.choice(GROUPS)
     return f"pl-{family}" if kind >= 50 else draws.choice(NETWORKS[family])
@@ -194,7 +211,11 @@ def policy_of(
     document: Document, edges: Mapping[str, Edge], at: dt.datetime, modes: Mapping[str, Mode] | None = None
 ) -> ResolvedPolicy:
     """Return what the document comes to on the links, at a time."""
-    found, _ = parse_documents([DocumentFile("a.json", json.dumps(document).encode())], Limits())
+    written = {key: value for key, value in document.items() if key != "names"}
+    found, _ = parse_documents([DocumentFile("a.json", json.dumps(written).encode())], Limits())
+    names = {
+        name: AddressSet.of(map(CidrBlock.parse, addresses)) for name, addresses in document["names"].items()
+    }
     links = tuple(
         Link(name=name, index=index, addresses=tuple(map(CidrBlock.parse, edge.link_addresses)))
         for index, (name, edge) in enumerate(edges.items(), 2)
@@ -209,7 +230,7 @@ def policy_of(
         for name, edge in edges.items()
     ]
     bound = bind(found, bindings, HostFacts(links=links), automatically=False)
-    resolution = resolve(found, bound, Exemptions(platform=Settings().platform), at=at)
+    resolution = resolve(found, bound, Exemptions(platform=Settings().platform), at=at, names=names)
     if resolution.errors:
         raise AssertionError(f"a drawn document has errors: {resolution.errors}")
     return resolution.policy
