@@ -12,11 +12,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from integration.flows import try_flows
 from integration.lab import lab, wait_for
+from integration.nameservers import DNS, knowing, on_the_wire
 from integration.namespaces import remove_stale_namespaces
 from integration.service import Service, service_on
 from sgagent.core.evaluate import DecidedBy, Decision, evaluate
@@ -115,12 +117,15 @@ def _show(example: Example) -> tuple[list[Row], bool, str]:
         lab(*(binding.interface for binding in scenario.bindings)) as built,
         tempfile.TemporaryDirectory(prefix="sgagent-demo-") as directory,
         service_on(built.host, Path(directory)) as agent,
+        on_the_wire(built, knowing(scenario.names)) if scenario.names else nullcontext(),
     ):
         agent.verifies = True
         for document in example.definitions.iterdir():
             agent.define(document.read_text(), document.name)
-        agent.configure(example.configuration())
+        agent.configure(example.configuration() + (DNS if scenario.names else ""))
         agent.start()
+        if scenario.names:
+            wait_for(lambda: agent.metric("sgagent_dns_names", state="unresolved") == 0, "the names")
         forged = [
             entry.packet for entry in scenario.packets if entry.expected.decided_by is DecidedBy.SPOOFED
         ]

@@ -30,6 +30,12 @@ def test_what_goes_out_is_answered_too(capsys: pytest.CaptureFixture[str]) -> No
     assert " 0 mismatches, 1 tables proved" in capsys.readouterr().out
 
 
+def test_names_are_answered(capsys: pytest.CaptureFixture[str]) -> None:
+    """By a name server beyond the wire, whose answers the file of packets states."""
+    assert demo.main(["10-names"]) == 0
+    assert " 0 mismatches, 1 tables proved" in capsys.readouterr().out
+
+
 def test_a_case_that_is_not_there_is_no_success(capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing shown is nothing proved: a name that no example has is said, with those that there are."""
     assert demo.main(["1-web", "no-such-case"]) == 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
 import json
 import time
@@ -13,12 +12,14 @@ import dns.rcode
 import pytest
 
 from integration.lab import Lab, wait_for
+from integration.nameservers import DNS, SERVER, on_the_wire
 from integration.service import Service, definitions, service_on
+from sgagent.cli.inputs import SystemClock
 from sgagent.policy_test.packet_bytes import tcp, udp
-from tests.nameserver import Behaviour, NameServer, addresses, failing, serving
+from tests.nameserver import Behaviour, NameServer, addresses, failing
+from tests.patience import PATIENCE
 
 HOST, HOST6 = "10.0.0.11", "2001:db8::11"
-SERVER = "192.0.2.53"
 NAME = "mirror.example.org"
 A, B, C = "192.0.2.80", "192.0.2.81", "192.0.2.82"
 A6 = "2001:db8:8::80"
@@ -27,7 +28,6 @@ RESOLVED_SECONDS = 4.0
 """Within which a first answer is enforced: the loop takes answers in once a second."""
 
 TTL_SECONDS = 5.0
-DNS = f'[dns]\nservers = ["{SERVER}"]\n'
 
 
 @pytest.fixture
@@ -36,14 +36,6 @@ def server(one_interface: Lab) -> Iterator[NameServer]:
     made = NameServer()
     with on_the_wire(one_interface, made):
         yield made
-
-
-@contextlib.contextmanager
-def on_the_wire(lab: Lab, server: NameServer) -> Iterator[None]:
-    """Have the peer be a name server until the context is left."""
-    lab.peer.ip(f"address replace {SERVER}/32 dev {lab.interfaces[0]}")
-    with serving(server, SERVER, 53, lab.peer.socket):
-        yield
 
 
 @pytest.fixture
@@ -268,3 +260,56 @@ def test_what_is_known_survives_restarts_and_boots_without_a_server(
     assert agent.command("boot").status == 0
     assert leaves(one_interface, A)
     assert not leaves(one_interface, B)
+
+
+def test_the_host_proves_its_table_and_explains_by_what_it_knows(
+    agent: Service, one_interface: Lab, server: NameServer
+) -> None:
+    """``verify`` and ``explain`` ask nobody: they take the agent's addresses."""
+    server.zone[NAME] = addresses(A, A6, ttl=3600)
+    agent.start()
+    wait_until_it_leaves(one_interface, agent, A)
+    asked = len(server.asked)
+    assert agent.command("verify").status == 0
+    for address, verdict in ((A, "accept"), (B, "drop")):
+        question = (
+            "egress",
+            "--source",
+            HOST,
+            "--destination",
+            address,
+            "--protocol",
+            "tcp",
+            "--port",
+            "443",
+        )
+        for documents in ((), ("--definitions", str(agent.documents))):
+            answer = json.loads(agent.command("explain", *question, *documents, "--json").output)
+            assert answer["verdict"] == verdict
+    dns_question = ("egress", "--source", HOST, "--destination", SERVER, "--protocol", "udp", "--port", "53")
+    answer = json.loads(agent.command("explain", *dns_question, "--json").output)
+    assert (answer["verdict"], answer["decided_by"]) == ("accept", "failsafe")
+    assert len(server.asked) == asked
+
+
+def test_commands_ask_where_no_agent_knows(agent: Service, one_interface: Lab, server: NameServer) -> None:
+    """Within five seconds in all; ``--no-dns`` asks nobody."""
+    server.zone[NAME] = addresses(A)
+    arguments = ("compile", "--dry-run", "--interface", "eth0=sg-1")
+    asked = agent.command(*arguments)
+    assert asked.status == 0
+    assert A in asked.output
+    count = len(server.asked)
+    silent = agent.command(*arguments, "--no-dns")
+    assert silent.status == 0
+    assert A not in silent.output
+    assert "matches nothing" in silent.errors
+    assert len(server.asked) == count
+    server.is_silent = True
+    began = SystemClock().monotonic()
+    late = agent.command(*arguments)
+    took = SystemClock().monotonic() - began
+    assert "matches nothing" in late.errors
+    assert 5.0 <= took < 5.0 + 3.0 * PATIENCE
+    assert agent.table() == "", "nothing is enforced"
+    assert leaves(one_interface, B)

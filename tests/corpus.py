@@ -38,7 +38,8 @@ class Example:
         """Return what the definitions come to on the interfaces that the packets pass."""
         snapshot, _ = self.parse()
         bound = bind(snapshot, self.scenario.bindings, HostFacts(), automatically=False)
-        return resolve(snapshot, bound, Exemptions(platform=Settings().platform), at=self.scenario.at)
+        exemptions = Exemptions(platform=Settings().platform)
+        return resolve(snapshot, bound, exemptions, at=self.scenario.at, names=self.scenario.names)
 
     def policy(self) -> ResolvedPolicy:
         """Return what is enforced."""

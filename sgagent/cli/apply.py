@@ -32,6 +32,7 @@ from sgagent.agent.time_text import time_left
 from sgagent.cli.agent_client import ask, order, print_enforced
 from sgagent.cli.inputs import (
     add_definitions_arguments,
+    dns_answers,
     load_settings,
     required_definitions,
     resolve_for_host,
@@ -370,7 +371,7 @@ def _policy(
         snapshot, _ = parse_documents(files, settings.limits)
     except DocumentError:
         return None
-    resolution = resolve_for_host(settings, Delivery(snapshot=snapshot), ())
+    resolution = resolve_for_host(settings, Delivery(snapshot=snapshot), (), dns=dns_answers(settings))
     if resolution.errors:
         return None
     modes = {link.name: link.mode for link in status.interfaces}

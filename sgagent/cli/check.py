@@ -10,7 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from sgagent.agent.sessions import open_sessions_of_agents_too
-from sgagent.cli.inputs import add_policy_arguments, load_settings, read_policy
+from sgagent.cli.inputs import (
+    add_dns_argument,
+    add_policy_arguments,
+    dns_answers,
+    load_settings,
+    read_policy,
+)
 from sgagent.cli.main import DEFAULT_CONFIGURATION
 from sgagent.cli.output import Colour, painted, problem_text
 from sgagent.core.binding import Link
@@ -26,6 +32,7 @@ from sgagent.settings import RefusedSettingsError, Settings
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     add_policy_arguments(parser)
+    add_dns_argument(parser)
     parser.add_argument("--json", action="store_true", help="print the problems as JSON")
 
 
@@ -55,7 +62,13 @@ def _look(
 ) -> tuple[tuple[Problem, ...], ResolvedPolicy | None]:
     """Return what is wrong with the documents, and what they come to; nothing if they have errors of form."""
     try:
-        resolution = read_policy(settings, options.definitions, options.interface, scope=Scope.EVERYTHING)
+        resolution = read_policy(
+            settings,
+            options.definitions,
+            options.interface,
+            scope=Scope.EVERYTHING,
+            dns=dns_answers(settings, options),
+        )
     except DocumentError as error:
         return error.problems, None
     return resolution.problems, resolution.policy

@@ -8,7 +8,14 @@ import json
 import sys
 import time
 
-from sgagent.cli.inputs import accept_or_refuse, add_policy_arguments, load_settings, read_policy
+from sgagent.cli.inputs import (
+    accept_or_refuse,
+    add_dns_argument,
+    add_policy_arguments,
+    dns_answers,
+    load_settings,
+    read_policy,
+)
 from sgagent.compiler.compile import compile_
 from sgagent.compiler.counter_chains import SILENT, FlowLogging
 from sgagent.core.errors import KernelRefusedError, printable
@@ -41,12 +48,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--yes", action="store_true", help="apply even if that cuts your own session")
     add_policy_arguments(parser)
+    add_dns_argument(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Compile, then print or apply."""
     settings = load_settings(options)
-    resolution = read_policy(settings, options.definitions, options.interface)
+    resolution = read_policy(
+        settings,
+        options.definitions,
+        options.interface,
+        dns=dns_answers(settings, options),
+    )
     accept_or_refuse(resolution.problems, strict=options.strict or settings.enforcement.strict)
     if options.verify and (code := report_proof(resolution.policy, settings)):
         return code

@@ -11,8 +11,10 @@ from sgagent.agent.control.requests import ExplainAnswer, ExplainQuestion
 from sgagent.cli.agent_client import NoAgentError, ask, enforced_now
 from sgagent.cli.inputs import (
     accept_or_refuse,
+    add_dns_argument,
     add_policy_arguments,
     add_time_argument,
+    dns_answers,
     load_settings,
     read_policy,
     resolve_for_host,
@@ -64,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--exit-code", action="store_true", help="exit with 1 if the packet is dropped")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_time_argument(parser)
+    add_dns_argument(parser)
     add_policy_arguments(parser)
 
 
@@ -102,9 +105,17 @@ def _explain_definitions(settings: Settings, packet: Packet, options: argparse.N
     if present is not None and present.documents is not None:
         snapshot, problems = parse_documents(present.documents, settings.limits, present.version)
         delivery = Delivery(snapshot=snapshot, problems=problems)
-        resolution = resolve_for_host(settings, delivery, (), at=options.at)
+        resolution = resolve_for_host(
+            settings, delivery, (), at=options.at, dns=dns_answers(settings, options)
+        )
     else:
-        resolution = read_policy(settings, options.definitions, options.interface, at=options.at)
+        resolution = read_policy(
+            settings,
+            options.definitions,
+            options.interface,
+            at=options.at,
+            dns=dns_answers(settings, options),
+        )
     accept_or_refuse(resolution.problems, strict=options.strict or settings.enforcement.strict)
     interface = choose_interface(resolution.policy, packet.interface or None)
     return explain(resolution.policy, replace(packet, interface=interface or ""))

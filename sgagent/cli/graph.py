@@ -15,11 +15,20 @@ from sgagent.analysis.graph.edges import make_graph
 from sgagent.analysis.graph.elements import Edge, Graph, Node, Traffic, as_dot, as_mermaid
 from sgagent.analysis.graph.svg import HighlightedWay, as_svg, compared, highlighted
 from sgagent.analysis.lint.subject import make_subject
-from sgagent.cli.inputs import accept_or_refuse, add_definitions_arguments, fetch, latest_time, load_settings
+from sgagent.cli.inputs import (
+    accept_or_refuse,
+    add_definitions_arguments,
+    add_dns_argument,
+    dns_answers,
+    fetch,
+    latest_time,
+    load_settings,
+)
 from sgagent.cli.output import Progress
+from sgagent.core.binding import HostFacts
 from sgagent.core.errors import Problem, Severity, UsageError, printable
 from sgagent.core.model import LAST_PORT, PORTED, Snapshot
-from sgagent.core.resolve import Exemptions
+from sgagent.core.resolve import Exemptions, dns_names
 from sgagent.ports import Delivery
 from sgagent.settings import Settings
 
@@ -34,6 +43,7 @@ _WAY = re.compile(
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     add_definitions_arguments(parser)
+    add_dns_argument(parser)
     parser.add_argument(
         "--output", choices=tuple(_WRITERS), default="svg", help="what is printed (default: svg)"
     )
@@ -83,7 +93,9 @@ def _way(text: str) -> HighlightedWay:
 
 def _graph(settings: Settings, delivery: Delivery, options: argparse.Namespace) -> Graph:
     """Return the graph of the definitions; print their problems."""
-    subject = make_subject(delivery.snapshot, Exemptions(), at=latest_time(settings))
+    dns = dns_answers(settings, options)
+    names = dns.of(dns_names(delivery.snapshot), HostFacts()).addresses
+    subject = make_subject(delivery.snapshot, Exemptions(), at=latest_time(settings), names=names)
     problems = (*delivery.problems, *map(_bearable, subject.problems))
     accept_or_refuse(problems, strict=options.strict or settings.enforcement.strict)
     with Progress("looking at groups", len(subject.stands)) as progress:

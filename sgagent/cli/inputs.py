@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 from functools import cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sgagent.agent.state.latest_time import LatestTime
 from sgagent.cli.main import DEFAULT_CONFIGURATION, TWO_PATHS
@@ -27,8 +28,8 @@ from sgagent.core.errors import (
 from sgagent.core.memo import Memo
 from sgagent.core.model import Snapshot
 from sgagent.core.policy import exempt
-from sgagent.core.resolve import Exemptions, Resolution, Scope, resolve
-from sgagent.core.resolved_rules import OF_UNKNOWN_OBJECTS
+from sgagent.core.resolve import Exemptions, Resolution, Scope, dns_names, resolve
+from sgagent.core.resolved_rules import OF_UNKNOWN_OBJECTS, UNRESOLVED_NAME
 from sgagent.documents import DocumentFile, RefusedDocumentsError, with_key_lines
 from sgagent.documents.scalars import InvalidValueError
 from sgagent.documents.values import parse_instant
@@ -38,8 +39,11 @@ from sgagent.settings import Settings, UnboundInterfaces, parse_interface_name, 
 from sgagent.signatures import Signed
 from sgagent.sources.factory import make_source
 from sgagent.sources.files.source import FileSource
-from sgagent.sources.servers import known_endpoints
+from sgagent.sources.servers import dns_endpoints, host_name_servers, known_endpoints
 from sgagent.sources.verified_parse import VerifiedParser, read_signature, signature_file
+
+if TYPE_CHECKING:
+    from sgagent.agent.names.name_watch import DnsAnswers
 
 
 class SystemClock:
@@ -128,6 +132,23 @@ def add_time_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_dns_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--no-dns``."""
+    parser.add_argument(
+        "--no-dns",
+        action="store_true",
+        help="ask no name server: names have the addresses that the agent knows",
+    )
+
+
+def dns_answers(settings: Settings, options: argparse.Namespace | None = None) -> DnsAnswers:
+    """Return what names stand for; name servers are asked if the options are given and allow it."""
+    from sgagent.agent.names.name_watch import DnsAnswers  # noqa: PLC0415 - offline commands do without
+
+    is_asked = options is not None and not options.no_dns
+    return DnsAnswers(settings, SystemClock(), latest_time(settings), is_asked=is_asked)
+
+
 def _instant(text: str) -> datetime:
     """Return the instant that an argument is, for the parser.
 
@@ -214,6 +235,7 @@ def read_policy(
     *,
     scope: Scope = Scope.HOST,
     at: datetime | None = None,
+    dns: DnsAnswers | None = None,
 ) -> Resolution:
     """Return the resolved policy of the chosen definitions for this host, with all problems.
 
@@ -223,6 +245,7 @@ def read_policy(
         interfaces: ``--interface`` arguments.
         scope: whose errors of meaning count.
         at: the latest time; None is the one that this host has known.
+        dns: what names stand for; None where they are no problem, as of documents for other hosts.
 
     Raises:
         UsageError: the path on the command line does not exist.
@@ -234,7 +257,7 @@ def read_policy(
     except RefusedDocumentsError as error:
         problems = (*error.problems, *_errors_of_meaning(error, settings, interfaces, scope))
         raise DocumentError(problems) from None
-    return resolve_for_host(settings, delivery, interfaces, scope=scope, at=at)
+    return resolve_for_host(settings, delivery, interfaces, scope=scope, at=at, dns=dns)
 
 
 _CODES_OF_MISSING_OBJECTS = frozenset(
@@ -246,7 +269,8 @@ def _errors_of_meaning(
     error: RefusedDocumentsError, settings: Settings, interfaces: Iterable[str], scope: Scope
 ) -> tuple[Problem, ...]:
     """Return the errors of meaning in what could be read of documents with errors of form."""
-    resolution = resolve_for_host(settings, Delivery(snapshot=error.readable), interfaces, scope=scope)
+    delivery = Delivery(snapshot=error.readable)
+    resolution = resolve_for_host(settings, delivery, interfaces, scope=scope)
     known = {(problem.origin.file, problem.origin.path) for problem in error.problems}
     return tuple(
         problem
@@ -334,6 +358,7 @@ def resolve_for_host(
     *,
     scope: Scope = Scope.HOST,
     at: datetime | None = None,
+    dns: DnsAnswers | None = None,
     memo: Memo | None = None,
 ) -> Resolution:
     """Return what the definitions come to on this host; all problems included.
@@ -344,18 +369,15 @@ def resolve_for_host(
         interfaces: ``--interface`` arguments; if there are any, nothing else is bound.
         scope: whose errors of meaning count.
         at: the latest time; None is the one that this host has known.
+        dns: what names stand for; None where they are no problem, as of documents for other hosts.
         memo: of what was resolved before, to spare work; the result is the same without.
     """
     by_hand = hand_bindings(interfaces)
-    bound = bind(
+    facts = NetlinkHost().facts() if not by_hand else _facts_if_any()
+    resolve_ = partial(
+        resolve,
         delivery.snapshot,
-        by_hand or settings.interfaces,
-        NetlinkHost().facts() if not by_hand else _facts_if_any(),
-        automatically=not by_hand,
-    )
-    resolution = resolve(
-        delivery.snapshot,
-        bound,
+        bind(delivery.snapshot, by_hand or settings.interfaces, facts, automatically=not by_hand),
         _exemptions(settings),
         default_mode=settings.enforcement.mode,
         source_check=settings.enforcement.source_check,
@@ -364,6 +386,12 @@ def resolve_for_host(
         at=at or latest_time(settings),
         memo=memo,
     )
+    resolution = resolve_()
+    if dns is not None and resolution.dns_names:
+        names = dns.of(resolution.dns_names, facts)
+        resolution = resolve_(names=names.addresses)
+        warnings = names.warnings_of(resolution.dns_names)
+        resolution = replace(resolution, problems=(*resolution.problems, *warnings))
     return with_all_problems(resolution, delivery, settings, scope)
 
 
@@ -405,7 +433,7 @@ def _with_suggestions(
 
 
 _FEW_SUGGESTIONS = 3
-_OF_WRONG_IDS = (*OF_UNKNOWN_OBJECTS, "dangling_attachment")
+_OF_WRONG_IDS = {*OF_UNKNOWN_OBJECTS, "dangling_attachment"} - {UNRESOLVED_NAME}
 
 
 def _kind_of_object(problem: Problem) -> str:
@@ -416,12 +444,18 @@ def _kind_of_object(problem: Problem) -> str:
 
 
 def resolve_everywhere(
-    settings: Settings, delivery: Delivery, memo: Memo | None = None, *, at: datetime | None = None
+    settings: Settings,
+    delivery: Delivery,
+    memo: Memo | None = None,
+    *,
+    at: datetime | None = None,
+    dns: DnsAnswers | None = None,
 ) -> Resolution:
     """Return what definitions come to on every network interface that they name, wherever it is.
 
     Each is judged as if it were a link of this host, by the name of its id. All errors of meaning count.
     """
+    names = dns.of(dns_names(delivery.snapshot), HostFacts()).addresses if dns else None
     resolution = resolve(
         delivery.snapshot,
         bind_everywhere(delivery.snapshot),
@@ -430,6 +464,7 @@ def resolve_everywhere(
         source_check=settings.enforcement.source_check,
         scope=Scope.EVERYTHING,
         at=at or latest_time(settings),
+        names=names,
         memo=memo,
     )
     return with_all_problems(resolution, delivery, settings, Scope.HOST)
@@ -438,7 +473,8 @@ def resolve_everywhere(
 def _exemptions(settings: Settings) -> Exemptions:
     """Return what no group can block, also for the agent: its lists, and the way to the source (§7.4)."""
     failsafe = (*settings.failsafe, *exempt(known_endpoints(settings)))
-    return Exemptions(platform=settings.platform, failsafe=failsafe)
+    name_servers = exempt(dns_endpoints(settings.dns.servers or host_name_servers()))
+    return Exemptions(platform=settings.platform, failsafe=failsafe, name_servers=name_servers)
 
 
 def _facts_if_any() -> HostFacts:

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from sgagent import __version__
 from sgagent.agent.control.requests import HitsAnswer, HitsQuestion
+from sgagent.agent.names.name_watch import DnsAnswers
 from sgagent.analysis.lint.codes import CODES
 from sgagent.analysis.lint.findings import Check, Finding, FindingSeverity
 from sgagent.analysis.lint.registry import CHECKS, lint, steps
@@ -21,7 +22,9 @@ from sgagent.analysis.lint.subject import Life, LintSubject, Usage, make_subject
 from sgagent.cli.agent_client import NoAgentError, ask
 from sgagent.cli.inputs import (
     accept_or_refuse,
+    add_dns_argument,
     add_policy_arguments,
+    dns_answers,
     fetch,
     hand_bindings,
     latest_time,
@@ -32,7 +35,7 @@ from sgagent.cli.output import Progress, problem_text
 from sgagent.core.binding import HostFacts, HostListener, bind
 from sgagent.core.errors import Origin, Problem, UsageError, printable
 from sgagent.core.policy import ResolvedInterface
-from sgagent.core.resolve import Exemptions
+from sgagent.core.resolve import Exemptions, dns_names
 from sgagent.dataplane.live_sessions import list_listeners
 from sgagent.host.links import NetlinkHost
 from sgagent.nft.counter_keys import HitStep, RuleCounter
@@ -116,6 +119,7 @@ def _fingerprint(finding: Finding) -> str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     add_policy_arguments(parser)
+    add_dns_argument(parser)
     parser.add_argument(
         "--unused",
         metavar="SPAN",
@@ -186,6 +190,7 @@ def _fatal(problems: Iterable[Problem]) -> tuple[Problem, ...]:
 def _subject(settings: Settings, delivery: Delivery, options: argparse.Namespace) -> LintSubject:
     """Return the subject of the checks."""
     by_hand = hand_bindings(options.interface)
+    dns = dns_answers(settings, options)
     bound = bind(delivery.snapshot, by_hand or settings.interfaces, HostFacts(), automatically=False)
     return make_subject(
         delivery.snapshot,
@@ -193,15 +198,16 @@ def _subject(settings: Settings, delivery: Delivery, options: argparse.Namespace
         by_hand=bound.all,
         only_by_hand=bool(by_hand),
         most_rules=settings.lint.most_rules,
-        life=_life(settings, delivery, options),
+        life=_life(settings, delivery, options, dns),
         at=latest_time(settings),
+        names=dns.of(dns_names(delivery.snapshot), HostFacts()).addresses,
     )
 
 
-def _life(settings: Settings, delivery: Delivery, options: argparse.Namespace) -> Life:
+def _life(settings: Settings, delivery: Delivery, options: argparse.Namespace, dns: DnsAnswers) -> Life:
     """Return what is known of this host while it lives."""
     unused = settings.lint.unused if options.unused is None else options.unused
-    stands = _links_of_this_host(settings, delivery, options)
+    stands = _links_of_this_host(settings, delivery, options, dns)
     usage: Mapping[RuleCounter, Usage] = {}
     inner: Mapping[str, Usage] = {}
     if unused is not None:
@@ -217,12 +223,12 @@ def _life(settings: Settings, delivery: Delivery, options: argparse.Namespace) -
 
 
 def _links_of_this_host(
-    settings: Settings, delivery: Delivery, options: argparse.Namespace
+    settings: Settings, delivery: Delivery, options: argparse.Namespace, dns: DnsAnswers
 ) -> tuple[ResolvedInterface, ...]:
     """Return what the definitions come to on links that this host has."""
     try:
         links = {link.name for link in NetlinkHost().facts().links}
-        policy = resolve_for_host(settings, delivery, options.interface).policy
+        policy = resolve_for_host(settings, delivery, options.interface, dns=dns).policy
     except OSError:
         return ()
     return policy.standing(links)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
+from sgagent.agent.names.name_watch import DnsAnswers
 from sgagent.agent.sessions import open_sessions_of_agents_too
 from sgagent.analysis.compare import compare, links
 from sgagent.analysis.flow_text import (
@@ -19,8 +20,10 @@ from sgagent.cli.agent_client import InForce, enforced_now, modes_in_force
 from sgagent.cli.inputs import (
     UNNAMED,
     accept_or_refuse,
+    add_dns_argument,
     add_policy_arguments,
     add_time_argument,
+    dns_answers,
     fetch,
     hand_bindings,
     latest_time,
@@ -51,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     add_policy_arguments(parser)
     add_time_argument(parser)
+    add_dns_argument(parser)
     parser.add_argument(
         "--against",
         metavar="PATH",
@@ -80,6 +84,7 @@ def run(options: argparse.Namespace) -> int:
         interfaces=tuple(options.interface),
         everywhere=options.everywhere,
         at=options.at or latest_time(settings),
+        dns=dns_answers(settings, options),
     )
     parsed = Memo()
     delivery = fetch(settings, options.definitions, UNNAMED, parsed)
@@ -114,14 +119,19 @@ class _Scope:
     at: datetime
     """The latest time, on both sides."""
 
+    dns: DnsAnswers
+    """What names stand for, on both sides."""
+
     memo: Memo = field(default_factory=Memo)
     """Of what was resolved: the sides have most of it in common."""
 
     def resolve(self, delivery: Delivery) -> Resolution:
         """Return what definitions come to there."""
         if self.everywhere:
-            return resolve_everywhere(self.settings, delivery, self.memo, at=self.at)
-        return resolve_for_host(self.settings, delivery, self.interfaces, memo=self.memo, at=self.at)
+            return resolve_everywhere(self.settings, delivery, self.memo, at=self.at, dns=self.dns)
+        return resolve_for_host(
+            self.settings, delivery, self.interfaces, memo=self.memo, at=self.at, dns=self.dns
+        )
 
     def resolve_present(self, present: Delivery | None) -> ResolvedPolicy:
         """Return what is in force there; a link whose groups are all unknown to it is not judged yet."""

@@ -432,9 +432,8 @@ class _Reader:
         delivery = self._deliveries[definitions]
         bound = bind(delivery.snapshot, scenario.bindings, HostFacts(), automatically=False)
         exemptions = Exemptions(platform=self._settings.platform, failsafe=self._settings.failsafe)
-        resolution = resolve(
-            delivery.snapshot, bound, exemptions, at=scenario.at or latest_time(self._settings)
-        )
+        at = scenario.at or latest_time(self._settings)
+        resolution = resolve(delivery.snapshot, bound, exemptions, at=at, names=scenario.names)
         self.problems += (*delivery.problems, *resolution.problems)
         return _Suite(file=file, definitions=definitions, scenario=scenario, policy=resolution.policy)
 

@@ -23,6 +23,7 @@ from sgagent.cli.inputs import (
     UNNAMED,
     accept_or_refuse,
     add_policy_arguments,
+    dns_answers,
     fetch,
     load_settings,
     read_bounded,
@@ -85,7 +86,9 @@ def _policy(settings: Settings, options: argparse.Namespace) -> ResolvedPolicy:
     """Return the policy that the table has to enforce: of the given definitions, else of those in force."""
     if options.definitions is None and options.ruleset is None:
         return _policy_in_force(settings, options)
-    resolution = resolve_for_host(settings, fetch(settings, options.definitions, UNNAMED), options.interface)
+    resolution = resolve_for_host(
+        settings, fetch(settings, options.definitions, UNNAMED), options.interface, dns=dns_answers(settings)
+    )
     accept_or_refuse(resolution.problems, strict=options.strict or settings.enforcement.strict)
     return resolution.policy
 
@@ -100,7 +103,7 @@ def _policy_in_force(settings: Settings, options: argparse.Namespace) -> Resolve
         return ResolvedPolicy()
     snapshot, _ = parse_documents(present.documents, settings.limits, present.version)
     delivery = Delivery(snapshot=snapshot, documents=present.documents)
-    policy = resolve_for_host(settings, delivery, options.interface).policy
+    policy = resolve_for_host(settings, delivery, options.interface, dns=dns_answers(settings)).policy
     overrides, fault = modes_in_force(settings)
     if fault is not None:
         print(printable(f"warning: the modes of this host are not known: {fault}"), file=sys.stderr)

@@ -18,6 +18,7 @@ from sgagent.core.memo import Memo, Seam
 from sgagent.core.model import (
     Direction,
     Mode,
+    NameReference,
     Policy,
     SecurityGroup,
     Snapshot,
@@ -198,6 +199,13 @@ def living(snapshot: Snapshot, at: datetime | None) -> Snapshot:
         return group if len(rules) == len(group.rules) else replace(group, rules=rules)
 
     return replace(snapshot, security_groups=tuple(map(left, snapshot.security_groups)))
+
+
+def dns_names(snapshot: Snapshot) -> frozenset[str]:
+    """Return the names that rules of the definitions name (§12.3)."""
+    rules = (rule for group in snapshot.security_groups for rule in group.rules)
+    objects = (one for rule in rules for one in rule.authorization_objects)
+    return frozenset(one.name for one in objects if isinstance(one, NameReference))
 
 
 def resolved_members(snapshot: Snapshot, memo: Memo) -> dict[str, AddressSet]:

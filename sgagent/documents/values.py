@@ -6,6 +6,7 @@ import enum
 import ipaddress
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from operator import attrgetter
@@ -359,7 +360,7 @@ def _parse_single_object(field: Field, text: str) -> AuthorizationObject:
 def _parse_name(field: Field, text: str) -> NameReference:
     """Return a name that the DNS resolves (§12.3); a warning is added where Unicode became punycode."""
     written = text[len(_NAME_PREFIX) :]
-    name = _in_ascii(written).lower().removesuffix(".")
+    name = canonical_name(written)
     if _NAME.fullmatch(name) and len(name) <= _LONGEST_NAME:
         if not written.isascii():
             field.warn("unicode_name", f"{written} is written as its punycode", f"{NameReference(name)}")
@@ -376,12 +377,11 @@ def _parse_name(field: Field, text: str) -> NameReference:
     raise invalid("bad_name", fault, remedy)
 
 
-def _in_ascii(name: str) -> str:
-    """Return a name with the punycode of labels in Unicode; as it is where a label has none."""
-    try:
-        return name if name.isascii() else name.encode("idna").decode("ascii")
-    except UnicodeError:
-        return name
+def canonical_name(text: str) -> str:
+    """Return a name in lower case without the final dot, and in punycode unless a label has none."""
+    with suppress(UnicodeError):
+        text = text if text.isascii() else text.encode("idna").decode("ascii")
+    return text.lower().removesuffix(".")
 
 
 def _block_or_plain_id(field: Field, text: str) -> CidrBlock | GroupReference:

@@ -15,12 +15,14 @@ from enum import Enum
 from functools import partial
 from typing import Annotated, assert_never
 
+from sgagent.core.addresses import AddressSet
 from sgagent.core.binding import HandBinding
 from sgagent.core.errors import DocumentError, Origin, UsageError
 from sgagent.core.evaluate import DecidedBy, Decision, Packet, Tracking, as_opener, evaluate
 from sgagent.core.explanation import PROTOCOL_WORDS, protocol_number
 from sgagent.core.model import LAST_PORT, Direction, Family, Policy, Protocol, SourceCheck
 from sgagent.core.policy import ResolvedPolicy
+from sgagent.core.resolved_rules import KnownNames
 from sgagent.core.rule_values import ported_text
 from sgagent.documents import DocumentFile, Limits
 from sgagent.documents.field import Field, Reading
@@ -37,7 +39,7 @@ from sgagent.documents.scalars import (
     parse_word,
 )
 from sgagent.documents.tree import Listing, Mapping, Node
-from sgagent.documents.values import parse_instant
+from sgagent.documents.values import canonical_name, parse_instant, parse_members
 from sgagent.settings import parse_interface_name
 
 
@@ -88,6 +90,9 @@ class Scenario:
 
     at: datetime | None
     """The latest time, by which rules expire; None is the one that the host has known."""
+
+    names: KnownNames
+    """What the DNS says: of a name that is not there, nothing."""
 
     traffic: tuple[ExpectedTraffic, ...]
 
@@ -231,6 +236,7 @@ class _ScenarioModel(DocumentModel):
     source_check: Annotated[SourceCheck | None, _word_of(SourceCheck)] = None
     packets: Annotated[Listing | None, Value(parse_list)]
     at: Annotated[datetime | None, Value(parse_instant)] = None
+    dns: Annotated[Mapping | None, Value(parse_mapping)] = None
 
 
 class _TrafficModel(DocumentModel):
@@ -277,6 +283,7 @@ def parse_packets(content: bytes, file: str) -> Scenario:
         definitions=model.definitions or DEFAULT_DEFINITIONS,
         bindings=bindings,
         at=model.at,
+        names=dict(_names(root.at("dns"))) if model.dns else {},
         traffic=tuple(_Traffic(tuple(binding.interface for binding in bindings)).read(places)),
     )
     if findings.has_errors:
@@ -300,6 +307,12 @@ def _bindings(bind: Field) -> Iterator[HandBinding]:
             yield HandBinding(interface=name, security_group_ids=tuple(groups), origin=origin)
         elif (network_interface_id := place.text()) is not None:
             yield HandBinding(interface=name, network_interface_id=network_interface_id, origin=origin)
+
+
+def _names(names: Field) -> Iterator[tuple[str, AddressSet]]:
+    """Yield each name with its addresses."""
+    for written in names.entries:
+        yield canonical_name(written), AddressSet.of(parse_members(names.at(written)))
 
 
 @dataclass(slots=True)

@@ -109,7 +109,7 @@ def test_every_option_is_documented_and_every_documented_option_exists(command: 
 def shared_options(text: str, command: str) -> set[str]:
     """Return the options of a command that the table of shared options has."""
     table = text.partition("| option | meaning | of |\n")[2].partition("\n\n")[0]
-    rows = re.findall(r"^\| `(--[a-z]+)[^|]* \| .* \| (.+) \|$", table, re.MULTILINE)
+    rows = re.findall(r"^\| `(--[a-z][a-z-]+)[^|]* \| .* \| (.+) \|$", table, re.MULTILINE)
     assert len(rows) == len(table.splitlines()) - 1
     return {option for option, of in rows if (f"`{command}`" in of) is not of.startswith("all")}
 

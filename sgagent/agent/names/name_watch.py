@@ -72,6 +72,7 @@ class NameWatch:
         """When what is resolved changes by itself."""
 
         self._turned_at = float("-inf")
+        self._ask_until: float | None = None
         self._written_at: float | None = None
 
     @property
@@ -129,13 +130,14 @@ class NameWatch:
         return self._table.report(self._clock.monotonic(), self._resolved) if self._table.wanted else ()
 
     def ask(self, names: Iterable[str]) -> None:
-        """Look up the names that are not known, and wait for that; for commands."""
+        """Look up the names that are not known, and wait for that: all calls together no more than 5 s."""
         now, resolver = self._clock.monotonic(), BackgroundResolver()
+        self._ask_until = self._ask_until or now + ASK_SECONDS
         missing = {name for name in names if name not in self._table.resolved(now, NO_FACTS).addresses}
         for name in missing:
             resolver.ask(name, self._servers)
         while missing:
-            found = resolver.wait(now + ASK_SECONDS - self._clock.monotonic())
+            found = resolver.wait(self._ask_until - self._clock.monotonic())
             if found is None:
                 break
             missing.discard(found.name)
@@ -168,3 +170,25 @@ class NameWatch:
             self.fault = f"the addresses of names could not be kept: {error}"
         else:
             self.fault = None
+
+
+class DnsAnswers:
+    """The addresses of names, for one command."""
+
+    def __init__(self, settings: Settings, clock: Clock, latest: datetime, *, is_asked: bool) -> None:
+        """Read what the agent knows, as far as that may be read.
+
+        Args:
+            settings: the configuration.
+            clock: of seconds that never go back.
+            latest: the latest time that the host has known.
+            is_asked: whether to ask name servers for what the agent does not know.
+        """
+        self._watch = NameWatch(settings, clock, latest)
+        self._is_asked = is_asked
+
+    def of(self, names: Iterable[str], facts: HostFacts) -> ResolvedNames:
+        """Return what names stand for on a host with these links."""
+        if self._is_asked:
+            self._watch.ask(names)
+        return self._watch.resolved(facts)

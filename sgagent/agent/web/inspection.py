@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 import structlog
 
 from sgagent.agent.control.requests import Hit
+from sgagent.agent.names.name_table import NameState
 from sgagent.agent.published_status import Board
 from sgagent.analysis.graph.edges import make_graph
 from sgagent.analysis.graph.elements import Graph
@@ -21,9 +22,10 @@ from sgagent.analysis.graph.svg import as_svg
 from sgagent.analysis.lint.findings import Finding
 from sgagent.analysis.lint.registry import lint
 from sgagent.analysis.lint.subject import Life, Usage, make_subject
+from sgagent.core.addresses import AddressSet
 from sgagent.core.binding import HostFacts, HostListener, bind
 from sgagent.core.errors import SgagentError
-from sgagent.core.model import SecurityGroup, SecurityGroupRule, Snapshot
+from sgagent.core.model import CidrBlock, SecurityGroup, SecurityGroupRule, Snapshot
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions
 from sgagent.documents import DocumentFile, parse_documents
@@ -178,6 +180,11 @@ class Inspection:
             return NotFound(f"There are too many rules to inspect here ({rules}): {_USE_COMMANDS}.")
         by_hand = bind(snapshot, self._settings.interfaces, HostFacts(), automatically=False)
         at = datetime.fromtimestamp(self._clock.now(), UTC)
+        names = {
+            one.name: AddressSet.of(map(CidrBlock.parse, one.addresses))
+            for one in self._board.status().names
+            if one.state is not NameState.UNRESOLVED
+        }
         subject = make_subject(
             snapshot,
             Exemptions(platform=self._settings.platform, failsafe=self._settings.failsafe),
@@ -185,9 +192,10 @@ class Inspection:
             most_rules=self._settings.lint.most_rules,
             life=self._life(policy),
             at=at,
+            names=names,
         )
         findings = lint(subject, frozenset(self._settings.lint.disable))
-        graph = make_graph(make_subject(snapshot, Exemptions(), at=at))
+        graph = make_graph(make_subject(snapshot, Exemptions(), at=at, names=names))
         groups = snapshot.security_groups
         return Found(
             findings=findings,

@@ -34,6 +34,7 @@ from sgagent.core.model import (
     Direction,
     Family,
     GroupReference,
+    NameReference,
     Policy,
     PrefixListReference,
     SecurityGroup,
@@ -168,8 +169,8 @@ class _Finder:
             match what:
                 case GroupReference():
                     yield _group(what.security_group_id), peer
-                case PrefixListReference():
-                    yield NodeId(name=what.prefix_list_id, side=side), peer
+                case PrefixListReference() | NameReference():
+                    yield NodeId(name=str(what), side=side), peer
                 case CidrBlock():
                     yield NodeId(name=ANYWHERE if what.is_everything else str(what), side=side), peer
 
@@ -318,6 +319,8 @@ def _group(group_id: str) -> NodeId:
 def _kind(name: str) -> NodeKind:
     if name == ANYWHERE:
         return NodeKind.ANYWHERE
+    if name.startswith("dns:"):
+        return NodeKind.NAME
     return NodeKind.NETWORK if _is_cidr(name) else NodeKind.PREFIX_LIST
 
 

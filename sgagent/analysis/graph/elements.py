@@ -105,6 +105,7 @@ class NodeKind(enum.Enum):
 
     GROUP = "group"
     PREFIX_LIST = "prefix_list"
+    NAME = "name"
     NETWORK = "network"
     ANYWHERE = "anywhere"
 

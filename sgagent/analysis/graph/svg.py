@@ -388,7 +388,7 @@ def _holds(node: Node, address: CidrBlock, snapshot: Snapshot) -> bool:
         case NodeKind.PREFIX_LIST:
             entries = snapshot.prefix_list_by_id.get(node.node_id.name)
             blocks = entries.entries if entries else ()
-        case NodeKind.GROUP:
+        case NodeKind.GROUP | NodeKind.NAME:
             blocks = ()
         case _:
             assert_never(node.kind)

@@ -17,6 +17,7 @@ CODES = (
     "expiring_drop",
     "expired_rule",
     "unknown_object",
+    "dns_ingress",
     "empty_object",
     "idle_prefix_list",
     "cidr_for_group",

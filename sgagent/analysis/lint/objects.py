@@ -13,8 +13,10 @@ from sgagent.core.errors import Slips
 from sgagent.core.model import (
     AuthorizationObject,
     CidrBlock,
+    Direction,
     Family,
     GroupReference,
+    NameReference,
     Policy,
     PortListReference,
     PrefixList,
@@ -256,6 +258,23 @@ def _find_cidrs_for_groups(subject: LintSubject, check: Check) -> Iterator[Findi
             )
 
 
+def _find_names_inwards(subject: LintSubject, check: Check) -> Iterator[Finding]:
+    """Find ingress rules that name a name: who controls its addresses gets in (§12.3)."""
+    for key, (_, rule) in subject.rules.items():
+        names = [one for one in rule.authorization_objects if isinstance(one, NameReference)]
+        if names and rule.direction is Direction.INGRESS:
+            yield Finding(
+                code=check.code,
+                severity=check.severity,
+                security_group_id=key[0],
+                rule_ids=(key[1],),
+                object_id=str(names[0]),
+                message=f"who controls {', '.join(map(str, names))} in the DNS decides who gets in",
+                remedy="name addresses, a group or a prefix list",
+                origin=rule.origin,
+            )
+
+
 def _group_of(inside: Ranges, family: Family, members: Mapping[str, Mapping[Family, Ranges]]) -> str | None:
     """Return the group whose members of a family are just these addresses."""
     return next((name for name in sorted(members) if members[name][family] == inside), None)
@@ -267,6 +286,12 @@ CHECKS = (
         severity=FindingSeverity.WARNING,
         summary="a rule whose group, prefix list or port list is not in the definitions",
         find=_find_unknown,
+    ),
+    Check(
+        code="dns_ingress",
+        severity=FindingSeverity.WARNING,
+        summary="an ingress rule about a name: the DNS decides who gets in",
+        find=_find_names_inwards,
     ),
     Check(
         code="empty_object",

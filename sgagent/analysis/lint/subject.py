@@ -23,6 +23,7 @@ from sgagent.core.model import (
 )
 from sgagent.core.policy import ResolvedInterface, members_by_group
 from sgagent.core.resolve import Exemptions, Scope, living, resolve
+from sgagent.core.resolved_rules import KnownNames
 from sgagent.core.rule_values import has_ended
 from sgagent.nft.counter_keys import RuleCounter
 
@@ -192,6 +193,7 @@ def make_subject(
     most_rules: int = MOST_RULES,
     life: Life = NO_LIFE,
     at: datetime | None = None,
+    names: KnownNames | None = None,
 ) -> LintSubject:
     """Return the subject of the checks: each combination of groups that is attached anywhere, once.
 
@@ -205,6 +207,7 @@ def make_subject(
         most_rules: that a group may have.
         life: what is known of this host.
         at: the latest time; without it no rule has ended.
+        names: what the DNS says of names; None where nobody asked.
     """
     bindings = list(by_hand)
     if not only_by_hand:
@@ -213,7 +216,7 @@ def make_subject(
         bindings += [
             _alone(group) for group in snapshot.security_groups if group.security_group_id not in attached
         ]
-    return _subject(snapshot, exemptions, bindings, most_rules, life, at=at)
+    return _subject(snapshot, exemptions, bindings, most_rules, life, at=at, names=names)
 
 
 def _subject(
@@ -224,23 +227,24 @@ def _subject(
     life: Life,
     *,
     at: datetime | None,
+    names: KnownNames | None,
 ) -> LintSubject:
-    names: dict[tuple[str, ...], list[str]] = {}
+    links: dict[tuple[str, ...], list[str]] = {}
     chosen: dict[tuple[str, ...], Binding] = {}
     for binding in bindings:
         groups = tuple(sorted(set(binding.security_group_ids)))
         if groups:
-            names.setdefault(groups, []).extend([binding.interface] if binding.interface else [])
+            links.setdefault(groups, []).extend([binding.interface] if binding.interface else [])
             chosen.setdefault(groups, binding)
     numbered = [replace(binding, interface=f"{number}") for number, binding in enumerate(chosen.values())]
     bound = Bindings(bindings=tuple(numbered))
-    resolution = resolve(snapshot, bound, exemptions, scope=Scope.EVERYTHING, at=at)
+    resolution = resolve(snapshot, bound, exemptions, scope=Scope.EVERYTHING, at=at, names=names)
     rules = [(group, rule) for group in snapshot.security_groups for rule in group.rules]
     return LintSubject(
         snapshot=living(snapshot, at),
         ended=tuple((group, rule) for group, rule in rules if has_ended(rule.expires, at)),
         stands=tuple(
-            Stand(interfaces=tuple(sorted(names[groups])), judge=judge)
+            Stand(interfaces=tuple(sorted(links[groups])), judge=judge)
             for groups, judge in zip(chosen, resolution.policy.interfaces, strict=True)
         ),
         problems=resolution.problems,

@@ -205,3 +205,14 @@ def test_sources_may_be_checked() -> None:
     assert {binding.source_check for binding in bindings} == {SourceCheck.ON}
     with pytest.raises(DocumentError, match="source_check"):
         parse_packets(text.replace("on\n", "maybe\n").encode(), "packets.yaml")
+
+
+def test_names_have_the_addresses_that_the_file_states() -> None:
+    """Compared without case and final dot; none is an empty object (§12.3)."""
+    text = "bind: {eth0: [sg-1]}\ndns: {Mirror.example.org.: [192.0.2.80], b.example: []}\npackets: []\n"
+    names = parse_packets(text.encode(), "packets.yaml").names
+    assert names.keys() == {"mirror.example.org", "b.example"}
+    assert names["mirror.example.org"].contains(Family.IPV4, int(ipaddress.ip_address("192.0.2.80")))
+    assert not names["b.example"]
+    with pytest.raises(DocumentError, match="not an address"):
+        parse_packets(text.replace("192.0.2.80", "nowhere").encode(), "packets.yaml")
