@@ -114,7 +114,7 @@ def _show(example: Example) -> tuple[list[Row], bool, str]:
     """Run one example, print its rows, and return them, whether the agent proved its table, and a scrape."""
     scenario = example.scenario
     with (
-        lab(*(binding.interface for binding in scenario.bindings)) as built,
+        lab(*scenario.links) as built,
         tempfile.TemporaryDirectory(prefix="sgagent-demo-") as directory,
         service_on(built.host, Path(directory)) as agent,
         on_the_wire(built, knowing(scenario.names)) if scenario.names else nullcontext(),
@@ -123,7 +123,12 @@ def _show(example: Example) -> tuple[list[Row], bool, str]:
         for document in example.definitions.iterdir():
             agent.define(document.read_text(), document.name)
         agent.configure(example.configuration() + (DNS if scenario.names else ""))
+        by_pattern = set(scenario.links) - {binding.interface for binding in scenario.bindings}
+        for number, link in enumerate(by_pattern):
+            built.host.ip(f"link set {link} name later{number}")
         agent.start()
+        for number, link in enumerate(by_pattern):  # is judged from its next packet on
+            built.host.ip(f"link set later{number} name {link}")
         if scenario.names:
             wait_for(lambda: agent.metric("sgagent_dns_names", state="unresolved") == 0, "the names")
         forged = [
@@ -134,7 +139,7 @@ def _show(example: Example) -> tuple[list[Row], bool, str]:
             entry.name: Policy.ACCEPT if passes else Policy.DROP
             for entry, passes in zip(scenario.packets, answered, strict=True)
         }
-        hits = _Hits(agent)
+        hits = _Hits(agent, example.policy())
         rows = []
         for row in _rows(scenario.traffic, verdicts, example.policy(), hits):
             rows.append(row)
@@ -173,13 +178,17 @@ def _decider(decision: Decision) -> str:
 class _Hits:
     """What the daemon's metrics say about hits."""
 
-    def __init__(self, agent: Service) -> None:
+    def __init__(self, agent: Service, policy: ResolvedPolicy) -> None:
         """Scrape them."""
         self._families = agent.families()
+        self._policy = policy
 
     def of(self, entry: ExpectedPacket, decision: Decision) -> int | None:
         """Return the hits of what decided; None where nothing is counted."""
-        interface, direction = entry.packet.interface, entry.packet.direction
+        judge, direction = self._policy.judge(entry.packet.interface), entry.packet.direction
+        if judge is None:
+            return None
+        interface = judge.name
         if decision.rule is not None:
             return self._value("rule", interface=interface, rule_id=decision.rule.rule_id)
         if decision.decided_by is DecidedBy.DEFAULT:

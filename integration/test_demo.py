@@ -24,6 +24,12 @@ def test_foreign_sources_are_tried_as_such(capsys: pytest.CaptureFixture[str]) -
     assert " 0 mismatches, 1 tables proved" in capsys.readouterr().out
 
 
+def test_links_of_patterns_come_after_the_agent(capsys: pytest.CaptureFixture[str]) -> None:
+    """They have another name while it starts; hits are those of the pattern."""
+    assert demo.main(["11-interface-pattern"]) == 0
+    assert " 0 mismatches, 1 tables proved" in capsys.readouterr().out
+
+
 def test_what_goes_out_is_answered_too(capsys: pytest.CaptureFixture[str]) -> None:
     """A ping that leaves the host as well: both ends of it have to be there."""
     assert demo.main(["shop/bastion"]) == 0

@@ -43,7 +43,7 @@ class Example:
 
     def policy(self) -> ResolvedPolicy:
         """Return what is enforced."""
-        return self.resolve().policy
+        return self.resolve().policy.identifying(self.scenario.links)
 
     def configuration(self) -> str:
         """Return the bindings as tables of the configuration."""

@@ -435,7 +435,8 @@ class _Reader:
         at = scenario.at or latest_time(self._settings)
         resolution = resolve(delivery.snapshot, bound, exemptions, at=at, names=scenario.names)
         self.problems += (*delivery.problems, *resolution.problems)
-        return _Suite(file=file, definitions=definitions, scenario=scenario, policy=resolution.policy)
+        policy = resolution.policy.identifying(scenario.links)
+        return _Suite(file=file, definitions=definitions, scenario=scenario, policy=policy)
 
     def _fetch(self, definitions: Path, file: Path) -> Delivery:
         try:

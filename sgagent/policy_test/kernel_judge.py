@@ -147,7 +147,7 @@ def _counted_decision(policy: ResolvedPolicy, verdict: Policy, key: CounterKey) 
         is_platform = key.step is HitStep.PLATFORM
         decided_by = DecidedBy.ALWAYS if is_platform else DecidedBy(key.step.value)
         return Decision(verdict=verdict, decided_by=decided_by)
-    judge = policy.judge(key.interface)
+    judge = next((one for one in policy.judges if one.name == key.interface), None)
     rules = judge.toward(key.direction).rules if judge else ()
     name = (key.security_group_id, key.rule_id)
     rule = next((one for one in rules if (one.security_group_id, one.rule_id) == name), None)
@@ -161,7 +161,9 @@ def _run_in_child(
     try:
         enter_private_network()
         end_with_parent()  # again, since a new user namespace may have cleared it
-        links = tuple(interface.name for interface in policy.interfaces)
+        openers = (entry.opener if isinstance(entry, ExpectedReply) else entry for entry in traffic)
+        names = {*(one.name for one in policy.interfaces), *(one.packet.interface for one in openers)}
+        links = tuple(sorted(names))
         session = _KernelSession(Network(links, Context()))
         session.set_up(compiled)
         report: object = {"answers": [_encode(answer) for answer in session.send_all(traffic, tick)]}

@@ -97,6 +97,12 @@ class Scenario:
     traffic: tuple[ExpectedTraffic, ...]
 
     @property
+    def links(self) -> tuple[str, ...]:
+        """Return the names of all links that are bound by name, or that packets pass."""
+        named = (binding.interface for binding in self.bindings if binding.pattern is None)
+        return tuple(sorted({*named, *(entry.packet.interface for entry in self.packets)}))
+
+    @property
     def packets(self) -> tuple[ExpectedPacket, ...]:
         """Return the packets that open sessions."""
         return tuple(entry for entry in self.traffic if isinstance(entry, ExpectedPacket))
@@ -284,7 +290,7 @@ def parse_packets(content: bytes, file: str) -> Scenario:
         bindings=bindings,
         at=model.at,
         names=dict(_names(root.at("dns"))) if model.dns else {},
-        traffic=tuple(_Traffic(tuple(binding.interface for binding in bindings)).read(places)),
+        traffic=tuple(_Traffic(bindings).read(places)),
     )
     if findings.has_errors:
         raise DocumentError(findings.all())
@@ -299,7 +305,7 @@ def _bindings(bind: Field) -> Iterator[HandBinding]:
         try:
             parse_interface_name(name, place.path)
         except UsageError:
-            remedy = "1 to 15 letters, digits and . _ @ + -, no @ first"
+            remedy = "1 to 15 letters, digits and . _ @ + -, no @ first; in patterns also * and ?"
             place.error("bad_interface_name", "not an interface name", remedy)
             continue
         if isinstance(place.node, Listing):
@@ -319,7 +325,7 @@ def _names(names: Field) -> Iterator[tuple[str, AddressSet]]:
 class _Traffic:
     """Reads packets in order and remembers those that can be answered."""
 
-    interfaces: tuple[str, ...]
+    bindings: tuple[HandBinding, ...]
     openers: dict[str, ExpectedPacket] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
 
@@ -386,13 +392,18 @@ class _Traffic:
     def _interface(self, place: Field, model: _PacketModel) -> str | None:
         """Return where a packet passes; it may be left out where only one interface is bound."""
         if "interface" not in place.entries:
-            if len(self.interfaces) == 1:
-                return self.interfaces[0]
+            if len(self.bindings) == 1 and self.bindings[0].pattern is None:
+                return self.bindings[0].interface
             place.refuse_missing("interface")
-        elif model.interface is not None and model.interface not in self.interfaces:
-            remedy = f"one of {', '.join(self.interfaces)}"
+        elif model.interface is not None and not self._is_bound(model.interface):
+            remedy = f"one of {', '.join(binding.interface for binding in self.bindings)}"
             place.at("interface").error("unknown_interface", "is not bound", remedy)
         return model.interface
+
+    def _is_bound(self, link: str) -> bool:
+        return any(
+            one.interface == link or (one.pattern and one.pattern.matches(link)) for one in self.bindings
+        )
 
 
 def _family(place: Field, model: _PacketModel) -> Family | None:

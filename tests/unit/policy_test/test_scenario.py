@@ -216,3 +216,16 @@ def test_names_have_the_addresses_that_the_file_states() -> None:
     assert not names["b.example"]
     with pytest.raises(DocumentError, match="not an address"):
         parse_packets(text.replace("192.0.2.80", "nowhere").encode(), "packets.yaml")
+
+
+def test_patterns_are_bound_and_packets_pass_links() -> None:
+    """A packet names a link that a pattern matches, as the pattern alone says none."""
+    packet = f"{{{ENDS}, protocol: icmp"
+    bind = "{'br-*': [sg-1], br-lan: [sg-2]}"
+    text = f"bind: {bind}\npackets:\n  - {packet}, interface: br-0}}\n"
+    assert parse_packets(text.encode(), "packets.yaml").links == ("br-0", "br-lan")
+    assert problems_of(f"{packet}}}", "{'br-*': [sg-1]}") == [("missing_field", "packets[0].interface")]
+    assert problems_of(f"{packet}, interface: xbr-0}}", bind) == [
+        ("unknown_interface", "packets[0].interface")
+    ]
+    assert problems_of(f"{packet}, interface: br-0}}", "{'*': [sg-1]}")[0] == ("bad_interface_name", "bind.*")
