@@ -90,9 +90,10 @@ class Controller:
     folder: Path
     machines: dict[str, Machine]
 
-    def play(self, *options: str, **variables: str | int | Path) -> Recap:
+    def play(self, *options: str, **variables: object) -> Recap:
         """Run the collection's playbook, with variables of the role by their names without its prefix."""
-        extra = json.dumps({f"sgagent_{name}": value for name, value in variables.items()}, default=str)
+        given = {"connect_within": int(15 * PATIENCE), "confirm_within": int(40 * PATIENCE)} | variables
+        extra = json.dumps({f"sgagent_{name}": value for name, value in given.items()}, default=str)
         # Whatever is left of its connections ends with the first process of a namespace.
         done = subprocess.run(
             [

@@ -1,9 +1,15 @@
-"""Build the package as ``script/package`` does, and install it on a machine that has none."""
+"""Build the package as ``script/package`` does, serve it, and install it on a machine that has none."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
 import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from integration.machine import Machine
@@ -20,13 +26,23 @@ INSTALLATION_SECONDS = 180.0
 """For a package to be installed, on a machine that does much else."""
 
 _TOOLS = ("dpkg-buildpackage", "dh", "dh_python3")
+_REPOSITORY_TOOLS = ("apt-ftparchive", "createrepo_c", "gpg", "rpmbuild", "rpmsign")
 _PLACE = "/var/cache/sgagent-test"
 _BUILD_SECONDS = 300.0
 
 
 def why_not() -> str:
     """Return why no package can be built here; empty if one can."""
-    missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
+    return _why_missing(_TOOLS)
+
+
+def why_no_repository() -> str:
+    """Return why no repository of packages can be made here; empty if one can."""
+    return _why_missing(_REPOSITORY_TOOLS)
+
+
+def _why_missing(tools: Sequence[str]) -> str:
+    missing = [tool for tool in tools if shutil.which(tool) is None]
     return f"{missing[0]} is not installed" if missing else ""
 
 
@@ -71,3 +87,45 @@ def is_installed(machine: Machine) -> bool:
         return "install ok installed" in machine.run("dpkg-query", "--show", "-f=${Status}", "sgagent")
     except CommandError:
         return False
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """A folder of GnuPG with one key for signatures."""
+
+    home: Path
+    name: str
+
+    def sign(self, *argv: str) -> None:
+        """Run a command that finds the key."""
+        told = subprocess.run(
+            argv,
+            env=dict(os.environ) | {"GNUPGHOME": str(self.home)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert told.returncode == 0, told.stderr
+
+
+@contextlib.contextmanager
+def keys(name: str) -> Iterator[Keys]:
+    """Make a key; its agent, which GnuPG starts, ends with the context."""
+    home = Path(tempfile.mkdtemp(prefix="gpg-"))  # short: the agent's socket is in it
+    made = Keys(home, name)
+    try:
+        made.sign(
+            "gpg", "--batch", "--passphrase", "", "--quick-generate-key", name, "ed25519", "sign", "never"
+        )
+        yield made
+    finally:
+        made.sign("gpgconf", "--kill", "all")
+        shutil.rmtree(home)
+
+
+def publish(folder: Path, url: str, key: Keys, *packages: Path) -> None:
+    """Make the repository of some packages, or add them to it."""
+    with tempfile.TemporaryDirectory() as release:
+        for package in packages:
+            shutil.copy(package, release)
+        key.sign(str(ROOT / "script/repository"), str(folder), "--key", key.name, "--url", url, release)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,12 @@ import pytest
 
 from integration.controller import ADDRESS, Controller, controller, why_not as why_no_controller
 from integration.machine import Machine, why_not
-from integration.package import built, why_not as why_no_package
+from integration.nginx import PORT, nginx_in, why_not as why_no_nginx
+from integration.package import built, keys, publish, why_no_repository, why_not as why_no_package
 
 HOSTS = {"web-1": "10.30.0.11", "web-2": "10.30.0.12", "web-3": "10.30.0.13"}
 FOLDER = "/etc/sgagent/groups.d"
 STRANGER = "10.30.0.99"
-HASTY = {"connect_within": 8, "confirm_within": 20}
 
 pytestmark = [
     pytest.mark.machines,
@@ -106,7 +107,77 @@ def test_a_host_is_rolled_out_and_not_cut_off(desk: Controller, documents: Path)
     assert refused.hosts == {"web-1": (0, 1)}, refused.output
     assert "sgagent check refuses the documents" in refused.output
     define(documents, cut="web-1")
-    cut = desk.play(documents=documents, **HASTY)
+    cut = desk.play(documents=documents)
     assert cut.status != 0
     assert "web-1 did not keep the change" in cut.output
     assert state(machine) == before
+
+
+CONFIGURATION = """\
+[enforcement]
+sessions = "keep"
+[source]
+path = "/etc/sgagent/groups.d"
+"""
+CLOSED = '[[interface]]\nname = "eth0"\nsecurity_group_ids = []\n'
+
+
+@pytest.mark.long
+@pytest.mark.skipif(bool(_lacking := why_no_nginx() or why_no_repository()), reason=_lacking)
+def test_a_play_ends_at_the_host_that_it_cut_off(tmp_path: Path, documents: Path) -> None:
+    """Three hosts from a repository; old connections stay (§6.3): only a new one shows what is wrong."""
+    with (
+        controller(tmp_path, HOSTS) as desk,
+        nginx_in(desk.namespace, tmp_path / "nginx", ADDRESS) as server,
+        keys("releases@packages.invalid") as key,
+    ):
+        url = f"https://{ADDRESS}:{PORT}"
+        publish(server.site, url, key, built())
+        for machine in desk.machines.values():
+            trust(machine, server.authority.file)
+        wanted: dict[str, Any] = {
+            "repository": url,
+            "repository_key": server.site / "sgagent.asc",
+            "configuration": CONFIGURATION,
+            "files": [{"src": str(server.authority.file), "dest": "/etc/sgagent/authority.pem"}],
+            "documents": documents,
+            "mode": "enforce",
+            "serial": 3,
+        }
+        first = desk.play(**wanted)
+        assert {failed for _, failed in first.hosts.values()} == {0}, first.output
+        again = desk.play(**wanted)
+        assert again.hosts == dict.fromkeys(HOSTS, (0, 0)), again.output
+        before = {name: state(machine) for name, machine in desk.machines.items()}
+        assert {posture for posture, *_ in before.values()} == {"enforcing"}
+        assert desk.machines["web-1"].run("stat", "--format=%U %G %a", "/etc/sgagent/authority.pem") == (
+            "root sgagent 640\n"
+        )
+
+        closed = desk.play(**(wanted | {"configuration": CONFIGURATION + CLOSED, "serial": 1}))
+        assert set(closed.hosts) == {"web-1"}, closed.output
+        for machine in desk.machines.values():
+            assert machine.path("/etc/sgagent/sgagent.toml").read_text() == CONFIGURATION
+        assert {name: state(machine) for name, machine in desk.machines.items()} == before
+
+        define(documents, web="[80, 443]", cut="web-2")
+        cut = desk.play(**(wanted | {"serial": 1}))
+        assert {name: failed for name, (_, failed) in cut.hosts.items()} == {"web-1": 0, "web-2": 1}, (
+            cut.output
+        )
+        assert "web-2 did not keep the change" in cut.output
+        after = {name: state(machine) for name, machine in desk.machines.items()}
+        assert after["web-1"][::3] == ("enforcing", texts(documents))
+        assert [after[name] for name in ("web-2", "web-3")] == [before[name] for name in ("web-2", "web-3")]
+
+
+def trust(machine: Machine, authority: Path) -> None:
+    """Have a machine trust the repository's server, and know no other repository."""
+    shutil.rmtree(machine.path("/etc/apt/sources.list.d"))
+    machine.path("/etc/apt/sources.list").unlink(missing_ok=True)
+    machine.path("/etc/apt/sources.list.d").mkdir()
+    machine.write("/etc/ssl/authority.pem", authority.read_text())
+    machine.write(
+        "/etc/apt/apt.conf.d/99test",
+        'Acquire::https::CAInfo "/etc/ssl/authority.pem"; Acquire::https::Proxy "DIRECT";\n',
+    )

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -21,9 +17,11 @@ from integration.nginx import PORT, Nginx, nginx_in, why_not as why_no_nginx
 from integration.package import (
     EARLIER,
     INSTALLATION_SECONDS,
-    ROOT,
     built,
     built_rpm,
+    keys,
+    publish,
+    why_no_repository,
     why_not as why_no_package,
 )
 from integration.service import definitions
@@ -34,58 +32,14 @@ URL = f"https://127.0.0.1:{PORT}"
 DOCUMENT = "/etc/sgagent/groups.d/policy.yaml"
 KEYRING = "/etc/apt/keyrings/sgagent.asc"
 WEB = "ingress accept 1 tcp 80 from 0.0.0.0/0"
-TOOLS = ("apt-ftparchive", "createrepo_c", "gpg", "rpmbuild", "rpmsign")
-_missing = [tool for tool in TOOLS if shutil.which(tool) is None]
 
 pytestmark = [
     pytest.mark.machines,
     pytest.mark.skipif(
-        bool(_reason := why_not() or why_no_package() or why_no_nginx() or ", ".join(_missing)),
+        bool(_reason := why_not() or why_no_package() or why_no_nginx() or why_no_repository()),
         reason=f"no repository can be tried: {_reason}",
     ),
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Keys:
-    """A folder of GnuPG with one key for signatures."""
-
-    home: Path
-    name: str
-
-    def sign(self, *argv: str) -> None:
-        """Run a command that finds the key."""
-        told = subprocess.run(
-            argv,
-            env=dict(os.environ) | {"GNUPGHOME": str(self.home)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert told.returncode == 0, told.stderr
-
-
-@contextlib.contextmanager
-def keys(name: str) -> Iterator[Keys]:
-    """Make a key; its agent, which GnuPG starts, ends with the context."""
-    home = Path(tempfile.mkdtemp(prefix="gpg-"))  # short: the agent's socket is in it
-    made = Keys(home, name)
-    try:
-        made.sign(
-            "gpg", "--batch", "--passphrase", "", "--quick-generate-key", name, "ed25519", "sign", "never"
-        )
-        yield made
-    finally:
-        made.sign("gpgconf", "--kill", "all")
-        shutil.rmtree(home)
-
-
-def publish(folder: Path, key: Keys, *packages: Path) -> None:
-    """Make the repository of some packages, or add them to it."""
-    with tempfile.TemporaryDirectory() as release:
-        for package in packages:
-            shutil.copy(package, release)
-        key.sign(str(ROOT / "script/repository"), str(folder), "--key", key.name, "--url", URL, release)
 
 
 @pytest.fixture
@@ -155,7 +109,7 @@ def test_a_host_installs_refuses_what_was_tampered_with_and_upgrades(
 ) -> None:
     """All over HTTPS; while the next version comes, what was denied stays denied."""
     with keys("first@packages.invalid") as key, keys("other@packages.invalid") as other:
-        publish(server.site, key, built(EARLIER), built_rpm(EARLIER))
+        publish(server.site, URL, key, built(EARLIER), built_rpm(EARLIER))
         add_repository(machine, server.site)
         apt(machine, "update")
         apt(machine, "install", "sgagent")
@@ -163,9 +117,9 @@ def test_a_host_installs_refuses_what_was_tampered_with_and_upgrades(
         machine.write(DOCUMENT, definitions(WEB))
         wait_for(lambda: says_enforcing(machine), "the agent to enforce")
 
-        publish(server.site, other, built(), built_rpm())
+        publish(server.site, URL, other, built(), built_rpm())
         expect_refusal(machine, "other key")
-        publish(server.site, key)
+        publish(server.site, URL, key)
         with altered(server.site / "apt/dists/stable/main/binary-all/Packages.gz"):
             expect_refusal(machine, "list")
         with altered(server.site / "apt/pool" / built().name):
@@ -209,7 +163,7 @@ def altered(file: Path) -> Iterator[None]:
 def test_the_lists_for_dnf_are_signed_and_name_the_packages(tmp_path: Path) -> None:
     """Every package bears a signature of the key that the repository names, and the list has one too."""
     with keys("first@packages.invalid") as key:
-        publish(tmp_path, key, built_rpm(EARLIER), built_rpm(), built())
+        publish(tmp_path, URL, key, built_rpm(EARLIER), built_rpm(), built())
         key.sign(
             "gpg",
             "--verify",
