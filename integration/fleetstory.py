@@ -246,7 +246,7 @@ def tell() -> Sequence[Chapter]:
     """
     with (
         tempfile.TemporaryDirectory(prefix="sgagent-fleet-") as directory,
-        _beginning(Path(directory)) as story,
+        beginning(Path(directory)) as story,
     ):
         for chapter in CHAPTERS:
             chapter(story)
@@ -262,11 +262,11 @@ def markdown(chapters: Iterable[Chapter]) -> str:
 
 
 @contextlib.contextmanager
-def _beginning(directory: Path) -> Iterator[Story]:
+def beginning(directory: Path, *, members: int = 3) -> Iterator[Story]:
     """Give a cluster that runs, hosts that follow it, and somebody outside."""
     with contextlib.ExitStack() as stack:
         (directory / "etcd").mkdir()
-        cluster = stack.enter_context(etcd_cluster(directory / "etcd"))
+        cluster = stack.enter_context(etcd_cluster(directory / "etcd", members))
         cluster.start()
         desk = stack.enter_context(_host(cluster, directory, "desk", "10.9.0.100"))
         (desk.directory / "policy").mkdir()
