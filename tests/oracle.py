@@ -52,6 +52,9 @@ class Edge:
     """A link, and which network interface of the document it is."""
 
     network_interface_id: str
+    bound_as: str
+    """Its name, or the one pattern that matches it (§12.5)."""
+
     link_addresses: Sequence[str] = ()
     is_source_checked: bool = False
 

@@ -99,10 +99,15 @@ def _of_one_type(draws: Draws, types: Mapping[str, str]) -> list[str]:
 
 
 def drawn_edges(draws: Draws) -> dict[str, Edge]:
-    """Draw the links' own addresses, and whether they check sources."""
+    """Draw how links are bound, their own addresses, and whether they check sources.
+
+    The first has its name in the configuration, which comes before each pattern (§12.5).
+    """
+    bound_as = (LINKS[0], draws.choice((LINKS[1], LINKS[1], "eth*", "e?h1", "*1", "eth1*")))
     return {
         link: Edge(
             f"eni-{number}",
+            bound_as[number],
             tuple(draws.sample([*OWN_ADDRESSES[number], "fe80::7"], draws.randint(0, 2))),
             draws.chance(50),
         )
@@ -222,7 +227,7 @@ def policy_of(
     )
     bindings = [
         HandBinding(
-            interface=name,
+            interface=edge.bound_as,
             network_interface_id=edge.network_interface_id,
             mode=(modes or {}).get(name),
             source_check=SourceCheck.ON if edge.is_source_checked else SourceCheck.OFF,
