@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import shutil
+import signal
+import subprocess
+import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import dns.rcode
@@ -13,7 +18,7 @@ import pytest
 
 from integration.lab import Lab, wait_for
 from integration.nameservers import DNS, SERVER, on_the_wire
-from integration.service import Service, definitions, service_on
+from integration.service import NOTICED_SECONDS, Service, definitions, service_on
 from sgagent.cli.inputs import SystemClock
 from sgagent.policy_test.packet_bytes import tcp, udp
 from tests.nameserver import Behaviour, NameServer, addresses, failing
@@ -109,6 +114,58 @@ def test_only_what_the_name_resolves_to_is_let_out(
     assert agent.metric("sgagent_dns_failures_total") == 0
     assert agent.metric("sgagent_unknown_objects") == 0
     print(f"enforced {took:.2f} s after the start")
+
+
+@pytest.fixture
+def hosts(one_interface: Lab, tmp_path: Path) -> Iterator[Hosts]:
+    """Run Debian's dnsmasq beyond the wire, if it is installed."""
+    program = shutil.which("dnsmasq")
+    if program is None:
+        pytest.skip("dnsmasq is not installed (script/setup --development)")
+    one_interface.peer.ip(f"address replace {SERVER}/32 dev eth0")
+    file = tmp_path / "hosts"
+    file.write_text("")
+    options = (
+        *("--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--user=root"),
+        *("--pid-file", f"--listen-address={SERVER}", "--bind-interfaces", "--local-ttl=5"),
+        *(f"--addn-hosts={file}", f"--cname={NAME},a.example.org", "--cname=a.example.org,b.example.org"),
+    )
+    command = ["ip", "netns", "exec", one_interface.peer.name, program, *options]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        yield Hosts(file, process)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@dataclass(frozen=True)
+class Hosts:
+    """The names that dnsmasq knows."""
+
+    file: Path
+    process: subprocess.Popen[bytes]
+
+    def write(self, *found: str) -> None:
+        """Give the end of the chain these addresses."""
+        self.file.write_text("".join(f"{address} b.example.org\n" for address in found))
+        self.process.send_signal(signal.SIGHUP)
+
+
+def test_a_common_server_is_followed_through_its_cnames(
+    agent: Service, one_interface: Lab, hosts: Hosts
+) -> None:
+    """Its file changes, its names go, it ends."""
+    agent.start()
+    hosts.write(A, A6)
+    wait_until_it_leaves(one_interface, agent, A, TTL_SECONDS + RESOLVED_SECONDS)
+    assert leaves(one_interface, A6)
+    hosts.write(B)
+    wait_until_it_leaves(one_interface, agent, B, TTL_SECONDS + RESOLVED_SECONDS)
+    assert leaves(one_interface, A), "for ten minutes"
+    hosts.process.terminate()
+    wait_for(lambda: status(agent)[0]["state"] == "stale", "the old answer", 30.0)
+    assert leaves(one_interface, B)
 
 
 def test_a_changed_answer_changes_elements_alone(
@@ -209,6 +266,21 @@ def test_a_server_that_breaks_changes_nothing(
     assert status(agent)[0]["fault"]
     server.zone[NAME] = addresses(B, ttl=5)
     wait_until_it_leaves(one_interface, agent, B, 40.0)
+
+
+def test_a_slow_server_delays_no_other_change(agent: Service, one_interface: Lab, server: NameServer) -> None:
+    """Its answers take 1.5 s each; meanwhile documents are enforced as ever."""
+
+    def behave(query: dns.message.QueryMessage, is_tcp: bool) -> bytes | None:  # noqa: FBT001 - the type's
+        threading.Event().wait(1.5)
+        return addresses(A, ttl=5)(query, is_tcp)
+
+    server.zone[NAME] = behave
+    agent.start()
+    agent.define(policy(f"egress accept 1 tcp 443 to {C}"))
+    took = wait_until_it_leaves(one_interface, agent, C, NOTICED_SECONDS)
+    assert took < NOTICED_SECONDS * PATIENCE
+    wait_until_it_leaves(one_interface, agent, A, 3.0 + RESOLVED_SECONDS)
 
 
 def test_a_name_that_is_away_and_comes_back(agent: Service, one_interface: Lab, server: NameServer) -> None:

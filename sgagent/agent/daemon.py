@@ -429,7 +429,9 @@ class Daemon:
         self._reconciler.latest_time()  # which keeps it, should the clock go back
         self.drift.look()
         self._board.note_contest(is_contested=self.drift.is_contested)
-        self._board.note_names(self._reconciler.names.report(), self._reconciler.names.failures)
+        names = self._reconciler.names.report()
+        self._step_log.say_names(names)
+        self._board.note_names(names, self._reconciler.names.failures)
         if self._verification:
             self._board.note_verified(self._verification.newest)
         readers = self._inbox.take_readers()

@@ -17,6 +17,7 @@ from sgagent.core.errors import Severity
 from sgagent.core.lockout import NamedCut, SessionKind
 from sgagent.core.model import Mode, Policy
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
+from sgagent.core.resolved_rules import OF_UNKNOWN_OBJECTS
 from sgagent.verify.proof import Outcome
 
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -31,9 +32,6 @@ MOST_WARNINGS_SHOWN = 5
 
 MOST_CUTS_SHOWN = 5
 """Of the sessions that a change cut, in the status; the log has more."""
-
-_UNKNOWN_OBJECT = "unknown_object"
-"""The code of warnings about what narrows a rule more than its author may know (§5.3)."""
 
 _COUNTED_OUTCOMES = (StepEnd.APPLIED, StepEnd.UNCHANGED, StepEnd.REFUSED)
 """Of steps that compared the kernel with a policy."""
@@ -283,7 +281,7 @@ def status_after(status: Status, step: Step, *, is_fetched: bool, now: float) ->
     version = (step.version if is_in_force else None) or status.snapshot_version
     warnings = sorted(
         (problem for problem in step.problems if problem.severity is Severity.WARNING),
-        key=lambda problem: problem.code != _UNKNOWN_OBJECT,
+        key=lambda problem: problem.code not in OF_UNKNOWN_OBJECTS,
     )
     errors = [problem for problem in step.problems if problem.severity is Severity.ERROR]
     posture = posture_of(step)

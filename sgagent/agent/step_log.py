@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from operator import itemgetter
 from typing import Protocol, assert_never
 
+from sgagent.agent.names.name_table import NameState, NameStatus
 from sgagent.agent.status import ports_of_masters
 from sgagent.agent.step import Step, StepEnd
 from sgagent.core.errors import Problem, Severity
@@ -54,6 +55,17 @@ class StepLog:
         self._groupless: tuple[str, ...] = ()
         self._ports: Mapping[str, str] = {}
         self._uncached: tuple[str, ...] = ()
+        self._names: Mapping[str, NameStatus] = {}
+
+    def say_names(self, names: Iterable[NameStatus]) -> None:
+        """Log which names have another state, or fail in another way, than before."""
+        before, self._names = self._names, {one.name: one for one in names}
+        for name, one in self._names.items():
+            known = before.get(name)
+            if known is None or (known.state, known.fault) != (one.state, one.fault):
+                is_bad = one.state in (NameState.STALE, NameState.EXPIRED) or one.fault is not None
+                say = self._log.warning if is_bad else self._log.info
+                say("name_state_changed", name=name, state=one.state.value, reason=one.fault)
 
     def say(self, step: Step) -> None:
         """Log what is new in this step."""

@@ -30,6 +30,9 @@ FIRST_RETRY_SECONDS = 5.0
 LONGEST_RETRY_SECONDS = 60.0
 """Between look-ups that fail: the first delay, which doubles, and the longest."""
 
+_MANY = 4
+"""Times the addresses that a name may have are remembered of an answer."""
+
 _FEW = 5
 """Addresses that a warning names."""
 
@@ -210,8 +213,18 @@ class NameTable:
         self._rows[name] = replace(self._row(name), due_at=now + LONGEST_RETRY_SECONDS)
 
     def take(self, found: NameLookUp, now: float) -> None:
-        """Record what came of a look-up."""
-        self._rows[found.name] = self._row(found.name).after(found, now)
+        """Record what came of a look-up, of very long answers and rotations a part."""
+        row = self._row(found.name).after(self._bounded(found), now)
+        newest = sorted(row.leaving, key=lambda block: (-row.leaving[block], block))[: self._most_addresses]
+        self._rows[found.name] = replace(row, leaving={block: row.leaving[block] for block in newest})
+
+    def _bounded(self, found: NameLookUp) -> NameLookUp:
+        most = _MANY * self._most_addresses
+        answers = {
+            family: replace(answer, addresses=frozenset(sorted(answer.addresses)[:most]))
+            for family, answer in found.answers.items()
+        }
+        return replace(found, answers=answers)
 
     def _row(self, name: str) -> _Row:
         return self._rows.get(name) or _Row()

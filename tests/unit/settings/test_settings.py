@@ -393,3 +393,30 @@ def test_names_that_no_link_can_have(name: str) -> None:
 def test_names_of_links() -> None:
     """Up to 15 characters, VLANs and peers included."""
     assert parse_interface_name("veth_0@if7.1+-x", "--interface") == "veth_0@if7.1+-x"
+
+
+def test_name_servers_are_single_addresses() -> None:
+    """Of both families, each once, in their order (§12.3)."""
+    text = "[dns]\nservers = ['192.0.2.53', '2001:db8:0::53', '192.0.2.53']\nkeep_hours = 48\n"
+    dns = parse_settings(f"{text}[limits]\nnames = 5\naddresses_per_name = 3", "sgagent.toml")
+    assert dns.dns.servers == ("192.0.2.53", "2001:db8::53")
+    assert (dns.dns.keep_hours, dns.limits.names, dns.limits.addresses_per_name) == (48, 5, 3)
+    assert parse_settings("[dns]", "sgagent.toml") == Settings()
+
+
+@pytest.mark.parametrize(
+    ("written", "remedy"),
+    (
+        ("servers = ['192.0.2.0/24']", "the address of a name server"),
+        ("servers = ['ns.example.org']", "an address or a CIDR"),
+        ("servers = '192.0.2.53'", "a list"),
+        ("keep_hours = 0", "from 1 to 8760"),
+        ("server = ['192.0.2.53']", "did you mean servers?"),
+    ),
+)
+def test_a_wrong_key_of_dns_is_an_error(written: str, remedy: str) -> None:
+    """With what would be right."""
+    with pytest.raises(RefusedSettingsError) as caught:
+        parse_settings(f"[dns]\n{written}", "sgagent.toml")
+    (problem,) = caught.value.problems
+    assert remedy in str(problem)

@@ -147,6 +147,18 @@ def test_of_200_addresses_the_same_64_count_however_they_are_ordered() -> None:
     assert counting(names, NOW + MINUTE) == first
 
 
+def test_what_is_remembered_of_a_name_is_bounded() -> None:
+    """However many addresses a server makes up."""
+    names = table()
+    for turn in range(40):
+        names.take(said(*(f"198.51.{100 + turn % 2}.{last}" for last in range(200)), ttl=0), NOW + turn)
+        names.take(
+            said(*(f"10.{turn}.{last // 250}.{last % 250}" for last in range(4_000)), ttl=0), NOW + turn
+        )
+    assert len(kept(names, NOW, 0.0)) < 40 * (4 * 64 + 64)
+    assert len(counting(names, NOW + 40) or ()) == 64
+
+
 def test_silence_changes_nothing_for_a_day_and_then_empties() -> None:
     """And says so; the next answer brings all back."""
     names = table()
