@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import re
 import shutil
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 from integration.namespaces import CommandError, run
 from integration.package import ROOT, built, built_rpm, unpacked, why_not
 
-POLICY = ROOT / ".cache/packages/selinux-policy-dev/usr/share/selinux/devel/include"
+POLICY = ROOT / ".cache/packages"
+SELINUX_TOOLS = ("checkmodule", "m4", "make", "semodule_expand", "semodule_link", "semodule_package")
 TOOLS = ("rpm", "rpmbuild", "rpmlint")
 _missing = [tool for tool in TOOLS if shutil.which(tool) is None]
 
@@ -124,21 +126,30 @@ def test_rpmlint_has_nothing_against_it() -> None:
 
 
 @pytest.mark.skipif(
-    not POLICY.exists() or None in map(shutil.which, ("checkmodule", "m4", "make", "semodule_package")),
+    not (POLICY / "selinux-policy-default").exists() or None in map(shutil.which, SELINUX_TOOLS),
     reason="tools of SELinux are missing",
 )
-def test_the_selinux_module_compiles(root: Path, tmp_path: Path) -> None:
-    """As the RPM brings its sources, with Debian's reference policy in place of Fedora's."""
+def test_the_selinux_module_fits_a_policy(root: Path, tmp_path: Path) -> None:
+    """As the RPM brings its sources: it compiles, and Debian's policy with it breaks no assertion."""
     shutil.copytree(root / "usr/share/doc/sgagent/selinux", tmp_path, dirs_exist_ok=True)
     (tmp_path / "sgagent.if").touch()
-    make = ("make", f"--directory={tmp_path}", f"--file={POLICY}/Makefile", f"HEADERDIR={POLICY}")
-    run(*make, "NAME=default", "TYPE=mcs", "AWK=awk", "sgagent.pp")
-    assert (tmp_path / "sgagent.pp").stat().st_size > 0
-    (tmp_path / "sgagent.te").write_text(
-        (tmp_path / "sgagent.te").read_text() + "allow sgagent_t no_t:file read;\n"
-    )
-    with pytest.raises(CommandError, match="unknown type no_t"):
+    include = POLICY / "selinux-policy-dev/usr/share/selinux/devel/include"
+    make = ("make", f"--directory={tmp_path}", f"--file={include}/Makefile", f"HEADERDIR={include}")
+    base = POLICY / "selinux-policy-default/usr/share/selinux/default/base.pp.bz2"
+    (tmp_path / "base.pp").write_bytes(bz2.decompress(base.read_bytes()))
+
+    def put_together() -> None:
         run(*make, "NAME=default", "TYPE=mcs", "AWK=awk", "sgagent.pp")
+        run("semodule_link", "-o", *(str(tmp_path / name) for name in ("linked", "base.pp", "sgagent.pp")))
+        run("semodule_expand", str(tmp_path / "linked"), str(tmp_path / "policy"))
+
+    put_together()
+    source = tmp_path / "sgagent.te"
+    source.write_text(source.read_text() + "dev_read_raw_memory(sgagent_t)\n")
+    put_together()
+    source.write_text(source.read_text() + "allow sgagent_t memory_device_t:chr_file write;\n")
+    with pytest.raises(CommandError, match="neverallow"):
+        put_together()
 
 
 def test_the_selinux_module_knows_the_files_of_the_package(root: Path) -> None:
