@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import pytest
 
 from integration.controller import ADDRESS, Controller, controller, why_not as why_no_controller
 from integration.machine import Machine, why_not
+from integration.namespaces import run
 from integration.nginx import PORT, nginx_in, why_not as why_no_nginx
-from integration.package import built, keys, publish, why_no_repository, why_not as why_no_package
+from integration.package import ROOT, built, keys, publish, why_no_repository, why_not as why_no_package
 
 HOSTS = {"web-1": "10.30.0.11", "web-2": "10.30.0.12", "web-3": "10.30.0.13"}
 FOLDER = "/etc/sgagent/groups.d"
@@ -82,9 +84,7 @@ def test_a_host_is_rolled_out_and_not_cut_off(desk: Controller, documents: Path)
     """From nothing to observing and enforcing; what is wrong, or cuts the controller off, is not kept."""
     machine = desk.machines["web-1"]
     wanted: dict[str, str | Path] = {"package": built(), "documents": documents, "mode": "observe"}
-    assert "sgagent is not installed yet" in desk.play("--check", "--diff", **wanted).output
-    assert not machine.path("/usr/bin/sgagent").exists()
-
+    machine.write(f"{FOLDER}/former.yaml", "version: 1\n")
     first = desk.play(**wanted)
     assert first.status == 0, first.output
     assert first.hosts["web-1"][0] > 0
@@ -122,6 +122,26 @@ path = "/etc/sgagent/groups.d"
 CLOSED = '[[interface]]\nname = "eth0"\nsecurity_group_ids = []\n'
 
 
+def test_ansible_finds_documentation_and_packs_the_collection(tmp_path: Path) -> None:
+    """What a user reads is well-formed, and what is installed has all of it."""
+    place = tmp_path / "ansible_collections" / "sgagent" / "host"
+    place.parent.mkdir(parents=True)
+    place.symlink_to(ROOT / "ansible")
+    found = ("env", "LC_ALL=C.UTF-8", f"HOME={tmp_path}", f"ANSIBLE_COLLECTIONS_PATH={tmp_path}")
+    for kind, names in {"module": ("documents", "mode"), "role": ("sgagent",)}.items():
+        told = run(
+            *found, "ansible-doc", "--json", "--type", kind, *(f"sgagent.host.{name}" for name in names)
+        )
+        assert set(json.loads(told)) == {f"sgagent.host.{name}" for name in names}
+    run(
+        *found, "ansible-galaxy", "collection", "build", "--output-path", str(tmp_path), str(ROOT / "ansible")
+    )
+    (archive,) = tmp_path.glob("sgagent-host-*.tar.gz")
+    with tarfile.open(archive) as opened:
+        packed = set(opened.getnames())
+    assert {"README.md", "plugins/modules/documents.py", "roles/sgagent/tasks/back.yml"} <= packed
+
+
 @pytest.mark.long
 @pytest.mark.skipif(bool(_lacking := why_no_nginx() or why_no_repository()), reason=_lacking)
 def test_a_play_ends_at_the_host_that_it_cut_off(tmp_path: Path, documents: Path) -> None:
@@ -144,6 +164,10 @@ def test_a_play_ends_at_the_host_that_it_cut_off(tmp_path: Path, documents: Path
             "mode": "enforce",
             "serial": 3,
         }
+        checked = desk.play("--check", "--diff", **wanted)
+        assert "sgagent is not installed yet" in checked.output
+        assert {failed for _, failed in checked.hosts.values()} == {0}, checked.output
+        assert not desk.machines["web-1"].path("/etc/apt/sources.list.d/sgagent.sources").exists()
         first = desk.play(**wanted)
         assert {failed for _, failed in first.hosts.values()} == {0}, first.output
         again = desk.play(**wanted)
@@ -154,6 +178,9 @@ def test_a_play_ends_at_the_host_that_it_cut_off(tmp_path: Path, documents: Path
             "root sgagent 640\n"
         )
 
+        wrong = desk.play(configuration='[enforcement]\nmode = "obey"\n')
+        assert wrong.hosts == {"web-1": (0, 1)}, wrong.output
+        assert "enforcement.mode" in wrong.output
         closed = desk.play(**(wanted | {"configuration": CONFIGURATION + CLOSED, "serial": 1}))
         assert set(closed.hosts) == {"web-1"}, closed.output
         for machine in desk.machines.values():

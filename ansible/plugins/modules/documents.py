@@ -88,11 +88,14 @@ def main() -> None:
         candidate.mkdir()
         for name, text in wanted.items():
             (candidate / name).write_text(text, encoding="utf-8")
-        result = {"changed": present != wanted, "problems": check(module, candidate)}
+        is_tried = module.params["state"] == "tried"
+        result: dict[str, Any] = {"changed": present != wanted}
+        if module.check_mode or not is_tried:  # the agent checks what it tries
+            result["problems"] = check(module, candidate)
         if result["changed"] and module._diff:  # noqa: SLF001 - Ansible has no other name for it
             result["diff"] = difference(module, present, wanted, candidate)
         if result["changed"] and not module.check_mode:
-            if module.params["state"] == "tried":
+            if is_tried:
                 seconds = f"{module.params['confirm_within']}s"
                 sgagent(module, "apply", str(candidate), "--confirm-within", seconds)
             else:
