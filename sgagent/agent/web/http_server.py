@@ -24,12 +24,13 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from sgagent.agent.web.client_connection import (
+    EVENT_SECONDS,
     REQUEST_TOO_LARGE,
     ClientConnection,
     ConnectionPhase,
+    EventStreams,
     HttpExchange,
 )
-from sgagent.agent.web.event_stream import EVENT_SECONDS, EventStreams
 from sgagent.agent.web.metrics import write_page
 from sgagent.agent.web.responses import Page, Request, Response, plain
 

@@ -78,7 +78,7 @@ class PageContent:
     """The page's own link in the navigation; empty where it has none."""
 
     tiles: Sequence[object] = ()
-    """Figures of the first screen; see ``tiles``."""
+    """Figures of the first screen; see ``sections``."""
 
     sections: Sequence[Section]
     now: float

@@ -38,15 +38,16 @@ from sgagent.agent.web.rule_page import find_rule, rule_section
 from sgagent.agent.web.rule_table import RuleFilter, RuleSources, read_fields, rules_section
 from sgagent.agent.web.sections import (
     GRAPH_PATH,
+    Tile,
     drops_section,
     findings_summary,
     graph_response,
     graph_section,
     interfaces_section,
+    make_tiles,
     state_section,
     warnings_section,
 )
-from sgagent.agent.web.tiles import Tile, make_tiles
 from sgagent.core.errors import UsageError
 from sgagent.core.model import Policy
 from sgagent.ports import Clock
