@@ -50,9 +50,10 @@ def look_up_name(
         port: of the name servers.
     """
     until, answers, faults = time.monotonic() + seconds, dict[Family, Answer](), list[str]()
+    ordered = list(servers)
     for family in Family:
         try:
-            answers[family] = _follow(name, family, servers, until, port)
+            answers[family] = _follow(name, family, ordered, until, port)
         except _NoAnswerError as error:
             faults.append(f"{_TYPES[family]}: {error}")
     longest = max((answer.ttl_seconds for answer in answers.values()), default=0.0)
@@ -62,7 +63,7 @@ def look_up_name(
     return NameLookUp(name, answers, "; ".join(faults) or None)
 
 
-def _follow(name: str, family: Family, servers: Sequence[str], until: float, port: int) -> Answer:
+def _follow(name: str, family: Family, servers: list[str], until: float, port: int) -> Answer:
     """Return the answer for a name, or for the one that its CNAMEs end at.
 
     A name server that resolves for others answers with the whole chain; where it does not, its end is asked
@@ -74,12 +75,12 @@ def _follow(name: str, family: Family, servers: Sequence[str], until: float, por
     followed, is_authenticated, ttl = 0, True, float("inf")
     while True:
         message, chain = _ask(name, family, servers, until, port)
-        from dns import flags  # noqa: PLC0415 - loaded only where a rule names a name
+        from dns import flags, rdatatype  # noqa: PLC0415 - loaded only where a rule names a name
 
         followed += len(chain.cnames)
         is_authenticated &= bool(message.flags & flags.AD)
-        is_negative = chain.answer is None and not message.authority
-        ttl = 0.0 if is_negative else min(ttl, chain.minimum_ttl)  # a negative one without SOA has no TTL
+        has_ttl = chain.answer is not None or _authority_has(message, rdatatype.SOA)
+        ttl = min(ttl, chain.minimum_ttl) if has_ttl else 0.0
         if followed > MOST_CNAMES:
             raise _NoAnswerError(f"more than {MOST_CNAMES} CNAMEs")
         if chain.answer is not None or not chain.cnames:
@@ -88,20 +89,27 @@ def _follow(name: str, family: Family, servers: Sequence[str], until: float, por
         name = chain.canonical_name.to_text()
 
 
+def _authority_has(message: Message, kind: int) -> bool:
+    return any(records.rdtype == kind for records in message.authority)
+
+
 def _ask(
-    name: str, family: Family, servers: Sequence[str], until: float, port: int
+    name: str, family: Family, servers: list[str], until: float, port: int
 ) -> tuple[Message, ChainingResult]:
     """Return the first answer of a name server, which may be that there is no such name.
+
+    A server that answers is the first to be asked from then on.
 
     Raises:
         _NoAnswerError: none answered, or they all failed.
     """
     fault = "no answer in time" if servers else "no name server is known"
     for seconds in _ROUNDS_SECONDS:
-        for server in servers:
+        for place, server in enumerate(servers):
             left = min(until - time.monotonic(), seconds)
             found = _ask_one(server, name, family, left, port) if left > 0 else fault
             if not isinstance(found, str):
+                servers.insert(0, servers.pop(place))
                 return found
             fault = found
     raise _NoAnswerError(fault)
@@ -111,7 +119,7 @@ def _ask_one(
     server: str, name: str, family: Family, seconds: float, port: int
 ) -> tuple[Message, ChainingResult] | str:
     """Return what a name server answered, or why that is no answer."""
-    from dns import exception, flags, message, query, rcode  # noqa: PLC0415 - as above
+    from dns import exception, flags, message, query, rcode, rdatatype  # noqa: PLC0415 - as above
 
     asked = message.make_query(name, _TYPES[family], use_edns=0, payload=_PAYLOAD)
     asked.flags |= flags.AD
@@ -124,6 +132,9 @@ def _ask_one(
             return f"{server} answered {rcode.to_text(code)}"
         if not isinstance(answer, message.QueryMessage):
             return f"{server} did not answer the question"
+        is_referral = not answer.answer and not answer.flags & (flags.AA | flags.RA)
+        if is_referral and code == rcode.NOERROR and _authority_has(answer, rdatatype.NS):
+            return f"{server} does not resolve for others: it refers to other servers"
         return answer, answer.resolve_chaining()
     except exception.Timeout:
         return f"no answer from {server}"

@@ -19,7 +19,7 @@ from sgagent.core.model import Family
 from tests.nameserver import Behaviour, NameServer, addresses, failing, serving
 from tests.patience import PATIENCE
 
-HERE = "127.0.0.1"
+HERE, OTHER = "127.0.0.1", "127.0.0.2"
 NAME = "mirror.example.org"
 A, B = "192.0.2.1", "192.0.2.2"
 A6 = "2001:db8::1"
@@ -70,6 +70,45 @@ def test_a_family_without_addresses_holds_as_long_as_the_other() -> None:
     """Where the server does not say how long; else the name would be asked for every five seconds."""
     found = ask(addresses(A, ttl=900))
     assert {answer.ttl_seconds for answer in found.answers.values()} == {900}
+
+
+def with_authority(kind: str, record: str) -> Behaviour:
+    """Return an answer without addresses that has a record of authority."""
+
+    def behave(query: dns.message.QueryMessage, _is_tcp: bool) -> bytes:  # noqa: FBT001 - as the type says
+        response = dns.message.make_response(query)
+        if kind != "referral":
+            response.flags |= dns.flags.RA
+        response.authority.append(dns.rrset.from_text("example.org.", 900, "IN", record, AUTHORITY[record]))
+        return response.to_wire()
+
+    return behave
+
+
+AUTHORITY = {"NS": "ns.example.org.", "SOA": "ns.example.org. a.example.org. 1 3600 600 86400 300"}
+
+
+@pytest.mark.parametrize(("record", "seconds"), (("SOA", 300), ("NS", 0)))
+def test_only_a_zone_says_how_long_an_empty_answer_holds(record: str, seconds: float) -> None:
+    """The least of its SOA's times (RFC 2308); other records of authority say nothing."""
+    found = ask(with_authority("empty", record))
+    assert found.fault is None
+    assert {answer.ttl_seconds for answer in found.answers.values()} == {seconds}
+
+
+def test_a_server_that_refers_to_others_has_not_answered() -> None:
+    """It does not resolve for this host, so that what was known of the name stays."""
+    found = ask(with_authority("referral", "NS"))
+    assert (found.answers, "does not resolve for others" in (found.fault or "")) == ({}, True)
+
+
+def test_a_silent_server_is_waited_for_once() -> None:
+    """The one that answered for a family is asked first for the other."""
+    silent = NameServer(is_silent=True)
+    with server(addresses(A, A6)) as (made, port), serving(silent, OTHER, port):
+        found = look_up_name(NAME, [OTHER, HERE], port=port)
+    assert texts(found) == [A, A6]
+    assert (len(silent.asked), len(made.asked)) == (1, 2)
 
 
 @pytest.mark.parametrize("code", (dns.rcode.SERVFAIL, dns.rcode.REFUSED, dns.rcode.NOTIMP, dns.rcode.FORMERR))
