@@ -1,0 +1,144 @@
+"""The base chains of hosts with patterns, and what links that come and go do to the table (§12.5)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from sgagent.compiler.compile import compile_
+from sgagent.compiler.enforce import Enforced, Enforcement, enforce, may_cut, narrows
+from sgagent.core.binding import HandBinding
+from sgagent.core.model import Direction, Policy
+from sgagent.core.policy import ResolvedPolicy
+from sgagent.nft import names
+from sgagent.nft.marks import MarkLayout, first_state
+from sgagent.nft.ruleset import Chain, Match, NamePrefix, Rule, Ruleset
+from sgagent.nft.text import rule_text
+from sgagent.verify.proof import Outcome, prove
+from sgagent.verify.table import table_of
+from tests.unit.core.test_link_patterns import hand, resolution
+
+LAYOUT = MarkLayout(0xFFFF0000)
+
+
+def policy(hands: list[HandBinding], *links: str, closed: bool = False) -> ResolvedPolicy:
+    """Return the policy of a host with these links."""
+    return resolution(hands, *links, closed=closed).policy
+
+
+def compiled(found: ResolvedPolicy) -> Ruleset:
+    """Return the table of a host that starts anew."""
+    return compile_(found, LAYOUT, first_state([one.name for one in found.bound], LAYOUT)).ruleset
+
+
+def door(found: ResolvedPolicy) -> list[str]:
+    """Return the rules of the base chain for what comes in, chains by the names of their interfaces."""
+    texts = [rule_text(rule) for rule in compiled(found).chain_by_name["prerouting"].rules]
+    for judge in found.judges:
+        chain = names.entry_chain(Direction.INGRESS, judge.name)
+        texts = [text.replace(chain, f"ingress/{judge.name}") for text in texts]
+    return texts
+
+
+def following(before: ResolvedPolicy, after: ResolvedPolicy) -> Enforcement:
+    """Return what is done for one policy after another."""
+    first = enforce(before, None, (), LAYOUT)
+    standing = first.compiled.ruleset
+    return enforce(after, standing, (), LAYOUT, enforced=Enforced(policy=before, ruleset=standing))
+
+
+@pytest.mark.parametrize(
+    ("hands", "links", "closed", "rules"),
+    (
+        ([hand("br-*")], [], False, ['iifname "br-*" goto ingress/br-*']),
+        (
+            [hand("br-*", "br-lan", "br-x*")],
+            ["br-a"],
+            False,
+            ['iifname "br-lan" accept', 'iifname "br-x*" accept', 'iifname "br-*" goto ingress/br-*'],
+        ),
+        (
+            [hand("br-*"), hand("eth0")],
+            [],
+            True,
+            [
+                'iifname "eth0" goto ingress/eth0',
+                'iifname "lo" accept',
+                'iifname "br-*" goto ingress/br-*',
+                "goto ingress/*",
+            ],
+        ),
+        (
+            [hand("v?")],
+            ["va"],
+            False,
+            ['iifname "va" goto ingress/v?', 'iifname "v*" goto ingress/*?'],
+        ),
+        (
+            [hand("*-x")],
+            ["a-x"],
+            True,
+            ['iifname "a-x" goto ingress/*-x', 'iifname "lo" accept', "goto ingress/*?"],
+        ),
+        ([hand("l*")], [], False, ['iifname "lo" accept', 'iifname "l*" goto ingress/l*']),
+    ),
+)
+def test_names_come_first_then_prefixes(
+    hands: list[HandBinding],
+    links: list[str],
+    closed: bool,  # noqa: FBT001 - a parameter of the table above
+    rules: list[str],
+) -> None:
+    """The longest prefix first; what begins with none is judged as a link is to which nothing is bound."""
+    assert door(policy(hands, *links, closed=closed)) == rules
+
+
+def test_links_that_a_prefix_tells_apart_change_nothing() -> None:
+    """A hundred of them come and go without a single operation."""
+    before, after = policy([hand("br-*")]), policy([hand("br-*")], *(f"br-{n}" for n in range(100)))
+    assert not following(before, after).plan
+    assert not following(after, before).plan
+
+
+def test_a_link_that_is_identified_costs_no_session() -> None:
+    """Its pattern keeps its slot and the generation stays: no session is judged again."""
+    done = following(policy([hand("v?")], "va"), policy([hand("v?")], "va", "vb", "vcc"))
+    assert done.plan
+    assert done.state == first_state(["v?"], LAYOUT)
+    assert done.clearance is None
+
+
+def test_a_pattern_that_loses_a_rule_has_sessions_judged_again() -> None:
+    """As for an interface; and a pattern that is new may cut sessions that were not judged."""
+    before = policy([hand("br-*")])
+    (pattern,) = before.patterns
+    ingress = replace(pattern.judge.ingress, default=Policy.ACCEPT)
+    opened = replace(before, patterns=(replace(pattern, judge=replace(pattern.judge, ingress=ingress)),))
+    assert narrows(opened, before)
+    assert not narrows(before, opened)
+    assert may_cut(ResolvedPolicy(), before)
+    assert following(opened, before).state.generation == 2
+
+
+@pytest.mark.parametrize("prefix", ("br", "br-x", "b", None))
+@pytest.mark.parametrize("hook", ("prerouting", "postrouting"))
+def test_the_verifier_refutes_another_prefix(hook: str, prefix: str | None) -> None:
+    """A guard that is narrower, wider, or not there lets through what it must not, or closes too much."""
+    found = policy([hand("br-*"), hand("v?")], "va")
+    table = compiled(found)
+    assert prove(table_of(table), found).outcome is Outcome.PROVED
+    rules = tuple(_altered(rule, prefix) for rule in table.chain_by_name[hook].rules)
+    chains = tuple(
+        Chain(name=hook, hook=one.hook, rules=tuple(filter(None, rules))) if one.name == hook else one
+        for one in table.chains
+    )
+    assert prove(table_of(replace(table, chains=chains)), found).outcome is Outcome.REFUTED
+
+
+def _altered(rule: Rule, prefix: str | None) -> Rule | None:
+    match rule.statements:
+        case (Match(values=(NamePrefix("br-"),)) as match, verdict):
+            return Rule((replace(match, values=(NamePrefix(prefix),)), verdict)) if prefix else None
+        case _:
+            return rule
