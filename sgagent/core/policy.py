@@ -272,6 +272,11 @@ class ResolvedPolicy:
         judges = (one.judge for one in self.patterns if guard.is_certain and one.pattern in guard.patterns)
         return next((judge for judge in judges if judge.own_addresses is None), None)
 
+    @property
+    def knows_all_by_prefix(self) -> bool:
+        """Return whether no link has to be identified, because the beginnings of names say enough."""
+        return all(self._certain(guard) is not None for guard in self.guards if guard.patterns)
+
     def _undecided(self, judges: Iterable[ResolvedInterface]) -> ResolvedInterface | None:
         return self.unbound if all(judge.mode is Mode.OBSERVE for judge in judges) else self.guard
 

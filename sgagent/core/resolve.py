@@ -175,8 +175,9 @@ def with_patterns(
     known = replace(
         policy,
         patterns=tuple(ResolvedPattern(pattern=one, judge=judge) for one, judge in patterns.items()),
-        guard=closed_interface(UNIDENTIFIED, exemptions, Mode.ENFORCE),
     )
+    if not known.knows_all_by_prefix:
+        known = replace(known, guard=closed_interface(UNIDENTIFIED, exemptions, Mode.ENFORCE))
     names = {name for pattern in patterns for name in pattern.excluded_names}
     own = []
     for link in links:

@@ -161,10 +161,15 @@ def _duplicates(tables: list[object]) -> Iterator[Fault]:
             continue
         exclude = table.get("exclude") if isinstance(table, dict) else None
         texts = exclude if isinstance(exclude, list) else ()
-        pattern = LinkPattern(text=name, exclude=tuple(text for text in texts if isinstance(text, str)))
+        pattern = LinkPattern(
+            text=name, exclude=tuple(text for text in texts if isinstance(text, str) and text.strip("*?"))
+        )
         if name in seen:
             yield Fault("duplicate_interface", f"{name} is bound twice", "bind it once", (index,))
-        elif is_pattern(name):
+        elif is_pattern(name) and name.strip("*?"):
+            if not pattern.covers(LinkPattern(text=name)):
+                message = f"{name} means no link without those that it excludes"
+                yield Fault("nothing_left", message, "exclude fewer", (index, "exclude"))
             for other in filter(lambda one: is_pattern(one.text), seen.values()):
                 yield from _covered(pattern, other, index)
         seen.setdefault(name, pattern)

@@ -309,8 +309,8 @@ _INTERFACE_NAME = pattern(
 def _interface_name(node: Node) -> str:
     name = str(_INTERFACE_NAME.parse(node))
     if "*" in name and not name.strip("*?"):
-        remedy = 'begin or end it like the names: br-*; unbound_interfaces = "closed" is for all other links'
-        raise InvalidValueError(Fault("bad_interface_name", "the pattern names no link", remedy))
+        remedy = 'unbound_interfaces = "closed" is for all other links; or say how names begin or end: br-*'
+        raise InvalidValueError(Fault("bad_interface_name", "the pattern matches links of any name", remedy))
     return name
 
 

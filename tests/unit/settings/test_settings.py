@@ -333,6 +333,8 @@ def test_an_interface_is_bound_once() -> None:
         ([("sixteen-letters*", None)], "interface[0].name", "1 to 15"),
         ([("br/*", None)], "interface[0].name", "not an interface name"),
         ([("br-lan", ["br-x"])], "interface[0].exclude", "br-lan means one link"),
+        ([("br-*", ["b*"])], "interface[0].exclude", "br-* means no link"),
+        ([("br-*", None), ("*", None)], "interface[1].name", "unbound_interfaces"),
         ([("br-*", None), ("br-*", ["br-lan"])], "interface[1]", "bound twice"),
         ([("br-*", None), ("br-a*", None)], "interface[1].name", 'add exclude = ["br-a*"] to br-*'),
         ([("br-?", None), ("br-*", ["br-lan"])], "interface[1].name", 'add exclude = ["br-?"] to br-*'),
