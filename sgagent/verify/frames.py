@@ -99,6 +99,7 @@ class Frame:
 
         self.addresses.append(ORDINARY[view.family])
         self.own.append(())
+        self._members.append([])
 
     def far_ends(self, numbers: Iterable[int]) -> Ranges:
         """Return the far ends of some classes, if the frame is detailed."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Container, Hashable, Iterable, Iterator
+from collections.abc import Collection, Container, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, count, product
 
 from sgagent.core.model import Family
 from sgagent.core.policy import LOOPBACK, ResolvedInterface, ResolvedPolicy
-from sgagent.nft.ruleset import KeyType, LookUp, Match, NamePrefix, Symbol
+from sgagent.nft.ruleset import Comparable, KeyType, LookUp, Match, NamePrefix, Selector, Symbol
 from sgagent.verify.comparison import ProofMemo, ViewComparison, WholeNeededError
 from sgagent.verify.compiled_table import CompiledTable
 from sgagent.verify.expectation import JUDGED_HOOKS, SessionMemory, stated_memory
@@ -27,7 +27,7 @@ from sgagent.verify.frames import Frame
 from sgagent.verify.packet import reads_other_link
 from sgagent.verify.regions import EVERY_MARK
 from sgagent.verify.revision import Revision, Revisions
-from sgagent.verify.table import UnsupportedStatementError, VerifiedTable
+from sgagent.verify.table import BaseHook, UnsupportedStatementError, VerifiedChain, VerifiedTable
 from sgagent.verify.views import Headers, View, views_of
 
 
@@ -205,7 +205,8 @@ def _views_with_frames(subject: Subject) -> Iterator[tuple[_Frames, View]]:
     hooks = dict.fromkeys((*scope.hooks, *(table.base_chains if scope.others else ())))
     links = links_of(table, subject.policy)
     bound = tuple(link for link in links if subject.policy.judge(link) in subject.policy.bound)
-    others = {hook: _other_links(subject, hook, links) for hook in hooks}
+    reading = {(chain.hook, selector.key) for chain, selector, _ in _matched_links(table)}
+    others = {hook: _other_links(subject, hook, links, reading) for hook in hooks}
     for link in links if scope.others else bound:
         frames = _Frames(subject)
         for hook in hooks:
@@ -215,15 +216,19 @@ def _views_with_frames(subject: Subject) -> Iterator[tuple[_Frames, View]]:
                         yield frames, view
 
 
-def _other_links(subject: Subject, hook: str, links: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the links on the other side, where chains of a hook read it; an empty name for none."""
-    chains = subject.compiled.table.base_chains.get(hook, ())
-    read = {one.key for chain in chains for one in subject.compiled.reads(chain.name) if one.kind == "meta"}
-    if not any(reads_other_link(key, hook) for key in read):
+def _other_links(
+    subject: Subject, hook: str, links: tuple[str, ...], reading: Collection[_Place]
+) -> tuple[str, ...]:
+    """Return the links on the other side, where chains of a hook may read it; an empty name for none."""
+    if not any(reads_other_link(key, hook) for at, key in reading if at is None or at.name == hook):
         return ("",)
     if subject.scope.forwarded or hook == "forward":
         return links
     return ("", *links) if hook == "postrouting" else ("",)
+
+
+_Place = tuple[BaseHook | None, str]
+"""Where a chain is called by the kernel, if it is, and what it reads."""
 
 
 def links_of(table: VerifiedTable, policy: ResolvedPolicy) -> tuple[str, ...]:
@@ -234,7 +239,7 @@ def links_of(table: VerifiedTable, policy: ResolvedPolicy) -> tuple[str, ...]:
     """
     named = {interface.name for interface in policy.interfaces} | {LOOPBACK, *policy.identified}
     prefixes = {"", *(guard.prefix for guard in policy.guards)}
-    for value in _named_links(table):
+    for value in chain.from_iterable(values for _, _, values in _matched_links(table)):
         if isinstance(value, Symbol):
             named.add(value.word)
         else:
@@ -249,20 +254,21 @@ def _unnamed(prefix: str, named: Container[str], prefixes: Iterable[str]) -> str
     return next(name for name in names if name not in named and not name.startswith(longer))
 
 
-def _named_links(table: VerifiedTable) -> Iterator[Symbol | NamePrefix]:
-    """Yield the links, and the prefixes of names, that rules and maps name."""
-    for name in table.reached:
-        for statements in table.chains[name].rules:
-            for statement in statements:
-                if isinstance(statement, Match) and statement.selector.key_type is KeyType.IFNAME:
-                    yield from (one for one in statement.values if isinstance(one, (Symbol, NamePrefix)))
-                elif isinstance(statement, LookUp):
-                    yield from _named_links_of_map(table, statement)
+def _matched_links(
+    table: VerifiedTable,
+) -> Iterator[tuple[VerifiedChain, Selector, tuple[Symbol | NamePrefix, ...]]]:
+    """Yield each chain and selector that reads the name of a link, with the names and prefixes that it matches."""
+    for verified in map(table.chains.__getitem__, table.reached):
+        for statements in verified.rules:
+            for one in statements:
+                if isinstance(one, Match) and one.selector.key_type is KeyType.IFNAME:
+                    yield verified, one.selector, _names(one.values)
+                elif isinstance(one, LookUp):
+                    for place, selector in enumerate(one.selectors):
+                        if selector.key_type is KeyType.IFNAME:
+                            elements = table.verdict_maps[one.verdict_map].elements
+                            yield verified, selector, _names(element.key[place] for element in elements)
 
 
-def _named_links_of_map(table: VerifiedTable, statement: LookUp) -> Iterator[Symbol]:
-    for place, selector in enumerate(statement.selectors):
-        if selector.key_type is KeyType.IFNAME:
-            for element in table.verdict_maps[statement.verdict_map].elements:
-                if isinstance(value := element.key[place], Symbol):
-                    yield value
+def _names(values: Iterable[Comparable]) -> tuple[Symbol | NamePrefix, ...]:
+    return tuple(value for value in values if isinstance(value, Symbol | NamePrefix))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from sgagent.core.addresses import AddressRanges, Ranges, joined, without
-from sgagent.core.model import Family
+from sgagent.core.model import Direction, Family
 from sgagent.core.policy import LINK_LOCAL, ResolvedInterface, ResolvedPolicy, ResolvedRule
 from sgagent.nft import names
 from sgagent.nft.names import differing_elements
@@ -62,18 +62,28 @@ class Revisions:
         self._new = new
         self._same_memory = same_memory
         self._reached_by_hook: dict[str, frozenset[str]] = {}
+        self._policies: dict[tuple[str, Direction, Family], _PolicyRevision] = {}
+        self._others: dict[tuple[str, str], list[tuple[int, int]]] = {}
+        self._is_same: dict[str, bool] = {}
+        """By map, whether it is what it was."""
 
     def of(self, view: View) -> Revision | None:
         """Return what may be another in the frame of a view; None if that may be everything."""
         old, new = self._old.judge(view.link), self._new.judge(view.link)
         if old is None or new is None or not _judges_alike(old, new) or not self._is_on_wire(view):
             return None
-        of_policy = _PolicyRevision(old, new, view)
+        of_policy = self._of_policy(old, new, view)
         tainted, of_table = self._of_table(view)
-        far_ends = joined((*of_policy.far_ends(), *of_table))
+        far_ends = joined((*of_policy.far_ends, *of_table))
         if far_ends == ((0, view.family.last_address),):
             return None
         return Revision(far_ends, tainted, of_policy.counters, self._same_counting, self._same_memory)
+
+    def _of_policy(self, old: ResolvedInterface, new: ResolvedInterface, view: View) -> _PolicyRevision:
+        key = (view.link, view.opened, view.family)
+        if key not in self._policies:
+            self._policies[key] = _PolicyRevision(old, new, view)
+        return self._policies[key]
 
     def _is_on_wire(self, view: View) -> bool:
         """Return whether all base chains of the hook read far ends as they are on the wire."""
@@ -133,7 +143,8 @@ class Revisions:
             ):
                 changed.add(name)
             else:
-                far_ends += self._other_elements(zip(known, looked_up, strict=True))
+                for pair in zip(known, looked_up, strict=True):
+                    far_ends += self._other_elements(*pair)
         tainted = self._tainted(changed, aside)
         for name in aside:
             for element in self._now.table.verdict_maps[name].elements:
@@ -172,26 +183,31 @@ class Revisions:
         is_known = name in self._before.table.chains
         return is_known and self._now.is_tail(name) and self._before.is_tail(name)
 
-    def _other_elements(self, pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[int, int]]:
-        """Yield the far ends whose element in one map is not the one in the other."""
-        for known, name in pairs:
+    def _other_elements(self, known: str, name: str) -> list[tuple[int, int]]:
+        """Return the far ends whose element in one map is not the one in the other."""
+        found = self._others.get((known, name))
+        if found is None:
             one = self._before.table.verdict_maps[known].elements
             other = self._now.table.verdict_maps[name].elements
-            for elements in differing_elements(one, other):
-                for element in elements:
-                    yield from _key(element)
+            differing = (element for some in differing_elements(one, other) for element in some)
+            found = self._others[known, name] = [ends for element in differing for ends in _key(element)]
+        return found
 
     def _looks_up_another(self, name: str, of_far_ends: Iterable[str]) -> bool:
         """Return whether a map of something else that a chain looks up is another than before."""
         aside = set(of_far_ends)
-        for statements in self._now.table.chains[name].rules:
-            for one in statements:
-                if isinstance(one, LookUp) and one.verdict_map not in aside:
-                    known = self._before.table.verdict_maps.get(one.verdict_map)
-                    now = self._now.table.verdict_maps[one.verdict_map]
-                    if known is not now and known != now:
-                        return True
-        return False
+        return not all(
+            self._is_map_same(one.verdict_map)
+            for statements in self._now.table.chains[name].rules
+            for one in statements
+            if isinstance(one, LookUp) and one.verdict_map not in aside
+        )
+
+    def _is_map_same(self, name: str) -> bool:
+        if name not in self._is_same:
+            known, now = self._before.table.verdict_maps.get(name), self._now.table.verdict_maps[name]
+            self._is_same[name] = known is now or known == now
+        return self._is_same[name]
 
     def _tainted(self, changed: Collection[str], aside: Collection[str]) -> frozenset[str]:
         """Return chains, and all that lead to them other than by certain maps."""
@@ -253,8 +269,12 @@ class _PolicyRevision:
         self._others = [rule for rules in (gone, come) for name, rule in rules.items() if name not in alike]
         self.counters = frozenset(names.rule_chain(new.name, rule.rule_id) for rule in self._others)
 
-    def far_ends(self) -> Iterator[tuple[int, int]]:
-        """Yield far ends of which the policy may say something else."""
+    @cached_property
+    def far_ends(self) -> tuple[tuple[int, int], ...]:
+        """Return far ends of which the policy may say something else."""
+        return joined(self._far_ends())
+
+    def _far_ends(self) -> Iterator[tuple[int, int]]:
         if self._family is Family.IPV6:
             yield from ((0, 0), LINK_LOCAL)  # distinguished before far ends are looked up
         yield from _symmetric_difference(*self._inner)
@@ -265,7 +285,7 @@ class _PolicyRevision:
 
 
 def _symmetric_difference(one: AddressRanges, other: AddressRanges) -> Iterator[tuple[int, int]]:
-    if one is not other:
+    if one != other:
         yield from without(one, other)
         yield from without(other, one)
 

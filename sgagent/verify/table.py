@@ -95,8 +95,14 @@ class VerifiedTable:
                     waiting.append(name)
         return tuple(found)
 
-    def targets(self, chain: VerifiedChain) -> Iterator[str]:
-        """Yield the chains that a chain leads to, some of them more than once."""
+    def targets(self, chain: VerifiedChain) -> tuple[str, ...]:
+        """Return the chains that a chain leads to, each once."""
+        found = self._targets_by_chain.get(chain.name)
+        if found is None:
+            found = self._targets_by_chain[chain.name] = tuple(dict.fromkeys(self._targets(chain)))
+        return found
+
+    def _targets(self, chain: VerifiedChain) -> Iterator[str]:
         for statements in chain.rules:
             for statement in statements:
                 if isinstance(statement, (Goto, Jump)):
@@ -112,6 +118,10 @@ class VerifiedTable:
             found = tuple(dict.fromkeys(v.chain for v in verdicts if isinstance(v, (Goto, Jump))))
             self._targets_by_map[name] = found
         return found
+
+    @cached_property
+    def _targets_by_chain(self) -> dict[str, tuple[str, ...]]:
+        return {}
 
     @cached_property
     def _targets_by_map(self) -> dict[str, tuple[str, ...]]:
