@@ -1,7 +1,7 @@
 """The table of names: what the DNS answered, what of that still counts, and whom to ask when (§12.3).
 
-It knows no clock: each method takes the time, in seconds that never go back. In a file the times are ages, so
-that only the time between two agents is measured by the wall clock.
+It knows no clock: each method takes the time, in seconds that never go back. A file has the time of its
+writing by both clocks, so that only the time between two agents is measured by the wall clock.
 """
 
 from __future__ import annotations
@@ -150,7 +150,12 @@ class _Row:
         left = {block: until - LEAVING_SECONDS for block, until in self.leaving.items() if until > now}
         return sorted({**left, **found}, key=lambda block: (block not in found, -left.get(block, 0.0), block))
 
-    def state(self, now: float, keep_seconds: float) -> NameState:
+    def next_end(self, now: float, keep_seconds: float) -> float:
+        """Return when an address ceases to count, if nothing is answered until then."""
+        ends = (*self.leaving.values(), *(said.at + keep_seconds for said in self.said.values()))
+        return min((end for end in ends if end > now), default=float("inf"))
+
+    def state(self, now: float, keep_seconds: float, *, has_addresses: bool) -> NameState:
         """Return what is known."""
         if not self.said:
             return NameState.UNRESOLVED
@@ -158,7 +163,20 @@ class _Row:
             return NameState.EXPIRED
         if self.failures and any(now >= said.until for said in self.said.values()):
             return NameState.STALE
-        return NameState.RESOLVED if self.blocks(now, keep_seconds) else NameState.EMPTY
+        return NameState.RESOLVED if has_addresses else NameState.EMPTY
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """What a row comes to on this host."""
+
+    row: _Row
+    until: float
+    """When it does no more."""
+
+    addresses: AddressSet
+    texts: tuple[str, ...]
+    warnings: tuple[Problem, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,6 +209,16 @@ class NameTable:
         self._most_addresses = most_addresses
         self._most_unused = most_unused
         self._rows: dict[str, _Row] = {}
+        self._asked: dict[str, float] = {}
+        """Names that are being looked up, and until when an answer is waited for."""
+
+        self._own: frozenset[CidrBlock] = frozenset()
+        """The host's addresses."""
+
+        self._views: dict[str, _View] = {}
+        self._kept: dict[str, tuple[_Row, Any]] = {}
+        """Rows as files keep them."""
+
         self.wanted: frozenset[str] = frozenset()
         """The names that rules in force name."""
 
@@ -206,14 +234,16 @@ class NameTable:
 
     def due(self, now: float) -> Iterator[str]:
         """Yield the wanted names to ask for now."""
-        return (name for name in sorted(self.wanted) if self._row(name).due_at <= now)
+        waiting = (name for name in sorted(self.wanted) if self._row(name).due_at <= now)
+        return (name for name in waiting if self._asked.get(name, now) <= now)
 
     def begin(self, name: str, now: float) -> None:
         """Record that a name is asked for, so that it is not due again meanwhile."""
-        self._rows[name] = replace(self._row(name), due_at=now + LONGEST_RETRY_SECONDS)
+        self._asked[name] = now + LONGEST_RETRY_SECONDS
 
     def take(self, found: NameLookUp, now: float) -> None:
         """Record what came of a look-up, of very long answers and rotations a part."""
+        self._asked.pop(found.name, None)
         row = self._row(found.name).after(self._bounded(found), now)
         newest = sorted(row.leaving, key=lambda block: (-row.leaving[block], block))[: self._most_addresses]
         self._rows[found.name] = replace(row, leaving={block: row.leaving[block] for block in newest})
@@ -232,18 +262,24 @@ class NameTable:
     def resolved(self, now: float, facts: HostFacts) -> ResolvedNames:
         """Return what the known names stand for on a host with these links; for no address of these."""
         own = frozenset(block for link in facts.links for block in link.addresses)
-        addresses, warnings = {}, {}
-        for name, row in self._rows.items():
-            if row.said:
-                addresses[name], warnings[name] = self._addresses(name, row, now, own)
-        return ResolvedNames(addresses=addresses, warnings=warnings)
+        if own != self._own:
+            self._own, self._views = own, {}
+        views = {name: self._view(name, now) for name, row in self._rows.items() if row.said}
+        return ResolvedNames(
+            addresses={name: view.addresses for name, view in views.items()},
+            warnings={name: view.warnings for name, view in views.items()},
+        )
 
-    def _addresses(
-        self, name: str, row: _Row, now: float, own: frozenset[CidrBlock]
-    ) -> tuple[AddressSet, tuple[Problem, ...]]:
-        """Return the addresses of a name, and warnings of what is left out."""
+    def _view(self, name: str, now: float) -> _View:
+        row, view = self._row(name), self._views.get(name)
+        if view is None or view.row is not row or now >= view.until:
+            view = self._views[name] = self._make_view(name, row, now)
+        return view
+
+    def _make_view(self, name: str, row: _Row, now: float) -> _View:
+        """Return what a row comes to, with warnings of what is left out."""
         blocks = row.blocks(now, self._keep_seconds)
-        ignored = [block for block in blocks if block in own or _is_inside(block)]
+        ignored = [block for block in blocks if block in self._own or _is_inside(block)]
         usable = [block for block in blocks if block not in ignored]
         warnings = []
         if ignored:
@@ -254,39 +290,37 @@ class NameTable:
             message = f"{len(usable)} addresses; the {self._most_addresses} that were answered last count"
             remedy = "raise limits.addresses_per_name, or write the networks as CIDRs"
             warnings.append(_warning("many_addresses_of_name", name, message, remedy))
-        if row.state(now, self._keep_seconds) is NameState.EXPIRED:
+        if row.state(now, self._keep_seconds, has_addresses=bool(usable)) is NameState.EXPIRED:
             hours = self._keep_seconds / 3600
             message = f"no name server answered for {hours:g} hours, so the name matches nothing: {row.fault}"
             warnings.append(_warning("name_expired", name, message, "check this host's name servers"))
-        found = AddressSet.of(usable[: self._most_addresses])
-        return found or NO_ADDRESSES, tuple(warnings)
+        counting = usable[: self._most_addresses]
+        return _View(
+            row=row,
+            until=row.next_end(now, self._keep_seconds),
+            addresses=AddressSet.of(counting) or NO_ADDRESSES,
+            texts=_texts(counting),
+            warnings=tuple(warnings),
+        )
 
-    def report(self, now: float, resolved: ResolvedNames) -> tuple[NameStatus, ...]:
+    def report(self, now: float) -> tuple[NameStatus, ...]:
         """Return how the wanted names are, in their order."""
-        return tuple(self._status(name, now, resolved) for name in sorted(self.wanted))
+        return tuple(self._status(name, now) for name in sorted(self.wanted))
 
-    def _status(self, name: str, now: float, resolved: ResolvedNames) -> NameStatus:
-        row, found = self._row(name), resolved.addresses.get(name, NO_ADDRESSES)
+    def _status(self, name: str, now: float) -> NameStatus:
+        row = self._row(name)
+        texts = self._view(name, now).texts if row.said else ()
         return NameStatus(
             name=name,
-            state=row.state(now, self._keep_seconds),
-            addresses=tuple(
-                str(CidrBlock.around(family, first, family.bits))
-                for family in Family
-                for first, _ in found.ranges(family)
-            ),
+            state=row.state(now, self._keep_seconds, has_addresses=bool(texts)),
+            addresses=texts,
             is_authenticated=bool(row.said) and all(said.is_authenticated for said in row.said.values()),
             fault=row.fault,
         )
 
     def next_change(self, now: float) -> float:
         """Return when an address ceases to count, if nothing is answered until then."""
-        ends = [
-            end
-            for row in self._rows.values()
-            for end in (*row.leaving.values(), *(said.at + self._keep_seconds for said in row.said.values()))
-            if end > now
-        ]
+        ends = (row.next_end(now, self._keep_seconds) for row in self._rows.values())
         return min(ends, default=float("inf"))
 
     def as_json(self, now: float, wall: float) -> Any:  # noqa: ANN401 - values of JSON
@@ -296,21 +330,22 @@ class NameTable:
             now: the time.
             wall: the same by the wall clock, in seconds since the epoch.
         """
-        names = tuple(
-            _KeptName(
-                name,
-                tuple(
-                    _KeptAnswer(
-                        family, _texts(said.addresses), now - said.at, said.until - now, said.is_authenticated
-                    )
-                    for family, said in row.said.items()
-                ),
-                {str(block): until - now for block, until in row.leaving.items()},
-            )
-            for name, row in sorted(self._rows.items())
-            if row.said
+        kept = {name: self._kept.get(name) for name, row in sorted(self._rows.items()) if row.said}
+        self._kept = {
+            name: known if known and known[0] is self._rows[name] else self._as_kept(name)
+            for name, known in kept.items()
+        }
+        names = [written for _, written in self._kept.values()]
+        return {"saved_at": wall, "now": now, "names": names}
+
+    def _as_kept(self, name: str) -> tuple[_Row, Any]:
+        row = self._rows[name]
+        answers = tuple(
+            _KeptAnswer(family, _texts(said.addresses), said.at, said.until, said.is_authenticated)
+            for family, said in row.said.items()
         )
-        return to_json(_Kept(wall, names))
+        leaving = {str(block): until for block, until in row.leaving.items()}
+        return row, to_json(_KeptName(name, answers, leaving))
 
     def take_json(self, value: object, now: float, wall: float) -> None:
         """Take in what an earlier agent kept; what is over meanwhile counts no more.
@@ -321,21 +356,19 @@ class NameTable:
             ValueError: it is no table.
         """
         kept = from_json(_Kept, value)
-        passed = max(0.0, wall - kept.saved_at)
+        shift = now - kept.now - max(0.0, wall - kept.saved_at)
         for one in kept.names:
             said = {
                 answer.family: _Said(
                     frozenset(map(_single_block, answer.addresses)),
-                    now - max(0.0, answer.age_seconds) - passed,
-                    now + min(answer.holds_seconds, LONGEST_TTL_SECONDS) - passed,
+                    min(answer.at, kept.now) + shift,
+                    min(answer.until, kept.now + LONGEST_TTL_SECONDS) + shift,
                     answer.is_authenticated,
                 )
                 for answer in one.answers
             }
-            leaving = {
-                _single_block(text): now + min(left, LONGEST_TTL_SECONDS + LEAVING_SECONDS) - passed
-                for text, left in one.leaving_seconds.items()
-            }
+            last = kept.now + LONGEST_TTL_SECONDS + LEAVING_SECONDS
+            leaving = {_single_block(text): min(until, last) + shift for text, until in one.leaving.items()}
             self._rows[one.name] = _Row(said, leaving)
 
 
@@ -343,8 +376,8 @@ class NameTable:
 class _KeptAnswer:
     family: Family
     addresses: tuple[str, ...]
-    age_seconds: float
-    holds_seconds: float
+    at: float
+    until: float
     is_authenticated: bool
 
 
@@ -352,13 +385,17 @@ class _KeptAnswer:
 class _KeptName:
     name: str
     answers: tuple[_KeptAnswer, ...]
-    leaving_seconds: dict[str, float]
+    leaving: dict[str, float]
+    """Until when addresses count that the last answer did not have."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
     saved_at: float
     """Seconds since the epoch."""
+
+    now: float
+    """The same moment by the clock of the other times."""
 
     names: tuple[_KeptName, ...]
 
@@ -373,20 +410,20 @@ def _single_block(text: str) -> CidrBlock:
     Raises:
         ValueError: it is none.
     """
-    return CidrBlock.parse(str(ip_address(text)))
+    address = ip_address(text)
+    family = Family.IPV4 if address.version == 4 else Family.IPV6
+    return CidrBlock.around(family, int(address), family.bits)
 
 
 def _is_inside(block: CidrBlock) -> bool:
     """Return whether an address never leaves the link or the host: no name stands for it."""
-    address = block.network.network_address
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        return True
-    is_of_no_host = isinstance(address, IPv4Address) and (
-        int(address) >> 24 == 0 or int(address) == 0xFFFFFFFF
-    )
-    return is_of_no_host or (
-        address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified
-    )
+    if block.family is Family.IPV4:
+        address: IPv4Address | IPv6Address = IPv4Address(block.first)
+        is_of_no_host = block.first >> 24 == 0 or block.first == block.family.last_address
+    else:
+        address = IPv6Address(block.first)
+        is_of_no_host = address.is_unspecified or address.ipv4_mapped is not None
+    return is_of_no_host or address.is_loopback or address.is_link_local or address.is_multicast
 
 
 def _few(blocks: list[CidrBlock]) -> str:

@@ -127,7 +127,7 @@ class NameWatch:
 
     def report(self) -> tuple[NameStatus, ...]:
         """Return how the names of rules in force are."""
-        return self._table.report(self._clock.monotonic(), self._resolved) if self._table.wanted else ()
+        return self._table.report(self._clock.monotonic()) if self._table.wanted else ()
 
     def ask(self, names: Iterable[str]) -> None:
         """Look up the names that are not known, and wait for that: all calls together no more than 5 s."""

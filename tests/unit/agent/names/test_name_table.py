@@ -48,7 +48,7 @@ def counting(of: NameTable, now: float, facts: HostFacts = NO_FACTS) -> list[str
 
 def state(of: NameTable, now: float) -> NameState:
     """Return what the table says of the name."""
-    (status,) = of.report(now, of.resolved(now, NO_FACTS))
+    (status,) = of.report(now)
     return status.state
 
 
@@ -203,7 +203,7 @@ def test_each_family_fails_by_itself() -> None:
     only_ipv4 = NameLookUp(NAME, {Family.IPV4: Answer(frozenset(blocks(B)), MINUTE)}, "AAAA: SERVFAIL")
     names.take(only_ipv4, NOW + MINUTE)
     assert counting(names, NOW + 11 * MINUTE) == [B, "2001:db8::1"]
-    (status,) = names.report(NOW, names.resolved(NOW, NO_FACTS))
+    (status,) = names.report(NOW)
     assert status.fault == "AAAA: SERVFAIL"
 
 
@@ -313,8 +313,8 @@ def test_a_name_that_no_rule_names_is_remembered_and_not_asked_for() -> None:
     "value",
     (
         {},
-        {"saved_at": 1.0, "names": [{"name": NAME, "answers": [], "leaving_seconds": {"x": 1.0}}]},
-        {"saved_at": 1.0, "names": 3},
+        {"saved_at": 1.0, "now": 1.0, "names": [{"name": NAME, "answers": [], "leaving": {"x": 1.0}}]},
+        {"saved_at": 1.0, "now": 1.0, "names": 3},
     ),
 )
 def test_a_damaged_table_is_refused(value: object) -> None:
