@@ -57,16 +57,18 @@ class Compared:
 def measure_start(runs: int = RUNS) -> Iterator[Compared]:
     """Measure what a command takes that has little to do."""
     python = (sys.executable, "-c", "pass")
-    small = SIZES[1]
-    with tempfile.TemporaryDirectory(prefix="sgagent-bench-") as directory:
-        files = Files.write(invent(small), Path(directory))
-        dry_run = sgagent("compile", "--dry-run", "--definitions", str(files.definitions), *BINDING)
-        for command, argv, limit in (
-            ("sgagent --version", (sys.executable, "-m", "sgagent", "--version"), 5.0),
-            (f"sgagent compile --dry-run, {small}", dry_run, 15.0),
-        ):
+    for words, size, limit, most_seconds in (
+        (("--version",), None, 5.0, None),
+        (("check",), SIZES[0], 15.0, 0.25),
+        (("compile", "--dry-run"), SIZES[1], 15.0, None),
+    ):
+        with tempfile.TemporaryDirectory(prefix="sgagent-bench-") as directory:
+            argv, name = sgagent(*words), " ".join(("sgagent", *words))
+            if size is not None:
+                files, name = Files.write(invent(size), Path(directory)), f"{name}, {size}"
+                argv = (*argv, "--definitions", str(files.definitions), *BINDING)
             pairs = [(_run(argv), _run(python)) for _ in range(runs)]
-            yield _compared(command, "python3 -c pass", limit, pairs)
+        yield _compared(name, "python3 -c pass", limit, pairs, most_seconds)
 
 
 def measure_first_apply(size: Size, runs: int) -> Compared:
