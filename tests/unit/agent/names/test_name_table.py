@@ -140,9 +140,10 @@ def test_answers_that_rotate_fill_neither_memory_nor_the_file() -> None:
     """Of 200 new addresses every five seconds a few are remembered, and the last 64 count."""
     names = table()
     for number in range(100):
-        names.take(said(*(f"198.{number}.100.{last}" for last in range(200)), ttl=0), NOW + 5 * number)
-    assert counting(names, NOW + 500) == [f"198.99.100.{last}" for last in range(64)]
-    assert len(json.dumps(names.as_json(NOW + 500, NOW + 500))) < 600 * len('"198.100.100.100": 1000.0, ')
+        found = (f"2001:db8:{number + 1:x}::{last + 1:x}" for last in range(200))
+        names.take(said(*found, ttl=0), NOW + 5 * number)
+    assert counting(names, NOW + 500) == [f"2001:db8:64::{last + 1:x}" for last in range(64)]
+    assert len(json.dumps(names.as_json(NOW + 500, NOW + 500))) < 600 * len('"2001:db8:64::c8": 1000.0, ')
 
 
 def test_of_200_addresses_the_same_64_count_however_they_are_ordered() -> None:
