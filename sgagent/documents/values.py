@@ -243,6 +243,9 @@ _NAME = re.compile(
     r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)+[A-Za-z](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 )
 _LONGEST_NAME = 253
+_DISPUTED = re.compile("[\u00df\u1e9e\u03c2\u200c\u200d]")
+"""Sharp s, final sigma, joiners: IDNA 2003 and 2008 make different punycode of them."""
+
 _ADDRESS_LIKE = re.compile(r"[0-9.]+(?:[^0-9A-Za-z.].*)?|[0-9A-Fa-f]*:.*", re.DOTALL)
 
 _ENDS = attrgetter("first", "last")
@@ -358,23 +361,43 @@ def _parse_single_object(field: Field, text: str) -> AuthorizationObject:
 
 
 def _parse_name(field: Field, text: str) -> NameReference:
-    """Return a name that the DNS resolves (§12.3); a warning is added where Unicode became punycode."""
+    """Return a name that the DNS resolves (§12.3); a warning names the Unicode text of one with punycode."""
     written = text[len(_NAME_PREFIX) :]
     name = canonical_name(written)
-    if _NAME.fullmatch(name) and len(name) <= _LONGEST_NAME:
-        if not written.isascii():
-            field.warn("unicode_name", f"{written} is written as its punycode", f"{NameReference(name)}")
-        return NameReference(name)
+    disputed = _DISPUTED.search(written)
+    if disputed:
+        fault = f"standards make different punycode of U+{ord(disputed[0]):04X}, so of different names"
+        raise invalid("bad_name", fault, "the punycode that is meant, like dns:xn--….example")
+    if not _NAME.fullmatch(name) or len(name) > _LONGEST_NAME:
+        raise InvalidValueError(_malformed_name(written, name))
+    try:
+        unicode = ".".join(map(_in_unicode, name.split(".")))
+    except UnicodeError:
+        raise invalid("bad_name", "xn-- begins a label that is no punycode", _NAME_FORM) from None
+    if not written.isascii():
+        field.warn("unicode_name", f"{written} is written as its punycode", f"{NameReference(name)}")
+    elif unicode != name:
+        field.warn(
+            "unicode_name", f"the name is {unicode}, in Unicode", "make sure that it is the one you mean"
+        )
+    return NameReference(name)
+
+
+def _malformed_name(written: str, name: str) -> Fault:
     fault, remedy = "not a host name", _NAME_FORM
     if _is_address(written):
         fault, remedy = "an address, which needs no name server", written
     elif "*" in name:
         fault = "a wildcard; the DNS has no list of the names that it stands for"
     elif ":" in name or "/" in name:
-        fault, remedy = "a host name with a port or path", f"the name alone, like {_NAME_FORM}"
+        fault, remedy = "a host name with a port or path", "the name alone, like dns:mirror.example.org"
     elif "." not in name.strip("."):
         fault = "not fully qualified: each host would look it up in a domain of its own"
-    raise invalid("bad_name", fault, remedy)
+    return Fault("bad_name", fault, remedy)
+
+
+def _in_unicode(label: str) -> str:
+    return label[4:].encode("ascii").decode("punycode") if label.startswith("xn--") else label
 
 
 def canonical_name(text: str) -> str:
@@ -400,7 +423,7 @@ def no_object(text: str, groups: Iterable[str] = ()) -> Fault:
     """Return what is wrong with an object that has none of the forms, and the id of none of the groups."""
     if _HOST_NAME.fullmatch(text):
         is_name = _NAME.fullmatch(text.removesuffix(".")) or not text.isascii()
-        message = "a host name, which an object names by dns:"
+        message = "a host name without dns: before it"
         return Fault("bad_address", message, f"{_NAME_PREFIX}{text}" if is_name else _NAME_FORM)
     if _ADDRESS_LIKE.fullmatch(text):
         return Fault("bad_address", "not an address", OBJECT_FORMS)

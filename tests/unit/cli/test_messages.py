@@ -58,7 +58,7 @@ def about_object(
 
 FORMS = "an address, a CIDR, any, sg-…, account/sg-…, pl-…, dns:… or a group's id in these documents"
 NO_OBJECT = "not an address, and no security group of the documents has this id"
-NO_PREFIX = "a host name, which an object names by dns:"
+NO_PREFIX = "a host name without dns: before it"
 NAME_FORM = "a whole name like dns:mirror.example.org"
 UNKNOWN = "the security group is not in the definitions, so the rule matches nothing"
 ADD = "add the security group to the definitions, or correct the id"
@@ -87,7 +87,7 @@ CASES = (
         "a name with a port",
         "dns:www.example.com:443",
         "a host name with a port or path",
-        f"the name alone, like {NAME_FORM}",
+        "the name alone, like dns:mirror.example.org",
     ),
     about_object(
         "a single label",

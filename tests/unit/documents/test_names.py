@@ -33,7 +33,7 @@ def test_a_name_has_neither_case_nor_a_final_dot(written: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ("_acme._tcp.example.org", "a-b.example", f"{'a' * 63}.xn--p1ai", "1.example.org")
+    "name", ("_acme._tcp.example.org", "a-b.example", f"{'a' * 63}.example", "1.example.org")
 )
 def test_labels_of_host_names_are_taken(name: str) -> None:
     """Underscores occur in names of services, digits anywhere but as the last label."""
@@ -62,10 +62,32 @@ def test_unicode_is_written_as_its_punycode(written: str, meant: str) -> None:
     assert warning.message.startswith(written)
 
 
+def test_punycode_is_shown_in_unicode() -> None:
+    """It may look like another name: here the first letter is Cyrillic."""
+    found, warnings = parse(rule_document(authorization_object="dns:xn--pple-43d.example"))
+    assert the_rule(found).authorization_objects == (NameReference("xn--pple-43d.example"),)
+    (warning,) = warnings
+    assert (warning.code, "\u0430pple.example" in warning.message) == ("unicode_name", True)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ("fa\u00df.example", "FA\u1e9e.example", "\u03b1\u03c2.example", "a\u200db.example", "a\u200cb.example"),
+)
+def test_letters_that_standards_read_differently_are_an_error(name: str) -> None:
+    """By the older one the first is fass.example, maybe somebody else's; punycode says what is meant."""
+    (problem,) = refused(rule_document(authorization_object=f"dns:{name}"))
+    assert (problem.code, "xn--" in problem.remedy) == ("bad_name", True)
+    found, _ = parse(rule_document(authorization_object="dns:xn--fa-hia.example"))
+    assert the_rule(found).authorization_objects == (NameReference("xn--fa-hia.example"),)
+
+
 @pytest.mark.parametrize(
     "name",
     (
         "",
+        "xn--\u00fc.example",
+        "xn--99999999.example",
         ".",
         "localhost",
         "example.",
