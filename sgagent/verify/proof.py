@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection, Container, Hashable, Iterable, Iterator
+from collections.abc import Collection, Container, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, count, product
 
@@ -205,7 +205,7 @@ def _views_with_frames(subject: Subject) -> Iterator[tuple[_Frames, View]]:
     hooks = dict.fromkeys((*scope.hooks, *(table.base_chains if scope.others else ())))
     links = links_of(table, subject.policy)
     bound = tuple(link for link in links if subject.policy.judge(link) in subject.policy.bound)
-    reading = {(chain.hook, selector.key) for chain, selector, _ in _matched_links(table)}
+    reading = {(read.hook, selector.key) for read, selector, _ in _matched_links(table)}
     others = {hook: _other_links(subject, hook, links, reading) for hook in hooks}
     for link in links if scope.others else bound:
         frames = _Frames(subject)
@@ -239,7 +239,7 @@ def links_of(table: VerifiedTable, policy: ResolvedPolicy) -> tuple[str, ...]:
     """
     named = {interface.name for interface in policy.interfaces} | {LOOPBACK, *policy.identified}
     prefixes = {"", *(guard.prefix for guard in policy.guards)}
-    for value in chain.from_iterable(values for _, _, values in _matched_links(table)):
+    for value in (value for _, _, values in _matched_links(table) for value in values):
         if isinstance(value, Symbol):
             named.add(value.word)
         else:
@@ -256,19 +256,19 @@ def _unnamed(prefix: str, named: Container[str], prefixes: Iterable[str]) -> str
 
 def _matched_links(
     table: VerifiedTable,
-) -> Iterator[tuple[VerifiedChain, Selector, tuple[Symbol | NamePrefix, ...]]]:
-    """Yield each chain and selector that reads the name of a link, with the names and prefixes that it matches."""
-    for verified in map(table.chains.__getitem__, table.reached):
-        for statements in verified.rules:
+) -> Iterator[tuple[VerifiedChain, Selector, Sequence[Symbol | NamePrefix]]]:
+    """Yield what reads the name of a link, in which chain, and the names that it is compared with."""
+    for reached in map(table.chains.__getitem__, table.reached):
+        for statements in reached.rules:
             for one in statements:
                 if isinstance(one, Match) and one.selector.key_type is KeyType.IFNAME:
-                    yield verified, one.selector, _names(one.values)
+                    yield reached, one.selector, _names(one.values)
                 elif isinstance(one, LookUp):
                     for place, selector in enumerate(one.selectors):
                         if selector.key_type is KeyType.IFNAME:
                             elements = table.verdict_maps[one.verdict_map].elements
-                            yield verified, selector, _names(element.key[place] for element in elements)
+                            yield reached, selector, _names(element.key[place] for element in elements)
 
 
-def _names(values: Iterable[Comparable]) -> tuple[Symbol | NamePrefix, ...]:
-    return tuple(value for value in values if isinstance(value, Symbol | NamePrefix))
+def _names(values: Iterable[Comparable]) -> list[Symbol | NamePrefix]:
+    return [value for value in values if isinstance(value, (Symbol, NamePrefix))]
