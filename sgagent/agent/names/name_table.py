@@ -38,7 +38,7 @@ _FEW = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class DnsAnswer:
     """What a name server said of a name, of one family."""
 
     addresses: frozenset[CidrBlock]
@@ -52,7 +52,7 @@ class NameLookUp:
     """What came of asking for the addresses of a name."""
 
     name: str
-    answers: Mapping[Family, Answer]
+    answers: Mapping[Family, DnsAnswer]
     fault: str | None = None
     """Why there is no answer of a family."""
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from sgagent.agent.names.name_table import Answer, NameLookUp
+from sgagent.agent.names.name_table import DnsAnswer, NameLookUp
 from sgagent.core.model import CidrBlock, Family
 from sgagent.sources.servers import DNS_PORT
 
@@ -49,7 +49,7 @@ def look_up_name(
         seconds: for all of it.
         port: of the name servers.
     """
-    until, answers, faults = time.monotonic() + seconds, dict[Family, Answer](), list[str]()
+    until, answers, faults = time.monotonic() + seconds, dict[Family, DnsAnswer](), list[str]()
     ordered = list(servers)
     for family in Family:
         try:
@@ -63,7 +63,7 @@ def look_up_name(
     return NameLookUp(name, answers, "; ".join(faults) or None)
 
 
-def _follow(name: str, family: Family, servers: list[str], until: float, port: int) -> Answer:
+def _follow(name: str, family: Family, servers: list[str], until: float, port: int) -> DnsAnswer:
     """Return the answer for a name, or for the one that its CNAMEs end at.
 
     A name server that resolves for others answers with the whole chain; where it does not, its end is asked
@@ -85,7 +85,7 @@ def _follow(name: str, family: Family, servers: list[str], until: float, port: i
             raise _NoAnswerError(f"more than {MOST_CNAMES} CNAMEs")
         if chain.answer is not None or not chain.cnames:
             found = frozenset(CidrBlock.parse(record.address) for record in chain.answer or ())
-            return Answer(found, ttl, is_authenticated)
+            return DnsAnswer(found, ttl, is_authenticated)
         name = chain.canonical_name.to_text()
 
 

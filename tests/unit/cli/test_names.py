@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sgagent.agent.names.name_table import Answer, NameLookUp, NameTable
+from sgagent.agent.names.name_table import DnsAnswer, NameLookUp, NameTable
 from sgagent.agent.names.name_watch import FILE_NAME
 from sgagent.cli.main import main
 from sgagent.core.model import Family
@@ -46,7 +46,7 @@ class Place:
         """Have the agent know the names, written with underscores."""
         table = NameTable(keep_seconds=86_400.0, most_addresses=64, most_unused=10)
         for written, texts in addresses.items():
-            answer = Answer(frozenset(blocks(*texts)), 60.0)
+            answer = DnsAnswer(frozenset(blocks(*texts)), 60.0)
             table.take(NameLookUp(written.replace("_", "."), {Family.IPV4: answer}), 0.0)
         (self.directory / "state").mkdir(exist_ok=True)
         (self.directory / "state" / FILE_NAME).write_bytes(seal(table.as_json(0.0, time.time()), 1))

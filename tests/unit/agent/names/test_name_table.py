@@ -8,7 +8,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from sgagent.agent.names.name_table import Answer, NameLookUp, NameState, NameTable
+from sgagent.agent.names.name_table import DnsAnswer, NameLookUp, NameState, NameTable
 from sgagent.core.binding import NO_FACTS, HostFacts, Link
 from sgagent.core.model import CidrBlock, Family
 from tests.words import blocks
@@ -30,7 +30,7 @@ def table(most_addresses: int = 64, most_unused: int = 1_000) -> NameTable:
 def said(*addresses: str, ttl: float = MINUTE, name: str = NAME, fault: str | None = None) -> NameLookUp:
     """Return a look-up that found addresses, and none of the family of which none is given."""
     of = {family: [b for b in blocks(*addresses) if b.family is family] for family in Family}
-    return NameLookUp(name, {family: Answer(frozenset(found), ttl) for family, found in of.items()}, fault)
+    return NameLookUp(name, {family: DnsAnswer(frozenset(found), ttl) for family, found in of.items()}, fault)
 
 
 def failed(name: str = NAME, fault: str = "no answer from 192.0.2.53") -> NameLookUp:
@@ -201,7 +201,7 @@ def test_each_family_fails_by_itself() -> None:
     """A server that breaks on AAAA takes no IPv4 address away."""
     names = table()
     names.take(said(A, "2001:db8::1"), NOW)
-    only_ipv4 = NameLookUp(NAME, {Family.IPV4: Answer(frozenset(blocks(B)), MINUTE)}, "AAAA: SERVFAIL")
+    only_ipv4 = NameLookUp(NAME, {Family.IPV4: DnsAnswer(frozenset(blocks(B)), MINUTE)}, "AAAA: SERVFAIL")
     names.take(only_ipv4, NOW + MINUTE)
     assert counting(names, NOW + 11 * MINUTE) == [B, "2001:db8::1"]
     (status,) = names.report(NOW)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.agent.names.name_table import Answer, NameLookUp, NameState
+from sgagent.agent.names.name_table import DnsAnswer, NameLookUp, NameState
 from sgagent.agent.names.name_watch import FILE_NAME, NameWatch
 from sgagent.agent.reconciler import Reconciler
 from sgagent.agent.step import Step, StepEnd
@@ -64,7 +64,7 @@ class FakeResolver:
             return
         known = blocks(*self.addresses.get(name, ()))
         answers = {
-            family: Answer(frozenset(b for b in known if b.family is family), self.ttl_seconds)
+            family: DnsAnswer(frozenset(b for b in known if b.family is family), self.ttl_seconds)
             for family in Family
         }
         self._found.append(NameLookUp(name, answers))
