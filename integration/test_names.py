@@ -19,6 +19,7 @@ import pytest
 from integration.lab import Lab, wait_for
 from integration.nameservers import DNS, SERVER, on_the_wire
 from integration.service import NOTICED_SECONDS, Service, definitions, service_on
+from integration.traffic import traffic
 from sgagent.cli.inputs import SystemClock
 from sgagent.policy_test.packet_bytes import tcp, udp
 from tests.nameserver import Behaviour, NameServer, addresses, failing
@@ -33,6 +34,7 @@ RESOLVED_SECONDS = 4.0
 """Within which a first answer is enforced: the loop takes answers in once a second."""
 
 TTL_SECONDS = 5.0
+WATCH_SECONDS = 0.6
 
 
 @pytest.fixture
@@ -181,6 +183,24 @@ def test_a_changed_answer_changes_elements_alone(
     assert leaves(one_interface, A)
     assert (skeleton(agent), agent.generation()) == (before, generation)
     print(f"enforced {took:.2f} s after the change")
+
+
+def test_sessions_outlive_a_changed_answer(agent: Service, one_interface: Lab, server: NameServer) -> None:
+    """No packet of theirs is lost; a session to the new address opens beside them."""
+    server.zone[NAME] = addresses(A, A6, ttl=5)
+    agent.start()
+    wait_until_it_leaves(one_interface, agent, A)
+    with traffic(one_interface) as busy:
+        host, peer = one_interface.host, one_interface.peer
+        busy.open("old", host, HOST, peer, (A, 443))
+        busy.open("old over IPv6", host, HOST6, peer, (A6, 443))
+        with busy.running():
+            busy.wait_until_all_talk()
+            server.zone[NAME] = addresses(B, ttl=5)
+            wait_for(lambda: f"{B} " in agent.table(), "the new address", TTL_SECONDS + RESOLVED_SECONDS)
+            assert not busy.silent_since(time.perf_counter(), WATCH_SECONDS)
+            busy.settle({"old", "old over IPv6"})
+    assert leaves(one_interface, B)
 
 
 def test_an_answer_that_changes_every_second_does_not_thrash(
