@@ -175,17 +175,13 @@ def host_name_servers(files: tuple[Path, ...] = (RESOLV_CONF, BEHIND_A_STUB)) ->
     Args:
         files: in the format of resolv.conf(5); an unreadable file names no servers.
     """
-    return tuple(dict.fromkeys(address for file in files for address in _named_in(file)))
+    return tuple(dict.fromkeys(address for file in files for address in _named_in(file)))[:_MOST_SERVERS]
 
 
 def dns_endpoints(addresses: Iterable[str]) -> tuple[Endpoint, ...]:
     """Return where name servers are asked over the network; the host itself is asked over loopback."""
-    remote = [address for address in addresses if not ip_address(address).is_loopback]
-    return tuple(
-        Endpoint.at(address, DNS_PORT, protocol)
-        for address in remote[:_MOST_SERVERS]
-        for protocol in (UDP, TCP)
-    )
+    remote = (address for address in addresses if not ip_address(address).is_loopback)
+    return tuple(Endpoint.at(address, DNS_PORT, protocol) for address in remote for protocol in (UDP, TCP))
 
 
 def _named_in(file: Path) -> list[str]:

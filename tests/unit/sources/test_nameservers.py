@@ -9,7 +9,7 @@ import pytest
 from sgagent.core.model import TCP, UDP
 from sgagent.core.policy import Endpoint
 from sgagent.settings import parse_settings
-from sgagent.sources.servers import name_servers
+from sgagent.sources.servers import dns_endpoints, host_name_servers, name_servers
 
 NAMED = '[source]\ntype = "https"\nurl = "https://policy.example.com/p.yaml"\n'
 BY_ADDRESS = '[source]\ntype = "https"\nurl = "https://192.0.2.80/p.yaml"\n'
@@ -51,3 +51,13 @@ def test_those_behind_a_stub_are_found(conf: Path, tmp_path: Path) -> None:
     stub.write_text("nameserver 127.0.0.53\n")
     assert servers(NAMED, stub, conf, conf) == servers(NAMED, conf)
     assert servers(NAMED, tmp_path / "not there") == ()
+
+
+def test_names_are_asked_for_in_the_order_of_the_file(conf: Path, tmp_path: Path) -> None:
+    """Eight of them at most; whatever is asked over the network is let out."""
+    assert host_name_servers((conf,)) == ("127.0.0.53", "192.0.2.53", "fe80::1", "::1")
+    many = tmp_path / "many"
+    many.write_text("".join(f"nameserver 192.0.2.{last}\n" for last in range(1, 100)))
+    assert host_name_servers((many,)) == tuple(f"192.0.2.{last}" for last in range(1, 9))
+    configured = [f"192.0.2.{last}" for last in range(1, 20)]
+    assert len(dns_endpoints(["127.0.0.1", *configured])) == 2 * len(configured)
