@@ -103,7 +103,7 @@ def test_it_depends_on_what_the_project_needs() -> None:
     """Each dependency of the project, by Fedora's name."""
     required = run("rpm", "--query", "--requires", "--package", str(built_rpm())).splitlines()
     text = (ROOT / "pyproject.toml").read_text().partition("\ndependencies = [")[2].partition("]")[0]
-    fedora = {"prometheus-client": "prometheus_client"}
+    fedora = {"prometheus-client": "prometheus_client", "dnspython": "dns"}
     wanted = {f"python3-{fedora.get(name, name)}" for name in re.findall(r'"([\w-]+)', text)}
     assert wanted | {"nftables", "python3-nftables", "python3 >= 3.11"} <= set(required)
 
