@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection, Container, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, count, product
 
@@ -235,7 +235,8 @@ def links_of(table: VerifiedTable, policy: ResolvedPolicy) -> tuple[str, ...]:
     """Return all links that policy or table name, loopback, and some that nobody names.
 
     Of those there is one for each prefix of names that policy or table compare, which begins its name and no
-    longer one does, and one whose name begins with none.
+    longer one does, and one whose name begins with none. Of the links that are identified by the policy and
+    that neither policy nor table tells apart, there is one.
     """
     named = {interface.name for interface in policy.interfaces} | {LOOPBACK, *policy.identified}
     prefixes = {"", *(guard.prefix for guard in policy.guards)}
@@ -244,7 +245,29 @@ def links_of(table: VerifiedTable, policy: ResolvedPolicy) -> tuple[str, ...]:
             named.add(value.word)
         else:
             prefixes.add(value.prefix)
-    return (*sorted(named), *(_unnamed(prefix, named, prefixes) for prefix in sorted(prefixes)))
+    comparisons = tuple(_comparisons(table))
+    alike: dict[Hashable, str] = {}
+    for name in policy.identified:
+        alike.setdefault((id(policy.judge(name)), *(compare(name) for compare in comparisons)), name)
+    distinct = named - set(policy.identified) | set(alike.values())
+    return (*sorted(distinct), *(_unnamed(prefix, named, prefixes) for prefix in sorted(prefixes)))
+
+
+def _comparisons(table: VerifiedTable) -> Iterator[Callable[[str], Hashable]]:
+    """Yield each comparison of a table with the name of a link; what it returns says what comes of it."""
+    for name in table.reached:
+        for statement in chain.from_iterable(table.chains[name].rules):
+            if isinstance(statement, Match) and statement.selector.key_type is KeyType.IFNAME:
+                yield statement.has_word
+            elif isinstance(statement, LookUp):
+                key_types = [selector.key_type for selector in statement.selectors]
+                if key_types == [KeyType.IFNAME]:
+                    elements = table.verdict_maps[statement.verdict_map].elements
+                    yield {
+                        one.key[0].word: one.verdict for one in elements if isinstance(one.key[0], Symbol)
+                    }.get
+                elif KeyType.IFNAME in key_types:
+                    yield str  # each name may be another
 
 
 def _unnamed(prefix: str, named: Container[str], prefixes: Iterable[str]) -> str:

@@ -121,6 +121,21 @@ def test_a_pattern_that_loses_a_rule_has_sessions_judged_again() -> None:
     assert following(opened, before).state.generation == 2
 
 
+def test_a_proof_costs_the_same_for_many_links() -> None:
+    """Those that neither policy nor table tells apart are compared once; one that the table lacks is seen."""
+    few, many = (policy([hand("v?*x")], *(f"v{n:02}x" for n in range(number))) for number in (1, 100))
+    proofs = [prove(table_of(compiled(found)), found) for found in (few, many)]
+    assert [one.outcome for one in proofs] == [Outcome.PROVED] * 2
+    assert proofs[0].cells == proofs[1].cells
+    table = compiled(many)
+    for verdict_map in table.verdict_maps:
+        if verdict_map.name.startswith("links/"):
+            elements = tuple(one for at, one in enumerate(verdict_map.elements) if at != 50)
+            less = replace(verdict_map, elements=elements)
+            others = tuple(less if one is verdict_map else one for one in table.verdict_maps)
+            assert prove(table_of(replace(table, verdict_maps=others)), many).outcome is Outcome.REFUTED
+
+
 @pytest.mark.parametrize("prefix", ("br", "br-x", "b", None))
 @pytest.mark.parametrize("hook", ("prerouting", "postrouting"))
 def test_the_verifier_refutes_another_prefix(hook: str, prefix: str | None) -> None:
