@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -29,13 +30,13 @@ table inet testwatch {{
     counter passed_allowed {{ }}
     chain before {{
         type filter hook prerouting priority -151; policy accept;
-        iifname "{name}" ether saddr {mac} tcp dport 80 counter name came_allowed
-        iifname "{name}" ether saddr {mac} tcp dport != 80 counter name came
+        iifname {{ {names} }} ether saddr {mac} tcp dport 80 counter name came_allowed
+        iifname {{ {names} }} ether saddr {mac} tcp dport != 80 counter name came
     }}
     chain behind {{
         type filter hook prerouting priority -149; policy accept;
-        iifname "{name}" ether saddr {mac} tcp dport 80 counter name passed_allowed
-        iifname "{name}" ether saddr {mac} tcp dport != 80 counter name passed
+        iifname {{ {names} }} ether saddr {mac} tcp dport 80 counter name passed_allowed
+        iifname {{ {names} }} ether saddr {mac} tcp dport != 80 counter name passed
         ether saddr {mac} drop
     }}
 }}
@@ -128,9 +129,16 @@ class Flooded:
 
 
 @contextlib.contextmanager
-def flooded(bench: Lab, name: str, watched: str | None = None) -> Iterator[Flooded]:
-    """Make a link whose far end sends until the context is left; the link is still elsewhere."""
-    bench.load(_WATCH.format(name=watched or name, mac=FAR_MAC))
+def flooded(bench: Lab, name: str, *watched: str) -> Iterator[Flooded]:
+    """Make a link whose far end sends until the context is left; the link is still elsewhere.
+
+    Args:
+        bench: where.
+        name: of the link when it comes.
+        watched: the names under which packets are counted; the first name if there is none.
+    """
+    names = ", ".join(f'"{one}"' for one in watched or (name,))
+    bench.load(_WATCH.format(names=names, mac=FAR_MAC))
     bench.peer.ip(f"link add far address {FAR_MAC} type veth peer name near address {NEAR_MAC}")
     bench.peer.ip("link set far up")
     header = bytes.fromhex((NEAR_MAC + FAR_MAC).replace(":", "")) + b"\x08\x00"
@@ -342,15 +350,51 @@ def test_a_hundred_links_that_come_and_go_at_once(agent: Service, bench: Lab, ta
     assert (came > 0, passed, passed_allowed > 0) == (True, 0, True)
 
 
+MEANT = ("br-0", "br-1", "br-lanx", "br-lan-x", "veth1", "veth9", "x-lan", "axb", "axxxb")
+SEVERAL, OPEN = ("br-y-lan",), ("other0", "br-lan", "veth10", "x-lan0", "ac", "eth5")
+
+
+@pytest.mark.parametrize("seed", (1, 2))
+def test_a_link_that_has_many_names(agent: Service, bench: Lab, seed: int) -> None:
+    """Whatever it was called before, and whether there is an agent, nothing passes that must not."""
+    chance = Random(seed)
+    agent.configure(
+        patterns("br-* exclude = ['br-lan']", "veth?", "*-lan exclude = ['br-lan']", "a*b", "br-lan-x")
+    )
+    agent.start()
+    is_running = True
+    with flooded(bench, "other0", *MEANT, *SEVERAL) as link:
+        link.come()
+        for _ in range(40):
+            if chance.random() < 0.05:
+                chance.choice((agent.kill, agent.stop))() if is_running else agent.start()
+                is_running = not is_running
+            name = chance.choice([*MEANT, *SEVERAL, *OPEN])
+            if name != link.name:
+                link.rename(name)
+            if name not in OPEN:
+                link.wait_for_packets(chance.choice((1, 1, 10, 1000)))
+        if not is_running:
+            agent.start()
+        if link.name != "br-1":
+            link.rename("br-1")
+        before = link.counts()[3]
+        wait_for(lambda: link.counts()[3] > before, "an allowed packet", IDENTIFIED_SECONDS)
+        came, passed, _, _ = link.end()
+        assert (came > 0, passed) == (True, 0)
+        assert agent.command("verify").status == 0
+
+
 @pytest.mark.parametrize(
     ("table", "name"), (("br-*", "br-new"), ("abcdefghijklmn*", "abcdefghijklmno"), ("veth?", "veth7"))
 )
 def test_a_link_through_which_the_host_sends(agent: Service, bench: Lab, table: str, name: str) -> None:
-    """What leaves is judged from the first packet on, too."""
+    """What leaves is judged from the first packet on, too, also while no agent can identify the link."""
     rules = "egress accept 1 tcp 80 to 0.0.0.0/0", "egress drop 2 all -1/-1 to 0.0.0.0/0"
     agent.define(definitions(*rules, mac_address=""))
     agent.configure(patterns(table))
     agent.start()
+    agent.kill()
     datagrams = [
         datagram
         for at in range(1, _ROUND)
@@ -378,6 +422,7 @@ def test_a_link_through_which_the_host_sends(agent: Service, bench: Lab, table: 
             f"route add {CLIENT} dev {name}",
         )
         link.wait_for_packets()
+        agent.start()
         link.wait_for_allowed()
     finally:
         came, passed, _, _ = link.end()
