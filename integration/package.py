@@ -14,6 +14,7 @@ from pathlib import Path
 
 from integration.machine import Machine
 from integration.namespaces import CommandError, run
+from sgagent import __version__
 
 ROOT = Path(__file__).parent.parent
 EARLIER = "0.0.9"
@@ -48,10 +49,28 @@ def _why_missing(tools: Sequence[str]) -> str:
 
 @functools.cache
 def built(version: str | None = None) -> Path:
-    """Return a package of this tree, built once in a run."""
-    chosen = ("--version", version) if version else ()
-    told = run(str(ROOT / "script" / "package"), *chosen, seconds=_BUILD_SECONDS)
-    return ROOT / told.strip()
+    """Return a package of this tree, built once in a run; one of another version has its files."""
+    if version is None:
+        return ROOT / run(str(ROOT / "script" / "package"), seconds=_BUILD_SECONDS).strip()
+    package = built().with_name(f"sgagent_{version}-1_all.deb")
+    with tempfile.TemporaryDirectory() as folder:
+        run("dpkg-deb", "--raw-extract", str(built()), folder)
+        _number(Path(folder), version)
+        run("dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "--build", folder, str(package))
+    return package
+
+
+def _number(package: Path, version: str) -> None:
+    """Give the files of a package another version; their times stay."""
+    modules = package / "usr/lib/python3/dist-packages"
+    (metadata,) = modules.glob("sgagent-*.dist-info")
+    numbered = metadata.rename(modules / f"sgagent-{version}.dist-info")
+    for file in (package / "DEBIAN/control", modules / "sgagent/__init__.py", numbered / "METADATA"):
+        times = file.stat()
+        file.write_text(file.read_text().replace(__version__, version, 1))
+        os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    sums = 'cd "$1" && find usr -type f -exec md5sum {} + >DEBIAN/md5sums'
+    run("sh", "-c", sums, "sh", str(package))
 
 
 @functools.cache
