@@ -307,10 +307,10 @@ class Bench:
             events.wait_for(transactions, _ANY_MOMENT_SECONDS)
             self.agent.kill()
 
-    def settle(self) -> None:
-        """Stop sending, and have each rule back once, so that all series are seen."""
+    def settle(self, *names: str) -> None:
+        """Stop sending, and have each rule of some changes back once, so that all series are seen."""
         self.stream.end()
-        for definitions in (*CHANGES.values(), WHOLE):
+        for definitions in (*(CHANGES[name] for name in names), WHOLE):
             self.define(definitions)
             self.ledger.look()
 
@@ -346,7 +346,7 @@ def test_each_session_is_counted_over_all_changes(bench: Bench) -> None:
     for _, definitions in itertools.product(range(ROUNDS), CHANGES.values()):
         bench.define(definitions)
         bench.define(WHOLE)
-    bench.settle()
+    bench.settle(*CHANGES)
     assert bench.ledger.total == bench.stream.judged()
 
 
@@ -359,7 +359,7 @@ def test_a_death_in_a_change_loses_no_session(bench: Bench) -> None:
         for wanted in (definitions, WHOLE):
             bench.kill_in_change(wanted, random.randint(1, _TRANSACTIONS))
             bench.start()
-    bench.settle()
+    bench.settle(*CHANGES)
     assert bench.ledger.total == bench.stream.judged()
 
 
@@ -375,18 +375,18 @@ def test_what_was_counted_without_an_agent_is_not_lost(
     wait_for(lambda: bench.stream.came() > before + LEAST_SESSIONS, "sessions to come")
     bench.write(CHANGES[name])
     bench.start()
-    bench.settle()
+    bench.settle(name)
     assert bench.ledger.total == bench.stream.judged()
 
 
 def test_each_session_is_counted_in_observe_mode(bench: Bench) -> None:
     """Nothing is dropped, everything is judged and counted, when a mode changes too."""
     bench.stream.begin()
-    for mode in ("observe", "enforce", "observe", "default"):
+    for mode in ("observe", "default"):
         assert bench.agent.command("mode", mode).status == 0
         bench.define(CHANGES["a rule goes"])
         bench.define(WHOLE)
-    bench.settle()
+    bench.settle("a rule goes")
     assert bench.ledger.total == bench.stream.came()
 
 
