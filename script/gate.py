@@ -61,6 +61,12 @@ Those packages are used by the golden files, the properties and the tests of the
 BEHIND_FIRST_HALF = "integration/test_l"
 """The tests on the kernel before this file take as long as the others."""
 
+IN_GUEST = "integration/test_stock_kernel.py"
+"""Emulates a machine of two processors."""
+
+LANES_AT_ONCE = 4
+"""On two processors, since tests on the kernel and of machines wait half of their time."""
+
 PATIENCE = "4"
 """By what tests multiply their deadlines beside other lanes; a test that is run alone is strict."""
 
@@ -136,13 +142,15 @@ def parse_options(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def list_lanes(options: argparse.Namespace, folder: Path) -> list[list[Section]]:
-    """Return the checks: those of one lane run one after the other, beside those of the other lanes."""
-    covered = [*list_static_checks(), *list_covered_tests(folder, is_full=options.full)]
+    """Return the checks: those of one lane run one after the other, beside those of other lanes."""
+    checks = [*list_static_checks(), *list_covered_tests(folder, is_full=options.full)]
+    properties = list_properties(folder, is_full=options.full)
     if options.quick:
-        return [covered]
+        return [checks, [properties]]
+    machines, last, first, guest = list_kernel_tests(folder, is_full=options.full)
     oldest = list_oldest_tests(folder, is_full=options.full)
-    first, second, machines = list_kernel_tests(folder, is_full=options.full)
-    return [covered, [first], [second, oldest], [machines]]
+    # Those that take longest come first, so that no processor is idle in the end.
+    return [[machines], [properties], [last], [first], [guest], checks, [oldest]]
 
 
 def list_static_checks() -> Iterator[Section]:
@@ -170,8 +178,12 @@ def list_covered_tests(folder: Path, *, is_full: bool) -> Iterator[Section]:
     yield tests if is_full else replace(tests, environment=(*tests.environment, MONITORED))
     report = (*coverage, "report", *results, f"--fail-under={COVERAGE_FLOOR}")
     yield Section(title="coverage", argv=report)
-    by_chance = (f"{DEBIAN}/python", "-m", "pytest", "tests/property")
-    yield pytest_section("properties, Debian's packages", by_chance, folder / "property.xml", is_full=is_full)
+
+
+def list_properties(folder: Path, *, is_full: bool) -> Section:
+    """Return what is sought by chance, on Debian's Python and packages."""
+    argv = (f"{DEBIAN}/python", "-m", "pytest", "tests/property")
+    return pytest_section("properties, Debian's packages", argv, folder / "property.xml", is_full=is_full)
 
 
 def list_oldest_tests(folder: Path, *, is_full: bool) -> Section:
@@ -194,9 +206,10 @@ def list_kernel_tests(folder: Path, *, is_full: bool) -> Iterator[Section]:
     files = sorted(f"integration/{path.name}" for path in (ROOT / "integration").glob("test_*.py"))
     first = [file for file in files if file < BEHIND_FIRST_HALF]
     for name, title, chosen, tests in (
-        ("kernel1", "integration, on the kernel, a to k", "not machines", first),
+        ("machines", "integration, machines that boot", "machines", [f for f in files if f != IN_GUEST]),
         ("kernel2", "integration, on the kernel, l to z", "not machines", files[len(first) :]),
-        ("machines", "integration, machines that boot", "machines", files),
+        ("kernel1", "integration, on the kernel, a to k", "not machines", first),
+        ("guest", "integration, on Debian's kernel", "machines", [IN_GUEST]),
     ):
         if os.geteuid() == 0:
             argv = (f"{DEBIAN}/python", "-m", "pytest", *tests)
@@ -227,8 +240,8 @@ def pytest_section(
 
 
 def run_lanes(lanes: Sequence[Sequence[Section]]) -> list[Outcome]:
-    """Run lanes beside one another, each in its order."""
-    with ThreadPoolExecutor(len(lanes)) as pool:
+    """Run lanes beside one another, each in its order; one begins when another has ended."""
+    with ThreadPoolExecutor(LANES_AT_ONCE) as pool:
         return [outcome for lane in pool.map(lambda lane: [run(s) for s in lane], lanes) for outcome in lane]
 
 
