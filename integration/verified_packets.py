@@ -98,12 +98,12 @@ def _is_session_possible(packet: PacketAtHook) -> bool:
     session = packet.session
     if session is None:
         return True
+    if session.original == session.reply:  # the kernel takes such a packet for one of either direction
+        return packet.state is CtState.NEW and not _is_translated(session)
     if packet.state is CtState.RELATED:
         return session.protocol in PORTED_NUMBERS and packet.destination == _own(session).destination
     if packet.state is CtState.NEW:  # there is no NAT on the host of the test
         return not _is_translated(session)
-    if session.original == session.reply:
-        return False
     return session.protocol in _FOLLOWED and not (packet.hook == "postrouting" and _is_translated(session))
 
 

@@ -74,6 +74,9 @@ class PageContent:
     reasons: Sequence[str] = ()
     """Why it needs attention, as clauses."""
 
+    alert: Sequence[str] = ()
+    """Lines that stand out on every page; none for no alert."""
+
     path: str = ""
     """The page's own link in the navigation; empty where it has none."""
 
@@ -92,6 +95,7 @@ def render_page(content: PageContent) -> Response:
         is_healthy=content.is_healthy,
         headline=content.headline,
         reasons=content.reasons,
+        alert=content.alert,
         links=[replace(link, is_current=link.target == content.path) for link in PAGES],
         tiles=content.tiles,
         sections=content.sections,

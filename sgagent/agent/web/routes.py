@@ -51,6 +51,7 @@ from sgagent.agent.web.sections import (
 from sgagent.core.errors import UsageError
 from sgagent.core.model import Policy
 from sgagent.ports import Clock
+from sgagent.verify.proof import Outcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,6 +207,7 @@ class _Pages:
             is_healthy=_is_healthy(status),
             headline=headline(status, now),
             reasons=(*status.not_ready_because, *status.faults),
+            alert=[line.strip() for line in status.verified_in_words] if _is_refuted(status) else (),
             path=path,
             tiles=tiles,
             sections=sections,
@@ -244,7 +246,13 @@ class _Pages:
 
 
 def _is_healthy(status: StatusAnswer) -> bool:
-    return status.is_ready and status.posture in (Posture.ENFORCING, Posture.OBSERVING)
+    is_judging = status.posture in (Posture.ENFORCING, Posture.OBSERVING)
+    return status.is_ready and is_judging and not _is_refuted(status)
+
+
+def _is_refuted(status: StatusAnswer) -> bool:
+    """Return whether the newest proof found a packet for which the table does not do what the policy says."""
+    return status.verified_outcome == Outcome.REFUTED.value
 
 
 def _first(text: str) -> int:

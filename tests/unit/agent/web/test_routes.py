@@ -11,6 +11,7 @@ import pytest
 
 from sgagent.agent.flowlog.flow import Flow
 from sgagent.agent.published_status import SAMPLE_SECONDS, STEP_SECONDS
+from sgagent.agent.status import ProofReport
 from sgagent.agent.web.inspection import MOST_EDGES
 from sgagent.agent.web.page import CONTENT_SECURITY_POLICY
 from sgagent.agent.web.rule_table import ROWS_ON_OVERVIEW, ROWS_PER_PAGE
@@ -22,6 +23,7 @@ from sgagent.core.policy import Peer, ResolvedDirection, ResolvedInterface, Reso
 from sgagent.documents import DocumentFile
 from sgagent.nft.counter_keys import DefaultCounter, RuleCounter
 from sgagent.ports import CounterValue
+from sgagent.verify.proof import Outcome
 from tests.unit.agent.flowlog.flows import dropped
 from tests.unit.agent.web.reading import Reader
 from tests.webpage import Part, barriers
@@ -475,6 +477,25 @@ def test_of_several_interfaces_one_is_chosen(reader: Reader) -> None:
     assert [option.text for option in page.by_id("interface").all("option")] == ["eth0", "eth1"]
     assert "several interfaces are bound" in page.by_id("answer").text
     assert "on eth1" in reader.open("/explain", PACKET | {"interface": "eth1"}).by_id("answer").text
+
+
+def test_a_refutation_stands_out(reader: Reader) -> None:
+    """On every page, in its own words and before all else; a proof does not."""
+    words = ("refuted: the table does not do what the policy says", "packet   <egress> on eth0")
+    for outcome in (Outcome.PROVED, Outcome.REFUTED):
+        reader.board.note_verified(
+            ProofReport(
+                outcome=outcome, generation=1, seconds=0.1, at=1.0, description=(words[0], f"  {words[1]}")
+            )
+        )
+        for path in ("/", "/rules", "/explain"):
+            page = reader.open(path)
+            alerts = [one for one in page.by_id("lead").all("div") if one.attributes.get("role") == "alert"]
+            assert len(alerts) == (outcome is Outcome.REFUTED)
+            if alerts:
+                assert [line.text for line in alerts[0].all("p")] == list(words)
+                assert "needs attention" in page.by_id("lead").text
+            assert barriers(page) == []
 
 
 def test_before_anything_is_known_the_page_says_so(tmp_path: Path) -> None:
