@@ -108,6 +108,49 @@ def test_what_is_not_understood_is_named(expression: dict[str, Any], name: str) 
     assert read(rule(expression, {"accept": None})).unsupported == (name,)
 
 
+@pytest.mark.parametrize(
+    ("operator", "number", "values"),
+    (
+        ("<", 80, (Interval(0, 79),)),
+        ("<=", 80, (Interval(0, 80),)),
+        (">", 80, (Interval(81, 65535),)),
+        (">=", 80, (Interval(80, 65535),)),
+        ("<", 0, None),
+        (">", 65535, None),
+    ),
+)
+def test_comparisons_by_order(operator: str, number: int, values: tuple[Interval, ...] | None) -> None:
+    """They are intervals; one that nothing meets is no rule that people write, and named."""
+    left = {"payload": {"protocol": "tcp", "field": "dport"}}
+    table = read(rule(match(left, number, operator), {"drop": None}))
+    if values is None:
+        assert table.unsupported == ("tcp dport in chain base",)
+    else:
+        (found, _) = table.chains["base"].rules[0]
+        assert isinstance(found, Match)
+        assert (found.values, found.operator) == (values, Operator.EQUAL)
+
+
+def test_counters_and_limits() -> None:
+    """A counter without a name is nothing; one that a map chooses is not understood; any limit is."""
+    port = {"payload": {"protocol": "tcp", "field": "dport"}}
+    chosen = {"counter": {"map": {"key": port, "data": {"set": [[80, "c"]]}}}}
+    assert read(rule(chosen)).unsupported == ("counter in chain base",)
+    limit = {"limit": {"rate": 5, "burst": 0, "per": "minute", "inv": True, "rate_unit": "kbytes"}}
+    table = read(
+        rule(limit, {"counter": {"packets": 0, "bytes": 0}}, {"drop": None}), rule({"counter": None})
+    )
+    first, second = table.chains["base"].rules
+    assert [type(one) for one in first] == [nft.Limit, Drop]
+    assert second == ()
+
+
+def test_base_chains_of_one_priority() -> None:
+    """The kernel calls the newest first, which is listed last."""
+    newer = {"chain": {**BASE["chain"], "name": "a"}}
+    assert [chain.name for chain in read(newer).base_chains["prerouting"]] == ["a", "base"]
+
+
 def test_what_nothing_reaches_is_not_named() -> None:
     """Sets, maps and chains that no packet gets to have no effect."""
     table = read(

@@ -27,6 +27,7 @@ from sgagent.core.resolve import Exemptions, closed_interface
 from sgagent.nft.marks import UNCACHED, EnforcementState, MarkLayout, first_state
 from sgagent.nft.ruleset import (
     META_IIFNAME,
+    META_L4PROTO,
     META_OIFNAME,
     TH_DPORT,
     Accept,
@@ -50,7 +51,7 @@ from sgagent.verify.clauses import list_box_clauses
 from sgagent.verify.expectation import SessionMemory
 from sgagent.verify.fate_comparison import EVERYTHING, ComparisonScope, Counterexample
 from sgagent.verify.interpreter import OVER_LIMIT
-from sgagent.verify.packet import CtState, reads_other_link
+from sgagent.verify.packet import NO_PROTOCOL, CtState, reads_other_link
 from sgagent.verify.proof import Outcome, Proof, prove
 from sgagent.verify.table import table_of
 from tests.words import ACCEPT, DROP, OUT, blocks, group, policy_of, rule
@@ -371,3 +372,19 @@ def test_fail_safes_for_everyone_and_for_one() -> None:
     assert peers == [None, ((0xC0000201, 0xC0000201),), None, ((0xC0000202, 0xC0000202),)]
     policy = replace(POLICY, interfaces=(judge, *others))
     assert proof_of(compiled(policy), policy).outcome is Outcome.PROVED
+
+
+def test_a_rule_without_a_statement() -> None:
+    """It does nothing, as one with nothing but a counter that has no name."""
+    table = with_chain(compiled(POLICY), "prerouting", lambda rules: (Rule(()), *rules, Rule(())))
+    assert proof_of(table).outcome is Outcome.PROVED
+
+
+def test_headers_that_are_cut_off() -> None:
+    """A table that drops what has no protocol is refuted by such a packet, of IPv6 and without a session."""
+    loopback = Match(META_IIFNAME, (Symbol("lo"),))
+    any_protocol = Match(META_L4PROTO, (Interval(0, 255),))
+    lines = (Rule((loopback, any_protocol, Accept())), Rule((loopback, Drop())))
+    packet = refuted(with_chain(compiled(POLICY), "prerouting", lambda rules: (*lines, *rules))).packet
+    assert (packet.family, packet.protocol, packet.session) == (Family.IPV6, NO_PROTOCOL, None)
+    assert (packet.source_port, packet.icmp_type) == (None, None)
