@@ -13,6 +13,7 @@ import pytest
 from integration import forkserver
 from integration.judging import judge
 from integration.lab import Lab, lab
+from integration.nameservers import DNS, knowing, on_the_wire
 from sgagent.core.evaluate import DecidedBy, Packet
 from sgagent.core.model import Direction, Family, Policy
 from sgagent.core.policy import ResolvedPolicy
@@ -28,7 +29,7 @@ every_example = pytest.mark.parametrize("example", EXAMPLES, ids=[example.name f
 def test_the_kernel_decides_as_its_file_says(example: Example) -> None:
     """What must pass does, what must not does not, and each rule counts a hit for each new session."""
     with lab(*example.scenario.links) as built:
-        built.load(printed_ruleset(example))
+        built.load(printed_ruleset(built, example))
         expected = example.scenario.packets
         passed = judge(built, [entry.packet for entry in expected])
         wrong = [
@@ -54,17 +55,20 @@ def test_an_answer_follows_its_session(example: Example, reply: ExpectedReply) -
     """A connection that was let in gets its answers out, whatever else may leave."""
     packet = reply.opener.packet
     with lab(*example.scenario.links) as built:
-        built.load(printed_ruleset(example))
+        built.load(printed_ruleset(built, example))
         assert is_answered(built, packet) is (reply.expected.verdict is Policy.ACCEPT)
 
 
-def printed_ruleset(example: Example) -> str:
-    """Return what ``sgagent compile --dry-run`` prints for an example."""
+def printed_ruleset(built: Lab, example: Example) -> str:
+    """Return what ``sgagent compile --dry-run`` prints for an example, on a host whose names are known."""
     arguments = ("compile", "--dry-run", "--definitions", str(example.definitions))
-    with tempfile.NamedTemporaryFile("w", suffix=".toml") as configuration:
-        configuration.write(example.configuration())
+    with contextlib.ExitStack() as stack:
+        configuration = stack.enter_context(tempfile.NamedTemporaryFile("w", suffix=".toml"))
+        configuration.write(DNS + example.configuration())
         configuration.flush()
-        done = forkserver.run((*arguments, "--config", configuration.name), seconds=60)
+        if example.scenario.names:
+            stack.enter_context(on_the_wire(built, knowing(example.scenario.names)))
+        done = forkserver.run((*arguments, "--config", configuration.name), built.host, seconds=60)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
