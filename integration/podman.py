@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -42,6 +43,7 @@ log_driver = "k8s-file"
 [engine]
 cgroup_manager = "cgroupfs"
 events_logger = "none"
+lock_type = "file"
 tmp_dir = "{folder}/tmp"
 """
 """Runs where no systemd does, and nobody may raise limits."""
@@ -166,7 +168,7 @@ def _base_archive() -> Path:
     archive = ROOT / ".cache" / "containers" / "debian-13.tar"
     if not archive.exists():
         archive.parent.mkdir(parents=True, exist_ok=True)
-        draft = archive.with_name("draft.tar")
+        draft = archive.with_name(f"draft-{os.getpid()}.tar")
         run("mmdebstrap", "--quiet", "--variant=minbase", "trixie", str(draft), seconds=_BUILD_SECONDS)
         draft.rename(archive)
     return archive
