@@ -172,18 +172,20 @@ def with_patterns(
     """
     if not patterns:
         return policy
-    known = replace(
-        policy,
-        patterns=tuple(ResolvedPattern(pattern=one, judge=judge) for one, judge in patterns.items()),
+    usable = [link for link in links if can_be_matched(link.name)]
+    loopback = {link.name for link in usable if link.is_loopback}  # may be called otherwise
+    resolved = (
+        ResolvedPattern(pattern=replace(one, exclude=tuple(sorted({*one.exclude, *loopback}))), judge=judge)
+        for one, judge in patterns.items()
     )
+    known = replace(policy, patterns=tuple(resolved))
     if not known.knows_all_by_prefix:
         known = replace(known, guard=closed_interface(UNIDENTIFIED, exemptions, Mode.ENFORCE))
-    names = {name for pattern in patterns for name in pattern.excluded_names}
+    names = {link.name for link in usable}.union(*(one.pattern.excluded_names for one in known.patterns))
     own = []
-    for link in links:
-        if link.is_loopback or not can_be_matched(link.name) or policy.interface(link.name):
+    for link in usable:
+        if policy.interface(link.name):
             continue
-        names.add(link.name)
         judge = known.meant(link.name)
         if judge is not None and judge.own_addresses is not None:
             addresses = judge.own_addresses.union(AddressSet.of(link.addresses))

@@ -111,6 +111,7 @@ def test_names(text: str, exclude: tuple[str, ...], name: str, matches: bool) ->
         # Loopback is never meant.
         ([hand("l*")], [link("lo", is_loopback=True), "l1"], {"lo": OPEN, "l1": "l*"}),
         ([hand("*o")], [link("lo", is_loopback=True)], {"lo": OPEN, "eth0": CLOSED}),
+        ([hand("l*")], [link("l0", is_loopback=True)], {"l0": OPEN, "l1": "l*"}),
     ),
 )
 def test_what_judges_a_link(
