@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import product
 
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from sgagent.compiler.compile import compile_
 from sgagent.core.binding import HandBinding, HostFacts, bind
@@ -99,6 +99,7 @@ def test_a_link_is_judged_by_what_means_it_or_closed(drawn: tuple[ResolvedPolicy
                 assert (found or Accept()) == expected
 
 
+@settings(max_examples=settings().max_examples // 4)  # a proof compares hundreds of cells for each link
 @given(policies())
 def test_the_verifier_proves_tables_with_patterns(drawn: tuple[ResolvedPolicy, tuple[str, ...]]) -> None:
     """For every name, those included that nobody has yet."""
