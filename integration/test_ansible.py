@@ -81,29 +81,26 @@ def texts(folder: Path) -> dict[str, str]:
 
 
 def test_a_host_is_rolled_out_and_not_cut_off(desk: Controller, documents: Path) -> None:
-    """From nothing to observing and enforcing; what is wrong, or cuts the controller off, is not kept."""
+    """From nothing to enforcing; what is wrong, or cuts the controller off, is not kept."""
     machine = desk.machines["web-1"]
-    wanted: dict[str, str | Path] = {"package": built(), "documents": documents, "mode": "observe"}
+    wanted: dict[str, str | Path] = {"package": built(), "documents": documents, "mode": "enforce"}
     machine.write(f"{FOLDER}/former.yaml", "version: 1\n")
     first = desk.play(**wanted)
     assert first.status == 0, first.output
     assert first.hosts["web-1"][0] > 0
-    assert state(machine)[::3] == ("observing", texts(documents))
+    before = state(machine)
+    assert before[::3] == ("enforcing", texts(documents))
+    assert machine.show("sgagent-undo.timer", "ActiveState") == "inactive"
     again = desk.play(**wanted)
     assert again.hosts == {"web-1": (0, 0)}, again.output
 
-    assert desk.play(documents=documents, mode="default").status == 0
-    before = state(machine)
-    assert before[0] == "enforcing"
-    assert machine.show("sgagent-undo.timer", "ActiveState") == "inactive"
-
     define(documents, web="[80, 443]")
-    checked = desk.play("--check", "--diff", documents=documents, mode="default")
+    checked = desk.play("--check", "--diff", documents=documents, mode="enforce")
     assert checked.hosts["web-1"][1] == 0, checked.output
     assert "port_range: [80, 443]" in checked.output
     assert "eth0 ingress: tcp 443 from" in checked.output
     define(documents, web="eighty")
-    refused = desk.play(documents=documents, mode="default")
+    refused = desk.play(documents=documents, mode="observe")
     assert refused.hosts == {"web-1": (0, 1)}, refused.output
     assert "sgagent check refuses the documents" in refused.output
     define(documents, cut="web-1")
@@ -161,7 +158,7 @@ def test_a_play_ends_at_the_host_that_it_cut_off(tmp_path: Path, documents: Path
             "configuration": CONFIGURATION,
             "files": [{"src": str(server.authority.file), "dest": "/etc/sgagent/authority.pem"}],
             "documents": documents,
-            "mode": "enforce",
+            "mode": "observe",
             "serial": 3,
         }
         checked = desk.play("--check", "--diff", **wanted)
@@ -172,6 +169,10 @@ def test_a_play_ends_at_the_host_that_it_cut_off(tmp_path: Path, documents: Path
         assert {failed for _, failed in first.hosts.values()} == {0}, first.output
         again = desk.play(**wanted)
         assert again.hosts == dict.fromkeys(HOSTS, (0, 0)), again.output
+        assert {state(machine)[0] for machine in desk.machines.values()} == {"observing"}
+        wanted["mode"] = "default"
+        enforced = desk.play(**wanted)
+        assert {failed for _, failed in enforced.hosts.values()} == {0}, enforced.output
         before = {name: state(machine) for name, machine in desk.machines.items()}
         assert {posture for posture, *_ in before.values()} == {"enforcing"}
         assert desk.machines["web-1"].run("stat", "--format=%U %G %a", "/etc/sgagent/authority.pem") == (

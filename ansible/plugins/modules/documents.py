@@ -120,7 +120,7 @@ def read(folder: Path) -> dict[str, str]:
     if not folder.is_dir():
         return {}
     return {
-        path.name: path.read_text(encoding="utf-8", errors="surrogateescape")
+        path.name: path.read_bytes().decode(errors="surrogateescape")  # ends of lines as they are
         for path in sorted(folder.iterdir())
         if path.name == SIGNATURE or (path.name.endswith(SUFFIXES) and not path.name.startswith("."))
     }
