@@ -55,7 +55,7 @@ def test_the_next_clause_is_what_would_decide(case: Case) -> None:
             assert box.label[1].rule is decision.shadowed[0], described(packet)
 
 
-@examples(30)
+@examples(20)
 @given(FEWER, FEWER)
 def test_what_opens_and_closes_is_what_brute_force_finds(old: Case, new: Case) -> None:
     """Of every packet a comparison says what judging it twice says; all others agree (but for §7.1's)."""

@@ -26,7 +26,7 @@ from tests.changes import changed
 from tests.draws import Draws
 from tests.fakes.table import carry_out
 from tests.generators import Case, random_packets
-from tests.strategies import cases, draws
+from tests.strategies import cases, draws, examples
 from tests.tracer import Session
 from tests.tracing import session_of, walk, walk_reply
 from tests.words import ACCEPT, resolution
@@ -111,6 +111,7 @@ def watch(
         at = then
 
 
+@examples(40)
 @given(cases(interfaces=LINKS, most_rules=20), draws())
 def test_at_each_moment_a_packet_meets_one_policy(case: Case, draws: Draws) -> None:
     """Over changes of rules, members, groups and bindings, with and without a known policy before."""

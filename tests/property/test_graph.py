@@ -251,7 +251,7 @@ def beyond(snapshot: Snapshot, rule: ResolvedRule, family: Family, far: int) -> 
             yield "anywhere" if isinstance(what, CidrBlock) and what.is_everything else str(what)
 
 
-@examples(20)
+@examples(10)
 @given(draws())
 def test_edges_beyond_groups_are_what_this_end_lets_pass(draws: Draws) -> None:
     """For networks, lists and anywhere too: each point that an accept decides about, and no other."""

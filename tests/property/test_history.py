@@ -113,6 +113,7 @@ def history(draws: Draws, case: Case) -> list[ResolvedPolicy]:
     return policies
 
 
+@examples(50)
 @given(cases(interfaces=("eth0", "eth1", "eth2", "eth3"), most_rules=8), draws())
 def test_any_history_ends_where_the_last_policy_leads(case: Case, draws: Draws) -> None:
     """After each step the table is what policy and state make it, and a second step does nothing."""
@@ -125,7 +126,7 @@ def test_any_history_ends_where_the_last_policy_leads(case: Case, draws: Draws) 
         assert again.clearance is None
 
 
-@examples(40)
+@examples(20)
 @given(cases(interfaces=("eth0", "eth1"), most_rules=8), draws())
 def test_the_way_there_only_shows_in_the_state(case: Case, draws: Draws) -> None:
     """Going straight to the last policy, by way of all, of none, or of each twice: the same table."""
@@ -159,6 +160,7 @@ def _remembers(chain: Chain) -> bool:
     return chain.name in _KEEPERS or chain.name.split("/")[0] in ("ingress", "egress", "accept")
 
 
+@examples(50)
 @given(cases(interfaces=("eth0", "eth1", "eth2", "eth3"), most_rules=8), draws())
 def test_live_sessions_follow_the_policy_at_once(case: Case, draws: Draws) -> None:
     """After every step each session lives only if the policy in force would let it be opened (§6.3).
@@ -175,6 +177,7 @@ def test_live_sessions_follow_the_policy_at_once(case: Case, draws: Draws) -> No
         host.judge_sessions(policy, draws)
 
 
+@examples(40)
 @given(cases(interfaces=("eth0", "eth1"), most_rules=8), draws())
 def test_generations_that_wrap_revive_nobody(case: Case, draws: Draws) -> None:
     """Sessions asleep since a generation long ago are not taken for allowed when its number comes again."""
@@ -237,6 +240,7 @@ DRIFTS: tuple[Callable[[Ruleset], Ruleset | None], ...] = (
 )
 
 
+@examples(40)
 @given(cases(interfaces=("eth0", "eth1"), most_rules=8), draws())
 def test_what_others_do_to_the_table_is_undone(case: Case, draws: Draws) -> None:
     """Whatever was changed, the next step repairs it, and what slipped in meanwhile is judged again."""

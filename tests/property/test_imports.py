@@ -50,6 +50,7 @@ def policy_of(told: Imported) -> ResolvedPolicy:
     return resolution.policy
 
 
+@examples(50)
 @given(answers(with_what_has_no_equal=False), draws())
 def test_what_has_an_equal_is_equal(told: list[Answer], draws: Draws) -> None:
     """Without a note, every packet is decided as AWS decides it."""
@@ -63,6 +64,7 @@ def test_what_has_an_equal_is_equal(told: list[Answer], draws: Draws) -> None:
         assert accepts == allows(told, judged), judged
 
 
+@examples(50)
 @given(answers(with_what_has_no_equal=True), draws())
 def test_nothing_is_ever_widened(told: list[Answer], draws: Draws) -> None:
     """What has no equal narrows: no packet passes that AWS would drop."""
@@ -116,6 +118,7 @@ def policy_if_taken(read: Callable[[], Imported]) -> ResolvedPolicy | None:
     return None if resolution.errors else resolution.policy
 
 
+@examples(50)
 @given(answers(with_what_has_no_equal=True), st.lists(DAMAGE, min_size=1, max_size=2), draws())
 def test_a_damaged_answer_is_never_wider(told: list[Answer], damage: list[Damage], draws: Draws) -> None:
     """Whatever field is absent, null, empty or out of range: a refusal, or nothing that was not allowed."""
@@ -205,6 +208,7 @@ def test_a_damaged_state_is_never_wider(damage: list[Damage]) -> None:
             assert evaluate(whole, packet).verdict is Policy.ACCEPT, packet
 
 
+@examples(50)
 @given(draws())
 def test_what_is_written_is_read_again(draws: Draws) -> None:
     """A document that was written makes the very objects that it was written from, ids of rules included."""

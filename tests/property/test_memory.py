@@ -28,7 +28,7 @@ from tests.draws import Draws
 from tests.fakes.table import carry_out
 from tests.generators import ENDS, Case
 from tests.property.test_crowds import crowd
-from tests.strategies import cases, draws, noted_case, noted_groups
+from tests.strategies import cases, draws, examples, noted_case, noted_groups
 from tests.words import policy_of
 
 CHANGES = 6
@@ -72,6 +72,7 @@ def test_resolving_after_any_changes_is_resolving_from_nothing(case: Case, draws
         event(f"has problems: {bool(remembering.problems)}")
 
 
+@examples(50)
 @given(cases(most_rules=10), draws())
 def test_compiling_after_any_changes_is_compiling_from_nothing(case: Case, draws: Draws) -> None:
     """The table and the meaning of its counters are the same, whatever was compiled before."""
@@ -82,6 +83,7 @@ def test_compiling_after_any_changes_is_compiling_from_nothing(case: Case, draws
     compiles_as_from_nothing(policies, most_lines)
 
 
+@examples(40)
 @given(draws())
 def test_a_changed_rule_reaches_all_that_it_meets(draws: Draws) -> None:
     """Compiling is compiling from nothing too where rules change that decide in many classes."""
@@ -124,6 +126,7 @@ def with_a_rule_changed(draws: Draws, policy: ResolvedPolicy) -> ResolvedPolicy:
     return ResolvedPolicy(interfaces=(replace(interface, ingress=ingress),))
 
 
+@examples(50)
 @given(cases(most_rules=10), draws())
 def test_steps_that_remember_are_steps_that_do_not(case: Case, draws: Draws) -> None:
     """Each plan, its result, and the state of marks are the same as for an agent without memory."""

@@ -37,12 +37,13 @@ from tests.edits import edited
 from tests.generators import Case
 from tests.property.test_memory import joined
 from tests.property.test_rereading import CONTENTS, LIMITS
-from tests.strategies import cases, draws
+from tests.strategies import cases, draws, examples
 
 GOOD = tuple(CONTENTS[number] for number in (0, 1, 2, 4, 6, 7, 8, 9, 10))
 NAMES = ("a.yaml", "b.yaml", "c.json", "d.JSON")
 
 
+@examples(50)
 @given(cases(most_rules=10), draws())
 def test_a_plan_is_what_each_side_alone_makes_of_it(case: Case, draws: Draws) -> None:
     """The whole JSON object is the same as where each side is read, resolved and compiled alone."""

@@ -14,6 +14,7 @@ from hypothesis import event, example, given, strategies as st
 from bench.memoization import PartialMemo, Steps
 from bench.policies import GROUP_ID
 from sgagent.core.memo import Seam
+from tests.strategies import examples
 
 Documents = dict[str, Any]
 PEERS = ("sg-a", "sg-b", "sg-c", "pl-d", "192.0.2.0/24", "192.0.2.7/32", "0.0.0.0/0", "2001:db8::/64")
@@ -144,6 +145,7 @@ def has_second_name(steps: Steps) -> bool:
     return any(name.startswith("peers/") and name.endswith("/2") for name in names)
 
 
+@examples(50)
 @given(edits, st.sampled_from((frozenset[Seam](), *(frozenset({seam}) for seam in Seam))))
 @example([(move_rule_and_member, 1, False), (join, 3, False), (move_rule_and_member, 4, False)], frozenset())
 def test_a_step_after_any_edits_is_a_step_from_nothing(

@@ -50,7 +50,7 @@ def tables(draws: Draws, case: Case) -> list[tuple[ResolvedPolicy, Ruleset]]:
     return found
 
 
-@examples(20)
+@examples(15)
 @given(draws())
 def test_a_proof_after_a_change(draws: Draws) -> None:
     """What the compiler makes of each change is proved, of the changed far ends or of all."""
@@ -108,7 +108,7 @@ def with_fault(draws: Draws, ruleset: Ruleset) -> Ruleset:
     return replace(ruleset, chains=tuple(changed_chain if one is chain else one for one in ruleset.chains))
 
 
-@examples(30)
+@examples(15)
 @given(draws())
 def test_a_fault_after_a_change(draws: Draws) -> None:
     """A fault that a whole proof finds is found after an earlier proof, too, and no other."""
