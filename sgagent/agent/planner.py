@@ -415,7 +415,7 @@ class Planner:
             memo=self._compiled,
         )
         compiled, plan, is_first = enforcement.compiled, enforcement.plan, observed.ruleset is None
-        uncached = tuple(i.name for i in policy.bound if enforcement.state.slot(i.name) is None)
+        uncached = tuple(name for name in policy.remembering if enforcement.state.slot(name) is None)
         differed: tuple[str, ...] = ()
         if before is not None and inputs.is_table_known and before.differs_from(observed):
             differed = differences(before.enforced.ruleset, observed.ruleset, observed.foreign)

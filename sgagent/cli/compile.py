@@ -113,7 +113,7 @@ def compile_offline(
 
     So the same policy always gives the same bytes, and loading a changed one has live sessions judged again.
     """
-    state = first_state([interface.name for interface in policy.bound], layout)
+    state = first_state(policy.remembering, layout)
     if state == UNCACHED:
         return compile_(policy, layout, state, flow_logging).ruleset
     content = repr((policy, layout))  # all of it is sorted, and its parts are numbers, words and networks

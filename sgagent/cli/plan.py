@@ -240,7 +240,7 @@ def _operations(old: ResolvedPolicy, new: ResolvedPolicy, settings: Settings) ->
     if old == ResolvedPolicy():
         plan = enforce(new, None, (), layout, flow_logging=logging).plan
     else:
-        state = first_state([interface.name for interface in old.bound], layout)
+        state = first_state(old.remembering, layout)
         standing = compile_(old, layout, state, logging, memo).ruleset
         plan = enforce(
             new,

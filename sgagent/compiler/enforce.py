@@ -220,7 +220,7 @@ def enforce(
     memo = memo or Memo()
     memo.turn()
     table = _Standing(observed, foreign, policy, layout, flow_logging, memo)
-    interfaces = [interface.name for interface in policy.bound]
+    interfaces = policy.remembering
     state = table.state
     if observed is None or (state == UNCACHED and layout.can_cache):
         return table.under(first_state(interfaces, layout), MarkClearance(mask=layout.mask))

@@ -250,6 +250,15 @@ class ResolvedPolicy:
         return (*self.interfaces, *(pattern.judge for pattern in self.patterns))
 
     @property
+    def remembering(self) -> tuple[str, ...]:
+        """Return the names of those that may remember the sessions that they accepted (§6.3).
+
+        Where sources are checked, each link of a pattern has a judge of its own, and the pattern's has none.
+        """
+        patterns = (pattern.judge for pattern in self.patterns if pattern.judge.own_addresses is None)
+        return tuple(judge.name for judge in (*self.interfaces, *patterns))
+
+    @property
     def judges(self) -> tuple[ResolvedInterface, ...]:
         """Return whatever judges packets, bound interfaces first."""
         return (*self.bound, *(judge for judge in (self.guard, self.unbound) if judge))

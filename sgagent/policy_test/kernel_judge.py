@@ -78,7 +78,7 @@ def judge_by_kernel(
     """
     if not traffic:
         return ()
-    compiled = compile_(policy, layout, first_state([one.name for one in policy.bound], layout))
+    compiled = compile_(policy, layout, first_state(policy.remembering, layout))
     try:
         text = guarded(lambda: _run_in_child(policy, compiled, traffic, tick), RehearsalError)
     except WorkerDiedError as error:

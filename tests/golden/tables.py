@@ -22,7 +22,7 @@ def golden_path(example: Example) -> Path:
 def compiled_text(example: Example) -> str:
     """Return the table of an example on a host that starts anew, as ``nft -f`` would load it."""
     policy = example.policy()
-    state = first_state([interface.name for interface in policy.bound], LAYOUT)
+    state = first_state(policy.remembering, LAYOUT)
     return render(compile_(policy, LAYOUT, state).ruleset, persist=True)
 
 

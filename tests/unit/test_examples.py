@@ -81,7 +81,7 @@ def test_an_answer_follows_its_session(example: Example, reply: ExpectedReply) -
 
 def compiled_of(policy: ResolvedPolicy) -> Compiled:
     """Return the table of a policy, as on a host that enforces it for the first time."""
-    return compile_(policy, LAYOUT, first_state([interface.name for interface in policy.bound], LAYOUT))
+    return compile_(policy, LAYOUT, first_state(policy.remembering, LAYOUT))
 
 
 def walked(compiled: Compiled, packet: Packet, session: Session, *, is_reply: bool = False) -> Walk:

@@ -9,7 +9,7 @@ import pytest
 from sgagent.compiler.compile import compile_
 from sgagent.compiler.enforce import Enforced, Enforcement, enforce, may_cut, narrows
 from sgagent.core.binding import HandBinding
-from sgagent.core.model import Direction, Policy
+from sgagent.core.model import Direction, Policy, SourceCheck
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.nft import names
 from sgagent.nft.marks import MarkLayout, first_state
@@ -107,6 +107,13 @@ def test_a_link_that_is_identified_costs_no_session() -> None:
     assert done.plan
     assert done.state == first_state(["v?"], LAYOUT)
     assert done.clearance is None
+
+
+def test_slots_are_for_those_that_judge() -> None:
+    """Where sources are checked these are the links of a pattern, and never the pattern (§12.6)."""
+    checked = hand("v-*", check=SourceCheck.ON)
+    found = policy([checked, hand("br-*")], "v-a", "v-b", "br-a")
+    assert enforce(found, None, (), LAYOUT).state == first_state(["br-*", "v-a", "v-b"], LAYOUT)
 
 
 def test_a_pattern_that_loses_a_rule_has_sessions_judged_again() -> None:
