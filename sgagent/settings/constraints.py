@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -26,7 +27,7 @@ from sgagent.documents.scalars import (
     wrong_type,
 )
 from sgagent.documents.tree import Listing, Mapping as MappingNode, Node, Scalar, ScalarKind
-from sgagent.documents.values import parse_id
+from sgagent.documents.values import BLOCK_FORMS, parse_id, parse_network
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
@@ -199,3 +200,22 @@ def _node(value: object) -> Node:
             return value
         case _:
             return Scalar(ScalarKind.NUMBER, str(value))
+
+
+def _name_server(node: Node) -> str:
+    try:
+        found = parse_network(node)
+    except InvalidValueError as error:
+        remedies = {BLOCK_FORMS: _OF_SERVER}
+        faults = (replace(one, remedy=remedies.get(one.remedy, one.remedy)) for one in error.faults)
+        raise InvalidValueError(*faults) from None
+    address = found.network.network_address
+    if found.first != found.last:
+        raise InvalidValueError(Fault("bad_address", "not a single address", _OF_SERVER))
+    if address.is_unspecified or address.is_multicast:
+        raise InvalidValueError(Fault("bad_address", "no server has this address", _OF_SERVER))
+    return str(found)
+
+
+_OF_SERVER = "the address of a name server"
+NAME_SERVER = Constraint(_name_server)

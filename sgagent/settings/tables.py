@@ -32,6 +32,7 @@ from sgagent.documents.tree import Node
 from sgagent.documents.values import PORT_FORMS, parse_network, parse_ports, parse_protocol
 from sgagent.nft.marks import Sessions, is_contiguous
 from sgagent.settings.constraints import (
+    NAME_SERVER,
     NO_KEY,
     Constraint,
     Distinct,
@@ -423,18 +424,11 @@ class LimitsTable(SettingsTable):
         return Limits(**{key.name: getattr(self, key.name) for key in fields(self)})
 
 
-def _name_server(node: Node) -> str:
-    found = parse_network(node)
-    if found.first != found.last:
-        raise InvalidValueError(Fault("bad_address", "not a single address", "the address of a name server"))
-    return str(found)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DnsSettings(SettingsTable):
     """How names in rules are resolved (§12.3)."""
 
-    servers: Annotated[tuple[Annotated[str, Constraint(_name_server)], ...], Distinct()] = ()
+    servers: Annotated[tuple[Annotated[str, NAME_SERVER], ...], Distinct()] = ()
     """Asked in this order, at port 53; without any, those of the host's resolv.conf."""
 
     keep_hours: Annotated[int, number(1, 8760)] = 24

@@ -410,7 +410,11 @@ def test_name_servers_are_single_addresses() -> None:
     ("written", "remedy"),
     (
         ("servers = ['192.0.2.0/24']", "the address of a name server"),
-        ("servers = ['ns.example.org']", "an address or a CIDR"),
+        ("servers = ['ns.example.org']", "(the address of a name server)"),
+        ("servers = [53]", "(the address of a name server)"),
+        ("servers = ['ff02::fb']", "no server has this address"),
+        ("servers = ['0.0.0.0']", "no server has this address"),
+        ("servers = ['fe80::1%eth0']", "remove % and what follows"),
         ("servers = '192.0.2.53'", "a list"),
         ("keep_hours = 0", "from 1 to 8760"),
         ("server = ['192.0.2.53']", "did you mean servers?"),
