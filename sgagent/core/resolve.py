@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -36,6 +36,7 @@ from sgagent.core.policy import (
 )
 from sgagent.core.resolved_rules import (
     OF_UNKNOWN_OBJECTS,
+    UNRESOLVED_NAME,
     KnownNames,
     ResolvedRules,
     RuleResolver,
@@ -389,10 +390,10 @@ class _Resolver:
         living, ended = self._by_expiry(group, memo)
         if living is not group:
             self.depends_on_time |= is_concerned
-            self.problems.extend(map(_of_ended, self._resolver.resolve(ended, Memo()).problems))
+            self.problems.extend(map(_of_ended, _apart_from_names(self._resolver.resolve(ended, Memo()))))
         rules = self._rules[group.security_group_id] = self._resolver.resolve(living, memo)
         counts = is_concerned or self.scope is Scope.EVERYTHING
-        self.problems.extend(rules.problems if counts else map(as_warning, rules.problems))
+        self.problems.extend(rules.problems if counts else map(as_warning, _apart_from_names(rules)))
         if counts:
             unknown = (p.value or "" for p in rules.problems if p.code in OF_UNKNOWN_OBJECTS)
             self.unknown_objects.update(unknown)
@@ -431,6 +432,11 @@ class _Resolver:
 
     def _error(self, origin: Origin, code: str, value: str, message: str, remedy: str) -> None:
         self.problems.append(error(origin, code, value, message, remedy))
+
+
+def _apart_from_names(rules: ResolvedRules) -> Iterator[Problem]:
+    """Yield what is wrong with rules that need no names: nobody asks for these, so nobody answered."""
+    return (problem for problem in rules.problems if problem.code != UNRESOLVED_NAME)
 
 
 def _of_ended(problem: Problem) -> Problem:

@@ -19,7 +19,7 @@ from sgagent.core.model import (
     SecurityGroupRule,
 )
 from sgagent.core.policy import Endpoint, exempt
-from sgagent.core.resolve import Exemptions, Resolution, resolve
+from sgagent.core.resolve import Exemptions, Resolution, Scope, resolve
 from sgagent.core.resolved_rules import KnownNames
 from tests.words import ACCEPT, IN, OUT, blocks, by_hand, group, packet, rule, snapshot, verdict
 
@@ -89,6 +89,17 @@ def test_where_nobody_asked_a_name_is_no_problem() -> None:
     found = with_names(None, naming())
     assert not leaves(found, "192.0.2.80")
     assert (found.problems, found.dns_names) == ((), frozenset({MIRROR}))
+
+
+def test_names_that_nobody_asks_for_are_no_problem() -> None:
+    """Those of groups that are bound on other hosts, and of rules that have ended."""
+    ended = replace(naming(), expires=datetime(2026, 1, 1, tzinfo=UTC))
+    definitions = snapshot(group("sg-1", ended), group("sg-2", replace(naming(), rule_id="r-elsewhere")))
+    bound = by_hand(definitions, {"eth0": "sg-1"})
+    now = datetime(2026, 1, 2, tzinfo=UTC)
+    assert not resolve(definitions, bound, Exemptions(), names={}, at=now).problems
+    (problem,) = resolve(definitions, bound, Exemptions(), names={}, at=now, scope=Scope.EVERYTHING).problems
+    assert problem.code == "unresolved_name"
 
 
 def test_name_servers_are_fail_safe_only_while_a_rule_names_a_name() -> None:
