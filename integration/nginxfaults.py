@@ -1,6 +1,6 @@
 """What nginx does wrong, by itself or for what is behind it, and what the agent says to that.
 
-``docs/https.md`` has the words; a test compares the two.
+``tests/lies.md`` has the words; a test compares the two.
 """
 
 from __future__ import annotations

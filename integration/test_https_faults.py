@@ -1,4 +1,4 @@
-"""The agent reports what nginx does wrong in the words that docs/https.md has."""
+"""The agent reports what nginx does wrong in the words that tests/lies.md has."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.lies import wording
 
 pytestmark = pytest.mark.skipif(bool(_reason := why_not()), reason=f"nginx can't be run: {_reason}")
 
-DOCS = Path(__file__).parent.parent / "docs" / "https.md"
+TABLE = Path(__file__).parent.parent / "tests" / "lies.md"
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.does)
 def test_what_nginx_does_wrong(nginx: Nginx, fault: Fault) -> None:
-    """The agent reports each in words that docs/https.md has, and accepts nothing but the last."""
+    """The agent reports each in words that tests/lies.md has, and accepts nothing but the last."""
     said = wording(told(nginx, fault))
-    assert f"`{said}`" in DOCS.read_text(encoding="utf-8")
+    assert f"`{said}`" in TABLE.read_text(encoding="utf-8")
     assert (said == "taken") is (fault is FAULTS[-1])

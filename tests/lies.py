@@ -1,6 +1,6 @@
 """What servers do wrong, and what the agent says to it.
 
-``python -m tests.lies`` prints the table of ``docs/https.md``; a test compares the two.
+``python -m tests.lies`` prints the table of ``tests/lies.md``; a test compares the two.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ from tests.patience import PATIENCE
 from tests.signing import KEY, NOW, signature_of
 from tests.tlsserver import Request, Script, TlsServer, Wire, tls_server
 
-DOCS = Path(__file__).parents[3] / "docs" / "https.md"
+TABLE = Path(__file__).parents[2] / "lies.md"
 OTHER = POLICY.replace("sg-web", "sg-app")
 WITHIN_SECONDS = 5.0 * PATIENCE
 
@@ -86,23 +86,23 @@ def groups(source: Source) -> list[str]:
 
 @pytest.mark.parametrize("lie", LIES, ids=lambda lie: lie.does)
 def test_what_servers_do_wrong(lie: Lie, stage: Stage) -> None:
-    """The agent reports each in the words of docs/https.md, and accepts nothing but the last."""
+    """The agent reports each in the words of tests/lies.md, and accepts nothing but the last."""
     said = wording(told(lie, stage))
     assert lie.does in documented_lies()[said]
     assert (said == "taken") is (lie is LIES[-1])
 
 
 def test_the_table_of_lies_is_whole() -> None:
-    """Each row of docs/https.md is about lies that are tried."""
+    """Each row of tests/lies.md is about lies that are tried."""
     rows = documented_lies().values()
     assert sorted(does for row in rows for does in row) == sorted(lie.does for lie in LIES)
 
 
 def documented_lies() -> dict[str, list[str]]:
-    """Return what docs/https.md says that the agent says, and to which lies."""
-    section = DOCS.read_text(encoding="utf-8").partition("## What servers do wrong")[2].partition("\n## ")[0]
+    """Return what tests/lies.md says that the agent says, and to which lies."""
+    table = TABLE.read_text(encoding="utf-8")
     return {
-        said: lies.split("; ") for said, lies in re.findall(r"^\| `(.+)` \| (.+) \|$", section, re.MULTILINE)
+        said: lies.split("; ") for said, lies in re.findall(r"^\| `(.+)` \| (.+) \|$", table, re.MULTILINE)
     }
 
 
