@@ -259,4 +259,6 @@ class RestrictedPolicy:
         )
         inwards = self._direction is Direction.INGRESS
         judge = replace(self._judge, ingress=toward) if inwards else replace(self._judge, egress=toward)
+        if not any(clause.decided_by is DecidedBy.SPOOFED for clause in clauses):
+            judge = replace(judge, own_addresses=None)
         return ResolvedPolicy(unbound=judge)

@@ -271,7 +271,15 @@ def with_source_check(*addresses: str) -> ResolvedPolicy:
     return replace(POLICY, interfaces=(checked, *others))
 
 
-@pytest.mark.parametrize("own", (("10.0.0.11",), ("10.0.0.11", "10.0.8.0/28", "2001:db8::11"), ()))
+@pytest.mark.parametrize(
+    "own",
+    (
+        ("10.0.0.11",),
+        ("10.0.0.11", "10.0.8.0/28", "2001:db8::11"),
+        ("198.51.100.0/24", "2001:db8::/64"),  # with the addresses that stand for everybody else
+        (),
+    ),
+)
 def test_the_source_check_is_proved(own: tuple[str, ...]) -> None:
     """For single addresses, delegated networks, and a link without an address (§12.6)."""
     policy = with_source_check(*own)
