@@ -17,7 +17,7 @@ from tests.patience import PATIENCE
 
 HOST, HOST6, FOREIGN = map(ip_address, ("10.0.0.11", "2001:db8::11", "10.0.0.99"))
 NAMED, NAMED6, LISTED, OTHER = map(
-    ip_address, ("192.0.2.80", "2001:db8:8::80", "198.51.100.7", "198.51.101.7")
+    ip_address, ("192.0.2.80", "2001:db8:8::80", "198.51.100.7", "203.0.113.7")
 )
 LIFE_SECONDS = 12.0
 CONFIGURATION = f"""
