@@ -179,7 +179,7 @@ def _covered(one: LinkPattern, other: LinkPattern, index: int) -> Iterator[Fault
     """Yield a fault if one of two patterns means every link that the other one means (§12.5)."""
     for wide, narrow in ((one, other), (other, one)):
         if wide.covers(narrow):
-            message = f"{wide.text} matches every link that {narrow.text} does"
+            message = f"{wide.text} also matches links that {narrow.text} matches"
             remedy = f'add exclude = ["{narrow.text}"] to {wide.text}, or remove one of them'
             yield Fault("pattern_covered", message, remedy, (index, "name"))
             return
