@@ -6,6 +6,7 @@ another address, with another id or another question, or with garbage.
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
 import time
@@ -157,18 +158,23 @@ class Resolver(Protocol):
 
 
 class BackgroundResolver:
-    """Look names up in threads, which end with the process; implements :class:`Resolver`."""
+    """Look names up in threads, which end with the process; implements :class:`Resolver`.
+
+    Names whose last look-up failed wait behind the others: each may take a thread for :data:`SECONDS_OF_ALL`.
+    """
 
     def __init__(self, look_up: Callable[[str, Sequence[str]], NameLookUp] = look_up_name) -> None:
         """Start no thread before the first name."""
         self._look_up = look_up
-        self._asked: queue.SimpleQueue[tuple[str, Sequence[str]]] = queue.SimpleQueue()
+        self._asked: queue.PriorityQueue[tuple[bool, int, str, Sequence[str]]] = queue.PriorityQueue()
+        self._numbers = itertools.count()
+        self._failing: set[str] = set()
         self._found: queue.SimpleQueue[NameLookUp] = queue.SimpleQueue()
         self._threads = 0
 
     def ask(self, name: str, servers: Sequence[str]) -> None:
         """Look a name up, without a wait."""
-        self._asked.put((name, servers))
+        self._asked.put((name in self._failing, next(self._numbers), name, servers))
         if self._threads < _MOST_THREADS:
             self._threads += 1
             threading.Thread(target=self._work, name=f"names-{self._threads}", daemon=True).start()
@@ -186,9 +192,11 @@ class BackgroundResolver:
 
     def _work(self) -> None:
         while True:
-            name, servers = self._asked.get()
+            _, _, name, servers = self._asked.get()
             try:
                 found = self._look_up(name, servers)
             except Exception as error:  # noqa: BLE001 - whatever an answer does to the library, others go on
                 found = NameLookUp(name, {}, f"{type(error).__name__}: {error}")
+            note = self._failing.discard if found.fault is None else self._failing.add
+            note(name)
             self._found.put(found)

@@ -310,3 +310,31 @@ def test_look_ups_go_on_behind_one_that_breaks() -> None:
     assert {one.name: one.fault for one in found if one and one.fault} == {"bad": "RuntimeError: broken"}
     assert resolver.found() == []
     assert resolver.wait(0.01) is None
+
+
+def test_names_that_failed_wait_behind_the_others() -> None:
+    """Many of them, on a server that is silent, would keep all threads from names that change."""
+    looked_up: list[str] = []
+    gates = {f"gate-{number}": threading.Event() for number in range(8)}
+
+    def look_up(name: str, _servers: object) -> NameLookUp:
+        if name in gates:
+            gates[name].wait(5 * PATIENCE)
+        else:
+            looked_up.append(name)
+        return NameLookUp(name, {}, "no answer" if name.startswith("dead") else None)
+
+    resolver = BackgroundResolver(look_up)
+    dead = [f"dead-{number}" for number in range(4)]
+    for name in dead:
+        resolver.ask(name, ())
+    assert {one.name for one in (resolver.wait(5 * PATIENCE) for _ in dead) if one} == set(dead)
+    looked_up.clear()
+    for name in (*gates, *dead, "good"):  # each thread waits at a gate, and one goes on alone
+        resolver.ask(name, ())
+    gates["gate-0"].set()
+    for _ in range(1 + len(dead) + 1):
+        assert resolver.wait(5 * PATIENCE)
+    for gate in gates.values():
+        gate.set()
+    assert looked_up == ["good", *dead]
