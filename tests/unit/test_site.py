@@ -61,7 +61,7 @@ def test_clause_numbers_lead_to_the_clause(site: Path) -> None:
 
 def test_links_out_of_docs_stay_in_the_site(site: Path) -> None:
     """A link to a page from elsewhere works in the site; one to a file that is no page is plain text."""
-    assert 'href="overview.html#what-it-cannot-see"' in read(site / "design.html")
+    assert 'href="overview.html#what-it-cannot-see"' in read(site / "threat-model.html")
     assert 'href="quick-start.html"' in read(site / "overview.html")
     assert "<td>1-web</td>" in read(site / "examples.html")
 
