@@ -1,6 +1,6 @@
 """Tell a fleet's story: ``python -m integration.fleetstory`` prints what an administrator would see.
 
-``--write`` puts its beginning into docs/etcd.md too.
+``--write`` puts its beginning into ``fleet.md`` too.
 
 Three hosts follow what is published to a cluster of three. The leader is killed, somebody writes who should
 not, the whole cluster is lost, a host is restarted without it, and the cluster comes back. Every command is
@@ -27,7 +27,7 @@ from integration.namespaces import Namespace, network_namespace
 from integration.service import Service, service_on
 from integration.story import Chapter, tell_whole
 
-DOCUMENT = Path(__file__).parent.parent / "docs" / "etcd.md"
+DOCUMENT = Path(__file__).parent / "fleet.md"
 PART = "fleet"
 SHOWN = 1
 """How many chapters the page shows."""
