@@ -13,6 +13,7 @@ from typing import get_args
 
 import pytest
 
+from sgagent.agent.control import requests
 from sgagent.cli.inputs import hand_bindings
 from sgagent.cli.main import COMMANDS
 from sgagent.compiler.compile import compile_
@@ -184,6 +185,19 @@ def test_every_key_of_each_source_is_documented(kind: type[SourceSettings]) -> N
 def keys_in(section: str) -> set[str]:
     """Return the keys that the tables of a section name."""
     return set(re.findall(r"^\| `([a-z_]+)` \|", section, re.MULTILINE))
+
+
+def test_every_field_of_the_control_protocol_is_documented() -> None:
+    """docs/control.md names each field of questions, orders and answers."""
+    documented = set(re.findall(r"`([a-z_]+)`", read("docs/control.md")))
+    here = [
+        value for value in vars(requests).values() if getattr(value, "__module__", "") == requests.__name__
+    ]
+    fields = {
+        field.name for value in here if dataclasses.is_dataclass(value) for field in dataclasses.fields(value)
+    }
+    assert len(fields) > 50
+    assert sorted(fields - documented) == []
 
 
 _NOT_OF_THE_CONFIGURATION = {"nodes", "problems", "is_asked_for"}
