@@ -274,4 +274,4 @@ def test_a_change_may_fail_at_any_call(tmp_path: Path, error: type[Exception], m
         if pair.fuse.burnt is None:
             break
     expected = {"fetch", "endpoints", "facts", "observe", "foresee", "before_counters_go", "clear_marks"}
-    assert burnt == {*expected, "apply", "counters_gone", "remove"}
+    assert burnt == {*expected, "apply", "counters_gone", "remove", "share"}

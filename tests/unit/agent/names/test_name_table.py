@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_address
 
 import pytest
 
@@ -239,7 +239,7 @@ def test_addresses_of_the_hosts_inside_are_ignored(lie: str) -> None:
     assert counting(names, NOW, OWN) == [A]
     (warning,) = names.resolved(NOW, OWN).warnings_of([NAME])
     assert warning.code == "name_of_inside"
-    assert lie.removeprefix("::ffff:") in warning.message or lie in warning.message
+    assert str(ip_address(lie)) in warning.message  # Pythons write mapped addresses differently
     names.take(said(lie), NOW + HOUR)
     assert counting(names, NOW + HOUR, OWN) == []
 
