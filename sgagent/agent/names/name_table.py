@@ -209,8 +209,8 @@ class NameTable:
         self._most_addresses = most_addresses
         self._most_unused = most_unused
         self._rows: dict[str, _Row] = {}
-        self._asked: dict[str, float] = {}
-        """Names that are being looked up, and until when an answer is waited for."""
+        self._asked: set[str] = set()
+        """Names that are being looked up."""
 
         self._own: frozenset[CidrBlock] = frozenset()
         """The host's addresses."""
@@ -234,16 +234,16 @@ class NameTable:
 
     def due(self, now: float) -> Iterator[str]:
         """Yield the wanted names to ask for now."""
-        waiting = (name for name in sorted(self.wanted) if self._row(name).due_at <= now)
-        return (name for name in waiting if self._asked.get(name, now) <= now)
+        waiting = sorted(self.wanted - self._asked)
+        return (name for name in waiting if self._row(name).due_at <= now)
 
-    def begin(self, name: str, now: float) -> None:
-        """Record that a name is asked for, so that it is not due again meanwhile."""
-        self._asked[name] = now + LONGEST_RETRY_SECONDS
+    def begin(self, name: str) -> None:
+        """Record that a name is asked for: it is not due again before what came of that is taken."""
+        self._asked.add(name)
 
     def take(self, found: NameLookUp, now: float) -> None:
         """Record what came of a look-up, of very long answers and rotations a part."""
-        self._asked.pop(found.name, None)
+        self._asked.discard(found.name)
         row = self._row(found.name).after(self._bounded(found), now)
         newest = sorted(row.leaving, key=lambda block: (-row.leaving[block], block))[: self._most_addresses]
         self._rows[found.name] = replace(row, leaving={block: row.leaving[block] for block in newest})

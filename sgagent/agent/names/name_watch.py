@@ -116,7 +116,7 @@ class NameWatch:
             self._table.take(found, now)
             self.failures += found.fault is not None
         for name in list(self._table.due(now)):
-            self._table.begin(name, now)
+            self._table.begin(name)
             self._resolver.ask(name, self._servers)
         if answered:
             self._stale_at = now
