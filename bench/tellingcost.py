@@ -17,8 +17,8 @@ from bench.results import PacketCost
 from bench.sizes import SIZES
 from bench.traffic import Aim, choose
 from sgagent.compiler.compile import compile_
-from sgagent.compiler.counter_chains import FlowLogging
 from sgagent.core.model import Policy
+from sgagent.core.policy import FlowLogging
 from sgagent.dataplane.nflog import open_log
 from sgagent.nft.marks import first_state
 from sgagent.nft.text import render

@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 
 from integration.judging import LAYOUT
 from integration.lab import Lab
-from sgagent.compiler.counter_chains import SILENT, FlowLogging
 from sgagent.compiler.enforce import Enforced, enforce
 from sgagent.core.binding import HandBinding, HostFacts, bind
 from sgagent.core.model import Mode, Policy
-from sgagent.core.policy import ResolvedPolicy
+from sgagent.core.policy import SILENT, FlowLogging, ResolvedPolicy
 from sgagent.core.resolve import Exemptions, resolve
 from sgagent.dataplane.dataplane import LibnftablesDataplane
 from sgagent.documents import DocumentFile, Limits, parse_documents

@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from sgagent.compiler.compile import compile_
-from sgagent.compiler.counter_chains import SILENT, FlowLogging
 from sgagent.compiler.linear import MOST_LINES
 from sgagent.core.binding import HandBinding, HostFacts
 from sgagent.core.model import Mode, Policy
-from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
+from sgagent.core.policy import SILENT, FlowLogging, ResolvedInterface, ResolvedPolicy
 from sgagent.core.resolve import closed_interface
 from sgagent.nft.marks import EnforcementState, MarkLayout, first_state
 from sgagent.nft.ruleset import Ruleset

@@ -17,9 +17,8 @@ from sgagent.cli.inputs import (
     read_policy,
 )
 from sgagent.compiler.compile import compile_
-from sgagent.compiler.counter_chains import SILENT, FlowLogging
 from sgagent.core.errors import KernelRefusedError, printable
-from sgagent.core.policy import ResolvedPolicy
+from sgagent.core.policy import SILENT, FlowLogging, ResolvedPolicy
 from sgagent.nft.diff import make_plan
 from sgagent.nft.json_commands import encode_plan
 from sgagent.nft.marks import UNCACHED, EnforcementState, MarkLayout, first_state

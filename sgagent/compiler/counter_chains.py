@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from sgagent.core.memo import Memo, Seam
 from sgagent.core.model import Direction, Mode, Policy
-from sgagent.core.policy import ResolvedInterface, ResolvedRule
+from sgagent.core.policy import FlowLogging, ResolvedInterface, ResolvedRule
 from sgagent.nft import names
 from sgagent.nft.counter_keys import (
     CounterKey,
@@ -24,37 +24,6 @@ from sgagent.nft.counter_keys import (
 )
 from sgagent.nft.ruleset import Accept, Chain, Count, Counter, Drop, Goto, Limit, Log, Rule, Ruleset, Verdict
 
-RATE_PER_SECOND = 10
-LOG_GROUP = 9469
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FlowLogging:
-    """Which verdicts the kernel logs, and the rate limit."""
-
-    verdicts: frozenset[Policy] = frozenset()
-    """In observe mode the kernel logs a drop that it does not carry out (\u00a79.1)."""
-
-    rate_per_second: int = RATE_PER_SECOND
-    """Packets of each counter chain. After an idle second it may be twice as many, because of the burst."""
-
-    group: int = LOG_GROUP
-    """Of nfnetlink's log."""
-
-    def rules(self, leaf: str, verdict: Policy) -> tuple[Rule, ...]:
-        """Return the rules with which a leaf begins: one that logs, or none.
-
-        They stand before what counts and decides, and decide nothing themselves: where the limit is reached,
-        the kernel goes on with the next rule.
-        """
-        if verdict not in self.verdicts:
-            return ()
-        limit = Limit(per_second=self.rate_per_second, burst=self.rate_per_second)
-        return (Rule((limit, Log(prefix=names.log_prefix(leaf), group=self.group))),)
-
-
-SILENT = FlowLogging()
-
 
 def without_logging(ruleset: Ruleset) -> Ruleset:
     """Return the table without the rules that log: how it judges."""
@@ -66,6 +35,18 @@ def without_logging(ruleset: Ruleset) -> Ruleset:
         verdict_maps=ruleset.verdict_maps,
         counters=ruleset.counters,
     )
+
+
+def _logging_rules(flow_logging: FlowLogging, leaf: str, verdict: Policy) -> tuple[Rule, ...]:
+    """Return the rules with which a leaf begins: one that logs, or none.
+
+    They stand before what counts and decides, and decide nothing themselves: where the limit is reached, the
+    kernel goes on with the next rule.
+    """
+    if verdict not in flow_logging.verdicts:
+        return ()
+    limit = Limit(per_second=flow_logging.rate_per_second, burst=flow_logging.rate_per_second)
+    return (Rule((limit, Log(prefix=names.log_prefix(leaf), group=flow_logging.group))),)
 
 
 def _is_logging(rule: Rule) -> bool:
@@ -144,7 +125,8 @@ class _Tree:
     def _leaf(self, key: KernelCounterKey, verdict: Verdict) -> CounterChain:
         """Return a leaf that tells, counts and then does what the verdict says."""
         name = counter_name(key)
-        logging = self.flow_logging.rules(name, Policy.DROP if is_of_drops(key) else Policy.ACCEPT)
+        verdict_logged = Policy.DROP if is_of_drops(key) else Policy.ACCEPT
+        logging = _logging_rules(self.flow_logging, name, verdict_logged)
         chain = Chain(name=name, rules=(*logging, Rule((Count(name), verdict))))
         return CounterChain(chain, Counter(name=name), key)
 

@@ -18,11 +18,19 @@ from operator import attrgetter
 
 from sgagent.compiler.base_chains import close_way
 from sgagent.compiler.compile import Compiled, compile_
-from sgagent.compiler.counter_chains import SILENT, FlowLogging, without_logging
+from sgagent.compiler.counter_chains import without_logging
 from sgagent.core.addresses import NO_ADDRESSES, AddressSet
 from sgagent.core.memo import Memo, gone_and_come
 from sgagent.core.model import Direction, Family, Mode, Policy
-from sgagent.core.policy import Exemption, ResolvedDirection, ResolvedInterface, ResolvedPolicy, ResolvedRule
+from sgagent.core.policy import (
+    SILENT,
+    Exemption,
+    FlowLogging,
+    ResolvedDirection,
+    ResolvedInterface,
+    ResolvedPolicy,
+    ResolvedRule,
+)
 from sgagent.nft import names
 from sgagent.nft.diff import make_plan
 from sgagent.nft.marks import (

@@ -204,6 +204,26 @@ class ResolvedInterface:
         return replace(self, ingress=ingress, egress=egress)
 
 
+RATE_PER_SECOND = 10
+LOG_GROUP = 9469
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowLogging:
+    """Which verdicts the kernel logs, and the rate limit."""
+
+    verdicts: frozenset[Policy] = frozenset()
+    """In observe mode the kernel logs a drop that it does not carry out (§9.1)."""
+
+    rate_per_second: int = RATE_PER_SECOND
+    """Packets of each counter chain. After an idle second it may be twice as many, because of the burst."""
+
+    group: int = LOG_GROUP
+    """Of nfnetlink's log."""
+
+
+SILENT = FlowLogging()
+
 LOOPBACK = "lo"
 """The kernel's link from the host to itself. Nothing judges it, whether bound or not (§2.3)."""
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any, assert_never
 
 from sgagent.analysis.lint.codes import CODES, MOST_RULES
-from sgagent.compiler.counter_chains import LOG_GROUP, RATE_PER_SECOND, SILENT, FlowLogging
 from sgagent.core.binding import HandBinding
 from sgagent.core.link_patterns import is_pattern
 from sgagent.core.model import (
@@ -25,7 +24,7 @@ from sgagent.core.model import (
     Protocol,
     SourceCheck,
 )
-from sgagent.core.policy import Exemption
+from sgagent.core.policy import LOG_GROUP, RATE_PER_SECOND, SILENT, Exemption, FlowLogging
 from sgagent.documents.problems import Limits
 from sgagent.documents.scalars import MISSING_FIELD, Fault, InvalidValueError, parse_integer, parse_text
 from sgagent.documents.tree import Node

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 
 from sgagent.compiler.compile import compile_
-from sgagent.compiler.counter_chains import FlowLogging, without_logging
+from sgagent.compiler.counter_chains import without_logging
 from sgagent.compiler.linear import MOST_LINES
 from sgagent.core.evaluate import DecidedBy, Packet, Tracking, evaluate, is_always_allowed
 from sgagent.core.model import ALL_PROTOCOLS, Mode, Policy
-from sgagent.core.policy import ResolvedPolicy
+from sgagent.core.policy import FlowLogging, ResolvedPolicy
 from sgagent.core.resolve import Exemptions, closed_interface
 from sgagent.nft import names
 from sgagent.nft.marks import UNCACHED, EnforcementState, MarkLayout, first_state

@@ -20,9 +20,8 @@ from sgagent.agent.flowlog.enrichment import (
 from sgagent.agent.flowlog.flow import Flow, FlowsLeftOut, read_head
 from sgagent.agent.flowlog.outputs import Entry, FlowWriter, NoWriter, PartlyWrittenError
 from sgagent.agent.step_log import EventLog
-from sgagent.compiler.counter_chains import SILENT, FlowLogging
 from sgagent.core.model import Policy, Snapshot
-from sgagent.core.policy import ResolvedPolicy
+from sgagent.core.policy import SILENT, FlowLogging, ResolvedPolicy
 from sgagent.dataplane.nflog import LoggedPacket
 from sgagent.nft.counter_keys import CounterKey
 from sgagent.ports import Clock, CounterValue

@@ -13,11 +13,10 @@ from sgagent.agent.control.protocol import decode_answer, encode_answer
 from sgagent.agent.control.requests import DeniedAnswer, DeniedQuestion
 from sgagent.agent.flowlog.flowlog import FlowLog
 from sgagent.cli.denied import FollowedTable, report
-from sgagent.compiler.counter_chains import FlowLogging
 from sgagent.core.errors import UsageError
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import TCP, Direction, Mode, Policy
-from sgagent.core.policy import ResolvedPolicy
+from sgagent.core.policy import FlowLogging, ResolvedPolicy
 from tests.fakes.clock import FakeClock
 from tests.fakes.log import FakeLog
 from tests.unit.agent.flowlog.flows import dropped, left_out

@@ -34,3 +34,14 @@ def test_commands_that_ask_the_agent_do_not_import_pydantic(command: str) -> Non
     ours = [sys.executable, "-c", code]
     done = subprocess.run(ours, capture_output=True, text=True, check=True)  # noqa: S603 - nothing of anybody else
     assert done.stdout.split() == ["False", "False"]
+
+
+def test_who_reads_a_configuration_does_not_import_the_compiler() -> None:
+    """Nor the forms of nftables: each command reads one."""
+    code = (
+        "import sys, sgagent.settings;"
+        " print({'sgagent.compiler', 'sgagent.nft.ruleset'} & sys.modules.keys())"
+    )
+    ours = [sys.executable, "-c", code]
+    done = subprocess.run(ours, capture_output=True, text=True, check=True)  # noqa: S603 - nothing of anybody else
+    assert done.stdout == "set()\n"

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sgagent.compiler.counter_chains import SILENT, FlowLogging
 from sgagent.compiler.enforce import Enforced, Enforcement, MarkClearance, enforce
 from sgagent.core.model import TCP, Mode, Policy
-from sgagent.core.policy import ResolvedPolicy
+from sgagent.core.policy import SILENT, FlowLogging, ResolvedPolicy
 from sgagent.nft import names
 from sgagent.nft.marks import UNCACHED, EnforcementState, MarkLayout, Sessions, decode_state
 from sgagent.nft.plan import AddTable, Delete

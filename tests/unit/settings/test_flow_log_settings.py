@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.compiler.counter_chains import FlowLogging
 from sgagent.core.errors import UsageError
 from sgagent.core.model import Policy
+from sgagent.core.policy import FlowLogging
 from sgagent.settings import FlowLogSettings, FlowOutput, parse_settings
 
 

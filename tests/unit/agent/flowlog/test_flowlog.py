@@ -10,10 +10,9 @@ from sgagent.agent.flowlog.flow import Flow, FlowEnd, FlowsLeftOut
 from sgagent.agent.flowlog.flowlog import RECKONED_SECONDS, FlowLog, Loss
 from sgagent.agent.flowlog.outputs import Entry
 from sgagent.compiler.compile import compile_
-from sgagent.compiler.counter_chains import FlowLogging
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import TCP, Direction, Mode, Policy, Snapshot
-from sgagent.core.policy import ResolvedPolicy
+from sgagent.core.policy import FlowLogging, ResolvedPolicy
 from sgagent.core.resolve import Exemptions, closed_interface
 from sgagent.dataplane.nflog import LoggedPacket
 from sgagent.nft.counter_keys import CounterKey, DefaultCounter, RuleCounter

@@ -18,10 +18,9 @@ from sgagent.agent.step import Step, StepEnd
 from sgagent.agent.web.inspection import Inspection
 from sgagent.agent.web.responses import Request, Response
 from sgagent.agent.web.routes import PageSources, status_pages
-from sgagent.compiler.counter_chains import FlowLogging
 from sgagent.core.binding import HostFacts, Link
 from sgagent.core.model import CidrBlock, Policy
-from sgagent.core.policy import ResolvedPolicy
+from sgagent.core.policy import FlowLogging, ResolvedPolicy
 from sgagent.documents import DocumentFile
 from sgagent.nft.counter_keys import CounterKey
 from sgagent.nft.marks import MarkLayout
