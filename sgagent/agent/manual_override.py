@@ -27,6 +27,7 @@ from sgagent.agent.state.directory import (
     rename_durably,
     write_durably,
 )
+from sgagent.core.link_patterns import is_pattern
 from sgagent.core.model import Mode
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
 from sgagent.json_model import UNREADABLE, from_json, seal, to_json, unseal
@@ -64,10 +65,10 @@ class ModeOverrides:
 
     def _links_of_patterns(self, policy: ResolvedPolicy) -> Iterator[ResolvedInterface]:
         """Yield judges of their own for links of patterns that have a mode of their own."""
-        judges = {one.judge.name: one.judge for one in policy.patterns}
-        for name in self.by_interface.keys() - {one.name for one in policy.interfaces} - judges.keys():
-            judge = policy.meant(name)
-            if judge is not None and judge.name in judges:
+        judges = [one.judge for one in policy.patterns]
+        for name in self.by_interface.keys() - {one.name for one in policy.interfaces}:
+            judge = None if is_pattern(name) else policy.meant(name)
+            if judge in judges:
                 yield replace(judge, name=name, pattern=judge.name)
 
     def _over(self, interface: ResolvedInterface) -> ResolvedInterface:

@@ -18,6 +18,11 @@ def is_pattern(text: str) -> bool:
     return "*" in text or "?" in text
 
 
+def is_of_any_name(text: str) -> bool:
+    """Return whether the text says nothing about names but how long they are at least, like ``*``."""
+    return "*" in text and not text.strip("*?")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class LinkPattern:
     """The links that one ``[[interface]]`` means."""

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from sgagent.core.link_patterns import LinkPattern, is_pattern
+from sgagent.core.link_patterns import LinkPattern, is_of_any_name, is_pattern
 from sgagent.core.model import Direction
 from sgagent.documents.field import nearest_name
 from sgagent.documents.models import faults_of
@@ -162,11 +162,12 @@ def _duplicates(tables: list[object]) -> Iterator[Fault]:
         exclude = table.get("exclude") if isinstance(table, dict) else None
         texts = exclude if isinstance(exclude, list) else ()
         pattern = LinkPattern(
-            text=name, exclude=tuple(text for text in texts if isinstance(text, str) and text.strip("*?"))
+            text=name,
+            exclude=tuple(text for text in texts if isinstance(text, str) and not is_of_any_name(text)),
         )
         if name in seen:
             yield Fault("duplicate_interface", f"{name} is bound twice", "bind it once", (index,))
-        elif is_pattern(name) and name.strip("*?"):
+        elif is_pattern(name) and not is_of_any_name(name):
             if not pattern.covers(LinkPattern(text=name)):
                 message = f"{name} means no link without those that it excludes"
                 yield Fault("nothing_left", message, "exclude fewer", (index, "exclude"))

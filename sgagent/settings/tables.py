@@ -12,7 +12,7 @@ from typing import Annotated, Any, assert_never
 
 from sgagent.analysis.lint.codes import CODES, MOST_RULES
 from sgagent.core.binding import HandBinding
-from sgagent.core.link_patterns import is_pattern
+from sgagent.core.link_patterns import is_of_any_name, is_pattern
 from sgagent.core.model import (
     ALL_PORTS,
     ALL_PROTOCOLS,
@@ -308,7 +308,7 @@ _INTERFACE_NAME = pattern(
 
 def _interface_name(node: Node) -> str:
     name = str(_INTERFACE_NAME.parse(node))
-    if "*" in name and not name.strip("*?"):
+    if is_of_any_name(name):
         remedy = 'unbound_interfaces = "closed" is for all other links; or say how names begin or end: br-*'
         raise InvalidValueError(Fault("bad_interface_name", "the pattern matches links of any name", remedy))
     return name

@@ -214,6 +214,13 @@ def test_a_mode_by_hand_is_of_the_pattern_or_of_one_link() -> None:
     assert [judge(back, name) for name in ("ab", "abc", "ac")] == ["a?", OPEN, CLOSED]
 
 
+def test_a_mode_by_hand_of_a_pattern_that_is_gone_makes_no_judge() -> None:
+    """Another pattern may match its text as if that were the name of a link; so it may what is closed."""
+    policy = resolution([hand("b*"), hand("??")], "br-a").policy
+    switched = ModeOverrides(by_interface=dict.fromkeys(("br-*", CLOSED, "*"), Mode.OBSERVE)).over(policy)
+    assert switched.interfaces == policy.interfaces
+
+
 def test_a_mode_by_hand_of_a_pattern_reaches_links_with_judges_of_their_own() -> None:
     """Those whose sources are checked; not one that is bound by its name."""
     links = link("br-a", "10.0.0.1"), link("br-b", "10.0.0.2")

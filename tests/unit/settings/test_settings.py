@@ -337,6 +337,8 @@ def test_an_interface_is_bound_once() -> None:
         ([("br-*", None), ("*", None)], "interface[1].name", "unbound_interfaces"),
         ([("br-*", None), ("br-*", ["br-lan"])], "interface[1]", "bound twice"),
         ([("br-*", None), ("br-a*", None)], "interface[1].name", 'add exclude = ["br-a*"] to br-*'),
+        ([("??", ["??"])], "interface[0].exclude", "?? means no link"),
+        ([("?a", None), ("??", None)], "interface[1].name", 'add exclude = ["?a"] to ??'),
         ([("br-?", None), ("br-*", ["br-lan"])], "interface[1].name", 'add exclude = ["br-?"] to br-*'),
     ),
 )
