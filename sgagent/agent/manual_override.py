@@ -55,13 +55,8 @@ class ModeOverrides:
         if not self:
             return policy
         interfaces = (*policy.interfaces, *self._links_of_patterns(policy))
-        return replace(
-            policy,
-            interfaces=tuple(self._over(one) for one in sorted(interfaces, key=attrgetter("name"))),
-            patterns=tuple(replace(one, judge=self._over(one.judge)) for one in policy.patterns),
-            guard=policy.guard and self._over(policy.guard),
-            unbound=policy.unbound and self._over(policy.unbound),
-        )
+        policy = replace(policy, interfaces=tuple(sorted(interfaces, key=attrgetter("name"))))
+        return policy.with_judges(self._over)
 
     def _links_of_patterns(self, policy: ResolvedPolicy) -> Iterator[ResolvedInterface]:
         """Yield judges of their own for links of patterns that have a mode of their own."""

@@ -380,12 +380,7 @@ def _policy(
         """Return a judge in its mode; an order given at run time is not in the configuration."""
         return replace(judge, mode=modes.get(judge.name) or judge.mode)
 
-    policy = resolution.policy
-    return replace(
-        policy,
-        interfaces=tuple(map(as_it_runs, policy.interfaces)),
-        patterns=tuple(replace(one, judge=as_it_runs(one.judge)) for one in policy.patterns),
-    )
+    return resolution.policy.with_judges(as_it_runs)
 
 
 def _sent(file: DocumentFile) -> Document:

@@ -341,12 +341,19 @@ class ResolvedPolicy:
         """Return the policy without the rules that have ended."""
         if not any(has_ended(rule.expires, time) for rule in self.expiring):
             return self
-        lives = (one.with_rules(lambda rule: not has_ended(rule.expires, time)) for one in self.interfaces)
-        patterns = (
-            replace(one, judge=one.judge.with_rules(lambda rule: not has_ended(rule.expires, time)))
-            for one in self.patterns
+        return self.with_judges(
+            lambda judge: judge.with_rules(lambda rule: not has_ended(rule.expires, time))
         )
-        return replace(self, interfaces=tuple(lives), patterns=tuple(patterns))
+
+    def with_judges(self, change: Callable[[ResolvedInterface], ResolvedInterface]) -> ResolvedPolicy:
+        """Return the policy with each of its judges changed; the names stay."""
+        return replace(
+            self,
+            interfaces=tuple(map(change, self.interfaces)),
+            patterns=tuple(replace(one, judge=change(one.judge)) for one in self.patterns),
+            guard=self.guard and change(self.guard),
+            unbound=self.unbound and change(self.unbound),
+        )
 
     def judge(self, name: str) -> ResolvedInterface | None:
         """Return what judges the packets of a link; None where nothing does (§2.3)."""

@@ -85,8 +85,7 @@ def compare_filters(table: VerifiedTable, policy: ResolvedPolicy) -> FilterCompa
         table: as :func:`sgagent.verify.listing.read_filters` reads it.
         policy: what they are compared with, as if it were enforced on all links.
     """
-    enforced = (replace(interface, mode=Mode.ENFORCE) for interface in policy.interfaces)
-    policy = replace(policy, interfaces=tuple(enforced))
+    policy = policy.with_judges(lambda judge: replace(judge, mode=Mode.ENFORCE))
     translating = table.translating
     table = replace(table, unread=tuple(one for one in table.unread if one not in translating))
     proofs: list[Proof] = []
@@ -257,11 +256,13 @@ def _change(difference: Difference, part: Mapping[Dimension, Any], unnamed: str)
 
 def _protocols(ranges: Ranges, family: Family) -> Ranges:
     """Return protocols in fewer words: with those that conntrack never follows, where most others are in."""
-    are_most = sum(last - first for first, last in ranges) > _MANY
+    are_most = sum(last - first for first, last in ranges) > _MOST_PROTOCOLS
     return common(joined((*ranges, *NEVER_TRACKED[family])) if are_most else ranges, _ALL_NUMBERS)
 
 
-_MANY = 128
+_MOST_PROTOCOLS = 128
+"""More than half of them."""
+
 _ALL_NUMBERS: Ranges = ((0, 255),)
 _PRESENT: Ranges = ((0, LAST_PORT),)
 

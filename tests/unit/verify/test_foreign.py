@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from sgagent.core.model import TCP, Direction, Family, Policy
+from sgagent.core.link_patterns import LinkPattern
+from sgagent.core.model import TCP, Direction, Family, Mode, Policy
+from sgagent.core.policy import ResolvedPattern, ResolvedPolicy
 from sgagent.verify.foreign import FilterChange, FilterComparison, compare_filters
 from sgagent.verify.listing import read_filters
 from sgagent.verify.proof import Outcome
@@ -72,6 +75,18 @@ def compared(*listings: dict[str, Any]) -> FilterComparison:
     """Compare what several listings have with the policy."""
     together = {"nftables": [entry for one in listings for entry in one["nftables"]]}
     return compare_filters(read_filters(together), POLICY)
+
+
+def test_a_policy_that_observes_is_compared_as_if_it_were_enforced() -> None:
+    """Also one of links that a pattern means: it is what the filters are to be replaced by."""
+    judge = replace(POLICY.interfaces[0], name="et*", mode=Mode.OBSERVE)
+    pattern = ResolvedPattern(pattern=LinkPattern(text="et*"), judge=judge)
+    filters = read_filters(listing(WEB, SSH))
+    assert compare_filters(filters, ResolvedPolicy(patterns=(pattern,))).proof.outcome is Outcome.PROVED
+    without = read_filters(listing(WEB))
+    assert {one.verdict for one in compare_filters(without, ResolvedPolicy(patterns=(pattern,))).changes} == {
+        ACCEPT
+    }
 
 
 def test_a_filter_that_does_what_the_policy_says() -> None:
