@@ -10,6 +10,7 @@ import enum
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from itertools import chain
 from operator import attrgetter
 from typing import Any
 
@@ -30,10 +31,10 @@ FIRST_RETRY_SECONDS = 5.0
 LONGEST_RETRY_SECONDS = 60.0
 """Between look-ups that fail: the first delay, which doubles, and the longest."""
 
-_MANY = 4
-"""Times the addresses that a name may have are remembered of an answer."""
+_REMEMBERED_FOR_ONE = 4
+"""Addresses of an answer that are remembered for each that may count: not all are usable."""
 
-_FEW = 5
+_MOST_IN_WARNING = 5
 """Addresses that a warning names."""
 
 
@@ -89,7 +90,7 @@ class NameStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
+class _LastAnswer:
     """The last answer of one family."""
 
     addresses: frozenset[CidrBlock]
@@ -104,7 +105,7 @@ class _Said:
 class _Row:
     """All that is known of a name."""
 
-    said: Mapping[Family, _Said] = field(default_factory=dict)
+    answers: Mapping[Family, _LastAnswer] = field(default_factory=dict)
     leaving: Mapping[CidrBlock, float] = field(default_factory=dict)
     """Addresses that the last answer did not have, and until when they count."""
 
@@ -119,49 +120,47 @@ class _Row:
     @property
     def answered_at(self) -> float:
         """Return when a name server answered last."""
-        return max((said.at for said in self.said.values()), default=float("-inf"))
+        return max((last.at for last in self.answers.values()), default=float("-inf"))
 
     def after(self, found: NameLookUp, now: float) -> _Row:
         """Return the row after a look-up."""
-        said, leaving = (
-            dict(self.said),
-            {block: until for block, until in self.leaving.items() if until > now},
-        )
+        answers = dict(self.answers)
+        leaving = {block: until for block, until in self.leaving.items() if until > now}
         delays = []
         for family, answer in found.answers.items():
-            before = said.get(family)
+            before = answers.get(family)
             if before is not None:
                 gone = before.addresses - answer.addresses
                 leaving |= dict.fromkeys(gone, before.until + LEAVING_SECONDS)
             for block in answer.addresses:
                 leaving.pop(block, None)
             ttl = min(max(answer.ttl_seconds, SHORTEST_TTL_SECONDS), LONGEST_TTL_SECONDS)
-            said[family] = _Said(answer.addresses, now, now + ttl, answer.is_authenticated)
+            answers[family] = _LastAnswer(answer.addresses, now, now + ttl, answer.is_authenticated)
             delays.append(ttl)
         failures = self.failures + 1 if found.fault else 0
         if found.fault:
             delays.append(min(FIRST_RETRY_SECONDS * 2 ** min(failures - 1, 9), LONGEST_RETRY_SECONDS))
-        return _Row(said, leaving, now + min(delays), failures, found.fault)
+        return _Row(answers, leaving, now + min(delays), failures, found.fault)
 
     def blocks(self, now: float, keep_seconds: float) -> list[CidrBlock]:
         """Return the addresses that count, those that were answered last at the front."""
-        current = [said for said in self.said.values() if now - said.at < keep_seconds]
-        found = {block: said.until for said in current for block in said.addresses}
+        current = [last.addresses for last in self.answers.values() if now - last.at < keep_seconds]
+        found = frozenset(chain.from_iterable(current))
         left = {block: until - LEAVING_SECONDS for block, until in self.leaving.items() if until > now}
-        return sorted({**left, **found}, key=lambda block: (block not in found, -left.get(block, 0.0), block))
+        return sorted(found | left.keys(), key=lambda block: (block not in found, -left.get(block, 0.0), block))
 
     def next_end(self, now: float, keep_seconds: float) -> float:
         """Return when an address ceases to count, if nothing is answered until then."""
-        ends = (*self.leaving.values(), *(said.at + keep_seconds for said in self.said.values()))
+        ends = (*self.leaving.values(), *(last.at + keep_seconds for last in self.answers.values()))
         return min((end for end in ends if end > now), default=float("inf"))
 
     def state(self, now: float, keep_seconds: float, *, has_addresses: bool) -> NameState:
         """Return what is known."""
-        if not self.said:
+        if not self.answers:
             return NameState.UNRESOLVED
-        if all(now - said.at >= keep_seconds for said in self.said.values()):
+        if all(now - last.at >= keep_seconds for last in self.answers.values()):
             return NameState.EXPIRED
-        if self.failures and any(now >= said.until for said in self.said.values()):
+        if self.failures and any(now >= last.until for last in self.answers.values()):
             return NameState.STALE
         return NameState.RESOLVED if has_addresses else NameState.EMPTY
 
@@ -216,9 +215,6 @@ class NameTable:
         """The host's addresses."""
 
         self._views: dict[str, _View] = {}
-        self._kept: dict[str, tuple[_Row, Any]] = {}
-        """Rows as files keep them."""
-
         self.wanted: frozenset[str] = frozenset()
         """The names that rules in force name."""
 
@@ -249,7 +245,7 @@ class NameTable:
         self._rows[found.name] = replace(row, leaving={block: row.leaving[block] for block in newest})
 
     def _bounded(self, found: NameLookUp) -> NameLookUp:
-        most = _MANY * self._most_addresses
+        most = _REMEMBERED_FOR_ONE * self._most_addresses
         answers = {
             family: replace(answer, addresses=frozenset(sorted(answer.addresses)[:most]))
             for family, answer in found.answers.items()
@@ -264,7 +260,7 @@ class NameTable:
         own = frozenset(block for link in facts.links for block in link.addresses)
         if own != self._own:
             self._own, self._views = own, {}
-        views = {name: self._view(name, now) for name, row in self._rows.items() if row.said}
+        views = {name: self._view(name, now) for name, row in self._rows.items() if row.answers}
         return ResolvedNames(
             addresses={name: view.addresses for name, view in views.items()},
             warnings={name: view.warnings for name, view in views.items()},
@@ -309,12 +305,13 @@ class NameTable:
 
     def _status(self, name: str, now: float) -> NameStatus:
         row = self._row(name)
-        texts = self._view(name, now).texts if row.said else ()
+        texts = self._view(name, now).texts if row.answers else ()
         return NameStatus(
             name=name,
             state=row.state(now, self._keep_seconds, has_addresses=bool(texts)),
             addresses=texts,
-            is_authenticated=bool(row.said) and all(said.is_authenticated for said in row.said.values()),
+            is_authenticated=bool(row.answers)
+            and all(last.is_authenticated for last in row.answers.values()),
             fault=row.fault,
         )
 
@@ -330,22 +327,8 @@ class NameTable:
             now: the time.
             wall: the same by the wall clock, in seconds since the epoch.
         """
-        kept = {name: self._kept.get(name) for name, row in sorted(self._rows.items()) if row.said}
-        self._kept = {
-            name: known if known and known[0] is self._rows[name] else self._as_kept(name)
-            for name, known in kept.items()
-        }
-        names = [written for _, written in self._kept.values()]
-        return {"saved_at": wall, "now": now, "names": names}
-
-    def _as_kept(self, name: str) -> tuple[_Row, Any]:
-        row = self._rows[name]
-        answers = tuple(
-            _KeptAnswer(family, _texts(said.addresses), said.at, said.until, said.is_authenticated)
-            for family, said in row.said.items()
-        )
-        leaving = {str(block): until for block, until in row.leaving.items()}
-        return row, to_json(_KeptName(name, answers, leaving))
+        names = (_kept(name, row) for name, row in sorted(self._rows.items()) if row.answers)
+        return to_json(_Kept(wall, now, tuple(names)))
 
     def take_json(self, value: object, now: float, wall: float) -> None:
         """Take in what an earlier agent kept; what is over meanwhile counts no more.
@@ -358,8 +341,8 @@ class NameTable:
         kept = from_json(_Kept, value)
         shift = now - kept.now - max(0.0, wall - kept.saved_at)
         for one in kept.names:
-            said = {
-                answer.family: _Said(
+            answers = {
+                answer.family: _LastAnswer(
                     frozenset(map(_single_block, answer.addresses)),
                     min(answer.at, kept.now) + shift,
                     min(answer.until, kept.now + LONGEST_TTL_SECONDS) + shift,
@@ -369,7 +352,7 @@ class NameTable:
             }
             last = kept.now + LONGEST_TTL_SECONDS + LEAVING_SECONDS
             leaving = {_single_block(text): min(until, last) + shift for text, until in one.leaving.items()}
-            self._rows[one.name] = _Row(said, leaving)
+            self._rows[one.name] = _Row(answers, leaving)
 
 
 @dataclass(frozen=True, slots=True)
@@ -400,6 +383,14 @@ class _Kept:
     names: tuple[_KeptName, ...]
 
 
+def _kept(name: str, row: _Row) -> _KeptName:
+    answers = tuple(
+        _KeptAnswer(family, _texts(last.addresses), last.at, last.until, last.is_authenticated)
+        for family, last in row.answers.items()
+    )
+    return _KeptName(name, answers, {str(block): until for block, until in row.leaving.items()})
+
+
 def _texts(blocks: Iterable[CidrBlock]) -> tuple[str, ...]:
     return tuple(map(str, sorted(blocks, key=attrgetter("family.bits", "first"))))
 
@@ -427,8 +418,8 @@ def _is_inside(block: CidrBlock) -> bool:
 
 
 def _few(blocks: list[CidrBlock]) -> str:
-    more = f" and {len(blocks) - _FEW} more" if len(blocks) > _FEW else ""
-    return ", ".join(map(str, blocks[:_FEW])) + more
+    more = f" and {len(blocks) - _MOST_IN_WARNING} more" if len(blocks) > _MOST_IN_WARNING else ""
+    return ", ".join(map(str, blocks[:_MOST_IN_WARNING])) + more
 
 
 def _warning(code: str, name: str, message: str, remedy: str) -> Problem:
