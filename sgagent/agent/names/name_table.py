@@ -147,7 +147,9 @@ class _Row:
         current = [last.addresses for last in self.answers.values() if now - last.at < keep_seconds]
         found = frozenset(chain.from_iterable(current))
         left = {block: until - LEAVING_SECONDS for block, until in self.leaving.items() if until > now}
-        return sorted(found | left.keys(), key=lambda block: (block not in found, -left.get(block, 0.0), block))
+        return sorted(
+            found | left.keys(), key=lambda block: (block not in found, -left.get(block, 0.0), block)
+        )
 
     def next_end(self, now: float, keep_seconds: float) -> float:
         """Return when an address ceases to count, if nothing is answered until then."""
