@@ -172,6 +172,8 @@ def name_servers(
 def host_name_servers(files: tuple[Path, ...] = (RESOLV_CONF, BEHIND_A_STUB)) -> tuple[str, ...]:
     """Return the addresses of the host's name servers, in the order in which to ask them.
 
+    Link-local ones have their zone: ``fe80::1%eth0``.
+
     Args:
         files: in the format of resolv.conf(5); an unreadable file names no servers.
     """
@@ -180,7 +182,8 @@ def host_name_servers(files: tuple[Path, ...] = (RESOLV_CONF, BEHIND_A_STUB)) ->
 
 def dns_endpoints(addresses: Iterable[str]) -> tuple[Endpoint, ...]:
     """Return where name servers are asked over the network; the host itself is asked over loopback."""
-    remote = (address for address in addresses if not ip_address(address).is_loopback)
+    plain = dict.fromkeys(address.partition("%")[0] for address in addresses)
+    remote = (address for address in plain if not ip_address(address).is_loopback)
     return tuple(Endpoint.at(address, DNS_PORT, protocol) for address in remote for protocol in (UDP, TCP))
 
 
@@ -192,7 +195,7 @@ def _named_in(file: Path) -> list[str]:
     except OSError:
         return []
     words = (line.split() for line in lines)
-    named = (found[1].partition("%")[0] for found in words if len(found) > 1 and found[0] == "nameserver")
+    named = (found[1] for found in words if len(found) > 1 and found[0] == "nameserver")
     return [address for address in named if _is_address(address)]
 
 
