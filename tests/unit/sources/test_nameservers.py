@@ -54,7 +54,7 @@ def test_those_behind_a_stub_are_found(conf: Path, tmp_path: Path) -> None:
 
 
 def test_names_are_asked_for_in_the_order_of_the_file(conf: Path, tmp_path: Path) -> None:
-    """Eight of them at most, with the link that a link-local one is on; whatever is asked over the network is let out."""
+    """Eight at most, each link-local one with its link; whatever is asked over the network is let out."""
     assert host_name_servers((conf,)) == ("127.0.0.53", "192.0.2.53", "fe80::1%eth0", "::1")
     many = tmp_path / "many"
     many.write_text("".join(f"nameserver 192.0.2.{last}\n" for last in range(1, 100)))
