@@ -57,6 +57,22 @@ FEW_INTERFACES = 2
 """Up to so many are compared one after the other, which costs a packet less than a look-up."""
 
 
+def reached_judges(policy: ResolvedPolicy) -> tuple[ResolvedInterface, ...]:
+    """Return the judges that a link leads to, one that may come included; the table needs no others.
+
+    Links of a pattern whose sources are checked have judges of their own. What closes links until they are
+    identified is needed where a link may be so.
+    """
+    checked = [one.judge for one in policy.patterns if one.judge.own_addresses is not None]
+    identified = set(policy.identified) - {interface.name for interface in policy.interfaces}
+    reached = [*map(policy.behind, policy.guards), *map(policy.meant, identified)]
+    return tuple(
+        judge
+        for judge in policy.judges
+        if (judge not in checked and judge is not policy.guard) or judge in reached
+    )
+
+
 def base_chains(
     policy: ResolvedPolicy, layout: MarkLayout, state: EnforcementState
 ) -> tuple[tuple[Chain, ...], tuple[VerdictMap, ...]]:
@@ -67,7 +83,8 @@ def base_chains(
         layout: our bits of the conntrack mark.
         state: the policy generation under which accepted sessions are remembered, and who has which slot.
     """
-    links = [_Link(judge.name, layout, state, judge.own_addresses is not None) for judge in policy.judges]
+    judges = reached_judges(policy)
+    links = [_Link(judge.name, layout, state, judge.own_addresses is not None) for judge in judges]
     chains = [
         chain for link in links for opened in Direction for chain in (link.live(opened), link.accept(opened))
     ]

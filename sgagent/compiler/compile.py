@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from sgagent.compiler.address_classes import address_classes, address_maps
-from sgagent.compiler.base_chains import base_chains
+from sgagent.compiler.base_chains import base_chains, reached_judges
 from sgagent.compiler.class_chains import FamilyChains, class_chains, list_chains, lookup_chains
 from sgagent.compiler.counter_chains import CounterChain, counter_chains
 from sgagent.compiler.decision_list import Entry, Grouped, Place, list_entries
@@ -67,7 +67,7 @@ def compile_(
     chains, verdict_maps = base_chains(policy, layout, state)
     table.add_chains(chains)
     table.add_verdict_maps(verdict_maps)
-    for interface in policy.judges:
+    for interface in reached_judges(policy):
         for direction in Direction:
             for family in Family:
                 place: Place = (direction, interface.name, family)

@@ -9,7 +9,7 @@ import pytest
 from sgagent.compiler.compile import compile_
 from sgagent.compiler.enforce import Enforced, Enforcement, enforce, may_cut, narrows
 from sgagent.core.binding import HandBinding
-from sgagent.core.model import Direction, Policy, SourceCheck
+from sgagent.core.model import Direction, Mode, Policy, SourceCheck
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.nft import names
 from sgagent.nft.marks import MarkLayout, first_state
@@ -17,7 +17,7 @@ from sgagent.nft.ruleset import Chain, Match, NamePrefix, Rule, Ruleset
 from sgagent.nft.text import rule_text
 from sgagent.verify.proof import Outcome, prove
 from sgagent.verify.table import table_of
-from tests.unit.core.test_link_patterns import hand, resolution
+from tests.unit.core.test_link_patterns import CLOSED, hand, resolution
 
 LAYOUT = MarkLayout(0xFFFF0000)
 
@@ -107,6 +107,29 @@ def test_a_link_that_is_identified_costs_no_session() -> None:
     assert done.plan
     assert done.state == first_state(["v?"], LAYOUT)
     assert done.clearance is None
+
+
+@pytest.mark.parametrize(
+    ("hands", "links", "judges"),
+    (
+        ([hand("br-?")], ["br-a"], ["br-?", CLOSED]),
+        ([hand("*-lan")], [], ["*-lan", CLOSED]),
+        ([hand("br-?", mode=Mode.OBSERVE)], ["br-a"], ["br-?"]),
+        ([hand("br-?", mode=Mode.OBSERVE), hand("a?", mode=Mode.OBSERVE)], ["br-a"], ["a?", "br-?"]),
+        ([hand("br-*", check=SourceCheck.ON)], [], [CLOSED]),
+        ([hand("br-*", check=SourceCheck.ON)], ["br-a"], ["br-a", CLOSED]),
+        ([hand("br-*", check=SourceCheck.ON), hand("b*", "br-*")], ["br-a"], ["br-a", "b*", CLOSED]),
+        ([hand("br-*", check=SourceCheck.ON), hand("a*", "br-x")], [], ["br-*", "a*", CLOSED]),
+    ),
+)
+def test_nothing_is_compiled_that_no_link_leads_to(
+    hands: list[HandBinding], links: list[str], judges: list[str]
+) -> None:
+    """A pattern's judge waits for a link, unless its links have judges of their own."""
+    found = policy(hands, *links)
+    chains = compiled(found).chain_by_name
+    made = [one.name for one in found.judges if names.entry_chain(Direction.INGRESS, one.name) in chains]
+    assert sorted(made) == sorted(judges)
 
 
 def test_slots_are_for_those_that_judge() -> None:
