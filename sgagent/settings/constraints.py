@@ -206,16 +206,20 @@ def _name_server(node: Node) -> str:
     try:
         found = parse_network(node)
     except InvalidValueError as error:
-        remedies = {BLOCK_FORMS: _OF_SERVER}
-        faults = (replace(one, remedy=remedies.get(one.remedy, one.remedy)) for one in error.faults)
-        raise InvalidValueError(*faults) from None
+        fault = error.faults[0]
+        remedy = _ON_LINK if fault.code == "zone_id" else fault.remedy
+        remedy = _OF_SERVER if remedy == BLOCK_FORMS else remedy
+        raise InvalidValueError(replace(fault, remedy=remedy)) from None
     address = found.network.network_address
     if found.first != found.last:
         raise InvalidValueError(Fault("bad_address", "not a single address", _OF_SERVER))
     if address.is_unspecified or address.is_multicast:
         raise InvalidValueError(Fault("bad_address", "no server has this address", _OF_SERVER))
+    if address.version == 6 and address.is_link_local:
+        raise InvalidValueError(Fault("bad_address", "a link-local address needs a zone", _ON_LINK))
     return str(found)
 
 
 _OF_SERVER = "the address of a name server"
+_ON_LINK = "another address of the server; one with a zone can stand in /etc/resolv.conf alone"
 NAME_SERVER = Constraint(_name_server)
