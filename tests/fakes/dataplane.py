@@ -51,10 +51,10 @@ class FakeDataplane:
         """The plans that were carried out, for tests to look at."""
 
         self.refusal: KernelRefusedError | NotPermittedError | None = None
+        """Raised by every apply while it is set."""
+
         self.refused_at: int | None = None
         """How many plans are carried out before one is refused; None is no limit."""
-
-        """Raised by every apply while it is set."""
 
         self.fault: NotPermittedError | None = None
         """Raised by every look at the table while it is set."""
