@@ -283,10 +283,11 @@ _ICMP = {"icmp": (Family.IPV4, 1), "icmpv6": (Family.IPV6, 58)}
 
 
 def _is_error(packet: PacketAtHook) -> bool:
+    """Return whether a packet is of an ICMP error about its session, which may be one of ICMP itself."""
     return (
         packet.session is not None
-        and packet.protocol != packet.session.protocol
         and packet.protocol in (1, 58)
+        and (packet.state is CtState.RELATED or packet.protocol != packet.session.protocol)
     )
 
 

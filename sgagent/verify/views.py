@@ -138,6 +138,9 @@ class View:
         if self.direction is not None:
             box[PROTOCOL] = without(box[PROTOCOL], NEVER_TRACKED[self.family])
             box[ICMP_TYPE] = without(_TYPES, _NEVER_TRACKED_TYPES)
+        if self.state is CtState.RELATED and self.headers is Headers.OWN:
+            error = _ERRORS[self.family].wire_number  # no session of ICMP is expected; errors are views apart
+            box[PROTOCOL] = without(box[PROTOCOL], ((error, error),))
         return box
 
     def read(self, selector: Selector, phase: Phase) -> Reading:

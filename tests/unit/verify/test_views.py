@@ -11,6 +11,7 @@ from sgagent.core.evaluate import Tracking
 from sgagent.core.model import Family
 from sgagent.nft import ruleset as nft
 from sgagent.nft.ruleset import (
+    IP_SADDR,
     META_IIFNAME,
     META_OIFNAME,
     SELECTORS,
@@ -25,9 +26,9 @@ from sgagent.nft.ruleset import (
     Symbol,
 )
 from sgagent.verify.interpreter import run
-from sgagent.verify.packet import PacketAtHook, opener_of, phase_of
+from sgagent.verify.packet import CtDirection, PacketAtHook, opener_of, phase_of
 from sgagent.verify.table import VerifiedTable, table_of
-from sgagent.verify.views import Read, Settled, Special, View, views_of
+from sgagent.verify.views import PROTOCOL, Headers, Ports, Read, Settled, Special, View, views_of
 from tests.draws import Draws
 from tests.strategies import draws, examples
 
@@ -90,6 +91,19 @@ def test_a_view_reads_what_the_interpreter_reads(draws: Draws) -> None:
                         assert reads(selector, values[dimension], priority, packet), (selector, packet)
                     else:
                         assert reads_nothing(selector, priority, packet), (selector, packet)
+
+
+def test_an_icmp_error_about_a_ping_has_ends_of_its_own() -> None:
+    """NAT's other tuple is that of the ping, also where error and ping are of one protocol."""
+    errors = [one for one in views_of("postrouting", "eth0", Family.IPV4) if one.headers is Headers.ERROR]
+    (view,) = (one for one in errors if one.ports is Ports.OTHER and one.direction is CtDirection.REPLY)
+    source = view.read(IP_SADDR, phase_of("postrouting", 0))
+    assert isinstance(source, Read)
+    values = {dimension: ranges[0][0] for dimension, ranges in view.box.items()}
+    packet = view.packet(values | {PROTOCOL: 1, source.dimension: 0x0A000001}, 0, MARK)
+    assert packet.session is not None
+    assert packet.session.protocol == packet.protocol
+    assert reads(IP_SADDR, 0x0A000001, 0, packet)
 
 
 def reads_nothing(selector: Selector, priority: int, packet: PacketAtHook) -> bool:
