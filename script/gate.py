@@ -58,13 +58,13 @@ ON_OLDEST = (
 Those packages are used by the golden files, the properties and the tests of the command line all the same.
 """
 
-BEHIND_FIRST_HALF = "integration/test_l"
-"""The tests on the kernel before this file take as long as the others."""
+KERNEL_PARTS = (("a", "k"), ("l", "q"), ("r", "z"))
+"""First and last letters of the tests on the kernel in each lane, which take about as long as one another."""
 
 IN_GUEST = "integration/test_stock_kernel.py"
 """Emulates a machine of two processors."""
 
-LANES_AT_ONCE = 4
+LANES_AT_ONCE = 5
 """On two processors, since tests on the kernel and of machines wait half of their time."""
 
 PATIENCE = "4"
@@ -147,10 +147,10 @@ def list_lanes(options: argparse.Namespace, folder: Path) -> list[list[Section]]
     properties = list_properties(folder, is_full=options.full)
     if options.quick:
         return [checks, [properties]]
-    machines, last, first, guest = list_kernel_tests(folder, is_full=options.full)
+    machines, guest, *kernel = list_kernel_tests(folder, is_full=options.full)
     oldest = list_oldest_tests(folder, is_full=options.full)
     # Those that take longest come first, so that no processor is idle in the end.
-    return [[machines], [properties], [last], [first], [guest], checks, [oldest]]
+    return [[machines], *([part] for part in kernel), [properties], [guest], checks, [oldest]]
 
 
 def list_static_checks() -> Iterator[Section]:
@@ -204,12 +204,19 @@ def list_oldest_tests(folder: Path, *, is_full: bool) -> Section:
 def list_kernel_tests(folder: Path, *, is_full: bool) -> Iterator[Section]:
     """Yield the tests on the kernel, where this user may make namespaces: those of each lane."""
     files = sorted(f"integration/{path.name}" for path in (ROOT / "integration").glob("test_*.py"))
-    first = [file for file in files if file < BEHIND_FIRST_HALF]
+    parts = [
+        (
+            f"kernel-{first}",
+            f"integration, on the kernel, {first} to {last}",
+            "not machines",
+            [file for file in files if first <= file.removeprefix("integration/test_")[0] <= last],
+        )
+        for first, last in KERNEL_PARTS
+    ]
     for name, title, chosen, tests in (
         ("machines", "integration, machines that boot", "machines", [f for f in files if f != IN_GUEST]),
-        ("kernel2", "integration, on the kernel, l to z", "not machines", files[len(first) :]),
-        ("kernel1", "integration, on the kernel, a to k", "not machines", first),
         ("guest", "integration, on Debian's kernel", "machines", [IN_GUEST]),
+        *parts,
     ):
         if os.geteuid() == 0:
             argv = (f"{DEBIAN}/python", "-m", "pytest", *tests)
