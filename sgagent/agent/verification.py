@@ -10,6 +10,7 @@ import contextlib
 import enum
 import gc
 import json
+import math
 import os
 import signal
 import socket
@@ -37,6 +38,9 @@ from sgagent.verify.report import as_json, lines
 
 QUIET_SECONDS = 0.5
 """After the last change; the table is listed then, so that a row of changes is proved once."""
+
+LONGEST_WAIT_SECONDS = 10.0
+"""After a change, where others follow without such a pause; the table is listed between two of them then."""
 
 _TOKEN = b"L"
 _PIECE = 1 << 20
@@ -218,6 +222,7 @@ class Verification:
         log: EventLog,
         *,
         quiet_seconds: float = QUIET_SECONDS,
+        longest_seconds: float = LONGEST_WAIT_SECONDS,
     ) -> None:
         """Prove nothing yet.
 
@@ -227,6 +232,7 @@ class Verification:
             layout: our bits of the mark.
             log: the log.
             quiet_seconds: after the last change.
+            longest_seconds: after a change that others follow.
         """
         self._prover = prover
         self._open_listing = open_listing
@@ -236,6 +242,7 @@ class Verification:
         """What the newest proof came to; None before the first. May be read from any thread."""
 
         self._quiet_seconds = quiet_seconds
+        self._longest_seconds = longest_seconds
         self._wanted = _Wanted()
 
     @contextlib.contextmanager
@@ -279,7 +286,7 @@ class Verification:
             wanted.policy, wanted.state = step.policy, state
 
     def _work(self) -> None:
-        """Prove each change that is followed by a quiet moment."""
+        """Prove the newest change again and again."""
         try:
             while (change := self._wait_for_change()) is not None:
                 self._prove(change)
@@ -288,13 +295,16 @@ class Verification:
                 self._log.error("verification_ended", reason=str(error))
 
     def _wait_for_change(self) -> int | None:
-        """Return the number of the change to prove, once all is quiet; None at the end."""
-        wanted = self._wanted
+        """Return the number of the change to prove, after a pause or the longest wait; None at the end."""
+        wanted, latest = self._wanted, math.inf
         with wanted.condition:
             while not wanted.is_over:
                 if wanted.proved == wanted.change or wanted.is_stepping:
                     wanted.condition.wait()
-                elif not wanted.condition.wait(self._quiet_seconds):
+                    continue
+                now = time.monotonic()
+                latest = min(latest, now + self._longest_seconds)
+                if now >= latest or not wanted.condition.wait(self._quiet_seconds):
                     return wanted.change
         return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -154,3 +155,22 @@ def test_an_unchanged_step_proves_nothing_anew(stage: Stage) -> None:
             stage.verification.follow(agent.step(fetch=True))
         stage.wait_for(Outcome.REFUTED)
     assert len(stage.listings.opened) == 1
+
+
+def test_changes_that_never_pause_are_proved_between_two(tmp_path: Path) -> None:
+    """A pause would last an hour; without a longest wait no proof ever came."""
+    machine = Machine(tmp_path / "state")
+    listings, log = Listings(contents=[NO_TABLE]), FakeLog()
+    made = Verification(
+        fork_prover(), listings.open, MarkLayout(0xFFFF0000), log, quiet_seconds=3600.0, longest_seconds=0.05
+    )
+    with made.running():
+        stage, texts = Stage(made, listings, log, machine), cycle((GOOD, OTHER))
+
+        def change_again() -> bool:
+            machine.source.write(next(texts))
+            stage.step()
+            return made.newest is not None
+
+        wait_until(change_again, "a proof")
+    assert stage.events("table_refuted") == 1
