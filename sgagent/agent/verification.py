@@ -304,7 +304,8 @@ class Verification:
                     continue
                 now = time.monotonic()
                 latest = min(latest, now + self._longest_seconds)
-                if now >= latest or not wanted.condition.wait(self._quiet_seconds):
+                pause = min(self._quiet_seconds, latest - now)
+                if pause <= 0 or not wanted.condition.wait(pause):
                     return wanted.change
         return None
 
