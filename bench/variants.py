@@ -15,8 +15,16 @@ from bench.traffic import HOST_ADDRESS
 from sgagent.compiler.compile import compile_
 from sgagent.compiler.linear import MOST_LINES
 from sgagent.core.addresses import AddressSet
+from sgagent.core.link_patterns import LinkPattern
 from sgagent.core.model import PORTED, CidrBlock
-from sgagent.core.policy import Peer, ResolvedPolicy, ResolvedRule
+from sgagent.core.policy import (
+    UNIDENTIFIED,
+    Peer,
+    ResolvedInterface,
+    ResolvedPattern,
+    ResolvedPolicy,
+    ResolvedRule,
+)
 from sgagent.nft.marks import first_state
 from sgagent.nft.ruleset import (
     TH_DPORT,
@@ -152,7 +160,20 @@ def features(policy: BenchPolicy) -> Mapping[str, str]:
         "sources checked, eight addresses and a network": replace(plain, own_addresses=many),
         "all": replace(listed, own_addresses=many),
     }
-    return {name: _compiled(ResolvedPolicy(interfaces=(each,))) for name, each in interfaces.items()}
+    policies = {name: ResolvedPolicy(interfaces=(each,)) for name, each in interfaces.items()}
+    policies["links of a prefix"] = _of_pattern(plain, f"{INTERFACE[:-1]}*", ())
+    alike = tuple(f"e{number}0" for number in range(100, 200))
+    policies["links of a pattern that begins alike, 101 of them"] = _of_pattern(
+        plain, "e*0", (*alike, INTERFACE)
+    )
+    return {name: _compiled(each) for name, each in policies.items()}
+
+
+def _of_pattern(interface: ResolvedInterface, text: str, identified: Sequence[str]) -> ResolvedPolicy:
+    """Return the policy whose only interface is bound by a pattern that means identified links."""
+    pattern = ResolvedPattern(pattern=LinkPattern(text=text), judge=replace(interface, name=text))
+    guard = ResolvedInterface(name=UNIDENTIFIED) if identified else None
+    return ResolvedPolicy(patterns=(pattern,), identified=tuple(sorted(identified)), guard=guard)
 
 
 def _listed(rules: Sequence[ResolvedRule]) -> Iterator[ResolvedRule]:
@@ -165,7 +186,8 @@ def _listed(rules: Sequence[ResolvedRule]) -> Iterator[ResolvedRule]:
 
 
 def _table(policy: ResolvedPolicy, most_lines: int = MOST_LINES) -> Ruleset:
-    return compile_(policy, LAYOUT, first_state([INTERFACE], LAYOUT), most_lines=most_lines).ruleset
+    state = first_state(policy.remembering, LAYOUT)
+    return compile_(policy, LAYOUT, state, most_lines=most_lines).ruleset
 
 
 def _compiled(policy: ResolvedPolicy, most_lines: int = MOST_LINES) -> str:
