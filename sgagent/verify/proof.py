@@ -9,7 +9,7 @@ from itertools import chain, count, product
 
 from sgagent.core.model import Family
 from sgagent.core.policy import LOOPBACK, ResolvedInterface, ResolvedPolicy
-from sgagent.nft.ruleset import Comparable, KeyType, LookUp, Match, NamePrefix, Selector, Symbol
+from sgagent.nft.ruleset import Comparable, KeyType, Match, NamePrefix, Selector, Symbol
 from sgagent.verify.comparison import ProofMemo, ViewComparison, WholeNeededError
 from sgagent.verify.compiled_table import CompiledTable
 from sgagent.verify.expectation import JUDGED_HOOKS, SessionMemory, stated_memory
@@ -255,19 +255,14 @@ def links_of(table: VerifiedTable, policy: ResolvedPolicy) -> tuple[str, ...]:
 
 def _comparisons(table: VerifiedTable) -> Iterator[Callable[[str], Hashable]]:
     """Yield each comparison of a table with the name of a link; what it returns says what comes of it."""
-    for name in table.reached:
-        for statement in chain.from_iterable(table.chains[name].rules):
-            if isinstance(statement, Match) and statement.selector.key_type is KeyType.IFNAME:
-                yield statement.has_word
-            elif isinstance(statement, LookUp):
-                key_types = [selector.key_type for selector in statement.selectors]
-                if key_types == [KeyType.IFNAME]:
-                    elements = table.verdict_maps[statement.verdict_map].elements
-                    yield {
-                        one.key[0].word: one.verdict for one in elements if isinstance(one.key[0], Symbol)
-                    }.get
-                elif KeyType.IFNAME in key_types:
-                    yield str  # each name may be another
+    for _, statement in table.link_reads:
+        if isinstance(statement, Match):
+            yield statement.has_word
+        elif len(statement.selectors) == 1:
+            elements = table.verdict_maps[statement.verdict_map].elements
+            yield {one.key[0].word: one.verdict for one in elements if isinstance(one.key[0], Symbol)}.get
+        else:
+            yield str  # each name may be another
 
 
 def _unnamed(prefix: str, named: Container[str], prefixes: Iterable[str]) -> str:
@@ -281,16 +276,14 @@ def _matched_links(
     table: VerifiedTable,
 ) -> Iterator[tuple[VerifiedChain, Selector, Sequence[Symbol | NamePrefix]]]:
     """Yield what reads the name of a link, in which chain, and the names that it is compared with."""
-    for reached in map(table.chains.__getitem__, table.reached):
-        for statements in reached.rules:
-            for one in statements:
-                if isinstance(one, Match) and one.selector.key_type is KeyType.IFNAME:
-                    yield reached, one.selector, _names(one.values)
-                elif isinstance(one, LookUp):
-                    for place, selector in enumerate(one.selectors):
-                        if selector.key_type is KeyType.IFNAME:
-                            elements = table.verdict_maps[one.verdict_map].elements
-                            yield reached, selector, _names(element.key[place] for element in elements)
+    for reached, one in table.link_reads:
+        if isinstance(one, Match):
+            yield reached, one.selector, _names(one.values)
+        else:
+            for place, selector in enumerate(one.selectors):
+                if selector.key_type is KeyType.IFNAME:
+                    elements = table.verdict_maps[one.verdict_map].elements
+                    yield reached, selector, _names(element.key[place] for element in elements)
 
 
 def _names(values: Iterable[Comparable]) -> list[Symbol | NamePrefix]:

@@ -147,9 +147,10 @@ class Revisions:
                     far_ends += self._other_elements(*pair)
         tainted = self._tainted(changed, aside)
         for name in aside:
-            for element in self._now.table.verdict_maps[name].elements:
-                if isinstance(element.verdict, (Goto, Jump)) and element.verdict.chain in tainted:
-                    far_ends += _key(element)
+            if not tainted.isdisjoint(self._now.table.map_targets(name)):
+                for element in self._now.table.verdict_maps[name].elements:
+                    if isinstance(element.verdict, (Goto, Jump)) and element.verdict.chain in tainted:
+                        far_ends += _key(element)
         return tainted, far_ends
 
     def _reached(self, hook: str) -> frozenset[str]:

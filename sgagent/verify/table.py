@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from sgagent.nft import ruleset as nft
-from sgagent.nft.ruleset import BITS, CT_MARK, Goto, Jump, LookUp, Match, Ruleset, Verdict
+from sgagent.nft.ruleset import BITS, CT_MARK, Goto, Jump, KeyType, LookUp, Match, Ruleset, Verdict
 
 
 class UnsupportedStatementError(Exception):
@@ -94,6 +94,18 @@ class VerifiedTable:
                     found[name] = None
                     waiting.append(name)
         return tuple(found)
+
+    @cached_property
+    def link_reads(self) -> tuple[tuple[VerifiedChain, Match | LookUp], ...]:
+        """Return what reads the name of a link, and in which of the chains that packets get to."""
+        return tuple(
+            (chain, one)
+            for chain in map(self.chains.__getitem__, self.reached)
+            for statements in chain.rules
+            for one in statements
+            if (isinstance(one, Match) and one.selector.key_type is KeyType.IFNAME)
+            or (isinstance(one, LookUp) and any(field.key_type is KeyType.IFNAME for field in one.selectors))
+        )
 
     def targets(self, chain: VerifiedChain) -> tuple[str, ...]:
         """Return the chains that a chain leads to, each once."""
