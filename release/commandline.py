@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from sgagent import __version__
-from sgagent.analysis.lint.codes import CODES
+from sgagent.analysis.lint.findings import CODES
 from sgagent.cli.main import make_parser
 from sgagent.core.model import PROTOCOL_NAMES
 

@@ -15,10 +15,9 @@ from urllib.parse import quote
 from sgagent import __version__
 from sgagent.agent.control.requests import HitsAnswer, HitsQuestion
 from sgagent.agent.names.name_watch import DnsAnswers
-from sgagent.analysis.lint.codes import CODES
-from sgagent.analysis.lint.findings import Check, Finding, FindingSeverity
+from sgagent.analysis.lint.findings import CODES, Finding, FindingSeverity
 from sgagent.analysis.lint.registry import CHECKS, lint, steps
-from sgagent.analysis.lint.subject import Life, LintSubject, Usage, make_subject
+from sgagent.analysis.lint.subject import Check, Life, LintSubject, Usage, make_subject
 from sgagent.cli.agent_client import NoAgentError, ask
 from sgagent.cli.inputs import (
     accept_or_refuse,

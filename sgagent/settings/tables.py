@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, assert_never
 
-from sgagent.analysis.lint.codes import CODES, MOST_RULES
+from sgagent.analysis.lint.findings import CODES, MOST_RULES
 from sgagent.core.binding import HandBinding
 from sgagent.core.link_patterns import is_of_any_name, is_pattern
 from sgagent.core.model import (

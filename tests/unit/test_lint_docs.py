@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.analysis.lint.codes import CODES
+from sgagent.analysis.lint.findings import CODES
 from sgagent.analysis.lint.registry import CHECKS
 from sgagent.cli.lint import lines
 from sgagent.cli.main import main

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from sgagent.analysis.compare import Effect, compare_judges
 from sgagent.analysis.flow_text import ObjectNames, traffic_text
-from sgagent.analysis.lint.findings import Check, Finding, FindingSeverity
+from sgagent.analysis.lint.findings import Finding, FindingSeverity
 from sgagent.analysis.lint.rule_reach import key_of
-from sgagent.analysis.lint.subject import LintSubject, Stand
+from sgagent.analysis.lint.subject import Check, LintSubject, Stand
 from sgagent.core.model import (
     Direction,
     Policy,

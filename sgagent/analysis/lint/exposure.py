@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from sgagent.analysis.lint.findings import Check, Finding, FindingSeverity
+from sgagent.analysis.lint.findings import Finding, FindingSeverity
 from sgagent.analysis.lint.rule_reach import RuleKey, key_of
 from sgagent.analysis.lint.services import DATABASES, MANAGEMENT, SENSITIVE, OpenPorts, is_wide, service_text
-from sgagent.analysis.lint.subject import LintSubject, Stand
+from sgagent.analysis.lint.subject import Check, LintSubject, Stand
 from sgagent.analysis.lint.void_rules import denies_all
 from sgagent.core.addresses import Ranges, common, holds, joined, size, without
 from sgagent.core.model import (

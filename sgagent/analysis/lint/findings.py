@@ -1,13 +1,44 @@
-"""Findings: severity, place, message and remedy."""
+"""Findings of the checks: the codes of all checks, severity, place, message and remedy."""
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from sgagent.analysis.lint.subject import LintSubject
 from sgagent.core.errors import NOWHERE, Origin
+
+CODES = (
+    "open_to_everyone",
+    "sensitive_port_open",
+    "database_without_closing_drop",
+    "one_family_shut",
+    "wide_management_port",
+    "deny_before_accepts",
+    "void_drop",
+    "never_reached",
+    "duplicate_rule",
+    "contradicting_tie",
+    "redundant_rule",
+    "expiring_drop",
+    "expired_rule",
+    "unknown_object",
+    "dns_ingress",
+    "empty_object",
+    "idle_prefix_list",
+    "cidr_for_group",
+    "one_sided_rule",
+    "mixed_services",
+    "mixed_environments",
+    "needless_inner_accept",
+    "too_many_rules",
+    "unused_rule",
+    "nothing_listens",
+    "unreached_listener",
+)
+"""In the order in which they are documented."""
+
+MOST_RULES = 100
+"""Rules of a group, beyond which it is hard to oversee, unless the configuration says otherwise."""
 
 
 class FindingSeverity(enum.Enum):
@@ -56,19 +87,6 @@ class Finding:
         rule = self.rule_ids[0] if self.rule_ids else None
         parts = (rule or self.object_id, self.security_group_id if rule else None)
         return " of ".join(part for part in parts if part) or "this host"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    """Something to look for."""
-
-    code: str
-    severity: FindingSeverity
-    summary: str
-    """What it finds, as a clause without a full stop."""
-
-    find: Callable[[LintSubject, Check], Iterable[Finding]]
-    """Given itself, so that what it finds can have its code and weight."""
 
 
 def order(finding: Finding) -> tuple[object, ...]:

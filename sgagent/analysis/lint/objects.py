@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from sgagent.analysis.lint.findings import Check, Finding, FindingSeverity
+from sgagent.analysis.lint.findings import Finding, FindingSeverity
 from sgagent.analysis.lint.rule_reach import RuleKey
-from sgagent.analysis.lint.subject import LintSubject
+from sgagent.analysis.lint.subject import Check, LintSubject
 from sgagent.analysis.lint.void_rules import duplicate_rules
 from sgagent.core.addresses import Ranges, common, joined
 from sgagent.core.errors import Slips

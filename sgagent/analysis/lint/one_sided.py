@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from sgagent.analysis.bit_sets import Columns
 from sgagent.analysis.flow_text import port_text
 from sgagent.analysis.header_space import Clause
-from sgagent.analysis.lint.findings import Check, Finding, FindingSeverity
+from sgagent.analysis.lint.findings import Finding, FindingSeverity
 from sgagent.analysis.lint.rule_reach import RuleKey, RuleReach, key_of
-from sgagent.analysis.lint.subject import LintSubject, Stand
+from sgagent.analysis.lint.subject import Check, LintSubject, Stand
 from sgagent.analysis.packet_tables import codes_of
 from sgagent.analysis.redundancy import LAST_CODE, Table, code_of
 from sgagent.core.addresses import joined

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 
-from sgagent.analysis.lint.codes import MOST_RULES
+from sgagent.analysis.lint.findings import MOST_RULES, Finding, FindingSeverity
 from sgagent.analysis.lint.rule_reach import RuleKey, RuleReach
 from sgagent.analysis.lint.services import OpenPorts, ports_open_to_everyone
 from sgagent.core.addresses import AddressSet
@@ -271,3 +271,16 @@ def _alone(group: SecurityGroup) -> Binding:
         mode=None,
         origin=group.origin,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """Something to look for."""
+
+    code: str
+    severity: FindingSeverity
+    summary: str
+    """What it finds, as a clause without a full stop."""
+
+    find: Callable[[LintSubject, Check], Iterable[Finding]]
+    """Given itself, so that what it finds can have its code and weight."""

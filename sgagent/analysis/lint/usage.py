@@ -7,9 +7,9 @@ from collections.abc import Container, Iterator
 from sgagent.analysis.bit_sets import Open
 from sgagent.analysis.flow_text import port_text
 from sgagent.analysis.header_space import Clause
-from sgagent.analysis.lint.findings import Check, Finding, FindingSeverity
+from sgagent.analysis.lint.findings import Finding, FindingSeverity
 from sgagent.analysis.lint.rule_reach import RuleKey, key_of
-from sgagent.analysis.lint.subject import Life, LintSubject, Stand, Usage
+from sgagent.analysis.lint.subject import Check, Life, LintSubject, Stand, Usage
 from sgagent.analysis.redundancy import Area, Table, code_of
 from sgagent.core.addresses import Ranges, joined, size, without
 from sgagent.core.binding import HostListener

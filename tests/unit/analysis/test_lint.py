@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.analysis.lint.codes import CODES
-from sgagent.analysis.lint.findings import Finding, FindingSeverity
+from sgagent.analysis.lint.findings import CODES, Finding, FindingSeverity
 from sgagent.analysis.lint.registry import CHECKS, lint, steps
 from sgagent.analysis.lint.subject import Life, Usage, make_subject
 from sgagent.core.binding import HostListener

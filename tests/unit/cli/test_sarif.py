@@ -11,8 +11,7 @@ import pytest
 from pydantic import BaseModel
 from sarif_pydantic import Sarif
 
-from sgagent.analysis.lint.codes import CODES
-from sgagent.analysis.lint.findings import Finding, FindingSeverity
+from sgagent.analysis.lint.findings import CODES, Finding, FindingSeverity
 from sgagent.analysis.lint.registry import CHECKS
 from sgagent.cli.lint import as_sarif
 from sgagent.cli.main import main

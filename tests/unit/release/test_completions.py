@@ -11,7 +11,7 @@ import pytest
 
 from release.commandline import describe_program
 from release.completions import bash_completion, fish_completion, zsh_completion
-from sgagent.analysis.lint.codes import CODES
+from sgagent.analysis.lint.findings import CODES
 from sgagent.cli.main import COMMANDS, main
 
 PROGRAM = describe_program()
