@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from sgagent.analysis.bit_sets import Columns
 from sgagent.analysis.header_space import Clause
+from sgagent.analysis.lint.exposure import MANAGEMENT
 from sgagent.analysis.lint.findings import Finding, FindingSeverity
-from sgagent.analysis.lint.rule_reach import key_of
-from sgagent.analysis.lint.services import MANAGEMENT, is_wide
+from sgagent.analysis.lint.rule_reach import is_wide, key_of
 from sgagent.analysis.lint.subject import Check, LintSubject, Stand
 from sgagent.analysis.redundancy import Table
 from sgagent.core.addresses import joined, size

@@ -8,8 +8,7 @@ from datetime import datetime
 from functools import cached_property
 
 from sgagent.analysis.lint.findings import MOST_RULES, Finding, FindingSeverity
-from sgagent.analysis.lint.rule_reach import RuleKey, RuleReach
-from sgagent.analysis.lint.services import OpenPorts, ports_open_to_everyone
+from sgagent.analysis.lint.rule_reach import OpenPorts, RuleKey, RuleReach, ports_open_to_everyone
 from sgagent.core.addresses import AddressSet
 from sgagent.core.binding import Binding, Bindings, HostListener
 from sgagent.core.errors import NOWHERE, Origin, Problem
