@@ -33,8 +33,7 @@ from sgagent.dataplane.table import LISTED
 from sgagent.nft.marks import EnforcementState, MarkLayout
 from sgagent.verify.expectation import SessionMemory
 from sgagent.verify.listing import read_listing
-from sgagent.verify.proof import Outcome, Proof, prove
-from sgagent.verify.report import as_json, lines
+from sgagent.verify.proof import Outcome, Proof, as_json, lines, prove
 
 QUIET_SECONDS = 0.5
 """After the last change; the table is listed then, so that a row of changes is proved once."""

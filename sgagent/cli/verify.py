@@ -39,8 +39,7 @@ from sgagent.ports import Delivery
 from sgagent.settings import Settings
 from sgagent.verify.foreign import MOST_DIFFERENCES, FilterChange, FilterComparison, compare_filters
 from sgagent.verify.listing import read_filters, read_listing
-from sgagent.verify.proof import Outcome, Proof, prove
-from sgagent.verify.report import as_json, lines
+from sgagent.verify.proof import Outcome, Proof, as_json, lines, prove
 from sgagent.verify.table import VerifiedTable
 
 _LARGEST_RULESET = 256 * 1024 * 1024
