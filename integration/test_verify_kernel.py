@@ -18,7 +18,7 @@ from sgagent.nft.json_commands import encode_plan
 from sgagent.verify.expectation import stated_memory
 from sgagent.verify.interpreter import run
 from sgagent.verify.listing import read_listing
-from sgagent.verify.packet import NO_PROTOCOL, CtState, PacketAtHook
+from sgagent.verify.packets import NO_PROTOCOL, CtState, PacketAtHook
 from sgagent.verify.proof import Outcome, prove
 from sgagent.verify.table import VerifiedTable, table_of
 from tests.aimed_packets import Edges, Search, Target

@@ -24,7 +24,7 @@ from sgagent.policy_test.packet_bytes import (
     udp,
     udp_lite,
 )
-from sgagent.verify.packet import NO_PROTOCOL, ConntrackEntry, CtDirection, CtState, Ends, PacketAtHook
+from sgagent.verify.packets import NO_PROTOCOL, ConntrackEntry, CtDirection, CtState, Ends, PacketAtHook
 from tests.generators import is_ordinary_address
 
 _IPV6_HEADERS = frozenset({0, 43, 44, 51, 59, 60, 135, 139, 140})

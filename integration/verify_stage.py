@@ -20,7 +20,7 @@ from integration.verified_packets import FOLLOWED_BY_PORTS, as_bytes, make_sessi
 from sgagent.core.model import Family
 from sgagent.dataplane.libnftables import Context
 from sgagent.policy_test.packet_bytes import WirePacket
-from sgagent.verify.packet import CtState, PacketAtHook
+from sgagent.verify.packets import CtState, PacketAtHook
 
 _STAGE = """
 destroy table inet teststage

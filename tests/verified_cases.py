@@ -17,7 +17,7 @@ from sgagent.core.policy import SILENT, FlowLogging, ResolvedInterface, Resolved
 from sgagent.core.resolve import closed_interface
 from sgagent.nft.marks import EnforcementState, MarkLayout, first_state
 from sgagent.nft.ruleset import Ruleset
-from sgagent.verify.packet import ConntrackEntry, CtDirection, CtState, Ends, PacketAtHook
+from sgagent.verify.packets import ConntrackEntry, CtDirection, CtState, Ends, PacketAtHook
 from tests.crowds import crowded_groups
 from tests.draws import Draws, SeededDraws
 from tests.encounters import Encounter

@@ -23,7 +23,7 @@ from sgagent.core.policy import (
     ResolvedPolicy,
     ResolvedRule,
 )
-from sgagent.verify.regions import Box, Constraints, is_disjoint, is_within, split
+from sgagent.verify.packets import Box, Constraints, is_disjoint, is_within, split
 from sgagent.verify.views import HOP_LIMIT, ICMP_TYPE, NEAR_END, PORT, PROTOCOL, SOURCE_PORT
 
 

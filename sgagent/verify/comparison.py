@@ -14,12 +14,10 @@ from dataclasses import dataclass, field
 from sgagent.core.addresses import Ranges, holds, without
 from sgagent.nft.ruleset import Selector
 from sgagent.verify.clauses import BoxClause
-from sgagent.verify.expectation import UNCHANGED
 from sgagent.verify.exploration import State
 from sgagent.verify.fate_comparison import Demand, Duty, FateComparison, RefutedError, Subject
 from sgagent.verify.frames import Frame
-from sgagent.verify.packet import CtState
-from sgagent.verify.regions import Marks, split
+from sgagent.verify.packets import UNCHANGED, CtState, Marks, split
 from sgagent.verify.revision import Revision
 from sgagent.verify.views import PROTOCOL, Reading, Special, View
 

@@ -33,9 +33,7 @@ from sgagent.nft.ruleset import (
     Value,
     Verdict,
 )
-from sgagent.verify.expectation import MarkChange
-from sgagent.verify.packet import Phase
-from sgagent.verify.regions import Constraints, Cube, Marks, cubes_of, under_mask
+from sgagent.verify.packets import Constraints, Cube, MarkChange, Marks, Phase, cubes_of, under_mask
 from sgagent.verify.table import Return, UnsupportedStatementError, VerifiedStatement, VerifiedTable
 from sgagent.verify.views import Read, Reading, Settled, Special, View
 

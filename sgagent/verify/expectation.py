@@ -20,10 +20,9 @@ from sgagent.nft.counter_keys import (
     SpoofedCounter,
     counter_name,
 )
-from sgagent.verify.packet import PacketAtHook, opener_of
+from sgagent.verify.packets import ALL_BITS, MarkChange, PacketAtHook, opener_of
 from sgagent.verify.table import VerifiedTable
 
-ALL_BITS = 0xFFFFFFFF
 _SLOTS = 3
 
 
@@ -83,21 +82,6 @@ def stated_memory(table: VerifiedTable) -> SessionMemory:
     first_slot = memory.mask & -memory.mask
     greatest = memory.generation_mask // (first_slot << 2 * _SLOTS) if memory.mask else 0
     return replace(memory, generation=None) if (generation or 0) > greatest else memory
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MarkChange:
-    """What becomes of a mark: ``(mark & keep) | put``."""
-
-    keep: int = ALL_BITS
-    put: int = 0
-
-    def of(self, mark: int) -> int:
-        """Return what becomes of one mark."""
-        return mark & self.keep | self.put
-
-
-UNCHANGED = MarkChange()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,18 +33,20 @@ from sgagent.verify.compiled_table import (
     Operation,
     PacketFate,
 )
-from sgagent.verify.expectation import UNCHANGED, MarkChange
-from sgagent.verify.packet import Phase, phase_of
-from sgagent.verify.regions import (
+from sgagent.verify.packets import (
+    UNCHANGED,
     Box,
     Cube,
+    MarkChange,
     Marks,
+    Phase,
     after_both,
     before_change,
     common_marks,
     cubes_of,
     meet,
     other_marks,
+    phase_of,
     split,
 )
 from sgagent.verify.table import (

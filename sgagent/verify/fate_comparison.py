@@ -15,7 +15,6 @@ from sgagent.verify.clauses import BoxClause, cut
 from sgagent.verify.compiled_table import CompiledTable, PacketFate
 from sgagent.verify.expectation import (
     JUDGED_HOOKS,
-    UNCHANGED,
     Expectation,
     SessionMemory,
     carried_out,
@@ -26,8 +25,18 @@ from sgagent.verify.expectation import (
 from sgagent.verify.exploration import Exploration, State
 from sgagent.verify.frames import PLACE, Frame
 from sgagent.verify.interpreter import Trace, run
-from sgagent.verify.packet import CtState, PacketAtHook
-from sgagent.verify.regions import Box, Cube, Marks, common_marks, difference, is_disjoint, other_marks
+from sgagent.verify.packets import (
+    UNCHANGED,
+    Box,
+    CtState,
+    Cube,
+    Marks,
+    PacketAtHook,
+    common_marks,
+    difference,
+    is_disjoint,
+    other_marks,
+)
 from sgagent.verify.table import UnsupportedStatementError, VerifiedTable
 from sgagent.verify.views import View
 

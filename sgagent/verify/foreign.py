@@ -19,9 +19,8 @@ from sgagent.nft.ruleset import META_OIFNAME, Selector
 from sgagent.verify.compiled_table import CompiledTable
 from sgagent.verify.expectation import NOTHING_REMEMBERED
 from sgagent.verify.fate_comparison import VERDICTS, Difference
-from sgagent.verify.packet import CtDirection, CtState
+from sgagent.verify.packets import CtDirection, CtState, Dimension
 from sgagent.verify.proof import Outcome, Proof, links_of, prove
-from sgagent.verify.regions import Dimension
 from sgagent.verify.table import BaseHook, VerifiedChain, VerifiedTable
 from sgagent.verify.views import NEAR_END, NEVER_TRACKED, PORT, PROTOCOL, SOURCE_PORT, Headers, View
 

@@ -31,8 +31,7 @@ from sgagent.nft.ruleset import (
 )
 from sgagent.verify.clauses import BoxClause, ClauseIndex, RestrictedPolicy, list_box_clauses
 from sgagent.verify.compiled_table import CompiledTable
-from sgagent.verify.packet import Phase, reads_other_link
-from sgagent.verify.regions import Box, split
+from sgagent.verify.packets import Box, Phase, reads_other_link, split
 from sgagent.verify.table import Return, VerifiedTable
 from sgagent.verify.views import Settled, View
 

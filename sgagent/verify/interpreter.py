@@ -25,7 +25,7 @@ from sgagent.nft.ruleset import (
     Symbol,
     TupleDirection,
 )
-from sgagent.verify.packet import (
+from sgagent.verify.packets import (
     NO_PROTOCOL,
     WITH_INPUT_LINK,
     ConntrackEntry,

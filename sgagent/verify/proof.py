@@ -27,8 +27,14 @@ from sgagent.verify.fate_comparison import (
 )
 from sgagent.verify.frames import Frame
 from sgagent.verify.interpreter import Trace
-from sgagent.verify.packet import NO_PROTOCOL, WITH_INPUT_LINK, PacketAtHook, opener_of, reads_other_link
-from sgagent.verify.regions import EVERY_MARK
+from sgagent.verify.packets import (
+    EVERY_MARK,
+    NO_PROTOCOL,
+    WITH_INPUT_LINK,
+    PacketAtHook,
+    opener_of,
+    reads_other_link,
+)
 from sgagent.verify.revision import Revision, Revisions
 from sgagent.verify.table import BaseHook, UnsupportedStatementError, VerifiedChain, VerifiedTable
 from sgagent.verify.views import Headers, View, views_of

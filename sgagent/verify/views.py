@@ -17,19 +17,21 @@ from sgagent.core.evaluate import Packet, Tracking
 from sgagent.core.model import ICMP, ICMPV6, LAST_PORT, PORTED, PORTED_NUMBERS, Direction, Family
 from sgagent.core.policy import MULTICAST_LISTENER_TYPES, NEIGHBOUR_DISCOVERY_TYPES
 from sgagent.nft.ruleset import Selector, TupleDirection
-from sgagent.verify.packet import (
+from sgagent.verify.packets import (
     NO_PROTOCOL,
     WITH_INPUT_LINK,
+    Box,
     ConntrackEntry,
+    Constraints,
     CtDirection,
     CtState,
+    Dimension,
     Ends,
     PacketAtHook,
     Phase,
     opened_direction,
     reads_other_link,
 )
-from sgagent.verify.regions import Box, Constraints, Dimension
 from sgagent.verify.table import UnsupportedStatementError
 
 PROTOCOL = "protocol"

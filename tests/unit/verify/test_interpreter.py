@@ -28,7 +28,7 @@ from sgagent.nft.ruleset import (
     VerdictMap,
 )
 from sgagent.verify.interpreter import run
-from sgagent.verify.packet import ConntrackEntry, CtDirection, CtState, Ends, PacketAtHook
+from sgagent.verify.packets import ConntrackEntry, CtDirection, CtState, Ends, PacketAtHook
 from sgagent.verify.table import (
     BaseHook,
     Return,

@@ -51,7 +51,7 @@ from sgagent.verify.clauses import list_box_clauses
 from sgagent.verify.expectation import SessionMemory
 from sgagent.verify.fate_comparison import EVERYTHING, ComparisonScope, Counterexample
 from sgagent.verify.interpreter import OVER_LIMIT
-from sgagent.verify.packet import NO_PROTOCOL, CtState, reads_other_link
+from sgagent.verify.packets import NO_PROTOCOL, CtState, reads_other_link
 from sgagent.verify.proof import Outcome, Proof, prove
 from sgagent.verify.table import table_of
 from tests.words import ACCEPT, DROP, OUT, blocks, group, policy_of, rule

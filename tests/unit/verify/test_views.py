@@ -26,7 +26,7 @@ from sgagent.nft.ruleset import (
     Symbol,
 )
 from sgagent.verify.interpreter import run
-from sgagent.verify.packet import CtDirection, PacketAtHook, opener_of, phase_of
+from sgagent.verify.packets import CtDirection, PacketAtHook, opener_of, phase_of
 from sgagent.verify.table import VerifiedTable, table_of
 from sgagent.verify.views import PROTOCOL, Headers, Ports, Read, Settled, Special, View, views_of
 from tests.draws import Draws

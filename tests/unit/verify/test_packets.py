@@ -5,11 +5,12 @@ from __future__ import annotations
 from hypothesis import given, strategies as st
 
 from sgagent.core.addresses import Ranges, joined
-from sgagent.verify.expectation import ALL_BITS, MarkChange
-from sgagent.verify.regions import (
+from sgagent.verify.packets import (
+    ALL_BITS,
     EVERY_MARK,
     Box,
     Cube,
+    MarkChange,
     Marks,
     after_both,
     before_change,
