@@ -15,11 +15,16 @@ from typing import TypeVar
 
 from sgagent.compiler.address_classes import address_classes, address_maps
 from sgagent.compiler.base_chains import base_chains, reached_judges
-from sgagent.compiler.class_chains import FamilyChains, class_chains, list_chains, lookup_chains
+from sgagent.compiler.class_chains import (
+    FamilyChains,
+    check_sources,
+    class_chains,
+    list_chains,
+    lookup_chains,
+)
 from sgagent.compiler.counter_chains import CounterChain, counter_chains
 from sgagent.compiler.decision_list import Entry, Grouped, Place, list_entries
 from sgagent.compiler.linear import MOST_LINES, is_short
-from sgagent.compiler.source_check import check_sources
 from sgagent.core.memo import Memo
 from sgagent.core.model import Direction, Family
 from sgagent.core.policy import SILENT, FlowLogging, ResolvedInterface, ResolvedPolicy
