@@ -40,7 +40,7 @@ from integration.lab import wait_for
 from integration.namespaces import Namespace, network_namespace
 from integration.service import Service, service_on
 from integration.soak import processor_seconds
-from sgagent.compiler.compile import compile_
+from sgagent.compiler.compilation import compile_
 from sgagent.compiler.enforce import Enforced, enforce
 from sgagent.core.model import Direction, Family
 from sgagent.dataplane.generation import RulesetGeneration

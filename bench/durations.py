@@ -23,7 +23,7 @@ from bench.policies import GROUP_ID, INTERFACE, BenchPolicy, with_member, with_r
 from bench.results import Duration, Spread
 from bench.sizes import Size
 from integration.namespaces import Namespace, network_namespace
-from sgagent.compiler.compile import compile_
+from sgagent.compiler.compilation import compile_
 from sgagent.compiler.enforce import Enforced, Enforcement, enforce
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.dataplane.dataplane import LibnftablesDataplane

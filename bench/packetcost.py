@@ -15,7 +15,7 @@ from bench.policies import INTERFACE, BenchPolicy
 from bench.processor import one_processor
 from bench.results import PacketCost, Spread
 from bench.traffic import Aim, choose, choose_sessions
-from sgagent.compiler.compile import compile_
+from sgagent.compiler.compilation import compile_
 from sgagent.nft.marks import MarkLayout, first_state
 from sgagent.nft.text import render
 

@@ -16,7 +16,7 @@ from bench.policies import INTERFACE, BenchPolicy, invent
 from bench.results import PacketCost
 from bench.sizes import SIZES
 from bench.traffic import Aim, choose
-from sgagent.compiler.compile import compile_
+from sgagent.compiler.compilation import compile_
 from sgagent.core.model import Policy
 from sgagent.core.policy import FlowLogging
 from sgagent.dataplane.nflog import open_log

@@ -12,7 +12,7 @@ from bench.linear import Order, render_linear
 from bench.packetcost import LAYOUT
 from bench.policies import INTERFACE, BenchPolicy
 from bench.traffic import HOST_ADDRESS
-from sgagent.compiler.compile import compile_
+from sgagent.compiler.compilation import compile_
 from sgagent.compiler.linear import MOST_LINES
 from sgagent.core.addresses import AddressSet
 from sgagent.core.link_patterns import LinkPattern

@@ -21,7 +21,7 @@ from bench.goals import Goal
 from bench.policies import INTERFACE, BenchPolicy, invent, with_member, with_rule
 from bench.section import COSTS_PAGE, Section, finish, goal_table, milliseconds, parser_of, table
 from bench.sizes import SIZES, Size
-from sgagent.compiler.compile import compile_
+from sgagent.compiler.compilation import compile_
 from sgagent.core.memo import Memo
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.nft.marks import MarkLayout, first_state

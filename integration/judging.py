@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from integration.lab import Lab
-from sgagent.compiler.compile import compile_
+from sgagent.compiler.compilation import compile_
 from sgagent.core.evaluate import Packet
 from sgagent.core.model import Direction
 from sgagent.core.policy import ResolvedPolicy

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from sgagent.compiler.compile import compile_
+from sgagent.compiler.compilation import compile_
 from sgagent.compiler.linear import MOST_LINES
 from sgagent.core.binding import HandBinding, HostFacts
 from sgagent.core.model import Mode, Policy

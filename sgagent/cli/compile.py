@@ -16,7 +16,7 @@ from sgagent.cli.inputs import (
     load_settings,
     read_policy,
 )
-from sgagent.compiler.compile import compile_
+from sgagent.compiler.compilation import compile_
 from sgagent.core.errors import KernelRefusedError, printable
 from sgagent.core.policy import SILENT, FlowLogging, ResolvedPolicy
 from sgagent.nft.diff import make_plan

@@ -232,7 +232,7 @@ def _operations(old: ResolvedPolicy, new: ResolvedPolicy, settings: Settings) ->
     """Return the kernel operations that would turn the old policy's table into the new one's."""
     if old == new and old != ResolvedPolicy():
         return ()
-    from sgagent.compiler.compile import compile_  # noqa: PLC0415 - most plans compile nothing
+    from sgagent.compiler.compilation import compile_  # noqa: PLC0415 - most plans compile nothing
     from sgagent.compiler.enforce import Enforced, enforce  # noqa: PLC0415 - the same
 
     layout, logging = MarkLayout(settings.enforcement.mark_mask), settings.flow_log.logging

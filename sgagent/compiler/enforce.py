@@ -17,8 +17,7 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 
 from sgagent.compiler.base_chains import close_way
-from sgagent.compiler.compile import Compiled, compile_
-from sgagent.compiler.counter_chains import without_logging
+from sgagent.compiler.compilation import Compiled, compile_, without_logging
 from sgagent.core.addresses import NO_ADDRESSES, AddressSet
 from sgagent.core.memo import Memo, gone_and_come
 from sgagent.core.model import Direction, Family, Mode, Policy

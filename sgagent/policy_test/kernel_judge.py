@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import assert_never
 
-from sgagent.compiler.compile import Compiled, compile_
+from sgagent.compiler.compilation import Compiled, compile_
 from sgagent.core.errors import KernelRefusedError, NotPermittedError, RehearsalError, SgagentError
 from sgagent.core.evaluate import DecidedBy, Decision, Packet
 from sgagent.core.model import ICMPV6, Direction, Family, Policy

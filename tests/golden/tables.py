@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from sgagent.compiler.compile import compile_
+from sgagent.compiler.compilation import compile_
 from sgagent.nft.marks import MarkLayout, first_state
 from sgagent.nft.text import render
 from tests.corpus import Example, examples

@@ -7,8 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 
-from sgagent.compiler.compile import compile_
-from sgagent.compiler.counter_chains import without_logging
+from sgagent.compiler.compilation import compile_, without_logging
 from sgagent.compiler.linear import MOST_LINES
 from sgagent.core.evaluate import DecidedBy, Packet, Tracking, evaluate, is_always_allowed
 from sgagent.core.model import ALL_PROTOCOLS, Mode, Policy

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from hypothesis import given
 
 from sgagent.compiler.base_chains import POSTROUTING, PREROUTING
-from sgagent.compiler.compile import compile_
+from sgagent.compiler.compilation import compile_
 from sgagent.compiler.enforce import Enforced, Enforcement, MarkClearance, enforce
 from sgagent.core.evaluate import Packet, evaluate
 from sgagent.core.model import Snapshot

@@ -6,7 +6,7 @@ from itertools import product
 
 from hypothesis import given, settings, strategies as st
 
-from sgagent.compiler.compile import compile_
+from sgagent.compiler.compilation import compile_
 from sgagent.core.binding import HandBinding, HostFacts, bind
 from sgagent.core.link_patterns import LinkPattern, is_pattern
 from sgagent.core.model import Direction

@@ -9,7 +9,7 @@ from functools import partial
 from hypothesis import event, given
 
 from sgagent.agent.flowlog.enrichment import have_same_leaves, leaves_of
-from sgagent.compiler.compile import Compiled, compile_
+from sgagent.compiler.compilation import Compiled, compile_
 from sgagent.compiler.enforce import Enforced, enforce
 from sgagent.compiler.linear import MOST_LINES
 from sgagent.core.binding import Bindings, HandBinding, HostFacts, bind

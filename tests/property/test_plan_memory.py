@@ -19,7 +19,7 @@ from sgagent.analysis.flow_text import ObjectNames
 from sgagent.cli.inputs import resolve_everywhere, resolve_for_host
 from sgagent.cli.main import main
 from sgagent.cli.plan_report import PlanReport, as_json
-from sgagent.compiler.compile import compile_
+from sgagent.compiler.compilation import compile_
 from sgagent.compiler.enforce import Enforced, enforce
 from sgagent.core.errors import DocumentError
 from sgagent.core.memo import Memo

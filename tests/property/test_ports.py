@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from sgagent.analysis.header_space import cut_into_boxes, dhcp_clause, list_clauses
-from sgagent.compiler.compile import compile_
+from sgagent.compiler.compilation import compile_
 from sgagent.compiler.linear import MOST_LINES
 from sgagent.core.addresses import AddressSet, joined
 from sgagent.core.evaluate import Packet, evaluate

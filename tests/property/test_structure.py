@@ -12,7 +12,7 @@ from typing import TypeVar
 import pytest
 from hypothesis import given
 
-from sgagent.compiler.compile import Compiled, compile_
+from sgagent.compiler.compilation import Compiled, compile_
 from sgagent.core.model import (
     ALL_PROTOCOLS,
     TCP,

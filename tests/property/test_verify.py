@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from sgagent.compiler.compile import compile_
+from sgagent.compiler.compilation import compile_
 from sgagent.compiler.enforce import Enforced, enforce
 from sgagent.core.addresses import holds
 from sgagent.core.evaluate import Packet, evaluate

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from hypothesis import given
 
-from sgagent.compiler.compile import compile_
+from sgagent.compiler.compilation import compile_
 from sgagent.core.binding import bind
 from sgagent.core.memo import Memo
 from sgagent.core.policy import ResolvedPolicy

@@ -16,7 +16,7 @@ import pytest
 from sgagent.agent.control import requests
 from sgagent.cli.inputs import hand_bindings
 from sgagent.cli.main import COMMANDS
-from sgagent.compiler.compile import compile_
+from sgagent.compiler.compilation import compile_
 from sgagent.core.binding import NO_FACTS, bind
 from sgagent.core.resolve import Exemptions, resolve
 from sgagent.documents import DocumentFile, parse_documents

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from sgagent.compiler.compile import Compiled, compile_
+from sgagent.compiler.compilation import Compiled, compile_
 from sgagent.core.errors import Severity
 from sgagent.core.evaluate import DecidedBy, Packet, Tracking, evaluate
 from sgagent.core.model import Direction, Policy

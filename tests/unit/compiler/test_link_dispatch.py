@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from sgagent.compiler.compile import compile_
+from sgagent.compiler.compilation import compile_
 from sgagent.compiler.enforce import Enforced, Enforcement, enforce, may_cut, narrows
 from sgagent.core.binding import HandBinding
 from sgagent.core.model import Direction, Mode, Policy, SourceCheck

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.compiler.compile import compile_
+from sgagent.compiler.compilation import compile_
 from sgagent.compiler.enforce import Enforced, enforce, narrows
 from sgagent.core.addresses import AddressSet
 from sgagent.core.model import TCP, Mode

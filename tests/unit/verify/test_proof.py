@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from sgagent.compiler.compile import compile_
+from sgagent.compiler.compilation import compile_
 from sgagent.core.addresses import AddressSet
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import (

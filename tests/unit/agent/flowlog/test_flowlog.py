@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from sgagent.agent.flowlog.flow import Flow, FlowEnd, FlowsLeftOut
 from sgagent.agent.flowlog.flowlog import RECKONED_SECONDS, FlowLog, Loss
 from sgagent.agent.flowlog.outputs import Entry
-from sgagent.compiler.compile import compile_
+from sgagent.compiler.compilation import compile_
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import TCP, Direction, Mode, Policy, Snapshot
 from sgagent.core.policy import FlowLogging, ResolvedPolicy
