@@ -16,8 +16,8 @@ from sgagent.core.policy import SILENT, FlowLogging, ResolvedPolicy
 from sgagent.core.resolve import Exemptions, resolve
 from sgagent.dataplane.dataplane import LibnftablesDataplane
 from sgagent.documents import DocumentFile, Limits, parse_documents
-from sgagent.nft.counter_keys import CounterKey
 from sgagent.nft.marks import MarkLayout, Sessions
+from sgagent.nft.names import CounterKey
 from sgagent.nft.plan import Plan
 from sgagent.settings import Settings
 

@@ -17,7 +17,7 @@ from integration.judging import NOTRACK, enforce, judge
 from integration.lab import lab
 from sgagent.core.evaluate import Tracking, evaluate
 from sgagent.core.model import Direction, Mode, Policy
-from sgagent.nft.counter_keys import CounterKey, InnerCounter, RuleCounter
+from sgagent.nft.names import CounterKey, InnerCounter, RuleCounter
 from tests.draws import Draws, SeededDraws
 from tests.generators import Case, described, random_case, random_packets
 from tests.oracle import Attempt, Judgement, judge as judge_by_text

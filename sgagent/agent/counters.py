@@ -15,13 +15,7 @@ from types import MappingProxyType
 
 from sgagent.agent.state.counter_file import CounterFile, HitTimes, KeptCounters
 from sgagent.core.errors import SgagentError
-from sgagent.nft.counter_keys import (
-    CounterKey,
-    ObservedDropCounter,
-    counter_name,
-    observed_drop,
-    under_other_policy,
-)
+from sgagent.nft.names import CounterKey, ObservedDropCounter, counter_name, observed_drop, under_other_policy
 from sgagent.ports import Clock, CounterValue, Dataplane
 
 MOST_RETIRED = 10_000

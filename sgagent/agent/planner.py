@@ -31,9 +31,9 @@ from sgagent.core.model import Direction
 from sgagent.core.policy import Endpoint, ResolvedPolicy, exempt
 from sgagent.core.resolve import Exemptions, Resolution, closed_interface, resolve, with_patterns
 from sgagent.core.resolved_rules import UNRESOLVED_NAME
-from sgagent.nft.counter_keys import CounterKey
 from sgagent.nft.diff import make_plan, plan_without_table
 from sgagent.nft.marks import MarkLayout, Sessions
+from sgagent.nft.names import CounterKey
 from sgagent.nft.plan import AddCounter, Delete, DestroyTable, Operation, Plan
 from sgagent.nft.text import differences
 from sgagent.ports import Delivery, Observed

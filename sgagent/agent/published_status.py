@@ -18,8 +18,8 @@ from sgagent.agent.step import Step, StepEnd
 from sgagent.core.model import Mode
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.documents import DocumentFile
-from sgagent.nft.counter_keys import CounterKey, InvalidCounter, ObservedDropCounter, is_of_drops
 from sgagent.nft.marks import UNCACHED, EnforcementState
+from sgagent.nft.names import CounterKey, InvalidCounter, ObservedDropCounter, is_of_drops
 from sgagent.ports import Clock, CounterValue
 
 STEP_SECONDS = 60.0

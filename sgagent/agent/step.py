@@ -11,8 +11,8 @@ from sgagent.core.errors import Problem
 from sgagent.core.lockout import NamedCut
 from sgagent.core.policy import Endpoint, ResolvedPolicy
 from sgagent.documents import DocumentFile
-from sgagent.nft.counter_keys import CounterKey
 from sgagent.nft.marks import EnforcementState
+from sgagent.nft.names import CounterKey
 
 
 class StepEnd(Enum):

@@ -13,13 +13,7 @@ from sgagent.agent.status import ports_of_masters
 from sgagent.agent.step import Step, StepEnd
 from sgagent.core.errors import Problem, Severity
 from sgagent.core.model import Direction
-from sgagent.nft.counter_keys import (
-    CounterKey,
-    ObservedDropCounter,
-    RuleCounter,
-    is_of_drops,
-    observed_drop,
-)
+from sgagent.nft.names import CounterKey, ObservedDropCounter, RuleCounter, is_of_drops, observed_drop
 from sgagent.ports import Clock, CounterValue
 
 _MOST_PROBLEMS = 50

@@ -19,7 +19,7 @@ from sgagent.cli.inputs import load_settings
 from sgagent.cli.output import add_width_argument, format_json, lay_out, table_width
 from sgagent.core.model import Mode, Policy
 from sgagent.core.rule_values import few_objects
-from sgagent.nft.counter_keys import CounterKey, HitStep
+from sgagent.nft.names import CounterKey, HitStep
 from sgagent.settings import SPAN_FORM, parse_span
 
 _NARROWEST = 6

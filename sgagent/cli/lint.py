@@ -37,7 +37,7 @@ from sgagent.core.policy import ResolvedInterface
 from sgagent.core.resolve import Exemptions, dns_names
 from sgagent.dataplane.live_sessions import list_listeners
 from sgagent.host.links import NetlinkHost
-from sgagent.nft.counter_keys import HitStep, RuleCounter
+from sgagent.nft.names import HitStep, RuleCounter
 from sgagent.ports import Delivery
 from sgagent.settings import SPAN_FORM, Settings, parse_span
 

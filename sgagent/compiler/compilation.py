@@ -29,7 +29,8 @@ from sgagent.core.memo import Memo, Seam
 from sgagent.core.model import Direction, Family, Mode, Policy
 from sgagent.core.policy import SILENT, FlowLogging, ResolvedInterface, ResolvedPolicy, ResolvedRule
 from sgagent.nft import names
-from sgagent.nft.counter_keys import (
+from sgagent.nft.marks import EnforcementState, MarkLayout, encode_state
+from sgagent.nft.names import (
     CounterKey,
     DefaultCounter,
     ExemptionCounter,
@@ -42,7 +43,6 @@ from sgagent.nft.counter_keys import (
     counter_name,
     is_of_drops,
 )
-from sgagent.nft.marks import EnforcementState, MarkLayout, encode_state
 from sgagent.nft.ruleset import (
     Accept,
     Chain,

@@ -9,7 +9,7 @@ from sgagent.core.evaluate import DecidedBy, Decision, Packet, Tracking, evaluat
 from sgagent.core.model import Direction, Mode, Policy
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
 from sgagent.nft import names
-from sgagent.nft.counter_keys import (
+from sgagent.nft.names import (
     DefaultCounter,
     ExemptionCounter,
     ExemptionKind,

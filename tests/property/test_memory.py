@@ -17,10 +17,9 @@ from sgagent.core.memo import Memo
 from sgagent.core.model import ALL_PORTS, CidrBlock, Direction, Family, Snapshot
 from sgagent.core.policy import ResolvedPolicy, precedence
 from sgagent.core.resolve import Exemptions, Resolution, Scope, resolve
-from sgagent.nft.counter_keys import CounterKey
 from sgagent.nft.diff import references, target
 from sgagent.nft.marks import MarkLayout, first_state
-from sgagent.nft.names import STATE_CHAIN, peers_chain
+from sgagent.nft.names import STATE_CHAIN, CounterKey, peers_chain
 from sgagent.nft.plan import Plan
 from sgagent.nft.ruleset import Chain, Ruleset
 from tests.changes import changed

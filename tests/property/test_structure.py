@@ -28,14 +28,8 @@ from sgagent.core.model import (
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import closed_interface
 from sgagent.nft import names
-from sgagent.nft.counter_keys import (
-    CounterKey,
-    KernelCounterKey,
-    ObservedDropCounter,
-    RuleCounter,
-    counter_name,
-)
 from sgagent.nft.marks import MarkLayout, first_state
+from sgagent.nft.names import CounterKey, KernelCounterKey, ObservedDropCounter, RuleCounter, counter_name
 from sgagent.nft.ruleset import (
     Accept,
     Chain,

@@ -56,14 +56,11 @@ from sgagent.agent.status import MOST_CUTS_SHOWN, MOST_EXPIRING_SHOWN
 from sgagent.agent.web.health import reasons_not_ready
 from sgagent.core.errors import SgagentError, UsageError
 from sgagent.core.explanation import choose_interface, explain
-from sgagent.core.model import (
-    Direction,
-    Policy,
-)
+from sgagent.core.model import Direction, Policy
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy, ResolvedRule
 from sgagent.core.rule_values import protocols_text
 from sgagent.documents import DocumentFile, Limits, parse_documents
-from sgagent.nft.counter_keys import (
+from sgagent.nft.names import (
     PLAIN_STEPS,
     CounterKey,
     DefaultCounter,

@@ -21,7 +21,7 @@ from sgagent.core.evaluate import Packet
 from sgagent.core.explanation import Explanation
 from sgagent.core.lockout import NamedCut
 from sgagent.core.model import LAST_PORT, Direction, Family, Mode, Policy
-from sgagent.nft.counter_keys import HitStep
+from sgagent.nft.names import HitStep
 
 LONGEST_TRIAL_SECONDS = 86400.0
 SHORTEST_TRIAL_SECONDS = 1.0

@@ -20,14 +20,7 @@ from sgagent.core.link_patterns import is_pattern
 from sgagent.core.model import CidrBlock, Direction, Family, Mode, Policy, Protocol, Snapshot
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy, ResolvedRule
 from sgagent.dataplane.nflog import LoggedPacket
-from sgagent.nft.counter_keys import (
-    CounterKey,
-    HitStep,
-    InnerCounter,
-    RuleCounter,
-    is_of_drops,
-)
-from sgagent.nft.names import log_prefix
+from sgagent.nft.names import CounterKey, HitStep, InnerCounter, RuleCounter, is_of_drops, log_prefix
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,7 @@ from sgagent.agent.step_log import EventLog
 from sgagent.core.model import Policy, Snapshot
 from sgagent.core.policy import SILENT, FlowLogging, ResolvedPolicy
 from sgagent.dataplane.nflog import LoggedPacket
-from sgagent.nft.counter_keys import CounterKey
+from sgagent.nft.names import CounterKey
 from sgagent.ports import Clock, CounterValue
 
 Totals = Mapping[CounterKey, CounterValue]

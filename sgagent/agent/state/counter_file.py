@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from sgagent.json_model import UNREADABLE, from_json, seal, unseal
-from sgagent.nft.counter_keys import CounterKey
+from sgagent.nft.names import CounterKey
 from sgagent.ports import CounterValue
 
 

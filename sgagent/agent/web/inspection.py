@@ -29,7 +29,7 @@ from sgagent.core.model import CidrBlock, SecurityGroup, SecurityGroupRule, Snap
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions
 from sgagent.documents import DocumentFile, parse_documents
-from sgagent.nft.counter_keys import InnerCounter, RuleCounter
+from sgagent.nft.names import InnerCounter, RuleCounter
 from sgagent.ports import Clock
 from sgagent.settings import Settings
 

@@ -30,7 +30,7 @@ from sgagent.agent.flowlog.flowlog import FlowTally, Loss
 from sgagent.agent.names.name_table import NameState
 from sgagent.agent.status import BOUNDS, Durations, Status
 from sgagent.core.model import Policy
-from sgagent.nft.counter_keys import (
+from sgagent.nft.names import (
     CounterKey,
     DefaultCounter,
     ExemptionCounter,

@@ -8,7 +8,7 @@ import pytest
 
 from sgagent.agent.counters import Accounting
 from sgagent.core.model import Direction, Policy
-from sgagent.nft.counter_keys import CounterKey, InnerCounter, ObservedDropCounter, RuleCounter
+from sgagent.nft.names import CounterKey, InnerCounter, ObservedDropCounter, RuleCounter
 from sgagent.ports import CounterValue
 
 

@@ -11,7 +11,7 @@ from sgagent.agent.counters import Counting
 from sgagent.agent.state.counter_file import CounterFile
 from sgagent.core.errors import NotPermittedError
 from sgagent.core.model import Direction, Policy
-from sgagent.nft.counter_keys import CounterKey, RuleCounter
+from sgagent.nft.names import CounterKey, RuleCounter
 from sgagent.nft.plan import AddCounter, AddTable, Delete, Plan
 from sgagent.nft.ruleset import Counter
 from sgagent.ports import CounterValue

@@ -18,7 +18,7 @@ from sgagent.agent.published_status import (
 )
 from sgagent.agent.step import Step, StepEnd
 from sgagent.core.model import Direction, Policy
-from sgagent.nft.counter_keys import (
+from sgagent.nft.names import (
     CounterKey,
     DefaultCounter,
     InnerCounter,

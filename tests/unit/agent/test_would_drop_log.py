@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from sgagent.agent.step_log import MOST_RULES_NAMED, SECONDS_BETWEEN_LINES, ObservationLog
 from sgagent.core.model import Direction, Policy
-from sgagent.nft.counter_keys import (
+from sgagent.nft.names import (
     CounterKey,
     DefaultCounter,
     InnerCounter,

@@ -16,7 +16,7 @@ from sgagent.core.binding import HostListener
 from sgagent.core.model import ALL_PROTOCOLS, ICMP, ICMPV6, TCP, Direction, Family, Policy, Protocol, Snapshot
 from sgagent.core.resolve import Exemptions
 from sgagent.documents import DocumentFile, Limits, parse_documents
-from sgagent.nft.counter_keys import RuleCounter
+from sgagent.nft.names import RuleCounter
 from sgagent.settings import Settings
 from tests.corpus import EXAMPLES
 from tests.words import ACCEPT, DROP, IN, OUT, by_hand, group, interface, policy_of, rule, snapshot

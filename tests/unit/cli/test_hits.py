@@ -9,7 +9,7 @@ import pytest
 from sgagent.agent.control.requests import Hit, HitsAnswer, InterfaceHits
 from sgagent.cli.hits import Rates, sift_unused, table, unused_lines
 from sgagent.core.model import Direction, Mode, Policy
-from sgagent.nft.counter_keys import HitStep
+from sgagent.nft.names import HitStep
 
 RULE = Hit(
     step=HitStep.RULE,

@@ -45,7 +45,8 @@ from sgagent.core.model import (
 from sgagent.core.policy import Peer, ResolvedDirection, ResolvedInterface, ResolvedPolicy, ResolvedRule
 from sgagent.dataplane.live_sessions import TrackedSession
 from sgagent.documents import DocumentFile
-from sgagent.nft.counter_keys import (
+from sgagent.nft.marks import EnforcementState, MarkLayout
+from sgagent.nft.names import (
     CounterKey,
     DefaultCounter,
     ExemptionCounter,
@@ -55,7 +56,6 @@ from sgagent.nft.counter_keys import (
     InvalidCounter,
     RuleCounter,
 )
-from sgagent.nft.marks import EnforcementState, MarkLayout
 from sgagent.ports import CounterValue
 from sgagent.settings import METADATA_SERVICE
 from tests.fakes.clock import FakeClock

@@ -49,7 +49,7 @@ from sgagent.core.errors import Origin, Problem, Severity, UsageError
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.explanation import ExplainedRule, Explanation
 from sgagent.core.model import Direction, Mode, Policy
-from sgagent.nft.counter_keys import HitStep
+from sgagent.nft.names import HitStep
 
 RULE = ExplainedRule(
     rule_id="sgr-1",

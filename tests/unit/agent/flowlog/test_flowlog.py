@@ -15,8 +15,8 @@ from sgagent.core.model import TCP, Direction, Mode, Policy, Snapshot
 from sgagent.core.policy import FlowLogging, ResolvedPolicy
 from sgagent.core.resolve import Exemptions, closed_interface
 from sgagent.dataplane.nflog import LoggedPacket
-from sgagent.nft.counter_keys import CounterKey, DefaultCounter, RuleCounter
 from sgagent.nft.marks import MarkLayout, first_state
+from sgagent.nft.names import CounterKey, DefaultCounter, RuleCounter
 from sgagent.ports import CounterValue
 from tests.fakes.clock import FakeClock
 from tests.fakes.log import FakeLog

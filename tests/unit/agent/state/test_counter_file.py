@@ -11,7 +11,7 @@ import pytest
 
 from sgagent.agent.state.counter_file import CounterFile, HitTimes, KeptCounters, read_boot_id
 from sgagent.core.model import Direction, Policy
-from sgagent.nft.counter_keys import (
+from sgagent.nft.names import (
     CounterKey,
     DefaultCounter,
     ExemptionCounter,

@@ -22,8 +22,8 @@ from sgagent.core.binding import HostFacts, Link
 from sgagent.core.model import CidrBlock, Policy
 from sgagent.core.policy import FlowLogging, ResolvedPolicy
 from sgagent.documents import DocumentFile
-from sgagent.nft.counter_keys import CounterKey
 from sgagent.nft.marks import MarkLayout
+from sgagent.nft.names import CounterKey
 from sgagent.ports import CounterValue
 from sgagent.settings import Settings
 from tests.corpus import Example, examples

@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from sgagent.agent.web.metrics import RuleHits, RuleLabels, labels_of, write_page
 from sgagent.core.model import Direction, Policy
-from sgagent.nft.counter_keys import RuleCounter
+from sgagent.nft.names import RuleCounter
 
 OPEN = "application/openmetrics-text; version=1.0.0"
 

@@ -14,7 +14,7 @@ from sgagent.agent.step import Step, StepEnd
 from sgagent.agent.web.metrics import CounterTotals, make_registry
 from sgagent.core.model import Direction, Mode, Policy
 from sgagent.core.policy import ResolvedPolicy
-from sgagent.nft.counter_keys import (
+from sgagent.nft.names import (
     DefaultCounter,
     ExemptionCounter,
     ExemptionKind,

@@ -21,7 +21,7 @@ from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import ALL_PORTS, TCP, Direction, Mode, Policy
 from sgagent.core.policy import Peer, ResolvedDirection, ResolvedInterface, ResolvedPolicy, ResolvedRule
 from sgagent.documents import DocumentFile
-from sgagent.nft.counter_keys import DefaultCounter, RuleCounter
+from sgagent.nft.names import DefaultCounter, RuleCounter
 from sgagent.ports import CounterValue
 from sgagent.verify.proof import Outcome
 from tests.unit.agent.flowlog.flows import dropped
