@@ -234,7 +234,7 @@ class _Link:
         if bits is not None:
             bit, generation = bits
             current = Match(ruleset.CT_MARK, (Interval.single(generation),), mask=self.layout.generation_mask)
-            rules.append(Rule((current, SetMark(keep=_ALL_BITS, put=bit), Accept())))
+            rules.append(Rule((current, SetMark(keep=ruleset.ALL_BITS, put=bit), Accept())))
             rules.append(Rule((SetMark.replacing(self.layout.mask, generation | bit), Accept())))
         rules.append(Rule((Accept(),)))
         return Chain(name=names.accept_chain(opened, self.name), rules=tuple(rules))
@@ -247,7 +247,6 @@ class _Link:
 
 
 _IS_IPV4 = Match(ruleset.META_NFPROTO, (Symbol("ipv4"),))
-_ALL_BITS = 0xFFFFFFFF
 
 
 def _opened(direction: Direction) -> tuple[Direction, Direction]:

@@ -21,7 +21,6 @@ from sgagent.nft.marks import MarkTest
 from sgagent.nft.plan import Plan
 from sgagent.nft.ruleset import BITS, SELECTORS, SYMBOLS
 
-_ALL_BITS = 0xFFFFFFFF
 _LONGEST_NAME = 255
 _LONGEST_COMMENT = 128
 _LONGEST_PREFIX = 127
@@ -149,17 +148,17 @@ class _Validator:
             case nft.Count(name):
                 _check_name(name)
             case nft.Limit(per_second, burst):
-                _check_number(per_second, _ALL_BITS, first=1)
-                _check_number(burst, _ALL_BITS, first=1)
+                _check_number(per_second, nft.ALL_BITS, first=1)
+                _check_number(burst, nft.ALL_BITS, first=1)
             case nft.Log(prefix, group):
                 _check_name(prefix, _LONGEST_PREFIX)
                 _require(
                     type(group) is int and group == self._log_group, "a group of the log that is not ours"
                 )
             case nft.SetMark(keep, put):
-                _check_number(keep, _ALL_BITS)
-                _check_number(put, _ALL_BITS)
-                _check_bits(~keep & _ALL_BITS | put, self._mask)
+                _check_number(keep, nft.ALL_BITS)
+                _check_number(put, nft.ALL_BITS)
+                _check_bits(~keep & nft.ALL_BITS | put, self._mask)
             case _:
                 _check_verdict(statement, _check_name)
 
@@ -168,7 +167,7 @@ def _check_match(selector: object, values: object, mask: object) -> None:
     key_type = _key_type_of(selector)
     if mask is not None:
         _require(key_type is nft.KeyType.MARK, "only marks are compared by bits")
-        _check_number(mask, _ALL_BITS)
+        _check_number(mask, nft.ALL_BITS)
     plain = [_as_name(value) if key_type is nft.KeyType.IFNAME else value for value in _filled(values)]
     _check_values(plain, key_type)
 
@@ -290,7 +289,7 @@ def _require(is_so: object, complaint: str) -> None:
         raise MalformedMessageError(complaint)
 
 
-def check_number(content: tuple[Any, ...], last: int = _ALL_BITS) -> int:
+def check_number(content: tuple[Any, ...], last: int = nft.ALL_BITS) -> int:
     """Return the only number of a content.
 
     Raises:
@@ -313,7 +312,7 @@ def check_marks(content: tuple[Any, ...], mask: int) -> tuple[int, tuple[MarkTes
     for test in content[1:]:
         _require(isinstance(test, list) and len(test) == 2, "no test of a mark")
         for number in test:
-            _check_number(number, _ALL_BITS)
+            _check_number(number, nft.ALL_BITS)
     return bits, tuple(MarkTest(*test) for test in content[1:])
 
 

@@ -13,12 +13,10 @@ from typing import Any, assert_never
 from sgagent.core.binding import check_interface_name
 from sgagent.nft import plan as ops, ruleset as nft
 from sgagent.nft.plan import Operation, Plan
-from sgagent.nft.ruleset import BITS, FAMILY, TABLE, prefix_length
+from sgagent.nft.ruleset import ALL_BITS, BITS, FAMILY, TABLE, prefix_length
 
 Json = Any
 """A value as the json module reads and writes it."""
-
-ALL_BITS = 0xFFFFFFFF
 
 
 def encode_plan(

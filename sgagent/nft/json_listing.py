@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sgagent.nft import ruleset as nft
-from sgagent.nft.json_commands import ALL_BITS, Json
+from sgagent.nft.json_commands import Json
 from sgagent.nft.ruleset import BITS, PROTOCOL_NUMBERS, SELECTORS, SYMBOLS, Ruleset, sort_key
 
 
@@ -222,7 +222,7 @@ def _changed_mark(value: Json) -> nft.SetMark:
         case {"&": [{"ct": {"key": "mark"}}, int(keep)]}:
             return nft.SetMark(keep=keep, put=0)
         case {"ct": {"key": "mark"}}:
-            return nft.SetMark(keep=ALL_BITS, put=0)
+            return nft.SetMark(keep=nft.ALL_BITS, put=0)
         case _:
             raise UnreadableError
 

@@ -259,6 +259,10 @@ class Log:
     """The group's number, 16 bits. Without a listener the statement has no effect."""
 
 
+ALL_BITS = 0xFFFFFFFF
+"""Of a mark."""
+
+
 @dataclass(frozen=True, slots=True)
 class SetMark:
     """Set the session's mark to ``(mark & keep) | put``."""
@@ -271,7 +275,7 @@ class SetMark:
     @classmethod
     def replacing(cls, bits: int, put: int) -> SetMark:
         """Return the statement that replaces the given bits of the mark by those of ``put``."""
-        return cls(keep=(~bits & 0xFFFFFFFF) | put, put=put)
+        return cls(keep=(~bits & ALL_BITS) | put, put=put)
 
 
 Statement = Match | LookUp | Count | Limit | Log | SetMark | Accept | Drop | Goto | Jump

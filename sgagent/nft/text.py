@@ -11,7 +11,6 @@ from sgagent.core.errors import printable
 from sgagent.core.model import ICMP, ICMPV6, PORTED, TCP, UDP, Family, address_text
 from sgagent.nft import plan as ops, ruleset as nft
 from sgagent.nft.diff import make_plan
-from sgagent.nft.json_commands import ALL_BITS
 from sgagent.nft.names import live_chain
 from sgagent.nft.plan import Operation
 from sgagent.nft.ruleset import BITS, FAMILY, TABLE, Ruleset, prefix_length
@@ -163,7 +162,7 @@ def _match(match: nft.Match) -> str:
 def _mark_value(statement: nft.SetMark) -> str:
     if statement.keep == statement.put:
         return f"{statement.put:#010x}"
-    kept = "ct mark" if statement.keep == ALL_BITS else f"ct mark & {statement.keep:#010x}"
+    kept = "ct mark" if statement.keep == nft.ALL_BITS else f"ct mark & {statement.keep:#010x}"
     return f"{kept} | {statement.put:#010x}" if statement.put else kept
 
 

@@ -20,7 +20,8 @@ from sgagent.nft.names import (
     SpoofedCounter,
     counter_name,
 )
-from sgagent.verify.packets import ALL_BITS, MarkChange, PacketAtHook, opener_of
+from sgagent.nft.ruleset import ALL_BITS
+from sgagent.verify.packets import MarkChange, PacketAtHook, opener_of
 from sgagent.verify.table import VerifiedTable
 
 _SLOTS = 3

@@ -13,6 +13,7 @@ from functools import lru_cache
 from sgagent.core.addresses import Ranges, common, holds, joined, without
 from sgagent.core.evaluate import Packet, Tracking
 from sgagent.core.model import PORTED_NUMBERS, Direction, Family
+from sgagent.nft.ruleset import ALL_BITS
 
 
 class CtState(enum.Enum):
@@ -238,9 +239,6 @@ def under_mask(bits: int, mask: int, wanted: Ranges) -> Ranges:
     """Return the numbers of so many bits, 16 at most, of which those of a mask are a number wanted."""
     found = (number for number in range(1 << bits) if holds(wanted, number & mask))
     return joined((number, number) for number in found)
-
-
-ALL_BITS = 0xFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

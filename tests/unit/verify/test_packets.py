@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given, strategies as st
 
 from sgagent.core.addresses import Ranges, joined
+from sgagent.nft.ruleset import ALL_BITS
 from sgagent.verify.packets import (
-    ALL_BITS,
     EVERY_MARK,
     Box,
     Cube,
