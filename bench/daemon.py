@@ -44,9 +44,9 @@ from sgagent.compiler.compilation import compile_
 from sgagent.compiler.enforce import Enforced, enforce
 from sgagent.core.model import Direction, Family
 from sgagent.dataplane.generation import RulesetGeneration
-from sgagent.nft.json_commands import encode_plan
 from sgagent.nft.marks import first_state
 from sgagent.nft.names import class_chain, peers_chain
+from sgagent.nft.transactions import encode_plan
 
 CHANGES = {SIZES[1]: 60, SIZES[2]: 100, SIZES[3]: 60}
 """Of each kind, told of by a signal; of the other ways to be told there are a third as many."""

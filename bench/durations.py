@@ -27,8 +27,8 @@ from sgagent.compiler.compilation import compile_
 from sgagent.compiler.enforce import Enforced, Enforcement, enforce
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.dataplane.dataplane import LibnftablesDataplane
-from sgagent.nft.json_commands import encode_plan
 from sgagent.nft.marks import first_state
+from sgagent.nft.transactions import encode_plan
 
 ROOT = Path(__file__).resolve().parents[1]
 BY_NFT = "nft, the same"

@@ -18,7 +18,7 @@ from sgagent.dataplane.dataplane import LibnftablesDataplane
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.nft.marks import MarkLayout, Sessions
 from sgagent.nft.names import CounterKey
-from sgagent.nft.plan import Plan
+from sgagent.nft.transactions import Plan
 from sgagent.settings import Settings
 
 _LOGGING = FlowLogging(verdicts=frozenset({Policy.DROP}))

@@ -12,9 +12,9 @@ from sgagent.core.evaluate import Packet
 from sgagent.core.model import Direction
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.nft.diff import make_plan
-from sgagent.nft.json_commands import encode_plan
 from sgagent.nft.marks import MarkLayout, first_state
 from sgagent.nft.names import CounterKey
+from sgagent.nft.transactions import encode_plan
 from sgagent.policy_test.packet_bytes import encode_packet
 
 LAYOUT = MarkLayout(0xFFFF0000)

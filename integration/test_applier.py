@@ -26,9 +26,9 @@ from sgagent.dataplane.dataplane import LibnftablesDataplane
 from sgagent.dataplane.monitor import RulesetChange
 from sgagent.dataplane.privsep import Applier, fork_applier, news_heard
 from sgagent.dataplane.protocol import LONGEST_ANSWER, LONGEST_REQUEST, Reply, Verb
-from sgagent.nft import plan as p, ruleset as r
-from sgagent.nft.plan import Plan
+from sgagent.nft import ruleset as r, transactions as p
 from sgagent.nft.ruleset import Interval, Match, Rule, SetMark
+from sgagent.nft.transactions import Plan
 from sgagent.ports import Observed
 from tests.contract import tables
 from tests.contract.dataplane import DataplaneContract, bring

@@ -15,9 +15,9 @@ from sgagent.core.errors import KernelRefusedError, NotPermittedError
 from sgagent.dataplane.dataplane import LibnftablesDataplane
 from sgagent.nft.diff import make_plan
 from sgagent.nft.marks import MarkLayout, first_state
-from sgagent.nft.plan import AddChain, AddTable, DestroyTable, Flush, Plan
 from sgagent.nft.ruleset import Chain, Drop, Element, Goto, Interval, KeyType, Ruleset, VerdictMap
 from sgagent.nft.text import render, write_additions
+from sgagent.nft.transactions import AddChain, AddTable, DestroyTable, Flush, Plan
 from sgagent.ports import Observed
 from tests.contract import tables
 from tests.contract.dataplane import DataplaneContract, bring

@@ -21,9 +21,9 @@ from sgagent.core.errors import KernelRefusedError
 from sgagent.dataplane.client import ApplierDataplane
 from sgagent.dataplane.nflog import open_log
 from sgagent.dataplane.privsep import fork_applier
-from sgagent.nft import plan as p
-from sgagent.nft.plan import Plan
+from sgagent.nft import transactions as p
 from sgagent.nft.ruleset import Chain, Limit, Log, Rule
+from sgagent.nft.transactions import Plan
 from sgagent.policy_test.packet_bytes import WirePacket, icmpv6, tcp, udp
 from tests.patience import PATIENCE
 

@@ -9,7 +9,7 @@ import pytest
 from integration.test_verify_kernel import mismatches
 from integration.verify_stage import Stage, stage
 from sgagent.nft.diff import make_plan
-from sgagent.nft.json_commands import encode_plan
+from sgagent.nft.transactions import encode_plan
 from sgagent.verify.expectation import stated_memory
 from sgagent.verify.listing import read_listing
 from sgagent.verify.proof import Outcome, Proof, prove

@@ -14,7 +14,7 @@ from integration.verify_stage import Stage, stage
 from sgagent.core.model import Family, Policy
 from sgagent.dataplane.libnftables import RefusedError
 from sgagent.nft.diff import make_plan
-from sgagent.nft.json_commands import encode_plan
+from sgagent.nft.transactions import encode_plan
 from sgagent.verify.expectation import stated_memory
 from sgagent.verify.interpreter import run
 from sgagent.verify.listing import read_listing

@@ -16,8 +16,8 @@ from sgagent.core.model import Snapshot
 from sgagent.core.policy import Endpoint
 from sgagent.documents import DocumentFile
 from sgagent.nft.marks import MarkTest
-from sgagent.nft.plan import Plan
 from sgagent.nft.ruleset import Ruleset
+from sgagent.nft.transactions import Plan
 from sgagent.signatures import Signed
 
 Wake = Callable[[], None]

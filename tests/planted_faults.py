@@ -13,8 +13,6 @@ from typing import cast
 
 from sgagent.nft import ruleset as nft
 from sgagent.nft.diff import make_plan
-from sgagent.nft.json_commands import Json, encode_operation
-from sgagent.nft.plan import AddChain, AddRule, Operation
 from sgagent.nft.ruleset import (
     BITS,
     SYMBOLS,
@@ -45,6 +43,7 @@ from sgagent.nft.ruleset import (
     VerdictMap,
     sort_key,
 )
+from sgagent.nft.transactions import AddChain, AddRule, Json, Operation, encode_operation
 from sgagent.verify.table import Return, VerifiedTable, table_of
 from tests.alterable import AlterableTable, Alteration, Place, with_alteration, with_elements, with_rules
 from tests.draws import Draws

@@ -34,8 +34,8 @@ from sgagent.core.resolved_rules import UNRESOLVED_NAME
 from sgagent.nft.diff import make_plan, plan_without_table
 from sgagent.nft.marks import MarkLayout, Sessions
 from sgagent.nft.names import CounterKey
-from sgagent.nft.plan import AddCounter, Delete, DestroyTable, Operation, Plan
 from sgagent.nft.text import differences
+from sgagent.nft.transactions import AddCounter, Delete, DestroyTable, Operation, Plan
 from sgagent.ports import Delivery, Observed
 from sgagent.settings import Settings, UnboundInterfaces
 

@@ -20,11 +20,10 @@ from sgagent.compiler.compilation import compile_
 from sgagent.core.errors import KernelRefusedError, printable
 from sgagent.core.policy import SILENT, FlowLogging, ResolvedPolicy
 from sgagent.nft.diff import make_plan
-from sgagent.nft.json_commands import encode_plan
 from sgagent.nft.marks import UNCACHED, EnforcementState, MarkLayout, first_state
-from sgagent.nft.plan import DestroyTable, Plan
 from sgagent.nft.ruleset import Ruleset
 from sgagent.nft.text import render
+from sgagent.nft.transactions import DestroyTable, Plan, encode_plan
 from sgagent.settings import Settings
 
 

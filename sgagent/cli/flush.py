@@ -7,7 +7,7 @@ import json
 from contextlib import closing
 
 from sgagent.dataplane.dataplane import LibnftablesDataplane
-from sgagent.nft.plan import DestroyTable, Plan
+from sgagent.nft.transactions import DestroyTable, Plan
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -33,8 +33,8 @@ from sgagent.cli.output import format_json
 from sgagent.core.errors import KernelRefusedError, UsageError, printable
 from sgagent.core.model import ALL_PORTS, Policy
 from sgagent.core.policy import Peer, ResolvedPolicy
-from sgagent.nft.json_commands import Json
 from sgagent.nft.ruleset import FAMILY, TABLE
+from sgagent.nft.transactions import Json
 from sgagent.ports import Delivery
 from sgagent.settings import Settings
 from sgagent.verify.foreign import MOST_DIFFERENCES, FilterChange, FilterComparison, compare_filters

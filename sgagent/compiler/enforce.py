@@ -42,8 +42,8 @@ from sgagent.nft.marks import (
     first_state,
     next_state,
 )
-from sgagent.nft.plan import AddElements, AddRule, DeleteElements, Flush, Operation, Plan
 from sgagent.nft.ruleset import Accept, LookUp, Ruleset
+from sgagent.nft.transactions import AddElements, AddRule, DeleteElements, Flush, Operation, Plan
 
 _Match = tuple[object, ...]
 """All of a rule but whom it speaks of."""

@@ -15,7 +15,7 @@ from sgagent.dataplane.privsep import LARGE_BYTES, give_back
 from sgagent.dataplane.protocol import LONGEST_ANSWER, MalformedMessageError, Reply, Verb
 from sgagent.dataplane.table import Applied, TableListing
 from sgagent.nft.marks import MarkTest
-from sgagent.nft.plan import Plan
+from sgagent.nft.transactions import Plan
 
 LONGEST_CALL_SECONDS = 300.0
 """For the applier to send or take anything. The first apply of the largest policies takes a good minute."""

@@ -16,11 +16,10 @@ from sgagent.core.errors import KernelRefusedError, NotPermittedError
 from sgagent.dataplane.table import Applied, KernelTable, TableKeeper
 from sgagent.netlink import attribute, attributes, payloads_in
 from sgagent.nft.diff import make_plan
-from sgagent.nft.json_commands import Json
 from sgagent.nft.json_listing import decode_ruleset
 from sgagent.nft.marks import MarkTest
-from sgagent.nft.plan import DestroyTable, Plan
 from sgagent.nft.ruleset import FAMILY, TABLE, Ruleset
+from sgagent.nft.transactions import DestroyTable, Json, Plan
 from sgagent.ports import CounterValue, Observed
 
 _NEW_OBJECT = 10 << 8 | 18

@@ -25,8 +25,8 @@ from typing import Any, NoReturn
 from sgagent.core.errors import KernelRefusedError, UsageError
 from sgagent.dataplane.privileges import end_with_parent
 from sgagent.netlink import NETLINK_NETFILTER
-from sgagent.nft.json_commands import Json
 from sgagent.nft.ruleset import FAMILY, TABLE
+from sgagent.nft.transactions import Json
 
 _LIBRARY = "libnftables.so.1"
 _NO_DNS = 1

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from sgagent.dataplane.generation import following
 from sgagent.dataplane.table import Applied, KernelTable, TableListing
 from sgagent.netlink import NETLINK_NETFILTER, NetlinkSocket, attributes, messages_in
-from sgagent.nft.plan import Plan
 from sgagent.nft.ruleset import TABLE
+from sgagent.nft.transactions import Plan
 
 _GROUP = 7
 _SUBSYSTEM_NFTABLES = 10

@@ -21,7 +21,7 @@ from sgagent.dataplane.live_sessions import Ending, TrackedSession
 from sgagent.dataplane.monitor import RulesetChange
 from sgagent.dataplane.table import Applied, TableListing
 from sgagent.nft import ruleset as nft
-from sgagent.nft.plan import Operation
+from sgagent.nft.transactions import Operation
 
 
 class MalformedMessageError(Exception):

@@ -16,10 +16,10 @@ from sgagent.core.binding import check_interface_name
 from sgagent.core.evaluate import Packet
 from sgagent.core.model import Direction, Family
 from sgagent.dataplane.protocol import MalformedMessageError
-from sgagent.nft import plan as ops, ruleset as nft
+from sgagent.nft import ruleset as nft, transactions as ops
 from sgagent.nft.marks import MarkTest
-from sgagent.nft.plan import Plan
 from sgagent.nft.ruleset import BITS, SELECTORS, SYMBOLS
+from sgagent.nft.transactions import Plan
 
 _LONGEST_NAME = 255
 _LONGEST_COMMENT = 128

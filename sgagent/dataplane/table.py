@@ -21,12 +21,11 @@ from sgagent.dataplane.libnftables import NOT_PERMITTED, Context, RefusedError, 
 from sgagent.dataplane.live_sessions import clear_marks
 from sgagent.dataplane.privileges import end_with_parent
 from sgagent.netlink import NETLINK_NETFILTER, NetlinkSocket
-from sgagent.nft import plan as ops, ruleset as nft
-from sgagent.nft.json_commands import encode_plan
+from sgagent.nft import ruleset as nft, transactions as ops
 from sgagent.nft.marks import MarkTest
-from sgagent.nft.plan import Operation, Plan
 from sgagent.nft.ruleset import FAMILY, TABLE
 from sgagent.nft.text import subject, write_additions
+from sgagent.nft.transactions import Operation, Plan, encode_plan
 
 Accepts = Callable[[Sequence[Operation]], bool]
 

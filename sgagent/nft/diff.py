@@ -17,10 +17,10 @@ from itertools import compress
 from operator import is_not
 from typing import Generic, Self, TypeVar
 
-from sgagent.nft import plan as ops, ruleset as nft
+from sgagent.nft import ruleset as nft, transactions as ops
 from sgagent.nft.names import differing_elements
-from sgagent.nft.plan import Operation, Plan
 from sgagent.nft.ruleset import BITS, Ruleset
+from sgagent.nft.transactions import Operation, Plan
 
 _Object = TypeVar("_Object", nft.Chain, nft.Counter, nft.VerdictMap)
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sgagent.nft import ruleset as nft
-from sgagent.nft.json_commands import Json
 from sgagent.nft.ruleset import BITS, PROTOCOL_NUMBERS, SELECTORS, SYMBOLS, Ruleset, sort_key
+from sgagent.nft.transactions import Json
 
 
 class UnreadableError(Exception):

@@ -2,7 +2,7 @@
 
 Nothing here is text. Numbers are numbers, :mod:`sgagent.nft.names` makes names, and a value has exactly one
 form: what the kernel lists decodes to the value that was sent, so that ``==`` compares tables. Two encoders
-use it, :mod:`sgagent.nft.json_commands` for libnftables and :mod:`sgagent.nft.text` for people.
+use it, :mod:`sgagent.nft.transactions` for libnftables and :mod:`sgagent.nft.text` for people.
 """
 
 from __future__ import annotations

@@ -9,11 +9,11 @@ from typing import assert_never
 from sgagent.core.binding import check_interface_name
 from sgagent.core.errors import printable
 from sgagent.core.model import ICMP, ICMPV6, PORTED, TCP, UDP, Family, address_text
-from sgagent.nft import plan as ops, ruleset as nft
+from sgagent.nft import ruleset as nft, transactions as ops
 from sgagent.nft.diff import make_plan
 from sgagent.nft.names import live_chain
-from sgagent.nft.plan import Operation
 from sgagent.nft.ruleset import BITS, FAMILY, TABLE, Ruleset, prefix_length
+from sgagent.nft.transactions import Operation
 
 
 def render(ruleset: Ruleset, *, persist: bool) -> str:

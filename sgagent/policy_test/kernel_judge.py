@@ -16,9 +16,9 @@ from sgagent.core.policy import ResolvedPolicy
 from sgagent.dataplane.libnftables import Context, RefusedError, WorkerDiedError, guarded
 from sgagent.dataplane.privileges import end_with_parent
 from sgagent.nft.diff import make_plan
-from sgagent.nft.json_commands import encode_plan
 from sgagent.nft.marks import MarkLayout, first_state
 from sgagent.nft.names import CounterKey, HitStep, RuleCounter
+from sgagent.nft.transactions import encode_plan
 from sgagent.policy_test.network import Network, UnsentError, enter_private_network, packets_by_counter
 from sgagent.policy_test.packet_bytes import WirePacket, encode_packet, encode_reply
 from sgagent.policy_test.scenario import (

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 
 from sgagent.core.model import Family
 from sgagent.nft import ruleset as nft
-from sgagent.nft.json_commands import Json
 from sgagent.nft.json_listing import (
     UnreadableError,
     decode_key,
@@ -20,17 +19,8 @@ from sgagent.nft.json_listing import (
     decode_verdict,
     decode_verdict_map,
 )
-from sgagent.nft.ruleset import (
-    BITS,
-    FAMILY,
-    META_NFPROTO,
-    TABLE,
-    Accept,
-    Drop,
-    Match,
-    Operator,
-    Symbol,
-)
+from sgagent.nft.ruleset import BITS, FAMILY, META_NFPROTO, TABLE, Accept, Drop, Match, Operator, Symbol
+from sgagent.nft.transactions import Json
 from sgagent.verify.table import (
     BaseHook,
     Return,

@@ -9,20 +9,6 @@ import pytest
 from sgagent.core.errors import KernelRefusedError
 from sgagent.nft.diff import make_plan
 from sgagent.nft.marks import MarkTest
-from sgagent.nft.plan import (
-    AddChain,
-    AddCounter,
-    AddElements,
-    AddRule,
-    AddTable,
-    AddVerdictMap,
-    Delete,
-    DeleteElements,
-    DestroyTable,
-    Flush,
-    Operation,
-    Plan,
-)
 from sgagent.nft.ruleset import (
     Accept,
     Chain,
@@ -35,6 +21,20 @@ from sgagent.nft.ruleset import (
     Rule,
     Ruleset,
     VerdictMap,
+)
+from sgagent.nft.transactions import (
+    AddChain,
+    AddCounter,
+    AddElements,
+    AddRule,
+    AddTable,
+    AddVerdictMap,
+    Delete,
+    DeleteElements,
+    DestroyTable,
+    Flush,
+    Operation,
+    Plan,
 )
 from sgagent.ports import CounterValue, Dataplane, Observed
 from tests.contract import tables

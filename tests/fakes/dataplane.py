@@ -10,7 +10,8 @@ from sgagent.core.errors import KernelRefusedError, NotPermittedError
 from sgagent.dataplane.table import find_refused
 from sgagent.nft.diff import references, target
 from sgagent.nft.marks import MarkTest
-from sgagent.nft.plan import (
+from sgagent.nft.ruleset import Chain, Counter, Interval, Ruleset, VerdictMap
+from sgagent.nft.transactions import (
     AddChain,
     AddCounter,
     AddElements,
@@ -25,7 +26,6 @@ from sgagent.nft.plan import (
     Operation,
     Plan,
 )
-from sgagent.nft.ruleset import Chain, Counter, Interval, Ruleset, VerdictMap
 from sgagent.ports import CounterValue, Observed
 from tests.fakes.table import FakeTable
 

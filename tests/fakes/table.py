@@ -8,7 +8,8 @@ from dataclasses import replace
 from itertools import chain
 from typing import Any, assert_never
 
-from sgagent.nft.plan import (
+from sgagent.nft.ruleset import Counter, Element, Rule, Ruleset, sort_key
+from sgagent.nft.transactions import (
     AddChain,
     AddCounter,
     AddElements,
@@ -22,7 +23,6 @@ from sgagent.nft.plan import (
     Operation,
     Plan,
 )
-from sgagent.nft.ruleset import Counter, Element, Rule, Ruleset, sort_key
 
 
 def carry_out(plan: Plan, ruleset: Ruleset | None) -> Ruleset | None:

@@ -8,10 +8,10 @@ from typing import Any
 from hypothesis import given, strategies as st
 
 from sgagent.nft.diff import make_plan
-from sgagent.nft.json_commands import encode_plan
 from sgagent.nft.json_listing import decode_ruleset
 from sgagent.nft.ruleset import Ruleset
 from sgagent.nft.text import render
+from sgagent.nft.transactions import encode_plan
 from tests.rulesets import rulesets
 
 

@@ -20,8 +20,8 @@ from sgagent.compiler.enforce import Enforced, Enforcement, enforce
 from sgagent.core.evaluate import Packet, evaluate
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.nft.marks import MarkLayout
-from sgagent.nft.plan import Plan
 from sgagent.nft.ruleset import Chain, Ruleset, VerdictMap
+from sgagent.nft.transactions import Plan
 from tests.changes import changed
 from tests.draws import Draws
 from tests.fakes.table import carry_out

@@ -20,8 +20,8 @@ from sgagent.core.resolve import Exemptions, Resolution, Scope, resolve
 from sgagent.nft.diff import references, target
 from sgagent.nft.marks import MarkLayout, first_state
 from sgagent.nft.names import STATE_CHAIN, CounterKey, peers_chain
-from sgagent.nft.plan import Plan
 from sgagent.nft.ruleset import Chain, Ruleset
+from sgagent.nft.transactions import Plan
 from tests.changes import changed
 from tests.draws import Draws
 from tests.fakes.table import carry_out

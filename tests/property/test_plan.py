@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given, strategies as st
 
 from sgagent.nft.diff import make_plan
-from sgagent.nft.plan import AddTable, Delete
 from sgagent.nft.ruleset import Ruleset
 from sgagent.nft.text import describe
+from sgagent.nft.transactions import AddTable, Delete
 from tests.contract.dataplane import bring
 from tests.fakes.dataplane import FakeDataplane
 from tests.fakes.table import carry_out

@@ -11,10 +11,9 @@ from hypothesis import given, strategies as st
 from sgagent.dataplane.protocol import MalformedMessageError, decode, encode
 from sgagent.dataplane.request_validation import check_plan
 from sgagent.nft.diff import make_plan
-from sgagent.nft.json_commands import encode_plan
-from sgagent.nft.plan import Plan
 from sgagent.nft.ruleset import Ruleset
 from sgagent.nft.text import write_additions
+from sgagent.nft.transactions import Plan, encode_plan
 from tests.rulesets import ALL_BITS, LOG_GROUP, rulesets
 
 FOREIGN = ("chain evil one", "ct helper ftp", "map ä", "policy prerouting", "rule ingress/eth0", "set evil")

@@ -12,8 +12,8 @@ from sgagent.agent.state.counter_file import CounterFile
 from sgagent.core.errors import NotPermittedError
 from sgagent.core.model import Direction, Policy
 from sgagent.nft.names import CounterKey, RuleCounter
-from sgagent.nft.plan import AddCounter, AddTable, Delete, Plan
 from sgagent.nft.ruleset import Counter
+from sgagent.nft.transactions import AddCounter, AddTable, Delete, Plan
 from sgagent.ports import CounterValue
 from tests.fakes.clock import FakeClock
 from tests.fakes.dataplane import FakeDataplane

@@ -9,8 +9,8 @@ from sgagent.core.model import TCP, Mode, Policy
 from sgagent.core.policy import SILENT, FlowLogging, ResolvedPolicy
 from sgagent.nft import names
 from sgagent.nft.marks import UNCACHED, EnforcementState, MarkLayout, Sessions, decode_state
-from sgagent.nft.plan import AddTable, Delete
 from sgagent.nft.ruleset import Accept, Chain, Log, Rule, Ruleset, SetMark
+from sgagent.nft.transactions import AddTable, Delete
 from tests.fakes.table import carry_out
 from tests.tracing import session_of, walk, walk_reply
 from tests.words import ACCEPT, IN, group, packet, policy_of, resolution, rule, snapshot

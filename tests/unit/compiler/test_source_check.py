@@ -13,9 +13,9 @@ from sgagent.core.addresses import AddressSet
 from sgagent.core.model import TCP, Mode
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.nft.marks import MarkLayout, first_state
-from sgagent.nft.plan import AddElements, AddRule, DeleteElements, Flush
 from sgagent.nft.ruleset import Ruleset
 from sgagent.nft.text import render
+from sgagent.nft.transactions import AddElements, AddRule, DeleteElements, Flush
 from tests.words import ACCEPT, blocks, group, policy_of, rule
 
 LAYOUT = MarkLayout(0xFFFF0000)

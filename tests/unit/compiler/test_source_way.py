@@ -10,9 +10,9 @@ from sgagent.core.model import TCP, UDP
 from sgagent.core.policy import Endpoint, ResolvedInterface, ResolvedPolicy, exempt
 from sgagent.nft.diff import make_plan
 from sgagent.nft.marks import MarkLayout
-from sgagent.nft.plan import AddCounter, Delete
 from sgagent.nft.ruleset import Accept, Chain, Hook, Rule, Ruleset
 from sgagent.nft.text import render
+from sgagent.nft.transactions import AddCounter, Delete
 
 NEAR, FAR, DNS = (
     Endpoint.at("192.0.2.10", 443),

@@ -7,7 +7,7 @@ import pytest
 from sgagent.core.errors import KernelRefusedError
 from sgagent.nft.diff import make_plan
 from sgagent.nft.marks import MarkTest
-from sgagent.nft.plan import AddTable
+from sgagent.nft.transactions import AddTable
 from sgagent.ports import CounterValue, Observed
 from tests.contract import tables
 from tests.contract.dataplane import DataplaneContract, bring

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from sgagent.dataplane.table import find_refused
-from sgagent.nft.plan import AddChain, AddElements, Flush, Operation
 from sgagent.nft.ruleset import Chain, KeyType
+from sgagent.nft.transactions import AddChain, AddElements, Flush, Operation
 from tests.contract import tables
 
 CHAINS = tuple(AddChain(Chain(name=f"chain{number}")) for number in range(9))

@@ -18,8 +18,8 @@ from sgagent.dataplane.request_validation import (
 )
 from sgagent.nft import ruleset as r
 from sgagent.nft.marks import MarkLayout, MarkTest
-from sgagent.nft.plan import AddRule, Delete, Plan
 from sgagent.nft.ruleset import Rule, SetMark
+from sgagent.nft.transactions import AddRule, Delete, Plan
 
 MASK = 0xFFFF0000
 LOG_GROUP = 9469

@@ -9,16 +9,6 @@ import pytest
 
 from sgagent.core.binding import check_interface_name
 from sgagent.nft import ruleset as r
-from sgagent.nft.plan import (
-    AddChain,
-    AddElements,
-    AddRule,
-    AddTable,
-    Delete,
-    DeleteElements,
-    DestroyTable,
-    Flush,
-)
 from sgagent.nft.ruleset import (
     Accept,
     Chain,
@@ -33,6 +23,16 @@ from sgagent.nft.ruleset import (
     prefix_length,
 )
 from sgagent.nft.text import describe, differences, quoted, render
+from sgagent.nft.transactions import (
+    AddChain,
+    AddElements,
+    AddRule,
+    AddTable,
+    Delete,
+    DeleteElements,
+    DestroyTable,
+    Flush,
+)
 from tests.contract import tables
 
 EXPECTED = """\

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from sgagent.nft.diff import make_plan
-from sgagent.nft.plan import (
+from sgagent.nft.ruleset import Chain, Counter, Hook
+from sgagent.nft.text import write_additions
+from sgagent.nft.transactions import (
     AddChain,
     AddCounter,
     AddTable,
@@ -16,8 +18,6 @@ from sgagent.nft.plan import (
     Flush,
     Operation,
 )
-from sgagent.nft.ruleset import Chain, Counter, Hook
-from sgagent.nft.text import write_additions
 from tests.contract import tables
 
 EXPECTED = """\

@@ -14,7 +14,7 @@ from sgagent.agent.reconciler import Reconciler
 from sgagent.agent.step import Step, StepEnd
 from sgagent.core.binding import NO_FACTS
 from sgagent.core.model import TCP, UDP, Family, Policy
-from sgagent.nft.plan import AddElements, DeleteElements
+from sgagent.nft.transactions import AddElements, DeleteElements
 from sgagent.settings import parse_settings
 from tests.unit.agent.machine import MAC, Machine
 from tests.words import OUT, blocks, packet, verdict

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from sgagent.nft.diff import REFILLED_FROM, make_plan
-from sgagent.nft.json_commands import encode_plan
-from sgagent.nft.plan import (
+from sgagent.nft.ruleset import Drop, Element, Interval, KeyType, Ruleset, VerdictMap
+from sgagent.nft.transactions import (
     AddChain,
     AddElements,
     AddRule,
@@ -19,8 +19,8 @@ from sgagent.nft.plan import (
     Flush,
     Operation,
     Plan,
+    encode_plan,
 )
-from sgagent.nft.ruleset import Drop, Element, Interval, KeyType, Ruleset, VerdictMap
 from tests.contract import tables
 from tests.fakes.table import carry_out
 

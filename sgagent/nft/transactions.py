@@ -1,26 +1,164 @@
-"""Encode a plan as libnftables' JSON commands; :mod:`sgagent.nft.json_listing` decodes them.
+"""Plans: operations in up to three transactions, and their encoding as libnftables' JSON commands.
 
-Names and texts become JSON strings, so that no input can become a part of nft's grammar. Numbers stay
-numbers, so that libnftables looks nothing up. Where all names are our own, :mod:`sgagent.nft.text` is faster.
+In JSON, names and texts become strings, so that no input can become a part of nft's grammar. Numbers stay
+numbers, so that libnftables looks nothing up. :mod:`sgagent.nft.json_listing` decodes them. Where all names
+are our own, :mod:`sgagent.nft.text` is faster.
 """
 
 from __future__ import annotations
 
+import enum
 import ipaddress
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, assert_never
 
 from sgagent.core.binding import check_interface_name
-from sgagent.nft import plan as ops, ruleset as nft
-from sgagent.nft.plan import Operation, Plan
+from sgagent.nft import ruleset as nft
 from sgagent.nft.ruleset import ALL_BITS, BITS, FAMILY, TABLE, prefix_length
+
+
+@dataclass(frozen=True, slots=True)
+class AddTable:
+    """Make the table; does nothing if it stands."""
+
+
+@dataclass(frozen=True, slots=True)
+class DestroyTable:
+    """Remove the table and all in it; does nothing if there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class AddChain:
+    """Declare a chain, without its rules."""
+
+    chain: nft.Chain
+
+
+@dataclass(frozen=True, slots=True)
+class Flush:
+    """Remove all rules of a chain, or all elements of a map."""
+
+    kind: str
+    """``chain`` or ``map``."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Remove an object that nothing refers to any more."""
+
+    kind: str
+    """nft's word: ``chain``, ``map``, ``counter``, or that of a foreign object, like ``ct helper``."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddRule:
+    """Append a rule to a chain."""
+
+    chain: str
+    rule: nft.Rule
+
+
+@dataclass(frozen=True, slots=True)
+class AddVerdictMap:
+    """Declare a verdict map, without its elements."""
+
+    verdict_map: nft.VerdictMap
+
+
+@dataclass(frozen=True, slots=True)
+class AddElements:
+    """Put elements into a verdict map."""
+
+    verdict_map: str
+    key_types: tuple[nft.KeyType, ...]
+    elements: tuple[nft.Element, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteElements:
+    """Take elements out of a verdict map."""
+
+    verdict_map: str
+    key_types: tuple[nft.KeyType, ...]
+    elements: tuple[nft.Element, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AddCounter:
+    """Declare a counter, at zero; does nothing if it stands."""
+
+    counter: nft.Counter
+
+
+Operation = (
+    AddTable
+    | DestroyTable
+    | AddChain
+    | AddCounter
+    | AddVerdictMap
+    | AddRule
+    | AddElements
+    | DeleteElements
+    | Flush
+    | Delete
+)
+
+
+class DeclarationVerb(enum.Enum):
+    """What declares a chain, a map or a counter."""
+
+    ADD = "add"
+    """Do nothing where it stands."""
+
+    CREATE = "create"
+    """Refuse where it stands: a fill adds nothing to what another process made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Operations in order, in up to three transactions. A death between two of them changes no verdict."""
+
+    flip: tuple[Operation, ...] = ()
+    """The transaction that changes verdicts."""
+
+    fill: tuple[Operation, ...] = ()
+    """The transaction before: it makes what no packet reaches yet."""
+
+    removal: tuple[Operation, ...] = ()
+    """The transaction after: it deletes what no packet reaches any more."""
+
+    before: nft.Ruleset | None = field(default=None, compare=False, repr=False)
+    """The table that the plan was made for; None is no table."""
+
+    after: nft.Ruleset | None = field(default=None, compare=False, repr=False)
+    """The table after the plan; None where that was not worked out."""
+
+    def __bool__(self) -> bool:
+        """Return True if there is anything to do."""
+        return bool(self.flip or self.fill or self.removal)
+
+    @property
+    def verb(self) -> DeclarationVerb:
+        """Return what declares objects; a fill never meets one that the plan knew of."""
+        return DeclarationVerb.CREATE if self.fill else DeclarationVerb.ADD
+
+    @property
+    def operations(self) -> tuple[Operation, ...]:
+        """Return the operations of all transactions, in order."""
+        return (*self.fill, *self.flip, *self.removal)
+
 
 Json = Any
 """A value as the json module reads and writes it."""
 
 
 def encode_plan(
-    plan: Plan, table_flags: Sequence[str] = (), verb: ops.DeclarationVerb = ops.DeclarationVerb.ADD
+    plan: Plan, table_flags: Sequence[str] = (), verb: DeclarationVerb = DeclarationVerb.ADD
 ) -> Json:
     """Return the plan as one libnftables command list, in the plan's order.
 
@@ -35,34 +173,34 @@ def encode_plan(
 def encode_operation(
     operation: Operation,
     table_flags: Sequence[str] = (),
-    verb: ops.DeclarationVerb = ops.DeclarationVerb.ADD,
+    verb: DeclarationVerb = DeclarationVerb.ADD,
 ) -> Json:
     """Return one operation as a libnftables command."""
     match operation:
-        case ops.AddTable():
+        case AddTable():
             flags = {"flags": list(table_flags)} if table_flags else {}
             return {"add": {"table": {"family": FAMILY, "name": TABLE, **flags}}}
-        case ops.DestroyTable():
+        case DestroyTable():
             return {"destroy": {"table": {"family": FAMILY, "name": TABLE}}}
-        case ops.AddChain(chain):
+        case AddChain(chain):
             return {verb.value: {"chain": _chain(chain)}}
-        case ops.AddRule(chain_name, rule):
+        case AddRule(chain_name, rule):
             expressions = [_statement(statement) for statement in rule.statements]
             return {
                 "add": {"rule": {"family": FAMILY, "table": TABLE, "chain": chain_name, "expr": expressions}}
             }
-        case ops.AddVerdictMap(verdict_map):
+        case AddVerdictMap(verdict_map):
             return {verb.value: {"map": _verdict_map(verdict_map)}}
-        case ops.AddElements(name, key_types, elements):
+        case AddElements(name, key_types, elements):
             return {"add": {"element": _elements(name, elements, key_types)}}
-        case ops.DeleteElements(name, key_types, elements):
+        case DeleteElements(name, key_types, elements):
             return {"delete": {"element": _elements(name, elements, key_types)}}
-        case ops.AddCounter(counter):
+        case AddCounter(counter):
             comment = {"comment": counter.comment} if counter.comment else {}
             return {verb.value: {"counter": {**_named(counter.name), **comment}}}
-        case ops.Flush(kind, name):
+        case Flush(kind, name):
             return {"flush": {kind: _named(name)}}
-        case ops.Delete(kind, name):
+        case Delete(kind, name):
             return {"delete": {kind: _named(name)}}
         case _:
             assert_never(operation)
