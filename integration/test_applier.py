@@ -23,7 +23,7 @@ from sgagent.core.model import Direction, Family
 from sgagent.dataplane import protocol
 from sgagent.dataplane.client import ApplierDataplane
 from sgagent.dataplane.dataplane import LibnftablesDataplane
-from sgagent.dataplane.monitor import RulesetChange
+from sgagent.dataplane.generation import RulesetChange
 from sgagent.dataplane.privsep import Applier, fork_applier, news_heard
 from sgagent.dataplane.protocol import LONGEST_ANSWER, LONGEST_REQUEST, Reply, Verb
 from sgagent.nft import ruleset as r, transactions as p

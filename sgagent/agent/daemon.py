@@ -29,7 +29,7 @@ from sgagent.agent.systemd import ServiceManager
 from sgagent.agent.verification import Verification
 from sgagent.core.errors import ApplierLostError, SgagentError
 from sgagent.core.policy import ResolvedPolicy
-from sgagent.dataplane.monitor import RulesetChange
+from sgagent.dataplane.generation import RulesetChange
 from sgagent.ports import Clock, Host, Source
 
 CONTESTED_FROM = 5

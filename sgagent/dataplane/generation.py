@@ -1,31 +1,40 @@
-"""The generation of the kernel's ruleset and the owner of a table, read without listing anything."""
+"""The generation of the kernel's ruleset: read without a listing, and followed by notifications of changes.
+
+The applier listens to nfnetlink's group for nftables. The kernel sends a message for each object that a
+transaction touches, and then one that names the new generation of the ruleset and the process that made it.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import select
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sgagent.netlink import NETLINK_NETFILTER, NetlinkSocket, attribute, attributes
+from sgagent.netlink import NETLINK_NETFILTER, NetlinkSocket, attribute, attributes, messages_in
 from sgagent.nft.ruleset import TABLE
 
 APPLIER_NAME = "sgagent-applier"
 """Of the process that owns the table for an agent."""
 
-_SUBSYSTEM_NFTABLES = 10 << 8
-_GET_TABLE = _SUBSYSTEM_NFTABLES | 1
-_GET_GENERATION = _SUBSYSTEM_NFTABLES | 16
+_SUBSYSTEM_NFTABLES = 10
+_GET_TABLE = _SUBSYSTEM_NFTABLES << 8 | 1
+_NEW_GENERATION = 15
+_GET_GENERATION = _SUBSYSTEM_NFTABLES << 8 | 16
+_GET_OBJECT = _SUBSYSTEM_NFTABLES << 8 | 19
+_GROUP = 7
 _HEADER = struct.Struct("=BBH")
+_NUMBER = struct.Struct(">I")
 _INET = 1
 _TABLE_NAME = 1
 _TABLE_OWNER = 7
-_GENERATION_ID = 1
+_GENERATION_ID, _PROCESS_ID, _PROCESS_NAME = 1, 2, 3
 _LARGEST = 0xFFFFFFFF
 
 
@@ -96,8 +105,7 @@ class RulesetGeneration:
     def read(self) -> int:
         """Return the number of the ruleset that stands now."""
         answer = self._netlink.ask(_GET_GENERATION, _HEADER.pack(socket.AF_UNSPEC, 0, 0))
-        (number,) = struct.unpack(">I", attributes(answer.payload[_HEADER.size :])[_GENERATION_ID])
-        return int(number)
+        return _number(attributes(answer.payload[_HEADER.size :])[_GENERATION_ID])
 
     def table_stands(self) -> bool:
         """Return whether there is a table of ours; no, where we may not ask."""
@@ -106,7 +114,7 @@ class RulesetGeneration:
     def owner(self) -> Owner | None:
         """Return who owns our table; None where nobody does, where there is none, or where we may not ask."""
         port = (self._table() or {}).get(_TABLE_OWNER)
-        return None if port is None else Owner(struct.unpack(">I", port)[0])
+        return None if port is None else Owner(_number(port))
 
     def _table(self) -> Mapping[int, memoryview] | None:
         name = attribute(_TABLE_NAME, TABLE.encode() + b"\0")
@@ -128,11 +136,10 @@ def following(number: int) -> int:
     return 1 if number == _LARGEST else number + 1
 
 
-_GET_OBJECT = 10 << 8 | 19
 _COUNTER_TABLE, _COUNTER_TYPE = 1, 3
-_COUNTER = struct.pack(">I", 1)
+_COUNTER = _NUMBER.pack(1)
 _COUNTERS_OF_TABLE = (
-    struct.pack("=BBH", 1, 0, 0)
+    _HEADER.pack(_INET, 0, 0)
     + attribute(_COUNTER_TABLE, TABLE.encode() + b"\0")
     + attribute(_COUNTER_TYPE, _COUNTER)
 )
@@ -152,3 +159,144 @@ def list_counters(netlink: NetlinkSocket) -> bytes:
         if not netlink.was_interrupted:
             return answers
     raise OSError(errno.EINTR, "another process keeps changing the ruleset")
+
+
+_RECEIVE_BYTES = 1 << 18
+_BUFFER_BYTES = 8 << 20
+_SO_ATTACH_FILTER = 26
+_INSTRUCTION = struct.Struct("=HBBI")
+_PROGRAM = struct.Struct("@HP")
+
+
+@dataclass(frozen=True, slots=True)
+class RulesetChange:
+    """Another process changed the ruleset of this network namespace."""
+
+    generation: int
+    """The ruleset's number after it; 0 where changes were missed, as there were too many."""
+
+    process_id: int
+    """As the host numbers processes; 0 where it is not known."""
+
+    process_name: str
+    """At most 15 characters; empty where it is not known."""
+
+    is_of_table: bool
+    """Whether it concerned our table, or may have."""
+
+
+MISSED = RulesetChange(0, 0, "", is_of_table=True)
+
+
+class RulesetEvents:
+    """The kernel's news of one network namespace."""
+
+    def __init__(self, own_port: int | None) -> None:
+        """Listen, in the network namespace of the calling thread.
+
+        Args:
+            own_port: the netlink port of our own changes, which are filtered out; None filters nothing.
+
+        Raises:
+            OSError: it needs CAP_NET_ADMIN.
+        """
+        self._netlink = NetlinkSocket(NETLINK_NETFILTER, 1 << _GROUP - 1)
+        self._netlink.socket.setblocking(False)  # noqa: FBT003 - the standard library's own parameter
+        self._netlink.enlarge_buffer(_BUFFER_BYTES)
+        if own_port is not None:
+            _leave_out(self._netlink.socket, own_port)
+        self._is_of_table = False
+        """Whether the transaction whose messages are being read concerns our table."""
+
+    def fileno(self) -> int:
+        """Return the number to wait on."""
+        return self._netlink.socket.fileno()
+
+    def read(self) -> Iterator[RulesetChange]:
+        """Yield what happened since it was read last, without waiting."""
+        while True:
+            try:
+                received = self._netlink.socket.recv(_RECEIVE_BYTES)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                self._is_of_table = True
+                yield MISSED
+            else:
+                for message in messages_in(received):
+                    if message.kind >> 8 == _SUBSYSTEM_NFTABLES:
+                        yield from self._change(message.kind & 0xFF, message.payload)
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._netlink.close()
+
+    def _change(self, kind: int, payload: memoryview) -> Iterator[RulesetChange]:
+        """Yield the change that a message completes, if it does."""
+        family, _, _ = _HEADER.unpack_from(payload)
+        found = attributes(payload[_HEADER.size :])
+        if kind != _NEW_GENERATION:
+            name = bytes(found.get(_TABLE_NAME, b"")).rstrip(b"\0")
+            self._is_of_table |= family == _INET and name == TABLE.encode()
+            return
+        yield RulesetChange(
+            generation=_number(found.get(_GENERATION_ID)),
+            process_id=_number(found.get(_PROCESS_ID)),
+            process_name=bytes(found.get(_PROCESS_NAME, b"")).rstrip(b"\0").decode("utf-8", "replace"),
+            is_of_table=self._is_of_table,
+        )
+        self._is_of_table = False
+
+
+def _number(value: memoryview | None) -> int:
+    return 0 if value is None else int(_NUMBER.unpack(value)[0])
+
+
+def _leave_out(listener: socket.socket, port: int) -> None:
+    """Have the kernel tell nothing that this port did: ten thousand rules would be ten thousand messages."""
+    instructions = (
+        (0x20, 0, 0, 12),  # load the sender's port from the header
+        (0x15, 0, 1, socket.htonl(port)),  # which is in the host's order, and loaded in the net's
+        (0x06, 0, 0, 0),  # it is that port: nothing
+        (0x06, 0, 0, 0xFFFFFFFF),  # else all of it
+    )
+    program = ctypes.create_string_buffer(b"".join(_INSTRUCTION.pack(*one) for one in instructions))
+    listener.setsockopt(
+        socket.SOL_SOCKET, _SO_ATTACH_FILTER, _PROGRAM.pack(len(instructions), ctypes.addressof(program))
+    )
+
+
+class Freshness:
+    """Follow the ruleset from one number to the next; what was not heard of may have been our table."""
+
+    def __init__(self) -> None:
+        """Start with nothing known."""
+        self.followed: int | None = None
+        """The newest number of the ruleset up to which every change was heard of."""
+
+        self._changed = 0
+
+    def hear(self, change: RulesetChange) -> None:
+        """Record a change by another process, or that some were missed."""
+        if not change.generation:
+            self.followed = None
+            return
+        if change.is_of_table or self.followed is None or change.generation != following(self.followed):
+            self._changed = change.generation
+        self.followed = change.generation
+
+    def changed_until(self, now: int) -> int:
+        """Return the number of the ruleset at which our table may have changed last.
+
+        Args:
+            now: the ruleset's number, read before the changes that were heard last.
+        """
+        if self.followed != now:
+            self.change(now)
+        return self._changed
+
+    def change(self, now: int) -> None:
+        """Record a change of our own, or of a look at the table, with the ruleset's number then."""
+        self._changed = self.followed = now

@@ -28,9 +28,8 @@ from typing import Any, NoReturn, Self, assert_never
 
 from sgagent.core.errors import SgagentError, UsageError
 from sgagent.dataplane import protocol, request_validation
-from sgagent.dataplane.generation import APPLIER_NAME
+from sgagent.dataplane.generation import APPLIER_NAME, RulesetChange
 from sgagent.dataplane.live_sessions import destroy_socket, find_session
-from sgagent.dataplane.monitor import RulesetChange, TrackedTable
 from sgagent.dataplane.nflog import LAST_GROUP, open_log
 from sgagent.dataplane.privileges import (
     end_with_parent,
@@ -41,7 +40,7 @@ from sgagent.dataplane.privileges import (
     refuse_privilege,
 )
 from sgagent.dataplane.protocol import LONGEST_REQUEST, MalformedMessageError, Reply, Verb
-from sgagent.dataplane.table import KernelTable, list_in_background
+from sgagent.dataplane.table import KernelTable, TrackedTable, list_in_background
 
 LARGE_BYTES = 1 << 18
 """Size of a plan from which :func:`give_back` is worth its time."""

@@ -17,8 +17,8 @@ from typing import Any, assert_never, get_args
 
 from sgagent.core.errors import KernelRefusedError, NotPermittedError, SgagentError, UsageError
 from sgagent.core.model import Direction, Family
+from sgagent.dataplane.generation import RulesetChange
 from sgagent.dataplane.live_sessions import Ending, TrackedSession
-from sgagent.dataplane.monitor import RulesetChange
 from sgagent.dataplane.table import Applied, TableListing
 from sgagent.nft import ruleset as nft
 from sgagent.nft.transactions import Operation

@@ -16,7 +16,15 @@ from dataclasses import dataclass, replace
 from typing import NoReturn, Protocol
 
 from sgagent.core.errors import KernelRefusedError, NotPermittedError
-from sgagent.dataplane.generation import Owner, RulesetGeneration, following, list_counters
+from sgagent.dataplane.generation import (
+    Freshness,
+    Owner,
+    RulesetChange,
+    RulesetEvents,
+    RulesetGeneration,
+    following,
+    list_counters,
+)
 from sgagent.dataplane.libnftables import NOT_PERMITTED, Context, RefusedError, WorkerDiedError, guarded
 from sgagent.dataplane.live_sessions import clear_marks
 from sgagent.dataplane.privileges import end_with_parent
@@ -427,3 +435,53 @@ def _leaves_no_table(operations: Sequence[Operation]) -> bool:
         operation for operation in operations if isinstance(operation, (ops.AddTable, ops.DestroyTable))
     ]
     return bool(of_table) and isinstance(of_table[-1], ops.DestroyTable)
+
+
+class TrackedTable:
+    """The kernel's table, with a number for its state which changes of other tables leave alone."""
+
+    def __init__(self, table: KernelTable, tell: Callable[[RulesetChange], None]) -> None:
+        """Listen, in the network namespace of the calling thread.
+
+        Args:
+            table: the table.
+            tell: called for each change by another process.
+
+        Raises:
+            OSError: it needs CAP_NET_ADMIN.
+        """
+        self._table = table
+        self._tell = tell
+        self._freshness = Freshness()
+        self.events = RulesetEvents(table.port)
+
+    def hear(self) -> None:
+        """Read the pending notifications, and pass each on."""
+        for change in self.events.read():
+            self._freshness.hear(change)
+            self._tell(change)
+
+    def read_generation(self) -> int:
+        """Return the number of the ruleset at which the table may have changed last."""
+        now = self._table.read_generation()
+        self.hear()
+        return self._freshness.changed_until(now)
+
+    def list_table(self) -> TableListing:
+        """Return the table as it is, as :class:`KernelTable` does."""
+        listing = self._table.list_table()
+        if listing.generation is not None:
+            self._freshness.change(listing.generation)
+        return listing
+
+    def apply(self, plan: Plan) -> Applied:
+        """Carry out a plan, as :class:`KernelTable` does."""
+        before = self.read_generation()
+        followed = self._freshness.followed
+        applied = self._table.apply(plan)
+        self._freshness.change(applied.after)
+        return Applied(before if applied.before == followed else None, applied.after)
+
+    def close(self) -> None:
+        """Listen no more."""
+        self.events.close()

@@ -15,7 +15,7 @@ from sgagent.agent.daemon import (
     DriftWatch,
 )
 from sgagent.agent.step import Step, StepEnd, Tamperer
-from sgagent.dataplane.monitor import MISSED, RulesetChange
+from sgagent.dataplane.generation import MISSED, RulesetChange
 from tests.fakes.clock import FakeClock
 from tests.fakes.log import FakeLog
 

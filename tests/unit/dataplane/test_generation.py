@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given, strategies as st
 
-from sgagent.dataplane.monitor import MISSED, Freshness, RulesetChange
+from sgagent.dataplane.generation import MISSED, Freshness, RulesetChange
 
 
 def change(generation: int, *, is_of_table: bool = False) -> RulesetChange:
