@@ -29,7 +29,18 @@ from sgagent.core.model import (
 from sgagent.core.rule_values import ported_text
 from sgagent.documents.assembly import Collected
 from sgagent.documents.field import Field
-from sgagent.documents.models import DocumentModel, Schema, Value, items_of, located, read_model
+from sgagent.documents.models import (
+    DocumentModel,
+    Schema,
+    Value,
+    any_of,
+    document_schema,
+    items_of,
+    located,
+    read_model,
+    ref,
+    words,
+)
 from sgagent.documents.rule_form import Part, RuleForm, make_port_list, make_prefix_list, make_rule
 from sgagent.documents.scalars import (
     invalid,
@@ -39,7 +50,6 @@ from sgagent.documents.scalars import (
     parse_texts,
     parse_word,
 )
-from sgagent.documents.schema import any_of, document_schema, ref, words
 from sgagent.documents.tree import Listing, Mapping, Node
 from sgagent.documents.values import (
     CLOUDS,
