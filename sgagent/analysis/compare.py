@@ -6,12 +6,14 @@ Parts that are equal are skipped. Implicit allows (§7.1) are left out, since no
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from sgagent.analysis.clause_reduction import narrow
 from sgagent.analysis.header_space import Box, Clause, Columns, cut_into_boxes, dhcp_clause, list_clauses
-from sgagent.core.addresses import Ranges, joined, meets
+from sgagent.analysis.packet_tables import codes_of, make_tables
+from sgagent.analysis.redundancy import Table
+from sgagent.core.addresses import AddressRanges, Ranges, common, joined, meets, without
+from sgagent.core.evaluate import DecidedBy
 from sgagent.core.memo import gone_and_come
 from sgagent.core.model import ALL_PROTOCOLS, Direction, Family, Policy, Protocol
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy, ResolvedRule
@@ -270,7 +272,7 @@ def _compare_clauses(old: Sequence[Clause], new: Sequence[Clause], family: Famil
         before.addresses == after.addresses for before, after in zip(old, new, strict=True)
     ):
         return ()
-    narrowed = narrow(old, new, family)
+    narrowed = _narrow(old, new, family)
     if narrowed is None:
         return ()
     originals = narrowed.originals
@@ -292,6 +294,144 @@ def _say_the_same(old: Sequence[Clause], new: Sequence[Clause]) -> bool:
     return len(old) == len(new) and all(
         before.content == after.content for before, after in zip(old, new, strict=True)
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Narrowed:
+    """Two lists of clauses that differ from each other in the same packets as those they were made of."""
+
+    old: tuple[Clause, ...]
+    new: tuple[Clause, ...]
+    originals: dict[Clause, Clause]
+    """What each clause of these lists was before."""
+
+
+def _narrow(old: Sequence[Clause], new: Sequence[Clause], family: Family) -> _Narrowed | None:
+    """Return what can matter where two lists differ; None where they differ about no packet."""
+    changed = _changed(old, new)
+    if not changed:
+        return None
+    addresses = joined(ends for clause in changed for ends in clause.addresses)
+    codes = joined(run for clause in changed for run in codes_of(clause))
+    lists = [_within(clauses, addresses, codes, family) for clauses in (old, new)]
+    originals = {narrowed: clause for pairs in lists for narrowed, clause in pairs}
+    (before, after) = ([narrowed for narrowed, _ in pairs] for pairs in lists)
+    differing = _differing(before, after, originals, family)
+    if differing is None:
+        return None
+    far_ends, kept = differing
+    guard = Clause(
+        decided_by=DecidedBy.UNBOUND,
+        policy=Policy.ACCEPT,
+        addresses=without(((0, family.last_address),), far_ends),
+    )
+    lists = [
+        _within([clause for clause in clauses if clause in kept], far_ends, codes, family)
+        for clauses in (before, after)
+    ]
+    pairs = [pair for found in lists for pair in found]
+    return _Narrowed(
+        old=(guard, *(narrowed for narrowed, _ in lists[0])),
+        new=(guard, *(narrowed for narrowed, _ in lists[1])),
+        originals={guard: guard, **{narrowed: originals[clause] for narrowed, clause in pairs}},
+    )
+
+
+def _identity(clause: Clause) -> tuple[object, ...]:
+    """Return what makes a clause what it is, its place among others included."""
+    rule = clause.rule
+    named = rule and (rule.priority, rule.security_group_id, rule.rule_id)
+    return (clause.decided_by, named, clause.content, clause.addresses)
+
+
+def _changed(old: Sequence[Clause], new: Sequence[Clause]) -> list[Clause]:
+    """Return the clauses that only one of the lists has.
+
+    A name includes all members, which take long to hash, so rules that both lists share get no name.
+    """
+    rules = [{id(clause.rule) for clause in clauses if clause.rule is not None} for clauses in (old, new)]
+    in_both = rules[0] & rules[1]
+    before, after = (
+        {_identity(clause): clause for clause in clauses if id(clause.rule) not in in_both}
+        for clauses in (old, new)
+    )
+    return [
+        *(clause for name, clause in before.items() if name not in after),
+        *(clause for name, clause in after.items() if name not in before),
+    ]
+
+
+def _within(
+    clauses: Sequence[Clause], far_ends: Ranges, codes: Ranges, family: Family
+) -> list[tuple[Clause, Clause]]:
+    """Return the clauses that match packets of some far ends, protocols and ports, narrowed to the far ends.
+
+    Each comes with what it was. The last is left as it is: it matches everything.
+    """
+    known: dict[int, AddressRanges] = {}
+    last = len(clauses) - 1
+    found = []
+    for place, clause in enumerate(clauses):
+        if place == last:
+            found.append((replace(clause), clause))
+        elif any(meets(run, codes) for run in codes_of(clause)):
+            addresses = known.get(id(clause.addresses))
+            if addresses is None:
+                is_everyone = clause.is_for_everyone(family)
+                addresses = far_ends if is_everyone else common(joined(clause.addresses), far_ends)
+                known[id(clause.addresses)] = addresses
+            if addresses:
+                found.append((replace(clause, addresses=addresses), clause))
+    return found
+
+
+def _differing(
+    old: Sequence[Clause], new: Sequence[Clause], originals: dict[Clause, Clause], family: Family
+) -> tuple[Ranges, Container[Clause]] | None:
+    """Return the far ends about which the lists differ, and the clauses that decide about any packet of them.
+
+    A clause that both lists have stays in both if it decides by either: lists that are alike for some packets
+    stay so.
+    """
+    tables = make_tables((*old, *new), family)
+    far_ends = joined(
+        ends for table in tables for ends in table.far_ranges(_columns_that_differ(table, len(old)))
+    )
+    if not far_ends:
+        return None
+    deciding: set[tuple[object, ...]] = set()
+    for table in tables:
+        columns = table.whole_classes(table.columns_with(far_ends))
+        deciding |= _deciding(table, len(old), columns, originals)
+    lasts = (old[-1], new[-1])
+    kept = {clause for clause in (*old, *new) if clause in lasts or _identity(originals[clause]) in deciding}
+    return far_ends, kept
+
+
+def _columns_that_differ(table: Table, olds: int) -> int:
+    """Return the columns in which the verdicts of two lists differ in any row; the first is so long."""
+    before = [area for area in table.areas if area.place < olds]
+    after = [area for area in table.areas if area.place >= olds]
+    found, known = 0, None
+    accepted = (table.verdicts(areas).accepted for areas in (before, after))
+    for pair in zip(*accepted, strict=True):
+        if pair != known:
+            found |= pair[0] ^ pair[1]
+            known = pair
+    return found
+
+
+def _deciding(
+    table: Table, olds: int, columns: int, originals: dict[Clause, Clause]
+) -> set[tuple[object, ...]]:
+    """Return the clauses of both lists that decide about a cell in some columns, by what makes them."""
+    found: set[tuple[object, ...]] = set()
+    for is_old in (True, False):
+        left = table.opened([columns] * len(table.starts))
+        for area in table.areas:
+            if (area.place < olds) is is_old and left.take(area.rows, area.columns):
+                found.add(_identity(originals[area.clause]))
+    return found
 
 
 def _order(flow: FlowChange) -> tuple[object, ...]:

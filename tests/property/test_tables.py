@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 
-from sgagent.analysis.clause_reduction import Index
 from sgagent.analysis.header_space import Clause, dhcp_clause, list_clauses
 from sgagent.analysis.packet_tables import make_tables
-from sgagent.analysis.redundancy import Area, Table, code_of, common_area
+from sgagent.analysis.redundancy import Area, Index, Table, code_of, common_area
 from sgagent.core.evaluate import evaluate
 from sgagent.core.model import Direction, Family, Policy
 from tests.generators import Case

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from sgagent.analysis.bit_sets import Columns, Piece, bits_of
-from sgagent.analysis.clause_reduction import Index
 from sgagent.analysis.header_space import Clause, dhcp_clause, list_clauses
 from sgagent.analysis.packet_tables import make_tables
-from sgagent.analysis.redundancy import Area, Table, code_of, common_area
+from sgagent.analysis.redundancy import Area, Index, Table, code_of, common_area
 from sgagent.core.addresses import Ranges, joined, size
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import LAST_PORT, PORTED_NUMBERS, Direction, Family, Policy

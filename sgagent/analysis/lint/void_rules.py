@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from sgagent.analysis.bit_sets import bits_of
-from sgagent.analysis.clause_reduction import Index
 from sgagent.analysis.flow_text import decider_text, port_text
 from sgagent.analysis.header_space import Clause
 from sgagent.analysis.lint.findings import Finding, FindingSeverity
 from sgagent.analysis.lint.rule_reach import RuleKey, RuleReach, key_of
 from sgagent.analysis.lint.subject import Check, LintSubject, Stand
-from sgagent.analysis.redundancy import Area, Table, common_area
+from sgagent.analysis.redundancy import Area, Index, Table, common_area
 from sgagent.core.addresses import common, size
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import (
