@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from sgagent.core.addresses import Ranges, holds, without
 from sgagent.nft.ruleset import Selector
-from sgagent.verify.clauses import BoxClause
+from sgagent.verify.expectation import BoxClause
 from sgagent.verify.exploration import State
 from sgagent.verify.fate_comparison import Demand, Duty, FateComparison, RefutedError, Subject
 from sgagent.verify.frames import Frame

@@ -11,15 +11,16 @@ from sgagent.core.addresses import Ranges
 from sgagent.core.evaluate import DecidedBy, Decision
 from sgagent.core.model import Policy
 from sgagent.core.policy import ResolvedPolicy
-from sgagent.verify.clauses import BoxClause, cut
 from sgagent.verify.compiled_table import CompiledTable, PacketFate
 from sgagent.verify.expectation import (
     JUDGED_HOOKS,
+    BoxClause,
     Expectation,
     SessionMemory,
     carried_out,
     change_of_accepted,
     counter_of,
+    cut,
     expect,
 )
 from sgagent.verify.exploration import Exploration, State

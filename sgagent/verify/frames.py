@@ -29,8 +29,8 @@ from sgagent.nft.ruleset import (
     Symbol,
     TupleDirection,
 )
-from sgagent.verify.clauses import BoxClause, ClauseIndex, RestrictedPolicy, list_box_clauses
 from sgagent.verify.compiled_table import CompiledTable
+from sgagent.verify.expectation import BoxClause, ClauseIndex, RestrictedPolicy, list_box_clauses
 from sgagent.verify.packets import Box, Phase, reads_other_link, split
 from sgagent.verify.table import Return, VerifiedTable
 from sgagent.verify.views import Settled, View

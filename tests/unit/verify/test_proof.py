@@ -47,8 +47,7 @@ from sgagent.nft.ruleset import (
     SetMark,
     Symbol,
 )
-from sgagent.verify.clauses import list_box_clauses
-from sgagent.verify.expectation import SessionMemory
+from sgagent.verify.expectation import SessionMemory, list_box_clauses
 from sgagent.verify.fate_comparison import EVERYTHING, ComparisonScope, Counterexample
 from sgagent.verify.interpreter import OVER_LIMIT
 from sgagent.verify.packets import NO_PROTOCOL, CtState, reads_other_link
