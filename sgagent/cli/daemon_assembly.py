@@ -47,7 +47,7 @@ from sgagent.nft.marks import MarkLayout, Sessions
 from sgagent.ports import Source
 from sgagent.settings import Settings
 from sgagent.settings.sources import EtcdSourceSettings
-from sgagent.sources.factory import make_source
+from sgagent.sources import make_source
 from sgagent.sources.servers import name_servers
 
 

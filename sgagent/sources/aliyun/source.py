@@ -28,6 +28,7 @@ from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.documents.writer import as_json
 from sgagent.ports import Delivery, Wake
 from sgagent.settings.sources import AliyunSourceSettings
+from sgagent.sources import SourceContext
 from sgagent.sources.aliyun.ecs_api import (
     METADATA_ENDPOINT,
     Action,
@@ -41,7 +42,6 @@ from sgagent.sources.aliyun.ecs_api import (
     items_of,
     read_instance_id,
 )
-from sgagent.sources.factory import SourceContext
 from sgagent.sources.poller import Poller, PollInterval
 from sgagent.sources.servers import EndpointCache, addresses_file
 from sgagent.sources.verified_parse import Failure, VerifiedParser, delivered

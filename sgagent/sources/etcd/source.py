@@ -16,6 +16,7 @@ from sgagent.core.policy import Endpoint
 from sgagent.documents import Limits
 from sgagent.ports import Delivery, Host, Wake
 from sgagent.settings.sources import EtcdSourceSettings
+from sgagent.sources import SourceContext
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.connection import WakePipe
 from sgagent.sources.etcd.documents import Everything, HostInterest, Interest
@@ -24,7 +25,6 @@ from sgagent.sources.etcd.keys import KeyLayout
 from sgagent.sources.etcd.publication import SignedContent, SignedInterest, hold, place_of
 from sgagent.sources.etcd.replica import NothingPublishedError, Replica
 from sgagent.sources.etcd.watcher import StoreWatcher
-from sgagent.sources.factory import SourceContext
 from sgagent.sources.poller import Poller
 from sgagent.sources.verified_parse import (
     Failure,

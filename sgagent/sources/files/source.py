@@ -16,7 +16,7 @@ from sgagent.documents import DocumentFile, Limits
 from sgagent.documents.problems import FULL_DOCUMENTS
 from sgagent.ports import Delivery, Wake
 from sgagent.settings.sources import FileSourceSettings
-from sgagent.sources.factory import SourceContext
+from sgagent.sources import SourceContext
 from sgagent.sources.files.reader import (
     LONGEST_SECONDS,
     MISSING_SECONDS,

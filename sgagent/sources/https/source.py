@@ -17,7 +17,7 @@ from sgagent.core.policy import Endpoint
 from sgagent.documents import DocumentFile, Limits
 from sgagent.ports import Delivery, Wake
 from sgagent.settings.sources import HttpsSourceSettings, ServerUrl
-from sgagent.sources.factory import SourceContext
+from sgagent.sources import SourceContext
 from sgagent.sources.https.exchange import Answer, BodyTooLargeError, Exchange, NoAnswerError, Question
 from sgagent.sources.poller import Poller, PollInterval
 from sgagent.sources.servers import EndpointCache, LookUp, addresses_file, look_up
