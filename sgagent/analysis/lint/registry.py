@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping
 
-from sgagent.analysis.lint import expiry, exposure, group_design, objects, one_sided, usage, void_rules
+from sgagent.analysis.lint import exposure, group_design, objects, one_sided, usage, void_rules
 from sgagent.analysis.lint.findings import Finding, order
 from sgagent.analysis.lint.subject import Check, LintSubject
 
 CHECKS: Mapping[str, Check] = {
     check.code: check
-    for family in (exposure, void_rules, expiry, objects, one_sided, group_design, usage)
+    for family in (exposure, void_rules, objects, one_sided, group_design, usage)
     for check in family.CHECKS
 }
 """Those that :data:`sgagent.analysis.lint.findings.CODES` names, in that order."""

@@ -1,13 +1,14 @@
-"""Checks for rules without effect: they decide nothing, or the verdicts are equal without them."""
+"""Checks for rules without effect: they decide nothing, the verdicts are equal without them, or they end."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 from sgagent.analysis.bit_sets import bits_of
-from sgagent.analysis.flow_text import decider_text, port_text
+from sgagent.analysis.compare import Effect, compare_judges
+from sgagent.analysis.flow_text import ObjectNames, decider_text, port_text, traffic_text
 from sgagent.analysis.header_space import Clause
 from sgagent.analysis.lint.findings import Finding, FindingSeverity
 from sgagent.analysis.lint.rule_reach import RuleKey, RuleReach, key_of
@@ -18,13 +19,14 @@ from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import (
     ALL_PORTS,
     ALL_PROTOCOLS,
+    Direction,
     Family,
     Policy,
     Protocol,
     Protocols,
 )
-from sgagent.core.policy import ResolvedRule
-from sgagent.core.rule_values import protocols_text
+from sgagent.core.policy import ResolvedPolicy, ResolvedRule
+from sgagent.core.rule_values import has_ended, instant_text, protocols_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -333,7 +335,13 @@ def _names(clauses: Iterable[Clause]) -> str:
     names = list(
         dict.fromkeys(f"the {_STEPS[c.decided_by]}" if c.rule is None else decider_text(c) for c in clauses)
     )
-    return ", ".join(names[:_FEW]) + (f" and {len(names) - _FEW} more" if len(names) > _FEW else "")
+    return _few(", ", names)
+
+
+def _few(separator: str, texts: Sequence[str]) -> str:
+    """Return texts as one; of many the first, and how many more there are."""
+    more = f" and {len(texts) - _FEW} more" if len(texts) > _FEW else ""
+    return f"{separator.join(texts[:_FEW])}{more}"
 
 
 def _is_one(clauses: Iterable[Clause]) -> bool:
@@ -348,6 +356,57 @@ _STEPS = {
     DecidedBy.DEFAULT: "default",
     DecidedBy.SPOOFED: "source check",
 }
+
+
+def _find_ended(subject: LintSubject, check: Check) -> Iterator[Finding]:
+    """Find rules that have ended, which the definitions still have."""
+    for group, rule in subject.ended:
+        if rule.expires is not None:
+            yield Finding(
+                code=check.code,
+                severity=check.severity,
+                security_group_id=group.security_group_id,
+                rule_ids=(rule.rule_id,),
+                message=f"it ended at {instant_text(rule.expires)} and does not exist any more",
+                remedy="take it out, or give it a later end",
+                origin=rule.origin,
+            )
+
+
+def _find_ending_drops(subject: LintSubject, check: Check) -> Iterator[Finding]:
+    """Find drops whose end opens something."""
+    for stand in subject.stands:
+        for direction in Direction:
+            for rule in stand.judge.toward(direction).rules:
+                if rule.policy is not Policy.DROP or rule.expires is None:
+                    continue
+                opened = _opened_by_end_of(rule, stand, direction)
+                if opened:
+                    yield Finding(
+                        code=check.code,
+                        severity=check.severity,
+                        security_group_id=rule.security_group_id,
+                        rule_ids=(rule.rule_id,),
+                        message=f"it drops until {instant_text(rule.expires)} only, and then opens"
+                        f" {_few('; ', opened)}",
+                        remedy="remove expires if that is to stay closed",
+                        interfaces=stand.interfaces,
+                        origin=subject.origin(key_of(rule)),
+                    )
+
+
+def _opened_by_end_of(rule: ResolvedRule, stand: Stand, direction: Direction) -> list[str]:
+    """Return in words what a rule's end opens, given the rules that last as long."""
+    ends = rule.expires
+    before = stand.judge.with_rules(lambda one: one.expires == ends or not has_ended(one.expires, ends))
+    after = before.with_rules(lambda one: one is not rule)
+    names = ObjectNames.of(ResolvedPolicy(interfaces=(before,)))
+    return [
+        traffic_text(box, direction, names.text(box.peers, box.family, rule.peer.objects))
+        for box in compare_judges(before, after, direction)
+        if box.label.effect is Effect.OPENS
+    ]
+
 
 DENY = Check(
     code="deny_before_accepts",
@@ -387,5 +446,17 @@ CHECKS = (
         severity=FindingSeverity.NOTICE,
         summary="a rule without which every packet would be decided alike",
         find=_find_redundant,
+    ),
+    Check(
+        code="expiring_drop",
+        severity=FindingSeverity.WARNING,
+        summary="a drop that expires, and what its end opens",
+        find=_find_ending_drops,
+    ),
+    Check(
+        code="expired_rule",
+        severity=FindingSeverity.NOTICE,
+        summary="a rule that has ended",
+        find=_find_ended,
     ),
 )
