@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from bench.desks import LAYOUT, StoreDesk
 from bench.policies import GROUP_ID, INTERFACE, BenchPolicy
 from integration.service import Service
-from sgagent.sources.etcd.keys import MEMBERS, write_member
+from sgagent.sources.etcd.key_layout import MEMBERS, write_member
 from sgagent.sources.etcd.messages import DeleteKey, PutKey
 
 

@@ -24,7 +24,7 @@ from integration.namespaces import Namespace
 from integration.service import Service
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.sources.etcd.client import Client
-from sgagent.sources.etcd.keys import MEMBERS, KeyLayout, write_member
+from sgagent.sources.etcd.key_layout import MEMBERS, KeyLayout, write_member
 from sgagent.sources.etcd.messages import DeleteKey, PutKey
 from sgagent.sources.etcd.publication import plan_publication, publish, read_published
 

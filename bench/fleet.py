@@ -31,8 +31,8 @@ from integration.parts import with_parts
 from sgagent.core.model import Snapshot
 from sgagent.settings.sources import ServerUrl
 from sgagent.sources.etcd.client import Client
-from sgagent.sources.etcd.fleet import Report
-from sgagent.sources.etcd.keys import FLEET, MEMBERS, KeyLayout, write_member
+from sgagent.sources.etcd.host_reports import Report
+from sgagent.sources.etcd.key_layout import FLEET, MEMBERS, KeyLayout, write_member
 from sgagent.sources.etcd.messages import PutKey
 from sgagent.sources.etcd.publication import plan_publication, publish, read_published
 

@@ -27,7 +27,7 @@ from sgagent.core.policy import ResolvedPolicy
 from sgagent.nft.marks import MarkLayout, first_state
 from sgagent.nft.ruleset import Ruleset
 from sgagent.verify.proof import Outcome, Proof, prove
-from sgagent.verify.table import table_of
+from sgagent.verify.verified_table import table_of
 from tests.fault_trials import Finding, trials
 from tests.verified_cases import verified_case
 

@@ -20,12 +20,12 @@ from integration.service import is_alive
 from sgagent.core.errors import ApplierLostError, KernelRefusedError, NotPermittedError
 from sgagent.core.evaluate import Packet
 from sgagent.core.model import Direction, Family
-from sgagent.dataplane import protocol
+from sgagent.dataplane import applier_protocol
+from sgagent.dataplane.applier_protocol import LONGEST_ANSWER, LONGEST_REQUEST, Reply, Verb
 from sgagent.dataplane.client import ApplierDataplane
 from sgagent.dataplane.dataplane import LibnftablesDataplane
 from sgagent.dataplane.generation import RulesetChange
 from sgagent.dataplane.privsep import Applier, fork_applier, news_heard
-from sgagent.dataplane.protocol import LONGEST_ANSWER, LONGEST_REQUEST, Reply, Verb
 from sgagent.nft import ruleset as r, transactions as p
 from sgagent.nft.ruleset import Interval, Match, Rule, SetMark
 from sgagent.nft.transactions import Plan
@@ -126,8 +126,8 @@ def test_the_applier_has_one_privilege(owner: Applier) -> None:
     os.kill(owner.pid, signal.SIGTERM)
     os.kill(owner.pid, signal.SIGINT)
     os.kill(owner.pid, signal.SIGHUP)
-    protocol.send(owner.channel, Verb.READ_GENERATION, b"")
-    answer = protocol.receive(owner.channel, LONGEST_ANSWER)
+    applier_protocol.send(owner.channel, Verb.READ_GENERATION, b"")
+    answer = applier_protocol.receive(owner.channel, LONGEST_ANSWER)
     assert answer is not None
     assert answer[0] == Reply.DONE
 
@@ -196,19 +196,19 @@ def test_an_applier_outlives_no_parent() -> None:
 NO_REQUESTS: tuple[tuple[int, bytes], ...] = (
     (0, b""),
     (255, b""),
-    (Verb.BEGIN, protocol.encode(0)),
+    (Verb.BEGIN, applier_protocol.encode(0)),
     (Verb.BEGIN, b""),
     (Verb.APPLY, b""),
     (Verb.APPLY, b'false\n{"FlushRuleset":[]}\n'),
     (Verb.APPLY, b'false\n{"Delete":["table","other"]}\n'),
     (Verb.APPLY, b'false\n{"AddTable":[]}\n{"AddRule":["a",{"Rule":[[{"SetMark":[0,0]}]]}]}\n'),
     (Verb.CLEAR_MARKS, b""),
-    (Verb.CLEAR_MARKS, protocol.encode(1)),
+    (Verb.CLEAR_MARKS, applier_protocol.encode(1)),
     (Verb.FIND_SESSION, bytes(10)),
-    (Verb.FIND_SESSION, protocol.encode(Direction.INGRESS, Family.IPV4, 6, 1 << 32, 1, 1, 1)),
-    (Verb.END_SESSION, protocol.encode(0, bytes(48).hex())),
-    (Verb.END_SESSION, protocol.encode(2, bytes(49).hex())),
-    (Verb.ALLOW_LOG, protocol.encode(1 << 16)),
+    (Verb.FIND_SESSION, applier_protocol.encode(Direction.INGRESS, Family.IPV4, 6, 1 << 32, 1, 1, 1)),
+    (Verb.END_SESSION, applier_protocol.encode(0, bytes(48).hex())),
+    (Verb.END_SESSION, applier_protocol.encode(2, bytes(49).hex())),
+    (Verb.ALLOW_LOG, applier_protocol.encode(1 << 16)),
 )
 
 
@@ -221,10 +221,10 @@ def test_what_is_no_request_is_refused(
     plane = ApplierDataplane(owner.channel, mask=MASK)
     bring(plane, tables.EMPTY)
     owner.channel.sendall(_HEADER.pack(kind, len(content)) + content)
-    answer = protocol.receive(owner.channel, LONGEST_ANSWER)
+    answer = applier_protocol.receive(owner.channel, LONGEST_ANSWER)
     assert answer is not None
     assert answer[0] == Reply.REFUSED
-    assert protocol.decode(answer[1])[0] == "malformed"
+    assert applier_protocol.decode(answer[1])[0] == "malformed"
     assert plane.observe() == Observed(ruleset=tables.EMPTY)
     assert "table inet other" in namespace.nft("list", "tables")
 
@@ -233,10 +233,10 @@ def test_nothing_is_done_before_the_beginning(owner: Applier) -> None:
     """Which bits are the agent's has to be said first."""
     for verb in Verb:
         if verb is not Verb.BEGIN:
-            protocol.send(owner.channel, verb, b"")
-            answer = protocol.receive(owner.channel, LONGEST_ANSWER)
+            applier_protocol.send(owner.channel, verb, b"")
+            answer = applier_protocol.receive(owner.channel, LONGEST_ANSWER)
             assert answer is not None
-            assert protocol.decode(answer[1])[:2] == ("malformed", "before the beginning")
+            assert applier_protocol.decode(answer[1])[:2] == ("malformed", "before the beginning")
 
 
 def test_what_is_no_message_ends_the_applier(owner: Applier) -> None:

@@ -26,7 +26,7 @@ from sgagent.settings import SignatureSettings
 from sgagent.settings.sources import EtcdSourceSettings
 from sgagent.signatures import Manifest, SignatureFile, Signed
 from sgagent.sources.etcd.client import Client
-from sgagent.sources.etcd.keys import GROUPS, KeyLayout
+from sgagent.sources.etcd.key_layout import GROUPS, KeyLayout
 from sgagent.sources.etcd.messages import DeleteKey, KeyRange, PutKey
 from sgagent.sources.etcd.publication import (
     PublishedMeanwhileError,

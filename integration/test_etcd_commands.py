@@ -12,8 +12,8 @@ import pytest
 from integration.etcdcluster import Cluster, etcd_cluster
 from integration.namespaces import Namespace, network_namespace
 from sgagent.cli.main import main
-from sgagent.sources.etcd.fleet import Report
-from sgagent.sources.etcd.keys import FLEET, KeyLayout
+from sgagent.sources.etcd.host_reports import Report
+from sgagent.sources.etcd.key_layout import FLEET, KeyLayout
 
 LAYOUT = KeyLayout("/sgagent")
 WEB = """

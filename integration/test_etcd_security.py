@@ -17,7 +17,7 @@ from sgagent.documents import Limits
 from sgagent.settings.sources import EtcdSourceSettings
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.grpc import CallRefusedError, GrpcStatus
-from sgagent.sources.etcd.keys import KeyLayout
+from sgagent.sources.etcd.key_layout import KeyLayout
 from sgagent.sources.etcd.messages import PutKey
 from sgagent.sources.etcd.source import EtcdSource
 from tests.certificates import Authority

@@ -13,7 +13,7 @@ from sgagent.nft.transactions import encode_plan
 from sgagent.verify.expectation import stated_memory
 from sgagent.verify.listing import read_listing
 from sgagent.verify.proof import Outcome, Proof, prove
-from sgagent.verify.table import table_of
+from sgagent.verify.verified_table import table_of
 from tests.unit.verify.test_proof import POLICY, compiled
 
 COMPILED = compiled(POLICY)

@@ -20,7 +20,7 @@ from sgagent.verify.interpreter import run
 from sgagent.verify.listing import read_listing
 from sgagent.verify.packets import NO_PROTOCOL, CtState, PacketAtHook
 from sgagent.verify.proof import Outcome, prove
-from sgagent.verify.table import VerifiedTable, table_of
+from sgagent.verify.verified_table import VerifiedTable, table_of
 from tests.aimed_packets import Edges, Search, Target
 from tests.alterable import AlterableTable
 from tests.differential import find_difference

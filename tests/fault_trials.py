@@ -10,7 +10,7 @@ from sgagent.verify.expectation import SessionMemory, expect, stated_memory
 from sgagent.verify.fate_comparison import Counterexample
 from sgagent.verify.interpreter import run
 from sgagent.verify.proof import Outcome, Proof, prove
-from sgagent.verify.table import table_of
+from sgagent.verify.verified_table import table_of
 from tests.alterable import AlterableTable
 from tests.differential import find_difference
 from tests.draws import SeededDraws

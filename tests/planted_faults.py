@@ -44,7 +44,7 @@ from sgagent.nft.ruleset import (
     sort_key,
 )
 from sgagent.nft.transactions import AddChain, AddRule, Json, Operation, encode_operation
-from sgagent.verify.table import Return, VerifiedTable, table_of
+from sgagent.verify.verified_table import Return, VerifiedTable, table_of
 from tests.alterable import AlterableTable, Alteration, Place, with_alteration, with_elements, with_rules
 from tests.draws import Draws
 

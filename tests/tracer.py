@@ -34,7 +34,7 @@ from sgagent.nft.ruleset import (
     Verdict,
     VerdictMap,
 )
-from sgagent.verify.table import Return
+from sgagent.verify.verified_table import Return
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,8 +13,8 @@ from sgagent.core.binding import HandBinding, HostFacts, Link, binding_by_hand
 from sgagent.ports import Source
 from sgagent.settings import Settings
 from sgagent.settings.sources import EtcdSourceSettings
-from sgagent.sources.etcd.fleet import Report, keys_kept
-from sgagent.sources.etcd.keys import FLEET, MEMBERS, MOST_ANNOUNCED, KeyLayout, write_member
+from sgagent.sources.etcd.host_reports import Report, keys_kept
+from sgagent.sources.etcd.key_layout import FLEET, MEMBERS, MOST_ANNOUNCED, KeyLayout, write_member
 from sgagent.sources.etcd.source import EtcdSource, FetchedPublication
 
 _NOT_OF_AN_ID = re.compile(r"[^A-Za-z0-9._:-]")

@@ -93,7 +93,7 @@ def report_proof(policy: ResolvedPolicy, settings: Settings) -> int:
     """Prove the table of a policy, say on standard error what came of it, and return the exit code."""
     from sgagent.cli.verify import EXIT_CODES  # noqa: PLC0415 - few ask for a proof
     from sgagent.verify.proof import lines, prove  # noqa: PLC0415 - likewise
-    from sgagent.verify.table import table_of  # noqa: PLC0415 - likewise
+    from sgagent.verify.verified_table import table_of  # noqa: PLC0415 - likewise
 
     ruleset = compile_offline(policy, MarkLayout(settings.enforcement.mark_mask), settings.flow_log.logging)
     started = time.perf_counter()

@@ -19,8 +19,8 @@ from sgagent.cli.output import add_width_argument, format_json, lay_out, table_w
 from sgagent.cli.signing_options import PATIENCE_SECONDS, etcd_settings, translated_etcd_errors
 from sgagent.core.errors import UsageError
 from sgagent.sources.etcd.client import Client
-from sgagent.sources.etcd.fleet import HostReport, Report, Reported, read_reports
-from sgagent.sources.etcd.keys import FLEET, KeyLayout
+from sgagent.sources.etcd.host_reports import HostReport, Report, Reported, read_reports
+from sgagent.sources.etcd.key_layout import FLEET, KeyLayout
 from sgagent.sources.etcd.messages import KeyRange
 
 _LOOK_SECONDS = 0.5

@@ -33,7 +33,7 @@ from sgagent.documents import Limits, parse_documents
 from sgagent.settings import Settings
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.documents import Everything
-from sgagent.sources.etcd.keys import KeyLayout
+from sgagent.sources.etcd.key_layout import KeyLayout
 from sgagent.sources.etcd.publication import (
     Completeness,
     Publication,

@@ -18,7 +18,7 @@ from sgagent.signatures import Manifest, SignatureFile
 from sgagent.signatures.keys import PrivateKey
 from sgagent.signatures.manifest import MalformedSignatureError, time_in_words
 from sgagent.sources.etcd.grpc import LESS, CallRefusedError, EtcdError, GrpcStatus, StoreTooLargeError
-from sgagent.sources.etcd.keys import KeyLayout
+from sgagent.sources.etcd.key_layout import KeyLayout
 from sgagent.sources.etcd.publication import Published, signature_in
 
 

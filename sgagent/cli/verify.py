@@ -40,7 +40,7 @@ from sgagent.settings import Settings
 from sgagent.verify.foreign import MOST_DIFFERENCES, FilterChange, FilterComparison, compare_filters
 from sgagent.verify.listing import read_filters, read_listing
 from sgagent.verify.proof import Outcome, Proof, as_json, lines, prove
-from sgagent.verify.table import VerifiedTable
+from sgagent.verify.verified_table import VerifiedTable
 
 _LARGEST_RULESET = 256 * 1024 * 1024
 EXIT_CODES = {Outcome.PROVED: 0, Outcome.REFUTED: 1, Outcome.UNKNOWN: 3}

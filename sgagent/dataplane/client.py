@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 from sgagent.core.errors import ApplierLostError
 from sgagent.core.evaluate import Packet
-from sgagent.dataplane import protocol
+from sgagent.dataplane import applier_protocol
+from sgagent.dataplane.applier_protocol import LONGEST_ANSWER, MalformedMessageError, Reply, Verb
 from sgagent.dataplane.dataplane import TableDataplane
 from sgagent.dataplane.live_sessions import Ending, TcpSession, TrackedSession
 from sgagent.dataplane.privsep import LARGE_BYTES, give_back
-from sgagent.dataplane.protocol import LONGEST_ANSWER, MalformedMessageError, Reply, Verb
 from sgagent.dataplane.table import Applied, TableListing
 from sgagent.nft.marks import MarkTest
 from sgagent.nft.transactions import Plan
@@ -46,7 +46,7 @@ class ApplierTable:
         self._lock = threading.Lock()
         self._loss: str | None = None
         self._is_owner = False
-        self._ask(Verb.BEGIN, protocol.encode(mask))
+        self._ask(Verb.BEGIN, applier_protocol.encode(mask))
 
     @property
     def is_owner(self) -> bool:
@@ -59,7 +59,7 @@ class ApplierTable:
         Raises:
             NotPermittedError: the applier lacks CAP_NET_ADMIN.
         """
-        (generation,) = protocol.decode(self._ask(Verb.READ_GENERATION))
+        (generation,) = applier_protocol.decode(self._ask(Verb.READ_GENERATION))
         return int(generation)
 
     def list_table(self) -> TableListing:
@@ -69,7 +69,7 @@ class ApplierTable:
             NotPermittedError: the applier lacks CAP_NET_ADMIN.
             KernelRefusedError: it can't be listed.
         """
-        listing, self._is_owner = protocol.decode_listing(self._ask(Verb.LIST_TABLE))
+        listing, self._is_owner = applier_protocol.decode_listing(self._ask(Verb.LIST_TABLE))
         return listing
 
     def list_counters(self) -> bytes:
@@ -88,9 +88,9 @@ class ApplierTable:
             KernelRefusedError: nothing was changed; names the object that was refused and why.
             NotPermittedError: the applier lacks CAP_NET_ADMIN, or another process owns the table.
         """
-        request = protocol.encode(bool(plan.fill), *plan.operations)
+        request = applier_protocol.encode(bool(plan.fill), *plan.operations)
         applied: Applied
-        applied, self._is_owner = protocol.decode(self._ask(Verb.APPLY, request))
+        applied, self._is_owner = applier_protocol.decode(self._ask(Verb.APPLY, request))
         if len(request) >= LARGE_BYTES:
             del request
             give_back()
@@ -101,7 +101,7 @@ class ApplierTable:
 
         Which group is said once, and can't be changed.
         """
-        (is_possible,) = protocol.decode(self._ask(Verb.ALLOW_LOG, protocol.encode(group)))
+        (is_possible,) = applier_protocol.decode(self._ask(Verb.ALLOW_LOG, applier_protocol.encode(group)))
         return bool(is_possible)
 
     def open_log(self) -> socket.socket:
@@ -130,7 +130,7 @@ class ApplierTable:
             NotPermittedError: the applier lacks CAP_NET_ADMIN.
             KernelRefusedError: a session's mark could not be changed.
         """
-        (count,) = protocol.decode(self._ask(Verb.CLEAR_MARKS, protocol.encode(mask, *tests)))
+        (count,) = applier_protocol.decode(self._ask(Verb.CLEAR_MARKS, applier_protocol.encode(mask, *tests)))
         return int(count)
 
     def refuse_another_owner(self) -> None:
@@ -150,9 +150,9 @@ class ApplierTable:
         if packet.source_port is None or packet.destination_port is None:
             return None
         ends = packet.source, packet.destination, packet.source_port, packet.destination_port
-        request = protocol.encode(packet.direction, packet.family, packet.protocol, *ends)
+        request = applier_protocol.encode(packet.direction, packet.family, packet.protocol, *ends)
         session: TrackedSession | None
-        (session,) = protocol.decode(self._ask(Verb.FIND_SESSION, request))
+        (session,) = applier_protocol.decode(self._ask(Verb.FIND_SESSION, request))
         return session
 
     def destroy(self, session: TcpSession) -> Ending:
@@ -162,9 +162,9 @@ class ApplierTable:
             NotPermittedError: the applier lacks CAP_NET_ADMIN.
             OSError: the kernel refused for another reason.
         """
-        request = protocol.encode(session.socket_family, session.identity.hex())
+        request = applier_protocol.encode(session.socket_family, session.identity.hex())
         ending: Ending
-        (ending,) = protocol.decode(self._ask(Verb.END_SESSION, request))
+        (ending,) = applier_protocol.decode(self._ask(Verb.END_SESSION, request))
         return ending
 
     def close(self) -> None:
@@ -175,7 +175,7 @@ class ApplierTable:
         with self._lock:
             kind, answer = self._exchange(verb, content)
         if kind == Reply.REFUSED:
-            raise protocol.decode_refusal(answer)
+            raise applier_protocol.decode_refusal(answer)
         return answer
 
     def _ask_for_socket(self, verb: Verb) -> socket.socket:
@@ -183,15 +183,15 @@ class ApplierTable:
             kind, answer = self._exchange(verb, b"")
             if kind == Reply.DONE:
                 return self._take_over()
-        raise protocol.decode_refusal(answer)
+        raise applier_protocol.decode_refusal(answer)
 
     def _exchange(self, verb: Verb, content: bytes) -> tuple[int, bytes]:
         """Send a request and return the answer to it; after a failure, nobody knows what is answered."""
         if self._loss is not None:
             raise ApplierLostError(self._loss)
         try:
-            protocol.send(self._channel, verb, content)
-            received = protocol.receive(self._channel, LONGEST_ANSWER)
+            applier_protocol.send(self._channel, verb, content)
+            received = applier_protocol.receive(self._channel, LONGEST_ANSWER)
         except TimeoutError as error:
             raise self._lost("the applier does not answer") from error
         except (OSError, MalformedMessageError) as error:
@@ -202,7 +202,7 @@ class ApplierTable:
 
     def _take_over(self) -> socket.socket:
         try:
-            return protocol.take_over(self._channel)
+            return applier_protocol.take_over(self._channel)
         except (OSError, MalformedMessageError) as error:
             raise self._lost(f"the applier hands nothing over: {error}") from error
 

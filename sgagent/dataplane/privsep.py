@@ -27,7 +27,8 @@ from types import TracebackType
 from typing import Any, NoReturn, Self, assert_never
 
 from sgagent.core.errors import SgagentError, UsageError
-from sgagent.dataplane import protocol, request_validation
+from sgagent.dataplane import applier_protocol, request_validation
+from sgagent.dataplane.applier_protocol import LONGEST_REQUEST, MalformedMessageError, Reply, Verb
 from sgagent.dataplane.generation import APPLIER_NAME, RulesetChange
 from sgagent.dataplane.live_sessions import destroy_socket, find_session
 from sgagent.dataplane.nflog import LAST_GROUP, open_log
@@ -39,7 +40,6 @@ from sgagent.dataplane.privileges import (
     name_process,
     refuse_privilege,
 )
-from sgagent.dataplane.protocol import LONGEST_REQUEST, MalformedMessageError, Reply, Verb
 from sgagent.dataplane.table import KernelTable, TrackedTable, list_in_background
 
 LARGE_BYTES = 1 << 18
@@ -99,10 +99,10 @@ def serve(channel: socket.socket, news: socket.socket, *, owned: bool) -> None:
     with contextlib.closing(_Desk(news, owned=owned)) as desk:
         while True:
             if channel.fileno() in {number for number, _ in poll.poll()}:
-                request = protocol.receive(channel, LONGEST_REQUEST)
+                request = applier_protocol.receive(channel, LONGEST_REQUEST)
                 if request is None:
                     return
-                protocol.send(channel, *desk.answer(*request))
+                applier_protocol.send(channel, *desk.answer(*request))
                 if len(request[1]) >= LARGE_BYTES:
                     request = None  # it is among what can be given back
                     desk.forget()
@@ -147,7 +147,7 @@ class _Desk:
         """Send the socket that was just opened, if any, to the agent, and close our copy."""
         if self._given is not None:
             with self._given:
-                protocol.hand_over(channel, self._given)
+                applier_protocol.hand_over(channel, self._given)
             self._given = None
 
     def _pass_on(self, change: RulesetChange) -> None:
@@ -157,19 +157,19 @@ class _Desk:
         If the agent has ended, the next read of the channel shows it.
         """
         with contextlib.suppress(BlockingIOError, ConnectionError):
-            self._news.send(protocol.encode(change), socket.MSG_DONTWAIT)
+            self._news.send(applier_protocol.encode(change), socket.MSG_DONTWAIT)
 
     def answer(self, kind: int, content: bytes) -> tuple[Reply, bytes]:
         """Return the answer to a request."""
         try:
-            return Reply.DONE, self._do(protocol.verb(kind), content)
+            return Reply.DONE, self._do(applier_protocol.verb(kind), content)
         except (SgagentError, OSError, MalformedMessageError) as refusal:
-            return Reply.REFUSED, protocol.encode_refusal(refusal)
+            return Reply.REFUSED, applier_protocol.encode_refusal(refusal)
 
     def _do(self, verb: Verb, content: bytes) -> bytes:
         if self._table is None and verb is not Verb.BEGIN:
             raise MalformedMessageError("before the beginning")
-        values = protocol.decode(content)
+        values = applier_protocol.decode(content)
         if self._table is None:
             return self._begin(request_validation.check_number(values))
         return self._do_with(self._table, verb, values)
@@ -185,25 +185,27 @@ class _Desk:
         followed = self.followed or table
         match verb:
             case Verb.READ_GENERATION:
-                return protocol.encode(followed.read_generation())
+                return applier_protocol.encode(followed.read_generation())
             case Verb.LIST_TABLE:
-                return protocol.encode_listing(followed.list_table(), is_owner=table.is_owner)
+                return applier_protocol.encode_listing(followed.list_table(), is_owner=table.is_owner)
             case Verb.LIST_COUNTERS:
                 return table.list_counters()
             case Verb.APPLY:
                 plan = request_validation.check_plan(values, self._mask, self._log_group)
-                return protocol.encode(followed.apply(plan), table.is_owner)
+                return applier_protocol.encode(followed.apply(plan), table.is_owner)
             case Verb.CLEAR_MARKS:
-                return protocol.encode(table.clear_marks(*request_validation.check_marks(values, self._mask)))
+                return applier_protocol.encode(
+                    table.clear_marks(*request_validation.check_marks(values, self._mask))
+                )
             case Verb.REFUSE_ANOTHER_OWNER:
                 table.refuse_another_owner()
                 return b""
             case Verb.FIND_SESSION:
-                return protocol.encode(find_session(request_validation.check_packet(values)))
+                return applier_protocol.encode(find_session(request_validation.check_packet(values)))
             case Verb.END_SESSION:
-                return protocol.encode(destroy_socket(*request_validation.check_socket(values)))
+                return applier_protocol.encode(destroy_socket(*request_validation.check_socket(values)))
             case Verb.ALLOW_LOG:
-                return protocol.encode(
+                return applier_protocol.encode(
                     self._allow_log(table, request_validation.check_number(values, LAST_GROUP))
                 )
             case Verb.OPEN_LOG | Verb.OPEN_LISTING:
@@ -394,5 +396,5 @@ def news_heard(
 def _hear(news: socket.socket, changed: Callable[[RulesetChange], None], ended: Callable[[], None]) -> None:
     with contextlib.suppress(OSError):
         while content := news.recv(_CHANGE_BYTES):
-            changed(*protocol.decode(content))
+            changed(*applier_protocol.decode(content))
     ended()

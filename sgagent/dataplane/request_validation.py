@@ -15,7 +15,7 @@ from typing import Any
 from sgagent.core.binding import check_interface_name
 from sgagent.core.evaluate import Packet
 from sgagent.core.model import Direction, Family
-from sgagent.dataplane.protocol import MalformedMessageError
+from sgagent.dataplane.applier_protocol import MalformedMessageError
 from sgagent.nft import ruleset as nft, transactions as ops
 from sgagent.nft.marks import MarkTest
 from sgagent.nft.ruleset import BITS, SELECTORS, SYMBOLS

@@ -3,7 +3,8 @@
 The package reads a table as the kernel lists it, and knows nothing of how it was compiled. ``docs/verify.md``
 has the argument. What other packages use:
 
-- :func:`sgagent.verify.listing.read_listing` and :func:`sgagent.verify.table.table_of`: a table to verify;
+- :func:`sgagent.verify.listing.read_listing`,
+  :func:`sgagent.verify.verified_table.table_of`: a table to verify;
 - :func:`sgagent.verify.interpreter.run`: what a table does with one packet;
 - :func:`sgagent.verify.expectation.expect`: what the policy says of that packet;
 - :func:`sgagent.verify.proof.prove`: the comparison of both for all packets.

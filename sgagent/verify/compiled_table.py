@@ -34,7 +34,7 @@ from sgagent.nft.ruleset import (
     Verdict,
 )
 from sgagent.verify.packets import Constraints, Cube, MarkChange, Marks, Phase, cubes_of, under_mask
-from sgagent.verify.table import Return, UnsupportedStatementError, VerifiedStatement, VerifiedTable
+from sgagent.verify.verified_table import Return, UnsupportedStatementError, VerifiedStatement, VerifiedTable
 from sgagent.verify.views import Read, Reading, Settled, Special, View
 
 

@@ -47,7 +47,7 @@ from sgagent.verify.packets import (
     opener_of,
     split,
 )
-from sgagent.verify.table import VerifiedTable
+from sgagent.verify.verified_table import VerifiedTable
 from sgagent.verify.views import HOP_LIMIT, ICMP_TYPE, NEAR_END, PORT, PROTOCOL, SOURCE_PORT
 
 _SLOTS = 3

@@ -11,17 +11,7 @@ from typing import NamedTuple
 
 from sgagent.core.addresses import Ranges, holds, without
 from sgagent.core.model import Policy
-from sgagent.nft.ruleset import (
-    CT_MARK,
-    Accept,
-    Count,
-    Drop,
-    Goto,
-    Jump,
-    Limit,
-    SetMark,
-    Verdict,
-)
+from sgagent.nft.ruleset import CT_MARK, Accept, Count, Drop, Goto, Jump, Limit, SetMark, Verdict
 from sgagent.verify.compiled_table import (
     CompiledTable,
     FarEndIn,
@@ -49,10 +39,7 @@ from sgagent.verify.packets import (
     phase_of,
     split,
 )
-from sgagent.verify.table import (
-    Return,
-    VerifiedChain,
-)
+from sgagent.verify.verified_table import Return, VerifiedChain
 from sgagent.verify.views import Read, Reading, Settled, Special, View
 
 

@@ -38,7 +38,7 @@ from sgagent.verify.packets import (
     is_disjoint,
     other_marks,
 )
-from sgagent.verify.table import UnsupportedStatementError, VerifiedTable
+from sgagent.verify.verified_table import UnsupportedStatementError, VerifiedTable
 from sgagent.verify.views import View
 
 

@@ -21,7 +21,7 @@ from sgagent.verify.expectation import NOTHING_REMEMBERED
 from sgagent.verify.fate_comparison import VERDICTS, Difference
 from sgagent.verify.packets import CtDirection, CtState, Dimension
 from sgagent.verify.proof import Outcome, Proof, links_of, prove
-from sgagent.verify.table import BaseHook, VerifiedChain, VerifiedTable
+from sgagent.verify.verified_table import BaseHook, VerifiedChain, VerifiedTable
 from sgagent.verify.views import NEAR_END, NEVER_TRACKED, PORT, PROTOCOL, SOURCE_PORT, Headers, View
 
 _ON_WIRE = {"prerouting": -199, "postrouting": 101}

@@ -32,7 +32,7 @@ from sgagent.nft.ruleset import (
 from sgagent.verify.compiled_table import CompiledTable
 from sgagent.verify.expectation import BoxClause, ClauseIndex, RestrictedPolicy, list_box_clauses
 from sgagent.verify.packets import Box, Phase, reads_other_link, split
-from sgagent.verify.table import Return, VerifiedTable
+from sgagent.verify.verified_table import Return, VerifiedTable
 from sgagent.verify.views import Settled, View
 
 PLACE = attrgetter("place")

@@ -37,7 +37,7 @@ from sgagent.verify.packets import (
     phase_of,
     reads_other_link,
 )
-from sgagent.verify.table import (
+from sgagent.verify.verified_table import (
     Return,
     Unread,
     UnsupportedStatementError,

@@ -21,7 +21,7 @@ from sgagent.nft.json_listing import (
 )
 from sgagent.nft.ruleset import BITS, FAMILY, META_NFPROTO, TABLE, Accept, Drop, Match, Operator, Symbol
 from sgagent.nft.transactions import Json
-from sgagent.verify.table import (
+from sgagent.verify.verified_table import (
     BaseHook,
     Return,
     Unread,

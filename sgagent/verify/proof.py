@@ -36,7 +36,7 @@ from sgagent.verify.packets import (
     reads_other_link,
 )
 from sgagent.verify.revision import Revision, Revisions
-from sgagent.verify.table import BaseHook, UnsupportedStatementError, VerifiedChain, VerifiedTable
+from sgagent.verify.verified_table import BaseHook, UnsupportedStatementError, VerifiedChain, VerifiedTable
 from sgagent.verify.views import Headers, View, views_of
 
 

@@ -19,7 +19,7 @@ from sgagent.nft.names import differing_elements
 from sgagent.nft.ruleset import Element, Goto, Interval, Jump, LookUp
 from sgagent.verify.compiled_table import CompiledTable
 from sgagent.verify.packets import Phase, phase_of
-from sgagent.verify.table import VerifiedStatement
+from sgagent.verify.verified_table import VerifiedStatement
 from sgagent.verify.views import Special, View
 
 _Rules = tuple[tuple[VerifiedStatement, ...], ...]

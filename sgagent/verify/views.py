@@ -32,7 +32,7 @@ from sgagent.verify.packets import (
     opened_direction,
     reads_other_link,
 )
-from sgagent.verify.table import UnsupportedStatementError
+from sgagent.verify.verified_table import UnsupportedStatementError
 
 PROTOCOL = "protocol"
 NEAR_END = "near end"

@@ -16,7 +16,7 @@ from sgagent.core.model import Snapshot
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.documents.writer import as_json, as_yaml, write_document
 from sgagent.policy_test.scenario import parse_packets
-from sgagent.sources.etcd.keys import read_json
+from sgagent.sources.etcd.key_layout import read_json
 
 LINE_BREAKS = (
     "\n",  # POSIX

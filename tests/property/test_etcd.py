@@ -16,7 +16,7 @@ from sgagent.documents import Limits, parse_documents
 from sgagent.settings import SignatureSettings
 from sgagent.signatures import Manifest, SignatureFile
 from sgagent.sources.etcd.documents import Everything, HostInterest, Interest
-from sgagent.sources.etcd.keys import GROUPS, KeyLayout, published_keys, read_object
+from sgagent.sources.etcd.key_layout import GROUPS, KeyLayout, published_keys, read_object
 from sgagent.sources.etcd.messages import KeyValue
 from sgagent.sources.etcd.publication import SignedInterest, hold, signature_keys
 from sgagent.sources.verified_parse import SignaturePolicy

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from sgagent.dataplane.protocol import MalformedMessageError, decode, encode
+from sgagent.dataplane.applier_protocol import MalformedMessageError, decode, encode
 from sgagent.dataplane.request_validation import check_plan
 from sgagent.nft.diff import make_plan
 from sgagent.nft.ruleset import Ruleset

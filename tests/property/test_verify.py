@@ -22,7 +22,7 @@ from sgagent.verify.expectation import expect, stated_memory
 from sgagent.verify.foreign import FilterChange, compare_filters
 from sgagent.verify.interpreter import run
 from sgagent.verify.proof import Outcome, Proof, prove
-from sgagent.verify.table import table_of
+from sgagent.verify.verified_table import table_of
 from sgagent.verify.views import NEVER_TRACKED
 from tests.aimed_packets import Edges, Search, Target
 from tests.alterable import AlterableTable, Place

@@ -15,7 +15,7 @@ from sgagent.core.resolve import resolve
 from sgagent.nft.marks import EnforcementState, MarkLayout, first_state
 from sgagent.nft.ruleset import Accept, Drop, Match, Rule, Ruleset
 from sgagent.verify.proof import Outcome, prove
-from sgagent.verify.table import table_of
+from sgagent.verify.verified_table import table_of
 from tests.changes import changed
 from tests.draws import Draws
 from tests.generators import Case

@@ -16,7 +16,7 @@ from typing import Protocol
 from sgagent.core.binding import HandBinding, HostFacts, is_hidden
 from sgagent.core.errors import DocumentError, Origin, Problem, Severity
 from sgagent.documents import DocumentFile, Limits
-from sgagent.sources.etcd.keys import (
+from sgagent.sources.etcd.key_layout import (
     BY_ADDRESS,
     BY_MAC,
     GROUPS,

@@ -25,7 +25,7 @@ from sgagent.signatures import Manifest, SignatureFile, check_part
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.documents import Composed, Interest
 from sgagent.sources.etcd.grpc import CallRefusedError, ConnectionLostError, EtcdError
-from sgagent.sources.etcd.keys import (
+from sgagent.sources.etcd.key_layout import (
     GROUPS,
     INTERFACES,
     MEMBERS,

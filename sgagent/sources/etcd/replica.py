@@ -15,7 +15,7 @@ from sgagent.core.errors import DocumentError, Origin, Problem, Severity
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.documents import Interest
 from sgagent.sources.etcd.grpc import LESS, CompactedError, EtcdError, StoreTooLargeError
-from sgagent.sources.etcd.keys import INTERFACES, KeyLayout
+from sgagent.sources.etcd.key_layout import INTERFACES, KeyLayout
 from sgagent.sources.etcd.messages import (
     KEY_BYTES,
     Header,

@@ -21,18 +21,12 @@ from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.connection import WakePipe
 from sgagent.sources.etcd.documents import Everything, HostInterest, Interest
 from sgagent.sources.etcd.grpc import EtcdError
-from sgagent.sources.etcd.keys import KeyLayout
+from sgagent.sources.etcd.key_layout import KeyLayout
 from sgagent.sources.etcd.publication import SignedContent, SignedInterest, hold, place_of
 from sgagent.sources.etcd.replica import NothingPublishedError, Replica
 from sgagent.sources.etcd.watcher import StoreWatcher
 from sgagent.sources.poller import Poller
-from sgagent.sources.verified_parse import (
-    Failure,
-    SignaturePolicy,
-    VerifiedManifest,
-    VerifiedParser,
-    is_same,
-)
+from sgagent.sources.verified_parse import Failure, SignaturePolicy, VerifiedManifest, VerifiedParser, is_same
 
 
 class OutageTimer:

@@ -16,7 +16,7 @@ from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.connection import WakePipe, Watch
 from sgagent.sources.etcd.documents import Interest
 from sgagent.sources.etcd.grpc import AnswerTooLargeError, CompactedError, ConnectionLostError
-from sgagent.sources.etcd.keys import KeyLayout
+from sgagent.sources.etcd.key_layout import KeyLayout
 from sgagent.sources.etcd.messages import KeyRange, Range, WatchAnswer
 from sgagent.sources.etcd.publication import MalformedMarkerError
 from sgagent.sources.etcd.replica import (

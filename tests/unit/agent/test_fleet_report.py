@@ -10,8 +10,8 @@ from sgagent.agent.step import Step, StepEnd
 from sgagent.core.binding import HandBinding, HostFacts, Link
 from sgagent.core.model import CidrBlock
 from sgagent.settings.sources import EtcdSourceSettings, ServerUrl
-from sgagent.sources.etcd.fleet import Report, read_reports
-from sgagent.sources.etcd.keys import KeyLayout
+from sgagent.sources.etcd.host_reports import Report, read_reports
+from sgagent.sources.etcd.key_layout import KeyLayout
 from sgagent.sources.etcd.messages import KeyValue
 from sgagent.sources.etcd.source import FetchedPublication
 

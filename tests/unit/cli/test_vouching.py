@@ -11,7 +11,7 @@ from sgagent.cli.keygen import load_key
 from sgagent.cli.main import main
 from sgagent.cli.signing_options import Voucher, Wish, add_arguments
 from sgagent.core.errors import UsageError
-from sgagent.sources.etcd.keys import KeyLayout
+from sgagent.sources.etcd.key_layout import KeyLayout
 from sgagent.sources.etcd.messages import KeyValue
 from sgagent.sources.etcd.publication import Published, signature_keys
 

@@ -16,7 +16,7 @@ from sgagent.nft.marks import MarkLayout, first_state
 from sgagent.nft.ruleset import Chain, Match, NamePrefix, Rule, Ruleset
 from sgagent.nft.text import rule_text
 from sgagent.verify.proof import Outcome, prove
-from sgagent.verify.table import table_of
+from sgagent.verify.verified_table import table_of
 from tests.unit.core.test_link_patterns import CLOSED, hand, resolution
 
 LAYOUT = MarkLayout(0xFFFF0000)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sgagent.core.model import Direction, Family
-from sgagent.dataplane.protocol import MalformedMessageError, decode, encode
+from sgagent.dataplane.applier_protocol import MalformedMessageError, decode, encode
 from sgagent.dataplane.request_validation import (
     check_marks,
     check_number,

@@ -29,7 +29,7 @@ from sgagent.nft.ruleset import (
 )
 from sgagent.verify.interpreter import run
 from sgagent.verify.packets import ConntrackEntry, CtDirection, CtState, Ends, PacketAtHook
-from sgagent.verify.table import (
+from sgagent.verify.verified_table import (
     BaseHook,
     Return,
     Unread,

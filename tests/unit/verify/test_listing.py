@@ -9,7 +9,7 @@ import pytest
 from sgagent.nft import ruleset as nft
 from sgagent.nft.ruleset import Accept, Drop, Element, Interval, Jump, LookUp, Match, Operator, Symbol
 from sgagent.verify.listing import ICMP_TYPE, read_filters, read_listing
-from sgagent.verify.table import BaseHook, Return, VerifiedTable
+from sgagent.verify.verified_table import BaseHook, Return, VerifiedTable
 
 OURS = {"family": "inet", "table": "sgagent"}
 BASE = {"chain": {**OURS, "name": "base", "type": "filter", "hook": "prerouting", "prio": -150}}

@@ -52,7 +52,7 @@ from sgagent.verify.fate_comparison import EVERYTHING, ComparisonScope, Countere
 from sgagent.verify.interpreter import OVER_LIMIT
 from sgagent.verify.packets import NO_PROTOCOL, CtState, reads_other_link
 from sgagent.verify.proof import Outcome, Proof, prove
-from sgagent.verify.table import table_of
+from sgagent.verify.verified_table import table_of
 from tests.words import ACCEPT, DROP, OUT, blocks, group, policy_of, rule
 
 LAYOUT = MarkLayout(0xFFFF0000)

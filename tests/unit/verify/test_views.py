@@ -27,7 +27,7 @@ from sgagent.nft.ruleset import (
 )
 from sgagent.verify.interpreter import run
 from sgagent.verify.packets import CtDirection, PacketAtHook, opener_of, phase_of
-from sgagent.verify.table import VerifiedTable, table_of
+from sgagent.verify.verified_table import VerifiedTable, table_of
 from sgagent.verify.views import PROTOCOL, Headers, Ports, Read, Settled, Special, View, views_of
 from tests.draws import Draws
 from tests.strategies import draws, examples

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sgagent.sources.etcd.keys import KeyIndex, KeyLayout
+from sgagent.sources.etcd.key_layout import KeyIndex, KeyLayout
 from sgagent.sources.etcd.messages import KeyValue
 
 LAYOUT = KeyLayout("/sgagent")

@@ -18,7 +18,7 @@ from sgagent.settings.sources import EtcdSourceSettings, ServerUrl
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.connection import WakePipe
 from sgagent.sources.etcd.documents import Composed, Everything
-from sgagent.sources.etcd.keys import Values
+from sgagent.sources.etcd.key_layout import Values
 from sgagent.sources.etcd.messages import KEY_BYTES, KeyRange, largest_message
 from sgagent.sources.etcd.publication import Completeness
 from sgagent.sources.etcd.source import EtcdSource

@@ -13,7 +13,7 @@ from sgagent.core.errors import DocumentError
 from sgagent.core.model import CidrBlock
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.sources.etcd.documents import Everything, HostInterest
-from sgagent.sources.etcd.keys import KeyLayout, published_keys
+from sgagent.sources.etcd.key_layout import KeyLayout, published_keys
 from sgagent.sources.etcd.messages import KeyValue
 from tests.etcd import read_all
 

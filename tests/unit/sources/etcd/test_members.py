@@ -6,7 +6,7 @@ import pytest
 
 from sgagent.core.errors import Problem
 from sgagent.sources.etcd.documents import Composer
-from sgagent.sources.etcd.keys import MEMBERS, MOST_ANNOUNCED, KeyIndex, KeyLayout, read_member
+from sgagent.sources.etcd.key_layout import MEMBERS, MOST_ANNOUNCED, KeyIndex, KeyLayout, read_member
 from sgagent.sources.etcd.messages import KeyValue
 
 LAYOUT = KeyLayout("/sgagent")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sgagent.core.model import Snapshot
 from sgagent.documents import DocumentFile, Limits, parse_documents
-from sgagent.sources.etcd.keys import KeyLayout, published_keys
+from sgagent.sources.etcd.key_layout import KeyLayout, published_keys
 from sgagent.sources.etcd.messages import DeleteKey, KeyValue, PutKey
 from sgagent.sources.etcd.publication import (
     MOST_BYTES,

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from sgagent.documents import Limits
-from sgagent.sources.etcd.keys import GROUPS, INTERFACES, KeyLayout, References, read_object
+from sgagent.sources.etcd.key_layout import GROUPS, INTERFACES, KeyLayout, References, read_object
 from sgagent.sources.etcd.messages import KeyValue
 
 LAYOUT = KeyLayout("/sgagent")

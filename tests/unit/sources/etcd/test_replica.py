@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from sgagent.sources.etcd.grpc import StoreTooLargeError
-from sgagent.sources.etcd.keys import KeyLayout
+from sgagent.sources.etcd.key_layout import KeyLayout
 from sgagent.sources.etcd.messages import KeyEvent, KeyRange, KeyValue, weight
 from sgagent.sources.etcd.publication import Completeness, MalformedMarkerError, Marker
 from sgagent.sources.etcd.replica import LEAST_SEEN, Condition, Replica

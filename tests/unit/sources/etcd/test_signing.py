@@ -14,7 +14,7 @@ from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.settings import SignatureSettings
 from sgagent.signatures import Manifest, SignatureFile
 from sgagent.sources.etcd.documents import HostInterest
-from sgagent.sources.etcd.keys import GROUPS, INTERFACES, MEMBERS, SIGNATURE, KeyLayout, published_keys
+from sgagent.sources.etcd.key_layout import GROUPS, INTERFACES, MEMBERS, SIGNATURE, KeyLayout, published_keys
 from sgagent.sources.etcd.messages import KeyValue
 from sgagent.sources.etcd.publication import (
     PART_BYTES,

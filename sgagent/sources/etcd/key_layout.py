@@ -16,13 +16,7 @@ from sgagent.documents.problems import Budget, Findings, OverBudgetError
 from sgagent.documents.scalars import refuse_bidirectional
 from sgagent.documents.tree import MalformedError
 from sgagent.documents.values import parse_id, parse_objects
-from sgagent.documents.writer import (
-    as_json,
-    write_group,
-    write_interface,
-    write_port_list,
-    write_prefix_list,
-)
+from sgagent.documents.writer import as_json, write_group, write_interface, write_port_list, write_prefix_list
 from sgagent.json_model import UNREADABLE, from_json
 from sgagent.sources.etcd.messages import KeyRange, KeyValue
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sgagent.sources.etcd.fleet import MOST_ERRORS, HostReport, Report, read_reports
-from sgagent.sources.etcd.keys import FLEET, KeyLayout
+from sgagent.sources.etcd.host_reports import MOST_ERRORS, HostReport, Report, read_reports
+from sgagent.sources.etcd.key_layout import FLEET, KeyLayout
 from sgagent.sources.etcd.messages import KeyValue
 
 LAYOUT = KeyLayout("/sgagent")

@@ -20,7 +20,7 @@ from sgagent.json_model import UNREADABLE, from_json, to_json
 from sgagent.settings.sources import EtcdSourceSettings
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.grpc import EtcdError
-from sgagent.sources.etcd.keys import FLEET, KeyLayout
+from sgagent.sources.etcd.key_layout import FLEET, KeyLayout
 from sgagent.sources.etcd.messages import DeleteKey, KeyValue, PutKey, Write
 
 FORMAT = 1
