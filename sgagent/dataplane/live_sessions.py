@@ -181,7 +181,6 @@ def _count_ended(errors: list[int]) -> int:
 
 _DIAGNOSE_BY_FAMILY = 20
 _DESTROY = 21
-_ESTABLISHED = 1
 LISTEN = 10
 CLOSE = 7
 _TIME_WAIT = 6

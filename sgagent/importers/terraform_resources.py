@@ -116,9 +116,6 @@ class _Instance(_Interface):
     secondary_network_interface: Items = None
 
 
-_SECONDARY = ("network_interface", "network_interfaces", "secondary_network_interface")
-
-
 class _AwsInstance(_Instance):
     network_interface_id: Id | None = Declared(None, alias="primary_network_interface_id")
     security_groups: _Ids = Declared(frozenset(), alias="vpc_security_group_ids")

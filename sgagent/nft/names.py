@@ -23,9 +23,6 @@ from typing import ClassVar, assert_never
 from sgagent.core.model import Direction, Family, Policy, Protocol
 from sgagent.nft.ruleset import Element, Goto, Interval, Jump, KeyType, Value, VerdictMap, sort_key
 
-OTHER_INTERFACES = "*"
-"""Stands in for the name of every link that is not bound."""
-
 _HARMLESS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 _LONGEST_PART = 80
 _STEM = 24

@@ -115,8 +115,6 @@ one. Only rules for all protocols match."""
 WITH_INPUT_LINK = frozenset({"prerouting", "input", "forward"})
 """The hooks at which :attr:`PacketAtHook.interface` is the link that the packet came in by."""
 
-WITH_OUTPUT_LINK = frozenset({"output", "postrouting"})
-
 
 def reads_other_link(key: str, hook: str) -> bool:
     """Return whether an expression, of ``iifname`` and ``oifname``, reads the link on the other side."""
