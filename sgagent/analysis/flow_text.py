@@ -155,11 +155,6 @@ class ObjectNames:
         return ", ".join(names) if not left and len(names) <= _FEW else None
 
 
-def address_text(address: int, family: Family) -> str:
-    """Return an address as people write it; a small number alone would be read as IPv4."""
-    return str(ipaddress.IPv4Address(address) if family is Family.IPV4 else ipaddress.IPv6Address(address))
-
-
 def cidrs(ranges: Ranges, family: Family) -> list[str]:
     """Return the shortest list of CIDRs that are these addresses, single ones without a length."""
     kind = ipaddress.IPv4Address if family is Family.IPV4 else ipaddress.IPv6Address

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import assert_never
 from xml.etree import ElementTree as ET  # it writes here, and reads nothing
 
-from sgagent.analysis.flow_text import address_text
 from sgagent.cli.inputs import accept_or_refuse, fetch, latest_time, load_settings, read_bounded
 from sgagent.cli.output import Colour, Progress, painted
 from sgagent.core.binding import HostFacts, bind
 from sgagent.core.errors import DocumentError, Problem, UsageError, printable
 from sgagent.core.evaluate import DecidedBy, Decision, Packet
-from sgagent.core.model import Protocol
+from sgagent.core.model import Protocol, address_text
 from sgagent.core.policy import ResolvedPolicy, ResolvedRule
 from sgagent.core.resolve import Exemptions, resolve
 from sgagent.documents import Limits
@@ -156,7 +155,7 @@ def packet_text(entry: ExpectedTraffic) -> str:
 
 def _packet_text(packet: Packet) -> str:
     source, destination = (
-        address_text(address, packet.family) for address in (packet.source, packet.destination)
+        address_text(packet.family, address) for address in (packet.source, packet.destination)
     )
     if packet.source_port is not None:
         source += f" port {packet.source_port}"

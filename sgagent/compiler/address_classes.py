@@ -15,12 +15,11 @@ from functools import partial
 from itertools import pairwise
 
 from sgagent.compiler.decision_list import Place
-from sgagent.core.addresses import AddressRanges
+from sgagent.core.addresses import AddressRanges, append_run
 from sgagent.core.memo import Memo, Seam
-from sgagent.core.model import Family
 from sgagent.nft import names
 from sgagent.nft.names import fixed_map
-from sgagent.nft.ruleset import Element, Goto, Interval, KeyType, VerdictMap
+from sgagent.nft.ruleset import ADDRESS_TYPES, Element, Goto, Interval, VerdictMap
 
 Peers = tuple[int, ...]
 """Sorted indices of the peers that the addresses of a class are in."""
@@ -129,16 +128,8 @@ def _sweep(blocks: list[tuple[int, int, int]]) -> Networks:
             if not depth[index]:
                 del depth[index]
         if depth:
-            _append(pieces, place, following - 1, tuple(sorted(depth)))
+            append_run(pieces, place, following - 1, tuple(sorted(depth)))
     return tuple(pieces)
-
-
-def _append(pieces: list[tuple[int, int, Peers]], first: int, last: int, peers: Peers) -> None:
-    """Append a piece, or lengthen the last one if it is its neighbour and of the same class."""
-    if pieces and pieces[-1][1] + 1 == first and pieces[-1][2] == peers:
-        pieces[-1] = (pieces[-1][0], last, peers)
-    else:
-        pieces.append((first, last, peers))
 
 
 def _network_around(address: int, starts: list[int], networks: Networks) -> Peers:
@@ -170,7 +161,7 @@ def address_maps(
     """
     memo = memo.part(Seam.ADDRESS_MAP, *place)
     found = memo.update("elements", partial(address_elements, classes, gotos)).elements
-    key_types = (KeyType.IPV4_ADDR if place[2] is Family.IPV4 else KeyType.IPV6_ADDR,)
+    key_types = (ADDRESS_TYPES[place[2]],)
     singles = memo.get(
         f"map {name}", (found,), lambda: VerdictMap(name=name, key_types=key_types, elements=found)
     )

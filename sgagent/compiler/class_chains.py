@@ -16,14 +16,14 @@ from sgagent.compiler.port_chains import PortChains, guards_of_maps, guards_of_n
 from sgagent.compiler.port_table import Decider, is_crowd, make_table
 from sgagent.core.addresses import AddressRanges, meets
 from sgagent.core.memo import Memo, Seam, gone_and_come
-from sgagent.core.model import UDP, Direction, Family
+from sgagent.core.model import UDP, Direction
 from sgagent.nft import names
 from sgagent.nft.ruleset import (
+    ADDRESS_TYPES,
     Chain,
     Element,
     Goto,
     Interval,
-    KeyType,
     LookUp,
     Match,
     Operator,
@@ -45,8 +45,7 @@ def list_chains(entries: tuple[Entry, ...], place: Place) -> FamilyChains:
     direction, interface, family = place
     entries, last = up_to(entries, lambda entry: entry.is_for_everyone and entry.is_for_all)
     onward = names.default_chain(direction, interface) if last is None else last.leaf
-    key_type = KeyType.IPV4_ADDR if family is Family.IPV4 else KeyType.IPV6_ADDR
-    far_ends = FarEnds(names.far_end_map(*place), (key_type,))
+    far_ends = FarEnds(names.far_end_map(*place), (ADDRESS_TYPES[family],))
     _, by_header = readings(direction, family)
     (_, rules), *others = _by_protocol(entries, by_header, far_ends, place).items()
 
@@ -348,5 +347,4 @@ def _networks_map(own: AddressRanges, place: Place) -> VerdictMap | None:
     elements = [Element((Interval(first, last),), goto) for first, last in own if first != last]
     if not elements:
         return None
-    key_types = (KeyType.IPV4_ADDR if family is Family.IPV4 else KeyType.IPV6_ADDR,)
-    return names.fixed_map(names.prefixes_map(*place), key_types, elements, is_interval=True)
+    return names.fixed_map(names.prefixes_map(*place), (ADDRESS_TYPES[family],), elements, is_interval=True)

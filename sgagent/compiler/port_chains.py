@@ -28,6 +28,7 @@ from sgagent.core.model import LAST_PORT, PORTED, Direction, Family, Protocol
 from sgagent.nft import names, ruleset
 from sgagent.nft.names import fixed_map
 from sgagent.nft.ruleset import (
+    ADDRESS_TYPES,
     Chain,
     Element,
     Goto,
@@ -234,7 +235,7 @@ class PortChains:
         by_port = any(not line.source_ports.is_all for line in lines)
         protocol = next((line.protocol for line in lines if not line.source_ports.is_all), 0)
         pieces = split_lines(lines, by_port=by_port, last=LAST_PORT if by_port else self.family.last_address)
-        address_type = KeyType.IPV4_ADDR if self.family is Family.IPV4 else KeyType.IPV6_ADDR
+        address_type = ADDRESS_TYPES[self.family]
         elements = tuple(
             Element((Interval(first, last),), Goto(self._target_of(rest))) for first, last, rest in pieces
         )

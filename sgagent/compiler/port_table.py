@@ -19,7 +19,7 @@ from functools import cached_property
 
 from sgagent.compiler.decision_list import Entry
 from sgagent.compiler.linear import MANY_LINES
-from sgagent.core.addresses import sweep
+from sgagent.core.addresses import append_run, sweep
 from sgagent.core.model import LAST_PORT, PORTED_NUMBERS
 
 Cell = tuple[int, ...]
@@ -130,16 +130,8 @@ class Decider:
             ((index, self.entries[index].ports.ranges) for index in indices), LAST_PORT
         ):
             if here:
-                append_segment(segments, first, last, self.cut(here))
+                append_run(segments, first, last, self.cut(here))
         return tuple(segments)
-
-
-def append_segment(segments: list[Segment], first: int, last: int, cell: Cell) -> None:
-    """Append a segment, or lengthen the last one if it is its neighbour and has the same cell."""
-    if segments and segments[-1][1] + 1 == first and segments[-1][2] == cell:
-        segments[-1] = (segments[-1][0], last, cell)
-    else:
-        segments.append((first, last, cell))
 
 
 def make_table(entries: Sequence[Entry], own: Iterable[int], base: Decider) -> PortTable:
@@ -199,7 +191,7 @@ def _merged_segments(protocol: int, mine: Decider, base: Decider) -> list[Segmen
         place = base.place(protocol, first)
         while reached <= last:
             upto, cell = _base_at(base_segments, place, reached, last)
-            append_segment(merged, reached, upto, _merge(mine, own, cell))
+            append_run(merged, reached, upto, _merge(mine, own, cell))
             reached = upto + 1
             while place < len(base_segments) and base_segments[place][1] < reached:
                 place += 1
@@ -256,7 +248,7 @@ def _differing(protocol: int, merged: list[Segment], base: Decider) -> Iterable[
                 place += 1
             upto, base_cell = _base_at(base_segments, place, reached, last)
             if cell != base_cell:
-                append_segment(kept, reached, upto, cell)
+                append_run(kept, reached, upto, cell)
             reached = upto + 1
     return kept
 

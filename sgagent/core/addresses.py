@@ -7,8 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from operator import itemgetter
+from typing import TypeVar
 
 from sgagent.core.model import CidrBlock, Family
+
+T = TypeVar("T")
 
 AddressRanges = tuple[tuple[int, int], ...]
 """Sorted, disjoint ``(first, last)`` pairs of one family. Neighbours stay apart: a member stays one
@@ -155,6 +158,14 @@ def meets(run: tuple[int, int], ranges: Ranges) -> bool:
 def size(ranges: Ranges) -> int:
     """Return how many numbers are in the set."""
     return sum(last - first + 1 for first, last in ranges)
+
+
+def append_run(runs: list[tuple[int, int, T]], first: int, last: int, value: T) -> None:
+    """Append a run of numbers, or lengthen the last one if it is its neighbour and has the same value."""
+    if runs and runs[-1][1] + 1 == first and runs[-1][2] == value:
+        runs[-1] = (runs[-1][0], last, value)
+    else:
+        runs.append((first, last, value))
 
 
 def sweep(spans: Iterable[tuple[int, Ranges]], last: int) -> Iterator[tuple[int, int, Sequence[int]]]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sgagent.core.errors import UsageError
 from sgagent.core.evaluate import DecidedBy, Packet, as_opener, evaluate, is_always_allowed
-from sgagent.core.model import PROTOCOL_NAMES, Family, Mode, Policy, Protocol
+from sgagent.core.model import PROTOCOL_NAMES, Mode, Policy, Protocol, address_text
 from sgagent.core.policy import ResolvedPolicy, ResolvedRule
 
 EPHEMERAL_PORT = 49152
@@ -96,11 +95,11 @@ def explain(policy: ResolvedPolicy, packet: Packet) -> Explanation:
 
 def describe_packet(packet: Packet) -> str:
     """Return in words what a packet is and where; without an interface, what it would be anywhere."""
-    kind = ipaddress.IPv4Address if packet.family is Family.IPV4 else ipaddress.IPv6Address
     name = PROTOCOL_NAMES.get(Protocol(packet.protocol), f"protocol {packet.protocol}")
-    ports = Protocol(packet.protocol).has_ports
-    source = f"{kind(packet.source)}" + (f" port {packet.source_port}" if ports else "")
-    destination = f"{kind(packet.destination)}" + (f" port {packet.destination_port}" if ports else "")
+    source, destination = (address_text(packet.family, end) for end in (packet.source, packet.destination))
+    if Protocol(packet.protocol).has_ports:
+        source += f" port {packet.source_port}"
+        destination += f" port {packet.destination_port}"
     where = f" on {packet.interface}" if packet.interface else ""
     return f"{packet.direction.value} {name} from {source} to {destination}{where}"
 

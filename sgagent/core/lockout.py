@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import enum
-import ipaddress
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 
 from sgagent.core.binding import HostFacts
 from sgagent.core.evaluate import Decision, Packet, evaluate, matches_but_for_source
-from sgagent.core.model import TCP, Direction, Family, Mode, Policy
+from sgagent.core.model import TCP, Direction, Family, Mode, Policy, address_text
 from sgagent.core.policy import ResolvedPolicy
 
 
@@ -204,14 +203,13 @@ class NamedCut:
 def named(cut: CutSession) -> NamedCut:
     """Return a session that is cut, and why, in words."""
     session = cut.session
-    kind = ipaddress.IPv4Address if session.family is Family.IPV4 else ipaddress.IPv6Address
     return NamedCut(
         interface=cut.interface,
         kind=session.kind,
         opened=session.opened,
-        peer=str(kind(session.peer_address)),
+        peer=address_text(session.family, session.peer_address),
         peer_port=session.peer_port,
-        local=str(kind(session.local_address)),
+        local=address_text(session.family, session.local_address),
         local_port=session.local_port,
         decided_by=cut.decision.decided_by.value,
         rule_id=cut.decision.rule.rule_id if cut.decision.rule else None,

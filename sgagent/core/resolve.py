@@ -10,7 +10,7 @@ from functools import partial
 from operator import attrgetter
 
 from sgagent.core.addresses import NO_ADDRESSES, AddressSet
-from sgagent.core.binding import Binding, Bindings, Link, can_be_matched
+from sgagent.core.binding import Binding, Bindings, Link, bind_everywhere, can_be_matched
 from sgagent.core.cloud_limits import group_warnings, interface_warnings, overlap_errors
 from sgagent.core.errors import Origin, Problem, Severity
 from sgagent.core.link_patterns import LinkPattern
@@ -352,18 +352,9 @@ class _Resolver:
         if self.scope is Scope.EVERYTHING:
             self.problems.extend(overlap_errors(self.snapshot.network_interfaces))
         here = {b.network_interface.network_interface_id for b in bound.all if b.network_interface}
-        for interface in self.snapshot.network_interfaces:
-            if interface.network_interface_id in here:
-                continue
-            self._attached_groups_elsewhere(
-                Binding(
-                    interface=interface.network_interface_id,
-                    network_interface=interface,
-                    security_group_ids=interface.security_group_ids,
-                    mode=None,
-                    origin=interface.origin,
-                )
-            )
+        for binding in bind_everywhere(self.snapshot).bindings:
+            if binding.interface not in here:
+                self._attached_groups_elsewhere(binding)
 
     def _attached_groups_elsewhere(self, binding: Binding) -> None:
         """Say what is wrong with an attachment elsewhere.

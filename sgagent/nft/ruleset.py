@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from sgagent.core.model import ICMPV6, PORTED, PROTOCOL_TABLE, Protocol
+from sgagent.core.model import ICMPV6, PORTED, PROTOCOL_TABLE, Family, Protocol
 
 FAMILY = "inet"
 TABLE = "sgagent"
@@ -358,6 +358,8 @@ def sort_key(key: tuple[Comparable, ...]) -> tuple[tuple[int, int, str], ...]:
     """Return a total order over the keys of one map."""
     return tuple((v.first, v.last, "") if isinstance(v, Interval) else (0, 0, v.word) for v in key)
 
+
+ADDRESS_TYPES = {Family.IPV4: KeyType.IPV4_ADDR, Family.IPV6: KeyType.IPV6_ADDR}
 
 BITS: Mapping[KeyType, int] = {
     KeyType.IPV4_ADDR: 32,

@@ -8,14 +8,14 @@ are our own, :mod:`sgagent.nft.text` is faster.
 from __future__ import annotations
 
 import enum
-import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, assert_never
 
 from sgagent.core.binding import check_interface_name
+from sgagent.core.model import address_text
 from sgagent.nft import ruleset as nft
-from sgagent.nft.ruleset import ALL_BITS, BITS, FAMILY, TABLE, prefix_length
+from sgagent.nft.ruleset import ADDRESS_TYPES, ALL_BITS, BITS, FAMILY, TABLE, prefix_length
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,18 +331,15 @@ def _value(value: nft.Comparable, key_type: nft.KeyType) -> Json:
     first = _number(value.first, key_type)
     if value.first == value.last:
         return first
-    length = prefix_length(value.first, value.last, BITS[key_type]) if key_type in _ADDRESSES else None
+    length = prefix_length(value.first, value.last, BITS[key_type]) if key_type in _FAMILIES else None
     if length is not None:
         return {"prefix": {"addr": first, "len": length}}
     return {"range": [first, _number(value.last, key_type)]}
 
 
-_ADDRESSES = frozenset({nft.KeyType.IPV4_ADDR, nft.KeyType.IPV6_ADDR})
+_FAMILIES = {key_type: family for family, key_type in ADDRESS_TYPES.items()}
 
 
 def _number(number: int, key_type: nft.KeyType) -> int | str:
-    if key_type is nft.KeyType.IPV4_ADDR:
-        return f"{number >> 24}.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
-    if key_type is nft.KeyType.IPV6_ADDR:
-        return str(ipaddress.IPv6Address(number))
-    return number
+    family = _FAMILIES.get(key_type)
+    return number if family is None else address_text(family, number)

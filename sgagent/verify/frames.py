@@ -16,12 +16,12 @@ from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import Direction, Family
 from sgagent.core.policy import ResolvedInterface
 from sgagent.nft.ruleset import (
+    ADDRESS_TYPES,
     Accept,
     Drop,
     Goto,
     Interval,
     Jump,
-    KeyType,
     LookUp,
     Match,
     Operator,
@@ -145,7 +145,7 @@ def _statements(compiled: CompiledTable, view: View) -> tuple[Match | LookUp, ..
     key = (view.link, view.family)
     found = compiled.address_statements.get(key)
     if found is None:
-        addresses = {KeyType.IPV4_ADDR, KeyType.IPV6_ADDR}
+        addresses = ADDRESS_TYPES.values()
         found = compiled.address_statements[key] = tuple(
             one
             for name in _reached(compiled.table, view)
@@ -249,8 +249,7 @@ def _ends(values: Iterable[object]) -> Iterator[tuple[int, int]]:
 
 def is_far_end(selector: Selector, view: View) -> bool:
     """Return whether an expression may read the far end in a view of the frame."""
-    addresses = KeyType.IPV4_ADDR if view.family is Family.IPV4 else KeyType.IPV6_ADDR
-    if selector.key_type is not addresses:
+    if selector.key_type is not ADDRESS_TYPES[view.family]:
         return False
     judged = TupleDirection.ORIGINAL if view.opened is Direction.INGRESS else TupleDirection.REPLY
     return selector.tuple_direction in (None, judged)

@@ -110,7 +110,7 @@ class RuleReach:
                 for family, place in places
                 for decider in sorted(instead.get((family, place), ()))
             )
-            found[key] = tuple({_name(clause): clause for clause in clauses}.values())
+            found[key] = tuple({known_by(clause): clause for clause in clauses}.values())
         return found
 
     def behind(self, keys: Container[RuleKey]) -> Mapping[RuleKey, tuple[Clause, ...]]:
@@ -125,7 +125,7 @@ class RuleReach:
             for place, deciders in places.items():
                 rule = clauses[place].rule
                 if rule is not None:
-                    named = {_name(clauses[decider]): clauses[decider] for decider in sorted(deciders)}
+                    named = {known_by(clauses[decider]): clauses[decider] for decider in sorted(deciders)}
                     found.setdefault(key_of(rule), {}).update(named)
         return {key: tuple(named.values()) for key, named in found.items()}
 
@@ -247,7 +247,8 @@ def _behind(table: Table, keys: Container[RuleKey]) -> Iterator[tuple[int, list[
         left.take(area.rows, area.columns)
 
 
-def _name(clause: Clause) -> tuple[object, ...]:
+def known_by(clause: Clause) -> tuple[object, ...]:
+    """Return what a clause is known by: its step, and its rule if it has one."""
     return (clause.decided_by, clause.rule and key_of(clause.rule))
 
 

@@ -10,9 +10,9 @@ from functools import cached_property
 from sgagent.analysis.lint.findings import MOST_RULES, Finding, FindingSeverity
 from sgagent.analysis.lint.rule_reach import OpenPorts, RuleKey, RuleReach, ports_open_to_everyone
 from sgagent.core.addresses import AddressSet
-from sgagent.core.binding import Binding, Bindings, HostListener
+from sgagent.core.binding import Binding, Bindings, HostListener, bind_everywhere
 from sgagent.core.errors import NOWHERE, Origin, Problem
-from sgagent.core.model import Direction, Family, NetworkInterface, SecurityGroup, SecurityGroupRule, Snapshot
+from sgagent.core.model import Direction, Family, SecurityGroup, SecurityGroupRule, Snapshot
 from sgagent.core.policy import ResolvedInterface, members_by_group
 from sgagent.core.resolve import Exemptions, Scope, living, resolve
 from sgagent.core.resolved_rules import KnownNames
@@ -203,7 +203,7 @@ def make_subject(
     """
     bindings = list(by_hand)
     if not only_by_hand:
-        bindings += [_attached(interface) for interface in snapshot.network_interfaces]
+        bindings += bind_everywhere(snapshot).bindings
         attached = {group for binding in bindings for group in binding.security_group_ids}
         bindings += [
             _alone(group) for group in snapshot.security_groups if group.security_group_id not in attached
@@ -242,16 +242,6 @@ def _subject(
         problems=resolution.problems,
         most_rules=most_rules,
         life=life,
-    )
-
-
-def _attached(interface: NetworkInterface) -> Binding:
-    return Binding(
-        interface=interface.network_interface_id,
-        network_interface=interface,
-        security_group_ids=interface.security_group_ids,
-        mode=None,
-        origin=interface.origin,
     )
 
 

@@ -11,7 +11,7 @@ from sgagent.analysis.compare import Effect, compare_judges
 from sgagent.analysis.flow_text import ObjectNames, decider_text, port_text, traffic_text
 from sgagent.analysis.header_space import Clause
 from sgagent.analysis.lint.findings import Finding, FindingSeverity
-from sgagent.analysis.lint.rule_reach import RuleKey, RuleReach, key_of
+from sgagent.analysis.lint.rule_reach import RuleKey, RuleReach, key_of, known_by
 from sgagent.analysis.lint.subject import Check, LintSubject, Stand
 from sgagent.analysis.redundancy import Area, Index, Table, common_area
 from sgagent.core.addresses import common, size
@@ -231,7 +231,7 @@ def _find_redundant(subject: LintSubject, check: Check) -> Iterator[Finding]:
     for stand in subject.stands:
         for reach in stand.reaches:
             for key, clauses in reach.behind(subject.redundant).items():
-                behind.setdefault(key, {}).update({_known_by(clause): clause for clause in clauses})
+                behind.setdefault(key, {}).update({known_by(clause): clause for clause in clauses})
     for key in sorted(behind, key=lambda key: _priority(subject, key), reverse=True):
         found = list(behind[key].values())
         verb = f"{subject.rules[key][1].policy.value}"
@@ -248,10 +248,6 @@ def _find_redundant(subject: LintSubject, check: Check) -> Iterator[Finding]:
             else "remove it, or say in its description why it is there",
             origin=subject.origin(key),
         )
-
-
-def _known_by(clause: Clause) -> tuple[object, ...]:
-    return (clause.decided_by, clause.rule and key_of(clause.rule))
 
 
 def _may_go(subject: LintSubject, clause: Clause) -> bool:
@@ -345,7 +341,7 @@ def _few(separator: str, texts: Sequence[str]) -> str:
 
 
 def _is_one(clauses: Iterable[Clause]) -> bool:
-    return len(set(map(_known_by, clauses))) == 1
+    return len(set(map(known_by, clauses))) == 1
 
 
 _FEW = 3

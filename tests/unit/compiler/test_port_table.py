@@ -13,10 +13,9 @@ from sgagent.compiler.port_table import (
     Decider,
     PortTable,
     Segment,
-    append_segment,
     make_table,
 )
-from sgagent.core.addresses import joined
+from sgagent.core.addresses import append_run, joined
 from sgagent.core.model import ALL_PORTS, LAST_PORT, PORTED_NUMBERS, Family, PortSet
 
 PROTOCOLS = (1, 6, 17, 47, 253)
@@ -159,7 +158,7 @@ def test_what_the_base_would_say_is_left_out(drawn: Split) -> None:
 def test_segments_that_touch_are_joined_if_they_agree() -> None:
     """A neighbour with the same cell lengthens the last segment; any other is a new one."""
     segments: list[Segment] = [(1, 2, (0,))]
-    append_segment(segments, 3, 4, (0,))
-    append_segment(segments, 5, 6, (1,))
-    append_segment(segments, 8, 9, (1,))
+    append_run(segments, 3, 4, (0,))
+    append_run(segments, 5, 6, (1,))
+    append_run(segments, 8, 9, (1,))
     assert segments == [(1, 4, (0,)), (5, 6, (1,)), (8, 9, (1,))]
