@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import compress
-from operator import is_not
+from operator import eq, is_not
 from typing import Generic, Self, TypeVar
 
 from sgagent.nft import ruleset as nft, transactions as ops
@@ -196,7 +196,7 @@ class _Change:
         counters = Differing.between(observed.counter_by_name, desired.counter_by_name)
         self.leaving_chains = chains.leaving(_same_declaration)
         self.leaving_maps = maps.leaving(_same_key)
-        self.leaving_counters = counters.leaving(_same)
+        self.leaving_counters = counters.leaving(eq)
         self.replaced_chains = self.leaving_chains & desired.chain_by_name.keys() - apart
         """Those that a rule or element may refer to."""
 
@@ -419,10 +419,6 @@ def _same_key(one: nft.VerdictMap, other: nft.VerdictMap) -> bool:
     return one.key_types == other.key_types and one.is_interval == other.is_interval
 
 
-def _same(one: nft.Counter, other: nft.Counter) -> bool:
-    return one == other
-
-
 def _is_refilled(verdict_map: nft.VerdictMap, leaving: tuple[nft.Element, ...]) -> bool:
     """Return whether a map is emptied and filled again rather than changed element by element.
 
@@ -433,11 +429,8 @@ def _is_refilled(verdict_map: nft.VerdictMap, leaving: tuple[nft.Element, ...]) 
         return False
     if len(leaving) >= REFILLED_FROM:
         return True
-    return leaving[-1].key == (nft.Interval.single(_greatest(verdict_map.key_types[0])),)
-
-
-def _greatest(key_type: nft.KeyType) -> int:
-    return (1 << BITS.get(key_type, 0)) - 1
+    greatest = (1 << BITS.get(verdict_map.key_types[0], 0)) - 1
+    return leaving[-1].key == (nft.Interval.single(greatest),)
 
 
 def references(rule: nft.Rule) -> Iterator[tuple[type, str]]:

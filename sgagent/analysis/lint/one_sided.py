@@ -86,7 +86,8 @@ class _Hosts:
         far = self._group(near, next(iter(clauses.values())))
         if far is None or far in self._listed:
             return
-        reaches = [_opposite(stand, direction) for stand in self._stands.get(far, ())]
+        is_inwards = direction is Direction.EGRESS
+        reaches = [stand.ingress if is_inwards else stand.egress for stand in self._stands.get(far, ())]
         families = [
             family for family in clauses if members[near].ranges(family) and members[far].ranges(family)
         ]
@@ -117,10 +118,6 @@ class _Hosts:
         if key not in self._met:
             self._met[key] = table.columns_with(self._subject.members[group].ranges(family))
         return self._met[key]
-
-
-def _opposite(stand: Stand, direction: Direction) -> RuleReach:
-    return stand.ingress if direction is Direction.EGRESS else stand.egress
 
 
 def _is_dhcp_alone(table: Table, row: int, run: Codes, family: Family) -> bool:

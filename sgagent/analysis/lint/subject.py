@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
@@ -208,19 +208,6 @@ def make_subject(
         bindings += [
             _alone(group) for group in snapshot.security_groups if group.security_group_id not in attached
         ]
-    return _subject(snapshot, exemptions, bindings, most_rules, life, at=at, names=names)
-
-
-def _subject(
-    snapshot: Snapshot,
-    exemptions: Exemptions,
-    bindings: Sequence[Binding],
-    most_rules: int,
-    life: Life,
-    *,
-    at: datetime | None,
-    names: KnownNames | None,
-) -> LintSubject:
     links: dict[tuple[str, ...], list[str]] = {}
     chosen: dict[tuple[str, ...], Binding] = {}
     for binding in bindings:
