@@ -13,7 +13,7 @@ from datetime import datetime
 
 from sgagent.agent.definitions import Definitions, Fetched, KnownLinks, parse_kept, written_key
 from sgagent.agent.manual_override import ModeFile, TrialFile
-from sgagent.agent.names.name_watch import NameWatch
+from sgagent.agent.names.resolver import NameWatch
 from sgagent.agent.planner import AgentState, KernelChange, Planner, StepDecision, StepInputs, StepTarget
 from sgagent.agent.state.directory import KeptDocuments, StateDirectory, write_durably
 from sgagent.agent.state.latest_time import LatestTime

@@ -20,8 +20,7 @@ from sgagent.agent.daemon import Daemon
 from sgagent.agent.flowlog.nflog_reader import begin_flow_log, flows_heard
 from sgagent.agent.inbox import Inbox
 from sgagent.agent.log import LogQueue, log_in_background
-from sgagent.agent.names.name_watch import NameWatch
-from sgagent.agent.names.resolver import BackgroundResolver
+from sgagent.agent.names.resolver import BackgroundResolver, NameWatch
 from sgagent.agent.published_status import Board
 from sgagent.agent.reconciler import Reconciler
 from sgagent.agent.sessions import Foresight, LiveSessions, end_forbidden_sessions, open_sessions

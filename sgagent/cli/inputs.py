@@ -43,7 +43,7 @@ from sgagent.sources.servers import dns_endpoints, host_name_servers, known_endp
 from sgagent.sources.verified_parse import VerifiedParser, read_signature, signature_file
 
 if TYPE_CHECKING:
-    from sgagent.agent.names.name_watch import DnsAnswers
+    from sgagent.agent.names.resolver import DnsAnswers
 
 
 class SystemClock:
@@ -143,7 +143,7 @@ def add_dns_argument(parser: argparse.ArgumentParser) -> None:
 
 def dns_answers(settings: Settings, options: argparse.Namespace | None = None) -> DnsAnswers:
     """Return what names stand for; name servers are asked if the options are given and allow it."""
-    from sgagent.agent.names.name_watch import DnsAnswers  # noqa: PLC0415 - offline commands do without
+    from sgagent.agent.names.resolver import DnsAnswers  # noqa: PLC0415 - offline commands do without
 
     is_asked = options is not None and not options.no_dns
     return DnsAnswers(settings, SystemClock(), latest_time(settings), is_asked=is_asked)

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from sgagent import __version__
 from sgagent.agent.control.requests import HitsAnswer, HitsQuestion
-from sgagent.agent.names.name_watch import DnsAnswers
+from sgagent.agent.names.resolver import DnsAnswers
 from sgagent.analysis.lint.findings import CODES, Finding, FindingSeverity
 from sgagent.analysis.lint.registry import CHECKS, lint, steps
 from sgagent.analysis.lint.subject import Check, Life, LintSubject, Usage, make_subject

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
-from sgagent.agent.names.name_watch import DnsAnswers
+from sgagent.agent.names.resolver import DnsAnswers
 from sgagent.agent.sessions import open_sessions_of_agents_too
 from sgagent.analysis.compare import compare, links
 from sgagent.analysis.flow_text import (

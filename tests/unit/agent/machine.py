@@ -8,7 +8,7 @@ from pathlib import Path
 from sgagent.agent.control.answers import Desk
 from sgagent.agent.control.handlers import Execution
 from sgagent.agent.inbox import Inbox
-from sgagent.agent.names.name_watch import NameWatch
+from sgagent.agent.names.resolver import NameWatch
 from sgagent.agent.reconciler import Reconciler
 from sgagent.agent.state.directory import StateDirectory
 from sgagent.agent.step_log import EventLog

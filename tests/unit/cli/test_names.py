@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from sgagent.agent.names.name_table import DnsAnswer, NameLookUp, NameTable
-from sgagent.agent.names.name_watch import FILE_NAME
+from sgagent.agent.names.resolver import FILE_NAME
 from sgagent.cli.main import main
 from sgagent.core.model import Family
 from sgagent.json_model import seal

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sgagent.agent.names.name_table import DnsAnswer, NameLookUp, NameState
-from sgagent.agent.names.name_watch import FILE_NAME, NameWatch
+from sgagent.agent.names.resolver import FILE_NAME, NameWatch
 from sgagent.agent.reconciler import Reconciler
 from sgagent.agent.step import Step, StepEnd
 from sgagent.core.binding import NO_FACTS
