@@ -11,7 +11,7 @@ from hypothesis import given, strategies as st
 
 from sgagent.agent.web.explain_form import FormField, FormView, read_form
 from sgagent.agent.web.page import PageContent, Section, render_page
-from sgagent.agent.web.rule_table import RuleFilter
+from sgagent.agent.web.rules import RuleFilter
 from sgagent.core.addresses import NO_ADDRESSES
 from sgagent.core.errors import printable
 from sgagent.core.model import ALL_PORTS, TCP, Policy

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 
 from sgagent.agent.control.requests import ExplainAnswer, ExplainQuestion
 from sgagent.agent.web.page import Section
-from sgagent.agent.web.rule_table import MOST_FIELDS, rule_path
+from sgagent.agent.web.rules import MOST_FIELDS, rule_path
 from sgagent.core.evaluate import Packet
 from sgagent.core.explanation import (
     EPHEMERAL_PORT,

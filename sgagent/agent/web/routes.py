@@ -34,8 +34,14 @@ from sgagent.agent.web.explain_form import (
 from sgagent.agent.web.inspection import Inspected, Inspection
 from sgagent.agent.web.page import PageContent, Section, render_page
 from sgagent.agent.web.responses import PRIVATE, Page, Request, Response, is_own_host, plain
-from sgagent.agent.web.rule_page import find_rule, rule_section
-from sgagent.agent.web.rule_table import RuleFilter, RuleSources, read_fields, rules_section
+from sgagent.agent.web.rules import (
+    RuleFilter,
+    RuleSources,
+    find_rule,
+    read_fields,
+    rule_section,
+    rules_section,
+)
 from sgagent.agent.web.sections import (
     GRAPH_PATH,
     Tile,

@@ -17,8 +17,7 @@ from sgagent.agent.time_text import age, count
 from sgagent.agent.web.inspection import MOST_EDGES, Found, Inspected, NotFound, draw_graph
 from sgagent.agent.web.page import Section
 from sgagent.agent.web.responses import PRIVATE, Response, plain
-from sgagent.agent.web.rule_page import explain_flow
-from sgagent.agent.web.rule_table import Sparkline, draw_bars, rule_path
+from sgagent.agent.web.rules import Sparkline, draw_bars, explain_flow, rule_path
 from sgagent.analysis.graph.elements import Edge
 from sgagent.analysis.lint.findings import Finding, FindingSeverity
 from sgagent.core.model import Direction, Policy, SecurityGroup

@@ -8,7 +8,7 @@ import pytest
 
 from sgagent.agent.control.requests import ExplainQuestion
 from sgagent.agent.web.explain_form import LONGEST_VALUE, Form, read_form
-from sgagent.agent.web.rule_table import MOST_FIELDS
+from sgagent.agent.web.rules import MOST_FIELDS
 from sgagent.core.model import Direction
 
 GOOD = {

@@ -14,7 +14,7 @@ from sgagent.agent.published_status import SAMPLE_SECONDS, STEP_SECONDS
 from sgagent.agent.status import ProofReport
 from sgagent.agent.web.inspection import MOST_EDGES
 from sgagent.agent.web.page import CONTENT_SECURITY_POLICY
-from sgagent.agent.web.rule_table import ROWS_ON_OVERVIEW, ROWS_PER_PAGE
+from sgagent.agent.web.rules import ROWS_ON_OVERVIEW, ROWS_PER_PAGE
 from sgagent.agent.web.sections import MOST_DROPS
 from sgagent.core.addresses import NO_ADDRESSES
 from sgagent.core.evaluate import DecidedBy

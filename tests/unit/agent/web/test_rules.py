@@ -7,7 +7,7 @@ import re
 import pytest
 
 from sgagent.agent.published_status import MOST_STEPS
-from sgagent.agent.web.rule_table import draw_sparkline
+from sgagent.agent.web.rules import draw_sparkline
 
 
 @pytest.mark.parametrize(
