@@ -34,7 +34,7 @@ from sgagent.agent.web.health import health_pages
 from sgagent.agent.web.http_server import MetricsServer
 from sgagent.agent.web.inspection import Inspection
 from sgagent.agent.web.metrics import make_registry
-from sgagent.agent.web.responses import Page
+from sgagent.agent.web.page import Page
 from sgagent.agent.web.routes import PageSources, status_pages
 from sgagent.cli.inputs import SystemClock, latest_time, load_settings, read_configuration
 from sgagent.core.errors import UsageError

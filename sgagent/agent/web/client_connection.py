@@ -22,7 +22,7 @@ from http.server import BaseHTTPRequestHandler
 from urllib.parse import urlsplit
 
 from sgagent.agent.web.metrics import page_type
-from sgagent.agent.web.responses import Response
+from sgagent.agent.web.page import Response
 
 LONGEST_REQUEST = 16 * 1024
 """Bytes, with all headers."""

@@ -7,7 +7,7 @@ from http import HTTPStatus
 
 from sgagent.agent.published_status import Board
 from sgagent.agent.status import Posture, Status
-from sgagent.agent.web.responses import Page, Response, plain
+from sgagent.agent.web.page import Page, Response, plain
 from sgagent.ports import Clock
 
 LONGEST_TURN_SECONDS = 30.0

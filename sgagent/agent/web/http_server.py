@@ -32,7 +32,7 @@ from sgagent.agent.web.client_connection import (
     HttpExchange,
 )
 from sgagent.agent.web.metrics import write_page
-from sgagent.agent.web.responses import Page, Request, Response, plain
+from sgagent.agent.web.page import Page, Request, Response, plain
 
 MOST_WAITING = 16
 """Clients that wait for one page; the next are refused. One response with metrics serves all that wait."""

@@ -1,4 +1,4 @@
-"""Render sections as an HTML page with Jinja2.
+"""Requests and responses of pages, and the HTML page that shows sections, made with Jinja2.
 
 Every value is escaped: autoescape is on, and the filters that avoid it are removed, so that no template which
 uses one can be rendered. Jinja2 is imported when the first page is asked for.
@@ -16,9 +16,52 @@ from sgagent import __version__
 from sgagent.agent.flowlog.flow import FlowEnd
 from sgagent.agent.status import InterfaceState, InterfaceStatus, state_in_words
 from sgagent.agent.time_text import clock_time, short_age
-from sgagent.agent.web.responses import PRIVATE, Response
 from sgagent.core.errors import printable
 from sgagent.core.rule_values import few_objects
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """The parts of a request that pages use, as the client sent them: untrusted."""
+
+    query: str = ""
+    """The part of the target after the question mark."""
+
+    host: str | None = None
+    """The header ``Host``; None if the client sent none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Response:
+    """A response."""
+
+    status: HTTPStatus
+    content_type: str
+    content: bytes
+    headers: tuple[tuple[str, str], ...] = ()
+    """In addition to those that the server sends with each response."""
+
+    make_event: Callable[[], bytes] | None = None
+    """Returns the next server-sent event at once; None where the response ends with its content."""
+
+
+Page = Callable[[Request], Response]
+"""Answers a request. Several threads call it."""
+
+
+def plain(status: HTTPStatus, text: str) -> Response:
+    """Return a response with plain text."""
+    return Response(status=status, content_type="text/plain; charset=utf-8", content=text.encode())
+
+
+PRIVATE = (
+    ("Referrer-Policy", "no-referrer"),
+    ("Cache-Control", "no-store"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("X-Frame-Options", "DENY"),
+)
+"""Headers that keep a page out of caches, frames, referrers and other origins."""
+
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self'; script-src 'self'; connect-src 'self'; "

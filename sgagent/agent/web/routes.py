@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -32,8 +34,7 @@ from sgagent.agent.web.explain_form import (
     refusal_section,
 )
 from sgagent.agent.web.inspection import Inspected, Inspection
-from sgagent.agent.web.page import PageContent, Section, render_page
-from sgagent.agent.web.responses import PRIVATE, Page, Request, Response, is_own_host, plain
+from sgagent.agent.web.page import PRIVATE, Page, PageContent, Request, Response, Section, plain, render_page
 from sgagent.agent.web.rules import (
     RuleFilter,
     RuleSources,
@@ -106,6 +107,38 @@ def _guarded(page: Page, own_names: frozenset[str]) -> Page:
         return plain(HTTPStatus.MISDIRECTED_REQUEST, text)
 
     return answer
+
+
+def is_own_host(host: str | None, own_names: frozenset[str]) -> bool:
+    """Return whether a ``Host`` header names this server, to prevent DNS rebinding.
+
+    In DNS rebinding, another site's name resolves to 127.0.0.1, so that its scripts read this server's pages
+    as their own. The browser still sends that name: an address, ``localhost`` or a name of this host proves
+    that the user asked for this server.
+
+    Args:
+        host: the header; None is accepted, since every browser sends one.
+        own_names: names of this host in lower case.
+    """
+    if host is None:
+        return True
+    match = _HOST.fullmatch(host.strip())
+    if match is None:
+        return False
+    name = (match["ipv6"] or match["name"]).lower().removesuffix(".")
+    is_local = name == "localhost" or name.endswith(".localhost")
+    return is_local or name in own_names or _is_address(name)
+
+
+_HOST = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9.-]+))(?::[0-9]{1,5})?")
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _static(name: str, content_type: str) -> Page:

@@ -15,8 +15,7 @@ from sgagent.agent.published_status import MOST_STEPS, SAMPLE_SECONDS, STEP_SECO
 from sgagent.agent.status import InterfaceStatus
 from sgagent.agent.time_text import age, count
 from sgagent.agent.web.inspection import MOST_EDGES, Found, Inspected, NotFound, draw_graph
-from sgagent.agent.web.page import Section
-from sgagent.agent.web.responses import PRIVATE, Response, plain
+from sgagent.agent.web.page import PRIVATE, Response, Section, plain
 from sgagent.agent.web.rules import Sparkline, draw_bars, explain_flow, rule_path
 from sgagent.analysis.graph.elements import Edge
 from sgagent.analysis.lint.findings import Finding, FindingSeverity

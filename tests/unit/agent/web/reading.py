@@ -16,7 +16,7 @@ from sgagent.agent.sessions import LiveSessions
 from sgagent.agent.state.counter_file import HitTimes
 from sgagent.agent.step import Step, StepEnd
 from sgagent.agent.web.inspection import Inspection
-from sgagent.agent.web.responses import Request, Response
+from sgagent.agent.web.page import Request, Response
 from sgagent.agent.web.routes import PageSources, status_pages
 from sgagent.core.binding import HostFacts, Link
 from sgagent.core.model import CidrBlock, Policy

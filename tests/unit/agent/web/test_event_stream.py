@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from sgagent.agent.web.client_connection import MOST_STREAMS, EventStreams
 from sgagent.agent.web.http_server import MOST_WAITING, MetricsServer
-from sgagent.agent.web.responses import Request, Response, plain
+from sgagent.agent.web.page import Request, Response, plain
 from tests.unit.agent.web.test_http_server import WAIT_SECONDS, Served
 from tests.waiting import wait_until
 

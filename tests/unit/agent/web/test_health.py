@@ -16,7 +16,7 @@ from sgagent.agent.web.health import (
     reasons_not_alive,
     reasons_not_ready,
 )
-from sgagent.agent.web.responses import Request, plain
+from sgagent.agent.web.page import Request, plain
 from sgagent.core.errors import NOWHERE, Problem, Severity
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
 from tests.fakes.clock import FakeClock

@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 
 from sgagent.agent.web.client_connection import LONGEST_REQUEST
 from sgagent.agent.web.http_server import MOST_CONNECTIONS, MOST_UNREAD_RESPONSES, MOST_WAITING, MetricsServer
-from sgagent.agent.web.responses import Request, Response, plain
+from sgagent.agent.web.page import Request, Response, plain
 from tests.patience import PATIENCE
 
 WAIT_SECONDS = 5.0 * PATIENCE

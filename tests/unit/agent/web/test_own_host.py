@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sgagent.agent.web.responses import is_own_host
+from sgagent.agent.web.routes import is_own_host
 
 OWN = frozenset({"web-1", "metrics.example"})
 
