@@ -13,7 +13,7 @@ from sgagent.agent.log import LogQueue
 from sgagent.agent.manual_override import ManualOverride
 from sgagent.agent.names.name_table import NameStatus
 from sgagent.agent.state.counter_file import HitTimes
-from sgagent.agent.status import ProofReport, Status, status_after
+from sgagent.agent.status import Posture, ProofReport, Status, status_after
 from sgagent.agent.step import Step, StepEnd
 from sgagent.core.model import Mode
 from sgagent.core.policy import ResolvedPolicy
@@ -149,6 +149,20 @@ LONGEST_WAIT_SECONDS = 1.0
 """For a reading of the counters that a scrape asks for; after that it gets the one before."""
 
 _NO_TIMES: Mapping[CounterKey, HitTimes] = MappingProxyType({})
+
+LONGEST_TURN_SECONDS = 30.0
+"""For one turn of the main loop. To enforce the largest policies for the first time takes seconds."""
+
+STALE_SECONDS = 300.0
+"""After which the definitions of an unreachable source count as too old."""
+
+_WITHOUT_POLICY = {
+    Posture.NOTHING: "nothing is enforced",
+    Posture.IDLE: "nothing is enforced, as no interface of this host is bound",
+    Posture.CLOSED: "no policy loaded; the host is closed",
+    Posture.STANDING: "no policy loaded; the previous run's rules stay active",
+}
+"""Postures in which no definitions are enforced."""
 
 
 class Board:
@@ -288,6 +302,18 @@ class Board:
         """Return how long ago the loop turned last."""
         return self._clock.monotonic() - self._turned_at
 
+    def reasons_not_alive(self) -> tuple[str, ...]:
+        """Return why the agent should be restarted; empty if it is alive."""
+        seconds = self.seconds_since_turn()
+        if seconds <= LONGEST_TURN_SECONDS:
+            return ()
+        return (f"the main loop has not run for {seconds:.0f} seconds",)
+
+    def reasons_not_ready(self) -> tuple[str, ...]:
+        """Return why the host does not enforce its newest definitions; empty if it does."""
+        failed = ("the last step of the main loop failed",) if self._step_fault else ()
+        return (*self.reasons_not_alive(), *failed, *_shortcomings(self._status, self._clock.now()))
+
     def times(self) -> Mapping[CounterKey, HitTimes]:
         """Return since when each total is counted and when it last grew, as of the newest totals."""
         return self._times
@@ -308,3 +334,24 @@ class Board:
         """Return totals as fresh as can be had in a short time."""
         self._ask_for_reading(LONGEST_WAIT_SECONDS)
         return self._totals
+
+
+def _shortcomings(status: Status, now: float) -> Iterator[str]:
+    if status.posture in _WITHOUT_POLICY:
+        yield _WITHOUT_POLICY[status.posture]
+    for interface in status.interfaces:
+        if interface.port_of is not None:
+            yield f"{interface.name} is a port of the {interface.port_of}, so its packets are not judged"
+    if status.is_source_up is False:
+        if status.source_reached_at is None:
+            yield "the source could not be reached since the agent started"
+        elif now - status.source_reached_at > STALE_SECONDS:
+            yield f"the source could not be reached for {now - status.source_reached_at:.0f} seconds"
+    if status.step.is_refused:
+        yield "the newest definitions have errors; the previous ones stay active"
+    if status.step.kernel_error is not None:
+        yield "the kernel refused the newest rules"
+    if status.is_drift_contested:
+        yield "someone else keeps changing the rules"
+    if status.is_drift_unhealed:
+        yield "someone else changed the rules, and the repair failed"

@@ -30,12 +30,11 @@ from sgagent.agent.step import Step
 from sgagent.agent.step_log import EventLog
 from sgagent.agent.systemd import ServiceManager
 from sgagent.agent.verification import Prover, Verification, fork_prover
-from sgagent.agent.web.health import health_pages
 from sgagent.agent.web.http_server import MetricsServer
 from sgagent.agent.web.inspection import Inspection
 from sgagent.agent.web.metrics import make_registry
 from sgagent.agent.web.page import Page
-from sgagent.agent.web.routes import PageSources, status_pages
+from sgagent.agent.web.routes import PageSources, health_pages, status_pages
 from sgagent.cli.inputs import SystemClock, latest_time, load_settings, read_configuration
 from sgagent.core.errors import UsageError
 from sgagent.dataplane.client import ApplierDataplane
@@ -114,7 +113,7 @@ def _assemble(
     execution = Execution(reconciler=reconciler, state=state, clock=clock, boot_id=read_boot_id(), log=log)
     desk = Desk(inbox, execution, state, settings.limits)
     answer = answering(board, clock, settings.source.place, sessions, desk)
-    pages = dict(health_pages(board, clock))
+    pages = dict(health_pages(board))
     if settings.metrics.serves_page:
         pages |= _status_pages(settings, board, clock, answer)
     _serve_metrics(settings, board, clock, pages, stack)

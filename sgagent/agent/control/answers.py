@@ -53,7 +53,6 @@ from sgagent.agent.sessions import LiveSessions
 from sgagent.agent.state.counter_file import HitTimes
 from sgagent.agent.state.directory import HistoryFile, StateDirectory
 from sgagent.agent.status import MOST_CUTS_SHOWN, MOST_EXPIRING_SHOWN
-from sgagent.agent.web.health import reasons_not_ready
 from sgagent.core.errors import SgagentError, UsageError
 from sgagent.core.explanation import choose_interface, explain
 from sgagent.core.model import Direction, Policy
@@ -221,7 +220,7 @@ def answering(board: Board, clock: Clock, source: str, sessions: LiveSessions, d
 def status_answer(board: Board, clock: Clock, source: str) -> StatusAnswer:
     """Return how the agent is doing."""
     status = board.status()
-    reasons = reasons_not_ready(board, clock)
+    reasons = board.reasons_not_ready()
     step_fault = board.step_fault()
     return StatusAnswer(
         agent_version=__version__,

@@ -1,4 +1,4 @@
-"""The paths of the status page, and what answers each request for them."""
+"""The paths of the probes and of the status page, and what answers each request for them."""
 
 from __future__ import annotations
 
@@ -59,6 +59,20 @@ from sgagent.core.errors import UsageError
 from sgagent.core.model import Policy
 from sgagent.ports import Clock
 from sgagent.verify.proof import Outcome
+
+
+def health_pages(board: Board) -> Mapping[str, Page]:
+    """Return the probes by their paths: whether the agent is alive, and enforces the newest definitions."""
+    return {
+        "/healthz": lambda _: _probe(board.reasons_not_alive()),
+        "/readyz": lambda _: _probe(board.reasons_not_ready()),
+    }
+
+
+def _probe(reasons: tuple[str, ...]) -> Response:
+    if not reasons:
+        return plain(HTTPStatus.OK, "ok\n")
+    return plain(HTTPStatus.SERVICE_UNAVAILABLE, "".join(f"{reason}\n" for reason in reasons))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,6 @@ from sgagent.agent.reconciler import Reconciler
 from sgagent.agent.status import InterfaceState, Posture, Status, status_after
 from sgagent.agent.step import Step, StepEnd
 from sgagent.agent.step_log import StepLog
-from sgagent.agent.web.health import reasons_not_ready
 from sgagent.core.binding import Link
 from sgagent.core.model import Mode
 from tests.fakes.log import FakeLog
@@ -173,11 +172,11 @@ def test_health_and_log_say_it_once(machine: Machine) -> None:
     put_on(machine, "bridge")
     step()
     step()
-    reasons = reasons_not_ready(board, machine.clock)
+    reasons = board.reasons_not_ready()
     assert "eth0 is a port of the bridge m0, so its packets are not judged" in reasons
     assert log.events().count("interface_not_judged") == 1
     machine.host.set_link(ETH0)
     step()
-    assert reasons_not_ready(board, machine.clock) == ()
+    assert board.reasons_not_ready() == ()
     assert log.events().count("interface_no_port_any_more") == 1
     assert log.events().count("interface_not_judged") == 1

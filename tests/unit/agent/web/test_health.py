@@ -7,16 +7,10 @@ from http import HTTPStatus
 
 import pytest
 
-from sgagent.agent.published_status import Board
+from sgagent.agent.published_status import LONGEST_TURN_SECONDS, STALE_SECONDS, Board
 from sgagent.agent.step import Step, StepEnd
-from sgagent.agent.web.health import (
-    LONGEST_TURN_SECONDS,
-    STALE_SECONDS,
-    health_pages,
-    reasons_not_alive,
-    reasons_not_ready,
-)
 from sgagent.agent.web.page import Request, plain
+from sgagent.agent.web.routes import health_pages
 from sgagent.core.errors import NOWHERE, Problem, Severity
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
 from tests.fakes.clock import FakeClock
@@ -45,9 +39,9 @@ def board(clock: FakeClock) -> Board:
     return board
 
 
-def test_an_agent_in_step_is_alive_and_ready(board: Board, clock: FakeClock) -> None:
+def test_an_agent_in_step_is_alive_and_ready(board: Board) -> None:
     """Both pages say ok, and nothing else."""
-    pages = health_pages(board, clock)
+    pages = health_pages(board)
     assert {path: page(Request()) for path, page in pages.items()} == {
         "/healthz": plain(HTTPStatus.OK, "ok\n"),
         "/readyz": plain(HTTPStatus.OK, "ok\n"),
@@ -57,14 +51,14 @@ def test_an_agent_in_step_is_alive_and_ready(board: Board, clock: FakeClock) -> 
 def test_a_loop_that_hangs_is_not_alive(board: Board, clock: FakeClock) -> None:
     """The time counts from the last turn of the main loop."""
     clock.pass_seconds(LONGEST_TURN_SECONDS)
-    assert reasons_not_alive(board) == ()
+    assert board.reasons_not_alive() == ()
     clock.pass_seconds(1)
-    answer = health_pages(board, clock)["/healthz"](Request())
+    answer = health_pages(board)["/healthz"](Request())
     assert answer.status is HTTPStatus.SERVICE_UNAVAILABLE
     assert answer.content == b"the main loop has not run for 31 seconds\n"
-    assert reasons_not_ready(board, clock) == reasons_not_alive(board)
+    assert board.reasons_not_ready() == board.reasons_not_alive()
     board.note_totals({})
-    assert reasons_not_alive(board) == ()
+    assert board.reasons_not_alive() == ()
 
 
 @pytest.mark.parametrize(
@@ -82,14 +76,14 @@ def test_a_loop_that_hangs_is_not_alive(board: Board, clock: FakeClock) -> None:
         ),
     ),
 )
-def test_what_is_amiss_is_named(board: Board, clock: FakeClock, step: Step, reason: str) -> None:
+def test_what_is_amiss_is_named(board: Board, step: Step, reason: str) -> None:
     """A failing probe has the reason, until a step succeeds."""
     board.note_step(step, is_fetched=True)
-    answer = health_pages(board, clock)["/readyz"](Request())
+    answer = health_pages(board)["/readyz"](Request())
     assert answer.status is HTTPStatus.SERVICE_UNAVAILABLE
     assert reason in answer.content.decode()
     board.note_step(APPLIED, is_fetched=True)
-    assert reasons_not_ready(board, clock) == ()
+    assert board.reasons_not_ready() == ()
 
 
 def test_a_source_may_be_away_for_a_while(board: Board, clock: FakeClock) -> None:
@@ -97,19 +91,19 @@ def test_a_source_may_be_away_for_a_while(board: Board, clock: FakeClock) -> Non
     clock.pass_seconds(STALE_SECONDS)
     board.note_totals({})
     board.note_step(AWAY, is_fetched=True)
-    assert reasons_not_ready(board, clock) == ()
+    assert board.reasons_not_ready() == ()
     clock.pass_seconds(1)
-    assert reasons_not_ready(board, clock) == ("the source could not be reached for 301 seconds",)
+    assert board.reasons_not_ready() == ("the source could not be reached for 301 seconds",)
 
 
 def test_a_source_that_was_never_reached_is_stale_at_once(clock: FakeClock) -> None:
     """Definitions of a previous run may have any age."""
     board = Board(clock, lambda _: True)
     board.note_step(AWAY, is_fetched=True)
-    assert reasons_not_ready(board, clock) == ("the source could not be reached since the agent started",)
+    assert board.reasons_not_ready() == ("the source could not be reached since the agent started",)
 
 
-def test_a_step_that_fails_is_named(board: Board, clock: FakeClock) -> None:
+def test_a_step_that_fails_is_named(board: Board) -> None:
     """A failed step makes the agent not ready."""
     board.note_totals({}, step_fault="links can't be read")
-    assert reasons_not_ready(board, clock) == ("the last step of the main loop failed",)
+    assert board.reasons_not_ready() == ("the last step of the main loop failed",)
