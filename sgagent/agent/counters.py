@@ -1,4 +1,4 @@
-"""Periodic readings of the kernel's counters, and monotonic totals over them, for the daemon's loop.
+"""Periodic readings of the kernel's counters, monotonic totals over them, and the log of observed drops.
 
 A counter of the kernel restarts at zero when its table is created again, or when its rule was removed and
 added. This module keeps the total of each key since boot, and the last value of each kernel counter. It adds
@@ -9,14 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from itertools import compress
-from operator import is_not
+from operator import is_not, itemgetter
 from types import MappingProxyType
 
 from sgagent.agent.state.counter_file import CounterFile, HitTimes, KeptCounters
+from sgagent.agent.step import EventLog
 from sgagent.core.errors import SgagentError
-from sgagent.nft.names import CounterKey, ObservedDropCounter, counter_name, observed_drop, under_other_policy
+from sgagent.core.model import Direction
+from sgagent.nft.names import (
+    CounterKey,
+    ObservedDropCounter,
+    RuleCounter,
+    counter_name,
+    is_of_drops,
+    observed_drop,
+    under_other_policy,
+)
 from sgagent.ports import Clock, CounterValue, Dataplane
+
+Totals = Mapping[CounterKey, CounterValue]
 
 MOST_RETIRED = 10_000
 """Totals that are kept of what no longer counts; beyond, those that stopped first are forgotten."""
@@ -105,7 +118,7 @@ class Accounting:
         self._turned: tuple[CounterKey, ...] = ()
         """What has counters now, under the policy that it had before."""
 
-        self._shown: Mapping[CounterKey, CounterValue] | None = None
+        self._shown: Totals | None = None
         """The totals as they were read last; None once they have changed."""
 
     def take_in(
@@ -175,7 +188,7 @@ class Accounting:
             self._seen.pop(name, None)
 
     @property
-    def totals(self) -> Mapping[CounterKey, CounterValue]:
+    def totals(self) -> Totals:
         """Return the totals of what has counters now, and of what would have been dropped there.
 
         Where a rule or default changed its policy, that of the policy before is among them: the sum of both
@@ -303,7 +316,7 @@ class Counting:
             self.fault = None
 
     @property
-    def totals(self) -> Mapping[CounterKey, CounterValue]:
+    def totals(self) -> Totals:
         """Return what was counted since the host came up, for all that is counted now."""
         return self._accounting.totals
 
@@ -311,3 +324,97 @@ class Counting:
     def times(self) -> Mapping[CounterKey, HitTimes]:
         """Return since when what is counted now is counted, and when it last grew."""
         return self._accounting.times
+
+
+SECONDS_BETWEEN_LINES = 60.0
+"""Of the log, for each interface."""
+
+MOST_RULES_NAMED = 10
+"""Those with the most packets, in one line."""
+
+
+@dataclass(slots=True)
+class _Observation:
+    """What is known of one interface."""
+
+    since: float
+    """By the monotonic clock: when the last line was written, or observing began."""
+
+    is_due_at: float
+    sum_said: int
+    said: dict[CounterKey, int] = field(default_factory=dict)
+    """What every counter of drops stood at."""
+
+
+class ObservationLog:
+    """Write a line when something would have been dropped, and no more than one a minute."""
+
+    def __init__(self, log: EventLog, clock: Clock) -> None:
+        """Take the log, and the clock that spaces lines out."""
+        self._log = log
+        self._clock = clock
+        self._observations: dict[str, _Observation] = {}
+
+    def follow(self, totals: Totals, observed: frozenset[str]) -> None:
+        """Log what was counted since the last line.
+
+        Packets from before an interface entered observe mode are left out.
+
+        Args:
+            totals: the newest.
+            observed: interfaces on which nothing is dropped.
+        """
+        now = self._clock.monotonic()
+        self._observations = {
+            name: self._observations.get(name) or _begun(name, totals, now) for name in sorted(observed)
+        }
+        for name, observation in self._observations.items():
+            if now >= observation.is_due_at and _sum(name, totals) != observation.sum_said:
+                self._say(name, observation, totals, now)
+                self._observations[name] = _begun(name, totals, now, now + SECONDS_BETWEEN_LINES)
+
+    def _say(self, name: str, observation: _Observation, totals: Totals, now: float) -> None:
+        """Write the line."""
+        counted = {
+            key: packets - observation.said.get(key, 0) for key, packets in _drops(name, totals).items()
+        }
+        most = sorted(
+            ((*_named(key), packets) for key, packets in counted.items() if packets > 0),
+            key=lambda named: (-named[2], named[0], named[1]),
+        )
+        self._log.info(
+            "would_have_dropped",
+            interface=name,
+            packets=sum(map(itemgetter(2), most)),
+            seconds=round(now - observation.since, 1),
+            drops=[
+                {"direction": direction, "by": by, "packets": packets}
+                for direction, by, packets in most[:MOST_RULES_NAMED]
+            ],
+            others=sum(map(itemgetter(2), most[MOST_RULES_NAMED:])),
+        )
+
+
+def _begun(name: str, totals: Totals, now: float, due_at: float = 0.0) -> _Observation:
+    """Return an observation of an interface that begins with these totals."""
+    return _Observation(since=now, is_due_at=due_at, sum_said=_sum(name, totals), said=_drops(name, totals))
+
+
+def _sum(name: str, totals: Totals) -> int:
+    """Return all that would ever have been dropped on an interface, without going through its counters."""
+    keys = (ObservedDropCounter(interface=name, direction=direction) for direction in Direction)
+    return sum(totals.get(key, _NOTHING).packets for key in keys)
+
+
+def _drops(name: str, totals: Totals) -> dict[CounterKey, int]:
+    """Return what every counter of drops of an interface stands at."""
+    return {key: total.packets for key, total in totals.items() if is_of_drops(key) and key.interface == name}
+
+
+def _named(key: CounterKey) -> tuple[str, str]:
+    """Return the direction and the rule, or the step of §3, that a counter of drops is about."""
+    drop = observed_drop(key)
+    if drop is None:
+        raise ValueError(f"{key} counts no drops")
+    step = type(key).__name__.removesuffix("Counter").lower()
+    return drop.direction.value, key.rule_id if isinstance(key, RuleCounter) else step

@@ -20,11 +20,10 @@ from datetime import datetime
 from types import FrameType
 
 from sgagent.agent.control.handlers import Execution
-from sgagent.agent.counters import Counting
+from sgagent.agent.counters import Counting, ObservationLog
 from sgagent.agent.inbox import Happened, Inbox
 from sgagent.agent.published_status import Board
-from sgagent.agent.step import Step, StepEnd, Tamperer, summary
-from sgagent.agent.step_log import EventLog, ObservationLog, StepLog
+from sgagent.agent.step import EventLog, Step, StepEnd, StepLog, Tamperer, summary
 from sgagent.agent.systemd import ServiceManager
 from sgagent.agent.verification import Verification
 from sgagent.core.errors import ApplierLostError, SgagentError

@@ -26,8 +26,7 @@ from sgagent.host.processes import own_sockets, sockets_of_agents, sockets_of_ss
 from sgagent.nft.marks import EnforcementState, MarkLayout, is_remembered
 
 if TYPE_CHECKING:  # 20 ms for commands that only look at sessions
-    from sgagent.agent.step import Step
-    from sgagent.agent.step_log import EventLog
+    from sgagent.agent.step import EventLog, Step
 
 SSH_PORT = 22
 

@@ -11,8 +11,7 @@ from typing import Any
 
 from sgagent.agent.manual_override import ManualOverride
 from sgagent.agent.names.name_table import NameStatus
-from sgagent.agent.step import Step, StepEnd
-from sgagent.core.binding import is_hidden
+from sgagent.agent.step import Step, StepEnd, ports_of_masters
 from sgagent.core.errors import Severity
 from sgagent.core.lockout import NamedCut, SessionKind
 from sgagent.core.model import Mode, Policy
@@ -357,16 +356,6 @@ def posture_of(step: Step) -> Posture:
     if not modes:
         return Posture.IDLE
     return Posture.ENFORCING if Mode.ENFORCE in modes else Posture.OBSERVING
-
-
-def ports_of_masters(step: Step) -> Mapping[str, str]:
-    """Return the links with rules that are ports of a bridge, bond or team, and kind and name of that."""
-    policy = step.policy or ResolvedPolicy()
-    return {
-        link.name: f"{link.master_kind} {link.master}"
-        for link in step.facts.links
-        if is_hidden(link) and policy.judge(link.name) in policy.bound
-    }
 
 
 def _counted(outcomes: Mapping[StepEnd, int], outcome: StepEnd) -> Mapping[StepEnd, int]:

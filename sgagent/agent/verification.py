@@ -23,8 +23,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from sgagent.agent.status import ProofReport
-from sgagent.agent.step import Step, StepEnd
-from sgagent.agent.step_log import EventLog
+from sgagent.agent.step import EventLog, Step, StepEnd
 from sgagent.core.errors import SgagentError
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.dataplane.privileges import end_with_parent, name_process

@@ -26,8 +26,7 @@ from sgagent.agent.control.requests import (
     StatusQuestion,
 )
 from sgagent.agent.sessions import Foresight, as_live_session, end_forbidden_sessions, open_sessions
-from sgagent.agent.step import Step, StepEnd
-from sgagent.agent.step_log import EventLog
+from sgagent.agent.step import EventLog, Step, StepEnd
 from sgagent.agent.time_text import time_left
 from sgagent.cli.agent_client import ask, order, print_enforced
 from sgagent.cli.inputs import (

@@ -26,8 +26,7 @@ from sgagent.agent.reconciler import Reconciler
 from sgagent.agent.sessions import Foresight, LiveSessions, end_forbidden_sessions, open_sessions
 from sgagent.agent.state.counter_file import CounterFile, read_boot_id
 from sgagent.agent.state.directory import StateDirectory
-from sgagent.agent.step import Step
-from sgagent.agent.step_log import EventLog
+from sgagent.agent.step import EventLog, Step
 from sgagent.agent.systemd import ServiceManager
 from sgagent.agent.verification import Prover, Verification, fork_prover
 from sgagent.agent.web.http_server import MetricsServer

@@ -23,8 +23,7 @@ from sgagent.agent.state.directory import (
     Terms,
     Trigger,
 )
-from sgagent.agent.step import Step, StepEnd
-from sgagent.agent.step_log import EventLog
+from sgagent.agent.step import EventLog, Step, StepEnd
 from sgagent.core.errors import (
     DocumentError,
     KernelRefusedError,

@@ -30,7 +30,7 @@ from sgagent.agent.control.protocol import (
     encode_answer,
 )
 from sgagent.agent.control.requests import Order
-from sgagent.agent.step_log import EventLog
+from sgagent.agent.step import EventLog
 from sgagent.core.errors import (
     DocumentError,
     KernelRefusedError,

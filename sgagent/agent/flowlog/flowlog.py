@@ -19,7 +19,7 @@ from sgagent.agent.flowlog.enrichment import (
 )
 from sgagent.agent.flowlog.flow import Flow, FlowsLeftOut, read_head
 from sgagent.agent.flowlog.outputs import Entry, FlowWriter, NoWriter, PartlyWrittenError
-from sgagent.agent.step_log import EventLog
+from sgagent.agent.step import EventLog
 from sgagent.core.model import Policy, Snapshot
 from sgagent.core.policy import SILENT, FlowLogging, ResolvedPolicy
 from sgagent.dataplane.nflog import LoggedPacket

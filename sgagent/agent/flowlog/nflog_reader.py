@@ -15,7 +15,7 @@ from typing import Protocol, assert_never
 
 from sgagent.agent.flowlog.flowlog import FlowLog
 from sgagent.agent.flowlog.outputs import FileWriter, FlowWriter, JournalWriter, NoWriter, StreamWriter
-from sgagent.agent.step_log import EventLog
+from sgagent.agent.step import EventLog
 from sgagent.dataplane.nflog import RECEIVE_BYTES, LoggedPacket, read_packets
 from sgagent.ports import Clock
 from sgagent.settings import FlowLogSettings, FlowOutput, Settings

@@ -11,7 +11,7 @@ from sgagent.agent.inbox import Inbox
 from sgagent.agent.names.resolver import NameWatch
 from sgagent.agent.reconciler import Reconciler
 from sgagent.agent.state.directory import StateDirectory
-from sgagent.agent.step_log import EventLog
+from sgagent.agent.step import EventLog
 from sgagent.core.binding import HostFacts
 from sgagent.core.lockout import NamedCut
 from sgagent.core.policy import Endpoint, ResolvedPolicy

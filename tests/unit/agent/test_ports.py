@@ -10,8 +10,7 @@ import pytest
 from sgagent.agent.published_status import Board
 from sgagent.agent.reconciler import Reconciler
 from sgagent.agent.status import InterfaceState, Posture, Status, status_after
-from sgagent.agent.step import Step, StepEnd
-from sgagent.agent.step_log import StepLog
+from sgagent.agent.step import Step, StepEnd, StepLog
 from sgagent.core.binding import Link
 from sgagent.core.model import Mode
 from tests.fakes.log import FakeLog

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sgagent.agent.step_log import MOST_RULES_NAMED, SECONDS_BETWEEN_LINES, ObservationLog
+from sgagent.agent.counters import MOST_RULES_NAMED, SECONDS_BETWEEN_LINES, ObservationLog
 from sgagent.core.model import Direction, Policy
 from sgagent.nft.names import (
     CounterKey,
