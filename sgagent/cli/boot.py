@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager, nullcontext
 
 import structlog
 
-from sgagent.agent.flowlog.nflog_reader import in_effect
+from sgagent.agent.flowlog.flowlog import in_effect
 from sgagent.agent.log import configure_log
 from sgagent.agent.reconciler import Reconciler
 from sgagent.agent.sessions import end_forbidden_sessions

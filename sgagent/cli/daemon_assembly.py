@@ -17,7 +17,7 @@ from sgagent.agent.control.handlers import Execution
 from sgagent.agent.control.server import control_served
 from sgagent.agent.counters import Counting
 from sgagent.agent.daemon import Daemon
-from sgagent.agent.flowlog.nflog_reader import begin_flow_log, flows_heard
+from sgagent.agent.flowlog.flowlog import begin_flow_log, flows_heard
 from sgagent.agent.inbox import Inbox
 from sgagent.agent.log import LogQueue, log_in_background
 from sgagent.agent.names.resolver import BackgroundResolver, NameWatch

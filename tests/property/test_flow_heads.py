@@ -6,7 +6,7 @@ import struct
 
 from hypothesis import given, strategies as st
 
-from sgagent.agent.flowlog.flow import PacketHead, read_head
+from sgagent.agent.flowlog.enrichment import PacketHead, read_head
 from sgagent.core.model import Family
 from sgagent.dataplane.nflog import COPIED_BYTES, LoggedPacket, read_packets
 from sgagent.netlink import attribute

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.agent.flowlog.flow import read_head
+from sgagent.agent.flowlog.enrichment import read_head
 from sgagent.compiler.decision_list import readings
 from sgagent.core.explanation import describe_packet, protocol_number
 from sgagent.core.model import (

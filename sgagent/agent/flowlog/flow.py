@@ -1,13 +1,33 @@
-"""A flow: both ends of a logged packet, the verdict, and what decided; and the head that the kernel logs."""
+"""A flow: both ends of a logged packet, the verdict, and what decided; the newest flows, and their writers.
+
+A writer writes one JSON object a line to a file with rotation or to standard output, or the journal's fields.
+"""
 
 from __future__ import annotations
 
-import struct
-from dataclasses import dataclass
+import contextlib
+import enum
+import errno
+import json
+import os
+import select
+import socket
+import stat
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import Protocol, TextIO, assert_never
 
 from sgagent.core.errors import printable
 from sgagent.core.evaluate import DecidedBy
-from sgagent.core.model import PROTOCOL_TABLE, Direction, Family, Mode, Policy, PortUse, Protocol
+from sgagent.core.model import Direction, Family, Mode, Policy
+from sgagent.settings import FlowLogSettings, FlowOutput
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,99 +152,242 @@ def end(one: FlowEnd) -> str:
     return " ".join(word for word in (names or one.network_interface_id or "", one.address) if word)
 
 
-_IPV4 = struct.Struct("!BxHxxHxBxxII")
-_IPV6 = struct.Struct("!IHBx16s16s")
-_PORTS = struct.Struct("!HH")
-_SHORTEST_IPV4 = 20
-_FRAGMENT_OFFSET = 0x1FFF
-_IPV6_FRAGMENT_OFFSET = 0xFFF8
-_WITH_PORTS = frozenset(row.protocol.number for row in PROTOCOL_TABLE if row.ports is not PortUse.NONE)
-
-_FRAGMENT, _AUTHENTICATION = 44, 51
-_EXTENSIONS = frozenset({0, 43, _FRAGMENT, _AUTHENTICATION, 60, 135, 139, 140})
-_MOST_EXTENSIONS = 8
+MOST_RECENT = 2_000
+"""Flows that are remembered: about two megabytes."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PacketHead:
-    """Who sends what to whom, as far as it could be read."""
+class RecentFlows:
+    """Keep the newest flows; one thread adds, any may read."""
 
-    family: Family
-    source: int
-    destination: int
-    protocol: int
-    """For IPv6 behind the extension headers that could be read."""
+    def __init__(self, most: int = MOST_RECENT) -> None:
+        """Start with none."""
+        self._flows: deque[Flow] = deque(maxlen=most)
+        self._lock = threading.Lock()
 
-    source_port: int | None = None
-    destination_port: int | None = None
-    icmp_type: int | None = None
-    bytes: int
-    """Of the whole packet, as its IP header says."""
+    def add(self, flows: Iterable[Flow]) -> None:
+        """Add flows, the oldest first; drop the oldest ones beyond the limit."""
+        with self._lock:
+            self._flows.extend(flows)
 
+    def recent(self, most: int = MOST_RECENT) -> tuple[Flow, ...]:
+        """Return the newest flows, the oldest of them first."""
+        with self._lock:
+            return tuple(islice(self._flows, max(0, len(self._flows) - most), None))
 
-def read_head(head: bytes) -> PacketHead | None:
-    """Return what the first bytes of a packet say; None if they are no IP header.
-
-    Args:
-        head: from the IP header on, cut off somewhere.
-    """
-    version = head[0] >> 4 if head else 0
-    if version == 4:
-        return _ipv4(head)
-    return _ipv6(head) if version == 6 else None
+    def after(self, number: int) -> tuple[Flow, ...]:
+        """Return the flows that were seen after the one of a number, the oldest first."""
+        return tuple(flow for flow in self.recent() if flow.number > number)
 
 
-def _ipv4(head: bytes) -> PacketHead | None:
-    if len(head) < _SHORTEST_IPV4:
-        return None
-    first, length, fragment, protocol, source, destination = _IPV4.unpack_from(head)
-    begin = 4 * (first & 0xF)
-    if begin < _SHORTEST_IPV4:
-        return None
-    rest = b"" if fragment & _FRAGMENT_OFFSET else head[begin:]
-    return _with_rest(Family.IPV4, (source, destination), protocol, rest, length)
+JOURNAL = Path("/run/systemd/journal/socket")
+_IDENTIFIER = "sgagent-flows"
+_INFORMATIONAL = 6
+_FILE_MODE = 0o640
+_LONGEST_WAIT_SECONDS = 2.0
+
+Entry = Flow | FlowsLeftOut
 
 
-def _ipv6(head: bytes) -> PacketHead | None:
-    if len(head) < _IPV6.size:
-        return None
-    _, length, protocol, source, destination = _IPV6.unpack_from(head)
-    protocol, rest = _behind_extensions(protocol, head[_IPV6.size :])
-    ends = int.from_bytes(source), int.from_bytes(destination)
-    return _with_rest(Family.IPV6, ends, protocol, rest, _IPV6.size + length)
+class PartlyWrittenError(OSError):
+    """Say that some entries could not be written, and how many."""
+
+    def __init__(self, number: int, reason: str, *, lost: int) -> None:
+        """Keep the error's number, its reason, and how many entries are lost."""
+        super().__init__(number, reason)
+        self.lost = lost
 
 
-def _behind_extensions(protocol: int, rest: bytes) -> tuple[int, bytes]:
-    """Return the upper-layer protocol and its bytes; of a later fragment, or where they end, no bytes."""
-    for _ in range(_MOST_EXTENSIONS):
-        if protocol not in _EXTENSIONS or len(rest) < 8:
-            break
-        following = rest[0]
-        if protocol == _FRAGMENT:
-            size, is_later = 8, bool(int.from_bytes(rest[2:4]) & _IPV6_FRAGMENT_OFFSET)
-        elif protocol == _AUTHENTICATION:
-            size, is_later = 4 * (rest[1] + 2), False
-        else:
-            size, is_later = 8 * (rest[1] + 1), False
-        protocol, rest = following, b"" if is_later else rest[size:]
-        if is_later:
-            break
-    return protocol, rest
+class FlowWriter(Protocol):
+    """Somewhere to write to. Belongs to one thread."""
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        """Write entries, in their order.
+
+        Raises:
+            PartlyWrittenError: some could not be written.
+            OSError: none could.
+        """
+        ...
 
 
-def _with_rest(family: Family, ends: tuple[int, int], protocol: int, rest: bytes, length: int) -> PacketHead:
-    """Return a head with the fields of the header that follows the IP header."""
-    ports: tuple[int | None, int | None] = (None, None)
-    if protocol in _WITH_PORTS and len(rest) >= _PORTS.size:
-        ports = _PORTS.unpack_from(rest)
-    is_icmp = Protocol(protocol).only_family is family
-    return PacketHead(
-        family=family,
-        source=ends[0],
-        destination=ends[1],
-        protocol=protocol,
-        source_port=ports[0],
-        destination_port=ports[1],
-        icmp_type=rest[0] if is_icmp and rest else None,
-        bytes=length,
-    )
+def as_line(entry: Entry) -> str:
+    """Return an entry as a line of JSON; everything that is not plain ASCII is escaped."""
+    fields = asdict(entry, dict_factory=_named_values)
+    del fields["seen_at"]
+    return json.dumps({"time": written_time(entry.seen_at), **fields}) + "\n"
+
+
+def _named_values(fields: list[tuple[str, object]]) -> dict[str, object]:
+    """Return fields with the words of enums in their place."""
+    return {name: value.value if isinstance(value, enum.Enum) else value for name, value in fields}
+
+
+def written_time(seconds: float) -> str:
+    """Return a moment as ISO 8601 writes it, in UTC with microseconds."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+class NoWriter:
+    """Write nothing: what is remembered has to do."""
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        """Let the entries go."""
+
+
+class StreamWriter:
+    """Write to a stream that is open already."""
+
+    def __init__(self, stream: TextIO) -> None:
+        """Take the stream; only its descriptor is used."""
+        self._descriptor = stream.fileno()
+        self._lines = _Lines()
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        """Write a line for each, as long as somebody reads."""
+        self._lines.write(self._descriptor, entries)
+
+
+class _Lines:
+    """Write lines to a pipe or terminal; drop the rest if the reader stalls."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        """Of a line whose begin was read."""
+
+    def write(self, descriptor: int, entries: Sequence[Entry]) -> None:
+        """Write a line for each entry.
+
+        Raises:
+            PartlyWrittenError: the reader stalls, or is gone.
+        """
+        until = time.monotonic() + _LONGEST_WAIT_SECONDS
+        poll = select.poll()
+        poll.register(descriptor, select.POLLOUT)
+        whole = [as_line(entry).encode("ascii") for entry in entries]
+        for left, line in zip(range(len(whole), -1, -1), (self._rest, *whole), strict=True):
+            self._rest = line
+            while self._rest:
+                try:
+                    if not poll.poll(max(0.0, 1000 * (until - time.monotonic()))):
+                        raise BlockingIOError(errno.EAGAIN, "nobody reads it")
+                    # What is no longer than this never blocks where poll has found room (pipe(7)).
+                    written = os.write(descriptor, self._rest[: select.PIPE_BUF])
+                except OSError as error:
+                    is_whole = left < len(whole) and self._rest == line
+                    self._rest = b"" if is_whole else self._rest
+                    lost = left + is_whole
+                    raise PartlyWrittenError(error.errno or 0, error.strerror or "", lost=lost) from error
+                self._rest = self._rest[written:]
+
+
+class FileWriter:
+    """Write to a file, and begin the next where it is full; ``FILE.1`` is then the one before."""
+
+    def __init__(self, path: Path, *, rotate_bytes: int, keep_files: int) -> None:
+        """Take the place; the file is opened for each batch, so that others may move it away.
+
+        Args:
+            path: of the file. An existing file is appended to; a symbolic link is refused.
+            rotate_bytes: from which on a file is full.
+            keep_files: how many earlier ones are kept.
+        """
+        self._path = path
+        self._rotate_bytes = rotate_bytes
+        self._keep_files = keep_files
+        self._lines = _Lines()
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        """Write a line for each: to a file all of them or none, to a FIFO as long as somebody reads."""
+        self._make_room()
+        # A FIFO that nobody reads would else block here.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        descriptor = os.open(self._path, flags, _FILE_MODE)
+        try:
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                _write_whole(descriptor, "".join(map(as_line, entries)).encode("ascii"))
+            else:
+                self._lines.write(descriptor, entries)
+        finally:
+            os.close(descriptor)
+
+    def _make_room(self) -> None:
+        """Begin the next file if there is a full one."""
+        with contextlib.suppress(FileNotFoundError):
+            if self._path.lstat().st_size >= self._rotate_bytes:
+                self._rotate()
+
+    def _rotate(self) -> None:
+        """Move every file on by one; the last is gone."""
+        if not self._keep_files:
+            self._path.unlink(missing_ok=True)
+            return
+        for number in range(self._keep_files, 0, -1):
+            earlier = self._numbered(number - 1) if number > 1 else self._path
+            if earlier.exists():
+                earlier.replace(self._numbered(number))
+
+    def _numbered(self, number: int) -> Path:
+        return self._path.with_name(f"{self._path.name}.{number}")
+
+
+def _write_whole(descriptor: int, text: bytes) -> None:
+    """Append a text; of one that has no room, nothing stays behind that is no line."""
+    before = os.fstat(descriptor).st_size
+    try:
+        while text:
+            text = text[os.write(descriptor, text) :]
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, before)
+        raise
+
+
+class JournalWriter:
+    """Write to systemd's journal, each entry a sentence for people with fields to select by."""
+
+    def __init__(self, path: Path = JOURNAL) -> None:
+        """Take the place of the journal's socket; who listens there is looked for at each batch."""
+        self._path = path
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        """Send a datagram for each."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+            journal.settimeout(_LONGEST_WAIT_SECONDS)
+            journal.connect(str(self._path))
+            for entry in entries:
+                journal.send("".join(f"{name}={value}\n" for name, value in _fields(entry).items()).encode())
+
+
+def _fields(entry: Entry) -> dict[str, object]:
+    """Return an entry as fields of the journal; none of its texts can end a line."""
+    fields: dict[str, object] = {
+        "MESSAGE": sentence(entry),
+        "PRIORITY": _INFORMATIONAL,
+        "SYSLOG_IDENTIFIER": _IDENTIFIER,
+        "SGAGENT_FLOW": as_line(entry).rstrip("\n"),
+        "SGAGENT_INTERFACE": entry.interface,
+        "SGAGENT_DIRECTION": entry.direction.value,
+        "SGAGENT_VERDICT": entry.verdict.value,
+        "SGAGENT_DECIDED_BY": entry.decided_by.value,
+    }
+    if entry.rule_id is not None:
+        fields |= {
+            "SGAGENT_RULE_ID": json.dumps(entry.rule_id)[1:-1],
+            "SGAGENT_SECURITY_GROUP_ID": json.dumps(entry.security_group_id)[1:-1],
+        }
+    return fields
+
+
+def make_writer(settings: FlowLogSettings) -> FlowWriter:
+    """Return what writes flows down."""
+    match settings.output:
+        case FlowOutput.NONE:
+            return NoWriter()
+        case FlowOutput.JOURNAL:
+            return JournalWriter()
+        case FlowOutput.STDOUT:
+            return StreamWriter(sys.stdout)
+        case Path() as path:
+            return FileWriter(path, rotate_bytes=settings.rotate_bytes, keep_files=settings.keep_files)
+        case _:
+            assert_never(settings.output)

@@ -9,8 +9,7 @@ from contextlib import closing
 
 import pytest
 
-from sgagent.agent.flowlog.flowlog import FlowLog
-from sgagent.agent.flowlog.nflog_reader import begin_flow_log, flows_heard, in_effect
+from sgagent.agent.flowlog.flowlog import FlowLog, begin_flow_log, flows_heard, in_effect
 from sgagent.core.model import Policy
 from sgagent.settings import Settings, parse_settings
 from tests.fakes.clock import FakeClock

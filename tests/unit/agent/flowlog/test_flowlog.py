@@ -6,9 +6,8 @@ import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sgagent.agent.flowlog.flow import Flow, FlowEnd, FlowsLeftOut
+from sgagent.agent.flowlog.flow import Entry, Flow, FlowEnd, FlowsLeftOut
 from sgagent.agent.flowlog.flowlog import RECKONED_SECONDS, FlowLog, Loss
-from sgagent.agent.flowlog.outputs import Entry
 from sgagent.compiler.compilation import compile_
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import TCP, Direction, Mode, Policy, Snapshot

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from sgagent.agent.flowlog.flow import read_head
+from sgagent.agent.flowlog.enrichment import read_head
 from sgagent.core.model import Family
 from tests.unit.agent.flowlog.flows import ipv4, ipv6, ports
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sgagent.agent.flowlog.flowlog import RecentFlows
+from sgagent.agent.flowlog.flow import RecentFlows
 from tests.unit.agent.flowlog.flows import dropped
 
 

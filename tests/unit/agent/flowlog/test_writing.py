@@ -17,8 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.agent.flowlog.nflog_reader import make_writer
-from sgagent.agent.flowlog.outputs import (
+from sgagent.agent.flowlog.flow import (
     FileWriter,
     FlowWriter,
     JournalWriter,
@@ -26,6 +25,7 @@ from sgagent.agent.flowlog.outputs import (
     PartlyWrittenError,
     StreamWriter,
     as_line,
+    make_writer,
     written_time,
 )
 from sgagent.core.model import Mode
