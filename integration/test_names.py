@@ -20,7 +20,7 @@ from integration.lab import Lab, wait_for
 from integration.nameservers import DNS, SERVER, on_the_wire
 from integration.service import NOTICED_SECONDS, Service, definitions, service_on
 from integration.traffic import traffic
-from sgagent.cli.inputs import SystemClock
+from sgagent.agent.clock import SystemClock
 from sgagent.policy_test.packet_bytes import tcp, udp
 from tests.nameserver import Behaviour, NameServer, addresses, failing
 from tests.patience import PATIENCE

@@ -11,12 +11,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
+from sgagent.agent.clock import LatestTime
 from sgagent.agent.definitions import Definitions, Fetched, KnownLinks, parse_kept, written_key
 from sgagent.agent.manual_override import ModeFile, TrialFile
 from sgagent.agent.names.resolver import NameWatch
 from sgagent.agent.planner import AgentState, KernelChange, Planner, StepDecision, StepInputs, StepTarget
 from sgagent.agent.state.directory import KeptDocuments, StateDirectory, write_durably
-from sgagent.agent.state.latest_time import LatestTime
 from sgagent.agent.step import Step, StepEnd
 from sgagent.core.binding import HostFacts
 from sgagent.core.errors import KernelRefusedError, NotPermittedError, Problem

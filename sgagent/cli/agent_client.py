@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TypeVar, assert_never
 
+from sgagent.agent.clock import count, time_left
 from sgagent.agent.control.protocol import (
     LONGEST_ANSWER,
     SOCKET_NAME,
@@ -36,7 +37,6 @@ from sgagent.agent.control.requests import (
 )
 from sgagent.agent.manual_override import ModeFile, ModeOverrides
 from sgagent.agent.state.directory import StateDirectory
-from sgagent.agent.time_text import count, time_left
 from sgagent.cli.output import format_json, problem_text
 from sgagent.core.errors import (
     DocumentError,

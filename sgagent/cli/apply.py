@@ -16,6 +16,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+from sgagent.agent.clock import time_left
 from sgagent.agent.control.requests import (
     LONGEST_TRIAL_SECONDS,
     SHORTEST_TRIAL_SECONDS,
@@ -27,7 +28,6 @@ from sgagent.agent.control.requests import (
 )
 from sgagent.agent.sessions import Foresight, as_live_session, end_forbidden_sessions, open_sessions
 from sgagent.agent.step import EventLog, Step, StepEnd
-from sgagent.agent.time_text import time_left
 from sgagent.cli.agent_client import ask, order, print_enforced
 from sgagent.cli.inputs import (
     add_definitions_arguments,

@@ -11,13 +11,14 @@ from contextlib import closing, contextmanager, nullcontext
 
 import structlog
 
+from sgagent.agent.clock import SystemClock
 from sgagent.agent.flowlog.flowlog import in_effect
 from sgagent.agent.log import configure_log
 from sgagent.agent.reconciler import Reconciler
 from sgagent.agent.sessions import end_forbidden_sessions
 from sgagent.agent.state.directory import KeptDocuments, StateDirectory
 from sgagent.agent.step import Step, StepEnd, summary
-from sgagent.cli.inputs import SystemClock, load_settings
+from sgagent.cli.inputs import load_settings
 from sgagent.core.errors import KernelRefusedError, SourceUnavailableError, UsageError, printable
 from sgagent.core.policy import Endpoint
 from sgagent.dataplane.client import ApplierDataplane

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import structlog
 
+from sgagent.agent.clock import SystemClock
 from sgagent.agent.control.answers import Answering, Desk, answering
 from sgagent.agent.control.handlers import Execution
 from sgagent.agent.control.server import control_served
@@ -34,7 +35,7 @@ from sgagent.agent.web.inspection import Inspection
 from sgagent.agent.web.metrics import make_registry
 from sgagent.agent.web.page import Page
 from sgagent.agent.web.routes import PageSources, health_pages, status_pages
-from sgagent.cli.inputs import SystemClock, latest_time, load_settings, read_configuration
+from sgagent.cli.inputs import latest_time, load_settings, read_configuration
 from sgagent.core.errors import UsageError
 from sgagent.dataplane.client import ApplierDataplane
 from sgagent.dataplane.live_sessions import list_listeners, sessions_at_listeners

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
+from sgagent.agent.clock import clock_time
 from sgagent.agent.control.protocol import encode_fields
 from sgagent.agent.control.requests import DeniedAnswer, DeniedQuestion
 from sgagent.agent.flowlog.flow import Flow, FlowEnd, FlowsLeftOut, decider, sentence, traffic
-from sgagent.agent.time_text import clock_time
 from sgagent.cli.agent_client import NoAgentError, ask, interruptible
 from sgagent.cli.inputs import load_settings
 from sgagent.cli.output import add_width_argument, format_json, lay_out, table_width

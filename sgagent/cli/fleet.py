@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
-from sgagent.agent.time_text import age, count
+from sgagent.agent.clock import age, count
 from sgagent.cli.inputs import load_settings, whole_number
 from sgagent.cli.output import add_width_argument, format_json, lay_out, table_width
 from sgagent.cli.signing_options import PATIENCE_SECONDS, etcd_settings, translated_etcd_errors

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
+from sgagent.agent.clock import clock_time
 from sgagent.agent.control.protocol import encode_fields
 from sgagent.agent.control.requests import HistoryAnswer, HistoryEntry, HistoryQuestion
 from sgagent.agent.state.directory import Extent
-from sgagent.agent.time_text import clock_time
 from sgagent.cli.agent_client import ask
 from sgagent.cli.inputs import load_settings
 from sgagent.cli.output import add_width_argument, format_json, lay_out, table_width

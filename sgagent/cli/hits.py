@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
+from sgagent.agent.clock import age, count, short_age
 from sgagent.agent.control.answers import counter_of
 from sgagent.agent.control.protocol import encode_fields
 from sgagent.agent.control.requests import Hit, HitsAnswer, HitsQuestion, InterfaceHits
-from sgagent.agent.time_text import age, count, short_age
 from sgagent.cli.agent_client import ask, interruptible
 from sgagent.cli.inputs import load_settings
 from sgagent.cli.output import add_width_argument, format_json, lay_out, table_width

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sgagent.agent.time_text import count
+from sgagent.agent.clock import count
 from sgagent.cli.inputs import load_settings, read_bounded
 from sgagent.cli.output import replace_file
 from sgagent.core.binding import Bindings

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime
@@ -12,7 +11,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sgagent.agent.state.latest_time import LatestTime
+from sgagent.agent.clock import LatestTime, SystemClock
 from sgagent.cli.main import DEFAULT_CONFIGURATION, TWO_PATHS
 from sgagent.cli.output import problem_text
 from sgagent.core.binding import HandBinding, HostFacts, bind, bind_everywhere
@@ -44,18 +43,6 @@ from sgagent.sources.verified_parse import VerifiedParser, read_signature, signa
 
 if TYPE_CHECKING:
     from sgagent.agent.names.resolver import DnsAnswers
-
-
-class SystemClock:
-    """The clocks of this host."""
-
-    def now(self) -> float:
-        """Return the wall clock in seconds since the epoch."""
-        return time.time()
-
-    def monotonic(self) -> float:
-        """Return seconds that never go back."""
-        return time.monotonic()
 
 
 class _DefinitionsAction(argparse.Action):

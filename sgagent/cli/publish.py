@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from sgagent.agent.time_text import count
+from sgagent.agent.clock import count
 from sgagent.analysis.definition_diff import Edit, Edited, edits
 from sgagent.cli import signing_options
 from sgagent.cli.inputs import (

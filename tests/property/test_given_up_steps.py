@@ -13,8 +13,8 @@ from typing import Any, cast
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from sgagent.agent.clock import FILE_NAME as LATEST_TIME
 from sgagent.agent.reconciler import Reconciler
-from sgagent.agent.state.latest_time import FILE_NAME as LATEST_TIME
 from sgagent.agent.step import Step, StepEnd
 from sgagent.core.errors import KernelRefusedError, NotPermittedError, SgagentError
 from sgagent.core.model import Mode

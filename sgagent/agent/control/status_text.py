@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from sgagent.agent.clock import age, clock_time, count, moment, time_left
 from sgagent.agent.control.requests import StatusAnswer
 from sgagent.agent.names.name_table import NameState
 from sgagent.agent.state.directory import Trigger
 from sgagent.agent.status import Posture
-from sgagent.agent.time_text import age, clock_time, count, moment, time_left
 
 _MEANINGS = {
     Posture.ENFORCING: ("enforcing", ""),

@@ -13,9 +13,9 @@ from http import HTTPStatus
 from urllib.parse import urlencode
 
 from sgagent import __version__
+from sgagent.agent.clock import clock_time, short_age
 from sgagent.agent.flowlog.flow import FlowEnd
 from sgagent.agent.status import InterfaceState, InterfaceStatus, state_in_words
-from sgagent.agent.time_text import clock_time, short_age
 from sgagent.core.errors import printable
 from sgagent.core.rule_values import few_objects
 

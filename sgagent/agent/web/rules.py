@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Self
 from urllib.parse import parse_qsl, urlencode
 
+from sgagent.agent.clock import count
 from sgagent.agent.control.answers import counter_of
 from sgagent.agent.control.requests import Hit, HitsAnswer, InterfaceHits
 from sgagent.agent.flowlog.flow import Flow
 from sgagent.agent.published_status import MOST_STEPS, Board, Trend
-from sgagent.agent.time_text import count
 from sgagent.agent.web.inspection import Inspected, rule_of
 from sgagent.agent.web.page import PageLink, Section
 from sgagent.core.errors import NOWHERE, Origin

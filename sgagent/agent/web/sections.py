@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from http import HTTPStatus
 from urllib.parse import urlencode
 
+from sgagent.agent.clock import age, count
 from sgagent.agent.control.requests import DeniedAnswer, StatusAnswer
 from sgagent.agent.control.status_text import facts
 from sgagent.agent.flowlog.flow import Flow
 from sgagent.agent.published_status import MOST_STEPS, SAMPLE_SECONDS, STEP_SECONDS, Sample
 from sgagent.agent.status import InterfaceStatus
-from sgagent.agent.time_text import age, count
 from sgagent.agent.web.inspection import MOST_EDGES, Found, Inspected, NotFound, draw_graph
 from sgagent.agent.web.page import PRIVATE, Response, Section, plain
 from sgagent.agent.web.rules import Sparkline, draw_bars, explain_flow, rule_path

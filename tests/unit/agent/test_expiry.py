@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from sgagent.agent.clock import FILE_NAME, SECONDS_BETWEEN_WRITES
 from sgagent.agent.daemon import FIRST_RETRY_SECONDS
 from sgagent.agent.reconciler import Reconciler
-from sgagent.agent.state.latest_time import FILE_NAME, SECONDS_BETWEEN_WRITES
 from sgagent.agent.step import Step, StepEnd
 from sgagent.cli.boot import LastGood, enforce_last_good
 from sgagent.core.errors import KernelRefusedError, SgagentError

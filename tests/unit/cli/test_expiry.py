@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from sgagent.agent.clock import LatestTime
 from sgagent.agent.state.directory import KeptDocuments, StateDirectory
-from sgagent.agent.state.latest_time import LatestTime
 from sgagent.cli.main import main
 from sgagent.documents import DocumentFile
 from tests.fakes.clock import FakeClock

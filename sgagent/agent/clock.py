@@ -1,11 +1,12 @@
-"""The latest time that the host has ever known, by which rules expire (§12.4).
+"""The clocks of this host, the latest time that it has ever known, and times as text for people.
 
-It never goes back: not with the clock, and not over restarts and boots, since it is kept in the state. So a
-clock that is wrong revives no rule that has ended.
+By the latest time rules expire (§12.4). It never goes back: not with the clock, and not over restarts and
+boots, since it is kept in the state. So a clock that is wrong revives no rule that has ended.
 """
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,19 @@ from pathlib import Path
 from sgagent.agent.state.directory import write_durably
 from sgagent.json_model import UNREADABLE, from_json, seal, unseal
 from sgagent.ports import Clock
+
+
+class SystemClock:
+    """The clocks of this host."""
+
+    def now(self) -> float:
+        """Return the wall clock in seconds since the epoch."""
+        return time.time()
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back."""
+        return time.monotonic()
+
 
 FILE_NAME = "latest-time.json"
 _FORMAT = 1
@@ -74,3 +88,40 @@ def _load(path: Path) -> tuple[float | None, str | None]:
         return None, f"{path}: {error.strerror}"
     except UNREADABLE as error:
         return None, f"{path}: not a file of the latest time: {error}"
+
+
+def count(number: int, word: str) -> str:
+    """Return a number and what is counted, in the right number."""
+    return f"{number} {word}{'s' * (number != 1)}"
+
+
+def clock_time(seconds: float) -> str:
+    """Return a time by the clock of this host."""
+    return datetime.fromtimestamp(seconds).astimezone().isoformat(sep=" ", timespec="seconds")
+
+
+def moment(seconds: float, now: float) -> str:
+    """Return a time by the clock of this host, and how long ago it was."""
+    return f"{clock_time(seconds)} ({age(max(0.0, now - seconds))})"
+
+
+def time_left(seconds: float) -> str:
+    """Return a time that somebody may have to hurry in: in seconds while these matter."""
+    return count(round(seconds), "second") if seconds < _SECONDS_MATTER else age(seconds)
+
+
+_SECONDS_MATTER = 600.0
+
+
+def short_age(seconds: float) -> str:
+    """Return a time span in its largest whole unit, in few signs: ``7s``, ``41d``."""
+    number, unit = age(seconds).split()
+    return f"{number}{unit[0]}"
+
+
+def age(seconds: float) -> str:
+    """Return a time span in its largest whole unit."""
+    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= length:
+            return count(int(seconds // length), unit)
+    return count(int(seconds), "second")
