@@ -9,10 +9,11 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
-from sgagent.agent.state.directory import write_durably
-from sgagent.json_model import UNREADABLE, from_json, seal, unseal
+from sgagent.agent.state.directory import SealedFile
+from sgagent.json_model import from_json
 from sgagent.ports import Clock
 
 
@@ -29,7 +30,6 @@ class SystemClock:
 
 
 FILE_NAME = "latest-time.json"
-_FORMAT = 1
 
 SECONDS_BETWEEN_WRITES = 60.0
 """Where no rule expires: what is lost by a crash is at most so much."""
@@ -52,10 +52,11 @@ class LatestTime:
             clock: of the host, which may be wrong.
             is_kept: whether to write at all.
         """
-        self._path = directory / FILE_NAME
+        self._file = SealedFile(directory / FILE_NAME, "file of the latest time")
         self._clock = clock
         self._is_kept = is_kept
-        self._kept, self.fault = _load(self._path)
+        found, self.fault = self._file.load(partial(from_json, _Body))
+        self._kept = found.seconds if found else None
         self._latest = self._kept or 0.0
 
     def now(self) -> datetime:
@@ -70,24 +71,11 @@ class LatestTime:
         if not self._is_kept or self._kept == self._latest:
             return
         try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_durably(self._path, seal({"seconds": self._latest}, _FORMAT))
+            self._file.save({"seconds": self._latest})
         except OSError as error:
             self.fault = f"the latest time could not be kept: {error}"
         else:
             self._kept, self.fault = self._latest, None
-
-
-def _load(path: Path) -> tuple[float | None, str | None]:
-    """Return what was kept, and what is wrong with the file; the clock alone counts then."""
-    try:
-        return from_json(_Body, unseal(path.read_bytes(), _FORMAT)[0]).seconds, None
-    except FileNotFoundError:
-        return None, None
-    except OSError as error:
-        return None, f"{path}: {error.strerror}"
-    except UNREADABLE as error:
-        return None, f"{path}: not a file of the latest time: {error}"
 
 
 def count(number: int, word: str) -> str:

@@ -19,6 +19,7 @@ from sgagent.agent.state.directory import (
     DamagedStateError,
     History,
     KeptDocuments,
+    SealedFile,
     Terms,
     Trigger,
     decode_kept,
@@ -30,10 +31,7 @@ from sgagent.agent.state.directory import (
 from sgagent.core.link_patterns import is_pattern
 from sgagent.core.model import Mode
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
-from sgagent.json_model import UNREADABLE, from_json, seal, to_json, unseal
-
-_NAME = "modes.json"
-_FORMAT = 1
+from sgagent.json_model import from_json, to_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,18 +90,12 @@ class ModeFile:
 
     def __init__(self, directory: Path) -> None:
         """Take the state directory; it is made when something is kept."""
-        self._path = directory / _NAME
+        self._file = SealedFile(directory / "modes.json", "file of modes")
 
     def load(self) -> tuple[ModeOverrides, str | None]:
         """Return what was kept, and what is wrong with the file; the configuration holds then."""
-        try:
-            return _decode(self._path.read_bytes()), None
-        except FileNotFoundError:
-            return ModeOverrides(), None
-        except OSError as error:
-            return ModeOverrides(), f"{self._path}: {error.strerror}"
-        except UNREADABLE as error:
-            return ModeOverrides(), f"{self._path}: not a file of modes: {error}"
+        found, fault = self._file.load(_decode)
+        return found or ModeOverrides(), fault
 
     def save(self, overrides: ModeOverrides) -> None:
         """Keep these instead of those before.
@@ -112,10 +104,10 @@ class ModeFile:
             OSError: nothing was changed.
         """
         if overrides:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_durably(self._path, _encode(overrides))
+            modes = dict(sorted(overrides.by_interface.items()))
+            self._file.save(to_json(_Body(everywhere=overrides.everywhere, interfaces=modes)))
         else:
-            remove_durably(self._path)
+            self._file.remove()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +118,8 @@ class _Body:
     interfaces: dict[str, Mode]
 
 
-def _encode(overrides: ModeOverrides) -> bytes:
-    modes = dict(sorted(overrides.by_interface.items()))
-    return seal(to_json(_Body(everywhere=overrides.everywhere, interfaces=modes)), _FORMAT)
-
-
-def _decode(content: bytes) -> ModeOverrides:
-    body = from_json(_Body, unseal(content, _FORMAT)[0])
+def _decode(content: object) -> ModeOverrides:
+    body = from_json(_Body, content)
     return ModeOverrides(everywhere=body.everywhere, by_interface=body.interfaces)
 
 

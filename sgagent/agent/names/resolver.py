@@ -16,11 +16,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
 from sgagent.agent.names.name_table import DnsAnswer, NameLookUp, NameStatus, NameTable, ResolvedNames
-from sgagent.agent.state.directory import write_durably
+from sgagent.agent.state.directory import SealedFile
 from sgagent.core.binding import NO_FACTS, HostFacts
 from sgagent.core.model import CidrBlock, Family
 from sgagent.core.policy import Endpoint
-from sgagent.json_model import UNREADABLE, seal, unseal
 from sgagent.ports import Clock
 from sgagent.settings import Settings
 from sgagent.sources.servers import DNS_PORT, dns_endpoints, host_name_servers
@@ -210,7 +209,6 @@ class BackgroundResolver:
 
 
 FILE_NAME = "names.json"
-_FORMAT = 1
 
 TURN_SECONDS = 1.0
 
@@ -242,7 +240,7 @@ class NameWatch:
             find_servers: returns the host's name servers, for a configuration that names none.
         """
         self._settings = settings
-        self._path = settings.state.directory / FILE_NAME
+        self._file = SealedFile(settings.state.directory / FILE_NAME, "file of names")
         self._clock = clock
         self._resolver = resolver
         self._find_servers = find_servers
@@ -253,7 +251,8 @@ class NameWatch:
             most_addresses=limits.addresses_per_name,
             most_unused=limits.names,
         )
-        self.fault = self._load(latest)
+        now = clock.monotonic()
+        _, self.fault = self._file.load(lambda body: self._table.take_json(body, now, latest.timestamp()))
         self.failures = 0
         """Look-ups that failed, or failed in part, since the agent started."""
 
@@ -338,25 +337,11 @@ class NameWatch:
     def _current_servers(self) -> tuple[str, ...]:
         return self._settings.dns.servers or self._find_servers()
 
-    def _load(self, latest: datetime) -> str | None:
-        """Take in what was kept, and return what is wrong with the file."""
-        try:
-            body, _ = unseal(self._path.read_bytes(), _FORMAT)
-            self._table.take_json(body, self._clock.monotonic(), latest.timestamp())
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            return f"{self._path}: {error.strerror}"
-        except UNREADABLE as error:
-            return f"{self._path}: not a file of names: {error}"
-        return None
-
     def _keep(self, now: float, latest: datetime) -> None:
         """Write the table down; that this failed is a fault, and tried again a minute later."""
         self._written_at = now
         try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_durably(self._path, seal(self._table.as_json(now, latest.timestamp()), _FORMAT))
+            self._file.save(self._table.as_json(now, latest.timestamp()))
         except OSError as error:
             self.fault = f"the addresses of names could not be kept: {error}"
         else:

@@ -15,16 +15,18 @@ import enum
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 from sgagent.core.binding import ExpectedLink
 from sgagent.core.errors import NotPermittedError
 from sgagent.documents import DocumentFile
-from sgagent.json_model import UNREADABLE, checksum, from_json, to_json
+from sgagent.json_model import UNREADABLE, checksum, from_json, seal, to_json, unseal
 
 _FORMAT = 3
+_SEALED_FORMAT = 1
 
 LONGEST_HEAD = 1 << 14
 """Bytes from the beginning of a file that hold its head, unless that is unusually long."""
@@ -237,6 +239,46 @@ def _sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+_Content = TypeVar("_Content")
+
+
+class SealedFile:
+    """A small file of the state directory, with a checksum; it is replaced whole, safe from a power cut."""
+
+    def __init__(self, path: Path, purpose: str) -> None:
+        """Take the path, and what the file is called in a fault, like ``file of modes``."""
+        self._path = path
+        self._purpose = purpose
+
+    def load(self, decode: Callable[[Any], _Content]) -> tuple[_Content | None, str | None]:
+        """Return what the file holds, and what is wrong with it; both are None where there is no file.
+
+        Args:
+            decode: takes the values of JSON that were saved, and raises ValueError for others.
+        """
+        try:
+            return decode(unseal(self._path.read_bytes(), _SEALED_FORMAT)[0]), None
+        except FileNotFoundError:
+            return None, None
+        except OSError as error:
+            return None, f"{self._path}: {error.strerror}"
+        except UNREADABLE as error:
+            return None, f"{self._path}: not a {self._purpose}: {error}"
+
+    def save(self, body: object) -> None:
+        """Replace the content by values of JSON.
+
+        Raises:
+            OSError: nothing was changed.
+        """
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_durably(self._path, seal(body, _SEALED_FORMAT))
+
+    def remove(self) -> None:
+        """Remove the file, if it is there."""
+        remove_durably(self._path)
 
 
 MOST_ENTRIES = 10
