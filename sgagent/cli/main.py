@@ -12,7 +12,7 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -63,7 +63,12 @@ COMMANDS = {
     "test": "Run packet tests against policies.",
     "verify": "Prove that the kernel's table, or a ruleset, does what the policy says, for every packet.",
 }
-"""The summary of each. Each is a module beside this one, with ``add_arguments`` and ``run``."""
+"""The summary of each. :func:`find_command` finds its module."""
+
+_SHARED_MODULES = dict.fromkeys(
+    ("complete", "confirm", "history", "mode", "reload", "rollback", "status"), "control"
+)
+"""By command: a module of several."""
 
 _FOR_SHELLS = "complete"
 """A command that completions call, and that no list shows."""
@@ -167,9 +172,23 @@ def _run(arguments: Sequence[str]) -> int:
     except SystemExit:  # --help and --version end the process
         sys.stdout.flush()
         raise
-    module = import_module(f"sgagent.cli.{options.command}")
-    code: int = module.run(options)
-    return code
+    _, run = find_command(options.command)
+    return run(options)
+
+
+def find_command(
+    name: str,
+) -> tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]:
+    """Import the module of a command, and return what adds its options and what runs it.
+
+    A command is a module beside this one with ``add_arguments`` and ``run``. In a module of several commands
+    these have the command's name, like ``add_mode_arguments`` and ``run_mode``.
+    """
+    if name in _SHARED_MODULES:
+        module = import_module(f"sgagent.cli.{_SHARED_MODULES[name]}")
+        return getattr(module, f"add_{name}_arguments"), getattr(module, f"run_{name}")
+    module = import_module(f"sgagent.cli.{name}")
+    return module.add_arguments, module.run
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -212,7 +231,8 @@ def _add_command(commands: argparse._SubParsersAction[_Parser], name: str, *, is
 def _fill(command: _Parser, name: str, *, is_wanted: bool) -> None:
     _add_config(command, default=argparse.SUPPRESS)
     if is_wanted:
-        import_module(f"sgagent.cli.{name}").add_arguments(command)
+        add_arguments, _ = find_command(name)
+        add_arguments(command)
 
 
 def _add_config(parser: argparse.ArgumentParser, default: str | None = None) -> None:

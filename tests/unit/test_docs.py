@@ -7,7 +7,6 @@ import ast
 import dataclasses
 import re
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import get_args
 
@@ -15,7 +14,7 @@ import pytest
 
 from sgagent.agent.control import requests
 from sgagent.cli.inputs import hand_bindings
-from sgagent.cli.main import COMMANDS
+from sgagent.cli.main import COMMANDS, find_command
 from sgagent.compiler.compilation import compile_
 from sgagent.core.binding import NO_FACTS, bind
 from sgagent.core.resolve import Exemptions, resolve
@@ -93,7 +92,8 @@ def test_every_document_is_in_the_index() -> None:
 def options_of(command: str) -> set[str]:
     """Return the options of a command as it declares them."""
     parser = argparse.ArgumentParser(add_help=False)
-    import_module(f"sgagent.cli.{command}").add_arguments(parser)
+    add_arguments, _ = find_command(command)
+    add_arguments(parser)
     return {text for action in parser._actions for text in action.option_strings}  # noqa: SLF001 - argparse tells them nowhere else
 
 

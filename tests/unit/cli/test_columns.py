@@ -12,7 +12,8 @@ from sgagent.agent.control.answers import counter_of
 from sgagent.agent.control.requests import HistoryAnswer, HistoryEntry, HitsAnswer
 from sgagent.agent.state.directory import Extent, Trigger
 from sgagent.agent.status import InterfaceState, InterfaceStatus
-from sgagent.cli import denied, history, hits, status
+from sgagent.cli import denied, hits
+from sgagent.cli.control import history_table, status_screen
 from sgagent.cli.output import lay_out
 from sgagent.core.model import Mode
 from tests.unit.cli import test_denied, test_hits, test_status
@@ -100,7 +101,7 @@ def wide_status(width: int | None) -> list[str]:
     )
     warning = f"warning: groups.d/web.yaml:7: the rule matches nothing: 'sg-{LONG}' (correct the id)"
     answer = replace(test_status.WELL, warnings=1, first_warnings=(warning,), interfaces=(interface,))
-    return status.screen(answer, test_status.NOW, width)
+    return status_screen(answer, test_status.NOW, width)
 
 
 def wide_history(width: int | None) -> list[str]:
@@ -110,7 +111,7 @@ def wide_history(width: int | None) -> list[str]:
         number=10, version=f"etcd-{LONG}", origin=Trigger.ROLLBACK, enforced_at=1e9, documents=100_000,
         bytes=256 << 20, extent=extent, is_in_force=True,
     )  # fmt: skip
-    return history.table(HistoryAnswer(entries=(entry,)), width)
+    return history_table(HistoryAnswer(entries=(entry,)), width)
 
 
 def wide_denied(width: int | None) -> list[str]:

@@ -13,7 +13,10 @@ ANSWER = b'{"version":1,"answer":{"snapshot_version":null,"interfaces":[]}}'
 @pytest.mark.parametrize("command", ("check", "compile", "plan", "run", "status"))
 def test_who_checks_no_signature_does_not_import_the_cryptography_library(command: str) -> None:
     """It takes as long to import as ten rules to check."""
-    code = f"import sys, sgagent.cli.{command}, sgagent.cli.inputs; print('cryptography' in sys.modules)"
+    code = (
+        f"import sys, sgagent.cli.main as main; main.find_command({command!r}); import sgagent.cli.inputs;"
+        " print('cryptography' in sys.modules)"
+    )
     ours = [sys.executable, "-c", code]
     done = subprocess.run(ours, capture_output=True, text=True, check=True)  # noqa: S603 - nothing of anybody else
     assert done.stdout.split() == ["False"]
@@ -25,7 +28,8 @@ def test_who_checks_no_signature_does_not_import_the_cryptography_library(comman
 def test_commands_that_ask_the_agent_do_not_import_pydantic(command: str) -> None:
     """It takes longer to import than they take to run; only a configuration that is not empty needs it."""
     code = (
-        f"import sys, sgagent.cli.{command}; from sgagent.settings import parse_settings;"
+        f"import sys, sgagent.cli.main as main; main.find_command({command!r});"
+        " from sgagent.settings import parse_settings;"
         " from sgagent.agent.control.protocol import decode_answer, encode_question;"
         " from sgagent.agent.control.requests import HitsQuestion; question = HitsQuestion();"
         f" parse_settings('', ''); encode_question(question); decode_answer(question, {ANSWER!r});"

@@ -14,9 +14,9 @@ from sgagent.agent.control.requests import (
     ModeAnswer,
 )
 from sgagent.agent.state.directory import Extent, Trigger
-from sgagent.cli import history, mode
 from sgagent.cli.agent_client import lines, print_enforced
 from sgagent.cli.apply import parse_duration
+from sgagent.cli.control import history_table, mode_table
 from sgagent.core.errors import NOWHERE, Problem, Severity, UsageError
 from sgagent.core.model import Mode
 
@@ -83,22 +83,22 @@ def test_the_history_is_a_table() -> None:
     )
     first = replace(entry, number=1, version="v1", enforced_at=None, extent=None, is_in_force=False)
     damaged = HistoryEntry(number=11, fault="history/11: damaged")
-    table = history.table(HistoryAnswer(entries=(entry, damaged, first)), None)
+    table = history_table(HistoryAnswer(entries=(entry, damaged, first)), None)
     rows = [line.split() for line in table]
     assert rows[1][:3] == ["12", "*", "v2"]
     assert rows[1][-6:] == ["rollback", "2", "300", "7", "40", "1"]
     assert rows[2] == ["11", "(damaged)"]
     assert rows[3] == ["1", "v1", "rollback", "2", "300"]
-    assert history.table(HistoryAnswer(entries=()), None) == ["nothing was enforced on this host yet"]
+    assert history_table(HistoryAnswer(entries=()), None) == ["nothing was enforced on this host yet"]
 
 
 def test_the_modes_are_a_table() -> None:
     """With whose word each is."""
     eth0 = InterfaceMode(interface="eth0", mode=Mode.OBSERVE, is_overridden=True)
     eth1 = InterfaceMode(interface="eth1", mode=Mode.ENFORCE, is_overridden=False)
-    table = mode.table(ModeAnswer(interfaces=(eth0, eth1)), None)
+    table = mode_table(ModeAnswer(interfaces=(eth0, eth1)), None)
     assert [line.split(maxsplit=2)[1:] for line in table[1:]] == [
         ["observe", "sgagent mode"],
         ["enforce", "the configuration"],
     ]
-    assert "no interface is bound yet" in mode.table(ModeAnswer(interfaces=()), None)[0]
+    assert "no interface is bound yet" in mode_table(ModeAnswer(interfaces=()), None)[0]

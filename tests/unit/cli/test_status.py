@@ -10,7 +10,7 @@ from sgagent.agent.control.requests import ModeOverride, PendingStatus, StatusAn
 from sgagent.agent.manual_override import HeldBack
 from sgagent.agent.state.directory import Trigger
 from sgagent.agent.status import ExpiringRule, InterfaceState, InterfaceStatus, Posture
-from sgagent.cli.status import screen
+from sgagent.cli.control import status_screen
 from sgagent.core.model import Mode, Policy
 from tests.unit.agent.test_status import LOGIN
 
@@ -43,12 +43,12 @@ WELL = StatusAnswer(
 
 def shown(answer: StatusAnswer) -> str:
     """Return the screen without a limit to its width."""
-    return "\n".join(screen(answer, NOW, None))
+    return "\n".join(status_screen(answer, NOW, None))
 
 
 def test_an_agent_that_is_well_takes_four_lines() -> None:
     """What it does and since when comes first."""
-    lines = screen(WELL, NOW, None)
+    lines = status_screen(WELL, NOW, None)
     assert len(lines) == 4
     assert lines[0].startswith("enforcing since ")
     assert lines[0].endswith("(2 hours)")
@@ -61,7 +61,7 @@ def test_an_agent_that_is_well_takes_four_lines() -> None:
 def test_what_passes_whatever_the_groups_say() -> None:
     """The platform list is named, with what switches it off (§7.3)."""
     entry = "egress to 100.100.100.200"
-    lines = screen(replace(WELL, platform=(entry, "ingress from 192.0.2.1, tcp 22/22")), NOW, None)
+    lines = status_screen(replace(WELL, platform=(entry, "ingress from 192.0.2.1, tcp 22/22")), NOW, None)
     assert lines[2] == f"platform   {entry}: always allowed, whatever the groups say"
     assert lines[3] == "           ingress from 192.0.2.1, tcp 22/22: always allowed, whatever the groups say"
     assert lines[4] == "           platform = [] in the configuration switches that off"
@@ -72,7 +72,7 @@ def test_a_host_that_waits_for_its_first_document_is_well() -> None:
     new = replace(
         WELL, posture=Posture.NOTHING, snapshot_version=None, snapshot_since=None, awaits_documents=True
     )
-    lines = screen(new, NOW, None)
+    lines = status_screen(new, NOW, None)
     assert lines[0].endswith(": the source holds no document yet")
     assert lines[2] == "source     file groups.d, up, without a document yet"
     assert "down" not in "\n".join(lines)
@@ -81,7 +81,7 @@ def test_a_host_that_waits_for_its_first_document_is_well() -> None:
 def test_whom_a_change_cut() -> None:
     """Some are named, the others counted."""
     cut = replace(WELL, sessions_cut=3, first_sessions_cut=(LOGIN,), sessions_cut_at=NOW - 60)
-    lines = screen(cut, NOW, None)
+    lines = status_screen(cut, NOW, None)
     assert lines[2].startswith("cut        3 open sessions, by the change at ")
     assert lines[3].endswith(" the login from 198.51.100.7 port 40000 to port 22 on eth0, by the default")
     assert lines[4].endswith(" … and 2 more")
@@ -100,7 +100,7 @@ def test_whom_a_change_cut() -> None:
 )
 def test_the_first_line_says_what_is_done(posture: Posture, words: str) -> None:
     """Each posture has its words."""
-    assert words in screen(replace(WELL, posture=posture), NOW, None)[0]
+    assert words in status_screen(replace(WELL, posture=posture), NOW, None)[0]
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_each_interface_has_a_row() -> None:
     unbound = InterfaceStatus(
         name="docker0", network_interface_id=None, state=InterfaceState.UNBOUND, mode=None
     )
-    lines = screen(replace(WELL, interfaces=(unbound, eth0, bare)), NOW, None)
+    lines = status_screen(replace(WELL, interfaces=(unbound, eth0, bare)), NOW, None)
     assert [line.split() for line in lines[-3:]] == [
         ["docker0", "unbound", "-", "-", "-", "-"],
         ["eth0", "bound", "observe", "eni-1", "sg-1,", "sg-2", "cached"],

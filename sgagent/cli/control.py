@@ -1,0 +1,295 @@
+"""The commands that ask the running agent or give it an order, from ``sgagent status`` to ``rollback``.
+
+``sgagent complete``, which asks it for the scripts of the shells, comes last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterable
+
+from sgagent.agent.clock import clock_time
+from sgagent.agent.control.protocol import encode_fields
+from sgagent.agent.control.requests import (
+    Answer,
+    ConfirmAnswer,
+    ConfirmOrder,
+    EnforcedAnswer,
+    HistoryAnswer,
+    HistoryEntry,
+    HistoryQuestion,
+    InterfaceMode,
+    ModeAnswer,
+    ModeOrder,
+    ReloadOrder,
+    RollbackOrder,
+    StatusAnswer,
+    StatusQuestion,
+)
+from sgagent.agent.control.status_text import facts, headline
+from sgagent.agent.state.directory import Extent
+from sgagent.agent.status import InterfaceState, InterfaceStatus, Posture, state_in_words
+from sgagent.cli.agent_client import NoAgentError, ask, enforced_now, order, print_enforced
+from sgagent.cli.inputs import UNNAMED, add_definitions_arguments, fetch, load_settings, whole_number
+from sgagent.cli.output import add_width_argument, format_json, lay_out, table_width, terminal_width
+from sgagent.core.errors import SgagentError, printable
+from sgagent.core.model import Mode, Snapshot
+from sgagent.documents import parse_documents
+from sgagent.host.links import NetlinkHost
+from sgagent.settings import Settings, parse_interface_name
+from sgagent.settings.sources import FileSourceSettings
+
+
+def _add_json_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the option of all but ``complete``."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _print_json(answer: Answer) -> None:
+    print(format_json(encode_fields(answer)))
+
+
+def add_status_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``sgagent status``."""
+    add_width_argument(parser)
+    _add_json_argument(parser)
+
+
+def run_status(options: argparse.Namespace) -> int:
+    """Print how the agent is doing; the exit code says whether it enforces."""
+    answer = ask(load_settings(options), StatusQuestion(), StatusAnswer)
+    is_enforcing = answer.posture is Posture.ENFORCING
+    if options.json:
+        print(format_json({"is_enforcing": is_enforcing, **encode_fields(answer)}))
+    else:
+        print("\n".join(status_screen(answer, time.time(), table_width(options))))
+    return 0 if is_enforcing else 1
+
+
+_LABEL_WIDTH = 9
+_UNJUDGED = (InterfaceState.UNBOUND, InterfaceState.PORT)
+
+
+def status_screen(answer: StatusAnswer, now: float, width: int | None) -> list[str]:
+    """Return the lines of the screen.
+
+    Args:
+        answer: what the agent said.
+        now: seconds since the epoch.
+        width: of the terminal; None is no limit.
+    """
+    lines = lay_out([(headline(answer, now),)], width=width)
+    lines += lay_out(list(facts(answer, now)), width=width, least=(_LABEL_WIDTH, 0))
+    if answer.interfaces:
+        headings = ("INTERFACE", "STATE", "MODE", "ENI", "GROUPS", "SESSIONS")
+        lines += ["", *lay_out([headings, *map(_interface_row, answer.interfaces)], width=width)]
+    return lines
+
+
+def _interface_row(interface: InterfaceStatus) -> tuple[str, ...]:
+    sessions = "checked at every packet" if interface.is_judged_at_every_packet else "cached"
+    return (
+        interface.name,
+        state_in_words(interface),
+        "-" if interface.mode is None else interface.mode.value,
+        interface.network_interface_id or "-",
+        ", ".join(interface.security_group_ids) or "-",
+        "-" if interface.state in _UNJUDGED else sessions,
+    )
+
+
+def add_history_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``sgagent history``."""
+    add_width_argument(parser)
+    _add_json_argument(parser)
+
+
+def run_history(options: argparse.Namespace) -> int:
+    """Print what was enforced; damaged files are named on standard error."""
+    answer = ask(load_settings(options), HistoryQuestion(), HistoryAnswer)
+    if options.json:
+        _print_json(answer)
+        return 0
+    print("\n".join(history_table(answer, table_width(options))))
+    for entry in answer.entries:
+        if entry.fault is not None:
+            print(printable(f"damaged: {entry.fault}"), file=sys.stderr)
+    return 0
+
+
+_HISTORY_HEADINGS = ("N", "", "VERSION", "SINCE", "BY", "FILES", "BYTES", "RULES", "CHAINS", "LINKS")
+
+
+def history_table(answer: HistoryAnswer, width: int | None) -> list[str]:
+    """Return the lines of the table.
+
+    Args:
+        answer: what the agent said.
+        width: of the terminal; None is no limit.
+    """
+    if not answer.entries:
+        return ["nothing was enforced on this host yet"]
+    rows = [_HISTORY_HEADINGS, *map(_history_row, answer.entries)]
+    return lay_out(rows, right=(0, 5, 6, 7, 8), width=width)
+
+
+def _history_row(entry: HistoryEntry) -> tuple[str, ...]:
+    mark = "*" if entry.is_in_force else ""
+    if entry.fault is not None:
+        return (str(entry.number), mark, "(damaged)", *("" for _ in _HISTORY_HEADINGS[3:]))
+    return (
+        str(entry.number),
+        mark,
+        entry.version or "",
+        "" if entry.enforced_at is None else clock_time(entry.enforced_at),
+        entry.origin.value if entry.origin else "",
+        str(entry.documents or 0),
+        str(entry.bytes or 0),
+        *_sizes(entry.extent),
+    )
+
+
+def _sizes(extent: Extent | None) -> tuple[str, str, str]:
+    return ("", "", "") if extent is None else (str(extent.rules), str(extent.chains), str(extent.interfaces))
+
+
+_MODES = {"enforce": Mode.ENFORCE, "observe": Mode.OBSERVE, "default": None}
+_UNBOUND_LINKS = "*"
+"""Stands for the links that nothing is bound to, where the configuration closes those."""
+
+
+def add_mode_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``sgagent mode``."""
+    parser.add_argument("mode", choices=tuple(_MODES), help="'default' clears the override")
+    parser.add_argument("--interface", metavar="NAME", help="this interface only (default: every interface)")
+    _add_json_argument(parser)
+
+
+def run_mode(options: argparse.Namespace) -> int:
+    """Override the configured mode (§9.1), and print the modes that hold now."""
+    settings = load_settings(options)
+    interface = options.interface
+    if interface is not None and interface != _UNBOUND_LINKS:
+        parse_interface_name(interface, "--interface")
+    answer = order(settings, ModeOrder(mode=_MODES[options.mode], interface=interface), ModeAnswer)
+    if options.json:
+        _print_json(answer)
+        return 0
+    print("\n".join(mode_table(answer, terminal_width())))
+    if answer.fault is not None:
+        print(
+            printable(f"warning: this change is lost when the agent stops: {answer.fault}"), file=sys.stderr
+        )
+    return 0
+
+
+def mode_table(answer: ModeAnswer, width: int | None) -> list[str]:
+    """Return the lines of the table.
+
+    Args:
+        answer: what the agent said.
+        width: of the terminal; None is no limit.
+    """
+    if not answer.interfaces:
+        return ["no interface is bound yet; the mode applies once one is"]
+    return lay_out([("INTERFACE", "MODE", "BY"), *map(_mode_row, answer.interfaces)], width=width)
+
+
+def _mode_row(interface: InterfaceMode) -> tuple[str, ...]:
+    by = "sgagent mode" if interface.is_overridden else "the configuration"
+    return (interface.interface, interface.mode.value, by)
+
+
+def add_confirm_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the option of ``sgagent confirm``."""
+    _add_json_argument(parser)
+
+
+def run_confirm(options: argparse.Namespace) -> int:
+    """Keep the definitions that are on trial; the exit code says whether there were any."""
+    answer = order(load_settings(options), ConfirmOrder(), ConfirmAnswer)
+    if options.json:
+        _print_json(answer)
+    elif not answer.is_confirmed:
+        print("sgagent: there is no trial to confirm: it was confirmed, or has ended", file=sys.stderr)
+    else:
+        print(printable(f"confirmed {answer.version}"))
+        if answer.overtaken_by is not None:
+            print(
+                printable(f"the source has delivered {answer.overtaken_by} meanwhile, which is enforced now")
+            )
+    return 0 if answer.is_confirmed else 1
+
+
+def add_reload_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the option of ``sgagent reload``."""
+    _add_json_argument(parser)
+
+
+def run_reload(options: argparse.Namespace) -> int:
+    """Have the agent read its source, and print what is in force; raise why the source's is not."""
+    answer = order(load_settings(options), ReloadOrder(), EnforcedAnswer)
+    print_enforced(answer, as_json=options.json)
+    return 0
+
+
+def add_rollback_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``sgagent rollback``."""
+    parser.add_argument(
+        "number",
+        metavar="N",
+        type=whole_number,
+        nargs="?",
+        help="a number of 'sgagent history' (default: the newest that is not active)",
+    )
+    _add_json_argument(parser)
+
+
+def run_rollback(options: argparse.Namespace) -> int:
+    """Have the agent go back to earlier definitions, and print what is in force then."""
+    answer = order(load_settings(options), RollbackOrder(number=options.number), EnforcedAnswer)
+    print_enforced(answer, as_json=options.json)
+    return 0
+
+
+def add_complete_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``sgagent complete``."""
+    parser.add_argument("kind", choices=("groups", "rules", "links"))
+    add_definitions_arguments(parser)
+
+
+def run_complete(options: argparse.Namespace) -> int:
+    """Print one id or name a line; nothing where they can't be had, as nobody reads errors here."""
+    try:
+        settings = load_settings(options)
+        found = _links(settings) if options.kind == "links" else _ids(settings, options)
+        print("".join(f"{one}\n" for one in sorted(set(found))), end="")
+    except (SgagentError, OSError):
+        return 1
+    return 0
+
+
+def _links(settings: Settings) -> Iterable[str]:
+    """Return the links that the agent judges, else those of this host that can be bound."""
+    try:
+        interfaces = ask(settings, StatusQuestion(), StatusAnswer).interfaces
+    except NoAgentError:
+        return [link.name for link in NetlinkHost().facts().links if link.name != "lo"]
+    return [interface.name for interface in interfaces if interface.state not in _UNJUDGED]
+
+
+def _ids(settings: Settings, options: argparse.Namespace) -> Iterable[str]:
+    """Return the ids of groups or rules in the definitions."""
+    groups = _definitions(settings, options).security_groups
+    if options.kind == "groups":
+        return [group.security_group_id for group in groups]
+    return [rule.rule_id for group in groups for rule in group.rules]
+
+
+def _definitions(settings: Settings, options: argparse.Namespace) -> Snapshot:
+    """Return the documents that are named or configured; where they are not on this host, those in force."""
+    if options.definitions is not None or isinstance(settings.source, FileSourceSettings):
+        return fetch(settings, options.definitions, UNNAMED).snapshot
+    return parse_documents(enforced_now(settings).documents or (), settings.limits, UNNAMED)[0]
