@@ -65,10 +65,11 @@ COMMANDS = {
 }
 """The summary of each. :func:`find_command` finds its module."""
 
-_SHARED_MODULES = dict.fromkeys(
-    ("complete", "confirm", "history", "mode", "reload", "rollback", "status"), "control"
-)
-"""By command: a module of several."""
+_MODULES = {
+    **dict.fromkeys(("complete", "confirm", "history", "mode", "reload", "rollback", "status"), "control"),
+    "keygen": "sign",
+}
+"""Of the commands that have no module of their own."""
 
 _FOR_SHELLS = "complete"
 """A command that completions call, and that no list shows."""
@@ -181,11 +182,11 @@ def find_command(
 ) -> tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]:
     """Import the module of a command, and return what adds its options and what runs it.
 
-    A command is a module beside this one with ``add_arguments`` and ``run``. In a module of several commands
-    these have the command's name, like ``add_mode_arguments`` and ``run_mode``.
+    A command is a module beside this one with ``add_arguments`` and ``run``. In a module of another name,
+    these have the name of the command, like ``add_mode_arguments`` and ``run_mode``.
     """
-    if name in _SHARED_MODULES:
-        module = import_module(f"sgagent.cli.{_SHARED_MODULES[name]}")
+    if name in _MODULES:
+        module = import_module(f"sgagent.cli.{_MODULES[name]}")
         return getattr(module, f"add_{name}_arguments"), getattr(module, f"run_{name}")
     module = import_module(f"sgagent.cli.{name}")
     return module.add_arguments, module.run

@@ -9,8 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sgagent.cli.keygen import load_key
-from sgagent.cli.sign import parse_lifetime
+from sgagent.cli.sign import load_key, parse_lifetime
 from sgagent.core.errors import NotPermittedError, SourceUnavailableError, UsageError
 from sgagent.settings import Settings
 from sgagent.settings.sources import EtcdSourceSettings

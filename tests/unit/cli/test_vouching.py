@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.cli.keygen import load_key
 from sgagent.cli.main import main
+from sgagent.cli.sign import load_key
 from sgagent.cli.signing_options import Voucher, Wish, add_arguments
 from sgagent.core.errors import UsageError
 from sgagent.sources.etcd.key_layout import KeyLayout
