@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from sgagent.agent.clock import age, count
 from sgagent.cli.inputs import load_settings, whole_number
 from sgagent.cli.output import add_width_argument, format_json, lay_out, table_width
-from sgagent.cli.signing_options import PATIENCE_SECONDS, etcd_settings, translated_etcd_errors
+from sgagent.cli.publish import PATIENCE_SECONDS, etcd_settings, translated_etcd_errors
 from sgagent.core.errors import UsageError
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.host_reports import HostReport, Report, Reported, read_reports

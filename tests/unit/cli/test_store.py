@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sgagent.cli.signing_options import translated_etcd_errors
+from sgagent.cli.publish import translated_etcd_errors
 from sgagent.core.errors import SourceUnavailableError
 from sgagent.sources.etcd.messages import SizeBudget
 

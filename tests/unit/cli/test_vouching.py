@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from sgagent.cli.main import main
+from sgagent.cli.publish import SigningOptions, Voucher, add_arguments
 from sgagent.cli.sign import load_key
-from sgagent.cli.signing_options import Voucher, Wish, add_arguments
 from sgagent.core.errors import UsageError
 from sgagent.sources.etcd.key_layout import KeyLayout
 from sgagent.sources.etcd.messages import KeyValue
@@ -42,7 +42,9 @@ def voucher_of(*arguments: str, store: Published | None = None) -> Voucher | Non
     """Return who vouches with these options."""
     parser = argparse.ArgumentParser()
     add_arguments(parser)
-    return Wish.of(parser.parse_args(arguments)).voucher(store or published(), LAYOUT)
+    return SigningOptions.of(parser.parse_args(["groups.d", *arguments])).voucher(
+        store or published(), LAYOUT
+    )
 
 
 def is_signed_anew(before: Voucher, after: Voucher) -> bool:
