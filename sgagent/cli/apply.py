@@ -16,7 +16,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from sgagent.agent.clock import time_left
+from sgagent.agent.clock import count, time_left
 from sgagent.agent.control.requests import (
     LONGEST_TRIAL_SECONDS,
     SHORTEST_TRIAL_SECONDS,
@@ -33,6 +33,7 @@ from sgagent.cli.inputs import (
     add_definitions_arguments,
     dns_answers,
     load_settings,
+    read_files,
     required_definitions,
     resolve_for_host,
 )
@@ -44,7 +45,6 @@ from sgagent.core.errors import (
     Origin,
     Problem,
     Severity,
-    SourceUnavailableError,
     UsageError,
     printable,
 )
@@ -58,7 +58,6 @@ from sgagent.host.processes import sockets_of_logins
 from sgagent.nft.marks import MarkLayout, Sessions
 from sgagent.ports import Delivery
 from sgagent.settings import Settings
-from sgagent.sources.files.source import FileSource
 
 
 def refuse_to_cut_own_session(policy: ResolvedPolicy, facts: HostFacts, ways_out: str = "say --yes") -> None:
@@ -216,7 +215,7 @@ def _summary(names: list[str], operations: int) -> str:
     interfaces = ", ".join(names) or "no interface"
     if not operations:
         return f"unchanged: {interfaces}"
-    return f"applied: {interfaces} ({operations} operation{'s' * (operations != 1)})"
+    return f"applied: {interfaces} ({count(operations, 'operation')})"
 
 
 class _LateLog:
@@ -267,7 +266,8 @@ def run(options: argparse.Namespace) -> int:
     """Send the documents to the agent; they are in force, or nothing was changed."""
     settings = load_settings(options)
     seconds = None if options.confirm_within is None else parse_duration(options.confirm_within)
-    files = _read(required_definitions(options), settings)
+    # An absolute path is what messages of the agent about a document should name.
+    files = read_files(settings, Path.cwd() / required_definitions(options))
     documents = tuple(map(_sent, files))
     if seconds is not None:
         _announce_trial(options, seconds, files, settings)
@@ -289,19 +289,6 @@ def parse_duration(text: str) -> float:
     if not SHORTEST_TRIAL_SECONDS <= seconds <= LONGEST_TRIAL_SECONDS:
         raise UsageError(f"--confirm-within {text}: expected a time like 60s, 5m or 1h, from 1s to 24h")
     return seconds
-
-
-def _read(path: Path, settings: Settings) -> tuple[DocumentFile, ...]:
-    """Return the documents, under the names that messages about them should have.
-
-    Raises:
-        UsageError: there is nothing, or it can't be read.
-        DocumentError: they are no regular files, or too large.
-    """
-    try:
-        return FileSource(Path.cwd() / path, settings.limits).read_documents()
-    except SourceUnavailableError as error:
-        raise UsageError(str(error)) from error
 
 
 def _announce_trial(

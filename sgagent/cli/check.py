@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from sgagent.agent.clock import count
 from sgagent.agent.sessions import open_sessions_of_agents_too
 from sgagent.cli.inputs import (
     add_dns_argument,
@@ -129,7 +130,7 @@ def _verdict(errors: int, warnings: int) -> str:
     word = painted("refused", Colour.RED) if errors else painted("ok", Colour.GREEN)
     if not errors and not warnings:
         return f"{word}: nothing wrong"
-    return f"{word}: {errors} error{'s' * (errors != 1)}, {warnings} warning{'s' * (warnings != 1)}"
+    return f"{word}: {count(errors, 'error')}, {count(warnings, 'warning')}"
 
 
 def _sessions_cut(policy: ResolvedPolicy) -> tuple[NamedCut, ...]:

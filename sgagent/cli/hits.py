@@ -15,12 +15,11 @@ from sgagent.agent.control.answers import counter_of
 from sgagent.agent.control.protocol import encode_fields
 from sgagent.agent.control.requests import Hit, HitsAnswer, HitsQuestion, InterfaceHits
 from sgagent.cli.agent_client import ask, interruptible
-from sgagent.cli.inputs import load_settings
+from sgagent.cli.inputs import load_settings, span
 from sgagent.cli.output import add_width_argument, format_json, lay_out, table_width
 from sgagent.core.model import Mode, Policy
 from sgagent.core.rule_values import few_objects
 from sgagent.nft.names import CounterKey, HitStep
-from sgagent.settings import SPAN_FORM, parse_span
 
 _NARROWEST = 6
 """Columns are many, and a terminal of eighty signs is usual."""
@@ -209,19 +208,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SPAN",
         nargs="?",
         const=_UNUSED,
-        type=_span,
+        type=span,
         help=f"only rules without a hit for this long (default: {_UNUSED})",
     )
     parser.add_argument("--interface", metavar="NAME", help="this interface only")
     add_width_argument(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object, with --watch one a line")
-
-
-def _span(text: str) -> float:
-    seconds = parse_span(text)
-    if seconds is None:
-        raise argparse.ArgumentTypeError(f"not a duration: {text} ({SPAN_FORM})")
-    return seconds
 
 
 def run(options: argparse.Namespace) -> int:

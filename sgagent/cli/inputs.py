@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from sgagent.agent.clock import LatestTime, SystemClock
 from sgagent.cli.main import DEFAULT_CONFIGURATION, TWO_PATHS
 from sgagent.cli.output import problem_text
-from sgagent.core.binding import HandBinding, HostFacts, bind, bind_everywhere
+from sgagent.core.binding import HandBinding, HostFacts, bind
 from sgagent.core.errors import (
     DocumentError,
     Problem,
@@ -27,14 +27,21 @@ from sgagent.core.errors import (
 from sgagent.core.memo import Memo
 from sgagent.core.model import Snapshot
 from sgagent.core.policy import exempt
-from sgagent.core.resolve import Exemptions, Resolution, Scope, dns_names, resolve
+from sgagent.core.resolve import Exemptions, Resolution, Scope, resolve
 from sgagent.core.resolved_rules import OF_UNKNOWN_OBJECTS, UNRESOLVED_NAME
 from sgagent.documents import DocumentFile, RefusedDocumentsError, with_key_lines
 from sgagent.documents.scalars import InvalidValueError
 from sgagent.documents.values import parse_instant
 from sgagent.host.links import NetlinkHost
 from sgagent.ports import Delivery
-from sgagent.settings import Settings, UnboundInterfaces, parse_interface_name, parse_settings
+from sgagent.settings import (
+    SPAN_FORM,
+    Settings,
+    UnboundInterfaces,
+    parse_interface_name,
+    parse_settings,
+    parse_span,
+)
 from sgagent.signatures import Signed
 from sgagent.sources import make_source
 from sgagent.sources.files.source import FileSource
@@ -163,6 +170,18 @@ def whole_number(text: str) -> int:
     if not (text.isascii() and text.isdigit()):
         raise argparse.ArgumentTypeError(f"not a whole number: {text}")
     return int(text)
+
+
+def span(text: str) -> float:
+    """Return the seconds of an argument like ``30d``, for the parser.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    seconds = parse_span(text)
+    if seconds is None:
+        raise argparse.ArgumentTypeError(f"not a duration: {text} ({SPAN_FORM})")
+    return seconds
 
 
 def load_settings(options: argparse.Namespace) -> Settings:
@@ -365,7 +384,7 @@ def resolve_for_host(
         resolve,
         delivery.snapshot,
         bind(delivery.snapshot, by_hand or settings.interfaces, facts, automatically=not by_hand),
-        _exemptions(settings),
+        exemptions(settings),
         default_mode=settings.enforcement.mode,
         source_check=settings.enforcement.source_check,
         unbound_closed=settings.enforcement.unbound_interfaces is UnboundInterfaces.CLOSED,
@@ -430,34 +449,7 @@ def _kind_of_object(problem: Problem) -> str:
     return "prefix_list_by_id" if (problem.value or "").startswith("pl-") else "group_by_id"
 
 
-def resolve_everywhere(
-    settings: Settings,
-    delivery: Delivery,
-    memo: Memo | None = None,
-    *,
-    at: datetime | None = None,
-    dns: DnsAnswers | None = None,
-) -> Resolution:
-    """Return what definitions come to on every network interface that they name, wherever it is.
-
-    Each is judged as if it were a link of this host, by the name of its id. All errors of meaning count.
-    """
-    names = dns.of(dns_names(delivery.snapshot), HostFacts()).addresses if dns else None
-    resolution = resolve(
-        delivery.snapshot,
-        bind_everywhere(delivery.snapshot),
-        _exemptions(settings),
-        default_mode=settings.enforcement.mode,
-        source_check=settings.enforcement.source_check,
-        scope=Scope.EVERYTHING,
-        at=at or latest_time(settings),
-        names=names,
-        memo=memo,
-    )
-    return with_all_problems(resolution, delivery, settings, Scope.HOST)
-
-
-def _exemptions(settings: Settings) -> Exemptions:
+def exemptions(settings: Settings) -> Exemptions:
     """Return what no group can block, also for the agent: its lists, and the way to the source (§7.4)."""
     failsafe = (*settings.failsafe, *exempt(known_endpoints(settings)))
     name_servers = exempt(dns_endpoints(settings.dns.servers or host_name_servers()))

@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from sgagent import __version__
+from sgagent.agent.clock import count
 from sgagent.agent.control.requests import HitsAnswer, HitsQuestion
 from sgagent.agent.names.resolver import DnsAnswers
 from sgagent.analysis.lint.findings import CODES, Finding, FindingSeverity
@@ -29,6 +30,7 @@ from sgagent.cli.inputs import (
     latest_time,
     load_settings,
     resolve_for_host,
+    span,
 )
 from sgagent.cli.output import Progress, problem_text
 from sgagent.core.binding import HostFacts, HostListener, bind
@@ -39,7 +41,7 @@ from sgagent.dataplane.live_sessions import list_listeners
 from sgagent.host.links import NetlinkHost
 from sgagent.nft.names import HitStep, RuleCounter
 from sgagent.ports import Delivery
-from sgagent.settings import SPAN_FORM, Settings, parse_span
+from sgagent.settings import Settings
 
 _SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 _LEVELS = {
@@ -122,7 +124,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--unused",
         metavar="SPAN",
-        type=_span,
+        type=span,
         help="also find rules without a hit for this long, like 30d, by the agent's counters",
     )
     parser.add_argument(
@@ -157,13 +159,6 @@ def run(options: argparse.Namespace) -> int:
     else:
         print("\n".join(problem_text(printable(line), sys.stdout) for line in lines(findings)))
     return 1 if options.exit_code and findings else 0
-
-
-def _span(text: str) -> float:
-    seconds = parse_span(text)
-    if seconds is None:
-        raise argparse.ArgumentTypeError(f"not a duration: {text} ({SPAN_FORM})")
-    return seconds
 
 
 def _codes(arguments: Iterable[str]) -> Iterator[str]:
@@ -293,11 +288,7 @@ def lines(findings: Iterable[Finding]) -> Iterator[str]:
 
 def _verdict(findings: tuple[Finding, ...]) -> str:
     counts = Counter(finding.severity for finding in findings)
-    parts = [
-        f"{counts[severity]} {severity.value}{'s' * (counts[severity] != 1)}"
-        for severity in FindingSeverity
-        if counts[severity]
-    ]
+    parts = [count(counts[severity], severity.value) for severity in FindingSeverity if counts[severity]]
     return ", ".join(parts) or "nothing found"
 
 

@@ -24,16 +24,18 @@ from sgagent.cli.inputs import (
     add_policy_arguments,
     add_time_argument,
     dns_answers,
+    exemptions,
     fetch,
     hand_bindings,
     latest_time,
     load_settings,
     read_files,
-    resolve_everywhere,
     resolve_for_host,
+    with_all_problems,
 )
 from sgagent.cli.output import Progress, terminal_width
 from sgagent.cli.plan_report import PlanReport, as_json, lines
+from sgagent.core.binding import HostFacts, bind_everywhere
 from sgagent.core.errors import UsageError, printable
 from sgagent.core.lockout import NamedCut, named, sessions_newly_cut
 from sgagent.core.memo import Memo
@@ -41,7 +43,7 @@ from sgagent.core.model import (
     Snapshot,
 )
 from sgagent.core.policy import ResolvedPolicy
-from sgagent.core.resolve import Resolution
+from sgagent.core.resolve import Resolution, Scope, dns_names, resolve
 from sgagent.documents import parse_other_version
 from sgagent.host.links import NetlinkHost
 from sgagent.nft.marks import MarkLayout, first_state
@@ -151,6 +153,33 @@ class _Scope:
     def is_this_host(self) -> bool:
         """Return whether the links that are meant may be those of this host."""
         return not self.everywhere
+
+
+def resolve_everywhere(
+    settings: Settings,
+    delivery: Delivery,
+    memo: Memo | None = None,
+    *,
+    at: datetime | None = None,
+    dns: DnsAnswers | None = None,
+) -> Resolution:
+    """Return what definitions come to on every network interface that they name, wherever it is.
+
+    Each is judged as if it were a link of this host, by the name of its id. All errors of meaning count.
+    """
+    names = dns.of(dns_names(delivery.snapshot), HostFacts()).addresses if dns else None
+    resolution = resolve(
+        delivery.snapshot,
+        bind_everywhere(delivery.snapshot),
+        exemptions(settings),
+        default_mode=settings.enforcement.mode,
+        source_check=settings.enforcement.source_check,
+        scope=Scope.EVERYTHING,
+        at=at or latest_time(settings),
+        names=names,
+        memo=memo,
+    )
+    return with_all_problems(resolution, delivery, settings, Scope.HOST)
 
 
 def _present(settings: Settings, against: Path | None) -> InForce:

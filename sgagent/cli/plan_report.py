@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from sgagent.agent.clock import count
 from sgagent.analysis.compare import Comparison, Effect, Fate, FlowChange, RuleChange
 from sgagent.analysis.flow_text import (
     ObjectNames,
@@ -71,7 +72,7 @@ def lines(report: PlanReport, width: int | None) -> list[str]:
     found += _part("links", list(_link_texts(report.comparison)))
     found += _part("rules that end", list(map(_end_text, report.expiring)))
     operations = [_cut(operation, width) for operation in report.operations or ()]
-    found += _part(f"kernel, {_count(len(operations), 'operation')}", operations, most=MOST_OPERATIONS)
+    found += _part(f"kernel, {count(len(operations), 'operation')}", operations, most=MOST_OPERATIONS)
     return [printable(line) for line in found]
 
 
@@ -80,7 +81,7 @@ def verdict(report: PlanReport) -> str:
     comparison = report.comparison
     text = f"opens {comparison.count(Effect.OPENS)}, closes {comparison.count(Effect.CLOSES)}"
     if report.sessions:
-        text += f", cuts {_count(len(report.sessions), 'session')}"
+        text += f", cuts {count(len(report.sessions), 'session')}"
     if not report.changes:
         text += ": nothing changes"
     elif not comparison.flows:
@@ -196,10 +197,6 @@ def _link_texts(comparison: Comparison) -> Iterator[str]:
 def _cut(text: str, width: int | None) -> str:
     room = None if width is None else max(width - 2, 20)
     return text if room is None or len(text) <= room else text[: room - 1] + "…"
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}{'s' * (number != 1)}"
 
 
 def as_json(report: PlanReport) -> dict[str, object]:

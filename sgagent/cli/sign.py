@@ -9,23 +9,25 @@ import re
 import time
 from pathlib import Path
 
+from sgagent.agent.clock import count
 from sgagent.cli.inputs import (
     accept_or_refuse,
     add_definitions_arguments,
+    fetch,
     load_settings,
     required_definitions,
     resolve_for_host,
     whole_number,
 )
 from sgagent.cli.output import format_json, replace_file
-from sgagent.core.errors import SourceUnavailableError, UsageError
+from sgagent.core.errors import UsageError
 from sgagent.core.resolve import Scope
 from sgagent.documents import DocumentFile
 from sgagent.settings import Settings
 from sgagent.signatures import Manifest, SignatureFile
 from sgagent.signatures.keys import PrivateKey
 from sgagent.signatures.manifest import MalformedSignatureError, time_in_words
-from sgagent.sources.files.source import FileSource, signature_path
+from sgagent.sources.files.source import signature_path
 from sgagent.sources.verified_parse import base_name
 
 _DURATION = re.compile(r"([1-9][0-9]{0,4})([mhd])")
@@ -98,10 +100,7 @@ def _checked(path: Path, settings: Settings, *, strict: bool) -> tuple[DocumentF
         UsageError: there is nothing.
         DocumentError: they have errors, of form or of meaning (§8.3).
     """
-    try:
-        delivery = FileSource(path, settings.limits).fetch()
-    except SourceUnavailableError as error:
-        raise UsageError(str(error)) from error
+    delivery = fetch(settings, path)
     resolution = resolve_for_host(settings, delivery, (), scope=Scope.EVERYTHING)
     accept_or_refuse(resolution.problems, strict=strict)
     return delivery.documents
@@ -124,9 +123,8 @@ def _next_serial(place: Path) -> int:
 
 
 def _summary(place: Path, manifest: Manifest) -> str:
-    number = len(manifest.files)
     until = "" if manifest.expires_at is None else f", good until {time_in_words(manifest.expires_at)}"
-    return f"signed {number} document{'s' * (number != 1)} as serial {manifest.serial}{until}: {place}"
+    return f"signed {count(len(manifest.files), 'document')} as serial {manifest.serial}{until}: {place}"
 
 
 def _report(place: Path, manifest: Manifest) -> dict[str, object]:

@@ -16,8 +16,9 @@ from hypothesis import event, given
 from sgagent.agent.state.directory import KeptDocuments, StateDirectory
 from sgagent.analysis.compare import compare
 from sgagent.analysis.flow_text import ObjectNames
-from sgagent.cli.inputs import resolve_everywhere, resolve_for_host
+from sgagent.cli.inputs import resolve_for_host
 from sgagent.cli.main import main
+from sgagent.cli.plan import resolve_everywhere
 from sgagent.cli.plan_report import PlanReport, as_json
 from sgagent.compiler.compilation import compile_
 from sgagent.compiler.enforce import Enforced, enforce
