@@ -67,7 +67,6 @@ COMMANDS = {
 
 _MODULES = {
     **dict.fromkeys(("complete", "confirm", "history", "mode", "reload", "rollback", "status"), "control"),
-    "keygen": "sign",
     "schema": "check",
 }
 """Of the commands that have no module of their own."""

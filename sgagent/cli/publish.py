@@ -23,8 +23,9 @@ from sgagent.cli.inputs import (
     required_definitions,
     with_all_problems,
 )
+from sgagent.cli.keygen import load_key
 from sgagent.cli.output import format_json
-from sgagent.cli.sign import load_key, parse_lifetime
+from sgagent.cli.sign import parse_lifetime
 from sgagent.core.binding import Bindings
 from sgagent.core.errors import (
     DocumentError,
