@@ -1,4 +1,4 @@
-"""``sgagent check`` and ``schema``: validate documents and configuration, or print the JSON Schema."""
+"""``sgagent check``: validate documents and configuration, and report all problems at once."""
 
 from __future__ import annotations
 
@@ -168,17 +168,3 @@ def _report(problems: Iterable[Problem], errors: int, cut: Iterable[NamedCut]) -
             for problem in problems
         ],
     }
-
-
-def add_schema_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the option of ``sgagent schema``."""
-    parser.add_argument("--json", action="store_true", help="for consistency: the output is always JSON")
-
-
-def run_schema(options: argparse.Namespace) -> int:
-    """Print the schema of native documents."""
-    from sgagent.documents.native import json_schema  # noqa: PLC0415 - to check loads it with the first document
-
-    del options
-    print(json.dumps(json_schema(), indent=2, ensure_ascii=False))
-    return 0

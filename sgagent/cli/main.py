@@ -65,10 +65,9 @@ COMMANDS = {
 }
 """The summary of each. :func:`find_command` finds its module."""
 
-_MODULES = {
-    **dict.fromkeys(("complete", "confirm", "history", "mode", "reload", "rollback", "status"), "control"),
-    "schema": "check",
-}
+_MODULES = dict.fromkeys(
+    ("complete", "confirm", "history", "mode", "reload", "rollback", "status"), "control"
+)
 """Of the commands that have no module of their own."""
 
 _FOR_SHELLS = "complete"

@@ -1,0 +1,20 @@
+"""``sgagent schema``: print the JSON Schema of native documents."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from sgagent.documents.native import json_schema
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument("--json", action="store_true", help="for consistency: the output is always JSON")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the schema."""
+    del options
+    print(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+    return 0
