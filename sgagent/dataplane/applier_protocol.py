@@ -1,6 +1,6 @@
 """The protocol between agent and applier: framed messages, and one form for the values in them.
 
-A message is a kind, a length and a content. A content is JSON, one value a line; an object is its class and
+A message is a kind, a length and a content. A content is a list of values in JSON; an object is its class and
 its fields, ``{"Goto":["rule/eth0/web"]}``. A listing of the table and a dump of counters pass unchanged.
 :mod:`sgagent.dataplane.request_validation` checks what the agent sends.
 """
@@ -13,6 +13,7 @@ import json
 import socket
 import struct
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, assert_never, get_args
 
 from sgagent.core.errors import KernelRefusedError, NotPermittedError, SgagentError, UsageError
@@ -180,14 +181,12 @@ _FIELDS: Mapping[type, tuple[str, ...]] = {
     for kind in _CLASSES.values()
     if dataclasses.is_dataclass(kind)
 }
-_KEYWORD_ONLY = {
-    name for name, kind in _CLASSES.items() if kind in (nft.Chain, nft.Counter, nft.Hook, nft.VerdictMap)
-}
+_KEYWORD_ONLY = frozenset({nft.Chain, nft.Counter, nft.Hook, nft.VerdictMap})
 
 
 def encode(*values: object) -> bytes:
-    """Return values as the lines of a content."""
-    return b"".join([_ENCODER.encode(value).encode("ascii") + b"\n" for value in values])
+    """Return values as a content."""
+    return _ENCODER.encode(values).encode("ascii")
 
 
 def _as_json(value: object) -> Mapping[str, list[Any]]:
@@ -200,7 +199,7 @@ def _as_json(value: object) -> Mapping[str, list[Any]]:
     raise TypeError(f"no message holds a {kind.__name__}")
 
 
-_ENCODER = json.JSONEncoder(separators=(",", ":"), default=_as_json)
+_ENCODER = json.JSONEncoder(separators=(",", ":"), default=_as_json, check_circular=False)
 
 
 def decode(content: bytes) -> tuple[Any, ...]:
@@ -209,41 +208,37 @@ def decode(content: bytes) -> tuple[Any, ...]:
     Their classes are among the known ones, and nothing else is sure about them.
 
     Raises:
-        MalformedMessageError: it is not made of whole lines, each of them a value.
+        MalformedMessageError: it is no list of values.
     """
-    if content and not content.endswith(b"\n"):
-        raise MalformedMessageError("not made of whole lines")
-    decoder = _Decoder()
     try:
-        return tuple(map(decoder.decode, content.decode("ascii").split("\n")[:-1]))
+        values = json.loads(content.decode("ascii") or "[]", object_pairs_hook=partial(_value, {}))
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise MalformedMessageError("no values that can be read") from error
+    if type(values) is not list:
+        raise MalformedMessageError("no list of values")
+    return tuple(values)
 
 
-class _Decoder(json.JSONDecoder):
-    """Make values of JSON; very many elements of a map share few verdicts."""
-
-    def __init__(self) -> None:
-        super().__init__(object_hook=self._value)
-        self._verdicts: dict[Any, nft.Goto] = {}
-
-    def _value(self, content: dict[str, Any]) -> object:
-        [(name, fields)] = content.items()
-        values: list[Any] = [tuple(field) if type(field) is list else field for field in fields]
-        if name == "Goto":
-            (chain,) = values
-            return self._verdicts.get(chain) or self._verdicts.setdefault(chain, nft.Goto(chain))
-        kind = _CLASSES[name]
-        if name in _KEYWORD_ONLY:
-            return kind(**dict(zip(_FIELDS[kind], values, strict=True)))
-        return kind(*values)
+def _value(verdicts: dict[str, nft.Goto], content: list[tuple[str, Any]]) -> object:
+    """Return the value of a JSON object; very many elements of a map share few verdicts."""
+    [(name, fields)] = content
+    if name == "Goto":
+        (chain,) = fields
+        return verdicts.get(chain) or verdicts.setdefault(chain, nft.Goto(chain))
+    if name == "Interval":  # as are most of the others
+        return nft.Interval(*fields)
+    kind = _CLASSES[name]
+    values = [tuple(field) if type(field) is list else field for field in fields]
+    if kind in _KEYWORD_ONLY:
+        return kind(**dict(zip(_FIELDS[kind], values, strict=True)))
+    return kind(*values)
 
 
 def encode_listing(listing: TableListing, *, is_owner: bool) -> bytes:
     """Return a listing as a content: a line of values, and the text unchanged."""
     stands = listing.text is not None
-    head = encode([listing.generation, listing.is_unreadable, is_owner, stands])
-    return head + (listing.text or b"")
+    head = encode(listing.generation, listing.is_unreadable, is_owner, stands)
+    return head + b"\n" + (listing.text or b"")
 
 
 def decode_listing(content: bytes) -> tuple[TableListing, bool]:

@@ -34,7 +34,7 @@ _MOST_MARK_TESTS = 32
 _SOCKET_FAMILIES = (socket.AF_INET, socket.AF_INET6)
 _HOOKS = ("prerouting", "postrouting")
 _HIGHEST_PRIORITY = (1 << 31) - 1
-_IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9/\\_.-]*")
+_IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9/\\_.-]*")  # each letter is a byte
 _IDENTITY = re.compile(r"[0-9a-f]{96}")
 """What the kernel knows a socket by."""
 
@@ -245,15 +245,15 @@ def _check_types(types: object) -> tuple[nft.KeyType, ...]:
 
 def _check_name(name: object, longest: int = _LONGEST_NAME) -> None:
     """Check the name of an object of ours: one that nft takes for a name."""
-    _check_any_name(name, longest)
-    _require(_IDENTIFIER.fullmatch(str(name)), "not a name of ours")
+    if not isinstance(name, str) or len(name) > longest or not _IDENTIFIER.fullmatch(name):
+        raise MalformedMessageError("not a name of ours")
 
 
-def _check_any_name(name: object, longest: int = _LONGEST_NAME) -> None:
+def _check_any_name(name: object) -> None:
     """Check the name of what is deleted, which another process may have named."""
     if not isinstance(name, str) or not name or "\0" in name:
         raise MalformedMessageError("no name")
-    _require(len(name.encode()) <= longest, "too long for a name")
+    _require(len(name.encode()) <= _LONGEST_NAME, "too long for a name")
 
 
 def _check_comment(comment: object) -> None:

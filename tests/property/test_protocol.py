@@ -63,11 +63,11 @@ def test_a_spoilt_plan_is_refused_or_another_plan(
 ) -> None:
     """Whatever stands in one place, the applier does not fail, and what it accepts becomes commands."""
     plan = make_plan(desired, None)
-    lines = [json.loads(line) for line in encode(*plan.operations).splitlines()]
-    _spoil(lines[seed % len(lines)], replaced, seed // len(lines))
-    text = b"true\n" + b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+    operations = json.loads(encode(*plan.operations))
+    _spoil(operations[seed % len(operations)], replaced, seed // len(operations))
+    text = json.dumps([True, *operations])
     try:
-        found = check_plan(decode(text), ALL_BITS, LOG_GROUP)
+        found = check_plan(decode(text.encode()), ALL_BITS, LOG_GROUP)
     except MalformedMessageError:
         return
     assert isinstance(found, Plan)

@@ -32,7 +32,7 @@ def obj(kind: str, *fields: object) -> dict[str, list[object]]:
 
 
 def _json(value: object) -> Any:  # noqa: ANN401 - JSON
-    return json.loads(encode(value))
+    return json.loads(encode(value))[0]
 
 
 CT_MARK, CT_STATE = _json(r.CT_MARK), _json(r.CT_STATE)
@@ -224,50 +224,56 @@ REFUSED: tuple[Any, ...] = (
 """What none may have."""
 
 
-def lines(*values: object) -> bytes:
-    """Return JSON as the lines of a content."""
-    return b"".join(json.dumps(value).encode() + b"\n" for value in values)
+def sent(*values: object) -> bytes:
+    """Return JSON as a content."""
+    return json.dumps(values).encode()
 
 
 @pytest.mark.parametrize("operation", HARMLESS, ids=json.dumps)
 @pytest.mark.parametrize("is_fill", (True, False))
 def test_what_an_agent_may_want_is_accepted(operation: dict[str, Any], is_fill: bool) -> None:  # noqa: FBT001 - as sent
     """Names of objects that are deleted may be whatever another process called them."""
-    assert len(check_plan(decode(lines(is_fill, operation)), MASK, LOG_GROUP).operations) == 1
+    assert len(check_plan(decode(sent(is_fill, operation)), MASK, LOG_GROUP).operations) == 1
 
 
 @pytest.mark.parametrize("operation", REFUSED, ids=json.dumps)
 def test_what_none_may_want_is_refused(operation: object) -> None:
     """Other tables, other bits, other kinds, other words: the whole plan is refused."""
     with pytest.raises(MalformedMessageError):
-        check_plan(decode(lines(NO_FILL, obj("AddTable"), operation)), MASK, LOG_GROUP)
+        check_plan(decode(sent(NO_FILL, obj("AddTable"), operation)), MASK, LOG_GROUP)
 
 
 def test_nothing_is_logged_before_the_group_is_named() -> None:
     """An agent that has not named its group of the log has none."""
     with pytest.raises(MalformedMessageError):
-        check_plan(decode(lines(NO_FILL, rule(LIMIT, LOG))), MASK)
+        check_plan(decode(sent(NO_FILL, rule(LIMIT, LOG))), MASK)
 
 
 def test_a_plan_has_operations() -> None:
     """And says whether it is a fill."""
     for values in ((), (True,), (obj("AddTable"),), (0, obj("AddTable"))):
         with pytest.raises(MalformedMessageError):
-            check_plan(decode(lines(*values)), MASK)
+            check_plan(decode(sent(*values)), MASK)
 
 
 @pytest.mark.parametrize(
     "text",
     (
+        b'[{"AddTable":[]}',
+        b'[{"AddTable":[]}]\n[]',
         b'{"AddTable":[]}',
-        b'{"AddTable":[]}\n\n',
-        b"[" * 100_000 + b"\n",
-        b'{"Rule":[' * 100_000 + b"\n",
-        b"9" * 10_000 + b"\n",
-        b'\xff{"AddTable":[]}\n',
-        b'{"__class__":["os"]}\n',
+        b'"text"',
+        b"[" * 100_000,
+        b'[{"Rule":[' * 100_000,
+        b"[" + b"9" * 10_000 + b"]",
+        b'\xff[{"AddTable":[]}]',
+        b'[{"__class__":["os"]}]',
+        b'[{"Goto":["a"],"Goto":["b"]}]',
     ),
-    ids=("half a line", "an empty line", "deep", "deep objects", "a long number", "no text", "another class"),
+    ids=(
+        *("half", "two", "one value", "a text", "deep", "deep objects", "a long number", "no text"),
+        *("another class", "a class twice"),
+    ),
 )
 def test_what_is_no_content_is_refused(text: bytes) -> None:
     """However deep, long or broken."""
@@ -278,13 +284,13 @@ def test_what_is_no_content_is_refused(text: bytes) -> None:
 def test_bits_within_the_mask_may_be_set() -> None:
     """Only what is changed counts; the other bits stay as they are."""
     keep, put = 0x0001FFFF, 0x00010000
-    plan = check_plan(decode(lines(NO_FILL, rule(obj("SetMark", keep, put)))), MASK)
+    plan = check_plan(decode(sent(NO_FILL, rule(obj("SetMark", keep, put)))), MASK)
     assert plan == Plan((AddRule("a", Rule((SetMark(keep=keep, put=put),))),))
 
 
 def test_foreign_things_of_the_table_may_be_deleted() -> None:
     """By their kind, which is never a table."""
-    content = decode(lines(NO_FILL, obj("Delete", "set", "x y")))
+    content = decode(sent(NO_FILL, obj("Delete", "set", "x y")))
     assert check_plan(content, MASK) == Plan((Delete("set", "x y"),))
 
 
@@ -316,14 +322,14 @@ def test_marks_arrive_as_they_were_sent(tests: tuple[MarkTest, ...]) -> None:
 def test_what_does_not_say_which_marks_is_refused(values: tuple[object, ...]) -> None:
     """A test that is broken is no request without it, which would be for all marks."""
     with pytest.raises(MalformedMessageError):
-        check_marks(decode(lines(*values)), MASK)
+        check_marks(decode(sent(*values)), MASK)
 
 
 @pytest.mark.parametrize("values", ((), (1, 1), (-1,), (1 << 16,), (True,), ("1",), ([1],)))
 def test_what_is_not_one_number_is_refused(values: tuple[object, ...]) -> None:
     """A mask, or a group of the log."""
     with pytest.raises(MalformedMessageError):
-        check_number(decode(lines(*values)), 0xFFFF)
+        check_number(decode(sent(*values)), 0xFFFF)
 
 
 INGRESS, IPV4 = obj("Direction", Direction.INGRESS.value), obj("Family", Family.IPV4.value)
@@ -332,7 +338,7 @@ PACKET = (INGRESS, IPV4, 6, 1, 2, 1024, 80)
 
 def test_a_packet_arrives_as_it_was_sent() -> None:
     """With both ends."""
-    packet = check_packet(decode(lines(*PACKET)))
+    packet = check_packet(decode(sent(*PACKET)))
     assert (packet.source, packet.destination, packet.source_port, packet.destination_port) == (
         1,
         2,
@@ -359,9 +365,9 @@ def test_what_is_no_packet_is_refused(place: int, value: object) -> None:
     """Each field has its bounds."""
     packet = [*PACKET[:place], value, *PACKET[place + 1 :]]
     with pytest.raises(MalformedMessageError):
-        check_packet(decode(lines(*packet)))
+        check_packet(decode(sent(*packet)))
     with pytest.raises(MalformedMessageError):
-        check_packet(decode(lines(*PACKET[:place])))
+        check_packet(decode(sent(*PACKET[:place])))
 
 
 def test_a_socket_arrives_as_it_was_sent() -> None:
@@ -386,14 +392,14 @@ def test_a_socket_arrives_as_it_was_sent() -> None:
 def test_what_is_no_socket_is_refused(values: tuple[object, ...]) -> None:
     """Of another family, of another length."""
     with pytest.raises(MalformedMessageError):
-        check_socket(decode(lines(*values)))
+        check_socket(decode(sent(*values)))
 
 
 def test_what_is_nested_too_deep_is_refused() -> None:
     """It ends neither the check nor the process."""
     mark = json.dumps(obj("Selector", "x", "a", obj("KeyType", "mark"), None))
     before, after = mark.split('"x"')
-    written = lines(NO_FILL, match("deep", ONE)).replace(
+    written = sent(NO_FILL, match("deep", ONE)).replace(
         b'"deep"', f'{before * 2000}"a"{after * 2000}'.encode()
     )
     with pytest.raises(MalformedMessageError):
