@@ -272,11 +272,14 @@ def test_sessions_are_found_through_the_applier(owner: Applier) -> None:
 
 
 def test_changes_by_others_are_told_with_who_made_them(namespace: Namespace, owner: Applier) -> None:
-    """Each with its process, and whether it concerned our table; our own changes are no news."""
+    """From the first table on, with its process, and whether it concerned our table; ours are no news."""
     plane = ApplierDataplane(owner.channel, mask=ALL_BITS)
     heard: list[RulesetChange] = []
     with news_heard(owner.news, heard.append, lambda: None):
+        namespace.nft("add table inet earlier")
         namespace.nft("add table inet sgagent")  # without "persist", so nobody can own it
+        plane.observe()
+        namespace.nft("add chain inet sgagent evil")
         bring(plane, tables.WHOLE)
         namespace.nft("add table inet other")
         namespace.nft("flush ruleset")
@@ -284,6 +287,16 @@ def test_changes_by_others_are_told_with_who_made_them(namespace: Namespace, own
     assert [change.process_name for change in heard] == ["nft"] * 3
     assert [change.is_of_table for change in heard] == [True, False, True]
     assert len({change.process_id for change in heard}) == 3
+
+
+def test_a_table_that_another_makes_first_is_found(namespace: Namespace, owner: Applier) -> None:
+    """Though nobody hears of it."""
+    plane = ApplierDataplane(owner.channel, mask=ALL_BITS)
+    assert plane.observe() == Observed(ruleset=None)
+    namespace.nft("add table inet sgagent")
+    assert plane.observe() == Observed(ruleset=r.Ruleset())
+    namespace.nft("delete table inet sgagent")
+    assert plane.observe() == Observed(ruleset=None)
 
 
 def test_changes_of_other_tables_cost_no_listing(namespace: Namespace, owner: Applier) -> None:

@@ -164,6 +164,7 @@ def list_counters(netlink: NetlinkSocket) -> bytes:
 _RECEIVE_BYTES = 1 << 18
 _BUFFER_BYTES = 8 << 20
 _SO_ATTACH_FILTER = 26
+_SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
 _INSTRUCTION = struct.Struct("=HBBI")
 _PROGRAM = struct.Struct("@HP")
 
@@ -192,21 +193,26 @@ class RulesetEvents:
     """The kernel's news of one network namespace."""
 
     def __init__(self, own_port: int | None) -> None:
-        """Listen, in the network namespace of the calling thread.
+        """Open a socket, in the network namespace of the calling thread.
 
         Args:
             own_port: the netlink port of our own changes, which are filtered out; None filters nothing.
-
-        Raises:
-            OSError: it needs CAP_NET_ADMIN.
         """
-        self._netlink = NetlinkSocket(NETLINK_NETFILTER, 1 << _GROUP - 1)
+        self._netlink = NetlinkSocket(NETLINK_NETFILTER)
         self._netlink.socket.setblocking(False)  # noqa: FBT003 - the standard library's own parameter
         self._netlink.enlarge_buffer(_BUFFER_BYTES)
         if own_port is not None:
             _leave_out(self._netlink.socket, own_port)
         self._is_of_table = False
         """Whether the transaction whose messages are being read concerns our table."""
+
+    def listen(self) -> None:
+        """Listen from now on.
+
+        Raises:
+            OSError: it needs CAP_NET_ADMIN.
+        """
+        self._netlink.socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP)
 
     def fileno(self) -> int:
         """Return the number to wait on."""

@@ -120,7 +120,6 @@ class _Desk:
     def __init__(self, news: socket.socket, *, owned: bool) -> None:
         self._news = news
         self._owned = owned
-        self._table: KernelTable | None = None
         self._mask = 0
         self._log_group: int | None = None
         self._given: socket.socket | None = None
@@ -130,18 +129,17 @@ class _Desk:
         """The process that lists for the agent, if there was one."""
 
         self.followed: TrackedTable | None = None
-        """From the beginning on, if the privilege is there."""
+        """From the beginning on."""
 
     def close(self) -> None:
         """Release the table unchanged."""
-        for opened in (self.followed, self._table):
-            if opened is not None:
-                opened.close()
+        if self.followed is not None:
+            self.followed.close()
 
     def forget(self) -> None:
         """Keep nothing in memory of what was done."""
-        if self._table is not None:
-            self._table.forget()
+        if self.followed is not None:
+            self.followed.table.forget()
 
     def hand_over(self, channel: socket.socket) -> None:
         """Send the socket that was just opened, if any, to the agent, and close our copy."""
@@ -167,22 +165,21 @@ class _Desk:
             return Reply.REFUSED, applier_protocol.encode_refusal(refusal)
 
     def _do(self, verb: Verb, content: bytes) -> bytes:
-        if self._table is None and verb is not Verb.BEGIN:
+        if self.followed is None and verb is not Verb.BEGIN:
             raise MalformedMessageError("before the beginning")
         values = applier_protocol.decode(content)
-        if self._table is None:
+        if self.followed is None:
             return self._begin(request_validation.check_number(values))
-        return self._do_with(self._table, verb, values)
+        return self._do_with(self.followed, verb, values)
 
     def _begin(self, mask: int) -> bytes:
         """Open the table. Which bits are the agent's is said once, before it has read any document."""
-        self._table, self._mask = KernelTable(owned=self._owned, guarded=True), mask
-        with contextlib.suppress(OSError):  # without the privilege every other verb says so
-            self.followed = TrackedTable(self._table, self._pass_on)
+        table, self._mask = KernelTable(owned=self._owned, guarded=True), mask
+        self.followed = TrackedTable(table, self._pass_on)
         return b""
 
-    def _do_with(self, table: KernelTable, verb: Verb, values: tuple[Any, ...]) -> bytes:
-        followed = self.followed or table
+    def _do_with(self, followed: TrackedTable, verb: Verb, values: tuple[Any, ...]) -> bytes:
+        table = followed.table
         match verb:
             case Verb.READ_GENERATION:
                 return applier_protocol.encode(followed.read_generation())

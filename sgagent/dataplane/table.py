@@ -214,7 +214,7 @@ class KernelTable:
             before = self.read_generation()
             if self._adopt():
                 before = self.read_generation()
-            listing = self._list()
+            listing = self._list() if self._generation.table_stands() else TableListing(None, None)
             if listing.text is None and not listing.is_unreadable:
                 self._flags = None
             if self.read_generation() == before:
@@ -441,16 +441,16 @@ class TrackedTable:
     """The kernel's table, with a number for its state which changes of other tables leave alone."""
 
     def __init__(self, table: KernelTable, tell: Callable[[RulesetChange], None]) -> None:
-        """Listen, in the network namespace of the calling thread.
+        """Open a socket, in the network namespace of the calling thread.
+
+        It listens from the first table on: the kernel makes a message of each object for whoever listens,
+        though the filter drops it.
 
         Args:
-            table: the table.
+            table: the table; it is closed with this.
             tell: called for each change by another process.
-
-        Raises:
-            OSError: it needs CAP_NET_ADMIN.
         """
-        self._table = table
+        self.table = table
         self._tell = tell
         self._freshness = Freshness()
         self.events = RulesetEvents(table.port)
@@ -463,13 +463,15 @@ class TrackedTable:
 
     def read_generation(self) -> int:
         """Return the number of the ruleset at which the table may have changed last."""
-        now = self._table.read_generation()
+        now = self.table.read_generation()
         self.hear()
         return self._freshness.changed_until(now)
 
     def list_table(self) -> TableListing:
         """Return the table as it is, as :class:`KernelTable` does."""
-        listing = self._table.list_table()
+        listing = self.table.list_table()
+        if listing.text is not None or listing.is_unreadable:
+            self.events.listen()
         if listing.generation is not None:
             self._freshness.change(listing.generation)
         return listing
@@ -478,10 +480,12 @@ class TrackedTable:
         """Carry out a plan, as :class:`KernelTable` does."""
         before = self.read_generation()
         followed = self._freshness.followed
-        applied = self._table.apply(plan)
+        applied = self.table.apply(plan)
+        self.events.listen()
         self._freshness.change(applied.after)
         return Applied(before if applied.before == followed else None, applied.after)
 
     def close(self) -> None:
-        """Listen no more."""
+        """Listen no more, and release the table unchanged."""
         self.events.close()
+        self.table.close()
