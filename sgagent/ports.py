@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sgagent.core.binding import HostFacts
 from sgagent.core.errors import Problem
@@ -16,9 +16,11 @@ from sgagent.core.model import Snapshot
 from sgagent.core.policy import Endpoint
 from sgagent.documents import DocumentFile
 from sgagent.nft.marks import MarkTest
-from sgagent.nft.ruleset import Ruleset
-from sgagent.nft.transactions import Plan
 from sgagent.signatures import Signed
+
+if TYPE_CHECKING:
+    from sgagent.nft.ruleset import Ruleset
+    from sgagent.nft.transactions import Plan
 
 Wake = Callable[[], None]
 """Say "step soon"; may be called from any thread, any number of times."""
