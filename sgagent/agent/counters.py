@@ -1,8 +1,8 @@
 """Periodic readings of the kernel's counters, monotonic totals over them, and the log of observed drops.
 
 A counter of the kernel restarts at zero when its table is created again, or when its rule was removed and
-added. This module keeps the total of each key since boot, and the last value of each kernel counter. It adds
-only the difference.
+added. This module keeps the total of each key since boot, when it last grew, and the last value of each
+kernel counter. It adds only the difference.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The published status: what other threads may read of the daemon, with its policy and the totals."""
+"""The published status: what other threads may read of the daemon: its policy, totals, and their trends."""
 
 from __future__ import annotations
 

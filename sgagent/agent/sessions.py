@@ -1,4 +1,7 @@
-"""This host's open TCP sessions, and the preview of those that a policy will cut (§7.4)."""
+"""This host's open TCP sessions, the preview of those that a policy will cut, and their end (§7.4).
+
+``explain`` asks here, too, which sessions conntrack knows.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """``sgagent apply``: enforce documents through the running agent, permanently or on trial.
 
-Also how ``sgagent compile`` without ``--dry-run`` applies a policy once, without a daemon.
+Also how ``sgagent compile`` without ``--dry-run`` applies a policy once, without a daemon, and how commands
+refuse a policy that would cut the session of who runs them.
 """
 
 from __future__ import annotations

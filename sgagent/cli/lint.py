@@ -1,4 +1,4 @@
-"""``sgagent lint``: find dangerous, ineffective or redundant rules, and suggest fixes."""
+"""``sgagent lint``: find dangerous, ineffective or redundant rules, and suggest fixes; as SARIF, too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""``sgagent publish``: write documents to the configured etcd cluster, and sign them on request."""
+"""``sgagent publish``: write documents to the configured etcd cluster, and sign them on request.
+
+``fleet`` takes the settings of the cluster from here.
+"""
 
 from __future__ import annotations
 

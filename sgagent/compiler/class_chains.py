@@ -1,5 +1,7 @@
 """Class chains: dispatch sessions of one direction and family by the class of the far end, then by port.
 
+A short decision list has no classes: its linear chain comes first (:func:`list_chains`).
+
 Where sources are checked, the source check comes before (§12.6).
 """
 
@@ -11,8 +13,17 @@ from itertools import chain, filterfalse
 
 from sgagent.compiler.address_classes import Classes, Gotos
 from sgagent.compiler.decision_list import Entry, Grouped, Place, Selectors, dhcp_rule, readings
-from sgagent.compiler.linear import FarEnds, entry_rules, protocol_rules, separate_protocols, up_to
-from sgagent.compiler.port_chains import PortChains, guards_of_maps, guards_of_new, read_twice
+from sgagent.compiler.linear import (
+    FarEnds,
+    entry_rules,
+    guards_of_maps,
+    guards_of_new,
+    protocol_rules,
+    read_twice,
+    separate_protocols,
+    up_to,
+)
+from sgagent.compiler.port_chains import PortChains
 from sgagent.compiler.port_table import Decider, is_crowd, make_table
 from sgagent.core.addresses import AddressRanges, meets
 from sgagent.core.memo import Memo, Seam, gone_and_come

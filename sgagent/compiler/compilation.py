@@ -4,8 +4,9 @@ The table accepts a packet of a known session by one comparison of its mark. It 
 the class of its far end, then by protocol and port. The lookup ends in a counter chain, which counts the
 packet for the entry that decided. ``docs/ruleset.md`` explains a compiled table line by line.
 
-The stages, a module each: decision list, address classes, port tables, class chains; and here counter chains,
-in which every evaluation ends: each has a counter and the verdict.
+The stages, a module each: base chains; the decision list; then either a linear chain, where there are few
+entries, or address classes, port tables, port chains and class chains; and here counter chains, in which
+every evaluation ends: each has a counter and the verdict.
 """
 
 from __future__ import annotations

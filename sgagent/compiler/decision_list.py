@@ -3,6 +3,8 @@
 Exemptions of the configuration, inner access and rules all become entries. An entry holds the far ends, the
 traffic that it matches, and the counter chain for packets that it decides. A rule of several protocols has
 several entries with one counter chain. The default follows the last.
+
+:class:`Selectors` say where rules read the ends of a session: in the packet's header or conntrack's tuples.
 """
 
 from __future__ import annotations

@@ -3,6 +3,11 @@
 The compiler uses them for policies of a few lines. Comparing a port costs a packet much less than a lookup
 does, and a table without classes is smaller and easier to read. ``python -m bench.shapes`` measures up to
 which size that holds. The limits are fixed, so a packet still meets a bounded number of rules.
+
+All chains that judge, these and those of look-ups, exist in two variants (:func:`read_twice`). The first
+reads the packet's header, which is cheapest, and holds for the first packet of a session. The second, for
+live sessions, reads conntrack's tuples, and holds for any packet. Maps exist once and lead to the first
+variant; a guard at its head sends packets of live sessions to the second.
 """
 
 from __future__ import annotations
@@ -12,10 +17,21 @@ from dataclasses import dataclass, replace
 
 from sgagent.compiler.decision_list import INNER_PEER, Entry, Selectors
 from sgagent.core.addresses import joined, sweep
-from sgagent.core.model import ALL_PORTS, PORTED, PortSet, Protocol
-from sgagent.nft import names
+from sgagent.core.model import ALL_PORTS, PORTED, Family, PortSet, Protocol
+from sgagent.nft import names, ruleset
 from sgagent.nft.names import fixed_map
-from sgagent.nft.ruleset import Element, Goto, Interval, KeyType, LookUp, Match, Rule, VerdictMap
+from sgagent.nft.ruleset import (
+    Chain,
+    Element,
+    Goto,
+    Interval,
+    KeyType,
+    LookUp,
+    Match,
+    Rule,
+    Symbol,
+    VerdictMap,
+)
 
 MANY_LINES = 8
 """Entries for one peer, protocol and port that look further are gone through one by one up to so many."""
@@ -269,3 +285,52 @@ def _ends(line: ResidualMatch, peers: tuple[Interval, ...], reading: Selectors) 
     peer = (Match(reading.peer, peers),) if peers else ()
     local = () if line.local is None else (reading.match_local(Interval(*line.local)),)
     return (*peer, *local) if reading.peer.key.endswith("saddr") else (*local, *peer)
+
+
+def read_twice(
+    name: str,
+    ways: tuple[Selectors, Selectors],
+    lines: Callable[[Selectors], list[Rule]],
+    final: str,
+    guards: Callable[[Goto, Family], tuple[Rule, ...]],
+) -> tuple[Chain, ...]:
+    """Return the chain of the name, which reads headers, and the one beside it, which reads sessions.
+
+    Args:
+        name: of the first.
+        ways: how sessions are read, and how headers are.
+        lines: makes the rules for one of them.
+        final: the chain behind.
+        guards: makes the rules that send packets from the first to the second.
+    """
+    by_session, by_header = (lines(reading) for reading in ways)
+    on = Rule((Goto(final),))
+    if not by_header:
+        return (Chain(name=name, rules=(on,)),)
+    live = Chain(name=names.live_chain(name), rules=(*by_session, on))
+    to_live = Goto(live.name if by_session else final)
+    chain = Chain(name=name, rules=(*guards(to_live, ways[1].family), *by_header, on))
+    return (chain, live) if by_session else (chain,)
+
+
+def guards_of_maps(to_live: Goto, family: Family) -> tuple[Rule, ...]:
+    """Return the guards of a chain that is the target of maps.
+
+    A packet that is not the first of its session may be a reply, or an ICMP error about the session.
+    """
+    is_live = Match(ruleset.CT_STATE, (Symbol("established"), Symbol("related")))
+    return (Rule((is_live, to_live)), *guards_of_new(to_live, family))
+
+
+def guards_of_new(to_live: Goto, family: Family) -> tuple[Rule, ...]:
+    """Return the guards of a chain to which only packets come that open a session or have none.
+
+    Behind an authentication header of IPv6 conntrack sees the protocol, but nft does not.
+    """
+    if family is Family.IPV4:
+        return ()
+    is_authenticated = Match(ruleset.META_L4PROTO, (Interval.single(_AUTHENTICATION),))
+    return (Rule((is_authenticated, Match(ruleset.CT_STATE, (Symbol("new"),)), to_live)),)
+
+
+_AUTHENTICATION = 51

@@ -1,10 +1,4 @@
-"""Port chains: the lookup by protocol and port for one address class, and residual matches after it.
-
-The chains exist in two variants. The first reads the packet's header, which is cheapest, and holds for the
-first packet of a session. The second, for live sessions, reads conntrack's tuples, and holds for any packet.
-Maps exist once and lead to the first variant; a guard at its head sends packets of live sessions to the
-second.
-"""
+"""Port chains: the lookup by protocol and port for one address class, and residual matches after it."""
 
 from __future__ import annotations
 
@@ -18,14 +12,16 @@ from sgagent.compiler.linear import (
     MANY_LINES,
     ResidualMatch,
     cut_lines,
+    guards_of_maps,
     line_rules,
+    read_twice,
     settled_rules,
     split_lines,
     up_to,
 )
 from sgagent.compiler.port_table import Cell, PortTable, ProtocolTable, Segment
 from sgagent.core.model import LAST_PORT, PORTED, Direction, Family, Protocol
-from sgagent.nft import names, ruleset
+from sgagent.nft import names
 from sgagent.nft.names import fixed_map
 from sgagent.nft.ruleset import (
     ADDRESS_TYPES,
@@ -35,9 +31,7 @@ from sgagent.nft.ruleset import (
     Interval,
     KeyType,
     LookUp,
-    Match,
     Rule,
-    Symbol,
     VerdictMap,
 )
 
@@ -263,52 +257,3 @@ class PortChains:
         made = fixed_map(prefix, key_types, elements, is_interval=is_interval)
         self.verdict_maps[made.name] = made
         return made.name
-
-
-def read_twice(
-    name: str,
-    ways: tuple[Selectors, Selectors],
-    lines: Callable[[Selectors], list[Rule]],
-    final: str,
-    guards: Callable[[Goto, Family], tuple[Rule, ...]],
-) -> tuple[Chain, ...]:
-    """Return the chain of the name, which reads headers, and the one beside it, which reads sessions.
-
-    Args:
-        name: of the first.
-        ways: how sessions are read, and how headers are.
-        lines: makes the rules for one of them.
-        final: the chain behind.
-        guards: makes the rules that send packets from the first to the second.
-    """
-    by_session, by_header = (lines(reading) for reading in ways)
-    on = Rule((Goto(final),))
-    if not by_header:
-        return (Chain(name=name, rules=(on,)),)
-    live = Chain(name=names.live_chain(name), rules=(*by_session, on))
-    to_live = Goto(live.name if by_session else final)
-    chain = Chain(name=name, rules=(*guards(to_live, ways[1].family), *by_header, on))
-    return (chain, live) if by_session else (chain,)
-
-
-def guards_of_maps(to_live: Goto, family: Family) -> tuple[Rule, ...]:
-    """Return the guards of a chain that is the target of maps.
-
-    A packet that is not the first of its session may be a reply, or an ICMP error about the session.
-    """
-    is_live = Match(ruleset.CT_STATE, (Symbol("established"), Symbol("related")))
-    return (Rule((is_live, to_live)), *guards_of_new(to_live, family))
-
-
-def guards_of_new(to_live: Goto, family: Family) -> tuple[Rule, ...]:
-    """Return the guards of a chain to which only packets come that open a session or have none.
-
-    Behind an authentication header of IPv6 conntrack sees the protocol, but nft does not.
-    """
-    if family is Family.IPV4:
-        return ()
-    is_authenticated = Match(ruleset.META_L4PROTO, (Interval.single(_AUTHENTICATION),))
-    return (Rule((is_authenticated, Match(ruleset.CT_STATE, (Symbol("new"),)), to_live)),)
-
-
-_AUTHENTICATION = 51

@@ -1,4 +1,4 @@
-"""Say what is wrong with a document, and raise what the commands turn into exit codes.
+"""Say what is wrong with a document, suggest spellings, and raise what commands turn into exit codes.
 
 The exceptions::
 

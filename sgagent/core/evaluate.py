@@ -1,6 +1,7 @@
 """The executable specification: evaluate one packet by a plain walk over §3, for review by eye.
 
-The compiler never calls this; the tests compare compiled rulesets with it.
+The compiler never calls this. Tests compare compiled rulesets with it, the verifier proves the table by it,
+and ``explain`` and ``sgagent test`` ask it.
 """
 
 from __future__ import annotations

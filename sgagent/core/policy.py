@@ -68,7 +68,7 @@ class Peer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedRule:
-    """A rule whose references are resolved."""
+    """A rule whose references are resolved; where it equals the one before in all, that one is kept."""
 
     rule_id: str
     security_group_id: str

@@ -2,6 +2,7 @@
 
 The applier listens to nfnetlink's group for nftables. The kernel sends a message for each object that a
 transaction touches, and then one that names the new generation of the ruleset and the process that made it.
+The same netlink lists counters, which says nothing of generations.
 """
 
 from __future__ import annotations

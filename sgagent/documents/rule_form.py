@@ -1,4 +1,4 @@
-"""Consistency checks between the fields of a rule, for native and API documents (§4, §8.1)."""
+"""Rules, prefix lists and port lists of native and API documents, if their fields agree (§4, §8.1)."""
 
 from __future__ import annotations
 

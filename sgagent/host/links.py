@@ -1,4 +1,4 @@
-"""Links and addresses of this host by pyroute2, and notice of their changes."""
+"""Links and addresses of this host by pyroute2, notice of changes, and settings of IPv4 and forwarding."""
 
 from __future__ import annotations
 

@@ -16,8 +16,6 @@ from sgagent.core.model import (
     ALL_PORTS,
     ALL_PROTOCOLS,
     LAST_PORT,
-    TCP,
-    UDP,
     AuthorizationObject,
     CidrBlock,
     Direction,
@@ -279,7 +277,7 @@ def read_bounds(place: Field, protocol: Protocol | None, **numbers: int | None) 
         if kind is None or code is None:
             return None
         return Bounds(kind if kind >= 0 else None, code if code >= 0 else None)
-    if protocol not in (TCP, UDP):
+    if not protocol.has_ports:
         return Bounds()
     low, high = (
         _bounded(place, name, number, range(LAST_PORT + 1), _PORTS) for name, number in numbers.items()

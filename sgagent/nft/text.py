@@ -1,4 +1,4 @@
-"""A table as text in nft's grammar, which ``nft -f -`` can load."""
+"""A table as text in nft's grammar, which ``nft -f -`` can load; plans as commands, and drift in words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""gRPC: message framing, call status, the client's exceptions, and deadlines of concurrent answers.
+"""gRPC: message framing, protobuf's fields, call status, exceptions, and deadlines of concurrent answers.
 
 Steady progress extends a deadline, because a slow line or the load of a fleet can make a large answer take
 long, and a retry would only add load. A store without progress times out once for all requests together. A
