@@ -14,12 +14,13 @@ from sgagent.core.model import ALL_PROTOCOLS, Mode, Policy
 from sgagent.core.policy import FlowLogging, ResolvedPolicy
 from sgagent.core.resolve import Exemptions, closed_interface
 from sgagent.nft import names
-from sgagent.nft.marks import UNCACHED, EnforcementState, MarkLayout, first_state
+from sgagent.nft.marks import UNCACHED, EnforcementState, MarkLayout, first_state, is_remembered
 from sgagent.nft.ruleset import Ruleset
 from tests.crowds import crowded_groups
 from tests.draws import Draws
 from tests.generators import Case, described, random_packets
 from tests.strategies import cases, draws, examples, noted_groups
+from tests.tracer import Walk
 from tests.tracing import session_of, walk, walk_reply
 from tests.words import ACCEPT, DROP, IN, OUT, group, packet, policy_of, rule
 
@@ -90,28 +91,34 @@ def untracked(judged: Packet, draws: Draws) -> Packet:
     return replace(judged, tracking=Tracking.UNTRACKED)
 
 
+def judges_as_specified(seen: Walk, policy: ResolvedPolicy, judged: Packet) -> None:
+    """Check what a table made of a packet: its verdict, and what it was counted under."""
+    assert seen.accepted is (evaluate(policy, judged).verdict is ACCEPT), described(judged)
+    assert seen.counted == expected_counters(policy, judged), described(judged)
+
+
 @given(cases(), draws())
-def test_the_opening_packet_of_a_session(case: Case, draws: Draws) -> None:
-    """What opens a session is decided, and counted under, what the specification says."""
+def test_packets_of_new_sessions(case: Case, draws: Draws) -> None:
+    """What opens a session is decided, and counted under, what the specification says.
+
+    So are a reply whose session is not known, by the packet that opened it (§6.4), and an untracked packet,
+    be it too short for ports, by its own header (§6.6). What is spoofed is dropped and counted as that,
+    whatever the rest of the policy says (§12.6).
+    """
     table = compiled(case.policy, most_lines=draws.choice(SHAPES))
     for judged in random_packets(draws, case.policy, PACKETS):
         seen = walk(table, judged)
-        assert seen.accepted is (evaluate(case.policy, judged).verdict is ACCEPT), described(judged)
-        assert seen.counted == expected_counters(case.policy, judged), described(judged)
-
-
-@given(cases(), draws())
-def test_the_source_check_comes_before_all_that_a_group_may_decide(case: Case, draws: Draws) -> None:
-    """What is spoofed is dropped and counted as that, whatever the rest of the policy says (§12.6)."""
-    table = compiled(case.policy, most_lines=draws.choice(SHAPES))
-    for judged in random_packets(draws, case.policy, PACKETS):
+        judges_as_specified(seen, case.policy, judged)
         if judged.tracking is not Tracking.INVALID:
-            seen = walk(table, judged)
             judge = case.policy.judge(judged.interface)
             assert judge is not None
             spoofed = names.step_chain("spoofed", judged.direction, judge.name)
             assert (seen.counted == [spoofed]) is is_spoofed(case.policy, judged), described(judged)
             assert not (seen.accepted and is_spoofed(case.policy, judged))
+        if judged.tracking is Tracking.NEW:
+            judges_as_specified(walk_reply(table, judged), case.policy, judged)
+        alone = untracked(judged, draws)
+        judges_as_specified(walk(table, alone), case.policy, alone)
 
 
 @given(cases(), draws())
@@ -144,89 +151,62 @@ def test_rules_that_only_source_ports_and_near_ends_tell_apart(draws: Draws) -> 
     for drawn_packet in random_packets(draws, policy, PACKETS):
         for judged in (drawn_packet, untracked(drawn_packet, draws)):
             seen = walk(table, judged)
-            assert seen.accepted is (evaluate(policy, judged).verdict is ACCEPT), described(judged)
-            assert seen.counted == expected_counters(policy, judged), described(judged)
+            judges_as_specified(seen, policy, judged)
             assert seen.steps <= MOST_STEPS
 
 
 @given(cases(), draws())
-def test_the_reply_judges_its_session(case: Case, draws: Draws) -> None:
-    """A reply whose session is not known is judged as the session, by the packet that opened it (§6.4)."""
-    table = compiled(case.policy, most_lines=draws.choice(SHAPES))
+def test_the_mark_of_a_session(case: Case, draws: Draws) -> None:
+    """A mark says which interface accepted the session, under which generation, and which way it was opened.
+
+    An accepted session's later packets cost a comparison each way, and are not counted again. A mark of any
+    other generation, or of the other way, opens nothing, and accepting clears it in every slot (§6.3, §6.4).
+    Bits of others stay whatever becomes of a packet; a refusal leaves all.
+    """
+    state = state_of(case.policy)
+    table = compiled(case.policy, state)
+    ours = LAYOUT.generation_bits(state.generation or 0)
     for judged in random_packets(draws, case.policy, PACKETS):
-        if judged.tracking is Tracking.NEW:
-            seen = walk_reply(table, judged)
-            assert seen.accepted is (evaluate(case.policy, judged).verdict is ACCEPT), described(judged)
-            assert seen.counted == expected_counters(case.policy, judged), described(judged)
-
-
-@given(cases(), draws())
-def test_a_packet_that_conntrack_does_not_follow(case: Case, draws: Draws) -> None:
-    """An untracked packet, be it too short for ports, is judged by its own header (§6.6)."""
-    table = compiled(case.policy, most_lines=draws.choice(SHAPES))
-    for drawn_packet in random_packets(draws, case.policy, PACKETS):
-        judged = untracked(drawn_packet, draws)
-        seen = walk(table, judged)
-        assert seen.accepted is (evaluate(case.policy, judged).verdict is ACCEPT), described(judged)
-        assert seen.counted == expected_counters(case.policy, judged), described(judged)
-
-
-@given(cases(), draws())
-def test_a_known_session(case: Case, draws: Draws) -> None:
-    """An accepted session's later packets cost a comparison each way, and are not counted again."""
-    table = compiled(case.policy)
-    for judged in random_packets(draws, case.policy, PACKETS):
-        session = session_of(judged, mark=draws.choice(FOREIGN_MARKS))
-        if session is None or not walk(table, judged, session).accepted:
-            continue
-        for seen in (walk(table, judged, session), walk_reply(table, judged, session)):
-            assert seen.accepted
-            assert seen.counted == []
-            assert seen.steps <= 4, "the dispatch and one comparison for each way a session is opened"
-
-
-@given(cases(), draws())
-def test_bits_of_others_in_the_mark(case: Case, draws: Draws) -> None:
-    """Whatever becomes of a packet, the bits of the mark that are not ours stay; a refusal leaves all."""
-    table = compiled(case.policy)
-    for judged in random_packets(draws, case.policy, PACKETS):
-        before = draws.number(4)
-        session = session_of(judged, mark=before)
-        if session is None:
-            continue
-        seen = walk(table, judged, session)
-        assert session.mark & ~LAYOUT.mask == before & ~LAYOUT.mask
-        if not seen.accepted:
-            assert session.mark == before
+        slot = state.slot(judged.interface)
+        assert slot is not None
+        this_way = ours | LAYOUT.direction_bit(slot, judged.direction)
+        other_way = ours | LAYOUT.direction_bit(slot, OUT if judged.direction is IN else IN)
+        older = LAYOUT.generation_bits(7) | 0x3F << 16 | 0xBEEF
+        for before in (draws.choice(FOREIGN_MARKS), draws.number(4), older, other_way):
+            session = session_of(judged, mark=before)
+            if session is None:
+                break
+            seen = walk(table, judged, session)
+            if is_remembered(before, judged.interface, judged.direction, LAYOUT, state):
+                assert (seen.accepted, session.mark) == (True, before)
+                continue
+            judges_as_specified(seen, case.policy, judged)
+            is_current = LAYOUT.of_generation(state.generation or 0).is_met_by(before)
+            kept = before if is_current else before & ~LAYOUT.mask
+            assert session.mark == (this_way | kept if seen.accepted else before)
+            for later in (walk, walk_reply) if seen.accepted else ():
+                again = later(table, judged, session)
+                assert again.accepted
+                assert again.counted == []
+                assert again.steps <= 4, "the dispatch and one comparison for each way a session is opened"
 
 
 @given(cases(interfaces=("eth0", "eth1", "eth2", "eth3")), draws())
 def test_acceptance_on_one_interface_says_nothing_of_another(case: Case, draws: Draws) -> None:
-    """A session that was accepted on one interface is judged on the next one, marks or not (§6.4)."""
+    """A session that was accepted on one interface is judged on the next one, marks or not (§6.4).
+
+    The fourth interface has no bits: its sessions are judged each time, and marks are left alone.
+    """
     table = compiled(case.policy)
     for judged in random_packets(draws, case.policy, PACKETS):
         session = session_of(judged)
-        if session is None:
-            continue
-        links = draws.sample(("eth0", "eth1", "eth2", "eth3"), 3)
-        for link in links:
+        for link in draws.sample(("eth0", "eth1", "eth2", "eth3"), 3) if session else ():
             here = replace(judged, interface=link)
-            seen = walk(table, here, session)
-            assert seen.accepted is (evaluate(case.policy, here).verdict is ACCEPT), described(here)
-            assert seen.counted == expected_counters(case.policy, here), described(here)
-
-
-@given(cases(interfaces=("eth0", "eth1", "eth2", "eth3")), draws())
-def test_an_interface_without_a_slot_judges_every_packet(case: Case, draws: Draws) -> None:
-    """The fourth interface has no bits: its sessions are judged each time, and marks are left alone."""
-    table = compiled(case.policy)
-    for judged in random_packets(draws, case.policy, PACKETS):
+            judges_as_specified(walk(table, here, session), case.policy, here)
         here = replace(judged, interface="eth3")
         session = session_of(here, mark=0xBEEF)
         for _ in range(2):
-            seen = walk(table, here, session)
-            assert seen.accepted is (evaluate(case.policy, here).verdict is ACCEPT)
-            assert seen.counted == expected_counters(case.policy, here)
+            judges_as_specified(walk(table, here, session), case.policy, here)
         assert session is None or session.mark == 0xBEEF
 
 
@@ -265,36 +245,6 @@ def test_a_new_generation_judges_again(case: Case, other: Case, draws: Draws) ->
 
 
 @given(cases(), draws())
-def test_an_old_acceptance_leaves_no_bits_behind(case: Case, draws: Draws) -> None:
-    """Accepting under a new generation clears what any other generation set, in every slot."""
-    state = state_of(case.policy)
-    table = compiled(case.policy, state)
-    bits = LAYOUT.generation_bits(state.generation or 0)
-    for judged in random_packets(draws, case.policy, PACKETS):
-        session = session_of(judged, mark=LAYOUT.generation_bits(7) | 0x3F << 16 | 0xBEEF)
-        if session is not None and walk(table, judged, session).accepted:
-            slot = state.slot(judged.interface)
-            assert slot is not None
-            assert session.mark == bits | LAYOUT.direction_bit(slot, judged.direction) | 0xBEEF
-
-
-@given(cases(), draws())
-def test_a_session_is_not_known_for_being_opened_the_other_way(case: Case, draws: Draws) -> None:
-    """A mark says which way its session was opened: it opens nothing the other way round (§6.4)."""
-    state = state_of(case.policy)
-    table = compiled(case.policy, state)
-    for judged in random_packets(draws, case.policy, PACKETS):
-        slot = state.slot(judged.interface)
-        assert slot is not None
-        other = OUT if judged.direction is IN else IN
-        mark = LAYOUT.generation_bits(state.generation or 0) | LAYOUT.direction_bit(slot, other)
-        session = session_of(judged, mark=mark)
-        if session is not None:
-            seen = walk(table, judged, session)
-            assert seen.accepted is (evaluate(case.policy, judged).verdict is ACCEPT)
-
-
-@given(cases(), draws())
 def test_observing_counts_the_same_and_drops_nothing(case: Case, draws: Draws) -> None:
     """In observe mode everything passes, under the counter that enforcing would have used (§9.1)."""
     observing = replace(
@@ -323,9 +273,7 @@ def test_other_links_are_open_unless_they_are_closed(case: Case, draws: Draws) -
         for judged in random_packets(draws, policy, PACKETS):
             for link in ("eth9", "lo"):
                 here = replace(judged, interface=link)
-                seen = walk(table, here)
-                assert seen.accepted is (evaluate(policy, here).verdict is ACCEPT), described(here)
-                assert seen.counted == expected_counters(policy, here)
+                judges_as_specified(walk(table, here), policy, here)
 
 
 def test_loopback_is_never_closed() -> None:
