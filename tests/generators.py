@@ -10,7 +10,7 @@ import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import cache, partial
 from itertools import count
 
 import yaml
@@ -325,7 +325,7 @@ def _members(draws: Draws) -> tuple[CidrBlock, ...]:
         family = draws.choice(tuple(Family))
         if draws.chance(20):
             return random_block(draws, family)
-        return CidrBlock.parse(draws.choice(_BASES[family]))
+        return _network(draws.choice(_BASES[family]), family.bits)
 
     return tuple(sorted(set(draws.many(member, 4)), key=str))
 
@@ -465,8 +465,11 @@ def _with_icmpv6(draws: Draws, packet: Packet) -> Packet:
 
 def random_block(draws: Draws, family: Family) -> CidrBlock:
     """Draw a network from the universe of the family."""
-    base = draws.choice(_BASES[family])
-    length = draws.choice(_PREFIX_LENGTHS[family])
+    return _network(draws.choice(_BASES[family]), draws.choice(_PREFIX_LENGTHS[family]))
+
+
+@cache  # parsing took a fifth of the time of drawing a case
+def _network(base: str, length: int) -> CidrBlock:
     return CidrBlock.of(ipaddress.ip_network(f"{base}/{length}", strict=False))
 
 

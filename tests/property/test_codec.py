@@ -33,9 +33,17 @@ def listing_of(commands: Any) -> Any:  # noqa: ANN401 - libnftables' own JSON
 
 @given(desired=rulesets())
 def test_a_table_survives_its_encoding(desired: Ruleset) -> None:
-    """Encoding and decoding are each other's inverse, also over the text of the JSON."""
+    """Encoding and decoding are each other's inverse, also over the text of the JSON.
+
+    The text for nft starts by destroying what stands, and is one block of printable lines.
+    """
     commands = json.loads(json.dumps(encode_plan(make_plan(desired, None))))
     assert decode_ruleset(listing_of(commands)) == (desired, ())
+    text = render(desired, persist=True)
+    assert text.startswith("destroy table inet sgagent\n\ntable inet sgagent {\n\tflags persist\n")
+    assert text == render(desired, persist=True)
+    assert all(line.lstrip("\t").isprintable() for line in text.splitlines())
+    assert "persist" not in render(desired, persist=False)
 
 
 _JSON = st.recursive(
@@ -80,13 +88,3 @@ def _places(entries: list[Any]) -> Any:  # noqa: ANN401 - JSON
             yield container, key
             if isinstance(container[key], (dict, list)):
                 waiting.append(container[key])
-
-
-@given(desired=rulesets())
-def test_the_text_replaces_the_table_and_is_deterministic(desired: Ruleset) -> None:
-    """The text starts by destroying what stands, and is one block of printable lines."""
-    text = render(desired, persist=True)
-    assert text.startswith("destroy table inet sgagent\n\ntable inet sgagent {\n\tflags persist\n")
-    assert text == render(desired, persist=True)
-    assert all(line.lstrip("\t").isprintable() for line in text.splitlines())
-    assert "persist" not in render(desired, persist=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import chain
 
 from hypothesis import given
 
@@ -12,7 +13,7 @@ from sgagent.analysis.lint.registry import CHECKS, lint
 from sgagent.analysis.lint.rule_reach import RuleKey, key_of
 from sgagent.analysis.lint.subject import LintSubject, Stand, make_subject
 from sgagent.analysis.lint.void_rules import ties
-from sgagent.core.evaluate import Packet, evaluate
+from sgagent.core.evaluate import Decision, Packet, evaluate
 from sgagent.core.model import Direction, Family, Policy, SecurityGroup, Snapshot
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
 from sgagent.core.resolve import Exemptions
@@ -46,15 +47,30 @@ def keys(findings: Iterable[Finding]) -> set[RuleKey]:
     return {(finding.security_group_id or "", finding.rule_ids[0]) for finding in findings}
 
 
-@examples(30)
+Decisions = dict[Direction, list[tuple[Packet, Decision]]]
+
+
+@examples(40)
 @given(cases(interfaces=("eth0",), most_rules=FEW_RULES))
-def test_never_reached(case: Case) -> None:
-    """A rule that matches a packet is never reached if it decides about none; those named decide instead."""
+def test_findings_are_what_judging_every_packet_says(case: Case) -> None:
+    """Of rules that are never reached, could go, match nothing, or tie: all are found, and no others."""
     policy, subject = case.policy, subject_of(case)
+    decisions: Decisions = {
+        direction: [(packet, evaluate(policy, packet)) for packet in points(policy, direction)]
+        for direction in Direction
+    }
+    finds_what_is_never_reached(subject, decisions)
+    finds_what_can_be_taken_out(policy, subject, decisions)
+    finds_which_rules_could_go_alone(policy, subject, decisions)
+    finds_rules_that_match_nothing(policy, subject, decisions)
+    finds_ties(subject, decisions)
+
+
+def finds_what_is_never_reached(subject: LintSubject, decisions: Decisions) -> None:
+    """A rule that matches a packet is never reached if it decides about none; those named decide instead."""
     for reach in subject.stands[0].reaches:
         decided, instead = set[RuleKey](), dict[RuleKey, set[object]]()
-        for packet in points(policy, reach.direction):
-            decision = evaluate(policy, packet)
+        for _, decision in decisions[reach.direction]:
             decider = key_of(decision.rule) if decision.rule else decision.decided_by
             if decision.rule:
                 decided.add(key_of(decision.rule))
@@ -67,18 +83,14 @@ def test_never_reached(case: Case) -> None:
             assert named == instead[key]
 
 
-@examples(30)
-@given(cases(interfaces=("eth0",), most_rules=FEW_RULES))
-def test_what_can_be_taken_out(case: Case) -> None:
+def finds_what_can_be_taken_out(policy: ResolvedPolicy, subject: LintSubject, decisions: Decisions) -> None:
     """Without what names no rule that has to stay, and what is never reached, all is decided as before."""
-    policy, subject = case.policy, subject_of(case)
     redundant = [one for one in found_by(subject, "redundant_rule") if not one.not_with]
     needless = keys(redundant) | subject.unreached
     judge = policy.interfaces[0]
     kept = ResolvedPolicy(interfaces=(_without(judge, needless),))
-    for direction in Direction:
-        for packet in points(policy, direction):
-            assert evaluate(kept, packet).verdict is evaluate(policy, packet).verdict, described(packet)
+    for packet, decision in chain.from_iterable(decisions.values()):
+        assert evaluate(kept, packet).verdict is decision.verdict, described(packet)
 
 
 def _without(judge: ResolvedInterface, needless: set[RuleKey]) -> ResolvedInterface:
@@ -89,18 +101,16 @@ def _without(judge: ResolvedInterface, needless: set[RuleKey]) -> ResolvedInterf
     return replace(judge, ingress=ingress, egress=egress)
 
 
-@examples(30)
-@given(cases(interfaces=("eth0",), most_rules=FEW_RULES))
-def test_which_rules_could_go_alone(case: Case) -> None:
+def finds_which_rules_could_go_alone(
+    policy: ResolvedPolicy, subject: LintSubject, decisions: Decisions
+) -> None:
     """Of the rules that decide, just those are found without which every packet is decided alike."""
-    policy, subject = case.policy, subject_of(case)
     judge = policy.interfaces[0]
     needed, deciding, behind = set[RuleKey](), set[RuleKey](), dict[RuleKey, set[object]]()
     for direction in Direction:
         rules = {key_of(rule) for rule in judge.toward(direction).rules}
         without = {key: ResolvedPolicy(interfaces=(_without(judge, {key}),)) for key in rules}
-        for packet in points(policy, direction):
-            decision = evaluate(policy, packet)
+        for packet, decision in decisions[direction]:
             if decision.rule is not None:
                 key = key_of(decision.rule)
                 other = evaluate(without[key], packet)
@@ -116,14 +126,13 @@ def test_which_rules_could_go_alone(case: Case) -> None:
         assert set(finding.not_with) <= set(finding.rule_ids[1:])
 
 
-@examples(60)
-@given(cases(interfaces=("eth0",), most_rules=FEW_RULES))
-def test_rules_that_match_nothing_are_found(case: Case) -> None:
+def finds_rules_that_match_nothing(
+    policy: ResolvedPolicy, subject: LintSubject, decisions: Decisions
+) -> None:
     """A rule that matches no packet at any border is named by what is said of its object.
 
     Of one that matches by other objects of its list, it is said of the one that matches nothing.
     """
-    policy, subject = case.policy, subject_of(case)
     judge = policy.interfaces[0]
     found = {
         (rule_id, finding.code)
@@ -134,8 +143,7 @@ def test_rules_that_match_nothing_are_found(case: Case) -> None:
     for direction in Direction:
         rules = judge.toward(direction).rules
         matching = set[str]()
-        for packet in points(policy, direction):
-            decision = evaluate(policy, packet)
+        for _, decision in decisions[direction]:
             matching |= {rule.rule_id for rule in (decision.rule, *decision.shadowed) if rule}
         for rule in rules:
             codes = {code for rule_id, code in found if rule_id == rule.rule_id}
@@ -143,22 +151,17 @@ def test_rules_that_match_nothing_are_found(case: Case) -> None:
             assert not codes or rule.rule_id not in matching or rule.peer.parts, (rule, codes)
 
 
-@examples(30)
-@given(cases(interfaces=("eth0",), most_rules=FEW_RULES))
-def test_ties(case: Case) -> None:
+def finds_ties(subject: LintSubject, decisions: Decisions) -> None:
     """A tie is two rules of one priority and both policies, first among all that match some packet."""
-    policy, subject = case.policy, subject_of(case)
     expected = set()
-    for direction in Direction:
-        for packet in points(policy, direction):
-            decision = evaluate(policy, packet)
-            if decision.rule is None:
-                continue
-            matching = (decision.rule, *decision.shadowed)
-            equal = [rule for rule in matching if rule.priority == decision.rule.priority]
-            drops = [rule for rule in equal if rule.policy is Policy.DROP]
-            accepts = [rule for rule in equal if rule.policy is Policy.ACCEPT]
-            expected |= {(key_of(drop), key_of(accept)) for drop in drops for accept in accepts}
+    for _, decision in chain.from_iterable(decisions.values()):
+        if decision.rule is None:
+            continue
+        matching = (decision.rule, *decision.shadowed)
+        equal = [rule for rule in matching if rule.priority == decision.rule.priority]
+        drops = [rule for rule in equal if rule.policy is Policy.DROP]
+        accepts = [rule for rule in equal if rule.policy is Policy.ACCEPT]
+        expected |= {(key_of(drop), key_of(accept)) for drop in drops for accept in accepts}
     found = {(key_of(tie.drop), key_of(tie.accept)) for tie in ties(subject.stands[0])}
     assert found == expected
 

@@ -7,7 +7,7 @@ from hypothesis import given, strategies as st
 from sgagent.nft.diff import make_plan
 from sgagent.nft.ruleset import Ruleset
 from sgagent.nft.text import describe
-from sgagent.nft.transactions import AddTable, Delete
+from sgagent.nft.transactions import AddTable, Delete, Plan
 from tests.contract.dataplane import bring
 from tests.fakes.dataplane import FakeDataplane
 from tests.fakes.table import carry_out
@@ -25,16 +25,25 @@ def test_any_sequence_of_tables_ends_in_the_last(sequence: list[Ruleset]) -> Non
 
 
 @given(before=rulesets(), after=rulesets())
-def test_the_outcome_is_known_without_the_kernel(before: Ruleset, after: Ruleset) -> None:
-    """Carrying a plan out on the value gives the table that it was made for."""
-    assert carry_out(make_plan(after, before), before) == after
-    assert carry_out(make_plan(after, None), None) == after
+def test_a_plan_leads_from_one_table_to_another(before: Ruleset, after: Ruleset) -> None:
+    """Carrying a plan out on the value gives the table that it was made for, without the kernel.
+
+    The same tables make the same plan, each operation is one printable line, and where there is no table the
+    plan declares it first, even if nothing is in it.
+    """
+    plan, first = make_plan(after, before), make_plan(after, None)
+    assert plan == make_plan(after, before)
+    assert carry_out(plan, before) == after
+    assert carry_out(first, None) == after
+    assert first.operations[0] == AddTable()
+    for operation in plan.operations:
+        assert describe(operation).isprintable()
+    leaves_alone_what_is_equal(plan, before, after)
 
 
-@given(before=rulesets(), after=rulesets())
-def test_what_is_equal_is_left_alone(before: Ruleset, after: Ruleset) -> None:
-    """Counters, maps and chains are deleted only where they are gone or can't be changed in place."""
-    for operation in make_plan(after, before).operations:
+def leaves_alone_what_is_equal(plan: Plan, before: Ruleset, after: Ruleset) -> None:
+    """Check that counters, maps and chains are deleted only if gone or impossible to change in place."""
+    for operation in plan.operations:
         match operation:
             case Delete("counter", name):
                 assert before.counter_by_name[name] != after.counter_by_name.get(name)
@@ -46,18 +55,3 @@ def test_what_is_equal_is_left_alone(before: Ruleset, after: Ruleset) -> None:
                 assert is_now is None or (was.hook, was.comment) != (is_now.hook, is_now.comment)
             case _:
                 pass
-
-
-@given(before=rulesets(), after=rulesets())
-def test_plans_are_reproducible_and_can_be_read(before: Ruleset, after: Ruleset) -> None:
-    """The same tables make the same plan, and each operation is one printable line."""
-    plan = make_plan(after, before)
-    assert plan == make_plan(after, before)
-    for operation in plan.operations:
-        assert describe(operation).isprintable()
-
-
-@given(desired=rulesets())
-def test_a_missing_table_is_declared_first(desired: Ruleset) -> None:
-    """Where there is no table the plan makes it, even if nothing is in it."""
-    assert make_plan(desired, None).operations[0] == AddTable()

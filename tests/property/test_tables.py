@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 
 from sgagent.analysis.header_space import Clause, dhcp_clause, list_clauses
 from sgagent.analysis.packet_tables import make_tables
 from sgagent.analysis.redundancy import Area, Index, Table, code_of, common_area
-from sgagent.core.evaluate import evaluate
+from sgagent.core.evaluate import Decision, Packet, evaluate
 from sgagent.core.model import Direction, Family, Policy
 from tests.generators import Case
 from tests.points import every_point
@@ -26,36 +25,39 @@ def tables_of(case: Case, direction: Direction, family: Family, most: int) -> tu
     )
 
 
-@pytest.mark.parametrize("most", SIZES)
 @examples(12)
 @given(cases(interfaces=("eth0",), most_rules=FEW_RULES))
-def test_a_table_says_who_decides(most: int, case: Case) -> None:
+def test_tables_say_who_decides(case: Case) -> None:
     """Each packet's decider decides in its row, about its far end; nothing else decides anywhere."""
     for direction in Direction:
         for family in Family:
-            tables = tables_of(case, direction, family, most)
-            expected = set[object]()
-            for packet in every_point([case.policy], "eth0", direction, family):
-                decision = evaluate(case.policy, packet)
-                expected.add((decision.decided_by, decision.rule))
-                peer = ((packet.peer, packet.peer),)
-                code = code_of(packet.protocol, packet.destination_port or 0)
-                holding = [(table, column) for table in tables if (column := table.columns_with(peer))]
-                assert holding
-                found = {
-                    (clause.decided_by, clause.rule): clause.policy
-                    for table, column in holding
-                    for clause, columns in table.deciders(table.row_of(code))
-                    if table.far_columns(columns) & column
-                }
-                assert found[decision.decided_by, decision.rule] is decision.verdict
-            deciding = {
-                (area.clause.decided_by, area.clause.rule)
-                for table in tables
-                for area, columns in zip(table.areas, table.deciding(), strict=True)
-                if columns
-            }
-            assert deciding == expected
+            packets = every_point([case.policy], "eth0", direction, family)
+            decisions = [(packet, evaluate(case.policy, packet)) for packet in packets]
+            for most in SIZES:
+                say_who_decides(tables_of(case, direction, family, most), decisions)
+
+
+def say_who_decides(tables: tuple[Table, ...], decisions: list[tuple[Packet, Decision]]) -> None:
+    """Check tables with what was decided about packets."""
+    for packet, decision in decisions:
+        peer = ((packet.peer, packet.peer),)
+        code = code_of(packet.protocol, packet.destination_port or 0)
+        holding = [(table, column) for table in tables if (column := table.columns_with(peer))]
+        assert holding
+        found = {
+            (clause.decided_by, clause.rule): clause.policy
+            for table, column in holding
+            for clause, columns in table.deciders(table.row_of(code))
+            if table.far_columns(columns) & column
+        }
+        assert found[decision.decided_by, decision.rule] is decision.verdict
+    deciding = {
+        (area.clause.decided_by, area.clause.rule)
+        for table in tables
+        for area, columns in zip(table.areas, table.deciding(), strict=True)
+        if columns
+    }
+    assert deciding == {(decision.decided_by, decision.rule) for _, decision in decisions}
 
 
 def _accepted(areas: list[Area], row: int, column: int) -> tuple[bool, bool]:
