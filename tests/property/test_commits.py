@@ -112,7 +112,7 @@ def watch(
 
 
 @examples(40)
-@given(cases(interfaces=LINKS, most_rules=20), draws())
+@given(cases(interfaces=LINKS, most_rules=8), draws())
 def test_at_each_moment_a_packet_meets_one_policy(case: Case, draws: Draws) -> None:
     """Over changes of rules, members, groups and bindings, with and without a known policy before."""
     on = {hand.interface: ",".join(hand.security_group_ids) for hand in case.bindings}

@@ -52,11 +52,13 @@ def policies(draw: st.DrawFn) -> tuple[ResolvedPolicy, tuple[str, ...]]:
     hands = [
         HandBinding(interface=text, exclude=tuple(sorted(exclude)), security_group_ids=("sg-1",))
         for text, exclude in draw(
-            st.dictionaries(PATTERNS | st.sampled_from(NAMES), st.sets(TEXTS), min_size=1)
+            st.dictionaries(
+                PATTERNS | st.sampled_from(NAMES), st.sets(TEXTS, max_size=3), min_size=1, max_size=4
+            )
         ).items()
         if text != LOOPBACK
     ]
-    links = tuple(draw(st.sets(st.sampled_from(NAMES))))
+    links = tuple(draw(st.sets(st.sampled_from(NAMES), max_size=5)))
     facts = HostFacts(links=tuple(link(name, is_loopback=name == LOOPBACK) for name in links))
     bound = bind(DEFINITIONS, hands, facts, automatically=True)
     found = resolve(DEFINITIONS, bound, PLATFORM, unbound_closed=draw(st.booleans()))
