@@ -189,14 +189,15 @@ def list_properties(folder: Path, *, is_full: bool) -> Section:
 def list_oldest_tests(folder: Path, *, is_full: bool) -> Section:
     """Return the tests on the oldest Python and PyPI's newest packages, where that Python is.
 
-    Without --full they are those that a package of PyPI can change, with fewer examples.
+    Without --full they are those that this Python or a package of PyPI can change, with fewer examples.
     """
     title = "tests, Python 3.11, PyPI's packages"
     if not OLDEST.exists():
         return Section(title=title, skipped_because="no Python 3.11 here that can make an environment")
     chosen = () if is_full else ON_OLDEST
     argv = (f"{OLDEST}/python", "-m", "pytest", *chosen)
-    section = pytest_section(title, argv, folder / "oldest.xml", is_full=is_full)
+    changing = "" if is_full else "not one_python"
+    section = pytest_section(title, argv, folder / "oldest.xml", is_full=is_full, chosen=changing)
     fewer = () if is_full else (("SGAGENT_EXAMPLES", EXAMPLES_ON_OLDEST),)
     return replace(section, environment=section.environment + fewer)
 

@@ -151,6 +151,10 @@ def _frame_of_a_caller(source: Source) -> object:
         assert _raised(source) is not None
         return weakref.ref(local)
 
-    kept = call()
-    gc.collect()
+    gc.freeze()  # so that what all other tests made is not looked at
+    try:
+        kept = call()
+        gc.collect()
+    finally:
+        gc.unfreeze()
     return kept()

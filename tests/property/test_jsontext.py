@@ -201,6 +201,7 @@ def test_what_does_not_fit_is_not_even_read() -> None:
         tracemalloc.stop()
 
 
+@pytest.mark.one_python
 @pytest.mark.parametrize("item", ("[]", "{}", "[[]]", '{"a": []}'))
 def test_lists_and_mappings_take_a_bounded_amount_of_memory(item: str) -> None:
     """An empty list takes as much memory as several texts, so they have a limit of their own."""
@@ -244,6 +245,7 @@ class _CountedText(str):
         return found
 
 
+@pytest.mark.one_python
 @pytest.mark.parametrize(
     "item",
     (
@@ -259,7 +261,7 @@ class _CountedText(str):
 @pytest.mark.parametrize("separator", (",", ",\n", ",\n" + ",".join(["1"] * 50) + ","))
 def test_lines_are_counted_in_linear_time(item: str, separator: str) -> None:
     """The search for line feeds looks at each character once, in short and long lines, and read again."""
-    text = _CountedText("[" + separator.join([item] * 500) + "]")
+    text = _CountedText("[" + separator.join([item] * 150) + "]")
     _, rows = reread(text, None, limits=Limits())
     assert text.searched <= len(text)
     again = _CountedText(text[: len(text) // 2] + " " + text[len(text) // 2 :])

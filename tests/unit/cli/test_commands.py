@@ -444,9 +444,8 @@ def test_check_colours_severity_and_verdict_on_a_terminal(
     assert run("check", web)[1] == "\x1b[32mok\x1b[0m: nothing wrong\n"
 
 
-@pytest.mark.parametrize(
-    "arguments", (["schema"], ["--help"], ["--version"], ["check", "--help"], ["lint", "--json"])
-)
+@pytest.mark.one_python
+@pytest.mark.parametrize("arguments", (["schema"], ["--help"], ["lint", "--json"]))
 def test_an_output_that_cannot_be_written_is_one_line(arguments: list[str], web: Path) -> None:
     """A full disk is no fault of ours, whether the text fits into the buffer or not."""
     if "lint" in arguments:
@@ -463,6 +462,7 @@ def test_an_output_that_cannot_be_written_is_one_line(arguments: list[str], web:
     assert (done.returncode, done.stderr) == (74, expected)
 
 
+@pytest.mark.one_python
 def test_an_output_that_is_closed_or_no_longer_read_is_no_fault() -> None:
     """A caller may close standard output; the reader of a pipe may leave before the end."""
     schema = [sys.executable, "-m", "sgagent", "schema"]

@@ -4,40 +4,46 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterable
 
 import pytest
 
+pytestmark = pytest.mark.one_python
 ANSWER = b'{"version":1,"answer":{"snapshot_version":null,"interfaces":[]}}'
 
 
-@pytest.mark.parametrize("command", ("check", "compile", "plan", "run", "status"))
-def test_who_checks_no_signature_does_not_import_the_cryptography_library(command: str) -> None:
+def imported_with(commands: Iterable[str], modules: set[str], then: str = "") -> str:
+    """Return each command after which one of the modules is imported, as a new process finds out."""
+    code = (
+        "import sys, sgagent.cli.main as main\n"
+        f"for command in {tuple(commands)}:\n"
+        "    main.find_command(command)\n"
+        f"    if sys.modules.keys() & {modules}: print(command)\n"
+        f"{then}\n"
+        f"if sys.modules.keys() & {modules}: print('in the end')\n"
+    )
+    ours = [sys.executable, "-c", code]
+    done = subprocess.run(ours, capture_output=True, text=True, check=True)  # noqa: S603 - nothing of anybody else
+    return done.stdout
+
+
+def test_who_checks_no_signature_does_not_import_the_cryptography_library() -> None:
     """It takes as long to import as ten rules to check."""
-    code = (
-        f"import sys, sgagent.cli.main as main; main.find_command({command!r}); import sgagent.cli.inputs;"
-        " print('cryptography' in sys.modules)"
-    )
-    ours = [sys.executable, "-c", code]
-    done = subprocess.run(ours, capture_output=True, text=True, check=True)  # noqa: S603 - nothing of anybody else
-    assert done.stdout.split() == ["False"]
+    commands = ("check", "compile", "plan", "run", "status")
+    assert imported_with(commands, {"cryptography"}, "import sgagent.cli.inputs") == ""
 
 
-@pytest.mark.parametrize(
-    "command", ("status", "hits", "history", "mode", "confirm", "rollback", "denied", "flush")
-)
-def test_commands_that_ask_the_agent_do_not_import_pydantic(command: str) -> None:
+def test_commands_that_ask_the_agent_do_not_import_pydantic() -> None:
     """It takes longer to import than they take to run; only a configuration that is not empty needs it."""
-    code = (
-        f"import sys, sgagent.cli.main as main; main.find_command({command!r});"
-        " from sgagent.settings import parse_settings;"
-        " from sgagent.agent.control.protocol import decode_answer, encode_question;"
-        " from sgagent.agent.control.requests import HitsQuestion; question = HitsQuestion();"
-        f" parse_settings('', ''); encode_question(question); decode_answer(question, {ANSWER!r});"
-        " print('pydantic' in sys.modules, 'pydantic_core' in sys.modules)"
+    commands = ("status", "hits", "history", "mode", "confirm", "rollback", "denied", "flush")
+    then = (
+        "from sgagent.settings import parse_settings\n"
+        "from sgagent.agent.control.protocol import decode_answer, encode_question\n"
+        "from sgagent.agent.control.requests import HitsQuestion\n"
+        "question = HitsQuestion()\n"
+        f"parse_settings('', ''); encode_question(question); decode_answer(question, {ANSWER!r})\n"
     )
-    ours = [sys.executable, "-c", code]
-    done = subprocess.run(ours, capture_output=True, text=True, check=True)  # noqa: S603 - nothing of anybody else
-    assert done.stdout.split() == ["False", "False"]
+    assert imported_with(commands, {"pydantic", "pydantic_core"}, then) == ""
 
 
 def test_who_reads_a_configuration_does_not_import_the_compiler() -> None:

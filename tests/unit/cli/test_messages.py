@@ -316,6 +316,7 @@ def test_a_mistyped_group_stays_a_warning_where_it_is_enforced(tmp_path: Path) -
     assert main(["check", *binding]) == 2
 
 
+@pytest.mark.one_python
 def test_many_unknown_groups_among_many_are_looked_at_soon(tmp_path: Path) -> None:
     """To suggest ids costs no more where thousands are unknown: the work is bounded."""
     groups = "".join(f"  - security_group_id: sg-group-{number}\n" for number in range(3000))

@@ -467,6 +467,7 @@ def prepare_rollback(agent: Agent) -> Callable[[], object]:
     return lambda: agent.orders.rollback(agent.step, None)
 
 
+@pytest.mark.one_python
 @pytest.mark.parametrize(
     ("prepare", "before", "after", "is_fresh"),
     (

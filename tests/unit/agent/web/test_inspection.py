@@ -101,6 +101,7 @@ def test_nobody_waits_for_long(reader: Reader, listening: Listening) -> None:
     assert listening.asked == 1
 
 
+@pytest.mark.one_python
 def test_what_is_too_large_is_not_begun(reader: Reader, listening: Listening) -> None:
     """Too many rules are refused, to leave the processor to the main loop."""
     rules = "\n".join(

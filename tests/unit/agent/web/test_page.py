@@ -42,6 +42,7 @@ def test_no_module_makes_markup() -> None:
     assert len(TEMPLATES) > 10
 
 
+@pytest.mark.one_python
 def test_the_daemon_starts_without_jinja2() -> None:
     """Importing what serves the page loads no template engine; the first page does."""
     program = (

@@ -172,6 +172,7 @@ def test_rules_are_in_order_of_precedence(reader: Reader) -> None:
     assert "1234 hits in 1 minute" in https[10]
 
 
+@pytest.mark.one_python
 def test_a_long_list_is_shown_in_parts(reader: Reader) -> None:
     """The overview shows the first rows and the default, and links to pages with all rows."""
     reader.enforce(many_rules(1_200))
@@ -268,6 +269,7 @@ def test_a_rule_leads_to_its_definition_its_drops_and_a_packet(reader: Reader) -
     assert _fields(next(answer.all("a"))) == ABUSE
 
 
+@pytest.mark.one_python
 def test_every_rule_of_every_example_can_be_explained(tmp_path: Path) -> None:
     """The packet that its page fills in matches it, and is never refused."""
     reader = Reader(tmp_path)
