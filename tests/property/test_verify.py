@@ -123,7 +123,7 @@ def test_changed_policies_are_proved_and_stale_tables_are_not(seed: int) -> None
 
     It makes no difference that earlier proofs are handed in.
     """
-    draws, before = SeededDraws(seed), verified_case(seed, most_rules=40 if IS_FULL else 10)
+    draws, before = SeededDraws(seed), verified_case(seed, most_rules=40 if IS_FULL else 5)
     policy, found = before.case.policy, edited(draws, before.case)
     if found is None:
         return
@@ -217,7 +217,7 @@ def test_every_kind_of_fault_can_be_planted_and_be_found() -> None:
     """Each kind changes something somewhere, and a packet shows it; two may not."""
     left = set(KINDS)
     for seed in range(1, 40):
-        draws, case = SeededDraws(seed), verified_case(seed)
+        draws, case = SeededDraws(seed), verified_case(seed, most_rules=10)
         for kind in sorted(left):
             with contextlib.suppress(NoPlaceError):
                 fault = draw_fault(AlterableTable(case.table), draws, [kind])
