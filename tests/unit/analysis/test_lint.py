@@ -236,6 +236,15 @@ def test_a_rule_is_never_reached_only_if_it_is_nowhere() -> None:
     assert findings_of(base, wide, beside)["never_reached"].rule_ids == ("ssh", "wide")
 
 
+@pytest.mark.parametrize(("ports", "is_tie"), (("", False), ("80", True)))
+def test_a_tie_that_an_earlier_rule_decides_is_none(ports: str, is_tie: bool) -> None:  # noqa: FBT001 - as said
+    """Two rules of one priority contradict each other only where nothing before them decides."""
+    first = rule("r-first", ACCEPT, TCP, ports, "0.0.0.0/0")
+    pair = (rule(f"r-{one.value}", one, TCP, "22", "0.0.0.0/0", priority=2) for one in (ACCEPT, DROP))
+    found = findings_of(group("sg-1", first, *pair), on={"eth0": "sg-1"})
+    assert ("contradicting_tie" in found) is is_tie
+
+
 def test_only_what_is_bound_by_hand_is_looked_at_where_that_is_asked() -> None:
     """As everywhere, ``--interface`` leaves all else alone."""
     wide = group("sg-wide", rule("all", ACCEPT, TCP, "", "0.0.0.0/0"), inner=DROP)
