@@ -7,6 +7,7 @@ from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
 
+import pytest
 from hypothesis import given, strategies as st
 
 from sgagent.agent.web.explain_form import FormField, FormView, read_form
@@ -20,6 +21,15 @@ from tests.strategies import examples
 from tests.unit.agent.flowlog.flows import dropped
 from tests.unit.agent.web.reading import Reader
 from tests.webpage import Part, barriers, read_page
+
+
+@pytest.fixture(scope="module")
+def enforcing(tmp_path_factory: pytest.TempPathFactory) -> Reader:
+    """Return a reader of the pages of an agent that enforces an example."""
+    reader = Reader(tmp_path_factory.mktemp("page"))
+    reader.enforce_example("three-tier/web")
+    return reader
+
 
 HOSTILE = st.one_of(
     st.text(min_size=1, max_size=40),
@@ -107,12 +117,9 @@ def test_whatever_is_sent_becomes_a_page(fields: dict[str, str]) -> None:
     st.sampled_from(("/", "/rules", "/rule", "/graph", "/graph.svg")),
     st.dictionaries(st.sampled_from((*RuleFilter.__slots__, "rule", "from", "x")), HOSTILE),
 )
-def test_whatever_a_link_says_is_answered(path: str, fields: dict[str, str]) -> None:
+def test_whatever_a_link_says_is_answered(enforcing: Reader, path: str, fields: dict[str, str]) -> None:
     """By a page without barriers, or by the news that there is no such thing."""
-    with tempfile.TemporaryDirectory() as directory:
-        reader = Reader(Path(directory))
-        reader.enforce_example("three-tier/web")
-        response = reader.get(path, fields)
+    response = enforcing.get(path, fields)
     assert response.status in {HTTPStatus.OK, HTTPStatus.NOT_FOUND}
     if response.status is HTTPStatus.OK and path != "/graph.svg":
         assert barriers(read_page(response.content)) == []

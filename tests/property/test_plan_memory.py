@@ -45,7 +45,7 @@ NAMES = ("a.yaml", "b.yaml", "c.json", "d.JSON")
 
 
 @examples(50)
-@given(cases(most_rules=10), draws())
+@given(cases(most_rules=6), draws())
 def test_a_plan_is_what_each_side_alone_makes_of_it(case: Case, draws: Draws) -> None:
     """The whole JSON object is the same as where each side is read, resolved and compiled alone."""
     other = edited(draws, case)

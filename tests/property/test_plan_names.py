@@ -31,7 +31,7 @@ def addresses_of(name: str, family: Family, definitions: Snapshot) -> object:
 @given(draws())
 def test_names_are_exact(draws: Draws) -> None:
     """An object in JSON is just the addresses of its flow, and a text that is one name says the same."""
-    old, new = (noted_case(draws, interfaces=("eth0", "eth1"), most_rules=6) for _ in range(2))
+    old, new = (noted_case(draws, interfaces=("eth0", "eth1"), most_rules=4) for _ in range(2))
     comparison = compare(old.policy, new.policy)
     names = ObjectNames.of(old.policy, new.policy, definitions=new.snapshot)
     report = PlanReport(
