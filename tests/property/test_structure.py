@@ -126,8 +126,10 @@ def test_where_unbound_links_are_closed_nothing_at_all_falls_through(case: Case)
 def test_a_door_for_each_number_of_links(links: list[str], first: str) -> None:
     """One link alone is judged where its packets enter; of several each has a chain of its own."""
     table = compiled(policy_of(group("sg-1"), on=dict.fromkeys(links, "sg-1"))).ruleset
-    (door,) = (chain for chain in table.chains if chain.hook and chain.hook.name == "prerouting")
-    assert rule_text(door.rules[0]).startswith(first)
+    outwards = first.replace("iifname", "oifname").replace("ingress", "egress")
+    for hook, begins in (("prerouting", first), ("postrouting", outwards)):
+        (door,) = (chain for chain in table.chains if chain.hook and chain.hook.name == hook)
+        assert rule_text(door.rules[0]).startswith(begins)
     entries = [chain.name for chain in table.chains if chain.name.startswith("ingress/")]
     assert entries == ([f"ingress/{link}" for link in links] if len(links) > 1 else [])
 
