@@ -94,7 +94,7 @@ def test_each_change_is_proved(agent: Service) -> None:
 
 
 def test_the_proving_process_holds_nothing_up(agent: Service) -> None:
-    """While it stands still changes are enforced; when it is killed the agent says so and goes on."""
+    """While it stands still changes are enforced; when it is killed the agent says that nothing is proved."""
     wait_for_proofs(agent, 1)
     pid = prover_pid(agent)
     os.kill(pid, signal.SIGSTOP)
@@ -106,6 +106,9 @@ def test_the_proving_process_holds_nothing_up(agent: Service) -> None:
     agent.wait_for_event("verification_ended", seconds=PROOF_SECONDS)
     agent.define(WEB_AND_SSH)
     agent.wait_for_event("ruleset_applied", 4)
+    wait_for(lambda: agent.metric("sgagent_verified", outcome="unknown") == 1, "the older proof to be over")
+    assert agent.metric("sgagent_verified", outcome="proved") == 0
+    assert "the process that proves has ended" in agent.command("status").output
     assert agent.stop() == 0
 
 

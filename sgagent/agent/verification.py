@@ -291,6 +291,7 @@ class Verification:
         except ProverLostError as error:
             if not self._wanted.is_over:
                 self._log.error("verification_ended", reason=str(error))
+                self._say_unknown(str(error), self._wanted.change)
 
     def _wait_for_change(self) -> int | None:
         """Return the number of the change to prove, after a pause or the longest wait; None at the end."""
@@ -324,16 +325,17 @@ class Verification:
         try:
             listing = self._open_listing()
         except (OSError, SgagentError) as error:
-            self._tell(Proof(outcome=Outcome.UNKNOWN, cells=0, unsupported=(str(error),)), change)
+            self._say_unknown(str(error), change)
             return
         answer = self._prover.prove(_Question(policy=policy, memory=self._memory(state)), listing, listed)
         if is_of_change:
             wanted.proved = change
             self._say(answer, state)
 
-    def _tell(self, proof: Proof, change: int) -> None:
-        """Keep what came without the process that proves."""
+    def _say_unknown(self, reason: str, change: int) -> None:
+        """Report that a change could not be proved."""
         self._wanted.proved = change
+        proof = Proof(outcome=Outcome.UNKNOWN, cells=0, unsupported=(reason,))
         self._say(_answer(proof, 0.0), self._wanted.state)
 
     def _memory(self, state: EnforcementState | None) -> SessionMemory | None:
