@@ -151,6 +151,23 @@ def test_what_is_not_understood_is_named(agent: Service) -> None:
     assert any("length" in one for one in said["unsupported"])
 
 
+def test_a_link_that_is_expected_again_is_part_of_the_policy(agent: Service) -> None:
+    """An agent that starts judges the name of a link that is not back yet (§9.3), and the proof knows it."""
+    mac_address = "02:00:00:00:99:98"
+    agent.namespace.ip(f"link add late0 address {mac_address} type bridge")
+    agent.define(definitions("ingress accept 1 tcp 80 from 0.0.0.0/0", mac_address=mac_address))
+    wait_for(
+        lambda: agent.metric("sgagent_interface_info", interface="late0", state="bound") == 1,
+        "late0 to be bound",
+    )
+    agent.kill()
+    agent.namespace.ip("link delete late0")
+    agent.start()
+    assert "late0" in agent.table()
+    proved = agent.command("verify")
+    assert (proved.status, proved.output.partition(":")[0]) == (0, "proved"), proved
+
+
 def test_without_privilege_it_is_not_permitted(agent: Service) -> None:
     """And says what is missing."""
     through = ("setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin")

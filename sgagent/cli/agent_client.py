@@ -38,6 +38,7 @@ from sgagent.agent.control.requests import (
 from sgagent.agent.manual_override import ModeFile, ModeOverrides
 from sgagent.agent.state.directory import StateDirectory
 from sgagent.cli.output import format_json, problem_text
+from sgagent.core.binding import ExpectedLink
 from sgagent.core.errors import (
     DocumentError,
     KernelRefusedError,
@@ -254,6 +255,19 @@ def modes_in_force(settings: Settings) -> tuple[ModeOverrides, str | None]:
     for override in sorted(answer.mode_overrides, key=lambda one: one.interface or ""):
         found = found.switched(override.interface, override.mode)
     return found, None
+
+
+def expected_links(settings: Settings) -> tuple[ExpectedLink, ...]:
+    """Return on which links the running agent has network interfaces, also those not found yet (§9.3)."""
+    try:
+        answer = ask(settings, StatusQuestion(), StatusAnswer)
+    except (NoAgentError, NotPermittedError, SourceUnavailableError):
+        return ()
+    return tuple(
+        ExpectedLink(interface=one.name, network_interface_id=one.network_interface_id)
+        for one in answer.interfaces
+        if one.network_interface_id is not None
+    )
 
 
 def _kept(settings: Settings) -> InForce:

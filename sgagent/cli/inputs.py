@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from sgagent.agent.clock import LatestTime, SystemClock
 from sgagent.cli.main import DEFAULT_CONFIGURATION, TWO_PATHS
 from sgagent.cli.output import problem_text
-from sgagent.core.binding import HandBinding, HostFacts, bind
+from sgagent.core.binding import ExpectedLink, HandBinding, HostFacts, bind, bind_expected
 from sgagent.core.errors import (
     DocumentError,
     Problem,
@@ -366,6 +366,7 @@ def resolve_for_host(
     at: datetime | None = None,
     dns: DnsAnswers | None = None,
     memo: Memo | None = None,
+    expected: Iterable[ExpectedLink] = (),
 ) -> Resolution:
     """Return what the definitions come to on this host; all problems included.
 
@@ -377,13 +378,20 @@ def resolve_for_host(
         at: the latest time; None is the one that this host has known.
         dns: what names stand for; None where they are no problem, as of documents for other hosts.
         memo: of what was resolved before, to spare work; the result is the same without.
+        expected: on which links the agent expects network interfaces that it has not found yet (§9.3).
     """
     by_hand = hand_bindings(interfaces)
-    facts = NetlinkHost().facts() if not by_hand else _facts_if_any()
+    try:
+        facts = NetlinkHost().facts()
+    except OSError:
+        if not by_hand:
+            raise
+        facts = HostFacts()  # what is bound by hand need not exist
+    found = bind(delivery.snapshot, by_hand or settings.interfaces, facts, automatically=not by_hand)
     resolve_ = partial(
         resolve,
         delivery.snapshot,
-        bind(delivery.snapshot, by_hand or settings.interfaces, facts, automatically=not by_hand),
+        bind_expected(found, expected, delivery.snapshot, facts),
         exemptions(settings),
         default_mode=settings.enforcement.mode,
         source_check=settings.enforcement.source_check,
@@ -454,14 +462,6 @@ def exemptions(settings: Settings) -> Exemptions:
     failsafe = (*settings.failsafe, *exempt(known_endpoints(settings)))
     name_servers = exempt(dns_endpoints(settings.dns.servers or host_name_servers()))
     return Exemptions(platform=settings.platform, failsafe=failsafe, name_servers=name_servers)
-
-
-def _facts_if_any() -> HostFacts:
-    """Return the host's links, or none where they can't be read: what is bound by hand need not exist."""
-    try:
-        return NetlinkHost().facts()
-    except OSError:
-        return HostFacts()
 
 
 def accept_or_refuse(problems: Iterable[Problem], *, strict: bool) -> None:

@@ -72,7 +72,11 @@ def run(options: argparse.Namespace) -> int:
     started = time.perf_counter()
     proof, comparison = _prove(policy, options)
     seconds = time.perf_counter() - started
-    shown = None if comparison is None else _ShownComparison(comparison, ObjectNames.of(policy))
+    shown = (
+        None
+        if comparison is None
+        else _ShownComparison(comparison, ObjectNames.of(policy))
+    )
     if options.json:
         print(format_json(as_json(proof, seconds) | (shown.as_json() if shown else {})))
     else:
@@ -94,7 +98,11 @@ def _policy(settings: Settings, options: argparse.Namespace) -> ResolvedPolicy:
 
 def _policy_in_force(settings: Settings, options: argparse.Namespace) -> ResolvedPolicy:
     """Return what the agent enforces on this host, in the modes that it enforces it in."""
-    from sgagent.cli.agent_client import enforced_now, modes_in_force  # noqa: PLC0415 - offline does without
+    from sgagent.cli.agent_client import (  # noqa: PLC0415 - offline does without
+        enforced_now,
+        expected_links,
+        modes_in_force,
+    )
     from sgagent.documents import parse_documents  # noqa: PLC0415 - likewise
 
     present = enforced_now(settings)
@@ -102,7 +110,10 @@ def _policy_in_force(settings: Settings, options: argparse.Namespace) -> Resolve
         return ResolvedPolicy()
     snapshot, _ = parse_documents(present.documents, settings.limits, present.version)
     delivery = Delivery(snapshot=snapshot, documents=present.documents)
-    policy = resolve_for_host(settings, delivery, options.interface, dns=dns_answers(settings)).policy
+    expected = () if options.interface else expected_links(settings)
+    policy = resolve_for_host(
+        settings, delivery, options.interface, dns=dns_answers(settings), expected=expected
+    ).policy
     overrides, fault = modes_in_force(settings)
     if fault is not None:
         print(printable(f"warning: the modes of this host are not known: {fault}"), file=sys.stderr)
