@@ -19,6 +19,14 @@ WEB = definitions("ingress accept 1 tcp 80 from 0.0.0.0/0")
 WEB_AND_SSH = definitions(
     "ingress accept 1 tcp 80 from 0.0.0.0/0", "ingress accept 1 tcp 22 from 198.51.100.0/24"
 )
+CLOSED = """
+[enforcement]
+fail_closed = true
+
+[[interface]]
+name = "eth0"
+security_group_ids = ["sg-1"]
+"""
 PROOF_SECONDS = 20.0
 
 
@@ -166,6 +174,20 @@ def test_a_link_that_is_expected_again_is_part_of_the_policy(agent: Service) -> 
     assert "late0" in agent.table()
     proved = agent.command("verify")
     assert (proved.status, proved.output.partition(":")[0]) == (0, "proved"), proved
+
+
+def test_the_table_of_a_closed_host_is_not_called_wrong(agent: Service) -> None:
+    """Without definitions there is no policy to compare it with; the agent proves it by what it knows."""
+    assert agent.stop() == 0
+    for path in (*agent.documents.iterdir(), *(agent.state / "history").iterdir()):
+        path.unlink()
+    agent.namespace.nft("destroy", "table", "inet", "sgagent")
+    agent.configure(CLOSED)
+    agent.start()
+    agent.wait_for_event("host_closed")
+    unknown = agent.command("verify", "--json")
+    assert unknown.status == 3, unknown
+    assert "without definitions" in json.loads(unknown.output)["unsupported"][0]
 
 
 def test_without_privilege_it_is_not_permitted(agent: Service) -> None:

@@ -43,6 +43,7 @@ from sgagent.verify.proof import Outcome, Proof, as_json, lines, prove
 from sgagent.verify.verified_table import VerifiedTable
 
 _LARGEST_RULESET = 256 * 1024 * 1024
+_NO_DEFINITIONS = "a table without definitions, as that of a closed host: name some to compare it with"
 EXIT_CODES = {Outcome.PROVED: 0, Outcome.REFUTED: 1, Outcome.UNKNOWN: 3}
 
 
@@ -75,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
     shown = (
         None
         if comparison is None
-        else _ShownComparison(comparison, ObjectNames.of(policy))
+        else _ShownComparison(comparison, ObjectNames.of(policy or ResolvedPolicy()))
     )
     if options.json:
         print(format_json(as_json(proof, seconds) | (shown.as_json() if shown else {})))
@@ -85,7 +86,7 @@ def run(options: argparse.Namespace) -> int:
     return EXIT_CODES[proof.outcome]
 
 
-def _policy(settings: Settings, options: argparse.Namespace) -> ResolvedPolicy:
+def _policy(settings: Settings, options: argparse.Namespace) -> ResolvedPolicy | None:
     """Return the policy that the table has to enforce: of the given definitions, else of those in force."""
     if options.definitions is None and options.ruleset is None:
         return _policy_in_force(settings, options)
@@ -96,8 +97,8 @@ def _policy(settings: Settings, options: argparse.Namespace) -> ResolvedPolicy:
     return resolution.policy
 
 
-def _policy_in_force(settings: Settings, options: argparse.Namespace) -> ResolvedPolicy:
-    """Return what the agent enforces on this host, in the modes that it enforces it in."""
+def _policy_in_force(settings: Settings, options: argparse.Namespace) -> ResolvedPolicy | None:
+    """Return what the agent enforces on this host, in its modes; None if there are no definitions."""
     from sgagent.cli.agent_client import (  # noqa: PLC0415 - offline does without
         enforced_now,
         expected_links,
@@ -107,7 +108,7 @@ def _policy_in_force(settings: Settings, options: argparse.Namespace) -> Resolve
 
     present = enforced_now(settings)
     if present.documents is None:
-        return ResolvedPolicy()
+        return None
     snapshot, _ = parse_documents(present.documents, settings.limits, present.version)
     delivery = Delivery(snapshot=snapshot, documents=present.documents)
     expected = () if options.interface else expected_links(settings)
@@ -120,11 +121,16 @@ def _policy_in_force(settings: Settings, options: argparse.Namespace) -> Resolve
     return overrides.over(policy)
 
 
-def _prove(policy: ResolvedPolicy, options: argparse.Namespace) -> tuple[Proof, FilterComparison | None]:
+def _prove(
+    policy: ResolvedPolicy | None, options: argparse.Namespace
+) -> tuple[Proof, FilterComparison | None]:
     try:
         table = _live_table() if options.ruleset is None else _table_of_file(options)
     except KernelRefusedError as refusal:
         return Proof(outcome=Outcome.UNKNOWN, cells=0, unsupported=(str(refusal),)), None
+    if policy is None and table.base_chains:
+        return Proof(outcome=Outcome.UNKNOWN, cells=0, unsupported=(_NO_DEFINITIONS,)), None
+    policy = policy or ResolvedPolicy()
     if not options.compare:
         return prove(table, policy), None
     comparison = compare_filters(table, policy)
