@@ -224,7 +224,7 @@ class _ShownComparison:
             "kinds": list(change.kinds),
             "ways": list(change.ways),
             "other_interfaces": list(change.other_links),
-            "particulars": {name: port_text(ranges) for name, ranges in change.others.items()},
+            "particulars": dict(_named_particulars(change)),
             "before": {"verdict": (Policy.DROP if opens else Policy.ACCEPT).value},
             "after": clause_as_json(box.label),
         }
@@ -263,7 +263,13 @@ def _particulars(change: FilterChange) -> Iterator[str]:
     if change.other_links:
         others = ", ".join(name or "any other link" for name in change.other_links)
         yield f"with {others} on the other side"
-    yield from (f"{name} {port_text(ranges)}" for name, ranges in change.others.items())
+    yield from (f"{name} {text}" for name, text in _named_particulars(change))
+
+
+def _named_particulars(change: FilterChange) -> Iterator[tuple[str, str]]:
+    yield from ((name, port_text(ranges)) for name, ranges in change.others.items())
+    if change.marks:
+        yield "mark", change.marks
 
 
 _KINDS = {

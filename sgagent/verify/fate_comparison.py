@@ -27,6 +27,7 @@ from sgagent.verify.exploration import Exploration, State
 from sgagent.verify.frames import PLACE, Frame
 from sgagent.verify.interpreter import Trace, run
 from sgagent.verify.packets import (
+    EVERY_MARK,
     UNCHANGED,
     Box,
     CtState,
@@ -95,6 +96,9 @@ class Difference:
     view: View
     box: Box
     far_ends: Ranges
+    marks: Marks
+    """Of those packets."""
+
     example: Counterexample
 
 
@@ -297,11 +301,13 @@ class FateComparison(Exploration):
             raise UnsupportedStatementError(f"more than {self.subject.most_cells:,} parts of the packets")
         key = (demand, *fates)
         if key not in self._met:
-            for fate in fates:
-                mark = self._differing(fate, demand)
-                if mark is not None:
-                    self._refute(box, numbers, mark)
-                    return
+            differing = [
+                (mark, fate) for fate in fates if (mark := self._differing(fate, demand)) is not None
+            ]
+            if differing:
+                marks = tuple(cube for _, fate in differing for cube in fate.marks or EVERY_MARK)
+                self._refute(box, numbers, differing[0][0], marks)
+                return
             self._met.add(key)
 
     def _differing(self, fate: PacketFate, demand: Demand) -> int | None:
@@ -333,7 +339,7 @@ class FateComparison(Exploration):
                 return mark
         return None
 
-    def _refute(self, box: Box, numbers: Sequence[int], mark: int) -> None:
+    def _refute(self, box: Box, numbers: Sequence[int], mark: int, marks: Marks) -> None:
         """Keep the difference, after a look at what becomes of one packet of it alone.
 
         Raises:
@@ -350,7 +356,7 @@ class FateComparison(Exploration):
                 example = Counterexample(packet=packet, expected=expected, found=found)
                 far_ends = self.frame.far_ends(numbers)
                 subject.differences.append(
-                    Difference(view=self.view, box=box, far_ends=far_ends, example=example)
+                    Difference(view=self.view, box=box, far_ends=far_ends, marks=marks, example=example)
                 )
                 if len(subject.differences) >= subject.most_differences:
                     raise RefutedError

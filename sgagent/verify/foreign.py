@@ -19,7 +19,7 @@ from sgagent.nft.ruleset import META_OIFNAME, Selector
 from sgagent.verify.compiled_table import CompiledTable
 from sgagent.verify.expectation import NOTHING_REMEMBERED
 from sgagent.verify.fate_comparison import VERDICTS, Difference
-from sgagent.verify.packets import CtDirection, CtState, Dimension
+from sgagent.verify.packets import CtDirection, CtState, Dimension, marks_text
 from sgagent.verify.proof import Outcome, Proof, links_of, prove
 from sgagent.verify.verified_table import BaseHook, VerifiedChain, VerifiedTable
 from sgagent.verify.views import NEAR_END, NEVER_TRACKED, PORT, PROTOCOL, SOURCE_PORT, Headers, View
@@ -59,6 +59,9 @@ class FilterChange:
 
     ways: tuple[str, ...] = ()
     """``local`` or ``forwarded``, where it is not both."""
+
+    marks: str = ""
+    """Of their sessions, in words; empty if the mark does not matter."""
 
     other_links: tuple[str, ...] = ()
     """Of those that are forwarded, where the filters distinguish them; empty for all others."""
@@ -180,7 +183,8 @@ def _key(difference: Difference) -> tuple[object, ...]:
     view, expected = difference.view, difference.example.expected
     rule = expected.decision.rule
     named = rule and (rule.security_group_id, rule.rule_id)
-    return view.link, view.opened, view.family, expected.verdict, expected.decision.decided_by, named
+    marks = marks_text(difference.marks)
+    return view.link, view.opened, view.family, expected.verdict, expected.decision.decided_by, named, marks
 
 
 def _part(way: str, difference: Difference) -> _Part:
@@ -249,6 +253,7 @@ def _change(difference: Difference, part: Mapping[Dimension, Any], unnamed: str)
         others={name: ranges for name, ranges in others.items() if ranges},
         kinds=part["kind"],
         ways=part["way"] or (),
+        marks=marks_text(difference.marks),
         other_links=tuple("" if name == unnamed else name for name in part["other link"] or ()),
     )
 

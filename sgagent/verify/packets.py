@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 
 from sgagent.core.addresses import Ranges, common, holds, joined, without
 from sgagent.core.evaluate import Packet, Tracking
@@ -271,6 +271,15 @@ def common_marks(marks: Marks, cube: Cube) -> Marks:
 def other_marks(marks: Marks, cube: Cube) -> Marks:
     """Return the marks that are not in the cube: for each of its bits those that differ there first."""
     return tuple(part for one in marks for part in _other_cubes(one, cube))
+
+
+def marks_text(marks: Iterable[Cube]) -> str:
+    """Return marks in words, like ``0x1``, or ``0x10/0xf0`` for bits in a mask; nothing for all marks."""
+    others = reduce(other_marks, marks, EVERY_MARK)
+    some = reduce(other_marks, others, EVERY_MARK)
+    shown, head = (others, "all but ") if len(others) < len(some) else (some, "")
+    words = (f"{have:#x}" if bits == ALL_BITS else f"{have:#x}/{bits:#x}" for bits, have in shown)
+    return head + ", ".join(words) if others else ""
 
 
 def _other_cubes(one: Cube, cube: Cube) -> Iterator[Cube]:

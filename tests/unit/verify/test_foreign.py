@@ -130,6 +130,20 @@ def test_the_packets_that_would_change() -> None:
         assert (change.kinds, change.verdict) == (("new", "untracked"), Policy.DROP)
 
 
+def test_a_difference_says_which_marks_it_is_for() -> None:
+    """A filter may accept some marks alone, which no packet of a session that opens need have."""
+    ours, bits = match({"ct": {"key": "mark"}}, 1), match({"&": [{"ct": {"key": "mark"}}, 0xF0]}, 0x10)
+    for chosen, marks in (
+        (ours, "0x1"),
+        (bits, "0x10/0xf0"),
+        (match({"ct": {"key": "mark"}}, 1, "!="), "all but 0x1"),
+    ):
+        changes = compared(listing(WEB, SSH, [chosen, {"accept": None}])).changes
+        assert {one.marks for one in changes if one.kinds != ("untracked",)} == {marks}
+    kept = compared(listing([match({"ct": {"key": "mark"}}, 1), {"drop": None}], WEB, SSH)).changes
+    assert {(one.verdict, one.marks) for one in kept} == {(ACCEPT, "0x1")}
+
+
 def test_the_other_link_of_what_is_forwarded() -> None:
     """Whatever is forwarded elsewhere is dropped, and the policy knows no other link."""
     to_bridge = [match({"meta": {"key": "oifname"}}, "br0"), {"accept": None}]
