@@ -38,9 +38,10 @@ def report(answer: DeniedAnswer, shown: int, width: int | None) -> list[str]:
         return lay_out([(f"drops are not recorded: {answer.unavailable}",)], width=width)
     rows = folded(answer.flows)
     newest = rows[max(0, len(rows) - shown) :]
-    lines = lay_out([(_NONE_REMEMBERED.format(clock_time(answer.begun_at)),)], width=width)
-    if newest:
-        lines = lay_out([_HEADINGS, *newest], right=_NUMBERS, width=width)
+    lines = lay_out([_HEADINGS, *newest], right=_NUMBERS, width=width) if newest else []
+    if not rows:
+        what = "such drop" if answer.newest else "drop"
+        lines = lay_out([(_NONE_REMEMBERED.format(what, clock_time(answer.begun_at)),)], width=width)
     if earlier := len(rows) - len(newest):
         lines.append(f"… and {earlier} earlier: --lines {len(rows)} shows them")
     return [*lines, *_sentences(answer.left_out, width)]
@@ -52,7 +53,7 @@ def _sentences(left_out: Iterable[FlowsLeftOut], width: int | None) -> Iterator[
         yield from lay_out([(sentence(entry),)], width=width)
 
 
-_NONE_REMEMBERED = "no drop is recorded since the agent started at {}; 'sgagent hits' counts earlier ones too"
+_NONE_REMEMBERED = "no {} is recorded since the agent started at {}; 'sgagent hits' counts earlier ones too"
 
 
 class FollowedTable:

@@ -99,12 +99,20 @@ def test_the_report_fits_the_terminal() -> None:
 
 def test_no_drop_is_remembered() -> None:
     """It says since when, as there were others before a restart; and where none can be known, why."""
-    nothing = replace(ANSWER, flows=(), left_out=())
+    nothing = replace(ANSWER, newest=0, flows=(), left_out=())
     (line,) = report(nothing, 20, None)
     assert line.startswith("no drop is recorded since the agent started at 1970-01-01 00:16:40+00:00;")
     assert report(replace(nothing, unavailable="the kernel\x1b"), 20, None) == [
         "drops are not recorded: the kernel\\x1b"
     ]
+
+
+def test_drops_that_were_not_asked_for_are_not_denied() -> None:
+    """There are others; and with no line wanted, only their number is shown."""
+    (line,) = report(replace(ANSWER, flows=(), left_out=()), 20, None)
+    assert line.startswith("no such drop is recorded since the agent started at ")
+    (line,) = report(replace(ANSWER, left_out=()), 0, None)
+    assert line.startswith("… and ")
 
 
 def agent(*, logging: FlowLogging | None = None, unavailable: str | None = None) -> FlowLog:
