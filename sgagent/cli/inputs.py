@@ -275,7 +275,7 @@ def _errors_of_meaning(
     error: RefusedDocumentsError, settings: Settings, interfaces: Iterable[str], scope: Scope
 ) -> tuple[Problem, ...]:
     """Return the errors of meaning in what could be read of documents with errors of form."""
-    delivery = Delivery(snapshot=error.readable)
+    delivery = Delivery(snapshot=error.readable, documents=error.documents)
     resolution = resolve_for_host(settings, delivery, interfaces, scope=scope)
     known = {(problem.origin.file, problem.origin.path) for problem in error.problems}
     return tuple(

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import os
 
-from sgagent.documents.field import RefusedDocumentsError
-from sgagent.documents.parse import DocumentFile, parse_documents, parse_other_version, with_key_lines
+from sgagent.documents.parse import (
+    DocumentFile,
+    RefusedDocumentsError,
+    parse_documents,
+    parse_other_version,
+    with_key_lines,
+)
 from sgagent.documents.problems import Limits
 
 __all__ = [

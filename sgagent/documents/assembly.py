@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import chain
@@ -176,6 +176,9 @@ class Collected:
     pages: dict[str, list[Page]] = field(default_factory=dict)
     """The pages of each API call, by the name and subject of the call."""
 
+    wrong_rules: list[tuple[str | None, Origin]] = field(default_factory=list)
+    """The ids of rules that had errors."""
+
     has_left_out: bool = False
     """Whether an object had errors, so that a valid reference to it looks dangling."""
 
@@ -198,6 +201,7 @@ class Collected:
         self.delivered_interfaces += other.delivered_interfaces
         for question, pages in other.pages.items():
             self.pages.setdefault(question, []).extend(pages)
+        self.wrong_rules += other.wrong_rules
         self.has_left_out |= other.has_left_out
         self.has_unread_file |= other.has_unread_file
 
@@ -256,7 +260,7 @@ def assemble(
         port_lists=_unique(collected.port_lists, "port_list_id", findings),
         network_interfaces=_unique(collected.interfaces, "network_interface_id", findings),
     )
-    _check_rule_ids(snapshot, findings, memo)
+    _check_rule_ids(snapshot, collected.wrong_rules, findings, memo)
     _check_mac_addresses(snapshot, findings)
     _check_names(snapshot, findings, memo, most_names)
     if not collected.has_unread_file:
@@ -303,11 +307,18 @@ def _with_ids(
         yield derived[rule_id]
 
 
-def _check_rule_ids(snapshot: Snapshot, findings: Findings, memo: Memo) -> None:
-    """Add an error for each rule id that occurs twice in the snapshot."""
+def _check_rule_ids(
+    snapshot: Snapshot, wrong: Sequence[tuple[str | None, Origin]], findings: Findings, memo: Memo
+) -> None:
+    """Add an error for each rule id that occurs twice, also where a rule has other errors."""
     rules = tuple(group.rules for group in snapshot.security_groups if group.rules)
     for second, first in memo.get("alike ids", rules, lambda: _alike_ids(rules)):
         _note_duplicate(findings, "rule_id", second.origin, first.origin, second.rule_id)
+    if wrong:
+        used = {rule.rule_id: rule.origin for some in rules for rule in some}
+        for rule_id, origin in wrong:
+            if rule_id and used.setdefault(rule_id, origin) is not origin:
+                _note_duplicate(findings, "rule_id", origin, used[rule_id], rule_id)
 
 
 def _alike_ids(rules: tuple[tuple[SecurityGroupRule, ...], ...]) -> _Alike:

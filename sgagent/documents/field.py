@@ -7,8 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping as
 from dataclasses import dataclass, field, replace
 from typing import Concatenate, ParamSpec, TypeVar, final
 
-from sgagent.core.errors import DocumentError, Origin, Problem, Severity, nearest
-from sgagent.core.model import Snapshot
+from sgagent.core.errors import Origin, Problem, Severity, nearest
 from sgagent.documents.parse_cache import ParseCache
 from sgagent.documents.problems import Budget, Findings, OverBudgetError
 from sgagent.documents.scalars import (
@@ -289,19 +288,3 @@ def nearest_name(name: str, known: Collection[str]) -> str:
     meant = [other for other in _OTHER_WORDS.get(cut, ()) if other in known]
     near = meant or nearest(cut, known)
     return f"did you mean {near[0]}?" if near else "known are " + ", ".join(known)
-
-
-class RefusedDocumentsError(DocumentError):
-    """Documents with syntax or schema errors; semantic checks can still use the readable part."""
-
-    def __init__(self, problems: Iterable[Problem], readable: Snapshot, *, has_left_out: bool) -> None:
-        """Store the problems and the readable part.
-
-        Args:
-            problems: every problem found.
-            readable: the objects without errors; the agent must not enforce them.
-            has_left_out: whether ``readable`` lacks objects, so that valid references look dangling.
-        """
-        super().__init__(problems)
-        self.readable = readable
-        self.has_left_out = has_left_out

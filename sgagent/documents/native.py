@@ -281,7 +281,7 @@ def read_native(document: Field, collected: Collected) -> None:
     if model is None:
         return
     for place in items_of(document, "security_groups"):
-        collected.add_group(_group(place, model))
+        collected.add_group(_group(place, model, collected))
     for place in items_of(document, "prefix_lists"):
         collected.add_prefix_list(_prefix_list(place))
     for place in items_of(document, "port_lists"):
@@ -290,11 +290,14 @@ def read_native(document: Field, collected: Collected) -> None:
         collected.add_interface(_interface(place, model))
 
 
-def _group(place: Field, document: NativeModel) -> SecurityGroup | None:
+def _group(place: Field, document: NativeModel, collected: Collected) -> SecurityGroup | None:
     model = read_model(SecurityGroupModel, place)
     if model is None:
         return None
     rules = place.at("rules").recall_each(_rule, _moved) if model.rules else ()
+    if None in rules:
+        wrong = (item for item, rule in zip(place.at("rules").items(), rules, strict=True) if rule is None)
+        collected.wrong_rules += ((item.at("rule_id").written, item.origin) for item in wrong)
     members = place.at("member_addresses").recall(_sorted_members) if model.member_addresses else ()
     group = SecurityGroup(
         security_group_id=model.security_group_id or "",

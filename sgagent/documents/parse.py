@@ -12,7 +12,7 @@ from sgagent.core.memo import Memo, Seam
 from sgagent.core.model import Snapshot
 from sgagent.documents.api_pages import ANSWER_FIELDS, settle_answers
 from sgagent.documents.assembly import Collected, assemble
-from sgagent.documents.field import Field, Reading, RefusedDocumentsError
+from sgagent.documents.field import Field, Reading
 from sgagent.documents.json_text import parse_json
 from sgagent.documents.parse_cache import ParseCache
 from sgagent.documents.problems import Budget, Findings, Limits, OverBudgetError
@@ -28,6 +28,31 @@ class DocumentFile:
     """As the user should see it in messages."""
 
     content: bytes
+
+
+class RefusedDocumentsError(DocumentError):
+    """Documents with syntax or schema errors; semantic checks can still use the readable part."""
+
+    def __init__(
+        self,
+        problems: Iterable[Problem],
+        readable: Snapshot,
+        documents: tuple[DocumentFile, ...],
+        *,
+        has_left_out: bool,
+    ) -> None:
+        """Store the problems and the readable part.
+
+        Args:
+            problems: every problem found.
+            readable: the objects without errors; the agent must not enforce them.
+            documents: what was read.
+            has_left_out: whether ``readable`` lacks objects, so that valid references look dangling.
+        """
+        super().__init__(problems)
+        self.readable = readable
+        self.documents = documents
+        self.has_left_out = has_left_out
 
 
 def read_tree(file: DocumentFile, reading: Reading) -> Field | None:
@@ -194,9 +219,8 @@ def parse_documents(
     snapshot = assemble(collected, findings, version, memo, limits.names)
     if findings.has_errors:
         has_left_out = collected.has_left_out or collected.has_answers
-        raise RefusedDocumentsError(
-            with_key_lines(findings.all(), files, limits), snapshot, has_left_out=has_left_out
-        )
+        problems = with_key_lines(findings.all(), files, limits)
+        raise RefusedDocumentsError(problems, snapshot, tuple(files), has_left_out=has_left_out)
     return snapshot, findings.all()
 
 

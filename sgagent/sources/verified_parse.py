@@ -205,6 +205,7 @@ class Failure:
     readable: Snapshot | None = field(default=None, compare=False)
     """The part of the refused documents without errors, if they were parsed."""
 
+    documents: tuple[DocumentFile, ...] = field(default=(), compare=False)
     has_left_out: bool = False
 
     @classmethod
@@ -212,8 +213,13 @@ class Failure:
         """Return what an exception says."""
         match error:
             case RefusedDocumentsError():
-                problems, readable = error.problems, error.readable
-                return cls(str(error), problems, readable=readable, has_left_out=error.has_left_out)
+                return cls(
+                    str(error),
+                    error.problems,
+                    readable=error.readable,
+                    documents=error.documents,
+                    has_left_out=error.has_left_out,
+                )
             case DocumentError():
                 return cls(str(error), error.problems)
             case _:
@@ -225,7 +231,9 @@ class Failure:
             return self.unavailable(self.message)
         if self.readable is None:
             return DocumentError(self.problems)
-        return RefusedDocumentsError(self.problems, self.readable, has_left_out=self.has_left_out)
+        return RefusedDocumentsError(
+            self.problems, self.readable, self.documents, has_left_out=self.has_left_out
+        )
 
 
 def delivered(outcome: Delivery | Failure) -> Delivery:

@@ -279,6 +279,27 @@ def test_check_tells_every_error_at_once_those_of_meaning_too(run: Run, tmp_path
     }
 
 
+def test_check_shows_the_line_of_the_key_beside_errors_of_form(run: Run, tmp_path: Path) -> None:
+    """An unknown object is at the line of its field, whatever else is wrong; so is an id that is taken."""
+    path = tmp_path / "wrong.yaml"
+    rule = """    - rule_id: r
+      direction: ingress
+      policy: drop
+      protocol: {}
+      authorization_object: {}
+"""
+    rules = rule.format("all", "sg-none") + rule.format("wrong", "any") + rule.format("wrong", "any")
+    path.write_text(f"version: 1\nsecurity_groups:\n- security_group_id: sg-1\n  rules:\n{rules}")
+    problems = json.loads(run("check", "--json", "--definitions", path)[1])["problems"]
+    assert sorted((one["line"], one["code"]) for one in problems) == [
+        (9, "unknown_object_in_drop"),
+        (10, "duplicate_id"),
+        (13, "bad_protocol"),
+        (15, "duplicate_id"),
+        (18, "bad_protocol"),
+    ]
+
+
 def test_check_says_where_a_group_is_attached(run: Run, tmp_path: Path) -> None:
     """An attachment that leads nowhere is told with its own field and line, in both formats (§8.1)."""
     native = tmp_path / "native.yaml"
