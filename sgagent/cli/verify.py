@@ -159,7 +159,10 @@ def _table_of_file(options: argparse.Namespace) -> VerifiedTable:
     from sgagent.dataplane.libnftables import list_text  # noqa: PLC0415 - what verifies the kernel does without
 
     path: Path = options.ruleset
-    content = read_bounded(Path("/dev/stdin") if str(path) == "-" else path, _LARGEST_RULESET, "the ruleset")
+    file = Path("/dev/stdin") if str(path) == "-" else path
+    content = read_bounded(file, _LARGEST_RULESET + 1, "the ruleset")
+    if len(content) > _LARGEST_RULESET or b"\0" in content:
+        raise UsageError(f"{_name(path)}: expected a ruleset of at most 256 MiB, without NUL characters")
     listing: Json = list_text(content, _name(path))
     return read_filters(listing) if options.compare else read_listing(listing)
 

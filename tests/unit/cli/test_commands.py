@@ -300,6 +300,15 @@ def test_check_shows_the_line_of_the_key_beside_errors_of_form(run: Run, tmp_pat
     ]
 
 
+def test_a_ruleset_with_nul_is_none(run: Run, web: Path, tmp_path: Path) -> None:
+    """The library of nft would end the text there."""
+    ruleset = tmp_path / "ruleset"
+    ruleset.write_bytes(b"table inet sgagent { }\n\0\nadd table inet other\n")
+    code, output, errors = run("verify", "--ruleset", ruleset, "--definitions", web)
+    assert (code, output) == (2, "")
+    assert errors.endswith("expected a ruleset of at most 256 MiB, without NUL characters\n")
+
+
 def test_check_says_where_a_group_is_attached(run: Run, tmp_path: Path) -> None:
     """An attachment that leads nowhere is told with its own field and line, in both formats (§8.1)."""
     native = tmp_path / "native.yaml"
