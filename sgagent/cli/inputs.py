@@ -17,6 +17,7 @@ from sgagent.cli.output import problem_text
 from sgagent.core.binding import ExpectedLink, HandBinding, HostFacts, bind, bind_expected
 from sgagent.core.errors import (
     DocumentError,
+    Origin,
     Problem,
     Severity,
     Slips,
@@ -351,9 +352,8 @@ def hand_bindings(arguments: Iterable[str]) -> tuple[HandBinding, ...]:
             raise UsageError(f"--interface {argument}: expected NAME=GROUP[,GROUP…], or NAME= for no group")
         ids = tuple(sorted(set(groups.split(",")))) if groups else ()
         origin = f"--interface {argument}"
-        bindings.append(
-            HandBinding(interface=parse_interface_name(name, origin), security_group_ids=ids, origin=origin)
-        )
+        name = parse_interface_name(name, origin)
+        bindings.append(HandBinding(interface=name, security_group_ids=ids, origin=Origin(file=origin)))
     return tuple(bindings)
 
 

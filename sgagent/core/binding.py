@@ -87,8 +87,8 @@ class HandBinding:
     source_check: SourceCheck | None = None
     """Likewise."""
 
-    origin: str = ""
-    """Where it was written, for messages: ``sgagent.toml: interface[0]`` or ``--interface eth0=sg-web``."""
+    origin: Origin = NOWHERE
+    """Where it was written, for messages; on the command line ``--interface eth0=sg-web``."""
 
     @property
     def pattern(self) -> LinkPattern | None:
@@ -293,7 +293,7 @@ class _Search:
 
     def bind_by_hand(self, hand: HandBinding) -> None:
         """Bind as the configuration says."""
-        origin = Origin(file=hand.origin or f"interface {hand.interface}")
+        origin = hand.origin if hand.origin != NOWHERE else Origin(file=f"interface {hand.interface}")
         link = self.links.get(hand.interface)
         if hand.interface in {*self.bindings, *(pattern.text for pattern in self.patterns)}:
             self._refuse(

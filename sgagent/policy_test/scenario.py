@@ -301,7 +301,7 @@ def _bindings(bind: Field) -> Iterator[HandBinding]:
     """Yield what each interface stands for, sorted by interface."""
     for name in sorted(bind.entries):
         place = bind.at(name)
-        origin = f"{place.origin.file}: {place.path}"
+        origin = place.origin
         try:
             parse_interface_name(name, place.path)
         except UsageError:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, assert_never
 
 from sgagent.analysis.lint.findings import CODES, MOST_RULES
 from sgagent.core.binding import HandBinding
+from sgagent.core.errors import Origin
 from sgagent.core.link_patterns import is_of_any_name, is_pattern
 from sgagent.core.model import (
     ALL_PORTS,
@@ -341,7 +342,7 @@ class InterfaceTable(SettingsTable):
                 "exclude_without_pattern", message, "remove the key, or write a pattern: br-*", ("exclude",)
             )
 
-    def binding(self, origin: str) -> HandBinding:
+    def binding(self, origin: Origin) -> HandBinding:
         """Return the binding, which was written at ``origin``."""
         return HandBinding(
             interface=self.name,

@@ -201,7 +201,7 @@ def parse_settings(content: str, file: str) -> Settings:
     from sgagent.settings.table_validation import read_tables  # noqa: PLC0415 - pydantic takes longer than all else
 
     values, faults = read_tables(table)
-    settings = _settings(values, file)
+    settings = _settings(values, content, file)
     if faults:
         raise RefusedSettingsError(_problems(faults, table, content, file), settings)
     return settings
@@ -236,10 +236,14 @@ def _parse_toml(content: str, file: str) -> dict[str, Any]:
         raise UsageError(printable(f"{file}: not TOML: {error}")) from error
 
 
-def _settings(values: dict[str, Any], file: str) -> Settings:
+def _settings(values: dict[str, Any], content: str, file: str) -> Settings:
     """Return the settings with defaults for what is not there."""
     values = dict(values)
-    interfaces = [entry.binding(f"{file}: interface[{at}]") for at, entry in values.pop("interface", ())]
+    lines = find_key_lines(content) if "interface" in values else {}
+    interfaces = [
+        entry.binding(Origin(file=file, line=line_of(lines, ("interface", at)), path=f"interface[{at}]"))
+        for at, entry in values.pop("interface", ())
+    ]
     first = {binding.interface: binding for binding in reversed(interfaces)}
     for name in ("failsafe", "platform"):
         if name in values:

@@ -300,6 +300,18 @@ def test_check_shows_the_line_of_the_key_beside_errors_of_form(run: Run, tmp_pat
     ]
 
 
+def test_check_shows_the_line_of_a_binding_by_hand(run: Run, web: Path, tmp_path: Path) -> None:
+    """As of any other error: the file, the line and the path of the table."""
+    settings = tmp_path / "wrong.toml"
+    tables = ('"eth0"\nnetwork_interface_id = "eni-none"', '"eth1"\nsecurity_group_ids = ["sg-none"]')
+    settings.write_text("".join(f"[[interface]]\nname = {table}\n" for table in tables))
+    problems = json.loads(run("check", "--json", "--config", settings, "--definitions", web)[1])["problems"]
+    assert [(one["file"], one["line"], one["path"]) for one in problems] == [
+        (str(settings), 1, "interface[0]"),
+        (str(settings), 4, "interface[1]"),
+    ]
+
+
 def test_a_ruleset_with_nul_is_none(run: Run, web: Path, tmp_path: Path) -> None:
     """The library of nft would end the text there."""
     ruleset = tmp_path / "ruleset"

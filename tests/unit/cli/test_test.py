@@ -163,12 +163,12 @@ def test_junit(run: Run) -> None:
         ),
         pytest.param(
             HEAD.replace("[sg-web]", "eni-9") + GOOD,
-            "packets.yaml: bind.eth0: the network interface is not in the definitions: 'eni-9'",
+            "packets.yaml:1: bind.eth0: the network interface is not in the definitions: 'eni-9'",
             id="a network interface that the definitions lack",
         ),
         pytest.param(
             HEAD.replace("sg-web", "sg-9") + GOOD,
-            "packets.yaml: bind.eth0",
+            "packets.yaml:1: bind.eth0",
             id="a group that the definitions lack",
         ),
         pytest.param(

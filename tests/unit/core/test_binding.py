@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sgagent.core.binding import Bindings, HandBinding, HostFacts, Link, bind
-from sgagent.core.errors import Severity
+from sgagent.core.errors import Origin, Severity
 from sgagent.core.model import Mode, NetworkInterface
 from tests.words import blocks, interface, snapshot
 
@@ -204,13 +204,11 @@ class TestByHand:
 
     def test_a_port(self) -> None:
         """Binding a port by hand is an error, too, and says where the binding is."""
-        hand = HandBinding(
-            interface="eth0", security_group_ids=("sg-1",), origin="sgagent.toml: interface[0]"
-        )
+        hand = HandBinding(interface="eth0", security_group_ids=("sg-1",), origin=Origin(file="sgagent.toml"))
         found = bound([], [link("eth0", port_of=("br0", "bridge"))], hand)
         assert pairs(found) == [("eth0", None)]
         assert codes(found) == ["port_of_master"]
-        assert found.problems[0].origin.file == "sgagent.toml: interface[0]"
+        assert found.problems[0].origin.file == "sgagent.toml"
 
     def test_alone(self) -> None:
         """Where nothing is to be found automatically, nothing is."""

@@ -56,9 +56,13 @@ def test_everything_is_read() -> None:
         HandBinding(
             interface="eth0",
             security_group_ids=("sg-base", "sg-web"),
-            origin="packets.yaml: bind.eth0",
+            origin=Origin(file="packets.yaml", line=5, path="bind.eth0"),
         ),
-        HandBinding(interface="eth1", network_interface_id="eni-web-1", origin="packets.yaml: bind.eth1"),
+        HandBinding(
+            interface="eth1",
+            network_interface_id="eni-web-1",
+            origin=Origin(file="packets.yaml", line=4, path="bind.eth1"),
+        ),
     )
     assert packet == ExpectedPacket(
         name="HTTPS",

@@ -9,7 +9,7 @@ from textwrap import dedent
 import pytest
 
 from sgagent.core.binding import HandBinding
-from sgagent.core.errors import UsageError
+from sgagent.core.errors import Origin, UsageError
 from sgagent.core.model import ALL_PROTOCOLS, TCP, CidrBlock, Direction, Mode, PortSet, SourceCheck
 from sgagent.core.policy import Exemption
 from sgagent.documents import Limits
@@ -119,7 +119,7 @@ def test_bindings_by_hand_are_sorted() -> None:
         network_interface_id="eni-web-1",
         mode=Mode.OBSERVE,
         source_check=SourceCheck.OFF,
-        origin="sgagent.toml: interface[1]",
+        origin=Origin(file="sgagent.toml", line=23, path="interface[1]"),
     )
     assert (second.interface, second.security_group_ids, second.mode) == ("eth1", ("sg-a", "sg-b"), None)
 
