@@ -413,9 +413,9 @@ def with_all_problems(
     resolution: Resolution, delivery: Delivery, settings: Settings, scope: Scope
 ) -> Resolution:
     """Return a resolution with the problems of the documents, too, and with help for those of its own."""
-    found = with_key_lines(resolution.problems, delivery.documents, settings.limits)
-    own = _with_suggestions(found, delivery.snapshot, is_whole=scope is Scope.EVERYTHING)
-    return replace(resolution, problems=(*delivery.problems, *own))
+    own = _with_suggestions(resolution.problems, delivery.snapshot, is_whole=scope is Scope.EVERYTHING)
+    found = with_key_lines(own, delivery.documents, settings.limits)
+    return replace(resolution, problems=(*delivery.problems, *found))
 
 
 _MOST_COMPARISONS = 20_000

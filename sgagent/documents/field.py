@@ -197,6 +197,11 @@ class Field:
         for index, node in enumerate(self.nodes()):
             yield self.child(index, node)
 
+    def parts(self) -> Iterator[Field]:
+        """Yield the items of a list, or the members of a mapping."""
+        steps = self.entries or (range(len(self.node.items)) if isinstance(self.node, Listing) else ())
+        return (self.at(step) for step in steps)
+
     def recall(self, make: Callable[[Field], T]) -> T:
         """Return ``make`` of this value, from the parse cache if the file held the same text before.
 

@@ -227,9 +227,10 @@ def parse_documents(
 def with_key_lines(
     problems: Iterable[Problem], files: Iterable[DocumentFile], limits: Limits
 ) -> tuple[Problem, ...]:
-    """Return problems with the line of the key that each is about.
+    """Return problems with the key that each is about, and its line.
 
-    What is found after parsing has the line of the whole rule; so the file is parsed once more.
+    What is found after parsing has the line of the whole rule, the native name of a field, and no place in a
+    list; so the file is parsed once more.
     """
     by_name = {file.name: file for file in files}
 
@@ -240,13 +241,17 @@ def with_key_lines(
         reading = Reading(file=name, findings=Findings(0), budget=budget)
         return None if file is None else read_tree(file, reading)
 
-    def line(origin: Origin) -> int:
-        steps = (int(index) if index else name for index, name in _STEP.findall(origin.path))
-        document = root(origin.file)
-        return document.at(*steps).line if document else origin.line
+    def key(problem: Problem) -> Origin:
+        steps = (int(index) if index else name for index, name in _STEP.findall(problem.origin.path))
+        document = root(problem.origin.file)
+        if document is None:
+            return problem.origin
+        place = document.at(*steps)
+        written = {problem.value, (problem.value or "").rpartition("/")[2]} - {None, ""}
+        return next((part for part in place.parts() if part.written in written), place).origin
 
     return tuple(
-        replace(problem, origin=replace(problem.origin, line=line(problem.origin)))
+        replace(problem, origin=key(problem))
         if problem.code in _FOUND_AFTER_PARSING and problem.origin.line
         else problem
         for problem in problems

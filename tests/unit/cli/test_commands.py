@@ -279,39 +279,6 @@ def test_check_tells_every_error_at_once_those_of_meaning_too(run: Run, tmp_path
     }
 
 
-def test_check_shows_the_line_of_the_key_beside_errors_of_form(run: Run, tmp_path: Path) -> None:
-    """An unknown object is at the line of its field, whatever else is wrong; so is an id that is taken."""
-    path = tmp_path / "wrong.yaml"
-    rule = """    - rule_id: r
-      direction: ingress
-      policy: drop
-      protocol: {}
-      authorization_object: {}
-"""
-    rules = rule.format("all", "sg-none") + rule.format("wrong", "any") + rule.format("wrong", "any")
-    path.write_text(f"version: 1\nsecurity_groups:\n- security_group_id: sg-1\n  rules:\n{rules}")
-    problems = json.loads(run("check", "--json", "--definitions", path)[1])["problems"]
-    assert sorted((one["line"], one["code"]) for one in problems) == [
-        (9, "unknown_object_in_drop"),
-        (10, "duplicate_id"),
-        (13, "bad_protocol"),
-        (15, "duplicate_id"),
-        (18, "bad_protocol"),
-    ]
-
-
-def test_check_shows_the_line_of_a_binding_by_hand(run: Run, web: Path, tmp_path: Path) -> None:
-    """As of any other error: the file, the line and the path of the table."""
-    settings = tmp_path / "wrong.toml"
-    tables = ('"eth0"\nnetwork_interface_id = "eni-none"', '"eth1"\nsecurity_group_ids = ["sg-none"]')
-    settings.write_text("".join(f"[[interface]]\nname = {table}\n" for table in tables))
-    problems = json.loads(run("check", "--json", "--config", settings, "--definitions", web)[1])["problems"]
-    assert [(one["file"], one["line"], one["path"]) for one in problems] == [
-        (str(settings), 1, "interface[0]"),
-        (str(settings), 4, "interface[1]"),
-    ]
-
-
 def test_a_ruleset_with_nul_is_none(run: Run, web: Path, tmp_path: Path) -> None:
     """The library of nft would end the text there."""
     ruleset = tmp_path / "ruleset"

@@ -6,6 +6,7 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -329,3 +330,68 @@ def test_many_unknown_groups_among_many_are_looked_at_soon(tmp_path: Path) -> No
     began = time.process_time()
     assert main(["check", str(path)]) == 0
     assert time.process_time() - began < 20
+
+
+def problems_of(capsys: pytest.CaptureFixture[str], *arguments: object) -> list[dict[str, Any]]:
+    """Return what check finds wrong."""
+    assert main(["check", "--json", *map(str, arguments)]) == 2
+    found: list[dict[str, Any]] = json.loads(capsys.readouterr().out)["problems"]
+    return found
+
+
+def test_check_shows_the_line_of_the_key_beside_errors_of_form(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An unknown object is at the line of its field, whatever else is wrong; so is an id that is taken."""
+    path = tmp_path / "wrong.yaml"
+    rule = """    - rule_id: r
+      direction: ingress
+      policy: drop
+      protocol: {}
+      authorization_object: {}
+"""
+    rules = rule.format("all", "sg-none") + rule.format("wrong", "any") + rule.format("wrong", "any")
+    path.write_text(f"version: 1\nsecurity_groups:\n- security_group_id: sg-1\n  rules:\n{rules}")
+    problems = problems_of(capsys, path)
+    assert sorted((one["line"], one["code"]) for one in problems) == [
+        (9, "unknown_object_in_drop"),
+        (10, "duplicate_id"),
+        (13, "bad_protocol"),
+        (15, "duplicate_id"),
+        (18, "bad_protocol"),
+    ]
+
+
+def test_check_names_the_object_that_is_meant(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The item of a list, and the field that an API answer has."""
+    native = tmp_path / "native.yaml"
+    objects = "".join(f"      - {one}\n" for one in ("192.0.2.0/24", "pl-none", "1/sg-none"))
+    native.write_text(
+        "version: 1\nsecurity_groups:\n- security_group_id: sg-1\n  rules:\n    - direction: ingress\n"
+        f"      policy: drop\n      protocol: all\n      authorization_object:\n{objects}"
+    )
+    rule = {"Direction": "egress", "IpProtocol": "ALL", "Policy": "Drop", "DestGroupId": "sg-none"}
+    rule |= {"DestGroupOwnerAccount": "1", "SourceCidrIp": "", "Description": ""}
+    answer = {"SecurityGroupId": "sg-2", "InnerAccessPolicy": "Drop", "Permissions": {"Permission": [rule]}}
+    (tmp_path / "answer.json").write_text(json.dumps(answer, indent=0))
+    problems = problems_of(capsys, tmp_path)
+    assert {(one["line"], one["path"]) for one in problems if one["code"] == "unknown_object_in_drop"} == {
+        (10, "security_groups[0].rules[0].authorization_object[1]"),
+        (11, "security_groups[0].rules[0].authorization_object[2]"),
+        (10, "Permissions.Permission[0].DestGroupId"),
+    }
+
+
+def test_check_shows_the_line_of_a_binding_by_hand(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As of any other error: the file, the line and the path of the table."""
+    settings, documents = tmp_path / "wrong.toml", tmp_path / "groups.yaml"
+    documents.write_text(DOCUMENT)
+    tables = ('"eth0"\nnetwork_interface_id = "eni-none"', '"eth1"\nsecurity_group_ids = ["sg-none"]')
+    settings.write_text("".join(f"[[interface]]\nname = {table}\n" for table in tables))
+    problems = problems_of(capsys, "--config", settings, documents)
+    assert [(one["file"], one["line"], one["path"]) for one in problems] == [
+        (str(settings), 1, "interface[0]"),
+        (str(settings), 4, "interface[1]"),
+    ]
