@@ -385,13 +385,18 @@ def test_the_host_proves_its_table_and_explains_by_what_it_knows(
 
 
 def test_commands_ask_where_no_agent_knows(agent: Service, one_interface: Lab, server: NameServer) -> None:
-    """Within five seconds in all; ``--no-dns`` asks nobody."""
+    """Within five seconds in all, also to prove what was compiled; ``--no-dns`` asks nobody."""
     server.zone[NAME] = addresses(A)
     arguments = ("compile", "--dry-run", "--interface", "eth0=sg-1")
     asked = agent.command(*arguments)
     assert asked.status == 0
     assert A in asked.output
+    ruleset = agent.directory / "ruleset.nft"
+    ruleset.write_text(asked.output)
+    proof = ("verify", "--ruleset", str(ruleset), "--interface", "eth0=sg-1")
+    assert agent.command(*proof).status == 0
     count = len(server.asked)
+    assert agent.command(*proof, "--no-dns").status == 1
     silent = agent.command(*arguments, "--no-dns")
     assert silent.status == 0
     assert A not in silent.output

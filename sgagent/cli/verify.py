@@ -22,6 +22,7 @@ from sgagent.analysis.header_space import Box, Clause
 from sgagent.cli.inputs import (
     UNNAMED,
     accept_or_refuse,
+    add_dns_argument,
     add_policy_arguments,
     dns_answers,
     fetch,
@@ -62,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_policy_arguments(parser)
+    add_dns_argument(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -90,9 +92,9 @@ def _policy(settings: Settings, options: argparse.Namespace) -> ResolvedPolicy |
     """Return the policy that the table has to enforce: of the given definitions, else of those in force."""
     if options.definitions is None and options.ruleset is None:
         return _policy_in_force(settings, options)
-    resolution = resolve_for_host(
-        settings, fetch(settings, options.definitions, UNNAMED), options.interface, dns=dns_answers(settings)
-    )
+    delivery = fetch(settings, options.definitions, UNNAMED)
+    dns = dns_answers(settings, options)
+    resolution = resolve_for_host(settings, delivery, options.interface, dns=dns)
     accept_or_refuse(resolution.problems, strict=options.strict or settings.enforcement.strict)
     return resolution.policy
 
