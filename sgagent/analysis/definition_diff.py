@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
+from datetime import datetime
 
 from sgagent.core.model import (
     ALL_PORTS,
@@ -16,7 +17,7 @@ from sgagent.core.model import (
     SecurityGroupRule,
     Snapshot,
 )
-from sgagent.core.rule_values import objects_text, protocols_text
+from sgagent.core.rule_values import instant_text, objects_text, protocols_text
 
 Thing = SecurityGroup | PrefixList | PortList | NetworkInterface | SecurityGroupRule
 
@@ -111,6 +112,7 @@ def rule_text(rule: SecurityGroupRule) -> str:
         *([] if rule.source_ports == ALL_PORTS else [f"from ports {_shown(rule.source_ports)}"]),
         objects_text(rule.authorization_objects),
         *([f"at {rule.local_address}"] if rule.local_address else []),
+        *([f"until {instant_text(rule.expires)}"] if rule.expires else []),
     ]
     return " ".join(words)
 
@@ -123,6 +125,8 @@ def _shown(value: object) -> str:
     """Return a value of a field for people."""
     if isinstance(value, enum.Enum):
         return str(value.value)
+    if isinstance(value, datetime):
+        return instant_text(value)
     if isinstance(value, PortSet):
         value = "all ports" if value.is_all else value.texts
     if not isinstance(value, tuple):

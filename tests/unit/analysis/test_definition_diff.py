@@ -67,6 +67,17 @@ def test_a_rule_that_comes_or_goes_is_told_whole() -> None:
     )
 
 
+def test_the_end_of_a_rule_is_told() -> None:
+    """Where it comes, and where its end changes, as RFC 3339 in UTC."""
+    ending = BEFORE.replace("port_range: 80,", "port_range: 80, expires: 2026-12-31T18:00:00+01:00,")
+    (changed,) = edits(snapshot(BEFORE), snapshot(ending))
+    assert changed.details == ("expires: none -> 2026-12-31T17:00:00Z",)
+    added = [
+        one.details for one in edits(Snapshot(version=""), snapshot(ending)) if one.kind is EditKind.RULE
+    ]
+    assert added[0] == ("ingress accept priority 1 tcp 80/80 0.0.0.0/0 until 2026-12-31T17:00:00Z",)
+
+
 def test_a_long_list_is_cut() -> None:
     """The rest is counted."""
     many = ", ".join(f"10.0.0.{number}" for number in range(1, 10))
