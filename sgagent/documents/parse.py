@@ -262,14 +262,17 @@ _FOUND_AFTER_PARSING = frozenset(
     {
         "bad_address",
         "family_of_protocol",
+        "group_object_in_advanced",
         "mixed_families",
         "other_vpc",
+        "own_group",
         "unknown_object",
         "unknown_object_in_drop",
+        "unknown_object_of_ended",
         "unresolved_name",
     }
 )
-"""The codes of problems with a field of a rule that depend on other objects."""
+"""The codes of problems with a field that depend on other objects."""
 
 _STEP = re.compile(r"\[([0-9]+)\]|([^.\[\]]+)")
 """An index or a name of a path."""

@@ -382,6 +382,25 @@ def test_check_names_the_object_that_is_meant(tmp_path: Path, capsys: pytest.Cap
     }
 
 
+def test_warnings_name_the_item(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With its line, as errors do; also of a rule that has ended."""
+    rule = "    - direction: ingress\n      policy: accept\n      protocol: all\n"
+    named = "      authorization_object:\n      - 10.0.0.0/8\n      - "
+    ended = f"{rule}      expires: 2020-01-01T00:00:00Z\n{named}sg-none\n"
+    path = tmp_path / "groups.yaml"
+    path.write_text(
+        "version: 1\nsecurity_groups:\n- security_group_id: sg-1\n  type: advanced\n  rules:\n"
+        f"{rule}{named}sg-2\n{ended}- security_group_id: sg-2\n  rules:\n"
+        f"{rule}      authorization_object: sg-2\n"
+    )
+    found = problems_of(capsys, "--strict", path)
+    assert {(one["code"], one["line"], one["path"].partition(".")[2]) for one in found} == {
+        ("group_object_in_advanced", 11, "rules[0].authorization_object[1]"),
+        ("unknown_object_of_ended", 18, "rules[1].authorization_object[1]"),
+        ("own_group", 24, "rules[0].authorization_object"),
+    }
+
+
 def test_check_shows_the_line_of_a_binding_by_hand(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
