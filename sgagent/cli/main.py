@@ -251,10 +251,18 @@ class _Parser(argparse.ArgumentParser):
     def __init__(self, *args: object, **kwargs: object) -> None:
         kwargs.setdefault("allow_abbrev", False)
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]  # argparse's own parameters, passed through
+        self.register("type", Path, _path)
 
     def error(self, message: str) -> NoReturn:
         """Raise what becomes exit code 2."""
         raise UsageError(f"{message} (see '{self.prog} --help')")
+
+
+def _path(text: str) -> Path:
+    """Return a path; an empty one, as of an unset variable of a shell, would be the current directory."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a path, found an empty text")
+    return Path(text)
 
 
 def _report(error: SgagentError) -> int:

@@ -109,3 +109,21 @@ def test_the_last_path_of_test_may_be_a_directory_of_packets(run: Run) -> None:
     assert "1 passed" in output
     Path("wrong.yaml").write_text("bind: {eth0: [sg-web]}\n")
     assert run("test", "wrong.yaml")[0] == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    (
+        ("apply", ""),
+        ("check", "--definitions", ""),
+        ("check", "--config", ""),
+        ("import", "aws", "x", "--output", ""),
+        ("test", ""),
+        ("plan", "--against", "", "x"),
+    ),
+)
+def test_an_empty_path_is_not_the_current_directory(run: Run, arguments: tuple[str, ...]) -> None:
+    """It is what a shell makes of a variable that is not set."""
+    code, output, errors = run(*arguments)
+    assert (code, output) == (2, "")
+    assert ": expected a path, found an empty text (see 'sgagent " in errors
