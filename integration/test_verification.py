@@ -148,6 +148,21 @@ def test_what_somebody_changes_is_shown_by_a_packet(agent: Service) -> None:
     assert "table    accept, not counted" in agent.command("verify").output
 
 
+def test_definitions_are_compared_in_the_modes_of_the_host(agent: Service) -> None:
+    """Those of ``sgagent mode``, which last after a stop and are those of a one-shot, too (§9.1)."""
+    files = str(agent.directory / "groups.d")
+    assert agent.command("mode", "observe").status == 0
+    agent.wait_for_event("ruleset_applied", 2)
+    assert agent.command("verify", files).status == 0
+    assert agent.stop() == 0
+    assert agent.command("verify", files).status == 0
+    agent.namespace.nft("delete", "table", "inet", "sgagent")
+    assert agent.command("compile", files).status == 0
+    assert agent.command("verify").status == 0
+    (agent.directory / "state" / "modes.json").unlink()
+    assert agent.command("verify").status == 1, "it only observes"
+
+
 def test_what_is_not_understood_is_named(agent: Service) -> None:
     """The outcome is neither."""
     assert agent.stop() == 0

@@ -239,8 +239,22 @@ def enforced_now(settings: Settings) -> InForce:
     )
 
 
-def modes_in_force(settings: Settings) -> tuple[ModeOverrides, str | None]:
-    """Return the modes that ``sgagent mode`` set on this host, and why they are not known, if so (§9.1).
+def modes_of_host(settings: Settings) -> ModeOverrides:
+    """Return the modes that ``sgagent mode`` set on this host; warn if they are not known (§9.1)."""
+    overrides, fault = _mode_overrides(settings)
+    if fault is not None:
+        print(
+            printable(
+                f"warning: the overrides of 'sgagent mode' can't be read, so the modes of the configuration"
+                f" are used (ask as root): {fault}"
+            ),
+            file=sys.stderr,
+        )
+    return overrides
+
+
+def _mode_overrides(settings: Settings) -> tuple[ModeOverrides, str | None]:
+    """Return the overrides, and why they are not known, if so.
 
     The running agent knows them; if none runs, the state directory has those that hold at the next start.
     """

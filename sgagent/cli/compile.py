@@ -59,14 +59,19 @@ def run(options: argparse.Namespace) -> int:
         dns=dns_answers(settings, options),
     )
     accept_or_refuse(resolution.problems, strict=options.strict or settings.enforcement.strict)
-    if options.verify and (code := report_proof(resolution.policy, settings)):
+    policy = resolution.policy
+    if not options.dry_run:
+        from sgagent.cli.agent_client import modes_of_host  # noqa: PLC0415 - printing does without
+
+        policy = modes_of_host(settings).over(policy)
+    if options.verify and (code := report_proof(policy, settings)):
         return code
     if options.dry_run:
-        _print(resolution.policy, settings, options)
+        _print(policy, settings, options)
     else:
         from sgagent.cli.apply import apply_once  # noqa: PLC0415 - it needs what printing does without
 
-        apply_once(resolution.policy, settings, options)
+        apply_once(policy, settings, options)
     return 0
 
 

@@ -16,7 +16,7 @@ from sgagent.analysis.compare import compare, links
 from sgagent.analysis.flow_text import (
     ObjectNames,
 )
-from sgagent.cli.agent_client import InForce, enforced_now, modes_in_force
+from sgagent.cli.agent_client import InForce, enforced_now, modes_of_host
 from sgagent.cli.inputs import (
     UNNAMED,
     accept_or_refuse,
@@ -36,7 +36,7 @@ from sgagent.cli.inputs import (
 from sgagent.cli.output import Progress, terminal_width
 from sgagent.cli.plan_report import PlanReport, as_json, lines
 from sgagent.core.binding import HostFacts, bind_everywhere
-from sgagent.core.errors import UsageError, printable
+from sgagent.core.errors import UsageError
 from sgagent.core.lockout import NamedCut, named, sessions_newly_cut
 from sgagent.core.memo import Memo
 from sgagent.core.model import (
@@ -207,16 +207,7 @@ def _in_modes_of_host(scope: _Scope, *policies: ResolvedPolicy) -> Iterator[Reso
     if not scope.is_this_host:
         yield from policies
         return
-    overrides, fault = modes_in_force(scope.settings)
-    if fault is not None:
-        print(
-            printable(
-                f"warning: the overrides of 'sgagent mode' can't be read, so the modes of the configuration"
-                f" are used (ask as root): {fault}"
-            ),
-            file=sys.stderr,
-        )
-    yield from map(overrides.over, policies)
+    yield from map(modes_of_host(scope.settings).over, policies)
 
 
 def _report(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -96,16 +95,12 @@ def _policy(settings: Settings, options: argparse.Namespace) -> ResolvedPolicy |
     dns = dns_answers(settings, options)
     resolution = resolve_for_host(settings, delivery, options.interface, dns=dns)
     accept_or_refuse(resolution.problems, strict=options.strict or settings.enforcement.strict)
-    return resolution.policy
+    return resolution.policy if options.ruleset else _in_modes_of_host(resolution.policy, settings)
 
 
 def _policy_in_force(settings: Settings, options: argparse.Namespace) -> ResolvedPolicy | None:
     """Return what the agent enforces on this host, in its modes; None if there are no definitions."""
-    from sgagent.cli.agent_client import (  # noqa: PLC0415 - offline does without
-        enforced_now,
-        expected_links,
-        modes_in_force,
-    )
+    from sgagent.cli.agent_client import enforced_now, expected_links  # noqa: PLC0415 - offline does without
     from sgagent.documents import parse_documents  # noqa: PLC0415 - likewise
 
     present = enforced_now(settings)
@@ -114,13 +109,15 @@ def _policy_in_force(settings: Settings, options: argparse.Namespace) -> Resolve
     snapshot, _ = parse_documents(present.documents, settings.limits, present.version)
     delivery = Delivery(snapshot=snapshot, documents=present.documents)
     expected = () if options.interface else expected_links(settings)
-    policy = resolve_for_host(
-        settings, delivery, options.interface, dns=dns_answers(settings), expected=expected
-    ).policy
-    overrides, fault = modes_in_force(settings)
-    if fault is not None:
-        print(printable(f"warning: the modes of this host are not known: {fault}"), file=sys.stderr)
-    return overrides.over(policy)
+    dns = dns_answers(settings)
+    policy = resolve_for_host(settings, delivery, options.interface, dns=dns, expected=expected).policy
+    return _in_modes_of_host(policy, settings)
+
+
+def _in_modes_of_host(policy: ResolvedPolicy, settings: Settings) -> ResolvedPolicy:
+    from sgagent.cli.agent_client import modes_of_host  # noqa: PLC0415 - offline does without
+
+    return modes_of_host(settings).over(policy)
 
 
 def _prove(
