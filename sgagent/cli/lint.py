@@ -98,7 +98,7 @@ def _location(origin: Origin, root: Path) -> dict[str, object]:
     path = Path(origin.file)
     if path.is_absolute() and path.is_relative_to(root):
         path = path.relative_to(root)
-    uri = path.as_uri() if path.is_absolute() else quote(path.as_posix())
+    uri = path.as_uri() if path.is_absolute() else quote(bytes(path))
     physical: dict[str, object] = {"artifactLocation": {"uri": uri}}
     if origin.line:
         physical["region"] = {"startLine": origin.line}

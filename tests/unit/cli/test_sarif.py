@@ -77,6 +77,7 @@ def test_what_lint_finds_is_a_valid_log(
 @pytest.mark.parametrize(
     ("file", "uri"),
     (
+        ("not\udcffutf8.yaml", "not%FFutf8.yaml"),
         ("groups.d/web.yaml", "groups.d/web.yaml"),
         ("/srv/policy/groups.d/web.yaml", "groups.d/web.yaml"),
         ("/etc/sgagent/a b.yaml", "file:///etc/sgagent/a%20b.yaml"),
