@@ -9,20 +9,26 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import fcntl
 import itertools
 import os
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import nftables
+
 from tests.patience import PATIENCE
 
 _PREFIX = "sgtest"
 _DIRECTORY = Path("/run/netns")
 _COMMAND_SECONDS = 60.0
+_NFT_OPTIONS = {"-a": "set_handle_output", "-j": "set_json_output", "-s": "set_stateless_output"}
+"""Options of nft, and the methods of its library that do the same."""
 
 _numbers = itertools.count()
 _living: set[str] = set()
@@ -74,8 +80,24 @@ class Namespace:
                 Path("/proc/sys", *name.split("/" if "/" in name else ".")).write_text(f"{value}\n")
 
     def nft(self, *arguments: str, stdin: str | None = None) -> str:
-        """Run nft in the namespace."""
-        return self.run("nft", *arguments, stdin=stdin)
+        """Do in the namespace what nft would, by its library: a process takes ten times as long.
+
+        Args:
+            arguments: of nft: options of :data:`_NFT_OPTIONS`, then a command, or ``-f -``.
+            stdin: the commands, in place of one of the arguments.
+
+        Raises:
+            CommandError: the kernel or the library refused it.
+        """
+        with self.entered():
+            library = nftables.Nftables()
+        for option in _NFT_OPTIONS.keys() & set(arguments):
+            getattr(library, _NFT_OPTIONS[option])(True)  # noqa: FBT003 - the library's own parameter
+        command = " ".join(word for word in arguments if word not in _NFT_OPTIONS) if stdin is None else stdin
+        status, output, errors = library.cmd(command)
+        if status:
+            raise CommandError(("nft", *arguments), 1, output + errors)
+        return str(output)
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
@@ -105,7 +127,8 @@ def network_namespace(role: str = "") -> Iterator[Namespace]:
     _living.add(name)
     try:
         namespace = Namespace(name)
-        namespace.ip("link set lo up")
+        with namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+            fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", _IFF_UP))
         yield namespace
     finally:
         _remove(name)
@@ -143,12 +166,16 @@ def set_network_namespace(descriptor: int) -> None:
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNET = 0x40000000
+_MNT_DETACH = 2
+_SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
 
 
 def _remove(name: str) -> None:
     """Remove a namespace; what still runs in it keeps it alive without a name until it ends."""
     _living.discard(name)
-    subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
+    path = _DIRECTORY / name
+    _LIBC.umount2(os.fsencode(path), _MNT_DETACH)
+    path.unlink(missing_ok=True)
 
 
 @atexit.register

@@ -279,10 +279,10 @@ def test_changes_by_others_are_told_with_who_made_them(namespace: Namespace, own
         namespace.nft("add table inet earlier")
         namespace.nft("add table inet sgagent")  # without "persist", so nobody can own it
         plane.observe()
-        namespace.nft("add chain inet sgagent evil")
+        namespace.run("nft", "add chain inet sgagent evil")
         bring(plane, tables.WHOLE)
-        namespace.nft("add table inet other")
-        namespace.nft("flush ruleset")
+        namespace.run("nft", "add table inet other")
+        namespace.run("nft", "flush ruleset")
         wait_for(lambda: len(heard) >= 3, "three changes to be told")
     assert [change.process_name for change in heard] == ["nft"] * 3
     assert [change.is_of_table for change in heard] == [True, False, True]

@@ -108,7 +108,7 @@ def test_drift_is_repaired_within_about_a_second(agent: Service, one_interface: 
     is_let_in(one_interface, CLIENT, HOST, 80)
     assert agent.hits("sgr-0") == 1
     began = time.monotonic()
-    agent.namespace.nft(damage)
+    agent.namespace.run("nft", damage)
     agent.wait_for_event("drift_repaired")
     assert time.monotonic() - began < NOTICED_SECONDS * PATIENCE
     assert not is_let_in(one_interface, CLIENT, HOST, 81)
@@ -129,7 +129,7 @@ def test_who_changes_the_table_again_and_again_raises_an_alarm(agent: Service) -
     agent.namespace.nft("add table inet sgagent")
     agent.start()
     for number in range(CONTESTED_FROM + 1):
-        agent.namespace.nft(DAMAGE[-1])
+        agent.namespace.run("nft", DAMAGE[-1])
         agent.wait_for_event("drift_repaired", number + 1)
     agent.wait_for_event("drift_contested")
     [found] = agent.events("drift_contested")
