@@ -34,10 +34,13 @@ IPV6_TRANSPARENT = 75
 """Options of sockets that may be bound to foreign addresses; Python has no names for them."""
 
 _ANY_ADDRESS_TABLE = 253
+_EVERY_ADDRESS = {4: "0.0.0.0/0", 6: "::/0"}
 _LOCAL_ROUTE = 1 << 31
 """The kernel's flag of a route to an address of its own."""
 
 _DEADLINE_SECONDS = 20.0
+_SHORTEST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.002, 0.2
+"""Between two looks at a condition; a look may take a process or two."""
 
 _QUIET = {
     "net.ipv4.conf.all.rp_filter": 0,
@@ -135,16 +138,14 @@ class Lab:
         name = interface or self.interfaces[0]
         number = self.interfaces.index(name)
         given = tuple(addresses)
-        for address in given:
-            version = ip_address(address).version
-            length = 32 if version == 4 else 128
-            nodad = " nodad" if version == 6 else ""
-            self.host.ip(f"address add {address}/{length} dev {name}{nodad}")
-            self.peer.ip(
-                f"route add {address}/{length} via {_gateway(version, number, 'host')} dev {name}"
-                + (" onlink" if version == 4 else ""),
-                version=version,
+        self.host.ip(*(f"address add {_whole(address)} dev {name} nodad" for address in given))
+        self.peer.ip(
+            *(
+                f"route add {_whole(address)} via {_gateway(ip_address(address).version, number, 'host')} "
+                f"dev {name} onlink"
+                for address in given
             )
+        )
         wait_for(lambda: all(map(self._is_taken_up, given)), f"{given} to be taken up")
 
     def listen(
@@ -250,14 +251,7 @@ def lab(*interfaces: str) -> Iterator[Lab]:
     with network_namespace("host") as host, network_namespace("peer") as peer:
         host.sysctl(_QUIET)
         peer.sysctl(_QUIET)
-        for number, name in enumerate(names):
-            _wire(host, peer, name, number)
-        peer.ip(f"route add local default dev lo table {_ANY_ADDRESS_TABLE}")
-        peer.ip(
-            f"route add local default dev lo table {_ANY_ADDRESS_TABLE}",
-            f"rule add pref 32767 lookup {_ANY_ADDRESS_TABLE}",
-            version=6,
-        )
+        _wire(host, peer, names)
         built = Lab(host, peer, names)
         try:
             yield built
@@ -277,39 +271,57 @@ def wait_for(condition: Callable[[], bool], what: str, seconds: float = _DEADLIN
     Raises:
         LabError: it did not within the time.
     """
-    started, is_over = time.monotonic(), False
+    started, waited, is_over = time.monotonic(), 0.0, False
     while not condition():
         if is_over:
             raise LabError(f"waited {seconds} seconds in vain for {what}")
-        is_over = time.monotonic() - started > seconds * PATIENCE
-        time.sleep(0.002)  # noqa: TID251 - between two looks at the condition; the deadline bounds them
+        waited = time.monotonic() - started
+        is_over = waited > seconds * PATIENCE
+        pause = min(max(waited / 20, _SHORTEST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
+        time.sleep(pause)  # noqa: TID251 - between two looks at the condition; the deadline bounds them
     return time.monotonic() - started
 
 
-def _wire(host: Namespace, peer: Namespace, name: str, number: int) -> None:
-    """Join host and peer by a pair of interfaces of one name, with static neighbours in place of ARP."""
+def _wire(host: Namespace, peer: Namespace, names: Sequence[str]) -> None:
+    """Join host and peer by pairs of interfaces of one name; the peer answers for every address."""
     host.ip(
-        f"link add {name} address {HOST_MAC % number} type veth "
-        f"peer name {name} address {PEER_MAC % number} netns {peer.name}"
-    )
-    for near, far, side, mac in ((host, "peer", "host", PEER_MAC), (peer, "host", "peer", HOST_MAC)):
-        near.ip(
-            f"link set {name} up",
-            f"address add {_gateway(4, number, side)}/30 dev {name}",
-            f"address add {_gateway(6, number, side)}/64 dev {name} nodad",
-            f"address add fd5a:ff:{number:x}::{1 if side == 'host' else 2}/64 dev {name} nodad",
-            f"neighbour replace {_gateway(4, number, far)} lladdr {mac % number} dev {name} nud permanent",
-            f"neighbour replace {_gateway(6, number, far)} lladdr {mac % number} dev {name} nud permanent",
+        *(
+            f"link add {name} address {HOST_MAC % number} type veth "
+            f"peer name {name} address {PEER_MAC % number} netns {peer.name}"
+            for number, name in enumerate(names)
         )
-    for version in (4, 6):
-        gateway = _gateway(version, number, "peer")
-        host.ip(f"route add default via {gateway} dev {name} metric {100 + number}", version=version)
+    )
+    peer.ip(
+        *(line for number, name in enumerate(names) for line in _set_up(name, number, "peer")),
+        *(f"route add local {every} dev lo table {_ANY_ADDRESS_TABLE}" for every in _EVERY_ADDRESS.values()),
+    )
+    peer.ip(f"rule add pref 32767 lookup {_ANY_ADDRESS_TABLE}", version=6)
+    host.ip(*(line for number, name in enumerate(names) for line in _set_up(name, number, "host")))
+
+
+def _set_up(name: str, number: int, side: str) -> Iterator[str]:
+    """Yield lines for ``ip`` that set up one end of a wire, with static neighbours in place of ARP."""
+    far, mac = ("peer", PEER_MAC) if side == "host" else ("host", HOST_MAC)
+    yield f"link set {name} up"
+    yield f"address add {_gateway(4, number, side)}/30 dev {name}"
+    yield f"address add {_gateway(6, number, side)}/64 dev {name} nodad"
+    yield f"address add fd5a:ff:{number:x}::{1 if side == 'host' else 2}/64 dev {name} nodad"
+    for version, every in _EVERY_ADDRESS.items():
+        gateway = _gateway(version, number, far)
+        yield f"neighbour replace {gateway} lladdr {mac % number} dev {name} nud permanent"
+        if side == "host":
+            yield f"route add {every} via {gateway} dev {name} metric {100 + number}"
 
 
 def _gateway(version: int, number: int, side: str) -> str:
     """Return the address of one end of a wire, which serves as the way and is no address of a test."""
     place = 1 if side == "host" else 2
     return f"172.31.254.{4 * number + place}" if version == 4 else f"fe80::5347:{number:x}:{place}"
+
+
+def _whole(address: str) -> str:
+    """Return the prefix that has an address alone."""
+    return f"{address}/{ip_address(address).max_prefixlen}"
 
 
 def _mac(text: str) -> bytes:
