@@ -292,12 +292,14 @@ def show(section: Section, output: bytes) -> None:
 def environment_of(section: Section) -> Mapping[str, str]:
     """Return the environment of a section's command, without what a caller's shell could change in it.
 
-    Where CI or BUILD_NUMBER is set, pytest prints every line of a difference, be they thousands.
+    Where CI or BUILD_NUMBER is set, pytest prints every line of a difference, be they thousands. Where no
+    bytecode is written, each process compiles all that it imports.
     """
+    left_out = ("CI", "BUILD_NUMBER", "PYTHONDONTWRITEBYTECODE")
     inherited = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("PYTEST_", "SGAGENT_")) and name not in ("CI", "BUILD_NUMBER")
+        if not name.startswith(("PYTEST_", "SGAGENT_")) and name not in left_out
     }
     return inherited | dict(section.environment)
 
