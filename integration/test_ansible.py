@@ -16,6 +16,7 @@ from integration.machine import Machine, why_not
 from integration.namespaces import run
 from integration.nginx import PORT, nginx_in, why_not as why_no_nginx
 from integration.package import ROOT, built, keys, publish, why_no_repository, why_not as why_no_package
+from tests.patience import PATIENCE
 
 HOSTS = {"web-1": "10.30.0.11", "web-2": "10.30.0.12", "web-3": "10.30.0.13"}
 FOLDER = "/etc/sgagent/groups.d"
@@ -28,6 +29,9 @@ pytestmark = [
         reason=f"no machine can be rolled out: {_reason}",
     ),
 ]
+
+SOON_GIVEN_UP = {"connect_within": int(5 * PATIENCE), "confirm_within": int(5 * PATIENCE) + 20}
+"""Where no new connection is made, all of this time is waited; a last attempt may take 10 seconds."""
 
 GROUP = """\
   - security_group_id: {name}
@@ -104,7 +108,7 @@ def test_a_host_is_rolled_out_and_not_cut_off(desk: Controller, documents: Path)
     assert refused.hosts == {"web-1": (0, 1)}, refused.output
     assert "sgagent check refuses the documents" in refused.output
     define(documents, cut="web-1")
-    cut = desk.play(documents=documents)
+    cut = desk.play(documents=documents, **SOON_GIVEN_UP)
     assert cut.status != 0
     assert "web-1 did not keep the change" in cut.output
     assert state(machine) == before

@@ -12,7 +12,6 @@ from integration.lab import Lab, lab, wait_for
 from integration.machine import Machine, machine_in, why_not
 from integration.namespaces import CommandError
 from integration.package import (
-    EARLIER,
     OTHER,
     built,
     dpkg,
@@ -93,9 +92,29 @@ def hits(machine: Machine) -> dict[str, float]:
     return {name: float(value) for name, value in lines}
 
 
-def test_an_installation_locks_nobody_out(machine: Machine, wire: Lab) -> None:
-    """The agent runs and leaves the host as it is, until there are documents (§9.2)."""
-    told = install(machine, built())
+def files(machine: Machine) -> set[str]:
+    """Return every file and directory under /usr and /etc, and what has our name under /var and /run."""
+    listed = machine.run("find", "/usr", "/etc", "-xdev").splitlines()
+    named = machine.run("find", "/var", "/run", "-name", "*sgagent*").splitlines()
+    return {name for name in (*listed, *named) if not name.startswith("/var/cache/sgagent-test")}
+
+
+def test_a_package_comes_and_goes(machine: Machine, wire: Lab) -> None:
+    """It is installed and removed, installed and purged, and installed again and removed although broken."""
+    before = files(machine)
+    expect_an_open_host(machine, wire, install(machine, built()))
+    enforce(machine, wire, WEB)
+    expect_removal(machine, wire, before)
+    install(machine, built())
+    wait_for(lambda: lets_in(wire) == ONLY_WEB, "what was kept to be enforced")
+    expect_purge(machine, wire, before)
+    assert "are enforced; see 'sgagent status'" in install(machine, built())
+    wait_for(lambda: lets_in(wire) == ONLY_WEB, "the documents to be enforced")
+    expect_removal_although_broken(machine, wire)
+
+
+def expect_an_open_host(machine: Machine, wire: Lab, told: str) -> None:
+    """Assert that a new agent runs and locks nobody out, until there are documents (§9.2)."""
     assert "nothing is enforced until there are documents" in told
     assert lets_in(wire) == OPEN
     assert [machine.run("systemctl", "is-enabled", unit).strip() for unit in UNITS] == ["enabled"] * 2
@@ -109,55 +128,43 @@ def test_an_installation_locks_nobody_out(machine: Machine, wire: Lab) -> None:
     assert machine.run("stat", "--format=%U %a", "/etc/sgagent").split() == ["root", "755"]
     assert machine.run("id", "--user", "sgagent").strip() != "0"
     assert machine.run("dpkg", "--verify", "sgagent") == ""
-    enforce(machine, wire, WEB)
 
 
-def test_an_upgrade_costs_nothing(machine: Machine, wire: Lab) -> None:
-    """Denied stays denied, a session loses no byte, hits go on, and the new agent is the one that runs."""
-    install(machine, built(EARLIER))
-    enforce(machine, wire, WEB, SSH)
-    assert f"sgagent {EARLIER}" in machine.run("sgagent", "status")
-    watch(wire)
-    with traffic(wire) as sessions:
-        sessions.open("an administrator's", wire.peer, FRIEND, wire.host, (str(HOST), 22))
-        with sessions.running():
-            sessions.wait_until_all_talk()
-            before = hits(machine)
-            with flooding(wire):
-                install(machine, built())
-                wait_for(lambda: says_enforcing(machine), "the agent to answer")
-            sessions.wait_until_all_talk()
-            sessions.settle(set(sessions.sessions))
-    seen, after = watched(wire), hits(machine)
-    assert seen["leaked"] == 0
-    assert seen["allowed"] > 0
-    assert seen["sent"] > seen["allowed"]
-    assert {name for name, value in before.items() if after[name] < value} == set()
-    assert sum(after.values()) > sum(before.values())
-    assert f"sgagent {EARLIER}" not in machine.run("sgagent", "status")
-    assert machine.run("systemctl", "list-units", "--failed", "--no-legend") == ""
-    assert int(machine.show("sgagent.service", "NRestarts")) == 0
+def expect_removal(machine: Machine, wire: Lab, before: set[str]) -> None:
+    """Remove it: the host is open, which is said; configuration and state stay.
 
-
-def test_a_removal_opens_the_host_and_says_so(machine: Machine, wire: Lab) -> None:
-    """Nobody is locked out of a host whose agent is gone; what it kept stays, and is followed again."""
-    install(machine, built())
-    enforce(machine, wire, WEB)
+    Bytecode goes with its source, also what another Python wrote, and what an earlier version left.
+    """
+    machine.run("sgagent", "hits")
+    machine.write(f"{MODULES}/core/__pycache__/model.cpython-399.pyc", "written by another Python")
+    machine.write(f"{MODULES}/gone/__pycache__/gone.cpython-313.pyc", "an earlier version had its source")
     told = dpkg(machine, "--remove", "sgagent")
     assert "sgagent: removed table inet sgagent: nothing is enforced any more" in told
+    assert "not empty" not in told
     assert lets_in(wire) == OPEN
     for unit in UNITS:
         assert machine.show(unit, "LoadState") == "not-found"
         assert machine.show(unit, "ActiveState") == "inactive"
     assert list(machine.path("/var/lib/sgagent").iterdir())
-    install(machine, built())
-    wait_for(lambda: lets_in(wire) == ONLY_WEB, "what was kept to be enforced")
+    left = files(machine) - before
+    assert {name for name in left if name.startswith("/usr/")} == set()
+    assert {*LEFT_BY_PURGE, "/etc/sgagent/sgagent.toml", "/var/lib/sgagent"} <= left
 
 
-def test_a_removal_is_not_held_up(machine: Machine, wire: Lab) -> None:
-    """If the rules can't be taken out, it goes on all the same, and says what is left to do."""
-    install(machine, built())
-    enforce(machine, wire, WEB)
+def expect_purge(machine: Machine, wire: Lab, before: set[str]) -> None:
+    """Purge it: state, sockets and configuration go; the documents, which are the administrator's, stay."""
+    told = dpkg(machine, "--purge", "sgagent")
+    assert "the documents in /etc/sgagent/groups.d are yours, and stay" in told
+    for gone in ("/var/lib/sgagent", "/run/sgagent", "/etc/sgagent/sgagent.toml"):
+        assert not machine.path(gone).exists(), gone
+    assert files(machine) - before - ACCOUNT == LEFT_BY_PURGE
+    with pytest.raises(CommandError):
+        machine.run("sgagent", "--version")
+    assert lets_in(wire) == OPEN
+
+
+def expect_removal_although_broken(machine: Machine, wire: Lab) -> None:
+    """Remove it where the rules can't be taken out: it goes all the same, and says what is left to do."""
     machine.write("/usr/bin/sgagent", "#!/bin/sh\necho 'sgagent: broken' >&2\nexit 3\n")
     machine.path("/usr/bin/sgagent").chmod(0o755)
     told = dpkg(machine, "--remove", "sgagent")
@@ -168,54 +175,6 @@ def test_a_removal_is_not_held_up(machine: Machine, wire: Lab) -> None:
     assert lets_in(wire) == OPEN
 
 
-def test_a_purge_leaves_only_what_is_not_ours(machine: Machine, wire: Lab) -> None:
-    """State, sockets and configuration go; the documents are the administrator's."""
-    install(machine, built())
-    enforce(machine, wire, WEB)
-    told = dpkg(machine, "--purge", "sgagent")
-    assert "the documents in /etc/sgagent/groups.d are yours, and stay" in told
-    for gone in ("/var/lib/sgagent", "/run/sgagent", "/etc/sgagent/sgagent.toml"):
-        assert not machine.path(gone).exists(), gone
-    assert machine.path(DOCUMENT).exists()
-    with pytest.raises(CommandError):
-        machine.run("sgagent", "--version")
-    assert lets_in(wire) == OPEN
-    assert "are enforced; see 'sgagent status'" in install(machine, built())
-    wait_for(lambda: lets_in(wire) == ONLY_WEB, "the documents to be enforced")
-
-
-def files(machine: Machine) -> set[str]:
-    """Return every file and directory under /usr and /etc, and what has our name under /var and /run."""
-    listed = machine.run("find", "/usr", "/etc", "-xdev").splitlines()
-    named = machine.run("find", "/var", "/run", "-name", "*sgagent*").splitlines()
-    return {name for name in (*listed, *named) if not name.startswith("/var/cache/sgagent-test")}
-
-
-def test_no_file_is_left(machine: Machine, wire: Lab) -> None:
-    """A removal leaves configuration and state, a purge the documents; bytecode goes with its source."""
-    before = files(machine)
-    install(machine, built())
-    enforce(machine, wire, WEB)
-    machine.run("sgagent", "hits")
-    assert "not empty" not in dpkg(machine, "--remove", "sgagent")
-    left = files(machine) - before
-    assert {name for name in left if name.startswith("/usr/")} == set()
-    assert {*LEFT_BY_PURGE, "/etc/sgagent/sgagent.toml", "/var/lib/sgagent"} <= left
-    dpkg(machine, "--purge", "sgagent")
-    assert files(machine) - before - ACCOUNT == LEFT_BY_PURGE
-
-
-def test_bytecode_that_came_in_between_goes_too(machine: Machine) -> None:
-    """A command that is run while the package is removed leaves nothing either."""
-    install(machine, built())
-    before = set(machine.run("find", MODULES).splitlines())
-    machine.write(f"{MODULES}/core/__pycache__/model.cpython-399.pyc", "written by another Python")
-    machine.write(f"{MODULES}/gone/__pycache__/gone.cpython-313.pyc", "an earlier version had its source")
-    assert len(set(machine.run("find", MODULES).splitlines()) - before) > 1
-    dpkg(machine, "--remove", "sgagent")
-    assert not machine.path(MODULES).exists()
-
-
 def test_another_version_runs_its_own_code(machine: Machine) -> None:
     """Also where the two differ in neither size nor time of a file, and bytecode of the first is left."""
     install(machine, built(OTHER))
@@ -223,14 +182,39 @@ def test_another_version_runs_its_own_code(machine: Machine) -> None:
     bytecode = f"{MODULES}/__pycache__"
     machine.run("cp", "--archive", bytecode, KEPT)
     dpkg(machine, "--purge", "sgagent")
-    install(machine, built())
-    assert machine.run("sgagent", "--version") == f"sgagent {__version__}\n"
-    dpkg(machine, "--purge", "sgagent")
     machine.run("mkdir", MODULES)
     machine.run("cp", "--archive", KEPT, bytecode)
     install(machine, built())
     assert machine.run("sgagent", "--version") == f"sgagent {__version__}\n"
     assert f"sgagent {__version__}" in machine.run("sh", "-c", "sgagent status || :")
-    install(machine, built(OTHER))
+
+
+def test_an_upgrade_costs_nothing(machine: Machine, wire: Lab) -> None:
+    """Denied stays denied, a session loses no byte, hits go on, and the new agent is the one that runs.
+
+    The two versions differ in neither size nor time of a file.
+    """
+    install(machine, built())
+    enforce(machine, wire, WEB, SSH)
+    assert f"sgagent {__version__}" in machine.run("sgagent", "status")
+    watch(wire)
+    with traffic(wire) as sessions:
+        sessions.open("an administrator's", wire.peer, FRIEND, wire.host, (str(HOST), 22))
+        with sessions.running():
+            sessions.wait_until_all_talk()
+            before = hits(machine)
+            with flooding(wire):
+                install(machine, built(OTHER))
+                wait_for(lambda: says_enforcing(machine), "the agent to answer")
+            sessions.wait_until_all_talk()
+            sessions.settle(set(sessions.sessions))
+    seen, after = watched(wire), hits(machine)
+    assert seen["leaked"] == 0
+    assert seen["allowed"] > 0
+    assert seen["sent"] > seen["allowed"]
+    assert {name for name, value in before.items() if after[name] < value} == set()
+    assert sum(after.values()) > sum(before.values())
     assert machine.run("sgagent", "--version") == f"sgagent {OTHER}\n"
-    assert f"sgagent {OTHER}" in machine.run("sh", "-c", "sgagent status || :")
+    assert f"sgagent {OTHER}" in machine.run("sgagent", "status")
+    assert machine.run("systemctl", "list-units", "--failed", "--no-legend") == ""
+    assert int(machine.show("sgagent.service", "NRestarts")) == 0
