@@ -53,13 +53,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return unpacked(built(), tmp_path_factory.mktemp("package"))
 
 
-def test_the_same_files_make_the_same_package() -> None:
-    """Byte by byte, so that anybody can see of which commit it is."""
-    before = built().read_bytes()
-    run(str(ROOT / "script" / "package"), seconds=300)
-    assert built().read_bytes() == before
-
-
 @needs["lintian"]
 def test_debian_has_nothing_against_it() -> None:
     """No error, no warning."""

@@ -13,7 +13,7 @@ import pytest
 from integration.lab import Lab, lab, wait_for
 from integration.machine import Machine, machine_in, why_not
 from integration.namespaces import CommandError, run
-from integration.package import INSTALLATION_SECONDS, ROOT, why_not as why_no_package
+from integration.package import INSTALLATION_SECONDS, ROOT, built, why_not as why_no_package
 from integration.story import without_passing
 
 HOST, HOST6 = "192.0.2.10", "2001:db8::10"
@@ -156,10 +156,14 @@ def clone_into(folder: Path) -> None:
 
 
 def test_the_quick_start_can_be_pasted(desk: Desk) -> None:
-    """Each block succeeds and prints what the page shows, and who gets in is what it says."""
+    """Each block succeeds and prints what the page shows, and who gets in is what it says.
+
+    The package that is built there is the one that is built here, byte by byte.
+    """
     assert [block.step for block in BLOCKS] == [1, 2, 3, 4, 4, 5, 5, 5, 6, 7]
     *_, enforce, keep, plan, apply, confirm, _, _ = BLOCKS
     desk.paste_step(1)
+    assert desk.machine.path(f"{CLONE}/dist/{built().name}").read_bytes() == built().read_bytes()
     desk.paste_step(2)
     assert desk.open_to(STRANGER, WEB, OTHER) == {WEB, OTHER}
     desk.wait_for_drop()

@@ -109,7 +109,7 @@ def test_a_host_installs_refuses_what_was_tampered_with_and_upgrades(
 ) -> None:
     """All over HTTPS; while the next version comes, what was denied stays denied."""
     with keys("first@packages.invalid") as key, keys("other@packages.invalid") as other:
-        publish(server.site, URL, key, built(EARLIER), built_rpm(EARLIER))
+        publish(server.site, URL, key, built(EARLIER))
         add_repository(machine, server.site)
         apt(machine, "update")
         apt(machine, "install", "sgagent")
@@ -117,7 +117,7 @@ def test_a_host_installs_refuses_what_was_tampered_with_and_upgrades(
         machine.write(DOCUMENT, definitions(WEB))
         wait_for(lambda: says_enforcing(machine), "the agent to enforce")
 
-        publish(server.site, URL, other, built(), built_rpm())
+        publish(server.site, URL, other, built())
         expect_refusal(machine, "other key")
         publish(server.site, URL, key)
         with altered(server.site / "apt/dists/stable/main/binary-all/Packages.gz"):
