@@ -300,24 +300,13 @@ def test_the_boot_command_leaves_the_daemons_table_alone(machine: Machine, wire:
 
 
 def test_the_policy_stands_before_the_network(machine: Machine, wire: Lab) -> None:
-    """After a power cut, with the source gone, the last good policy is in force before anything comes up."""
-    machine.power_off()
-    machine.path(DOCUMENT).unlink()
-    machine.boot()
-    assert "chain rule/eth0/sgr-0" in seen_by_network(machine)
-    assert machine.show(BOOT, "ActiveState") == "active"
-    assert "enforcing" in machine.journal(BOOT)
-    assert lets_in(wire) == ONLY_WEB
-    assert machine.show(DAEMON, "ActiveState") == "active"
-    assert machine.show("network-pre.target", "ActiveState") == "active"
+    """After a power cut, with the source gone, the last good policy is in force before anything comes up.
 
-
-def test_nothing_passes_once_the_network_comes_up(machine: Machine, wire: Lab) -> None:
-    """Under a flood, no denied packet passes from there on, the daemon's taking over included.
-
-    The wire of the bench is there before the boot: what passed before the policy shows that it can.
+    Under a flood, no denied packet passes from there on, the daemon's taking over included. The wire of the
+    bench is there before the boot: what passed before the policy shows that it can.
     """
     machine.power_off()
+    machine.path(DOCUMENT).unlink()
     watch(wire)
     try:
         with flooding(wire):
@@ -326,6 +315,11 @@ def test_nothing_passes_once_the_network_comes_up(machine: Machine, wire: Lab) -
         seen = watched(wire)
     finally:
         wire.host.nft("destroy", "table", "inet", "testwatch")
+    assert "chain rule/eth0/sgr-0" in seen_by_network(machine)
+    assert machine.show(BOOT, "ActiveState") == "active"
+    assert "enforcing" in machine.journal(BOOT)
+    assert lets_in(wire) == ONLY_WEB
+    assert machine.show("network-pre.target", "ActiveState") == "active"
     assert 0 < packets_before(machine, "leaked") < packets_before(machine, "sent")
     assert seen["leaked"] == 0
     assert seen["allowed"] > 0
