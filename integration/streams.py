@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import functools
 import itertools
 import os
 import socket
@@ -356,7 +357,7 @@ class Storm:
         """Return the socket to send by, the address to send to, and the packets from some source ports."""
         packet = stream.shot.packet
         is_sent_by_host = stream.mark.direction is Direction.EGRESS and not stream.shot.is_forwarded
-        datagrams = _datagrams(packet, stream, ports)
+        datagrams = _datagrams(stream, ports)
         if is_sent_by_host:
             far = packet.source if packet.direction is Direction.INGRESS else packet.destination
             address = (IPv4Address if packet.family is Family.IPV4 else IPv6Address)(far)
@@ -434,15 +435,17 @@ def _varying(stream: Stream, ports: range) -> Sequence[int]:
     return ports if stream.shot.may_vary else (stream.shot.packet.source_port or 0,)
 
 
-def _datagrams(packet: Packet, stream: Stream, ports: Sequence[int]) -> Iterator[bytes]:
-    """Yield datagrams that differ in the source port of their session."""
-    is_answer = stream.part is Part.ANSWERING
+@functools.lru_cache(maxsize=256)
+def _datagrams(stream: Stream, ports: Sequence[int]) -> tuple[bytes, ...]:
+    """Return datagrams that differ in the source port of their session; each volley has most of the last."""
+    packet, found = stream.shot.packet, list[bytes]()
     for port in ports:
         one = packet if packet.source_port is None else replace(packet, source_port=port)
-        wire = encode_reply(one) if is_answer else encode_packet(one)
+        wire = encode_reply(one) if stream.part is Part.ANSWERING else encode_packet(one)
         if wire is None:
             raise AssertionError(f"nothing answers {stream.name}")
-        yield from wire.datagrams(stream.mark.number)
+        found.extend(wire.datagrams(stream.mark.number))
+    return tuple(found)
 
 
 _USABLE = frozenset(os.sched_getaffinity(0))
