@@ -81,6 +81,11 @@ class Desk:
         """Wait until the agent has read of a drop at the port that no rule admits."""
         wait_for(lambda: f"tcp {OTHER}" in self.machine.run("sgagent", "denied"), "the drop")
 
+    def wait_until_it_observes(self) -> None:
+        """Wait until the agent follows the documents that were written."""
+        said = ("sh", "-c", "sgagent status || :")
+        wait_for(lambda: self.machine.run(*said).startswith("observing"), "the agent to observe")
+
     def is_loaded(self, unit: str) -> bool:
         """Return whether the machine's systemd knows a unit."""
         return self.machine.show(unit, "LoadState") != "not-found"
@@ -165,6 +170,7 @@ def test_the_quick_start_can_be_pasted(desk: Desk) -> None:
     desk.paste_step(1)
     assert desk.machine.path(f"{CLONE}/dist/{built().name}").read_bytes() == built().read_bytes()
     desk.paste_step(2)
+    desk.wait_until_it_observes()
     assert desk.open_to(STRANGER, WEB, OTHER) == {WEB, OTHER}
     desk.wait_for_drop()
     desk.paste_step(3)
