@@ -64,7 +64,7 @@ KERNEL_PARTS = (("a", "d"), ("e", "m"), ("n", "r"), ("s", "z"))
 IN_GUEST = "integration/test_stock_kernel.py"
 """Emulates a machine of two processors."""
 
-LANES_AT_ONCE = 6
+LANES_AT_ONCE = 7
 """On two processors, since tests on the kernel and of machines wait more than half of their time."""
 
 PATIENCE = "4"
@@ -143,14 +143,14 @@ def parse_options(argv: Sequence[str]) -> argparse.Namespace:
 
 def list_lanes(options: argparse.Namespace, folder: Path) -> list[list[Section]]:
     """Return the checks: those of one lane run one after the other, beside those of other lanes."""
-    checks = [*list_static_checks(), *list_covered_tests(folder, is_full=options.full)]
+    checks, tests = [*list_static_checks()], [*list_covered_tests(folder, is_full=options.full)]
     properties = list_properties(folder, is_full=options.full)
     if options.quick:
-        return [checks, [properties]]
+        return [tests, [properties], checks]
     machines, guest, *kernel = list_kernel_tests(folder, is_full=options.full)
     oldest = list_oldest_tests(folder, is_full=options.full)
     # Those that take longest come first, so that no processor is idle in the end.
-    return [[machines], *([part] for part in kernel), [properties], [guest], checks, [oldest]]
+    return [[machines], [guest], *([part] for part in kernel), [properties], tests, [oldest], checks]
 
 
 def list_static_checks() -> Iterator[Section]:
