@@ -13,7 +13,13 @@ from typing import Any
 
 from sgagent.core.errors import Origin, Problem, Severity, UsageError, printable, shown
 from sgagent.documents.problems import Findings, Limits
-from sgagent.documents.scalars import UNKNOWN_FIELD, Fault, InvalidValueError, refuse_ambiguous
+from sgagent.documents.scalars import (
+    BYTE_ORDER_MARK,
+    UNKNOWN_FIELD,
+    Fault,
+    InvalidValueError,
+    refuse_ambiguous,
+)
 from sgagent.documents.tree import MalformedError
 from sgagent.settings.constraints import written
 from sgagent.settings.tables import INTERFACE_NAME, Settings
@@ -177,11 +183,11 @@ class RefusedSettingsError(UsageError):
 
 
 def _may_concern(problem: Problem, tables: Collection[str]) -> bool:
-    """Return whether a problem is in one of the tables, or in one whose name may be mistyped."""
+    """Return whether a problem is in one of the tables, in one whose name may be mistyped, or in the text."""
     path = problem.origin.path
     table = _END_OF_TABLE.split(path)[0]
     is_unknown_table = problem.code == UNKNOWN_FIELD and path == table and problem.value is None
-    return is_unknown_table or table in tables
+    return is_unknown_table or table in tables or not path
 
 
 def parse_settings(content: str, file: str) -> Settings:
@@ -192,9 +198,9 @@ def parse_settings(content: str, file: str) -> Settings:
         file: its name, for messages.
 
     Raises:
-        RefusedSettingsError: with every fault, one a line.
-        UsageError: it is not TOML.
+        RefusedSettingsError: with every fault, one a line; with the first, where it is not TOML.
     """
+    content = content.removeprefix(BYTE_ORDER_MARK)
     table = _parse_toml(content, file)
     if not table:
         return Settings()
@@ -230,10 +236,24 @@ def _parse_toml(content: str, file: str) -> dict[str, Any]:
         refuse_ambiguous(content)
         return tomllib.loads(content)
     except MalformedError as error:
-        place = f"{file}:{error.line}"
-        raise UsageError(printable(f"{place}: {error.message} ({error.remedy})")) from error
+        fault, line = error, error.line
     except (ValueError, RecursionError) as error:  # ValueError also of numbers with very many digits
-        raise UsageError(printable(f"{file}: not TOML: {error}")) from error
+        place = _PLACE_IN_TOML.search(str(error))
+        line = int(place["line"]) if place and place["line"] else content.count("\n") + 1 if place else 0
+        fault = MalformedError("syntax", f"not TOML: {error}", line, remedy="correct the text there")
+    problem = Problem(
+        severity=Severity.ERROR,
+        code=fault.code,
+        origin=Origin(file=file, line=line),
+        message=fault.message,
+        value=fault.value,
+        remedy=fault.remedy,
+    )
+    raise RefusedSettingsError([problem], Settings())
+
+
+_PLACE_IN_TOML = re.compile(r"\(at (?:line (?P<line>[0-9]+), column [0-9]+|end of document)\)$")
+"""How ``tomllib`` ends its messages; after the number of a line where it knows that."""
 
 
 def _settings(values: dict[str, Any], content: str, file: str) -> Settings:

@@ -311,6 +311,7 @@ def test_check_says_where_a_group_is_attached(run: Run, tmp_path: Path) -> None:
         ("[enforcement]\nmode = 1", {"wrong_type", "port_out_of_range"}),
         ("[[interface]]\nname = 'eth0'\nsecurity_group_ids = ['sg-x']\n[a]", {"unknown_field"}),
         ("[source]\npath = 1", {"wrong_type"}),
+        ("mode", {"syntax"}),
     ),
 )
 def test_check_tells_of_configuration_and_documents_at_once(

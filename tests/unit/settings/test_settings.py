@@ -378,11 +378,31 @@ def test_patterns_with_exceptions() -> None:
     ]
 
 
-@pytest.mark.parametrize("text", ("x =", "a = 1\na = 2", "[" * 5000, "a = 1" + "0" * 5000))
-def test_what_is_not_toml(text: str) -> None:
-    """It is told with the place."""
-    (fault,) = faults(text)
-    assert fault.startswith("sgagent.toml: not TOML: ")
+@pytest.mark.parametrize(
+    ("text", "place"),
+    (
+        ("x =", "sgagent.toml:1"),
+        ("a = 1\na = 2\n", "sgagent.toml:2"),
+        ("a = 1\n\nb = [1,\n", "sgagent.toml:4"),
+        ("[" * 5000, "sgagent.toml:1"),
+        ("a = 1" + "0" * 5000, "sgagent.toml"),
+    ),
+)
+def test_what_is_not_toml(text: str, place: str) -> None:
+    """It is told with the place, and nothing counts as read as it is meant."""
+    with pytest.raises(RefusedSettingsError) as caught:
+        read(text)
+    (problem,) = caught.value.problems
+    assert str(problem).startswith(f"error: {place}: not TOML: ")
+    assert problem.code == "syntax"
+    assert not caught.value.spares(["source"])
+
+
+def test_a_byte_order_mark_is_skipped() -> None:
+    """Editors of other systems begin files with it; lines are counted as without."""
+    assert read('\ufeff[state]\ndirectory = "/srv/sgagent"\n').state.directory == Path("/srv/sgagent")
+    (fault,) = faults("\ufeff[stat]\n")
+    assert fault.startswith("error: sgagent.toml:1: stat: ")
 
 
 @pytest.mark.parametrize(
