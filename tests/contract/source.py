@@ -109,6 +109,7 @@ class SourceContract:
         woken = threading.Event()
         with origin.source.watch(woken.set):
             pass
+        woken.clear()  # what came while it watched
         origin.write(WEB)
         assert not woken.wait(0.05)
 
