@@ -64,7 +64,7 @@ KERNEL_PARTS = (("a", "d"), ("e", "m"), ("n", "r"), ("s", "z"))
 IN_GUEST = "integration/test_stock_kernel.py"
 """Emulates a machine of two processors."""
 
-LANES_AT_ONCE = 8
+LANES_AT_ONCE = 7
 """On two processors, since tests on the kernel and of machines wait more than half of their time."""
 
 PATIENCE = "4"
