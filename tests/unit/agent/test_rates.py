@@ -16,6 +16,7 @@ from sgagent.agent.published_status import (
     Samples,
     Trend,
 )
+from sgagent.agent.status import ProofReport
 from sgagent.agent.step import Step, StepEnd
 from sgagent.core.model import Direction, Policy
 from sgagent.nft.names import (
@@ -27,6 +28,7 @@ from sgagent.nft.names import (
     RuleCounter,
 )
 from sgagent.ports import CounterValue
+from sgagent.verify.proof import Outcome
 from tests.fakes.clock import FakeClock
 
 KEY, OTHER = InnerCounter(interface="eth0"), InnerCounter(interface="eth1")
@@ -133,6 +135,7 @@ def test_a_board_counts_its_changes_and_takes_samples() -> None:
     clock = FakeClock()
     board = Board(clock, lambda _: True)
     totals = counted(accepted=1)
+    proof = ProofReport(outcome=Outcome.PROVED, generation=1, seconds=0.1, at=1.0)
     revisions = [board.revision()]
     changes: tuple[Callable[[], None], ...] = (
         lambda: board.note_totals(totals),
@@ -141,12 +144,14 @@ def test_a_board_counts_its_changes_and_takes_samples() -> None:
         lambda: board.note_totals(counted(accepted=2)),
         lambda: board.note_contest(is_contested=True),
         lambda: board.note_step(Step(outcome=StepEnd.WAITING), is_fetched=True),
+        lambda: board.note_verified(proof),
     )
     for change in changes:
         change()
         revisions.append(board.revision())
     assert revisions == sorted(set(revisions))
     board.note_contest(is_contested=True)
+    board.note_verified(proof)
     assert board.revision() == revisions[-1]
     clock.pass_seconds(SAMPLE_SECONDS)
     board.note_totals(counted(accepted=5))

@@ -84,6 +84,9 @@ def test_a_crowd_is_counted() -> None:
     events = [event for event, _ in log.lines]
     assert events == ["session_cut_foreseen"] * MOST_NAMED + ["more_cuts_foreseen"]
     assert log.lines[-1][1] == {"sessions": MOST_LOOKED_AT}
+    few = Log()
+    Foresight(few, lambda: crowd[:MOST_NAMED]).look(OPEN, CLOSED, FACTS)
+    assert [event for event, _ in few.lines] == ["session_cut_foreseen"] * MOST_NAMED
 
 
 def test_a_kernel_that_can_not_tell_is_named_once() -> None:

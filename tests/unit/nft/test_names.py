@@ -7,7 +7,7 @@ import re
 import pytest
 from hypothesis import example, given, strategies as st
 
-from sgagent.core.model import TCP, Direction, Family
+from sgagent.core.model import TCP, Direction, Family, Policy
 from sgagent.nft import names
 
 _GRAMMAR = re.compile(r"[A-Za-z][A-Za-z0-9/\\_.-]*")
@@ -135,3 +135,14 @@ def test_any_other_id_is_a_stem_and_a_digest(text: str, stem: str) -> None:
     """What a person may recognise, and what makes it unique."""
     assert names.part(text) == f"x/{stem}/{names.digest(text)}"
     assert re.fullmatch(r"[0-9a-f]{16}", names.digest(text))
+
+
+def test_which_counters_are_of_drops() -> None:
+    """A default's by its verdict; what only observing would have dropped passed."""
+    accepts, drops = (
+        names.DefaultCounter(interface="eth0", direction=Direction.INGRESS, verdict=verdict)
+        for verdict in (Policy.ACCEPT, Policy.DROP)
+    )
+    assert [names.is_of_drops(key) for key in (accepts, drops)] == [False, True]
+    assert names.is_of_drops(names.SpoofedCounter(interface="eth0", direction=Direction.INGRESS))
+    assert not names.is_of_drops(names.InnerCounter(interface="eth0"))
