@@ -221,8 +221,7 @@ class CompiledTable:
         """Return what a chain reads, and all that it leads to."""
         found = self._reads.get(name)
         if found is None:
-            targets = set(self.table.targets(self.table.chains[name]))
-            below = (self.reads(target) for target in targets)
+            below = map(self.reads, self.table.targets(self.table.chains[name]))
             found = self._reads[name] = self._shared(frozenset(self.selectors(name)).union(*below))
         return found
 
@@ -240,11 +239,10 @@ class CompiledTable:
         if found is None:
             chain = self.table.chains[name]
             changes = any(isinstance(one, SetMark) for rule in chain.rules for one in rule)
-            targets = set(self.table.targets(chain))
             found = self._touches[name] = (
                 changes
                 or CT_MARK in self.selectors(name)
-                or any(self.touches_marks(target) for target in targets if not self.is_tail(target))
+                or any(self.touches_marks(one) for one in self.table.targets(chain) if not self.is_tail(one))
             )
         return found
 
@@ -262,7 +260,7 @@ class CompiledTable:
         """Return the chains with many rules to which several chains lead: those of the rules for everyone."""
         counts = Counter[str]()
         for name in self.table.reached:
-            counts.update(set(self.table.targets(self.table.chains[name])))
+            counts.update(self.table.targets(self.table.chains[name]))
         return frozenset(
             name
             for name, count in counts.items()
