@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from sgagent.nft.diff import REFILLED_FROM, make_plan
-from sgagent.nft.ruleset import Drop, Element, Interval, KeyType, Ruleset, VerdictMap
+from sgagent.nft.ruleset import Drop, Element, Interval, KeyType, Ruleset, Symbol, VerdictMap
 from sgagent.nft.transactions import (
     AddChain,
     AddElements,
@@ -19,6 +19,7 @@ from sgagent.nft.transactions import (
     Flush,
     Operation,
     Plan,
+    encode_operation,
     encode_plan,
 )
 from tests.contract import tables
@@ -147,3 +148,14 @@ def test_a_foreign_object_with_a_name_of_ours_is_replaced_with_the_table(foreign
     assert plan.flip[1:] == tuple(make_plan(tables.WHOLE, None).operations)
     other = make_plan(tables.WHOLE, tables.WHOLE, (f"{foreign}-of-others",))
     assert not any(isinstance(operation, DestroyTable) for operation in other.operations)
+
+
+@pytest.mark.parametrize("name", ("", "@links", "eth*", 'a"b', "a\\b", "a\nb"))
+def test_a_link_that_nft_would_read_otherwise_is_refused(name: str) -> None:
+    """As a key of a map."""
+    element = Element((Symbol(name),), Drop())
+    with pytest.raises(ValueError, match="not an interface name"):
+        encode_operation(AddElements("links/ingress", (KeyType.IFNAME,), (element,)))
+    assert encode_operation(
+        AddElements("links/ingress", (KeyType.IFNAME,), (Element((Symbol("eth0"),), Drop()),))
+    )
