@@ -103,3 +103,10 @@ def imported(file: Path) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_each_test_on_the_kernel_is_in_one_lane(tmp_path: Path) -> None:
+    """A file whose name begins with another letter, or a digit, would run in none."""
+    letters = {path.name.removeprefix("test_")[0] for path in (ROOT / "integration").glob("test_*.py")}
+    program = f"print([sum(a <= one <= b for a, b in KERNEL_PARTS) for one in {sorted(letters)!r}])"
+    assert in_gate(tmp_path, program) == f"{[1] * len(letters)}\n"
