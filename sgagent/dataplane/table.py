@@ -443,8 +443,8 @@ class TrackedTable:
     def __init__(self, table: KernelTable, tell: Callable[[RulesetChange], None]) -> None:
         """Open a socket, in the network namespace of the calling thread.
 
-        It listens from the first table on: the kernel makes a message of each object for whoever listens,
-        though the filter drops it.
+        It listens from the first table on: for each listener the kernel makes a message of each object, also
+        of those that the filter drops.
 
         Args:
             table: the table; it is closed with this.

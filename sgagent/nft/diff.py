@@ -158,7 +158,7 @@ def make_plan(
     """
     found = ForeignObjects.parse(foreign)
     if observed is not None and found.takes_name_of(desired):
-        # What refers to such an object can't be told from what it was compiled to, so nothing is kept.
+        # Nothing says what refers to such an object, so nothing is kept.
         anew = make_plan(desired, None)
         return Plan((ops.DestroyTable(), *anew.operations), before=observed, after=desired)
     change = _Change(desired, observed or Ruleset(), found, apart)

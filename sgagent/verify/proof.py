@@ -245,7 +245,7 @@ def links_of(table: VerifiedTable, policy: ResolvedPolicy) -> tuple[str, ...]:
 
     Of those there is one for each prefix of names that policy or table compare, which begins its name and no
     longer one does, and one whose name begins with none. Of the links that are identified by the policy and
-    that neither policy nor table tells apart, there is one.
+    that neither policy nor table distinguishes, there is one.
     """
     named = {interface.name for interface in policy.interfaces} | {LOOPBACK, *policy.identified}
     prefixes = {"", *(guard.prefix for guard in policy.guards)}
