@@ -8,10 +8,12 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from integration.lab import wait_for
 from integration.machine import Machine
 from integration.namespaces import CommandError, run
 from sgagent import __version__
@@ -143,7 +145,14 @@ def keys(name: str) -> Iterator[Keys]:
 
 
 def publish(folder: Path, url: str, key: Keys, *packages: Path) -> None:
-    """Make the repository of some packages, or add them to it."""
+    """Make the repository of some packages, or add them to it.
+
+    apt knows a list, also one that it refused, by its size and the second that it is from: two of one second
+    are one list to it.
+    """
+    before = folder / "apt/dists/stable/InRelease"
+    if before.exists():
+        wait_for(lambda: int(time.time()) > int(before.stat().st_mtime), "the next second")
     with tempfile.TemporaryDirectory() as release:
         for package in packages:
             shutil.copy(package, release)
