@@ -12,10 +12,11 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from sgagent import __version__
 from sgagent.core.errors import (
@@ -34,51 +35,72 @@ if TYPE_CHECKING:
 
 DEFAULT_CONFIGURATION = Path("/etc/sgagent/sgagent.toml")
 
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command, and what it needs of the process."""
+
+    summary: str
+    module: str = ""
+    """Of ``sgagent.cli``, if it is not named as the command."""
+
+    is_lasting: bool = False
+    """Whether the command may run without an end, and so collects garbage."""
+
+    ignored: tuple[signal.Signals, ...] = ()
+    """Signals that must not end the process before the command handles them."""
+
+
 COMMANDS = {
-    "apply": "Enforce documents through the running agent, permanently or on trial until confirmed.",
-    "boot": "Enforce the last enforced policy before the network is up, without reading the source.",
-    "check": "Validate documents and configuration; report all problems at once.",
-    "compile": "Print (--dry-run) or apply, once, the ruleset for this host.",
-    "confirm": "Keep the definitions that are on trial.",
-    "denied": "Show recently dropped packets, with the rule that decided and with names for addresses.",
-    "explain": "Explain the verdict for a packet: the deciding step and rule, and later matching rules.",
-    "fleet": "Show the state of the hosts that follow an etcd cluster, or wait for them.",
-    "flush": "Remove the rules of sgagent from this host.",
-    "graph": "Draw which groups and addresses may connect to each other.",
-    "history": "List the enforced definitions, the newest first.",
-    "hits": "Show the packets that each rule decided, in the order of evaluation.",
-    "init": "Write a first policy and configuration for this host, in observe mode.",
-    "import": "Convert security groups of a cloud API or of other tools to native documents.",
-    "keygen": "Create a key to sign documents with.",
-    "lint": "Find dangerous, ineffective or redundant rules, and suggest fixes.",
-    "mode": "Override the configured mode: enforce or observe.",
-    "plan": "Show what definitions would change: which traffic opens or closes, and by which rules.",
-    "publish": "Write documents to the configured etcd cluster.",
-    "reload": "Have the running agent read its source now, and print the result.",
-    "rollback": "Go back to the definitions that were enforced before.",
-    "run": "Run the agent: keep this host's security groups enforced.",
-    "schema": "Print the JSON Schema of native documents.",
-    "sign": "Sign documents.",
-    "status": "Show the state of the running agent on one screen.",
-    "test": "Run packet tests against policies.",
-    "verify": "Prove that the kernel's table, or a ruleset, does what the policy says, for every packet.",
+    "apply": Command("Enforce documents through the running agent, permanently or on trial until confirmed."),
+    "boot": Command("Enforce the last enforced policy before the network is up, without reading the source."),
+    "check": Command("Validate documents and configuration; report all problems at once."),
+    "compile": Command("Print (--dry-run) or apply, once, the ruleset for this host."),
+    "confirm": Command("Keep the definitions that are on trial.", module="control"),
+    "denied": Command(
+        "Show recently dropped packets, with the rule that decided and with names for addresses.",
+        is_lasting=True,
+    ),
+    "explain": Command(
+        "Explain the verdict for a packet: the deciding step and rule, and later matching rules."
+    ),
+    "fleet": Command(
+        "Show the state of the hosts that follow an etcd cluster, or wait for them.", is_lasting=True
+    ),
+    "flush": Command("Remove the rules of sgagent from this host."),
+    "graph": Command("Draw which groups and addresses may connect to each other."),
+    "history": Command("List the enforced definitions, the newest first.", module="control"),
+    "hits": Command("Show the packets that each rule decided, in the order of evaluation.", is_lasting=True),
+    "init": Command("Write a first policy and configuration for this host, in observe mode."),
+    "import": Command("Convert security groups of a cloud API or of other tools to native documents."),
+    "keygen": Command("Create a key to sign documents with."),
+    "lint": Command("Find dangerous, ineffective or redundant rules, and suggest fixes."),
+    "mode": Command("Override the configured mode: enforce or observe.", module="control"),
+    "plan": Command("Show what definitions would change: which traffic opens or closes, and by which rules."),
+    "publish": Command("Write documents to the configured etcd cluster."),
+    "reload": Command("Have the running agent read its source now, and print the result.", module="control"),
+    "rollback": Command("Go back to the definitions that were enforced before.", module="control"),
+    "run": Command(
+        "Run the agent: keep this host's security groups enforced.", is_lasting=True, ignored=(signal.SIGHUP,)
+    ),
+    "schema": Command("Print the JSON Schema of native documents."),
+    "sign": Command("Sign documents."),
+    "status": Command("Show the state of the running agent on one screen.", module="control"),
+    "test": Command("Run packet tests against policies."),
+    "verify": Command(
+        "Prove that the kernel's table, or a ruleset, does what the policy says, for every packet."
+    ),
 }
-"""The summary of each. :func:`find_command` finds its module."""
+"""By their names. :func:`find_command` finds their modules."""
 
-_MODULES = dict.fromkeys(
-    ("complete", "confirm", "history", "mode", "reload", "rollback", "status"), "control"
-)
-"""Of the commands that have no module of their own."""
+_HIDDEN = {"complete": Command("", module="control")}
+"""What completions call. No list shows it, nor the message about an unknown command."""
 
-_FOR_SHELLS = "complete"
-"""A command that completions call, and that no list shows."""
+_ALL = COMMANDS | _HIDDEN
 
 _OBJECTS_BETWEEN_COLLECTIONS = 100_000
 """Threshold of the garbage collector. Definitions and rulesets are many small values without cycles, and with
 the interpreter's default, collections take as long as all the rest. Short commands disable the collector."""
-
-_LASTING = frozenset({"denied", "fleet", "hits", "run"})
-"""The commands that may run without an end."""
 
 TWO_PATHS = "the definitions are named twice: give either PATH or --definitions PATH"
 
@@ -100,16 +122,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the arguments name, by default those of this process; return its exit code."""
     if arguments is None:
         _guard_output()
-        if _LASTING.isdisjoint(sys.argv):
-            gc.disable()
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
+        gc.disable()
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 20, 100)
-    if "run" in arguments:
-        # A reload that is asked for before the daemon has read anything asks for nothing; it must not end it.
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     _print_whatever_comes()
     try:
-        code = _run(arguments)
+        code = _run(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
     except SgagentError as error:
         return _report(error)
@@ -172,6 +189,8 @@ def _run(arguments: Sequence[str]) -> int:
     except SystemExit:  # --help and --version end the process
         sys.stdout.flush()
         raise
+    if _ALL[options.command].is_lasting:
+        gc.enable()
     _, run = find_command(options.command)
     return run(options)
 
@@ -181,13 +200,13 @@ def find_command(
 ) -> tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]:
     """Import the module of a command, and return what adds its options and what runs it.
 
-    A command is a module beside this one with ``add_arguments`` and ``run``. In a module of another name,
-    these have the name of the command, like ``add_mode_arguments`` and ``run_mode``.
+    A module that is named as its command has ``add_arguments`` and ``run``. In another, these have the name
+    of the command, like ``add_mode_arguments`` and ``run_mode``.
     """
-    if name in _MODULES:
-        module = import_module(f"sgagent.cli.{_MODULES[name]}")
+    command = _ALL[name]
+    module = import_module(f"sgagent.cli.{command.module or name}")
+    if command.module:
         return getattr(module, f"add_{name}_arguments"), getattr(module, f"run_{name}")
-    module = import_module(f"sgagent.cli.{name}")
     return module.add_arguments, module.run
 
 
@@ -196,7 +215,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
     ``argparse`` takes an optional argument for absent where options separate it from the argument before.
     """
-    parser = make_parser(arguments)
+    hidden = {name: command for name, command in _HIDDEN.items() if name in arguments}
+    parser, _ = _make_parsers(COMMANDS | hidden)
     options, rest = parser.parse_known_args(arguments)
     if not rest:
         return options
@@ -208,31 +228,28 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def make_parser(wanted: Container[str] = COMMANDS) -> argparse.ArgumentParser:
-    """Return the parser of the command line; only the commands that are wanted know their options."""
-    parser = _Parser(prog="sgagent", description="Bring cloud security groups to this host.")
-    parser.add_argument("--version", action="version", version=f"sgagent {__version__}")
-    _add_config(parser)
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
-    for name in COMMANDS:
-        _add_command(commands, name, is_wanted=name in wanted)
-    if _FOR_SHELLS in wanted:
-        _fill(commands.add_parser(_FOR_SHELLS), _FOR_SHELLS, is_wanted=True)
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line with the options of every command, for manual and completions."""
+    parser, commands = _make_parsers(COMMANDS)
+    for command in commands:
+        command.declare_options()
     return parser
 
 
-def _add_command(commands: argparse._SubParsersAction[_Parser], name: str, *, is_wanted: bool) -> None:
-    """Add a command; what it takes to run it is imported only if it may be the one that is meant."""
-    _fill(
-        commands.add_parser(name, help=COMMANDS[name], description=COMMANDS[name]), name, is_wanted=is_wanted
+def _make_parsers(known: Mapping[str, Command]) -> tuple[argparse.ArgumentParser, list[_CommandParser]]:
+    """Return the parser of the command line, and those of its commands."""
+    parser = _Parser(prog="sgagent", description="Bring cloud security groups to this host.")
+    parser.add_argument("--version", action="version", version=f"sgagent {__version__}")
+    _add_config(parser)
+    commands = parser.add_subparsers(
+        dest="command", metavar="COMMAND", required=True, parser_class=_CommandParser
     )
-
-
-def _fill(command: _Parser, name: str, *, is_wanted: bool) -> None:
-    _add_config(command, default=argparse.SUPPRESS)
-    if is_wanted:
-        add_arguments, _ = find_command(name)
-        add_arguments(command)
+    for name, command in known.items():
+        shown: dict[str, Any] = (
+            {"help": command.summary, "description": command.summary} if command.summary else {}
+        )
+        commands.add_parser(name, command=name, **shown)
+    return parser, list(commands.choices.values())
 
 
 def _add_config(parser: argparse.ArgumentParser, default: str | None = None) -> None:
@@ -256,6 +273,30 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise what becomes exit code 2."""
         raise UsageError(f"{message} (see '{self.prog} --help')")
+
+
+class _CommandParser(_Parser):
+    """The parser of a command, which imports the command's module once the command is chosen."""
+
+    def __init__(self, *args: object, command: str, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)
+        self._command = command
+        self._is_declared = False
+        _add_config(self, default=argparse.SUPPRESS)
+
+    def declare_options(self) -> None:
+        """Import the command, and add its options, unless that was done."""
+        if not self._is_declared:
+            self._is_declared = True
+            add_arguments, _ = find_command(self._command)
+            add_arguments(self)
+
+    def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - of what is overridden
+        """Parse what follows the command's name."""
+        for number in _ALL[self._command].ignored:
+            signal.signal(number, signal.SIG_IGN)
+        self.declare_options()
+        return super().parse_known_args(*args, **kwargs)
 
 
 def _path(text: str) -> Path:

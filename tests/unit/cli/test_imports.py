@@ -55,3 +55,19 @@ def test_who_reads_a_configuration_does_not_import_the_compiler() -> None:
     ours = [sys.executable, "-c", code]
     done = subprocess.run(ours, capture_output=True, text=True, check=True)  # noqa: S603 - nothing of anybody else
     assert done.stdout == "set()\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_ready"), ((["run", "--help"], True), (["flush", "--config", "run", "--help"], False))
+)
+def test_a_reload_does_not_end_an_agent_that_has_yet_to_start(arguments: list[str], is_ready: bool) -> None:  # noqa: FBT001 - parametrized
+    """The command that is chosen decides, whatever other words are on the command line."""
+    code = (
+        "import signal, sys, sgagent.cli.main as main\n"
+        f"try: main.main({arguments})\n"
+        "except SystemExit: pass\n"
+        "print(signal.getsignal(signal.SIGHUP) is signal.SIG_IGN, file=sys.stderr)\n"
+    )
+    ours = [sys.executable, "-c", code]
+    done = subprocess.run(ours, capture_output=True, text=True, check=True)  # noqa: S603 - nothing of anybody else
+    assert done.stderr == f"{is_ready}\n"
