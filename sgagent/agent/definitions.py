@@ -13,7 +13,7 @@ from sgagent.agent.state.directory import KeptDocuments, Record, Trigger
 from sgagent.core.binding import Binding, ExpectedLink, HandBinding
 from sgagent.core.errors import DocumentError, NoDocumentError, Problem, SourceUnavailableError
 from sgagent.core.model import Snapshot
-from sgagent.documents import Limits, parse_documents
+from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.ports import Delivery, Source
 from sgagent.signatures import Signed
 
@@ -68,14 +68,16 @@ def written_key(kept: KeptDocuments) -> WrittenKey:
     return kept.version, kept.links, fixed
 
 
-def parse_kept(kept: KeptDocuments, limits: Limits) -> Delivery:
-    """Return kept documents as a source would deliver them.
+def parse_delivery(
+    documents: tuple[DocumentFile, ...], limits: Limits, version: str | None = None
+) -> Delivery:
+    """Return documents as a source would deliver them; None names their version by a digest.
 
     Raises:
-        DocumentError: they have errors now, as another version or other limits see them.
+        DocumentError: they have errors, also as another version or other limits see them.
     """
-    snapshot, problems = parse_documents(kept.documents, limits, kept.version)
-    return Delivery(snapshot=snapshot, problems=problems, documents=kept.documents)
+    snapshot, problems = parse_documents(documents, limits, version)
+    return Delivery(snapshot=snapshot, problems=problems, documents=documents)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +157,7 @@ class Definitions:
             yield self.good
         elif self.kept is not None:
             try:
-                delivery = parse_kept(self.kept, limits)
+                delivery = parse_delivery(self.kept.documents, limits, self.kept.version)
             except DocumentError as error:
                 note_damage(str(error))
             else:

@@ -12,16 +12,17 @@ from dataclasses import replace
 from datetime import datetime
 
 from sgagent.agent.clock import LatestTime
-from sgagent.agent.definitions import Definitions, Fetched, KnownLinks, parse_kept, written_key
+from sgagent.agent.definitions import Definitions, Fetched, KnownLinks, parse_delivery, written_key
 from sgagent.agent.manual_override import ModeFile, TrialFile
 from sgagent.agent.names.resolver import NameWatch
 from sgagent.agent.planner import AgentState, KernelChange, Planner, StepDecision, StepInputs, StepTarget
-from sgagent.agent.state.directory import KeptDocuments, StateDirectory, write_durably
+from sgagent.agent.state.directory import StateDirectory, write_durably
 from sgagent.agent.step import Step, StepEnd
 from sgagent.core.binding import HostFacts
 from sgagent.core.errors import KernelRefusedError, NotPermittedError, Problem
 from sgagent.core.lockout import NamedCut
 from sgagent.core.policy import Endpoint, ResolvedPolicy
+from sgagent.documents import DocumentFile
 from sgagent.ports import Clock, Dataplane, Delivery, Host, Source
 from sgagent.settings import Settings
 from sgagent.sources.verified_parse import encode_signature, signature_file
@@ -264,13 +265,13 @@ class Reconciler:
         """Return the definitions that may be enforced, and those that are."""
         return self.state.definitions
 
-    def parse(self, kept: KeptDocuments) -> Delivery:
-        """Return kept documents as a source would deliver them.
+    def parse(self, documents: tuple[DocumentFile, ...], version: str | None = None) -> Delivery:
+        """Return documents as a source would deliver them.
 
         Raises:
-            DocumentError: they have errors now, as another version or other limits see them.
+            DocumentError: they have errors, also as another version or other limits see them.
         """
-        return parse_kept(kept, self._settings.limits)
+        return parse_delivery(documents, self._settings.limits, version)
 
     def replace_definitions(self, definitions: Definitions) -> None:
         """Let a command change what may be enforced, between two steps."""

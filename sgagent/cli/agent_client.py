@@ -12,14 +12,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TypeVar, assert_never
+from typing import TypeVar
 
 from sgagent.agent.clock import count, time_left
 from sgagent.agent.control.protocol import (
     LONGEST_ANSWER,
     SOCKET_NAME,
     MalformedRequestError,
-    Refusal,
     Refusals,
     decode_answer,
     encode_fields,
@@ -39,15 +38,7 @@ from sgagent.agent.manual_override import ModeFile, ModeOverrides
 from sgagent.agent.state.directory import StateDirectory
 from sgagent.cli.output import format_json, problem_text
 from sgagent.core.binding import ExpectedLink
-from sgagent.core.errors import (
-    DocumentError,
-    KernelRefusedError,
-    NotPermittedError,
-    SgagentError,
-    SourceUnavailableError,
-    UsageError,
-    printable,
-)
+from sgagent.core.errors import NotPermittedError, SourceUnavailableError, printable
 from sgagent.documents import DocumentFile
 from sgagent.settings import Settings, StateSettings
 
@@ -68,30 +59,13 @@ class NoAgentError(SourceUnavailableError):
     """Say that no agent runs on this host, or none with this configuration."""
 
 
-def order(settings: Settings, question: Order, kind: type[_Answer]) -> _Answer:
-    """Return what the running agent says of an order that it has carried out.
+def ask(settings: Settings, question: Question, kind: type[_Answer]) -> _Answer:
+    """Return what the running agent answers, or says of an order that it has carried out.
 
     Args:
         settings: say where its socket is.
-        question: what to do.
-        kind: of the answer to such an order.
-
-    Raises:
-        SgagentError: as :func:`ask` does.
-    """
-    return ask(settings, question, kind, ORDER_PATIENCE_SECONDS)
-
-
-def ask(
-    settings: Settings, question: Question, kind: type[_Answer], patience: float = PATIENCE_SECONDS
-) -> _Answer:
-    """Return what the running agent answers.
-
-    Args:
-        settings: say where its socket is.
-        question: what to ask.
+        question: what to ask, or to do.
         kind: of the answer to such a question.
-        patience: for each part of an answer, in seconds.
 
     Raises:
         NoAgentError: no agent is running.
@@ -102,6 +76,7 @@ def ask(
         KernelRefusedError: the kernel refused an order; the previous rules stay active.
     """
     path = settings.state.runtime_directory / SOCKET_NAME
+    patience = ORDER_PATIENCE_SECONDS if isinstance(question, Order) else PATIENCE_SECONDS
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             # Python's own time limit does not wait for a place in the listener's queue; the kernel's does.
@@ -121,7 +96,7 @@ def ask(
     except (OSError, MalformedRequestError) as error:
         raise SourceUnavailableError(f"{path}: the agent does not answer: {error}") from error
     if isinstance(answer, Refusals):
-        raise _error(answer)
+        raise answer.exception()
     assert isinstance(answer, kind)  # noqa: S101 - as the question was; for the type checker
     return answer
 
@@ -159,25 +134,6 @@ def _read_line(connection: socket.socket) -> bytes:
         if len(line) > LONGEST_ANSWER:
             raise MalformedRequestError(f"an answer has at most {LONGEST_ANSWER} bytes")
     return bytes(line)
-
-
-def _error(refused: Refusals) -> SgagentError:
-    """Return what to raise for a refusal."""
-    match refused.reason:
-        case Refusal.WRONG_USE:
-            return UsageError(refused.message)
-        case Refusal.NOT_PERMITTED:
-            return NotPermittedError(refused.message)
-        case Refusal.DOCUMENTS:
-            return DocumentError(refused.problems)
-        case Refusal.KERNEL:
-            return KernelRefusedError(refused.message)
-        case Refusal.SOURCE:
-            return SourceUnavailableError(refused.message)
-        case Refusal.MALFORMED | Refusal.FAULT:
-            return SourceUnavailableError(f"the agent does not answer: {refused.message}")
-        case _:
-            assert_never(refused.reason)
 
 
 Interrupted = Callable[[], bool]

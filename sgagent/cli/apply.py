@@ -29,7 +29,7 @@ from sgagent.agent.control.requests import (
 )
 from sgagent.agent.sessions import Foresight, as_live_session, end_forbidden_sessions, open_sessions
 from sgagent.agent.step import EventLog, Step, StepEnd
-from sgagent.cli.agent_client import ask, order, print_enforced
+from sgagent.cli.agent_client import ask, print_enforced
 from sgagent.cli.inputs import (
     add_definitions_arguments,
     dns_answers,
@@ -274,7 +274,7 @@ def run(options: argparse.Namespace) -> int:
         _announce_trial(options, seconds, files, settings)
     elif not options.yes:
         _refuse_to_cut_own_session(files, settings)
-    answer = order(settings, ApplyOrder(documents=documents, confirm_within=seconds), EnforcedAnswer)
+    answer = ask(settings, ApplyOrder(documents=documents, confirm_within=seconds), EnforcedAnswer)
     print_enforced(answer, as_json=options.json)
     return 0
 

@@ -31,7 +31,7 @@ from sgagent.agent.control.requests import (
 from sgagent.agent.control.status_text import facts, headline
 from sgagent.agent.state.directory import Extent
 from sgagent.agent.status import InterfaceState, InterfaceStatus, Posture, state_in_words
-from sgagent.cli.agent_client import NoAgentError, ask, enforced_now, order, print_enforced
+from sgagent.cli.agent_client import NoAgentError, ask, enforced_now, print_enforced
 from sgagent.cli.inputs import UNNAMED, add_definitions_arguments, fetch, load_settings, whole_number
 from sgagent.cli.output import add_width_argument, format_json, lay_out, table_width, terminal_width
 from sgagent.core.errors import SgagentError, printable
@@ -173,7 +173,7 @@ def run_mode(options: argparse.Namespace) -> int:
     interface = options.interface
     if interface is not None and interface != _UNBOUND_LINKS:
         parse_interface_name(interface, "--interface")
-    answer = order(settings, ModeOrder(mode=_MODES[options.mode], interface=interface), ModeAnswer)
+    answer = ask(settings, ModeOrder(mode=_MODES[options.mode], interface=interface), ModeAnswer)
     if options.json:
         _print_json(answer)
         return 0
@@ -209,7 +209,7 @@ def add_confirm_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_confirm(options: argparse.Namespace) -> int:
     """Keep the definitions that are on trial; the exit code says whether there were any."""
-    answer = order(load_settings(options), ConfirmOrder(), ConfirmAnswer)
+    answer = ask(load_settings(options), ConfirmOrder(), ConfirmAnswer)
     if options.json:
         _print_json(answer)
     elif not answer.is_confirmed:
@@ -230,7 +230,7 @@ def add_reload_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_reload(options: argparse.Namespace) -> int:
     """Have the agent read its source, and print what is in force; raise why the source's is not."""
-    answer = order(load_settings(options), ReloadOrder(), EnforcedAnswer)
+    answer = ask(load_settings(options), ReloadOrder(), EnforcedAnswer)
     print_enforced(answer, as_json=options.json)
     return 0
 
@@ -249,7 +249,7 @@ def add_rollback_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_rollback(options: argparse.Namespace) -> int:
     """Have the agent go back to earlier definitions, and print what is in force then."""
-    answer = order(load_settings(options), RollbackOrder(number=options.number), EnforcedAnswer)
+    answer = ask(load_settings(options), RollbackOrder(number=options.number), EnforcedAnswer)
     print_enforced(answer, as_json=options.json)
     return 0
 

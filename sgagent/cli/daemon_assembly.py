@@ -111,7 +111,7 @@ def _assemble(
     )
     sessions = LiveSessions(MarkLayout(settings.enforcement.mark_mask), dataplane.find_session)
     execution = Execution(reconciler=reconciler, state=state, clock=clock, boot_id=read_boot_id(), log=log)
-    desk = Desk(inbox, execution, state, settings.limits)
+    desk = Desk(inbox, execution, state)
     answer = answering(board, clock, settings.source.place, sessions, desk)
     pages = dict(health_pages(board))
     if settings.metrics.serves_page:

@@ -10,7 +10,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from sgagent.agent.control.requests import ModeAnswer, ModeOrder
-from sgagent.cli.agent_client import NoAgentError, order
+from sgagent.cli.agent_client import NoAgentError, ask
 from sgagent.cli.apply import own_sessions
 from sgagent.cli.first_policy import (
     OBSERVING,
@@ -166,7 +166,7 @@ def _observe(settings: Settings) -> None:
         SourceUnavailableError: the agent does not answer.
     """
     try:
-        order(settings, ModeOrder(mode=Mode.OBSERVE, interface=None), ModeAnswer)
+        ask(settings, ModeOrder(mode=Mode.OBSERVE, interface=None), ModeAnswer)
     except NoAgentError:
         return
 

@@ -8,17 +8,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from functools import partial
-from typing import assert_never
 
 from sgagent import __version__
 from sgagent.agent.control.handlers import Execution
 from sgagent.agent.control.requests import (
-    LONGEST_TRIAL_SECONDS,
-    SHORTEST_TRIAL_SECONDS,
     Answer,
-    ApplyOrder,
-    ConfirmOrder,
     DeniedAnswer,
     DeniedQuestion,
     Document,
@@ -33,20 +27,17 @@ from sgagent.agent.control.requests import (
     HitsAnswer,
     HitsQuestion,
     InterfaceHits,
-    ModeOrder,
     ModeOverride,
     Order,
     OrderAnswer,
     PendingStatus,
     Question,
-    ReloadOrder,
-    RollbackOrder,
     StatusAnswer,
     StatusQuestion,
 )
 from sgagent.agent.flowlog.flow import Flow, FlowsLeftOut
 from sgagent.agent.flowlog.flowlog import FlowLog
-from sgagent.agent.inbox import Inbox, Job, NotBegunError, NotDoneError
+from sgagent.agent.inbox import Inbox, NotBegunError, NotDoneError
 from sgagent.agent.manual_override import ManualOverride, ModeOverrides
 from sgagent.agent.published_status import Board
 from sgagent.agent.sessions import LiveSessions
@@ -58,7 +49,6 @@ from sgagent.core.explanation import choose_interface, explain
 from sgagent.core.model import Direction, Policy
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy, ResolvedRule
 from sgagent.core.rule_values import protocols_text
-from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.nft.names import (
     PLAIN_STEPS,
     CounterKey,
@@ -69,7 +59,7 @@ from sgagent.nft.names import (
     is_of_drops,
     plain_key,
 )
-from sgagent.ports import Clock, CounterValue, Delivery
+from sgagent.ports import Clock, CounterValue
 
 PATIENCE_SECONDS = 120.0
 """For the loop to come to an order and to carry it out."""
@@ -78,19 +68,17 @@ PATIENCE_SECONDS = 120.0
 class Desk:
     """Stand between those who order and the loop; called from several threads."""
 
-    def __init__(self, inbox: Inbox, execution: Execution, state: StateDirectory, limits: Limits) -> None:
+    def __init__(self, inbox: Inbox, execution: Execution, state: StateDirectory) -> None:
         """Take the parts.
 
         Args:
             inbox: leads to the loop.
             execution: carries out, in the loop.
             state: where the history is; it is read without the loop.
-            limits: what documents may cost.
         """
         self._inbox = inbox
         self._execution = execution
         self._state = state
-        self._limits = limits
 
     def carry_out(self, order: Order) -> OrderAnswer:
         """Have an order carried out, and return what came of it.
@@ -98,7 +86,7 @@ class Desk:
         Raises:
             SgagentError: it was not, or is not yet; says which.
         """
-        job = self._job(order)
+        job = self._execution.job(order)
         try:
             return self._inbox.have_done(job, PATIENCE_SECONDS)
         except NotBegunError:
@@ -107,35 +95,6 @@ class Desk:
             raise SgagentError(
                 "timed out, but the agent still works on it: 'sgagent status' will show the result"
             ) from None
-
-    def _job(self, order: Order) -> Job[OrderAnswer]:
-        """Return what the loop has to do.
-
-        Raises:
-            DocumentError: the documents have errors of form.
-            UsageError: the time to confirm makes no sense.
-        """
-        execution = self._execution
-        match order:
-            case ApplyOrder():
-                seconds = _checked(order.confirm_within)
-                delivery = self._read(order)
-                return lambda step: execution.apply(step, delivery, seconds)
-            case ReloadOrder():
-                return execution.reload
-            case RollbackOrder():
-                return lambda step: execution.rollback(step, order.number)
-            case ConfirmOrder():
-                return execution.confirm
-            case ModeOrder():
-                return partial(execution.switch_mode, mode=order.mode, interface=order.interface)
-            case _:
-                assert_never(order)
-
-    def _read(self, order: ApplyOrder) -> Delivery:
-        documents = tuple(DocumentFile(sent.name, sent.content.encode()) for sent in order.documents)
-        snapshot, problems = parse_documents(documents, self._limits)
-        return Delivery(snapshot=snapshot, problems=problems, documents=documents)
 
     def history(self, version: str | None) -> HistoryAnswer:
         """Return what was enforced; damaged files are named.
@@ -149,15 +108,6 @@ class Desk:
         return HistoryAnswer(
             entries=tuple(_as_entry(entry, is_in_force=entry is in_force) for entry in entries)
         )
-
-
-def _checked(seconds: float | None) -> float | None:
-    if seconds is not None and not SHORTEST_TRIAL_SECONDS <= seconds <= LONGEST_TRIAL_SECONDS:
-        raise UsageError(
-            f"confirm_within is from {SHORTEST_TRIAL_SECONDS:.0f} to {LONGEST_TRIAL_SECONDS:.0f} seconds,"
-            f" not {seconds:g}"
-        )
-    return seconds
 
 
 def _as_entry(entry: HistoryFile, *, is_in_force: bool) -> HistoryEntry:
@@ -209,10 +159,8 @@ def answering(board: Board, clock: Clock, source: str, sessions: LiveSessions, d
                 return documents_answer(board)
             case HistoryQuestion():
                 return desk.history(board.status().snapshot_version)
-            case ApplyOrder() | ReloadOrder() | RollbackOrder() | ConfirmOrder() | ModeOrder():
-                return desk.carry_out(question)
             case _:
-                assert_never(question)
+                return desk.carry_out(question)
 
     return answer
 

@@ -9,10 +9,25 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import replace
+from typing import assert_never
 
-from sgagent.agent.control.requests import ConfirmAnswer, EnforcedAnswer, InterfaceMode, ModeAnswer
+from sgagent.agent.control.requests import (
+    LONGEST_TRIAL_SECONDS,
+    SHORTEST_TRIAL_SECONDS,
+    ApplyOrder,
+    ConfirmAnswer,
+    ConfirmOrder,
+    EnforcedAnswer,
+    InterfaceMode,
+    ModeAnswer,
+    ModeOrder,
+    Order,
+    OrderAnswer,
+    ReloadOrder,
+    RollbackOrder,
+)
 from sgagent.agent.definitions import Definitions, Proposal
-from sgagent.agent.inbox import Stepping
+from sgagent.agent.inbox import Job, Stepping
 from sgagent.agent.manual_override import HeldBack, ManualOverride, Pending, is_running
 from sgagent.agent.reconciler import Reconciler
 from sgagent.agent.state.directory import (
@@ -32,6 +47,7 @@ from sgagent.core.errors import (
     UsageError,
 )
 from sgagent.core.model import Mode
+from sgagent.documents import DocumentFile
 from sgagent.ports import Clock, Delivery
 
 StepNow = Callable[[], Step]
@@ -103,7 +119,7 @@ class Execution:
                 return None, None
             reason = self._reason_to_leave(kept)
             if reason is None:
-                delivery = self.reconciler.parse(kept)
+                delivery = self.reconciler.parse(kept.documents, kept.version)
                 self._replace(replace(definitions, proposal=Proposal(delivery=delivery, record=kept.record)))
                 self._say_pending(kept.version, resumed=True)
                 return None, kept.version
@@ -144,6 +160,29 @@ class Execution:
         """
         if self.deadline is not None:
             self._go_back(step, BackReason.STOPPED)
+
+    def job(self, order: Order) -> Job[OrderAnswer]:
+        """Return what the loop has to do for an order; called from any thread.
+
+        Raises:
+            DocumentError: the documents have errors of form.
+            UsageError: the time to confirm makes no sense.
+        """
+        match order:
+            case ApplyOrder():
+                files = (DocumentFile(sent.name, sent.content.encode()) for sent in order.documents)
+                delivery, seconds = self.reconciler.parse(tuple(files)), _checked(order.confirm_within)
+                return lambda step: self.apply(step, delivery, seconds)
+            case ReloadOrder():
+                return self.reload
+            case RollbackOrder():
+                return lambda step: self.rollback(step, order.number)
+            case ConfirmOrder():
+                return self.confirm
+            case ModeOrder():
+                return lambda step: self.switch_mode(step, order.mode, order.interface)
+            case _:
+                assert_never(order)
 
     def apply(self, step: StepNow, delivery: Delivery, seconds: float | None) -> EnforcedAnswer:
         """Enforce definitions instead of the source's.
@@ -206,7 +245,8 @@ class Execution:
             return self._answer(self._go_back(step, BackReason.ASKED))
         before = self._version_in_force()
         kept = self._kept(number)
-        answer = self._put_in_force(step, self.reconciler.parse(kept), Trigger.ROLLBACK)
+        delivery = self.reconciler.parse(kept.documents, kept.version)
+        answer = self._put_in_force(step, delivery, Trigger.ROLLBACK)
         self._log.warning(
             "rolled_back", reason=BackReason.ASKED.value, version=before, in_force=answer.version
         )
@@ -433,6 +473,15 @@ class Execution:
             )
             for judge in policy.judges
         )
+
+
+def _checked(seconds: float | None) -> float | None:
+    if seconds is not None and not SHORTEST_TRIAL_SECONDS <= seconds <= LONGEST_TRIAL_SECONDS:
+        raise UsageError(
+            f"confirm_within is from {SHORTEST_TRIAL_SECONDS:.0f} to {LONGEST_TRIAL_SECONDS:.0f} seconds,"
+            f" not {seconds:g}"
+        )
+    return seconds
 
 
 _ONE_AT_A_TIME = "definitions are on trial: 'sgagent confirm' or 'sgagent rollback' them first"

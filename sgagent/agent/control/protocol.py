@@ -10,10 +10,18 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from sgagent.agent.control.requests import KINDS, Answer, Question
-from sgagent.core.errors import Problem
+from sgagent.core.errors import (
+    DocumentError,
+    KernelRefusedError,
+    NotPermittedError,
+    Problem,
+    SgagentError,
+    SourceUnavailableError,
+    UsageError,
+)
 from sgagent.json_model import from_json
 
 PROTOCOL_VERSION = 1
@@ -203,3 +211,30 @@ class Refusals:
     message: str
     problems: tuple[Problem, ...] = ()
     """Of definitions."""
+
+    @classmethod
+    def of(cls, error: SgagentError) -> Self:
+        """Return why something was not answered or not done."""
+        reason = next((reason for reason, kind in _ERRORS.items() if isinstance(error, kind)), Refusal.FAULT)
+        if isinstance(error, DocumentError):
+            return cls(reason=reason, message="the definitions have errors", problems=error.problems)
+        return cls(reason=reason, message=str(error))
+
+    def exception(self) -> SgagentError:
+        """Return what the client raises."""
+        if self.reason is Refusal.DOCUMENTS:
+            return DocumentError(self.problems)
+        if self.reason is Refusal.NOT_PERMITTED:
+            return NotPermittedError(self.message)
+        if self.reason in _ERRORS:
+            return _ERRORS[self.reason](self.message)
+        return SourceUnavailableError(f"the agent does not answer: {self.message}")
+
+
+_ERRORS: Mapping[Refusal, type[SgagentError]] = {
+    Refusal.DOCUMENTS: DocumentError,
+    Refusal.KERNEL: KernelRefusedError,
+    Refusal.SOURCE: SourceUnavailableError,
+    Refusal.WRONG_USE: UsageError,
+}
+"""What the agent raises, and the client again."""

@@ -31,13 +31,7 @@ from sgagent.agent.control.protocol import (
 )
 from sgagent.agent.control.requests import Order
 from sgagent.agent.step import EventLog
-from sgagent.core.errors import (
-    DocumentError,
-    KernelRefusedError,
-    SgagentError,
-    SourceUnavailableError,
-    UsageError,
-)
+from sgagent.core.errors import SgagentError, UsageError
 
 
 class SocketDeadline:
@@ -289,7 +283,7 @@ class ControlServer:
         except MalformedRequestError as error:
             return _refuse(Refusal.MALFORMED, str(error))
         except SgagentError as error:
-            return encode_answer(_refused(error))
+            return encode_answer(Refusals.of(error))
         except OSError:
             raise
         except Exception as fault:  # noqa: BLE001 - the outermost frame of a thread: the agent goes on, the log says why
@@ -306,23 +300,6 @@ def _refuse(reason: Refusal, message: str) -> bytes:
 
 
 _NOT_PERMITTED = _refuse(Refusal.NOT_PERMITTED, "only root, the agent's user and the socket's group may ask")
-
-
-def _refused(error: SgagentError) -> Refusals:
-    """Return why something was not answered or not done."""
-    match error:
-        case DocumentError():
-            return Refusals(
-                reason=Refusal.DOCUMENTS, message="the definitions have errors", problems=error.problems
-            )
-        case KernelRefusedError():
-            return Refusals(reason=Refusal.KERNEL, message=str(error))
-        case SourceUnavailableError():
-            return Refusals(reason=Refusal.SOURCE, message=str(error))
-        case UsageError():
-            return Refusals(reason=Refusal.WRONG_USE, message=str(error))
-        case _:
-            return Refusals(reason=Refusal.FAULT, message=str(error))
 
 
 def _listen(directory: Path) -> socket.socket:

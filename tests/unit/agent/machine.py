@@ -15,7 +15,6 @@ from sgagent.agent.step import EventLog
 from sgagent.core.binding import HostFacts
 from sgagent.core.lockout import NamedCut
 from sgagent.core.policy import Endpoint, ResolvedPolicy
-from sgagent.documents import Limits
 from sgagent.settings import Settings, parse_settings
 from tests.fakes.clock import FakeClock
 from tests.fakes.dataplane import FakeDataplane
@@ -83,7 +82,7 @@ class Machine:
 
     def desk(self, inbox: Inbox, log: EventLog) -> Desk:
         """Return what takes orders of an agent that was just started."""
-        return Desk(inbox, self.execution(self.reconciler(), log), self.state, Limits())
+        return Desk(inbox, self.execution(self.reconciler(), log), self.state)
 
     def _foresee(
         self, old: ResolvedPolicy | None, new: ResolvedPolicy, _facts: HostFacts

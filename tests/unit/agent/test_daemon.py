@@ -22,7 +22,6 @@ from sgagent.core.errors import (
     SourceUnavailableError,
     UsageError,
 )
-from sgagent.documents import Limits
 from tests.unit.agent.machine import GOOD, MAC, Machine
 from tests.unit.agent.running import Running
 from tests.unit.agent.test_steps import BROKEN, CLOSED
@@ -76,7 +75,7 @@ def test_an_ordered_reload_says_what_came_of_it(running: Running) -> None:
 
     def script() -> None:
         source, dataplane = running.machine.source, running.machine.dataplane
-        desk = Desk(running.inbox, running.execution, running.machine.state, Limits())
+        desk = Desk(running.inbox, running.execution, running.machine.state)
         source.write(CLOSED, is_told=False)
         answer = desk.carry_out(ReloadOrder())
         assert isinstance(answer, EnforcedAnswer)
@@ -224,7 +223,7 @@ B = GOOD.replace("10.0.0.11", "10.0.0.12")
 
 def apply(running: Running, seconds: float | None) -> EnforcedAnswer:
     """Order another policy, as a client of the control socket does."""
-    desk = Desk(running.inbox, running.execution, running.machine.state, Limits())
+    desk = Desk(running.inbox, running.execution, running.machine.state)
     document = Document(name="b.yaml", content=B)
     answer = desk.carry_out(ApplyOrder(documents=(document,), confirm_within=seconds))
     assert isinstance(answer, EnforcedAnswer)
