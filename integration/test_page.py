@@ -15,7 +15,7 @@ import pytest
 from integration.browser import Browser, browser_on, why_not
 from integration.lab import Lab, lab, wait_for
 from integration.service import METRICS_PORT, Service, definitions, is_let_in, service_on
-from sgagent.agent.web.client_connection import MOST_STREAMS
+from sgagent.agent.web.http_server import MOST_STREAMS
 
 HOST, CLIENT = ip_address("10.0.0.11"), ip_address("198.51.100.7")
 POLICY = definitions(

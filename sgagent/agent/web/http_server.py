@@ -1,127 +1,170 @@
 """The HTTP server for metrics and pages, which no slow client can block.
 
-One thread accepts connections, reads requests and sends responses, and never waits for a single client.
-Workers make the responses.
+Each connection has a thread and a deadline. Where there are too many, the one that has kept the server
+waiting for longest makes room. A few clients hear every two seconds how often what pages show has changed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import queue
-import selectors
+import re
+import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
 from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
 from types import MappingProxyType
-from typing import TypeAlias, assert_never
+from typing import Protocol
+from urllib.parse import urlsplit
 
 import structlog
 from prometheus_client import CollectorRegistry
 
-from sgagent.agent.web.client_connection import (
-    EVENT_SECONDS,
-    REQUEST_TOO_LARGE,
-    ClientConnection,
-    ConnectionPhase,
-    EventStreams,
-    HttpExchange,
-)
-from sgagent.agent.web.metrics import write_page
+from sgagent.agent.web.metrics import page_type, write_page
 from sgagent.agent.web.page import Page, Request, Response, plain
+
+LONGEST_REQUEST = 16 * 1024
+"""Bytes, with all headers."""
+
+_REQUEST_TOO_LARGE = b"HTTP/1.0 431 Request Header Fields Too Large\r\n\r\n"
+_END_OF_REQUEST = re.compile(rb"\n\r?\n")
+_CHUNK = 1 << 16
+
+
+class HttpExchange(BaseHTTPRequestHandler):
+    """Parse a request and format the response, in memory.
+
+    On a socket, the standard library's handler would read requests of any length.
+    """
+
+    server_version = "sgagent"
+    sys_version = ""
+
+    def __init__(self, request: bytes) -> None:
+        """Parse a request; if it is invalid, the response with the error is ready."""
+        self.rfile = io.BytesIO(request)
+        self.wfile = self._response = io.BytesIO()
+        self.target = urlsplit("")
+        self.accepted = ""
+        """The header ``Accept``."""
+
+        self.preferred = ""
+        """The type of the metrics that the client prefers."""
+
+        self.raw_requestline = self.rfile.readline()
+        self.is_valid = bool(self.raw_requestline) and self.parse_request() and self._is_supported()
+
+    def _is_supported(self) -> bool:
+        """Parse method, target and format; return False after an error was written."""
+        if self.command not in {"GET", "HEAD"}:
+            self.send_error(HTTPStatus.NOT_IMPLEMENTED, f"Unsupported method ({self.command!r})")
+            return False
+        try:
+            self.target = urlsplit(self.path)
+            self.accepted = str(self.headers.get("Accept", ""))
+            self.preferred = page_type(self.accepted)
+        except ValueError:
+            self.send_error(HTTPStatus.BAD_REQUEST, "Bad target or format")
+            return False
+        return True
+
+    def refuse(self, paths: Iterable[str], *, is_known: bool) -> None:
+        """Write that too many clients wait for the page, or that there is no such page."""
+        if is_known:
+            self.send_error(HTTPStatus.SERVICE_UNAVAILABLE, "too many requests for this page; try again")
+        else:
+            self.send_error(HTTPStatus.NOT_FOUND, f"no such page; available: {', '.join(paths)}")
+
+    def format_response(self, response: Response) -> tuple[bytes, bytes]:
+        """Return the head and the content; for HEAD, the content is empty."""
+        self.send_response(response.status)
+        self.send_header("Content-Type", response.content_type)
+        if response.make_event is None:
+            self.send_header("Content-Length", str(len(response.content)))
+        self.send_header("X-Content-Type-Options", "nosniff")
+        for name, value in response.headers:
+            self.send_header(name, value)
+        self.end_headers()
+        return self.written(), b"" if self.command == "HEAD" else response.content
+
+    def written(self) -> bytes:
+        """Return what was written so far."""
+        return self._response.getvalue()
+
+    def log_message(self, *_: object) -> None:
+        """Log no requests: a scrape every few seconds is no event."""
+
 
 MOST_WAITING = 16
 """Clients that wait for one page; the next are refused. One response with metrics serves all that wait."""
 
-Jobs: TypeAlias = Iterator[tuple[Sequence[ClientConnection], Callable[[], Response]]]
-"""Connections that get the same response, and the function that makes it."""
 
+class ResponseMaker(Protocol):
+    """Makes the responses for one path; called in the threads of the clients."""
 
-class PageWorker:
-    """Make the responses for one path, in a thread that runs while clients wait."""
+    def make(self, exchange: HttpExchange) -> Response:
+        """Return the response.
 
-    def __init__(
-        self,
-        plan: Callable[[Sequence[ClientConnection]], Jobs],
-        deliver: Callable[[ClientConnection, Response | None], None],
-        most_waiting: int = MOST_WAITING,
-    ) -> None:
-        """Start no thread yet.
-
-        Args:
-            plan: returns the jobs for the connections that wait; see the functions below.
-            deliver: takes each response, or None if making it failed; called in the worker's thread.
-            most_waiting: at which connections are refused.
+        Raises:
+            queue.Full: too many clients wait for one.
         """
-        self._plan = plan
-        self._deliver = deliver
-        self._most_waiting = most_waiting
+
+
+class PageQueue:
+    """Make a response of its own for each client, one at a time."""
+
+    def __init__(self, page: Page) -> None:
+        """Take the page."""
+        self._page = page
+        self._turn = threading.Lock()
+        self._places = threading.BoundedSemaphore(MOST_WAITING + 1)
+
+    def make(self, exchange: HttpExchange) -> Response:
+        """Return the response when it is the client's turn."""
+        if not self._places.acquire(blocking=False):
+            raise queue.Full
+        try:
+            with self._turn:
+                return self._page(Request(query=exchange.target.query, host=exchange.headers.get("Host")))
+        finally:
+            self._places.release()
+
+
+class SharedScrape:
+    """Make one response with metrics for all clients that wait for the same format."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Take the registry, which one thread at a time reads."""
+        self._registry = registry
+        self._turn = threading.Lock()
         self._lock = threading.Lock()
-        self._waiting: list[ClientConnection] = []
-        self._is_running = False
+        self._next: dict[str, Future[Response]] = {}
+        """By format: what is not begun yet, and so newer than a request that comes now."""
 
-    def accept(self, connection: ClientConnection) -> bool:
-        """Queue a connection; return False if too many wait, or no thread can be started."""
+    def make(self, exchange: HttpExchange) -> Response:
+        """Return the next response; the first client that waits for it makes it."""
         with self._lock:
-            if len(self._waiting) >= self._most_waiting:
-                return False
-            if not self._is_running:
+            is_first = exchange.preferred not in self._next
+            shared = self._next.setdefault(exchange.preferred, Future())
+        if is_first:
+            with self._turn:
+                with self._lock:
+                    del self._next[exchange.preferred]
                 try:
-                    threading.Thread(target=self._run, name="page", daemon=True).start()
-                except RuntimeError:  # the limit of threads is reached
-                    return False
-            self._is_running = True
-            self._waiting.append(connection)
-        return True
-
-    def _run(self) -> None:
-        while waiting := self._take():
-            for connections, make in self._plan(waiting):
-                response = _make(make, connections[0].client)
-                for connection in connections:
-                    self._deliver(connection, response)
-
-    def _take(self) -> list[ClientConnection]:
-        """Return all connections that wait; if there are none, the thread is about to end."""
-        with self._lock:
-            waiting, self._waiting = self._waiting, []
-            self._is_running = bool(waiting)
-        return waiting
-
-
-def _make(make: Callable[[], Response], client: str) -> Response | None:
-    """Return a response; None if that failed, after logging why."""
-    try:
-        return make()
-    except Exception as fault:  # noqa: BLE001 - the outermost frame of a thread: other pages are served all the same
-        _LOG.error("scrape_failed", reader=client, exc_info=fault)
-        return None
-
-
-def one_each(page: Page, waiting: Sequence[ClientConnection]) -> Jobs:
-    """Plan a response of its own for each client."""
-    for connection in waiting:
-        exchange = connection.exchange
-        request = Request(query=exchange.target.query, host=exchange.headers.get("Host"))
-        yield [connection], partial(page, request)
-
-
-def one_per_format(registry: CollectorRegistry, waiting: Sequence[ClientConnection]) -> Jobs:
-    """Plan one response with metrics for all clients that prefer the same format."""
-    by_type: dict[str, list[ClientConnection]] = {}
-    for connection in waiting:
-        by_type.setdefault(connection.exchange.preferred, []).append(connection)
-    for connections in by_type.values():
-        yield connections, partial(_metrics, registry, connections[0].exchange.accepted)
-
-
-def _metrics(registry: CollectorRegistry, accepted: str) -> Response:
-    content, content_type = write_page(registry, accepted)
-    return Response(status=HTTPStatus.OK, content_type=content_type, content=content)
+                    content, content_type = write_page(self._registry, exchange.accepted)
+                    shared.set_result(
+                        Response(status=HTTPStatus.OK, content_type=content_type, content=content)
+                    )
+                except Exception as fault:  # noqa: BLE001 - raised in the thread of each client that waits
+                    shared.set_exception(fault)
+        return shared.result()
 
 
 MOST_CONNECTIONS = 256
@@ -133,13 +176,40 @@ MOST_UNREAD_RESPONSES = 16
 LONGEST_SECONDS = 10.0
 """From accepting a connection to closing it, whatever the client does."""
 
+MOST_STREAMS = 8
+"""Of events, at the same time. The next client gets 503 and shows the page without a stream."""
+
+EVENT_SECONDS = 2.0
+"""Between two events."""
+
+STREAM_SECONDS = 900.0
+"""After which the server ends a stream, so that none is held for ever; browsers open another."""
+
 _METRICS = "/metrics"
 _BACKLOG = 128
-_CHUNK = 1 << 16
 _PAUSE_SECONDS = 0.1
-"""Before the next try to accept a connection, if the system had no resources for one."""
+"""Before the next try to accept a connection, where there is no room for one."""
 
 _NO_PAGES: Mapping[str, Page] = MappingProxyType({})
+
+
+@dataclass(slots=True, eq=False)
+class _Client:
+    """A connection and what its thread does."""
+
+    socket: socket.socket
+    address: str
+    ends_at: float
+    """When the server closes it at the latest, by the monotonic clock."""
+
+    is_reading: bool = True
+    """Whether its request is not complete yet."""
+
+    unread: str = ""
+    """The path of the page that it has not received in full."""
+
+    sent_at: float = 0.0
+    """When the client last took a part of that, by the monotonic clock."""
 
 
 class MetricsServer:
@@ -154,8 +224,9 @@ class MetricsServer:
         *,
         longest_seconds: float = LONGEST_SECONDS,
         event_seconds: float = EVENT_SECONDS,
+        stream_seconds: float = STREAM_SECONDS,
     ) -> None:
-        """Bind the address and start the thread.
+        """Bind the address and start the thread that accepts connections.
 
         Args:
             host: an address of either family, or a name of one.
@@ -164,33 +235,23 @@ class MetricsServer:
             pages: the other pages by path; one thread at a time calls each.
             longest_seconds: after which the server closes a connection that is no stream of events.
             event_seconds: between two events of a stream.
+            stream_seconds: after which the server ends a stream.
 
         Raises:
             OSError: the address is in use, or not one of this host.
         """
         self._listener = _listen(host, port)
         self._longest_seconds = longest_seconds
-        self._selector = selectors.DefaultSelector()
-        self._streams = EventStreams(self._selector, event_seconds)
-        self._wake_receiver, self._wake_sender = socket.socketpair()
+        self._event_seconds = event_seconds
+        self._stream_seconds = stream_seconds
+        self._makers: dict[str, ResponseMaker] = {path: PageQueue(page) for path, page in pages.items()}
+        self._makers[_METRICS] = SharedScrape(registry)
+        self._streams = threading.BoundedSemaphore(MOST_STREAMS)
         self._is_closed = threading.Event()
-        self._is_accepting = True
-        self._connections: dict[socket.socket, ClientConnection] = {}
+        self._lock = threading.Lock()
+        self._clients: dict[socket.socket, _Client] = {}
         """In the order in which they were accepted."""
 
-        self._responses: queue.SimpleQueue[tuple[ClientConnection, Response | None]] = queue.SimpleQueue()
-        """What the workers made."""
-
-        self._workers = {
-            path: PageWorker(partial(one_each, page), self._deliver) for path, page in pages.items()
-        }
-        self._workers[_METRICS] = PageWorker(
-            partial(one_per_format, registry), self._deliver, MOST_CONNECTIONS
-        )
-        for one in (self._listener, self._wake_receiver, self._wake_sender):
-            one.setblocking(False)  # noqa: FBT003 - the standard library's own parameter
-        for one in (self._listener, self._wake_receiver):
-            self._selector.register(one, selectors.EVENT_READ)
         self._thread = threading.Thread(target=self._serve, name="metrics", daemon=True)
         self._thread.start()
 
@@ -200,183 +261,160 @@ class MetricsServer:
         return int(self._listener.getsockname()[1])
 
     def close(self) -> None:
-        """Stop the thread and close all connections at once."""
+        """Stop the thread and cut all connections at once."""
         self._is_closed.set()
-        self._wake_up()
+        with contextlib.suppress(OSError):  # it is closed already
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread
         self._thread.join()
-
-    def _deliver(self, connection: ClientConnection, response: Response | None) -> None:
-        """Take a response, or None where making it failed; called by workers."""
-        self._responses.put((connection, response))
-        self._wake_up()
-
-    def _wake_up(self) -> None:
-        with contextlib.suppress(OSError):  # a wake-up is pending, or the server is closed
-            self._wake_sender.send(b"\0")
+        self._listener.close()
+        with self._lock:
+            self._cut(*self._clients.values())
 
     def _serve(self) -> None:
-        with self._selector, self._listener, self._wake_receiver, self._wake_sender:
-            while not self._is_closed.is_set():
-                for key, _ in self._selector.select(self._seconds_to_event()):
-                    if key.fileobj is self._listener:
-                        self._accept()
-                    elif key.fileobj is self._wake_receiver:
-                        self._wake_receiver.recv(_CHUNK)
-                    elif key.data in self._streams:
-                        self._streams.end(key.data)
-                    elif key.data.socket in self._connections:  # another may have replaced it just now
-                        self._continue(key.data)
-                self._send_next_response()
-                self._streams.send_due()
-                while self._seconds_to_deadline() == 0:
-                    self._end(next(iter(self._connections.values())))
-            for connection in list(self._connections.values()):
-                self._end(connection)
-            self._streams.close()
+        """Accept connections, and cut those whose time is over."""
+        poll = select.poll()
+        poll.register(self._listener, select.POLLIN)
+        while not self._is_closed.is_set():
+            if poll.poll(self._milliseconds_to_deadline()):
+                self._accept()
+            now = time.monotonic()
+            with self._lock:
+                self._cut(*(client for client in self._clients.values() if client.ends_at <= now))
 
-    def _seconds_to_event(self) -> float | None:
-        """Return how long the thread may wait for sockets."""
-        if not self._responses.empty():
-            return 0.0
-        due = (self._seconds_to_deadline(), self._streams.seconds_to_event)
-        return min((seconds for seconds in due if seconds is not None), default=None)
-
-    def _seconds_to_deadline(self) -> float | None:
-        """Return the seconds until the oldest connection must end; all get the same time."""
-        oldest = next(iter(self._connections.values()), None)
-        return None if oldest is None else max(0.0, oldest.ends_at - time.monotonic())
+    def _milliseconds_to_deadline(self) -> float | None:
+        with self._lock:
+            ends_at = min((client.ends_at for client in self._clients.values()), default=None)
+        return None if ends_at is None else max(0.0, ends_at - time.monotonic()) * 1000 + 1
 
     def _accept(self) -> None:
-        """Accept a connection if there is room, or if another can be closed for it."""
-        if len(self._connections) >= MOST_CONNECTIONS and not self._end_slowest_request():
-            self._selector.unregister(self._listener)
-            self._is_accepting = False
+        """Accept a connection if there is room, or if another can be cut for it."""
+        if len(self._clients) >= MOST_CONNECTIONS and not self._has_made_room():
+            self._is_closed.wait(_PAUSE_SECONDS)
             return
         try:
-            accepted, client = self._listener.accept()
-        except BlockingIOError:
-            return
-        except OSError as error:
-            if error.errno not in _TRANSIENT:
-                raise
-            if not self._end_slowest_request():
+            accepted, address = self._listener.accept()
+        except OSError as error:  # the client has gone, or the system has no resources for one
+            if error.errno in _EXHAUSTED and not self._has_made_room():
                 self._is_closed.wait(_PAUSE_SECONDS)
             return
-        accepted.setblocking(False)  # noqa: FBT003 - the standard library's own parameter
-        connection = ClientConnection(accepted, str(client), time.monotonic() + self._longest_seconds)
-        self._connections[accepted] = connection
-        self._selector.register(accepted, selectors.EVENT_READ, connection)
+        client = _Client(accepted, str(address), time.monotonic() + self._longest_seconds)
+        with self._lock:
+            self._clients[accepted] = client
+        try:
+            threading.Thread(target=self._serve_client, args=[client], name="page", daemon=True).start()
+        except RuntimeError:  # the limit of threads is reached
+            with self._lock:
+                self._cut(client)
+            accepted.close()
 
-    def _end_slowest_request(self) -> bool:
-        """Close the connection that has been sending its request for longest; return False without one."""
-        sending = (one for one in self._connections.values() if one.phase is ConnectionPhase.REQUEST)
-        slowest = next(sending, None)
-        if slowest is not None:
-            self._end(slowest)
+    def _has_made_room(self) -> bool:
+        """Cut the connection that has been sending its request for longest; return False without one."""
+        with self._lock:
+            slowest = next((client for client in self._clients.values() if client.is_reading), None)
+            self._cut(*([slowest] if slowest else []))
         return slowest is not None
 
-    def _end(self, connection: ClientConnection) -> None:
-        self._forget(connection)
-        with contextlib.suppress(OSError):
-            connection.socket.shutdown(socket.SHUT_WR)
-        connection.socket.close()
+    def _cut(self, *clients: _Client) -> None:
+        """End connections, whose threads then close them; called with the lock."""
+        for client in clients:
+            del self._clients[client.socket]
+            with contextlib.suppress(OSError):  # the client has gone
+                client.socket.shutdown(socket.SHUT_RDWR)
 
-    def _forget(self, connection: ClientConnection) -> None:
-        """Watch a connection no longer, and accept another in its place."""
-        del self._connections[connection.socket]
-        if connection.phase is not ConnectionPhase.RESPONSE:
-            self._selector.unregister(connection.socket)
-        if not self._is_accepting:
-            self._selector.register(self._listener, selectors.EVENT_READ)
-            self._is_accepting = True
+    def _serve_client(self, client: _Client) -> None:
+        """Answer one request, in the thread of the connection."""
+        with client.socket:
+            try:
+                self._answer(client)
+                client.socket.shutdown(socket.SHUT_WR)
+            except OSError:  # the client has gone, or was cut
+                pass
+            except Exception as fault:  # noqa: BLE001 - the outermost frame of a thread: others are served all the same
+                _LOG.error("scrape_failed", reader=client.address, exc_info=fault)
+            finally:
+                with self._lock:
+                    self._clients.pop(client.socket, None)
 
-    def _continue(self, connection: ClientConnection) -> None:
-        """Read or send what is possible without waiting."""
+    def _answer(self, client: _Client) -> None:
+        request = _read_request(client.socket)
+        client.is_reading = False
+        if len(request) > LONGEST_REQUEST:
+            client.socket.sendall(_REQUEST_TOO_LARGE)
+            return
+        exchange = HttpExchange(request)
+        response = self._respond(exchange) if exchange.is_valid else None
+        if response is None:
+            client.socket.sendall(exchange.written())
+        elif response.make_event is None:
+            self._send(client, exchange, response)
+        elif not self._streams.acquire(blocking=False):
+            self._send(client, exchange, _TOO_MANY_STREAMS)
+        else:
+            try:
+                self._send(client, exchange, response)
+                if exchange.command != "HEAD":
+                    self._stream(client, response.make_event)
+            finally:
+                self._streams.release()
+
+    def _respond(self, exchange: HttpExchange) -> Response | None:
+        """Return the response; None after a refusal was written."""
+        maker = self._makers.get(exchange.target.path)
         try:
-            match connection.phase:
-                case ConnectionPhase.REQUEST:
-                    self._read(connection)
-                case ConnectionPhase.RESPONSE:
-                    pass
-                case ConnectionPhase.CLIENT:
-                    self._send(connection)
-                case _:
-                    assert_never(connection.phase)
-        except BlockingIOError:
-            return
-        except OSError:  # the client closed the connection
-            self._end(connection)
-        except Exception as fault:  # noqa: BLE001 - the outermost frame of a request: others are served all the same
-            _LOG.error("scrape_failed", reader=connection.client, exc_info=fault)
-            self._end(connection)
+            if maker is not None:
+                return maker.make(exchange)
+        except queue.Full:
+            pass
+        exchange.refuse(self._makers, is_known=maker is not None)
+        return None
 
-    def _read(self, connection: ClientConnection) -> None:
-        """Read more of a request; queue a complete one for its worker."""
-        received = connection.socket.recv(_CHUNK)
-        connection.request += received
-        is_too_long = connection.is_request_too_long
-        if received and not is_too_long and not connection.is_request_complete:
-            return
-        connection.phase = ConnectionPhase.RESPONSE
-        self._selector.unregister(connection.socket)
-        if is_too_long:
-            self._start_sending(connection, REQUEST_TOO_LARGE)
-        else:
-            self._dispatch(connection)
-
-    def _dispatch(self, connection: ClientConnection) -> None:
-        """Queue the request for the worker of its path, or refuse it."""
-        exchange = connection.exchange = HttpExchange(bytes(connection.request))
-        if exchange.is_valid:
-            connection.path = exchange.target.path
-            worker = self._workers.get(connection.path)
-            if worker is not None and worker.accept(connection):
-                return
-            exchange.refuse(self._workers, is_known=worker is not None)
-        self._start_sending(connection, exchange.written())
-
-    def _send_next_response(self) -> None:
-        """Start to send one response that a worker made.
-
-        Clients that receive come in between: however many responses begin, these do not count as stalled.
-        """
-        with contextlib.suppress(queue.Empty):
-            connection, response = self._responses.get_nowait()
-            if connection.socket not in self._connections:
-                return  # its time was over
-            if response is None:
-                self._end(connection)
-                return
-            if response.make_event is not None and self._streams.is_full:
-                response = _TOO_MANY_STREAMS
-            connection.make_event = None if connection.exchange.command == "HEAD" else response.make_event
-            self._start_sending(connection, *connection.exchange.format_response(response))
-
-    def _start_sending(self, connection: ClientConnection, *parts: bytes) -> None:
+    def _send(self, client: _Client, exchange: HttpExchange, response: Response) -> None:
         """Send what the kernel takes at once; the rest follows as the client receives it."""
-        connection.unsent.extend(memoryview(part) for part in parts if part)
-        connection.phase = ConnectionPhase.CLIENT
-        connection.sent_at = time.monotonic()
-        self._selector.register(connection.socket, selectors.EVENT_WRITE, connection)
-        self._continue(connection)
-        sending = (one for one in self._connections.values() if one.phase is ConnectionPhase.CLIENT)
-        unread = [one for one in sending if one.path == connection.path]
-        if len(unread) > MOST_UNREAD_RESPONSES:
-            self._end(min(unread, key=lambda one: one.sent_at))
+        for part in exchange.format_response(response):
+            rest = memoryview(part)
+            with contextlib.suppress(BlockingIOError):
+                rest = rest[client.socket.send(rest, socket.MSG_DONTWAIT) :]
+            if rest:
+                self._make_room_for(client, exchange.target.path)
+            while rest:
+                rest = rest[client.socket.send(rest[:_CHUNK]) :]
+                client.sent_at = time.monotonic()
+        client.unread = ""
 
-    def _send(self, connection: ClientConnection) -> None:
-        """Send more of the response; close the connection after the last part."""
-        while connection.unsent:
-            sent = connection.socket.send(connection.unsent[0])
-            connection.sent_at = time.monotonic()
-            connection.unsent[0] = connection.unsent[0][sent:]
-            if not connection.unsent[0]:
-                connection.unsent.popleft()
-        if connection.make_event is None or self._streams.is_full:
-            self._end(connection)
-        else:
-            self._forget(connection)
-            self._streams.add(connection.socket, connection.make_event)
+    def _make_room_for(self, client: _Client, path: str) -> None:
+        """Note that a client has not received a page in full, and cut the one that stalls for longest."""
+        client.unread, client.sent_at = path, time.monotonic()
+        with self._lock:
+            unread = [one for one in self._clients.values() if one.unread == path]
+            if len(unread) > MOST_UNREAD_RESPONSES:
+                self._cut(min(unread, key=lambda one: one.sent_at))
+
+    def _stream(self, client: _Client, make_event: Callable[[], bytes]) -> None:
+        """Send events until the stream has had its time, or the client takes no event at once.
+
+        An event is a few bytes, and a socket's buffer holds hundreds of them: such a client has stopped
+        reading long ago. One that can be read has closed the stream, or sends what no browser sends.
+        """
+        client.ends_at = time.monotonic() + self._stream_seconds
+        poll = select.poll()
+        poll.register(client.socket, select.POLLIN)
+        while True:
+            event = make_event()
+            is_taken = client.socket.send(event, socket.MSG_DONTWAIT) == len(event)
+            is_over = not is_taken or time.monotonic() >= client.ends_at
+            if is_over or poll.poll(self._event_seconds * 1000):
+                return
+
+
+def _read_request(client: socket.socket) -> bytes:
+    """Return what a client sends up to the end of the headers; of one that is too long, the beginning."""
+    request = bytearray()
+    while not _END_OF_REQUEST.search(request) and len(request) <= LONGEST_REQUEST:
+        received = client.recv(_CHUNK)
+        if not received:
+            break
+        request += received
+    return bytes(request)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -388,7 +426,7 @@ def _listen(host: str, port: int) -> socket.socket:
     family, _, _, _, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
@@ -404,7 +442,7 @@ _TOO_MANY_STREAMS = replace(
     headers=(("Retry-After", "60"),),
 )
 
-_TRANSIENT = frozenset({errno.ECONNABORTED, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 """Errors of ``accept`` after which a later call may succeed."""
 
 _LOG = structlog.get_logger(__name__)

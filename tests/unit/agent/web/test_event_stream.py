@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import selectors
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from http import HTTPStatus
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from sgagent.agent.web.client_connection import MOST_STREAMS, EventStreams
-from sgagent.agent.web.http_server import MOST_WAITING, MetricsServer
+from sgagent.agent.web.http_server import MOST_STREAMS, MOST_WAITING, MetricsServer
 from sgagent.agent.web.page import Request, Response, plain
 from tests.unit.agent.web.test_http_server import WAIT_SECONDS, Served
 from tests.waiting import wait_until
@@ -90,39 +88,48 @@ def test_streams_occupy_no_worker(events: Served) -> None:
             assert events.request("/events")[0] == 503
 
 
-def test_a_client_that_reads_nothing_is_closed_and_keeps_nobody_waiting() -> None:
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Served]]:
+    """Return what serves a stream of one event, again and again."""
+    with ExitStack() as stack:
+
+        def serve(event: bytes, event_seconds: float, **seconds: float) -> Served:
+            pages = {
+                "/events": lambda _: Response(
+                    status=HTTPStatus.OK,
+                    content_type="text/event-stream",
+                    content=b"retry: 1\n\n",
+                    make_event=lambda: event,
+                )
+            }
+            server = MetricsServer(
+                "127.0.0.1", 0, CollectorRegistry(), pages, event_seconds=event_seconds, **seconds
+            )
+            return Served("127.0.0.1", stack.enter_context(closing(server)))
+
+        yield serve
+
+
+def test_a_client_that_reads_nothing_is_closed_and_keeps_nobody_waiting(
+    serve: Callable[..., Served],
+) -> None:
     """As soon as its socket takes no event; the others get theirs."""
+    served = serve(b"data: " + b"x" * 65_536 + b"\n\n", 0.001)
     with ExitStack() as stack:
-        selector = stack.enter_context(selectors.DefaultSelector())
-        streams = EventStreams(selector, 0.0)
-        stack.callback(streams.close)
-        (slow, stalled), (fast, reader) = socket.socketpair(), socket.socketpair()
-        for one in (stalled, reader):
-            stack.enter_context(one)
-        for one in (slow, fast):
-            one.setblocking(False)  # noqa: FBT003 - the standard library's own parameter
-            streams.add(one, lambda: b"x" * 4096)
-        sent = 0
-        while slow in streams:
-            streams.send_due()
-            assert len(reader.recv(4096)) == 4096
-            sent += 1
-            assert sent < 10_000
-        assert fast in streams
-        assert sent > 1
+        stalled, reader = opened(served, stack), opened(served, stack)
+        received = 0
+        while received < 20_000_000:  # more than the buffers of a socket hold
+            received += len(reader.recv(1 << 20))
+        with stalled.makefile("rb") as answer:
+            assert len(answer.read()) < received
+        assert reader.recv(1)
 
 
-def test_an_event_is_sent_whole_or_ends_the_stream() -> None:
+def test_an_event_is_sent_whole_or_ends_the_stream(serve: Callable[..., Served]) -> None:
     """A client never reads the rest of an event late."""
-    with ExitStack() as stack:
-        streams = EventStreams(stack.enter_context(selectors.DefaultSelector()), 0.0)
-        near, far = socket.socketpair()
-        stack.enter_context(far)
-        near.setblocking(False)  # noqa: FBT003 - the standard library's own parameter
-        streams.add(near, lambda: b"x" * 10_000_000)
-        streams.send_due()
-        assert near not in streams
-        assert far.recv(1) == b"x", "a part was taken"
+    event = b"data: " + b"x" * 50_000_000
+    with ExitStack() as stack, opened(serve(event, 0.0), stack).makefile("rb") as answer:
+        assert len(answer.read()) < len(event)
 
 
 def test_the_head_alone_is_no_stream(events: Served) -> None:
@@ -134,18 +141,12 @@ def test_the_head_alone_is_no_stream(events: Served) -> None:
     assert b"data: " not in text
 
 
-def test_a_stream_ends_with_its_time() -> None:
+def test_a_stream_ends_with_its_time(serve: Callable[..., Served]) -> None:
     """The client gets a last event, and the end."""
-    with ExitStack() as stack:
-        streams = EventStreams(stack.enter_context(selectors.DefaultSelector()), 0.0, 0.0)
-        near, far = socket.socketpair()
-        stack.enter_context(far)
-        near.setblocking(False)  # noqa: FBT003 - the standard library's own parameter
-        streams.add(near, lambda: b"data: 1\n\n")
-        streams.send_due()
-        assert near not in streams
-        with far.makefile("rb") as answer:
-            assert answer.read() == b"data: 1\n\n"
+    served = serve(b"data: 1\n\n", 0.0, stream_seconds=0.0)
+    with served.connect() as client, client.makefile("rb") as answer:
+        client.sendall(REQUEST)
+        assert answer.read().endswith(b"retry: 1\n\ndata: 1\n\n")
 
 
 def test_a_client_that_sends_more_is_closed(events: Served) -> None:

@@ -16,8 +16,13 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 from structlog.testing import capture_logs
 
-from sgagent.agent.web.client_connection import LONGEST_REQUEST
-from sgagent.agent.web.http_server import MOST_CONNECTIONS, MOST_UNREAD_RESPONSES, MOST_WAITING, MetricsServer
+from sgagent.agent.web.http_server import (
+    LONGEST_REQUEST,
+    MOST_CONNECTIONS,
+    MOST_UNREAD_RESPONSES,
+    MOST_WAITING,
+    MetricsServer,
+)
 from sgagent.agent.web.page import Request, Response, plain
 from tests.patience import PATIENCE
 
