@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 import platform
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -23,7 +23,6 @@ from prometheus_client.core import (
 )
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
-from prometheus_client.samples import Sample
 
 from sgagent import __version__
 from sgagent.agent.flowlog.flowlog import FlowTally, Loss
@@ -43,74 +42,7 @@ from sgagent.nft.names import (
 from sgagent.ports import Clock, CounterValue
 from sgagent.verify.proof import Outcome
 
-_OPEN_METRICS = "application/openmetrics-text"
-_END = b"# EOF\n"
 _Values = Mapping[Any, float]
-
-
-class RuleHits(Metric):
-    """A family of counters with one sample for each rule."""
-
-    def __init__(self, name: str, documentation: str, rules: RuleLabels, values: Sequence[int]) -> None:
-        """Make a family.
-
-        Args:
-            name: without the suffix ``_total``.
-            documentation: one line.
-            rules: whose hits these are.
-            values: in the order of the rules.
-        """
-        self.name = name
-        self.documentation = documentation
-        self.type = "counter"
-        self.unit = ""
-        self._rules = rules
-        self._values = values
-
-    @property
-    def samples(self) -> list[Sample]:  # type: ignore[override]  # a scrape does not call it
-        """Return the samples as objects of the library."""
-        name = f"{self.name}_total"
-        return [
-            Sample(name, labels_of(key), value)
-            for key, value in zip(self._rules.keys, self._values, strict=True)
-        ]
-
-    def lines(self, *, is_open: bool) -> Iterator[str]:
-        """Yield the lines of the family with their line ends.
-
-        Args:
-            is_open: whether the format is OpenMetrics, in which the name of a family has no suffix.
-        """
-        sample = f"{self.name}_total"
-        family = self.name if is_open else sample
-        yield f"# HELP {family} {self.documentation}\n# TYPE {family} counter\n"
-        for labels, value in zip(self._rules.texts, self._values, strict=True):
-            yield f"{sample}{labels} {value}.0\n"
-
-
-@dataclass(frozen=True, slots=True)
-class RuleLabels:
-    """The labels of rules, as keys and as text."""
-
-    keys: Sequence[RuleCounter]
-    texts: Sequence[str]
-
-    @classmethod
-    def of(cls, keys: Sequence[RuleCounter]) -> RuleLabels:
-        """Format the labels of each key, once for all families."""
-        return cls(keys, [_format_labels(key) for key in keys])
-
-
-def labels_of(key: RuleCounter) -> dict[str, str]:
-    """Return the labels of a rule."""
-    return {
-        "direction": key.direction.value,
-        "interface": key.interface,
-        "policy": key.policy.value,
-        "rule_id": key.rule_id,
-        "security_group_id": key.security_group_id,
-    }
 
 
 def page_type(accepted: str) -> str:
@@ -126,40 +58,7 @@ def write_page(registry: CollectorRegistry, accepted: str) -> tuple[bytes, str]:
         accepted: the client's header ``Accept``; may be empty.
     """
     encode, content_type = choose_encoder(accepted)
-    families = list(registry.collect())
-    hits = [family for family in families if isinstance(family, RuleHits)]
-    others = CollectorRegistry()
-    others.register(_Collected(family for family in families if not isinstance(family, RuleHits)))
-    is_open = content_type.startswith(_OPEN_METRICS)
-    lines = "".join(line for family in hits for line in family.lines(is_open=is_open)).encode()
-    page = encode(others)
-    if is_open:
-        return page.removesuffix(_END) + lines + _END, content_type
-    return page + lines, content_type
-
-
-class _Collected(Collector):
-    """Return families that were collected before."""
-
-    def __init__(self, families: Iterable[Metric]) -> None:
-        self._families = tuple(families)
-
-    def collect(self) -> Iterable[Metric]:
-        return self._families
-
-    def describe(self) -> Iterable[Metric]:
-        return ()
-
-
-def _format_labels(key: RuleCounter) -> str:
-    pairs = ",".join(f'{name}="{_escape(value)}"' for name, value in labels_of(key).items())
-    return f"{{{pairs}}}"
-
-
-def _escape(value: str) -> str:
-    if "\\" in value or '"' in value or "\n" in value:
-        return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
-    return value
+    return encode(registry), content_type
 
 
 CounterTotals = Mapping[CounterKey, CounterValue]
@@ -175,8 +74,26 @@ class _CounterFamily:
     labels: tuple[str, ...]
     """Fields of the counter's key."""
 
+    counts_bytes: bool = False
+    """Rather than packets."""
+
+
+_OF_RULE = ("direction", "interface", "policy", "rule_id", "security_group_id")
 
 _COUNTER_FAMILIES = (
+    _CounterFamily(
+        RuleCounter,
+        "sgagent_rule_packets",
+        "Sessions that the rule decided, by the packet that was judged.",
+        _OF_RULE,
+    ),
+    _CounterFamily(
+        RuleCounter,
+        "sgagent_rule_bytes",
+        "Bytes of the packets by which the rule decided sessions.",
+        _OF_RULE,
+        counts_bytes=True,
+    ),
     _CounterFamily(
         DefaultCounter,
         "sgagent_default_packets",
@@ -217,40 +134,22 @@ _COUNTER_FAMILIES = (
 
 
 def counter_families(totals: CounterTotals) -> Iterator[Metric]:
-    """Yield a family for each kind of counter."""
-    yield from _rule_hits(totals)
-    families = {
-        each.kind: (each, CounterMetricFamily(each.name, each.documentation, labels=each.labels))
-        for each in _COUNTER_FAMILIES
-    }
-    for key, total in totals.items():
-        if type(key) in families:
-            each, family = families[type(key)]
-            family.add_metric([_label(key, name) for name in each.labels], total.packets)
-    yield from (family for _, family in families.values())
+    """Yield the families of the kernel's counters."""
+    by_kind: dict[type[CounterKey], list[CounterKey]] = {}
+    for key in totals:
+        by_kind.setdefault(type(key), []).append(key)
+    for each in _COUNTER_FAMILIES:
+        family = CounterMetricFamily(each.name, each.documentation, labels=each.labels)
+        for key in by_kind.get(each.kind, ()):
+            total = totals[key]
+            value = total.bytes if each.counts_bytes else total.packets
+            family.add_metric([_label(key, name) for name in each.labels], value)
+        yield family
 
 
 def _label(key: CounterKey, name: str) -> str:
     value = getattr(key, name)
     return str(value.value if isinstance(value, enum.Enum) else value)
-
-
-def _rule_hits(totals: CounterTotals) -> Iterator[Metric]:
-    by_rule = {key: total for key, total in totals.items() if isinstance(key, RuleCounter)}
-    if not by_rule:
-        return
-    rules = RuleLabels.of(tuple(by_rule))
-    packets = [total.packets for total in by_rule.values()]
-    octets = [total.bytes for total in by_rule.values()]
-    yield RuleHits(
-        "sgagent_rule_packets",
-        "Sessions that the rule decided, by the packet that was judged.",
-        rules,
-        packets,
-    )
-    yield RuleHits(
-        "sgagent_rule_bytes", "Bytes of the packets by which the rule decided sessions.", rules, octets
-    )
 
 
 def make_registry(
@@ -305,7 +204,7 @@ class _AgentCollector(Collector):
             *(_flows(self._read_tally()) if self._read_tally else ()),
             *(_log(self._read_dropped_lines()) if self._read_dropped_lines else ()),
         )
-        return (family for family in families if isinstance(family, RuleHits) or family.samples)
+        return (family for family in families if family.samples)
 
     def describe(self) -> Iterable[Metric]:
         """Return nothing: the families are known at a scrape only."""
