@@ -17,11 +17,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from types import FrameType
 
 from sgagent.agent.control.handlers import Execution
 from sgagent.agent.counters import Counting, ObservationLog
-from sgagent.agent.inbox import Happened, Inbox
+from sgagent.agent.inbox import Inbox, LoopEvent
 from sgagent.agent.published_status import Board
 from sgagent.agent.step import EventLog, Step, StepEnd, StepLog, Tamperer, summary
 from sgagent.agent.systemd import ServiceManager
@@ -234,7 +235,7 @@ class Daemon:
         self._observation_log = ObservationLog(log, clock)
         self._leftovers = Leftovers()
         self._board = board
-        self.drift = DriftWatch(clock, log, inbox.table_changed)
+        self.drift = DriftWatch(clock, log, partial(inbox.put, LoopEvent.TABLE_CHANGED))
         """Hears, from any thread, who else changes the table."""
 
         self._after_first = after_first
@@ -259,8 +260,8 @@ class Daemon:
         """Enforce until a signal arrives; the rules stay active after that."""
         with (
             _signals(self._inbox),
-            self._source.watch(self._inbox.source_changed),
-            self._host.watch(self._inbox.host_changed),
+            self._source.watch(partial(self._inbox.put, LoopEvent.SOURCE_CHANGED)),
+            self._host.watch(partial(self._inbox.put, LoopEvent.HOST_CHANGED)),
         ):
             if self._counting.damage:
                 self._log.error("counters_damaged", reason=self._counting.damage)
@@ -272,10 +273,10 @@ class Daemon:
             self._log.info("agent_started")
             while True:
                 happened = self._inbox.take(self._seconds_to_wait())
-                if happened.applier_lost:
+                if LoopEvent.APPLIER_LOST in happened:
                     self._log.error("applier_lost", rules="stay in force")
                     raise ApplierLostError("the process that holds the privilege has ended")
-                if happened.stop:
+                if LoopEvent.STOP in happened:
                     break
                 self._turn(happened)
             self._service_manager.stopping()
@@ -290,9 +291,10 @@ class Daemon:
         except SgagentError as error:
             self._log.error("step_failed", reason=str(error))
 
-    def _turn(self, happened: Happened) -> None:
+    def _turn(self, happened: LoopEvent) -> None:
         """Do what one turn of the loop has to do."""
-        if happened.reload:
+        is_reload = LoopEvent.RELOAD in happened
+        if is_reload:
             self._service_manager.reloading()
             self._begin_reload()
         now = self._clock.monotonic()
@@ -303,19 +305,18 @@ class Daemon:
             self._expiry = None  # the step finds the next one; one that fails is tried again
         are_names_changed = self._reconciler.names.turn(self._reconciler.latest_time)
         is_trial_over = self._execution.deadline is not None and now >= self._execution.deadline
-        is_due = happened.reload or happened.host_changed or is_retry_due or is_trial_over or is_expiry_due
-        is_due = is_due or are_names_changed
-        if happened.source_changed or is_fetch_due or happened.reload:
+        is_due = LoopEvent.HOST_CHANGED in happened or is_retry_due or is_trial_over
+        if is_reload or LoopEvent.SOURCE_CHANGED in happened or is_fetch_due:
             self._try_step(fetch=True)
-        elif is_due:
+        elif is_due or is_expiry_due or are_names_changed:
             self._try_step(fetch=False)
-        elif happened.table_changed or self._is_tick_due(now):
+        elif LoopEvent.TABLE_CHANGED in happened or self._is_tick_due(now):
             self._try_step(fetch=False, only_on_drift=True)
         if self._inbox.do_jobs(self._step_now):
             self._board.note_standing(self._execution.standing())
         if self._is_tick_due(now) or self._inbox.has_readers:
             self._tick()
-        if happened.reload:
+        if is_reload:
             self._service_manager.ready()
 
     def _begin_reload(self) -> None:
@@ -485,10 +486,10 @@ def _signals(inbox: Inbox) -> Iterator[None]:
     """Have signals leave word in the inbox, until the context is left."""
 
     def stop(_number: int, _frame: FrameType | None) -> None:
-        inbox.stop()
+        inbox.put(LoopEvent.STOP)
 
     def reload(_number: int, _frame: FrameType | None) -> None:
-        inbox.reload()
+        inbox.put(LoopEvent.RELOAD)
 
     handlers = {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: reload}
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}

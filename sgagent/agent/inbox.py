@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, TimeoutError as FutureTimeoutError
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from sgagent.agent.step import Step
@@ -39,28 +39,27 @@ class NotDoneError(Exception):
     """The loop is still at a job."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Happened:
+class LoopEvent(enum.Flag):
     """What happened since the loop looked last."""
 
-    source_changed: bool = False
-    host_changed: bool = False
-    reload: bool = False
-    stop: bool = False
-    applier_lost: bool = False
-    table_changed: bool = False
+    NOTHING = 0
+    SOURCE_CHANGED = enum.auto()
+    """A fetch may deliver something else."""
 
-    @classmethod
-    def together(cls, some: Sequence[Happened]) -> Happened:
-        """Return all that happened."""
-        return cls(
-            source_changed=any(one.source_changed for one in some),
-            host_changed=any(one.host_changed for one in some),
-            reload=any(one.reload for one in some),
-            stop=any(one.stop for one in some),
-            applier_lost=any(one.applier_lost for one in some),
-            table_changed=any(one.table_changed for one in some),
-        )
+    HOST_CHANGED = enum.auto()
+    """Links or addresses changed."""
+
+    TABLE_CHANGED = enum.auto()
+    """Another process may have changed our table."""
+
+    RELOAD = enum.auto()
+    """A reload was asked for."""
+
+    STOP = enum.auto()
+    """The daemon is to end."""
+
+    APPLIER_LOST = enum.auto()
+    """The process that holds the privilege has ended."""
 
 
 class Inbox:
@@ -70,34 +69,14 @@ class Inbox:
         """Start with nothing happened."""
         # A signal handler may interrupt the very thread that takes, anywhere. So what happened is only put
         # into a queue, which is re-entrant: something that is read and written back could lose it meanwhile.
-        self._bell: queue.SimpleQueue[Happened] = queue.SimpleQueue()
+        self._bell: queue.SimpleQueue[LoopEvent] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._readers: list[threading.Event] = []
         self._jobs: list[tuple[Job[Any], Future[Any]]] = []
 
-    def source_changed(self) -> None:
-        """Say that a fetch may deliver something else."""
-        self._bell.put(Happened(source_changed=True))
-
-    def host_changed(self) -> None:
-        """Say that links or addresses changed."""
-        self._bell.put(Happened(host_changed=True))
-
-    def reload(self) -> None:
-        """Say that a reload was asked for."""
-        self._bell.put(Happened(reload=True))
-
-    def stop(self) -> None:
-        """Say that the daemon is to end."""
-        self._bell.put(Happened(stop=True))
-
-    def applier_lost(self) -> None:
-        """Say that the process that holds the privilege has ended."""
-        self._bell.put(Happened(applier_lost=True))
-
-    def table_changed(self) -> None:
-        """Notify the loop that another process may have changed our table."""
-        self._bell.put(Happened(table_changed=True))
+    def put(self, event: LoopEvent) -> None:
+        """Say that something happened."""
+        self._bell.put(event)
 
     def wait_for_reading(self, timeout: float) -> bool:
         """Ask the loop to read the counters, and wait until it has.
@@ -111,7 +90,7 @@ class Inbox:
         done = threading.Event()
         with self._lock:
             self._readers.append(done)
-        self._bell.put(Happened())
+        self._bell.put(LoopEvent.NOTHING)
         return done.wait(timeout)
 
     def have_done(self, job: Job[_Result], timeout: float) -> _Result:
@@ -131,7 +110,7 @@ class Inbox:
         future: Future[_Result] = Future()
         with self._lock:
             self._jobs.append((job, future))
-        self._bell.put(Happened())
+        self._bell.put(LoopEvent.NOTHING)
         try:
             return future.result(timeout)
         except FutureTimeoutError:
@@ -159,18 +138,18 @@ class Inbox:
                 future.set_exception(error)
         return bool(jobs)
 
-    def take(self, timeout: float) -> Happened:
+    def take(self, timeout: float) -> LoopEvent:
         """Wait until something happens, and return and forget it.
 
         Args:
             timeout: in seconds; after them, nothing happened.
         """
-        happened: list[Happened] = []
+        happened = LoopEvent.NOTHING
         with contextlib.suppress(queue.Empty):
-            happened.append(self._bell.get(timeout=timeout))
-            # One turn answers all that rang so far.
-            happened.extend(self._bell.get_nowait() for _ in range(self._bell.qsize()))
-        return Happened.together(happened)
+            happened = self._bell.get(timeout=timeout)
+            for _ in range(self._bell.qsize()):  # one turn answers all that rang so far
+                happened |= self._bell.get_nowait()
+        return happened
 
     @property
     def has_readers(self) -> bool:

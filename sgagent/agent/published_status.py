@@ -18,7 +18,7 @@ from sgagent.agent.step import Step, StepEnd
 from sgagent.core.model import Mode
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.documents import DocumentFile
-from sgagent.nft.marks import UNCACHED, EnforcementState
+from sgagent.nft.marks import UNCACHED
 from sgagent.nft.names import CounterKey, InvalidCounter, ObservedDropCounter, is_of_drops
 from sgagent.ports import Clock, CounterValue
 
@@ -191,50 +191,70 @@ class Board:
 
         self._clock = clock
         self._ask_for_reading = ask_for_reading
-        self._status = Status()
-        self._policy = ResolvedPolicy()
-        self._state = UNCACHED
-        self._definitions: tuple[str | None, tuple[DocumentFile, ...]] = (None, ())
+        self.status = Status()
+        """How the agent is doing."""
+
+        self.policy = ResolvedPolicy()
+        """The policy in force, as far as the agent knows; one of nothing where none is."""
+
+        self.state = UNCACHED
+        """Under which accepted sessions are remembered, as far as the agent knows."""
+
+        self.definitions: tuple[str | None, tuple[DocumentFile, ...]] = (None, ())
+        """The version of the snapshot that is in force, and what it was read from."""
+
         self._totals: Mapping[CounterKey, CounterValue] = {}
-        self._times: Mapping[CounterKey, HitTimes] = {}
-        self._trend = Trend()
-        self._samples = Samples()
-        self._revision = 0
-        self._step_fault: str | None = None
-        self._faults: tuple[str, ...] = ()
+        self.times: Mapping[CounterKey, HitTimes] = {}
+        """Since when each total is counted and when it last grew, as of the newest totals."""
+
+        self.trend = Trend()
+        """How fast each total grew in the last hour."""
+
+        self.samples = Samples()
+        """Of the last hour."""
+
+        self.revision = 0
+        """How often something of this has changed."""
+
+        self.step_fault: str | None = None
+        """Why the last step could not be done."""
+
+        self.faults: tuple[str, ...] = ()
+        """What is wrong with the agent's own files and its counting, in words."""
+
         self._turned_at = clock.monotonic()
 
     def note_step(self, step: Step, *, is_fetched: bool) -> None:
         """Publish the result of a step."""
-        self._policy = step.policy or ResolvedPolicy()
-        self._state = step.state or self._state
+        self.policy = step.policy or ResolvedPolicy()
+        self.state = step.state or self.state
         if step.outcome is not StepEnd.REFUSED:
-            self._definitions = (step.version, step.documents)
-        self._publish(status_after(self._status, step, is_fetched=is_fetched, now=self._clock.now()))
+            self.definitions = (step.version, step.documents)
+        self._publish(status_after(self.status, step, is_fetched=is_fetched, now=self._clock.now()))
 
     def note_standing(self, standing: ManualOverride) -> None:
         """Publish what was applied by hand."""
-        self._publish(replace(self._status, standing=standing))
+        self._publish(replace(self.status, standing=standing))
 
     def note_contest(self, *, is_contested: bool) -> None:
         """Publish whether another process keeps changing the table."""
-        if self._status.is_drift_contested is not is_contested:
-            self._publish(replace(self._status, is_drift_contested=is_contested))
+        if self.status.is_drift_contested is not is_contested:
+            self._publish(replace(self.status, is_drift_contested=is_contested))
 
     def note_names(self, names: tuple[NameStatus, ...], failures: int) -> None:
         """Publish how the names of rules are."""
-        if (names, failures) != (self._status.names, self._status.dns_failures):
-            self._publish(replace(self._status, names=names, dns_failures=failures))
+        if (names, failures) != (self.status.names, self.status.dns_failures):
+            self._publish(replace(self.status, names=names, dns_failures=failures))
 
     def note_verified(self, verified: ProofReport | None) -> None:
         """Publish what the newest proof came to."""
-        if verified is not None and verified is not self._status.verified:
-            durations = self._status.verify_durations.with_one(verified.seconds)
-            self._publish(replace(self._status, verified=verified, verify_durations=durations))
+        if verified is not None and verified is not self.status.verified:
+            durations = self.status.verify_durations.with_one(verified.seconds)
+            self._publish(replace(self.status, verified=verified, verify_durations=durations))
 
     def _publish(self, status: Status) -> None:
-        self._status = status
-        self._revision += 1
+        self.status = status
+        self.revision += 1
 
     def note_totals(
         self,
@@ -252,51 +272,27 @@ class Board:
             step_fault: why the last step could not be done.
             faults: what is wrong with the agent's own files and its counting, in words.
         """
-        self._revision += totals is not self._totals or (step_fault, faults) != (
-            self._step_fault,
-            self._faults,
+        self.revision += totals is not self._totals or (step_fault, faults) != (
+            self.step_fault,
+            self.faults,
         )
         self._totals = totals
-        self._times = times
-        self._step_fault = step_fault
-        self._faults = faults
+        self.times = times
+        self.step_fault = step_fault
+        self.faults = faults
         self._turned_at = self._clock.monotonic()
-        self._trend = self._trend.after(totals, self._turned_at)
-        self._samples = self._samples.after(totals, self._state_now(), self._turned_at)
+        self.trend = self.trend.after(totals, self._turned_at)
+        self.samples = self.samples.after(totals, self._state_now(), self._turned_at)
 
     def _state_now(self) -> Sample:
-        status = self._status
+        status = self.status
         since = status.snapshot_since
         return Sample(
-            is_well=status.is_well and self._step_fault is None,
+            is_well=status.is_well and self.step_fault is None,
             enforced=sum(interface.mode is Mode.ENFORCE for interface in status.interfaces),
             warnings=status.warnings or 0,
             policy_age=0.0 if since is None else max(0.0, self._clock.now() - since),
         )
-
-    def status(self) -> Status:
-        """Return how the agent is doing."""
-        return self._status
-
-    def policy(self) -> ResolvedPolicy:
-        """Return the policy that is in force, as far as the agent knows; one of nothing where none is."""
-        return self._policy
-
-    def definitions(self) -> tuple[str | None, tuple[DocumentFile, ...]]:
-        """Return the version of the snapshot that is in force, and what it was read from."""
-        return self._definitions
-
-    def state(self) -> EnforcementState:
-        """Return under which accepted sessions are remembered, as far as the agent knows."""
-        return self._state
-
-    def step_fault(self) -> str | None:
-        """Return why the last step could not be done."""
-        return self._step_fault
-
-    def faults(self) -> tuple[str, ...]:
-        """Return what is wrong with the agent's own files and its counting, in words."""
-        return self._faults
 
     def seconds_since_turn(self) -> float:
         """Return how long ago the loop turned last."""
@@ -311,24 +307,8 @@ class Board:
 
     def reasons_not_ready(self) -> tuple[str, ...]:
         """Return why the host does not enforce its newest definitions; empty if it does."""
-        failed = ("the last step of the main loop failed",) if self._step_fault else ()
-        return (*self.reasons_not_alive(), *failed, *_shortcomings(self._status, self._clock.now()))
-
-    def times(self) -> Mapping[CounterKey, HitTimes]:
-        """Return since when each total is counted and when it last grew, as of the newest totals."""
-        return self._times
-
-    def trend(self) -> Trend:
-        """Return how fast each total grew in the last hour."""
-        return self._trend
-
-    def samples(self) -> tuple[Sample, ...]:
-        """Return the samples of the last hour, the oldest first."""
-        return self._samples.taken
-
-    def revision(self) -> int:
-        """Return how often something of this has changed, without a wait."""
-        return self._revision
+        failed = ("the last step of the main loop failed",) if self.step_fault else ()
+        return (*self.reasons_not_alive(), *failed, *_shortcomings(self.status, self._clock.now()))
 
     def totals(self) -> Mapping[CounterKey, CounterValue]:
         """Return totals as fresh as can be had in a short time."""

@@ -19,7 +19,7 @@ from sgagent.agent.control.server import control_served
 from sgagent.agent.counters import Counting
 from sgagent.agent.daemon import Daemon
 from sgagent.agent.flowlog.flowlog import begin_flow_log, flows_heard
-from sgagent.agent.inbox import Inbox
+from sgagent.agent.inbox import Inbox, LoopEvent
 from sgagent.agent.log import LogQueue, log_in_background
 from sgagent.agent.names.resolver import BackgroundResolver, NameWatch
 from sgagent.agent.published_status import Board
@@ -146,7 +146,7 @@ def _assemble(
         after_first=reckon,
         verification=verification,
     )
-    stack.enter_context(news_heard(news, daemon.drift.hear, inbox.applier_lost))
+    stack.enter_context(news_heard(news, daemon.drift.hear, partial(inbox.put, LoopEvent.APPLIER_LOST)))
     return daemon
 
 
@@ -157,7 +157,7 @@ def _keep_presence(
     if isinstance(settings.source, EtcdSourceSettings):
         from sgagent.agent.fleet_report import presence_kept  # noqa: PLC0415 - it needs what other sources do without
 
-        stack.enter_context(presence_kept(settings, source, board.status, host.facts))
+        stack.enter_context(presence_kept(settings, source, lambda: board.status, host.facts))
 
 
 def _status_pages(
@@ -183,11 +183,8 @@ def _serve_metrics(
         UsageError: the address is taken, or not this host's.
     """
     listen = settings.metrics.listen
-    tally = board.flow_log.tally if board.flow_log else None
-    dropped = (lambda: log_queue.dropped_lines) if (log_queue := board.log_queue) else None
-    registry = make_registry(board.status, board.totals, clock, tally, dropped)
     try:
-        server = MetricsServer(listen.host, listen.port, registry, pages)
+        server = MetricsServer(listen.host, listen.port, make_registry(board, clock), pages)
     except OSError as error:
         raise UsageError(f"metrics.listen {listen.host}:{listen.port}: {error.strerror}") from error
     stack.enter_context(closing(server))

@@ -154,11 +154,11 @@ def answering(board: Board, clock: Clock, source: str, sessions: LiveSessions, d
             case ExplainQuestion():
                 return explain_answer(board, question, sessions)
             case DeniedQuestion():
-                return denied_answer(board.flow_log, question, board.policy())
+                return denied_answer(board.flow_log, question, board.policy)
             case DocumentsQuestion():
                 return documents_answer(board)
             case HistoryQuestion():
-                return desk.history(board.status().snapshot_version)
+                return desk.history(board.status.snapshot_version)
             case _:
                 return desk.carry_out(question)
 
@@ -167,9 +167,9 @@ def answering(board: Board, clock: Clock, source: str, sessions: LiveSessions, d
 
 def status_answer(board: Board, clock: Clock, source: str) -> StatusAnswer:
     """Return how the agent is doing."""
-    status = board.status()
+    status = board.status
     reasons = board.reasons_not_ready()
-    step_fault = board.step_fault()
+    step_fault = board.step_fault
     return StatusAnswer(
         agent_version=__version__,
         pid=os.getpid(),
@@ -194,7 +194,7 @@ def status_answer(board: Board, clock: Clock, source: str) -> StatusAnswer:
         is_drift_unhealed=status.is_drift_unhealed,
         last_drift=status.last_drift,
         is_drift_contested=status.is_drift_contested,
-        faults=(*((step_fault,) if step_fault else ()), *board.faults()),
+        faults=(*((step_fault,) if step_fault else ()), *board.faults),
         interfaces=status.interfaces,
         sessions_cut=len(status.last_cut),
         first_sessions_cut=status.last_cut[:MOST_CUTS_SHOWN],
@@ -206,7 +206,7 @@ def status_answer(board: Board, clock: Clock, source: str) -> StatusAnswer:
         expiring=len(status.expiring),
         first_expiring=status.expiring[:MOST_EXPIRING_SHOWN],
         names=status.names,
-        platform=tuple(map(str, board.policy().platform)),
+        platform=tuple(map(str, board.policy.platform)),
         verified_outcome=status.verified.outcome.value if status.verified else None,
         verified_at=status.verified.at if status.verified else None,
         verified_in_words=status.verified.description if status.verified else (),
@@ -237,17 +237,15 @@ def explain_answer(board: Board, question: ExplainQuestion, sessions: LiveSessio
     Raises:
         UsageError: there is no such packet, or it is not clear on which interface.
     """
-    policy = board.policy()
+    policy = board.policy
     packet = question.packet(choose_interface(policy, question.interface) or "")
-    packet = sessions.as_met(packet, policy, board.state())
-    return ExplainAnswer(
-        snapshot_version=board.status().snapshot_version, explanation=explain(policy, packet)
-    )
+    packet = sessions.as_met(packet, policy, board.state)
+    return ExplainAnswer(snapshot_version=board.status.snapshot_version, explanation=explain(policy, packet))
 
 
 def documents_answer(board: Board) -> DocumentsAnswer:
     """Return the definitions that are in force, as they were delivered."""
-    version, files = board.definitions()
+    version, files = board.definitions
     return DocumentsAnswer(
         snapshot_version=version,
         documents=tuple(Document(name=file.name, content=file.content.decode()) for file in files),
@@ -260,7 +258,7 @@ def hits_answer(board: Board, question: HitsQuestion) -> HitsAnswer:
     Raises:
         UsageError: nothing is judged on the interface that is asked for.
     """
-    totals, times, policy = board.totals(), board.times(), board.policy()
+    totals, times, policy = board.totals(), board.times, board.policy
     judges = [
         judge for judge in policy.judges if question.interface is None or judge.name == question.interface
     ]
@@ -268,7 +266,7 @@ def hits_answer(board: Board, question: HitsQuestion) -> HitsAnswer:
         names = ", ".join(judge.name for judge in policy.judges) or "none"
         raise UsageError(f"{question.interface} is not bound (bound: {names})")
     return HitsAnswer(
-        snapshot_version=board.status().snapshot_version,
+        snapshot_version=board.status.snapshot_version,
         interfaces=tuple(
             InterfaceHits(
                 interface=judge.name,

@@ -137,10 +137,10 @@ class Inspection:
 
         An expired result is returned until the next is there.
         """
-        version, files = self._board.definitions()
+        version, files = self._board.definitions
         if version is None:
             return NotFound("No definitions are in force.")
-        subject = _Subject(version, self._board.policy())
+        subject = _Subject(version, self._board.policy)
         if not self._is_cached(subject) or self._clock.monotonic() - self._started_at > FRESH_SECONDS:
             self._start(subject, files)
         if not self._is_cached(subject):
@@ -182,7 +182,7 @@ class Inspection:
         at = datetime.fromtimestamp(self._clock.now(), UTC)
         names = {
             one.name: AddressSet.of(map(CidrBlock.parse, one.addresses))
-            for one in self._board.status().names
+            for one in self._board.status.names
             if one.state is not NameState.UNRESOLVED
         }
         subject = make_subject(
@@ -207,9 +207,9 @@ class Inspection:
         )
 
     def _life(self, policy: ResolvedPolicy) -> Life:
-        present = {interface.name for interface in self._board.status().interfaces}
+        present = {interface.name for interface in self._board.status.interfaces}
         unused = self._settings.lint.unused
-        times = self._board.times().items() if unused is not None else ()
+        times = self._board.times.items() if unused is not None else ()
         used = {
             key: Usage(counted_since=time.counted_since, last_hit_at=time.last_hit_at) for key, time in times
         }

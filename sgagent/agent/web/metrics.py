@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 import platform
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -27,6 +27,7 @@ from prometheus_client.registry import Collector
 from sgagent import __version__
 from sgagent.agent.flowlog.flowlog import FlowTally, Loss
 from sgagent.agent.names.name_table import NameState
+from sgagent.agent.published_status import Board
 from sgagent.agent.status import BOUNDS, Durations, Status
 from sgagent.core.model import Policy
 from sgagent.nft.names import (
@@ -152,47 +153,29 @@ def _label(key: CounterKey, name: str) -> str:
     return str(value.value if isinstance(value, enum.Enum) else value)
 
 
-def make_registry(
-    read_status: Callable[[], Status],
-    read_totals: Callable[[], CounterTotals],
-    clock: Clock,
-    read_tally: Callable[[], FlowTally] | None = None,
-    read_dropped_lines: Callable[[], int] | None = None,
-) -> CollectorRegistry:
+def make_registry(board: Board, clock: Clock) -> CollectorRegistry:
     """Return a registry of all metrics.
 
     Args:
-        read_status: returns the newest status. Threads of the server call this and the other functions.
-        read_totals: returns counters as fresh as a short wait permits.
+        board: the published status; threads of the server read it.
         clock: measures the age of the snapshot.
-        read_tally: returns the counts of the flow log; None without a flow log.
-        read_dropped_lines: returns how many lines of the agent's log were dropped, if that is counted.
     """
     registry = CollectorRegistry()
-    registry.register(_AgentCollector(read_status, read_totals, clock, read_tally, read_dropped_lines))
+    registry.register(_AgentCollector(board, clock))
     return registry
 
 
 class _AgentCollector(Collector):
     """Make the metric families at each scrape."""
 
-    def __init__(
-        self,
-        read_status: Callable[[], Status],
-        read_totals: Callable[[], CounterTotals],
-        clock: Clock,
-        read_tally: Callable[[], FlowTally] | None,
-        read_dropped_lines: Callable[[], int] | None,
-    ) -> None:
-        self._read_tally = read_tally
-        self._read_dropped_lines = read_dropped_lines
-        self._read_status = read_status
-        self._read_totals = read_totals
+    def __init__(self, board: Board, clock: Clock) -> None:
+        self._board = board
         self._clock = clock
 
     def collect(self) -> Iterator[Metric]:
         """Return the families with samples."""
-        totals, status = self._read_totals(), self._read_status()
+        board = self._board
+        totals, status = board.totals(), board.status
         families = (
             _build(),
             *counter_families(totals),
@@ -201,8 +184,8 @@ class _AgentCollector(Collector):
             *_source(status),
             *_names(status),
             *_interfaces(status),
-            *(_flows(self._read_tally()) if self._read_tally else ()),
-            *(_log(self._read_dropped_lines()) if self._read_dropped_lines else ()),
+            *(_flows(board.flow_log.tally()) if board.flow_log else ()),
+            *(_log(board.log_queue.dropped_lines) if board.log_queue else ()),
         )
         return (family for family in families if family.samples)
 

@@ -189,7 +189,7 @@ class _Pages:
         tiles = tuple(
             make_tiles(
                 status,
-                sources.board.samples(),
+                sources.board.samples.taken,
                 findings_summary(inspected),
                 sources.clock.now(),
                 is_healthy=_is_healthy(status),
@@ -249,7 +249,7 @@ class _Pages:
         )
 
     def _event(self) -> bytes:
-        return f"data: {self._sources.board.revision()}\n\n".encode()
+        return f"data: {self._sources.board.revision}\n\n".encode()
 
     def _page(
         self, title: str, sections: Sequence[Section], path: str = "", tiles: Sequence[Tile] = ()
@@ -284,10 +284,10 @@ class _Pages:
 
     def _rules(self, inspected: Inspected) -> RuleSources:
         answer = self._ask(HitsQuestion(), HitsAnswer)
-        return RuleSources(answer=answer, trend=self._sources.board.trend(), inspected=inspected)
+        return RuleSources(answer=answer, trend=self._sources.board.trend, inspected=inspected)
 
     def _interfaces(self) -> list[str]:
-        return [interface.name for interface in self._sources.board.policy().bound]
+        return [interface.name for interface in self._sources.board.policy.bound]
 
     def _status(self) -> StatusAnswer:
         return self._ask(StatusQuestion(), StatusAnswer)

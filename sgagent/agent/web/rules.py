@@ -358,7 +358,7 @@ def rule_section(part: InterfaceHits, hit: Hit, board: Board, inspected: Inspect
     """Return what is known of a rule that is in force."""
     rule = rule_of(inspected, hit)
     origin = rule.origin if rule else NOWHERE
-    trend: Trend = board.trend()
+    trend: Trend = board.trend
     view = RuleView(
         hit=hit,
         part=part,
@@ -366,7 +366,7 @@ def rule_section(part: InterfaceHits, hit: Hit, board: Board, inspected: Inspect
         trend=draw_sparkline(trend.packets(counter_of(part, hit))),
         description=rule.description if rule else "",
         origin=origin,
-        lines=tuple(excerpt(board.definitions()[1], origin)),
+        lines=tuple(excerpt(board.definitions[1], origin)),
         explain=_matching_packet(part, hit, board),
     )
     return Section("rule", "In force", "rule.html", view)
@@ -402,11 +402,11 @@ def _explain(**fields: str | int | None) -> str:
 
 def _matching_packet(part: InterfaceHits, hit: Hit, board: Board) -> str:
     """Return the form filled in with a packet that a rule matches; empty where no address is known."""
-    judge = next((judge for judge in board.policy().judges if judge.name == part.interface), None)
+    judge = next((judge for judge in board.policy.judges if judge.name == part.interface), None)
     rules = judge.toward(part.direction).rules if judge else ()
     keys = (hit.rule_id, hit.security_group_id)
     rule = next((rule for rule in rules if (rule.rule_id, rule.security_group_id) == keys), None)
-    links = board.status().step.facts.links
+    links = board.status.step.facts.links
     own = next((link.addresses for link in links if link.name == part.interface), ())
     for family in Family:
         if rule is None or not rule.can_match(family):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sgagent.agent.counters import Counting
 from sgagent.agent.daemon import Daemon
-from sgagent.agent.inbox import Inbox
+from sgagent.agent.inbox import Inbox, LoopEvent
 from sgagent.agent.published_status import Board
 from sgagent.agent.state.counter_file import CounterFile
 from sgagent.agent.step import Step
@@ -54,7 +54,7 @@ class Running:
             except BaseException as fault:  # noqa: BLE001 - raised again in the test's own thread
                 faults.append(fault)
             finally:
-                self.inbox.stop()
+                self.inbox.put(LoopEvent.STOP)
 
         thread = threading.Thread(target=act)
         thread.start()

@@ -13,6 +13,7 @@ import pytest
 from sgagent.agent.control.answers import Desk
 from sgagent.agent.control.requests import ApplyOrder, Document, EnforcedAnswer, ReloadOrder
 from sgagent.agent.daemon import FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS, RetryDelay
+from sgagent.agent.inbox import LoopEvent
 from sgagent.agent.step import StepEnd
 from sgagent.core.errors import (
     DocumentError,
@@ -90,7 +91,7 @@ def test_an_ordered_reload_says_what_came_of_it(running: Running) -> None:
         source.write(GOOD, is_told=False)
         with pytest.raises(KernelRefusedError, match="No space left"):
             desk.carry_out(ReloadOrder())
-        assert running.board.status().snapshot_version == answer.version
+        assert running.board.status.snapshot_version == answer.version
 
     running.while_it_runs(script)
     assert running.log.events().count("reload_requested") == 4
@@ -118,7 +119,7 @@ def test_a_step_that_can_not_be_done_is_tried_again(running: Running) -> None:
         running.wait_for("step_failed")
         fetches = running.machine.source.fetches
         for count in (1, 2):  # when the second asks the source, the step of the first has failed
-            running.inbox.reload()
+            running.inbox.put(LoopEvent.RELOAD)
             running.wait_for_fetches(fetches + count)
         host.fault = None
         running.clock.pass_seconds(4 * FIRST_RETRY_SECONDS)
@@ -151,7 +152,7 @@ def test_retries_become_rarer_until_one_succeeds(running: Running) -> None:
         running.clock.pass_seconds(seconds)
         for _ in range(2):  # a turn that was under way may serve the first one, by the time before
             assert running.inbox.wait_for_reading(20.0)
-        return running.board.status().outcomes[StepEnd.REFUSED]
+        return running.board.status.outcomes[StepEnd.REFUSED]
 
     def script() -> None:
         host, refusals = running.machine.host, 0
@@ -167,7 +168,7 @@ def test_retries_become_rarer_until_one_succeeds(running: Running) -> None:
                 assert refusals_after(0.125) == refusals
             running.machine.dataplane.refusal = None
             assert refusals_after(8 * FIRST_RETRY_SECONDS) == refusals
-            wait_until(lambda: running.board.status().step.kernel_error is None, "the retry")
+            wait_until(lambda: running.board.status.step.kernel_error is None, "the retry")
 
     running.while_it_runs(script)
 
@@ -236,10 +237,10 @@ def test_an_order_is_carried_out_between_two_turns(running: Running) -> None:
     def script() -> None:
         answer = apply(running, None)
         assert answer.is_changed
-        held = running.board.status().standing.held
+        held = running.board.status.standing.held
         assert held is not None
         assert (held.version, held.held_back) == (answer.version, answer.held_back)
-        assert running.board.status().snapshot_version == answer.version
+        assert running.board.status.snapshot_version == answer.version
 
     running.while_it_runs(script)
 
@@ -249,13 +250,13 @@ def test_a_trial_ends_by_itself(running: Running) -> None:
 
     def script() -> None:
         answer = apply(running, 60.0)
-        pending = running.board.status().standing.pending
+        pending = running.board.status.standing.pending
         assert pending is not None
         assert (pending.version, pending.seconds_left(running.clock.monotonic())) == (answer.version, 60.0)
         running.clock.pass_seconds(60.0)
         running.wait_for("rolled_back")
-        assert running.board.status().standing.pending is None
-        assert running.board.status().snapshot_version == answer.goes_back_to
+        assert running.board.status.standing.pending is None
+        assert running.board.status.snapshot_version == answer.goes_back_to
 
     running.while_it_runs(script)
 

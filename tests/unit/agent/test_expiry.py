@@ -189,7 +189,7 @@ def test_the_loop_wakes_for_the_end(machine: Machine, tmp_path: Path) -> None:
         machine.clock.set_back(1_000.0 - END)
         running.wait_for("ruleset_applied", 2)
         assert machine.source.fetches == fetches
-        assert [rule.rule_id for rule in running.board.policy().interfaces[0].ingress.rules] == ["lasting"]
+        assert [rule.rule_id for rule in running.board.policy.interfaces[0].ingress.rules] == ["lasting"]
 
     running.while_it_runs(script)
 
@@ -201,11 +201,11 @@ def test_a_kernel_that_refuses_the_end_is_asked_again_with_patience(machine: Mac
     def script() -> None:
         machine.dataplane.refusal = KernelRefusedError("No space left on device", "chain x")
         machine.clock.set_back(1_000.0 - END)
-        wait_until(lambda: running.board.status().step.outcome is StepEnd.REFUSED, "a refusal")
-        refused = running.board.status().outcomes[StepEnd.REFUSED]
+        wait_until(lambda: running.board.status.step.outcome is StepEnd.REFUSED, "a refusal")
+        refused = running.board.status.outcomes[StepEnd.REFUSED]
         for _ in range(3):  # each reading takes a turn
             running.inbox.wait_for_reading(10.0)
-        assert running.board.status().outcomes[StepEnd.REFUSED] == refused
+        assert running.board.status.outcomes[StepEnd.REFUSED] == refused
         machine.dataplane.refusal = None
         machine.clock.pass_seconds(4 * FIRST_RETRY_SECONDS)
         running.wait_for("ruleset_applied", 2)

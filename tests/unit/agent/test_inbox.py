@@ -9,7 +9,7 @@ from types import FrameType
 
 import pytest
 
-from sgagent.agent.inbox import Happened, Inbox, NotBegunError, NotDoneError
+from sgagent.agent.inbox import Inbox, LoopEvent, NotBegunError, NotDoneError
 from sgagent.agent.step import Step, StepEnd
 
 TraceFunction = Callable[[FrameType, str, object], "TraceFunction"]
@@ -23,23 +23,23 @@ def inbox() -> Inbox:
 
 def test_nothing_happens_by_itself(inbox: Inbox) -> None:
     """A wait that ends without an event brings none."""
-    assert inbox.take(0.0) == Happened()
+    assert inbox.take(0.0) == LoopEvent.NOTHING
 
 
 def test_events_are_taken_together_and_once(inbox: Inbox) -> None:
     """What happened between two looks is taken with the second, and is forgotten then."""
-    inbox.source_changed()
-    inbox.host_changed()
-    inbox.source_changed()
-    assert inbox.take(5.0) == Happened(source_changed=True, host_changed=True)
-    assert inbox.take(0.0) == Happened()
+    inbox.put(LoopEvent.SOURCE_CHANGED)
+    inbox.put(LoopEvent.HOST_CHANGED)
+    inbox.put(LoopEvent.SOURCE_CHANGED)
+    assert inbox.take(5.0) == LoopEvent.SOURCE_CHANGED | LoopEvent.HOST_CHANGED
+    assert inbox.take(0.0) == LoopEvent.NOTHING
 
 
 def test_an_event_ends_a_wait(inbox: Inbox) -> None:
     """Whoever waits is woken from another thread."""
-    thread = threading.Thread(target=inbox.stop)
+    thread = threading.Thread(target=inbox.put, args=[LoopEvent.STOP])
     thread.start()
-    assert inbox.take(20.0).stop
+    assert inbox.take(20.0) is LoopEvent.STOP
     thread.join()
 
 
@@ -48,7 +48,7 @@ def test_a_reader_ends_a_wait_and_is_told(inbox: Inbox) -> None:
     answers: list[bool] = []
     thread = threading.Thread(target=lambda: answers.append(inbox.wait_for_reading(20.0)))
     thread.start()
-    assert inbox.take(20.0) == Happened()
+    assert inbox.take(20.0) == LoopEvent.NOTHING
     assert inbox.has_readers
     for reader in inbox.take_readers():
         reader.set()
@@ -59,17 +59,17 @@ def test_a_reader_ends_a_wait_and_is_told(inbox: Inbox) -> None:
 
 def test_a_signal_may_interrupt_anything(inbox: Inbox) -> None:
     """Handlers run in the very thread that takes, between any two steps, and neither waits for the other."""
-    taken: list[Happened] = []
+    taken: list[LoopEvent] = []
 
     def interrupt(_frame: FrameType, _event: str, _argument: object) -> TraceFunction:
         """Be a handler that runs at every line of whatever is executed."""
         sys.settrace(None)
-        inbox.reload()
+        inbox.put(LoopEvent.RELOAD)
         sys.settrace(interrupt)
         return interrupt
 
     def take() -> None:
-        inbox.host_changed()
+        inbox.put(LoopEvent.HOST_CHANGED)
         sys.settrace(interrupt)
         taken.append(inbox.take(0.0))
         taken.append(inbox.take(0.0))
@@ -78,8 +78,8 @@ def test_a_signal_may_interrupt_anything(inbox: Inbox) -> None:
     thread = threading.Thread(target=take, daemon=True)
     thread.start()
     thread.join(20.0)
-    assert taken[0] == Happened(host_changed=True, reload=True)
-    assert taken[1].reload
+    assert taken[0] == LoopEvent.HOST_CHANGED | LoopEvent.RELOAD
+    assert taken[1] is LoopEvent.RELOAD
 
 
 def test_no_signal_is_lost_wherever_it_interrupts() -> None:
@@ -100,7 +100,7 @@ def test_no_signal_is_lost_wherever_it_interrupts() -> None:
 def interrupted_at(place: int) -> bool:
     """Have a handler run before one instruction of a look; return whether there are so many instructions."""
     inbox, instructions = Inbox(), 0
-    inbox.host_changed()
+    inbox.put(LoopEvent.HOST_CHANGED)
 
     def interrupt(frame: FrameType, event: str, _argument: object) -> TraceFunction:
         nonlocal instructions
@@ -108,7 +108,7 @@ def interrupted_at(place: int) -> bool:
         if event == "opcode":
             if instructions == place:
                 sys.settrace(None)
-                inbox.reload()
+                inbox.put(LoopEvent.RELOAD)
             instructions += 1
         return interrupt
 
@@ -117,8 +117,8 @@ def interrupted_at(place: int) -> bool:
     sys.settrace(None)
     second = inbox.take(0.0)
     was_interrupted = instructions > place
-    assert first.host_changed
-    assert (first.reload or second.reload) == was_interrupted
+    assert LoopEvent.HOST_CHANGED in first
+    assert (LoopEvent.RELOAD in first | second) == was_interrupted
     return was_interrupted
 
 

@@ -136,7 +136,7 @@ def test_a_board_counts_its_changes_and_takes_samples() -> None:
     board = Board(clock, lambda _: True)
     totals = counted(accepted=1)
     proof = ProofReport(outcome=Outcome.PROVED, generation=1, seconds=0.1, at=1.0)
-    revisions = [board.revision()]
+    revisions = [board.revision]
     changes: tuple[Callable[[], None], ...] = (
         lambda: board.note_totals(totals),
         lambda: board.note_totals(totals, step_fault="no room"),
@@ -148,14 +148,14 @@ def test_a_board_counts_its_changes_and_takes_samples() -> None:
     )
     for change in changes:
         change()
-        revisions.append(board.revision())
+        revisions.append(board.revision)
     assert revisions == sorted(set(revisions))
     board.note_contest(is_contested=True)
     board.note_verified(proof)
-    assert board.revision() == revisions[-1]
+    assert board.revision == revisions[-1]
     clock.pass_seconds(SAMPLE_SECONDS)
     board.note_totals(counted(accepted=5))
-    (sample,) = board.samples()
+    (sample,) = board.samples.taken
     assert sample == Sample(judged=4)
 
 

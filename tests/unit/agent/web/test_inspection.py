@@ -70,7 +70,7 @@ def test_it_looks_once_for_each_policy(reader: Reader, listening: Listening) -> 
     assert "nothing_listens" in codes(first)
     assert inspection.result() is first
     assert listening.asked == 1
-    reader.enforce(reader.board.policy(), reader.board.definitions()[1], version="v2")
+    reader.enforce(reader.board.policy, reader.board.definitions[1], version="v2")
     assert inspection.result() is not first
     assert listening.asked == 2
 

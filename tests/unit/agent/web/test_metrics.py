@@ -9,6 +9,7 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from sgagent.agent.published_status import Board
 from sgagent.agent.status import Durations, ExpiringRule, InterfaceState, InterfaceStatus, Status
 from sgagent.agent.step import Step, StepEnd
 from sgagent.agent.web.metrics import CounterTotals, make_registry
@@ -64,7 +65,10 @@ STATUS = Status(
 
 def scrape(status: Status = STATUS, totals: CounterTotals = TOTALS) -> str:
     """Return the text that a reader gets."""
-    return generate_latest(make_registry(lambda: status, lambda: totals, FakeClock(1000.0))).decode()
+    board = Board(FakeClock(1000.0), lambda _: True)
+    board.status = status
+    board.note_totals(totals)
+    return generate_latest(make_registry(board, FakeClock(1000.0))).decode()
 
 
 def samples(text: str) -> dict[str, float]:
