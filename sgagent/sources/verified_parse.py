@@ -269,8 +269,12 @@ class VerifiedParser:
         self._limits = limits
         self._version = version
         self._signature_policy = signature_policy or SignaturePolicy()
-        self._verified: _CachedVerification | None = None
-        self._read: _Read | None = None
+        self._verified: tuple[tuple[DocumentFile, ...], bytes, VerifiedManifest] | None = None
+        """Of the newest documents and their signature."""
+
+        self._read: tuple[tuple[DocumentFile, ...], _Reading | Failure] | None = None
+        """Of the newest documents."""
+
         self._memo = memo or Memo()
         self._newest: Delivery | None = None
 
@@ -311,7 +315,7 @@ class VerifiedParser:
         Raises:
             DocumentError: no pinned key signed them, or the signature is expired or replayed.
         """
-        if self._verified is None or not self._verified.is_for(documents, signature):
+        if self._verified is None or self._verified[:2] != (documents, signature):
             contents = {base_name(file.name): file.content for file in documents}
             places = {base_name(file.name): file.name for file in documents}
 
@@ -321,9 +325,10 @@ class VerifiedParser:
             verified = self._signature_policy.verify(
                 signature, place, hold_against, lambda name: places.get(name, name)
             )
-            self._verified = _CachedVerification(documents, signature, verified)
-        self._signature_policy.check_age(self._verified.verified, place)
-        return self._verified.verified.signed
+            self._verified = (documents, signature, verified)
+        *_, verified = self._verified
+        self._signature_policy.check_age(verified, place)
+        return verified.signed
 
     def _parse(self, documents: tuple[DocumentFile, ...]) -> _Reading:
         """Return the snapshot and the warnings, cached while the documents are unchanged.
@@ -331,41 +336,19 @@ class VerifiedParser:
         Raises:
             DocumentError: syntax or schema errors, which are cached too.
         """
-        if self._read is None or self._read.documents != documents:
+        if self._read is None or self._read[0] != documents:
             try:
-                self._read = _Read(
-                    documents, parse_documents(documents, self._limits, self._version, self._memo)
-                )
+                parsed = parse_documents(documents, self._limits, self._version, self._memo)
+                self._read = (documents, parsed)
             except DocumentError as error:
-                self._read = _Read(documents, Failure.of(error))
-        reading = self._read.reading
+                self._read = (documents, Failure.of(error))
+        reading = self._read[1]
         if isinstance(reading, Failure):
             raise reading.exception()
         return reading
 
 
 _Reading = tuple[Snapshot, tuple[Problem, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """The cached result of parsing documents."""
-
-    documents: tuple[DocumentFile, ...]
-    reading: _Reading | Failure
-
-
-@dataclass(frozen=True, slots=True)
-class _CachedVerification:
-    """The cached result of verifying a signature."""
-
-    documents: tuple[DocumentFile, ...]
-    signature: bytes
-    verified: VerifiedManifest
-
-    def is_for(self, documents: tuple[DocumentFile, ...], signature: bytes) -> bool:
-        """Return whether this is the result for these documents and this signature."""
-        return self.signature == signature and self.documents == documents
 
 
 def base_name(name: str) -> str:

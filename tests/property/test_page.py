@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 
-from sgagent.agent.web.explain_form import FormField, FormView, read_form
+from sgagent.agent.web.explain_form import FormField, read_form
 from sgagent.agent.web.page import PageContent, Section, render_page
 from sgagent.agent.web.rules import RuleFilter
 from sgagent.core.addresses import NO_ADDRESSES
@@ -49,7 +49,7 @@ def outline(page: Part) -> list[tuple[str, tuple[str, ...]]]:
 @given(HOSTILE, HOSTILE)
 def test_templates_escape_texts_and_attributes(text: str, value: str) -> None:
     """A value adds no element and ends none, and is complete but for characters that are not printable."""
-    form = FormView((FormField(name="source", label=text, value=value),))
+    form = (FormField(name="source", label=text, value=value),)
     page = read_page(
         render_page(
             PageContent(

@@ -173,27 +173,6 @@ class FormField:
         return " ".join(name for name, text in texts.items() if text)
 
 
-@dataclass(frozen=True, slots=True)
-class FormView:
-    """The section with the form."""
-
-    fields: tuple[FormField, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class FaultsView:
-    """The section that lists the wrong fields."""
-
-    faults: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class RefusalView:
-    """The section that says why this host cannot answer."""
-
-    reason: str
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerView:
     """The section with the verdict."""
@@ -222,7 +201,7 @@ def form_section(form: Form, interfaces: Sequence[str]) -> Section:
         replace(each, value=form.value(each.name), fault=form.faults.get(each.name, ""))
         for each in _fields(interfaces)
     )
-    return Section("explain", "What becomes of a packet?", "explain_form.html", FormView(fields))
+    return Section("explain", "What becomes of a packet?", "explain_form.html", fields)
 
 
 def _fields(interfaces: Sequence[str]) -> Iterator[FormField]:
@@ -245,13 +224,12 @@ def _fields(interfaces: Sequence[str]) -> Iterator[FormField]:
 
 def faults_section(form: Form) -> Section:
     """Return the errors, each with a link to its field."""
-    view = FaultsView(form.faults)
-    return Section("answer", "The question has errors", "faults.html", view)
+    return Section("answer", "The question has errors", "faults.html", form.faults)
 
 
 def refusal_section(refusal: str) -> Section:
     """Return why this host cannot answer the question."""
-    return Section("answer", "This question cannot be answered", "refusal.html", RefusalView(refusal))
+    return Section("answer", "This question cannot be answered", "refusal.html", refusal)
 
 
 def _rule_path(explanation: Explanation, direction: Direction) -> str:

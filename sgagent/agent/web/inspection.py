@@ -91,12 +91,8 @@ _USE_COMMANDS = "use sgagent lint and sgagent graph"
 _LATER = NotFound("The definitions are still being inspected: refresh in a moment.")
 
 
-@dataclass(frozen=True, slots=True)
-class _Subject:
-    """The key of the cache: what is in force."""
-
-    version: str
-    policy: ResolvedPolicy
+_Subject = tuple[str, ResolvedPolicy]
+"""The key of the cache: the version and the policy in force."""
 
 
 class Inspection:
@@ -140,7 +136,7 @@ class Inspection:
         version, files = self._board.definitions
         if version is None:
             return NotFound("No definitions are in force.")
-        subject = _Subject(version, self._board.policy)
+        subject = (version, self._board.policy)
         if not self._is_cached(subject) or self._clock.monotonic() - self._started_at > FRESH_SECONDS:
             self._start(subject, files)
         if not self._is_cached(subject):
@@ -163,7 +159,7 @@ class Inspection:
     def _run(self, subject: _Subject, files: tuple[DocumentFile, ...]) -> None:
         result: Inspected = NotFound("The inspection of the definitions failed: see the agent’s log.")
         try:
-            result = self._inspect(subject.policy, files)
+            result = self._inspect(subject[1], files)
         except SgagentError as error:
             _LOG.error("inspection_failed", reason=str(error))
         finally:

@@ -134,14 +134,8 @@ class PageContent:
 def render_page(content: PageContent) -> Response:
     """Return the response with a page."""
     text = _renderer()(
-        title=content.title,
-        is_healthy=content.is_healthy,
-        headline=content.headline,
-        reasons=content.reasons,
-        alert=content.alert,
+        page=content,
         links=[replace(link, is_current=link.target == content.path) for link in PAGES],
-        tiles=content.tiles,
-        sections=content.sections,
         now=content.now,
         version=__version__,
     )

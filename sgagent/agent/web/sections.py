@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from urllib.parse import urlencode
@@ -31,38 +31,15 @@ MOST_DROPS = 20
 """Shown on the page, the newest first."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
-    """A label of the state with its lines."""
-
-    label: str
-    lines: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class StateView:
-    """The section "State"."""
-
-    facts: tuple[Fact, ...]
-
-
 def state_section(answer: StatusAnswer, now: float) -> Section:
-    """Return what ``sgagent status`` prints."""
-    return Section("state", "State", "state.html", StateView(tuple(_facts(facts(answer, now)))))
-
-
-def _facts(lines: Iterable[tuple[str, str]]) -> Iterator[Fact]:
-    """Yield each label with its lines; a line without a label belongs to the label before."""
-    current: Fact | None = None
-    for label, line in lines:
-        if current is not None and not label:
-            current = replace(current, lines=(*current.lines, line))
-            continue
-        if current is not None:
-            yield current
-        current = Fact(label, (line,))
-    if current is not None:
-        yield current
+    """Return what ``sgagent status`` prints, each label with its lines."""
+    view: list[tuple[str, list[str]]] = []
+    for label, line in facts(answer, now):
+        if label:
+            view.append((label, [line]))
+        else:
+            view[-1][1].append(line)
+    return Section("state", "State", "state.html", view)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

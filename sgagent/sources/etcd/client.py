@@ -126,7 +126,7 @@ class Client:
                 return ask()
             except EtcdError as error:
                 self.close()
-                if not _is_passing(error) or time.monotonic() >= deadline:
+                if not error.is_passing or time.monotonic() >= deadline:
                     raise
             threading.Event().wait(_PAUSE_SECONDS)
 
@@ -378,12 +378,6 @@ def _readable(answer: bytes, read: Callable[[bytes], Answer]) -> Answer:
         return read(answer)
     except (MalformedGrpcError, UnicodeDecodeError) as error:
         raise ConnectionLostError(f"an answer that can't be read: {error}") from error
-
-
-def _is_passing(error: EtcdError) -> bool:
-    return isinstance(error, ConnectionLostError) or (
-        isinstance(error, CallRefusedError) and error.is_passing
-    )
 
 
 def _is_about_token(error: CallRefusedError) -> bool:

@@ -35,9 +35,16 @@ class GrpcStatus(enum.IntEnum):
 class EtcdError(Exception):
     """Base class of the client's exceptions."""
 
+    @property
+    def is_passing(self) -> bool:
+        """Return whether a retry, at this or another endpoint, may succeed."""
+        return False
+
 
 class ConnectionLostError(EtcdError):
     """An endpoint that can't be reached; another one may work."""
+
+    is_passing = True
 
 
 class TooSlowError(ConnectionLostError):

@@ -24,7 +24,7 @@ from sgagent.json_model import UNREADABLE, from_json, to_json
 from sgagent.signatures import Manifest, SignatureFile, check_part
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.documents import Composed, Interest
-from sgagent.sources.etcd.grpc import CallRefusedError, ConnectionLostError, EtcdError
+from sgagent.sources.etcd.grpc import EtcdError
 from sgagent.sources.etcd.key_layout import (
     GROUPS,
     INTERFACES,
@@ -435,10 +435,7 @@ class _Writer:
                 header, has_held = self._client.commit([condition], writes)
             except EtcdError as error:
                 self._client.close()
-                is_passing = isinstance(error, ConnectionLostError) or (
-                    isinstance(error, CallRefusedError) and error.is_passing
-                )
-                if not is_passing or time.monotonic() >= deadline:
+                if not error.is_passing or time.monotonic() >= deadline:
                     raise
                 done = self._found(marker)
                 if done is not None:
