@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Annotated, ClassVar, get_args
@@ -36,19 +36,6 @@ class SourceType(enum.Enum):
     ALIYUN = "aliyun"
 
 
-@dataclass(frozen=True, slots=True)
-class UrlParts:
-    """What a URL names."""
-
-    scheme: str
-    host: str
-    """A name in lower case, or an address; IPv6 without brackets."""
-
-    port: int | None
-    target: str
-    """Path and query as they are written; may be empty."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerUrl:
     """What the URL of a server names."""
@@ -75,14 +62,15 @@ class ServerUrl:
 
 _HOST = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 _VISIBLE = re.compile(r"[!-~]+")
+_USUAL_PORTS = {"https": 443, "http": 80}
 
 
-def split_url(url: str, schemes: tuple[str, ...], example: str) -> UrlParts:
-    """Return the parts of a URL without user, password and fragment.
+def parse_url(url: str, ports: Mapping[str, int], example: str) -> ServerUrl:
+    """Return what a URL without user, password and fragment names.
 
     Args:
         url: as it is written.
-        schemes: it must have one of them.
+        ports: the schemes that it may have, each with its usual port.
         example: a right one, for the message.
 
     Raises:
@@ -93,15 +81,19 @@ def split_url(url: str, schemes: tuple[str, ...], example: str) -> UrlParts:
         port = parts.port
     except ValueError:  # brackets that do not match, a port that is no number or too large
         raise InvalidValueError(Fault("bad_url", "not a URL", example)) from None
-    fault = _url_fault(url, parts, port, schemes, example)
+    fault = _url_fault(url, parts, port, ports, example)
     if fault is not None:
         raise InvalidValueError(Fault("bad_url", *fault))
-    target = parts.path + (f"?{parts.query}" if parts.query else "")
-    return UrlParts(parts.scheme, parts.hostname or "", port, target)
+    return ServerUrl(
+        host=parts.hostname or "",
+        port=ports[parts.scheme] if port is None else port,
+        target=parts.path + (f"?{parts.query}" if parts.query else ""),
+        is_encrypted=parts.scheme == "https",
+    )
 
 
 def _url_fault(
-    url: str, parts: SplitResult, port: int | None, schemes: tuple[str, ...], example: str
+    url: str, parts: SplitResult, port: int | None, schemes: Iterable[str], example: str
 ) -> tuple[str, str] | None:
     """Return what is wrong with a URL and what would be right; None if nothing is."""
     if parts.scheme not in schemes:
@@ -132,21 +124,18 @@ def _is_host(host: str) -> bool:
 
 
 def _document_url(node: Node) -> ServerUrl:
-    parts = split_url(parse_text(node), ("https",), "like https://policy.example.com/web.yaml")
-    target = parts.target if parts.target.startswith("/") else f"/{parts.target}"
-    return ServerUrl(host=parts.host, port=443 if parts.port is None else parts.port, target=target)
+    url = parse_url(parse_text(node), {"https": 443}, "like https://policy.example.com/web.yaml")
+    return url if url.target.startswith("/") else replace(url, target=f"/{url.target}")
 
 
-def _endpoint(example: str, hint: str = "", port: int | None = None) -> Constraint:
-    """Return the constraint of a server's URL without a path; the port is for one without, None the usual."""
+def _endpoint(example: str, hint: str = "", ports: Mapping[str, int] = _USUAL_PORTS) -> Constraint:
+    """Return the constraint of a server's URL without a path."""
 
     def parse(node: Node) -> ServerUrl:
-        parts = split_url(parse_text(node), ("https", "http"), example)
-        if parts.target not in ("", "/"):
+        url = parse_url(parse_text(node), ports, example)
+        if url.target not in ("", "/"):
             raise InvalidValueError(Fault("bad_url", "the URL of an end point has a path", example + hint))
-        is_encrypted = parts.scheme == "https"
-        usual = port or (443 if is_encrypted else 80)
-        return ServerUrl(host=parts.host, port=parts.port or usual, is_encrypted=is_encrypted)
+        return replace(url, target="")
 
     return Constraint(parse)
 
@@ -170,6 +159,25 @@ class SourceTable(SettingsTable):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TlsTable(SourceTable):
+    """The keys of a source that its TLS needs."""
+
+    ca_file: Annotated[Path | None, file_path("/etc/sgagent/ca.pem")] = None
+    """Certificates of authorities that are trusted instead of the system's, in PEM."""
+
+    client_certificate: Annotated[Path | None, file_path("/etc/sgagent/client.pem")] = None
+    """The certificate that this host shows, with its chain, in PEM."""
+
+    client_key: Annotated[Path | None, file_path("/etc/sgagent/client.key")] = None
+    """The key of that certificate, in PEM without a password; None where it is in the same file."""
+
+    @classmethod
+    def conflicts(cls, written: Written) -> Iterator[Fault]:
+        """Yield what is wrong between the keys."""
+        return half_pair(written, "client_certificate", "client_key")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FileSourceSettings(SourceTable):
     """Definitions in files of this host."""
 
@@ -185,7 +193,7 @@ class FileSourceSettings(SourceTable):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HttpsSourceSettings(SourceTable):
+class HttpsSourceSettings(TlsTable):
     """Definitions in one document of an HTTPS server."""
 
     kind: ClassVar = SourceType.HTTPS
@@ -203,15 +211,6 @@ class HttpsSourceSettings(SourceTable):
     timeout_seconds: Annotated[int, number(1, 600)] = 30
     """For a whole exchange without the server's wait."""
 
-    ca_file: Annotated[Path | None, file_path("/etc/sgagent/ca.pem")] = None
-    """Certificates of authorities that are trusted instead of the system's, in PEM."""
-
-    client_certificate: Annotated[Path | None, file_path("/etc/sgagent/client.pem")] = None
-    """The certificate that this host shows, with its chain, in PEM."""
-
-    client_key: Annotated[Path | None, file_path("/etc/sgagent/client.key")] = None
-    """The key of that certificate, in PEM without a password; None where it is in the same file."""
-
     token_file: Annotated[Path | None, file_path("/etc/sgagent/token")] = None
     """A file that holds a bearer token and nothing else; read for each request."""
 
@@ -225,18 +224,13 @@ class HttpsSourceSettings(SourceTable):
         """Return where definitions come from, in words."""
         return f"{self.kind.value} {self.url}"
 
-    @classmethod
-    def conflicts(cls, written: Written) -> Iterator[Fault]:
-        """Yield what is wrong between the keys."""
-        return half_pair(written, "client_certificate", "client_key")
-
 
 ENDPOINTS_EXAMPLE = 'endpoints = ["https://etcd-1.example.com:2379"]'
-_ETCD_URL = _endpoint("like https://etcd-1.example.com:2379", "; see prefix", 2379)
+_ETCD_URL = _endpoint("like https://etcd-1.example.com:2379", "; see prefix", {"https": 2379, "http": 2379})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EtcdSourceSettings(SourceTable):
+class EtcdSourceSettings(TlsTable):
     """Definitions in an etcd cluster."""
 
     kind: ClassVar = SourceType.ETCD
@@ -255,15 +249,6 @@ class EtcdSourceSettings(SourceTable):
 
     timeout_seconds: Annotated[int, number(1, 60)] = 5
     """For one connection and its TLS, and for the answer to one request."""
-
-    ca_file: Annotated[Path | None, file_path("/etc/sgagent/ca.pem")] = None
-    """Certificates of authorities that are trusted instead of the system's, in PEM."""
-
-    client_certificate: Annotated[Path | None, file_path("/etc/sgagent/client.pem")] = None
-    """The certificate that this host shows, with its chain, in PEM."""
-
-    client_key: Annotated[Path | None, file_path("/etc/sgagent/client.key")] = None
-    """The key of that certificate, in PEM without a password; None where it is in the same file."""
 
     user: Annotated[str | None, pattern(r"[!-~]{1,128}", "the name of a user of etcd")] = None
     password_file: Annotated[Path | None, file_path("/etc/sgagent/etcd-password")] = None
@@ -296,7 +281,7 @@ class EtcdSourceSettings(SourceTable):
     @classmethod
     def conflicts(cls, written: Written) -> Iterator[Fault]:
         """Yield what is wrong between the keys."""
-        yield from half_pair(written, "client_certificate", "client_key")
+        yield from TlsTable.conflicts(written)
         yield from half_pair(written, "password_file", "user")
         yield from half_pair(written, "user", "password_file")
 

@@ -17,14 +17,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from sgagent.core.errors import SourceUnavailableError
 from sgagent.core.model import TCP, UDP
 from sgagent.core.policy import Endpoint
 from sgagent.json_model import UNREADABLE, from_json
 from sgagent.settings import Settings
-from sgagent.settings.sources import SourceSettings
+from sgagent.settings.sources import SourceSettings, TlsTable
 
 if TYPE_CHECKING:
     import ssl
@@ -237,23 +237,7 @@ def connect_to_first(addresses: Sequence[str], port: int, deadline: ConnectionDe
     raise fault
 
 
-class TlsSettings(Protocol):
-    """The keys of a source that TLS needs."""
-
-    @property
-    def ca_file(self) -> Path | None:
-        """Return the file of trusted authorities; None for the system's."""
-
-    @property
-    def client_certificate(self) -> Path | None:
-        """Return the file of this host's certificate."""
-
-    @property
-    def client_key(self) -> Path | None:
-        """Return the file of its key; None if the certificate's file has it."""
-
-
-def make_context(settings: TlsSettings, application_protocol: str) -> ssl.SSLContext:
+def make_context(settings: TlsTable, application_protocol: str) -> ssl.SSLContext:
     """Return a TLS context with the configured authorities and client certificate, read from their files.
 
     Raises:
