@@ -7,22 +7,22 @@ import json
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from sgagent.agent.clock import count
-from sgagent.agent.sessions import open_sessions_of_agents_too
 from sgagent.cli.inputs import (
     add_dns_argument,
     add_policy_arguments,
-    dns_answers,
     load_settings,
+    preview_cuts,
     read_policy,
 )
 from sgagent.cli.main import DEFAULT_CONFIGURATION
-from sgagent.cli.output import Colour, painted, problem_text
+from sgagent.cli.output import Colour, painted, problem_as_json, problem_text
 from sgagent.core.binding import Link
 from sgagent.core.errors import DocumentError, Origin, Problem, Severity, SourceUnavailableError
-from sgagent.core.lockout import NamedCut, as_keys, named, sessions_cut
+from sgagent.core.lockout import NamedCut, as_keys, sessions_cut
 from sgagent.core.model import Family
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Scope
@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     if options.strict or settings.enforcement.strict:
         problems = tuple(replace(problem, severity=Severity.ERROR) for problem in problems)
     errors = sum(problem.severity is Severity.ERROR for problem in problems)
-    cut = () if policy is None else _sessions_cut(policy)
+    cut = () if policy is None else preview_cuts(partial(sessions_cut, policy))
     if options.json:
         print(json.dumps(_report(problems, errors, cut), indent=2))
     else:
@@ -63,13 +63,7 @@ def _look(
 ) -> tuple[tuple[Problem, ...], ResolvedPolicy | None]:
     """Return what is wrong with the documents, and what they come to; nothing if they have errors of form."""
     try:
-        resolution = read_policy(
-            settings,
-            options.definitions,
-            options.interface,
-            scope=Scope.EVERYTHING,
-            dns=dns_answers(settings, options),
-        )
+        resolution = read_policy(settings, options, scope=Scope.EVERYTHING)
     except DocumentError as error:
         return error.problems, None
     return resolution.problems, resolution.policy
@@ -133,15 +127,6 @@ def _verdict(errors: int, warnings: int) -> str:
     return f"{word}: {count(errors, 'error')}, {count(warnings, 'warning')}"
 
 
-def _sessions_cut(policy: ResolvedPolicy) -> tuple[NamedCut, ...]:
-    """Return the open sessions at listeners, and an agent's to others, that the policy would cut (§7.4)."""
-    try:
-        return tuple(map(named, sessions_cut(policy, NetlinkHost().facts(), open_sessions_of_agents_too())))
-    except OSError as error:
-        print(f"warning: open sessions can't be listed: {error.strerror}", file=sys.stderr)
-        return ()
-
-
 def _warning(cut: NamedCut) -> str:
     """Return what a person at the other end of a session has to know before the policy is enforced."""
     return (
@@ -155,16 +140,7 @@ def _report(problems: Iterable[Problem], errors: int, cut: Iterable[NamedCut]) -
         "ok": not errors,
         "sessions_cut": [as_keys(session) for session in cut],
         "problems": [
-            {
-                "severity": problem.severity.value,
-                "code": problem.code,
-                "file": problem.origin.file,
-                "line": problem.origin.line or None,
-                "path": problem.origin.path,
-                "message": problem.message,
-                "value": problem.value,
-                "remedy": problem.remedy,
-            }
+            {"severity": problem.severity.value, **problem_as_json(problem), "remedy": problem.remedy}
             for problem in problems
         ],
     }

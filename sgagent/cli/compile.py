@@ -12,7 +12,6 @@ from sgagent.cli.inputs import (
     accept_or_refuse,
     add_dns_argument,
     add_policy_arguments,
-    dns_answers,
     load_settings,
     read_policy,
 )
@@ -52,13 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Compile, then print or apply."""
     settings = load_settings(options)
-    resolution = read_policy(
-        settings,
-        options.definitions,
-        options.interface,
-        dns=dns_answers(settings, options),
-    )
-    accept_or_refuse(resolution.problems, strict=options.strict or settings.enforcement.strict)
+    resolution = read_policy(settings, options)
+    accept_or_refuse(resolution.problems, settings, options)
     policy = resolution.policy
     if not options.dry_run:
         from sgagent.cli.agent_client import modes_of_host  # noqa: PLC0415 - printing does without

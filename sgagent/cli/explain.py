@@ -6,6 +6,7 @@ import argparse
 import ipaddress
 import json
 from dataclasses import replace
+from functools import partial
 
 from sgagent.agent.control.requests import ExplainAnswer, ExplainQuestion
 from sgagent.cli.agent_client import NoAgentError, ask, enforced_now
@@ -48,6 +49,7 @@ from sgagent.settings import Settings
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
+    port, byte = partial(_number, last=LAST_PORT), partial(_number, last=255)
     parser.add_argument(
         "direction",
         choices=[direction.value for direction in Direction],
@@ -57,11 +59,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--destination", metavar="ADDRESS", required=True, help="the destination address")
     parser.add_argument("--protocol", metavar="P", required=True, help="a name like tcp, or a number")
     parser.add_argument(
-        "--source-port", metavar="N", type=_port, help=f"the source port (default: {EPHEMERAL_PORT})"
+        "--source-port", metavar="N", type=port, help=f"the source port (default: {EPHEMERAL_PORT})"
     )
-    parser.add_argument("--port", metavar="N", type=_port, help="the destination port")
-    parser.add_argument("--icmp-type", metavar="N", type=_byte, help="the ICMP type, for neighbour discovery")
-    parser.add_argument("--hop-limit", metavar="N", type=_byte, help="the hop limit, for neighbour discovery")
+    parser.add_argument("--port", metavar="N", type=port, help="the destination port")
+    parser.add_argument("--icmp-type", metavar="N", type=byte, help="the ICMP type, for neighbour discovery")
+    parser.add_argument("--hop-limit", metavar="N", type=byte, help="the hop limit, for neighbour discovery")
     parser.add_argument("--on", metavar="NAME", help="the interface, where several are bound")
     parser.add_argument("--exit-code", action="store_true", help="exit with 1 if the packet is dropped")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -109,14 +111,8 @@ def _explain_definitions(settings: Settings, packet: Packet, options: argparse.N
             settings, delivery, (), at=options.at, dns=dns_answers(settings, options)
         )
     else:
-        resolution = read_policy(
-            settings,
-            options.definitions,
-            options.interface,
-            at=options.at,
-            dns=dns_answers(settings, options),
-        )
-    accept_or_refuse(resolution.problems, strict=options.strict or settings.enforcement.strict)
+        resolution = read_policy(settings, options)
+    accept_or_refuse(resolution.problems, settings, options)
     interface = choose_interface(resolution.policy, packet.interface or None)
     return explain(resolution.policy, replace(packet, interface=interface or ""))
 
@@ -169,14 +165,6 @@ def _protocol(text: str) -> int:
     if number is None:
         raise UsageError(f"--protocol {text}: expected one of {', '.join(PROTOCOL_WORDS)}, or 0 to 255")
     return number
-
-
-def _port(text: str) -> int:
-    return _number(text, LAST_PORT)
-
-
-def _byte(text: str) -> int:
-    return _number(text, 255)
 
 
 def _number(text: str, last: int) -> int:

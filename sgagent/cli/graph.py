@@ -24,7 +24,7 @@ from sgagent.cli.inputs import (
     latest_time,
     load_settings,
 )
-from sgagent.cli.output import Progress
+from sgagent.cli.output import progress
 from sgagent.core.binding import HostFacts
 from sgagent.core.errors import Problem, Severity, UsageError, printable
 from sgagent.core.model import LAST_PORT, PORTED, Snapshot
@@ -97,9 +97,9 @@ def _graph(settings: Settings, delivery: Delivery, options: argparse.Namespace) 
     names = dns.of(dns_names(delivery.snapshot), HostFacts()).addresses
     subject = make_subject(delivery.snapshot, Exemptions(), at=latest_time(settings), names=names)
     problems = (*delivery.problems, *map(_bearable, subject.problems))
-    accept_or_refuse(problems, strict=options.strict or settings.enforcement.strict)
-    with Progress("looking at groups", len(subject.stands)) as progress:
-        return make_graph(subject, progress.advance)
+    accept_or_refuse(problems, settings, options)
+    with progress("looking at groups", len(subject.stands)) as advance:
+        return make_graph(subject, advance)
 
 
 def _bearable(problem: Problem) -> Problem:

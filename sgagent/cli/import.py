@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sgagent.agent.clock import count
 from sgagent.cli.inputs import load_settings, read_bounded
-from sgagent.cli.output import replace_file
+from sgagent.cli.output import problem_as_json, replace_file
 from sgagent.core.binding import Bindings
 from sgagent.core.errors import (
     DocumentError,
@@ -184,7 +184,7 @@ def _report(imported: Imported, place: Path | None) -> dict[str, object]:
         "prefix_lists": len(snapshot.prefix_lists),
         "port_lists": len(snapshot.port_lists),
         "notes": _notes(imported.notes),
-        "warnings": _warnings(imported.problems),
+        "warnings": list(map(problem_as_json, imported.problems)),
     }
 
 
@@ -199,18 +199,4 @@ def _notes(notes: Sequence[Note]) -> list[dict[str, object]]:
             "message": note.message,
         }
         for note in notes
-    ]
-
-
-def _warnings(problems: Sequence[Problem]) -> list[dict[str, object]]:
-    return [
-        {
-            "code": problem.code,
-            "file": problem.origin.file,
-            "line": problem.origin.line or None,
-            "path": problem.origin.path,
-            "message": problem.message,
-            "value": problem.value,
-        }
-        for problem in problems
     ]

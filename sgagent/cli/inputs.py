@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime
 from functools import cache, partial
@@ -25,6 +25,7 @@ from sgagent.core.errors import (
     UsageError,
     nearest,
 )
+from sgagent.core.lockout import CutSession, LiveSession, NamedCut, named
 from sgagent.core.memo import Memo
 from sgagent.core.model import Snapshot
 from sgagent.core.policy import exempt
@@ -235,24 +236,13 @@ UNNAMED = "unnamed"
 """What definitions are called of which only the policy counts: to name them by a digest takes a moment."""
 
 
-def read_policy(
-    settings: Settings,
-    definitions: Path | None,
-    interfaces: Iterable[str],
-    *,
-    scope: Scope = Scope.HOST,
-    at: datetime | None = None,
-    dns: DnsAnswers | None = None,
-) -> Resolution:
+def read_policy(settings: Settings, options: argparse.Namespace, *, scope: Scope = Scope.HOST) -> Resolution:
     """Return the resolved policy of the chosen definitions for this host, with all problems.
 
     Args:
         settings: the configuration.
-        definitions: the path on the command line; None is the configured source.
-        interfaces: ``--interface`` arguments.
+        options: which definitions and bindings are meant, whether name servers are asked, and maybe ``--at``.
         scope: whose errors of meaning count.
-        at: the latest time; None is the one that this host has known.
-        dns: what names stand for; None where they are no problem, as of documents for other hosts.
 
     Raises:
         UsageError: the path on the command line does not exist.
@@ -260,11 +250,12 @@ def read_policy(
         DocumentError: the documents have errors of form; the error also lists errors of meaning.
     """
     try:
-        delivery = fetch(settings, definitions, UNNAMED)
+        delivery = fetch(settings, options.definitions, UNNAMED)
     except RefusedDocumentsError as error:
-        problems = (*error.problems, *_errors_of_meaning(error, settings, interfaces, scope))
+        problems = (*error.problems, *_errors_of_meaning(error, settings, options.interface, scope))
         raise DocumentError(problems) from None
-    return resolve_for_host(settings, delivery, interfaces, scope=scope, at=at, dns=dns)
+    at, dns = vars(options).get("at"), dns_answers(settings, options)
+    return resolve_for_host(settings, delivery, options.interface, scope=scope, at=at, dns=dns)
 
 
 _CODES_OF_MISSING_OBJECTS = frozenset(
@@ -457,6 +448,23 @@ def _kind_of_object(problem: Problem) -> str:
     return "prefix_list_by_id" if (problem.value or "").startswith("pl-") else "group_by_id"
 
 
+def preview_cuts(
+    find: Callable[[HostFacts, Iterable[LiveSession]], Iterable[CutSession]],
+) -> tuple[NamedCut, ...]:
+    """Return which open sessions at listeners, and of an agent to others, a policy would cut (§7.4).
+
+    Args:
+        find: picks them of the sessions of this host.
+    """
+    from sgagent.agent.sessions import open_sessions_of_agents_too  # noqa: PLC0415 - few commands look at sessions
+
+    try:
+        return tuple(map(named, find(NetlinkHost().facts(), open_sessions_of_agents_too())))
+    except OSError as error:
+        print(f"warning: open sessions can't be listed: {error.strerror}", file=sys.stderr)
+        return ()
+
+
 def exemptions(settings: Settings) -> Exemptions:
     """Return what no group can block, also for the agent: its lists, and the way to the source (§7.4)."""
     failsafe = (*settings.failsafe, *exempt(known_endpoints(settings)))
@@ -464,14 +472,14 @@ def exemptions(settings: Settings) -> Exemptions:
     return Exemptions(platform=settings.platform, failsafe=failsafe, name_servers=name_servers)
 
 
-def accept_or_refuse(problems: Iterable[Problem], *, strict: bool) -> None:
+def accept_or_refuse(problems: Iterable[Problem], settings: Settings, options: argparse.Namespace) -> None:
     """Print warnings; raise if there are errors.
 
     Raises:
-        DocumentError: at least one problem is an error, or with ``strict`` there is any problem.
+        DocumentError: a problem is an error, or configuration or ``--strict`` makes it one.
     """
     problems = tuple(problems)
-    if strict:
+    if options.strict or settings.enforcement.strict:
         problems = tuple(replace(problem, severity=Severity.ERROR) for problem in problems)
     if any(problem.severity is Severity.ERROR for problem in problems):
         raise DocumentError(problems)

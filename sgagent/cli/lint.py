@@ -32,7 +32,7 @@ from sgagent.cli.inputs import (
     resolve_for_host,
     span,
 )
-from sgagent.cli.output import Progress, problem_text
+from sgagent.cli.output import problem_text, progress
 from sgagent.core.binding import HostFacts, HostListener, bind
 from sgagent.core.errors import Origin, Problem, UsageError, printable
 from sgagent.core.policy import ResolvedInterface
@@ -148,10 +148,11 @@ def run(options: argparse.Namespace) -> int:
     subject = _subject(settings, delivery, options)
     accept_or_refuse(
         (*delivery.problems, *_fatal(subject.problems)),
-        strict=options.strict or settings.enforcement.strict,
+        settings,
+        options,
     )
-    with Progress("running checks", steps(subject)) as progress:
-        findings = lint(subject, disabled, progress.advance)
+    with progress("running checks", steps(subject)) as advance:
+        findings = lint(subject, disabled, advance)
     if options.json:
         print(json.dumps(as_json(findings, disabled)))
     elif options.sarif:

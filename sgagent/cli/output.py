@@ -15,10 +15,9 @@ from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import zip_longest
 from pathlib import Path
-from types import TracebackType
-from typing import Self, TextIO
+from typing import TextIO
 
-from sgagent.core.errors import UsageError, printable
+from sgagent.core.errors import Problem, UsageError, printable
 
 
 class Colour(enum.Enum):
@@ -51,6 +50,18 @@ def problem_text(problem: object, stream: TextIO | None = None) -> str:
     severity, colon, rest = str(problem).partition(":")
     colour = SEVERITY_COLOURS.get(severity)
     return f"{painted(severity, colour, stream or sys.stderr) if colour else severity}{colon}{rest}"
+
+
+def problem_as_json(problem: Problem) -> dict[str, object]:
+    """Return what scripts read of a problem."""
+    return {
+        "code": problem.code,
+        "file": problem.origin.file,
+        "line": problem.origin.line or None,
+        "path": problem.origin.path,
+        "message": problem.message,
+        "value": problem.value,
+    }
 
 
 _GAP = "  "
@@ -146,57 +157,38 @@ _INTERVAL_SECONDS = 0.1
 _BACK, _END_OF_LINE = "\r", "\x1b[K"
 
 
-class Progress:
-    """One line on standard error that counts, and is gone when the work is done."""
+@contextlib.contextmanager
+def progress(
+    doing: str,
+    total: int,
+    *,
+    stream: TextIO | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Callable[[], None]]:
+    """Count steps on one line of a terminal, which is gone when the work is done; yield what counts a step.
 
-    def __init__(
-        self,
-        doing: str,
-        total: int,
-        *,
-        stream: TextIO | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """Begin the work.
+    Args:
+        doing: what is done, like ``judging packets``.
+        total: how many steps it has.
+        stream: where to tell; standard error if not given.
+        clock: in seconds.
+    """
+    stream = stream or sys.stderr
+    done, first = 0, clock() + PATIENCE_SECONDS
+    due = first
 
-        Args:
-            doing: what is done, like ``judging packets``.
-            total: how many steps it has.
-            stream: where to tell; standard error if not given.
-            clock: in seconds.
-        """
-        self._doing = doing
-        self._total = total
-        self._stream = sys.stderr if stream is None else stream
-        self._clock = clock
-        self._done = 0
-        self._first = self._next = clock() + PATIENCE_SECONDS
+    def advance() -> None:
+        nonlocal done, due
+        done += 1
+        if (now := clock()) >= due and stream.isatty():
+            due = now + _INTERVAL_SECONDS
+            print(f"{_BACK}{doing}: {done} of {total}{_END_OF_LINE}", end="", file=stream, flush=True)
 
-    def __enter__(self) -> Self:
-        """Return this."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Take the line away, also where it was written by another process that has done the work."""
-        if self._clock() >= self._first and self._stream.isatty():
-            self._write(_BACK + _END_OF_LINE)
-
-    def advance(self) -> None:
-        """Count a step, and tell if it is time to."""
-        self._done += 1
-        now = self._clock()
-        if now >= self._next and self._stream.isatty():
-            self._next = now + _INTERVAL_SECONDS
-            self._write(f"{_BACK}{self._doing}: {self._done} of {self._total}{_END_OF_LINE}")
-
-    def _write(self, text: str) -> None:
-        self._stream.write(text)
-        self._stream.flush()
+    try:
+        yield advance
+    finally:
+        if clock() >= first and stream.isatty():  # maybe another process wrote the line
+            print(_BACK + _END_OF_LINE, end="", file=stream, flush=True)
 
 
 def format_json(value: object, *, indent: int | None = None) -> str:

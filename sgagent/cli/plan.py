@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from sgagent.agent.names.resolver import DnsAnswers
-from sgagent.agent.sessions import open_sessions_of_agents_too
 from sgagent.analysis.compare import compare, links
 from sgagent.analysis.flow_text import (
     ObjectNames,
@@ -29,15 +27,16 @@ from sgagent.cli.inputs import (
     hand_bindings,
     latest_time,
     load_settings,
+    preview_cuts,
     read_files,
     resolve_for_host,
     with_all_problems,
 )
-from sgagent.cli.output import Progress, terminal_width
+from sgagent.cli.output import progress, terminal_width
 from sgagent.cli.plan_report import PlanReport, as_json, lines
 from sgagent.core.binding import HostFacts, bind_everywhere
 from sgagent.core.errors import UsageError
-from sgagent.core.lockout import NamedCut, named, sessions_newly_cut
+from sgagent.core.lockout import sessions_newly_cut
 from sgagent.core.memo import Memo
 from sgagent.core.model import (
     Snapshot,
@@ -45,7 +44,6 @@ from sgagent.core.model import (
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Resolution, Scope, dns_names, resolve
 from sgagent.documents import parse_other_version
-from sgagent.host.links import NetlinkHost
 from sgagent.nft.marks import MarkLayout, first_state
 from sgagent.nft.text import describe
 from sgagent.ports import Delivery
@@ -91,10 +89,12 @@ def run(options: argparse.Namespace) -> int:
     parsed = Memo()
     delivery = fetch(settings, options.definitions, UNNAMED, parsed)
     candidate = scope.resolve(delivery)
-    accept_or_refuse(candidate.problems, strict=options.strict or settings.enforcement.strict)
+    accept_or_refuse(candidate.problems, settings, options)
     present = _present(settings, options.against)
     enforced = _parse_as(delivery, present, settings, parsed)
-    old, new = _in_modes_of_host(scope, scope.resolve_present(enforced), candidate.policy)
+    old, new = scope.resolve_present(enforced), candidate.policy
+    if not scope.everywhere:
+        old, new = map(modes_of_host(settings).over, (old, new))
     wants_operations = options.operations or options.json
     report = _report(old, new, scope, present.origin, delivery.snapshot, wants_operations=wants_operations)
     if options.json:
@@ -149,11 +149,6 @@ class _Scope:
             return ResolvedPolicy()
         return replace(self, interfaces=tuple(meant)).resolve(present).policy
 
-    @property
-    def is_this_host(self) -> bool:
-        """Return whether the links that are meant may be those of this host."""
-        return not self.everywhere
-
 
 def resolve_everywhere(
     settings: Settings,
@@ -202,14 +197,6 @@ def _parse_as(candidate: Delivery, present: InForce, settings: Settings, parsed:
     return Delivery(snapshot=snapshot, documents=documents)
 
 
-def _in_modes_of_host(scope: _Scope, *policies: ResolvedPolicy) -> Iterator[ResolvedPolicy]:
-    """Yield policies in the modes that ``sgagent mode`` set on this host; elsewhere those do not count."""
-    if not scope.is_this_host:
-        yield from policies
-        return
-    yield from map(modes_of_host(scope.settings).over, policies)
-
-
 def _report(
     old: ResolvedPolicy,
     new: ResolvedPolicy,
@@ -219,8 +206,8 @@ def _report(
     *,
     wants_operations: bool,
 ) -> PlanReport:
-    with Progress("comparing links", links(old, new)) as progress:
-        comparison = compare(old, new, tick=progress.advance)
+    with progress("comparing links", links(old, new)) as advance:
+        comparison = compare(old, new, tick=advance)
     # To compile takes as long as all the rest, so it is not done only to learn that there is a change.
     operations: tuple[str, ...] | None = None
     if wants_operations or comparison.is_nothing:
@@ -229,23 +216,11 @@ def _report(
         origin=origin,
         comparison=comparison,
         names=ObjectNames.of(old, new, definitions=definitions, memo=scope.memo),
-        sessions=_sessions_cut(old, new) if scope.is_this_host else (),
+        sessions=() if scope.everywhere else preview_cuts(partial(sessions_newly_cut, old, new)),
         operations=operations if wants_operations else None,
         changes=not comparison.is_nothing or bool(operations),
         expiring=new.expiring,
     )
-
-
-def _sessions_cut(old: ResolvedPolicy, new: ResolvedPolicy) -> tuple[NamedCut, ...]:
-    """Return the open sessions that would be cut, as far as this host can tell."""
-    try:
-        found: Iterable[NamedCut] = map(
-            named, sessions_newly_cut(old, new, NetlinkHost().facts(), open_sessions_of_agents_too())
-        )
-        return tuple(found)
-    except OSError as error:
-        print(f"warning: open sessions can't be listed: {error.strerror}", file=sys.stderr)
-        return ()
 
 
 def _operations(old: ResolvedPolicy, new: ResolvedPolicy, settings: Settings) -> tuple[str, ...]:

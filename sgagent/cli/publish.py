@@ -12,8 +12,9 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 from sgagent.agent.clock import count
 from sgagent.analysis.definition_diff import Edit, Edited, edits
@@ -93,11 +94,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Validate, print the plan, and publish; return 1 if another client published meanwhile."""
-    signing = SigningOptions.of(options)
+    signer = Signer.of(options)
     settings = load_settings(options)
     source = etcd_settings(settings)
-    strict = options.strict or settings.enforcement.strict
-    snapshot = _valid(settings, required_definitions(options), strict=strict)
+    snapshot = _valid(settings, options)
     layout = KeyLayout(source.prefix)
     with translated_etcd_errors(), closing(Client(source, limits=settings.limits)) as client:
         published = client.persistently(lambda: read_published(client, layout), PATIENCE_SECONDS)
@@ -105,35 +105,35 @@ def run(options: argparse.Namespace) -> int:
         _refuse_emptying(published, snapshot, allow_empty=options.allow_empty)
         before = _snapshot_of(published, layout, settings.limits)
         found = tuple(edits(before, snapshot))
-        voucher = signing.voucher(published, layout)
-        sign = None if voucher is None else voucher.sign
+        signer = beside_published(signer, published, layout, is_unsigned=options.unsigned)
+        sign = None if signer is None else signer.sign
         plan = plan_publication(published, snapshot, layout, by=_who(), at=time.time(), sign=sign)
         is_needed = bool(plan.writes) or not _is_current(published, snapshot)
         if not options.json:
             _print_plan(found, plan)
         if options.dry_run or not is_needed:
             revision = None if is_needed else published.marker_revision
-            return _tell(options, found, plan, revision, voucher, is_written=False)
+            return _tell(options, found, plan, revision, signer, is_written=False)
         try:
             revision = publish(client, plan, layout)
         except PublishedMeanwhileError as error:
             print(f"sgagent: {error}: nothing more was written (publish again)", file=sys.stderr)
             return 1
-        return _tell(options, found, plan, revision, voucher, is_written=True)
+        return _tell(options, found, plan, revision, signer, is_written=True)
 
 
-def _valid(settings: Settings, path: Path, *, strict: bool) -> Snapshot:
+def _valid(settings: Settings, options: argparse.Namespace) -> Snapshot:
     """Return what the documents hold; the whole of it must make sense (§8.3).
 
     Raises:
         DocumentError: it does not.
         UsageError: there is no such path.
     """
-    delivery = fetch(settings, path)
+    delivery = fetch(settings, required_definitions(options))
     at = latest_time(settings)
     resolution = resolve(delivery.snapshot, Bindings(), Exemptions(), scope=Scope.EVERYTHING, at=at)
     whole = with_all_problems(resolution, delivery, settings, Scope.EVERYTHING)
-    accept_or_refuse(whole.problems, strict=strict)
+    accept_or_refuse(whole.problems, settings, options)
     return delivery.snapshot
 
 
@@ -202,15 +202,15 @@ def _tell(
     found: Sequence[Edited],
     plan: Publication,
     revision: int | None,
-    voucher: Voucher | None,
+    signer: Signer | None,
     *,
     is_written: bool,
 ) -> int:
     """Print the result."""
     if options.json:
-        print(format_json(_report(found, plan, revision, voucher, is_written=is_written), indent=2))
+        print(format_json(_report(found, plan, revision, signer, is_written=is_written), indent=2))
     elif is_written:
-        signed = "" if voucher is None else f", {voucher.summary}"
+        signed = "" if signer is None else f", {signer.summary}"
         marker = plan.marker
         print(f"published: revision {revision}, serial {marker.serial}, version {marker.version}{signed}")
     elif revision is not None:
@@ -222,7 +222,7 @@ def _report(
     found: Sequence[Edited],
     plan: Publication,
     revision: int | None,
-    voucher: Voucher | None,
+    signer: Signer | None,
     *,
     is_written: bool,
 ) -> dict[str, object]:
@@ -233,8 +233,8 @@ def _report(
         "version": plan.marker.version,
         "keys_written": plan.puts,
         "keys_deleted": plan.deletions,
-        "signed_by": [] if voucher is None else voucher.key_ids,
-        "expires_at": None if voucher is None else voucher.expires_at,
+        "signed_by": [] if signer is None else signer.key_ids,
+        "expires_at": None if signer is None else signer.expires_at,
         "edits": [
             {
                 "edit": edited.edit.value,
@@ -248,60 +248,18 @@ def _report(
 
 
 @dataclass(frozen=True, slots=True)
-class Voucher:
+class Signer:
     """Sign publications."""
 
     keys: tuple[PrivateKey, ...]
     signed_at: int
     expires_at: int | None
-    standing: SignatureFile | None
+    standing: SignatureFile | None = None
     """What stands in the store; None for nothing that can be read."""
 
-    @property
-    def key_ids(self) -> list[str]:
-        """Return what the keys are known by."""
-        return [key.public.key_id for key in self.keys]
-
-    @property
-    def summary(self) -> str:
-        """Return in words who vouches, and until when."""
-        until = "" if self.expires_at is None else f", good until {time_in_words(self.expires_at)}"
-        return f"signed by {', '.join(self.key_ids)}{until}"
-
-    def sign(self, contents: Mapping[str, bytes], serial: int) -> SignatureFile:
-        """Vouch for contents; what stands in the store already does if nothing would be new in it.
-
-        Raises:
-            UsageError: there is nothing to sign.
-        """
-        if not contents:
-            raise UsageError("--key: documents that hold nothing can't be signed")
-        manifest = Manifest.of(contents, serial=serial, signed_at=self.signed_at, expires_at=self.expires_at)
-        if self.standing is not None and self._is_vouched_for(manifest, self.standing):
-            return self.standing
-        return SignatureFile(manifest, tuple(key.sign(manifest) for key in self.keys))
-
-    def _is_vouched_for(self, manifest: Manifest, standing: SignatureFile) -> bool:
-        """Return whether a signature says the same by the same keys, for ever."""
-        is_for_ever = manifest.expires_at is None and standing.manifest.expires_at is None
-        signers = {signature.key_id for signature in standing.signatures}
-        return is_for_ever and standing.manifest.files == manifest.files and signers == set(self.key_ids)
-
-
-@dataclass(frozen=True, slots=True)
-class SigningOptions:
-    """How to sign a publication, as the command line says."""
-
-    keys: tuple[PrivateKey, ...]
-    lifetime: int | None
-    """Seconds; None never expires."""
-
-    is_unsigned: bool
-    """Whether to publish without a signature even if the previous publication had one."""
-
     @classmethod
-    def of(cls, options: argparse.Namespace) -> SigningOptions:
-        """Return what the options say, and read the keys; the store is not asked yet.
+    def of(cls, options: argparse.Namespace) -> Self | None:
+        """Read the keys that the options name; without any, None publishes without a signature.
 
         Raises:
             UsageError: the options do not fit together, or a key or a time is none.
@@ -310,40 +268,61 @@ class SigningOptions:
             raise UsageError("--unsigned: does not go with --key")
         if options.expires is not None and not options.key:
             raise UsageError("--expires: is part of a signature, and needs --key")
-        return cls(
-            keys=tuple(load_key(path) for path in options.key),
-            lifetime=None if options.expires is None else parse_lifetime(options.expires),
-            is_unsigned=options.unsigned,
-        )
+        keys, now = tuple(load_key(path) for path in options.key), int(time.time())
+        expires_at = None if options.expires is None else now + parse_lifetime(options.expires)
+        return cls(keys, now, expires_at) if keys else None
 
-    def voucher(self, published: Published, layout: KeyLayout) -> Voucher | None:
-        """Return the signer of the next publication; None publishes without a signature.
+    @property
+    def key_ids(self) -> list[str]:
+        """Return what the keys are known by."""
+        return [key.public.key_id for key in self.keys]
+
+    @property
+    def summary(self) -> str:
+        """Return in words who signs, and until when."""
+        until = "" if self.expires_at is None else f", good until {time_in_words(self.expires_at)}"
+        return f"signed by {', '.join(self.key_ids)}{until}"
+
+    def sign(self, contents: Mapping[str, bytes], serial: int) -> SignatureFile:
+        """Sign contents; return what stands in the store if nothing would be new in a signature.
 
         Raises:
-            UsageError: the current publication is signed, and the options name neither a key nor --unsigned.
+            UsageError: there is nothing to sign.
         """
-        standing = signature_in(published.items, layout)
-        if standing is not None and not self.keys and not self.is_unsigned:
-            raise UsageError(
-                "what is published is signed"
-                " (--key FILE signs this, too; --unsigned if no host asks for signatures any more)"
-            )
-        if not self.keys:
-            return None
-        now = int(time.time())
-        return Voucher(
-            keys=self.keys,
-            signed_at=now,
-            expires_at=None if self.lifetime is None else now + self.lifetime,
-            standing=None if standing is None else _parsed(standing),
+        if not contents:
+            raise UsageError("--key: documents that hold nothing can't be signed")
+        manifest = Manifest.of(contents, serial=serial, signed_at=self.signed_at, expires_at=self.expires_at)
+        if self.standing is not None and self._says_the_same(manifest, self.standing):
+            return self.standing
+        return SignatureFile(manifest, tuple(key.sign(manifest) for key in self.keys))
+
+    def _says_the_same(self, manifest: Manifest, standing: SignatureFile) -> bool:
+        """Return whether a signature is of the same contents by the same keys, for ever."""
+        is_for_ever = manifest.expires_at is None and standing.manifest.expires_at is None
+        signers = {signature.key_id for signature in standing.signatures}
+        return is_for_ever and standing.manifest.files == manifest.files and signers == set(self.key_ids)
+
+
+def beside_published(
+    signer: Signer | None, published: Published, layout: KeyLayout, *, is_unsigned: bool
+) -> Signer | None:
+    """Return the signer with the signature that stands in the store.
+
+    Raises:
+        UsageError: what is published is signed, and the options name neither a key nor --unsigned.
+    """
+    standing = signature_in(published.items, layout)
+    if standing is not None and signer is None and not is_unsigned:
+        raise UsageError(
+            "what is published is signed"
+            " (--key FILE signs this, too; --unsigned if no host asks for signatures any more)"
         )
-
-
-def _parsed(content: bytes) -> SignatureFile | None:
+    if signer is None or standing is None:
+        return signer
     try:
-        return SignatureFile.parse(content)
+        return replace(signer, standing=SignatureFile.parse(standing))
     except MalformedSignatureError:
-        return None
+        return signer
 
 
 PATIENCE_SECONDS = 6.0

@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
     path = required_definitions(options)
     place = signature_path(path)
     keys = [load_key(file) for file in options.key]
-    documents = _checked(path, settings, strict=options.strict or settings.enforcement.strict)
+    documents = _checked(path, settings, options)
     serial = _next_serial(place) if options.serial is None else options.serial
     if not 1 <= serial <= _LAST_SERIAL:
         raise UsageError(f"--serial {serial}: expected a whole number from 1 to {_LAST_SERIAL}")
@@ -91,7 +91,7 @@ def parse_lifetime(text: str) -> int:
     return int(found[1]) * _UNITS[found[2]]
 
 
-def _checked(path: Path, settings: Settings, *, strict: bool) -> tuple[DocumentFile, ...]:
+def _checked(path: Path, settings: Settings, options: argparse.Namespace) -> tuple[DocumentFile, ...]:
     """Return the documents, which are without errors; warnings are printed.
 
     Raises:
@@ -100,7 +100,7 @@ def _checked(path: Path, settings: Settings, *, strict: bool) -> tuple[DocumentF
     """
     delivery = fetch(settings, path)
     resolution = resolve_for_host(settings, delivery, (), scope=Scope.EVERYTHING)
-    accept_or_refuse(resolution.problems, strict=strict)
+    accept_or_refuse(resolution.problems, settings, options)
     return delivery.documents
 
 

@@ -13,7 +13,7 @@ from typing import assert_never
 from xml.etree import ElementTree as ET  # it writes here, and reads nothing
 
 from sgagent.cli.inputs import accept_or_refuse, fetch, latest_time, load_settings, read_bounded
-from sgagent.cli.output import Colour, Progress, painted
+from sgagent.cli.output import Colour, painted, progress
 from sgagent.core.binding import HostFacts, bind
 from sgagent.core.errors import DocumentError, Problem, UsageError, printable
 from sgagent.core.evaluate import DecidedBy, Decision, Packet
@@ -313,11 +313,11 @@ def _report(suite: _Suite, layout: MarkLayout | None) -> SuiteReport:
     """Judge by the specification or, with a layout for its marks of sessions, have the kernel do so."""
     traffic = suite.scenario.traffic
     doing = "judging packets" if layout is None else "sending packets"
-    with Progress(f"{suite.file}: {doing}", len(traffic)) as progress:
+    with progress(f"{suite.file}: {doing}", len(traffic)) as advance:
         if layout is None:
-            outcomes = tuple(_outcomes_by_specification(suite.policy, traffic, progress.advance))
+            outcomes = tuple(_outcomes_by_specification(suite.policy, traffic, advance))
         else:
-            outcomes = judge_by_kernel(suite.policy, traffic, layout, progress.advance)
+            outcomes = judge_by_kernel(suite.policy, traffic, layout, advance)
     return SuiteReport(file=str(suite.file), definitions=str(suite.definitions), outcomes=outcomes)
 
 
@@ -340,7 +340,7 @@ def _suites(settings: Settings, options: argparse.Namespace) -> list[_Suite]:
     scenarios = _scenarios(tuple(_files(paths, definitions, settings)))
     reader = _Reader(settings, definitions)
     suites = [reader.suite(file, scenario) for file, scenario in scenarios]
-    accept_or_refuse(dict.fromkeys(reader.problems), strict=options.strict or settings.enforcement.strict)
+    accept_or_refuse(dict.fromkeys(reader.problems), settings, options)
     return suites
 
 

@@ -94,7 +94,7 @@ def _policy(settings: Settings, options: argparse.Namespace) -> ResolvedPolicy |
     delivery = fetch(settings, options.definitions, UNNAMED)
     dns = dns_answers(settings, options)
     resolution = resolve_for_host(settings, delivery, options.interface, dns=dns)
-    accept_or_refuse(resolution.problems, strict=options.strict or settings.enforcement.strict)
+    accept_or_refuse(resolution.problems, settings, options)
     return resolution.policy if options.ruleset else _in_modes_of_host(resolution.policy, settings)
 
 

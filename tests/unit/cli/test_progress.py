@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from sgagent.cli.output import PATIENCE_SECONDS, Progress
+from sgagent.cli.output import PATIENCE_SECONDS, progress
 
 
 class Terminal(io.StringIO):
@@ -18,10 +18,10 @@ class Terminal(io.StringIO):
 def worked(stream: io.StringIO, seconds_of_a_step: float, steps: int = 4) -> str:
     """Return what is written about work that takes so long."""
     now = 0.0
-    with Progress("judging packets", steps, stream=stream, clock=lambda: now) as progress:
+    with progress("judging packets", steps, stream=stream, clock=lambda: now) as advance:
         for _ in range(steps):
             now += seconds_of_a_step
-            progress.advance()
+            advance()
     return stream.getvalue()
 
 
