@@ -24,7 +24,6 @@ class Stepping(Protocol):
         Args:
             fetch: whether to ask the source, whatever it said a moment ago.
         """
-        ...
 
 
 Job: TypeAlias = Callable[[Stepping], _Result]

@@ -143,15 +143,12 @@ class EventLog(Protocol):
 
     def info(self, event: str, **keys: object) -> object:
         """Log a normal event."""
-        ...
 
     def warning(self, event: str, **keys: object) -> object:
         """Log an event that needs attention."""
-        ...
 
     def error(self, event: str, **keys: object) -> object:
         """Log an error."""
-        ...
 
 
 class StepLog:
@@ -160,13 +157,7 @@ class StepLog:
     def __init__(self, log: EventLog) -> None:
         """Take the log to write to."""
         self._log = log
-        self._problems: tuple[Problem, ...] = ()
-        self._source_error: str | None = None
-        self._kernel_error: str | None = None
-        self._lack: _Lack | None = None
-        self._groupless: tuple[str, ...] = ()
-        self._ports: Mapping[str, str] = {}
-        self._uncached: tuple[str, ...] = ()
+        self._before = Step(outcome=StepEnd.UNCHANGED)
         self._names: Mapping[str, NameStatus] = {}
 
     def say_names(self, names: Iterable[NameStatus]) -> None:
@@ -180,15 +171,22 @@ class StepLog:
                 say("name_state_changed", name=name, state=one.state.value, reason=one.fault)
 
     def say(self, step: Step) -> None:
-        """Log what is new in this step."""
-        self._say_source(step)
-        self._say_problems(step)
-        self._say_kernel(step)
-        self._say_waiting(step)
+        """Log what differs from the step before."""
+        before, self._before = self._before, step
+        self._say_source(step, before)
+        if step.problems != before.problems:
+            self._say_problems(step)
+        if step.kernel_error and step.kernel_error != before.kernel_error:
+            self._log.error("ruleset_refused", reason=step.kernel_error)
+        self._say_waiting(step, before)
         self._say_opened(step)
-        self._say_groupless(step)
-        self._say_ports(step)
-        self._say_uncached(step)
+        if (groupless := _groupless(step)) != _groupless(before):
+            for name in groupless:
+                self._log.error("interface_without_group", interface=name)
+        self._say_ports(ports_of_masters(step), ports_of_masters(before))
+        if step.uncached != before.uncached:
+            for name in step.uncached:
+                self._log.warning("interface_judged_at_every_packet", interface=name)
         if step.was_drift and step.outcome is StepEnd.APPLIED:
             self._log.warning(
                 "drift_repaired",
@@ -207,19 +205,14 @@ class StepLog:
                 apply_seconds=round(step.apply_seconds, 6),
             )
 
-    def _say_source(self, step: Step) -> None:
-        if step.source_error != self._source_error:
-            self._source_error = step.source_error
-            if step.source_error:
-                self._log.error("source_failed", reason=step.source_error)
-            else:
-                self._log.info("source_recovered")
+    def _say_source(self, step: Step, before: Step) -> None:
+        if step.source_error and step.source_error != before.source_error:
+            self._log.error("source_failed", reason=step.source_error)
+        elif before.source_error and not step.source_error:
+            self._log.info("source_recovered")
 
     def _say_problems(self, step: Step) -> None:
-        """Log a refusal and each problem once, not at every step that finds them again."""
-        if step.problems == self._problems:
-            return
-        self._problems = step.problems
+        """Log a refusal and each problem."""
         for problem in step.problems[:_MOST_PROBLEMS]:
             say = self._log.error if problem.severity is Severity.ERROR else self._log.warning
             say("problem_found", code=problem.code, problem=str(problem))
@@ -229,17 +222,10 @@ class StepLog:
         elif len(step.problems) > _MOST_PROBLEMS:
             self._log.warning("more_problems_found", problems=len(step.problems))
 
-    def _say_kernel(self, step: Step) -> None:
-        if step.kernel_error != self._kernel_error:
-            self._kernel_error = step.kernel_error
-            if step.kernel_error:
-                self._log.error("ruleset_refused", reason=step.kernel_error)
-
-    def _say_waiting(self, step: Step) -> None:
+    def _say_waiting(self, step: Step, before: Step) -> None:
         """Say loudly, once, what becomes of the host for lack of a snapshot (§9.2)."""
         lack = _lack(step)
-        if lack is not self._lack:
-            self._lack = lack
+        if lack is not _lack(before):
             match lack:
                 case None:
                     pass
@@ -264,31 +250,18 @@ class StepLog:
             )
             self._log.warning("source_way_opened", endpoints=places)
 
-    def _say_uncached(self, step: Step) -> None:
-        """Say where sessions are judged, and counted, at every packet, for lack of mark bits."""
-        if step.uncached != self._uncached:
-            self._uncached = step.uncached
-            for name in step.uncached:
-                self._log.warning("interface_judged_at_every_packet", interface=name)
-
-    def _say_groupless(self, step: Step) -> None:
-        """Say loudly that an interface has no group and lets nothing through (§3)."""
-        groupless = (
-            tuple(i.name for i in step.policy.bound if not i.security_group_ids) if step.policy else ()
-        )
-        if groupless != self._groupless:
-            self._groupless = groupless
-            for name in groupless:
-                self._log.error("interface_without_group", interface=name)
-
-    def _say_ports(self, step: Step) -> None:
+    def _say_ports(self, ports: Mapping[str, str], before: Mapping[str, str]) -> None:
         """Log as an error that a bound link became a port, which no policy applies to, and when that ends."""
-        before, self._ports = self._ports, ports_of_masters(step)
-        for name, master in self._ports.items():
+        for name, master in ports.items():
             if before.get(name) != master:
                 self._log.error("interface_not_judged", interface=name, port_of=master)
-        for name in before.keys() - self._ports.keys():
+        for name in before.keys() - ports.keys():
             self._log.info("interface_no_port_any_more", interface=name)
+
+
+def _groupless(step: Step) -> tuple[str, ...]:
+    """Return the interfaces that have no group and let nothing through (§3)."""
+    return tuple(one.name for one in step.policy.bound if not one.security_group_ids) if step.policy else ()
 
 
 class _Lack(Enum):

@@ -60,7 +60,8 @@ class NetlinkHost:
         The watch is on the namespace of the calling thread, and so are the facts while it lasts. A change
         between the start of the watch and the first ``facts`` is not missed.
         """
-        with _change_socket() as changes, _wait_pipe() as (ended, end):
+        with _change_socket() as changes:
+            ended = os.eventfd(0, os.EFD_CLOEXEC)
             watch = _Watch(changes)
             listener = threading.Thread(target=watch.listen, args=(ended, wake), name="links", daemon=True)
             listener.start()
@@ -70,8 +71,9 @@ class NetlinkHost:
             finally:
                 self._watches.remove(watch)
                 watch.end()
-                os.write(end, b"\0")
+                os.eventfd_write(ended, 1)
                 listener.join()
+                os.close(ended)
 
 
 class _Watch:
@@ -337,17 +339,6 @@ def _change_socket() -> socket.socket:
 _RTMGRP_LINK = 0x1
 _RTMGRP_IPV4_IFADDR = 0x10
 _RTMGRP_IPV6_IFADDR = 0x100
-
-
-@contextlib.contextmanager
-def _wait_pipe() -> Iterator[tuple[int, int]]:
-    """Open a pipe: reading end, writing end."""
-    ends = os.pipe2(os.O_CLOEXEC)
-    try:
-        yield ends
-    finally:
-        for end in ends:
-            os.close(end)
 
 
 _FORWARDING: Mapping[Family, tuple[str, ...]] = {

@@ -207,7 +207,6 @@ class FlowWriter(Protocol):
             PartlyWrittenError: some could not be written.
             OSError: none could.
         """
-        ...
 
 
 def as_line(entry: Entry) -> str:

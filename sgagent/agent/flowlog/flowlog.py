@@ -414,7 +414,6 @@ class LogKeeper(Protocol):
 
     def allow_log(self, group: int) -> bool:
         """Let plans log to a group, and return whether the kernel can do that."""
-        ...
 
 
 class LogOpener(LogKeeper, Protocol):
@@ -422,7 +421,6 @@ class LogOpener(LogKeeper, Protocol):
 
     def open_log(self) -> socket.socket:
         """Listen to the group that plans may log to, and return the socket to read."""
-        ...
 
 
 def begin_flow_log(

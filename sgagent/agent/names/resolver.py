@@ -156,11 +156,9 @@ class Resolver(Protocol):
 
     def ask(self, name: str, servers: Sequence[str]) -> None:
         """Look a name up, without a wait."""
-        ...
 
     def found(self) -> Iterable[NameLookUp]:
         """Return what was found since the last call."""
-        ...
 
 
 class BackgroundResolver:

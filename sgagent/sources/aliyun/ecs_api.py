@@ -65,11 +65,9 @@ class Api(Protocol):
         Raises:
             ApiError: the API sent no usable answer.
         """
-        ...
 
     def break_off(self) -> None:
         """Cancel the request in progress, from another thread."""
-        ...
 
 
 class ApiError(SourceUnavailableError):

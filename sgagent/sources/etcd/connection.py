@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import socket
 import ssl
 from dataclasses import dataclass
@@ -192,36 +191,26 @@ class Watch:
         return None
 
 
-class WakePipe:
-    """Wake-up pipe: any thread can make its descriptor readable."""
+class WakeSignal:
+    """A descriptor that any thread can make readable."""
 
     def __init__(self) -> None:
-        """Open the pipe."""
-        self._heard, self._rung = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        """Open the descriptor."""
+        self._descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     def fileno(self) -> int:
         """Return the descriptor to poll."""
-        return self._heard
+        return self._descriptor
 
     def wake(self) -> None:
         """Make the descriptor readable."""
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._rung, b"\0")
+        os.eventfd_write(self._descriptor, 1)
 
     def clear(self) -> None:
-        """Empty the pipe."""
+        """Make the descriptor no longer readable."""
         with contextlib.suppress(BlockingIOError):
-            while os.read(self._heard, 4096):
-                pass
-
-    def wait(self, seconds: float) -> None:
-        """Wait until the descriptor is readable or the timeout ends, and empty the pipe."""
-        poll = select.poll()
-        poll.register(self._heard, select.POLLIN)
-        poll.poll(max(0.0, seconds) * 1000)
-        self.clear()
+            os.eventfd_read(self._descriptor)
 
     def close(self) -> None:
-        """Close the descriptors."""
-        os.close(self._heard)
-        os.close(self._rung)
+        """Close the descriptor."""
+        os.close(self._descriptor)

@@ -166,7 +166,6 @@ class Interest(Protocol):
 
     def wanted(self, values: Values) -> frozenset[KeyRange]:
         """Return the ranges to read, given the keys read so far; more keys may add ranges."""
-        ...
 
     def documents(self, values: Values) -> Composed:
         """Return the read keys as native documents.
@@ -174,7 +173,6 @@ class Interest(Protocol):
         Raises:
             DocumentError: the id in a value differs from the name of its key.
         """
-        ...
 
 
 class Everything:

@@ -57,7 +57,6 @@ class Interrupt(Protocol):
 
     def fileno(self) -> int:
         """Return the descriptor."""
-        ...
 
 
 class Channel:

@@ -18,7 +18,7 @@ from sgagent.ports import Delivery, Host, Wake
 from sgagent.settings.sources import EtcdSourceSettings
 from sgagent.sources import SourceContext
 from sgagent.sources.etcd.client import Client
-from sgagent.sources.etcd.connection import WakePipe
+from sgagent.sources.etcd.connection import WakeSignal
 from sgagent.sources.etcd.documents import Everything, HostInterest, Interest
 from sgagent.sources.etcd.grpc import EtcdError
 from sgagent.sources.etcd.key_layout import KeyLayout
@@ -160,9 +160,9 @@ class EtcdSource:
         self._signature_policy = signature_policy or SignaturePolicy()
         self._layout = KeyLayout(settings.prefix)
         self._client = Client(settings, memory, limits)
-        self._wake_pipe = WakePipe()
-        self._watcher = StoreWatcher(self._client, self._layout, self._interest(), self._wake_pipe)
-        self._poller = Poller(self._ask, self._wake_pipe.wake)
+        self._wake_signal = WakeSignal()
+        self._watcher = StoreWatcher(self._client, self._layout, self._interest(), self._wake_signal)
+        self._poller = Poller(self._ask, self._wake_signal.wake)
         self._is_connected = False
         self._has_host_changed = False
         self._is_refresh_wanted = False
@@ -201,7 +201,7 @@ class EtcdSource:
     def refresh(self) -> None:
         """Check now, not at the next heartbeat, whether the watch is up to date."""
         self._is_refresh_wanted = True
-        self._wake_pipe.wake()
+        self._wake_signal.wake()
         self._poller.hurry()
 
     @contextmanager
@@ -238,7 +238,7 @@ class EtcdSource:
 
     def _host_changed(self) -> None:
         self._has_host_changed = True
-        self._wake_pipe.wake()
+        self._wake_signal.wake()
         self._poller.hurry()
 
     def _ask_once(self) -> None:
@@ -289,7 +289,7 @@ class EtcdSource:
             DocumentError: the store was restored to an older state or has lost keys.
             EtcdError: the connection is lost, or can't be made.
         """
-        self._wake_pipe.clear()
+        self._wake_signal.clear()
         if self._has_host_changed:
             self._has_host_changed = False
             self._watcher.interest = self._interest()

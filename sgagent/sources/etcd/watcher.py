@@ -13,7 +13,7 @@ from typing import assert_never
 import structlog
 
 from sgagent.sources.etcd.client import Client
-from sgagent.sources.etcd.connection import WakePipe, Watch
+from sgagent.sources.etcd.connection import WakeSignal, Watch
 from sgagent.sources.etcd.documents import Interest
 from sgagent.sources.etcd.grpc import AnswerTooLargeError, CompactedError, ConnectionLostError
 from sgagent.sources.etcd.key_layout import KeyLayout
@@ -55,21 +55,23 @@ UNFINISHED_SECONDS = 60.0
 class StoreWatcher:
     """Watcher of one store, for one thread."""
 
-    def __init__(self, client: Client, layout: KeyLayout, interest: Interest, wake_pipe: WakePipe) -> None:
+    def __init__(
+        self, client: Client, layout: KeyLayout, interest: Interest, wake_signal: WakeSignal
+    ) -> None:
         """Store the parameters without connecting.
 
         Args:
             client: the client of the store.
             layout: the layout of keys.
             interest: selects the keys.
-            wake_pipe: ends a wait for changes early.
+            wake_signal: ends a wait for changes early.
         """
         self.interest = interest
         """The caller may replace it between two calls of :meth:`wait`."""
 
         self._client = client
         self._layout = layout
-        self._wake_pipe = wake_pipe
+        self._wake_signal = wake_signal
         self._replica: Replica | None = None
         self._watch: Watch | None = None
         self._cluster_id = 0
@@ -200,7 +202,7 @@ class StoreWatcher:
         A complete publication ends the debouncing, because its marker shows that no key is missing.
         """
         published = self._known.marker_revision
-        answer = self._watching.receive(self._seconds_to_wait(), self._wake_pipe)
+        answer = self._watching.receive(self._seconds_to_wait(), self._wake_signal)
         has_changed = False
         deadline = time.monotonic() + LONGEST_SECONDS
         while answer is not None:

@@ -129,7 +129,7 @@ def watch_path(
     """
     writers = writers or Writers()
     watches, seen = _armed(path, open_inotify, debounce, writers), appearance(path)
-    ended, end = os.pipe2(os.O_CLOEXEC)
+    ended = os.eventfd(0, os.EFD_CLOEXEC)
     listening = None if watches is None else _Listening(watches, wake)
 
     def watch() -> None:
@@ -145,10 +145,9 @@ def watch_path(
     try:
         yield (lambda: None) if listening is None else listening.catch_up
     finally:
-        os.write(end, b"\0")
+        os.eventfd_write(ended, 1)
         thread.join()
         os.close(ended)
-        os.close(end)
 
 
 class _Watches:
@@ -325,7 +324,7 @@ class _Listening:
         self._wake = wake
         self._lock = threading.Lock()
         self._fault: OSError | None = None
-        self._failed, self._fail = os.pipe2(os.O_CLOEXEC)
+        self._failed = os.eventfd(0, os.EFD_CLOEXEC)
 
     def catch_up(self) -> None:
         """Process all pending changes; a failure ends the watch's thread."""
@@ -338,7 +337,7 @@ class _Listening:
             return self._watches.take()
         except OSError as error:
             self._fault = error
-            os.write(self._fail, b"\0")
+            os.eventfd_write(self._failed, 1)
             return False
 
     def listen_until(self, ended: int) -> OSError | None:
@@ -361,7 +360,6 @@ class _Listening:
             self._fault = self._fault or _ENDED
             self._watches.close()
             os.close(self._failed)
-            os.close(self._fail)
         return None if self._fault is _ENDED else self._fault
 
     def _milliseconds(self) -> float | None:

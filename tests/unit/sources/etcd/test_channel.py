@@ -12,7 +12,7 @@ import h2.events
 import h2.settings
 import pytest
 
-from sgagent.sources.etcd.connection import WakePipe
+from sgagent.sources.etcd.connection import WakeSignal
 from sgagent.sources.etcd.grpc import (
     AnswerDeadline,
     AnswerTooLargeError,
@@ -377,11 +377,11 @@ def test_a_wait_that_is_ended_early(connect: Connect) -> None:
         while server.socket.recv(65536):
             pass
 
-    channel, wake_pipe = connect(serve), WakePipe()
+    channel, wake_signal = connect(serve), WakeSignal()
     call = channel.open("/service/Stream", b"begin", metadata={}, is_last=False)
-    wake_pipe.wake()
-    wake_pipe.wake()
-    assert channel.receive(call, 60.0, wake_pipe) is None
-    wake_pipe.clear()
-    assert channel.receive(call, 0.01, wake_pipe) is None
-    wake_pipe.close()
+    wake_signal.wake()
+    wake_signal.wake()
+    assert channel.receive(call, 60.0, wake_signal) is None
+    wake_signal.clear()
+    assert channel.receive(call, 0.01, wake_signal) is None
+    wake_signal.close()

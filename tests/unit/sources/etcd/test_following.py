@@ -16,7 +16,7 @@ from sgagent.core.errors import DocumentError
 from sgagent.documents import Limits
 from sgagent.settings.sources import EtcdSourceSettings, ServerUrl
 from sgagent.sources.etcd.client import Client
-from sgagent.sources.etcd.connection import WakePipe
+from sgagent.sources.etcd.connection import WakeSignal
 from sgagent.sources.etcd.documents import Composed, Everything
 from sgagent.sources.etcd.key_layout import Values
 from sgagent.sources.etcd.messages import KEY_BYTES, KeyRange, largest_message
@@ -68,8 +68,8 @@ def settings_for(store: Store, stack: ExitStack) -> EtcdSourceSettings:
 def follow(store: Store, stack: ExitStack, limits: Limits = LIMITS) -> StoreWatcher:
     """Return what follows all of a store."""
     client = stack.enter_context(closing(Client(settings_for(store, stack), limits=limits)))
-    wake_pipe = stack.enter_context(closing(WakePipe()))
-    return StoreWatcher(client, LAYOUT, Everything(LAYOUT), wake_pipe)
+    wake_signal = stack.enter_context(closing(WakeSignal()))
+    return StoreWatcher(client, LAYOUT, Everything(LAYOUT), wake_signal)
 
 
 def filling(most: int = LIMITS.all_bytes) -> bytes:
