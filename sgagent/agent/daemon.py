@@ -441,10 +441,7 @@ class Daemon:
         if self._board.flow_log is not None:
             self._board.flow_log.reckon(totals)
         self._board.note_totals(
-            totals,
-            times=self._counting.times,
-            step_fault=self._step_fault,
-            faults=self._faults,
+            totals, times=self._counting.times, step_fault=self._step_fault, faults=self._faults
         )
         for reader in readers:
             reader.set()

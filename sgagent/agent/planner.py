@@ -233,11 +233,7 @@ class Planner:
         if delivery is None or found is None or resolution is None:
             return self._without_snapshot(state, inputs, target, observed)
 
-        warnings = (
-            *delivery.problems,
-            *resolution.problems,
-            *inputs.names.warnings_of(resolution.dns_names),
-        )
+        warnings = (*delivery.problems, *resolution.problems, *inputs.names.warnings_of(resolution.dns_names))
 
         def report(step: Step) -> Step:
             return replace(

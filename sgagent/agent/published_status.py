@@ -272,10 +272,7 @@ class Board:
             step_fault: why the last step could not be done.
             faults: what is wrong with the agent's own files and its counting, in words.
         """
-        self.revision += totals is not self._totals or (step_fault, faults) != (
-            self.step_fault,
-            self.faults,
-        )
+        self.revision += totals is not self._totals or (step_fault, faults) != (self.step_fault, self.faults)
         self._totals = totals
         self.times = times
         self.step_fault = step_fault

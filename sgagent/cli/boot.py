@@ -24,12 +24,7 @@ from sgagent.core.policy import Endpoint
 from sgagent.dataplane.client import ApplierDataplane
 from sgagent.dataplane.dataplane import LibnftablesDataplane
 from sgagent.dataplane.live_sessions import destroy, sessions_at_listeners
-from sgagent.dataplane.privsep import (
-    Applier,
-    applier_of_first_life,
-    fork_applier,
-    go_on_without_privilege,
-)
+from sgagent.dataplane.privsep import Applier, applier_of_first_life, fork_applier, go_on_without_privilege
 from sgagent.host.links import NetlinkHost
 from sgagent.nft.marks import Sessions
 from sgagent.ports import Clock, Dataplane, Delivery, Host, Wake

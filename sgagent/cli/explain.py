@@ -33,14 +33,7 @@ from sgagent.core.explanation import (
     protocol_number,
     reason,
 )
-from sgagent.core.model import (
-    LAST_PORT,
-    Direction,
-    Family,
-    Mode,
-    Policy,
-    Protocol,
-)
+from sgagent.core.model import LAST_PORT, Direction, Family, Mode, Policy, Protocol
 from sgagent.core.rule_values import few_objects
 from sgagent.documents import parse_documents
 from sgagent.ports import Delivery
@@ -51,9 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     port, byte = partial(_number, last=LAST_PORT), partial(_number, last=255)
     parser.add_argument(
-        "direction",
-        choices=[direction.value for direction in Direction],
-        help="into this host, or out of it",
+        "direction", choices=[direction.value for direction in Direction], help="into this host, or out of it"
     )
     parser.add_argument("--source", metavar="ADDRESS", required=True, help="the source address")
     parser.add_argument("--destination", metavar="ADDRESS", required=True, help="the destination address")

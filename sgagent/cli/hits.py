@@ -141,18 +141,7 @@ def _is_unused(hit: Hit, seconds: float, now: float) -> bool:
     return now - max(hit.counted_since, hit.last_hit_at or 0.0) >= seconds
 
 
-_HEADINGS = (
-    "PACKETS",
-    "BYTES",
-    "VERDICT",
-    "PRIO",
-    "RULE",
-    "GROUP",
-    "OBJECT",
-    "PROTO",
-    "PORTS",
-    "LAST",
-)
+_HEADINGS = ("PACKETS", "BYTES", "VERDICT", "PRIO", "RULE", "GROUP", "OBJECT", "PROTO", "PORTS", "LAST")
 
 
 def _title(part: InterfaceHits) -> str:

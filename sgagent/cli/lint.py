@@ -44,11 +44,7 @@ from sgagent.ports import Delivery
 from sgagent.settings import Settings
 
 _SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
-_LEVELS = {
-    FindingSeverity.ERROR: "error",
-    FindingSeverity.WARNING: "warning",
-    FindingSeverity.NOTICE: "note",
-}
+_LEVELS = {FindingSeverity.ERROR: "error", FindingSeverity.WARNING: "warning", FindingSeverity.NOTICE: "note"}
 
 
 def as_sarif(findings: Iterable[Finding], checks: Mapping[str, Check], root: Path) -> dict[str, object]:
@@ -60,11 +56,7 @@ def as_sarif(findings: Iterable[Finding], checks: Mapping[str, Check], root: Pat
         root: files below it are named relative to it, as code hosts want them.
     """
     numbers = {code: number for number, code in enumerate(checks)}
-    driver = {
-        "name": "sgagent",
-        "version": __version__,
-        "rules": [_rule(check) for check in checks.values()],
-    }
+    driver = {"name": "sgagent", "version": __version__, "rules": [_rule(check) for check in checks.values()]}
     run = {
         "tool": {"driver": driver},
         "results": [_result(finding, numbers[finding.code], root) for finding in findings],
@@ -128,11 +120,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also find rules without a hit for this long, like 30d, by the agent's counters",
     )
     parser.add_argument(
-        "--disable",
-        metavar="CODE[,CODE…]",
-        action="append",
-        default=[],
-        help="skip checks; repeatable",
+        "--disable", metavar="CODE[,CODE…]", action="append", default=[], help="skip checks; repeatable"
     )
     parser.add_argument("--exit-code", action="store_true", help="exit with 1 if anything is found")
     output = parser.add_mutually_exclusive_group()
@@ -146,11 +134,7 @@ def run(options: argparse.Namespace) -> int:
     disabled = frozenset((*settings.lint.disable, *_codes(options.disable)))
     delivery = fetch(settings, options.definitions)
     subject = _subject(settings, delivery, options)
-    accept_or_refuse(
-        (*delivery.problems, *_fatal(subject.problems)),
-        settings,
-        options,
-    )
+    accept_or_refuse((*delivery.problems, *_fatal(subject.problems)), settings, options)
     with progress("running checks", steps(subject)) as advance:
         findings = lint(subject, disabled, advance)
     if options.json:

@@ -159,11 +159,7 @@ _BACK, _END_OF_LINE = "\r", "\x1b[K"
 
 @contextlib.contextmanager
 def progress(
-    doing: str,
-    total: int,
-    *,
-    stream: TextIO | None = None,
-    clock: Callable[[], float] = time.monotonic,
+    doing: str, total: int, *, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
 ) -> Iterator[Callable[[], None]]:
     """Count steps on one line of a terminal, which is gone when the work is done; yield what counts a step.
 

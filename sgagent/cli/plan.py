@@ -11,9 +11,7 @@ from pathlib import Path
 
 from sgagent.agent.names.resolver import DnsAnswers
 from sgagent.analysis.compare import compare, links
-from sgagent.analysis.flow_text import (
-    ObjectNames,
-)
+from sgagent.analysis.flow_text import ObjectNames
 from sgagent.cli.agent_client import InForce, enforced_now, modes_of_host
 from sgagent.cli.inputs import (
     UNNAMED,
@@ -38,9 +36,7 @@ from sgagent.core.binding import HostFacts, bind_everywhere
 from sgagent.core.errors import UsageError
 from sgagent.core.lockout import sessions_newly_cut
 from sgagent.core.memo import Memo
-from sgagent.core.model import (
-    Snapshot,
-)
+from sgagent.core.model import Snapshot
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Resolution, Scope, dns_names, resolve
 from sgagent.documents import parse_other_version

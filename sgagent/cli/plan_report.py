@@ -21,10 +21,7 @@ from sgagent.analysis.header_space import Clause
 from sgagent.core.addresses import joined, without
 from sgagent.core.errors import printable
 from sgagent.core.lockout import NamedCut, as_keys
-from sgagent.core.model import (
-    Family,
-    PortSet,
-)
+from sgagent.core.model import Family, PortSet
 from sgagent.core.policy import Peer, ResolvedRule
 from sgagent.core.rule_values import few_objects, instant_text, protocols_text
 

@@ -273,9 +273,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a file or directory of documents, instead of those that the files of packets name",
     )
     parser.add_argument(
-        "--kernel",
-        action="store_true",
-        help="send real packets through the kernel, in a private network",
+        "--kernel", action="store_true", help="send real packets through the kernel, in a private network"
     )
     parser.add_argument("--strict", action="store_true", help="treat warnings as errors")
     parser.add_argument("--verbose", action="store_true", help="list passed packets too, and what decided")

@@ -20,13 +20,7 @@ from sgagent.documents.models import faults_of
 from sgagent.documents.scalars import UNKNOWN_FIELD, Fault, InvalidValueError
 from sgagent.settings.constraints import SettingsTable, Written, word_of, wrong_type_of
 from sgagent.settings.sources import SOURCE_TABLES, FileSourceSettings, SourceType
-from sgagent.settings.tables import (
-    LISTS,
-    NO_KEYS,
-    TABLES,
-    ExemptionTable,
-    Settings,
-)
+from sgagent.settings.tables import LISTS, NO_KEYS, TABLES, ExemptionTable, Settings
 
 _NAMES = tuple("interface" if field.name == "interfaces" else field.name for field in fields(Settings))
 

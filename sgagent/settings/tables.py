@@ -400,10 +400,7 @@ class ExemptionTable(SettingsTable):
     def exemption(self) -> Exemption:
         """Return the entry as the policy has it."""
         return Exemption(
-            direction=self.direction,
-            peer=self.cidr,
-            protocol=self.protocol,
-            ports=self.port_range,
+            direction=self.direction, peer=self.cidr, protocol=self.protocol, ports=self.port_range
         )
 
 

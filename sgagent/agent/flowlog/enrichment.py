@@ -209,9 +209,7 @@ def _priorities(policy: ResolvedPolicy) -> Iterator[tuple[tuple[str, Direction, 
 
 
 def _leaf(
-    key: CounterKey,
-    judge: ResolvedInterface | None,
-    priorities: Mapping[tuple[str, Direction, str], int],
+    key: CounterKey, judge: ResolvedInterface | None, priorities: Mapping[tuple[str, Direction, str], int]
 ) -> LoggedLeaf:
     direction = Direction.INGRESS if isinstance(key, InnerCounter) else key.direction
     rule = key if isinstance(key, RuleCounter) else None

@@ -333,10 +333,7 @@ def _interfaces(status: Status) -> Iterator[Metric]:
     for interface in status.interfaces:
         interfaces.add_metric(
             [interface.name],
-            {
-                "network_interface_id": interface.network_interface_id or "",
-                "state": interface.state.value,
-            },
+            {"network_interface_id": interface.network_interface_id or "", "state": interface.state.value},
         )
         if interface.mode is not None:
             modes.add_metric([interface.name, interface.mode.value], 1)
