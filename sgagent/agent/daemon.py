@@ -135,26 +135,10 @@ STEPS_BETWEEN_SEARCHES = 2_000
 """Steps between full collections; each collection takes as long as a large step."""
 
 
-class Leftovers:
-    """Collect the garbage that steps leave."""
-
-    def __init__(self, search: Callable[[], object] = gc.collect) -> None:
-        """Take the function that collects cycles and frees memory."""
-        self._search = search
-        self._steps = 0
-
-    def step_done(self) -> None:
-        """Free cached memory; every :data:`STEPS_BETWEEN_SEARCHES` steps, collect cycles too."""
-        self._steps += 1
-        if self._steps % STEPS_BETWEEN_SEARCHES == 0:
-            self._search()
-        else:
-            _give_back()
-
-
-def _give_back() -> None:
-    """Give back what was freed, which only a search does: one that finds nothing to look at takes no time."""
-    gc.freeze()
+def clean_up(steps: int) -> None:
+    """Free the memory that a step leaves cached; every :data:`STEPS_BETWEEN_SEARCHES` steps, cycles too."""
+    if steps % STEPS_BETWEEN_SEARCHES:
+        gc.freeze()  # a collection that finds nothing to look at takes no time, and frees the caches too
     gc.collect()
     gc.unfreeze()
 
@@ -233,7 +217,7 @@ class Daemon:
         self._log = log
         self._step_log = StepLog(log)
         self._observation_log = ObservationLog(log, clock)
-        self._leftovers = Leftovers()
+        self._steps = 0
         self._board = board
         self.drift = DriftWatch(clock, log, partial(inbox.put, LoopEvent.TABLE_CHANGED))
         """Hears, from any thread, who else changes the table."""
@@ -405,7 +389,8 @@ class Daemon:
         self._board.note_step(step, is_fetched=fetch)
         self._board.note_contest(is_contested=self.drift.is_contested)
         self._board.note_standing(self._execution.standing())
-        self._leftovers.step_done()
+        self._steps += 1
+        clean_up(self._steps)
         return step
 
     def _note_expiry(self, policy: ResolvedPolicy | None) -> None:

@@ -6,32 +6,19 @@ import gc
 import sys
 import weakref
 
-from sgagent.agent.daemon import STEPS_BETWEEN_SEARCHES, Leftovers
+from sgagent.agent.daemon import STEPS_BETWEEN_SEARCHES, clean_up
 
 
 def test_a_step_gives_back_what_the_interpreter_keeps() -> None:
     """Tuples that were freed count as memory in use until then."""
-    leftovers = Leftovers()
     gc.collect()
     before = sys.getallocatedblocks()
     for length in range(2, 10):
         del [tuple(range(length)) for _ in range(1000)][:]
     kept = sys.getallocatedblocks() - before
-    leftovers.step_done()
+    clean_up(1)
     assert sys.getallocatedblocks() - before < kept / 10
     assert kept > 1000
-
-
-def test_now_and_then_there_is_a_search() -> None:
-    """Not at each step, as that would take as long as the step."""
-    searches: list[int] = []
-    leftovers = Leftovers(lambda: searches.append(1))
-    seen = []
-    for _ in range(2 * STEPS_BETWEEN_SEARCHES + 1):
-        leftovers.step_done()
-        seen.append(len(searches))
-    assert [seen.index(count) + 1 for count in (1, 2)] == [STEPS_BETWEEN_SEARCHES, 2 * STEPS_BETWEEN_SEARCHES]
-    assert seen[-1] == 2
 
 
 class _Cycle:
@@ -41,11 +28,13 @@ class _Cycle:
         self.itself = self
 
 
-def test_a_search_finds_cycles_that_steps_passed_over() -> None:
-    """What no step looks at is not kept for good."""
-    leftovers = Leftovers()
-    leftovers.step_done()
+def test_now_and_then_cycles_are_searched_that_steps_passed_over() -> None:
+    """Not at each step, as that would take as long as the step."""
     lost = weakref.ref(_Cycle())
-    for _ in range(STEPS_BETWEEN_SEARCHES):
-        leftovers.step_done()
-    assert lost() is None
+    seen = []
+    for steps in range(1, 2 * STEPS_BETWEEN_SEARCHES + 1):
+        clean_up(steps)
+        if lost() is None:
+            seen.append(steps)
+            lost = weakref.ref(_Cycle())
+    assert seen == [STEPS_BETWEEN_SEARCHES, 2 * STEPS_BETWEEN_SEARCHES]
