@@ -45,7 +45,6 @@ from sgagent.core.errors import (
     KernelRefusedError,
     Origin,
     Problem,
-    Severity,
     UsageError,
     printable,
 )
@@ -380,11 +379,6 @@ def _sent(file: DocumentFile) -> Document:
         return Document(name=file.name, content=file.content.decode())
     except UnicodeDecodeError as error:
         line = file.content.count(b"\n", 0, error.start) + 1
-        problem = Problem(
-            severity=Severity.ERROR,
-            code="not_utf8",
-            origin=Origin(file=file.name, line=line),
-            message="not UTF-8",
-            remedy="save the file as UTF-8",
-        )
+        origin = Origin(file=file.name, line=line)
+        problem = Problem.error(origin, "not_utf8", None, "not UTF-8", "save the file as UTF-8")
         raise DocumentError([problem]) from error

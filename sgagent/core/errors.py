@@ -19,7 +19,7 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 class Severity(enum.Enum):
@@ -80,6 +80,22 @@ class Problem:
 
     remedy: str = ""
     """What would be right, as a clause without a full stop."""
+
+    @classmethod
+    def error(cls, origin: Origin, code: str, value: str | None, message: str, remedy: str = "") -> Problem:
+        """Return a problem for which the snapshot is refused."""
+        return cls(
+            severity=Severity.ERROR, code=code, origin=origin, message=message, value=value, remedy=remedy
+        )
+
+    @classmethod
+    def warning(cls, origin: Origin, code: str, value: str | None, message: str, remedy: str = "") -> Problem:
+        """Return a problem that refuses nothing."""
+        return cls.error(origin, code, value, message, remedy).as_warning()
+
+    def as_warning(self) -> Problem:
+        """Return the problem as one that refuses nothing."""
+        return replace(self, severity=Severity.WARNING)
 
     def __str__(self) -> str:
         """Return the problem on one line, safe to print on a terminal."""

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from sgagent.core.errors import Origin, Problem, Severity, UsageError, printable, shown
+from sgagent.core.errors import Origin, Problem, UsageError, printable, shown
 from sgagent.documents.problems import Findings, Limits
 from sgagent.documents.scalars import (
     BYTE_ORDER_MARK,
@@ -241,14 +241,8 @@ def _parse_toml(content: str, file: str) -> dict[str, Any]:
         place = _PLACE_IN_TOML.search(str(error))
         line = int(place["line"]) if place and place["line"] else content.count("\n") + 1 if place else 0
         fault = MalformedError("syntax", f"not TOML: {error}", line, remedy="correct the text there")
-    problem = Problem(
-        severity=Severity.ERROR,
-        code=fault.code,
-        origin=Origin(file=file, line=line),
-        message=fault.message,
-        value=fault.value,
-        remedy=fault.remedy,
-    )
+    origin = Origin(file=file, line=line)
+    problem = Problem.error(origin, fault.code, fault.value, fault.message, fault.remedy)
     raise RefusedSettingsError([problem], Settings())
 
 
@@ -281,15 +275,9 @@ def _problems(faults: Iterable[Fault], table: dict[str, Any], content: str, file
     findings = Findings(Limits().problems)
     for fault in sorted(faults, key=lambda fault: line_of(lines, fault.path)):
         path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in fault.path)
-        problem = Problem(
-            severity=Severity.ERROR,
-            code=fault.code,
-            origin=Origin(file=file, line=line_of(lines, fault.path), path=path.removeprefix(".")),
-            message=fault.message,
-            value=_written_at(table, fault.path),
-            remedy=fault.remedy,
-        )
-        findings.add(problem)
+        origin = Origin(file=file, line=line_of(lines, fault.path), path=path.removeprefix("."))
+        value = _written_at(table, fault.path)
+        findings.add(Problem.error(origin, fault.code, value, fault.message, fault.remedy))
     return findings.all()
 
 

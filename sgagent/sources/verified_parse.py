@@ -146,14 +146,7 @@ class SignaturePolicy:
 def _refused(fault: SignatureFaultError, place: str) -> DocumentError:
     """Return a failed check as the error of the documents at a place."""
     kind = MismatchError if fault.code == "signature_mismatch" else DocumentError
-    problem = Problem(
-        severity=Severity.ERROR,
-        code=fault.code,
-        origin=Origin(file=place),
-        message=fault.message,
-        remedy=fault.remedy,
-    )
-    return kind([problem])
+    return kind([Problem.error(Origin(file=place), fault.code, None, fault.message, fault.remedy)])
 
 
 _NAME = "signature.json"

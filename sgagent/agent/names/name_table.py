@@ -16,7 +16,7 @@ from typing import Any
 
 from sgagent.core.addresses import NO_ADDRESSES, AddressSet
 from sgagent.core.binding import HostFacts
-from sgagent.core.errors import Origin, Problem, Severity
+from sgagent.core.errors import Origin, Problem
 from sgagent.core.model import CidrBlock, Family, NameReference
 from sgagent.json_model import from_json, to_json
 
@@ -425,10 +425,4 @@ def _few(blocks: list[CidrBlock]) -> str:
 
 
 def _warning(code: str, name: str, message: str, remedy: str) -> Problem:
-    return Problem(
-        severity=Severity.WARNING,
-        code=code,
-        origin=Origin(file=str(NameReference(name))),
-        message=message,
-        remedy=remedy,
-    )
+    return Problem.warning(Origin(file=str(NameReference(name))), code, None, message, remedy)

@@ -11,7 +11,7 @@ import enum
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from sgagent.core.errors import DocumentError, Origin, Problem, Severity
+from sgagent.core.errors import DocumentError, Origin, Problem
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.documents import Interest
 from sgagent.sources.etcd.grpc import LESS, CompactedError, EtcdError, StoreTooLargeError
@@ -388,6 +388,4 @@ def too_large_refused(layout: KeyLayout) -> Iterator[None]:
 
 
 def _refused(code: str, key: str, message: str, remedy: str) -> DocumentError:
-    origin = Origin(file=f"etcd:{key}")
-    problem = Problem(severity=Severity.ERROR, code=code, origin=origin, message=message, remedy=remedy)
-    return DocumentError([problem])
+    return DocumentError([Problem.error(Origin(file=f"etcd:{key}"), code, None, message, remedy)])
