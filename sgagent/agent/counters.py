@@ -149,7 +149,11 @@ class Accounting:
         gone = self._seen.keys() - reading.keys()
         self.forget(gone)
         changed = compress(reading.items(), map(is_not, reading.values(), map(last.get, reading)))
-        new = [(name, value) for name, value in changed if self._is_new(name, value)]
+        new = [
+            (name, value)
+            for name, value in changed
+            if name in self._keys and value != self._seen.get(name, _NOTHING)
+        ]
         for name, value in new:
             counted = _since(self._seen.get(name, _NOTHING), value)
             self._add(keys[name], counted)
@@ -216,10 +220,6 @@ class Accounting:
         for drop in frozenset(self._drop_of.values()):
             if drop.interface in self._observed or drop in self._totals:
                 yield drop
-
-    def _is_new(self, name: str, value: CounterValue) -> bool:
-        """Return whether a counter has a key and another value than it had."""
-        return value != self._seen.get(name, _NOTHING) and name in self._keys
 
     def _add(self, key: CounterKey, counted: CounterValue) -> None:
         self._shown = None

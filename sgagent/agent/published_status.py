@@ -291,13 +291,9 @@ class Board:
             policy_age=0.0 if since is None else max(0.0, self._clock.now() - since),
         )
 
-    def seconds_since_turn(self) -> float:
-        """Return how long ago the loop turned last."""
-        return self._clock.monotonic() - self._turned_at
-
     def reasons_not_alive(self) -> tuple[str, ...]:
         """Return why the agent should be restarted; empty if it is alive."""
-        seconds = self.seconds_since_turn()
+        seconds = self._clock.monotonic() - self._turned_at
         if seconds <= LONGEST_TURN_SECONDS:
             return ()
         return (f"the main loop has not run for {seconds:.0f} seconds",)

@@ -31,12 +31,6 @@ Foresee = Callable[[ResolvedPolicy | None, ResolvedPolicy, HostFacts], tuple[Nam
 """Names the open sessions that live by the one policy, if it is known, and will not by the other."""
 
 
-def _foresee_nothing(
-    _old: ResolvedPolicy | None, _new: ResolvedPolicy, _facts: HostFacts
-) -> tuple[NamedCut, ...]:
-    return ()
-
-
 class Reconciler:
     """Carry out steps."""
 
@@ -51,7 +45,7 @@ class Reconciler:
         clock: Clock,
         before_counters_go: Callable[[frozenset[str]], None],
         counters_gone: Callable[[frozenset[str]], None],
-        foresee: Foresee = _foresee_nothing,
+        foresee: Foresee,
         name_servers: Callable[[], tuple[Endpoint, ...]] = tuple,
         names: NameWatch | None = None,
     ) -> None:

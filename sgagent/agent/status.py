@@ -15,7 +15,7 @@ from sgagent.agent.step import Step, StepEnd, ports_of_masters
 from sgagent.core.errors import Severity
 from sgagent.core.lockout import NamedCut, SessionKind
 from sgagent.core.model import Mode, Policy
-from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
+from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolved_rules import OF_UNKNOWN_OBJECTS
 from sgagent.verify.proof import Outcome
 
@@ -393,8 +393,10 @@ def _interfaces(step: Step) -> Iterator[InterfaceStatus]:
             state = InterfaceState.PORT
         elif step.is_closed or not is_bound:
             state = InterfaceState.CLOSED
+        elif interface.security_group_ids:
+            state = InterfaceState.BOUND
         else:
-            state = _state_by_groups(interface)
+            state = InterfaceState.WITHOUT_GROUPS
         yield InterfaceStatus(
             name=name,
             network_interface_id=None if interface is None else interface.network_interface_id,
@@ -405,7 +407,3 @@ def _interfaces(step: Step) -> Iterator[InterfaceStatus]:
             and (interface.name in step.uncached or not is_bound),
             port_of=ports.get(name),
         )
-
-
-def _state_by_groups(interface: ResolvedInterface) -> InterfaceState:
-    return InterfaceState.BOUND if interface.security_group_ids else InterfaceState.WITHOUT_GROUPS

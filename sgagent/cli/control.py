@@ -51,10 +51,14 @@ def _print_json(answer: Answer) -> None:
     print(format_json(encode_fields(answer)))
 
 
-def add_status_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``sgagent status``."""
+def _add_table_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of what prints a table."""
     add_width_argument(parser)
     _add_json_argument(parser)
+
+
+add_confirm_arguments = add_reload_arguments = _add_json_argument
+add_history_arguments = add_status_arguments = _add_table_arguments
 
 
 def run_status(options: argparse.Namespace) -> int:
@@ -98,12 +102,6 @@ def _interface_row(interface: InterfaceStatus) -> tuple[str, ...]:
         ", ".join(interface.security_group_ids) or "-",
         "-" if interface.state in _UNJUDGED else sessions,
     )
-
-
-def add_history_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``sgagent history``."""
-    add_width_argument(parser)
-    _add_json_argument(parser)
 
 
 def run_history(options: argparse.Namespace) -> int:
@@ -202,11 +200,6 @@ def _mode_row(interface: InterfaceMode) -> tuple[str, ...]:
     return (interface.interface, interface.mode.value, by)
 
 
-def add_confirm_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the option of ``sgagent confirm``."""
-    _add_json_argument(parser)
-
-
 def run_confirm(options: argparse.Namespace) -> int:
     """Keep the definitions that are on trial; the exit code says whether there were any."""
     answer = ask(load_settings(options), ConfirmOrder(), ConfirmAnswer)
@@ -221,11 +214,6 @@ def run_confirm(options: argparse.Namespace) -> int:
                 printable(f"the source has delivered {answer.overtaken_by} meanwhile, which is enforced now")
             )
     return 0 if answer.is_confirmed else 1
-
-
-def add_reload_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the option of ``sgagent reload``."""
-    _add_json_argument(parser)
 
 
 def run_reload(options: argparse.Namespace) -> int:

@@ -227,20 +227,18 @@ def _operations(old: ResolvedPolicy, new: ResolvedPolicy, settings: Settings) ->
     from sgagent.compiler.enforce import Enforced, enforce  # noqa: PLC0415 - the same
 
     layout, logging = MarkLayout(settings.enforcement.mark_mask), settings.flow_log.logging
-    memo = Memo()
-    if old == ResolvedPolicy():
-        plan = enforce(new, None, (), layout, flow_logging=logging).plan
-    else:
+    memo, enforced = Memo(), None
+    if old != ResolvedPolicy():
         state = first_state(old.remembering, layout)
-        standing = compile_(old, layout, state, logging, memo).ruleset
-        plan = enforce(
-            new,
-            standing,
-            (),
-            layout,
-            enforced=Enforced(policy=old, ruleset=standing),
-            sessions=settings.enforcement.sessions,
-            flow_logging=logging,
-            memo=memo,
-        ).plan
-    return tuple(map(describe, plan.operations))
+        enforced = Enforced(policy=old, ruleset=compile_(old, layout, state, logging, memo).ruleset)
+    enforcement = enforce(
+        new,
+        enforced.ruleset if enforced else None,
+        (),
+        layout,
+        enforced=enforced,
+        sessions=settings.enforcement.sessions,
+        flow_logging=logging,
+        memo=memo,
+    )
+    return tuple(map(describe, enforcement.plan.operations))

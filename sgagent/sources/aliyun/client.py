@@ -120,11 +120,12 @@ class SdkTransport:
                 target = _read_target(near)
             except OSError:
                 return
-            if target != f"{self._host}:{self._endpoint.port}":
+            host, port = self._endpoint.host, self._endpoint.port
+            if target != (f"[{host}]:{port}" if ":" in host else f"{host}:{port}"):
                 self._refuse(near, 403, f"the SDK connects to {target!r}, not the endpoint")
                 return
             try:
-                far = self._connect()
+                far = connect_to_first(self._addresses(), port, ConnectionDeadline(self._connect_seconds))
             except OSError as error:
                 self._refuse(near, 502, f"can't be reached: {_reason(error, self._connect_seconds)}")
                 return
@@ -145,23 +146,10 @@ class SdkTransport:
                 self._open.discard(end)
             end.close()
 
-    @property
-    def _host(self) -> str:
-        return f"[{self._endpoint.host}]" if ":" in self._endpoint.host else self._endpoint.host
-
     def _refuse(self, near: socket.socket, status: int, fault: str) -> None:
         self.fault = fault
         with contextlib.suppress(OSError):
             near.sendall(f"HTTP/1.1 {status} Refused\r\nContent-Length: 0\r\n\r\n".encode())
-
-    def _connect(self) -> socket.socket:
-        """Return a connection to the first address that answers.
-
-        Raises:
-            OSError: no address answered in time, or none is known.
-        """
-        deadline = ConnectionDeadline(self._connect_seconds)
-        return connect_to_first(self._addresses(), self._endpoint.port, deadline)
 
     def _carry(self, near: socket.socket, far: socket.socket) -> None:
         """Copy bytes in both directions; each request resets the bounds of its answer."""

@@ -44,46 +44,33 @@ class Mounts:
         Raises:
             OSError: there is no ``/proc``, or not for this process.
         """
-        self._descriptor = os.open(MOUNTINFO, os.O_RDONLY | os.O_CLOEXEC)
+        self.file = MOUNTINFO.open("rb", buffering=0)
+        """The list; poll it for :data:`SIGNAL`."""
+
         self._looked_at = -LOOK_SECONDS
-        self._due: float | None = None
+        self.due_at: float | None = None
+        """When to read the mounts; None without a change."""
+
         self._known: Collection[bytes] = ()
-
-    def fileno(self) -> int:
-        """Return the descriptor to poll for :data:`SIGNAL`."""
-        return self._descriptor
-
-    def close(self) -> None:
-        """Close the list."""
-        os.close(self._descriptor)
 
     def signalled(self) -> None:
         """Record a change that the kernel signalled."""
-        if self._due is None:
-            self._due = max(time.monotonic(), self._looked_at + LOOK_SECONDS)
-
-    def due(self) -> float | None:
-        """Return when to read the mounts; None without a change."""
-        return self._due
+        if self.due_at is None:
+            self.due_at = max(time.monotonic(), self._looked_at + LOOK_SECONDS)
 
     def have_changed(self, concerns: Concerns) -> bool:
         """Look, if that is due, and return whether mounts that matter have changed."""
-        if self._due is None or time.monotonic() < self._due:
+        if self.due_at is None or time.monotonic() < self.due_at:
             return False
         return self.look(concerns)
 
     def look(self, concerns: Concerns) -> bool:
         """Look now, and return whether mounts that matter have changed."""
-        self._looked_at, self._due = time.monotonic(), None
-        before, self._known = self._known, [line for line in self._lines() if concerns(_mount_point(line))]
+        self._looked_at, self.due_at = time.monotonic(), None
+        self.file.seek(0)
+        lines = self.file.readall().splitlines()
+        before, self._known = self._known, [line for line in lines if concerns(_mount_point(line))]
         return self._known != before
-
-    def _lines(self) -> list[bytes]:
-        pieces: list[bytes] = []
-        os.lseek(self._descriptor, 0, os.SEEK_SET)
-        while piece := os.read(self._descriptor, 1 << 16):
-            pieces.append(piece)
-        return b"".join(pieces).splitlines()
 
 
 def _mount_point(line: bytes) -> Path:
@@ -236,7 +223,7 @@ class _Watches:
         """Close all watches."""
         self.inotify.close()
         if self.mounts is not None:
-            self.mounts.close()
+            self.mounts.file.close()
 
     def _look(self) -> None:
         """Resolve the path, and record the look-ups."""
@@ -346,12 +333,12 @@ class _Listening:
         for descriptor in (self._watches.inotify.fileno(), ended, self._failed):
             poll.register(descriptor, select.POLLIN)
         if mounts is not None:
-            poll.register(mounts, SIGNAL)
+            poll.register(mounts.file, SIGNAL)
         while ended not in (ready := [readable for readable, _ in poll.poll(self._milliseconds())]):
             with self._lock:
                 if self._fault is not None:
                     break
-                if mounts is not None and mounts.fileno() in ready:
+                if mounts is not None and mounts.file.fileno() in ready:
                     mounts.signalled()
                 is_changed = self._take()
             if is_changed:
@@ -365,8 +352,9 @@ class _Listening:
     def _milliseconds(self) -> float | None:
         """Return the poll timeout, rounded up to avoid a busy loop."""
         mounts = self._watches.mounts
-        due = None if mounts is None else mounts.due()
-        return None if due is None else max(0.0, due - time.monotonic()) * 1000 + 1
+        if mounts is None or mounts.due_at is None:
+            return None
+        return max(0.0, mounts.due_at - time.monotonic()) * 1000 + 1
 
 
 _ENDED = OSError("the watch has ended")
