@@ -32,47 +32,7 @@ from sgagent.agent.control.protocol import (
 from sgagent.agent.control.requests import Order
 from sgagent.agent.step import EventLog
 from sgagent.core.errors import SgagentError, UsageError
-
-
-class SocketDeadline:
-    """Shut a connection down at a time that can be changed."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        """Set no deadline yet."""
-        self._connection = connection
-        self._timer: threading.Timer | None = None
-
-    def set(self, seconds: float) -> None:
-        """Shut the connection down in so many seconds, instead of at the deadline before."""
-        self.cancel()
-        self._timer = threading.Timer(seconds, _shut_down, [self._connection])
-        self._timer.daemon = True
-        self._timer.start()
-
-    def cancel(self) -> None:
-        """Remove the deadline."""
-        if self._timer is not None:
-            self._timer.cancel()
-
-
-@contextlib.contextmanager
-def deadline(connection: socket.socket, seconds: float) -> Iterator[SocketDeadline]:
-    """Shut the connection down if the context is not left in time; reads and writes then fail.
-
-    The context's value can change the deadline.
-    """
-    running = SocketDeadline(connection)
-    running.set(seconds)
-    try:
-        yield running
-    finally:
-        running.cancel()
-
-
-def _shut_down(connection: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        connection.shutdown(socket.SHUT_RDWR)
-
+from sgagent.sources.servers import ConnectionDeadline
 
 _CREDENTIALS = struct.Struct("=iII")
 _SO_PEERGROUPS = 59
@@ -136,10 +96,7 @@ FIRST_BYTE_SECONDS = 2.0
 """From accepting a connection to the first byte of a question."""
 
 LONGEST_SECONDS = 10.0
-"""From accepting a connection to its end, whatever the client does."""
-
-ORDER_SECONDS = 150.0
-"""The same for an order, once it is read: the largest definitions take seconds, and may have to wait."""
+"""For a client to send its question, and as long again for it to take the answer."""
 
 _DRAFT_NAME = "control.new"
 _BACKLOG = 128
@@ -190,7 +147,7 @@ class ControlServer:
             directory: made if it is missing.
             answer: called from several threads.
             first_byte_seconds: after which a client that has said nothing is cut off.
-            longest_seconds: after which any client is cut off.
+            longest_seconds: after which a client is cut off that sends its question, or takes the answer.
             longest_order: bytes of a line from those who may change something.
 
         Raises:
@@ -257,28 +214,22 @@ class ControlServer:
     ) -> None:
         """Answer one question, or go without a word when the client does."""
         try:
-            with (
-                contextlib.closing(connection),
-                contextlib.suppress(OSError),
-                deadline(connection, self._longest_seconds) as running,
-            ):
-                connection.sendall(self._reply(connection, peer, running))
+            with connection, contextlib.suppress(OSError):
+                reply = self._reply(connection, peer)
+                connection.settimeout(self._longest_seconds)
+                connection.sendall(reply)
         finally:
             place.release()
 
-    def _reply(self, connection: socket.socket, peer: SocketPeer, running: SocketDeadline) -> bytes:
+    def _reply(self, connection: socket.socket, peer: SocketPeer) -> bytes:
         """Return the answer to what a client asks or orders, if it may."""
         is_trusted = may_change(peer, own_uid=os.geteuid())
         try:
             limit = self._longest_order if is_trusted else LONGEST_QUESTION
-            line = _read_line(connection, limit, self._first_byte_seconds)
+            line = _read_line(connection, limit, self._first_byte_seconds, self._longest_seconds)
             question = decode_question(line)
-            if isinstance(question, Order):
-                if not is_trusted:
-                    return _refuse(
-                        Refusal.NOT_PERMITTED, "only root and the agent's user may change anything"
-                    )
-                running.set(ORDER_SECONDS)
+            if isinstance(question, Order) and not is_trusted:
+                return _refuse(Refusal.NOT_PERMITTED, "only root and the agent's user may change anything")
             return encode_answer(self._answer(question))
         except MalformedRequestError as error:
             return _refuse(Refusal.MALFORMED, str(error))
@@ -342,21 +293,24 @@ def _is_served(path: Path) -> bool:
     return True
 
 
-def _read_line(connection: socket.socket, limit: int, first_byte_seconds: float) -> bytes:
+def _read_line(
+    connection: socket.socket, limit: int, first_byte_seconds: float, longest_seconds: float
+) -> bytes:
     """Return what a client sent up to the end of its line.
 
     Raises:
-        MalformedError: the line is too long, or never ended.
-        TimeoutError: it did not begin in time.
+        MalformedRequestError: the line is too long, or never ended.
+        TimeoutError: it did not begin, or end, in time.
     """
-    connection.settimeout(first_byte_seconds)
+    deadline = ConnectionDeadline(longest_seconds)
+    connection.settimeout(min(first_byte_seconds, longest_seconds))
     line = bytearray(connection.recv(1))
-    connection.settimeout(None)
     if not line:
         raise MalformedRequestError("the question has no end")
     while not line.endswith(b"\n"):
         if len(line) >= limit:
             raise MalformedRequestError(f"a line has at most {limit} bytes")
+        connection.settimeout(deadline.remaining())
         received = connection.recv(min(limit - len(line), _CHUNK))
         if not received:
             raise MalformedRequestError("the question has no end")
