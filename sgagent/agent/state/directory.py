@@ -28,9 +28,6 @@ from sgagent.json_model import UNREADABLE, checksum, from_json, seal, to_json, u
 _FORMAT = 3
 _SEALED_FORMAT = 1
 
-LONGEST_HEAD = 1 << 14
-"""Bytes from the beginning of a file that hold its head, unless that is unusually long."""
-
 
 class DamagedStateError(Exception):
     """Report that a state file is damaged; its name and the reason are the message."""
@@ -129,21 +126,6 @@ def encode_kept(kept: KeptDocuments) -> bytes:
     rest = f"{head}\n{body}\n".encode()
     first = json.dumps({"format": _FORMAT, "sha256": checksum(rest)})
     return first.encode() + b"\n" + rest
-
-
-def may_be_of_version(beginning: bytes, version: str) -> bool:
-    """Return whether a file may hold documents of a version; False only where it names another.
-
-    Args:
-        beginning: the first LONGEST_HEAD bytes of the file; the checksum is not compared.
-        version: of documents.
-    """
-    try:
-        first, head, _ = beginning.split(b"\n", 2)
-        named = from_json(SnapshotHead, json.loads(head)).version
-        return from_json(_FirstLine, json.loads(first)).format != _FORMAT or named == version
-    except UNREADABLE:
-        return True
 
 
 def decode_head(content: bytes, place: str) -> SnapshotHead:
@@ -351,7 +333,7 @@ class History:
             OSError: nothing was changed.
         """
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        newest = next(self.entries(), None) if self._may_begin_with(kept.version) else None
+        newest = next(self.entries(), None)
         if newest is not None and newest.head is not None and newest.head.version == kept.version:
             number, kept = newest.number, _enforced_first(kept, newest.head.record.enforced_at)
         else:
@@ -359,17 +341,6 @@ class History:
         write_durably(self.path(number), encode_kept(kept))
         self.prune()
         return number
-
-    def _may_begin_with(self, version: str) -> bool:
-        """Return whether documents of a version may be the newest, without a look at all of them."""
-        numbers = self.numbers()
-        if not numbers:
-            return False
-        try:
-            with self.path(numbers[-1]).open("rb") as file:
-                return may_be_of_version(file.read(LONGEST_HEAD), version)
-        except OSError:
-            return True
 
     def take(self, path: Path) -> int:
         """Make a file the newest, by giving it its name, and return its number.

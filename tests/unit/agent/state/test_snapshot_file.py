@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from sgagent.agent.state.directory import (
-    LONGEST_HEAD,
     DamagedStateError,
     Extent,
     KeptDocuments,
@@ -16,7 +15,6 @@ from sgagent.agent.state.directory import (
     decode_head,
     decode_kept,
     encode_kept,
-    may_be_of_version,
 )
 from sgagent.core.binding import ExpectedLink
 from sgagent.documents import DocumentFile
@@ -49,21 +47,6 @@ def test_the_head_tells_without_the_documents() -> None:
     assert decode_head(encode_kept(KEPT), "x") == SnapshotHead(
         version="sha256:a", record=RECORD, documents=2, bytes=sizes
     )
-
-
-def test_a_beginning_tells_what_a_file_is_not() -> None:
-    """Of another version is only what says so; whatever is cut off, damaged or of another format may be."""
-    content = encode_kept(KEPT)
-    assert may_be_of_version(content[:LONGEST_HEAD], "sha256:a")
-    assert not may_be_of_version(content[:LONGEST_HEAD], "sha256:b")
-    for doubtful in (
-        b"",
-        content[:100],
-        b"\0" * 100,
-        b"[]\n[]\n",
-        content.replace(b'"format": 3', b'"format": 1', 1),
-    ):
-        assert may_be_of_version(doubtful, "sha256:b")
 
 
 def test_a_file_that_is_not_whole_is_not_believed() -> None:
