@@ -177,20 +177,17 @@ class LogQueue(io.TextIOBase):
             self._written_bytes += written
 
 
-def configure_log(
-    stream: TextIO | None = None, *, level: int = logging.INFO, environment: Mapping[str, str] | None = None
-) -> None:
+def configure_log(stream: TextIO | None = None, *, environment: Mapping[str, str] | None = None) -> None:
     """Send the log of this process to a stream.
 
     Args:
         stream: standard error by default.
-        level: of :mod:`logging`; what is below is not written.
         environment: the process's own by default; ``NO_COLOR`` with any value switches colours off.
     """
     target = sys.stderr if stream is None else stream
     structlog.configure(
         processors=_processors(target, os.environ if environment is None else environment),
-        wrapper_class=structlog.make_filtering_bound_logger(level),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=lambda *_: _LineLogger(target),
         cache_logger_on_first_use=False,
     )

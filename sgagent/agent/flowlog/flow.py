@@ -20,7 +20,6 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
 from typing import Protocol, TextIO, assert_never
 
@@ -169,14 +168,10 @@ class RecentFlows:
         with self._lock:
             self._flows.extend(flows)
 
-    def recent(self, most: int = MOST_RECENT) -> tuple[Flow, ...]:
+    def recent(self) -> tuple[Flow, ...]:
         """Return the newest flows, the oldest of them first."""
         with self._lock:
-            return tuple(islice(self._flows, max(0, len(self._flows) - most), None))
-
-    def after(self, number: int) -> tuple[Flow, ...]:
-        """Return the flows that were seen after the one of a number, the oldest first."""
-        return tuple(flow for flow in self.recent() if flow.number > number)
+            return tuple(self._flows)
 
 
 JOURNAL = Path("/run/systemd/journal/socket")
