@@ -9,6 +9,7 @@ import dataclasses
 import enum
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import chain
@@ -35,7 +36,8 @@ from sgagent.core.model import (
 from sgagent.core.rule_values import instant_text, objects_text, protocols_text
 from sgagent.documents.field import Field
 from sgagent.documents.problems import Findings
-from sgagent.documents.values import no_object
+from sgagent.documents.scalars import InvalidValueError
+from sgagent.documents.values import no_object, parse_group_id
 
 _DIGITS = 12
 
@@ -176,8 +178,8 @@ class Collected:
     pages: dict[str, list[Page]] = field(default_factory=dict)
     """The pages of each API call, by the name and subject of the call."""
 
-    wrong_rules: list[tuple[str | None, Origin]] = field(default_factory=list)
-    """The ids of rules that had errors."""
+    wrong_rules: list[Field] = field(default_factory=list)
+    """Native rules that had errors."""
 
     has_left_out: bool = False
     """Whether an object had errors, so that a valid reference to it looks dangling."""
@@ -264,7 +266,7 @@ def assemble(
     _check_mac_addresses(snapshot, findings)
     _check_names(snapshot, findings, memo, most_names)
     if not collected.has_unread_file:
-        _check_plain_ids(snapshot, findings, memo)
+        _check_plain_ids(snapshot, collected.wrong_rules, findings, memo)
     return snapshot if version else replace(snapshot, version=digest(snapshot, memo))
 
 
@@ -307,16 +309,15 @@ def _with_ids(
         yield derived[rule_id]
 
 
-def _check_rule_ids(
-    snapshot: Snapshot, wrong: Sequence[tuple[str | None, Origin]], findings: Findings, memo: Memo
-) -> None:
+def _check_rule_ids(snapshot: Snapshot, wrong: Sequence[Field], findings: Findings, memo: Memo) -> None:
     """Add an error for each rule id that occurs twice, also where a rule has other errors."""
     rules = tuple(group.rules for group in snapshot.security_groups if group.rules)
     for second, first in memo.get("alike ids", rules, lambda: _alike_ids(rules)):
         _note_duplicate(findings, "rule_id", second.origin, first.origin, second.rule_id)
     if wrong:
         used = {rule.rule_id: rule.origin for some in rules for rule in some}
-        for rule_id, origin in wrong:
+        for place in wrong:
+            rule_id, origin = place.at("rule_id").written, place.origin
             if rule_id and used.setdefault(rule_id, origin) is not origin:
                 _note_duplicate(findings, "rule_id", origin, used[rule_id], rule_id)
 
@@ -347,21 +348,36 @@ def _check_mac_addresses(snapshot: Snapshot, findings: Findings) -> None:
             findings.add(problem)
 
 
-def _check_plain_ids(snapshot: Snapshot, findings: Findings, memo: Memo) -> None:
-    """Add an error for each object that is no address, and that is the id of no group either."""
+def _check_plain_ids(snapshot: Snapshot, wrong: Sequence[Field], findings: Findings, memo: Memo) -> None:
+    """Add an error for each object that is no address, and that is the id of no group either.
+
+    Of rules that have other errors, too.
+    """
     named = chain.from_iterable(memo.each("plain ids", _plain_ids, snapshot.security_groups))
-    for rule, text in named:
+    of_right = ((rule.origin.at("authorization_object"), text) for rule, text in named)
+    for origin, text in chain(of_right, chain.from_iterable(map(_plain_ids_of_wrong, wrong))):
         if text not in snapshot.group_by_id:
             fault = no_object(text, snapshot.group_by_id)
             problem = Problem(
                 severity=Severity.ERROR,
                 code=fault.code,
-                origin=rule.origin.at("authorization_object"),
+                origin=origin,
                 message=fault.message,
                 value=text,
                 remedy=fault.remedy,
             )
             findings.add(problem)
+
+
+def _plain_ids_of_wrong(rule: Field) -> Iterator[tuple[Origin, str]]:
+    """Yield such ids of a rule that has errors, with their places."""
+    if "authorization_object" in rule.entries:
+        objects = rule.at("authorization_object")
+        for one in (objects, *objects.parts()):
+            text = one.written
+            if text is not None and not text.startswith("sg-"):
+                with suppress(InvalidValueError):  # it is another object, or another error
+                    yield one.origin, parse_group_id(text)
 
 
 def _plain_ids(group: SecurityGroup) -> tuple[tuple[SecurityGroupRule, str], ...]:

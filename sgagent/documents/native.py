@@ -296,8 +296,8 @@ def _group(place: Field, document: NativeModel, collected: Collected) -> Securit
         return None
     rules = place.at("rules").recall_each(_rule, _moved) if model.rules else ()
     if None in rules:
-        wrong = (item for item, rule in zip(place.at("rules").items(), rules, strict=True) if rule is None)
-        collected.wrong_rules += ((item.at("rule_id").written, item.origin) for item in wrong)
+        read = zip(place.at("rules").items(), rules, strict=True)
+        collected.wrong_rules += (item for item, rule in read if rule is None)
     members = place.at("member_addresses").recall(_sorted_members) if model.member_addresses else ()
     group = SecurityGroup(
         security_group_id=model.security_group_id or "",

@@ -266,6 +266,7 @@ _FOUND_AFTER_PARSING = frozenset(
         "mixed_families",
         "other_vpc",
         "own_group",
+        "too_many_names",
         "unknown_object",
         "unknown_object_in_drop",
         "unknown_object_of_ended",

@@ -175,3 +175,6 @@ def test_more_names_than_the_limit_are_an_error() -> None:
     (problem,) = refused(naming("a.example", "b.example", "c.example", "d.example"), limits=two)
     assert (problem.code, problem.message) == ("too_many_names", "more than 2 names")
     assert "limits.names" in problem.remedy
+    listed = rule_document(authorization_object=["dns:a.example", "dns:b.example", "dns:c.example"])
+    (problem,) = refused(listed, limits=two)
+    assert problem.origin.path.endswith(".authorization_object[2]")

@@ -284,3 +284,41 @@ def test_answers_of_the_api_have_no_lists() -> None:
     assert set(codes(problems)) == {"wrong_type"}
     word = json.dumps(answer).replace('["10.0.0.0/8"]', '"any"').replace('["TCP", "UDP"]', '"TCP"')
     assert codes(errors(word)) == ["bad_address"]
+
+
+@pytest.mark.parametrize(
+    "written",
+    (
+        {
+            "authorization_object": [
+                "sg-lost",
+                "lost",
+                "10.0.0.0/33",
+                "10.0.0.300",
+                "any",
+                "dns:a.example.org",
+            ]
+        },
+        {"authorization_object": ["lost", "10.0.0.300"], "port_range": 0},
+        {"authorization_object": ["lost", "sg-1", "10.0.0.300"], "protocol": ["tcp", "tcp"]},
+    ),
+)
+def test_unknown_ids_are_reported_beside_other_errors(written: dict[str, object]) -> None:
+    """All at once, where they stand (§8.1)."""
+    problems = refused(rule_document(**written))
+    objects = written["authorization_object"]
+    assert isinstance(objects, list)
+    field = "security_groups[0].rules[0].authorization_object"
+    found = {(str(one.origin.path), one.value) for one in problems}
+    assert {(f"{field}[{objects.index(text)}]", text) for text in ("lost", "10.0.0.300")} < found
+    assert len(found) == len(problems) == 3
+
+
+def test_an_unknown_id_alone_is_reported_beside_other_errors() -> None:
+    """Not one that a group of the documents has, though."""
+    problems = refused(rule_document(authorization_object="lost", port_range=0))
+    assert [(one.code, one.value) for one in problems] == [
+        ("port_out_of_range", "0"),
+        ("bad_address", "lost"),
+    ]
+    assert codes(refused(rule_document(authorization_object="sg-1", port_range=0))) == ["port_out_of_range"]
