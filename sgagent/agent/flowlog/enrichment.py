@@ -381,9 +381,13 @@ class _End:
         self._is_local = is_local
 
     def named(self, family: Family, leaf: LoggedLeaf, directory: Directory) -> FlowEnd:
-        """Return the end with its names; a near end without any has those of the interface."""
+        """Return the end with its names; a near end without any has those of the interface.
+
+        A spoofed source that leaves is no address of the interface (§12.6).
+        """
         name = directory.name(family, self._address, directory.vpc_of(leaf.network_interface_id))
-        if name == NAMELESS and self._is_local:
+        is_foreign = leaf.decided_by is DecidedBy.SPOOFED and leaf.direction is Direction.EGRESS
+        if name == NAMELESS and self._is_local and not is_foreign:
             name = Name(leaf.network_interface_id, leaf.interface_groups)
         kind = ipaddress.IPv4Address if family is Family.IPV4 else ipaddress.IPv6Address
         return FlowEnd(

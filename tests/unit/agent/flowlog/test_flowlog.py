@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sgagent.agent.flowlog.flow import Entry, Flow, FlowEnd, FlowsLeftOut
 from sgagent.agent.flowlog.flowlog import RECKONED_SECONDS, FlowLog, Loss
 from sgagent.compiler.compilation import compile_
+from sgagent.core.addresses import AddressSet
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import TCP, Direction, Mode, Policy, Snapshot
 from sgagent.core.policy import FlowLogging, ResolvedPolicy
@@ -20,7 +21,7 @@ from sgagent.ports import CounterValue
 from tests.fakes.clock import FakeClock
 from tests.fakes.log import FakeLog
 from tests.unit.agent.flowlog.flows import DEFAULT, ipv4, logged, ports
-from tests.words import ACCEPT, DROP, group, policy_of, resolution, rule, snapshot
+from tests.words import ACCEPT, DROP, blocks, group, policy_of, resolution, rule, snapshot
 
 LAYOUT = MarkLayout(0xFFFF0000)
 WEB = group(
@@ -138,6 +139,21 @@ def test_ends_have_the_names_of_the_definitions() -> None:
     (flow,) = told.tell(told.packet())
     assert flow.source.security_group_ids == ("sg-ops",)
     assert flow.destination.security_group_ids == ("sg-1",)
+
+
+def test_a_spoofed_source_has_no_name_of_the_interface() -> None:
+    """It is dropped because the interface does not have it (§12.6); its destination has no other name."""
+    (judge,) = POLICY.interfaces
+    checked = replace(judge, own_addresses=AddressSet.of(blocks("10.0.0.11")), network_interface_id="eni-1")
+    told = Told(ResolvedPolicy(interfaces=(checked,)), snapshot(WEB))
+    out = ipv4("172.17.0.2", "203.0.113.9", 6, ports(40_000, 443))
+    claimed = ipv4("10.0.0.11", "10.0.0.12", 6, ports(40_000, 443))
+    leaving, entering = told.tell(
+        told.packet(out, "spoofed/eth0/egress", is_leaving=True), told.packet(claimed, "spoofed/eth0/ingress")
+    )
+    assert (leaving.decided_by, entering.decided_by) == (DecidedBy.SPOOFED, DecidedBy.SPOOFED)
+    assert leaving.source == FlowEnd(address="172.17.0.2", port=40_000)
+    assert entering.destination.network_interface_id == "eni-1"
 
 
 def test_observing_tells_of_what_would_be_dropped() -> None:
