@@ -86,7 +86,7 @@ def _follow(name: str, family: Family, servers: list[str], until: float, port: i
 
         followed += len(chain.cnames)
         is_authenticated &= bool(message.flags & flags.AD)
-        has_ttl = chain.answer is not None or _authority_has(message, rdatatype.SOA)
+        has_ttl = bool(chain.answer or chain.cnames) or _authority_has(message, rdatatype.SOA)
         ttl = min(ttl, chain.minimum_ttl) if has_ttl else 0.0
         if followed > MOST_CNAMES:
             raise _NoAnswerError(f"more than {MOST_CNAMES} CNAMEs")

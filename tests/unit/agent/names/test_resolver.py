@@ -136,6 +136,17 @@ def test_a_server_that_leaves_the_end_of_a_chain_out_is_asked_for_it() -> None:
         assert look_up_name(NAME, [HERE], port=port).answers == {}
 
 
+def test_a_chain_in_several_answers_holds_for_its_shortest_ttl() -> None:
+    """An answer that is a CNAME alone has a TTL, too (§12.3)."""
+    with server(addresses(ttl=300, cnames=["a.example.net"])) as (made, port):
+        made.zone["a.example.net"] = addresses(A, A6, ttl=77)
+        found = look_up_name(NAME, [HERE], port=port)
+        made.zone["a.example.net"] = addresses(A, A6, ttl=900)
+        later = look_up_name(NAME, [HERE], port=port)
+    seconds = [{answer.ttl_seconds for answer in one.answers.values()} for one in (found, later)]
+    assert seconds == [{77}, {300}]
+
+
 @pytest.mark.parametrize("through", (("a.example.org", NAME), (NAME,)))
 def test_a_loop_of_cnames_is_a_failure(through: tuple[str, ...]) -> None:
     """In one answer, and through several."""
