@@ -79,36 +79,46 @@ def _unknown(
 
 def _find_empty(subject: LintSubject, check: Check) -> Iterator[Finding]:
     """Find groups and lists that rules name, and that have nothing in them that the rules could match."""
-    users: dict[str, list[RuleKey]] = {}
-    lacking: dict[tuple[str, Family], list[RuleKey]] = {}
+    users: dict[tuple[str, bool], list[RuleKey]] = {}
+    lacking: dict[tuple[str, str, bool], list[RuleKey]] = {}
     for key, (_, rule) in subject.rules.items():
-        empty = [_empty_object(subject, one) for one in rule.authorization_objects]
-        for name in (*empty, _empty_port_list(subject, rule)):
-            if name is not None:
-                users.setdefault(name, []).append(key)
+        is_part = len(rule.authorization_objects) > 1
+        ports = _empty_port_list(subject, rule)
+        if ports is not None:
+            users.setdefault((ports, False), []).append(key)
         for one in rule.authorization_objects:
+            name = _empty_object(subject, one)
+            if name is not None:
+                users.setdefault((name, is_part), []).append(key)
             lack = _without_family(subject, rule, one)
             if lack is not None:
-                lacking.setdefault(lack, []).append(key)
-    for name, keys in sorted(users.items()):
+                noun = "IPv4" if lack[1] is Family.IPV4 else "IPv6"
+                lacking.setdefault((lack[0], noun, is_part), []).append(key)
+    for (name, is_part), keys in sorted(users.items()):
+        matched, removal = _EFFECT_OF_EMPTY[is_part]
         yield _about_object(
             subject,
             check,
             name,
             keys,
-            message=f"{name} is empty, so that no packet matches",
-            remedy=f"attach interfaces to {name} or list its entries, or remove the rule",
+            message=f"{name} is empty, so that no packet matches{matched}",
+            remedy=f"attach interfaces to {name} or list its entries, or remove {removal}",
         )
-    for (name, family), keys in sorted(lacking.items(), key=lambda item: (item[0][0], item[0][1].value)):
-        noun = "IPv4" if family is Family.IPV4 else "IPv6"
+    for (name, noun, is_part), keys in sorted(lacking.items()):
+        matched, removal = _EFFECT_OF_EMPTY[is_part]
         yield _about_object(
             subject,
             check,
             name,
             keys,
-            message=f"{name} has no {noun} address, and the rule is for {noun} only: no packet matches",
-            remedy=f"attach interfaces with {noun} addresses to {name}, or remove the rule",
+            message=f"{name} has no {noun} address, and the rule is for {noun} only:"
+            f" no packet matches{matched}",
+            remedy=f"attach interfaces with {noun} addresses to {name}, or remove {removal}",
         )
+
+
+_EFFECT_OF_EMPTY = {False: ("", "the rule"), True: (" this object", "it from the rule")}
+"""What no packet matches, and what can be removed, by whether the rule has other objects."""
 
 
 def _about_object(

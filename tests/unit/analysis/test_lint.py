@@ -13,7 +13,18 @@ from sgagent.analysis.lint.findings import CODES, Finding, FindingSeverity
 from sgagent.analysis.lint.registry import CHECKS, lint, steps
 from sgagent.analysis.lint.subject import Life, Usage, make_subject
 from sgagent.core.binding import HostListener
-from sgagent.core.model import ALL_PROTOCOLS, ICMP, ICMPV6, TCP, Direction, Family, Policy, Protocol, Snapshot
+from sgagent.core.model import (
+    ALL_PROTOCOLS,
+    ICMP,
+    ICMPV6,
+    TCP,
+    Direction,
+    Family,
+    Policy,
+    PrefixList,
+    Protocol,
+    Snapshot,
+)
 from sgagent.core.resolve import Exemptions
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.nft.names import RuleCounter
@@ -156,6 +167,35 @@ def test_every_rule_about_an_empty_object_is_named() -> None:
         "sg-app has no IPv4 address, and the rule is for IPv4 only: no packet matches;"
         " likewise r1 of sg-web, r2 of sg-web, r3 of sg-web and 2 more"
     )
+
+
+@pytest.mark.parametrize(
+    ("empty", "protocol", "message"),
+    (
+        ("sg-none", TCP, "sg-none is empty, so that no packet matches this object"),
+        ("pl-none", TCP, "pl-none is empty, so that no packet matches this object"),
+        (
+            "sg-six",
+            ICMP,
+            "sg-six has no IPv4 address, and the rule is for IPv4 only: no packet matches this object",
+        ),
+    ),
+)
+def test_an_empty_object_beside_others_does_not_condemn_the_rule(
+    empty: str, protocol: Protocol, message: str
+) -> None:
+    """Whoever removed the rule would lose what the other objects open (§12.1)."""
+    one = rule("one", ACCEPT, protocol, "80" if protocol is TCP else "", f"{empty},10.0.0.0/8")
+    definitions = snapshot(
+        group("sg-web", one),
+        group("sg-none"),
+        group("sg-six", members=["2001:db8::1"]),
+        PrefixList(prefix_list_id="pl-none", family=Family.IPV4, entries=()),
+        interface("eni-1", ["sg-web"], ["10.0.0.1"]),
+    )
+    (found,) = (one for one in lint(make_subject(definitions, EXEMPTIONS)) if one.code == "empty_object")
+    assert found.message == message
+    assert found.remedy.endswith("or remove it from the rule")
 
 
 SHOWN: Mapping[str, set[tuple[str, str]]] = {
