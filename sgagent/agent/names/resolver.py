@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from sgagent.agent.names.name_table import DnsAnswer, NameLookUp, NameStatus, NameTable, ResolvedNames
@@ -130,10 +131,12 @@ def _ask_one(
 
     asked = message.make_query(name, _TYPES[family], use_edns=0, payload=_PAYLOAD)
     asked.flags |= flags.AD
+    send = partial(query.udp_with_fallback, ignore_unexpected=True, ignore_errors=True)
     try:
-        answer, _ = query.udp_with_fallback(
-            asked, server, seconds, port, ignore_unexpected=True, ignore_errors=True
-        )
+        answer, _ = send(asked, server, seconds, port)
+        if answer.rcode() == rcode.FORMERR:  # as servers say that do not know EDNS (RFC 6891, 7)
+            asked.use_edns(edns=False)
+            answer, _ = send(asked, server, seconds, port)
         code = answer.rcode()
         if code not in (rcode.NOERROR, rcode.NXDOMAIN):
             return f"{server} answered {rcode.to_text(code)}"

@@ -119,6 +119,16 @@ def test_a_failure_is_none(code: dns.rcode.Rcode) -> None:
     assert f"{HERE} answered {dns.rcode.to_text(code)}" in (found.fault or "")
 
 
+def test_a_server_without_edns_is_asked_without() -> None:
+    """It calls the first question malformed (RFC 6891, 7)."""
+
+    def behave(query: dns.message.QueryMessage, is_tcp: bool) -> bytes | None:  # noqa: FBT001 - the type's
+        return (failing(dns.rcode.FORMERR) if query.edns >= 0 else addresses(A, A6))(query, is_tcp)
+
+    found = ask(behave)
+    assert (texts(found), found.fault) == ([A, A6], None)
+
+
 def test_cnames_are_followed_to_the_eighth() -> None:
     """The ninth is too many."""
     chain = [f"c{number}.example.org" for number in range(9)]
