@@ -84,13 +84,18 @@ def finds_what_is_never_reached(subject: LintSubject, decisions: Decisions) -> N
 
 
 def finds_what_can_be_taken_out(policy: ResolvedPolicy, subject: LintSubject, decisions: Decisions) -> None:
-    """Without what names no rule that has to stay, and what is never reached, all is decided as before."""
-    redundant = [one for one in found_by(subject, "redundant_rule") if not one.not_with]
-    needless = keys(redundant) | subject.unreached
-    judge = policy.interfaces[0]
-    kept = ResolvedPolicy(interfaces=(_without(judge, needless),))
-    for packet, decision in chain.from_iterable(decisions.values()):
-        assert evaluate(kept, packet).verdict is decision.verdict, described(packet)
+    """Without what names no rule that has to stay, all is decided as before.
+
+    Whatever of the rules that are never reached goes beside them: all, those of that finding, drops, accepts.
+    """
+    redundant = keys(one for one in found_by(subject, "redundant_rule") if not one.not_with)
+    drops = {key for key in subject.unreached if subject.rules[key][1].policy is Policy.DROP}
+    never_reached = keys(found_by(subject, "never_reached"))
+    for beside in (subject.unreached, never_reached, drops, subject.unreached - drops):
+        judge = _without(policy.interfaces[0], redundant | beside)
+        kept = ResolvedPolicy(interfaces=(judge,))
+        for packet, decision in chain.from_iterable(decisions.values()):
+            assert evaluate(kept, packet).verdict is decision.verdict, described(packet)
 
 
 def _without(judge: ResolvedInterface, needless: set[RuleKey]) -> ResolvedInterface:

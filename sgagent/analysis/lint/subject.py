@@ -12,7 +12,7 @@ from sgagent.analysis.lint.rule_reach import OpenPorts, RuleKey, RuleReach, port
 from sgagent.core.addresses import AddressSet
 from sgagent.core.binding import Binding, Bindings, HostListener, bind_everywhere
 from sgagent.core.errors import NOWHERE, Origin, Problem
-from sgagent.core.model import Direction, Family, SecurityGroup, SecurityGroupRule, Snapshot
+from sgagent.core.model import Direction, Family, Policy, SecurityGroup, SecurityGroupRule, Snapshot
 from sgagent.core.policy import ResolvedInterface, members_by_group
 from sgagent.core.resolve import Exemptions, Scope, living, resolve
 from sgagent.core.resolved_rules import KnownNames
@@ -159,16 +159,24 @@ class LintSubject:
 
     @cached_property
     def removable(self) -> frozenset[RuleKey]:
-        """Return the redundant rules that can be taken out together, with all that are never reached.
+        """Return the redundant rules that can be taken out together, with any that are never reached.
+
+        What is never reached may stay too, so its drops and its accepts are each kept while the others go.
 
         Of rules that stand in for each other one has to stay. So of all that could go, those stay that decide
         about a packet that would be decided otherwise if all went; and as these may come before others that
         stayed, it is looked once more.
         """
         gone = self.redundant
+        drops = frozenset(key for key in self.unreached if self.rules[key][1].policy is Policy.DROP)
         for _ in range(_ROUNDS):
             staying: frozenset[RuleKey] = frozenset().union(
-                *(reach.relied_on(gone | self.unreached) for stand in self.stands for reach in stand.reaches)
+                *(
+                    reach.relied_on(gone | beside)
+                    for beside in (drops, self.unreached - drops)
+                    for stand in self.stands
+                    for reach in stand.reaches
+                )
             )
             if not staying:
                 return gone

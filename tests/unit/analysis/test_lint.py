@@ -508,3 +508,21 @@ def test_a_mistyped_group_is_suggested() -> None:
     mistyped = parsed(text.replace("authorization_object: sg-app", "authorization_object: sg-ap"))
     (finding,) = [one for one in lint(make_subject(mistyped, EXEMPTIONS)) if one.code == "unknown_object"]
     assert finding.remedy == "did you mean sg-app?"
+
+
+@pytest.mark.parametrize(
+    ("direction", "policy", "other"),
+    (pytest.param(OUT, ACCEPT, DROP, id="accepts"), pytest.param(IN, DROP, ACCEPT, id="drops")),
+)
+def test_what_a_rule_that_is_never_reached_would_change_has_to_stay(
+    direction: Direction, policy: Policy, other: Policy
+) -> None:
+    """Of two rules that replace each other before one that differs, just one can go while that one stays."""
+    rules = [
+        rule("sgr-narrow", policy, TCP, "1-65535", "10.0.0.0/8", direction=direction),
+        rule("sgr-wide", policy, TCP, "1-65535", "0.0.0.0/0", direction=direction),
+        rule("sgr-behind", other, TCP, "53", "10.0.0.0/8", direction=direction, priority=50),
+    ]
+    found = lint(make_subject(snapshot(group("sg-a", *rules)), Exemptions()))
+    redundant = {one.rule_ids[0]: one.not_with for one in found if one.code == "redundant_rule"}
+    assert redundant == {"sgr-wide": (), "sgr-narrow": ("sgr-wide",)}
