@@ -68,7 +68,8 @@ ACCOUNT_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}"
 """Accounts are digits, but some answers name the account by its login, which looks like a mail address."""
 
 MAC_PATTERN = r"[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}"
-PORT_PATTERN = r"(-?[0-9]{1,9})(?:[/-](-?[0-9]{1,9}))?"
+_DECIMAL = "0|-?[1-9][0-9]{0,8}"
+PORT_PATTERN = rf"({_DECIMAL})(?:[/-]({_DECIMAL}))?"
 _MINUTE = "(?:[01][0-9]|2[0-3]):[0-5][0-9]"
 INSTANT_PATTERN = (
     rf"([0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}})[Tt ]({_MINUTE}):([0-5][0-9]|60)(\.[0-9]+)?([Zz]|[+-]{_MINUTE})"
@@ -86,7 +87,6 @@ _MAC = re.compile(MAC_PATTERN)
 _PORTS = re.compile(PORT_PATTERN)
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,2}")
 _INSTANT = re.compile(INSTANT_PATTERN)
-_WHOLE_NUMBER = re.compile(r"-?[0-9]{1,9}")
 
 
 _ID_FORM = "at most 128 letters, digits and . _ : -, a letter or digit first"
@@ -186,7 +186,7 @@ def parse_priority(node: Node) -> int:
 def parse_priority_or_text(node: Node) -> int:
     """Return a priority, which API answers write as a number or as a text."""
     text = parse_digits(node, "a priority", _PRIORITY_FORM)
-    if _WHOLE_NUMBER.fullmatch(text) and 1 <= int(text) <= LAST_PRIORITY:
+    if re.fullmatch(_DECIMAL, text) and 1 <= int(text) <= LAST_PRIORITY:
         return int(text)
     raise invalid("bad_priority", "not a priority", _PRIORITY_FORM)
 

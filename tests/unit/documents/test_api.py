@@ -183,6 +183,7 @@ def test_a_rule_with_a_port_list() -> None:
         ({"Ipv6SourceCidrIp": "::/0"}, "mixed_families"),
         ({"Ipv6DestCidrIp": "::/0"}, "mixed_families"),
         ({"Priority": "high"}, "bad_priority"),
+        ({"Priority": "010"}, "bad_priority"),
         ({"Priority": 0}, "bad_priority"),
         ({"Priority": True}, "wrong_type"),
         ({"Policy": ""}, "missing_field"),
