@@ -113,6 +113,7 @@ def _state(draws: Draws, policy: ResolvedPolicy, layout: MarkLayout) -> Enforcem
         generation=max(1, min(generation, layout.last_generation)),
         slots=(first, second, third),
         reused=draws.chance(30),
+        keeps=draws.chance(30),
     )
 
 

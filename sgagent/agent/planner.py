@@ -363,8 +363,11 @@ class Planner:
         if observed.ruleset is None:
             return False
         policy, table = inputs.overrides.over(closed), close_way(observed.ruleset)
-        logging = self._settings.flow_log.logging
-        return bool(enforce(policy, table, observed.foreign, self._layout, flow_logging=logging).plan)
+        sessions, logging = self._settings.enforcement.sessions, self._settings.flow_log.logging
+        enforcement = enforce(
+            policy, table, observed.foreign, self._layout, sessions=sessions, flow_logging=logging
+        )
+        return bool(enforcement.plan)
 
     def _closed_policy(self, inputs: StepInputs) -> ResolvedPolicy:
         by_hand, mode = self._settings.interfaces, self._settings.enforcement.mode

@@ -226,7 +226,7 @@ def enforce(
     """
     memo = memo or Memo()
     memo.turn()
-    table = _Standing(observed, foreign, policy, layout, flow_logging, memo)
+    table = _Standing(observed, foreign, policy, layout, sessions, flow_logging, memo)
     interfaces = policy.remembering
     state = table.state
     if observed is None or (state == UNCACHED and layout.can_cache):
@@ -244,6 +244,8 @@ def enforce(
     bumped = next_state(state, interfaces, layout, narrows=True)
     if sessions is Sessions.KEEP:
         return table.following(state, bumped if table.ends_observing else kept)
+    if state.keeps:
+        return table.following(state, bumped)
     if is_known and enforced is not None:
         return table.following(state, bumped if narrows(enforced.policy, policy) else kept)
     unbumped = table.under(kept)
@@ -258,6 +260,7 @@ class _Standing:
     foreign: tuple[str, ...]
     policy: ResolvedPolicy
     layout: MarkLayout
+    sessions: Sessions
     flow_logging: FlowLogging
     memo: Memo
 
@@ -307,7 +310,8 @@ class _Standing:
 
     def under(self, state: EnforcementState, clearance: MarkClearance | None = None) -> Enforcement:
         """Return what to do to enforce under a state."""
-        renamed = self._renamed
+        keeps = self.sessions is Sessions.KEEP and state.generation is not None
+        state, renamed = replace(state, keeps=keeps), self._renamed
         compiled, plan = self._planned(state, renamed)
         mixed = _mixed(plan)
         if mixed:

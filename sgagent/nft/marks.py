@@ -141,6 +141,9 @@ class EnforcementState:
     """Whether marks of other generations may be about, from before the generations wrapped or from elsewhere:
     they have to be cleared before the next one is used."""
 
+    keeps: bool = False
+    """Whether marks may be of sessions that a later policy forbids, as ``sessions = "keep"`` kept them."""
+
     def slot(self, interface: str) -> int | None:
         """Return the slot of an interface; None: its sessions are judged at every packet."""
         return self.slots.index(interface) if interface in self.slots else None
@@ -153,9 +156,8 @@ def encode_state(state: EnforcementState, layout: MarkLayout) -> str:
     """Return the state as the comment of the chain that keeps it."""
     generation = "none" if state.generation is None else str(state.generation)
     slots = (slot or _FREE for slot in state.slots)
-    return " ".join(
-        [f"mask {layout.mask:#x} generation {generation} slots", *slots, *(["reused"] * state.reused)]
-    )
+    flags = ["reused"] * state.reused + ["keeps"] * state.keeps
+    return " ".join([f"mask {layout.mask:#x} generation {generation} slots", *slots, *flags])
 
 
 def decode_state(comment: str, layout: MarkLayout) -> EnforcementState | None:
@@ -168,7 +170,10 @@ def decode_state(comment: str, layout: MarkLayout) -> EnforcementState | None:
     if generation is not None and generation > layout.last_generation:
         return None
     return EnforcementState(
-        generation=generation, slots=(first, second, third), reused=found["reused"] is not None
+        generation=generation,
+        slots=(first, second, third),
+        reused=found["reused"] is not None,
+        keeps=found["keeps"] is not None,
     )
 
 
@@ -177,7 +182,7 @@ _FREE = "/"
 
 _STATE = re.compile(
     r"mask (?P<mask>0x[0-9a-f]{1,8}) generation (?P<generation>none|[1-9][0-9]{0,9})"
-    r" slots (?P<slots>\S+ \S+ \S+)(?P<reused> reused)?"
+    r" slots (?P<slots>\S+ \S+ \S+)(?P<reused> reused)?(?P<keeps> keeps)?"
 )
 
 

@@ -90,7 +90,7 @@ NOTHING_REMEMBERED = SessionMemory()
 
 _STATE = re.compile(
     r"mask 0x(?P<mask>[0-9a-f]{1,8}) generation (?P<generation>none|[1-9][0-9]{0,9})"
-    r" slots (?P<slots>\S+ \S+ \S+)( reused)?"
+    r" slots (?P<slots>\S+ \S+ \S+)( reused)?( keeps)?"
 )
 
 

@@ -150,7 +150,8 @@ class TestSecond:
             host = Host()
             host.step(NARROW)
             host.step(both, sessions)
-            assert host.state == EnforcementState(generation=2, slots=("eth0", "eth1", None))
+            keeps = sessions is Sessions.KEEP
+            assert host.state == EnforcementState(generation=2, slots=("eth0", "eth1", None), keeps=keeps)
 
     def test_an_interface_that_goes(self) -> None:
         """Its slot is given up, the others stay where they are, and nothing is judged again."""
@@ -226,6 +227,21 @@ class TestRestart:
         host.restart()
         host.step(NARROW, Sessions.KEEP)
         assert host.generation == 1
+
+    def test_sessions_are_kept_no_longer(self) -> None:
+        """Sessions that were kept are judged again by the policy in force, once."""
+        host = Host()
+        for sessions, generation in (
+            (Sessions.REJUDGE, 1),
+            (Sessions.KEEP, 1),
+            (Sessions.KEEP, 1),
+            (Sessions.REJUDGE, 2),
+            (Sessions.REJUDGE, 2),
+        ):
+            host.step(NARROW, sessions)
+            assert host.generation == generation
+            assert not host.step(NARROW, sessions).plan
+            host.restart()
 
     def test_leaving_observe(self) -> None:
         """Every session is judged again, kept or not, as the table tells that it was only observed (§9.1)."""

@@ -86,10 +86,11 @@ class TestState:
         st.one_of(st.none(), st.integers(1, LAYOUT.last_generation)),
         st.tuples(*[st.one_of(st.none(), link_names)] * 3),
         st.booleans(),
+        st.booleans(),
     )
-    def test_it_comes_back(self, generation: int | None, slots: Slots, reused: bool) -> None:  # noqa: FBT001 - drawn
+    def test_it_comes_back(self, generation: int | None, slots: Slots, reused: bool, keeps: bool) -> None:  # noqa: FBT001 - drawn
         """What was written is what is read, and fits into a comment of 128 bytes."""
-        state = EnforcementState(generation=generation, slots=slots, reused=reused)
+        state = EnforcementState(generation=generation, slots=slots, reused=reused, keeps=keeps)
         comment = encode_state(state, LAYOUT)
         assert len(comment.encode()) <= 128
         assert decode_state(comment, LAYOUT) == state

@@ -107,12 +107,13 @@ def with_chain(
 
 
 CLOSED = replace(POLICY, unbound=closed_interface("*", Exemptions(), Mode.ENFORCE))
+KEPT = EnforcementState(generation=7, slots=("eth0", "eth1", None), reused=True, keeps=True)
 OBSERVED = replace(POLICY, interfaces=tuple(replace(one, mode=Mode.OBSERVE) for one in POLICY.interfaces))
 
 
 @pytest.mark.parametrize("most_lines", (0, 12))
 @pytest.mark.parametrize("policy", (POLICY, CLOSED, OBSERVED), ids=("open", "closed", "observed"))
-@pytest.mark.parametrize("state", (None, UNCACHED), ids=("cached", "uncached"))
+@pytest.mark.parametrize("state", (None, UNCACHED, KEPT), ids=("cached", "uncached", "kept"))
 def test_what_is_compiled_is_proved(
     policy: ResolvedPolicy, most_lines: int, state: EnforcementState | None
 ) -> None:
