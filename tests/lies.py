@@ -178,6 +178,7 @@ LIES = (
     Lie("announces less than it sends", sending(_OK, f"Content-Length: 45\r\n\r\n{POLICY}")),
     Lie("announces an invalid length", sending(_OK, f"Content-Length: many\r\n\r\n{POLICY}")),
     Lie("announces no length", sending(_OK, f"\r\n{POLICY}")),
+    Lie("announces two lengths", sending(_OK, f"Content-Length: 45\r\nContent-Length: 500\r\n\r\n{POLICY}")),
     Lie(
         "breaks off between chunks",
         sending(_OK, f"Transfer-Encoding: chunked\r\n\r\n{len(POLICY):x}\r\n{POLICY}\r\n"),

@@ -212,11 +212,14 @@ def read_body(response: http.client.HTTPResponse, url: ServerUrl, most_bytes: in
         most_bytes: the limit, both compressed and decompressed.
 
     Raises:
-        NoAnswerError: the body is truncated, or has a coding that the request did not accept.
+        NoAnswerError: the body is truncated, has two lengths, or a coding that the request did not accept.
         BodyTooLargeError: the body exceeds the limit; the rest is not read.
     """
     if response.length is None and not response.chunked:
         raise NoAnswerError(f"{url}: the answer does not say where it ends (no Content-Length)")
+    lengths = response.headers.get_all("Content-Length", [])
+    if len(set(lengths)) > 1:
+        raise NoAnswerError(f"{url}: the answer gives two lengths (Content-Length: {', '.join(lengths)})")
     if (response.length or 0) > most_bytes:
         raise BodyTooLargeError
     encoding = (response.getheader("Content-Encoding") or "identity").strip().lower()
