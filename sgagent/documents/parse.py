@@ -388,7 +388,7 @@ def _read_document(root: Field, collected: Collected) -> None:
 
 def _read_one(document: Field, collected: Collected) -> None:
     """Collect an API answer or a native document."""
-    if document.entries.keys() & ANSWER_FIELDS:
+    if "version" not in document.entries and document.entries.keys() & ANSWER_FIELDS:
         from sgagent.documents.api import read_answer  # noqa: PLC0415 - models take longer than most commands
 
         read_answer(document, collected)

@@ -479,3 +479,11 @@ def test_wrong_answers(answer: dict[str, object], code: str) -> None:
 def test_unknown_fields_are_ignored() -> None:
     """The API grows; answers may hold what this version doesn't know (§8.4)."""
     assert the_rule(snapshot(with_rule(Brand="new", Nested={"a": [1]}))).rule_id == "sgr-1"
+
+
+@pytest.mark.parametrize(
+    "field", ("SecurityGroups", "NetworkInterfaceSets", "Permissions", "Entries", "RequestId")
+)
+def test_a_version_makes_a_document_native(field: str) -> None:
+    """What looks like an answer in it is an unknown field, and does not hide its groups."""
+    assert codes(refused(json.dumps({"version": 1, "security_groups": [], field: {}}))) == ["unknown_field"]
