@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import json
+import socket
+import sys
 from dataclasses import replace
 from functools import partial
 
@@ -21,7 +23,7 @@ from sgagent.cli.inputs import (
     resolve_for_host,
 )
 from sgagent.core.errors import UsageError, printable
-from sgagent.core.evaluate import Packet
+from sgagent.core.evaluate import DecidedBy, Packet
 from sgagent.core.explanation import (
     EPHEMERAL_PORT,
     PROTOCOL_WORDS,
@@ -69,6 +71,8 @@ def run(options: argparse.Namespace) -> int:
     packet = _packet(options)
     live = None if _names_definitions(options) or options.at else _ask_agent(settings, packet)
     explanation = live.explanation if live else _explain_definitions(settings, packet, options)
+    if options.on and explanation.decided_by is DecidedBy.UNBOUND:
+        _warn_of_missing_link(options.on)
     if options.json:
         print(json.dumps(as_json(explanation)))
     else:
@@ -77,6 +81,13 @@ def run(options: argparse.Namespace) -> int:
             lines.append(f"  asked the running agent (snapshot {live.snapshot_version or 'none'})")
         print("\n".join(map(printable, lines)))
     return 1 if options.exit_code and explanation.verdict is Policy.DROP else 0
+
+
+def _warn_of_missing_link(name: str) -> None:
+    """Warn that a link is not there: the verdict on links that are not bound may be about a mistyped name."""
+    if name not in {link for _, link in socket.if_nameindex()}:
+        meaning = "on one that is not bound everything passes"
+        print(f"warning: this host has no interface {printable(name)}; {meaning}", file=sys.stderr)
 
 
 def _names_definitions(options: argparse.Namespace) -> bool:

@@ -221,8 +221,11 @@ def test_explain_wants_to_know_which_of_several_interfaces(run: Run, web: Path) 
     assert run("explain", "ingress", *packet, *bindings)[0] == 2
     code, output, _ = run("explain", "ingress", *packet, *bindings, "--on", "eth1", "--json")
     assert (code, json.loads(output)["decided_by"]) == (0, "default")
-    code, output, _ = run("explain", "ingress", *packet, *bindings, "--on", "eth9", "--json")
+    code, output, errors = run("explain", "ingress", *packet, *bindings, "--on", "eth9", "--json")
     assert (code, json.loads(output)["decided_by"]) == (0, "unbound")
+    assert errors == "warning: this host has no interface eth9; on one that is not bound everything passes\n"
+    code, output, errors = run("explain", "ingress", *packet, *bindings, "--on", "lo", "--json")
+    assert (code, json.loads(output)["decided_by"], errors) == (0, "unbound", "")
 
 
 @pytest.mark.parametrize(
