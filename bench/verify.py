@@ -26,7 +26,8 @@ from sgagent.core.memo import Memo
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.nft.marks import MarkLayout, first_state
 from sgagent.nft.ruleset import Ruleset
-from sgagent.verify.proof import Outcome, Proof, prove
+from sgagent.verify import Outcome
+from sgagent.verify.proof import Proof, prove
 from sgagent.verify.verified_table import table_of
 from tests.fault_trials import Finding, trials
 from tests.verified_cases import verified_case

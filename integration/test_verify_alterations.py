@@ -10,9 +10,10 @@ from integration.test_verify_kernel import mismatches
 from integration.verify_stage import Stage, stage
 from sgagent.nft.diff import make_plan
 from sgagent.nft.transactions import encode_plan
+from sgagent.verify import Outcome
 from sgagent.verify.expectation import stated_memory
 from sgagent.verify.listing import read_listing
-from sgagent.verify.proof import Outcome, Proof, prove
+from sgagent.verify.proof import Proof, prove
 from sgagent.verify.verified_table import table_of
 from tests.unit.verify.test_proof import POLICY, compiled
 

@@ -15,11 +15,12 @@ from sgagent.core.model import Family, Policy
 from sgagent.dataplane.libnftables import RefusedError
 from sgagent.nft.diff import make_plan
 from sgagent.nft.transactions import encode_plan
+from sgagent.verify import Outcome
 from sgagent.verify.expectation import stated_memory
 from sgagent.verify.interpreter import run
 from sgagent.verify.listing import read_listing
 from sgagent.verify.packets import NO_PROTOCOL, CtState, PacketAtHook
-from sgagent.verify.proof import Outcome, prove
+from sgagent.verify.proof import prove
 from sgagent.verify.verified_table import VerifiedTable, table_of
 from tests.aimed_packets import Edges, Search, Target
 from tests.alterable import AlterableTable

@@ -6,10 +6,11 @@ import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sgagent.verify import Outcome
 from sgagent.verify.expectation import SessionMemory, expect, stated_memory
 from sgagent.verify.fate_comparison import Counterexample
 from sgagent.verify.interpreter import run
-from sgagent.verify.proof import Outcome, Proof, prove
+from sgagent.verify.proof import Proof, prove
 from sgagent.verify.verified_table import table_of
 from tests.alterable import AlterableTable
 from tests.differential import find_difference

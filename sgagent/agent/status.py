@@ -17,7 +17,7 @@ from sgagent.core.lockout import NamedCut, SessionKind
 from sgagent.core.model import Mode, Policy
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolved_rules import OF_UNKNOWN_OBJECTS
-from sgagent.verify.proof import Outcome
+from sgagent.verify import Outcome
 
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds of durations in seconds, each included; the last bucket has none."""

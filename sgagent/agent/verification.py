@@ -30,9 +30,10 @@ from sgagent.dataplane.privileges import end_with_parent, name_process
 from sgagent.dataplane.privsep import give_back
 from sgagent.dataplane.table import LISTED
 from sgagent.nft.marks import EnforcementState, MarkLayout
+from sgagent.verify import Outcome
 from sgagent.verify.expectation import SessionMemory
 from sgagent.verify.listing import read_listing
-from sgagent.verify.proof import Outcome, Proof, as_json, lines, prove
+from sgagent.verify.proof import Proof, as_json, lines, prove
 
 QUIET_SECONDS = 0.5
 """After the last change; the table is listed then, so that a row of changes is proved once."""

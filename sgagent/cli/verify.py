@@ -37,9 +37,10 @@ from sgagent.nft.ruleset import FAMILY, TABLE
 from sgagent.nft.transactions import Json
 from sgagent.ports import Delivery
 from sgagent.settings import Settings
+from sgagent.verify import Outcome
 from sgagent.verify.foreign import MOST_DIFFERENCES, FilterChange, FilterComparison, compare_filters
 from sgagent.verify.listing import read_filters, read_listing
-from sgagent.verify.proof import Outcome, Proof, as_json, lines, prove
+from sgagent.verify.proof import Proof, as_json, lines, prove
 from sgagent.verify.verified_table import VerifiedTable
 
 _LARGEST_RULESET = 256 * 1024 * 1024

@@ -9,3 +9,14 @@ has the argument. What other packages use:
 - :func:`sgagent.verify.expectation.expect`: what the policy says of that packet;
 - :func:`sgagent.verify.proof.prove`: the comparison of both for all packets.
 """
+
+import enum
+
+
+class Outcome(enum.Enum):
+    """What came of a comparison."""
+
+    PROVED = "proved"
+    REFUTED = "refuted"
+    UNKNOWN = "unknown"
+    """Something in the table is not understood."""

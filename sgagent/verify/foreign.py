@@ -16,11 +16,12 @@ from sgagent.core.evaluate import Decision
 from sgagent.core.model import LAST_PORT, Direction, Family, Mode, Policy
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.nft.ruleset import META_OIFNAME, Selector
+from sgagent.verify import Outcome
 from sgagent.verify.compiled_table import CompiledTable
 from sgagent.verify.expectation import NOTHING_REMEMBERED
 from sgagent.verify.fate_comparison import VERDICTS, Difference
 from sgagent.verify.packets import CtDirection, CtState, Dimension, marks_text
-from sgagent.verify.proof import Outcome, Proof, links_of, prove
+from sgagent.verify.proof import Proof, links_of, prove
 from sgagent.verify.verified_table import BaseHook, VerifiedChain, VerifiedTable
 from sgagent.verify.views import NEAR_END, NEVER_TRACKED, PORT, PROTOCOL, SOURCE_PORT, Headers, View
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Collection, Container, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, count, product
@@ -12,6 +11,7 @@ from sgagent.core.explanation import reason
 from sgagent.core.model import PROTOCOL_NAMES, Family, Protocol, address_text
 from sgagent.core.policy import LOOPBACK, ResolvedInterface, ResolvedPolicy
 from sgagent.nft.ruleset import Comparable, KeyType, Match, NamePrefix, Selector, Symbol
+from sgagent.verify import Outcome
 from sgagent.verify.comparison import ProofMemo, ViewComparison, WholeNeededError
 from sgagent.verify.compiled_table import CompiledTable
 from sgagent.verify.expectation import JUDGED_HOOKS, Expectation, SessionMemory, stated_memory
@@ -38,15 +38,6 @@ from sgagent.verify.packets import (
 from sgagent.verify.revision import Revision, Revisions
 from sgagent.verify.verified_table import BaseHook, UnsupportedStatementError, VerifiedChain, VerifiedTable
 from sgagent.verify.views import Headers, View, views_of
-
-
-class Outcome(enum.Enum):
-    """What came of a comparison."""
-
-    PROVED = "proved"
-    REFUTED = "refuted"
-    UNKNOWN = "unknown"
-    """Something in the table is not understood."""
 
 
 @dataclass(frozen=True, kw_only=True)

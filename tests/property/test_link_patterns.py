@@ -15,7 +15,8 @@ from sgagent.core.resolve import resolve
 from sgagent.nft import names
 from sgagent.nft.marks import MarkLayout, first_state
 from sgagent.nft.ruleset import Accept, Goto, LookUp, Match, Ruleset, Symbol, Verdict
-from sgagent.verify.proof import Outcome, prove
+from sgagent.verify import Outcome
+from sgagent.verify.proof import prove
 from sgagent.verify.verified_table import table_of
 from tests.unit.core.test_binding import link
 from tests.words import PLATFORM, group, snapshot

@@ -18,10 +18,11 @@ from sgagent.core.evaluate import Packet, evaluate
 from sgagent.core.model import Direction, Family, Policy
 from sgagent.nft.marks import UNCACHED, MarkLayout
 from sgagent.nft.ruleset import Ruleset
+from sgagent.verify import Outcome
 from sgagent.verify.expectation import expect, stated_memory
 from sgagent.verify.foreign import FilterChange, compare_filters
 from sgagent.verify.interpreter import run
-from sgagent.verify.proof import Outcome, Proof, prove
+from sgagent.verify.proof import Proof, prove
 from sgagent.verify.verified_table import table_of
 from sgagent.verify.views import NEVER_TRACKED
 from tests.aimed_packets import Edges, Search, Target

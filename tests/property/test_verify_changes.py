@@ -14,7 +14,8 @@ from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import resolve
 from sgagent.nft.marks import EnforcementState, MarkLayout, first_state
 from sgagent.nft.ruleset import Accept, Drop, Match, Rule, Ruleset
-from sgagent.verify.proof import Outcome, prove
+from sgagent.verify import Outcome
+from sgagent.verify.proof import prove
 from sgagent.verify.verified_table import table_of
 from tests.changes import changed
 from tests.draws import Draws

@@ -41,7 +41,7 @@ from sgagent.nft.names import (
     SpoofedCounter,
 )
 from sgagent.ports import Clock, CounterValue
-from sgagent.verify.proof import Outcome
+from sgagent.verify import Outcome
 
 _Values = Mapping[Any, float]
 

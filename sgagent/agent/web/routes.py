@@ -58,7 +58,7 @@ from sgagent.agent.web.sections import (
 from sgagent.core.errors import UsageError
 from sgagent.core.model import Policy
 from sgagent.ports import Clock
-from sgagent.verify.proof import Outcome
+from sgagent.verify import Outcome
 
 
 def health_pages(board: Board) -> Mapping[str, Page]:

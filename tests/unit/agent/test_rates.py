@@ -28,7 +28,7 @@ from sgagent.nft.names import (
     RuleCounter,
 )
 from sgagent.ports import CounterValue
-from sgagent.verify.proof import Outcome
+from sgagent.verify import Outcome
 from tests.fakes.clock import FakeClock
 
 KEY, OTHER = InnerCounter(interface="eth0"), InnerCounter(interface="eth1")

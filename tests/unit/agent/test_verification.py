@@ -14,7 +14,7 @@ from sgagent.agent.step import Step
 from sgagent.agent.verification import Verification, fork_prover
 from sgagent.dataplane.table import LISTED, NOT_LISTED
 from sgagent.nft.marks import MarkLayout
-from sgagent.verify.proof import Outcome
+from sgagent.verify import Outcome
 from tests.fakes.log import FakeLog
 from tests.unit.agent.machine import GOOD, Machine
 from tests.waiting import wait_until

@@ -15,7 +15,8 @@ from sgagent.nft import names
 from sgagent.nft.marks import MarkLayout, first_state
 from sgagent.nft.ruleset import Chain, Match, NamePrefix, Rule, Ruleset
 from sgagent.nft.text import rule_text
-from sgagent.verify.proof import Outcome, prove
+from sgagent.verify import Outcome
+from sgagent.verify.proof import prove
 from sgagent.verify.verified_table import table_of
 from tests.unit.core.test_link_patterns import CLOSED, hand, resolution
 

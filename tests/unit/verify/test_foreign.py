@@ -8,9 +8,9 @@ from typing import Any
 from sgagent.core.link_patterns import LinkPattern
 from sgagent.core.model import TCP, Direction, Family, Mode, Policy
 from sgagent.core.policy import ResolvedPattern, ResolvedPolicy
+from sgagent.verify import Outcome
 from sgagent.verify.foreign import FilterChange, FilterComparison, compare_filters
 from sgagent.verify.listing import read_filters
-from sgagent.verify.proof import Outcome
 from tests.words import ACCEPT, DROP, group, policy_of, rule
 
 POLICY = policy_of(

@@ -47,11 +47,12 @@ from sgagent.nft.ruleset import (
     SetMark,
     Symbol,
 )
+from sgagent.verify import Outcome
 from sgagent.verify.expectation import SessionMemory, list_box_clauses
 from sgagent.verify.fate_comparison import EVERYTHING, ComparisonScope, Counterexample
 from sgagent.verify.interpreter import OVER_LIMIT
 from sgagent.verify.packets import NO_PROTOCOL, CtState, reads_other_link
-from sgagent.verify.proof import Outcome, Proof, prove
+from sgagent.verify.proof import Proof, prove
 from sgagent.verify.verified_table import table_of
 from tests.words import ACCEPT, DROP, OUT, blocks, group, policy_of, rule
 

@@ -23,7 +23,7 @@ from sgagent.core.policy import Peer, ResolvedDirection, ResolvedInterface, Reso
 from sgagent.documents import DocumentFile
 from sgagent.nft.names import DefaultCounter, RuleCounter
 from sgagent.ports import CounterValue
-from sgagent.verify.proof import Outcome
+from sgagent.verify import Outcome
 from tests.unit.agent.flowlog.flows import dropped
 from tests.unit.agent.web.reading import Reader
 from tests.webpage import Part, barriers
