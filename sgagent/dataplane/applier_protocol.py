@@ -1,19 +1,21 @@
 """The protocol between agent and applier: framed messages, and one form for the values in them.
 
 A message is a kind, a length and a content. A content is a list of values in JSON; an object is its class and
-its fields, ``{"Goto":["rule/eth0/web"]}``. A listing of the table and a dump of counters pass unchanged.
+its fields, ``{"Goto":["rule/eth0/web"]}``. Elements of a map, which are most of a plan, are rows of a verdict
+and the ends of all keys that have it. A listing of the table and a dump of counters pass unchanged.
 :mod:`sgagent.dataplane.request_validation` checks what the agent sends.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import json
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, assert_never, get_args
 
 from sgagent.core.errors import KernelRefusedError, NotPermittedError, SgagentError, UsageError
@@ -21,8 +23,8 @@ from sgagent.core.model import Direction, Family
 from sgagent.dataplane.generation import RulesetChange
 from sgagent.dataplane.live_sessions import Ending, TrackedSession
 from sgagent.dataplane.table import Applied, TableListing
-from sgagent.nft import ruleset as nft
-from sgagent.nft.transactions import Operation
+from sgagent.nft import ruleset as nft, transactions as ops
+from sgagent.nft.ruleset import SELECTORS
 
 
 class MalformedMessageError(Exception):
@@ -61,7 +63,7 @@ class Reply(enum.IntEnum):
 
 
 LONGEST_REQUEST = 256 << 20
-"""A plan of 1,000,000 addresses takes a third of it."""
+"""A plan of 1,000,000 addresses takes a tenth of it."""
 
 LONGEST_ANSWER = 1 << 30
 """A listing is several times as long as the plan that made the table."""
@@ -152,36 +154,99 @@ def verb(kind: int) -> Verb:
         raise MalformedMessageError("no such verb") from error
 
 
-_CLASSES: Mapping[str, type] = {
-    kind.__name__: kind
-    for kind in (
-        *get_args(Operation),
-        *get_args(nft.Statement),
-        *(
-            nft.Chain,
-            nft.Counter,
-            nft.Element,
-            nft.Hook,
-            nft.Interval,
-            nft.KeyType,
-            nft.NamePrefix,
-            nft.Operator,
-            nft.Rule,
-            nft.Selector,
-            nft.Symbol,
-            nft.TupleDirection,
-        ),
-        *(nft.VerdictMap, Direction, Family, Applied, TrackedSession, Ending, RulesetChange),
-    )
-}
-"""All that a message may hold: frozen values that do nothing when they are made."""
+def _ends(values: Iterable[nft.Comparable]) -> Iterator[object]:
+    """Yield both ends of each value; a word is the first, and None the last."""
+    for value in values:
+        yield from (value.first, value.last) if isinstance(value, nft.Interval) else (value, None)
 
-_FIELDS: Mapping[type, tuple[str, ...]] = {
-    kind: tuple(field.name for field in dataclasses.fields(kind))
-    for kind in _CLASSES.values()
-    if dataclasses.is_dataclass(kind)
+
+def _values(ends: Sequence[Any]) -> Iterator[nft.Comparable]:
+    pairs = zip(ends[::2], ends[1::2], strict=True)
+    return (first if last is None else nft.Interval(first, last) for first, last in pairs)
+
+
+_ElementOperation = ops.AddElements | ops.DeleteElements
+
+
+def _write_elements(operation: _ElementOperation) -> list[object]:
+    """Return the rows: the verdict of neighbours, and the ends of all fields of their keys."""
+    rows = (
+        [verdict, *_ends(field for element in neighbours for field in element.key)]
+        for verdict, neighbours in groupby(operation.elements, attrgetter("verdict"))
+    )
+    return [operation.verdict_map, operation.key_types, *rows]
+
+
+def _read_elements(
+    kind: type[_ElementOperation], name: str, key_types: Sequence[Any], *rows: Sequence[Any]
+) -> _ElementOperation:
+    elements = (
+        nft.Element(key, verdict)
+        for verdict, *ends in rows
+        for key in zip(*[_values(ends)] * len(key_types), strict=True)
+    )
+    return kind(name, tuple(key_types), tuple(elements))
+
+
+def _write_fields(value: Any) -> list[object]:  # noqa: ANN401 - one of many classes
+    if isinstance(value, enum.Enum):
+        return [value.value]
+    return [getattr(value, name) for name in value.__match_args__]
+
+
+_FORMS: Mapping[type, tuple[Callable[[Any], Sequence[object]], Callable[..., object]]] = {
+    **{
+        kind: (_write_fields, kind)
+        for kind in (
+            *(ops.AddTable, ops.DestroyTable, ops.Flush, ops.Delete),
+            *(nft.Count, nft.Limit, nft.Log, nft.SetMark, nft.Accept, nft.Drop, nft.Goto, nft.Jump),
+            *(nft.Hook, nft.KeyType, nft.Symbol, nft.NamePrefix),
+            *(Direction, Family, Applied, TrackedSession, Ending, RulesetChange),
+        )
+    },
+    **{kind: (_write_elements, partial(_read_elements, kind)) for kind in get_args(_ElementOperation)},
+    ops.AddRule: (
+        lambda it: [it.chain, *it.rule.statements],
+        lambda chain, *statements: ops.AddRule(chain, nft.Rule(statements)),
+    ),
+    ops.AddChain: (
+        lambda it: [it.chain.name, it.chain.hook, it.chain.comment],
+        lambda name, hook, comment: ops.AddChain(nft.Chain(name=name, hook=hook, comment=comment)),
+    ),
+    ops.AddCounter: (
+        lambda it: [it.counter.name, it.counter.comment],
+        lambda name, comment: ops.AddCounter(nft.Counter(name=name, comment=comment)),
+    ),
+    ops.AddVerdictMap: (
+        lambda it: [it.verdict_map.name, it.verdict_map.is_interval, *it.verdict_map.key_types],
+        lambda name, is_interval, *key_types: ops.AddVerdictMap(
+            nft.VerdictMap(name=name, key_types=key_types, is_interval=is_interval)
+        ),
+    ),
+    nft.LookUp: (
+        lambda it: [it.verdict_map, *it.selectors],
+        lambda name, *selectors: nft.LookUp(selectors, name),
+    ),
+    nft.Match: (
+        lambda it: [it.selector, it.operator.value, it.mask, *_ends(it.values)],
+        lambda selector, operator, mask, *ends: nft.Match(
+            selector, tuple(_values(ends)), nft.Operator(operator), mask
+        ),
+    ),
+    nft.Selector: (
+        lambda it: [it.kind, it.key, it.tuple_direction and it.tuple_direction.value],
+        lambda *fields: _SELECTORS[fields],
+    ),
 }
-_KEYWORD_ONLY = frozenset({nft.Chain, nft.Counter, nft.Hook, nft.VerdictMap})
+"""What writes the fields of each value that a message may hold, and what makes it of them.
+
+They are frozen values that do nothing when they are made.
+"""
+
+_SELECTORS: Mapping[tuple[object, ...], nft.Selector] = {
+    tuple(_FORMS[nft.Selector][0](selector)): selector for selector in SELECTORS
+}
+_READERS = {kind.__name__: read for kind, (_, read) in _FORMS.items()}
 
 
 def encode(*values: object) -> bytes:
@@ -189,21 +254,17 @@ def encode(*values: object) -> bytes:
     return _ENCODER.encode(values).encode("ascii")
 
 
-def _as_json(value: object) -> Mapping[str, list[Any]]:
+def _as_json(value: object) -> Mapping[str, Sequence[object]]:
     kind = type(value)
-    fields = _FIELDS.get(kind)
-    if fields is not None:
-        return {kind.__name__: [getattr(value, name) for name in fields]}
-    if isinstance(value, enum.Enum):
-        return {kind.__name__: [value.value]}
-    raise TypeError(f"no message holds a {kind.__name__}")
+    write, _ = _FORMS[kind]
+    return {kind.__name__: write(value)}
 
 
 _ENCODER = json.JSONEncoder(separators=(",", ":"), default=_as_json, check_circular=False)
 
 
 def decode(content: bytes) -> tuple[Any, ...]:
-    """Return the values of a content; a list in a value becomes a tuple.
+    """Return the values of a content.
 
     Their classes are among the known ones, and nothing else is sure about them.
 
@@ -211,7 +272,7 @@ def decode(content: bytes) -> tuple[Any, ...]:
         MalformedMessageError: it is no list of values.
     """
     try:
-        values = json.loads(content.decode("ascii") or "[]", object_pairs_hook=partial(_value, {}))
+        values = json.loads(content.decode("ascii") or "[]", object_pairs_hook=_value)
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise MalformedMessageError("no values that can be read") from error
     if type(values) is not list:
@@ -219,19 +280,10 @@ def decode(content: bytes) -> tuple[Any, ...]:
     return tuple(values)
 
 
-def _value(verdicts: dict[str, nft.Goto], content: list[tuple[str, Any]]) -> object:
-    """Return the value of a JSON object; very many elements of a map share few verdicts."""
+def _value(content: list[tuple[str, Any]]) -> object:
+    """Return the value of a JSON object."""
     [(name, fields)] = content
-    if name == "Goto":
-        (chain,) = fields
-        return verdicts.get(chain) or verdicts.setdefault(chain, nft.Goto(chain))
-    if name == "Interval":  # as are most of the others
-        return nft.Interval(*fields)
-    kind = _CLASSES[name]
-    values = [tuple(field) if type(field) is list else field for field in fields]
-    if kind in _KEYWORD_ONLY:
-        return kind(**dict(zip(_FIELDS[kind], values, strict=True)))
-    return kind(*values)
+    return _READERS[name](*fields)
 
 
 def encode_listing(listing: TableListing, *, is_owner: bool) -> bytes:

@@ -18,7 +18,7 @@ from sgagent.core.model import Direction, Family
 from sgagent.dataplane.applier_protocol import MalformedMessageError
 from sgagent.nft import ruleset as nft, transactions as ops
 from sgagent.nft.marks import MarkTest
-from sgagent.nft.ruleset import BITS, SELECTORS, SYMBOLS
+from sgagent.nft.ruleset import BITS, SYMBOLS
 from sgagent.nft.transactions import Plan
 
 _LONGEST_NAME = 255
@@ -38,7 +38,6 @@ _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9/\\_.-]*")  # each letter is a byte
 _IDENTITY = re.compile(r"[0-9a-f]{96}")
 """What the kernel knows a socket by."""
 
-_SELECTORS = frozenset(SELECTORS)
 _LAST = {key_type: (1 << bits) - 1 for key_type, bits in BITS.items()}
 """The greatest value of each type whose values are numbers."""
 
@@ -98,16 +97,14 @@ class _Validator:
         match operation:
             case ops.AddTable() | ops.DestroyTable():
                 pass
-            case ops.AddChain(nft.Chain(name=name, rules=(), hook=hook, comment=comment)):
+            case ops.AddChain(nft.Chain(name=name, hook=hook, comment=comment)):
                 _check_name(name)
                 _check_hook(hook)
                 _check_comment(comment)
             case ops.AddRule(chain, nft.Rule(statements)):
                 _check_name(chain)
                 self._check_statements(statements)
-            case ops.AddVerdictMap(
-                nft.VerdictMap(name=name, key_types=types, is_interval=bool(), elements=())
-            ):
+            case ops.AddVerdictMap(nft.VerdictMap(name=name, key_types=types, is_interval=bool())):
                 _check_name(name)
                 _check_types(types)
             case ops.AddElements(name, types, elements):
@@ -126,10 +123,10 @@ class _Validator:
             case _:
                 raise MalformedMessageError("no such operation")
 
-    def _check_statements(self, statements: object) -> None:
+    def _check_statements(self, statements: tuple[object, ...]) -> None:
         """Check the statements of a rule; no packet is logged except behind a limit, as a sample."""
         before = None
-        for statement in _tuple(statements):
+        for statement in statements:
             self._check_statement(statement)
             if isinstance(statement, nft.Log) and not (
                 isinstance(before, nft.Limit) and max(before.per_second, before.burst) <= _MOST_LOGGED
@@ -163,7 +160,7 @@ class _Validator:
                 _check_verdict(statement, _check_name)
 
 
-def _check_match(selector: object, values: object, mask: object) -> None:
+def _check_match(selector: object, values: tuple[object, ...], mask: object) -> None:
     key_type = _key_type_of(selector)
     if mask is not None:
         _require(key_type is nft.KeyType.MARK, "only marks are compared by bits")
@@ -178,20 +175,18 @@ def _as_name(value: object) -> object:
 
 
 def _key_type_of(selector: object) -> nft.KeyType:
-    if not isinstance(selector, nft.Selector) or selector not in _SELECTORS:
+    if not isinstance(selector, nft.Selector):  # of which a message can name only those that there are
         raise MalformedMessageError("no such selector")
     return selector.key_type
 
 
-def _check_elements(elements: object, types: object, check_target: Callable[[object], None]) -> None:
+def _check_elements(
+    elements: tuple[nft.Element, ...], types: tuple[object, ...], check_target: Callable[[object], None]
+) -> None:
     """Check elements of a map; those that are deleted may lead to a chain of any name."""
-    known = _filled(elements)
-    for element in known:
-        if not isinstance(element, nft.Element) or not isinstance(element.key, tuple):
-            raise MalformedMessageError("no element")
-    for verdict in {element.verdict for element in known}:
+    for verdict in {element.verdict for element in _filled(elements)}:
         _check_verdict(verdict, check_target)
-    columns = zip(*[element.key for element in known], strict=True)
+    columns = zip(*[element.key for element in elements], strict=True)
     for values, key_type in zip(columns, _check_types(types), strict=True):
         _check_values(values, key_type)
 
@@ -237,10 +232,9 @@ def _check_hook(hook: object) -> None:
             raise MalformedMessageError("no such hook")
 
 
-def _check_types(types: object) -> tuple[nft.KeyType, ...]:
-    key_types = _filled(types)
-    _require(all(isinstance(key_type, nft.KeyType) for key_type in key_types), "no types")
-    return key_types
+def _check_types(types: tuple[Any, ...]) -> tuple[nft.KeyType, ...]:
+    _require(all(isinstance(key_type, nft.KeyType) for key_type in _filled(types)), "no types")
+    return types
 
 
 def _check_name(name: object, longest: int = _LONGEST_NAME) -> None:
@@ -272,16 +266,9 @@ def _check_number(number: object, last: int, *, first: int = 0) -> None:
         raise MalformedMessageError("no number, or one out of bounds")
 
 
-def _tuple(values: object) -> tuple[Any, ...]:
-    if not isinstance(values, tuple):
-        raise MalformedMessageError("one thing, where there may be several")
+def _filled(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    _require(values, "nothing, where there must be something")
     return values
-
-
-def _filled(values: object) -> tuple[Any, ...]:
-    filled = _tuple(values)
-    _require(filled, "nothing, where there must be something")
-    return filled
 
 
 def _require(is_so: object, complaint: str) -> None:

@@ -288,7 +288,7 @@ class Rule:
     statements: tuple[Statement, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Hook:
     """Where the kernel calls a base chain."""
 

@@ -203,17 +203,15 @@ def _key(key: tuple[nft.Value, ...], key_types: tuple[nft.KeyType, ...]) -> str:
 
 
 def _value(value: nft.Comparable, key_type: nft.KeyType) -> str:
+    if isinstance(value, nft.Interval):  # as nearly all are
+        return _interval(value, key_type) if value.last > value.first else _word(value.first, key_type)
     if isinstance(value, nft.NamePrefix):
         check_interface_name(value.prefix)
         return f'"{value.word}"'
-    if isinstance(value, nft.Symbol):
-        if key_type is not nft.KeyType.IFNAME:
-            return value.word
-        check_interface_name(value.word)
-        return f'"{value.word}"'
-    if value.is_single:
-        return _word(value.first, key_type)
-    return _interval(value, key_type)
+    if key_type is not nft.KeyType.IFNAME:
+        return value.word
+    check_interface_name(value.word)
+    return f'"{value.word}"'
 
 
 def _interval(interval: nft.Interval, key_type: nft.KeyType) -> str:

@@ -37,52 +37,53 @@ def _json(value: object) -> Any:  # noqa: ANN401 - JSON
 
 CT_MARK, CT_STATE = _json(r.CT_MARK), _json(r.CT_STATE)
 IIFNAME, SADDR = _json(r.META_IIFNAME), _json(r.IP_SADDR)
-EQUAL = obj("Operator", "==")
+EQUAL = "=="
 V4, IFNAME = [obj("KeyType", "ipv4_addr")], [obj("KeyType", "ifname")]
-ONE = obj("Interval", 1, 1)
+ONE = (1, 1)
 DROP, GOTO_A, LIMIT = obj("Drop"), obj("Goto", "a"), obj("Limit", 10, 10)
 LOG = obj("Log", "a", LOG_GROUP)
 
 
 def rule(*statements: object) -> dict[str, list[object]]:
     """Return the operation that adds a rule."""
-    return obj("AddRule", "a", obj("Rule", list(statements)))
+    return obj("AddRule", "a", *statements)
 
 
 def match(
     selector: object, *values: object, operator: object = EQUAL, mask: object = None
 ) -> dict[str, list[object]]:
     """Return the operation that adds a rule with one match."""
-    return rule(obj("Match", selector, list(values), operator, mask))
+    return rule(obj("Match", selector, operator, mask, *ends(*values)))
 
 
-def chain(
-    name: object, hook: object = None, comment: object = "", rules: object = ()
-) -> dict[str, list[object]]:
+def ends(*values: object) -> list[object]:
+    """Return both ends of each value, of which a word has one."""
+    return [end for value in values for end in (value if isinstance(value, tuple) else (value, None))]
+
+
+def chain(name: object, hook: object = None, comment: object = "", *more: object) -> dict[str, list[object]]:
     """Return the operation that adds a chain."""
-    return obj("AddChain", obj("Chain", name, rules, hook, comment))
+    return obj("AddChain", name, hook, comment, *more)
 
 
-def verdict_map(
-    key_types: object, *, is_interval: object = False, elements: object = ()
-) -> dict[str, list[object]]:
+def verdict_map(is_interval: object, *key_types: object) -> dict[str, list[object]]:
     """Return the operation that adds a map."""
-    return obj("AddVerdictMap", obj("VerdictMap", "m", key_types, is_interval, elements))
+    return obj("AddVerdictMap", "m", is_interval, *key_types)
 
 
-def add(key_types: object, *elements: object) -> dict[str, list[object]]:
+def add(key_types: object, *rows: object) -> dict[str, list[object]]:
     """Return the operation that adds elements."""
-    return obj("AddElements", "m", key_types, list(elements))
+    return obj("AddElements", "m", key_types, *rows)
 
 
-def delete(key_types: object, *elements: object) -> dict[str, list[object]]:
+def delete(key_types: object, *rows: object) -> dict[str, list[object]]:
     """Return the operation that deletes elements."""
-    return obj("DeleteElements", "m", key_types, list(elements))
+    return obj("DeleteElements", "m", key_types, *rows)
 
 
-def element(key: object, verdict: object = DROP) -> dict[str, list[object]]:
-    """Return an element."""
-    return obj("Element", key, verdict)
+def row(*fields: object, verdict: object = DROP) -> list[object]:
+    """Return elements with a verdict."""
+    return [verdict, *ends(*fields)]
 
 
 HARMLESS: tuple[dict[str, Any], ...] = (
@@ -91,12 +92,12 @@ HARMLESS: tuple[dict[str, Any], ...] = (
     chain("prerouting", obj("Hook", "prerouting", -150)),
     chain("generation", comment="generation 1 'quoted' ä"),
     obj("Delete", "chain", "evil one, of 'somebody else'"),
-    rule(obj("Match", CT_MARK, [ONE], EQUAL, 31), obj("SetMark", 0xFFFF, 0), DROP),
-    rule(obj("Match", IIFNAME, [obj("Symbol", "eth0")], EQUAL, None), obj("Goto", "ingress/eth0")),
-    rule(obj("Match", IIFNAME, [obj("NamePrefix", "br-")], EQUAL, None), obj("Goto", "ingress/eth0")),
+    rule(obj("Match", CT_MARK, EQUAL, 31, *ONE), obj("SetMark", 0xFFFF, 0), DROP),
+    rule(obj("Match", IIFNAME, EQUAL, None, obj("Symbol", "eth0"), None), obj("Goto", "ingress/eth0")),
+    rule(obj("Match", IIFNAME, EQUAL, None, obj("NamePrefix", "br-"), None), obj("Goto", "ingress/eth0")),
     rule(LIMIT, obj("Log", "default/eth0/ingress", LOG_GROUP)),
-    add(V4, element([obj("Interval", 1, 2)], GOTO_A)),
-    delete(V4, element([ONE], obj("Goto", "evil one"))),
+    add(V4, row((1, 2), ONE, verdict=GOTO_A), row((4, 4))),
+    delete(V4, row(ONE, verdict=obj("Goto", "evil one"))),
     obj("Delete", "ct helper", "evil"),
 )
 """What an agent may want."""
@@ -131,25 +132,30 @@ REFUSED: tuple[Any, ...] = (
     chain("a", comment="two\nlines"),
     chain("a", comment="a" * 129),
     chain("a", comment=None),
-    chain("a", rules=[obj("Rule", [DROP])]),
+    chain("a", None, "", DROP),
     obj("AddChain", "a"),
-    obj("AddCounter", obj("Chain", "a", [], None, "")),
-    obj("AddCounter", obj("Counter", "a b", "")),
-    obj("AddCounter", obj("Counter", "a", '"')),
+    obj("AddCounter", "a"),
+    obj("AddCounter", "a b", ""),
+    obj("AddCounter", "a", '"'),
+    obj("AddCounter", "a", None),
     rule(obj("Queue", 0)),
-    match(obj("Selector", "meta", "skuid", obj("KeyType", "mark"), None), ONE),
-    match(obj("Selector", "payload", "ip saddr", obj("KeyType", "mark"), None), ONE),
+    match(obj("Selector", "meta", "skuid", None), ONE),
+    match(obj("Selector", "payload", ["ip saddr"], None), ONE),
     match("ct mark", ONE),
-    match(CT_MARK, ONE, operator=obj("Operator", ">")),
-    match(CT_MARK, ONE, operator="=="),
+    match(["ct", "mark", None], ONE),
+    match(obj("Selector", "ct", "mark"), ONE),
+    match(obj("Selector", "ct", "ip saddr", None), ONE),
+    match(CT_MARK, ONE, operator=">"),
+    match(CT_MARK, ONE, operator=["=="]),
+    match(CT_MARK, ONE, operator=None),
     match(CT_MARK),
     match(CT_MARK, 1),
-    match(CT_MARK, obj("Interval", True, True)),  # noqa: FBT003 - JSON
-    match(CT_MARK, obj("Interval", -1, -1)),
-    match(CT_MARK, obj("Interval", 0, 1 << 32)),
-    match(CT_MARK, obj("Interval", 1.0, 1.0)),
-    match(CT_MARK, obj("Interval", 2, 1)),
-    match(CT_MARK, obj("Interval", 1, 2, 3)),
+    match(CT_MARK, (True, True)),
+    match(CT_MARK, (-1, -1)),
+    match(CT_MARK, (0, 1 << 32)),
+    match(CT_MARK, (1.0, 1.0)),
+    match(CT_MARK, (2, 1)),
+    match(CT_MARK, (1, 2, 3)),
     match(CT_MARK, ONE, mask=1 << 32),
     match(CT_MARK, ONE, mask=False),
     match(SADDR, ONE, mask=255),
@@ -164,10 +170,11 @@ REFUSED: tuple[Any, ...] = (
     match(IIFNAME, obj("NamePrefix", "a" * 16)),
     match(IIFNAME, obj("NamePrefix", 'a"')),
     match(SADDR, obj("NamePrefix", "br-")),
-    rule(obj("LookUp", [], "m")),
-    rule(obj("LookUp", ["ct mark"], "m")),
-    rule(obj("LookUp", [CT_MARK], "@evil")),
-    rule(obj("LookUp", [CT_MARK], None)),
+    rule(obj("LookUp", "m")),
+    rule(obj("LookUp", "m", "ct mark")),
+    rule(obj("LookUp", "m", [CT_MARK])),
+    rule(obj("LookUp", "@evil", CT_MARK)),
+    rule(obj("LookUp", None, CT_MARK)),
     rule(obj("Count", None)),
     rule(obj("Limit", 0, 10)),
     rule(obj("Limit", 10, 0)),
@@ -192,26 +199,37 @@ REFUSED: tuple[Any, ...] = (
     rule(ONE),
     obj("AddRule", "a", {}),
     obj("AddRule", "a", [DROP]),
-    obj("AddRule", "a b", obj("Rule", [DROP])),
-    obj("AddRule", "a", obj("Rule", obj("Drop"))),
-    verdict_map([]),
-    verdict_map([obj("KeyType", "verdict")]),
-    verdict_map(["ipv4_addr"]),
-    verdict_map(V4, is_interval=0),
-    verdict_map(V4, elements=[element([ONE])]),
+    obj("AddRule", "a b", DROP),
+    obj("AddRule", "a", obj("Rule", DROP)),
+    obj("AddRule"),
+    verdict_map(False),  # noqa: FBT003 - JSON
+    verdict_map(False, obj("KeyType", "verdict")),  # noqa: FBT003 - JSON
+    verdict_map(False, "ipv4_addr"),  # noqa: FBT003 - JSON
+    verdict_map(False, V4),  # noqa: FBT003 - JSON
+    verdict_map(False, *V4, row(ONE)),  # noqa: FBT003 - JSON
+    verdict_map(0, *V4),
     add(V4),
-    add(V4, element([obj("Interval", 0, 1 << 32)])),
-    add(V4, element([ONE], obj("Goto", "evil one"))),
-    add(V4, element([ONE], obj("Count", "a"))),
-    add(V4, element([ONE, ONE])),
-    add(V4, element([ONE]), element([])),
-    add(V4, element("1")),
-    add(V4, [[ONE], DROP]),
-    add(IFNAME, element([ONE])),
-    add(IFNAME, element([obj("NamePrefix", "br-")])),
-    delete(V4, element([ONE], obj("Goto", "a\0"))),
-    delete(V4, element(ONE)),
-    delete(V4, "evil"),
+    add(V4, row()),
+    add(V4, []),
+    add(V4, row((0, 1 << 32))),
+    add(V4, row(ONE, verdict=obj("Goto", "evil one"))),
+    add(V4, row(ONE, verdict=obj("Count", "a"))),
+    add(V4, row(ONE, verdict=[DROP])),
+    add([*V4, *V4], row(ONE)),
+    add([*V4, *V4], row(ONE, ONE, ONE)),
+    add([], row(ONE)),
+    add(4, row(ONE)),
+    add(V4, [DROP, 1]),
+    add(V4, row(1)),
+    add(V4, row("1")),
+    add(V4, row([1, 1])),
+    add(V4, row((None, None))),
+    add(V4, ONE),
+    add(IFNAME, row(ONE)),
+    add(IFNAME, row(obj("NamePrefix", "br-"))),
+    delete(V4, row(ONE, verdict=obj("Goto", "a\0"))),
+    delete(V4, DROP),
+    delete(V4, "evils"),
     obj("Applied", 1, 2),
     obj("Goto", "a"),
     {"AddTable": [], "DestroyTable": []},
@@ -397,7 +415,7 @@ def test_what_is_no_socket_is_refused(values: tuple[object, ...]) -> None:
 
 def test_what_is_nested_too_deep_is_refused() -> None:
     """It ends neither the check nor the process."""
-    mark = json.dumps(obj("Selector", "x", "a", obj("KeyType", "mark"), None))
+    mark = json.dumps(obj("Selector", "x", "a", None))
     before, after = mark.split('"x"')
     written = sent(NO_FILL, match("deep", ONE)).replace(
         b'"deep"', f'{before * 2000}"a"{after * 2000}'.encode()
