@@ -14,7 +14,7 @@ import socket
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import groupby
+from itertools import groupby, repeat
 from operator import attrgetter
 from typing import Any, assert_never, get_args
 
@@ -25,6 +25,7 @@ from sgagent.dataplane.live_sessions import Ending, TrackedSession
 from sgagent.dataplane.table import Applied, TableListing
 from sgagent.nft import ruleset as nft, transactions as ops
 from sgagent.nft.ruleset import SELECTORS
+from sgagent.nft.text import selector_text
 
 
 class MalformedMessageError(Exception):
@@ -180,11 +181,10 @@ def _write_elements(operation: _ElementOperation) -> list[object]:
 def _read_elements(
     kind: type[_ElementOperation], name: str, key_types: Sequence[Any], *rows: Sequence[Any]
 ) -> _ElementOperation:
-    elements = (
-        nft.Element(key, verdict)
-        for verdict, *ends in rows
-        for key in zip(*[_values(ends)] * len(key_types), strict=True)
-    )
+    elements = list[nft.Element]()
+    for verdict, *ends in rows:
+        keys = zip(*[_values(ends)] * len(key_types), strict=True)
+        elements += map(nft.Element, keys, repeat(verdict))
     return kind(name, tuple(key_types), tuple(elements))
 
 
@@ -194,13 +194,15 @@ def _write_fields(value: Any) -> list[object]:  # noqa: ANN401 - one of many cla
     return [getattr(value, name) for name in value.__match_args__]
 
 
+_SELECTORS = {selector_text(selector): selector for selector in SELECTORS}
+
 _FORMS: Mapping[type, tuple[Callable[[Any], Sequence[object]], Callable[..., object]]] = {
     **{
         kind: (_write_fields, kind)
         for kind in (
-            *(ops.AddTable, ops.DestroyTable, ops.Flush, ops.Delete),
+            *(ops.AddTable, ops.DestroyTable, ops.AddCounter, ops.Flush, ops.Delete),
             *(nft.Count, nft.Limit, nft.Log, nft.SetMark, nft.Accept, nft.Drop, nft.Goto, nft.Jump),
-            *(nft.Hook, nft.KeyType, nft.Symbol, nft.NamePrefix),
+            *(nft.Counter, nft.Hook, nft.KeyType, nft.Symbol, nft.NamePrefix),
             *(Direction, Family, Applied, TrackedSession, Ending, RulesetChange),
         )
     },
@@ -213,10 +215,6 @@ _FORMS: Mapping[type, tuple[Callable[[Any], Sequence[object]], Callable[..., obj
         lambda it: [it.chain.name, it.chain.hook, it.chain.comment],
         lambda name, hook, comment: ops.AddChain(nft.Chain(name=name, hook=hook, comment=comment)),
     ),
-    ops.AddCounter: (
-        lambda it: [it.counter.name, it.counter.comment],
-        lambda name, comment: ops.AddCounter(nft.Counter(name=name, comment=comment)),
-    ),
     ops.AddVerdictMap: (
         lambda it: [it.verdict_map.name, it.verdict_map.is_interval, *it.verdict_map.key_types],
         lambda name, is_interval, *key_types: ops.AddVerdictMap(
@@ -224,18 +222,14 @@ _FORMS: Mapping[type, tuple[Callable[[Any], Sequence[object]], Callable[..., obj
         ),
     ),
     nft.LookUp: (
-        lambda it: [it.verdict_map, *it.selectors],
-        lambda name, *selectors: nft.LookUp(selectors, name),
+        lambda it: [it.verdict_map, *map(selector_text, it.selectors)],
+        lambda name, *selectors: nft.LookUp(tuple(map(_SELECTORS.__getitem__, selectors)), name),
     ),
     nft.Match: (
-        lambda it: [it.selector, it.operator.value, it.mask, *_ends(it.values)],
+        lambda it: [selector_text(it.selector), it.operator.value, it.mask, *_ends(it.values)],
         lambda selector, operator, mask, *ends: nft.Match(
-            selector, tuple(_values(ends)), nft.Operator(operator), mask
+            _SELECTORS[selector], tuple(_values(ends)), nft.Operator(operator), mask
         ),
-    ),
-    nft.Selector: (
-        lambda it: [it.kind, it.key, it.tuple_direction and it.tuple_direction.value],
-        lambda *fields: _SELECTORS[fields],
     ),
 }
 """What writes the fields of each value that a message may hold, and what makes it of them.
@@ -243,9 +237,6 @@ _FORMS: Mapping[type, tuple[Callable[[Any], Sequence[object]], Callable[..., obj
 They are frozen values that do nothing when they are made.
 """
 
-_SELECTORS: Mapping[tuple[object, ...], nft.Selector] = {
-    tuple(_FORMS[nft.Selector][0](selector)): selector for selector in SELECTORS
-}
 _READERS = {kind.__name__: read for kind, (_, read) in _FORMS.items()}
 
 

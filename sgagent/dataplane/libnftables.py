@@ -19,6 +19,7 @@ import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -320,7 +321,7 @@ def verify(text: str, *, seconds: float = _SECONDS) -> Verification:
     if missing:
         return NotPossible(f"{missing[0]} is not installed")
     try:
-        if reason := _cannot_isolate():
+        if reason := _cannot_isolate(_private()):
             return NotPossible(reason)
         done = _run((*_private(), *_CHECK), text, seconds)
     except subprocess.TimeoutExpired:
@@ -359,7 +360,7 @@ def list_text(content: bytes, name: str, *, seconds: float = _SECONDS) -> Json:
     for program in ("unshare", "nft"):
         if _find(program) is None:
             raise KernelRefusedError(f"{program} is not installed", name)
-    if reason := _cannot_isolate():
+    if reason := _cannot_isolate(_private()):
         raise KernelRefusedError(f"{reason} (a listing by 'nft --json list ruleset' needs none)", name)
     options = () if listing is None else ("--json",)
     done = _run((*_private(), *_LISTING, *options), text, seconds)
@@ -405,9 +406,10 @@ def _private() -> tuple[str, ...]:
     return _AS_ROOT if os.geteuid() == 0 else _UNPRIVILEGED
 
 
-def _cannot_isolate() -> str | None:
-    """Return why there can be no private namespaces with a working nft; None if there can."""
-    done = _run((*_private(), "nft", "list", "ruleset"), "", _SECONDS)
+@cache
+def _cannot_isolate(private: tuple[str, ...]) -> str | None:
+    """Return why a command makes no private namespaces with a working nft; None if it does."""
+    done = _run((*private, "nft", "list", "ruleset"), "", _SECONDS)
     if done.returncode == 0:
         return None
     return f"no private namespaces: {done.stderr.strip() or 'the host forbids them'}"

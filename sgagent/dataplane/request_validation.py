@@ -138,9 +138,7 @@ class _Validator:
         match statement:
             case nft.Match(selector, values, nft.Operator(), mask):
                 _check_match(selector, values, mask)
-            case nft.LookUp((_, *_) as selectors, name):
-                for selector in selectors:
-                    _key_type_of(selector)
+            case nft.LookUp((_, *_), name):
                 _check_name(name)
             case nft.Count(name):
                 _check_name(name)
@@ -160,8 +158,8 @@ class _Validator:
                 _check_verdict(statement, _check_name)
 
 
-def _check_match(selector: object, values: tuple[object, ...], mask: object) -> None:
-    key_type = _key_type_of(selector)
+def _check_match(selector: nft.Selector, values: tuple[object, ...], mask: object) -> None:
+    key_type = selector.key_type
     if mask is not None:
         _require(key_type is nft.KeyType.MARK, "only marks are compared by bits")
         _check_number(mask, nft.ALL_BITS)
@@ -172,12 +170,6 @@ def _check_match(selector: object, values: tuple[object, ...], mask: object) -> 
 def _as_name(value: object) -> object:
     """Return the prefix of names as if it were a name: nothing else may be in it."""
     return nft.Symbol(value.prefix) if isinstance(value, nft.NamePrefix) else value
-
-
-def _key_type_of(selector: object) -> nft.KeyType:
-    if not isinstance(selector, nft.Selector):  # of which a message can name only those that there are
-        raise MalformedMessageError("no such selector")
-    return selector.key_type
 
 
 def _check_elements(

@@ -322,7 +322,7 @@ class VerdictMap:
     """Sorted by key."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Counter:
     """A named counter. Only its being there is part of the ruleset; its values are read elsewhere."""
 

@@ -148,7 +148,7 @@ def _statement(statement: nft.Statement) -> str:
 
 def _match(match: nft.Match) -> str:
     values = [_value(value, match.selector.key_type) for value in match.values]
-    left = _selector(match.selector)
+    left = selector_text(match.selector)
     operator = "!= " if match.operator is nft.Operator.NOT_EQUAL else ""
     if match.mask is not None:
         left = f"{left} & {match.mask:#010x}"
@@ -172,12 +172,12 @@ def _braced(texts: Iterable[str]) -> str:
 
 def _verdict(verdict: nft.Verdict) -> str:
     match verdict:
+        case nft.Goto(chain):  # as nearly all are
+            return f"goto {chain}"
         case nft.Accept():
             return "accept"
         case nft.Drop():
             return "drop"
-        case nft.Goto(chain):
-            return f"goto {chain}"
         case nft.Jump(chain):
             return f"jump {chain}"
         case _:
@@ -185,10 +185,11 @@ def _verdict(verdict: nft.Verdict) -> str:
 
 
 def _selectors(selectors: tuple[nft.Selector, ...]) -> str:
-    return " . ".join(_selector(selector) for selector in selectors)
+    return " . ".join(map(selector_text, selectors))
 
 
-def _selector(selector: nft.Selector) -> str:
+def selector_text(selector: nft.Selector) -> str:
+    """Return what a rule reads, ``ct original ip saddr``."""
     if selector.kind == "payload" or selector.key in ("iifname", "oifname"):
         return selector.key
     if selector.tuple_direction:

@@ -46,7 +46,7 @@ _JSON = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=4)
         | st.dictionaries(
-            st.sampled_from(("Goto", "Drop", "Match", "Selector", "Symbol", "KeyType", "Chain", "Evil")),
+            st.sampled_from(("Goto", "Drop", "Match", "Hook", "Symbol", "KeyType", "Chain", "Evil")),
             inner,
             max_size=2,
         )

@@ -16,7 +16,6 @@ from sgagent.dataplane.request_validation import (
     check_plan,
     check_socket,
 )
-from sgagent.nft import ruleset as r
 from sgagent.nft.marks import MarkLayout, MarkTest
 from sgagent.nft.ruleset import Rule, SetMark
 from sgagent.nft.transactions import AddRule, Delete, Plan
@@ -31,12 +30,7 @@ def obj(kind: str, *fields: object) -> dict[str, list[object]]:
     return {kind: list(fields)}
 
 
-def _json(value: object) -> Any:  # noqa: ANN401 - JSON
-    return json.loads(encode(value))[0]
-
-
-CT_MARK, CT_STATE = _json(r.CT_MARK), _json(r.CT_STATE)
-IIFNAME, SADDR = _json(r.META_IIFNAME), _json(r.IP_SADDR)
+CT_MARK, CT_STATE, IIFNAME, SADDR = "ct mark", "ct state", "iifname", "ip saddr"
 EQUAL = "=="
 V4, IFNAME = [obj("KeyType", "ipv4_addr")], [obj("KeyType", "ifname")]
 ONE = (1, 1)
@@ -135,16 +129,17 @@ REFUSED: tuple[Any, ...] = (
     chain("a", None, "", DROP),
     obj("AddChain", "a"),
     obj("AddCounter", "a"),
-    obj("AddCounter", "a b", ""),
-    obj("AddCounter", "a", '"'),
-    obj("AddCounter", "a", None),
+    obj("AddCounter", obj("Hook", "a", 0)),
+    obj("AddCounter", obj("Counter", "a b", "")),
+    obj("AddCounter", obj("Counter", "a", '"')),
+    obj("AddCounter", obj("Counter", "a", None)),
     rule(obj("Queue", 0)),
-    match(obj("Selector", "meta", "skuid", None), ONE),
-    match(obj("Selector", "payload", ["ip saddr"], None), ONE),
-    match("ct mark", ONE),
-    match(["ct", "mark", None], ONE),
-    match(obj("Selector", "ct", "mark"), ONE),
-    match(obj("Selector", "ct", "ip saddr", None), ONE),
+    match("meta skuid", ONE),
+    match("mark", ONE),
+    match("ct mark accept;", ONE),
+    match(["ct mark"], ONE),
+    match(obj("KeyType", "mark"), ONE),
+    match(None, ONE),
     match(CT_MARK, ONE, operator=">"),
     match(CT_MARK, ONE, operator=["=="]),
     match(CT_MARK, ONE, operator=None),
@@ -171,7 +166,7 @@ REFUSED: tuple[Any, ...] = (
     match(IIFNAME, obj("NamePrefix", 'a"')),
     match(SADDR, obj("NamePrefix", "br-")),
     rule(obj("LookUp", "m")),
-    rule(obj("LookUp", "m", "ct mark")),
+    rule(obj("LookUp", "m", "mark")),
     rule(obj("LookUp", "m", [CT_MARK])),
     rule(obj("LookUp", "@evil", CT_MARK)),
     rule(obj("LookUp", None, CT_MARK)),
@@ -415,7 +410,7 @@ def test_what_is_no_socket_is_refused(values: tuple[object, ...]) -> None:
 
 def test_what_is_nested_too_deep_is_refused() -> None:
     """It ends neither the check nor the process."""
-    mark = json.dumps(obj("Selector", "x", "a", None))
+    mark = json.dumps(obj("Goto", "x"))
     before, after = mark.split('"x"')
     written = sent(NO_FILL, match("deep", ONE)).replace(
         b'"deep"', f'{before * 2000}"a"{after * 2000}'.encode()
