@@ -149,15 +149,18 @@ class Context:
         Raises:
             RefusedError: nothing was done.
         """
-        self._command(json.dumps(commands, separators=(",", ":")))
+        self.load(json.dumps(commands, separators=(",", ":")))
 
-    def load(self, text: str) -> None:
-        """Carry out commands in nft's own words, in one transaction.
+    def load(self, text: str) -> bytes:
+        """Carry out commands in nft's own words, in one transaction; return what that prints.
 
         Raises:
             RefusedError: nothing was done.
         """
-        self._command(text)
+        status, output, error = self._nftables.cmd(text.encode())
+        if status:
+            raise RefusedError(error.decode(errors="replace"))
+        return bytes(output)
 
     def accepts(self, commands: Json) -> bool:
         """Return whether the kernel would take the commands now; nothing is done."""
@@ -196,17 +199,11 @@ class Context:
 
     def _list(self, command: str) -> bytes | None:
         try:
-            return self._command(command)
+            return self.load(command)
         except RefusedError as refusal:
             if refusal.reason == _NOT_THERE:
                 return None
             raise
-
-    def _command(self, text: str) -> bytes:
-        status, output, error = self._nftables.cmd(text.encode())
-        if status:
-            raise RefusedError(error.decode(errors="replace"))
-        return bytes(output)
 
 
 def _netlink_ports() -> Iterator[int]:

@@ -78,12 +78,7 @@ def rule_text(rule: nft.Rule) -> str:
 
 def element_text(element: nft.Element, key_types: tuple[nft.KeyType, ...]) -> str:
     """Return an element as nft writes it, ``tcp . 443 : goto rule/eth0/https``."""
-    return f"{_key(element.key, key_types)} : {_verdict(element.verdict)}"
-
-
-def key_text(key: tuple[nft.Value, ...], key_types: tuple[nft.KeyType, ...]) -> str:
-    """Return the key of an element, ``tcp . 443``."""
-    return _key(key, key_types)
+    return f"{key_text(element.key, key_types)} : {_verdict(element.verdict)}"
 
 
 def types_text(key_types: tuple[nft.KeyType, ...]) -> str:
@@ -197,7 +192,8 @@ def selector_text(selector: nft.Selector) -> str:
     return f"{selector.kind} {selector.key}"
 
 
-def _key(key: tuple[nft.Value, ...], key_types: tuple[nft.KeyType, ...]) -> str:
+def key_text(key: tuple[nft.Value, ...], key_types: tuple[nft.KeyType, ...]) -> str:
+    """Return the key of an element, ``tcp . 443``."""
     if len(key) == len(key_types) == 1:  # as nearly all are
         return _value(key[0], key_types[0])
     return " . ".join(_value(value, key_type) for value, key_type in zip(key, key_types, strict=True))
