@@ -17,9 +17,8 @@ from itertools import pairwise
 from sgagent.compiler.decision_list import Place
 from sgagent.core.addresses import AddressRanges, append_run
 from sgagent.core.memo import Memo, Seam
-from sgagent.nft import names
+from sgagent.nft import names, ruleset as nft
 from sgagent.nft.names import fixed_map
-from sgagent.nft.ruleset import ADDRESS_TYPES, Element, Goto, Interval, VerdictMap
 
 Peers = tuple[int, ...]
 """Sorted indices of the peers that the addresses of a class are in."""
@@ -138,7 +137,7 @@ def _network_around(address: int, starts: list[int], networks: Networks) -> Peer
     return () if place < 0 or networks[place][1] < address else networks[place][2]
 
 
-Gotos = Mapping[Peers, Goto]
+Gotos = Mapping[Peers, nft.Goto]
 """Where each class leads."""
 
 
@@ -149,7 +148,7 @@ def address_classes(peers: tuple[AddressRanges, ...], place: Place, memo: Memo) 
 
 def address_maps(
     classes: Classes, gotos: Gotos, place: Place, name: str, memo: Memo
-) -> tuple[VerdictMap, ...]:
+) -> tuple[nft.VerdictMap, ...]:
     """Return the maps from the far end to where its class leads, in the order of lookup; none is empty.
 
     Args:
@@ -161,9 +160,9 @@ def address_maps(
     """
     memo = memo.part(Seam.ADDRESS_MAP, *place)
     found = memo.update("elements", partial(address_elements, classes, gotos)).elements
-    key_types = (ADDRESS_TYPES[place[2]],)
+    key_types = (nft.ADDRESS_TYPES[place[2]],)
     singles = memo.get(
-        f"map {name}", (found,), lambda: VerdictMap(name=name, key_types=key_types, elements=found)
+        f"map {name}", (found,), lambda: nft.VerdictMap(name=name, key_types=key_types, elements=found)
     )
     if not classes.networks:
         return (singles,) if found else ()
@@ -177,9 +176,11 @@ def address_maps(
     return (singles, networks) if found else (networks,)
 
 
-def network_elements(networks: Networks, gotos: Gotos) -> tuple[Element, ...]:
+def network_elements(networks: Networks, gotos: Gotos) -> tuple[nft.Element, ...]:
     """Return the elements of all networks."""
-    return tuple(Element((Interval(first, last),), gotos[members]) for first, last, members in networks)
+    return tuple(
+        nft.Element((nft.Interval(first, last),), gotos[members]) for first, last, members in networks
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +189,7 @@ class AddressElements:
 
     classes: Classes
     gotos: Gotos
-    elements: tuple[Element, ...]
+    elements: tuple[nft.Element, ...]
     """Sorted by address."""
 
 
@@ -221,10 +222,10 @@ def _lead_elsewhere(before: Gotos, after: Gotos) -> bool:
     return any(before.get(peers, goto) != goto for peers, goto in after.items())
 
 
-def _element(address: int, goto: Goto) -> Element:
-    return Element((Interval(address, address),), goto)
+def _element(address: int, goto: nft.Goto) -> nft.Element:
+    return nft.Element((nft.Interval(address, address),), goto)
 
 
-def _address(element: Element) -> int:
+def _address(element: nft.Element) -> int:
     (key,) = element.key
-    return key.first if isinstance(key, Interval) else -1
+    return key.first if isinstance(key, nft.Interval) else -1

@@ -23,33 +23,14 @@ from sgagent.core.policy import (
     ResolvedPolicy,
     in_order,
 )
-from sgagent.nft import names, ruleset
+from sgagent.nft import names, ruleset as nft
 from sgagent.nft.marks import EnforcementState, MarkLayout
 from sgagent.nft.names import fixed_map
-from sgagent.nft.ruleset import (
-    Accept,
-    Chain,
-    Element,
-    Goto,
-    Hook,
-    Interval,
-    Jump,
-    LookUp,
-    Match,
-    NamePrefix,
-    Operator,
-    Rule,
-    Ruleset,
-    SetMark,
-    Symbol,
-    Verdict,
-    VerdictMap,
-)
 
-PREROUTING = Hook(name="prerouting", hook_priority=-150)
+PREROUTING = nft.Hook(name="prerouting", hook_priority=-150)
 """After conntrack (-200), before DNAT (-100): what comes in is judged as it is on the wire (§2.2)."""
 
-POSTROUTING = Hook(name="postrouting", hook_priority=300)
+POSTROUTING = nft.Hook(name="postrouting", hook_priority=300)
 """After SNAT (100)."""
 
 
@@ -75,7 +56,7 @@ def reached_judges(policy: ResolvedPolicy) -> tuple[ResolvedInterface, ...]:
 
 def base_chains(
     policy: ResolvedPolicy, layout: MarkLayout, state: EnforcementState
-) -> tuple[tuple[Chain, ...], tuple[VerdictMap, ...]]:
+) -> tuple[tuple[nft.Chain, ...], tuple[nft.VerdictMap, ...]]:
     """Return the chains that packets meet before their far end is looked up, and the maps of links.
 
     Args:
@@ -89,8 +70,8 @@ def base_chains(
         chain for link in links for opened in Direction for chain in (link.live(opened), link.accept(opened))
     ]
     if links:
-        chains.append(Chain(name=names.NEIGHBOURS_CHAIN, rules=_always_allowed_icmpv6()))
-    maps: list[VerdictMap] = []
+        chains.append(nft.Chain(name=names.NEIGHBOURS_CHAIN, rules=_always_allowed_icmpv6()))
+    maps: list[nft.VerdictMap] = []
     for hook, direction in ((PREROUTING, Direction.INGRESS), (POSTROUTING, Direction.EGRESS)):
         if policy.unbound is None and not policy.patterns and len(links) == 1:
             chains.append(_only_door(hook, direction, links[0]))
@@ -102,23 +83,23 @@ def base_chains(
     return tuple(chains), tuple(maps)
 
 
-def _only_door(hook: Hook, direction: Direction, link: _Link) -> Chain:
+def _only_door(hook: nft.Hook, direction: Direction, link: _Link) -> nft.Chain:
     """Return the base chain that all packets of the one bound link enter, and those of others leave at once.
 
     It spares each packet the way to a chain of the link's own.
     """
-    elsewhere = Match(_LINK[direction], (Symbol(link.name),), Operator.NOT_EQUAL)
-    rules = (Rule((elsewhere, Accept())), *link.entry(direction))
-    return Chain(name=hook.name, hook=hook, rules=rules)
+    elsewhere = nft.Match(_LINK[direction], (nft.Symbol(link.name),), nft.Operator.NOT_EQUAL)
+    rules = (nft.Rule((elsewhere, nft.Accept())), *link.entry(direction))
+    return nft.Chain(name=hook.name, hook=hook, rules=rules)
 
 
-_LINK = {Direction.INGRESS: ruleset.META_IIFNAME, Direction.EGRESS: ruleset.META_OIFNAME}
+_LINK = {Direction.INGRESS: nft.META_IIFNAME, Direction.EGRESS: nft.META_OIFNAME}
 """What says through which link a packet passes."""
 
 
 def _dispatch(
-    hook: Hook, direction: Direction, policy: ResolvedPolicy
-) -> tuple[Chain, tuple[VerdictMap, ...]]:
+    hook: nft.Hook, direction: Direction, policy: ResolvedPolicy
+) -> tuple[nft.Chain, tuple[nft.VerdictMap, ...]]:
     """Return the base chain that sends each link's packets to where they are judged, and its map.
 
     Names come first. A link whose name is not there is judged by the longest prefix that its name begins
@@ -126,29 +107,31 @@ def _dispatch(
     """
     selector = _LINK[direction]
 
-    def onward(judge: ResolvedInterface | None) -> Verdict:
-        return Goto(names.entry_chain(direction, judge.name)) if judge else Accept()
+    def onward(judge: ResolvedInterface | None) -> nft.Verdict:
+        return nft.Goto(names.entry_chain(direction, judge.name)) if judge else nft.Accept()
 
     verdicts = {name: onward(policy.meant(name)) for name in policy.identified}
     verdicts |= {interface.name: onward(interface) for interface in policy.interfaces}
     rules = [
-        Rule((Match(selector, (NamePrefix(guard.prefix),)), onward(policy.behind(guard))))
+        nft.Rule((nft.Match(selector, (nft.NamePrefix(guard.prefix),)), onward(policy.behind(guard))))
         for guard in policy.guards
         if guard.prefix
     ]
     for_all_names = [guard for guard in policy.guards if not guard.prefix]
     last = policy.behind(for_all_names[0]) if for_all_names else policy.unbound
     if last is not None or any(LOOPBACK.startswith(guard.prefix) for guard in policy.guards):
-        verdicts.setdefault(LOOPBACK, Accept())
+        verdicts.setdefault(LOOPBACK, nft.Accept())
     if last is not None:
-        rules.append(Rule((onward(last),)))
+        rules.append(nft.Rule((onward(last),)))
     if len(verdicts) <= FEW_INTERFACES:
-        rules[:0] = [Rule((Match(selector, (Symbol(name),)), verdicts[name])) for name in sorted(verdicts)]
-        return Chain(name=hook.name, hook=hook, rules=tuple(rules)), ()
-    elements = (Element((Symbol(name),), verdict) for name, verdict in verdicts.items())
+        rules[:0] = [
+            nft.Rule((nft.Match(selector, (nft.Symbol(name),)), verdicts[name])) for name in sorted(verdicts)
+        ]
+        return nft.Chain(name=hook.name, hook=hook, rules=tuple(rules)), ()
+    elements = (nft.Element((nft.Symbol(name),), verdict) for name, verdict in verdicts.items())
     links = fixed_map(names.links_map(direction), (selector.key_type,), elements, is_interval=False)
-    rules.insert(0, Rule((LookUp((selector,), links.name),)))
-    return Chain(name=hook.name, hook=hook, rules=tuple(rules)), (links,)
+    rules.insert(0, nft.Rule((nft.LookUp((selector,), links.name),)))
+    return nft.Chain(name=hook.name, hook=hook, rules=tuple(rules)), (links,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,11 +148,11 @@ class _Link:
         name = names.sources_chain if self.checks_sources else names.peers_chain
         return name(opened, self.name, family)
 
-    def entry_chain(self, direction: Direction) -> Chain:
+    def entry_chain(self, direction: Direction) -> nft.Chain:
         """Return the chain that every packet of the direction enters, where there are several links."""
-        return Chain(name=names.entry_chain(direction, self.name), rules=self.entry(direction))
+        return nft.Chain(name=names.entry_chain(direction, self.name), rules=self.entry(direction))
 
-    def entry(self, direction: Direction) -> tuple[Rule, ...]:
+    def entry(self, direction: Direction) -> tuple[nft.Rule, ...]:
         """Return the rules that every packet of the direction meets: known, new, untracked, invalid or live.
 
         Of the sessions whose packets come in, those whose original packets do were opened inwards; those
@@ -178,43 +161,43 @@ class _Link:
         each.
         """
         onward, backward = _opened(direction)
-        ipv4, ipv6 = (Goto(self.first_chain(onward, family)) for family in Family)
-        by_header = Match(ruleset.CT_STATE, (Symbol("new"), Symbol("untracked")))
+        ipv4, ipv6 = (nft.Goto(self.first_chain(onward, family)) for family in Family)
+        by_header = nft.Match(nft.CT_STATE, (nft.Symbol("new"), nft.Symbol("untracked")))
         is_untracked, is_invalid = (
-            Match(ruleset.CT_STATE, (Symbol(state),)) for state in ("untracked", "invalid")
+            nft.Match(nft.CT_STATE, (nft.Symbol(state),)) for state in ("untracked", "invalid")
         )
-        is_reply = Match(ruleset.CT_DIRECTION, (Symbol("reply"),))
+        is_reply = nft.Match(nft.CT_DIRECTION, (nft.Symbol("reply"),))
         return (
             *self._known(onward, backward),
-            Rule((by_header, _IS_IPV4, ipv4)),
-            Rule((is_untracked, Jump(names.NEIGHBOURS_CHAIN))),
-            Rule((by_header, ipv6)),
-            Rule((is_invalid, Goto(names.invalid_chain(direction, self.name)))),
-            Rule((is_reply, Goto(names.live_session_chain(backward, self.name)))),
-            Rule((Goto(names.live_session_chain(onward, self.name)),)),
+            nft.Rule((by_header, _IS_IPV4, ipv4)),
+            nft.Rule((is_untracked, nft.Jump(names.NEIGHBOURS_CHAIN))),
+            nft.Rule((by_header, ipv6)),
+            nft.Rule((is_invalid, nft.Goto(names.invalid_chain(direction, self.name)))),
+            nft.Rule((is_reply, nft.Goto(names.live_session_chain(backward, self.name)))),
+            nft.Rule((nft.Goto(names.live_session_chain(onward, self.name)),)),
         )
 
-    def _known(self, onward: Direction, backward: Direction) -> tuple[Rule, ...]:
+    def _known(self, onward: Direction, backward: Direction) -> tuple[nft.Rule, ...]:
         """Return the rules that accept packets of sessions that the current policy allowed (§3, step 1).
 
         The rule for original packets compares the mark first, the rule for replies compares the direction
         first. The first packet of a session has no mark and is no reply, so each rule rejects it after one
         comparison.
         """
-        original, reply = (Match(ruleset.CT_DIRECTION, (Symbol(word),)) for word in ("original", "reply"))
+        original, reply = (nft.Match(nft.CT_DIRECTION, (nft.Symbol(word),)) for word in ("original", "reply"))
         return (
-            *(Rule((mark, original, Accept())) for mark in self._marks(onward)),
-            *(Rule((reply, mark, Accept())) for mark in self._marks(backward)),
+            *(nft.Rule((mark, original, nft.Accept())) for mark in self._marks(onward)),
+            *(nft.Rule((reply, mark, nft.Accept())) for mark in self._marks(backward)),
         )
 
-    def _marks(self, opened: Direction) -> tuple[Match, ...]:
+    def _marks(self, opened: Direction) -> tuple[nft.Match, ...]:
         """Return the matches on marks of allowed sessions; empty if no session is remembered as allowed."""
         bits = self._remembered(opened)
         if bits is None:
             return ()
         bit, generation = bits
         mask = self.layout.generation_mask | bit
-        return (Match(ruleset.CT_MARK, (Interval.single(generation | bit),), mask=mask),)
+        return (nft.Match(nft.CT_MARK, (nft.Interval.single(generation | bit),), mask=mask),)
 
     def _remembered(self, opened: Direction) -> tuple[int, int] | None:
         """Return the bit and generation that mark allowed sessions; None where nothing is remembered."""
@@ -223,30 +206,32 @@ class _Link:
             return None
         return self.layout.direction_bit(slot, opened), self.layout.generation_bits(self.state.generation)
 
-    def accept(self, opened: Direction) -> Chain:
+    def accept(self, opened: Direction) -> nft.Chain:
         """Return the chain that remembers a session as allowed, and accepts.
 
         A mark of the current generation keeps its bits, which other interfaces may have set; under any other
         generation all our bits mean nothing any more.
         """
-        rules: list[Rule] = []
+        rules: list[nft.Rule] = []
         bits = self._remembered(opened)
         if bits is not None:
             bit, generation = bits
-            current = Match(ruleset.CT_MARK, (Interval.single(generation),), mask=self.layout.generation_mask)
-            rules.append(Rule((current, SetMark(keep=ruleset.ALL_BITS, put=bit), Accept())))
-            rules.append(Rule((SetMark.replacing(self.layout.mask, generation | bit), Accept())))
-        rules.append(Rule((Accept(),)))
-        return Chain(name=names.accept_chain(opened, self.name), rules=tuple(rules))
+            current = nft.Match(
+                nft.CT_MARK, (nft.Interval.single(generation),), mask=self.layout.generation_mask
+            )
+            rules.append(nft.Rule((current, nft.SetMark(keep=nft.ALL_BITS, put=bit), nft.Accept())))
+            rules.append(nft.Rule((nft.SetMark.replacing(self.layout.mask, generation | bit), nft.Accept())))
+        rules.append(nft.Rule((nft.Accept(),)))
+        return nft.Chain(name=names.accept_chain(opened, self.name), rules=tuple(rules))
 
-    def live(self, opened: Direction) -> Chain:
+    def live(self, opened: Direction) -> nft.Chain:
         """Return the chain that judges live sessions opened in the direction, by family."""
         ipv4, ipv6 = (names.live_chain(self.first_chain(opened, family)) for family in Family)
-        rules = (Rule((_IS_IPV4, Goto(ipv4))), Rule((Goto(ipv6),)))
-        return Chain(name=names.live_session_chain(opened, self.name), rules=rules)
+        rules = (nft.Rule((_IS_IPV4, nft.Goto(ipv4))), nft.Rule((nft.Goto(ipv6),)))
+        return nft.Chain(name=names.live_session_chain(opened, self.name), rules=rules)
 
 
-_IS_IPV4 = Match(ruleset.META_NFPROTO, (Symbol("ipv4"),))
+_IS_IPV4 = nft.Match(nft.META_NFPROTO, (nft.Symbol("ipv4"),))
 
 
 def _opened(direction: Direction) -> tuple[Direction, Direction]:
@@ -256,33 +241,33 @@ def _opened(direction: Direction) -> tuple[Direction, Direction]:
     return Direction.EGRESS, Direction.INGRESS
 
 
-def _always_allowed_icmpv6() -> tuple[Rule, ...]:
+def _always_allowed_icmpv6() -> tuple[nft.Rule, ...]:
     """Return the rules for neighbour discovery and multicast listeners (§7.1), without any set."""
     discovery = [
-        Rule((Match(ruleset.ICMPV6_TYPE, (types,)), Match(ruleset.IP6_HOPLIMIT, _HOPS_255), Accept()))
+        nft.Rule((nft.Match(nft.ICMPV6_TYPE, (types,)), nft.Match(nft.IP6_HOPLIMIT, _HOPS_255), nft.Accept()))
         for types in _intervals(NEIGHBOUR_DISCOVERY_TYPES)
     ]
     listeners = [
-        Rule(
+        nft.Rule(
             (
-                Match(ruleset.ICMPV6_TYPE, (types,)),
-                Match(ruleset.IP6_HOPLIMIT, _HOPS_1),
-                Match(ruleset.IP6_SADDR, (sources,)),
-                Accept(),
+                nft.Match(nft.ICMPV6_TYPE, (types,)),
+                nft.Match(nft.IP6_HOPLIMIT, _HOPS_1),
+                nft.Match(nft.IP6_SADDR, (sources,)),
+                nft.Accept(),
             )
         )
         for types in _intervals(MULTICAST_LISTENER_TYPES)
-        for sources in (Interval.single(0), Interval(*LINK_LOCAL))
+        for sources in (nft.Interval.single(0), nft.Interval(*LINK_LOCAL))
     ]
     return *discovery, *listeners
 
 
-_HOPS_1, _HOPS_255 = (Interval.single(1),), (Interval.single(255),)
+_HOPS_1, _HOPS_255 = (nft.Interval.single(1),), (nft.Interval.single(255),)
 
 
-def _intervals(numbers: tuple[int, ...]) -> tuple[Interval, ...]:
+def _intervals(numbers: tuple[int, ...]) -> tuple[nft.Interval, ...]:
     """Return numbers as intervals, neighbours joined, as the kernel lists them."""
-    return tuple(Interval(*found) for found in joined((number, number) for number in numbers))
+    return tuple(nft.Interval(*found) for found in joined((number, number) for number in numbers))
 
 
 _PACKETS = {"prerouting": "reply", "postrouting": "original"}
@@ -294,7 +279,7 @@ def can_open(foreign: Iterable[str]) -> bool:
     return not {f"rule {name}" for name in _PACKETS} & set(foreign)
 
 
-def open_way(table: Ruleset, endpoints: Iterable[Endpoint]) -> Ruleset:
+def open_way(table: nft.Ruleset, endpoints: Iterable[Endpoint]) -> nft.Ruleset:
     """Return the table with the way open to these end points of a source, and to no others by such rules."""
     ordered = in_order(endpoints)
     return _with_heads(
@@ -302,16 +287,16 @@ def open_way(table: Ruleset, endpoints: Iterable[Endpoint]) -> Ruleset:
     )
 
 
-def close_way(table: Ruleset) -> Ruleset:
+def close_way(table: nft.Ruleset) -> nft.Ruleset:
     """Return the table without what :func:`open_way` put there: as it judges everybody else."""
     return open_way(table, ())
 
 
-def _with_heads(table: Ruleset, heads: dict[str, tuple[Rule, ...]]) -> Ruleset:
+def _with_heads(table: nft.Ruleset, heads: dict[str, tuple[nft.Rule, ...]]) -> nft.Ruleset:
     return replace(table, chains=tuple(_with_head(chain, heads) for chain in table.chains))
 
 
-def _with_head(chain: Chain, heads: dict[str, tuple[Rule, ...]]) -> Chain:
+def _with_head(chain: nft.Chain, heads: dict[str, tuple[nft.Rule, ...]]) -> nft.Chain:
     """Return a base chain with these rules at its head, and any other chain as it is."""
     if chain.hook is None or chain.name not in heads:
         return chain
@@ -321,25 +306,25 @@ def _with_head(chain: Chain, heads: dict[str, tuple[Rule, ...]]) -> Chain:
     return chain if rules == chain.rules else replace(chain, rules=rules)
 
 
-def _rule(endpoint: Endpoint, packets: str) -> Rule:
+def _rule(endpoint: Endpoint, packets: str) -> nft.Rule:
     """Return the rule that lets one direction of sessions pass that were opened to an end point."""
     tracked, _ = readings(Direction.EGRESS, endpoint.address.family)
     number = endpoint.protocol.wire_number
-    address = Interval(endpoint.address.first, endpoint.address.last)
-    return Rule(
+    address = nft.Interval(endpoint.address.first, endpoint.address.last)
+    return nft.Rule(
         (
-            Match(ruleset.CT_DIRECTION, (Symbol(packets),)),
-            *tracked.match_port(number, Interval.single(endpoint.port)),
-            Match(tracked.peer, (address,)),
-            Accept(),
+            nft.Match(nft.CT_DIRECTION, (nft.Symbol(packets),)),
+            *tracked.match_port(number, nft.Interval.single(endpoint.port)),
+            nft.Match(tracked.peer, (address,)),
+            nft.Accept(),
         )
     )
 
 
-def _is_way(rule: Rule) -> bool:
+def _is_way(rule: nft.Rule) -> bool:
     """Return whether a rule is one of those made here; the compiler makes none that begin like them."""
     match rule.statements:
-        case (Match(selector=first), Match(), Match(), Match(), Accept()):
-            return first == ruleset.CT_DIRECTION
+        case (nft.Match(selector=first), nft.Match(), nft.Match(), nft.Match(), nft.Accept()):
+            return first == nft.CT_DIRECTION
         case _:
             return False

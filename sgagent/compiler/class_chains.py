@@ -28,27 +28,15 @@ from sgagent.compiler.port_table import Decider, is_crowd, make_table
 from sgagent.core.addresses import AddressRanges, meets
 from sgagent.core.memo import Memo, Seam, gone_and_come
 from sgagent.core.model import UDP, Direction
-from sgagent.nft import names
-from sgagent.nft.ruleset import (
-    ADDRESS_TYPES,
-    Chain,
-    Element,
-    Goto,
-    Interval,
-    LookUp,
-    Match,
-    Operator,
-    Rule,
-    VerdictMap,
-)
+from sgagent.nft import names, ruleset as nft
 
 
 @dataclass(frozen=True, slots=True)
 class FamilyChains:
     """The chains and maps of one decision list, by name; they lead to counter chains."""
 
-    chains: Mapping[str, Chain]
-    verdict_maps: Mapping[str, VerdictMap]
+    chains: Mapping[str, nft.Chain]
+    verdict_maps: Mapping[str, nft.VerdictMap]
 
 
 def list_chains(entries: tuple[Entry, ...], place: Place) -> FamilyChains:
@@ -56,34 +44,37 @@ def list_chains(entries: tuple[Entry, ...], place: Place) -> FamilyChains:
     direction, interface, family = place
     entries, last = up_to(entries, lambda entry: entry.is_for_everyone and entry.is_for_all)
     onward = names.default_chain(direction, interface) if last is None else last.leaf
-    far_ends = FarEnds(names.far_end_map(*place), (ADDRESS_TYPES[family],))
+    far_ends = FarEnds(names.far_end_map(*place), (nft.ADDRESS_TYPES[family],))
     _, by_header = readings(direction, family)
     (_, rules), *others = _by_protocol(entries, by_header, far_ends, place).items()
 
-    def lines(reading: Selectors) -> list[Rule]:
+    def lines(reading: Selectors) -> list[nft.Rule]:
         if reading.is_tracked:
             return [dhcp_rule(reading, *place), *entry_rules(entries, reading, far_ends)]
         return rules
 
     chains = [
         *_peers_chain(lines, onward, place),
-        *(Chain(name=name, rules=(*of_others, Rule((Goto(onward),)))) for name, of_others in others),
+        *(
+            nft.Chain(name=name, rules=(*of_others, nft.Rule((nft.Goto(onward),))))
+            for name, of_others in others
+        ),
     ]
     return FamilyChains({chain.name: chain for chain in chains}, far_ends.made)
 
 
 def _by_protocol(
     entries: tuple[Entry, ...], reading: Selectors, far_ends: FarEnds, place: Place
-) -> dict[str, list[Rule]]:
+) -> dict[str, list[nft.Rule]]:
     """Return the rules of the list that read headers, by chain: one chain for each separated protocol.
 
     The first chain is the entry point. Packets of other protocols go on to the next chain.
     """
     name, separate, dhcp = names.peers_chain(*place), separate_protocols(entries), dhcp_rule(reading, *place)
-    found: dict[str, list[Rule]] = {}
+    found: dict[str, list[nft.Rule]] = {}
     for protocol in separate:
         others = names.others_chain(*place, protocol)
-        leave = Rule((reading.match_others(protocol), Goto(others)))
+        leave = nft.Rule((reading.match_others(protocol), nft.Goto(others)))
         of_protocol = protocol_rules(entries, protocol, reading, far_ends)
         found[name] = [leave, *([dhcp] if protocol == UDP else []), *of_protocol]
         entries = tuple(entry for entry in entries if entry.protocol != protocol.number)
@@ -92,13 +83,15 @@ def _by_protocol(
     return found
 
 
-def _peers_chain(lines: Callable[[Selectors], list[Rule]], onward: str, place: Place) -> tuple[Chain, ...]:
+def _peers_chain(
+    lines: Callable[[Selectors], list[nft.Rule]], onward: str, place: Place
+) -> tuple[nft.Chain, ...]:
     """Return the chain that every new session enters, and the one for live sessions."""
     direction, _, family = place
     return read_twice(names.peers_chain(*place), readings(direction, family), lines, onward, guards_of_new)
 
 
-def lookup_chains(chains: ClassChains, maps: Iterable[VerdictMap], place: Place) -> FamilyChains:
+def lookup_chains(chains: ClassChains, maps: Iterable[nft.VerdictMap], place: Place) -> FamilyChains:
     """Return all chains and maps of a list whose entries are for classes.
 
     Args:
@@ -108,8 +101,8 @@ def lookup_chains(chains: ClassChains, maps: Iterable[VerdictMap], place: Place)
     """
     by_name = {verdict_map.name: verdict_map for verdict_map in maps}
 
-    def lines(reading: Selectors) -> list[Rule]:
-        lookups = (Rule((LookUp((reading.peer,), name),)) for name in by_name)
+    def lines(reading: Selectors) -> list[nft.Rule]:
+        lookups = (nft.Rule((nft.LookUp((reading.peer,), name),)) for name in by_name)
         return [dhcp_rule(reading, *place), *lookups]  # DHCP may come from any far end
 
     first = {chain.name: chain for chain in _peers_chain(lines, chains.onward, place)}
@@ -121,8 +114,8 @@ class ClassChain:
     """What decides about some addresses, and where that begins."""
 
     target: str
-    chains: Mapping[str, Chain]
-    verdict_maps: Mapping[str, VerdictMap]
+    chains: Mapping[str, nft.Chain]
+    verdict_maps: Mapping[str, nft.VerdictMap]
     is_list: bool = False
     """Whether the entries for everyone stand in one list with those of the class."""
 
@@ -153,15 +146,17 @@ class ClassChains:
     @property
     def gotos(self) -> Gotos:
         """Return where each class leads."""
-        return {peers: Goto(one.target) for peers, one in zip(self.distinct, self.made.values(), strict=True)}
+        return {
+            peers: nft.Goto(one.target) for peers, one in zip(self.distinct, self.made.values(), strict=True)
+        }
 
     @property
-    def chains(self) -> Mapping[str, Chain]:
+    def chains(self) -> Mapping[str, nft.Chain]:
         """Return all chains; those that classes share are the same in all."""
         return dict(chain.from_iterable(one.chains.items() for one in self._parts))
 
     @property
-    def verdict_maps(self) -> Mapping[str, VerdictMap]:
+    def verdict_maps(self) -> Mapping[str, nft.VerdictMap]:
         """Return all maps."""
         return dict(chain.from_iterable(one.verdict_maps.items() for one in self._parts))
 
@@ -318,44 +313,48 @@ def check_sources(own: AddressRanges, place: Place) -> FamilyChains:
     chains = []
     if networks and direction is Direction.EGRESS:  # the map leads packets and live sessions to one chain
         checked = names.checked_chain(*place)
-        guards = guards_of_maps(Goto(live_first), family)
-        chains.append(Chain(name=checked, rules=(*guards, Rule((Goto(first),)))))
+        guards = guards_of_maps(nft.Goto(live_first), family)
+        chains.append(nft.Chain(name=checked, rules=(*guards, nft.Rule((nft.Goto(first),)))))
         first = live_first = checked
-    guards = guards_of_new(Goto(live_name), family)
+    guards = guards_of_new(nft.Goto(live_name), family)
     rules = _source_rules(own, networks, by_header, first, place)
-    chains.append(Chain(name=name, rules=(*guards, *rules)))
-    chains.append(Chain(name=live_name, rules=_source_rules(own, networks, by_session, live_first, place)))
+    chains.append(nft.Chain(name=name, rules=(*guards, *rules)))
+    chains.append(
+        nft.Chain(name=live_name, rules=_source_rules(own, networks, by_session, live_first, place))
+    )
     maps = {networks.name: networks} if networks else {}
     return FamilyChains({chain.name: chain for chain in chains}, maps)
 
 
 def _source_rules(
-    own: AddressRanges, networks: VerdictMap | None, reading: Selectors, onward: str, place: Place
-) -> tuple[Rule, ...]:
+    own: AddressRanges, networks: nft.VerdictMap | None, reading: Selectors, onward: str, place: Place
+) -> tuple[nft.Rule, ...]:
     """Return the rules that send spoofed packets to their counter, and others on."""
     direction, interface, _ = place
-    spoofed = Goto(names.step_chain("spoofed", direction, interface))
+    spoofed = nft.Goto(names.step_chain("spoofed", direction, interface))
     is_inwards = direction is Direction.INGRESS
     source = reading.peer if is_inwards else reading.local
     rules = [dhcp_rule(reading, *place)]
     if networks:
-        rules.append(Rule((LookUp((source,), networks.name),)))
-    singles = tuple(Interval(first, last) for first, last in own if first == last)
+        rules.append(nft.Rule((nft.LookUp((source,), networks.name),)))
+    singles = tuple(nft.Interval(first, last) for first, last in own if first == last)
     if singles:
-        operator = Operator.EQUAL if is_inwards else Operator.NOT_EQUAL
-        rules.append(Rule((Match(source, singles, operator), spoofed)))
-    rules.append(Rule((Goto(onward) if singles or is_inwards else spoofed,)))
+        operator = nft.Operator.EQUAL if is_inwards else nft.Operator.NOT_EQUAL
+        rules.append(nft.Rule((nft.Match(source, singles, operator), spoofed)))
+    rules.append(nft.Rule((nft.Goto(onward) if singles or is_inwards else spoofed,)))
     return tuple(rules)
 
 
-def _networks_map(own: AddressRanges, place: Place) -> VerdictMap | None:
+def _networks_map(own: AddressRanges, place: Place) -> nft.VerdictMap | None:
     """Return the map of the host's own networks, which are delegated to it; None where there are none."""
     direction, interface, family = place
     is_inwards = direction is Direction.INGRESS
-    goto = Goto(
+    goto = nft.Goto(
         names.step_chain("spoofed", direction, interface) if is_inwards else names.checked_chain(*place)
     )
-    elements = [Element((Interval(first, last),), goto) for first, last in own if first != last]
+    elements = [nft.Element((nft.Interval(first, last),), goto) for first, last in own if first != last]
     if not elements:
         return None
-    return names.fixed_map(names.prefixes_map(*place), (ADDRESS_TYPES[family],), elements, is_interval=True)
+    return names.fixed_map(
+        names.prefixes_map(*place), (nft.ADDRESS_TYPES[family],), elements, is_interval=True
+    )

@@ -29,7 +29,7 @@ from sgagent.compiler.linear import MOST_LINES, is_short
 from sgagent.core.memo import Memo, Seam
 from sgagent.core.model import Direction, Family, Mode, Policy
 from sgagent.core.policy import SILENT, FlowLogging, ResolvedInterface, ResolvedPolicy, ResolvedRule
-from sgagent.nft import names
+from sgagent.nft import names, ruleset as nft
 from sgagent.nft.marks import EnforcementState, MarkLayout, encode_state
 from sgagent.nft.names import (
     CounterKey,
@@ -44,20 +44,6 @@ from sgagent.nft.names import (
     counter_name,
     is_of_drops,
 )
-from sgagent.nft.ruleset import (
-    Accept,
-    Chain,
-    Count,
-    Counter,
-    Drop,
-    Goto,
-    Limit,
-    Log,
-    Rule,
-    Ruleset,
-    Verdict,
-    VerdictMap,
-)
 
 Named = TypeVar("Named")
 
@@ -66,7 +52,7 @@ Named = TypeVar("Named")
 class Compiled:
     """A table and what its counters count."""
 
-    ruleset: Ruleset
+    ruleset: nft.Ruleset
     counters: Mapping[str, CounterKey]
     """By the counter's name in the table."""
 
@@ -94,7 +80,7 @@ def compile_(
     """
     memo = memo or Memo()
     table = _Table()
-    table.add_chains([Chain(name=names.STATE_CHAIN, comment=encode_state(state, layout))])
+    table.add_chains([nft.Chain(name=names.STATE_CHAIN, comment=encode_state(state, layout))])
     chains, verdict_maps = base_chains(policy, layout, state)
     table.add_chains(chains)
     table.add_verdict_maps(verdict_maps)
@@ -137,16 +123,16 @@ def _tables(entries: tuple[Entry, ...], place: Place, renamed: frozenset[str], m
 class _Table:
     """Collect the objects of a table; no two of a kind have one name."""
 
-    chains: dict[str, Chain] = field(default_factory=dict)
-    verdict_maps: dict[str, VerdictMap] = field(default_factory=dict)
-    counters: dict[str, Counter] = field(default_factory=dict)
+    chains: dict[str, nft.Chain] = field(default_factory=dict)
+    verdict_maps: dict[str, nft.VerdictMap] = field(default_factory=dict)
+    counters: dict[str, nft.Counter] = field(default_factory=dict)
     keys: dict[str, CounterKey] = field(default_factory=dict)
 
-    def add_chains(self, chains: Iterable[Chain]) -> None:
+    def add_chains(self, chains: Iterable[nft.Chain]) -> None:
         """Add chains."""
         _add(self.chains, {chain.name: chain for chain in chains})
 
-    def add_verdict_maps(self, verdict_maps: Iterable[VerdictMap]) -> None:
+    def add_verdict_maps(self, verdict_maps: Iterable[nft.VerdictMap]) -> None:
         """Add maps."""
         _add(self.verdict_maps, {verdict_map.name: verdict_map for verdict_map in verdict_maps})
 
@@ -158,7 +144,7 @@ class _Table:
 
     def compiled(self) -> Compiled:
         """Return all objects in canonical order."""
-        ruleset = Ruleset(
+        ruleset = nft.Ruleset(
             chains=_sorted(self.chains),
             verdict_maps=_sorted(self.verdict_maps),
             counters=_sorted(self.counters),
@@ -181,8 +167,8 @@ def _sorted(by_name: Mapping[str, Named]) -> tuple[Named, ...]:
 class CounterChain:
     """A chain, the counter of its name, and what that counts."""
 
-    chain: Chain
-    counter: Counter
+    chain: nft.Chain
+    counter: nft.Counter
     key: CounterKey
 
 
@@ -239,32 +225,32 @@ class _Tree:
         by_default = DefaultCounter(interface=name, direction=direction, verdict=toward.default)
         yield self._leaf(by_default, self._verdict(toward.default))
         invalid = InvalidCounter(interface=name, direction=direction)
-        verdict = Accept() if self._observes else Drop()
+        verdict = nft.Accept() if self._observes else nft.Drop()
         yield self._leaf(invalid, verdict)
         if self.interface.own_addresses is not None:
             spoofed = SpoofedCounter(interface=name, direction=direction)
             yield self._leaf(spoofed, self._verdict(Policy.DROP))
 
-    def _leaf(self, key: KernelCounterKey, verdict: Verdict) -> CounterChain:
+    def _leaf(self, key: KernelCounterKey, verdict: nft.Verdict) -> CounterChain:
         """Return a leaf that tells, counts and then does what the verdict says."""
         name = counter_name(key)
         verdict_logged = Policy.DROP if is_of_drops(key) else Policy.ACCEPT
         logging = _logging_rules(self.flow_logging, name, verdict_logged)
-        chain = Chain(name=name, rules=(*logging, Rule((Count(name), verdict))))
-        return CounterChain(chain, Counter(name=name), key)
+        chain = nft.Chain(name=name, rules=(*logging, nft.Rule((nft.Count(name), verdict))))
+        return CounterChain(chain, nft.Counter(name=name), key)
 
     @property
     def _observes(self) -> bool:
         return self.interface.mode is Mode.OBSERVE
 
-    def _verdict(self, policy: Policy) -> Verdict:
+    def _verdict(self, policy: Policy) -> nft.Verdict:
         """Return the verdict for a policy: in observe mode drops become accepts (§9.1)."""
         if policy is Policy.DROP and not self._observes:
-            return Drop()
-        return Goto(names.accept_chain(self.direction, self.interface.name))
+            return nft.Drop()
+        return nft.Goto(names.accept_chain(self.direction, self.interface.name))
 
 
-def _logging_rules(flow_logging: FlowLogging, leaf: str, verdict: Policy) -> tuple[Rule, ...]:
+def _logging_rules(flow_logging: FlowLogging, leaf: str, verdict: Policy) -> tuple[nft.Rule, ...]:
     """Return the rules with which a leaf begins: one that logs, or none.
 
     They stand before what counts and decides, and decide nothing themselves: where the limit is reached, the
@@ -272,13 +258,13 @@ def _logging_rules(flow_logging: FlowLogging, leaf: str, verdict: Policy) -> tup
     """
     if verdict not in flow_logging.verdicts:
         return ()
-    limit = Limit(per_second=flow_logging.rate_per_second, burst=flow_logging.rate_per_second)
-    return (Rule((limit, Log(prefix=names.log_prefix(leaf), group=flow_logging.group))),)
+    limit = nft.Limit(per_second=flow_logging.rate_per_second, burst=flow_logging.rate_per_second)
+    return (nft.Rule((limit, nft.Log(prefix=names.log_prefix(leaf), group=flow_logging.group))),)
 
 
-def without_logging(ruleset: Ruleset) -> Ruleset:
+def without_logging(ruleset: nft.Ruleset) -> nft.Ruleset:
     """Return the table without the rules that log: how it judges."""
-    return Ruleset(
+    return nft.Ruleset(
         chains=tuple(
             replace(chain, rules=tuple(rule for rule in chain.rules if not _is_logging(rule)))
             for chain in ruleset.chains
@@ -288,6 +274,6 @@ def without_logging(ruleset: Ruleset) -> Ruleset:
     )
 
 
-def _is_logging(rule: Rule) -> bool:
+def _is_logging(rule: nft.Rule) -> bool:
     """Return whether a rule logs and does nothing else."""
-    return bool(rule.statements) and all(isinstance(one, (Limit, Log)) for one in rule.statements)
+    return bool(rule.statements) and all(isinstance(one, (nft.Limit, nft.Log)) for one in rule.statements)

@@ -30,7 +30,7 @@ from sgagent.core.policy import (
     ResolvedPolicy,
     ResolvedRule,
 )
-from sgagent.nft import names
+from sgagent.nft import names, ruleset as nft
 from sgagent.nft.diff import make_plan
 from sgagent.nft.marks import (
     UNCACHED,
@@ -42,7 +42,6 @@ from sgagent.nft.marks import (
     first_state,
     next_state,
 )
-from sgagent.nft.ruleset import Accept, LookUp, Ruleset
 from sgagent.nft.transactions import AddElements, AddRule, DeleteElements, Flush, Operation, Plan
 
 _Match = tuple[object, ...]
@@ -173,7 +172,7 @@ class Enforced:
     """What is known to stand in the kernel because this agent put it there."""
 
     policy: ResolvedPolicy
-    ruleset: Ruleset
+    ruleset: nft.Ruleset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,7 +202,7 @@ class Enforcement:
 
 def enforce(
     policy: ResolvedPolicy,
-    observed: Ruleset | None,
+    observed: nft.Ruleset | None,
     foreign: tuple[str, ...],
     layout: MarkLayout,
     *,
@@ -256,7 +255,7 @@ def enforce(
 class _Standing:
     """The table that stands, and what it is to become."""
 
-    observed: Ruleset | None
+    observed: nft.Ruleset | None
     foreign: tuple[str, ...]
     policy: ResolvedPolicy
     layout: MarkLayout
@@ -279,9 +278,9 @@ class _Standing:
         chains = self.observed.chain_by_name if self.observed else {}
         enforced = (i.name for i in self.policy.bound if i.mode is Mode.ENFORCE)
         leaves = (chains.get(names.invalid_chain(Direction.INGRESS, name)) for name in enforced)
-        return any(Accept() in rule.statements for leaf in leaves if leaf for rule in leaf.rules)
+        return any(nft.Accept() in rule.statements for leaf in leaves if leaf for rule in leaf.rules)
 
-    def judges_as(self, desired: Ruleset) -> bool:
+    def judges_as(self, desired: nft.Ruleset) -> bool:
         """Return whether the observed table gives the desired verdicts; log statements don't count.
 
         The observed table may still have the way to the source open: a session that passed there is not
@@ -334,7 +333,7 @@ class _Standing:
             if name in chains
             for rule in chains[name].rules
             for statement in rule.statements
-            if isinstance(statement, LookUp) and statement.verdict_map == names.second_map(name)
+            if isinstance(statement, nft.LookUp) and statement.verdict_map == names.second_map(name)
         )
 
     def _planned(self, state: EnforcementState, renamed: frozenset[str]) -> tuple[Compiled, Plan]:

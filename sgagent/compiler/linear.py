@@ -18,20 +18,8 @@ from dataclasses import dataclass, replace
 from sgagent.compiler.decision_list import INNER_PEER, Entry, Selectors
 from sgagent.core.addresses import joined, sweep
 from sgagent.core.model import ALL_PORTS, PORTED, Family, PortSet, Protocol
-from sgagent.nft import names, ruleset
+from sgagent.nft import names, ruleset as nft
 from sgagent.nft.names import fixed_map
-from sgagent.nft.ruleset import (
-    Chain,
-    Element,
-    Goto,
-    Interval,
-    KeyType,
-    LookUp,
-    Match,
-    Rule,
-    Symbol,
-    VerdictMap,
-)
 
 MANY_LINES = 8
 """Entries for one peer, protocol and port that look further are gone through one by one up to so many."""
@@ -170,7 +158,7 @@ class FarEnds:
     anonymous set of ranges is empty until the end of the commit that brings it.
     """
 
-    def __init__(self, prefix: str, key_types: tuple[KeyType, ...]) -> None:
+    def __init__(self, prefix: str, key_types: tuple[nft.KeyType, ...]) -> None:
         """Start without maps.
 
         Args:
@@ -179,34 +167,34 @@ class FarEnds:
         """
         self._prefix = prefix
         self._key_types = key_types
-        self.made: dict[str, VerdictMap] = {}
+        self.made: dict[str, nft.VerdictMap] = {}
         """By name."""
 
-    def of(self, entry: Entry) -> tuple[Interval, ...]:
+    def of(self, entry: Entry) -> tuple[nft.Interval, ...]:
         """Return the addresses that are compared in the rule; none where any will do, or in a map."""
         addresses = _far_end(entry)
         return () if _needs_map(addresses) else addresses
 
-    def ending(self, entry: Entry, reading: Selectors) -> LookUp | Goto:
+    def ending(self, entry: Entry, reading: Selectors) -> nft.LookUp | nft.Goto:
         """Return what leads to the entry's leaf once all that is compared in the rule matches."""
         addresses = _far_end(entry)
         if not _needs_map(addresses):
-            return Goto(entry.leaf)
-        elements = (Element((interval,), Goto(entry.leaf)) for interval in addresses)
+            return nft.Goto(entry.leaf)
+        elements = (nft.Element((interval,), nft.Goto(entry.leaf)) for interval in addresses)
         peer = "inner" if entry.peer == INNER_PEER else names.part(entry.peer)
         made = fixed_map(f"{self._prefix}/{peer}", self._key_types, elements, is_interval=True)
         self.made[made.name] = made
-        return LookUp((reading.peer,), made.name)
+        return nft.LookUp((reading.peer,), made.name)
 
 
-def _needs_map(addresses: tuple[Interval, ...]) -> bool:
+def _needs_map(addresses: tuple[nft.Interval, ...]) -> bool:
     return len(addresses) > 1 and not all(interval.is_single for interval in addresses)
 
 
-def entry_rules(entries: Iterable[Entry], reading: Selectors, far_ends: FarEnds) -> list[Rule]:
+def entry_rules(entries: Iterable[Entry], reading: Selectors, far_ends: FarEnds) -> list[nft.Rule]:
     """Return the rules that send a packet to the leaf of the first entry that matches it."""
     return [
-        Rule((*matches, far_ends.ending(entry, reading)))
+        nft.Rule((*matches, far_ends.ending(entry, reading)))
         for entry in entries
         for matches in _matches(entry, far_ends.of(entry), reading)
     ]
@@ -214,7 +202,7 @@ def entry_rules(entries: Iterable[Entry], reading: Selectors, far_ends: FarEnds)
 
 def protocol_rules(
     entries: Iterable[Entry], protocol: Protocol, reading: Selectors, far_ends: FarEnds
-) -> list[Rule]:
+) -> list[nft.Rule]:
     """Return the same where it is settled that the packet, which is read by its header, is of a protocol.
 
     Then its port is compared without asking for the protocol once more, unless its source port is, too:
@@ -229,30 +217,34 @@ def protocol_rules(
     ]
 
 
-def settled_rules(entries: Iterable[Entry], reading: Selectors) -> list[Rule]:
+def settled_rules(entries: Iterable[Entry], reading: Selectors) -> list[nft.Rule]:
     """Return the same where it is settled that the far end is among those of all the entries."""
     return [
-        Rule((*matches, Goto(entry.leaf))) for entry in entries for matches in _matches(entry, (), reading)
+        nft.Rule((*matches, nft.Goto(entry.leaf)))
+        for entry in entries
+        for matches in _matches(entry, (), reading)
     ]
 
 
-def line_rules(lines: Iterable[ResidualMatch], reading: Selectors) -> list[Rule]:
+def line_rules(lines: Iterable[ResidualMatch], reading: Selectors) -> list[nft.Rule]:
     """Return the rules for what is left to be looked at, far end, protocol and port being settled."""
     return [
-        Rule((*source_port, *_ends(line, (), reading), Goto(line.leaf)))
+        nft.Rule((*source_port, *_ends(line, (), reading), nft.Goto(line.leaf)))
         for line in lines
         for source_port in _source_ports(line, reading)
     ]
 
 
-def _far_end(entry: Entry) -> tuple[Interval, ...]:
+def _far_end(entry: Entry) -> tuple[nft.Interval, ...]:
     """Return the addresses that are compared; none where any will do."""
     if entry.is_for_everyone:
         return ()
-    return tuple(Interval(first, last) for first, last in joined(entry.addresses))
+    return tuple(nft.Interval(first, last) for first, last in joined(entry.addresses))
 
 
-def _matches(entry: Entry, peers: tuple[Interval, ...], reading: Selectors) -> Iterator[tuple[Match, ...]]:
+def _matches(
+    entry: Entry, peers: tuple[nft.Interval, ...], reading: Selectors
+) -> Iterator[tuple[nft.Match, ...]]:
     """Yield the alternatives in which an entry matches: ports first, since comparing these costs the least.
 
     The source port stands before the destination port: that is how libnftables lists fields of one header.
@@ -267,33 +259,34 @@ def _matches(entry: Entry, peers: tuple[Interval, ...], reading: Selectors) -> I
             yield (*reading.match_protocol(number), *source_port, *ends)
         else:
             for ports in entry.ports.ranges:
-                *protocol, port = reading.match_port(number, Interval(*ports))
+                *protocol, port = reading.match_port(number, nft.Interval(*ports))
                 yield (*protocol, *source_port, port, *ends)
 
 
-def _source_ports(line: ResidualMatch, reading: Selectors) -> tuple[tuple[Match, ...], ...]:
+def _source_ports(line: ResidualMatch, reading: Selectors) -> tuple[tuple[nft.Match, ...], ...]:
     """Return the alternatives of a line's source ports, each as what to match."""
     if line.source_ports.is_all:
         return ((),)
     return tuple(
-        (reading.match_source_port(line.protocol, Interval(*ports)),) for ports in line.source_ports.ranges
+        (reading.match_source_port(line.protocol, nft.Interval(*ports)),)
+        for ports in line.source_ports.ranges
     )
 
 
-def _ends(line: ResidualMatch, peers: tuple[Interval, ...], reading: Selectors) -> tuple[Match, ...]:
+def _ends(line: ResidualMatch, peers: tuple[nft.Interval, ...], reading: Selectors) -> tuple[nft.Match, ...]:
     """Return what to match of far and near end, in the order of the header, as libnftables lists them."""
-    peer = (Match(reading.peer, peers),) if peers else ()
-    local = () if line.local is None else (reading.match_local(Interval(*line.local)),)
+    peer = (nft.Match(reading.peer, peers),) if peers else ()
+    local = () if line.local is None else (reading.match_local(nft.Interval(*line.local)),)
     return (*peer, *local) if reading.peer.key.endswith("saddr") else (*local, *peer)
 
 
 def read_twice(
     name: str,
     ways: tuple[Selectors, Selectors],
-    lines: Callable[[Selectors], list[Rule]],
+    lines: Callable[[Selectors], list[nft.Rule]],
     final: str,
-    guards: Callable[[Goto, Family], tuple[Rule, ...]],
-) -> tuple[Chain, ...]:
+    guards: Callable[[nft.Goto, Family], tuple[nft.Rule, ...]],
+) -> tuple[nft.Chain, ...]:
     """Return the chain of the name, which reads headers, and the one beside it, which reads sessions.
 
     Args:
@@ -304,33 +297,33 @@ def read_twice(
         guards: makes the rules that send packets from the first to the second.
     """
     by_session, by_header = (lines(reading) for reading in ways)
-    on = Rule((Goto(final),))
+    on = nft.Rule((nft.Goto(final),))
     if not by_header:
-        return (Chain(name=name, rules=(on,)),)
-    live = Chain(name=names.live_chain(name), rules=(*by_session, on))
-    to_live = Goto(live.name if by_session else final)
-    chain = Chain(name=name, rules=(*guards(to_live, ways[1].family), *by_header, on))
+        return (nft.Chain(name=name, rules=(on,)),)
+    live = nft.Chain(name=names.live_chain(name), rules=(*by_session, on))
+    to_live = nft.Goto(live.name if by_session else final)
+    chain = nft.Chain(name=name, rules=(*guards(to_live, ways[1].family), *by_header, on))
     return (chain, live) if by_session else (chain,)
 
 
-def guards_of_maps(to_live: Goto, family: Family) -> tuple[Rule, ...]:
+def guards_of_maps(to_live: nft.Goto, family: Family) -> tuple[nft.Rule, ...]:
     """Return the guards of a chain that is the target of maps.
 
     A packet that is not the first of its session may be a reply, or an ICMP error about the session.
     """
-    is_live = Match(ruleset.CT_STATE, (Symbol("established"), Symbol("related")))
-    return (Rule((is_live, to_live)), *guards_of_new(to_live, family))
+    is_live = nft.Match(nft.CT_STATE, (nft.Symbol("established"), nft.Symbol("related")))
+    return (nft.Rule((is_live, to_live)), *guards_of_new(to_live, family))
 
 
-def guards_of_new(to_live: Goto, family: Family) -> tuple[Rule, ...]:
+def guards_of_new(to_live: nft.Goto, family: Family) -> tuple[nft.Rule, ...]:
     """Return the guards of a chain to which only packets come that open a session or have none.
 
     Behind an authentication header of IPv6 conntrack sees the protocol, but nft does not.
     """
     if family is Family.IPV4:
         return ()
-    is_authenticated = Match(ruleset.META_L4PROTO, (Interval.single(_AUTHENTICATION),))
-    return (Rule((is_authenticated, Match(ruleset.CT_STATE, (Symbol("new"),)), to_live)),)
+    is_authenticated = nft.Match(nft.META_L4PROTO, (nft.Interval.single(_AUTHENTICATION),))
+    return (nft.Rule((is_authenticated, nft.Match(nft.CT_STATE, (nft.Symbol("new"),)), to_live)),)
 
 
 _AUTHENTICATION = 51

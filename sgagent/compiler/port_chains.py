@@ -21,19 +21,8 @@ from sgagent.compiler.linear import (
 )
 from sgagent.compiler.port_table import Cell, PortTable, ProtocolTable, Segment
 from sgagent.core.model import LAST_PORT, PORTED, Direction, Family, Protocol
-from sgagent.nft import names
+from sgagent.nft import names, ruleset as nft
 from sgagent.nft.names import fixed_map
-from sgagent.nft.ruleset import (
-    ADDRESS_TYPES,
-    Chain,
-    Element,
-    Goto,
-    Interval,
-    KeyType,
-    LookUp,
-    Rule,
-    VerdictMap,
-)
 
 FEW = 12
 """Up to so many ports are compared one after the other, which costs no more than a look-up and reads better.
@@ -84,8 +73,8 @@ class PortChains:
         """
         self.family = family
         self.entries = entries
-        self.chains: dict[str, Chain] = {}
-        self.verdict_maps: dict[str, VerdictMap] = {}
+        self.chains: dict[str, nft.Chain] = {}
+        self.verdict_maps: dict[str, nft.VerdictMap] = {}
         self._place = (direction, interface, family)
         self._default = names.default_chain(direction, interface)
         self._readings = readings(direction, family)
@@ -112,19 +101,19 @@ class PortChains:
         most = max(PORTED, key=lambda protocol: maps.compared(asked, protocol))
         apart = not many and maps.compared(asked, most) >= ALIKE
 
-        def of(protocols: Iterable[ProtocolTable], reading: Selectors) -> list[Rule]:
+        def of(protocols: Iterable[ProtocolTable], reading: Selectors) -> list[nft.Rule]:
             ports = [rule for t in protocols for rule in self._ports(t, maps, reading)]
             return ports + [rule for t in protocols for rule in self._rest(t, reading, base, final)]
 
-        def lines(reading: Selectors) -> list[Rule]:
-            rules = [Rule((LookUp(reading.protocol_and_port, maps.exact),))] if maps.exact else []
+        def lines(reading: Selectors) -> list[nft.Rule]:
+            rules = [nft.Rule((nft.LookUp(reading.protocol_and_port, maps.exact),))] if maps.exact else []
             if apart and not reading.is_tracked:
                 rules += of([t for t in asked if t.protocol != most.number], reading)
-                rules.append(Rule((reading.match_others(most), Goto(final))))
+                rules.append(nft.Rule((reading.match_others(most), nft.Goto(final))))
                 return rules + of([t for t in asked if t.protocol == most.number], reading.of_protocol(most))
             rules += of(asked, reading)
             if by_protocol:
-                rules.append(Rule((LookUp((reading.protocol,), by_protocol),)))
+                rules.append(nft.Rule((nft.LookUp((reading.protocol,), by_protocol),)))
             return rules
 
         self._add(name, lines, final)
@@ -143,22 +132,24 @@ class PortChains:
                 intervals[table.protocol] = self._interval_map(name, table.protocol, ranges)
         return _PortMaps(self._exact_map(name, singles) if len(singles) > FEW else None, intervals)
 
-    def _ports(self, table: ProtocolTable, maps: _PortMaps, reading: Selectors) -> Iterator[Rule]:
+    def _ports(self, table: ProtocolTable, maps: _PortMaps, reading: Selectors) -> Iterator[nft.Rule]:
         """Yield the rules for the ports of a protocol that are not looked up together with others'."""
         for first, last, cell in maps.left(table):
-            match = reading.match_port(table.protocol, Interval(first, last))
-            yield Rule((*match, Goto(self._target(cell))))
+            match = reading.match_port(table.protocol, nft.Interval(first, last))
+            yield nft.Rule((*match, nft.Goto(self._target(cell))))
         if table.protocol in maps.intervals:
             before, port = reading.read_port(table.protocol)
-            yield Rule((*before, LookUp((port,), maps.intervals[table.protocol])))
+            yield nft.Rule((*before, nft.LookUp((port,), maps.intervals[table.protocol])))
 
     def _exact_map(self, chain: str, rows: list[tuple[int, Segment]]) -> str | None:
         """Add the map of single ports, by protocol and port."""
         elements = tuple(
-            Element((Interval.single(protocol), Interval.single(port)), Goto(self._target(cell)))
+            nft.Element(
+                (nft.Interval.single(protocol), nft.Interval.single(port)), nft.Goto(self._target(cell))
+            )
             for protocol, (port, _, cell) in rows
         )
-        key_types = (KeyType.INET_PROTO, KeyType.INET_SERVICE)
+        key_types = (nft.KeyType.INET_PROTO, nft.KeyType.INET_SERVICE)
         return self._verdict_map(names.ports_map(chain), key_types, elements, is_interval=False)
 
     def _interval_map(self, chain: str, protocol: int, rows: list[Segment]) -> str:
@@ -169,24 +160,25 @@ class PortChains:
         """
         prefix = names.port_ranges_map(chain, Protocol(protocol))
         elements = tuple(
-            Element((Interval(first, last),), Goto(self._target(cell))) for first, last, cell in rows
+            nft.Element((nft.Interval(first, last),), nft.Goto(self._target(cell)))
+            for first, last, cell in rows
         )
-        made = fixed_map(prefix, (KeyType.INET_SERVICE,), elements, is_interval=True)
+        made = fixed_map(prefix, (nft.KeyType.INET_SERVICE,), elements, is_interval=True)
         self.verdict_maps[made.name] = made
         return made.name
 
     def _protocol_map(self, chain: str, tables: list[ProtocolTable], base: str) -> str | None:
         """Add the map of protocols that are decided whatever the port."""
         elements = tuple(
-            Element(
-                (Interval.single(table.protocol),),
-                Goto(base if table.rest is None else self._target(table.rest)),
+            nft.Element(
+                (nft.Interval.single(table.protocol),),
+                nft.Goto(base if table.rest is None else self._target(table.rest)),
             )
             for table in tables
         )
-        return self._verdict_map(f"protocols/{chain}", (KeyType.INET_PROTO,), elements, is_interval=False)
+        return self._verdict_map(f"protocols/{chain}", (nft.KeyType.INET_PROTO,), elements, is_interval=False)
 
-    def _rest(self, table: ProtocolTable, reading: Selectors, base: str, final: str) -> list[Rule]:
+    def _rest(self, table: ProtocolTable, reading: Selectors, base: str, final: str) -> list[nft.Rule]:
         """Return the rules for what no row of the protocol spoke of.
 
         Packets too short to hold ports are none of conntrack's: it calls them invalid.
@@ -194,9 +186,12 @@ class PortChains:
         rest = base if table.rest is None else self._target(table.rest)
         protocol = reading.match_protocol(table.protocol)
         if reading.is_tracked or table.short is None:
-            return [] if rest == final else [Rule((*protocol, Goto(rest)))]
-        with_ports = reading.match_port(table.protocol, Interval(0, 65535))
-        return [Rule((*with_ports, Goto(rest))), Rule((*protocol, Goto(self._target(table.short))))]
+            return [] if rest == final else [nft.Rule((*protocol, nft.Goto(rest)))]
+        with_ports = reading.match_port(table.protocol, nft.Interval(0, 65535))
+        return [
+            nft.Rule((*with_ports, nft.Goto(rest))),
+            nft.Rule((*protocol, nft.Goto(self._target(table.short)))),
+        ]
 
     def _target(self, cell: Cell) -> str:
         """Return the chain that carries a cell out: a leaf, or a chain that looks further."""
@@ -229,27 +224,33 @@ class PortChains:
         by_port = any(not line.source_ports.is_all for line in lines)
         protocol = next((line.protocol for line in lines if not line.source_ports.is_all), 0)
         pieces = split_lines(lines, by_port=by_port, last=LAST_PORT if by_port else self.family.last_address)
-        address_type = ADDRESS_TYPES[self.family]
+        address_type = nft.ADDRESS_TYPES[self.family]
         elements = tuple(
-            Element((Interval(first, last),), Goto(self._target_of(rest))) for first, last, rest in pieces
+            nft.Element((nft.Interval(first, last),), nft.Goto(self._target_of(rest)))
+            for first, last, rest in pieces
         )
-        key_type = KeyType.INET_SERVICE if by_port else address_type
+        key_type = nft.KeyType.INET_SERVICE if by_port else address_type
         look_up = self._verdict_map(names.split_map(name), (key_type,), elements, is_interval=True)
         rest = tuple(line for line in lines if line.source_ports.is_all) if by_port else ()
 
-        def rules(reading: Selectors) -> list[Rule]:
+        def rules(reading: Selectors) -> list[nft.Rule]:
             selector = reading.source_port_of(protocol) if by_port else reading.local
-            return [Rule((LookUp((selector,), look_up),))] if look_up else []
+            return [nft.Rule((nft.LookUp((selector,), look_up),))] if look_up else []
 
         self._add(name, rules, self._target_of(cut_lines(rest)))
 
-    def _add(self, name: str, lines: Callable[[Selectors], list[Rule]], final: str) -> None:
+    def _add(self, name: str, lines: Callable[[Selectors], list[nft.Rule]], final: str) -> None:
         """Add the chains that read sessions and headers by the lines, and then go on to the last one."""
         for chain in read_twice(name, self._readings, lines, final, guards_of_maps):
             self.chains[chain.name] = chain
 
     def _verdict_map(
-        self, prefix: str, key_types: tuple[KeyType, ...], elements: tuple[Element, ...], *, is_interval: bool
+        self,
+        prefix: str,
+        key_types: tuple[nft.KeyType, ...],
+        elements: tuple[nft.Element, ...],
+        *,
+        is_interval: bool,
     ) -> str | None:
         """Add a map and return its name; None if it would be empty."""
         if not elements:

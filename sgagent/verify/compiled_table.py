@@ -12,27 +12,7 @@ from typing import NamedTuple
 
 from sgagent.core.addresses import Ranges, joined, sweep, without
 from sgagent.core.model import Family, Policy
-from sgagent.nft.ruleset import (
-    BITS,
-    CT_MARK,
-    Accept,
-    Count,
-    Drop,
-    Element,
-    Goto,
-    Interval,
-    Jump,
-    Limit,
-    Log,
-    LookUp,
-    Match,
-    Operator,
-    Selector,
-    SetMark,
-    Symbol,
-    Value,
-    Verdict,
-)
+from sgagent.nft import ruleset as nft
 from sgagent.verify.packets import Constraints, Cube, MarkChange, Marks, Phase, cubes_of, under_mask
 from sgagent.verify.verified_table import Return, UnsupportedStatementError, VerifiedStatement, VerifiedTable
 from sgagent.verify.views import Read, Reading, Settled, Special, View
@@ -51,13 +31,13 @@ class PacketFate(NamedTuple):
 class MapNode:
     """What a field of the key leads to: the next field, or behind the last one the verdict."""
 
-    words: dict[str, MapNode | Verdict] = field(default_factory=dict)
+    words: dict[str, MapNode | nft.Verdict] = field(default_factory=dict)
     starts: list[int] = field(default_factory=list)
     lasts: list[int] = field(default_factory=list)
-    children: list[MapNode | Verdict] = field(default_factory=list)
+    children: list[MapNode | nft.Verdict] = field(default_factory=list)
     """Of the disjoint ranges, sorted."""
 
-    def child_of(self, number: int) -> MapNode | Verdict | None:
+    def child_of(self, number: int) -> MapNode | nft.Verdict | None:
         """Return what a number leads to."""
         place = bisect_right(self.starts, number) - 1
         return self.children[place] if place >= 0 and number <= self.lasts[place] else None
@@ -70,17 +50,17 @@ class MapNode:
         return start, bisect_right(self.starts, last)
 
 
-def map_tree(elements: Sequence[Element]) -> MapNode:
+def map_tree(elements: Sequence[nft.Element]) -> MapNode:
     """Return the tree of a map's elements."""
     singles = [element.key[0] for element in elements if len(element.key) == 1]
-    ranges = [value for value in singles if isinstance(value, Interval)]
+    ranges = [value for value in singles if isinstance(value, nft.Interval)]
     if len(ranges) == len(elements) and all(one.last < other.first for one, other in pairwise(ranges)):
         starts, lasts = [value.first for value in ranges], [value.last for value in ranges]
         return MapNode({}, starts, lasts, [element.verdict for element in elements])
     return _node([(element.key, element.verdict) for element in elements])
 
 
-_Item = tuple[tuple[Value, ...], Verdict]
+_Item = tuple[tuple[nft.Value, ...], nft.Verdict]
 
 
 def _node(items: Sequence[_Item]) -> MapNode:
@@ -89,9 +69,9 @@ def _node(items: Sequence[_Item]) -> MapNode:
     ranges: dict[tuple[int, int], list[_Item]] = {}
     for item in items:
         match item[0][0]:
-            case Symbol(word):
+            case nft.Symbol(word):
                 words.setdefault(word, []).append(item)
-            case Interval(first, last):
+            case nft.Interval(first, last):
                 ranges.setdefault((first, last), []).append(item)
     node.words = {word: _child(some) for word, some in words.items()}
     for (first, last), some in _disjoint(ranges):
@@ -121,7 +101,7 @@ def _cut(
             yield (first, last), [item for number in here for item in ordered[number][1]]
 
 
-def _child(items: Sequence[_Item]) -> MapNode | Verdict:
+def _child(items: Sequence[_Item]) -> MapNode | nft.Verdict:
     if len(items[0][0]) == 1:
         return items[0][1]
     return _node([(key[1:], verdict) for key, verdict in items])
@@ -159,10 +139,12 @@ class Never:
 Narrow = tuple[tuple[str, Ranges], ...]
 """Compare a number: constraints of a box."""
 
-Operation = FarEndIn | MarkIn | Find | Never | Narrow | Limit | Count | SetMark | Verdict | Return
+Operation = (
+    FarEndIn | MarkIn | Find | Never | Narrow | nft.Limit | nft.Count | nft.SetMark | nft.Verdict | Return
+)
 
 
-_MARK_ALONE = frozenset({CT_MARK})
+_MARK_ALONE = frozenset({nft.CT_MARK})
 _HEAVY = 8
 """Rules of a chain, and elements in the maps that they look up, from which on it counts as a junction."""
 
@@ -181,16 +163,16 @@ class CompiledTable:
                 for name, tree in before.trees.items()
                 if name in table.verdict_maps and table.verdict_maps[name] is known[name]
             }
-        self.address_statements: dict[tuple[str, Family], tuple[Match | LookUp, ...]] = {}
+        self.address_statements: dict[tuple[str, Family], tuple[nft.Match | nft.LookUp, ...]] = {}
         """What distinguishes addresses, by link and family."""
 
         self._rules: dict[tuple[object, ...], tuple[tuple[Operation, ...], ...]] = {}
-        self._selectors: dict[str, tuple[Selector, ...]] = {}
-        self._known: dict[tuple[Selector, ...], tuple[Selector, ...]] = {}
-        self._sets: dict[frozenset[Selector], frozenset[Selector]] = {}
-        self._reads: dict[str, frozenset[Selector]] = {}
+        self._selectors: dict[str, tuple[nft.Selector, ...]] = {}
+        self._known: dict[tuple[nft.Selector, ...], tuple[nft.Selector, ...]] = {}
+        self._sets: dict[frozenset[nft.Selector], frozenset[nft.Selector]] = {}
+        self._reads: dict[str, frozenset[nft.Selector]] = {}
         self._touches: dict[str, bool] = {}
-        self._reads_before: dict[str, frozenset[Selector]] = {}
+        self._reads_before: dict[str, frozenset[nft.Selector]] = {}
         self.fates: dict[tuple[object, ...], tuple[PacketFate, ...]] = {}
         """Of packets with some marks in chains that read nothing else."""
 
@@ -207,7 +189,7 @@ class CompiledTable:
             tree = self.trees[name] = map_tree(self.table.verdict_maps[name].elements)
         return tree
 
-    def selectors(self, name: str) -> tuple[Selector, ...]:
+    def selectors(self, name: str) -> tuple[nft.Selector, ...]:
         """Return what the rules of a chain read, each once."""
         found = self._selectors.get(name)
         if found is None:
@@ -217,7 +199,7 @@ class CompiledTable:
             found = self._selectors[name] = self._known.setdefault(selectors, selectors)
         return found
 
-    def reads(self, name: str) -> frozenset[Selector]:
+    def reads(self, name: str) -> frozenset[nft.Selector]:
         """Return what a chain reads, and all that it leads to."""
         found = self._reads.get(name)
         if found is None:
@@ -225,7 +207,7 @@ class CompiledTable:
             found = self._reads[name] = self._shared(frozenset(self.selectors(name)).union(*below))
         return found
 
-    def _shared(self, reads: frozenset[Selector]) -> frozenset[Selector]:
+    def _shared(self, reads: frozenset[nft.Selector]) -> frozenset[nft.Selector]:
         """Return an equal set that was there before, if there was one: few sets serve many chains."""
         return self._sets.setdefault(reads, reads)
 
@@ -238,15 +220,15 @@ class CompiledTable:
         found = self._touches.get(name)
         if found is None:
             chain = self.table.chains[name]
-            changes = any(isinstance(one, SetMark) for rule in chain.rules for one in rule)
+            changes = any(isinstance(one, nft.SetMark) for rule in chain.rules for one in rule)
             found = self._touches[name] = (
                 changes
-                or CT_MARK in self.selectors(name)
+                or nft.CT_MARK in self.selectors(name)
                 or any(self.touches_marks(one) for one in self.table.targets(chain) if not self.is_tail(one))
             )
         return found
 
-    def reads_before_junctions(self, name: str) -> frozenset[Selector]:
+    def reads_before_junctions(self, name: str) -> frozenset[nft.Selector]:
         """Return what a chain reads, and all that it leads to before a junction."""
         found = self._reads_before.get(name)
         if found is None:
@@ -270,7 +252,7 @@ class CompiledTable:
     def _weight(self, name: str) -> int:
         """Return how many rules a chain has, and elements in the maps that they look up."""
         rules = self.table.chains[name].rules
-        maps = {one.verdict_map for rule in rules for one in rule if isinstance(one, LookUp)}
+        maps = {one.verdict_map for rule in rules for one in rule if isinstance(one, nft.LookUp)}
         return len(rules) + sum(len(self.table.verdict_maps[one].elements) for one in maps)
 
     def rules(self, name: str, view: View, phase: Phase) -> tuple[tuple[Operation, ...], ...]:
@@ -285,35 +267,44 @@ class CompiledTable:
         return found
 
 
-def _selectors_of(statement: VerifiedStatement) -> tuple[Selector, ...]:
+def _selectors_of(statement: VerifiedStatement) -> tuple[nft.Selector, ...]:
     match statement:
-        case Match(selector):
+        case nft.Match(selector):
             return (selector,)
-        case LookUp(selectors):
+        case nft.LookUp(selectors):
             return selectors
         case _:
             return ()
 
 
 def _operations(
-    statements: Iterable[VerifiedStatement], readings: dict[Selector, Reading]
+    statements: Iterable[VerifiedStatement], readings: dict[nft.Selector, Reading]
 ) -> Iterator[Operation]:
     for statement in statements:
         match statement:
-            case Match():
+            case nft.Match():
                 found = _compile_match(statement, readings[statement.selector])
                 if found is not None:
                     yield found
-            case LookUp(selectors, name):
+            case nft.LookUp(selectors, name):
                 fields = tuple(readings[selector] for selector in selectors)
                 if Special.NOTHING in fields:
                     yield Never()
                 else:
                     needs = tuple(n for one in fields if isinstance(one, Read) for n in one.needs)
                     yield Find(name, fields, needs)
-            case Log():
+            case nft.Log():
                 pass
-            case Limit() | Count() | SetMark() | Accept() | Drop() | Goto() | Jump() | Return():
+            case (
+                nft.Limit()
+                | nft.Count()
+                | nft.SetMark()
+                | nft.Accept()
+                | nft.Drop()
+                | nft.Goto()
+                | nft.Jump()
+                | Return()
+            ):
                 yield statement
             case _:
                 raise UnsupportedStatementError(str(statement))
@@ -324,14 +315,14 @@ def _is_idle(operations: Sequence[Operation]) -> bool:
     for operation in operations:
         if isinstance(operation, Never):
             return True
-        if not isinstance(operation, (tuple, FarEndIn, MarkIn, Limit)):
+        if not isinstance(operation, (tuple, FarEndIn, MarkIn, nft.Limit)):
             return False
     return True
 
 
-def _compile_match(match: Match, reading: Reading) -> Operation | None:
+def _compile_match(match: nft.Match, reading: Reading) -> Operation | None:
     """Return what a comparison does to a state; None where all its packets meet it."""
-    is_in = match.operator is Operator.EQUAL
+    is_in = match.operator is nft.Operator.EQUAL
     match reading:
         case Settled(value):
             found = match.has_word(value) if isinstance(value, str) else _has_number(match, value)
@@ -345,7 +336,7 @@ def _compile_match(match: Match, reading: Reading) -> Operation | None:
         case Special.FAR_END:
             return FarEndIn(_ranges(match), is_in)
         case Read(dimension, needs):
-            wanted, bits = _ranges(match), BITS[match.selector.key_type]
+            wanted, bits = _ranges(match), nft.BITS[match.selector.key_type]
             if match.mask is not None:
                 wanted = under_mask(bits, match.mask, wanted)
             if not is_in:
@@ -353,10 +344,10 @@ def _compile_match(match: Match, reading: Reading) -> Operation | None:
             return (*needs, (dimension, wanted)) if wanted else Never()
 
 
-def _has_number(match: Match, number: int) -> bool:
+def _has_number(match: nft.Match, number: int) -> bool:
     masked = number if match.mask is None else number & match.mask
-    return any(one.first <= masked <= one.last for one in match.values if isinstance(one, Interval))
+    return any(one.first <= masked <= one.last for one in match.values if isinstance(one, nft.Interval))
 
 
-def _ranges(match: Match) -> Ranges:
-    return joined((one.first, one.last) for one in match.values if isinstance(one, Interval))
+def _ranges(match: nft.Match) -> Ranges:
+    return joined((one.first, one.last) for one in match.values if isinstance(one, nft.Interval))

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from sgagent.core.addresses import Ranges, holds, without
 from sgagent.core.model import Policy
-from sgagent.nft.ruleset import CT_MARK, Accept, Count, Drop, Goto, Jump, Limit, SetMark, Verdict
+from sgagent.nft import ruleset as nft
 from sgagent.verify.compiled_table import (
     CompiledTable,
     FarEndIn,
@@ -150,9 +150,9 @@ class Exploration:
     ) -> None:
         """Follow packets through a rule; list those that go on behind it, and that leave the chain."""
         for operation in operations:
-            if isinstance(operation, Count):
+            if isinstance(operation, nft.Count):
                 state = state._replace(counters=(*state.counters, operation.counter))
-            elif isinstance(operation, SetMark):
+            elif isinstance(operation, nft.SetMark):
                 changed = self._set_mark(operation, state)
                 if changed is None:
                     break
@@ -163,7 +163,7 @@ class Exploration:
                 if found is None:
                     return
                 state = found
-            elif isinstance(operation, Limit):
+            elif isinstance(operation, nft.Limit):
                 onward.append(state)  # as well: what came before decides, and may be anything
             elif isinstance(operation, Never):
                 break
@@ -180,7 +180,7 @@ class Exploration:
 
     def _apply(
         self,
-        verdict: Verdict | Return,
+        verdict: nft.Verdict | Return,
         state: State,
         onward: list[State],
         ended: list[State],
@@ -188,17 +188,17 @@ class Exploration:
         jumped: bool,
     ) -> None:
         match verdict:
-            case Accept():
+            case nft.Accept():
                 self._finish(state, Policy.ACCEPT)
-            case Drop():
+            case nft.Drop():
                 self._finish(state, Policy.DROP)
             case Return():
                 ended.append(state)
-            case Jump(chain):
+            case nft.Jump(chain):
                 onward += self._chain(chain, state, jumped=True)
-            case Goto(chain) if jumped:
+            case nft.Goto(chain) if jumped:
                 ended += self._chain(chain, state, jumped=True)
-            case Goto(chain):
+            case nft.Goto(chain):
                 self._goto(chain, state)
 
     def _goto(self, chain: str, state: State) -> None:
@@ -224,7 +224,7 @@ class Exploration:
     def fates(self, chain: str, state: State) -> Sequence[PacketFate]:
         """Return what becomes of packets in a chain that reads nothing of them but the mark."""
         base = self._base_chains[self._number]
-        key = (chain, base.name, self.view.read(CT_MARK, self.phase), state[2:])
+        key = (chain, base.name, self.view.read(nft.CT_MARK, self.phase), state[2:])
         found = self.compiled.fates.get(key)
         if found is None:
             before, finals = self._finals, list[tuple[State, Policy]]()
@@ -235,9 +235,9 @@ class Exploration:
             self.compiled.fates[key] = found
         return found
 
-    def _set_mark(self, operation: SetMark, state: State) -> State | None:
+    def _set_mark(self, operation: nft.SetMark, state: State) -> State | None:
         """Return the state afterwards; None where the rule breaks, as there is no mark to read."""
-        if self.view.read(CT_MARK, self.phase) is Special.NOTHING:
+        if self.view.read(nft.CT_MARK, self.phase) is Special.NOTHING:
             return state if operation.keep == operation.put else None
         change = MarkChange(keep=operation.keep, put=operation.put)
         return state._replace(change=after_both(state.change, change))
@@ -270,11 +270,11 @@ class Exploration:
 
     def _find(
         self, operation: Find, state: State
-    ) -> tuple[list[tuple[Verdict | Return, State]], list[State]]:
+    ) -> tuple[list[tuple[nft.Verdict | Return, State]], list[State]]:
         """Return the verdicts that a map has for packets, and the packets that it has none for."""
         box, others = split(state.box, operation.needs)
         missed = [state._replace(box=other) for other in others]
-        found: list[tuple[Verdict | Return, State]] = []
+        found: list[tuple[nft.Verdict | Return, State]] = []
         if box is not None:
             tree = self.compiled.tree(operation.verdict_map)
             self._descend(tree, operation.readings, state._replace(box=box), found, missed)
@@ -285,7 +285,7 @@ class Exploration:
         node: MapNode,
         readings: Sequence[Reading],
         state: State,
-        found: list[tuple[Verdict | Return, State]],
+        found: list[tuple[nft.Verdict | Return, State]],
         missed: list[State],
     ) -> None:
         parts, others = self._children(node, readings[0], state)
@@ -298,7 +298,7 @@ class Exploration:
 
     def _children(
         self, node: MapNode, reading: Reading, state: State
-    ) -> tuple[list[tuple[MapNode | Verdict, State]], list[State]]:
+    ) -> tuple[list[tuple[MapNode | nft.Verdict, State]], list[State]]:
         """Return the parts of a state that lead to each child of a node, and the parts that lead to none."""
         match reading:
             case Settled(value):
@@ -313,9 +313,9 @@ class Exploration:
 
     def _children_of_classes(
         self, node: MapNode, state: State
-    ) -> tuple[list[tuple[MapNode | Verdict, State]], list[State]]:
+    ) -> tuple[list[tuple[MapNode | nft.Verdict, State]], list[State]]:
         self.distinguish(None)
-        by_child: dict[int, tuple[MapNode | Verdict, list[int]]] = {}
+        by_child: dict[int, tuple[MapNode | nft.Verdict, list[int]]] = {}
         missed: list[int] = []
         for number in state.classes:
             child = node.child_of(self.addresses[number])
@@ -352,9 +352,9 @@ def _split_marks(state: State, cubes: Iterable[Cube]) -> tuple[Marks, Marks]:
 
 def _children_of_box(
     node: MapNode, dimension: str, state: State
-) -> tuple[list[tuple[MapNode | Verdict, State]], list[State]]:
+) -> tuple[list[tuple[MapNode | nft.Verdict, State]], list[State]]:
     have, box = state.box[dimension], state.box
-    parts: list[tuple[MapNode | Verdict, State]] = []
+    parts: list[tuple[MapNode | nft.Verdict, State]] = []
     covered: list[tuple[int, int]] = []
     places = {place for first, last in have for place in range(*node.places_between(first, last))}
     for place in sorted(places):
@@ -368,8 +368,8 @@ def _children_of_box(
 
 def _children_of_marks(
     node: MapNode, state: State
-) -> tuple[list[tuple[MapNode | Verdict, State]], list[State]]:
-    parts: list[tuple[MapNode | Verdict, State]] = []
+) -> tuple[list[tuple[MapNode | nft.Verdict, State]], list[State]]:
+    parts: list[tuple[MapNode | nft.Verdict, State]] = []
     left = state.marks or ()
     for first, last, child in zip(node.starts, node.lasts, node.children, strict=True):
         cubes = cubes_of(0xFFFFFFFF, first, last)

@@ -15,20 +15,7 @@ from sgagent.core.addresses import AddressRanges, Ranges, common, joined, sweep,
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import Direction, Family
 from sgagent.core.policy import ResolvedInterface
-from sgagent.nft.ruleset import (
-    ADDRESS_TYPES,
-    Accept,
-    Drop,
-    Goto,
-    Interval,
-    Jump,
-    LookUp,
-    Match,
-    Operator,
-    Selector,
-    Symbol,
-    TupleDirection,
-)
+from sgagent.nft import ruleset as nft
 from sgagent.verify.compiled_table import CompiledTable
 from sgagent.verify.expectation import BoxClause, ClauseIndex, RestrictedPolicy, list_box_clauses
 from sgagent.verify.packets import Box, Phase, reads_other_link, split
@@ -124,12 +111,12 @@ def _expressions(compiled: CompiledTable, view: View, within: Ranges | None) -> 
     done: set[Hashable] = set()
     table = compiled.table
     for statement in _statements(compiled, view):
-        if isinstance(statement, Match) and is_far_end(statement.selector, view):
+        if isinstance(statement, nft.Match) and is_far_end(statement.selector, view):
             key: Hashable = ("values", statement.values)
             if key not in done:
                 done.add(key)
                 yield key, _within(tuple(_ends(statement.values)), within)
-        elif isinstance(statement, LookUp):
+        elif isinstance(statement, nft.LookUp):
             for place, selector in enumerate(statement.selectors):
                 key = ("map", statement.verdict_map, place)
                 if key not in done and is_far_end(selector, view):
@@ -140,19 +127,19 @@ def _expressions(compiled: CompiledTable, view: View, within: Ranges | None) -> 
                         yield from _keys(table, statement.verdict_map, place, within)
 
 
-def _statements(compiled: CompiledTable, view: View) -> tuple[Match | LookUp, ...]:
+def _statements(compiled: CompiledTable, view: View) -> tuple[nft.Match | nft.LookUp, ...]:
     """Return what distinguishes addresses in chains that packets of a view's link and family can get to."""
     key = (view.link, view.family)
     found = compiled.address_statements.get(key)
     if found is None:
-        addresses = ADDRESS_TYPES.values()
+        addresses = nft.ADDRESS_TYPES.values()
         found = compiled.address_statements[key] = tuple(
             one
             for name in _reached(compiled.table, view)
             for statements in compiled.table.chains[name].rules
             for one in statements
-            if (isinstance(one, Match) and one.selector.key_type in addresses)
-            or (isinstance(one, LookUp) and any(field.key_type in addresses for field in one.selectors))
+            if (isinstance(one, nft.Match) and one.selector.key_type in addresses)
+            or (isinstance(one, nft.LookUp) and any(field.key_type in addresses for field in one.selectors))
         )
     return found
 
@@ -177,39 +164,41 @@ def _onward(table: VerifiedTable, name: str, view: View) -> Iterator[str]:
         is_sure, statement = True, None
         for statement in statements:
             match statement:
-                case Match():
+                case nft.Match():
                     found = _settled(statement, view)
                     if found is False:
                         break
                     is_sure = is_sure and found is True
-                case LookUp(selectors, verdict_map):
+                case nft.LookUp(selectors, verdict_map):
                     yield from _found_in(table, verdict_map, selectors, view)
-                case Goto(chain) | Jump(chain):
+                case nft.Goto(chain) | nft.Jump(chain):
                     yield chain
         else:
-            if is_sure and isinstance(statement, (Accept, Drop, Goto, Return)):
+            if is_sure and isinstance(statement, (nft.Accept, nft.Drop, nft.Goto, Return)):
                 return
 
 
-def _settled(match: Match, view: View) -> bool | None:
+def _settled(match: nft.Match, view: View) -> bool | None:
     """Return whether packets meet a condition on their link and family; None for other conditions."""
     value = _link_or_family(match.selector, view)
     if value is None:
         return None
-    return match.has_word(value) is (match.operator is Operator.EQUAL)
+    return match.has_word(value) is (match.operator is nft.Operator.EQUAL)
 
 
-def _found_in(table: VerifiedTable, name: str, selectors: tuple[Selector, ...], view: View) -> Iterable[str]:
+def _found_in(
+    table: VerifiedTable, name: str, selectors: tuple[nft.Selector, ...], view: View
+) -> Iterable[str]:
     """Return the chains that a look-up may lead to."""
     value = _link_or_family(selectors[0], view)
     if value is None:
         return table.map_targets(name)
     elements = table.verdict_maps[name].elements
-    found = (element.verdict for element in elements if element.key[0] == Symbol(value))
-    return [verdict.chain for verdict in found if isinstance(verdict, (Goto, Jump))]
+    found = (element.verdict for element in elements if element.key[0] == nft.Symbol(value))
+    return [verdict.chain for verdict in found if isinstance(verdict, (nft.Goto, nft.Jump))]
 
 
-def _link_or_family(selector: Selector, view: View) -> str | None:
+def _link_or_family(selector: nft.Selector, view: View) -> str | None:
     """Return the link or family, where an expression reads it; others than the packet's own vary."""
     if selector.kind != "meta" or selector.key == "l4proto" or reads_other_link(selector.key, view.hook):
         return None
@@ -235,8 +224,8 @@ def _keys(table: VerifiedTable, name: str, place: int, within: Ranges | None) ->
     found: dict[Hashable, set[tuple[int, int]]] = {}
     for element in verdict_map.elements:
         verdict, value = element.verdict, element.key[place]
-        if isinstance(value, Interval):
-            alone: Hashable = verdict.chain if isinstance(verdict, Goto) else verdict
+        if isinstance(value, nft.Interval):
+            alone: Hashable = verdict.chain if isinstance(verdict, nft.Goto) else verdict
             key = alone if len(element.key) == 1 else value
             found.setdefault(key, set()).add((value.first, value.last))
     for key, ranges in found.items():
@@ -244,14 +233,14 @@ def _keys(table: VerifiedTable, name: str, place: int, within: Ranges | None) ->
 
 
 def _ends(values: Iterable[object]) -> Iterator[tuple[int, int]]:
-    return ((value.first, value.last) for value in values if isinstance(value, Interval))
+    return ((value.first, value.last) for value in values if isinstance(value, nft.Interval))
 
 
-def is_far_end(selector: Selector, view: View) -> bool:
+def is_far_end(selector: nft.Selector, view: View) -> bool:
     """Return whether an expression may read the far end in a view of the frame."""
-    if selector.key_type is not ADDRESS_TYPES[view.family]:
+    if selector.key_type is not nft.ADDRESS_TYPES[view.family]:
         return False
-    judged = TupleDirection.ORIGINAL if view.opened is Direction.INGRESS else TupleDirection.REPLY
+    judged = nft.TupleDirection.ORIGINAL if view.opened is Direction.INGRESS else nft.TupleDirection.REPLY
     return selector.tuple_direction in (None, judged)
 
 

@@ -6,25 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from sgagent.core.model import PORTED_NUMBERS, Direction, Family, Policy, Protocol
-from sgagent.nft.ruleset import (
-    Accept,
-    Comparable,
-    Count,
-    Drop,
-    Goto,
-    Interval,
-    Jump,
-    Limit,
-    Log,
-    LookUp,
-    Match,
-    NamePrefix,
-    Operator,
-    Selector,
-    SetMark,
-    Symbol,
-    TupleDirection,
-)
+from sgagent.nft import ruleset as nft
 from sgagent.verify.packets import (
     NO_PROTOCOL,
     WITH_INPUT_LINK,
@@ -88,7 +70,7 @@ class _BreakError(Exception):
     """The packet lacks what the rule reads: the kernel goes on with the next rule."""
 
 
-_Final = Accept | Drop
+_Final = nft.Accept | nft.Drop
 
 
 @dataclass(slots=True)
@@ -108,7 +90,7 @@ class _Walk:
             if chain.hook is not None:
                 self.phase = phase_of(chain.hook.name, chain.hook.priority)
                 verdict = self._enter(chain)
-                if isinstance(verdict, Drop) or (verdict is None and chain.hook.drops):
+                if isinstance(verdict, nft.Drop) or (verdict is None and chain.hook.drops):
                     return Policy.DROP
         return Policy.ACCEPT
 
@@ -117,11 +99,11 @@ class _Walk:
         self.path.append(chain.name)
         for statements in chain.rules:
             match self._ending(statements):
-                case Accept() | Drop() as final:
+                case nft.Accept() | nft.Drop() as final:
                     return final
-                case Goto(target):
+                case nft.Goto(target):
                     return self._enter(self.table.chains[target])
-                case Jump(target):
+                case nft.Jump(target):
                     found = self._enter(self.table.chains[target])
                     if found is not None:
                         return found
@@ -134,24 +116,24 @@ class _Walk:
         try:
             for statement in statements:
                 match statement:
-                    case Match():
+                    case nft.Match():
                         if not self._matches(statement):
                             return None
-                    case LookUp():
+                    case nft.LookUp():
                         return self._look_up(statement)
-                    case Count(counter):
+                    case nft.Count(counter):
                         self.counters.append(counter)
-                    case SetMark():
+                    case nft.SetMark():
                         self._set_mark(statement)
-                    case Log():
+                    case nft.Log():
                         pass
-                    case Limit():
+                    case nft.Limit():
                         if not self._is_within_limit():
                             self.path.append(OVER_LIMIT)
                             return None
                     case Unread(description):
                         raise UnsupportedStatementError(description)
-                    case Accept() | Drop() | Goto() | Jump() | Return():
+                    case nft.Accept() | nft.Drop() | nft.Goto() | nft.Jump() | Return():
                         return statement
                     case _:
                         assert_never(statement)
@@ -165,14 +147,14 @@ class _Walk:
             self.limits.append(True)
         return self.limits[self.limits_met - 1]
 
-    def _matches(self, match: Match) -> bool:
+    def _matches(self, match: nft.Match) -> bool:
         value = self._read(match.selector)
         if match.mask is not None and isinstance(value, int):
             value &= match.mask
         found = any(_holds(wanted, value) for wanted in match.values)
-        return found is (match.operator is Operator.EQUAL)
+        return found is (match.operator is nft.Operator.EQUAL)
 
-    def _look_up(self, statement: LookUp) -> VerifiedStatement | None:
+    def _look_up(self, statement: nft.LookUp) -> VerifiedStatement | None:
         key = [self._read(selector) for selector in statement.selectors]
         for element in self.table.verdict_maps[statement.verdict_map].elements:
             if all(_holds(wanted, value) for wanted, value in zip(element.key, key, strict=True)):
@@ -185,14 +167,14 @@ class _Walk:
         """Return the session, if the base chain is called behind conntrack."""
         return None if self.phase is Phase.UNTRACKED else self.packet.session
 
-    def _set_mark(self, statement: SetMark) -> None:
+    def _set_mark(self, statement: nft.SetMark) -> None:
         """Set the mark. Reading it first breaks a rule without a session; to set a constant does not."""
         if self.mark is not None and self.session is not None:
             self.mark = (self.mark & statement.keep) | statement.put
         elif statement.keep != statement.put:
             raise _BreakError
 
-    def _read(self, selector: Selector) -> int | str:
+    def _read(self, selector: nft.Selector) -> int | str:
         value = {"ct": self._read_ct, "meta": self._read_meta, "payload": self._read_payload}[selector.kind](
             selector
         )
@@ -200,7 +182,7 @@ class _Walk:
             raise _BreakError
         return value
 
-    def _read_ct(self, selector: Selector) -> int | str | None:
+    def _read_ct(self, selector: nft.Selector) -> int | str | None:
         session = self.session
         if selector.key == "state":
             return (CtState.INVALID if self.phase is Phase.UNTRACKED else self.packet.state).value
@@ -214,7 +196,7 @@ class _Walk:
             case "protocol":
                 return session.protocol
             case key:
-                is_original = selector.tuple_direction is TupleDirection.ORIGINAL
+                is_original = selector.tuple_direction is nft.TupleDirection.ORIGINAL
                 return self._read_tuple(session.original if is_original else session.reply, key)
 
     def _read_tuple(self, ends: Ends, key: str) -> int | None:
@@ -228,7 +210,7 @@ class _Walk:
             case _:
                 return None
 
-    def _read_meta(self, selector: Selector) -> int | str | None:
+    def _read_meta(self, selector: nft.Selector) -> int | str | None:
         match selector.key:
             case "nfproto":
                 return self.packet.family.value
@@ -240,7 +222,7 @@ class _Walk:
             case key:
                 raise UnsupportedStatementError(f"meta {key}")
 
-    def _read_payload(self, selector: Selector) -> int | None:
+    def _read_payload(self, selector: nft.Selector) -> int | None:
         packet, (header, name) = self.packet, selector.key.split()
         if header in {"ip", "ip6"}:
             if (header == "ip") is not (packet.family is Family.IPV4):
@@ -291,13 +273,13 @@ def _is_error(packet: PacketAtHook) -> bool:
     )
 
 
-def _holds(wanted: Comparable, value: int | str) -> bool:
+def _holds(wanted: nft.Comparable, value: int | str) -> bool:
     match wanted:
-        case Interval(first, last):
+        case nft.Interval(first, last):
             return isinstance(value, int) and first <= value <= last
-        case Symbol(word):
+        case nft.Symbol(word):
             return value == word
-        case NamePrefix(prefix):
+        case nft.NamePrefix(prefix):
             return isinstance(value, str) and value.startswith(prefix)
         case _:
             assert_never(wanted)

@@ -19,7 +19,6 @@ from sgagent.nft.json_listing import (
     decode_verdict,
     decode_verdict_map,
 )
-from sgagent.nft.ruleset import BITS, FAMILY, META_NFPROTO, TABLE, Accept, Drop, Match, Operator, Symbol
 from sgagent.nft.transactions import Json
 from sgagent.verify.verified_table import (
     BaseHook,
@@ -102,9 +101,10 @@ def read_listing(listing: Json) -> VerifiedTable:
         (kind, content)
         for entry in listing.get("nftables", ())
         for kind, content in entry.items()
-        if (content.get("family"), content.get("name" if kind == "table" else "table")) == (FAMILY, TABLE)
+        if (content.get("family"), content.get("name" if kind == "table" else "table"))
+        == (nft.FAMILY, nft.TABLE)
     ]
-    return _Table(FAMILY).read(entries)
+    return _Table(nft.FAMILY).read(entries)
 
 
 def read_filters(listing: Json) -> VerifiedTable:
@@ -205,8 +205,8 @@ class _Table:
         family = _FAMILIES[self.family]
         if chain.hook is None or family is None:
             return rules
-        others = Match(META_NFPROTO, (Symbol(family.value),), Operator.NOT_EQUAL)
-        return ((others, Accept()), *rules)
+        others = nft.Match(nft.META_NFPROTO, (nft.Symbol(family.value),), nft.Operator.NOT_EQUAL)
+        return ((others, nft.Accept()), *rules)
 
     def _take_map(self, content: Json) -> None:
         """Take a verdict map; one that is not understood matters only where a rule reads it."""
@@ -248,7 +248,7 @@ class _Table:
             case {"return": None}:
                 yield Return()
             case {"reject": _}:
-                yield Drop()
+                yield nft.Drop()
             case {"counter": {"packets": _, "bytes": _} | None} | {"log": _}:
                 return
             case {"limit": _}:
@@ -270,7 +270,7 @@ class _Table:
                     "right": right,
                 }
             }:
-                yield Match(META_NFPROTO, (Symbol("ipv4"),))
+                yield nft.Match(nft.META_NFPROTO, (nft.Symbol("ipv4"),))
                 of_protocol = {"op": operator, "left": {"meta": {"key": "l4proto"}}, "right": right}
                 yield decode_statement({"match": of_protocol})
             case {
@@ -283,7 +283,7 @@ class _Table:
                 left = {"payload": {"protocol": "icmpv6", "field": "type"}}
                 numbers = _numbers_of_types(right, _TYPES[header])
                 found = decode_statement({"match": {"op": operator, "left": left, "right": numbers}})
-                if isinstance(found, Match):
+                if isinstance(found, nft.Match):
                     yield found if header == "icmpv6" else replace(found, selector=ICMP_TYPE)
             case {"match": {"op": operator, "left": {"meta": {"key": "iif" | "oif" as key}}, "right": right}}:
                 yield decode_statement(
@@ -311,7 +311,7 @@ class _Table:
         self.maps[place] = nft.VerdictMap(name=place, key_types=types, is_interval=True, elements=made)
         return nft.LookUp(selectors, place)
 
-    def _in_set(self, operator: str, left: Json, content: Json) -> Iterator[Match]:
+    def _in_set(self, operator: str, left: Json, content: Json) -> Iterator[nft.Match]:
         """Yield the comparison with the values of a named set that only the ruleset changes."""
         flags = content.get("flags", ())
         if set((flags,) if isinstance(flags, str) else flags) & {"dynamic", "timeout"}:
@@ -320,15 +320,15 @@ class _Table:
         if not values:
             raise UnreadableError
         found = decode_statement({"match": {"op": operator, "left": left, "right": {"set": values}}})
-        if isinstance(found, Match):
+        if isinstance(found, nft.Match):
             yield found
 
 
-def _ordered(operator: str, equal: nft.Statement) -> Match:
+def _ordered(operator: str, equal: nft.Statement) -> nft.Match:
     """Return a comparison by order, made of the one for equality, which has one value."""
-    if not isinstance(equal, Match) or not isinstance(equal.values[0], nft.Interval):
+    if not isinstance(equal, nft.Match) or not isinstance(equal.values[0], nft.Interval):
         raise UnreadableError
-    value, last = equal.values[0].first, (1 << BITS[equal.selector.key_type]) - 1
+    value, last = equal.values[0].first, (1 << nft.BITS[equal.selector.key_type]) - 1
     first, final = (0, value) if "<" in operator else (value, last)
     if "=" not in operator:  # the value itself is not meant
         first, final = (first, final - 1) if "<" in operator else (first + 1, final)

@@ -10,7 +10,7 @@ from typing import Any
 from sgagent.core.explanation import reason
 from sgagent.core.model import PROTOCOL_NAMES, Family, Protocol, address_text
 from sgagent.core.policy import LOOPBACK, ResolvedInterface, ResolvedPolicy
-from sgagent.nft.ruleset import Comparable, KeyType, Match, NamePrefix, Selector, Symbol
+from sgagent.nft import ruleset as nft
 from sgagent.verify import Outcome
 from sgagent.verify.comparison import ProofMemo, ViewComparison, WholeNeededError
 from sgagent.verify.compiled_table import CompiledTable
@@ -241,7 +241,7 @@ def links_of(table: VerifiedTable, policy: ResolvedPolicy) -> tuple[str, ...]:
     named = {interface.name for interface in policy.interfaces} | {LOOPBACK, *policy.identified}
     prefixes = {"", *(guard.prefix for guard in policy.guards)}
     for value in (value for _, _, values in _matched_links(table) for value in values):
-        if isinstance(value, Symbol):
+        if isinstance(value, nft.Symbol):
             named.add(value.word)
         else:
             prefixes.add(value.prefix)
@@ -256,11 +256,11 @@ def links_of(table: VerifiedTable, policy: ResolvedPolicy) -> tuple[str, ...]:
 def _comparisons(table: VerifiedTable) -> Iterator[Callable[[str], Hashable]]:
     """Yield each comparison of a table with the name of a link; what it returns says what comes of it."""
     for _, statement in table.link_reads:
-        if isinstance(statement, Match):
+        if isinstance(statement, nft.Match):
             yield statement.has_word
         elif len(statement.selectors) == 1:
             elements = table.verdict_maps[statement.verdict_map].elements
-            yield {one.key[0].word: one.verdict for one in elements if isinstance(one.key[0], Symbol)}.get
+            yield {one.key[0].word: one.verdict for one in elements if isinstance(one.key[0], nft.Symbol)}.get
         else:
             yield str  # each name may be another
 
@@ -274,20 +274,20 @@ def _unnamed(prefix: str, named: Container[str], prefixes: Iterable[str]) -> str
 
 def _matched_links(
     table: VerifiedTable,
-) -> Iterator[tuple[VerifiedChain, Selector, Sequence[Symbol | NamePrefix]]]:
+) -> Iterator[tuple[VerifiedChain, nft.Selector, Sequence[nft.Symbol | nft.NamePrefix]]]:
     """Yield what reads the name of a link, in which chain, and the names that it is compared with."""
     for reached, one in table.link_reads:
-        if isinstance(one, Match):
+        if isinstance(one, nft.Match):
             yield reached, one.selector, _names(one.values)
         else:
             for place, selector in enumerate(one.selectors):
-                if selector.key_type is KeyType.IFNAME:
+                if selector.key_type is nft.KeyType.IFNAME:
                     elements = table.verdict_maps[one.verdict_map].elements
                     yield reached, selector, _names(element.key[place] for element in elements)
 
 
-def _names(values: Iterable[Comparable]) -> list[Symbol | NamePrefix]:
-    return [value for value in values if isinstance(value, (Symbol, NamePrefix))]
+def _names(values: Iterable[nft.Comparable]) -> list[nft.Symbol | nft.NamePrefix]:
+    return [value for value in values if isinstance(value, (nft.Symbol, nft.NamePrefix))]
 
 
 Json = dict[str, Any]

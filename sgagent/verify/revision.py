@@ -14,9 +14,8 @@ from functools import cached_property
 from sgagent.core.addresses import AddressRanges, Ranges, joined, without
 from sgagent.core.model import Direction, Family
 from sgagent.core.policy import LINK_LOCAL, ResolvedInterface, ResolvedPolicy, ResolvedRule
-from sgagent.nft import names
+from sgagent.nft import names, ruleset as nft
 from sgagent.nft.names import differing_elements
-from sgagent.nft.ruleset import Element, Goto, Interval, Jump, LookUp
 from sgagent.verify.compiled_table import CompiledTable
 from sgagent.verify.packets import Phase, phase_of
 from sgagent.verify.verified_table import VerifiedStatement
@@ -116,9 +115,9 @@ class Revisions:
         for name in self._now.table.reached:
             for statements in self._now.table.chains[name].rules:
                 for one in statements:
-                    if isinstance(one, (Goto, Jump)):
+                    if isinstance(one, (nft.Goto, nft.Jump)):
                         found.setdefault(one.chain, []).append((name, None))
-                    elif isinstance(one, LookUp):
+                    elif isinstance(one, nft.LookUp):
                         for target in self._now.table.map_targets(one.verdict_map):
                             found.setdefault(target, []).append((name, one.verdict_map))
         return found
@@ -149,7 +148,7 @@ class Revisions:
         for name in aside:
             if not tainted.isdisjoint(self._now.table.map_targets(name)):
                 for element in self._now.table.verdict_maps[name].elements:
-                    if isinstance(element.verdict, (Goto, Jump)) and element.verdict.chain in tainted:
+                    if isinstance(element.verdict, (nft.Goto, nft.Jump)) and element.verdict.chain in tainted:
                         far_ends += _key(element)
         return tainted, far_ends
 
@@ -177,7 +176,7 @@ class Revisions:
             name
             for name in table.reached
             if (name in self._changed and not self._was_and_is_tail(name))
-            or any(isinstance(one, LookUp) for rule in table.chains[name].rules for one in rule)
+            or any(isinstance(one, nft.LookUp) for rule in table.chains[name].rules for one in rule)
         )
 
     def _was_and_is_tail(self, name: str) -> bool:
@@ -201,7 +200,7 @@ class Revisions:
             self._is_map_same(one.verdict_map)
             for statements in self._now.table.chains[name].rules
             for one in statements
-            if isinstance(one, LookUp) and one.verdict_map not in aside
+            if isinstance(one, nft.LookUp) and one.verdict_map not in aside
         )
 
     def _is_map_same(self, name: str) -> bool:
@@ -227,7 +226,7 @@ def _far_end_maps(rules: _Rules, view: View) -> list[str]:
         one.verdict_map
         for statements in rules
         for one in statements
-        if isinstance(one, LookUp)
+        if isinstance(one, nft.LookUp)
         and len(one.selectors) == 1
         and view.read(one.selectors[0], Phase.WIRE) is Special.FAR_END
     ]
@@ -236,13 +235,16 @@ def _far_end_maps(rules: _Rules, view: View) -> list[str]:
 def _nameless(rules: _Rules, aside: Collection[str]) -> list[list[object]]:
     """Return rules without the names of certain maps."""
     return [
-        [one.selectors if isinstance(one, LookUp) and one.verdict_map in aside else one for one in statements]
+        [
+            one.selectors if isinstance(one, nft.LookUp) and one.verdict_map in aside else one
+            for one in statements
+        ]
         for statements in rules
     ]
 
 
-def _key(element: Element) -> Iterator[tuple[int, int]]:
-    if isinstance(value := element.key[0], Interval):
+def _key(element: nft.Element) -> Iterator[tuple[int, int]]:
+    if isinstance(value := element.key[0], nft.Interval):
         yield value.first, value.last
 
 

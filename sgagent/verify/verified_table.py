@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from sgagent.nft import ruleset as nft
-from sgagent.nft.ruleset import BITS, CT_MARK, Goto, Jump, KeyType, LookUp, Match, Ruleset, Verdict
 
 
 class UnsupportedStatementError(Exception):
@@ -96,15 +95,18 @@ class VerifiedTable:
         return tuple(found)
 
     @cached_property
-    def link_reads(self) -> tuple[tuple[VerifiedChain, Match | LookUp], ...]:
+    def link_reads(self) -> tuple[tuple[VerifiedChain, nft.Match | nft.LookUp], ...]:
         """Return what reads the name of a link, and in which of the chains that packets get to."""
         return tuple(
             (chain, one)
             for chain in map(self.chains.__getitem__, self.reached)
             for statements in chain.rules
             for one in statements
-            if (isinstance(one, Match) and one.selector.key_type is KeyType.IFNAME)
-            or (isinstance(one, LookUp) and any(field.key_type is KeyType.IFNAME for field in one.selectors))
+            if (isinstance(one, nft.Match) and one.selector.key_type is nft.KeyType.IFNAME)
+            or (
+                isinstance(one, nft.LookUp)
+                and any(field.key_type is nft.KeyType.IFNAME for field in one.selectors)
+            )
         )
 
     def targets(self, chain: VerifiedChain) -> tuple[str, ...]:
@@ -117,17 +119,17 @@ class VerifiedTable:
     def _targets(self, chain: VerifiedChain) -> Iterator[str]:
         for statements in chain.rules:
             for statement in statements:
-                if isinstance(statement, (Goto, Jump)):
+                if isinstance(statement, (nft.Goto, nft.Jump)):
                     yield statement.chain
-                elif isinstance(statement, LookUp) and statement.verdict_map in self.verdict_maps:
+                elif isinstance(statement, nft.LookUp) and statement.verdict_map in self.verdict_maps:
                     yield from self.map_targets(statement.verdict_map)
 
     def map_targets(self, name: str) -> tuple[str, ...]:
         """Return the chains that a map leads to, each once."""
         found = self._targets_by_map.get(name)
         if found is None:
-            verdicts: Iterable[Verdict] = (e.verdict for e in self.verdict_maps[name].elements)
-            found = tuple(dict.fromkeys(v.chain for v in verdicts if isinstance(v, (Goto, Jump))))
+            verdicts: Iterable[nft.Verdict] = (e.verdict for e in self.verdict_maps[name].elements)
+            found = tuple(dict.fromkeys(v.chain for v in verdicts if isinstance(v, (nft.Goto, nft.Jump))))
             self._targets_by_map[name] = found
         return found
 
@@ -148,7 +150,7 @@ class VerifiedTable:
                 for statement in statements:
                     if isinstance(statement, Unread):
                         found.add(statement.description)
-                    elif isinstance(statement, LookUp) and statement.verdict_map not in self.verdict_maps:
+                    elif isinstance(statement, nft.LookUp) and statement.verdict_map not in self.verdict_maps:
                         found.add(f"map {statement.verdict_map}")
             found.update(f"chain {one}" for one in self.targets(self.chains[name]) if one not in self.chains)
         if not found and self._is_too_deep():
@@ -173,7 +175,7 @@ def _priority(chain: VerifiedChain) -> int:
     return chain.hook.priority if chain.hook else 0
 
 
-def table_of(ruleset: Ruleset, foreign: Iterable[str] = ()) -> VerifiedTable:
+def table_of(ruleset: nft.Ruleset, foreign: Iterable[str] = ()) -> VerifiedTable:
     """Return a table that was read as one of ours.
 
     Args:
@@ -203,15 +205,15 @@ def _chain(chain: nft.Chain, foreign: frozenset[str]) -> VerifiedChain:
 
 def understood(chain: str, statements: tuple[VerifiedStatement, ...]) -> tuple[VerifiedStatement, ...]:
     """Return a rule as it is, unless it compares bits of a number that is too wide to be cut by them."""
-    if any(isinstance(one, Match) and _is_mask_unknown(one) for one in statements):
+    if any(isinstance(one, nft.Match) and _is_mask_unknown(one) for one in statements):
         return (Unread(f"mask in chain {chain}"),)
     return statements
 
 
-def _is_mask_unknown(match: Match) -> bool:
+def _is_mask_unknown(match: nft.Match) -> bool:
     selector = match.selector
-    is_wide = BITS.get(selector.key_type, _MOST_BITS + 1) > _MOST_BITS
-    return match.mask is not None and selector != CT_MARK and is_wide
+    is_wide = nft.BITS.get(selector.key_type, _MOST_BITS + 1) > _MOST_BITS
+    return match.mask is not None and selector != nft.CT_MARK and is_wide
 
 
 _MOST_BITS = 16
