@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, TypeVar
 
-from sgagent.compiler.address_classes import classify
+from sgagent.compiler.class_chains import classify
 from sgagent.core.addresses import AddressRanges, Ranges, joined, sweep, without
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import (

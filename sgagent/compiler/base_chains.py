@@ -10,8 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from sgagent.compiler.decision_list import readings
-from sgagent.core.addresses import joined
+from sgagent.compiler.selectors import (
+    Place,
+    Selectors,
+    dhcp_rule,
+    guards_of_maps,
+    guards_of_new,
+    readings,
+)
+from sgagent.core.addresses import AddressRanges, joined
 from sgagent.core.model import Direction, Family
 from sgagent.core.policy import (
     LINK_LOCAL,
@@ -25,7 +32,6 @@ from sgagent.core.policy import (
 )
 from sgagent.nft import names, ruleset as nft
 from sgagent.nft.marks import EnforcementState, MarkLayout
-from sgagent.nft.names import fixed_map
 
 PREROUTING = nft.Hook(name="prerouting", hook_priority=-150)
 """After conntrack (-200), before DNAT (-100): what comes in is judged as it is on the wire (§2.2)."""
@@ -129,7 +135,7 @@ def _dispatch(
         ]
         return nft.Chain(name=hook.name, hook=hook, rules=tuple(rules)), ()
     elements = (nft.Element((nft.Symbol(name),), verdict) for name, verdict in verdicts.items())
-    links = fixed_map(names.links_map(direction), (selector.key_type,), elements, is_interval=False)
+    links = names.fixed_map(names.links_map(direction), (selector.key_type,), elements, is_interval=False)
     rules.insert(0, nft.Rule((nft.LookUp((selector,), links.name),)))
     return nft.Chain(name=hook.name, hook=hook, rules=tuple(rules)), (links,)
 
@@ -268,6 +274,71 @@ _HOPS_1, _HOPS_255 = (nft.Interval.single(1),), (nft.Interval.single(255),)
 def _intervals(numbers: tuple[int, ...]) -> tuple[nft.Interval, ...]:
     """Return numbers as intervals, neighbours joined, as the kernel lists them."""
     return tuple(nft.Interval(*found) for found in joined((number, number) for number in numbers))
+
+
+def check_sources(own: AddressRanges, place: Place) -> tuple[list[nft.Chain], list[nft.VerdictMap]]:
+    """Return the chains and the map, if it takes one, that check sources before the far end is looked up.
+
+    Only packets that open a session, or whose session is judged again, meet these chains. The rules compare
+    single addresses themselves, so that a change of the link's addresses replaces the rules of these chains
+    only. DHCP is accepted before; IPv6's neighbour discovery has passed already.
+
+    Args:
+        own: the addresses of the host on the interface, of the family.
+        place: whose sessions are judged.
+    """
+    direction, _, family = place
+    by_session, by_header = readings(direction, family)
+    name, first = names.sources_chain(*place), names.peers_chain(*place)
+    live_name, live_first = names.live_chain(name), names.live_chain(first)
+    networks = _networks_map(own, place)
+    chains = []
+    if networks and direction is Direction.EGRESS:  # the map leads packets and live sessions to one chain
+        checked = names.checked_chain(*place)
+        guards = guards_of_maps(nft.Goto(live_first), family)
+        chains.append(nft.Chain(name=checked, rules=(*guards, nft.Rule((nft.Goto(first),)))))
+        first = live_first = checked
+    guards = guards_of_new(nft.Goto(live_name), family)
+    rules = _source_rules(own, networks, by_header, first, place)
+    chains.append(nft.Chain(name=name, rules=(*guards, *rules)))
+    chains.append(
+        nft.Chain(name=live_name, rules=_source_rules(own, networks, by_session, live_first, place))
+    )
+    return chains, [networks] if networks else []
+
+
+def _source_rules(
+    own: AddressRanges, networks: nft.VerdictMap | None, reading: Selectors, onward: str, place: Place
+) -> tuple[nft.Rule, ...]:
+    """Return the rules that send spoofed packets to their counter, and others on."""
+    direction, interface, _ = place
+    spoofed = nft.Goto(names.step_chain("spoofed", direction, interface))
+    is_inwards = direction is Direction.INGRESS
+    source = reading.peer if is_inwards else reading.local
+    rules = [dhcp_rule(reading, *place)]
+    if networks:
+        rules.append(nft.Rule((nft.LookUp((source,), networks.name),)))
+    singles = tuple(nft.Interval(first, last) for first, last in own if first == last)
+    if singles:
+        operator = nft.Operator.EQUAL if is_inwards else nft.Operator.NOT_EQUAL
+        rules.append(nft.Rule((nft.Match(source, singles, operator), spoofed)))
+    rules.append(nft.Rule((nft.Goto(onward) if singles or is_inwards else spoofed,)))
+    return tuple(rules)
+
+
+def _networks_map(own: AddressRanges, place: Place) -> nft.VerdictMap | None:
+    """Return the map of the host's own networks, which are delegated to it; None where there are none."""
+    direction, interface, family = place
+    is_inwards = direction is Direction.INGRESS
+    goto = nft.Goto(
+        names.step_chain("spoofed", direction, interface) if is_inwards else names.checked_chain(*place)
+    )
+    elements = [nft.Element((nft.Interval(first, last),), goto) for first, last in own if first != last]
+    if not elements:
+        return None
+    return names.fixed_map(
+        names.prefixes_map(*place), (nft.ADDRESS_TYPES[family],), elements, is_interval=True
+    )
 
 
 _PACKETS = {"prerouting": "reply", "postrouting": "original"}

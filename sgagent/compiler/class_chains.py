@@ -1,112 +1,52 @@
 """Class chains: dispatch sessions of one direction and family by the class of the far end, then by port.
 
-A short decision list has no classes: its linear chain comes first (:func:`list_chains`).
-
-Where sources are checked, the source check comes before (§12.6).
+Two addresses are in one class if they are in the same peers. Peers that hold every address are not part of a
+class, since all classes have them. Single addresses and networks are separate, because the kernel looks them
+up separately: first the hash map of addresses, then the interval map of networks. The class of a single
+address includes the networks around it, so that the first hit decides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, filterfalse
+from functools import partial
+from itertools import chain, filterfalse, pairwise
 
-from sgagent.compiler.address_classes import Classes, Gotos
-from sgagent.compiler.decision_list import Entry, Grouped, Place, Selectors, dhcp_rule, readings
-from sgagent.compiler.linear import (
-    FarEnds,
-    entry_rules,
-    guards_of_maps,
-    guards_of_new,
-    protocol_rules,
-    read_twice,
-    separate_protocols,
-    up_to,
-)
-from sgagent.compiler.port_chains import PortChains
-from sgagent.compiler.port_table import Decider, is_crowd, make_table
-from sgagent.core.addresses import AddressRanges, meets
+from sgagent.compiler.decision_list import Entry, Grouped
+from sgagent.compiler.port_chains import Decider, PortChains, is_crowd, make_table
+from sgagent.compiler.selectors import Place, Selectors, dhcp_rule, guards_of_new, read_twice
+from sgagent.core.addresses import AddressRanges, append_run, meets
 from sgagent.core.memo import Memo, Seam, gone_and_come
-from sgagent.core.model import UDP, Direction
 from sgagent.nft import names, ruleset as nft
 
 
-@dataclass(frozen=True, slots=True)
-class FamilyChains:
-    """The chains and maps of one decision list, by name; they lead to counter chains."""
-
-    chains: Mapping[str, nft.Chain]
-    verdict_maps: Mapping[str, nft.VerdictMap]
-
-
-def list_chains(entries: tuple[Entry, ...], place: Place) -> FamilyChains:
-    """Return the chain that goes through all entries, behind what no group can block: DHCP."""
-    direction, interface, family = place
-    entries, last = up_to(entries, lambda entry: entry.is_for_everyone and entry.is_for_all)
-    onward = names.default_chain(direction, interface) if last is None else last.leaf
-    far_ends = FarEnds(names.far_end_map(*place), (nft.ADDRESS_TYPES[family],))
-    _, by_header = readings(direction, family)
-    (_, rules), *others = _by_protocol(entries, by_header, far_ends, place).items()
-
-    def lines(reading: Selectors) -> list[nft.Rule]:
-        if reading.is_tracked:
-            return [dhcp_rule(reading, *place), *entry_rules(entries, reading, far_ends)]
-        return rules
-
-    chains = [
-        *_peers_chain(lines, onward, place),
-        *(
-            nft.Chain(name=name, rules=(*of_others, nft.Rule((nft.Goto(onward),))))
-            for name, of_others in others
-        ),
-    ]
-    return FamilyChains({chain.name: chain for chain in chains}, far_ends.made)
-
-
-def _by_protocol(
-    entries: tuple[Entry, ...], reading: Selectors, far_ends: FarEnds, place: Place
-) -> dict[str, list[nft.Rule]]:
-    """Return the rules of the list that read headers, by chain: one chain for each separated protocol.
-
-    The first chain is the entry point. Packets of other protocols go on to the next chain.
-    """
-    name, separate, dhcp = names.peers_chain(*place), separate_protocols(entries), dhcp_rule(reading, *place)
-    found: dict[str, list[nft.Rule]] = {}
-    for protocol in separate:
-        others = names.others_chain(*place, protocol)
-        leave = nft.Rule((reading.match_others(protocol), nft.Goto(others)))
-        of_protocol = protocol_rules(entries, protocol, reading, far_ends)
-        found[name] = [leave, *([dhcp] if protocol == UDP else []), *of_protocol]
-        entries = tuple(entry for entry in entries if entry.protocol != protocol.number)
-        name = others
-    found[name] = [*([] if UDP in separate else [dhcp]), *entry_rules(entries, reading, far_ends)]
-    return found
-
-
-def _peers_chain(
-    lines: Callable[[Selectors], list[nft.Rule]], onward: str, place: Place
-) -> tuple[nft.Chain, ...]:
-    """Return the chain that every new session enters, and the one for live sessions."""
-    direction, _, family = place
-    return read_twice(names.peers_chain(*place), readings(direction, family), lines, onward, guards_of_new)
-
-
-def lookup_chains(chains: ClassChains, maps: Iterable[nft.VerdictMap], place: Place) -> FamilyChains:
-    """Return all chains and maps of a list whose entries are for classes.
+def look_up_chains(
+    entries: tuple[Entry, ...], place: Place, renamed: frozenset[str], memo: Memo
+) -> tuple[Iterable[nft.Chain], Iterable[nft.VerdictMap]]:
+    """Return the chains and maps that look up the far end, then protocol and port.
 
     Args:
-        chains: of the classes.
-        maps: from the far end to its class, in the order of lookup.
+        entries: the decision list.
         place: of the entries.
+        renamed: maps of addresses, by their first names, that have their other name.
+        memo: of the last step.
     """
-    by_name = {verdict_map.name: verdict_map for verdict_map in maps}
+    grouped = Grouped.of(entries)
+    classes = address_classes(grouped.addresses, place, memo)
+    found = class_chains(grouped, classes.distinct(), place, memo)
+    first = names.peers_chain(*place)
+    maps = address_maps(
+        classes, found.gotos, place, names.second_map(first) if first in renamed else first, memo
+    )
 
-    def lines(reading: Selectors) -> list[nft.Rule]:
-        lookups = (nft.Rule((nft.LookUp((reading.peer,), name),)) for name in by_name)
+    def rules(reading: Selectors) -> list[nft.Rule]:
+        lookups = (nft.Rule((nft.LookUp((reading.peer,), one.name),)) for one in maps)
         return [dhcp_rule(reading, *place), *lookups]  # DHCP may come from any far end
 
-    first = {chain.name: chain for chain in _peers_chain(lines, chains.onward, place)}
-    return FamilyChains({**chains.chains, **first}, {**chains.verdict_maps, **by_name})
+    entry = read_twice(first, place, rules, found.onward, guards_of_new)
+    return (*found.chains, *entry), (*found.verdict_maps, *maps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,14 +91,14 @@ class ClassChains:
         }
 
     @property
-    def chains(self) -> Mapping[str, nft.Chain]:
+    def chains(self) -> Iterable[nft.Chain]:
         """Return all chains; those that classes share are the same in all."""
-        return dict(chain.from_iterable(one.chains.items() for one in self._parts))
+        return dict(chain.from_iterable(one.chains.items() for one in self._parts)).values()
 
     @property
-    def verdict_maps(self) -> Mapping[str, nft.VerdictMap]:
+    def verdict_maps(self) -> Iterable[nft.VerdictMap]:
         """Return all maps."""
-        return dict(chain.from_iterable(one.verdict_maps.items() for one in self._parts))
+        return dict(chain.from_iterable(one.verdict_maps.items() for one in self._parts)).values()
 
     @property
     def _parts(self) -> tuple[ClassChain, ...]:
@@ -176,12 +116,11 @@ class ClassChains:
         }
 
 
-def class_chains(grouped: Grouped, classes: Classes, place: Place, memo: Memo) -> ClassChains:
+def class_chains(grouped: Grouped, distinct: tuple[Peers, ...], place: Place, memo: Memo) -> ClassChains:
     """Return what decides about each class: a port table, or a list where that would be too large."""
     memo, compiler = memo.part(Seam.DIRTY_CLASSES, *place), _ClassCompiler(grouped, place)
     everyone = tuple(grouped.entries[index] for index in grouped.for_everyone)
     for_everyone = memo.get("for everyone", everyone, compiler.compile_for_everyone)
-    distinct = classes.distinct()
     return memo.update("classes", lambda before: compiler.compile_(distinct, for_everyone, before))
 
 
@@ -213,13 +152,13 @@ class _ClassCompiler:
 
     def compile_for_everyone(self) -> ClassChain:
         """Return the chain of the entries for everyone."""
-        entries, indices, deciding = self._grouped.entries, self._base.members, self._deciding()
+        entries, indices = self._grouped.entries, self._base.members
+        found = PortChains(self._everyone, self._default, entries, self._place)
         if is_crowd(entries, indices, ()):
-            deciding.list_chain(self._everyone, indices)
+            found.decide_by_list(indices)
         else:
-            table = make_table(entries, indices, Decider(entries, ()))
-            deciding.table_chain(self._everyone, table, self._default)
-        return ClassChain(self._everyone, deciding.chains, deciding.verdict_maps)
+            found.decide_by_table(make_table(entries, indices, Decider(entries, ())))
+        return ClassChain(self._everyone, found.chains, found.verdict_maps)
 
     def _class(self, peers: tuple[str, ...]) -> ClassChain:
         """Return what decides about addresses of a class.
@@ -229,21 +168,17 @@ class _ClassCompiler:
         the first entry exempts all traffic there is nothing to decide.
         """
         entries, own, everyone = self._grouped.entries, self._grouped.own(peers), self._base.members
-        first, deciding = entries[own[0]], self._deciding()
-        earlier = bool(everyone) and everyone[0] < own[0]
+        first, earlier = entries[own[0]], bool(everyone) and everyone[0] < own[0]
         if first.is_exempt and first.protocol is None and first.ports.is_all and not earlier:
             return ClassChain(first.leaf, {}, {})
         name = names.class_chain(*self._place, peers)
+        found = PortChains(name, self._everyone, entries, self._place)
         is_list = is_crowd(entries, own, self._base.constrained)
         if is_list:
-            deciding.list_chain(name, sorted((*own, *everyone)))
+            found.decide_by_list(sorted((*own, *everyone)))
         else:
-            deciding.table_chain(name, make_table(entries, own, self._base), self._everyone)
-        return ClassChain(name, deciding.chains, deciding.verdict_maps, is_list)
-
-    def _deciding(self) -> PortChains:
-        direction, interface, family = self._place
-        return PortChains(interface, direction, family, self._grouped.entries)
+            found.decide_by_table(make_table(entries, own, self._base))
+        return ClassChain(name, found.chains, found.verdict_maps, is_list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,67 +229,212 @@ def _meet(one: Entry, other: Entry) -> bool:
     return any(meets(mine, other.ports.ranges) for mine in one.ports.ranges)
 
 
-def check_sources(own: AddressRanges, place: Place) -> FamilyChains:
-    """Return the chains and the map that check sources before the far end is looked up.
+Peers = tuple[int, ...]
+"""Sorted indices of the peers that the addresses of a class are in."""
 
-    Only packets that open a session, or whose session is judged again, meet these chains. The rules compare
-    single addresses themselves, so that a change of the link's addresses replaces the rules of these chains
-    only. DHCP is accepted before; IPv6's neighbour discovery has passed already.
+Networks = tuple[tuple[int, int, Peers], ...]
+"""First and last address, and what they are in; sorted, disjoint; neighbours differ in their peers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Classes:
+    """All addresses that are in any peer, with what they are in."""
+
+    peers: tuple[AddressRanges, ...]
+    """The addresses of each peer."""
+
+    addresses: Mapping[int, Peers]
+    """Single addresses."""
+
+    networks: Networks
+
+    def distinct(self) -> tuple[Peers, ...]:
+        """Return every combination of peers that occurs, sorted."""
+        return tuple(sorted({*self.addresses.values(), *(peers for _, _, peers in self.networks)}))
+
+
+def classify(peers: Iterable[AddressRanges], before: Classes | None = None) -> Classes:
+    """Return the classes of addresses. A peer is named by its index.
 
     Args:
-        own: the addresses of the host on the interface, of the family.
-        place: whose sessions are judged.
+        peers: the addresses of each.
+        before: an earlier result; if only single addresses came and went since, only they are classified.
     """
-    direction, _, family = place
-    by_session, by_header = readings(direction, family)
-    name, first = names.sources_chain(*place), names.peers_chain(*place)
-    live_name, live_first = names.live_chain(name), names.live_chain(first)
-    networks = _networks_map(own, place)
-    chains = []
-    if networks and direction is Direction.EGRESS:  # the map leads packets and live sessions to one chain
-        checked = names.checked_chain(*place)
-        guards = guards_of_maps(nft.Goto(live_first), family)
-        chains.append(nft.Chain(name=checked, rules=(*guards, nft.Rule((nft.Goto(first),)))))
-        first = live_first = checked
-    guards = guards_of_new(nft.Goto(live_name), family)
-    rules = _source_rules(own, networks, by_header, first, place)
-    chains.append(nft.Chain(name=name, rules=(*guards, *rules)))
-    chains.append(
-        nft.Chain(name=live_name, rules=_source_rules(own, networks, by_session, live_first, place))
+    peers = tuple(peers)
+    changed = None if before is None else changed_addresses(before.peers, peers)
+    if before is None or changed is None:
+        return _classify(peers)
+    networks, addresses = before.networks, dict(before.addresses)
+    starts = [first for first, _, _ in networks]
+    for address, others in changed.items():
+        around = _network_around(address, starts, networks)
+        indices = set(addresses.pop(address, ())).difference(around).symmetric_difference(others)
+        if indices:
+            addresses[address] = tuple(sorted(indices.union(around)))
+    return Classes(peers, addresses, networks)
+
+
+def _classify(peers: tuple[AddressRanges, ...]) -> Classes:
+    singles: dict[int, list[int]] = {}
+    blocks: list[tuple[int, int, int]] = []
+    for index, ranges in enumerate(peers):
+        for first, last in ranges:
+            if first == last:
+                singles.setdefault(first, []).append(index)
+            else:
+                blocks.append((first, last, index))
+    networks = _sweep(blocks)
+    starts = [first for first, _, _ in networks]
+    return Classes(
+        peers=peers,
+        addresses={
+            address: tuple(sorted({*indices, *around}))
+            if (around := _network_around(address, starts, networks))
+            else tuple(indices)
+            for address, indices in singles.items()
+        },
+        networks=networks,
     )
-    maps = {networks.name: networks} if networks else {}
-    return FamilyChains({chain.name: chain for chain in chains}, maps)
 
 
-def _source_rules(
-    own: AddressRanges, networks: nft.VerdictMap | None, reading: Selectors, onward: str, place: Place
-) -> tuple[nft.Rule, ...]:
-    """Return the rules that send spoofed packets to their counter, and others on."""
-    direction, interface, _ = place
-    spoofed = nft.Goto(names.step_chain("spoofed", direction, interface))
-    is_inwards = direction is Direction.INGRESS
-    source = reading.peer if is_inwards else reading.local
-    rules = [dhcp_rule(reading, *place)]
-    if networks:
-        rules.append(nft.Rule((nft.LookUp((source,), networks.name),)))
-    singles = tuple(nft.Interval(first, last) for first, last in own if first == last)
-    if singles:
-        operator = nft.Operator.EQUAL if is_inwards else nft.Operator.NOT_EQUAL
-        rules.append(nft.Rule((nft.Match(source, singles, operator), spoofed)))
-    rules.append(nft.Rule((nft.Goto(onward) if singles or is_inwards else spoofed,)))
-    return tuple(rules)
+MOST_CHANGED = 256
+"""Single addresses; if more change, all are classified again."""
 
 
-def _networks_map(own: AddressRanges, place: Place) -> nft.VerdictMap | None:
-    """Return the map of the host's own networks, which are delegated to it; None where there are none."""
-    direction, interface, family = place
-    is_inwards = direction is Direction.INGRESS
-    goto = nft.Goto(
-        names.step_chain("spoofed", direction, interface) if is_inwards else names.checked_chain(*place)
-    )
-    elements = [nft.Element((nft.Interval(first, last),), goto) for first, last in own if first != last]
-    if not elements:
+def changed_addresses(
+    before: Sequence[AddressRanges], after: Sequence[AddressRanges]
+) -> Mapping[int, set[int]] | None:
+    """Return which peers gained or lost single addresses, by address; None if there is more to it.
+
+    No peer holds an address both as such and in a network: of what overlaps it has made one.
+    """
+    if len(before) != len(after):
         return None
-    return names.fixed_map(
-        names.prefixes_map(*place), (nft.ADDRESS_TYPES[family],), elements, is_interval=True
+    changed: dict[int, set[int]] = {}
+    for index, (old, new) in enumerate(zip(before, after, strict=True)):
+        if old is new:
+            continue
+        for first, last in set(old).symmetric_difference(new):
+            changed.setdefault(first, set()).add(index)
+            if first != last or len(changed) > MOST_CHANGED:
+                return None
+    return changed
+
+
+def _sweep(blocks: list[tuple[int, int, int]]) -> Networks:
+    """Cut overlapping blocks into disjoint pieces, each with the blocks that cover it."""
+    borders: dict[int, list[tuple[int, int]]] = {}
+    for first, last, index in blocks:
+        borders.setdefault(first, []).append((index, 1))
+        borders.setdefault(last + 1, []).append((index, -1))
+    depth: dict[int, int] = {}
+    pieces: list[tuple[int, int, Peers]] = []
+    places = sorted(borders)
+    for place, following in pairwise(places):
+        for index, step in borders[place]:
+            depth[index] = depth.get(index, 0) + step
+            if not depth[index]:
+                del depth[index]
+        if depth:
+            append_run(pieces, place, following - 1, tuple(sorted(depth)))
+    return tuple(pieces)
+
+
+def _network_around(address: int, starts: list[int], networks: Networks) -> Peers:
+    """Return the peers of the network around an address; none where there is no network."""
+    place = bisect_right(starts, address) - 1
+    return () if place < 0 or networks[place][1] < address else networks[place][2]
+
+
+Gotos = Mapping[Peers, nft.Goto]
+"""Where each class leads."""
+
+
+def address_classes(peers: tuple[AddressRanges, ...], place: Place, memo: Memo) -> Classes:
+    """Return the classes of the addresses of each peer, as :func:`classify` does."""
+    return memo.part(Seam.ADDRESS_MAP, *place).update("classes", lambda before: classify(peers, before))
+
+
+def address_maps(
+    classes: Classes, gotos: Gotos, place: Place, name: str, memo: Memo
+) -> tuple[nft.VerdictMap, ...]:
+    """Return the maps from the far end to where its class leads, in the order of lookup; none is empty.
+
+    Args:
+        classes: of all addresses.
+        gotos: where each class leads.
+        place: of the entries.
+        name: of the map of single addresses.
+        memo: of the maps of the last step.
+    """
+    memo = memo.part(Seam.ADDRESS_MAP, *place)
+    found = memo.update("elements", partial(address_elements, classes, gotos)).elements
+    key_types = (nft.ADDRESS_TYPES[place[2]],)
+    singles = memo.get(
+        f"map {name}", (found,), lambda: nft.VerdictMap(name=name, key_types=key_types, elements=found)
     )
+    if not classes.networks:
+        return (singles,) if found else ()
+    networks = memo.get(
+        "networks",
+        (classes.networks, memo.same("gotos", gotos)),
+        lambda: names.fixed_map(
+            names.networks_map(*place), key_types, network_elements(classes.networks, gotos), is_interval=True
+        ),
+    )
+    return (singles, networks) if found else (networks,)
+
+
+def network_elements(networks: Networks, gotos: Gotos) -> tuple[nft.Element, ...]:
+    """Return the elements of all networks."""
+    return tuple(
+        nft.Element((nft.Interval(first, last),), gotos[members]) for first, last, members in networks
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class AddressElements:
+    """Elements for all single addresses, and what they were made of."""
+
+    classes: Classes
+    gotos: Gotos
+    elements: tuple[nft.Element, ...]
+    """Sorted by address."""
+
+
+def address_elements(classes: Classes, gotos: Gotos, before: AddressElements | None) -> AddressElements:
+    """Return the elements of all single addresses.
+
+    Args:
+        classes: the addresses and their classes.
+        gotos: where each class leads.
+        before: an earlier result; if no class leads elsewhere, elements that have not changed are taken
+            from it.
+    """
+    changed = None if before is None else changed_addresses(before.classes.peers, classes.peers)
+    if before is None or changed is None or _lead_elsewhere(before.gotos, gotos):
+        made = (_element(address, gotos[peers]) for address, peers in sorted(classes.addresses.items()))
+        return AddressElements(classes, gotos, tuple(made))
+    if not changed:
+        return before
+    elements = list(before.elements)
+    for address in changed:
+        place = bisect_left(elements, address, key=_address)
+        stop = place + (place < len(elements) and _address(elements[place]) == address)
+        peers = classes.addresses.get(address)
+        elements[place:stop] = [] if peers is None else [_element(address, gotos[peers])]
+    return AddressElements(classes, gotos, tuple(elements))
+
+
+def _lead_elsewhere(before: Gotos, after: Gotos) -> bool:
+    """Return whether a class leads elsewhere than before."""
+    return any(before.get(peers, goto) != goto for peers, goto in after.items())
+
+
+def _element(address: int, goto: nft.Goto) -> nft.Element:
+    return nft.Element((nft.Interval(address, address),), goto)
+
+
+def _address(element: nft.Element) -> int:
+    (key,) = element.key
+    return key.first if isinstance(key, nft.Interval) else -1

@@ -4,9 +4,9 @@ The table accepts a packet of a known session by one comparison of its mark. It 
 the class of its far end, then by protocol and port. The lookup ends in a counter chain, which counts the
 packet for the entry that decided. ``docs/ruleset.md`` explains a compiled table line by line.
 
-The stages, a module each: base chains; the decision list; then either a linear chain, where there are few
-entries, or address classes, port tables, port chains and class chains; and here counter chains, in which
-every evaluation ends: each has a counter and the verdict.
+The stages, a module each, in the order in which a packet meets what they make: base chains; then either a
+linear chain, where the decision list has few entries, or class chains and port chains; and here counter
+chains, in which every evaluation ends: each has a counter and the verdict.
 """
 
 from __future__ import annotations
@@ -15,17 +15,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from sgagent.compiler.address_classes import address_classes, address_maps
-from sgagent.compiler.base_chains import base_chains, reached_judges
-from sgagent.compiler.class_chains import (
-    FamilyChains,
-    check_sources,
-    class_chains,
-    list_chains,
-    lookup_chains,
-)
-from sgagent.compiler.decision_list import Entry, Grouped, Place, list_entries
-from sgagent.compiler.linear import MOST_LINES, is_short
+from sgagent.compiler.base_chains import base_chains, check_sources, reached_judges
+from sgagent.compiler.class_chains import look_up_chains
+from sgagent.compiler.decision_list import list_entries
+from sgagent.compiler.linear import MOST_LINES, is_short, list_chains
+from sgagent.compiler.selectors import Place
 from sgagent.core.memo import Memo, Seam
 from sgagent.core.model import Direction, Family, Mode, Policy
 from sgagent.core.policy import SILENT, FlowLogging, ResolvedInterface, ResolvedPolicy, ResolvedRule
@@ -45,7 +39,7 @@ from sgagent.nft.names import (
     is_of_drops,
 )
 
-Named = TypeVar("Named")
+Named = TypeVar("Named", nft.Chain, nft.VerdictMap, nft.Counter)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,26 +74,19 @@ def compile_(
     """
     memo = memo or Memo()
     table = _Table()
-    table.add_chains([nft.Chain(name=names.STATE_CHAIN, comment=encode_state(state, layout))])
-    chains, verdict_maps = base_chains(policy, layout, state)
-    table.add_chains(chains)
-    table.add_verdict_maps(verdict_maps)
+    table.add([nft.Chain(name=names.STATE_CHAIN, comment=encode_state(state, layout))])
+    table.add(*base_chains(policy, layout, state))
     for interface in reached_judges(policy):
         for direction in Direction:
             for family in Family:
                 place: Place = (direction, interface.name, family)
                 entries = list_entries(interface, direction, family, memo)
-                found = (
-                    list_chains(entries, place)
-                    if is_short(entries, most_lines) and not _is_dynamic(interface, direction)
-                    else _tables(entries, place, renamed, memo)
-                )
-                table.add_chains(found.chains.values())
-                table.add_verdict_maps(found.verdict_maps.values())
+                if is_short(entries, most_lines) and not _is_dynamic(interface, direction):
+                    table.add(*list_chains(entries, place))
+                else:
+                    table.add(*look_up_chains(entries, place, renamed, memo))
                 if interface.own_addresses is not None:
-                    checked = check_sources(interface.own_addresses.ranges(family), place)
-                    table.add_chains(checked.chains.values())
-                    table.add_verdict_maps(checked.verdict_maps.values())
+                    table.add(*check_sources(interface.own_addresses.ranges(family), place))
             table.add_counter_chains(counter_chains(interface, direction, flow_logging, memo))
     return table.compiled()
 
@@ -107,16 +94,6 @@ def compile_(
 def _is_dynamic(interface: ResolvedInterface, direction: Direction) -> bool:
     """Return whether the DNS says what rules match: then its answers are to change elements, not rules."""
     return any(rule.peer.is_dynamic for rule in interface.toward(direction).rules)
-
-
-def _tables(entries: tuple[Entry, ...], place: Place, renamed: frozenset[str], memo: Memo) -> FamilyChains:
-    """Return the chains and maps that look up the far end, then protocol and port."""
-    by_peer = Grouped.of(entries)
-    classes = address_classes(by_peer.addresses, place, memo)
-    chains = class_chains(by_peer, classes, place, memo)
-    first = names.peers_chain(*place)
-    peers_map = names.second_map(first) if first in renamed else first
-    return lookup_chains(chains, address_maps(classes, chains.gotos, place, peers_map, memo), place)
 
 
 @dataclass(slots=True)
@@ -128,18 +105,15 @@ class _Table:
     counters: dict[str, nft.Counter] = field(default_factory=dict)
     keys: dict[str, CounterKey] = field(default_factory=dict)
 
-    def add_chains(self, chains: Iterable[nft.Chain]) -> None:
-        """Add chains."""
-        _add(self.chains, {chain.name: chain for chain in chains})
-
-    def add_verdict_maps(self, verdict_maps: Iterable[nft.VerdictMap]) -> None:
-        """Add maps."""
-        _add(self.verdict_maps, {verdict_map.name: verdict_map for verdict_map in verdict_maps})
+    def add(self, chains: Iterable[nft.Chain], verdict_maps: Iterable[nft.VerdictMap] = ()) -> None:
+        """Add chains and maps."""
+        _add(self.chains, chains)
+        _add(self.verdict_maps, verdict_maps)
 
     def add_counter_chains(self, counter_chains: Sequence[CounterChain]) -> None:
         """Add counter chains with their counters."""
-        self.add_chains(one.chain for one in counter_chains)
-        _add(self.counters, {one.counter.name: one.counter for one in counter_chains})
+        self.add(one.chain for one in counter_chains)
+        _add(self.counters, (one.counter for one in counter_chains))
         self.keys |= {one.counter.name: one.key for one in counter_chains}
 
     def compiled(self) -> Compiled:
@@ -152,15 +126,15 @@ class _Table:
         return Compiled(ruleset=ruleset, counters=self.keys)
 
 
-def _add(known: dict[str, Named], more: Mapping[str, Named]) -> None:
-    total = len(known) + len(more)
-    known.update(more)
-    if len(known) < total:
+def _add(known: dict[str, Named], more: Iterable[Named]) -> None:
+    by_name = {one.name: one for one in more}
+    if not known.keys().isdisjoint(by_name):
         raise AssertionError("two objects of one name")
+    known.update(by_name)
 
 
 def _sorted(by_name: Mapping[str, Named]) -> tuple[Named, ...]:
-    return tuple(map(by_name.__getitem__, sorted(by_name)))
+    return tuple(by_name[name] for name in sorted(by_name))
 
 
 @dataclass(frozen=True, slots=True)

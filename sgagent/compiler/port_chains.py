@@ -1,28 +1,232 @@
-"""Port chains: the lookup by protocol and port for one address class, and residual matches after it."""
+"""Port chains: for one class of far ends, what decides about each protocol and port.
+
+First the *port table*: the value for a protocol and a port is a *cell*, the entries that match there, in
+order, up to the first that matches any source port and near end. A cell leads to one counter chain unless an
+entry before the last also matches source ports or near ends.
+
+A class shares the rules for everyone with all other classes. Its table therefore only holds cells that differ
+from those (``base``); a miss continues in the chain of the rules for everyone. Otherwise tables would grow
+with the product of rules for everyone and classes.
+
+Then the chains and maps that look the table up (:class:`PortChains`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import partial
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from operator import itemgetter
 
-from sgagent.compiler.decision_list import Entry, Selectors, readings
-from sgagent.compiler.linear import (
-    ALIKE,
-    MANY_LINES,
-    ResidualMatch,
-    cut_lines,
-    guards_of_maps,
-    line_rules,
-    read_twice,
-    settled_rules,
-    split_lines,
-    up_to,
-)
-from sgagent.compiler.port_table import Cell, PortTable, ProtocolTable, Segment
-from sgagent.core.model import LAST_PORT, PORTED, Direction, Family, Protocol
+from sgagent.compiler.decision_list import Entry
+from sgagent.compiler.linear import ALIKE, settled_rules, up_to
+from sgagent.compiler.selectors import Place, Selectors, guards_of_maps, read_twice
+from sgagent.core.addresses import append_run, sweep
+from sgagent.core.model import ALL_PORTS, LAST_PORT, PORTED_NUMBERS, Protocol
 from sgagent.nft import names, ruleset as nft
-from sgagent.nft.names import fixed_map
+
+MANY_LINES = 8
+"""Entries of a cell are compared one by one up to so many."""
+
+Cell = tuple[int, ...]
+"""Indices of entries, in order; only the last can be plain."""
+
+Segment = tuple[int, int, Cell]
+"""First port, last port, cell."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProtocolTable:
+    """How one protocol is decided, where it differs from what a miss leads to."""
+
+    protocol: int
+    rows: tuple[Segment, ...]
+    """Sorted, disjoint ports; empty for protocols without ports."""
+
+    rest: Cell | None
+    """The cell of all other ports, and of protocols without ports; None: go on to the base."""
+
+    short: Cell | None
+    """The cell of packets too short to hold ports, where it is not what ``rest`` leads to."""
+
+
+@dataclass(frozen=True, slots=True)
+class PortTable:
+    """How a class decides, where it differs from its base."""
+
+    protocols: tuple[ProtocolTable, ...]
+    """Sorted by protocol."""
+
+    other: Cell | None
+    """The cell of every protocol that is not listed; None: go on to the base."""
+
+
+class Decider:
+    """Answer for a fixed list of entries, some of which hold for everyone."""
+
+    def __init__(self, entries: Sequence[Entry], members: Iterable[int]) -> None:
+        """Take the list and the indices, sorted, of the entries to be considered."""
+        self.entries = entries
+        self.members = tuple(members)
+        self._cells: dict[int, tuple[Cell, tuple[Segment, ...]]] = {}
+
+    @cached_property
+    def named_protocols(self) -> frozenset[int]:
+        """Return the protocols that the entries name."""
+        return frozenset(p for i in self.members if (p := self.entries[i].protocol) is not None)
+
+    @cached_property
+    def other(self) -> Cell:
+        """Return the cell of protocols that no entry names."""
+        return self.cut(i for i in self.members if self.entries[i].protocol is None)
+
+    @cached_property
+    def constrained(self) -> tuple[int, ...]:
+        """Return the entries that look at more than protocol and port."""
+        return tuple(i for i in self.members if not self.entries[i].is_plain)
+
+    def cells(self, protocol: int) -> tuple[Cell, tuple[Segment, ...]]:
+        """Return the cell of a packet of a protocol that has no ports, and those of its ports if it has any.
+
+        Every port that some entry speaks of is in a segment.
+        """
+        if protocol not in self._cells:
+            indices = [i for i in self.members if self.entries[i].protocol in (None, protocol)]
+            without_ports = self.cut(i for i in indices if self.entries[i].ports.is_all)
+            segments = self._segments(indices) if protocol in PORTED_NUMBERS else ()
+            self._cells[protocol] = without_ports, segments
+        return self._cells[protocol]
+
+    def cut(self, indices: Iterable[int]) -> Cell:
+        """Return the indices up to the first plain entry: it matches all, so later ones never decide."""
+        cell: list[int] = []
+        for index in indices:
+            cell.append(index)
+            if self.entries[index].is_plain:
+                break
+        return tuple(cell)
+
+    def merged(self, own: Cell, base: Cell) -> Cell:
+        """Return the cell of what entries of a class and entries for everyone decide together."""
+        return self.cut(sorted((*own, *base)))
+
+    def _segments(self, indices: Iterable[int]) -> tuple[Segment, ...]:
+        segments: list[Segment] = []
+        spans = ((index, self.entries[index].ports.ranges) for index in indices)
+        for first, last, here in sweep(spans, LAST_PORT):
+            if here:
+                append_run(segments, first, last, self.cut(here))
+        return tuple(segments)
+
+
+def make_table(entries: Sequence[Entry], own: Iterable[int], base: Decider) -> PortTable:
+    """Return how a class decides.
+
+    Args:
+        entries: all entries, in order.
+        own: indices, sorted, of the entries that are for the class and not for everyone.
+        base: decides for everyone; what it would say is left out.
+    """
+    mine = Decider(entries, own)
+    is_wide = bool(mine.other)
+    protocols = mine.named_protocols | (base.named_protocols | set(PORTED_NUMBERS) if is_wide else set())
+    merged = mine.merged(mine.other, base.other)
+    other = None if merged == base.other else merged
+    tables = (_protocol_table(protocol, mine, base, other) for protocol in sorted(protocols))
+    return PortTable(protocols=tuple(table for table in tables if table is not None), other=other)
+
+
+def _protocol_table(protocol: int, mine: Decider, base: Decider, other: Cell | None) -> ProtocolTable | None:
+    """Return the table of one protocol; None where a miss, which leads to ``other``, says the same."""
+    own, own_segments = mine.cells(protocol)
+    base_cell, base_segments = base.cells(protocol)
+    bare = mine.merged(own, base_cell)
+    if protocol not in PORTED_NUMBERS:
+        if bare == (base_cell if other is None else other):
+            return None
+        return ProtocolTable(protocol, rows=(), rest=None if bare == base_cell else bare, short=None)
+    merged: list[Segment] = []
+    differing: list[Segment] = []
+    for first, last, cell, below in _overlaid(own_segments, base_segments):
+        both = mine.merged(cell, below)
+        append_run(merged, first, last, both)
+        if both != below:
+            append_run(differing, first, last, both)
+    rows, rest = _fewest_rows(merged, differing, bare)
+    short = None if bare == (base_cell if rest is None else rest) else bare
+    if not rows and short is None and rest == other:
+        return None
+    return ProtocolTable(protocol, tuple(rows), rest, short)
+
+
+def _overlaid(own: Iterable[Segment], base: Sequence[Segment]) -> Iterator[tuple[int, int, Cell, Cell]]:
+    """Cut the ports of a class's segments where the base's begin and end; yield both cells of each piece."""
+    for first, last, cell in own:
+        reached, place = first, max(bisect_right(base, first, key=itemgetter(0)) - 1, 0)
+        while reached <= last:
+            while place < len(base) and base[place][1] < reached:
+                place += 1
+            begins, ends, below = base[place] if place < len(base) else (last + 1, last, ())
+            if reached < begins:  # the base says nothing here
+                ends, below = begins - 1, ()
+            yield reached, min(ends, last), cell, below
+            reached = ends + 1
+
+
+def _fewest_rows(
+    merged: list[Segment], differing: list[Segment], bare: Cell
+) -> tuple[list[Segment], Cell | None]:
+    """Return rows and the cell of the rest, whichever way needs fewer rows.
+
+    Either the rest goes on to the base and the rows say where the class differs; or the rest is the class's
+    most frequent cell, which is possible only where the class speaks of every port.
+    """
+    covers_all = sum(last - first + 1 for first, last, _ in merged) == LAST_PORT + 1
+    if not covers_all or not differing:
+        return differing, None
+    frequency = Counter(cell for _, _, cell in merged)
+    most = max(frequency, key=lambda cell: (frequency[cell], cell == bare, cell))
+    against_most = [segment for segment in merged if segment[2] != most]
+    return (against_most, most) if len(against_most) < len(differing) else (differing, None)
+
+
+LARGEST = 20_000
+"""Lines that the cells of one class may have, by estimate."""
+
+
+def is_crowd(entries: Sequence[Entry], own: Iterable[int], everyone: Iterable[int]) -> bool:
+    """Return whether a class's table would be too large.
+
+    Args:
+        entries: all entries, in order.
+        own: indices of the entries that are for the class and not for everyone.
+        everyone: indices of the entries that are for everyone.
+    """
+    own, constrained = tuple(own), [i for i in (*own, *everyone) if not entries[i].is_plain]
+    if len(constrained) <= MANY_LINES:
+        return False
+    return sum(_estimate(entries, own, constrained, protocol) for protocol in PORTED_NUMBERS) > LARGEST
+
+
+def _estimate(entries: Sequence[Entry], own: Iterable[int], constrained: Iterable[int], protocol: int) -> int:
+    """Return about how many lines the cells of a protocol have at the ports that the class speaks of."""
+    borders: dict[int, list[int]] = {}
+    for place, indices in enumerate((own, constrained)):
+        for index in indices:
+            speaks_of_it = entries[index].protocol in (None, protocol)
+            for first, last in entries[index].ports.ranges if speaks_of_it else ():
+                borders.setdefault(first, [0, 0])[place] += 1
+                borders.setdefault(last + 1, [0, 0])[place] -= 1
+    spoken_of = depth = lines = 0
+    for port in sorted(borders):
+        spoken_of += borders[port][0]
+        depth += borders[port][1]
+        if spoken_of:
+            lines += depth * depth if depth > MANY_LINES else depth
+    return lines
+
 
 FEW = 12
 """Up to so many ports are compared one after the other, which costs no more than a look-up and reads better.
@@ -30,26 +234,206 @@ Sets are dear to make in bulk: a map for each of thousands of small classes woul
 
 
 @dataclass(frozen=True, slots=True)
-class _PortMaps:
-    """The maps in which a chain looks up ports that are too many to be compared one by one."""
+class _ProtocolRules:
+    """A protocol of a table, and which of its ports rules compare or look up."""
 
-    exact: str | None
-    """Of single ports, by protocol and port."""
+    table: ProtocolTable
+    compared: list[Segment]
+    """What is compared one by one; all others of its ports are in maps."""
 
-    intervals: Mapping[int, str]
-    """Of ranges, by their protocol."""
+    ranges: str | None
+    """The map of its ranges of ports, if they are many."""
 
-    def left(self, table: ProtocolTable) -> list[Segment]:
-        """Return the rows of a protocol that are in none of them."""
-        return [
-            row
-            for row in table.rows
-            if not (self.exact if _is_single(row) else table.protocol in self.intervals)
-        ]
 
-    def compared(self, tables: Iterable[ProtocolTable], protocol: Protocol) -> int:
-        """Return how many ports, or ranges of them, of a protocol are compared one by one."""
-        return sum(len(self.left(table)) for table in tables if table.protocol == protocol.number)
+class PortChains:
+    """Collect the chain of one class, or of everyone, with the chains and maps to which it leads."""
+
+    def __init__(self, name: str, base: str, entries: tuple[Entry, ...], place: Place) -> None:
+        """Start without any.
+
+        Args:
+            name: of the chain of the class.
+            base: the chain that decides what the class does not.
+            entries: all entries, in order; callers name the entries to compile by their indices.
+            place: of the entries.
+        """
+        self.chains: dict[str, nft.Chain] = {}
+        self.verdict_maps: dict[str, nft.VerdictMap] = {}
+        self._name = name
+        self._base = base
+        self._entries = entries
+        self._place = place
+        self._default = names.default_chain(*place[:2])
+
+    def decide_by_list(self, indices: Iterable[int]) -> None:
+        """Go through entries one after the other, where a table would be too large."""
+        chosen = (self._entries[index] for index in indices)
+        entries, last = up_to(chosen, lambda entry: entry.is_for_all)
+        final = self._default if last is None else last.leaf
+        self._add_chain(self._name, partial(settled_rules, entries), final)
+
+    def decide_by_table(self, table: PortTable) -> None:
+        """Look up protocol and port.
+
+        A few ports are compared one by one. Many single ports are looked up at once, with the protocol, in a
+        hash map; many ranges of a protocol in a map of intervals of that protocol; many protocols that are
+        decided whatever the port in one of protocols.
+
+        The protocol of which most ports are compared comes last if these are not very few: all others have
+        left, so that it need not be asked for at each of them.
+        """
+        final = self._target(table.other)
+        plain = [one for one in table.protocols if not one.rows and one.short is None]
+        looked_up = plain if len(plain) > FEW else []
+        by_protocol = self._protocol_map(looked_up) if looked_up else None
+        singles = [(one.protocol, row) for one in table.protocols for row in one.rows if _is_single(row)]
+        by_port = self._exact_map(singles) if len(singles) > FEW else None
+        protocols = [self._protocol_rules(one, by_port) for one in table.protocols if one not in looked_up]
+        most = max(protocols, key=lambda one: len(one.compared), default=None)
+        comes_last = most is not None and len(most.compared) >= ALIKE and not looked_up
+
+        def rules(reading: Selectors) -> list[nft.Rule]:
+            look_up_port = _look_up(reading.protocol_and_port, by_port)
+            if not most or not comes_last or reading.is_tracked:
+                look_up_protocol = _look_up((reading.protocol,), by_protocol)
+                return [*look_up_port, *self._decide(protocols, reading, final), *look_up_protocol]
+            others = self._decide([one for one in protocols if one is not most], reading, final)
+            settled = Protocol(most.table.protocol)
+            leave = nft.Rule((reading.match_others(settled), nft.Goto(final)))
+            return [*look_up_port, *others, leave, *self._decide([most], reading.of_protocol(settled), final)]
+
+        self._add_chain(self._name, rules, final)
+
+    def _protocol_rules(self, table: ProtocolTable, by_port: str | None) -> _ProtocolRules:
+        """Add the map of a protocol's ranges if they are many, and return what is left to be compared."""
+        ranges = [row for row in table.rows if not _is_single(row)]
+        by_range = self._ranges_map(table.protocol, ranges) if len(ranges) > FEW else None
+        compared = [row for row in table.rows if not (by_port if _is_single(row) else by_range)]
+        return _ProtocolRules(table, compared, by_range)
+
+    def _decide(self, protocols: list[_ProtocolRules], reading: Selectors, final: str) -> list[nft.Rule]:
+        """Return the rules for the ports of protocols, and behind them those for what is left of each."""
+        ports = [rule for one in protocols for rule in self._ports(one, reading)]
+        return ports + [rule for one in protocols for rule in self._rest(one.table, reading, final)]
+
+    def _ports(self, protocol: _ProtocolRules, reading: Selectors) -> Iterator[nft.Rule]:
+        """Yield the rules for the ports of a protocol that are not looked up together with others'."""
+        number = protocol.table.protocol
+        for first, last, cell in protocol.compared:
+            match = reading.match_port(number, nft.Interval(first, last))
+            yield nft.Rule((*match, nft.Goto(self._target(cell))))
+        if protocol.ranges:
+            before, port = reading.read_port(number)
+            yield nft.Rule((*before, nft.LookUp((port,), protocol.ranges)))
+
+    def _rest(self, table: ProtocolTable, reading: Selectors, final: str) -> list[nft.Rule]:
+        """Return the rules for what no row of the protocol spoke of.
+
+        Packets too short to hold ports are none of conntrack's: it calls them invalid.
+        """
+        rest, protocol = self._target(table.rest), reading.match_protocol(table.protocol)
+        if reading.is_tracked or table.short is None:
+            return [] if rest == final else [nft.Rule((*protocol, nft.Goto(rest)))]
+        with_ports = reading.match_port(table.protocol, nft.Interval(0, LAST_PORT))
+        short = nft.Goto(self._target(table.short))
+        return [nft.Rule((*with_ports, nft.Goto(rest))), nft.Rule((*protocol, short))]
+
+    def _exact_map(self, rows: list[tuple[int, Segment]]) -> str:
+        """Add the map of single ports, by protocol and port."""
+        return self._add_map(
+            names.ports_map(self._name),
+            (nft.KeyType.INET_PROTO, nft.KeyType.INET_SERVICE),
+            [
+                ((nft.Interval.single(protocol), nft.Interval.single(port)), self._target(cell))
+                for protocol, (port, _, cell) in rows
+            ],
+            is_interval=False,
+        )
+
+    def _ranges_map(self, protocol: int, rows: list[Segment]) -> str:
+        """Add the map of one protocol's ranges of ports.
+
+        Protocol and port in one map of intervals would make the kernel stand still where many entries leave:
+        taking one out of such a map costs it a walk over the whole.
+        """
+        return self._add_map(
+            names.port_ranges_map(self._name, Protocol(protocol)),
+            (nft.KeyType.INET_SERVICE,),
+            [((nft.Interval(first, last),), self._target(cell)) for first, last, cell in rows],
+            is_interval=True,
+        )
+
+    def _protocol_map(self, tables: list[ProtocolTable]) -> str:
+        """Add the map of protocols that are decided whatever the port."""
+        return self._add_map(
+            f"protocols/{self._name}",
+            (nft.KeyType.INET_PROTO,),
+            [((nft.Interval.single(one.protocol),), self._target(one.rest)) for one in tables],
+            is_interval=False,
+        )
+
+    def _target(self, cell: Cell | None) -> str:
+        """Return the chain that carries a cell out: the base's, a leaf, or one that looks further."""
+        if cell is None:
+            return self._base
+        return self._target_of(tuple(self._entries[index] for index in cell))
+
+    def _target_of(self, lines: tuple[Entry, ...]) -> str:
+        if not lines:
+            return self._default
+        return lines[0].leaf if lines[0].is_plain else self._cell_chain(lines)
+
+    def _cell_chain(self, lines: tuple[Entry, ...]) -> str:
+        """Return the chain that matches source ports and near ends; add it if it is new.
+
+        A few lines become one rule each. Many lines become a lookup of the source port, and then one of the
+        near end.
+        """
+        name = names.cell_chain(*self._place, "\n".join(map(_line_text, lines)))
+        if name in self.chains:
+            return name
+        if len(lines) <= MANY_LINES:
+            constrained, plain = up_to(lines, lambda line: line.is_plain)
+            self._add_chain(name, partial(_line_rules, constrained), plain.leaf if plain else self._default)
+        else:
+            self._split(name, lines)
+        return name
+
+    def _split(self, name: str, lines: tuple[Entry, ...]) -> None:
+        """Add the chain and the map that look up the source port, or else the near end, of many lines."""
+        family = self._place[2]
+        protocol = next((line.protocol for line in lines if not line.source_ports.is_all), None)
+        by_port = protocol is not None
+        pieces = split_lines(lines, by_port=by_port, last=LAST_PORT if by_port else family.last_address)
+        key_type = nft.KeyType.INET_SERVICE if by_port else nft.ADDRESS_TYPES[family]
+        elements = [((nft.Interval(first, last),), self._target_of(left)) for first, last, left in pieces]
+        look_up = self._add_map(names.split_map(name), (key_type,), elements, is_interval=True)
+
+        def rules(reading: Selectors) -> list[nft.Rule]:
+            selector = reading.local if protocol is None else reading.read_source_port(protocol)
+            return _look_up((selector,), look_up)
+
+        rest = (line for line in lines if by_port and line.source_ports.is_all)
+        self._add_chain(name, rules, self._target_of(cut_lines(rest)))
+
+    def _add_chain(self, name: str, rules: Callable[[Selectors], list[nft.Rule]], final: str) -> None:
+        """Add the chains that read sessions and headers by the rules, and then go on to the last one."""
+        for chain in read_twice(name, self._place, rules, final, guards_of_maps):
+            self.chains[chain.name] = chain
+
+    def _add_map(
+        self,
+        prefix: str,
+        key_types: tuple[nft.KeyType, ...],
+        targets: Iterable[tuple[tuple[nft.Interval, ...], str]],
+        *,
+        is_interval: bool,
+    ) -> str:
+        """Add a map from keys to chains, and return its name."""
+        elements = (nft.Element(key, nft.Goto(chain)) for key, chain in targets)
+        made = names.fixed_map(prefix, key_types, elements, is_interval=is_interval)
+        self.verdict_maps[made.name] = made
+        return made.name
 
 
 def _is_single(row: Segment) -> bool:
@@ -57,204 +441,51 @@ def _is_single(row: Segment) -> bool:
     return first == last
 
 
-class PortChains:
-    """Collect the chains and maps that decide, for one interface, direction and family."""
+def _look_up(selectors: tuple[nft.Selector, ...], verdict_map: str | None) -> list[nft.Rule]:
+    """Return the rule that looks a map up, if there is one."""
+    return [] if verdict_map is None else [nft.Rule((nft.LookUp(selectors, verdict_map),))]
 
-    def __init__(
-        self, interface: str, direction: Direction, family: Family, entries: tuple[Entry, ...]
-    ) -> None:
-        """Start without any.
 
-        Args:
-            interface: the link's name.
-            direction: in which sessions are opened.
-            family: of their packets.
-            entries: all entries, in order; callers name the entries to compile by their indices.
-        """
-        self.family = family
-        self.entries = entries
-        self.chains: dict[str, nft.Chain] = {}
-        self.verdict_maps: dict[str, nft.VerdictMap] = {}
-        self._place = (direction, interface, family)
-        self._default = names.default_chain(direction, interface)
-        self._readings = readings(direction, family)
+def _line_text(line: Entry) -> str:
+    """Return all that is left of an entry as text, of which the names of chains are made."""
+    ports = None if line.source_ports.is_all else line.source_ports.ranges
+    return f"{line.leaf} {line.protocol or 0} {ports} {line.local}"
 
-    def list_chain(self, name: str, indices: Iterable[int]) -> None:
-        """Add a chain that goes through entries one after the other, where a table would be too large."""
-        chosen = (self.entries[index] for index in indices)
-        entries, last = up_to(chosen, lambda entry: entry.is_for_all)
-        final = self._default if last is None else last.leaf
-        self._add(name, partial(settled_rules, entries), final)
 
-    def table_chain(self, name: str, table: PortTable, base: str) -> None:
-        """Add a chain that decides by protocol and port.
+def _line_rules(lines: Iterable[Entry], reading: Selectors) -> list[nft.Rule]:
+    """Return the rules for what is left to be looked at, far end, protocol and port being settled."""
+    return [
+        nft.Rule((*source_port, *reading.match_ends((), line.local), nft.Goto(line.leaf)))
+        for line in lines
+        for source_port in reading.match_source_ports(line.protocol, line.source_ports)
+    ]
 
-        The protocol of which most ports are compared comes last if these are not very few: all others have
-        left, so that it need not be asked for at each of them.
-        """
-        final = base if table.other is None else self._target(table.other)
-        plain_protocols = [t for t in table.protocols if not t.rows and t.short is None]
-        many = len(plain_protocols) > FEW
-        by_protocol = self._protocol_map(name, plain_protocols, base) if many else None
-        maps = self._port_maps(name, table.protocols)
-        asked = [t for t in table.protocols if not (many and t in plain_protocols)]
-        most = max(PORTED, key=lambda protocol: maps.compared(asked, protocol))
-        apart = not many and maps.compared(asked, most) >= ALIKE
 
-        def of(protocols: Iterable[ProtocolTable], reading: Selectors) -> list[nft.Rule]:
-            ports = [rule for t in protocols for rule in self._ports(t, maps, reading)]
-            return ports + [rule for t in protocols for rule in self._rest(t, reading, base, final)]
+def cut_lines(lines: Iterable[Entry]) -> tuple[Entry, ...]:
+    """Return the lines up to the first plain one, which matches every packet; later ones never decide."""
+    before, plain = up_to(lines, lambda line: line.is_plain)
+    return before if plain is None else (*before, plain)
 
-        def lines(reading: Selectors) -> list[nft.Rule]:
-            rules = [nft.Rule((nft.LookUp(reading.protocol_and_port, maps.exact),))] if maps.exact else []
-            if apart and not reading.is_tracked:
-                rules += of([t for t in asked if t.protocol != most.number], reading)
-                rules.append(nft.Rule((reading.match_others(most), nft.Goto(final))))
-                return rules + of([t for t in asked if t.protocol == most.number], reading.of_protocol(most))
-            rules += of(asked, reading)
-            if by_protocol:
-                rules.append(nft.Rule((nft.LookUp((reading.protocol,), by_protocol),)))
-            return rules
 
-        self._add(name, lines, final)
+def split_lines(
+    lines: tuple[Entry, ...], *, by_port: bool, last: int
+) -> list[tuple[int, int, tuple[Entry, ...]]]:
+    """Return runs of source ports, or of near ends, with the lines that are left for each.
 
-    def _port_maps(self, name: str, tables: Iterable[ProtocolTable]) -> _PortMaps:
-        """Add what maps the ports of a chain need.
-
-        A few are compared one by one. Many single ports are looked up at once, with the protocol, in a hash
-        map; many ranges of a protocol in a map of intervals of that protocol.
-        """
-        singles = [(t.protocol, row) for t in tables for row in t.rows if _is_single(row)]
-        intervals: dict[int, str] = {}
-        for table in tables:
-            ranges = [row for row in table.rows if not _is_single(row)]
-            if len(ranges) > FEW:
-                intervals[table.protocol] = self._interval_map(name, table.protocol, ranges)
-        return _PortMaps(self._exact_map(name, singles) if len(singles) > FEW else None, intervals)
-
-    def _ports(self, table: ProtocolTable, maps: _PortMaps, reading: Selectors) -> Iterator[nft.Rule]:
-        """Yield the rules for the ports of a protocol that are not looked up together with others'."""
-        for first, last, cell in maps.left(table):
-            match = reading.match_port(table.protocol, nft.Interval(first, last))
-            yield nft.Rule((*match, nft.Goto(self._target(cell))))
-        if table.protocol in maps.intervals:
-            before, port = reading.read_port(table.protocol)
-            yield nft.Rule((*before, nft.LookUp((port,), maps.intervals[table.protocol])))
-
-    def _exact_map(self, chain: str, rows: list[tuple[int, Segment]]) -> str | None:
-        """Add the map of single ports, by protocol and port."""
-        elements = tuple(
-            nft.Element(
-                (nft.Interval.single(protocol), nft.Interval.single(port)), nft.Goto(self._target(cell))
-            )
-            for protocol, (port, _, cell) in rows
-        )
-        key_types = (nft.KeyType.INET_PROTO, nft.KeyType.INET_SERVICE)
-        return self._verdict_map(names.ports_map(chain), key_types, elements, is_interval=False)
-
-    def _interval_map(self, chain: str, protocol: int, rows: list[Segment]) -> str:
-        """Add the map of one protocol's ranges of ports.
-
-        Protocol and port in one map of intervals would make the kernel stand still where many entries leave:
-        taking one out of such a map costs it a walk over the whole.
-        """
-        prefix = names.port_ranges_map(chain, Protocol(protocol))
-        elements = tuple(
-            nft.Element((nft.Interval(first, last),), nft.Goto(self._target(cell)))
-            for first, last, cell in rows
-        )
-        made = fixed_map(prefix, (nft.KeyType.INET_SERVICE,), elements, is_interval=True)
-        self.verdict_maps[made.name] = made
-        return made.name
-
-    def _protocol_map(self, chain: str, tables: list[ProtocolTable], base: str) -> str | None:
-        """Add the map of protocols that are decided whatever the port."""
-        elements = tuple(
-            nft.Element(
-                (nft.Interval.single(table.protocol),),
-                nft.Goto(base if table.rest is None else self._target(table.rest)),
-            )
-            for table in tables
-        )
-        return self._verdict_map(f"protocols/{chain}", (nft.KeyType.INET_PROTO,), elements, is_interval=False)
-
-    def _rest(self, table: ProtocolTable, reading: Selectors, base: str, final: str) -> list[nft.Rule]:
-        """Return the rules for what no row of the protocol spoke of.
-
-        Packets too short to hold ports are none of conntrack's: it calls them invalid.
-        """
-        rest = base if table.rest is None else self._target(table.rest)
-        protocol = reading.match_protocol(table.protocol)
-        if reading.is_tracked or table.short is None:
-            return [] if rest == final else [nft.Rule((*protocol, nft.Goto(rest)))]
-        with_ports = reading.match_port(table.protocol, nft.Interval(0, 65535))
-        return [
-            nft.Rule((*with_ports, nft.Goto(rest))),
-            nft.Rule((*protocol, nft.Goto(self._target(table.short)))),
-        ]
-
-    def _target(self, cell: Cell) -> str:
-        """Return the chain that carries a cell out: a leaf, or a chain that looks further."""
-        return self._target_of(tuple(ResidualMatch.of(self.entries[index]) for index in cell))
-
-    def _target_of(self, lines: tuple[ResidualMatch, ...]) -> str:
-        if not lines:
-            return self._default
-        return lines[0].leaf if lines[0].is_plain else self._cell_chain(lines)
-
-    def _cell_chain(self, lines: tuple[ResidualMatch, ...]) -> str:
-        """Return the chain that matches source ports and near ends; add it if it is new.
-
-        A few lines become one rule each. Many lines become a lookup of the source port, and then one of the
-        near end.
-        """
-        name = names.cell_chain(*self._place, "\n".join(line.text for line in lines))
-        if name in self.chains:
-            return name
-        if len(lines) <= MANY_LINES:
-            final = lines[-1].leaf if lines[-1].is_plain else self._default
-            constrained = lines[:-1] if lines[-1].is_plain else lines
-            self._add(name, partial(line_rules, constrained), final)
-        else:
-            self._split(name, lines)
-        return name
-
-    def _split(self, name: str, lines: tuple[ResidualMatch, ...]) -> None:
-        """Add the chain and the map that look up the source port, or else the near end, of many lines."""
-        by_port = any(not line.source_ports.is_all for line in lines)
-        protocol = next((line.protocol for line in lines if not line.source_ports.is_all), 0)
-        pieces = split_lines(lines, by_port=by_port, last=LAST_PORT if by_port else self.family.last_address)
-        address_type = nft.ADDRESS_TYPES[self.family]
-        elements = tuple(
-            nft.Element((nft.Interval(first, last),), nft.Goto(self._target_of(rest)))
-            for first, last, rest in pieces
-        )
-        key_type = nft.KeyType.INET_SERVICE if by_port else address_type
-        look_up = self._verdict_map(names.split_map(name), (key_type,), elements, is_interval=True)
-        rest = tuple(line for line in lines if line.source_ports.is_all) if by_port else ()
-
-        def rules(reading: Selectors) -> list[nft.Rule]:
-            selector = reading.source_port_of(protocol) if by_port else reading.local
-            return [nft.Rule((nft.LookUp((selector,), look_up),))] if look_up else []
-
-        self._add(name, rules, self._target_of(cut_lines(rest)))
-
-    def _add(self, name: str, lines: Callable[[Selectors], list[nft.Rule]], final: str) -> None:
-        """Add the chains that read sessions and headers by the lines, and then go on to the last one."""
-        for chain in read_twice(name, self._readings, lines, final, guards_of_maps):
-            self.chains[chain.name] = chain
-
-    def _verdict_map(
-        self,
-        prefix: str,
-        key_types: tuple[nft.KeyType, ...],
-        elements: tuple[nft.Element, ...],
-        *,
-        is_interval: bool,
-    ) -> str | None:
-        """Add a map and return its name; None if it would be empty."""
-        if not elements:
-            return None
-        made = fixed_map(prefix, key_types, elements, is_interval=is_interval)
-        self.verdict_maps[made.name] = made
-        return made.name
+    Args:
+        lines: in order.
+        by_port: source ports, or else near ends.
+        last: the greatest port or address.
+    """
+    pieces: list[tuple[int, int, tuple[Entry, ...]]] = []
+    everywhere = ((0, last),)
+    spans = (
+        (number, line.source_ports.ranges if by_port else (line.local,) if line.local else everywhere)
+        for number, line in enumerate(lines)
+    )
+    settled = [
+        replace(line, source_ports=ALL_PORTS) if by_port else replace(line, local=None) for line in lines
+    ]
+    for first, final, here in sweep(spans, last):
+        append_run(pieces, first, final, cut_lines(settled[number] for number in here))
+    return pieces

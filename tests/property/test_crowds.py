@@ -7,7 +7,7 @@ from itertools import count as count_from
 from hypothesis import given
 
 from sgagent.compiler.decision_list import list_entries
-from sgagent.compiler.port_table import is_crowd
+from sgagent.compiler.port_chains import is_crowd
 from sgagent.core.evaluate import Tracking, evaluate
 from sgagent.core.memo import Memo
 from sgagent.core.model import ALL_PROTOCOLS, TCP, UDP, Family, Policy, SecurityGroup, SecurityGroupRule

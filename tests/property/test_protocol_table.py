@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sgagent.agent.flowlog.enrichment import read_head
-from sgagent.compiler.decision_list import readings
+from sgagent.compiler.selectors import readings
 from sgagent.core.explanation import describe_packet, protocol_number
 from sgagent.core.model import (
     PORTED,
@@ -103,7 +103,7 @@ def test_no_rule_compares_ports_of_another() -> None:
         with pytest.raises(ValueError, match="no rule compares ports"):
             header.match_port(number, Interval(80, 80))
         with pytest.raises(ValueError, match="no rule compares ports"):
-            header.source_port_of(number)
+            header.read_source_port(number)
 
 
 @ported

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, strategies as st
 
-from sgagent.compiler.address_classes import (
+from sgagent.compiler.class_chains import (
     MOST_CHANGED,
     AddressElements,
     Classes,

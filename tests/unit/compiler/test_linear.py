@@ -7,7 +7,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from sgagent.compiler.decision_list import list_entries, readings
+from sgagent.compiler.decision_list import list_entries
 from sgagent.compiler.linear import (
     ALIKE,
     MOST_ADDRESSES,
@@ -20,6 +20,7 @@ from sgagent.compiler.linear import (
     separate_protocols,
     up_to,
 )
+from sgagent.compiler.selectors import readings
 from sgagent.core.memo import Memo
 from sgagent.core.model import (
     ALL_PROTOCOLS,

@@ -8,7 +8,7 @@ from itertools import pairwise
 from hypothesis import given, strategies as st
 
 from sgagent.compiler.decision_list import Entry
-from sgagent.compiler.port_table import (
+from sgagent.compiler.port_chains import (
     Cell,
     Decider,
     PortTable,

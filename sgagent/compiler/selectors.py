@@ -1,0 +1,186 @@
+"""Selectors: where rules read the ends of a session, in the packet's header or in conntrack's tuples.
+
+All chains that judge exist in two variants (:func:`read_twice`). The first reads the packet's header, which
+is cheapest, and holds for the first packet of a session. The second, for live sessions, reads conntrack's
+tuples, and holds for any packet. Maps exist once and lead to the first variant; a guard at its head sends
+packets of live sessions to the second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from sgagent.core.model import UDP, Direction, Family, PortSet, Protocol
+from sgagent.core.policy import DHCP
+from sgagent.nft import names, ruleset as nft
+
+Place = tuple[Direction, str, Family]
+"""Of the sessions that one decision list is for: their direction, interface and family."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selectors:
+    """Where to read the ends of a session of one direction and family."""
+
+    family: Family
+    peer: nft.Selector
+    local: nft.Selector
+    protocol: nft.Selector
+    protocol_and_port: tuple[nft.Selector, nft.Selector]
+    """For a look-up of both at once."""
+
+    is_tracked: bool
+    source_port: nft.Selector | None
+    """None for headers, where the protocol has to say."""
+
+    destination_port: nft.Selector | None
+    settled: int | None = None
+    """The protocol, where it need not be asked for."""
+
+    def of_protocol(self, protocol: Protocol) -> Selectors:
+        """Return how headers are read where the protocol, which has ports, is settled."""
+        return replace(self, settled=protocol.number, destination_port=nft.TH_DPORT)
+
+    def match_others(self, protocol: Protocol) -> nft.Match:
+        """Return the match on every protocol but one."""
+        return nft.Match(self.protocol, (nft.Interval.single(protocol.wire_number),), nft.Operator.NOT_EQUAL)
+
+    def match_protocol(self, protocol: int) -> tuple[nft.Match, ...]:
+        """Return the match on a protocol."""
+        return (nft.Match(self.protocol, (nft.Interval.single(protocol),)),)
+
+    def match_port(self, protocol: int, ports: nft.Interval) -> tuple[nft.Match, ...]:
+        """Return the matches on a protocol and its destination port."""
+        before, port = self.read_port(protocol)
+        return (*before, nft.Match(port, (ports,)))
+
+    def read_port(self, protocol: int) -> tuple[tuple[nft.Match, ...], nft.Selector]:
+        """Return what to match first, and where the destination port is then."""
+        if self.destination_port is None:
+            return (), nft.destination_port(Protocol(protocol))
+        return () if protocol == self.settled else self.match_protocol(protocol), self.destination_port
+
+    def read_source_port(self, protocol: int) -> nft.Selector:
+        """Return where the source port is, the protocol being settled."""
+        return self.source_port or nft.source_port(Protocol(protocol))
+
+    def match_source_ports(self, protocol: int | None, ports: PortSet) -> tuple[tuple[nft.Match, ...], ...]:
+        """Return the alternatives of source ports, each as what to match, the protocol being settled."""
+        if protocol is None or ports.is_all:
+            return ((),)
+        selector = self.read_source_port(protocol)
+        return tuple((nft.Match(selector, (nft.Interval(*ends),)),) for ends in ports.ranges)
+
+    def match_ends(
+        self, peers: tuple[nft.Interval, ...], local: tuple[int, int] | None
+    ) -> tuple[nft.Match, ...]:
+        """Return what to match of far and near end, in the order of the header, as libnftables lists them."""
+        far = (nft.Match(self.peer, peers),) if peers else ()
+        near = () if local is None else (nft.Match(self.local, (nft.Interval(*local),)),)
+        return (*far, *near) if self.peer.key.endswith("saddr") else (*near, *far)
+
+
+def readings(direction: Direction, family: Family) -> tuple[Selectors, Selectors]:
+    """Return how sessions opened in the direction are read where tracked, and how packets where not."""
+    return _tracked(direction, family), _untracked(direction, family)
+
+
+def _tracked(direction: Direction, family: Family) -> Selectors:
+    inwards = direction is Direction.INGRESS
+    side = nft.TupleDirection.ORIGINAL if inwards else nft.TupleDirection.REPLY
+    prefix = "ip" if family is Family.IPV4 else "ip6"
+    source, destination = nft.ct_tuple(side, "proto-src"), nft.ct_tuple(side, "proto-dst")
+    if not inwards:
+        source, destination = destination, source
+    return Selectors(
+        family=family,
+        peer=nft.ct_tuple(side, f"{prefix} saddr"),
+        local=nft.ct_tuple(side, f"{prefix} daddr"),
+        protocol=nft.CT_PROTOCOL,
+        protocol_and_port=(nft.CT_PROTOCOL, destination),
+        is_tracked=True,
+        source_port=source,
+        destination_port=destination,
+    )
+
+
+def _untracked(direction: Direction, family: Family) -> Selectors:
+    ends = {
+        Family.IPV4: (nft.IP_SADDR, nft.IP_DADDR),
+        Family.IPV6: (nft.IP6_SADDR, nft.IP6_DADDR),
+    }[family]
+    peer, local = ends if direction is Direction.INGRESS else ends[::-1]
+    return Selectors(
+        family=family,
+        peer=peer,
+        local=local,
+        protocol=nft.META_L4PROTO,
+        protocol_and_port=(nft.META_L4PROTO, nft.TH_DPORT),
+        is_tracked=False,
+        source_port=None,
+        destination_port=None,
+    )
+
+
+def dhcp_rule(reading: Selectors, direction: Direction, interface: str, family: Family) -> nft.Rule:
+    """Return the rule that accepts DHCP between this host, as a client, and any server.
+
+    The source port stands first: libnftables lists neighbouring fields of a header in the header's order.
+    """
+    server, client = (nft.Interval.single(port) for port in DHCP[family])
+    source, destination = (server, client) if direction is Direction.INGRESS else (client, server)
+    number = UDP.wire_number
+    *protocol, port = reading.match_port(number, destination)
+    source_port = nft.Match(reading.read_source_port(number), (source,))
+    return nft.Rule((*protocol, source_port, port, nft.Goto(names.accept_chain(direction, interface))))
+
+
+def read_twice(
+    name: str,
+    place: Place,
+    rules: Callable[[Selectors], list[nft.Rule]],
+    final: str,
+    guards: Callable[[nft.Goto, Family], tuple[nft.Rule, ...]],
+) -> tuple[nft.Chain, ...]:
+    """Return the chain of the name, which reads headers, and the one beside it, which reads sessions.
+
+    Args:
+        name: of the first.
+        place: whose sessions are judged.
+        rules: makes the rules for one of the two ways to read.
+        final: the chain behind.
+        guards: makes the rules that send packets from the first to the second.
+    """
+    direction, _, family = place
+    by_session, by_header = (rules(reading) for reading in readings(direction, family))
+    on = nft.Rule((nft.Goto(final),))
+    if not by_header:
+        return (nft.Chain(name=name, rules=(on,)),)
+    live = nft.Chain(name=names.live_chain(name), rules=(*by_session, on))
+    to_live = nft.Goto(live.name if by_session else final)
+    chain = nft.Chain(name=name, rules=(*guards(to_live, family), *by_header, on))
+    return (chain, live) if by_session else (chain,)
+
+
+def guards_of_maps(to_live: nft.Goto, family: Family) -> tuple[nft.Rule, ...]:
+    """Return the guards of a chain that is the target of maps.
+
+    A packet that is not the first of its session may be a reply, or an ICMP error about the session.
+    """
+    is_live = nft.Match(nft.CT_STATE, (nft.Symbol("established"), nft.Symbol("related")))
+    return (nft.Rule((is_live, to_live)), *guards_of_new(to_live, family))
+
+
+def guards_of_new(to_live: nft.Goto, family: Family) -> tuple[nft.Rule, ...]:
+    """Return the guards of a chain to which only packets come that open a session or have none.
+
+    Behind an authentication header of IPv6 conntrack sees the protocol, but nft does not.
+    """
+    if family is Family.IPV4:
+        return ()
+    is_authenticated = nft.Match(nft.META_L4PROTO, (nft.Interval.single(_AUTHENTICATION),))
+    return (nft.Rule((is_authenticated, nft.Match(nft.CT_STATE, (nft.Symbol("new"),)), to_live)),)
+
+
+_AUTHENTICATION = 51
