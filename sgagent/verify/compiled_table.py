@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -14,7 +14,13 @@ from sgagent.core.addresses import Ranges, joined, sweep, without
 from sgagent.core.model import Family, Policy
 from sgagent.nft import ruleset as nft
 from sgagent.verify.packets import Constraints, Cube, MarkChange, Marks, Phase, cubes_of, under_mask
-from sgagent.verify.verified_table import Return, UnsupportedStatementError, VerifiedStatement, VerifiedTable
+from sgagent.verify.verified_table import (
+    Return,
+    UnsupportedStatementError,
+    VerifiedStatement,
+    VerifiedTable,
+    selectors_of,
+)
 from sgagent.verify.views import Read, Reading, Settled, Special, View
 
 
@@ -167,14 +173,22 @@ class CompiledTable:
         """What distinguishes addresses, by link and family."""
 
         self._rules: dict[tuple[object, ...], tuple[tuple[Operation, ...], ...]] = {}
-        self._selectors: dict[str, tuple[nft.Selector, ...]] = {}
         self._known: dict[tuple[nft.Selector, ...], tuple[nft.Selector, ...]] = {}
         self._sets: dict[frozenset[nft.Selector], frozenset[nft.Selector]] = {}
-        self._reads: dict[str, frozenset[nft.Selector]] = {}
-        self._touches: dict[str, bool] = {}
-        self._reads_before: dict[str, frozenset[nft.Selector]] = {}
         self.fates: dict[tuple[object, ...], tuple[PacketFate, ...]] = {}
         """Of packets with some marks in chains that read nothing else."""
+
+        self.selectors = cache(self._selectors)
+        """What the rules of a chain read, each once."""
+
+        self.reads = cache(self._reads)
+        """What a chain reads, and all that it leads to."""
+
+        self.reads_before_junctions = cache(self._reads_before_junctions)
+        """What a chain reads, and all that it leads to before a junction."""
+
+        self.touches_marks = cache(self._touches_marks)
+        """Whether marks are read or changed from a chain on, before a tail."""
 
     def forget(self) -> None:
         """Drop what no later proof uses."""
@@ -184,28 +198,28 @@ class CompiledTable:
 
     def tree(self, name: str) -> MapNode:
         """Return a map as a tree."""
-        tree = self.trees.get(name)
-        if tree is None:
-            tree = self.trees[name] = map_tree(self.table.verdict_maps[name].elements)
-        return tree
+        if name not in self.trees:
+            self.trees[name] = map_tree(self.table.verdict_maps[name].elements)
+        return self.trees[name]
 
-    def selectors(self, name: str) -> tuple[nft.Selector, ...]:
-        """Return what the rules of a chain read, each once."""
-        found = self._selectors.get(name)
-        if found is None:
-            rules = self.table.chains[name].rules
-            read = (selector for rule in rules for one in rule for selector in _selectors_of(one))
-            selectors = tuple(dict.fromkeys(read))
-            found = self._selectors[name] = self._known.setdefault(selectors, selectors)
-        return found
+    def _selectors(self, name: str) -> tuple[nft.Selector, ...]:
+        read = (selector for one in self.table.chains[name].statements for selector in selectors_of(one))
+        selectors = tuple(dict.fromkeys(read))
+        return self._known.setdefault(selectors, selectors)
 
-    def reads(self, name: str) -> frozenset[nft.Selector]:
-        """Return what a chain reads, and all that it leads to."""
-        found = self._reads.get(name)
-        if found is None:
-            below = map(self.reads, self.table.targets(self.table.chains[name]))
-            found = self._reads[name] = self._shared(frozenset(self.selectors(name)).union(*below))
-        return found
+    def _reads(self, name: str) -> frozenset[nft.Selector]:
+        return self._shared(frozenset(self.selectors(name)).union(*map(self.reads, self.table.targets(name))))
+
+    def _reads_before_junctions(self, name: str) -> frozenset[nft.Selector]:
+        below = map(self.reads_before_junctions, set(self.table.targets(name)) - self.junctions)
+        return self._shared(frozenset(self.selectors(name)).union(*below))
+
+    def _touches_marks(self, name: str) -> bool:
+        return (
+            nft.CT_MARK in self.selectors(name)
+            or any(isinstance(one, nft.SetMark) for one in self.table.chains[name].statements)
+            or any(self.touches_marks(one) for one in self.table.targets(name) if not self.is_tail(one))
+        )
 
     def _shared(self, reads: frozenset[nft.Selector]) -> frozenset[nft.Selector]:
         """Return an equal set that was there before, if there was one: few sets serve many chains."""
@@ -215,34 +229,12 @@ class CompiledTable:
         """Return whether what becomes of a packet in a chain depends on nothing but its mark."""
         return self.reads(name) <= _MARK_ALONE
 
-    def touches_marks(self, name: str) -> bool:
-        """Return whether marks are read or changed from a chain on, before a tail."""
-        found = self._touches.get(name)
-        if found is None:
-            chain = self.table.chains[name]
-            changes = any(isinstance(one, nft.SetMark) for rule in chain.rules for one in rule)
-            found = self._touches[name] = (
-                changes
-                or nft.CT_MARK in self.selectors(name)
-                or any(self.touches_marks(one) for one in self.table.targets(chain) if not self.is_tail(one))
-            )
-        return found
-
-    def reads_before_junctions(self, name: str) -> frozenset[nft.Selector]:
-        """Return what a chain reads, and all that it leads to before a junction."""
-        found = self._reads_before.get(name)
-        if found is None:
-            targets = set(self.table.targets(self.table.chains[name])) - self.junctions
-            below = (self.reads_before_junctions(target) for target in targets)
-            found = self._reads_before[name] = self._shared(frozenset(self.selectors(name)).union(*below))
-        return found
-
     @cached_property
     def junctions(self) -> frozenset[str]:
         """Return the chains with many rules to which several chains lead: those of the rules for everyone."""
         counts = Counter[str]()
         for name in self.table.reached:
-            counts.update(self.table.targets(self.table.chains[name]))
+            counts.update(self.table.targets(name))
         return frozenset(
             name
             for name, count in counts.items()
@@ -251,9 +243,9 @@ class CompiledTable:
 
     def _weight(self, name: str) -> int:
         """Return how many rules a chain has, and elements in the maps that they look up."""
-        rules = self.table.chains[name].rules
-        maps = {one.verdict_map for rule in rules for one in rule if isinstance(one, nft.LookUp)}
-        return len(rules) + sum(len(self.table.verdict_maps[one].elements) for one in maps)
+        chain = self.table.chains[name]
+        maps = {one.verdict_map for one in chain.look_ups}
+        return len(chain.rules) + sum(len(self.table.verdict_maps[one].elements) for one in maps)
 
     def rules(self, name: str, view: View, phase: Phase) -> tuple[tuple[Operation, ...], ...]:
         """Return the rules of a chain as operations; views that read the same share them."""
@@ -265,16 +257,6 @@ class CompiledTable:
             rules = (tuple(_operations(rule, readings)) for rule in chain.rules)
             found = self._rules[key] = tuple(rule for rule in rules if not _is_idle(rule))
         return found
-
-
-def _selectors_of(statement: VerifiedStatement) -> tuple[nft.Selector, ...]:
-    match statement:
-        case nft.Match(selector):
-            return (selector,)
-        case nft.LookUp(selectors):
-            return selectors
-        case _:
-            return ()
 
 
 def _operations(

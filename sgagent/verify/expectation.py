@@ -213,12 +213,9 @@ def _counter_key(judge: ResolvedInterface, opener: Packet, decision: Decision) -
             return None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class BoxClause:
     """Something that decides about the packets that it matches, unless a clause before it does."""
-
-    place: int
-    """In the order of deciding."""
 
     decided_by: DecidedBy
     peers: AddressRanges | None
@@ -227,53 +224,32 @@ class BoxClause:
     constraints: Constraints = ()
     rule: ResolvedRule | None = None
     exemption: Exemption | None = None
-
-    @property
-    def content(self) -> tuple[object, ...]:
-        """Return all that matters of the clause but its far ends and its place."""
-        rule = self.rule and (
-            self.rule.rule_id,
-            self.rule.security_group_id,
-            self.rule.policy,
-            self.rule.priority,
-        )
-        return (self.decided_by, self.constraints, rule)
+    place: int = 0
+    """In the order of deciding."""
 
 
 def list_box_clauses(judge: ResolvedInterface, direction: Direction, family: Family) -> tuple[BoxClause, ...]:
     """Return the clauses that can match a packet of the family; the default is none of them."""
+    return tuple(
+        replace(clause, place=place, peers=None if _are_everyone(clause.peers, family) else clause.peers)
+        for place, clause in enumerate(_clauses(judge, direction, family))
+    )
+
+
+def _are_everyone(peers: AddressRanges | None, family: Family) -> bool:
+    """Return whether far ends are all that there are; most are not even the first or the last."""
+    if not peers or peers[0][0] != 0 or peers[-1][1] != family.last_address:
+        return False
+    return joined(peers) == ((0, family.last_address),)
+
+
+def _clauses(judge: ResolvedInterface, direction: Direction, family: Family) -> Iterator[BoxClause]:
+    """Yield the clauses without their places."""
     toward = judge.toward(direction)
-    made: list[BoxClause] = []
-    known: dict[int, tuple[AddressRanges, bool]] = {}
-    """Far ends, and whether they are everyone, by their identity: many rules have the same."""
-
-    def add(
-        decided_by: DecidedBy,
-        peers: AddressRanges | None,
-        constraints: Constraints = (),
-        rule: ResolvedRule | None = None,
-        exemption: Exemption | None = None,
-    ) -> None:
-        everyone = False
-        if peers is not None:
-            if id(peers) not in known:
-                known[id(peers)] = peers, joined(peers) == ((0, family.last_address),)
-            _, everyone = known[id(peers)]
-        made.append(
-            BoxClause(
-                place=len(made),
-                decided_by=decided_by,
-                peers=None if everyone else peers,
-                constraints=constraints,
-                rule=rule,
-                exemption=exemption,
-            )
-        )
-
     for peers, constraints in _always_allowed(direction, family):
-        add(DecidedBy.ALWAYS, peers, constraints)
+        yield BoxClause(DecidedBy.ALWAYS, peers, constraints)
     for peers, constraints in _spoofed(judge, direction, family):
-        add(DecidedBy.SPOOFED, peers, constraints)
+        yield BoxClause(DecidedBy.SPOOFED, peers, constraints)
     for decided_by, entries in (
         (DecidedBy.ALWAYS, toward.platform),
         (DecidedBy.FAILSAFE, toward.failsafe),
@@ -281,15 +257,15 @@ def list_box_clauses(judge: ResolvedInterface, direction: Direction, family: Fam
         for entry in entries:
             if entry.can_match(family):
                 constraints = _constraints((entry.protocol,), entry.ports)
-                add(decided_by, ((entry.peer.first, entry.peer.last),), constraints, exemption=entry)
+                peers = ((entry.peer.first, entry.peer.last),)
+                yield BoxClause(decided_by, peers, constraints, exemption=entry)
     if toward.inner.ranges(family):
-        add(DecidedBy.INNER, toward.inner.ranges(family))
+        yield BoxClause(DecidedBy.INNER, toward.inner.ranges(family))
     for rule in toward.rules:
         if rule.can_match(family):
             protocols = rule.protocols_of(family)
             constraints = _constraints(protocols, rule.ports, rule.source_ports, rule.near_ends)
-            add(DecidedBy.RULE, rule.peer.addresses.ranges(family), constraints, rule=rule)
-    return tuple(made)
+            yield BoxClause(DecidedBy.RULE, rule.peer.addresses.ranges(family), constraints, rule=rule)
 
 
 def _constraints(

@@ -6,8 +6,9 @@ A frame has the classes of far ends that neither the policy's clauses nor the ta
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from heapq import merge
 from operator import attrgetter
 
@@ -19,77 +20,48 @@ from sgagent.nft import ruleset as nft
 from sgagent.verify.compiled_table import CompiledTable
 from sgagent.verify.expectation import BoxClause, ClauseIndex, RestrictedPolicy, list_box_clauses
 from sgagent.verify.packets import Box, Phase, reads_other_link, split
-from sgagent.verify.verified_table import Return, VerifiedTable
+from sgagent.verify.verified_table import Return, VerifiedTable, reach, selectors_of
 from sgagent.verify.views import Settled, View
 
 PLACE = attrgetter("place")
 """The order in which clauses decide."""
 
 
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Frame:
     """What decides about the sessions that are opened in one direction through one link, for one family."""
 
-    def __init__(
-        self,
-        compiled: CompiledTable,
-        judge: ResolvedInterface | None,
-        view: View,
-        within: Ranges | None = None,
-        *,
-        is_detailed: bool = False,
-    ) -> None:
-        """Find the classes of far ends.
+    key: tuple[object, ...]
+    """Equal in the frames of other proofs that decide about the same sessions."""
 
-        Args:
-            compiled: the table to compare.
-            judge: the interface of the policy; None where nothing is judged.
-            view: one of those of the frame.
-            within: the far ends that have to be looked at; None for all.
-            is_detailed: whether all far ends of a class will be asked for.
-        """
-        self.judge = judge
-        self.within = within
-        self.key = (view.link, view.opened, view.family, judge is not None)
-        """Equal in the frames of other proofs that decide about the same sessions."""
+    judge: ResolvedInterface | None
+    """The interface of the policy; None where nothing is judged."""
 
-        clauses = list_box_clauses(judge, view.opened, view.family) if judge else ()
-        self.everyone = ClauseIndex([clause for clause in clauses if clause.peers is None])
-        distinctions = Distinctions(view.family)
-        if within is not None:
-            distinctions.add("within", within)
-        by_label: dict[int, list[BoxClause]] = {}
-        for clause in clauses:
-            if clause.peers is not None:
-                key: Hashable = ("peers", id(clause.peers))
-                label = distinctions.label(key)
-                if label not in by_label:
-                    distinctions.add(key, _within(clause.peers, within))
-                by_label.setdefault(label, []).append(clause)
-        for key, ranges in _expressions(compiled, view, within):
-            distinctions.add(key, ranges)
-        classes = distinctions.classes()
-        if within is not None:
-            inside = distinctions.label("within")
-            classes = tuple(one for one in classes if inside in one.labels)
-        members = distinctions.members() if is_detailed else {}
-        self._members = [members.get(one.labels, []) for one in classes]
-        self.addresses = [one.address for one in classes]
-        self.own = [
-            tuple(merge(*(by_label[label] for label in one.labels if label in by_label), key=PLACE))
-            for one in classes
-        ]
-        self.restricted = RestrictedPolicy(judge, view.opened) if judge else None
-        self.always = [c for c in clauses if c.peers is None and c.decided_by is DecidedBy.ALWAYS]
-        self.nobody = len(self.addresses)
-        """A class of far ends that only clauses for everyone speak of, be there such or not."""
+    restricted: RestrictedPolicy | None
+    everyone: ClauseIndex
+    """The clauses for all far ends."""
 
-        self.addresses.append(ORDINARY[view.family])
-        self.own.append(())
-        self._members.append([])
+    always: Sequence[BoxClause]
+    """Those of them that no group can block or let through."""
+
+    addresses: Sequence[int]
+    """One of each class of far ends. The last class stands for those that only clauses for everyone speak of,
+    be there such or not."""
+
+    own: Sequence[tuple[BoxClause, ...]]
+    """The clauses for each class, without those for everyone."""
+
+    members: Sequence[Iterable[tuple[int, int]]]
+    """All far ends of each class, if they were asked for."""
+
+    @property
+    def nobody(self) -> int:
+        """Return the last class."""
+        return len(self.addresses) - 1
 
     def far_ends(self, numbers: Iterable[int]) -> Ranges:
-        """Return the far ends of some classes, if the frame is detailed."""
-        return joined(ends for number in numbers for ends in self._members[number])
+        """Return the far ends of some classes, if they were asked for."""
+        return joined(ends for number in numbers for ends in self.members[number])
 
     def without_always(self, box: Box) -> list[Box]:
         """Return the packets of a box that no group can block or let through, in disjoint boxes."""
@@ -99,7 +71,50 @@ class Frame:
         return left
 
 
-_Sets = Iterator[tuple[Hashable, Iterable[tuple[int, int]]]]
+def make_frame(
+    compiled: CompiledTable,
+    judge: ResolvedInterface | None,
+    view: View,
+    within: Ranges | None = None,
+    *,
+    has_members: bool = False,
+) -> Frame:
+    """Return a frame with its classes of far ends.
+
+    Args:
+        compiled: the table to compare.
+        judge: the interface of the policy; None where nothing is judged.
+        view: one of those of the frame.
+        within: the far ends that have to be looked at; None for all.
+        has_members: whether all far ends of a class will be asked for.
+    """
+    clauses = list_box_clauses(judge, view.opened, view.family) if judge else ()
+    everyone = [clause for clause in clauses if clause.peers is None]
+    by_peers: dict[int, list[BoxClause]] = {}
+    for clause in clauses:
+        if clause.peers is not None:
+            by_peers.setdefault(id(clause.peers), []).append(clause)
+    sets = Distinctions(view.family)
+    inside = None if within is None else sets.add(within)
+    by_label = {sets.add(_within(some[0].peers or (), within)): some for some in by_peers.values()}
+    for ranges in _expressions(compiled, view, within):
+        sets.add(ranges)
+    classes = [one for one in sets.classes() if inside is None or inside in one.labels]
+    members = sets.members() if has_members else {}
+    own = (merge(*(by_label.get(label, ()) for label in one.labels), key=PLACE) for one in classes)
+    return Frame(
+        key=(view.link, view.opened, view.family, judge is not None),
+        judge=judge,
+        restricted=RestrictedPolicy(judge, view.opened) if judge else None,
+        everyone=ClauseIndex(everyone),
+        always=[clause for clause in everyone if clause.decided_by is DecidedBy.ALWAYS],
+        addresses=[*(one.address for one in classes), ORDINARY[view.family]],
+        own=[*map(tuple, own), ()],
+        members=[*(members.get(one.labels, ()) for one in classes), ()],
+    )
+
+
+_Sets = Iterator[Iterable[tuple[int, int]]]
 
 
 def _within(ranges: AddressRanges, within: Ranges | None) -> AddressRanges:
@@ -109,56 +124,44 @@ def _within(ranges: AddressRanges, within: Ranges | None) -> AddressRanges:
 def _expressions(compiled: CompiledTable, view: View, within: Ranges | None) -> _Sets:
     """Yield the sets of far ends that the table distinguishes in packets of a view's link and family."""
     done: set[Hashable] = set()
-    table = compiled.table
-    for statement in _statements(compiled, view):
-        if isinstance(statement, nft.Match) and is_far_end(statement.selector, view):
-            key: Hashable = ("values", statement.values)
-            if key not in done:
-                done.add(key)
-                yield key, _within(tuple(_ends(statement.values)), within)
-        elif isinstance(statement, nft.LookUp):
-            for place, selector in enumerate(statement.selectors):
-                key = ("map", statement.verdict_map, place)
-                if key not in done and is_far_end(selector, view):
-                    done.add(key)
-                    if len(statement.selectors) == 1 and within is not None:
-                        yield from _keys_within(compiled, statement.verdict_map, within)
-                    else:
-                        yield from _keys(table, statement.verdict_map, place, within)
+    for statement in _address_statements(compiled, view):
+        for place, selector in enumerate(selectors_of(statement)):
+            key = statement.values if isinstance(statement, nft.Match) else (statement.verdict_map, place)
+            if key in done or not is_far_end(selector, view):
+                continue
+            done.add(key)
+            if isinstance(statement, nft.Match):
+                yield _within(tuple(_ends(statement.values)), within)
+            elif len(statement.selectors) == 1 and within is not None:
+                yield from _keys_within(compiled, statement.verdict_map, within)
+            else:
+                yield from _keys(compiled.table, statement.verdict_map, place, within)
 
 
-def _statements(compiled: CompiledTable, view: View) -> tuple[nft.Match | nft.LookUp, ...]:
+def _address_statements(compiled: CompiledTable, view: View) -> tuple[nft.Match | nft.LookUp, ...]:
     """Return what distinguishes addresses in chains that packets of a view's link and family can get to."""
-    key = (view.link, view.family)
-    found = compiled.address_statements.get(key)
-    if found is None:
-        addresses = nft.ADDRESS_TYPES.values()
-        found = compiled.address_statements[key] = tuple(
+    known, key, addresses = compiled.address_statements, (view.link, view.family), nft.ADDRESS_TYPES.values()
+    if key not in known:
+        known[key] = tuple(
             one
             for name in _reached(compiled.table, view)
-            for statements in compiled.table.chains[name].rules
-            for one in statements
-            if (isinstance(one, nft.Match) and one.selector.key_type in addresses)
-            or (isinstance(one, nft.LookUp) and any(field.key_type in addresses for field in one.selectors))
+            for one in compiled.table.chains[name].statements
+            if isinstance(one, (nft.Match, nft.LookUp))
+            and any(selector.key_type in addresses for selector in selectors_of(one))
         )
-    return found
+    return known[key]
 
 
 def _reached(table: VerifiedTable, view: View) -> Iterable[str]:
     """Return the chains that packets of a view's link and family can get to, at any hook."""
     found: dict[str, None] = {}
     for hook, chains in table.base_chains.items():
-        here = replace(view, hook=hook)
-        waiting = [chain.name for chain in chains]
-        while waiting:
-            name = waiting.pop()
-            if name not in found:
-                found[name] = None
-                waiting += _onward(table, name, here)
+        onward = partial(_onward, table, replace(view, hook=hook))
+        found = reach((chain.name for chain in chains), onward, found)
     return found
 
 
-def _onward(table: VerifiedTable, name: str, view: View) -> Iterator[str]:
+def _onward(table: VerifiedTable, view: View, name: str) -> Iterator[str]:
     """Yield the chains that a chain may send packets of a view's link and family to."""
     for statements in table.chains[name].rules:
         is_sure, statement = True, None
@@ -214,8 +217,7 @@ def _keys_within(compiled: CompiledTable, name: str, within: Ranges) -> _Sets:
         for place in range(*tree.places_between(first, last)):
             ends = max(first, tree.starts[place]), min(last, tree.lasts[place])
             found.setdefault(id(tree.children[place]), set()).add(ends)
-    for key, ranges in found.items():
-        yield ("map", name, key), sorted(ranges)
+    yield from map(sorted, found.values())
 
 
 def _keys(table: VerifiedTable, name: str, place: int, within: Ranges | None) -> _Sets:
@@ -228,8 +230,8 @@ def _keys(table: VerifiedTable, name: str, place: int, within: Ranges | None) ->
             alone: Hashable = verdict.chain if isinstance(verdict, nft.Goto) else verdict
             key = alone if len(element.key) == 1 else value
             found.setdefault(key, set()).add((value.first, value.last))
-    for key, ranges in found.items():
-        yield ("map", name, place, key), _within(tuple(sorted(ranges)), within)
+    for ranges in found.values():
+        yield _within(tuple(sorted(ranges)), within)
 
 
 def _ends(values: Iterable[object]) -> Iterator[tuple[int, int]]:
@@ -262,24 +264,19 @@ class Distinctions:
         """Start without any."""
         self._family = family
         self._singles: dict[int, list[int]] = {}
-        self._wide: dict[int, list[tuple[int, int]]] = {}
-        self._labels: dict[Hashable, int] = {}
+        self._wide: list[list[tuple[int, int]]] = []
+        """By label, what is no single address."""
 
-    def label(self, key: Hashable) -> int:
-        """Return the label for a key; the same each time."""
-        return self._labels.setdefault(key, len(self._labels))
-
-    def add(self, key: Hashable, ranges: Iterable[tuple[int, int]]) -> int:
-        """Add a set, or more of one, and return its label; what is added to one label is disjoint."""
-        label, singles = self.label(key), self._singles
-        wide = self._wide.setdefault(label, [])
+    def add(self, ranges: Iterable[tuple[int, int]]) -> int:
+        """Add a set, whose ranges are disjoint, and return its label."""
+        label, singles = len(self._wide), self._singles
+        wide: list[tuple[int, int]] = []
         for first, last in ranges:
             if first != last:
                 wide.append((first, last))
-            elif first in singles:
-                singles[first].append(label)
             else:
-                singles[first] = [label]
+                singles.setdefault(first, []).append(label)
+        self._wide.append(wide)
         return label
 
     def classes(self) -> tuple[FarEndClass, ...]:
@@ -314,7 +311,7 @@ class Distinctions:
         return found
 
     def _segments(self) -> list[tuple[int, int, tuple[int, ...]]]:
-        spans = ((label, tuple(sorted(ranges))) for label, ranges in self._wide.items() if ranges)
+        spans = ((label, tuple(sorted(ranges))) for label, ranges in enumerate(self._wide))
         return [(first, last, tuple(here)) for first, last, here in sweep(spans, self._family.last_address)]
 
     def _outside_singles(self, ordered: list[int], first: int, last: int) -> int | None:

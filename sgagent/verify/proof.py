@@ -25,7 +25,7 @@ from sgagent.verify.fate_comparison import (
     RefutedError,
     Subject,
 )
-from sgagent.verify.frames import Frame
+from sgagent.verify.frames import Frame, make_frame
 from sgagent.verify.interpreter import Trace
 from sgagent.verify.packets import (
     EVERY_MARK,
@@ -174,9 +174,9 @@ class _Frames:
         """Return the frame of a view."""
         key = (view.opened, view.family, view.hook in JUDGED_HOOKS)
         if key not in self._whole:
-            is_detailed = self._subject.most_differences > 1
+            has_members = self._subject.most_differences > 1
             judge = self._judge(view)
-            self._whole[key] = Frame(self._subject.compiled, judge, view, is_detailed=is_detailed)
+            self._whole[key] = make_frame(self._subject.compiled, judge, view, has_members=has_members)
         return self._whole[key]
 
     def revised(self, view: View, revisions: Revisions) -> tuple[Revision | None, Frame | None]:
@@ -189,7 +189,7 @@ class _Frames:
             if revision is not None:
                 known = (view.opened, view.family, revision.far_ends)
                 if known not in self._within:
-                    self._within[known] = Frame(self._subject.compiled, judge, view, revision.far_ends)
+                    self._within[known] = make_frame(self._subject.compiled, judge, view, revision.far_ends)
                 frame = self._within[known]
             self._revised[key] = revision, frame
         return self._revised[key]

@@ -7,9 +7,9 @@ what the tail does, may be another by now.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Container, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 from sgagent.core.addresses import AddressRanges, Ranges, joined, without
 from sgagent.core.model import Direction, Family
@@ -18,10 +18,8 @@ from sgagent.nft import names, ruleset as nft
 from sgagent.nft.names import differing_elements
 from sgagent.verify.compiled_table import CompiledTable
 from sgagent.verify.packets import Phase, phase_of
-from sgagent.verify.verified_table import VerifiedStatement
+from sgagent.verify.verified_table import VerifiedChain, reach
 from sgagent.verify.views import Special, View
-
-_Rules = tuple[tuple[VerifiedStatement, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +58,10 @@ class Revisions:
         self._now = now
         self._new = new
         self._same_memory = same_memory
-        self._reached_by_hook: dict[str, frozenset[str]] = {}
         self._policies: dict[tuple[str, Direction, Family], _PolicyRevision] = {}
-        self._others: dict[tuple[str, str], list[tuple[int, int]]] = {}
-        self._is_same: dict[str, bool] = {}
-        """By map, whether it is what it was."""
+        self._reached = cache(self._reach)
+        self._other_elements = cache(self._compare_elements)
+        self._is_map_same = cache(self._compare_maps)
 
     def of(self, view: View) -> Revision | None:
         """Return what may be another in the frame of a view; None if that may be everything."""
@@ -113,13 +110,12 @@ class Revisions:
         """Return the chains that lead to each chain, and by which map if by one."""
         found: dict[str, list[tuple[str, str | None]]] = {}
         for name in self._now.table.reached:
-            for statements in self._now.table.chains[name].rules:
-                for one in statements:
-                    if isinstance(one, (nft.Goto, nft.Jump)):
-                        found.setdefault(one.chain, []).append((name, None))
-                    elif isinstance(one, nft.LookUp):
-                        for target in self._now.table.map_targets(one.verdict_map):
-                            found.setdefault(target, []).append((name, one.verdict_map))
+            for one in self._now.table.chains[name].statements:
+                if isinstance(one, (nft.Goto, nft.Jump)):
+                    found.setdefault(one.chain, []).append((name, None))
+                elif isinstance(one, nft.LookUp):
+                    for target in self._now.table.map_targets(one.verdict_map):
+                        found.setdefault(target, []).append((name, one.verdict_map))
         return found
 
     def _of_table(self, view: View) -> tuple[frozenset[str], list[tuple[int, int]]]:
@@ -131,13 +127,13 @@ class Revisions:
         for name in self._suspects:
             if name not in reached:
                 continue
-            rules = self._now.table.chains[name].rules
-            looked_up = _far_end_maps(rules, view)
+            chain = self._now.table.chains[name]
+            looked_up = _far_end_maps(chain, view)
             aside.update(dict.fromkeys(looked_up))
-            known = _far_end_maps(before[name].rules, view) if name in before else []
+            known = _far_end_maps(before[name], view) if name in before else []
             if (
                 name not in before
-                or _nameless(before[name].rules, known) != _nameless(rules, looked_up)
+                or _nameless(before[name], known) != _nameless(chain, looked_up)
                 or self._looks_up_another(name, looked_up)
             ):
                 changed.add(name)
@@ -152,18 +148,10 @@ class Revisions:
                         far_ends += _key(element)
         return tainted, far_ends
 
-    def _reached(self, hook: str) -> frozenset[str]:
+    def _reach(self, hook: str) -> Container[str]:
         """Return the chains that packets can get to at a hook: others may read what it does not know."""
-        if hook not in self._reached_by_hook:
-            table = self._now.table
-            found = {chain.name for chain in table.base_chains.get(hook, ())}
-            waiting = list(found)
-            while waiting:
-                new = set(table.targets(table.chains[waiting.pop()])) - found
-                found |= new
-                waiting += new
-            self._reached_by_hook[hook] = frozenset(found)
-        return self._reached_by_hook[hook]
+        table = self._now.table
+        return reach((chain.name for chain in table.base_chains.get(hook, ())), table.targets)
 
     @cached_property
     def _suspects(self) -> tuple[str, ...]:
@@ -175,39 +163,29 @@ class Revisions:
         return tuple(
             name
             for name in table.reached
-            if (name in self._changed and not self._was_and_is_tail(name))
-            or any(isinstance(one, nft.LookUp) for rule in table.chains[name].rules for one in rule)
+            if (name in self._changed and not self._was_and_is_tail(name)) or any(table.chains[name].look_ups)
         )
 
     def _was_and_is_tail(self, name: str) -> bool:
         is_known = name in self._before.table.chains
         return is_known and self._now.is_tail(name) and self._before.is_tail(name)
 
-    def _other_elements(self, known: str, name: str) -> list[tuple[int, int]]:
+    def _compare_elements(self, known: str, name: str) -> list[tuple[int, int]]:
         """Return the far ends whose element in one map is not the one in the other."""
-        found = self._others.get((known, name))
-        if found is None:
-            one = self._before.table.verdict_maps[known].elements
-            other = self._now.table.verdict_maps[name].elements
-            differing = (element for some in differing_elements(one, other) for element in some)
-            found = self._others[known, name] = [ends for element in differing for ends in _key(element)]
-        return found
+        one = self._before.table.verdict_maps[known].elements
+        other = self._now.table.verdict_maps[name].elements
+        gone, come = differing_elements(one, other)
+        return [ends for element in (*gone, *come) for ends in _key(element)]
 
-    def _looks_up_another(self, name: str, of_far_ends: Iterable[str]) -> bool:
+    def _looks_up_another(self, name: str, of_far_ends: Collection[str]) -> bool:
         """Return whether a map of something else that a chain looks up is another than before."""
-        aside = set(of_far_ends)
-        return not all(
-            self._is_map_same(one.verdict_map)
-            for statements in self._now.table.chains[name].rules
-            for one in statements
-            if isinstance(one, nft.LookUp) and one.verdict_map not in aside
-        )
+        maps = {one.verdict_map for one in self._now.table.chains[name].look_ups}
+        return not all(map(self._is_map_same, maps.difference(of_far_ends)))
 
-    def _is_map_same(self, name: str) -> bool:
-        if name not in self._is_same:
-            known, now = self._before.table.verdict_maps.get(name), self._now.table.verdict_maps[name]
-            self._is_same[name] = known is now or known == now
-        return self._is_same[name]
+    def _compare_maps(self, name: str) -> bool:
+        """Return whether a map is what it was."""
+        known, now = self._before.table.verdict_maps.get(name), self._now.table.verdict_maps[name]
+        return known is now or known == now
 
     def _tainted(self, changed: Collection[str], aside: Collection[str]) -> frozenset[str]:
         """Return chains, and all that lead to them other than by certain maps."""
@@ -220,26 +198,23 @@ class Revisions:
         return frozenset(found)
 
 
-def _far_end_maps(rules: _Rules, view: View) -> list[str]:
+def _far_end_maps(chain: VerifiedChain, view: View) -> list[str]:
     """Return the maps that far ends alone are looked up in."""
     return [
         one.verdict_map
-        for statements in rules
-        for one in statements
-        if isinstance(one, nft.LookUp)
-        and len(one.selectors) == 1
-        and view.read(one.selectors[0], Phase.WIRE) is Special.FAR_END
+        for one in chain.look_ups
+        if len(one.selectors) == 1 and view.read(one.selectors[0], Phase.WIRE) is Special.FAR_END
     ]
 
 
-def _nameless(rules: _Rules, aside: Collection[str]) -> list[list[object]]:
+def _nameless(chain: VerifiedChain, aside: Collection[str]) -> list[list[object]]:
     """Return rules without the names of certain maps."""
     return [
         [
             one.selectors if isinstance(one, nft.LookUp) and one.verdict_map in aside else one
             for one in statements
         ]
-        for statements in rules
+        for statements in chain.rules
     ]
 
 

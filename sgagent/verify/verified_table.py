@@ -6,9 +6,9 @@ reaches, such as a set that no rule reads, has no effect and is not named.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 from sgagent.nft import ruleset as nft
 
@@ -52,6 +52,16 @@ class VerifiedChain:
     hook: BaseHook | None = None
     comment: str = ""
 
+    @property
+    def statements(self) -> Iterator[VerifiedStatement]:
+        """Return the statements of all rules."""
+        return (one for rule in self.rules for one in rule)
+
+    @property
+    def look_ups(self) -> Iterator[nft.LookUp]:
+        """Return those that look something up in a map."""
+        return (one for one in self.statements if isinstance(one, nft.LookUp))
+
 
 @dataclass(frozen=True, kw_only=True)
 class VerifiedTable:
@@ -85,74 +95,48 @@ class VerifiedTable:
     @cached_property
     def reached(self) -> tuple[str, ...]:
         """Return the chains that a packet can get to, base chains first."""
-        found = {chain.name: None for chains in self.base_chains.values() for chain in chains}
-        waiting = list(found)
-        while waiting:
-            for name in self.targets(self.chains[waiting.pop()]):
-                if name not in found and name in self.chains:
-                    found[name] = None
-                    waiting.append(name)
-        return tuple(found)
+        first = (one.name for chains in self.base_chains.values() for one in chains)
+        return tuple(reach(first, lambda name: filter(self.chains.__contains__, self.targets(name))))
 
     @cached_property
     def link_reads(self) -> tuple[tuple[VerifiedChain, nft.Match | nft.LookUp], ...]:
         """Return what reads the name of a link, and in which of the chains that packets get to."""
         return tuple(
-            (chain, one)
-            for chain in map(self.chains.__getitem__, self.reached)
-            for statements in chain.rules
-            for one in statements
-            if (isinstance(one, nft.Match) and one.selector.key_type is nft.KeyType.IFNAME)
-            or (
-                isinstance(one, nft.LookUp)
-                and any(field.key_type is nft.KeyType.IFNAME for field in one.selectors)
-            )
+            (self.chains[name], one)
+            for name in self.reached
+            for one in self.chains[name].statements
+            if isinstance(one, (nft.Match, nft.LookUp))
+            and any(selector.key_type is nft.KeyType.IFNAME for selector in selectors_of(one))
         )
 
-    def targets(self, chain: VerifiedChain) -> tuple[str, ...]:
+    @cached_property
+    def targets(self) -> Callable[[str], tuple[str, ...]]:
         """Return the chains that a chain leads to, each once."""
-        found = self._targets_by_chain.get(chain.name)
-        if found is None:
-            found = self._targets_by_chain[chain.name] = tuple(dict.fromkeys(self._targets(chain)))
-        return found
+        return cache(lambda name: tuple(dict.fromkeys(self._targets(self.chains[name]))))
 
     def _targets(self, chain: VerifiedChain) -> Iterator[str]:
-        for statements in chain.rules:
-            for statement in statements:
-                if isinstance(statement, (nft.Goto, nft.Jump)):
-                    yield statement.chain
-                elif isinstance(statement, nft.LookUp) and statement.verdict_map in self.verdict_maps:
-                    yield from self.map_targets(statement.verdict_map)
+        for one in chain.statements:
+            if isinstance(one, (nft.Goto, nft.Jump)):
+                yield one.chain
+            elif isinstance(one, nft.LookUp) and one.verdict_map in self.verdict_maps:
+                yield from self.map_targets(one.verdict_map)
 
-    def map_targets(self, name: str) -> tuple[str, ...]:
+    @cached_property
+    def map_targets(self) -> Callable[[str], tuple[str, ...]]:
         """Return the chains that a map leads to, each once."""
-        found = self._targets_by_map.get(name)
-        if found is None:
-            verdicts: Iterable[nft.Verdict] = (e.verdict for e in self.verdict_maps[name].elements)
-            found = tuple(dict.fromkeys(v.chain for v in verdicts if isinstance(v, (nft.Goto, nft.Jump))))
-            self._targets_by_map[name] = found
-        return found
-
-    @cached_property
-    def _targets_by_chain(self) -> dict[str, tuple[str, ...]]:
-        return {}
-
-    @cached_property
-    def _targets_by_map(self) -> dict[str, tuple[str, ...]]:
-        return {}
+        return cache(lambda name: tuple(dict.fromkeys(_map_targets(self.verdict_maps[name]))))
 
     @cached_property
     def unsupported(self) -> tuple[str, ...]:
         """Return what is not understood and may matter, sorted."""
         found = set(self.unread) if not self.is_dormant else set()
         for name in self.reached:
-            for statements in self.chains[name].rules:
-                for statement in statements:
-                    if isinstance(statement, Unread):
-                        found.add(statement.description)
-                    elif isinstance(statement, nft.LookUp) and statement.verdict_map not in self.verdict_maps:
-                        found.add(f"map {statement.verdict_map}")
-            found.update(f"chain {one}" for one in self.targets(self.chains[name]) if one not in self.chains)
+            for one in self.chains[name].statements:
+                if isinstance(one, Unread):
+                    found.add(one.description)
+                elif isinstance(one, nft.LookUp) and one.verdict_map not in self.verdict_maps:
+                    found.add(f"map {one.verdict_map}")
+            found.update(f"chain {one}" for one in self.targets(name) if one not in self.chains)
         if not found and self._is_too_deep():
             found.add(f"chains more than {_MOST_DEPTH} deep")
         return tuple(sorted(found))
@@ -161,7 +145,7 @@ class VerifiedTable:
         """Return whether a way through chains is longer than the kernel allows, or endless."""
         level = {chain.name for chains in self.base_chains.values() for chain in chains}
         for _ in range(_MOST_DEPTH):
-            level = {target for name in level for target in self.targets(self.chains[name])}
+            level = {target for name in level for target in self.targets(name)}
             if not level:
                 return False
         return True
@@ -169,6 +153,42 @@ class VerifiedTable:
 
 _MOST_DEPTH = 17
 """A base chain, and the kernel's 16 levels of chains behind it."""
+
+
+def reach(
+    first: Iterable[str], onward: Callable[[str], Iterable[str]], found: Iterable[str] = ()
+) -> dict[str, None]:
+    """Return chains, and all that they lead to.
+
+    Args:
+        first: where packets begin.
+        onward: returns the chains that one leads to.
+        found: chains from which packets were followed before.
+    """
+    known = dict.fromkeys(found)
+    waiting = [name for name in dict.fromkeys(first) if name not in known]
+    known |= dict.fromkeys(waiting)
+    while waiting:
+        new = [name for name in dict.fromkeys(onward(waiting.pop())) if name not in known]
+        known |= dict.fromkeys(new)
+        waiting += new
+    return known
+
+
+def selectors_of(statement: VerifiedStatement) -> tuple[nft.Selector, ...]:
+    """Return what a statement reads of a packet to compare it or look it up."""
+    match statement:
+        case nft.Match(selector):
+            return (selector,)
+        case nft.LookUp(selectors):
+            return selectors
+        case _:
+            return ()
+
+
+def _map_targets(verdict_map: nft.VerdictMap) -> Iterator[str]:
+    verdicts = (element.verdict for element in verdict_map.elements)
+    return (verdict.chain for verdict in verdicts if isinstance(verdict, (nft.Goto, nft.Jump)))
 
 
 def _priority(chain: VerifiedChain) -> int:
