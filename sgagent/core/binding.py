@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from sgagent.core.addresses import AddressSet
-from sgagent.core.errors import NOWHERE, Origin, Problem, Severity
+from sgagent.core.errors import NOWHERE, Origin, Problem
 from sgagent.core.link_patterns import LinkPattern, is_pattern
 from sgagent.core.model import CidrBlock, Family, Mode, NetworkInterface, Snapshot, SourceCheck
 from sgagent.core.policy import LOOPBACK
@@ -441,22 +441,17 @@ class _Search:
         self._refuse(origin, "port_of_master", None, message, remedy)
 
     def _refuse(self, origin: Origin, code: str, value: str | None, message: str, remedy: str) -> None:
-        self.problems.append(
-            Problem(
-                severity=Severity.ERROR, code=code, origin=origin, value=value, message=message, remedy=remedy
-            )
-        )
+        self.problems.append(Problem.error(origin, code, value, message, remedy))
 
     def _warn_of_other_mac(self, interface: NetworkInterface, link: str) -> None:
         self.problems.append(
-            Problem(
-                severity=Severity.WARNING,
-                code="other_mac",
-                origin=interface.origin,
-                value=interface.mac_address,
-                message=f"link {link} has an address of {interface.network_interface_id}, but another MAC"
+            Problem.warning(
+                interface.origin,
+                "other_mac",
+                interface.mac_address,
+                f"link {link} has an address of {interface.network_interface_id}, but another MAC"
                 " address, so it is not bound",
-                remedy="correct or remove the MAC address, or bind the link in [[interface]]",
+                "correct or remove the MAC address, or bind the link in [[interface]]",
             )
         )
 

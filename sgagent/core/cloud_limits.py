@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
-from sgagent.core.errors import Origin, Problem, Severity
+from sgagent.core.errors import Origin, Problem
 from sgagent.core.model import (
     ALL_PROTOCOLS,
     CidrBlock,
@@ -41,7 +41,7 @@ def interface_warnings(name: str, origin: Origin, groups: Iterable[SecurityGroup
     ):
         if count > most:
             message = f"interface {name} has more than {most} {noun}, which the cloud would refuse"
-            yield _warning(origin, f"many_{noun}", str(count), message, f"keep to {most}")
+            yield Problem.warning(origin, f"many_{noun}", str(count), message, f"keep to {most}")
 
 
 def group_warnings(group: SecurityGroup, group_objects: int) -> Iterator[Problem]:
@@ -52,7 +52,7 @@ def group_warnings(group: SecurityGroup, group_objects: int) -> Iterator[Problem
             " which the cloud would refuse"
         )
         remedy = f"keep to {MOST_GROUP_OBJECTS_PER_GROUP}, or use prefix lists"
-        yield _warning(group.origin, "many_group_objects", str(group_objects), message, remedy)
+        yield Problem.warning(group.origin, "many_group_objects", str(group_objects), message, remedy)
 
 
 def object_warnings(
@@ -71,10 +71,12 @@ def object_warnings(
     origin, value = rule.origin.at("authorization_object"), name
     if group.group_type is GroupType.ADVANCED:
         message = "an advanced group has a group as object, which the cloud would refuse"
-        yield _warning(origin, "group_object_in_advanced", value, message, "use a CIDR or a prefix list")
+        yield Problem.warning(
+            origin, "group_object_in_advanced", value, message, "use a CIDR or a prefix list"
+        )
     elif found.security_group_id == group.security_group_id and (remedy := _by_inner_policy(group, rule)):
         message = "the group names itself for all traffic, which the cloud would refuse"
-        yield _warning(origin, "own_group", value, message, remedy)
+        yield Problem.warning(origin, "own_group", value, message, remedy)
 
 
 def _by_inner_policy(group: SecurityGroup, rule: SecurityGroupRule) -> str | None:
@@ -94,12 +96,6 @@ def _by_inner_policy(group: SecurityGroup, rule: SecurityGroupRule) -> str | Non
     return f"remove the rule: inner_access_policy is {name} and comes before all rules"
 
 
-def _warning(origin: Origin, code: str, value: str, message: str, remedy: str) -> Problem:
-    return Problem(
-        severity=Severity.WARNING, code=code, origin=origin, value=value, message=message, remedy=remedy
-    )
-
-
 MOST_PER_ADDRESS = 3
 """Other interfaces that are named for one address; where thousands share it, all pairs are too many."""
 
@@ -117,14 +113,12 @@ def overlap_errors(interfaces: Sequence[NetworkInterface]) -> Iterator[Problem]:
     for (later, earlier), (block, other_block) in sorted(pairs.items()):
         name, owner = interfaces[later].network_interface_id, interfaces[earlier]
         within = "" if block == other_block else f" in {other_block}"
-        yield Problem(
-            severity=Severity.ERROR,
-            code="duplicate_address",
-            origin=interfaces[later].origin,
-            value=str(block),
-            message=f"{name} has an address{within} that {owner.network_interface_id} has too"
-            f" ({owner.origin})",
-            remedy="leave it to one of them, or give both their vpc_id if they are in different VPCs",
+        yield Problem.error(
+            interfaces[later].origin,
+            "duplicate_address",
+            str(block),
+            f"{name} has an address{within} that {owner.network_interface_id} has too ({owner.origin})",
+            "leave it to one of them, or give both their vpc_id if they are in different VPCs",
         )
 
 

@@ -40,8 +40,6 @@ from sgagent.core.resolved_rules import (
     KnownNames,
     ResolvedRules,
     RuleResolver,
-    as_warning,
-    error,
 )
 from sgagent.core.rule_values import has_ended
 
@@ -367,7 +365,7 @@ class _Resolver:
         if self.scope is Scope.HOST:
             depended = self.concerned | self.reached
             self.problems[before:] = [
-                problem if problem.code == "other_vpc" and problem.value in depended else as_warning(problem)
+                problem if problem.code == "other_vpc" and problem.value in depended else problem.as_warning()
                 for problem in self.problems[before:]
             ]
 
@@ -384,7 +382,7 @@ class _Resolver:
             self.problems.extend(map(_of_ended, _apart_from_names(self._resolver.resolve(ended, Memo()))))
         rules = self._rules[group.security_group_id] = self._resolver.resolve(living, memo)
         counts = is_concerned or self.scope is Scope.EVERYTHING
-        self.problems.extend(rules.problems if counts else map(as_warning, _apart_from_names(rules)))
+        self.problems.extend(rules.problems if counts else map(Problem.as_warning, _apart_from_names(rules)))
         if counts:
             unknown = (p.value or "" for p in rules.problems if p.code in OF_UNKNOWN_OBJECTS)
             self.unknown_objects.update(unknown)
@@ -422,7 +420,7 @@ class _Resolver:
         )
 
     def _error(self, origin: Origin, code: str, value: str, message: str, remedy: str) -> None:
-        self.problems.append(error(origin, code, value, message, remedy))
+        self.problems.append(Problem.error(origin, code, value, message, remedy))
 
 
 def _apart_from_names(rules: ResolvedRules) -> Iterator[Problem]:
@@ -434,7 +432,7 @@ def _of_ended(problem: Problem) -> Problem:
     """Return a problem of a rule that has ended, which refuses nothing (§12.4)."""
     message = f"of a rule that has ended: {problem.message}"
     code = "unknown_object_of_ended" if problem.code in OF_UNKNOWN_OBJECTS else problem.code
-    return replace(as_warning(problem), code=code, message=message)
+    return replace(problem.as_warning(), code=code, message=message)
 
 
 def _ordered(groups: tuple[ResolvedRules, ...], direction: Direction) -> tuple[ResolvedRule, ...]:

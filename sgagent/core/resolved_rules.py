@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from sgagent.core.addresses import NO_ADDRESSES, AddressSet, joined
 from sgagent.core.cloud_limits import object_warnings
-from sgagent.core.errors import Origin, Problem, Severity
+from sgagent.core.errors import Problem
 from sgagent.core.memo import Memo
 from sgagent.core.model import (
     NO_PORTS,
@@ -304,7 +304,7 @@ class RuleResolver:
         if found.vpc_id and group.vpc_id and found.vpc_id != group.vpc_id:
             message = f"the group belongs to {found.vpc_id}, the rule's own group to {group.vpc_id}"
             remedy = "use a CIDR: a group as object reaches only members in its own VPC"
-            problems.append(error(origin, "other_vpc", name, message, remedy))
+            problems.append(Problem.error(origin, "other_vpc", name, message, remedy))
             return nobody
         problems.extend(object_warnings(group, rule, name, found))
         return Peer(name=name, addresses=self._groups[found.security_group_id].members)
@@ -353,17 +353,17 @@ def _unknown(rule: SecurityGroupRule, name: str, where: str, noun: str) -> Probl
     remedy = f"add the {noun} to the definitions, or correct the id"
     if rule.policy is Policy.DROP:
         message = f"the {noun} of this drop rule is not in the definitions, so it would drop nothing"
-        return error(origin, "unknown_object_in_drop", name, message, remedy)
+        return Problem.error(origin, "unknown_object_in_drop", name, message, remedy)
     subject = _what_is_void(rule) if where == "authorization_object" else "the rule"
     message = f"the {noun} is not in the definitions, so {subject} matches nothing"
-    return as_warning(error(origin, "unknown_object", name, message, remedy))
+    return Problem.warning(origin, "unknown_object", name, message, remedy)
 
 
 def _unresolved(rule: SecurityGroupRule, name: str) -> Problem:
     """Return that no name server has answered for a name, which is an unknown object (§12.3)."""
     message = f"no name server has answered for the name yet, so {_what_is_void(rule)} matches nothing"
     remedy = "check the spelling, and that this host's name servers answer"
-    return as_warning(error(rule.origin.at("authorization_object"), UNRESOLVED_NAME, name, message, remedy))
+    return Problem.warning(rule.origin.at("authorization_object"), UNRESOLVED_NAME, name, message, remedy)
 
 
 def _what_is_void(rule: SecurityGroupRule) -> str:
@@ -382,16 +382,4 @@ def _wrong_lists(
         if family is not wanted:
             message = f"the list is of {family.value}, the rule's {whose} of {wanted.value}"
             origin, remedy = rule.origin.at("authorization_object"), f"use a list of {wanted.value}"
-            yield error(origin, code, reference.prefix_list_id, message, remedy)
-
-
-def error(origin: Origin, code: str, value: str, message: str, remedy: str) -> Problem:
-    """Return an error of meaning."""
-    return Problem(
-        severity=Severity.ERROR, code=code, origin=origin, value=value, message=message, remedy=remedy
-    )
-
-
-def as_warning(problem: Problem) -> Problem:
-    """Return the problem as one that refuses nothing."""
-    return replace(problem, severity=Severity.WARNING)
+            yield Problem.error(origin, code, reference.prefix_list_id, message, remedy)

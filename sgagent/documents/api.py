@@ -433,7 +433,9 @@ def _read_prefix_list(answer: Field, collected: Collected) -> None:
     _refuse_part(answer)
     items = read_each(DeliveredPrefixModel, _items(answer, model.entries, "Entries", "Entry"))
     entries = [(item.at("Cidr"), entry.cidr) for item, entry in items]
-    collected.add_prefix_list(make_prefix_list(answer, model.prefix_list_id, model.address_family, entries))
+    collected.add(
+        collected.prefix_lists, make_prefix_list(answer, model.prefix_list_id, model.address_family, entries)
+    )
 
 
 def _read_port_list(answer: Field, collected: Collected) -> None:
@@ -451,7 +453,7 @@ def _read_port_list(answer: Field, collected: Collected) -> None:
         answer.refuse_missing("PortRangeListId", "add the id, or name the file after it, like prl-1.json")
     items = read_each(DeliveredPortsModel, _items(answer, model.entries, "Entries"))
     entries = [(item.at("PortRange"), entry.port_range) for item, entry in items]
-    collected.add_port_list(make_port_list(answer, port_list_id, entries))
+    collected.add(collected.port_lists, make_port_list(answer, port_list_id, entries))
 
 
 _ID_IN_NAME = re.compile(r"prl-[A-Za-z0-9]+")

@@ -31,7 +31,7 @@ def settle_answers(collected: Collected) -> None:
     for attribute in collected.attributes:
         attributes.setdefault(attribute.security_group_id, []).append(attribute)
     for key, pages in attributes.items():
-        collected.add_group(_joined(listed.get(key), pages))
+        collected.groups.append(_joined(listed.get(key), pages))
     native = {group.security_group_id for group in collected.groups}
     for key in sorted(listed.keys() - attributes.keys() - native):
         _warn_of_missing_rules(listed[key])

@@ -16,7 +16,7 @@ from itertools import chain
 from operator import attrgetter
 from typing import Any, TypeVar
 
-from sgagent.core.errors import Origin, Problem, Severity
+from sgagent.core.errors import Origin, Problem
 from sgagent.core.memo import Memo, Seam
 from sgagent.core.model import (
     ALL_PORTS,
@@ -38,6 +38,8 @@ from sgagent.documents.field import Field
 from sgagent.documents.problems import Findings
 from sgagent.documents.scalars import InvalidValueError
 from sgagent.documents.values import no_object, parse_group_id
+
+T = TypeVar("T")
 
 _DIGITS = 12
 
@@ -207,33 +209,12 @@ class Collected:
         self.has_left_out |= other.has_left_out
         self.has_unread_file |= other.has_unread_file
 
-    def add_group(self, group: SecurityGroup | None) -> None:
-        """Add a complete group; None marks one with errors."""
-        if group is None:
+    def add(self, things: list[T], thing: T | None) -> None:
+        """Add a complete object to one of the lists; None marks one with errors."""
+        if thing is None:
             self.has_left_out = True
         else:
-            self.groups.append(group)
-
-    def add_prefix_list(self, prefix_list: PrefixList | None) -> None:
-        """Add a prefix list; None marks one with errors."""
-        if prefix_list is None:
-            self.has_left_out = True
-        else:
-            self.prefix_lists.append(prefix_list)
-
-    def add_port_list(self, port_list: PortList | None) -> None:
-        """Add a port list; None marks one with errors."""
-        if port_list is None:
-            self.has_left_out = True
-        else:
-            self.port_lists.append(port_list)
-
-    def add_interface(self, interface: NetworkInterface | None) -> None:
-        """Add an interface of a native document; None marks one with errors."""
-        if interface is None:
-            self.has_left_out = True
-        else:
-            self.interfaces.append(interface)
+            things.append(thing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,15 +318,10 @@ def _check_mac_addresses(snapshot: Snapshot, findings: Findings) -> None:
             continue
         first = seen.setdefault(interface.mac_address, interface)
         if first is not interface:
-            problem = Problem(
-                severity=Severity.WARNING,
-                code="shared_mac_address",
-                origin=interface.origin,
-                message=f"the MAC address is also that of {first.network_interface_id} ({first.origin})",
-                value=interface.mac_address,
-                remedy="give each interface its own MAC address, or distinct IP addresses",
-            )
-            findings.add(problem)
+            message = f"the MAC address is also that of {first.network_interface_id} ({first.origin})"
+            remedy = "give each interface its own MAC address, or distinct IP addresses"
+            value = interface.mac_address
+            findings.add(Problem.warning(interface.origin, "shared_mac_address", value, message, remedy))
 
 
 def _check_plain_ids(snapshot: Snapshot, wrong: Sequence[Field], findings: Findings, memo: Memo) -> None:
@@ -358,15 +334,7 @@ def _check_plain_ids(snapshot: Snapshot, wrong: Sequence[Field], findings: Findi
     for origin, text in chain(of_right, chain.from_iterable(map(_plain_ids_of_wrong, wrong))):
         if text not in snapshot.group_by_id:
             fault = no_object(text, snapshot.group_by_id)
-            problem = Problem(
-                severity=Severity.ERROR,
-                code=fault.code,
-                origin=origin,
-                message=fault.message,
-                value=text,
-                remedy=fault.remedy,
-            )
-            findings.add(problem)
+            findings.add(Problem.error(origin, fault.code, text, fault.message, fault.remedy))
 
 
 def _plain_ids_of_wrong(rule: Field) -> Iterator[tuple[Origin, str]]:
@@ -399,15 +367,9 @@ def _check_names(snapshot: Snapshot, findings: Findings, memo: Memo, most: int) 
     for rule, name in chain.from_iterable(memo.each("names", _names, snapshot.security_groups)):
         found.add(name)
         if len(found) > most:
-            problem = Problem(
-                severity=Severity.ERROR,
-                code="too_many_names",
-                origin=rule.origin.at("authorization_object"),
-                message=f"more than {most} names",
-                value=str(name),
-                remedy="raise limits.names in the configuration",
-            )
-            findings.add(problem)
+            origin, message = rule.origin.at("authorization_object"), f"more than {most} names"
+            remedy = "raise limits.names in the configuration"
+            findings.add(Problem.error(origin, "too_many_names", str(name), message, remedy))
             return
 
 
@@ -435,27 +397,15 @@ def _note_duplicate(findings: Findings, field: str, second: Origin, first: Origi
     """Add the error that two objects have the same id."""
     is_native = second.path.rpartition(".")[2][:1].islower()
     name = field if is_native else _IN_ANSWERS[field]
-    problem = Problem(
-        severity=Severity.ERROR,
-        code="duplicate_id",
-        origin=second.at(name),
-        message=f"the {name} is already used by {first}",
-        value=object_id,
-        remedy="use another id, or remove one of the two",
-    )
-    findings.add(problem)
+    message, remedy = f"the {name} is already used by {first}", "use another id, or remove one of the two"
+    findings.add(Problem.error(second.at(name), "duplicate_id", object_id, message, remedy))
 
 
 def _note_alike(findings: Findings, second: SecurityGroupRule, first: SecurityGroupRule) -> None:
     """Add the warning that two rules without ids are equal."""
-    problem = Problem(
-        severity=Severity.WARNING,
-        code="duplicate_rule",
-        origin=second.origin,
-        message=f"the same rule as {first.origin}; the two count as one",
-        remedy="remove one, or give each a rule_id",
-    )
-    findings.add(problem)
+    message = f"the same rule as {first.origin}; the two count as one"
+    remedy = "remove one, or give each a rule_id"
+    findings.add(Problem.warning(second.origin, "duplicate_rule", None, message, remedy))
 
 
 def derive_rule_id(security_group_id: str, rule: SecurityGroupRule) -> str:

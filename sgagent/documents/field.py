@@ -156,14 +156,8 @@ class Field:
 
     def refuse_missing(self, name: str, remedy: str = "add the field") -> None:
         """Add the error that the mapping lacks a field."""
-        problem = Problem(
-            severity=Severity.ERROR,
-            code=MISSING_FIELD,
-            origin=self.origin.at(name),
-            message=self.reading.about("missing"),
-            remedy=remedy,
-        )
-        self.reading.findings.add(problem)
+        message = self.reading.about("missing")
+        self.reading.findings.add(Problem.error(self.origin.at(name), MISSING_FIELD, None, message, remedy))
 
     def read(self, parse: Callable[[Node], T]) -> T | None:
         """Return what a parser returns for the value; None, with errors added, if it refuses the value."""

@@ -281,13 +281,13 @@ def read_native(document: Field, collected: Collected) -> None:
     if model is None:
         return
     for place in items_of(document, "security_groups"):
-        collected.add_group(_group(place, model, collected))
+        collected.add(collected.groups, _group(place, model, collected))
     for place in items_of(document, "prefix_lists"):
-        collected.add_prefix_list(_prefix_list(place))
+        collected.add(collected.prefix_lists, _prefix_list(place))
     for place in items_of(document, "port_lists"):
-        collected.add_port_list(_port_list(place))
+        collected.add(collected.port_lists, _port_list(place))
     for place in items_of(document, "network_interfaces"):
-        collected.add_interface(_interface(place, model))
+        collected.add(collected.interfaces, _interface(place, model))
 
 
 def _group(place: Field, document: NativeModel, collected: Collected) -> SecurityGroup | None:

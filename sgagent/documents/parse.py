@@ -121,28 +121,15 @@ def is_json_name(name: str) -> bool:
 
 def _note(reading: Reading, error: MalformedError) -> None:
     """Note why a file can't be read."""
-    problem = Problem(
-        severity=Severity.ERROR,
-        code=error.code,
-        origin=Origin(file=reading.file, line=error.line),
-        message=error.message,
-        value=error.value,
-        remedy=error.remedy,
-    )
-    reading.findings.add(problem)
+    origin = Origin(file=reading.file, line=error.line)
+    reading.findings.add(Problem.error(origin, error.code, error.value, error.message, error.remedy))
 
 
 def _note_duplicate_key(reading: Reading, path: str, line: int) -> None:
     """Add the error that a mapping has a duplicate name."""
-    problem = Problem(
-        severity=Severity.ERROR,
-        code="duplicate_key",
-        origin=Origin(file=reading.file, line=line, path=path),
-        message="the field is given twice in one mapping",
-        value=path.rpartition(".")[2],
-        remedy="one of the two",
-    )
-    reading.findings.add(problem)
+    origin, value = Origin(file=reading.file, line=line, path=path), path.rpartition(".")[2]
+    message = "the field is given twice in one mapping"
+    reading.findings.add(Problem.error(origin, "duplicate_key", value, message, "one of the two"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -400,10 +387,5 @@ def _read_one(document: Field, collected: Collected) -> None:
 
 def _no_documents() -> Problem:
     """Return the error of an empty set of files."""
-    return Problem(
-        severity=Severity.ERROR,
-        code="no_documents",
-        origin=Origin(file="<documents>"),
-        message="no document was found",
-        remedy="write one; version: 1 alone defines no groups",
-    )
+    origin, remedy = Origin(file="<documents>"), "write one; version: 1 alone defines no groups"
+    return Problem.error(origin, "no_documents", None, "no document was found", remedy)

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from sgagent.core.errors import DocumentError, Origin, Problem, Severity
+from sgagent.core.errors import DocumentError, Origin, Problem
 from sgagent.core.model import (
     CidrBlock,
     Cloud,
@@ -443,10 +443,10 @@ def import_files(
 
 def _nothing(files: Sequence[DocumentFile]) -> Problem:
     """Return the error of files without a security group or prefix list."""
-    return Problem(
-        severity=Severity.ERROR,
-        code="nothing_to_import",
-        origin=Origin(file=", ".join(file.name for file in files)),
-        message="no security group in it",
-        remedy="see docs/import.md for what is read",
+    return Problem.error(
+        Origin(file=", ".join(file.name for file in files)),
+        "nothing_to_import",
+        None,
+        "no security group in it",
+        "see docs/import.md for what is read",
     )
