@@ -33,7 +33,7 @@ def subject_of(case: Case) -> LintSubject:
 
 def found_by(subject: LintSubject, code: str) -> Iterator[Finding]:
     """Yield what one check finds."""
-    yield from CHECKS[code].find(subject, CHECKS[code])
+    yield from CHECKS[code].run(subject)
 
 
 def points(policy: ResolvedPolicy, direction: Direction) -> Iterator[Packet]:

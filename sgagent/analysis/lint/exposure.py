@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from sgagent.analysis.lint.findings import Finding, FindingSeverity
 from sgagent.analysis.lint.rule_reach import OpenPorts, RuleKey, is_wide, key_of
-from sgagent.analysis.lint.subject import Check, LintSubject, Stand
+from sgagent.analysis.lint.subject import Check, LintSubject, Stand, lint_check
 from sgagent.analysis.lint.void_rules import denies_all
 from sgagent.core.addresses import Ranges, common, holds, joined, size, without
 from sgagent.core.model import (
@@ -95,35 +95,33 @@ def _everything(open_: OpenPorts) -> dict[RuleKey, Ranges]:
     }
 
 
-def _find_open_to_everyone(subject: LintSubject, check: Check) -> Iterator[Finding]:
+@lint_check(FindingSeverity.ERROR, f"a rule that opens more than {MANY_PORTS} ports, or all, to everyone")
+def open_to_everyone(subject: LintSubject, check: Check) -> Iterator[Finding]:
+    """Find rules that open more ports to everyone than can be overseen."""
     for key, (families, ports, interfaces) in _collected(
         subject, lambda stand, family: _everything(stand.open_to_everyone[family])
     ).items():
         what = "every port" if size(ports) > 65_000 else f"{size(ports)} ports"
-        yield Finding(
-            code=check.code,
-            severity=check.severity,
-            security_group_id=key[0],
-            rule_ids=(key[1],),
-            message=f"it opens {what} to everyone over {_families(families)}",
-            remedy="list the ports that the service needs, or the addresses that need it",
+        yield check.finding(
+            subject,
+            key,
+            f"it opens {what} to everyone over {_families(families)}",
+            "list the ports that the service needs, or the addresses that need it",
             interfaces=interfaces,
-            origin=subject.origin(key),
         )
 
 
-def _find_sensitive(subject: LintSubject, check: Check) -> Iterator[Finding]:
+@lint_check(FindingSeverity.ERROR, "SSH, Remote Desktop, a database or the like open to everyone")
+def sensitive_port_open(subject: LintSubject, check: Check) -> Iterator[Finding]:
+    """Find rules that open ports to everyone of which the guide warns."""
     for key, (families, ports, interfaces) in _collected(subject, _sensitive).items():
         services = ", ".join(service_text(port) for port, _ in _each(ports))
-        yield Finding(
-            code=check.code,
-            severity=check.severity,
-            security_group_id=key[0],
-            rule_ids=(key[1],),
-            message=f"it opens {services} to everyone over {_families(families)}",
-            remedy="accept only the addresses, the group or the list that need it",
+        yield check.finding(
+            subject,
+            key,
+            f"it opens {services} to everyone over {_families(families)}",
+            "accept only the addresses, the group or the list that need it",
             interfaces=interfaces,
-            origin=subject.origin(key),
         )
 
 
@@ -136,19 +134,20 @@ def _sensitive(stand: Stand, family: Family) -> dict[RuleKey, Ranges]:
     return {key: ports for key, ports in found.items() if ports}
 
 
-def _find_databases(subject: LintSubject, check: Check) -> Iterator[Finding]:
+@lint_check(
+    FindingSeverity.ERROR,
+    "a database that has rules of its own, and a broad accept without a drop that closes it",
+)
+def database_without_closing_drop(subject: LintSubject, check: Check) -> Iterator[Finding]:
     """Find databases that have a rule of their own, and a broad accept that lets everyone in beside it."""
     for key, (families, ports, interfaces) in _collected(subject, _broadly_open_databases).items():
         services = ", ".join(service_text(port) for port, _ in _each(ports))
-        yield Finding(
-            code=check.code,
-            severity=check.severity,
-            security_group_id=key[0],
-            rule_ids=(key[1],),
-            message=f"beside the rules for {services} it lets everyone in there over {_families(families)}",
-            remedy="close each with a drop from everyone at its priority, where drop wins, or narrow it",
+        yield check.finding(
+            subject,
+            key,
+            f"beside the rules for {services} it lets everyone in there over {_families(families)}",
+            "close each with a drop from everyone at its priority, where drop wins, or narrow it",
             interfaces=interfaces,
-            origin=subject.origin(key),
         )
 
 
@@ -199,7 +198,8 @@ def _families(families: Iterable[Family]) -> str:
     return " and ".join("IPv4" if family is Family.IPV4 else "IPv6" for family in families)
 
 
-def _find_wide_management(subject: LintSubject, check: Check) -> Iterator[Finding]:
+@lint_check(FindingSeverity.WARNING, "SSH, Remote Desktop or the like open to more than an address")
+def wide_management_port(subject: LintSubject, check: Check) -> Iterator[Finding]:
     """Find management ports that are open to more than an address, a group or a list of offices."""
     reported = {key for key, _ in _collected(subject, _sensitive).items()}
     for key, (_, rule) in subject.rules.items():
@@ -207,14 +207,11 @@ def _find_wide_management(subject: LintSubject, check: Check) -> Iterator[Findin
         wide = _wider_than_an_address(subject, rule)
         if ports and wide and key not in reported and key in subject.decided:
             services = ", ".join(map(service_text, ports))
-            yield Finding(
-                code=check.code,
-                severity=check.severity,
-                security_group_id=key[0],
-                rule_ids=(key[1],),
-                message=f"it opens {services} to {wide}, which is wider than an address",
-                remedy="name the addresses of those who administer, or a list of them",
-                origin=rule.origin,
+            yield check.finding(
+                subject,
+                key,
+                f"it opens {services} to {wide}, which is wider than an address",
+                "name the addresses of those who administer, or a list of them",
             )
 
 
@@ -251,7 +248,8 @@ def _too_wide(subject: LintSubject, one: AuthorizationObject) -> str | None:
             return None
 
 
-def _find_one_family_shut(subject: LintSubject, check: Check) -> Iterator[Finding]:
+@lint_check(FindingSeverity.WARNING, "an egress allow-list for one family, while the other leaves by default")
+def one_family_shut(subject: LintSubject, check: Check) -> Iterator[Finding]:
     """Find interfaces that nothing may leave over one family, and everything over the other by default."""
     found: dict[RuleKey, tuple[Family, set[str]]] = {}
     for stand in subject.stands:
@@ -262,15 +260,12 @@ def _find_one_family_shut(subject: LintSubject, check: Check) -> Iterator[Findin
                 found.setdefault(key_of(rule), (other, set()))[1].update(stand.interfaces)
     for key, (family, interfaces) in found.items():
         everyone = "0.0.0.0/0" if family is Family.IPV4 else "::/0"
-        yield Finding(
-            code=check.code,
-            severity=check.severity,
-            security_group_id=key[0],
-            rule_ids=(key[1],),
-            message=f"nothing else may leave, but over {_families([family])} everything leaves by default",
-            remedy=f"add the same drop for {everyone}",
+        yield check.finding(
+            subject,
+            key,
+            f"nothing else may leave, but over {_families([family])} everything leaves by default",
+            f"add the same drop for {everyone}",
             interfaces=tuple(sorted(interfaces)),
-            origin=subject.origin(key),
         )
 
 
@@ -295,37 +290,3 @@ def _leaves_by_default(stand: Stand, family: Family) -> bool:
     )
     everyone = ((0, family.last_address),)
     return clauses[-1].policy is Policy.ACCEPT and is_wide(without(everyone, joined(spoken_of)), family)
-
-
-CHECKS = (
-    Check(
-        code="open_to_everyone",
-        severity=FindingSeverity.ERROR,
-        summary=f"a rule that opens more than {MANY_PORTS} ports, or all, to everyone",
-        find=_find_open_to_everyone,
-    ),
-    Check(
-        code="sensitive_port_open",
-        severity=FindingSeverity.ERROR,
-        summary="SSH, Remote Desktop, a database or the like open to everyone",
-        find=_find_sensitive,
-    ),
-    Check(
-        code="database_without_closing_drop",
-        severity=FindingSeverity.ERROR,
-        summary="a database that has rules of its own, and a broad accept without a drop that closes it",
-        find=_find_databases,
-    ),
-    Check(
-        code="one_family_shut",
-        severity=FindingSeverity.WARNING,
-        summary="an egress allow-list for one family, while the other leaves by default",
-        find=_find_one_family_shut,
-    ),
-    Check(
-        code="wide_management_port",
-        severity=FindingSeverity.WARNING,
-        summary="SSH, Remote Desktop or the like open to more than an address",
-        find=_find_wide_management,
-    ),
-)

@@ -10,7 +10,7 @@ from sgagent.analysis.header_space import Clause
 from sgagent.analysis.lint.exposure import MANAGEMENT
 from sgagent.analysis.lint.findings import Finding, FindingSeverity
 from sgagent.analysis.lint.rule_reach import is_wide, key_of
-from sgagent.analysis.lint.subject import Check, LintSubject, Stand
+from sgagent.analysis.lint.subject import Check, LintSubject, Stand, lint_check
 from sgagent.analysis.redundancy import Table
 from sgagent.core.addresses import joined, size
 from sgagent.core.evaluate import DecidedBy
@@ -31,7 +31,8 @@ _PRODUCTION = ("production", "prod", "prd", "live")
 _TEST = ("test", "testing", "dev", "development", "staging", "stage", "qa", "uat", "sandbox", "preprod")
 
 
-def _find_mixed_services(subject: LintSubject, check: Check) -> Iterator[Finding]:
+@lint_check(FindingSeverity.WARNING, "a group that serves everyone and insiders on different ports")
+def mixed_services(subject: LintSubject, check: Check) -> Iterator[Finding]:
     """Find groups that serve everyone, and some inside, on different ports."""
     for group in subject.snapshot.security_groups:
         rules = sorted(group.rules, key=lambda rule: rule.rule_id)
@@ -102,7 +103,8 @@ class _Contact:
     clause: Clause
 
 
-def _find_mixed_environments(subject: LintSubject, check: Check) -> Iterator[Finding]:
+@lint_check(FindingSeverity.WARNING, "production and test, by their tags, that reach each other")
+def mixed_environments(subject: LintSubject, check: Check) -> Iterator[Finding]:
     """Find production and test that reach each other by more than what is open to everyone."""
     environments = {
         group.security_group_id: environment
@@ -200,7 +202,10 @@ def _environment(group: SecurityGroup) -> bool | None:
     return None
 
 
-def _find_needless_inner(subject: LintSubject, check: Check) -> Iterator[Finding]:
+@lint_check(
+    FindingSeverity.NOTICE, "members that may all talk to each other, where nothing shows that they need to"
+)
+def needless_inner_accept(subject: LintSubject, check: Check) -> Iterator[Finding]:
     """Find groups whose members may all talk, where nothing shows that they need to."""
     for group in subject.snapshot.security_groups:
         reason = _why_needless(subject, group) if group.inner_access is Policy.ACCEPT else None
@@ -262,7 +267,9 @@ def _serves(stand: Stand) -> bool:
     )
 
 
-def _find_too_many_rules(subject: LintSubject, check: Check) -> Iterator[Finding]:
+@lint_check(FindingSeverity.NOTICE, "a group with more rules than anybody can review")
+def too_many_rules(subject: LintSubject, check: Check) -> Iterator[Finding]:
+    """Find groups with more rules than anybody can review."""
     for group in subject.snapshot.security_groups:
         if len(group.rules) > subject.most_rules:
             yield Finding(
@@ -274,31 +281,3 @@ def _find_too_many_rules(subject: LintSubject, check: Check) -> Iterator[Finding
                 remedy=f"split it by purpose into groups of at most {subject.most_rules}, or use lists",
                 origin=group.origin,
             )
-
-
-CHECKS = (
-    Check(
-        code="mixed_services",
-        severity=FindingSeverity.WARNING,
-        summary="a group that serves everyone and insiders on different ports",
-        find=_find_mixed_services,
-    ),
-    Check(
-        code="mixed_environments",
-        severity=FindingSeverity.WARNING,
-        summary="production and test, by their tags, that reach each other",
-        find=_find_mixed_environments,
-    ),
-    Check(
-        code="needless_inner_accept",
-        severity=FindingSeverity.NOTICE,
-        summary="members that may all talk to each other, where nothing shows that they need to",
-        find=_find_needless_inner,
-    ),
-    Check(
-        code="too_many_rules",
-        severity=FindingSeverity.NOTICE,
-        summary="a group with more rules than anybody can review",
-        find=_find_too_many_rules,
-    ),
-)

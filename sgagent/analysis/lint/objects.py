@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from sgagent.analysis.lint.findings import Finding, FindingSeverity
 from sgagent.analysis.lint.rule_reach import RuleKey
-from sgagent.analysis.lint.subject import Check, LintSubject
+from sgagent.analysis.lint.subject import Check, LintSubject, lint_check
 from sgagent.analysis.lint.void_rules import duplicate_rules
 from sgagent.core.addresses import Ranges, common, joined
 from sgagent.core.errors import Slips
@@ -27,7 +28,8 @@ from sgagent.core.model import (
 from sgagent.core.policy import is_of_account
 
 
-def _find_unknown(subject: LintSubject, check: Check) -> Iterator[Finding]:
+@lint_check(FindingSeverity.WARNING, "a rule whose group, prefix list or port list is not in the definitions")
+def unknown_object(subject: LintSubject, check: Check) -> Iterator[Finding]:
     """Find rules whose object or port list is not in the definitions (§5.3)."""
     snapshot = subject.snapshot
     slips = {
@@ -42,18 +44,10 @@ def _find_unknown(subject: LintSubject, check: Check) -> Iterator[Finding]:
             effect = "a part of it matches nothing"
         for noun, name in _unknown(subject, group, rule):
             meant = slips[noun].of(name)
-            yield Finding(
-                code=check.code,
-                severity=FindingSeverity.ERROR if drops else check.severity,
-                security_group_id=key[0],
-                rule_ids=(key[1],),
-                object_id=name,
-                message=f"{effect}: the {noun} {name} is not in the definitions",
-                remedy=f"did you mean {' or '.join(meant)}?"
-                if meant
-                else f"add the {noun}, or correct its id",
-                origin=rule.origin,
-            )
+            remedy = f"did you mean {' or '.join(meant)}?" if meant else f"add the {noun}, or correct its id"
+            message = f"{effect}: the {noun} {name} is not in the definitions"
+            finding = check.finding(subject, key, message, remedy, object_id=name)
+            yield replace(finding, severity=FindingSeverity.ERROR) if drops else finding
 
 
 def _unknown(
@@ -77,7 +71,10 @@ def _unknown(
         yield "port list", rule.ports.port_list_id
 
 
-def _find_empty(subject: LintSubject, check: Check) -> Iterator[Finding]:
+@lint_check(
+    FindingSeverity.WARNING, "a rule about a group or list without anything that the rule could match"
+)
+def empty_object(subject: LintSubject, check: Check) -> Iterator[Finding]:
     """Find groups and lists that rules name, and that have nothing in them that the rules could match."""
     users: dict[tuple[str, bool], list[RuleKey]] = {}
     lacking: dict[tuple[str, str, bool], list[RuleKey]] = {}
@@ -124,15 +121,9 @@ _EFFECT_OF_EMPTY = {False: ("", "the rule"), True: (" this object", "it from the
 def _about_object(
     subject: LintSubject, check: Check, name: str, keys: Sequence[RuleKey], *, message: str, remedy: str
 ) -> Finding:
-    return Finding(
-        code=check.code,
-        severity=check.severity,
-        security_group_id=keys[0][0],
-        rule_ids=tuple(rule_id for _, rule_id in keys),
-        object_id=name,
-        message=message + _likewise(keys[1:]),
-        remedy=remedy,
-        origin=subject.origin(keys[0]),
+    others = (rule_id for _, rule_id in keys[1:])
+    return check.finding(
+        subject, keys[0], message + _likewise(keys[1:]), remedy, others=others, object_id=name
     )
 
 
@@ -183,7 +174,8 @@ def _empty_port_list(subject: LintSubject, rule: SecurityGroupRule) -> str | Non
     return found.port_list_id if found is not None and not found.entries else None
 
 
-def _find_idle_lists(subject: LintSubject, check: Check) -> Iterator[Finding]:
+@lint_check(FindingSeverity.NOTICE, "a prefix list, or an entry of one, that adds nothing")
+def idle_prefix_list(subject: LintSubject, check: Check) -> Iterator[Finding]:
     """Find prefix lists that no rule names, that only idle rules name, or whose entries hold each other."""
     users: dict[str, list[RuleKey]] = {entry.prefix_list_id: [] for entry in subject.snapshot.prefix_lists}
     for key, (_, rule) in subject.rules.items():
@@ -235,7 +227,10 @@ def _about_list(check: Check, prefix_list: PrefixList, message: str, remedy: str
     )
 
 
-def _find_cidrs_for_groups(subject: LintSubject, check: Check) -> Iterator[Finding]:
+@lint_check(
+    FindingSeverity.NOTICE, "a CIDR that holds the members of one group and nothing else that is known"
+)
+def cidr_for_group(subject: LintSubject, check: Check) -> Iterator[Finding]:
     """Find CIDRs that hold the members of one group and nothing else that is known."""
     members = {
         group: {family: joined(found.ranges(family)) for family in Family}
@@ -246,79 +241,40 @@ def _find_cidrs_for_groups(subject: LintSubject, check: Check) -> Iterator[Findi
         for family in Family
     }
     objects = (
-        (key, group, rule, one)
+        (key, group, one)
         for key, (group, rule) in subject.rules.items()
         for one in (rule.authorization_objects if rule.policy is Policy.ACCEPT else ())
     )
-    for key, group, rule, block in objects:
+    for key, group, block in objects:
         if not isinstance(block, CidrBlock) or block.is_everything:
             continue
         inside = common(((block.first, block.last),), known[block.family])
         name = _group_of(inside, block.family, members) if inside else None
         if name is not None and name != group.security_group_id:
-            yield Finding(
-                code=check.code,
-                severity=check.severity,
-                security_group_id=key[0],
-                rule_ids=(key[1],),
+            yield check.finding(
+                subject,
+                key,
+                f"of what is known, {block} holds the members of {name} and nothing else",
+                f"name {name} instead of the CIDR, so that members may come and go",
                 object_id=name,
-                message=f"of what is known, {block} holds the members of {name} and nothing else",
-                remedy=f"name {name} instead of the CIDR, so that members may come and go",
-                origin=rule.origin,
             )
 
 
-def _find_names_inwards(subject: LintSubject, check: Check) -> Iterator[Finding]:
+@lint_check(FindingSeverity.WARNING, "an ingress rule about a name: the DNS decides who gets in")
+def dns_ingress(subject: LintSubject, check: Check) -> Iterator[Finding]:
     """Find ingress rules that name a name: who controls its addresses gets in (§12.3)."""
     for key, (_, rule) in subject.rules.items():
         names = [one for one in rule.authorization_objects if isinstance(one, NameReference)]
         if names and rule.direction is Direction.INGRESS:
-            yield Finding(
-                code=check.code,
-                severity=check.severity,
-                security_group_id=key[0],
-                rule_ids=(key[1],),
+            yield check.finding(
+                subject,
+                key,
+                f"who controls {', '.join(map(str, names))} in the DNS decides who gets in",
+                "name addresses, a group or a prefix list",
                 object_id=str(names[0]),
-                message=f"who controls {', '.join(map(str, names))} in the DNS decides who gets in",
-                remedy="name addresses, a group or a prefix list",
-                origin=rule.origin,
             )
 
 
 def _group_of(inside: Ranges, family: Family, members: Mapping[str, Mapping[Family, Ranges]]) -> str | None:
     """Return the group whose members of a family are just these addresses."""
     return next((name for name in sorted(members) if members[name][family] == inside), None)
-
-
-CHECKS = (
-    Check(
-        code="unknown_object",
-        severity=FindingSeverity.WARNING,
-        summary="a rule whose group, prefix list or port list is not in the definitions",
-        find=_find_unknown,
-    ),
-    Check(
-        code="dns_ingress",
-        severity=FindingSeverity.WARNING,
-        summary="an ingress rule about a name: the DNS decides who gets in",
-        find=_find_names_inwards,
-    ),
-    Check(
-        code="empty_object",
-        severity=FindingSeverity.WARNING,
-        summary="a rule about a group or list without anything that the rule could match",
-        find=_find_empty,
-    ),
-    Check(
-        code="idle_prefix_list",
-        severity=FindingSeverity.NOTICE,
-        summary="a prefix list, or an entry of one, that adds nothing",
-        find=_find_idle_lists,
-    ),
-    Check(
-        code="cidr_for_group",
-        severity=FindingSeverity.NOTICE,
-        summary="a CIDR that holds the members of one group and nothing else that is known",
-        find=_find_cidrs_for_groups,
-    ),
-)

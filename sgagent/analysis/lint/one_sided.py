@@ -9,7 +9,7 @@ from sgagent.analysis.flow_text import port_text
 from sgagent.analysis.header_space import Clause
 from sgagent.analysis.lint.findings import Finding, FindingSeverity
 from sgagent.analysis.lint.rule_reach import RuleKey, RuleReach, key_of
-from sgagent.analysis.lint.subject import Check, LintSubject, Stand
+from sgagent.analysis.lint.subject import Check, LintSubject, Stand, lint_check
 from sgagent.analysis.packet_tables import codes_of
 from sgagent.analysis.redundancy import LAST_CODE, Table, code_of
 from sgagent.core.addresses import joined
@@ -43,7 +43,9 @@ def closed_elsewhere(subject: LintSubject) -> Iterator[tuple[Direction, RuleKey,
             yield direction, key, closed
 
 
-def _find_one_sided(subject: LintSubject, check: Check) -> Iterator[Finding]:
+@lint_check(FindingSeverity.WARNING, "a rule for traffic that no host at the other end lets pass")
+def one_sided_rule(subject: LintSubject, check: Check) -> Iterator[Finding]:
+    """Find accepts of traffic that no host at the other end lets pass."""
     for direction, key, closed in closed_elsewhere(subject):
         yield _one_sided(subject, check, direction, key, closed)
 
@@ -51,12 +53,11 @@ def _find_one_sided(subject: LintSubject, check: Check) -> Iterator[Finding]:
 def _deciding(subject: LintSubject) -> dict[tuple[Direction, RuleKey], dict[Family, Clause]]:
     """Return the accepts that decide about any packet anywhere."""
     found: dict[tuple[Direction, RuleKey], dict[Family, Clause]] = {}
-    for stand in subject.stands:
-        for reach in stand.reaches:
-            for family, places in reach.deciding_clauses.items():
-                for clause in map(reach.clauses[family].__getitem__, places):
-                    if clause.rule is not None and clause.policy is Policy.ACCEPT:
-                        found.setdefault((reach.direction, key_of(clause.rule)), {})[family] = clause
+    for _, reach in subject.reaches:
+        for family, places in reach.deciding_clauses.items():
+            for clause in map(reach.clauses[family].__getitem__, places):
+                if clause.rule is not None and clause.policy is Policy.ACCEPT:
+                    found.setdefault((reach.direction, key_of(clause.rule)), {})[family] = clause
     return found
 
 
@@ -138,16 +139,7 @@ def _one_sided(
     else:
         message = f"it admits {traffic} from members of {far}, which no group there lets them send"
         remedy = f"accept the same to {near} by an egress rule at {far}, or remove this rule"
-    return Finding(
-        code=check.code,
-        severity=check.severity,
-        security_group_id=near,
-        rule_ids=(key[1],),
-        object_id=far,
-        message=message,
-        remedy=remedy,
-        origin=rule.origin,
-    )
+    return check.finding(subject, key, message, remedy, object_id=far)
 
 
 def _traffic(codes: Iterable[Codes]) -> str:
@@ -163,13 +155,3 @@ def _traffic(codes: Iterable[Codes]) -> str:
         else f"{Protocol(number)}"
         for number, ranges in ports.items()
     )
-
-
-CHECKS = (
-    Check(
-        code="one_sided_rule",
-        severity=FindingSeverity.WARNING,
-        summary="a rule for traffic that no host at the other end lets pass",
-        find=_find_one_sided,
-    ),
-)

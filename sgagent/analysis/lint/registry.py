@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Mapping
 
 from sgagent.analysis.lint import exposure, group_design, objects, one_sided, usage, void_rules
-from sgagent.analysis.lint.findings import Finding, order
+from sgagent.analysis.lint.findings import CODES, Finding, order
 from sgagent.analysis.lint.subject import Check, LintSubject
 
-CHECKS: Mapping[str, Check] = {
-    check.code: check
-    for family in (exposure, void_rules, objects, one_sided, group_design, usage)
-    for check in family.CHECKS
-}
-"""Those that :data:`sgagent.analysis.lint.findings.CODES` names, in that order."""
+_FAMILIES = (exposure, void_rules, objects, one_sided, group_design, usage)
+_DECLARED = {one.code: one for family in _FAMILIES for one in vars(family).values() if isinstance(one, Check)}
+
+CHECKS: Mapping[str, Check] = {code: _DECLARED[code] for code in CODES}
 
 
 def lint(
@@ -26,18 +24,17 @@ def lint(
         disabled: codes of checks.
         tick: is called after each of :func:`steps`.
     """
-    for stand in subject.stands:
-        for reach in stand.reaches:
-            _ = reach.deciding  # what most checks stand on
-            tick()
+    for _, reach in subject.reaches:
+        _ = reach.deciding  # what most checks stand on
+        tick()
     found: list[Finding] = []
     for code, check in CHECKS.items():
         if code not in disabled:
-            found += check.find(subject, check)
+            found += check.run(subject)
         tick()
     return tuple(sorted(found, key=order))
 
 
 def steps(subject: LintSubject) -> int:
     """Return how many steps it takes to look at a subject."""
-    return sum(len(stand.reaches) for stand in subject.stands) + len(CHECKS)
+    return len(tuple(subject.reaches)) + len(CHECKS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
@@ -136,15 +136,20 @@ class LintSubject:
         found = self.rules.get(key)
         return found[1].origin if found else NOWHERE
 
+    @property
+    def reaches(self) -> Iterator[tuple[Stand, RuleReach]]:
+        """Return both directions of each stand."""
+        return ((stand, reach) for stand in self.stands for reach in stand.reaches)
+
     @cached_property
     def decided(self) -> frozenset[RuleKey]:
         """Return the rules that decide about any packet anywhere."""
-        return frozenset(key for stand in self.stands for reach in stand.reaches for key in reach.deciding)
+        return frozenset(key for _, reach in self.reaches for key in reach.deciding)
 
     @cached_property
     def matching(self) -> frozenset[RuleKey]:
         """Return the rules that match any packet, whether they decide or not."""
-        return frozenset(key for stand in self.stands for reach in stand.reaches for key in reach.rules)
+        return frozenset(key for _, reach in self.reaches for key in reach.rules)
 
     @cached_property
     def unreached(self) -> frozenset[RuleKey]:
@@ -154,7 +159,7 @@ class LintSubject:
     @cached_property
     def redundant(self) -> frozenset[RuleKey]:
         """Return the rules that decide, and without each of which alone every packet is decided alike."""
-        needed = {key for stand in self.stands for reach in stand.reaches for key in reach.needed}
+        needed = {key for _, reach in self.reaches for key in reach.needed}
         return self.decided - needed
 
     @cached_property
@@ -174,8 +179,7 @@ class LintSubject:
                 *(
                     reach.relied_on(gone | beside)
                     for beside in (drops, self.unreached - drops)
-                    for stand in self.stands
-                    for reach in stand.reaches
+                    for _, reach in self.reaches
                 )
             )
             if not staying:
@@ -250,6 +254,10 @@ def _alone(group: SecurityGroup) -> Binding:
     )
 
 
+FindProblems = Callable[["LintSubject", "Check"], Iterable[Finding]]
+"""Given the check too, so that what it finds can have its code and weight."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
     """Something to look for."""
@@ -259,5 +267,43 @@ class Check:
     summary: str
     """What it finds, as a clause without a full stop."""
 
-    find: Callable[[LintSubject, Check], Iterable[Finding]]
-    """Given itself, so that what it finds can have its code and weight."""
+    find: FindProblems
+
+    def run(self, subject: LintSubject) -> Iterable[Finding]:
+        """Return what it finds."""
+        return self.find(subject, self)
+
+    def finding(
+        self,
+        subject: LintSubject,
+        key: RuleKey,
+        message: str,
+        remedy: str,
+        *,
+        others: Iterable[str] = (),
+        not_with: tuple[str, ...] = (),
+        object_id: str | None = None,
+        interfaces: tuple[str, ...] = (),
+    ) -> Finding:
+        """Return a finding about a rule; others are the ids of rules that it is about as well."""
+        return Finding(
+            code=self.code,
+            severity=self.severity,
+            message=message,
+            remedy=remedy,
+            security_group_id=key[0],
+            rule_ids=(key[1], *others),
+            not_with=not_with,
+            object_id=object_id,
+            interfaces=interfaces,
+            origin=subject.origin(key),
+        )
+
+
+def lint_check(severity: FindingSeverity, summary: str) -> Callable[[FindProblems], Check]:
+    """Return a decorator that makes a check of the function of its name."""
+
+    def declare(find: FindProblems) -> Check:
+        return Check(code=find.__name__, severity=severity, summary=summary, find=find)
+
+    return declare

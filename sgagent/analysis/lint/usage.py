@@ -9,7 +9,7 @@ from sgagent.analysis.flow_text import port_text
 from sgagent.analysis.header_space import Clause
 from sgagent.analysis.lint.findings import Finding, FindingSeverity
 from sgagent.analysis.lint.rule_reach import RuleKey, key_of
-from sgagent.analysis.lint.subject import Check, Life, LintSubject, Stand, Usage
+from sgagent.analysis.lint.subject import Check, Life, LintSubject, Stand, Usage, lint_check
 from sgagent.analysis.redundancy import Area, Table, code_of
 from sgagent.core.addresses import Ranges, joined, size, without
 from sgagent.core.binding import HostListener
@@ -22,7 +22,8 @@ _LISTENED = tuple(protocol.wire_number for protocol in (TCP, UDP))
 """The protocols whose listeners the kernel is asked for."""
 
 
-def _find_unused(subject: LintSubject, check: Check) -> Iterator[Finding]:
+@lint_check(FindingSeverity.NOTICE, "a rule that no session hit for as long as --unused says")
+def unused_rule(subject: LintSubject, check: Check) -> Iterator[Finding]:
     """Find rules that no session hit for as long as was asked for."""
     life = subject.life
     if life.unused_seconds is None:
@@ -32,15 +33,7 @@ def _find_unused(subject: LintSubject, check: Check) -> Iterator[Finding]:
         latest.setdefault((counter.security_group_id, counter.rule_id), []).append(usage)
     for key, usages in sorted(latest.items()):
         if key in subject.rules and all(life.is_unused(usage) for usage in usages):
-            yield Finding(
-                code=check.code,
-                severity=check.severity,
-                security_group_id=key[0],
-                rule_ids=(key[1],),
-                message=_since(usages, life),
-                remedy="remove it if nobody needs it any more",
-                origin=subject.origin(key),
-            )
+            yield check.finding(subject, key, _since(usages, life), "remove it if nobody needs it any more")
 
 
 def _since(usages: list[Usage], life: Life) -> str:
@@ -60,7 +53,8 @@ def _days(seconds: float) -> str:
     return f"{hours} hour{'s' * (hours != 1)}"
 
 
-def _find_nothing_listens(subject: LintSubject, check: Check) -> Iterator[Finding]:
+@lint_check(FindingSeverity.NOTICE, "an open port of this host at which nothing listens")
+def nothing_listens(subject: LintSubject, check: Check) -> Iterator[Finding]:
     """Find ports of this host that rules open, and at which no program waits."""
     life = subject.life
     if life.listeners is None:
@@ -76,15 +70,11 @@ def _find_nothing_listens(subject: LintSubject, check: Check) -> Iterator[Findin
         for key, number, ports in _opened(stand, heard):
             found.setdefault((key, number), []).extend(ports)
     for (key, number), ranges in sorted(found.items()):
-        yield Finding(
-            code=check.code,
-            severity=check.severity,
-            security_group_id=key[0],
-            rule_ids=(key[1],),
-            message=f"it opens {Protocol(number)} {port_text(joined(ranges))},"
-            " where nothing on this host listens",
-            remedy="close it until something does; a container or guest behind this host is not seen",
-            origin=subject.origin(key),
+        yield check.finding(
+            subject,
+            key,
+            f"it opens {Protocol(number)} {port_text(joined(ranges))}, where nothing on this host listens",
+            "close it until something does; a container or guest behind this host is not seen",
         )
 
 
@@ -133,7 +123,8 @@ def _listened_at(listeners: tuple[HostListener, ...], number: int) -> Ranges:
     return joined((one.port, one.port) for one in listeners if one.protocol == number)
 
 
-def _find_unreached_listeners(subject: LintSubject, check: Check) -> Iterator[Finding]:
+@lint_check(FindingSeverity.NOTICE, "a listening program of this host that no rule admits anybody to")
+def unreached_listener(subject: LintSubject, check: Check) -> Iterator[Finding]:
     """Find programs of this host that wait for others, and that no rule lets anybody get to."""
     life = subject.life
     if life.listeners is None or not life.stands:
@@ -176,25 +167,3 @@ def _lets_in(subject: LintSubject, family: Family, code: int) -> bool:
 
 
 _OPENING = (DecidedBy.RULE, DecidedBy.INNER, DecidedBy.DEFAULT)
-
-
-CHECKS = (
-    Check(
-        code="unused_rule",
-        severity=FindingSeverity.NOTICE,
-        summary="a rule that no session hit for as long as --unused says",
-        find=_find_unused,
-    ),
-    Check(
-        code="nothing_listens",
-        severity=FindingSeverity.NOTICE,
-        summary="an open port of this host at which nothing listens",
-        find=_find_nothing_listens,
-    ),
-    Check(
-        code="unreached_listener",
-        severity=FindingSeverity.NOTICE,
-        summary="a listening program of this host that no rule admits anybody to",
-        find=_find_unreached_listeners,
-    ),
-)

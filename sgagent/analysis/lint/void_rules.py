@@ -12,7 +12,7 @@ from sgagent.analysis.flow_text import ObjectNames, decider_text, port_text, tra
 from sgagent.analysis.header_space import Clause
 from sgagent.analysis.lint.findings import Finding, FindingSeverity
 from sgagent.analysis.lint.rule_reach import RuleKey, RuleReach, key_of, known_by
-from sgagent.analysis.lint.subject import Check, LintSubject, Stand
+from sgagent.analysis.lint.subject import Check, LintSubject, Stand, lint_check
 from sgagent.analysis.redundancy import Area, Index, Table, common_area
 from sgagent.core.addresses import common, size
 from sgagent.core.evaluate import DecidedBy
@@ -109,16 +109,19 @@ def denies_all(rule: ResolvedRule, families: Iterable[Family] = tuple(Family)) -
 EVERYONE = {Family.IPV4: "0.0.0.0/0", Family.IPV6: "::/0"}
 
 
-def _find_deny_before_accepts(subject: LintSubject, check: Check) -> Iterator[Finding]:
+@lint_check(
+    FindingSeverity.ERROR,
+    "a drop of everything at or before the priority of the accepts that it should follow",
+)
+def deny_before_accepts(subject: LintSubject, check: Check) -> Iterator[Finding]:
     """Find the trap: a drop of everything at or before the priority of the accepts that it should follow."""
     found: dict[RuleKey, dict[RuleKey, ResolvedRule]] = {}
     rules: dict[RuleKey, ResolvedRule] = {}
-    for stand in subject.stands:
-        for reach in stand.reaches:
-            for key, denying in _denied(reach).items():
-                for deny in denying:
-                    rules[key_of(deny)] = deny
-                    found.setdefault(key_of(deny), {})[key] = reach.rule(key)
+    for _, reach in subject.reaches:
+        for key, denying in _denied(reach).items():
+            for deny in denying:
+                rules[key_of(deny)] = deny
+                found.setdefault(key_of(deny), {})[key] = reach.rule(key)
     for key, accepts in found.items():
         voided = {accept: rule for accept, rule in accepts.items() if accept in subject.unreached}
         if voided:
@@ -144,31 +147,29 @@ def _denying(
     at = (
         "the same priority, where drop wins" if priorities == [deny.priority] else f"priority {deny.priority}"
     )
-    return Finding(
-        code=check.code,
-        severity=check.severity,
-        security_group_id=deny.security_group_id,
-        rule_ids=(deny.rule_id, *(rule_id for _, rule_id in voided)),
-        message=f"it drops everything at {at}, so that no packet reaches the accepts {names}",
-        remedy=f"give it a number greater than {priorities[-1]}, so that it follows the accepts",
-        origin=subject.origin(key_of(deny)),
+    return check.finding(
+        subject,
+        key_of(deny),
+        f"it drops everything at {at}, so that no packet reaches the accepts {names}",
+        f"give it a number greater than {priorities[-1]}, so that it follows the accepts",
+        others=(rule_id for _, rule_id in voided),
     )
 
 
-def _find_void_drops(subject: LintSubject, check: Check) -> Iterator[Finding]:
+@lint_check(FindingSeverity.ERROR, "a drop that drops nothing, as accepts come before it")
+def void_drop(subject: LintSubject, check: Check) -> Iterator[Finding]:
     """Find drops that decide nothing, as what they should drop is accepted before."""
     breadths: dict[int, int] = {}
-    for stand in subject.stands:
-        for reach in stand.reaches:
-            for key, instead in reach.unreached.items():
-                if reach.rule(key).policy is Policy.DROP:
-                    accepting = [clause for clause in instead if clause.policy is Policy.ACCEPT]
-                    for clause in accepting:
-                        if id(clause) not in breadths:
-                            breadths[id(clause)] = size(clause.addresses)
-                    if accepting:
-                        accepting.sort(key=lambda clause: -breadths[id(clause)])
-                        yield _void(subject, check, stand, key, accepting)
+    for stand, reach in subject.reaches:
+        for key, instead in reach.unreached.items():
+            if reach.rule(key).policy is Policy.DROP:
+                accepting = [clause for clause in instead if clause.policy is Policy.ACCEPT]
+                for clause in accepting:
+                    if id(clause) not in breadths:
+                        breadths[id(clause)] = size(clause.addresses)
+                if accepting:
+                    accepting.sort(key=lambda clause: -breadths[id(clause)])
+                    yield _void(subject, check, stand, key, accepting)
 
 
 def _void(subject: LintSubject, check: Check, stand: Stand, key: RuleKey, accepting: list[Clause]) -> Finding:
@@ -179,74 +180,70 @@ def _void(subject: LintSubject, check: Check, stand: Stand, key: RuleKey, accept
         remedy = "set the inner access policy of the shared group to drop, as it comes before all rules"
     else:
         remedy = "remove it, or remove its object from the configuration's lists"
-    return Finding(
-        code=check.code,
-        severity=check.severity,
-        security_group_id=key[0],
-        rule_ids=(key[1], *_ids(accepting)),
-        message=f"it drops nothing: all its traffic is accepted before, by {_names(accepting)}",
-        remedy=remedy,
+    return check.finding(
+        subject,
+        key,
+        f"it drops nothing: all its traffic is accepted before, by {_names(accepting)}",
+        remedy,
+        others=_ids(accepting),
         interfaces=stand.interfaces,
-        origin=subject.origin(key),
     )
 
 
-def _find_never_reached(subject: LintSubject, check: Check) -> Iterator[Finding]:
+@lint_check(FindingSeverity.WARNING, "a rule that no packet reaches, as others decide before it")
+def never_reached(subject: LintSubject, check: Check) -> Iterator[Finding]:
     """Find the other rules that decide nothing anywhere, with those that decide instead."""
     reported = {
-        key for finding in (*DENY.find(subject, DENY), *VOID.find(subject, VOID)) for key in _about(finding)
+        key
+        for finding in (*deny_before_accepts.run(subject), *void_drop.run(subject))
+        for key in _about(finding)
     }
     instead: dict[RuleKey, list[Clause]] = {}
-    for stand in subject.stands:
-        for reach in stand.reaches:
-            for key, clauses in reach.unreached.items():
-                instead.setdefault(key, []).extend(clauses)
+    for _, reach in subject.reaches:
+        for key, clauses in reach.unreached.items():
+            instead.setdefault(key, []).extend(clauses)
     duplicates = {key for keys in duplicate_rules(subject) for key in keys[1:]}
     for key in sorted(subject.unreached - reported - duplicates):
         verb = "decides" if _is_one(instead[key]) else "decide"
-        yield Finding(
-            code=check.code,
-            severity=check.severity,
-            security_group_id=key[0],
-            rule_ids=(key[1], *_ids(instead[key])),
-            message=f"no packet reaches it: {_names(instead[key])} {verb} before",
-            remedy="remove it, or give it a smaller number if it should decide",
-            origin=subject.origin(key),
+        yield check.finding(
+            subject,
+            key,
+            f"no packet reaches it: {_names(instead[key])} {verb} before",
+            "remove it, or give it a smaller number if it should decide",
+            others=_ids(instead[key]),
         )
 
 
 def _about(finding: Finding) -> Iterator[RuleKey]:
     """Yield the rules that are void by a finding: of a void drop itself, of a trap those behind it."""
     group = finding.security_group_id or ""
-    ids = finding.rule_ids[1:] if finding.code == DENY.code else finding.rule_ids[:1]
+    ids = finding.rule_ids[1:] if finding.code == deny_before_accepts.code else finding.rule_ids[:1]
     yield from ((group, rule_id) for rule_id in ids)
 
 
-def _find_redundant(subject: LintSubject, check: Check) -> Iterator[Finding]:
+@lint_check(FindingSeverity.NOTICE, "a rule without which every packet would be decided alike")
+def redundant_rule(subject: LintSubject, check: Check) -> Iterator[Finding]:
     """Find rules without which every packet would be decided alike.
 
     All that name no rule that has to stay can be taken out together, with all that are never reached.
     """
     behind: dict[RuleKey, dict[tuple[object, ...], Clause]] = {}
-    for stand in subject.stands:
-        for reach in stand.reaches:
-            for key, clauses in reach.behind(subject.redundant).items():
-                behind.setdefault(key, {}).update({known_by(clause): clause for clause in clauses})
+    for _, reach in subject.reaches:
+        for key, clauses in reach.behind(subject.redundant).items():
+            behind.setdefault(key, {}).update({known_by(clause): clause for clause in clauses})
     for key in sorted(behind, key=lambda key: _priority(subject, key), reverse=True):
         found = list(behind[key].values())
         verb = f"{subject.rules[key][1].policy.value}"
         relied_on = [] if key in subject.removable else [c for c in found if _may_go(subject, c)]
-        yield Finding(
-            code=check.code,
-            severity=check.severity,
-            security_group_id=key[0],
-            rule_ids=(key[1], *_ids(found)),
-            not_with=_ids(relied_on),
-            message=f"all that it {verb}s, {_names(found)} would {verb} without it",
-            remedy=f"remove it, but then keep {_names(relied_on)}"
+        yield check.finding(
+            subject,
+            key,
+            f"all that it {verb}s, {_names(found)} would {verb} without it",
+            f"remove it, but then keep {_names(relied_on)}"
             if relied_on
             else "remove it, or say in its description why it is there",
-            origin=subject.origin(key),
+            others=_ids(found),
+            not_with=_ids(relied_on),
         )
 
 
@@ -260,7 +257,8 @@ def _priority(subject: LintSubject, key: RuleKey) -> tuple[int, bool, RuleKey]:
     return (rule.priority, rule.policy is Policy.ACCEPT, key)
 
 
-def _find_ties(subject: LintSubject, check: Check) -> Iterator[Finding]:
+@lint_check(FindingSeverity.NOTICE, "an accept and a drop of one priority that match the same packets")
+def contradicting_tie(subject: LintSubject, check: Check) -> Iterator[Finding]:
     """Find accepts and drops of one priority that match the same packets: drop wins."""
     trapped = {
         (key_of(deny), accept)
@@ -277,15 +275,13 @@ def _find_ties(subject: LintSubject, check: Check) -> Iterator[Finding]:
                 found.setdefault(pair, (tie, set()))[1].update(stand.interfaces)
     for (drop, accept), (tie, _) in found.items():
         owner = "" if accept[0] == drop[0] else f" of {accept[0]}"
-        yield Finding(
-            code=check.code,
-            severity=check.severity,
-            security_group_id=drop[0],
-            rule_ids=(drop[1], accept[1]),
-            message=f"it and {accept[1]}{owner} have priority {tie.drop.priority} and contradict each other"
+        yield check.finding(
+            subject,
+            drop,
+            f"it and {accept[1]}{owner} have priority {tie.drop.priority} and contradict each other"
             f" on {tie.traffic}, where drop wins",
-            remedy="give the one that should decide the smaller number",
-            origin=subject.origin(drop),
+            "give the one that should decide the smaller number",
+            others=(accept[1],),
         )
 
 
@@ -308,17 +304,17 @@ def duplicate_rules(subject: LintSubject) -> Iterator[tuple[RuleKey, ...]]:
         yield from (tuple(sorted(keys)) for keys in alike.values() if len(keys) > 1)
 
 
-def _find_duplicates(subject: LintSubject, check: Check) -> Iterator[Finding]:
+@lint_check(FindingSeverity.WARNING, "a rule that is twice in a group")
+def duplicate_rule(subject: LintSubject, check: Check) -> Iterator[Finding]:
+    """Find rules that are twice in a group."""
     for first, *others in duplicate_rules(subject):
         for key in others:
-            yield Finding(
-                code=check.code,
-                severity=check.severity,
-                security_group_id=key[0],
-                rule_ids=(key[1], first[1]),
-                message=f"it equals {first[1]} in all but id and description",
-                remedy="remove one of them",
-                origin=subject.origin(key),
+            yield check.finding(
+                subject,
+                key,
+                f"it equals {first[1]} in all but id and description",
+                "remove one of them",
+                others=(first[1],),
             )
 
 
@@ -354,7 +350,8 @@ _STEPS = {
 }
 
 
-def _find_ended(subject: LintSubject, check: Check) -> Iterator[Finding]:
+@lint_check(FindingSeverity.NOTICE, "a rule that has ended")
+def expired_rule(subject: LintSubject, check: Check) -> Iterator[Finding]:
     """Find rules that have ended, which the definitions still have."""
     for group, rule in subject.ended:
         if rule.expires is not None:
@@ -369,7 +366,8 @@ def _find_ended(subject: LintSubject, check: Check) -> Iterator[Finding]:
             )
 
 
-def _find_ending_drops(subject: LintSubject, check: Check) -> Iterator[Finding]:
+@lint_check(FindingSeverity.WARNING, "a drop that expires, and what its end opens")
+def expiring_drop(subject: LintSubject, check: Check) -> Iterator[Finding]:
     """Find drops whose end opens something."""
     for stand in subject.stands:
         for direction in Direction:
@@ -378,16 +376,13 @@ def _find_ending_drops(subject: LintSubject, check: Check) -> Iterator[Finding]:
                     continue
                 opened = _opened_by_end_of(rule, stand, direction)
                 if opened:
-                    yield Finding(
-                        code=check.code,
-                        severity=check.severity,
-                        security_group_id=rule.security_group_id,
-                        rule_ids=(rule.rule_id,),
-                        message=f"it drops until {instant_text(rule.expires)} only, and then opens"
+                    yield check.finding(
+                        subject,
+                        key_of(rule),
+                        f"it drops until {instant_text(rule.expires)} only, and then opens"
                         f" {_few('; ', opened)}",
-                        remedy="remove expires if that is to stay closed",
+                        "remove expires if that is to stay closed",
                         interfaces=stand.interfaces,
-                        origin=subject.origin(key_of(rule)),
                     )
 
 
@@ -402,57 +397,3 @@ def _opened_by_end_of(rule: ResolvedRule, stand: Stand, direction: Direction) ->
         for box in compare_judges(before, after, direction)
         if box.label.effect is Effect.OPENS
     ]
-
-
-DENY = Check(
-    code="deny_before_accepts",
-    severity=FindingSeverity.ERROR,
-    summary="a drop of everything at or before the priority of the accepts that it should follow",
-    find=_find_deny_before_accepts,
-)
-VOID = Check(
-    code="void_drop",
-    severity=FindingSeverity.ERROR,
-    summary="a drop that drops nothing, as accepts come before it",
-    find=_find_void_drops,
-)
-CHECKS = (
-    DENY,
-    VOID,
-    Check(
-        code="never_reached",
-        severity=FindingSeverity.WARNING,
-        summary="a rule that no packet reaches, as others decide before it",
-        find=_find_never_reached,
-    ),
-    Check(
-        code="duplicate_rule",
-        severity=FindingSeverity.WARNING,
-        summary="a rule that is twice in a group",
-        find=_find_duplicates,
-    ),
-    Check(
-        code="contradicting_tie",
-        severity=FindingSeverity.NOTICE,
-        summary="an accept and a drop of one priority that match the same packets",
-        find=_find_ties,
-    ),
-    Check(
-        code="redundant_rule",
-        severity=FindingSeverity.NOTICE,
-        summary="a rule without which every packet would be decided alike",
-        find=_find_redundant,
-    ),
-    Check(
-        code="expiring_drop",
-        severity=FindingSeverity.WARNING,
-        summary="a drop that expires, and what its end opens",
-        find=_find_ending_drops,
-    ),
-    Check(
-        code="expired_rule",
-        severity=FindingSeverity.NOTICE,
-        summary="a rule that has ended",
-        find=_find_ended,
-    ),
-)
