@@ -33,7 +33,8 @@ from sgagent.nft.marks import EnforcementState, MarkLayout
 from sgagent.verify import Outcome
 from sgagent.verify.expectation import SessionMemory
 from sgagent.verify.listing import read_listing
-from sgagent.verify.proof import Proof, as_json, lines, prove
+from sgagent.verify.proof import Proof, prove
+from sgagent.verify.report import as_json, lines
 
 QUIET_SECONDS = 0.5
 """After the last change; the table is listed then, so that a row of changes is proved once."""

@@ -91,7 +91,8 @@ def _print(policy: ResolvedPolicy, settings: Settings, options: argparse.Namespa
 def report_proof(policy: ResolvedPolicy, settings: Settings) -> int:
     """Prove the table of a policy, say on standard error what came of it, and return the exit code."""
     from sgagent.cli.verify import EXIT_CODES  # noqa: PLC0415 - few ask for a proof
-    from sgagent.verify.proof import lines, prove  # noqa: PLC0415 - likewise
+    from sgagent.verify.proof import prove  # noqa: PLC0415 - likewise
+    from sgagent.verify.report import lines  # noqa: PLC0415 - likewise
     from sgagent.verify.verified_table import table_of  # noqa: PLC0415 - likewise
 
     ruleset = compile_offline(policy, MarkLayout(settings.enforcement.mark_mask), settings.flow_log.logging)

@@ -40,7 +40,8 @@ from sgagent.settings import Settings
 from sgagent.verify import Outcome
 from sgagent.verify.foreign import MOST_DIFFERENCES, FilterChange, FilterComparison, compare_filters
 from sgagent.verify.listing import read_filters, read_listing
-from sgagent.verify.proof import Proof, as_json, lines, prove
+from sgagent.verify.proof import Proof, prove
+from sgagent.verify.report import as_json, lines
 from sgagent.verify.verified_table import VerifiedTable
 
 _LARGEST_RULESET = 256 * 1024 * 1024

@@ -262,7 +262,7 @@ def _read_groups(answer: Field, collected: Collected) -> None:
     if model is None:
         return
     _add_page(answer, collected, "DescribeSecurityGroups")
-    listed = _items(answer, model.security_groups, "SecurityGroups", "SecurityGroup")
+    listed = _items(answer, "SecurityGroups", "SecurityGroup")
     for place, group in read_each(ListedGroupModel, listed):
         if not group.security_group_id:
             continue
@@ -273,13 +273,13 @@ def _read_groups(answer: Field, collected: Collected) -> None:
             name=group.security_group_name,
             account_id=group.owner_id,
             vpc_id=group.vpc_id,
-            tags=_tags(place, group),
+            tags=_tags(place),
         )
         collected.listed.append(group_listed)
 
 
-def _tags(place: Field, group: ListedGroupModel) -> tuple[tuple[str, str], ...]:
-    tags = read_each(TagModel, _items(place, group.tags, "Tags", "Tag"))
+def _tags(place: Field) -> tuple[tuple[str, str], ...]:
+    tags = read_each(TagModel, _items(place, "Tags", "Tag"))
     return tuple(sorted({(tag.tag_key or tag.key, tag.tag_value or tag.value) for _, tag in tags}))
 
 
@@ -287,7 +287,7 @@ def _read_attribute(answer: Field, collected: Collected) -> None:
     model = read_model(GroupAttributeModel, answer)
     if model is None:
         return
-    rules = [_rule(place) for place in _items(answer, model.permissions, "Permissions", "Permission")]
+    rules = [_rule(place) for place in _items(answer, "Permissions", "Permission")]
     if not model.security_group_id:
         return
     attribute = GroupAttribute(
@@ -378,7 +378,7 @@ def _read_interfaces(answer: Field, collected: Collected) -> None:
     if model is None:
         return
     _add_page(answer, collected, "DescribeNetworkInterfaces")
-    for place in _items(answer, model.network_interface_sets, "NetworkInterfaceSets", "NetworkInterfaceSet"):
+    for place in _items(answer, "NetworkInterfaceSets", "NetworkInterfaceSet"):
         interface = _interface(place)
         if interface is not None:
             collected.delivered_interfaces.append(interface)
@@ -396,7 +396,7 @@ def _interface(place: Field) -> NetworkInterface | None:
     if model.connection_tracking_configuration and timeouts:
         message = f"{', '.join(timeouts)}: read, but not enforced"
         tracking.warn("idle_timeouts", message, "rely on the kernel's own timeouts")
-    attached = _items(place, model.security_group_ids, "SecurityGroupIds", "SecurityGroupId")
+    attached = _items(place, "SecurityGroupIds", "SecurityGroupId")
     interface = NetworkInterface(
         network_interface_id=model.network_interface_id or "",
         mac_address=model.mac_address,
@@ -416,10 +416,10 @@ def _addresses(place: Field, model: DeliveredInterfaceModel) -> Iterator[CidrBlo
     if model.private_ip_address is not None:
         yield model.private_ip_address
     sets = (
-        _items(place, model.private_ip_sets, "PrivateIpSets", "PrivateIpSet"),
-        _items(place, model.ipv6_sets, "Ipv6Sets", "Ipv6Set"),
-        _items(place, model.ipv4_prefix_sets, "Ipv4PrefixSets", "Ipv4PrefixSet"),
-        _items(place, model.ipv6_prefix_sets, "Ipv6PrefixSets", "Ipv6PrefixSet"),
+        _items(place, "PrivateIpSets", "PrivateIpSet"),
+        _items(place, "Ipv6Sets", "Ipv6Set"),
+        _items(place, "Ipv4PrefixSets", "Ipv4PrefixSet"),
+        _items(place, "Ipv6PrefixSets", "Ipv6PrefixSet"),
     )
     for _, found in read_each(DeliveredAddressModel, chain.from_iterable(sets)):
         addresses = found.private_ip_address, found.ipv6_address, found.ipv4_prefix, found.ipv6_prefix
@@ -431,7 +431,7 @@ def _read_prefix_list(answer: Field, collected: Collected) -> None:
     if model is None:
         return
     _refuse_part(answer)
-    items = read_each(DeliveredPrefixModel, _items(answer, model.entries, "Entries", "Entry"))
+    items = read_each(DeliveredPrefixModel, _items(answer, "Entries", "Entry"))
     entries = [(item.at("Cidr"), entry.cidr) for item, entry in items]
     collected.add(
         collected.prefix_lists, make_prefix_list(answer, model.prefix_list_id, model.address_family, entries)
@@ -451,7 +451,7 @@ def _read_port_list(answer: Field, collected: Collected) -> None:
     port_list_id = model.port_range_list_id or _id_in_file_name(answer)
     if port_list_id is None and not is_set(answer.entries.get("PortRangeListId", "")):
         answer.refuse_missing("PortRangeListId", "add the id, or name the file after it, like prl-1.json")
-    items = read_each(DeliveredPortsModel, _items(answer, model.entries, "Entries"))
+    items = read_each(DeliveredPortsModel, _items(answer, "Entries"))
     entries = [(item.at("PortRange"), entry.port_range) for item, entry in items]
     collected.add(collected.port_lists, make_port_list(answer, port_list_id, entries))
 
@@ -467,9 +467,10 @@ def _id_in_file_name(answer: Field) -> str | None:
     return match.group(0) if match else None
 
 
-def _items(place: Field, listing: Listing | None, *path: str) -> Iterator[Field]:
-    """Go through the items of a list that a model holds."""
-    return place.at(*path).items() if listing and listing.items else iter(())
+def _items(place: Field, *path: str) -> Iterator[Field]:
+    """Yield the items of the list at a path; nothing where there is none."""
+    found = place.at(*path)
+    return found.items() if isinstance(found.node, Listing) else iter(())
 
 
 def _add_page(answer: Field, collected: Collected, question: str) -> None:

@@ -7,7 +7,8 @@ has the argument. What other packages use:
   :func:`sgagent.verify.verified_table.table_of`: a table to verify;
 - :func:`sgagent.verify.interpreter.run`: what a table does with one packet;
 - :func:`sgagent.verify.expectation.expect`: what the policy says of that packet;
-- :func:`sgagent.verify.proof.prove`: the comparison of both for all packets.
+- :func:`sgagent.verify.proof.prove`: the comparison of both for all packets;
+- :mod:`sgagent.verify.report`: what came of that, in words and as JSON.
 """
 
 import enum

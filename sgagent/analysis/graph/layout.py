@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right, insort
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
 from itertools import pairwise
 
 Pair = tuple[int, int]
@@ -59,23 +61,16 @@ def ranked(nodes: int, edges: Sequence[Pair]) -> list[int]:
         nodes: how many there are.
         edges: without circles.
     """
-    onward: list[list[int]] = [[] for _ in range(nodes)]
-    left = [0] * nodes
+    before: dict[int, list[int]] = {node: [] for node in range(nodes)}
+    onward: dict[int, list[int]] = {node: [] for node in range(nodes)}
     for source, target in edges:
+        before[target].append(source)
         onward[source].append(target)
-        left[target] += 1
     ranks = [0] * nodes
-    ready = [node for node in range(nodes) if not left[node]]
-    first = list(ready)
-    while ready:
-        node = ready.pop()
-        for target in onward[node]:
-            ranks[target] = max(ranks[target], ranks[node] + 1)
-            left[target] -= 1
-            if not left[target]:
-                ready.append(target)
-    for node in first:
-        if onward[node]:
+    for node in TopologicalSorter(before).static_order():
+        ranks[node] = max((ranks[source] + 1 for source in before[node]), default=0)
+    for node in range(nodes):
+        if onward[node] and not before[node]:
             ranks[node] = min(ranks[target] for target in onward[node]) - 1
     return ranks
 
@@ -127,33 +122,15 @@ def _all_crossings(layers: Sequence[Sequence[int]], after: Mapping[int, Sequence
 
 
 def _crossings(layer: Sequence[int], following: Sequence[int], after: Mapping[int, Sequence[int]]) -> int:
-    """Count the pairs of edges that cross, by a tree of sums."""
+    """Count the pairs of edges that cross."""
     places = {node: place for place, node in enumerate(following)}
-    tree = [0] * (len(following) + 1)
-    seen = crossings = 0
+    crossings, seen = 0, list[int]()
     for node in layer:
         ends = sorted(places[target] for target in after.get(node, ()))
+        crossings += sum(len(seen) - bisect_right(seen, end) for end in ends)
         for end in ends:
-            crossings += seen - _sum_up_to(tree, end)
-        for end in ends:
-            seen += 1
-            _add_at(tree, end)
+            insort(seen, end)
     return crossings
-
-
-def _sum_up_to(tree: Sequence[int], place: int) -> int:
-    total, place = 0, place + 1
-    while place:
-        total += tree[place]
-        place &= place - 1
-    return total
-
-
-def _add_at(tree: list[int], place: int) -> None:
-    place += 1
-    while place < len(tree):
-        tree[place] += 1
-        place += place & -place
 
 
 _COLUMN_GAP = 26.0
