@@ -65,12 +65,12 @@ def digest(snapshot: Snapshot, memo: Memo | None = None) -> str:
 
 
 _MANY = 100
-"""Groups with at least this many rules memoize the text of each rule."""
+"""Groups with at least this many rules or members memoize the texts of these."""
 
 
 def _texts(thing: object, memo: Memo) -> Memo | None:
-    """Return the memo of the rules' texts of a large group; None for any other object."""
-    if isinstance(thing, SecurityGroup) and len(thing.rules) >= _MANY:
+    """Return the memo of the texts of a large group; None for any other object."""
+    if isinstance(thing, SecurityGroup) and max(len(thing.rules), len(thing.member_addresses)) >= _MANY:
         return memo.part(Seam.PARSE_CACHE, "texts", thing.security_group_id)
     return None
 
@@ -97,7 +97,8 @@ def _write(value: object, lines: list[str], texts: Memo | None) -> None:
     elif isinstance(value, tuple):
         lines.append(f"({len(value)}")
         if value and isinstance(value[0], CidrBlock):  # then all are
-            lines += map(str, value)
+            texts = texts or Memo()
+            lines.append(texts.get("addresses", (value,), lambda: "\n".join(map(str, value))))
         elif value and isinstance(value[0], SecurityGroupRule) and texts is not None:
             lines += texts.each("texts", _text, value)
         else:

@@ -215,17 +215,15 @@ class Field:
             make: as for :meth:`recall`.
             move: returns a result with the place of an item; the identical object if it has that place.
         """
-        nodes, passages = self.nodes(), self.reading.passages
+        return [item.recall_moved(make, move) for item in self.items()]
 
-        def made_at(index: int) -> T:
-            item = self.child(index, nodes[index])
-            recalled = item.recall(make)
-            moved = move(recalled, item)
-            if moved is not recalled and isinstance(item.node, (Listing, Mapping)):
-                passages.replace(make, item.node.written, moved)
-            return moved
-
-        return passages.recall_each(make, self.path, nodes, made_at, self.reading.budget)
+    def recall_moved(self, make: Callable[[Field], T], move: Callable[[T, Field], T]) -> T:
+        """Return ``make`` of this value, as :meth:`recall`, with its place."""
+        recalled = self.recall(make)
+        moved = move(recalled, self)
+        if moved is not recalled and isinstance(self.node, (Listing, Mapping)):
+            self.reading.passages.replace(make, self.node.written, moved)
+        return moved
 
     def count_rule(self) -> None:
         """Subtract one rule from the budget."""

@@ -12,7 +12,6 @@ import re
 from collections.abc import Callable, Mapping as MappingOf, Sequence
 from functools import partial
 
-from sgagent.documents.parse_cache import Recurrence, Row, Rows
 from sgagent.documents.problems import Limits
 from sgagent.documents.scalars import BYTE_ORDER_MARK, LINE_SEPARATORS, OUTSIDE_OF_QUOTES, bad_character
 from sgagent.documents.tree import (
@@ -48,14 +47,7 @@ _WORD = re.compile(r"[A-Za-z]+")
 _CLOSING = {"{": "}", "[": "]"}
 
 
-def parse_json(
-    text: str,
-    builder: TreeBuilder,
-    *,
-    first_line: int = 1,
-    word_by_word: bool = False,
-    earlier: Rows | None = None,
-) -> Rows | None:
+def parse_json(text: str, builder: TreeBuilder, *, first_line: int = 1, word_by_word: bool = False) -> None:
     """Feed the one value of a JSON text to the builder; nothing is fed from an empty text.
 
     Args:
@@ -63,44 +55,26 @@ def parse_json(
         builder: what becomes of it.
         first_line: the number of the text's first line.
         word_by_word: whether to read nothing at once. It comes to the same, with all lines counted.
-        earlier: what this function returned for another text; it comes to the same without.
-
-    Returns:
-        What spares work when a text that has much in common is read.
 
     Raises:
         MalformedError: not JSON; comments, trailing commas, NaN and the like are not.
     """
-    recurrence = None if earlier is None else Recurrence(earlier, text)
-    scanner = _Scanner(text, builder, first_line, recurrence, word_by_word=word_by_word)
+    scanner = _Scanner(text, builder, first_line, word_by_word=word_by_word)
     scanner.skip_blanks()
     state: _State | None = None if scanner.at_end else scanner.value
     while state is not None:
         state = state()
     if not scanner.at_end:
         raise scanner.malformed("there is text after the end of the document")
-    return Rows.of(text, scanner.rows)
 
 
 class _Scanner:
     """A place in the text; each state consumes a token and returns the next state, None at the end."""
 
-    def __init__(
-        self,
-        text: str,
-        builder: TreeBuilder,
-        first_line: int,
-        recurrence: Recurrence | None,
-        *,
-        word_by_word: bool,
-    ) -> None:
+    def __init__(self, text: str, builder: TreeBuilder, first_line: int, *, word_by_word: bool) -> None:
         """Start at the first character."""
-        self.rows: list[Row] = []
-        """All that were read so far."""
-
         self._text = text
         self._builder = builder
-        self._recurrence = recurrence
         self._word_by_word = word_by_word
         self._place = 0
         self._line = first_line
@@ -108,8 +82,6 @@ class _Scanner:
         """Of the line of the place; -1 in the last."""
 
         self._closings: list[str] = []
-        self._row: Row | None = None
-        """What the next item of a list continues."""
 
     @property
     def at_end(self) -> bool:
@@ -131,12 +103,9 @@ class _Scanner:
 
     def value(self) -> _State | None:
         """Consume a value, or the beginning of one."""
-        if self._recurrence is not None and self._closings and self._closings[-1] == "]":
-            self._take_row(self._recurrence.at(self._place))
         character = self._peek()
         if character in _CLOSING and self._took_whole():
             return self._next()
-        self._row = None
         match = _STRING.match(self._text, self._place)
         if match is not None:
             self._builder.scalar(_meant(match), self._line)
@@ -156,31 +125,6 @@ class _Scanner:
         """Return the state after a value."""
         return self._separator if self._closings else None
 
-    def _take_row(self, row: Row | None) -> None:
-        """Consume at once what stands here as it stood in an earlier text, up to the last of a row.
-
-        Where there is no room for that, it is not looked for again: the rest will hardly fit either.
-        """
-        if row is None:
-            return
-        if not self._builder.has_room_for(sum(node.size for node in row.nodes), len(row.nodes)):
-            self._recurrence = None
-            return
-        shift = self._line - row.nodes[0].line
-        *starts, self._place = row.starts
-        *nodes, last = row.nodes if not shift else [_moved(node, shift) for node in row.nodes]
-        self._builder.wholes(nodes)
-        self._row_here().extend(starts, nodes)
-        self._line = last.line
-        self._find_line_end()
-
-    def _row_here(self) -> Row:
-        """Return the row that the next item of the list continues, or begins."""
-        if self._row is None:
-            self._row = Row()
-            self.rows.append(self._row)
-        return self._row
-
     def _took_whole(self) -> bool:
         """Consume a list or mapping at once, if it holds no other and nothing odd."""
         match = None if self._word_by_word else _WHOLE.match(self._text, self._place)
@@ -192,8 +136,6 @@ class _Scanner:
         if node is None:
             return False
         self._builder.whole(node)
-        if self._closings and self._closings[-1] == "]":
-            self._row_here().add(self._place, node)
         self._line += written.count("\n")
         self._place = match.end()
         self._find_line_end()
@@ -259,7 +201,6 @@ class _Scanner:
     def _end(self) -> _State | None:
         """Leave a list or mapping."""
         self._closings.pop()
-        self._row = None
         self._builder.close()
         self._advance(1)
         return self._next()
@@ -324,12 +265,6 @@ def _flat(value: list[Node] | dict[str, Node], written: str, line: int) -> Listi
     return Listing(
         line, value, partial(_lines_of_items, written, line) if has_lines else (), size, 1, written
     )
-
-
-def _moved(node: Listing | Mapping, lines: int) -> Listing | Mapping:
-    """Return the same so many lines further down."""
-    value = node.entries if isinstance(node, Mapping) else node.items
-    return _flat(value, node.written, node.line + lines)
 
 
 def _entries(pairs: list[tuple[str, Node]]) -> dict[str, Node]:

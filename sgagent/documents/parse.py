@@ -97,11 +97,11 @@ def _build(text: str, name: str, reading: Reading) -> TreeBuilder:
     A name in ``.json`` says JSON. Anything else that begins as JSON does is read as JSON if it is, since
     YAML would read some of its texts otherwise; else as YAML.
     """
-    limits, passages = reading.budget.limits, reading.passages
+    limits = reading.budget.limits
     if is_json_name(name) or text.lstrip()[:1] in ("{", "["):
         builder = TreeBuilder(limits)
         try:
-            passages.rows = parse_json(text, builder, earlier=passages.earlier_rows)
+            parse_json(text, builder)
         except MalformedError as error:
             if is_json_name(name) or error.code != "syntax":
                 raise

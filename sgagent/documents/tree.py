@@ -190,28 +190,15 @@ class TreeBuilder:
         self._place(node, node.line, fresh=True)
         return node
 
-    def has_room_for(self, nodes: int, containers: int = 1) -> bool:
-        """Return whether lists and mappings with this many nodes, their own included, fit the limits."""
-        has_room = nodes <= self._room and containers <= self._container_room
-        return has_room and len(self._open) < self.limits.depth
+    def has_room_for(self, nodes: int) -> bool:
+        """Return whether a list or mapping with this many nodes, its own included, fits the limits."""
+        return nodes <= self._room and self._container_room >= 1 and len(self._open) < self.limits.depth
 
     def whole(self, node: Listing | Mapping) -> None:
         """Take a list or mapping of nothing but single values, for which there is room."""
         self._room -= node.size
         self._container_room -= 1
         self._place(node, node.line, fresh=True)
-
-    def wholes(self, nodes: Sequence[Listing | Mapping]) -> None:
-        """Take items of the innermost list, which is open: such as these, for all of which there is room."""
-        parent = self._open[-1]
-        assert isinstance(parent.node, Listing)  # noqa: S101 - else they would need names
-        size = sum(node.size for node in nodes)
-        self._room -= size
-        self._container_room -= len(nodes)
-        parent.node.size += size
-        parent.node.height = max(parent.node.height, *(node.height + 1 for node in nodes))
-        parent.node.items += nodes
-        parent.item_lines += [node.line for node in nodes]
 
     def key(self, key: str, line: int) -> None:
         """Take the name of the next value."""
