@@ -12,9 +12,8 @@ from sgagent.core.memo import Memo, Seam
 from sgagent.core.model import Snapshot
 from sgagent.documents.api_pages import ANSWER_FIELDS, settle_answers
 from sgagent.documents.assembly import Collected, assemble
-from sgagent.documents.field import Field, Reading
+from sgagent.documents.field import Field, ParseCache, Reading
 from sgagent.documents.json_text import parse_json
-from sgagent.documents.parse_cache import ParseCache
 from sgagent.documents.problems import Budget, Findings, Limits, OverBudgetError
 from sgagent.documents.scalars import refuse_bidirectional
 from sgagent.documents.tree import Listing, MalformedError, TreeBuilder
