@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from sgagent.core.errors import KernelRefusedError, NotPermittedError
 from sgagent.dataplane.table import Applied, KernelTable, TableKeeper
-from sgagent.netlink import attribute, attributes, payloads_in
+from sgagent.netlink import attributes, payloads_in
 from sgagent.nft.diff import make_plan
 from sgagent.nft.json_listing import decode_ruleset
 from sgagent.nft.marks import MarkTest
@@ -24,19 +24,11 @@ from sgagent.ports import CounterValue, Observed
 
 _NEW_OBJECT = 10 << 8 | 18
 _HEADER = struct.Struct("=BBH")
-_TABLE, _NAME, _TYPE, _DATA, _USE, _HANDLE = 1, 2, 3, 4, 5, 6
+_NAME, _DATA = 2, 4
 _BYTES, _PACKETS = 1, 2
 
-_NAME_AT = _HEADER.size + len(attribute(_TABLE, TABLE.encode() + b"\0"))
-"""Offset of the counter's name. It follows the table's name, whose length is fixed."""
-
-_LENGTH_AND_KIND = struct.Struct("=HH")
-_REST = struct.Struct("=HH4x HH8x HH4x HH HH8s HH8s")
-"""The rest of the message in the layout that kernels use: lengths and types of attributes, and two values."""
-
-_USUAL = (8, _TYPE, 12, _HANDLE, 8, _USE, 28, _DATA, 12, _BYTES, 12, _PACKETS)
 _NOTHING = CounterValue(packets=0, bytes=0)
-_ZERO = bytes(8)
+"""Of the many counters that nothing has hit."""
 
 
 class CounterReading:
@@ -56,29 +48,11 @@ class CounterReading:
 
 def _read(message: bytes) -> tuple[str, CounterValue]:
     """Return the name and the value of a counter."""
-    length, kind = _LENGTH_AND_KIND.unpack_from(message, _NAME_AT)
-    rest_at = _NAME_AT + (length + 3 & ~3)
-    if kind != _NAME or len(message) < rest_at + _REST.size:
-        return _read_otherwise(message)
-    *shape, in_bytes, packets_length, packets_kind, packets = _REST.unpack_from(message, rest_at)
-    if (*shape, packets_length, packets_kind) != _USUAL:
-        return _read_otherwise(message)
-    name = message[_NAME_AT + _LENGTH_AND_KIND.size : _NAME_AT + length - 1]
-    return name.decode("utf-8", "replace"), _value(packets, in_bytes)
-
-
-def _read_otherwise(payload: bytes) -> tuple[str, CounterValue]:
-    """Return the name and the value from a message of another layout, attribute by attribute."""
-    known = attributes(memoryview(payload)[_HEADER.size :])
+    known = attributes(memoryview(message)[_HEADER.size :])
     counted = attributes(known[_DATA])
     name = str(known[_NAME], "utf-8", "replace").rstrip("\0")
-    return name, _value(bytes(counted[_PACKETS]), bytes(counted[_BYTES]))
-
-
-def _value(packets: bytes, in_bytes: bytes) -> CounterValue:
-    if packets == _ZERO and in_bytes == _ZERO:
-        return _NOTHING
-    return CounterValue(packets=int.from_bytes(packets), bytes=int.from_bytes(in_bytes))
+    packets, in_bytes = int.from_bytes(counted[_PACKETS]), int.from_bytes(counted[_BYTES])
+    return name, CounterValue(packets=packets, bytes=in_bytes) if packets or in_bytes else _NOTHING
 
 
 _UNREADABLE = Observed(ruleset=None, foreign=(f"table {TABLE}",))
