@@ -17,7 +17,7 @@ from itertools import islice
 from typing import Generic, TypeVar
 
 from sgagent.compiler.class_chains import classify
-from sgagent.core.addresses import AddressRanges, Ranges, joined, sweep, without
+from sgagent.core.addresses import AddressRanges, Ranges, joined, ranges_of, sweep, without
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import (
     ALL_PORTS,
@@ -275,7 +275,7 @@ def far_ends_by_class(
     members: dict[tuple[int, ...], list[tuple[int, int]]] = {}
     for address, combination in classes.addresses.items():
         members.setdefault(combination, []).append((address, address))
-    singles = joined((address, address) for address in classes.addresses)
+    singles = ranges_of(classes.addresses)
     starts, ends = [first for first, _ in singles], [last for _, last in singles]
     for first, last, combination in classes.networks:
         inside = singles[bisect_left(ends, first) : bisect_right(starts, last)]
@@ -371,7 +371,7 @@ def _protocols(columns: Columns) -> Iterator[tuple[Ranges, int | None]]:
     numbers.update(number for column in columns for c in column for number in c.protocols or ())
     for number in sorted(numbers):
         yield ((number, number),), number
-    rest = without(ALL_PROTOCOL_NUMBERS, joined((number, number) for number in numbers))
+    rest = without(ALL_PROTOCOL_NUMBERS, ranges_of(numbers))
     if rest:
         yield rest, None
 

@@ -18,7 +18,7 @@ from sgagent.compiler.selectors import (
     guards_of_new,
     readings,
 )
-from sgagent.core.addresses import AddressRanges, joined
+from sgagent.core.addresses import AddressRanges, ranges_of
 from sgagent.core.model import Direction, Family
 from sgagent.core.policy import (
     LINK_LOCAL,
@@ -273,7 +273,7 @@ _HOPS_1, _HOPS_255 = (nft.Interval.single(1),), (nft.Interval.single(255),)
 
 def _intervals(numbers: tuple[int, ...]) -> tuple[nft.Interval, ...]:
     """Return numbers as intervals, neighbours joined, as the kernel lists them."""
-    return tuple(nft.Interval(*found) for found in joined((number, number) for number in numbers))
+    return tuple(nft.Interval(*found) for found in ranges_of(numbers))
 
 
 def check_sources(own: AddressRanges, place: Place) -> tuple[list[nft.Chain], list[nft.VerdictMap]]:

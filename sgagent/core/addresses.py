@@ -104,6 +104,11 @@ def joined(ranges: Iterable[tuple[int, int]]) -> Ranges:
     return tuple(found)
 
 
+def ranges_of(numbers: Iterable[int]) -> Ranges:
+    """Return numbers in any order as a set."""
+    return joined((number, number) for number in numbers)
+
+
 def common(one: Ranges, other: Ranges) -> Ranges:
     """Return the numbers that are in both."""
     if not one or not other:

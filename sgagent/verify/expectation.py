@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from sgagent.core.addresses import NO_ADDRESSES, AddressRanges, Ranges, joined, sweep, without
+from sgagent.core.addresses import NO_ADDRESSES, AddressRanges, Ranges, joined, ranges_of, sweep, without
 from sgagent.core.evaluate import DecidedBy, Decision, Packet, Tracking, evaluate, is_always_allowed
 from sgagent.core.model import ICMPV6, LAST_PORT, UDP, Direction, Family, Mode, Policy, PortSet, Protocols
 from sgagent.core.policy import (
@@ -277,7 +277,7 @@ def _constraints(
     found: list[tuple[str, Ranges]] = []
     numbers = [one.number for one in protocols if one.number is not None]
     if len(numbers) == len(protocols):  # else one of them is any
-        found.append((PROTOCOL, joined((number, number) for number in numbers)))
+        found.append((PROTOCOL, ranges_of(numbers)))
     if not ports.is_all:
         found.append((PORT, joined(ports.ranges)))
     if source_ports is not None and not source_ports.is_all:
@@ -298,9 +298,9 @@ def _always_allowed(
     if family is Family.IPV4:
         return
     icmpv6 = (PROTOCOL, ((ICMPV6.wire_number, ICMPV6.wire_number),))
-    neighbours = (ICMP_TYPE, _numbers(NEIGHBOUR_DISCOVERY_TYPES))
+    neighbours = (ICMP_TYPE, ranges_of(NEIGHBOUR_DISCOVERY_TYPES))
     yield None, (icmpv6, neighbours, (HOP_LIMIT, ((255, 255),)))
-    listeners = (icmpv6, (ICMP_TYPE, _numbers(MULTICAST_LISTENER_TYPES)), (HOP_LIMIT, ((1, 1),)))
+    listeners = (icmpv6, (ICMP_TYPE, ranges_of(MULTICAST_LISTENER_TYPES)), (HOP_LIMIT, ((1, 1),)))
     near = ((0, 0), LINK_LOCAL)
     if direction is Direction.INGRESS:
         yield near, listeners
@@ -320,10 +320,6 @@ def _spoofed(
         yield None, ((NEAR_END, others),)
     elif direction is Direction.INGRESS and own:
         yield own, ()
-
-
-def _numbers(numbers: Iterable[int]) -> Ranges:
-    return joined((number, number) for number in numbers)
 
 
 @dataclass(frozen=True, slots=True)

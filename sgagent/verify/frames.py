@@ -12,7 +12,7 @@ from functools import partial
 from heapq import merge
 from operator import attrgetter
 
-from sgagent.core.addresses import AddressRanges, Ranges, common, joined, sweep, without
+from sgagent.core.addresses import AddressRanges, Ranges, common, joined, ranges_of, sweep, without
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import Direction, Family
 from sgagent.core.policy import ResolvedInterface
@@ -304,7 +304,7 @@ class Distinctions:
         ordered = sorted(self._singles)
         for first, last, labels in self._segments():
             singles = ordered[bisect_left(ordered, first) : bisect_right(ordered, last)]
-            others = without(((first, last),), joined((one, one) for one in singles))
+            others = without(((first, last),), ranges_of(singles))
             found.setdefault(labels, []).extend(others)
             for one in singles:
                 found.setdefault(tuple(sorted({*self._singles[one], *labels})), []).append((one, one))

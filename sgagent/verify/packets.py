@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 
-from sgagent.core.addresses import Ranges, common, holds, joined, without
+from sgagent.core.addresses import Ranges, common, holds, ranges_of, without
 from sgagent.core.evaluate import Packet, Tracking
 from sgagent.core.model import PORTED_NUMBERS, Direction, Family
 from sgagent.nft.ruleset import ALL_BITS
@@ -235,8 +235,7 @@ def is_within(box: Box, constraints: Constraints) -> bool:
 @lru_cache(maxsize=64)
 def under_mask(bits: int, mask: int, wanted: Ranges) -> Ranges:
     """Return the numbers of so many bits, 16 at most, of which those of a mask are a number wanted."""
-    found = (number for number in range(1 << bits) if holds(wanted, number & mask))
-    return joined((number, number) for number in found)
+    return ranges_of(number for number in range(1 << bits) if holds(wanted, number & mask))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from sgagent.core.addresses import Ranges, holds, joined, without
+from sgagent.core.addresses import Ranges, holds, ranges_of, without
 from sgagent.core.evaluate import Packet, Tracking
 from sgagent.core.model import ICMP, ICMPV6, LAST_PORT, PORTED, PORTED_NUMBERS, Direction, Family
 from sgagent.core.policy import MULTICAST_LISTENER_TYPES, NEIGHBOUR_DISCOVERY_TYPES
@@ -376,7 +376,7 @@ _BYTES: Ranges = ((_ABSENT, LAST_PORT),)
 _TYPES: Ranges = ((_ABSENT, 255),)
 _NONE: Ranges = ((_ABSENT, _ABSENT),)
 _PRESENT, _PRESENT_TYPES = ((0, LAST_PORT),), ((0, 255),)
-_PORTED = joined((number, number) for number in PORTED_NUMBERS)
+_PORTED = ranges_of(PORTED_NUMBERS)
 _OTHERS = without(((0, 255),), _PORTED)
 _AUTHENTICATION = 51
 _ICMP_FAMILIES = {"icmp": Family.IPV4, "icmpv6": Family.IPV6}
@@ -384,13 +384,11 @@ _ERRORS = {Family.IPV4: ICMP, Family.IPV6: ICMPV6}
 _NUMBERS = {str(protocol): protocol.wire_number for protocol in (*PORTED, ICMP, ICMPV6)}
 NEVER_TRACKED = {
     Family.IPV4: ((58, 58),),
-    Family.IPV6: joined((number, number) for number in (0, 1, 43, 44, 51, 59, 60)),
+    Family.IPV6: ranges_of((0, 1, 43, 44, 51, 59, 60)),
 }
 """The other family's ICMP, and extension headers, which conntrack looks behind or takes for invalid."""
 
-_NEVER_TRACKED_TYPES = joined(
-    (number, number) for number in (*NEIGHBOUR_DISCOVERY_TYPES, *MULTICAST_LISTENER_TYPES)
-)
+_NEVER_TRACKED_TYPES = ranges_of((*NEIGHBOUR_DISCOVERY_TYPES, *MULTICAST_LISTENER_TYPES))
 _TRACKING = {CtState.UNTRACKED: Tracking.UNTRACKED, CtState.INVALID: Tracking.INVALID}
 _WISHES = ((HOP_LIMIT, 64), (SOURCE_PORT, 40_000), (PORT, 443), (PROTOCOL, 6))
 """What the packet of a cell has where it can."""

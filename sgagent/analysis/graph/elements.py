@@ -10,11 +10,11 @@ from functools import cached_property
 from sgagent.analysis.flow_text import port_text, protocol_text
 from sgagent.analysis.header_space import ALL_PROTOCOL_NUMBERS, Box, Label
 from sgagent.analysis.redundancy import code_of
-from sgagent.core.addresses import NONE, Ranges, common, holds, joined, without
+from sgagent.core.addresses import NONE, Ranges, common, holds, joined, ranges_of, without
 from sgagent.core.errors import printable
 from sgagent.core.model import ALL_PORTS, LAST_PORT, PORTED, PORTED_NUMBERS, Family, Protocol
 
-_WITHOUT_PORTS = without(ALL_PROTOCOL_NUMBERS, joined((number, number) for number in PORTED_NUMBERS))
+_WITHOUT_PORTS = without(ALL_PROTOCOL_NUMBERS, ranges_of(PORTED_NUMBERS))
 
 
 def _codes(protocols: Ranges) -> Ranges:
