@@ -1,8 +1,9 @@
 """Base chains: where packets enter the table, and what decides about those of known and live sessions.
 
 Every packet of a link meets the rules of its entry chain first: they accept known sessions by their mark, and
-send all others on. The rules that keep the agent's source reachable in a table that an earlier agent left
-(§7.4) stand at the head of the base chains: what that table enforces is unknown, so the rest is not changed.
+send all others on, to the source check where there is one (§12.6), and then to where the far end decides. The
+rules that keep the agent's source reachable in a table that an earlier agent left (§7.4) stand at the head of
+the base chains: what that table enforces is unknown, so the rest is not changed.
 """
 
 from __future__ import annotations
