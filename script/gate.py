@@ -61,11 +61,17 @@ Those packages are used by the golden files, the properties and the tests of the
 KERNEL_PARTS = (("a", "d"), ("e", "m"), ("n", "r"), ("s", "z"))
 """First and last letters of the tests on the kernel in each lane, which take about as long as one another."""
 
-IN_GUEST = "integration/test_stock_kernel.py"
-"""Emulates a machine of two processors."""
+PROPERTY_PARTS = (("a", "l"), ("m", "z"))
+"""Likewise of the properties, so that the end of a run has work for two processors."""
 
-LANES_AT_ONCE = 7
+WITHOUT_PACKAGE = ("integration/test_stock_kernel.py", "integration/test_systemd.py")
+"""Boot machines on which the package is not installed; all others share one that is built once."""
+
+LANES_AT_ONCE = 8
 """On two processors, since tests on the kernel and of machines wait more than half of their time."""
+
+YIELDING = 10
+"""How nice sections are that wait for nothing: they take the time that the others leave."""
 
 PATIENCE = "4"
 """By what tests multiply their deadlines beside other lanes; a test that is run alone is strict."""
@@ -81,6 +87,7 @@ class Section:
     """The file to which the command writes JUnit's XML, if it runs tests."""
 
     environment: tuple[tuple[str, str], ...] = ()
+    niceness: int = 0
     skipped_because: str = ""
     """Not run, and why."""
 
@@ -144,13 +151,13 @@ def parse_options(argv: Sequence[str]) -> argparse.Namespace:
 def list_lanes(options: argparse.Namespace, folder: Path) -> list[list[Section]]:
     """Return the checks: those of one lane run one after the other, beside those of other lanes."""
     checks, tests = [*list_static_checks()], [*list_covered_tests(folder, is_full=options.full)]
-    properties = list_properties(folder, is_full=options.full)
+    properties = [[part] for part in list_properties(folder, is_full=options.full)]
     if options.quick:
-        return [tests, [properties], checks]
-    machines, guest, *kernel = list_kernel_tests(folder, is_full=options.full)
+        return [tests, *properties, checks]
+    kernel = [[part] for part in list_kernel_tests(folder, is_full=options.full)]
     oldest = list_oldest_tests(folder, is_full=options.full)
-    # Those that take longest come first, so that no processor is idle in the end.
-    return [[machines], [guest], *([part] for part in kernel), [properties], tests, [oldest], checks]
+    # Those that take longest come first, and those that yield to others end last, on both processors.
+    return [*kernel, *properties, tests, [oldest], checks]
 
 
 def list_static_checks() -> Iterator[Section]:
@@ -180,10 +187,19 @@ def list_covered_tests(folder: Path, *, is_full: bool) -> Iterator[Section]:
     yield Section(title="coverage", argv=report)
 
 
-def list_properties(folder: Path, *, is_full: bool) -> Section:
-    """Return what is sought by chance, on Debian's Python and packages."""
-    argv = (f"{DEBIAN}/python", "-m", "pytest", "tests/property")
-    return pytest_section("properties, Debian's packages", argv, folder / "property.xml", is_full=is_full)
+def list_properties(folder: Path, *, is_full: bool) -> Iterator[Section]:
+    """Yield what is sought by chance, on Debian's Python and packages: the tests of each lane."""
+    for first, last in PROPERTY_PARTS:
+        argv = (f"{DEBIAN}/python", "-m", "pytest", *tests_between(first, last, "tests/property"))
+        title = f"properties, Debian's packages, {first} to {last}"
+        section = pytest_section(title, argv, folder / f"property-{first}.xml", is_full=is_full)
+        yield replace(section, niceness=YIELDING)
+
+
+def tests_between(first: str, last: str, folder: str) -> list[str]:
+    """Return the files of tests in a folder whose names begin with letters from the first to the last."""
+    names = sorted(path.name for path in (ROOT / folder).glob("test_*.py"))
+    return [f"{folder}/{name}" for name in names if first <= name.removeprefix("test_")[0] <= last]
 
 
 def list_oldest_tests(folder: Path, *, is_full: bool) -> Section:
@@ -204,19 +220,19 @@ def list_oldest_tests(folder: Path, *, is_full: bool) -> Section:
 
 def list_kernel_tests(folder: Path, *, is_full: bool) -> Iterator[Section]:
     """Yield the tests on the kernel, where this user may make namespaces: those of each lane."""
-    files = sorted(f"integration/{path.name}" for path in (ROOT / "integration").glob("test_*.py"))
+    with_package = [f for f in tests_between("a", "z", "integration") if f not in WITHOUT_PACKAGE]
     parts = [
         (
             f"kernel-{first}",
             f"integration, on the kernel, {first} to {last}",
             "not machines",
-            [file for file in files if first <= file.removeprefix("integration/test_")[0] <= last],
+            tests_between(first, last, "integration"),
         )
         for first, last in KERNEL_PARTS
     ]
     for name, title, chosen, tests in (
-        ("machines", "integration, machines that boot", "machines", [f for f in files if f != IN_GUEST]),
-        ("guest", "integration, on Debian's kernel", "machines", [IN_GUEST]),
+        ("package", "integration, machines with the package", "machines", with_package),
+        ("systemd", "integration, Debian's kernel and systemd", "machines", WITHOUT_PACKAGE),
         *parts,
     ):
         if os.geteuid() == 0:
@@ -267,7 +283,7 @@ def run(section: Section) -> Outcome:
     start = time.monotonic()
     with tempfile.TemporaryFile(dir=CACHE) as output:
         done = subprocess.run(
-            section.argv,
+            ("nice", "-n", str(section.niceness), *section.argv),
             cwd=ROOT,
             env=environment_of(section),
             check=False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -105,8 +106,26 @@ def imported(file: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def test_each_test_on_the_kernel_is_in_one_lane(tmp_path: Path) -> None:
-    """A file whose name begins with another letter, or a digit, would run in none."""
-    letters = {path.name.removeprefix("test_")[0] for path in (ROOT / "integration").glob("test_*.py")}
-    program = f"print([sum(a <= one <= b for a, b in KERNEL_PARTS) for one in {sorted(letters)!r}])"
-    assert in_gate(tmp_path, program) == f"{[1] * len(letters)}\n"
+@pytest.mark.parametrize(("folder", "times"), (("integration", 2), ("tests/property", 1)))
+def test_each_file_is_in_one_lane_of_a_kind(tmp_path: Path, folder: str, times: int) -> None:
+    """A file whose name begins with a digit would run in none; files on the kernel may boot machines too."""
+    program = """
+folder = Path('reports')
+sections = [*list_kernel_tests(folder, is_full=False), *list_properties(folder, is_full=False)]
+print(*(word for section in sections for word in section.argv if word.endswith('.py')))"""
+    run = in_gate(tmp_path, f"import os; os.geteuid = lambda: 0; {program}").split()
+    files = [f"{folder}/{path.name}" for path in (ROOT / folder).glob("test_*.py")]
+    assert sorted(name for name in run if name.startswith(f"{folder}/")) == sorted(files * times)
+
+
+def test_a_section_may_yield_to_others(tmp_path: Path) -> None:
+    """Its processes are as nice as it says."""
+    code = """
+CACHE.mkdir(exist_ok=True)
+for niceness in (0, 7):
+    run(Section(title='nice', argv=('nice',), niceness=niceness))"""
+    own = os.nice(0)
+    assert [line for line in in_gate(tmp_path, code).splitlines() if line.isdigit()] == [
+        str(own),
+        str(min(19, own + 7)),
+    ]
