@@ -311,7 +311,7 @@ def environment_of(section: Section) -> Mapping[str, str]:
     Where CI or BUILD_NUMBER is set, pytest prints every line of a difference, be they thousands. Where no
     bytecode is written, each process compiles all that it imports.
     """
-    left_out = ("CI", "BUILD_NUMBER", "PYTHONDONTWRITEBYTECODE")
+    left_out = ("CI", "BUILD_NUMBER", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH")
     inherited = {
         name: value
         for name, value in os.environ.items()
