@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import re
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import pytest
 
 from integration.lab import Lab, wait_for
 from integration.service import Service, definitions, service_on
+from sgagent.agent.verification import LONGEST_WAIT_SECONDS
 
 HOST = "10.0.0.11"
 WEB = definitions("ingress accept 1 tcp 80 from 0.0.0.0/0")
@@ -102,7 +106,7 @@ def test_each_change_is_proved(agent: Service) -> None:
 
 
 def test_the_proving_process_holds_nothing_up(agent: Service) -> None:
-    """While it stands still changes are enforced; when it is killed the agent says that nothing is proved."""
+    """While it stands still changes are enforced; once killed it is started again, and proves the newest."""
     wait_for_proofs(agent, 1)
     pid = prover_pid(agent)
     os.kill(pid, signal.SIGSTOP)
@@ -114,10 +118,54 @@ def test_the_proving_process_holds_nothing_up(agent: Service) -> None:
     agent.wait_for_event("verification_ended", seconds=PROOF_SECONDS)
     agent.define(WEB_AND_SSH)
     agent.wait_for_event("ruleset_applied", 4)
-    wait_for(lambda: agent.metric("sgagent_verified", outcome="unknown") == 1, "the older proof to be over")
-    assert agent.metric("sgagent_verified", outcome="proved") == 0
-    assert "the process that proves has ended" in agent.command("status").output
+    wait_for(lambda: agent.metric("sgagent_verified", outcome="proved") == 1, "a proof", PROOF_SECONDS)
+    assert prover_pid(agent) != pid
+    assert json.loads(agent.command("status", "--json").output)["verified_outcome"] == "proved"
     assert agent.stop() == 0
+
+
+def test_a_proving_process_that_is_killed_while_idle_proves_the_next_change(agent: Service) -> None:
+    """Again and again; what was proved stays proved, as the table is the same."""
+    wait_for_proofs(agent, 1)
+    for killed in range(1, 4):
+        pid = prover_pid(agent)
+        os.kill(pid, signal.SIGKILL)
+        agent.define(WEB_AND_SSH if killed % 2 else WEB)
+        agent.wait_for_event("ruleset_applied", 1 + killed)
+        agent.wait_for_event("verification_ended", killed, seconds=PROOF_SECONDS)
+        wait_for(lambda: agent.metric("sgagent_verified", outcome="proved") == 1, "a proof", PROOF_SECONDS)
+        assert prover_pid(agent) != pid
+
+
+def test_changes_that_never_pause_are_proved(agent: Service) -> None:
+    """A change follows each other within 40 ms; within the longest wait the table is listed between two."""
+    wait_for_proofs(agent, 1)
+    with changes_without_pause(agent):
+        agent.wait_for_event("ruleset_applied", 20, PROOF_SECONDS)
+        before = proofs(agent)
+        wait_for(lambda: proofs(agent) > before, "a proof", 2 * LONGEST_WAIT_SECONDS)
+        assert agent.metric("sgagent_verified", outcome="proved") == 1
+    assert agent.events("table_refuted") == []
+
+
+@contextlib.contextmanager
+def changes_without_pause(agent: Service) -> Iterator[None]:
+    """Change the definitions each 40 ms."""
+    is_over = threading.Event()
+
+    def change() -> None:
+        for text in itertools.cycle((WEB_AND_SSH, WEB)):
+            if is_over.wait(0.04):
+                return
+            agent.define(text)
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
 
 
 def test_the_proving_process_has_no_privilege_and_ends_with_the_agent(agent: Service) -> None:

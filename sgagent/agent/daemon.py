@@ -20,6 +20,7 @@ from datetime import datetime
 from functools import partial
 from types import FrameType
 
+from sgagent.agent.clock import RetryDelay
 from sgagent.agent.control.handlers import Execution
 from sgagent.agent.counters import Counting, ObservationLog
 from sgagent.agent.inbox import Inbox, LoopEvent
@@ -152,24 +153,6 @@ FETCH_AGAIN_SECONDS = 30.0
 FIRST_RETRY_SECONDS = 1.0
 LONGEST_RETRY_SECONDS = 60.0
 """Exponential backoff between steps that the kernel refuses: the first delay, and the limit."""
-
-
-class RetryDelay:
-    """Delays that double from the first to the longest, until a try succeeds."""
-
-    def __init__(self, first: float, longest: float) -> None:
-        """Take both in seconds."""
-        self._first, self._longest = first, longest
-        self._next = first
-
-    def after_failure(self) -> float:
-        """Return how many seconds to wait before the next try."""
-        delay, self._next = self._next, min(2 * self._next, self._longest)
-        return delay
-
-    def after_success(self) -> None:
-        """Begin with the first delay again."""
-        self._next = self._first
 
 
 class Daemon:

@@ -29,7 +29,7 @@ from sgagent.agent.state.counter_file import CounterFile, read_boot_id
 from sgagent.agent.state.directory import StateDirectory
 from sgagent.agent.step import EventLog, Step
 from sgagent.agent.systemd import ServiceManager
-from sgagent.agent.verification import Prover, Verification, fork_prover
+from sgagent.agent.verification import Verification
 from sgagent.agent.web.http_server import MetricsServer
 from sgagent.agent.web.inspection import Inspection
 from sgagent.agent.web.metrics import make_registry
@@ -57,18 +57,15 @@ def run_daemon(options: argparse.Namespace, applier: Applier) -> int:
         applier: does what needs privilege, and is waited for by the caller.
     """
     settings = load_settings(options)
-    prover = fork_prover() if settings.verify.after_apply else None  # before there is a second thread
     gc.disable()  # a start makes many values and no cycles; the daemon enables it after its first step
     log_queue = log_in_background()
     with ExitStack() as stack:
-        if prover is not None:
-            stack.callback(prover.close)
         dataplane = ApplierDataplane(applier.channel, mask=settings.enforcement.mark_mask)
         stack.enter_context(closing(dataplane))
         dataplane.refuse_another_owner()
         dataplane.observe()  # without the privilege it ends here; what an earlier agent left is ours from now
         StateDirectory(settings.state.directory).refuse_unreadable()
-        daemon = _assemble(settings, dataplane, applier.news, log_queue, stack, prover=prover)
+        daemon = _assemble(settings, dataplane, applier.news, log_queue, stack)
         with suppress(OSError):  # the agent reports an unwritable state directory when it keeps definitions
             state = StateDirectory(settings.state.directory)
             state.keep_configuration(read_configuration(options))
@@ -82,8 +79,6 @@ def _assemble(
     news: socket.socket,
     log_queue: LogQueue,
     stack: ExitStack,
-    *,
-    prover: Prover | None,
 ) -> Daemon:
     """Put the parts together; what has to be closed goes on the stack."""
     log: EventLog = structlog.get_logger()
@@ -129,9 +124,9 @@ def _assemble(
             end_forbidden_sessions(step, log, sessions_at_listeners, dataplane.destroy)
 
     verification = None
-    if prover is not None:
+    if settings.verify.after_apply:
         layout = MarkLayout(settings.enforcement.mark_mask)
-        verification = Verification(prover, dataplane.open_listing, layout, log)
+        verification = Verification(dataplane.open_listing, layout, log)
         stack.enter_context(verification.running())
     daemon = Daemon(
         source=source,

@@ -81,7 +81,7 @@ def lines(proof: Proof, seconds: float, table: str) -> Iterator[str]:
         case Outcome.PROVED:
             yield f"proved: {table} does what the policy says, for every packet"
         case Outcome.UNKNOWN:
-            yield f"unknown: {table} has statements that verify does not understand:"
+            yield f"unknown: verify can't decide whether {table} does what the policy says:"
             yield from (f"  {one}" for one in proof.unsupported)
         case Outcome.REFUTED:
             yield f"refuted: {table} does not do what the policy says"

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from sgagent.agent.clock import RetryDelay
 from sgagent.agent.control.answers import Desk
 from sgagent.agent.control.requests import ApplyOrder, Document, EnforcedAnswer, ReloadOrder
-from sgagent.agent.daemon import FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS, RetryDelay
+from sgagent.agent.daemon import FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS
 from sgagent.agent.inbox import LoopEvent
 from sgagent.agent.step import StepEnd
 from sgagent.core.errors import (

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sgagent.agent.step import Step
-from sgagent.agent.verification import Verification, fork_prover
+from sgagent.agent.verification import Verification
 from sgagent.dataplane.table import LISTED, NOT_LISTED
 from sgagent.nft.marks import MarkLayout
 from sgagent.verify import Outcome
@@ -88,7 +88,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
     machine = Machine(tmp_path / "state")
     machine.source.write(GOOD)
     listings, log = Listings(), FakeLog()
-    made = Verification(fork_prover(), listings.open, MarkLayout(0xFFFF0000), log, quiet_seconds=0.01)
+    made = Verification(listings.open, MarkLayout(0xFFFF0000), log, quiet_seconds=0.01)
     with made.running():
         yield Stage(made, listings, log, machine)
 
@@ -162,7 +162,7 @@ def test_changes_that_never_pause_are_proved_between_two(tmp_path: Path) -> None
     machine = Machine(tmp_path / "state")
     listings, log = Listings(contents=[NO_TABLE]), FakeLog()
     made = Verification(
-        fork_prover(), listings.open, MarkLayout(0xFFFF0000), log, quiet_seconds=3600.0, longest_seconds=0.05
+        listings.open, MarkLayout(0xFFFF0000), log, quiet_seconds=3600.0, longest_seconds=0.05
     )
     with made.running():
         stage, texts = Stage(made, listings, log, machine), cycle((GOOD, OTHER))
