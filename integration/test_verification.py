@@ -205,7 +205,8 @@ def test_definitions_are_compared_in_the_modes_of_the_host(agent: Service) -> No
     assert agent.stop() == 0
     assert agent.command("verify", files).status == 0
     agent.namespace.nft("delete", "table", "inet", "sgagent")
-    assert agent.command("compile", files).status == 0
+    applied = json.loads(agent.command("compile", "--verify", "--json", files).output)
+    assert (applied["outcome"], applied["verified"]["outcome"]) == ("applied", "proved")
     assert agent.command("verify").status == 0
     (agent.directory / "state" / "modes.json").unlink()
     assert agent.command("verify").status == 1, "it only observes"

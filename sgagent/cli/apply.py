@@ -7,7 +7,6 @@ refuse a policy that would cut the session of who runs them.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import sys
@@ -17,7 +16,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from sgagent.agent.clock import count, time_left
+from sgagent.agent.clock import time_left
 from sgagent.agent.control.requests import (
     LONGEST_TRIAL_SECONDS,
     SHORTEST_TRIAL_SECONDS,
@@ -151,8 +150,8 @@ _REFUSALS = 3
 """Refusals of the kernel over the same table after which they are final."""
 
 
-def apply_once(policy: ResolvedPolicy, settings: Settings, options: argparse.Namespace) -> None:
-    """Enforce once, judging live sessions by the new policy, and say what was done."""
+def apply_once(policy: ResolvedPolicy, settings: Settings, options: argparse.Namespace) -> int:
+    """Enforce once, judging live sessions by the new policy; return how many operations that took."""
     with closing(LibnftablesDataplane(owned=False)) as dataplane:
         dataplane.refuse_another_owner()
         facts = NetlinkHost().facts()
@@ -166,12 +165,7 @@ def apply_once(policy: ResolvedPolicy, settings: Settings, options: argparse.Nam
     if is_rejudged and is_first:
         step = Step(outcome=StepEnd.APPLIED, policy=policy, facts=facts)
         end_forbidden_sessions(step, _LateLog(), sessions_at_listeners, destroy)
-    names = [interface.name for interface in policy.bound]
-    if options.output == "json":
-        outcome = "applied" if operations else "unchanged"
-        print(json.dumps({"outcome": outcome, "interfaces": names, "operations": operations}))
-    else:
-        print(_summary(names, operations))
+    return operations
 
 
 def _bring(policy: ResolvedPolicy, settings: Settings, dataplane: LibnftablesDataplane) -> int:
@@ -209,13 +203,6 @@ def _bring(policy: ResolvedPolicy, settings: Settings, dataplane: LibnftablesDat
         if not step.is_interim and dataplane.is_known:
             break
     return operations
-
-
-def _summary(names: list[str], operations: int) -> str:
-    interfaces = ", ".join(names) or "no interface"
-    if not operations:
-        return f"unchanged: {interfaces}"
-    return f"applied: {interfaces} ({count(operations, 'operation')})"
 
 
 class _LateLog:

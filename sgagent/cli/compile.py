@@ -8,6 +8,7 @@ import json
 import sys
 import time
 
+from sgagent.agent.clock import count
 from sgagent.cli.inputs import (
     accept_or_refuse,
     add_dns_argument,
@@ -22,7 +23,7 @@ from sgagent.nft.diff import make_plan
 from sgagent.nft.marks import UNCACHED, EnforcementState, MarkLayout, first_state
 from sgagent.nft.ruleset import Ruleset
 from sgagent.nft.text import render
-from sgagent.nft.transactions import DestroyTable, Plan, encode_plan
+from sgagent.nft.transactions import DestroyTable, Json, Plan, encode_plan
 from sgagent.settings import Settings
 
 
@@ -58,15 +59,40 @@ def run(options: argparse.Namespace) -> int:
         from sgagent.cli.agent_client import modes_of_host  # noqa: PLC0415 - printing does without
 
         policy = modes_of_host(settings).over(policy)
-    if options.verify and (code := report_proof(policy, settings)):
-        return code
+    verified = None
+    if options.verify:
+        is_in_json = options.output == "json" and not options.dry_run
+        logging = settings.flow_log.logging_without_agent
+        code, verified = prove_compiled(policy, settings, logging, is_printed=not is_in_json)
+        if code:
+            if is_in_json:
+                _print_result("not_proved", policy, 0, verified)
+            return code
     if options.dry_run:
         _print(policy, settings, options)
     else:
         from sgagent.cli.apply import apply_once  # noqa: PLC0415 - it needs what printing does without
 
-        apply_once(policy, settings, options)
+        operations = apply_once(policy, settings, options)
+        if options.output == "json":
+            _print_result("applied" if operations else "unchanged", policy, operations, verified)
+        else:
+            print(_summary([interface.name for interface in policy.bound], operations))
     return 0
+
+
+def _print_result(outcome: str, policy: ResolvedPolicy, operations: int, verified: Json | None) -> None:
+    """Print what ``compile --json`` did; ``verified`` is there if ``--verify`` was given."""
+    names = [interface.name for interface in policy.bound]
+    result = {"outcome": outcome, "interfaces": names, "operations": operations}
+    print(json.dumps(result if verified is None else result | {"verified": verified}))
+
+
+def _summary(names: list[str], operations: int) -> str:
+    interfaces = ", ".join(names) or "no interface"
+    if not operations:
+        return f"unchanged: {interfaces}"
+    return f"applied: {interfaces} ({count(operations, 'operation')})"
 
 
 def _print(policy: ResolvedPolicy, settings: Settings, options: argparse.Namespace) -> None:
@@ -88,19 +114,32 @@ def _print(policy: ResolvedPolicy, settings: Settings, options: argparse.Namespa
         sys.stdout.write(text)
 
 
-def report_proof(policy: ResolvedPolicy, settings: Settings) -> int:
-    """Prove the table of a policy, say on standard error what came of it, and return the exit code."""
+def prove_compiled(
+    policy: ResolvedPolicy, settings: Settings, flow_logging: FlowLogging, *, is_printed: bool
+) -> tuple[int, Json]:
+    """Prove the table of a policy.
+
+    Args:
+        policy: what is compiled.
+        settings: of the marks.
+        flow_logging: of the table.
+        is_printed: whether to say on standard error what came of it.
+
+    Returns:
+        The exit code, and the object that ``sgagent verify --json`` would print.
+    """
     from sgagent.cli.verify import EXIT_CODES  # noqa: PLC0415 - few ask for a proof
     from sgagent.verify.proof import prove  # noqa: PLC0415 - likewise
-    from sgagent.verify.report import lines  # noqa: PLC0415 - likewise
+    from sgagent.verify.report import as_json, lines  # noqa: PLC0415 - likewise
     from sgagent.verify.verified_table import table_of  # noqa: PLC0415 - likewise
 
-    ruleset = compile_offline(policy, MarkLayout(settings.enforcement.mark_mask), settings.flow_log.logging)
+    ruleset = compile_offline(policy, MarkLayout(settings.enforcement.mark_mask), flow_logging)
     started = time.perf_counter()
     proof = prove(table_of(ruleset), policy)
     seconds = time.perf_counter() - started
-    print("\n".join(map(printable, lines(proof, seconds, "the compiled table"))), file=sys.stderr)
-    return EXIT_CODES[proof.outcome]
+    if is_printed:
+        print("\n".join(map(printable, lines(proof, seconds, "the compiled table"))), file=sys.stderr)
+    return EXIT_CODES[proof.outcome], as_json(proof, seconds)
 
 
 def compile_offline(

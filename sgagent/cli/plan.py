@@ -42,6 +42,7 @@ from sgagent.core.resolve import Resolution, Scope, dns_names, resolve
 from sgagent.documents import parse_other_version
 from sgagent.nft.marks import MarkLayout, first_state
 from sgagent.nft.text import describe
+from sgagent.nft.transactions import Json
 from sgagent.ports import Delivery
 from sgagent.settings import Settings
 
@@ -93,16 +94,25 @@ def run(options: argparse.Namespace) -> int:
         old, new = map(modes_of_host(settings).over, (old, new))
     wants_operations = options.operations or options.json
     report = _report(old, new, scope, present.origin, delivery.snapshot, wants_operations=wants_operations)
+    code, verified = _prove(candidate.policy, options, settings)
     if options.json:
-        print(json.dumps(as_json(report)))
+        print(json.dumps(as_json(report) | verified))
     else:
         print("\n".join(lines(report, terminal_width())))
-    if options.verify:
-        from sgagent.cli.compile import report_proof  # noqa: PLC0415 - few ask for a proof
-
-        if code := report_proof(candidate.policy, settings):
-            return code
+    if code:
+        return code
     return 1 if options.exit_code and report.changes else 0
+
+
+def _prove(policy: ResolvedPolicy, options: argparse.Namespace, settings: Settings) -> tuple[int, Json]:
+    """Return the exit code of a proof that was asked for, and what ``--json`` has of it."""
+    if not options.verify:
+        return 0, {}
+    from sgagent.cli.compile import prove_compiled  # noqa: PLC0415 - few ask for a proof
+
+    logging = settings.flow_log.logging
+    code, verified = prove_compiled(policy, settings, logging, is_printed=not options.json)
+    return code, {"verified": verified}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -151,6 +151,21 @@ def test_json_says_what_decides_on_each_side(run: Run, tmp_path: Path) -> None:
     assert found["operations"]
 
 
+def test_a_proof_is_part_of_the_json(run: Run, tmp_path: Path) -> None:
+    """With the fields of ``verify --json``; people read it on standard error, and nobody who did not ask."""
+    bound = ("--against", tmp_path / "old.yaml", "--interface", "eth0=sg-web")
+    code, output, errors = run(*bound, "--verify", "--json")
+    verified = json.loads(output)["verified"]
+    assert (code, errors) == (0, "")
+    assert (verified["outcome"], verified["unsupported"], verified["counterexample"]) == ("proved", [], None)
+    assert verified["cells"] > 0
+    assert verified["seconds"] >= 0
+    assert "verified" not in json.loads(run(*bound, "--json")[1])
+    _, output, errors = run(*bound, "--verify")
+    assert output.startswith("opens 1, closes 1")
+    assert errors.startswith("proved: the compiled table does what the policy says")
+
+
 def test_the_exit_code_says_on_request_whether_anything_changes(run: Run, tmp_path: Path) -> None:
     """It is 1 if so, and 0 otherwise, or unasked."""
     bound = ("--interface", "eth0=sg-web", "--exit-code")
