@@ -224,20 +224,38 @@ def test_what_is_not_understood_is_named(agent: Service) -> None:
 
 
 def test_a_link_that_is_expected_again_is_part_of_the_policy(agent: Service) -> None:
-    """An agent that starts judges the name of a link that is not back yet (§9.3), and the proof knows it."""
+    """An agent that starts judges the name of a link that is not back yet (§9.3), and the proof knows it.
+
+    It does so without an agent, too. A link that went while the agent ran is no part of the table.
+    """
     mac_address = "02:00:00:00:99:98"
-    agent.namespace.ip(f"link add late0 address {mac_address} type bridge")
+
+    def add_late0() -> None:
+        agent.namespace.ip(f"link add late0 address {mac_address} type bridge")
+        wait_for(
+            lambda: agent.metric("sgagent_interface_info", interface="late0", state="bound") == 1,
+            "late0 to be bound",
+        )
+
+    def assert_proved() -> None:
+        for arguments in ((), (str(agent.directory / "groups.d"),)):
+            proved = agent.command("verify", *arguments)
+            assert (proved.status, proved.output.partition(":")[0]) == (0, "proved"), proved
+
     agent.define(definitions("ingress accept 1 tcp 80 from 0.0.0.0/0", mac_address=mac_address))
-    wait_for(
-        lambda: agent.metric("sgagent_interface_info", interface="late0", state="bound") == 1,
-        "late0 to be bound",
-    )
+    add_late0()
     agent.kill()
     agent.namespace.ip("link delete late0")
+    assert_proved()
     agent.start()
     assert "late0" in agent.table()
-    proved = agent.command("verify")
-    assert (proved.status, proved.output.partition(":")[0]) == (0, "proved"), proved
+    assert_proved()
+    add_late0()
+    agent.namespace.ip("link delete late0")
+    wait_for(lambda: "late0" not in agent.table(), "the table to leave late0 out")
+    assert_proved()
+    assert agent.stop() == 0
+    assert_proved()
 
 
 def test_the_table_of_a_closed_host_is_not_called_wrong(agent: Service) -> None:

@@ -8,7 +8,7 @@ import signal
 import socket
 import struct
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -34,6 +34,7 @@ from sgagent.agent.control.requests import (
     StatusAnswer,
     StatusQuestion,
 )
+from sgagent.agent.definitions import KnownLinks
 from sgagent.agent.manual_override import ModeFile, ModeOverrides
 from sgagent.agent.state.directory import StateDirectory
 from sgagent.cli.output import format_json, problem_text
@@ -227,11 +228,23 @@ def _mode_overrides(settings: Settings) -> tuple[ModeOverrides, str | None]:
     return found, None
 
 
-def expected_links(settings: Settings) -> tuple[ExpectedLink, ...]:
-    """Return on which links the running agent has network interfaces, also those not found yet (§9.3)."""
+def expected_links(settings: Settings, in_table: Container[str]) -> tuple[ExpectedLink, ...]:
+    """Return on which links the agent has network interfaces, also those not found yet (§9.3).
+
+    An agent that ended kept where it found them. Whether its table has a link that is gone depends on what
+    came first, the end of the link or of the table's last change: only those in the table count.
+
+    Args:
+        settings: say where its socket is, and what it kept.
+        in_table: names of links in the table.
+    """
     try:
         answer = ask(settings, StatusQuestion(), StatusAnswer)
-    except (NoAgentError, NotPermittedError, SourceUnavailableError):
+    except NoAgentError:
+        kept, _ = StateDirectory(settings.state.directory).load()
+        known = KnownLinks.left(kept.links if kept else (), settings.interfaces)
+        return tuple(link for link in known.missed if link.interface in in_table)
+    except (NotPermittedError, SourceUnavailableError):
         return ()
     return tuple(
         ExpectedLink(interface=one.name, network_interface_id=one.network_interface_id)

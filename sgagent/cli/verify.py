@@ -30,6 +30,7 @@ from sgagent.cli.inputs import (
     resolve_for_host,
 )
 from sgagent.cli.output import format_json
+from sgagent.core.binding import ExpectedLink
 from sgagent.core.errors import KernelRefusedError, UsageError, printable
 from sgagent.core.model import ALL_PORTS, Policy
 from sgagent.core.policy import Peer, ResolvedPolicy
@@ -40,7 +41,7 @@ from sgagent.settings import Settings
 from sgagent.verify import Outcome
 from sgagent.verify.foreign import MOST_DIFFERENCES, FilterChange, FilterComparison, compare_filters
 from sgagent.verify.listing import read_filters, read_listing
-from sgagent.verify.proof import Proof, prove
+from sgagent.verify.proof import Proof, links_of, prove
 from sgagent.verify.report import as_json, lines
 from sgagent.verify.verified_table import VerifiedTable
 
@@ -72,9 +73,13 @@ def run(options: argparse.Namespace) -> int:
     if options.compare and options.ruleset is None:
         raise UsageError("--compare needs a ruleset to compare with: add --ruleset FILE")
     settings = load_settings(options)
-    policy = _policy(settings, options)
+    try:
+        table = _live_table() if options.ruleset is None else _table_of_file(options)
+    except KernelRefusedError as refusal:
+        table = VerifiedTable(chains={}, verdict_maps={}, unread=(str(refusal),))
+    policy = _policy(settings, options, table)
     started = time.perf_counter()
-    proof, comparison = _prove(policy, options)
+    proof, comparison = _prove(table, policy, options)
     seconds = time.perf_counter() - started
     shown = (
         None
@@ -89,31 +94,40 @@ def run(options: argparse.Namespace) -> int:
     return EXIT_CODES[proof.outcome]
 
 
-def _policy(settings: Settings, options: argparse.Namespace) -> ResolvedPolicy | None:
-    """Return the policy that the table has to enforce: of the given definitions, else of those in force."""
-    if options.definitions is None and options.ruleset is None:
-        return _policy_in_force(settings, options)
-    delivery = fetch(settings, options.definitions, UNNAMED)
-    dns = dns_answers(settings, options)
-    resolution = resolve_for_host(settings, delivery, options.interface, dns=dns)
-    accept_or_refuse(resolution.problems, settings, options)
-    return resolution.policy if options.ruleset else _in_modes_of_host(resolution.policy, settings)
+def _policy(settings: Settings, options: argparse.Namespace, table: VerifiedTable) -> ResolvedPolicy | None:
+    """Return the policy that the table has to enforce: of the given definitions, else of those in force.
+
+    None where there are no definitions in force.
+    """
+    is_live = options.ruleset is None
+    delivery, dns = None, dns_answers(settings)
+    if options.definitions is not None or not is_live:
+        delivery, dns = fetch(settings, options.definitions, UNNAMED), dns_answers(settings, options)
+    else:
+        delivery = _delivery_in_force(settings)
+    if delivery is None:
+        return None
+    expected: tuple[ExpectedLink, ...] = ()
+    if is_live and not options.interface:
+        from sgagent.cli.agent_client import expected_links  # noqa: PLC0415 - offline does without
+
+        expected = expected_links(settings, links_of(table, ResolvedPolicy()))
+    resolution = resolve_for_host(settings, delivery, options.interface, dns=dns, expected=expected)
+    if options.definitions is not None or not is_live:
+        accept_or_refuse(resolution.problems, settings, options)
+    return _in_modes_of_host(resolution.policy, settings) if is_live else resolution.policy
 
 
-def _policy_in_force(settings: Settings, options: argparse.Namespace) -> ResolvedPolicy | None:
-    """Return what the agent enforces on this host, in its modes; None if there are no definitions."""
-    from sgagent.cli.agent_client import enforced_now, expected_links  # noqa: PLC0415 - offline does without
+def _delivery_in_force(settings: Settings) -> Delivery | None:
+    """Return the definitions that are enforced on this host; None if there are none."""
+    from sgagent.cli.agent_client import enforced_now  # noqa: PLC0415 - offline does without
     from sgagent.documents import parse_documents  # noqa: PLC0415 - likewise
 
     present = enforced_now(settings)
     if present.documents is None:
         return None
     snapshot, _ = parse_documents(present.documents, settings.limits, present.version)
-    delivery = Delivery(snapshot=snapshot, documents=present.documents)
-    expected = () if options.interface else expected_links(settings)
-    dns = dns_answers(settings)
-    policy = resolve_for_host(settings, delivery, options.interface, dns=dns, expected=expected).policy
-    return _in_modes_of_host(policy, settings)
+    return Delivery(snapshot=snapshot, documents=present.documents)
 
 
 def _in_modes_of_host(policy: ResolvedPolicy, settings: Settings) -> ResolvedPolicy:
@@ -123,12 +137,8 @@ def _in_modes_of_host(policy: ResolvedPolicy, settings: Settings) -> ResolvedPol
 
 
 def _prove(
-    policy: ResolvedPolicy | None, options: argparse.Namespace
+    table: VerifiedTable, policy: ResolvedPolicy | None, options: argparse.Namespace
 ) -> tuple[Proof, FilterComparison | None]:
-    try:
-        table = _live_table() if options.ruleset is None else _table_of_file(options)
-    except KernelRefusedError as refusal:
-        return Proof(outcome=Outcome.UNKNOWN, cells=0, unsupported=(str(refusal),)), None
     if policy is None and table.base_chains:
         return Proof(outcome=Outcome.UNKNOWN, cells=0, unsupported=(_NO_DEFINITIONS,)), None
     policy = policy or ResolvedPolicy()

@@ -214,7 +214,7 @@ FILE_NAME = "names.json"
 TURN_SECONDS = 1.0
 
 SECONDS_BETWEEN_WRITES = 60.0
-"""Of the file, where nothing but ages changes."""
+"""Of the file, where only ages change; by either clock, as its readers measure ages by the wall clock."""
 
 ASK_SECONDS = 5.0
 """How long a command waits for name servers."""
@@ -264,7 +264,8 @@ class NameWatch:
 
         self._turned_at = float("-inf")
         self._ask_until: float | None = None
-        self._written_at: float | None = None
+        self._written_at = self._written_wall = float("-inf")
+        """When the file was written, by either clock."""
 
     @property
     def servers(self) -> tuple[str, ...]:
@@ -312,8 +313,9 @@ class NameWatch:
         if answered:
             self._stale_at = now
         is_changed = self.resolved(self._facts) is not before or servers != self._servers
-        if is_changed or self._written_at is None or now - self._written_at >= SECONDS_BETWEEN_WRITES:
-            self._keep(now, latest())
+        wall = latest().timestamp()
+        if is_changed or max(now - self._written_at, wall - self._written_wall) >= SECONDS_BETWEEN_WRITES:
+            self._keep(now, wall)
         return is_changed
 
     def report(self) -> tuple[NameStatus, ...]:
@@ -338,11 +340,11 @@ class NameWatch:
     def _current_servers(self) -> tuple[str, ...]:
         return self._settings.dns.servers or self._find_servers()
 
-    def _keep(self, now: float, latest: datetime) -> None:
+    def _keep(self, now: float, wall: float) -> None:
         """Write the table down; that this failed is a fault, and tried again a minute later."""
-        self._written_at = now
+        self._written_at, self._written_wall = now, wall
         try:
-            self._file.save(self._table.as_json(now, latest.timestamp()))
+            self._file.save(self._table.as_json(now, wall))
         except OSError as error:
             self.fault = f"the addresses of names could not be kept: {error}"
         else:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sgagent.agent.names.name_table import DnsAnswer, NameLookUp, NameState
-from sgagent.agent.names.resolver import FILE_NAME, NameWatch
+from sgagent.agent.names.resolver import FILE_NAME, DnsAnswers, NameWatch
 from sgagent.agent.reconciler import Reconciler
 from sgagent.agent.step import Step, StepEnd
 from sgagent.core.binding import NO_FACTS
@@ -197,6 +197,25 @@ def test_an_old_address_passes_for_ten_minutes(machine: Machine, resolver: FakeR
     assert agent.turn()
     step = agent.step()
     assert (leaves(step, A), leaves(step, B)) == (False, True)
+
+
+def test_a_clock_that_jumps_ahead_takes_no_address_from_commands(
+    machine: Machine, resolver: FakeResolver
+) -> None:
+    """They read what the agent keeps, and measure ages by the wall clock: so a jump has it written anew."""
+    agent = Agent(machine, resolver)
+    agent.settle()
+    resolver.addresses[NAME] = (B,)
+    machine.clock.pass_seconds(60)
+    agent.turn()
+    agent.turn()
+    assert leaves(agent.step(), A)
+    machine.clock.set_back(-3600)
+    agent.turn()
+    settings = parse_settings(f"[state]\ndirectory = '{machine.state.directory}'", "sgagent.toml")
+    answers = DnsAnswers(settings, machine.clock, agent.latest(), is_asked=False)
+    known = answers.of([NAME], NO_FACTS).addresses[NAME]
+    assert known.ipv4 == tuple((block.first, block.last) for block in blocks(A, B))
 
 
 def test_silence_changes_nothing_for_a_day_over_restarts_and_boots(
