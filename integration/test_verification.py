@@ -306,6 +306,12 @@ def test_a_text_is_proved_and_one_that_was_altered_is_refuted(agent: Service) ->
         assert str(file) in refused.errors
     foreign = agent.directory / "foreign.nft"
     foreign.write_text(ALMOST)
+    foreign.write_text(ALMOST.replace("tcp dport", "iif no-such-link tcp dport"))
+    refused = agent.command("verify", "--compare", "--ruleset", str(foreign), *chosen)
+    assert refused.status == 2
+    assert "Interface does not exist" in refused.errors
+    assert "a listing by 'nft --json list ruleset' needs none" in refused.errors
+    foreign.write_text(ALMOST)
     compared = agent.command("verify", "--compare", "--ruleset", str(foreign), "--json", *chosen)
     assert compared.status == 1
     shown = json.loads(compared.output)["counterexample"]

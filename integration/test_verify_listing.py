@@ -99,6 +99,8 @@ oifname != "eth1"
 iif lo
 ip saddr @addresses
 tcp dport @ports
+ip saddr @nobody
+ip saddr != @nobody
 meta l4proto udp ct original proto-dst 53
 """.strip().splitlines()
 
@@ -133,6 +135,7 @@ def text(hook: str, priority: int, chosen: list[str]) -> str:
     table inet sgagent {{
         {counters}
         set addresses {{ type ipv4_addr; flags interval; elements = {{ 10.0.0.0/30, 192.0.2.7 }} }}
+        set nobody {{ type ipv4_addr; flags interval; }}
         set ports {{ type inet_service; elements = {{ 80, 2000 }} }}
         chain base {{
             type filter hook {hook} priority {priority}; policy accept;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from sgagent.cli.inputs import (
     read_bounded,
     resolve_for_host,
 )
-from sgagent.cli.output import format_json
+from sgagent.cli.output import format_json, problem_text
 from sgagent.core.binding import ExpectedLink
 from sgagent.core.errors import KernelRefusedError, UsageError, printable
 from sgagent.core.model import ALL_PORTS, Policy
@@ -40,7 +41,7 @@ from sgagent.ports import Delivery
 from sgagent.settings import Settings
 from sgagent.verify import Outcome
 from sgagent.verify.foreign import MOST_DIFFERENCES, FilterChange, FilterComparison, compare_filters
-from sgagent.verify.listing import read_filters, read_listing
+from sgagent.verify.listing import FAULTS, read_filters, read_listing
 from sgagent.verify.proof import Proof, links_of, prove
 from sgagent.verify.report import as_json, lines
 from sgagent.verify.verified_table import VerifiedTable
@@ -175,7 +176,15 @@ def _table_of_file(options: argparse.Namespace) -> VerifiedTable:
     if len(content) > _LARGEST_RULESET or b"\0" in content:
         raise UsageError(f"{_name(path)}: expected a ruleset of at most 256 MiB, without NUL characters")
     listing: Json = list_text(content, _name(path))
-    return read_filters(listing) if options.compare else read_listing(listing)
+    try:
+        table = read_filters(listing) if options.compare else read_listing(listing)
+    except FAULTS as error:
+        expected = "expected a ruleset like 'nft --json list ruleset' prints it"
+        raise UsageError(f"{_name(path)}: {expected}, found {type(error).__name__}: {error}") from error
+    if not table.chains and not options.compare:
+        hint = f"has no table {FAMILY} {TABLE} with chains (--compare reads other tables)"
+        print(problem_text(f"warning: {printable(_name(path))} {hint}"), file=sys.stderr)
+    return table
 
 
 def _name(path: Path) -> str:

@@ -336,6 +336,10 @@ _LISTING = ("sh", "-c", 'nft "$@" --file - && exec nft --json --numeric list rul
 _COMMANDS = frozenset({"add", "create", "insert", "replace", "delete", "destroy", "flush"})
 
 
+_NO_LINK = "Interface does not exist"
+_OWN_LISTING = "a listing by 'nft --json list ruleset' needs none"
+
+
 def list_text(content: bytes, name: str, *, seconds: float = _SECONDS) -> Json:
     """Return how the kernel lists a ruleset that somebody wrote; it is loaded in a private network namespace.
 
@@ -358,11 +362,15 @@ def list_text(content: bytes, name: str, *, seconds: float = _SECONDS) -> Json:
         if _find(program) is None:
             raise KernelRefusedError(f"{program} is not installed", name)
     if reason := _cannot_isolate(_private()):
-        raise KernelRefusedError(f"{reason} (a listing by 'nft --json list ruleset' needs none)", name)
+        raise KernelRefusedError(f"{reason} ({_OWN_LISTING})", name)
     options = () if listing is None else ("--json",)
     done = _run((*_private(), *_LISTING, *options), text, seconds)
     if done.returncode != 0:
         message = done.stderr.strip().replace("/dev/stdin:", f"{name}:")
+        if _NO_LINK in message:
+            message += (
+                f"\nit is loaded in a namespace without links: {_OWN_LISTING}, or write iifname and oifname"
+            )
         raise UsageError(f"{name}: nft does not take this ruleset: {message}")
     decoded: Json = json.loads(done.stdout)
     return decoded

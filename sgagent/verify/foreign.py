@@ -15,12 +15,12 @@ from sgagent.core.addresses import Ranges, common, joined
 from sgagent.core.evaluate import Decision
 from sgagent.core.model import LAST_PORT, Direction, Family, Mode, Policy
 from sgagent.core.policy import ResolvedPolicy
-from sgagent.nft.ruleset import META_OIFNAME, Selector
+from sgagent.nft.ruleset import META_OIFNAME
 from sgagent.verify import Outcome
 from sgagent.verify.compiled_table import CompiledTable
 from sgagent.verify.expectation import NOTHING_REMEMBERED
 from sgagent.verify.fate_comparison import VERDICTS, Difference
-from sgagent.verify.packets import CtDirection, CtState, Dimension, marks_text
+from sgagent.verify.packets import CtDirection, CtState, Dimension, Phase, marks_text, phase_of
 from sgagent.verify.proof import Proof, links_of, prove
 from sgagent.verify.verified_table import BaseHook, VerifiedChain, VerifiedTable
 from sgagent.verify.views import NEAR_END, NEVER_TRACKED, PORT, PROTOCOL, SOURCE_PORT, Headers, View
@@ -138,21 +138,28 @@ def _edge(table: VerifiedTable, hook: str, way: str) -> VerifiedTable:
         for name, chain in table.chains.items()
     }
     edge = replace(table, chains=chains)
+    unread = [f"ct before conntrack in chain {name}" for name in _before_conntrack(table, passed)]
     early = [chain.name for chain in table.base_chains.get("prerouting", ())]
-    if hook == "prerouting" and _reads(edge, early, META_OIFNAME):
-        return replace(edge, unread=(*edge.unread, "meta oifname at prerouting"))
-    return edge
+    if hook == "prerouting" and any(META_OIFNAME in CompiledTable(edge).reads(name) for name in early):
+        unread.append("meta oifname at prerouting")
+    return replace(edge, unread=(*edge.unread, *unread))
+
+
+def _before_conntrack(table: VerifiedTable, hooks: Sequence[str]) -> Iterator[str]:
+    """Yield the base chains that ask for the session of packets which have none yet."""
+    compiled = CompiledTable(table)
+    for chain in (chain for hook in hooks for chain in table.base_chains.get(hook, ())):
+        is_early = (
+            chain.hook is not None and phase_of(chain.hook.name, chain.hook.priority) is Phase.UNTRACKED
+        )
+        reads_ct = any(selector.kind == "ct" for selector in compiled.reads(chain.name))
+        if is_early and (reads_ct or compiled.touches_marks(chain.name)):
+            yield chain.name
 
 
 def _at(hook: str, place: int, chain: VerifiedChain) -> BaseHook:
     drops = chain.hook is not None and chain.hook.drops
     return BaseHook(name=hook, priority=_ON_WIRE[hook] + place, drops=drops)
-
-
-def _reads(table: VerifiedTable, names: Sequence[str], selector: Selector) -> bool:
-    """Return whether some chains, or what they lead to, read something."""
-    compiled = CompiledTable(table)
-    return any(selector in compiled.reads(name) for name in names)
 
 
 # Differences that are alike but for one thing are one.

@@ -30,8 +30,16 @@ from sgagent.verify.verified_table import (
     understood,
 )
 
-_FAULTS = (UnreadableError, AttributeError, IndexError, KeyError, TypeError, ValueError)
-"""What a listing that is not understood may raise."""
+FAULTS = (
+    UnreadableError,
+    AttributeError,
+    IndexError,
+    KeyError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What a part of a listing that is not understood may raise; all of it, if libnftables did not write it."""
 
 
 ICMP_TYPE = nft.Selector("payload", "icmp type", nft.KeyType.ICMPV6_TYPE)
@@ -187,7 +195,7 @@ class _Table:
         if "hook" in content:
             if content.get("type") == "filter" and "dev" not in content and isinstance(content["prio"], int):
                 drops = content.get("policy", "accept") != "accept"
-                hook = BaseHook(name=content["hook"], priority=content["prio"], drops=drops)
+                hook = BaseHook(name=_text(content["hook"]), priority=content["prio"], drops=drops)
             else:
                 self.others[name] = content.get("type", "")
                 if content.get("policy", "accept") != "accept":
@@ -214,7 +222,7 @@ class _Table:
             known = {key: value for key, value in content.items() if key != "comment"}
             name = f"{self.prefix}{content['name']}"
             self.maps[name] = self._qualified(replace(decode_verdict_map(content["name"], known), name=name))
-        except _FAULTS:
+        except FAULTS:
             pass
 
     def _qualified(self, verdict_map: nft.VerdictMap) -> nft.VerdictMap:
@@ -238,7 +246,7 @@ class _Table:
         for expression in content.get("expr", ()):
             try:
                 statements += self._statements(expression, f"{name} rule {len(rules) + 1}")
-            except _FAULTS:
+            except FAULTS:
                 statements.append(Unread(f"{_described(expression)} in chain {name}"))
         rules.append(understood(name, tuple(statements)))
 
@@ -317,11 +325,15 @@ class _Table:
         if set((flags,) if isinstance(flags, str) else flags) & {"dynamic", "timeout"}:
             raise UnreadableError
         values = content.get("elem", [])
-        if not values:
-            raise UnreadableError
         found = decode_statement({"match": {"op": operator, "left": left, "right": {"set": values}}})
         if isinstance(found, nft.Match):
             yield found
+
+
+def _text(value: Json) -> str:
+    if not isinstance(value, str):
+        raise UnreadableError
+    return value
 
 
 def _ordered(operator: str, equal: nft.Statement) -> nft.Match:
@@ -340,16 +352,18 @@ def _ordered(operator: str, equal: nft.Statement) -> nft.Match:
 def _described(expression: Json) -> str:
     """Return an expression in a few words."""
     match expression:
-        case {"match": {"left": {"payload": {"protocol": protocol, "field": name}}}}:
-            return f"{protocol} {name}"
-        case {"match": {"left": {"meta": {"key": key}}}}:
-            return f"meta {key}"
-        case {"match": {"left": {"ct": {"key": key}}}}:
-            return f"ct {key}"
-        case {"match": {"left": {"&": _}}}:
-            return "mask"
         case {"match": {"left": dict() as left}}:
-            return str(next(iter(left), ""))
+            return _described(left)
+        case {"vmap": {"key": dict() as key}}:
+            return f"vmap of {_described(key)}"
+        case {"payload": {"protocol": protocol, "field": name}}:
+            return f"{protocol} {name}"
+        case {"meta": {"key": key}}:
+            return f"meta {key}"
+        case {"ct": {"key": key}}:
+            return f"ct {key}"
+        case {"&": _}:
+            return "mask"
         case dict():
             return str(next(iter(expression), ""))
         case _:

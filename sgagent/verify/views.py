@@ -15,7 +15,6 @@ from functools import cached_property
 from sgagent.core.addresses import Ranges, holds, ranges_of, without
 from sgagent.core.evaluate import Packet, Tracking
 from sgagent.core.model import ICMP, ICMPV6, LAST_PORT, PORTED, PORTED_NUMBERS, Direction, Family
-from sgagent.core.policy import MULTICAST_LISTENER_TYPES, NEIGHBOUR_DISCOVERY_TYPES
 from sgagent.nft.ruleset import Selector, TupleDirection
 from sgagent.verify.packets import (
     NO_PROTOCOL,
@@ -139,7 +138,7 @@ class View:
             box[SOURCE_PORT] = box[PORT] = _NONE
         if self.direction is not None:
             box[PROTOCOL] = without(box[PROTOCOL], NEVER_TRACKED[self.family])
-            box[ICMP_TYPE] = without(_TYPES, _NEVER_TRACKED_TYPES)
+            box[ICMP_TYPE] = _TYPES_OF_SESSIONS[self.family, self.direction]
         if self.state is CtState.RELATED and self.headers is Headers.OWN:
             error = _ERRORS[self.family].wire_number  # no session of ICMP is expected; errors are views apart
             box[PROTOCOL] = without(box[PROTOCOL], ((error, error),))
@@ -273,7 +272,6 @@ class View:
         near_end = values[NEAR_END]
         has_ports = self.ports is Ports.PORTED
         is_session = self.direction is not None
-        icmp_type = values[ICMP_TYPE]
         return Packet(
             interface=self.link,
             direction=self.opened,
@@ -283,23 +281,25 @@ class View:
             protocol=values[PROTOCOL],
             source_port=values[SOURCE_PORT] if has_ports else None,
             destination_port=values[PORT] if has_ports else None,
-            icmp_type=None if is_session or icmp_type == _ABSENT else icmp_type,
+            icmp_type=None if is_session else self._icmp_type(values),
             hop_limit=None if is_session else values[HOP_LIMIT],
             tracking=self.tracking,
         )
+
+    def _icmp_type(self, values: Mapping[Dimension, int]) -> int | None:
+        is_icmp = self.headers is Headers.OWN and values[PROTOCOL] == _ERRORS[self.family].wire_number
+        return _present(values[ICMP_TYPE]) if is_icmp else None
 
     def packet(self, values: Mapping[Dimension, int], far_end: int, mark: int) -> PacketAtHook:
         """Return the packet that has these values."""
         near_end = values[NEAR_END]
         source, destination = (far_end, near_end) if self._comes_in else (near_end, far_end)
-        protocol, icmp_type = values[PROTOCOL], values[ICMP_TYPE]
-        if self.headers is not Headers.OWN:
-            icmp_type = _ABSENT
+        protocol, icmp_type = values[PROTOCOL], self._icmp_type(values)
         if isinstance(self._protocol_of_header, Settled):
             protocol = int(self._protocol_of_header.value)
         if self.headers is Headers.ERROR:
             source, destination = (values[dimension] for dimension in _HEADER_ADDRESSES)
-            icmp_type = values[_HEADER_TYPE]
+            icmp_type = _present(values[_HEADER_TYPE])
         return PacketAtHook(
             hook=self.hook,
             interface=self.link,
@@ -309,7 +309,7 @@ class View:
             protocol=protocol,
             source_port=_present(values[self._port(is_source=True, phase=Phase.WIRE)]),
             destination_port=_present(values[self._port(is_source=False, phase=Phase.WIRE)]),
-            icmp_type=_present(icmp_type),
+            icmp_type=icmp_type,
             hop_limit=values[HOP_LIMIT],
             state=self.state,
             session=None if self.direction is None else self._session(values, far_end, mark),
@@ -388,7 +388,14 @@ NEVER_TRACKED = {
 }
 """The other family's ICMP, and extension headers, which conntrack looks behind or takes for invalid."""
 
-_NEVER_TRACKED_TYPES = ranges_of((*NEIGHBOUR_DISCOVERY_TYPES, *MULTICAST_LISTENER_TYPES))
+_TYPES_OF_SESSIONS: Mapping[tuple[Family, CtDirection], Ranges] = {
+    (Family.IPV4, CtDirection.ORIGINAL): ((8, 8), (13, 13), (15, 15), (17, 17)),
+    (Family.IPV4, CtDirection.REPLY): ((0, 0), (14, 14), (16, 16), (18, 18)),
+    (Family.IPV6, CtDirection.ORIGINAL): ((128, 128), (139, 139)),
+    (Family.IPV6, CtDirection.REPLY): ((129, 129), (140, 140)),
+}
+"""Requests and their answers; conntrack takes every other message for an error, untracked, or invalid."""
+
 _TRACKING = {CtState.UNTRACKED: Tracking.UNTRACKED, CtState.INVALID: Tracking.INVALID}
 _WISHES = ((HOP_LIMIT, 64), (SOURCE_PORT, 40_000), (PORT, 443), (PROTOCOL, 6))
 """What the packet of a cell has where it can."""

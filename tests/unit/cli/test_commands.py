@@ -291,6 +291,40 @@ def test_a_ruleset_with_nul_is_none(run: Run, web: Path, tmp_path: Path) -> None
     assert errors.endswith("expected a ruleset of at most 256 MiB, without NUL characters\n")
 
 
+@pytest.mark.parametrize(
+    "listing",
+    (
+        '{"nftables": [{"chain": 5}]}',
+        '{"nftables": [{"rule": {"family": "inet", "table": "sgagent"}}]}',
+        '{"nftables": [{"chain": {"family": "inet", "table": "sgagent"}}]}',
+        '{"nftables": [{"rule": {"family": "inet", "table": "sgagent", "chain": "a", "expr": 1}}]}',
+        '{"nftables": [{"rule": {"family": "inet", "table": "sgagent", "chain": [], "expr": []}}]}',
+    ),
+)
+@pytest.mark.parametrize("options", ((), ("--compare",)))
+def test_json_that_is_no_listing_is_wrong_use(
+    run: Run, web: Path, tmp_path: Path, listing: str, options: tuple[str, ...]
+) -> None:
+    """Whatever is missing in it, or of another type."""
+    ruleset = tmp_path / "ruleset.json"
+    ruleset.write_text(listing)
+    code, output, errors = run("verify", "--ruleset", ruleset, *options, web)
+    assert (code, output) == (2, "")
+    assert f"{ruleset}: expected a ruleset like 'nft --json list ruleset' prints it, found " in errors
+
+
+def test_a_ruleset_without_our_table_is_said_to_be_none(run: Run, web: Path, tmp_path: Path) -> None:
+    """It is refuted, as nothing is filtered, and --compare is what was meant."""
+    ruleset = tmp_path / "ruleset.json"
+    ruleset.write_text('{"nftables": [{"table": {"family": "inet", "name": "filter"}}]}')
+    code, _, errors = run("verify", "--ruleset", ruleset, "--interface", "eth0=sg-web", web)
+    assert code == 1
+    assert errors == (
+        f"warning: {ruleset} has no table inet sgagent with chains (--compare reads other tables)\n"
+    )
+    assert run("verify", "--compare", "--ruleset", ruleset, "--interface", "eth0=sg-web", web)[2] == ""
+
+
 def test_check_says_where_a_group_is_attached(run: Run, tmp_path: Path) -> None:
     """An attachment that leads nowhere is told with its own field and line, in both formats (§8.1)."""
     native = tmp_path / "native.yaml"

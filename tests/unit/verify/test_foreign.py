@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from sgagent.analysis.flow_text import port_text
 from sgagent.core.link_patterns import LinkPattern
-from sgagent.core.model import TCP, Direction, Family, Mode, Policy
+from sgagent.core.model import ICMP, TCP, Direction, Family, Mode, Policy
 from sgagent.core.policy import ResolvedPattern, ResolvedPolicy
 from sgagent.verify import Outcome
 from sgagent.verify.foreign import FilterChange, FilterComparison, compare_filters
@@ -169,6 +170,28 @@ def test_nat_is_not_looked_at() -> None:
     assert comparison.not_compared == ("chain inet filter nat",)
     chain["type"] = "route"
     assert compared(listing(WEB, SSH), nat).proof.unsupported == ("chain inet filter nat",)
+
+
+def test_a_ping_is_the_request_that_opens_a_session() -> None:
+    """Conntrack opens one for four types of ICMP, so that no packet of another type is new."""
+    policy = policy_of(group("sg-1", rule("ping", ACCEPT, ICMP, "", "0.0.0.0/0"), inner=DROP))
+    for types, left in ((8, "13, 15, 17"), ({"range": [0, 255]}, ""), ({"set": [8, 13, 15, 17]}, "")):
+        filters = read_filters(listing([match(field("icmp", "type"), types), {"accept": None}]))
+        changes = compare_filters(filters, policy).changes
+        opened = [one for one in changes if one.verdict is ACCEPT and "new" in one.kinds]
+        assert [port_text(one.others["icmp type"]) for one in opened] == [left][: bool(left)]
+
+
+def test_before_conntrack_no_packet_has_a_session() -> None:
+    """There each is invalid to a filter that asks."""
+    drop = [match(STATE, "invalid", "in"), {"drop": None}]
+    for hook in ("prerouting", "output"):
+        chain = {**OURS, "name": "raw", "type": "filter", "hook": hook, "prio": -300}
+        raw = {"nftables": [{"chain": chain}, {"rule": {**OURS, "chain": "raw", "expr": drop}}]}
+        named = ("ct before conntrack in chain inet filter raw",)
+        assert compared(listing(WEB, SSH), raw).proof.unsupported == named
+        chain["prio"] = -150
+        assert compared(listing(WEB, SSH), raw).proof.outcome is Outcome.PROVED
 
 
 def test_a_filter_that_is_not_understood() -> None:
