@@ -80,11 +80,12 @@ def test_the_container_enforces(podman: Podman, one_interface: Lab) -> None:
         wait_for(lambda: lets_in(lab) == ONLY_WEB, "the container to enforce")
         wait_for(lambda: '"session_cut"' in podman.run("podman", "logs", CONTAINER), "the session to be cut")
     wait_for(lambda: is_healthy(podman), "the container's check to pass")
-    assert processes(podman, lab) == {
+    expected = {
         ("sgagent", "none", "NET_ADMIN", "python3"),
         ("sgagent", "NET_ADMIN", "NET_ADMIN", "sgagent-applier"),
         ("sgagent", "none", "NET_ADMIN", "sgagent-prover"),
     }
+    wait_for(lambda: processes(podman, lab) == expected, "the process that proves to be the last to start")
     wait_for(lambda: "the default" in podman.execute("sgagent", "denied"), "a drop to be logged by NFLOG")
     with pytest.raises(CommandError, match="Read-only file system"):
         podman.execute("touch", "/usr/bin/other")

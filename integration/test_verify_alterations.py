@@ -69,7 +69,6 @@ NAMED_RULES = {
     "ct mark set meta mark": "mangle",
     "ct mark set ip saddr map { 10.0.0.1 : 5 }": "mangle",
     "reset tcp option sack-perm": "reset",
-    "continue": "continue",
     "fib saddr type local drop": "fib",
     "socket transparent 1 drop": "socket",
     "meta protocol ip6 accept": "meta protocol",
@@ -97,7 +96,14 @@ NAMED_RULES = {
 }
 """Rules with what they are called, since nothing is said about what they do."""
 
-EQUIVALENT_RULES = ("counter", "log group 2", "limit rate 1/second counter", "oifname eth1 drop")
+EQUIVALENT_RULES = (
+    "counter",
+    "last",
+    "tcp dport 80 continue",
+    "log group 2",
+    "limit rate 1/second counter",
+    "oifname eth1 drop",
+)
 """At the hook of the rule, no packet has a link that it goes out by yet."""
 
 REFUTED, PROVED = "refuted", "proved"
@@ -145,6 +151,7 @@ SCRIPTS: tuple[tuple[str, str], ...] = (
                 REFUTED,
             ),
             ("type inet_service; elements = { 5 };", "tcp dport & 7 @s accept", REFUTED),
+            ('type ipv4_addr; elements = { 10.0.0.9 comment "x" };', "ip saddr @s drop", REFUTED),
             ("type ipv4_addr;", "ip saddr @s drop", PROVED),
             ("type ipv4_addr;", "ip saddr != @s drop", REFUTED),
             ("type inet_service;", "tcp dport @s accept", PROVED),
@@ -174,6 +181,7 @@ SCRIPTS: tuple[tuple[str, str], ...] = (
         )
         for content, expected in (
             ("elements = { 10.0.0.9 : drop };", REFUTED),
+            ('elements = { 10.0.0.9 comment "x" : drop };', REFUTED),
             ("elements = { 10.0.0.9 : accept, * : drop };", "map m"),
             ("flags timeout; elements = { 10.0.0.9 timeout 1h : accept };", "map m"),
         )

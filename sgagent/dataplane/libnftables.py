@@ -13,6 +13,7 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -333,6 +334,9 @@ def verify(text: str, *, seconds: float = _SECONDS) -> Verification:
 _LISTING = ("sh", "-c", 'nft "$@" --file - && exec nft --json --numeric list ruleset', "sh")
 """Load what comes from standard input, and print what the kernel made of it."""
 
+_OWNER = re.compile(r"^\s*flags owner(?=\s*;?\s*$)", re.MULTILINE)
+"""Of a table that goes with the process that loads it."""
+
 _COMMANDS = frozenset({"add", "create", "insert", "replace", "delete", "destroy", "flush"})
 
 
@@ -364,7 +368,7 @@ def list_text(content: bytes, name: str, *, seconds: float = _SECONDS) -> Json:
     if reason := _cannot_isolate(_private()):
         raise KernelRefusedError(f"{reason} ({_OWN_LISTING})", name)
     options = () if listing is None else ("--json",)
-    done = _run((*_private(), *_LISTING, *options), text, seconds)
+    done = _run((*_private(), *_LISTING, *options), _OWNER.sub("", text), seconds)
     if done.returncode != 0:
         message = done.stderr.strip().replace("/dev/stdin:", f"{name}:")
         if _NO_LINK in message:

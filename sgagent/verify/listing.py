@@ -220,6 +220,7 @@ class _Table:
         """Take a verdict map; one that is not understood matters only where a rule reads it."""
         try:
             known = {key: value for key, value in content.items() if key != "comment"}
+            known["elem"] = [(_without_comment(key), verdict) for key, verdict in content.get("elem", ())]
             name = f"{self.prefix}{content['name']}"
             self.maps[name] = self._qualified(replace(decode_verdict_map(content["name"], known), name=name))
         except FAULTS:
@@ -258,6 +259,8 @@ class _Table:
             case {"reject": _}:
                 yield nft.Drop()
             case {"counter": {"packets": _, "bytes": _} | None} | {"log": _}:
+                return
+            case {"last": _} | {"continue": None}:
                 return
             case {"limit": _}:
                 yield nft.Limit(1, 1)  # whatever its rate: it may let a packet pass, or not
@@ -324,7 +327,7 @@ class _Table:
         flags = content.get("flags", ())
         if set((flags,) if isinstance(flags, str) else flags) & {"dynamic", "timeout"}:
             raise UnreadableError
-        values = content.get("elem", [])
+        values = [_without_comment(value) for value in content.get("elem", ())]
         found = decode_statement({"match": {"op": operator, "left": left, "right": {"set": values}}})
         if isinstance(found, nft.Match):
             yield found
@@ -334,6 +337,15 @@ def _text(value: Json) -> str:
     if not isinstance(value, str):
         raise UnreadableError
     return value
+
+
+def _without_comment(element: Json) -> Json:
+    """Return the key of an element that has nothing else but a comment, else the element as it is."""
+    match element:
+        case {"elem": {"val": value, "comment": _, **others}} if not others:
+            return value
+        case _:
+            return element
 
 
 def _ordered(operator: str, equal: nft.Statement) -> nft.Match:
