@@ -8,6 +8,8 @@ import json
 import os
 import re
 import signal
+import socket
+import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ import pytest
 from integration.lab import Lab, wait_for
 from integration.service import Service, definitions, service_on
 from sgagent.agent.verification import LONGEST_WAIT_SECONDS
+from sgagent.netlink import ACK, NESTED, NETLINK_NETFILTER, REQUEST, attribute, messages_in
 
 HOST = "10.0.0.11"
 WEB = definitions("ingress accept 1 tcp 80 from 0.0.0.0/0")
@@ -221,6 +224,59 @@ def test_what_is_not_understood_is_named(agent: Service) -> None:
     said = json.loads(unknown.output)
     assert said["outcome"] == "unknown"
     assert any("length" in one for one in said["unsupported"])
+
+
+def test_a_condition_that_nft_can_not_show_is_no_proof(agent: Service) -> None:
+    """A rule may read half of what was loaded, which nft lists as if it read nothing; an agent removes it."""
+    assert agent.stop() == 0
+    chain = "default/eth0/ingress"
+    listed = agent.namespace.nft("-a", "list", "chain", "inet", "sgagent", chain)
+    (handle,) = re.findall(r"drop # handle (\d+)", listed)
+    agent.namespace.nft("delete", "rule", "inet", "sgagent", chain, "handle", handle)
+    with agent.namespace.entered():
+        add_rule_with_hidden_condition(chain, counter=chain)
+    bare = re.compile(r" # handle \d+")
+    shown = agent.namespace.nft("-a", "list", "chain", "inet", "sgagent", chain)
+    assert bare.sub("", shown) == bare.sub("", listed), "as before"
+    unknown = agent.command("verify", "--json")
+    assert unknown.status == 3, unknown
+    assert "can't show all of it" in json.loads(unknown.output)["unsupported"][0]
+    agent.start()
+    agent.wait_for_event("ruleset_applied", 2)
+    assert agent.command("verify").status == 0
+
+
+def add_rule_with_hidden_condition(chain: str, counter: str) -> None:
+    """Add a rule that counts and drops what is for one address, of which nft shows no address."""
+
+    def message(kind: int, flags: int, family: int, resource: int, body: bytes = b"") -> bytes:
+        content = struct.pack(">BBH", family, 0, resource) + body
+        return struct.pack("=IHHII", 16 + len(content), kind, flags, 0, 0) + content
+
+    def expression(name: str, *values: tuple[int, bytes]) -> bytes:
+        data = b"".join(attribute(kind, value) for kind, value in values)
+        return attribute(1 | NESTED, attribute(1, name.encode() + b"\0") + attribute(2 | NESTED, data))
+
+    def number(value: int) -> bytes:
+        return struct.pack(">I", value)
+
+    both_addresses = ((1, number(8)), (2, number(1)), (3, number(12)), (4, number(8)))
+    is_address = ((1, number(9)), (2, number(0)), (3 | NESTED, attribute(1, bytes((10, 0, 0, 99)))))
+    drop = ((1, number(0)), (2 | NESTED, attribute(2 | NESTED, attribute(1, number(0)))))
+    expressions = (
+        expression("payload", *both_addresses)  # into two registers
+        + expression("cmp", *is_address)  # the second of them
+        + expression("objref", (1, number(1)), (2, counter.encode() + b"\0"))
+        + expression("immediate", *drop)
+    )
+    names = attribute(1, b"sgagent\0") + attribute(2, chain.encode() + b"\0")
+    nftables = 10
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as netlink:
+        begin, end = message(16, REQUEST, 0, nftables), message(17, REQUEST, 0, nftables)
+        body = names + attribute(4 | NESTED, expressions)
+        netlink.send(begin + message(nftables << 8 | 6, REQUEST | ACK | 0xC00, 1, 0, body) + end)
+        (answer,) = messages_in(netlink.recv(4096))
+    assert answer.payload[:4] == bytes(4), answer
 
 
 def test_a_link_that_is_expected_again_is_part_of_the_policy(agent: Service) -> None:

@@ -261,7 +261,7 @@ def make_sessions(packets: Sequence[PacketAtHook]) -> list[bool]:
         netlink.order([(_DELETE, _HEADER.pack(0, 0, 0))])
         for place, packet in enumerate(packets):
             if packet.session is not None and packet.state is not CtState.NEW:
-                body = _session(packet.family, packet.session)
+                body = _session(packet.family, _with_types(packet, packet.session))
                 head = _MESSAGE.pack(
                     _MESSAGE.size + len(body), _NEW, REQUEST | ACK | _CREATE | _EXCLUSIVE, 1, 0
                 )
@@ -269,6 +269,22 @@ def make_sessions(packets: Sequence[PacketAtHook]) -> list[bool]:
                 (answer,) = messages_in(netlink.socket.recv(_RECEIVED))
                 made[place] = answer.payload[:4] == bytes(4)
     return made
+
+
+_ANSWERS = {8: 0, 13: 14, 15: 16, 17: 18, 128: 129, 139: 140}
+
+
+def _with_types(packet: PacketAtHook, session: ConntrackEntry) -> ConntrackEntry:
+    """Return the session with the type of a request, and of its answer, that the packet is one of."""
+    for pair in _ANSWERS.items():
+        if packet.state is CtState.ESTABLISHED and packet.icmp_type in pair:
+            original, reply = (number << 8 for number in pair)
+            return replace(
+                session,
+                original=replace(session.original, destination_port=original),
+                reply=replace(session.reply, destination_port=reply),
+            )
+    return session
 
 
 def _session(family: Family, session: ConntrackEntry) -> bytes:

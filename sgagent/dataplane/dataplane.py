@@ -254,7 +254,7 @@ def list_live_table() -> Json:
     with contextlib.closing(KernelTable(owned=False, guarded=True)) as table:
         listing = table.list_table()
     if listing.is_unreadable:
-        raise KernelRefusedError("libnftables can't list it", f"table {FAMILY} {TABLE}")
+        raise KernelRefusedError("libnftables can't show all of it", f"table {FAMILY} {TABLE}")
     return {"nftables": []} if listing.text is None else _parse_listing(listing.text)
 
 

@@ -222,7 +222,7 @@ class KernelTable:
         return listing
 
     def _list_here(self) -> TableListing:
-        return TableListing(None, _listed(self._context.list_table))
+        return _listed(self._context.list_table)
 
     def list_counters(self) -> bytes:
         """Return the kernel's dump of the table's named counters, unparsed.
@@ -375,11 +375,23 @@ def _is_permitted() -> bool:
 
 def _list_guarded() -> TableListing:
     """List the table by another process, which may die of it."""
+    return _listed(lambda: guarded(_list_anew, RefusedError))
+
+
+def _listed(list_: Callable[[], bytes | None]) -> TableListing:
+    """Return a listing, without a generation.
+
+    Raises:
+        KernelRefusedError: there is one, and it can't be had.
+    """
     try:
-        text = _listed(lambda: guarded(_list_anew, RefusedError))
+        return TableListing(None, list_() or None)
     except WorkerDiedError:
         return TableListing(None, None, is_unreadable=True)
-    return TableListing(None, text or None)
+    except RefusedError as refusal:
+        if refusal.is_incomplete:
+            return TableListing(None, None, is_unreadable=True)
+        raise KernelRefusedError(refusal.reason, f"listing of table {FAMILY} {TABLE}") from refusal
 
 
 def _list_anew() -> bytes:
@@ -407,18 +419,6 @@ def list_in_background(writing: socket.socket) -> int:
         finally:
             os._exit(code)
     return pid
-
-
-def _listed(list_: Callable[[], bytes | None]) -> bytes | None:
-    """Return a listing.
-
-    Raises:
-        KernelRefusedError: there is one, and it can't be had.
-    """
-    try:
-        return list_()
-    except RefusedError as refusal:
-        raise KernelRefusedError(refusal.reason, f"listing of table {FAMILY} {TABLE}") from refusal
 
 
 def _declaring_first(operations: tuple[Operation, ...]) -> tuple[Operation, ...]:
