@@ -31,7 +31,7 @@ QUIET_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 10.0
 """After a change, where others follow without such a pause; the table is listed between two of them then."""
 
-LONGEST_HOLD_SECONDS = 0.3
+LONGEST_HOLD_SECONDS = 0.5
 """That a step waits for such a listing, once in the time above, and only if the newest one took less."""
 
 FIRST_RESTART_SECONDS, LONGEST_RESTART_SECONDS = 1.0, 300.0

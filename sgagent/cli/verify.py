@@ -48,6 +48,8 @@ from sgagent.verify.verified_table import VerifiedTable
 
 _LARGEST_RULESET = 256 * 1024 * 1024
 _NO_DEFINITIONS = "a table without definitions, as that of a closed host: name some to compare it with"
+_NO_PAUSE = "table or definitions changed each time that they were read"
+_MOST_REREADS = 5
 EXIT_CODES = {Outcome.PROVED: 0, Outcome.REFUTED: 1, Outcome.UNKNOWN: 3}
 
 
@@ -74,14 +76,18 @@ def run(options: argparse.Namespace) -> int:
     if options.compare and options.ruleset is None:
         raise UsageError("--compare needs a ruleset to compare with: add --ruleset FILE")
     settings = load_settings(options)
-    try:
-        table = _live_table() if options.ruleset is None else _table_of_file(options)
-    except KernelRefusedError as refusal:
-        table = VerifiedTable(chains={}, verdict_maps={}, unread=(str(refusal),))
-    policy = _policy(settings, options, table)
-    started = time.perf_counter()
-    proof, comparison = _prove(table, policy, options)
-    seconds = time.perf_counter() - started
+    table, policy = _read(settings, options)
+    proof, comparison, seconds = _prove(table, policy, options)
+    for _ in range(_MOST_REREADS):
+        if proof.outcome is not Outcome.REFUTED or options.ruleset is not None:
+            break
+        before = table, policy
+        table, policy = _read(settings, options)  # one may have changed before the other was read
+        if (table, policy) == before:
+            break
+        proof, comparison, seconds = _prove(table, policy, options)
+    else:
+        proof = Proof(outcome=Outcome.UNKNOWN, cells=0, unsupported=(_NO_PAUSE,))
     shown = (
         None
         if comparison is None
@@ -95,11 +101,17 @@ def run(options: argparse.Namespace) -> int:
     return EXIT_CODES[proof.outcome]
 
 
-def _policy(settings: Settings, options: argparse.Namespace, table: VerifiedTable) -> ResolvedPolicy | None:
-    """Return the policy that the table has to enforce: of the given definitions, else of those in force.
+def _read(settings: Settings, options: argparse.Namespace) -> tuple[VerifiedTable, ResolvedPolicy | None]:
+    """Return the table, and the policy that it has to enforce; None where no definitions are in force."""
+    try:
+        table = _live_table() if options.ruleset is None else _table_of_file(options)
+    except KernelRefusedError as refusal:
+        table = VerifiedTable(chains={}, verdict_maps={}, unread=(str(refusal),))
+    return table, _policy(settings, options, table)
 
-    None where there are no definitions in force.
-    """
+
+def _policy(settings: Settings, options: argparse.Namespace, table: VerifiedTable) -> ResolvedPolicy | None:
+    """Return the policy of the given definitions, else of those in force, if there are any."""
     is_live = options.ruleset is None
     delivery, dns = None, dns_answers(settings)
     if options.definitions is not None or not is_live:
@@ -139,14 +151,14 @@ def _in_modes_of_host(policy: ResolvedPolicy, settings: Settings) -> ResolvedPol
 
 def _prove(
     table: VerifiedTable, policy: ResolvedPolicy | None, options: argparse.Namespace
-) -> tuple[Proof, FilterComparison | None]:
+) -> tuple[Proof, FilterComparison | None, float]:
+    """Return the proof, with the comparison if that was asked for, and how many seconds it took."""
     if policy is None and table.base_chains:
-        return Proof(outcome=Outcome.UNKNOWN, cells=0, unsupported=(_NO_DEFINITIONS,)), None
-    policy = policy or ResolvedPolicy()
-    if not options.compare:
-        return prove(table, policy), None
-    comparison = compare_filters(table, policy)
-    return comparison.proof, comparison
+        return Proof(outcome=Outcome.UNKNOWN, cells=0, unsupported=(_NO_DEFINITIONS,)), None, 0.0
+    policy, started = policy or ResolvedPolicy(), time.perf_counter()
+    comparison = compare_filters(table, policy) if options.compare else None
+    proof = comparison.proof if comparison else prove(table, policy)
+    return proof, comparison, time.perf_counter() - started
 
 
 def _live_table() -> VerifiedTable:
