@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
@@ -147,8 +148,14 @@ def test_what_reads_has_no_privilege(machine: Machine) -> None:
 
 def applier_pid(machine: Machine) -> int:
     """Return the process id of the one that holds the privilege."""
-    main = str(machine.main_pid(DAEMON))
-    return int(machine.run("pgrep", "--parent", main, "--exact", "sgagent-applier"))
+    return int(children(machine, "sgagent-applier"))
+
+
+def children(machine: Machine, name: str) -> str:
+    """Return the process ids of the daemon's children of that name."""
+    with contextlib.suppress(CommandError):  # there is none
+        return machine.run("pgrep", "--parent", str(machine.main_pid(DAEMON)), "--exact", name).strip()
+    return ""
 
 
 def status_of(machine: Machine, pid: int) -> Mapping[str, str]:
@@ -197,6 +204,25 @@ def test_flows_are_written_where_the_unit_may(machine: Machine, wire: Lab) -> No
 def told(machine: Machine) -> str:
     """Return the flow log in the journal."""
     return machine.logged("--identifier=sgagent-flows")
+
+
+def test_a_killed_proving_process_is_started_again_under_the_unit(machine: Machine) -> None:
+    """Confined like the agent; the service goes on, and the next change is proved."""
+
+    def is_proved() -> bool:
+        return '"verified_outcome": "proved"' in machine.run("sgagent", "status", "--json")
+
+    wait_for(is_proved, "the first proof", 60)
+    pid, before = int(children(machine, "sgagent-prover")), restarts(machine)
+    prover = status_of(machine, pid)
+    assert capabilities(prover) == {NOTHING}
+    assert (prover["NoNewPrivs"], prover["Seccomp"]) == ("1", "2")
+    machine.run("kill", "-KILL", str(pid))
+    machine.write(DOCUMENT, definitions(WEB, SSH))
+    wait_for(lambda: "verification_ended" in machine.journal(DAEMON), "the end to be noticed", 60)
+    wait_for(is_proved, "the next proof", 60)
+    assert children(machine, "sgagent-prover") not in ("", str(pid))
+    assert restarts(machine) == before
 
 
 def test_a_lost_applier_takes_the_agent_along(machine: Machine, wire: Lab) -> None:
