@@ -53,7 +53,8 @@ def _why_missing(tools: Sequence[str]) -> str:
 def built(version: str | None = None) -> Path:
     """Return a package of this tree, built once in a run; one of another version has its files."""
     if version is None:
-        return ROOT / run(str(ROOT / "script" / "package"), seconds=_BUILD_SECONDS).strip()
+        script = str(ROOT / "script" / "package")
+        return ROOT / run(script, "--version", __version__, seconds=_BUILD_SECONDS).strip()
     package = built().with_name(f"sgagent_{version}-1_all.deb")
     with tempfile.TemporaryDirectory() as folder:
         run("dpkg-deb", "--raw-extract", str(built()), folder)
@@ -78,8 +79,8 @@ def _number(package: Path, version: str) -> None:
 @functools.cache
 def built_rpm(version: str | None = None) -> Path:
     """Return an RPM of this tree, built once in a run."""
-    chosen = ("--version", version) if version else ()
-    told = run(str(ROOT / "script" / "package"), "--rpm", *chosen, seconds=_BUILD_SECONDS)
+    script = str(ROOT / "script" / "package")
+    told = run(script, "--rpm", "--version", version or __version__, seconds=_BUILD_SECONDS)
     return ROOT / told.strip()
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from integration.namespaces import run
 from integration.package import ROOT, built, unpacked, why_not
+from sgagent import __version__
 
 pytestmark = [
     pytest.mark.machines,
@@ -105,6 +106,29 @@ def test_it_needs_what_the_project_needs() -> None:
     assert {"python3-nftables", "nftables"} <= names
     assert wanted <= names
     assert "python3-h2" in run("dpkg-deb", "--field", str(built()), "Recommends")
+
+
+def test_a_commit_after_a_release_has_a_version_of_its_own(tmp_path: Path) -> None:
+    """To apt the same version is the same package, which it would not install."""
+    clone = tmp_path / "clone"
+    run("git", "clone", "--quiet", "--no-tags", str(ROOT), str(clone))
+    shutil.copytree(ROOT / "script", clone / "script", dirs_exist_ok=True)
+    git = ("git", "-C", str(clone), "-c", "user.name=Tester", "-c", "user.email=tester@example.org")
+    run(*git, "tag", f"v{__version__}")
+    run(*git, "commit", "--quiet", "--allow-empty", "--message", "docs: Go on")
+    commit = run(*git, "rev-parse", "HEAD")[:8]
+    package = clone / run(str(clone / "script/package"), seconds=300).strip()
+    version = f"{__version__}.post1+g{commit}"
+    assert package.name == f"sgagent_{version}-1_all.deb"
+    major, minor, patch = (int(part) for part in __version__.split("."))
+    for earlier, later in ((__version__, version), (version, f"{major}.{minor}.{patch + 1}")):
+        run("dpkg", "--compare-versions", f"{earlier}-1", "lt", f"{later}-1")
+    names = f"{package.name}\n{built().name}\n"
+    assert run("sort", "--version-sort", stdin=names).splitlines()[-1] == package.name
+    unpacked(package, tmp_path / "files")
+    modules = tmp_path / "files/usr/lib/python3/dist-packages"
+    program = f"import sys; sys.path.insert(0, {str(modules)!r}); import sgagent; print(sgagent.__version__)"
+    assert run("/usr/bin/python3", "-I", "-c", program).strip() == version
 
 
 @needs["mandoc"]

@@ -9,6 +9,7 @@ import pytest
 
 from integration.namespaces import CommandError, run
 from integration.package import ROOT, why_not
+from sgagent import __version__
 
 VERSION = "9.9.9"
 BUILD_SECONDS = 900.0
@@ -44,7 +45,10 @@ def release(clone: Path, *arguments: str) -> str:
         ((), "which version"),
         ((VERSION,), "with which key"),
         (("v1", "--unsigned"), "'v1' is no version"),
-        ((VERSION, "--key"), "--key needs the name of a key"),
+        ((VERSION, "--key"), "--key needs a value"),
+        ((VERSION, "--key", "nobody@packages.invalid"), "no secret key nobody@packages.invalid"),
+        ((VERSION, "9.9.10", "--unsigned"), f"one version at a time, not {VERSION} and 9.9.10"),
+        (("0.0.1", "--unsigned"), f"0.0.1 is older than {__version__}"),
         ((VERSION, "--what"), "unknown option --what"),
     ),
 )
@@ -71,9 +75,29 @@ def test_a_repository_that_says_something_else_is_refused(clone: Path) -> None:
     assert run("git", "-C", str(clone), "rev-parse", "HEAD~1") == commit
 
 
+BUILD_AND_COMMIT = """#!/bin/sh
+mkdir -p dist
+echo package >dist/sgagent.deb
+git -C '{clone}' commit --quiet --allow-empty --message 'docs: Come in between'
+"""
+"""In place of ``script/package``: somebody commits to the repository meanwhile."""
+
+
 @pytest.mark.long
 def test_a_release_is_whole(clone: Path) -> None:
-    """A commit, a tag, and every file, with checksums that are true and a bill that names them."""
+    """A commit, a tag, and every file, with checksums that are true and a bill that names them.
+
+    Where the repository went on while it was built there is none of it, and another attempt can be made.
+    """
+    package = clone / "script/package"
+    package.write_text(BUILD_AND_COMMIT.format(clone=clone))
+    run("git", "-C", str(clone), "commit", "--quiet", "--all", "--message", "script: Build nothing")
+    with pytest.raises(CommandError, match="the repository changed while this was built"):
+        release(clone, VERSION, "--unsigned")
+    assert f"v{VERSION}" not in run("git", "-C", str(clone), "tag").split()
+    assert not (clone / "dist" / VERSION).exists()
+    package.write_text((ROOT / "script/package").read_text())
+    run("git", "-C", str(clone), "commit", "--quiet", "--all", "--message", "script: Build it")
     assert f"sgagent_{VERSION}-1_all.deb" in release(clone, VERSION, "--unsigned")
     assert run("git", "-C", str(clone), "describe", "--exact-match").strip() == f"v{VERSION}"
     assert f"## [{VERSION}] - " in (clone / "CHANGELOG.md").read_text()

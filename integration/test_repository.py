@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from integration.nginx import PORT, Nginx, nginx_in, why_not as why_no_nginx
 from integration.package import (
     EARLIER,
     INSTALLATION_SECONDS,
+    ROOT,
+    Keys,
     built,
     built_rpm,
     keys,
@@ -161,21 +164,76 @@ def altered(file: Path) -> Iterator[None]:
 
 
 def test_the_lists_for_dnf_are_signed_and_name_the_packages(tmp_path: Path) -> None:
-    """Every package bears a signature of the key that the repository names, and the list has one too."""
-    with keys("first@packages.invalid") as key:
-        publish(tmp_path, URL, key, built_rpm(EARLIER), built_rpm(), built())
-        key.sign(
-            "gpg",
-            "--verify",
-            f"{tmp_path}/rpm/repodata/repomd.xml.asc",
-            f"{tmp_path}/rpm/repodata/repomd.xml",
-        )
-        database = f"--dbpath={tmp_path}/database"
-        run("rpmkeys", database, "--import", f"{tmp_path}/sgagent.asc")
-        packages = sorted((tmp_path / "rpm/packages").iterdir())
-        assert [package.name.split("-")[1] for package in packages] == sorted([EARLIER, __version__])
-        for package in packages:
+    """Every package bears a signature of the key that the repository names, and the list has one too.
+
+    Another key signs what is there already, too.
+    """
+    with keys("first@packages.invalid") as first, keys("second@packages.invalid") as second:
+        for key, packages in ((first, (built_rpm(EARLIER), built())), (second, (built_rpm(),))):
+            publish(tmp_path, URL, key, *packages)
+            expect_signatures(tmp_path, key)
+    names = sorted(path.name for path in (tmp_path / "rpm/packages").iterdir())
+    assert [name.split("-")[1] for name in names] == sorted([EARLIER, __version__])
+    assert "gpgcheck=1\nrepo_gpgcheck=1" in (tmp_path / "sgagent.repo").read_text()
+
+
+def expect_signatures(folder: Path, key: Keys) -> None:
+    """Assert that the list and every package has the signature of the key that the repository names."""
+    key.sign("gpg", "--verify", f"{folder}/rpm/repodata/repomd.xml.asc", f"{folder}/rpm/repodata/repomd.xml")
+    with tempfile.TemporaryDirectory() as place:
+        database = f"--dbpath={place}"
+        run("rpmkeys", database, "--import", f"{folder}/sgagent.asc")
+        for package in (folder / "rpm/packages").iterdir():
             assert "signatures OK" in run("rpmkeys", database, "--checksig", str(package))
-        assert "gpgcheck=1\nrepo_gpgcheck=1" in (tmp_path / "sgagent.repo").read_text()
-        with altered(packages[0]), pytest.raises(CommandError):
-            run("rpmkeys", database, "--checksig", str(packages[0]))
+            with altered(package), pytest.raises(CommandError):
+                run("rpmkeys", database, "--checksig", str(package))
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> Path:
+    """Make the folder of a release, with checksums."""
+    folder = tmp_path / "release"
+    folder.mkdir()
+    shutil.copy(built(), folder)
+    (folder / built().name).chmod(0o600)
+    run("sh", "-c", 'cd "$1" && sha256sum -- * >SHA256SUMS', "sh", str(folder))
+    return folder
+
+
+def test_paths_are_those_of_the_caller(tmp_path: Path, release: Path) -> None:
+    """Also with a space, and whoever serves the files can read them."""
+    with keys("first@packages.invalid") as key:
+        make = 'cd "$1" && umask 077 && exec "$2"/script/repository "to serve" --key "$3" --url "$4" release'
+        key.sign("sh", "-c", make, "sh", str(tmp_path), str(ROOT), key.name, URL)
+    assert (tmp_path / "to serve/apt/dists/stable/InRelease").exists()
+    assert (tmp_path / "to serve/apt/pool" / built().name).read_bytes() == built().read_bytes()
+    assert run("find", str(tmp_path / "to serve"), "-not", "-perm", "-o=r") == ""
+    assert release.exists()
+
+
+def test_what_is_wrong_changes_nothing(tmp_path: Path, release: Path) -> None:
+    """A key that is not there, a release that is not what was released, another package of one version."""
+    folder = tmp_path / "repository"
+    package = release / built().name
+    with keys("first@packages.invalid") as key:
+
+        def make(name: str = key.name) -> None:
+            repository = str(ROOT / "script/repository")
+            key.sign(repository, str(folder), "--key", name, "--url", URL, str(release))
+
+        make()
+        before = contents(folder)
+        with pytest.raises(AssertionError, match="GnuPG has no secret key nobody"):
+            make("nobody")
+        with altered(package), pytest.raises(AssertionError, match="is not what was released"):
+            make()
+        (release / "SHA256SUMS").unlink()
+        with altered(package), pytest.raises(AssertionError, match="is another package than"):
+            make()
+        assert contents(folder) == before
+        make()
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    """Return the content of each file below a folder."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}

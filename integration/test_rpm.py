@@ -11,6 +11,7 @@ import pytest
 
 from integration.namespaces import CommandError, run
 from integration.package import ROOT, built, built_rpm, unpacked, why_not
+from sgagent import __version__
 
 POLICY = ROOT / ".cache/packages"
 SELINUX_TOOLS = ("checkmodule", "m4", "make", "semodule_expand", "semodule_link", "semodule_package")
@@ -50,7 +51,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_same_files_make_the_same_package() -> None:
     """Byte by byte."""
     before = built_rpm().read_bytes()
-    run(str(ROOT / "script/package"), "--rpm", seconds=300)
+    run(str(ROOT / "script/package"), "--rpm", "--version", __version__, seconds=300)
     assert built_rpm().read_bytes() == before
 
 

@@ -9,6 +9,15 @@ fail() {
     exit "$1"
 }
 
+# Print the comment that the script begins with, and end.
+usage() {
+    sed -n '2,/^[^#]/ { s/^# \{0,1\}//p }' "script/$PROGRAM"
+    exit 0
+}
+
+# need OPTION [VALUE]: end unless an option has its value.
+need() { [[ -n ${2-} ]] || fail 2 "$1 needs a value"; }
+
 # Run a command and show what it printed only if it failed.
 quietly() {
     local log status=0
@@ -46,6 +55,16 @@ apt_install() {
 }
 
 project_version() { sed -n 's/^__version__ = "\(.*\)"/\1/p' sgagent/__init__.py; }
+
+# Print the version of what is here. Commits after a release have one between that release and the next: to a package
+# manager, what has the same version is the same.
+version_here() {
+    local version commits
+    version=$(project_version)
+    commits=$(git rev-list --count "v$version..HEAD" 2>/dev/null) || commits=0
+    [[ $commits -eq 0 ]] || version+=.post$commits+g$(git rev-parse HEAD | cut --characters=-8)
+    echo "$version"
+}
 
 # check_version VERSION: end unless it is one that both package managers order as people do.
 check_version() {
