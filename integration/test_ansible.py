@@ -112,6 +112,11 @@ def test_a_host_is_rolled_out_and_not_cut_off(desk: Controller, documents: Path)
     assert cut.status != 0
     assert "web-1 did not keep the change" in cut.output
     assert state(machine) == before
+    # A new connection is made once the trial has ended.
+    late = desk.play(documents=documents, connect_within=int(40 * PATIENCE), confirm_within=5)
+    assert late.status != 0
+    assert "web-1 did not keep the change: sgagent: there is no trial to confirm" in late.output
+    assert state(machine) == before
 
 
 CONFIGURATION = """\

@@ -59,8 +59,13 @@ def test_wrong_use_is_refused(clone: Path, arguments: tuple[str, ...], reason: s
 
 
 def test_a_repository_that_says_something_else_is_refused(clone: Path) -> None:
-    """Uncommitted changes, a tag that is there, nothing to release; the repository stays as it is."""
+    """Nobody to commit, a tag, uncommitted changes, nothing to release; the repository stays as it is."""
     commit = run("git", "-C", str(clone), "rev-parse", "HEAD")
+    nobody = ("env", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory")
+    run("git", "-C", str(clone), "config", "--unset", "user.email")
+    with pytest.raises(CommandError, match=r"set user.name and user.email"):
+        run(*nobody, "GIT_CONFIG_VALUE_0=*", str(clone / "script/release"), VERSION, "--unsigned")
+    run("git", "-C", str(clone), "config", "user.email", "tester@example.org")
     run("git", "-C", str(clone), "tag", f"v{VERSION}")
     with pytest.raises(CommandError, match=f"v{VERSION} is tagged already"):
         release(clone, VERSION, "--unsigned")

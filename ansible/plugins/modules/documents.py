@@ -62,6 +62,10 @@ problems:
   returned: when the documents were checked
   type: list
   elements: str
+on_trial:
+  description: Whether the agent waits to be asked to keep them. It does not where it enforces them already.
+  returned: when they were tried
+  type: bool
 """
 
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -97,7 +101,8 @@ def main() -> None:
         if result["changed"] and not module.check_mode:
             if is_tried:
                 seconds = f"{module.params['confirm_within']}s"
-                sgagent(module, "apply", str(candidate), "--confirm-within", seconds)
+                told = sgagent(module, "apply", str(candidate), "--confirm-within", seconds, "--json")
+                result["on_trial"] = json.loads(told)["seconds_left"] is not None
             else:
                 keep(module, wanted, set(present) - set(wanted))
     module.exit_json(**result)
