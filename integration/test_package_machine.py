@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 
@@ -12,8 +14,11 @@ from integration.lab import Lab, lab, wait_for
 from integration.machine import Machine, machine_in, why_not
 from integration.namespaces import CommandError
 from integration.package import (
+    EARLIER,
+    INSTALLATION_SECONDS,
     OTHER,
     built,
+    built_rpm,
     dpkg,
     install,
     is_installed,
@@ -218,3 +223,42 @@ def test_an_upgrade_costs_nothing(machine: Machine, wire: Lab) -> None:
     assert f"sgagent {OTHER}" in machine.run("sgagent", "status")
     assert machine.run("systemctl", "list-units", "--failed", "--no-legend") == ""
     assert int(machine.show("sgagent.service", "NRestarts")) == 0
+
+
+@pytest.mark.skipif(shutil.which("rpmbuild") is None, reason="rpmbuild is not installed")
+def test_the_rpm_comes_and_goes(machine: Machine, wire: Lab) -> None:
+    """It is installed, upgraded under traffic, and removed: then the host is open.
+
+    rpm may run a package's scripts in a network of their own.
+    """
+    before = files(machine)
+    told = rpm(machine, "--install", built_rpm(EARLIER))
+    assert "nothing is enforced until there are documents" in told
+    machine.run("systemctl", "enable", "--now", "sgagent.service")
+    enforce(machine, wire, WEB)
+    watch(wire)
+    with flooding(wire):
+        assert rpm(machine, "--upgrade", built_rpm()) == ""
+        wait_for(lambda: says_enforcing(machine), "the agent to answer")
+    seen = watched(wire)
+    assert seen["leaked"] == 0
+    assert 0 < seen["allowed"] < seen["sent"]
+    assert f"sgagent {__version__}" in machine.run("sgagent", "status")
+    wire.host.nft("destroy", "table", "inet", "testwatch")
+    told = machine.run("sh", "-c", "rpm --erase sgagent 2>&1", seconds=INSTALLATION_SECONDS)
+    assert "sgagent: removed table inet sgagent: nothing is enforced any more" in told
+    assert lets_in(wire) == OPEN
+    left = files(machine) - before - {"/usr/share/licenses"}  # Fedora has it
+    assert {name for name in left if name.startswith("/usr/")} == set()
+
+
+def rpm(machine: Machine, action: str, package: Path) -> str:
+    """Have rpm install a file, and return all that it said; Debian's knows of no dependencies."""
+    place = machine.path("/var/cache/sgagent-test")
+    place.mkdir(exist_ok=True)
+    shutil.copy(package, place)
+    name = f"/var/cache/sgagent-test/{package.name}"
+    return machine.run(
+        *("sh", "-c", 'rpm "$1" --nodeps --nosignature "$2" 2>&1', "sh", action, name),
+        seconds=INSTALLATION_SECONDS,
+    )
