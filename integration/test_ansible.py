@@ -13,7 +13,7 @@ import pytest
 
 from integration.controller import ADDRESS, Controller, controller, why_not as why_no_controller
 from integration.machine import Machine, why_not
-from integration.namespaces import run
+from integration.namespaces import CommandError, run
 from integration.nginx import PORT, nginx_in, why_not as why_no_nginx
 from integration.package import ROOT, built, keys, publish, why_no_repository, why_not as why_no_package
 from tests.patience import PATIENCE
@@ -117,6 +117,30 @@ def test_a_host_is_rolled_out_and_not_cut_off(desk: Controller, documents: Path)
     assert late.status != 0
     assert "web-1 did not keep the change: sgagent: there is no trial to confirm" in late.output
     assert state(machine) == before
+
+
+INVENTORY = """\
+all:
+  hosts:
+    gone: {ansible_host: 192.0.2.1}
+    here: {ansible_connection: local}
+  vars: {ansible_user: root, ansible_python_interpreter: /usr/bin/python3}
+"""
+
+
+def test_a_play_ends_at_a_host_that_is_not_reached(tmp_path: Path) -> None:
+    """What cut it off may be the change itself: no other host gets it."""
+    place = tmp_path / "ansible_collections" / "sgagent" / "host"
+    place.parent.mkdir(parents=True)
+    place.symlink_to(ROOT / "ansible")
+    (tmp_path / "hosts.yml").write_text(INVENTORY)
+    with pytest.raises(CommandError, match="not reached: gone; no other host is changed") as raised:
+        run(
+            *("env", "LC_ALL=C.UTF-8", f"HOME={tmp_path}", f"ANSIBLE_COLLECTIONS_PATH={tmp_path}"),
+            *("unshare", "--net", "ansible-playbook", "sgagent.host.rollout", "--check"),
+            *("-i", str(tmp_path / "hosts.yml")),
+        )
+    assert "Look for the agent" not in raised.value.output
 
 
 CONFIGURATION = """\
