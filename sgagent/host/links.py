@@ -7,7 +7,6 @@ import enum
 import errno
 import importlib.util
 import os
-import platform
 import select
 import socket
 import struct
@@ -177,8 +176,7 @@ def _import_pyroute2() -> Any:  # noqa: ANN401 - pyroute2 has no types
     """Import pyroute2's socket and the messages of links and addresses; return its package for netlink.
 
     Importing the package itself imports all that it has, and ``IPRoute`` most of it: 110 ms for each command
-    instead of 60. So the package's place is taken by an empty module while these are imported. Its
-    configuration asks ``platform``, which would run uname(1) and file(1) for another 20 ms.
+    instead of 60. So the package's place is taken by an empty module while these are imported.
     """
     name = "pyroute2"
     is_first = name not in sys.modules
@@ -187,15 +185,11 @@ def _import_pyroute2() -> Any:  # noqa: ANN401 - pyroute2 has no types
         if spec is None:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         sys.modules[name] = importlib.util.module_from_spec(spec)
-    machine: Any = platform
-    before = machine.uname, machine.architecture
-    machine.uname, machine.architecture = os.uname, lambda: ("", "")
     try:
         for part in ("nlsocket", "exceptions", "rtnl.ifinfmsg", "rtnl.ifaddrmsg"):
             import_module(f"{name}.netlink.{part}")
         return import_module(f"{name}.netlink")
     finally:
-        machine.uname, machine.architecture = before
         if is_first:
             del sys.modules[name]
 
