@@ -67,7 +67,7 @@ PROPERTY_PARTS = (("a", "l"), ("m", "z"))
 WITHOUT_PACKAGE = ("integration/test_stock_kernel.py", "integration/test_systemd.py")
 """Boot machines on which the package is not installed; all others share one that is built once."""
 
-LANES_AT_ONCE = 8
+LANES_AT_ONCE = 7
 """On two processors, since tests on the kernel and of machines wait more than half of their time."""
 
 YIELDING = 10

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import select
 import socket
 import threading
 from collections.abc import Iterator
@@ -199,14 +200,17 @@ def test_a_page_that_takes_its_time_keeps_no_other_waiting(registry: CollectorRe
     pages = {"/slow": slow, "/healthz": lambda _: plain(HTTPStatus.OK, "ok\n")}
     with closing(MetricsServer("127.0.0.1", 0, registry, pages)) as server, ExitStack() as stack:
         served = Served("127.0.0.1", server)
-        waiting = [stack.enter_context(served.connect()) for _ in range(MOST_WAITING + 1)]
+        waiting = [stack.enter_context(served.connect()) for _ in range(MOST_WAITING + 2)]
         for connection in waiting:
             connection.sendall(b"GET /slow HTTP/1.0\r\n\r\n")
             if connection is waiting[0]:
                 assert begun.acquire(timeout=WAIT_SECONDS)
         assert served.request("/healthz")[0] == 200
         assert served.request("/metrics")[0] == 200
-        assert served.request("/slow")[0] == 503
+        (refused,), _, _ = select.select(waiting, (), (), WAIT_SECONDS)  # whichever thread came last
+        with refused.makefile("rb") as answer:
+            assert answer.readline().split()[1] == b"503"
+        waiting.remove(refused)
         go_on.set()
         for connection in waiting:
             with connection.makefile("rb") as answer:
@@ -225,12 +229,12 @@ def test_those_who_ask_for_metrics_meanwhile_share_the_next(registry: CollectorR
             readers[-1].sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
             if len(readers) == 1:
                 assert collector.begun.acquire(timeout=WAIT_SECONDS)
-        assert served.request("/")[0] == 404  # it is read after all the others
+        assert served.request("/")[0] == 404  # it is accepted after all the others
         collector.go_on.set()
         for reader in readers:
             with reader.makefile("rb") as answer:
                 assert b"sgagent_answer 42.0" in answer.read()
-    assert collector.times == 2
+    assert 2 <= collector.times < len(readers) / 2  # two, but for threads that begin late
 
 
 class Waiting(Collector):
