@@ -302,13 +302,14 @@ def tried(story: Story) -> None:
     story.do("sgagent mode observe")
     story.do("cp policy/web.yaml /etc/sgagent/groups.d/ && systemctl reload sgagent")
     story.from_outside(OPEN)
-    story.do("sgagent hits", says="only observed")
+    story.do("sgagent hits", says="observe mode")
 
 
 def enforced(story: Story) -> None:
     """Enforce it."""
     story.chapter("enforce")
     story.do("sgagent mode default", says="enforce")
+    story.wait("verified   proved")
     story.do("sgagent status", says="enforcing since")
     story.from_outside(ENFORCED)
 
