@@ -12,7 +12,7 @@ from integration.package import ROOT, why_not as why_no_package
 from integration.story import without_passing
 
 _REASON = why_not() or why_no_package()
-_OF_OTHERS = re.compile(r"# (apt-get|sgagent explain)|…|\{")
+_OF_OTHERS = re.compile(r"# (apt-get|sgagent explain)|names |…|\{")
 """Lines of the runbook that the story does not have, or not in those words."""
 
 
