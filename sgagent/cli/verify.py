@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from sgagent.analysis.flow_text import (
@@ -47,9 +48,15 @@ from sgagent.verify.report import as_json, lines
 from sgagent.verify.verified_table import VerifiedTable
 
 _LARGEST_RULESET = 256 * 1024 * 1024
-_NO_DEFINITIONS = "a table without definitions, as that of a closed host: name some to compare it with"
+_NO_DEFINITIONS = "no definitions are in force, as on a closed host: name some to compare the table with"
 _NO_PAUSE = "table or definitions changed each time that they were read"
-_MOST_REREADS = 5
+MOST_REREADS = 5
+Subject = tuple[VerifiedTable, ResolvedPolicy | None]
+"""The table, and the policy that it has to enforce; None where no definitions are in force."""
+
+Proved = tuple[Proof, FilterComparison | None, float]
+"""What came of it, the comparison if one was asked for, and how many seconds it took."""
+
 EXIT_CODES = {Outcome.PROVED: 0, Outcome.REFUTED: 1, Outcome.UNKNOWN: 3}
 
 
@@ -76,18 +83,10 @@ def run(options: argparse.Namespace) -> int:
     if options.compare and options.ruleset is None:
         raise UsageError("--compare needs a ruleset to compare with: add --ruleset FILE")
     settings = load_settings(options)
-    table, policy = _read(settings, options)
-    proof, comparison, seconds = _prove(table, policy, options)
-    for _ in range(_MOST_REREADS):
-        if proof.outcome is not Outcome.REFUTED or options.ruleset is not None:
-            break
-        before = table, policy
-        table, policy = _read(settings, options)  # one may have changed before the other was read
-        if (table, policy) == before:
-            break
-        proof, comparison, seconds = _prove(table, policy, options)
-    else:
-        proof = Proof(outcome=Outcome.UNKNOWN, cells=0, unsupported=(_NO_PAUSE,))
+    is_live = options.ruleset is None
+    (_, policy), (proof, comparison, seconds) = prove_at_rest(
+        partial(_read, settings, options), partial(_prove, options), rereads=MOST_REREADS if is_live else 0
+    )
     shown = (
         None
         if comparison is None
@@ -101,7 +100,35 @@ def run(options: argparse.Namespace) -> int:
     return EXIT_CODES[proof.outcome]
 
 
-def _read(settings: Settings, options: argparse.Namespace) -> tuple[VerifiedTable, ResolvedPolicy | None]:
+def prove_at_rest(
+    read: Callable[[], Subject], prove_subject: Callable[[Subject], Proved], *, rereads: int
+) -> tuple[Subject, Proved]:
+    """Prove what is read, and read it again before it is called refuted.
+
+    Table and definitions are read one after the other, and one may change in between.
+
+    Args:
+        read: returns both.
+        prove_subject: returns what comes of them.
+        rereads: how often at most.
+    """
+    subject = read()
+    found = prove_subject(subject)
+    for _ in range(rereads):
+        before = subject
+        if found[0].outcome is not Outcome.REFUTED or (subject := read()) == before:
+            return subject, found
+        found = prove_subject(subject)
+    if rereads and found[0].outcome is Outcome.REFUTED:
+        found = _unknown(_NO_PAUSE)
+    return subject, found
+
+
+def _unknown(*reasons: str) -> Proved:
+    return Proof(outcome=Outcome.UNKNOWN, cells=0, unsupported=reasons), None, 0.0
+
+
+def _read(settings: Settings, options: argparse.Namespace) -> Subject:
     """Return the table, and the policy that it has to enforce; None where no definitions are in force."""
     try:
         table = _live_table() if options.ruleset is None else _table_of_file(options)
@@ -149,13 +176,11 @@ def _in_modes_of_host(policy: ResolvedPolicy, settings: Settings) -> ResolvedPol
     return modes_of_host(settings).over(policy)
 
 
-def _prove(
-    table: VerifiedTable, policy: ResolvedPolicy | None, options: argparse.Namespace
-) -> tuple[Proof, FilterComparison | None, float]:
-    """Return the proof, with the comparison if that was asked for, and how many seconds it took."""
-    if policy is None and table.base_chains:
-        return Proof(outcome=Outcome.UNKNOWN, cells=0, unsupported=(_NO_DEFINITIONS,)), None, 0.0
-    policy, started = policy or ResolvedPolicy(), time.perf_counter()
+def _prove(options: argparse.Namespace, subject: Subject) -> Proved:
+    table, policy = subject
+    if policy is None:
+        return _unknown(*table.unread, _NO_DEFINITIONS)
+    started = time.perf_counter()
     comparison = compare_filters(table, policy) if options.compare else None
     proof = comparison.proof if comparison else prove(table, policy)
     return proof, comparison, time.perf_counter() - started
