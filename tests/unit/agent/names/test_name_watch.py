@@ -181,8 +181,8 @@ def test_an_equal_answer_is_no_change(machine: Machine, resolver: FakeResolver) 
     assert len(resolver.asked) > 5
 
 
-def test_an_old_address_passes_for_ten_minutes(machine: Machine, resolver: FakeResolver) -> None:
-    """Then the loop hears that it is gone without an answer that says so."""
+def agent_with_leaving_address(machine: Machine, resolver: FakeResolver) -> Agent:
+    """Return an agent that knows a name's new address, B, and lets packets to the old one, A, pass yet."""
     agent = Agent(machine, resolver)
     agent.settle()
     resolver.addresses[NAME] = (B,)
@@ -190,6 +190,12 @@ def test_an_old_address_passes_for_ten_minutes(machine: Machine, resolver: FakeR
     agent.turn()
     agent.turn()
     assert leaves(agent.step(), A)
+    return agent
+
+
+def test_an_old_address_passes_for_ten_minutes(machine: Machine, resolver: FakeResolver) -> None:
+    """Then the loop hears that it is gone without an answer that says so."""
+    agent = agent_with_leaving_address(machine, resolver)
     resolver.is_silent = True
     machine.clock.pass_seconds(595)
     assert leaves(agent.step(), A)
@@ -203,13 +209,7 @@ def test_a_clock_that_jumps_ahead_takes_no_address_from_commands(
     machine: Machine, resolver: FakeResolver
 ) -> None:
     """They read what the agent keeps, and measure ages by the wall clock: so a jump has it written anew."""
-    agent = Agent(machine, resolver)
-    agent.settle()
-    resolver.addresses[NAME] = (B,)
-    machine.clock.pass_seconds(60)
-    agent.turn()
-    agent.turn()
-    assert leaves(agent.step(), A)
+    agent = agent_with_leaving_address(machine, resolver)
     machine.clock.set_back(-3600)
     agent.turn()
     settings = parse_settings(f"[state]\ndirectory = '{machine.state.directory}'", "sgagent.toml")
