@@ -54,7 +54,7 @@ def connect() -> Iterator[Connect]:
         thread.join(10)
 
 
-def ask(channel: Channel, message: bytes = b"question", seconds: float = 5.0) -> bytes:
+def ask(channel: Channel, message: bytes = b"question", seconds: float = 5.0 * PATIENCE) -> bytes:
     """Ask a question of one answer."""
     return channel.call("/service/Method", message, metadata={"token": "x"}, seconds=seconds)
 
@@ -193,7 +193,7 @@ def test_a_message_that_is_too_large(connect: Connect, is_question: bool) -> Non
     with pytest.raises(
         AnswerTooLargeError, match=f"{LARGEST_MESSAGE + 1} bytes.*{LARGEST_MESSAGE} are the most"
     ):
-        finish(channel, call) if is_question else channel.receive(call, 5.0)
+        finish(channel, call) if is_question else channel.receive(call, 5.0 * PATIENCE)
     assert ask(channel) == b"question"
 
 
@@ -279,7 +279,7 @@ def test_what_nobody_waits_for_is_not_let_in(connect: Connect, is_question: bool
     call = channel.open("/s/M", b"much", metadata={}, is_last=is_question)
     assert ask(channel) == b"x" * (WINDOW + 100_000)
     assert 0 < sent[0] <= WINDOW
-    received = finish(channel, call) if is_question else [channel.receive(call, 5.0)]
+    received = finish(channel, call) if is_question else [channel.receive(call, 5.0 * PATIENCE)]
     assert received == [bytes(2 * WINDOW)]
 
 
@@ -363,9 +363,9 @@ def test_a_stream_goes_on_beside_questions(connect: Connect) -> None:
 
     channel = connect(serve)
     call = channel.open("/service/Stream", b"begin", metadata={}, is_last=False)
-    assert channel.receive(call, 5.0) == b"one"
+    assert channel.receive(call, 5.0 * PATIENCE) == b"one"
     assert ask(channel) == b"answer"
-    assert channel.receive(call, 5.0) == b"two"
+    assert channel.receive(call, 5.0 * PATIENCE) == b"two"
     assert channel.receive(call, 0.01) is None
     channel.cancel(call)
 
