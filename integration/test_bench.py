@@ -102,6 +102,7 @@ def test_the_daemon_is_measured(larger_policy: BenchPolicy, notice: Notice) -> N
     assert found.mebibytes > 0
 
 
+@pytest.mark.long
 def test_streams_are_measured_through_every_kind_of_change() -> None:
     """Each kind is applied under traffic, of which nothing is lost and nothing leaks, and waits are told."""
     found = measure_streams(SIZES[0], rounds=1, applies=1)

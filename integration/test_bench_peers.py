@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 
+import pytest
+
 from bench.packetcost import Effort
 from bench.peers.contenders import COMMAND, CONTENDERS
 from bench.peers.figures import Operation
@@ -19,6 +21,7 @@ NAMES = ("nft, a list", COMMAND)
 EFFORT = Effort(rounds=2, seconds=0.005, frames=256)
 
 
+@pytest.mark.long
 def test_two_contenders_decide_as_the_policy_says() -> None:
     """Each does all that is asked of it, no packet is decided otherwise, and nothing else changes."""
     before = run("nft", "list", "tables")

@@ -333,7 +333,7 @@ def test_members_of_the_group_do_not_lock_root_out(agent: Service, how: str, cou
             assert member.stdout.readline() == b"holding\n"
             if how != "follows":
                 wait_for(lambda: _is_turned_away(agent), "the places to be taken")
-            for _ in range(50):
+            for _ in range(20):
                 assert status(agent)["posture"] == "enforcing"
             changed = agent.directory / "changed.yaml"
             changed.write_text(definitions(WEB))

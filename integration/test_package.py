@@ -108,25 +108,42 @@ def test_it_needs_what_the_project_needs() -> None:
     assert "python3-h2" in run("dpkg-deb", "--field", str(built()), "Recommends")
 
 
-def test_a_commit_after_a_release_has_a_version_of_its_own(tmp_path: Path) -> None:
-    """To apt the same version is the same package, which it would not install."""
-    clone = tmp_path / "clone"
-    run("git", "clone", "--quiet", "--no-tags", str(ROOT), str(clone))
-    shutil.copytree(ROOT / "script", clone / "script", dirs_exist_ok=True)
-    git = ("git", "-C", str(clone), "-c", "user.name=Tester", "-c", "user.email=tester@example.org")
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """Return a clone in which one commit came after the release."""
+    place = tmp_path / "clone"
+    run("git", "clone", "--quiet", "--no-tags", str(ROOT), str(place))
+    shutil.copytree(ROOT / "script", place / "script", dirs_exist_ok=True)
+    git = ("git", "-C", str(place), "-c", "user.name=Tester", "-c", "user.email=tester@example.org")
     run(*git, "tag", f"v{__version__}")
     run(*git, "commit", "--quiet", "--allow-empty", "--message", "docs: Go on")
-    commit = run(*git, "rev-parse", "HEAD")[:8]
-    package = clone / run(str(clone / "script/package"), seconds=300).strip()
-    version = f"{__version__}.post1+g{commit}"
-    assert package.name == f"sgagent_{version}-1_all.deb"
+    return place
+
+
+def version_after_release(clone: Path) -> str:
+    """Return the version that such a clone has."""
+    return f"{__version__}.post1+g{run('git', '-C', str(clone), 'rev-parse', 'HEAD')[:8]}"
+
+
+def test_a_commit_after_a_release_has_a_version_of_its_own(clone: Path) -> None:
+    """To apt the same version is the same package, which it would not install."""
+    version = version_after_release(clone)
+    told = run("bash", "-c", 'cd "$1" && source script/functions.sh && version_here', "bash", str(clone))
+    assert told.strip() == version
     major, minor, patch = (int(part) for part in __version__.split("."))
     for earlier, later in ((__version__, version), (version, f"{major}.{minor}.{patch + 1}")):
         run("dpkg", "--compare-versions", f"{earlier}-1", "lt", f"{later}-1")
-    names = f"{package.name}\n{built().name}\n"
-    assert run("sort", "--version-sort", stdin=names).splitlines()[-1] == package.name
-    unpacked(package, tmp_path / "files")
-    modules = tmp_path / "files/usr/lib/python3/dist-packages"
+    names = [f"sgagent_{version}-1_all.deb", built().name]
+    assert run("sort", "--version-sort", stdin="\n".join(names)).splitlines()[-1] == names[0]
+
+
+@pytest.mark.long
+def test_a_package_has_the_version_of_its_commit(clone: Path, tmp_path: Path) -> None:
+    """In its name and in the program; a build takes as long as all other tests here."""
+    version = version_after_release(clone)
+    package = clone / run(str(clone / "script/package"), seconds=300).strip()
+    assert package.name == f"sgagent_{version}-1_all.deb"
+    modules = unpacked(package, tmp_path / "files") / "usr/lib/python3/dist-packages"
     program = f"import sys; sys.path.insert(0, {str(modules)!r}); import sgagent; print(sgagent.__version__)"
     assert run("/usr/bin/python3", "-I", "-c", program).strip() == version
 
