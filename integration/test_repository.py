@@ -153,10 +153,10 @@ REFUSALS = {
 
 
 @contextlib.contextmanager
-def altered(file: Path) -> Iterator[None]:
-    """Change one byte of a file within the context; its size stays."""
+def altered(file: Path, other: bytes | None = None) -> Iterator[None]:
+    """Give a file other content within the context: without one, a byte of its own is another."""
     content = file.read_bytes()
-    file.write_bytes(content[:-100] + bytes([content[-100] ^ 1]) + content[-99:])
+    file.write_bytes(other or content[:-100] + bytes([content[-100] ^ 1]) + content[-99:])
     try:
         yield
     finally:
@@ -212,7 +212,7 @@ def test_paths_are_those_of_the_caller(tmp_path: Path, release: Path) -> None:
 
 
 def test_what_is_wrong_changes_nothing(tmp_path: Path, release: Path) -> None:
-    """A key that is not there, a release that is not what was released, another package of one version."""
+    """A key that is not there, a release that is not what was released, another or half a package."""
     folder = tmp_path / "repository"
     package = release / built().name
     with keys("first@packages.invalid") as key:
@@ -228,8 +228,16 @@ def test_what_is_wrong_changes_nothing(tmp_path: Path, release: Path) -> None:
         with altered(package), pytest.raises(AssertionError, match="is not what was released"):
             make()
         (release / "SHA256SUMS").unlink()
-        with altered(package), pytest.raises(AssertionError, match="is another package than"):
+        with altered(package), pytest.raises(AssertionError, match="is damaged"):
             make()
+        other = altered(package, built(EARLIER).read_bytes())
+        with other, pytest.raises(AssertionError, match="is another package than"):
+            make()
+        damaged = release / "sgagent-9.rpm"
+        damaged.write_bytes(package.read_bytes())
+        with pytest.raises(AssertionError, match=r"sgagent-9\.rpm is damaged"):
+            make()
+        damaged.unlink()
         assert contents(folder) == before
         make()
 
