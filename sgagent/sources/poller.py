@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from typing import ClassVar, Protocol
 
 import structlog
 
-from sgagent.ports import Wake
+from sgagent.core.policy import Endpoint
+from sgagent.ports import Delivery, Wake
+from sgagent.sources.verified_parse import Failure
 
 STOP_SECONDS = 2.0
 """How long the end of the last watch waits for a request that can't be cancelled: resolving a name."""
@@ -36,7 +41,11 @@ class Poller:
     @contextlib.contextmanager
     def watch(self, wake: Wake) -> Iterator[None]:
         """Call ``wake`` after each answer with a change, until the context ends."""
-        self._begin(wake)
+        with self._lock:
+            self._watchers.append(wake)
+            if self._round is None:
+                self._round = _Round(self._run)
+                self._round.start()
         try:
             yield
         finally:
@@ -61,21 +70,11 @@ class Poller:
             current.bell.set()
 
     def wake_watchers(self) -> None:
-        """Call every watch's ``wake`` for a change that no request returned."""
-        current = self._round
-        if current is not None:
-            self._wake(current)
-
-    def _begin(self, wake: Wake) -> None:
+        """Call every watch's ``wake`` for a change, also one that no request returned."""
         with self._lock:
-            self._watchers.append(wake)
-            if self._round is None:
-                self._round = _Round()
-                thread = threading.Thread(
-                    target=self._run, args=(self._round,), name="definitions", daemon=True
-                )
-                self._round.thread = thread
-                thread.start()
+            watchers = () if self._round is None else tuple(self._watchers)
+        for wake in watchers:
+            wake()
 
     def _end(self, wake: Wake) -> None:
         with self._lock:
@@ -87,8 +86,8 @@ class Poller:
         current.is_over = True
         current.bell.set()
         self._break_off()
-        if current.thread is not None and current.thread is not threading.current_thread():
-            current.thread.join(STOP_SECONDS)
+        if current is not threading.current_thread():
+            current.join(STOP_SECONDS)
 
     def _run(self, current: _Round) -> None:
         """Send requests until the last watch ends."""
@@ -100,23 +99,17 @@ class Poller:
                 _LOG.exception("source_thread_failed")
                 is_changed, wait = False, _AFTER_FAULT_SECONDS
             current.has_asked.set()
-            if is_changed:
-                self._wake(current)
+            if is_changed and not current.is_over:
+                self.wake_watchers()
             if not current.is_over:
                 current.bell.wait(wait)
 
-    def _wake(self, current: _Round) -> None:
-        with self._lock:
-            watchers = () if current.is_over else tuple(self._watchers)
-        for wake in watchers:
-            wake()
 
+class _Round(threading.Thread):
+    """One run of the thread."""
 
-class _Round:
-    """The state of one run of the thread."""
-
-    def __init__(self) -> None:
-        self.thread: threading.Thread | None = None
+    def __init__(self, run: Callable[[_Round], None]) -> None:
+        super().__init__(target=run, args=(self,), name="definitions", daemon=True)
         self.bell = threading.Event()
         """Ends a wait between requests."""
 
@@ -191,3 +184,97 @@ class PollInterval:
         self._failures += 1
         wait = max(SHORTEST_SECONDS, limit * self._random())
         return max(wait, min(put_off, LONGEST_PUT_OFF_SECONDS))
+
+
+class Cancellable(Protocol):
+    """Requests that another thread can cancel."""
+
+    def break_off(self) -> None:
+        """Cancel the request in progress, and later ones until :meth:`resume`."""
+
+    def resume(self) -> None:
+        """Allow requests again."""
+
+
+class PolledSource(ABC):
+    """What all sources do that poll a server; implements most of :class:`Source`.
+
+    During a watch, only the watch's thread sends requests, and a fetch returns its newest result. Without a
+    watch, a fetch sends the requests.
+    """
+
+    first_answer_seconds: ClassVar[float]
+    """How long the first fetch waits for the watch's thread; later fetches do not wait."""
+
+    def __init__(
+        self,
+        requests: Cancellable,
+        interval: PollInterval,
+        unanswered: str,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Store the parameters without sending a request.
+
+        Args:
+            requests: the requests in progress.
+            interval: the waits between them.
+            unanswered: what a fetch says before the first answer.
+            monotonic: the monotonic clock, in seconds.
+        """
+        self._requests = requests
+        self._interval = interval
+        self._monotonic = monotonic
+        self._poller = Poller(self._poll, requests.break_off)
+        self._asking = threading.Lock()
+        self._outcome: Delivery | Failure = Failure(unanswered)
+
+    @abstractmethod
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Return the cached endpoints of the server."""
+
+    def fetch(self) -> Delivery:
+        """Return the newest complete snapshot of the server.
+
+        Raises:
+            DocumentError: the documents have errors, no valid signature, or are too large.
+            SourceUnavailableError: the server can't be reached, or did not send complete documents.
+        """
+        if self._poller.is_asking:
+            self._poller.wait_for_first(self.first_answer_seconds)
+        else:
+            self._requests.resume()
+            self._poll()
+        if isinstance(self._outcome, Failure):
+            raise self._outcome.exception()
+        return self._outcome
+
+    def refresh(self) -> None:
+        """Send the next request now."""
+        self._poller.hurry()
+
+    def watch(self, wake: Wake) -> contextlib.AbstractContextManager[None]:
+        """Call ``wake`` when the result of :meth:`fetch` changes, until the context ends."""
+        self._requests.resume()
+        return self._poller.watch(wake)
+
+    def _long_poll_seconds(self) -> int:
+        """Return how long the server may delay its next answer until there is a change; 0 for no delay."""
+        return 0
+
+    @abstractmethod
+    def _ask(self, wait: int) -> float | None:
+        """Ask the server and store the outcome; return None, or after a failure how long it asks to wait."""
+
+    def _poll(self) -> tuple[bool, float]:
+        """Ask the server; return whether the outcome changed, and the seconds until the next request."""
+        with self._asking:
+            before = (self._outcome, self.endpoints())
+            wait, began = self._long_poll_seconds(), self._monotonic()
+            put_off = self._ask(wait)
+            took = self._monotonic() - began
+            is_changed = before != (self._outcome, self.endpoints())
+        if put_off is not None:
+            return is_changed, self._interval.after_failure(put_off)
+        if wait:
+            return is_changed, self._interval.after_long_poll(took=took, wait=wait, is_changed=is_changed)
+        return is_changed, self._interval.after_answer()

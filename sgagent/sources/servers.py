@@ -82,7 +82,9 @@ class EndpointCache:
             memory: the cache file, whose directory need not exist yet; None for no file.
         """
         self._host, self._port, self._look_up, self._memory = host, port, look_up, memory
-        self._addresses = (host,) if _is_address(host) else self._recalled()
+        self.addresses = (host,) if _is_address(host) else self._recalled()
+        """The cached addresses, in the order in which to try them."""
+
         self._remembered: tuple[str, ...] | None = None
 
     def find(self) -> tuple[str, ...]:
@@ -92,34 +94,29 @@ class EndpointCache:
             OSError: the resolver fails and the cache is empty.
         """
         try:
-            self._addresses = tuple(self._look_up(self._host, self._port))[:_MOST_ADDRESSES]
+            self.addresses = tuple(self._look_up(self._host, self._port))[:_MOST_ADDRESSES]
         except OSError:
-            if not self._addresses:
+            if not self.addresses:
                 raise
         else:
             self._remember()
-        return self._addresses
-
-    @property
-    def addresses(self) -> tuple[str, ...]:
-        """Return the cached addresses, in the order in which to try them."""
-        return self._addresses
+        return self.addresses
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Return the cached addresses as sorted endpoints."""
-        found = {Endpoint.at(address, self._port) for address in self._addresses}
+        found = {Endpoint.at(address, self._port) for address in self.addresses}
         return tuple(sorted(found, key=lambda endpoint: (str(endpoint.address), endpoint.port)))
 
     def _remember(self) -> None:
         """Write changed addresses to the file; a failed write is retried after the next look-up."""
-        if self._memory is None or self._addresses == self._remembered:
+        if self._memory is None or self.addresses == self._remembered:
             return
-        content = json.dumps({"host": self._host, "port": self._port, "addresses": self._addresses})
+        content = json.dumps({"host": self._host, "port": self._port, "addresses": self.addresses})
         draft = self._memory.with_name(f".{self._memory.name}.new")
         with contextlib.suppress(OSError):
             draft.write_text(content, encoding="utf-8")
             draft.replace(self._memory)
-            self._remembered = self._addresses
+            self._remembered = self.addresses
 
     def _recalled(self) -> tuple[str, ...]:
         """Return the addresses in the file; none if it is damaged or belongs to another server."""
@@ -137,13 +134,11 @@ class EndpointCache:
 
 def known_endpoints(settings: Settings) -> tuple[Endpoint, ...]:
     """Return the cached endpoints of the configured source."""
-    return tuple(
-        endpoint
-        for number, (host, port) in enumerate(settings.source.servers)
-        for endpoint in EndpointCache(
-            host, port, memory=addresses_file(settings.state.directory, number)
-        ).endpoints()
-    )
+    found: list[Endpoint] = []
+    for number, (host, port) in enumerate(settings.source.servers):
+        memory = addresses_file(settings.state.directory, number)
+        found += EndpointCache(host, port, memory=memory).endpoints()
+    return tuple(found)
 
 
 RESOLV_CONF = Path("/etc/resolv.conf")

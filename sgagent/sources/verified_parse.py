@@ -10,10 +10,11 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Self
 
-from sgagent.core.errors import DocumentError, Origin, Problem, Severity, SourceUnavailableError
+from sgagent.core.errors import DocumentError, Origin, Problem, SourceUnavailableError
 from sgagent.core.memo import Memo
 from sgagent.core.model import Snapshot
 from sgagent.documents import DocumentFile, Limits, RefusedDocumentsError, parse_documents
@@ -38,6 +39,19 @@ HoldAgainst = Callable[[Manifest], None]
 
 NameOf = Callable[[str], str]
 """Returns the name for messages of a document in a manifest."""
+
+
+def refusal(place: str, code: str, message: str, remedy: str = "", value: str | None = None) -> DocumentError:
+    """Return the refusal of documents for one problem.
+
+    Args:
+        place: of the documents, or of a part of them.
+        code: as in :class:`Problem`, like the rest.
+        message: what is wrong.
+        remedy: what would be right.
+        value: the offending value.
+    """
+    return DocumentError([Problem.error(Origin(file=place), code, value, message, remedy)])
 
 
 class MismatchError(DocumentError):
@@ -106,7 +120,12 @@ class SignaturePolicy:
         Raises:
             DocumentError: the manifest is expired or older, or the last enforced signature can't be read.
         """
-        enforced = self._enforced(place)
+        try:
+            enforced = self._read_enforced()
+        except (OSError, ValueError) as error:
+            message = f"can't read the serial that this host enforced last: {error}"
+            remedy = "repair the file; without it, the host can't detect replayed publications"
+            raise refusal(place, "serial_unknown", message, remedy) from error
         try:
             check_age(verified.manifest, verified.signed, now=self._now(), enforced=enforced)
         except SignatureFaultError as fault:
@@ -118,35 +137,17 @@ class SignaturePolicy:
         Raises:
             DocumentError: the configuration requires a signature.
         """
-        problem = Problem(
-            severity=Severity.ERROR if self._settings.required else Severity.WARNING,
-            code="signature_missing",
-            origin=Origin(file=place),
-            message="there is no signature",
-            remedy="sign with `sgagent sign`, or `sgagent publish --key` where definitions are in etcd",
-        )
+        remedy = "sign with `sgagent sign`, or `sgagent publish --key` where definitions are in etcd"
+        error = refusal(place, "signature_missing", "there is no signature", remedy)
         if self._settings.required:
-            raise DocumentError([problem])
-        return problem
-
-    def _enforced(self, place: str) -> Signed | None:
-        try:
-            return self._read_enforced()
-        except (OSError, ValueError) as error:
-            problem = Problem(
-                severity=Severity.ERROR,
-                code="serial_unknown",
-                origin=Origin(file=place),
-                message=f"can't read the serial that this host enforced last: {error}",
-                remedy="repair the file; without it, the host can't detect replayed publications",
-            )
-            raise DocumentError([problem]) from error
+            raise error
+        return error.problems[0].as_warning()
 
 
 def _refused(fault: SignatureFaultError, place: str) -> DocumentError:
     """Return a failed check as the error of the documents at a place."""
-    kind = MismatchError if fault.code == "signature_mismatch" else DocumentError
-    return kind([Problem.error(Origin(file=place), fault.code, None, fault.message, fault.remedy)])
+    error = refusal(place, fault.code, fault.message, fault.remedy)
+    return MismatchError(error.problems) if fault.code == "signature_mismatch" else error
 
 
 _NAME = "signature.json"
@@ -189,56 +190,26 @@ class Failure:
     """
 
     message: str
-    problems: tuple[Problem, ...] | None = None
-    """Of refused documents; None where the source is unavailable."""
-
-    unavailable: type[SourceUnavailableError] = SourceUnavailableError
-    """How the source is unavailable: a class that takes the message."""
-
-    readable: Snapshot | None = field(default=None, compare=False)
-    """The part of the refused documents without errors, if they were parsed."""
-
-    documents: tuple[DocumentFile, ...] = field(default=(), compare=False)
-    has_left_out: bool = False
+    make: Callable[[], DocumentError | SourceUnavailableError] | None = field(default=None, compare=False)
+    """Makes the exception; None makes that of an unavailable source."""
 
     @classmethod
     def of(cls, error: DocumentError | SourceUnavailableError) -> Self:
         """Return what an exception says."""
+        message = str(error)
         match error:
             case RefusedDocumentsError():
-                return cls(
-                    str(error),
-                    error.problems,
-                    readable=error.readable,
-                    documents=error.documents,
-                    has_left_out=error.has_left_out,
-                )
+                parsed, left_out = (error.readable, error.documents), error.has_left_out
+                make = partial(RefusedDocumentsError, error.problems, *parsed, has_left_out=left_out)
+                return cls(message, make)
             case DocumentError():
-                return cls(str(error), error.problems)
+                return cls(message, partial(DocumentError, error.problems))
             case _:
-                return cls(str(error), unavailable=type(error))
+                return cls(message, partial(type(error), message))
 
     def exception(self) -> DocumentError | SourceUnavailableError:
         """Return a new exception that says the same."""
-        if self.problems is None:
-            return self.unavailable(self.message)
-        if self.readable is None:
-            return DocumentError(self.problems)
-        return RefusedDocumentsError(
-            self.problems, self.readable, self.documents, has_left_out=self.has_left_out
-        )
-
-
-def delivered(outcome: Delivery | Failure) -> Delivery:
-    """Return the delivery of a source.
-
-    Raises:
-        DocumentError: the documents are refused.
-        SourceUnavailableError: the source is unavailable.
-    """
-    if isinstance(outcome, Failure):
-        raise outcome.exception()
-    return outcome
+        return SourceUnavailableError(self.message) if self.make is None else self.make()
 
 
 class VerifiedParser:
@@ -311,12 +282,11 @@ class VerifiedParser:
         if self._verified is None or self._verified[:2] != (documents, signature):
             contents = {base_name(file.name): file.content for file in documents}
             places = {base_name(file.name): file.name for file in documents}
-
-            def hold_against(manifest: Manifest) -> None:
-                check_contents(manifest, contents)
-
             verified = self._signature_policy.verify(
-                signature, place, hold_against, lambda name: places.get(name, name)
+                signature,
+                place,
+                lambda manifest: check_contents(manifest, contents),
+                lambda name: places.get(name, name),
             )
             self._verified = (documents, signature, verified)
         *_, verified = self._verified

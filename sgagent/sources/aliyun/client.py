@@ -19,6 +19,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
 
@@ -54,50 +55,39 @@ _PIECE_BYTES = 64 * 1024
 _LOOK_SECONDS = 0.25
 """Interval of checks of the time limit while no data arrives."""
 
-Addresses = Callable[[], tuple[str, ...]]
-"""Returns the known addresses of the endpoint."""
 
-
+@dataclass(slots=True)
 class SdkTransport:
-    """A proxy for one endpoint."""
+    """A proxy for one endpoint; :meth:`url` starts it."""
 
-    def __init__(
-        self,
-        endpoint: ServerUrl,
-        addresses: Addresses,
-        *,
-        connect_seconds: float,
-        answer_seconds: float,
-        most_bytes: int,
-    ) -> None:
-        """Store the bounds; :meth:`url` starts the proxy.
+    endpoint: ServerUrl
+    """The only endpoint that the proxy connects to."""
 
-        Args:
-            endpoint: the only endpoint that the proxy connects to.
-            addresses: returns the addresses of the endpoint.
-            connect_seconds: limit for connecting, to all addresses together.
-            answer_seconds: limit for a complete answer.
-            most_bytes: limit for the size of an answer, as sent.
-        """
-        self._endpoint = endpoint
-        self._addresses = addresses
-        self._connect_seconds = connect_seconds
-        self._answer_seconds = answer_seconds
-        self._most_bytes = most_bytes
-        self._lock = threading.Lock()
-        self._listener: socket.socket | None = None
-        self._open: set[socket.socket] = set()
-        self.fault = ""
-        """Why the last connection failed; empty after a successful one."""
+    endpoint_cache: EndpointCache
+    """The cached addresses of the endpoint."""
+
+    connect_seconds: float
+    """Limit for connecting, to all addresses together."""
+
+    answer_seconds: float
+    """Limit for a complete answer."""
+
+    most_bytes: int
+    """Limit for the size of an answer, as sent."""
+
+    fault: str = ""
+    """Why the last connection failed; empty after a successful one."""
+
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _listener: socket.socket | None = None
+    _open: set[socket.socket] = field(default_factory=set)
 
     def url(self) -> str:
         """Return the proxy's URL; the first call starts it, and it runs until the program ends."""
         with self._lock:
             if self._listener is None:
                 self._listener = socket.create_server(("127.0.0.1", 0))
-                threading.Thread(
-                    target=self._serve, args=(self._listener,), name="passage", daemon=True
-                ).start()
+                _start(self._serve, self._listener)
             return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
 
     def cut(self) -> None:
@@ -110,24 +100,28 @@ class SdkTransport:
     def _serve(self, listener: socket.socket) -> None:
         while True:
             near, _ = listener.accept()
-            threading.Thread(target=self._lead, args=(near,), name="passage", daemon=True).start()
+            _start(self._lead, near)
 
     def _lead(self, near: socket.socket) -> None:
         """Serve one connection until it ends."""
         with self._held(near):
-            near.settimeout(self._connect_seconds)
+            near.settimeout(self.connect_seconds)
             try:
                 target = _read_target(near)
             except OSError:
                 return
-            host, port = self._endpoint.host, self._endpoint.port
+            host, port = self.endpoint.host, self.endpoint.port
             if target != (f"[{host}]:{port}" if ":" in host else f"{host}:{port}"):
                 self._refuse(near, 403, f"the SDK connects to {target!r}, not the endpoint")
                 return
             try:
-                far = connect_to_first(self._addresses(), port, ConnectionDeadline(self._connect_seconds))
+                deadline = ConnectionDeadline(self.connect_seconds)
+                far = connect_to_first(self.endpoint_cache.addresses, port, deadline)
             except OSError as error:
-                self._refuse(near, 502, f"can't be reached: {_reason(error, self._connect_seconds)}")
+                reason = error.strerror or type(error).__name__
+                if isinstance(error, TimeoutError):
+                    reason = f"no connection within {self.connect_seconds:g} s"
+                self._refuse(near, 502, f"can't be reached: {reason}")
                 return
             with self._held(far), contextlib.suppress(OSError):
                 near.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
@@ -153,50 +147,29 @@ class SdkTransport:
 
     def _carry(self, near: socket.socket, far: socket.socket) -> None:
         """Copy bytes in both directions; each request resets the bounds of its answer."""
-        bounds = _Bounds(self._answer_seconds, self._most_bytes)
+        ends_at, heard_at, room = time.monotonic() + self.answer_seconds, 0.0, self.most_bytes
         for end in (near, far):
-            end.settimeout(self._answer_seconds)
-        while not bounds.are_passed:
+            end.settimeout(self.answer_seconds)
+        while room >= 0 and time.monotonic() <= ends_at:
             ready, _, _ = select.select([near, far], [], [], _LOOK_SECONDS)
             for end in ready:
                 piece = end.recv(_PIECE_BYTES)
                 if not piece:
                     return
                 if end is near:
-                    bounds = _Bounds(self._answer_seconds, self._most_bytes)
+                    ends_at, heard_at, room = time.monotonic() + self.answer_seconds, 0.0, self.most_bytes
                     far.sendall(piece)
                 else:
-                    bounds.take(len(piece))
+                    heard_at, room = time.monotonic(), room - len(piece)
                     near.sendall(piece)
-        self.fault = bounds.fault
+        if room < 0:
+            self.fault = f"the answer has more than {self.most_bytes} bytes"
+        elif ends_at - heard_at < self.answer_seconds / 2:  # else an idle connection timed out
+            self.fault = f"no whole answer within {self.answer_seconds:g} s"
 
 
-class _Bounds:
-    """The remaining time and size of an answer."""
-
-    def __init__(self, seconds: float, most_bytes: int) -> None:
-        self._seconds, self._most_bytes = seconds, most_bytes
-        self._ends_at = time.monotonic() + seconds
-        self._heard_at = 0.0
-        self._room = most_bytes
-
-    def take(self, size: int) -> None:
-        """Count a piece of the answer."""
-        self._room -= size
-        self._heard_at = time.monotonic()
-
-    @property
-    def are_passed(self) -> bool:
-        """Return whether the answer took too long or is too large."""
-        return self._room < 0 or time.monotonic() > self._ends_at
-
-    @property
-    def fault(self) -> str:
-        """Return the exceeded bound; empty if only an idle connection timed out."""
-        if self._room < 0:
-            return f"the answer has more than {self._most_bytes} bytes"
-        is_being_sent = self._ends_at - self._heard_at < self._seconds / 2
-        return f"no whole answer within {self._seconds:g} s" if is_being_sent else ""
+def _start(serve: Callable[[socket.socket], None], served: socket.socket) -> None:
+    threading.Thread(target=serve, args=(served,), name="passage", daemon=True).start()
 
 
 def _read_target(near: socket.socket) -> str:
@@ -217,12 +190,6 @@ def _read_target(near: socket.socket) -> str:
     return rest.partition(b" ")[0].decode("ascii", "replace").lower()
 
 
-def _reason(error: OSError, seconds: float) -> str:
-    if isinstance(error, TimeoutError):
-        return f"no connection within {seconds:g} s"
-    return error.strerror or type(error).__name__
-
-
 _VERSION = "2014-05-26"
 _LOGGERS = ("credentials", "darabonba-core", "alibabacloud-tea")
 """The SDK's loggers, which write to standard error; the client raises what matters."""
@@ -239,38 +206,34 @@ _NOT_ALLOWED = (
 """Prefixes of error codes for missing or insufficient credentials."""
 
 
-def connect(settings: AliyunSourceSettings, limits: Limits, endpoint_cache: EndpointCache) -> SdkApi:
-    """Return the configured API without sending a request."""
-    passage = SdkTransport(
-        settings.api,
-        lambda: endpoint_cache.addresses,
-        connect_seconds=settings.connect_timeout_seconds,
-        answer_seconds=settings.timeout_seconds,
-        most_bytes=limits.document_bytes,
-    )
-    return SdkApi(settings, passage)
-
-
 class SdkApi:
     """The API of one region; implements :class:`Api`."""
 
-    def __init__(self, settings: AliyunSourceSettings, passage: SdkTransport) -> None:
+    def __init__(self, settings: AliyunSourceSettings, limits: Limits, endpoint_cache: EndpointCache) -> None:
         """Create the SDK's client without sending a request.
+
+        An endpoint without TLS, as in tests, needs no proxy.
 
         Args:
             settings: the endpoint and the credentials.
-            passage: the proxy for every request; unused for an endpoint without TLS, as in tests.
+            limits: the size limit of an answer.
+            endpoint_cache: the cached addresses of the endpoint.
         """
         _keep_quiet()
         self._settings = settings
-        self._passage = passage
-        protocol = "HTTPS" if settings.api.is_encrypted else "HTTP"
+        self._passage = SdkTransport(
+            settings.api,
+            endpoint_cache,
+            connect_seconds=settings.connect_timeout_seconds,
+            answer_seconds=settings.timeout_seconds,
+            most_bytes=limits.document_bytes,
+        )
         self._client = Client(
             Config(
                 region_id=settings.region,
                 endpoint=settings.api.authority,
-                protocol=protocol,
-                credential=_signer(settings),
+                protocol="HTTPS" if settings.api.is_encrypted else "HTTP",
+                credential=_Signer(settings),
                 connect_timeout=settings.connect_timeout_seconds * 1000,
                 read_timeout=settings.timeout_seconds * 1000,
                 ca=None if settings.ca_file is None else str(settings.ca_file),
@@ -287,14 +250,10 @@ class SdkApi:
             SourceUnavailableError: there are no credentials.
         """
         query = Utils.query({**call.parameters, "RegionId": self._settings.region})
-        way = (
-            RuntimeOptions(https_proxy=self._passage.url())
-            if self._settings.api.is_encrypted
-            else RuntimeOptions()
-        )
+        proxy = {"https_proxy": self._passage.url()} if self._settings.api.is_encrypted else {}
         self._passage.fault = ""
         try:
-            answer = self._client.call_api(_form(call), OpenApiRequest(query=query), way)
+            answer = self._client.call_api(_form(call), OpenApiRequest(query=query), RuntimeOptions(**proxy))
         except AlibabaCloudException as error:
             raise _refusal(call, error) from error
         except TeaException as error:
@@ -321,25 +280,28 @@ class SdkApi:
         if tls is not None:
             return ApiError(f"{place}: {tls_reason(tls)}")
         if any("Timeout" in type(cause).__name__ for cause in chain):
-            return ApiError(f"{place}: no answer within {self._patience}")
+            seconds, connecting = self._settings.timeout_seconds, self._settings.connect_timeout_seconds
+            return ApiError(f"{place}: no answer within {seconds} s ({connecting} s to connect)")
         if any(isinstance(cause, ValueError) and not isinstance(cause, OSError) for cause in chain):
             return ApiError(f"{call}: unexpected answer: not JSON")
         return ApiError(f"{place}: can't be reached: {_system_reason(chain)}")
-
-    @property
-    def _patience(self) -> str:
-        settings = self._settings
-        return f"{settings.timeout_seconds} s ({settings.connect_timeout_seconds} s to connect)"
 
 
 class _Signer:
     """Credentials provider of the SDK; it reads them for each request, so that rotation needs no restart."""
 
-    def __init__(self, read: Callable[[], AccessKey]) -> None:
-        self._read = read
+    def __init__(self, settings: AliyunSourceSettings) -> None:
+        self._read: Callable[[], AccessKey]
+        if settings.credentials_file is not None:
+            self._read = partial(read_access_key, settings.credentials_file)
+        else:
+            role = EcsRamRoleCredentialsProvider(
+                role_name=settings.ram_role, disable_imds_v1=True, async_update_enabled=False
+            )
+            self._read = partial(_key_of_role, role)
 
     def get_credential(self) -> CredentialModel:
-        """Return the current credentials; the SDK calls this."""
+        """Return the credentials in the configured file, or else those of the instance's RAM role."""
         key = self._read()
         return CredentialModel(
             access_key_id=key.access_key_id,
@@ -347,16 +309,6 @@ class _Signer:
             security_token=key.security_token,
             type="sts" if key.security_token else "access_key",
         )
-
-
-def _signer(settings: AliyunSourceSettings) -> _Signer:
-    """Return the provider for the configured file, or else for the instance's RAM role."""
-    if settings.credentials_file is not None:
-        return _Signer(partial(read_access_key, settings.credentials_file))
-    role = EcsRamRoleCredentialsProvider(
-        role_name=settings.ram_role, disable_imds_v1=True, async_update_enabled=False
-    )
-    return _Signer(partial(_key_of_role, role))
 
 
 def _key_of_role(role: EcsRamRoleCredentialsProvider) -> AccessKey:

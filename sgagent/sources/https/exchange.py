@@ -13,7 +13,7 @@ import ssl
 import threading
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
@@ -71,7 +71,7 @@ class Cancellation:
             if self._is_cut:
                 self._shut()
 
-    def cut(self) -> None:
+    def break_off(self) -> None:
         """Shut down the connection in use, and later ones until :meth:`resume`."""
         with self._lock:
             self._is_cut = True
@@ -83,11 +83,10 @@ class Cancellation:
             self._is_cut = False
 
     def _shut(self) -> None:
-        if self._socket is None:
-            return
-        with contextlib.suppress(OSError):  # the peer has closed the connection
-            # SSLSocket.shutdown would drop the TLS session that the other thread is reading from.
-            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+        if self._socket is not None:
+            with contextlib.suppress(OSError):  # the peer has closed the connection
+                # SSLSocket.shutdown would drop the TLS session that the other thread is reading from.
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
 
 class BoundedConnection(http.client.HTTPSConnection):
@@ -170,20 +169,16 @@ def inflate(pieces: Iterable[bytes], encoding: str) -> Iterator[bytes]:
             raise InflationError(f"data after the end of the {encoding} body")
         packed = piece
         while packed and not unpacker.eof:
-            yield _unpack(unpacker, packed, encoding)
+            try:
+                unpacked = unpacker.decompress(packed, _INFLATED_PIECE_BYTES)
+            except zlib.error as error:
+                raise InflationError(f"the body is no {encoding}: {error}") from error
+            yield unpacked
             packed = unpacker.unconsumed_tail
         if unpacker.unused_data:
             raise InflationError(f"data after the end of the {encoding} body")
     if not unpacker.eof:
         raise InflationError(f"the {encoding} body is truncated")
-
-
-def _unpack(unpacker: zlib._Decompress, packed: bytes, encoding: str) -> bytes:
-    """Return the next piece."""
-    try:
-        return unpacker.decompress(packed, _INFLATED_PIECE_BYTES)
-    except zlib.error as error:
-        raise InflationError(f"the body is no {encoding}: {error}") from error
 
 
 _PIECE_BYTES = 64 * 1024
@@ -276,16 +271,7 @@ class Validators:
         return self.etag is not None or self.last_modified is not None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
-    """A request for a document."""
-
-    url: ServerUrl
-    known: Validators = Validators()
-    """The validators of the cached content, for a conditional request."""
-
-    wait_seconds: int = 0
-    """Seconds of a long poll; 0 for none."""
+_UNCONDITIONAL = Validators()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -294,11 +280,6 @@ class Answer:
 
     content: bytes
     validators: Validators
-
-
-@dataclass(frozen=True, slots=True)
-class NotModified:
-    """The answer 304 Not Modified; invalid after an unconditional request."""
 
 
 class Exchange:
@@ -318,123 +299,109 @@ class Exchange:
         self.cancellation = Cancellation()
         """Cancels a request in progress, from another thread."""
 
-    def ask(self, question: Question) -> Answer | NotModified:
-        """Send a request and return the answer.
+    def ask(self, url: ServerUrl, known: Validators = _UNCONDITIONAL, wait_seconds: int = 0) -> Answer | None:
+        """Send a request and return the answer; None for 304 Not Modified.
+
+        Args:
+            url: the document.
+            known: the validators of the cached content, for a conditional request.
+            wait_seconds: the seconds of a long poll; 0 for none.
 
         Raises:
-            NoAnswerError: it can't be reached, or what it answers is no document that came whole and in time.
-            SourceUnavailableError: our own files are not as they should be.
-            TooLargeError: the document is larger than the limits allow.
+            NoAnswerError: the server can't be reached, or sent no complete document in time.
+            SourceUnavailableError: one of our own files can't be used.
+            BodyTooLargeError: the document is larger than the limits allow.
         """
-        deadline = ConnectionDeadline(self._settings.timeout_seconds + question.wait_seconds)
+        seconds = self._settings.timeout_seconds
+        deadline = ConnectionDeadline(seconds + wait_seconds)
+        headers = self._headers(known, wait_seconds)
+        target = url
         try:
-            return self._follow(question, deadline)
+            for _ in range(MOST_REDIRECTS + 1):
+                answer = self._ask_once(target, headers, deadline)
+                if not isinstance(answer, ServerUrl):
+                    return answer
+                target = answer
         except TimeoutError:
-            raise NoAnswerError(
-                f"{question.url}: no whole answer within {self._patience(question)}"
-            ) from None
+            waited = f" and {wait_seconds} s of long poll" if wait_seconds else ""
+            raise NoAnswerError(f"{url}: no whole answer within {seconds} s{waited}") from None
         except ssl.SSLError as error:
-            raise NoAnswerError(f"{question.url}: {tls_reason(error)}") from error
+            raise NoAnswerError(f"{url}: {tls_reason(error)}") from error
         except http.client.RemoteDisconnected:
-            raise NoAnswerError(f"{question.url}: the connection was closed without an answer") from None
+            raise NoAnswerError(f"{url}: the connection was closed without an answer") from None
         except OSError as error:
             reason = error.strerror or type(error).__name__
-            raise NoAnswerError(f"{question.url}: can't be reached: {reason}") from error
+            raise NoAnswerError(f"{url}: can't be reached: {reason}") from error
         except http.client.HTTPException as error:
-            reason = str(error)[:_LONGEST_REASON]
-            raise NoAnswerError(f"{question.url}: what came is not HTTP: {reason}") from error
+            raise NoAnswerError(f"{url}: what came is not HTTP: {str(error)[:_LONGEST_REASON]}") from error
+        raise NoAnswerError(f"{target}: more than {MOST_REDIRECTS} redirects in a row")
 
-    def _patience(self, question: Question) -> str:
-        waited = f" and {question.wait_seconds} s of long poll" if question.wait_seconds else ""
-        return f"{self._settings.timeout_seconds} s{waited}"
-
-    def _follow(self, question: Question, deadline: ConnectionDeadline) -> Answer | NotModified:
-        """Send a request, and follow redirects to the same server."""
-        for _ in range(MOST_REDIRECTS + 1):
-            answer = self._ask_once(question, deadline)
-            if not isinstance(answer, ServerUrl):
-                return answer
-            question = replace(question, url=answer)
-        raise NoAnswerError(f"{question.url}: more than {MOST_REDIRECTS} redirects in a row")
-
-    def _ask_once(self, question: Question, deadline: ConnectionDeadline) -> Answer | NotModified | ServerUrl:
+    def _ask_once(
+        self, url: ServerUrl, headers: Mapping[str, str], deadline: ConnectionDeadline
+    ) -> Answer | ServerUrl | None:
         """Send one request; return its answer, or the URL of a redirect."""
+        patience = self._settings.connect_timeout_seconds
         context = make_context(self._settings, "http/1.1")
         context.sslsocket_class = BoundedSocket
         connection = BoundedConnection(
-            question.url.host,
-            question.url.port,
+            url.host,
+            url.port,
             addresses=self._endpoint_cache.find(),
             context=context,
-            connecting=ConnectionDeadline(min(self._settings.connect_timeout_seconds, deadline.remaining())),
+            connecting=ConnectionDeadline(min(patience, deadline.remaining())),
             deadline=deadline,
             cancellation=self.cancellation,
         )
         try:
-            self._connect(connection, question.url)
-            self._send(connection, question)
+            try:
+                connection.connect()
+            except TimeoutError:
+                raise NoAnswerError(f"{url}: no connection within {patience} s") from None
+            connection.putrequest("GET", url.target, skip_host=True, skip_accept_encoding=True)
+            for name, value in {"Host": url.authority, **headers}.items():
+                connection.putheader(name, value)
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                connection.endheaders()  # a server that refuses the rest has sent why, which is read next
             with connection.getresponse() as response:
-                return self._take(response, question)
+                return self._take(response, url)
         finally:
             self.cancellation.hold(None)
             connection.close()
 
-    def _connect(self, connection: BoundedConnection, url: ServerUrl) -> None:
-        try:
-            connection.connect()
-        except TimeoutError:
-            patience = self._settings.connect_timeout_seconds
-            raise NoAnswerError(f"{url}: no connection within {patience} s") from None
-
-    def _send(self, connection: BoundedConnection, question: Question) -> None:
-        connection.putrequest("GET", question.url.target, skip_host=True, skip_accept_encoding=True)
-        for name, value in self._headers(question).items():
-            connection.putheader(name, value)
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            connection.endheaders()  # a server that would not hear us out has said why, which is read next
-
-    def _headers(self, question: Question) -> Mapping[str, str]:
+    def _headers(self, known: Validators, wait_seconds: int) -> Mapping[str, str]:
+        """Return the headers of a request, apart from the host."""
+        token_file = self._settings.token_file
         headers = {
-            "Host": question.url.authority,
             "User-Agent": f"sgagent/{__version__}",
             "Accept": "*/*",
             "Accept-Encoding": "gzip, deflate",
             "Connection": "close",
+            "Authorization": f"Bearer {read_token(token_file)}" if token_file else None,
+            "If-None-Match": known.etag,
+            "If-Modified-Since": known.last_modified,
+            "Prefer": f"wait={wait_seconds}" if wait_seconds else None,
         }
-        if self._settings.token_file is not None:
-            headers["Authorization"] = f"Bearer {read_token(self._settings.token_file)}"
-        if question.known.etag is not None:
-            headers["If-None-Match"] = question.known.etag
-        if question.known.last_modified is not None:
-            headers["If-Modified-Since"] = question.known.last_modified
-        if question.wait_seconds:
-            headers["Prefer"] = f"wait={question.wait_seconds}"
-        return headers
+        return {name: value for name, value in headers.items() if value is not None}
 
-    def _take(
-        self, response: http.client.HTTPResponse, question: Question
-    ) -> Answer | NotModified | ServerUrl:
+    def _take(self, response: http.client.HTTPResponse, url: ServerUrl) -> Answer | ServerUrl | None:
         """Convert a response into an answer."""
         match response.status:
             case HTTPStatus.OK:
-                content = read_body(response, question.url, self._most_bytes)
+                content = read_body(response, url, self._most_bytes)
                 return Answer(content=content, validators=_validators(response))
             case HTTPStatus.NOT_MODIFIED:
-                return NotModified()
-            case (
-                HTTPStatus.MOVED_PERMANENTLY
-                | HTTPStatus.FOUND
-                | HTTPStatus.SEE_OTHER
-                | HTTPStatus.TEMPORARY_REDIRECT
-                | HTTPStatus.PERMANENT_REDIRECT
-            ):
-                return _redirected(question.url, response.getheader("Location") or "")
+                return None
+            case status if status in _REDIRECTS:
+                return _redirected(url, response.getheader("Location") or "")
             case status:
                 raise NoAnswerError(
-                    f"{question.url}: answered {_status_in_words(status)}",
+                    f"{url}: answered {_status_in_words(status)}",
                     put_off=_put_off(response.getheader("Retry-After") or ""),
                     status=status,
                 )
+
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
 def _validators(response: http.client.HTTPResponse) -> Validators:
@@ -496,5 +463,5 @@ def _status_in_words(status: int) -> str:
 
 
 def _put_off(text: str) -> float:
-    """Return the seconds of a ``Retry-After`` header; a date counts as none."""
-    return float(text) if text.isascii() and text.isdigit() and len(text) < 9 else 0.0
+    """Return the seconds of a ``Retry-After`` header, which the poller limits; a date counts as none."""
+    return float(text) if text.isascii() and text.isdigit() else 0.0

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import random
-import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import unquote
 
-from sgagent.core.errors import DocumentError, Origin, Problem, Severity, SourceUnavailableError, printable
+from sgagent.core.errors import DocumentError, SourceUnavailableError, printable
 from sgagent.core.policy import Endpoint
 from sgagent.documents import DocumentFile, Limits
-from sgagent.ports import Delivery, Wake
+from sgagent.ports import Delivery
 from sgagent.settings.sources import HttpsSourceSettings, ServerUrl
 from sgagent.sources import SourceContext
-from sgagent.sources.https.exchange import Answer, BodyTooLargeError, Exchange, NoAnswerError, Question
-from sgagent.sources.poller import Poller, PollInterval
+from sgagent.sources.https.exchange import Answer, BodyTooLargeError, Exchange, NoAnswerError
+from sgagent.sources.poller import PolledSource, PollInterval
 from sgagent.sources.servers import EndpointCache, LookUp, addresses_file, look_up
-from sgagent.sources.verified_parse import Failure, MismatchError, VerifiedParser, delivered
-
-FIRST_ANSWER_SECONDS = 10.0
-"""How long the first fetch waits for the watch's thread; later fetches do not wait."""
+from sgagent.sources.verified_parse import Failure, MismatchError, VerifiedParser, refusal
 
 ASK_WHOLE_SECONDS = 600.0
 """Interval of unconditional requests, in case a server reuses a validator for new content."""
@@ -40,12 +35,10 @@ def make_source(settings: HttpsSourceSettings, context: SourceContext) -> HttpsS
     return HttpsSource(settings, context.settings.limits, context.parser, memory=memory)
 
 
-class HttpsSource:
-    """Polls a document of a server; implements :class:`Source`.
+class HttpsSource(PolledSource):
+    """Polls a document of a server; implements :class:`Source`."""
 
-    During a watch, only the watch's thread sends requests, and a fetch returns its newest result. Without a
-    watch, a fetch sends a request.
-    """
+    first_answer_seconds = 10.0
 
     def __init__(
         self,
@@ -71,76 +64,37 @@ class HttpsSource:
         """
         self._settings = settings
         self._limits = limits
-        self._monotonic = monotonic
         self._endpoint_cache = EndpointCache(settings.url.host, settings.url.port, look_up, memory)
         self._exchange = Exchange(settings, self._endpoint_cache, limits.document_bytes)
-        self._backoff = PollInterval(settings.poll_seconds, random)
-        self._poller = Poller(self._poll, self._exchange.cancellation.cut)
-        self._asking = threading.Lock()
         self._parser = parser or VerifiedParser(limits)
         self._document: _Copy | None = None
         self._signature: _Copy | None = None
         self._mismatches = 0
-        self._outcome: Delivery | Failure = Failure("no answer of the server yet")
-
-    def fetch(self) -> Delivery:
-        """Return the newest complete snapshot of the server.
-
-        Raises:
-            DocumentError: the document has errors, no valid signature, or is too large.
-            SourceUnavailableError: the server can't be reached, or did not send a complete document.
-        """
-        if self._poller.is_asking:
-            self._poller.wait_for_first(FIRST_ANSWER_SECONDS)
-        else:
-            self._exchange.cancellation.resume()
-            self._poll()
-        return delivered(self._outcome)
+        interval = PollInterval(settings.poll_seconds, random)
+        super().__init__(self._exchange.cancellation, interval, "no answer of the server yet", monotonic)
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Return the cached endpoints of the server."""
         return self._endpoint_cache.endpoints()
 
-    def refresh(self) -> None:
-        """Send the next request now."""
-        self._poller.hurry()
-
-    def watch(self, wake: Wake) -> AbstractContextManager[None]:
-        """Call ``wake`` when the result of :meth:`fetch` changes, until the context ends."""
-        self._exchange.cancellation.resume()
-        return self._poller.watch(wake)
-
-    def _poll(self) -> tuple[bool, float]:
-        """Send one request; return whether the result changed, and the seconds until the next request."""
-        with self._asking:
-            before = (self._outcome, self.endpoints())
-            wait = self._asked_to_wait()
-            began = self._monotonic()
-            put_off = self._try(wait)
-            took = self._monotonic() - began
-            is_changed = before != (self._outcome, self.endpoints())
-        if put_off is not None:
-            return is_changed, self._backoff.after_failure(put_off)
-        if wait:
-            return is_changed, self._backoff.after_long_poll(took=took, wait=wait, is_changed=is_changed)
-        return is_changed, self._backoff.after_answer()
-
-    def _asked_to_wait(self) -> int:
+    def _long_poll_seconds(self) -> int:
         """Return the seconds of a long poll; 0 unless the last request succeeded, without a mismatch."""
         is_well = isinstance(self._outcome, Delivery) and not self._mismatches
         return self._settings.long_poll_seconds if is_well else 0
 
-    def _try(self, wait: int) -> float | None:
-        """Send one request and store the result; return None, or the server's ``Retry-After`` on failure."""
+    def _ask(self, wait: int) -> float | None:
         try:
-            self._outcome = self._ask(wait)
+            self._outcome = self._fetched(wait)
         except MismatchError as error:
             self._mismatches += 1
             if self._mismatches >= MOST_MISMATCHES or not isinstance(self._outcome, Delivery):
                 self._outcome = Failure.of(error)
             return 0.0
         except BodyTooLargeError:
-            self._outcome = Failure.of(DocumentError([self._too_large()]))
+            message = f"more than {self._limits.document_bytes} bytes"
+            remedy = "split it, or raise limits.document_bytes"
+            refused = refusal(str(self._settings.url), "too_large", message, remedy)
+            self._outcome = Failure.of(refused)
             return 0.0
         except DocumentError as error:
             self._outcome = Failure.of(error)
@@ -150,7 +104,7 @@ class HttpsSource:
         self._mismatches = 0
         return None
 
-    def _ask(self, wait: int) -> Delivery:
+    def _fetched(self, wait: int) -> Delivery:
         """Fetch the document, and its signature if keys are pinned; verify and parse them.
 
         Raises:
@@ -182,26 +136,15 @@ class HttpsSource:
             BodyTooLargeError: the resource is too large.
         """
         now = self._monotonic()
-        fresh = known if known is not None and known.answer.validators and now < known.ask_whole_at else None
-        if fresh is None:
-            answer = self._exchange.ask(Question(url=url))
+        if known is None or not known.answer.validators or now >= known.ask_whole_at:
+            answer = self._exchange.ask(url)
+            if answer is None:
+                raise NoAnswerError(f"{url}: answered 304 to an unconditional request")
         else:
-            question = Question(url=url, known=fresh.answer.validators, wait_seconds=wait)
-            answer = self._exchange.ask(question)
-        if isinstance(answer, Answer):
-            return _Copy(answer, now + ASK_WHOLE_SECONDS)
-        if fresh is None:
-            raise NoAnswerError(f"{url}: answered 304 to an unconditional request")
-        return fresh
-
-    def _too_large(self) -> Problem:
-        return Problem(
-            severity=Severity.ERROR,
-            code="too_large",
-            origin=Origin(file=str(self._settings.url)),
-            message=f"more than {self._limits.document_bytes} bytes",
-            remedy="split it, or raise limits.document_bytes",
-        )
+            answer = self._exchange.ask(url, known.answer.validators, wait)
+            if answer is None:
+                return known
+        return _Copy(answer, now + ASK_WHOLE_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from sgagent.documents import Limits, RefusedDocumentsError
 from sgagent.ports import Source
 from sgagent.settings import SignatureSettings
 from sgagent.settings.sources import HttpsSourceSettings, ServerUrl
-from sgagent.sources.https.exchange import Exchange, NoAnswerError, Question
+from sgagent.sources.https.exchange import Exchange, NoAnswerError
 from sgagent.sources.https.source import ASK_WHOLE_SECONDS, MOST_MISMATCHES, HttpsSource, name_of
 from sgagent.sources.servers import EndpointCache
 from sgagent.sources.verified_parse import SignaturePolicy, VerifiedParser
@@ -343,7 +343,7 @@ def test_how_long_a_server_wants_to_be_left_alone(stage: Stage, server: TlsServe
     for header, seconds in (("Retry-After: 120", 120.0), ("Retry-After: Wed, 25 Nov 2026", 0.0)):
         server.script = answering("503 Service Unavailable", header)
         with pytest.raises(NoAnswerError) as caught:
-            exchange.ask(Question(url=settings.url))
+            exchange.ask(settings.url)
         assert caught.value.put_off == seconds
 
 

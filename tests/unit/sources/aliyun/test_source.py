@@ -31,7 +31,7 @@ from tests.fakes.cloud import REGION, FakeApi, FakeCloud, RefusalError, permissi
 
 pytest.importorskip("alibabacloud_ecs20140526", reason="the cloud's SDK is not installed (sgagent[aliyun])")
 
-from sgagent.sources.aliyun.client import SdkApi, connect
+from sgagent.sources.aliyun.client import SdkApi
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:(Tea|alibabacloud|darabonba).*")
 """The SDK's own affair."""
@@ -99,7 +99,7 @@ def api_for(
 ) -> tuple[SdkApi, EndpointCache]:
     """Return the API, and what finds it."""
     endpoint_cache = EndpointCache(settings.api.host, settings.api.port, look_up)
-    return connect(settings, limits or Limits(), endpoint_cache), endpoint_cache
+    return SdkApi(settings, limits or Limits(), endpoint_cache), endpoint_cache
 
 
 def said(source: AliyunSource) -> str:
