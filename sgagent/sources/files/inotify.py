@@ -112,22 +112,8 @@ def decode(events: bytes) -> Iterator[FileEvent]:
         offset += _HEADER.size
         name = os.fsdecode(events[offset : offset + length].rstrip(b"\0"))
         offset += length
-        yield FileEvent(watch, name, _change(mask))
-
-
-def _change(mask: int) -> FileChange:
-    """Return what the bits of an event come to."""
-    if mask & _Q_OVERFLOW:
-        return FileChange.OVERFLOW
-    if mask & (_IGNORED | _UNMOUNT | _DELETE_SELF | _MOVE_SELF):
-        return FileChange.WATCH_ENDED
-    if mask & (_CREATE | _DELETE | _MOVED_FROM):
-        return FileChange.UNSETTLED
-    if mask & _MODIFY:
-        return FileChange.WRITTEN
-    if mask & _MOVED_TO:
-        return FileChange.REPLACED
-    return FileChange.CLOSED if mask & _CLOSE_WRITE else FileChange.ATTRIBUTES
+        change = next((change for bits, change in _CHANGES if mask & bits), FileChange.ATTRIBUTES)
+        yield FileEvent(watch, name, change)
 
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -150,6 +136,15 @@ _ONLYDIR = 0x0100_0000
 _WATCHED = (
     _MODIFY | _ATTRIB | _CLOSE_WRITE | _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE | _DELETE_SELF | _MOVE_SELF
 )
+_CHANGES = (
+    (_Q_OVERFLOW, FileChange.OVERFLOW),
+    (_IGNORED | _UNMOUNT | _DELETE_SELF | _MOVE_SELF, FileChange.WATCH_ENDED),
+    (_CREATE | _DELETE | _MOVED_FROM, FileChange.UNSETTLED),
+    (_MODIFY, FileChange.WRITTEN),
+    (_MOVED_TO, FileChange.REPLACED),
+    (_CLOSE_WRITE, FileChange.CLOSED),
+)
+"""The first of these that an event has bits of is its change."""
 
 
 _MOST_LINKS = 40

@@ -12,19 +12,13 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sgagent.core.errors import (
-    DocumentError,
-    NoDocumentError,
-    Origin,
-    Problem,
-    Severity,
-    SourceUnavailableError,
-)
+from sgagent.core.errors import DocumentError, NoDocumentError, SourceUnavailableError
 from sgagent.sources.files.inotify import FileChange
+from sgagent.sources.verified_parse import refusal
 
 _SUFFIXES = (".yaml", ".yml", ".json")
 _TRIES = 5
@@ -61,7 +55,8 @@ def document_paths(path: Path) -> tuple[Path, ...]:
     if not found:
         raise NoDocumentError(f"{path}: the directory holds no document (*.yaml, *.yml, *.json)")
     if len(found) > _MOST_FILES:
-        raise DocumentError([_too_many(path, len(found))])
+        message, remedy = "the directory holds too many documents", f"at most {_MOST_FILES}"
+        raise refusal(str(path), "too_many_documents", message, remedy, str(len(found)))
     return tuple(path / name for name in found)
 
 
@@ -100,27 +95,21 @@ def read_document(path: Path, limit: int) -> FileReading:
         DocumentError: it is no regular file.
     """
     try:
-        for reading, after in _readings(path, limit):
-            if reading.appearance == after:
-                return reading
+        for _ in range(_TRIES):
+            _require_regular(path, path.stat())  # opening a device may do something, so it is not even opened
+            descriptor = os.open(path, _FLAGS)
+            try:
+                status = os.fstat(descriptor)
+                _require_regular(path, status)
+                content = _content(descriptor, min(status.st_size, limit) + 1)
+                before, after = _appearance(path, status), _appearance(path, os.fstat(descriptor))
+            finally:
+                os.close(descriptor)
+            if before == after:
+                return FileReading(content, before)
     except OSError as error:
         raise _unavailable(path, error) from error
     raise SourceUnavailableError(f"{path}: the file keeps changing while it is read")
-
-
-def _readings(path: Path, limit: int) -> Iterator[tuple[FileReading, Appearance]]:
-    """Return the content again and again, and how the file looked afterwards."""
-    for _ in range(_TRIES):
-        _require_regular(path, path.stat())  # opening a device may do something, so it is not even opened
-        descriptor = os.open(path, _FLAGS)
-        try:
-            status = os.fstat(descriptor)
-            _require_regular(path, status)
-            content = _content(descriptor, min(status.st_size, limit) + 1)
-            after = os.fstat(descriptor)
-        finally:
-            os.close(descriptor)
-        yield FileReading(content, _appearance(path, status)), _appearance(path, after)
 
 
 def _content(descriptor: int, most: int) -> bytes:
@@ -140,7 +129,9 @@ def _appearance(path: Path, status: os.stat_result) -> Appearance:
 def _require_regular(path: Path, status: os.stat_result) -> None:
     """Refuse what could block or never end: pipes, devices, sockets; and directories."""
     if not stat.S_ISREG(status.st_mode):
-        raise DocumentError([_not_a_file(path)])
+        message = "it is a pipe, a device, a socket or a directory, and so is not read"
+        remedy = "put a regular file there, or a symbolic link to one"
+        raise refusal(str(path), "not_a_file", message, remedy)
 
 
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
@@ -152,27 +143,6 @@ def _unavailable(path: Path, error: OSError) -> SourceUnavailableError:
     if isinstance(error, FileNotFoundError) and path.is_symlink():
         reason = "the symbolic link leads nowhere"
     return SourceUnavailableError(f"{path}: {reason}")
-
-
-def _not_a_file(path: Path) -> Problem:
-    return Problem(
-        severity=Severity.ERROR,
-        code="not_a_file",
-        origin=Origin(file=str(path)),
-        message="it is a pipe, a device, a socket or a directory, and so is not read",
-        remedy="put a regular file there, or a symbolic link to one",
-    )
-
-
-def _too_many(path: Path, count: int) -> Problem:
-    return Problem(
-        severity=Severity.ERROR,
-        code="too_many_documents",
-        origin=Origin(file=str(path)),
-        message="the directory holds too many documents",
-        value=str(count),
-        remedy=f"at most {_MOST_FILES}",
-    )
 
 
 DEBOUNCE_SECONDS = 0.02
@@ -279,13 +249,9 @@ class Writers:
                 del self._since[path]
             found = frozenset(self._since)
         for path in overdue:
-            _tell_kept_open(path)
+            import structlog  # noqa: PLC0415 - every command would pay for importing what only this needs
+
+            log = structlog.get_logger(__name__)
+            seconds = LONGEST_OPEN_SECONDS
+            log.warning("document_kept_open", path=str(path), seconds=seconds, action="read as it is")
         return found
-
-
-def _tell_kept_open(path: Path) -> None:
-    import structlog  # noqa: PLC0415 - every command would pay for importing what only this needs
-
-    structlog.get_logger(__name__).warning(
-        "document_kept_open", path=str(path), seconds=LONGEST_OPEN_SECONDS, action="read as it is"
-    )
