@@ -6,9 +6,8 @@ import struct
 
 import h2.events
 
-from sgagent.sources.etcd.grpc import Value, nested, number, read_fields, text
 from sgagent.sources.etcd.key_layout import KeyLayout
-from sgagent.sources.etcd.messages import KeyRange
+from sgagent.sources.etcd.messages import KeyRange, Value, nested, number, read_fields, text
 from sgagent.sources.etcd.publication import Completeness, Marker
 from tests.grpcserver import OK, Server
 

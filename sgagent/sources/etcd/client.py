@@ -7,7 +7,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -15,7 +14,8 @@ from typing import TypeVar
 from sgagent.core.policy import Endpoint
 from sgagent.documents import Limits
 from sgagent.settings.sources import EtcdSourceSettings
-from sgagent.sources.etcd.connection import EndpointAccess, Watch, read_password
+from sgagent.sources.etcd import messages
+from sgagent.sources.etcd.connection import EndpointAccess, Watch, errors_at, read_password
 from sgagent.sources.etcd.grpc import (
     AnswerDeadline,
     AnswerTooLargeError,
@@ -24,8 +24,6 @@ from sgagent.sources.etcd.grpc import (
     EtcdError,
     GrpcMessages,
     GrpcStatus,
-    MalformedGrpcError,
-    StoreTooLargeError,
     TooSlowError,
     as_compacted,
 )
@@ -39,19 +37,8 @@ from sgagent.sources.etcd.messages import (
     SizeBudget,
     Unchanged,
     Write,
-    authenticate_request,
-    largest_message,
-    lease_grant_request,
-    lease_request,
-    range_request,
-    read_lease,
-    read_range,
-    read_token,
-    read_transaction,
-    transaction_request,
-    watch_request,
 )
-from sgagent.sources.servers import addresses_file
+from sgagent.sources.servers import EndpointCache, addresses_file
 
 Answer = TypeVar("Answer")
 
@@ -89,15 +76,16 @@ class Client:
         """
         self.limits = limits or Limits()
         self._settings = settings
-        largest = largest_message(self.limits)
-        self._access = [
-            EndpointAccess(
-                endpoint, settings, largest, None if memory is None else addresses_file(memory, number)
-            )
-            for number, endpoint in enumerate(settings.endpoints)
-        ]
-        random.shuffle(self._access)
-        self._all = tuple(self._access)
+        access = []
+        for number, endpoint in enumerate(settings.endpoints):
+            file = None if memory is None else addresses_file(memory, number)
+            cache = EndpointCache(endpoint.host, endpoint.port, memory=file)
+            largest = messages.largest_message(self.limits)
+            access.append(EndpointAccess(endpoint, settings, cache, largest))
+        self._all = tuple(access)
+        self._access = deque(random.sample(access, len(access)))
+        """The endpoint in use, and the order in which to try the others."""
+
         self._channel: Channel | None = None
         self._place = ""
         self._token: str | None = None
@@ -106,7 +94,7 @@ class Client:
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Return the cached addresses of the endpoints; safe in any thread."""
-        return tuple(endpoint for access in self._all for endpoint in access.endpoints())
+        return tuple(endpoint for access in self._all for endpoint in access.cache.endpoints())
 
     @property
     def bytes_received(self) -> int:
@@ -140,8 +128,8 @@ class Client:
         limit = _PAGE
         while True:
             try:
-                request = range_request(asked, revision=revision, limit=limit)
-                return self._ask("KV/Range", request, partial(read_range, limit=limit))
+                request = messages.range_request(asked, revision=revision, limit=limit)
+                return self._ask("KV/Range", request, partial(messages.read_range, limit=limit))
             except AnswerTooLargeError:
                 if limit == 1:
                     raise
@@ -149,8 +137,8 @@ class Client:
 
     def count(self, asked: KeyRange, *, revision: int = 0) -> int:
         """Return the number of keys in a range."""
-        request = range_request(asked, revision=revision, count_only=True)
-        return self._ask("KV/Range", request, partial(read_range, limit=0)).count
+        request = messages.range_request(asked, revision=revision, count_only=True)
+        return self._ask("KV/Range", request, partial(messages.read_range, limit=0)).count
 
     def room(self) -> SizeBudget:
         """Return the size budget of one read of the store."""
@@ -179,10 +167,10 @@ class Client:
         """Return the keys of a range's first page and of all later pages."""
         items: list[KeyValue] = []
         while True:
-            if (page.has_more and not page.items) or any(item.key not in asked for item in page.items):
-                message = f"an answer that does not fit the question for keys from {asked.first!r} on"
-                raise ConnectionLostError(f"{self._place}: {message}")
-            with self._placed():
+            with errors_at(self._place):
+                if (page.has_more and not page.items) or any(item.key not in asked for item in page.items):
+                    message = f"an answer that does not fit the question for keys from {asked.first!r} on"
+                    raise ConnectionLostError(message)
                 room.take(page.items)
             items.extend(page.items)
             if not page.has_more:
@@ -212,10 +200,10 @@ class Client:
         at_once = self._at_once
         for first in range(0, len(asked), at_once):
             some = asked[first : first + at_once]
-            requests = [range_request(one, revision=revision, limit=_PAGE) for one in some]
+            requests = [messages.range_request(one, revision=revision, limit=_PAGE) for one in some]
             left = deque(some)
             try:
-                for page in self._ask_each("KV/Range", requests, partial(read_range, limit=_PAGE)):
+                for page in self._ask_each("KV/Range", requests, partial(messages.read_range, limit=_PAGE)):
                     yield left[0], self._whole(left[0], page, revision, room)
                     left.popleft()
             except AnswerTooLargeError:  # alone, each can be read in smaller pages
@@ -233,7 +221,8 @@ class Client:
         Raises:
             EtcdError: whether they were carried out is not known, or they were refused.
         """
-        return self._ask("KV/Txn", transaction_request(conditions, writes), read_transaction)
+        request = messages.transaction_request(conditions, writes)
+        return self._ask("KV/Txn", request, messages.read_transaction)
 
     def watch(self, followed: Sequence[tuple[KeyRange, int]]) -> Watch:
         """Open a watch on ranges, each from a revision on.
@@ -242,22 +231,23 @@ class Client:
             EtcdError: it can't be begun.
         """
         channel = self._connected()
-        requests = [watch_request(one, revision, number) for number, (one, revision) in enumerate(followed)]
-        method = f"{_SERVICE}Watch/Watch"
+        first, *others = (
+            messages.watch_request(one, revision, number) for number, (one, revision) in enumerate(followed)
+        )
         metadata = {**self._metadata(), **_WITH_LEADER}
-        with self._placed():
-            call = channel.open(method, requests[0], metadata=metadata, is_last=False)
-            for request in requests[1:]:
+        with errors_at(self._place):
+            call = channel.open(f"{_SERVICE}Watch/Watch", first, metadata=metadata, is_last=False)
+            for request in others:
                 channel.send(call, request)
         return Watch(channel, call, [one for one, _ in followed], self._place, self.limits.all_bytes)
 
     def grant_lease(self, seconds: int) -> Lease:
         """Return a new lease."""
-        return self._ask("Lease/LeaseGrant", lease_grant_request(seconds), read_lease)
+        return self._ask("Lease/LeaseGrant", messages.lease_request(seconds), messages.read_lease)
 
     def renew_lease(self, lease: int) -> Lease:
         """Renew a lease and return it; an expired lease has no seconds left."""
-        return self._ask("Lease/LeaseKeepAlive", lease_request(lease), read_lease)
+        return self._ask("Lease/LeaseKeepAlive", messages.lease_request(lease), messages.read_lease)
 
     def close(self) -> None:
         """Close the connection; the next request connects to the next endpoint."""
@@ -265,7 +255,7 @@ class Client:
             self._bytes_before += self._channel.bytes_received
             self._channel.close()
             self._channel = None
-            self._access.append(self._access.pop(0))
+            self._access.rotate(-1)
 
     def _ask(self, method: str, request: bytes, read: Callable[[bytes], Answer]) -> Answer:
         (answer,) = self._ask_each(method, [request], read)
@@ -289,7 +279,7 @@ class Client:
                     raise as_compacted(error) from error
             else:
                 return
-            with self._placed():
+            with errors_at(self._place):
                 self._token, is_token_fresh = self._authenticated(channel), True
 
     def _call(
@@ -300,25 +290,17 @@ class Client:
         seconds = self._settings.timeout_seconds
         allowance = AnswerDeadline(seconds, _TIMEOUTS_AT_ONCE * seconds)
         try:
-            with self._placed():
+            with errors_at(self._place):
                 for request in requests:
                     while calls and not channel.has_room:
-                        yield _readable(channel.finish(calls[0], allowance), read)
+                        yield read(channel.finish(calls[0], allowance))
                         calls.popleft()
                     calls.append(channel.open(path, request, metadata=metadata, is_last=True))
                 while calls:
-                    yield _readable(channel.finish(calls[0], allowance), read)
+                    yield read(channel.finish(calls[0], allowance))
                     calls.popleft()
         finally:
             channel.cancel(*calls)
-
-    @contextmanager
-    def _placed(self) -> Iterator[None]:
-        """Prefix the messages of connection and size errors with the endpoint."""
-        try:
-            yield
-        except (ConnectionLostError, StoreTooLargeError) as error:
-            raise type(error)(f"{self._place}: {error}") from error
 
     def _metadata(self) -> Mapping[str, str]:
         return {} if self._token is None else {"token": self._token}
@@ -332,13 +314,12 @@ class Client:
         if self._channel is not None:
             return self._channel
         reasons = []
-        for _ in range(len(self._access)):
-            access = self._access[0]
+        for access in tuple(self._access):
             try:
                 self._channel = self._entered(access)
             except EtcdError as error:
                 reasons.append(f"{access.endpoint}: {error}")
-                self._access.append(self._access.pop(0))
+                self._access.rotate(-1)
             else:
                 self._place = str(access.endpoint)
                 return self._channel
@@ -361,23 +342,11 @@ class Client:
         Raises:
             EtcdError: no answer, or a refusal.
         """
-        request = authenticate_request(self._settings.user or "", read_password(self._settings))
-        answer = channel.call(
-            f"{_SERVICE}Auth/Authenticate", request, metadata={}, seconds=self._settings.timeout_seconds
-        )
-        return _readable(answer, read_token)
-
-
-def _readable(answer: bytes, read: Callable[[bytes], Answer]) -> Answer:
-    """Decode an answer.
-
-    Raises:
-        ConnectionLostError: the answer is malformed.
-    """
-    try:
-        return read(answer)
-    except (MalformedGrpcError, UnicodeDecodeError) as error:
-        raise ConnectionLostError(f"an answer that can't be read: {error}") from error
+        password = read_password(self._settings)
+        request = messages.authenticate_request(self._settings.user or "", password)
+        seconds = self._settings.timeout_seconds
+        answer = channel.call(f"{_SERVICE}Auth/Authenticate", request, metadata={}, seconds=seconds)
+        return messages.read_token(answer)
 
 
 def _is_about_token(error: CallRefusedError) -> bool:

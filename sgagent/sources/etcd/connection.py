@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import ssl
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from sgagent.core.errors import SourceUnavailableError
-from sgagent.core.policy import Endpoint
 from sgagent.settings.sources import EtcdSourceSettings, ServerUrl
 from sgagent.sources.etcd.grpc import (
-    AnswerTooLargeError,
     CallRefusedError,
     CompactedError,
     ConnectionLostError,
     GrpcMessages,
     GrpcStatus,
-    MalformedGrpcError,
     StoreTooLargeError,
     as_compacted,
 )
-from sgagent.sources.etcd.http2 import Channel, Interrupt
+from sgagent.sources.etcd.http2 import Channel, WakeSignal
 from sgagent.sources.etcd.messages import KeyRange, SizeBudget, WatchAnswer, read_watch, watch_request
 from sgagent.sources.servers import (
     ConnectionDeadline,
     EndpointCache,
     connect_to_first,
-    look_up,
     make_context,
     require_private,
     tls_reason,
@@ -38,63 +33,40 @@ from sgagent.sources.servers import (
 _LONGEST_PASSWORD = 1024
 
 
+@dataclass(frozen=True, slots=True)
 class EndpointAccess:
-    """Reach one end point."""
+    """How to connect to one endpoint."""
 
-    def __init__(
-        self,
-        endpoint: ServerUrl,
-        settings: EtcdSourceSettings,
-        largest_message: int,
-        memory: Path | None = None,
-    ) -> None:
-        """Take where it is.
+    endpoint: ServerUrl
+    settings: EtcdSourceSettings
+    cache: EndpointCache
+    """The cached addresses of the endpoint."""
 
-        Args:
-            endpoint: where.
-            settings: how to talk to it.
-            largest_message: that is taken from it, in bytes.
-            memory: the file in which its addresses are remembered; None forgets them.
-        """
-        self.endpoint = endpoint
-        self._settings = settings
-        self._largest_message = largest_message
-        self._endpoint_cache = EndpointCache(endpoint.host, endpoint.port, look_up, memory)
-
-    def endpoints(self) -> tuple[Endpoint, ...]:
-        """Return at which addresses it was found last."""
-        return self._endpoint_cache.endpoints()
+    largest_message: int
+    """Size limit of a received message, in bytes."""
 
     def connect(self) -> Channel:
-        """Return a channel to it.
+        """Return a channel to the endpoint.
 
         Raises:
-            ConnectionLostError: it can't be reached, is not who it should be, or speaks no HTTP/2.
+            ConnectionLostError: the endpoint can't be reached, is not trusted, or does not speak HTTP/2.
         """
         try:
-            deadline = ConnectionDeadline(self._settings.timeout_seconds)
-            opened = connect_to_first(self._endpoint_cache.find(), self.endpoint.port, deadline)
+            deadline = ConnectionDeadline(self.settings.timeout_seconds)
+            plain = connect_to_first(self.cache.find(), self.endpoint.port, deadline)
         except OSError as error:
             raise ConnectionLostError(_reason(error)) from error
+        connected = plain
         try:
-            connected = self._encrypted(opened) if self.endpoint.is_encrypted else opened
-            return Channel(connected, self.endpoint.authority, self._largest_message)
-        except (OSError, ValueError, SourceUnavailableError) as error:
-            opened.close()
+            if self.endpoint.is_encrypted:
+                connected = self._encrypted(plain)
+            return Channel(connected, self.endpoint.authority, self.largest_message)
+        except (OSError, ValueError, SourceUnavailableError, ConnectionLostError) as error:
+            connected.close()
             raise ConnectionLostError(_reason(error)) from error
-        except ConnectionLostError:
-            opened.close()
-            raise
 
-    def _encrypted(self, opened: socket.socket) -> ssl.SSLSocket:
-        """Return the connection with TLS on it, the server's certificate verified.
-
-        Raises:
-            OSError: the two don't come together.
-            SourceUnavailableError: files can't be read.
-            ConnectionLostError: the server speaks no HTTP/2.
-        """
-        encrypted = make_context(self._settings, "h2").wrap_socket(opened, server_hostname=self.endpoint.host)
+    def _encrypted(self, plain: socket.socket) -> ssl.SSLSocket:
+        encrypted = make_context(self.settings, "h2").wrap_socket(plain, server_hostname=self.endpoint.host)
         if encrypted.selected_alpn_protocol() != "h2":
             encrypted.close()
             raise ConnectionLostError("the server speaks no HTTP/2, so is no end point of etcd")
@@ -102,10 +74,11 @@ class EndpointAccess:
 
 
 def read_password(settings: EtcdSourceSettings) -> str:
-    """Return the password of the configured user; white space around it is no part of it.
+    """Return the password of the configured user, without surrounding white space.
 
     Raises:
-        ConnectionLostError: it can't be read, or everybody can read it. The message never says what it holds.
+        ConnectionLostError: everybody can read the file, or it can't be read. The message never includes the
+            content.
     """
     path = settings.password_file
     if path is None:
@@ -121,10 +94,18 @@ def read_password(settings: EtcdSourceSettings) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """Return in words why the two don't come together."""
     if isinstance(error, ssl.SSLError):
         return tls_reason(error)
     return (error.strerror or str(error)).lower() if isinstance(error, OSError) else str(error)
+
+
+@contextlib.contextmanager
+def errors_at(place: object) -> Iterator[None]:
+    """Prefix the messages of connection and size errors with the endpoint."""
+    try:
+        yield
+    except (ConnectionLostError, StoreTooLargeError) as error:
+        raise type(error)(f"{place}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,32 +129,25 @@ class Watch:
         Raises:
             ConnectionLostError: the connection broke.
         """
-        try:
+        with errors_at(self.place):
             self.channel.send(self.call, watch_request(followed, revision, len(self.followed)))
-        except ConnectionLostError as error:
-            raise type(error)(f"{self.place}: {error}") from error
         self.followed.append(followed)
 
-    def receive(self, seconds: float, interrupt: Interrupt | None = None) -> WatchAnswer | None:
+    def receive(self, seconds: float, interrupt: WakeSignal | None = None) -> WatchAnswer | None:
         """Return the next answer; None after the timeout or an interrupt.
 
         Raises:
             CompactedError: the store has compacted the first revision of the watch.
-            AnswerTooLargeError: the answer exceeds the size limit.
+            StoreTooLargeError: the answer exceeds the size limit.
             EtcdError: the watch has ended.
         """
         room = SizeBudget(self.most_bytes)
         try:
-            message = self.channel.receive(self.call, seconds, interrupt)
-            answer = None if message is None else read_watch(message, lambda item: room.take((item,)))
+            with errors_at(self.place):
+                message = self.channel.receive(self.call, seconds, interrupt)
+                answer = None if message is None else read_watch(message, lambda item: room.take((item,)))
         except CallRefusedError as error:
             raise as_compacted(error) from error
-        except StoreTooLargeError as error:
-            raise AnswerTooLargeError(f"{self.place}: {error}") from error
-        except ConnectionLostError as error:
-            raise type(error)(f"{self.place}: {error}") from error
-        except MalformedGrpcError as error:
-            raise ConnectionLostError(f"{self.place}: an answer that can't be read: {error}") from error
         if answer is not None and answer.is_canceled:
             if answer.compact_revision:
                 raise CompactedError(f"before revision {answer.compact_revision}")
@@ -189,28 +163,3 @@ class Watch:
         if 0 <= answer.watch_id < len(self.followed):
             return self.followed[answer.watch_id]
         return None
-
-
-class WakeSignal:
-    """A descriptor that any thread can make readable."""
-
-    def __init__(self) -> None:
-        """Open the descriptor."""
-        self._descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-
-    def fileno(self) -> int:
-        """Return the descriptor to poll."""
-        return self._descriptor
-
-    def wake(self) -> None:
-        """Make the descriptor readable."""
-        os.eventfd_write(self._descriptor, 1)
-
-    def clear(self) -> None:
-        """Make the descriptor no longer readable."""
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self._descriptor)
-
-    def close(self) -> None:
-        """Close the descriptor."""
-        os.close(self._descriptor)

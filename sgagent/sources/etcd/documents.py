@@ -14,7 +14,7 @@ from operator import is_not
 from typing import Protocol
 
 from sgagent.core.binding import HandBinding, HostFacts, is_hidden
-from sgagent.core.errors import DocumentError, Origin, Problem, Severity
+from sgagent.core.errors import DocumentError, Origin, Problem
 from sgagent.documents import DocumentFile, Limits
 from sgagent.sources.etcd.key_layout import (
     BY_ADDRESS,
@@ -63,7 +63,6 @@ class Composer:
         """Start without documents."""
         self._layout = layout
         self._known: dict[str, _Written] = {}
-        self._warned: dict[FolderName, tuple[Folder, tuple[Problem, ...]]] = {}
 
     def compose(self, folders: Mapping[FolderName, Folder], is_whole: Callable[[str], bool]) -> Composed:
         """Return the keys as documents; the identical objects for unchanged keys.
@@ -85,18 +84,8 @@ class Composer:
             raise DocumentError(mismatches)
         head = DocumentFile(f"etcd:{self._layout.root}", b'{"version":1}')
         documents = (head, *(one.document for one in self._known.values()))
-        return Composed(documents, tuple(self._warnings(folders)))
-
-    def _warnings(self, folders: Mapping[FolderName, Folder]) -> Iterator[Problem]:
-        """Yield a warning for each invalid member, in the order of keys."""
-        before, self._warned = self._warned, {}
-        for name in sorted(name for name in folders if name[0] == MEMBERS):
-            known = before.get(name)
-            if known is None or known[0] is not folders[name]:
-                invalid = (stored.item for stored in folders[name] if stored.content is None)
-                known = folders[name], tuple(map(_not_a_member, invalid))
-            self._warned[name] = known
-            yield from known[1]
+        members = (stored for name in sorted(folders) if name[0] == MEMBERS for stored in folders[name])
+        return Composed(documents, tuple(_not_a_member(one.item) for one in members if one.content is None))
 
     def _written(
         self,
@@ -139,26 +128,17 @@ def _write(kind: str, name: str, stored: StoredKey, members: Folder, *, with_rul
 
 
 def _not_a_member(item: KeyValue) -> Problem:
-    return Problem(
-        severity=Severity.WARNING,
-        code="not_a_member",
-        origin=Origin(file=f"etcd:{item.key}"),
-        message="not the value of a group member; the member is left out",
-        value=item.value.decode(errors="replace"),
-        remedy='like {"addresses":["10.0.0.11"]}; single addresses where a host announces itself',
-    )
+    origin, value = Origin(file=f"etcd:{item.key}"), item.value.decode(errors="replace")
+    message = "not the value of a group member; the member is left out"
+    remedy = 'like {"addresses":["10.0.0.11"]}; single addresses where a host announces itself'
+    return Problem.warning(origin, "not_a_member", value, message, remedy)
 
 
 def _mismatch(item: KeyValue, found: object) -> Problem:
     """Return the error that the id in a value differs from the name of its key."""
-    return Problem(
-        severity=Severity.ERROR,
-        code="key_mismatch",
-        origin=Origin(file=f"etcd:{item.key}"),
-        message="the id of the object differs from the name of its key",
-        value=str(found),
-        remedy="publish with 'sgagent publish', or name the key as the object",
-    )
+    origin, message = Origin(file=f"etcd:{item.key}"), "the id of the object differs from the name of its key"
+    remedy = "publish with 'sgagent publish', or name the key as the object"
+    return Problem.error(origin, "key_mismatch", str(found), message, remedy)
 
 
 class Interest(Protocol):
@@ -187,8 +167,7 @@ class Everything:
     def wanted(self, values: Values) -> frozenset[KeyRange]:
         """Return all ranges except indexes."""
         del values
-        kinds = (GROUPS, INTERFACES, MEMBERS, PORT_LISTS, PREFIX_LISTS)
-        return frozenset(self._layout.all_of(kind) for kind in kinds)
+        return frozenset(map(self._layout.all_of, (*_LISTS, MEMBERS)))
 
     def documents(self, values: Values) -> Composed:
         """Return all objects, with the announced members."""
@@ -218,6 +197,10 @@ class HostInterest:
         """
         self.facts = facts
         self.by_hand = by_hand
+        self._bound = frozenset(one.network_interface_id for one in by_hand if one.network_interface_id)
+        self._attached = frozenset(
+            name for one in by_hand if not one.network_interface_id for name in one.security_group_ids
+        )
         self._layout = layout
         self._index = KeyIndex(layout, limits)
         self._composer = Composer(layout)
@@ -233,8 +216,8 @@ class HostInterest:
             {
                 *(self._layout.all_of(BY_MAC, mac) for mac in macs),
                 *(self._layout.all_of(BY_ADDRESS, address) for address in addresses),
-                *(KeyRange(self._layout.key(INTERFACES, name)) for name in self._bound_by_hand()),
-                *(KeyRange(self._layout.key(GROUPS, name)) for name in self._groups_by_hand()),
+                *self._keys(INTERFACES, self._bound),
+                *self._keys(GROUPS, self._attached),
             }
         )
 
@@ -251,23 +234,15 @@ class HostInterest:
         folders = self._index.sort(values)
         return self._composer.compose(folders, self._groups(folders).__contains__)
 
-    def interfaces(self, values: Values) -> frozenset[str]:
-        """Return the ids of this host's network interfaces among the read keys."""
-        return self._interfaces(self._index.sort(values))
-
-    def groups(self, values: Values) -> frozenset[str]:
-        """Return the ids of the groups of this host's interfaces among the read keys."""
-        return self._groups(self._index.sort(values))
-
     def _led_to(self, folders: Mapping[FolderName, Folder]) -> frozenset[KeyRange]:
         """Return the roots, and all ranges reachable from them by references."""
         groups = self._groups(folders)
         references = [_references(stored) for stored in self._named(folders, GROUPS, groups)]
         wanted = set(self.roots())
         wanted.update(self._keys(INTERFACES, self._interfaces(folders)))
-        for name in groups.union(*(one.groups for one in references)):
-            wanted.add(KeyRange(self._layout.key(GROUPS, name)))
-            wanted.add(self._layout.all_of(MEMBERS, name))
+        referenced = groups.union(*(one.groups for one in references))
+        wanted.update(self._keys(GROUPS, referenced))
+        wanted.update(self._layout.all_of(MEMBERS, name) for name in referenced)
         for one in references:
             wanted.update(self._keys(PREFIX_LISTS, one.prefix_lists))
             wanted.update(self._keys(PORT_LISTS, one.port_lists))
@@ -278,11 +253,11 @@ class HostInterest:
 
     def _interfaces(self, folders: Mapping[FolderName, Folder]) -> frozenset[str]:
         found = (*folders.get((BY_MAC,), ()), *folders.get((BY_ADDRESS,), ()))
-        return self._bound_by_hand().union(self._layout.parts(stored.item.key)[2] for stored in found)
+        return self._bound.union(self._layout.parts(stored.item.key)[2] for stored in found)
 
     def _groups(self, folders: Mapping[FolderName, Folder]) -> frozenset[str]:
         interfaces = self._named(folders, INTERFACES, self._interfaces(folders))
-        return self._groups_by_hand().union(*(_references(stored).groups for stored in interfaces))
+        return self._attached.union(*(_references(stored).groups for stored in interfaces))
 
     def _named(
         self, folders: Mapping[FolderName, Folder], kind: str, names: Collection[str]
@@ -290,19 +265,6 @@ class HostInterest:
         """Yield the objects of a kind with these names among the read keys."""
         keys = {self._layout.key(kind, name) for name in names}
         return (stored for stored in folders.get((kind,), ()) if stored.item.key in keys)
-
-    def _bound_by_hand(self) -> frozenset[str]:
-        return frozenset(
-            binding.network_interface_id for binding in self.by_hand if binding.network_interface_id
-        )
-
-    def _groups_by_hand(self) -> frozenset[str]:
-        return frozenset(
-            name
-            for binding in self.by_hand
-            if not binding.network_interface_id
-            for name in binding.security_group_ids
-        )
 
 
 def _references(stored: StoredKey) -> References:

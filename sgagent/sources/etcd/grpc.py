@@ -1,4 +1,4 @@
-"""gRPC: message framing, protobuf's fields, call status, exceptions, and deadlines of concurrent answers.
+"""gRPC: message framing, call status, exceptions, and deadlines of concurrent answers.
 
 Steady progress extends a deadline, because a slow line or the load of a fleet can make a large answer take
 long, and a retry would only add load. A store without progress times out once for all requests together. A
@@ -12,7 +12,7 @@ import enum
 import re
 import struct
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
@@ -49,6 +49,10 @@ class ConnectionLostError(EtcdError):
 
 class TooSlowError(ConnectionLostError):
     """An endpoint that did not answer in time."""
+
+
+class MalformedGrpcError(ConnectionLostError):
+    """An endpoint whose answer can't be read."""
 
 
 class StoreTooLargeError(EtcdError):
@@ -178,127 +182,13 @@ def _word(value: object) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
-Value = int | bytes
-"""A number, or the bytes of a text or of a nested message."""
-
-_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
-_LONGEST_VARINT = 10
-_UINT64 = (1 << 64) - 1
-_SIGN = 1 << 63
-
-
-class MalformedGrpcError(Exception):
-    """Say that bytes are no message."""
-
-
-def number(field: int, value: int) -> bytes:
-    """Return a field that holds a number; nothing for 0, which is what a missing one means."""
-    return present_number(field, value) if value else b""
-
-
-def present_number(field: int, value: int) -> bytes:
-    """Return a field that holds a number, also where it is 0: one of several alternatives."""
-    return _varint(field << 3 | _VARINT) + _varint(value & _UINT64)
-
-
-def text(field: int, value: bytes) -> bytes:
-    """Return a field that holds bytes; nothing for none, which is what a missing one means."""
-    return nested(field, value) if value else b""
-
-
-def nested(field: int, message: bytes) -> bytes:
-    """Return a field that holds a message, also where that has no fields itself."""
-    return _varint(field << 3 | _LENGTH) + _varint(len(message)) + message
-
-
-def read_fields(message: bytes) -> Iterator[tuple[int, Value]]:
-    """Go through the fields of a message in their order.
-
-    Raises:
-        MalformedMessageError: the bytes end in the middle of a field, or hold a type that is not known.
-    """
-    at = 0
-    while at < len(message):
-        key, at = _read_varint(message, at)
-        field, kind = key >> 3, key & 7
-        if kind == _VARINT:
-            value, at = _read_varint(message, at)
-            yield field, value
-            continue
-        if kind == _LENGTH:
-            length, at = _read_varint(message, at)
-        elif kind in (_FIXED64, _FIXED32):
-            length = 8 if kind == _FIXED64 else 4
-        else:
-            raise MalformedGrpcError(f"wire type {kind} in field {field}")
-        if length > len(message) - at:
-            raise MalformedGrpcError(f"field {field} ends beyond the message")
-        yield field, message[at : at + length]
-        at += length
-
-
-def signed(value: Value) -> int:
-    """Return the number of a field of type int64.
-
-    Raises:
-        MalformedMessageError: the field holds no number.
-    """
-    found = unsigned(value)
-    return found - (1 << 64) if found & _SIGN else found
-
-
-def unsigned(value: Value) -> int:
-    """Return the number of a field of type uint64, bool or enum.
-
-    Raises:
-        MalformedMessageError: the field holds no number.
-    """
-    if not isinstance(value, int):
-        raise MalformedGrpcError("bytes where a number should be")
-    return value
-
-
-def content(value: Value) -> bytes:
-    """Return the bytes of a field.
-
-    Raises:
-        MalformedMessageError: the field holds a number.
-    """
-    if not isinstance(value, bytes):
-        raise MalformedGrpcError("a number where bytes should be")
-    return value
-
-
-def _varint(value: int) -> bytes:
-    """Return a number in groups of seven bits, the lowest first."""
-    groups = bytearray()
-    while value > 0x7F:
-        groups.append(value & 0x7F | 0x80)
-        value >>= 7
-    groups.append(value)
-    return bytes(groups)
-
-
-def _read_varint(message: bytes, at: int) -> tuple[int, int]:
-    """Return a number and where the next field begins."""
-    value = 0
-    for place in range(_LONGEST_VARINT):
-        if at + place >= len(message):
-            raise MalformedGrpcError("a number ends beyond the message")
-        group = message[at + place]
-        value |= (group & 0x7F) << (7 * place)
-        if group < 0x80:
-            return value & _UINT64, at + place + 1
-    raise MalformedGrpcError("a number of more than 64 bits")
-
-
 STEP_BYTES = 1 << 20
 """Bytes of an incomplete answer that count as progress, like a complete answer."""
 
 
 @dataclass(slots=True)
 class AnswerDeadline:
-    """The time budget of concurrent requests; only time spent waiting counts."""
+    """The time budget of concurrent requests; only time spent waiting for an answer counts."""
 
     each_seconds: float
     """Timeout of one answer, or of one step of progress."""
@@ -307,46 +197,40 @@ class AnswerDeadline:
     """Timeout of all answers together."""
 
     waited_seconds: float = 0.0
+    """For earlier answers."""
 
-    def wait(self, now: float, received: int) -> Wait:
+    _begun_at: float = 0.0
+    _moved_at: float = 0.0
+    """When the wait for this answer began, or its last step came."""
+
+    _received: int = 0
+    """By then."""
+
+    def begin(self, now: float, received: int) -> None:
         """Begin to wait for another answer.
 
         Args:
             now: by the monotonic clock.
-            received: how many bytes have come so far.
+            received: the number of bytes received so far.
         """
-        return Wait(self, now, now, received)
-
-
-@dataclass(slots=True)
-class Wait:
-    """A wait for one answer."""
-
-    _allowance: AnswerDeadline
-    _begun_at: float
-    _moved_at: float
-    """When it began, or the last step came."""
-
-    _received: int
-    """By then."""
+        self._begun_at, self._moved_at, self._received = now, now, received
 
     def deadline(self, now: float, received: int) -> float:
         """Return until when the answer or another step of it has to come.
 
         Raises:
-            TooSlowError: that is over.
+            TooSlowError: the deadline has passed.
         """
-        allowance = self._allowance
         if received >= self._received + STEP_BYTES:
             self._moved_at, self._received = now, received
-        end_of_this = self._moved_at + allowance.each_seconds
+        end_of_this = self._moved_at + self.each_seconds
         if now >= end_of_this:
-            raise TooSlowError(f"no answer within {allowance.each_seconds:g} seconds")
-        end_of_all = self._begun_at + allowance.all_seconds - allowance.waited_seconds
+            raise TooSlowError(f"no answer within {self.each_seconds:g} seconds")
+        end_of_all = self._begun_at + self.all_seconds - self.waited_seconds
         if now >= end_of_all:
-            raise TooSlowError(f"not all answers within {allowance.all_seconds:g} seconds")
+            raise TooSlowError(f"not all answers within {self.all_seconds:g} seconds")
         return min(end_of_this, end_of_all)
 
     def end(self, now: float) -> None:
-        """Count what was waited."""
-        self._allowance.waited_seconds += now - self._begun_at
+        """Count the time of the wait."""
+        self.waited_seconds += now - self._begun_at

@@ -9,7 +9,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import structlog
@@ -117,7 +117,10 @@ def read_reports(items: Iterable[KeyValue], layout: KeyLayout, newest: int) -> t
 def _reported(item: KeyValue, layout: KeyLayout, newest: int) -> Reported:
     host = item.key.removeprefix(layout.key(FLEET) + "/")
     try:
-        report = _read(host, item.value)
+        fields = json.loads(item.value)
+        if isinstance(fields, dict):
+            fields = {_FIELDS.get(name, name): value for name, value in fields.items()} | {"host": host}
+        report = from_json(Report, fields, FORMAT)
     except UNREADABLE:
         return Reported(host, HostReport.UNREADABLE, None)
     return Reported(host, _standing(report, newest), report)
@@ -129,13 +132,6 @@ def _standing(report: Report, newest: int) -> HostReport:
     if report.revision < newest:
         return HostReport.LAGGING
     return HostReport.DRIFTING if report.is_drift_unhealed else HostReport.CURRENT
-
-
-def _read(host: str, value: bytes) -> Report:
-    fields = json.loads(value)
-    if isinstance(fields, dict):
-        fields = {_FIELDS.get(name, name): field for name, field in fields.items()} | {"host": host}
-    return from_json(Report, fields, FORMAT)
 
 
 Contents = Callable[[], Mapping[str, bytes]]
@@ -150,20 +146,19 @@ STOP_SECONDS = 2.0
 """How long to wait for the end of the thread."""
 
 
+@dataclass(slots=True)
 class LeasedKeys:
     """Keys under one lease, which is renewed, and replaced when it has expired.
 
     At the end the lease is left to expire, so that a restart of the agent does not remove the keys.
     """
 
-    def __init__(self, client: Client, lease_seconds: int, contents: Contents) -> None:
-        """Store the parameters without writing."""
-        self._client = client
-        self._lease_seconds = lease_seconds
-        self._contents = contents
-        self._lease = 0
-        self._renewed_at = 0.0
-        self._written: dict[str, bytes] = {}
+    client: Client
+    lease_seconds: int
+    contents: Contents
+    _lease: int = 0
+    _renewed_at: float = 0.0
+    _written: dict[str, bytes] = field(default_factory=dict)
 
     def look(self) -> None:
         """Write the changed keys and delete the removed ones.
@@ -172,7 +167,7 @@ class LeasedKeys:
             EtcdError: the store can't be reached, or refuses; the next call retries the whole update.
         """
         self._hold_lease()
-        wanted = dict(self._contents())
+        wanted = dict(self.contents())
         writes: list[Write] = [
             PutKey(key, value, self._lease)
             for key, value in sorted(wanted.items())
@@ -180,16 +175,16 @@ class LeasedKeys:
         ]
         writes.extend(DeleteKey(key) for key in sorted(self._written.keys() - wanted.keys()))
         if writes:
-            self._client.commit((), writes)
+            self.client.commit((), writes)
             self._written = wanted
 
     def _hold_lease(self) -> None:
         """Renew the lease if due; replace an expired one, under which all keys must be written again."""
         now = time.monotonic()
-        if self._lease and now < self._renewed_at + self._lease_seconds / 3:
+        if self._lease and now < self._renewed_at + self.lease_seconds / 3:
             return
-        if not self._lease or self._client.renew_lease(self._lease).seconds <= 0:
-            self._lease = self._client.grant_lease(self._lease_seconds).number
+        if not self._lease or self.client.renew_lease(self._lease).seconds <= 0:
+            self._lease = self.client.grant_lease(self.lease_seconds).number
             self._written = {}
         self._renewed_at = now
 

@@ -8,13 +8,13 @@ window. The channel detects a silent peer by pings, and every wait has a timeout
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import socket
 import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import h2.config
 import h2.connection
@@ -52,11 +52,29 @@ class Patience:
 USUAL_PATIENCE = Patience()
 
 
-class Interrupt(Protocol):
-    """A descriptor that becomes readable to end a wait early."""
+class WakeSignal:
+    """A descriptor that any thread can make readable, to end a wait early."""
+
+    def __init__(self) -> None:
+        """Open the descriptor."""
+        self._descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     def fileno(self) -> int:
-        """Return the descriptor."""
+        """Return the descriptor to poll."""
+        return self._descriptor
+
+    def wake(self) -> None:
+        """Make the descriptor readable."""
+        os.eventfd_write(self._descriptor, 1)
+
+    def clear(self) -> None:
+        """Make the descriptor no longer readable."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._descriptor)
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        os.close(self._descriptor)
 
 
 class Channel:
@@ -127,15 +145,15 @@ class Channel:
             ConnectionLostError: the connection broke.
             CallRefusedError: the server answered with an error.
         """
-        wait = allowance.wait(time.monotonic(), self.bytes_received)
+        allowance.begin(time.monotonic(), self.bytes_received)
         try:
             while not call.is_over:
-                self._pump(wait.deadline(time.monotonic(), self.bytes_received), call)
+                self._pump(allowance.deadline(time.monotonic(), self.bytes_received), call)
         except TooSlowError:
             self.cancel(call)
             raise
         finally:
-            wait.end(time.monotonic())
+            allowance.end(time.monotonic())
         self._calls.pop(call.number, None)
         call.raise_refusal()
         if len(call.messages) != 1:
@@ -166,14 +184,41 @@ class Channel:
         except h2.exceptions.ProtocolError as error:
             raise ConnectionLostError(self._is_ended or str(error)) from error
         self._calls[call.number] = call
-        self._send(call, message, is_last=is_last)
+        self.send(call, message, is_last=is_last)
         return call
 
-    def send(self, call: GrpcMessages, message: bytes) -> None:
-        """Send another message of a call's request."""
-        self._send(call, message, is_last=False)
+    def send(self, call: GrpcMessages, message: bytes, *, is_last: bool = False) -> None:
+        """Send a message of a call's request within flow control.
 
-    def receive(self, call: GrpcMessages, seconds: float, interrupt: Interrupt | None = None) -> bytes | None:
+        Only steps of a fixed size extend the timeout.
+
+        Raises:
+            ConnectionLostError: the connection broke, or the server accepts too little.
+        """
+        left, taken = memoryview(packed(message)), 0
+        deadline = time.monotonic() + self._patience.silent_seconds
+        while left and not call.is_over:
+            try:
+                room = self._state.local_flow_control_window(call.number)
+                size = min(room, self._state.max_outbound_frame_size, len(left))
+                if size:
+                    is_end = is_last and size == len(left)
+                    self._state.send_data(call.number, bytes(left[:size]), end_stream=is_end)
+            except h2.exceptions.ProtocolError as error:
+                raise ConnectionLostError(self._is_ended or str(error)) from error
+            self._flush_or_hear_why()
+            left, taken = left[size:], taken + size
+            if taken >= _TAKEN_STEP:
+                taken, deadline = 0, time.monotonic() + self._patience.silent_seconds
+            if not size:
+                if time.monotonic() >= deadline:
+                    seconds = f"{self._patience.silent_seconds:g} seconds"
+                    raise ConnectionLostError(f"the server accepts nothing, or too little, for {seconds}")
+                self._pump(deadline)
+
+    def receive(
+        self, call: GrpcMessages, seconds: float, interrupt: WakeSignal | None = None
+    ) -> bytes | None:
         """Return the next message of a call.
 
         Args:
@@ -236,31 +281,8 @@ class Channel:
             *metadata.items(),
         ]
 
-    def _send(self, call: GrpcMessages, message: bytes, *, is_last: bool) -> None:
-        """Send a message within flow control; only steps of a fixed size extend the timeout."""
-        left, taken = memoryview(packed(message)), 0
-        deadline = time.monotonic() + self._patience.silent_seconds
-        while left and not call.is_over:
-            try:
-                room = self._state.local_flow_control_window(call.number)
-                size = min(room, self._state.max_outbound_frame_size, len(left))
-                if size:
-                    is_end = is_last and size == len(left)
-                    self._state.send_data(call.number, bytes(left[:size]), end_stream=is_end)
-            except h2.exceptions.ProtocolError as error:
-                raise ConnectionLostError(self._is_ended or str(error)) from error
-            self._flush_or_hear_why()
-            left, taken = left[size:], taken + size
-            if taken >= _TAKEN_STEP:
-                taken, deadline = 0, time.monotonic() + self._patience.silent_seconds
-            if not size:
-                if time.monotonic() >= deadline:
-                    seconds = f"{self._patience.silent_seconds:g} seconds"
-                    raise ConnectionLostError(f"the server accepts nothing, or too little, for {seconds}")
-                self._pump(deadline)
-
     def _pump(
-        self, deadline: float, awaited: GrpcMessages | None = None, interrupt: Interrupt | None = None
+        self, deadline: float, awaited: GrpcMessages | None = None, interrupt: WakeSignal | None = None
     ) -> bool:
         """Wait for data until the deadline and process it; return False after an interrupt.
 
@@ -271,19 +293,22 @@ class Channel:
         """
         self._make_room(awaited)
         now = time.monotonic()
-        until = min(deadline, self._due())
-        if self._is_silent_since(now):
-            raise ConnectionLostError(f"the server is silent for {now - self._heard_at:.0f} seconds")
         if self._asked_at is None and now >= self._heard_at + self._patience.ping_after_seconds:
             self._state.ping(b"sgagent\0")
             self._asked_at = now
             self._flush()
+        if self._asked_at is None:
+            silent_at = self._heard_at + self._patience.ping_after_seconds
+        else:
+            silent_at = self._asked_at + self._patience.silent_seconds
+        if now >= silent_at:
+            raise ConnectionLostError(f"the server is silent for {now - self._heard_at:.0f} seconds")
         if not self._has_pending():
-            waited = [self._socket] if interrupt is None else [self._socket, interrupt]
             poll = select.poll()
-            for one in waited:
-                poll.register(one, select.POLLIN)
-            ready = poll.poll(max(0.0, until - now) * 1000)
+            poll.register(self._socket, select.POLLIN)
+            if interrupt is not None:
+                poll.register(interrupt, select.POLLIN)
+            ready = poll.poll(max(0.0, min(deadline, silent_at) - now) * 1000)
             if interrupt is not None and any(number == interrupt.fileno() for number, _ in ready):
                 return False
             if not ready:
@@ -307,15 +332,6 @@ class Channel:
             awaited.room = WINDOW
         with contextlib.suppress(ConnectionLostError):  # the next reading tells
             self._flush()
-
-    def _due(self) -> float:
-        """Return when silence has to be looked at next."""
-        if self._asked_at is None:
-            return self._heard_at + self._patience.ping_after_seconds
-        return self._asked_at + self._patience.silent_seconds
-
-    def _is_silent_since(self, now: float) -> bool:
-        return self._asked_at is not None and now >= self._asked_at + self._patience.silent_seconds
 
     def _has_pending(self) -> bool:
         """Return whether there are bytes that were decrypted and not read yet."""
@@ -367,31 +383,27 @@ class Channel:
             raise ConnectionLostError(f"not HTTP/2, as it begins with {self._greeting.decode('latin-1')!r}")
 
     def _note(self, event: h2.events.Event) -> None:
+        if isinstance(event, h2.events.ConnectionTerminated):
+            self._is_ended = f"the server ends the connection (code {event.error_code})"
+            for one in self._calls.values():
+                if not one.is_over:
+                    one.end(self._is_ended)
         call = self._calls.get(getattr(event, "stream_id", None) or 0)
+        if call is None:
+            return
         match event:
             case h2.events.DataReceived():
-                if call is not None:
-                    call.room -= event.flow_controlled_length or 0
-                    call.take_in(event.data or b"")
-                    if call.is_too_large:
-                        self.cancel(call)
-                        call.end()
-            case h2.events.ResponseReceived() | h2.events.TrailersReceived():
-                if call is not None:
-                    call.take_in_headers(event.headers or ())
-            case h2.events.StreamEnded():
-                if call is not None:
+                call.room -= event.flow_controlled_length or 0
+                call.take_in(event.data or b"")
+                if call.is_too_large:
+                    self.cancel(call)
                     call.end()
+            case h2.events.ResponseReceived() | h2.events.TrailersReceived():
+                call.take_in_headers(event.headers or ())
+            case h2.events.StreamEnded():
+                call.end()
             case h2.events.StreamReset():
-                if call is not None:
-                    call.end(f"the server cancelled the call (code {event.error_code})")
-            case h2.events.ConnectionTerminated():
-                self._is_ended = f"the server ends the connection (code {event.error_code})"
-                for one in self._calls.values():
-                    if not one.is_over:
-                        one.end(self._is_ended)
-            case _:
-                pass
+                call.end(f"the server cancelled the call (code {event.error_code})")
 
     def _flush_or_hear_why(self) -> None:
         """Send pending data; on failure, read the peer's reason before raising.

@@ -79,18 +79,16 @@ class KeyLayout:
 
 def published_keys(snapshot: Snapshot, layout: KeyLayout) -> dict[str, bytes]:
     """Return the keys and values of a snapshot, without marker and signature."""
-    return dict(_keys(snapshot, layout))
-
-
-def _keys(snapshot: Snapshot, layout: KeyLayout) -> Iterator[tuple[str, bytes]]:
+    keys: dict[str, bytes] = {}
     for group in snapshot.security_groups:
-        yield layout.key(GROUPS, group.security_group_id), as_json(write_group(group))
+        keys[layout.key(GROUPS, group.security_group_id)] = as_json(write_group(group))
     for prefix_list in snapshot.prefix_lists:
-        yield layout.key(PREFIX_LISTS, prefix_list.prefix_list_id), as_json(write_prefix_list(prefix_list))
+        keys[layout.key(PREFIX_LISTS, prefix_list.prefix_list_id)] = as_json(write_prefix_list(prefix_list))
     for port_list in snapshot.port_lists:
-        yield layout.key(PORT_LISTS, port_list.port_list_id), as_json(write_port_list(port_list))
+        keys[layout.key(PORT_LISTS, port_list.port_list_id)] = as_json(write_port_list(port_list))
     for interface in snapshot.network_interfaces:
-        yield from _keys_of_interface(interface, layout)
+        keys.update(_keys_of_interface(interface, layout))
+    return keys
 
 
 def _keys_of_interface(interface: NetworkInterface, layout: KeyLayout) -> Iterator[tuple[str, bytes]]:

@@ -1,29 +1,133 @@
-"""Codec of etcd's v3 API messages, limited to those in use.
+"""Codec of etcd's v3 API messages, limited to those in use, in the wire format of protocol buffers.
 
 The field numbers are those of etcd's ``rpc.proto`` and ``kv.proto``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sgagent.documents import Limits
 from sgagent.documents.problems import FULL_DOCUMENTS
-from sgagent.sources.etcd.grpc import (
-    MalformedGrpcError,
-    StoreTooLargeError,
-    Value,
-    content,
-    nested,
-    number,
-    present_number,
-    read_fields,
-    signed,
-    text,
-    unsigned,
-)
+from sgagent.sources.etcd.grpc import MalformedGrpcError, StoreTooLargeError
+
+Value = int | bytes
+"""A number, or the bytes of a text or of a nested message."""
+
+_VARINT, _LENGTH = 0, 2
+_FIXED = {1: 8, 5: 4}
+"""The bytes of the types of fixed length."""
+
+_LONGEST_VARINT = 10
+_UINT64 = (1 << 64) - 1
+_SIGN = 1 << 63
+
+
+def number(field: int, value: int) -> bytes:
+    """Return a field that holds a number; nothing for 0, which is what a missing one means."""
+    return present_number(field, value) if value else b""
+
+
+def present_number(field: int, value: int) -> bytes:
+    """Return a field that holds a number, also where it is 0: one of several alternatives."""
+    return _varint(field << 3 | _VARINT) + _varint(value & _UINT64)
+
+
+def text(field: int, value: str | bytes) -> bytes:
+    """Return a field that holds a text or bytes; nothing for none, which is what a missing one means."""
+    return nested(field, value.encode() if isinstance(value, str) else value) if value else b""
+
+
+def nested(field: int, message: bytes) -> bytes:
+    """Return a field that holds a message, also where that has no fields itself."""
+    return _varint(field << 3 | _LENGTH) + _varint(len(message)) + message
+
+
+def read_fields(message: bytes) -> Iterator[tuple[int, Value]]:
+    """Yield the fields of a message in their order.
+
+    Raises:
+        MalformedGrpcError: the bytes end in the middle of a field, or hold a type that is not known.
+    """
+    at = 0
+    while at < len(message):
+        key, at = _read_varint(message, at)
+        field, kind = key >> 3, key & 7
+        if kind == _VARINT:
+            value, at = _read_varint(message, at)
+            yield field, value
+            continue
+        if kind == _LENGTH:
+            length, at = _read_varint(message, at)
+        elif kind in _FIXED:
+            length = _FIXED[kind]
+        else:
+            raise _malformed(f"wire type {kind} in field {field}")
+        if length > len(message) - at:
+            raise _malformed(f"field {field} ends beyond the message")
+        yield field, message[at : at + length]
+        at += length
+
+
+def signed(value: Value) -> int:
+    """Return the number of a field of type int64.
+
+    Raises:
+        MalformedGrpcError: the field holds no number.
+    """
+    found = unsigned(value)
+    return found - (1 << 64) if found & _SIGN else found
+
+
+def unsigned(value: Value) -> int:
+    """Return the number of a field of type uint64, bool or enum.
+
+    Raises:
+        MalformedGrpcError: the field holds no number.
+    """
+    if not isinstance(value, int):
+        raise _malformed("bytes where a number should be")
+    return value
+
+
+def content(value: Value) -> bytes:
+    """Return the bytes of a field.
+
+    Raises:
+        MalformedGrpcError: the field holds a number.
+    """
+    if not isinstance(value, bytes):
+        raise _malformed("a number where bytes should be")
+    return value
+
+
+def _varint(value: int) -> bytes:
+    """Return a number in groups of seven bits, the lowest first."""
+    groups = bytearray()
+    while value > 0x7F:
+        groups.append(value & 0x7F | 0x80)
+        value >>= 7
+    groups.append(value)
+    return bytes(groups)
+
+
+def _read_varint(message: bytes, at: int) -> tuple[int, int]:
+    """Return a number and where the next field begins."""
+    value = 0
+    for place in range(_LONGEST_VARINT):
+        if at + place >= len(message):
+            raise _malformed("a number ends beyond the message")
+        group = message[at + place]
+        value |= (group & 0x7F) << (7 * place)
+        if group < 0x80:
+            return value & _UINT64, at + place + 1
+    raise _malformed("a number of more than 64 bits")
+
+
+def _malformed(reason: str) -> MalformedGrpcError:
+    return MalformedGrpcError(f"an answer that can't be read: {reason}")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -131,77 +235,54 @@ class Unchanged:
 
 
 def range_request(asked: KeyRange, *, revision: int = 0, limit: int = 0, count_only: bool = False) -> bytes:
-    """Ask for keys, in their order.
+    """Encode a request for keys, in their order.
 
     Args:
-        asked: which.
-        revision: as they stood then; 0 is now.
-        limit: at most so many; 0 is all.
-        count_only: only how many there are.
+        asked: the range.
+        revision: the store's revision; 0 is now.
+        limit: the largest number of keys; 0 is all.
+        count_only: request only the number of keys.
     """
-    return (
-        text(1, asked.first.encode())
-        + text(2, asked.end.encode())
-        + number(3, limit)
-        + number(4, revision)
-        + number(9, count_only)
-    )
+    return _range(asked) + number(3, limit) + number(4, revision) + number(9, count_only)
+
+
+def _range(asked: KeyRange) -> bytes:
+    return text(1, asked.first) + text(2, asked.end)
 
 
 def transaction_request(conditions: Iterable[Unchanged], writes: Iterable[Write]) -> bytes:
-    """Ask for writes that are carried out all together, if the conditions hold.
-
-    Args:
-        conditions: what must hold.
-        writes: what is done then.
-    """
+    """Encode a request for writes that the store commits together if the conditions hold."""
     compared = b"".join(nested(1, _condition(condition)) for condition in conditions)
     return compared + b"".join(nested(2, _operation(write)) for write in writes)
 
 
 def _condition(condition: Unchanged) -> bytes:
     equal, modification = 0, 2
-    return (
-        number(1, equal)
-        + number(2, modification)
-        + text(3, condition.key.encode())
-        + present_number(6, condition.mod_revision)
-    )
+    compared = number(1, equal) + number(2, modification) + text(3, condition.key)
+    return compared + present_number(6, condition.mod_revision)
 
 
 def _operation(write: Write) -> bytes:
     match write:
         case PutKey(key, value, lease):
-            return nested(2, text(1, key.encode()) + text(2, value) + number(3, lease))
+            return nested(2, text(1, key) + text(2, value) + number(3, lease))
         case DeleteKey(key):
-            return nested(3, text(1, key.encode()))
+            return nested(3, text(1, key))
 
 
 def watch_request(watched: KeyRange, start_revision: int, watch_id: int) -> bytes:
-    """Ask for the changes of keys from a revision on, and now and then how far one has come."""
-    create = (
-        text(1, watched.first.encode())
-        + text(2, watched.end.encode())
-        + number(3, start_revision)
-        + number(4, 1)
-        + number(7, watch_id)
-    )
-    return nested(1, create)
+    """Encode a request for the changes of keys from a revision on, and for regular reports of progress."""
+    return nested(1, _range(watched) + number(3, start_revision) + number(4, 1) + number(7, watch_id))
 
 
-def lease_grant_request(seconds: int) -> bytes:
-    """Ask for a lease that ends after so many seconds unless it is renewed."""
-    return number(1, seconds)
-
-
-def lease_request(lease: int) -> bytes:
-    """Ask for a lease to be renewed."""
-    return number(1, lease)
+def lease_request(seconds_or_number: int) -> bytes:
+    """Encode a request for a new lease of some seconds, or for the renewal of the lease of a number."""
+    return number(1, seconds_or_number)
 
 
 def authenticate_request(user: str, password: str) -> bytes:
-    """Ask for a token."""
-    return text(1, user.encode()) + text(2, password.encode())
+    """Encode a request for a token."""
+    return text(1, user) + text(2, password)
 
 
 Fields = Mapping[int, tuple[str, Callable[[Value], object]]]
@@ -209,7 +290,7 @@ Fields = Mapping[int, tuple[str, Callable[[Value], object]]]
 
 
 def _read(message: bytes, fields: Fields) -> dict[str, Any]:
-    """Return the known fields of a message by their attributes; of a repeated one, the last."""
+    """Return the known fields of a message by their attributes; of a repeated field, the last."""
     known = ((fields[field], value) for field, value in read_fields(message) if field in fields)
     return {name: read(value) for (name, read), value in known}
 
@@ -256,23 +337,23 @@ _WATCH: Fields = {
 
 
 def read_range(message: bytes, limit: int) -> Range:
-    """Read the answer to :func:`range_request`, which asked for at most so many keys.
+    """Decode the answer to :func:`range_request`.
 
     Raises:
-        MalformedMessageError: there are more, or it is no answer.
+        MalformedGrpcError: it has more keys than the limit, or is malformed.
     """
     items: list[KeyValue] = []
 
     def take(value: Value) -> None:
         if len(items) == limit:
-            raise MalformedGrpcError(f"more than the {limit} keys that were asked for")
+            raise _malformed(f"more than the {limit} keys that were asked for")
         items.append(_key_value(value))
 
     return Range(**_read(message, {**_RANGE, 2: ("items", take)}) | {"items": tuple(items)})
 
 
 def read_transaction(message: bytes) -> tuple[Header, bool]:
-    """Read the answer to :func:`transaction_request`: the store, and whether the conditions held."""
+    """Decode the answer to :func:`transaction_request`: the header, and whether the conditions held."""
     found = _read(message, _TRANSACTION)
     return found.get("header", Header()), found.get("has_succeeded", False)
 
@@ -303,13 +384,16 @@ class Lease:
 
 
 def read_lease(message: bytes) -> Lease:
-    """Read the answer to a question for a lease, new or renewed."""
+    """Decode the answer to :func:`lease_request`."""
     return Lease(**_read(message, _LEASE))
 
 
 def read_token(message: bytes) -> str:
-    """Read the answer to :func:`authenticate_request`."""
-    return next((content(value).decode() for field, value in read_fields(message) if field == 2), "")
+    """Decode the answer to :func:`authenticate_request`."""
+    try:
+        return next((content(value).decode() for field, value in read_fields(message) if field == 2), "")
+    except UnicodeDecodeError as error:
+        raise _malformed(str(error)) from error
 
 
 KEY_BYTES = 100

@@ -15,13 +15,14 @@ import enum
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from sgagent.core.errors import Origin, Problem, Severity
+from sgagent.core.errors import Origin, Problem
 from sgagent.core.model import Snapshot
 from sgagent.documents.writer import as_json
 from sgagent.json_model import UNREADABLE, from_json, to_json
-from sgagent.signatures import Manifest, SignatureFile, check_part
+from sgagent.signatures import SignatureFile, check_part
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.documents import Composed, Interest
 from sgagent.sources.etcd.grpc import EtcdError
@@ -37,7 +38,7 @@ from sgagent.sources.etcd.key_layout import (
     Values,
     published_keys,
 )
-from sgagent.sources.etcd.messages import DeleteKey, Header, KeyRange, KeyValue, PutKey, Unchanged, Write
+from sgagent.sources.etcd.messages import DeleteKey, KeyRange, KeyValue, PutKey, Unchanged, Write
 from sgagent.sources.verified_parse import SignaturePolicy, VerifiedManifest
 
 FORMAT = 1
@@ -171,47 +172,29 @@ def hold(
     signature = signature_in(values.values(), layout)
     if signature is None:
         return SignedContent(values=values, problems=(signature_policy.missing(place),))
-    kept = {key: item for key, item in values.items() if not _is_announced(item, layout)}
-    contents = {layout.relative(key): item.value for key, item in kept.items() if _is_signed(key, layout)}
-
-    def is_asked_for(name: str) -> bool:
-        return is_read(layout.root + name)
-
-    def hold_against(manifest: Manifest) -> None:
-        check_part(manifest, contents, is_asked_for)
-
+    kinds = {key: layout.parts(key)[0] for key in values}
+    # A host announces itself as a member under a lease, without a signature.
+    kept = {key: item for key, item in values.items() if kinds[key] != MEMBERS or not item.lease}
+    signed = {key: item for key, item in kept.items() if kinds[key] in PUBLISHED and kinds[key] != SIGNATURE}
+    contents = {layout.relative(key): item.value for key, item in signed.items()}
     verified = signature_policy.verify(
-        signature, place, hold_against, lambda name: f"etcd:{layout.root}{name}"
+        signature,
+        place,
+        lambda manifest: check_part(manifest, contents, lambda name: is_read(layout.root + name)),
+        lambda name: f"etcd:{layout.root}{name}",
     )
-    left_out = len(values) - len(kept)
-    problems = (_left_out(left_out, layout),) if left_out else ()
-    return SignedContent(values=kept, verified=verified, problems=problems)
+    if len(kept) == len(values):
+        return SignedContent(values=kept, verified=verified)
+    message = f"unsigned members that hosts announced are left out: {len(values) - len(kept)}"
+    remedy = "publish and sign the members; or pin no key, and trust everybody with write access"
+    members = Origin(file=f"etcd:{layout.key(MEMBERS)}")
+    warning = Problem.warning(members, "member_unsigned", None, message, remedy)
+    return SignedContent(values=kept, verified=verified, problems=(warning,))
 
 
 def place_of(layout: KeyLayout) -> str:
     """Return the place of the signature, for messages."""
     return f"etcd:{layout.key(SIGNATURE)}"
-
-
-def _is_signed(key: str, layout: KeyLayout) -> bool:
-    """Return whether the manifest must include a key."""
-    kind = layout.parts(key)[0]
-    return kind in PUBLISHED and kind != SIGNATURE
-
-
-def _is_announced(item: KeyValue, layout: KeyLayout) -> bool:
-    """Return whether a host announced a member itself, without a signature."""
-    return item.lease != 0 and layout.parts(item.key)[0] == MEMBERS
-
-
-def _left_out(number: int, layout: KeyLayout) -> Problem:
-    return Problem(
-        severity=Severity.WARNING,
-        code="member_unsigned",
-        origin=Origin(file=f"etcd:{layout.key(MEMBERS)}"),
-        message=f"unsigned members that hosts announced are left out: {number}",
-        remedy="publish and sign the members; or pin no key, and trust everybody with write access",
-    )
 
 
 MOST_WRITES = 127
@@ -284,20 +267,13 @@ def read_published(client: Client, layout: KeyLayout) -> Published:
     items, room = list[KeyValue](), client.room()
     for kind in PUBLISHED:
         items.extend(client.read(layout.all_of(kind), revision=revision, room=room)[1])
-    item = page.items[0] if page.items else None
-    return Published(
-        marker=None if item is None else _readable(item),
-        marker_revision=0 if item is None else item.mod_revision,
-        revision=revision,
-        items=tuple(item for item in items if not item.lease),
-    )
-
-
-def _readable(item: KeyValue) -> Marker | None:
-    try:
-        return read_marker(item.value)
-    except MalformedMarkerError:
-        return None
+    marker, marker_revision = None, 0
+    for item in page.items:
+        marker_revision = item.mod_revision
+        with suppress(MalformedMarkerError):
+            marker = read_marker(item.value)
+    kept = tuple(item for item in items if not item.lease)
+    return Published(marker=marker, marker_revision=marker_revision, revision=revision, items=kept)
 
 
 def plan_publication(
@@ -319,13 +295,14 @@ def plan_publication(
         at: seconds since the epoch.
         sign: signs the publication; None publishes without a signature.
     """
-    serial = max(published.marker.serial + 1 if published.marker else 1, int(at))
+    before = published.marker
+    serial = max(before.serial + 1 if before else 1, int(at))
     wanted = published_keys(snapshot, layout)
     if sign is not None:
         wanted |= signature_keys(wanted, layout, serial, sign)
     writes = tuple(_writes(published, wanted))
     is_small = len(writes) <= MOST_WRITES and sum(map(_size, writes)) <= MOST_BYTES
-    is_whole = published.marker is not None and published.marker.state is Completeness.COMPLETE
+    is_whole = before is not None and before.state is Completeness.COMPLETE
     marker = Marker(
         state=Completeness.COMPLETE,
         serial=serial,
@@ -341,22 +318,12 @@ def plan_publication(
         # After an unfinished publication, None makes every host resync.
         changed=tuple(layout.relative(write.key) for write in writes) if is_small and is_whole else None,
     )
+    complete = published.revision if is_whole else (before.complete_revision if before else 0)
+    begun = replace(marker, state=Completeness.PUBLISHING, complete_revision=complete)
+    revision = published.marker_revision
     return Publication(
-        writes=writes,
-        marker=marker,
-        begun=None if is_small else _begun(marker, published),
-        marker_revision=published.marker_revision,
+        writes=writes, marker=marker, begun=None if is_small else begun, marker_revision=revision
     )
-
-
-def _begun(marker: Marker, published: Published) -> Marker:
-    """Return the marker during a publication; it has the revision of the last complete one."""
-    before = published.marker
-    if before is None:
-        complete = 0
-    else:
-        complete = published.revision if before.state is Completeness.COMPLETE else before.complete_revision
-    return replace(marker, state=Completeness.PUBLISHING, complete_revision=complete)
 
 
 def _writes(published: Published, wanted: dict[str, bytes]) -> Iterator[Write]:
@@ -381,12 +348,14 @@ def publish(client: Client, publication: Publication, layout: KeyLayout) -> int:
         EtcdError: the store can't be reached, or refused; hosts keep the last complete publication.
     """
     writer = _Writer(client, layout, publication.marker_revision)
-    if publication.begun is None:
-        return writer.move(publication.marker, publication.writes)
-    writer.move(publication.begun, ())
-    for batch in batches(publication.writes):
-        writer.add(batch)
-    return writer.move(publication.marker, ())
+    writes = publication.writes
+    if publication.begun is not None:
+        writer.write((), publication.begun)
+        for batch in batches(writes):
+            writer.write(batch)
+        writes = ()
+    writer.write(writes, publication.marker)
+    return writer.marker_revision
 
 
 def batches(writes: Sequence[Write]) -> Iterator[tuple[Write, ...]]:
@@ -403,56 +372,46 @@ def batches(writes: Sequence[Write]) -> Iterator[tuple[Write, ...]]:
         yield tuple(batch)
 
 
+@dataclass(slots=True)
 class _Writer:
     """Writer with optimistic locking on the marker, and retries after lost connections."""
 
-    def __init__(self, client: Client, layout: KeyLayout, marker_revision: int) -> None:
-        self._client = client
-        self._layout = layout
-        self._marker_revision = marker_revision
+    client: Client
+    layout: KeyLayout
+    marker_revision: int
+    """The revision that the present marker must still have."""
 
-    def move(self, marker: Marker, writes: Sequence[Write]) -> int:
-        """Write a new marker together with other keys, and return the revision."""
-        value = marker.encoded()
-        header = self._written([PutKey(self._layout.meta, value), *writes], value)
-        self._marker_revision = header.revision
-        return header.revision
-
-    def add(self, writes: Sequence[Write]) -> None:
-        """Write keys without changing the marker; the transaction is idempotent."""
-        self._written(writes, None)
-
-    def _written(self, writes: Sequence[Write], marker: bytes | None) -> Header:
-        """Commit one transaction, with retries.
+    def write(self, writes: Sequence[Write], marker: Marker | None = None) -> None:
+        """Commit one transaction, with retries; without a new marker, it must be idempotent.
 
         After a lost connection the outcome is unknown. If the transaction changes the marker, the marker then
         shows whether it was committed.
         """
-        condition = Unchanged(self._layout.meta, self._marker_revision)
+        value = marker.encoded() if marker else None
+        if value is not None:
+            writes = [PutKey(self.layout.meta, value), *writes]
+        condition = Unchanged(self.layout.meta, self.marker_revision)
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while True:
+        revision: int | None = None
+        while revision is None:
             try:
-                header, has_held = self._client.commit([condition], writes)
+                header, has_held = self.client.commit([condition], writes)
             except EtcdError as error:
-                self._client.close()
+                self.client.close()
                 if not error.is_passing or time.monotonic() >= deadline:
                     raise
-                done = self._found(marker)
-                if done is not None:
-                    return done
+                revision = self._revision_of(value)
                 continue
-            if has_held:
-                return header
-            done = self._found(marker)  # an earlier try may have been committed
-            if done is None:
+            # Where the condition has failed, an earlier try may have been committed.
+            revision = header.revision if has_held else self._revision_of(value)
+            if revision is None:
                 raise PublishedMeanwhileError("another publisher has published in the meantime")
-            return done
+        if value is not None:
+            self.marker_revision = revision
 
-    def _found(self, marker: bytes | None) -> Header | None:
+    def _revision_of(self, marker: bytes | None) -> int | None:
         """Return the revision of the marker if it has the given value."""
-        page = self._client.persistently(
-            lambda: self._client.read_page(KeyRange(self._layout.meta)), PATIENCE_SECONDS
-        )
-        if marker is None or not page.items or page.items[0].value != marker:
-            return None
-        return replace(page.header, revision=page.items[0].mod_revision)
+        key = KeyRange(self.layout.meta)
+        page = self.client.persistently(lambda: self.client.read_page(key), PATIENCE_SECONDS)
+        is_written = marker is not None and bool(page.items) and page.items[0].value == marker
+        return page.items[0].mod_revision if is_written else None

@@ -11,7 +11,7 @@ import enum
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from sgagent.core.errors import DocumentError, Origin, Problem
+from sgagent.core.errors import DocumentError
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.documents import Interest
 from sgagent.sources.etcd.grpc import LESS, CompactedError, EtcdError, StoreTooLargeError
@@ -28,6 +28,7 @@ from sgagent.sources.etcd.messages import (
     weight,
 )
 from sgagent.sources.etcd.publication import Completeness, MalformedMarkerError, Marker, read_marker
+from sgagent.sources.verified_parse import refusal
 
 LEAST_SEEN = 1_000
 """Remembered changes below which the replica does not collect garbage."""
@@ -301,53 +302,45 @@ def extend(client: Client, replica: Replica, interest: Interest, revision: int) 
         CompactedError: the store has compacted the revision.
         EtcdError: the store did not answer.
     """
-    with too_large_refused(replica.layout):
-        return _extend(client, replica, interest, revision)
-
-
-def _extend(client: Client, replica: Replica, interest: Interest, revision: int) -> tuple[KeyRange, ...]:
     added: list[KeyRange] = []
     kept = {KeyRange(replica.layout.meta)}
-    while (wanted := kept | interest.wanted(replica.values)) != replica.known_until.keys():
-        missing = sorted(wanted - replica.known_until.keys())
-        for one, items in client.read_each(missing, revision=revision, room=replica.room()):
-            replica.add(one, items, revision)
-            added.append(one)
-        for one in sorted(replica.known_until.keys() - wanted):
-            replica.drop(one)
+    with too_large_refused(replica.layout):
+        while (wanted := kept | interest.wanted(replica.values)) != replica.known_until.keys():
+            missing = sorted(wanted - replica.known_until.keys())
+            for one, items in client.read_each(missing, revision=revision, room=replica.room()):
+                replica.add(one, items, revision)
+                added.append(one)
+            for one in sorted(replica.known_until.keys() - wanted):
+                replica.drop(one)
     return tuple(one for one in dict.fromkeys(added) if one in replica.known_until)
 
 
 def _read_at_once(client: Client, layout: KeyLayout, interest: Interest) -> tuple[Header, Replica]:
     key = KeyRange(layout.meta)
     page = client.read_page(key)
-    header, revision = page.header, page.header.revision
-    marker = _only(page, layout)
-    if _read(marker).state is Completeness.PUBLISHING:
-        revision = _read(marker).complete_revision
+    revision = page.header.revision
+    item, marker = _marker_in(page, layout)
+    if marker.state is Completeness.PUBLISHING:
+        revision = marker.complete_revision
         if not revision:
             raise NothingPublishedError(f"the first publication under {layout.root} is still being written")
-        marker = _only(client.read_page(key, revision=revision), layout)
+        item, _ = _marker_in(client.read_page(key, revision=revision), layout)
     most_bytes = client.limits.all_bytes
-    replica = Replica(layout, marker=marker, items=(), ranges=(), revision=revision, most_bytes=most_bytes)
+    replica = Replica(layout, marker=item, items=(), ranges=(), revision=revision, most_bytes=most_bytes)
     extend(client, replica, interest, revision)
     _refuse_losses(client, replica, revision)
-    return header, replica
+    return page.header, replica
 
 
-def _only(page: Range, layout: KeyLayout) -> KeyValue:
+def _marker_in(page: Range, layout: KeyLayout) -> tuple[KeyValue, Marker]:
     if not page.items:
         raise NothingPublishedError(
             f"nothing is published under {layout.root}: there is no key {layout.meta}"
         )
-    return page.items[0]
-
-
-def _read(marker: KeyValue) -> Marker:
     try:
-        return read_marker(marker.value)
+        return page.items[0], read_marker(page.items[0].value)
     except MalformedMarkerError as error:
-        raise marker_refused(marker.key, str(error)) from error
+        raise marker_refused(layout.meta, str(error)) from error
 
 
 def _refuse_losses(client: Client, replica: Replica, revision: int) -> None:
@@ -371,7 +364,7 @@ def _refuse_losses(client: Client, replica: Replica, revision: int) -> None:
 def marker_refused(key: str, message: str) -> DocumentError:
     """Return the refusal of what the store holds as a whole."""
     remedy = "restore the store, or publish again with 'sgagent publish'"
-    return _refused("keyspace_lost", key, message, remedy)
+    return refusal(f"etcd:{key}", "keyspace_lost", message, remedy)
 
 
 @contextmanager
@@ -384,8 +377,4 @@ def too_large_refused(layout: KeyLayout) -> Iterator[None]:
     try:
         yield
     except StoreTooLargeError as error:
-        raise _refused("too_large", layout.root, str(error), LESS) from error
-
-
-def _refused(code: str, key: str, message: str, remedy: str) -> DocumentError:
-    return DocumentError([Problem.error(Origin(file=f"etcd:{key}"), code, None, message, remedy)])
+        raise refusal(f"etcd:{layout.root}", "too_large", str(error), LESS) from error

@@ -18,9 +18,9 @@ from sgagent.ports import Delivery, Host, Wake
 from sgagent.settings.sources import EtcdSourceSettings
 from sgagent.sources import SourceContext
 from sgagent.sources.etcd.client import Client
-from sgagent.sources.etcd.connection import WakeSignal
 from sgagent.sources.etcd.documents import Everything, HostInterest, Interest
 from sgagent.sources.etcd.grpc import EtcdError
+from sgagent.sources.etcd.http2 import WakeSignal
 from sgagent.sources.etcd.key_layout import KeyLayout
 from sgagent.sources.etcd.publication import SignedContent, SignedInterest, hold, place_of
 from sgagent.sources.etcd.replica import NothingPublishedError, Replica
@@ -298,15 +298,12 @@ class EtcdSource:
         if self._is_refresh_wanted:
             self._is_refresh_wanted = False
             self._watcher.look_soon()
-        if self._is_connected:
-            return self._watcher.wait()
-        replica = self._watcher.connect()
+        replica = self._watcher.wait() if self._is_connected else self._watcher.connect()
         self._is_connected = True
         return replica
 
     def _deliver(self, replica: Replica) -> None:
         """Verify and parse the replica, and store the result for :meth:`fetch`."""
-        marker = replica.marker
         try:
             held = hold(replica.values, replica.covers, self._layout, self._signature_policy)
             if held.verified is not None:
@@ -315,9 +312,10 @@ class EtcdSource:
         except DocumentError as error:
             self._fail_with(Failure.of(error))
             return
-        version = delivery.snapshot.version
         publication = FetchedPublication(
-            serial=marker.serial, revision=replica.marker_revision, version=version
+            serial=replica.marker.serial,
+            revision=replica.marker_revision,
+            version=delivery.snapshot.version,
         )
         self._outcome = _Outcome(delivery=delivery, verified=held.verified, publication=publication)
 

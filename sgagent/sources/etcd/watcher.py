@@ -13,9 +13,10 @@ from typing import assert_never
 import structlog
 
 from sgagent.sources.etcd.client import Client
-from sgagent.sources.etcd.connection import WakeSignal, Watch
+from sgagent.sources.etcd.connection import Watch
 from sgagent.sources.etcd.documents import Interest
-from sgagent.sources.etcd.grpc import AnswerTooLargeError, CompactedError, ConnectionLostError
+from sgagent.sources.etcd.grpc import CompactedError, ConnectionLostError, StoreTooLargeError
+from sgagent.sources.etcd.http2 import WakeSignal
 from sgagent.sources.etcd.key_layout import KeyLayout
 from sgagent.sources.etcd.messages import KeyRange, Range, WatchAnswer
 from sgagent.sources.etcd.publication import MalformedMarkerError
@@ -95,7 +96,7 @@ class StoreWatcher:
             EtcdError: the store can't be reached.
         """
         self._watch = None
-        if self._replica is not None and not self._goes_on():
+        if self._replica is not None and not self._goes_on(self._replica):
             self._replica = None
         if self._replica is None:
             self._reread()
@@ -115,7 +116,7 @@ class StoreWatcher:
         self._check_heartbeat()
         try:
             has_changed = self._receive_changes()
-        except (CompactedError, AnswerTooLargeError):  # the watch can't continue
+        except (CompactedError, StoreTooLargeError):  # the watch can't continue
             return self._afresh()
         is_due = self._unsettled_since is not None or self._publishing_since is not None
         return self._settled() if has_changed or is_due else None
@@ -150,13 +151,11 @@ class StoreWatcher:
             raise ConnectionLostError("nothing is watched yet")
         return self._watch
 
-    def _goes_on(self) -> bool:
+    def _goes_on(self, replica: Replica) -> bool:
         """Return whether the store is the same cluster, and not older than the replica."""
-        page = self._look()
-        is_same = page.header.cluster_id == self._cluster_id
-        if self._known.condition is not Condition.SETTLED:
-            return False
-        return is_same and page.header.revision >= max(self._known.known_until.values())
+        header = self._look().header
+        is_newer = header.revision >= max(replica.known_until.values())
+        return replica.condition is Condition.SETTLED and header.cluster_id == self._cluster_id and is_newer
 
     def _reread(self) -> None:
         """Resync, and refuse an older publication than the last.
@@ -273,7 +272,7 @@ class StoreWatcher:
         replica, now = self._known, time.monotonic()
         match replica.condition:
             case Condition.SETTLED:
-                self._unsettled_since, self._publishing_since = None, None
+                self._unsettled_since = self._publishing_since = None
                 self._is_unfinished_told = False
                 self._serial = max(self._serial, replica.marker.serial)
                 replica.settle()
@@ -288,20 +287,14 @@ class StoreWatcher:
                 self._unsettled_since = self._unsettled_since or now
             case Condition.PUBLISHING:
                 self._unsettled_since = None
-                self._log_unfinished(replica, now)
+                self._publishing_since = self._publishing_since or now
+                if now >= self._publishing_since + UNFINISHED_SECONDS and not self._is_unfinished_told:
+                    self._is_unfinished_told = True
+                    by, at = replica.marker.published_by, replica.marker.published_at
+                    _LOG.warning("publication_unfinished", published_by=by, published_at=at)
             case _:
                 assert_never(replica.condition)
         return None
-
-    def _log_unfinished(self, replica: Replica, now: float) -> None:
-        """Log once that a publication takes long."""
-        self._publishing_since = self._publishing_since or now
-        if now >= self._publishing_since + UNFINISHED_SECONDS and not self._is_unfinished_told:
-            self._is_unfinished_told = True
-            marker = replica.marker
-            _LOG.warning(
-                "publication_unfinished", published_by=marker.published_by, published_at=marker.published_at
-            )
 
     def _extended(self) -> Replica:
         """Return the replica after adding the ranges that its keys refer to."""
@@ -316,8 +309,7 @@ class StoreWatcher:
 
     def _afresh(self) -> Replica:
         """Resync over the same connection, and open a new watch."""
-        if self._watch is not None:
-            self._watch.end()
+        self._watching.end()
         self._reread()
         self._begin_watch()
         return self._known

@@ -12,7 +12,6 @@ import h2.events
 import h2.settings
 import pytest
 
-from sgagent.sources.etcd.connection import WakeSignal
 from sgagent.sources.etcd.grpc import (
     AnswerDeadline,
     AnswerTooLargeError,
@@ -21,7 +20,7 @@ from sgagent.sources.etcd.grpc import (
     GrpcMessages,
     TooSlowError,
 )
-from sgagent.sources.etcd.http2 import USUAL_PATIENCE, WINDOW, Channel, Patience
+from sgagent.sources.etcd.http2 import USUAL_PATIENCE, WINDOW, Channel, Patience, WakeSignal
 from tests.grpcserver import DONE, OK, Behaviour, Server, fill, hear_questions, serve
 from tests.patience import PATIENCE
 

@@ -21,13 +21,17 @@ from sgagent.sources.etcd.grpc import (
     ConnectionLostError,
     StoreTooLargeError,
     TooSlowError,
+)
+from sgagent.sources.etcd.key_layout import PUBLISHED, KeyLayout
+from sgagent.sources.etcd.messages import (
+    KEY_BYTES,
+    KeyRange,
+    largest_message,
     nested,
     number,
     read_fields,
     text,
 )
-from sgagent.sources.etcd.key_layout import PUBLISHED, KeyLayout
-from sgagent.sources.etcd.messages import KEY_BYTES, KeyRange, largest_message
 from sgagent.sources.etcd.publication import read_published
 from tests.grpcserver import DONE, OK, Behaviour, Server, hear_questions, listening
 

@@ -16,8 +16,8 @@ from sgagent.core.errors import DocumentError
 from sgagent.documents import Limits
 from sgagent.settings.sources import EtcdSourceSettings, ServerUrl
 from sgagent.sources.etcd.client import Client
-from sgagent.sources.etcd.connection import WakeSignal
 from sgagent.sources.etcd.documents import Composed, Everything
+from sgagent.sources.etcd.http2 import WakeSignal
 from sgagent.sources.etcd.key_layout import Values
 from sgagent.sources.etcd.messages import KEY_BYTES, KeyRange, largest_message
 from sgagent.sources.etcd.publication import Completeness

@@ -7,8 +7,8 @@ import contextlib
 import pytest
 from hypothesis import given, strategies as st
 
-from sgagent.sources.etcd.grpc import (
-    MalformedGrpcError,
+from sgagent.sources.etcd.grpc import MalformedGrpcError
+from sgagent.sources.etcd.messages import (
     content,
     nested,
     number,
