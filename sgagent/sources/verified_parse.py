@@ -41,12 +41,12 @@ NameOf = Callable[[str], str]
 """Returns the name for messages of a document in a manifest."""
 
 
-def refusal(place: str, code: str, message: str, remedy: str = "", value: str | None = None) -> DocumentError:
+def refusal(code: str, place: str, message: str, remedy: str = "", value: str | None = None) -> DocumentError:
     """Return the refusal of documents for one problem.
 
     Args:
-        place: of the documents, or of a part of them.
         code: as in :class:`Problem`, like the rest.
+        place: of the documents, or of a part of them.
         message: what is wrong.
         remedy: what would be right.
         value: the offending value.
@@ -125,7 +125,7 @@ class SignaturePolicy:
         except (OSError, ValueError) as error:
             message = f"can't read the serial that this host enforced last: {error}"
             remedy = "repair the file; without it, the host can't detect replayed publications"
-            raise refusal(place, "serial_unknown", message, remedy) from error
+            raise refusal("serial_unknown", place, message, remedy) from error
         try:
             check_age(verified.manifest, verified.signed, now=self._now(), enforced=enforced)
         except SignatureFaultError as fault:
@@ -138,7 +138,7 @@ class SignaturePolicy:
             DocumentError: the configuration requires a signature.
         """
         remedy = "sign with `sgagent sign`, or `sgagent publish --key` where definitions are in etcd"
-        error = refusal(place, "signature_missing", "there is no signature", remedy)
+        error = refusal("signature_missing", place, "there is no signature", remedy)
         if self._settings.required:
             raise error
         return error.problems[0].as_warning()
@@ -146,7 +146,7 @@ class SignaturePolicy:
 
 def _refused(fault: SignatureFaultError, place: str) -> DocumentError:
     """Return a failed check as the error of the documents at a place."""
-    error = refusal(place, fault.code, fault.message, fault.remedy)
+    error = refusal(fault.code, place, fault.message, fault.remedy)
     return MismatchError(error.problems) if fault.code == "signature_mismatch" else error
 
 
@@ -247,31 +247,40 @@ class VerifiedParser:
         """Return whether keys are pinned, so that sources must fetch signatures."""
         return self._signature_policy.wants_signature
 
-    def take(self, documents: tuple[DocumentFile, ...], signature: bytes | None, place: str) -> Delivery:
+    def take(
+        self,
+        documents: tuple[DocumentFile, ...],
+        signature: bytes | None,
+        place: str,
+        *,
+        warnings: tuple[Problem, ...] = (),
+        signed: Signed | None = None,
+    ) -> Delivery:
         """Return the delivery of documents; the identical object if nothing has changed.
 
         Args:
             documents: all documents.
             signature: the content of the signature file; None if there is none.
             place: the place of the signature file, for messages.
+            warnings: what the source found, to deliver with the parser's own.
+            signed: the signature of documents that the source has verified.
 
         Raises:
             MismatchError: the signature is valid, but the documents differ.
             DocumentError: no valid signature of a pinned key, or syntax or schema errors.
         """
-        signed: Signed | None = None
-        unsigned: tuple[Problem, ...] = ()
         if self.wants_signature and signature is not None:
             signed = self._verify(documents, signature, place)
         elif self.wants_signature:
-            unsigned = (self._signature_policy.missing(place),)
+            warnings = (self._signature_policy.missing(place), *warnings)
         snapshot, problems = self._parse(documents)
-        delivery = Delivery(
-            snapshot=snapshot, problems=(*unsigned, *problems), documents=documents, signed=signed
-        )
-        if self._newest is None or not is_same(self._newest, delivery):
-            self._newest = delivery
-        return self._newest
+        problems = (*warnings, *problems)
+        newest = self._newest
+        is_same = newest is not None and newest.snapshot is snapshot
+        if newest is None or not is_same or (newest.signed, newest.problems) != (signed, problems):
+            newest = Delivery(snapshot=snapshot, problems=problems, documents=documents, signed=signed)
+            self._newest = newest
+        return newest
 
     def _verify(self, documents: tuple[DocumentFile, ...], signature: bytes, place: str) -> Signed:
         """Return the verified signature of the documents.
@@ -317,8 +326,3 @@ _Reading = tuple[Snapshot, tuple[Problem, ...]]
 def base_name(name: str) -> str:
     """Return a document's name without its directory, as manifests have it."""
     return name.rpartition("/")[2]
-
-
-def is_same(one: Delivery, other: Delivery) -> bool:
-    """Return whether two deliveries have the identical snapshot and equal signatures and problems."""
-    return one.snapshot is other.snapshot and one.signed == other.signed and one.problems == other.problems

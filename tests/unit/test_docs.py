@@ -29,7 +29,8 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 TEST = re.compile(r"`((?:tests|integration)/[\w/]+\.py)`(?: ((?:`\w+`(?:, )?)+))?")
 CODE = re.compile(
-    r'(?:\.(?:error|warn)|MalformedError|SignatureFaultError|Fault)\(\s*"([a-z_0-9]+)"|code="([a-z_0-9]+)"'
+    r'(?:\.(?:error|warn)|MalformedError|SignatureFaultError|Fault|refusal)\(\s*"([a-z_0-9]+)"'
+    r'|(?:code=|Problem\.(?:error|warning)\([^"()]*)"([a-z_0-9]+)"'
 )
 CORE_CODE = re.compile(r'(?:_error|_warn|_refuse)\([^"]*"([a-z_]+)"')
 SHOWN = re.compile(r"<!-- from (.+?), (\S+=\S*) -->\n```nft\n(.*?)```", re.DOTALL)

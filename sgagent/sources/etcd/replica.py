@@ -364,7 +364,7 @@ def _refuse_losses(client: Client, replica: Replica, revision: int) -> None:
 def marker_refused(key: str, message: str) -> DocumentError:
     """Return the refusal of what the store holds as a whole."""
     remedy = "restore the store, or publish again with 'sgagent publish'"
-    return refusal(f"etcd:{key}", "keyspace_lost", message, remedy)
+    return refusal("keyspace_lost", f"etcd:{key}", message, remedy)
 
 
 @contextmanager
@@ -377,4 +377,4 @@ def too_large_refused(layout: KeyLayout) -> Iterator[None]:
     try:
         yield
     except StoreTooLargeError as error:
-        raise refusal(f"etcd:{layout.root}", "too_large", str(error), LESS) from error
+        raise refusal("too_large", f"etcd:{layout.root}", str(error), LESS) from error

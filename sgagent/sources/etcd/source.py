@@ -26,7 +26,7 @@ from sgagent.sources.etcd.publication import SignedContent, SignedInterest, hold
 from sgagent.sources.etcd.replica import NothingPublishedError, Replica
 from sgagent.sources.etcd.watcher import StoreWatcher
 from sgagent.sources.poller import Poller
-from sgagent.sources.verified_parse import Failure, SignaturePolicy, VerifiedManifest, VerifiedParser, is_same
+from sgagent.sources.verified_parse import Failure, SignaturePolicy, VerifiedManifest, VerifiedParser
 
 
 class OutageTimer:
@@ -330,14 +330,13 @@ class EtcdSource:
             DocumentError: syntax or schema errors.
         """
         composed = self._watcher.interest.documents(held.values)
-        parsed = self._parser.take(composed.documents, None, self._settings.place)
-        delivery = replace(
-            parsed,
-            problems=(*held.problems, *composed.problems, *parsed.problems),
+        return self._parser.take(
+            composed.documents,
+            None,
+            self._settings.place,
+            warnings=(*held.problems, *composed.problems),
             signed=held.verified.signed if held.verified is not None else None,
         )
-        newest = self._outcome.delivery
-        return newest if newest is not None and is_same(newest, delivery) else delivery
 
     def _lose_connection(self) -> None:
         self._is_connected = False

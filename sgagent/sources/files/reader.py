@@ -16,7 +16,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sgagent.core.errors import DocumentError, NoDocumentError, SourceUnavailableError
+from sgagent.core.errors import DocumentError, NoDocumentError, Origin, Problem, SourceUnavailableError
 from sgagent.sources.files.inotify import FileChange
 from sgagent.sources.verified_parse import refusal
 
@@ -33,7 +33,7 @@ def is_document_name(name: str) -> bool:
 
     Dot files are not, nor is what editors leave behind: ``web.yaml~``, ``#web.yaml#``, ``.web.yaml.swp``.
     """
-    return name.endswith(_SUFFIXES) and not name.startswith((".", "#"))
+    return name.lower().endswith(_SUFFIXES) and not name.startswith((".", "#"))
 
 
 def document_paths(path: Path) -> tuple[Path, ...]:
@@ -56,8 +56,21 @@ def document_paths(path: Path) -> tuple[Path, ...]:
         raise NoDocumentError(f"{path}: the directory holds no document (*.yaml, *.yml, *.json)")
     if len(found) > _MOST_FILES:
         message, remedy = "the directory holds too many documents", f"at most {_MOST_FILES}"
-        raise refusal(str(path), "too_many_documents", message, remedy, str(len(found)))
+        raise refusal("too_many_documents", str(path), message, remedy, str(len(found)))
     return tuple(path / name for name in found)
+
+
+def skipped_directories(path: Path) -> tuple[Problem, ...]:
+    """Return a warning for each directory among documents that is not hidden: it is not read."""
+    try:
+        with os.scandir(path) as entries:
+            found = sorted(one.path for one in entries if one.is_dir() and not one.name.startswith("."))
+    except OSError:  # a document's path, or a path that is gone
+        return ()
+    message = "documents in this directory are not read"
+    remedy = f"move them to {path}, or hide it under a name with a dot in front"
+    places = (Origin(file=one) for one in found)
+    return tuple(Problem.warning(place, "directory_skipped", None, message, remedy) for place in places)
 
 
 Appearance = tuple[str, int, int, int, int, int]
@@ -131,7 +144,7 @@ def _require_regular(path: Path, status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
         message = "it is a pipe, a device, a socket or a directory, and so is not read"
         remedy = "put a regular file there, or a symbolic link to one"
-        raise refusal(str(path), "not_a_file", message, remedy)
+        raise refusal("not_a_file", str(path), message, remedy)
 
 
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY

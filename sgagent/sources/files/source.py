@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from sgagent.core.errors import DocumentError, Origin, Problem, Severity, SourceUnavailableError
+from sgagent.core.errors import DocumentError, Problem, SourceUnavailableError
 from sgagent.core.policy import Endpoint
 from sgagent.documents import DocumentFile, Limits
 from sgagent.documents.problems import FULL_DOCUMENTS
@@ -27,8 +27,9 @@ from sgagent.sources.files.reader import (
     appearance,
     document_paths,
     read_document,
+    skipped_directories,
 )
-from sgagent.sources.verified_parse import VerifiedParser
+from sgagent.sources.verified_parse import VerifiedParser, refusal
 
 _TRIES = 20
 """Tries of a consistent read; after the first, the source rereads only changed files."""
@@ -126,13 +127,15 @@ class FileSource:
 
     def _fetch(self) -> Delivery:
         if not self._parser.wants_signature:
-            return self._parser.take(self.read_documents(), None, str(self._path))
+            documents, skipped = self.read_documents(), skipped_directories(self._path)
+            return self._parser.take(documents, None, str(self._path), warnings=skipped)
         place = signature_path(self._path)
         for _ in range(_TRIES):
             signature = self._read_signature(place)
             documents = self.read_documents()
             if self._read_signature(place) == signature:
-                return self._parser.take(documents, signature, str(place))
+                skipped = skipped_directories(self._path)
+                return self._parser.take(documents, signature, str(place), warnings=skipped)
         raise SourceUnavailableError(f"{place}: the signature keeps changing while it is read")
 
     def _read_signature(self, place: Path) -> bytes | None:
@@ -259,7 +262,12 @@ class FileSource:
                 continue
             room -= len(readings[-1].content)
             if room < 0:
-                raise DocumentError([*problems, self._too_large()])
+                message = (
+                    f"the documents together hold more than {FULL_DOCUMENTS} times limits.document_bytes"
+                )
+                remedy = "remove some, or raise limits.document_bytes"
+                too_large = refusal("too_large", str(self._path), message, remedy)
+                raise DocumentError([*problems, *too_large.problems])
         if problems:
             raise DocumentError(problems)
         if not readings:
@@ -278,15 +286,6 @@ class FileSource:
 
     def _still_written(self, path: str) -> SourceUnavailableError:
         return SourceUnavailableError(f"{path}: its writer has not closed it, so it may be half written")
-
-    def _too_large(self) -> Problem:
-        return Problem(
-            severity=Severity.ERROR,
-            code="too_large",
-            origin=Origin(file=str(self._path)),
-            message=f"the documents together hold more than {FULL_DOCUMENTS} times limits.document_bytes",
-            remedy="remove some, or raise limits.document_bytes",
-        )
 
 
 def _but(seen: tuple[Appearance, ...] | str, being_written: frozenset[str]) -> tuple[Appearance, ...] | str:

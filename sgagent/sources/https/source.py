@@ -93,7 +93,7 @@ class HttpsSource(PolledSource):
         except BodyTooLargeError:
             message = f"more than {self._limits.document_bytes} bytes"
             remedy = "split it, or raise limits.document_bytes"
-            refused = refusal(str(self._settings.url), "too_large", message, remedy)
+            refused = refusal("too_large", str(self._settings.url), message, remedy)
             self._outcome = Failure.of(refused)
             return 0.0
         except DocumentError as error:

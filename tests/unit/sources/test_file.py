@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.core.errors import DocumentError, NoDocumentError, SourceUnavailableError
+from sgagent.core.errors import DocumentError, NoDocumentError, Severity, SourceUnavailableError
 from sgagent.documents import Limits
 from sgagent.sources.files.reader import FileReading, is_document_name, read_document
 from sgagent.sources.files.source import FileSource
@@ -79,6 +79,11 @@ def test_what_was_delivered_is_handed_on_in_the_order_of_names(tmp_path: Path) -
         ("web.yml", True),
         ("web.json", True),
         ("web tier.yaml", True),
+        ("WEB.YAML", True),
+        ("web.YML", True),
+        ("web.Json", True),
+        ("web.YAML~", False),
+        (".WEB.YAML", False),
         (".web.yaml", False),
         (".#web.yaml", False),
         ("#web.yaml#", False),
@@ -97,11 +102,32 @@ def test_only_documents_of_a_directory_are_read(name: str, *, expected: bool) ->
 
 
 def test_directories_in_the_directory_are_not_read(tmp_path: Path) -> None:
-    """Only the directory itself is looked into."""
+    """Each is named once, unless it is hidden; the next fetch has nothing new to say."""
     (tmp_path / "web.yaml").write_text(GROUP % "sg-web")
-    (tmp_path / "old").mkdir()
-    (tmp_path / "old" / "app.yaml").write_text(GROUP % "sg-app")
-    assert group_ids(source(tmp_path)) == ["sg-web"]
+    for name in ("old", ".git", "..data"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "app.yaml").write_text(GROUP % "sg-app")
+    (tmp_path / "link").symlink_to("old")
+    fetched = source(tmp_path)
+    first = fetched.fetch()
+    assert [group.security_group_id for group in first.snapshot.security_groups] == ["sg-web"]
+    assert [(problem.code, problem.origin.file) for problem in first.problems] == [
+        ("directory_skipped", f"{tmp_path}/link"),
+        ("directory_skipped", f"{tmp_path}/old"),
+    ]
+    assert all(problem.severity is Severity.WARNING for problem in first.problems)
+    assert f"(move them to {tmp_path}, or hide it under a name with a dot in front)" in str(first.problems[1])
+    assert fetched.fetch() is first
+    (tmp_path / "old").rename(tmp_path / ".old")
+    (tmp_path / "link").unlink()
+    assert fetched.fetch().problems == ()
+
+
+def test_documents_in_upper_case_are_read(tmp_path: Path) -> None:
+    """Systems that know no lower case wrote them so, and nobody means them to be left out."""
+    (tmp_path / "WEB.YAML").write_text(GROUP % "sg-web")
+    (tmp_path / "app.Json").write_text('{"version": 1, "security_groups": [{"security_group_id": "sg-app"}]}')
+    assert group_ids(source(tmp_path)) == ["sg-app", "sg-web"]
 
 
 def test_documents_behind_links_are_read(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from sgagent.settings import SignatureSettings
 from sgagent.settings.sources import HttpsSourceSettings, ServerUrl
 from sgagent.sources.https.exchange import Exchange, NoAnswerError
 from sgagent.sources.https.source import ASK_WHOLE_SECONDS, MOST_MISMATCHES, HttpsSource, name_of
+from sgagent.sources.poller import LONGEST_PUT_OFF_SECONDS, SHORTEST_SECONDS, PollInterval
 from sgagent.sources.servers import EndpointCache
 from sgagent.sources.verified_parse import SignaturePolicy, VerifiedParser
 from tests.contract.source import Origin, SourceContract
@@ -335,16 +336,23 @@ def test_a_key_with_a_password_asks_nobody(stage: Stage, server: TlsServer, tmp_
 
 
 def test_how_long_a_server_wants_to_be_left_alone(stage: Stage, server: TlsServer) -> None:
-    """``Retry-After`` in seconds is heard; a date is not."""
+    """``Retry-After`` in seconds counts, of any length and up to the longest wait; a date does not."""
     settings = settings_for(stage, server.port)
     exchange = Exchange(
         settings, EndpointCache(settings.url.host, server.port, lambda *_: ["127.0.0.1"]), 1000
     )
-    for header, seconds in (("Retry-After: 120", 120.0), ("Retry-After: Wed, 25 Nov 2026", 0.0)):
-        server.script = answering("503 Service Unavailable", header)
+    for asked, seconds in (
+        ("120", 120.0),
+        ("99999999", LONGEST_PUT_OFF_SECONDS),
+        ("999999999", LONGEST_PUT_OFF_SECONDS),
+        ("9" * 5_000, LONGEST_PUT_OFF_SECONDS),
+        ("Wed, 25 Nov 2026", SHORTEST_SECONDS),
+        ("", SHORTEST_SECONDS),
+    ):
+        server.script = answering("503 Service Unavailable", f"Retry-After: {asked}")
         with pytest.raises(NoAnswerError) as caught:
             exchange.ask(settings.url)
-        assert caught.value.put_off == seconds
+        assert PollInterval(30, lambda: 0.0).after_failure(caught.value.put_off) == seconds
 
 
 def test_what_was_found_last_is_remembered_when_names_are_no_longer_found(
