@@ -10,6 +10,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
 import structlog
@@ -22,21 +23,19 @@ STOP_SECONDS = 2.0
 """How long the end of the last watch waits for a request that can't be cancelled: resolving a name."""
 
 
+@dataclass(slots=True)
 class Poller:
     """Repeats a request while there is a watch, in one thread for all watches."""
 
-    def __init__(self, ask: Callable[[], tuple[bool, float]], break_off: Callable[[], None]) -> None:
-        """Store the callbacks; the first watch starts the thread.
+    ask: Callable[[], tuple[bool, float]]
+    """Sends one request; returns whether anything changed and the seconds to wait; never raises."""
 
-        Args:
-            ask: sends one request; returns whether anything changed and the seconds to wait; never raises.
-            break_off: cancels the request in progress, from another thread.
-        """
-        self._ask = ask
-        self._break_off = break_off
-        self._lock = threading.Lock()
-        self._watchers: list[Wake] = []
-        self._round: _Round | None = None
+    break_off: Callable[[], None]
+    """Cancels the request in progress, from another thread."""
+
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _watchers: list[Wake] = field(default_factory=list)
+    _round: _Round | None = None
 
     @contextlib.contextmanager
     def watch(self, wake: Wake) -> Iterator[None]:
@@ -85,7 +84,7 @@ class Poller:
             self._round = None
         current.is_over = True
         current.bell.set()
-        self._break_off()
+        self.break_off()
         if current is not threading.current_thread():
             current.join(STOP_SECONDS)
 
@@ -94,7 +93,7 @@ class Poller:
         while not current.is_over:
             current.bell.clear()
             try:
-                is_changed, wait = self._ask()
+                is_changed, wait = self.ask()
             except Exception:  # noqa: BLE001 - the thread's outermost loop must survive any fault
                 _LOG.exception("source_thread_failed")
                 is_changed, wait = False, _AFTER_FAULT_SECONDS
@@ -138,24 +137,22 @@ CHANGED_SECONDS = 1.0
 """Wait between two long polls after one that returned a change."""
 
 
+@dataclass(slots=True)
 class PollInterval:
     """Polling interval with jitter, and exponential backoff after consecutive failures."""
 
-    def __init__(self, poll_seconds: float, random: Callable[[], float]) -> None:
-        """Start without a failure.
+    poll_seconds: float
+    """The interval without failures."""
 
-        Args:
-            poll_seconds: the interval without failures.
-            random: returns numbers from 0 (inclusive) to 1 (exclusive).
-        """
-        self._poll_seconds = poll_seconds
-        self._random = random
-        self._failures = 0
+    random: Callable[[], float]
+    """Returns numbers from 0 (inclusive) to 1 (exclusive)."""
+
+    _failures: int = 0
 
     def after_answer(self) -> float:
         """Return how long to wait after an answer: the interval with 10 % jitter."""
         self._failures = 0
-        return self._poll_seconds * (0.9 + 0.2 * self._random())
+        return self.poll_seconds * (0.9 + 0.2 * self.random())
 
     def after_long_poll(self, *, took: float, wait: float, is_changed: bool) -> float:
         """Return how long to wait after a long poll.
@@ -167,7 +164,7 @@ class PollInterval:
         """
         if is_changed:
             self._failures = 0
-            return min(CHANGED_SECONDS, self._poll_seconds)
+            return min(CHANGED_SECONDS, self.poll_seconds)
         if took >= wait / 2:
             self._failures = 0
             return 0.0
@@ -179,10 +176,10 @@ class PollInterval:
         Args:
             put_off: the seconds that the server asked for.
         """
-        longest = max(LONGEST_RETRY_SECONDS, self._poll_seconds)
+        longest = max(LONGEST_RETRY_SECONDS, self.poll_seconds)
         limit = min(longest, FIRST_RETRY_SECONDS * 2.0 ** min(self._failures, 32))
         self._failures += 1
-        wait = max(SHORTEST_SECONDS, limit * self._random())
+        wait = max(SHORTEST_SECONDS, limit * self.random())
         return max(wait, min(put_off, LONGEST_PUT_OFF_SECONDS))
 
 

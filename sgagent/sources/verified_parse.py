@@ -66,31 +66,23 @@ class VerifiedManifest:
     signed: Signed
 
 
+@dataclass(frozen=True, slots=True)
 class SignaturePolicy:
     """The pinned keys, and the newest signature that this host enforced."""
 
-    def __init__(
-        self,
-        settings: SignatureSettings | None = None,
-        *,
-        read_enforced: ReadEnforced = lambda: None,
-        now: Callable[[], float] = time.time,
-    ) -> None:
-        """Store the policy.
+    settings: SignatureSettings = field(default_factory=SignatureSettings)
+    """The pinned keys; without any, no signature is required."""
 
-        Args:
-            settings: the pinned keys; None requires no signature.
-            read_enforced: reads the newest signature that this host enforced.
-            now: returns seconds since the epoch.
-        """
-        self._settings = settings or SignatureSettings()
-        self._read_enforced = read_enforced
-        self._now = now
+    read_enforced: ReadEnforced = lambda: None
+    """Reads the newest signature that this host enforced."""
+
+    now: Callable[[], float] = time.time
+    """Returns seconds since the epoch."""
 
     @property
     def wants_signature(self) -> bool:
         """Return whether keys are pinned, so that sources must fetch signatures."""
-        return bool(self._settings.public_keys)
+        return bool(self.settings.public_keys)
 
     def verify(
         self, signature: bytes, place: str, hold_against: HoldAgainst, name_of: NameOf
@@ -108,7 +100,7 @@ class SignaturePolicy:
             DocumentError: no pinned key signed.
         """
         try:
-            manifest, signed = check_signature(signature, self._settings.public_keys)
+            manifest, signed = check_signature(signature, self.settings.public_keys)
             hold_against(manifest)
         except SignatureFaultError as fault:
             raise _refused(fault, place if fault.name is None else name_of(fault.name)) from None
@@ -121,13 +113,13 @@ class SignaturePolicy:
             DocumentError: the manifest is expired or older, or the last enforced signature can't be read.
         """
         try:
-            enforced = self._read_enforced()
+            enforced = self.read_enforced()
         except (OSError, ValueError) as error:
             message = f"can't read the serial that this host enforced last: {error}"
             remedy = "repair the file; without it, the host can't detect replayed publications"
             raise refusal("serial_unknown", place, message, remedy) from error
         try:
-            check_age(verified.manifest, verified.signed, now=self._now(), enforced=enforced)
+            check_age(verified.manifest, verified.signed, now=self.now(), enforced=enforced)
         except SignatureFaultError as fault:
             raise _refused(fault, place) from None
 
@@ -139,7 +131,7 @@ class SignaturePolicy:
         """
         remedy = "sign with `sgagent sign`, or `sgagent publish --key` where definitions are in etcd"
         error = refusal("signature_missing", place, "there is no signature", remedy)
-        if self._settings.required:
+        if self.settings.required:
             raise error
         return error.problems[0].as_warning()
 

@@ -192,7 +192,7 @@ def _read_target(near: socket.socket) -> str:
 
 _VERSION = "2014-05-26"
 _LOGGERS = ("credentials", "darabonba-core", "alibabacloud-tea")
-"""The SDK's loggers, which write to standard error; the client raises what matters."""
+"""The SDK's loggers, which would write to standard error; the client raises what matters."""
 
 _NOT_ALLOWED = (
     "Forbidden",
@@ -219,7 +219,10 @@ class SdkApi:
             limits: the size limit of an answer.
             endpoint_cache: the cached addresses of the endpoint.
         """
-        _keep_quiet()
+        for name in _LOGGERS:
+            logger = logging.getLogger(name)
+            logger.handlers[:] = [logging.NullHandler()]
+            logger.propagate = False
         self._settings = settings
         self._passage = SdkTransport(
             settings.api,
@@ -252,8 +255,19 @@ class SdkApi:
         query = Utils.query({**call.parameters, "RegionId": self._settings.region})
         proxy = {"https_proxy": self._passage.url()} if self._settings.api.is_encrypted else {}
         self._passage.fault = ""
+        form = Params(
+            action=call.action.value,
+            version=_VERSION,
+            protocol="HTTPS",
+            pathname="/",
+            method="POST",
+            auth_type="AK",
+            style="RPC",
+            req_body_type="formData",
+            body_type="json",
+        )
         try:
-            answer = self._client.call_api(_form(call), OpenApiRequest(query=query), RuntimeOptions(**proxy))
+            answer = self._client.call_api(form, OpenApiRequest(query=query), RuntimeOptions(**proxy))
         except AlibabaCloudException as error:
             raise _refusal(call, error) from error
         except TeaException as error:
@@ -332,20 +346,6 @@ def _key_of_role(role: EcsRamRoleCredentialsProvider) -> AccessKey:
     )
 
 
-def _form(call: ApiCall) -> Params:
-    return Params(
-        action=call.action.value,
-        version=_VERSION,
-        protocol="HTTPS",
-        pathname="/",
-        method="POST",
-        auth_type="AK",
-        style="RPC",
-        req_body_type="formData",
-        body_type="json",
-    )
-
-
 def _refusal(call: ApiCall, error: AlibabaCloudException) -> ApiError:
     """Return the exception for an error of the API."""
     code, status = str(error.code or ""), error.status_code
@@ -381,11 +381,3 @@ def _system_reason(chain: Sequence[BaseException]) -> str:
     """Return the innermost system error's text, or else the type of the innermost error."""
     reasons = [cause.strerror for cause in chain if isinstance(cause, OSError) and cause.strerror]
     return reasons[-1] if reasons else type(chain[-1]).__name__
-
-
-def _keep_quiet() -> None:
-    """Replace the SDK's log handlers, which write to standard error."""
-    for name in _LOGGERS:
-        logger = logging.getLogger(name)
-        logger.handlers[:] = [logging.NullHandler()]
-        logger.propagate = False

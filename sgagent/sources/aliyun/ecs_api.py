@@ -105,24 +105,20 @@ LONGEST_WAIT_SECONDS = 10.0
 MOST_PAGES = 10_000
 
 
+@dataclass(frozen=True, slots=True)
 class Paginator:
     """Sends API calls page by page, and retries throttled ones."""
 
-    def __init__(self, api: Api, random: Callable[[], float]) -> None:
-        """Store the client.
+    api: Api
+    random: Callable[[], float]
+    """Returns jitter from 0 (inclusive) to 1 (exclusive)."""
 
-        Args:
-            api: the client.
-            random: returns jitter from 0 (inclusive) to 1 (exclusive).
-        """
-        self._api = api
-        self._random = random
-        self._is_over = threading.Event()
+    _is_over: threading.Event = field(default_factory=threading.Event)
 
     def break_off(self) -> None:
         """Cancel the call in progress and later ones until :meth:`resume`, from another thread."""
         self._is_over.set()
-        self._api.break_off()
+        self.api.break_off()
 
     def resume(self) -> None:
         """Allow calls again."""
@@ -138,12 +134,12 @@ class Paginator:
             if self._is_over.is_set():
                 break
             try:
-                return self._api.ask(call)
+                return self.api.ask(call)
             except ThrottledError as error:
                 if number == MOST_TRIES - 1:
                     raise
                 limit = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2.0**number)
-                self._is_over.wait(max(limit * self._random(), min(error.wait_seconds, LONGEST_WAIT_SECONDS)))
+                self._is_over.wait(max(limit * self.random(), min(error.wait_seconds, LONGEST_WAIT_SECONDS)))
         raise ApiError(f"{call}: cancelled")
 
     def ask_all(

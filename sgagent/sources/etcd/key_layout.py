@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from sgagent.core.memo import gone_and_come
@@ -170,20 +170,16 @@ FolderName = tuple[str, ...]
 """The kind of the keys in a folder; for members also their group."""
 
 
+@dataclass(slots=True)
 class KeyIndex:
     """Index of the read keys by folder, updated by diff; each value is decoded once."""
 
-    def __init__(self, layout: KeyLayout, limits: Limits | None = None) -> None:
-        """Start empty.
+    layout: KeyLayout
+    limits: Limits | None = None
+    """The limits of documents; a key over them has no references. None reads no references."""
 
-        Args:
-            layout: the layout of keys.
-            limits: the limits of documents; a key over them has no references. None reads no references.
-        """
-        self._layout = layout
-        self._limits = limits
-        self._given: tuple[KeyValue, ...] = ()
-        self._by_name: dict[FolderName, Folder] = {}
+    _given: tuple[KeyValue, ...] = ()
+    _by_name: dict[FolderName, Folder] = field(default_factory=dict)
 
     def sort(self, values: Values) -> Mapping[FolderName, Folder]:
         """Return all non-empty folders; the identical object for an unchanged folder."""
@@ -203,7 +199,7 @@ class KeyIndex:
 
     def _open(self, key: str, opened: dict[FolderName, dict[str, StoredKey]]) -> dict[str, StoredKey]:
         """Return a mutable copy of the folder of a key."""
-        parts = self._layout.parts(key)
+        parts = self.layout.parts(key)
         name = parts[:2] if parts[0] == MEMBERS else parts[:1]
         if name not in opened:
             opened[name] = {stored.item.key: stored for stored in self._by_name.get(name, ())}
@@ -218,10 +214,10 @@ class KeyIndex:
             self._by_name[name] = folder
 
     def _read(self, item: KeyValue) -> StoredKey:
-        kind, *names = self._layout.parts(item.key)
+        kind, *names = self.layout.parts(item.key)
         content: StoredObject | tuple[str, ...] | None = None
         if kind in ID_FIELDS:
-            content = read_object(item, kind, self._limits)
+            content = read_object(item, kind, self.limits)
         elif kind == MEMBERS and len(names) == 2:
             content = read_member(item.value, is_announced=item.lease != 0)
         return StoredKey(item, content)

@@ -6,7 +6,7 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sgagent.core.binding import HandBinding
@@ -29,30 +29,27 @@ from sgagent.sources.poller import Poller
 from sgagent.sources.verified_parse import Failure, SignaturePolicy, VerifiedManifest, VerifiedParser
 
 
+@dataclass(slots=True)
 class OutageTimer:
     """Timer of an outage; it reports the outage in time, even during a slow connection attempt."""
 
-    def __init__(self, grace_seconds: float, report: Callable[[Failure], None]) -> None:
-        """Start without an outage.
+    grace_seconds: float
+    """The length of an outage that is not reported."""
 
-        Args:
-            grace_seconds: the length of an outage that is not reported.
-            report: called with the newest failure, once in each outage and from another thread, and not after
-                :meth:`end` has returned.
-        """
-        self._grace_seconds = grace_seconds
-        self._report = report
-        self._lock = threading.Lock()
-        self._timer: threading.Timer | None = None
-        self._newest: Failure | None = None
-        self._has_lasted = False
+    report: Callable[[Failure], None]
+    """Called with the newest failure, once in each outage and from another thread; not after :meth:`end`."""
+
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _timer: threading.Timer | None = None
+    _newest: Failure | None = None
+    _has_lasted: bool = False
 
     def go_on(self, failure: Failure) -> bool:
         """Record a failed attempt; return whether the outage has exceeded the grace period."""
         with self._lock:
             self._newest = failure
             if self._timer is None:
-                self._timer = threading.Timer(self._grace_seconds, self._last)
+                self._timer = threading.Timer(self.grace_seconds, self._last)
                 self._timer.daemon = True
                 self._timer.start()
             return self._has_lasted
@@ -69,7 +66,7 @@ class OutageTimer:
             if self._newest is None or threading.current_thread() is not self._timer:
                 return
             self._has_lasted = True
-            self._report(self._newest)
+            self.report(self._newest)
 
 
 GRACE_SECONDS = 9.0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import time
+from dataclasses import dataclass
 from typing import assert_never
 
 import structlog
@@ -53,35 +54,27 @@ UNFINISHED_SECONDS = 60.0
 """After which an unfinished publication is logged."""
 
 
+@dataclass(slots=True)
 class StoreWatcher:
-    """Watcher of one store, for one thread."""
+    """Watcher of one store, for one thread; the first :meth:`connect` uses the network."""
 
-    def __init__(
-        self, client: Client, layout: KeyLayout, interest: Interest, wake_signal: WakeSignal
-    ) -> None:
-        """Store the parameters without connecting.
+    client: Client
+    layout: KeyLayout
+    interest: Interest
+    """Selects the keys; the caller may replace it between two calls of :meth:`wait`."""
 
-        Args:
-            client: the client of the store.
-            layout: the layout of keys.
-            interest: selects the keys.
-            wake_signal: ends a wait for changes early.
-        """
-        self.interest = interest
-        """The caller may replace it between two calls of :meth:`wait`."""
+    wake_signal: WakeSignal
+    """Ends a wait for changes early."""
 
-        self._client = client
-        self._layout = layout
-        self._wake_signal = wake_signal
-        self._replica: Replica | None = None
-        self._watch: Watch | None = None
-        self._cluster_id = 0
-        self._serial = 0
-        self._heartbeat_at = 0.0
-        self._behind_since: float | None = None
-        self._unsettled_since: float | None = None
-        self._publishing_since: float | None = None
-        self._is_unfinished_told = False
+    _replica: Replica | None = None
+    _watch: Watch | None = None
+    _cluster_id: int = 0
+    _serial: int = 0
+    _heartbeat_at: float = 0.0
+    _behind_since: float | None = None
+    _unsettled_since: float | None = None
+    _publishing_since: float | None = None
+    _is_unfinished_told: bool = False
 
     def forget(self) -> None:
         """Drop the replica, so that the next :meth:`connect` resyncs; keep the last serial."""
@@ -165,15 +158,15 @@ class StoreWatcher:
             EtcdError: the store did not answer.
         """
         try:
-            header, replica = read_replica(self._client, self._layout, self.interest)
+            header, replica = read_replica(self.client, self.layout, self.interest)
         except NothingPublishedError as error:
             if not self._serial:
                 raise
-            raise marker_refused(self._layout.meta, f"{error}, but there was one before") from error
+            raise marker_refused(self.layout.meta, f"{error}, but there was one before") from error
         serial = replica.marker.serial
         if serial < self._serial:
             message = f"publication {serial} is older than {self._serial}, which this host fetched before"
-            raise marker_refused(self._layout.meta, message)
+            raise marker_refused(self.layout.meta, message)
         if self._cluster_id not in (0, header.cluster_id):
             _LOG.warning("etcd_cluster_changed", cluster=f"{header.cluster_id:x}", serial=serial)
         self._cluster_id, self._serial, self._replica = header.cluster_id, serial, replica
@@ -181,7 +174,7 @@ class StoreWatcher:
 
     def _begin_watch(self) -> None:
         followed = [(one, until + 1) for one, until in self._known.known_until.items()]
-        self._watch = self._client.watch(followed)
+        self._watch = self.client.watch(followed)
         self._behind_since = None
         self._heartbeat_at = _next_heartbeat()
 
@@ -201,7 +194,7 @@ class StoreWatcher:
         A complete publication ends the debouncing, because its marker shows that no key is missing.
         """
         published = self._known.marker_revision
-        answer = self._watching.receive(self._seconds_to_wait(), self._wake_signal)
+        answer = self._watching.receive(self._seconds_to_wait(), self.wake_signal)
         has_changed = False
         deadline = time.monotonic() + LONGEST_SECONDS
         while answer is not None:
@@ -238,8 +231,8 @@ class StoreWatcher:
 
     def _look(self) -> Range:
         """Read the marker's key."""
-        with too_large_refused(self._layout):
-            return self._client.read_page(KeyRange(self._layout.meta))
+        with too_large_refused(self.layout):
+            return self.client.read_page(KeyRange(self.layout.meta))
 
     def _take_in(self, answer: WatchAnswer) -> bool:
         """Apply an answer of the watch; return whether it has changes.
@@ -249,11 +242,11 @@ class StoreWatcher:
         """
         replica, followed = self._known, self._watching.range_of(answer)
         try:
-            with too_large_refused(self._layout):
+            with too_large_refused(self.layout):
                 for event in answer.events:
                     replica.note(event)
         except MalformedMarkerError as error:
-            raise marker_refused(self._layout.meta, str(error)) from error
+            raise marker_refused(self.layout.meta, str(error)) from error
         if followed is not None and not answer.is_created:
             until = answer.events[-1].item.mod_revision if answer.events else answer.header.revision
             replica.note_progress(followed, until)
@@ -278,7 +271,7 @@ class StoreWatcher:
                 replica.settle()
                 return self._extended()
             case Condition.GONE:
-                raise marker_refused(self._layout.meta, "the marker of the publication was deleted")
+                raise marker_refused(self.layout.meta, "the marker of the publication was deleted")
             case Condition.STALE:
                 return self._afresh()
             case Condition.AWAITING:
@@ -300,7 +293,7 @@ class StoreWatcher:
         """Return the replica after adding the ranges that its keys refer to."""
         replica, watch = self._known, self._watching
         try:
-            added = extend(self._client, replica, self.interest, replica.marker_revision)
+            added = extend(self.client, replica, self.interest, replica.marker_revision)
         except CompactedError:
             return self._afresh()
         for one in added:

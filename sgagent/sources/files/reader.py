@@ -86,12 +86,12 @@ class FileReading:
     """Of the very file that was read, before and after."""
 
 
-def appearance(path: Path) -> tuple[Appearance, ...] | str:
-    """Return a value that changes with the documents at a path; where there are none, why."""
+def appearance(path: Path) -> tuple[Appearance, ...]:
+    """Return a value that changes with the documents at a path; where there are none, one with the reason."""
     try:
         return tuple(_appearance(document, document.stat()) for document in document_paths(path))
     except (OSError, DocumentError, SourceUnavailableError) as error:
-        return str(error)
+        return ((str(error), 0, 0, 0, 0, 0),)
 
 
 def read_document(path: Path, limit: int) -> FileReading:

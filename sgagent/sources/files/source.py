@@ -20,7 +20,6 @@ from sgagent.sources import SourceContext
 from sgagent.sources.files.reader import (
     LONGEST_SECONDS,
     MISSING_SECONDS,
-    Appearance,
     Debounce,
     FileReading,
     Writers,
@@ -187,15 +186,19 @@ class FileSource:
             if attempt:  # what changed during the reading may be the first of several changes
                 self._await_quiet()
             before, being_written = appearance(self._path), self._being_written()
+            unchanged = frozenset(before)
+            known = {path: reading for path, reading in known.items() if reading.appearance in unchanged}
             try:
-                readings = self._read_all(_still(known, before), being_written)
+                readings = self._read_all(known, being_written)
             except (DocumentError, SourceUnavailableError):
                 if appearance(self._path) == before and not self._is_changing(deadline):
                     raise
             else:
                 seen, after = tuple(reading.appearance for reading in readings), appearance(self._path)
-                looks = {_but(look, being_written) for look in (before, seen, after)}
-                if len(looks) == 1 and not self._is_changing(deadline):
+                closed = {
+                    tuple(c for c in look if c[0] not in being_written) for look in (before, seen, after)
+                }
+                if len(closed) == 1 and not self._is_changing(deadline):
                     return self._keep(readings)
                 known = {reading.appearance[0]: reading for reading in readings}
         raise SourceUnavailableError(f"{self._path}: documents keep changing while they are read")
@@ -226,8 +229,7 @@ class FileSource:
         """Wait for a writer who is at it as the agent starts: what it did before was not watched."""
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
-            changes = appearance(self._path)
-            ages = () if isinstance(changes, str) else [time.time() - max(c[-2:]) / 1e9 for c in changes]
+            ages = [time.time() - max(c[-2:]) / 1e9 for c in appearance(self._path)]
             youngest = min((age for age in ages if age >= 0), default=MISSING_SECONDS)
             if youngest >= MISSING_SECONDS or writers.hear(MISSING_SECONDS - youngest):
                 break
@@ -286,14 +288,3 @@ class FileSource:
 
     def _still_written(self, path: str) -> SourceUnavailableError:
         return SourceUnavailableError(f"{path}: its writer has not closed it, so it may be half written")
-
-
-def _but(seen: tuple[Appearance, ...] | str, being_written: frozenset[str]) -> tuple[Appearance, ...] | str:
-    """Return what files look like without those that are being written."""
-    return seen if isinstance(seen, str) else tuple(one for one in seen if one[0] not in being_written)
-
-
-def _still(known: Mapping[str, FileReading], seen: tuple[Appearance, ...] | str) -> Mapping[str, FileReading]:
-    """Return the readings of files that look as they did when they were read."""
-    there = frozenset(() if isinstance(seen, str) else seen)
-    return {path: reading for path, reading in known.items() if reading.appearance in there}

@@ -7,8 +7,10 @@ import os
 import select
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+
+import structlog
 
 from sgagent.ports import Wake
 from sgagent.sources.files.inotify import FileChange, FileEvent, Inotify, PathStep, follow
@@ -34,21 +36,27 @@ _MOUNT_POINT = 4
 Concerns = Callable[[Path], bool]
 """Returns whether a mount at a path may change the documents."""
 
+_LOG = structlog.get_logger(__name__)
+
 
 class Mounts:
     """The mounts of this process that concern the documents."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path) -> None:
         """Open the list of mounts; changes from now on are signalled.
 
-        Raises:
-            OSError: there is no ``/proc``, or not for this process.
+        Args:
+            path: the documents, to log that the list can't be read.
         """
-        self.file = MOUNTINFO.open("rb", buffering=0)
-        """The list; poll it for :data:`SIGNAL`."""
-
+        try:
+            self.file = MOUNTINFO.open("rb", buffering=0)
+            """The list; poll it for :data:`SIGNAL`."""
+        except OSError as error:
+            _log_degraded(path, error)
+            # It lists no mounts, and never signals.
+            self.file = Path(os.devnull).open("rb", buffering=0)  # noqa: SIM115 - the watches close it
         self._looked_at = -LOOK_SECONDS
-        self.due_at: float | None = None
+        self.due_at: float | None = 0.0
         """When to read the mounts; None without a change."""
 
         self._known: Collection[bytes] = ()
@@ -59,13 +67,9 @@ class Mounts:
             self.due_at = max(time.monotonic(), self._looked_at + LOOK_SECONDS)
 
     def have_changed(self, concerns: Concerns) -> bool:
-        """Look, if that is due, and return whether mounts that matter have changed."""
+        """Read the mounts if that is due, and return whether those that matter have changed."""
         if self.due_at is None or time.monotonic() < self.due_at:
             return False
-        return self.look(concerns)
-
-    def look(self, concerns: Concerns) -> bool:
-        """Look now, and return whether mounts that matter have changed."""
         self._looked_at, self.due_at = time.monotonic(), None
         self.file.seek(0)
         lines = self.file.readall().splitlines()
@@ -114,64 +118,118 @@ def watch_path(
     Yields:
         A function that processes all pending changes, so that a read considers every earlier change.
     """
-    writers = writers or Writers()
-    watches, seen = _armed(path, open_inotify, debounce, writers), appearance(path)
-    ended = os.eventfd(0, os.EFD_CLOEXEC)
-    listening = None if watches is None else _Listening(watches, wake)
+    writers, watches = writers or Writers(), None
+    try:
+        watches = _Watches(path, open_inotify(), debounce, writers)
+    except OSError as error:
+        _log_degraded(path, error)
+    seen, ended = appearance(path), os.eventfd(0, os.EFD_CLOEXEC)
 
     def watch() -> None:
-        if listening is None:
-            _poll(path, wake, ended, seen, poll_seconds)
-        elif (fault := listening.listen_until(ended)) is not None:
-            _tell_degraded(path, fault)
+        reported: object = seen
+        if watches is not None:
+            fault = watches.listen_until(ended, wake)
+            if fault is None:
+                return
+            _log_degraded(path, fault)
             writers.forget()
-            _poll(path, wake, ended, None, poll_seconds)
+            reported = None
+        _poll(path, wake, ended, reported, poll_seconds)
 
     thread = threading.Thread(target=watch, name="documents", daemon=True)
     thread.start()
     try:
-        yield (lambda: None) if listening is None else listening.catch_up
+        yield (lambda: None) if watches is None else watches.catch_up
     finally:
         os.eventfd_write(ended, 1)
         thread.join()
         os.close(ended)
 
 
+def _log_degraded(path: Path, error: OSError) -> None:
+    _LOG.warning("file_watch_degraded", path=str(path), reason=str(error))
+
+
 class _Watches:
-    """inotify watches on every directory in which a change may change the documents."""
+    """inotify watches on every directory in which a change may change the documents.
 
-    def __init__(
-        self, path: Path, inotify: Inotify, mounts: Mounts | None, debounce: Debounce, writers: Writers
-    ) -> None:
-        self.inotify = inotify
-        self.mounts = mounts
-        self._debounce = debounce
-        self._writers = writers
-        self._path = path
-        self._directories: dict[int, set[Path]] = {}
-        self._look_ups: frozenset[PathStep] = frozenset()
-        self._documents: Path | None = None
+    The watch's thread processes changes as they arrive, any other thread on demand.
+    """
 
-    def take(self) -> bool:
-        """Process the events of inotify, and return whether the documents may have changed.
-
-        If the resolution of a path may have changed, this updates the watches first.
+    def __init__(self, path: Path, inotify: Inotify, debounce: Debounce, writers: Writers) -> None:
+        """Watch the present resolution of the path.
 
         Raises:
             OSError: the kernel refuses a watch.
         """
-        events = [event for event in self.inotify.read() if self.concern_documents(event)]
-        for event in events:
-            self._note_writer(event)
-        is_mounted = self.mounts is not None and self.mounts.have_changed(self._concern_mounts)
-        is_more_watched = (is_mounted or any(map(self.concern_ways, events))) and self.arm()
-        for event in events:
-            if event.change is not FileChange.WRITTEN:
-                self._debounce.note((event.watch, event.name), _SECONDS[event.change])
+        self._path = path
+        self._inotify = inotify
+        self._debounce = debounce
+        self._writers = writers
+        self._mounts = Mounts(path)
+        self._directories: dict[int, set[Path]] = {}
+        self._look_ups: frozenset[PathStep] = frozenset()
+        self._documents: Path | None = None
+        self._lock = threading.Lock()
+        self._fault: OSError | None = None
+        self._failed = os.eventfd(0, os.EFD_CLOEXEC)
+        try:
+            self._arm()
+            self._mounts.have_changed(self._concern_mounts)
+        except OSError:
+            self._close()
+            raise
+
+    def catch_up(self) -> None:
+        """Process all pending changes; a failure ends the watch's thread."""
+        with self._lock:
+            if self._fault is None:
+                self._take()
+
+    def listen_until(self, ended: int, wake: Wake) -> OSError | None:
+        """Call ``wake`` at changes until ``ended`` is readable; return the error if inotify fails first."""
+        poll, mounts = select.poll(), self._mounts
+        for descriptor in (self._inotify.fileno(), ended, self._failed):
+            poll.register(descriptor, select.POLLIN)
+        poll.register(mounts.file, SIGNAL)
+        while ended not in (ready := [readable for readable, _ in poll.poll(self._milliseconds())]):
+            with self._lock:
+                if self._fault is not None:
+                    break
+                if mounts.file.fileno() in ready:
+                    mounts.signalled()
+                is_changed = self._take()
+            if is_changed:
+                wake()
+        with self._lock:
+            self._fault = self._fault or _ENDED
+            self._close()
+        return None if self._fault is _ENDED else self._fault
+
+    def _milliseconds(self) -> float | None:
+        """Return the poll timeout, rounded up to avoid a busy loop."""
+        due_at = self._mounts.due_at
+        return None if due_at is None else max(0.0, due_at - time.monotonic()) * 1000 + 1
+
+    def _take(self) -> bool:
+        """Process the events of inotify, and return whether the documents may have changed."""
+        try:
+            events = [event for event in self._inotify.read() if self._concern_documents(event)]
+            for event in events:
+                self._note_writer(event)
+            is_mounted = self._mounts.have_changed(self._concern_mounts)
+            is_more_watched = (is_mounted or any(map(self._concern_ways, events))) and self._arm()
+        except OSError as error:
+            self._fault = error
+            os.eventfd_write(self._failed, 1)
+            return False
+        settled = [event for event in events if event.change is not FileChange.WRITTEN]
+        for event in settled:
+            seconds = MISSING_SECONDS if event.change in _MAY_RETURN else DEBOUNCE_SECONDS
+            self._debounce.note((event.watch, event.name), seconds)
         if is_mounted:
             self._debounce.note(MOUNTINFO, DEBOUNCE_SECONDS)
-        is_written = all(event.change is FileChange.WRITTEN for event in events)
-        return is_mounted or is_more_watched or not is_written
+        return is_mounted or is_more_watched or bool(settled)
 
     def _concern_mounts(self, mount_point: Path) -> bool:
         """Return whether a mount point is a document, or on the path to the documents."""
@@ -179,75 +237,13 @@ class _Watches:
             return True
         return PathStep(mount_point.parent, mount_point.name) in self._look_ups
 
-    def _note_writer(self, event: FileEvent) -> None:
-        if event.change is FileChange.OVERFLOW:
-            self._writers.forget()
-        for directory in self._directories.get(event.watch, ()):
-            if event.change is FileChange.WATCH_ENDED:
-                self._writers.forget(directory)
-            else:
-                self._writers.note(directory / event.name, event.change)
-
-    def arm(self) -> bool:
-        """Update the watches to the present resolution of the path; return whether some are new.
-
-        The resolution repeats until it is stable, which finds names that are created meanwhile.
-
-        Raises:
-            OSError: the kernel refuses a watch.
-        """
-        armed: dict[int, set[Path]] = {}
-        known = self._look_ups
-        while True:
-            self._look()
-            before = sum(map(len, armed.values()))
-            for directory in self._wanted():
-                with contextlib.suppress(
-                    FileNotFoundError, NotADirectoryError
-                ):  # removed meanwhile; the watch on the parent reports it
-                    armed.setdefault(self.inotify.add(directory), set()).add(directory)
-            if sum(map(len, armed.values())) == before:
-                break
-        for watch in self._directories.keys() - armed.keys():
-            self.inotify.remove(watch)
-        is_new = not (armed.keys() <= self._directories.keys() and self._look_ups <= known)
-        self._directories = armed
-        return is_new
-
-    def look_at_mounts(self) -> None:
-        """Read the present mounts."""
-        if self.mounts is not None:
-            self.mounts.look(self._concern_mounts)
-
-    def close(self) -> None:
-        """Close all watches."""
-        self.inotify.close()
-        if self.mounts is not None:
-            self.mounts.file.close()
-
-    def _look(self) -> None:
-        """Resolve the path, and record the look-ups."""
-        way = follow(self._path)
-        look_ups = set(way.look_ups)
-        self._documents = way.target if way.target is not None and way.target.is_dir() else None
-        if self._documents is not None:
-            for entry in _links(self._documents):
-                look_ups.update(follow(entry).look_ups)
-        self._look_ups = frozenset(look_ups)
-
-    def _wanted(self) -> set[Path]:
-        """Return the directories to watch."""
-        documents = set() if self._documents is None else {self._documents}
-        return documents | {look_up.directory for look_up in self._look_ups}
-
-    def concern_documents(self, event: FileEvent) -> bool:
+    def _concern_documents(self, event: FileEvent) -> bool:
         """Return whether an event may change the documents."""
-        if event.change is FileChange.OVERFLOW or self.concern_ways(event):
-            return True
-        in_documents = self._documents in self._directories.get(event.watch, set())
-        return in_documents and (not event.name or is_document_name(event.name))
+        in_documents = self._documents in self._directories.get(event.watch, ())
+        is_document = in_documents and (not event.name or is_document_name(event.name))
+        return is_document or self._concern_ways(event)
 
-    def concern_ways(self, event: FileEvent) -> bool:
+    def _concern_ways(self, event: FileEvent) -> bool:
         """Return whether an event may change the resolution of the path, and so the needed watches."""
         directories = self._directories.get(event.watch, set())
         if event.change is FileChange.OVERFLOW or (event.change is FileChange.WATCH_ENDED and directories):
@@ -259,115 +255,61 @@ class _Watches:
             return False
         return (documents / event.name).is_symlink()  # a new link
 
+    def _note_writer(self, event: FileEvent) -> None:
+        if event.change is FileChange.OVERFLOW:
+            self._writers.forget()
+        for directory in self._directories.get(event.watch, ()):
+            if event.change is FileChange.WATCH_ENDED:
+                self._writers.forget(directory)
+            else:
+                self._writers.note(directory / event.name, event.change)
 
-def _links(directory: Path) -> Iterator[Path]:
-    """Return the documents of a directory that are symbolic links."""
-    with contextlib.suppress(OSError), os.scandir(directory) as entries:
-        for entry in entries:
-            if is_document_name(entry.name) and entry.is_symlink():
-                yield directory / entry.name
+    def _arm(self) -> bool:
+        """Update the watches to the present resolution of the path; return whether some are new.
 
+        The resolution repeats until it is stable, which finds names that are created meanwhile.
 
-def _armed(
-    path: Path, open_inotify: Callable[[], Inotify], debounce: Debounce, writers: Writers
-) -> _Watches | None:
-    """Return active watches; None without inotify."""
-    try:
-        inotify = open_inotify()
-    except OSError as error:
-        _tell_degraded(path, error)
-        return None
-    watches = _Watches(path, inotify, _mounts(path), debounce, writers)
-    try:
-        watches.arm()
-        watches.look_at_mounts()
-    except OSError as error:
-        watches.close()
-        _tell_degraded(path, error)
-        return None
-    return watches
+        Raises:
+            OSError: the kernel refuses a watch.
+        """
+        armed: dict[int, set[Path]] = {}
+        known, before = self._look_ups, -1
+        while sum(map(len, armed.values())) != before:
+            before = sum(map(len, armed.values()))
+            self._look()
+            directories = {look_up.directory for look_up in self._look_ups}
+            for directory in directories | ({self._documents} if self._documents else set()):
+                # A directory that was removed meanwhile is reported by the watch on its parent.
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                    armed.setdefault(self._inotify.add(directory), set()).add(directory)
+        for watch in self._directories.keys() - armed.keys():
+            self._inotify.remove(watch)
+        is_new = not (armed.keys() <= self._directories.keys() and self._look_ups <= known)
+        self._directories = armed
+        return is_new
 
+    def _look(self) -> None:
+        """Resolve the path and the links in a directory of documents, and record the look-ups."""
+        way = follow(self._path)
+        look_ups = set(way.look_ups)
+        self._documents = way.target if way.target is not None and way.target.is_dir() else None
+        if self._documents is not None:
+            with contextlib.suppress(OSError), os.scandir(self._documents) as entries:
+                for entry in entries:
+                    if is_document_name(entry.name) and entry.is_symlink():
+                        look_ups.update(follow(self._documents / entry.name).look_ups)
+        self._look_ups = frozenset(look_ups)
 
-def _mounts(path: Path) -> Mounts | None:
-    """Return the watch on mounts; None if the kernel does not report changes of mounts."""
-    try:
-        return Mounts()
-    except OSError as error:
-        _tell_degraded(path, error)
-        return None
-
-
-def _tell_degraded(path: Path, error: OSError) -> None:
-    import structlog  # noqa: PLC0415 - every command would pay for importing what only this needs
-
-    structlog.get_logger(__name__).warning("file_watch_degraded", path=str(path), reason=str(error))
-
-
-class _Listening:
-    """Processing of changes, in the watch's thread as they arrive, and in any other thread on demand."""
-
-    def __init__(self, watches: _Watches, wake: Wake) -> None:
-        self._watches = watches
-        self._wake = wake
-        self._lock = threading.Lock()
-        self._fault: OSError | None = None
-        self._failed = os.eventfd(0, os.EFD_CLOEXEC)
-
-    def catch_up(self) -> None:
-        """Process all pending changes; a failure ends the watch's thread."""
-        with self._lock:
-            if self._fault is None:
-                self._take()
-
-    def _take(self) -> bool:
-        try:
-            return self._watches.take()
-        except OSError as error:
-            self._fault = error
-            os.eventfd_write(self._failed, 1)
-            return False
-
-    def listen_until(self, ended: int) -> OSError | None:
-        """Call ``wake`` at changes until ``ended`` is readable; return the error if inotify fails first."""
-        poll, mounts = select.poll(), self._watches.mounts
-        for descriptor in (self._watches.inotify.fileno(), ended, self._failed):
-            poll.register(descriptor, select.POLLIN)
-        if mounts is not None:
-            poll.register(mounts.file, SIGNAL)
-        while ended not in (ready := [readable for readable, _ in poll.poll(self._milliseconds())]):
-            with self._lock:
-                if self._fault is not None:
-                    break
-                if mounts is not None and mounts.file.fileno() in ready:
-                    mounts.signalled()
-                is_changed = self._take()
-            if is_changed:
-                self._wake()
-        with self._lock:
-            self._fault = self._fault or _ENDED
-            self._watches.close()
-            os.close(self._failed)
-        return None if self._fault is _ENDED else self._fault
-
-    def _milliseconds(self) -> float | None:
-        """Return the poll timeout, rounded up to avoid a busy loop."""
-        mounts = self._watches.mounts
-        if mounts is None or mounts.due_at is None:
-            return None
-        return max(0.0, mounts.due_at - time.monotonic()) * 1000 + 1
+    def _close(self) -> None:
+        self._inotify.close()
+        self._mounts.file.close()
+        os.close(self._failed)
 
 
 _ENDED = OSError("the watch has ended")
 
-_SECONDS: Mapping[FileChange, float] = {
-    FileChange.REPLACED: DEBOUNCE_SECONDS,
-    FileChange.CLOSED: DEBOUNCE_SECONDS,
-    FileChange.ATTRIBUTES: DEBOUNCE_SECONDS,
-    FileChange.OVERFLOW: DEBOUNCE_SECONDS,
-    FileChange.UNSETTLED: MISSING_SECONDS,
-    FileChange.WATCH_ENDED: MISSING_SECONDS,
-}
-"""The quiet time after each kind of change."""
+_MAY_RETURN = (FileChange.UNSETTLED, FileChange.WATCH_ENDED)
+"""The changes that may be followed by new content."""
 
 
 def _poll(path: Path, wake: Wake, ended: int, reported: object, seconds: float) -> None:

@@ -13,7 +13,7 @@ import ssl
 import threading
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
@@ -87,59 +87,6 @@ class Cancellation:
             with contextlib.suppress(OSError):  # the peer has closed the connection
                 # SSLSocket.shutdown would drop the TLS session that the other thread is reading from.
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
-
-
-class BoundedConnection(http.client.HTTPSConnection):
-    """An HTTP connection over TLS to one of several addresses, each tried for a bounded time."""
-
-    def __init__(
-        self,
-        host: str,
-        port: int,
-        *,
-        addresses: tuple[str, ...],
-        context: ssl.SSLContext,
-        connecting: ConnectionDeadline,
-        deadline: ConnectionDeadline,
-        cancellation: Cancellation,
-    ) -> None:
-        """Store the parameters without connecting.
-
-        Args:
-            host: the name in the server's certificate.
-            port: the port.
-            addresses: the addresses, in the order in which to try them.
-            context: the trusted authorities and the client certificate.
-            connecting: the deadline of TCP and TLS.
-            deadline: the deadline of the whole exchange.
-            cancellation: receives the connection, to cancel it.
-        """
-        super().__init__(host, port, context=context)
-        self._addresses, self._trust, self._cancellation = addresses, context, cancellation
-        self._connecting, self._deadline = connecting, deadline
-
-    def connect(self) -> None:
-        """Connect to the first address that answers.
-
-        Raises:
-            OSError: no address answered in time, or TLS failed.
-        """
-        plain = connect_to_first(self._addresses, self.port, self._connecting)
-        self._cancellation.hold(plain)
-        try:
-            plain.settimeout(self._connecting.remaining())
-            secure = self._trust.wrap_socket(plain, server_hostname=self.host)
-        except BaseException:
-            plain.close()
-            raise
-        if secure.version() is None:
-            secure.close()
-            raise ConnectionResetError(errno.ECONNRESET, "the connection ended before TLS began")
-        self._cancellation.hold(secure)
-        secure.settimeout(self._deadline.remaining())
-        if isinstance(secure, BoundedSocket):
-            secure.deadline = self._deadline
-        self.sock = secure
 
 
 _GZIP = zlib.MAX_WBITS | 16
@@ -282,22 +229,21 @@ class Answer:
     validators: Validators
 
 
+@dataclass(frozen=True, slots=True)
 class Exchange:
     """Exchanges with one server, each over a new connection."""
 
-    def __init__(self, settings: HttpsSourceSettings, endpoint_cache: EndpointCache, most_bytes: int) -> None:
-        """Store the parameters of all requests.
+    settings: HttpsSourceSettings
+    """Trust, credentials and timeouts."""
 
-        Args:
-            settings: trust, credentials and times.
-            endpoint_cache: where the server is.
-            most_bytes: the largest body, packed or unpacked.
-        """
-        self._settings = settings
-        self._endpoint_cache = endpoint_cache
-        self._most_bytes = most_bytes
-        self.cancellation = Cancellation()
-        """Cancels a request in progress, from another thread."""
+    endpoint_cache: EndpointCache
+    """The addresses of the server."""
+
+    most_bytes: int
+    """Limit of a body, compressed and decompressed."""
+
+    cancellation: Cancellation = field(default_factory=Cancellation)
+    """Cancels a request in progress, from another thread."""
 
     def ask(self, url: ServerUrl, known: Validators = _UNCONDITIONAL, wait_seconds: int = 0) -> Answer | None:
         """Send a request and return the answer; None for 304 Not Modified.
@@ -312,7 +258,7 @@ class Exchange:
             SourceUnavailableError: one of our own files can't be used.
             BodyTooLargeError: the document is larger than the limits allow.
         """
-        seconds = self._settings.timeout_seconds
+        seconds = self.settings.timeout_seconds
         deadline = ConnectionDeadline(seconds + wait_seconds)
         headers = self._headers(known, wait_seconds)
         target = url
@@ -340,23 +286,9 @@ class Exchange:
         self, url: ServerUrl, headers: Mapping[str, str], deadline: ConnectionDeadline
     ) -> Answer | ServerUrl | None:
         """Send one request; return its answer, or the URL of a redirect."""
-        patience = self._settings.connect_timeout_seconds
-        context = make_context(self._settings, "http/1.1")
-        context.sslsocket_class = BoundedSocket
-        connection = BoundedConnection(
-            url.host,
-            url.port,
-            addresses=self._endpoint_cache.find(),
-            context=context,
-            connecting=ConnectionDeadline(min(patience, deadline.remaining())),
-            deadline=deadline,
-            cancellation=self.cancellation,
-        )
+        connection = http.client.HTTPConnection(url.host, url.port)
         try:
-            try:
-                connection.connect()
-            except TimeoutError:
-                raise NoAnswerError(f"{url}: no connection within {patience} s") from None
+            connection.sock = self._connected(url, deadline)
             connection.putrequest("GET", url.target, skip_host=True, skip_accept_encoding=True)
             for name, value in {"Host": url.authority, **headers}.items():
                 connection.putheader(name, value)
@@ -368,9 +300,40 @@ class Exchange:
             self.cancellation.hold(None)
             connection.close()
 
+    def _connected(self, url: ServerUrl, deadline: ConnectionDeadline) -> BoundedSocket:
+        """Return a TLS connection to the first address of the server that answers.
+
+        Raises:
+            NoAnswerError: no address answered in time.
+            OSError: the server can't be reached, or TLS failed.
+        """
+        patience = self.settings.connect_timeout_seconds
+        context = make_context(self.settings, "http/1.1")
+        context.sslsocket_class = BoundedSocket
+        addresses = self.endpoint_cache.find()
+        connecting = ConnectionDeadline(min(patience, deadline.remaining()))
+        try:
+            plain = connect_to_first(addresses, url.port, connecting)
+            self.cancellation.hold(plain)
+            try:
+                plain.settimeout(connecting.remaining())
+                secure = context.wrap_socket(plain, server_hostname=url.host)
+            except BaseException:
+                plain.close()
+                raise
+        except TimeoutError:
+            raise NoAnswerError(f"{url}: no connection within {patience} s") from None
+        self.cancellation.hold(secure)
+        if not isinstance(secure, BoundedSocket) or secure.version() is None:
+            secure.close()
+            raise ConnectionResetError(errno.ECONNRESET, "the connection ended before TLS began")
+        secure.settimeout(deadline.remaining())
+        secure.deadline = deadline
+        return secure
+
     def _headers(self, known: Validators, wait_seconds: int) -> Mapping[str, str]:
         """Return the headers of a request, apart from the host."""
-        token_file = self._settings.token_file
+        token_file = self.settings.token_file
         headers = {
             "User-Agent": f"sgagent/{__version__}",
             "Accept": "*/*",
@@ -387,7 +350,7 @@ class Exchange:
         """Convert a response into an answer."""
         match response.status:
             case HTTPStatus.OK:
-                content = read_body(response, url, self._most_bytes)
+                content = read_body(response, url, self.most_bytes)
                 return Answer(content=content, validators=_validators(response))
             case HTTPStatus.NOT_MODIFIED:
                 return None
