@@ -272,7 +272,7 @@ def tls_reason(error: ssl.SSLError) -> str:
 
 
 _LONGEST_TOKEN = 16 * 1024
-_TOKEN = re.compile(rb"[A-Za-z0-9._~+/-]+=*")
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 """RFC 6750, section 2.1; other characters could have a meaning in a header."""
 
 
@@ -290,21 +290,30 @@ def require_private(path: Path) -> None:
         raise SourceUnavailableError(f"{path}: everybody can read this secret (chmod o= {path})")
 
 
+def read_secret(path: Path, most: int) -> str:
+    """Return the first characters of a file, at most so many.
+
+    Raises:
+        SourceUnavailableError: the file can't be read, or everybody can read it. The message never includes
+            the content.
+    """
+    require_private(path)
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return file.read(most)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise SourceUnavailableError(f"{path}: can't be read: {reason}") from error
+
+
 def read_token(path: Path) -> str:
     """Return the bearer token in a file, without surrounding white space.
 
     Raises:
-        SourceUnavailableError: the file can't be read, everybody can read it, or it has no token. The message
-            never includes the content.
+        SourceUnavailableError: as for :func:`read_secret`, or the file has no token.
     """
-    require_private(path)
-    try:
-        with path.open("rb") as file:
-            token = file.read(_LONGEST_TOKEN + 1).strip()
-    except OSError as error:
-        raise SourceUnavailableError(f"{path}: can't be read: {error.strerror}") from error
+    token = read_secret(path, _LONGEST_TOKEN + 1).strip()
     if len(token) > _LONGEST_TOKEN or not _TOKEN.fullmatch(token):
-        raise SourceUnavailableError(
-            f"{path}: not a bearer token (one line of letters, digits and - . _ ~ + / =)"
-        )
-    return token.decode("ascii")
+        expected = "one line of letters, digits and - . _ ~ + / ="
+        raise SourceUnavailableError(f"{path}: not a bearer token ({expected})")
+    return token

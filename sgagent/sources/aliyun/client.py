@@ -36,7 +36,7 @@ from Tea.exceptions import RetryError, TeaException
 from sgagent import __version__
 from sgagent.core.errors import SourceUnavailableError
 from sgagent.documents import Limits
-from sgagent.settings.sources import AliyunSourceSettings, ServerUrl
+from sgagent.settings.sources import AliyunSourceSettings
 from sgagent.sources.aliyun.ecs_api import (
     METADATA_HOST,
     AccessKey,
@@ -60,17 +60,11 @@ _LOOK_SECONDS = 0.25
 class SdkTransport:
     """A proxy for one endpoint; :meth:`url` starts it."""
 
-    endpoint: ServerUrl
-    """The only endpoint that the proxy connects to."""
+    settings: AliyunSourceSettings
+    """The only endpoint that the proxy connects to, and the timeouts of a connection and of an answer."""
 
     endpoint_cache: EndpointCache
     """The cached addresses of the endpoint."""
-
-    connect_seconds: float
-    """Limit for connecting, to all addresses together."""
-
-    answer_seconds: float
-    """Limit for a complete answer."""
 
     most_bytes: int
     """Limit for the size of an answer, as sent."""
@@ -105,22 +99,22 @@ class SdkTransport:
     def _lead(self, near: socket.socket) -> None:
         """Serve one connection until it ends."""
         with self._held(near):
-            near.settimeout(self.connect_seconds)
+            seconds = self.settings.connect_timeout_seconds
+            near.settimeout(seconds)
             try:
                 target = _read_target(near)
             except OSError:
                 return
-            host, port = self.endpoint.host, self.endpoint.port
+            host, port = self.settings.api.host, self.settings.api.port
             if target != (f"[{host}]:{port}" if ":" in host else f"{host}:{port}"):
                 self._refuse(near, 403, f"the SDK connects to {target!r}, not the endpoint")
                 return
             try:
-                deadline = ConnectionDeadline(self.connect_seconds)
-                far = connect_to_first(self.endpoint_cache.addresses, port, deadline)
+                far = connect_to_first(self.endpoint_cache.addresses, port, ConnectionDeadline(seconds))
             except OSError as error:
                 reason = error.strerror or type(error).__name__
                 if isinstance(error, TimeoutError):
-                    reason = f"no connection within {self.connect_seconds:g} s"
+                    reason = f"no connection within {seconds} s"
                 self._refuse(near, 502, f"can't be reached: {reason}")
                 return
             with self._held(far), contextlib.suppress(OSError):
@@ -147,9 +141,10 @@ class SdkTransport:
 
     def _carry(self, near: socket.socket, far: socket.socket) -> None:
         """Copy bytes in both directions; each request resets the bounds of its answer."""
-        ends_at, heard_at, room = time.monotonic() + self.answer_seconds, 0.0, self.most_bytes
+        seconds = self.settings.timeout_seconds
+        ends_at, heard_at, room = time.monotonic() + seconds, 0.0, self.most_bytes
         for end in (near, far):
-            end.settimeout(self.answer_seconds)
+            end.settimeout(seconds)
         while room >= 0 and time.monotonic() <= ends_at:
             ready, _, _ = select.select([near, far], [], [], _LOOK_SECONDS)
             for end in ready:
@@ -157,15 +152,15 @@ class SdkTransport:
                 if not piece:
                     return
                 if end is near:
-                    ends_at, heard_at, room = time.monotonic() + self.answer_seconds, 0.0, self.most_bytes
+                    ends_at, heard_at, room = time.monotonic() + seconds, 0.0, self.most_bytes
                     far.sendall(piece)
                 else:
                     heard_at, room = time.monotonic(), room - len(piece)
                     near.sendall(piece)
         if room < 0:
             self.fault = f"the answer has more than {self.most_bytes} bytes"
-        elif ends_at - heard_at < self.answer_seconds / 2:  # else an idle connection timed out
-            self.fault = f"no whole answer within {self.answer_seconds:g} s"
+        elif ends_at - heard_at < seconds / 2:  # else an idle connection timed out
+            self.fault = f"no whole answer within {seconds} s"
 
 
 def _start(serve: Callable[[socket.socket], None], served: socket.socket) -> None:
@@ -224,13 +219,7 @@ class SdkApi:
             logger.handlers[:] = [logging.NullHandler()]
             logger.propagate = False
         self._settings = settings
-        self._passage = SdkTransport(
-            settings.api,
-            endpoint_cache,
-            connect_seconds=settings.connect_timeout_seconds,
-            answer_seconds=settings.timeout_seconds,
-            most_bytes=limits.document_bytes,
-        )
+        self._passage = SdkTransport(settings, endpoint_cache, limits.document_bytes)
         self._client = Client(
             Config(
                 region_id=settings.region,
@@ -284,15 +273,15 @@ class SdkApi:
     def _failure(self, call: ApiCall, error: Exception) -> SourceUnavailableError:
         """Return why a request got no answer; the same reason has the same message."""
         chain = list(_causes(error))
-        ours = next((cause for cause in chain if isinstance(cause, SourceUnavailableError)), None)
-        if ours is not None:
-            return ours
+        for cause in chain:
+            if isinstance(cause, SourceUnavailableError):
+                return cause
         place = self._settings.api
         if self._passage.fault:
             return ApiError(f"{place}: {self._passage.fault}")
-        tls = next((cause for cause in chain if isinstance(cause, ssl.SSLError)), None)
-        if tls is not None:
-            return ApiError(f"{place}: {tls_reason(tls)}")
+        for cause in chain:
+            if isinstance(cause, ssl.SSLError):
+                return ApiError(f"{place}: {tls_reason(cause)}")
         if any("Timeout" in type(cause).__name__ for cause in chain):
             seconds, connecting = self._settings.timeout_seconds, self._settings.connect_timeout_seconds
             return ApiError(f"{place}: no answer within {seconds} s ({connecting} s to connect)")
@@ -371,10 +360,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
             continue
         seen.add(id(cause))
         yield cause
-        inner = [
-            getattr(cause, name, None) for name in ("inner_exception", "reason", "__cause__", "__context__")
-        ]
-        waiting += [*inner, *cause.args]
+        names = ("inner_exception", "reason", "__cause__", "__context__")
+        waiting += [*(getattr(cause, name, None) for name in names), *cause.args]
 
 
 def _system_reason(chain: Sequence[BaseException]) -> str:

@@ -8,7 +8,7 @@ import http.client
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Protocol
 
 from sgagent.core.errors import SourceUnavailableError, printable
 from sgagent.core.policy import Endpoint
-from sgagent.sources.servers import require_private
+from sgagent.sources.servers import read_secret
 
 Json = object
 """A JSON value."""
@@ -169,9 +169,8 @@ class Paginator:
                     raise ApiError(f"{call}: {name} changed while pages were read")
             page = items_of(answer, path, call)
             if not page and not _token(answer):
-                raise ApiError(
-                    f"{call}: a page is missing: {len(items)} items of {_number(answer, 'TotalCount')}"
-                )
+                counted = f"{len(items)} items of {_number(answer, 'TotalCount')}"
+                raise ApiError(f"{call}: a page is missing: {counted}")
             items += page
         raise ApiError(f"{call}: more than {MOST_PAGES} pages")
 
@@ -225,13 +224,9 @@ class AccessKey:
     """Credentials for signing requests."""
 
     access_key_id: str
-    access_key_secret: str
-    security_token: str | None = None
+    access_key_secret: str = field(repr=False)
+    security_token: str | None = field(default=None, repr=False)
     """The token of temporary credentials."""
-
-    def __repr__(self) -> str:
-        """Return a text without secrets."""
-        return f"AccessKey({self.access_key_id!r})"
 
 
 def read_access_key(path: Path) -> AccessKey:
@@ -241,31 +236,17 @@ def read_access_key(path: Path) -> AccessKey:
         SourceUnavailableError: it can't be read, everybody can read it, or it holds none. The message never
             says what it holds.
     """
-    require_private(path)
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            text = file.read(_MOST_BYTES)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise SourceUnavailableError(f"{path}: can't be read: {reason}") from error
+    content = read_secret(path, _MOST_BYTES)
+    names = ("access_key_id", "access_key_secret", "security_token")
     parser = configparser.ConfigParser(interpolation=None, default_section="")
-    try:
-        parser.read_string(text)
-    except configparser.Error:
-        raise _no_key(path) from None  # the error quotes the line, which may be the secret
-    key_id, secret = (
-        parser.get(_SECTION, f"access_key_{name}", fallback="").strip() for name in ("id", "secret")
-    )
+    key_id = secret = token = ""
+    with suppress(configparser.Error):  # which quotes the line, and so maybe the secret
+        parser.read_string(content)
+        key_id, secret, token = (parser.get(_SECTION, name, fallback="").strip() for name in names)
     if not (key_id and secret and (key_id + secret).isascii() and (key_id + secret).isprintable()):
-        raise _no_key(path)
-    token = parser.get(_SECTION, "security_token", fallback="").strip()
+        expected = "[default] with access_key_id = … and access_key_secret = …"
+        raise SourceUnavailableError(f"{path}: no access key ({expected})")
     return AccessKey(access_key_id=key_id, access_key_secret=secret, security_token=token or None)
-
-
-def _no_key(path: Path) -> SourceUnavailableError:
-    return SourceUnavailableError(
-        f"{path}: no access key ([default] with access_key_id = … and access_key_secret = …)"
-    )
 
 
 METADATA_HOST = "100.100.100.200"

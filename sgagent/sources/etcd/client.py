@@ -41,6 +41,8 @@ from sgagent.sources.etcd.messages import (
 from sgagent.sources.servers import EndpointCache, addresses_file
 
 Answer = TypeVar("Answer")
+Read = Callable[[bytes], Answer]
+"""Decodes an answer."""
 
 _PAGE = 1000
 """Keys of one page."""
@@ -257,13 +259,11 @@ class Client:
             self._channel = None
             self._access.rotate(-1)
 
-    def _ask(self, method: str, request: bytes, read: Callable[[bytes], Answer]) -> Answer:
+    def _ask(self, method: str, request: bytes, read: Read[Answer]) -> Answer:
         (answer,) = self._ask_each(method, [request], read)
         return answer
 
-    def _ask_each(
-        self, method: str, requests: Sequence[bytes], read: Callable[[bytes], Answer]
-    ) -> Iterator[Answer]:
+    def _ask_each(self, method: str, requests: Sequence[bytes], read: Read[Answer]) -> Iterator[Answer]:
         """Pipeline requests, and yield the answers; closing the iterator cancels pending requests.
 
         An expired token is renewed once.
@@ -283,7 +283,7 @@ class Client:
                 self._token, is_token_fresh = self._authenticated(channel), True
 
     def _call(
-        self, channel: Channel, method: str, requests: Sequence[bytes], read: Callable[[bytes], Answer]
+        self, channel: Channel, method: str, requests: Sequence[bytes], read: Read[Answer]
     ) -> Iterator[Answer]:
         """Yield the answers to pipelined requests, within the server's limit of concurrent calls."""
         path, metadata, calls = f"{_SERVICE}{method}", self._metadata(), deque[GrpcMessages]()

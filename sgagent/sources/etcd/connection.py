@@ -26,7 +26,7 @@ from sgagent.sources.servers import (
     EndpointCache,
     connect_to_first,
     make_context,
-    require_private,
+    read_secret,
     tls_reason,
 )
 
@@ -80,17 +80,12 @@ def read_password(settings: EtcdSourceSettings) -> str:
         ConnectionLostError: everybody can read the file, or it can't be read. The message never includes the
             content.
     """
-    path = settings.password_file
-    if path is None:
+    if settings.password_file is None:
         return ""
     try:
-        require_private(path)
-        with path.open(encoding="utf-8") as file:
-            return file.read(_LONGEST_PASSWORD).strip()
+        return read_secret(settings.password_file, _LONGEST_PASSWORD).strip()
     except SourceUnavailableError as error:
         raise ConnectionLostError(str(error)) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConnectionLostError(f"{path}: can't be read") from error
 
 
 def _reason(error: Exception) -> str:

@@ -8,7 +8,7 @@ its members.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from operator import is_not
 from typing import Protocol
@@ -25,7 +25,7 @@ from sgagent.sources.etcd.key_layout import (
     PORT_LISTS,
     PREFIX_LISTS,
     Folder,
-    FolderName,
+    Folders,
     KeyIndex,
     KeyLayout,
     References,
@@ -64,7 +64,7 @@ class Composer:
         self._layout = layout
         self._known: dict[str, _Written] = {}
 
-    def compose(self, folders: Mapping[FolderName, Folder], is_whole: Callable[[str], bool]) -> Composed:
+    def compose(self, folders: Folders, is_whole: Callable[[str], bool]) -> Composed:
         """Return the keys as documents; the identical objects for unchanged keys.
 
         Args:
@@ -91,7 +91,7 @@ class Composer:
         self,
         kind: str,
         stored: StoredKey,
-        folders: Mapping[FolderName, Folder],
+        folders: Folders,
         is_whole: Callable[[str], bool],
     ) -> _Written:
         name = self._layout.relative(stored.item.key).removeprefix(f"{kind}/")
@@ -234,7 +234,7 @@ class HostInterest:
         folders = self._index.sort(values)
         return self._composer.compose(folders, self._groups(folders).__contains__)
 
-    def _led_to(self, folders: Mapping[FolderName, Folder]) -> frozenset[KeyRange]:
+    def _led_to(self, folders: Folders) -> frozenset[KeyRange]:
         """Return the roots, and all ranges reachable from them by references."""
         groups = self._groups(folders)
         references = [_references(stored) for stored in self._named(folders, GROUPS, groups)]
@@ -251,17 +251,15 @@ class HostInterest:
     def _keys(self, kind: str, names: Iterable[str]) -> Iterator[KeyRange]:
         return (KeyRange(self._layout.key(kind, name)) for name in names)
 
-    def _interfaces(self, folders: Mapping[FolderName, Folder]) -> frozenset[str]:
+    def _interfaces(self, folders: Folders) -> frozenset[str]:
         found = (*folders.get((BY_MAC,), ()), *folders.get((BY_ADDRESS,), ()))
         return self._bound.union(self._layout.parts(stored.item.key)[2] for stored in found)
 
-    def _groups(self, folders: Mapping[FolderName, Folder]) -> frozenset[str]:
+    def _groups(self, folders: Folders) -> frozenset[str]:
         interfaces = self._named(folders, INTERFACES, self._interfaces(folders))
         return self._attached.union(*(_references(stored).groups for stored in interfaces))
 
-    def _named(
-        self, folders: Mapping[FolderName, Folder], kind: str, names: Collection[str]
-    ) -> Iterator[StoredKey]:
+    def _named(self, folders: Folders, kind: str, names: Collection[str]) -> Iterator[StoredKey]:
         """Yield the objects of a kind with these names among the read keys."""
         keys = {self._layout.key(kind, name) for name in names}
         return (stored for stored in folders.get((kind,), ()) if stored.item.key in keys)

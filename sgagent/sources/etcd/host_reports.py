@@ -201,10 +201,8 @@ def keys_kept(settings: EtcdSourceSettings, contents: Contents, memory: Path | N
         memory: the directory with the cached addresses of the store; None for no cache file.
     """
     ended = threading.Event()
-    client = Client(settings, memory)
-    thread = threading.Thread(
-        target=_keep, args=(client, settings.lease_seconds, contents, ended), name="reports", daemon=True
-    )
+    kept = LeasedKeys(Client(settings, memory), settings.lease_seconds, contents)
+    thread = threading.Thread(target=_keep, args=(kept, ended), name="reports", daemon=True)
     thread.start()
     try:
         yield
@@ -213,15 +211,14 @@ def keys_kept(settings: EtcdSourceSettings, contents: Contents, memory: Path | N
         thread.join(STOP_SECONDS)
 
 
-def _keep(client: Client, lease_seconds: int, contents: Contents, ended: threading.Event) -> None:
-    kept = LeasedKeys(client, lease_seconds, contents)
+def _keep(kept: LeasedKeys, ended: threading.Event) -> None:
     logged, retry = "", FIRST_RETRY_SECONDS
     while not ended.is_set():
         wait = LOOK_SECONDS
         try:
             kept.look()
         except (EtcdError, SgagentError) as error:  # the store is unreachable, or the links can't be listed
-            client.close()
+            kept.client.close()
             if str(error) != logged:
                 logged = str(error)
                 _LOG.warning("report_failed", reason=logged)
@@ -232,7 +229,7 @@ def _keep(client: Client, lease_seconds: int, contents: Contents, ended: threadi
                 _LOG.info("report_recovered")
             logged, retry = "", FIRST_RETRY_SECONDS
         ended.wait(wait)
-    client.close()
+    kept.client.close()
 
 
 _LOG = structlog.get_logger(__name__)

@@ -36,6 +36,7 @@ _GREETING_BYTES = 9
 """The header of the first frame."""
 
 _TLS_ALERT = b"\x15"
+_HEADERS = (("content-type", "application/grpc"), ("te", "trailers"), ("user-agent", "sgagent"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +100,8 @@ class Channel:
             ConnectionLostError: the peer does not accept the preface.
         """
         self._socket = connected
-        self._scheme = "https" if isinstance(connected, ssl.SSLSocket) else "http"
-        self._authority = authority
+        scheme = "https" if isinstance(connected, ssl.SSLSocket) else "http"
+        self._headers = [(":method", "POST"), (":scheme", scheme), (":authority", authority)]
         self._largest_message = largest_message
         self._patience = patience
         self._calls: dict[int, GrpcMessages] = {}
@@ -180,7 +181,8 @@ class Channel:
             call = GrpcMessages(
                 number, is_question=is_last, room=WINDOW, largest_message=self._largest_message
             )
-            self._state.send_headers(call.number, self._headers(method, metadata))
+            headers = [*self._headers, (":path", method), *_HEADERS, *metadata.items()]
+            self._state.send_headers(call.number, headers)
         except h2.exceptions.ProtocolError as error:
             raise ConnectionLostError(self._is_ended or str(error)) from error
         self._calls[call.number] = call
@@ -268,18 +270,6 @@ class Channel:
                 raise ConnectionLostError("the server accepts no more concurrent calls")
             asked = (call for call in self._calls.values() if call.is_question and not call.is_over)
             self._pump(deadline, next(asked, None))
-
-    def _headers(self, method: str, metadata: Mapping[str, str]) -> list[tuple[str, str]]:
-        return [
-            (":method", "POST"),
-            (":scheme", self._scheme),
-            (":authority", self._authority),
-            (":path", method),
-            ("content-type", "application/grpc"),
-            ("te", "trailers"),
-            ("user-agent", "sgagent"),
-            *metadata.items(),
-        ]
 
     def _pump(
         self, deadline: float, awaited: GrpcMessages | None = None, interrupt: WakeSignal | None = None

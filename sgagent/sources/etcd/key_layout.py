@@ -169,6 +169,9 @@ Folder = tuple[StoredKey, ...]
 FolderName = tuple[str, ...]
 """The kind of the keys in a folder; for members also their group."""
 
+Folders = Mapping[FolderName, Folder]
+"""The folders that are not empty."""
+
 
 @dataclass(slots=True)
 class KeyIndex:
@@ -181,7 +184,7 @@ class KeyIndex:
     _given: tuple[KeyValue, ...] = ()
     _by_name: dict[FolderName, Folder] = field(default_factory=dict)
 
-    def sort(self, values: Values) -> Mapping[FolderName, Folder]:
+    def sort(self, values: Values) -> Folders:
         """Return all non-empty folders; the identical object for an unchanged folder."""
         given = tuple(values.values())
         gone, come = gone_and_come(self._given, given)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from sgagent.documents import Limits
 from sgagent.documents.problems import FULL_DOCUMENTS
 from sgagent.sources.etcd.grpc import MalformedGrpcError, StoreTooLargeError
+
+T = TypeVar("T")
 
 Value = int | bytes
 """A number, or the bytes of a text or of a nested message."""
@@ -303,26 +305,16 @@ def _text(value: Value) -> str:
     return content(value).decode(errors="replace")
 
 
-def _header(value: Value) -> Header:
-    return Header(**_read(content(value), _HEADER))
+def _nested(declared: Callable[..., T], fields: Fields) -> Callable[[Value], T]:
+    """Return what reads a field that holds a message."""
+    return lambda value: declared(**_read(content(value), fields))
 
 
-def _key_value(value: Value) -> KeyValue:
-    return KeyValue(**_read(content(value), _KEY_VALUE))
-
-
-def _event(value: Value) -> KeyEvent:
-    return KeyEvent(**_read(content(value), _EVENT))
-
-
-_HEADER: Fields = {1: ("cluster_id", unsigned), 3: ("revision", signed)}
-_KEY_VALUE: Fields = {
-    1: ("key", _text),
-    3: ("mod_revision", signed),
-    5: ("value", content),
-    6: ("lease", signed),
-}
-_EVENT: Fields = {1: ("is_deletion", _flag), 2: ("item", _key_value)}
+_header = _nested(Header, {1: ("cluster_id", unsigned), 3: ("revision", signed)})
+_key_value = _nested(
+    KeyValue, {1: ("key", _text), 3: ("mod_revision", signed), 5: ("value", content), 6: ("lease", signed)}
+)
+_event = _nested(KeyEvent, {1: ("is_deletion", _flag), 2: ("item", _key_value)})
 _RANGE: Fields = {1: ("header", _header), 3: ("has_more", _flag), 4: ("count", signed)}
 _TRANSACTION: Fields = {1: ("header", _header), 2: ("has_succeeded", _flag)}
 _LEASE: Fields = {2: ("number", signed), 3: ("seconds", signed)}

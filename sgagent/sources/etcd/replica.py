@@ -179,14 +179,11 @@ class Replica:
         No marker follows the changes of hosts that announce themselves. Above a threshold, those that every
         watch has delivered are garbage collected.
         """
-        self._seen = {
-            key: revision for key, revision in self._seen.items() if revision > self.marker_revision
-        }
-        if len(self._seen) > self._most_seen:
-            self._seen = {
-                key: revision for key, revision in self._seen.items() if self._may_come(key, revision)
-            }
-            self._most_seen = max(LEAST_SEEN, 2 * len(self._seen))
+        seen = {key: revision for key, revision in self._seen.items() if revision > self.marker_revision}
+        if len(seen) > self._most_seen:
+            seen = {key: revision for key, revision in seen.items() if self._may_come(key, revision)}
+            self._most_seen = max(LEAST_SEEN, 2 * len(seen))
+        self._seen = seen
         self._noted_bytes = sum(map(_noted, (*self._seen, *self._expected)))
 
     @property
@@ -334,9 +331,8 @@ def _read_at_once(client: Client, layout: KeyLayout, interest: Interest) -> tupl
 
 def _marker_in(page: Range, layout: KeyLayout) -> tuple[KeyValue, Marker]:
     if not page.items:
-        raise NothingPublishedError(
-            f"nothing is published under {layout.root}: there is no key {layout.meta}"
-        )
+        message = f"nothing is published under {layout.root}: there is no key {layout.meta}"
+        raise NothingPublishedError(message)
     try:
         return page.items[0], read_marker(page.items[0].value)
     except MalformedMarkerError as error:
@@ -356,9 +352,8 @@ def _refuse_losses(client: Client, replica: Replica, revision: int) -> None:
         return
     there = client.count(layout.all_of(INTERFACES), revision=revision)
     if there < published:
-        raise marker_refused(
-            layout.meta, f"{published} interfaces were published, and {there} of them are there"
-        )
+        message = f"{published} interfaces were published, and {there} of them are there"
+        raise marker_refused(layout.meta, message)
 
 
 def marker_refused(key: str, message: str) -> DocumentError:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sgagent.core.binding import HandBinding
-from sgagent.core.errors import DocumentError, SourceUnavailableError
+from sgagent.core.errors import DocumentError
 from sgagent.core.memo import Memo
 from sgagent.core.policy import Endpoint
 from sgagent.documents import Limits
@@ -22,7 +22,7 @@ from sgagent.sources.etcd.documents import Everything, HostInterest, Interest
 from sgagent.sources.etcd.grpc import EtcdError
 from sgagent.sources.etcd.http2 import WakeSignal
 from sgagent.sources.etcd.key_layout import KeyLayout
-from sgagent.sources.etcd.publication import SignedContent, SignedInterest, hold, place_of
+from sgagent.sources.etcd.publication import SignedInterest, hold, place_of
 from sgagent.sources.etcd.replica import NothingPublishedError, Replica
 from sgagent.sources.etcd.watcher import StoreWatcher
 from sgagent.sources.poller import Poller
@@ -183,10 +183,8 @@ class EtcdSource:
         else:
             self._ask_once()
         outcome = self._outcome
-        if outcome.failure is not None:
-            raise outcome.failure.exception()
-        if outcome.delivery is None:
-            raise SourceUnavailableError("etcd: no answer yet")
+        if outcome.failure is not None or outcome.delivery is None:
+            raise (outcome.failure or Failure("etcd: no answer yet")).exception()
         if outcome.verified is not None:  # an older delivery may have expired
             self._signature_policy.check_age(outcome.verified, place_of(self._layout))
         return outcome.delivery
@@ -305,7 +303,14 @@ class EtcdSource:
             held = hold(replica.values, replica.covers, self._layout, self._signature_policy)
             if held.verified is not None:
                 self._signature_policy.check_age(held.verified, place_of(self._layout))
-            delivery = self._delivery(held)
+            composed = self._watcher.interest.documents(held.values)
+            delivery = self._parser.take(
+                composed.documents,
+                None,
+                self._settings.place,
+                warnings=(*held.problems, *composed.problems),
+                signed=held.verified.signed if held.verified is not None else None,
+            )
         except DocumentError as error:
             self._fail_with(Failure.of(error))
             return
@@ -319,21 +324,6 @@ class EtcdSource:
     def _fail_with(self, failure: Failure) -> None:
         """Make :meth:`fetch` raise; the last publication stays known."""
         self._outcome = replace(self._outcome, failure=failure)
-
-    def _delivery(self, held: SignedContent) -> Delivery:
-        """Return the delivery; the identical object if nothing has changed.
-
-        Raises:
-            DocumentError: syntax or schema errors.
-        """
-        composed = self._watcher.interest.documents(held.values)
-        return self._parser.take(
-            composed.documents,
-            None,
-            self._settings.place,
-            warnings=(*held.problems, *composed.problems),
-            signed=held.verified.signed if held.verified is not None else None,
-        )
 
     def _lose_connection(self) -> None:
         self._is_connected = False

@@ -416,13 +416,9 @@ def _redirected(url: ServerUrl, location: str) -> ServerUrl:
 
 def _status_in_words(status: int) -> str:
     """Return a status with its standard reason phrase; the server's own phrase is not trusted."""
-    try:
-        words = f"{status} {HTTPStatus(status).phrase}"
-    except ValueError:
-        return str(status)
-    if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
-        return f"{words} (see token_file, client_certificate)"
-    return words
+    words = f"{status} {http.client.responses.get(status, '')}".rstrip()
+    is_refused = status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
+    return f"{words} (see token_file, client_certificate)" if is_refused else words
 
 
 def _put_off(text: str) -> float:
