@@ -181,8 +181,8 @@ def test_fleet(console: Console) -> None:
     assert lines[1].endswith("error: it is wrong")
     assert lines[4] == "3 hosts: 1 refusing, 1 lagging, 1 current; newest publication: revision 2"
     for field, value, told in (
-        ("has_kernel_refused", True, "kernel refused"),
-        ("is_drift_unhealed", True, "could not repair it"),
+        ("kernel_refused", True, "kernel refused"),
+        ("drift_unhealed", True, "could not repair it"),
         ("drift_repaired", 1, "repaired 1 time"),
     ):
         console.report("web-1", revision, **{field: value})

@@ -93,9 +93,9 @@ class Presence:
             revision=self._reached.revision,
             since=status.snapshot_since,
             errors=errors,
-            has_kernel_refused=status.step.kernel_error is not None,
+            kernel_refused=status.step.kernel_error is not None,
             drift_repaired=status.drift_repaired,
-            is_drift_unhealed=status.is_drift_unhealed,
+            drift_unhealed=status.is_drift_unhealed,
         )
 
     def _announced(self, binding: HandBinding, link: Link) -> Mapping[str, bytes]:

@@ -133,9 +133,9 @@ def _why(report: Report) -> str:
     """Return the most severe problem of a host; empty if it has none."""
     if report.errors:
         return report.errors[0]
-    if report.has_kernel_refused:
+    if report.kernel_refused:
         return "its kernel refused the compiled rules"
-    if report.is_drift_unhealed:
+    if report.drift_unhealed:
         return "another process changes its table, and the agent could not repair it"
     if report.drift_repaired:
         return f"another process changed its table; repaired {count(report.drift_repaired, 'time')}"

@@ -32,7 +32,7 @@ _LONGEST_TEXT = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """The status report of a host."""
+    """The status report of a host; the fields are named as the store has them."""
 
     host: str
     agent_version: str
@@ -54,22 +54,16 @@ class Report:
     errors: tuple[str, ...] = ()
     """Why the newest definitions, or their ruleset, were refused; the first few messages."""
 
-    has_kernel_refused: bool = False
+    kernel_refused: bool = False
     drift_repaired: int = 0
-    is_drift_unhealed: bool = False
+    drift_unhealed: bool = False
 
     def encoded(self) -> bytes:
         """Return the value of the host's key."""
         errors = tuple(text[:_LONGEST_TEXT] for text in self.errors[:MOST_ERRORS])
         fields = to_json(replace(self, errors=errors))
         del fields["host"]  # which is the name of the key
-        return as_json({"format": FORMAT, **{_WRITTEN.get(name, name): fields[name] for name in fields}})
-
-
-_WRITTEN = {"has_kernel_refused": "kernel_refused", "is_drift_unhealed": "drift_unhealed"}
-"""The keys that differ from the names of fields."""
-
-_FIELDS = {written: name for name, written in _WRITTEN.items()}
+        return as_json({"format": FORMAT, **fields})
 
 
 class HostReport(enum.Enum):
@@ -118,20 +112,19 @@ def _reported(item: KeyValue, layout: KeyLayout, newest: int) -> Reported:
     host = item.key.removeprefix(layout.key(FLEET) + "/")
     try:
         fields = json.loads(item.value)
-        if isinstance(fields, dict):
-            fields = {_FIELDS.get(name, name): value for name, value in fields.items()} | {"host": host}
-        report = from_json(Report, fields, FORMAT)
+        named = {**fields, "host": host} if isinstance(fields, dict) else fields
+        report = from_json(Report, named, FORMAT)
     except UNREADABLE:
         return Reported(host, HostReport.UNREADABLE, None)
     return Reported(host, _standing(report, newest), report)
 
 
 def _standing(report: Report, newest: int) -> HostReport:
-    if report.errors or report.has_kernel_refused:
+    if report.errors or report.kernel_refused:
         return HostReport.REFUSING
     if report.revision < newest:
         return HostReport.LAGGING
-    return HostReport.DRIFTING if report.is_drift_unhealed else HostReport.CURRENT
+    return HostReport.DRIFTING if report.drift_unhealed else HostReport.CURRENT
 
 
 Contents = Callable[[], Mapping[str, bytes]]

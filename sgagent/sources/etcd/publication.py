@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from sgagent.core.errors import Origin, Problem
+from sgagent.core.errors import DocumentError, Origin, Problem
 from sgagent.core.model import Snapshot
 from sgagent.documents.writer import as_json
 from sgagent.json_model import UNREADABLE, from_json, to_json
@@ -39,13 +39,9 @@ from sgagent.sources.etcd.key_layout import (
     published_keys,
 )
 from sgagent.sources.etcd.messages import DeleteKey, KeyRange, KeyValue, PutKey, Unchanged, Write
-from sgagent.sources.verified_parse import SignaturePolicy, VerifiedManifest
+from sgagent.sources.verified_parse import SignaturePolicy, VerifiedManifest, refusal
 
 FORMAT = 1
-
-
-class MalformedMarkerError(Exception):
-    """A marker that is malformed, or of another version."""
 
 
 class Completeness(enum.Enum):
@@ -89,16 +85,22 @@ class Marker:
         return as_json(fields)
 
 
-def read_marker(value: bytes) -> Marker:
-    """Decode the value of the marker's key.
+def read_marker(item: KeyValue) -> Marker:
+    """Decode the marker's key.
 
     Raises:
-        MalformedMarkerError: the marker is malformed, or of another version.
+        DocumentError: the marker is malformed, or of another version.
     """
     try:
-        return from_json(Marker, json.loads(value), FORMAT)
+        return from_json(Marker, json.loads(item.value), FORMAT)
     except UNREADABLE as error:
-        raise MalformedMarkerError(f"not a marker of a publication: {error}") from error
+        raise keyspace_lost(item.key, f"not a marker of a publication: {error}") from error
+
+
+def keyspace_lost(key: str, message: str) -> DocumentError:
+    """Return the refusal of what the store holds as a whole."""
+    remedy = "restore the store, or publish again with 'sgagent publish'"
+    return refusal("keyspace_lost", f"etcd:{key}", message, remedy)
 
 
 PART_BYTES = 512 << 10
@@ -270,8 +272,8 @@ def read_published(client: Client, layout: KeyLayout) -> Published:
     marker, marker_revision = None, 0
     for item in page.items:
         marker_revision = item.mod_revision
-        with suppress(MalformedMarkerError):
-            marker = read_marker(item.value)
+        with suppress(DocumentError):
+            marker = read_marker(item)
     kept = tuple(item for item in items if not item.lease)
     return Published(marker=marker, marker_revision=marker_revision, revision=revision, items=kept)
 

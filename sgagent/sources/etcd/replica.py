@@ -11,7 +11,6 @@ import enum
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from sgagent.core.errors import DocumentError
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.documents import Interest
 from sgagent.sources.etcd.grpc import LESS, CompactedError, EtcdError, StoreTooLargeError
@@ -27,7 +26,7 @@ from sgagent.sources.etcd.messages import (
     too_large,
     weight,
 )
-from sgagent.sources.etcd.publication import Completeness, MalformedMarkerError, Marker, read_marker
+from sgagent.sources.etcd.publication import Completeness, Marker, keyspace_lost, read_marker
 from sgagent.sources.verified_parse import refusal
 
 LEAST_SEEN = 1_000
@@ -77,7 +76,7 @@ class Replica:
             most_bytes: the size limit of all keys together, as :class:`SizeBudget` counts.
 
         Raises:
-            MalformedMarkerError: the marker is malformed.
+            DocumentError: the marker is malformed.
             StoreTooLargeError: the keys exceed the limit.
         """
         self.values: dict[str, KeyValue] = {}
@@ -86,7 +85,7 @@ class Replica:
         self.known_until: dict[KeyRange, int] = dict.fromkeys([KeyRange(layout.meta), *ranges], revision)
         """The watched ranges, each with the revision up to which the replica has its changes."""
 
-        self.marker: Marker = read_marker(marker.value)
+        self.marker: Marker = read_marker(marker)
         self.marker_revision = marker.mod_revision
         """The revision that wrote the marker."""
 
@@ -137,7 +136,7 @@ class Replica:
         """Apply a change; a repeated one has no effect.
 
         Raises:
-            MalformedMarkerError: the new marker is malformed.
+            DocumentError: the new marker is malformed.
             StoreTooLargeError: all keys together exceed the limit.
         """
         key, revision = event.item.key, event.item.mod_revision
@@ -247,7 +246,7 @@ class Replica:
         self.marker_revision = revision
         if event.is_deletion:
             return
-        self.marker = read_marker(event.item.value)
+        self.marker = read_marker(event.item)
         if self.marker.state is Completeness.PUBLISHING:
             return
         if self.marker.changed is None:
@@ -333,10 +332,7 @@ def _marker_in(page: Range, layout: KeyLayout) -> tuple[KeyValue, Marker]:
     if not page.items:
         message = f"nothing is published under {layout.root}: there is no key {layout.meta}"
         raise NothingPublishedError(message)
-    try:
-        return page.items[0], read_marker(page.items[0].value)
-    except MalformedMarkerError as error:
-        raise marker_refused(layout.meta, str(error)) from error
+    return page.items[0], read_marker(page.items[0])
 
 
 def _refuse_losses(client: Client, replica: Replica, revision: int) -> None:
@@ -353,13 +349,7 @@ def _refuse_losses(client: Client, replica: Replica, revision: int) -> None:
     there = client.count(layout.all_of(INTERFACES), revision=revision)
     if there < published:
         message = f"{published} interfaces were published, and {there} of them are there"
-        raise marker_refused(layout.meta, message)
-
-
-def marker_refused(key: str, message: str) -> DocumentError:
-    """Return the refusal of what the store holds as a whole."""
-    remedy = "restore the store, or publish again with 'sgagent publish'"
-    return refusal("keyspace_lost", f"etcd:{key}", message, remedy)
+        raise keyspace_lost(layout.meta, message)
 
 
 @contextmanager

@@ -20,13 +20,12 @@ from sgagent.sources.etcd.grpc import CompactedError, ConnectionLostError, Store
 from sgagent.sources.etcd.http2 import WakeSignal
 from sgagent.sources.etcd.key_layout import KeyLayout
 from sgagent.sources.etcd.messages import KeyRange, Range, WatchAnswer
-from sgagent.sources.etcd.publication import MalformedMarkerError
+from sgagent.sources.etcd.publication import keyspace_lost
 from sgagent.sources.etcd.replica import (
     Condition,
     NothingPublishedError,
     Replica,
     extend,
-    marker_refused,
     read_replica,
     too_large_refused,
 )
@@ -162,11 +161,11 @@ class StoreWatcher:
         except NothingPublishedError as error:
             if not self._serial:
                 raise
-            raise marker_refused(self.layout.meta, f"{error}, but there was one before") from error
+            raise keyspace_lost(self.layout.meta, f"{error}, but there was one before") from error
         serial = replica.marker.serial
         if serial < self._serial:
             message = f"publication {serial} is older than {self._serial}, which this host fetched before"
-            raise marker_refused(self.layout.meta, message)
+            raise keyspace_lost(self.layout.meta, message)
         if self._cluster_id not in (0, header.cluster_id):
             _LOG.warning("etcd_cluster_changed", cluster=f"{header.cluster_id:x}", serial=serial)
         self._cluster_id, self._serial, self._replica = header.cluster_id, serial, replica
@@ -241,12 +240,9 @@ class StoreWatcher:
             DocumentError: the new marker is malformed, or the keys are too large.
         """
         replica, followed = self._known, self._watching.range_of(answer)
-        try:
-            with too_large_refused(self.layout):
-                for event in answer.events:
-                    replica.note(event)
-        except MalformedMarkerError as error:
-            raise marker_refused(self.layout.meta, str(error)) from error
+        with too_large_refused(self.layout):
+            for event in answer.events:
+                replica.note(event)
         if followed is not None and not answer.is_created:
             until = answer.events[-1].item.mod_revision if answer.events else answer.header.revision
             replica.note_progress(followed, until)
@@ -271,7 +267,7 @@ class StoreWatcher:
                 replica.settle()
                 return self._extended()
             case Condition.GONE:
-                raise marker_refused(self.layout.meta, "the marker of the publication was deleted")
+                raise keyspace_lost(self.layout.meta, "the marker of the publication was deleted")
             case Condition.STALE:
                 return self._afresh()
             case Condition.AWAITING:

@@ -66,7 +66,7 @@ def test_what_the_kernel_refused_is_not_reached() -> None:
     host = Host()
     host.status = replace(STATUS, step=Step(outcome=StepEnd.REFUSED, kernel_error="no room"))
     assert (host.report().revision, host.report().errors) == (0, ("no room",))
-    assert host.report().has_kernel_refused
+    assert host.report().kernel_refused
 
 
 def test_links_that_are_bound_by_hand_are_announced() -> None:

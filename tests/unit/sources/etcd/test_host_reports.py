@@ -16,8 +16,8 @@ def report(
     revision: int = 10,
     *,
     errors: tuple[str, ...] = (),
-    has_kernel_refused: bool = False,
-    is_drift_unhealed: bool = False,
+    kernel_refused: bool = False,
+    drift_unhealed: bool = False,
 ) -> Report:
     """Return the report of a host."""
     return Report(
@@ -29,9 +29,9 @@ def report(
         revision=revision,
         since=1000.5,
         errors=errors,
-        has_kernel_refused=has_kernel_refused,
+        kernel_refused=kernel_refused,
         drift_repaired=3,
-        is_drift_unhealed=is_drift_unhealed,
+        drift_unhealed=drift_unhealed,
     )
 
 
@@ -42,7 +42,7 @@ def key(host: str, value: bytes) -> KeyValue:
 
 def test_a_report_comes_back() -> None:
     """What a host writes is what others read."""
-    written = report("web-1", errors=("a", "b"), has_kernel_refused=True)
+    written = report("web-1", errors=("a", "b"), kernel_refused=True)
     (found,) = read_reports([key("web-1", written.encoded())], LAYOUT, 10)
     assert found.report == written
 
@@ -51,11 +51,11 @@ def test_those_that_somebody_should_look_at_come_first() -> None:
     """Refusing, unreadable, lagging, drifting; then by name."""
     items = [
         key("a", report("a").encoded()),
-        key("b", report("b", is_drift_unhealed=True).encoded()),
+        key("b", report("b", drift_unhealed=True).encoded()),
         key("c", report("c", revision=9).encoded()),
         key("d", b"nonsense"),
         key("e", report("e", errors=("no",)).encoded()),
-        key("f", report("f", has_kernel_refused=True).encoded()),
+        key("f", report("f", kernel_refused=True).encoded()),
         key("0", report("0").encoded()),
     ]
     found = [(one.host, one.standing) for one in read_reports(items, LAYOUT, 10)]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from sgagent.sources.etcd.publication import Completeness, MalformedMarkerError, Marker, read_marker
+from sgagent.core.errors import DocumentError
+from sgagent.sources.etcd.messages import KeyValue
+from sgagent.sources.etcd.publication import Completeness, Marker, read_marker
 
+KEY = "/sgagent/v1/meta"
 MARKER = Marker(
     state=Completeness.PUBLISHING,
     serial=7,
@@ -18,9 +21,14 @@ MARKER = Marker(
 )
 
 
+def read(value: bytes) -> Marker:
+    """Return what a value says in the marker's key."""
+    return read_marker(KeyValue(key=KEY, value=value))
+
+
 def test_it_comes_back() -> None:
     """What is written is read."""
-    assert read_marker(MARKER.encoded()) == MARKER
+    assert read(MARKER.encoded()) == MARKER
 
 
 def test_nothing_changed_is_not_too_much_to_be_told() -> None:
@@ -34,7 +42,7 @@ def test_nothing_changed_is_not_too_much_to_be_told() -> None:
             published_at="y",
             changed=changed,
         )
-        assert read_marker(marker.encoded()).changed == changed
+        assert read(marker.encoded()).changed == changed
 
 
 @pytest.mark.parametrize(
@@ -53,8 +61,10 @@ def test_nothing_changed_is_not_too_much_to_be_told() -> None:
 )
 def test_what_is_none_is_refused(value: bytes) -> None:
     """So is one of a later version."""
-    with pytest.raises(MalformedMarkerError):
-        read_marker(value)
+    with pytest.raises(DocumentError) as caught:
+        read(value)
+    (problem,) = caught.value.problems
+    assert (problem.code, problem.origin.file) == ("keyspace_lost", f"etcd:{KEY}")
 
 
 @pytest.mark.parametrize(
@@ -71,6 +81,6 @@ def test_what_is_none_is_refused(value: bytes) -> None:
 )
 def test_the_wrong_field_is_named(before: bytes, after: bytes, reason: str) -> None:
     """Nothing else stands for a number."""
-    with pytest.raises(MalformedMarkerError) as caught:
-        read_marker(MARKER.encoded().replace(before, after))
-    assert str(caught.value) == f"not a marker of a publication: {reason}"
+    with pytest.raises(DocumentError) as caught:
+        read(MARKER.encoded().replace(before, after))
+    assert caught.value.problems[0].message == f"not a marker of a publication: {reason}"

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from sgagent.core.errors import DocumentError
 from sgagent.sources.etcd.grpc import StoreTooLargeError
 from sgagent.sources.etcd.key_layout import KeyLayout
 from sgagent.sources.etcd.messages import KeyEvent, KeyRange, KeyValue, weight
-from sgagent.sources.etcd.publication import Completeness, MalformedMarkerError, Marker
+from sgagent.sources.etcd.publication import Completeness, Marker
 from sgagent.sources.etcd.replica import LEAST_SEEN, Condition, Replica
 
 LAYOUT = KeyLayout("/sgagent")
@@ -133,7 +134,7 @@ def test_a_marker_that_is_deleted_or_none() -> None:
     known = replica()
     known.note(deletion(LAYOUT.meta, 20))
     assert condition(known) is Condition.GONE
-    with pytest.raises(MalformedMarkerError):
+    with pytest.raises(DocumentError, match="not a marker of a publication"):
         replica().note(put(LAYOUT.meta, b"x", 20))
 
 
