@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
-from operator import is_not
 from typing import Protocol
 
 from sgagent.core.binding import HandBinding, HostFacts, is_hidden
 from sgagent.core.errors import DocumentError, Origin, Problem
+from sgagent.core.memo import Memo
 from sgagent.documents import DocumentFile, Limits
 from sgagent.sources.etcd.key_layout import (
     BY_ADDRESS,
@@ -74,34 +74,25 @@ class Composer:
         Raises:
             DocumentError: the id in a value differs from the name of its key.
         """
-        self._known = {
-            stored.item.key: self._written(kind, stored, folders, is_whole)
-            for kind in sorted(_LISTS)
-            for stored in folders.get((kind,), ())
-        }
+        before, self._known = self._known, {}
+        for kind in sorted(_LISTS):
+            for stored in folders.get((kind,), ()):
+                name = self._layout.relative(stored.item.key).removeprefix(f"{kind}/")
+                members = folders.get((MEMBERS, name), ()) if kind == GROUPS else ()
+                with_rules = kind == GROUPS and is_whole(name)
+                known = before.get(stored.item.key)
+                is_same = known is not None and known.stored is stored and known.members is members
+                if known is None or not is_same or known.with_rules != with_rules:
+                    known = _write(kind, name, stored, members, with_rules=with_rules)
+                self._known[stored.item.key] = known
         mismatches = [one.mismatch for one in self._known.values() if one.mismatch is not None]
         if mismatches:
             raise DocumentError(mismatches)
         head = DocumentFile(f"etcd:{self._layout.root}", b'{"version":1}')
         documents = (head, *(one.document for one in self._known.values()))
-        members = (stored for name in sorted(folders) if name[0] == MEMBERS for stored in folders[name])
-        return Composed(documents, tuple(_not_a_member(one.item) for one in members if one.content is None))
-
-    def _written(
-        self,
-        kind: str,
-        stored: StoredKey,
-        folders: Folders,
-        is_whole: Callable[[str], bool],
-    ) -> _Written:
-        name = self._layout.relative(stored.item.key).removeprefix(f"{kind}/")
-        members = folders.get((MEMBERS, name), ()) if kind == GROUPS else ()
-        with_rules = kind == GROUPS and is_whole(name)
-        known = self._known.get(stored.item.key)
-        is_same = known is not None and known.stored is stored and known.members is members
-        if known is not None and is_same and known.with_rules == with_rules:
-            return known
-        return _write(kind, name, stored, members, with_rules=with_rules)
+        groups = [folders[name] for name in sorted(folders) if name[0] == MEMBERS]
+        invalid = (one.item for group in groups for one in group if one.content is None)
+        return Composed(documents, tuple(map(_not_a_member, invalid)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,8 +195,7 @@ class HostInterest:
         self._layout = layout
         self._index = KeyIndex(layout, limits)
         self._composer = Composer(layout)
-        self._leading: tuple[Folder, ...] = ()
-        self._wanted: frozenset[KeyRange] | None = None
+        self._memo = Memo()
 
     def roots(self) -> frozenset[KeyRange]:
         """Return the roots of the selection; ports of bridges and the like have none (§9.4)."""
@@ -225,9 +215,7 @@ class HostInterest:
         """Return the roots, and the ranges that the read keys refer to."""
         folders = self._index.sort(values)
         leading = tuple(folders.get((kind,), ()) for kind in (BY_ADDRESS, BY_MAC, GROUPS, INTERFACES))
-        if self._wanted is None or any(map(is_not, leading, self._leading)):
-            self._leading, self._wanted = leading, self._led_to(folders)
-        return self._wanted
+        return self._memo.get("wanted", leading, lambda: self._led_to(folders))
 
     def documents(self, values: Values) -> Composed:
         """Return the documents that concern the host; with pinned keys, only signed ones."""

@@ -206,19 +206,10 @@ _LONGEST_VALIDATOR = 1024
 _LONGEST_REASON = 80
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Validators:
-    """The validators of an answer: ETag and Last-Modified."""
+Validators = Mapping[str, str]
+"""The headers of a conditional request for a document; empty if the server names no version of it."""
 
-    etag: str | None = None
-    last_modified: str | None = None
-
-    def __bool__(self) -> bool:
-        """Return whether there is any validator for a conditional request."""
-        return self.etag is not None or self.last_modified is not None
-
-
-_UNCONDITIONAL = Validators()
+_NO_VALIDATORS: Validators = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,12 +236,12 @@ class Exchange:
     cancellation: Cancellation = field(default_factory=Cancellation)
     """Cancels a request in progress, from another thread."""
 
-    def ask(self, url: ServerUrl, known: Validators = _UNCONDITIONAL, wait_seconds: int = 0) -> Answer | None:
+    def ask(self, url: ServerUrl, known: Validators = _NO_VALIDATORS, wait_seconds: int = 0) -> Answer | None:
         """Send a request and return the answer; None for 304 Not Modified.
 
         Args:
             url: the document.
-            known: the validators of the cached content, for a conditional request.
+            known: the validators of the cached content.
             wait_seconds: the seconds of a long poll; 0 for none.
 
         Raises:
@@ -339,12 +330,11 @@ class Exchange:
             "Accept": "*/*",
             "Accept-Encoding": "gzip, deflate",
             "Connection": "close",
-            "Authorization": f"Bearer {read_token(token_file)}" if token_file else None,
-            "If-None-Match": known.etag,
-            "If-Modified-Since": known.last_modified,
-            "Prefer": f"wait={wait_seconds}" if wait_seconds else None,
         }
-        return {name: value for name, value in headers.items() if value is not None}
+        if token_file is not None:
+            headers["Authorization"] = f"Bearer {read_token(token_file)}"
+        wait = {"Prefer": f"wait={wait_seconds}"} if wait_seconds else {}
+        return {**headers, **known, **wait}
 
     def _take(self, response: http.client.HTTPResponse, url: ServerUrl) -> Answer | ServerUrl | None:
         """Convert a response into an answer."""
@@ -375,8 +365,9 @@ def _validators(response: http.client.HTTPResponse) -> Validators:
     """
     last_modified = _header_value(response, "Last-Modified")
     if _is_of_this_second(last_modified, _header_value(response, "Date")):
-        return Validators()
-    return Validators(etag=_header_value(response, "ETag"), last_modified=last_modified)
+        return _NO_VALIDATORS
+    named = {"If-None-Match": _header_value(response, "ETag"), "If-Modified-Since": last_modified}
+    return {name: value for name, value in named.items() if value is not None}
 
 
 def _is_of_this_second(written: str | None, sent: str | None) -> bool:
