@@ -55,34 +55,23 @@ class Condition(enum.Enum):
 class Replica:
     """A copy of some ranges of the store at one revision, updated by watches."""
 
-    def __init__(
-        self,
-        layout: KeyLayout,
-        *,
-        marker: KeyValue,
-        items: Iterable[KeyValue],
-        ranges: Iterable[KeyRange],
-        revision: int,
-        most_bytes: int,
-    ) -> None:
-        """Store the result of a read.
+    def __init__(self, layout: KeyLayout, marker: KeyValue, revision: int, most_bytes: int) -> None:
+        """Start with the marker alone; :meth:`add` adds ranges.
 
         Args:
             layout: the layout of keys.
             marker: the marker's key.
-            items: all other keys in the ranges.
-            ranges: the ranges, without the marker.
-            revision: the store's revision of the read.
+            revision: the store's revision at which it was read.
             most_bytes: the size limit of all keys together, as :class:`SizeBudget` counts.
 
         Raises:
             DocumentError: the marker is malformed.
-            StoreTooLargeError: the keys exceed the limit.
+            StoreTooLargeError: the marker exceeds the limit.
         """
         self.values: dict[str, KeyValue] = {}
         """Changed by methods only, because they track its size."""
 
-        self.known_until: dict[KeyRange, int] = dict.fromkeys([KeyRange(layout.meta), *ranges], revision)
+        self.known_until = {KeyRange(layout.meta): revision}
         """The watched ranges, each with the revision up to which the replica has its changes."""
 
         self.marker: Marker = read_marker(marker)
@@ -101,7 +90,7 @@ class Replica:
         self._ahead = 0
         self._is_stale = False
         self._is_gone = False
-        self._hold(items)
+        self._refuse_too_much()
 
     def room(self) -> SizeBudget:
         """Return the remaining size budget."""
@@ -321,8 +310,7 @@ def _read_at_once(client: Client, layout: KeyLayout, interest: Interest) -> tupl
         if not revision:
             raise NothingPublishedError(f"the first publication under {layout.root} is still being written")
         item, _ = _marker_in(client.read_page(key, revision=revision), layout)
-    most_bytes = client.limits.all_bytes
-    replica = Replica(layout, marker=item, items=(), ranges=(), revision=revision, most_bytes=most_bytes)
+    replica = Replica(layout, item, revision, client.limits.all_bytes)
     extend(client, replica, interest, revision)
     _refuse_losses(client, replica, revision)
     return page.header, replica

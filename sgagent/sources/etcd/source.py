@@ -243,10 +243,8 @@ class EtcdSource:
         seconds = float(self._settings.timeout_seconds)
         try:
             self._deliver(self._client.persistently(self._watcher.connect, seconds))
-        except DocumentError as error:
-            self._fail_with(Failure.of(error))
-        except EtcdError as error:
-            self._fail_with(_unavailable(error))
+        except (DocumentError, EtcdError) as error:
+            self._fail_with(_failure(error))
         finally:
             self._client.close()
 
@@ -259,11 +257,11 @@ class EtcdSource:
             self._outage.end()
             self._lose_connection()
             self._watcher.forget()
-            self._fail_with(Failure.of(error))
+            self._fail_with(_failure(error))
             wait = REFUSED_AGAIN_SECONDS
         except NothingPublishedError as error:
             self._outage.end()
-            self._fail_with(_unavailable(error))
+            self._fail_with(_failure(error))
             wait = UNPUBLISHED_AGAIN_SECONDS
         except EtcdError as error:
             self._lose_connection()
@@ -312,7 +310,7 @@ class EtcdSource:
                 signed=held.verified.signed if held.verified is not None else None,
             )
         except DocumentError as error:
-            self._fail_with(Failure.of(error))
+            self._fail_with(_failure(error))
             return
         publication = FetchedPublication(
             serial=replica.marker.serial,
@@ -333,7 +331,7 @@ class EtcdSource:
         """Record a failed attempt and return the backoff; expose the error after the grace period."""
         longest = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0 ** min(self._failures, 16))
         self._failures += 1
-        failure = _unavailable(error)
+        failure = _failure(error)
         if self._outage.go_on(failure) or self._outcome.delivery is None:
             self._fail_with(failure)
         return longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, and guards no secret
@@ -344,5 +342,5 @@ class EtcdSource:
         self._poller.wake_watchers()
 
 
-def _unavailable(error: EtcdError) -> Failure:
-    return Failure(f"etcd: {error}")
+def _failure(error: DocumentError | EtcdError) -> Failure:
+    return Failure.of(error) if isinstance(error, DocumentError) else Failure(f"etcd: {error}")

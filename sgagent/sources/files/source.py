@@ -125,20 +125,18 @@ class FileSource:
         return self._debounce.remaining() > 0
 
     def _fetch(self) -> Delivery:
-        if not self._parser.wants_signature:
-            documents, skipped = self.read_documents(), skipped_directories(self._path)
-            return self._parser.take(documents, None, str(self._path), warnings=skipped)
         place = signature_path(self._path)
         for _ in range(_TRIES):
             signature = self._read_signature(place)
-            documents = self.read_documents()
+            documents, skipped = self.read_documents(), skipped_directories(self._path)
             if self._read_signature(place) == signature:
-                skipped = skipped_directories(self._path)
                 return self._parser.take(documents, signature, str(place), warnings=skipped)
         raise SourceUnavailableError(f"{place}: the signature keeps changing while it is read")
 
     def _read_signature(self, place: Path) -> bytes | None:
-        """Return the content of the signature file; None if there is none."""
+        """Return the content of the signature file; None if there is none, or none is wanted."""
+        if not self._parser.wants_signature:
+            return None
         try:
             place.lstat()
         except (FileNotFoundError, NotADirectoryError):
@@ -180,7 +178,7 @@ class FileSource:
             DocumentError: documents are not regular files, or are too large.
             SourceUnavailableError: there is no document, one can't be read, or they keep changing.
         """
-        known: Mapping[str, FileReading] = {}
+        known: dict[str, FileReading] = {}
         deadline = time.monotonic() + LONGEST_SECONDS
         for attempt in range(_TRIES):
             if attempt:  # what changed during the reading may be the first of several changes
@@ -194,10 +192,8 @@ class FileSource:
                 if appearance(self._path) == before and not self._is_changing(deadline):
                     raise
             else:
-                seen, after = tuple(reading.appearance for reading in readings), appearance(self._path)
-                closed = {
-                    tuple(c for c in look if c[0] not in being_written) for look in (before, seen, after)
-                }
+                looks = (before, (reading.appearance for reading in readings), appearance(self._path))
+                closed = {tuple(one for one in look if one[0] not in being_written) for look in looks}
                 if len(closed) == 1 and not self._is_changing(deadline):
                     return self._keep(readings)
                 known = {reading.appearance[0]: reading for reading in readings}
@@ -252,39 +248,29 @@ class FileSource:
         room = self._limits.all_bytes
         for path in document_paths(self._path):
             try:
+                reading = known.get(str(path))
                 if str(path) in being_written:
-                    reading = self._before(path)
-                    if reading is None:
+                    if self._taken is None:
+                        raise _still_written(str(path))
+                    if (reading := self._taken.get(str(path))) is None:  # new
                         continue
-                else:
-                    reading = known.get(str(path))
                 readings.append(reading or read_document(path, self._limits.document_bytes))
             except DocumentError as error:
                 problems.extend(error.problems)
                 continue
             room -= len(readings[-1].content)
             if room < 0:
-                message = (
-                    f"the documents together hold more than {FULL_DOCUMENTS} times limits.document_bytes"
-                )
+                limit = f"{FULL_DOCUMENTS} times limits.document_bytes"
+                message = f"the documents together hold more than {limit}"
                 remedy = "remove some, or raise limits.document_bytes"
-                too_large = refusal("too_large", str(self._path), message, remedy)
-                raise DocumentError([*problems, *too_large.problems])
+                problems += refusal("too_large", str(self._path), message, remedy).problems
+                raise DocumentError(problems)
         if problems:
             raise DocumentError(problems)
         if not readings:
-            raise self._still_written(min(being_written))
+            raise _still_written(min(being_written))
         return tuple(readings)
 
-    def _before(self, path: Path) -> FileReading | None:
-        """Return what a document that is being written held before; None if it is new.
 
-        Raises:
-            SourceUnavailableError: nothing was read before.
-        """
-        if self._taken is None:
-            raise self._still_written(str(path))
-        return self._taken.get(str(path))
-
-    def _still_written(self, path: str) -> SourceUnavailableError:
-        return SourceUnavailableError(f"{path}: its writer has not closed it, so it may be half written")
+def _still_written(path: str) -> SourceUnavailableError:
+    return SourceUnavailableError(f"{path}: its writer has not closed it, so it may be half written")

@@ -24,18 +24,13 @@ MARKER = Marker(
 
 def replica(most_bytes: int = 10_000_000) -> Replica:
     """Return what was published at revision 10, and read at 12."""
-    return Replica(
-        LAYOUT,
-        marker=KeyValue(key=LAYOUT.meta, value=MARKER.encoded(), mod_revision=10),
-        items=[
-            KeyValue(key=WEB, value=b"web", mod_revision=10),
-            KeyValue(key=APP, value=b"app", mod_revision=9),
-            KeyValue(key=ONE, value=b"one", mod_revision=11, lease=5),
-        ],
-        ranges=[KeyRange(WEB), KeyRange(APP), MEMBERS],
-        revision=12,
-        most_bytes=most_bytes,
+    known = Replica(
+        LAYOUT, KeyValue(key=LAYOUT.meta, value=MARKER.encoded(), mod_revision=10), 12, most_bytes
     )
+    known.add(KeyRange(WEB), [KeyValue(key=WEB, value=b"web", mod_revision=10)], 12)
+    known.add(KeyRange(APP), [KeyValue(key=APP, value=b"app", mod_revision=9)], 12)
+    known.add(MEMBERS, [KeyValue(key=ONE, value=b"one", mod_revision=11, lease=5)], 12)
+    return known
 
 
 def condition(known: Replica) -> Condition:
@@ -196,7 +191,9 @@ def test_what_another_watch_may_tell_again_is_kept_in_mind() -> None:
 def test_a_key_is_followed_that_is_in_any_range(followed: list[KeyRange]) -> None:
     """Be it one itself, or somewhere below one."""
     marker_key = KeyValue(key=LAYOUT.meta, value=MARKER.encoded())
-    known = Replica(LAYOUT, marker=marker_key, items=(), ranges=followed, revision=12, most_bytes=10_000_000)
+    known = Replica(LAYOUT, marker_key, 12, 10_000_000)
+    for one in followed:
+        known.add(one, [], 12)
     for key in (
         ONE,
         WEB,
