@@ -167,22 +167,21 @@ def _compare(hashes: Mapping[str, str], contents: Mapping[str, bytes]) -> None:
         raise _mismatch(missing[0], "a signed document is missing")
 
 
-def check_age(manifest: Manifest, signed: Signed, *, now: float, enforced: Signed | None) -> None:
-    """Refuse an expired manifest, and one older than the last that this host enforced.
+def check_age(signed: Signed, *, now: float, enforced: Signed | None) -> None:
+    """Refuse an expired signature, and one older than the last that this host enforced.
 
     Args:
-        manifest: the signed list.
-        signed: its verified signature.
+        signed: the verified signature.
         now: seconds since the epoch.
         enforced: the newest signature that this host enforced; None for none.
 
     Raises:
         SignatureFaultError: ``signature_expired``, ``serial_older`` or ``serial_reused``.
     """
-    if manifest.expires_at is not None and now >= manifest.expires_at:
+    if signed.expires_at is not None and now >= signed.expires_at:
         raise SignatureFaultError(
             "signature_expired",
-            f"expired at {time_in_words(manifest.expires_at)}",
+            f"expired at {time_in_words(signed.expires_at)}",
             "sign again; if it should still be valid, check this host's clock",
         )
     if enforced is not None and signed.serial < enforced.serial:

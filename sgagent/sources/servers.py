@@ -145,14 +145,13 @@ RESOLV_CONF = Path("/etc/resolv.conf")
 BEHIND_A_STUB = Path("/run/systemd/resolve/resolv.conf")
 """The upstream servers of systemd-resolved; with it, the other file names a stub on loopback."""
 
+_RESOLVER_FILES = (RESOLV_CONF, BEHIND_A_STUB)
 DNS_PORT = 53
 _MOST_SERVERS = 8
 _LONGEST_FILE = 65_536
 
 
-def name_servers(
-    source: SourceSettings, files: tuple[Path, ...] = (RESOLV_CONF, BEHIND_A_STUB)
-) -> tuple[Endpoint, ...]:
+def name_servers(source: SourceSettings, files: tuple[Path, ...] = _RESOLVER_FILES) -> tuple[Endpoint, ...]:
     """Return the endpoints of the host's name servers; none if the source needs no resolver.
 
     Args:
@@ -164,7 +163,7 @@ def name_servers(
     return dns_endpoints(host_name_servers(files))
 
 
-def host_name_servers(files: tuple[Path, ...] = (RESOLV_CONF, BEHIND_A_STUB)) -> tuple[str, ...]:
+def host_name_servers(files: tuple[Path, ...] = _RESOLVER_FILES) -> tuple[str, ...]:
     """Return the addresses of the host's name servers, in the order in which to ask them.
 
     Link-local ones have their zone: ``fe80::1%eth0``.

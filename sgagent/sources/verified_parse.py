@@ -59,14 +59,6 @@ class MismatchError(DocumentError):
 
 
 @dataclass(frozen=True, slots=True)
-class VerifiedManifest:
-    """A manifest with a verified signature of a pinned key."""
-
-    manifest: Manifest
-    signed: Signed
-
-
-@dataclass(frozen=True, slots=True)
 class SignaturePolicy:
     """The pinned keys, and the newest signature that this host enforced."""
 
@@ -84,9 +76,7 @@ class SignaturePolicy:
         """Return whether keys are pinned, so that sources must fetch signatures."""
         return bool(self.settings.public_keys)
 
-    def verify(
-        self, signature: bytes, place: str, hold_against: HoldAgainst, name_of: NameOf
-    ) -> VerifiedManifest:
+    def verify(self, signature: bytes, place: str, hold_against: HoldAgainst, name_of: NameOf) -> Signed:
         """Verify a signature file and its documents; ignore its age.
 
         Args:
@@ -104,13 +94,13 @@ class SignaturePolicy:
             hold_against(manifest)
         except SignatureFaultError as fault:
             raise _refused(fault, place if fault.name is None else name_of(fault.name)) from None
-        return VerifiedManifest(manifest, signed)
+        return signed
 
-    def check_age(self, verified: VerifiedManifest, place: str) -> None:
-        """Refuse an expired manifest, and one older than the last that this host enforced.
+    def check_age(self, signed: Signed, place: str) -> None:
+        """Refuse an expired signature, and one older than the last that this host enforced.
 
         Raises:
-            DocumentError: the manifest is expired or older, or the last enforced signature can't be read.
+            DocumentError: the signature is expired or older, or the last enforced one can't be read.
         """
         try:
             enforced = self.read_enforced()
@@ -119,7 +109,7 @@ class SignaturePolicy:
             remedy = "repair the file; without it, the host can't detect replayed publications"
             raise refusal("serial_unknown", place, message, remedy) from error
         try:
-            check_age(verified.manifest, verified.signed, now=self.now(), enforced=enforced)
+            check_age(signed, now=self.now(), enforced=enforced)
         except SignatureFaultError as fault:
             raise _refused(fault, place) from None
 
@@ -225,7 +215,7 @@ class VerifiedParser:
         self._limits = limits
         self._version = version
         self._signature_policy = signature_policy or SignaturePolicy()
-        self._verified: tuple[tuple[DocumentFile, ...], bytes, VerifiedManifest] | None = None
+        self._verified: tuple[tuple[DocumentFile, ...], bytes, Signed] | None = None
         """Of the newest documents and their signature."""
 
         self._read: tuple[tuple[DocumentFile, ...], _Reading | Failure] | None = None
@@ -283,16 +273,16 @@ class VerifiedParser:
         if self._verified is None or self._verified[:2] != (documents, signature):
             contents = {base_name(file.name): file.content for file in documents}
             places = {base_name(file.name): file.name for file in documents}
-            verified = self._signature_policy.verify(
+            signed = self._signature_policy.verify(
                 signature,
                 place,
                 lambda manifest: check_contents(manifest, contents),
                 lambda name: places.get(name, name),
             )
-            self._verified = (documents, signature, verified)
-        *_, verified = self._verified
-        self._signature_policy.check_age(verified, place)
-        return verified.signed
+            self._verified = (documents, signature, signed)
+        *_, signed = self._verified
+        self._signature_policy.check_age(signed, place)
+        return signed
 
     def _parse(self, documents: tuple[DocumentFile, ...]) -> _Reading:
         """Return the snapshot and the warnings, cached while the documents are unchanged.

@@ -151,9 +151,7 @@ def is_vouched_for(store: Mapping[str, KeyValue], interest: SignedInterest) -> b
     signature_policy = SignaturePolicy(SignatureSettings(public_keys=(KEY.public,)), now=lambda: NOW)
     values = read_all(store, interest)
     try:
-        return (
-            hold(values, covered_by(interest.wanted(values)), LAYOUT, signature_policy).verified is not None
-        )
+        return hold(values, covered_by(interest.wanted(values)), LAYOUT, signature_policy).signed is not None
     except DocumentError:
         return False
 

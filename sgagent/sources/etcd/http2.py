@@ -178,9 +178,7 @@ class Channel:
         self._wait_for_room()
         try:
             number = self._state.get_next_available_stream_id()
-            call = GrpcMessages(
-                number, is_question=is_last, room=WINDOW, largest_message=self._largest_message
-            )
+            call = GrpcMessages(number, is_last, WINDOW, self._largest_message)
             headers = [*self._headers, (":path", method), *_HEADERS, *metadata.items()]
             self._state.send_headers(call.number, headers)
         except h2.exceptions.ProtocolError as error:

@@ -313,9 +313,8 @@ def read_member(value: bytes, *, is_announced: bool) -> tuple[str, ...] | None:
         networks = list(map(ipaddress.ip_network, texts))
     except UNREADABLE:
         return None
-    is_bounded = not is_announced or (
-        len(texts) <= MOST_ANNOUNCED and all(network.num_addresses == 1 for network in networks)
-    )
+    are_few = len(texts) <= MOST_ANNOUNCED and all(network.num_addresses == 1 for network in networks)
+    is_bounded = are_few or not is_announced
     return tuple(map(_text, networks)) if is_bounded and not any(map(_is_strange, networks)) else None
 
 
@@ -325,6 +324,6 @@ def _text(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> str:
 
 def _is_strange(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> bool:
     """Return whether documents would refuse the address: one with a zone, or an IPv4-mapped one."""
-    return isinstance(network, ipaddress.IPv6Network) and (
-        network.network_address.scope_id is not None or network.subnet_of(_MAPPED)
-    )
+    if not isinstance(network, ipaddress.IPv6Network):
+        return False
+    return network.network_address.scope_id is not None or network.subnet_of(_MAPPED)

@@ -22,7 +22,7 @@ from sgagent.core.errors import DocumentError, Origin, Problem
 from sgagent.core.model import Snapshot
 from sgagent.documents.writer import as_json
 from sgagent.json_model import UNREADABLE, from_json, to_json
-from sgagent.signatures import SignatureFile, check_part
+from sgagent.signatures import SignatureFile, Signed, check_part
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.documents import Composed, Interest
 from sgagent.sources.etcd.grpc import EtcdError
@@ -39,7 +39,7 @@ from sgagent.sources.etcd.key_layout import (
     published_keys,
 )
 from sgagent.sources.etcd.messages import DeleteKey, KeyRange, KeyValue, PutKey, Unchanged, Write
-from sgagent.sources.verified_parse import SignaturePolicy, VerifiedManifest, refusal
+from sgagent.sources.verified_parse import SignaturePolicy, refusal
 
 FORMAT = 1
 
@@ -106,13 +106,12 @@ def keyspace_lost(key: str, message: str) -> DocumentError:
 PART_BYTES = 512 << 10
 """Size of one part of a signature: etcd limits values, and transactions, to 1.5 MiB."""
 
-Sign = Callable[[Mapping[str, bytes], int], SignatureFile]
+Contents = Mapping[str, bytes]
+Sign = Callable[[Contents, int], SignatureFile]
 """Signs contents by name, with a serial."""
 
 
-def signature_keys(
-    contents: Mapping[str, bytes], layout: KeyLayout, serial: int, sign: Sign
-) -> dict[str, bytes]:
+def signature_keys(contents: Contents, layout: KeyLayout, serial: int, sign: Sign) -> dict[str, bytes]:
     """Return the keys and values of the signature of published keys."""
     named = {layout.relative(key): value for key, value in contents.items()}
     text = sign(named, serial).render().encode()
@@ -147,8 +146,8 @@ class SignedContent:
     """The verified keys."""
 
     values: Values
-    verified: VerifiedManifest | None = None
-    """The verified manifest; None if no keys are pinned, or if an optional signature is missing."""
+    signed: Signed | None = None
+    """The verified signature; None if no keys are pinned, or if an optional signature is missing."""
 
     problems: tuple[Problem, ...] = ()
     """Warnings."""
@@ -177,21 +176,21 @@ def hold(
     kinds = {key: layout.parts(key)[0] for key in values}
     # A host announces itself as a member under a lease, without a signature.
     kept = {key: item for key, item in values.items() if kinds[key] != MEMBERS or not item.lease}
-    signed = {key: item for key, item in kept.items() if kinds[key] in PUBLISHED and kinds[key] != SIGNATURE}
-    contents = {layout.relative(key): item.value for key, item in signed.items()}
-    verified = signature_policy.verify(
+    named = (item for key, item in kept.items() if kinds[key] in PUBLISHED and kinds[key] != SIGNATURE)
+    contents = {layout.relative(item.key): item.value for item in named}
+    signed = signature_policy.verify(
         signature,
         place,
         lambda manifest: check_part(manifest, contents, lambda name: is_read(layout.root + name)),
         lambda name: f"etcd:{layout.root}{name}",
     )
     if len(kept) == len(values):
-        return SignedContent(values=kept, verified=verified)
+        return SignedContent(values=kept, signed=signed)
     message = f"unsigned members that hosts announced are left out: {len(values) - len(kept)}"
     remedy = "publish and sign the members; or pin no key, and trust everybody with write access"
     members = Origin(file=f"etcd:{layout.key(MEMBERS)}")
     warning = Problem.warning(members, "member_unsigned", None, message, remedy)
-    return SignedContent(values=kept, verified=verified, problems=(warning,))
+    return SignedContent(values=kept, signed=signed, problems=(warning,))
 
 
 def place_of(layout: KeyLayout) -> str:

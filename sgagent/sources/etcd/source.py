@@ -26,7 +26,7 @@ from sgagent.sources.etcd.publication import SignedInterest, hold, place_of
 from sgagent.sources.etcd.replica import NothingPublishedError, Replica
 from sgagent.sources.etcd.watcher import StoreWatcher
 from sgagent.sources.poller import Poller
-from sgagent.sources.verified_parse import Failure, SignaturePolicy, VerifiedManifest, VerifiedParser
+from sgagent.sources.verified_parse import Failure, SignaturePolicy, VerifiedParser
 
 
 @dataclass(slots=True)
@@ -101,9 +101,6 @@ class _Outcome:
 
     delivery: Delivery | None = None
     """The newest one that was not refused."""
-
-    verified: VerifiedManifest | None = None
-    """The manifest of that delivery; None without pinned keys."""
 
     publication: FetchedPublication | None = None
     """The publication of that delivery."""
@@ -185,8 +182,8 @@ class EtcdSource:
         outcome = self._outcome
         if outcome.failure is not None or outcome.delivery is None:
             raise (outcome.failure or Failure("etcd: no answer yet")).exception()
-        if outcome.verified is not None:  # an older delivery may have expired
-            self._signature_policy.check_age(outcome.verified, place_of(self._layout))
+        if outcome.delivery.signed is not None:  # it may have expired since
+            self._signature_policy.check_age(outcome.delivery.signed, place_of(self._layout))
         return outcome.delivery
 
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -299,25 +296,17 @@ class EtcdSource:
         """Verify and parse the replica, and store the result for :meth:`fetch`."""
         try:
             held = hold(replica.values, replica.covers, self._layout, self._signature_policy)
-            if held.verified is not None:
-                self._signature_policy.check_age(held.verified, place_of(self._layout))
-            composed = self._watcher.interest.documents(held.values)
-            delivery = self._parser.take(
-                composed.documents,
-                None,
-                self._settings.place,
-                warnings=(*held.problems, *composed.problems),
-                signed=held.verified.signed if held.verified is not None else None,
-            )
+            if held.signed is not None:
+                self._signature_policy.check_age(held.signed, place_of(self._layout))
+            composed, place = self._watcher.interest.documents(held.values), self._settings.place
+            warnings, signed = (*held.problems, *composed.problems), held.signed
+            delivery = self._parser.take(composed.documents, None, place, warnings=warnings, signed=signed)
         except DocumentError as error:
             self._fail_with(_failure(error))
             return
-        publication = FetchedPublication(
-            serial=replica.marker.serial,
-            revision=replica.marker_revision,
-            version=delivery.snapshot.version,
-        )
-        self._outcome = _Outcome(delivery=delivery, verified=held.verified, publication=publication)
+        serial, revision, version = replica.marker.serial, replica.marker_revision, delivery.snapshot.version
+        publication = FetchedPublication(serial=serial, revision=revision, version=version)
+        self._outcome = _Outcome(delivery=delivery, publication=publication)
 
     def _fail_with(self, failure: Failure) -> None:
         """Make :meth:`fetch` raise; the last publication stays known."""

@@ -174,10 +174,10 @@ def test_a_single_document_may_have_any_name() -> None:
 
 def test_what_expires_is_good_until_that_second() -> None:
     """And not from then on."""
-    manifest, signed = verified(expires_at=NOW + 60)
-    check_age(manifest, signed, now=NOW + 59.9, enforced=None)
+    _, signed = verified(expires_at=NOW + 60)
+    check_age(signed, now=NOW + 59.9, enforced=None)
     with pytest.raises(SignatureFaultError) as caught:
-        check_age(manifest, signed, now=NOW + 60, enforced=None)
+        check_age(signed, now=NOW + 60, enforced=None)
     assert caught.value.code == "signature_expired"
 
 
@@ -185,21 +185,21 @@ def test_what_expires_is_good_until_that_second() -> None:
 def test_serials(serial: int, code: str | None) -> None:
     """What is older than what was enforced is refused; the same and newer ones are not."""
     _, enforced = verified(serial=7)
-    manifest, signed = verified(serial=serial)
+    _, signed = verified(serial=serial)
     if code is None:
-        check_age(manifest, signed, now=NOW, enforced=enforced)
+        check_age(signed, now=NOW, enforced=enforced)
     else:
         with pytest.raises(SignatureFaultError) as caught:
-            check_age(manifest, signed, now=NOW, enforced=enforced)
+            check_age(signed, now=NOW, enforced=enforced)
         assert caught.value.code == code
 
 
 def test_a_serial_is_one_publications() -> None:
     """Another one under the same serial is refused."""
     _, enforced = verified(serial=7)
-    manifest, signed = verified(serial=7, expires_at=NOW + 60)
+    _, signed = verified(serial=7, expires_at=NOW + 60)
     with pytest.raises(SignatureFaultError) as caught:
-        check_age(manifest, signed, now=NOW, enforced=enforced)
+        check_age(signed, now=NOW, enforced=enforced)
     assert caught.value.code == "serial_reused"
 
 

@@ -84,8 +84,8 @@ def test_what_concerns_a_host_is_vouched_for() -> None:
     """Though it reads a part only of what was signed."""
     store = published()
     found = held(store)
-    assert found.verified is not None
-    assert (found.verified.signed.serial, found.verified.signed.key_id) == (7, KEY.public.key_id)
+    assert found.signed is not None
+    assert (found.signed.serial, found.signed.key_id) == (7, KEY.public.key_id)
     assert LAYOUT.key(GROUPS, "sg-other") in store.keys() - found.values.keys()
     assert not found.problems
 
@@ -122,7 +122,7 @@ def test_what_concerns_others_is_their_business() -> None:
     """It is not read here, so nobody can tell, and nothing comes of it."""
     store = published()
     del store[LAYOUT.key(GROUPS, "sg-other")]
-    assert held(store).verified is not None
+    assert held(store).signed is not None
 
 
 def test_members_that_announce_themselves_are_left_out() -> None:
@@ -144,7 +144,7 @@ def test_without_a_signature() -> None:
     place = f"etcd:{LAYOUT.key(SIGNATURE)}"
     assert refusal(store) == f"signature_missing {place}"
     found = held(store, replace(PINNED, required=False))
-    assert (found.verified, [problem.code for problem in found.problems]) == (None, ["signature_missing"])
+    assert (found.signed, [problem.code for problem in found.problems]) == (None, ["signature_missing"])
 
 
 def test_a_key_that_is_not_pinned() -> None:
@@ -158,7 +158,7 @@ def test_nobody_is_asked_without_pinned_keys() -> None:
     """Then everything counts."""
     store = published()
     del store[LAYOUT.key(INTERFACES, "eni-1")]
-    assert held(store, SignatureSettings()).verified is None
+    assert held(store, SignatureSettings()).signed is None
 
 
 def test_a_long_signature_is_kept_in_parts() -> None:
