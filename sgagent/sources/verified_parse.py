@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
+from sgagent import signatures
 from sgagent.core.errors import DocumentError, Origin, Problem, SourceUnavailableError
 from sgagent.core.memo import Memo
 from sgagent.core.model import Snapshot
@@ -21,14 +22,7 @@ from sgagent.documents import DocumentFile, Limits, RefusedDocumentsError, parse
 from sgagent.json_model import UNREADABLE, from_json, to_json
 from sgagent.ports import Delivery
 from sgagent.settings import SignatureSettings
-from sgagent.signatures import (
-    Manifest,
-    SignatureFaultError,
-    Signed,
-    check_age,
-    check_contents,
-    check_signature,
-)
+from sgagent.signatures import Manifest, SignatureFaultError, Signed
 
 ReadEnforced = Callable[[], Signed | None]
 """Returns the newest signature that this host enforced; None for none. Raises OSError or ValueError if it
@@ -90,7 +84,7 @@ class SignaturePolicy:
             DocumentError: no pinned key signed.
         """
         try:
-            manifest, signed = check_signature(signature, self.settings.public_keys)
+            manifest, signed = signatures.check_signature(signature, self.settings.public_keys)
             hold_against(manifest)
         except SignatureFaultError as fault:
             raise _refused(fault, place if fault.name is None else name_of(fault.name)) from None
@@ -109,7 +103,7 @@ class SignaturePolicy:
             remedy = "repair the file; without it, the host can't detect replayed publications"
             raise refusal("serial_unknown", place, message, remedy) from error
         try:
-            check_age(signed, now=self.now(), enforced=enforced)
+            signatures.check_age(signed, now=self.now(), enforced=enforced)
         except SignatureFaultError as fault:
             raise _refused(fault, place) from None
 
@@ -276,7 +270,7 @@ class VerifiedParser:
             signed = self._signature_policy.verify(
                 signature,
                 place,
-                lambda manifest: check_contents(manifest, contents),
+                lambda manifest: signatures.check_contents(manifest, contents),
                 lambda name: places.get(name, name),
             )
             self._verified = (documents, signature, signed)

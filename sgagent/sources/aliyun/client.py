@@ -37,17 +37,8 @@ from sgagent import __version__
 from sgagent.core.errors import SourceUnavailableError
 from sgagent.documents import Limits
 from sgagent.settings.sources import AliyunSourceSettings
-from sgagent.sources.aliyun.ecs_api import (
-    METADATA_HOST,
-    AccessKey,
-    Answer,
-    ApiCall,
-    ApiError,
-    NotAllowedError,
-    NotThereError,
-    ThrottledError,
-    read_access_key,
-)
+from sgagent.sources.aliyun import ecs_api
+from sgagent.sources.aliyun.ecs_api import AccessKey, Answer, ApiCall, ApiError
 from sgagent.sources.servers import ConnectionDeadline, EndpointCache, connect_to_first, tls_reason
 
 _LONGEST_HEAD = 16 * 1024
@@ -296,7 +287,7 @@ class _Signer:
     def __init__(self, settings: AliyunSourceSettings) -> None:
         self._read: Callable[[], AccessKey]
         if settings.credentials_file is not None:
-            self._read = partial(read_access_key, settings.credentials_file)
+            self._read = partial(ecs_api.read_access_key, settings.credentials_file)
         else:
             role = EcsRamRoleCredentialsProvider(
                 role_name=settings.ram_role, disable_imds_v1=True, async_update_enabled=False
@@ -321,11 +312,11 @@ def _key_of_role(role: EcsRamRoleCredentialsProvider) -> AccessKey:
         NotAllowedError: the instance has no such role.
         SourceUnavailableError: the metadata service can't be reached, or its answer is malformed.
     """
-    place = f"http://{METADATA_HOST}: no credentials of the RAM role"
+    place = f"http://{ecs_api.METADATA_HOST}: no credentials of the RAM role"
     try:
         found = role.get_credentials()
     except CredentialException as error:
-        raise NotAllowedError(f"{place}: {error.message}") from error
+        raise ecs_api.NotAllowedError(f"{place}: {error.message}") from error
     except (RetryError, OSError, ValueError, KeyError, TypeError) as error:
         raise SourceUnavailableError(f"{place}: {_system_reason(list(_causes(error)))}") from error
     return AccessKey(
@@ -342,11 +333,11 @@ def _refusal(call: ApiCall, error: AlibabaCloudException) -> ApiError:
     message = f"{call}: {code}: {text or 'without a message'}"
     is_busy = status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
     if isinstance(error, ThrottlingException) or code.startswith("Throttling") or is_busy:
-        return ThrottledError(message, wait_seconds=(error.retry_after or 0) / 1000)
+        return ecs_api.ThrottledError(message, wait_seconds=(error.retry_after or 0) / 1000)
     if "NotFound" in code or "NotExist" in code:
-        return NotThereError(message)
+        return ecs_api.NotThereError(message)
     if code.startswith(_NOT_ALLOWED) or status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-        return NotAllowedError(message)
+        return ecs_api.NotAllowedError(message)
     return ApiError(message)
 
 

@@ -12,34 +12,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from sgagent.core import model
 from sgagent.core.binding import HandBinding
 from sgagent.core.errors import DocumentError, SourceUnavailableError, UsageError
-from sgagent.core.model import (
-    GroupReference,
-    Policy,
-    PortListReference,
-    PrefixListReference,
-    SecurityGroup,
-    SecurityGroupRule,
-)
 from sgagent.core.policy import Endpoint
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.documents.writer import as_json
 from sgagent.settings.sources import AliyunSourceSettings
 from sgagent.sources import SourceContext
-from sgagent.sources.aliyun.ecs_api import (
-    METADATA_ENDPOINT,
-    Action,
-    Answer,
-    Api,
-    ApiCall,
-    ApiError,
-    Json,
-    NotThereError,
-    Paginator,
-    items_of,
-    read_instance_id,
-)
+from sgagent.sources.aliyun import ecs_api
+from sgagent.sources.aliyun.ecs_api import Action, Answer, Api, ApiCall, ApiError, Json, Paginator
 from sgagent.sources.poller import PolledSource, PollInterval
 from sgagent.sources.servers import EndpointCache, addresses_file
 from sgagent.sources.verified_parse import Failure, VerifiedParser
@@ -173,25 +155,27 @@ class _Reading:
             raise ApiError(f"{call}: the answer is about {last.get('SecurityGroupId')!r}")
         return {**_kept(last, _OF_RULES), "Permissions": {"Permission": rules}}
 
-    def _read_members(self, groups: Sequence[SecurityGroup], rules: Sequence[SecurityGroupRule]) -> None:
+    def _read_members(
+        self, groups: Sequence[model.SecurityGroup], rules: Sequence[model.SecurityGroupRule]
+    ) -> None:
         """Read the members of groups that rules refer to, and of groups with inner access (§3.4)."""
         objects = [one for rule in rules for one in rule.authorization_objects]
-        referenced = {one.security_group_id for one in objects if isinstance(one, GroupReference)}
+        referenced = {one.security_group_id for one in objects if isinstance(one, model.GroupReference)}
         self._read_groups(referenced)
-        inner = {group.security_group_id for group in groups if group.inner_access is Policy.ACCEPT}
+        inner = {group.security_group_id for group in groups if group.inner_access is model.Policy.ACCEPT}
         for group_id in sorted((referenced & self.groups.keys()) | inner):
             self.members |= self._read_interfaces(SecurityGroupId=group_id)
 
-    def _read_lists(self, rules: Iterable[SecurityGroupRule]) -> None:
+    def _read_lists(self, rules: Iterable[model.SecurityGroupRule]) -> None:
         """Read the lists that rules refer to; a missing list stays unknown (§5.3)."""
         for rule in rules:
             for one in (*rule.authorization_objects, rule.ports):
-                with suppress(NotThereError):
+                with suppress(ecs_api.NotThereError):
                     match one:
-                        case PrefixListReference(name) if name not in self.prefix_lists:
+                        case model.PrefixListReference(name) if name not in self.prefix_lists:
                             answer = self.paginator.ask(ApiCall(Action.PREFIX_LIST, {"PrefixListId": name}))
                             self.prefix_lists[name] = _without_number(answer)
-                        case PortListReference(name) if name not in self.port_lists:
+                        case model.PortListReference(name) if name not in self.port_lists:
                             named = {"PortRangeListId": name}  # which the answer lacks
                             answer = self.paginator.ask(ApiCall(Action.PORT_LIST, named))
                             self.port_lists[name] = {**_without_number(answer), **named}
@@ -225,7 +209,7 @@ _NO_RULES: Answer = {"Permissions": {"Permission": []}}
 
 def _groups_of(interface: Answer) -> set[str]:
     call = ApiCall(Action.INTERFACES)
-    return {group for group in items_of(interface, _ATTACHED, call) if isinstance(group, str)}
+    return {group for group in ecs_api.items_of(interface, _ATTACHED, call) if isinstance(group, str)}
 
 
 def _by_id(items: Iterable[Json], name: str, kept: Sequence[str], call: ApiCall) -> dict[str, Answer]:
@@ -301,7 +285,7 @@ class AliyunSource(PolledSource):
         by_hand: tuple[HandBinding, ...] | None,
         endpoint_cache: EndpointCache | None = None,
         random: Callable[[], float] = random.random,
-        read_instance_id: Callable[[], str] = read_instance_id,
+        read_instance_id: Callable[[], str] = ecs_api.read_instance_id,
     ) -> None:
         """Store the settings without sending a request.
 
@@ -327,7 +311,7 @@ class AliyunSource(PolledSource):
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Return the cached endpoints of the API, and that of the metadata service if it is used."""
-        asked_too = (METADATA_ENDPOINT,) if self._settings.uses_metadata else ()
+        asked_too = (ecs_api.METADATA_ENDPOINT,) if self._settings.uses_metadata else ()
         return (*self._endpoint_cache.endpoints(), *asked_too)
 
     def _ask(self, wait: int) -> float | None:

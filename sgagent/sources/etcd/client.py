@@ -14,19 +14,8 @@ from typing import TypeVar
 from sgagent.core.policy import Endpoint
 from sgagent.documents import Limits
 from sgagent.settings.sources import EtcdSourceSettings
-from sgagent.sources.etcd import messages
+from sgagent.sources.etcd import grpc, messages
 from sgagent.sources.etcd.connection import EndpointAccess, Watch, errors_at, read_password
-from sgagent.sources.etcd.grpc import (
-    AnswerDeadline,
-    AnswerTooLargeError,
-    CallRefusedError,
-    ConnectionLostError,
-    EtcdError,
-    GrpcMessages,
-    GrpcStatus,
-    TooSlowError,
-    as_compacted,
-)
 from sgagent.sources.etcd.http2 import Channel
 from sgagent.sources.etcd.messages import (
     Header,
@@ -114,7 +103,7 @@ class Client:
         while True:
             try:
                 return ask()
-            except EtcdError as error:
+            except grpc.EtcdError as error:
                 self.close()
                 if not error.is_passing or time.monotonic() >= deadline:
                     raise
@@ -132,7 +121,7 @@ class Client:
             try:
                 request = messages.range_request(asked, revision=revision, limit=limit)
                 return self._ask("KV/Range", request, partial(messages.read_range, limit=limit))
-            except AnswerTooLargeError:
+            except grpc.AnswerTooLargeError:
                 if limit == 1:
                     raise
                 limit //= 2
@@ -172,7 +161,7 @@ class Client:
             with errors_at(self._place):
                 if (page.has_more and not page.items) or any(item.key not in asked for item in page.items):
                     message = f"an answer that does not fit the question for keys from {asked.first!r} on"
-                    raise ConnectionLostError(message)
+                    raise grpc.ConnectionLostError(message)
                 room.take(page.items)
             items.extend(page.items)
             if not page.has_more:
@@ -208,10 +197,10 @@ class Client:
                 for page in self._ask_each("KV/Range", requests, partial(messages.read_range, limit=_PAGE)):
                     yield left[0], self._whole(left[0], page, revision, room)
                     left.popleft()
-            except AnswerTooLargeError:  # alone, each can be read in smaller pages
+            except grpc.AnswerTooLargeError:  # alone, each can be read in smaller pages
                 for one in left:
                     yield one, self.read(one, revision=revision, room=room)[1]
-            except TooSlowError:
+            except grpc.TooSlowError:
                 self._at_once = max(1, len(some) // 2)
                 raise
         if len(asked) > at_once:
@@ -274,9 +263,9 @@ class Client:
                 for answer in self._call(channel, method, requests[answered:], read):
                     answered += 1
                     yield answer
-            except CallRefusedError as error:
+            except grpc.CallRefusedError as error:
                 if is_token_fresh or not _is_about_token(error):
-                    raise as_compacted(error) from error
+                    raise grpc.as_compacted(error) from error
             else:
                 return
             with errors_at(self._place):
@@ -286,9 +275,9 @@ class Client:
         self, channel: Channel, method: str, requests: Sequence[bytes], read: Read[Answer]
     ) -> Iterator[Answer]:
         """Yield the answers to pipelined requests, within the server's limit of concurrent calls."""
-        path, metadata, calls = f"{_SERVICE}{method}", self._metadata(), deque[GrpcMessages]()
+        path, metadata, calls = f"{_SERVICE}{method}", self._metadata(), deque[grpc.GrpcMessages]()
         seconds = self._settings.timeout_seconds
-        allowance = AnswerDeadline(seconds, _TIMEOUTS_AT_ONCE * seconds)
+        allowance = grpc.AnswerDeadline(seconds, _TIMEOUTS_AT_ONCE * seconds)
         try:
             with errors_at(self._place):
                 for request in requests:
@@ -317,13 +306,13 @@ class Client:
         for access in tuple(self._access):
             try:
                 self._channel = self._entered(access)
-            except EtcdError as error:
+            except grpc.EtcdError as error:
                 reasons.append(f"{access.endpoint}: {error}")
                 self._access.rotate(-1)
             else:
                 self._place = str(access.endpoint)
                 return self._channel
-        raise ConnectionLostError("; ".join(sorted(reasons)))
+        raise grpc.ConnectionLostError("; ".join(sorted(reasons)))
 
     def _entered(self, access: EndpointAccess) -> Channel:
         """Connect to an endpoint, and authenticate the configured user."""
@@ -331,7 +320,7 @@ class Client:
         if self._settings.user is not None:
             try:
                 self._token = self._authenticated(channel)
-            except EtcdError:
+            except grpc.EtcdError:
                 channel.close()
                 raise
         return channel
@@ -349,5 +338,5 @@ class Client:
         return messages.read_token(answer)
 
 
-def _is_about_token(error: CallRefusedError) -> bool:
-    return error.code == GrpcStatus.UNAUTHENTICATED or "auth store" in str(error)
+def _is_about_token(error: grpc.CallRefusedError) -> bool:
+    return error.code == grpc.GrpcStatus.UNAUTHENTICATED or "auth store" in str(error)

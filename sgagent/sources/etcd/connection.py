@@ -10,25 +10,10 @@ from dataclasses import dataclass
 
 from sgagent.core.errors import SourceUnavailableError
 from sgagent.settings.sources import EtcdSourceSettings, ServerUrl
-from sgagent.sources.etcd.grpc import (
-    CallRefusedError,
-    CompactedError,
-    ConnectionLostError,
-    GrpcMessages,
-    GrpcStatus,
-    StoreTooLargeError,
-    as_compacted,
-)
+from sgagent.sources import servers
+from sgagent.sources.etcd import grpc
 from sgagent.sources.etcd.http2 import Channel, WakeSignal
 from sgagent.sources.etcd.messages import KeyRange, SizeBudget, WatchAnswer, read_watch, watch_request
-from sgagent.sources.servers import (
-    ConnectionDeadline,
-    EndpointCache,
-    connect_to_first,
-    make_context,
-    read_secret,
-    tls_reason,
-)
 
 _LONGEST_PASSWORD = 1024
 
@@ -39,7 +24,7 @@ class EndpointAccess:
 
     endpoint: ServerUrl
     settings: EtcdSourceSettings
-    cache: EndpointCache
+    cache: servers.EndpointCache
     """The cached addresses of the endpoint."""
 
     largest_message: int
@@ -52,24 +37,25 @@ class EndpointAccess:
             ConnectionLostError: the endpoint can't be reached, is not trusted, or does not speak HTTP/2.
         """
         try:
-            deadline = ConnectionDeadline(self.settings.timeout_seconds)
-            plain = connect_to_first(self.cache.find(), self.endpoint.port, deadline)
+            deadline = servers.ConnectionDeadline(self.settings.timeout_seconds)
+            plain = servers.connect_to_first(self.cache.find(), self.endpoint.port, deadline)
         except OSError as error:
-            raise ConnectionLostError(_reason(error)) from error
+            raise grpc.ConnectionLostError(_reason(error)) from error
         connected = plain
         try:
             if self.endpoint.is_encrypted:
                 connected = self._encrypted(plain)
             return Channel(connected, self.endpoint.authority, self.largest_message)
-        except (OSError, ValueError, SourceUnavailableError, ConnectionLostError) as error:
+        except (OSError, ValueError, SourceUnavailableError, grpc.ConnectionLostError) as error:
             connected.close()
-            raise ConnectionLostError(_reason(error)) from error
+            raise grpc.ConnectionLostError(_reason(error)) from error
 
     def _encrypted(self, plain: socket.socket) -> ssl.SSLSocket:
-        encrypted = make_context(self.settings, "h2").wrap_socket(plain, server_hostname=self.endpoint.host)
+        context = servers.make_context(self.settings, "h2")
+        encrypted = context.wrap_socket(plain, server_hostname=self.endpoint.host)
         if encrypted.selected_alpn_protocol() != "h2":
             encrypted.close()
-            raise ConnectionLostError("the server speaks no HTTP/2, so is no end point of etcd")
+            raise grpc.ConnectionLostError("the server speaks no HTTP/2, so is no end point of etcd")
         return encrypted
 
 
@@ -83,14 +69,14 @@ def read_password(settings: EtcdSourceSettings) -> str:
     if settings.password_file is None:
         return ""
     try:
-        return read_secret(settings.password_file, _LONGEST_PASSWORD).strip()
+        return servers.read_secret(settings.password_file, _LONGEST_PASSWORD).strip()
     except SourceUnavailableError as error:
-        raise ConnectionLostError(str(error)) from error
+        raise grpc.ConnectionLostError(str(error)) from error
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, ssl.SSLError):
-        return tls_reason(error)
+        return servers.tls_reason(error)
     return (error.strerror or str(error)).lower() if isinstance(error, OSError) else str(error)
 
 
@@ -99,7 +85,7 @@ def errors_at(place: object) -> Iterator[None]:
     """Prefix the messages of connection and size errors with the endpoint."""
     try:
         yield
-    except (ConnectionLostError, StoreTooLargeError) as error:
+    except (grpc.ConnectionLostError, grpc.StoreTooLargeError) as error:
         raise type(error)(f"{place}: {error}") from error
 
 
@@ -108,7 +94,7 @@ class Watch:
     """An open watch on several ranges."""
 
     channel: Channel
-    call: GrpcMessages
+    call: grpc.GrpcMessages
     followed: list[KeyRange]
     """The ranges, by watch id."""
 
@@ -141,12 +127,12 @@ class Watch:
             with errors_at(self.place):
                 message = self.channel.receive(self.call, seconds, interrupt)
                 answer = None if message is None else read_watch(message, lambda item: room.take((item,)))
-        except CallRefusedError as error:
-            raise as_compacted(error) from error
+        except grpc.CallRefusedError as error:
+            raise grpc.as_compacted(error) from error
         if answer is not None and answer.is_canceled:
             if answer.compact_revision:
-                raise CompactedError(f"before revision {answer.compact_revision}")
-            raise CallRefusedError(GrpcStatus.CANCELLED, answer.reason or "the watch was canceled")
+                raise grpc.CompactedError(f"before revision {answer.compact_revision}")
+            raise grpc.CallRefusedError(grpc.GrpcStatus.CANCELLED, answer.reason or "the watch was canceled")
         return answer
 
     def end(self) -> None:

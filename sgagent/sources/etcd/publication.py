@@ -23,21 +23,11 @@ from sgagent.core.model import Snapshot
 from sgagent.documents.writer import as_json
 from sgagent.json_model import UNREADABLE, from_json, to_json
 from sgagent.signatures import SignatureFile, Signed, check_part
+from sgagent.sources.etcd import key_layout
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.documents import Composed, Interest
 from sgagent.sources.etcd.grpc import EtcdError
-from sgagent.sources.etcd.key_layout import (
-    GROUPS,
-    INTERFACES,
-    MEMBERS,
-    PORT_LISTS,
-    PREFIX_LISTS,
-    PUBLISHED,
-    SIGNATURE,
-    KeyLayout,
-    Values,
-    published_keys,
-)
+from sgagent.sources.etcd.key_layout import KeyLayout, Values, published_keys
 from sgagent.sources.etcd.messages import DeleteKey, KeyRange, KeyValue, PutKey, Unchanged, Write
 from sgagent.sources.verified_parse import SignaturePolicy, refusal
 
@@ -116,12 +106,12 @@ def signature_keys(contents: Contents, layout: KeyLayout, serial: int, sign: Sig
     named = {layout.relative(key): value for key, value in contents.items()}
     text = sign(named, serial).render().encode()
     parts = (text[at : at + PART_BYTES] for at in range(0, len(text), PART_BYTES))
-    return {layout.key(SIGNATURE, f"{number:04}"): part for number, part in enumerate(parts)}
+    return {layout.key(key_layout.SIGNATURE, f"{number:04}"): part for number, part in enumerate(parts)}
 
 
 def signature_in(items: Iterable[KeyValue], layout: KeyLayout) -> bytes | None:
     """Return the signature in a set of keys; None if there is none."""
-    parts = {item.key: item.value for item in items if layout.parts(item.key)[0] == SIGNATURE}
+    parts = {item.key: item.value for item in items if layout.parts(item.key)[0] == key_layout.SIGNATURE}
     return b"".join(parts[key] for key in sorted(parts)) if parts else None
 
 
@@ -134,7 +124,7 @@ class SignedInterest:
 
     def wanted(self, values: Values) -> frozenset[KeyRange]:
         """Return the ranges to read, including the signature."""
-        return self.inner.wanted(values) | {self.layout.all_of(SIGNATURE)}
+        return self.inner.wanted(values) | {self.layout.all_of(key_layout.SIGNATURE)}
 
     def documents(self, values: Values) -> Composed:
         """Return the documents; the signature is not one."""
@@ -175,8 +165,12 @@ def hold(
         return SignedContent(values=values, problems=(signature_policy.missing(place),))
     kinds = {key: layout.parts(key)[0] for key in values}
     # A host announces itself as a member under a lease, without a signature.
-    kept = {key: item for key, item in values.items() if kinds[key] != MEMBERS or not item.lease}
-    named = (item for key, item in kept.items() if kinds[key] in PUBLISHED and kinds[key] != SIGNATURE)
+    kept = {key: item for key, item in values.items() if kinds[key] != key_layout.MEMBERS or not item.lease}
+    named = (
+        item
+        for key, item in kept.items()
+        if kinds[key] in key_layout.PUBLISHED and kinds[key] != key_layout.SIGNATURE
+    )
     contents = {layout.relative(item.key): item.value for item in named}
     signed = signature_policy.verify(
         signature,
@@ -188,14 +182,14 @@ def hold(
         return SignedContent(values=kept, signed=signed)
     message = f"unsigned members that hosts announced are left out: {len(values) - len(kept)}"
     remedy = "publish and sign the members; or pin no key, and trust everybody with write access"
-    members = Origin(file=f"etcd:{layout.key(MEMBERS)}")
+    members = Origin(file=f"etcd:{layout.key(key_layout.MEMBERS)}")
     warning = Problem.warning(members, "member_unsigned", None, message, remedy)
     return SignedContent(values=kept, signed=signed, problems=(warning,))
 
 
 def place_of(layout: KeyLayout) -> str:
     """Return the place of the signature, for messages."""
-    return f"etcd:{layout.key(SIGNATURE)}"
+    return f"etcd:{layout.key(key_layout.SIGNATURE)}"
 
 
 MOST_WRITES = 127
@@ -266,7 +260,7 @@ def read_published(client: Client, layout: KeyLayout) -> Published:
     page = client.read_page(KeyRange(layout.meta))
     revision = page.header.revision
     items, room = list[KeyValue](), client.room()
-    for kind in PUBLISHED:
+    for kind in key_layout.PUBLISHED:
         items.extend(client.read(layout.all_of(kind), revision=revision, room=room)[1])
     marker, marker_revision = None, 0
     for item in page.items:
@@ -311,10 +305,10 @@ def plan_publication(
         published_by=by,
         published_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at)),
         counts={
-            GROUPS: len(snapshot.security_groups),
-            INTERFACES: len(snapshot.network_interfaces),
-            PORT_LISTS: len(snapshot.port_lists),
-            PREFIX_LISTS: len(snapshot.prefix_lists),
+            key_layout.GROUPS: len(snapshot.security_groups),
+            key_layout.INTERFACES: len(snapshot.network_interfaces),
+            key_layout.PORT_LISTS: len(snapshot.port_lists),
+            key_layout.PREFIX_LISTS: len(snapshot.prefix_lists),
         },
         # After an unfinished publication, None makes every host resync.
         changed=tuple(layout.relative(write.key) for write in writes) if is_small and is_whole else None,

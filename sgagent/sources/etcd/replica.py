@@ -11,21 +11,12 @@ import enum
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from sgagent.sources.etcd import messages
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.documents import Interest
 from sgagent.sources.etcd.grpc import LESS, CompactedError, EtcdError, StoreTooLargeError
 from sgagent.sources.etcd.key_layout import INTERFACES, KeyLayout
-from sgagent.sources.etcd.messages import (
-    KEY_BYTES,
-    Header,
-    KeyEvent,
-    KeyRange,
-    KeyValue,
-    Range,
-    SizeBudget,
-    too_large,
-    weight,
-)
+from sgagent.sources.etcd.messages import Header, KeyEvent, KeyRange, KeyValue, Range, SizeBudget
 from sgagent.sources.etcd.publication import Completeness, Marker, keyspace_lost, read_marker
 from sgagent.sources.verified_parse import refusal
 
@@ -81,7 +72,7 @@ class Replica:
         self.layout = layout
         self._by_first = {one.first: one for one in self.known_until}
         self._most_bytes = most_bytes
-        self._marker_bytes = weight(marker)
+        self._marker_bytes = messages.weight(marker)
         self._values_bytes = 0
         self._noted_bytes = 0
         self._seen: dict[str, int] = {}
@@ -188,18 +179,18 @@ class Replica:
         for item in items:
             before = self.values.get(item.key)
             self.values[item.key] = item
-            self._values_bytes += weight(item) - (0 if before is None else weight(before))
+            self._values_bytes += messages.weight(item) - (0 if before is None else messages.weight(before))
         self._refuse_too_much()
 
     def _let_go(self, key: str) -> None:
         """Remove a key if present."""
         before = self.values.pop(key, None)
         if before is not None:
-            self._values_bytes -= weight(before)
+            self._values_bytes -= messages.weight(before)
 
     def _refuse_too_much(self) -> None:
         if self._marker_bytes + self._values_bytes > self._most_bytes:
-            raise too_large(self._most_bytes)
+            raise messages.too_large(self._most_bytes)
 
     def _keep_in_mind(self, notes: dict[str, int], key: str, revision: int) -> None:
         """Remember a key's change; over the size limit, drop all of them and require a resync."""
@@ -230,7 +221,7 @@ class Replica:
         if revision <= self.marker_revision:
             return
         self._is_gone = event.is_deletion
-        self._marker_bytes = weight(event.item)
+        self._marker_bytes = messages.weight(event.item)
         self._refuse_too_much()
         self.marker_revision = revision
         if event.is_deletion:
@@ -250,7 +241,7 @@ class Replica:
 
 def _noted(key: str) -> int:
     """Return the counted size of a remembered change, in bytes."""
-    return KEY_BYTES + len(key)
+    return messages.KEY_BYTES + len(key)
 
 
 _TRIES = 3

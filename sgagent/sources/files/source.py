@@ -17,17 +17,8 @@ from sgagent.documents.problems import FULL_DOCUMENTS
 from sgagent.ports import Delivery, Wake
 from sgagent.settings.sources import FileSourceSettings
 from sgagent.sources import SourceContext
-from sgagent.sources.files.reader import (
-    LONGEST_SECONDS,
-    MISSING_SECONDS,
-    Debounce,
-    FileReading,
-    Writers,
-    appearance,
-    document_paths,
-    read_document,
-    skipped_directories,
-)
+from sgagent.sources.files import reader
+from sgagent.sources.files.reader import Debounce, FileReading, Writers
 from sgagent.sources.verified_parse import VerifiedParser, refusal
 
 _TRIES = 20
@@ -128,7 +119,7 @@ class FileSource:
         place = signature_path(self._path)
         for _ in range(_TRIES):
             signature = self._read_signature(place)
-            documents, skipped = self.read_documents(), skipped_directories(self._path)
+            documents, skipped = self.read_documents(), reader.skipped_directories(self._path)
             if self._read_signature(place) == signature:
                 return self._parser.take(documents, signature, str(place), warnings=skipped)
         raise SourceUnavailableError(f"{place}: the signature keeps changing while it is read")
@@ -143,7 +134,7 @@ class FileSource:
             return None
         except OSError:
             pass  # reading the file raises the error with a message
-        return read_document(place, self._limits.document_bytes).content
+        return reader.read_document(place, self._limits.document_bytes).content
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Return no endpoints: the documents are on this host."""
@@ -179,20 +170,20 @@ class FileSource:
             SourceUnavailableError: there is no document, one can't be read, or they keep changing.
         """
         known: dict[str, FileReading] = {}
-        deadline = time.monotonic() + LONGEST_SECONDS
+        deadline = time.monotonic() + reader.LONGEST_SECONDS
         for attempt in range(_TRIES):
             if attempt:  # what changed during the reading may be the first of several changes
                 self._await_quiet()
-            before, being_written = appearance(self._path), self._being_written()
+            before, being_written = reader.appearance(self._path), self._being_written()
             unchanged = frozenset(before)
             known = {path: reading for path, reading in known.items() if reading.appearance in unchanged}
             try:
                 readings = self._read_all(known, being_written)
             except (DocumentError, SourceUnavailableError):
-                if appearance(self._path) == before and not self._is_changing(deadline):
+                if reader.appearance(self._path) == before and not self._is_changing(deadline):
                     raise
             else:
-                looks = (before, (reading.appearance for reading in readings), appearance(self._path))
+                looks = (before, (reading.appearance for reading in readings), reader.appearance(self._path))
                 closed = {tuple(one for one in look if one[0] not in being_written) for look in looks}
                 if len(closed) == 1 and not self._is_changing(deadline):
                     return self._keep(readings)
@@ -218,16 +209,16 @@ class FileSource:
         if not files:
             return frozenset()
         names = {file.name for file in files}
-        candidates = (p for p in document_paths(self._path) if p.name in names or p.is_symlink())
+        candidates = (p for p in reader.document_paths(self._path) if p.name in names or p.is_symlink())
         return frozenset(str(path) for path in candidates if Path(os.path.realpath(path)) in files)
 
     def _await_writer(self, writers: Writers) -> None:
         """Wait for a writer who is at it as the agent starts: what it did before was not watched."""
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
-            ages = [time.time() - max(c[-2:]) / 1e9 for c in appearance(self._path)]
-            youngest = min((age for age in ages if age >= 0), default=MISSING_SECONDS)
-            if youngest >= MISSING_SECONDS or writers.hear(MISSING_SECONDS - youngest):
+            ages = [time.time() - max(c[-2:]) / 1e9 for c in reader.appearance(self._path)]
+            youngest = min((age for age in ages if age >= 0), default=reader.MISSING_SECONDS)
+            if youngest >= reader.MISSING_SECONDS or writers.hear(reader.MISSING_SECONDS - youngest):
                 break
 
     def _read_all(
@@ -246,7 +237,7 @@ class FileSource:
         readings: list[FileReading] = []
         problems: list[Problem] = []
         room = self._limits.all_bytes
-        for path in document_paths(self._path):
+        for path in reader.document_paths(self._path):
             try:
                 reading = known.get(str(path))
                 if str(path) in being_written:
@@ -254,7 +245,7 @@ class FileSource:
                         raise _still_written(str(path))
                     if (reading := self._taken.get(str(path))) is None:  # new
                         continue
-                readings.append(reading or read_document(path, self._limits.document_bytes))
+                readings.append(reading or reader.read_document(path, self._limits.document_bytes))
             except DocumentError as error:
                 problems.extend(error.problems)
                 continue

@@ -13,15 +13,9 @@ from pathlib import Path
 import structlog
 
 from sgagent.ports import Wake
+from sgagent.sources.files import reader
 from sgagent.sources.files.inotify import FileChange, FileEvent, Inotify, PathStep, follow
-from sgagent.sources.files.reader import (
-    DEBOUNCE_SECONDS,
-    MISSING_SECONDS,
-    Debounce,
-    Writers,
-    appearance,
-    is_document_name,
-)
+from sgagent.sources.files.reader import Debounce, Writers
 
 MOUNTINFO = Path("/proc/self/mountinfo")
 SIGNAL = select.POLLPRI | select.POLLERR
@@ -123,7 +117,7 @@ def watch_path(
         watches = _Watches(path, open_inotify(), debounce, writers)
     except OSError as error:
         _log_degraded(path, error)
-    seen, ended = appearance(path), os.eventfd(0, os.EFD_CLOEXEC)
+    seen, ended = reader.appearance(path), os.eventfd(0, os.EFD_CLOEXEC)
 
     def watch() -> None:
         reported: object = seen
@@ -225,10 +219,10 @@ class _Watches:
             return False
         settled = [event for event in events if event.change is not FileChange.WRITTEN]
         for event in settled:
-            seconds = MISSING_SECONDS if event.change in _MAY_RETURN else DEBOUNCE_SECONDS
+            seconds = reader.MISSING_SECONDS if event.change in _MAY_RETURN else reader.DEBOUNCE_SECONDS
             self._debounce.note((event.watch, event.name), seconds)
         if is_mounted:
-            self._debounce.note(MOUNTINFO, DEBOUNCE_SECONDS)
+            self._debounce.note(MOUNTINFO, reader.DEBOUNCE_SECONDS)
         return is_mounted or is_more_watched or bool(settled)
 
     def _concern_mounts(self, mount_point: Path) -> bool:
@@ -240,7 +234,7 @@ class _Watches:
     def _concern_documents(self, event: FileEvent) -> bool:
         """Return whether an event may change the documents."""
         in_documents = self._documents in self._directories.get(event.watch, ())
-        is_document = in_documents and (not event.name or is_document_name(event.name))
+        is_document = in_documents and (not event.name or reader.is_document_name(event.name))
         return is_document or self._concern_ways(event)
 
     def _concern_ways(self, event: FileEvent) -> bool:
@@ -251,7 +245,7 @@ class _Watches:
         if any(PathStep(directory, event.name) in self._look_ups for directory in directories):
             return True
         documents = self._documents
-        if documents is None or documents not in directories or not is_document_name(event.name):
+        if documents is None or documents not in directories or not reader.is_document_name(event.name):
             return False
         return (documents / event.name).is_symlink()  # a new link
 
@@ -296,7 +290,7 @@ class _Watches:
         if self._documents is not None:
             with contextlib.suppress(OSError), os.scandir(self._documents) as entries:
                 for entry in entries:
-                    if is_document_name(entry.name) and entry.is_symlink():
+                    if reader.is_document_name(entry.name) and entry.is_symlink():
                         look_ups.update(follow(self._documents / entry.name).look_ups)
         self._look_ups = frozenset(look_ups)
 
@@ -318,7 +312,7 @@ def _poll(path: Path, wake: Wake, ended: int, reported: object, seconds: float) 
     poll = select.poll()
     poll.register(ended, select.POLLIN)
     while not poll.poll(seconds * 1000):
-        now = appearance(path)
+        now = reader.appearance(path)
         if now == before and now != reported:
             reported = now
             wake()

@@ -22,14 +22,8 @@ from urllib.parse import urljoin, urlsplit
 from sgagent import __version__
 from sgagent.core.errors import SourceUnavailableError, printable
 from sgagent.settings.sources import HttpsSourceSettings, ServerUrl
-from sgagent.sources.servers import (
-    ConnectionDeadline,
-    EndpointCache,
-    connect_to_first,
-    make_context,
-    read_token,
-    tls_reason,
-)
+from sgagent.sources import servers
+from sgagent.sources.servers import ConnectionDeadline, EndpointCache
 
 
 class BoundedSocket(ssl.SSLSocket):
@@ -263,7 +257,7 @@ class Exchange:
             waited = f" and {wait_seconds} s of long poll" if wait_seconds else ""
             raise NoAnswerError(f"{url}: no whole answer within {seconds} s{waited}") from None
         except ssl.SSLError as error:
-            raise NoAnswerError(f"{url}: {tls_reason(error)}") from error
+            raise NoAnswerError(f"{url}: {servers.tls_reason(error)}") from error
         except http.client.RemoteDisconnected:
             raise NoAnswerError(f"{url}: the connection was closed without an answer") from None
         except OSError as error:
@@ -299,12 +293,12 @@ class Exchange:
             OSError: the server can't be reached, or TLS failed.
         """
         patience = self.settings.connect_timeout_seconds
-        context = make_context(self.settings, "http/1.1")
+        context = servers.make_context(self.settings, "http/1.1")
         context.sslsocket_class = BoundedSocket
         addresses = self.endpoint_cache.find()
         connecting = ConnectionDeadline(min(patience, deadline.remaining()))
         try:
-            plain = connect_to_first(addresses, url.port, connecting)
+            plain = servers.connect_to_first(addresses, url.port, connecting)
             self.cancellation.hold(plain)
             try:
                 plain.settimeout(connecting.remaining())
@@ -332,7 +326,7 @@ class Exchange:
             "Connection": "close",
         }
         if token_file is not None:
-            headers["Authorization"] = f"Bearer {read_token(token_file)}"
+            headers["Authorization"] = f"Bearer {servers.read_token(token_file)}"
         wait = {"Prefer": f"wait={wait_seconds}"} if wait_seconds else {}
         return {**headers, **known, **wait}
 

@@ -248,7 +248,7 @@ def test_only_what_changed_meanwhile_is_read_again(tmp_path: Path, monkeypatch: 
             (tmp_path / ".new").rename(path)
         return reading
 
-    monkeypatch.setattr("sgagent.sources.files.source.read_document", read_and_change)
+    monkeypatch.setattr("sgagent.sources.files.reader.read_document", read_and_change)
     documents = FileSource(tmp_path, Limits()).read_documents()
     assert [file.content[:3] for file in documents] == [b"# 0", b"# 7", b"# 0"]
     assert {name: read.count(name) for name in names} == {"app.yaml": 1, "db.yaml": 8, "web.yaml": 1}
