@@ -297,7 +297,7 @@ def fetch(
     if definitions is None:
         read_enforced = partial(_read_enforced, settings)
         return make_source(settings, read_enforced=read_enforced, memo=memo).fetch()
-    parser = VerifiedParser(settings.limits, version=version, memo=memo)
+    parser = VerifiedParser(settings.limits, version=version, memo=memo or Memo())
     try:
         return FileSource(definitions, settings.limits, parser).fetch()
     except SourceUnavailableError as error:

@@ -53,7 +53,7 @@ def make_source(
     """
     kept = signature_file(settings.state.directory)
     policy = SignaturePolicy(settings.signature, read_enforced=read_enforced or partial(read_signature, kept))
-    parser = VerifiedParser(settings.limits, policy, memo=memo)
+    parser = VerifiedParser(settings.limits, policy, memo=memo or Memo())
     context = SourceContext(settings=settings, host=host, signature_policy=policy, parser=parser, memo=memo)
     declared = settings.source
     try:

@@ -17,6 +17,7 @@ import structlog
 
 from sgagent.core.policy import Endpoint
 from sgagent.ports import Delivery, Wake
+from sgagent.sources.servers import EndpointCache
 from sgagent.sources.verified_parse import Failure
 
 STOP_SECONDS = 2.0
@@ -205,6 +206,7 @@ class PolledSource(ABC):
 
     def __init__(
         self,
+        endpoint_cache: EndpointCache,
         requests: Cancellable,
         interval: PollInterval,
         unanswered: str,
@@ -213,11 +215,13 @@ class PolledSource(ABC):
         """Store the parameters without sending a request.
 
         Args:
+            endpoint_cache: the cached addresses of the server.
             requests: the requests in progress.
             interval: the waits between them.
             unanswered: what a fetch says before the first answer.
             monotonic: the monotonic clock, in seconds.
         """
+        self._endpoint_cache = endpoint_cache
         self._requests = requests
         self._interval = interval
         self._monotonic = monotonic
@@ -225,9 +229,9 @@ class PolledSource(ABC):
         self._asking = threading.Lock()
         self._outcome: Delivery | Failure = Failure(unanswered)
 
-    @abstractmethod
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Return the cached endpoints of the server."""
+        return self._endpoint_cache.endpoints()
 
     def fetch(self) -> Delivery:
         """Return the newest complete snapshot of the server.

@@ -36,15 +36,7 @@ NameOf = Callable[[str], str]
 
 
 def refusal(code: str, place: str, message: str, remedy: str = "", value: str | None = None) -> DocumentError:
-    """Return the refusal of documents for one problem.
-
-    Args:
-        code: as in :class:`Problem`, like the rest.
-        place: of the documents, or of a part of them.
-        message: what is wrong.
-        remedy: what would be right.
-        value: the offending value.
-    """
+    """Return the refusal of the documents at a place, for one problem."""
     return DocumentError([Problem.error(Origin(file=place), code, value, message, remedy)])
 
 
@@ -188,40 +180,30 @@ class Failure:
         return SourceUnavailableError(self.message) if self.make is None else self.make()
 
 
+@dataclass(slots=True)
 class VerifiedParser:
     """Parser of documents that verifies their signature first."""
 
-    def __init__(
-        self,
-        limits: Limits,
-        signature_policy: SignaturePolicy | None = None,
-        version: str | None = None,
-        memo: Memo | None = None,
-    ) -> None:
-        """Store the requirements.
+    limits: Limits
+    signature_policy: SignaturePolicy = field(default_factory=SignaturePolicy)
+    version: str | None = None
+    """The version of every delivery; None derives it from the content."""
 
-        Args:
-            limits: the largest accepted documents.
-            signature_policy: the signature policy; None requires no signature.
-            version: the version of every delivery; None derives it from the content.
-            memo: the documents parsed before; None for a memo that only this parser uses.
-        """
-        self._limits = limits
-        self._version = version
-        self._signature_policy = signature_policy or SignaturePolicy()
-        self._verified: tuple[tuple[DocumentFile, ...], bytes, Signed] | None = None
-        """Of the newest documents and their signature."""
+    memo: Memo = field(default_factory=Memo)
+    """The documents parsed before."""
 
-        self._read: tuple[tuple[DocumentFile, ...], _Reading | Failure] | None = None
-        """Of the newest documents."""
+    _verified: tuple[tuple[DocumentFile, ...], bytes, Signed] | None = None
+    """Of the newest documents and their signature."""
 
-        self._memo = memo or Memo()
-        self._newest: Delivery | None = None
+    _read: tuple[tuple[DocumentFile, ...], _Reading | Failure] | None = None
+    """Of the newest documents."""
+
+    _newest: Delivery | None = None
 
     @property
     def wants_signature(self) -> bool:
         """Return whether keys are pinned, so that sources must fetch signatures."""
-        return self._signature_policy.wants_signature
+        return self.signature_policy.wants_signature
 
     def take(
         self,
@@ -237,8 +219,8 @@ class VerifiedParser:
         Args:
             documents: all documents.
             signature: the content of the signature file; None if there is none.
-            place: the place of the signature file, for messages.
-            warnings: what the source found, to deliver with the parser's own.
+            place: that of the signature file, for messages.
+            warnings: those of the source.
             signed: the signature of documents that the source has verified.
 
         Raises:
@@ -248,7 +230,7 @@ class VerifiedParser:
         if self.wants_signature and signature is not None:
             signed = self._verify(documents, signature, place)
         elif self.wants_signature:
-            warnings = (self._signature_policy.missing(place), *warnings)
+            warnings = (self.signature_policy.missing(place), *warnings)
         snapshot, problems = self._parse(documents)
         problems = (*warnings, *problems)
         newest = self._newest
@@ -267,7 +249,7 @@ class VerifiedParser:
         if self._verified is None or self._verified[:2] != (documents, signature):
             contents = {base_name(file.name): file.content for file in documents}
             places = {base_name(file.name): file.name for file in documents}
-            signed = self._signature_policy.verify(
+            signed = self.signature_policy.verify(
                 signature,
                 place,
                 lambda manifest: signatures.check_contents(manifest, contents),
@@ -275,7 +257,7 @@ class VerifiedParser:
             )
             self._verified = (documents, signature, signed)
         *_, signed = self._verified
-        self._signature_policy.check_age(signed, place)
+        self.signature_policy.check_age(signed, place)
         return signed
 
     def _parse(self, documents: tuple[DocumentFile, ...]) -> _Reading:
@@ -286,7 +268,7 @@ class VerifiedParser:
         """
         if self._read is None or self._read[0] != documents:
             try:
-                parsed = parse_documents(documents, self._limits, self._version, self._memo)
+                parsed = parse_documents(documents, self.limits, self.version, self.memo)
                 self._read = (documents, parsed)
             except DocumentError as error:
                 self._read = (documents, Failure.of(error))

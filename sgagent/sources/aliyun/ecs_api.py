@@ -196,13 +196,14 @@ def items_of(answer: Answer, path: Sequence[str], call: ApiCall) -> list[Json]:
     found: Json = answer
     for name in path:
         if not isinstance(found, Mapping):
-            raise ApiError(f"{call}: unexpected answer: {'.'.join(path)} is not a list")
+            break
         found = found.get(name)
         if found is None:
             return []
-    if not isinstance(found, list):
-        raise ApiError(f"{call}: unexpected answer: {'.'.join(path)} is not a list")
-    return list(found)
+    else:
+        if isinstance(found, list):
+            return list(found)
+    raise ApiError(f"{call}: unexpected answer: {'.'.join(path)} is not a list")
 
 
 def _token(answer: Answer) -> str:
@@ -215,7 +216,6 @@ def _number(answer: Answer, name: str) -> int:
     return number if isinstance(number, int) and not isinstance(number, bool) else 0
 
 
-_SECTION = "default"
 _MOST_BYTES = 64 * 1024
 
 
@@ -242,7 +242,7 @@ def read_access_key(path: Path) -> AccessKey:
     key_id = secret = token = ""
     with suppress(configparser.Error):  # which quotes the line, and so maybe the secret
         parser.read_string(content)
-        key_id, secret, token = (parser.get(_SECTION, name, fallback="").strip() for name in names)
+        key_id, secret, token = (parser.get("default", name, fallback="").strip() for name in names)
     if not (key_id and secret and (key_id + secret).isascii() and (key_id + secret).isprintable()):
         expected = "[default] with access_key_id = … and access_key_secret = …"
         raise SourceUnavailableError(f"{path}: no access key ({expected})")

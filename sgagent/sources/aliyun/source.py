@@ -303,16 +303,16 @@ class AliyunSource(PolledSource):
         self._by_hand = by_hand
         self._read_instance_id = read_instance_id
         self._instance_id = settings.instance_id
-        self._endpoint_cache = endpoint_cache or EndpointCache(settings.api.host, settings.api.port)
         self._paginator = Paginator(api, random)
         self._parser = VerifiedParser(limits)
+        endpoint_cache = endpoint_cache or EndpointCache(settings.api.host, settings.api.port)
         interval = PollInterval(settings.poll_seconds, random)
-        super().__init__(self._paginator, interval, f"{settings.api}: no answer yet")
+        super().__init__(endpoint_cache, self._paginator, interval, f"{settings.api}: no answer yet")
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Return the cached endpoints of the API, and that of the metadata service if it is used."""
         asked_too = (ecs_api.METADATA_ENDPOINT,) if self._settings.uses_metadata else ()
-        return (*self._endpoint_cache.endpoints(), *asked_too)
+        return (*super().endpoints(), *asked_too)
 
     def _ask(self, wait: int) -> float | None:
         del wait  # the API answers at once

@@ -1,33 +1,28 @@
-"""Client of an etcd cluster, with failover between its endpoints."""
+"""Client of an etcd cluster: connections to its endpoints with failover, requests, and watches."""
 
 from __future__ import annotations
 
+import contextlib
 import random
+import socket
+import ssl
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from sgagent.core.errors import SourceUnavailableError
 from sgagent.core.policy import Endpoint
 from sgagent.documents import Limits
-from sgagent.settings.sources import EtcdSourceSettings
+from sgagent.settings.sources import EtcdSourceSettings, ServerUrl
+from sgagent.sources import servers
 from sgagent.sources.etcd import grpc, messages
-from sgagent.sources.etcd.connection import EndpointAccess, Watch, errors_at, read_password
-from sgagent.sources.etcd.http2 import Channel
-from sgagent.sources.etcd.messages import (
-    Header,
-    KeyRange,
-    KeyValue,
-    Lease,
-    Range,
-    SizeBudget,
-    Unchanged,
-    Write,
-)
-from sgagent.sources.servers import EndpointCache, addresses_file
+from sgagent.sources.etcd.http2 import Channel, WakeSignal
+from sgagent.sources.etcd.messages import Header, KeyRange, KeyValue, Range, SizeBudget
 
 Answer = TypeVar("Answer")
 Read = Callable[[bytes], Answer]
@@ -45,6 +40,7 @@ _TIMEOUTS_AT_ONCE = 4
 _PAUSE_SECONDS = 0.2
 """Between tries during a leader election."""
 
+_LONGEST_PASSWORD = 1024
 _SERVICE = "/etcdserverpb."
 _WITH_LEADER = {"hasleader": "true"}
 """Makes a partitioned member end the watch, instead of keeping it silent forever."""
@@ -69,8 +65,8 @@ class Client:
         self._settings = settings
         access = []
         for number, endpoint in enumerate(settings.endpoints):
-            file = None if memory is None else addresses_file(memory, number)
-            cache = EndpointCache(endpoint.host, endpoint.port, memory=file)
+            file = None if memory is None else servers.addresses_file(memory, number)
+            cache = servers.EndpointCache(endpoint.host, endpoint.port, memory=file)
             largest = messages.largest_message(self.limits)
             access.append(EndpointAccess(endpoint, settings, cache, largest))
         self._all = tuple(access)
@@ -79,7 +75,9 @@ class Client:
 
         self._channel: Channel | None = None
         self._place = ""
-        self._token: str | None = None
+        self._metadata: Mapping[str, str] = {}
+        """The token of the configured user."""
+
         self._bytes_before = 0
         self._at_once = _AT_ONCE
 
@@ -206,7 +204,9 @@ class Client:
         if len(asked) > at_once:
             self._at_once = min(2 * at_once, _AT_ONCE)
 
-    def commit(self, conditions: Iterable[Unchanged], writes: Iterable[Write]) -> tuple[Header, bool]:
+    def commit(
+        self, conditions: Iterable[messages.Unchanged], writes: Iterable[messages.Write]
+    ) -> tuple[Header, bool]:
         """Commit writes in one transaction if the conditions hold; return the header and whether they held.
 
         Raises:
@@ -225,18 +225,18 @@ class Client:
         first, *others = (
             messages.watch_request(one, revision, number) for number, (one, revision) in enumerate(followed)
         )
-        metadata = {**self._metadata(), **_WITH_LEADER}
+        metadata = {**self._metadata, **_WITH_LEADER}
         with errors_at(self._place):
             call = channel.open(f"{_SERVICE}Watch/Watch", first, metadata=metadata, is_last=False)
             for request in others:
                 channel.send(call, request)
         return Watch(channel, call, [one for one, _ in followed], self._place, self.limits.all_bytes)
 
-    def grant_lease(self, seconds: int) -> Lease:
+    def grant_lease(self, seconds: int) -> messages.Lease:
         """Return a new lease."""
         return self._ask("Lease/LeaseGrant", messages.lease_request(seconds), messages.read_lease)
 
-    def renew_lease(self, lease: int) -> Lease:
+    def renew_lease(self, lease: int) -> messages.Lease:
         """Renew a lease and return it; an expired lease has no seconds left."""
         return self._ask("Lease/LeaseKeepAlive", messages.lease_request(lease), messages.read_lease)
 
@@ -264,18 +264,19 @@ class Client:
                     answered += 1
                     yield answer
             except grpc.CallRefusedError as error:
-                if is_token_fresh or not _is_about_token(error):
+                is_about_token = error.code == grpc.GrpcStatus.UNAUTHENTICATED or "auth store" in str(error)
+                if is_token_fresh or not is_about_token:
                     raise grpc.as_compacted(error) from error
             else:
                 return
             with errors_at(self._place):
-                self._token, is_token_fresh = self._authenticated(channel), True
+                self._metadata, is_token_fresh = self._authenticated(channel), True
 
     def _call(
         self, channel: Channel, method: str, requests: Sequence[bytes], read: Read[Answer]
     ) -> Iterator[Answer]:
         """Yield the answers to pipelined requests, within the server's limit of concurrent calls."""
-        path, metadata, calls = f"{_SERVICE}{method}", self._metadata(), deque[grpc.GrpcMessages]()
+        path, metadata, calls = f"{_SERVICE}{method}", self._metadata, deque[grpc.GrpcMessages]()
         seconds = self._settings.timeout_seconds
         allowance = grpc.AnswerDeadline(seconds, _TIMEOUTS_AT_ONCE * seconds)
         try:
@@ -290,9 +291,6 @@ class Client:
                     calls.popleft()
         finally:
             channel.cancel(*calls)
-
-    def _metadata(self) -> Mapping[str, str]:
-        return {} if self._token is None else {"token": self._token}
 
     def _connected(self) -> Channel:
         """Return the channel; if there is none, connect to the first reachable endpoint.
@@ -319,14 +317,14 @@ class Client:
         channel = access.connect()
         if self._settings.user is not None:
             try:
-                self._token = self._authenticated(channel)
+                self._metadata = self._authenticated(channel)
             except grpc.EtcdError:
                 channel.close()
                 raise
         return channel
 
-    def _authenticated(self, channel: Channel) -> str:
-        """Return a token for the configured user.
+    def _authenticated(self, channel: Channel) -> Mapping[str, str]:
+        """Return metadata with a token for the configured user.
 
         Raises:
             EtcdError: no answer, or a refusal.
@@ -335,8 +333,128 @@ class Client:
         request = messages.authenticate_request(self._settings.user or "", password)
         seconds = self._settings.timeout_seconds
         answer = channel.call(f"{_SERVICE}Auth/Authenticate", request, metadata={}, seconds=seconds)
-        return messages.read_token(answer)
+        return {"token": messages.read_token(answer)}
 
 
-def _is_about_token(error: grpc.CallRefusedError) -> bool:
-    return error.code == grpc.GrpcStatus.UNAUTHENTICATED or "auth store" in str(error)
+@dataclass(frozen=True, slots=True)
+class EndpointAccess:
+    """How to connect to one endpoint."""
+
+    endpoint: ServerUrl
+    settings: EtcdSourceSettings
+    cache: servers.EndpointCache
+    """The cached addresses of the endpoint."""
+
+    largest_message: int
+    """Size limit of a received message, in bytes."""
+
+    def connect(self) -> Channel:
+        """Return a channel to the endpoint.
+
+        Raises:
+            ConnectionLostError: the endpoint can't be reached, is not trusted, or does not speak HTTP/2.
+        """
+        try:
+            deadline = servers.ConnectionDeadline(self.settings.timeout_seconds)
+            plain = servers.connect_to_first(self.cache.find(), self.endpoint.port, deadline)
+        except OSError as error:
+            raise grpc.ConnectionLostError(_reason(error)) from error
+        connected = plain
+        try:
+            if self.endpoint.is_encrypted:
+                connected = self._encrypted(plain)
+            return Channel(connected, self.endpoint.authority, self.largest_message)
+        except (OSError, ValueError, SourceUnavailableError, grpc.ConnectionLostError) as error:
+            connected.close()
+            raise grpc.ConnectionLostError(_reason(error)) from error
+
+    def _encrypted(self, plain: socket.socket) -> ssl.SSLSocket:
+        context = servers.make_context(self.settings, "h2")
+        encrypted = context.wrap_socket(plain, server_hostname=self.endpoint.host)
+        if encrypted.selected_alpn_protocol() != "h2":
+            encrypted.close()
+            raise grpc.ConnectionLostError("the server speaks no HTTP/2, so is no end point of etcd")
+        return encrypted
+
+
+def read_password(settings: EtcdSourceSettings) -> str:
+    """Return the password of the configured user, without surrounding white space.
+
+    Raises:
+        ConnectionLostError: everybody can read the file, or it can't be read. The message never includes the
+            content.
+    """
+    if settings.password_file is None:
+        return ""
+    try:
+        return servers.read_secret(settings.password_file, _LONGEST_PASSWORD).strip()
+    except SourceUnavailableError as error:
+        raise grpc.ConnectionLostError(str(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ssl.SSLError):
+        return servers.tls_reason(error)
+    return (error.strerror or str(error)).lower() if isinstance(error, OSError) else str(error)
+
+
+@contextlib.contextmanager
+def errors_at(place: object) -> Iterator[None]:
+    """Prefix the messages of connection and size errors with the endpoint."""
+    try:
+        yield
+    except (grpc.ConnectionLostError, grpc.StoreTooLargeError) as error:
+        raise type(error)(f"{place}: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """An open watch on several ranges."""
+
+    channel: Channel
+    call: grpc.GrpcMessages
+    followed: list[KeyRange]
+    """The ranges, by watch id."""
+
+    place: str
+    """The endpoint, for messages."""
+
+    most_bytes: int
+    """Size limit of one answer."""
+
+    def add(self, followed: KeyRange, revision: int) -> None:
+        """Watch another range from a revision on.
+
+        Raises:
+            ConnectionLostError: the connection broke.
+        """
+        with errors_at(self.place):
+            self.channel.send(self.call, messages.watch_request(followed, revision, len(self.followed)))
+        self.followed.append(followed)
+
+    def receive(self, seconds: float, interrupt: WakeSignal | None = None) -> messages.WatchAnswer | None:
+        """Return the next answer; None after the timeout or an interrupt.
+
+        Raises:
+            CompactedError: the store has compacted the first revision of the watch.
+            StoreTooLargeError: the answer exceeds the size limit.
+            EtcdError: the watch has ended.
+        """
+        room = SizeBudget(self.most_bytes)
+        try:
+            with errors_at(self.place):
+                message = self.channel.receive(self.call, seconds, interrupt)
+                answer = (
+                    None if message is None else messages.read_watch(message, lambda item: room.take((item,)))
+                )
+        except grpc.CallRefusedError as error:
+            raise grpc.as_compacted(error) from error
+        if answer is not None and answer.is_canceled:
+            if answer.compact_revision:
+                raise grpc.CompactedError(f"before revision {answer.compact_revision}")
+            raise grpc.CallRefusedError(grpc.GrpcStatus.CANCELLED, answer.reason or "the watch was canceled")
+        return answer
+
+    def end(self) -> None:
+        """Cancel the watch and keep the connection."""
+        self.channel.cancel(self.call)

@@ -118,8 +118,8 @@ class GrpcMessages:
     _partial: bytearray = field(default_factory=bytearray)
     _answer: dict[str, str] = field(default_factory=dict)
     _reset: str = ""
-    _refused_bytes: int = 0
-    """Of a message that is too large."""
+    refused_bytes: int = 0
+    """The size of a message that is too large, so that nothing more of it has to be sent; 0 for none."""
 
     def take_in(self, content: bytes) -> None:
         """Take bytes of the answer; whole messages become available. One that is too large ends the call.
@@ -133,7 +133,7 @@ class GrpcMessages:
             if is_compressed:
                 raise ConnectionLostError("a compressed message, though the request accepts none")
             if length > self.largest_message:
-                self._refused_bytes = length
+                self.refused_bytes = length
                 self._partial.clear()
                 return
             end = _PREFIX.size + length
@@ -151,11 +151,6 @@ class GrpcMessages:
         """Take in that nothing more will arrive."""
         self.is_over, self._reset = True, self._reset or reset
 
-    @property
-    def is_too_large(self) -> bool:
-        """Return whether a message is too large, so that nothing more of it has to be sent."""
-        return self._refused_bytes > 0
-
     def raise_refusal(self) -> None:
         """Raise what the server said, unless all is well.
 
@@ -164,8 +159,8 @@ class GrpcMessages:
             ConnectionLostError: it did not answer as a server of gRPC.
             CallRefusedError: it answered with an error.
         """
-        if self.is_too_large:
-            message = f"an answer of {self._refused_bytes} bytes, where {self.largest_message} are the most"
+        if self.refused_bytes:
+            message = f"an answer of {self.refused_bytes} bytes, where {self.largest_message} are the most"
             raise AnswerTooLargeError(message)
         if self._reset:
             raise ConnectionLostError(self._reset)

@@ -301,7 +301,7 @@ class Channel:
                 return False
             if not ready:
                 return True
-        self._take_in(self._received())
+        self._take_in()
         return True
 
     def _make_room(self, awaited: GrpcMessages | None) -> None:
@@ -325,26 +325,22 @@ class Channel:
         """Return whether there are bytes that were decrypted and not read yet."""
         return isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
 
-    def _received(self) -> bytes:
-        """Return what has arrived, at least a byte.
+    def _take_in(self) -> None:
+        """Receive what has arrived, at least a byte, and give it to the calls that it is for.
 
         Raises:
-            ConnectionLostError: the connection broke.
+            ConnectionLostError: the connection broke, or the peer speaks another protocol.
         """
         try:
             received = self._socket.recv(_RECEIVED_AT_ONCE)
         except TimeoutError:  # half a record
-            return b""
+            return
         except OSError as error:
             raise ConnectionLostError(_reason(error)) from error
         if not received:
             raise ConnectionLostError(self._is_ended or "the server closed the connection")
         self._heard_at, self._asked_at = time.monotonic(), None
         self.bytes_received += len(received)
-        return received
-
-    def _take_in(self, received: bytes) -> None:
-        """Give what arrived to the calls that it is for."""
         self._look_at_greeting(received)
         try:
             events = self._state.receive_data(received)
@@ -383,7 +379,7 @@ class Channel:
             case h2.events.DataReceived():
                 call.room -= event.flow_controlled_length or 0
                 call.take_in(event.data or b"")
-                if call.is_too_large:
+                if call.refused_bytes:
                     self.cancel(call)
                     call.end()
             case h2.events.ResponseReceived() | h2.events.TrailersReceived():
@@ -405,7 +401,7 @@ class Channel:
             poll = select.poll()
             poll.register(self._socket, select.POLLIN)
             if self._has_pending() or poll.poll(0):
-                self._take_in(self._received())
+                self._take_in()
             raise ConnectionLostError(self._is_ended) from error
 
     def _flush(self) -> None:

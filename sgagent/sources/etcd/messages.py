@@ -316,8 +316,6 @@ _key_value = _nested(
 )
 _event = _nested(KeyEvent, {1: ("is_deletion", _flag), 2: ("item", _key_value)})
 _RANGE: Fields = {1: ("header", _header), 3: ("has_more", _flag), 4: ("count", signed)}
-_TRANSACTION: Fields = {1: ("header", _header), 2: ("has_succeeded", _flag)}
-_LEASE: Fields = {2: ("number", signed), 3: ("seconds", signed)}
 _WATCH: Fields = {
     1: ("header", _header),
     2: ("watch_id", signed),
@@ -346,7 +344,7 @@ def read_range(message: bytes, limit: int) -> Range:
 
 def read_transaction(message: bytes) -> tuple[Header, bool]:
     """Decode the answer to :func:`transaction_request`: the header, and whether the conditions held."""
-    found = _read(message, _TRANSACTION)
+    found = _read(message, {1: ("header", _header), 2: ("has_succeeded", _flag)})
     return found.get("header", Header()), found.get("has_succeeded", False)
 
 
@@ -377,7 +375,7 @@ class Lease:
 
 def read_lease(message: bytes) -> Lease:
     """Decode the answer to :func:`lease_request`."""
-    return Lease(**_read(message, _LEASE))
+    return Lease(**_read(message, {2: ("number", signed), 3: ("seconds", signed)}))
 
 
 def read_token(message: bytes) -> str:

@@ -343,13 +343,13 @@ def publish(client: Client, publication: Publication, layout: KeyLayout) -> int:
         EtcdError: the store can't be reached, or refused; hosts keep the last complete publication.
     """
     writer = _Writer(client, layout, publication.marker_revision)
-    writes = publication.writes
-    if publication.begun is not None:
+    if publication.begun is None:
+        writer.write(publication.writes, publication.marker)
+    else:
         writer.write((), publication.begun)
-        for batch in batches(writes):
+        for batch in batches(publication.writes):
             writer.write(batch)
-        writes = ()
-    writer.write(writes, publication.marker)
+        writer.write((), publication.marker)
     return writer.marker_revision
 
 

@@ -162,7 +162,7 @@ class EtcdSource:
         self._is_refresh_wanted = False
         self._failures = 0
         self._outage = OutageTimer(GRACE_SECONDS, self._report_absence)
-        self._parser = VerifiedParser(limits, memo=parsed)
+        self._parser = VerifiedParser(limits, memo=parsed or Memo())
         self._outcome = _Outcome()
 
     def fetch(self) -> Delivery:

@@ -13,8 +13,7 @@ from typing import assert_never
 
 import structlog
 
-from sgagent.sources.etcd.client import Client
-from sgagent.sources.etcd.connection import Watch
+from sgagent.sources.etcd.client import Client, Watch
 from sgagent.sources.etcd.documents import Interest
 from sgagent.sources.etcd.grpc import CompactedError, ConnectionLostError, StoreTooLargeError
 from sgagent.sources.etcd.http2 import WakeSignal
@@ -150,12 +149,7 @@ class StoreWatcher:
         return replica.condition is Condition.SETTLED and header.cluster_id == self._cluster_id and is_newer
 
     def _reread(self) -> None:
-        """Resync, and refuse an older publication than the last.
-
-        Raises:
-            DocumentError: the store was restored to an older state, or has lost keys.
-            EtcdError: the store did not answer.
-        """
+        """Resync, and refuse an older publication than the last."""
         try:
             header, replica = read_replica(self.client, self.layout, self.interest)
         except NothingPublishedError as error:
@@ -201,20 +195,13 @@ class StoreWatcher:
             has_changed |= self._take_in(answer)
             if time.monotonic() >= deadline:
                 break
-            is_alone |= self._is_whole_since(published)
+            is_newer = self._known.marker_revision > published
+            is_alone |= is_newer and self._known.condition is Condition.SETTLED
             answer = self._watching.receive(ALONE_SECONDS if is_alone else QUIET_SECONDS)
         return has_changed
 
-    def _is_whole_since(self, revision: int) -> bool:
-        """Return whether the replica has a complete publication newer than a revision."""
-        return self._known.marker_revision > revision and self._known.condition is Condition.SETTLED
-
     def _check_heartbeat(self) -> None:
-        """Read the marker at each heartbeat, and drop a watch that lags behind it.
-
-        Raises:
-            ConnectionLostError: the watch lags.
-        """
+        """Read the marker at each heartbeat; raise if the watch lags behind it."""
         now = time.monotonic()
         if self._behind_since is not None and now >= self._behind_since + LAG_SECONDS:
             raise ConnectionLostError("the watch does not report the newest publication")
@@ -234,30 +221,21 @@ class StoreWatcher:
             return self.client.read_page(KeyRange(self.layout.meta))
 
     def _take_in(self, answer: WatchAnswer) -> bool:
-        """Apply an answer of the watch; return whether it has changes.
-
-        Raises:
-            DocumentError: the new marker is malformed, or the keys are too large.
-        """
-        replica, followed = self._known, self._watching.range_of(answer)
+        """Apply an answer of the watch; return whether it has changes."""
+        replica, followed = self._known, self._watching.followed
         with too_large_refused(self.layout):
             for event in answer.events:
                 replica.note(event)
-        if followed is not None and not answer.is_created:
+        if 0 <= answer.watch_id < len(followed) and not answer.is_created:
             until = answer.events[-1].item.mod_revision if answer.events else answer.header.revision
-            replica.note_progress(followed, until)
+            replica.note_progress(followed[answer.watch_id], until)
         if self._behind_since is not None and answer.events:
             self._behind_since = None
             self._heartbeat_at = time.monotonic() + QUIET_SECONDS
         return bool(answer.events)
 
     def _settled(self) -> Replica | None:
-        """Return the replica if it is consistent; resync if it stays inconsistent.
-
-        Raises:
-            DocumentError: the marker was deleted, or the resync is refused.
-            EtcdError: the store did not answer.
-        """
+        """Return the replica if it is consistent; resync if it stays inconsistent."""
         replica, now = self._known, time.monotonic()
         match replica.condition:
             case Condition.SETTLED:

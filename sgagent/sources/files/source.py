@@ -156,11 +156,8 @@ class FileSource:
                 watches.enter_context(watch_path(one, wake, self._debounce, writers=self._writers))
                 for one in dict.fromkeys((path, *signatures))
             )
-            watches.callback(self._forget_watches)
+            watches.callback(setattr, self, "_catch_ups", ())
             yield
-
-    def _forget_watches(self) -> None:
-        self._catch_ups = ()
 
     def read_documents(self) -> tuple[DocumentFile, ...]:
         """Return the content of all documents at one moment, not parsed.

@@ -27,9 +27,6 @@ LOOK_SECONDS = 0.2
 _MOUNT_POINT = 4
 """The field of a line with the mount point."""
 
-Concerns = Callable[[Path], bool]
-"""Returns whether a mount at a path may change the documents."""
-
 _LOG = structlog.get_logger(__name__)
 
 
@@ -37,11 +34,7 @@ class Mounts:
     """The mounts of this process that concern the documents."""
 
     def __init__(self, path: Path) -> None:
-        """Open the list of mounts; changes from now on are signalled.
-
-        Args:
-            path: the documents, to log that the list can't be read.
-        """
+        """Open the list of mounts, for documents at a path; changes from now on are signalled."""
         try:
             self.file = MOUNTINFO.open("rb", buffering=0)
             """The list; poll it for :data:`SIGNAL`."""
@@ -60,8 +53,8 @@ class Mounts:
         if self.due_at is None:
             self.due_at = max(time.monotonic(), self._looked_at + LOOK_SECONDS)
 
-    def have_changed(self, concerns: Concerns) -> bool:
-        """Read the mounts if that is due, and return whether those that matter have changed."""
+    def have_changed(self, concerns: Callable[[Path], bool]) -> bool:
+        """Read the mounts if that is due; return whether those at points of concern have changed."""
         if self.due_at is None or time.monotonic() < self.due_at:
             return False
         self._looked_at, self.due_at = time.monotonic(), None
@@ -82,10 +75,6 @@ POLL_SECONDS = 0.5
 """Polling interval without inotify. The second poll that shows a change reports it."""
 
 
-CatchUp = Callable[[], None]
-"""Processes all pending changes, in the calling thread."""
-
-
 @contextlib.contextmanager
 def watch_path(
     path: Path,
@@ -95,7 +84,7 @@ def watch_path(
     poll_seconds: float = POLL_SECONDS,
     *,
     writers: Writers | None = None,
-) -> Iterator[CatchUp]:
+) -> Iterator[Callable[[], None]]:
     """Call ``wake`` when the documents at a path may have changed, until the context ends.
 
     The path need not exist, and its directories may be created and removed. Without inotify, the watch polls
@@ -151,11 +140,7 @@ class _Watches:
     """
 
     def __init__(self, path: Path, inotify: Inotify, debounce: Debounce, writers: Writers) -> None:
-        """Watch the present resolution of the path.
-
-        Raises:
-            OSError: the kernel refuses a watch.
-        """
+        """Watch the present resolution of the path; raise OSError if the kernel refuses a watch."""
         self._path = path
         self._inotify = inotify
         self._debounce = debounce
@@ -259,16 +244,10 @@ class _Watches:
                 self._writers.note(directory / event.name, event.change)
 
     def _arm(self) -> bool:
-        """Update the watches to the present resolution of the path; return whether some are new.
-
-        The resolution repeats until it is stable, which finds names that are created meanwhile.
-
-        Raises:
-            OSError: the kernel refuses a watch.
-        """
+        """Update the watches to the resolution of the path; return whether some are new."""
         armed: dict[int, set[Path]] = {}
         known, before = self._look_ups, -1
-        while sum(map(len, armed.values())) != before:
+        while sum(map(len, armed.values())) != before:  # until stable: names may be created meanwhile
             before = sum(map(len, armed.values()))
             self._look()
             directories = {look_up.directory for look_up in self._look_ups}

@@ -83,12 +83,10 @@ class Cancellation:
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
 
-_GZIP = zlib.MAX_WBITS | 16
-_ZLIB = zlib.MAX_WBITS
 _INFLATED_PIECE_BYTES = 256 * 1024
 """Bytes decompressed in one step; the memory use exceeds the limit by at most this."""
 
-WINDOWS = {"gzip": _GZIP, "x-gzip": _GZIP, "deflate": _ZLIB}
+WINDOWS = {"gzip": zlib.MAX_WBITS | 16, "x-gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
 """The zlib window of each content coding (RFC 9110, section 8.4.1)."""
 
 
@@ -338,17 +336,13 @@ class Exchange:
                 return Answer(content=content, validators=_validators(response))
             case HTTPStatus.NOT_MODIFIED:
                 return None
-            case status if status in _REDIRECTS:
+            case 301 | 302 | 303 | 307 | 308:
                 return _redirected(url, response.getheader("Location") or "")
             case status:
-                raise NoAnswerError(
-                    f"{url}: answered {_status_in_words(status)}",
-                    put_off=_put_off(response.getheader("Retry-After") or ""),
-                    status=status,
-                )
-
-
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+                asked = response.getheader("Retry-After") or ""  # a date counts as none
+                put_off = float(asked) if asked.isascii() and asked.isdigit() else 0.0
+                message = f"{url}: answered {_status_in_words(status)}"
+                raise NoAnswerError(message, put_off=put_off, status=status)
 
 
 def _validators(response: http.client.HTTPResponse) -> Validators:
@@ -404,8 +398,3 @@ def _status_in_words(status: int) -> str:
     words = f"{status} {http.client.responses.get(status, '')}".rstrip()
     is_refused = status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
     return f"{words} (see token_file, client_certificate)" if is_refused else words
-
-
-def _put_off(text: str) -> float:
-    """Return the seconds of a ``Retry-After`` header, which the poller limits; a date counts as none."""
-    return float(text) if text.isascii() and text.isdigit() else 0.0

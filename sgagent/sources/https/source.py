@@ -11,7 +11,6 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from sgagent.core.errors import DocumentError, SourceUnavailableError, printable
-from sgagent.core.policy import Endpoint
 from sgagent.documents import DocumentFile, Limits
 from sgagent.ports import Delivery
 from sgagent.settings.sources import HttpsSourceSettings, ServerUrl
@@ -64,18 +63,14 @@ class HttpsSource(PolledSource):
         """
         self._settings = settings
         self._limits = limits
-        self._endpoint_cache = EndpointCache(settings.url.host, settings.url.port, look_up, memory)
-        self._exchange = Exchange(settings, self._endpoint_cache, limits.document_bytes)
+        endpoint_cache = EndpointCache(settings.url.host, settings.url.port, look_up, memory)
+        self._exchange = Exchange(settings, endpoint_cache, limits.document_bytes)
         self._parser = parser or VerifiedParser(limits)
         self._document: _Copy | None = None
         self._signature: _Copy | None = None
         self._mismatches = 0
-        interval = PollInterval(settings.poll_seconds, random)
-        super().__init__(self._exchange.cancellation, interval, "no answer of the server yet", monotonic)
-
-    def endpoints(self) -> tuple[Endpoint, ...]:
-        """Return the cached endpoints of the server."""
-        return self._endpoint_cache.endpoints()
+        interval, unanswered = PollInterval(settings.poll_seconds, random), "no answer of the server yet"
+        super().__init__(endpoint_cache, self._exchange.cancellation, interval, unanswered, monotonic)
 
     def _long_poll_seconds(self) -> int:
         """Return the seconds of a long poll; 0 unless the last request succeeded, without a mismatch."""
