@@ -68,7 +68,7 @@ def skipped_directories(path: Path) -> tuple[Problem, ...]:
     except OSError:  # a document's path, or a path that is gone
         return ()
     message = "documents in this directory are not read"
-    remedy = f"move them to {path}, or hide it under a name with a dot in front"
+    remedy = f"move them to {path}, or hide the directory by a dot in front of its name"
     places = (Origin(file=one) for one in found)
     return tuple(Problem.warning(place, "directory_skipped", None, message, remedy) for place in places)
 

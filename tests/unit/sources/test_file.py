@@ -116,7 +116,9 @@ def test_directories_in_the_directory_are_not_read(tmp_path: Path) -> None:
         ("directory_skipped", f"{tmp_path}/old"),
     ]
     assert all(problem.severity is Severity.WARNING for problem in first.problems)
-    assert f"(move them to {tmp_path}, or hide it under a name with a dot in front)" in str(first.problems[1])
+    assert f"(move them to {tmp_path}, or hide the directory by a dot in front of its name)" in str(
+        first.problems[1]
+    )
     assert fetched.fetch() is first
     (tmp_path / "old").rename(tmp_path / ".old")
     (tmp_path / "link").unlink()
