@@ -61,16 +61,26 @@ def document_paths(path: Path) -> tuple[Path, ...]:
 
 
 def skipped_directories(path: Path) -> tuple[Problem, ...]:
-    """Return a warning for each directory among documents that is not hidden: it is not read."""
+    """Return a warning for each directory among documents that holds documents itself, which are not read.
+
+    Hidden ones give none, as those of version control.
+    """
     try:
         with os.scandir(path) as entries:
-            found = sorted(one.path for one in entries if one.is_dir() and not one.name.startswith("."))
+            directories = [one.path for one in entries if one.is_dir() and not one.name.startswith(".")]
     except OSError:  # a document's path, or a path that is gone
         return ()
     message = "documents in this directory are not read"
     remedy = f"move them to {path}, or hide the directory by a dot in front of its name"
-    places = (Origin(file=one) for one in found)
+    places = (Origin(file=one) for one in sorted(filter(_holds_documents, directories)))
     return tuple(Problem.warning(place, "directory_skipped", None, message, remedy) for place in places)
+
+
+def _holds_documents(directory: str) -> bool:
+    try:
+        return any(map(is_document_name, os.listdir(directory)))  # noqa: PTH208 - as above
+    except OSError:  # whoever may not list it keeps nothing for us there
+        return False
 
 
 Appearance = tuple[str, int, int, int, int, int]

@@ -102,11 +102,14 @@ def test_only_documents_of_a_directory_are_read(name: str, *, expected: bool) ->
 
 
 def test_directories_in_the_directory_are_not_read(tmp_path: Path) -> None:
-    """Each is named once, unless it is hidden; the next fetch has nothing new to say."""
+    """Each that holds documents is named once, unless hidden; the next fetch has nothing new to say."""
     (tmp_path / "web.yaml").write_text(GROUP % "sg-web")
     for name in ("old", ".git", "..data"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "app.yaml").write_text(GROUP % "sg-app")
+    (tmp_path / "lost+found").mkdir()
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts" / "README").touch()
     (tmp_path / "link").symlink_to("old")
     fetched = source(tmp_path)
     first = fetched.fetch()
