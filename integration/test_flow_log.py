@@ -18,7 +18,7 @@ import pytest
 from integration.lab import Lab, wait_for
 from integration.service import Service, definitions, service_on
 from sgagent.core.errors import KernelRefusedError
-from sgagent.dataplane.client import ApplierDataplane
+from sgagent.dataplane.dataplane import ApplierDataplane
 from sgagent.dataplane.nflog import open_log
 from sgagent.dataplane.privsep import fork_applier
 from sgagent.nft import transactions as p

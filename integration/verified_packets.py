@@ -265,8 +265,8 @@ def make_sessions(packets: Sequence[PacketAtHook]) -> list[bool]:
                 head = _MESSAGE.pack(
                     _MESSAGE.size + len(body), _NEW, REQUEST | ACK | _CREATE | _EXCLUSIVE, 1, 0
                 )
-                netlink.socket.send(head + body)
-                (answer,) = messages_in(netlink.socket.recv(_RECEIVED))
+                netlink.send(head + body)
+                (answer,) = messages_in(netlink.recv(_RECEIVED))
                 made[place] = answer.payload[:4] == bytes(4)
     return made
 

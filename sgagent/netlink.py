@@ -12,8 +12,6 @@ import socket
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 NETLINK_ROUTE = 0
 NETLINK_SOCK_DIAG = 4
@@ -45,42 +43,23 @@ class Message:
     payload: memoryview
 
 
-class NetlinkSocket:
+class NetlinkSocket(socket.socket):
     """A socket of one netlink family in the network namespace of the thread that makes it."""
 
-    def __init__(self, family: int, groups: int = 0) -> None:
-        """Open the socket.
-
-        Args:
-            family: of netlink.
-            groups: the multicast groups to listen to, one bit for each.
-        """
-        self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, family)
-        self.socket.bind((0, groups))
-        self.socket.settimeout(_TIMEOUT_SECONDS)
+    def __init__(self, family: int) -> None:
+        """Open a socket of a family of netlink."""
+        super().__init__(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, family)
+        self.bind((0, 0))
+        self.settimeout(_TIMEOUT_SECONDS)
         self.enlarge_buffer(8 * _RECEIVE_BYTES, socket.SO_RCVBUF)
         self._sequence = 0
         self.was_interrupted = False
         """Whether a change made the newest dump inconsistent, as far as it was read."""
 
-    def __enter__(self) -> Self:
-        """Return the socket."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the socket."""
-        self.close()
-
-    def close(self) -> None:
-        """Close the socket."""
-        self.socket.close()
-
     def enlarge_buffer(self, size: int, option: int = _SO_RCVBUFFORCE) -> None:
         """Set how many bytes may wait to be read; the default option needs CAP_NET_ADMIN."""
         with contextlib.suppress(OSError):
-            self.socket.setsockopt(socket.SOL_SOCKET, option, size)
+            self.setsockopt(socket.SOL_SOCKET, option, size)
 
     def ask(self, kind: int, payload: bytes) -> Message:
         """Send a request that has one answer, and return it.
@@ -89,7 +68,7 @@ class NetlinkSocket:
             OSError: the kernel refused.
         """
         self._send([(kind, REQUEST, payload)])
-        return next(self._answers(dumps=False))
+        return next(self._answers())
 
     def dump(self, kind: int, payload: bytes) -> Iterator[Message]:
         """Send a request for many answers, and yield them.
@@ -99,7 +78,7 @@ class NetlinkSocket:
         """
         self.was_interrupted = False
         self._send([(kind, REQUEST | DUMP, payload)])
-        yield from self._answers(dumps=True)
+        yield from self._answers()
 
     def dump_unread(self, kind: int, payload: bytes) -> bytes:
         """Send a request for many answers, and return them as they came, for :func:`payloads_in`.
@@ -111,7 +90,7 @@ class NetlinkSocket:
         self._send([(kind, REQUEST | DUMP, payload)])
         received: list[bytes] = []
         while True:
-            datagram = self.socket.recv(_RECEIVE_BYTES)
+            datagram = self.recv(_RECEIVE_BYTES)
             for answer, flags, sequence, start, stop in _headers(datagram):
                 if sequence != self._sequence:  # left over from a request that was given up
                     break
@@ -146,9 +125,9 @@ class NetlinkSocket:
             self._sequence += 1
             parts.append(_HEADER.pack(_HEADER.size + len(payload), kind, flags, self._sequence, 0))
             parts.append(_padded(payload))
-        self.socket.send(b"".join(parts))
+        self.send(b"".join(parts))
 
-    def _answers(self, *, dumps: bool) -> Iterator[Message]:
+    def _answers(self) -> Iterator[Message]:
         while True:
             for message in self._receive():
                 if message.sequence != self._sequence:  # left over from a request that was given up
@@ -158,11 +137,9 @@ class NetlinkSocket:
                 if message.kind == _DONE:
                     return
                 yield message
-                if not dumps:
-                    return
 
     def _receive(self) -> Iterator[Message]:
-        for message in messages_in(self.socket.recv(_RECEIVE_BYTES)):
+        for message in messages_in(self.recv(_RECEIVE_BYTES)):
             self.was_interrupted |= bool(message.flags & _INTERRUPTED)
             yield message
 

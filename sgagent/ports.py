@@ -51,7 +51,6 @@ class Source(Protocol):
             DocumentError: what was delivered has errors of form (§8.1); the last good one stays.
             SourceUnavailableError: nothing could be read at all.
         """
-        ...
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Return where the source is reached over the network, as far as that is known at this moment.
@@ -59,7 +58,6 @@ class Source(Protocol):
         No group can block the way there (§7.4). Asked at each step, so it must not wait for anything: of a
         name, it tells the addresses that the last fetch found, also if that could not reach them.
         """
-        ...
 
     def refresh(self) -> None:
         """Look now whether there is something newer, as somebody asked for that; does not wait for it.
@@ -67,11 +65,9 @@ class Source(Protocol):
         Where a fetch hands over what the watch found, the watch looks; where a fetch looks for itself, the
         next one takes all that there is, settled or not.
         """
-        ...
 
     def watch(self, wake: Wake) -> AbstractContextManager[None]:
         """Call ``wake`` whenever a fetch may deliver something else, until the context is left."""
-        ...
 
 
 class Host(Protocol):
@@ -79,11 +75,9 @@ class Host(Protocol):
 
     def facts(self) -> HostFacts:
         """Return what links and addresses there are now."""
-        ...
 
     def watch(self, wake: Wake) -> AbstractContextManager[None]:
         """Call ``wake`` whenever links or addresses changed, until the context is left."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +109,9 @@ class Dataplane(Protocol):
         Raises:
             NotPermittedError: the process lacks CAP_NET_ADMIN.
         """
-        ...
 
     def share(self, ruleset: Ruleset) -> None:
         """Return this value from now on if the table equals it, so that memory holds it once."""
-        ...
 
     def apply(self, plan: Plan) -> None:
         """Carry out a plan but for its removal: first the fill, then the flip.
@@ -128,7 +120,6 @@ class Dataplane(Protocol):
             KernelRefusedError: no verdict was changed; names the object that was refused and why.
             NotPermittedError: the process lacks CAP_NET_ADMIN, or another process owns the table.
         """
-        ...
 
     def remove(self, plan: Plan) -> None:
         """Carry out the removal of a plan that was applied: delete what no packet reaches any more.
@@ -139,11 +130,9 @@ class Dataplane(Protocol):
             KernelRefusedError: it is all still there; the next plan removes it.
             NotPermittedError: as :meth:`apply`.
         """
-        ...
 
     def read_counters(self) -> Mapping[str, CounterValue]:
         """Return every named counter of the table; empty where there is no table."""
-        ...
 
     def clear_marks(self, mask: int, tests: Sequence[MarkTest] = ()) -> int:
         """Clear the bits of ``mask`` in the mark of every session.
@@ -155,11 +144,9 @@ class Dataplane(Protocol):
         Returns:
             How many sessions were changed.
         """
-        ...
 
     def close(self) -> None:
         """Release the table unchanged; the rules stay in force."""
-        ...
 
 
 class Clock(Protocol):
@@ -167,8 +154,6 @@ class Clock(Protocol):
 
     def now(self) -> float:
         """Return the wall clock in seconds since the epoch."""
-        ...
 
     def monotonic(self) -> float:
         """Return seconds that never go back."""
-        ...

@@ -23,9 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from sgagent.core.policy import ResolvedPolicy
-from sgagent.dataplane.privileges import end_with_parent, name_process
-from sgagent.dataplane.privsep import give_back
-from sgagent.dataplane.table import LISTED
+from sgagent.dataplane.libnftables import DONE
+from sgagent.dataplane.privileges import end_with_parent, give_back, name_process
 from sgagent.verify import Outcome
 from sgagent.verify.expectation import SessionMemory
 from sgagent.verify.listing import read_listing
@@ -33,7 +32,6 @@ from sgagent.verify.proof import Proof, prove
 from sgagent.verify.report import as_json, lines
 
 _TOKEN = b"L"
-_PIECE = 1 << 20
 _PROGRAM = "import sys; sys.path[:] = {path!r}; from sgagent.agent.prover import main; main({channel})"
 _OBJECTS_BETWEEN_COLLECTIONS = 100_000
 
@@ -164,8 +162,8 @@ def _serve(channel: socket.socket) -> None:
         if not descriptors:
             return
         request: ProofRequest = connection.recv()
-        with socket.socket(fileno=descriptors[0]) as listing:
-            content = _read_all(listing)
+        with socket.socket(fileno=descriptors[0]) as listing, listing.makefile("rb") as whole:
+            content = whole.read()
         connection.send(_Progress.LISTED)
         started = time.perf_counter()
         try:
@@ -180,15 +178,8 @@ def _serve(channel: socket.socket) -> None:
         give_back()
 
 
-def _read_all(listing: socket.socket) -> bytes:
-    content = bytearray()
-    while piece := listing.recv(_PIECE):
-        content += piece
-    return bytes(content)
-
-
 def _prove(content: bytes, request: ProofRequest, previous: Proof | None) -> Proof:
-    if content[:1] != LISTED:
+    if content[:1] != DONE:
         reason = content[1:].decode("utf-8", "replace") or "the process that lists has ended"
         return Proof(outcome=Outcome.UNKNOWN, cells=0, unsupported=(f"listing of the table: {reason}",))
     text = content[1:].decode("utf-8", "replace")

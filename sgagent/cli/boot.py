@@ -21,8 +21,7 @@ from sgagent.agent.step import Step, StepEnd, summary
 from sgagent.cli.inputs import load_settings
 from sgagent.core.errors import KernelRefusedError, SourceUnavailableError, UsageError, printable
 from sgagent.core.policy import Endpoint
-from sgagent.dataplane.client import ApplierDataplane
-from sgagent.dataplane.dataplane import LibnftablesDataplane
+from sgagent.dataplane.dataplane import ApplierDataplane, LibnftablesDataplane
 from sgagent.dataplane.live_sessions import destroy, sessions_at_listeners
 from sgagent.dataplane.privsep import Applier, applier_of_first_life, fork_applier, go_on_without_privilege
 from sgagent.host.links import NetlinkHost

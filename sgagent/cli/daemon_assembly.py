@@ -37,7 +37,7 @@ from sgagent.agent.web.page import Page
 from sgagent.agent.web.routes import PageSources, health_pages, status_pages
 from sgagent.cli.inputs import latest_time, load_settings, read_configuration
 from sgagent.core.errors import UsageError
-from sgagent.dataplane.client import ApplierDataplane
+from sgagent.dataplane.dataplane import ApplierDataplane
 from sgagent.dataplane.live_sessions import list_listeners, sessions_at_listeners
 from sgagent.dataplane.privsep import Applier, news_heard
 from sgagent.host.links import NetlinkHost

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import groupby, repeat
 from operator import attrgetter
-from typing import Any, assert_never, get_args
+from typing import Any, get_args
 
 from sgagent.core.errors import KernelRefusedError, NotPermittedError, SgagentError, UsageError
 from sgagent.core.model import Direction, Family
@@ -68,6 +68,9 @@ LONGEST_REQUEST = 256 << 20
 
 LONGEST_ANSWER = 1 << 30
 """A listing is several times as long as the plan that made the table."""
+
+LARGE_BYTES = 1 << 18
+"""Size of a plan from which it is worth its time to give memory back."""
 
 _HEADER = struct.Struct(">BI")
 _PIECE = 1 << 20
@@ -277,18 +280,18 @@ def _value(content: list[tuple[str, Any]]) -> object:
     return _READERS[name](*fields)
 
 
-def encode_listing(listing: TableListing, *, is_owner: bool) -> bytes:
+def encode_listing(listing: TableListing) -> bytes:
     """Return a listing as a content: a line of values, and the text unchanged."""
     stands = listing.text is not None
-    head = encode(listing.generation, listing.is_unreadable, is_owner, stands)
+    head = encode(listing.generation, listing.is_unreadable, stands)
     return head + b"\n" + (listing.text or b"")
 
 
-def decode_listing(content: bytes) -> tuple[TableListing, bool]:
-    """Return a listing, and whether the table is owned."""
+def decode_listing(content: bytes) -> TableListing:
+    """Return a listing."""
     head, _, text = content.partition(b"\n")
-    generation, is_unreadable, is_owner, stands = json.loads(head)
-    return TableListing(generation, text if stands else None, is_unreadable), is_owner
+    generation, is_unreadable, stands = json.loads(head)
+    return TableListing(generation, text if stands else None, is_unreadable)
 
 
 Refusal = SgagentError | OSError | MalformedMessageError
@@ -297,19 +300,12 @@ Refusal = SgagentError | OSError | MalformedMessageError
 
 def encode_refusal(refusal: Refusal) -> bytes:
     """Return a refusal as a content."""
-    match refusal:
-        case KernelRefusedError(reason=reason, subject=subject):
-            return encode("kernel", reason, subject)
-        case NotPermittedError():
-            return encode("not permitted", str(refusal), None)
-        case OSError():
-            return encode("system", refusal.strerror or str(refusal), refusal.errno)
-        case MalformedMessageError():
-            return encode("malformed", str(refusal), None)
-        case SgagentError():
-            return encode("use", str(refusal), None)
-        case _:
-            assert_never(refusal)
+    if isinstance(refusal, KernelRefusedError):
+        return encode("kernel", refusal.reason, refusal.subject)
+    if isinstance(refusal, OSError):
+        return encode("system", refusal.strerror or str(refusal), refusal.errno)
+    kinds = {NotPermittedError: "not permitted", MalformedMessageError: "malformed"}
+    return encode(kinds.get(type(refusal), "use"), str(refusal), None)
 
 
 def decode_refusal(content: bytes) -> SgagentError | OSError:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import os
-import select
 import socket
 import struct
 from collections.abc import Iterator, Mapping
@@ -39,41 +37,19 @@ _GENERATION_ID, _PROCESS_ID, _PROCESS_NAME = 1, 2, 3
 _LARGEST = 0xFFFFFFFF
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """The process that owns our table."""
-
-    port: int
-    """The address of its netlink socket."""
-
-    def __str__(self) -> str:
-        """Return the process by number and name where they can be found out, else its netlink port."""
-        inode = _socket_inode(self.port)
-        for directory in Path("/proc").glob("[0-9]*") if inode else ():
-            with contextlib.suppress(OSError):
-                if any(link.readlink() == Path(f"socket:[{inode}]") for link in (directory / "fd").iterdir()):
-                    return _process(directory)
+def owner_of(port: int) -> str:
+    """Return the process that owns a netlink port, by number and name where they can be found out."""
+    inode = _socket_inode(port)
+    for directory in Path("/proc").glob("[0-9]*") if inode else ():
         with contextlib.suppress(OSError):
-            # Another agent's applier lets nobody look, but its port is its number.
-            process = _process(Path("/proc", str(self.port)))
-            if process.endswith(f"({APPLIER_NAME})"):
-                return process
-        return f"netlink port {self.port}"
-
-    def ends_within(self, seconds: float) -> bool:
-        """Wait for the process to end, whose number is the port; return whether it did or is gone."""
-        try:
-            process = os.pidfd_open(self.port)
-        except ProcessLookupError:
-            return True
-        except (OSError, OverflowError):  # the port is no number of a process
-            return False
-        try:
-            end = select.poll()
-            end.register(process, select.POLLIN)
-            return bool(end.poll(seconds * 1000))
-        finally:
-            os.close(process)
+            if any(link.readlink() == Path(f"socket:[{inode}]") for link in (directory / "fd").iterdir()):
+                return _process(directory)
+    with contextlib.suppress(OSError):
+        # Another agent's applier lets nobody look, but its port is its number.
+        process = _process(Path("/proc", str(port)))
+        if process.endswith(f"({APPLIER_NAME})"):
+            return process
+    return f"netlink port {port}"
 
 
 def _process(directory: Path) -> str:
@@ -96,45 +72,46 @@ def _socket_inode(port: int) -> str | None:
     return None
 
 
-class RulesetGeneration:
-    """The number that the kernel gives to each state of a network namespace's ruleset."""
+class RulesetGeneration(NetlinkSocket):
+    """The number that the kernel gives to each state of a network namespace's ruleset, and our counters."""
 
     def __init__(self) -> None:
         """Watch the network namespace of the calling thread."""
-        self._netlink = NetlinkSocket(NETLINK_NETFILTER)
+        super().__init__(NETLINK_NETFILTER)
 
     def read(self) -> int:
         """Return the number of the ruleset that stands now."""
-        answer = self._netlink.ask(_GET_GENERATION, _HEADER.pack(socket.AF_UNSPEC, 0, 0))
+        answer = self.ask(_GET_GENERATION, _HEADER.pack(socket.AF_UNSPEC, 0, 0))
         return _number(attributes(answer.payload[_HEADER.size :])[_GENERATION_ID])
 
     def table_stands(self) -> bool:
         """Return whether there is a table of ours; no, where we may not ask."""
         return self._table() is not None
 
-    def owner(self) -> Owner | None:
-        """Return who owns our table; None where nobody does, where there is none, or where we may not ask."""
+    def owner(self) -> int | None:
+        """Return the netlink port of who owns our table; None without an owner, or where we may not ask."""
         port = (self._table() or {}).get(_TABLE_OWNER)
-        return None if port is None else Owner(_number(port))
+        return None if port is None else _number(port)
 
     def _table(self) -> Mapping[int, memoryview] | None:
         name = attribute(_TABLE_NAME, TABLE.encode() + b"\0")
         try:
-            answer = self._netlink.ask(_GET_TABLE, _HEADER.pack(_INET, 0, 0) + name)
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.EPERM):
-                return None
-            raise
+            answer = self.ask(_GET_TABLE, _HEADER.pack(_INET, 0, 0) + name)
+        except (FileNotFoundError, PermissionError):
+            return None
         return attributes(answer.payload[_HEADER.size :])
 
-    def close(self) -> None:
-        """Stop watching."""
-        self._netlink.close()
+    def list_counters(self) -> bytes:
+        """Return the kernel's messages about the counters of our table; empty if there is no table.
 
-
-def following(number: int) -> int:
-    """Return the number that the kernel gives to the next state; it leaves out 0."""
-    return 1 if number == _LARGEST else number + 1
+        Raises:
+            OSError: the dump failed; EINTR if another process keeps changing the ruleset.
+        """
+        for _ in range(_ATTEMPTS):
+            answers = self.dump_unread(_GET_OBJECT, _COUNTERS_OF_TABLE)
+            if not self.was_interrupted:
+                return answers
+        raise OSError(errno.EINTR, "another process keeps changing the ruleset")
 
 
 _COUNTER_TABLE, _COUNTER_TYPE = 1, 3
@@ -149,17 +126,9 @@ _ATTEMPTS = 100
 """Dumps until giving up. A dump that a change of the ruleset interrupts mixes two states."""
 
 
-def list_counters(netlink: NetlinkSocket) -> bytes:
-    """Return the kernel's netlink messages about the counters of our table; empty if there is no table.
-
-    Raises:
-        OSError: the dump failed; EINTR if another process keeps changing the ruleset.
-    """
-    for _ in range(_ATTEMPTS):
-        answers = netlink.dump_unread(_GET_OBJECT, _COUNTERS_OF_TABLE)
-        if not netlink.was_interrupted:
-            return answers
-    raise OSError(errno.EINTR, "another process keeps changing the ruleset")
+def following(number: int) -> int:
+    """Return the number that the kernel gives to the next state; it leaves out 0."""
+    return 1 if number == _LARGEST else number + 1
 
 
 _RECEIVE_BYTES = 1 << 18
@@ -190,7 +159,7 @@ class RulesetChange:
 MISSED = RulesetChange(0, 0, "", is_of_table=True)
 
 
-class RulesetEvents:
+class RulesetEvents(NetlinkSocket):
     """The kernel's news of one network namespace."""
 
     def __init__(self, own_port: int | None) -> None:
@@ -199,31 +168,27 @@ class RulesetEvents:
         Args:
             own_port: the netlink port of our own changes, which are filtered out; None filters nothing.
         """
-        self._netlink = NetlinkSocket(NETLINK_NETFILTER)
-        self._netlink.socket.setblocking(False)  # noqa: FBT003 - the standard library's own parameter
-        self._netlink.enlarge_buffer(_BUFFER_BYTES)
+        super().__init__(NETLINK_NETFILTER)
+        self.setblocking(False)  # noqa: FBT003 - the standard library's own parameter
+        self.enlarge_buffer(_BUFFER_BYTES)
         if own_port is not None:
-            _leave_out(self._netlink.socket, own_port)
+            _leave_out(self, own_port)
         self._is_of_table = False
         """Whether the transaction whose messages are being read concerns our table."""
 
-    def listen(self) -> None:
+    def begin(self) -> None:
         """Listen from now on.
 
         Raises:
             OSError: it needs CAP_NET_ADMIN.
         """
-        self._netlink.socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP)
-
-    def fileno(self) -> int:
-        """Return the number to wait on."""
-        return self._netlink.socket.fileno()
+        self.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP)
 
     def read(self) -> Iterator[RulesetChange]:
         """Yield what happened since it was read last, without waiting."""
         while True:
             try:
-                received = self._netlink.socket.recv(_RECEIVE_BYTES)
+                received = self.recv(_RECEIVE_BYTES)
             except BlockingIOError:
                 return
             except OSError as error:
@@ -235,10 +200,6 @@ class RulesetEvents:
                 for message in messages_in(received):
                     if message.kind >> 8 == _SUBSYSTEM_NFTABLES:
                         yield from self._change(message.kind & 0xFF, message.payload)
-
-    def close(self) -> None:
-        """Listen no more."""
-        self._netlink.close()
 
     def _change(self, kind: int, payload: memoryview) -> Iterator[RulesetChange]:
         """Yield the change that a message completes, if it does."""
@@ -269,10 +230,9 @@ def _leave_out(listener: socket.socket, port: int) -> None:
         (0x06, 0, 0, 0),  # it is that port: nothing
         (0x06, 0, 0, 0xFFFFFFFF),  # else all of it
     )
-    program = ctypes.create_string_buffer(b"".join(_INSTRUCTION.pack(*one) for one in instructions))
-    listener.setsockopt(
-        socket.SOL_SOCKET, _SO_ATTACH_FILTER, _PROGRAM.pack(len(instructions), ctypes.addressof(program))
-    )
+    code = ctypes.create_string_buffer(b"".join(_INSTRUCTION.pack(*one) for one in instructions))
+    program = _PROGRAM.pack(len(instructions), ctypes.addressof(code))
+    listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
 
 class Freshness:

@@ -22,10 +22,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from sgagent.core.errors import KernelRefusedError, UsageError
-from sgagent.dataplane.privileges import end_with_parent
+from sgagent.dataplane.privileges import fork
 from sgagent.netlink import NETLINK_NETFILTER
 from sgagent.nft.ruleset import FAMILY, TABLE
 from sgagent.nft.transactions import Json
@@ -46,46 +46,32 @@ def open_binding() -> Any:  # noqa: ANN401 - the binding has no types
 
         binding = nftables.Nftables()
         if not hasattr(binding, "set_input_flags"):
-            binding = _Completed(binding)
+            _complete(binding)
     except (ImportError, OSError, AttributeError) as error:
         raise UsageError(f"libnftables can't be used: {error} (install python3-nftables)") from error
     binding.set_input_flags("no-dns")
     return binding
 
 
-class _Completed:
-    """Give a binding that is older than the library what it lacks of it."""
+def _complete(binding: Any) -> None:  # noqa: ANN401 - the binding has no types
+    """Give a binding that is older than the library what it lacks of it.
 
-    def __init__(self, binding: Any) -> None:  # noqa: ANN401 - the binding has no types
-        """Take a binding, with its context.
+    Raises:
+        AttributeError: the library is too old as well.
+        OSError: the library can't be loaded.
+    """
+    context = ctypes.c_void_p(binding._Nftables__ctx)  # noqa: SLF001 - there is no other way to it
+    library = ctypes.CDLL(_LIBRARY)
+    set_input_flags, set_dry_run_flag = library.nft_ctx_input_set_flags, library.nft_ctx_set_dry_run
+    library.nft_ctx_get_dry_run.restype = ctypes.c_bool
 
-        Raises:
-            AttributeError: the library is too old as well.
-            OSError: the library can't be loaded.
-        """
-        self._binding = binding
-        self._context = ctypes.c_void_p(binding._Nftables__ctx)  # noqa: SLF001 - there is no other way to it
-        library = ctypes.CDLL(_LIBRARY)
-        self._set_input_flags = library.nft_ctx_input_set_flags
-        self._set_dry_run = library.nft_ctx_set_dry_run
-        self._get_dry_run = library.nft_ctx_get_dry_run
-        self._get_dry_run.restype = ctypes.c_bool
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - the binding has no types
-        """Return what the binding has itself."""
-        return getattr(self._binding, name)
-
-    def set_input_flags(self, flag: str) -> None:
-        """Have the library look no name up; it knows no other flag here."""
-        if flag != "no-dns":
-            raise ValueError(f"no such input flag: {flag!r}")
-        self._set_input_flags(self._context, ctypes.c_uint(_NO_DNS))
-
-    def set_dry_run(self, is_wanted: bool) -> bool:  # noqa: FBT001 - as the newer binding has it
-        """Have commands only tried, or carried out, and return what it was before."""
-        before = bool(self._get_dry_run(self._context))
-        self._set_dry_run(self._context, ctypes.c_bool(is_wanted))
+    def set_dry_run(is_wanted: bool) -> bool:  # noqa: FBT001 - as the newer binding has it
+        before = bool(library.nft_ctx_get_dry_run(context))
+        set_dry_run_flag(context, ctypes.c_bool(is_wanted))
         return before
+
+    binding.set_dry_run = set_dry_run
+    binding.set_input_flags = lambda _no_dns: set_input_flags(context, ctypes.c_uint(_NO_DNS))
 
 
 NOT_PERMITTED = "Operation not permitted"
@@ -225,7 +211,7 @@ def _netlink_ports() -> Iterator[int]:
                         yield opened.getsockname()[0]
 
 
-_DONE, _REFUSED = b"+", b"-"
+DONE, REFUSED = b"+", b"-"
 _BY_ITS_OWN_FAULT = {-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS, -signal.SIGILL, -signal.SIGFPE}
 
 
@@ -247,36 +233,31 @@ def guarded(work: Callable[[], bytes], refusal: type[Exception]) -> bytes:
         Exception: the refusal, also where the process was killed or ran out of something.
     """
     reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        _work(work, refusal, writing)
+
+    def write() -> None:
+        with os.fdopen(writing, "wb") as pipe:
+            pipe.write(result_of(work, refusal))
+
+    pid = fork(write)
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
         text = pipe.read()
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if code in _BY_ITS_OWN_FAULT:
         raise WorkerDiedError(signal.Signals(-code).name)
-    if code or text[:1] not in (_DONE, _REFUSED):
+    if code or text[:1] not in (DONE, REFUSED):
         raise refusal(f"the process that was to do it has ended with {code}")
-    if text[:1] == _REFUSED:
+    if text[:1] == REFUSED:
         raise refusal(text[1:].decode())
     return text[1:]
 
 
-def _work(work: Callable[[], bytes], refusal: type[Exception], writing: int) -> NoReturn:
-    """Do the work, write what came of it, and end this process."""
-    code = 1
+def result_of(work: Callable[[], bytes], refusal: type[Exception]) -> bytes:
+    """Return :data:`DONE` and what work returns, or :data:`REFUSED` and the text of the refusal."""
     try:
-        end_with_parent()
-        try:
-            text = _DONE + work()
-        except refusal as error:
-            text = _REFUSED + str(error).encode()
-        with os.fdopen(writing, "wb") as pipe:
-            pipe.write(text)
-        code = 0
-    finally:
-        os._exit(code)
+        return DONE + work()
+    except refusal as error:
+        return REFUSED + str(error).encode()
 
 
 _SECONDS = 60.0
@@ -323,11 +304,8 @@ def verify(text: str, *, seconds: float = _SECONDS) -> Verification:
         text: the table.
         seconds: how long nft may take.
     """
-    missing = [program for program in ("unshare", "nft") if _find(program) is None]
-    if missing:
-        return NotPossible(f"{missing[0]} is not installed")
     try:
-        if reason := _cannot_isolate(_private()):
+        if reason := _not_installed() or _cannot_isolate(_private()):
             return NotPossible(reason)
         done = _run((*_private(), *_CHECK), text, seconds)
     except subprocess.TimeoutExpired:
@@ -370,9 +348,8 @@ def list_text(content: bytes, name: str, *, seconds: float = _SECONDS) -> Json:
     listing = _as_json(text, name) if text.lstrip().startswith("{") else None
     if listing is not None and not any(_COMMANDS & set(entry) for entry in listing["nftables"]):
         return listing
-    for program in ("unshare", "nft"):
-        if _find(program) is None:
-            raise KernelRefusedError(f"{program} is not installed", name)
+    if reason := _not_installed():
+        raise KernelRefusedError(reason, name)
     if reason := _cannot_isolate(_private()):
         raise KernelRefusedError(f"{reason} ({_OWN_LISTING})", name)
     options = () if listing is None else ("--json",)
@@ -416,6 +393,11 @@ def _is_grammatical(text: str) -> bool:
         return False
     errors = _run(_CHECK, text, _SECONDS).stderr.splitlines()
     return not any("Error: " in line and not line.startswith("netlink:") for line in errors)
+
+
+def _not_installed() -> str | None:
+    missing = (program for program in ("unshare", "nft") if _find(program) is None)
+    return next((f"{program} is not installed" for program in missing), None)
 
 
 def _private() -> tuple[str, ...]:

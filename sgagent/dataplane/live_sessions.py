@@ -13,21 +13,14 @@ import ipaddress
 import os
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sgagent.core.binding import HostListener
 from sgagent.core.errors import KernelRefusedError, NotPermittedError
 from sgagent.core.evaluate import Packet
 from sgagent.core.model import Direction, Family, Protocol
-from sgagent.netlink import (
-    NESTED,
-    NETLINK_NETFILTER,
-    NETLINK_SOCK_DIAG,
-    NetlinkSocket,
-    attribute,
-    attributes,
-)
+from sgagent.netlink import NESTED, NETLINK_NETFILTER, NETLINK_SOCK_DIAG, NetlinkSocket, attribute, attributes
 from sgagent.nft.marks import MarkTest
 
 _SUBSYSTEM_CONNTRACK = 1 << 8
@@ -67,11 +60,8 @@ def find_session(packet: Packet) -> TrackedSession | None:
     Raises:
         OSError: the kernel can't be asked.
     """
-    if (
-        not Protocol(packet.protocol).has_ports
-        or packet.source_port is None
-        or packet.destination_port is None
-    ):
+    ports = packet.source_port, packet.destination_port
+    if None in ports or not Protocol(packet.protocol).has_ports:
         return None
     incoming = _tuple_of(packet)
     family = socket.AF_INET if packet.family is Family.IPV4 else socket.AF_INET6
@@ -79,39 +69,30 @@ def find_session(packet: Packet) -> TrackedSession | None:
     try:
         with NetlinkSocket(NETLINK_NETFILTER) as netlink:
             answer = netlink.ask(_GET, request)
-    except OSError as error:
-        if error.errno == errno.ENOENT:
-            return None
-        raise
+    except FileNotFoundError:
+        return None
     found = attributes(answer.payload[_HEADER.size :])
-    mark = _NUMBER.unpack(found[_MARK])[0] if _MARK in found else 0
     is_original = _parts(found[_TUPLE_ORIGINAL]) == _parts(memoryview(incoming))
-    return TrackedSession(mark, Direction.INGRESS if is_original else Direction.EGRESS)
+    return TrackedSession(_mark_in(found), Direction.INGRESS if is_original else Direction.EGRESS)
 
 
 def _tuple_of(packet: Packet) -> bytes:
     """Return what comes in, or would come back, as the kernel writes it."""
     source, destination = (packet.source, packet.source_port), (packet.destination, packet.destination_port)
-    if packet.direction is Direction.EGRESS:
-        source, destination = destination, source
+    ends = (source, destination) if packet.direction is Direction.INGRESS else (destination, source)
     kinds, size = ((1, 2), 4) if packet.family is Family.IPV4 else ((3, 4), 16)
-    addresses = (
-        attribute(k, end[0].to_bytes(size)) for k, end in zip(kinds, (source, destination), strict=True)
-    )
-    ports = (attribute(k, _PORT.pack(end[1])) for k, end in ((2, source), (3, destination)))
-    number = attribute(1, bytes([packet.protocol]))
-    return attribute(_TUPLE_IP | NESTED, b"".join(addresses)) + attribute(
-        _TUPLE_PROTOCOL | NESTED, number + b"".join(ports)
-    )
+    addresses = [attribute(kind, end[0].to_bytes(size)) for kind, end in zip(kinds, ends, strict=True)]
+    ports = [attribute(kind, _PORT.pack(end[1])) for kind, end in zip((2, 3), ends, strict=True)]
+    protocol = attribute(1, bytes([packet.protocol])) + b"".join(ports)
+    of_ip = attribute(_TUPLE_IP | NESTED, b"".join(addresses))
+    return of_ip + attribute(_TUPLE_PROTOCOL | NESTED, protocol)
 
 
 def _parts(of_tuple: memoryview) -> tuple[dict[int, bytes], ...]:
     """Return the addresses and the ports of a tuple, by kind of attribute."""
     found = attributes(of_tuple)
-    return tuple(
-        {kind: bytes(value) for kind, value in attributes(found[part]).items()}
-        for part in (_TUPLE_IP, _TUPLE_PROTOCOL)
-    )
+    parts = (attributes(found[part]) for part in (_TUPLE_IP, _TUPLE_PROTOCOL))
+    return tuple({kind: bytes(value) for kind, value in part.items()} for part in parts)
 
 
 def clear_marks(mask: int, tests: Sequence[MarkTest] = ()) -> int:
@@ -155,7 +136,7 @@ def _orders(netlink: NetlinkSocket, mask: int, test: MarkTest | None) -> Iterato
     cleared = _mark_attributes(0, mask)
     for message in netlink.dump(_GET, _HEADER.pack(socket.AF_UNSPEC, 0, 0) + wanted):
         found = attributes(message.payload[_HEADER.size :])
-        mark = _NUMBER.unpack(found[_MARK])[0] if _MARK in found else 0
+        mark = _mark_in(found)
         if mark & mask == 0 or (test is not None and not test.is_met_by(mark)):
             continue
         zone = attribute(_ZONE, bytes(found[_ZONE])) if _ZONE in found else b""
@@ -163,16 +144,16 @@ def _orders(netlink: NetlinkSocket, mask: int, test: MarkTest | None) -> Iterato
         yield _NEW, bytes(message.payload[: _HEADER.size]) + original + zone + cleared
 
 
+def _mark_in(found: Mapping[int, memoryview]) -> int:
+    return int(_NUMBER.unpack(found[_MARK])[0]) if _MARK in found else 0
+
+
 def _mark_attributes(mark: int, mask: int) -> bytes:
     return attribute(_MARK, _NUMBER.pack(mark)) + attribute(_MARK_MASK, _NUMBER.pack(mask))
 
 
 def _count_ended(errors: list[int]) -> int:
-    """Return how many of the errors say that the session ended meanwhile.
-
-    Raises:
-        OSError: one says something else.
-    """
+    """Return how many sessions ended meanwhile, if the errors say nothing else."""
     for number in errors:
         if number != errno.ENOENT:
             raise OSError(number, errno.errorcode.get(number, str(number)))
@@ -187,7 +168,7 @@ _TIME_WAIT = 6
 _LIVE = sum(1 << state for state in range(1, 12) if state not in (LISTEN, CLOSE, _TIME_WAIT))
 _REQUEST = struct.Struct("=BBBxI48s")
 _ENDS = struct.Struct(">HH16s16s")
-_ANSWER = struct.Struct("=B3x48s12xII")
+_ANSWER = struct.Struct("=B3x48s16xI")
 _MAPPED = bytes(10) + b"\xff\xff"
 """How an IPv6 socket writes an IPv4 address."""
 
@@ -203,7 +184,6 @@ class TcpSession:
     local_port: int
     peer_address: int
     peer_port: int
-    user_id: int
     inode: int
     socket_family: int
     """The family of the socket itself, as a number of the socket module."""
@@ -277,18 +257,16 @@ def destroy_socket(socket_family: int, identity: bytes) -> Ending:
     request = _REQUEST.pack(socket_family, socket.IPPROTO_TCP, 0, _LIVE, identity)
     with NetlinkSocket(NETLINK_SOCK_DIAG) as netlink:
         errors = netlink.order([(_DESTROY, request)])
-    return _ending(errors[0]) if errors else Ending.ENDED
-
-
-def _ending(error: int) -> Ending:
-    match error:
+    match next(iter(errors), 0):
+        case 0:
+            return Ending.ENDED
         case errno.ENOENT:
             return Ending.GONE
         case errno.EOPNOTSUPP | errno.EINVAL:
             return Ending.UNSUPPORTED
         case errno.EPERM:
             raise NotPermittedError("sessions can be ended only with CAP_NET_ADMIN")
-        case _:
+        case error:
             raise OSError(error, os.strerror(error))
 
 
@@ -302,7 +280,7 @@ def list_in_states(
             yield _session(*_ANSWER.unpack_from(message.payload))
 
 
-def _session(socket_family: int, identity: bytes, user_id: int, inode: int) -> TcpSession:
+def _session(socket_family: int, identity: bytes, inode: int) -> TcpSession:
     local_port, peer_port, local, peer = _ENDS.unpack_from(identity)
     is_ipv4 = socket_family == socket.AF_INET
     if is_ipv4:
@@ -315,7 +293,6 @@ def _session(socket_family: int, identity: bytes, user_id: int, inode: int) -> T
         local_port=local_port,
         peer_address=int.from_bytes(peer),
         peer_port=peer_port,
-        user_id=user_id,
         inode=inode,
         socket_family=socket_family,
         identity=identity,
@@ -339,18 +316,8 @@ def list_listeners() -> tuple[HostListener, ...]:
         for protocol, state in ((socket.IPPROTO_TCP, LISTEN), (socket.IPPROTO_UDP, CLOSE)):
             for one in list_in_states(netlink, 1 << state, protocol):
                 is_client = protocol == socket.IPPROTO_UDP and one.local_port >= _FIRST_EPHEMERAL
-                if one.local_port and not is_client and not _is_loopback(one.family, one.local_address):
-                    found.add(
-                        HostListener(
-                            family=one.family,
-                            address=one.local_address,
-                            protocol=protocol,
-                            port=one.local_port,
-                        )
-                    )
+                kind = ipaddress.IPv4Address if one.family is Family.IPV4 else ipaddress.IPv6Address
+                if one.local_port and not is_client and not kind(one.local_address).is_loopback:
+                    ends = {"address": one.local_address, "port": one.local_port}
+                    found.add(HostListener(family=one.family, protocol=protocol, **ends))
     return tuple(sorted(found, key=lambda one: (one.protocol, one.port, one.family.bits, one.address)))
-
-
-def _is_loopback(family: Family, address: int) -> bool:
-    kind = ipaddress.IPv4Address if family is Family.IPV4 else ipaddress.IPv6Address
-    return kind(address).is_loopback

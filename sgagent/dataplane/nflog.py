@@ -7,11 +7,12 @@ the privilege of the sender of each request.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from sgagent.netlink import NETLINK_NETFILTER, NetlinkSocket, attribute, attributes, messages_in
@@ -72,39 +73,26 @@ def open_log(group: int) -> socket.socket:
     Raises:
         OSError: it needs CAP_NET_ADMIN; another process listens to this group; the kernel has no such log.
     """
-    netlink = NetlinkSocket(NETLINK_NETFILTER)
-    try:
+    with contextlib.ExitStack() as on_failure:
+        netlink = on_failure.enter_context(NetlinkSocket(NETLINK_NETFILTER))
         netlink.enlarge_buffer(_BUFFER_BYTES)
-        for configuration in (_bind(), _gather()):
+        for configuration in (_BIND_GROUP, _GATHER):
             payload = _OF_NETFILTER.pack(socket.AF_UNSPEC, 0, group) + configuration
-            _refuse(netlink.order([(_SUBSYSTEM << 8 | _CONFIGURE, payload)]))
-        netlink.socket.setblocking(False)  # noqa: FBT003 - the standard library's own parameter
-    except OSError:
-        netlink.close()
-        raise
-    return netlink.socket
+            for number in netlink.order([(_SUBSYSTEM << 8 | _CONFIGURE, payload)]):
+                raise OSError(number, _REASONS.get(number) or os.strerror(number))
+        netlink.setblocking(False)  # noqa: FBT003 - the standard library's own parameter
+        on_failure.pop_all()
+    return netlink
 
 
-def _bind() -> bytes:
-    return attribute(_CONFIG_COMMAND, bytes([_BIND]))
-
-
-def _gather() -> bytes:
-    """Return the attributes that set the bytes copied of a packet and the packets batched in a message."""
-    return b"".join(
-        (
-            attribute(_CONFIG_MODE, struct.pack("!IBx", COPIED_BYTES, _COPY_PACKET)),
-            attribute(_CONFIG_TIMEOUT, _NUMBER.pack(_GATHERING_CENTISECONDS)),
-            attribute(_CONFIG_THRESHOLD, _NUMBER.pack(_GATHERED_PACKETS)),
-            attribute(_CONFIG_FLAGS, struct.pack("!H", _SEQUENCE)),
-        )
-    )
-
-
-def _refuse(errors: Sequence[int]) -> None:
-    for number in errors:
-        raise OSError(number, _REASONS.get(number) or os.strerror(number))
-
+_BIND_GROUP = attribute(_CONFIG_COMMAND, bytes([_BIND]))
+_GATHER = (
+    attribute(_CONFIG_MODE, struct.pack("!IBx", COPIED_BYTES, _COPY_PACKET))
+    + attribute(_CONFIG_TIMEOUT, _NUMBER.pack(_GATHERING_CENTISECONDS))
+    + attribute(_CONFIG_THRESHOLD, _NUMBER.pack(_GATHERED_PACKETS))
+    + attribute(_CONFIG_FLAGS, struct.pack("!H", _SEQUENCE))
+)
+"""How many bytes the kernel copies of a packet, and how many packets it gathers in a message."""
 
 _REASONS = {
     errno.EPERM: "another program listens to it, or CAP_NET_ADMIN is lacking",
@@ -117,23 +105,18 @@ def read_packets(received: bytes) -> Iterator[LoggedPacket]:
     """Yield the packets of a message; what has not all that it should is passed over."""
     for message in messages_in(received):
         if message.kind == _SUBSYSTEM << 8 | _PACKET:
-            packet = _packet(message.payload)
-            if packet is not None:
-                yield packet
+            with contextlib.suppress(KeyError, struct.error):
+                yield _packet(attributes(message.payload[_OF_NETFILTER.size :]))
 
 
-def _packet(content: memoryview) -> LoggedPacket | None:
-    found = attributes(content[_OF_NETFILTER.size :])
-    try:
-        _, hook = _HOOK.unpack(found[_HEADER_OF_PACKET])
-        is_leaving = hook == _POSTROUTING
-        index = found.get(_OUTWARD_INDEX if is_leaving else _INWARD_INDEX)
-        return LoggedPacket(
-            prefix=bytes(found[_PREFIX]).rstrip(b"\0").decode("ascii", "replace"),
-            is_leaving=is_leaving,
-            link_index=0 if index is None else _NUMBER.unpack(index)[0],
-            sequence=_NUMBER.unpack(found[_SEQUENCE_NUMBER])[0],
-            head=bytes(found[_PAYLOAD])[:COPIED_BYTES],
-        )
-    except (KeyError, struct.error):
-        return None
+def _packet(found: Mapping[int, memoryview]) -> LoggedPacket:
+    _, hook = _HOOK.unpack(found[_HEADER_OF_PACKET])
+    is_leaving = hook == _POSTROUTING
+    index = found.get(_OUTWARD_INDEX if is_leaving else _INWARD_INDEX)
+    return LoggedPacket(
+        prefix=bytes(found[_PREFIX]).rstrip(b"\0").decode("ascii", "replace"),
+        is_leaving=is_leaving,
+        link_index=0 if index is None else _NUMBER.unpack(index)[0],
+        sequence=_NUMBER.unpack(found[_SEQUENCE_NUMBER])[0],
+        head=bytes(found[_PAYLOAD])[:COPIED_BYTES],
+    )

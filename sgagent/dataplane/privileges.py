@@ -1,4 +1,4 @@
-"""Drop capabilities irrevocably, and verify what is left."""
+"""Processes: drop capabilities irrevocably and verify what is left; fork, end, and give memory back."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import ctypes
 import errno
 import os
 import re
+import select
 import signal
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 from sgagent.core.errors import NotPermittedError
@@ -84,6 +86,39 @@ def end_with_parent() -> None:
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def fork(work: Callable[[], object]) -> int:
+    """Fork a process that does the work and ends; return its process id, to be waited for.
+
+    It ends with this process, which must have one thread. Its exit code is 0 only if the work was done.
+    """
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            end_with_parent()
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    return pid
+
+
+def ends_within(pid: int, seconds: float) -> bool:
+    """Wait for a process to end; return whether it did or is gone.
+
+    Raises:
+        OSError: it can't be waited for.
+    """
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    with open(process, "rb", buffering=0):  # noqa: PTH123 - a number, not a path
+        end = select.poll()
+        end.register(process, select.POLLIN)
+        return bool(end.poll(seconds * 1000))
+
+
 def hide_memory() -> None:
     """Let nobody of the same user trace this process or read its memory."""
     _prctl(_PR_SET_DUMPABLE, 0)
@@ -93,6 +128,13 @@ def name_process(name: str) -> None:
     """Set the name that ``ps`` shows, of at most 15 characters."""
     text = ctypes.create_string_buffer(name.encode("ascii"))
     _prctl(_PR_SET_NAME, ctypes.addressof(text))
+
+
+def give_back() -> None:
+    """Return free memory of the C library to the kernel, if the C library supports that."""
+    trim = getattr(_LIBC, "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _lock(kept: int) -> None:

@@ -12,7 +12,6 @@ unchanged.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import os
 import select
@@ -23,35 +22,15 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, NoReturn, Self, assert_never
 
 from sgagent.core.errors import SgagentError, UsageError
-from sgagent.dataplane import applier_protocol, request_validation
+from sgagent.dataplane import applier_protocol, privileges, request_validation as validation
 from sgagent.dataplane.applier_protocol import LONGEST_REQUEST, MalformedMessageError, Reply, Verb
 from sgagent.dataplane.generation import APPLIER_NAME, RulesetChange
 from sgagent.dataplane.live_sessions import destroy_socket, find_session
 from sgagent.dataplane.nflog import LAST_GROUP, open_log
-from sgagent.dataplane.privileges import (
-    end_with_parent,
-    give_up_all,
-    hide_memory,
-    keep_only_net_admin,
-    name_process,
-    refuse_privilege,
-)
 from sgagent.dataplane.table import KernelTable, TrackedTable, list_in_background
-
-LARGE_BYTES = 1 << 18
-"""Size of a plan from which :func:`give_back` is worth its time."""
-
-
-def give_back() -> None:
-    """Return free memory of the C library to the kernel, if the C library supports that."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
-
 
 _ERRORS = 2
 """Standard error: the only descriptor from before the fork, besides the sockets, that stays open."""
@@ -74,10 +53,10 @@ def be_applier(channel: socket.socket, news: socket.socket, parent: int, *, owne
     _keep_open(channel.fileno(), news.fileno())
     try:
         with channel, news:  # closed before an error is printed, since a slow reader may block the print
-            name_process(APPLIER_NAME)
-            hide_memory()
-            keep_only_net_admin()
-            end_with_parent()
+            privileges.name_process(APPLIER_NAME)
+            privileges.hide_memory()
+            privileges.keep_only_net_admin()
+            privileges.end_with_parent()
             if os.getppid() != parent:
                 return 0
             serve(channel, news, owned=owned)
@@ -103,11 +82,11 @@ def serve(channel: socket.socket, news: socket.socket, *, owned: bool) -> None:
                 if request is None:
                     return
                 applier_protocol.send(channel, *desk.answer(*request))
-                if len(request[1]) >= LARGE_BYTES:
+                if len(request[1]) >= applier_protocol.LARGE_BYTES:
                     request = None  # it is among what can be given back
                     desk.forget()
                     gc.collect()  # only this empties Python's lists of free objects, which hold whole pages
-                    give_back()
+                    privileges.give_back()
                 desk.hand_over(channel)
             if desk.followed is not None:
                 poll.register(desk.followed.events, select.POLLIN)
@@ -160,58 +139,52 @@ class _Desk:
     def answer(self, kind: int, content: bytes) -> tuple[Reply, bytes]:
         """Return the answer to a request."""
         try:
-            return Reply.DONE, self._do(applier_protocol.verb(kind), content)
+            return Reply.DONE, self._do(applier_protocol.verb(kind), applier_protocol.decode(content))
         except (SgagentError, OSError, MalformedMessageError) as refusal:
             return Reply.REFUSED, applier_protocol.encode_refusal(refusal)
 
-    def _do(self, verb: Verb, content: bytes) -> bytes:
-        if self.followed is None and verb is not Verb.BEGIN:
+    def _do(self, verb: Verb, values: tuple[Any, ...]) -> bytes:
+        if self.followed is not None:
+            return self._do_with(self.followed, verb, values)
+        if verb is not Verb.BEGIN:
             raise MalformedMessageError("before the beginning")
-        values = applier_protocol.decode(content)
-        if self.followed is None:
-            return self._begin(request_validation.check_number(values))
-        return self._do_with(self.followed, verb, values)
-
-    def _begin(self, mask: int) -> bytes:
-        """Open the table. Which bits are the agent's is said once, before it has read any document."""
-        table, self._mask = KernelTable(owned=self._owned, guarded=True), mask
-        self.followed = TrackedTable(table, self._pass_on)
+        self._mask = validation.check_number(values)  # said once, before the agent has read any document
+        self.followed = TrackedTable(KernelTable(owned=self._owned, is_guarded=True), self._pass_on)
         return b""
 
     def _do_with(self, followed: TrackedTable, verb: Verb, values: tuple[Any, ...]) -> bytes:
-        table = followed.table
+        table, encode = followed.table, applier_protocol.encode
         match verb:
             case Verb.READ_GENERATION:
-                return applier_protocol.encode(followed.read_generation())
+                return encode(followed.read_generation())
             case Verb.LIST_TABLE:
-                return applier_protocol.encode_listing(followed.list_table(), is_owner=table.is_owner)
+                return applier_protocol.encode_listing(followed.list_table())
             case Verb.LIST_COUNTERS:
                 return table.list_counters()
             case Verb.APPLY:
-                plan = request_validation.check_plan(values, self._mask, self._log_group)
-                return applier_protocol.encode(followed.apply(plan), table.is_owner)
+                plan = validation.check_plan(values, self._mask, self._log_group)
+                return encode(followed.apply(plan))
             case Verb.CLEAR_MARKS:
-                return applier_protocol.encode(
-                    table.clear_marks(*request_validation.check_marks(values, self._mask))
-                )
+                return encode(table.clear_marks(*validation.check_marks(values, self._mask)))
             case Verb.REFUSE_ANOTHER_OWNER:
                 table.refuse_another_owner()
-                return b""
             case Verb.FIND_SESSION:
-                return applier_protocol.encode(find_session(request_validation.check_packet(values)))
+                return encode(find_session(validation.check_packet(values)))
             case Verb.END_SESSION:
-                return applier_protocol.encode(destroy_socket(*request_validation.check_socket(values)))
+                return encode(destroy_socket(*validation.check_socket(values)))
             case Verb.ALLOW_LOG:
-                return applier_protocol.encode(
-                    self._allow_log(table, request_validation.check_number(values, LAST_GROUP))
-                )
-            case Verb.OPEN_LOG | Verb.OPEN_LISTING:
-                self._given = self._opened_log() if verb is Verb.OPEN_LOG else self._opened_listing()
-                return b""
+                return encode(self._allow_log(table, validation.check_number(values, LAST_GROUP)))
+            case Verb.OPEN_LOG:
+                if self._log_group is None:
+                    raise MalformedMessageError("no group of the log was named")
+                self._given = open_log(self._log_group)
+            case Verb.OPEN_LISTING:
+                self._given = self._opened_listing()
             case Verb.BEGIN:
                 raise MalformedMessageError("a second beginning")
             case _:
                 assert_never(verb)
+        return b""
 
     def _allow_log(self, table: KernelTable, group: int) -> bool:
         """Let plans log to a group, once, if the kernel can do that."""
@@ -221,11 +194,6 @@ class _Desk:
         if is_possible:
             self._log_group = group
         return is_possible
-
-    def _opened_log(self) -> socket.socket:
-        if self._log_group is None:
-            raise MalformedMessageError("no group of the log was named")
-        return open_log(self._log_group)
 
     def _opened_listing(self) -> socket.socket:
         """Have another process list the table, so that no change waits for that; one at a time."""
@@ -273,28 +241,14 @@ class Applier:
         """Return the applier."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Leave the applier, and wait until it has given the table up."""
-        self.end()
-
-    def end(self) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the channel, and wait until the applier has ended; one that does not is killed."""
         self.channel.close()
         self.news.close()
         with contextlib.suppress(ChildProcessError, ProcessLookupError):
-            descriptor = os.pidfd_open(self.pid)
-            with open(descriptor, "rb", buffering=0):  # noqa: PTH123 - a number, not a path
-                if not _ends_within(descriptor, _LONGEST_END_SECONDS):
-                    os.kill(self.pid, signal.SIGKILL)
-                os.waitpid(self.pid, 0)
-
-
-def _ends_within(descriptor: int, seconds: float) -> bool:
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(1000 * seconds))
+            if not privileges.ends_within(self.pid, _LONGEST_END_SECONDS):
+                os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
 
 
 def fork_applier(*, owned: bool) -> Applier:
@@ -333,7 +287,7 @@ def hand_over(applier: Applier, environment: MutableMapping[str, str]) -> None:
         applier: that this process forked.
         environment: of the process; :func:`applier_of_first_life` finds the applier there.
     """
-    give_up_all()
+    privileges.give_up_all()
     numbers = applier.channel.fileno(), applier.news.fileno()
     for number in numbers:
         os.set_inheritable(number, True)  # noqa: FBT003 - the standard library's own parameter
@@ -353,20 +307,15 @@ def applier_of_first_life(environment: MutableMapping[str, str]) -> Applier | No
     value = environment.pop(_VARIABLE, None)
     if value is None:
         return None
-    refuse_privilege()
+    privileges.refuse_privilege()
     try:
         pid, *numbers = map(int, value.split())
-        channel, news = (_inherited(number) for number in numbers)
+        channel, news = (socket.socket(fileno=number) for number in numbers)
     except (OSError, ValueError) as error:
         raise UsageError(f"{_VARIABLE} is for the agent itself, and must not be set: {error}") from error
+    for inherited in (channel, news):
+        inherited.set_inheritable(False)
     return Applier(pid, channel, news)
-
-
-def _inherited(number: int) -> socket.socket:
-    """Return a socket that is not inherited any further."""
-    inherited = socket.socket(fileno=number)
-    inherited.set_inheritable(False)
-    return inherited
 
 
 @contextlib.contextmanager

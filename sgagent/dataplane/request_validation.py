@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from typing import Any
 
 from sgagent.core.binding import check_interface_name
@@ -41,23 +42,8 @@ _IDENTITY = re.compile(r"[0-9a-f]{96}")
 _LAST = {key_type: (1 << bits) - 1 for key_type, bits in BITS.items()}
 """The greatest value of each type whose values are numbers."""
 
-_KINDS = frozenset(
-    {
-        "chain",
-        "counter",
-        "ct expectation",
-        "ct helper",
-        "ct timeout",
-        "flowtable",
-        "limit",
-        "map",
-        "quota",
-        "secmark",
-        "set",
-        "synproxy",
-        "tunnel",
-    }
-)
+_OF_SESSIONS = {"ct expectation", "ct helper", "ct timeout", "secmark", "synproxy"}
+_KINDS = _OF_SESSIONS | {"chain", "counter", "flowtable", "limit", "map", "quota", "set", "tunnel"}
 """What may stand in our table, by nft's words; never ``table``, nor anything outside one."""
 
 
@@ -72,18 +58,15 @@ def check_plan(content: tuple[Any, ...], mask: int, log_group: int | None = None
     Raises:
         MalformedMessageError: it is no plan, or one that asks for more than the agent may.
     """
-    match content:
-        case (bool(is_fill), _, *_):
-            operations = content[1:]
-        case _:
-            raise MalformedMessageError("no plan")
+    is_fill, *operations = content or (None,)
+    _require(isinstance(is_fill, bool) and operations, "no plan")
     validator = _Validator(mask, log_group)
     try:
         for operation in operations:
             validator.check_operation(operation)
     except (RecursionError, TypeError, ValueError) as error:
         raise MalformedMessageError("no such plan") from error
-    return Plan(fill=operations) if is_fill else Plan(operations)
+    return Plan(fill=tuple(operations)) if is_fill else Plan(tuple(operations))
 
 
 class _Validator:
@@ -125,31 +108,25 @@ class _Validator:
 
     def _check_statements(self, statements: tuple[object, ...]) -> None:
         """Check the statements of a rule; no packet is logged except behind a limit, as a sample."""
-        before = None
-        for statement in statements:
+        for before, statement in pairwise((None, *statements)):
             self._check_statement(statement)
-            if isinstance(statement, nft.Log) and not (
-                isinstance(before, nft.Limit) and max(before.per_second, before.burst) <= _MOST_LOGGED
-            ):
-                raise MalformedMessageError("a log without a limit")
-            before = statement
+            if isinstance(statement, nft.Log):
+                limits = (before.per_second, before.burst) if isinstance(before, nft.Limit) else ()
+                _require(limits and max(limits) <= _MOST_LOGGED, "a log without a limit")
 
     def _check_statement(self, statement: object) -> None:
         match statement:
             case nft.Match(selector, values, nft.Operator(), mask):
                 _check_match(selector, values, mask)
-            case nft.LookUp((_, *_), name):
-                _check_name(name)
-            case nft.Count(name):
+            case nft.LookUp((_, *_), name) | nft.Count(name):
                 _check_name(name)
             case nft.Limit(per_second, burst):
                 _check_number(per_second, nft.ALL_BITS, first=1)
                 _check_number(burst, nft.ALL_BITS, first=1)
             case nft.Log(prefix, group):
                 _check_name(prefix, _LONGEST_PREFIX)
-                _require(
-                    type(group) is int and group == self._log_group, "a group of the log that is not ours"
-                )
+                is_ours = type(group) is int and group == self._log_group
+                _require(is_ours, "a group of the log that is not ours")
             case nft.SetMark(keep, put):
                 _check_number(keep, nft.ALL_BITS)
                 _check_number(put, nft.ALL_BITS)
@@ -163,13 +140,11 @@ def _check_match(selector: nft.Selector, values: tuple[object, ...], mask: objec
     if mask is not None:
         _require(key_type is nft.KeyType.MARK, "only marks are compared by bits")
         _check_number(mask, nft.ALL_BITS)
-    plain = [_as_name(value) if key_type is nft.KeyType.IFNAME else value for value in _filled(values)]
+    plain = list[object]()
+    for value in _filled(values):  # in the prefix of names is nothing but what may be in a name
+        is_prefix = key_type is nft.KeyType.IFNAME and isinstance(value, nft.NamePrefix)
+        plain.append(nft.Symbol(value.prefix) if is_prefix else value)
     _check_values(plain, key_type)
-
-
-def _as_name(value: object) -> object:
-    """Return the prefix of names as if it were a name: nothing else may be in it."""
-    return nft.Symbol(value.prefix) if isinstance(value, nft.NamePrefix) else value
 
 
 def _check_elements(
@@ -231,8 +206,8 @@ def _check_types(types: tuple[Any, ...]) -> tuple[nft.KeyType, ...]:
 
 def _check_name(name: object, longest: int = _LONGEST_NAME) -> None:
     """Check the name of an object of ours: one that nft takes for a name."""
-    if not isinstance(name, str) or len(name) > longest or not _IDENTIFIER.fullmatch(name):
-        raise MalformedMessageError("not a name of ours")
+    is_ours = isinstance(name, str) and len(name) <= longest and _IDENTIFIER.fullmatch(name)
+    _require(is_ours, "not a name of ours")
 
 
 def _check_any_name(name: object) -> None:
@@ -302,32 +277,17 @@ def check_packet(content: tuple[Any, ...]) -> Packet:
         MalformedMessageError: there is none.
     """
     match content:
-        case (
-            Direction() as direction,
-            Family() as family,
-            protocol,
-            source,
-            destination,
-            source_port,
-            destination_port,
-        ):
-            _check_number(protocol, 0xFF)
-            for address in (source, destination):
-                _check_number(address, family.last_address)
-            for port in (source_port, destination_port):
-                _check_number(port, 0xFFFF)
-            return Packet(
-                interface="",
-                direction=direction,
-                family=family,
-                source=source,
-                destination=destination,
-                protocol=protocol,
-                source_port=source_port,
-                destination_port=destination_port,
-            )
+        case (Direction() as direction, Family() as family, *numbers) if len(numbers) == len(_PACKET_NUMBERS):
+            lasts = (0xFF, family.last_address, family.last_address, 0xFFFF, 0xFFFF)
+            for number, last in zip(numbers, lasts, strict=True):
+                _check_number(number, last)
+            named = dict(zip(_PACKET_NUMBERS, numbers, strict=True))
+            return Packet(interface="", direction=direction, family=family, **named)
         case _:
             raise MalformedMessageError("no packet")
+
+
+_PACKET_NUMBERS = ("protocol", "source", "destination", "source_port", "destination_port")
 
 
 def check_socket(content: tuple[Any, ...]) -> tuple[int, bytes]:

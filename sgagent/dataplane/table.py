@@ -7,28 +7,18 @@ listings as libnftables wrote them, unparsed.
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
 import socket
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NoReturn, Protocol
+from typing import Protocol
 
-from sgagent.core.errors import KernelRefusedError, NotPermittedError
-from sgagent.dataplane.generation import (
-    Freshness,
-    Owner,
-    RulesetChange,
-    RulesetEvents,
-    RulesetGeneration,
-    following,
-    list_counters,
-)
-from sgagent.dataplane.libnftables import NOT_PERMITTED, Context, RefusedError, WorkerDiedError, guarded
+from sgagent.core.errors import KernelRefusedError, NotPermittedError, SgagentError
+from sgagent.dataplane import generation, libnftables
+from sgagent.dataplane.generation import Freshness, RulesetChange, RulesetEvents, RulesetGeneration
+from sgagent.dataplane.libnftables import NOT_PERMITTED, Context, RefusedError, WorkerDiedError
 from sgagent.dataplane.live_sessions import clear_marks
-from sgagent.dataplane.privileges import end_with_parent
-from sgagent.netlink import NETLINK_NETFILTER, NetlinkSocket
+from sgagent.dataplane.privileges import ends_within, fork
 from sgagent.nft import ruleset as nft, transactions as ops
 from sgagent.nft.marks import MarkTest
 from sgagent.nft.ruleset import FAMILY, TABLE
@@ -69,16 +59,17 @@ def _narrowed(
     refused: ops.AddElements | ops.DeleteElements, accepts: Callable[[Operation], bool]
 ) -> ops.AddElements | ops.DeleteElements:
     """Return the operation with its first refused element alone."""
-    place = _first_refused(
-        len(refused.elements), lambda count: accepts(replace(refused, elements=refused.elements[:count]))
-    )
-    return refused if place is None else replace(refused, elements=(refused.elements[place],))
+    elements = refused.elements
+    place = _first_refused(len(elements), lambda count: accepts(replace(refused, elements=elements[:count])))
+    return refused if place is None else replace(refused, elements=(elements[place],))
 
 
 _OWNED_FLAGS = (("owner", "persist"), ("persist",), ())
 _ONE_SHOT_FLAGS = (("persist",), ())
 """What the table is declared with, the best first; older kernels and libraries, and a table that stands
 without, take only later ones. Never ``owner`` alone: rules have to outlive the agent."""
+
+_OF_TABLE = (ops.AddTable, ops.DestroyTable)
 
 _TRIED = "x/tried"
 """A chain that is never made: by it the kernel is asked what it would take."""
@@ -119,75 +110,56 @@ class Applied:
 class TableKeeper(Protocol):
     """What has to be done with privilege, in this process or in another."""
 
-    @property
-    def is_owner(self) -> bool:
-        """Return whether the table is ours alone to change."""
-        ...
-
     def read_generation(self) -> int:
         """Return a number that changes whenever the table may have changed."""
-        ...
 
     def list_table(self) -> TableListing:
         """Return the table as it is; take it up if an earlier owner left it."""
-        ...
 
     def list_counters(self) -> bytes:
         """Return the table's named counters, unread, for :mod:`sgagent.dataplane.dataplane`."""
-        ...
 
     def apply(self, plan: Plan) -> Applied:
         """Carry out a plan in one transaction."""
-        ...
 
     def allow_log(self, group: int) -> bool:
         """Let plans log to a group of the kernel's packet log, and return whether the kernel can do that."""
-        ...
 
     def clear_marks(self, mask: int, tests: Sequence[MarkTest]) -> int:
         """Clear bits in the marks of sessions, and return of how many."""
-        ...
 
     def refuse_another_owner(self) -> None:
         """Make sure that no other process owns the table."""
-        ...
 
     def close(self) -> None:
         """Release the table unchanged."""
-        ...
 
 
 class KernelTable:
     """The kernel's table, in the network namespace and for the thread in which this was made."""
 
-    def __init__(self, *, owned: bool, guarded: bool = False) -> None:
+    def __init__(self, *, owned: bool, is_guarded: bool = False) -> None:
         """Open what speaks to the kernel; changes nothing.
 
         Args:
             owned: whether to own the table where the kernel can do that: others can't change it then, and it
                 stays when this process ends. A table that an earlier owner left is taken up.
-            guarded: whether to list in a process of its own, which may die of what somebody put into the
+            is_guarded: whether to list in a process of its own, which may die of what somebody put into the
                 table; this process must have one thread.
 
         Raises:
             UsageError: libnftables is not installed.
         """
-        self._list = _list_guarded if guarded else self._list_here
         self._context = Context()
+        self._is_guarded = is_guarded
         self.port = self._context.introduce() if _is_permitted() else None
         """The netlink port that makes our changes; None where it could not be found."""
 
         self._generation = RulesetGeneration()
-        self._netlink = NetlinkSocket(NETLINK_NETFILTER)
         self._candidates = _OWNED_FLAGS if owned else _ONE_SHOT_FLAGS
         self._must_declare = owned
         self._flags: Sequence[str] | None = None
         """What we declared the table that stands with."""
-
-    @property
-    def is_owner(self) -> bool:
-        """Return whether the table is ours alone to change."""
-        return "owner" in (self._flags or ())
 
     def read_generation(self) -> int:
         """Return the kernel's number for the state of the ruleset.
@@ -197,10 +169,8 @@ class KernelTable:
         """
         try:
             return self._generation.read()
-        except OSError as error:
-            if error.errno == errno.EPERM:
-                raise NotPermittedError(_NO_PRIVILEGE) from error
-            raise
+        except PermissionError as error:
+            raise NotPermittedError(_NO_PRIVILEGE) from error
 
     def list_table(self) -> TableListing:
         """Return the table as it is in the kernel; take it up if an earlier owner left it.
@@ -214,15 +184,26 @@ class KernelTable:
             before = self.read_generation()
             if self._adopt():
                 before = self.read_generation()
-            listing = self._list() if self._generation.table_stands() else TableListing(None, None)
+            listing = self._listed()
             if listing.text is None and not listing.is_unreadable:
                 self._flags = None
             if self.read_generation() == before:
                 return replace(listing, generation=before)
         return listing
 
-    def _list_here(self) -> TableListing:
-        return _listed(self._context.list_table)
+    def _listed(self) -> TableListing:
+        """Return a listing, without a generation."""
+        is_unreadable, text = False, None
+        try:
+            if self._generation.table_stands():
+                text = _list_guarded() if self._is_guarded else self._context.list_table()
+        except WorkerDiedError:
+            is_unreadable = True
+        except RefusedError as refusal:
+            if not refusal.is_incomplete:
+                raise KernelRefusedError(refusal.reason, f"listing of table {FAMILY} {TABLE}") from refusal
+            is_unreadable = True
+        return TableListing(None, text or None, is_unreadable)
 
     def list_counters(self) -> bytes:
         """Return the kernel's dump of the table's named counters, unparsed.
@@ -233,7 +214,7 @@ class KernelTable:
         """
         self.read_generation()
         try:
-            return list_counters(self._netlink)
+            return self._generation.list_counters()
         except OSError as error:
             reason = error.strerror or str(error)
             raise KernelRefusedError(reason, f"listing of counters of table {FAMILY} {TABLE}") from error
@@ -247,16 +228,25 @@ class KernelTable:
         """
         flags = self._choose_flags(plan)
         operations = plan.operations
-        if self._must_declare and flags != self._flags:
-            operations = _declaring_first(operations)
+        if self._must_declare and flags != self._flags and not isinstance(operations[0], _OF_TABLE):
+            operations = (ops.AddTable(), *operations)
         before = self.read_generation()
         try:
-            self._carry_out(operations, flags, plan.verb)
+            additions = write_additions(operations, flags, plan.verb)
+            if additions is None:
+                self._context.run(encode_plan(Plan(operations), flags, plan.verb))
+            else:
+                self._context.load(additions)
         except RefusedError as refusal:
-            self._explain(refusal, operations, flags, plan.verb)
-        self._flags = None if _leaves_no_table(operations) else flags
+
+            def accepts(some: Sequence[Operation]) -> bool:
+                return self._context.accepts(encode_plan(Plan(tuple(some)), flags, plan.verb))
+
+            raise self._explained(refusal, operations, accepts) from refusal
+        last = next((one for one in reversed(operations) if isinstance(one, _OF_TABLE)), None)
+        self._flags = None if isinstance(last, ops.DestroyTable) else flags
         after = self.read_generation()
-        return Applied(before if after == following(before) else None, after)
+        return Applied(before if after == generation.following(before) else None, after)
 
     def forget(self) -> None:
         """Keep nothing in memory of what was done; costs a moment, so it is for after a large plan."""
@@ -286,29 +276,20 @@ class KernelTable:
         Raises:
             NotPermittedError: one does; names it.
         """
-        owner = self._other_owner()
-        if owner is not None and owner.ends_within(_DYING_SECONDS):
-            owner = self._other_owner()
-        if owner is not None:
-            raise _owned_by(owner)
+        if (port := self._other_owner()) is not None:
+            with contextlib.suppress(OSError, OverflowError):  # the port need be no number of a process
+                ends_within(port, _DYING_SECONDS)
+            if (port := self._other_owner()) is not None:
+                raise _owned_by(port)
 
-    def _other_owner(self) -> Owner | None:
-        return None if self.is_owner else self._generation.owner()
+    def _other_owner(self) -> int | None:
+        """Return the netlink port of another process that owns the table."""
+        return None if "owner" in (self._flags or ()) else self._generation.owner()
 
     def close(self) -> None:
         """Release the table unchanged; the rules stay in force."""
         self._generation.close()
-        self._netlink.close()
         del self._context
-
-    def _carry_out(
-        self, operations: tuple[Operation, ...], flags: Sequence[str], verb: ops.DeclarationVerb
-    ) -> None:
-        additions = write_additions(operations, flags, verb)
-        if additions is None:
-            self._context.run(encode_plan(Plan(operations), flags, verb))
-        else:
-            self._context.load(additions)
 
     def _adopt(self) -> bool:
         """Take the table up that an earlier owner left, if there is one, before somebody changes it.
@@ -330,42 +311,31 @@ class KernelTable:
 
     def _choose_flags(self, plan: Plan) -> Sequence[str]:
         """Return the best flags that the kernel takes for the table."""
-        table_operations = tuple(
-            operation
-            for operation in plan.operations
-            if isinstance(operation, (ops.AddTable, ops.DestroyTable))
-        )
+        table_operations = tuple(one for one in plan.operations if isinstance(one, _OF_TABLE))
         if self._flags is not None and not table_operations:
             return self._flags
         declaration = Plan((*table_operations, ops.AddTable()))
         accepted = (f for f in self._candidates if self._context.accepts(encode_plan(declaration, f)))
         return next(accepted, ())
 
-    def _explain(
-        self,
-        refusal: RefusedError,
-        operations: Sequence[Operation],
-        flags: Sequence[str],
-        verb: ops.DeclarationVerb,
-    ) -> NoReturn:
-        """Raise the refusal with all that can be found out about it."""
-        if NOT_PERMITTED in refusal.reason:
-            owner = self._other_owner()
-            raise (_owned_by(owner) if owner else NotPermittedError(_NO_PRIVILEGE)) from refusal
-
-        def accepts(some: Sequence[Operation]) -> bool:
-            return self._context.accepts(encode_plan(Plan(tuple(some)), flags, verb))
-
-        raise KernelRefusedError(refusal.reason, find_refused(operations, accepts)) from refusal
+    def _explained(
+        self, refusal: RefusedError, operations: Sequence[Operation], accepts: Accepts
+    ) -> SgagentError:
+        """Return the refusal with all that can be found out about it."""
+        if NOT_PERMITTED not in refusal.reason:
+            return KernelRefusedError(refusal.reason, find_refused(operations, accepts))
+        port = self._other_owner()
+        return NotPermittedError(_NO_PRIVILEGE) if port is None else _owned_by(port)
 
 
-def _owned_by(owner: Owner) -> NotPermittedError:
+def _owned_by(port: int) -> NotPermittedError:
+    owner = generation.owner_of(port)
     return NotPermittedError(f"the table {FAMILY} {TABLE} is owned by {owner} (stop that first)")
 
 
 def _is_permitted() -> bool:
     """Return whether this process may speak to nftables at all."""
-    with contextlib.closing(RulesetGeneration()) as asked:
+    with RulesetGeneration() as asked:
         try:
             asked.read()
         except OSError:
@@ -373,25 +343,9 @@ def _is_permitted() -> bool:
     return True
 
 
-def _list_guarded() -> TableListing:
+def _list_guarded() -> bytes:
     """List the table by another process, which may die of it."""
-    return _listed(lambda: guarded(_list_anew, RefusedError))
-
-
-def _listed(list_: Callable[[], bytes | None]) -> TableListing:
-    """Return a listing, without a generation.
-
-    Raises:
-        KernelRefusedError: there is one, and it can't be had.
-    """
-    try:
-        return TableListing(None, list_() or None)
-    except WorkerDiedError:
-        return TableListing(None, None, is_unreadable=True)
-    except RefusedError as refusal:
-        if refusal.is_incomplete:
-            return TableListing(None, None, is_unreadable=True)
-        raise KernelRefusedError(refusal.reason, f"listing of table {FAMILY} {TABLE}") from refusal
+    return libnftables.guarded(_list_anew, RefusedError)
 
 
 def _list_anew() -> bytes:
@@ -399,42 +353,12 @@ def _list_anew() -> bytes:
     return Context().list_table() or b""
 
 
-LISTED, NOT_LISTED = b"+", b"-"
-"""What a listing from another process begins with; the reason follows the second."""
-
-
 def list_in_background(writing: socket.socket) -> int:
-    """Fork a process that lists the table into a socket and ends; return its process id, to be waited for."""
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            end_with_parent()
-            try:
-                content = LISTED + _list_anew()
-            except RefusedError as refusal:
-                content = NOT_LISTED + refusal.reason.encode()
-            writing.sendall(content)
-            code = 0
-        finally:
-            os._exit(code)
-    return pid
+    """Fork a process that lists the table into a socket and ends; return its process id, to be waited for.
 
-
-def _declaring_first(operations: tuple[Operation, ...]) -> tuple[Operation, ...]:
-    """Return the operations with the table declared before all others that need it."""
-    return (
-        operations
-        if isinstance(operations[0], (ops.AddTable, ops.DestroyTable))
-        else (ops.AddTable(), *operations)
-    )
-
-
-def _leaves_no_table(operations: Sequence[Operation]) -> bool:
-    of_table = [
-        operation for operation in operations if isinstance(operation, (ops.AddTable, ops.DestroyTable))
-    ]
-    return bool(of_table) and isinstance(of_table[-1], ops.DestroyTable)
+    It writes a result as :func:`sgagent.dataplane.libnftables.result_of` returns it.
+    """
+    return fork(lambda: writing.sendall(libnftables.result_of(_list_anew, RefusedError)))
 
 
 class TrackedTable:
@@ -471,7 +395,7 @@ class TrackedTable:
         """Return the table as it is, as :class:`KernelTable` does."""
         listing = self.table.list_table()
         if listing.text is not None or listing.is_unreadable:
-            self.events.listen()
+            self.events.begin()
         if listing.generation is not None:
             self._freshness.change(listing.generation)
         return listing
@@ -481,7 +405,7 @@ class TrackedTable:
         before = self.read_generation()
         followed = self._freshness.followed
         applied = self.table.apply(plan)
-        self.events.listen()
+        self.events.begin()
         self._freshness.change(applied.after)
         return Applied(before if applied.before == followed else None, applied.after)
 

@@ -23,7 +23,6 @@ SESSION = TcpSession(
     local_port=22,
     peer_address=CidrBlock.parse("198.51.100.7").first,
     peer_port=40_000,
-    user_id=0,
     inode=7,
     socket_family=2,
     identity=bytes(48),

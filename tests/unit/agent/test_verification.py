@@ -12,14 +12,14 @@ import pytest
 
 from sgagent.agent.step import Step
 from sgagent.agent.verification import Verification
-from sgagent.dataplane.table import LISTED, NOT_LISTED
+from sgagent.dataplane.libnftables import DONE, REFUSED
 from sgagent.nft.marks import MarkLayout
 from sgagent.verify import Outcome
 from tests.fakes.log import FakeLog
 from tests.unit.agent.machine import GOOD, Machine
 from tests.waiting import wait_until
 
-NO_TABLE = LISTED
+NO_TABLE = DONE
 OTHER = GOOD.replace(
     "  - security_group_id: sg-1\n",
     """  - security_group_id: sg-1
@@ -109,10 +109,10 @@ def test_a_table_that_is_not_there_is_refuted(stage: Stage) -> None:
 @pytest.mark.parametrize(
     ("listing", "reason"),
     (
-        (NOT_LISTED + b"Operation not permitted", "listing of the table: Operation not permitted"),
+        (REFUSED + b"Operation not permitted", "listing of the table: Operation not permitted"),
         (b"", "listing of the table: the process that lists has ended"),
-        (LISTED + b"{", "a fault of the verifier: JSONDecodeError"),
-        (LISTED + b'{"nftables": 1}', "a fault of the verifier: TypeError"),
+        (DONE + b"{", "a fault of the verifier: JSONDecodeError"),
+        (DONE + b'{"nftables": 1}', "a fault of the verifier: TypeError"),
     ),
 )
 def test_what_can_not_be_read_is_unknown(stage: Stage, listing: bytes, reason: str) -> None:
@@ -131,7 +131,7 @@ def test_what_can_not_be_read_is_unknown(stage: Stage, listing: bytes, reason: s
 
 def test_a_listing_of_another_moment_does_not_count(stage: Stage) -> None:
     """What came while the agent was in a step that changed the table says nothing of either policy."""
-    stage.listings.contents = [NO_TABLE, NOT_LISTED + b"later"]
+    stage.listings.contents = [NO_TABLE, REFUSED + b"later"]
     stage.listings.is_held = True
     stage.step()
     wait_until(lambda: len(stage.listings.opened) == 1, "the first listing")
