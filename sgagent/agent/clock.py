@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from sgagent.agent.state.directory import SealedFile
+from sgagent.agent.state.directory import SealedFile, fault_of
 from sgagent.json_model import from_json
 from sgagent.ports import Clock
 
@@ -88,12 +88,10 @@ class LatestTime:
         """Keep the latest time; that this failed is a fault, and tried again later."""
         if not self._is_kept or self._kept == self._latest:
             return
-        try:
-            self._file.save({"seconds": self._latest})
-        except OSError as error:
-            self.fault = f"the latest time could not be kept: {error}"
-        else:
-            self._kept, self.fault = self._latest, None
+        body = {"seconds": self._latest}
+        self.fault = fault_of(lambda: self._file.save(body), "the latest time could not be kept")
+        if not self.fault:
+            self._kept = self._latest
 
 
 def count(number: int, word: str) -> str:

@@ -208,16 +208,13 @@ class Definitions:
         record, proposal = self.record, self.proposal
         if proposal is not None and delivery is proposal.delivery:
             record, proposal = proposal.record, None
-        elif delivery is self.fetched.newest and proposal is None and not self._is_by_source(delivery):
-            record = Record(enforced_at=now)
+        elif delivery is self.fetched.newest and proposal is None:
+            is_written = self.written is not None and self.written[0] == delivery.snapshot.version
+            if not is_written or record.origin is not Trigger.SOURCE:  # it is not the source's already
+                record = Record(enforced_at=now)
         return replace(
             self, is_trial_in_force=False, good=delivery, kept=None, record=record, proposal=proposal
         )
-
-    def _is_by_source(self, delivery: Delivery) -> bool:
-        """Return whether these definitions are in force as the source's already."""
-        is_written = self.written is not None and self.written[0] == delivery.snapshot.version
-        return is_written and self.record.origin is Trigger.SOURCE
 
     def to_write(self, links: tuple[ExpectedLink, ...]) -> KeptDocuments | None:
         """Return what has to be written into the history; None if it is there, or there are no documents.
@@ -268,9 +265,8 @@ class KnownLinks:
         """
         by_hand = tuple(by_hand)
         ids_by_hand = {hand.network_interface_id for hand in by_hand}
-        links = {
-            link.network_interface_id: link for link in before if link.network_interface_id not in ids_by_hand
-        }
+        by_id = ((link.network_interface_id, link) for link in before)
+        links = {interface_id: link for interface_id, link in by_id if interface_id not in ids_by_hand}
         return cls(links, frozenset(links), frozenset(hand.interface for hand in by_hand))
 
     @property
@@ -285,14 +281,13 @@ class KnownLinks:
 
     def following(self, found: Iterable[Binding], snapshot: Snapshot) -> KnownLinks:
         """Return these links with what is found now, without what the definitions no longer have."""
-        new = {
-            binding.network_interface.network_interface_id: ExpectedLink(
-                interface=binding.interface,
-                network_interface_id=binding.network_interface.network_interface_id,
-            )
-            for binding in found
-            if binding.network_interface is not None and binding.interface not in self._names_by_hand
+        bound = ((one.network_interface, one.interface) for one in found)
+        ids = {
+            interface.network_interface_id: name
+            for interface, name in bound
+            if interface is not None and name not in self._names_by_hand
         }
+        new = {key: ExpectedLink(interface=name, network_interface_id=key) for key, name in ids.items()}
         known = snapshot.interface_by_id
         links = {key: link for key, link in {**self._by_id, **new}.items() if key in known}
         return replace(self, _by_id=links, _missed=(self._missed - new.keys()) & links.keys())

@@ -37,6 +37,9 @@ LONGEST_END_SECONDS = 10.0
 class LogQueue(io.TextIOBase):
     """A stream that never blocks who writes to it; may be written to from any thread."""
 
+    dropped_lines = 0
+    """How many lines were never written, for want of a reader or of room where they go."""
+
     def __init__(
         self,
         stream: TextIO,
@@ -71,21 +74,15 @@ class LogQueue(io.TextIOBase):
         """Lines that could not be written, or were dropped, and of which the reader does not know yet."""
 
         self._written_bytes = 0
-        self._dropped_lines = 0
         self._thread = threading.Thread(target=self._write_all, name="log", daemon=True)
         self._thread.start()
-
-    @property
-    def dropped_lines(self) -> int:
-        """Return how many lines were never written, for want of a reader or of room where they go."""
-        return self._dropped_lines
 
     @property
     def fault(self) -> str | None:
         """Return what is wrong with the log, as long as it is."""
         if not self._is_full and not self._unreported:
             return None
-        return f"the log is not read or can't be written; {self._dropped_lines} lines were dropped so far"
+        return f"the log is not read or can't be written; {self.dropped_lines} lines were dropped so far"
 
     def isatty(self) -> bool:
         """Return whether the lines go to a terminal."""
@@ -124,7 +121,7 @@ class LogQueue(io.TextIOBase):
         if self._is_full or self._waiting_bytes + len(lines) > self._most_waiting_bytes:
             self._is_full = True
             dropped = lines.count(b"\n")
-            self._dropped_lines += dropped
+            self.dropped_lines += dropped
             last = self._waiting.pop() if self._waiting else 0
             self._waiting.extend((last + dropped,) if isinstance(last, int) else (last, dropped))
         else:
@@ -162,7 +159,7 @@ class LogQueue(io.TextIOBase):
         except OSError:
             lost = entry.count(b"\n") if isinstance(entry, bytes) else 0
             self._unreported += lost
-            self._dropped_lines += lost
+            self.dropped_lines += lost
 
     def _write_whole(self, text: bytes) -> None:
         while text:
@@ -213,26 +210,16 @@ def log_in_background() -> LogQueue:
 
 def _processors(target: TextIO, environment: Mapping[str, str]) -> list[Processor]:
     """Return what turns an event into a line, in turn."""
-    rendering = _for_people(environment) if target.isatty() else _for_machines()
-    return [structlog.contextvars.merge_contextvars, structlog.processors.add_log_level, *rendering]
-
-
-def _for_people(environment: Mapping[str, str]) -> list[Processor]:
-    """Return what turns an event into a line for a terminal."""
+    processors = structlog.processors
+    before: list[Processor] = [structlog.contextvars.merge_contextvars, processors.add_log_level]
+    if not target.isatty():  # JSON escapes all that is not plain ASCII
+        iso, json = processors.TimeStamper(fmt="iso", utc=True), processors.JSONRenderer(default=str)
+        return [*before, iso, processors.format_exc_info, json]
     renderer = structlog.dev.ConsoleRenderer(
         colors=not environment.get("NO_COLOR") and environment.get("TERM") != "dumb",
         exception_formatter=structlog.dev.plain_traceback,  # others show the values of local variables
     )
-    return [structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False), _escaped, renderer]
-
-
-def _for_machines() -> list[Processor]:
-    """Return what turns an event into a line of JSON; encoding escapes all that is not plain ASCII."""
-    return [
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
-        structlog.processors.JSONRenderer(default=str),
-    ]
+    return [*before, processors.TimeStamper(fmt="%H:%M:%S", utc=False), _escaped, renderer]
 
 
 def _escaped(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -249,19 +236,12 @@ def _printable(value: object) -> object:
     return printable(value if isinstance(value, str) else repr(value))
 
 
-class _LineLogger:
-    """Write lines to a stream; a log that can't be written is no reason to stop enforcing."""
+class _LineLogger(structlog.WriteLogger):
+    """Write lines to a stream, each whole; a log that can't be written is no reason to stop enforcing."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def msg(self, line: str) -> None:
-        """Write a line, whole, whichever thread says it."""
-        with _WRITING, contextlib.suppress(OSError, ValueError):
-            self._stream.write(line + "\n")
-            self._stream.flush()
+    def msg(self, message: str) -> None:
+        """Write a line, whichever thread says it."""
+        with contextlib.suppress(OSError, ValueError):
+            super().msg(message)
 
     debug = info = warning = error = critical = exception = msg
-
-
-_WRITING = threading.Lock()

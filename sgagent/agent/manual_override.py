@@ -11,23 +11,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 
 from sgagent.agent.definitions import Definitions, Proposal
-from sgagent.agent.state.directory import (
-    DamagedStateError,
-    History,
-    KeptDocuments,
-    SealedFile,
-    Terms,
-    Trigger,
-    decode_kept,
-    encode_kept,
-    remove_durably,
-    rename_durably,
-    write_durably,
-)
+from sgagent.agent.state import directory as files
+from sgagent.agent.state.directory import History, KeptDocuments, SealedFile, Terms, Trigger
 from sgagent.core.link_patterns import is_pattern
 from sgagent.core.model import Mode
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
@@ -94,8 +84,10 @@ class ModeFile:
 
     def load(self) -> tuple[ModeOverrides, str | None]:
         """Return what was kept, and what is wrong with the file; the configuration holds then."""
-        found, fault = self._file.load(_decode)
-        return found or ModeOverrides(), fault
+        body, fault = self._file.load(partial(from_json, _Body))
+        if body is None:
+            return ModeOverrides(), fault
+        return ModeOverrides(everywhere=body.everywhere, by_interface=body.interfaces), fault
 
     def save(self, overrides: ModeOverrides) -> None:
         """Keep these instead of those before.
@@ -116,11 +108,6 @@ class _Body:
 
     everywhere: Mode | None
     interfaces: dict[str, Mode]
-
-
-def _decode(content: object) -> ModeOverrides:
-    body = from_json(_Body, content)
-    return ModeOverrides(everywhere=body.everywhere, by_interface=body.interfaces)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +150,7 @@ class ManualOverride:
 
 _PENDING = "pending.json"
 _UNCONFIRMED = "unconfirmed.json"
+_END_NOT_SAVED = "the end of a trial could not be saved"
 
 
 class TrialFile:
@@ -180,11 +168,11 @@ class TrialFile:
             DamagedStateError: there was something, but the file can't be read.
         """
         try:
-            return decode_kept(self._pending.read_bytes(), str(self._pending))
+            return files.decode_kept(self._pending.read_bytes(), str(self._pending))
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise DamagedStateError(f"{self._pending}: {error.strerror}") from error
+            raise files.DamagedStateError(f"{self._pending}: {error.strerror}") from error
 
     @property
     def is_going_back(self) -> bool:
@@ -214,11 +202,8 @@ class TrialFile:
     def _write(self, definitions: Definitions, proposal: Proposal) -> None:
         delivery, record = proposal.delivery, proposal.record
         links = definitions.written[1] if definitions.written else ()
-        kept = KeptDocuments(
-            version=delivery.snapshot.version, documents=delivery.documents, links=links, record=record
-        )
-        self._pending.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_durably(self._pending, encode_kept(kept))
+        kept = KeptDocuments(delivery.snapshot.version, delivery.documents, links, record)
+        files.write_durably(self._pending, files.encode_kept(kept))
 
     def confirmed(self, definitions: Definitions, history: History) -> Definitions:
         """Make what is on trial the newest of the history.
@@ -228,16 +213,9 @@ class TrialFile:
         """
         assert definitions.proposal is not None  # noqa: S101 - the caller has checked
         history.take(self._pending)
-        proposal = definitions.proposal
-        return replace(
-            definitions,
-            good=proposal.delivery,
-            record=replace(proposal.record, terms=None),
-            proposal=None,
-            is_trial_in_force=False,
-            kept=None,
-            written=None,
-        )
+        good, record = definitions.proposal.delivery, replace(definitions.proposal.record, terms=None)
+        definitions = replace(definitions, proposal=None, is_trial_in_force=False)
+        return replace(definitions, good=good, record=record, kept=None, written=None)
 
     def withdrawn(self, definitions: Definitions) -> Definitions:
         """Give up a proposal that the kernel refused: what was in force still is."""
@@ -245,24 +223,17 @@ class TrialFile:
 
     def given_up(self, definitions: Definitions) -> Definitions:
         """End a trial, and note that the kernel has to go back: from now on it is no candidate."""
-        fault = None
-        try:
+        definitions = replace(definitions, proposal=None, is_trial_in_force=False, is_going_back=True)
+
+        def rename() -> None:
             if self._pending.exists():
-                rename_durably(self._pending, self._unconfirmed)
-        except OSError as error:
-            fault = f"the end of a trial could not be saved: {error}"
-        return replace(
-            definitions, proposal=None, is_trial_in_force=False, is_going_back=True, trial_fault=fault
-        )
+                files.rename_durably(self._pending, self._unconfirmed)
+
+        return replace(definitions, trial_fault=files.fault_of(rename, _END_NOT_SAVED))
 
     def forgotten(self, definitions: Definitions) -> Definitions:
         """Note that the kernel holds nothing of a trial any more."""
-        fault = None
-        try:
-            remove_durably(self._pending)
-            remove_durably(self._unconfirmed)
-        except OSError as error:
-            fault = f"the end of a trial could not be saved: {error}"
+        fault = files.fault_of(lambda: files.remove_durably(self._pending, self._unconfirmed), _END_NOT_SAVED)
         return replace(definitions, trial_fault=fault)
 
 

@@ -17,12 +17,12 @@ class ServiceManager:
     """Send notifications about the service to systemd."""
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
-        """Take the address and the watchdog's interval from the environment, the process's own by default."""
+        """Take the address from the environment, the process's own by default."""
         found = os.environ if environment is None else environment
-        self._address = _socket_address(found.get("NOTIFY_SOCKET", ""))
-        self.watchdog_seconds = _watchdog_seconds(found)
-        """The longest interval between calls of :meth:`alive`; None without a watchdog."""
-
+        address = found.get("NOTIFY_SOCKET", "")
+        if address.startswith("@"):  # as an abstract name is written
+            address = "\0" + address[1:]
+        self._address = address if address.startswith(("/", "\0")) else None
         self._status: str | None = None
 
     def ready(self) -> None:
@@ -68,19 +68,3 @@ class ServiceManager:
         except OSError:
             return False
         return True
-
-
-def _socket_address(text: str) -> str | None:
-    """Return the address as the socket module takes it; an abstract name is written with an @ in front."""
-    if text.startswith("@"):
-        return "\0" + text[1:]
-    return text if text.startswith("/") else None
-
-
-def _watchdog_seconds(environment: Mapping[str, str]) -> float | None:
-    """Return the watchdog's interval if it is meant for this process."""
-    microseconds = environment.get("WATCHDOG_USEC", "")
-    for_process = environment.get("WATCHDOG_PID", "") or str(os.getpid())
-    if not microseconds.isdecimal() or for_process != str(os.getpid()):
-        return None
-    return int(microseconds) / 1_000_000 or None

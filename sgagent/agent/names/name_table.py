@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, ip_address
 from itertools import chain
 from operator import attrgetter
 from typing import Any
@@ -147,9 +147,7 @@ class _Row:
         current = [last.addresses for last in self.answers.values() if now - last.at < keep_seconds]
         found = frozenset(chain.from_iterable(current))
         left = {block: until - LEAVING_SECONDS for block, until in self.leaving.items() if until > now}
-        return sorted(
-            found | left.keys(), key=lambda block: (block not in found, -left.get(block, 0.0), block)
-        )
+        return sorted(found | left.keys(), key=lambda one: (one not in found, -left.get(one, 0.0), one))
 
     def next_end(self, now: float, keep_seconds: float) -> float:
         """Return when an address ceases to count, if nothing is answered until then."""
@@ -242,17 +240,14 @@ class NameTable:
     def take(self, found: NameLookUp, now: float) -> None:
         """Record what came of a look-up, of very long answers and rotations a part."""
         self._asked.discard(found.name)
-        row = self._row(found.name).after(self._bounded(found), now)
-        newest = sorted(row.leaving, key=lambda block: (-row.leaving[block], block))[: self._most_addresses]
-        self._rows[found.name] = replace(row, leaving={block: row.leaving[block] for block in newest})
-
-    def _bounded(self, found: NameLookUp) -> NameLookUp:
         most = _REMEMBERED_FOR_ONE * self._most_addresses
         answers = {
             family: replace(answer, addresses=frozenset(sorted(answer.addresses)[:most]))
             for family, answer in found.answers.items()
         }
-        return replace(found, answers=answers)
+        row = self._row(found.name).after(replace(found, answers=answers), now)
+        newest = sorted(row.leaving, key=lambda block: (-row.leaving[block], block))[: self._most_addresses]
+        self._rows[found.name] = replace(row, leaving={block: row.leaving[block] for block in newest})
 
     def _row(self, name: str) -> _Row:
         return self._rows.get(name) or _Row()
@@ -263,10 +258,9 @@ class NameTable:
         if own != self._own:
             self._own, self._views = own, {}
         views = {name: self._view(name, now) for name, row in self._rows.items() if row.answers}
-        return ResolvedNames(
-            addresses={name: view.addresses for name, view in views.items()},
-            warnings={name: view.warnings for name, view in views.items()},
-        )
+        addresses = {name: view.addresses for name, view in views.items()}
+        warnings = {name: view.warnings for name, view in views.items()}
+        return ResolvedNames(addresses=addresses, warnings=warnings)
 
     def _view(self, name: str, now: float) -> _View:
         row, view = self._row(name), self._views.get(name)
@@ -281,7 +275,9 @@ class NameTable:
         usable = [block for block in blocks if block not in ignored]
         warnings = []
         if ignored:
-            message = f"addresses of the host's inside in an answer are ignored: {_few(ignored)}"
+            more = f" and {len(ignored) - _MOST_IN_WARNING} more" if len(ignored) > _MOST_IN_WARNING else ""
+            few = ", ".join(map(str, ignored[:_MOST_IN_WARNING])) + more
+            message = f"addresses of the host's inside in an answer are ignored: {few}"
             remedy = "ask who controls the name; a rule for these needs them as addresses"
             warnings.append(_warning("name_of_inside", name, message, remedy))
         if len(usable) > self._most_addresses:
@@ -293,28 +289,20 @@ class NameTable:
             message = f"no name server answered for {hours:g} hours, so the name matches nothing: {row.fault}"
             warnings.append(_warning("name_expired", name, message, "check this host's name servers"))
         counting = usable[: self._most_addresses]
-        return _View(
-            row=row,
-            until=row.next_end(now, self._keep_seconds),
-            addresses=AddressSet.of(counting) or NO_ADDRESSES,
-            texts=_texts(counting),
-            warnings=tuple(warnings),
-        )
+        until, addresses = row.next_end(now, self._keep_seconds), AddressSet.of(counting) or NO_ADDRESSES
+        return _View(row, until, addresses, _texts(counting), tuple(warnings))
 
     def report(self, now: float) -> tuple[NameStatus, ...]:
         """Return how the wanted names are, in their order."""
-        return tuple(self._status(name, now) for name in sorted(self.wanted))
+        return tuple(self._status(name, self._row(name), now) for name in sorted(self.wanted))
 
-    def _status(self, name: str, now: float) -> NameStatus:
-        row = self._row(name)
+    def _status(self, name: str, row: _Row, now: float) -> NameStatus:
         texts = self._view(name, now).texts if row.answers else ()
+        state = row.state(now, self._keep_seconds, has_addresses=bool(texts))
+        answers = row.answers.values()
+        is_authenticated = bool(answers) and all(last.is_authenticated for last in answers)
         return NameStatus(
-            name=name,
-            state=row.state(now, self._keep_seconds, has_addresses=bool(texts)),
-            addresses=texts,
-            is_authenticated=bool(row.answers)
-            and all(last.is_authenticated for last in row.answers.values()),
-            fault=row.fault,
+            name=name, state=state, addresses=texts, is_authenticated=is_authenticated, fault=row.fault
         )
 
     def next_change(self, now: float) -> float:
@@ -329,7 +317,14 @@ class NameTable:
             now: the time.
             wall: the same by the wall clock, in seconds since the epoch.
         """
-        names = (_kept(name, row) for name, row in sorted(self._rows.items()) if row.answers)
+        names = list[_KeptName]()
+        for name, row in sorted(self._rows.items()):
+            answers = tuple(
+                _KeptAnswer(family, _texts(last.addresses), last.at, last.until, last.is_authenticated)
+                for family, last in row.answers.items()
+            )
+            leaving = {str(block): until for block, until in row.leaving.items()}
+            names += [_KeptName(name, answers, leaving)] if answers else []
         return to_json(_Kept(wall, now, tuple(names)))
 
     def take_json(self, value: object, now: float, wall: float) -> None:
@@ -385,14 +380,6 @@ class _Kept:
     names: tuple[_KeptName, ...]
 
 
-def _kept(name: str, row: _Row) -> _KeptName:
-    answers = tuple(
-        _KeptAnswer(family, _texts(last.addresses), last.at, last.until, last.is_authenticated)
-        for family, last in row.answers.items()
-    )
-    return _KeptName(name, answers, {str(block): until for block, until in row.leaving.items()})
-
-
 def _texts(blocks: Iterable[CidrBlock]) -> tuple[str, ...]:
     return tuple(map(str, sorted(blocks, key=attrgetter("family.bits", "first"))))
 
@@ -410,18 +397,12 @@ def _single_block(text: str) -> CidrBlock:
 
 def _is_inside(block: CidrBlock) -> bool:
     """Return whether an address never leaves the link or the host: no name stands for it."""
-    if block.family is Family.IPV4:
-        address: IPv4Address | IPv6Address = IPv4Address(block.first)
+    address = block.network.network_address
+    if isinstance(address, IPv4Address):
         is_of_no_host = block.first >> 24 == 0 or block.first == block.family.last_address
     else:
-        address = IPv6Address(block.first)
         is_of_no_host = address.is_unspecified or address.ipv4_mapped is not None
     return is_of_no_host or address.is_loopback or address.is_link_local or address.is_multicast
-
-
-def _few(blocks: list[CidrBlock]) -> str:
-    more = f" and {len(blocks) - _MOST_IN_WARNING} more" if len(blocks) > _MOST_IN_WARNING else ""
-    return ", ".join(map(str, blocks[:_MOST_IN_WARNING])) + more
 
 
 def _warning(code: str, name: str, message: str, remedy: str) -> Problem:

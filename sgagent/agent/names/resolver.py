@@ -11,13 +11,13 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import InitVar, dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from sgagent.agent.names.name_table import DnsAnswer, NameLookUp, NameStatus, NameTable, ResolvedNames
-from sgagent.agent.state.directory import SealedFile
+from sgagent.agent.state.directory import SealedFile, fault_of
 from sgagent.core.binding import NO_FACTS, HostFacts
 from sgagent.core.model import CidrBlock, Family
 from sgagent.core.policy import Endpoint
@@ -220,39 +220,35 @@ ASK_SECONDS = 5.0
 """How long a command waits for name servers."""
 
 
+@dataclass(eq=False)
 class NameWatch:
     """The names of one agent."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        clock: Clock,
-        latest: datetime,
-        resolver: Resolver | None = None,
-        find_servers: Callable[[], tuple[str, ...]] = host_name_servers,
-    ) -> None:
-        """Read what an earlier agent kept; nothing is asked yet.
+    settings: Settings
+    clock: Clock
+    latest: InitVar[datetime]
+    """The latest time that the host has known."""
 
-        Args:
-            settings: the configuration.
-            clock: of seconds that never go back.
-            latest: the latest time that the host has known.
-            resolver: looks names up; None asks nobody, and keeps nothing.
-            find_servers: returns the host's name servers, for a configuration that names none.
-        """
-        self._settings = settings
+    resolver: Resolver | None = None
+    """Looks names up; None asks nobody, and keeps nothing."""
+
+    find_servers: Callable[[], tuple[str, ...]] = host_name_servers
+    """Returns the host's name servers, for a configuration that names none."""
+
+    def __post_init__(self, latest: datetime) -> None:
+        """Read what an earlier agent kept; nothing is asked yet."""
+        settings = self.settings
         self._file = SealedFile(settings.state.directory / FILE_NAME, "file of names")
-        self._clock = clock
-        self._resolver = resolver
-        self._find_servers = find_servers
-        self._servers = self._current_servers()
+        self.servers = self._current_servers()
+        """The addresses of the name servers, in the order in which they are asked."""
+
         limits = settings.limits
         self._table = NameTable(
             keep_seconds=3600.0 * settings.dns.keep_hours,
             most_addresses=limits.addresses_per_name,
             most_unused=limits.names,
         )
-        now = clock.monotonic()
+        now = self.clock.monotonic()
         _, self.fault = self._file.load(lambda body: self._table.take_json(body, now, latest.timestamp()))
         self.failures = 0
         """Look-ups that failed, or failed in part, since the agent started."""
@@ -267,23 +263,18 @@ class NameWatch:
         self._written_at = self._written_wall = float("-inf")
         """When the file was written, by either clock."""
 
-    @property
-    def servers(self) -> tuple[str, ...]:
-        """Return the addresses of the name servers, in the order in which they are asked."""
-        return self._servers
-
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Return where they are asked, which is fail-safe while a rule names a name (§7.4)."""
-        return dns_endpoints(self._servers)
+        return dns_endpoints(self.servers)
 
     def want(self, names: frozenset[str]) -> None:
         """Keep these names resolved."""
         if names or self._table.wanted:
-            self._table.want(names, self._clock.monotonic())
+            self._table.want(names, self.clock.monotonic())
 
     def resolved(self, facts: HostFacts) -> ResolvedNames:
         """Return what names stand for on a host with these links: the same object while nothing changes."""
-        now = self._clock.monotonic()
+        now = self.clock.monotonic()
         if now >= self._stale_at or facts.links != self._facts.links:
             self._facts, self._stale_at = facts, self._table.next_change(now)
             found = self._table.resolved(now, facts)
@@ -298,21 +289,21 @@ class NameWatch:
         Args:
             latest: returns the latest time that the host has known.
         """
-        now, before, servers = self._clock.monotonic(), self._resolved, self._servers
-        if self._resolver is None or not self._table.wanted or now - self._turned_at < TURN_SECONDS:
+        now, before, servers = self.clock.monotonic(), self._resolved, self.servers
+        if self.resolver is None or not self._table.wanted or now - self._turned_at < TURN_SECONDS:
             return False
         self._turned_at = now
-        self._servers = self._current_servers()
-        answered = list(self._resolver.found())
+        self.servers = self._current_servers()
+        answered = list(self.resolver.found())
         for found in answered:
             self._table.take(found, now)
             self.failures += found.fault is not None
         for name in list(self._table.due(now)):
             self._table.begin(name)
-            self._resolver.ask(name, self._servers)
+            self.resolver.ask(name, self.servers)
         if answered:
             self._stale_at = now
-        is_changed = self.resolved(self._facts) is not before or servers != self._servers
+        is_changed = self.resolved(self._facts) is not before or servers != self.servers
         wall = latest().timestamp()
         if is_changed or max(now - self._written_at, wall - self._written_wall) >= SECONDS_BETWEEN_WRITES:
             self._keep(now, wall)
@@ -320,17 +311,17 @@ class NameWatch:
 
     def report(self) -> tuple[NameStatus, ...]:
         """Return how the names of rules in force are."""
-        return self._table.report(self._clock.monotonic()) if self._table.wanted else ()
+        return self._table.report(self.clock.monotonic()) if self._table.wanted else ()
 
     def ask(self, names: Iterable[str]) -> None:
         """Look up the names that are not known, and wait for that: all calls together no more than 5 s."""
-        now, resolver = self._clock.monotonic(), BackgroundResolver()
+        now, resolver = self.clock.monotonic(), BackgroundResolver()
         self._ask_until = self._ask_until or now + ASK_SECONDS
         missing = {name for name in names if name not in self._table.resolved(now, NO_FACTS).addresses}
         for name in missing:
-            resolver.ask(name, self._servers)
+            resolver.ask(name, self.servers)
         while missing:
-            found = resolver.wait(self._ask_until - self._clock.monotonic())
+            found = resolver.wait(self._ask_until - self.clock.monotonic())
             if found is None:
                 break
             missing.discard(found.name)
@@ -338,17 +329,13 @@ class NameWatch:
         self._stale_at = now
 
     def _current_servers(self) -> tuple[str, ...]:
-        return self._settings.dns.servers or self._find_servers()
+        return self.settings.dns.servers or self.find_servers()
 
     def _keep(self, now: float, wall: float) -> None:
         """Write the table down; that this failed is a fault, and tried again a minute later."""
         self._written_at, self._written_wall = now, wall
-        try:
-            self._file.save(self._table.as_json(now, wall))
-        except OSError as error:
-            self.fault = f"the addresses of names could not be kept: {error}"
-        else:
-            self.fault = None
+        content = self._table.as_json(now, wall)
+        self.fault = fault_of(lambda: self._file.save(content), "the addresses of names could not be kept")
 
 
 class DnsAnswers:

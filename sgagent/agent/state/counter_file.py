@@ -7,13 +7,13 @@ is read, and after a boot the file belongs to the boot before and counting start
 from __future__ import annotations
 
 import enum
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from sgagent.agent.state.directory import write_draft
 from sgagent.json_model import UNREADABLE, from_json, seal, unseal
 from sgagent.nft.names import CounterKey
 from sgagent.ports import CounterValue
@@ -84,12 +84,7 @@ class CounterFile:
         Raises:
             OSError: nothing was changed.
         """
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        draft = self.path.with_name(f".{FILE_NAME}.new")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(_encode(kept, self._boot_id))
-        draft.replace(self.path)
+        write_draft(self.path, _encode(kept, self._boot_id), is_synced=False).replace(self.path)
 
     def _put_aside(self, error: Exception) -> str:
         """Rename the file, so that it can be looked at, and say so."""
@@ -151,20 +146,14 @@ def _decode(content: bytes, boot_id: str) -> KeptCounters:
     """
     found, of_boot = unseal(content, _FORMAT)
     body = from_json(_Body, found)
-    times = tuple((_row_key(key), _times(pair)) for key, pair in map(_split, body.times))
+    times = tuple((_row_key(key), _times(since, last)) for *key, since, last in body.times)
     if of_boot != boot_id:
         return KeptCounters(times=times)
     return KeptCounters(
         times=times,
-        totals=tuple((_row_key(key), _value(*pair)) for key, pair in map(_split, body.totals)),
+        totals=tuple((_row_key(key), _value(packets, octets)) for *key, packets, octets in body.totals),
         seen=tuple((name, _value(packets, octets)) for name, packets, octets in body.seen),
     )
-
-
-def _split(row: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, Any]]:
-    """Return the row without its two last fields, and those."""
-    *key, one, other = row
-    return tuple(key), (one, other)
 
 
 def _value(packets: object, octets: object) -> CounterValue:
@@ -174,8 +163,8 @@ def _value(packets: object, octets: object) -> CounterValue:
     return value
 
 
-def _times(pair: tuple[object, object]) -> HitTimes:
-    return from_json(HitTimes, {"counted_since": pair[0], "last_hit_at": pair[1]})
+def _times(since: object, last: object) -> HitTimes:
+    return from_json(HitTimes, {"counted_since": since, "last_hit_at": last})
 
 
 def _beginning(key: CounterKey) -> tuple[str, ...]:
@@ -184,13 +173,13 @@ def _beginning(key: CounterKey) -> tuple[str, ...]:
     return (_NAMES[declared], *_VALUES[declared](key))
 
 
-def _row_key(row: tuple[Any, ...]) -> CounterKey:
+def _row_key(row: list[Any]) -> CounterKey:
     """Return the key that the beginning of a row stands for.
 
     Raises:
         ValueError: it is none.
     """
     if not row or row[0] not in _KINDS:
-        raise ValueError(f"not a counter: {row}")
+        raise ValueError(f"not a counter: {tuple(row)}")
     names = dict(zip(_FIELDS[row[0]], row[1:], strict=True))
     return from_json(_KINDS[row[0]], names)

@@ -120,7 +120,9 @@ class _Body:
 
 def encode_kept(kept: KeptDocuments) -> bytes:
     """Return the content of a file."""
-    head = json.dumps(to_json(_head_of(kept)))
+    count, size = len(kept.documents), sum(len(file.content) for file in kept.documents)
+    summary = SnapshotHead(version=kept.version, record=kept.record, documents=count, bytes=size)
+    head = json.dumps(to_json(summary))
     # In ASCII, as a file's name need not be text.
     body = json.dumps(to_json(_Body(kept.documents, kept.links)))
     rest = f"{head}\n{body}\n".encode()
@@ -138,10 +140,8 @@ def decode_head(content: bytes, place: str) -> SnapshotHead:
     Raises:
         DamagedStateError: it is not.
     """
-    try:
+    with _damage_named(place):
         return from_json(SnapshotHead, json.loads(_lines(content, place)[0]))
-    except UNREADABLE as error:
-        raise _damaged(place, error) from error
 
 
 def decode_kept(content: bytes, place: str) -> KeptDocuments:
@@ -150,12 +150,10 @@ def decode_kept(content: bytes, place: str) -> KeptDocuments:
     Raises:
         DamagedStateError: its content is not whole, or none of ours.
     """
-    try:
-        head, body = (json.loads(line) for line in _lines(content, place))
+    with _damage_named(place):
+        head, body = map(json.loads, _lines(content, place))
         summary, rest = from_json(SnapshotHead, head), from_json(_Body, body)
         return KeptDocuments(summary.version, rest.documents, rest.links, summary.record)
-    except UNREADABLE as error:
-        raise _damaged(place, error) from error
 
 
 def _lines(content: bytes, place: str) -> list[bytes]:
@@ -172,32 +170,50 @@ def _lines(content: bytes, place: str) -> list[bytes]:
     return lines
 
 
-def _head_of(kept: KeptDocuments) -> SnapshotHead:
-    return SnapshotHead(
-        version=kept.version,
-        record=kept.record,
-        documents=len(kept.documents),
-        bytes=sum(len(file.content) for file in kept.documents),
-    )
+@contextlib.contextmanager
+def _damage_named(place: str) -> Iterator[None]:
+    """Name the file whose content turns out to be unreadable."""
+    try:
+        yield
+    except UNREADABLE as error:
+        raise DamagedStateError(f"{place}: damaged: not a file of kept documents: {error}") from error
 
 
-def _damaged(place: str, error: Exception) -> DamagedStateError:
-    return DamagedStateError(f"{place}: damaged: not a file of kept documents: {error}")
+def fault_of(write: Callable[[], object], complaint: str) -> str | None:
+    """Write something, and return the complaint with the reason if that failed."""
+    try:
+        write()
+    except OSError as error:
+        return f"{complaint}: {error}"
+    return None
 
 
 def write_durably(path: Path, content: bytes) -> None:
-    """Replace a file by new content, all of it or nothing, safe from a power cut.
+    """Replace a file by new content, all of it or nothing, safe from a power cut; its directory is made.
 
     Raises:
         OSError: nothing was changed.
     """
+    rename_durably(write_draft(path, content, is_synced=True), path)
+
+
+def write_draft(path: Path, content: bytes, *, is_synced: bool) -> Path:
+    """Write what is about to replace a file beside it, and return where; the directory is made.
+
+    Args:
+        path: of the file.
+        content: the new one.
+        is_synced: whether to wait until the disk has it.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.new")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    rename_durably(draft, path)
+        if is_synced:
+            file.flush()
+            os.fsync(file.fileno())
+    return draft
 
 
 def rename_durably(path: Path, target: Path) -> None:
@@ -208,11 +224,12 @@ def rename_durably(path: Path, target: Path) -> None:
         _sync_directory(path.parent)
 
 
-def remove_durably(path: Path) -> None:
-    """Remove a file, if it is there."""
-    path.unlink(missing_ok=True)
-    if path.parent.exists():
-        _sync_directory(path.parent)
+def remove_durably(*paths: Path) -> None:
+    """Remove files, as far as they are there."""
+    for path in paths:
+        path.unlink(missing_ok=True)
+        if path.parent.exists():
+            _sync_directory(path.parent)
 
 
 def _sync_directory(path: Path) -> None:
@@ -255,7 +272,6 @@ class SealedFile:
         Raises:
             OSError: nothing was changed.
         """
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_durably(self._path, seal(body, _SEALED_FORMAT))
 
     def remove(self) -> None:
@@ -305,14 +321,21 @@ class History:
 
     def entries(self) -> Iterator[HistoryFile]:
         """Yield what is kept, the newest first; damaged files are named."""
+        for number, head, fault in self.newest_first(decode_head):
+            yield HistoryFile(number=number, head=head, fault=fault)
+
+    def newest_first(
+        self, decode: Callable[[bytes, str], _Content]
+    ) -> Iterator[tuple[int, _Content | None, str | None]]:
+        """Yield the number of each file, and what it holds or what is wrong with it."""
         for number in reversed(self.numbers()):
             path = self.path(number)
             try:
-                yield HistoryFile(number=number, head=decode_head(path.read_bytes(), str(path)))
+                yield number, decode(path.read_bytes(), str(path)), None
             except FileNotFoundError:
                 continue  # it was the oldest, and gave way to a new one
             except (OSError, DamagedStateError) as error:
-                yield HistoryFile(number=number, head=None, fault=str(error))
+                yield number, None, str(error)
 
     def read(self, number: int) -> KeptDocuments:
         """Return the documents of a number.
@@ -332,12 +355,11 @@ class History:
         Raises:
             OSError: nothing was changed.
         """
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        newest = next(self.entries(), None)
+        newest, number = next(self.entries(), None), self.next_number()
         if newest is not None and newest.head is not None and newest.head.version == kept.version:
-            number, kept = newest.number, _enforced_first(kept, newest.head.record.enforced_at)
-        else:
-            number = self.next_number()
+            number, first = newest.number, newest.head.record.enforced_at
+            if first is not None:
+                kept = replace(kept, record=replace(kept.record, enforced_at=first))
         write_durably(self.path(number), encode_kept(kept))
         self.prune()
         return number
@@ -367,11 +389,6 @@ class History:
                 room -= path.stat().st_size
                 if place >= MOST_ENTRIES or (room < 0 and place >= _FEWEST_ENTRIES):
                     remove_durably(path)
-
-
-def _enforced_first(kept: KeptDocuments, moment: float | None) -> KeptDocuments:
-    """Return the documents with the moment at which they were enforced first, if it is known."""
-    return kept if moment is None else replace(kept, record=replace(kept.record, enforced_at=moment))
 
 
 _CONFIGURATION = "last-good.toml"
@@ -425,16 +442,12 @@ class StateDirectory:
         """Return the newest documents that can be read, and what was wrong with those that can't."""
         faults: list[str] = []
         try:
-            numbers = self.history.numbers()
+            for _, kept, fault in self.history.newest_first(decode_kept):
+                if kept is not None:
+                    return kept, tuple(faults)
+                faults.append(str(fault))
         except OSError as error:
-            return None, (str(error),)
-        for path in map(self.history.path, reversed(numbers)):
-            try:
-                return decode_kept(path.read_bytes(), str(path)), tuple(faults)
-            except FileNotFoundError:
-                continue
-            except (OSError, DamagedStateError) as error:
-                faults.append(str(error))
+            faults.append(str(error))
         return None, tuple(faults)
 
     def keep_configuration(self, text: str) -> None:
@@ -444,7 +457,6 @@ class StateDirectory:
             OSError: nothing was changed.
         """
         if text != self.configuration():
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_durably(self.directory / _CONFIGURATION, text.encode())
 
     def configuration(self) -> str | None:

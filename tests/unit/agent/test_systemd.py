@@ -95,22 +95,3 @@ def test_without_a_listener_nothing_happens(text: str) -> None:
 def test_without_the_variable_nothing_happens() -> None:
     """Started by hand, nobody is told."""
     ServiceManager({}).ready()
-
-
-@pytest.mark.parametrize(
-    ("microseconds", "process", "seconds"),
-    (
-        ("30000000", None, 30.0),
-        ("30000000", str(os.getpid()), 30.0),
-        ("30000000", "1", None),
-        ("", None, None),
-        ("0", None, None),
-        ("soon", None, None),
-    ),
-)
-def test_the_watchdogs_interval_is_read(
-    microseconds: str, process: str | None, seconds: float | None
-) -> None:
-    """An interval counts if it is a number and meant for this process."""
-    environment = {"WATCHDOG_USEC": microseconds} | ({"WATCHDOG_PID": process} if process else {})
-    assert ServiceManager(environment).watchdog_seconds == seconds
