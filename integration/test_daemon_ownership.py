@@ -14,7 +14,7 @@ import pytest
 from integration.lab import Lab, wait_for
 from integration.namespaces import CommandError
 from integration.service import NOTICED_SECONDS, Service, definitions, is_let_in, service_on
-from sgagent.agent.daemon import CONTESTED_FROM
+from sgagent.agent.drift import CONTESTED_FROM
 from tests.patience import PATIENCE
 
 HOST, CLIENT = ip_address("10.0.0.11"), ip_address("198.51.100.7")

@@ -18,79 +18,14 @@ from sgagent.agent.state.counter_file import CounterFile, HitTimes, KeptCounters
 from sgagent.agent.step import EventLog
 from sgagent.core.errors import SgagentError
 from sgagent.core.model import Direction
-from sgagent.nft.names import (
-    CounterKey,
-    ObservedDropCounter,
-    RuleCounter,
-    counter_name,
-    is_of_drops,
-    observed_drop,
-    under_other_policy,
-)
+from sgagent.nft import names as nft_names
+from sgagent.nft.names import CounterKey, ObservedDropCounter, RuleCounter
 from sgagent.ports import Clock, CounterValue, Dataplane
 
 Totals = Mapping[CounterKey, CounterValue]
 
 MOST_RETIRED = 10_000
 """Totals that are kept of what no longer counts; beyond, those that stopped first are forgotten."""
-
-
-class HitRecord:
-    """Note when counters grow. Belongs to one thread."""
-
-    def __init__(self, kept: Iterable[tuple[CounterKey, HitTimes]] = ()) -> None:
-        """Go on from what was kept."""
-        self._times = dict(kept)
-        self._live: frozenset[CounterKey] | None = None
-        self._shown: Mapping[CounterKey, HitTimes] | None = None
-        """The times as they were read last; None once they have changed."""
-
-    def follow(self, keys: Iterable[CounterKey], now: float) -> bool:
-        """Take note of what is counted from now on, and return whether that is news.
-
-        What comes back after it was gone is counted since now. What an agent finds when it starts has been
-        counted by the kernel all the while.
-
-        Args:
-            keys: all that has counters.
-            now: seconds since the epoch.
-        """
-        live = frozenset(keys)
-        if not live and self._live is None:
-            return False  # nothing was enforced yet, so nothing was taken away either
-        known = self._times.keys() if self._live is None else self._live
-        fresh = live - known
-        for key in fresh:
-            before = self._times.get(key)
-            last = before.last_hit_at if before else None
-            self._times[key] = HitTimes(counted_since=now, last_hit_at=last)
-        self._live, self._shown = live, None
-        return bool(fresh)
-
-    def hit(self, key: CounterKey, now: float) -> None:
-        """Take note that a counter grew since it was read before."""
-        before = self._times.get(key)
-        since = before.counted_since if before else now
-        self._times[key], self._shown = HitTimes(counted_since=since, last_hit_at=now), None
-
-    def forget_all_but(self, keys: Iterable[CounterKey]) -> None:
-        """Forget what neither has a counter nor is among the keys."""
-        self._shown = None
-        kept = frozenset(keys) | (self._live or frozenset())
-        self._times = {key: times for key, times in self._times.items() if key in kept}
-
-    @property
-    def times(self) -> Mapping[CounterKey, HitTimes]:
-        """Return the times of what has counters now."""
-        if self._shown is None:
-            live = {key: self._times[key] for key in self._live or () if key in self._times}
-            self._shown = MappingProxyType(live)
-        return self._shown
-
-    @property
-    def kept(self) -> tuple[tuple[CounterKey, HitTimes], ...]:
-        """Return what must outlive the agent."""
-        return tuple(self._times.items())
 
 
 _NOTHING = CounterValue(packets=0, bytes=0)
@@ -112,14 +47,17 @@ class Accounting:
         """The last reading: a value object that is unchanged in the next one is already in the totals."""
 
         self._most_retired = most_retired
-        self._record = HitRecord(kept.times)
+        self._times = dict(kept.times)
+        self._live: frozenset[CounterKey] | None = None
+        """What has counters; None as long as nothing was enforced, so that nothing was taken away either."""
+
         self._observed: frozenset[str] = frozenset()
         self._drop_of: Mapping[CounterKey, ObservedDropCounter] = {}
         self._turned: tuple[CounterKey, ...] = ()
         """What has counters now, under the policy that it had before."""
 
-        self._shown: Totals | None = None
-        """The totals as they were read last; None once they have changed."""
+        self._shown: tuple[Totals, Mapping[CounterKey, HitTimes]] | None = None
+        """The totals and times as they were read last; None once they have changed."""
 
     def take_in(
         self,
@@ -142,26 +80,21 @@ class Accounting:
         is_news, last = False, self._reading
         if keys is not self._keys:
             last = {}
-            is_news = self._record.follow(keys.values(), now)
+            is_news = self._follow(frozenset(keys.values()), now)
             self._keys, self._shown = keys, None
-            self._drop_of = {key: drop for key in keys.values() if (drop := observed_drop(key)) is not None}
+            drops = ((key, nft_names.observed_drop(key)) for key in keys.values())
+            self._drop_of = {key: drop for key, drop in drops if drop is not None}
             self._retire()
         gone = self._seen.keys() - reading.keys()
         self.forget(gone)
         changed = compress(reading.items(), map(is_not, reading.values(), map(last.get, reading)))
-        new = [
-            (name, value)
-            for name, value in changed
-            if name in self._keys and value != self._seen.get(name, _NOTHING)
-        ]
+        known = ((name, value) for name, value in changed if name in self._keys)
+        new = [(name, value) for name, value in known if value != self._seen.get(name, _NOTHING)]
         for name, value in new:
-            counted = _since(self._seen.get(name, _NOTHING), value)
-            self._add(keys[name], counted)
-            self._record.hit(keys[name], now)
+            counted = self._count(name, keys[name], value, now)
             drop = self._drop_of.get(keys[name])
             if drop is not None and drop.interface in observed:
                 self._add(drop, counted)
-            self._seen[name] = value
         self._reading = dict(reading)
         return is_news or bool(gone or new)
 
@@ -180,9 +113,8 @@ class Accounting:
         for name in leaving:
             key, value, seen = self._former.get(name), reading.get(name), self._seen.get(name, _NOTHING)
             if name not in self._keys and key is not None and value is not None and value != seen:
-                self._add(key, _since(seen, value))
-                self._record.hit(key, now)
-                self._seen[name], is_news = value, True
+                self._count(name, key, value, now)
+                is_news = True
         return is_news
 
     def forget(self, names: Iterable[str]) -> None:
@@ -198,21 +130,26 @@ class Accounting:
         Where a rule or default changed its policy, that of the policy before is among them: the sum of both
         never goes back.
         """
-        if self._shown is None:
-            keys = (*self._keys.values(), *self._turned, *self._drops())
-            self._shown = MappingProxyType({key: self._totals.get(key, _NOTHING) for key in keys})
-        return self._shown
+        return self._show()[0]
 
     @property
     def times(self) -> Mapping[CounterKey, HitTimes]:
         """Return since when what has counters now is counted, and when it last grew."""
-        return self._record.times
+        return self._show()[1]
+
+    def _show(self) -> tuple[Totals, Mapping[CounterKey, HitTimes]]:
+        if self._shown is None:
+            keys = (*self._keys.values(), *self._turned, *self._drops())
+            totals = {key: self._totals.get(key, _NOTHING) for key in keys}
+            times = {key: self._times[key] for key in self._live or () if key in self._times}
+            self._shown = MappingProxyType(totals), MappingProxyType(times)
+        return self._shown
 
     @property
     def kept(self) -> KeptCounters:
         """Return what must outlive the agent."""
         return KeptCounters(
-            totals=tuple(self._totals.items()), seen=tuple(self._seen.items()), times=self._record.kept
+            tuple(self._totals.items()), tuple(self._seen.items()), tuple(self._times.items())
         )
 
     def _drops(self) -> Iterator[ObservedDropCounter]:
@@ -221,38 +158,57 @@ class Accounting:
             if drop.interface in self._observed or drop in self._totals:
                 yield drop
 
+    def _follow(self, live: frozenset[CounterKey], now: float) -> bool:
+        """Take note of what is counted from now on, and return whether that is news.
+
+        What comes back after it was gone is counted since now. What an agent finds when it starts has been
+        counted by the kernel all the while.
+        """
+        if not live and self._live is None:
+            return False
+        fresh = live - (self._times.keys() if self._live is None else self._live)
+        for key in fresh:
+            before = self._times.get(key)
+            self._times[key] = HitTimes(counted_since=now, last_hit_at=before.last_hit_at if before else None)
+        self._live = live
+        return bool(fresh)
+
+    def _count(self, name: str, key: CounterKey, value: CounterValue, now: float) -> CounterValue:
+        """Add what a counter counted since it was read before, and return that."""
+        seen, before = self._seen.get(name, _NOTHING), self._times.get(key)
+        if value.packets < seen.packets or value.bytes < seen.bytes:
+            seen = _NOTHING  # the counter was made anew, and began at zero
+        counted = CounterValue(value.packets - seen.packets, value.bytes - seen.bytes)
+        self._add(key, counted)
+        self._times[key] = HitTimes(counted_since=before.counted_since if before else now, last_hit_at=now)
+        self._seen[name] = value
+        return counted
+
     def _add(self, key: CounterKey, counted: CounterValue) -> None:
         self._shown = None
         total = self._totals.get(key, _NOTHING)
-        self._totals[key] = CounterValue(
-            packets=total.packets + counted.packets, bytes=total.bytes + counted.bytes
-        )
+        self._totals[key] = CounterValue(total.packets + counted.packets, total.bytes + counted.bytes)
 
     def _retire(self) -> None:
         """Put what has counters behind what no longer has, and forget the first of too many of the latter."""
         live = frozenset((*self._keys.values(), *self._drops()))
         self._turned = tuple(
-            key for key in self._totals if key not in live and under_other_policy(key) in live
+            key for key in self._totals if key not in live and nft_names.under_other_policy(key) in live
         )
         live = live.union(self._turned)
         retired = [key for key in self._totals if key not in live]
         kept = retired[max(0, len(retired) - self._most_retired) :]
         order = (*kept, *(key for key in self._totals if key in live))
         self._totals = {key: self._totals[key] for key in order}
-        self._record.forget_all_but(order)
+        known = frozenset(order) | (self._live or frozenset())
+        self._times = {key: times for key, times in self._times.items() if key in known}
 
 
 def _keys_by_name(kept: KeptCounters) -> Mapping[str, CounterKey]:
     """Return by name what counters counted, the newest where a rule or default changed its policy."""
     newest_last = sorted(kept.times, key=lambda pair: pair[1].counted_since)
-    return {counter_name(key): key for key, _ in newest_last if not isinstance(key, ObservedDropCounter)}
-
-
-def _since(seen: CounterValue, value: CounterValue) -> CounterValue:
-    """Return what was counted between two readings; a counter that shrank was made anew and began at zero."""
-    if value.packets < seen.packets or value.bytes < seen.bytes:
-        return value
-    return CounterValue(packets=value.packets - seen.packets, bytes=value.bytes - seen.bytes)
+    keys = (key for key, _ in newest_last if not isinstance(key, ObservedDropCounter))
+    return {nft_names.counter_name(key): key for key in keys}
 
 
 class Counting:
@@ -269,7 +225,9 @@ class Counting:
         self.fault: str | None = None
         """Why the totals are not kept now."""
 
-        self._accounting = Accounting(kept)
+        self.accounting = Accounting(kept)
+        """Has the totals of what was counted since the host came up, for all that is counted now."""
+
         self._keys: Mapping[str, CounterKey] = {}
         self._observed: frozenset[str] = frozenset()
 
@@ -297,33 +255,22 @@ class Counting:
             leaving: counters that are about to be deleted.
         """
         reading, now = self._dataplane.read_counters(), self._clock.now()
-        is_news = self._accounting.take_in(reading, self._keys, self._observed, now)
-        if self._accounting.take_last(reading, leaving, now) or is_news:
+        is_news = self.accounting.take_in(reading, self._keys, self._observed, now)
+        if self.accounting.take_last(reading, leaving, now) or is_news:
             self._save()
 
     def forget(self, names: frozenset[str]) -> None:
         """Record that counters were deleted: if there are such again, they have started at zero."""
         if names:
-            self._accounting.forget(names)
+            self.accounting.forget(names)
             self._save()
 
     def _save(self) -> None:
+        self.fault = None
         try:
-            self._file.save(self._accounting.kept)
+            self._file.save(self.accounting.kept)
         except OSError as error:
             self.fault = f"{self._file.path}: {error.strerror}"
-        else:
-            self.fault = None
-
-    @property
-    def totals(self) -> Totals:
-        """Return what was counted since the host came up, for all that is counted now."""
-        return self._accounting.totals
-
-    @property
-    def times(self) -> Mapping[CounterKey, HitTimes]:
-        """Return since when what is counted now is counted, and when it last grew."""
-        return self._accounting.times
 
 
 SECONDS_BETWEEN_LINES = 60.0
@@ -408,12 +355,13 @@ def _sum(name: str, totals: Totals) -> int:
 
 def _drops(name: str, totals: Totals) -> dict[CounterKey, int]:
     """Return what every counter of drops of an interface stands at."""
-    return {key: total.packets for key, total in totals.items() if is_of_drops(key) and key.interface == name}
+    keys = (key for key in totals if nft_names.is_of_drops(key) and key.interface == name)
+    return {key: totals[key].packets for key in keys}
 
 
 def _named(key: CounterKey) -> tuple[str, str]:
     """Return the direction and the rule, or the step of §3, that a counter of drops is about."""
-    drop = observed_drop(key)
+    drop = nft_names.observed_drop(key)
     if drop is None:
         raise ValueError(f"{key} counts no drops")
     step = type(key).__name__.removesuffix("Counter").lower()

@@ -6,6 +6,7 @@ import re
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 from sgagent import __version__
 from sgagent.agent.status import Status
@@ -40,35 +41,30 @@ def presence_kept(
     return keys_kept(store, presence.keys, settings.state.directory)
 
 
+@dataclass(eq=False)
 class Presence:
     """Work out this host's keys."""
 
-    def __init__(
-        self,
-        settings: EtcdSourceSettings,
-        status: Callable[[], Status],
-        publication: Callable[[], FetchedPublication | None],
-        facts: Callable[[], HostFacts],
-        by_hand: tuple[HandBinding, ...],
-    ) -> None:
-        """Take whom to ask; nothing is asked yet."""
-        self._settings = settings
-        self._status = status
-        self._publication = publication
-        self._facts = facts
-        self._by_hand = by_hand
-        self._layout = KeyLayout(settings.prefix)
-        self._host = settings.host_name or socket.gethostname()
+    settings: EtcdSourceSettings
+    status: Callable[[], Status]
+    publication: Callable[[], FetchedPublication | None]
+    facts: Callable[[], HostFacts]
+    by_hand: tuple[HandBinding, ...]
+
+    def __post_init__(self) -> None:
+        """Begin with a publication that nobody made."""
+        self._layout = KeyLayout(self.settings.prefix)
+        self._host = self.settings.host_name or socket.gethostname()
         self._reached = _NOTHING
 
     def keys(self) -> Mapping[str, bytes]:
         """Return the keys that should stand in the store now."""
         keys: dict[str, bytes] = {}
-        if self._settings.report:
+        if self.settings.report:
             keys[self._layout.key(FLEET, self._host)] = self._report().encoded()
-        if self._settings.announce:
-            for link in self._facts().links:
-                binding = binding_by_hand(link, self._by_hand)
+        if self.settings.announce:
+            for link in self.facts().links:
+                binding = binding_by_hand(link, self.by_hand)
                 if binding is not None and not binding.network_interface_id:
                     keys.update(self._announced(binding, link))
         return keys
@@ -79,11 +75,12 @@ class Presence:
         A publication is reached when what it holds for this host is in force; one that changes nothing here
         is reached as soon as it is known.
         """
-        status, publication = self._status(), self._publication()
+        status, publication = self.status(), self.publication()
         is_refused = status.step.is_refused or status.step.kernel_error is not None
         if publication is not None and publication.version == status.snapshot_version and not is_refused:
             self._reached = publication
-        errors = (*status.first_errors, *([status.step.kernel_error] if status.step.kernel_error else []))
+        kernel_error = status.step.kernel_error
+        errors = (*status.first_errors, *filter(None, (kernel_error,)))
         return Report(
             host=self._host,
             agent_version=__version__,

@@ -5,9 +5,11 @@ The :class:`sgagent.agent.reconciler.Reconciler` asks the ports for the inputs a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
+from typing import Any
 
 from sgagent.agent.definitions import Definitions, Fetched, KnownLinks
 from sgagent.agent.manual_override import ModeOverrides
@@ -15,16 +17,9 @@ from sgagent.agent.names.name_table import ResolvedNames
 from sgagent.agent.state.directory import Extent
 from sgagent.agent.step import Step, StepEnd
 from sgagent.compiler.base_chains import can_open, close_way, open_way
-from sgagent.compiler.enforce import Enforced, MarkClearance, ends_observing, enforce, may_cut
-from sgagent.core.binding import (
-    NO_FACTS,
-    PROBLEMS_OF_HOST,
-    Bindings,
-    HostFacts,
-    bind,
-    bind_expected,
-    can_be_matched,
-)
+from sgagent.compiler.enforce import Enforced, Enforcement, MarkClearance, ends_observing, enforce, may_cut
+from sgagent.core import binding
+from sgagent.core.binding import NO_FACTS, PROBLEMS_OF_HOST, Bindings, HostFacts
 from sgagent.core.errors import Problem, Severity
 from sgagent.core.memo import Memo
 from sgagent.core.model import Direction
@@ -118,7 +113,7 @@ class StepInputs:
     """Whether a table that differs was changed by another process, and not by a step that failed."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class StepTarget:
     """What a step is to enforce."""
 
@@ -182,10 +177,10 @@ class StepDecision:
     is_compiled: bool = False
     """Whether the table was compiled and compared."""
 
-    def edited(self, edit: Callable[[Step], Step]) -> StepDecision:
-        """Return the decision with other reports."""
-        refused = None if self.refused is None else edit(self.refused)
-        return replace(self, step=edit(self.step), refused=refused)
+    def reporting(self, **fields: Any) -> StepDecision:  # noqa: ANN401 - of a step
+        """Return the decision with these fields in both reports."""
+        refused = None if self.refused is None else replace(self.refused, **fields)
+        return replace(self, step=replace(self.step, **fields), refused=refused)
 
 
 class Planner:
@@ -194,35 +189,44 @@ class Planner:
     def __init__(self, settings: Settings) -> None:
         """Take the configuration."""
         self._settings = settings
-        self._layout = MarkLayout(settings.enforcement.mark_mask)
+        self._compare = partial(
+            enforce,
+            layout=MarkLayout(settings.enforcement.mark_mask),
+            sessions=settings.enforcement.sessions,
+            flow_logging=settings.flow_log.logging,
+        )
         self._resolved, self._compiled = Memo(), Memo()
 
     def choose(self, state: AgentState, inputs: StepInputs) -> StepTarget:
         """Return the best definitions that can be enforced, and why newer ones are not."""
         definitions = replace(state.definitions, fetched=inputs.fetched)
-        refusal, damage, strict = inputs.fetched.problems, list[str](), self._settings.enforcement.strict
+        refusal, damage = inputs.fetched.problems, list[str]()
         for delivery in definitions.candidates(self._settings.limits, damage.append):
             found = self._bind(inputs, delivery)
             resolution = self._resolve(state, inputs, delivery, found)
-            problems = (*delivery.problems, *resolution.problems)
-            if not _is_refused(problems, strict=strict):
-                return StepTarget(
-                    definitions=definitions,
-                    delivery=delivery,
-                    found=found,
-                    resolution=resolution,
-                    refusal=refusal,
-                )
-            refusal = refusal or _as_errors(problems, strict=strict)
-        return StepTarget(
-            definitions=definitions.damaged(tuple(damage)), refusal=refusal, damage=tuple(damage)
-        )
+            errors = self._errors(delivery, resolution)
+            if not errors:
+                return StepTarget(definitions, delivery, found, resolution, refusal)
+            refusal = refusal or errors
+        found_damage = tuple(damage)
+        definitions = definitions.damaged(found_damage)
+        return StepTarget(definitions, refusal=refusal, damage=found_damage)
 
     def judge(self, state: AgentState, inputs: StepInputs, delivery: Delivery) -> tuple[Problem, ...]:
         """Return why definitions would be refused on this host as it is; nothing if they would not."""
-        resolution = self._resolve(state, inputs, delivery, self._bind(inputs, delivery))
+        found = self._bind(inputs, delivery)
+        return self._errors(delivery, self._resolve(state, inputs, delivery, found))
+
+    def _errors(self, delivery: Delivery, resolution: Resolution) -> tuple[Problem, ...]:
+        """Return all problems of definitions that are not enforced because of some; nothing of others.
+
+        A link's own problem is not their fault (§9.4), nor that no name server answers (§12.3).
+        """
         problems, strict = (*delivery.problems, *resolution.problems), self._settings.enforcement.strict
-        return _as_errors(problems, strict=strict) if _is_refused(problems, strict=strict) else ()
+        of_host = (*PROBLEMS_OF_HOST, UNRESOLVED_NAME)
+        if not any((strict or p.severity is Severity.ERROR) and p.code not in of_host for p in problems):
+            return ()
+        return tuple(replace(p, severity=Severity.ERROR) for p in problems) if strict else problems
 
     def decide(
         self, state: AgentState, inputs: StepInputs, target: StepTarget, observed: Observed
@@ -233,31 +237,21 @@ class Planner:
         if delivery is None or found is None or resolution is None:
             return self._without_snapshot(state, inputs, target, observed)
 
-        warnings = (*delivery.problems, *resolution.problems, *inputs.names.warnings_of(resolution.dns_names))
-
-        def report(step: Step) -> Step:
-            return replace(
-                step,
-                version=delivery.snapshot.version,
-                documents=delivery.documents,
-                held_back=target.definitions.held_back,
-                problems=target.refusal or warnings,
-                is_refused=bool(target.refusal),
-                source_error=inputs.fetched.source_error,
-                unknown_objects=resolution.unknown_objects,
-            )
-
         links = state.known_links
         if not target.definitions.is_on_trial(delivery):  # what is on trial is expected nowhere
             links = links.following(found.bindings, delivery.snapshot)
-        accepted = replace(
-            state,
-            definitions=target.definitions.accepted(delivery, inputs.now),
-            known_links=links,
-            is_closed=False,
-            is_standing=False,
+        accepted = target.definitions.accepted(delivery, inputs.now)
+        state = replace(state, definitions=accepted, known_links=links, is_closed=False, is_standing=False)
+        warnings = (*delivery.problems, *resolution.problems, *inputs.names.warnings_of(resolution.dns_names))
+        return self._enforce(state, inputs, resolution.policy, observed).reporting(
+            version=delivery.snapshot.version,
+            documents=delivery.documents,
+            held_back=target.definitions.held_back,
+            problems=target.refusal or warnings,
+            is_refused=bool(target.refusal),
+            source_error=inputs.fetched.source_error,
+            unknown_objects=resolution.unknown_objects,
         )
-        return self._enforce(accepted, inputs, resolution.policy, observed).edited(report)
 
     def _resolve(
         self, state: AgentState, inputs: StepInputs, delivery: Delivery, found: Bindings
@@ -265,7 +259,7 @@ class Planner:
         enforcement, missed = self._settings.enforcement, state.known_links.missed
         return resolve(
             delivery.snapshot,
-            bind_expected(found, missed, delivery.snapshot, inputs.facts),
+            binding.bind_expected(found, missed, delivery.snapshot, inputs.facts),
             self._exemptions(inputs),
             default_mode=enforcement.mode,
             source_check=enforcement.source_check,
@@ -276,33 +270,28 @@ class Planner:
         )
 
     def _bind(self, inputs: StepInputs, delivery: Delivery) -> Bindings:
-        return bind(delivery.snapshot, self._settings.interfaces, inputs.facts, automatically=True)
+        return binding.bind(delivery.snapshot, self._settings.interfaces, inputs.facts, automatically=True)
 
     def _exemptions(self, inputs: StepInputs) -> Exemptions:
         """Return what no group can block: the configuration's lists, and the way to the source (§7.4)."""
-        failsafe = (*self._settings.failsafe, *exempt(inputs.ways))
-        return Exemptions(
-            platform=self._settings.platform, failsafe=failsafe, name_servers=exempt(inputs.name_servers)
-        )
+        failsafe, servers = (*self._settings.failsafe, *exempt(inputs.ways)), exempt(inputs.name_servers)
+        return Exemptions(platform=self._settings.platform, failsafe=failsafe, name_servers=servers)
 
     def _without_snapshot(
         self, state: AgentState, inputs: StepInputs, target: StepTarget, observed: Observed
     ) -> StepDecision:
         """Do what is left to do where no definitions can be enforced; §9.2 says what."""
-
-        def report(step: Step) -> Step:
-            is_as_it_was = step.outcome is StepEnd.WAITING and not step.is_standing and not target.refusal
-            awaits_documents = inputs.fetched.is_empty and is_as_it_was
-            return replace(
-                step,
-                held_back=target.definitions.held_back,
-                problems=target.refusal,
-                is_refused=bool(target.refusal),
-                source_error=None if awaits_documents else inputs.fetched.source_error,
-                awaits_documents=awaits_documents,
-            )
-
-        return self._hold(state, inputs, observed).edited(report)
+        decision = self._hold(state, inputs, observed).reporting(
+            held_back=target.definitions.held_back,
+            problems=target.refusal,
+            is_refused=bool(target.refusal),
+            source_error=inputs.fetched.source_error,
+        )
+        step = decision.step
+        is_as_it_was = step.outcome is StepEnd.WAITING and not (step.is_standing or step.is_refused)
+        if inputs.fetched.is_empty and is_as_it_was:
+            step = replace(step, source_error=None, awaits_documents=True)
+        return replace(decision, step=step)
 
     def _hold(self, state: AgentState, inputs: StepInputs, observed: Observed) -> StepDecision:
         """Keep in force what is: what this agent enforced, or rules that an earlier one left.
@@ -316,8 +305,7 @@ class Planner:
             decision = self._enforce(state, inputs, state.in_force.wanted.at(inputs.latest), observed)
             if good is None:
                 return decision
-            version, documents = good.snapshot.version, good.documents
-            return decision.edited(lambda step: replace(step, version=version, documents=documents))
+            return decision.reporting(version=good.snapshot.version, documents=good.documents)
         if not self._settings.enforcement.fail_closed and not inputs.has_enforced:
             if is_going_back:
                 return self._open(state, inputs, observed)
@@ -327,8 +315,7 @@ class Planner:
             return self._leave_standing(state, inputs, observed)
         gone_back = replace(definitions, is_going_back=False)
         state = replace(state, definitions=gone_back, is_closed=True, is_standing=False)
-        decision = self._enforce(state, inputs, closed, observed)
-        return decision.edited(lambda step: replace(step, is_closed=True))
+        return self._enforce(state, inputs, closed, observed).reporting(is_closed=True)
 
     def _leave_standing(self, state: AgentState, inputs: StepInputs, observed: Observed) -> StepDecision:
         """Leave a table that an earlier agent left as it is, but open the way to the source in it."""
@@ -352,28 +339,22 @@ class Planner:
         if table is None:
             return opened
         plan, removed = plan_without_table(table), frozenset(table.counter_by_name)
-        return replace(
-            opened,
-            change=KernelChange(plan=plan, removed=removed, is_removal_needed=True),
-            refused=Step(outcome=StepEnd.REFUSED, facts=inputs.facts),
-        )
+        change = KernelChange(plan=plan, removed=removed, is_removal_needed=True)
+        refused = Step(outcome=StepEnd.REFUSED, facts=inputs.facts)
+        return replace(opened, change=change, refused=refused)
 
     def _stands_apart_from(self, closed: ResolvedPolicy, inputs: StepInputs, observed: Observed) -> bool:
         """Return whether there is a table, and another than that of a closed host."""
         if observed.ruleset is None:
             return False
         policy, table = inputs.overrides.over(closed), close_way(observed.ruleset)
-        sessions, logging = self._settings.enforcement.sessions, self._settings.flow_log.logging
-        enforcement = enforce(
-            policy, table, observed.foreign, self._layout, sessions=sessions, flow_logging=logging
-        )
-        return bool(enforcement.plan)
+        return bool(self._compare(policy, table, observed.foreign).plan)
 
     def _closed_policy(self, inputs: StepInputs) -> ResolvedPolicy:
         by_hand, mode = self._settings.interfaces, self._settings.enforcement.mode
-        named = [binding.interface for binding in by_hand if binding.pattern is None]
+        named = [one.interface for one in by_hand if one.pattern is None]
         hardware = [link.name for link in inputs.facts.links if link.has_hardware and not link.is_loopback]
-        names = named if by_hand else filter(can_be_matched, hardware)
+        names = named if by_hand else filter(binding.can_be_matched, hardware)
         exemptions = self._exemptions(inputs)
         interfaces = (closed_interface(name, exemptions, mode) for name in sorted(set(names)))
         patterns = {
@@ -385,7 +366,7 @@ class Planner:
     def _enforce(
         self, state: AgentState, inputs: StepInputs, wanted: ResolvedPolicy, observed: Observed
     ) -> StepDecision:
-        """Bring the kernel to a policy; where it is known to hold just that, nothing is worked out."""
+        """Compile a policy and compare it with the table, unless that is known to hold just this policy."""
         policy, before = inputs.overrides.over(wanted), state.in_force
         if before is not None and before.enforces(policy, observed):
             step = Step(
@@ -396,22 +377,9 @@ class Planner:
                 facts=inputs.facts,
             )
             return StepDecision(step=step, state=replace(state, in_force=replace(before, wanted=wanted)))
-        return self._compile(state, inputs, wanted, observed)
-
-    def _compile(
-        self, state: AgentState, inputs: StepInputs, wanted: ResolvedPolicy, observed: Observed
-    ) -> StepDecision:
-        """Compile a policy and compare it with the table."""
-        policy, before = inputs.overrides.over(wanted), state.in_force
-        enforcement = enforce(
-            policy,
-            observed.ruleset,
-            observed.foreign,
-            self._layout,
-            enforced=before.enforced if before else None,
-            sessions=self._settings.enforcement.sessions,
-            flow_logging=self._settings.flow_log.logging,
-            memo=self._compiled,
+        enforced = before.enforced if before else None
+        enforcement = self._compare(
+            policy, observed.ruleset, observed.foreign, enforced=enforced, memo=self._compiled
         )
         compiled, plan, is_first = enforcement.compiled, enforcement.plan, observed.ruleset is None
         uncached = tuple(name for name in policy.remembering if enforcement.state.slot(name) is None)
@@ -441,16 +409,25 @@ class Planner:
         if not plan:
             return decision
         old = before.enforced.policy if before else None
-        change = KernelChange(
+        change = self._change(old, policy, enforcement, is_first=is_first)
+        refused = replace(step, outcome=StepEnd.REFUSED, policy=old, state=None)
+        return replace(decision, change=change, refused=refused)
+
+    def _change(
+        self, old: ResolvedPolicy | None, policy: ResolvedPolicy, enforcement: Enforcement, *, is_first: bool
+    ) -> KernelChange:
+        """Return what a plan means for counters and for open sessions."""
+        plan = enforcement.plan
+        is_anew = any(isinstance(operation, DestroyTable) for operation in plan.flip)
+        gone = frozenset(plan.before.counter_by_name) if is_anew and plan.before else frozenset()
+        return KernelChange(
             plan=plan,
             clearance=enforcement.clearance,
             preview=(old, policy) if self._may_cut(old, policy, is_first=is_first) else None,
-            leaving=_counters_deleted_by_flip(plan),
+            leaving=gone | _deleted_counters(plan.flip),
             is_observing_changed=old is not None and old.observed != policy.observed,
             removed=_deleted_counters(plan.removal),
         )
-        refused = replace(step, outcome=StepEnd.REFUSED, policy=old, state=None)
-        return replace(decision, change=change, refused=refused)
 
     def _may_cut(self, old: ResolvedPolicy | None, policy: ResolvedPolicy, *, is_first: bool) -> bool:
         """Return whether a policy may cut open sessions; False where it takes nothing away."""
@@ -460,25 +437,5 @@ class Planner:
         return not is_kept or bool(old and ends_observing(old, policy))
 
 
-def _counters_deleted_by_flip(plan: Plan) -> frozenset[str]:
-    """Return the counters that the flip deletes: all, where it makes the table anew."""
-    is_anew = any(isinstance(operation, DestroyTable) for operation in plan.flip)
-    gone = frozenset(plan.before.counter_by_name) if is_anew and plan.before else frozenset()
-    return gone | _deleted_counters(plan.flip)
-
-
 def _deleted_counters(operations: tuple[Operation, ...]) -> frozenset[str]:
     return frozenset(o.name for o in operations if isinstance(o, Delete) and o.kind == "counter")
-
-
-def _is_refused(problems: tuple[Problem, ...], *, strict: bool) -> bool:
-    """Return whether definitions are not enforced.
-
-    A link's own problem is not their fault (§9.4), nor that no name server answers (§12.3).
-    """
-    of_definitions = [one for one in problems if one.code not in (*PROBLEMS_OF_HOST, UNRESOLVED_NAME)]
-    return bool(of_definitions) if strict else any(p.severity is Severity.ERROR for p in of_definitions)
-
-
-def _as_errors(problems: tuple[Problem, ...], *, strict: bool) -> tuple[Problem, ...]:
-    return tuple(replace(p, severity=Severity.ERROR) for p in problems) if strict else problems

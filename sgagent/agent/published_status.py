@@ -8,6 +8,7 @@ from heapq import nlargest
 from operator import itemgetter
 from types import MappingProxyType
 
+from sgagent.agent.counters import Totals
 from sgagent.agent.flowlog.flowlog import FlowLog
 from sgagent.agent.log import LogQueue
 from sgagent.agent.manual_override import ManualOverride
@@ -20,7 +21,7 @@ from sgagent.core.policy import ResolvedPolicy
 from sgagent.documents import DocumentFile
 from sgagent.nft.marks import UNCACHED
 from sgagent.nft.names import CounterKey, InvalidCounter, ObservedDropCounter, is_of_drops
-from sgagent.ports import Clock, CounterValue
+from sgagent.ports import Clock
 
 STEP_SECONDS = 60.0
 """Between two readings."""
@@ -39,13 +40,13 @@ class Trend:
     """What was counted in each of the last minutes, the oldest first. What did not grow takes no room."""
 
     steps: tuple[Mapping[CounterKey, int], ...] = ()
-    _totals: Mapping[CounterKey, CounterValue] = field(default_factory=dict)
+    _totals: Totals = field(default_factory=dict)
     """At the end of the newest step."""
 
     _read_at: float | None = None
     """By the monotonic clock."""
 
-    def after(self, totals: Mapping[CounterKey, CounterValue], now: float) -> Trend:
+    def after(self, totals: Totals, now: float) -> Trend:
         """Return the trend after a reading; the same unless a step has passed.
 
         Args:
@@ -67,9 +68,7 @@ class Trend:
         return tuple(step.get(key, 0) for step in self.steps)
 
 
-def _growths(
-    before: Mapping[CounterKey, CounterValue], totals: Mapping[CounterKey, CounterValue]
-) -> Iterator[tuple[CounterKey, int]]:
+def _growths(before: Totals, totals: Totals) -> Iterator[tuple[CounterKey, int]]:
     """Yield how many packets were counted between two readings, for each key that was in both and grew."""
     for key, total in totals.items():
         earlier = before.get(key, total)
@@ -111,13 +110,13 @@ class Samples:
     """The samples of the last hour, the oldest first."""
 
     taken: tuple[Sample, ...] = ()
-    _totals: Mapping[CounterKey, CounterValue] = field(default_factory=dict)
+    _totals: Totals = field(default_factory=dict)
     """At the newest sample."""
 
     _taken_at: float | None = None
     """By the monotonic clock."""
 
-    def after(self, totals: Mapping[CounterKey, CounterValue], state: Sample, now: float) -> Samples:
+    def after(self, totals: Totals, state: Sample, now: float) -> Samples:
         """Return the samples after a reading; the same unless a sample is due.
 
         Args:
@@ -131,10 +130,6 @@ class Samples:
             return self
         missed = min(int((now - self._taken_at) // SAMPLE_SECONDS) - 1, MOST_SAMPLES)
         gap = (replace(state, is_well=False),) * missed
-        taken = (*self.taken, *gap, self._with_growth(totals, state))[-MOST_SAMPLES:]
-        return Samples(taken, totals, self._taken_at + (missed + 1) * SAMPLE_SECONDS)
-
-    def _with_growth(self, totals: Mapping[CounterKey, CounterValue], state: Sample) -> Sample:
         dropped = would_drop = judged = 0
         for key, growth in _growths(self._totals, totals):
             if isinstance(key, ObservedDropCounter):
@@ -142,7 +137,9 @@ class Samples:
             else:
                 dropped += growth * is_of_drops(key)
                 judged += growth * (not isinstance(key, InvalidCounter))
-        return replace(state, dropped=dropped, would_drop=would_drop, judged=judged)
+        sample = replace(state, dropped=dropped, would_drop=would_drop, judged=judged)
+        taken = (*self.taken, *gap, sample)[-MOST_SAMPLES:]
+        return Samples(taken, totals, self._taken_at + (missed + 1) * SAMPLE_SECONDS)
 
 
 LONGEST_WAIT_SECONDS = 1.0
@@ -165,32 +162,22 @@ _WITHOUT_POLICY = {
 """Postures in which no definitions are enforced."""
 
 
+@dataclass(eq=False)
 class Board:
     """Let the loop write, and anybody read; each value is replaced whole."""
 
-    def __init__(
-        self,
-        clock: Clock,
-        ask_for_reading: Callable[[float], bool],
-        flow_log: FlowLog | None = None,
-        log_queue: LogQueue | None = None,
-    ) -> None:
-        """Start with nothing known.
+    clock: Clock
+    ask_for_reading: Callable[[float], bool]
+    """Has the loop read the counters, and waits for so many seconds until it has."""
 
-        Args:
-            clock: tells when things became known.
-            ask_for_reading: has the loop read the counters, and waits for so many seconds until it has.
-            flow_log: the flow log; None if it is switched off.
-            log_queue: the queue of the agent's own log; None if it has none.
-        """
-        self.flow_log = flow_log
-        """Who was dropped lately; may be read from any thread."""
+    flow_log: FlowLog | None = None
+    """Who was dropped lately; None if it is switched off. May be read from any thread."""
 
-        self.log_queue = log_queue
-        """Counts lines that were dropped; may be read from any thread."""
+    log_queue: LogQueue | None = None
+    """Counts lines of the agent's own log that were dropped. May be read from any thread."""
 
-        self._clock = clock
-        self._ask_for_reading = ask_for_reading
+    def __post_init__(self) -> None:
+        """Start with nothing known."""
         self.status = Status()
         """How the agent is doing."""
 
@@ -203,7 +190,7 @@ class Board:
         self.definitions: tuple[str | None, tuple[DocumentFile, ...]] = (None, ())
         """The version of the snapshot that is in force, and what it was read from."""
 
-        self._totals: Mapping[CounterKey, CounterValue] = {}
+        self._totals: Totals = {}
         self.times: Mapping[CounterKey, HitTimes] = {}
         """Since when each total is counted and when it last grew, as of the newest totals."""
 
@@ -222,7 +209,7 @@ class Board:
         self.faults: tuple[str, ...] = ()
         """What is wrong with the agent's own files and its counting, in words."""
 
-        self._turned_at = clock.monotonic()
+        self._turned_at = self.clock.monotonic()
 
     def note_step(self, step: Step, *, is_fetched: bool) -> None:
         """Publish the result of a step."""
@@ -230,7 +217,7 @@ class Board:
         self.state = step.state or self.state
         if step.outcome is not StepEnd.REFUSED:
             self.definitions = (step.version, step.documents)
-        self._publish(status_after(self.status, step, is_fetched=is_fetched, now=self._clock.now()))
+        self._publish(status_after(self.status, step, is_fetched=is_fetched, now=self.clock.now()))
 
     def note_standing(self, standing: ManualOverride) -> None:
         """Publish what was applied by hand."""
@@ -258,7 +245,7 @@ class Board:
 
     def note_totals(
         self,
-        totals: Mapping[CounterKey, CounterValue],
+        totals: Totals,
         *,
         times: Mapping[CounterKey, HitTimes] = _NO_TIMES,
         step_fault: str | None = None,
@@ -273,27 +260,23 @@ class Board:
             faults: what is wrong with the agent's own files and its counting, in words.
         """
         self.revision += totals is not self._totals or (step_fault, faults) != (self.step_fault, self.faults)
-        self._totals = totals
-        self.times = times
-        self.step_fault = step_fault
-        self.faults = faults
-        self._turned_at = self._clock.monotonic()
+        self._totals, self.times = totals, times
+        self.step_fault, self.faults = step_fault, faults
+        self._turned_at = self.clock.monotonic()
         self.trend = self.trend.after(totals, self._turned_at)
-        self.samples = self.samples.after(totals, self._state_now(), self._turned_at)
-
-    def _state_now(self) -> Sample:
-        status = self.status
-        since = status.snapshot_since
-        return Sample(
+        status, now = self.status, self.clock.now()
+        since = now if status.snapshot_since is None else status.snapshot_since
+        state = Sample(
             is_well=status.is_well and self.step_fault is None,
             enforced=sum(interface.mode is Mode.ENFORCE for interface in status.interfaces),
             warnings=status.warnings or 0,
-            policy_age=0.0 if since is None else max(0.0, self._clock.now() - since),
+            policy_age=max(0.0, now - since),
         )
+        self.samples = self.samples.after(totals, state, self._turned_at)
 
     def reasons_not_alive(self) -> tuple[str, ...]:
         """Return why the agent should be restarted; empty if it is alive."""
-        seconds = self._clock.monotonic() - self._turned_at
+        seconds = self.clock.monotonic() - self._turned_at
         if seconds <= LONGEST_TURN_SECONDS:
             return ()
         return (f"the main loop has not run for {seconds:.0f} seconds",)
@@ -301,11 +284,11 @@ class Board:
     def reasons_not_ready(self) -> tuple[str, ...]:
         """Return why the host does not enforce its newest definitions; empty if it does."""
         failed = ("the last step of the main loop failed",) if self.step_fault else ()
-        return (*self.reasons_not_alive(), *failed, *_shortcomings(self.status, self._clock.now()))
+        return (*self.reasons_not_alive(), *failed, *_shortcomings(self.status, self.clock.now()))
 
-    def totals(self) -> Mapping[CounterKey, CounterValue]:
+    def totals(self) -> Totals:
         """Return totals as fresh as can be had in a short time."""
-        self._ask_for_reading(LONGEST_WAIT_SECONDS)
+        self.ask_for_reading(LONGEST_WAIT_SECONDS)
         return self._totals
 
 

@@ -8,15 +8,16 @@ state as it was. The result depends on the definitions, the host's links and the
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 
 from sgagent.agent.clock import LatestTime
 from sgagent.agent.definitions import Definitions, Fetched, KnownLinks, parse_delivery, written_key
 from sgagent.agent.manual_override import ModeFile, TrialFile
 from sgagent.agent.names.resolver import NameWatch
 from sgagent.agent.planner import AgentState, KernelChange, Planner, StepDecision, StepInputs, StepTarget
-from sgagent.agent.state.directory import StateDirectory, write_durably
+from sgagent.agent.state.directory import StateDirectory, fault_of, write_durably
 from sgagent.agent.step import Step, StepEnd
 from sgagent.core.binding import HostFacts
 from sgagent.core.errors import KernelRefusedError, NotPermittedError, Problem
@@ -31,54 +32,39 @@ Foresee = Callable[[ResolvedPolicy | None, ResolvedPolicy, HostFacts], tuple[Nam
 """Names the open sessions that live by the one policy, if it is known, and will not by the other."""
 
 
+@dataclass(eq=False, kw_only=True)
 class Reconciler:
-    """Carry out steps."""
+    """Carry out steps; nothing is changed before the first."""
 
-    def __init__(  # noqa: PLR0913 - the ports that it connects, each by its name
-        self,
-        *,
-        settings: Settings,
-        source: Source,
-        host: Host,
-        dataplane: Dataplane,
-        state: StateDirectory,
-        clock: Clock,
-        before_counters_go: Callable[[frozenset[str]], None],
-        counters_gone: Callable[[frozenset[str]], None],
-        foresee: Foresee,
-        name_servers: Callable[[], tuple[Endpoint, ...]] = tuple,
-        names: NameWatch | None = None,
-    ) -> None:
-        """Take the ports, and read what an earlier agent left; nothing is changed before the first step.
+    settings: Settings
+    source: Source
+    host: Host
+    dataplane: Dataplane
+    directory: StateDirectory
+    """Where the last good definitions are kept."""
 
-        Args:
-            settings: the configuration.
-            source: where definitions come from.
-            host: the links.
-            dataplane: the kernel's table.
-            state: where the last good definitions are kept.
-            clock: for durations.
-            before_counters_go: reads the counters. It is called with the names of those that are about to
-                be deleted, and when an interface is about to change its mode.
-            counters_gone: called with the names of deleted and created counters. They start at zero, also
-                those that another process deleted before.
-            foresee: returns the sessions that a policy is about to cut.
-            name_servers: returns the host's name servers; empty if the source's address is not a host name.
-            names: keeps names resolved; None takes what an earlier agent kept, and asks nobody.
-        """
-        self._settings = settings
-        self._source = source
-        self._host = host
-        self._dataplane = dataplane
-        self._directory = state
-        self._clock = clock
-        self._before_counters_go = before_counters_go
-        self._counters_gone = counters_gone
-        self._foresee = foresee
-        self._name_servers = name_servers
-        self._planner = Planner(settings)
-        self._modes = ModeFile(state.directory)
-        self.trial_file = TrialFile(state.directory)
+    clock: Clock
+    before_counters_go: Callable[[frozenset[str]], None]
+    """Reads the counters. It is called with the names of those that are about to be deleted, and when an
+    interface is about to change its mode."""
+
+    counters_gone: Callable[[frozenset[str]], None]
+    """Called with the names of deleted and created counters. They start at zero, also those that another
+    process deleted before."""
+
+    foresee: Foresee
+    name_servers: Callable[[], tuple[Endpoint, ...]] = tuple
+    """Returns the host's name servers; empty if the source's address is not a host name."""
+
+    name_watch: NameWatch | None = None
+    """Keeps names resolved; without, the step takes what an earlier agent kept, and asks nobody."""
+
+    def __post_init__(self) -> None:
+        """Read what an earlier agent left."""
+        directory = self.directory.directory
+        self._planner = Planner(self.settings)
+        self._modes = ModeFile(directory)
+        self.trial_file = TrialFile(directory)
         self.fetched = Fetched()
         """What the source said last, whatever became of the step that asked it."""
 
@@ -88,12 +74,12 @@ class Reconciler:
         self._is_interim_left = False
         """Whether the kernel refused a table in whose place the interim one of this step stays."""
 
-        kept, damage = state.load()
-        links = KnownLinks.left(kept.links if kept else (), settings.interfaces)
+        kept, damage = self.directory.load()
+        links = KnownLinks.left(kept.links if kept else (), self.settings.interfaces)
         self.state = AgentState(definitions=Definitions.left(kept, damage), known_links=links)
-        self._latest_time = LatestTime(state.directory, clock, is_kept=state.is_changed)
-        known = LatestTime(state.directory, clock, is_kept=False)
-        self.names = names or NameWatch(settings, clock, known.now())
+        self._latest_time = LatestTime(directory, self.clock, is_kept=self.directory.is_changed)
+        known = LatestTime(directory, self.clock, is_kept=False)
+        self.names = self.name_watch or NameWatch(self.settings, self.clock, known.now())
         self.overrides, self.mode_fault = self._modes.load()
 
     def step(self, *, fetch: bool) -> Step:
@@ -106,15 +92,14 @@ class Reconciler:
             SgagentError: the step could not be done; the state is what it was.
         """
         if fetch or self.fetched.newest is None:
-            self.fetched = self.fetched.again(self._source)
+            self.fetched = self.fetched.again(self.source)
         self._is_interim_left = False
         inputs = self._inputs(self.state.definitions)
         target = self._planner.choose(self.state, inputs)
         if target.delivery is None:
             # What was kept may have turned out to be damaged, so the name servers may be let through now.
-            inputs = replace(
-                inputs, has_enforced=self._directory.has_enforced(), ways=self._ways(target.definitions)
-            )
+            ways = self._ways(target.definitions)
+            inputs = replace(inputs, has_enforced=self.directory.has_enforced(), ways=ways)
         if target.resolution is not None:
             self.names.want(target.resolution.dns_names)
             if target.resolution.depends_on_time:
@@ -129,7 +114,7 @@ class Reconciler:
 
     def _inputs(self, definitions: Definitions) -> StepInputs:
         """Ask the ports for what a step depends on, but for the table."""
-        facts = self._host.facts()
+        facts = self.host.facts()
         return StepInputs(
             fetched=self.fetched,
             facts=facts,
@@ -137,7 +122,7 @@ class Reconciler:
             name_servers=self.names.endpoints(),
             ways=self._ways(definitions),
             overrides=self.overrides,
-            now=self._clock.now(),
+            now=self.clock.now(),
             latest=self._latest_time.now(),
             is_table_known=not self._is_changing,
         )
@@ -150,11 +135,11 @@ class Reconciler:
         """
         is_empty = replace(definitions, fetched=self.fetched).is_empty
         is_lost = self.fetched.source_error is not None and is_empty
-        return (*self._source.endpoints(), *(self._name_servers() if is_lost else ()))
+        return (*self.source.endpoints(), *(self.name_servers() if is_lost else ()))
 
     def _bring(self, state: AgentState, inputs: StepInputs, target: StepTarget) -> tuple[Step, AgentState]:
         """Bring the kernel to the target; return the report, and the state after it."""
-        observed, began = self._dataplane.observe(), self._clock.monotonic()
+        observed, began = self.dataplane.observe(), self.clock.monotonic()
         decision = self._planner.decide(state, inputs, target, observed)
         step, state = self._carry_out(decision, inputs.facts, began)
         if state.in_force is None or not state.in_force.is_interim or step.outcome is not StepEnd.APPLIED:
@@ -166,14 +151,14 @@ class Reconciler:
 
     def _carry_out(self, decision: StepDecision, facts: HostFacts, began: float) -> tuple[Step, AgentState]:
         """Do what was decided; what the kernel refuses is in the report."""
-        compiled = self._clock.monotonic()
+        compiled = self.clock.monotonic()
         step, state, change = decision.step, decision.state, decision.change
         if decision.is_compiled:
             step = replace(step, compile_seconds=compiled - began)
         if change is not None:
-            cut = self._foresee(*change.preview, facts) if change.preview else ()
+            cut = self.foresee(*change.preview, facts) if change.preview else ()
             error = self._apply(change)
-            applied = self._clock.monotonic()
+            applied = self.clock.monotonic()
             error = error or self._remove(change)
             if error is not None and decision.refused is not None:
                 step = replace(decision.refused, compile_seconds=step.compile_seconds, kernel_error=error)
@@ -181,22 +166,22 @@ class Reconciler:
             if decision.is_compiled:
                 step = replace(step, apply_seconds=applied - compiled, sessions_cut=cut)
         if decision.is_compiled and state.in_force is not None:
-            self._dataplane.share(state.in_force.enforced.ruleset)
+            self.dataplane.share(state.in_force.enforced.ruleset)
         return step, state
 
     def _apply(self, change: KernelChange) -> str | None:
         """Change verdicts, and return why the kernel refused, if it did."""
         if change.leaving or change.is_observing_changed:
-            self._before_counters_go(change.leaving)
+            self.before_counters_go(change.leaving)
         try:
             if change.clearance:
-                self._dataplane.clear_marks(change.clearance.mask, change.clearance.tests)
+                self.dataplane.clear_marks(change.clearance.mask, change.clearance.tests)
             self._is_changing = True
-            self._dataplane.apply(change.plan)
+            self.dataplane.apply(change.plan)
         except (KernelRefusedError, NotPermittedError) as error:
             return str(error)
         if change.at_zero:
-            self._counters_gone(change.at_zero)
+            self.counters_gone(change.at_zero)
         return None
 
     def _remove(self, change: KernelChange) -> str | None:
@@ -206,13 +191,13 @@ class Reconciler:
         finds what is left and removes it.
         """
         if change.removed:
-            self._before_counters_go(change.removed)
+            self.before_counters_go(change.removed)
         try:
-            self._dataplane.remove(change.plan)
+            self.dataplane.remove(change.plan)
         except (KernelRefusedError, NotPermittedError) as error:
             return str(error) if change.is_removal_needed else None
         if change.removed:
-            self._counters_gone(change.removed)
+            self.counters_gone(change.removed)
         return None
 
     def _store(self, state: AgentState, target: StepTarget) -> AgentState:
@@ -232,10 +217,8 @@ class Reconciler:
         if kept is None or state.in_force is None:
             return definitions
         kept = replace(kept, record=replace(kept.record, extent=state.in_force.extent))
-        try:
-            self._directory.keep(kept)
-        except OSError as error:
-            fault = f"the enforced definitions could not be saved: {error}"
+        complaint = "the enforced definitions could not be saved"
+        if fault := fault_of(partial(self.directory.keep, kept), complaint):
             return replace(definitions, store_fault=fault)
         return replace(
             definitions, record=kept.record, written=written_key(kept), store_fault=None, damage=()
@@ -246,13 +229,10 @@ class Reconciler:
         signed = definitions.good.signed if definitions.good else None
         if signed is None or signed == definitions.signature:
             return definitions
-        directory = self._directory.directory
-        try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_durably(signature_file(directory), encode_signature(signed))
-        except OSError as error:
-            return replace(definitions, signature_fault=f"the signature could not be saved: {error}")
-        return replace(definitions, signature=signed, signature_fault=None)
+        path, content = signature_file(self.directory.directory), encode_signature(signed)
+        fault = fault_of(lambda: write_durably(path, content), "the signature could not be saved")
+        kept = definitions.signature if fault else signed
+        return replace(definitions, signature=kept, signature_fault=fault)
 
     @property
     def definitions(self) -> Definitions:
@@ -265,7 +245,7 @@ class Reconciler:
         Raises:
             DocumentError: they have errors, also as another version or other limits see them.
         """
-        return parse_delivery(documents, self._settings.limits, version)
+        return parse_delivery(documents, self.settings.limits, version)
 
     def replace_definitions(self, definitions: Definitions) -> None:
         """Let a command change what may be enforced, between two steps."""
@@ -284,17 +264,13 @@ class Reconciler:
     def interface_names(self) -> frozenset[str]:
         """Return every interface that is judged, there, or named by the configuration."""
         policy = self.state.in_force.wanted if self.state.in_force else ResolvedPolicy()
-        there = (link.name for link in self._host.facts().links if not link.is_loopback)
-        by_hand = (binding.interface for binding in self._settings.interfaces)
+        there = (link.name for link in self.host.facts().links if not link.is_loopback)
+        by_hand = (binding.interface for binding in self.settings.interfaces)
         return frozenset((*(judge.name for judge in policy.judges), *there, *by_hand))
 
     def keep_modes(self) -> None:
         """Keep the overrides that hold now; that they could not be kept is a fault."""
-        self.mode_fault = None
-        try:
-            self._modes.save(self.overrides)
-        except OSError as error:
-            self.mode_fault = f"the modes could not be saved: {error}"
+        self.mode_fault = fault_of(partial(self._modes.save, self.overrides), "the modes could not be saved")
 
     def judge(self, delivery: Delivery) -> tuple[Problem, ...]:
         """Return why definitions would be refused on this host as it is; nothing if they would not."""
@@ -303,4 +279,4 @@ class Reconciler:
     def has_drifted(self) -> bool:
         """Return whether the table is another one than the last step that was done left."""
         in_force = self.state.in_force
-        return in_force is not None and in_force.differs_from(self._dataplane.observe())
+        return in_force is not None and in_force.differs_from(self.dataplane.observe())

@@ -6,22 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from sgagent.core import lockout
 from sgagent.core.binding import HostFacts
 from sgagent.core.errors import NotPermittedError
 from sgagent.core.evaluate import Packet, Tracking
-from sgagent.core.lockout import (
-    LiveSession,
-    NamedCut,
-    SessionKind,
-    as_keys,
-    dearest,
-    named,
-    sessions_cut,
-    sessions_newly_cut,
-)
+from sgagent.core.lockout import LiveSession, NamedCut, SessionKind, as_keys, named
 from sgagent.core.model import Direction, Mode
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.dataplane.live_sessions import Ending, TcpSession, TcpSockets, TrackedSession, list_sockets
@@ -32,16 +24,6 @@ if TYPE_CHECKING:  # 20 ms for commands that only look at sessions
     from sgagent.agent.step import EventLog, Step
 
 SSH_PORT = 22
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Holders:
-    """Which sockets are whose, by their inodes."""
-
-    ssh_servers: Collection[int] = frozenset()
-    """Empty for an agent that may not look into other processes."""
-
-    ourselves: Collection[int] = frozenset()
 
 
 def open_sessions() -> tuple[LiveSession, ...]:
@@ -55,7 +37,7 @@ def open_sessions() -> tuple[LiveSession, ...]:
     sockets = list_sockets()
     if not sockets.sessions:
         return ()
-    return classified(sockets, Holders(ssh_servers=sockets_of_ssh_servers(), ourselves=own_sockets()))
+    return classified(sockets, sockets_of_ssh_servers(), own_sockets())
 
 
 def open_sessions_of_agents_too() -> tuple[LiveSession, ...]:
@@ -64,24 +46,30 @@ def open_sessions_of_agents_too() -> tuple[LiveSession, ...]:
     Raises:
         OSError: the kernel can't tell.
     """
-    holders = Holders(ssh_servers=sockets_of_ssh_servers(), ourselves=own_sockets() | sockets_of_agents())
-    return classified(list_sockets(), holders)
+    return classified(list_sockets(), sockets_of_ssh_servers(), own_sockets() | sockets_of_agents())
 
 
-def classified(sockets: TcpSockets, holders: Holders) -> tuple[LiveSession, ...]:
+def classified(
+    sockets: TcpSockets, of_ssh_servers: Collection[int] = (), of_ourselves: Collection[int] = ()
+) -> tuple[LiveSession, ...]:
     """Return the sessions at listeners and our own, with what they are for.
 
     A login is a session at port 22, at a port where an SSH server listens, or one that such a server holds.
+
+    Args:
+        sockets: of this host.
+        of_ssh_servers: the inodes of theirs; empty for an agent that may not look into other processes.
+        of_ourselves: the inodes of ours.
     """
-    ports = {SSH_PORT, *(s.local_port for s in sockets.listeners if s.inode in holders.ssh_servers)}
+    ports = {SSH_PORT, *(s.local_port for s in sockets.listeners if s.inode in of_ssh_servers)}
 
     def kind(session: TcpSession) -> SessionKind:
-        is_login = session.local_port in ports or session.inode in holders.ssh_servers
+        is_login = session.local_port in ports or session.inode in of_ssh_servers
         return SessionKind.MANAGEMENT if is_login else SessionKind.OTHER
 
     incoming = sockets.at_listeners
     known = {session.inode for session in incoming}
-    ours = (s for s in sockets.sessions if s.inode in holders.ourselves and s.inode not in known)
+    ours = (s for s in sockets.sessions if s.inode in of_ourselves and s.inode not in known)
     return (
         *(as_live_session(session, kind(session)) for session in incoming),
         *(as_live_session(session, SessionKind.SOURCE, Direction.EGRESS) for session in ours),
@@ -174,16 +162,24 @@ class Foresight:
     def look(self, old: ResolvedPolicy | None, new: ResolvedPolicy, facts: HostFacts) -> tuple[NamedCut, ...]:
         """Log and return the sessions that the old policy allows and the new one does not.
 
-        The policy is applied in any case. Of very many sessions, some at busy ports are not checked. Cuts
-        that were logged for an apply that the kernel refused are not logged again.
+        The policy is applied in any case. Of very many sessions, some at busy ports are not checked; if the
+        kernel can't list them, the log has once why. Cuts that were logged for an apply that the kernel
+        refused are not logged again.
 
         Args:
             old: the policy in force; None if it is unknown.
             new: the policy to apply.
             facts: the links.
         """
-        sessions = dearest(self._listed(), MOST_LOOKED_AT)
-        cut = tuple(map(named, sessions_newly_cut(old, new, facts, sessions)))
+        sessions, fault = tuple[LiveSession, ...](), None
+        try:
+            sessions = lockout.dearest(tuple(self._list_sessions()), MOST_LOOKED_AT)
+        except OSError as error:
+            fault = str(error)
+        if fault and fault != self._fault:
+            self._log.warning("sessions_not_listed", reason=fault)
+        self._fault = fault
+        cut = tuple(map(named, lockout.sessions_newly_cut(old, new, facts, sessions)))
         unsaid = [one for one in cut if one not in self._logged]
         for one in unsaid[:MOST_NAMED]:
             self._log.warning("session_cut_foreseen", **as_keys(one))
@@ -191,19 +187,6 @@ class Foresight:
             self._log.warning("more_cuts_foreseen", sessions=len(unsaid))
         self._logged = frozenset(cut)
         return cut
-
-    def _listed(self) -> tuple[LiveSession, ...]:
-        """Return the open sessions; none where the kernel can't tell, which is logged once."""
-        fault: str | None = None
-        sessions: tuple[LiveSession, ...] = ()
-        try:
-            sessions = tuple(self._list_sessions())
-        except OSError as error:
-            fault = str(error)
-        if fault and fault != self._fault:
-            self._log.warning("sessions_not_listed", reason=fault)
-        self._fault = fault
-        return sessions
 
 
 def end_forbidden_sessions(
@@ -227,7 +210,7 @@ def end_forbidden_sessions(
     except OSError as error:
         log.warning("sessions_not_listed", reason=str(error))
         return
-    for cut in sessions_cut(step.policy, step.facts, sockets):
+    for cut in lockout.sessions_cut(step.policy, step.facts, sockets):
         interface = step.policy.judge(cut.interface)
         if interface is None or interface.mode is Mode.OBSERVE:
             log.warning("session_would_be_cut", **as_keys(named(cut)))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from types import MappingProxyType
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from sgagent.agent.manual_override import ManualOverride
@@ -208,9 +207,7 @@ class Status:
     source_errors: int = 0
     """Fetches that delivered nothing that can be enforced."""
 
-    outcomes: Mapping[StepEnd, int] = field(
-        default_factory=lambda: MappingProxyType(dict.fromkeys(_COUNTED_OUTCOMES, 0))
-    )
+    outcomes: Mapping[StepEnd, int] = field(default_factory=lambda: dict.fromkeys(_COUNTED_OUTCOMES, 0))
     """Steps, by how they ended."""
 
     apply_durations: Durations = field(default_factory=Durations)
@@ -237,9 +234,7 @@ class Status:
     dns_failures: int = 0
     """Look-ups that failed since the agent started."""
 
-    sessions_cut: Mapping[SessionKind, int] = field(
-        default_factory=lambda: MappingProxyType(dict.fromkeys(SessionKind, 0))
-    )
+    sessions_cut: Mapping[SessionKind, int] = field(default_factory=lambda: dict.fromkeys(SessionKind, 0))
     """Open sessions that changes of the policy cut since the agent started, of those that were looked at."""
 
     last_cut: tuple[NamedCut, ...] = ()
@@ -278,20 +273,21 @@ def status_after(status: Status, step: Step, *, is_fetched: bool, now: float) ->
     is_in_force = is_judged and step.outcome is not StepEnd.REFUSED
     is_well = is_in_force and not has_failed and not step.is_closed and step.held_back is None
     version = (step.version if is_in_force else None) or status.snapshot_version
-    warnings = sorted(
-        (problem for problem in step.problems if problem.severity is Severity.WARNING),
-        key=lambda problem: problem.code not in OF_UNKNOWN_OBJECTS,
-    )
+    warnings = [problem for problem in step.problems if problem.severity is Severity.WARNING]
+    warnings.sort(key=lambda problem: problem.code not in OF_UNKNOWN_OBJECTS)
     errors = [problem for problem in step.problems if problem.severity is Severity.ERROR]
     posture = posture_of(step)
     is_reached = is_fetched and step.source_error is None
+    is_posture_old = posture is status.posture and status.posture_since is not None
+    outcomes, cuts = Counter(status.outcomes), Counter(status.sessions_cut)
+    outcomes.update([step.outcome] if is_judged else ())
+    cuts.update(one.kind for one in step.sessions_cut)
+    drift = Drift(at=now, **asdict(step.tamperer), differed=step.differed)
     return replace(
         status,
         step=step,
         posture=posture,
-        posture_since=now
-        if status.posture_since is None or posture is not status.posture
-        else status.posture_since,
+        posture_since=status.posture_since if is_posture_old else now,
         source_reached_at=now if is_reached else status.source_reached_at,
         errors=len(errors),
         first_errors=tuple(map(str, errors[:MOST_ERRORS_SHOWN])),
@@ -301,17 +297,17 @@ def status_after(status: Status, step: Step, *, is_fetched: bool, now: float) ->
         last_success_at=now if is_well else status.last_success_at,
         is_source_up=step.source_error is None if is_fetched else status.is_source_up,
         source_errors=status.source_errors + (is_fetched and has_failed),
-        outcomes=_counted(status.outcomes, step.outcome) if is_judged else status.outcomes,
+        outcomes=outcomes,
         apply_durations=_timed(status.apply_durations, step.apply_seconds),
         compile_durations=_timed(status.compile_durations, step.compile_seconds),
-        last_drift=_drift(step, now) or status.last_drift,
+        last_drift=drift if step.was_drift else status.last_drift,
         drift_repaired=status.drift_repaired + (step.was_drift and step.outcome is StepEnd.APPLIED),
         unknown_objects=step.unknown_objects if is_judged else status.unknown_objects,
         warnings=len(warnings),
         first_warnings=tuple(map(str, warnings[:MOST_WARNINGS_SHOWN])),
         interfaces=tuple(_interfaces(step)),
         expiring=status.expiring if step.policy is status.step.policy else _expiring(step.policy),
-        sessions_cut=_counted_cuts(status.sessions_cut, step.sessions_cut),
+        sessions_cut=cuts,
         last_cut=step.sessions_cut or status.last_cut,
         last_cut_at=now if step.sessions_cut else status.last_cut_at,
     )
@@ -327,18 +323,6 @@ def _expiring(policy: ResolvedPolicy | None) -> tuple[ExpiringRule, ...]:
         )
         for rule in (policy.expiring if policy else ())
         if rule.expires is not None
-    )
-
-
-def _drift(step: Step, now: float) -> Drift | None:
-    if not step.was_drift:
-        return None
-    who = step.tamperer
-    return Drift(
-        at=now,
-        process_id=who.process_id if who else None,
-        process_name=who.process_name if who else None,
-        differed=step.differed,
     )
 
 
@@ -358,15 +342,6 @@ def posture_of(step: Step) -> Posture:
     return Posture.ENFORCING if Mode.ENFORCE in modes else Posture.OBSERVING
 
 
-def _counted(outcomes: Mapping[StepEnd, int], outcome: StepEnd) -> Mapping[StepEnd, int]:
-    return MappingProxyType({**outcomes, outcome: outcomes[outcome] + 1})
-
-
-def _counted_cuts(counts: Mapping[SessionKind, int], cut: Iterable[NamedCut]) -> Mapping[SessionKind, int]:
-    new = Counter(one.kind for one in cut)
-    return MappingProxyType({kind: count + new[kind] for kind, count in counts.items()})
-
-
 def _timed(durations: Durations, seconds: float) -> Durations:
     """Return the durations with one more, if it was done at all."""
     return durations.with_one(seconds) if seconds > 0 else durations
@@ -384,10 +359,13 @@ def _interfaces(step: Step) -> Iterator[InterfaceStatus]:
     ports = ports_of_masters(step)
     for name in sorted(named.keys() | links.keys()):
         interface = named.get(name) or links[name]
-        is_bound = interface is not None and interface.name in named
         if interface is None:
-            state = InterfaceState.UNBOUND
-        elif name not in present:
+            yield InterfaceStatus(
+                name=name, network_interface_id=None, state=InterfaceState.UNBOUND, mode=None
+            )
+            continue
+        is_bound = interface.name in named
+        if name not in present:
             state = InterfaceState.ABSENT
         elif name in ports:
             state = InterfaceState.PORT
@@ -399,11 +377,10 @@ def _interfaces(step: Step) -> Iterator[InterfaceStatus]:
             state = InterfaceState.WITHOUT_GROUPS
         yield InterfaceStatus(
             name=name,
-            network_interface_id=None if interface is None else interface.network_interface_id,
+            network_interface_id=interface.network_interface_id,
             state=state,
-            mode=None if interface is None or name in ports else interface.mode,
-            security_group_ids=() if interface is None else interface.security_group_ids,
-            is_judged_at_every_packet=interface is not None
-            and (interface.name in step.uncached or not is_bound),
+            mode=None if name in ports else interface.mode,
+            security_group_ids=interface.security_group_ids,
+            is_judged_at_every_packet=interface.name in step.uncached or not is_bound,
             port_of=ports.get(name),
         )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from enum import Enum, auto
 from typing import Protocol, assert_never
 
@@ -31,12 +31,12 @@ class StepEnd(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tamperer:
-    """The process that changed our table."""
+    """The process that changed our table, as far as the kernel named it."""
 
-    process_id: int
+    process_id: int | None = None
     """As the host numbers processes, whatever namespace it is in."""
 
-    process_name: str
+    process_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +79,8 @@ class Step:
     differed: tuple[str, ...] = ()
     """The first few objects that another process had changed, like ``chain ingress/eth0``."""
 
-    tamperer: Tamperer | None = None
-    """The process that made the last change, if it is known."""
+    tamperer: Tamperer = field(default_factory=Tamperer)
+    """The process that made the last change."""
 
     is_closed: bool = False
     """Whether the host is closed for lack of any snapshot (§9.2)."""
@@ -151,12 +151,30 @@ class EventLog(Protocol):
         """Log an error."""
 
 
+class FaultLog:
+    """Log each fault once, until there is another or none."""
+
+    def __init__(self, say: Callable[..., object]) -> None:
+        """Take what logs an event with a reason."""
+        self._say = say
+        self._said: dict[str, tuple[str, ...]] = {}
+
+    def say(self, event: str, *faults: str | None) -> None:
+        """Log the faults of an event, unless they are those that it had before; None is no fault."""
+        found = tuple(fault for fault in faults if fault)
+        if found != self._said.get(event):
+            for fault in found:
+                self._say(event, reason=fault)
+        self._said[event] = found
+
+
 class StepLog:
     """Log steps; repeated findings are logged once."""
 
     def __init__(self, log: EventLog) -> None:
         """Take the log to write to."""
         self._log = log
+        self._faults = FaultLog(log.error)
         self._before = Step(outcome=StepEnd.UNCHANGED)
         self._names: Mapping[str, NameStatus] = {}
 
@@ -173,13 +191,16 @@ class StepLog:
     def say(self, step: Step) -> None:
         """Log what differs from the step before."""
         before, self._before = self._before, step
-        self._say_source(step, before)
+        if before.source_error and not step.source_error:
+            self._log.info("source_recovered")
+        self._faults.say("source_failed", step.source_error)
         if step.problems != before.problems:
             self._say_problems(step)
-        if step.kernel_error and step.kernel_error != before.kernel_error:
-            self._log.error("ruleset_refused", reason=step.kernel_error)
+        self._faults.say("ruleset_refused", step.kernel_error)
         self._say_waiting(step, before)
-        self._say_opened(step)
+        if step.opened_to:  # in rules that an earlier agent left (§7.4)
+            ways = {f"{to.address.network.network_address} {to.protocol} {to.port}" for to in step.opened_to}
+            self._log.warning("source_way_opened", endpoints=sorted(ways))
         if (groupless := _groupless(step)) != _groupless(before):
             for name in groupless:
                 self._log.error("interface_without_group", interface=name)
@@ -192,8 +213,7 @@ class StepLog:
                 "drift_repaired",
                 differed=list(step.differed),
                 operations=step.operations,
-                process_id=step.tamperer.process_id if step.tamperer else None,
-                process_name=step.tamperer.process_name if step.tamperer else None,
+                **asdict(step.tamperer),
             )
         elif step.outcome is StepEnd.APPLIED:
             self._log.info(
@@ -204,12 +224,6 @@ class StepLog:
                 compile_seconds=round(step.compile_seconds, 6),
                 apply_seconds=round(step.apply_seconds, 6),
             )
-
-    def _say_source(self, step: Step, before: Step) -> None:
-        if step.source_error and step.source_error != before.source_error:
-            self._log.error("source_failed", reason=step.source_error)
-        elif before.source_error and not step.source_error:
-            self._log.info("source_recovered")
 
     def _say_problems(self, step: Step) -> None:
         """Log a refusal and each problem."""
@@ -225,30 +239,23 @@ class StepLog:
     def _say_waiting(self, step: Step, before: Step) -> None:
         """Say loudly, once, what becomes of the host for lack of a snapshot (§9.2)."""
         lack = _lack(step)
-        if lack is not _lack(before):
-            match lack:
-                case None:
-                    pass
-                case _Lack.DOCUMENTS:
-                    self._log.warning(
-                        "nothing_enforced", reason="the source holds no document yet; the host is unchanged"
-                    )
-                case _Lack.OPEN:
-                    self._log.error("nothing_enforced", reason="no policy loaded yet; the host is unchanged")
-                case _Lack.STANDING:
-                    self._log.error("older_rules_kept", reason="no policy that can be enforced is loaded")
-                case _Lack.CLOSED:
-                    self._log.error("host_closed", reason="no policy that can be enforced is loaded")
-                case _:
-                    assert_never(lack)
-
-    def _say_opened(self, step: Step) -> None:
-        """Log which addresses were opened in rules that an earlier agent left (§7.4)."""
-        if step.opened_to:
-            places = sorted(
-                {f"{one.address.network.network_address} {one.protocol} {one.port}" for one in step.opened_to}
-            )
-            self._log.warning("source_way_opened", endpoints=places)
+        if lack is _lack(before):
+            return
+        reason = "no policy that can be enforced is loaded"
+        match lack:
+            case None:
+                pass
+            case _Lack.DOCUMENTS:
+                reason = "the source holds no document yet; the host is unchanged"
+                self._log.warning("nothing_enforced", reason=reason)
+            case _Lack.OPEN:
+                self._log.error("nothing_enforced", reason="no policy loaded yet; the host is unchanged")
+            case _Lack.STANDING:
+                self._log.error("older_rules_kept", reason=reason)
+            case _Lack.CLOSED:
+                self._log.error("host_closed", reason=reason)
+            case _:
+                assert_never(lack)
 
     def _say_ports(self, ports: Mapping[str, str], before: Mapping[str, str]) -> None:
         """Log as an error that a bound link became a port, which no policy applies to, and when that ends."""

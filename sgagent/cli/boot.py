@@ -108,7 +108,7 @@ def enforce_last_good(
         source=NoSource(known_endpoints(settings)),
         host=host,
         dataplane=dataplane,
-        state=state,
+        directory=state,
         clock=clock,
         before_counters_go=lambda _: None,
         counters_gone=lambda _: None,

@@ -96,13 +96,13 @@ def _assemble(
         source=source,
         host=host,
         dataplane=dataplane,
-        state=state,
+        directory=state,
         clock=clock,
         before_counters_go=counting.read,
         counters_gone=counting.forget,
         foresee=Foresight(log, open_sessions).look,
         name_servers=partial(name_servers, settings.source),
-        names=NameWatch(settings, clock, latest_time(settings), BackgroundResolver()),
+        name_watch=NameWatch(settings, clock, latest_time(settings), BackgroundResolver()),
     )
     sessions = LiveSessions(MarkLayout(settings.enforcement.mark_mask), dataplane.find_session)
     execution = Execution(reconciler=reconciler, state=state, clock=clock, boot_id=read_boot_id(), log=log)
@@ -123,10 +123,8 @@ def _assemble(
         if settings.enforcement.sessions is Sessions.REJUDGE:
             end_forbidden_sessions(step, log, sessions_at_listeners, dataplane.destroy)
 
-    verification = None
+    verification = Verification(dataplane.open_listing, MarkLayout(settings.enforcement.mark_mask), log)
     if settings.verify.after_apply:
-        layout = MarkLayout(settings.enforcement.mark_mask)
-        verification = Verification(dataplane.open_listing, layout, log)
         stack.enter_context(verification.running())
     daemon = Daemon(
         source=source,
@@ -136,7 +134,7 @@ def _assemble(
         counting=counting,
         inbox=inbox,
         service_manager=ServiceManager(),
-        log=log,
+        event_log=log,
         board=board,
         after_first=reckon,
         verification=verification,

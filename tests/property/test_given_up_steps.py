@@ -180,7 +180,7 @@ def agent_of(machine: Machine, fuse: Fuse) -> Reconciler:
         source=cast("Source", source),
         host=cast("Host", host),
         dataplane=cast("Dataplane", dataplane),
-        state=machine.state,
+        directory=machine.state,
         clock=machine.clock,
         before_counters_go=cast("Any", partial(fuse.call, "before_counters_go", lambda _: None)),
         counters_gone=cast("Any", partial(fuse.call, "counters_gone", machine.counters_at_zero.append)),

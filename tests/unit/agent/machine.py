@@ -67,13 +67,13 @@ class Machine:
             source=self.source,
             host=self.host,
             dataplane=self.dataplane,
-            state=self.state,
+            directory=self.state,
             clock=self.clock,
             before_counters_go=self.counters_read.append,
             counters_gone=self.counters_at_zero.append,
             foresee=self._foresee,
             name_servers=name_servers,
-            names=names,
+            name_watch=names,
         )
 
     def execution(self, reconciler: Reconciler, log: EventLog, boot_id: str = "this boot") -> Execution:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,8 @@ from sgagent.agent.published_status import Board
 from sgagent.agent.state.counter_file import CounterFile
 from sgagent.agent.step import Step
 from sgagent.agent.systemd import ServiceManager
+from sgagent.agent.verification import Verification
+from sgagent.nft.marks import MarkLayout
 from tests.fakes.log import FakeLog
 from tests.unit.agent.machine import Machine
 from tests.waiting import wait_until
@@ -38,9 +41,10 @@ class Running:
             counting=Counting(machine.dataplane, CounterFile(directory, "this boot"), machine.clock),
             inbox=self.inbox,
             service_manager=ServiceManager({}),
-            log=self.log,
+            event_log=self.log,
             board=self.board,
             after_first=self.first_steps.append,
+            verification=Verification(_list_nothing, MarkLayout(0xFFFF0000), self.log),
         )
 
     def while_it_runs(self, script: Callable[[], object]) -> None:
@@ -70,3 +74,7 @@ class Running:
     def wait_for_fetches(self, count: int) -> None:
         """Wait until the source was asked so often."""
         wait_until(lambda: self.machine.source.fetches == count, f"{count} fetches")
+
+
+def _list_nothing() -> socket.socket:
+    raise AssertionError("no proof was to run")

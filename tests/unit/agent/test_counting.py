@@ -56,7 +56,7 @@ def packets(counting: Counting, key: CounterKey) -> int:
     name = NAME if key in (WEB, DROPPED) else OTHER
     counting.follow({name: key}, frozenset())
     counting.read()
-    return counting.totals[key].packets
+    return counting.accounting.totals[key].packets
 
 
 def test_a_rule_that_changes_its_policy_keeps_its_hits_apart(
@@ -81,11 +81,11 @@ def test_no_total_goes_back_where_a_rule_changes_its_policy(dataplane: FakeDatap
     for _ in range(2):
         mine.follow({NAME: DROPPED}, frozenset())
         mine.read()
-        assert mine.totals == {DROPPED: CounterValue(0, 0), WEB: CounterValue(5, 300)}
+        assert mine.accounting.totals == {DROPPED: CounterValue(0, 0), WEB: CounterValue(5, 300)}
         mine = counting(dataplane, tmp_path)
     mine.follow({OTHER: DNS}, frozenset())
     mine.read()
-    assert mine.totals == {DNS: CounterValue(0, 0)}
+    assert mine.accounting.totals == {DNS: CounterValue(0, 0)}
 
 
 def test_a_policy_that_changes_while_counters_can_not_be_read_is_followed(

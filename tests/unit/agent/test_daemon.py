@@ -232,6 +232,21 @@ def apply(running: Running, seconds: float | None) -> EnforcedAnswer:
     return answer
 
 
+def test_a_way_back_that_fails_is_tried_again_after_the_first_delay(running: Running) -> None:
+    """One step failed, so the delay doubles once."""
+
+    def script() -> None:
+        apply(running, 10.0)
+        running.machine.host.fault = SgagentError("links can't be read")
+        running.clock.pass_seconds(10.0)
+        running.wait_for("step_failed")
+        running.machine.host.fault = None
+        running.clock.pass_seconds(FIRST_RETRY_SECONDS)
+        running.wait_for("ruleset_applied", 3)
+
+    running.while_it_runs(script)
+
+
 def test_an_order_is_carried_out_between_two_turns(running: Running) -> None:
     """It is answered when the kernel holds it, and the status shows it from then on."""
 

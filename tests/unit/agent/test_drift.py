@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from sgagent.agent.daemon import (
+from sgagent.agent.drift import (
     CONTESTED_FROM,
     CONTESTED_SECONDS,
     LONGEST_PAUSE_SECONDS,
@@ -59,7 +59,7 @@ def test_who_was_heard_last_is_named(watched: Watched) -> None:
     watched.watch.hear(replace(NFT, process_name="other"))
     watched.watch.hear(NFT)
     assert watched.watch.follow(REPAIR).tamperer == Tamperer(process_id=4711, process_name="nft")
-    assert watched.watch.follow(REPAIR).tamperer is None
+    assert watched.watch.follow(REPAIR).tamperer == Tamperer()
 
 
 def test_changes_of_our_table_wake_the_loop(watched: Watched) -> None:
@@ -67,7 +67,7 @@ def test_changes_of_our_table_wake_the_loop(watched: Watched) -> None:
     watched.watch.hear(NFT)
     watched.watch.hear(MISSED)
     assert watched.woken == 2
-    assert watched.watch.follow(REPAIR).tamperer is None
+    assert watched.watch.follow(REPAIR).tamperer == Tamperer()
 
 
 def test_changes_of_other_tables_do_not(watched: Watched) -> None:
@@ -76,7 +76,6 @@ def test_changes_of_other_tables_do_not(watched: Watched) -> None:
     watched.watch.hear(replace(NFT, process_id=5, is_of_table=False))
     assert watched.woken == 1
     named = watched.watch.follow(REPAIR).tamperer
-    assert named is not None
     assert named.process_id == 4711
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sgagent.agent.sessions import Holders, classified
+from sgagent.agent.sessions import classified
 from sgagent.core.lockout import LiveSession, SessionKind
 from sgagent.core.model import Direction
 from sgagent.dataplane.live_sessions import TcpSession, TcpSockets
@@ -27,7 +27,7 @@ def test_logins_are_told_by_port_and_by_server() -> None:
         listeners=tuple(at(port, port) for port in (22, 80, 2222, 2200)),
         sessions=(at(22, 1), at(80, 2), at(2222, 3), at(2200, 4)),
     )
-    found = classified(sockets, Holders(ssh_servers={2222, 4}))
+    found = classified(sockets, of_ssh_servers={2222, 4})
     assert kinds(found) == {
         22: SessionKind.MANAGEMENT,
         80: SessionKind.OTHER,
@@ -40,12 +40,12 @@ def test_logins_are_told_by_port_and_by_server() -> None:
 def test_of_what_this_host_opened_only_our_own_counts() -> None:
     """The agent's session to its source is one; those of other programs are not looked at."""
     sockets = TcpSockets(listeners=(), sessions=(at(40_000, 1), at(40_001, 2)))
-    (found,) = classified(sockets, Holders(ourselves={2}))
+    (found,) = classified(sockets, of_ourselves={2})
     assert (found.local_port, found.kind, found.opened) == (40_001, SessionKind.SOURCE, Direction.EGRESS)
 
 
 def test_who_reads_our_metrics_did_not_come_from_here() -> None:
     """A session at our own listener was opened by the far end, though we hold it."""
     sockets = TcpSockets(listeners=(at(9469, 1),), sessions=(at(9469, 2),))
-    (found,) = classified(sockets, Holders(ourselves={1, 2}))
+    (found,) = classified(sockets, of_ourselves={1, 2})
     assert (found.kind, found.opened) == (SessionKind.OTHER, Direction.INGRESS)
