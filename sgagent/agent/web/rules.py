@@ -349,7 +349,7 @@ def find_rule(answer: HitsAnswer, fields: Mapping[str, str]) -> tuple[InterfaceH
     for part in answer.interfaces:
         if (part.interface, part.direction.value) == (fields.get("interface"), fields.get("direction")):
             for hit in part.hits:
-                if (hit.security_group_id, hit.rule_id) == (fields.get("group"), fields.get("rule")):
+                if (hit.security_group_id, hit.rule_id) == (fields.get("group", ""), fields.get("rule", "")):
                     return part, hit
     return None
 

@@ -209,6 +209,14 @@ def test_an_unknown_interface_has_no_rules(reader: Reader) -> None:
     assert reader.get("/rule").status is HTTPStatus.NOT_FOUND
 
 
+def test_a_link_that_names_no_rule_has_no_page(reader: Reader) -> None:
+    """Nor has a step that is no rule, like the default."""
+    for missing in ABUSE:
+        incomplete = {name: value for name, value in ABUSE.items() if name != missing}
+        assert reader.get("/rule", incomplete).status is HTTPStatus.NOT_FOUND
+    assert reader.get("/rule", {"interface": "eth0", "direction": "ingress"}).status is HTTPStatus.NOT_FOUND
+
+
 @pytest.mark.parametrize(
     ("fields", "shown"),
     (
