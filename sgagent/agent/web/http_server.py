@@ -9,25 +9,23 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
-import queue
 import re
 import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from types import MappingProxyType
-from typing import Protocol
 from urllib.parse import urlsplit
 
 import structlog
 from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
 
-from sgagent.agent.web.metrics import page_type, write_page
 from sgagent.agent.web.page import Page, Request, Response, plain
 
 LONGEST_REQUEST = 16 * 1024
@@ -52,11 +50,8 @@ class HttpExchange(BaseHTTPRequestHandler):
         self.rfile = io.BytesIO(request)
         self.wfile = self._response = io.BytesIO()
         self.target = urlsplit("")
-        self.accepted = ""
-        """The header ``Accept``."""
-
-        self.preferred = ""
-        """The type of the metrics that the client prefers."""
+        self.encoder = choose_encoder("")
+        """The function that writes metrics as the client prefers them, and their content type."""
 
         self.raw_requestline = self.rfile.readline()
         self.is_valid = bool(self.raw_requestline) and self.parse_request() and self._is_supported()
@@ -68,19 +63,11 @@ class HttpExchange(BaseHTTPRequestHandler):
             return False
         try:
             self.target = urlsplit(self.path)
-            self.accepted = str(self.headers.get("Accept", ""))
-            self.preferred = page_type(self.accepted)
+            self.encoder = choose_encoder(str(self.headers.get("Accept", "")))
         except ValueError:
             self.send_error(HTTPStatus.BAD_REQUEST, "Bad target or format")
             return False
         return True
-
-    def refuse(self, paths: Iterable[str], *, is_known: bool) -> None:
-        """Write that too many clients wait for the page, or that there is no such page."""
-        if is_known:
-            self.send_error(HTTPStatus.SERVICE_UNAVAILABLE, "too many requests for this page; try again")
-        else:
-            self.send_error(HTTPStatus.NOT_FOUND, f"no such page; available: {', '.join(paths)}")
 
     def format_response(self, response: Response) -> tuple[bytes, bytes]:
         """Return the head and the content; for HEAD, the content is empty."""
@@ -106,65 +93,50 @@ MOST_WAITING = 16
 """Clients that wait for one page; the next are refused. One response with metrics serves all that wait."""
 
 
-class ResponseMaker(Protocol):
-    """Makes the responses for one path; called in the threads of the clients."""
-
-    def make(self, exchange: HttpExchange) -> Response:
-        """Return the response.
-
-        Raises:
-            queue.Full: too many clients wait for one.
-        """
+_Maker = Callable[[HttpExchange], Response | None]
+"""Makes the response for a path, or None where too many clients wait for one; called in their threads."""
 
 
-class PageQueue:
-    """Make a response of its own for each client, one at a time."""
+def _own_responses(page: Page) -> _Maker:
+    """Return what makes a response of its own for each client, one at a time."""
+    turn, places = threading.Lock(), threading.BoundedSemaphore(MOST_WAITING + 1)
 
-    def __init__(self, page: Page) -> None:
-        """Take the page."""
-        self._page = page
-        self._turn = threading.Lock()
-        self._places = threading.BoundedSemaphore(MOST_WAITING + 1)
-
-    def make(self, exchange: HttpExchange) -> Response:
-        """Return the response when it is the client's turn."""
-        if not self._places.acquire(blocking=False):
-            raise queue.Full
+    def make(exchange: HttpExchange) -> Response | None:
+        if not places.acquire(blocking=False):
+            return None
         try:
-            with self._turn:
-                return self._page(Request(query=exchange.target.query, host=exchange.headers.get("Host")))
+            with turn:
+                return page(Request(query=exchange.target.query, host=exchange.headers.get("Host")))
         finally:
-            self._places.release()
+            places.release()
+
+    return make
 
 
-class SharedScrape:
-    """Make one response with metrics for all clients that wait for the same format."""
+def _shared_scrapes(registry: CollectorRegistry) -> _Maker:
+    """Return what makes one response with metrics for all clients that wait for the same format."""
+    turn, lock = threading.Lock(), threading.Lock()
+    waited_for: dict[str, Future[Response]] = {}  # not begun yet, and so newer than a request that comes now
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        """Take the registry, which one thread at a time reads."""
-        self._registry = registry
-        self._turn = threading.Lock()
-        self._lock = threading.Lock()
-        self._next: dict[str, Future[Response]] = {}
-        """By format: what is not begun yet, and so newer than a request that comes now."""
-
-    def make(self, exchange: HttpExchange) -> Response:
-        """Return the next response; the first client that waits for it makes it."""
-        with self._lock:
-            is_first = exchange.preferred not in self._next
-            shared = self._next.setdefault(exchange.preferred, Future())
+    def make(exchange: HttpExchange) -> Response:
+        encode, content_type = exchange.encoder
+        with lock:
+            is_first = content_type not in waited_for
+            shared = waited_for.setdefault(content_type, Future())
         if is_first:
-            with self._turn:
-                with self._lock:
-                    del self._next[exchange.preferred]
+            with turn:
+                with lock:
+                    del waited_for[content_type]
                 try:
-                    content, content_type = write_page(self._registry, exchange.accepted)
+                    content = encode(registry)
                     shared.set_result(
                         Response(status=HTTPStatus.OK, content_type=content_type, content=content)
                     )
                 except Exception as fault:  # noqa: BLE001 - raised in the thread of each client that waits
                     shared.set_exception(fault)
         return shared.result()
+
+    return make
 
 
 MOST_CONNECTIONS = 256
@@ -185,7 +157,6 @@ EVENT_SECONDS = 2.0
 STREAM_SECONDS = 900.0
 """After which the server ends a stream, so that none is held for ever; browsers open another."""
 
-_METRICS = "/metrics"
 _BACKLOG = 128
 _PAUSE_SECONDS = 0.1
 """Before the next try to accept a connection, where there is no room for one."""
@@ -244,8 +215,8 @@ class MetricsServer:
         self._longest_seconds = longest_seconds
         self._event_seconds = event_seconds
         self._stream_seconds = stream_seconds
-        self._makers: dict[str, ResponseMaker] = {path: PageQueue(page) for path, page in pages.items()}
-        self._makers[_METRICS] = SharedScrape(registry)
+        self._makers = {path: _own_responses(page) for path, page in pages.items()}
+        self._makers["/metrics"] = _shared_scrapes(registry)
         self._streams = threading.BoundedSemaphore(MOST_STREAMS)
         self._is_closed = threading.Event()
         self._lock = threading.Lock()
@@ -359,14 +330,14 @@ class MetricsServer:
 
     def _respond(self, exchange: HttpExchange) -> Response | None:
         """Return the response; None after a refusal was written."""
-        maker = self._makers.get(exchange.target.path)
-        try:
-            if maker is not None:
-                return maker.make(exchange)
-        except queue.Full:
-            pass
-        exchange.refuse(self._makers, is_known=maker is not None)
-        return None
+        make = self._makers.get(exchange.target.path)
+        response = make(exchange) if make else None
+        if response is None and make:
+            exchange.send_error(HTTPStatus.SERVICE_UNAVAILABLE, "too many requests for this page; try again")
+        elif response is None:
+            paths = ", ".join(self._makers)
+            exchange.send_error(HTTPStatus.NOT_FOUND, f"no such page; available: {paths}")
+        return response
 
     def _send(self, client: _Client, exchange: HttpExchange, response: Response) -> None:
         """Send what the kernel takes at once; the rest follows as the client receives it."""

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.core import Metric
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open
 from prometheus_client.parser import text_string_to_metric_families as parse_plain
 from prometheus_client.registry import Collector
 
-from sgagent.agent.web.metrics import counter_families, write_page
+from sgagent.agent.web.metrics import counter_families
 from sgagent.core.model import Direction, Policy
 from sgagent.nft.names import CounterKey, RuleCounter
 from sgagent.ports import CounterValue
@@ -66,7 +67,8 @@ HITS = {key("sgr-1"): 0, key("sgr-2"): 999_999, key('a"} 1\nsgagent_answer 0\n\\
 )
 def test_a_page_reads_as_what_was_counted(accepted: str, parse: Callable[[str], Any]) -> None:
     """Each rule has its value under its labels, whatever is in them, and the rest stands beside."""
-    page, _ = write_page(registry_of(HITS), accepted)
+    encode, _ = choose_encoder(accepted)
+    page = encode(registry_of(HITS))
     families = {family.name: family for family in parse(page.decode())}
     hits = families["sgagent_rule_packets"]
     found = [(sample.name, sample.labels["rule_id"], sample.value) for sample in hits.samples]
@@ -80,6 +82,7 @@ def test_a_page_reads_as_what_was_counted(accepted: str, parse: Callable[[str], 
 
 def test_an_open_page_ends_as_it_must() -> None:
     """The mark of the end comes once, behind everything."""
-    page, _ = write_page(registry_of(HITS), OPEN)
+    encode, _ = choose_encoder(OPEN)
+    page = encode(registry_of(HITS))
     assert page.endswith(b"# EOF\n")
     assert page.count(b"# EOF") == 1
