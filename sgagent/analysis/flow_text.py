@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import chain
 
 from sgagent.analysis.header_space import ALL_PROTOCOL_NUMBERS, Box, Clause, Label
 from sgagent.core.addresses import NO_ADDRESSES, AddressRanges, AddressSet, Ranges, common, joined, without
@@ -55,13 +56,12 @@ class ObjectNames:
             memo: of what was resolved, to spare work; the result is the same without.
         """
         canonical: _Canonical = cache(joined)
-        names = cls(
-            meanings=_meanings(_peers(policies[-1:]), canonical)
-            if definitions is None
-            else _defined(policies, definitions, memo or Memo(), canonical),
-            fellows=_fellows(policies[-1:]),
-            former_fellows=_fellows(policies[:1]),
-        )
+        if definitions is None:
+            meanings = _meanings(_peers(policies[-1:]), canonical)
+        else:
+            meanings = _defined(policies, definitions, memo or Memo(), canonical)
+        fellows, former_fellows = _fellows(policies[-1:]), _fellows(policies[:1])
+        names = cls(meanings=meanings, fellows=fellows, former_fellows=former_fellows)
         by_addresses: dict[Family, dict[Ranges, str]] = {family: {} for family in Family}
         for peer in sorted(_peers(policies), key=_preference):
             for family in Family:
@@ -80,19 +80,20 @@ class ObjectNames:
         """Return the name of the object that stands for just these addresses; None if there is none."""
         if ranges == ((0, family.last_address),):
             return _EVERYONE[family]
-        for peer in preferred:
-            is_exact = joined(peer.addresses.ranges(family)) == ranges
-            if is_exact and not self.is_former(peer.name, ranges, family):
-                return peer.name
+        for called, whole, peer in self._called(preferred, family):
+            if whole == ranges and called == peer.name:
+                return called
         name = self.by_addresses[family].get(ranges)
         if (name is None or "sg-" not in name) and _are_fellows(self.fellows, ranges, family, links):
             return FELLOW_MEMBERS
         return name
 
-    def _called(self, peer: Peer, family: Family) -> str:
-        """Return how an object is called that may have been another one in the last policy."""
-        is_former = self.is_former(peer.name, joined(peer.addresses.ranges(family)), family)
-        return f"the former {peer.name}" if is_former else peer.name
+    def _called(self, peers: Iterable[Peer], family: Family) -> Iterator[tuple[str, Ranges, Peer]]:
+        """Yield how objects are called that may have been others in the last policy, and their addresses."""
+        for peer in peers:
+            ranges = joined(peer.addresses.ranges(family))
+            former = "the former " if self.is_former(peer.name, ranges, family) else ""
+            yield f"{former}{peer.name}", ranges, peer
 
     def text(
         self, ranges: Ranges, family: Family, preferred: Sequence[Peer] = (), links: Sequence[str] = ()
@@ -108,31 +109,25 @@ class ObjectNames:
         name = self.exact(ranges, family, preferred, links)
         if name is not None:
             return name
-        for peer in preferred:
-            if joined(peer.addresses.ranges(family)) == ranges:
-                return self._called(peer, family)
+        objects = list(self._called(preferred, family))
+        for called, whole, _ in objects:
+            if whole == ranges:
+                return called
         if _are_fellows(self.former_fellows, ranges, family, links):
             return f"the former {FELLOW_MEMBERS}"
         blocks = cidrs(ranges, family)
         if len(blocks) <= _FEW:
-            around = self._around(ranges, family, preferred)
-            return ", ".join(blocks) + (f" (in {around})" if around else "")
+            around = [name for name, whole, peer in objects if _is_name(peer) and not without(ranges, whole)]
+            return ", ".join(blocks) + (f" (in {around[0]})" if around else "")
         return (
             self._all_but(ranges, family, preferred)
             or self._together(ranges, family)
             or f"{', '.join(blocks[:_FEW])} and {len(blocks) - _FEW} more blocks"
         )
 
-    def _around(self, ranges: Ranges, family: Family, preferred: Iterable[Peer]) -> str | None:
-        """Return the group or list that the addresses are a part of."""
-        for peer in preferred:
-            if _is_name(peer) and not without(ranges, joined(peer.addresses.ranges(family))):
-                return self._called(peer, family)
-        return None
-
     def _all_but(self, ranges: Ranges, family: Family, preferred: Sequence[Peer]) -> str | None:
         """Return an object and what is missing of it, if that is few."""
-        wholes = [(self._called(peer, family), joined(peer.addresses.ranges(family))) for peer in preferred]
+        wholes = [(called, whole) for called, whole, _ in self._called(preferred, family)]
         for name, whole in (*wholes, (_EVERYONE[family], ((0, family.last_address),))):
             if not without(ranges, whole):
                 missing = without(whole, ranges)
@@ -158,11 +153,8 @@ class ObjectNames:
 def cidrs(ranges: Ranges, family: Family) -> list[str]:
     """Return the shortest list of CIDRs that are these addresses, single ones without a length."""
     kind = ipaddress.IPv4Address if family is Family.IPV4 else ipaddress.IPv6Address
-    return [
-        str(block.network_address) if block.prefixlen == block.max_prefixlen else str(block)
-        for first, last in ranges
-        for block in ipaddress.summarize_address_range(kind(first), kind(last))
-    ]
+    blocks = (ipaddress.summarize_address_range(kind(first), kind(last)) for first, last in ranges)
+    return [str(block).removesuffix(f"/{family.bits}") for block in chain.from_iterable(blocks)]
 
 
 def protocol_text(protocols: Ranges) -> str:
@@ -170,15 +162,12 @@ def protocol_text(protocols: Ranges) -> str:
     if protocols == ALL_PROTOCOL_NUMBERS:
         return "all"
     missing = without(ALL_PROTOCOL_NUMBERS, protocols)
-    if len(missing) < len(protocols):
-        return f"all but {_numbers(missing)}"
-    return _numbers(protocols)
+    return f"all but {_numbers(missing)}" if len(missing) < len(protocols) else _numbers(protocols)
 
 
 def _numbers(protocols: Ranges) -> str:
-    return ", ".join(
-        str(Protocol(first)) if first == last else f"protocols {first}-{last}" for first, last in protocols
-    )
+    texts = (str(Protocol(one)) if one == last else f"protocols {one}-{last}" for one, last in protocols)
+    return ", ".join(texts)
 
 
 def port_text(ports: Ranges) -> str:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import reduce
+from operator import or_
 
 from sgagent.analysis.graph.elements import (
     ANYWHERE,
@@ -21,9 +23,8 @@ from sgagent.analysis.graph.elements import (
     Outward,
     Side,
     Traffic,
-    order,
 )
-from sgagent.analysis.graph.hosts import HostAddress, Places, has_two_addresses
+from sgagent.analysis.graph.hosts import FamilyRanges, HostAddress, Places, has_two_addresses
 from sgagent.analysis.header_space import Box, Clause
 from sgagent.analysis.lint.rule_reach import key_of
 from sgagent.analysis.lint.subject import LintSubject
@@ -34,9 +35,7 @@ from sgagent.core.model import (
     Direction,
     Family,
     GroupReference,
-    NameReference,
     Policy,
-    PrefixListReference,
     SecurityGroup,
 )
 from sgagent.core.policy import Peer, ResolvedRule
@@ -53,8 +52,8 @@ def make_graph(subject: LintSubject, tick: Tick = lambda: None) -> Graph:
     """
     finder = _Finder(subject, Places(subject))
     for place in finder.places.all:
-        finder.look_inwards(place)
-        finder.look_outwards(place)
+        for direction in Direction:
+            finder.look(place, direction)
         tick()
     return finder.graph()
 
@@ -78,32 +77,24 @@ class _Finder:
         self.places = places
         self._edges: dict[tuple[NodeId, NodeId, str], _Found] = {}
 
-    def look_inwards(self, place: HostAddress) -> None:
-        """Find who may talk to the groups of a place."""
-        for box in place.accepted_here(Direction.INGRESS):
+    def look(self, place: HostAddress, direction: Direction) -> None:
+        """Find who may talk to the groups of a place, or whom they may talk to."""
+        far_side = Side.SOURCE if direction is Direction.INGRESS else Side.TARGET
+        for box in place.accepted_here(direction):
             clause = box.label
             if clause.decided_by is DecidedBy.INNER:
                 for group in self._friendly(place, box):
-                    self._add(place, box, Direction.INGRESS, group, _group(group))
+                    self._add(place, box, direction, group, _group(group))
             elif clause.rule is not None:
-                for source, part in self._parts(clause.rule, Side.SOURCE, box):
-                    self._add(place, part, Direction.INGRESS, clause.rule.security_group_id, source)
+                for node, part in self._parts(clause.rule, far_side, box):
+                    self._add(place, part, direction, clause.rule.security_group_id, node)
 
     def _friendly(self, place: HostAddress, box: Box[Clause]) -> Iterator[str]:
         """Yield the groups of a place whose members may talk, and have some in the box."""
         for group_id in place.groups:
-            group = self._subject.snapshot.group_by_id[group_id]
-            lets = group.inner_access is Policy.ACCEPT
-            if lets and common(self.places.members(group_id, box.family), box.peers):
+            lets = self._subject.snapshot.group_by_id[group_id].inner_access is Policy.ACCEPT
+            if lets and common(self.places.members[group_id][box.family], box.peers):
                 yield group_id
-
-    def look_outwards(self, place: HostAddress) -> None:
-        """Find whom the groups of a place may talk to."""
-        for box in place.accepted_here(Direction.EGRESS):
-            rule = box.label.rule
-            if rule is not None:
-                for target, part in self._parts(rule, Side.TARGET, box):
-                    self._add(place, part, Direction.EGRESS, rule.security_group_id, target)
 
     def _add(
         self, place: HostAddress, box: Box[Clause], direction: Direction, owner: str, other: NodeId
@@ -124,16 +115,15 @@ class _Finder:
             traffic = Traffic.of(box) if place.has_pair(box.family, near, box.peers) else NO_TRAFFIC
         if not traffic:
             return
-        inwards = direction is Direction.INGRESS
-        ends = (other, _group(owner)) if inwards else (_group(owner), other)
+        ends = (_group(owner), other) if direction is Direction.EGRESS else (other, _group(owner))
         found = self._edges.setdefault((*ends, owner), _Found())
         found.traffic |= traffic
         found.families.add(box.family)
         rule = box.label.rule
         if rule is not None:
             found.rules.add(rule.rule_id)
-            if other.side is not Side.BOTH:
-                found.beyond = found.beyond.union(self._beyond(rule, other))
+            objects = self._objects(rule, other.side) if other.side is not Side.BOTH else ()
+            found.beyond = found.beyond.union(*(peer.addresses for node, peer in objects if node == other))
 
     def _let_through(self, place: HostAddress, box: Box[Clause], direction: Direction, group: str) -> Traffic:
         """Return what members of a group at the far end let pass, of what a place lets pass."""
@@ -145,7 +135,7 @@ class _Finder:
         for far_place, members in self.places.having(group):
             far = common(members[family], box.peers)
             if far:
-                for there in far_place.accepted[_opposite(direction), family]:
+                for there in far_place.accepted[_OPPOSITE[direction], family]:
                     if found == due:
                         return due
                     if end.meets(_End(far_place, there, far)):
@@ -169,15 +159,10 @@ class _Finder:
             match what:
                 case GroupReference():
                     yield _group(what.security_group_id), peer
-                case PrefixListReference() | NameReference():
+                case CidrBlock(is_everything=True):
+                    yield NodeId(name=ANYWHERE, side=side), peer
+                case _:
                     yield NodeId(name=str(what), side=side), peer
-                case CidrBlock():
-                    yield NodeId(name=ANYWHERE if what.is_everything else str(what), side=side), peer
-
-    def _beyond(self, rule: ResolvedRule, node: NodeId) -> AddressSet:
-        """Return the addresses of a rule's objects that are a node."""
-        found = (peer.addresses for other, peer in self._objects(rule, node.side) if other == node)
-        return NO_ADDRESSES.union(*found)
 
     def graph(self) -> Graph:
         """Return all that was found."""
@@ -188,16 +173,11 @@ class _Finder:
         ends = {end for pair in owners for end in pair}
         nodes = [self._group_node(group) for group in self._subject.snapshot.security_groups]
         nodes += [Node(node_id=end, kind=_kind(end.name)) for end in ends if end.side is not Side.BOTH]
-        return Graph(
-            nodes=tuple(sorted(nodes, key=lambda node: order(node.node_id))),
-            edges=tuple(sorted(edges, key=lambda edge: (order(edge.source), order(edge.target)))),
-        )
+        return Graph.of(nodes, edges)
 
     def _edge(self, source: NodeId, target: NodeId, by_owner: Mapping[str, _Found]) -> Edge:
         """Return what was found at one end or both as one edge."""
-        traffic = NO_TRAFFIC
-        for found in by_owner.values():
-            traffic |= found.traffic
+        traffic = reduce(or_, (found.traffic for found in by_owner.values()))
         return Edge(
             source=source,
             target=target,
@@ -232,10 +212,10 @@ class _Finder:
             for place, members in self.places.having(near.name, alone=near.name == owner)
         )
 
-    def _addresses_of(self, node: NodeId, beyond: AddressSet) -> Mapping[Family, Ranges]:
+    def _addresses_of(self, node: NodeId, beyond: AddressSet) -> FamilyRanges:
         """Return the addresses of a node, given what it stands for if it is no group."""
         if node.side is Side.BOTH:
-            return {family: self.places.members(node.name, family) for family in Family}
+            return self.places.members[node.name]
         return {family: joined(beyond.ranges(family)) for family in Family}
 
     def _group_node(self, group: SecurityGroup) -> Node:
@@ -278,22 +258,21 @@ class _End:
 def _drops_at(
     place: HostAddress,
     direction: Direction,
-    members: Mapping[Family, Ranges],
-    others: Mapping[Family, Ranges],
+    here: FamilyRanges,
+    there: FamilyRanges,
     traffic: Traffic,
 ) -> bool:
     """Return whether a place drops some traffic between hosts there and others."""
     return any(
         traffic & dropped
-        and place.has_pair(family, common(box.locals, members[family]), common(box.peers, others[family]))
+        and place.has_pair(family, common(box.locals, here[family]), common(box.peers, there[family]))
         for family in Family
-        if members[family] and others[family]
-        for dropped, box in place.dropped_by_address[direction, family].meeting(others[family])
+        if here[family] and there[family]
+        for dropped, box in place.dropped_by_address[direction, family].meeting(there[family])
     )
 
 
-def _opposite(direction: Direction) -> Direction:
-    return Direction.EGRESS if direction is Direction.INGRESS else Direction.INGRESS
+_OPPOSITE = {Direction.INGRESS: Direction.EGRESS, Direction.EGRESS: Direction.INGRESS}
 
 
 def _outward(places: Iterable[HostAddress]) -> Outward | None:
@@ -321,12 +300,8 @@ def _kind(name: str) -> NodeKind:
         return NodeKind.ANYWHERE
     if name.startswith("dns:"):
         return NodeKind.NAME
-    return NodeKind.NETWORK if _is_cidr(name) else NodeKind.PREFIX_LIST
-
-
-def _is_cidr(name: str) -> bool:
     try:
         CidrBlock.parse(name)
     except ValueError:
-        return False
-    return True
+        return NodeKind.PREFIX_LIST
+    return NodeKind.NETWORK

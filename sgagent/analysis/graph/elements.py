@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import enum
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 from sgagent.analysis.flow_text import port_text, protocol_text
 from sgagent.analysis.header_space import ALL_PROTOCOL_NUMBERS, Box, Label
@@ -35,11 +36,8 @@ class Traffic:
         if box.ports == ALL_PORTS.ranges:
             return cls(joined(_codes(box.protocols)))
         numbers = (number for first, last in box.protocols for number in range(first, last + 1))
-        return cls(
-            joined(
-                (code_of(number, low), code_of(number, high)) for number in numbers for low, high in box.ports
-            )
-        )
+        codes = ((code_of(one, low), code_of(one, high)) for one in numbers for low, high in box.ports)
+        return cls(joined(codes))
 
     def __or__(self, other: Traffic) -> Traffic:
         """Return what is in either."""
@@ -137,6 +135,11 @@ class NodeId:
 
     side: Side
 
+    @property
+    def order(self) -> tuple[str, str]:
+        """Return a sort key."""
+        return self.name, self.side.value
+
     def __str__(self) -> str:
         """Return the id for scripts: the name, that of a target beyond the groups after ``to``."""
         return f"to {self.name}" if self.side is Side.TARGET else self.name
@@ -197,27 +200,33 @@ class Graph:
     highlighted: frozenset[tuple[NodeId, NodeId]] = frozenset()
     """Source and target of edges that stand out."""
 
+    @classmethod
+    def of(cls, nodes: Iterable[Node], edges: Iterable[Edge]) -> Graph:
+        """Return the graph of nodes and edges in any order."""
+        return cls(
+            nodes=tuple(sorted(nodes, key=lambda node: node.node_id.order)),
+            edges=tuple(sorted(edges, key=lambda edge: (edge.source.order, edge.target.order))),
+        )
+
     @cached_property
     def node_by_id(self) -> Mapping[NodeId, Node]:
         """Return the nodes by their ids."""
         return {node.node_id: node for node in self.nodes}
 
     @cached_property
-    def edges_by_source(self) -> Mapping[NodeId, tuple[Edge, ...]]:
-        """Return the edges by where they begin."""
-        found: dict[NodeId, list[Edge]] = {}
-        for edge in self.edges:
-            found.setdefault(edge.source, []).append(edge)
-        return {source: tuple(edges) for source, edges in found.items()}
+    def numbers(self) -> Mapping[NodeId, int]:
+        """Return the place of each node."""
+        return {node.node_id: number for number, node in enumerate(self.nodes)}
 
-    def edges_from(self, source: NodeId) -> tuple[Edge, ...]:
-        """Return the edges that begin at a node."""
-        return self.edges_by_source.get(source, ())
+    @cached_property
+    def edge_by_ends(self) -> Mapping[tuple[NodeId, NodeId], Edge]:
+        """Return the edges by their sources and targets."""
+        return {(edge.source, edge.target): edge for edge in self.edges}
 
-
-def order(node_id: NodeId) -> tuple[str, str]:
-    """Return a sort key."""
-    return (node_id.name, node_id.side.value)
+    @cached_property
+    def arrows(self) -> tuple[Edge, ...]:
+        """Return the edges that are drawn as such; what fellow members may do is said in their node."""
+        return tuple(edge for edge in self.edges if edge.source != edge.target)
 
 
 LONGEST = 30
@@ -229,9 +238,11 @@ _MOST_LINES = 4
 class Mark(enum.Enum):
     """What stands out about an edge, or a part of what it carries."""
 
-    PLAIN = "plain"
+    PLAIN = ""
     OPENED = "opened"
     CLOSED = "closed"
+    WAY = "way"
+    """The edge is highlighted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +253,6 @@ class LabelLine:
     mark: Mark = Mark.PLAIN
 
 
-_SIGNS = {Mark.PLAIN: "", Mark.OPENED: "+ ", Mark.CLOSED: "- "}
 _OUTWARD = {Outward.OPEN: "anything else goes out", Outward.PARTLY: "some else goes out", Outward.CLOSED: ""}
 
 
@@ -250,31 +260,27 @@ def node_lines(graph: Graph, node: Node) -> tuple[LabelLine, ...]:
     """Return what stands in a node: its name first, then what is known of it."""
     lines = [LabelLine(printable(node.node_id.name))]
     if node.title:
-        lines.append(LabelLine(_cut(printable(node.title))))
-    own = next((edge for edge in graph.edges_from(node.node_id) if edge.target == node.node_id), None)
+        title = printable(node.title)
+        lines.append(LabelLine(title if len(title) <= LONGEST else f"{title[: LONGEST - 1]}…"))
+    own = graph.edge_by_ends.get((node.node_id, node.node_id))
     if own is not None:
-        lines += [LabelLine(f"among members: {line.text}", line.mark) for line in edge_lines(own, node.kind)]
+        lines += [LabelLine(f"among members: {line.text}", line.mark) for line in edge_lines(graph, own)]
     if node.outward is not None and _OUTWARD[node.outward]:
         lines.append(LabelLine(_OUTWARD[node.outward]))
     return tuple(lines)
 
 
-def edge_lines(edge: Edge, kind: NodeKind) -> tuple[LabelLine, ...]:
-    """Return what an edge carries, in a few lines; where something changes, that comes last, with signs.
-
-    Args:
-        edge: the edge.
-        kind: of its source; of anywhere it is said if only one family is meant.
-    """
+def edge_lines(graph: Graph, edge: Edge) -> tuple[LabelLine, ...]:
+    """Return what an edge carries, in a few lines; where something changes, that comes last, with signs."""
     parts = (
-        (edge.traffic - edge.opened, Mark.PLAIN),
-        (edge.opened, Mark.OPENED),
-        (edge.closed, Mark.CLOSED),
+        (edge.traffic - edge.opened, "", Mark.PLAIN),
+        (edge.opened, "+ ", Mark.OPENED),
+        (edge.closed, "- ", Mark.CLOSED),
     )
     lines = [
-        LabelLine(_SIGNS[mark] + text, mark) for traffic, mark in parts for text in _traffic_lines(traffic)
+        LabelLine(sign + text, mark) for traffic, sign, mark in parts for text in _traffic_lines(traffic)
     ]
-    if kind is NodeKind.ANYWHERE and len(edge.families) == 1:
+    if graph.node_by_id[edge.source].kind is NodeKind.ANYWHERE and len(edge.families) == 1:
         (family,) = edge.families
         lines.append(LabelLine(f"{family.value.replace('ip', 'IP')} only"))
     if edge.is_partial:
@@ -282,8 +288,10 @@ def edge_lines(edge: Edge, kind: NodeKind) -> tuple[LabelLine, ...]:
     return tuple(lines)
 
 
-def edge_mark(edge: Edge) -> Mark:
+def edge_mark(graph: Graph, edge: Edge) -> Mark:
     """Return what stands out about an edge as a whole."""
+    if (edge.source, edge.target) in graph.highlighted:
+        return Mark.WAY
     if edge.closed and not edge.traffic:
         return Mark.CLOSED
     return Mark.OPENED if edge.opened and not edge.before else Mark.PLAIN
@@ -303,23 +311,22 @@ def sentence(edge: Edge) -> str:
 
 def _traffic_lines(traffic: Traffic) -> Sequence[str]:
     """Return traffic in lines of bearable length, and of them not too many."""
-    lines: list[str] = []
-    for text in traffic.texts():
-        line = ""
-        for word in text.split(" "):
-            if line and len(line) + 1 + len(word) > LONGEST:
-                lines.append(line)
-                line = ""
-            line = f"{line} {word}" if line else word
-        lines.append(line)
+    wrap = partial(textwrap.wrap, width=LONGEST, break_long_words=False, break_on_hyphens=False)
+    lines = [line for text in traffic.texts() for line in wrap(text)]
     return lines if len(lines) <= _MOST_LINES else [*lines[: _MOST_LINES - 1], "…"]
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
-
-
-_OPEN_COLOUR, _SHUT_COLOUR, _WAY_COLOUR = "#0b7a3b", "#b3261e", "#1857c4"
+_DOT_STYLES = {
+    Mark.PLAIN: "",
+    Mark.OPENED: ', color="#0b7a3b", penwidth=2',
+    Mark.CLOSED: ', color="#b3261e", penwidth=2, style=dashed',
+    Mark.WAY: ', color="#1857c4", penwidth=3',
+}
+_MERMAID_STYLES = {
+    Mark.OPENED: "stroke:#0b7a3b,stroke-width:2px",
+    Mark.CLOSED: "stroke:#b3261e,stroke-width:2px,stroke-dasharray:7 5",
+    Mark.WAY: "stroke:#1857c4,stroke-width:3px",
+}
 
 
 def as_dot(graph: Graph) -> str:
@@ -328,16 +335,14 @@ def as_dot(graph: Graph) -> str:
 
 
 def _dot(graph: Graph) -> Iterator[str]:
-    numbers = {node.node_id: number for number, node in enumerate(graph.nodes)}
     yield "digraph sgagent {"
     yield '  rankdir=LR; node [fontname="monospace", shape=box, style=rounded]; edge [fontname="monospace"];'
-    for node in graph.nodes:
+    for number, node in enumerate(graph.nodes):
         shape = "" if node.kind is NodeKind.GROUP else ", shape=oval"
-        yield f"  n{numbers[node.node_id]} [label={_dot_text(node_lines(graph, node))}{shape}];"
-    for edge in _between_nodes(graph):
-        label = _dot_text(edge_lines(edge, graph.node_by_id[edge.source].kind))
-        style = _dot_style(edge, is_way=(edge.source, edge.target) in graph.highlighted)
-        yield f"  n{numbers[edge.source]} -> n{numbers[edge.target]} [label={label}{style}];"
+        yield f"  n{number} [label={_dot_text(node_lines(graph, node))}{shape}];"
+    for edge in graph.arrows:
+        label, style = _dot_text(edge_lines(graph, edge)), _DOT_STYLES[edge_mark(graph, edge)]
+        yield f"  n{graph.numbers[edge.source]} -> n{graph.numbers[edge.target]} [label={label}{style}];"
     yield "}"
 
 
@@ -346,35 +351,22 @@ def _dot_text(lines: Iterable[LabelLine]) -> str:
     return '"' + "\\n".join(escaped) + '"'
 
 
-def _dot_style(edge: Edge, *, is_way: bool) -> str:
-    if is_way:
-        return f', color="{_WAY_COLOUR}", penwidth=3'
-    return {
-        Mark.PLAIN: "",
-        Mark.OPENED: f', color="{_OPEN_COLOUR}", penwidth=2',
-        Mark.CLOSED: f', color="{_SHUT_COLOUR}", penwidth=2, style=dashed',
-    }[edge_mark(edge)]
-
-
 def as_mermaid(graph: Graph) -> str:
     """Return the graph as a flowchart of Mermaid."""
     return "\n".join(_mermaid(graph)) + "\n"
 
 
 def _mermaid(graph: Graph) -> Iterator[str]:
-    numbers = {node.node_id: number for number, node in enumerate(graph.nodes)}
     yield "flowchart LR"
     for node in graph.nodes:
         opening, closing = ("[", "]") if node.kind is NodeKind.GROUP else ("([", "])")
-        yield f"  n{numbers[node.node_id]}{opening}{_mermaid_text(node_lines(graph, node))}{closing}"
-    styles = []
-    for place, edge in enumerate(_between_nodes(graph)):
-        label = _mermaid_text(edge_lines(edge, graph.node_by_id[edge.source].kind))
-        yield f"  n{numbers[edge.source]} -->|{label}| n{numbers[edge.target]}"
-        style = _mermaid_style(edge, is_way=(edge.source, edge.target) in graph.highlighted)
-        if style:
-            styles.append(f"  linkStyle {place} {style}")
-    yield from styles
+        yield f"  n{graph.numbers[node.node_id]}{opening}{_mermaid_text(node_lines(graph, node))}{closing}"
+    for edge in graph.arrows:
+        label = _mermaid_text(edge_lines(graph, edge))
+        yield f"  n{graph.numbers[edge.source]} -->|{label}| n{graph.numbers[edge.target]}"
+    for place, mark in enumerate(edge_mark(graph, edge) for edge in graph.arrows):
+        if mark in _MERMAID_STYLES:
+            yield f"  linkStyle {place} {_MERMAID_STYLES[mark]}"
 
 
 def _mermaid_text(lines: Iterable[LabelLine]) -> str:
@@ -384,26 +376,6 @@ def _mermaid_text(lines: Iterable[LabelLine]) -> str:
 
 def _mermaid_line(line: LabelLine) -> str:
     """Return a line escaped; one that begins with a sign and a blank would be an item of a list."""
-    sign, blank, rest = line.text.partition(" ")
-    begins_with_sign = line.mark is not Mark.PLAIN and sign in ("+", "-")
-    escaped = "".join(map(_mermaid_character, rest if begins_with_sign else line.text))
-    return f"{sign}#160;{escaped}" if begins_with_sign and blank else escaped
-
-
-def _mermaid_character(character: str) -> str:
-    return f"#{ord(character)};" if character in "\"'#&<>`\\[]{}|;" else character
-
-
-def _mermaid_style(edge: Edge, *, is_way: bool) -> str:
-    if is_way:
-        return f"stroke:{_WAY_COLOUR},stroke-width:3px"
-    return {
-        Mark.PLAIN: "",
-        Mark.OPENED: f"stroke:{_OPEN_COLOUR},stroke-width:2px",
-        Mark.CLOSED: f"stroke:{_SHUT_COLOUR},stroke-width:2px,stroke-dasharray:7 5",
-    }[edge_mark(edge)]
-
-
-def _between_nodes(graph: Graph) -> Iterator[Edge]:
-    """Yield the edges that are drawn as such; what fellow members may do stands in their node."""
-    return (edge for edge in graph.edges if edge.source != edge.target)
+    escaped = "".join(f"#{ord(one)};" if one in "\"'#&<>`\\[]{}|;" else one for one in line.text)
+    has_sign = line.mark is not Mark.PLAIN and escaped[:2] in ("+ ", "- ")
+    return f"{escaped[0]}#160;{escaped[2:]}" if has_sign else escaped

@@ -10,15 +10,17 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, islice
+from itertools import islice
 
 from sgagent.analysis.graph.elements import Traffic
 from sgagent.analysis.header_space import Box, Clause, Columns, cut_into_boxes, list_clauses
 from sgagent.analysis.lint.subject import LintSubject, Stand
-from sgagent.core.addresses import AddressSet, Ranges, common, joined, size, without
+from sgagent.core.addresses import AddressSet, Ranges, common, joined, size, sweep, without
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import Direction, Family, Policy
 from sgagent.core.policy import ResolvedInterface
+
+FamilyRanges = Mapping[Family, Ranges]
 
 
 class Places:
@@ -27,11 +29,12 @@ class Places:
     def __init__(self, subject: LintSubject) -> None:
         """Sort interfaces and members into places."""
         self._subject = subject
-        self._members: dict[tuple[str, Family], Ranges] = {
-            (group, family): joined(members.ranges(family))
+        self.members: Mapping[str, FamilyRanges] = {
+            group: {family: joined(members.ranges(family)) for family in Family}
             for group, members in subject.members.items()
-            for family in Family
         }
+        """The members of each group (§5.2)."""
+
         stands = [(stand.judge, stand.interfaces) for stand in subject.stands if stand.interfaces]
         closed = tuple(
             interface.network_interface_id
@@ -40,10 +43,14 @@ class Places:
         )
         if closed:
             stands.append((ResolvedInterface(name=""), closed))
-        hosts = [self._hosts(names) for _, names in stands]
-        addresses = [_addresses(some) for some in hosts]
+        interfaces = subject.snapshot.interface_by_id
+        hosts = [[AddressSet.of(interfaces[name].addresses) for name in names] for _, names in stands]
+        addresses = [
+            {family: joined(r for host in some for r in host.ranges(family)) for family in Family}
+            for some in hosts
+        ]
         self._taken = {family: joined(r for one in addresses for r in one[family]) for family in Family}
-        shared = {family: _shared(one[family] for one in addresses) for family in Family}
+        shared = {family: _shared([one[family] for one in addresses], family) for family in Family}
         self._attached = tuple(
             HostAddress(judge, some, one, {family: without(one[family], shared[family]) for family in Family})
             for (judge, _), some, one in zip(stands, hosts, addresses, strict=True)
@@ -60,21 +67,15 @@ class Places:
                 self._at.setdefault(group, []).append(place)
         self._having = {group: tuple(self._find_members(group)) for group in subject.members}
 
-    def members(self, group: str, family: Family) -> Ranges:
-        """Return the members of a group (§5.2)."""
-        return self._members[group, family]
-
     def unplaced(self, group: str, family: Family) -> Ranges:
         """Return the members of a group that are on no interface of the documents."""
-        return without(self._members[group, family], self._taken[family])
+        return without(self.members[group][family], self._taken[family])
 
     def of(self, group: str) -> Sequence[HostAddress]:
         """Return the places where a group is attached, or the one where it is looked at by itself."""
         return self._at.get(group, ())
 
-    def having(
-        self, group: str, *, alone: bool = False
-    ) -> Iterator[tuple[HostAddress, Mapping[Family, Ranges]]]:
+    def having(self, group: str, *, alone: bool = False) -> Iterator[tuple[HostAddress, FamilyRanges]]:
         """Yield the places of a group's members, attached to it or not, and which addresses they have there.
 
         Args:
@@ -85,7 +86,7 @@ class Places:
         if alone and group in self._alone:
             yield self._alone[group], self._alone[group].addresses
 
-    def _find_members(self, group: str) -> Iterator[tuple[HostAddress, Mapping[Family, Ranges]]]:
+    def _find_members(self, group: str) -> Iterator[tuple[HostAddress, FamilyRanges]]:
         for place in self._at.get(group, ()):
             if place.hosts:
                 yield place, place.addresses
@@ -96,10 +97,6 @@ class Places:
                 here = {family: common(parts[family], place.addresses[family]) for family in Family}
                 if group not in place.groups and any(here.values()):
                     yield place, here
-
-    def _hosts(self, names: Iterable[str]) -> tuple[AddressSet, ...]:
-        interfaces = self._subject.snapshot.interface_by_id
-        return tuple(AddressSet.of(interfaces[name].addresses) for name in names)
 
     def _place_alone(self, stand: Stand) -> HostAddress:
         """Return where a group is that is attached nowhere: at its members that are on no interface."""
@@ -117,8 +114,8 @@ class HostAddress:
     """The addresses of each interface. Empty for a group that is attached nowhere: there each address is a
     host of its own."""
 
-    addresses: Mapping[Family, Ranges]
-    only_here: Mapping[Family, Ranges]
+    addresses: FamilyRanges
+    only_here: FamilyRanges
     """The addresses that no other place has."""
 
     @property
@@ -150,17 +147,12 @@ class HostAddress:
         }
 
     @cached_property
-    def dropped(self) -> Mapping[tuple[Direction, Family], tuple[tuple[Traffic, Box[Clause]], ...]]:
-        """Return disjoint boxes of what is dropped, each with its protocols and ports."""
+    def dropped_by_address(self) -> Mapping[tuple[Direction, Family], DroppedBoxes]:
+        """Return disjoint boxes of what is dropped, to be found by their far ends."""
         return {
-            key: tuple((Traffic.of(box), box) for box in boxes if box.label is _DROP)
+            key: DroppedBoxes((Traffic.of(box), box) for box in boxes if box.label is _DROP)
             for key, boxes in self._boxes.items()
         }
-
-    @cached_property
-    def dropped_by_address(self) -> Mapping[tuple[Direction, Family], DroppedBoxes]:
-        """Return the same boxes, to be found by their far ends."""
-        return {key: DroppedBoxes.of(dropped) for key, dropped in self.dropped.items()}
 
     def accepted_here(self, direction: Direction) -> Iterator[Box[Clause]]:
         """Yield the boxes of what is accepted of which a near end is here."""
@@ -196,44 +188,40 @@ class HostAddress:
 _Dropped = tuple[Traffic, Box[Clause]]
 
 
-@dataclass(frozen=True, slots=True)
 class DroppedBoxes:
     """Boxes with their traffic, to be found by far ends without a look at all of them."""
 
-    firsts: Sequence[int]
-    """The first address of each range in the index, sorted; ranges are disjoint."""
+    def __init__(self, dropped: Iterable[_Dropped]) -> None:
+        """Index as many boxes as are disjoint, beginning with those of the fewest addresses."""
+        self._firsts: list[int] = []
+        """The first address of each range in the index, sorted; ranges are disjoint."""
 
-    lasts: Sequence[int]
-    boxes: Sequence[_Dropped]
-    """The box of each range."""
+        self._lasts: list[int] = []
+        self._boxes: list[_Dropped] = []
+        """The box of each range."""
 
-    wide: Sequence[_Dropped]
-    """Boxes that overlap others in far ends."""
+        self._wide: list[_Dropped] = []
+        """Boxes that overlap others in far ends."""
 
-    @classmethod
-    def of(cls, dropped: Iterable[_Dropped]) -> DroppedBoxes:
-        """Return an index of as many boxes as are disjoint, beginning with those of the fewest addresses."""
-        firsts: list[int] = []
-        lasts: list[int] = []
-        boxes: list[_Dropped] = []
-        wide: list[_Dropped] = []
         for one in sorted(dropped, key=lambda found: size(found[1].peers)):
             ranges = one[1].peers
-            if any(bisect_left(lasts, first) < bisect_right(firsts, last) for first, last in ranges):
-                wide.append(one)
+            if any(self._boxes[self._at(first, last)] for first, last in ranges):
+                self._wide.append(one)
                 continue
             for first, last in ranges:
-                place = bisect_left(firsts, first)
-                firsts.insert(place, first)
-                lasts.insert(place, last)
-                boxes.insert(place, one)
-        return cls(firsts, lasts, boxes, wide)
+                place = bisect_left(self._firsts, first)
+                self._firsts.insert(place, first)
+                self._lasts.insert(place, last)
+                self._boxes.insert(place, one)
 
     def meeting(self, addresses: Ranges) -> Iterator[_Dropped]:
         """Yield the boxes whose far ends may include some of the addresses, and no others of the index."""
         for first, last in addresses:
-            yield from self.boxes[bisect_left(self.lasts, first) : bisect_right(self.firsts, last)]
-        yield from self.wide
+            yield from self._boxes[self._at(first, last)]
+        yield from self._wide
+
+    def _at(self, first: int, last: int) -> slice:
+        return slice(bisect_left(self._lasts, first), bisect_right(self._firsts, last))
 
 
 _DROP = Clause(decided_by=DecidedBy.DEFAULT, policy=Policy.DROP, addresses=())
@@ -245,19 +233,10 @@ def _accepting_clause(columns: Columns) -> Clause:
     return first if first.policy is Policy.ACCEPT else _DROP
 
 
-def _addresses(hosts: Sequence[AddressSet]) -> dict[Family, Ranges]:
-    return {family: joined(one for host in hosts for one in host.ranges(family)) for family in Family}
-
-
-def _shared(parts: Iterable[Ranges]) -> Ranges:
+def _shared(parts: Iterable[Ranges], family: Family) -> Ranges:
     """Return the addresses that several parts have."""
-    shared: list[tuple[int, int]] = []
-    reached = -1
-    for first, last in sorted(chain.from_iterable(parts)):
-        if first <= reached:
-            shared.append((first, min(last, reached)))
-        reached = max(reached, last)
-    return joined(shared)
+    pieces = sweep(enumerate(parts), family.last_address)
+    return joined((first, last) for first, last, holders in pieces if len(holders) > 1)
 
 
 def has_two_addresses(near: Ranges, far: Ranges) -> bool:

@@ -6,7 +6,7 @@ from bisect import bisect_right, insort
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
-from itertools import pairwise
+from itertools import accumulate, count, pairwise
 
 Pair = tuple[int, int]
 
@@ -21,35 +21,41 @@ def acyclic(nodes: int, edges: Iterable[Pair]) -> list[Pair]:
         edges: from one number to another.
     """
     edges = list(edges)
-    onward: list[list[int]] = [[] for _ in range(nodes)]
-    reached_by = [0] * nodes
-    for source, target in edges:
-        onward[source].append(target)
-        reached_by[target] += 1
-    place = _finishing_places(onward, sorted(range(nodes), key=lambda node: (reached_by[node] > 0, node)))
+    onward = _neighbours(edges)[1]
+    targets = {target for _, target in edges}
+    place = _finishing_places(
+        [onward.get(node, ()) for node in range(nodes)],
+        sorted(range(nodes), key=lambda node: (node in targets, node)),
+    )
     return [
         (source, target) if place[source] > place[target] else (target, source) for source, target in edges
     ]
 
 
+def _neighbours(edges: Iterable[Pair]) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
+    """Return the nodes before and after each node that has any there."""
+    before: dict[int, list[int]] = {}
+    after: dict[int, list[int]] = {}
+    for source, target in edges:
+        before.setdefault(target, []).append(source)
+        after.setdefault(source, []).append(target)
+    return before, after
+
+
 def _finishing_places(onward: Sequence[Sequence[int]], starts: Iterable[int]) -> list[int]:
     """Return when a walk in depth has done with each node: what is done with later comes first."""
-    place = [-1] * len(onward)
-    seen = [False] * len(onward)
-    done = 0
+    place, done, seen = [-1] * len(onward), count(), set[int]()
     for start in starts:
-        if seen[start]:
-            continue
-        seen[start] = True
-        walk = [(start, iter(onward[start]))]
+        walk = [] if start in seen else [(start, iter(onward[start]))]
+        seen.add(start)
         while walk:
             node, following = walk[-1]
-            found = next((other for other in following if not seen[other]), None)
+            found = next((other for other in following if other not in seen), None)
             if found is None:
                 walk.pop()
-                place[node], done = done, done + 1
+                place[node] = next(done)
             else:
-                seen[found] = True
+                seen.add(found)
                 walk.append((found, iter(onward[found])))
     return place
 
@@ -61,17 +67,12 @@ def ranked(nodes: int, edges: Sequence[Pair]) -> list[int]:
         nodes: how many there are.
         edges: without circles.
     """
-    before: dict[int, list[int]] = {node: [] for node in range(nodes)}
-    onward: dict[int, list[int]] = {node: [] for node in range(nodes)}
-    for source, target in edges:
-        before[target].append(source)
-        onward[source].append(target)
+    before, after = _neighbours(edges)
     ranks = [0] * nodes
     for node in TopologicalSorter(before).static_order():
-        ranks[node] = max((ranks[source] + 1 for source in before[node]), default=0)
-    for node in range(nodes):
-        if onward[node] and not before[node]:
-            ranks[node] = min(ranks[target] for target in onward[node]) - 1
+        ranks[node] = max((ranks[source] + 1 for source in before.get(node, ())), default=0)
+    for node in after.keys() - before.keys():
+        ranks[node] = min(ranks[target] for target in after[node]) - 1
     return ranks
 
 
@@ -82,22 +83,18 @@ def ordered(layers: Sequence[Sequence[int]], edges: Iterable[Pair]) -> list[list
         layers: the nodes of each.
         edges: each from one layer to the next.
     """
-    before: dict[int, list[int]] = {}
-    after: dict[int, list[int]] = {}
-    for source, target in edges:
-        after.setdefault(source, []).append(target)
-        before.setdefault(target, []).append(source)
+    before, after = _neighbours(edges)
     best = [list(layer) for layer in layers]
-    fewest = _all_crossings(best, after)
+    fewest = _crossings(best, after)
     tried = [list(layer) for layer in best]
     for sweep in range(_RANK_SWEEPS):
-        downwards = sweep % 2 == 0
-        neighbours = before if downwards else after
-        numbers = range(1, len(tried)) if downwards else range(len(tried) - 2, -1, -1)
-        for number in numbers:
-            fixed = tried[number - 1] if downwards else tried[number + 1]
-            tried[number] = _by_neighbours(tried[number], fixed, neighbours)
-        crossings = _all_crossings(tried, after)
+        if sweep % 2 == 0:
+            for number in range(1, len(tried)):
+                tried[number] = _by_neighbours(tried[number], tried[number - 1], before)
+        else:
+            for number in range(len(tried) - 2, -1, -1):
+                tried[number] = _by_neighbours(tried[number], tried[number + 1], after)
+        crossings = _crossings(tried, after)
         if crossings < fewest:
             fewest, best = crossings, [list(layer) for layer in tried]
     return best
@@ -108,28 +105,26 @@ def _by_neighbours(
 ) -> list[int]:
     """Return a layer sorted by the mean place of each node's neighbours; who has none keeps its place."""
     places = {node: place for place, node in enumerate(fixed)}
-    own = {node: place for place, node in enumerate(layer)}
 
-    def mean(node: int) -> tuple[float, int]:
-        near = neighbours.get(node, ())
-        return (sum(places[one] for one in near) / len(near) if near else float(own[node]), own[node])
+    def mean(own: tuple[int, int]) -> float:
+        place, node = own
+        near = neighbours.get(node)
+        return sum(places[one] for one in near) / len(near) if near else place
 
-    return sorted(layer, key=mean)
-
-
-def _all_crossings(layers: Sequence[Sequence[int]], after: Mapping[int, Sequence[int]]) -> int:
-    return sum(_crossings(layer, following, after) for layer, following in pairwise(layers))
+    return [node for _, node in sorted(enumerate(layer), key=mean)]
 
 
-def _crossings(layer: Sequence[int], following: Sequence[int], after: Mapping[int, Sequence[int]]) -> int:
+def _crossings(layers: Sequence[Sequence[int]], after: Mapping[int, Sequence[int]]) -> int:
     """Count the pairs of edges that cross."""
-    places = {node: place for place, node in enumerate(following)}
-    crossings, seen = 0, list[int]()
-    for node in layer:
-        ends = sorted(places[target] for target in after.get(node, ()))
-        crossings += sum(len(seen) - bisect_right(seen, end) for end in ends)
-        for end in ends:
-            insort(seen, end)
+    crossings = 0
+    for layer, following in pairwise(layers):
+        places = {node: place for place, node in enumerate(following)}
+        seen: list[int] = []
+        for node in layer:
+            ends = sorted(places[target] for target in after.get(node, ()))
+            crossings += sum(len(seen) - bisect_right(seen, end) for end in ends)
+            for end in ends:
+                insort(seen, end)
     return crossings
 
 
@@ -231,28 +226,20 @@ def lay_out(nodes: Sequence[Size], edges: Sequence[tuple[int, int, Size]]) -> Gr
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Chain:
-    """What an edge runs through, from lower to higher columns."""
-
-    stops: tuple[int, ...]
-    label: int
-
-
 @dataclass(slots=True)
 class _Columns:
     """Nodes, labels and bends, all as numbers, in columns."""
 
     sizes: list[Size]
     _columns: dict[int, list[int]] = field(default_factory=dict)
-    _links: list[tuple[int, int]] = field(default_factory=list)
+    _links: list[Pair] = field(default_factory=list)
 
     def put(self, item: int, column: int) -> None:
         """Put something into a column."""
         self._columns.setdefault(column, []).append(item)
 
-    def chain(self, pair: tuple[int, int], ranks: Sequence[int], label: Size) -> _Chain:
-        """Lead an edge through the columns between its ends; its label stands in the last of them."""
+    def chain(self, pair: Pair, ranks: Sequence[int], label: Size) -> Sequence[int]:
+        """Lead an edge through the columns between its ends; of its stops, the last but one is its label."""
         source, target = pair
         stops = [source]
         for column in range(ranks[source] + 1, ranks[target]):
@@ -262,7 +249,7 @@ class _Columns:
             stops.append(len(self.sizes) - 1)
         stops.append(target)
         self._links += pairwise(stops)
-        return _Chain(tuple(stops), stops[-2])
+        return stops
 
     def places(self) -> dict[int, NodePlace]:
         """Return where everything is."""
@@ -284,10 +271,7 @@ class _Columns:
 
     def _heights(self, layers: Sequence[Sequence[int]]) -> dict[int, float]:
         """Return how far down everything is, close to what it is linked to."""
-        neighbours: dict[int, list[int]] = {}
-        for one, other in self._links:
-            neighbours.setdefault(one, []).append(other)
-            neighbours.setdefault(other, []).append(one)
+        _, neighbours = _neighbours(way for link in self._links for way in (link, link[::-1]))
         heights: dict[int, float] = {}
         for layer in layers:
             heights |= self._apart(layer, dict.fromkeys(layer, 0.0))
@@ -307,12 +291,9 @@ class _Columns:
         With the room that each needs taken off, that is the nearest sequence that never falls: wherever one
         would, those that stand in each other's way meet at their mean.
         """
-        offsets, offset = [], 0.0
-        for number, item in enumerate(layer):
-            if number:
-                above = self.sizes[layer[number - 1]].height
-                offset += (above + self.sizes[item].height) / 2 + _ROW_GAP
-            offsets.append(offset)
+        heights = (self.sizes[item].height for item in layer)
+        gaps = ((above + below) / 2 + _ROW_GAP for above, below in pairwise(heights))
+        offsets = list(accumulate(gaps, initial=0.0))
         blocks: list[tuple[float, int]] = []
         for item, far in zip(layer, offsets, strict=True):
             total, count = wanted[item] - far, 1
@@ -338,11 +319,11 @@ def _in_rows(items: Iterable[int], sizes: Sequence[Size], top: float, width: flo
     return places
 
 
-def _route(chain: _Chain, places: Mapping[int, NodePlace], *, is_turned: bool) -> Route:
+def _route(stops: Sequence[int], places: Mapping[int, NodePlace], *, is_turned: bool) -> Route:
     """Return how an edge runs: out of the right of its lower end, into the left of its higher one."""
-    source, *between, target = (places[stop] for stop in chain.stops)
+    source, *between, target = (places[stop] for stop in stops)
     points = [(source.right, source.y)]
     for stop in between:
         points += [(stop.left, stop.y), (stop.right, stop.y)]
     points.append((target.left, target.y))
-    return Route(tuple(reversed(points) if is_turned else points), places[chain.label])
+    return Route(tuple(reversed(points) if is_turned else points), places[stops[-2]])

@@ -9,8 +9,7 @@ line.
 from __future__ import annotations
 
 import ipaddress
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from itertools import pairwise
@@ -29,7 +28,6 @@ from sgagent.analysis.graph.elements import (
     edge_lines,
     edge_mark,
     node_lines,
-    order,
     sentence,
 )
 from sgagent.analysis.graph.layout import NodePlace, Route, Size, lay_out
@@ -41,36 +39,22 @@ _CHARACTER = 7.25
 
 _LINE = 16.0
 _PADDING = 10.0
-_TITLE = "Who may talk to whom"
-
 _FONT = "ui-monospace,SFMono-Regular,Menlo,Consolas,&quot;DejaVu Sans Mono&quot;,monospace"
 
-LIGHT = {
-    "paper": "#ffffff",
-    "ink": "#1c2733",
-    "faint": "#56657a",
-    "line": "#6b7a90",
-    "box": "#eef3f9",
-    "rim": "#9fb0c6",
-    "beyond": "#fff7e6",
-    "brink": "#c9a24b",
-    "open": "#0b7a3b",
-    "shut": "#b3261e",
-    "way": "#1857c4",
+_COLOURS = {
+    "paper": ("#ffffff", "#12181f"),
+    "ink": ("#1c2733", "#e6edf5"),
+    "faint": ("#56657a", "#a3b1c4"),
+    "line": ("#6b7a90", "#8a99ae"),
+    "box": ("#eef3f9", "#1f2a37"),
+    "rim": ("#9fb0c6", "#50627a"),
+    "beyond": ("#fff7e6", "#2c2614"),
+    "brink": ("#c9a24b", "#a8873a"),
+    "open": ("#0b7a3b", "#4cc47f"),
+    "shut": ("#b3261e", "#ff8a80"),
+    "way": ("#1857c4", "#7fb0ff"),
 }
-DARK = {
-    "paper": "#12181f",
-    "ink": "#e6edf5",
-    "faint": "#a3b1c4",
-    "line": "#8a99ae",
-    "box": "#1f2a37",
-    "rim": "#50627a",
-    "beyond": "#2c2614",
-    "brink": "#a8873a",
-    "open": "#4cc47f",
-    "shut": "#ff8a80",
-    "way": "#7fb0ff",
-}
+LIGHT = {name: light for name, (light, _) in _COLOURS.items()}
 
 COLOURED = (
     (".paper,.label rect", "fill", "paper"),
@@ -98,11 +82,16 @@ The light ones are attributes of each element: many viewers know no style sheets
 style sheet holds the dark ones alone.
 """
 
-_DARK_RULES = "\n".join(f"{selector}{{{name}:{DARK[colour]}}}" for selector, name, colour in COLOURED)
+_DARK_RULES = "\n".join(f"{selector}{{{name}:{_COLOURS[colour][1]}}}" for selector, name, colour in COLOURED)
 _STYLE = f"svg{{color-scheme:light dark}}\n@media(prefers-color-scheme:dark){{\n{_DARK_RULES}\n}}\n"
 
-_STROKES = {"": ("line", "1.4"), "opened": ("open", "2.4"), "closed": ("shut", "2.4"), "way": ("way", "3.2")}
-"""The colour and the width of an edge of each kind."""
+_STROKES = {
+    Mark.PLAIN: ("line", "1.4"),
+    Mark.OPENED: ("open", "2.4"),
+    Mark.CLOSED: ("shut", "2.4"),
+    Mark.WAY: ("way", "3.2"),
+}
+"""The colour and the width of an edge."""
 
 _LINE_CLASSES = {Mark.PLAIN: "more", Mark.OPENED: "plus", Mark.CLOSED: "minus"}
 
@@ -113,15 +102,13 @@ def as_svg(graph: Graph) -> str:
 
 
 def _document(graph: Graph) -> Iterator[str]:
-    numbers = {node.node_id: number for number, node in enumerate(graph.nodes)}
-    edges = [edge for edge in graph.edges if edge.source != edge.target]
-    lines = [edge_lines(edge, graph.node_by_id[edge.source].kind) for edge in edges]
+    lines = [edge_lines(graph, edge) for edge in graph.arrows]
     texts = [node_lines(graph, node) for node in graph.nodes]
     layout = lay_out(
         [_size(text, _PADDING) for text in texts],
         [
-            (numbers[edge.source], numbers[edge.target], _size(text, 3.0))
-            for edge, text in zip(edges, lines, strict=True)
+            (graph.numbers[edge.source], graph.numbers[edge.target], _size(text, 3.0))
+            for edge, text in zip(graph.arrows, lines, strict=True)
         ],
     )
     width, height = layout.size.width, layout.size.height
@@ -130,18 +117,18 @@ def _document(graph: Graph) -> Iterator[str]:
         f' height="{height:.0f}" font-family="{_FONT}" font-size="12" role="img"'
         ' aria-labelledby="sgagent-graph-title sgagent-graph-text">'
     )
-    yield f'<title id="sgagent-graph-title">{_TITLE}</title>'
+    yield '<title id="sgagent-graph-title">Who may talk to whom</title>'
     yield f'<desc id="sgagent-graph-text">{escape(_description(graph))}</desc>'
     yield f"<style>\n{_STYLE}</style>"
     yield "<defs>"
     yield from map(_tip, _STROKES)
     yield "</defs>"
     yield f'<rect class="paper" width="{width:.0f}" height="{height:.0f}" fill="{LIGHT["paper"]}"/>'
-    ways = [(edge.source, edge.target) in graph.highlighted for edge in edges]
-    drawn = sorted(zip(ways, edges, layout.routes, strict=True), key=lambda drawing: drawing[0])
-    for is_way, edge, route in drawn:  # what stands out comes last, above the others
-        yield from _edge(edge, route, is_way=is_way)
-    for edge, route, text in zip(edges, layout.routes, lines, strict=True):
+    marks = [edge_mark(graph, edge) for edge in graph.arrows]
+    drawn = sorted(zip(marks, graph.arrows, layout.routes, strict=True), key=lambda one: one[0] is Mark.WAY)
+    for mark, edge, route in drawn:  # highlighted edges come last, above the others
+        yield from _edge(edge, route, mark)
+    for edge, route, text in zip(graph.arrows, layout.routes, lines, strict=True):
         yield from _label(edge, route.label, text)
     for node, place, text in zip(graph.nodes, layout.nodes, texts, strict=True):
         yield from _node(node, place, text, is_way=(node.node_id, node.node_id) in graph.highlighted)
@@ -157,11 +144,11 @@ def _size(lines: Sequence[LabelLine], padding: float) -> Size:
 def _description(graph: Graph) -> str:
     """Return the drawing in words, for who can't see it."""
     said = "An arrow leads from who opens a session to who is reached. "
-    return said + ". ".join(sentence(edge) for edge in graph.edges) + ("." if graph.edges else "No arrows.")
+    return said + (". ".join(map(sentence, graph.edges)) or "No arrows") + "."
 
 
-def _tip(kind: str) -> str:
-    name, (colour, _) = _tip_name(kind), _STROKES[kind]
+def _tip(mark: Mark) -> str:
+    name, (colour, _) = _tip_name(mark), _STROKES[mark]
     return (
         f'<marker id="{name}" viewBox="0 0 10 10" refX="9" refY="5" markerUnits="userSpaceOnUse"'
         f' markerWidth="9" markerHeight="9" orient="auto"><path class="{name}" fill="{LIGHT[colour]}"'
@@ -169,20 +156,17 @@ def _tip(kind: str) -> str:
     )
 
 
-def _tip_name(kind: str) -> str:
-    return f"tip-{kind}" if kind else "tip"
+def _tip_name(mark: Mark) -> str:
+    return f"tip-{mark.value}" if mark.value else "tip"
 
 
-def _edge(edge: Edge, route: Route, *, is_way: bool) -> Iterator[str]:
-    kind = (
-        "way" if is_way else {Mark.PLAIN: "", Mark.OPENED: "opened", Mark.CLOSED: "closed"}[edge_mark(edge)]
-    )
-    colour, width = _STROKES[kind]
-    dashes = ' stroke-dasharray="7 5"' if kind == "closed" else ""
-    yield f'<g class="edge {kind}"><title>{escape(sentence(edge))}</title>'
+def _edge(edge: Edge, route: Route, mark: Mark) -> Iterator[str]:
+    colour, width = _STROKES[mark]
+    dashes = ' stroke-dasharray="7 5"' if mark is Mark.CLOSED else ""
+    yield f'<g class="edge {mark.value}"><title>{escape(sentence(edge))}</title>'
     yield (
         f'<path d="{_path(route.points)}" fill="none" stroke="{LIGHT[colour]}" stroke-width="{width}"{dashes}'
-        f' marker-end="url(#{_tip_name(kind)})"/></g>'
+        f' marker-end="url(#{_tip_name(mark)})"/></g>'
     )
 
 
@@ -209,18 +193,15 @@ def _label(edge: Edge, place: NodePlace, lines: Sequence[LabelLine]) -> Iterator
 
 
 def _node(node: Node, place: NodePlace, lines: Sequence[LabelLine], *, is_way: bool) -> Iterator[str]:
-    kind = ("node" if _is_group(node.node_id) else "node beyond") + " way" * is_way
+    is_group = node.node_id.side is Side.BOTH
+    kind = ("node" if is_group else "node beyond") + " way" * is_way
     yield f'<g class="{kind}"><title>{escape(lines[0].text)}</title>'
-    fill, stroke = ("box", "rim") if _is_group(node.node_id) else ("beyond", "brink")
-    stroke, width = _STROKES["way"] if is_way else (stroke, "1.2")
+    fill, stroke = ("box", "rim") if is_group else ("beyond", "brink")
+    stroke, width = _STROKES[Mark.WAY] if is_way else (stroke, "1.2")
     paint = f'fill="{LIGHT[fill]}" stroke="{LIGHT[stroke]}" stroke-width="{width}"'
-    yield _rectangle(place, 8 if _is_group(node.node_id) else place.size.height / 2, paint)
+    yield _rectangle(place, 8 if is_group else place.size.height / 2, paint)
     yield from _text(place, lines, _PADDING, first="name", plain="faint")
     yield "</g>"
-
-
-def _is_group(node_id: NodeId) -> bool:
-    return node_id.side is Side.BOTH
 
 
 def _rectangle(place: NodePlace, radius: float, paint: str) -> str:
@@ -255,21 +236,13 @@ def _text(
 
 def compared(old: Graph, new: Graph) -> Graph:
     """Return both graphs as one, in which each edge knows what might be sent before."""
-    before = {(edge.source, edge.target): edge for edge in old.edges}
+    before = dict(old.edge_by_ends)
     edges = []
-    for edge in new.edges:
-        earlier = before.pop((edge.source, edge.target), None)
+    for ends, edge in new.edge_by_ends.items():
+        earlier = before.pop(ends, None)
         edges.append(replace(edge, before=NO_TRAFFIC if earlier is None else earlier.traffic))
-    gone = [replace(edge, traffic=NO_TRAFFIC, before=edge.traffic) for edge in before.values()]
-    nodes = {**old.node_by_id, **new.node_by_id}
-    return Graph(
-        nodes=tuple(sorted(nodes.values(), key=lambda node: order(node.node_id))),
-        edges=tuple(sorted((*edges, *gone), key=lambda edge: (order(edge.source), order(edge.target)))),
-    )
-
-
-_Stop = NodeId | None
-"""Where somebody on a way may go on from; None is where the way ends."""
+    edges += (replace(edge, traffic=NO_TRAFFIC, before=edge.traffic) for edge in before.values())
+    return Graph.of({**old.node_by_id, **new.node_by_id}.values(), edges)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -309,42 +282,23 @@ def _on_shortest_ways(
         for edge in graph.edges
         if edge.traffic and (port is None or edge.target not in reached or edge.traffic.has_port(port))
     ]
-    stops: dict[NodeId, Iterable[_Stop]] = {
-        edge.target: [None] if edge.target in reached else _with_fellows(graph, {edge.target})
-        for edge in edges
-    }
-    steps = [(edge.source, stop) for edge in edges for stop in stops[edge.target]]
-    after = _distances(steps, _with_fellows(graph, sources))
-    before = _distances(((stop, source) for source, stop in steps), [None])
-    lengths: dict[tuple[NodeId, NodeId], int] = {}
-    for edge in edges:
-        left = [before[stop] for stop in stops[edge.target] if stop in before]
-        if edge.source in after and left:
-            lengths[edge.source, edge.target] = after[edge.source] + 1 + min(left)
-    shortest = min(lengths.values(), default=0)
-    return (ends for ends, length in lengths.items() if length == shortest)
+    steps: list[list[Edge]] = []
+    here, seen, ends = _with_fellows(graph, sources), frozenset[NodeId](), frozenset[NodeId]()
+    while here and not ends & reached:
+        steps.append([edge for edge in edges if edge.source in here])
+        ends, seen = frozenset(edge.target for edge in steps[-1]), seen | here
+        here = _with_fellows(graph, ends) - seen
+    wanted = ends & reached
+    for step in reversed(steps):
+        leading = [edge for edge in step if edge.target in wanted]
+        yield from ((edge.source, edge.target) for edge in leading)
+        wanted = _with_fellows(graph, (edge.source for edge in leading))
 
 
 def _with_fellows(graph: Graph, nodes: Iterable[NodeId]) -> frozenset[NodeId]:
     """Return nodes, and the groups that some member of theirs is in, too."""
     nodes = frozenset(nodes)
     return nodes.union(*(graph.node_by_id[node].together_with for node in nodes))
-
-
-def _distances(pairs: Iterable[tuple[_Stop, _Stop]], starts: Iterable[_Stop]) -> Mapping[_Stop, int]:
-    """Return how many steps lead from the nearest start to each stop that can be reached."""
-    onward: dict[_Stop, list[_Stop]] = {}
-    for source, target in pairs:
-        onward.setdefault(source, []).append(target)
-    steps = dict.fromkeys(starts, 0)
-    waiting = deque(steps)
-    while waiting:
-        node = waiting.popleft()
-        for following in onward.get(node, ()):
-            if following not in steps:
-                steps[following] = steps[node] + 1
-                waiting.append(following)
-    return steps
 
 
 def _ends(graph: Graph, name: str, snapshot: Snapshot, side: Side) -> frozenset[NodeId]:
@@ -366,16 +320,13 @@ def _ends(graph: Graph, name: str, snapshot: Snapshot, side: Side) -> frozenset[
 
 def _holders(graph: Graph, address: CidrBlock, snapshot: Snapshot, side: Side) -> frozenset[NodeId]:
     """Return the nodes that an address belongs to; where it is no member of a group, also anywhere."""
-    members = members_by_group(snapshot)
     groups = {
         NodeId(name=group, side=Side.BOTH)
-        for group, addresses in members.items()
+        for group, addresses in members_by_group(snapshot).items()
         if addresses.contains(address.family, address.first)
     }
-    beyond = {
-        node.node_id for node in graph.nodes if node.node_id.side is side and _holds(node, address, snapshot)
-    }
-    return frozenset((groups & graph.node_by_id.keys()) or beyond)
+    beyond = (node for node in graph.nodes if node.node_id.side is side and _holds(node, address, snapshot))
+    return frozenset((groups & graph.node_by_id.keys()) or (node.node_id for node in beyond))
 
 
 def _holds(node: Node, address: CidrBlock, snapshot: Snapshot) -> bool:
