@@ -103,7 +103,7 @@ def _live(reader: Reader, draw: random.Random) -> None:
                 hit_at = reader.clock.now() - draw.randrange(9)
                 reader.times[key] = HitTimes(counted_since=_BEGUN_AT, last_hit_at=hit_at)
         reader.board.note_totals(dict(reader.totals), times=dict(reader.times))
-    reader.flow_log.drops.add(_drops(reader.clock.now(), draw))
+    reader.flow_log.drops = tuple(_drops(reader.clock.now(), draw))
 
 
 def _keys(reader: Reader) -> Iterator[CounterKey]:

@@ -95,7 +95,7 @@ def page_with(rule_id: str, group: str, peer: str) -> Part:
     with tempfile.TemporaryDirectory() as directory:
         reader = Reader(Path(directory))
         reader.enforce(ResolvedPolicy(interfaces=(judge,)), version="v1")
-        reader.flow_log.drops.add([replace(dropped(1), rule_id=rule_id, security_group_id=group)])
+        reader.flow_log.drops = (replace(dropped(1), rule_id=rule_id, security_group_id=group),)
         page = reader.open("/")
     assert barriers(page) == []
     assert printable(rule_id) in page.by_id("rules").text

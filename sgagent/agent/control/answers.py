@@ -10,31 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from sgagent import __version__
+from sgagent.agent.control import requests
 from sgagent.agent.control.handlers import Execution
-from sgagent.agent.control.requests import (
-    Answer,
-    DeniedAnswer,
-    DeniedQuestion,
-    Document,
-    DocumentsAnswer,
-    DocumentsQuestion,
-    ExplainAnswer,
-    ExplainQuestion,
-    HistoryAnswer,
-    HistoryEntry,
-    HistoryQuestion,
-    Hit,
-    HitsAnswer,
-    HitsQuestion,
-    InterfaceHits,
-    ModeOverride,
-    Order,
-    OrderAnswer,
-    PendingStatus,
-    Question,
-    StatusAnswer,
-    StatusQuestion,
-)
+from sgagent.agent.control.requests import Answer, Hit, InterfaceHits, Order, OrderAnswer, Question
 from sgagent.agent.flowlog.flow import Flow, FlowsLeftOut
 from sgagent.agent.flowlog.flowlog import FlowLog
 from sgagent.agent.inbox import Inbox, NotBegunError, NotDoneError
@@ -47,7 +25,7 @@ from sgagent.agent.status import MOST_CUTS_SHOWN, MOST_EXPIRING_SHOWN
 from sgagent.core.errors import SgagentError, UsageError
 from sgagent.core.explanation import choose_interface, explain
 from sgagent.core.model import Direction, Policy
-from sgagent.core.policy import ResolvedInterface, ResolvedPolicy, ResolvedRule
+from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
 from sgagent.core.rule_values import protocols_text
 from sgagent.nft.names import (
     PLAIN_STEPS,
@@ -96,7 +74,7 @@ class Desk:
                 "timed out, but the agent still works on it: 'sgagent status' will show the result"
             ) from None
 
-    def history(self, version: str | None) -> HistoryAnswer:
+    def history(self, version: str | None) -> requests.HistoryAnswer:
         """Return what was enforced; damaged files are named.
 
         Args:
@@ -105,16 +83,15 @@ class Desk:
         entries = tuple(self._state.history.entries())
         newest = next((entry for entry in entries if entry.head is not None), None)
         in_force = newest if newest and newest.head and newest.head.version == version else None
-        return HistoryAnswer(
-            entries=tuple(_as_entry(entry, is_in_force=entry is in_force) for entry in entries)
-        )
+        known = (_as_entry(entry, is_in_force=entry is in_force) for entry in entries)
+        return requests.HistoryAnswer(entries=tuple(known))
 
 
-def _as_entry(entry: HistoryFile, *, is_in_force: bool) -> HistoryEntry:
+def _as_entry(entry: HistoryFile, *, is_in_force: bool) -> requests.HistoryEntry:
     head = entry.head
     if head is None:
-        return HistoryEntry(number=entry.number, fault=entry.fault)
-    return HistoryEntry(
+        return requests.HistoryEntry(number=entry.number, fault=entry.fault)
+    return requests.HistoryEntry(
         number=entry.number,
         version=head.version,
         origin=head.record.origin,
@@ -147,17 +124,17 @@ def answering(board: Board, clock: Clock, source: str, sessions: LiveSessions, d
 
     def answer(question: Question) -> Answer:
         match question:
-            case StatusQuestion():
+            case requests.StatusQuestion():
                 return status_answer(board, clock, source)
-            case HitsQuestion():
+            case requests.HitsQuestion():
                 return hits_answer(board, question)
-            case ExplainQuestion():
+            case requests.ExplainQuestion():
                 return explain_answer(board, question, sessions)
-            case DeniedQuestion():
+            case requests.DeniedQuestion():
                 return denied_answer(board.flow_log, question, board.policy)
-            case DocumentsQuestion():
+            case requests.DocumentsQuestion():
                 return documents_answer(board)
-            case HistoryQuestion():
+            case requests.HistoryQuestion():
                 return desk.history(board.status.snapshot_version)
             case _:
                 return desk.carry_out(question)
@@ -165,12 +142,12 @@ def answering(board: Board, clock: Clock, source: str, sessions: LiveSessions, d
     return answer
 
 
-def status_answer(board: Board, clock: Clock, source: str) -> StatusAnswer:
+def status_answer(board: Board, clock: Clock, source: str) -> requests.StatusAnswer:
     """Return how the agent is doing."""
     status = board.status
     reasons = board.reasons_not_ready()
     step_fault = board.step_fault
-    return StatusAnswer(
+    return requests.StatusAnswer(
         agent_version=__version__,
         pid=os.getpid(),
         posture=status.posture,
@@ -213,25 +190,27 @@ def status_answer(board: Board, clock: Clock, source: str) -> StatusAnswer:
     )
 
 
-def _pending(standing: ManualOverride, clock: Clock) -> PendingStatus | None:
+def _pending(standing: ManualOverride, clock: Clock) -> requests.PendingStatus | None:
     pending = standing.pending
     if pending is None:
         return None
-    return PendingStatus(
+    return requests.PendingStatus(
         version=pending.version,
         seconds_left=pending.seconds_left(clock.monotonic()),
         goes_back_to=pending.goes_back_to,
     )
 
 
-def _overrides(overrides: ModeOverrides) -> Iterator[ModeOverride]:
+def _overrides(overrides: ModeOverrides) -> Iterator[requests.ModeOverride]:
     if overrides.everywhere is not None:
-        yield ModeOverride(interface=None, mode=overrides.everywhere)
+        yield requests.ModeOverride(interface=None, mode=overrides.everywhere)
     for interface, mode in sorted(overrides.by_interface.items()):
-        yield ModeOverride(interface=interface, mode=mode)
+        yield requests.ModeOverride(interface=interface, mode=mode)
 
 
-def explain_answer(board: Board, question: ExplainQuestion, sessions: LiveSessions) -> ExplainAnswer:
+def explain_answer(
+    board: Board, question: requests.ExplainQuestion, sessions: LiveSessions
+) -> requests.ExplainAnswer:
     """Return what becomes of a packet under the policy that is in force.
 
     Raises:
@@ -240,19 +219,21 @@ def explain_answer(board: Board, question: ExplainQuestion, sessions: LiveSessio
     policy = board.policy
     packet = question.packet(choose_interface(policy, question.interface) or "")
     packet = sessions.as_met(packet, policy, board.state)
-    return ExplainAnswer(snapshot_version=board.status.snapshot_version, explanation=explain(policy, packet))
-
-
-def documents_answer(board: Board) -> DocumentsAnswer:
-    """Return the definitions that are in force, as they were delivered."""
-    version, files = board.definitions
-    return DocumentsAnswer(
-        snapshot_version=version,
-        documents=tuple(Document(name=file.name, content=file.content.decode()) for file in files),
+    return requests.ExplainAnswer(
+        snapshot_version=board.status.snapshot_version, explanation=explain(policy, packet)
     )
 
 
-def hits_answer(board: Board, question: HitsQuestion) -> HitsAnswer:
+def documents_answer(board: Board) -> requests.DocumentsAnswer:
+    """Return the definitions that are in force, as they were delivered."""
+    version, files = board.definitions
+    return requests.DocumentsAnswer(
+        snapshot_version=version,
+        documents=tuple(requests.Document(name=file.name, content=file.content.decode()) for file in files),
+    )
+
+
+def hits_answer(board: Board, question: requests.HitsQuestion) -> requests.HitsAnswer:
     """Return what was counted since the host came up, for all that is counted now.
 
     Raises:
@@ -263,81 +244,67 @@ def hits_answer(board: Board, question: HitsQuestion) -> HitsAnswer:
         judge for judge in policy.judges if question.interface is None or judge.name == question.interface
     ]
     if question.interface is not None and not judges:
-        names = ", ".join(judge.name for judge in policy.judges) or "none"
-        raise UsageError(f"{question.interface} is not bound (bound: {names})")
-    return HitsAnswer(
+        raise _not_bound(question.interface, policy)
+    return requests.HitsAnswer(
         snapshot_version=board.status.snapshot_version,
         interfaces=tuple(
-            InterfaceHits(
-                interface=judge.name,
-                direction=direction,
-                mode=judge.mode,
-                hits=tuple(_hits(judge, direction, totals, times)),
-                would_drop_packets=_would_drop(judge, direction, totals),
-            )
-            for judge in judges
-            for direction in Direction
+            _interface_hits(judge, direction, totals, times) for judge in judges for direction in Direction
         ),
+    )
+
+
+def _interface_hits(
+    judge: ResolvedInterface, direction: Direction, totals: Totals, times: Times
+) -> InterfaceHits:
+    observed = totals.get(ObservedDropCounter(interface=judge.name, direction=direction))
+    return InterfaceHits(
+        interface=judge.name,
+        direction=direction,
+        mode=judge.mode,
+        hits=tuple(_hits(judge, direction, totals, times)),
+        would_drop_packets=None if observed is None else observed.packets,
     )
 
 
 def _hits(judge: ResolvedInterface, direction: Direction, totals: Totals, times: Times) -> Iterator[Hit]:
     """Yield what was counted on an interface in a direction, in the order of §3."""
-    name, toward = judge.name, judge.toward(direction)
+    toward = judge.toward(direction)
+
+    def hit(key: CounterKey) -> Hit:
+        total, hits = totals.get(key, _NOTHING), times.get(key)
+        return Hit(
+            step=key.step,
+            verdict=Policy.DROP if is_of_drops(key) else Policy.ACCEPT,
+            packets=total.packets,
+            bytes=total.bytes,
+            counted_since=hits.counted_since if hits else None,
+            last_hit_at=hits.last_hit_at if hits else None,
+        )
+
     for step in PLAIN_STEPS:
-        key = plain_key(step, name, direction)
-        if step is HitStep.INNER and not toward.inner:
-            continue  # it accepts nothing, also where a counter of an earlier policy is left
-        if key in totals:
-            verdict = Policy.DROP if is_of_drops(key) else Policy.ACCEPT
-            yield _hit(step, verdict, totals[key], times.get(key))
+        key = plain_key(step, judge.name, direction)
+        # Inner access that accepts nothing may have a counter left of an earlier policy.
+        if key in totals and (step is not HitStep.INNER or toward.inner):
+            yield hit(key)
     for rule in toward.rules:
-        decided = _rule_key(rule, direction, name)
-        total = totals.get(decided, _NOTHING)
-        yield _rule_hit(rule, _hit(HitStep.RULE, rule.policy, total, times.get(decided)))
-    default = DefaultCounter(interface=name, direction=direction, verdict=toward.default)
-    yield _hit(HitStep.DEFAULT, toward.default, totals.get(default, _NOTHING), times.get(default))
-
-
-def _would_drop(judge: ResolvedInterface, direction: Direction, totals: Totals) -> int | None:
-    """Return what would have been dropped; None where the interface was never only observed."""
-    total = totals.get(ObservedDropCounter(interface=judge.name, direction=direction))
-    return None if total is None else total.packets
-
-
-def _hit(step: HitStep, verdict: Policy, total: CounterValue, times: HitTimes | None) -> Hit:
-    return Hit(
-        step=step,
-        verdict=verdict,
-        packets=total.packets,
-        bytes=total.bytes,
-        counted_since=times.counted_since if times else None,
-        last_hit_at=times.last_hit_at if times else None,
-    )
-
-
-def _rule_key(rule: ResolvedRule, direction: Direction, interface: str) -> RuleCounter:
-    return RuleCounter(
-        interface=interface,
-        security_group_id=rule.security_group_id,
-        rule_id=rule.rule_id,
-        direction=direction,
-        policy=rule.policy,
-    )
-
-
-def _rule_hit(rule: ResolvedRule, hit: Hit) -> Hit:
-    """Return a hit with what it shows of its rule."""
-    return replace(
-        hit,
-        rule_id=rule.rule_id,
-        security_group_id=rule.security_group_id,
-        priority=rule.priority,
-        protocol=protocols_text(rule.protocols),
-        ports=None if rule.ports.is_all else str(rule.ports),
-        authorization_object=rule.peer.name,
-        expires_at=rule.expires.timestamp() if rule.expires else None,
-    )
+        counter = RuleCounter(
+            interface=judge.name,
+            security_group_id=rule.security_group_id,
+            rule_id=rule.rule_id,
+            direction=direction,
+            policy=rule.policy,
+        )
+        yield replace(
+            hit(counter),
+            rule_id=rule.rule_id,
+            security_group_id=rule.security_group_id,
+            priority=rule.priority,
+            protocol=protocols_text(rule.protocols),
+            ports=None if rule.ports.is_all else str(rule.ports),
+            authorization_object=rule.peer.name,
+            expires_at=rule.expires.timestamp() if rule.expires else None,
+        )
+    yield hit(DefaultCounter(interface=judge.name, direction=direction, verdict=toward.default))
 
 
 def counter_of(part: InterfaceHits, hit: Hit) -> CounterKey:
@@ -358,7 +325,9 @@ def counter_of(part: InterfaceHits, hit: Hit) -> CounterKey:
             return plain_key(hit.step, interface, direction)
 
 
-def denied_answer(flow_log: FlowLog | None, question: DeniedQuestion, policy: ResolvedPolicy) -> DeniedAnswer:
+def denied_answer(
+    flow_log: FlowLog | None, question: requests.DeniedQuestion, policy: ResolvedPolicy
+) -> requests.DeniedAnswer:
     """Return who was dropped.
 
     Args:
@@ -370,16 +339,16 @@ def denied_answer(flow_log: FlowLog | None, question: DeniedQuestion, policy: Re
         UsageError: the policy has no such interface or rule, and the flow log has no entry of it.
     """
     if flow_log is None:
-        return DeniedAnswer(
+        return requests.DeniedAnswer(
             begun_at=0.0, newest=0, flows=(), left_out=(), rate_per_second=0, unavailable=_SWITCHED_OFF
         )
-    remembered = flow_log.drops.recent()
+    remembered = flow_log.drops
     flows = [flow for flow in remembered if flow.number > question.after and _is_meant(flow, question)]
     is_off = Policy.DROP not in flow_log.logging.verdicts
     left_out = tuple(entry for entry in flow_log.left_out() if _is_meant(entry, question))
     if not flows and not left_out and not question.after:
         _refuse_unknown(question, policy)
-    return DeniedAnswer(
+    return requests.DeniedAnswer(
         begun_at=flow_log.begun_at,
         newest=remembered[-1].number if remembered else 0,
         flows=tuple(flows),
@@ -392,7 +361,7 @@ def denied_answer(flow_log: FlowLog | None, question: DeniedQuestion, policy: Re
 _SWITCHED_OFF = "flow_log.dropped is false in the configuration"
 
 
-def _refuse_unknown(question: DeniedQuestion, policy: ResolvedPolicy) -> None:
+def _refuse_unknown(question: requests.DeniedQuestion, policy: ResolvedPolicy) -> None:
     """Refuse names that nothing has: "no drop" would be true of them, and mislead.
 
     Raises:
@@ -402,8 +371,7 @@ def _refuse_unknown(question: DeniedQuestion, policy: ResolvedPolicy) -> None:
     if not judges:
         return  # the agent has yet to enforce something, and may come to know the name
     if question.interface is not None and all(judge.name != question.interface for judge in judges):
-        names = ", ".join(judge.name for judge in judges)
-        raise UsageError(f"{question.interface} is not bound (bound: {names})")
+        raise _not_bound(question.interface, policy)
     rules = (rule for judge in judges for toward in (judge.ingress, judge.egress) for rule in toward.rules)
     if question.rule_id is not None and all(rule.rule_id != question.rule_id for rule in rules):
         raise UsageError(
@@ -411,7 +379,12 @@ def _refuse_unknown(question: DeniedQuestion, policy: ResolvedPolicy) -> None:
         )
 
 
-def _is_meant(entry: Flow | FlowsLeftOut, question: DeniedQuestion) -> bool:
+def _not_bound(interface: str, policy: ResolvedPolicy) -> UsageError:
+    names = ", ".join(judge.name for judge in policy.judges) or "none"
+    return UsageError(f"{interface} is not bound (bound: {names})")
+
+
+def _is_meant(entry: Flow | FlowsLeftOut, question: requests.DeniedQuestion) -> bool:
     """Return whether an entry is among what is asked for."""
     return (
         question.interface in (None, entry.interface)

@@ -8,24 +8,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import assert_never
 
-from sgagent.agent.control.requests import (
-    LONGEST_TRIAL_SECONDS,
-    SHORTEST_TRIAL_SECONDS,
-    ApplyOrder,
-    ConfirmAnswer,
-    ConfirmOrder,
-    EnforcedAnswer,
-    InterfaceMode,
-    ModeAnswer,
-    ModeOrder,
-    Order,
-    OrderAnswer,
-    ReloadOrder,
-    RollbackOrder,
-)
+from sgagent.agent.control import requests
+from sgagent.agent.control.requests import EnforcedAnswer, Order, OrderAnswer
 from sgagent.agent.definitions import Definitions, Proposal
 from sgagent.agent.inbox import Job, Stepping
 from sgagent.agent.manual_override import HeldBack, ManualOverride, Pending, is_running
@@ -100,10 +88,10 @@ class Execution:
         """
         reason, version = self._take_up()
         done = step()
-        if reason is None and version is not None and not self._definitions.is_trial_in_force:
-            reason, done = BackReason.REFUSED, self._leave(step)
         if reason is not None:
-            self._say_back(reason, version, done)
+            self._say_back(reason, version, done.version)
+        elif version is not None and not self._definitions.is_trial_in_force:
+            self._go_back(step, BackReason.REFUSED)
 
     def _take_up(self) -> tuple[BackReason | None, str | None]:
         """Decide about a trial that an earlier agent began.
@@ -169,17 +157,17 @@ class Execution:
             UsageError: the time to confirm makes no sense.
         """
         match order:
-            case ApplyOrder():
+            case requests.ApplyOrder():
                 files = (DocumentFile(sent.name, sent.content.encode()) for sent in order.documents)
                 delivery, seconds = self.reconciler.parse(tuple(files)), _checked(order.confirm_within)
                 return lambda step: self.apply(step, delivery, seconds)
-            case ReloadOrder():
+            case requests.ReloadOrder():
                 return self.reload
-            case RollbackOrder():
+            case requests.RollbackOrder():
                 return lambda step: self.rollback(step, order.number)
-            case ConfirmOrder():
+            case requests.ConfirmOrder():
                 return self.confirm
-            case ModeOrder():
+            case requests.ModeOrder():
                 return lambda step: self.switch_mode(step, order.mode, order.interface)
             case _:
                 assert_never(order)
@@ -201,7 +189,7 @@ class Execution:
         """
         if self.deadline is not None:
             raise UsageError(_ONE_AT_A_TIME)
-        if seconds is None or delivery.snapshot.version == self._version_in_force():
+        if seconds is None or delivery.snapshot.version == self._definitions.committed_version:
             return self._put_in_force(step, delivery, Trigger.APPLY)
         if self.reconciler.state.is_standing:
             raise UsageError(
@@ -243,16 +231,14 @@ class Execution:
             if number is not None:
                 raise UsageError(_ONE_AT_A_TIME)
             return self._answer(self._go_back(step, BackReason.ASKED))
-        before = self._version_in_force()
+        before = self._definitions.committed_version
         kept = self._kept(number)
         delivery = self.reconciler.parse(kept.documents, kept.version)
         answer = self._put_in_force(step, delivery, Trigger.ROLLBACK)
-        self._log.warning(
-            "rolled_back", reason=BackReason.ASKED.value, version=before, in_force=answer.version
-        )
+        self._say_back(BackReason.ASKED, before, answer.version)
         return answer
 
-    def confirm(self, step: StepNow) -> ConfirmAnswer:
+    def confirm(self, step: StepNow) -> requests.ConfirmAnswer:
         """Keep the definitions that are on trial.
 
         Raises:
@@ -261,7 +247,7 @@ class Execution:
         """
         proposal = self._definitions.proposal
         if proposal is None:
-            return ConfirmAnswer(is_confirmed=False)
+            return requests.ConfirmAnswer(is_confirmed=False)
         if not self._definitions.is_trial_in_force:
             raise UsageError("the trial is not active: 'sgagent status' says why")
         version = proposal.delivery.snapshot.version
@@ -272,19 +258,13 @@ class Execution:
                 f"the trial goes on, as its definitions could not be saved: {error}"
             ) from error
         self._log.info("trial_confirmed", version=version)
-        in_force = self._version_after(step) or version
-        return ConfirmAnswer(
-            is_confirmed=True, version=version, overtaken_by=None if in_force == version else in_force
-        )
+        in_force = version
+        with suppress(SgagentError):  # the next step does what this one could not
+            in_force = step().version or version
+        overtaken_by = None if in_force == version else in_force
+        return requests.ConfirmAnswer(is_confirmed=True, version=version, overtaken_by=overtaken_by)
 
-    def _version_after(self, step: StepNow) -> str | None:
-        """Return what is in force after a step; None if it could not be done."""
-        try:
-            return step().version
-        except SgagentError:
-            return None
-
-    def switch_mode(self, step: StepNow, mode: Mode | None, interface: str | None) -> ModeAnswer:
+    def switch_mode(self, step: StepNow, mode: Mode | None, interface: str | None) -> requests.ModeAnswer:
         """Let a mode stand before the configuration's, or no longer.
 
         Raises:
@@ -293,8 +273,10 @@ class Execution:
             SgagentError: the step could not be done; likewise.
         """
         before = self.reconciler.overrides
-        if interface is not None and mode is not None:
-            self._require_interface(interface)
+        known = self.reconciler.interface_names()
+        if interface is not None and mode is not None and interface not in known:  # a typing mistake, maybe
+            names = ", ".join(sorted(known)) or "none"
+            raise UsageError(f"there is no interface {interface} (there are: {names})")
         self.reconciler.overrides = before.switched(interface, mode)
         try:
             done = step()
@@ -310,12 +292,12 @@ class Execution:
             self._log.info("mode_override_cleared", interface=interface)
         else:
             self._log.warning("mode_overridden", interface=interface, mode=mode.value)
-        return ModeAnswer(interfaces=self._modes(done), fault=self.reconciler.mode_fault)
+        return requests.ModeAnswer(interfaces=self._modes(done), fault=self.reconciler.mode_fault)
 
     def standing(self) -> ManualOverride:
         """Return which orders stand."""
         definitions, held = replace(self._definitions, fetched=self.reconciler.fetched), None
-        version, held_back = self._version_in_force(), definitions.held_back
+        version, held_back = self._definitions.committed_version, definitions.held_back
         if held_back is not None and version is not None and definitions.proposal is None:
             record = definitions.record
             held = HeldBack(
@@ -333,10 +315,6 @@ class Execution:
             goes_back_to=self._definitions.committed_version,
         )
 
-    def _version_in_force(self) -> str | None:
-        """Return the committed version; a version on trial does not count."""
-        return self._definitions.committed_version
-
     def _put_in_force(
         self, step: StepNow, delivery: Delivery, origin: Trigger, seconds: float | None = None
     ) -> EnforcedAnswer:
@@ -346,7 +324,13 @@ class Execution:
         if problems:
             raise DocumentError(problems)
         try:
-            proposal = Proposal(delivery=delivery, record=self._record(version, origin, seconds))
+            record = Record(
+                origin=origin,
+                enforced_at=self._clock.now(),
+                held_back=self._definitions.version_to_hold(version, self.reconciler.fetched.newest),
+                terms=None if seconds is None else self._terms(seconds),
+            )
+            proposal = Proposal(delivery=delivery, record=record)
             self._replace(self._trial_file.proposed(self._definitions, proposal))
         except OSError as error:
             raise SgagentError(
@@ -355,9 +339,8 @@ class Execution:
         try:
             done = step()
         except SgagentError:
-            self._replace(
-                self._trial_file.given_up(self._definitions)
-            )  # nobody knows how far the kernel came
+            # Nobody knows how far the kernel came.
+            self._replace(self._trial_file.given_up(self._definitions))
             raise
         if done.outcome is StepEnd.REFUSED or done.version != version:
             self._replace(self._trial_file.withdrawn(self._definitions))
@@ -378,16 +361,6 @@ class Execution:
 
     def _replace(self, definitions: Definitions) -> None:
         self.reconciler.replace_definitions(definitions)
-
-    def _record(self, version: str, origin: Trigger, seconds: float | None) -> Record:
-        """Return why definitions are about to be in force."""
-        newest = self.reconciler.fetched.newest
-        return Record(
-            origin=origin,
-            enforced_at=self._clock.now(),
-            held_back=self._definitions.version_to_hold(version, newest),
-            terms=None if seconds is None else self._terms(seconds),
-        )
 
     def _terms(self, seconds: float) -> Terms:
         """Return the terms of a trial that begins now."""
@@ -413,16 +386,13 @@ class Execution:
         """Give up what is on trial."""
         proposal = self._definitions.proposal
         version = proposal.delivery.snapshot.version if proposal else None
-        done = self._leave(step)
-        self._say_back(reason, version, done)
+        self._replace(self._trial_file.given_up(self._definitions))
+        done = step()
+        self._say_back(reason, version, done.version)
         return done
 
-    def _leave(self, step: StepNow) -> Step:
-        self._replace(self._trial_file.given_up(self._definitions))
-        return step()
-
-    def _say_back(self, reason: BackReason, version: str | None, done: Step) -> None:
-        self._log.warning("rolled_back", reason=reason.value, version=version, in_force=done.version)
+    def _say_back(self, reason: BackReason, version: str | None, in_force: str | None) -> None:
+        self._log.warning("rolled_back", reason=reason.value, version=version, in_force=in_force)
 
     def _say_pending(self, version: str, *, resumed: bool) -> None:
         pending = self._pending()
@@ -436,7 +406,7 @@ class Execution:
         Raises:
             UsageError: it means none that are not in force.
         """
-        history, in_force = self._state.history, self._version_in_force()
+        history, in_force = self._state.history, self._definitions.committed_version
         if number is None:
             earlier = (e for e in history.entries() if e.head is not None and e.head.version != in_force)
             entry = next(earlier, None)
@@ -455,20 +425,12 @@ class Execution:
             raise UsageError(f"number {number} is already active: {in_force}")
         return kept
 
-    def _require_interface(self, name: str) -> None:
-        """Refuse the name of an interface that nobody knows, since a typing mistake would go unnoticed."""
-        known = self.reconciler.interface_names()
-        if name not in known:
-            raise UsageError(
-                f"there is no interface {name} (there are: {', '.join(sorted(known)) or 'none'})"
-            )
-
-    def _modes(self, done: Step) -> tuple[InterfaceMode, ...]:
+    def _modes(self, done: Step) -> tuple[requests.InterfaceMode, ...]:
         policy, overrides = done.policy, self.reconciler.overrides
         if policy is None:
             return ()
         return tuple(
-            InterfaceMode(
+            requests.InterfaceMode(
                 interface=judge.name, mode=judge.mode, is_overridden=overrides.of(judge) is not None
             )
             for judge in policy.judges
@@ -476,11 +438,9 @@ class Execution:
 
 
 def _checked(seconds: float | None) -> float | None:
-    if seconds is not None and not SHORTEST_TRIAL_SECONDS <= seconds <= LONGEST_TRIAL_SECONDS:
-        raise UsageError(
-            f"confirm_within is from {SHORTEST_TRIAL_SECONDS:.0f} to {LONGEST_TRIAL_SECONDS:.0f} seconds,"
-            f" not {seconds:g}"
-        )
+    shortest, longest = requests.SHORTEST_TRIAL_SECONDS, requests.LONGEST_TRIAL_SECONDS
+    if seconds is not None and not shortest <= seconds <= longest:
+        raise UsageError(f"confirm_within is from {shortest:.0f} to {longest:.0f} seconds, not {seconds:g}")
     return seconds
 
 

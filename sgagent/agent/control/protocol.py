@@ -85,10 +85,10 @@ def decode_answer(question: Question, line: bytes) -> Answer | Refusals:
     outer = _object(line)
     if outer.get("version") != PROTOCOL_VERSION:
         raise MalformedRequestError(f"expected version {PROTOCOL_VERSION} of the protocol")
-    is_refused = "refused" in outer
-    expected = next(answer for asked, answer in KINDS.values() if isinstance(question, asked))
-    kind: type[Answer | Refusals] = Refusals if is_refused else expected
-    value = outer["refused"] if is_refused else outer.get("answer")
+    kind: type[Answer | Refusals] = Refusals
+    if "refused" not in outer:
+        kind = next(answer for asked, answer in KINDS.values() if isinstance(question, asked))
+    value = outer.get("refused", outer.get("answer"))
     try:
         found = _made(kind, value)
     except (KeyError, TypeError, ValueError):

@@ -20,7 +20,7 @@ from sgagent.core.errors import Problem, UsageError
 from sgagent.core.evaluate import Packet
 from sgagent.core.explanation import Explanation
 from sgagent.core.lockout import NamedCut
-from sgagent.core.model import LAST_PORT, Direction, Family, Mode, Policy
+from sgagent.core.model import LAST_PORT, Direction, Family, Mode, Policy, address_text
 from sgagent.nft.names import HitStep
 
 LONGEST_TRIAL_SECONDS = 86400.0
@@ -401,11 +401,10 @@ class ExplainQuestion:
     @classmethod
     def about(cls, packet: Packet) -> Self:
         """Return the question about a packet."""
-        kind = ipaddress.IPv4Address if packet.family is Family.IPV4 else ipaddress.IPv6Address
         return cls(
             direction=packet.direction,
-            source=str(kind(packet.source)),
-            destination=str(kind(packet.destination)),
+            source=address_text(packet.family, packet.source),
+            destination=address_text(packet.family, packet.destination),
             protocol=packet.protocol,
             source_port=packet.source_port,
             destination_port=packet.destination_port,
@@ -424,13 +423,11 @@ class ExplainQuestion:
             source, destination = (ipaddress.ip_address(text) for text in (self.source, self.destination))
         except ValueError as error:
             raise UsageError(str(error)) from error
-        ports = (self.source_port, self.destination_port)
-        bytes_ = (self.protocol, self.icmp_type, self.hop_limit)
         if source.version != destination.version:
             raise UsageError("source and destination are of different address families")
-        if any(port is not None and not 0 <= port <= LAST_PORT for port in ports):
+        if not all(0 <= (port or 0) <= LAST_PORT for port in (self.source_port, self.destination_port)):
             raise UsageError("a port is a number from 0 to 65535")
-        if any(number is not None and not 0 <= number <= 255 for number in bytes_):
+        if not all(0 <= (byte or 0) <= 255 for byte in (self.protocol, self.icmp_type, self.hop_limit)):
             raise UsageError("protocol, ICMP type and hop limit are numbers from 0 to 255")
         return Packet(
             interface=interface,

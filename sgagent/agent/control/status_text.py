@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from sgagent.agent.clock import age, clock_time, count, moment, time_left
 from sgagent.agent.control.requests import StatusAnswer
-from sgagent.agent.names.name_table import NameState
+from sgagent.agent.names.name_table import NameState, NameStatus
 from sgagent.agent.state.directory import Trigger
 from sgagent.agent.status import Posture
 
@@ -63,23 +63,15 @@ def _enforcement(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
             "refused",
             f"the newest definitions have {count(answer.errors, 'error')}; the previous ones stay active",
         )
-        for error in answer.first_errors:
-            yield "", error
-        if answer.errors > len(answer.first_errors):
-            yield "", f"… and {answer.errors - len(answer.first_errors)} more"
+        yield from _listed("", answer.first_errors, answer.errors)
     elif answer.errors:
-        yield "errors", f"{answer.errors} on this host"
-        for error in answer.first_errors:
-            yield "", error
+        yield from _listed("errors", (f"{answer.errors} on this host", *answer.first_errors))
     if answer.kernel_error is not None:
         yield "kernel", f"refused the newest rules: {answer.kernel_error}"
     if answer.warnings or answer.unknown_objects:
         unknown = count(answer.unknown_objects or 0, "unknown object")
         yield "warnings", f"{answer.warnings or 0}, with {unknown} in the rules of this host"
-        for warning in answer.first_warnings:
-            yield "", warning
-        if answer.warnings and answer.first_warnings and answer.warnings > len(answer.first_warnings):
-            yield "", f"… and {answer.warnings - len(answer.first_warnings)} more"
+        yield from _listed("", answer.first_warnings, answer.warnings if answer.first_warnings else None)
     yield from _drift(answer, now)
     yield from _verification(answer, now)
 
@@ -91,9 +83,8 @@ def _verification(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]
     if answer.verified_outcome == "proved":
         yield "verified", f"proved {moment(answer.verified_at, now)}: the table does what the policy says"
     else:
-        first, *others = answer.verified_in_words
-        yield "verified", f"{first} ({moment(answer.verified_at, now)})"
-        yield from (("", line.strip()) for line in others)
+        first, *others = map(str.strip, answer.verified_in_words)
+        yield from _listed("verified", (f"{first} ({moment(answer.verified_at, now)})", *others))
 
 
 def _drift(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
@@ -112,33 +103,33 @@ def _drift(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
 
 def _expiring(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
     """Yield which rules end, and when."""
-    for number, rule in enumerate(answer.first_expiring):
-        left = age(max(0.0, rule.expires_at - now))
-        name = f"{rule.rule_id} of {rule.security_group_id} ({rule.policy.value})"
-        yield "" if number else "expires", f"{clock_time(rule.expires_at)}, in {left}: {name}"
-    if answer.expiring > len(answer.first_expiring):
-        yield "", f"… and {answer.expiring - len(answer.first_expiring)} more"
+    lines = [
+        f"{clock_time(rule.expires_at)}, in {age(max(0.0, rule.expires_at - now))}: {rule.rule_id} of"
+        f" {rule.security_group_id} ({rule.policy.value})"
+        for rule in answer.first_expiring
+    ]
+    yield from _listed("expires", lines, answer.expiring)
 
 
 def _names(answer: StatusAnswer) -> Iterator[tuple[str, str]]:
     """Yield what the DNS says of names in rules; first those of which there is something to say."""
     names = sorted(answer.names, key=lambda one: one.state is NameState.RESOLVED and one.fault is None)
-    for number, one in enumerate(names[:_MOST_NAMES]):
-        more = f" and {len(one.addresses) - _MOST_ADDRESSES} more" * (len(one.addresses) > _MOST_ADDRESSES)
-        found = f": {', '.join(one.addresses[:_MOST_ADDRESSES])}{more}" if one.addresses else ""
-        authenticated = " (authenticated by DNSSEC)" if one.is_authenticated else ""
-        fault = f"; {one.fault}" if one.fault else ""
-        yield "" if number else "names", f"{one.name} {one.state.value}{found}{authenticated}{fault}"
-    if len(names) > _MOST_NAMES:
-        yield "", f"… and {len(names) - _MOST_NAMES} more"
+    yield from _listed("names", [_name(one) for one in names[:_MOST_NAMES]], len(names))
+
+
+def _name(one: NameStatus) -> str:
+    more = f" and {len(one.addresses) - _MOST_ADDRESSES} more" * (len(one.addresses) > _MOST_ADDRESSES)
+    found = f": {', '.join(one.addresses[:_MOST_ADDRESSES])}{more}" if one.addresses else ""
+    authenticated = " (authenticated by DNSSEC)" if one.is_authenticated else ""
+    fault = f"; {one.fault}" if one.fault else ""
+    return f"{one.name} {one.state.value}{found}{authenticated}{fault}"
 
 
 def _platform(answer: StatusAnswer) -> Iterator[tuple[str, str]]:
     """Yield what passes although no group accepts it, and how to end that."""
-    for number, entry in enumerate(answer.platform):
-        yield "" if number else "platform", f"{entry}: always allowed, whatever the groups say"
     if answer.platform:
-        yield "", "platform = [] in the configuration switches that off"
+        lines = (f"{entry}: always allowed, whatever the groups say" for entry in answer.platform)
+        yield from _listed("platform", (*lines, "platform = [] in the configuration switches that off"))
 
 
 def _orders(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
@@ -162,32 +153,34 @@ def _sessions_cut(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]
     if answer.sessions_cut_at is not None:
         sessions = count(answer.sessions_cut, "open session")
         yield "cut", f"{sessions}, by the change at {moment(answer.sessions_cut_at, now)}"
-        for cut in answer.first_sessions_cut:
-            yield "", str(cut)
-        if answer.sessions_cut > len(answer.first_sessions_cut):
-            yield "", f"… and {answer.sessions_cut - len(answer.first_sessions_cut)} more"
+        yield from _listed("", list(map(str, answer.first_sessions_cut)), answer.sessions_cut)
 
 
 def _source(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
     """Yield where definitions come from, and whether they can be had."""
-    match answer.is_source_up:
-        case True if answer.awaits_documents:
-            yield "source", f"{answer.source}, up, without a document yet"
-        case True:
-            yield "source", f"{answer.source}, up"
-        case False:
-            reached = answer.source_reached_at
-            last = "never reached" if reached is None else f"reached last {moment(reached, now)}"
-            yield "source", f"{answer.source}, down: {answer.source_error or 'no reason is known'} ({last})"
-        case None:
-            yield "source", f"{answer.source}, not asked yet"
+    if answer.is_source_up is None:
+        how = "not asked yet"
+    elif answer.is_source_up:
+        how = "up, without a document yet" if answer.awaits_documents else "up"
+    else:
+        reached = answer.source_reached_at
+        last = "never reached" if reached is None else f"reached last {moment(reached, now)}"
+        how = f"down: {answer.source_error or 'no reason is known'} ({last})"
+    yield "source", f"{answer.source}, {how}"
 
 
 def _agent(answer: StatusAnswer) -> Iterator[tuple[str, str]]:
     """Yield how the program itself is doing."""
     ready = "ready" if answer.is_ready else "not ready"
-    yield "agent", f"sgagent {answer.agent_version}, process {answer.pid}, {ready}"
-    for reason in answer.not_ready_because:
-        yield "", reason
+    program = f"sgagent {answer.agent_version}, process {answer.pid}, {ready}"
+    yield from _listed("agent", (program, *answer.not_ready_because))
     for fault in answer.faults:
         yield "fault", fault
+
+
+def _listed(label: str, lines: Sequence[str], number: int | None = None) -> Iterator[tuple[str, str]]:
+    """Yield lines under a label, and how many more there are of a number; None is no more."""
+    for place, line in enumerate(lines):
+        yield "" if place else label, line
+    if number is not None and number > len(lines):
+        yield "", f"… and {number - len(lines)} more"

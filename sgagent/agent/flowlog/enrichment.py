@@ -7,13 +7,13 @@ kernel logs it, says who sends what to whom.
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import os
 import socket
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 
 from sgagent.agent.flowlog.flow import Flow, FlowEnd
 from sgagent.core.binding import link_name
@@ -29,15 +29,16 @@ from sgagent.core.model import (
     PortUse,
     Protocol,
     Snapshot,
+    address_text,
 )
-from sgagent.core.policy import ResolvedInterface, ResolvedPolicy, ResolvedRule
+from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
 from sgagent.dataplane.nflog import LoggedPacket
 from sgagent.nft.names import CounterKey, HitStep, InnerCounter, RuleCounter, is_of_drops, log_prefix
 
 _IPV4 = struct.Struct("!BxHxxHxBxxII")
 _IPV6 = struct.Struct("!IHBx16s16s")
 _PORTS = struct.Struct("!HH")
-_SHORTEST_IPV4 = 20
+_SHORTEST_IPV4_WORDS = 5
 _FRAGMENT_OFFSET = 0x1FFF
 _IPV6_FRAGMENT_OFFSET = 0xFFF8
 _WITH_PORTS = frozenset(row.protocol.number for row in PROTOCOL_TABLE if row.ports is not PortUse.NONE)
@@ -70,30 +71,33 @@ def read_head(head: bytes) -> PacketHead | None:
     Args:
         head: from the IP header on, cut off somewhere.
     """
-    version = head[0] >> 4 if head else 0
-    if version == 4:
-        return _ipv4(head)
-    return _ipv6(head) if version == 6 else None
-
-
-def _ipv4(head: bytes) -> PacketHead | None:
-    if len(head) < _SHORTEST_IPV4:
-        return None
-    first, length, fragment, protocol, source, destination = _IPV4.unpack_from(head)
-    begin = 4 * (first & 0xF)
-    if begin < _SHORTEST_IPV4:
-        return None
-    rest = b"" if fragment & _FRAGMENT_OFFSET else head[begin:]
-    return _with_rest(Family.IPV4, (source, destination), protocol, rest, length)
-
-
-def _ipv6(head: bytes) -> PacketHead | None:
-    if len(head) < _IPV6.size:
-        return None
-    _, length, protocol, source, destination = _IPV6.unpack_from(head)
-    protocol, rest = _behind_extensions(protocol, head[_IPV6.size :])
-    ends = int.from_bytes(source), int.from_bytes(destination)
-    return _with_rest(Family.IPV6, ends, protocol, rest, _IPV6.size + length)
+    match head[0] >> 4 if head else 0:
+        case 4 if len(head) >= _IPV4.size and head[0] & 0xF >= _SHORTEST_IPV4_WORDS:
+            words, length, fragment, protocol, source, destination = _IPV4.unpack_from(head)
+            family, rest = Family.IPV4, b"" if fragment & _FRAGMENT_OFFSET else head[4 * (words & 0xF) :]
+        case 6 if len(head) >= _IPV6.size:
+            _, length, protocol, *ends = _IPV6.unpack_from(head)
+            family, length, (source, destination) = (
+                Family.IPV6,
+                length + _IPV6.size,
+                map(int.from_bytes, ends),
+            )
+            protocol, rest = _behind_extensions(protocol, head[_IPV6.size :])
+        case _:
+            return None
+    has_ports = protocol in _WITH_PORTS and len(rest) >= _PORTS.size
+    source_port, destination_port = _PORTS.unpack_from(rest) if has_ports else (None, None)
+    is_icmp = Protocol(protocol).only_family is family
+    return PacketHead(
+        family=family,
+        source=source,
+        destination=destination,
+        protocol=protocol,
+        source_port=source_port,
+        destination_port=destination_port,
+        icmp_type=rest[0] if is_icmp and rest else None,
+        bytes=length,
+    )
 
 
 def _behind_extensions(protocol: int, rest: bytes) -> tuple[int, bytes]:
@@ -101,35 +105,16 @@ def _behind_extensions(protocol: int, rest: bytes) -> tuple[int, bytes]:
     for _ in range(_MOST_EXTENSIONS):
         if protocol not in _EXTENSIONS or len(rest) < 8:
             break
-        following = rest[0]
         if protocol == _FRAGMENT:
-            size, is_later = 8, bool(int.from_bytes(rest[2:4]) & _IPV6_FRAGMENT_OFFSET)
+            if int.from_bytes(rest[2:4]) & _IPV6_FRAGMENT_OFFSET:
+                return rest[0], b""
+            size = 8
         elif protocol == _AUTHENTICATION:
-            size, is_later = 4 * (rest[1] + 2), False
+            size = 4 * (rest[1] + 2)
         else:
-            size, is_later = 8 * (rest[1] + 1), False
-        protocol, rest = following, b"" if is_later else rest[size:]
-        if is_later:
-            break
+            size = 8 * (rest[1] + 1)
+        protocol, rest = rest[0], rest[size:]
     return protocol, rest
-
-
-def _with_rest(family: Family, ends: tuple[int, int], protocol: int, rest: bytes, length: int) -> PacketHead:
-    """Return a head with the fields of the header that follows the IP header."""
-    ports: tuple[int | None, int | None] = (None, None)
-    if protocol in _WITH_PORTS and len(rest) >= _PORTS.size:
-        ports = _PORTS.unpack_from(rest)
-    is_icmp = Protocol(protocol).only_family is family
-    return PacketHead(
-        family=family,
-        source=ends[0],
-        destination=ends[1],
-        protocol=protocol,
-        source_port=ports[0],
-        destination_port=ports[1],
-        icmp_type=rest[0] if is_icmp and rest else None,
-        bytes=length,
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +147,12 @@ def leaves_of(policy: ResolvedPolicy, counters: Mapping[str, CounterKey]) -> Lea
         policy: what it enforces.
         counters: what its counters count, by name: each leaf has one of its own name.
     """
-    priorities = dict(_priorities(policy))
+    priorities = {
+        (judge.name, direction, rule.rule_id): rule.priority
+        for judge in policy.judges
+        for direction in Direction
+        for rule in judge.toward(direction).rules
+    }
     judges = {judge.name: judge for judge in policy.judges}
     return {
         log_prefix(name): _leaf(key, judges.get(key.interface, policy.unbound), priorities)
@@ -173,39 +163,18 @@ def leaves_of(policy: ResolvedPolicy, counters: Mapping[str, CounterKey]) -> Lea
 def have_same_leaves(one: ResolvedPolicy, other: ResolvedPolicy) -> bool:
     """Return whether two policies, whose tables have the same counters, describe each leaf alike.
 
-    The members of groups make no difference. Unchanged rule objects are not compared.
+    The members of groups make no difference.
     """
-    return (
-        len(one.judges) == len(other.judges)
-        and (one.unbound is None) is (other.unbound is None)
-        and all(map(_are_alike, one.judges, other.judges))
+    return (one.unbound is None) is (other.unbound is None) and (
+        [_leaf_facts(judge) for judge in one.judges] == [_leaf_facts(judge) for judge in other.judges]
     )
 
 
-def _are_alike(before: ResolvedInterface, after: ResolvedInterface) -> bool:
-    about_before, about_after = (
-        (judge.name, judge.network_interface_id, judge.security_group_ids, judge.mode)
-        for judge in (before, after)
-    )
-    return about_before == about_after and all(
-        _have_same_rules(before.toward(direction).rules, after.toward(direction).rules)
-        for direction in Direction
-    )
-
-
-def _have_same_rules(before: tuple[ResolvedRule, ...], after: tuple[ResolvedRule, ...]) -> bool:
-    """Return whether rules have the same ids and priorities, one by one."""
-    return len(before) == len(after) and all(
-        one is other or (one.rule_id, one.priority) == (other.rule_id, other.priority)
-        for one, other in zip(before, after, strict=True)
-    )
-
-
-def _priorities(policy: ResolvedPolicy) -> Iterator[tuple[tuple[str, Direction, str], int]]:
-    for judge in policy.judges:
-        for direction in Direction:
-            for rule in judge.toward(direction).rules:
-                yield (judge.name, direction, rule.rule_id), rule.priority
+def _leaf_facts(judge: ResolvedInterface) -> tuple[object, ...]:
+    """Return what the leaves of an interface say of it and of its rules."""
+    rules = (judge.toward(direction).rules for direction in Direction)
+    ids = ([(rule.rule_id, rule.priority) for rule in some] for some in rules)
+    return judge.name, judge.network_interface_id, judge.security_group_ids, judge.mode, *ids
 
 
 def _leaf(
@@ -242,15 +211,8 @@ class Name:
 
 NAMELESS = Name()
 
-
-@dataclass(frozen=True, slots=True)
-class _Owner:
-    """Something that has an address."""
-
-    vpc_id: str | None
-    network_interface_id: str | None
-    security_group_ids: tuple[str, ...]
-
+_Owner = tuple[str | None, Name]
+"""The VPC of something that has an address, and what it is called."""
 
 _Key = tuple[Family, int, int]
 """Family, length of the prefix, and its bits."""
@@ -273,16 +235,14 @@ class Directory:
             address: as a number.
             vpc_id: of the interface where it was seen; owners of another VPC are not meant. None is any.
         """
-        owners = [
-            owner
+        names = [
+            name
             for length in self._lengths[family]
-            for owner in self._owners.get((family, length, _bits(family, address, length)), ())
-            if vpc_id is None or owner.vpc_id is None or owner.vpc_id == vpc_id
+            for owner_vpc, name in self._owners.get(_key(family, address, length), ())
+            if vpc_id is None or owner_vpc in (None, vpc_id)
         ]
-        if not owners:
-            return NAMELESS
-        interfaces = {owner.network_interface_id for owner in owners if owner.network_interface_id}
-        groups = {group for owner in owners for group in owner.security_group_ids}
+        interfaces = {name.network_interface_id for name in names if name.network_interface_id}
+        groups = {group for name in names for group in name.security_group_ids}
         return Name(next(iter(interfaces)) if len(interfaces) == 1 else None, tuple(sorted(groups)))
 
     def vpc_of(self, network_interface_id: str | None) -> str | None:
@@ -293,21 +253,19 @@ class Directory:
     @cached_property
     def _owners(self) -> dict[_Key, tuple[_Owner, ...]]:
         owners: dict[_Key, tuple[_Owner, ...]] = {}
-        for number, (block, owner) in enumerate(self._owned()):
-            if number == MOST_NAMED:
-                break
-            key = _key(block)
+        for block, owner in islice(self._owned(), MOST_NAMED):
+            key = _key(block.family, block.first, block.network.prefixlen)
             owners[key] = (*owners.get(key, ()), owner)
         return owners
 
     def _owned(self) -> Iterator[tuple[CidrBlock, _Owner]]:
         """Yield each address and prefix with what has it."""
         for interface in self.snapshot.network_interfaces:
-            owner = _Owner(interface.vpc_id, interface.network_interface_id, interface.security_group_ids)
-            yield from ((block, owner) for block in interface.addresses)
+            name = Name(interface.network_interface_id, interface.security_group_ids)
+            yield from ((block, (interface.vpc_id, name)) for block in interface.addresses)
         for group in self.snapshot.security_groups:
-            owner = _Owner(group.vpc_id, None, (group.security_group_id,))
-            yield from ((block, owner) for block in group.member_addresses)
+            name = Name(None, (group.security_group_id,))
+            yield from ((block, (group.vpc_id, name)) for block in group.member_addresses)
 
     @cached_property
     def _lengths(self) -> dict[Family, tuple[int, ...]]:
@@ -318,13 +276,8 @@ class Directory:
         }
 
 
-def _key(block: CidrBlock) -> _Key:
-    length = block.network.prefixlen
-    return block.family, length, _bits(block.family, block.first, length)
-
-
-def _bits(family: Family, address: int, length: int) -> int:
-    return address >> (family.bits - length)
+def _key(family: Family, address: int, length: int) -> _Key:
+    return family, length, address >> (family.bits - length)
 
 
 def make_flow(
@@ -347,8 +300,24 @@ def make_flow(
         seen_at: when the agent read it; seconds since the epoch.
     """
     is_reply = packet.is_leaving is (leaf.direction is Direction.INGRESS)
-    source = _End(head.source, head.source_port, is_local=packet.is_leaving)
-    destination = _End(head.destination, head.destination_port, is_local=not packet.is_leaving)
+    vpc_id = directory.vpc_of(leaf.network_interface_id)
+    # A spoofed source that leaves is no address of the interface (§12.6).
+    is_foreign = leaf.decided_by is DecidedBy.SPOOFED and leaf.direction is Direction.EGRESS
+
+    def end(address: int, port: int | None, *, is_local: bool) -> FlowEnd:
+        """Return an end with its names; a near end without any has those of the interface."""
+        name = directory.name(head.family, address, vpc_id)
+        if name == NAMELESS and is_local and not is_foreign:
+            name = Name(leaf.network_interface_id, leaf.interface_groups)
+        return FlowEnd(
+            address=address_text(head.family, address),
+            port=port,
+            network_interface_id=name.network_interface_id,
+            security_group_ids=name.security_group_ids,
+        )
+
+    source = end(head.source, head.source_port, is_local=packet.is_leaving)
+    destination = end(head.destination, head.destination_port, is_local=not packet.is_leaving)
     if is_reply and head.icmp_type is None:
         source, destination = destination, source
     return Flow(
@@ -364,38 +333,12 @@ def make_flow(
         priority=leaf.priority,
         family=head.family,
         protocol=str(Protocol(head.protocol)),
-        source=source.named(head.family, leaf, directory),
-        destination=destination.named(head.family, leaf, directory),
+        source=source,
+        destination=destination,
         icmp_type=head.icmp_type,
         is_reply=is_reply,
         bytes=head.bytes,
     )
-
-
-class _End:
-    """An end of a packet that has no name yet."""
-
-    def __init__(self, address: int, port: int | None, *, is_local: bool) -> None:
-        self._address = address
-        self._port = port
-        self._is_local = is_local
-
-    def named(self, family: Family, leaf: LoggedLeaf, directory: Directory) -> FlowEnd:
-        """Return the end with its names; a near end without any has those of the interface.
-
-        A spoofed source that leaves is no address of the interface (§12.6).
-        """
-        name = directory.name(family, self._address, directory.vpc_of(leaf.network_interface_id))
-        is_foreign = leaf.decided_by is DecidedBy.SPOOFED and leaf.direction is Direction.EGRESS
-        if name == NAMELESS and self._is_local and not is_foreign:
-            name = Name(leaf.network_interface_id, leaf.interface_groups)
-        kind = ipaddress.IPv4Address if family is Family.IPV4 else ipaddress.IPv6Address
-        return FlowEnd(
-            address=str(kind(self._address)),
-            port=self._port,
-            network_interface_id=name.network_interface_id,
-            security_group_ids=name.security_group_ids,
-        )
 
 
 def _link_name(packet: LoggedPacket, leaf: LoggedLeaf) -> str:

@@ -14,15 +14,14 @@ import select
 import socket
 import stat
 import sys
-import threading
 import time
-from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol, TextIO, assert_never
 
+from sgagent.agent.clock import count
 from sgagent.core.errors import printable
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import Direction, Family, Mode, Policy
@@ -103,8 +102,7 @@ def sentence(entry: Flow | FlowsLeftOut) -> str:
     """Return an entry as a sentence."""
     place = f"{done(entry)} on {entry.interface} {entry.direction.value} by {decider(entry)}"
     if isinstance(entry, FlowsLeftOut):
-        packets = "packet" if entry.left_out == 1 else "packets"
-        return printable(f"{entry.left_out} more {packets} {place}, not logged one by one")
+        return printable(f"{count(entry.left_out, 'more packet')} {place}, not logged one by one")
     port = "" if entry.source.port is None else f" port {entry.source.port}"
     return printable(f"{place}: {traffic(entry)} from {end(entry.source)}{port} to {end(entry.destination)}")
 
@@ -149,29 +147,6 @@ def end(one: FlowEnd) -> str:
     groups = ", ".join(one.security_group_ids)
     names = f"{one.network_interface_id} ({groups})" if one.network_interface_id and groups else groups
     return " ".join(word for word in (names or one.network_interface_id or "", one.address) if word)
-
-
-MOST_RECENT = 2_000
-"""Flows that are remembered: about two megabytes."""
-
-
-class RecentFlows:
-    """Keep the newest flows; one thread adds, any may read."""
-
-    def __init__(self, most: int = MOST_RECENT) -> None:
-        """Start with none."""
-        self._flows: deque[Flow] = deque(maxlen=most)
-        self._lock = threading.Lock()
-
-    def add(self, flows: Iterable[Flow]) -> None:
-        """Add flows, the oldest first; drop the oldest ones beyond the limit."""
-        with self._lock:
-            self._flows.extend(flows)
-
-    def recent(self) -> tuple[Flow, ...]:
-        """Return the newest flows, the oldest of them first."""
-        with self._lock:
-            return tuple(self._flows)
 
 
 JOURNAL = Path("/run/systemd/journal/socket")
@@ -219,13 +194,6 @@ def _named_values(fields: list[tuple[str, object]]) -> dict[str, object]:
 def written_time(seconds: float) -> str:
     """Return a moment as ISO 8601 writes it, in UTC with microseconds."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-class NoWriter:
-    """Write nothing: what is remembered has to do."""
-
-    def write(self, entries: Sequence[Entry]) -> None:
-        """Let the entries go."""
 
 
 class StreamWriter:
@@ -372,11 +340,11 @@ def _fields(entry: Entry) -> dict[str, object]:
     return fields
 
 
-def make_writer(settings: FlowLogSettings) -> FlowWriter:
-    """Return what writes flows down."""
+def make_writer(settings: FlowLogSettings) -> FlowWriter | None:
+    """Return what writes flows; None keeps them in memory only."""
     match settings.output:
         case FlowOutput.NONE:
-            return NoWriter()
+            return None
         case FlowOutput.JOURNAL:
             return JournalWriter()
         case FlowOutput.STDOUT:

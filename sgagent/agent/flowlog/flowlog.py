@@ -11,6 +11,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 from sgagent.agent.flowlog.enrichment import (
@@ -27,9 +28,7 @@ from sgagent.agent.flowlog.flow import (
     Flow,
     FlowsLeftOut,
     FlowWriter,
-    NoWriter,
     PartlyWrittenError,
-    RecentFlows,
     make_writer,
 )
 from sgagent.agent.step import EventLog
@@ -47,13 +46,11 @@ Totals = Mapping[CounterKey, CounterValue]
 class _Account:
     """What is known of one leaf."""
 
-    begun_at: int
-    """Its total when it was first looked at."""
+    unlogged: int
+    """Its total when it was first looked at, and what was found missing since."""
 
     total: int
     """As of the reading before the newest: what was counted later may be on its way."""
-
-    left_out: int = 0
 
 
 class LossCount:
@@ -92,10 +89,10 @@ class LossCount:
             if account is None:
                 self._accounts[key] = _Account(value.packets, value.packets)
                 continue
-            missing = account.total - account.begun_at - logged[key] - account.left_out
+            missing = account.total - account.unlogged - logged[key]
             account.total = value.packets
             if missing > 0:
-                account.left_out += missing
+                account.unlogged += missing
                 yield key, missing
 
 
@@ -105,6 +102,9 @@ _MOST_WAITING = 10_000
 
 RECKONED_SECONDS = 1.0
 """Seconds between two calls at least: by then the log has the packets of the first, or they are lost."""
+
+MOST_RECENT = 2_000
+"""Dropped flows that are remembered: about two megabytes."""
 
 _MOST_LEFT_OUT = 1_000
 """Rules and defaults for which the number of unlogged packets is kept."""
@@ -124,14 +124,6 @@ class Loss(enum.Enum):
 
     NOT_WRITTEN = "not_written"
     """The agent keeps it in memory but could not write it to the output."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FlowTally:
-    """How many flows there were since the agent started."""
-
-    logged: Mapping[Policy, int]
-    lost: Mapping[Loss, int]
 
 
 class FlowLog:
@@ -163,7 +155,7 @@ class FlowLog:
         """
         self._clock = clock
         self._log = log
-        self._writer = writer or NoWriter()
+        self._writer = writer
         self._followed: tuple[ResolvedPolicy | None, Mapping[str, CounterKey] | None] = (None, None)
         self._newest_leaves: Leaves = {}
         self._logging_leaves: Mapping[CounterKey, LoggedLeaf] = {}
@@ -192,8 +184,8 @@ class FlowLog:
         self.ready = threading.Event()
         """Set once the current table is known: until then log prefixes can't be resolved."""
 
-        self.drops = RecentFlows()
-        """The newest flows that were dropped, or would have been in enforce mode."""
+        self.drops: tuple[Flow, ...] = ()
+        """The newest flows that were dropped, or would have been in enforce mode; replaced whole."""
 
     def follow(
         self,
@@ -226,7 +218,8 @@ class FlowLog:
     def take_in(self, packets: Iterable[LoggedPacket] = ()) -> None:
         """Add the flows of logged packets, and write all pending entries."""
         flows = list(self._flows(packets))
-        self.drops.add(flow for flow in flows if flow.verdict is Policy.DROP)
+        dropped = (flow for flow in flows if flow.verdict is Policy.DROP)
+        self.drops = (*self.drops, *dropped)[-MOST_RECENT:]
         with self._lock:
             waiting, self._waiting = self._waiting, []
         if flows or waiting:
@@ -269,10 +262,10 @@ class FlowLog:
         with self._lock:
             return tuple(found for found in self._left_out.values() if found.verdict is Policy.DROP)
 
-    def tally(self) -> FlowTally:
-        """Return how many flows there were, and how many of them are not in the log."""
+    def tally(self) -> tuple[Counter[Policy], Counter[Loss]]:
+        """Return how many flows there were since the agent started, and how many are not in the log."""
         with self._lock:
-            return FlowTally(logged=dict(self._logged_by_verdict), lost=dict(self._lost))
+            return Counter(self._logged_by_verdict), Counter(self._lost)
 
     def _flows(self, packets: Iterable[LoggedPacket]) -> Iterator[Flow]:
         """Yield the flows of packets, and count those that are none."""
@@ -326,7 +319,8 @@ class FlowLog:
         """Write entries; that they can't be written is said once."""
         fault = None
         try:
-            self._writer.write(entries)
+            if self._writer:
+                self._writer.write(entries)
         except OSError as error:
             fault = ": ".join(map(str, filter(None, (error.filename, error.strerror)))) or str(error)
             lost = error.lost if isinstance(error, PartlyWrittenError) else len(entries)
@@ -373,22 +367,16 @@ def flows_heard(opened: socket.socket, flow_log: FlowLog) -> Iterator[None]:
 
 def _hear(opened: socket.socket, bell: socket.socket, flow_log: FlowLog) -> None:
     """Take in until the bell is rung; a fault of ours ends the flow log and nothing else."""
-    try:
-        _take_in(opened, bell, flow_log)
-    except Exception as fault:  # noqa: BLE001 - the outermost frame of a thread: the agent enforces all the same
-        flow_log.fail(fault)
-
-
-def _take_in(opened: socket.socket, bell: socket.socket, flow_log: FlowLog) -> None:
-    flow_log.ready.wait()
-    poll = select.poll()
+    poll, ready = select.poll(), set[int]()
     for one in (opened, bell):
         poll.register(one, select.POLLIN)
-    while True:
-        ready = {number for number, _ in poll.poll(_LONGEST_WAIT_MILLISECONDS)}
-        flow_log.take_in(_waiting(opened))
-        if bell.fileno() in ready:
-            return
+    try:
+        flow_log.ready.wait()
+        while bell.fileno() not in ready:
+            ready = {number for number, _ in poll.poll(_LONGEST_WAIT_MILLISECONDS)}
+            flow_log.take_in(_waiting(opened))
+    except Exception as fault:  # noqa: BLE001 - the outermost frame of a thread: the agent enforces all the same
+        flow_log.fail(fault)
 
 
 def _waiting(opened: socket.socket) -> Iterator[LoggedPacket]:
@@ -404,9 +392,6 @@ def _waiting(opened: socket.socket) -> Iterator[LoggedPacket]:
         else:
             if sender == _KERNEL:
                 yield from read_packets(received)
-
-
-_LACKING = "the kernel takes no rules that log to a group (nfnetlink_log)"
 
 
 class LogKeeper(Protocol):
@@ -437,25 +422,20 @@ def begin_flow_log(
         clock: the time.
         log: hears why there is none.
     """
-    wanted = settings.flow_log.logging
-    if not wanted.verdicts:
+    logging = settings.flow_log.logging
+    if not logging.verdicts:
         return settings, FlowLog(clock, log), None
+    make = partial(FlowLog, clock, log, is_asked_for=settings.flow_log.is_asked_for)
+    opened, reason = None, "the kernel takes no rules that log to a group (nfnetlink_log)"
     try:
-        opened, reason = (dataplane.open_log(), "") if dataplane.allow_log(wanted.group) else (None, _LACKING)
+        if dataplane.allow_log(logging.group):
+            opened = dataplane.open_log()
     except OSError as error:
-        opened, reason = None, f"group {wanted.group} of the kernel's packet log: {error.strerror}"
+        reason = f"group {logging.group} of the kernel's packet log: {error.strerror}"
     if opened is None:
         log.warning("flow_log_unavailable", reason=reason)
-        missed = FlowLog(clock, log, unavailable=reason, is_asked_for=settings.flow_log.is_asked_for)
-        return without_flow_log(settings), missed, None
-    flow_log = FlowLog(
-        clock,
-        log,
-        logging=wanted,
-        writer=make_writer(settings.flow_log),
-        is_asked_for=settings.flow_log.is_asked_for,
-    )
-    return settings, flow_log, opened
+        return without_flow_log(settings), make(unavailable=reason), None
+    return settings, make(logging=logging, writer=make_writer(settings.flow_log)), opened
 
 
 def in_effect(settings: Settings, dataplane: LogKeeper) -> Settings:

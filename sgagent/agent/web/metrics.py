@@ -205,11 +205,11 @@ def _interfaces(status: Status) -> Iterator[Metric]:
 def _logs(board: Board) -> Iterator[Metric]:
     """Yield the families of the flow log and of the agent's own log."""
     if board.flow_log:
-        tally = board.flow_log.tally()
-        flows = {verdict: tally.logged.get(verdict, 0) for verdict in Policy}
+        logged, lost = board.flow_log.tally()
+        flows = {verdict: logged[verdict] for verdict in Policy}
         yield _by_word(CounterMetricFamily, "sgagent_flow_log_flows", "verdict", flows)
-        lost = {loss: tally.lost.get(loss, 0) for loss in Loss}
-        yield _by_word(CounterMetricFamily, "sgagent_flow_log_lost", "reason", lost)
+        missing = {loss: lost[loss] for loss in Loss}
+        yield _by_word(CounterMetricFamily, "sgagent_flow_log_lost", "reason", missing)
     if board.log_queue:
         yield _counter("sgagent_log_lines_dropped", board.log_queue.dropped_lines)
 

@@ -123,7 +123,7 @@ def agent(*, logging: FlowLogging | None = None, unavailable: str | None = None)
         logging=FlowLogging(verdicts=frozenset({Policy.DROP})) if logging is None else logging,
         unavailable=unavailable,
     )
-    made.drops.add((dropped(1), BY_RULE))
+    made.drops = (dropped(1), BY_RULE)
     return made
 
 

@@ -21,7 +21,6 @@ from sgagent.agent.flowlog.flow import (
     FileWriter,
     FlowWriter,
     JournalWriter,
-    NoWriter,
     PartlyWrittenError,
     StreamWriter,
     as_line,
@@ -243,9 +242,10 @@ def test_a_reader_that_has_gone_is_an_error(pipe: tuple[int, FlowWriter]) -> Non
 
 def test_the_configuration_says_where(tmp_path: Path) -> None:
     """Each word, and a path."""
-    kinds = {FlowOutput.NONE: NoWriter, FlowOutput.JOURNAL: JournalWriter, FlowOutput.STDOUT: StreamWriter}
+    kinds = {FlowOutput.JOURNAL: JournalWriter, FlowOutput.STDOUT: StreamWriter}
     for output, kind in kinds.items():
         assert isinstance(make_writer(FlowLogSettings(output=output)), kind)
+    assert make_writer(FlowLogSettings(output=FlowOutput.NONE)) is None
     assert isinstance(make_writer(FlowLogSettings(output=tmp_path / "flows.log")), FileWriter)
 
 

@@ -109,7 +109,7 @@ def test_the_first_page_shows_everything(reader: Reader) -> None:
 
 def test_pages_can_be_used_by_keyboard_and_by_ear(reader: Reader) -> None:
     """No page has barriers for keyboard or screen reader, with or without errors."""
-    reader.flow_log.drops.add([dropped(1)])
+    reader.flow_log.drops = (dropped(1),)
     reader.totals = dict.fromkeys(_counters("sgr-web-ipv4"), CounterValue(packets=3, bytes=180))
     pages = (
         reader.open("/"),
@@ -262,7 +262,7 @@ def test_pages_of_a_filtered_list_keep_the_filter(reader: Reader) -> None:
 
 def test_a_rule_leads_to_its_definition_its_drops_and_a_packet(reader: Reader) -> None:
     """Its page quotes the document, lists its drops alone, and fills in the form."""
-    reader.flow_log.drops.add([dropped(1, port=23), by_abuse(2)])
+    reader.flow_log.drops = (dropped(1, port=23), by_abuse(2))
     overview = reader.open("/")
     (link,) = (link for link in overview.by_id("rules").all("a") if link.text == "sgr-web-abuse")
     page = reader.open("/rule", _fields(link))
@@ -297,7 +297,7 @@ def test_every_rule_of_every_example_can_be_explained(tmp_path: Path) -> None:
 
 def test_a_drop_leads_to_its_rule_and_its_question(reader: Reader) -> None:
     """Where a rule decided; the form is filled in with the packet for each."""
-    reader.flow_log.drops.add([dropped(1, port=23), by_abuse(2)])
+    reader.flow_log.drops = (dropped(1, port=23), by_abuse(2))
     links = [_fields(link) for link in reader.open("/").by_id("drops").all("a")]
     assert links[0] == ABUSE
     assert links[1] == links[2]
@@ -440,7 +440,7 @@ def test_what_is_too_much_to_draw_is_said_in_words(reader: Reader) -> None:
 
 def test_drops_are_shown_the_newest_first(reader: Reader) -> None:
     """Their number is limited, and both ends have their names, if known."""
-    reader.flow_log.drops.add(dropped(number) for number in range(1, MOST_DROPS + 20))
+    reader.flow_log.drops = tuple(map(dropped, range(1, MOST_DROPS + 20)))
     rows = table_of(reader.open("/"), "The newest first")
     assert len(rows) == MOST_DROPS
     del rows[0][2]
