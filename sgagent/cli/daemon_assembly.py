@@ -34,7 +34,7 @@ from sgagent.agent.web.http_server import MetricsServer
 from sgagent.agent.web.inspection import Inspection
 from sgagent.agent.web.metrics import make_registry
 from sgagent.agent.web.page import Page
-from sgagent.agent.web.routes import PageSources, health_pages, status_pages
+from sgagent.agent.web.routes import StatusPages, health_pages
 from sgagent.cli.inputs import latest_time, load_settings, read_configuration
 from sgagent.core.errors import UsageError
 from sgagent.dataplane.dataplane import ApplierDataplane
@@ -157,14 +157,14 @@ def _status_pages(
     settings: Settings, board: Board, clock: SystemClock, answer: Answering
 ) -> Mapping[str, Page]:
     """Return the pages that show a person how the agent is doing."""
-    sources = PageSources(
+    pages = StatusPages(
         board=board,
         answer=answer,
         inspection=Inspection(board, settings, clock, list_listeners),
         clock=clock,
         host_name=socket.gethostname(),
     )
-    return status_pages(sources, settings.metrics.listen.host)
+    return pages.by_path(settings.metrics.listen.host)
 
 
 def _serve_metrics(

@@ -6,9 +6,10 @@ refresh. Large definitions are refused, so that an inspection never slows the ma
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import structlog
@@ -49,46 +50,39 @@ PATIENCE_SECONDS = 2.0
 """For which a request waits."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """The result of an inspection."""
+_NO_GRAPH = Graph(nodes=(), edges=())
 
-    findings: tuple[Finding, ...]
-    groups: Mapping[str, SecurityGroup]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspected:
+    """The result of an inspection, or why there is none."""
+
+    reason: str = ""
+    """Why there is no result, as a sentence; empty where there is one."""
+
+    findings: tuple[Finding, ...] = ()
+    groups: Mapping[str, SecurityGroup] = field(default_factory=dict)
     """All defined groups by id."""
 
-    rules: Mapping[tuple[str, str], SecurityGroupRule]
+    rules: Mapping[tuple[str | None, str | None], SecurityGroupRule] = field(default_factory=dict)
     """All defined rules by the ids of group and rule."""
 
-    graph: Graph
+    graph: Graph = _NO_GRAPH
     """Who may talk to whom."""
 
-    drawing: bytes | None
+    drawing: bytes | None = None
     """The graph as an SVG; None if it has too many edges."""
 
-    at: float
+    at: float = 0.0
     """Seconds since the epoch."""
 
-
-@dataclass(frozen=True, slots=True)
-class NotFound:
-    """Why there is no result, as a sentence."""
-
-    reason: str
-
-
-Inspected = Found | NotFound
-
-
-def rule_of(inspected: Inspected, hit: Hit) -> SecurityGroupRule | None:
-    """Return the definition of a rule that counts; None where it is not known."""
-    if not isinstance(inspected, Found) or hit.rule_id is None:
-        return None
-    return inspected.rules.get((hit.security_group_id or "", hit.rule_id))
+    def rule_of(self, hit: Hit) -> SecurityGroupRule | None:
+        """Return the definition of a rule that counts; None where it is not known."""
+        return self.rules.get((hit.security_group_id, hit.rule_id))
 
 
 _USE_COMMANDS = "use sgagent lint and sgagent graph"
-_LATER = NotFound("The definitions are still being inspected: refresh in a moment.")
+_LATER = Inspected(reason="The definitions are still being inspected: refresh in a moment.")
 
 
 _Subject = tuple[str, ResolvedPolicy]
@@ -135,17 +129,15 @@ class Inspection:
         """
         version, files = self._board.definitions
         if version is None:
-            return NotFound("No definitions are in force.")
+            return Inspected(reason="No definitions are in force.")
         subject = (version, self._board.policy)
-        if not self._is_cached(subject) or self._clock.monotonic() - self._started_at > FRESH_SECONDS:
+        is_cached = self._cached[0] == subject
+        if not is_cached or self._clock.monotonic() - self._started_at > FRESH_SECONDS:
             self._start(subject, files)
-        if not self._is_cached(subject):
+        if not is_cached:
             self._idle.wait(self._patience_seconds)
         cached, result = self._cached
         return result if cached == subject else _LATER
-
-    def _is_cached(self, subject: _Subject) -> bool:
-        return self._cached[0] == subject
 
     def _start(self, subject: _Subject, files: tuple[DocumentFile, ...]) -> None:
         """Start an inspection, unless one runs."""
@@ -157,7 +149,7 @@ class Inspection:
                 thread.start()
 
     def _run(self, subject: _Subject, files: tuple[DocumentFile, ...]) -> None:
-        result: Inspected = NotFound("The inspection of the definitions failed: see the agent’s log.")
+        result = Inspected(reason="The inspection of the definitions failed: see the agent’s log.")
         try:
             result = self._inspect(subject[1], files)
         except SgagentError as error:
@@ -169,11 +161,13 @@ class Inspection:
     def _inspect(self, policy: ResolvedPolicy, files: tuple[DocumentFile, ...]) -> Inspected:
         size = sum(len(file.content) for file in files)
         if size > MOST_BYTES:
-            return NotFound(f"The definitions are too large to inspect here ({size} bytes): {_USE_COMMANDS}.")
+            return Inspected(
+                reason=f"The definitions are too large to inspect here ({size} bytes): {_USE_COMMANDS}."
+            )
         snapshot, _ = parse_documents(files, self._settings.limits)
         rules = _count_rules(snapshot)
         if rules > MOST_RULES:
-            return NotFound(f"There are too many rules to inspect here ({rules}): {_USE_COMMANDS}.")
+            return Inspected(reason=f"There are too many rules to inspect here ({rules}): {_USE_COMMANDS}.")
         by_hand = bind(snapshot, self._settings.interfaces, HostFacts(), automatically=False)
         at = datetime.fromtimestamp(self._clock.now(), UTC)
         names = {
@@ -193,7 +187,7 @@ class Inspection:
         findings = lint(subject, frozenset(self._settings.lint.disable))
         graph = make_graph(make_subject(snapshot, Exemptions(), at=at, names=names))
         groups = snapshot.security_groups
-        return Found(
+        return Inspected(
             findings=findings,
             groups={group.security_group_id: group for group in groups},
             rules={(group.security_group_id, rule.rule_id): rule for group in groups for rule in group.rules},
@@ -205,10 +199,13 @@ class Inspection:
     def _life(self, policy: ResolvedPolicy) -> Life:
         present = {interface.name for interface in self._board.status.interfaces}
         unused = self._settings.lint.unused
-        times = self._board.times.items() if unused is not None else ()
         used = {
-            key: Usage(counted_since=time.counted_since, last_hit_at=time.last_hit_at) for key, time in times
+            key: Usage(counted_since=times.counted_since, last_hit_at=times.last_hit_at)
+            for key, times in (() if unused is None else self._board.times.items())
         }
+        listeners = None
+        with contextlib.suppress(OSError):
+            listeners = self._list_listeners()
         return Life(
             stands=policy.standing(present),
             usage={key: usage for key, usage in used.items() if isinstance(key, RuleCounter)},
@@ -216,15 +213,9 @@ class Inspection:
                 key.interface: usage for key, usage in used.items() if isinstance(key, InnerCounter)
             },
             now=self._clock.now(),
-            listeners=self._listeners(),
+            listeners=listeners,
             unused_seconds=unused,
         )
-
-    def _listeners(self) -> tuple[HostListener, ...] | None:
-        try:
-            return self._list_listeners()
-        except OSError:
-            return None
 
 
 def draw_graph(graph: Graph, group: str = "") -> bytes | None:

@@ -7,14 +7,12 @@ uses one can be rendered. Jinja2 is imported when the first page is asked for.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
-from urllib.parse import urlencode
 
 from sgagent import __version__
 from sgagent.agent.clock import clock_time, short_age
-from sgagent.agent.flowlog.flow import FlowEnd
 from sgagent.agent.status import InterfaceState, InterfaceStatus, state_in_words
 from sgagent.core.errors import printable
 from sgagent.core.rule_values import few_objects
@@ -83,7 +81,7 @@ class Section:
     """The file that lays out the view."""
 
     view: object
-    """What the template shows; see the functions that make sections."""
+    """What the template shows, as ``view``: a mapping where it is several values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,13 +169,8 @@ def _renderer() -> Callable[..., str]:
         "ago": _ago,
         "clock_time": clock_time,
         "few_objects": few_objects,
-        "machine_time": _machine_time,
-        "names": _names,
-        "pairs": _pairs,
-        "path_to": _path_to,
         "sessions_in_words": _sessions_in_words,
         "state_in_words": state_in_words,
-        "time_of_day": _time_of_day,
     }
     return environment.get_template("page.html").render
 
@@ -196,32 +189,6 @@ def _ago(seconds: float, now: float) -> str:
     """Return how long ago a time was."""
     passed = max(0.0, now - seconds)
     return "just now" if passed < 1 else f"{short_age(passed)} ago"
-
-
-def _machine_time(seconds: float) -> str:
-    """Return a time as the attribute ``datetime`` has it."""
-    return clock_time(seconds).replace(" ", "T", 1)
-
-
-def _time_of_day(seconds: float) -> str:
-    """Return a time of this day by the clock of this host, to the second."""
-    return clock_time(seconds)[11:19]
-
-
-def _names(end: FlowEnd) -> str:
-    """Return what the definitions call an end of a flow; empty where they do not know it."""
-    names = (end.network_interface_id, ", ".join(end.security_group_ids))
-    return ", ".join(name for name in names if name)
-
-
-def _pairs(words: Sequence[str]) -> list[tuple[str, str]]:
-    """Return options of a list that say what they send."""
-    return [(word, word) for word in words]
-
-
-def _path_to(fields: Mapping[str, str], path: str) -> str:
-    """Return a link to a page with the fields of a query."""
-    return f"{path}?{urlencode(fields)}"
 
 
 def _sessions_in_words(interface: InterfaceStatus) -> str:

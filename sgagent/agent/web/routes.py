@@ -4,35 +4,19 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from importlib.resources import files
 from typing import TypeVar
 
+from sgagent.agent.control import requests
 from sgagent.agent.control.answers import Answering
-from sgagent.agent.control.requests import (
-    Answer,
-    DeniedAnswer,
-    DeniedQuestion,
-    ExplainAnswer,
-    HitsAnswer,
-    HitsQuestion,
-    Question,
-    StatusAnswer,
-    StatusQuestion,
-)
+from sgagent.agent.control.requests import Answer, Question, StatusAnswer
 from sgagent.agent.control.status_text import headline
 from sgagent.agent.published_status import Board
 from sgagent.agent.status import Posture
-from sgagent.agent.web.explain_form import (
-    Form,
-    answer_section,
-    faults_section,
-    form_section,
-    read_form,
-    refusal_section,
-)
+from sgagent.agent.web.explain_form import Form, answer_sections, form_section, read_form
 from sgagent.agent.web.inspection import Inspected, Inspection
 from sgagent.agent.web.page import PRIVATE, Page, PageContent, Request, Response, Section, plain, render_page
 from sgagent.agent.web.rules import (
@@ -55,7 +39,6 @@ from sgagent.agent.web.sections import (
     state_section,
     warnings_section,
 )
-from sgagent.core.errors import UsageError
 from sgagent.core.model import Policy
 from sgagent.ports import Clock
 from sgagent.verify import Outcome
@@ -73,42 +56,6 @@ def _probe(reasons: tuple[str, ...]) -> Response:
     if not reasons:
         return plain(HTTPStatus.OK, "ok\n")
     return plain(HTTPStatus.SERVICE_UNAVAILABLE, "".join(f"{reason}\n" for reason in reasons))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PageSources:
-    """What the pages show, and how they learn it."""
-
-    board: Board
-    answer: Answering
-    inspection: Inspection
-    clock: Clock
-    host_name: str
-    """In the title, and accepted in the header ``Host``."""
-
-
-def status_pages(sources: PageSources, listens_at: str) -> Mapping[str, Page]:
-    """Return the pages by their paths.
-
-    Args:
-        sources: what they show.
-        listens_at: the address or name that the server listens on, accepted in the header ``Host``.
-    """
-    pages = _Pages(sources)
-    own_names = frozenset((sources.host_name.lower(), listens_at.lower()))
-    by_path: Mapping[str, Page] = {
-        "/": pages.overview,
-        "/rules": pages.rules,
-        "/explain": pages.explain,
-        "/rule": pages.rule,
-        "/graph": pages.graph,
-        GRAPH_PATH: pages.graph_drawing,
-        "/events": pages.events,
-        "/page.js": _static("page.js", "text/javascript; charset=utf-8"),
-        "/page.css": _static("page.css", "text/css; charset=utf-8"),
-        "/icon.svg": _static("icon.svg", "image/svg+xml"),
-    }
-    return {path: _guarded(one, own_names) for path, one in by_path.items()}
 
 
 def _guarded(page: Page, own_names: frozenset[str]) -> Page:
@@ -140,19 +87,16 @@ def is_own_host(host: str | None, own_names: frozenset[str]) -> bool:
     if match is None:
         return False
     name = (match["ipv6"] or match["name"]).lower().removesuffix(".")
-    is_local = name == "localhost" or name.endswith(".localhost")
-    return is_local or name in own_names or _is_address(name)
-
-
-_HOST = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9.-]+))(?::[0-9]{1,5})?")
-
-
-def _is_address(name: str) -> bool:
+    if name in own_names or name == "localhost" or name.endswith(".localhost"):
+        return True
     try:
         ipaddress.ip_address(name)
     except ValueError:
         return False
     return True
+
+
+_HOST = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9.-]+))(?::[0-9]{1,5})?")
 
 
 def _static(name: str, content_type: str) -> Page:
@@ -166,95 +110,117 @@ def _static(name: str, content_type: str) -> Page:
 _Answer = TypeVar("_Answer", bound=Answer)
 
 
-class _Pages:
-    """The pages that show the present state."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusPages:
+    """The pages that show the present state, and what they learn it from."""
 
-    def __init__(self, sources: PageSources) -> None:
-        self._sources = sources
+    board: Board
+    answer: Answering
+    inspection: Inspection
+    clock: Clock
+    host_name: str
+    """In the title, and accepted in the header ``Host``."""
+
+    def by_path(self, listens_at: str) -> Mapping[str, Page]:
+        """Return the pages by their paths.
+
+        Args:
+            listens_at: the address or name that the server listens on, accepted in the header ``Host``.
+        """
+        own_names = frozenset((self.host_name.lower(), listens_at.lower()))
+        pages: Mapping[str, Page] = {
+            "/": self.overview,
+            "/rules": self.rules,
+            "/explain": self.explain,
+            "/rule": self.rule,
+            "/graph": self.graph,
+            GRAPH_PATH: self.graph_drawing,
+            "/events": self.events,
+            "/page.js": _static("page.js", "text/javascript; charset=utf-8"),
+            "/page.css": _static("page.css", "text/css; charset=utf-8"),
+            "/icon.svg": _static("icon.svg", "image/svg+xml"),
+        }
+        return {path: _guarded(page, own_names) for path, page in pages.items()}
 
     def overview(self, request: Request) -> Response:
         """Return the overview, of the rules those that a filter leaves."""
-        sources, status = self._sources, self._status()
-        inspected = sources.inspection.result()
+        status, inspected, now = self._status(), self.inspection.result(), self.clock.now()
         rule_filter = RuleFilter.read(read_fields(request.query))
         sections = (
             rules_section(self._rules(inspected), rule_filter, "./"),
-            drops_section(self._ask(DeniedQuestion(), DeniedAnswer)),
+            drops_section(self._ask(requests.DeniedQuestion(), requests.DeniedAnswer)),
             warnings_section(status, inspected),
             interfaces_section(status.interfaces, inspected),
             graph_section(inspected),
-            state_section(status, sources.clock.now()),
+            state_section(status, now),
             form_section(Form(), self._interfaces()),
         )
-        tiles = tuple(
-            make_tiles(
-                status,
-                sources.board.samples.taken,
-                findings_summary(inspected),
-                sources.clock.now(),
-                is_healthy=_is_healthy(status),
-            )
-        )
-        return self._page(f"Security groups of {sources.host_name}", sections, "./", tiles)
+        findings, is_healthy = findings_summary(inspected), _is_healthy(status)
+        tiles = make_tiles(status, self.board.samples.taken, findings, now, is_healthy=is_healthy)
+        return self._page(f"Security groups of {self.host_name}", sections, "./", tuple(tiles))
 
     def rules(self, request: Request) -> Response:
         """Return the rules that a filter leaves, in pages where it leaves one interface and direction."""
         fields = read_fields(request.query)
         rule_filter = RuleFilter.read(fields)
-        rules = self._rules(self._sources.inspection.result())
+        rules = self._rules(self.inspection.result())
         parts = rules.answer.interfaces
         if parts and not any(map(rule_filter.has_part, parts)):
             return plain(HTTPStatus.NOT_FOUND, "no rules for this interface and direction\n")
         section = rules_section(rules, rule_filter, "rules", _first(fields.get("from", "")))
-        return self._page(f"Rules of {self._sources.host_name}", [section], "rules")
+        return self._page(f"Rules of {self.host_name}", [section], "rules")
 
     def rule(self, request: Request) -> Response:
         """Return the page of one rule, with its drops."""
-        fields, inspected = read_fields(request.query), self._sources.inspection.result()
-        found = find_rule(self._ask(HitsQuestion(), HitsAnswer), fields)
+        fields, inspected = read_fields(request.query), self.inspection.result()
+        found = find_rule(self._ask(requests.HitsQuestion(), requests.HitsAnswer), fields)
         if found is None:
             return plain(HTTPStatus.NOT_FOUND, "no such rule is in force on this host\n")
         part, hit = found
-        sections = [rule_section(part, hit, self._sources.board, inspected)]
+        sections = [rule_section(part, hit, self.board, inspected)]
         if hit.verdict is Policy.DROP:
-            question = DeniedQuestion(interface=part.interface, direction=part.direction, rule_id=hit.rule_id)
-            sections.append(drops_section(self._ask(question, DeniedAnswer)))
+            question = requests.DeniedQuestion(
+                interface=part.interface, direction=part.direction, rule_id=hit.rule_id
+            )
+            sections.append(drops_section(self._ask(question, requests.DeniedAnswer)))
         return self._page(f"Rule {hit.rule_id} of {hit.security_group_id}", sections)
 
     def graph(self, request: Request) -> Response:
         """Return the page with the graph, in which the edges of one group stand out."""
         group = read_fields(request.query).get("group", "")
-        section = graph_section(self._sources.inspection.result(), group, is_own_page=True)
-        return self._page(f"Security groups of {self._sources.host_name}", [section], "graph")
+        section = graph_section(self.inspection.result(), group, is_own_page=True)
+        return self._page(f"Security groups of {self.host_name}", [section], "graph")
 
     def graph_drawing(self, request: Request) -> Response:
         """Return the drawing alone."""
         group = read_fields(request.query).get("group", "")
-        return graph_response(self._sources.inspection.result(), group)
+        return graph_response(self.inspection.result(), group)
 
     def explain(self, request: Request) -> Response:
         """Return the form, with its answer or its errors."""
         form = read_form(request.query)
-        sections = (*self._answers(form), form_section(form, self._interfaces()))
+        answers = answer_sections(form, lambda question: self._ask(question, requests.ExplainAnswer))
+        sections = (*answers, form_section(form, self._interfaces()))
         return self._page("Explain a packet", sections, "explain")
 
     def events(self, _request: Request) -> Response:
         """Return a stream that says the revision of what the pages show, again and again."""
+
+        def event() -> bytes:
+            return f"data: {self.board.revision}\n\n".encode()
+
         return Response(
             status=HTTPStatus.OK,
             content_type="text/event-stream",
             content=b"retry: 5000\n\n",
             headers=PRIVATE,
-            make_event=self._event,
+            make_event=event,
         )
-
-    def _event(self) -> bytes:
-        return f"data: {self._sources.board.revision}\n\n".encode()
 
     def _page(
         self, title: str, sections: Sequence[Section], path: str = "", tiles: Sequence[Tile] = ()
     ) -> Response:
-        status, now = self._status(), self._sources.clock.now()
+        status, now = self._status(), self.clock.now()
         content = PageContent(
             title=title,
             is_healthy=_is_healthy(status),
@@ -268,32 +234,18 @@ class _Pages:
         )
         return render_page(content)
 
-    def _answers(self, form: Form) -> Iterator[Section]:
-        """Yield the errors or the answer; nothing for an empty form."""
-        if form.faults:
-            yield faults_section(form)
-        if form.question is None:
-            return
-        try:
-            answer = self._ask(form.question, ExplainAnswer)
-            packet = form.question.packet(answer.explanation.interface or "")
-        except UsageError as error:
-            yield refusal_section(f"{error}.")
-        else:
-            yield answer_section(answer, packet)
-
     def _rules(self, inspected: Inspected) -> RuleSources:
-        answer = self._ask(HitsQuestion(), HitsAnswer)
-        return RuleSources(answer=answer, trend=self._sources.board.trend, inspected=inspected)
+        answer = self._ask(requests.HitsQuestion(), requests.HitsAnswer)
+        return RuleSources(answer=answer, trend=self.board.trend, inspected=inspected)
 
     def _interfaces(self) -> list[str]:
-        return [interface.name for interface in self._sources.board.policy.bound]
+        return [interface.name for interface in self.board.policy.bound]
 
     def _status(self) -> StatusAnswer:
-        return self._ask(StatusQuestion(), StatusAnswer)
+        return self._ask(requests.StatusQuestion(), StatusAnswer)
 
     def _ask(self, question: Question, kind: type[_Answer]) -> _Answer:
-        answer = self._sources.answer(question)
+        answer = self.answer(question)
         assert isinstance(answer, kind)  # noqa: S101 - each question has one kind of answer; for the type checker
         return answer
 

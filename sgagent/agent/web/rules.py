@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
 from typing import Self
 from urllib.parse import parse_qsl, urlencode
 
@@ -13,9 +14,10 @@ from sgagent.agent.control.answers import counter_of
 from sgagent.agent.control.requests import Hit, HitsAnswer, InterfaceHits
 from sgagent.agent.flowlog.flow import Flow
 from sgagent.agent.published_status import MOST_STEPS, Board, Trend
-from sgagent.agent.web.inspection import Inspected, rule_of
+from sgagent.agent.web.inspection import Inspected
 from sgagent.agent.web.page import PageLink, Section
 from sgagent.core.errors import NOWHERE, Origin
+from sgagent.core.explanation import ExplainedRule
 from sgagent.core.model import (
     ALL_PROTOCOLS,
     ICMP,
@@ -24,8 +26,8 @@ from sgagent.core.model import (
     Direction,
     Family,
     Mode,
-    Policy,
     SecurityGroupRule,
+    address_text,
 )
 from sgagent.core.policy import ResolvedRule
 from sgagent.documents import DocumentFile
@@ -126,9 +128,8 @@ def draw_sparkline(packets: Sequence[int]) -> Sparkline:
     if not packets:
         return Sparkline(words="not yet known")
     span = "in the last hour" if len(packets) == MOST_STEPS else f"in {count(len(packets), 'minute')}"
-    if not any(packets):
-        return draw_bars(packets, f"none {span}")
-    return draw_bars(packets, f"{count(sum(packets), 'hit')} {span}, at most {max(packets)} in one")
+    hits = f"{count(sum(packets), 'hit')} {span}, at most {max(packets)} in one"
+    return draw_bars(packets, hits if any(packets) else f"none {span}")
 
 
 def draw_bars(values: Sequence[float], words: str) -> Sparkline:
@@ -141,51 +142,6 @@ def draw_bars(values: Sequence[float], words: str) -> Sparkline:
 def _bar(minute: int, share: float) -> str:
     """Return the path of a bar: 1.5 wide, at most 19 high, and at least 1.5, so that one hit is visible."""
     return f"M{minute * 2} 20v-{round(max(1.5, share * 19), 1)}h1.5V20z"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RuleLine:
-    """A row of the table: a rule, or another step that decides."""
-
-    hit: Hit
-    trend: Sparkline
-    target: str = ""
-    """The page of the rule; empty for what is no rule."""
-
-    description: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RuleTable:
-    """Rows of one interface and direction."""
-
-    caption: str
-    interface: str
-    mode: Mode
-    would_drop: str | None
-    """How many packets the table would have dropped; None where it drops."""
-
-    lines: tuple[RuleLine, ...]
-    links: tuple[PageLink, ...] = ()
-    """Lead to the rows that are left out."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RulesView:
-    """The section with the filter and the tables."""
-
-    action: str
-    """Where the form leads."""
-
-    rule_filter: RuleFilter
-    interfaces: tuple[str, ...]
-    groups: tuple[str, ...]
-    """What the filter offers."""
-
-    shown: str
-    """How many rules the filter leaves, in words."""
-
-    parts: tuple[RuleTable, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,47 +164,39 @@ def rules_section(sources: RuleSources, rule_filter: RuleFilter, action: str, fi
         first: the index of the first row, where the filter leaves one interface and direction.
     """
     found = [
-        (part, [hit for hit in part.hits if rule_filter.has_hit(hit, rule_of(sources.inspected, hit))])
+        (part, [hit for hit in part.hits if rule_filter.has_hit(hit, sources.inspected.rule_of(hit))])
         for part in sources.answer.interfaces
         if rule_filter.has_part(part)
     ]
     is_paged = action == "rules" and len(found) == 1
-    cut = _page_from if is_paged else _first_rows
-    parts = (cut(part, hits, sources, rule_filter, first) for part, hits in found if hits)
-    view = RulesView(
-        action=action,
-        rule_filter=rule_filter,
-        interfaces=tuple(dict.fromkeys(part.interface for part in sources.answer.interfaces)),
-        groups=tuple(sorted(_groups(sources.answer))),
-        shown=_shown(sources.answer, found),
-        parts=tuple(parts),
-    )
+    cut = partial(_page_from, first=first) if is_paged else _first_rows
+    parts = (_table(part, *cut(part, hits, rule_filter), sources) for part, hits in found if hits)
+    groups = {hit.security_group_id for part in sources.answer.interfaces for hit in part.hits}
+    lines = sum(len(part.hits) for part in sources.answer.interfaces)
+    view = {
+        "action": action,
+        "rule_filter": rule_filter,
+        "interfaces": tuple(dict.fromkeys(part.interface for part in sources.answer.interfaces)),
+        "groups": tuple(sorted(group for group in groups if group)),
+        "shown": f"{sum(len(hits) for _, hits in found)} of {count(lines, 'line')}",
+        "parts": tuple(parts),
+    }
     return Section("rules", "Rules", "rules.html", view)
 
 
-def _groups(answer: HitsAnswer) -> Iterable[str]:
-    return {hit.security_group_id for part in answer.interfaces for hit in part.hits if hit.security_group_id}
+_Rows = tuple[Sequence[Hit], Sequence[PageLink]]
+"""Rows of a table, and links to those that are left out."""
 
 
-def _shown(answer: HitsAnswer, found: Sequence[tuple[InterfaceHits, Sequence[Hit]]]) -> str:
-    rules = count(sum(len(part.hits) for part in answer.interfaces), "line")
-    shown = sum(len(hits) for _, hits in found)
-    return f"{shown} of {rules}"
-
-
-def _first_rows(
-    part: InterfaceHits, hits: Sequence[Hit], sources: RuleSources, rule_filter: RuleFilter, _first: int
-) -> RuleTable:
+def _first_rows(part: InterfaceHits, hits: Sequence[Hit], rule_filter: RuleFilter) -> _Rows:
     left_out = len(hits) - ROWS_ON_OVERVIEW - 1
     if left_out <= 0:
-        return _table(part, hits, sources)
+        return hits, ()
     link = _link(part, rule_filter, f"{count(left_out, 'line')} more before the last, of {len(hits)}")
-    return _table(part, (*hits[:ROWS_ON_OVERVIEW], hits[-1]), sources, [link])
+    return (*hits[:ROWS_ON_OVERVIEW], hits[-1]), [link]
 
 
-def _page_from(
-    part: InterfaceHits, hits: Sequence[Hit], sources: RuleSources, rule_filter: RuleFilter, first: int
-) -> RuleTable:
+def _page_from(part: InterfaceHits, hits: Sequence[Hit], rule_filter: RuleFilter, first: int) -> _Rows:
     """Return the page that holds a row; the nearest where there is no such row."""
     first = min(first, len(hits) - 1) // ROWS_PER_PAGE * ROWS_PER_PAGE
     end = min(first + ROWS_PER_PAGE, len(hits))
@@ -259,7 +207,20 @@ def _page_from(
     if end < len(hits):
         after = min(end + ROWS_PER_PAGE, len(hits))
         links.append(_link(part, rule_filter, f"Lines {end + 1} to {after} of {len(hits)}", end))
-    return _table(part, hits[first:end], sources, links)
+    return hits[first:end], links
+
+
+def _table(
+    part: InterfaceHits, hits: Sequence[Hit], links: Sequence[PageLink], sources: RuleSources
+) -> Mapping[str, object]:
+    return {
+        "caption": caption(part),
+        "interface": part.interface,
+        "mode": part.mode,
+        "would_drop": count(part.would_drop_packets or 0, "packet") if part.mode is Mode.OBSERVE else None,
+        "lines": list(_lines(part, hits, sources)),
+        "links": links,
+    }
 
 
 def _link(part: InterfaceHits, rule_filter: RuleFilter, words: str, first: int | None = None) -> PageLink:
@@ -268,36 +229,28 @@ def _link(part: InterfaceHits, rule_filter: RuleFilter, words: str, first: int |
     return PageLink(f"rules?{urlencode(fields)}", words)
 
 
-def _table(
-    part: InterfaceHits, hits: Sequence[Hit], sources: RuleSources, links: Sequence[PageLink] = ()
-) -> RuleTable:
-    is_observed = part.mode is Mode.OBSERVE
-    return RuleTable(
-        caption=caption(part),
-        interface=part.interface,
-        mode=part.mode,
-        would_drop=count(part.would_drop_packets or 0, "packet") if is_observed else None,
-        lines=tuple(_lines(part, hits, sources)),
-        links=tuple(links),
-    )
-
-
-def _lines(part: InterfaceHits, hits: Iterable[Hit], sources: RuleSources) -> Iterator[RuleLine]:
+def _lines(part: InterfaceHits, hits: Iterable[Hit], sources: RuleSources) -> Iterator[Mapping[str, object]]:
+    """Yield the rows of a table: rules, and the other steps that decide, which have no page."""
     for hit in hits:
-        rule = rule_of(sources.inspected, hit)
-        yield RuleLine(
-            hit=hit,
-            trend=draw_sparkline(sources.trend.packets(counter_of(part, hit))),
-            target=rule_path(part.interface, part.direction, hit.security_group_id, hit.rule_id),
-            description=rule.description if rule else "",
-        )
+        rule = sources.inspected.rule_of(hit)
+        yield {
+            "hit": hit,
+            "trend": draw_sparkline(sources.trend.packets(counter_of(part, hit))),
+            "target": rule_path(part.interface, part.direction, hit),
+            "description": rule.description if rule else "",
+        }
 
 
-def rule_path(interface: str, direction: Direction, group: str | None, rule_id: str | None) -> str:
+def rule_path(interface: str, direction: Direction, rule: Flow | Hit | ExplainedRule) -> str:
     """Return where the page of a rule is; empty for what is no rule."""
-    if rule_id is None:
+    if rule.rule_id is None:
         return ""
-    fields = {"interface": interface, "direction": direction.value, "group": group or "", "rule": rule_id}
+    fields = {
+        "interface": interface,
+        "direction": direction.value,
+        "group": rule.security_group_id or "",
+        "rule": rule.rule_id,
+    }
     return f"rule?{urlencode(fields)}"
 
 
@@ -308,10 +261,6 @@ def caption(part: InterfaceHits) -> str:
     return f"{part.direction.value.capitalize()}, {way} {interface}"
 
 
-VERDICTS = tuple(policy.value for policy in Policy)
-DIRECTIONS = tuple(direction.value for direction in Direction)
-
-
 LINES_BEFORE, LINES_AFTER = 3, 12
 """Of a document, around the first line of a rule."""
 
@@ -319,66 +268,40 @@ LONGEST_LINE = 200
 """Characters of a line of a document; what is longer is cut."""
 
 
-@dataclass(frozen=True, slots=True)
-class DocumentLine:
-    """A line of a document."""
-
-    number: int
-    text: str
-    is_first: bool
-    """Whether the rule begins here."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RuleView:
-    """The section with what is known of a rule."""
-
-    hit: Hit
-    part: InterfaceHits
-    where: str
-    trend: Sparkline
-    description: str
-    origin: Origin
-    lines: tuple[DocumentLine, ...]
-    explain: str
-    """The form, filled in with a packet that the rule matches; empty where none was found."""
-
-
 def find_rule(answer: HitsAnswer, fields: Mapping[str, str]) -> tuple[InterfaceHits, Hit] | None:
     """Return the rule that the fields of a link name; None where it is not in force."""
+    wanted = tuple(fields.get(name, "") for name in ("interface", "direction", "group", "rule"))
     for part in answer.interfaces:
-        if (part.interface, part.direction.value) == (fields.get("interface"), fields.get("direction")):
-            for hit in part.hits:
-                if (hit.security_group_id, hit.rule_id) == (fields.get("group", ""), fields.get("rule", "")):
-                    return part, hit
+        for hit in part.hits:
+            if (part.interface, part.direction.value, hit.security_group_id, hit.rule_id) == wanted:
+                return part, hit
     return None
 
 
 def rule_section(part: InterfaceHits, hit: Hit, board: Board, inspected: Inspected) -> Section:
     """Return what is known of a rule that is in force."""
-    rule = rule_of(inspected, hit)
+    rule = inspected.rule_of(hit)
     origin = rule.origin if rule else NOWHERE
-    trend: Trend = board.trend
-    view = RuleView(
-        hit=hit,
-        part=part,
-        where=caption(part),
-        trend=draw_sparkline(trend.packets(counter_of(part, hit))),
-        description=rule.description if rule else "",
-        origin=origin,
-        lines=tuple(excerpt(board.definitions[1], origin)),
-        explain=_matching_packet(part, hit, board),
-    )
+    view = {
+        "hit": hit,
+        "part": part,
+        "where": caption(part),
+        "trend": draw_sparkline(board.trend.packets(counter_of(part, hit))),
+        "description": rule.description if rule else "",
+        "origin": origin,
+        "lines": tuple(excerpt(board.definitions[1], origin)),
+        "explain": _matching_packet(part, hit, board),
+    }
     return Section("rule", "In force", "rule.html", view)
 
 
-def excerpt(files: Iterable[DocumentFile], origin: Origin) -> Iterator[DocumentLine]:
-    """Yield the lines of a document around a place; none where the line is not known."""
+def excerpt(files: Iterable[DocumentFile], origin: Origin) -> Iterator[tuple[int, str, bool]]:
+    """Yield number and text of lines around a place, and whether it is there; none where it is not known."""
     content = next((file.content for file in files if file.name == origin.file), b"") if origin.line else b""
     lines = content.decode(errors="replace").splitlines()
     first = max(1, origin.line - LINES_BEFORE)
     for number, text in enumerate(lines[first - 1 : origin.line + LINES_AFTER], start=first):
-        yield DocumentLine(number, text[:LONGEST_LINE], is_first=number == origin.line)
+        yield number, text[:LONGEST_LINE], number == origin.line
 
 
 def explain_flow(flow: Flow) -> str:
@@ -419,15 +342,14 @@ def _matching_packet(part: InterfaceHits, hit: Hit, board: Board) -> str:
 
 def _explain_rule(rule: ResolvedRule, part: InterfaceHits, near: int, far: int, family: Family) -> str:
     source, destination = (far, near) if part.direction is Direction.INGRESS else (near, far)
-    kind = ipaddress.IPv4Address if family is Family.IPV4 else ipaddress.IPv6Address
     protocol = rule.protocols_of(family)[0]
     protocol = TCP if protocol == ALL_PROTOCOLS else protocol
     has_ports = protocol.has_ports
     return _explain(
         interface=part.interface,
         direction=part.direction.value,
-        source=str(kind(source)),
-        destination=str(kind(destination)),
+        source=address_text(family, source),
+        destination=address_text(family, destination),
         protocol=str(protocol),
         port=(_USUAL_PORT if rule.ports.is_all else rule.ports.ranges[0][0]) if has_ports else None,
         source_port=None if rule.source_ports.is_all or not has_ports else rule.source_ports.ranges[0][0],
@@ -451,7 +373,6 @@ def _far_address(rule: ResolvedRule, family: Family) -> int | None:
 
 def _near_address(rule: ResolvedRule, own: Iterable[CidrBlock], family: Family) -> int | None:
     """Return an address of this host that a rule is about, not one that is valid on its link alone."""
-    own = (block for block in own if block.family is family and not block.network.is_link_local)
-    first = next(own, None)
-    local = rule.local_address
-    return local.first if local and local.family is family else first.first if first else None
+    routed = (block for block in own if not block.network.is_link_local)
+    blocks = chain((rule.local_address,) if rule.local_address else (), routed)
+    return next((block.first for block in blocks if block.family is family), None)

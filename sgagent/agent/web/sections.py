@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from urllib.parse import urlencode
@@ -11,15 +11,13 @@ from urllib.parse import urlencode
 from sgagent.agent.clock import age, count
 from sgagent.agent.control.requests import DeniedAnswer, StatusAnswer
 from sgagent.agent.control.status_text import facts
-from sgagent.agent.flowlog.flow import Flow
 from sgagent.agent.published_status import MOST_STEPS, SAMPLE_SECONDS, STEP_SECONDS, Sample
 from sgagent.agent.status import InterfaceStatus
-from sgagent.agent.web.inspection import MOST_EDGES, Found, Inspected, NotFound, draw_graph
+from sgagent.agent.web.inspection import MOST_EDGES, Inspected, draw_graph
 from sgagent.agent.web.page import PRIVATE, Response, Section, plain
 from sgagent.agent.web.rules import Sparkline, draw_bars, explain_flow, rule_path
-from sgagent.analysis.graph.elements import Edge
-from sgagent.analysis.lint.findings import Finding, FindingSeverity
-from sgagent.core.model import Direction, Policy, SecurityGroup
+from sgagent.analysis.lint.findings import FindingSeverity
+from sgagent.core.model import Policy
 
 MOST_FINDINGS = 100
 """Shown on the page, the most severe first."""
@@ -42,28 +40,6 @@ def state_section(answer: StatusAnswer, now: float) -> Section:
     return Section("state", "State", "state.html", view)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroupLine:
-    """A group that links of this host have, as the page shows it."""
-
-    security_group_id: str
-    name: str
-    group_type: str = ""
-    inner_access: str = ""
-    ingress_rules: int | None = None
-    egress_rules: int | None = None
-    interfaces: tuple[str, ...]
-    """The links that have it."""
-
-
-@dataclass(frozen=True, slots=True)
-class InterfacesView:
-    """The section "Interfaces and groups"."""
-
-    links: Sequence[InterfaceStatus]
-    groups: tuple[GroupLine, ...]
-
-
 def interfaces_section(links: Sequence[InterfaceStatus], inspected: Inspected) -> Section:
     """Return the links and their groups.
 
@@ -71,71 +47,33 @@ def interfaces_section(links: Sequence[InterfaceStatus], inspected: Inspected) -
         links: of this host.
         inspected: what is known about the definitions of the groups.
     """
-    known = inspected.groups if isinstance(inspected, Found) else {}
-    used = sorted({group for link in links for group in link.security_group_ids})
-    lines = tuple(_group_line(group, known, links) for group in used) if known.keys() & set(used) else ()
-    return Section("interfaces", "Interfaces and groups", "interfaces.html", InterfacesView(links, lines))
-
-
-def _group_line(
-    group_id: str, known: Mapping[str, SecurityGroup], links: Sequence[InterfaceStatus]
-) -> GroupLine:
-    on = tuple(link.name for link in links if group_id in link.security_group_ids)
-    group = known.get(group_id)
-    if group is None:
-        return GroupLine(security_group_id=group_id, name="not defined", interfaces=on)
-    rules = Counter(rule.direction for rule in group.rules)
-    return GroupLine(
-        security_group_id=group_id,
-        name=group.name or "–",
-        group_type=group.group_type.value,
-        inner_access=group.inner_access.value if group.inner_access else "–",
-        ingress_rules=rules[Direction.INGRESS],
-        egress_rules=rules[Direction.EGRESS],
-        interfaces=on,
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WarningsView:
-    """The section "Warnings"."""
-
-    summary: str
-    """How many of each kind, in words."""
-
-    warnings: Sequence[str]
-    """The first of the definitions in force."""
-
-    warnings_left_out: int
-    reason: str | None = None
-    """Why findings are not known; None where they are."""
-
-    findings: Sequence[Finding] = ()
-    left_out: int = 0
-    at: float = 0.0
-    """When they were found; seconds since the epoch."""
+    on: dict[str, list[str]] = {}
+    for link in links:
+        for group in link.security_group_ids:
+            on.setdefault(group, []).append(link.name)
+    known = inspected.groups
+    groups = [(group, known.get(group), ", ".join(names)) for group, names in sorted(on.items())]
+    view = {"links": links, "groups": groups if known.keys() & on.keys() else ()}
+    return Section("interfaces", "Interfaces and groups", "interfaces.html", view)
 
 
 def warnings_section(answer: StatusAnswer, inspected: Inspected) -> Section:
     """Return the warnings of the definitions in force, and what lint finds in them."""
     number = answer.warnings or 0
-    view = WarningsView(
-        summary=f"{count(number, 'warning')} of the definitions; lint: {findings_summary(inspected)}",
-        warnings=answer.first_warnings,
-        warnings_left_out=max(0, number - len(answer.first_warnings)),
-    )
-    if isinstance(inspected, NotFound):
-        view = replace(view, reason=inspected.reason)
-    else:
-        findings = inspected.findings
-        left_out = max(0, len(findings) - MOST_FINDINGS)
-        view = replace(view, findings=findings[:MOST_FINDINGS], left_out=left_out, at=inspected.at)
+    view = {
+        "summary": f"{count(number, 'warning')} of the definitions; lint: {findings_summary(inspected)}",
+        "warnings": answer.first_warnings,
+        "warnings_left_out": max(0, number - len(answer.first_warnings)),
+        "inspected": inspected,
+        "findings": inspected.findings[:MOST_FINDINGS],
+        "left_out": max(0, len(inspected.findings) - MOST_FINDINGS),
+    }
     return Section("warnings", "Warnings", "warnings.html", view)
 
 
 def findings_summary(inspected: Inspected) -> str:
     """Return how many findings of each severity there are, in words."""
-    if isinstance(inspected, NotFound):
+    if inspected.reason:
         return "not known"
     counts = Counter(finding.severity for finding in inspected.findings)
     parts = (count(counts[severity], severity.value) for severity in FindingSeverity if counts[severity])
@@ -148,28 +86,6 @@ _GRAPH_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 
 """Of the drawing alone: it carries its style, and the page shows it as a picture."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GraphView:
-    """The section "Who may talk to whom"."""
-
-    reason: str | None = None
-    """Why the graph is not known; None where it is."""
-
-    is_own_page: bool = False
-    group: str = ""
-    """Stands out with its edges; empty is none."""
-
-    groups: tuple[str, ...] = ()
-    is_drawn: bool = False
-    picture: str = ""
-    """Path of the drawing."""
-
-    edges: Sequence[Edge] = ()
-    """The first edges; of the group, where one stands out."""
-
-    left_out: int = 0
-
-
 def graph_section(inspected: Inspected, group: str = "", *, is_own_page: bool = False) -> Section:
     """Return the drawing of the graph, and its edges as text.
 
@@ -178,30 +94,24 @@ def graph_section(inspected: Inspected, group: str = "", *, is_own_page: bool = 
         group: stands out with its edges; empty or unknown is none.
         is_own_page: whether the page shows nothing else.
     """
-    return Section("graph", "Who may talk to whom", "graph.html", _graph(inspected, group, is_own_page))
-
-
-def _graph(inspected: Inspected, group: str, is_own_page: bool) -> GraphView:  # noqa: FBT001 - passed on
-    if isinstance(inspected, NotFound):
-        return GraphView(reason=inspected.reason, is_own_page=is_own_page)
     group = group if group in inspected.groups else ""
     edges = [edge for edge in inspected.graph.edges if group in {"", edge.source.name, edge.target.name}]
-    return GraphView(
-        is_own_page=is_own_page,
-        group=group,
-        groups=tuple(sorted(inspected.groups)),
-        is_drawn=inspected.drawing is not None or (bool(group) and len(edges) <= MOST_EDGES),
-        picture=GRAPH_PATH.lstrip("/") + (f"?{urlencode({'group': group})}" if group else ""),
-        edges=edges[:MOST_SENTENCES],
-        left_out=max(0, len(edges) - MOST_SENTENCES),
-    )
+    view = {
+        "reason": inspected.reason,
+        "is_own_page": is_own_page,
+        "group": group,
+        "groups": sorted(inspected.groups),
+        "is_drawn": inspected.drawing is not None or (bool(group) and len(edges) <= MOST_EDGES),
+        "picture": GRAPH_PATH.lstrip("/") + (f"?{urlencode({'group': group})}" if group else ""),
+        "edges": edges[:MOST_SENTENCES],
+        "left_out": max(0, len(edges) - MOST_SENTENCES),
+    }
+    return Section("graph", "Who may talk to whom", "graph.html", view)
 
 
 def graph_response(inspected: Inspected, group: str) -> Response:
     """Return the drawing as a picture, or 404 where there is none."""
-    drawing = None
-    if isinstance(inspected, Found):
-        drawing = draw_graph(inspected.graph, group) if group in inspected.groups else inspected.drawing
+    drawing = draw_graph(inspected.graph, group) if group in inspected.groups else inspected.drawing
     if drawing is None:
         return plain(HTTPStatus.NOT_FOUND, "no drawing: the graph is unknown or too large\n")
     return Response(
@@ -212,48 +122,18 @@ def graph_response(inspected: Inspected, group: str) -> Response:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class DropLine:
-    """A dropped packet, and where more about it is."""
-
-    flow: Flow
-    rule: str
-    """The page of the rule that decided; empty where none did."""
-
-    explain: str
-    """The form, filled in with the packet."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DropsView:
-    """The section "Recent drops"."""
-
-    unavailable: str | None
-    """Why the flow log misses drops; None where it works."""
-
-    drops: Sequence[DropLine]
-    """The newest first."""
-
-    left_out: int
-    """Drops that the kernel counted and did not report, as there were too many."""
-
-    rate_per_second: int
-
-
 def drops_section(answer: DeniedAnswer) -> Section:
     """Return the newest drops, and how many more there were."""
-    view = DropsView(
-        unavailable=answer.unavailable,
-        drops=tuple(map(_drop_line, answer.flows[: -MOST_DROPS - 1 : -1])),
-        left_out=sum(entry.left_out for entry in answer.left_out if entry.verdict is Policy.DROP),
-        rate_per_second=answer.rate_per_second,
-    )
+    view = {
+        "unavailable": answer.unavailable,
+        "drops": [
+            (flow, rule_path(flow.interface, flow.direction, flow), explain_flow(flow))
+            for flow in answer.flows[: -MOST_DROPS - 1 : -1]
+        ],
+        "left_out": sum(entry.left_out for entry in answer.left_out if entry.verdict is Policy.DROP),
+        "rate_per_second": answer.rate_per_second,
+    }
     return Section("drops", "Recent drops", "drops.html", view)
-
-
-def _drop_line(flow: Flow) -> DropLine:
-    rule = rule_path(flow.interface, flow.direction, flow.security_group_id, flow.rule_id)
-    return DropLine(flow, rule, explain_flow(flow))
 
 
 _PER_MINUTE = round(STEP_SECONDS / SAMPLE_SECONDS)

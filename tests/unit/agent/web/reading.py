@@ -17,7 +17,7 @@ from sgagent.agent.state.counter_file import HitTimes
 from sgagent.agent.step import Step, StepEnd
 from sgagent.agent.web.inspection import Inspection
 from sgagent.agent.web.page import Request, Response
-from sgagent.agent.web.routes import PageSources, status_pages
+from sgagent.agent.web.routes import StatusPages
 from sgagent.core.binding import HostFacts, Link
 from sgagent.core.model import CidrBlock, Policy
 from sgagent.core.policy import FlowLogging, ResolvedPolicy
@@ -63,16 +63,14 @@ class Reader:
         self.inspection = Inspection(
             self.board, settings or Settings(), self.clock, lambda: (), PATIENCE_SECONDS
         )
-        self.pages = status_pages(
-            PageSources(
-                board=self.board,
-                answer=self.ask,
-                inspection=self.inspection,
-                clock=self.clock,
-                host_name="web-1",
-            ),
-            "127.0.0.1",
+        pages = StatusPages(
+            board=self.board,
+            answer=self.ask,
+            inspection=self.inspection,
+            clock=self.clock,
+            host_name="web-1",
         )
+        self.pages = pages.by_path("127.0.0.1")
 
     def _read_counters(self, _seconds: float) -> bool:
         self.board.note_totals(dict(self.totals), times=dict(self.times))

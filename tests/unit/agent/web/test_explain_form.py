@@ -79,10 +79,10 @@ def test_each_fault_is_told_at_its_field(changes: dict[str, str], field: str) ->
     form = sent(**changes)
     assert list(form.faults) == [field]
     assert form.question is None
-    assert form.value("destination" if field == "source" else "source")
+    assert form.values["destination" if field == "source" else "source"]
 
 
 def test_what_is_sent_is_bounded() -> None:
     """A value is cut, and too many fields are refused."""
-    assert sent(source="1" * 1000).value("source") == "1" * LONGEST_VALUE
+    assert sent(source="1" * 1000).values["source"] == "1" * LONGEST_VALUE
     assert read_form("&".join(f"f{number}=1" for number in range(MOST_FIELDS + 1))).faults

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.agent.web.inspection import FRESH_SECONDS, MOST_BYTES, MOST_RULES, Found, Inspection, NotFound
+from sgagent.agent.web.inspection import FRESH_SECONDS, MOST_BYTES, MOST_RULES, Inspected, Inspection
 from sgagent.core.binding import HostListener
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.documents import DocumentFile
@@ -57,9 +57,9 @@ def inspection_of(
     return Inspection(reader.board, settings or Settings(), reader.clock, listening, patience)
 
 
-def codes(result: Found | NotFound) -> set[str]:
+def codes(result: Inspected) -> set[str]:
     """Return the codes of the findings."""
-    assert isinstance(result, Found)
+    assert not result.reason
     return {finding.code for finding in result.findings}
 
 
@@ -94,7 +94,6 @@ def test_nobody_waits_for_long(reader: Reader, listening: Listening) -> None:
     listening.may_answer.clear()
     hasty = inspection_of(reader, listening, patience=0.01)
     told = hasty.result()
-    assert isinstance(told, NotFound)
     assert "refresh in a moment" in told.reason
     wait_until(lambda: listening.asked > 0, "the look to come to who listens")
     hasty.result()
@@ -112,7 +111,6 @@ def test_what_is_too_large_is_not_begun(reader: Reader, listening: Listening) ->
     text = f"version: 1\nsecurity_groups:\n  - security_group_id: sg-1\n    rules:\n{rules}\n"
     reader.enforce(ResolvedPolicy(), (DocumentFile("a.yaml", text.encode()),), version="v2")
     told = inspection_of(reader, listening).result()
-    assert isinstance(told, NotFound)
     assert f"({MOST_RULES + 1})" in told.reason
     assert listening.asked == 0
 
@@ -122,7 +120,6 @@ def test_what_takes_long_to_read_is_not_read(reader: Reader, listening: Listenin
     long = b"version: 1\n#" + b" " * MOST_BYTES
     reader.enforce(ResolvedPolicy(), (DocumentFile("a.yaml", long),), version="v2")
     told = inspection_of(reader, listening).result()
-    assert isinstance(told, NotFound)
     assert f"({len(long)} bytes)" in told.reason
 
 
@@ -134,7 +131,9 @@ def test_checks_are_left_out_as_the_configuration_says(reader: Reader, listening
 
 def test_without_definitions_there_is_nothing_to_look_at(tmp_path: Path, listening: Listening) -> None:
     """Without definitions, the result says so."""
-    assert inspection_of(Reader(tmp_path), listening).result() == NotFound("No definitions are in force.")
+    assert inspection_of(Reader(tmp_path), listening).result() == Inspected(
+        reason="No definitions are in force."
+    )
 
 
 def test_definitions_that_cannot_be_read_are_no_fault_of_the_page(
@@ -143,5 +142,4 @@ def test_definitions_that_cannot_be_read_are_no_fault_of_the_page(
     """The log has the reason, and the page still works."""
     reader.enforce(ResolvedPolicy(), (DocumentFile("a.yaml", b"nonsense"),), version="v2")
     told = inspection_of(reader, listening).result()
-    assert isinstance(told, NotFound)
     assert "inspection of the definitions failed" in told.reason
