@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -225,49 +225,49 @@ def read_facts(links: Iterable[_Message], addresses: Iterable[_Message]) -> Host
     Raises:
         InterruptedListingError: a change interrupted a listing.
     """
-    by_index = {found.index: found for found in map(_listed_link, _whole(links))}
-    by_link: dict[int, list[CidrBlock]] = {index: [] for index in by_index}
+    listed = {message["index"]: message for message in _whole(links)}
+    by_link: dict[int, list[CidrBlock]] = {index: [] for index in listed}
     for message in _whole(addresses):
         by_link.get(message["index"], []).extend(_addresses(message))
-    found = (_link(one, by_link[one.index], by_index.get(one.master)) for one in by_index.values())
+    found = (
+        _link(message, by_link[index], listed.get(message.get_attr("IFLA_MASTER")))
+        for index, message in listed.items()
+    )
     return HostFacts(links=tuple(sorted(found, key=lambda link: link.name)))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _ListedLink:
-    """A link as its message describes it."""
+def _link(message: _Message, addresses: Iterable[CidrBlock], master: _Message | None) -> Link:
+    """Return a link with its addresses and master; a link without a kind counts as hardware.
 
-    name: str
-    index: int
-    is_loopback: bool
-    mac_address: str | None
-    master: int
-    """The index of the master that it is a port of; 0 is none."""
-
-    kind: str | None
-    """The kind of a software link: ``bridge``, ``veth`` …; None for hardware."""
-
-    port_kind: str | None
-    """The kind of its master, as the port's message has it."""
-
-    names_device: bool
-    """Whether the message names the device under the link. Kernels before 5.14 never do.
-
-    sysfs has the same (``/sys/class/net/eth0/device``), but of the namespace in which it was mounted."""
-
-
-def _listed_link(message: _Message) -> _ListedLink:
-    about = message.get_attr("IFLA_LINKINFO")
-    return _ListedLink(
-        name=link_name(_octets(message, "IFLA_IFNAME").rstrip(b"\0")),
+    Kernels before 5.14 never name the device under a link. sysfs has the same
+    (``/sys/class/net/eth0/device``), but of the namespace in which it was mounted.
+    """
+    is_loopback = bool(message["flags"] & _IFF_LOOPBACK)
+    names_device = any(slot.name == "IFLA_PARENT_DEV_NAME" for slot in message["attrs"])
+    has_hardware = not is_loopback and (names_device or _kind(message, "IFLA_INFO_KIND") is None)
+    octets = _octets(message, "IFLA_ADDRESS")  # of a tunnel, an IP address
+    link = Link(
+        name=_name(message),
         index=message["index"],
-        is_loopback=bool(message["flags"] & _IFF_LOOPBACK),
-        mac_address=_mac_address(_octets(message, "IFLA_ADDRESS")),
-        master=message.get_attr("IFLA_MASTER") or 0,
-        kind=about and _text(about, "IFLA_INFO_KIND"),
-        port_kind=about and _text(about, "IFLA_INFO_SLAVE_KIND"),
-        names_device=any(slot.name == "IFLA_PARENT_DEV_NAME" for slot in message["attrs"]),
+        mac_address=octets.hex(":") if len(octets) == _MAC_OCTETS and any(octets) else None,
+        addresses=tuple(sorted(addresses, key=lambda one: (one.family.bits, one.first))),
+        is_loopback=is_loopback,
+        has_hardware=has_hardware,
     )
+    if master is None:
+        return link
+    kind = _kind(master, "IFLA_INFO_KIND") or _kind(message, "IFLA_INFO_SLAVE_KIND")
+    return replace(link, master=_name(master), master_kind=kind)
+
+
+def _name(message: _Message) -> str:
+    return link_name(_octets(message, "IFLA_IFNAME").rstrip(b"\0"))
+
+
+def _kind(message: _Message, name: str) -> str | None:
+    """Return the kind of a software link or of a port's master: ``bridge``, ``veth`` …; None for hardware."""
+    about = message.get_attr("IFLA_LINKINFO")
+    return about and (_octets(about, name).rstrip(b"\0").decode("utf-8", "backslashreplace") or None)
 
 
 def _octets(message: _Message, name: str) -> bytes:
@@ -282,40 +282,12 @@ def _octets(message: _Message, name: str) -> bytes:
     return b""
 
 
-def _text(message: _Message, name: str) -> str | None:
-    """Return an attribute of text; None if it is absent or empty."""
-    return _octets(message, name).rstrip(b"\0").decode("utf-8", "backslashreplace") or None
-
-
-def _link(listed: _ListedLink, addresses: Iterable[CidrBlock], master: _ListedLink | None) -> Link:
-    """Return a link with its addresses and master; a link without a kind counts as hardware."""
-    return Link(
-        name=listed.name,
-        index=listed.index,
-        mac_address=listed.mac_address,
-        addresses=tuple(sorted(addresses, key=_address_order)),
-        is_loopback=listed.is_loopback,
-        has_hardware=not listed.is_loopback and (listed.names_device or listed.kind is None),
-        master=None if master is None else master.name,
-        master_kind=None if master is None else master.kind or listed.port_kind,
-    )
-
-
-def _mac_address(octets: bytes) -> str | None:
-    """Return a hardware address if it is a MAC: tunnels have an IP address in its place."""
-    return octets.hex(":") if len(octets) == _MAC_OCTETS and any(octets) else None
-
-
 def _addresses(message: _Message) -> Iterator[CidrBlock]:
     """Return this host's address; on point-to-point links IFA_ADDRESS is the peer's."""
     octets = _octets(message, "IFA_LOCAL") or _octets(message, "IFA_ADDRESS")
     family = _FAMILIES.get(message["family"])
     if family is not None and 8 * len(octets) == family.bits:
         yield CidrBlock.around(family, int.from_bytes(octets), family.bits)
-
-
-def _address_order(address: CidrBlock) -> tuple[int, int]:
-    return (address.family.bits, address.first)
 
 
 _FAMILIES: Mapping[int, Family] = {socket.AF_INET: Family.IPV4, socket.AF_INET6: Family.IPV6}
