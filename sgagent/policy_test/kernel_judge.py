@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import assert_never
+from dataclasses import asdict, dataclass, field
 
 from sgagent.compiler.compilation import Compiled, compile_
 from sgagent.core.errors import KernelRefusedError, NotPermittedError, RehearsalError, SgagentError
@@ -17,9 +16,10 @@ from sgagent.dataplane.libnftables import Context, RefusedError, WorkerDiedError
 from sgagent.dataplane.privileges import end_with_parent
 from sgagent.nft.diff import make_plan
 from sgagent.nft.marks import MarkLayout, first_state
-from sgagent.nft.names import CounterKey, HitStep, RuleCounter
+from sgagent.nft.names import HitStep, RuleCounter
+from sgagent.nft.ruleset import TABLE
 from sgagent.nft.transactions import encode_plan
-from sgagent.policy_test.network import Network, UnsentError, enter_private_network, packets_by_counter
+from sgagent.policy_test.network import Network, UnsentError, enter_private_network
 from sgagent.policy_test.packet_bytes import WirePacket, encode_packet, encode_reply
 from sgagent.policy_test.scenario import (
     ExpectedPacket,
@@ -50,7 +50,7 @@ class Observation:
     """What the kernel did with a packet."""
 
     passed: bool
-    counted: tuple[str, ...]
+    counted: Sequence[str]
     """The names of the counters that increased."""
 
 
@@ -82,9 +82,11 @@ def judge_by_kernel(
     report = json.loads(text)
     if "error" in report:
         raise _ERRORS[report["error"]](report["reason"])
+    answers = (
+        LeftOut(**answer) if "reason" in answer else Observation(**answer) for answer in report["answers"]
+    )
     return tuple(
-        outcome(policy, compiled, entry, _decode(answer))
-        for entry, answer in zip(traffic, report["answers"], strict=True)
+        outcome(policy, compiled, entry, answer) for entry, answer in zip(traffic, answers, strict=True)
     )
 
 
@@ -112,7 +114,7 @@ def outcome(
 
 
 def _depends_on_kernel(entry: ExpectedTraffic) -> bool:
-    packet = entry.opener.packet if isinstance(entry, ExpectedReply) else entry.packet
+    packet = entry.opener.packet
     is_message = packet.family is Family.IPV6 and packet.protocol == ICMPV6.number
     return is_message and packet.icmp_type in _TRACKED_BY_SOME_KERNELS
 
@@ -131,14 +133,10 @@ def _agree(seen: Decision, due: Decision, entry: ExpectedTraffic) -> bool:
 def _decision(policy: ResolvedPolicy, compiled: Compiled, observed: Observation, due: Decision) -> Decision:
     """Return the kernel's decision, as far as the counters show it."""
     verdict = Policy.ACCEPT if observed.passed else Policy.DROP
-    keys = [compiled.counters[name] for name in observed.counted if name in compiled.counters]
-    if not keys:
+    key = next((compiled.counters[name] for name in observed.counted if name in compiled.counters), None)
+    if key is None:
         decided_by = due.decided_by if due.decided_by in _UNCOUNTED else DecidedBy.SESSION
         return Decision(verdict=verdict, decided_by=decided_by)
-    return _counted_decision(policy, verdict, keys[0])
-
-
-def _counted_decision(policy: ResolvedPolicy, verdict: Policy, key: CounterKey) -> Decision:
     if not isinstance(key, RuleCounter):
         is_platform = key.step is HitStep.PLATFORM
         decided_by = DecidedBy.ALWAYS if is_platform else DecidedBy(key.step.value)
@@ -157,12 +155,11 @@ def _run_in_child(
     try:
         enter_private_network()
         end_with_parent()  # again, since a new user namespace may have cleared it
-        openers = (entry.opener if isinstance(entry, ExpectedReply) else entry for entry in traffic)
-        names = {*(one.name for one in policy.interfaces), *(one.packet.interface for one in openers)}
-        links = tuple(sorted(names))
-        session = _KernelSession(Network(links, Context()))
+        passed = {entry.opener.packet.interface for entry in traffic}
+        names = passed | {interface.name for interface in policy.interfaces}
+        session = _KernelSession(Network(tuple(sorted(names)), Context()))
         session.set_up(compiled)
-        report: object = {"answers": [_encode(answer) for answer in session.send_all(traffic, tick)]}
+        report: object = {"answers": [asdict(answer) for answer in session.send_all(traffic, tick)]}
     except SgagentError as error:
         report = {"error": type(error).__name__, "reason": str(error)}
     except RefusedError as refusal:
@@ -170,25 +167,6 @@ def _run_in_child(
     except OSError as error:
         report = {"error": RehearsalError.__name__, "reason": str(error)}
     return json.dumps(report).encode()
-
-
-def _encode(answer: Observation | LeftOut) -> Mapping[str, object]:
-    match answer:
-        case Observation():
-            return {"passed": answer.passed, "counted": answer.counted}
-        case LeftOut():
-            return {"left_out": answer.reason}
-        case _:
-            assert_never(answer)
-
-
-def _decode(answer: Mapping[str, object]) -> Observation | LeftOut:
-    """Decode what :func:`_encode` wrote in the child process."""
-    if "left_out" in answer:
-        return LeftOut(reason=str(answer["left_out"]))
-    counted = answer["counted"]
-    assert isinstance(counted, list)  # noqa: S101 - the child process runs this program; for the type checker
-    return Observation(passed=bool(answer["passed"]), counted=tuple(map(str, counted)))
 
 
 @dataclass(slots=True)
@@ -221,13 +199,9 @@ class _KernelSession:
         self, entry: ExpectedTraffic, earlier: Mapping[str, Observation | LeftOut]
     ) -> Observation | LeftOut:
         try:
-            match entry:
-                case ExpectedPacket():
-                    return self._send(encode_packet(entry.packet), entry.packet, entry.packet.direction)
-                case ExpectedReply():
-                    return self._reply(entry, earlier[entry.opener.name])
-                case _:
-                    assert_never(entry)
+            if isinstance(entry, ExpectedReply):
+                return self._reply(entry, earlier[entry.opener.name])
+            return self._send(encode_packet(entry.packet), entry.packet, entry.packet.direction)
         except UnsentError as error:
             return LeftOut(reason=str(error))
 
@@ -246,11 +220,7 @@ class _KernelSession:
         return self._send(reply, opener, Direction.EGRESS if inwards else Direction.INGRESS)
 
     def _send(self, wire: WirePacket, packet: Packet, direction: Direction) -> Observation:
-        before = self._counters()
+        before = self.network.count_packets(TABLE)
         passed = self.network.passes(wire, packet.interface, direction)
-        after = self._counters()
-        increased = tuple(name for name in after if after[name] > before[name])
-        return Observation(passed=passed, counted=increased)
-
-    def _counters(self) -> Mapping[str, int]:
-        return packets_by_counter(self.network.context.list_counters())
+        after = self.network.count_packets(TABLE)
+        return Observation(passed=passed, counted=[name for name in after if after[name] > before[name]])

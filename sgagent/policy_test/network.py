@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sgagent.core.errors import NotPermittedError, RehearsalError, SgagentError
+from sgagent.core.errors import NotPermittedError, RehearsalError
 from sgagent.core.model import Direction
 from sgagent.core.policy import LOOPBACK
 from sgagent.dataplane.libnftables import Context
@@ -160,20 +160,23 @@ class Network:
         """
         from pyroute2 import IPRoute, NetlinkError  # noqa: PLC0415 - 0.1 s, which only the child process pays
 
-        _set_parameters()
         try:
+            _set_parameters()
             with IPRoute() as routing:
                 loopback = socket.if_nametoindex(LOOPBACK)
                 routing.link("set", index=loopback, state="up")
                 for number, name in enumerate(self.links):
                     index = _add_pair(routing, name, self._far_ends[name], number)
-                    _set_link_parameters(name)
+                    set_ipv4(name, _OF_EACH_LINK)
                     for version in (4, 6):
                         _add_default_route(routing, index, name, number, version)
                 for version in (4, 6):
                     _add_local_default(routing, loopback, version)
         except NetlinkError as error:
-            raise _unbuilt(error.code) from error
+            kind = NotPermittedError if error.code in (errno.EPERM, errno.EACCES) else RehearsalError
+            raise kind(f"a private network can't be set up: {os.strerror(error.code)}") from error
+        except OSError as error:
+            raise RehearsalError(f"a private network can't be set up: {error}") from error
 
     def watch(self, *, keeps_sessions: bool) -> None:
         """Reset the counters; packets that pass open sessions only if ``keeps_sessions``."""
@@ -194,13 +197,13 @@ class Network:
         Raises:
             UnsentError: the kernel sends or accepts no such packet.
         """
-        before = self._counts()
+        before = self.count_packets(TABLE)
         if direction is Direction.INGRESS:
             self._send_in(packet, link)
         else:
             self._send_out(packet, link)
         deadline = time.monotonic() + _DEADLINE_SECONDS
-        while (counts := self._counts())["arrived"] == before["arrived"]:
+        while (counts := self.count_packets(TABLE))["arrived"] == before["arrived"]:
             if time.monotonic() > deadline:
                 raise UnsentError("the kernel takes no such packet: it never got to the edge")
             time.sleep(0.001)  # noqa: TID251 - between two looks at the counter; the deadline bounds them
@@ -211,8 +214,12 @@ class Network:
         for opened in (*self._frames.values(), *self._datagrams.values()):
             opened.close()
 
-    def _counts(self) -> Mapping[str, int]:
-        return packets_by_counter(self.context.list_counters(TABLE))
+    def count_packets(self, table: str) -> Mapping[str, int]:
+        """Return the packet count of each counter of a table."""
+        listing = self.context.list_counters(table)
+        found = json.loads(listing)["nftables"] if listing else ()
+        counters = (entry["counter"] for entry in found if "counter" in entry)
+        return {counter["name"]: counter["packets"] for counter in counters}
 
     def _send_in(self, packet: WirePacket, link: str) -> None:
         """Send a frame from the far end."""
@@ -255,16 +262,13 @@ def _set_parameters() -> None:
 
     Raises:
         NotPermittedError: a parameter has an unsuitable value and is read-only.
-        RehearsalError: the kernel has no such parameter.
+        OSError: the kernel has no such parameter.
     """
     for name, wanted, bearable in _OF_ALL_LINKS:
         path = Path("/proc/sys", *name.split("."))
-        try:
-            found = int(path.read_text(encoding="ascii"))
-            if found != wanted:
-                _write_parameter(path, wanted, is_needed=found not in bearable)
-        except OSError as error:
-            raise RehearsalError(f"a private network can't be set up: {error}") from error
+        found = int(path.read_text(encoding="ascii"))
+        if found != wanted:
+            _write_parameter(path, wanted, is_needed=found not in bearable)
 
 
 def _write_parameter(path: Path, value: int, *, is_needed: bool) -> None:
@@ -280,20 +284,6 @@ def _write_parameter(path: Path, value: int, *, is_needed: bool) -> None:
             ) from error
 
 
-def _set_link_parameters(link: str) -> None:
-    try:
-        set_ipv4(link, _OF_EACH_LINK)
-    except OSError as error:
-        raise RehearsalError(f"a private network can't be set up: {error}") from error
-
-
-def packets_by_counter(listing: bytes | None) -> Mapping[str, int]:
-    """Return the packet count of each counter in a listing."""
-    found = json.loads(listing)["nftables"] if listing else ()
-    counters = (entry["counter"] for entry in found if "counter" in entry)
-    return {counter["name"]: counter["packets"] for counter in counters}
-
-
 def _quoted(names: Iterable[str]) -> str:
     """Return names of links in nft's syntax; a checked name contains no quotation mark."""
     return ", ".join(f'"{name}"' for name in names)
@@ -301,13 +291,8 @@ def _quoted(names: Iterable[str]) -> str:
 
 def _add_pair(routing: IPRoute, name: str, far: str, number: int) -> int:
     """Make a veth pair without addresses; return the index of its near end."""
-    routing.link(
-        "add",
-        ifname=name,
-        kind="veth",
-        address=_NEAR_MAC % number,
-        peer={"ifname": far, "address": _FAR_MAC % number},
-    )
+    peer = {"ifname": far, "address": _FAR_MAC % number}
+    routing.link("add", ifname=name, kind="veth", address=_NEAR_MAC % number, peer=peer)
     for end in (name, far):
         index = socket.if_nametoindex(end)
         routing.link("set", index=index, IFLA_AF_SPEC=_NO_GENERATED_ADDRESS)
@@ -334,14 +319,9 @@ def _add_local_default(routing: IPRoute, loopback: int, version: int) -> None:
     """Deliver every destination of a family to this host, in the table of packets from the links."""
     family, _ = _FAMILIES[version]
     scope = {"scope": _HOST_SCOPE} if version == 4 else {}
+    everywhere = _EVERYWHERE[version]
     routing.route(
-        "add",
-        dst=_EVERYWHERE[version],
-        oif=loopback,
-        table=_LOCAL_TABLE,
-        type="local",
-        family=family,
-        **scope,
+        "add", dst=everywhere, oif=loopback, table=_LOCAL_TABLE, type="local", family=family, **scope
     )
 
 
@@ -361,9 +341,3 @@ def _gateway(number: int, version: int, place: int) -> str:
 
 def _mac(text: str) -> bytes:
     return bytes.fromhex(text.replace(":", ""))
-
-
-def _unbuilt(number: int) -> SgagentError:
-    """Return the error for a request that the kernel refused with this error number."""
-    kind = NotPermittedError if number in (errno.EPERM, errno.EACCES) else RehearsalError
-    return kind(f"a private network can't be set up: {os.strerror(number)}")

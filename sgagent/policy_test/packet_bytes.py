@@ -76,57 +76,36 @@ class WirePacket:
     """Bytes of payload in a fragment, a multiple of 8; None sends one datagram."""
 
     def datagrams(self, identification: int) -> Iterator[bytes]:
-        """Return the datagram, or its fragments in order.
+        """Yield the datagram, or its fragments in order.
 
         Args:
             identification: 1 to 65535; IPv4's identification, IPv6's flow label.
         """
-        if isinstance(self.source, IPv4Address) and isinstance(self.destination, IPv4Address):
-            return self._datagrams_ipv4(self.source, self.destination, identification)
-        if isinstance(self.source, IPv6Address) and isinstance(self.destination, IPv6Address):
-            return self._datagrams_ipv6(self.source, self.destination, identification)
-        raise ValueError(f"mixed families: {self.source} to {self.destination}")
-
-    def _datagrams_ipv4(
-        self, source: IPv4Address, destination: IPv4Address, identity: int
-    ) -> Iterator[bytes]:
+        if self.source.version != self.destination.version:
+            raise ValueError(f"mixed families: {self.source} to {self.destination}")
+        head = self._head_ipv4 if self.source.version == 4 else self._head_ipv6
         for offset, part, more in _pieces(self.payload, self.fragment_size):
-            header = struct.pack(
-                "!BBHHHBBH4s4s",
-                0x45,
-                0,
-                20 + len(part),
-                identity,
-                (0x2000 if more else 0) | offset >> 3,
-                self.hop_limit,
-                self.protocol,
-                0,
-                source.packed,
-                destination.packed,
-            )
-            yield header[:10] + struct.pack("!H", checksum(header)) + header[12:] + part
+            addresses = self.source.packed + self.destination.packed
+            yield head(identification, offset, len(part), addresses, more=more) + part
 
-    def _datagrams_ipv6(
-        self, source: IPv6Address, destination: IPv6Address, identity: int
-    ) -> Iterator[bytes]:
-        for offset, part, more in _pieces(self.payload, self.fragment_size):
-            chain = [(extension.number, extension.body) for extension in self.extensions]
-            if self.fragment_size is not None:
-                chain.append((_FRAGMENT, struct.pack("!HI", offset | more, identity)))
-            first, behind = _chained(chain, self.protocol)
-            yield (
-                struct.pack(
-                    "!IHBB16s16s",
-                    6 << 28 | identity,
-                    len(behind) + len(part),
-                    first,
-                    self.hop_limit,
-                    source.packed,
-                    destination.packed,
-                )
-                + behind
-                + part
-            )
+    def _head_ipv4(self, identity: int, offset: int, length: int, addresses: bytes, *, more: bool) -> bytes:
+        fragment = (0x2000 if more else 0) | offset >> 3
+        lengths = struct.pack("!BBHHH", 0x45, 0, 20 + length, identity, fragment)
+        header = lengths + struct.pack("!BBH", self.hop_limit, self.protocol, 0) + addresses
+        return _with_checksum(header, 10, b"")
+
+    def _head_ipv6(self, identity: int, offset: int, length: int, addresses: bytes, *, more: bool) -> bytes:
+        chain = [(extension.number, extension.body) for extension in self.extensions]
+        if self.fragment_size is not None:
+            chain.append((_FRAGMENT, struct.pack("!HI", offset | more, identity)))
+        first, behind = _chained(chain, self.protocol)
+        sizes = struct.pack("!IHBB", 6 << 28 | identity, len(behind) + length, first, self.hop_limit)
+        return sizes + addresses + behind
+
+
+def _packet(source: Address, destination: Address, protocol: Protocol, payload: bytes = b"") -> WirePacket:
+    number = protocol.wire_number
+    return WirePacket(source=source, destination=destination, protocol=number, payload=payload)
 
 
 def tcp(
@@ -183,12 +162,7 @@ def _sctp(
     length = 20 + len(parameters)
     chunk = struct.pack("!BBHIIHHI", kind, 0, length, _SCTP_TAG, window, streams, streams, sequence_number)
     value = _crc32c(ports_and_tag + bytes(4) + chunk + parameters)
-    return WirePacket(
-        source=source,
-        destination=destination,
-        protocol=SCTP.wire_number,
-        payload=ports_and_tag + struct.pack("<I", value) + chunk + parameters,
-    )
+    return _packet(source, destination, SCTP, ports_and_tag + struct.pack("<I", value) + chunk + parameters)
 
 
 def dccp_request(source: Address, destination: Address, source_port: int, port: int) -> WirePacket:
@@ -216,20 +190,13 @@ def _dccp(
 def gre(source: Address, destination: Address) -> WirePacket:
     """Return a GRE packet with an empty payload of the same IP family (RFC 2784)."""
     kind = 0x0800 if source.version == 4 else 0x86DD
-    return WirePacket(
-        source=source, destination=destination, protocol=GRE.wire_number, payload=struct.pack("!HH", 0, kind)
-    )
+    return _packet(source, destination, GRE, struct.pack("!HH", 0, kind))
 
 
 def icmp(source: Address, destination: Address, kind: int = 8, content: bytes = b"\0\1\0\1") -> WirePacket:
     """Return an ICMP message, by default an echo request. Over IPv6 it is a packet of protocol 1."""
     message = struct.pack("!BBH", kind, 0, 0) + content
-    return WirePacket(
-        source=source,
-        destination=destination,
-        protocol=ICMP.wire_number,
-        payload=_with_checksum(message, 2, b""),
-    )
+    return _packet(source, destination, ICMP, _with_checksum(message, 2, b""))
 
 
 def icmpv6(
@@ -287,22 +254,17 @@ def _chained(headers: list[tuple[int, bytes]], protocol: int) -> tuple[int, byte
 def _checksummed(
     source: Address, destination: Address, protocol: Protocol, message: bytes, *, place: int
 ) -> WirePacket:
-    """Return a packet with its checksum at the place of the message, which includes the pseudo header."""
-    number = protocol.wire_number
-    payload = _with_checksum(message, place, _pseudo_header(source, destination, number, len(message)))
-    return WirePacket(source=source, destination=destination, protocol=number, payload=payload)
+    """Return a packet with its checksum at the place of the message; it includes a pseudo header."""
+    form = "!HH" if source.version == 4 else "!II"
+    lengths = struct.pack(form, protocol.wire_number, len(message))
+    payload = _with_checksum(message, place, source.packed + destination.packed + lengths)
+    return _packet(source, destination, protocol, payload)
 
 
 def _with_checksum(message: bytes, place: int, pseudo_header: bytes) -> bytes:
     """Return the message with its checksum at the place; 0 becomes 65535, since 0 is "none" in UDP."""
     value = checksum(pseudo_header + message) or 0xFFFF
     return message[:place] + struct.pack("!H", value) + message[place + 2 :]
-
-
-def _pseudo_header(source: Address, destination: Address, protocol: int, length: int) -> bytes:
-    """Return the pseudo header that a checksum includes."""
-    form = "!HH" if source.version == 4 else "!II"
-    return source.packed + destination.packed + struct.pack(form, protocol, length)
 
 
 _TOO_SHORT = b"\0\0"
@@ -335,12 +297,13 @@ _ICMPV6_REPLIES = {128: 129}
 
 def encode_packet(packet: Packet) -> WirePacket:
     """Return the packet as bytes, with valid checksums."""
-    source, destination = _ends(packet)
-    if packet.source_port is not None and packet.destination_port is not None:
-        build = _OPENERS[Protocol(packet.protocol)]
-        return build(source, destination, packet.source_port, packet.destination_port)
+    (source, destination), protocol = _ends(packet), Protocol(packet.protocol)
+    if ports := _ports(packet):
+        return _OPENERS[protocol](source, destination, *ports)
+    if protocol == GRE:
+        return gre(source, destination)
     if packet.icmp_type is None:
-        return _without_ports(source, destination, Protocol(packet.protocol))
+        return _packet(source, destination, protocol, _TOO_SHORT if protocol.has_ports else b"")
     if packet.family is Family.IPV4:
         return icmp(source, destination, packet.icmp_type)
     alert = (Extension(number=0, body=ROUTER_ALERT),) if packet.icmp_type in MULTICAST_LISTENER_TYPES else ()
@@ -350,34 +313,24 @@ def encode_packet(packet: Packet) -> WirePacket:
 
 def encode_reply(opener: Packet) -> WirePacket | None:
     """Return the reply to the first packet of a session; None if nothing replies to such a packet."""
-    destination, source = _ends(opener)
-    protocol = Protocol(opener.protocol)
-    if opener.source_port is not None and opener.destination_port is not None:
-        return _REPLIES[protocol](source, destination, opener.destination_port, opener.source_port)
-    if opener.icmp_type is None:
-        return None if protocol.has_types else _reply_without_ports(source, destination, protocol)
-    types, build = (_ICMP_REPLIES, icmp) if opener.family is Family.IPV4 else (_ICMPV6_REPLIES, icmpv6)
-    reply_type = types.get(opener.icmp_type)
-    return None if reply_type is None else build(source, destination, reply_type)
+    (destination, source), protocol = _ends(opener), Protocol(opener.protocol)
+    if ports := _ports(opener):
+        return _REPLIES[protocol](source, destination, *reversed(ports))
+    if opener.icmp_type is not None:
+        types, build = (_ICMP_REPLIES, icmp) if opener.family is Family.IPV4 else (_ICMPV6_REPLIES, icmpv6)
+        reply_type = types.get(opener.icmp_type)
+        return None if reply_type is None else build(source, destination, reply_type)
+    if protocol.has_types:
+        return None
+    return gre(source, destination) if protocol == GRE else _packet(source, destination, protocol)
 
 
-def _without_ports(source: Address, destination: Address, protocol: Protocol) -> WirePacket:
-    """Return the first packet of a session without ports that a rule can name, or too short to hold them."""
-    if protocol in _OPENERS and not protocol.has_ports:
-        return _OPENERS[protocol](source, destination, _CLIENT_PORT, _SERVER_PORT)
-    if protocol == GRE:
-        return gre(source, destination)
-    payload = _TOO_SHORT if protocol.has_ports else b""
-    return WirePacket(source=source, destination=destination, protocol=protocol.wire_number, payload=payload)
-
-
-def _reply_without_ports(source: Address, destination: Address, protocol: Protocol) -> WirePacket:
-    """Return the reply to a packet of :func:`_without_ports`."""
-    if protocol in _REPLIES and not protocol.has_ports:
-        return _REPLIES[protocol](source, destination, _SERVER_PORT, _CLIENT_PORT)
-    if protocol == GRE:
-        return gre(source, destination)
-    return WirePacket(source=source, destination=destination, protocol=protocol.wire_number)
+def _ports(packet: Packet) -> tuple[int, int] | None:
+    """Return source and destination port, fixed ones if no rule can name them; None if it holds none."""
+    protocol = Protocol(packet.protocol)
+    if packet.source_port is not None and packet.destination_port is not None:
+        return packet.source_port, packet.destination_port
+    return (_CLIENT_PORT, _SERVER_PORT) if protocol in _OPENERS and not protocol.has_ports else None
 
 
 def _ends(packet: Packet) -> tuple[Address, Address]:

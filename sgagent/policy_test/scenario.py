@@ -6,14 +6,13 @@ compiled ruleset.
 
 from __future__ import annotations
 
-import enum
 import ipaddress
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping as MappingOf
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
 from functools import partial
-from typing import Annotated, assert_never
+from typing import Annotated
 
 from sgagent.core.addresses import AddressSet
 from sgagent.core.binding import HandBinding
@@ -63,6 +62,11 @@ class ExpectedPacket:
     packet: Packet
     expected: ExpectedDecision
     origin: Origin
+
+    @property
+    def opener(self) -> ExpectedPacket:
+        """Return the packet that opens the session, as replies have it."""
+        return self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +131,7 @@ def disagreement(expected: ExpectedDecision, decision: Decision) -> str | None:
     )
 
 
-class PacketResult(enum.Enum):
+class PacketResult(Enum):
     """The result of one packet test."""
 
     PASSED = "passed"
@@ -154,18 +158,12 @@ class PacketOutcome:
     """Why the judge itself may be wrong, as a clause."""
 
     @property
-    def fault(self) -> str | None:
-        """Return how the decision differs from the expected one; None if it agrees."""
-        if isinstance(self.answer, LeftOut):
-            return None
-        return disagreement(self.entry.expected, self.answer)
-
-    @property
     def result(self) -> PacketResult:
         """Return the result of the test."""
         if isinstance(self.answer, LeftOut):
             return PacketResult.LEFT_OUT
-        return PacketResult.PASSED if self.fault is None else PacketResult.FAILED
+        is_expected = disagreement(self.entry.expected, self.answer) is None
+        return PacketResult.PASSED if is_expected else PacketResult.FAILED
 
 
 def decide_by_specification(policy: ResolvedPolicy, entry: ExpectedTraffic) -> Decision:
@@ -173,17 +171,11 @@ def decide_by_specification(policy: ResolvedPolicy, entry: ExpectedTraffic) -> D
 
     A dropped packet opens no session, so its reply gets the same decision.
     """
-    match entry:
-        case ExpectedPacket():
-            return evaluate(policy, as_opener(entry.packet))
-        case ExpectedReply():
-            opener = as_opener(entry.opener.packet)
-            opened = evaluate(policy, opener)
-            if opened.verdict is Policy.DROP:
-                return opened
-            return evaluate(policy, replace(opener, tracking=Tracking.ALLOWED))
-        case _:
-            assert_never(entry)
+    opener = as_opener(entry.opener.packet)
+    opened = evaluate(policy, opener)
+    if isinstance(entry, ExpectedPacket) or opened.verdict is Policy.DROP:
+        return opened
+    return evaluate(policy, replace(opener, tracking=Tracking.ALLOWED))
 
 
 DEFAULT_DEFINITIONS = "groups.d"
@@ -290,7 +282,7 @@ def parse_packets(content: bytes, file: str) -> Scenario:
         bindings=bindings,
         at=model.at,
         names=dict(_names(root.at("dns"))) if model.dns else {},
-        traffic=tuple(_Traffic(bindings).read(places)),
+        traffic=tuple(_read_traffic(places, bindings)),
     )
     if findings.has_errors:
         raise DocumentError(findings.all())
@@ -321,89 +313,86 @@ def _names(names: Field) -> Iterator[tuple[str, AddressSet]]:
         yield canonical_name(written), AddressSet.of(parse_members(names.at(written)))
 
 
-@dataclass(slots=True)
-class _Traffic:
-    """Reads packets in order and remembers those that can be answered."""
+def _read_traffic(places: Iterable[Field], bindings: tuple[HandBinding, ...]) -> Iterator[ExpectedTraffic]:
+    """Read packets in order; a reply is to a packet before it."""
+    names: set[str] = set()
+    openers: dict[str, ExpectedPacket] = {}
+    for place in places:
+        is_reply = "replies_to" in place.entries
+        entry = _reply(place, openers) if is_reply else _packet(place, bindings)
+        if entry is None:
+            continue
+        if entry.name in names:
+            message = f"the name is used twice: {entry.name}"
+            place.error("duplicate_name", message, "give each packet its own name")
+        names.add(entry.name)
+        if isinstance(entry, ExpectedPacket):
+            openers[entry.name] = entry
+        yield entry
 
-    bindings: tuple[HandBinding, ...]
-    openers: dict[str, ExpectedPacket] = field(default_factory=dict)
-    names: set[str] = field(default_factory=set)
 
-    def read(self, places: Iterable[Field]) -> Iterator[ExpectedTraffic]:
-        """Read all packets."""
-        for place in places:
-            entry = self._reply(place) if "replies_to" in place.entries else self._packet(place)
-            if entry is None:
-                continue
-            if entry.name in self.names:
-                place.error(
-                    "duplicate_name", f"the name is used twice: {entry.name}", "give each packet its own name"
-                )
-            self.names.add(entry.name)
-            if isinstance(entry, ExpectedPacket):
-                self.openers[entry.name] = entry
-            yield entry
+def _reply(place: Field, openers: MappingOf[str, ExpectedPacket]) -> ExpectedReply | None:
+    """Read a reply; None if it has errors."""
+    model = read_model(_ReplyModel, place)
+    if model is None:
+        return None
+    opener = openers.get(model.replies_to)
+    if model.replies_to and opener is None:
+        remedy = "the name of a packet before it"
+        place.at("replies_to").error("unknown_packet", "answers no packet", remedy)
+    if not model.name or opener is None or model.expect is None:
+        return None
+    expected = ExpectedDecision(verdict=model.expect, decided_by=model.decided_by)
+    return ExpectedReply(name=model.name, opener=opener, expected=expected, origin=place.origin)
 
-    def _reply(self, place: Field) -> ExpectedReply | None:
-        model = read_model(_ReplyModel, place)
-        if model is None:
-            return None
-        opener = self.openers.get(model.replies_to)
-        if model.replies_to and opener is None:
-            remedy = "the name of a packet before it"
-            place.at("replies_to").error("unknown_packet", "answers no packet", remedy)
-        if not model.name or opener is None or model.expect is None:
-            return None
-        expected = ExpectedDecision(verdict=model.expect, decided_by=model.decided_by)
-        return ExpectedReply(name=model.name, opener=opener, expected=expected, origin=place.origin)
 
-    def _packet(self, place: Field) -> ExpectedPacket | None:
-        """Read a packet that opens a session."""
-        model = read_model(_PacketModel, place)
-        if model is None:
-            return None
-        interface, family = self._interface(place, model), _family(place, model)
-        ports = (None, None) if model.protocol is None else _ports(place, model, model.protocol)
-        _check_rule(place, model)
-        if not model.name or model.expect is None or interface is None or model.direction is None:
-            return None
-        if model.source is None or model.destination is None or family is None or model.protocol is None:
-            return None
-        expected = ExpectedDecision(
-            verdict=model.expect,
-            decided_by=model.decided_by,
-            rule_id=model.rule_id,
-            security_group_id=model.security_group_id,
-        )
-        packet = Packet(
-            interface=interface,
-            direction=model.direction,
-            family=family,
-            source=int(model.source),
-            destination=int(model.destination),
-            protocol=model.protocol,
-            source_port=ports[0],
-            destination_port=ports[1],
-            icmp_type=_icmp_type(place, model, family, model.protocol),
-            hop_limit=model.hop_limit,
-        )
-        return ExpectedPacket(name=model.name, packet=packet, expected=expected, origin=place.origin)
+def _packet(place: Field, bindings: tuple[HandBinding, ...]) -> ExpectedPacket | None:
+    """Read a packet that opens a session; None if it has errors."""
+    model = read_model(_PacketModel, place)
+    if model is None:
+        return None
+    interface, family = _interface(place, model, bindings), _family(place, model)
+    ports = (None, None) if model.protocol is None else _ports(place, model, model.protocol)
+    if (model.rule_id or model.security_group_id) and model.decided_by not in (None, DecidedBy.RULE):
+        place.error("mismatch", "names a rule, but is not decided by one", "decided_by: rule")
+    if not model.name or model.expect is None or interface is None or model.direction is None:
+        return None
+    if model.source is None or model.destination is None or family is None or model.protocol is None:
+        return None
+    expected = ExpectedDecision(
+        verdict=model.expect,
+        decided_by=model.decided_by,
+        rule_id=model.rule_id,
+        security_group_id=model.security_group_id,
+    )
+    packet = Packet(
+        interface=interface,
+        direction=model.direction,
+        family=family,
+        source=int(model.source),
+        destination=int(model.destination),
+        protocol=model.protocol,
+        source_port=ports[0],
+        destination_port=ports[1],
+        icmp_type=_icmp_type(place, model, family, model.protocol),
+        hop_limit=model.hop_limit,
+    )
+    return ExpectedPacket(name=model.name, packet=packet, expected=expected, origin=place.origin)
 
-    def _interface(self, place: Field, model: _PacketModel) -> str | None:
-        """Return where a packet passes; it may be left out where only one interface is bound."""
-        if "interface" not in place.entries:
-            if len(self.bindings) == 1 and self.bindings[0].pattern is None:
-                return self.bindings[0].interface
-            place.refuse_missing("interface")
-        elif model.interface is not None and not self._is_bound(model.interface):
-            remedy = f"one of {', '.join(binding.interface for binding in self.bindings)}"
-            place.at("interface").error("unknown_interface", "is not bound", remedy)
-        return model.interface
 
-    def _is_bound(self, link: str) -> bool:
-        return any(
-            one.interface == link or (one.pattern and one.pattern.matches(link)) for one in self.bindings
-        )
+def _interface(place: Field, model: _PacketModel, bindings: tuple[HandBinding, ...]) -> str | None:
+    """Return where a packet passes; it may be left out where only one interface is bound."""
+    name = model.interface
+    if "interface" not in place.entries:
+        if len(bindings) == 1 and bindings[0].pattern is None:
+            return bindings[0].interface
+        place.refuse_missing("interface")
+    elif name is not None and not any(
+        one.interface == name or (one.pattern and one.pattern.matches(name)) for one in bindings
+    ):
+        remedy = f"one of {', '.join(binding.interface for binding in bindings)}"
+        place.at("interface").error("unknown_interface", "is not bound", remedy)
+    return name
 
 
 def _family(place: Field, model: _PacketModel) -> Family | None:
@@ -414,12 +403,6 @@ def _family(place: Field, model: _PacketModel) -> Family | None:
         place.error("mixed_families", message, "write two addresses of one family")
         return None
     return Family.IPV4 if model.source.version == 4 else Family.IPV6
-
-
-def _check_rule(place: Field, model: _PacketModel) -> None:
-    """Add an error if a rule is expected and something else has to decide."""
-    if (model.rule_id or model.security_group_id) and model.decided_by not in (None, DecidedBy.RULE):
-        place.error("mismatch", "names a rule, but is not decided by one", "decided_by: rule")
 
 
 def _ports(place: Field, model: _PacketModel, protocol: int) -> tuple[int | None, int | None]:
