@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import struct
@@ -29,6 +30,7 @@ from sgagent.agent.control.requests import (
     DocumentsAnswer,
     DocumentsQuestion,
     EnforcedAnswer,
+    ModeAnswer,
     Order,
     Question,
     StatusAnswer,
@@ -37,7 +39,7 @@ from sgagent.agent.control.requests import (
 from sgagent.agent.definitions import KnownLinks
 from sgagent.agent.manual_override import ModeFile, ModeOverrides
 from sgagent.agent.state.directory import StateDirectory
-from sgagent.cli.output import format_json, problem_text
+from sgagent.cli.output import format_json, problem_text, warn
 from sgagent.core.binding import ExpectedLink
 from sgagent.core.errors import NotPermittedError, SourceUnavailableError, printable
 from sgagent.documents import DocumentFile
@@ -126,15 +128,13 @@ def how_to_start(settings: Settings, root: Path = Path("/")) -> str:
 
 def _read_line(connection: socket.socket) -> bytes:
     """Return the line that the agent sends."""
-    line = bytearray()
-    while not line.endswith(b"\n"):
-        received = connection.recv(_CHUNK)
-        if not received:
-            raise MalformedRequestError("the answer is incomplete" if line else "it is busy, or has stopped")
-        line += received
-        if len(line) > LONGEST_ANSWER:
-            raise MalformedRequestError(f"an answer has at most {LONGEST_ANSWER} bytes")
-    return bytes(line)
+    with connection.makefile("rb", _CHUNK) as received:
+        line = received.readline(LONGEST_ANSWER + 1)
+    if len(line) > LONGEST_ANSWER:
+        raise MalformedRequestError(f"an answer has at most {LONGEST_ANSWER} bytes")
+    if not line.endswith(b"\n"):
+        raise MalformedRequestError("the answer is incomplete" if line else "it is busy, or has stopped")
+    return line
 
 
 Interrupted = Callable[[], bool]
@@ -159,6 +159,18 @@ def interruptible() -> Iterator[Interrupted]:
         pass  # Ctrl-C is the normal end
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def pause(seconds: float) -> None:
+    """Wait, but only as long as standard output has a reader.
+
+    Raises:
+        BrokenPipeError: the reader has gone; without this, only the next line that is written would show it.
+    """
+    poll = select.poll()
+    poll.register(sys.stdout, 0)  # an error or a hang-up is always reported
+    if poll.poll(1000 * seconds):
+        raise BrokenPipeError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,35 +209,27 @@ def enforced_now(settings: Settings) -> InForce:
 
 
 def modes_of_host(settings: Settings) -> ModeOverrides:
-    """Return the modes that ``sgagent mode`` set on this host; warn if they are not known (§9.1)."""
-    overrides, fault = _mode_overrides(settings)
-    if fault is not None:
-        print(
-            printable(
-                f"warning: the overrides of 'sgagent mode' can't be read, so the modes of the configuration"
-                f" are used (ask as root): {fault}"
-            ),
-            file=sys.stderr,
-        )
-    return overrides
-
-
-def _mode_overrides(settings: Settings) -> tuple[ModeOverrides, str | None]:
-    """Return the overrides, and why they are not known, if so.
+    """Return the modes that ``sgagent mode`` set on this host; warn if they are not known (§9.1).
 
     The running agent knows them; if none runs, the state directory has those that hold at the next start.
     """
+    found, fault = ModeOverrides(), None
     try:
         answer = ask(settings, StatusQuestion(), StatusAnswer)
     except NoAgentError:
-        return ModeFile(settings.state.directory).load()
+        found, fault = ModeFile(settings.state.directory).load()
     except (NotPermittedError, SourceUnavailableError) as error:
-        return ModeOverrides(), str(error)
-    found = ModeOverrides()
-    # The override for every interface comes first, as it replaces all that were set before it.
-    for override in sorted(answer.mode_overrides, key=lambda one: one.interface or ""):
-        found = found.switched(override.interface, override.mode)
-    return found, None
+        fault = str(error)
+    else:
+        # The override for every interface comes first, as it replaces all that were set before it.
+        for override in sorted(answer.mode_overrides, key=lambda one: one.interface or ""):
+            found = found.switched(override.interface, override.mode)
+    if fault is not None:
+        warn(
+            "the overrides of 'sgagent mode' can't be read, so the modes of the configuration are used"
+            f" (ask as root): {fault}"
+        )
+    return found
 
 
 def expected_links(settings: Settings, in_table: Container[str]) -> tuple[ExpectedLink, ...]:
@@ -280,9 +284,13 @@ def print_enforced(answer: EnforcedAnswer, *, as_json: bool) -> None:
     print("\n".join(map(printable, lines(answer))))
     for problem in answer.warnings:
         print(problem_text(problem), file=sys.stderr)
+    warn_of_loss(answer)
+
+
+def warn_of_loss(answer: EnforcedAnswer | ModeAnswer) -> None:
+    """Warn if the agent could not keep what it did."""
     if answer.fault is not None:
-        warning = printable(f"warning: this change is lost when the agent stops: {answer.fault}")
-        print(problem_text(warning), file=sys.stderr)
+        warn(f"this change is lost when the agent stops: {answer.fault}")
 
 
 def lines(answer: EnforcedAnswer) -> Iterator[str]:

@@ -12,7 +12,7 @@ import re
 import sys
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,27 +28,13 @@ from sgagent.agent.control.requests import (
 )
 from sgagent.agent.sessions import Foresight, as_live_session, end_forbidden_sessions, open_sessions
 from sgagent.agent.step import EventLog, Step, StepEnd
+from sgagent.cli import inputs
 from sgagent.cli.agent_client import ask, print_enforced
-from sgagent.cli.inputs import (
-    add_definitions_arguments,
-    dns_answers,
-    load_settings,
-    read_files,
-    required_definitions,
-    resolve_for_host,
-)
 from sgagent.compiler.enforce import enforce
 from sgagent.core.binding import HostFacts
-from sgagent.core.errors import (
-    DocumentError,
-    KernelRefusedError,
-    Origin,
-    Problem,
-    UsageError,
-    printable,
-)
+from sgagent.core.errors import DocumentError, KernelRefusedError, Origin, Problem, UsageError, printable
 from sgagent.core.lockout import LiveSession, NamedCut, SessionKind, named, sessions_newly_cut
-from sgagent.core.policy import Endpoint, ResolvedInterface, ResolvedPolicy
+from sgagent.core.policy import Endpoint, ResolvedPolicy
 from sgagent.dataplane.dataplane import LibnftablesDataplane
 from sgagent.dataplane.live_sessions import TcpSession, destroy, list_sockets, sessions_at_listeners
 from sgagent.documents import DocumentFile, parse_documents
@@ -107,40 +93,32 @@ def own_sessions(
         environment: of the command.
     """
     by_socket = (as_live_session(s, SessionKind.MANAGEMENT) for s in live if s.inode in callers)
-    by_environment = (*_by_connection(environment), *_by_client(environment, live))
-    return tuple(dict.fromkeys((*by_socket, *by_environment)))
+    return tuple(dict.fromkeys((*by_socket, *_by_environment(environment, live))))
 
 
-def _by_connection(environment: Mapping[str, str]) -> Iterator[LiveSession]:
-    """Yield the session that ``SSH_CONNECTION`` names with both ends."""
-    match environment.get("SSH_CONNECTION", "").split():
-        case [peer, peer_port, local, local_port] if peer_port.isdecimal() and local_port.isdecimal():
-            try:
-                far, near = Endpoint.at(peer, int(peer_port)), Endpoint.at(local, int(local_port))
-            except ValueError:
-                return  # another program has set the variable
-            yield LiveSession(
-                family=near.address.family,
-                local_address=near.address.first,
-                local_port=near.port,
-                peer_address=far.address.first,
-                peer_port=far.port,
-                kind=SessionKind.MANAGEMENT,
-            )
+def _by_environment(environment: Mapping[str, str], live: Collection[TcpSession]) -> Iterator[LiveSession]:
+    """Yield the session that ``SSH_CONNECTION`` names, and those that match ``SSH_CLIENT``.
 
-
-def _by_client(environment: Mapping[str, str], live: Collection[TcpSession]) -> Iterator[LiveSession]:
-    """Yield the sessions that match ``SSH_CLIENT``, which names the far end and the local port."""
-    match environment.get("SSH_CLIENT", "").split():
-        case [peer, peer_port, local_port] if peer_port.isdecimal() and local_port.isdecimal():
-            try:
-                far = Endpoint.at(peer, int(peer_port))
-            except ValueError:
-                return
-            for session in live:
-                ends = (session.family, session.peer_address, session.peer_port, session.local_port)
-                if ends == (far.address.family, far.address.first, far.port, int(local_port)):
-                    yield as_live_session(session, SessionKind.MANAGEMENT)
+    The first has both ends, the second the far end and the local port. Other programs may have set them.
+    """
+    with suppress(ValueError):
+        peer, peer_port, local, local_port = environment.get("SSH_CONNECTION", "").split()
+        far, near = Endpoint.at(peer, int(peer_port)), Endpoint.at(local, int(local_port))
+        yield LiveSession(
+            family=near.address.family,
+            local_address=near.address.first,
+            local_port=near.port,
+            peer_address=far.address.first,
+            peer_port=far.port,
+            kind=SessionKind.MANAGEMENT,
+        )
+    with suppress(ValueError):
+        peer, peer_port, local_port = environment.get("SSH_CLIENT", "").split()
+        far = Endpoint.at(peer, int(peer_port))
+        ends = (far.address.family, far.address.first, far.port, int(local_port))
+        for session in live:
+            if ends == (session.family, session.peer_address, session.peer_port, session.local_port):
+                yield as_live_session(session, SessionKind.MANAGEMENT)
 
 
 _TRIES = 20
@@ -174,9 +152,9 @@ def _bring(policy: ResolvedPolicy, settings: Settings, dataplane: LibnftablesDat
     Where others change the table meanwhile, like another of these commands, it is looked at again and planned
     for anew: the last one to look leaves a table that is wholly its own.
     """
-    layout, operations = MarkLayout(settings.enforcement.mark_mask), 0
-    unchanged = 0
-    for is_last in (*(False,) * _TRIES, True):
+    layout = MarkLayout(settings.enforcement.mark_mask)
+    operations = unchanged = 0
+    for tries in range(_TRIES + 1):
         observed = dataplane.observe()
         step = enforce(
             policy,
@@ -186,17 +164,17 @@ def _bring(policy: ResolvedPolicy, settings: Settings, dataplane: LibnftablesDat
             sessions=settings.enforcement.sessions,
             flow_logging=settings.flow_log.logging_without_agent,
         )
-        if step.plan and step.clearance:
-            dataplane.clear_marks(step.clearance.mask, step.clearance.tests)
         if not step.plan:
             break
+        if step.clearance:
+            dataplane.clear_marks(step.clearance.mask, step.clearance.tests)
         try:
             dataplane.apply(step.plan)
             dataplane.remove(step.plan)
         except KernelRefusedError:
             # Another command may have removed what the fill made, which leaves the table as it was.
             unchanged += dataplane.observe() == observed
-            if is_last or unchanged == _REFUSALS:
+            if tries == _TRIES or unchanged == _REFUSALS:
                 raise
             continue
         operations += len(step.plan.operations)
@@ -237,29 +215,33 @@ _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    add_definitions_arguments(parser, is_required=True)
-    parser.add_argument(
+    add = parser.add_argument
+    inputs.add_definitions_arguments(parser, is_required=True)
+    add(
         "--confirm-within",
         metavar="TIME",
         help="go back after this time, like 60s, 5m or 1h, unless 'sgagent confirm' runs before",
     )
-    parser.add_argument(
-        "--yes", action="store_true", help="apply permanently even if that cuts your own session"
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add("--yes", action="store_true", help="apply permanently even if that cuts your own session")
+    add("--json", action="store_true", help="print one JSON object")
 
 
 def run(options: argparse.Namespace) -> int:
     """Send the documents to the agent; they are in force, or nothing was changed."""
-    settings = load_settings(options)
+    settings = inputs.load_settings(options)
     seconds = None if options.confirm_within is None else parse_duration(options.confirm_within)
     # An absolute path is what messages of the agent about a document should name.
-    files = read_files(settings, Path.cwd() / required_definitions(options))
+    files = inputs.read_files(settings, Path.cwd() / inputs.required_definitions(options))
     documents = tuple(map(_sent, files))
-    if seconds is not None:
-        _announce_trial(options, seconds, files, settings)
-    elif not options.yes:
-        _refuse_to_cut_own_session(files, settings)
+    if seconds is not None or not options.yes:
+        status = ask(settings, StatusQuestion(), StatusAnswer)
+        policy = _policy(files, settings, status)
+        # Where the documents have errors or another trial is pending, the agent refuses and says why.
+        if policy is not None and seconds is None:
+            ways_out = "use --confirm-within 60s for a trial, or --yes"
+            refuse_to_cut_own_session(policy, NetlinkHost().facts(), ways_out)
+        elif policy is not None and seconds is not None and status.pending is None:
+            _announce_trial(options, seconds, policy, status.snapshot_version)
     answer = ask(settings, ApplyOrder(documents=documents, confirm_within=seconds), EnforcedAnswer)
     print_enforced(answer, as_json=options.json)
     return 0
@@ -279,26 +261,13 @@ def parse_duration(text: str) -> float:
 
 
 def _announce_trial(
-    options: argparse.Namespace, seconds: float, files: tuple[DocumentFile, ...], settings: Settings
+    options: argparse.Namespace, seconds: float, policy: ResolvedPolicy, version: str | None
 ) -> None:
-    """Print what a trial will do and how to keep it, before it may cut the terminal that this is read in.
-
-    Raises:
-        SourceUnavailableError: no agent answers.
-    """
-    status = ask(settings, StatusQuestion(), StatusAnswer)
-    policy = _policy(files, settings, status)
-    if policy is None or status.pending is not None:
-        return  # the agent refuses the order, and says why
+    """Print what a trial will do and how to keep it, before it may cut the terminal that this is read in."""
     stream = sys.stderr if options.json else sys.stdout
     cuts = own_sessions_cut(policy, NetlinkHost().facts())
-    announcement = "\n".join(
-        map(
-            printable,
-            trial_lines(options.definitions, seconds, status.snapshot_version or "nothing, as before", cuts),
-        )
-    )
-    print(announcement, file=stream, flush=True)
+    lines = trial_lines(options.definitions, seconds, version or "nothing, as before", cuts)
+    print("\n".join(map(printable, lines)), file=stream, flush=True)
     if stream.isatty():
         threading.Event().wait(_TERMINAL_SECONDS)
 
@@ -323,19 +292,6 @@ def trial_lines(path: Path, seconds: float, before: str, cuts: Iterable[NamedCut
     yield "if this session stops answering, wait: the agent goes back by itself"
 
 
-def _refuse_to_cut_own_session(files: tuple[DocumentFile, ...], settings: Settings) -> None:
-    """Look whether the session in which this command runs would live; errors are the agent's to tell.
-
-    Raises:
-        UsageError: it would not.
-        SourceUnavailableError: no agent answers.
-    """
-    policy = _policy(files, settings, ask(settings, StatusQuestion(), StatusAnswer))
-    if policy is not None:
-        facts = NetlinkHost().facts()
-        refuse_to_cut_own_session(policy, facts, "use --confirm-within 60s for a trial, or --yes")
-
-
 def _policy(
     files: tuple[DocumentFile, ...], settings: Settings, status: StatusAnswer
 ) -> ResolvedPolicy | None:
@@ -344,16 +300,14 @@ def _policy(
         snapshot, _ = parse_documents(files, settings.limits)
     except DocumentError:
         return None
-    resolution = resolve_for_host(settings, Delivery(snapshot=snapshot), (), dns=dns_answers(settings))
+    resolution = inputs.resolve_for_host(
+        settings, Delivery(snapshot=snapshot), (), dns=inputs.dns_answers(settings)
+    )
     if resolution.errors:
         return None
+    # A mode that was ordered at run time is not in the configuration.
     modes = {link.name: link.mode for link in status.interfaces}
-
-    def as_it_runs(judge: ResolvedInterface) -> ResolvedInterface:
-        """Return a judge in its mode; an order given at run time is not in the configuration."""
-        return replace(judge, mode=modes.get(judge.name) or judge.mode)
-
-    return resolution.policy.with_judges(as_it_runs)
+    return resolution.policy.with_judges(lambda one: replace(one, mode=modes.get(one.name) or one.mode))
 
 
 def _sent(file: DocumentFile) -> Document:

@@ -18,7 +18,7 @@ from sgagent.agent.reconciler import Reconciler
 from sgagent.agent.sessions import end_forbidden_sessions
 from sgagent.agent.state.directory import KeptDocuments, StateDirectory
 from sgagent.agent.step import Step, StepEnd, summary
-from sgagent.cli.inputs import load_settings
+from sgagent.cli import inputs
 from sgagent.core.errors import KernelRefusedError, SourceUnavailableError, UsageError, printable
 from sgagent.core.policy import Endpoint
 from sgagent.dataplane.dataplane import ApplierDataplane, LibnftablesDataplane
@@ -91,7 +91,7 @@ def load_last_good_settings(
         UsageError: it is wrong, and there is no other.
     """
     try:
-        return load_settings(options), None
+        return inputs.load_settings(options), None
     except UsageError as error:
         kept = state.configuration()
         if kept is None:

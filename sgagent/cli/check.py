@@ -11,13 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from sgagent.agent.clock import count
-from sgagent.cli.inputs import (
-    add_dns_argument,
-    add_policy_arguments,
-    load_settings,
-    preview_cuts,
-    read_policy,
-)
+from sgagent.cli import inputs
 from sgagent.cli.main import DEFAULT_CONFIGURATION
 from sgagent.cli.output import Colour, painted, problem_as_json, problem_text
 from sgagent.core.binding import Link
@@ -32,15 +26,15 @@ from sgagent.settings import RefusedSettingsError, Settings
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    add_policy_arguments(parser)
-    add_dns_argument(parser)
+    inputs.add_policy_arguments(parser)
+    inputs.add_dns_argument(parser)
     parser.add_argument("--json", action="store_true", help="print the problems as JSON")
 
 
 def run(options: argparse.Namespace) -> int:
     """Print every problem of the whole (§8.3); the exit code says whether the documents would be refused."""
     try:
-        settings = load_settings(options)
+        settings = inputs.load_settings(options)
         problems, policy = _look(settings, options)
         problems += _forwarding_warnings(policy, options.config or DEFAULT_CONFIGURATION)
     except RefusedSettingsError as error:
@@ -49,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     if options.strict or settings.enforcement.strict:
         problems = tuple(replace(problem, severity=Severity.ERROR) for problem in problems)
     errors = sum(problem.severity is Severity.ERROR for problem in problems)
-    cut = () if policy is None else preview_cuts(partial(sessions_cut, policy))
+    cut = () if policy is None else inputs.preview_cuts(partial(sessions_cut, policy))
     if options.json:
         print(json.dumps(_report(problems, errors, cut), indent=2))
     else:
@@ -63,7 +57,7 @@ def _look(
 ) -> tuple[tuple[Problem, ...], ResolvedPolicy | None]:
     """Return what is wrong with the documents, and what they come to; nothing if they have errors of form."""
     try:
-        resolution = read_policy(settings, options, scope=Scope.EVERYTHING)
+        resolution = inputs.read_policy(settings, options, scope=Scope.EVERYTHING)
     except DocumentError as error:
         return error.problems, None
     return resolution.problems, resolution.policy

@@ -9,13 +9,7 @@ import sys
 import time
 
 from sgagent.agent.clock import count
-from sgagent.cli.inputs import (
-    accept_or_refuse,
-    add_dns_argument,
-    add_policy_arguments,
-    load_settings,
-    read_policy,
-)
+from sgagent.cli import inputs
 from sgagent.compiler.compilation import compile_
 from sgagent.core.errors import KernelRefusedError, printable
 from sgagent.core.policy import SILENT, FlowLogging, ResolvedPolicy
@@ -29,31 +23,28 @@ from sgagent.settings import Settings
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser.add_argument("--dry-run", action="store_true", help="print the ruleset, change nothing")
-    parser.add_argument(
-        "--output", choices=("nft", "json"), default="nft", help="what --dry-run prints (default: nft)"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--dry-run", action="store_true", help="print the ruleset, change nothing")
+    add("--output", choices=("nft", "json"), default="nft", help="what --dry-run prints (default: nft)")
+    add(
         "--json",
         dest="output",
         action="store_const",
         const="json",
         help="as --output json; without --dry-run, print the result as JSON",
     )
-    parser.add_argument("--no-verify", action="store_true", help="don't let the kernel check the text")
-    parser.add_argument(
-        "--verify", action="store_true", help="prove the table first, and print or apply it only then"
-    )
-    parser.add_argument("--yes", action="store_true", help="apply even if that cuts your own session")
-    add_policy_arguments(parser)
-    add_dns_argument(parser)
+    add("--no-verify", action="store_true", help="don't let the kernel check the text")
+    add("--verify", action="store_true", help="prove the table first, and print or apply it only then")
+    add("--yes", action="store_true", help="apply even if that cuts your own session")
+    inputs.add_policy_arguments(parser)
+    inputs.add_dns_argument(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Compile, then print or apply."""
-    settings = load_settings(options)
-    resolution = read_policy(settings, options)
-    accept_or_refuse(resolution.problems, settings, options)
+    settings = inputs.load_settings(options)
+    resolution = inputs.read_policy(settings, options)
+    inputs.accept_or_refuse(resolution.problems, settings, options)
     policy = resolution.policy
     if not options.dry_run:
         from sgagent.cli.agent_client import modes_of_host  # noqa: PLC0415 - printing does without

@@ -31,8 +31,8 @@ from sgagent.agent.control.requests import (
 from sgagent.agent.control.status_text import facts, headline
 from sgagent.agent.state.directory import Extent
 from sgagent.agent.status import InterfaceState, InterfaceStatus, Posture, state_in_words
-from sgagent.cli.agent_client import NoAgentError, ask, enforced_now, print_enforced
-from sgagent.cli.inputs import UNNAMED, add_definitions_arguments, fetch, load_settings, whole_number
+from sgagent.cli import inputs
+from sgagent.cli.agent_client import NoAgentError, ask, enforced_now, print_enforced, warn_of_loss
 from sgagent.cli.output import add_width_argument, format_json, lay_out, table_width, terminal_width
 from sgagent.core.errors import SgagentError, printable
 from sgagent.core.model import Mode, Snapshot
@@ -63,7 +63,7 @@ add_history_arguments = add_status_arguments = _add_table_arguments
 
 def run_status(options: argparse.Namespace) -> int:
     """Print how the agent is doing; the exit code says whether it enforces."""
-    answer = ask(load_settings(options), StatusQuestion(), StatusAnswer)
+    answer = ask(inputs.load_settings(options), StatusQuestion(), StatusAnswer)
     is_enforcing = answer.posture is Posture.ENFORCING
     if options.json:
         print(format_json({"is_enforcing": is_enforcing, **encode_fields(answer)}))
@@ -106,7 +106,7 @@ def _interface_row(interface: InterfaceStatus) -> tuple[str, ...]:
 
 def run_history(options: argparse.Namespace) -> int:
     """Print what was enforced; damaged files are named on standard error."""
-    answer = ask(load_settings(options), HistoryQuestion(), HistoryAnswer)
+    answer = ask(inputs.load_settings(options), HistoryQuestion(), HistoryAnswer)
     if options.json:
         _print_json(answer)
         return 0
@@ -167,7 +167,7 @@ def add_mode_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_mode(options: argparse.Namespace) -> int:
     """Override the configured mode (§9.1), and print the modes that hold now."""
-    settings = load_settings(options)
+    settings = inputs.load_settings(options)
     interface = options.interface
     if interface is not None and interface != _UNBOUND_LINKS:
         parse_interface_name(interface, "--interface")
@@ -176,10 +176,7 @@ def run_mode(options: argparse.Namespace) -> int:
         _print_json(answer)
         return 0
     print("\n".join(mode_table(answer, terminal_width())))
-    if answer.fault is not None:
-        print(
-            printable(f"warning: this change is lost when the agent stops: {answer.fault}"), file=sys.stderr
-        )
+    warn_of_loss(answer)
     return 0
 
 
@@ -202,7 +199,7 @@ def _mode_row(interface: InterfaceMode) -> tuple[str, ...]:
 
 def run_confirm(options: argparse.Namespace) -> int:
     """Keep the definitions that are on trial; the exit code says whether there were any."""
-    answer = ask(load_settings(options), ConfirmOrder(), ConfirmAnswer)
+    answer = ask(inputs.load_settings(options), ConfirmOrder(), ConfirmAnswer)
     if options.json:
         _print_json(answer)
     elif not answer.is_confirmed:
@@ -218,7 +215,7 @@ def run_confirm(options: argparse.Namespace) -> int:
 
 def run_reload(options: argparse.Namespace) -> int:
     """Have the agent read its source, and print what is in force; raise why the source's is not."""
-    answer = ask(load_settings(options), ReloadOrder(), EnforcedAnswer)
+    answer = ask(inputs.load_settings(options), ReloadOrder(), EnforcedAnswer)
     print_enforced(answer, as_json=options.json)
     return 0
 
@@ -228,7 +225,7 @@ def add_rollback_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "number",
         metavar="N",
-        type=whole_number,
+        type=inputs.whole_number,
         nargs="?",
         help="a number of 'sgagent history' (default: the newest that is not active)",
     )
@@ -237,7 +234,7 @@ def add_rollback_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_rollback(options: argparse.Namespace) -> int:
     """Have the agent go back to earlier definitions, and print what is in force then."""
-    answer = ask(load_settings(options), RollbackOrder(number=options.number), EnforcedAnswer)
+    answer = ask(inputs.load_settings(options), RollbackOrder(number=options.number), EnforcedAnswer)
     print_enforced(answer, as_json=options.json)
     return 0
 
@@ -245,13 +242,13 @@ def run_rollback(options: argparse.Namespace) -> int:
 def add_complete_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``sgagent complete``."""
     parser.add_argument("kind", choices=("groups", "rules", "links"))
-    add_definitions_arguments(parser)
+    inputs.add_definitions_arguments(parser)
 
 
 def run_complete(options: argparse.Namespace) -> int:
     """Print one id or name a line; nothing where they can't be had, as nobody reads errors here."""
     try:
-        settings = load_settings(options)
+        settings = inputs.load_settings(options)
         found = _links(settings) if options.kind == "links" else _ids(settings, options)
         print("".join(f"{one}\n" for one in sorted(set(found))), end="")
     except (SgagentError, OSError):
@@ -279,5 +276,5 @@ def _ids(settings: Settings, options: argparse.Namespace) -> Iterable[str]:
 def _definitions(settings: Settings, options: argparse.Namespace) -> Snapshot:
     """Return the documents that are named or configured; where they are not on this host, those in force."""
     if options.definitions is not None or isinstance(settings.source, FileSourceSettings):
-        return fetch(settings, options.definitions, UNNAMED).snapshot
-    return parse_documents(enforced_now(settings).documents or (), settings.limits, UNNAMED)[0]
+        return inputs.fetch(settings, options.definitions, inputs.UNNAMED).snapshot
+    return parse_documents(enforced_now(settings).documents or (), settings.limits, inputs.UNNAMED)[0]

@@ -35,7 +35,7 @@ from sgagent.agent.web.inspection import Inspection
 from sgagent.agent.web.metrics import make_registry
 from sgagent.agent.web.page import Page
 from sgagent.agent.web.routes import StatusPages, health_pages
-from sgagent.cli.inputs import latest_time, load_settings, read_configuration
+from sgagent.cli import inputs
 from sgagent.core.errors import UsageError
 from sgagent.dataplane.dataplane import ApplierDataplane
 from sgagent.dataplane.live_sessions import list_listeners, sessions_at_listeners
@@ -56,7 +56,7 @@ def run_daemon(options: argparse.Namespace, applier: Applier) -> int:
         options: of the command line.
         applier: does what needs privilege, and is waited for by the caller.
     """
-    settings = load_settings(options)
+    settings = inputs.load_settings(options)
     gc.disable()  # a start makes many values and no cycles; the daemon enables it after its first step
     log_queue = log_in_background()
     with ExitStack() as stack:
@@ -68,7 +68,7 @@ def run_daemon(options: argparse.Namespace, applier: Applier) -> int:
         daemon = _assemble(settings, dataplane, applier.news, log_queue, stack)
         with suppress(OSError):  # the agent reports an unwritable state directory when it keeps definitions
             state = StateDirectory(settings.state.directory)
-            state.keep_configuration(read_configuration(options))
+            state.keep_configuration(inputs.read_configuration(options))
         daemon.run()
     return 0
 
@@ -102,7 +102,7 @@ def _assemble(
         counters_gone=counting.forget,
         foresee=Foresight(log, open_sessions).look,
         name_servers=partial(name_servers, settings.source),
-        name_watch=NameWatch(settings, clock, latest_time(settings), BackgroundResolver()),
+        name_watch=NameWatch(settings, clock, inputs.latest_time(settings), BackgroundResolver()),
     )
     sessions = LiveSessions(MarkLayout(settings.enforcement.mark_mask), dataplane.find_session)
     execution = Execution(reconciler=reconciler, state=state, clock=clock, boot_id=read_boot_id(), log=log)

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 
 from sgagent.agent.clock import clock_time
 from sgagent.agent.control.protocol import encode_fields
 from sgagent.agent.control.requests import DeniedAnswer, DeniedQuestion
 from sgagent.agent.flowlog.flow import Flow, FlowEnd, FlowsLeftOut, decider, sentence, traffic
-from sgagent.cli.agent_client import NoAgentError, ask, interruptible
-from sgagent.cli.inputs import load_settings
+from sgagent.cli import inputs
+from sgagent.cli.agent_client import NoAgentError, ask, interruptible, pause
 from sgagent.cli.output import add_width_argument, format_json, lay_out, table_width
 from sgagent.core.errors import printable
 from sgagent.core.model import Direction, Mode
@@ -24,6 +22,8 @@ from sgagent.settings import parse_interface_name
 _HEADINGS = ("TIME", "PACKETS", "INTERFACE", "WAY", "TRAFFIC", "FROM", "TO", "BY")
 _NUMBERS = (1,)
 _Row = tuple[str, ...]
+_Look = Callable[[int], DeniedAnswer]
+"""Asks the agent for the drops after one of them."""
 
 
 def report(answer: DeniedAnswer, shown: int, width: int | None) -> list[str]:
@@ -40,8 +40,9 @@ def report(answer: DeniedAnswer, shown: int, width: int | None) -> list[str]:
     newest = rows[max(0, len(rows) - shown) :]
     lines = lay_out([_HEADINGS, *newest], right=_NUMBERS, width=width) if newest else []
     if not rows:
-        what = "such drop" if answer.newest else "drop"
-        lines = lay_out([(_NONE_REMEMBERED.format(what, clock_time(answer.begun_at)),)], width=width)
+        none = f"no {'such drop' if answer.newest else 'drop'} is recorded since the agent started"
+        counted = f"at {clock_time(answer.begun_at)}; 'sgagent hits' counts earlier ones too"
+        lines = lay_out([(f"{none} {counted}",)], width=width)
     if earlier := len(rows) - len(newest):
         lines.append(f"… and {earlier} earlier: --lines {len(rows)} shows them")
     return [*lines, *_sentences(answer.left_out, width)]
@@ -51,9 +52,6 @@ def _sentences(left_out: Iterable[FlowsLeftOut], width: int | None) -> Iterator[
     """Yield what was left out, in words, each in as many lines as the width asks for."""
     for entry in left_out:
         yield from lay_out([(sentence(entry),)], width=width)
-
-
-_NONE_REMEMBERED = "no {} is recorded since the agent started at {}; 'sgagent hits' counts earlier ones too"
 
 
 class FollowedTable:
@@ -125,24 +123,19 @@ _SHOWN = 20
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser.add_argument("--follow", action="store_true", help="also print new drops, until Ctrl-C")
-    parser.add_argument("--interface", metavar="NAME", help="this interface only")
-    parser.add_argument(
-        "--direction", choices=[direction.value for direction in Direction], help="this direction only"
-    )
-    parser.add_argument("--rule", metavar="ID", help="this rule only")
-    parser.add_argument(
-        "--lines", metavar="N", type=_lines, default=_SHOWN, help=f"the newest N lines (default: {_SHOWN})"
-    )
+    add, directions = parser.add_argument, [direction.value for direction in Direction]
+    add("--follow", action="store_true", help="also print new drops, until Ctrl-C")
+    add("--interface", metavar="NAME", help="this interface only")
+    add("--direction", choices=directions, help="this direction only")
+    add("--rule", metavar="ID", help="this rule only")
+    add("--lines", metavar="N", type=_lines, default=_SHOWN, help=f"the newest N lines (default: {_SHOWN})")
     add_width_argument(parser)
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON object, with --follow one a line for each drop"
-    )
+    add("--json", action="store_true", help="print one JSON object, with --follow one a line for each drop")
 
 
 def run(options: argparse.Namespace) -> int:
     """Print who was dropped."""
-    settings = load_settings(options)
+    settings = inputs.load_settings(options)
     question = DeniedQuestion(
         interface=parse_interface_name(options.interface, "--interface") if options.interface else None,
         direction=Direction(options.direction) if options.direction else None,
@@ -153,10 +146,11 @@ def run(options: argparse.Namespace) -> int:
         return ask(settings, replace(question, after=after), DeniedAnswer)
 
     first = look(0)
+    newest = first.flows[max(0, len(first.flows) - options.lines) :]
     if options.follow:
-        _follow(first, look, options)
+        _follow(first, newest, look, options)
     elif options.json:
-        print(format_json(encode_fields(replace(first, flows=_newest(first.flows, options.lines)))))
+        print(format_json(encode_fields(replace(first, flows=newest))))
     else:
         print("\n".join(report(first, options.lines, table_width(options))))
     return 0
@@ -168,65 +162,49 @@ def _lines(text: str) -> int:
     return int(text)
 
 
-def _newest(flows: tuple[Flow, ...], most: int) -> tuple[Flow, ...]:
-    return flows[max(0, len(flows) - most) :]
+def _follow(known: DeniedAnswer, newest: Sequence[Flow], look: _Look, options: argparse.Namespace) -> None:
+    """Print the newest earlier drops, then each new one, until Ctrl-C or until the output has no reader."""
+    table = FollowedTable()
 
+    def show(flows: Sequence[Flow], left_out: Iterable[FlowsLeftOut]) -> None:
+        if options.json:
+            lines = [format_json(encode_fields(entry)) for entry in (*flows, *left_out)]
+        else:
+            width = table_width(options)
+            lines = [*table.lines(flows, width), *_sentences(left_out, width)]
+        print("".join(f"{line}\n" for line in lines), end="", flush=True)
 
-def _follow(answer: DeniedAnswer, look: Callable[[int], DeniedAnswer], options: argparse.Namespace) -> None:
-    """Print what is dropped until interrupted, the newest that were dropped before at first."""
-    printer = _Printer(options)
     with interruptible() as is_interrupted:
-        pause = threading.Event()
-        printer.print(_newest(answer.flows, options.lines), ())
-        known = answer
+        show(newest, ())
         if known.unavailable is not None:
             print(printable(f"drops are not recorded: {known.unavailable}"), file=sys.stderr)
         while not is_interrupted():
-            pause.wait(FOLLOW_SECONDS)
-            answer = _waited_for(partial(look, known.newest), pause)
+            pause(FOLLOW_SECONDS)
+            answer = _wait_for_answer(look, known.newest)
             if answer.begun_at != known.begun_at:  # another agent, that counts anew
                 answer = look(0)
                 known = replace(answer, left_out=())
-            printer.print(answer.flows, _grown(known.left_out, answer.left_out))
+            show(answer.flows, _grown(known.left_out, answer.left_out))
             known = answer
 
 
-def _waited_for(look: Callable[[], DeniedAnswer], pause: threading.Event) -> DeniedAnswer:
-    """Return an answer, if need be by waiting for an agent that is started anew; that is said."""
+def _wait_for_answer(look: _Look, after: int) -> DeniedAnswer:
+    """Return the answer; if no agent runs, say so once and wait for one."""
     is_said = False
     while True:
         try:
-            return look()
+            return look(after)
         except NoAgentError as error:
             if not is_said:
                 print(printable(f"sgagent: {error}; waiting for one"), file=sys.stderr)
             is_said = True
-            pause.wait(FOLLOW_SECONDS)
+            pause(FOLLOW_SECONDS)
 
 
-def _grown(before: tuple[FlowsLeftOut, ...], now: tuple[FlowsLeftOut, ...]) -> Iterator[FlowsLeftOut]:
+def _grown(before: Iterable[FlowsLeftOut], now: Iterable[FlowsLeftOut]) -> Iterator[FlowsLeftOut]:
     """Yield how many more were left out."""
     known = {replace(entry, seen_at=0.0, left_out=0): entry.left_out for entry in before}
     for entry in now:
         more = entry.left_out - known.get(replace(entry, seen_at=0.0, left_out=0), 0)
         if more > 0:
             yield replace(entry, left_out=more)
-
-
-class _Printer:
-    """Print flows as they come."""
-
-    def __init__(self, options: argparse.Namespace) -> None:
-        self._options = options
-        self._table = FollowedTable()
-
-    def print(self, flows: tuple[Flow, ...], left_out: Iterator[FlowsLeftOut] | tuple[()]) -> None:
-        """Print what is new, at once."""
-        if self._options.json:
-            lines = [format_json(encode_fields(entry)) for entry in (*flows, *left_out)]
-        else:
-            width = table_width(self._options)
-            lines = [*self._table.lines(flows, width), *_sentences(left_out, width)]
-        for line in lines:
-            print(line)
-        sys.stdout.flush()

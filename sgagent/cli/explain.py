@@ -6,22 +6,14 @@ import argparse
 import ipaddress
 import json
 import socket
-import sys
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
 from sgagent.agent.control.requests import ExplainAnswer, ExplainQuestion
+from sgagent.cli import inputs
 from sgagent.cli.agent_client import NoAgentError, ask, enforced_now
-from sgagent.cli.inputs import (
-    accept_or_refuse,
-    add_dns_argument,
-    add_policy_arguments,
-    add_time_argument,
-    dns_answers,
-    load_settings,
-    read_policy,
-    resolve_for_host,
-)
+from sgagent.cli.output import warn
 from sgagent.core.errors import UsageError, printable
 from sgagent.core.evaluate import DecidedBy, Packet
 from sgagent.core.explanation import (
@@ -44,35 +36,38 @@ from sgagent.settings import Settings
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
+    add = parser.add_argument
     port, byte = partial(_number, last=LAST_PORT), partial(_number, last=255)
-    parser.add_argument(
+    add(
         "direction", choices=[direction.value for direction in Direction], help="into this host, or out of it"
     )
-    parser.add_argument("--source", metavar="ADDRESS", required=True, help="the source address")
-    parser.add_argument("--destination", metavar="ADDRESS", required=True, help="the destination address")
-    parser.add_argument("--protocol", metavar="P", required=True, help="a name like tcp, or a number")
-    parser.add_argument(
-        "--source-port", metavar="N", type=port, help=f"the source port (default: {EPHEMERAL_PORT})"
-    )
-    parser.add_argument("--port", metavar="N", type=port, help="the destination port")
-    parser.add_argument("--icmp-type", metavar="N", type=byte, help="the ICMP type, for neighbour discovery")
-    parser.add_argument("--hop-limit", metavar="N", type=byte, help="the hop limit, for neighbour discovery")
-    parser.add_argument("--on", metavar="NAME", help="the interface, where several are bound")
-    parser.add_argument("--exit-code", action="store_true", help="exit with 1 if the packet is dropped")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    add_time_argument(parser)
-    add_dns_argument(parser)
-    add_policy_arguments(parser)
+    add("--source", metavar="ADDRESS", required=True, help="the source address")
+    add("--destination", metavar="ADDRESS", required=True, help="the destination address")
+    add("--protocol", metavar="P", required=True, help="a name like tcp, or a number")
+    add("--source-port", metavar="N", type=port, help=f"the source port (default: {EPHEMERAL_PORT})")
+    add("--port", metavar="N", type=port, help="the destination port")
+    add("--icmp-type", metavar="N", type=byte, help="the ICMP type, for neighbour discovery")
+    add("--hop-limit", metavar="N", type=byte, help="the hop limit, for neighbour discovery")
+    add("--on", metavar="NAME", help="the interface, where several are bound")
+    add("--exit-code", action="store_true", help="exit with 1 if the packet is dropped")
+    add("--json", action="store_true", help="print one JSON object")
+    inputs.add_time_argument(parser)
+    inputs.add_dns_argument(parser)
+    inputs.add_policy_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the verdict and how it came about."""
-    settings = load_settings(options)
+    settings = inputs.load_settings(options)
     packet = _packet(options)
-    live = None if _names_definitions(options) or options.at else _ask_agent(settings, packet)
+    live: ExplainAnswer | None = None
+    if not (_names_definitions(options) or options.at):
+        with suppress(NoAgentError):
+            live = ask(settings, ExplainQuestion.about(packet), ExplainAnswer)
     explanation = live.explanation if live else _explain_definitions(settings, packet, options)
-    if options.on and explanation.decided_by is DecidedBy.UNBOUND:
-        _warn_of_missing_link(options.on)
+    is_unbound = options.on and explanation.decided_by is DecidedBy.UNBOUND
+    if is_unbound and options.on not in {link for _, link in socket.if_nameindex()}:  # mistyped?
+        warn(f"this host has no interface {options.on}; on one that is not bound everything passes")
     if options.json:
         print(json.dumps(as_json(explanation)))
     else:
@@ -83,24 +78,9 @@ def run(options: argparse.Namespace) -> int:
     return 1 if options.exit_code and explanation.verdict is Policy.DROP else 0
 
 
-def _warn_of_missing_link(name: str) -> None:
-    """Warn that a link is not there: the verdict on links that are not bound may be about a mistyped name."""
-    if name not in {link for _, link in socket.if_nameindex()}:
-        meaning = "on one that is not bound everything passes"
-        print(f"warning: this host has no interface {printable(name)}; {meaning}", file=sys.stderr)
-
-
 def _names_definitions(options: argparse.Namespace) -> bool:
     """Return whether other definitions or bindings are meant than those in force."""
     return options.definitions is not None or bool(options.interface) or options.strict
-
-
-def _ask_agent(settings: Settings, packet: Packet) -> ExplainAnswer | None:
-    """Return what the running agent says; None if there is none."""
-    try:
-        return ask(settings, ExplainQuestion.about(packet), ExplainAnswer)
-    except NoAgentError:
-        return None
 
 
 def _explain_definitions(settings: Settings, packet: Packet, options: argparse.Namespace) -> Explanation:
@@ -109,12 +89,12 @@ def _explain_definitions(settings: Settings, packet: Packet, options: argparse.N
     if present is not None and present.documents is not None:
         snapshot, problems = parse_documents(present.documents, settings.limits, present.version)
         delivery = Delivery(snapshot=snapshot, problems=problems)
-        resolution = resolve_for_host(
-            settings, delivery, (), at=options.at, dns=dns_answers(settings, options)
+        resolution = inputs.resolve_for_host(
+            settings, delivery, (), at=options.at, dns=inputs.dns_answers(settings, options)
         )
     else:
-        resolution = read_policy(settings, options)
-    accept_or_refuse(resolution.problems, settings, options)
+        resolution = inputs.read_policy(settings, options)
+    inputs.accept_or_refuse(resolution.problems, settings, options)
     interface = choose_interface(resolution.policy, packet.interface or None)
     return explain(resolution.policy, replace(packet, interface=interface or ""))
 
@@ -124,7 +104,11 @@ def _packet(options: argparse.Namespace) -> Packet:
     source, destination = _address("--source", options.source), _address("--destination", options.destination)
     if source.version != destination.version:
         raise UsageError("--source and --destination are of different address families")
-    protocol = Protocol(_protocol(options.protocol))
+    number = protocol_number(options.protocol)
+    if number is None:
+        names = ", ".join(PROTOCOL_WORDS)
+        raise UsageError(f"--protocol {options.protocol}: expected one of {names}, or 0 to 255")
+    protocol = Protocol(number)
     has_ports = protocol.has_ports
     if has_ports and options.port is None:
         raise UsageError(f"--port is missing, which {options.protocol.lower()} needs")
@@ -160,13 +144,6 @@ def _address(option: str, text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Ad
                 f"{option} {text}: on the wire this is {address.ipv4_mapped}: ask about that address"
             )
     return address
-
-
-def _protocol(text: str) -> int:
-    number = protocol_number(text)
-    if number is None:
-        raise UsageError(f"--protocol {text}: expected one of {', '.join(PROTOCOL_WORDS)}, or 0 to 255")
-    return number
 
 
 def _number(text: str, last: int) -> int:

@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from sgagent.agent.clock import age, count
-from sgagent.cli.inputs import load_settings, whole_number
+from sgagent.cli import inputs
 from sgagent.cli.output import add_width_argument, format_json, lay_out, table_width
 from sgagent.cli.publish import PATIENCE_SECONDS, etcd_settings, translated_etcd_errors
 from sgagent.core.errors import UsageError
@@ -33,34 +33,35 @@ _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser.add_argument("what", choices=("status", "wait"), help="show hosts, or wait for them")
-    parser.add_argument(
+    add = parser.add_argument
+    add("what", choices=("status", "wait"), help="show hosts, or wait for them")
+    add(
         "revision",
         metavar="REVISION",
         nargs="?",
-        type=whole_number,
+        type=inputs.whole_number,
         help="with wait: what 'sgagent publish' printed (default: of the newest publication)",
     )
-    parser.add_argument(
+    add(
         "--timeout",
         metavar="TIME",
         default="60s",
         help="with wait: how long at most, like 90s, 5m or 1h (default: 60s)",
     )
-    parser.add_argument(
+    add(
         "--hosts",
         metavar="NUMBER",
-        type=whole_number,
+        type=inputs.whole_number,
         default=1,
         help="with wait: at least so many hosts must report (default: 1)",
     )
     add_width_argument(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add("--json", action="store_true", help="print one JSON object")
 
 
 def run(options: argparse.Namespace) -> int:
     """Show how hosts are doing, or wait until they enforce a publication; 1 if they do not in time."""
-    settings = load_settings(options)
+    settings = inputs.load_settings(options)
     source = etcd_settings(settings)
     seconds = _seconds(options.timeout)
     if options.what == "status" and options.revision is not None:

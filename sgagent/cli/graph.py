@@ -15,18 +15,10 @@ from sgagent.analysis.graph.edges import make_graph
 from sgagent.analysis.graph.elements import Edge, Graph, Node, Traffic, as_dot, as_mermaid
 from sgagent.analysis.graph.svg import HighlightedWay, as_svg, compared, highlighted
 from sgagent.analysis.lint.subject import make_subject
-from sgagent.cli.inputs import (
-    accept_or_refuse,
-    add_definitions_arguments,
-    add_dns_argument,
-    dns_answers,
-    fetch,
-    latest_time,
-    load_settings,
-)
-from sgagent.cli.output import progress
+from sgagent.cli import inputs
+from sgagent.cli.output import progress, warn
 from sgagent.core.binding import HostFacts
-from sgagent.core.errors import Problem, Severity, UsageError, printable
+from sgagent.core.errors import Problem, Severity, UsageError
 from sgagent.core.model import LAST_PORT, PORTED, Snapshot
 from sgagent.core.resolve import Exemptions, dns_names
 from sgagent.ports import Delivery
@@ -42,34 +34,33 @@ _WAY = re.compile(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    add_definitions_arguments(parser)
-    add_dns_argument(parser)
-    parser.add_argument(
-        "--output", choices=tuple(_WRITERS), default="svg", help="what is printed (default: svg)"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    inputs.add_definitions_arguments(parser)
+    inputs.add_dns_argument(parser)
+    add("--output", choices=tuple(_WRITERS), default="svg", help="what is printed (default: svg)")
+    add(
         "--highlight",
         metavar="SOURCE->DESTINATION[:PORT]",
         type=_way,
         help="highlight the shortest paths from one group, object or address to another",
     )
-    parser.add_argument(
+    add(
         "--changes-from",
         metavar="PATH",
         type=Path,
         help="mark what opens and closes compared with these documents",
     )
-    parser.add_argument("--strict", action="store_true", help="treat warnings as errors")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+    add("--strict", action="store_true", help="treat warnings as errors")
+    add("--json", action="store_true", help="print one JSON object instead")
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the graph."""
-    settings = load_settings(options)
-    delivery = fetch(settings, options.definitions)
+    settings = inputs.load_settings(options)
+    delivery = inputs.fetch(settings, options.definitions)
     graph = _graph(settings, delivery, options)
     if options.changes_from is not None:
-        graph = compared(_graph(settings, fetch(settings, options.changes_from), options), graph)
+        graph = compared(_graph(settings, inputs.fetch(settings, options.changes_from), options), graph)
     if options.highlight is not None:
         graph = _highlighted(graph, options.highlight, delivery.snapshot)
     if options.json:
@@ -93,11 +84,11 @@ def _way(text: str) -> HighlightedWay:
 
 def _graph(settings: Settings, delivery: Delivery, options: argparse.Namespace) -> Graph:
     """Return the graph of the definitions; print their problems."""
-    dns = dns_answers(settings, options)
+    dns = inputs.dns_answers(settings, options)
     names = dns.of(dns_names(delivery.snapshot), HostFacts()).addresses
-    subject = make_subject(delivery.snapshot, Exemptions(), at=latest_time(settings), names=names)
+    subject = make_subject(delivery.snapshot, Exemptions(), at=inputs.latest_time(settings), names=names)
     problems = (*delivery.problems, *map(_bearable, subject.problems))
-    accept_or_refuse(problems, settings, options)
+    inputs.accept_or_refuse(problems, settings, options)
     with progress("looking at groups", len(subject.stands)) as advance:
         return make_graph(subject, advance)
 
@@ -124,7 +115,7 @@ def _highlighted(graph: Graph, way: HighlightedWay, snapshot: Snapshot) -> Graph
         ) from error
     if not found.highlighted:
         to = way.target if way.port is None else f"port {way.port} of {way.target}"
-        print(printable(f"warning: there is no path from {way.source} to {to}"), file=sys.stderr)
+        warn(f"there is no path from {way.source} to {to}")
     return found
 
 

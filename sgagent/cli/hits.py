@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -14,8 +13,8 @@ from sgagent.agent.clock import age, count, short_age
 from sgagent.agent.control.answers import counter_of
 from sgagent.agent.control.protocol import encode_fields
 from sgagent.agent.control.requests import Hit, HitsAnswer, HitsQuestion, InterfaceHits
-from sgagent.cli.agent_client import ask, interruptible
-from sgagent.cli.inputs import load_settings, span
+from sgagent.cli import inputs
+from sgagent.cli.agent_client import ask, interruptible, pause
 from sgagent.cli.output import add_width_argument, format_json, lay_out, table_width
 from sgagent.core.model import Mode, Policy
 from sgagent.core.rule_values import few_objects
@@ -71,21 +70,17 @@ def table(
     if any(hit.expires_at is not None for hit, _ in hits):
         ends = ("EXPIRES", *(_expiry(hit, now) for hit, _ in hits))
         rows = [(*row, end) for row, end in zip(rows, ends, strict=True)]
-    headline, *laid_out = _laid_out(rows, _rates(answer, rates), width)
+    cells: list[str] = []
+    if rates is not None:
+        keys = [counter_of(part, hit) for part in answer.interfaces for hit in part.hits]
+        cells = ["RATE", *(f"{rates[key]:.1f}" if key in rates else "" for key in keys)]
+    headline, *laid_out = _laid_out(rows, cells, width)
     left = iter(laid_out)
     lines: list[str] = []
     for part in answer.interfaces:
         title = lay_out([(_title(part),)], width=width)
         lines += ["", *title, headline, *(next(left) for _ in part.hits)]
     return lines[1:]
-
-
-def _rates(answer: HitsAnswer, rates: PacketsPerSecond | None) -> list[str]:
-    """Return the cells of the column of rates; empty if the command shows no rates."""
-    if rates is None:
-        return []
-    keys = (counter_of(part, hit) for part in answer.interfaces for hit in part.hits)
-    return ["RATE", *(f"{rates[key]:.1f}" if key in rates else "" for key in keys)]
 
 
 def _laid_out(rows: list[tuple[str, ...]], rates: list[str], width: int | None) -> list[str]:
@@ -197,7 +192,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SPAN",
         nargs="?",
         const=_UNUSED,
-        type=span,
+        type=inputs.span,
         help=f"only rules without a hit for this long (default: {_UNUSED})",
     )
     parser.add_argument("--interface", metavar="NAME", help="this interface only")
@@ -207,7 +202,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print what was counted."""
-    settings, rates = load_settings(options), Rates()
+    settings, rates = inputs.load_settings(options), Rates()
 
     def look() -> HitsAnswer:
         answer = ask(settings, HitsQuestion(interface=options.interface), HitsAnswer)
@@ -231,15 +226,13 @@ def run(options: argparse.Namespace) -> int:
 
 def _watch(lines: Callable[[], list[str]], *, repaint: bool) -> None:
     """Show the lines each second until interrupted."""
-    pause = threading.Event()
     with interruptible() as is_interrupted:
         if repaint:
             sys.stdout.write(_CLEAR)
         while not is_interrupted():
             text = "".join(_painted(lines()) if repaint else (f"{line}\n" for line in lines()))
-            sys.stdout.write(text)
-            sys.stdout.flush()
-            pause.wait(WATCH_SECONDS)
+            print(text, end="", flush=True)
+            pause(WATCH_SECONDS)
     if repaint:
         sys.stdout.write("\n")
 

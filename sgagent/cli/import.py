@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sgagent.agent.clock import count
-from sgagent.cli.inputs import load_settings, read_bounded
+from sgagent.cli import inputs
 from sgagent.cli.output import problem_as_json, replace_file
 from sgagent.core.binding import Bindings
 from sgagent.core.errors import (
@@ -39,22 +39,21 @@ _READERS = {"aws": import_aws, "terraform": import_terraform}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser.add_argument("what", choices=sorted((_CLOUD, *_READERS)), help="the format of the input")
-    parser.add_argument(
+    add = parser.add_argument
+    add("what", choices=sorted((_CLOUD, *_READERS)), help="the format of the input")
+    add(
         "files",
         metavar="FILE",
         nargs="*",
         help="the output of 'aws ec2 describe-…' or 'terraform show -json'; none for aliyun",
     )
-    parser.add_argument(
-        "--output", metavar="PATH", type=Path, help="write to this file, or into this existing directory"
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object, notes included")
+    add("--output", metavar="PATH", type=Path, help="write to this file, or into this existing directory")
+    add("--json", action="store_true", help="print one JSON object, notes included")
 
 
 def run(options: argparse.Namespace) -> int:
     """Write the document that all of it comes to; say on standard error what is not what it was."""
-    settings = load_settings(options)
+    settings = inputs.load_settings(options)
     imported = _imported(options, settings)
     native = write_document(imported.snapshot)
     text = f"# Written by `sgagent import {options.what}`.\n{as_yaml(native)}"
@@ -143,7 +142,7 @@ def _read_all(names: Sequence[str], limits: Limits) -> list[DocumentFile]:
 def _read(name: str, most: int) -> DocumentFile:
     if name == _STANDARD_INPUT:
         return DocumentFile("<stdin>", sys.stdin.buffer.read(most))
-    return DocumentFile(name, read_bounded(Path(name), most))
+    return DocumentFile(name, inputs.read_bounded(Path(name), most))
 
 
 def _too_large(name: str) -> Problem:

@@ -35,8 +35,9 @@ from sgagent.sources.files.reader import is_document_name
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser.add_argument("--web", action="store_true", help="admit everyone to ports 80 and 443")
-    parser.add_argument(
+    add = parser.add_argument
+    add("--web", action="store_true", help="admit everyone to ports 80 and 443")
+    add(
         "--ssh-from",
         metavar="CIDR",
         action="append",
@@ -44,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_block,
         help="admit SSH from here; repeatable (default: only the session that you are in)",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add("--json", action="store_true", help="print one JSON object")
 
 
 def run(options: argparse.Namespace) -> int:

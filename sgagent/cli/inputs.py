@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sgagent.agent.clock import LatestTime, SystemClock
-from sgagent.cli.main import DEFAULT_CONFIGURATION, TWO_PATHS
-from sgagent.cli.output import problem_text
+from sgagent.cli.main import DEFAULT_CONFIGURATION
+from sgagent.cli.output import problem_text, warn
 from sgagent.core.binding import ExpectedLink, HandBinding, HostFacts, bind, bind_expected
 from sgagent.core.errors import (
     DocumentError,
@@ -54,43 +54,12 @@ if TYPE_CHECKING:
     from sgagent.agent.names.resolver import DnsAnswers
 
 
-class _DefinitionsAction(argparse.Action):
-    """Store the path of definitions, whichever of the two ways it is given in."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: object,
-        option_string: str | None = None,
-    ) -> None:
-        """Store the path.
-
-        Raises:
-            UsageError: there is one already.
-        """
-        del option_string
-        if values is None:
-            return  # an optional argument that is not there
-        if getattr(namespace, self.dest, None) is not None:
-            parser.error(TWO_PATHS)
-        setattr(namespace, self.dest, values)
-
-
 def add_definitions_arguments(parser: argparse.ArgumentParser, *, is_required: bool = False) -> None:
     """Add PATH as the last argument, and ``--definitions PATH``, which means the same."""
     instead = "" if is_required else ", instead of the configured source"
-    parser.add_argument(
-        "definitions",
-        metavar="PATH",
-        nargs="?",
-        action=_DefinitionsAction,
-        type=Path,
-        help=f"a file or directory of documents{instead}",
-    )
-    parser.add_argument(
-        "--definitions", metavar="PATH", action=_DefinitionsAction, type=Path, help="the same as PATH"
-    )
+    add = partial(parser.add_argument, metavar="PATH", action="append", type=Path)
+    add("definitions", nargs="?", help=f"a file or directory of documents{instead}")
+    add("--definitions", help="the same as PATH")
 
 
 def required_definitions(options: argparse.Namespace) -> Path:
@@ -461,7 +430,7 @@ def preview_cuts(
     try:
         return tuple(map(named, find(NetlinkHost().facts(), open_sessions_of_agents_too())))
     except OSError as error:
-        print(f"warning: open sessions can't be listed: {error.strerror}", file=sys.stderr)
+        warn(f"open sessions can't be listed: {error.strerror}")
         return ()
 
 

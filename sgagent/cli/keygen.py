@@ -13,17 +13,16 @@ from sgagent.signatures.keys import PrivateKey
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--out",
         metavar="FILE",
         type=Path,
         default=Path("sgagent.key"),
         help="the file of the private key, readable by its owner only (default: sgagent.key)",
     )
-    parser.add_argument(
-        "--show", metavar="FILE", type=Path, help="make no key; print the public key of this private one"
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add("--show", metavar="FILE", type=Path, help="make no key; print the public key of this private one")
+    add("--json", action="store_true", help="print one JSON object")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -19,20 +19,9 @@ from sgagent.agent.names.resolver import DnsAnswers
 from sgagent.analysis.lint.findings import CODES, Finding, FindingSeverity
 from sgagent.analysis.lint.registry import CHECKS, lint, steps
 from sgagent.analysis.lint.subject import Check, Life, LintSubject, Usage, make_subject
+from sgagent.cli import inputs
 from sgagent.cli.agent_client import NoAgentError, ask
-from sgagent.cli.inputs import (
-    accept_or_refuse,
-    add_dns_argument,
-    add_policy_arguments,
-    dns_answers,
-    fetch,
-    hand_bindings,
-    latest_time,
-    load_settings,
-    resolve_for_host,
-    span,
-)
-from sgagent.cli.output import problem_text, progress
+from sgagent.cli.output import problem_text, progress, warn
 from sgagent.core.binding import HostFacts, HostListener, bind
 from sgagent.core.errors import Origin, Problem, UsageError, printable
 from sgagent.core.policy import ResolvedInterface
@@ -111,18 +100,17 @@ def _fingerprint(finding: Finding) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    add_policy_arguments(parser)
-    add_dns_argument(parser)
-    parser.add_argument(
+    add = parser.add_argument
+    inputs.add_policy_arguments(parser)
+    inputs.add_dns_argument(parser)
+    add(
         "--unused",
         metavar="SPAN",
-        type=span,
+        type=inputs.span,
         help="also find rules without a hit for this long, like 30d, by the agent's counters",
     )
-    parser.add_argument(
-        "--disable", metavar="CODE[,CODE…]", action="append", default=[], help="skip checks; repeatable"
-    )
-    parser.add_argument("--exit-code", action="store_true", help="exit with 1 if anything is found")
+    add("--disable", metavar="CODE[,CODE…]", action="append", default=[], help="skip checks; repeatable")
+    add("--exit-code", action="store_true", help="exit with 1 if anything is found")
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="print one JSON object")
     output.add_argument("--sarif", action="store_true", help="print a SARIF log, for code hosts")
@@ -130,11 +118,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print what was found; the exit code says on request whether anything was."""
-    settings = load_settings(options)
+    settings = inputs.load_settings(options)
     disabled = frozenset((*settings.lint.disable, *_codes(options.disable)))
-    delivery = fetch(settings, options.definitions)
+    delivery = inputs.fetch(settings, options.definitions)
     subject = _subject(settings, delivery, options)
-    accept_or_refuse((*delivery.problems, *_fatal(subject.problems)), settings, options)
+    inputs.accept_or_refuse((*delivery.problems, *_fatal(subject.problems)), settings, options)
     with progress("running checks", steps(subject)) as advance:
         findings = lint(subject, disabled, advance)
     if options.json:
@@ -168,8 +156,8 @@ def _fatal(problems: Iterable[Problem]) -> tuple[Problem, ...]:
 
 def _subject(settings: Settings, delivery: Delivery, options: argparse.Namespace) -> LintSubject:
     """Return the subject of the checks."""
-    by_hand = hand_bindings(options.interface)
-    dns = dns_answers(settings, options)
+    by_hand = inputs.hand_bindings(options.interface)
+    dns = inputs.dns_answers(settings, options)
     bound = bind(delivery.snapshot, by_hand or settings.interfaces, HostFacts(), automatically=False)
     return make_subject(
         delivery.snapshot,
@@ -178,7 +166,7 @@ def _subject(settings: Settings, delivery: Delivery, options: argparse.Namespace
         only_by_hand=bool(by_hand),
         most_rules=settings.lint.most_rules,
         life=_life(settings, delivery, options, dns),
-        at=latest_time(settings),
+        at=inputs.latest_time(settings),
         names=dns.of(dns_names(delivery.snapshot), HostFacts()).addresses,
     )
 
@@ -207,7 +195,7 @@ def _links_of_this_host(
     """Return what the definitions come to on links that this host has."""
     try:
         links = {link.name for link in NetlinkHost().facts().links}
-        policy = resolve_for_host(settings, delivery, options.interface, dns=dns).policy
+        policy = inputs.resolve_for_host(settings, delivery, options.interface, dns=dns).policy
     except OSError:
         return ()
     return policy.standing(links)
@@ -217,7 +205,7 @@ def _listeners() -> tuple[HostListener, ...] | None:
     try:
         return list_listeners()
     except OSError as error:
-        print(f"warning: listening sockets can't be listed: {error.strerror}", file=sys.stderr)
+        warn(f"listening sockets can't be listed: {error.strerror}")
         return None
 
 
@@ -234,7 +222,7 @@ def _usage(
     except NoAgentError as error:
         if is_demanded:
             raise
-        print(f"warning: unused rules can't be determined: {error}", file=sys.stderr)
+        warn(f"unused rules can't be determined: {error}")
         return {}, {}
     rules: dict[RuleCounter, Usage] = {}
     inner: dict[str, Usage] = {}

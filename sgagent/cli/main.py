@@ -102,8 +102,6 @@ _OBJECTS_BETWEEN_COLLECTIONS = 100_000
 """Threshold of the garbage collector. Definitions and rulesets are many small values without cycles, and with
 the interpreter's default, collections take as long as all the rest. Short commands disable the collector."""
 
-TWO_PATHS = "the definitions are named twice: give either PATH or --definitions PATH"
-
 _FAULT = 70
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
@@ -124,7 +122,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _guard_output()
         gc.disable()
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 20, 100)
-    _print_whatever_comes()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name of a file may be no text, or beyond the encoding
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = _run(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
@@ -177,12 +176,6 @@ def _discard_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _print_whatever_comes() -> None:
-    """Escape what the terminal's encoding can't show, and names of files that are no text."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
-
-
 def _run(arguments: Sequence[str]) -> int:
     try:
         options = _parse(arguments)
@@ -216,28 +209,35 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     ``argparse`` takes an optional argument for absent where options separate it from the argument before.
     """
     hidden = {name: command for name, command in _HIDDEN.items() if name in arguments}
-    parser, _ = _make_parsers(COMMANDS | hidden)
+    parser, commands = _make_parsers(COMMANDS | hidden)
     options, rest = parser.parse_known_args(arguments)
-    if not rest:
-        return options
-    if len(rest) > 1 or rest[0].startswith("-") or not hasattr(options, "definitions"):
+    if rest and (len(rest) > 1 or rest[0].startswith("-") or "definitions" not in options):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if options.definitions is not None:
-        parser.error(TWO_PATHS)
-    options.definitions = Path(rest[0])
+    if "definitions" in options:
+        command, paths = (
+            commands[options.command],
+            [*filter(None, options.definitions or ()), *map(Path, rest)],
+        )
+        if "" in rest:
+            command.error(f"argument PATH: {_EMPTY_PATH}")
+        if len(paths) > 1:
+            command.error("the definitions are named twice: give either PATH or --definitions PATH")
+        options.definitions = paths[0] if paths else None
     return options
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line with the options of every command, for manual and completions."""
     parser, commands = _make_parsers(COMMANDS)
-    for command in commands:
+    for command in commands.values():
         command.declare_options()
     return parser
 
 
-def _make_parsers(known: Mapping[str, Command]) -> tuple[argparse.ArgumentParser, list[_CommandParser]]:
-    """Return the parser of the command line, and those of its commands."""
+def _make_parsers(
+    known: Mapping[str, Command],
+) -> tuple[argparse.ArgumentParser, Mapping[str, _CommandParser]]:
+    """Return the parser of the command line, and those of its commands by their names."""
     parser = _Parser(prog="sgagent", description="Bring cloud security groups to this host.")
     parser.add_argument("--version", action="version", version=f"sgagent {__version__}")
     _add_config(parser)
@@ -245,11 +245,9 @@ def _make_parsers(known: Mapping[str, Command]) -> tuple[argparse.ArgumentParser
         dest="command", metavar="COMMAND", required=True, parser_class=_CommandParser
     )
     for name, command in known.items():
-        shown: dict[str, Any] = (
-            {"help": command.summary, "description": command.summary} if command.summary else {}
-        )
-        commands.add_parser(name, command=name, **shown)
-    return parser, list(commands.choices.values())
+        shown: dict[str, Any] = {"help": command.summary} if command.summary else {}
+        commands.add_parser(name, command=name, description=command.summary or None, **shown)
+    return parser, commands.choices
 
 
 def _add_config(parser: argparse.ArgumentParser, default: str | None = None) -> None:
@@ -302,8 +300,11 @@ class _CommandParser(_Parser):
 def _path(text: str) -> Path:
     """Return a path; an empty one, as of an unset variable of a shell, would be the current directory."""
     if not text:
-        raise argparse.ArgumentTypeError("expected a path, found an empty text")
+        raise argparse.ArgumentTypeError(_EMPTY_PATH)
     return Path(text)
+
+
+_EMPTY_PATH = "expected a path, found an empty text"
 
 
 def _report(error: SgagentError) -> int:

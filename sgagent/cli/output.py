@@ -52,6 +52,11 @@ def problem_text(problem: object, stream: TextIO | None = None) -> str:
     return f"{painted(severity, colour, stream or sys.stderr) if colour else severity}{colon}{rest}"
 
 
+def warn(text: str) -> None:
+    """Print a warning on standard error, safe to print."""
+    print(problem_text(printable(f"warning: {text}")), file=sys.stderr)
+
+
 def problem_as_json(problem: Problem) -> dict[str, object]:
     """Return what scripts read of a problem."""
     return {

@@ -12,24 +12,8 @@ from pathlib import Path
 from sgagent.agent.names.resolver import DnsAnswers
 from sgagent.analysis.compare import compare, links
 from sgagent.analysis.flow_text import ObjectNames
+from sgagent.cli import inputs
 from sgagent.cli.agent_client import InForce, enforced_now, modes_of_host
-from sgagent.cli.inputs import (
-    UNNAMED,
-    accept_or_refuse,
-    add_dns_argument,
-    add_policy_arguments,
-    add_time_argument,
-    dns_answers,
-    exemptions,
-    fetch,
-    hand_bindings,
-    latest_time,
-    load_settings,
-    preview_cuts,
-    read_files,
-    resolve_for_host,
-    with_all_problems,
-)
 from sgagent.cli.output import progress, terminal_width
 from sgagent.cli.plan_report import PlanReport, as_json, lines
 from sgagent.core.binding import HostFacts, bind_everywhere
@@ -49,44 +33,45 @@ from sgagent.settings import Settings
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    add_policy_arguments(parser)
-    add_time_argument(parser)
-    add_dns_argument(parser)
-    parser.add_argument(
+    add = parser.add_argument
+    inputs.add_policy_arguments(parser)
+    inputs.add_time_argument(parser)
+    inputs.add_dns_argument(parser)
+    add(
         "--against",
         metavar="PATH",
         type=Path,
         help="compare with these documents, instead of what is enforced now",
     )
-    parser.add_argument(
+    add(
         "--everywhere",
         action="store_true",
         help="for every network interface of the documents, instead of this host's links",
     )
-    parser.add_argument(
+    add(
         "--operations", action="store_true", help="also show the kernel's operations (--json always has them)"
     )
-    parser.add_argument("--verify", action="store_true", help="prove the table of the candidate, too")
-    parser.add_argument("--exit-code", action="store_true", help="exit with 1 if anything changes")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add("--verify", action="store_true", help="prove the table of the candidate, too")
+    add("--exit-code", action="store_true", help="exit with 1 if anything changes")
+    add("--json", action="store_true", help="print one JSON object")
 
 
 def run(options: argparse.Namespace) -> int:
     """Print what would change; the exit code says on request whether anything does."""
     if options.everywhere and options.interface:
         raise UsageError("--everywhere and --interface exclude each other")
-    settings = load_settings(options)
+    settings = inputs.load_settings(options)
     scope = _Scope(
         settings=settings,
         interfaces=tuple(options.interface),
         everywhere=options.everywhere,
-        at=options.at or latest_time(settings),
-        dns=dns_answers(settings, options),
+        at=options.at or inputs.latest_time(settings),
+        dns=inputs.dns_answers(settings, options),
     )
     parsed = Memo()
-    delivery = fetch(settings, options.definitions, UNNAMED, parsed)
+    delivery = inputs.fetch(settings, options.definitions, inputs.UNNAMED, parsed)
     candidate = scope.resolve(delivery)
-    accept_or_refuse(candidate.problems, settings, options)
+    inputs.accept_or_refuse(candidate.problems, settings, options)
     present = _present(settings, options.against)
     enforced = _parse_as(delivery, present, settings, parsed)
     old, new = scope.resolve_present(enforced), candidate.policy
@@ -137,7 +122,7 @@ class _Scope:
         """Return what definitions come to there."""
         if self.everywhere:
             return resolve_everywhere(self.settings, delivery, self.memo, at=self.at, dns=self.dns)
-        return resolve_for_host(
+        return inputs.resolve_for_host(
             self.settings, delivery, self.interfaces, memo=self.memo, at=self.at, dns=self.dns
         )
 
@@ -148,7 +133,7 @@ class _Scope:
         known = present.snapshot.group_by_id
         meant = [
             argument
-            for argument, binding in zip(self.interfaces, hand_bindings(self.interfaces), strict=True)
+            for argument, binding in zip(self.interfaces, inputs.hand_bindings(self.interfaces), strict=True)
             if not binding.security_group_ids or any(group in known for group in binding.security_group_ids)
         ]
         if self.interfaces and not meant:
@@ -172,22 +157,24 @@ def resolve_everywhere(
     resolution = resolve(
         delivery.snapshot,
         bind_everywhere(delivery.snapshot),
-        exemptions(settings),
+        inputs.exemptions(settings),
         default_mode=settings.enforcement.mode,
         source_check=settings.enforcement.source_check,
         scope=Scope.EVERYTHING,
-        at=at or latest_time(settings),
+        at=at or inputs.latest_time(settings),
         names=names,
         memo=memo,
     )
-    return with_all_problems(resolution, delivery, settings, Scope.HOST)
+    return inputs.with_all_problems(resolution, delivery, settings, Scope.HOST)
 
 
 def _present(settings: Settings, against: Path | None) -> InForce:
     """Return what the candidate is compared with."""
     if against is None:
         return enforced_now(settings)
-    return InForce(origin=str(against), documents=read_files(settings, against), version=UNNAMED)
+    return InForce(
+        origin=str(against), documents=inputs.read_files(settings, against), version=inputs.UNNAMED
+    )
 
 
 def _parse_as(candidate: Delivery, present: InForce, settings: Settings, parsed: Memo) -> Delivery | None:
@@ -222,7 +209,7 @@ def _report(
         origin=origin,
         comparison=comparison,
         names=ObjectNames.of(old, new, definitions=definitions, memo=scope.memo),
-        sessions=() if scope.everywhere else preview_cuts(partial(sessions_newly_cut, old, new)),
+        sessions=() if scope.everywhere else inputs.preview_cuts(partial(sessions_newly_cut, old, new)),
         operations=operations if wants_operations else None,
         changes=not comparison.is_nothing or bool(operations),
         expiring=new.expiring,

@@ -6,17 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sgagent.agent.clock import count
+from sgagent.analysis import flow_text
 from sgagent.analysis.compare import Comparison, Effect, Fate, FlowChange, RuleChange
-from sgagent.analysis.flow_text import (
-    ObjectNames,
-    box_as_json,
-    cidrs,
-    clause_as_json,
-    decision_text,
-    peers_text,
-    port_text,
-    traffic_text,
-)
 from sgagent.analysis.header_space import Clause
 from sgagent.core.addresses import joined, without
 from sgagent.core.errors import printable
@@ -39,7 +30,7 @@ class PlanReport:
     """What it was compared with, in words."""
 
     comparison: Comparison
-    names: ObjectNames
+    names: flow_text.ObjectNames
     sessions: tuple[NamedCut, ...]
     """Open sessions that it would cut."""
 
@@ -96,14 +87,14 @@ def _part(title: str, texts: list[str], most: int = MOST_SHOWN) -> Iterator[str]
             yield f"  … and {len(texts) - most} more: --json shows all"
 
 
-def _flow_text(flow: FlowChange, names: ObjectNames) -> str:
+def _flow_text(flow: FlowChange, names: flow_text.ObjectNames) -> str:
     change, box = flow.box.label, flow.box
     preferred = _objects(change.after, change.before)
-    peers = peers_text(box, names, preferred, flow.interfaces)
+    peers = flow_text.peers_text(box, names, preferred, flow.interfaces)
     where = f"{', '.join(flow.interfaces)} {flow.direction.value}"
     return (
-        f"{where}: {traffic_text(box, flow.direction, peers)}:"
-        f" {decision_text(change.after)} (was {decision_text(change.before)})"
+        f"{where}: {flow_text.traffic_text(box, flow.direction, peers)}:"
+        f" {flow_text.decision_text(change.after)} (was {flow_text.decision_text(change.before)})"
     )
 
 
@@ -164,7 +155,7 @@ def _object_change(before: str, after: str) -> str:
 
 
 def _ports(ports: PortSet) -> str:
-    return "any" if ports.is_all else port_text(ports.ranges) or "none"
+    return "any" if ports.is_all else flow_text.port_text(ports.ranges) or "none"
 
 
 def _membership(before: Peer, after: Peer) -> str:
@@ -174,7 +165,7 @@ def _membership(before: Peer, after: Peer) -> str:
         blocks = [
             f"{sign}{block}"
             for family in Family
-            for block in cidrs(
+            for block in flow_text.cidrs(
                 without(joined(whole.addresses.ranges(family)), joined(part.addresses.ranges(family))), family
             )
         ]
@@ -225,15 +216,15 @@ def as_json(report: PlanReport) -> dict[str, object]:
     }
 
 
-def _flow_json(flow: FlowChange, names: ObjectNames) -> dict[str, object]:
+def _flow_json(flow: FlowChange, names: flow_text.ObjectNames) -> dict[str, object]:
     change = flow.box.label
     return {
         "effect": flow.effect.value,
         "interfaces": list(flow.interfaces),
         "direction": flow.direction.value,
-        **box_as_json(flow.box, names, _objects(change.after, change.before), flow.interfaces),
-        "before": clause_as_json(change.before),
-        "after": clause_as_json(change.after),
+        **flow_text.box_as_json(flow.box, names, _objects(change.after, change.before), flow.interfaces),
+        "before": flow_text.clause_as_json(change.before),
+        "after": flow_text.clause_as_json(change.after),
     }
 
 

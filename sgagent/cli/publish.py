@@ -18,17 +18,9 @@ from typing import Self
 
 from sgagent.agent.clock import count
 from sgagent.analysis.definition_diff import Edit, Edited, edits
-from sgagent.cli.inputs import (
-    accept_or_refuse,
-    add_definitions_arguments,
-    fetch,
-    latest_time,
-    load_settings,
-    required_definitions,
-    with_all_problems,
-)
+from sgagent.cli import inputs
 from sgagent.cli.keygen import load_key
-from sgagent.cli.output import format_json
+from sgagent.cli.output import format_json, warn
 from sgagent.cli.sign import parse_lifetime
 from sgagent.core.binding import Bindings
 from sgagent.core.errors import (
@@ -46,36 +38,24 @@ from sgagent.settings.sources import EtcdSourceSettings
 from sgagent.signatures import Manifest, SignatureFile
 from sgagent.signatures.keys import PrivateKey
 from sgagent.signatures.manifest import MalformedSignatureError, time_in_words
+from sgagent.sources.etcd import publication
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.documents import Everything
 from sgagent.sources.etcd.grpc import LESS, CallRefusedError, EtcdError, GrpcStatus, StoreTooLargeError
 from sgagent.sources.etcd.key_layout import KeyLayout
-from sgagent.sources.etcd.publication import (
-    Completeness,
-    Publication,
-    Published,
-    PublishedMeanwhileError,
-    plan_publication,
-    publish,
-    read_published,
-    signature_in,
-)
 
 _SIGNS = {Edit.ADDED: "+", Edit.REMOVED: "-", Edit.CHANGED: "~"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    add_definitions_arguments(parser, is_required=True)
-    parser.add_argument("--dry-run", action="store_true", help="print what would be written, write nothing")
-    parser.add_argument("--strict", action="store_true", help="treat warnings as errors")
-    parser.add_argument(
-        "--allow-empty", action="store_true", help="also publish documents that define nothing"
-    )
-    parser.add_argument(
-        "--take-over", action="store_true", help="end a publication that another client left unfinished"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    inputs.add_definitions_arguments(parser, is_required=True)
+    add("--dry-run", action="store_true", help="print what would be written, write nothing")
+    add("--strict", action="store_true", help="treat warnings as errors")
+    add("--allow-empty", action="store_true", help="also publish documents that define nothing")
+    add("--take-over", action="store_true", help="end a publication that another client left unfinished")
+    add(
         "--key",
         metavar="FILE",
         type=Path,
@@ -83,43 +63,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="sign with a private key that 'sgagent keygen' made; given twice, both sign",
     )
-    parser.add_argument(
-        "--expires", metavar="TIME", help="hosts refuse the signature after this time, like 90m, 12h or 30d"
-    )
-    parser.add_argument(
-        "--unsigned", action="store_true", help="publish without a signature where there was one"
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add("--expires", metavar="TIME", help="hosts refuse the signature after this time, like 90m, 12h or 30d")
+    add("--unsigned", action="store_true", help="publish without a signature where there was one")
+    add("--json", action="store_true", help="print one JSON object")
 
 
 def run(options: argparse.Namespace) -> int:
     """Validate, print the plan, and publish; return 1 if another client published meanwhile."""
     signer = Signer.of(options)
-    settings = load_settings(options)
+    settings = inputs.load_settings(options)
     source = etcd_settings(settings)
     snapshot = _valid(settings, options)
     layout = KeyLayout(source.prefix)
     with translated_etcd_errors(), closing(Client(source, limits=settings.limits)) as client:
-        published = client.persistently(lambda: read_published(client, layout), PATIENCE_SECONDS)
-        _refuse_unfinished(published, take_over=options.take_over)
-        _refuse_emptying(published, snapshot, allow_empty=options.allow_empty)
-        before = _snapshot_of(published, layout, settings.limits)
-        found = tuple(edits(before, snapshot))
+        published = client.persistently(lambda: publication.read_published(client, layout), PATIENCE_SECONDS)
+        _refuse_mistakes(published, snapshot, options)
+        found = tuple(edits(_snapshot_of(published, layout, settings.limits), snapshot))
         signer = beside_published(signer, published, layout, is_unsigned=options.unsigned)
         sign = None if signer is None else signer.sign
-        plan = plan_publication(published, snapshot, layout, by=_who(), at=time.time(), sign=sign)
-        is_needed = bool(plan.writes) or not _is_current(published, snapshot)
+        plan = publication.plan_publication(published, snapshot, layout, by=_who(), at=time.time(), sign=sign)
         if not options.json:
             _print_plan(found, plan)
-        if options.dry_run or not is_needed:
-            revision = None if is_needed else published.marker_revision
-            return _tell(options, found, plan, revision, signer, is_written=False)
-        try:
-            revision = publish(client, plan, layout)
-        except PublishedMeanwhileError as error:
-            print(f"sgagent: {error}: nothing more was written (publish again)", file=sys.stderr)
-            return 1
-        return _tell(options, found, plan, revision, signer, is_written=True)
+        marker, revision, is_written = published.marker, None, False
+        is_complete = marker is not None and marker.state is publication.Completeness.COMPLETE
+        if marker is not None and is_complete and marker.version == snapshot.version and not plan.writes:
+            revision = published.marker_revision
+        elif not options.dry_run:
+            try:
+                revision, is_written = publication.publish(client, plan, layout), True
+            except publication.PublishedMeanwhileError as error:
+                print(f"sgagent: {error}: nothing more was written (publish again)", file=sys.stderr)
+                return 1
+    if options.json:
+        print(format_json(_report(found, plan, revision, signer, is_written=is_written), indent=2))
+    elif is_written:
+        signed = "" if signer is None else f", {signer.summary}"
+        name = f"serial {plan.marker.serial}, version {plan.marker.version}"
+        print(f"published: revision {revision}, {name}{signed}")
+    elif revision is not None:
+        print(f"nothing to publish: revision {revision} is the same")
+    return 0
 
 
 def _valid(settings: Settings, options: argparse.Namespace) -> Snapshot:
@@ -129,52 +112,45 @@ def _valid(settings: Settings, options: argparse.Namespace) -> Snapshot:
         DocumentError: it does not.
         UsageError: there is no such path.
     """
-    delivery = fetch(settings, required_definitions(options))
-    at = latest_time(settings)
+    delivery = inputs.fetch(settings, inputs.required_definitions(options))
+    at = inputs.latest_time(settings)
     resolution = resolve(delivery.snapshot, Bindings(), Exemptions(), scope=Scope.EVERYTHING, at=at)
-    whole = with_all_problems(resolution, delivery, settings, Scope.EVERYTHING)
-    accept_or_refuse(whole.problems, settings, options)
+    whole = inputs.with_all_problems(resolution, delivery, settings, Scope.EVERYTHING)
+    inputs.accept_or_refuse(whole.problems, settings, options)
     return delivery.snapshot
 
 
-def _refuse_unfinished(published: Published, *, take_over: bool) -> None:
+def _refuse_mistakes(
+    published: publication.Published, snapshot: Snapshot, options: argparse.Namespace
+) -> None:
+    """Refuse what the options do not allow.
+
+    Raises:
+        UsageError: another client publishes, or all would be deleted, as for an empty directory.
+    """
     marker = published.marker
-    if marker is not None and marker.state is Completeness.PUBLISHING and not take_over:
+    if marker and marker.state is publication.Completeness.PUBLISHING and not options.take_over:
         raise UsageError(
             f"{marker.published_by} has been publishing since {marker.published_at}"
             " (wait for the end; if that never comes, --take-over)"
         )
-
-
-def _refuse_emptying(published: Published, snapshot: Snapshot, *, allow_empty: bool) -> None:
-    """Refuse to take everything away by mistake: an empty directory, a wrong path."""
-    is_empty = not (
-        snapshot.security_groups
-        or snapshot.network_interfaces
-        or snapshot.prefix_lists
-        or snapshot.port_lists
-    )
-    if is_empty and published.items and not allow_empty:
+    lists = (snapshot.prefix_lists, snapshot.port_lists)
+    is_empty = not any((snapshot.security_groups, snapshot.network_interfaces, *lists))
+    if is_empty and published.items and not options.allow_empty:
         raise UsageError(
             f"the documents hold nothing, and {count(len(published.items), 'key')} would be deleted"
             " (--allow-empty if that is meant)"
         )
 
 
-def _snapshot_of(published: Published, layout: KeyLayout, limits: Limits) -> Snapshot:
+def _snapshot_of(published: publication.Published, layout: KeyLayout, limits: Limits) -> Snapshot:
     """Return what is published; nothing where that can't be read, as all of it will be replaced."""
     values = {item.key: item for item in published.items}
     try:
         return parse_documents(Everything(layout).documents(values).documents, limits)[0]
     except DocumentError as error:
-        print(f"warning: what is published can't be read: {error.problems[0]}", file=sys.stderr)
+        warn(f"what is published can't be read: {error.problems[0]}")
         return Snapshot(version="unreadable")
-
-
-def _is_current(published: Published, snapshot: Snapshot) -> bool:
-    """Return whether the marker says that all of just this is there."""
-    marker = published.marker
-    return marker is not None and marker.state is Completeness.COMPLETE and marker.version == snapshot.version
 
 
 def _who() -> str:
@@ -186,41 +162,17 @@ def _who() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-def _print_plan(found: Sequence[Edited], plan: Publication) -> None:
+def _print_plan(found: Sequence[Edited], plan: publication.Publication) -> None:
     """Print what changes, for people: objects and rules, then keys."""
     for edited in found:
-        details = "; ".join(edited.details)
-        line = f"{_SIGNS[edited.edit]} {edited.kind.value} {edited.name}" + (
-            f": {details}" if details else ""
-        )
-        print(printable(line))
+        details = f": {'; '.join(edited.details)}" if edited.details else ""
+        print(printable(f"{_SIGNS[edited.edit]} {edited.kind.value} {edited.name}{details}"))
     print(f"{count(plan.puts, 'key')} to write, {plan.deletions} to delete")
-
-
-def _tell(
-    options: argparse.Namespace,
-    found: Sequence[Edited],
-    plan: Publication,
-    revision: int | None,
-    signer: Signer | None,
-    *,
-    is_written: bool,
-) -> int:
-    """Print the result."""
-    if options.json:
-        print(format_json(_report(found, plan, revision, signer, is_written=is_written), indent=2))
-    elif is_written:
-        signed = "" if signer is None else f", {signer.summary}"
-        marker = plan.marker
-        print(f"published: revision {revision}, serial {marker.serial}, version {marker.version}{signed}")
-    elif revision is not None:
-        print(f"nothing to publish: revision {revision} is the same")
-    return 0
 
 
 def _report(
     found: Sequence[Edited],
-    plan: Publication,
+    plan: publication.Publication,
     revision: int | None,
     signer: Signer | None,
     *,
@@ -284,7 +236,7 @@ class Signer:
         return f"signed by {', '.join(self.key_ids)}{until}"
 
     def sign(self, contents: Mapping[str, bytes], serial: int) -> SignatureFile:
-        """Sign contents; return what stands in the store if nothing would be new in a signature.
+        """Sign contents; return the stored signature if it is of the same, by the same keys, for ever.
 
         Raises:
             UsageError: there is nothing to sign.
@@ -292,26 +244,23 @@ class Signer:
         if not contents:
             raise UsageError("--key: documents that hold nothing can't be signed")
         manifest = Manifest.of(contents, serial=serial, signed_at=self.signed_at, expires_at=self.expires_at)
-        if self.standing is not None and self._says_the_same(manifest, self.standing):
-            return self.standing
+        standing = self.standing
+        if standing and manifest.expires_at is None and standing.manifest.expires_at is None:
+            signers = {signature.key_id for signature in standing.signatures}
+            if standing.manifest.files == manifest.files and signers == set(self.key_ids):
+                return standing
         return SignatureFile(manifest, tuple(key.sign(manifest) for key in self.keys))
-
-    def _says_the_same(self, manifest: Manifest, standing: SignatureFile) -> bool:
-        """Return whether a signature is of the same contents by the same keys, for ever."""
-        is_for_ever = manifest.expires_at is None and standing.manifest.expires_at is None
-        signers = {signature.key_id for signature in standing.signatures}
-        return is_for_ever and standing.manifest.files == manifest.files and signers == set(self.key_ids)
 
 
 def beside_published(
-    signer: Signer | None, published: Published, layout: KeyLayout, *, is_unsigned: bool
+    signer: Signer | None, published: publication.Published, layout: KeyLayout, *, is_unsigned: bool
 ) -> Signer | None:
     """Return the signer with the signature that stands in the store.
 
     Raises:
         UsageError: what is published is signed, and the options name neither a key nor --unsigned.
     """
-    standing = signature_in(published.items, layout)
+    standing = publication.signature_in(published.items, layout)
     if standing is not None and signer is None and not is_unsigned:
         raise UsageError(
             "what is published is signed"
@@ -354,7 +303,6 @@ def translated_etcd_errors() -> Iterator[None]:
         if error.code in (GrpcStatus.PERMISSION_DENIED, GrpcStatus.UNAUTHENTICATED):
             raise NotPermittedError(f"etcd: {error}") from error
         raise SourceUnavailableError(f"etcd: {error}") from error
-    except StoreTooLargeError as error:
-        raise SourceUnavailableError(f"etcd: {error} ({LESS})") from error
     except EtcdError as error:
-        raise SourceUnavailableError(f"etcd: {error}") from error
+        hint = f" ({LESS})" if isinstance(error, StoreTooLargeError) else ""
+        raise SourceUnavailableError(f"etcd: {error}{hint}") from error

@@ -8,15 +8,7 @@ import time
 from pathlib import Path
 
 from sgagent.agent.clock import count
-from sgagent.cli.inputs import (
-    accept_or_refuse,
-    add_definitions_arguments,
-    fetch,
-    load_settings,
-    required_definitions,
-    resolve_for_host,
-    whole_number,
-)
+from sgagent.cli import inputs
 from sgagent.cli.keygen import load_key
 from sgagent.cli.output import format_json, replace_file
 from sgagent.core.errors import UsageError
@@ -35,8 +27,9 @@ _LAST_SERIAL = 10**18 - 1
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    add_definitions_arguments(parser, is_required=True)
-    parser.add_argument(
+    add = parser.add_argument
+    inputs.add_definitions_arguments(parser, is_required=True)
+    add(
         "--key",
         metavar="FILE",
         type=Path,
@@ -44,25 +37,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="a private key that 'sgagent keygen' made; given twice, both sign",
     )
-    parser.add_argument(
+    add(
         "--serial",
         metavar="N",
-        type=whole_number,
+        type=inputs.whole_number,
         help="the serial of this publication (default: the last one plus 1)",
     )
-    parser.add_argument(
-        "--expires", metavar="TIME", help="hosts refuse the signature after this time, like 90m, 12h or 30d"
-    )
-    parser.add_argument("--strict", action="store_true", help="treat warnings as errors")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add("--expires", metavar="TIME", help="hosts refuse the signature after this time, like 90m, 12h or 30d")
+    add("--strict", action="store_true", help="treat warnings as errors")
+    add("--json", action="store_true", help="print one JSON object")
 
 
 def run(options: argparse.Namespace) -> int:
     """Check the documents and write their signature beside them."""
-    settings = load_settings(options)
+    settings = inputs.load_settings(options)
     now = int(time.time())
     expires_at = None if options.expires is None else now + parse_lifetime(options.expires)
-    path = required_definitions(options)
+    path = inputs.required_definitions(options)
     place = signature_path(path)
     keys = [load_key(file) for file in options.key]
     documents = _checked(path, settings, options)
@@ -98,9 +89,9 @@ def _checked(path: Path, settings: Settings, options: argparse.Namespace) -> tup
         UsageError: there is nothing.
         DocumentError: they have errors, of form or of meaning (§8.3).
     """
-    delivery = fetch(settings, path)
-    resolution = resolve_for_host(settings, delivery, (), scope=Scope.EVERYTHING)
-    accept_or_refuse(resolution.problems, settings, options)
+    delivery = inputs.fetch(settings, path)
+    resolution = inputs.resolve_for_host(settings, delivery, (), scope=Scope.EVERYTHING)
+    inputs.accept_or_refuse(resolution.problems, settings, options)
     return delivery.documents
 
 

@@ -3,35 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from sgagent.analysis.flow_text import (
-    ObjectNames,
-    box_as_json,
-    clause_as_json,
-    decision_text,
-    peers_text,
-    port_text,
-    traffic_text,
-)
+from sgagent.analysis import flow_text
 from sgagent.analysis.header_space import Box, Clause
-from sgagent.cli.inputs import (
-    UNNAMED,
-    accept_or_refuse,
-    add_dns_argument,
-    add_policy_arguments,
-    dns_answers,
-    fetch,
-    load_settings,
-    read_bounded,
-    resolve_for_host,
-)
-from sgagent.cli.output import format_json, problem_text
+from sgagent.cli import inputs
+from sgagent.cli.output import format_json, warn
 from sgagent.core.binding import ExpectedLink
 from sgagent.core.errors import KernelRefusedError, UsageError, printable
 from sgagent.core.model import ALL_PORTS, Policy
@@ -62,27 +43,28 @@ EXIT_CODES = {Outcome.PROVED: 0, Outcome.REFUTED: 1, Outcome.UNKNOWN: 3}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--ruleset",
         metavar="FILE",
         type=Path,
         help="a ruleset as nft writes it, or in JSON, instead of the kernel's table; - is standard input",
     )
-    parser.add_argument(
+    add(
         "--compare",
         action="store_true",
         help="FILE is of another firewall: list the packets that the policy opens and closes",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    add_policy_arguments(parser)
-    add_dns_argument(parser)
+    add("--json", action="store_true", help="print one JSON object")
+    inputs.add_policy_arguments(parser)
+    inputs.add_dns_argument(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Prove, or print a packet; the exit code says which."""
     if options.compare and options.ruleset is None:
         raise UsageError("--compare needs a ruleset to compare with: add --ruleset FILE")
-    settings = load_settings(options)
+    settings = inputs.load_settings(options)
     is_live = options.ruleset is None
     (_, policy), (proof, comparison, seconds) = prove_at_rest(
         partial(_read, settings, options), partial(_prove, options), rereads=MOST_REREADS if is_live else 0
@@ -90,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
     shown = (
         None
         if comparison is None
-        else _ShownComparison(comparison, ObjectNames.of(policy or ResolvedPolicy()))
+        else _ShownComparison(comparison, flow_text.ObjectNames.of(policy or ResolvedPolicy()))
     )
     if options.json:
         print(format_json(as_json(proof, seconds) | (shown.as_json() if shown else {})))
@@ -140,9 +122,12 @@ def _read(settings: Settings, options: argparse.Namespace) -> Subject:
 def _policy(settings: Settings, options: argparse.Namespace, table: VerifiedTable) -> ResolvedPolicy | None:
     """Return the policy of the given definitions, else of those in force, if there are any."""
     is_live = options.ruleset is None
-    delivery, dns = None, dns_answers(settings)
+    delivery, dns = None, inputs.dns_answers(settings)
     if options.definitions is not None or not is_live:
-        delivery, dns = fetch(settings, options.definitions, UNNAMED), dns_answers(settings, options)
+        delivery, dns = (
+            inputs.fetch(settings, options.definitions, inputs.UNNAMED),
+            inputs.dns_answers(settings, options),
+        )
     else:
         delivery = _delivery_in_force(settings)
     if delivery is None:
@@ -152,9 +137,9 @@ def _policy(settings: Settings, options: argparse.Namespace, table: VerifiedTabl
         from sgagent.cli.agent_client import expected_links  # noqa: PLC0415 - offline does without
 
         expected = expected_links(settings, links_of(table, ResolvedPolicy()))
-    resolution = resolve_for_host(settings, delivery, options.interface, dns=dns, expected=expected)
+    resolution = inputs.resolve_for_host(settings, delivery, options.interface, dns=dns, expected=expected)
     if options.definitions is not None or not is_live:
-        accept_or_refuse(resolution.problems, settings, options)
+        inputs.accept_or_refuse(resolution.problems, settings, options)
     return _in_modes_of_host(resolution.policy, settings) if is_live else resolution.policy
 
 
@@ -209,7 +194,7 @@ def _table_of_file(options: argparse.Namespace) -> VerifiedTable:
 
     path: Path = options.ruleset
     file = Path("/dev/stdin") if str(path) == "-" else path
-    content = read_bounded(file, _LARGEST_RULESET + 1, "the ruleset")
+    content = inputs.read_bounded(file, _LARGEST_RULESET + 1, "the ruleset")
     if len(content) > _LARGEST_RULESET or b"\0" in content:
         raise UsageError(f"{_name(path)}: expected a ruleset of at most 256 MiB, without NUL characters")
     listing: Json = list_text(content, _name(path))
@@ -220,7 +205,7 @@ def _table_of_file(options: argparse.Namespace) -> VerifiedTable:
         raise UsageError(f"{_name(path)}: {expected}, found {type(error).__name__}: {error}") from error
     if not table.chains and not options.compare:
         hint = f"has no table {FAMILY} {TABLE} with chains (--compare reads other tables)"
-        print(problem_text(f"warning: {printable(_name(path))} {hint}"), file=sys.stderr)
+        warn(f"{_name(path)} {hint}")
     return table
 
 
@@ -237,7 +222,7 @@ class _ShownComparison:
     """Which packets would change if the policy took the place of filters, as ``plan`` shows it."""
 
     comparison: FilterComparison
-    names: ObjectNames
+    names: flow_text.ObjectNames
 
     def lines(self) -> Iterator[str]:
         """Yield what people read."""
@@ -258,11 +243,11 @@ class _ShownComparison:
 
     def _text(self, change: FilterChange) -> str:
         box, links = _box(change), (change.interface,)
-        peers = peers_text(box, self.names, _objects(change), links)
-        words = [traffic_text(box, change.direction, peers), *_particulars(change)]
+        peers = flow_text.peers_text(box, self.names, _objects(change), links)
+        words = [flow_text.traffic_text(box, change.direction, peers), *_particulars(change)]
         was = "accepted" if change.verdict is Policy.DROP else "dropped"
         where = f"{change.interface} {change.direction.value}"
-        return f"{where}: {', '.join(words)}: {decision_text(box.label)} (was {was})"
+        return f"{where}: {', '.join(words)}: {flow_text.decision_text(box.label)} (was {was})"
 
     def as_json(self) -> Json:
         """Return what scripts read besides the proof."""
@@ -280,13 +265,13 @@ class _ShownComparison:
             "effect": "opens" if opens else "closes",
             "interface": change.interface,
             "direction": change.direction.value,
-            **box_as_json(box, self.names, _objects(change), (change.interface,)),
+            **flow_text.box_as_json(box, self.names, _objects(change), (change.interface,)),
             "kinds": list(change.kinds),
             "ways": list(change.ways),
             "other_interfaces": list(change.other_links),
             "particulars": dict(_named_particulars(change)),
             "before": {"verdict": (Policy.DROP if opens else Policy.ACCEPT).value},
-            "after": clause_as_json(box.label),
+            "after": flow_text.clause_as_json(box.label),
         }
 
 
@@ -327,7 +312,7 @@ def _particulars(change: FilterChange) -> Iterator[str]:
 
 
 def _named_particulars(change: FilterChange) -> Iterator[tuple[str, str]]:
-    yield from ((name, port_text(ranges)) for name, ranges in change.others.items())
+    yield from ((name, flow_text.port_text(ranges)) for name, ranges in change.others.items())
     if change.marks:
         yield "mark", change.marks
 

@@ -74,9 +74,12 @@ def test_path_and_option_mean_the_same(run: Run, command: str, path: str) -> Non
 def test_two_paths_are_wrong_use(run: Run, command: str) -> None:
     """A path that would be ignored is refused."""
     words = READERS.get(command, (command, *(("--key", "key") if command == "sign" else ())))
-    code, _, errors = run(*words, "candidate", "--definitions", "before")
-    assert code == 2
-    assert "the definitions are named twice" in errors
+    by_option = ("--definitions", "before")
+    for paths in (("candidate", *by_option), ("--definitions", "candidate", *by_option)):
+        code, _, errors = run(*words, *paths)
+        assert code == 2
+        assert "the definitions are named twice" in errors
+        assert f"(see 'sgagent {command} --help')" in errors
 
 
 @pytest.mark.parametrize("command", ("apply", "sign", "publish"))
@@ -119,6 +122,7 @@ def test_the_last_path_of_test_may_be_a_directory_of_packets(run: Run) -> None:
         ("check", "--config", ""),
         ("import", "aws", "x", "--output", ""),
         ("test", ""),
+        ("test", "packets.yaml", "--verbose", ""),
         ("plan", "--against", "", "x"),
     ),
 )

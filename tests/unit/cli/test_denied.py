@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from sgagent.agent.control.answers import denied_answer
 from sgagent.agent.control.protocol import decode_answer, encode_answer
-from sgagent.agent.control.requests import DeniedAnswer, DeniedQuestion
+from sgagent.agent.control.requests import DeniedAnswer, DeniedQuestion, Question
+from sgagent.agent.control.server import control_served
 from sgagent.agent.flowlog.flowlog import FlowLog
 from sgagent.cli.denied import FollowedTable, report
 from sgagent.core.errors import UsageError
@@ -19,6 +24,7 @@ from sgagent.core.model import TCP, Direction, Mode, Policy
 from sgagent.core.policy import FlowLogging, ResolvedPolicy
 from tests.fakes.clock import FakeClock
 from tests.fakes.log import FakeLog
+from tests.patience import PATIENCE
 from tests.unit.agent.flowlog.flows import dropped, left_out
 from tests.words import ACCEPT, group, policy_of, rule
 
@@ -177,3 +183,28 @@ def test_where_nobody_is_told_of_the_answer_says_why() -> None:
 def test_an_answer_arrives_as_it_was_sent() -> None:
     """Flows, their ends, and what was left out."""
     assert decode_answer(DeniedQuestion(), encode_answer(ANSWER)) == ANSWER
+
+
+@pytest.mark.parametrize("options", ((), ("--json",)))
+def test_following_ends_with_its_reader(tmp_path: Path, options: tuple[str, ...]) -> None:
+    """As of ``sgagent denied --follow | head``: at once, although nothing more is dropped."""
+    (tmp_path / "sgagent.toml").write_text(f'[state]\nruntime_directory = "{tmp_path}"\n')
+    command = ("-m", "sgagent", "denied", "--follow", *options, "--config", f"{tmp_path}/sgagent.toml")
+
+    def answer(question: Question) -> DeniedAnswer:
+        assert isinstance(question, DeniedQuestion)
+        return replace(ANSWER, flows=() if question.after else ANSWER.flows)
+
+    with control_served(tmp_path, answer, FakeLog()):
+        follower = subprocess.Popen(  # noqa: S603 - our own program
+            (sys.executable, *command), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        with follower:
+            try:
+                assert follower.stdout is not None
+                assert follower.stderr is not None
+                assert follower.stdout.readline() != b""
+                follower.stdout.close()
+                assert (follower.wait(20 * PATIENCE), follower.stderr.read()) == (128 + signal.SIGPIPE, b"")
+            finally:
+                follower.kill()
