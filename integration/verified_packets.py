@@ -16,10 +16,10 @@ from sgagent.policy_test.packet_bytes import (
     Address,
     Extension,
     WirePacket,
-    dccp_request,
+    dccp,
     icmp,
     icmpv6,
-    sctp_init,
+    sctp,
     tcp,
     udp,
     udp_lite,
@@ -33,7 +33,7 @@ _IPV6_HEADERS = frozenset({0, 43, 44, 51, 59, 60, 135, 139, 140})
 _FOLLOWED = frozenset({1, 6, 17, 47, 58, 136, 253})
 """Protocols of which a live session can be put into the kernel's table as it is."""
 
-_OPENERS = {DCCP.wire_number: dccp_request, SCTP.wire_number: sctp_init, UDP_LITE.wire_number: udp_lite}
+_OPENERS = {DCCP.wire_number: dccp, SCTP.wire_number: sctp, UDP_LITE.wire_number: udp_lite}
 FOLLOWED_BY_PORTS = frozenset({6, 17, 33, 132, 136})
 """Protocols whose sessions conntrack tells apart by ports."""
 

@@ -16,6 +16,7 @@ from types import FrameType
 from typing import TypeVar
 
 from sgagent.agent.clock import count, time_left
+from sgagent.agent.control import requests
 from sgagent.agent.control.protocol import (
     LONGEST_ANSWER,
     SOCKET_NAME,
@@ -25,24 +26,14 @@ from sgagent.agent.control.protocol import (
     encode_fields,
     encode_question,
 )
-from sgagent.agent.control.requests import (
-    Answer,
-    DocumentsAnswer,
-    DocumentsQuestion,
-    EnforcedAnswer,
-    ModeAnswer,
-    Order,
-    Question,
-    StatusAnswer,
-    StatusQuestion,
-)
 from sgagent.agent.definitions import KnownLinks
 from sgagent.agent.manual_override import ModeFile, ModeOverrides
 from sgagent.agent.state.directory import StateDirectory
 from sgagent.cli.output import format_json, problem_text, warn
 from sgagent.core.binding import ExpectedLink
 from sgagent.core.errors import NotPermittedError, SourceUnavailableError, printable
-from sgagent.documents import DocumentFile
+from sgagent.documents import DocumentFile, parse_documents
+from sgagent.ports import Delivery
 from sgagent.settings import Settings, StateSettings
 
 PATIENCE_SECONDS = 15.0
@@ -55,14 +46,14 @@ _CHUNK = 1 << 16
 _TIME = struct.Struct("@ll")
 """Seconds and microseconds."""
 
-_Answer = TypeVar("_Answer", bound=Answer)
+_Answer = TypeVar("_Answer", bound=requests.Answer)
 
 
 class NoAgentError(SourceUnavailableError):
     """Say that no agent runs on this host, or none with this configuration."""
 
 
-def ask(settings: Settings, question: Question, kind: type[_Answer]) -> _Answer:
+def ask(settings: Settings, question: requests.Question, kind: type[_Answer]) -> _Answer:
     """Return what the running agent answers, or says of an order that it has carried out.
 
     Args:
@@ -79,7 +70,7 @@ def ask(settings: Settings, question: Question, kind: type[_Answer]) -> _Answer:
         KernelRefusedError: the kernel refused an order; the previous rules stay active.
     """
     path = settings.state.runtime_directory / SOCKET_NAME
-    patience = ORDER_PATIENCE_SECONDS if isinstance(question, Order) else PATIENCE_SECONDS
+    patience = ORDER_PATIENCE_SECONDS if isinstance(question, requests.Order) else PATIENCE_SECONDS
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             # Python's own time limit does not wait for a place in the listener's queue; the kernel's does.
@@ -186,6 +177,13 @@ class InForce:
     version: str = ""
     """What the source calls the documents."""
 
+    def parse(self, settings: Settings) -> Delivery | None:
+        """Return the definitions; None where nothing is enforced."""
+        if self.documents is None:
+            return None
+        snapshot, problems = parse_documents(self.documents, settings.limits, self.version)
+        return Delivery(snapshot=snapshot, problems=problems, documents=self.documents)
+
 
 def enforced_now(settings: Settings) -> InForce:
     """Return the definitions that are enforced on this host.
@@ -195,7 +193,7 @@ def enforced_now(settings: Settings) -> InForce:
         NotPermittedError: the caller may not ask, or not read what was kept.
     """
     try:
-        answer = ask(settings, DocumentsQuestion(), DocumentsAnswer)
+        answer = ask(settings, requests.DocumentsQuestion(), requests.DocumentsAnswer)
     except NoAgentError:
         return _kept(settings)
     if answer.snapshot_version is None:
@@ -215,7 +213,7 @@ def modes_of_host(settings: Settings) -> ModeOverrides:
     """
     found, fault = ModeOverrides(), None
     try:
-        answer = ask(settings, StatusQuestion(), StatusAnswer)
+        answer = ask(settings, requests.StatusQuestion(), requests.StatusAnswer)
     except NoAgentError:
         found, fault = ModeFile(settings.state.directory).load()
     except (NotPermittedError, SourceUnavailableError) as error:
@@ -243,7 +241,7 @@ def expected_links(settings: Settings, in_table: Container[str]) -> tuple[Expect
         in_table: names of links in the table.
     """
     try:
-        answer = ask(settings, StatusQuestion(), StatusAnswer)
+        answer = ask(settings, requests.StatusQuestion(), requests.StatusAnswer)
     except NoAgentError:
         kept, _ = StateDirectory(settings.state.directory).load()
         known = KnownLinks.left(kept.links if kept else (), settings.interfaces)
@@ -276,7 +274,7 @@ def _kept(settings: Settings) -> InForce:
     )
 
 
-def print_enforced(answer: EnforcedAnswer, *, as_json: bool) -> None:
+def print_enforced(answer: requests.EnforcedAnswer, *, as_json: bool) -> None:
     """Print the outcome first, then what it costs; what is wrong goes to standard error."""
     if as_json:
         print(format_json(encode_fields(answer)))
@@ -287,13 +285,13 @@ def print_enforced(answer: EnforcedAnswer, *, as_json: bool) -> None:
     warn_of_loss(answer)
 
 
-def warn_of_loss(answer: EnforcedAnswer | ModeAnswer) -> None:
+def warn_of_loss(answer: requests.EnforcedAnswer | requests.ModeAnswer) -> None:
     """Warn if the agent could not keep what it did."""
     if answer.fault is not None:
         warn(f"this change is lost when the agent stops: {answer.fault}")
 
 
-def lines(answer: EnforcedAnswer) -> Iterator[str]:
+def lines(answer: requests.EnforcedAnswer) -> Iterator[str]:
     """Yield what a person has to know."""
     if answer.version is None:
         yield "nothing is enforced; nothing changed"

@@ -17,15 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sgagent.agent.clock import time_left
-from sgagent.agent.control.requests import (
-    LONGEST_TRIAL_SECONDS,
-    SHORTEST_TRIAL_SECONDS,
-    ApplyOrder,
-    Document,
-    EnforcedAnswer,
-    StatusAnswer,
-    StatusQuestion,
-)
+from sgagent.agent.control import requests
 from sgagent.agent.sessions import Foresight, as_live_session, end_forbidden_sessions, open_sessions
 from sgagent.agent.step import EventLog, Step, StepEnd
 from sgagent.cli import inputs
@@ -234,7 +226,7 @@ def run(options: argparse.Namespace) -> int:
     files = inputs.read_files(settings, Path.cwd() / inputs.required_definitions(options))
     documents = tuple(map(_sent, files))
     if seconds is not None or not options.yes:
-        status = ask(settings, StatusQuestion(), StatusAnswer)
+        status = ask(settings, requests.StatusQuestion(), requests.StatusAnswer)
         policy = _policy(files, settings, status)
         # Where the documents have errors or another trial is pending, the agent refuses and says why.
         if policy is not None and seconds is None:
@@ -242,7 +234,9 @@ def run(options: argparse.Namespace) -> int:
             refuse_to_cut_own_session(policy, NetlinkHost().facts(), ways_out)
         elif policy is not None and seconds is not None and status.pending is None:
             _announce_trial(options, seconds, policy, status.snapshot_version)
-    answer = ask(settings, ApplyOrder(documents=documents, confirm_within=seconds), EnforcedAnswer)
+    answer = ask(
+        settings, requests.ApplyOrder(documents=documents, confirm_within=seconds), requests.EnforcedAnswer
+    )
     print_enforced(answer, as_json=options.json)
     return 0
 
@@ -255,7 +249,7 @@ def parse_duration(text: str) -> float:
     """
     found = _DURATION.fullmatch(text)
     seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
-    if not SHORTEST_TRIAL_SECONDS <= seconds <= LONGEST_TRIAL_SECONDS:
+    if not requests.SHORTEST_TRIAL_SECONDS <= seconds <= requests.LONGEST_TRIAL_SECONDS:
         raise UsageError(f"--confirm-within {text}: expected a time like 60s, 5m or 1h, from 1s to 24h")
     return seconds
 
@@ -293,7 +287,7 @@ def trial_lines(path: Path, seconds: float, before: str, cuts: Iterable[NamedCut
 
 
 def _policy(
-    files: tuple[DocumentFile, ...], settings: Settings, status: StatusAnswer
+    files: tuple[DocumentFile, ...], settings: Settings, status: requests.StatusAnswer
 ) -> ResolvedPolicy | None:
     """Return what documents come to on this host, in the modes of the agent; None if they have errors."""
     try:
@@ -310,14 +304,14 @@ def _policy(
     return resolution.policy.with_judges(lambda one: replace(one, mode=modes.get(one.name) or one.mode))
 
 
-def _sent(file: DocumentFile) -> Document:
+def _sent(file: DocumentFile) -> requests.Document:
     """Return a document for the agent.
 
     Raises:
         DocumentError: it is no text.
     """
     try:
-        return Document(name=file.name, content=file.content.decode())
+        return requests.Document(name=file.name, content=file.content.decode())
     except UnicodeDecodeError as error:
         line = file.content.count(b"\n", 0, error.start) + 1
         origin = Origin(file=file.name, line=line)

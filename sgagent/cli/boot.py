@@ -54,7 +54,13 @@ def run(options: argparse.Namespace) -> int:
         settings, fault = load_last_good_settings(options, StateDirectory(StateSettings().directory))
         configure_log()
         step = _enforce(settings, applier)
-    print(json.dumps(_report(step)) if options.json else describe(step))
+    report = {
+        "outcome": step.outcome.value,
+        "version": step.version,
+        "interfaces": [interface.name for interface in step.policy.bound] if step.policy else [],
+        "closed": step.is_closed,
+    }
+    print(json.dumps(report) if options.json else describe(step))
     if fault is not None:
         raise fault
     return 0
@@ -62,24 +68,22 @@ def run(options: argparse.Namespace) -> int:
 
 def _enforce(settings: Settings, applier: Applier | None) -> Step:
     """Enforce the kept definitions, through the applier if there is one."""
-    with closing(_dataplane(settings, applier)) as dataplane:
+    dataplane: ApplierDataplane | LibnftablesDataplane = (
+        LibnftablesDataplane(owned=False)
+        if applier is None
+        else ApplierDataplane(applier.channel, mask=settings.enforcement.mark_mask)
+    )
+    with closing(dataplane):
         dataplane.refuse_another_owner()
         settings = in_effect(settings, dataplane)
-        step = enforce_last_good(
-            settings, NetlinkHost(), dataplane, LastGood(settings.state.directory), SystemClock()
-        )
+        state = LastGood(settings.state.directory)
+        step = enforce_last_good(settings, NetlinkHost(), dataplane, state, SystemClock())
         if step.kernel_error is not None:
             raise KernelRefusedError(step.kernel_error)
         if step.is_first_table and settings.enforcement.sessions is Sessions.REJUDGE:
             end = dataplane.destroy if isinstance(dataplane, ApplierDataplane) else destroy
             end_forbidden_sessions(step, structlog.get_logger(), sessions_at_listeners, end)
     return step
-
-
-def _dataplane(settings: Settings, applier: Applier | None) -> ApplierDataplane | LibnftablesDataplane:
-    if applier is None:
-        return LibnftablesDataplane(owned=False)
-    return ApplierDataplane(applier.channel, mask=settings.enforcement.mark_mask)
 
 
 def load_last_good_settings(
@@ -118,15 +122,6 @@ def enforce_last_good(
     for text in (*reconciler.state_faults, *step.problems):
         print(printable(str(text)), file=sys.stderr)
     return step
-
-
-def _report(step: Step) -> dict[str, object]:
-    return {
-        "outcome": step.outcome.value,
-        "version": step.version,
-        "interfaces": [interface.name for interface in step.policy.bound] if step.policy else [],
-        "closed": step.is_closed,
-    }
 
 
 def describe(step: Step) -> str:

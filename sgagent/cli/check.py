@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,9 +13,8 @@ from sgagent.agent.clock import count
 from sgagent.cli import inputs
 from sgagent.cli.main import DEFAULT_CONFIGURATION
 from sgagent.cli.output import Colour, painted, problem_as_json, problem_text
-from sgagent.core.binding import Link
 from sgagent.core.errors import DocumentError, Origin, Problem, Severity, SourceUnavailableError
-from sgagent.core.lockout import NamedCut, as_keys, sessions_cut
+from sgagent.core.lockout import as_keys, sessions_cut
 from sgagent.core.model import Family
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Scope
@@ -45,9 +43,19 @@ def run(options: argparse.Namespace) -> int:
     errors = sum(problem.severity is Severity.ERROR for problem in problems)
     cut = () if policy is None else inputs.preview_cuts(partial(sessions_cut, policy))
     if options.json:
-        print(json.dumps(_report(problems, errors, cut), indent=2))
+        report = {
+            "ok": not errors,
+            "sessions_cut": [as_keys(session) for session in cut],
+            "problems": [
+                {"severity": problem.severity.value, **problem_as_json(problem), "remedy": problem.remedy}
+                for problem in problems
+            ],
+        }
+        print(json.dumps(report, indent=2))
     else:
-        for line in (*problems, *map(_warning, cut), _verdict(errors, len(problems) - errors)):
+        advice = "(add an accept rule or a fail-safe entry for it before you enforce this)"
+        warnings = (f"warning: this policy would cut {session} {advice}" for session in cut)
+        for line in (*problems, *warnings, _verdict(errors, len(problems) - errors)):
             print(problem_text(line, sys.stdout))
     return 2 if errors else 0
 
@@ -87,27 +95,21 @@ def _forwarding_warnings(policy: ResolvedPolicy | None, configuration: Path) -> 
     if not checked or not families:
         return ()
     bound = {judge.name for judge in judges}
-    behind = [link.name for link in NetlinkHost().facts().links if _is_inner(link) and link.name not in bound]
+    # Guests and containers may be behind a bridge, a veth or a tunnel that is no port.
+    behind = [
+        link.name
+        for link in NetlinkHost().facts().links
+        if link.name not in bound and not (link.has_hardware or link.is_loopback or link.master)
+    ]
     named = ", ".join(behind[:_MOST_LINKS_NAMED]) + (", …" if behind[_MOST_LINKS_NAMED:] else "")
     message = (
         f"this host forwards {families}; on {checked} the source check drops what guests and containers"
         f" behind the host{f' ({named})' if named else ''} send, unless their source is translated to an"
         " address of the link"
     )
-    return (
-        Problem(
-            severity=Severity.WARNING,
-            code="source_check_forwards",
-            origin=Origin(file=str(configuration), path="enforcement.source_check"),
-            message=message,
-            remedy='translate their sources (masquerade), or set source_check = "off" there',
-        ),
-    )
-
-
-def _is_inner(link: Link) -> bool:
-    """Return whether guests and containers may be behind a link: a bridge, a veth, a tunnel, but no port."""
-    return not (link.has_hardware or link.is_loopback or link.master)
+    origin = Origin(file=str(configuration), path="enforcement.source_check")
+    remedy = 'translate their sources (masquerade), or set source_check = "off" there'
+    return (Problem.warning(origin, "source_check_forwards", None, message, remedy),)
 
 
 _MOST_LINKS_NAMED = 5
@@ -119,22 +121,3 @@ def _verdict(errors: int, warnings: int) -> str:
     if not errors and not warnings:
         return f"{word}: nothing wrong"
     return f"{word}: {count(errors, 'error')}, {count(warnings, 'warning')}"
-
-
-def _warning(cut: NamedCut) -> str:
-    """Return what a person at the other end of a session has to know before the policy is enforced."""
-    return (
-        f"warning: this policy would cut {cut}"
-        " (add an accept rule or a fail-safe entry for it before you enforce this)"
-    )
-
-
-def _report(problems: Iterable[Problem], errors: int, cut: Iterable[NamedCut]) -> dict[str, object]:
-    return {
-        "ok": not errors,
-        "sessions_cut": [as_keys(session) for session in cut],
-        "problems": [
-            {"severity": problem.severity.value, **problem_as_json(problem), "remedy": problem.remedy}
-            for problem in problems
-        ],
-    }

@@ -65,10 +65,12 @@ def run(options: argparse.Namespace) -> int:
         from sgagent.cli.apply import apply_once  # noqa: PLC0415 - it needs what printing does without
 
         operations = apply_once(policy, settings, options)
+        outcome = "applied" if operations else "unchanged"
         if options.output == "json":
-            _print_result("applied" if operations else "unchanged", policy, operations, verified)
+            _print_result(outcome, policy, operations, verified)
         else:
-            print(_summary([interface.name for interface in policy.bound], operations))
+            names = ", ".join(interface.name for interface in policy.bound) or "no interface"
+            print(f"{outcome}: {names}" + (f" ({count(operations, 'operation')})" if operations else ""))
     return 0
 
 
@@ -77,13 +79,6 @@ def _print_result(outcome: str, policy: ResolvedPolicy, operations: int, verifie
     names = [interface.name for interface in policy.bound]
     result = {"outcome": outcome, "interfaces": names, "operations": operations}
     print(json.dumps(result if verified is None else result | {"verified": verified}))
-
-
-def _summary(names: list[str], operations: int) -> str:
-    interfaces = ", ".join(names) or "no interface"
-    if not operations:
-        return f"unchanged: {interfaces}"
-    return f"applied: {interfaces} ({count(operations, 'operation')})"
 
 
 def _print(policy: ResolvedPolicy, settings: Settings, options: argparse.Namespace) -> None:

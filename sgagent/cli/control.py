@@ -11,25 +11,9 @@ import time
 from collections.abc import Iterable
 
 from sgagent.agent.clock import clock_time
+from sgagent.agent.control import requests
 from sgagent.agent.control.protocol import encode_fields
-from sgagent.agent.control.requests import (
-    Answer,
-    ConfirmAnswer,
-    ConfirmOrder,
-    EnforcedAnswer,
-    HistoryAnswer,
-    HistoryEntry,
-    HistoryQuestion,
-    InterfaceMode,
-    ModeAnswer,
-    ModeOrder,
-    ReloadOrder,
-    RollbackOrder,
-    StatusAnswer,
-    StatusQuestion,
-)
 from sgagent.agent.control.status_text import facts, headline
-from sgagent.agent.state.directory import Extent
 from sgagent.agent.status import InterfaceState, InterfaceStatus, Posture, state_in_words
 from sgagent.cli import inputs
 from sgagent.cli.agent_client import NoAgentError, ask, enforced_now, print_enforced, warn_of_loss
@@ -47,23 +31,25 @@ def _add_json_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
-def _print_json(answer: Answer) -> None:
+def _print_json(answer: requests.Answer) -> None:
     print(format_json(encode_fields(answer)))
 
 
-def _add_table_arguments(parser: argparse.ArgumentParser) -> None:
+add_confirm_arguments = add_reload_arguments = _add_json_argument
+
+
+def add_status_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of what prints a table."""
     add_width_argument(parser)
     _add_json_argument(parser)
 
 
-add_confirm_arguments = add_reload_arguments = _add_json_argument
-add_history_arguments = add_status_arguments = _add_table_arguments
+add_history_arguments = add_status_arguments
 
 
 def run_status(options: argparse.Namespace) -> int:
     """Print how the agent is doing; the exit code says whether it enforces."""
-    answer = ask(inputs.load_settings(options), StatusQuestion(), StatusAnswer)
+    answer = ask(inputs.load_settings(options), requests.StatusQuestion(), requests.StatusAnswer)
     is_enforcing = answer.posture is Posture.ENFORCING
     if options.json:
         print(format_json({"is_enforcing": is_enforcing, **encode_fields(answer)}))
@@ -76,7 +62,7 @@ _LABEL_WIDTH = 9
 _UNJUDGED = (InterfaceState.UNBOUND, InterfaceState.PORT)
 
 
-def status_screen(answer: StatusAnswer, now: float, width: int | None) -> list[str]:
+def status_screen(answer: requests.StatusAnswer, now: float, width: int | None) -> list[str]:
     """Return the lines of the screen.
 
     Args:
@@ -106,7 +92,7 @@ def _interface_row(interface: InterfaceStatus) -> tuple[str, ...]:
 
 def run_history(options: argparse.Namespace) -> int:
     """Print what was enforced; damaged files are named on standard error."""
-    answer = ask(inputs.load_settings(options), HistoryQuestion(), HistoryAnswer)
+    answer = ask(inputs.load_settings(options), requests.HistoryQuestion(), requests.HistoryAnswer)
     if options.json:
         _print_json(answer)
         return 0
@@ -120,7 +106,7 @@ def run_history(options: argparse.Namespace) -> int:
 _HISTORY_HEADINGS = ("N", "", "VERSION", "SINCE", "BY", "FILES", "BYTES", "RULES", "CHAINS", "LINKS")
 
 
-def history_table(answer: HistoryAnswer, width: int | None) -> list[str]:
+def history_table(answer: requests.HistoryAnswer, width: int | None) -> list[str]:
     """Return the lines of the table.
 
     Args:
@@ -133,8 +119,8 @@ def history_table(answer: HistoryAnswer, width: int | None) -> list[str]:
     return lay_out(rows, right=(0, 5, 6, 7, 8), width=width)
 
 
-def _history_row(entry: HistoryEntry) -> tuple[str, ...]:
-    mark = "*" if entry.is_in_force else ""
+def _history_row(entry: requests.HistoryEntry) -> tuple[str, ...]:
+    mark, extent = "*" if entry.is_in_force else "", entry.extent
     if entry.fault is not None:
         return (str(entry.number), mark, "(damaged)", *("" for _ in _HISTORY_HEADINGS[3:]))
     return (
@@ -145,12 +131,8 @@ def _history_row(entry: HistoryEntry) -> tuple[str, ...]:
         entry.origin.value if entry.origin else "",
         str(entry.documents or 0),
         str(entry.bytes or 0),
-        *_sizes(entry.extent),
+        *(map(str, (extent.rules, extent.chains, extent.interfaces)) if extent else ("", "", "")),
     )
-
-
-def _sizes(extent: Extent | None) -> tuple[str, str, str]:
-    return ("", "", "") if extent is None else (str(extent.rules), str(extent.chains), str(extent.interfaces))
 
 
 _MODES = {"enforce": Mode.ENFORCE, "observe": Mode.OBSERVE, "default": None}
@@ -171,7 +153,9 @@ def run_mode(options: argparse.Namespace) -> int:
     interface = options.interface
     if interface is not None and interface != _UNBOUND_LINKS:
         parse_interface_name(interface, "--interface")
-    answer = ask(settings, ModeOrder(mode=_MODES[options.mode], interface=interface), ModeAnswer)
+    answer = ask(
+        settings, requests.ModeOrder(mode=_MODES[options.mode], interface=interface), requests.ModeAnswer
+    )
     if options.json:
         _print_json(answer)
         return 0
@@ -180,7 +164,7 @@ def run_mode(options: argparse.Namespace) -> int:
     return 0
 
 
-def mode_table(answer: ModeAnswer, width: int | None) -> list[str]:
+def mode_table(answer: requests.ModeAnswer, width: int | None) -> list[str]:
     """Return the lines of the table.
 
     Args:
@@ -189,33 +173,30 @@ def mode_table(answer: ModeAnswer, width: int | None) -> list[str]:
     """
     if not answer.interfaces:
         return ["no interface is bound yet; the mode applies once one is"]
-    return lay_out([("INTERFACE", "MODE", "BY"), *map(_mode_row, answer.interfaces)], width=width)
-
-
-def _mode_row(interface: InterfaceMode) -> tuple[str, ...]:
-    by = "sgagent mode" if interface.is_overridden else "the configuration"
-    return (interface.interface, interface.mode.value, by)
+    rows = (
+        (one.interface, one.mode.value, "sgagent mode" if one.is_overridden else "the configuration")
+        for one in answer.interfaces
+    )
+    return lay_out([("INTERFACE", "MODE", "BY"), *rows], width=width)
 
 
 def run_confirm(options: argparse.Namespace) -> int:
     """Keep the definitions that are on trial; the exit code says whether there were any."""
-    answer = ask(inputs.load_settings(options), ConfirmOrder(), ConfirmAnswer)
+    answer = ask(inputs.load_settings(options), requests.ConfirmOrder(), requests.ConfirmAnswer)
     if options.json:
         _print_json(answer)
     elif not answer.is_confirmed:
         print("sgagent: there is no trial to confirm: it was confirmed, or has ended", file=sys.stderr)
     else:
         print(printable(f"confirmed {answer.version}"))
-        if answer.overtaken_by is not None:
-            print(
-                printable(f"the source has delivered {answer.overtaken_by} meanwhile, which is enforced now")
-            )
+        if newer := answer.overtaken_by:
+            print(printable(f"the source has delivered {newer} meanwhile, which is enforced now"))
     return 0 if answer.is_confirmed else 1
 
 
 def run_reload(options: argparse.Namespace) -> int:
     """Have the agent read its source, and print what is in force; raise why the source's is not."""
-    answer = ask(inputs.load_settings(options), ReloadOrder(), EnforcedAnswer)
+    answer = ask(inputs.load_settings(options), requests.ReloadOrder(), requests.EnforcedAnswer)
     print_enforced(answer, as_json=options.json)
     return 0
 
@@ -234,7 +215,9 @@ def add_rollback_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_rollback(options: argparse.Namespace) -> int:
     """Have the agent go back to earlier definitions, and print what is in force then."""
-    answer = ask(inputs.load_settings(options), RollbackOrder(number=options.number), EnforcedAnswer)
+    answer = ask(
+        inputs.load_settings(options), requests.RollbackOrder(number=options.number), requests.EnforcedAnswer
+    )
     print_enforced(answer, as_json=options.json)
     return 0
 
@@ -259,7 +242,7 @@ def run_complete(options: argparse.Namespace) -> int:
 def _links(settings: Settings) -> Iterable[str]:
     """Return the links that the agent judges, else those of this host that can be bound."""
     try:
-        interfaces = ask(settings, StatusQuestion(), StatusAnswer).interfaces
+        interfaces = ask(settings, requests.StatusQuestion(), requests.StatusAnswer).interfaces
     except NoAgentError:
         return [link.name for link in NetlinkHost().facts().links if link.name != "lo"]
     return [interface.name for interface in interfaces if interface.state not in _UNJUDGED]

@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 import gc
 import socket
-from collections.abc import Mapping
 from contextlib import ExitStack, closing, suppress
 from functools import partial
-from pathlib import Path
 
 import structlog
 
@@ -33,7 +31,6 @@ from sgagent.agent.verification import Verification
 from sgagent.agent.web.http_server import MetricsServer
 from sgagent.agent.web.inspection import Inspection
 from sgagent.agent.web.metrics import make_registry
-from sgagent.agent.web.page import Page
 from sgagent.agent.web.routes import StatusPages, health_pages
 from sgagent.cli import inputs
 from sgagent.core.errors import UsageError
@@ -42,7 +39,6 @@ from sgagent.dataplane.live_sessions import list_listeners, sessions_at_listener
 from sgagent.dataplane.privsep import Applier, news_heard
 from sgagent.host.links import NetlinkHost
 from sgagent.nft.marks import MarkLayout, Sessions
-from sgagent.ports import Source
 from sgagent.settings import Settings
 from sgagent.settings.sources import EtcdSourceSettings
 from sgagent.sources import make_source
@@ -83,13 +79,13 @@ def _assemble(
     """Put the parts together; what has to be closed goes on the stack."""
     log: EventLog = structlog.get_logger()
     clock, inbox, host = SystemClock(), Inbox(), NetlinkHost()
+    layout = MarkLayout(settings.enforcement.mark_mask)
     settings, flow_log, flows = begin_flow_log(settings, dataplane, clock, log)
     if flows is not None:
         stack.enter_context(flows_heard(flows, flow_log))
     source = make_source(settings, host)
-    directory = Path(settings.state.directory)
-    state = StateDirectory(directory)
-    counting = Counting(dataplane, CounterFile(directory, read_boot_id()), clock)
+    state = StateDirectory(settings.state.directory)
+    counting = Counting(dataplane, CounterFile(settings.state.directory, read_boot_id()), clock)
     board = Board(clock, inbox.wait_for_reading, flow_log, log_queue)
     reconciler = Reconciler(
         settings=settings,
@@ -104,16 +100,15 @@ def _assemble(
         name_servers=partial(name_servers, settings.source),
         name_watch=NameWatch(settings, clock, inputs.latest_time(settings), BackgroundResolver()),
     )
-    sessions = LiveSessions(MarkLayout(settings.enforcement.mark_mask), dataplane.find_session)
+    sessions = LiveSessions(layout, dataplane.find_session)
     execution = Execution(reconciler=reconciler, state=state, clock=clock, boot_id=read_boot_id(), log=log)
-    desk = Desk(inbox, execution, state)
-    answer = answering(board, clock, settings.source.place, sessions, desk)
-    pages = dict(health_pages(board))
-    if settings.metrics.serves_page:
-        pages |= _status_pages(settings, board, clock, answer)
-    _serve_metrics(settings, board, clock, pages, stack)
-    stack.enter_context(control_served(Path(settings.state.runtime_directory), answer, log))
-    _keep_presence(settings, source, board, host, stack)
+    answer = answering(board, clock, settings.source.place, sessions, Desk(inbox, execution, state))
+    stack.enter_context(closing(_metrics_server(settings, board, clock, answer)))
+    stack.enter_context(control_served(settings.state.runtime_directory, answer, log))
+    if isinstance(settings.source, EtcdSourceSettings):
+        from sgagent.agent.fleet_report import presence_kept  # noqa: PLC0415 - it needs what other sources do without
+
+        stack.enter_context(presence_kept(settings, source, lambda: board.status, host.facts))
 
     def reckon(step: Step) -> None:
         # Conntrack assigns a session that it did not follow to the end that sends next. Refreshing now makes
@@ -123,7 +118,7 @@ def _assemble(
         if settings.enforcement.sessions is Sessions.REJUDGE:
             end_forbidden_sessions(step, log, sessions_at_listeners, dataplane.destroy)
 
-    verification = Verification(dataplane.open_listing, MarkLayout(settings.enforcement.mark_mask), log)
+    verification = Verification(dataplane.open_listing, layout, log)
     if settings.verify.after_apply:
         stack.enter_context(verification.running())
     daemon = Daemon(
@@ -143,41 +138,20 @@ def _assemble(
     return daemon
 
 
-def _keep_presence(
-    settings: Settings, source: Source, board: Board, host: NetlinkHost, stack: ExitStack
-) -> None:
-    """Say in the store that definitions come from how this host is doing, until the stack is left."""
-    if isinstance(settings.source, EtcdSourceSettings):
-        from sgagent.agent.fleet_report import presence_kept  # noqa: PLC0415 - it needs what other sources do without
-
-        stack.enter_context(presence_kept(settings, source, lambda: board.status, host.facts))
-
-
-def _status_pages(
-    settings: Settings, board: Board, clock: SystemClock, answer: Answering
-) -> Mapping[str, Page]:
-    """Return the pages that show a person how the agent is doing."""
-    pages = StatusPages(
-        board=board,
-        answer=answer,
-        inspection=Inspection(board, settings, clock, list_listeners),
-        clock=clock,
-        host_name=socket.gethostname(),
-    )
-    return pages.by_path(settings.metrics.listen.host)
-
-
-def _serve_metrics(
-    settings: Settings, board: Board, clock: SystemClock, pages: Mapping[str, Page], stack: ExitStack
-) -> None:
-    """Serve the metrics and pages beside them until the stack is left.
+def _metrics_server(settings: Settings, board: Board, clock: SystemClock, answer: Answering) -> MetricsServer:
+    """Return the server of the metrics, and of the pages beside them.
 
     Raises:
         UsageError: the address is taken, or not this host's.
     """
     listen = settings.metrics.listen
+    pages = dict(health_pages(board))
+    if settings.metrics.serves_page:
+        inspection = Inspection(board, settings, clock, list_listeners)
+        name = socket.gethostname()
+        shown = StatusPages(board=board, answer=answer, inspection=inspection, clock=clock, host_name=name)
+        pages |= shown.by_path(listen.host)
     try:
-        server = MetricsServer(listen.host, listen.port, make_registry(board, clock), pages)
+        return MetricsServer(listen.host, listen.port, make_registry(board, clock), pages)
     except OSError as error:
         raise UsageError(f"metrics.listen {listen.host}:{listen.port}: {error.strerror}") from error
-    stack.enter_context(closing(server))

@@ -13,7 +13,7 @@ from functools import partial
 from sgagent.agent.control.requests import ExplainAnswer, ExplainQuestion
 from sgagent.cli import inputs
 from sgagent.cli.agent_client import NoAgentError, ask, enforced_now
-from sgagent.cli.output import warn
+from sgagent.cli.output import decision_as_json, warn
 from sgagent.core.errors import UsageError, printable
 from sgagent.core.evaluate import DecidedBy, Packet
 from sgagent.core.explanation import (
@@ -29,8 +29,6 @@ from sgagent.core.explanation import (
 )
 from sgagent.core.model import LAST_PORT, Direction, Family, Mode, Policy, Protocol
 from sgagent.core.rule_values import few_objects
-from sgagent.documents import parse_documents
-from sgagent.ports import Delivery
 from sgagent.settings import Settings
 
 
@@ -69,7 +67,9 @@ def run(options: argparse.Namespace) -> int:
     if is_unbound and options.on not in {link for _, link in socket.if_nameindex()}:  # mistyped?
         warn(f"this host has no interface {options.on}; on one that is not bound everything passes")
     if options.json:
-        print(json.dumps(as_json(explanation)))
+        shadowed = [rule.rule_id for rule in explanation.shadowed]
+        where = {"interface": explanation.interface, "shadowed": shadowed}
+        print(json.dumps(decision_as_json(explanation) | where))
     else:
         lines = _lines(explanation, packet)
         if live:
@@ -78,25 +78,23 @@ def run(options: argparse.Namespace) -> int:
     return 1 if options.exit_code and explanation.verdict is Policy.DROP else 0
 
 
-def _names_definitions(options: argparse.Namespace) -> bool:
-    """Return whether other definitions or bindings are meant than those in force."""
-    return options.definitions is not None or bool(options.interface) or options.strict
-
-
 def _explain_definitions(settings: Settings, packet: Packet, options: argparse.Namespace) -> Explanation:
     """Return what becomes of the packet under definitions that need not be in force."""
-    present = enforced_now(settings) if options.at and not _names_definitions(options) else None
-    if present is not None and present.documents is not None:
-        snapshot, problems = parse_documents(present.documents, settings.limits, present.version)
-        delivery = Delivery(snapshot=snapshot, problems=problems)
-        resolution = inputs.resolve_for_host(
-            settings, delivery, (), at=options.at, dns=inputs.dns_answers(settings, options)
-        )
+    is_enforced_meant = options.at and not _names_definitions(options)
+    delivery = enforced_now(settings).parse(settings) if is_enforced_meant else None
+    if delivery is not None:
+        dns = inputs.dns_answers(settings, options)
+        resolution = inputs.resolve_for_host(settings, delivery, (), at=options.at, dns=dns)
     else:
         resolution = inputs.read_policy(settings, options)
     inputs.accept_or_refuse(resolution.problems, settings, options)
     interface = choose_interface(resolution.policy, packet.interface or None)
     return explain(resolution.policy, replace(packet, interface=interface or ""))
+
+
+def _names_definitions(options: argparse.Namespace) -> bool:
+    """Return whether other definitions or bindings are meant than those in force."""
+    return options.definitions is not None or bool(options.interface) or options.strict
 
 
 def _packet(options: argparse.Namespace) -> Packet:
@@ -150,20 +148,6 @@ def _number(text: str, last: int) -> int:
     if not (text.isascii() and text.isdigit() and int(text) <= last):
         raise argparse.ArgumentTypeError(f"{text} is not a number from 0 to {last}")
     return int(text)
-
-
-def as_json(explanation: Explanation) -> dict[str, object]:
-    """Return the explanation as the object that scripts read (contract: ``explain --json``)."""
-    rule = explanation.rule
-    return {
-        "verdict": explanation.verdict.value,
-        "decided_by": explanation.decided_by.value,
-        "rule_id": rule.rule_id if rule else None,
-        "security_group_id": rule.security_group_id if rule else None,
-        "priority": rule.priority if rule else None,
-        "interface": explanation.interface,
-        "shadowed": [shadowed.rule_id for shadowed in explanation.shadowed],
-    }
 
 
 def _lines(explanation: Explanation, packet: Packet) -> list[str]:

@@ -60,10 +60,9 @@ class Wishes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Rule:
-    """A rule of the policy, which accepts what comes in."""
+    """A rule of the policy, which accepts what comes in at a TCP port."""
 
     rule_id: str
-    protocol: str
     port: int
     source: str
     """Its authorization object."""
@@ -79,7 +78,7 @@ class _Rule:
         yield "        direction: ingress"
         yield "        policy: accept"
         yield "        priority: 1"
-        yield f"        protocol: {self.protocol}"
+        yield "        protocol: tcp"
         yield f"        port_range: {self.port}"
         yield f"        authorization_object: {source}"
         yield f"        description: {self.description}"
@@ -108,33 +107,26 @@ def make_first_policy(view: HostView, wishes: Wishes) -> FirstPolicy:
     links = filtered_links(view.links)
     rules = [*_ssh_rules(view, wishes), *(_web_rules() if wishes.is_web_server else ())]
     others = [_without_admitted(one, rules) for one in view.ports]
-    lists = {f"pl-{name}-{one.port}-{family.value}": (one, family) for one, family in _busy(others)}
-    rules += [
-        _Rule(
-            rule_id=f"sgr-tcp-{one.port}-{family.value}",
-            protocol=one.protocol,
-            port=one.port,
-            source=list_id,
-            description="hosts with a session at this port when the policy was written",
-        )
-        for list_id, (one, family) in lists.items()
-    ]
-    text = "\n".join(
-        (
-            *_head(name),
-            *([] if rules else ["    rules: []"]),
-            *(["    rules:"] if rules else []),
-            *(line for rule in rules for line in rule.lines()),
-            *_suggestions(others),
-            *_prefix_lists(lists),
-            *_interfaces(name, links, view.links),
-            "",
-        )
+    lists: list[str] = []
+    for port, family, peers in _busy(others):
+        suffix = f"{port}-{family.value}"
+        description = "hosts with a session at this port when the policy was written"
+        list_id = f"pl-{name}-{suffix}"
+        rules.append(_Rule(rule_id=f"sgr-tcp-{suffix}", port=port, source=list_id, description=description))
+        lists += _prefix_list(list_id, family, peers)
+    lines = (
+        *_head(name),
+        "    rules:" if rules else "    rules: []",
+        *(line for rule in rules for line in rule.lines()),
+        *_suggestions(others),
+        *(["prefix_lists:", *lists] if lists else ()),
+        *_interfaces(name, links, view.links),
+        "",
     )
     return FirstPolicy(
-        text=text,
+        text="\n".join(lines),
         interfaces=tuple(link.name for link in links),
-        admitted=tuple(f"{rule.protocol} {rule.port} from {rule.source}" for rule in rules),
+        admitted=tuple(f"tcp {rule.port} from {rule.source}" for rule in rules),
         notes=tuple(_notes(view, wishes, links, others)),
     )
 
@@ -198,12 +190,8 @@ def _ssh_rules(view: HostView, wishes: Wishes) -> Iterator[_Rule]:
 
 def _without_admitted(one: OpenPort, rules: Iterable[_Rule]) -> OpenPort:
     """Return a port with the far ends that no rule admits."""
-    admitted = [
-        block
-        for rule in rules
-        if (rule.protocol, rule.port) == (one.protocol, one.port)
-        for block in rule.admitted
-    ]
+    here = [rule for rule in rules if one.protocol == "tcp" and rule.port == one.port]
+    admitted = [block for rule in here for block in rule.admitted]
     left = frozenset(peer for peer in one.peers if not _covers(admitted, peer))
     return replace(one, peers=left, has_rule=bool(admitted))
 
@@ -211,7 +199,6 @@ def _without_admitted(one: OpenPort, rules: Iterable[_Rule]) -> OpenPort:
 def _ssh_rule(port: int, label: str, source: CidrBlock, description: str) -> _Rule:
     return _Rule(
         rule_id=f"sgr-ssh-{label}" if port == _SSH_PORT else f"sgr-ssh-{port}-{label}",
-        protocol="tcp",
         port=port,
         source=str(source),
         description=description,
@@ -230,7 +217,6 @@ def _web_rules() -> Iterator[_Rule]:
         for family, everyone in ((Family.IPV4, "0.0.0.0/0"), (Family.IPV6, "::/0")):
             yield _Rule(
                 rule_id=f"sgr-web-{port}-{family.value}",
-                protocol="tcp",
                 port=port,
                 source=everyone,
                 description="the web server, for everyone",
@@ -238,13 +224,13 @@ def _web_rules() -> Iterator[_Rule]:
             )
 
 
-def _busy(ports: Iterable[OpenPort]) -> Iterator[tuple[OpenPort, Family]]:
-    """Yield ports with open sessions, once for each family of the far ends, unless these are too many."""
+def _busy(ports: Iterable[OpenPort]) -> Iterator[tuple[int, Family, list[CidrBlock]]]:
+    """Yield ports with open sessions and the far ends, by family, unless these are too many."""
     for one in ports:
-        if len(one.peers) <= MOST_PEERS:
-            for family in Family:
-                if any(peer.family is family for peer in one.peers):
-                    yield one, family
+        for family in Family:
+            peers = sorted(peer for peer in one.peers if peer.family is family)
+            if peers and len(one.peers) <= MOST_PEERS:
+                yield one.port, family, peers
 
 
 def _head(name: str) -> Iterator[str]:
@@ -277,15 +263,11 @@ def _flow(protocol: str, source: str, port: int | None = None) -> str:
     )
 
 
-def _prefix_lists(lists: dict[str, tuple[OpenPort, Family]]) -> Iterator[str]:
-    if lists:
-        yield "prefix_lists:"
-    for list_id, (one, family) in lists.items():
-        peers = sorted(peer for peer in one.peers if peer.family is family)
-        yield f"  - prefix_list_id: {list_id}"
-        yield f"    address_family: {family.value}"
-        yield "    entries:"
-        yield from (f'      - "{peer}"' for peer in peers)
+def _prefix_list(list_id: str, family: Family, peers: Iterable[CidrBlock]) -> Iterator[str]:
+    yield f"  - prefix_list_id: {list_id}"
+    yield f"    address_family: {family.value}"
+    yield "    entries:"
+    yield from (f'      - "{peer}"' for peer in peers)
 
 
 def _interfaces(name: str, links: Sequence[Link], found: Sequence[Link]) -> Iterator[str]:

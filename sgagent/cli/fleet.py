@@ -63,14 +63,21 @@ def run(options: argparse.Namespace) -> int:
     """Show how hosts are doing, or wait until they enforce a publication; 1 if they do not in time."""
     settings = inputs.load_settings(options)
     source = etcd_settings(settings)
-    seconds = _seconds(options.timeout)
+    span = _DURATION.fullmatch(options.timeout)
+    if span is None:
+        raise UsageError(f"--timeout {options.timeout}: not a time span (like 60s, 5m or 1h)")
     if options.what == "status" and options.revision is not None:
         raise UsageError("fleet status takes no revision")
     layout = KeyLayout(source.prefix)
     with translated_etcd_errors(), closing(Client(source, limits=settings.limits)) as client:
-        if options.what == "status":
-            return _show(_look(client, layout), options)
-        return _wait(client, layout, options, seconds)
+        if options.what == "wait":
+            return _wait(client, layout, options, float(span[1]) * _UNITS[span[2] or ""])
+        fleet = _look(client, layout)
+    if options.json:
+        print(format_json(_as_json(fleet), indent=2))
+    else:
+        print("\n".join(_lines(fleet, table_width(options))))
+    return 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +97,6 @@ def _look(client: Client, layout: KeyLayout) -> _Fleet:
         return _Fleet(newest, read_reports(client.read(layout.all_of(FLEET))[1], layout, newest))
 
     return client.persistently(look, PATIENCE_SECONDS)
-
-
-def _show(fleet: _Fleet, options: argparse.Namespace) -> int:
-    if options.json:
-        print(format_json(_as_json(fleet), indent=2))
-        return 0
-    for line in _lines(fleet, table_width(options)):
-        print(line)
-    return 0
 
 
 def _lines(fleet: _Fleet, width: int | None) -> list[str]:
@@ -163,56 +161,32 @@ def _wait(client: Client, layout: KeyLayout, options: argparse.Namespace, second
     while True:
         fleet = _look(client, layout)
         wanted = options.revision or fleet.newest
-        behind = [one for one in fleet.hosts if not _has_reached(one, wanted)]
+        behind = [one for one in fleet.hosts if one.report is None or one.report.revision < wanted]
         is_done = not behind and len(fleet.hosts) >= options.hosts and wanted > 0
         if is_done or time.monotonic() >= deadline:
-            return _conclude(options, wanted, fleet.hosts, behind, is_done=is_done)
+            return _conclude(options, wanted, fleet, behind, is_done=is_done)
         threading.Event().wait(min(_LOOK_SECONDS, max(0.0, deadline - time.monotonic())))
 
 
-def _has_reached(one: Reported, revision: int) -> bool:
-    return one.report is not None and one.report.revision >= revision
-
-
 def _conclude(
-    options: argparse.Namespace,
-    wanted: int,
-    hosts: Sequence[Reported],
-    behind: Sequence[Reported],
-    *,
-    is_done: bool,
+    options: argparse.Namespace, wanted: int, fleet: _Fleet, behind: Sequence[Reported], *, is_done: bool
 ) -> int:
     """Print whether all hosts have reached the revision, and which have not."""
+    hosts = count(len(fleet.hosts), "host")
     if options.json:
         names = [one.host for one in behind]
-        print(json.dumps({"reached": is_done, "revision": wanted, "hosts": len(hosts), "behind": names}))
-    elif is_done:
-        print(f"{count(len(hosts), 'host')} at revision {wanted} or later")
-    elif not behind:
-        missing = f"only {count(len(hosts), 'host')} of {options.hosts} report"
-        print(f"sgagent: {missing if hosts or wanted else 'nothing is published'}", file=sys.stderr)
-    else:
         print(
-            f"sgagent: {len(behind)} of {count(len(hosts), 'host')} not at revision {wanted}:"
-            f" {_named(behind)}",
-            file=sys.stderr,
+            json.dumps({"reached": is_done, "revision": wanted, "hosts": len(fleet.hosts), "behind": names})
         )
+    elif is_done:
+        print(f"{hosts} at revision {wanted} or later")
+    elif not behind:
+        missing = (
+            f"only {hosts} of {options.hosts} report" if fleet.hosts or wanted else "nothing is published"
+        )
+        print(f"sgagent: {missing}", file=sys.stderr)
+    else:
+        late = ", ".join(f"{one.host} ({one.standing.value})" for one in behind[:_MOST_NAMED])
+        more = f" and {len(behind) - _MOST_NAMED} more" if len(behind) > _MOST_NAMED else ""
+        print(f"sgagent: {len(behind)} of {hosts} not at revision {wanted}: {late}{more}", file=sys.stderr)
     return 0 if is_done else 1
-
-
-def _named(behind: Sequence[Reported]) -> str:
-    names = [f"{one.host} ({one.standing.value})" for one in behind[:_MOST_NAMED]]
-    more = len(behind) - len(names)
-    return ", ".join(names) + (f" and {more} more" if more else "")
-
-
-def _seconds(text: str) -> float:
-    """Return how long a duration is.
-
-    Raises:
-        UsageError: it is none.
-    """
-    match = _DURATION.fullmatch(text)
-    if match is None:
-        raise UsageError(f"--timeout {text}: not a time span (like 60s, 5m or 1h)")
-    return float(match[1]) * _UNITS[match[2] or ""]

@@ -5,28 +5,20 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sgagent.agent.clock import count
 from sgagent.cli import inputs
 from sgagent.cli.output import problem_as_json, replace_file
 from sgagent.core.binding import Bindings
-from sgagent.core.errors import (
-    DocumentError,
-    NotPermittedError,
-    Origin,
-    Problem,
-    Severity,
-    UsageError,
-    printable,
-)
+from sgagent.core.errors import DocumentError, NotPermittedError, Origin, Problem, UsageError, printable
 from sgagent.core.model import Snapshot
 from sgagent.core.resolve import Exemptions, Resolution, Scope, resolve
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.documents.problems import FULL_DOCUMENTS
 from sgagent.documents.writer import as_yaml, write_document
-from sgagent.importers import Imported, Note, import_aws, import_terraform
+from sgagent.importers import Imported, import_aws, import_terraform
 from sgagent.settings import Settings
 from sgagent.settings.sources import AliyunSourceSettings
 from sgagent.sources import make_source
@@ -57,21 +49,22 @@ def run(options: argparse.Namespace) -> int:
     imported = _imported(options, settings)
     native = write_document(imported.snapshot)
     text = f"# Written by `sgagent import {options.what}`.\n{as_yaml(native)}"
-    parse_documents(
-        [DocumentFile("<imported>", text.encode())], settings.limits
-    )  # refuse to write what is refused
-    place = _place(options.output, options.what)
+    parse_documents([DocumentFile("<imported>", text.encode())], settings.limits)  # refuses what agents do
+    place: Path | None = options.output
+    if place is not None and place.is_dir():
+        place /= f"{options.what}.yaml"
     if place is not None:
         replace_file(place, text)
+    sizes = _sizes(imported.snapshot)
     if options.json:
-        report = _report(imported, place)
-        print(json.dumps({"document": native if place is None else None, **report}, indent=2))
+        document = native if place is None else None
+        print(json.dumps({"document": document, **_report(imported, sizes, place)}, indent=2))
         return 0
     for line in (*imported.problems, *imported.notes):
         print(line, file=sys.stderr)
-    sys.stdout.write(
-        text if place is None else f"wrote {_summary(imported.snapshot)}: {printable(str(place))}\n"
-    )
+    nouns = ("group", "rule", "interface", "prefix list")
+    summary = ", ".join(count(number, noun) for number, noun in zip(sizes.values(), nouns, strict=False))
+    sys.stdout.write(text if place is None else f"wrote {summary}: {printable(str(place))}\n")
     return 0
 
 
@@ -130,72 +123,46 @@ def _read_all(names: Sequence[str], limits: Limits) -> list[DocumentFile]:
         DocumentError: together they are too large.
     """
     files: list[DocumentFile] = []
-    room = limits.all_bytes
+    room, most = limits.all_bytes, limits.document_bytes + 1
     for name in names:
-        files.append(_read(name, limits.document_bytes + 1))
-        room -= len(files[-1].content)
+        if name == _STANDARD_INPUT:
+            file = DocumentFile("<stdin>", sys.stdin.buffer.read(most))
+        else:
+            file = DocumentFile(name, inputs.read_bounded(Path(name), most))
+        files.append(file)
+        room -= len(file.content)
         if room < 0:
-            raise DocumentError([_too_large(files[-1].name)])
+            message = f"the files together hold more than {FULL_DOCUMENTS} times limits.document_bytes"
+            remedy = "import some of them at a time, or raise limits.document_bytes"
+            raise DocumentError([Problem.error(Origin(file=file.name), "too_large", None, message, remedy)])
     return files
 
 
-def _read(name: str, most: int) -> DocumentFile:
-    if name == _STANDARD_INPUT:
-        return DocumentFile("<stdin>", sys.stdin.buffer.read(most))
-    return DocumentFile(name, inputs.read_bounded(Path(name), most))
-
-
-def _too_large(name: str) -> Problem:
-    return Problem(
-        severity=Severity.ERROR,
-        code="too_large",
-        origin=Origin(file=name),
-        message=f"the files together hold more than {FULL_DOCUMENTS} times limits.document_bytes",
-        remedy="import some of them at a time, or raise limits.document_bytes",
-    )
-
-
-def _place(output: Path | None, what: str) -> Path | None:
-    """Return the file to be written; in a directory it is named after what was read."""
-    return output / f"{what}.yaml" if output is not None and output.is_dir() else output
-
-
-def _summary(snapshot: Snapshot) -> str:
-    rules = sum(len(group.rules) for group in snapshot.security_groups)
-    return ", ".join(
-        count(number, noun)
-        for number, noun in (
-            (len(snapshot.security_groups), "group"),
-            (rules, "rule"),
-            (len(snapshot.network_interfaces), "interface"),
-            (len(snapshot.prefix_lists), "prefix list"),
-        )
-    )
-
-
-def _report(imported: Imported, place: Path | None) -> dict[str, object]:
-    snapshot = imported.snapshot
+def _sizes(snapshot: Snapshot) -> dict[str, int]:
+    """Return how many objects of each kind there are."""
     return {
-        "output": None if place is None else str(place),
         "security_groups": len(snapshot.security_groups),
         "rules": sum(len(group.rules) for group in snapshot.security_groups),
         "network_interfaces": len(snapshot.network_interfaces),
         "prefix_lists": len(snapshot.prefix_lists),
         "port_lists": len(snapshot.port_lists),
-        "notes": _notes(imported.notes),
-        "warnings": list(map(problem_as_json, imported.problems)),
     }
 
 
-def _notes(notes: Sequence[Note]) -> list[dict[str, object]]:
-    return [
-        {
-            "effect": note.effect.value,
-            "file": note.origin.file,
-            "line": note.origin.line or None,
-            "path": note.origin.path,
-            "subject": note.subject,
-            "message": note.message,
-        }
-        for note in notes
-    ]
+def _report(imported: Imported, sizes: Mapping[str, int], place: Path | None) -> dict[str, object]:
+    return {
+        "output": None if place is None else str(place),
+        **sizes,
+        "notes": [
+            {
+                "effect": note.effect.value,
+                "file": note.origin.file,
+                "line": note.origin.line or None,
+                "path": note.origin.path,
+                "subject": note.subject,
+                "message": note.message,
+            }
+            for note in imported.notes
+        ],
+        "warnings": list(map(problem_as_json, imported.problems)),
+    }

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 from collections import defaultdict
+from contextlib import suppress
 from pathlib import Path
 
 from sgagent.agent.control.requests import ModeAnswer, ModeOrder
@@ -14,7 +15,6 @@ from sgagent.cli.agent_client import NoAgentError, ask
 from sgagent.cli.apply import own_sessions
 from sgagent.cli.first_policy import (
     OBSERVING,
-    FirstPolicy,
     HostView,
     OpenPort,
     Wishes,
@@ -58,12 +58,24 @@ def run(options: argparse.Namespace) -> int:
     )
     if not is_written:
         _write(place, text)
-    _observe(settings)  # before the agent can find the policy
+    # A running agent has read an older configuration: it has to observe before it finds the policy.
+    with suppress(NoAgentError):
+        ask(settings, ModeOrder(mode=Mode.OBSERVE, interface=None), ModeAnswer)
     _write(policy_file, policy.text)
     if options.json:
-        print(json.dumps(_report(place, policy_file, policy)))
-    else:
-        print("\n".join(map(printable, _lines(place, policy_file, policy))))
+        files = {"configuration": str(place), "definitions": str(policy_file)}
+        found = {"interfaces": policy.interfaces, "admitted": policy.admitted, "notes": policy.notes}
+        print(json.dumps({**files, **found}))
+        return 0
+    lines = (
+        f"wrote {place}: observe mode, nothing is dropped",
+        f"wrote {policy_file}: filters {', '.join(policy.interfaces) or 'no link'}",
+        *(f"  admits {entry}" for entry in policy.admitted),
+        *(f"note: {note}" for note in policy.notes),
+        "next: 'sgagent check', then start the agent, and watch 'sgagent hits' and 'sgagent denied';",
+        "      'sgagent mode enforce' enforces the policy",
+    )
+    print("\n".join(map(printable, lines)))
     return 0
 
 
@@ -159,43 +171,9 @@ def _address(family: Family, number: int) -> CidrBlock:
     return CidrBlock.around(family, number, family.bits)
 
 
-def _observe(settings: Settings) -> None:
-    """Have a running agent observe: it read its configuration before there was this one.
-
-    Raises:
-        NotPermittedError: the caller may not order that.
-        SourceUnavailableError: the agent does not answer.
-    """
-    try:
-        ask(settings, ModeOrder(mode=Mode.OBSERVE, interface=None), ModeAnswer)
-    except NoAgentError:
-        return
-
-
 def _write(place: Path, text: str) -> None:
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{place.parent}: can't be made: {error.strerror}") from error
     replace_file(place, text)
-
-
-def _lines(place: Path, policy_file: Path, policy: FirstPolicy) -> list[str]:
-    return [
-        f"wrote {place}: observe mode, nothing is dropped",
-        f"wrote {policy_file}: filters {', '.join(policy.interfaces) or 'no link'}",
-        *(f"  admits {entry}" for entry in policy.admitted),
-        *(f"note: {note}" for note in policy.notes),
-        "next: 'sgagent check', then start the agent, and watch 'sgagent hits' and 'sgagent denied';",
-        "      'sgagent mode enforce' enforces the policy",
-    ]
-
-
-def _report(place: Path, policy_file: Path, policy: FirstPolicy) -> dict[str, object]:
-    return {
-        "configuration": str(place),
-        "definitions": str(policy_file),
-        "interfaces": list(policy.interfaces),
-        "admitted": list(policy.admitted),
-        "notes": list(policy.notes),
-    }

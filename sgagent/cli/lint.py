@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -22,8 +23,8 @@ from sgagent.analysis.lint.subject import Check, Life, LintSubject, Usage, make_
 from sgagent.cli import inputs
 from sgagent.cli.agent_client import NoAgentError, ask
 from sgagent.cli.output import problem_text, progress, warn
-from sgagent.core.binding import HostFacts, HostListener, bind
-from sgagent.core.errors import Origin, Problem, UsageError, printable
+from sgagent.core.binding import HostFacts, bind
+from sgagent.core.errors import Origin, UsageError, printable
 from sgagent.core.policy import ResolvedInterface
 from sgagent.core.resolve import Exemptions, dns_names
 from sgagent.dataplane.live_sessions import list_listeners
@@ -122,7 +123,8 @@ def run(options: argparse.Namespace) -> int:
     disabled = frozenset((*settings.lint.disable, *_codes(options.disable)))
     delivery = inputs.fetch(settings, options.definitions)
     subject = _subject(settings, delivery, options)
-    inputs.accept_or_refuse((*delivery.problems, *_fatal(subject.problems)), settings, options)
+    others = (problem for problem in subject.problems if problem.code not in _FOUND_BY_LINT)
+    inputs.accept_or_refuse((*delivery.problems, *others), settings, options)
     with progress("running checks", steps(subject)) as advance:
         findings = lint(subject, disabled, advance)
     if options.json:
@@ -132,6 +134,10 @@ def run(options: argparse.Namespace) -> int:
     else:
         print("\n".join(problem_text(printable(line), sys.stdout) for line in lines(findings)))
     return 1 if options.exit_code and findings else 0
+
+
+_FOUND_BY_LINT = {"unknown_object", "unknown_object_in_drop"}
+"""Problems that are findings of checks, too."""
 
 
 def _codes(arguments: Iterable[str]) -> Iterator[str]:
@@ -144,14 +150,6 @@ def _codes(arguments: Iterable[str]) -> Iterator[str]:
         if code not in CODES:
             raise UsageError(f"--disable {code}: no check has this code (one of {', '.join(CODES)})")
         yield code
-
-
-_FOUND_BY_LINT = {"unknown_object", "unknown_object_in_drop"}
-
-
-def _fatal(problems: Iterable[Problem]) -> tuple[Problem, ...]:
-    """Return what is wrong with the definitions, but for what lint has findings of its own about."""
-    return tuple(problem for problem in problems if problem.code not in _FOUND_BY_LINT)
 
 
 def _subject(settings: Settings, delivery: Delivery, options: argparse.Namespace) -> LintSubject:
@@ -172,58 +170,43 @@ def _subject(settings: Settings, delivery: Delivery, options: argparse.Namespace
 
 
 def _life(settings: Settings, delivery: Delivery, options: argparse.Namespace, dns: DnsAnswers) -> Life:
-    """Return what is known of this host while it lives."""
+    """Return what is known of this host while it lives: its links, listening sockets, and the agent's counts.
+
+    Raises:
+        NoAgentError: none runs, and ``--unused`` asks for its counts.
+    """
+    stands: tuple[ResolvedInterface, ...] = ()
+    with suppress(OSError):
+        links = {link.name for link in NetlinkHost().facts().links}
+        policy = inputs.resolve_for_host(settings, delivery, options.interface, dns=dns).policy
+        stands = policy.standing(links)
+    listeners = None
+    try:
+        listeners = list_listeners() if stands else None
+    except OSError as error:
+        warn(f"listening sockets can't be listed: {error.strerror}")
     unused = settings.lint.unused if options.unused is None else options.unused
-    stands = _links_of_this_host(settings, delivery, options, dns)
-    usage: Mapping[RuleCounter, Usage] = {}
+    rules: Mapping[RuleCounter, Usage] = {}
     inner: Mapping[str, Usage] = {}
-    if unused is not None:
-        usage, inner = _usage(settings, is_demanded=options.unused is not None)
+    try:
+        if unused is not None:
+            rules, inner = _usages(ask(settings, HitsQuestion(), HitsAnswer))
+    except NoAgentError as error:
+        if options.unused is not None:
+            raise
+        warn(f"unused rules can't be determined: {error}")
     return Life(
         stands=stands,
-        usage=usage,
+        usage=rules,
         inner_usage=inner,
         now=time.time(),
-        listeners=_listeners() if stands else None,
+        listeners=listeners,
         unused_seconds=unused,
     )
 
 
-def _links_of_this_host(
-    settings: Settings, delivery: Delivery, options: argparse.Namespace, dns: DnsAnswers
-) -> tuple[ResolvedInterface, ...]:
-    """Return what the definitions come to on links that this host has."""
-    try:
-        links = {link.name for link in NetlinkHost().facts().links}
-        policy = inputs.resolve_for_host(settings, delivery, options.interface, dns=dns).policy
-    except OSError:
-        return ()
-    return policy.standing(links)
-
-
-def _listeners() -> tuple[HostListener, ...] | None:
-    try:
-        return list_listeners()
-    except OSError as error:
-        warn(f"listening sockets can't be listed: {error.strerror}")
-        return None
-
-
-def _usage(
-    settings: Settings, *, is_demanded: bool
-) -> tuple[Mapping[RuleCounter, Usage], Mapping[str, Usage]]:
-    """Return what the running agent has counted: of rules, and of fellow members.
-
-    Raises:
-        NoAgentError: none runs, and it was asked for by an option.
-    """
-    try:
-        answer = ask(settings, HitsQuestion(), HitsAnswer)
-    except NoAgentError as error:
-        if is_demanded:
-            raise
-        warn(f"unused rules can't be determined: {error}")
-        return {}, {}
+def _usages(answer: HitsAnswer) -> tuple[dict[RuleCounter, Usage], dict[str, Usage]]:
+    """Return what the agent has counted: of rules, and of fellow members, by interface."""
     rules: dict[RuleCounter, Usage] = {}
     inner: dict[str, Usage] = {}
     for part in answer.interfaces:

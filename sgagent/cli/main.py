@@ -214,10 +214,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     if rest and (len(rest) > 1 or rest[0].startswith("-") or "definitions" not in options):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if "definitions" in options:
-        command, paths = (
-            commands[options.command],
-            [*filter(None, options.definitions or ()), *map(Path, rest)],
-        )
+        command = commands[options.command]
+        paths = [*filter(None, options.definitions or ()), *map(Path, rest)]
         if "" in rest:
             command.error(f"argument PATH: {_EMPTY_PATH}")
         if len(paths) > 1:
@@ -251,13 +249,8 @@ def _make_parsers(
 
 
 def _add_config(parser: argparse.ArgumentParser, default: str | None = None) -> None:
-    parser.add_argument(
-        "--config",
-        metavar="FILE",
-        type=Path,
-        default=default,
-        help=f"the configuration (default: {DEFAULT_CONFIGURATION})",
-    )
+    text = f"the configuration (default: {DEFAULT_CONFIGURATION})"
+    parser.add_argument("--config", metavar="FILE", type=Path, default=default, help=text)
 
 
 class _Parser(argparse.ArgumentParser):

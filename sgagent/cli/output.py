@@ -15,9 +15,13 @@ from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import zip_longest
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from sgagent.core.errors import Problem, UsageError, printable
+
+if TYPE_CHECKING:  # who only prints columns does without
+    from sgagent.core.evaluate import Decision
+    from sgagent.core.explanation import Explanation
 
 
 class Colour(enum.Enum):
@@ -30,11 +34,9 @@ class Colour(enum.Enum):
 
 def painted(text: str, colour: Colour, stream: TextIO | None = None) -> str:
     """Return the text in a colour, if the stream, by default standard output, shows any."""
-    return f"\x1b[{colour.value}m{text}\x1b[0m" if _shows_colour(stream or sys.stdout) else text
-
-
-def _shows_colour(stream: TextIO) -> bool:
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    is_plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    shows_colour = (stream or sys.stdout).isatty() and not is_plain
+    return f"\x1b[{colour.value}m{text}\x1b[0m" if shows_colour else text
 
 
 SEVERITY_COLOURS = {"error": Colour.RED, "warning": Colour.YELLOW}
@@ -92,13 +94,17 @@ def lay_out(
         narrowest: below which none is folded.
     """
     cells = [[printable(cell) for cell in row] for row in rows]
-    natural = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     to_the_right = frozenset(right)
-    numbers = [size for number, size in enumerate(natural) if number in to_the_right]
-    room = None if width is None else width - sum(numbers) - len(_GAP) * (len(natural) - 1)
-    texts = [max(size, least[n] if least else 0) for n, size in enumerate(natural) if n not in to_the_right]
-    fitted = iter(_fit(texts, room, narrowest))
-    widths = [size if number in to_the_right else next(fitted) for number, size in enumerate(natural)]
+    texts = [number for number in range(len(widths)) if number not in to_the_right]
+    for number in texts:
+        widths[number] = max(widths[number], least[number] if least else 0)
+    gaps = len(_GAP) * (len(widths) - 1)
+    while width is not None and texts and sum(widths) + gaps > width:
+        widest = max(texts, key=widths.__getitem__)
+        if widths[widest] <= narrowest:
+            break
+        widths[widest] -= 1
     return ["\n".join(_lines_of_row(row, widths, to_the_right)) for row in cells]
 
 
@@ -110,6 +116,18 @@ def _lines_of_row(row: Sequence[str], widths: Sequence[int], right: Container[in
             piece.rjust(size) if number in right else piece.ljust(size)
             for number, (piece, size) in enumerate(zip(pieces, widths, strict=True))
         ).rstrip()
+
+
+def decision_as_json(decision: Decision | Explanation) -> dict[str, object]:
+    """Return what scripts read of a verdict and what decided it."""
+    rule = decision.rule
+    return {
+        "verdict": decision.verdict.value,
+        "decided_by": decision.decided_by.value,
+        "rule_id": rule.rule_id if rule else None,
+        "security_group_id": rule.security_group_id if rule else None,
+        "priority": rule.priority if rule else None,
+    }
 
 
 def add_width_argument(parser: argparse.ArgumentParser) -> None:
@@ -125,19 +143,6 @@ def table_width(options: argparse.Namespace) -> int | None:
 def terminal_width() -> int | None:
     """Return how wide a line may be; None where the output is no terminal."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-
-
-def _fit(widths: list[int], room: int | None, narrowest: int) -> list[int]:
-    """Return the widths with the widest made smaller until all of them fit."""
-    if room is None:
-        return widths
-    fitted = list(widths)
-    while fitted and sum(fitted) > room:
-        widest = max(fitted)
-        if widest <= narrowest:
-            break
-        fitted[fitted.index(widest)] -= 1
-    return fitted
 
 
 _BREAK = re.compile(r".*[ ,;:/_.-]", re.DOTALL)

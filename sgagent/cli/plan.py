@@ -13,7 +13,7 @@ from sgagent.agent.names.resolver import DnsAnswers
 from sgagent.analysis.compare import compare, links
 from sgagent.analysis.flow_text import ObjectNames
 from sgagent.cli import inputs
-from sgagent.cli.agent_client import InForce, enforced_now, modes_of_host
+from sgagent.cli.agent_client import enforced_now, modes_of_host
 from sgagent.cli.output import progress, terminal_width
 from sgagent.cli.plan_report import PlanReport, as_json, lines
 from sgagent.core.binding import HostFacts, bind_everywhere
@@ -26,7 +26,6 @@ from sgagent.core.resolve import Resolution, Scope, dns_names, resolve
 from sgagent.documents import parse_other_version
 from sgagent.nft.marks import MarkLayout, first_state
 from sgagent.nft.text import describe
-from sgagent.nft.transactions import Json
 from sgagent.ports import Delivery
 from sgagent.settings import Settings
 
@@ -72,32 +71,24 @@ def run(options: argparse.Namespace) -> int:
     delivery = inputs.fetch(settings, options.definitions, inputs.UNNAMED, parsed)
     candidate = scope.resolve(delivery)
     inputs.accept_or_refuse(candidate.problems, settings, options)
-    present = _present(settings, options.against)
-    enforced = _parse_as(delivery, present, settings, parsed)
+    origin, enforced = _enforced(delivery, settings, options, parsed)
     old, new = scope.resolve_present(enforced), candidate.policy
     if not scope.everywhere:
         old, new = map(modes_of_host(settings).over, (old, new))
     wants_operations = options.operations or options.json
-    report = _report(old, new, scope, present.origin, delivery.snapshot, wants_operations=wants_operations)
-    code, verified = _prove(candidate.policy, options, settings)
+    report = _report(old, new, scope, origin, delivery.snapshot, wants_operations=wants_operations)
+    code, verified = 0, dict[str, object]()
+    if options.verify:
+        from sgagent.cli.compile import prove_compiled  # noqa: PLC0415 - few ask for a proof
+
+        logging, policy = settings.flow_log.logging, candidate.policy
+        code, proof = prove_compiled(policy, settings, logging, is_printed=not options.json)
+        verified = {"verified": proof}
     if options.json:
         print(json.dumps(as_json(report) | verified))
     else:
         print("\n".join(lines(report, terminal_width())))
-    if code:
-        return code
-    return 1 if options.exit_code and report.changes else 0
-
-
-def _prove(policy: ResolvedPolicy, options: argparse.Namespace, settings: Settings) -> tuple[int, Json]:
-    """Return the exit code of a proof that was asked for, and what ``--json`` has of it."""
-    if not options.verify:
-        return 0, {}
-    from sgagent.cli.compile import prove_compiled  # noqa: PLC0415 - few ask for a proof
-
-    logging = settings.flow_log.logging
-    code, verified = prove_compiled(policy, settings, logging, is_printed=not options.json)
-    return code, {"verified": verified}
+    return code or (1 if options.exit_code and report.changes else 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,26 +159,24 @@ def resolve_everywhere(
     return inputs.with_all_problems(resolution, delivery, settings, Scope.HOST)
 
 
-def _present(settings: Settings, against: Path | None) -> InForce:
-    """Return what the candidate is compared with."""
-    if against is None:
-        return enforced_now(settings)
-    return InForce(
-        origin=str(against), documents=inputs.read_files(settings, against), version=inputs.UNNAMED
-    )
-
-
-def _parse_as(candidate: Delivery, present: InForce, settings: Settings, parsed: Memo) -> Delivery | None:
-    """Return the definitions in force as another version of the candidate's; None where nothing is.
+def _enforced(
+    candidate: Delivery, settings: Settings, options: argparse.Namespace, parsed: Memo
+) -> tuple[str, Delivery | None]:
+    """Return what the candidate is compared with, in words, and the definitions; None where nothing is.
 
     Raises:
         DocumentError: they have errors, or this version of sgagent can't read them any more.
     """
-    if present.documents is None:
-        return None
-    documents = present.documents
-    snapshot = parse_other_version(documents, candidate.documents, settings.limits, present.version, parsed)
-    return Delivery(snapshot=snapshot, documents=documents)
+    if options.against is None:
+        present = enforced_now(settings)
+        origin, documents, version = present.origin, present.documents, present.version
+    else:
+        origin, version = str(options.against), inputs.UNNAMED
+        documents = inputs.read_files(settings, options.against)
+    if documents is None:
+        return origin, None
+    snapshot = parse_other_version(documents, candidate.documents, settings.limits, version, parsed)
+    return origin, Delivery(snapshot=snapshot, documents=documents)
 
 
 def _report(

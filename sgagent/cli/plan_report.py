@@ -58,7 +58,11 @@ def lines(report: PlanReport, width: int | None) -> list[str]:
     found += _part("sessions that would be cut", list(map(str, report.sessions)))
     found += _part("rules", [_rule_text(change) for change in report.comparison.rules])
     found += _part("links", list(_link_texts(report.comparison)))
-    found += _part("rules that end", list(map(_end_text, report.expiring)))
+    ends = [
+        f"{rule.rule_id} of {rule.security_group_id}, {rule.policy.value}: {_expiry(rule)}"
+        for rule in report.expiring
+    ]
+    found += _part("rules that end", ends)
     operations = [_cut(operation, width) for operation in report.operations or ()]
     found += _part(f"kernel, {count(len(operations), 'operation')}", operations, most=MOST_OPERATIONS)
     return [printable(line) for line in found]
@@ -105,8 +109,8 @@ def _objects(*clauses: Clause) -> list[Peer]:
 def _rule_text(change: RuleChange) -> str:
     rule = change.rule
     text = f"{rule.rule_id} of {rule.security_group_id} {_FATES[change.fate]}"
-    if change.before and change.after:
-        text += ": " + ", ".join(_differences(change.before, change.after))
+    if differences := ", ".join(_differences(change)):
+        text += f": {differences}"
     return text if change.has_effect else f"{text} (without effect)"
 
 
@@ -118,16 +122,15 @@ _FATES = {
 }
 
 
-def _end_text(rule: ResolvedRule) -> str:
-    return f"{rule.rule_id} of {rule.security_group_id}, {rule.policy.value}: {_expiry(rule)}"
-
-
 def _expiry(rule: ResolvedRule) -> str:
     return instant_text(rule.expires) if rule.expires else "never"
 
 
-def _differences(before: ResolvedRule, after: ResolvedRule) -> Iterator[str]:
-    """Yield what differs, like ``priority 1 → 2``."""
+def _differences(change: RuleChange) -> Iterator[str]:
+    """Yield what differs between a rule before and after, like ``priority 1 → 2``."""
+    before, after = change.before, change.after
+    if before is None or after is None:
+        return
     pairs = (
         ("policy", before.policy.value, after.policy.value),
         ("priority", str(before.priority), str(after.priority)),
@@ -234,7 +237,5 @@ def _rule_json(change: RuleChange) -> dict[str, object]:
         "rule_id": change.rule.rule_id,
         "security_group_id": change.rule.security_group_id,
         "has_effect": change.has_effect,
-        "differences": list(_differences(change.before, change.after))
-        if change.before and change.after
-        else [],
+        "differences": list(_differences(change)),
     }

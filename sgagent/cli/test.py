@@ -13,7 +13,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET  # it writes here, and reads nothing
 
 from sgagent.cli import inputs
-from sgagent.cli.output import Colour, painted, progress
+from sgagent.cli.output import Colour, decision_as_json, painted, progress
 from sgagent.core.binding import HostFacts, bind
 from sgagent.core.errors import DocumentError, Problem, UsageError, printable
 from sgagent.core.evaluate import DecidedBy, Decision
@@ -315,7 +315,10 @@ def _as_json(reports: Sequence[_SuiteReport]) -> dict[str, object]:
 
 
 def _outcome_json(outcome: PacketOutcome) -> dict[str, object]:
-    entry, expected = outcome.entry, outcome.entry.expected
+    entry, expected, decision, got = outcome.entry, outcome.entry.expected, outcome.answer, None
+    if not isinstance(decision, LeftOut):
+        shadowed = [rule.rule_id for rule in decision.shadowed]
+        got = decision_as_json(decision) | {"shadowed": shadowed}
     return {
         "name": entry.name,
         "line": entry.origin.line or None,
@@ -327,20 +330,8 @@ def _outcome_json(outcome: PacketOutcome) -> dict[str, object]:
             "rule_id": expected.rule_id,
             "security_group_id": expected.security_group_id,
         },
-        "got": None if isinstance(outcome.answer, LeftOut) else _decision_json(outcome.answer),
+        "got": got,
         "detail": _detail(outcome),
-    }
-
-
-def _decision_json(decision: Decision) -> dict[str, object]:
-    rule = decision.rule
-    return {
-        "verdict": decision.verdict.value,
-        "decided_by": decision.decided_by.value,
-        "rule_id": rule.rule_id if rule else None,
-        "security_group_id": rule.security_group_id if rule else None,
-        "priority": rule.priority if rule else None,
-        "shadowed": [shadowed.rule_id for shadowed in decision.shadowed],
     }
 
 

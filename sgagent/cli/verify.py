@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from sgagent.core.model import ALL_PORTS, Policy
 from sgagent.core.policy import Peer, ResolvedPolicy
 from sgagent.nft.ruleset import FAMILY, TABLE
 from sgagent.nft.transactions import Json
-from sgagent.ports import Delivery
 from sgagent.settings import Settings
 from sgagent.verify import Outcome
 from sgagent.verify.foreign import MOST_DIFFERENCES, FilterChange, FilterComparison, compare_filters
@@ -69,16 +67,14 @@ def run(options: argparse.Namespace) -> int:
     (_, policy), (proof, comparison, seconds) = prove_at_rest(
         partial(_read, settings, options), partial(_prove, options), rereads=MOST_REREADS if is_live else 0
     )
-    shown = (
-        None
-        if comparison is None
-        else _ShownComparison(comparison, flow_text.ObjectNames.of(policy or ResolvedPolicy()))
-    )
+    names = flow_text.ObjectNames.of(policy if policy and comparison else ResolvedPolicy())
     if options.json:
-        print(format_json(as_json(proof, seconds) | (shown.as_json() if shown else {})))
+        changes = _comparison_json(comparison, names) if comparison else {}
+        print(format_json(as_json(proof, seconds) | changes))
     else:
-        what = f"table {FAMILY} {TABLE}" if options.ruleset is None else _name(options.ruleset)
-        print("\n".join(map(printable, (*lines(proof, seconds, what), *(shown.lines() if shown else ())))))
+        what = f"table {FAMILY} {TABLE}" if is_live else _name(options.ruleset)
+        compared = _comparison_lines(comparison, names) if comparison else ()
+        print("\n".join(map(printable, (*lines(proof, seconds, what), *compared))))
     return EXIT_CODES[proof.outcome]
 
 
@@ -113,7 +109,12 @@ def _unknown(*reasons: str) -> Proved:
 def _read(settings: Settings, options: argparse.Namespace) -> Subject:
     """Return the table, and the policy that it has to enforce; None where no definitions are in force."""
     try:
-        table = _live_table() if options.ruleset is None else _table_of_file(options)
+        if options.ruleset is not None:
+            table = _table_of_file(options)
+        else:
+            from sgagent.dataplane.dataplane import list_live_table  # noqa: PLC0415 - offline does without
+
+            table = read_listing(list_live_table())  # one that is not there has no chains
     except KernelRefusedError as refusal:
         table = VerifiedTable(chains={}, verdict_maps={}, unread=(str(refusal),))
     return table, _policy(settings, options, table)
@@ -121,44 +122,32 @@ def _read(settings: Settings, options: argparse.Namespace) -> Subject:
 
 def _policy(settings: Settings, options: argparse.Namespace, table: VerifiedTable) -> ResolvedPolicy | None:
     """Return the policy of the given definitions, else of those in force, if there are any."""
-    is_live = options.ruleset is None
-    delivery, dns = None, inputs.dns_answers(settings)
-    if options.definitions is not None or not is_live:
-        delivery, dns = (
-            inputs.fetch(settings, options.definitions, inputs.UNNAMED),
-            inputs.dns_answers(settings, options),
-        )
+    if options.ruleset is not None:
+        return _given_policy(settings, options)
+    from sgagent.cli import agent_client  # noqa: PLC0415 - offline does without
+
+    in_table = links_of(table, ResolvedPolicy())
+    expected = () if options.interface else agent_client.expected_links(settings, in_table)
+    if options.definitions is not None:
+        policy = _given_policy(settings, options, expected)
     else:
-        delivery = _delivery_in_force(settings)
-    if delivery is None:
-        return None
-    expected: tuple[ExpectedLink, ...] = ()
-    if is_live and not options.interface:
-        from sgagent.cli.agent_client import expected_links  # noqa: PLC0415 - offline does without
+        delivery, dns = agent_client.enforced_now(settings).parse(settings), inputs.dns_answers(settings)
+        if delivery is None:
+            return None
+        links = options.interface
+        policy = inputs.resolve_for_host(settings, delivery, links, dns=dns, expected=expected).policy
+    return agent_client.modes_of_host(settings).over(policy)
 
-        expected = expected_links(settings, links_of(table, ResolvedPolicy()))
+
+def _given_policy(
+    settings: Settings, options: argparse.Namespace, expected: Iterable[ExpectedLink] = ()
+) -> ResolvedPolicy:
+    """Return the policy of the named definitions, else of the configured source."""
+    delivery = inputs.fetch(settings, options.definitions, inputs.UNNAMED)
+    dns = inputs.dns_answers(settings, options)
     resolution = inputs.resolve_for_host(settings, delivery, options.interface, dns=dns, expected=expected)
-    if options.definitions is not None or not is_live:
-        inputs.accept_or_refuse(resolution.problems, settings, options)
-    return _in_modes_of_host(resolution.policy, settings) if is_live else resolution.policy
-
-
-def _delivery_in_force(settings: Settings) -> Delivery | None:
-    """Return the definitions that are enforced on this host; None if there are none."""
-    from sgagent.cli.agent_client import enforced_now  # noqa: PLC0415 - offline does without
-    from sgagent.documents import parse_documents  # noqa: PLC0415 - likewise
-
-    present = enforced_now(settings)
-    if present.documents is None:
-        return None
-    snapshot, _ = parse_documents(present.documents, settings.limits, present.version)
-    return Delivery(snapshot=snapshot, documents=present.documents)
-
-
-def _in_modes_of_host(policy: ResolvedPolicy, settings: Settings) -> ResolvedPolicy:
-    from sgagent.cli.agent_client import modes_of_host  # noqa: PLC0415 - offline does without
-
-    return modes_of_host(settings).over(policy)
+    inputs.accept_or_refuse(resolution.problems, settings, options)
+    return resolution.policy
 
 
 def _prove(options: argparse.Namespace, subject: Subject) -> Proved:
@@ -169,18 +158,6 @@ def _prove(options: argparse.Namespace, subject: Subject) -> Proved:
     comparison = compare_filters(table, policy) if options.compare else None
     proof = comparison.proof if comparison else prove(table, policy)
     return proof, comparison, time.perf_counter() - started
-
-
-def _live_table() -> VerifiedTable:
-    """Return the table in the kernel; one that is not there has no chains.
-
-    Raises:
-        NotPermittedError: CAP_NET_ADMIN is lacking.
-        KernelRefusedError: it can't be listed.
-    """
-    from sgagent.dataplane.dataplane import list_live_table  # noqa: PLC0415 - offline does without
-
-    return read_listing(list_live_table())
 
 
 def _table_of_file(options: argparse.Namespace) -> VerifiedTable:
@@ -204,8 +181,7 @@ def _table_of_file(options: argparse.Namespace) -> VerifiedTable:
         expected = "expected a ruleset like 'nft --json list ruleset' prints it"
         raise UsageError(f"{_name(path)}: {expected}, found {type(error).__name__}: {error}") from error
     if not table.chains and not options.compare:
-        hint = f"has no table {FAMILY} {TABLE} with chains (--compare reads other tables)"
-        warn(f"{_name(path)} {hint}")
+        warn(f"{_name(path)} has no table {FAMILY} {TABLE} with chains (--compare reads other tables)")
     return table
 
 
@@ -217,68 +193,59 @@ MOST_SHOWN = 40
 """Changes that people are shown; the rest is counted."""
 
 
-@dataclass(frozen=True, slots=True)
-class _ShownComparison:
-    """Which packets would change if the policy took the place of filters, as ``plan`` shows it."""
+def _comparison_lines(comparison: FilterComparison, names: flow_text.ObjectNames) -> Iterator[str]:
+    """Yield which packets would change if the policy took the place of filters, as ``plan`` shows it."""
+    for verdict, title in ((Policy.ACCEPT, "the policy opens"), (Policy.DROP, "the policy closes")):
+        found = [one for one in comparison.changes if one.verdict is verdict]
+        shown = [one for one in found if one.kinds != ("untracked",)][:MOST_SHOWN] or found[:MOST_SHOWN]
+        if found:
+            yield from ("", title, *(f"  {_change_text(one, names)}" for one in shown))
+        if len(found) > len(shown):
+            yield f"  … and {len(found) - len(shown)} more: --json shows all"
+    if not comparison.is_whole:
+        yield f"there are more: the comparison ended after {MOST_DIFFERENCES:,} parts"
+    if comparison.not_compared:
+        yield f"NAT is not looked at: {', '.join(comparison.not_compared)}"
 
-    comparison: FilterComparison
-    names: flow_text.ObjectNames
 
-    def lines(self) -> Iterator[str]:
-        """Yield what people read."""
-        changes = self.comparison.changes
-        for verdict, title in ((Policy.ACCEPT, "the policy opens"), (Policy.DROP, "the policy closes")):
-            found = [one for one in changes if one.verdict is verdict]
-            shown = [one for one in found if one.kinds != ("untracked",)][:MOST_SHOWN] or found[:MOST_SHOWN]
-            if found:
-                yield ""
-                yield title
-                yield from (f"  {self._text(one)}" for one in shown)
-            if len(found) > len(shown):
-                yield f"  … and {len(found) - len(shown)} more: --json shows all"
-        if not self.comparison.is_whole:
-            yield f"there are more: the comparison ended after {MOST_DIFFERENCES:,} parts"
-        if self.comparison.not_compared:
-            yield f"NAT is not looked at: {', '.join(self.comparison.not_compared)}"
+def _change_text(change: FilterChange, names: flow_text.ObjectNames) -> str:
+    box = _box(change)
+    peers = flow_text.peers_text(box, names, _objects(change), (change.interface,))
+    words = [flow_text.traffic_text(box, change.direction, peers), *_particulars(change)]
+    was = "accepted" if change.verdict is Policy.DROP else "dropped"
+    where = f"{change.interface} {change.direction.value}"
+    return f"{where}: {', '.join(words)}: {flow_text.decision_text(box.label)} (was {was})"
 
-    def _text(self, change: FilterChange) -> str:
-        box, links = _box(change), (change.interface,)
-        peers = flow_text.peers_text(box, self.names, _objects(change), links)
-        words = [flow_text.traffic_text(box, change.direction, peers), *_particulars(change)]
-        was = "accepted" if change.verdict is Policy.DROP else "dropped"
-        where = f"{change.interface} {change.direction.value}"
-        return f"{where}: {', '.join(words)}: {flow_text.decision_text(box.label)} (was {was})"
 
-    def as_json(self) -> Json:
-        """Return what scripts read besides the proof."""
-        comparison = self.comparison
-        return {
-            "changes": [self._change_as_json(change) for change in comparison.changes],
-            "changes_are_whole": comparison.is_whole,
-            "not_compared": list(comparison.not_compared),
-        }
+def _comparison_json(comparison: FilterComparison, names: flow_text.ObjectNames) -> Json:
+    """Return what scripts read besides the proof."""
+    return {
+        "changes": [_change_json(change, names) for change in comparison.changes],
+        "changes_are_whole": comparison.is_whole,
+        "not_compared": list(comparison.not_compared),
+    }
 
-    def _change_as_json(self, change: FilterChange) -> Json:
-        box = _box(change)
-        opens = change.verdict is Policy.ACCEPT
-        return {
-            "effect": "opens" if opens else "closes",
-            "interface": change.interface,
-            "direction": change.direction.value,
-            **flow_text.box_as_json(box, self.names, _objects(change), (change.interface,)),
-            "kinds": list(change.kinds),
-            "ways": list(change.ways),
-            "other_interfaces": list(change.other_links),
-            "particulars": dict(_named_particulars(change)),
-            "before": {"verdict": (Policy.DROP if opens else Policy.ACCEPT).value},
-            "after": flow_text.clause_as_json(box.label),
-        }
+
+def _change_json(change: FilterChange, names: flow_text.ObjectNames) -> Json:
+    box = _box(change)
+    opens = change.verdict is Policy.ACCEPT
+    return {
+        "effect": "opens" if opens else "closes",
+        "interface": change.interface,
+        "direction": change.direction.value,
+        **flow_text.box_as_json(box, names, _objects(change), (change.interface,)),
+        "kinds": list(change.kinds),
+        "ways": list(change.ways),
+        "other_interfaces": list(change.other_links),
+        "particulars": dict(_named_particulars(change)),
+        "before": {"verdict": (Policy.DROP if opens else Policy.ACCEPT).value},
+        "after": flow_text.clause_as_json(box.label),
+    }
 
 
 def _box(change: FilterChange) -> Box[Clause]:
     """Return the packets, and what decides about them in the policy."""
-    decision = change.decision
-    everywhere = ((0, change.family.last_address),)
+    decision, everywhere = change.decision, ((0, change.family.last_address),)
     return Box(
         family=change.family,
         peers=change.far_ends,

@@ -157,9 +157,12 @@ def _run_in_child(
         end_with_parent()  # again, since a new user namespace may have cleared it
         passed = {entry.opener.packet.interface for entry in traffic}
         names = passed | {interface.name for interface in policy.interfaces}
-        session = _KernelSession(Network(tuple(sorted(names)), Context()))
-        session.set_up(compiled)
-        report: object = {"answers": [asdict(answer) for answer in session.send_all(traffic, tick)]}
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        network = Network(tuple(sorted(names)), Context())
+        network.build()
+        network.context.run(encode_plan(make_plan(compiled.ruleset, None)))
+        answers = _KernelSession(network).send_all(traffic, tick)
+        report: object = {"answers": list(map(asdict, answers))}
     except SgagentError as error:
         report = {"error": type(error).__name__, "reason": str(error)}
     except RefusedError as refusal:
@@ -176,12 +179,6 @@ class _KernelSession:
     network: Network
     _opened: set[str] = field(default_factory=set)
     """The names of the packets that have opened sessions."""
-
-    def set_up(self, compiled: Compiled) -> None:
-        """Make the links and load the ruleset."""
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-        self.network.build()
-        self.network.context.run(encode_plan(make_plan(compiled.ruleset, None)))
 
     def send_all(self, traffic: Sequence[ExpectedTraffic], tick: Tick) -> list[Observation | LeftOut]:
         """Send packets, which open no session, then replies. Return the observations in the given order."""

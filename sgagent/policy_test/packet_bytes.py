@@ -143,47 +143,28 @@ def udp_lite(source: Address, destination: Address, source_port: int, port: int)
     return replace(packet, protocol=UDP_LITE.wire_number)
 
 
-def sctp_init(source: Address, destination: Address, source_port: int, port: int) -> WirePacket:
-    """Return the SCTP packet that opens an association (RFC 9260, 3.3.2)."""
-    return _sctp(source, destination, struct.pack("!HHI", source_port, port, 0), _SCTP_INIT)
-
-
-def sctp_init_ack(source: Address, destination: Address, source_port: int, port: int) -> WirePacket:
-    """Return the reply to :func:`sctp_init` (RFC 9260, 3.3.3)."""
-    ports_and_tag = struct.pack("!HHI", source_port, port, _SCTP_TAG)
-    return _sctp(source, destination, ports_and_tag, _SCTP_INIT_ACK, _SCTP_COOKIE)
-
-
-def _sctp(
-    source: Address, destination: Address, ports_and_tag: bytes, kind: int, parameters: bytes = b""
+def sctp(
+    source: Address, destination: Address, source_port: int, port: int, *, is_reply: bool = False
 ) -> WirePacket:
-    """Return an SCTP packet of one chunk, an INIT or an INIT ACK."""
+    """Return the SCTP packet that opens an association, or the reply to it (RFC 9260, 3.3.2 and 3.3.3)."""
+    kind, tag, cookie = (_SCTP_INIT_ACK, _SCTP_TAG, _SCTP_COOKIE) if is_reply else (_SCTP_INIT, 0, b"")
     window, streams, sequence_number = 65536, 1, 1
-    length = 20 + len(parameters)
+    length = 20 + len(cookie)
     chunk = struct.pack("!BBHIIHHI", kind, 0, length, _SCTP_TAG, window, streams, streams, sequence_number)
-    value = _crc32c(ports_and_tag + bytes(4) + chunk + parameters)
-    return _packet(source, destination, SCTP, ports_and_tag + struct.pack("<I", value) + chunk + parameters)
+    header = struct.pack("!HHI", source_port, port, tag)
+    value = _crc32c(header + bytes(4) + chunk + cookie)
+    return _packet(source, destination, SCTP, header + struct.pack("<I", value) + chunk + cookie)
 
 
-def dccp_request(source: Address, destination: Address, source_port: int, port: int) -> WirePacket:
-    """Return the DCCP packet that opens a connection (RFC 4340, 5.2)."""
-    return _dccp(source, destination, struct.pack("!HH", source_port, port), _DCCP_REQUEST)
-
-
-def dccp_response(source: Address, destination: Address, source_port: int, port: int) -> WirePacket:
-    """Return the reply to :func:`dccp_request` (RFC 4340, 5.3)."""
-    acknowledged = struct.pack("!Q", FIRST_SEQUENCE_NUMBER)
-    ports = struct.pack("!HH", source_port, port)
-    return _dccp(source, destination, ports, _DCCP_RESPONSE, acknowledged)
-
-
-def _dccp(
-    source: Address, destination: Address, ports: bytes, kind: int, acknowledged: bytes = b""
+def dccp(
+    source: Address, destination: Address, source_port: int, port: int, *, is_reply: bool = False
 ) -> WirePacket:
-    """Return a DCCP packet with a sequence number of 48 bits and a service code."""
-    behind = struct.pack("!HI", 0, FIRST_SEQUENCE_NUMBER) + acknowledged + struct.pack("!I", _DCCP_SERVICE)
+    """Return the DCCP packet that opens a connection, or the reply to it (RFC 4340, 5.2 and 5.3)."""
+    number = struct.pack("!HI", 0, FIRST_SEQUENCE_NUMBER)  # of 48 bits
+    kind, acknowledged = (_DCCP_RESPONSE, b"\0\0" + number) if is_reply else (_DCCP_REQUEST, b"")
+    behind = number + acknowledged + struct.pack("!I", _DCCP_SERVICE)
     words = (10 + len(behind)) // 4
-    header = ports + struct.pack("!BBHBB", words, 0, 0, kind << 1 | _DCCP_LONG_NUMBERS, 0)
+    header = struct.pack("!HHBBHBB", source_port, port, words, 0, 0, kind << 1 | _DCCP_LONG_NUMBERS, 0)
     return _checksummed(source, destination, DCCP, header + behind, place=6)
 
 
@@ -277,15 +258,15 @@ _Builder = Callable[[Address, Address, int, int], WirePacket]
 _OPENERS: Mapping[Protocol, _Builder] = {
     TCP: tcp,
     UDP: udp,
-    DCCP: dccp_request,
-    SCTP: sctp_init,
+    DCCP: dccp,
+    SCTP: sctp,
     UDP_LITE: udp_lite,
 }
 _REPLIES: Mapping[Protocol, _Builder] = {
     TCP: partial(tcp, flags=TCP_SYN | TCP_ACK, acknowledges=FIRST_SEQUENCE_NUMBER + 1),
     UDP: udp,
-    DCCP: dccp_response,
-    SCTP: sctp_init_ack,
+    DCCP: partial(dccp, is_reply=True),
+    SCTP: partial(sctp, is_reply=True),
     UDP_LITE: udp_lite,
 }
 """What makes the first packet of a session, and what makes the reply."""

@@ -23,20 +23,11 @@ from sgagent.core.model import LAST_PORT, Direction, Family, Policy, Protocol, S
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolved_rules import KnownNames
 from sgagent.core.rule_values import ported_text
-from sgagent.documents import DocumentFile, Limits
+from sgagent.documents import DocumentFile, Limits, scalars
 from sgagent.documents.field import Field, Reading
 from sgagent.documents.models import DocumentModel, Value, read_model
 from sgagent.documents.parse import read_tree
 from sgagent.documents.problems import Budget, Findings
-from sgagent.documents.scalars import (
-    invalid,
-    parse_digits,
-    parse_integer,
-    parse_list,
-    parse_mapping,
-    parse_text,
-    parse_word,
-)
 from sgagent.documents.tree import Listing, Mapping, Node
 from sgagent.documents.values import canonical_name, parse_instant, parse_members
 from sgagent.settings import parse_interface_name
@@ -189,38 +180,38 @@ _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def _parse_name(node: Node) -> str:
-    if parse_text(node):
-        return parse_text(node)
-    raise invalid("bad_value", "the name is empty", "write a name")
+    if scalars.parse_text(node):
+        return scalars.parse_text(node)
+    raise scalars.invalid("bad_value", "the name is empty", "write a name")
 
 
 def _parse_protocol(node: Node) -> int:
-    number = protocol_number(parse_digits(node))
+    number = protocol_number(scalars.parse_digits(node))
     if number is None:
         forms = f"one of {', '.join(PROTOCOL_WORDS)}, or a number up to 255"
-        raise invalid("bad_value", "not a protocol", forms)
+        raise scalars.invalid("bad_value", "not a protocol", forms)
     return number
 
 
 def _parse_address(node: Node) -> _Address:
-    text = parse_text(node)
+    text = scalars.parse_text(node)
     try:
         if "%" not in text:
             return ipaddress.ip_address(text)
     except ValueError:
         pass
-    raise invalid("bad_value", "not an address", "one address, without a prefix length or a zone")
+    raise scalars.invalid("bad_value", "not an address", "one address, without a prefix length or a zone")
 
 
 def _parse_number(node: Node, last: int) -> int:
-    number = parse_integer(node)
+    number = scalars.parse_integer(node)
     if 0 <= number <= last:
         return number
-    raise invalid("out_of_range", "out of range", f"0 to {last}")
+    raise scalars.invalid("out_of_range", "out of range", f"0 to {last}")
 
 
 def _word_of(words: type[Enum]) -> Value:
-    return Value(partial(parse_word, words={str(word.value): word for word in words}))
+    return Value(partial(scalars.parse_word, words={str(word.value): word for word in words}))
 
 
 _Name = Annotated[str, Value(_parse_name)]
@@ -229,12 +220,12 @@ _Byte = Annotated[int | None, Value(partial(_parse_number, last=255))]
 
 
 class _ScenarioModel(DocumentModel):
-    definitions: Annotated[str, Value(parse_text)] = ""
-    bind: Annotated[Mapping | None, Value(parse_mapping)]
+    definitions: Annotated[str, Value(scalars.parse_text)] = ""
+    bind: Annotated[Mapping | None, Value(scalars.parse_mapping)]
     source_check: Annotated[SourceCheck | None, _word_of(SourceCheck)] = None
-    packets: Annotated[Listing | None, Value(parse_list)]
+    packets: Annotated[Listing | None, Value(scalars.parse_list)]
     at: Annotated[datetime | None, Value(parse_instant)] = None
-    dns: Annotated[Mapping | None, Value(parse_mapping)] = None
+    dns: Annotated[Mapping | None, Value(scalars.parse_mapping)] = None
 
 
 class _TrafficModel(DocumentModel):
