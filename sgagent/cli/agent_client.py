@@ -95,13 +95,7 @@ def ask(settings: Settings, question: requests.Question, kind: type[_Answer]) ->
     return answer
 
 
-_UNIT_FOLDERS = (
-    "etc/systemd/system",
-    "run/systemd/system",
-    "usr/local/lib/systemd/system",
-    "usr/lib/systemd/system",
-    "lib/systemd/system",
-)
+_UNIT_FOLDERS = tuple(f"{top}/systemd/system" for top in ("etc", "run", "usr/local/lib", "usr/lib", "lib"))
 _RUNTIME_DIRECTORY = StateSettings().runtime_directory
 """Of the unit's agent."""
 

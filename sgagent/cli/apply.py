@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -22,6 +21,7 @@ from sgagent.agent.sessions import Foresight, as_live_session, end_forbidden_ses
 from sgagent.agent.step import EventLog, Step, StepEnd
 from sgagent.cli import inputs
 from sgagent.cli.agent_client import ask, print_enforced
+from sgagent.cli.main import option_adder
 from sgagent.compiler.enforce import enforce
 from sgagent.core.binding import HostFacts
 from sgagent.core.errors import DocumentError, KernelRefusedError, Origin, Problem, UsageError, printable
@@ -54,14 +54,9 @@ def refuse_to_cut_own_session(policy: ResolvedPolicy, facts: HostFacts, ways_out
     """
     cut = own_sessions_cut(policy, facts)
     if cut:
-        raise UsageError(
-            "\n".join(
-                (
-                    *(f"this would cut the session that you are in, {one}" for one in cut),
-                    f"nothing was changed: add an accept rule or a fail-safe entry for it, or {ways_out}",
-                )
-            )
-        )
+        lines = [f"this would cut the session that you are in, {one}" for one in cut]
+        advice = f"nothing was changed: add an accept rule or a fail-safe entry for it, or {ways_out}"
+        raise UsageError("\n".join((*lines, advice)))
 
 
 def own_sessions_cut(policy: ResolvedPolicy, facts: HostFacts) -> tuple[NamedCut, ...]:
@@ -201,21 +196,16 @@ def _opened() -> EventLog:
     return log
 
 
-_DURATION = re.compile(r"([0-9]+)(s|m|h|)")
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    add = parser.add_argument
+    add = option_adder(parser)
     inputs.add_definitions_arguments(parser, is_required=True)
     add(
-        "--confirm-within",
-        metavar="TIME",
-        help="go back after this time, like 60s, 5m or 1h, unless 'sgagent confirm' runs before",
+        "--confirm-within TIME",
+        "go back after this time, like 60s, 5m or 1h, unless 'sgagent confirm' runs before",
     )
-    add("--yes", action="store_true", help="apply permanently even if that cuts your own session")
-    add("--json", action="store_true", help="print one JSON object")
+    add("--yes", "apply permanently even if that cuts your own session")
+    add("--json", "print one JSON object")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -234,9 +224,8 @@ def run(options: argparse.Namespace) -> int:
             refuse_to_cut_own_session(policy, NetlinkHost().facts(), ways_out)
         elif policy is not None and seconds is not None and status.pending is None:
             _announce_trial(options, seconds, policy, status.snapshot_version)
-    answer = ask(
-        settings, requests.ApplyOrder(documents=documents, confirm_within=seconds), requests.EnforcedAnswer
-    )
+    order = requests.ApplyOrder(documents=documents, confirm_within=seconds)
+    answer = ask(settings, order, requests.EnforcedAnswer)
     print_enforced(answer, as_json=options.json)
     return 0
 
@@ -247,8 +236,7 @@ def parse_duration(text: str) -> float:
     Raises:
         UsageError: it means none, or too many.
     """
-    found = _DURATION.fullmatch(text)
-    seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
+    seconds = float(inputs.parse_short_time(text) or 0)
     if not requests.SHORTEST_TRIAL_SECONDS <= seconds <= requests.LONGEST_TRIAL_SECONDS:
         raise UsageError(f"--confirm-within {text}: expected a time like 60s, 5m or 1h, from 1s to 24h")
     return seconds
@@ -294,9 +282,8 @@ def _policy(
         snapshot, _ = parse_documents(files, settings.limits)
     except DocumentError:
         return None
-    resolution = inputs.resolve_for_host(
-        settings, Delivery(snapshot=snapshot), (), dns=inputs.dns_answers(settings)
-    )
+    delivery, dns = Delivery(snapshot=snapshot), inputs.dns_answers(settings)
+    resolution = inputs.resolve_for_host(settings, delivery, (), dns=dns)
     if resolution.errors:
         return None
     # A mode that was ordered at run time is not in the configuration.

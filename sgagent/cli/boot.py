@@ -19,6 +19,7 @@ from sgagent.agent.sessions import end_forbidden_sessions
 from sgagent.agent.state.directory import KeptDocuments, StateDirectory
 from sgagent.agent.step import Step, StepEnd, summary
 from sgagent.cli import inputs
+from sgagent.cli.main import add_option
 from sgagent.core.errors import KernelRefusedError, SourceUnavailableError, UsageError, printable
 from sgagent.core.policy import Endpoint
 from sgagent.dataplane.dataplane import ApplierDataplane, LibnftablesDataplane
@@ -36,7 +37,7 @@ _ROOT = 0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    add_option(parser, "--json", "print the result as JSON")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from sgagent.agent.clock import count
 from sgagent.cli import inputs
-from sgagent.cli.main import DEFAULT_CONFIGURATION
+from sgagent.cli.main import DEFAULT_CONFIGURATION, add_option
 from sgagent.cli.output import Colour, painted, problem_as_json, problem_text
 from sgagent.core.errors import DocumentError, Origin, Problem, Severity, SourceUnavailableError
 from sgagent.core.lockout import as_keys, sessions_cut
@@ -26,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     inputs.add_policy_arguments(parser)
     inputs.add_dns_argument(parser)
-    parser.add_argument("--json", action="store_true", help="print the problems as JSON")
+    add_option(parser, "--json", "print the problems as JSON")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -53,9 +54,12 @@ def run(options: argparse.Namespace) -> int:
         }
         print(json.dumps(report, indent=2))
     else:
+        word = painted("refused", Colour.RED) if errors else painted("ok", Colour.GREEN)
+        counts = f"{count(errors, 'error')}, {count(len(problems) - errors, 'warning')}"
+        verdict = f"{word}: {counts if problems else 'nothing wrong'}"
         advice = "(add an accept rule or a fail-safe entry for it before you enforce this)"
         warnings = (f"warning: this policy would cut {session} {advice}" for session in cut)
-        for line in (*problems, *warnings, _verdict(errors, len(problems) - errors)):
+        for line in (*problems, *warnings, verdict):
             print(problem_text(line, sys.stdout))
     return 2 if errors else 0
 
@@ -78,10 +82,9 @@ def _problems_of_documents(error: RefusedSettingsError, options: argparse.Namesp
         settings = replace(settings, interfaces=())
     if options.definitions is None and not error.spares(["source", "signature", "limits"]):
         return ()
-    try:
+    with suppress(SourceUnavailableError):
         return _look(settings, options)[0]
-    except SourceUnavailableError:
-        return ()
+    return ()
 
 
 def _forwarding_warnings(policy: ResolvedPolicy | None, configuration: Path) -> tuple[Problem, ...]:
@@ -114,10 +117,3 @@ def _forwarding_warnings(policy: ResolvedPolicy | None, configuration: Path) -> 
 
 _MOST_LINKS_NAMED = 5
 _FAMILIES = {Family.IPV4: "IPv4", Family.IPV6: "IPv6"}
-
-
-def _verdict(errors: int, warnings: int) -> str:
-    word = painted("refused", Colour.RED) if errors else painted("ok", Colour.GREEN)
-    if not errors and not warnings:
-        return f"{word}: nothing wrong"
-    return f"{word}: {count(errors, 'error')}, {count(warnings, 'warning')}"

@@ -10,6 +10,7 @@ import time
 
 from sgagent.agent.clock import count
 from sgagent.cli import inputs
+from sgagent.cli.main import option_adder
 from sgagent.compiler.compilation import compile_
 from sgagent.core.errors import KernelRefusedError, printable
 from sgagent.core.policy import SILENT, FlowLogging, ResolvedPolicy
@@ -23,19 +24,14 @@ from sgagent.settings import Settings
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    add = parser.add_argument
-    add("--dry-run", action="store_true", help="print the ruleset, change nothing")
-    add("--output", choices=("nft", "json"), default="nft", help="what --dry-run prints (default: nft)")
-    add(
-        "--json",
-        dest="output",
-        action="store_const",
-        const="json",
-        help="as --output json; without --dry-run, print the result as JSON",
-    )
-    add("--no-verify", action="store_true", help="don't let the kernel check the text")
-    add("--verify", action="store_true", help="prove the table first, and print or apply it only then")
-    add("--yes", action="store_true", help="apply even if that cuts your own session")
+    add = option_adder(parser)
+    add("--dry-run", "print the ruleset, change nothing")
+    add("--output", "what --dry-run prints (default: nft)", choices=("nft", "json"), default="nft")
+    text = "as --output json; without --dry-run, print the result as JSON"
+    add("--json", text, dest="output", action="store_const", const="json")
+    add("--no-verify", "don't let the kernel check the text")
+    add("--verify", "prove the table first, and print or apply it only then")
+    add("--yes", "apply even if that cuts your own session")
     inputs.add_policy_arguments(parser)
     inputs.add_dns_argument(parser)
 
@@ -128,20 +124,18 @@ def prove_compiled(
     return EXIT_CODES[proof.outcome], as_json(proof, seconds)
 
 
-def compile_offline(
-    policy: ResolvedPolicy, layout: MarkLayout, flow_logging: FlowLogging = SILENT
-) -> Ruleset:
+def compile_offline(policy: ResolvedPolicy, layout: MarkLayout, logging: FlowLogging = SILENT) -> Ruleset:
     """Return the ruleset under a generation that follows from the policy.
 
     So the same policy always gives the same bytes, and loading a changed one has live sessions judged again.
     """
     state = first_state(policy.remembering, layout)
     if state == UNCACHED:
-        return compile_(policy, layout, state, flow_logging).ruleset
+        return compile_(policy, layout, state, logging).ruleset
     content = repr((policy, layout))  # all of it is sorted, and its parts are numbers, words and networks
     if policy.patterns:
         content += repr((policy.patterns, policy.identified))
     number = int.from_bytes(hashlib.sha256(content.encode()).digest()[:8], "big")
     generation = 1 + number % layout.last_generation
     state = EnforcementState(generation=generation, slots=state.slots, reused=True)
-    return compile_(policy, layout, state, flow_logging).ruleset
+    return compile_(policy, layout, state, logging).ruleset

@@ -17,6 +17,7 @@ from sgagent.agent.control.status_text import facts, headline
 from sgagent.agent.status import InterfaceState, InterfaceStatus, Posture, state_in_words
 from sgagent.cli import inputs
 from sgagent.cli.agent_client import NoAgentError, ask, enforced_now, print_enforced, warn_of_loss
+from sgagent.cli.main import add_option, option_adder
 from sgagent.cli.output import add_width_argument, format_json, lay_out, table_width, terminal_width
 from sgagent.core.errors import SgagentError, printable
 from sgagent.core.model import Mode, Snapshot
@@ -28,7 +29,7 @@ from sgagent.settings.sources import FileSourceSettings
 
 def _add_json_argument(parser: argparse.ArgumentParser) -> None:
     """Add the option of all but ``complete``."""
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_option(parser, "--json", "print one JSON object")
 
 
 def _print_json(answer: requests.Answer) -> None:
@@ -142,8 +143,9 @@ _UNBOUND_LINKS = "*"
 
 def add_mode_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``sgagent mode``."""
-    parser.add_argument("mode", choices=tuple(_MODES), help="'default' clears the override")
-    parser.add_argument("--interface", metavar="NAME", help="this interface only (default: every interface)")
+    add = option_adder(parser)
+    add("mode", "'default' clears the override", choices=tuple(_MODES))
+    add("--interface NAME", "this interface only (default: every interface)")
     _add_json_argument(parser)
 
 
@@ -153,9 +155,8 @@ def run_mode(options: argparse.Namespace) -> int:
     interface = options.interface
     if interface is not None and interface != _UNBOUND_LINKS:
         parse_interface_name(interface, "--interface")
-    answer = ask(
-        settings, requests.ModeOrder(mode=_MODES[options.mode], interface=interface), requests.ModeAnswer
-    )
+    order = requests.ModeOrder(mode=_MODES[options.mode], interface=interface)
+    answer = ask(settings, order, requests.ModeAnswer)
     if options.json:
         _print_json(answer)
         return 0
@@ -203,21 +204,15 @@ def run_reload(options: argparse.Namespace) -> int:
 
 def add_rollback_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``sgagent rollback``."""
-    parser.add_argument(
-        "number",
-        metavar="N",
-        type=inputs.whole_number,
-        nargs="?",
-        help="a number of 'sgagent history' (default: the newest that is not active)",
-    )
+    text = "a number of 'sgagent history' (default: the newest that is not active)"
+    add_option(parser, "number N", text, type=inputs.whole_number, nargs="?")
     _add_json_argument(parser)
 
 
 def run_rollback(options: argparse.Namespace) -> int:
     """Have the agent go back to earlier definitions, and print what is in force then."""
-    answer = ask(
-        inputs.load_settings(options), requests.RollbackOrder(number=options.number), requests.EnforcedAnswer
-    )
+    order = requests.RollbackOrder(number=options.number)
+    answer = ask(inputs.load_settings(options), order, requests.EnforcedAnswer)
     print_enforced(answer, as_json=options.json)
     return 0
 

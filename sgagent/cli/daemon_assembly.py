@@ -60,10 +60,10 @@ def run_daemon(options: argparse.Namespace, applier: Applier) -> int:
         stack.enter_context(closing(dataplane))
         dataplane.refuse_another_owner()
         dataplane.observe()  # without the privilege it ends here; what an earlier agent left is ours from now
-        StateDirectory(settings.state.directory).refuse_unreadable()
+        state = StateDirectory(settings.state.directory)
+        state.refuse_unreadable()
         daemon = _assemble(settings, dataplane, applier.news, log_queue, stack)
         with suppress(OSError):  # the agent reports an unwritable state directory when it keeps definitions
-            state = StateDirectory(settings.state.directory)
             state.keep_configuration(inputs.read_configuration(options))
         daemon.run()
     return 0

@@ -14,6 +14,7 @@ from sgagent.agent.control.requests import DeniedAnswer, DeniedQuestion
 from sgagent.agent.flowlog.flow import Flow, FlowEnd, FlowsLeftOut, decider, sentence, traffic
 from sgagent.cli import inputs
 from sgagent.cli.agent_client import NoAgentError, ask, interruptible, pause
+from sgagent.cli.main import option_adder
 from sgagent.cli.output import add_width_argument, format_json, lay_out, table_width
 from sgagent.core.errors import printable
 from sgagent.core.model import Direction, Mode
@@ -123,14 +124,15 @@ _SHOWN = 20
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    add, directions = parser.add_argument, [direction.value for direction in Direction]
-    add("--follow", action="store_true", help="also print new drops, until Ctrl-C")
-    add("--interface", metavar="NAME", help="this interface only")
-    add("--direction", choices=directions, help="this direction only")
-    add("--rule", metavar="ID", help="this rule only")
-    add("--lines", metavar="N", type=_lines, default=_SHOWN, help=f"the newest N lines (default: {_SHOWN})")
+    add = option_adder(parser)
+    directions = [direction.value for direction in Direction]
+    add("--follow", "also print new drops, until Ctrl-C")
+    add("--interface NAME", "this interface only")
+    add("--direction", "this direction only", choices=directions)
+    add("--rule ID", "this rule only")
+    add("--lines N", f"the newest N lines (default: {_SHOWN})", type=_lines, default=_SHOWN)
     add_width_argument(parser)
-    add("--json", action="store_true", help="print one JSON object, with --follow one a line for each drop")
+    add("--json", "print one JSON object, with --follow one a line for each drop")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ from functools import partial
 from sgagent.agent.control.requests import ExplainAnswer, ExplainQuestion
 from sgagent.cli import inputs
 from sgagent.cli.agent_client import NoAgentError, ask, enforced_now
+from sgagent.cli.main import option_adder
 from sgagent.cli.output import decision_as_json, warn
 from sgagent.core.errors import UsageError, printable
 from sgagent.core.evaluate import DecidedBy, Packet
@@ -34,21 +35,19 @@ from sgagent.settings import Settings
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    add = parser.add_argument
+    add = option_adder(parser)
     port, byte = partial(_number, last=LAST_PORT), partial(_number, last=255)
-    add(
-        "direction", choices=[direction.value for direction in Direction], help="into this host, or out of it"
-    )
-    add("--source", metavar="ADDRESS", required=True, help="the source address")
-    add("--destination", metavar="ADDRESS", required=True, help="the destination address")
-    add("--protocol", metavar="P", required=True, help="a name like tcp, or a number")
-    add("--source-port", metavar="N", type=port, help=f"the source port (default: {EPHEMERAL_PORT})")
-    add("--port", metavar="N", type=port, help="the destination port")
-    add("--icmp-type", metavar="N", type=byte, help="the ICMP type, for neighbour discovery")
-    add("--hop-limit", metavar="N", type=byte, help="the hop limit, for neighbour discovery")
-    add("--on", metavar="NAME", help="the interface, where several are bound")
-    add("--exit-code", action="store_true", help="exit with 1 if the packet is dropped")
-    add("--json", action="store_true", help="print one JSON object")
+    add("direction", "into this host, or out of it", choices=[direction.value for direction in Direction])
+    add("--source ADDRESS", "the source address", required=True)
+    add("--destination ADDRESS", "the destination address", required=True)
+    add("--protocol P", "a name like tcp, or a number", required=True)
+    add("--source-port N", f"the source port (default: {EPHEMERAL_PORT})", type=port)
+    add("--port N", "the destination port", type=port)
+    add("--icmp-type N", "the ICMP type, for neighbour discovery", type=byte)
+    add("--hop-limit N", "the hop limit, for neighbour discovery", type=byte)
+    add("--on NAME", "the interface, where several are bound")
+    add("--exit-code", "exit with 1 if the packet is dropped")
+    add("--json", "print one JSON object")
     inputs.add_time_argument(parser)
     inputs.add_dns_argument(parser)
     inputs.add_policy_arguments(parser)

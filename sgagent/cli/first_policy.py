@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 
 from sgagent.core.binding import Link
 from sgagent.core.model import TCP, UDP, CidrBlock, Family
@@ -48,14 +48,6 @@ class HostView:
 
     logins: frozenset[tuple[int, CidrBlock]]
     """The local port and the far end of the sessions that the command is typed in."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wishes:
-    """What the options of the command ask for."""
-
-    ssh_from: tuple[CidrBlock, ...] = ()
-    is_web_server: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,11 +93,13 @@ class FirstPolicy:
     """What a person has to look at."""
 
 
-def make_first_policy(view: HostView, wishes: Wishes) -> FirstPolicy:
-    """Return a policy that admits logins, what was wished for, and the sessions that are open."""
+def make_first_policy(
+    view: HostView, *, ssh_from: Sequence[CidrBlock] = (), is_web_server: bool = False
+) -> FirstPolicy:
+    """Return a policy that admits logins, what the arguments say, and the sessions that are open."""
     name = _id_part(view.name)
     links = filtered_links(view.links)
-    rules = [*_ssh_rules(view, wishes), *(_web_rules() if wishes.is_web_server else ())]
+    rules = [*_ssh_rules(view, ssh_from), *(_web_rules() if is_web_server else ())]
     others = [_without_admitted(one, rules) for one in view.ports]
     lists: list[str] = []
     for port, family, peers in _busy(others):
@@ -127,7 +121,7 @@ def make_first_policy(view: HostView, wishes: Wishes) -> FirstPolicy:
         text="\n".join(lines),
         interfaces=tuple(link.name for link in links),
         admitted=tuple(f"tcp {rule.port} from {rule.source}" for rule in rules),
-        notes=tuple(_notes(view, wishes, links, others)),
+        notes=tuple(_notes(view, ssh_from, links, others)),
     )
 
 
@@ -175,15 +169,13 @@ def _id_part(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "host"
 
 
-def _ssh_rules(view: HostView, wishes: Wishes) -> Iterator[_Rule]:
+def _ssh_rules(view: HostView, ssh_from: Sequence[CidrBlock]) -> Iterator[_Rule]:
     """Yield rules for the networks that were named, and for logins that they do not cover."""
     ports = sorted({port for port, _ in view.logins}) or [_SSH_PORT]
     for port in ports:
-        for number, block in enumerate(wishes.ssh_from, 1):
+        for number, block in enumerate(ssh_from, 1):
             yield _ssh_rule(port, f"{number}", block, "SSH")
-    uncovered = sorted(
-        ((port, peer) for port, peer in view.logins if not _covers(wishes.ssh_from, peer)), key=str
-    )
+    uncovered = sorted(((port, peer) for port, peer in view.logins if not _covers(ssh_from, peer)), key=str)
     for number, (port, peer) in enumerate(uncovered, 1):
         yield _ssh_rule(port, f"session-{number}", peer, "the session in which this policy was written")
 
@@ -207,9 +199,7 @@ def _ssh_rule(port: int, label: str, source: CidrBlock, description: str) -> _Ru
 
 
 def _covers(blocks: Iterable[CidrBlock], address: CidrBlock) -> bool:
-    return any(
-        block.family is address.family and block.first <= address.first <= block.last for block in blocks
-    )
+    return any(one.family is address.family and one.first <= address.first <= one.last for one in blocks)
 
 
 def _web_rules() -> Iterator[_Rule]:
@@ -278,15 +268,13 @@ def _interfaces(name: str, links: Sequence[Link], found: Sequence[Link]) -> Iter
         yield "# Links that are not filtered: " + ", ".join(ascii(link.name)[1:-1] for link in left_out)
     if not links:
         return
-    shared = [
-        mac for mac, one in groupby(sorted(link.mac_address or "" for link in links)) if len(list(one)) > 1
-    ]
+    macs = Counter(link.mac_address for link in links)
     yield "network_interfaces:"
     parts = [_id_part(link.name) for link in links]
     for number, (link, part) in enumerate(zip(links, parts, strict=True)):
         again = f"-{number}" if parts.count(part) > 1 else ""
         yield f"  - network_interface_id: eni-{name}-{part}{again}"
-        if link.mac_address and link.mac_address not in shared:
+        if link.mac_address and macs[link.mac_address] == 1:
             yield f"    mac_address: {link.mac_address}      # {ascii(link.name)[1:-1]}"
         yield "    addresses:"
         yield from (f'      - "{address}"' for address in map(_single, link.addresses))
@@ -298,14 +286,14 @@ def _single(address: CidrBlock) -> str:
 
 
 def _notes(
-    view: HostView, wishes: Wishes, links: Sequence[Link], others: Iterable[OpenPort]
+    view: HostView, ssh_from: Sequence[CidrBlock], links: Sequence[Link], others: Iterable[OpenPort]
 ) -> Iterator[str]:
     if not links:
         yield "no link has an address: the policy filters nothing until a network interface is added"
-    if not wishes.ssh_from and not view.logins:
+    if not ssh_from and not view.logins:
         yield "no rule admits SSH: name a network by --ssh-from, or add a rule, before you enforce this"
     for _, peer in sorted(view.logins, key=str):
-        if wishes.ssh_from and not _covers(wishes.ssh_from, peer):
+        if ssh_from and not _covers(ssh_from, peer):
             yield f"your session from {_single(peer)} is not in --ssh-from: a rule of its own admits it"
     for one in others:
         if len(one.peers) > MOST_PEERS:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 import threading
 import time
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 
 from sgagent.agent.clock import age, count
 from sgagent.cli import inputs
+from sgagent.cli.main import option_adder
 from sgagent.cli.output import add_width_argument, format_json, lay_out, table_width
 from sgagent.cli.publish import PATIENCE_SECONDS, etcd_settings, translated_etcd_errors
 from sgagent.core.errors import UsageError
@@ -27,51 +27,34 @@ _LOOK_SECONDS = 0.5
 """Between looks while hosts are waited for."""
 
 _MOST_NAMED = 10
-_DURATION = re.compile(r"([0-9]{1,6})(s|m|h)?")
-_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    add = parser.add_argument
-    add("what", choices=("status", "wait"), help="show hosts, or wait for them")
-    add(
-        "revision",
-        metavar="REVISION",
-        nargs="?",
-        type=inputs.whole_number,
-        help="with wait: what 'sgagent publish' printed (default: of the newest publication)",
-    )
-    add(
-        "--timeout",
-        metavar="TIME",
-        default="60s",
-        help="with wait: how long at most, like 90s, 5m or 1h (default: 60s)",
-    )
-    add(
-        "--hosts",
-        metavar="NUMBER",
-        type=inputs.whole_number,
-        default=1,
-        help="with wait: at least so many hosts must report (default: 1)",
-    )
+    add = option_adder(parser)
+    add("what", "show hosts, or wait for them", choices=("status", "wait"))
+    text = "with wait: what 'sgagent publish' printed (default: of the newest publication)"
+    add("revision REVISION", text, nargs="?", type=inputs.whole_number)
+    add("--timeout TIME", "with wait: how long at most, like 90s, 5m or 1h (default: 60s)", default="60s")
+    text = "with wait: at least so many hosts must report (default: 1)"
+    add("--hosts NUMBER", text, type=inputs.whole_number, default=1)
     add_width_argument(parser)
-    add("--json", action="store_true", help="print one JSON object")
+    add("--json", "print one JSON object")
 
 
 def run(options: argparse.Namespace) -> int:
     """Show how hosts are doing, or wait until they enforce a publication; 1 if they do not in time."""
     settings = inputs.load_settings(options)
     source = etcd_settings(settings)
-    span = _DURATION.fullmatch(options.timeout)
-    if span is None:
+    seconds = inputs.parse_short_time(options.timeout)
+    if seconds is None:
         raise UsageError(f"--timeout {options.timeout}: not a time span (like 60s, 5m or 1h)")
     if options.what == "status" and options.revision is not None:
         raise UsageError("fleet status takes no revision")
     layout = KeyLayout(source.prefix)
     with translated_etcd_errors(), closing(Client(source, limits=settings.limits)) as client:
         if options.what == "wait":
-            return _wait(client, layout, options, float(span[1]) * _UNITS[span[2] or ""])
+            return _wait(client, layout, options, seconds)
         fleet = _look(client, layout)
     if options.json:
         print(format_json(_as_json(fleet), indent=2))
@@ -175,16 +158,13 @@ def _conclude(
     hosts = count(len(fleet.hosts), "host")
     if options.json:
         names = [one.host for one in behind]
-        print(
-            json.dumps({"reached": is_done, "revision": wanted, "hosts": len(fleet.hosts), "behind": names})
-        )
+        found = {"reached": is_done, "revision": wanted, "hosts": len(fleet.hosts), "behind": names}
+        print(json.dumps(found))
     elif is_done:
         print(f"{hosts} at revision {wanted} or later")
     elif not behind:
-        missing = (
-            f"only {hosts} of {options.hosts} report" if fleet.hosts or wanted else "nothing is published"
-        )
-        print(f"sgagent: {missing}", file=sys.stderr)
+        few = f"only {hosts} of {options.hosts} report"
+        print(f"sgagent: {few if fleet.hosts or wanted else 'nothing is published'}", file=sys.stderr)
     else:
         late = ", ".join(f"{one.host} ({one.standing.value})" for one in behind[:_MOST_NAMED])
         more = f" and {len(behind) - _MOST_NAMED} more" if len(behind) > _MOST_NAMED else ""

@@ -6,13 +6,14 @@ import argparse
 import json
 from contextlib import closing
 
+from sgagent.cli.main import add_option
 from sgagent.dataplane.dataplane import LibnftablesDataplane
 from sgagent.nft.transactions import DestroyTable, Plan
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    add_option(parser, "--json", "print the result as JSON")
 
 
 def run(options: argparse.Namespace) -> int:

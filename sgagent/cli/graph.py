@@ -8,14 +8,14 @@ import json
 import re
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 from sgagent.analysis.flow_text import port_text
 from sgagent.analysis.graph.edges import make_graph
-from sgagent.analysis.graph.elements import Edge, Graph, Node, Traffic, as_dot, as_mermaid
+from sgagent.analysis.graph.elements import Edge, Graph, Traffic, as_dot, as_mermaid
 from sgagent.analysis.graph.svg import HighlightedWay, as_svg, compared, highlighted
 from sgagent.analysis.lint.subject import make_subject
 from sgagent.cli import inputs
+from sgagent.cli.main import option_adder
 from sgagent.cli.output import progress, warn
 from sgagent.core.binding import HostFacts
 from sgagent.core.errors import Problem, Severity, UsageError
@@ -34,24 +34,18 @@ _WAY = re.compile(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    add = parser.add_argument
+    add = option_adder(parser)
     inputs.add_definitions_arguments(parser)
     inputs.add_dns_argument(parser)
-    add("--output", choices=tuple(_WRITERS), default="svg", help="what is printed (default: svg)")
+    add("--output", "what is printed (default: svg)", choices=tuple(_WRITERS), default="svg")
     add(
-        "--highlight",
-        metavar="SOURCE->DESTINATION[:PORT]",
+        "--highlight SOURCE->DESTINATION[:PORT]",
+        "highlight the shortest paths from one group, object or address to another",
         type=_way,
-        help="highlight the shortest paths from one group, object or address to another",
     )
-    add(
-        "--changes-from",
-        metavar="PATH",
-        type=Path,
-        help="mark what opens and closes compared with these documents",
-    )
-    add("--strict", action="store_true", help="treat warnings as errors")
-    add("--json", action="store_true", help="print one JSON object instead")
+    add("--changes-from PATH", "mark what opens and closes compared with these documents")
+    add("--strict", "treat warnings as errors")
+    add("--json", "print one JSON object instead")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -121,21 +115,18 @@ def _highlighted(graph: Graph, way: HighlightedWay, snapshot: Snapshot) -> Graph
 
 def as_json(graph: Graph) -> dict[str, object]:
     """Return the graph as the object that scripts read."""
-    return {
-        "nodes": [_node_json(node) for node in graph.nodes],
-        "edges": [_edge_json(edge, graph) for edge in graph.edges],
-    }
-
-
-def _node_json(node: Node) -> dict[str, object]:
-    return {
-        "id": str(node.node_id),
-        "name": node.node_id.name,
-        "kind": node.kind.value,
-        "title": node.title,
-        "outward": node.outward.value if node.outward else None,
-        "together_with": sorted(map(str, node.together_with)),
-    }
+    nodes = [
+        {
+            "id": str(node.node_id),
+            "name": node.node_id.name,
+            "kind": node.kind.value,
+            "title": node.title,
+            "outward": node.outward.value if node.outward else None,
+            "together_with": sorted(map(str, node.together_with)),
+        }
+        for node in graph.nodes
+    ]
+    return {"nodes": nodes, "edges": [_edge_json(edge, graph) for edge in graph.edges]}
 
 
 def _edge_json(edge: Edge, graph: Graph) -> dict[str, object]:

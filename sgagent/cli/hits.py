@@ -15,6 +15,7 @@ from sgagent.agent.control.protocol import encode_fields
 from sgagent.agent.control.requests import Hit, HitsAnswer, HitsQuestion, InterfaceHits
 from sgagent.cli import inputs
 from sgagent.cli.agent_client import ask, interruptible, pause
+from sgagent.cli.main import add_option, option_adder
 from sgagent.cli.output import add_width_argument, format_json, lay_out, table_width
 from sgagent.core.model import Mode, Policy
 from sgagent.core.rule_values import few_objects
@@ -185,19 +186,14 @@ _CLEAR = "\x1b[2J"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
+    add = option_adder(parser)
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--watch", action="store_true", help="refresh each second, with rates, until Ctrl-C")
-    what.add_argument(
-        "--unused",
-        metavar="SPAN",
-        nargs="?",
-        const=_UNUSED,
-        type=inputs.span,
-        help=f"only rules without a hit for this long (default: {_UNUSED})",
-    )
-    parser.add_argument("--interface", metavar="NAME", help="this interface only")
+    add_option(what, "--watch", "refresh each second, with rates, until Ctrl-C")
+    text = f"only rules without a hit for this long (default: {_UNUSED})"
+    add_option(what, "--unused SPAN", text, nargs="?", const=_UNUSED, type=inputs.span)
+    add("--interface NAME", "this interface only")
     add_width_argument(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON object, with --watch one a line")
+    add("--json", "print one JSON object, with --watch one a line")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -242,10 +238,8 @@ def _painted(lines: list[str]) -> Iterator[str]:
     lines = [piece for line in lines for piece in line.split("\n")]
     room = shutil.get_terminal_size().lines - 1
     if len(lines) > room:
-        lines = [
-            *lines[: room - 1],
-            f"… {len(lines) - room + 1} more lines: a larger window or --interface shows them",
-        ]
+        more = len(lines) - room + 1
+        lines = [*lines[: room - 1], f"… {more} more lines: a larger window or --interface shows them"]
     yield _HOME
     for line in lines:
         yield f"{line}{_END_OF_LINE}\n"

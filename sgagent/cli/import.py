@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sgagent.agent.clock import count
 from sgagent.cli import inputs
+from sgagent.cli.main import option_adder
 from sgagent.cli.output import problem_as_json, replace_file
 from sgagent.core.binding import Bindings
 from sgagent.core.errors import DocumentError, NotPermittedError, Origin, Problem, UsageError, printable
@@ -31,16 +32,16 @@ _READERS = {"aws": import_aws, "terraform": import_terraform}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    add = parser.add_argument
-    add("what", choices=sorted((_CLOUD, *_READERS)), help="the format of the input")
+    add = option_adder(parser)
+    add("what", "the format of the input", choices=sorted((_CLOUD, *_READERS)))
     add(
-        "files",
-        metavar="FILE",
+        "files FILE",
+        "the output of 'aws ec2 describe-…' or 'terraform show -json'; none for aliyun",
         nargs="*",
-        help="the output of 'aws ec2 describe-…' or 'terraform show -json'; none for aliyun",
+        type=str,
     )
-    add("--output", metavar="PATH", type=Path, help="write to this file, or into this existing directory")
-    add("--json", action="store_true", help="print one JSON object, notes included")
+    add("--output PATH", "write to this file, or into this existing directory")
+    add("--json", "print one JSON object, notes included")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -17,11 +17,10 @@ from sgagent.cli.first_policy import (
     OBSERVING,
     HostView,
     OpenPort,
-    Wishes,
     first_configuration,
     make_first_policy,
 )
-from sgagent.cli.main import DEFAULT_CONFIGURATION
+from sgagent.cli.main import DEFAULT_CONFIGURATION, option_adder
 from sgagent.cli.output import replace_file
 from sgagent.core.errors import UsageError, printable
 from sgagent.core.model import TCP, CidrBlock, Family, Mode
@@ -35,17 +34,11 @@ from sgagent.sources.files.reader import is_document_name
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    add = parser.add_argument
-    add("--web", action="store_true", help="admit everyone to ports 80 and 443")
-    add(
-        "--ssh-from",
-        metavar="CIDR",
-        action="append",
-        default=[],
-        type=_block,
-        help="admit SSH from here; repeatable (default: only the session that you are in)",
-    )
-    add("--json", action="store_true", help="print one JSON object")
+    add = option_adder(parser)
+    add("--web", "admit everyone to ports 80 and 443")
+    text = "admit SSH from here; repeatable (default: only the session that you are in)"
+    add("--ssh-from CIDR", text, action="append", default=[], type=_block)
+    add("--json", "print one JSON object")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -53,9 +46,7 @@ def run(options: argparse.Namespace) -> int:
     place: Path = options.config or DEFAULT_CONFIGURATION
     text, settings, is_written = _configuration(place, is_default=options.config is None)
     policy_file = _policy_file(settings)
-    policy = make_first_policy(
-        look_at_host(), Wishes(ssh_from=tuple(options.ssh_from), is_web_server=options.web)
-    )
+    policy = make_first_policy(look_at_host(), ssh_from=options.ssh_from, is_web_server=options.web)
     if not is_written:
         _write(place, text)
     # A running agent has read an older configuration: it has to observe before it finds the policy.

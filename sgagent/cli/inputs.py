@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sgagent.agent.clock import LatestTime, SystemClock
-from sgagent.cli.main import DEFAULT_CONFIGURATION
+from sgagent.cli.main import DEFAULT_CONFIGURATION, add_option
 from sgagent.cli.output import problem_text, warn
 from sgagent.core.binding import ExpectedLink, HandBinding, HostFacts, bind, bind_expected
 from sgagent.core.errors import (
@@ -57,9 +58,9 @@ if TYPE_CHECKING:
 def add_definitions_arguments(parser: argparse.ArgumentParser, *, is_required: bool = False) -> None:
     """Add PATH as the last argument, and ``--definitions PATH``, which means the same."""
     instead = "" if is_required else ", instead of the configured source"
-    add = partial(parser.add_argument, metavar="PATH", action="append", type=Path)
-    add("definitions", nargs="?", help=f"a file or directory of documents{instead}")
-    add("--definitions", help="the same as PATH")
+    text = f"a file or directory of documents{instead}"
+    add_option(parser, "definitions PATH", text, nargs="?", action="append")
+    add_option(parser, "--definitions PATH", "the same as PATH", action="append")
 
 
 def required_definitions(options: argparse.Namespace) -> Path:
@@ -77,33 +78,20 @@ def required_definitions(options: argparse.Namespace) -> Path:
 def add_policy_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that say which definitions are meant, and what they are bound to."""
     add_definitions_arguments(parser)
-    parser.add_argument(
-        "--interface",
-        metavar="NAME=GROUP[,GROUP…]",
-        action="append",
-        default=[],
-        help="bind this link to groups, and no other link; NAME= binds it to none; repeatable",
-    )
-    parser.add_argument("--strict", action="store_true", help="treat warnings as errors")
+    text = "bind this link to groups, and no other link; NAME= binds it to none; repeatable"
+    add_option(parser, "--interface NAME=GROUP[,GROUP…]", text, action="append", default=[])
+    add_option(parser, "--strict", "treat warnings as errors")
 
 
 def add_time_argument(parser: argparse.ArgumentParser) -> None:
     """Add ``--at TIME``."""
-    parser.add_argument(
-        "--at",
-        metavar="TIME",
-        type=_instant,
-        help="as if this were the latest time that is known, like 2026-12-31T18:00:00+01:00",
-    )
+    text = "as if this were the latest time that is known, like 2026-12-31T18:00:00+01:00"
+    add_option(parser, "--at TIME", text, type=_instant)
 
 
 def add_dns_argument(parser: argparse.ArgumentParser) -> None:
     """Add ``--no-dns``."""
-    parser.add_argument(
-        "--no-dns",
-        action="store_true",
-        help="ask no name server: names have the addresses that the agent knows",
-    )
+    add_option(parser, "--no-dns", "ask no name server: names have the addresses that the agent knows")
 
 
 def dns_answers(settings: Settings, options: argparse.Namespace | None = None) -> DnsAnswers:
@@ -153,6 +141,15 @@ def span(text: str) -> float:
     if seconds is None:
         raise argparse.ArgumentTypeError(f"not a duration: {text} ({SPAN_FORM})")
     return seconds
+
+
+def parse_short_time(text: str) -> int | None:
+    """Return the seconds of a text like ``90``, ``90s``, ``5m`` or ``1h``; None if it is none."""
+    found = _SHORT_TIME.fullmatch(text)
+    return int(found[1]) * {"m": 60, "h": 3600}.get(found[2], 1) if found else None
+
+
+_SHORT_TIME = re.compile(r"([0-9]{1,6})(s|m|h|)")
 
 
 def load_settings(options: argparse.Namespace) -> Settings:
@@ -221,8 +218,15 @@ def read_policy(settings: Settings, options: argparse.Namespace, *, scope: Scope
     try:
         delivery = fetch(settings, options.definitions, UNNAMED)
     except RefusedDocumentsError as error:
-        problems = (*error.problems, *_errors_of_meaning(error, settings, options.interface, scope))
-        raise DocumentError(problems) from None
+        readable = Delivery(snapshot=error.readable, documents=error.documents)
+        missing = _CODES_OF_MISSING_OBJECTS if error.has_left_out else ()
+        known = {(problem.origin.file, problem.origin.path) for problem in error.problems}
+        of_meaning = (
+            problem
+            for problem in resolve_for_host(settings, readable, options.interface, scope=scope).errors
+            if problem.code not in missing and (problem.origin.file, problem.origin.path) not in known
+        )
+        raise DocumentError((*error.problems, *of_meaning)) from None
     at, dns = vars(options).get("at"), dns_answers(settings, options)
     return resolve_for_host(settings, delivery, options.interface, scope=scope, at=at, dns=dns)
 
@@ -230,21 +234,6 @@ def read_policy(settings: Settings, options: argparse.Namespace, *, scope: Scope
 _CODES_OF_MISSING_OBJECTS = frozenset(
     {"dangling_attachment", "unknown_object", "unknown_object_in_drop", "unknown_network_interface"}
 )
-
-
-def _errors_of_meaning(
-    error: RefusedDocumentsError, settings: Settings, interfaces: Iterable[str], scope: Scope
-) -> tuple[Problem, ...]:
-    """Return the errors of meaning in what could be read of documents with errors of form."""
-    delivery = Delivery(snapshot=error.readable, documents=error.documents)
-    resolution = resolve_for_host(settings, delivery, interfaces, scope=scope)
-    known = {(problem.origin.file, problem.origin.path) for problem in error.problems}
-    return tuple(
-        problem
-        for problem in resolution.errors
-        if not (error.has_left_out and problem.code in _CODES_OF_MISSING_OBJECTS)
-        and (problem.origin.file, problem.origin.path) not in known
-    )
 
 
 def fetch(
@@ -373,7 +362,7 @@ def with_all_problems(
     resolution: Resolution, delivery: Delivery, settings: Settings, scope: Scope
 ) -> Resolution:
     """Return a resolution with the problems of the documents, too, and with help for those of its own."""
-    own = _with_suggestions(resolution.problems, delivery.snapshot, is_whole=scope is Scope.EVERYTHING)
+    own = _suggest(resolution.problems, delivery.snapshot, is_whole=scope is Scope.EVERYTHING)
     found = with_key_lines(own, delivery.documents, settings.limits)
     return replace(resolution, problems=(*delivery.problems, *found))
 
@@ -382,9 +371,7 @@ _MOST_COMPARISONS = 20_000
 """Of ids that are alike in many letters: each takes a moment."""
 
 
-def _with_suggestions(
-    problems: Iterable[Problem], snapshot: Snapshot, *, is_whole: bool
-) -> Iterator[Problem]:
+def _suggest(problems: Iterable[Problem], snapshot: Snapshot, *, is_whole: bool) -> Iterator[Problem]:
     """Yield the problems; those of unknown objects with the ids that were probably meant.
 
     Where the documents are looked at as a whole, an id that is one slip away from one of theirs is an error:

@@ -7,22 +7,18 @@ import json
 import os
 from pathlib import Path
 
+from sgagent.cli.main import option_adder
 from sgagent.core.errors import UsageError
 from sgagent.signatures.keys import PrivateKey
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    add = parser.add_argument
-    add(
-        "--out",
-        metavar="FILE",
-        type=Path,
-        default=Path("sgagent.key"),
-        help="the file of the private key, readable by its owner only (default: sgagent.key)",
-    )
-    add("--show", metavar="FILE", type=Path, help="make no key; print the public key of this private one")
-    add("--json", action="store_true", help="print one JSON object")
+    add = option_adder(parser)
+    text = "the file of the private key, readable by its owner only (default: sgagent.key)"
+    add("--out FILE", text, default=Path("sgagent.key"))
+    add("--show FILE", "make no key; print the public key of this private one")
+    add("--json", "print one JSON object")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -22,6 +22,7 @@ from sgagent.analysis.lint.registry import CHECKS, lint, steps
 from sgagent.analysis.lint.subject import Check, Life, LintSubject, Usage, make_subject
 from sgagent.cli import inputs
 from sgagent.cli.agent_client import NoAgentError, ask
+from sgagent.cli.main import add_option, option_adder
 from sgagent.cli.output import problem_text, progress, warn
 from sgagent.core.binding import HostFacts, bind
 from sgagent.core.errors import Origin, UsageError, printable
@@ -46,20 +47,18 @@ def as_sarif(findings: Iterable[Finding], checks: Mapping[str, Check], root: Pat
         root: files below it are named relative to it, as code hosts want them.
     """
     numbers = {code: number for number, code in enumerate(checks)}
-    driver = {"name": "sgagent", "version": __version__, "rules": [_rule(check) for check in checks.values()]}
-    run = {
-        "tool": {"driver": driver},
-        "results": [_result(finding, numbers[finding.code], root) for finding in findings],
-    }
+    rules = [
+        {
+            "id": check.code,
+            "shortDescription": {"text": f"{check.summary[:1].upper()}{check.summary[1:]}."},
+            "defaultConfiguration": {"level": _LEVELS[check.severity]},
+        }
+        for check in checks.values()
+    ]
+    driver = {"name": "sgagent", "version": __version__, "rules": rules}
+    results = [_result(finding, numbers[finding.code], root) for finding in findings]
+    run = {"tool": {"driver": driver}, "results": results}
     return {"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}
-
-
-def _rule(check: Check) -> dict[str, object]:
-    return {
-        "id": check.code,
-        "shortDescription": {"text": f"{check.summary[:1].upper()}{check.summary[1:]}."},
-        "defaultConfiguration": {"level": _LEVELS[check.severity]},
-    }
 
 
 def _result(finding: Finding, number: int, root: Path) -> dict[str, object]:
@@ -101,20 +100,16 @@ def _fingerprint(finding: Finding) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    add = parser.add_argument
+    add = option_adder(parser)
     inputs.add_policy_arguments(parser)
     inputs.add_dns_argument(parser)
-    add(
-        "--unused",
-        metavar="SPAN",
-        type=inputs.span,
-        help="also find rules without a hit for this long, like 30d, by the agent's counters",
-    )
-    add("--disable", metavar="CODE[,CODE…]", action="append", default=[], help="skip checks; repeatable")
-    add("--exit-code", action="store_true", help="exit with 1 if anything is found")
+    text = "also find rules without a hit for this long, like 30d, by the agent's counters"
+    add("--unused SPAN", text, type=inputs.span)
+    add("--disable CODE[,CODE…]", "skip checks; repeatable", action="append", default=[])
+    add("--exit-code", "exit with 1 if anything is found")
     output = parser.add_mutually_exclusive_group()
-    output.add_argument("--json", action="store_true", help="print one JSON object")
-    output.add_argument("--sarif", action="store_true", help="print a SARIF log, for code hosts")
+    add_option(output, "--json", "print one JSON object")
+    add_option(output, "--sarif", "print a SARIF log, for code hosts")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -180,9 +175,9 @@ def _life(settings: Settings, delivery: Delivery, options: argparse.Namespace, d
         links = {link.name for link in NetlinkHost().facts().links}
         policy = inputs.resolve_for_host(settings, delivery, options.interface, dns=dns).policy
         stands = policy.standing(links)
-    listeners = None
+    ports = None
     try:
-        listeners = list_listeners() if stands else None
+        ports = list_listeners() if stands else None
     except OSError as error:
         warn(f"listening sockets can't be listed: {error.strerror}")
     unused = settings.lint.unused if options.unused is None else options.unused
@@ -200,7 +195,7 @@ def _life(settings: Settings, delivery: Delivery, options: argparse.Namespace, d
         usage=rules,
         inner_usage=inner,
         now=time.time(),
-        listeners=listeners,
+        listeners=ports,
         unused_seconds=unused,
     )
 

@@ -12,8 +12,9 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -188,9 +189,10 @@ def _run(arguments: Sequence[str]) -> int:
     return run(options)
 
 
-def find_command(
-    name: str,
-) -> tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]:
+_Declare = Callable[[argparse.ArgumentParser], None]
+
+
+def find_command(name: str) -> tuple[_Declare, Callable[[argparse.Namespace], int]]:
     """Import the module of a command, and return what adds its options and what runs it.
 
     A module that is named as its command has ``add_arguments`` and ``run``. In another, these have the name
@@ -215,9 +217,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if "definitions" in options:
         command = commands[options.command]
-        paths = [*filter(None, options.definitions or ()), *map(Path, rest)]
         if "" in rest:
             command.error(f"argument PATH: {_EMPTY_PATH}")
+        paths = [*filter(None, options.definitions or ()), *map(Path, rest)]  # None for an argument not given
         if len(paths) > 1:
             command.error("the definitions are named twice: give either PATH or --definitions PATH")
         options.definitions = paths[0] if paths else None
@@ -232,9 +234,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _make_parsers(
-    known: Mapping[str, Command],
-) -> tuple[argparse.ArgumentParser, Mapping[str, _CommandParser]]:
+def _make_parsers(known: dict[str, Command]) -> tuple[argparse.ArgumentParser, dict[str, _CommandParser]]:
     """Return the parser of the command line, and those of its commands by their names."""
     parser = _Parser(prog="sgagent", description="Bring cloud security groups to this host.")
     parser.add_argument("--version", action="version", version=f"sgagent {__version__}")
@@ -288,6 +288,35 @@ class _CommandParser(_Parser):
             signal.signal(number, signal.SIG_IGN)
         self.declare_options()
         return super().parse_known_args(*args, **kwargs)
+
+
+def add_option(
+    parser: argparse.ArgumentParser | argparse._MutuallyExclusiveGroup,
+    shown: str,
+    text: str,
+    **settings: Any,  # noqa: ANN401 - of argparse
+) -> None:
+    """Add an option or argument as its command's help shows it.
+
+    ``--json`` is a flag; ``--key FILE`` takes a path, as ``PATH`` does; ``--on NAME`` takes a text.
+
+    Args:
+        parser: of the command.
+        shown: the name, and what stands for the value.
+        text: what it does, in a few words.
+        settings: for ``argparse``, where these differ.
+    """
+    name, _, metavar = shown.partition(" ")
+    if metavar:
+        settings = {"metavar": metavar, "type": Path if metavar in {"FILE", "PATH"} else str, **settings}
+    elif name.startswith("-") and "choices" not in settings:
+        settings = {"action": "store_true", **settings}
+    parser.add_argument(name, help=text, **settings)
+
+
+def option_adder(parser: argparse.ArgumentParser) -> Callable[..., None]:
+    """Return :func:`add_option` for a parser."""
+    return partial(add_option, parser)
 
 
 def _path(text: str) -> Path:

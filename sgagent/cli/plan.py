@@ -7,13 +7,13 @@ import json
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 
 from sgagent.agent.names.resolver import DnsAnswers
 from sgagent.analysis.compare import compare, links
 from sgagent.analysis.flow_text import ObjectNames
 from sgagent.cli import inputs
 from sgagent.cli.agent_client import enforced_now, modes_of_host
+from sgagent.cli.main import option_adder
 from sgagent.cli.output import progress, terminal_width
 from sgagent.cli.plan_report import PlanReport, as_json, lines
 from sgagent.core.binding import HostFacts, bind_everywhere
@@ -32,27 +32,16 @@ from sgagent.settings import Settings
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    add = parser.add_argument
+    add = option_adder(parser)
     inputs.add_policy_arguments(parser)
     inputs.add_time_argument(parser)
     inputs.add_dns_argument(parser)
-    add(
-        "--against",
-        metavar="PATH",
-        type=Path,
-        help="compare with these documents, instead of what is enforced now",
-    )
-    add(
-        "--everywhere",
-        action="store_true",
-        help="for every network interface of the documents, instead of this host's links",
-    )
-    add(
-        "--operations", action="store_true", help="also show the kernel's operations (--json always has them)"
-    )
-    add("--verify", action="store_true", help="prove the table of the candidate, too")
-    add("--exit-code", action="store_true", help="exit with 1 if anything changes")
-    add("--json", action="store_true", help="print one JSON object")
+    add("--against PATH", "compare with these documents, instead of what is enforced now")
+    add("--everywhere", "for every network interface of the documents, instead of this host's links")
+    add("--operations", "also show the kernel's operations (--json always has them)")
+    add("--verify", "prove the table of the candidate, too")
+    add("--exit-code", "exit with 1 if anything changes")
+    add("--json", "print one JSON object")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -13,13 +13,13 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Self
 
 from sgagent.agent.clock import count
 from sgagent.analysis.definition_diff import Edit, Edited, edits
 from sgagent.cli import inputs
 from sgagent.cli.keygen import load_key
+from sgagent.cli.main import option_adder
 from sgagent.cli.output import format_json, warn
 from sgagent.cli.sign import parse_lifetime
 from sgagent.core.binding import Bindings
@@ -49,23 +49,17 @@ _SIGNS = {Edit.ADDED: "+", Edit.REMOVED: "-", Edit.CHANGED: "~"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    add = parser.add_argument
+    add = option_adder(parser)
     inputs.add_definitions_arguments(parser, is_required=True)
-    add("--dry-run", action="store_true", help="print what would be written, write nothing")
-    add("--strict", action="store_true", help="treat warnings as errors")
-    add("--allow-empty", action="store_true", help="also publish documents that define nothing")
-    add("--take-over", action="store_true", help="end a publication that another client left unfinished")
-    add(
-        "--key",
-        metavar="FILE",
-        type=Path,
-        action="append",
-        default=[],
-        help="sign with a private key that 'sgagent keygen' made; given twice, both sign",
-    )
-    add("--expires", metavar="TIME", help="hosts refuse the signature after this time, like 90m, 12h or 30d")
-    add("--unsigned", action="store_true", help="publish without a signature where there was one")
-    add("--json", action="store_true", help="print one JSON object")
+    add("--dry-run", "print what would be written, write nothing")
+    add("--strict", "treat warnings as errors")
+    add("--allow-empty", "also publish documents that define nothing")
+    add("--take-over", "end a publication that another client left unfinished")
+    text = "sign with a private key that 'sgagent keygen' made; given twice, both sign"
+    add("--key FILE", text, action="append", default=[])
+    add("--expires TIME", "hosts refuse the signature after this time, like 90m, 12h or 30d")
+    add("--unsigned", "publish without a signature where there was one")
+    add("--json", "print one JSON object")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -120,15 +114,13 @@ def _valid(settings: Settings, options: argparse.Namespace) -> Snapshot:
     return delivery.snapshot
 
 
-def _refuse_mistakes(
-    published: publication.Published, snapshot: Snapshot, options: argparse.Namespace
-) -> None:
+def _refuse_mistakes(store: publication.Published, snapshot: Snapshot, options: argparse.Namespace) -> None:
     """Refuse what the options do not allow.
 
     Raises:
         UsageError: another client publishes, or all would be deleted, as for an empty directory.
     """
-    marker = published.marker
+    marker = store.marker
     if marker and marker.state is publication.Completeness.PUBLISHING and not options.take_over:
         raise UsageError(
             f"{marker.published_by} has been publishing since {marker.published_at}"
@@ -136,9 +128,9 @@ def _refuse_mistakes(
         )
     lists = (snapshot.prefix_lists, snapshot.port_lists)
     is_empty = not any((snapshot.security_groups, snapshot.network_interfaces, *lists))
-    if is_empty and published.items and not options.allow_empty:
+    if is_empty and store.items and not options.allow_empty:
         raise UsageError(
-            f"the documents hold nothing, and {count(len(published.items), 'key')} would be deleted"
+            f"the documents hold nothing, and {count(len(store.items), 'key')} would be deleted"
             " (--allow-empty if that is meant)"
         )
 
@@ -299,10 +291,9 @@ def translated_etcd_errors() -> Iterator[None]:
     """
     try:
         yield
-    except CallRefusedError as error:
-        if error.code in (GrpcStatus.PERMISSION_DENIED, GrpcStatus.UNAUTHENTICATED):
-            raise NotPermittedError(f"etcd: {error}") from error
-        raise SourceUnavailableError(f"etcd: {error}") from error
     except EtcdError as error:
+        codes = (GrpcStatus.PERMISSION_DENIED, GrpcStatus.UNAUTHENTICATED)
+        if isinstance(error, CallRefusedError) and error.code in codes:
+            raise NotPermittedError(f"etcd: {error}") from error
         hint = f" ({LESS})" if isinstance(error, StoreTooLargeError) else ""
         raise SourceUnavailableError(f"etcd: {error}{hint}") from error

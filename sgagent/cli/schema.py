@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 
+from sgagent.cli.main import add_option
 from sgagent.documents.native import json_schema
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser.add_argument("--json", action="store_true", help="for consistency: the output is always JSON")
+    add_option(parser, "--json", "for consistency: the output is always JSON")
 
 
 def run(options: argparse.Namespace) -> int:

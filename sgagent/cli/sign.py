@@ -10,11 +10,10 @@ from pathlib import Path
 from sgagent.agent.clock import count
 from sgagent.cli import inputs
 from sgagent.cli.keygen import load_key
+from sgagent.cli.main import option_adder
 from sgagent.cli.output import format_json, replace_file
 from sgagent.core.errors import UsageError
 from sgagent.core.resolve import Scope
-from sgagent.documents import DocumentFile
-from sgagent.settings import Settings
 from sgagent.signatures import Manifest, SignatureFile
 from sgagent.signatures.manifest import MalformedSignatureError, time_in_words
 from sgagent.sources.files.source import signature_path
@@ -27,25 +26,15 @@ _LAST_SERIAL = 10**18 - 1
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    add = parser.add_argument
+    add = option_adder(parser)
     inputs.add_definitions_arguments(parser, is_required=True)
-    add(
-        "--key",
-        metavar="FILE",
-        type=Path,
-        action="append",
-        required=True,
-        help="a private key that 'sgagent keygen' made; given twice, both sign",
-    )
-    add(
-        "--serial",
-        metavar="N",
-        type=inputs.whole_number,
-        help="the serial of this publication (default: the last one plus 1)",
-    )
-    add("--expires", metavar="TIME", help="hosts refuse the signature after this time, like 90m, 12h or 30d")
-    add("--strict", action="store_true", help="treat warnings as errors")
-    add("--json", action="store_true", help="print one JSON object")
+    text = "a private key that 'sgagent keygen' made; given twice, both sign"
+    add("--key FILE", text, action="append", required=True)
+    text = "the serial of this publication (default: the last one plus 1)"
+    add("--serial N", text, type=inputs.whole_number)
+    add("--expires TIME", "hosts refuse the signature after this time, like 90m, 12h or 30d")
+    add("--strict", "treat warnings as errors")
+    add("--json", "print one JSON object")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -56,17 +45,23 @@ def run(options: argparse.Namespace) -> int:
     path = inputs.required_definitions(options)
     place = signature_path(path)
     keys = [load_key(file) for file in options.key]
-    documents = _checked(path, settings, options)
+    delivery = inputs.fetch(settings, path)
+    resolution = inputs.resolve_for_host(settings, delivery, (), scope=Scope.EVERYTHING)
+    inputs.accept_or_refuse(resolution.problems, settings, options)
     serial = _next_serial(place) if options.serial is None else options.serial
     if not 1 <= serial <= _LAST_SERIAL:
         raise UsageError(f"--serial {serial}: expected a whole number from 1 to {_LAST_SERIAL}")
-    contents = {base_name(file.name): file.content for file in documents}
+    contents = {base_name(file.name): file.content for file in delivery.documents}
     try:
         manifest = Manifest.of(contents, serial=serial, signed_at=now, expires_at=expires_at)
     except ValueError as error:
         raise UsageError(f"{path}: {error}") from error
     replace_file(place, SignatureFile(manifest, tuple(key.sign(manifest) for key in keys)).render())
-    print(format_json(_report(place, manifest)) if options.json else _summary(place, manifest))
+    if options.json:
+        print(format_json(_report(place, manifest)))
+    else:
+        until = f", good until {time_in_words(expires_at)}" if expires_at is not None else ""
+        print(f"signed {count(len(manifest.files), 'document')} as serial {serial}{until}: {place}")
     return 0
 
 
@@ -80,19 +75,6 @@ def parse_lifetime(text: str) -> int:
     if found is None:
         raise UsageError(f"--expires {text}: expected a time like 90m, 12h or 30d")
     return int(found[1]) * _UNITS[found[2]]
-
-
-def _checked(path: Path, settings: Settings, options: argparse.Namespace) -> tuple[DocumentFile, ...]:
-    """Return the documents, which are without errors; warnings are printed.
-
-    Raises:
-        UsageError: there is nothing.
-        DocumentError: they have errors, of form or of meaning (§8.3).
-    """
-    delivery = inputs.fetch(settings, path)
-    resolution = inputs.resolve_for_host(settings, delivery, (), scope=Scope.EVERYTHING)
-    inputs.accept_or_refuse(resolution.problems, settings, options)
-    return delivery.documents
 
 
 def _next_serial(place: Path) -> int:
@@ -109,11 +91,6 @@ def _next_serial(place: Path) -> int:
         raise UsageError(f"{place}: can't be read: {error.strerror}") from error
     except MalformedSignatureError as error:
         raise UsageError(f"{place}: not a signature file: {error}; say --serial, or remove it") from error
-
-
-def _summary(place: Path, manifest: Manifest) -> str:
-    until = "" if manifest.expires_at is None else f", good until {time_in_words(manifest.expires_at)}"
-    return f"signed {count(len(manifest.files), 'document')} as serial {manifest.serial}{until}: {place}"
 
 
 def _report(place: Path, manifest: Manifest) -> dict[str, object]:

@@ -7,12 +7,13 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from xml.etree import ElementTree as ET  # it writes here, and reads nothing
 
 from sgagent.cli import inputs
+from sgagent.cli.main import option_adder
 from sgagent.cli.output import Colour, decision_as_json, painted, progress
 from sgagent.core.binding import HostFacts, bind
 from sgagent.core.errors import DocumentError, Problem, UsageError, printable
@@ -43,27 +44,23 @@ USUAL_NAME = "packets.yaml"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    add = parser.add_argument
+    add = option_adder(parser)
     add(
-        "paths",
-        metavar="PATH",
-        nargs="*",
-        type=Path,
-        help=f"a file of packets, or a directory with {USUAL_NAME} anywhere in it (default: {USUAL_NAME}"
+        "paths PATH",
+        f"a file of packets, or a directory with {USUAL_NAME} anywhere in it (default: {USUAL_NAME}"
         " beside the definitions); the last may be a file or directory of documents, as --definitions",
+        nargs="*",
     )
     add(
-        "--definitions",
-        metavar="PATH",
+        "--definitions PATH",
+        "a file or directory of documents, instead of those that the files of packets name",
         action="append",
-        type=Path,
-        help="a file or directory of documents, instead of those that the files of packets name",
     )
-    add("--kernel", action="store_true", help="send real packets through the kernel, in a private network")
-    add("--strict", action="store_true", help="treat warnings as errors")
-    add("--verbose", action="store_true", help="list passed packets too, and what decided")
-    add("--junit", metavar="FILE", type=Path, help="also write the results as JUnit XML")
-    add("--json", action="store_true", help="print one JSON object")
+    add("--kernel", "send real packets through the kernel, in a private network")
+    add("--strict", "treat warnings as errors")
+    add("--verbose", "list passed packets too, and what decided")
+    add("--junit FILE", "also write the results as JUnit XML")
+    add("--json", "print one JSON object")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -71,14 +68,14 @@ def run(options: argparse.Namespace) -> int:
     settings = inputs.load_settings(options)
     suites = _read_suites(settings, options)
     layout = MarkLayout(settings.enforcement.mark_mask) if options.kernel else None
-    reports = [_run_suite(suite, layout) for suite in suites]
+    suites = [_run_suite(suite, layout) for suite in suites]
     if options.junit:
-        _write_junit(options.junit, reports)
+        _write_junit(options.junit, suites)
     if options.json:
-        print(json.dumps(_as_json(reports)))
+        print(json.dumps(_as_json(suites)))
     else:
-        print("\n".join(_lines(reports, is_verbose=options.verbose)))
-    return 1 if _results(reports)[PacketResult.FAILED] else 0
+        print("\n".join(_lines(suites, is_verbose=options.verbose)))
+    return 1 if _results(suites)[PacketResult.FAILED] else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +86,8 @@ class _Suite:
     definitions: Path
     scenario: Scenario
     policy: ResolvedPolicy
+    outcomes: tuple[PacketOutcome, ...] = ()
+    """Empty until the tests have run."""
 
 
 def _read_suites(settings: Settings, options: argparse.Namespace) -> list[_Suite]:
@@ -178,16 +177,7 @@ def _packet_files(paths: Iterable[Path]) -> Iterator[Path]:
         yield from found
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _SuiteReport:
-    """The results of one file of packets."""
-
-    file: str
-    definitions: str
-    outcomes: tuple[PacketOutcome, ...]
-
-
-def _run_suite(suite: _Suite, layout: MarkLayout | None) -> _SuiteReport:
+def _run_suite(suite: _Suite, layout: MarkLayout | None) -> _Suite:
     """Judge the packets by the specification; with a layout for its marks, have the kernel judge them."""
     policy, traffic = suite.policy, suite.scenario.traffic
     doing = "judging packets" if layout is None else "sending packets"
@@ -200,23 +190,23 @@ def _run_suite(suite: _Suite, layout: MarkLayout | None) -> _SuiteReport:
                 found.append(PacketOutcome(entry=entry, answer=decide_by_specification(policy, entry)))
                 advance()
             outcomes = tuple(found)
-    return _SuiteReport(file=str(suite.file), definitions=str(suite.definitions), outcomes=outcomes)
+    return replace(suite, outcomes=outcomes)
 
 
-def _results(reports: Iterable[_SuiteReport]) -> Counter[PacketResult]:
+def _results(suites: Iterable[_Suite]) -> Counter[PacketResult]:
     """Count the results of all packets."""
-    return Counter(outcome.result for report in reports for outcome in report.outcomes)
+    return Counter(outcome.result for suite in suites for outcome in suite.outcomes)
 
 
-def _lines(reports: Sequence[_SuiteReport], *, is_verbose: bool) -> Iterator[str]:
+def _lines(suites: Sequence[_Suite], *, is_verbose: bool) -> Iterator[str]:
     """Yield what people read: each file with what failed in it, and the sum at the end."""
-    for report in reports:
-        yield printable(f"{report.file}: ") + _counts([report])
-        for outcome in report.outcomes:
+    for suite in suites:
+        yield printable(f"{suite.file}: ") + _counts([suite])
+        for outcome in suite.outcomes:
             if is_verbose or outcome.result is not PacketResult.PASSED:
                 yield from _outcome_lines(outcome)
-    if len(reports) > 1 or is_verbose:
-        yield from ("", _counts(reports))
+    if len(suites) > 1 or is_verbose:
+        yield from ("", _counts(suites))
 
 
 _WORDS = {
@@ -227,9 +217,9 @@ _WORDS = {
 """The worst first."""
 
 
-def _counts(reports: Iterable[_SuiteReport]) -> str:
+def _counts(suites: Iterable[_Suite]) -> str:
     """Return how many packets failed, passed and were left out; that none passed only if none failed."""
-    results = _results(reports)
+    results = _results(suites)
     return ", ".join(
         painted(f"{results[result]} {word}", colour)
         for result, (word, colour) in _WORDS.items()
@@ -298,18 +288,18 @@ def _traffic_text(entry: ExpectedTraffic) -> str:
     return f"{what} from {source} to {destination} on {packet.interface}"
 
 
-def _as_json(reports: Sequence[_SuiteReport]) -> dict[str, object]:
+def _as_json(suites: Sequence[_Suite]) -> dict[str, object]:
     """Return the results as the object that scripts read."""
-    results = _results(reports)
+    results = _results(suites)
     return {
         **{result.value: results[result] for result in PacketResult},
         "files": [
             {
-                "file": report.file,
-                "definitions": report.definitions,
-                "tests": [_outcome_json(outcome) for outcome in report.outcomes],
+                "file": str(suite.file),
+                "definitions": str(suite.definitions),
+                "tests": [_outcome_json(outcome) for outcome in suite.outcomes],
             }
-            for report in reports
+            for suite in suites
         ],
     }
 
@@ -335,19 +325,19 @@ def _outcome_json(outcome: PacketOutcome) -> dict[str, object]:
     }
 
 
-def _write_junit(path: Path, reports: Sequence[_SuiteReport]) -> None:
+def _write_junit(path: Path, suites: Sequence[_Suite]) -> None:
     """Write the results as JUnit XML; a file of packets is a suite, and each packet a case.
 
     Raises:
         UsageError: the file can't be written.
     """
-    root = ET.Element("testsuites", {"name": "sgagent test", **_junit_counts(reports)})
-    for report in reports:
-        file = printable(report.file)
-        suite = ET.SubElement(root, "testsuite", {"name": file, **_junit_counts([report])})
-        for outcome in report.outcomes:
+    root = ET.Element("testsuites", {"name": "sgagent test", **_junit_counts(suites)})
+    for suite in suites:
+        file = printable(str(suite.file))
+        element = ET.SubElement(root, "testsuite", {"name": file, **_junit_counts([suite])})
+        for outcome in suite.outcomes:
             name, line = printable(outcome.entry.name), str(outcome.entry.origin.line)
-            case = ET.SubElement(suite, "testcase", classname=file, name=name, file=file, line=line)
+            case = ET.SubElement(element, "testcase", classname=file, name=name, file=file, line=line)
             message = printable(_detail(outcome))
             if outcome.result is PacketResult.FAILED:
                 failure = ET.SubElement(case, "failure", type="disagreement", message=message)
@@ -362,8 +352,8 @@ def _write_junit(path: Path, reports: Sequence[_SuiteReport]) -> None:
         raise UsageError(f"--junit {printable(str(path))}: can't be written: {error.strerror}") from error
 
 
-def _junit_counts(reports: Sequence[_SuiteReport]) -> dict[str, str]:
-    results = _results(reports)
+def _junit_counts(suites: Sequence[_Suite]) -> dict[str, str]:
+    results = _results(suites)
     return {
         "tests": str(results.total()),
         "failures": str(results[PacketResult.FAILED]),

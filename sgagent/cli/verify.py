@@ -11,6 +11,7 @@ from pathlib import Path
 from sgagent.analysis import flow_text
 from sgagent.analysis.header_space import Box, Clause
 from sgagent.cli import inputs
+from sgagent.cli.main import option_adder
 from sgagent.cli.output import format_json, warn
 from sgagent.core.binding import ExpectedLink
 from sgagent.core.errors import KernelRefusedError, UsageError, printable
@@ -41,19 +42,13 @@ EXIT_CODES = {Outcome.PROVED: 0, Outcome.REFUTED: 1, Outcome.UNKNOWN: 3}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    add = parser.add_argument
+    add = option_adder(parser)
     add(
-        "--ruleset",
-        metavar="FILE",
-        type=Path,
-        help="a ruleset as nft writes it, or in JSON, instead of the kernel's table; - is standard input",
+        "--ruleset FILE",
+        "a ruleset as nft writes it, or in JSON, instead of the kernel's table; - is standard input",
     )
-    add(
-        "--compare",
-        action="store_true",
-        help="FILE is of another firewall: list the packets that the policy opens and closes",
-    )
-    add("--json", action="store_true", help="print one JSON object")
+    add("--compare", "FILE is of another firewall: list the packets that the policy opens and closes")
+    add("--json", "print one JSON object")
     inputs.add_policy_arguments(parser)
     inputs.add_dns_argument(parser)
 

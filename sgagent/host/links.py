@@ -301,9 +301,8 @@ def _change_socket() -> socket.socket:
     It is not pyroute2's: nothing of an announcement is read, and pyroute2's cannot be used any more after an
     overflow (from 0.9 on), nor in another thread than the one that made it.
     """
-    changes = socket.socket(
-        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
-    )
+    kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+    changes = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
     changes.bind((0, _RTMGRP_LINK | _RTMGRP_IPV4_IFADDR | _RTMGRP_IPV6_IFADDR))
     return changes
 

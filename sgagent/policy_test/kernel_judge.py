@@ -54,6 +54,9 @@ class Observation:
     """The names of the counters that increased."""
 
 
+_Answer = Observation | LeftOut
+
+
 def judge_by_kernel(
     policy: ResolvedPolicy, traffic: Sequence[ExpectedTraffic], layout: MarkLayout, tick: Tick
 ) -> tuple[PacketOutcome, ...]:
@@ -82,16 +85,12 @@ def judge_by_kernel(
     report = json.loads(text)
     if "error" in report:
         raise _ERRORS[report["error"]](report["reason"])
-    answers = (
-        LeftOut(**answer) if "reason" in answer else Observation(**answer) for answer in report["answers"]
-    )
-    return tuple(
-        outcome(policy, compiled, entry, answer) for entry, answer in zip(traffic, answers, strict=True)
-    )
+    found = (LeftOut(**one) if "reason" in one else Observation(**one) for one in report["answers"])
+    return tuple(outcome(policy, compiled, entry, one) for entry, one in zip(traffic, found, strict=True))
 
 
 def outcome(
-    policy: ResolvedPolicy, compiled: Compiled, entry: ExpectedTraffic, observed: Observation | LeftOut
+    policy: ResolvedPolicy, compiled: Compiled, entry: ExpectedTraffic, observed: _Answer
 ) -> PacketOutcome:
     """Return the outcome of a packet from what the kernel did with it.
 
@@ -105,9 +104,8 @@ def outcome(
     if _agree(seen, due, entry):
         return PacketOutcome(entry=entry, answer=due)
     if seen.decided_by is DecidedBy.INVALID and _depends_on_kernel(entry):
-        return PacketOutcome(
-            entry=entry, answer=LeftOut(reason="this kernel calls such a message invalid; others do not")
-        )
+        reason = "this kernel calls such a message invalid; others do not"
+        return PacketOutcome(entry=entry, answer=LeftOut(reason=reason))
     by = due.rule.rule_id if due.rule else due.decided_by.value
     suspicion = f"this is a fault of sgagent, as the specification says {due.verdict.value} by {by}"
     return PacketOutcome(entry=entry, answer=seen, suspicion=suspicion)
@@ -180,9 +178,9 @@ class _KernelSession:
     _opened: set[str] = field(default_factory=set)
     """The names of the packets that have opened sessions."""
 
-    def send_all(self, traffic: Sequence[ExpectedTraffic], tick: Tick) -> list[Observation | LeftOut]:
+    def send_all(self, traffic: Sequence[ExpectedTraffic], tick: Tick) -> list[_Answer]:
         """Send packets, which open no session, then replies. Return the observations in the given order."""
-        answers: dict[str, Observation | LeftOut] = {}
+        answers: dict[str, _Answer] = {}
         for keeps_sessions, kind in ((False, ExpectedPacket), (True, ExpectedReply)):
             self.network.watch(keeps_sessions=keeps_sessions)
             for entry in traffic:
@@ -192,9 +190,7 @@ class _KernelSession:
         self.network.close()
         return [answers[entry.name] for entry in traffic]
 
-    def _observe(
-        self, entry: ExpectedTraffic, earlier: Mapping[str, Observation | LeftOut]
-    ) -> Observation | LeftOut:
+    def _observe(self, entry: ExpectedTraffic, earlier: Mapping[str, _Answer]) -> _Answer:
         try:
             if isinstance(entry, ExpectedReply):
                 return self._reply(entry, earlier[entry.opener.name])
@@ -202,7 +198,7 @@ class _KernelSession:
         except UnsentError as error:
             return LeftOut(reason=str(error))
 
-    def _reply(self, entry: ExpectedReply, opened: Observation | LeftOut) -> Observation | LeftOut:
+    def _reply(self, entry: ExpectedReply, opened: _Answer) -> _Answer:
         """Open the session, then send the reply; a dropped opener has none, and its observation counts."""
         opener = entry.opener.packet
         reply = encode_reply(opener)

@@ -267,21 +267,16 @@ def _set_parameters() -> None:
     for name, wanted, bearable in _OF_ALL_LINKS:
         path = Path("/proc/sys", *name.split("."))
         found = int(path.read_text(encoding="ascii"))
-        if found != wanted:
-            _write_parameter(path, wanted, is_needed=found not in bearable)
-
-
-def _write_parameter(path: Path, value: int, *, is_needed: bool) -> None:
-    try:
-        path.write_text(f"{value}\n", encoding="ascii")
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EACCES, errno.EROFS):
-            raise
-        if is_needed:
-            raise NotPermittedError(
-                f"a private network can't be set up: {path} has to be {value} here, and can't be written:"
-                f" {error.strerror}"
-            ) from error
+        if found == wanted:
+            continue
+        try:
+            path.write_text(f"{wanted}\n", encoding="ascii")
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EACCES, errno.EROFS):
+                raise
+            if found not in bearable:
+                fault = f"{path} has to be {wanted} here, and can't be written: {error.strerror}"
+                raise NotPermittedError(f"a private network can't be set up: {fault}") from error
 
 
 def _quoted(names: Iterable[str]) -> str:

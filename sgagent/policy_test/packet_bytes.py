@@ -255,13 +255,7 @@ _CLIENT_PORT, _SERVER_PORT = 40_000, 5_000
 _Builder = Callable[[Address, Address, int, int], WirePacket]
 """Makes a packet from its ends and ports."""
 
-_OPENERS: Mapping[Protocol, _Builder] = {
-    TCP: tcp,
-    UDP: udp,
-    DCCP: dccp,
-    SCTP: sctp,
-    UDP_LITE: udp_lite,
-}
+_OPENERS: Mapping[Protocol, _Builder] = {TCP: tcp, UDP: udp, DCCP: dccp, SCTP: sctp, UDP_LITE: udp_lite}
 _REPLIES: Mapping[Protocol, _Builder] = {
     TCP: partial(tcp, flags=TCP_SYN | TCP_ACK, acknowledges=FIRST_SEQUENCE_NUMBER + 1),
     UDP: udp,
@@ -287,7 +281,8 @@ def encode_packet(packet: Packet) -> WirePacket:
         return _packet(source, destination, protocol, _TOO_SHORT if protocol.has_ports else b"")
     if packet.family is Family.IPV4:
         return icmp(source, destination, packet.icmp_type)
-    alert = (Extension(number=0, body=ROUTER_ALERT),) if packet.icmp_type in MULTICAST_LISTENER_TYPES else ()
+    needs_alert = packet.icmp_type in MULTICAST_LISTENER_TYPES
+    alert = (Extension(number=HOP_BY_HOP, body=ROUTER_ALERT),) if needs_alert else ()
     hop_limit = 64 if packet.hop_limit is None else packet.hop_limit
     return icmpv6(source, destination, packet.icmp_type, hop_limit=hop_limit, extensions=alert)
 

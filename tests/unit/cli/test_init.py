@@ -15,7 +15,6 @@ from sgagent.cli.first_policy import (
     FirstPolicy,
     HostView,
     OpenPort,
-    Wishes,
     filtered_links,
     make_first_policy,
 )
@@ -72,7 +71,7 @@ def admits(policy: FirstPolicy, links: tuple[Link, ...], source: str, port: int,
 
 def test_without_a_wish_nobody_is_admitted_and_it_says_so() -> None:
     """At a console, without options."""
-    policy = make_first_policy(VIEW, Wishes())
+    policy = make_first_policy(VIEW)
     assert not admits(policy, VIEW.links, "198.51.100.7", 22)
     assert policy.admitted == ()
     assert any("no rule admits SSH" in note for note in policy.notes)
@@ -80,8 +79,8 @@ def test_without_a_wish_nobody_is_admitted_and_it_says_so() -> None:
 
 def test_wishes_are_granted_and_nothing_else() -> None:
     """SSH from named networks of both families, the web from everywhere."""
-    wishes = Wishes(ssh_from=(block("203.0.113.0/24"), block("2001:db8:7::/48")), is_web_server=True)
-    policy = make_first_policy(VIEW, wishes)
+    ssh_from = (block("203.0.113.0/24"), block("2001:db8:7::/48"))
+    policy = make_first_policy(VIEW, ssh_from=ssh_from, is_web_server=True)
     for source, port, is_admitted in (
         ("203.0.113.9", 22, True),
         ("198.51.100.7", 22, False),
@@ -99,7 +98,7 @@ def test_wishes_are_granted_and_nothing_else() -> None:
 def test_the_session_it_is_typed_in_is_admitted(peer: str, ssh_from: tuple[CidrBlock, ...]) -> None:
     """At the port of the session, which need not be 22, and from this address alone."""
     view = HostView(name="h", links=(ETH0,), ports=(), logins=frozenset({(2222, block(peer))}))
-    policy = make_first_policy(view, Wishes(ssh_from=ssh_from))
+    policy = make_first_policy(view, ssh_from=ssh_from)
     assert admits(policy, view.links, peer, 2222)
     assert not admits(policy, view.links, peer.replace("7", "8"), 2222)
     assert not admits(policy, view.links, peer, 22)
@@ -123,7 +122,7 @@ def test_open_sessions_are_admitted_also_at_ports_with_other_rules() -> None:
         ),
         logins=frozenset({(22, block("198.51.100.7"))}),
     )
-    policy = make_first_policy(view, Wishes(ssh_from=(block("203.0.113.0/24"),)))
+    policy = make_first_policy(view, ssh_from=(block("203.0.113.0/24"),))
     assert admits(policy, view.links, "198.51.100.8", 22)
     assert admits(policy, view.links, "192.0.2.21", 5432)
     assert admits(policy, view.links, "2001:db8::21", 5432)
@@ -136,7 +135,7 @@ def test_commented_rules_are_valid_once_uncommented() -> None:
     """For each listener and for ping, of both families."""
     ports = (OpenPort(protocol="tcp", port=5432), OpenPort(protocol="udp", port=53))
     view = HostView(name="h", links=(ETH0,), ports=ports, logins=frozenset({(22, block("198.51.100.7"))}))
-    policy = make_first_policy(view, Wishes())
+    policy = make_first_policy(view)
     opened = policy.text.replace("      # - {", "      - {")
     assert opened.count("\n      - {") == 4
     uncommented = FirstPolicy(text=opened, interfaces=policy.interfaces, admitted=(), notes=())
@@ -164,7 +163,7 @@ def test_commented_rules_are_valid_once_uncommented() -> None:
 def test_the_links_that_lead_outside_are_filtered(links: tuple[Link, ...], names: list[str]) -> None:
     """Those with hardware and bonds; in a container those that are no bridge."""
     assert [link.name for link in filtered_links(links)] == names
-    policy = make_first_policy(HostView(name="h", links=links, ports=(), logins=frozenset()), Wishes())
+    policy = make_first_policy(HostView(name="h", links=links, ports=(), logins=frozenset()))
     _, problems = parse_documents((DocumentFile("first.yaml", policy.text.encode()),), Limits())
     assert problems == ()
     assert bool(names) or any("no link" in note for note in policy.notes)
@@ -174,7 +173,7 @@ def test_the_links_that_lead_outside_are_filtered(links: tuple[Link, ...], names
 def test_no_name_breaks_the_document(host: str, link: str) -> None:
     """Names of hosts and links may hold anything."""
     links = (Link(name=link, index=2, addresses=(block("192.0.2.11"),), has_hardware=True), ETH0, DOCKER)
-    policy = make_first_policy(HostView(name=host, links=links, ports=(), logins=frozenset()), Wishes())
+    policy = make_first_policy(HostView(name=host, links=links, ports=(), logins=frozenset()))
     snapshot, problems = parse_documents((DocumentFile("first.yaml", policy.text.encode()),), Limits())
     assert problems == ()
     assert (block("192.0.2.11"),) in [one.addresses for one in snapshot.network_interfaces]
