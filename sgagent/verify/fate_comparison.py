@@ -37,6 +37,7 @@ from sgagent.verify.packets import (
     common_marks,
     difference,
     is_disjoint,
+    opener_of,
     other_marks,
 )
 from sgagent.verify.verified_table import UnsupportedStatementError, VerifiedTable
@@ -204,7 +205,7 @@ class FateComparison(Exploration):
             if self.view.state is CtState.INVALID:
                 clauses = []
             for cell in cut(state.box, clauses):
-                opener = self.view.opener(self.view.values(cell.box, address), address)
+                opener = opener_of(self.view.packet(self.view.values(cell.box, address)))
                 decision = restricted.decide(clauses, opener)
                 self._check_clause(cell.clause, decision)
                 counter = counter_of(judge, opener, decision)
@@ -348,7 +349,7 @@ class FateComparison(Exploration):
         if self.is_attempt:
             raise RefutedError
         address = self.addresses[numbers[0]]
-        packet = self.view.packet(self.view.values(box, address), address, mark)
+        packet = self.view.packet(self.view.values(box, address), mark)
         subject = self.subject
         expected = expect(subject.policy, subject.memory, packet)
         for found in _traces(subject.compiled.table, packet):

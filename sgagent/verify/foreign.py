@@ -23,7 +23,7 @@ from sgagent.verify.fate_comparison import VERDICTS, Difference
 from sgagent.verify.packets import CtDirection, CtState, Dimension, Phase, marks_text, phase_of
 from sgagent.verify.proof import Proof, links_of, prove
 from sgagent.verify.verified_table import BaseHook, VerifiedChain, VerifiedTable
-from sgagent.verify.views import NEAR_END, NEVER_TRACKED, PORT, PROTOCOL, SOURCE_PORT, Headers, View
+from sgagent.verify.views import FAR_END, NEAR_END, NEVER_TRACKED, PORT, PROTOCOL, SOURCE_PORT, Headers, View
 
 _ON_WIRE = {"prerouting": -199, "postrouting": 101}
 """A priority from which on base chains read packets as they are on the wire."""
@@ -279,5 +279,4 @@ _ALL_NUMBERS: Ranges = ((0, 255),)
 _PRESENT: Ranges = ((0, LAST_PORT),)
 
 
-FAR_END = "far end"
 _ASIDE = {PROTOCOL, PORT, SOURCE_PORT, NEAR_END, FAR_END, "kind", "way", "other link"}

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain, product
+from typing import NamedTuple
 
 from sgagent.core.addresses import Ranges, holds, ranges_of, without
-from sgagent.core.evaluate import Packet, Tracking
 from sgagent.core.model import ICMP, ICMPV6, LAST_PORT, PORTED, PORTED_NUMBERS, Direction, Family
 from sgagent.nft.ruleset import Selector, TupleDirection
 from sgagent.verify.packets import (
@@ -41,8 +42,35 @@ ICMP_TYPE = "icmp type"
 HOP_LIMIT = "hop limit"
 """A policy can speak of these six, and of the far end. Other dimensions name the place that they are in."""
 
+FAR_END = "far end"
+"""No dimension: classes of far ends take its place."""
+
+_HEADER_TYPE = "header's icmp type"
 _ABSENT = -1
 """The value of a field that a packet is too short for."""
+
+
+class _End(NamedTuple):
+    """What one end of a header or a tuple differs in."""
+
+    address: Dimension
+    port: Dimension
+
+
+_HEADER = (
+    _End("header's source", "header's source port"),
+    _End("header's destination", "header's destination port"),
+)
+"""Source and destination in a header that has nothing to do with the tuple that the policy judges."""
+
+_OTHER_TUPLE = (
+    _End("other tuple's source", "other tuple's source port"),
+    _End("other tuple's destination", "other tuple's destination port"),
+)
+"""Source and destination of the tuple that the policy does not judge: NAT may put anything there."""
+
+_SESSION_PORTS = ("session's source port", "session's destination port")
+"""Of the tuple that the policy judges, where the session's protocol has no ports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +130,7 @@ class Ports(enum.Enum):
     """Any other protocol; nothing is said about what stands in the place of ports."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class View:
     """One kind of packets."""
 
@@ -126,23 +154,67 @@ class View:
     @cached_property
     def box(self) -> Box:
         """Return the values that each dimension can have."""
-        addresses: Ranges = ((0, self.family.last_address),)
-        ports: Ranges = ((0, LAST_PORT),)
-        box: dict[Dimension, Ranges] = dict.fromkeys((NEAR_END, *_ADDRESSES), addresses)
-        box |= dict.fromkeys((SOURCE_PORT, PORT, *_TUPLE_PORTS), ports)
-        box |= dict.fromkeys(_HEADER_PORTS, _BYTES) | dict.fromkeys((ICMP_TYPE, _HEADER_TYPE), _TYPES)
-        box |= {HOP_LIMIT: ((0, 255),), PROTOCOL: _OTHERS if self.ports is Ports.OTHER else _PORTED}
+        is_short, is_broken = self.ports is Ports.SHORT, self.headers is Headers.BROKEN
+        addresses = (NEAR_END, *(end.address for end in (*_HEADER, *_OTHER_TUPLE)))
+        box: dict[Dimension, Ranges] = dict.fromkeys(addresses, ((0, self.family.last_address),))
+        box |= dict.fromkeys((SOURCE_PORT, PORT), _NONE if is_short else _PRESENT)
+        box |= dict.fromkeys((*(end.port for end in _OTHER_TUPLE), *_SESSION_PORTS), _PRESENT)
+        box |= dict.fromkeys((end.port for end in _HEADER), _NONE if is_broken else ((_ABSENT, LAST_PORT),))
+        types = ((_ABSENT, 255),)
+        of_session = types if self.direction is None else _TYPES_OF_SESSIONS[self.family, self.direction]
+        return box | {ICMP_TYPE: of_session, _HEADER_TYPE: types, HOP_LIMIT: _BYTE, PROTOCOL: self._protocols}
+
+    @property
+    def _protocols(self) -> Ranges:
+        """Return the protocols of the session, or of a packet without one."""
         if self.headers is Headers.BROKEN:
-            box |= {PROTOCOL: ((NO_PROTOCOL, NO_PROTOCOL),)} | dict.fromkeys(_HEADER_PORTS, _NONE)
-        if self.ports is Ports.SHORT:
-            box[SOURCE_PORT] = box[PORT] = _NONE
-        if self.direction is not None:
-            box[PROTOCOL] = without(box[PROTOCOL], NEVER_TRACKED[self.family])
-            box[ICMP_TYPE] = _TYPES_OF_SESSIONS[self.family, self.direction]
+            return ((NO_PROTOCOL, NO_PROTOCOL),)
+        ported = ranges_of(PORTED_NUMBERS)
+        protocols = without(_BYTE, ported) if self.ports is Ports.OTHER else ported
+        if self.direction is None:
+            return protocols
         if self.state is CtState.RELATED and self.headers is Headers.OWN:
-            error = _ERRORS[self.family].wire_number  # no session of ICMP is expected; errors are views apart
-            box[PROTOCOL] = without(box[PROTOCOL], ((error, error),))
-        return box
+            error = _ERRORS[self.family]  # no session of ICMP is expected; errors are views apart
+            protocols = without(protocols, ((error, error),))
+        return without(protocols, NEVER_TRACKED[self.family])
+
+    @cached_property
+    def _judged_tuple(self) -> tuple[_End, _End]:
+        """Return source and destination of the tuple that the policy judges: the ends on the wire."""
+        if self.ports is Ports.OTHER:
+            ports = _SESSION_PORTS
+        else:
+            ports = (SOURCE_PORT, PORT) if self.opened is Direction.INGRESS else (PORT, SOURCE_PORT)
+        return _End(FAR_END, ports[0]), _End(NEAR_END, ports[1])
+
+    def _tuple(self, direction: TupleDirection | None) -> tuple[_End, _End]:
+        """Return source and destination of one of the session's tuples."""
+        is_judged = (direction is TupleDirection.ORIGINAL) is (self.opened is Direction.INGRESS)
+        return self._judged_tuple if is_judged else _OTHER_TUPLE
+
+    def _header(self, phase: Phase) -> tuple[_End, _End]:
+        """Return source and destination in the header; on the inner side of NAT it has the other tuple's."""
+        if self.headers is Headers.ERROR:
+            return _HEADER
+        far, near = self._judged_tuple
+        if phase is Phase.TRANSLATED and self.direction is not None:
+            near = _OTHER_TUPLE[0]
+        ends = (far, near) if self.hook in WITH_INPUT_LINK else (near, far)
+        if self.headers is Headers.OWN and self.ports is not Ports.OTHER:
+            return ends
+        return _End(ends[0].address, _HEADER[0].port), _End(ends[1].address, _HEADER[1].port)
+
+    @property
+    def _protocol_of_header(self) -> Reading:
+        match self.headers:
+            case Headers.OWN:
+                return Read(PROTOCOL)
+            case Headers.AUTHENTICATED:
+                return Settled(_AUTHENTICATION)
+            case Headers.ERROR:
+                return Settled(_ERRORS[self.family])
+            case Headers.BROKEN:
+                return Special.NOTHING
 
     def read(self, selector: Selector, phase: Phase) -> Reading:
         """Return what an expression reads in packets of the view."""
@@ -168,25 +240,10 @@ class View:
             case "protocol":
                 return Read(PROTOCOL)
             case key:
-                inwards = self.opened is Direction.INGRESS
-                is_judged = (selector.tuple_direction is TupleDirection.ORIGINAL) is inwards
-                return self._read_tuple(key, is_judged=is_judged)
-
-    def _read_tuple(self, key: str, *, is_judged: bool) -> Reading:
-        """Return what a field of a tuple is; the one that the policy judges has the ends on the wire."""
-        family, _, end = key.rpartition(" ")
-        if family and (family == "ip") is not (self.family is Family.IPV4):
-            return Special.NOTHING
-        if not is_judged:
-            return Read(f"{_OTHER_TUPLE}{_END_OF_KEY[end]}")
-        if end == "saddr":
-            return Special.FAR_END
-        if end == "daddr":
-            return Read(NEAR_END)
-        if self.ports is Ports.OTHER:
-            return Read(f"{_JUDGED_TUPLE}{_END_OF_KEY[end]}")
-        inwards = self.opened is Direction.INGRESS
-        return Read(SOURCE_PORT if (end == "proto-src") is inwards else PORT)
+                header, _, field = key.rpartition(" ")
+                if _FAMILIES.get(header, self.family) is not self.family:
+                    return Special.NOTHING
+                return _read_end(self._tuple(selector.tuple_direction), field)
 
     def _read_meta(self, key: str) -> Reading:
         match key:
@@ -199,158 +256,90 @@ class View:
             case _:
                 raise UnsupportedStatementError(f"meta {key}")
 
-    @property
-    def _protocol_of_header(self) -> Reading:
-        match self.headers:
-            case Headers.OWN:
-                return Read(PROTOCOL)
-            case Headers.AUTHENTICATED:
-                return Settled(_AUTHENTICATION)
-            case Headers.ERROR:
-                return Settled(_ERRORS[self.family].wire_number)
-            case Headers.BROKEN:
-                return Special.NOTHING
-
     def _read_payload(self, header: str, field: str, *, phase: Phase) -> Reading:
-        if header in {"ip", "ip6"}:
-            if (header == "ip") is not (self.family is Family.IPV4):
-                return Special.NOTHING
-            return (
-                Read(HOP_LIMIT)
-                if field == "hoplimit"
-                else self._address(is_source=field == "saddr", phase=phase)
-            )
-        protocol = self._protocol_of_header
-        if protocol is Special.NOTHING:
-            return protocol
+        if _FAMILIES.get(header, self.family) is not self.family:
+            return Special.NOTHING
+        if field == "hoplimit":
+            return Read(HOP_LIMIT)
+        if field in {"saddr", "daddr"}:
+            return _read_end(self._header(phase), field)
         needs: Constraints = ()
-        if header != "th":
-            number = _NUMBERS[header]
-            if isinstance(protocol, Settled) and protocol.value != number:
+        match self._protocol_of_header:
+            case Special():
                 return Special.NOTHING
-            if header in _ICMP_FAMILIES and self.family is not _ICMP_FAMILIES[header]:
+            case Settled(value) if value != _NUMBERS.get(header, value):
                 return Special.NOTHING
-            if isinstance(protocol, Read):
-                needs = ((protocol.dimension, ((number, number),)),)
-        if header in _ICMP_FAMILIES:
+            case Read() if header in _NUMBERS:
+                needs = ((PROTOCOL, ((_NUMBERS[header], _NUMBERS[header]),)),)
+        if field == "type":
             dimension = ICMP_TYPE if self.headers is Headers.OWN else _HEADER_TYPE
-            return Read(dimension, (*needs, (dimension, _PRESENT_TYPES)))
-        dimension = self._port(is_source=field == "sport", phase=phase)
+        else:
+            dimension = _field_of(self._header(phase), field)
         return Read(dimension, (*needs, (dimension, _PRESENT)))
 
-    def _address(self, *, is_source: bool, phase: Phase) -> Reading:
-        if self.headers is Headers.ERROR:
-            return Read(f"{_HEADER}{'source' if is_source else 'destination'}")
-        if self._is_translated(is_source=is_source, phase=phase):
-            return Read(f"{_OTHER_TUPLE}source")
-        return Special.FAR_END if is_source is self._comes_in else Read(NEAR_END)
-
-    def _port(self, *, is_source: bool, phase: Phase) -> Dimension:
-        if self.headers is not Headers.OWN or self.ports is Ports.OTHER:
-            return f"{_HEADER}{SOURCE_PORT if is_source else PORT}"
-        if self._is_translated(is_source=is_source, phase=phase):
-            return f"{_OTHER_TUPLE}{SOURCE_PORT}"
-        return SOURCE_PORT if is_source is (self.direction is not CtDirection.REPLY) else PORT
-
-    def _is_translated(self, *, is_source: bool, phase: Phase) -> bool:
-        """Return whether an end of the header is as the other tuple has it: on the inner side of NAT."""
-        is_inner = phase is Phase.TRANSLATED and self.direction is not None
-        return is_inner and is_source is not self._comes_in
-
-    @property
-    def _comes_in(self) -> bool:
-        return self.hook in WITH_INPUT_LINK
-
-    @property
-    def tracking(self) -> Tracking:
-        """Return what conntrack says, in the policy's words; the mark says what was allowed before."""
-        return Tracking.NEW if self.direction is not None else _TRACKING[self.state]
-
-    def opener(self, values: Mapping[Dimension, int], far_end: int) -> Packet:
-        """Return the packet that the policy decides about."""
-        inwards = self.opened is Direction.INGRESS
-        near_end = values[NEAR_END]
-        has_ports = self.ports is Ports.PORTED
-        is_session = self.direction is not None
-        return Packet(
-            interface=self.link,
-            direction=self.opened,
-            family=self.family,
-            source=far_end if inwards else near_end,
-            destination=near_end if inwards else far_end,
-            protocol=values[PROTOCOL],
-            source_port=values[SOURCE_PORT] if has_ports else None,
-            destination_port=values[PORT] if has_ports else None,
-            icmp_type=None if is_session else self._icmp_type(values),
-            hop_limit=None if is_session else values[HOP_LIMIT],
-            tracking=self.tracking,
-        )
-
-    def _icmp_type(self, values: Mapping[Dimension, int]) -> int | None:
-        is_icmp = self.headers is Headers.OWN and values[PROTOCOL] == _ERRORS[self.family].wire_number
-        return _present(values[ICMP_TYPE]) if is_icmp else None
-
-    def packet(self, values: Mapping[Dimension, int], far_end: int, mark: int) -> PacketAtHook:
+    def packet(self, values: Mapping[Dimension, int], mark: int = 0) -> PacketAtHook:
         """Return the packet that has these values."""
-        near_end = values[NEAR_END]
-        source, destination = (far_end, near_end) if self._comes_in else (near_end, far_end)
-        protocol, icmp_type = values[PROTOCOL], self._icmp_type(values)
-        if isinstance(self._protocol_of_header, Settled):
-            protocol = int(self._protocol_of_header.value)
-        if self.headers is Headers.ERROR:
-            source, destination = (values[dimension] for dimension in _HEADER_ADDRESSES)
-            icmp_type = _present(values[_HEADER_TYPE])
+        source, destination = self._header(Phase.WIRE)
+        protocol = self._protocol_of_header
         return PacketAtHook(
             hook=self.hook,
             interface=self.link,
             family=self.family,
-            source=source,
-            destination=destination,
-            protocol=protocol,
-            source_port=_present(values[self._port(is_source=True, phase=Phase.WIRE)]),
-            destination_port=_present(values[self._port(is_source=False, phase=Phase.WIRE)]),
-            icmp_type=icmp_type,
+            source=values[source.address],
+            destination=values[destination.address],
+            protocol=int(protocol.value) if isinstance(protocol, Settled) else values[PROTOCOL],
+            source_port=_present(values[source.port]),
+            destination_port=_present(values[destination.port]),
+            icmp_type=self._icmp_type(values),
             hop_limit=values[HOP_LIMIT],
             state=self.state,
-            session=None if self.direction is None else self._session(values, far_end, mark),
+            session=self._session(values, mark),
             other_interface=self.other_link,
         )
 
-    def _session(self, values: Mapping[Dimension, int], far_end: int, mark: int) -> ConntrackEntry:
-        inwards, is_ported = self.opened is Direction.INGRESS, self.ports is Ports.PORTED
-        ports = (SOURCE_PORT, PORT) if inwards else (PORT, SOURCE_PORT)
-        if not is_ported:
-            ports = (f"{_JUDGED_TUPLE}{SOURCE_PORT}", f"{_JUDGED_TUPLE}{PORT}")
-        judged = Ends(
-            source=far_end,
-            destination=values[NEAR_END],
-            source_port=values[ports[0]],
-            destination_port=values[ports[1]],
+    def _icmp_type(self, values: Mapping[Dimension, int]) -> int | None:
+        if self.headers is Headers.ERROR:
+            return _present(values[_HEADER_TYPE])
+        is_icmp = self.headers is Headers.OWN and values[PROTOCOL] == _ERRORS[self.family]
+        return _present(values[ICMP_TYPE]) if is_icmp else None
+
+    def _session(self, values: Mapping[Dimension, int], mark: int) -> ConntrackEntry | None:
+        if self.direction is None:
+            return None
+        original, reply = (
+            Ends(
+                source=values[source.address],
+                destination=values[destination.address],
+                source_port=values[source.port],
+                destination_port=values[destination.port],
+            )
+            for source, destination in map(self._tuple, TupleDirection)
         )
-        source, destination, source_port, port = (values[f"{_OTHER_TUPLE}{end}"] for end in _ENDS)
-        other = Ends(source=source, destination=destination, source_port=source_port, destination_port=port)
         return ConntrackEntry(
-            direction=self.direction or CtDirection.ORIGINAL,
-            protocol=values[PROTOCOL],
-            original=judged if inwards else other,
-            reply=other if inwards else judged,
-            mark=mark,
+            direction=self.direction, protocol=values[PROTOCOL], original=original, reply=reply, mark=mark
         )
 
     def values(self, box: Box, far_end: int) -> dict[Dimension, int]:
-        """Return values that a packet of a box can have: without NAT, if it can be without."""
-        values = {dimension: ranges[0][0] for dimension, ranges in box.items()}
-        for dimension, wish in _WISHES:
-            values[dimension] = _nearest(box[dimension], wish)
-        values[NEAR_END] = _nearest(box[NEAR_END], _ORDINARY[self.family])
-        inwards, ports = self.opened is Direction.INGRESS, (SOURCE_PORT, PORT)
-        if self.ports is Ports.OTHER:
-            ports = (f"{_JUDGED_TUPLE}{SOURCE_PORT}", f"{_JUDGED_TUPLE}{PORT}")
-        first, second = ports if not inwards else ports[::-1]
-        wishes = (values[NEAR_END], far_end, values[first], values[second])
-        for end, wish in zip(_ENDS, wishes, strict=True):
-            values[f"{_OTHER_TUPLE}{end}"] = _nearest(box[f"{_OTHER_TUPLE}{end}"], wish)
+        """Return values that a packet of a box can have, its far end included: without NAT, if it can be."""
+        wishes = {**_WISHES, NEAR_END: _ORDINARY[self.family]}
+        values = {name: _nearest(ranges, wishes.get(name, ranges[0][0])) for name, ranges in box.items()}
+        values[FAR_END] = far_end
+        for end, same in zip(_OTHER_TUPLE, reversed(self._judged_tuple), strict=True):
+            for dimension, wish in zip(end, same, strict=True):
+                values[dimension] = _nearest(box[dimension], values[wish])
         return values
+
+
+def _field_of(ends: tuple[_End, _End], field: str) -> Dimension:
+    """Return the dimension of an address or port of a header or tuple."""
+    (source, source_port), (destination, port) = ends
+    ports = {"sport": source_port, "dport": port, "proto-src": source_port, "proto-dst": port}
+    return {"saddr": source, "daddr": destination, **ports}[field]
+
+
+def _read_end(ends: tuple[_End, _End], field: str) -> Reading:
+    dimension = _field_of(ends, field)
+    return Special.FAR_END if dimension == FAR_END else Read(dimension)
 
 
 def _present(value: int) -> int | None:
@@ -362,25 +351,12 @@ def _nearest(ranges: Ranges, wish: int) -> int:
     return wish if holds(ranges, wish) else ranges[0][0]
 
 
-_OTHER_TUPLE, _JUDGED_TUPLE, _HEADER = "other tuple's ", "session's ", "header's "
-_ENDS = ("source", "destination", SOURCE_PORT, PORT)
-_END_OF_KEY = {"saddr": "source", "daddr": "destination", "proto-src": SOURCE_PORT, "proto-dst": PORT}
-_HEADER_ADDRESSES = (f"{_HEADER}source", f"{_HEADER}destination")
-_HEADER_PORTS = (f"{_HEADER}{SOURCE_PORT}", f"{_HEADER}{PORT}")
-_HEADER_TYPE = f"{_HEADER}{ICMP_TYPE}"
-_ADDRESSES = (*_HEADER_ADDRESSES, f"{_OTHER_TUPLE}source", f"{_OTHER_TUPLE}destination")
-_TUPLE_PORTS = tuple(
-    f"{whose}{port}" for whose in (_OTHER_TUPLE, _JUDGED_TUPLE) for port in (SOURCE_PORT, PORT)
-)
-_BYTES: Ranges = ((_ABSENT, LAST_PORT),)
-_TYPES: Ranges = ((_ABSENT, 255),)
 _NONE: Ranges = ((_ABSENT, _ABSENT),)
-_PRESENT, _PRESENT_TYPES = ((0, LAST_PORT),), ((0, 255),)
-_PORTED = ranges_of(PORTED_NUMBERS)
-_OTHERS = without(((0, 255),), _PORTED)
+_PRESENT: Ranges = ((0, LAST_PORT),)
+_BYTE: Ranges = ((0, 255),)
 _AUTHENTICATION = 51
-_ICMP_FAMILIES = {"icmp": Family.IPV4, "icmpv6": Family.IPV6}
-_ERRORS = {Family.IPV4: ICMP, Family.IPV6: ICMPV6}
+_FAMILIES = {"ip": Family.IPV4, "icmp": Family.IPV4, "ip6": Family.IPV6, "icmpv6": Family.IPV6}
+_ERRORS = {Family.IPV4: ICMP.wire_number, Family.IPV6: ICMPV6.wire_number}
 _NUMBERS = {str(protocol): protocol.wire_number for protocol in (*PORTED, ICMP, ICMPV6)}
 NEVER_TRACKED = {
     Family.IPV4: ((58, 58),),
@@ -396,31 +372,35 @@ _TYPES_OF_SESSIONS: Mapping[tuple[Family, CtDirection], Ranges] = {
 }
 """Requests and their answers; conntrack takes every other message for an error, untracked, or invalid."""
 
-_TRACKING = {CtState.UNTRACKED: Tracking.UNTRACKED, CtState.INVALID: Tracking.INVALID}
-_WISHES = ((HOP_LIMIT, 64), (SOURCE_PORT, 40_000), (PORT, 443), (PROTOCOL, 6))
+_WISHES = {HOP_LIMIT: 64, SOURCE_PORT: 40_000, PORT: 443, PROTOCOL: 6}
 """What the packet of a cell has where it can."""
 
 _ORDINARY = {Family.IPV4: 0x0A000001, Family.IPV6: 0x20010DB8 << 96 | 1}
 
+_ERRONEOUS = tuple(product((CtState.RELATED,), CtDirection))
+"""State and direction of ICMP errors about a session."""
+
+_TRACKED = (
+    (CtState.NEW, CtDirection.ORIGINAL),
+    *product((CtState.ESTABLISHED,), CtDirection),
+    (CtState.RELATED, CtDirection.ORIGINAL),
+)
+"""Those of a session's own packets."""
+
+_UNTIED = ((CtState.UNTRACKED, None), (CtState.INVALID, None))
+"""Those of packets without a session."""
+
 
 def views_of(hook: str, link: str, family: Family, other_link: str = "") -> Iterator[View]:
     """Yield views that hold all packets that a hook can meet at a link, and from or to another one."""
-    new, original = CtState.NEW, CtDirection.ORIGINAL
-    view = View(hook=hook, link=link, family=family, state=new, direction=original, other_link=other_link)
-    reply = CtDirection.REPLY
-    hidden = (Headers.OWN, Headers.AUTHENTICATED) if family is Family.IPV6 else (Headers.OWN,)
-    tracked = ((new, original), (CtState.ESTABLISHED, original), (CtState.ESTABLISHED, reply))
-    for state, direction in (*tracked, (CtState.RELATED, original)):
-        for headers in hidden:
-            yield replace(view, state=state, direction=direction, headers=headers)
-            yield replace(view, state=state, direction=direction, headers=headers, ports=Ports.OTHER)
-    for direction in (original, reply):
-        for ports in (Ports.PORTED, Ports.OTHER):
-            related = replace(view, state=CtState.RELATED, direction=direction)
-            yield replace(related, headers=Headers.ERROR, ports=ports)
-    for state in (CtState.UNTRACKED, CtState.INVALID):
-        untied = replace(view, state=state, direction=None)
-        for ports in Ports:
-            yield replace(untied, ports=ports)
-        if family is Family.IPV6:
-            yield replace(untied, headers=Headers.BROKEN, ports=Ports.OTHER)
+    own, sessions = (Headers.OWN,), (Ports.PORTED, Ports.OTHER)
+    is_ipv6 = family is Family.IPV6
+    hidden = (Headers.AUTHENTICATED,) if is_ipv6 else ()
+    broken = ((Headers.BROKEN, Ports.OTHER),) if is_ipv6 else ()
+    kinds = chain(
+        product(_TRACKED, product((*own, *hidden), sessions)),
+        product(_ERRONEOUS, product((Headers.ERROR,), sessions)),
+        product(_UNTIED, (*product(own, Ports), *broken)),
+    )
+    for (state, direction), (headers, ports) in kinds:
+        yield View(hook, link, family, state, direction, headers, ports, other_link)

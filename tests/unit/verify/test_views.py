@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 
-from sgagent.core.evaluate import Tracking
 from sgagent.core.model import Family
 from sgagent.nft import ruleset as nft
 from sgagent.nft.ruleset import (
@@ -28,7 +25,22 @@ from sgagent.nft.ruleset import (
 from sgagent.verify.interpreter import run
 from sgagent.verify.packets import CtDirection, PacketAtHook, opener_of, phase_of
 from sgagent.verify.verified_table import VerifiedTable, table_of
-from sgagent.verify.views import PROTOCOL, Headers, Ports, Read, Settled, Special, View, views_of
+from sgagent.verify.views import (
+    FAR_END,
+    HOP_LIMIT,
+    ICMP_TYPE,
+    NEAR_END,
+    PORT,
+    PROTOCOL,
+    SOURCE_PORT,
+    Headers,
+    Ports,
+    Read,
+    Settled,
+    Special,
+    View,
+    views_of,
+)
 from tests.draws import Draws
 from tests.strategies import draws, examples
 
@@ -45,11 +57,11 @@ def any_view(draws: Draws) -> View:
 
 
 def any_values(draws: Draws, view: View) -> dict[str, int]:
-    """Draw values of all dimensions."""
+    """Draw values of all dimensions, and a far end."""
     return {
         dimension: draws.randint(*draws.choice(ranges)) if draws.chance(70) else ranges[0][0]
         for dimension, ranges in view.box.items()
-    }
+    } | {FAR_END: draws.number(4)}
 
 
 def asks(selector: Selector, value: int | str, priority: int, hook: str) -> VerifiedTable:
@@ -70,15 +82,15 @@ def reads(selector: Selector, value: int | str, priority: int, packet: PacketAtH
 def test_a_view_reads_what_the_interpreter_reads(draws: Draws) -> None:
     """Whatever the field and the phase, both read the same number, or both read nothing."""
     view = any_view(draws)
-    values, far_end = any_values(draws, view), draws.number(4)
-    packet = view.packet(values, far_end, MARK)
+    values = any_values(draws, view)
+    packet = view.packet(values, MARK)
     for priority in PRIORITIES[view.hook]:
         for selector in READABLE:
             match view.read(selector, phase_of(view.hook, priority)):
                 case Settled(value):
                     assert reads(selector, value, priority, packet), (selector, packet)
                 case Special.FAR_END:
-                    assert reads(selector, far_end, priority, packet), (selector, packet)
+                    assert reads(selector, values[FAR_END], priority, packet), (selector, packet)
                 case Special.MARK:
                     assert reads(selector, MARK, priority, packet), (selector, packet)
                 case Special.NOTHING:
@@ -100,7 +112,7 @@ def test_an_icmp_error_about_a_ping_has_ends_of_its_own() -> None:
     source = view.read(IP_SADDR, phase_of("postrouting", 0))
     assert isinstance(source, Read)
     values = {dimension: ranges[0][0] for dimension, ranges in view.box.items()}
-    packet = view.packet(values | {PROTOCOL: 1, source.dimension: 0x0A000001}, 0, MARK)
+    packet = view.packet(values | {PROTOCOL: 1, source.dimension: 0x0A000001, FAR_END: 0}, MARK)
     assert packet.session is not None
     assert packet.session.protocol == packet.protocol
     assert reads(IP_SADDR, 0x0A000001, 0, packet)
@@ -120,17 +132,20 @@ def reads_nothing(selector: Selector, priority: int, packet: PacketAtHook) -> bo
     return "hit" not in run(table, packet).path
 
 
+@examples(300)
 @given(draws())
-def test_a_view_asks_the_policy_about_the_packet_that_it_stands_for(draws: Draws) -> None:
-    """The opener of a view is the opener of its packet."""
+def test_the_policy_is_asked_by_the_dimensions_that_its_clauses_name(draws: Draws) -> None:
+    """Far end, near end, protocol and ports of the packet that the policy decides about are the view's."""
     view = any_view(draws)
-    values, far_end = any_values(draws, view), draws.number(4)
-    opener, of_packet = view.opener(values, far_end), opener_of(view.packet(values, far_end, MARK))
-    if view.direction is not None:
-        of_packet = replace(of_packet, hop_limit=opener.hop_limit)
-    if view.state.value == "invalid":
-        of_packet = replace(of_packet, tracking=Tracking.INVALID)
-    assert opener == of_packet
+    values = any_values(draws, view)
+    opener = opener_of(view.packet(values, MARK))
+    ports = (values[SOURCE_PORT], values[PORT]) if view.ports is Ports.PORTED else (None, None)
+    assert (opener.peer, opener.local) == (values[FAR_END], values[NEAR_END])
+    assert (opener.source_port, opener.destination_port) == ports
+    assert (opener.protocol, opener.direction) == (values[PROTOCOL], view.opened)
+    assert opener.tracking.value == ("new" if view.direction else view.state.value)
+    if view.direction is None and opener.icmp_type is not None:
+        assert (opener.icmp_type, opener.hop_limit) == (values[ICMP_TYPE], values[HOP_LIMIT])
 
 
 @pytest.mark.parametrize("hook", HOOKS)
