@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from sgagent.analysis.lint.findings import Finding, FindingSeverity
+from sgagent.analysis.lint.findings import FAMILY_NAMES, Finding, FindingSeverity
 from sgagent.analysis.lint.rule_reach import OpenPorts, RuleKey, is_wide, key_of
-from sgagent.analysis.lint.subject import Check, LintSubject, Stand, lint_check
-from sgagent.analysis.lint.void_rules import denies_all
+from sgagent.analysis.lint.subject import LintSubject, Stand, lint_check, rule_finding
+from sgagent.analysis.lint.void_rules import EVERYONE, denies_all
 from sgagent.core.addresses import Ranges, common, holds, joined, size, without
 from sgagent.core.model import (
     NO_PORTS,
@@ -96,14 +96,13 @@ def _everything(open_: OpenPorts) -> dict[RuleKey, Ranges]:
 
 
 @lint_check(FindingSeverity.ERROR, f"a rule that opens more than {MANY_PORTS} ports, or all, to everyone")
-def open_to_everyone(subject: LintSubject, check: Check) -> Iterator[Finding]:
+def open_to_everyone(subject: LintSubject) -> Iterator[Finding]:
     """Find rules that open more ports to everyone than can be overseen."""
     for key, (families, ports, interfaces) in _collected(
         subject, lambda stand, family: _everything(stand.open_to_everyone[family])
     ).items():
         what = "every port" if size(ports) > 65_000 else f"{size(ports)} ports"
-        yield check.finding(
-            subject,
+        yield rule_finding(
             key,
             f"it opens {what} to everyone over {_families(families)}",
             "list the ports that the service needs, or the addresses that need it",
@@ -112,14 +111,12 @@ def open_to_everyone(subject: LintSubject, check: Check) -> Iterator[Finding]:
 
 
 @lint_check(FindingSeverity.ERROR, "SSH, Remote Desktop, a database or the like open to everyone")
-def sensitive_port_open(subject: LintSubject, check: Check) -> Iterator[Finding]:
+def sensitive_port_open(subject: LintSubject) -> Iterator[Finding]:
     """Find rules that open ports to everyone of which the guide warns."""
     for key, (families, ports, interfaces) in _collected(subject, _sensitive).items():
-        services = ", ".join(service_text(port) for port, _ in _each(ports))
-        yield check.finding(
-            subject,
+        yield rule_finding(
             key,
-            f"it opens {services} to everyone over {_families(families)}",
+            f"it opens {_services(ports)} to everyone over {_families(families)}",
             "accept only the addresses, the group or the list that need it",
             interfaces=interfaces,
         )
@@ -128,24 +125,20 @@ def sensitive_port_open(subject: LintSubject, check: Check) -> Iterator[Finding]
 def _sensitive(stand: Stand, family: Family) -> dict[RuleKey, Ranges]:
     """Return the ports that the guide warns of, by the rules that open them, but for those that open all."""
     open_ = stand.open_to_everyone[family]
-    broad = _everything(open_)
-    warned = tuple((port, port) for port in sorted(SENSITIVE))
-    found = {key: common(ports, warned) for key, ports in open_[TCP.wire_number].items() if key not in broad}
-    return {key: ports for key, ports in found.items() if ports}
+    broad, by_rule = _everything(open_), open_[TCP.wire_number]
+    return _among({key: ports for key, ports in by_rule.items() if key not in broad}, SENSITIVE)
 
 
 @lint_check(
     FindingSeverity.ERROR,
     "a database that has rules of its own, and a broad accept without a drop that closes it",
 )
-def database_without_closing_drop(subject: LintSubject, check: Check) -> Iterator[Finding]:
+def database_without_closing_drop(subject: LintSubject) -> Iterator[Finding]:
     """Find databases that have a rule of their own, and a broad accept that lets everyone in beside it."""
     for key, (families, ports, interfaces) in _collected(subject, _broadly_open_databases).items():
-        services = ", ".join(service_text(port) for port, _ in _each(ports))
-        yield check.finding(
-            subject,
+        yield rule_finding(
             key,
-            f"beside the rules for {services} it lets everyone in there over {_families(families)}",
+            f"beside the rules for {_services(ports)} it lets everyone in there over {_families(families)}",
             "close each with a drop from everyone at its priority, where drop wins, or narrow it",
             interfaces=interfaces,
         )
@@ -160,14 +153,18 @@ def _broadly_open_databases(stand: Stand, family: Family) -> dict[RuleKey, Range
         and clause.policy is Policy.ACCEPT
         and size(clause.ports.ranges) <= _NARROW_PORTS
     ]
-    served = tuple((port, port) for port in sorted(DATABASES) if any(holds(ports, port) for ports in narrow))
-    found = {key: common(ports, served) for key, ports in _everything({6: open_[6]}).items()}
-    return {key: ports for key, ports in found.items() if ports}
+    served = [port for port in DATABASES if any(holds(ports, port) for ports in narrow)]
+    return _among(_everything({6: open_[6]}), served)
 
 
-def _each(ports: Ranges) -> Iterator[tuple[int, int]]:
-    for first, last in ports:
-        yield from ((port, port) for port in range(first, last + 1))
+def _among(found: Mapping[RuleKey, Ranges], ports: Iterable[int]) -> dict[RuleKey, Ranges]:
+    """Return rules with those of their ports that are among others, but for those without any."""
+    wanted = tuple((port, port) for port in sorted(ports))
+    return {key: some for key, opened in found.items() if (some := common(opened, wanted))}
+
+
+def _services(ports: Ranges) -> str:
+    return ", ".join(service_text(port) for first, last in ports for port in range(first, last + 1))
 
 
 _Found = dict[RuleKey, tuple[list[Family], Ranges, tuple[str, ...]]]
@@ -195,20 +192,19 @@ def service_text(port: int) -> str:
 
 
 def _families(families: Iterable[Family]) -> str:
-    return " and ".join("IPv4" if family is Family.IPV4 else "IPv6" for family in families)
+    return " and ".join(FAMILY_NAMES[family] for family in families)
 
 
 @lint_check(FindingSeverity.WARNING, "SSH, Remote Desktop or the like open to more than an address")
-def wide_management_port(subject: LintSubject, check: Check) -> Iterator[Finding]:
+def wide_management_port(subject: LintSubject) -> Iterator[Finding]:
     """Find management ports that are open to more than an address, a group or a list of offices."""
-    reported = {key for key, _ in _collected(subject, _sensitive).items()}
+    reported = _collected(subject, _sensitive)
     for key, (_, rule) in subject.rules.items():
         ports = _management_ports(subject, rule)
-        wide = _wider_than_an_address(subject, rule)
+        wide = next(filter(None, (_too_wide(subject, one) for one in rule.authorization_objects)), None)
         if ports and wide and key not in reported and key in subject.decided:
             services = ", ".join(map(service_text, ports))
-            yield check.finding(
-                subject,
+            yield rule_finding(
                 key,
                 f"it opens {services} to {wide}, which is wider than an address",
                 "name the addresses of those who administer, or a list of them",
@@ -217,9 +213,8 @@ def wide_management_port(subject: LintSubject, check: Check) -> Iterator[Finding
 
 def _management_ports(subject: LintSubject, rule: SecurityGroupRule) -> list[int]:
     """Return the management ports that a rule is about."""
-    if rule.policy is not Policy.ACCEPT or rule.direction is not Direction.INGRESS:
-        return []
-    if TCP not in rule.protocols:
+    is_admitting = rule.policy is Policy.ACCEPT and rule.direction is Direction.INGRESS
+    if not is_admitting or TCP not in rule.protocols:
         return []
     if isinstance(rule.ports, PortListReference):
         port_list = subject.snapshot.port_list_by_id.get(rule.ports.port_list_id)
@@ -230,12 +225,8 @@ def _management_ports(subject: LintSubject, rule: SecurityGroupRule) -> list[int
     return [port for port in MANAGEMENT if holds(ranges, port)] if size(ranges) <= _NARROW_PORTS else []
 
 
-def _wider_than_an_address(subject: LintSubject, rule: SecurityGroupRule) -> str | None:
-    """Return the first network among a rule's objects that is too wide, if there is one."""
-    return next(filter(None, (_too_wide(subject, one) for one in rule.authorization_objects)), None)
-
-
 def _too_wide(subject: LintSubject, one: AuthorizationObject) -> str | None:
+    """Return the network that an object is, or has, if it is too wide."""
     match one:
         case CidrBlock() as block if block.first != block.last and str(block) not in _WORKBENCH:
             return str(block)
@@ -249,7 +240,7 @@ def _too_wide(subject: LintSubject, one: AuthorizationObject) -> str | None:
 
 
 @lint_check(FindingSeverity.WARNING, "an egress allow-list for one family, while the other leaves by default")
-def one_family_shut(subject: LintSubject, check: Check) -> Iterator[Finding]:
+def one_family_shut(subject: LintSubject) -> Iterator[Finding]:
     """Find interfaces that nothing may leave over one family, and everything over the other by default."""
     found: dict[RuleKey, tuple[Family, set[str]]] = {}
     for stand in subject.stands:
@@ -259,32 +250,28 @@ def one_family_shut(subject: LintSubject, check: Check) -> Iterator[Finding]:
             if rule is not None and shut[other] is None and _leaves_by_default(stand, other):
                 found.setdefault(key_of(rule), (other, set()))[1].update(stand.interfaces)
     for key, (family, interfaces) in found.items():
-        everyone = "0.0.0.0/0" if family is Family.IPV4 else "::/0"
-        yield check.finding(
-            subject,
+        yield rule_finding(
             key,
             f"nothing else may leave, but over {_families([family])} everything leaves by default",
-            f"add the same drop for {everyone}",
+            f"add the same drop for {EVERYONE[family]}",
             interfaces=tuple(sorted(interfaces)),
         )
 
 
 def _sealing(stand: Stand, family: Family) -> ResolvedRule | None:
     """Return the egress rule that drops everything that earlier rules don't accept."""
-    for clause in stand.egress.clauses[family]:
-        if clause.rule is not None and denies_all(clause.rule, (family,)):
-            return clause.rule
-    return None
+    rules = (clause.rule for clause in stand.egress.clauses[family])
+    return next((rule for rule in rules if rule is not None and denies_all(rule, (family,))), None)
 
 
 def _leaves_by_default(stand: Stand, family: Family) -> bool:
     """Return whether the default lets most of everything out: no clause for every protocol is for so many."""
     clauses = stand.egress.clauses[family]
-    speaking = (clause for clause in clauses[:-1] if clause.protocols is None and clause.ports.is_all)
-    # A near end or source ports leave others for which the default decides.
     spoken_of = (
         ends
-        for clause in speaking
+        for clause in clauses[:-1]
+        if clause.protocols is None and clause.ports.is_all
+        # A near end or source ports leave others for which the default decides.
         if clause.local is None and clause.source_ports.is_all
         for ends in clause.addresses
     )

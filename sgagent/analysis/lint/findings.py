@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass
 
 from sgagent.core.errors import NOWHERE, Origin
+from sgagent.core.model import Family
 
 CODES = (
     "open_to_everyone",
@@ -37,6 +38,9 @@ CODES = (
 )
 """In the order in which they are documented."""
 
+FAMILY_NAMES = {Family.IPV4: "IPv4", Family.IPV6: "IPv6"}
+"""As messages write them."""
+
 MOST_RULES = 100
 """Rules of a group, beyond which it is hard to oversee, unless the configuration says otherwise."""
 
@@ -58,13 +62,17 @@ class FindingSeverity(enum.Enum):
 class Finding:
     """One thing that a person should look at."""
 
-    code: str
-    severity: FindingSeverity
     message: str
     """Why, as a clause without a full stop."""
 
     remedy: str
     """What to do, as a clause without a full stop."""
+
+    code: str = ""
+    """Of the check, which sets it."""
+
+    severity: FindingSeverity = FindingSeverity.NOTICE
+    """That of the check, which sets it, unless this one is heavier."""
 
     security_group_id: str | None = None
     rule_ids: tuple[str, ...] = ()
@@ -92,7 +100,7 @@ class Finding:
 def order(finding: Finding) -> tuple[object, ...]:
     """Return a sort key: the heaviest first, then as the documents are written."""
     return (
-        _SEVERITIES.index(finding.severity),
+        SEVERITIES.index(finding.severity),
         finding.code,
         finding.origin,
         finding.security_group_id or "",
@@ -103,4 +111,4 @@ def order(finding: Finding) -> tuple[object, ...]:
     )
 
 
-_SEVERITIES = tuple(FindingSeverity)
+SEVERITIES = tuple(FindingSeverity)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from sgagent.analysis.bit_sets import Columns
 from sgagent.analysis.header_space import Clause
 from sgagent.analysis.lint.exposure import MANAGEMENT
 from sgagent.analysis.lint.findings import Finding, FindingSeverity
-from sgagent.analysis.lint.rule_reach import is_wide, key_of
-from sgagent.analysis.lint.subject import Check, LintSubject, Stand, lint_check
+from sgagent.analysis.lint.rule_reach import RuleKey, is_wide, key_of
+from sgagent.analysis.lint.subject import LintSubject, Stand, lint_check
 from sgagent.analysis.redundancy import Table
 from sgagent.core.addresses import joined, size
+from sgagent.core.errors import NOWHERE
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import (
     AuthorizationObject,
@@ -29,10 +29,11 @@ from sgagent.core.model import (
 _ENVIRONMENT_KEYS = ("environment", "env", "stage")
 _PRODUCTION = ("production", "prod", "prd", "live")
 _TEST = ("test", "testing", "dev", "development", "staging", "stage", "qa", "uat", "sandbox", "preprod")
+_ENVIRONMENTS = dict.fromkeys(_PRODUCTION, "production") | dict.fromkeys(_TEST, "test")
 
 
 @lint_check(FindingSeverity.WARNING, "a group that serves everyone and insiders on different ports")
-def mixed_services(subject: LintSubject, check: Check) -> Iterator[Finding]:
+def mixed_services(subject: LintSubject) -> Iterator[Finding]:
     """Find groups that serve everyone, and some inside, on different ports."""
     for group in subject.snapshot.security_groups:
         rules = sorted(group.rules, key=lambda rule: rule.rule_id)
@@ -46,15 +47,11 @@ def mixed_services(subject: LintSubject, check: Check) -> Iterator[Finding]:
             and any((rule.ports, protocol) not in covered for protocol in rule.protocols)
         ]
         if public and inner:
-            yield Finding(
-                code=check.code,
-                severity=check.severity,
-                security_group_id=group.security_group_id,
-                rule_ids=(inner[0].rule_id, public[0].rule_id),
-                object_id=group.security_group_id,
-                message=f"it serves everyone ({_ids(public)}) and insiders ({_ids(inner)})",
-                remedy="use separate groups and hosts for public and internal services",
-                origin=group.origin,
+            yield _group_finding(
+                group,
+                f"it serves everyone ({_ids(public)}) and insiders ({_ids(inner)})",
+                "use separate groups and hosts for public and internal services",
+                (inner[0].rule_id, public[0].rule_id),
             )
 
 
@@ -92,19 +89,8 @@ def _ids(rules: list[SecurityGroupRule]) -> str:
     return ", ".join(rule.rule_id for rule in rules[:3]) + (" …" if len(rules) > 3 else "")
 
 
-@dataclass(frozen=True, slots=True)
-class _Contact:
-    """A way from one environment into the other."""
-
-    here: str
-    """The group of the near end."""
-
-    there: str
-    clause: Clause
-
-
 @lint_check(FindingSeverity.WARNING, "production and test, by their tags, that reach each other")
-def mixed_environments(subject: LintSubject, check: Check) -> Iterator[Finding]:
+def mixed_environments(subject: LintSubject) -> Iterator[Finding]:
     """Find production and test that reach each other by more than what is open to everyone."""
     environments = {
         group.security_group_id: environment
@@ -113,35 +99,39 @@ def mixed_environments(subject: LintSubject, check: Check) -> Iterator[Finding]:
     }
     if len(set(environments.values())) < 2:
         return
-    found: dict[tuple[str, str, object], tuple[_Contact, set[str]]] = {}
+    found: dict[_Contact, set[str]] = {}
     for stand in subject.stands:
         for contact in _contacts(subject, stand, environments):
-            clause = contact.clause
-            key = (contact.here, contact.there, clause.rule and key_of(clause.rule))
-            found.setdefault(key, (contact, set()))[1].update(stand.interfaces)
-    for contact, interfaces in found.values():
-        yield _mixed(subject, check, contact, tuple(sorted(interfaces)), environments)
+            found.setdefault(contact, set()).update(stand.interfaces)
+    for (here, there, rule), interfaces in found.items():
+        by = f"by {rule[1]}" if rule else "by the inner access policy of a group that both share"
+        yield Finding(
+            security_group_id=rule[0] if rule else here,
+            rule_ids=(rule[1],) if rule else (),
+            object_id=here,
+            message=f"members of {there} ({environments[there]}) reach {here} ({environments[here]}) {by}",
+            remedy="keep the environments in separate groups and networks",
+            interfaces=tuple(sorted(interfaces)),
+            origin=NOWHERE if rule else subject.snapshot.group_by_id[here].origin,
+        )
 
 
-def _contacts(subject: LintSubject, stand: Stand, environments: Mapping[str, bool]) -> Iterator[_Contact]:
+_Contact = tuple[str, str, RuleKey | None]
+"""A way between environments: the group that is reached, the one that members reach it from, and the rule."""
+
+
+def _contacts(subject: LintSubject, stand: Stand, environments: Mapping[str, str]) -> Iterator[_Contact]:
     """Yield what lets members of the other environment in at a stand."""
-    here = [group for group in stand.judge.security_group_ids if group in environments]
-    for own in here[:1]:
-        others = [
-            other
-            for other, environment in environments.items()
-            if environment != environments[own] and other not in stand.judge.security_group_ids
-        ]
+    groups = stand.judge.security_group_ids
+    for own in [group for group in groups if group in environments][:1]:
+        others = [one for one in environments if environments[one] != environments[own] and one not in groups]
         for family, tables in stand.ingress.tables.items():
             members = {other: subject.members[other].ranges(family) for other in others}
             for table in tables:
-                columns = {other: table.columns_with(members[other]) for other in others if members[other]}
-                yield from (
-                    _Contact(own, other, clause)
-                    for clause, met in _narrowly_accepted(table, family)
-                    for other, held in columns.items()
-                    if met & held
-                )
+                columns = {other: table.columns_with(ranges) for other, ranges in members.items() if ranges}
+                for clause, met in _narrowly_accepted(table, family):
+                    rule = key_of(clause.rule) if clause.rule else None
+                    yield from ((own, other, rule) for other, held in columns.items() if met & held)
 
 
 def _narrowly_accepted(table: Table, family: Family) -> Iterator[tuple[Clause, Columns]]:
@@ -149,76 +139,36 @@ def _narrowly_accepted(table: Table, family: Family) -> Iterator[tuple[Clause, C
     left = table.opened()
     for area in table.areas:
         clause = area.clause
-        if clause.policy is not Policy.ACCEPT or clause.decided_by not in _OPENING:
-            left.take(area.rows, area.columns)
-            continue
-        if is_wide(joined(clause.addresses), family):
-            met = 0
-            for _, _, columns in left.pieces(area.rows, area.columns):
-                if not is_wide(joined(table.far_ranges(columns)), family):
-                    met |= columns
-            left.take(area.rows, area.columns)
-        else:
-            met = left.take(area.rows, area.columns)
-        if met:
-            yield clause, table.far_columns(met)
+        is_opening = clause.policy is Policy.ACCEPT and clause.decided_by in _OPENING
+        is_broad = is_opening and is_wide(joined(clause.addresses), family)
+        met = 0
+        for _, _, columns in left.pieces(area.rows, area.columns) if is_broad else ():
+            if not is_wide(joined(table.far_ranges(columns)), family):
+                met |= columns
+        taken = left.take(area.rows, area.columns)
+        if is_opening and (met if is_broad else taken):
+            yield clause, table.far_columns(met if is_broad else taken)
 
 
 _OPENING = (DecidedBy.RULE, DecidedBy.INNER, DecidedBy.DEFAULT)
 
 
-def _mixed(
-    subject: LintSubject,
-    check: Check,
-    contact: _Contact,
-    interfaces: tuple[str, ...],
-    environments: Mapping[str, bool],
-) -> Finding:
-    names = {True: "production", False: "test"}
-    rule = contact.clause.rule
-    by = f"by {rule.rule_id}" if rule else "by the inner access policy of a group that both share"
-    return Finding(
-        code=check.code,
-        severity=check.severity,
-        security_group_id=rule.security_group_id if rule else contact.here,
-        rule_ids=(rule.rule_id,) if rule else (),
-        object_id=contact.here,
-        message=f"members of {contact.there} ({names[environments[contact.there]]}) reach"
-        f" {contact.here} ({names[environments[contact.here]]}) {by}",
-        remedy="keep the environments in separate groups and networks",
-        interfaces=interfaces,
-        origin=subject.origin(key_of(rule)) if rule else subject.snapshot.group_by_id[contact.here].origin,
-    )
-
-
-def _environment(group: SecurityGroup) -> bool | None:
-    """Return whether a group is production's, by its tags; None if it is neither that nor a test's."""
-    for key, value in group.tags:
-        if key.lower() in _ENVIRONMENT_KEYS:
-            if value.lower() in _PRODUCTION:
-                return True
-            if value.lower() in _TEST:
-                return False
-    return None
+def _environment(group: SecurityGroup) -> str | None:
+    """Return the environment of a group by its tags; None if it is neither of the two."""
+    values = (value.lower() for key, value in group.tags if key.lower() in _ENVIRONMENT_KEYS)
+    return next((_ENVIRONMENTS[value] for value in values if value in _ENVIRONMENTS), None)
 
 
 @lint_check(
     FindingSeverity.NOTICE, "members that may all talk to each other, where nothing shows that they need to"
 )
-def needless_inner_accept(subject: LintSubject, check: Check) -> Iterator[Finding]:
+def needless_inner_accept(subject: LintSubject) -> Iterator[Finding]:
     """Find groups whose members may all talk, where nothing shows that they need to."""
     for group in subject.snapshot.security_groups:
         reason = _why_needless(subject, group) if group.inner_access is Policy.ACCEPT else None
         if reason is not None:
-            yield Finding(
-                code=check.code,
-                severity=check.severity,
-                security_group_id=group.security_group_id,
-                object_id=group.security_group_id,
-                message=reason,
-                remedy="set inner_access_policy to drop, and accept by rules what members need",
-                origin=group.origin,
-            )
+            remedy = "set inner_access_policy to drop, and accept by rules what members need"
+            yield _group_finding(group, reason, remedy)
 
 
 def _why_needless(subject: LintSubject, group: SecurityGroup) -> str | None:
@@ -248,14 +198,9 @@ def _silent_links(subject: LintSubject, group: str) -> list[str]:
 
 
 def _names_itself(group: SecurityGroup, rule: SecurityGroupRule) -> bool:
-    return (
-        rule.policy is Policy.ACCEPT
-        and rule.direction is Direction.INGRESS
-        and any(
-            isinstance(one, GroupReference) and one.security_group_id == group.security_group_id
-            for one in rule.authorization_objects
-        )
-    )
+    is_admitting = rule.policy is Policy.ACCEPT and rule.direction is Direction.INGRESS
+    groups = (one for one in rule.authorization_objects if isinstance(one, GroupReference))
+    return is_admitting and any(one.security_group_id == group.security_group_id for one in groups)
 
 
 def _serves(stand: Stand) -> bool:
@@ -268,16 +213,23 @@ def _serves(stand: Stand) -> bool:
 
 
 @lint_check(FindingSeverity.NOTICE, "a group with more rules than anybody can review")
-def too_many_rules(subject: LintSubject, check: Check) -> Iterator[Finding]:
+def too_many_rules(subject: LintSubject) -> Iterator[Finding]:
     """Find groups with more rules than anybody can review."""
     for group in subject.snapshot.security_groups:
         if len(group.rules) > subject.most_rules:
-            yield Finding(
-                code=check.code,
-                severity=check.severity,
-                security_group_id=group.security_group_id,
-                object_id=group.security_group_id,
-                message=f"it has {len(group.rules)} rules; more than {subject.most_rules} are hard to review",
-                remedy=f"split it by purpose into groups of at most {subject.most_rules}, or use lists",
-                origin=group.origin,
+            yield _group_finding(
+                group,
+                f"it has {len(group.rules)} rules; more than {subject.most_rules} are hard to review",
+                f"split it by purpose into groups of at most {subject.most_rules}, or use lists",
             )
+
+
+def _group_finding(group: SecurityGroup, message: str, remedy: str, ids: tuple[str, ...] = ()) -> Finding:
+    return Finding(
+        security_group_id=group.security_group_id,
+        rule_ids=ids,
+        object_id=group.security_group_id,
+        message=message,
+        remedy=remedy,
+        origin=group.origin,
+    )

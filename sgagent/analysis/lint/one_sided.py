@@ -9,7 +9,7 @@ from sgagent.analysis.flow_text import port_text
 from sgagent.analysis.header_space import Clause
 from sgagent.analysis.lint.findings import Finding, FindingSeverity
 from sgagent.analysis.lint.rule_reach import RuleKey, RuleReach, key_of
-from sgagent.analysis.lint.subject import Check, LintSubject, Stand, lint_check
+from sgagent.analysis.lint.subject import LintSubject, Stand, lint_check, rule_finding
 from sgagent.analysis.packet_tables import codes_of
 from sgagent.analysis.redundancy import LAST_CODE, Table, code_of
 from sgagent.core.addresses import joined
@@ -44,10 +44,10 @@ def closed_elsewhere(subject: LintSubject) -> Iterator[tuple[Direction, RuleKey,
 
 
 @lint_check(FindingSeverity.WARNING, "a rule for traffic that no host at the other end lets pass")
-def one_sided_rule(subject: LintSubject, check: Check) -> Iterator[Finding]:
+def one_sided_rule(subject: LintSubject) -> Iterator[Finding]:
     """Find accepts of traffic that no host at the other end lets pass."""
     for direction, key, closed in closed_elsewhere(subject):
-        yield _one_sided(subject, check, direction, key, closed)
+        yield _one_sided(subject, direction, key, closed)
 
 
 def _deciding(subject: LintSubject) -> dict[tuple[Direction, RuleKey], dict[Family, Clause]]:
@@ -127,9 +127,7 @@ def _is_dhcp_alone(table: Table, row: int, run: Codes, family: Family) -> bool:
     return start == end != run[0] and start in {code_of(UDP.wire_number, port) for port in DHCP[family]}
 
 
-def _one_sided(
-    subject: LintSubject, check: Check, direction: Direction, key: RuleKey, closed: Sequence[Codes]
-) -> Finding:
+def _one_sided(subject: LintSubject, direction: Direction, key: RuleKey, closed: Sequence[Codes]) -> Finding:
     group, rule = subject.rules[key]
     near, far = group.security_group_id, objects_text(rule.authorization_objects)
     traffic = _traffic(closed)
@@ -139,7 +137,7 @@ def _one_sided(
     else:
         message = f"it admits {traffic} from members of {far}, which no group there lets them send"
         remedy = f"accept the same to {near} by an egress rule at {far}, or remove this rule"
-    return check.finding(subject, key, message, remedy, object_id=far)
+    return rule_finding(key, message, remedy, object_id=far)
 
 
 def _traffic(codes: Iterable[Codes]) -> str:

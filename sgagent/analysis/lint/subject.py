@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 
-from sgagent.analysis.lint.findings import MOST_RULES, Finding, FindingSeverity
+from sgagent.analysis.lint.findings import MOST_RULES, SEVERITIES, Finding, FindingSeverity
 from sgagent.analysis.lint.rule_reach import OpenPorts, RuleKey, RuleReach, ports_open_to_everyone
 from sgagent.core.addresses import AddressSet
 from sgagent.core.binding import Binding, Bindings, HostListener, bind_everywhere
@@ -254,8 +254,7 @@ def _alone(group: SecurityGroup) -> Binding:
     )
 
 
-FindProblems = Callable[["LintSubject", "Check"], Iterable[Finding]]
-"""Given the check too, so that what it finds can have its code and weight."""
+FindProblems = Callable[[LintSubject], Iterable[Finding]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,35 +268,36 @@ class Check:
 
     find: FindProblems
 
-    def run(self, subject: LintSubject) -> Iterable[Finding]:
-        """Return what it finds."""
-        return self.find(subject, self)
+    def run(self, subject: LintSubject) -> Iterator[Finding]:
+        """Yield what it finds, with code and severity; a rule's finding is where the rule is written."""
+        for found in self.find(subject):
+            severity = min(self.severity, found.severity, key=SEVERITIES.index)
+            origin = found.origin
+            if origin is NOWHERE and found.rule_ids:
+                origin = subject.origin((found.security_group_id or "", found.rule_ids[0]))
+            yield replace(found, code=self.code, severity=severity, origin=origin)
 
-    def finding(
-        self,
-        subject: LintSubject,
-        key: RuleKey,
-        message: str,
-        remedy: str,
-        *,
-        others: Iterable[str] = (),
-        not_with: tuple[str, ...] = (),
-        object_id: str | None = None,
-        interfaces: tuple[str, ...] = (),
-    ) -> Finding:
-        """Return a finding about a rule; others are the ids of rules that it is about as well."""
-        return Finding(
-            code=self.code,
-            severity=self.severity,
-            message=message,
-            remedy=remedy,
-            security_group_id=key[0],
-            rule_ids=(key[1], *others),
-            not_with=not_with,
-            object_id=object_id,
-            interfaces=interfaces,
-            origin=subject.origin(key),
-        )
+
+def rule_finding(
+    key: RuleKey,
+    message: str,
+    remedy: str,
+    *,
+    others: Iterable[str] = (),
+    not_with: tuple[str, ...] = (),
+    object_id: str | None = None,
+    interfaces: tuple[str, ...] = (),
+) -> Finding:
+    """Return a finding about a rule; others are the ids of rules that it is about as well."""
+    return Finding(
+        message=message,
+        remedy=remedy,
+        security_group_id=key[0],
+        rule_ids=(key[1], *others),
+        not_with=not_with,
+        object_id=object_id,
+        interfaces=interfaces,
+    )
 
 
 def lint_check(severity: FindingSeverity, summary: str) -> Callable[[FindProblems], Check]:

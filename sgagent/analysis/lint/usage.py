@@ -9,7 +9,7 @@ from sgagent.analysis.flow_text import port_text
 from sgagent.analysis.header_space import Clause
 from sgagent.analysis.lint.findings import Finding, FindingSeverity
 from sgagent.analysis.lint.rule_reach import RuleKey, key_of
-from sgagent.analysis.lint.subject import Check, Life, LintSubject, Stand, Usage, lint_check
+from sgagent.analysis.lint.subject import Life, LintSubject, Stand, Usage, lint_check, rule_finding
 from sgagent.analysis.redundancy import Area, Table, code_of
 from sgagent.core.addresses import Ranges, joined, size, without
 from sgagent.core.binding import HostListener
@@ -23,7 +23,7 @@ _LISTENED = tuple(protocol.wire_number for protocol in (TCP, UDP))
 
 
 @lint_check(FindingSeverity.NOTICE, "a rule that no session hit for as long as --unused says")
-def unused_rule(subject: LintSubject, check: Check) -> Iterator[Finding]:
+def unused_rule(subject: LintSubject) -> Iterator[Finding]:
     """Find rules that no session hit for as long as was asked for."""
     life = subject.life
     if life.unused_seconds is None:
@@ -33,7 +33,7 @@ def unused_rule(subject: LintSubject, check: Check) -> Iterator[Finding]:
         latest.setdefault((counter.security_group_id, counter.rule_id), []).append(usage)
     for key, usages in sorted(latest.items()):
         if key in subject.rules and all(life.is_unused(usage) for usage in usages):
-            yield check.finding(subject, key, _since(usages, life), "remove it if nobody needs it any more")
+            yield rule_finding(key, _since(usages, life), "remove it if nobody needs it any more")
 
 
 def _since(usages: list[Usage], life: Life) -> str:
@@ -54,7 +54,7 @@ def _days(seconds: float) -> str:
 
 
 @lint_check(FindingSeverity.NOTICE, "an open port of this host at which nothing listens")
-def nothing_listens(subject: LintSubject, check: Check) -> Iterator[Finding]:
+def nothing_listens(subject: LintSubject) -> Iterator[Finding]:
     """Find ports of this host that rules open, and at which no program waits."""
     life = subject.life
     if life.listeners is None:
@@ -70,8 +70,7 @@ def nothing_listens(subject: LintSubject, check: Check) -> Iterator[Finding]:
         for key, number, ports in _opened(stand, heard):
             found.setdefault((key, number), []).extend(ports)
     for (key, number), ranges in sorted(found.items()):
-        yield check.finding(
-            subject,
+        yield rule_finding(
             key,
             f"it opens {Protocol(number)} {port_text(joined(ranges))}, where nothing on this host listens",
             "close it until something does; a container or guest behind this host is not seen",
@@ -124,7 +123,7 @@ def _listened_at(listeners: tuple[HostListener, ...], number: int) -> Ranges:
 
 
 @lint_check(FindingSeverity.NOTICE, "a listening program of this host that no rule admits anybody to")
-def unreached_listener(subject: LintSubject, check: Check) -> Iterator[Finding]:
+def unreached_listener(subject: LintSubject) -> Iterator[Finding]:
     """Find programs of this host that wait for others, and that no rule lets anybody get to."""
     life = subject.life
     if life.listeners is None or not life.stands:
@@ -139,8 +138,6 @@ def unreached_listener(subject: LintSubject, check: Check) -> Iterator[Finding]:
     names = tuple(judge.name for judge in life.stands)
     for number, ranges in sorted(missed.items()):
         yield Finding(
-            code=check.code,
-            severity=check.severity,
             message=f"something listens at {Protocol(number)} {port_text(joined(ranges))},"
             " and no rule admits anybody there",
             remedy="bind it to loopback, stop it, or accept its clients",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from functools import cache
+from itertools import chain, groupby
 
 from sgagent.analysis.bit_sets import bits_of
 from sgagent.analysis.compare import Effect, compare_judges
@@ -12,7 +13,7 @@ from sgagent.analysis.flow_text import ObjectNames, decider_text, port_text, tra
 from sgagent.analysis.header_space import Clause
 from sgagent.analysis.lint.findings import Finding, FindingSeverity
 from sgagent.analysis.lint.rule_reach import RuleKey, RuleReach, key_of, known_by
-from sgagent.analysis.lint.subject import Check, LintSubject, Stand, lint_check
+from sgagent.analysis.lint.subject import LintSubject, Stand, lint_check, rule_finding
 from sgagent.analysis.redundancy import Area, Index, Table, common_area
 from sgagent.core.addresses import common, size
 from sgagent.core.evaluate import DecidedBy
@@ -24,6 +25,7 @@ from sgagent.core.model import (
     Policy,
     Protocol,
     Protocols,
+    SecurityGroupRule,
 )
 from sgagent.core.policy import ResolvedPolicy, ResolvedRule
 from sgagent.core.rule_values import has_ended, instant_text, protocols_text
@@ -113,7 +115,7 @@ EVERYONE = {Family.IPV4: "0.0.0.0/0", Family.IPV6: "::/0"}
     FindingSeverity.ERROR,
     "a drop of everything at or before the priority of the accepts that it should follow",
 )
-def deny_before_accepts(subject: LintSubject, check: Check) -> Iterator[Finding]:
+def deny_before_accepts(subject: LintSubject) -> Iterator[Finding]:
     """Find the trap: a drop of everything at or before the priority of the accepts that it should follow."""
     found: dict[RuleKey, dict[RuleKey, ResolvedRule]] = {}
     rules: dict[RuleKey, ResolvedRule] = {}
@@ -125,7 +127,7 @@ def deny_before_accepts(subject: LintSubject, check: Check) -> Iterator[Finding]
     for key, accepts in found.items():
         voided = {accept: rule for accept, rule in accepts.items() if accept in subject.unreached}
         if voided:
-            yield _denying(subject, check, rules[key], voided)
+            yield _denying(rules[key], voided)
 
 
 def _denied(reach: RuleReach) -> Mapping[RuleKey, tuple[ResolvedRule, ...]]:
@@ -139,16 +141,13 @@ def _denied(reach: RuleReach) -> Mapping[RuleKey, tuple[ResolvedRule, ...]]:
     return found
 
 
-def _denying(
-    subject: LintSubject, check: Check, deny: ResolvedRule, voided: Mapping[RuleKey, ResolvedRule]
-) -> Finding:
+def _denying(deny: ResolvedRule, voided: Mapping[RuleKey, ResolvedRule]) -> Finding:
     priorities = sorted({rule.priority for rule in voided.values()})
     names = ", ".join(rule_id for _, rule_id in voided)
     at = (
         "the same priority, where drop wins" if priorities == [deny.priority] else f"priority {deny.priority}"
     )
-    return check.finding(
-        subject,
+    return rule_finding(
         key_of(deny),
         f"it drops everything at {at}, so that no packet reaches the accepts {names}",
         f"give it a number greater than {priorities[-1]}, so that it follows the accepts",
@@ -157,22 +156,18 @@ def _denying(
 
 
 @lint_check(FindingSeverity.ERROR, "a drop that drops nothing, as accepts come before it")
-def void_drop(subject: LintSubject, check: Check) -> Iterator[Finding]:
+def void_drop(subject: LintSubject) -> Iterator[Finding]:
     """Find drops that decide nothing, as what they should drop is accepted before."""
-    breadths: dict[int, int] = {}
+    breadth = cache(lambda clause: size(clause.addresses))
     for stand, reach in subject.reaches:
         for key, instead in reach.unreached.items():
-            if reach.rule(key).policy is Policy.DROP:
-                accepting = [clause for clause in instead if clause.policy is Policy.ACCEPT]
-                for clause in accepting:
-                    if id(clause) not in breadths:
-                        breadths[id(clause)] = size(clause.addresses)
-                if accepting:
-                    accepting.sort(key=lambda clause: -breadths[id(clause)])
-                    yield _void(subject, check, stand, key, accepting)
+            accepting = [clause for clause in instead if clause.policy is Policy.ACCEPT]
+            if accepting and reach.rule(key).policy is Policy.DROP:
+                accepting.sort(key=breadth, reverse=True)
+                yield _void(stand, key, accepting)
 
 
-def _void(subject: LintSubject, check: Check, stand: Stand, key: RuleKey, accepting: list[Clause]) -> Finding:
+def _void(stand: Stand, key: RuleKey, accepting: list[Clause]) -> Finding:
     priorities = [clause.rule.priority for clause in accepting if clause.rule is not None]
     if priorities:
         remedy = f"give it priority {max(priorities)}: at equal priority drop wins"
@@ -180,8 +175,7 @@ def _void(subject: LintSubject, check: Check, stand: Stand, key: RuleKey, accept
         remedy = "set the inner access policy of the shared group to drop, as it comes before all rules"
     else:
         remedy = "remove it, or remove its object from the configuration's lists"
-    return check.finding(
-        subject,
+    return rule_finding(
         key,
         f"it drops nothing: all its traffic is accepted before, by {_names(accepting)}",
         remedy,
@@ -191,7 +185,7 @@ def _void(subject: LintSubject, check: Check, stand: Stand, key: RuleKey, accept
 
 
 @lint_check(FindingSeverity.WARNING, "a rule that no packet reaches, as others decide before it")
-def never_reached(subject: LintSubject, check: Check) -> Iterator[Finding]:
+def never_reached(subject: LintSubject) -> Iterator[Finding]:
     """Find the other rules that decide nothing anywhere, with those that decide instead."""
     reported = {
         key
@@ -202,11 +196,9 @@ def never_reached(subject: LintSubject, check: Check) -> Iterator[Finding]:
     for _, reach in subject.reaches:
         for key, clauses in reach.unreached.items():
             instead.setdefault(key, []).extend(clauses)
-    duplicates = {key for keys in duplicate_rules(subject) for key in keys[1:]}
-    for key in sorted(subject.unreached - reported - duplicates):
-        verb = "decides" if _is_one(instead[key]) else "decide"
-        yield check.finding(
-            subject,
+    for key in sorted(subject.unreached - reported - duplicate_rules(subject).keys()):
+        verb = "decides" if len(set(map(known_by, instead[key]))) == 1 else "decide"
+        yield rule_finding(
             key,
             f"no packet reaches it: {_names(instead[key])} {verb} before",
             "remove it, or give it a smaller number if it should decide",
@@ -222,7 +214,7 @@ def _about(finding: Finding) -> Iterator[RuleKey]:
 
 
 @lint_check(FindingSeverity.NOTICE, "a rule without which every packet would be decided alike")
-def redundant_rule(subject: LintSubject, check: Check) -> Iterator[Finding]:
+def redundant_rule(subject: LintSubject) -> Iterator[Finding]:
     """Find rules without which every packet would be decided alike.
 
     All that name no rule that has to stay can be taken out together, with all that are never reached.
@@ -233,10 +225,9 @@ def redundant_rule(subject: LintSubject, check: Check) -> Iterator[Finding]:
             behind.setdefault(key, {}).update({known_by(clause): clause for clause in clauses})
     for key in sorted(behind, key=lambda key: _priority(subject, key), reverse=True):
         found = list(behind[key].values())
-        verb = f"{subject.rules[key][1].policy.value}"
+        verb = subject.rules[key][1].policy.value
         relied_on = [] if key in subject.removable else [c for c in found if _may_go(subject, c)]
-        yield check.finding(
-            subject,
+        yield rule_finding(
             key,
             f"all that it {verb}s, {_names(found)} would {verb} without it",
             f"remove it, but then keep {_names(relied_on)}"
@@ -258,25 +249,22 @@ def _priority(subject: LintSubject, key: RuleKey) -> tuple[int, bool, RuleKey]:
 
 
 @lint_check(FindingSeverity.NOTICE, "an accept and a drop of one priority that match the same packets")
-def contradicting_tie(subject: LintSubject, check: Check) -> Iterator[Finding]:
+def contradicting_tie(subject: LintSubject) -> Iterator[Finding]:
     """Find accepts and drops of one priority that match the same packets: drop wins."""
     trapped = {
         (key_of(deny), accept)
-        for stand in subject.stands
-        for reach in stand.reaches
+        for _, reach in subject.reaches
         for accept, denying in _denied(reach).items()
         for deny in denying
     }
-    found: dict[tuple[RuleKey, RuleKey], tuple[Tie, set[str]]] = {}
-    for stand in subject.stands:
-        for tie in ties(stand):
-            pair = (key_of(tie.drop), key_of(tie.accept))
-            if pair not in trapped:
-                found.setdefault(pair, (tie, set()))[1].update(stand.interfaces)
-    for (drop, accept), (tie, _) in found.items():
+    found: dict[tuple[RuleKey, RuleKey], Tie] = {}
+    for tie in chain.from_iterable(map(ties, subject.stands)):
+        found.setdefault((key_of(tie.drop), key_of(tie.accept)), tie)
+    for (drop, accept), tie in found.items():
+        if (drop, accept) in trapped:
+            continue
         owner = "" if accept[0] == drop[0] else f" of {accept[0]}"
-        yield check.finding(
-            subject,
+        yield rule_finding(
             drop,
             f"it and {accept[1]}{owner} have priority {tie.drop.priority} and contradict each other"
             f" on {tie.traffic}, where drop wins",
@@ -285,37 +273,38 @@ def contradicting_tie(subject: LintSubject, check: Check) -> Iterator[Finding]:
         )
 
 
-def duplicate_rules(subject: LintSubject) -> Iterator[tuple[RuleKey, ...]]:
-    """Yield the rules of one group that are equal in all but id and description, the first first."""
+def duplicate_rules(subject: LintSubject) -> dict[RuleKey, RuleKey]:
+    """Return the rules that equal another one of their group in all but id and description, and that one."""
+    found: dict[RuleKey, RuleKey] = {}
     for group in subject.snapshot.security_groups:
-        alike: dict[tuple[object, ...], list[RuleKey]] = {}
-        for rule in group.rules:
-            content = (
-                rule.direction,
-                rule.policy,
-                rule.priority,
-                rule.protocols,
-                rule.ports,
-                rule.source_ports,
-                rule.authorization_objects,
-                rule.local_address,
-            )
-            alike.setdefault(content, []).append((group.security_group_id, rule.rule_id))
-        yield from (tuple(sorted(keys)) for keys in alike.values() if len(keys) > 1)
+        alike: dict[tuple[object, ...], RuleKey] = {}
+        for rule in sorted(group.rules, key=lambda rule: rule.rule_id):
+            key = (group.security_group_id, rule.rule_id)
+            first = alike.setdefault(_content(rule), key)
+            if first != key:
+                found[key] = first
+    return found
+
+
+def _content(rule: SecurityGroupRule) -> tuple[object, ...]:
+    return (
+        rule.direction,
+        rule.policy,
+        rule.priority,
+        rule.protocols,
+        rule.ports,
+        rule.source_ports,
+        rule.authorization_objects,
+        rule.local_address,
+    )
 
 
 @lint_check(FindingSeverity.WARNING, "a rule that is twice in a group")
-def duplicate_rule(subject: LintSubject, check: Check) -> Iterator[Finding]:
+def duplicate_rule(subject: LintSubject) -> Iterator[Finding]:
     """Find rules that are twice in a group."""
-    for first, *others in duplicate_rules(subject):
-        for key in others:
-            yield check.finding(
-                subject,
-                key,
-                f"it equals {first[1]} in all but id and description",
-                "remove one of them",
-                others=(first[1],),
-            )
+    for key, (_, first) in duplicate_rules(subject).items():
+        message = f"it equals {first} in all but id and description"
+        yield rule_finding(key, message, "remove one of them", others=(first,))
 
 
 def _ids(clauses: Iterable[Clause]) -> tuple[str, ...]:
@@ -336,10 +325,6 @@ def _few(separator: str, texts: Sequence[str]) -> str:
     return f"{separator.join(texts[:_FEW])}{more}"
 
 
-def _is_one(clauses: Iterable[Clause]) -> bool:
-    return len(set(map(known_by, clauses))) == 1
-
-
 _FEW = 3
 _STEPS = {
     DecidedBy.ALWAYS: "list of what no group can block",
@@ -351,13 +336,11 @@ _STEPS = {
 
 
 @lint_check(FindingSeverity.NOTICE, "a rule that has ended")
-def expired_rule(subject: LintSubject, check: Check) -> Iterator[Finding]:
+def expired_rule(subject: LintSubject) -> Iterator[Finding]:
     """Find rules that have ended, which the definitions still have."""
     for group, rule in subject.ended:
         if rule.expires is not None:
             yield Finding(
-                code=check.code,
-                severity=check.severity,
                 security_group_id=group.security_group_id,
                 rule_ids=(rule.rule_id,),
                 message=f"it ended at {instant_text(rule.expires)} and does not exist any more",
@@ -367,7 +350,7 @@ def expired_rule(subject: LintSubject, check: Check) -> Iterator[Finding]:
 
 
 @lint_check(FindingSeverity.WARNING, "a drop that expires, and what its end opens")
-def expiring_drop(subject: LintSubject, check: Check) -> Iterator[Finding]:
+def expiring_drop(subject: LintSubject) -> Iterator[Finding]:
     """Find drops whose end opens something."""
     for stand in subject.stands:
         for direction in Direction:
@@ -376,8 +359,7 @@ def expiring_drop(subject: LintSubject, check: Check) -> Iterator[Finding]:
                     continue
                 opened = _opened_by_end_of(rule, stand, direction)
                 if opened:
-                    yield check.finding(
-                        subject,
+                    yield rule_finding(
                         key_of(rule),
                         f"it drops until {instant_text(rule.expires)} only, and then opens"
                         f" {_few('; ', opened)}",
