@@ -6,16 +6,24 @@ Parts that are equal are skipped. Implicit allows (§7.1) are left out, since no
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from sgagent.analysis.header_space import Box, Clause, Columns, cut_into_boxes, dhcp_clause, list_clauses
+from sgagent.analysis.header_space import (
+    BOX_ORDER,
+    Box,
+    Clause,
+    Columns,
+    cut_into_boxes,
+    dhcp_clause,
+    list_clauses,
+)
 from sgagent.analysis.packet_tables import codes_of, make_tables
 from sgagent.analysis.redundancy import Table
 from sgagent.core.addresses import AddressRanges, Ranges, common, joined, meets, without
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.memo import gone_and_come
-from sgagent.core.model import ALL_PROTOCOLS, Direction, Family, Policy, Protocol
+from sgagent.core.model import ALL_PROTOCOLS, Direction, Family, Policy
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy, ResolvedRule
 
 UNBOUND_LINKS = "*"
@@ -131,17 +139,24 @@ def compare(
     groups = _alike(pairs)
     found: list[FlowChange] = []
     for names, pair in groups:
-        found += _compare_judges(names, pair)
+        for direction in Direction:
+            found += (
+                FlowChange(interfaces=names, direction=direction, box=box)
+                for box in compare_judges(*pair, direction)
+            )
         for _ in names:
             tick()
     flows = _told_once(found)
-    both = [name for name, (before, after) in pairs.items() if before and after]
     return Comparison(
         flows=tuple(sorted(flows, key=_order)),
         rules=_compare_rules([pair for _, pair in groups], flows),
         bound=tuple(name for name, (before, _) in pairs.items() if before is None),
         unbound=tuple(name for name, (_, after) in pairs.items() if after is None),
-        modes=tuple(name for name in both if _modes_differ(*pairs[name])),
+        modes=tuple(
+            name
+            for name, (before, after) in pairs.items()
+            if before is not None and after is not None and before.mode is not after.mode
+        ),
     )
 
 
@@ -185,12 +200,6 @@ def _nameless(pair: _Pair) -> tuple[ResolvedInterface | None, ...]:
     return tuple(judge and replace(judge, name="", network_interface_id=None) for judge in pair)
 
 
-def _compare_judges(names: tuple[str, ...], pair: _Pair) -> Iterator[FlowChange]:
-    for direction in Direction:
-        for box in compare_judges(*pair, direction):
-            yield FlowChange(interfaces=names, direction=direction, box=box)
-
-
 def _told_once(flows: Iterable[FlowChange]) -> list[FlowChange]:
     """Return the changes with those made one that are alike on several links."""
     found: dict[tuple[object, ...], FlowChange] = {}
@@ -215,16 +224,12 @@ def compare_judges(
     if old is not None and new is not None:
         old, new = _without_bystanders(old, new, direction)
     checks_sources = any(judge is not None and judge.own_addresses is not None for judge in (old, new))
-    return tuple(
-        box
-        for family in Family
-        for before in ([dhcp_clause(direction, family)] if checks_sources else [],)
-        for box in _compare_clauses(
-            (*before, *list_clauses(old, direction, family)),
-            (*before, *list_clauses(new, direction, family)),
-            family,
-        )
-    )
+    found: list[Box[Change]] = []
+    for family in Family:
+        before = [dhcp_clause(direction, family)] if checks_sources else []
+        one, other = ((*before, *list_clauses(judge, direction, family)) for judge in (old, new))
+        found += _compare_clauses(one, other, family)
+    return tuple(found)
 
 
 def _without_bystanders(
@@ -238,33 +243,25 @@ def _without_bystanders(
     if replace(before, rules=()) != replace(after, rules=()) or old.own_addresses != new.own_addresses:
         return old, new
     gone, come = gone_and_come(before.rules, after.rules)
-    involves = _Overlap.of((*gone, *come)).involves
+    involves = _overlap_with((*gone, *come))
     one, other = (replace(way, rules=tuple(filter(involves, way.rules))) for way in (before, after))
     if direction is Direction.INGRESS:
         return replace(old, ingress=one), replace(new, ingress=other)
     return replace(old, egress=one), replace(new, egress=other)
 
 
-@dataclass(frozen=True, slots=True)
-class _Overlap:
-    """The protocols and ports of some rules."""
+def _overlap_with(rules: Sequence[ResolvedRule]) -> Callable[[ResolvedRule], bool]:
+    """Return what says whether another rule may match a packet that one of some rules matches."""
+    protocols = {protocol for rule in rules for protocol in rule.protocols}
+    ports = joined(run for rule in rules for run in rule.ports.ranges)
 
-    protocols: frozenset[Protocol]
-    ports: Ranges
+    def involves(rule: ResolvedRule) -> bool:
+        is_any_protocol = ALL_PROTOCOLS in protocols or ALL_PROTOCOLS in rule.protocols
+        return (is_any_protocol or not protocols.isdisjoint(rule.protocols)) and any(
+            meets(run, ports) for run in rule.ports.ranges
+        )
 
-    @classmethod
-    def of(cls, rules: Sequence[ResolvedRule]) -> _Overlap:
-        """Return those of all rules together."""
-        protocols = frozenset(protocol for rule in rules for protocol in rule.protocols)
-        ports = joined(run for rule in rules for run in rule.ports.ranges)
-        return cls(protocols, ports)
-
-    def involves(self, rule: ResolvedRule) -> bool:
-        """Return whether another rule may match a packet that one of the rules matches."""
-        is_any_protocol = ALL_PROTOCOLS in self.protocols or ALL_PROTOCOLS in rule.protocols
-        if not is_any_protocol and self.protocols.isdisjoint(rule.protocols):
-            return False
-        return any(meets(run, self.ports) for run in rule.ports.ranges)
+    return involves
 
 
 def _compare_clauses(old: Sequence[Clause], new: Sequence[Clause], family: Family) -> tuple[Box[Change], ...]:
@@ -275,13 +272,13 @@ def _compare_clauses(old: Sequence[Clause], new: Sequence[Clause], family: Famil
     narrowed = _narrow(old, new, family)
     if narrowed is None:
         return ()
-    originals = narrowed.originals
+    before, after, originals = narrowed
 
     def change(columns: Columns) -> Change | None:
-        (before, *_), (after, *_) = columns
-        return None if before.policy is after.policy else Change(originals[before], originals[after])
+        (was, *_), (is_now, *_) = columns
+        return None if was.policy is is_now.policy else Change(originals[was], originals[is_now])
 
-    return cut_into_boxes((narrowed.old, narrowed.new), family, change, skip=_agree)
+    return cut_into_boxes((before, after), family, change, skip=_agree)
 
 
 def _agree(columns: Columns) -> bool:
@@ -296,14 +293,8 @@ def _say_the_same(old: Sequence[Clause], new: Sequence[Clause]) -> bool:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Narrowed:
-    """Two lists of clauses that differ from each other in the same packets as those they were made of."""
-
-    old: tuple[Clause, ...]
-    new: tuple[Clause, ...]
-    originals: dict[Clause, Clause]
-    """What each clause of these lists was before."""
+_Narrowed = tuple[Sequence[Clause], Sequence[Clause], dict[Clause, Clause]]
+"""Two lists of clauses that differ in the same packets as those that they were made of, and what each was."""
 
 
 def _narrow(old: Sequence[Clause], new: Sequence[Clause], family: Family) -> _Narrowed | None:
@@ -329,12 +320,9 @@ def _narrow(old: Sequence[Clause], new: Sequence[Clause], family: Family) -> _Na
         _within([clause for clause in clauses if clause in kept], far_ends, codes, family)
         for clauses in (before, after)
     ]
-    pairs = [pair for found in lists for pair in found]
-    return _Narrowed(
-        old=(guard, *(narrowed for narrowed, _ in lists[0])),
-        new=(guard, *(narrowed for narrowed, _ in lists[1])),
-        originals={guard: guard, **{narrowed: originals[clause] for narrowed, clause in pairs}},
-    )
+    narrowed = [[guard, *(clause for clause, _ in pairs)] for pairs in lists]
+    was = {clause: originals[one] for pairs in lists for clause, one in pairs}
+    return narrowed[0], narrowed[1], {guard: guard, **was}
 
 
 def _identity(clause: Clause) -> tuple[object, ...]:
@@ -436,17 +424,8 @@ def _deciding(
 
 def _order(flow: FlowChange) -> tuple[object, ...]:
     box = flow.box
-    return (
-        flow.effect is Effect.CLOSES,
-        flow.interfaces,
-        flow.direction is Direction.EGRESS,
-        box.family.bits,
-        box.protocols,
-        box.ports,
-        box.peers,
-        box.source_ports,
-        box.locals,
-    )
+    is_outwards = flow.direction is Direction.EGRESS
+    return (flow.effect is Effect.CLOSES, flow.interfaces, is_outwards, box.family.bits, *BOX_ORDER(box))
 
 
 def _compare_rules(pairs: Sequence[_Pair], flows: Iterable[FlowChange]) -> tuple[RuleChange, ...]:
@@ -454,13 +433,11 @@ def _compare_rules(pairs: Sequence[_Pair], flows: Iterable[FlowChange]) -> tuple
     clauses = (clause for flow in flows for clause in (flow.box.label.before, flow.box.label.after))
     effective = {(c.rule.security_group_id, c.rule.rule_id) for c in clauses if c.rule}
     old, new = _rules(pairs, 0), _rules(pairs, 1)
-    changes = []
-    for key in sorted({*old, *new}):
-        before, after = old.get(key), new.get(key)
-        fate = _fate(before, after)
-        if fate is not None:
-            changes.append(RuleChange(fate=fate, before=before, after=after, has_effect=key in effective))
-    return tuple(changes)
+    return tuple(
+        RuleChange(fate=fate, before=old.get(key), after=new.get(key), has_effect=key in effective)
+        for key in sorted({*old, *new})
+        if (fate := _fate(old.get(key), new.get(key))) is not None
+    )
 
 
 _Key = tuple[str, str]
@@ -478,18 +455,9 @@ def _rules(pairs: Iterable[_Pair], side: int) -> Mapping[_Key, ResolvedRule]:
 
 
 def _fate(before: ResolvedRule | None, after: ResolvedRule | None) -> Fate | None:
-    if before is None:
-        return Fate.APPEARS
-    if after is None:
-        return Fate.GOES
+    if before is None or after is None:
+        return Fate.APPEARS if before is None else Fate.GOES
     if before == after:
         return None
-    return (
-        Fate.OBJECT_CHANGES
-        if replace(before, peer=after.peer) == after and (before.peer.name == after.peer.name)
-        else Fate.CHANGES
-    )
-
-
-def _modes_differ(before: ResolvedInterface | None, after: ResolvedInterface | None) -> bool:
-    return before is not None and after is not None and before.mode is not after.mode
+    is_written_alike = before.peer.name == after.peer.name and replace(before, peer=after.peer) == after
+    return Fate.OBJECT_CHANGES if is_written_alike else Fate.CHANGES

@@ -14,7 +14,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Generic, TypeVar
+from operator import attrgetter
+from typing import Any, Generic, TypeVar
 
 from sgagent.compiler.class_chains import classify
 from sgagent.core.addresses import AddressRanges, Ranges, joined, ranges_of, sweep, without
@@ -170,7 +171,7 @@ Columns = tuple[Column, ...]
 ALL_PROTOCOL_NUMBERS: Ranges = ((0, 255),)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Box(Generic[Label]):
     """All packets that have one of each, and what was found out about them."""
 
@@ -187,6 +188,10 @@ class Box(Generic[Label]):
     """Near ends."""
 
     label: Label
+
+
+BOX_ORDER = attrgetter("protocols", "ports", "peers", "source_ports", "locals")
+"""Sorts boxes of one family."""
 
 
 def cut_into_boxes(
@@ -208,63 +213,31 @@ def cut_into_boxes(
         depth: how many matching clauses of each list ``label`` receives.
     """
     cutter = _Cutter(family, label, skip, depth)
-    peers_by_row: dict[_Row[Label], list[tuple[int, int]]] = {}
-    for ranges, columns in _classes(lists, family):
-        if not skip(columns):
-            for row in cutter.rows(columns):
-                peers_by_row.setdefault(row, []).extend(ranges)
-    boxes = [
-        Box(
-            family=family,
-            peers=joined(peers),
-            protocols=row[0],
-            ports=row[1],
-            source_ports=row[2],
-            locals=row[3],
-            label=row[4],
-        )
-        for row, peers in peers_by_row.items()
-    ]
-    return tuple(sorted(boxes, key=_order))
+    boxes = [Box(family, *row) for row in cutter.rows(_classes(lists, family))]
+    return tuple(sorted(boxes, key=BOX_ORDER))
 
 
-_Row = tuple[Ranges, Ranges, Ranges, Ranges, Label]
-"""Protocols, destination ports, source ports, near ends and the label."""
+_Part = tuple[Iterable[tuple[int, int]], Columns]
+"""Some numbers of one dimension, and the clauses that are left for their packets."""
 
 
-def _order(box: Box[Label]) -> tuple[Ranges, Ranges, Ranges, Ranges, Ranges]:
-    return (box.protocols, box.ports, box.peers, box.source_ports, box.locals)
-
-
-def _classes(
-    lists: Sequence[Sequence[Clause]], family: Family
-) -> Iterator[tuple[list[tuple[int, int]], Columns]]:
+def _classes(lists: Sequence[Sequence[Clause]], family: Family) -> Iterator[_Part]:
     """Yield far ends, class by class, with the clauses that speak of them; all far ends occur once."""
-    places: dict[Ranges, int] = {}
-    speaking: list[list[list[int]]] = []  # by far end and list
+    speaking: dict[Ranges, list[list[int]]] = {}  # by far ends and list
     everyone: list[list[int]] = [[] for _ in lists]
     for column, clauses in enumerate(lists):
         for index, clause in enumerate(clauses):
             if clause.is_for_everyone(family):
                 everyone[column].append(index)
-                continue
-            place = places.setdefault(clause.addresses, len(places))
-            if place == len(speaking):
-                speaking.append([[] for _ in lists])
-            speaking[place][column].append(index)
-    for peers, ranges in far_ends_by_class(places, family).items():
-        yield (
-            ranges,
-            tuple(
-                tuple(
-                    clauses[index]
-                    for index in sorted(
-                        (*everyone[column], *(i for peer in peers for i in speaking[peer][column]))
-                    )
-                )
-                for column, clauses in enumerate(lists)
-            ),
+            else:
+                speaking.setdefault(clause.addresses, [[] for _ in lists])[column].append(index)
+    by_peer = list(speaking.values())
+    for peers, ranges in far_ends_by_class(speaking, family).items():
+        columns = (
+            sorted((*everyone[column], *(index for peer in peers for index in by_peer[peer][column])))
+            for column in range(len(lists))
         )
+        yield ranges, tuple(tuple(map(one.__getitem__, at)) for one, at in zip(lists, columns, strict=True))
 
 
 def far_ends_by_class(
@@ -287,113 +260,88 @@ def far_ends_by_class(
 
 @dataclass(frozen=True, slots=True)
 class _Cutter(Generic[Label]):
-    """Cuts what is left once the far end is settled: protocol, ports, source ports and near ends."""
+    """Cuts packets by one dimension after the other."""
 
     family: Family
     label: Callable[[Columns], Label | None]
     skip: Callable[[Columns], bool]
     depth: int
 
-    def rows(self, columns: Columns) -> Iterator[_Row[Label]]:
-        """Yield the rows of one class of far ends; those that differ in protocols only are one."""
-        protocols: dict[_PortRow[Label], list[tuple[int, int]]] = {}
-        for numbers, number in _protocols(columns):
-            part = tuple(tuple(_of_protocol(column, number)) for column in columns)
-            if not self.skip(part):
-                for row in self._port_rows(part, has_ports=number in PORTED_NUMBERS):
-                    protocols.setdefault(row, []).extend(numbers)
-        for row, found in protocols.items():
+    def rows(self, parts: Iterable[_Part], level: int = 0) -> Iterator[tuple[Any, ...]]:
+        """Yield ranges of the dimensions from a level on, and the label; those that differ in one are one.
+
+        Args:
+            parts: of all packets, by the dimension of the level.
+            level: 0 for far ends; then protocols, destination ports, source ports and near ends.
+        """
+        numbers: dict[Columns, list[tuple[int, int]]] = {}
+        for ranges, columns in parts:
+            numbers.setdefault(self._cut(columns, _SETTLED[level]), []).extend(ranges)
+        rows: dict[tuple[Any, ...], list[tuple[int, int]]] = {}
+        for columns, some in numbers.items():
+            if not self.skip(columns):
+                for row in self._below(columns, level):
+                    rows.setdefault(row, []).extend(some)
+        for row, found in rows.items():
             yield (joined(found), *row)
 
-    def _port_rows(self, columns: Columns, *, has_ports: bool) -> Iterator[_PortRow[Label]]:
-        """Yield the rows of one protocol; those that differ in destination ports only are one."""
-        ports: dict[_EndRow[Label], list[tuple[int, int]]] = {}
-        for cell, ranges in self._cells(columns, has_ports=has_ports).items():
-            if not self.skip(cell):
-                for row in self._source_rows(cell):
-                    ports.setdefault(row, []).extend(ranges)
-        for row, found in ports.items():
-            yield (joined(found), *row)
-
-    def _cells(self, columns: Columns, *, has_ports: bool) -> dict[Columns, list[tuple[int, int]]]:
-        """Return the destination ports by what may decide there."""
-        if not has_ports:
-            return {tuple(map(self._cut_plain, columns)): list(ALL_PORTS.ranges)}
-        cells: dict[Columns, list[tuple[int, int]]] = {}
-        spans = ((number, clause.ports.ranges) for number, clause in _numbered(columns))
-        for first, last, here in sweep(spans, LAST_PORT):
-            cell = tuple(map(self._cut_plain, _clauses_at(columns, here)))
-            cells.setdefault(cell, []).append((first, last))
-        return cells
-
-    def _source_rows(self, columns: Columns) -> Iterator[_EndRow[Label]]:
-        """Yield the rows of a cell; those that differ in source ports only are one."""
-        source_ports: dict[_NearRow[Label], list[tuple[int, int]]] = {}
-        for ranges, part in _pieces(columns, LAST_PORT, _source_ports):
-            for row in self._near_rows(tuple(self._cut(column, _is_anywhere) for column in part)):
-                source_ports.setdefault(row, []).append(ranges)
-        for row, pieces in source_ports.items():
-            yield (joined(pieces), *row)
-
-    def _near_rows(self, columns: Columns) -> Iterator[_NearRow[Label]]:
-        """Yield the rows of what is settled but for the near end; those of one label are one."""
-        near_ends: dict[Label, list[tuple[int, int]]] = {}
-        for ranges, part in _pieces(columns, self.family.last_address, _near_end):
-            label = self.label(tuple(column[: self.depth] for column in part))
-            if label is not None:
-                near_ends.setdefault(label, []).append(ranges)
-        for label, pieces in near_ends.items():
-            yield joined(pieces), label
-
-    def _cut_plain(self, column: Iterable[Clause]) -> Column:
-        return self._cut(column, _is_plain)
-
-    def _cut(self, column: Iterable[Clause], is_settled: Callable[[Clause], bool]) -> Column:
+    def _cut(self, columns: Columns, is_settled: Callable[[Clause], bool] | None) -> Columns:
         """Return the clauses up to the one that reaches ``depth``; later ones can't change the label."""
-        kept: list[Clause] = []
+        return columns if is_settled is None else tuple(self._leading(one, is_settled) for one in columns)
+
+    def _leading(self, column: Column, is_settled: Callable[[Clause], bool]) -> Column:
         settled = 0
-        for clause in column:
-            kept.append(clause)
+        for place, clause in enumerate(column, 1):
             settled += is_settled(clause)
             if settled == self.depth:
-                break
-        return tuple(kept)
+                return column[:place]
+        return column
+
+    def _below(self, columns: Columns, level: int) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of packets for which the dimensions up to a level are settled."""
+        match level:
+            case 0:
+                parts = _protocols(columns)
+            case 1:
+                parts = _pieces(columns, LAST_PORT, lambda clause: _some(clause.ports))
+            case 2:
+                parts = _pieces(columns, LAST_PORT, lambda clause: _some(clause.source_ports))
+            case 3:
+                parts = _pieces(columns, self.family.last_address, _near_end)
+            case _:
+                label = self.label(columns)
+                return iter(() if label is None else ((label,),))
+        return self.rows(parts, level + 1)
 
 
-_NearRow = tuple[Ranges, Label]
-_EndRow = tuple[Ranges, Ranges, Label]
-_PortRow = tuple[Ranges, Ranges, Ranges, Label]
-
-
-def _protocols(columns: Columns) -> Iterator[tuple[Ranges, int | None]]:
-    """Yield each protocol that has to be looked at by itself, and all others together as None."""
+def _protocols(columns: Columns) -> Iterator[_Part]:
+    """Yield each protocol that has to be looked at by itself, and all others together."""
     numbers = set(PORTED_NUMBERS)
     numbers.update(number for column in columns for c in column for number in c.protocols or ())
     for number in sorted(numbers):
-        yield ((number, number),), number
+        yield ((number, number),), _of_protocol(columns, number)
     rest = without(ALL_PROTOCOL_NUMBERS, ranges_of(numbers))
     if rest:
-        yield rest, None
+        yield rest, _of_protocol(columns, None)
 
 
-def _of_protocol(column: Column, number: int | None) -> Iterator[Clause]:
-    """Yield the clauses that can match a packet of the protocol, or of one that no clause names."""
-    for clause in column:
-        if clause.may_have(number) and (number in PORTED_NUMBERS or not clause.speaks_of_ports):
-            yield clause
+def _of_protocol(columns: Columns, number: int | None) -> Columns:
+    """Return the clauses that can match a packet of the protocol, or of one that no clause names."""
+    return tuple(
+        tuple(c for c in column if c.may_have(number) and (number in PORTED_NUMBERS or not c.speaks_of_ports))
+        for column in columns
+    )
 
 
-def _pieces(
-    columns: Columns, last: int, wanted: Callable[[Clause], Ranges | None]
-) -> Iterator[tuple[tuple[int, int], Columns]]:
+def _pieces(columns: Columns, last: int, wanted: Callable[[Clause], Ranges | None]) -> Iterator[_Part]:
     """Cut numbers at the borders of what clauses want, with the clauses that are left for each piece."""
     found = [(number, wanted(clause)) for number, clause in _numbered(columns)]
     if all(ranges is None for _, ranges in found):
-        yield (0, last), columns
+        yield ((0, last),), columns
         return
     spans = ((number, ((0, last),) if ranges is None else ranges) for number, ranges in found)
     for first, final, here in sweep(spans, last):
-        yield (first, final), tuple(map(tuple, _clauses_at(columns, here)))
+        yield ((first, final),), tuple(map(tuple, _clauses_at(columns, here)))
 
 
 _COLUMN_BITS = 32
@@ -414,19 +362,24 @@ def _clauses_at(columns: Columns, here: Sequence[int]) -> Iterator[Iterable[Clau
         yield (clauses[number - lowest] for number in islice(here, first, behind))
 
 
+def _some(ports: PortSet) -> Ranges | None:
+    return None if ports.is_all else ports.ranges
+
+
+def _near_end(clause: Clause) -> Ranges | None:
+    return None if clause.local is None else (clause.local,)
+
+
 def _is_plain(clause: Clause) -> bool:
     """Return whether a clause matches whatever the source port and the near end are."""
     return clause.source_ports.is_all and clause.local is None
 
 
-def _is_anywhere(clause: Clause) -> bool:
-    """Return whether a clause matches whatever the near end is."""
-    return clause.local is None
-
-
-def _source_ports(clause: Clause) -> Ranges | None:
-    return None if clause.source_ports.is_all else clause.source_ports.ranges
-
-
-def _near_end(clause: Clause) -> Ranges | None:
-    return None if clause.local is None else (clause.local,)
+_SETTLED: tuple[Callable[[Clause], bool] | None, ...] = (
+    None,
+    None,
+    _is_plain,
+    lambda clause: clause.local is None,
+    lambda _: True,
+)
+"""By level, whether a clause matches whatever the later dimensions are; None: that is not asked yet."""

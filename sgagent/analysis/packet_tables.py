@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import accumulate, product
 
 from sgagent.analysis.bit_sets import Columns, number_of
 from sgagent.analysis.header_space import Clause, far_ends_by_class
@@ -122,19 +122,11 @@ class _Sides:
         if len(self) <= most:
             yield self
         else:
-            for half in self._halves():
-                yield from half.parts(most)
-
-    def _halves(self) -> Iterator[_Sides]:
-        """Yield those of the longer side apart, each with all of the other side."""
-        if len(self.near_ends) >= len(self.sources):
-            half = len(self.near_ends) // 2
-            yield _Sides(self.near_ends[:half], self.sources)
-            yield _Sides(self.near_ends[half:], self.sources)
-        else:
-            half = len(self.sources) // 2
-            yield _Sides(self.near_ends, self.sources[:half])
-            yield _Sides(self.near_ends, self.sources[half:])
+            is_longer = len(self.near_ends) >= len(self.sources)
+            longer = self.near_ends if is_longer else self.sources
+            for half in (longer[: len(longer) // 2], longer[len(longer) // 2 :]):
+                sides = _Sides(half, self.sources) if is_longer else _Sides(self.near_ends, half)
+                yield from sides.parts(most)
 
     def matched(self, side: _Side) -> list[int]:
         """Return the places of the pairs of kinds that a clause matches, by what it wants; they rise."""
@@ -156,11 +148,8 @@ def _places_of(kinds: Sequence[_Kind]) -> dict[Ranges, list[int]]:
 
 def _table(numbered: _Numbered, family: Family, peers: Sequence[Ranges], classes: Sequence[_Class]) -> Table:
     """Return the table of some classes of far ends."""
-    firsts, width = [], 0
-    for one in classes:
-        firsts.append(width)
-        width += len(one.sides)
-    columns_of = _Placing(peers, classes, firsts, family)
+    ends = list(accumulate(len(one.sides) for one in classes))
+    columns_of = _column_finder(peers, list(zip((0, *ends), classes, strict=False)), family)
     found: list[tuple[int, Clause, Ranges, Columns]] = []
     borders = {0}
     for place, clause in numbered:
@@ -173,11 +162,10 @@ def _table(numbered: _Numbered, family: Family, peers: Sequence[Ranges], classes
     starts = sorted(border for border in borders if border <= LAST_CODE)
     rows = {start: row for row, start in enumerate(starts)}
     rows[LAST_CODE + 1] = len(starts)
-    lasts = [*(first - 1 for first in firsts[1:]), width - 1]
     return Table(
         starts=starts,
-        far_ends={last: one.ends for last, one in zip(lasts, classes, strict=True)},
-        every_column=(1 << width) - 1,
+        far_ends={end - 1: one.ends for end, one in zip(ends, classes, strict=True)},
+        every_column=(1 << (ends[-1] if ends else 0)) - 1,
         areas=[
             Area(clause, place, tuple((rows[first], rows[last + 1] - 1) for first, last in codes), columns)
             for place, clause, codes, columns in found
@@ -185,34 +173,27 @@ def _table(numbered: _Numbered, family: Family, peers: Sequence[Ranges], classes
     )
 
 
-class _Placing:
-    """Returns the columns of clauses in one table."""
+def _column_finder(
+    peers: Sequence[Ranges], classes: Sequence[tuple[int, _Class]], family: Family
+) -> Callable[[Clause], Columns]:
+    """Return what finds the columns that a clause matches in a table, by each class's first column."""
+    by_peer: dict[Ranges, list[tuple[int, _Class]]] = {peer: [] for peer in peers}
+    for first, one in classes:
+        for peer in one.peers:
+            by_peer[peers[peer]].append((first, one))
+    known: dict[tuple[object, ...], Columns] = {}
 
-    def __init__(
-        self, peers: Sequence[Ranges], classes: Sequence[_Class], firsts: Sequence[int], family: Family
-    ) -> None:
-        """Take the classes, and the first column of each."""
-        self._family = family
-        self._classes = list(zip(firsts, classes, strict=True))
-        self._by_peer: dict[Ranges, list[tuple[int, _Class]]] = {peer: [] for peer in peers}
-        for first, one in self._classes:
-            for peer in one.peers:
-                self._by_peer[peers[peer]].append((first, one))
-        self._known: dict[tuple[object, ...], Columns] = {}
-
-    def __call__(self, clause: Clause) -> Columns:
-        """Return the columns that a clause matches."""
-        key = (clause.addresses, clause.local, clause.source_ports)
-        found = self._known.get(key)
-        if found is None:
-            is_for_everyone = clause.is_for_everyone(self._family)
-            classes = self._classes if is_for_everyone else self._by_peer[clause.addresses]
-            side = (clause.local, clause.source_ports)
-            sides = {id(one.sides): one.sides for _, one in classes}
+    def columns_of(clause: Clause) -> Columns:
+        side = (clause.local, clause.source_ports)
+        key = (clause.addresses, side)
+        if key not in known:
+            of_clause = classes if clause.is_for_everyone(family) else by_peer[clause.addresses]
+            sides = {id(one.sides): one.sides for _, one in of_clause}
             matched = {key: some.matched(side) for key, some in sides.items()}  # classes share most sides
-            found = number_of([first + place for first, one in classes for place in matched[id(one.sides)]])
-            self._known[key] = found
-        return found
+            known[key] = number_of([first + at for first, one in of_clause for at in matched[id(one.sides)]])
+        return known[key]
+
+    return columns_of
 
 
 def codes_of(clause: Clause) -> Ranges:

@@ -16,6 +16,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise, product
 
 from sgagent.analysis.bit_sets import Columns, Open, Rows, bits_of, number_of
 from sgagent.analysis.header_space import Clause
@@ -46,7 +47,7 @@ class Area:
     columns: Columns
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Table:
     """Some of the packets of one direction and family, and all clauses that match any of them."""
 
@@ -77,24 +78,20 @@ class Table:
         """
         return Open(len(self.starts), self.every_column, within)
 
-    def deciding(self, within: Sequence[Columns] | None = None) -> list[Columns]:
-        """Return, for each area, the columns of the cells of interest that it decides about."""
+    def deciding(self, within: Sequence[Columns] | None = None) -> list[Area]:
+        """Return the areas that decide about any of the cells of interest."""
         left = self.opened(within)
-        return [left.take(area.rows, area.columns) for area in self.areas]
+        return [area for area in self.areas if left.take(area.rows, area.columns)]
 
     @cached_property
-    def accepted(self) -> Sequence[Columns]:
-        """Return the columns of each row that are accepted."""
-        return self.verdicts().accepted
+    def all_verdicts(self) -> Verdicts:
+        """Return what becomes of every cell by all areas."""
+        return self.verdicts()
 
-    def critical(self) -> Sequence[Columns]:
-        """Return the columns of each row that hang on one clause: the next one does not agree with it.
-
-        What is accepted is found on the way, and kept for who asks next.
-        """
-        verdicts = self.verdicts()
-        self.__dict__.setdefault("accepted", verdicts.accepted)
-        return verdicts.critical
+    @cached_property
+    def index(self) -> Index:
+        """Return what finds the areas that meet another one."""
+        return Index(self)
 
     def verdicts(
         self, areas: Iterable[Area] | None = None, accepts: Callable[[Clause], bool] = _accepts
@@ -114,23 +111,15 @@ class Table:
         _fold(0, len(self.starts) - 1, items, verdicts)
         return verdicts
 
-    def deciders(self, row: int, numbers: Iterable[int] | None = None) -> Iterator[tuple[Clause, Columns]]:
-        """Yield what decides about the cells of a row, in order, with the columns.
-
-        Args:
-            row: of this table.
-            numbers: of the areas that have cells in the row, where that is known; rising.
-        """
+    def deciders(self, row: int) -> Iterator[tuple[Clause, Columns]]:
+        """Yield what decides about the cells of a row, in order, with the columns."""
         left = self.every_column
-        for number in range(len(self.areas)) if numbers is None else numbers:
+        for number in bits_of(self.index.at(row)):
             area = self.areas[number]
-            if numbers is not None or any(first <= row <= last for first, last in area.rows):
-                columns = area.columns & left
-                if columns:
-                    yield area.clause, columns
-                    left ^= columns
-                    if not left:
-                        return
+            columns = area.columns & left
+            if columns:
+                yield area.clause, columns
+                left ^= columns
 
     @cached_property
     def _last_columns(self) -> Columns:
@@ -145,12 +134,8 @@ class Table:
     def whole_classes(self, columns: Columns) -> Columns:
         """Return all columns of the classes of which there are any columns."""
         wanted = set(bits_of(self.far_columns(columns)))
-        found, first = 0, 0
-        for last in sorted(self.far_ends):
-            if last in wanted:
-                found |= (1 << last + 1) - (1 << first)
-            first = last + 1
-        return found
+        lasts = pairwise((-1, *sorted(self.far_ends)))
+        return sum((2 << last) - (1 << before + 1) for before, last in lasts if last in wanted)
 
     def far_ranges(self, columns: Columns) -> list[tuple[int, int]]:
         """Return the far ends of some columns, unsorted."""
@@ -206,21 +191,18 @@ class _Item:
     accepts: bool
 
 
+@dataclass(slots=True)
 class _Pile:
     """Clauses that follow each other and hold all rows that are looked at, as if they were one."""
 
-    __slots__ = ("accept", "accept_next", "drop", "drop_next")
+    accept: Columns = 0
+    """Where the first of them accepts."""
 
-    def __init__(self) -> None:
-        """Begin with none."""
-        self.accept: Columns = 0
-        """Where the first of them accepts."""
+    drop: Columns = 0
+    accept_next: Columns = 0
+    """Where the second of them accepts."""
 
-        self.drop: Columns = 0
-        self.accept_next: Columns = 0
-        """Where the second of them accepts."""
-
-        self.drop_next: Columns = 0
+    drop_next: Columns = 0
 
     def put(self, columns: Columns, *, accepts: bool) -> None:
         """Put a clause behind the others."""
@@ -237,10 +219,6 @@ class _Pile:
     def put_all(self, other: _Pile) -> None:
         """Put several clauses behind the others."""
         some = self.accept | self.drop
-        if not some:
-            self.accept, self.drop = other.accept, other.drop
-            self.accept_next, self.drop_next = other.accept_next, other.drop_next
-            return
         once = some ^ (self.accept_next | self.drop_next)
         # What is known in a set, taken out of it by an exclusive or: that needs no negative numbers.
         self.accept_next |= other.accept & once | other.accept_next ^ other.accept_next & some
@@ -290,31 +268,18 @@ def _fold(first: int, last: int, items: Sequence[_Item | _Pile], verdicts: Verdi
     _fold(middle + 1, last, kept, verdicts)
 
 
-def _common_rows(one: Rows, other: Rows) -> Rows:
-    found: list[tuple[int, int]] = []
-    for first, last in one:
-        for start, end in other:
-            if first <= end and start <= last:
-                found.append((max(first, start), min(last, end)))
-    return tuple(found)
-
-
 def common_area(one: Area, other: Area) -> tuple[Rows, Columns]:
     """Return the cells that two areas have in common."""
-    return _common_rows(one.rows, other.rows), one.columns & other.columns
+    pairs = product(one.rows, other.rows)
+    rows = ((max(here[0], there[0]), min(here[1], there[1])) for here, there in pairs)
+    return tuple((first, last) for first, last in rows if first <= last), one.columns & other.columns
 
 
-@dataclass(frozen=True, slots=True)
 class Index:
     """Finds the areas of a table that meet another, as a set of their numbers."""
 
-    _by_rows: _Crowd
-    _by_columns: _Crowd
-    _known: dict[Columns, int]
-
-    @classmethod
-    def of(cls, table: Table) -> Index:
-        """Return the index of a table."""
+    def __init__(self, table: Table) -> None:
+        """Take the areas of a table."""
         rows: dict[int, int] = {}
         alike: dict[Columns, int] = {}
         for number, area in enumerate(table.areas):
@@ -326,7 +291,9 @@ class Index:
         for held, numbers in alike.items():
             for border in bits_of(held ^ held << 1):
                 columns[border] = columns.get(border, 0) ^ numbers
-        return cls(_Crowd(rows, len(table.starts)), _Crowd(columns, table.every_column.bit_length()), {})
+        self._by_rows = _Crowd(rows, len(table.starts))
+        self._by_columns = _Crowd(columns, table.every_column.bit_length())
+        self._known: dict[Columns, int] = {}
 
     def at(self, row: int) -> int:
         """Return the numbers of all areas with a cell in a row, as bits."""

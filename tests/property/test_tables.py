@@ -51,12 +51,7 @@ def say_who_decides(tables: tuple[Table, ...], decisions: list[tuple[Packet, Dec
             if table.far_columns(columns) & column
         }
         assert found[decision.decided_by, decision.rule] is decision.verdict
-    deciding = {
-        (area.clause.decided_by, area.clause.rule)
-        for table in tables
-        for area, columns in zip(table.areas, table.deciding(), strict=True)
-        if columns
-    }
+    deciding = {(area.clause.decided_by, area.clause.rule) for table in tables for area in table.deciding()}
     assert deciding == {(decision.decided_by, decision.rule) for _, decision in decisions}
 
 
@@ -88,7 +83,7 @@ def test_verdicts_are_those_of_the_first_that_match(case: Case) -> None:
 def test_the_index_finds_all_that_meet_an_area(case: Case) -> None:
     """As looking at each other area does."""
     for table in tables_of(case, Direction.INGRESS, Family.IPV4, 64):
-        index = Index.of(table)
+        index = Index(table)
         for area in table.areas:
             meeting = {
                 number for number, other in enumerate(table.areas) if all(map(bool, common_area(area, other)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 
 from sgagent.analysis.bit_sets import Columns
 from sgagent.analysis.flow_text import port_text
@@ -75,8 +76,8 @@ class _Hosts:
         self._listed = {
             group.security_group_id for group in subject.snapshot.security_groups if group.member_addresses
         }
-        self._met: dict[tuple[int, str], Columns] = {}
-        """The columns of a group's members in a table, by its identity."""
+        self._columns = cache(self._columns_of_group)
+        """The columns of a group's members in a table."""
 
     def closed(self, direction: Direction, near: str, clauses: Mapping[Family, Clause]) -> Iterator[Codes]:
         """Yield what a rule of a group accepts, and no host at its other end.
@@ -111,14 +112,11 @@ class _Hosts:
             table.far_columns(columns) & self._columns(table, family, group)
             for table in reach.tables[family]
             for row in range(table.row_of(run[0]), table.row_of(run[1]) + 1)
-            if (columns := table.accepted[row]) and not _is_dhcp_alone(table, row, run, family)
+            if (columns := table.all_verdicts.accepted[row]) and not _is_dhcp_alone(table, row, run, family)
         )
 
-    def _columns(self, table: Table, family: Family, group: str) -> Columns:
-        key = (id(table), group)
-        if key not in self._met:
-            self._met[key] = table.columns_with(self._subject.members[group].ranges(family))
-        return self._met[key]
+    def _columns_of_group(self, table: Table, family: Family, group: str) -> Columns:
+        return table.columns_with(self._subject.members[group].ranges(family))
 
 
 def _is_dhcp_alone(table: Table, row: int, run: Codes, family: Family) -> bool:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from operator import itemgetter
 
 from sgagent.analysis.bit_sets import Columns, Piece, bits_of
 from sgagent.analysis.header_space import Clause, dhcp_clause, list_clauses
 from sgagent.analysis.packet_tables import make_tables
-from sgagent.analysis.redundancy import Area, Index, Table, code_of, common_area
+from sgagent.analysis.redundancy import Area, Table, code_of, common_area
 from sgagent.core.addresses import Ranges, joined, size
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import LAST_PORT, PORTED_NUMBERS, Direction, Family, Policy
@@ -18,6 +19,10 @@ from sgagent.core.policy import ResolvedInterface, ResolvedRule
 
 RuleKey = tuple[str, str]
 """A rule's group and id."""
+
+
+_Deciders = dict[tuple[Family, int], set[int]]
+"""By a clause's family and place, the places of clauses that decide about its packets."""
 
 
 def key_of(rule: ResolvedRule) -> RuleKey:
@@ -52,12 +57,7 @@ class RuleReach:
     def deciding_clauses(self) -> Mapping[Family, frozenset[int]]:
         """Return the places of the clauses that decide about any packet."""
         return {
-            family: frozenset(
-                area.place
-                for table in tables
-                for area, columns in zip(table.areas, table.deciding(), strict=True)
-                if columns
-            )
+            family: frozenset(area.place for table in tables for area in table.deciding())
             for family, tables in self.tables.items()
         }
 
@@ -78,8 +78,8 @@ class RuleReach:
             key_of(area.clause.rule)
             for tables in self.tables.values()
             for table in tables
-            for area, columns in zip(table.areas, table.deciding(table.critical()), strict=True)
-            if columns and area.clause.rule
+            for area in table.deciding(table.all_verdicts.critical)
+            if area.clause.rule
         )
 
     @cached_property
@@ -96,37 +96,32 @@ class RuleReach:
     def unreached(self) -> Mapping[RuleKey, tuple[Clause, ...]]:
         """Return the rules that decide about no packet, each with what decides instead, in order."""
         idle = {key: places for key, places in self.rules.items() if key not in self.deciding}
-        wanted = {place for places in idle.values() for place in places}
-        instead: dict[tuple[Family, int], set[int]] = {}
+        instead: _Deciders = {place: set() for places in idle.values() for place in places}
         for family, tables in self.tables.items():
+            here = {place for of_family, place in instead if of_family is family}
             for table in tables:
-                here = {place for of_family, place in wanted if of_family is family}
                 for place, deciders in _instead(table, here, self.deciding_clauses[family]):
-                    instead.setdefault((family, place), set()).update(deciders)
-        found: dict[RuleKey, tuple[Clause, ...]] = {}
-        for key, places in idle.items():
-            clauses = (
-                self.clauses[family][decider]
-                for family, place in places
-                for decider in sorted(instead.get((family, place), ()))
-            )
-            found[key] = tuple({known_by(clause): clause for clause in clauses}.values())
-        return found
+                    instead[family, place].update(deciders)
+        return self._by_rule(instead)
 
     def behind(self, keys: Container[RuleKey]) -> Mapping[RuleKey, tuple[Clause, ...]]:
         """Return what would decide without some rules, each taken out alone, in order."""
-        found: dict[RuleKey, dict[tuple[object, ...], Clause]] = {}
+        following: _Deciders = {}
         for family, tables in self.tables.items():
-            places: dict[int, set[int]] = {}
             for table in tables:
-                for place, following in _behind(table, keys):
-                    places.setdefault(place, set()).update(following)
+                for place, deciders in _behind(table, keys):
+                    following.setdefault((family, place), set()).update(deciders)
+        return self._by_rule(following)
+
+    def _by_rule(self, deciders: _Deciders) -> dict[RuleKey, tuple[Clause, ...]]:
+        """Return rules with what decides about their packets, in order, by the places of both."""
+        found: dict[RuleKey, dict[tuple[object, ...], Clause]] = {}
+        for (family, place), numbers in deciders.items():
             clauses = self.clauses[family]
-            for place, deciders in places.items():
-                rule = clauses[place].rule
-                if rule is not None:
-                    named = {known_by(clauses[decider]): clauses[decider] for decider in sorted(deciders)}
-                    found.setdefault(key_of(rule), {}).update(named)
+            rule = clauses[place].rule
+            if rule is not None:
+                named = {known_by(clauses[number]): clauses[number] for number in sorted(numbers)}
+                found.setdefault(key_of(rule), {}).update(named)
         return {key: tuple(named.values()) for key, named in found.items()}
 
     def relied_on(self, gone: Container[RuleKey]) -> frozenset[RuleKey]:
@@ -134,13 +129,16 @@ class RuleReach:
         found: set[RuleKey] = set()
         for tables in self.tables.values():
             for table in tables:
-                left = [area for area in table.areas if _is_kept(area, gone)]
-                if len(left) == len(table.areas):
+                areas = [
+                    area
+                    for area in table.areas
+                    if area.clause.rule is None or key_of(area.clause.rule) not in gone
+                ]
+                if len(areas) == len(table.areas):
                     continue
-                differing = _differing(table.accepted, table.verdicts(left).accepted)
-                for area, columns in zip(table.areas, table.deciding(differing), strict=True):
-                    if columns and area.clause.rule:
-                        found.add(key_of(area.clause.rule))
+                accepted = zip(table.all_verdicts.accepted, table.verdicts(areas).accepted, strict=True)
+                deciding = table.deciding([here ^ there for here, there in accepted])
+                found.update(key_of(area.clause.rule) for area in deciding if area.clause.rule)
         return frozenset(found)
 
     def rule(self, key: RuleKey) -> ResolvedRule:
@@ -157,26 +155,14 @@ class RuleReach:
                 yield table, clause, columns
 
 
-def _is_kept(area: Area, gone: Container[RuleKey]) -> bool:
-    return area.clause.rule is None or key_of(area.clause.rule) not in gone
-
-
-def _differing(one: Sequence[Columns], other: Sequence[Columns]) -> list[Columns]:
-    """Return the columns of each row in which only one of two accepts."""
-    return [here ^ there for here, there in zip(one, other, strict=True)]
-
-
 def _instead(
     table: Table, places: Container[int], deciding: Container[int]
 ) -> Iterator[tuple[int, list[int]]]:
     """Yield clauses, by their places, with those before that decide about what they match."""
-    index: Index | None = None
     deciders = 0
     for number, area in enumerate(table.areas):
         if area.place in places:
-            if index is None:
-                index = Index.of(table)
-            yield area.place, _deciders_within(table, area, index.meeting(area) & deciders)
+            yield area.place, _deciders_within(table, area, table.index.meeting(area) & deciders)
         if area.place in deciding:
             deciders |= 1 << number
 
@@ -197,7 +183,7 @@ def _deciders_within(table: Table, area: Area, before: int) -> list[int]:
 
 def _take(pieces: list[Piece], first: int, last: int, columns: Columns) -> bool:
     """Take some columns of a run of rows out of sorted pieces, and return whether any were there."""
-    begin = end = bisect_left(pieces, first, key=_last_row)
+    begin = end = bisect_left(pieces, first, key=itemgetter(1))
     rest: list[Piece] = []
     is_taken = False
     while end < len(pieces) and pieces[end][0] <= last:
@@ -221,20 +207,13 @@ def _take(pieces: list[Piece], first: int, last: int, columns: Columns) -> bool:
     return is_taken
 
 
-def _last_row(piece: Piece) -> int:
-    return piece[1]
-
-
 def _behind(table: Table, keys: Container[RuleKey]) -> Iterator[tuple[int, list[int]]]:
     """Yield rules that decide, by their places, with the clauses that would decide without them."""
-    index: Index | None = None
     left = table.opened()
     for number, area in enumerate(table.areas):
         rule = area.clause.rule
         if rule is not None and key_of(rule) in keys and left.has(area.rows, area.columns):
-            if index is None:
-                index = Index.of(table)
-            later = index.meeting(area) >> number + 1 << number + 1
+            later = table.index.meeting(area) >> number + 1 << number + 1
             found: list[int] = []
             left.try_out()
             for other in map(table.areas.__getitem__, bits_of(later)):
@@ -292,7 +271,6 @@ def _opened(
 ) -> Iterator[tuple[RuleKey, int, int]]:
     """Yield runs of ports of a protocol that are open to everyone, with each rule that does it."""
     accepted = [table.verdicts(accepts=_is_opening).accepted for table in tables]
-    indices = [Index.of(table) for table in tables]
     weights = _Weights(tables)
     for first, last in _runs(tables, number):
         rows = [table.row_of(first) for table in tables]
@@ -301,8 +279,8 @@ def _opened(
         if sum(map(Table.weigh, tables, here)) <= _WIDE[family]:
             continue
         opening: dict[RuleKey, list[tuple[Table, Columns]]] = {}
-        for table, row, index in zip(tables, rows, indices, strict=True):
-            for clause, columns in table.deciders(row, bits_of(index.at(row))):
+        for table, row in zip(tables, rows, strict=True):
+            for clause, columns in table.deciders(row):
                 if clause.rule is not None and _is_opening(clause):
                     opening.setdefault(key_of(clause.rule), []).append((table, columns))
         if weights.of(pair for pairs in opening.values() for pair in pairs) > _WIDE[family]:
@@ -318,24 +296,16 @@ class _Weights:
         """Take the tables; where near ends are split among them, far ends are in more than one."""
         all_ends = [ends for table in tables for ends in table.far_ends.values()]
         self._are_apart = len(set(all_ends)) == len(all_ends)
-        self._known: dict[tuple[int, Columns], int] = {}
+        self._weigh = cache(Table.weigh)
 
     def of(self, pairs: Iterable[tuple[Table, Columns]]) -> int:
         """Return how many far ends there are in columns of tables."""
         if not self._are_apart:
             return size(joined(ends for table, columns in pairs for ends in table.far_ranges(columns)))
-        together: dict[int, tuple[Table, Columns]] = {}
+        together: dict[Table, Columns] = {}
         for table, columns in pairs:
-            before = together.get(id(table), (table, 0))[1]
-            together[id(table)] = (table, before | columns)
-        return sum(self._weigh(table, columns) for table, columns in together.values())
-
-    def _weigh(self, table: Table, columns: Columns) -> int:
-        key = (id(table), columns)
-        found = self._known.get(key)
-        if found is None:
-            found = self._known[key] = table.weigh(columns)
-        return found
+            together[table] = together.get(table, 0) | columns
+        return sum(self._weigh(table, columns) for table, columns in together.items())
 
 
 def _runs(tables: Sequence[Table], number: int) -> Iterator[tuple[int, int]]:

@@ -40,17 +40,13 @@ def _since(usages: list[Usage], life: Life) -> str:
     hits = [usage.last_hit_at for usage in usages if usage.last_hit_at is not None]
     if hits:
         return f"its last hit on this host was {_days(life.now - max(hits))} ago"
-    return (
-        f"it had no hit in the {_days(life.now - max(u.counted_since for u in usages))} since counting began"
-    )
+    since = max(usage.counted_since for usage in usages)
+    return f"it had no hit in the {_days(life.now - since)} since counting began"
 
 
 def _days(seconds: float) -> str:
-    days = int(seconds // _DAY)
-    if days:
-        return f"{days} day{'s' * (days != 1)}"
-    hours = int(seconds // 3600)
-    return f"{hours} hour{'s' * (hours != 1)}"
+    number, unit = (int(seconds // _DAY), "day") if seconds >= _DAY else (int(seconds // 3600), "hour")
+    return f"{number} {unit}{'s' * (number != 1)}"
 
 
 @lint_check(FindingSeverity.NOTICE, "an open port of this host at which nothing listens")
@@ -130,9 +126,8 @@ def unreached_listener(subject: LintSubject) -> Iterator[Finding]:
         return
     missed: dict[int, list[tuple[int, int]]] = {}
     for one in life.listeners:
-        is_let_in = any(
-            _lets_in(subject, family, code_of(one.protocol, one.port)) for family in _families_of(one)
-        )
+        code = code_of(one.protocol, one.port)
+        is_let_in = any(_lets_in(subject, family, code) for family in _families_of(one))
         if not is_let_in and one.port not in _DHCP_CLIENTS:
             missed.setdefault(one.protocol, []).append((one.port, one.port))
     names = tuple(judge.name for judge in life.stands)

@@ -14,7 +14,7 @@ from sgagent.analysis.header_space import Clause
 from sgagent.analysis.lint.findings import Finding, FindingSeverity
 from sgagent.analysis.lint.rule_reach import RuleKey, RuleReach, key_of, known_by
 from sgagent.analysis.lint.subject import LintSubject, Stand, lint_check, rule_finding
-from sgagent.analysis.redundancy import Area, Index, Table, common_area
+from sgagent.analysis.redundancy import Area, Table, common_area
 from sgagent.core.addresses import common, size
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import (
@@ -57,7 +57,6 @@ def ties(stand: Stand) -> Iterator[Tie]:
 
 def _pairs(table: Table) -> Iterator[tuple[Area, Area]]:
     """Yield drops and accepts of one priority that match a packet which nothing before them decides."""
-    index: Index | None = None
     left = table.opened()
     numbered = groupby(enumerate(table.areas), key=lambda found: _tied_priority(found[1].clause))
     for priority, found in numbered:
@@ -65,10 +64,8 @@ def _pairs(table: Table) -> Iterator[tuple[Area, Area]]:
         drops = [(number, area) for number, area in areas if area.clause.policy is Policy.DROP]
         accepts = sum(1 << number for number, area in areas if area.clause.policy is Policy.ACCEPT)
         if priority is not None and drops and accepts:
-            if index is None:
-                index = Index.of(table)
             for _, drop in drops:
-                for other in map(table.areas.__getitem__, bits_of(index.meeting(drop) & accepts)):
+                for other in map(table.areas.__getitem__, bits_of(table.index.meeting(drop) & accepts)):
                     if left.has(*common_area(drop, other)):
                         yield drop, other
         for _, area in areas:
