@@ -8,7 +8,7 @@ for far ends to which nothing changed, as long as the tails still do what they h
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from sgagent.core.addresses import Ranges, holds, without
@@ -124,6 +124,8 @@ class ViewComparison(FateComparison):
 
     def note(self, tail: str | None, demand: Demand, number: int, clause: BoxClause | None) -> None:
         """Take note of a duty on all walks."""
+        # What decides whatever the far end: no clause before it names any.
+        is_for_everyone = self.view.state is CtState.INVALID or clause in self.frame.always
         if self._walks:
             duty = (tail or "", demand)
             duty = self.subject.duties.setdefault(duty, duty)
@@ -132,12 +134,8 @@ class ViewComparison(FateComparison):
                     walk.is_whole = False
                 else:
                     walk.duties.add(duty)
-        elif number == self.frame.nobody and not self._is_for_everyone(clause):
+        elif number == self.frame.nobody and not is_for_everyone:
             raise WholeNeededError
-
-    def _is_for_everyone(self, clause: BoxClause | None) -> bool:
-        """Return whether a clause decides whatever the far end: none before it names any."""
-        return self.view.state is CtState.INVALID or clause in self.frame.always
 
     def arrive(self, chain: str, state: State) -> None:
         """Follow packets to a chain, unless packets like them were followed there before."""
@@ -165,7 +163,9 @@ class ViewComparison(FateComparison):
         walk = Walk()
         if state.classes:
             self._is_visiting = True
-            self._on(walk, chain, state)
+            self._walks.append(walk)
+            self._go_on(chain, state)
+            self._walks.pop()
             self._is_visiting = False
         if walk.is_whole:
             duties = known | walk.duties
@@ -190,12 +190,6 @@ class ViewComparison(FateComparison):
             raise WholeNeededError
         return duties
 
-    def _on(self, walk: Walk, chain: str, state: State) -> None:
-        """Follow packets on a walk of its own."""
-        self._walks.append(walk)
-        self._go_on(chain, state)
-        self._walks.pop()
-
     def _go_on(self, chain: str, state: State) -> None:
         if chain in self.compiled.junctions:
             for walk in self._walks[self._before_junction :]:
@@ -215,14 +209,11 @@ class ViewComparison(FateComparison):
             self._walks.pop()
             self._memo.walks[key] = walk
         else:
-            self._add(known.duties, is_whole=known.is_whole)
+            for one in self._noting:
+                one.duties.update(known.duties)
+                one.is_whole = one.is_whole and known.is_whole
             for junction, arrived in known.arrivals:
                 self._go_on(junction, arrived)
-
-    def _add(self, duties: Iterable[Duty], *, is_whole: bool) -> None:
-        for walk in self._noting:
-            walk.duties.update(duties)
-            walk.is_whole = walk.is_whole and is_whole
 
     @property
     def _noting(self) -> list[Walk]:
@@ -257,7 +248,11 @@ class ViewComparison(FateComparison):
         lasting = (*self._lasting, self.drops_by_policy, chain, readings, state.change)
         key = (*lasting, state.marks)
         if key not in self._memo.everyone:
-            visit = self._known_for_everyone(lasting, chain, state.marks) or self._attempt(chain, state)
+            try:
+                duties = self._known(self._before.everyone.get(lasting), chain, state.marks)
+                visit: Visit | None = Visit(duties, state.marks)
+            except WholeNeededError:
+                visit = self._attempt(chain, state)
             self._memo.everyone[key] = visit
             if visit is not None:
                 self._memo.everyone[lasting] = visit
@@ -266,12 +261,6 @@ class ViewComparison(FateComparison):
             for walk in self._walks[:1]:
                 walk.duties.update(found.duties)
         return found is not None
-
-    def _known_for_everyone(self, key: Key, chain: str, marks: Marks | None) -> Visit | None:
-        try:
-            return Visit(self._known(self._before.everyone.get(key), chain, marks), marks)
-        except WholeNeededError:
-            return None
 
     def _attempt(self, chain: str, state: State) -> Visit | None:
         """Follow packets of far ends that no clause singles out, be there such or not."""

@@ -16,6 +16,7 @@ from sgagent.nft import ruleset as nft
 from sgagent.verify.packets import Constraints, Cube, MarkChange, Marks, Phase, cubes_of, under_mask
 from sgagent.verify.verified_table import (
     Return,
+    Unread,
     UnsupportedStatementError,
     VerifiedStatement,
     VerifiedTable,
@@ -70,47 +71,26 @@ _Item = tuple[tuple[nft.Value, ...], nft.Verdict]
 
 
 def _node(items: Sequence[_Item]) -> MapNode:
-    node = MapNode()
     words: dict[str, list[_Item]] = {}
     ranges: dict[tuple[int, int], list[_Item]] = {}
-    for item in items:
-        match item[0][0]:
+    for (value, *others), verdict in items:
+        match value:
             case nft.Symbol(word):
-                words.setdefault(word, []).append(item)
+                words.setdefault(word, []).append((tuple(others), verdict))
             case nft.Interval(first, last):
-                ranges.setdefault((first, last), []).append(item)
-    node.words = {word: _child(some) for word, some in words.items()}
-    for (first, last), some in _disjoint(ranges):
-        node.starts.append(first)
-        node.lasts.append(last)
-        node.children.append(_child(some))
+                ranges.setdefault((first, last), []).append((tuple(others), verdict))
+    node = MapNode({word: _child(some) for word, some in words.items()})
+    by_range, greatest = list(ranges.values()), max((last for _, last in ranges), default=0)
+    for first, last, here in sweep(enumerate((ends,) for ends in ranges), greatest):
+        if here:
+            node.starts.append(first)
+            node.lasts.append(last)
+            node.children.append(_child([item for number in here for item in by_range[number]]))
     return node
 
 
-def _disjoint(
-    ranges: dict[tuple[int, int], list[_Item]],
-) -> Iterable[tuple[tuple[int, int], list[_Item]]]:
-    """Return ranges in order, cut where some overlap."""
-    ordered = sorted(ranges.items())
-    if all(one[0][1] < other[0][0] for one, other in pairwise(ordered)):
-        return ordered
-    return _cut(ordered)
-
-
-def _cut(
-    ordered: Sequence[tuple[tuple[int, int], list[_Item]]],
-) -> Iterator[tuple[tuple[int, int], list[_Item]]]:
-    spans = [(number, (ends,)) for number, (ends, _) in enumerate(ordered)]
-    greatest = max(last for (_, last), _ in ordered)
-    for first, last, here in sweep(spans, greatest):
-        if here:
-            yield (first, last), [item for number in here for item in ordered[number][1]]
-
-
 def _child(items: Sequence[_Item]) -> MapNode | nft.Verdict:
-    if len(items[0][0]) == 1:
-        return items[0][1]
-    return _node([(key[1:], verdict) for key, verdict in items])
+    return _node(items) if items[0][0] else items[0][1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +153,6 @@ class CompiledTable:
         """What distinguishes addresses, by link and family."""
 
         self._rules: dict[tuple[object, ...], tuple[tuple[Operation, ...], ...]] = {}
-        self._known: dict[tuple[nft.Selector, ...], tuple[nft.Selector, ...]] = {}
         self._sets: dict[frozenset[nft.Selector], frozenset[nft.Selector]] = {}
         self.fates: dict[tuple[object, ...], tuple[PacketFate, ...]] = {}
         """Of packets with some marks in chains that read nothing else."""
@@ -204,8 +183,7 @@ class CompiledTable:
 
     def _selectors(self, name: str) -> tuple[nft.Selector, ...]:
         read = (selector for one in self.table.chains[name].statements for selector in selectors_of(one))
-        selectors = tuple(dict.fromkeys(read))
-        return self._known.setdefault(selectors, selectors)
+        return tuple(dict.fromkeys(read))
 
     def _reads(self, name: str) -> frozenset[nft.Selector]:
         return self._shared(frozenset(self.selectors(name)).union(*map(self.reads, self.table.targets(name))))
@@ -277,19 +255,10 @@ def _operations(
                     yield Find(name, fields, needs)
             case nft.Log():
                 pass
-            case (
-                nft.Limit()
-                | nft.Count()
-                | nft.SetMark()
-                | nft.Accept()
-                | nft.Drop()
-                | nft.Goto()
-                | nft.Jump()
-                | Return()
-            ):
-                yield statement
-            case _:
+            case Unread():
                 raise UnsupportedStatementError(str(statement))
+            case _:
+                yield statement
 
 
 def _is_idle(operations: Sequence[Operation]) -> bool:

@@ -25,17 +25,6 @@ from sgagent.core.policy import (
     ResolvedRule,
 )
 from sgagent.nft import names
-from sgagent.nft.names import (
-    DefaultCounter,
-    ExemptionCounter,
-    ExemptionKind,
-    InnerCounter,
-    InvalidCounter,
-    KernelCounterKey,
-    RuleCounter,
-    SpoofedCounter,
-    counter_name,
-)
 from sgagent.nft.ruleset import ALL_BITS
 from sgagent.verify.packets import (
     Box,
@@ -182,35 +171,32 @@ def change_of_accepted(memory: SessionMemory, bits: tuple[int, int], *, is_curre
 
 def counter_of(judge: ResolvedInterface, opener: Packet, decision: Decision) -> str | None:
     """Return the counter that a packet adds to; None where it adds to none."""
-    key = _counter_key(judge, opener, decision)
-    return None if key is None else counter_name(key)
-
-
-def _counter_key(judge: ResolvedInterface, opener: Packet, decision: Decision) -> KernelCounterKey | None:
-    link, direction = judge.name, opener.direction
+    link, direction, kinds = judge.name, opener.direction, names.ExemptionKind
+    key: names.KernelCounterKey
     match decision.decided_by:
-        case DecidedBy.RULE if decision.rule is not None:
-            return RuleCounter(
+        case DecidedBy.RULE if (rule := decision.rule) is not None:
+            key = names.RuleCounter(
                 interface=link,
-                security_group_id=decision.rule.security_group_id,
-                rule_id=decision.rule.rule_id,
+                security_group_id=rule.security_group_id,
+                rule_id=rule.rule_id,
                 direction=direction,
-                policy=decision.rule.policy,
+                policy=rule.policy,
             )
         case DecidedBy.DEFAULT:
-            return DefaultCounter(interface=link, direction=direction, verdict=decision.verdict)
+            key = names.DefaultCounter(interface=link, direction=direction, verdict=decision.verdict)
         case DecidedBy.INNER:
-            return InnerCounter(interface=link)
+            key = names.InnerCounter(interface=link)
         case DecidedBy.FAILSAFE:
-            return ExemptionCounter(interface=link, direction=direction, kind=ExemptionKind.FAILSAFE)
+            key = names.ExemptionCounter(interface=link, direction=direction, kind=kinds.FAILSAFE)
         case DecidedBy.ALWAYS if not is_always_allowed(opener):
-            return ExemptionCounter(interface=link, direction=direction, kind=ExemptionKind.PLATFORM)
+            key = names.ExemptionCounter(interface=link, direction=direction, kind=kinds.PLATFORM)
         case DecidedBy.INVALID:
-            return InvalidCounter(interface=link, direction=direction)
+            key = names.InvalidCounter(interface=link, direction=direction)
         case DecidedBy.SPOOFED:
-            return SpoofedCounter(interface=link, direction=direction)
+            key = names.SpoofedCounter(interface=link, direction=direction)
         case _:
             return None
+    return names.counter_name(key)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,7 +6,7 @@ marks. Where its fate is settled, subclasses compare it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from sgagent.core.addresses import Ranges, holds, without
@@ -36,10 +36,9 @@ from sgagent.verify.packets import (
     cubes_of,
     meet,
     other_marks,
-    phase_of,
     split,
 )
-from sgagent.verify.verified_table import Return, VerifiedChain
+from sgagent.verify.verified_table import Return
 from sgagent.verify.views import Read, Reading, Settled, Special, View
 
 
@@ -93,8 +92,7 @@ class Exploration:
     @property
     def drops_by_policy(self) -> bool:
         """Return whether the base chain that packets are in drops those that come to its end."""
-        hook = self._base_chains[self._number].hook
-        return hook is not None and hook.drops
+        return self._base_chains[self._number].drops
 
     def follow(self, state: State) -> None:
         """Follow packets through all base chains of the hook."""
@@ -106,7 +104,7 @@ class Exploration:
             return
         before = self._number, self.phase
         chain = self._base_chains[number]
-        self._number, self.phase = number, _phase_of(chain)
+        self._number, self.phase = number, chain.phase
         for ended in self._chain(chain.name, state, jumped=False):
             self._end_base(ended)
         self._number, self.phase = before
@@ -168,10 +166,11 @@ class Exploration:
             elif isinstance(operation, Never):
                 break
             elif isinstance(operation, Find):
-                verdicts, missed = self._find(operation, state)
-                onward += missed
-                for verdict, one in verdicts:
-                    self._apply(verdict, one, onward, ended, jumped=jumped)
+                parts = list(self._find(operation, state))
+                onward += (one for verdict, one in parts if verdict is None)
+                for verdict, one in parts:
+                    if verdict is not None:
+                        self._apply(verdict, one, onward, ended, jumped=jumped)
                 return
             else:
                 self._apply(operation, state, onward, ended, jumped=jumped)
@@ -247,63 +246,45 @@ class Exploration:
     ) -> tuple[State | None, list[State]]:
         """Return the packets that meet a condition, if any do, and the others."""
         if isinstance(operation, MarkIn):
-            return self._compare_mark(operation, state)
-        if isinstance(operation, FarEndIn):
+            split_marks = _split_marks(state, operation.cubes)
+            parts = [state._replace(marks=some) if some else None for some in split_marks]
+        elif isinstance(operation, FarEndIn):
             self.distinguish(operation.ranges)
-            inside = tuple(
-                c for c in state.classes if holds(operation.ranges, self.addresses[c]) is operation.is_in
+            within = {number for number in state.classes if holds(operation.ranges, self.addresses[number])}
+            split_classes = (
+                tuple(number for number in state.classes if (number in within) is side)
+                for side in (True, False)
             )
-            return _by_classes(state, inside)
-        box, others = split(state.box, operation)
-        return (
-            None if box is None else state if box is state.box else state._replace(box=box),
-            [state._replace(box=other) for other in others],
-        )
+            parts = [state._replace(classes=some) if some else None for some in split_classes]
+        else:
+            box, others = split(state.box, operation)
+            found = None if box is None else state if box is state.box else state._replace(box=box)
+            return found, [state._replace(box=other) for other in others]
+        found, other = parts if operation.is_in else parts[::-1]
+        return found, [] if other is None else [other]
 
-    def _compare_mark(self, operation: MarkIn, state: State) -> tuple[State | None, list[State]]:
-        inside, outside = _split_marks(state, operation.cubes)
-        found, others = (inside, outside) if operation.is_in else (outside, inside)
-        return (
-            state._replace(marks=found) if found else None,
-            [state._replace(marks=others)] if others else [],
-        )
-
-    def _find(
-        self, operation: Find, state: State
-    ) -> tuple[list[tuple[nft.Verdict | Return, State]], list[State]]:
-        """Return the verdicts that a map has for packets, and the packets that it has none for."""
+    def _find(self, operation: Find, state: State) -> Iterator[tuple[nft.Verdict | None, State]]:
+        """Yield packets with the verdicts that a map has for them; None where it has none."""
         box, others = split(state.box, operation.needs)
-        missed = [state._replace(box=other) for other in others]
-        found: list[tuple[nft.Verdict | Return, State]] = []
+        yield from ((None, state._replace(box=other)) for other in others)
         if box is not None:
             tree = self.compiled.tree(operation.verdict_map)
-            self._descend(tree, operation.readings, state._replace(box=box), found, missed)
-        return found, missed
+            yield from self._descend(tree, operation.readings, state._replace(box=box))
 
     def _descend(
-        self,
-        node: MapNode,
-        readings: Sequence[Reading],
-        state: State,
-        found: list[tuple[nft.Verdict | Return, State]],
-        missed: list[State],
-    ) -> None:
-        parts, others = self._children(node, readings[0], state)
-        missed += others
-        for child, part in parts:
+        self, node: MapNode, readings: Sequence[Reading], state: State
+    ) -> Iterator[tuple[nft.Verdict | None, State]]:
+        for child, part in self._children(node, readings[0], state):
             if isinstance(child, MapNode):
-                self._descend(child, readings[1:], part, found, missed)
+                yield from self._descend(child, readings[1:], part)
             else:
-                found.append((child, part))
+                yield child, part
 
-    def _children(
-        self, node: MapNode, reading: Reading, state: State
-    ) -> tuple[list[tuple[MapNode | nft.Verdict, State]], list[State]]:
-        """Return the parts of a state that lead to each child of a node, and the parts that lead to none."""
+    def _children(self, node: MapNode, reading: Reading, state: State) -> Iterable[_Child]:
+        """Return parts of a state with the children of a node that they lead to, those without one first."""
         match reading:
             case Settled(value):
-                child = node.words.get(value) if isinstance(value, str) else node.child_of(value)
-                return ([], [state]) if child is None else ([(child, state)], [])
+                return [(node.words.get(value) if isinstance(value, str) else node.child_of(value), state)]
             case Read(dimension):
                 return _children_of_box(node, dimension, state)
             case Special.FAR_END:
@@ -311,32 +292,17 @@ class Exploration:
             case _:
                 return _children_of_marks(node, state)
 
-    def _children_of_classes(
-        self, node: MapNode, state: State
-    ) -> tuple[list[tuple[MapNode | nft.Verdict, State]], list[State]]:
+    def _children_of_classes(self, node: MapNode, state: State) -> Iterator[_Child]:
         self.distinguish(None)
-        by_child: dict[int, tuple[MapNode | nft.Verdict, list[int]]] = {}
-        missed: list[int] = []
+        by_child: dict[int, tuple[MapNode | nft.Verdict | None, list[int]]] = {id(None): (None, [])}
         for number in state.classes:
             child = node.child_of(self.addresses[number])
-            if child is None:
-                missed.append(number)
-            else:
-                by_child.setdefault(id(child), (child, []))[1].append(number)
-        parts = [(child, state._replace(classes=tuple(numbers))) for child, numbers in by_child.values()]
-        return parts, [state._replace(classes=tuple(missed))] if missed else []
+            by_child.setdefault(id(child), (child, []))[1].append(number)
+        return ((child, state._replace(classes=tuple(some))) for child, some in by_child.values() if some)
 
 
-def _phase_of(chain: VerifiedChain) -> Phase:
-    return phase_of(chain.hook.name, chain.hook.priority) if chain.hook else Phase.WIRE
-
-
-def _by_classes(state: State, inside: tuple[int, ...]) -> tuple[State | None, list[State]]:
-    if len(inside) == len(state.classes):
-        return state, []
-    chosen = set(inside)
-    others = tuple(number for number in state.classes if number not in chosen)
-    return (state._replace(classes=inside) if inside else None), [state._replace(classes=others)]
+_Child = tuple[MapNode | nft.Verdict | None, State]
+"""What a part of a state leads to, if to anything."""
 
 
 def _split_marks(state: State, cubes: Iterable[Cube]) -> tuple[Marks, Marks]:
@@ -350,30 +316,24 @@ def _split_marks(state: State, cubes: Iterable[Cube]) -> tuple[Marks, Marks]:
     return tuple(inside), outside
 
 
-def _children_of_box(
-    node: MapNode, dimension: str, state: State
-) -> tuple[list[tuple[MapNode | nft.Verdict, State]], list[State]]:
+def _children_of_box(node: MapNode, dimension: str, state: State) -> Iterator[_Child]:
     have, box = state.box[dimension], state.box
-    parts: list[tuple[MapNode | nft.Verdict, State]] = []
-    covered: list[tuple[int, int]] = []
-    places = {place for first, last in have for place in range(*node.places_between(first, last))}
-    for place in sorted(places):
-        ends = (node.starts[place], node.lasts[place])
-        part = meet(have, (ends,))
-        covered.append(ends)
-        parts.append((node.children[place], state._replace(box={**box, dimension: part})))
-    left = without(have, tuple(covered))
-    return parts, [state._replace(box={**box, dimension: left})] if left else []
+    places = sorted({place for first, last in have for place in range(*node.places_between(first, last))})
+    ranges = [(node.starts[place], node.lasts[place]) for place in places]
+    left = without(have, tuple(ranges))
+    if left:
+        yield None, state._replace(box={**box, dimension: left})
+    for place, ends in zip(places, ranges, strict=True):
+        yield node.children[place], state._replace(box={**box, dimension: meet(have, (ends,))})
 
 
-def _children_of_marks(
-    node: MapNode, state: State
-) -> tuple[list[tuple[MapNode | nft.Verdict, State]], list[State]]:
-    parts: list[tuple[MapNode | nft.Verdict, State]] = []
+def _children_of_marks(node: MapNode, state: State) -> Iterator[_Child]:
+    found: list[_Child] = []
     left = state.marks or ()
     for first, last, child in zip(node.starts, node.lasts, node.children, strict=True):
-        cubes = cubes_of(0xFFFFFFFF, first, last)
-        inside, left = _split_marks(state._replace(marks=left), cubes)
+        inside, left = _split_marks(state._replace(marks=left), cubes_of(0xFFFFFFFF, first, last))
         if inside:
-            parts.append((child, state._replace(marks=inside)))
-    return parts, [state._replace(marks=left)] if left else []
+            found.append((child, state._replace(marks=inside)))
+    if left:
+        yield None, state._replace(marks=left)
+    yield from found

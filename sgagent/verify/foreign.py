@@ -20,7 +20,7 @@ from sgagent.verify import Outcome
 from sgagent.verify.compiled_table import CompiledTable
 from sgagent.verify.expectation import NOTHING_REMEMBERED
 from sgagent.verify.fate_comparison import VERDICTS, Difference
-from sgagent.verify.packets import CtDirection, CtState, Dimension, Phase, marks_text, phase_of
+from sgagent.verify.packets import CtDirection, CtState, Dimension, Phase, marks_text
 from sgagent.verify.proof import Proof, links_of, prove
 from sgagent.verify.verified_table import BaseHook, VerifiedChain, VerifiedTable
 from sgagent.verify.views import FAR_END, NEAR_END, NEVER_TRACKED, PORT, PROTOCOL, SOURCE_PORT, Headers, View
@@ -149,17 +149,13 @@ def _before_conntrack(table: VerifiedTable, hooks: Sequence[str]) -> Iterator[st
     """Yield the base chains that ask for the session of packets which have none yet."""
     compiled = CompiledTable(table)
     for chain in (chain for hook in hooks for chain in table.base_chains.get(hook, ())):
-        is_early = (
-            chain.hook is not None and phase_of(chain.hook.name, chain.hook.priority) is Phase.UNTRACKED
-        )
         reads_ct = any(selector.kind == "ct" for selector in compiled.reads(chain.name))
-        if is_early and (reads_ct or compiled.touches_marks(chain.name)):
+        if chain.phase is Phase.UNTRACKED and (reads_ct or compiled.touches_marks(chain.name)):
             yield chain.name
 
 
 def _at(hook: str, place: int, chain: VerifiedChain) -> BaseHook:
-    drops = chain.hook is not None and chain.hook.drops
-    return BaseHook(name=hook, priority=_ON_WIRE[hook] + place, drops=drops)
+    return BaseHook(name=hook, priority=_ON_WIRE[hook] + place, drops=chain.drops)
 
 
 # Differences that are alike but for one thing are one.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from heapq import merge
 from operator import attrgetter
 
@@ -51,7 +51,7 @@ class Frame:
     own: Sequence[tuple[BoxClause, ...]]
     """The clauses for each class, without those for everyone."""
 
-    members: Sequence[Iterable[tuple[int, int]]]
+    members: Sequence[Sequence[tuple[int, int]]]
     """All far ends of each class, if they were asked for."""
 
     @property
@@ -94,27 +94,29 @@ def make_frame(
     for clause in clauses:
         if clause.peers is not None:
             by_peers.setdefault(id(clause.peers), []).append(clause)
-    sets = Distinctions(view.family)
-    inside = None if within is None else sets.add(within)
-    by_label = {sets.add(_within(some[0].peers or (), within)): some for some in by_peers.values()}
-    for ranges in _expressions(compiled, view, within):
-        sets.add(ranges)
-    classes = [one for one in sets.classes() if inside is None or inside in one.labels]
-    members = sets.members() if has_members else {}
-    own = (merge(*(by_label.get(label, ()) for label in one.labels), key=PLACE) for one in classes)
+    sets = [] if within is None else [within]
+    sets += [_within(some[0].peers or (), within) for some in by_peers.values()]
+    by_label = dict(zip(range(len(sets) - len(by_peers), len(sets)), by_peers.values(), strict=True))
+    sets += _expressions(compiled, view, within)
+    classes = {
+        labels: found
+        for labels, found in far_end_classes(sets, view.family).items()
+        if within is None or 0 in labels
+    }
+    own = (merge(*(by_label.get(label, ()) for label in labels), key=PLACE) for labels in classes)
     return Frame(
         key=(view.link, view.opened, view.family, judge is not None),
         judge=judge,
         restricted=RestrictedPolicy(judge, view.opened) if judge else None,
         everyone=ClauseIndex(everyone),
         always=[clause for clause in everyone if clause.decided_by is DecidedBy.ALWAYS],
-        addresses=[*(one.address for one in classes), ORDINARY[view.family]],
+        addresses=[*(_ordinary(some, view.family) for _, some in classes.values()), ORDINARY[view.family]],
         own=[*map(tuple, own), ()],
-        members=[*(members.get(one.labels, ()) for one in classes), ()],
+        members=[*(ranges if has_members else () for ranges, _ in classes.values()), ()],
     )
 
 
-_Sets = Iterator[Iterable[tuple[int, int]]]
+_Sets = Iterator[Ranges]
 
 
 def _within(ranges: AddressRanges, within: Ranges | None) -> AddressRanges:
@@ -127,7 +129,7 @@ def _expressions(compiled: CompiledTable, view: View, within: Ranges | None) -> 
     for statement in _address_statements(compiled, view):
         for place, selector in enumerate(selectors_of(statement)):
             key = statement.values if isinstance(statement, nft.Match) else (statement.verdict_map, place)
-            if key in done or not is_far_end(selector, view):
+            if key in done or not _is_far_end(selector, view):
                 continue
             done.add(key)
             if isinstance(statement, nft.Match):
@@ -217,7 +219,7 @@ def _keys_within(compiled: CompiledTable, name: str, within: Ranges) -> _Sets:
         for place in range(*tree.places_between(first, last)):
             ends = max(first, tree.starts[place]), min(last, tree.lasts[place])
             found.setdefault(id(tree.children[place]), set()).add(ends)
-    yield from map(sorted, found.values())
+    yield from (tuple(sorted(ranges)) for ranges in found.values())
 
 
 def _keys(table: VerifiedTable, name: str, place: int, within: Ranges | None) -> _Sets:
@@ -230,15 +232,14 @@ def _keys(table: VerifiedTable, name: str, place: int, within: Ranges | None) ->
             alone: Hashable = verdict.chain if isinstance(verdict, nft.Goto) else verdict
             key = alone if len(element.key) == 1 else value
             found.setdefault(key, set()).add((value.first, value.last))
-    for ranges in found.values():
-        yield _within(tuple(sorted(ranges)), within)
+    yield from (_within(tuple(sorted(ranges)), within) for ranges in found.values())
 
 
 def _ends(values: Iterable[object]) -> Iterator[tuple[int, int]]:
     return ((value.first, value.last) for value in values if isinstance(value, nft.Interval))
 
 
-def is_far_end(selector: nft.Selector, view: View) -> bool:
+def _is_far_end(selector: nft.Selector, view: View) -> bool:
     """Return whether an expression may read the far end in a view of the frame."""
     if selector.key_type is not nft.ADDRESS_TYPES[view.family]:
         return False
@@ -246,89 +247,44 @@ def is_far_end(selector: nft.Selector, view: View) -> bool:
     return selector.tuple_direction in (None, judged)
 
 
-@dataclass(frozen=True, slots=True)
-class FarEndClass:
-    """A class."""
-
-    address: int
-    """One that stands for all: one that hosts can have, if there is such."""
-
-    labels: tuple[int, ...]
-    """The labels of the sets that hold it, sorted."""
+_FarEnds = tuple[list[tuple[int, int]], list[int]]
+"""All addresses of a class, and some of them that may stand for it."""
 
 
-class Distinctions:
-    """Sets of addresses, with labels by which callers find them again in the classes."""
+def far_end_classes(sets: Sequence[Ranges], family: Family) -> dict[tuple[int, ...], _FarEnds]:
+    """Return all addresses in classes, by the places of the sets that hold them.
 
-    def __init__(self, family: Family) -> None:
-        """Start without any."""
-        self._family = family
-        self._singles: dict[int, list[int]] = {}
-        self._wide: list[list[tuple[int, int]]] = []
-        """By label, what is no single address."""
-
-    def add(self, ranges: Iterable[tuple[int, int]]) -> int:
-        """Add a set, whose ranges are disjoint, and return its label."""
-        label, singles = len(self._wide), self._singles
-        wide: list[tuple[int, int]] = []
+    The ranges of a set are disjoint. Single addresses are put aside first: they are most of all borders.
+    """
+    singles: dict[int, list[int]] = {}
+    for place, ranges in enumerate(sets):
         for first, last in ranges:
-            if first != last:
-                wide.append((first, last))
-            else:
-                singles.setdefault(first, []).append(label)
-        self._wide.append(wide)
-        return label
+            if first == last:
+                singles.setdefault(first, []).append(place)
+    wide = ((place, tuple(r for r in ranges if r[0] != r[1])) for place, ranges in enumerate(sets))
+    segments = [(first, last, tuple(here)) for first, last, here in sweep(wide, family.last_address)]
+    ordered, found = sorted(singles), dict[tuple[int, ...], _FarEnds]()
+    for first, last, labels in segments:
+        aside = ranges_of(ordered[bisect_left(ordered, first) : bisect_right(ordered, last)])
+        left = without(((first, last),), aside)
+        if left:
+            members, candidates = found.setdefault(labels, ([], []))
+            members += left
+            wish = max(left[0][0], min(ORDINARY[family], last))
+            candidates.append(left[0][0] if wish in singles else wish)
+    starts = [first for first, _, _ in segments]
+    labels_of = cache(lambda own, around: tuple(sorted({*own, *around})))
+    for address in ordered:
+        around = segments[bisect_right(starts, address) - 1][2]
+        members, candidates = found.setdefault(labels_of(tuple(singles[address]), around), ([], []))
+        members.append((address, address))
+        candidates.append(address)
+    return found
 
-    def classes(self) -> tuple[FarEndClass, ...]:
-        """Return the classes; together they hold all addresses."""
-        segments = self._segments()
-        starts = [first for first, _, _ in segments]
-        ordered = sorted(self._singles)
-        found: dict[tuple[int, ...], int] = {}
-        for first, last, labels in segments:
-            left = self._outside_singles(ordered, first, last)
-            if left is not None:
-                self._take(found, labels, left)
-        by_own: dict[tuple[int, tuple[int, ...]], tuple[int, ...]] = {}
-        for address in ordered:
-            own, place = tuple(self._singles[address]), bisect_right(starts, address) - 1
-            known = by_own.get((place, own))
-            if known is None:
-                known = by_own[place, own] = tuple(sorted({*own, *segments[place][2]}))
-            self._take(found, known, address)
-        return tuple(FarEndClass(address, labels) for labels, address in found.items())
 
-    def members(self) -> dict[tuple[int, ...], list[tuple[int, int]]]:
-        """Return the addresses of each class, by the labels of the sets that hold it."""
-        found: dict[tuple[int, ...], list[tuple[int, int]]] = {}
-        ordered = sorted(self._singles)
-        for first, last, labels in self._segments():
-            singles = ordered[bisect_left(ordered, first) : bisect_right(ordered, last)]
-            others = without(((first, last),), ranges_of(singles))
-            found.setdefault(labels, []).extend(others)
-            for one in singles:
-                found.setdefault(tuple(sorted({*self._singles[one], *labels})), []).append((one, one))
-        return found
-
-    def _segments(self) -> list[tuple[int, int, tuple[int, ...]]]:
-        spans = ((label, tuple(sorted(ranges))) for label, ranges in enumerate(self._wide))
-        return [(first, last, tuple(here)) for first, last, here in sweep(spans, self._family.last_address)]
-
-    def _outside_singles(self, ordered: list[int], first: int, last: int) -> int | None:
-        """Return an address of a segment that is not among the singles; None if all are."""
-        place = bisect_right(ordered, first - 1)
-        for address in range(first, last + 1):
-            if place == len(ordered) or ordered[place] != address:
-                ordinary = ORDINARY[self._family]
-                wished = max(address, min(ordinary, last))
-                return address if wished in self._singles else wished
-            place += 1
-        return None
-
-    def _take(self, found: dict[tuple[int, ...], int], labels: tuple[int, ...], address: int) -> None:
-        known = found.get(labels)
-        if known is None or (not _is_ordinary(self._family, known) and _is_ordinary(self._family, address)):
-            found[labels] = address
+def _ordinary(addresses: Sequence[int], family: Family) -> int:
+    """Return an address that hosts can have, if there is such."""
+    return next((one for one in addresses if _is_ordinary(family, one)), addresses[0])
 
 
 ORDINARY = {Family.IPV4: 198 << 24 | 51 << 16 | 100 << 8 | 7, Family.IPV6: 0x20010DB8 << 96 | 7}

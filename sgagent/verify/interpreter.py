@@ -16,7 +16,6 @@ from sgagent.verify.packets import (
     PacketAtHook,
     Phase,
     opened_direction,
-    phase_of,
     reads_other_link,
 )
 from sgagent.verify.verified_table import (
@@ -87,11 +86,10 @@ class _Walk:
     def through_hook(self) -> Policy:
         """Go through the base chains of the hook until one drops the packet."""
         for chain in self.table.base_chains.get(self.packet.hook, ()):
-            if chain.hook is not None:
-                self.phase = phase_of(chain.hook.name, chain.hook.priority)
-                verdict = self._enter(chain)
-                if isinstance(verdict, nft.Drop) or (verdict is None and chain.hook.drops):
-                    return Policy.DROP
+            self.phase = chain.phase
+            verdict = self._enter(chain)
+            if isinstance(verdict, nft.Drop) or (verdict is None and chain.drops):
+                return Policy.DROP
         return Policy.ACCEPT
 
     def _enter(self, chain: VerifiedChain) -> _Final | None:
@@ -128,7 +126,9 @@ class _Walk:
                     case nft.Log():
                         pass
                     case nft.Limit():
-                        if not self._is_within_limit():
+                        self.limits += [True] * (self.limits_met == len(self.limits))
+                        self.limits_met += 1
+                        if not self.limits[self.limits_met - 1]:
                             self.path.append(OVER_LIMIT)
                             return None
                     case Unread(description):
@@ -140,12 +140,6 @@ class _Walk:
         except _BreakError:
             return None
         return None
-
-    def _is_within_limit(self) -> bool:
-        self.limits_met += 1
-        if self.limits_met > len(self.limits):
-            self.limits.append(True)
-        return self.limits[self.limits_met - 1]
 
     def _matches(self, match: nft.Match) -> bool:
         value = self._read(match.selector)
@@ -175,9 +169,8 @@ class _Walk:
             raise _BreakError
 
     def _read(self, selector: nft.Selector) -> int | str:
-        value = {"ct": self._read_ct, "meta": self._read_meta, "payload": self._read_payload}[selector.kind](
-            selector
-        )
+        read = {"ct": self._read_ct, "meta": self._read_meta, "payload": self._read_payload}
+        value = read[selector.kind](selector)
         if value is None:
             raise _BreakError
         return value
@@ -235,13 +228,9 @@ class _Walk:
             return packet.icmp_type if (packet.family, packet.protocol) == _ICMP[header] else None
         if header not in {"th", str(Protocol(packet.protocol))}:
             return None
-        if (
-            packet.source_port is None
-            or packet.destination_port is None
-            or packet.protocol not in PORTED_NUMBERS
-        ):
-            return packet.source_port if name == "sport" else packet.destination_port
-        return self._ends().source_port if name == "sport" else self._ends().destination_port
+        has_ports = packet.source_port is not None and packet.destination_port is not None
+        read = self._ends() if has_ports and packet.protocol in PORTED_NUMBERS else packet
+        return read.source_port if name == "sport" else read.destination_port
 
     def _ends(self) -> Ends:
         """Return the ends in the header; on the inner side of NAT one of them is the other tuple's."""

@@ -167,8 +167,7 @@ class _Table:
         for kind, content in entries:
             match kind:
                 case "table":
-                    flags = content.get("flags", ())
-                    is_dormant = "dormant" in ((flags,) if isinstance(flags, str) else flags)
+                    is_dormant = "dormant" in _flags(content)
                 case "chain":
                     self._take_chain(content)
                 case "rule":
@@ -258,48 +257,20 @@ class _Table:
                 yield Return()
             case {"reject": _}:
                 yield nft.Drop()
-            case {"counter": {"packets": _, "bytes": _} | None} | {"log": _}:
-                return
-            case {"last": _} | {"continue": None}:
+            case (
+                {"counter": {"packets": _, "bytes": _} | None} | {"log": _} | {"last": _} | {"continue": None}
+            ):
                 return
             case {"limit": _}:
                 yield nft.Limit(1, 1)  # whatever its rate: it may let a packet pass, or not
             case {"vmap": {"key": key, "data": {"set": elements}}}:
                 yield self._inline(decode_selectors(key), elements, place)
-            case {
-                "match": {"op": "<" | "<=" | ">" | ">=" as operator, "left": left, "right": int() as right}
-            }:
-                yield _ordered(
-                    operator, decode_statement({"match": {"op": "==", "left": left, "right": right}})
-                )
+            case {"match": {"op": "<" | "<=" | ">" | ">=" as operator, "left": left, "right": int(right)}}:
+                yield _ordered(operator, _comparison("==", left, right))
             case {"match": {"op": operator, "left": left, "right": str(right)}} if right.startswith("@"):
-                yield from self._in_set(operator, left, self.sets[right[1:]])
-            case {
-                "match": {
-                    "op": operator,
-                    "left": {"payload": {"protocol": "ip", "field": "protocol"}},
-                    "right": right,
-                }
-            }:
-                yield nft.Match(nft.META_NFPROTO, (nft.Symbol("ipv4"),))
-                of_protocol = {"op": operator, "left": {"meta": {"key": "l4proto"}}, "right": right}
-                yield decode_statement({"match": of_protocol})
-            case {
-                "match": {
-                    "op": operator,
-                    "left": {"payload": {"protocol": "icmp" | "icmpv6" as header, "field": "type"}},
-                    "right": right,
-                }
-            }:
-                left = {"payload": {"protocol": "icmpv6", "field": "type"}}
-                numbers = _numbers_of_types(right, _TYPES[header])
-                found = decode_statement({"match": {"op": operator, "left": left, "right": numbers}})
-                if isinstance(found, nft.Match):
-                    yield found if header == "icmpv6" else replace(found, selector=ICMP_TYPE)
-            case {"match": {"op": operator, "left": {"meta": {"key": "iif" | "oif" as key}}, "right": right}}:
-                yield decode_statement(
-                    {"match": {"op": operator, "left": {"meta": {"key": f"{key}name"}}, "right": right}}
-                )
+                yield _comparison(operator, left, {"set": _lasting_values(self.sets[right[1:]])})
+            case {"match": {"op": operator, "left": left, "right": right}}:
+                yield from _comparisons(operator, left, right)
             case _:
                 yield self._own(decode_statement(expression))
 
@@ -322,15 +293,40 @@ class _Table:
         self.maps[place] = nft.VerdictMap(name=place, key_types=types, is_interval=True, elements=made)
         return nft.LookUp(selectors, place)
 
-    def _in_set(self, operator: str, left: Json, content: Json) -> Iterator[nft.Match]:
-        """Yield the comparison with the values of a named set that only the ruleset changes."""
-        flags = content.get("flags", ())
-        if set((flags,) if isinstance(flags, str) else flags) & {"dynamic", "timeout"}:
-            raise UnreadableError
-        values = [_without_comment(value) for value in content.get("elem", ())]
-        found = decode_statement({"match": {"op": operator, "left": left, "right": {"set": values}}})
-        if isinstance(found, nft.Match):
-            yield found
+
+def _comparisons(operator: str, left: Json, right: Json) -> Iterator[nft.Match]:
+    """Yield a comparison, and what our own tables never compare in other words."""
+    match left:
+        case {"payload": {"protocol": "ip", "field": "protocol"}}:
+            yield nft.Match(nft.META_NFPROTO, (nft.Symbol("ipv4"),))
+            yield _comparison(operator, {"meta": {"key": "l4proto"}}, right)
+        case {"payload": {"protocol": "icmp" | "icmpv6" as header, "field": "type"}}:
+            numbers = _numbers_of_types(right, _TYPES[header])
+            found = _comparison(operator, {"payload": {"protocol": "icmpv6", "field": "type"}}, numbers)
+            yield found if header == "icmpv6" else replace(found, selector=ICMP_TYPE)
+        case {"meta": {"key": "iif" | "oif" as key}}:
+            yield _comparison(operator, {"meta": {"key": f"{key}name"}}, right)
+        case _:
+            yield _comparison(operator, left, right)
+
+
+def _comparison(operator: str, left: Json, right: Json) -> nft.Match:
+    found = decode_statement({"match": {"op": operator, "left": left, "right": right}})
+    if not isinstance(found, nft.Match):
+        raise UnreadableError
+    return found
+
+
+def _lasting_values(content: Json) -> list[Json]:
+    """Return the values of a named set that only the ruleset changes."""
+    if _flags(content) & {"dynamic", "timeout"}:
+        raise UnreadableError
+    return [_without_comment(value) for value in content.get("elem", ())]
+
+
+def _flags(content: Json) -> set[str]:
+    flags = content.get("flags", ())
+    return {flags} if isinstance(flags, str) else set(flags)
 
 
 def _text(value: Json) -> str:
@@ -348,9 +344,9 @@ def _without_comment(element: Json) -> Json:
             return element
 
 
-def _ordered(operator: str, equal: nft.Statement) -> nft.Match:
+def _ordered(operator: str, equal: nft.Match) -> nft.Match:
     """Return a comparison by order, made of the one for equality, which has one value."""
-    if not isinstance(equal, nft.Match) or not isinstance(equal.values[0], nft.Interval):
+    if not isinstance(equal.values[0], nft.Interval):
         raise UnreadableError
     value, last = equal.values[0].first, (1 << nft.BITS[equal.selector.key_type]) - 1
     first, final = (0, value) if "<" in operator else (value, last)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, reduce
 
 from sgagent.core.addresses import Ranges, common, holds, ranges_of, without
@@ -157,34 +157,25 @@ def opener_of(packet: PacketAtHook) -> Packet:
     """
     session = packet.session
     direction = opened_direction(packet.hook, None if session is None else session.direction)
-    if session is None:
-        is_ported = packet.protocol in PORTED_NUMBERS
-        return Packet(
-            interface=packet.interface,
-            direction=direction,
-            family=packet.family,
-            source=packet.source,
-            destination=packet.destination,
-            protocol=packet.protocol,
-            source_port=packet.source_port if is_ported else None,
-            destination_port=packet.destination_port if is_ported else None,
-            icmp_type=packet.icmp_type,
-            hop_limit=packet.hop_limit,
-            tracking=Tracking.UNTRACKED if packet.state is CtState.UNTRACKED else Tracking.INVALID,
-        )
-    ends = session.original if direction is Direction.INGRESS else session.reply.swapped
-    is_ported = session.protocol in PORTED_NUMBERS
-    return Packet(
+    ends: PacketAtHook | Ends = packet
+    if session is not None:
+        ends = session.original if direction is Direction.INGRESS else session.reply.swapped
+    protocol = packet.protocol if session is None else session.protocol
+    is_ported = protocol in PORTED_NUMBERS
+    opener = Packet(
         interface=packet.interface,
         direction=direction,
         family=packet.family,
         source=ends.source,
         destination=ends.destination,
-        protocol=session.protocol,
+        protocol=protocol,
         source_port=ends.source_port if is_ported else None,
         destination_port=ends.destination_port if is_ported else None,
-        tracking=Tracking.NEW,
     )
+    if session is not None:
+        return opener
+    tracking = Tracking.UNTRACKED if packet.state is CtState.UNTRACKED else Tracking.INVALID
+    return replace(opener, icmp_type=packet.icmp_type, hop_limit=packet.hop_limit, tracking=tracking)
 
 
 Dimension = str

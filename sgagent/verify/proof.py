@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Container, Hashable, Iterable,
 from dataclasses import dataclass, field
 from itertools import chain, count, product
 
+from sgagent.core.addresses import Ranges
 from sgagent.core.model import Family
 from sgagent.core.policy import LOOPBACK, ResolvedInterface, ResolvedPolicy
 from sgagent.nft import ruleset as nft
@@ -24,10 +25,7 @@ from sgagent.verify.fate_comparison import (
     Subject,
 )
 from sgagent.verify.frames import Frame, make_frame
-from sgagent.verify.packets import (
-    EVERY_MARK,
-    reads_other_link,
-)
+from sgagent.verify.packets import EVERY_MARK, reads_other_link
 from sgagent.verify.revision import Revision, Revisions
 from sgagent.verify.verified_table import BaseHook, UnsupportedStatementError, VerifiedChain, VerifiedTable
 from sgagent.verify.views import Headers, View, views_of
@@ -142,16 +140,16 @@ def _compare(
         RefutedError: there is a packet for which the table does not do what the policy says.
     """
     marks = None if view.direction is None else EVERY_MARK
-    if revisions is not None:
-        revision, frame = frames.revised(view, revisions[0])
-        if revision is not None and frame is not None:
-            try:
-                ViewComparison(subject, view, frame, memo, (revision, revisions[1])).compare(marks)
-            except (WholeNeededError, RefutedError, InconsistentProofError):
-                subject.differences.clear()  # the comparison for all far ends shows what it is
-            else:
-                return
-    ViewComparison(subject, view, frames.whole(view), memo).compare(marks)
+    revision = frames.revision(view, revisions[0]) if revisions else None
+    if revisions is not None and revision is not None:
+        frame = frames.frame(view, revision.far_ends)
+        try:
+            ViewComparison(subject, view, frame, memo, (revision, revisions[1])).compare(marks)
+        except (WholeNeededError, RefutedError, InconsistentProofError):
+            subject.differences.clear()  # the comparison for all far ends shows what it is
+        else:
+            return
+    ViewComparison(subject, view, frames.frame(view), memo).compare(marks)
 
 
 class _Frames:
@@ -159,33 +157,26 @@ class _Frames:
 
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
-        self._whole: dict[Hashable, Frame] = {}
-        self._within: dict[Hashable, Frame] = {}
-        self._revised: dict[Hashable, tuple[Revision | None, Frame | None]] = {}
+        self._frames: dict[Hashable, Frame] = {}
+        self._revisions: dict[Hashable, Revision | None] = {}
 
-    def whole(self, view: View) -> Frame:
-        """Return the frame of a view."""
-        key = (view.opened, view.family, view.hook in JUDGED_HOOKS)
-        if key not in self._whole:
+    def frame(self, view: View, within: Ranges | None = None) -> Frame:
+        """Return the frame of a view, for some far ends or for all."""
+        key = (view.opened, view.family, view.hook in JUDGED_HOOKS, within)
+        if key not in self._frames:
             has_members = self._subject.most_differences > 1
-            judge = self._judge(view)
-            self._whole[key] = make_frame(self._subject.compiled, judge, view, has_members=has_members)
-        return self._whole[key]
+            frame = make_frame(
+                self._subject.compiled, self._judge(view), view, within, has_members=has_members
+            )
+            self._frames[key] = frame
+        return self._frames[key]
 
-    def revised(self, view: View, revisions: Revisions) -> tuple[Revision | None, Frame | None]:
-        """Return what is another for a view, and the frame of the far ends that it concerns."""
+    def revision(self, view: View, revisions: Revisions) -> Revision | None:
+        """Return what is another for a view; None if that may be everything."""
         key = (view.opened, view.family, view.hook, view.headers)
-        if key not in self._revised:
-            judge = self._judge(view)
-            revision = None if judge is None else revisions.of(view)
-            frame = None
-            if revision is not None:
-                known = (view.opened, view.family, revision.far_ends)
-                if known not in self._within:
-                    self._within[known] = make_frame(self._subject.compiled, judge, view, revision.far_ends)
-                frame = self._within[known]
-            self._revised[key] = revision, frame
-        return self._revised[key]
+        if key not in self._revisions:
+            self._revisions[key] = revisions.of(view) if self._judge(view) else None
+        return self._revisions[key]
 
     def _judge(self, view: View) -> ResolvedInterface | None:
         return self._subject.policy.judge(view.link) if view.hook in JUDGED_HOOKS else None

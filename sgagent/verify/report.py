@@ -10,13 +10,10 @@ from sgagent.core.model import PROTOCOL_NAMES, Family, Protocol, address_text
 from sgagent.verify import Outcome
 from sgagent.verify.expectation import Expectation
 from sgagent.verify.fate_comparison import Counterexample
-from sgagent.verify.interpreter import Trace
 from sgagent.verify.packets import NO_PROTOCOL, WITH_INPUT_LINK, PacketAtHook, opener_of
 from sgagent.verify.proof import Proof
 
 Json = dict[str, Any]
-
-_LABEL_WIDTH = 9
 
 
 def as_json(proof: Proof, seconds: float) -> Json:
@@ -87,36 +84,34 @@ def lines(proof: Proof, seconds: float, table: str) -> Iterator[str]:
             yield f"refuted: {table} does not do what the policy says"
     if proof.counterexample is not None:
         yield from _counterexample_lines(proof.counterexample)
-    yield f"  {_cells(proof.cells)} compared in {seconds:.1f} s"
+    parts = "1 part" if proof.cells == 1 else f"{proof.cells:,} parts"
+    yield f"  {parts} of the packets compared in {seconds:.1f} s"
 
 
 def _counterexample_lines(found: Counterexample) -> Iterator[str]:
-    yield _labelled("packet", describe(found.packet))
-    yield _labelled("policy", _expected(found.packet, found.expected))
-    yield _labelled("table", _found(found.found))
-    yield _labelled("path", " > ".join(found.found.path) or "no chain")
-    if found.expected.mark != found.found.mark:
-        yield _labelled(
-            "mark", f"{_mark(found.found.mark)} afterwards, expected {_mark(found.expected.mark)}"
-        )
-
-
-def _labelled(label: str, text: str) -> str:
-    return f"  {label:<{_LABEL_WIDTH}}{text}"
+    packet, expected, trace = found.packet, found.expected, found.found
+    counted = f"counted as {', '.join(trace.counters)}" if trace.counters else "not counted"
+    rows = [
+        ("packet", describe(packet)),
+        ("policy", _expected(packet, expected)),
+        ("table", f"{trace.verdict.value}, {counted}"),
+        ("path", " > ".join(trace.path) or "no chain"),
+    ]
+    if expected.mark != trace.mark:
+        rows.append(("mark", f"{_mark(trace.mark)} afterwards, expected {_mark(expected.mark)}"))
+    yield from (f"  {label:<9}{text}" for label, text in rows)
 
 
 def describe(packet: PacketAtHook) -> str:
     """Return in words what a packet is, where, and what conntrack says of it."""
-    ends = (
-        _end(packet.family, packet.source, packet.source_port),
-        _end(packet.family, packet.destination, packet.destination_port),
-    )
+    source = _end(packet.family, packet.source, packet.source_port)
+    destination = _end(packet.family, packet.destination, packet.destination_port)
     kind = "" if packet.icmp_type is None else f" type {packet.icmp_type}"
     mark = "" if packet.session is None else f", mark {_mark(packet.session.mark)}"
     place = f"{_direction(packet)} on {packet.interface}"
     if packet.other_interface:
         place += f" {'to' if packet.hook in WITH_INPUT_LINK else 'from'} {packet.other_interface}"
-    what = f"{_protocol(packet.protocol)}{kind} from {ends[0]} to {ends[1]}"
+    what = f"{_protocol(packet.protocol)}{kind} from {source} to {destination}"
     return f"{place}, {what}, {packet.state.value}{mark}"
 
 
@@ -137,21 +132,10 @@ def _end(family: Family, address: int, port: int | None) -> str:
 
 def _expected(packet: PacketAtHook, expected: Expectation) -> str:
     decision = expected.decision
-    if decision.rule is not None:
-        return (
-            f"{expected.verdict.value}, by rule {decision.rule.rule_id} of {decision.rule.security_group_id}"
-        )
+    if (rule := decision.rule) is not None:
+        return f"{expected.verdict.value}, by rule {rule.rule_id} of {rule.security_group_id}"
     return f"{expected.verdict.value}: {reason(decision.decided_by, opener_of(packet))}"
-
-
-def _found(found: Trace) -> str:
-    counted = f", counted as {', '.join(found.counters)}" if found.counters else ", not counted"
-    return f"{found.verdict.value}{counted}"
 
 
 def _mark(mark: int | None) -> str:
     return "none" if mark is None else f"{mark:#x}"
-
-
-def _cells(number: int) -> str:
-    return "1 part of the packets" if number == 1 else f"{number:,} parts of the packets"

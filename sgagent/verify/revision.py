@@ -17,7 +17,7 @@ from sgagent.core.policy import LINK_LOCAL, ResolvedInterface, ResolvedPolicy, R
 from sgagent.nft import names, ruleset as nft
 from sgagent.nft.names import differing_elements
 from sgagent.verify.compiled_table import CompiledTable
-from sgagent.verify.packets import Phase, phase_of
+from sgagent.verify.packets import Phase
 from sgagent.verify.verified_table import VerifiedChain, reach
 from sgagent.verify.views import Special, View
 
@@ -68,26 +68,19 @@ class Revisions:
         old, new = self._old.judge(view.link), self._new.judge(view.link)
         if old is None or new is None or not _judges_alike(old, new) or not self._is_on_wire(view):
             return None
-        of_policy = self._of_policy(old, new, view)
+        key = (view.link, view.opened, view.family)
+        if key not in self._policies:
+            self._policies[key] = _PolicyRevision(old, new, view)
+        of_policy = self._policies[key]
         tainted, of_table = self._of_table(view)
         far_ends = joined((*of_policy.far_ends, *of_table))
         if far_ends == ((0, view.family.last_address),):
             return None
         return Revision(far_ends, tainted, of_policy.counters, self._same_counting, self._same_memory)
 
-    def _of_policy(self, old: ResolvedInterface, new: ResolvedInterface, view: View) -> _PolicyRevision:
-        key = (view.link, view.opened, view.family)
-        if key not in self._policies:
-            self._policies[key] = _PolicyRevision(old, new, view)
-        return self._policies[key]
-
     def _is_on_wire(self, view: View) -> bool:
         """Return whether all base chains of the hook read far ends as they are on the wire."""
-        chains = self._now.table.base_chains.get(view.hook, ())
-        return all(
-            chain.hook is not None and phase_of(view.hook, chain.hook.priority) is Phase.WIRE
-            for chain in chains
-        )
+        return all(one.phase is Phase.WIRE for one in self._now.table.base_chains.get(view.hook, ()))
 
     @cached_property
     def _changed(self) -> frozenset[str]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 
 from sgagent.nft import ruleset as nft
+from sgagent.verify.packets import Phase, phase_of
 
 
 class UnsupportedStatementError(Exception):
@@ -51,6 +52,16 @@ class VerifiedChain:
     rules: tuple[tuple[VerifiedStatement, ...], ...] = ()
     hook: BaseHook | None = None
     comment: str = ""
+
+    @property
+    def phase(self) -> Phase:
+        """Return what the kernel has done with a packet when it calls the chain."""
+        return phase_of(self.hook.name, self.hook.priority) if self.hook else Phase.WIRE
+
+    @property
+    def drops(self) -> bool:
+        """Return whether the policy of a base chain is drop."""
+        return self.hook is not None and self.hook.drops
 
     @property
     def statements(self) -> Iterator[VerifiedStatement]:
