@@ -17,9 +17,7 @@ def bits_of(number: int) -> Iterator[int]:
 
 def number_of(places: Sequence[int]) -> int:
     """Return the number whose bits at some places are set; the places rise."""
-    if len(places) < 8:
-        return sum(1 << place for place in places)
-    octets = bytearray(places[-1] // 8 + 1)
+    octets = bytearray(places[-1] // 8 + 1 if places else 0)
     for place in places:
         octets[place >> 3] |= 1 << (place & 7)
     return int.from_bytes(octets, "little")
@@ -59,7 +57,7 @@ class Open:
         """Take cells, and return the columns of those that were open."""
         taken = 0
         for first, last in rows:
-            taken |= self._take_one(first, columns) if first == last else self._take(1, first, last, columns)
+            taken |= self._take(1, first, last, columns)
         return taken
 
     def try_out(self) -> None:
@@ -74,33 +72,12 @@ class Open:
 
     def has(self, rows: Rows, columns: Columns) -> bool:
         """Return whether any of some cells is open."""
-        return any(self._has(1, first, last, columns) for first, last in rows)
+        return next(self.pieces(rows, columns), None) is not None
 
     def pieces(self, rows: Rows, columns: Columns) -> Iterator[Piece]:
         """Yield the open ones of some cells: first and last row, and columns."""
         for first, last in rows:
             yield from self._pieces(1, first, last, columns)
-
-    def _set(self, node: int, columns: Columns) -> None:
-        if self._undo is not None:
-            self._undo.append((node, self._nodes[node]))
-        self._nodes[node] = columns
-
-    def _take_one(self, row: int, columns: Columns) -> Columns:
-        nodes, leaf = self._nodes, self._size + row
-        for shift in range(leaf.bit_length() - 1, -1, -1):
-            columns &= nodes[leaf >> shift]
-            if not columns:
-                return 0
-        self._set(leaf, nodes[leaf] ^ columns)
-        node = leaf >> 1
-        while node:
-            left = nodes[node] & (nodes[2 * node] | nodes[2 * node + 1])
-            if left == nodes[node]:
-                break
-            self._set(node, left)
-            node >>= 1
-        return columns
 
     def _take(self, node: int, first: int, last: int, columns: Columns) -> Columns:
         nodes = self._nodes
@@ -121,13 +98,10 @@ class Open:
                 self._set(node, left)
         return taken
 
-    def _has(self, node: int, first: int, last: int, columns: Columns) -> bool:
-        columns &= self._nodes[node]
-        if not columns or self._ends[node] < first or last < self._starts[node]:
-            return False
-        if first <= self._starts[node] and self._ends[node] <= last:
-            return True
-        return self._has(2 * node, first, last, columns) or self._has(2 * node + 1, first, last, columns)
+    def _set(self, node: int, columns: Columns) -> None:
+        if self._undo is not None:
+            self._undo.append((node, self._nodes[node]))
+        self._nodes[node] = columns
 
     def _pieces(self, node: int, first: int, last: int, columns: Columns) -> Iterator[Piece]:
         columns &= self._nodes[node]
@@ -135,9 +109,9 @@ class Open:
             return
         if node >= self._size:
             yield self._starts[node], self._ends[node], columns
-            return
-        yield from self._pieces(2 * node, first, last, columns)
-        yield from self._pieces(2 * node + 1, first, last, columns)
+        else:
+            yield from self._pieces(2 * node, first, last, columns)
+            yield from self._pieces(2 * node + 1, first, last, columns)
 
 
 @lru_cache(maxsize=4)

@@ -311,11 +311,8 @@ def _narrow(old: Sequence[Clause], new: Sequence[Clause], family: Family) -> _Na
     if differing is None:
         return None
     far_ends, kept = differing
-    guard = Clause(
-        decided_by=DecidedBy.UNBOUND,
-        policy=Policy.ACCEPT,
-        addresses=without(((0, family.last_address),), far_ends),
-    )
+    others = without(((0, family.last_address),), far_ends)
+    guard = Clause(DecidedBy.UNBOUND, Policy.ACCEPT, others)
     lists = [
         _within([clause for clause in clauses if clause in kept], far_ends, codes, family)
         for clauses in (before, after)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import accumulate, chain, pairwise
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
@@ -35,7 +35,7 @@ from sgagent.core.model import (
 from sgagent.core.policy import DHCP, Exemption, ResolvedInterface, ResolvedRule
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Clause:
     """Something that decides about the packets that it matches, unless a clause before it does.
 
@@ -92,16 +92,16 @@ def list_clauses(judge: ResolvedInterface | None, direction: Direction, family: 
     """
     everyone = ((0, family.last_address),)
     if judge is None:
-        return (Clause(decided_by=DecidedBy.UNBOUND, policy=Policy.ACCEPT, addresses=everyone),)
+        return (Clause(DecidedBy.UNBOUND, Policy.ACCEPT, everyone),)
     toward = judge.toward(direction)
     clauses = list(_spoofed(judge, direction, family))
     clauses += _exemptions(toward.platform, DecidedBy.ALWAYS, family)
     clauses += _exemptions(toward.failsafe, DecidedBy.FAILSAFE, family)
     inner = toward.inner.ranges(family)
     if inner:
-        clauses.append(Clause(decided_by=DecidedBy.INNER, policy=Policy.ACCEPT, addresses=inner))
+        clauses.append(Clause(DecidedBy.INNER, Policy.ACCEPT, inner))
     clauses += (_rule(rule, family) for rule in toward.rules if rule.can_match(family))
-    clauses.append(Clause(decided_by=DecidedBy.DEFAULT, policy=toward.default, addresses=everyone))
+    clauses.append(Clause(DecidedBy.DEFAULT, toward.default, everyone))
     return tuple(clauses)
 
 
@@ -111,9 +111,9 @@ def _spoofed(judge: ResolvedInterface, direction: Direction, family: Family) -> 
         return
     own, everyone = joined(judge.own_addresses.ranges(family)), ((0, family.last_address),)
     if direction is Direction.INGRESS and own:
-        yield Clause(decided_by=DecidedBy.SPOOFED, policy=Policy.DROP, addresses=own)
+        yield Clause(DecidedBy.SPOOFED, Policy.DROP, own)
     for local in without(everyone, own) if direction is Direction.EGRESS else ():
-        yield Clause(decided_by=DecidedBy.SPOOFED, policy=Policy.DROP, addresses=everyone, local=local)
+        yield Clause(DecidedBy.SPOOFED, Policy.DROP, everyone, local=local)
 
 
 def dhcp_clause(direction: Direction, family: Family) -> Clause:
@@ -121,10 +121,10 @@ def dhcp_clause(direction: Direction, family: Family) -> Clause:
     server, client = DHCP[family]
     source, destination = (server, client) if direction is Direction.INGRESS else (client, server)
     return Clause(
-        decided_by=DecidedBy.ALWAYS,
-        policy=Policy.ACCEPT,
-        addresses=((0, family.last_address),),
-        protocols=(UDP.wire_number,),
+        DecidedBy.ALWAYS,
+        Policy.ACCEPT,
+        ((0, family.last_address),),
+        (UDP.wire_number,),
         ports=PortSet.of((destination, destination)),
         source_ports=PortSet.of((source, source)),
     )
@@ -133,14 +133,8 @@ def dhcp_clause(direction: Direction, family: Family) -> Clause:
 def _exemptions(entries: tuple[Exemption, ...], decided_by: DecidedBy, family: Family) -> Iterator[Clause]:
     for entry in entries:
         if entry.can_match(family):
-            yield Clause(
-                decided_by=decided_by,
-                policy=Policy.ACCEPT,
-                addresses=((entry.peer.first, entry.peer.last),),
-                protocols=numbers_of((entry.protocol,)),
-                ports=entry.ports,
-                exemption=entry,
-            )
+            peers, numbers = ((entry.peer.first, entry.peer.last),), numbers_of((entry.protocol,))
+            yield Clause(decided_by, Policy.ACCEPT, peers, numbers, entry.ports, exemption=entry)
 
 
 def numbers_of(protocols: Protocols) -> tuple[int, ...] | None:
@@ -150,14 +144,14 @@ def numbers_of(protocols: Protocols) -> tuple[int, ...] | None:
 
 def _rule(rule: ResolvedRule, family: Family) -> Clause:
     return Clause(
-        decided_by=DecidedBy.RULE,
-        policy=rule.policy,
-        addresses=rule.peer.addresses.ranges(family),
-        protocols=numbers_of(rule.protocols_of(family)),
-        ports=rule.ports,
-        source_ports=rule.source_ports,
-        local=rule.near_ends,
-        rule=rule,
+        DecidedBy.RULE,
+        rule.policy,
+        rule.peer.addresses.ranges(family),
+        numbers_of(rule.protocols_of(family)),
+        rule.ports,
+        rule.source_ports,
+        rule.near_ends,
+        rule,
     )
 
 
@@ -276,7 +270,9 @@ class _Cutter(Generic[Label]):
         """
         numbers: dict[Columns, list[tuple[int, int]]] = {}
         for ranges, columns in parts:
-            numbers.setdefault(self._cut(columns, _SETTLED[level]), []).extend(ranges)
+            is_settled = _SETTLED[level]
+            cut = columns if is_settled is None else tuple(self._leading(one, is_settled) for one in columns)
+            numbers.setdefault(cut, []).extend(ranges)
         rows: dict[tuple[Any, ...], list[tuple[int, int]]] = {}
         for columns, some in numbers.items():
             if not self.skip(columns):
@@ -285,11 +281,8 @@ class _Cutter(Generic[Label]):
         for row, found in rows.items():
             yield (joined(found), *row)
 
-    def _cut(self, columns: Columns, is_settled: Callable[[Clause], bool] | None) -> Columns:
-        """Return the clauses up to the one that reaches ``depth``; later ones can't change the label."""
-        return columns if is_settled is None else tuple(self._leading(one, is_settled) for one in columns)
-
     def _leading(self, column: Column, is_settled: Callable[[Clause], bool]) -> Column:
+        """Return the clauses up to the one that reaches ``depth``; later ones can't change the label."""
         settled = 0
         for place, clause in enumerate(column, 1):
             settled += is_settled(clause)
@@ -335,31 +328,16 @@ def _of_protocol(columns: Columns, number: int | None) -> Columns:
 
 def _pieces(columns: Columns, last: int, wanted: Callable[[Clause], Ranges | None]) -> Iterator[_Part]:
     """Cut numbers at the borders of what clauses want, with the clauses that are left for each piece."""
-    found = [(number, wanted(clause)) for number, clause in _numbered(columns)]
-    if all(ranges is None for _, ranges in found):
+    clauses = list(chain.from_iterable(columns))
+    found = [wanted(clause) for clause in clauses]
+    if all(ranges is None for ranges in found):
         yield ((0, last),), columns
         return
-    spans = ((number, ((0, last),) if ranges is None else ranges) for number, ranges in found)
+    borders = [0, *accumulate(map(len, columns))]
+    spans = enumerate(((0, last),) if ranges is None else ranges for ranges in found)
     for first, final, here in sweep(spans, last):
-        yield ((first, final),), tuple(map(tuple, _clauses_at(columns, here)))
-
-
-_COLUMN_BITS = 32
-"""The numbers of clauses have that of their column above so many bits, and below it their place there."""
-
-
-def _numbered(columns: Columns) -> Iterator[tuple[int, Clause]]:
-    """Yield each clause with its number."""
-    for column, clauses in enumerate(columns):
-        yield from enumerate(clauses, column << _COLUMN_BITS)
-
-
-def _clauses_at(columns: Columns, here: Sequence[int]) -> Iterator[Iterable[Clause]]:
-    """Yield, for each column, the clauses whose numbers are given."""
-    for column, clauses in enumerate(columns):
-        lowest = column << _COLUMN_BITS
-        first, behind = bisect_left(here, lowest), bisect_left(here, lowest + len(clauses))
-        yield (clauses[number - lowest] for number in islice(here, first, behind))
+        places = pairwise(bisect_left(here, border) for border in borders)
+        yield ((first, final),), tuple(tuple(map(clauses.__getitem__, here[i:j])) for i, j in places)
 
 
 def _some(ports: PortSet) -> Ranges | None:
@@ -370,15 +348,10 @@ def _near_end(clause: Clause) -> Ranges | None:
     return None if clause.local is None else (clause.local,)
 
 
-def _is_plain(clause: Clause) -> bool:
-    """Return whether a clause matches whatever the source port and the near end are."""
-    return clause.source_ports.is_all and clause.local is None
-
-
 _SETTLED: tuple[Callable[[Clause], bool] | None, ...] = (
     None,
     None,
-    _is_plain,
+    lambda clause: clause.source_ports.is_all and clause.local is None,
     lambda clause: clause.local is None,
     lambda _: True,
 )

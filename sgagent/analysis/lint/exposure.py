@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from sgagent.analysis.lint.findings import FAMILY_NAMES, Finding, FindingSeverity
+from sgagent.analysis.lint.findings import FAMILY_NAMES, Finding
 from sgagent.analysis.lint.rule_reach import OpenPorts, RuleKey, is_wide, key_of
-from sgagent.analysis.lint.subject import LintSubject, Stand, lint_check, rule_finding
+from sgagent.analysis.lint.subject import LintSubject, Stand, error, rule_finding, warning
 from sgagent.analysis.lint.void_rules import EVERYONE, denies_all
 from sgagent.core.addresses import Ranges, common, holds, joined, size, without
 from sgagent.core.model import (
@@ -95,31 +95,24 @@ def _everything(open_: OpenPorts) -> dict[RuleKey, Ranges]:
     }
 
 
-@lint_check(FindingSeverity.ERROR, f"a rule that opens more than {MANY_PORTS} ports, or all, to everyone")
+@error(f"a rule that opens more than {MANY_PORTS} ports, or all, to everyone")
 def open_to_everyone(subject: LintSubject) -> Iterator[Finding]:
     """Find rules that open more ports to everyone than can be overseen."""
-    for key, (families, ports, interfaces) in _collected(
-        subject, lambda stand, family: _everything(stand.open_to_everyone[family])
-    ).items():
-        what = "every port" if size(ports) > 65_000 else f"{size(ports)} ports"
-        yield rule_finding(
-            key,
-            f"it opens {what} to everyone over {_families(families)}",
-            "list the ports that the service needs, or the addresses that need it",
-            interfaces=interfaces,
-        )
+    remedy = "list the ports that the service needs, or the addresses that need it"
+    found = _collected(subject, lambda stand, family: _everything(stand.open_to_everyone[family]))
+    yield from _open_over(found, lambda ports: f"it opens {_number_text(ports)} to everyone", remedy)
 
 
-@lint_check(FindingSeverity.ERROR, "SSH, Remote Desktop, a database or the like open to everyone")
+def _number_text(ports: Ranges) -> str:
+    return "every port" if size(ports) > 65_000 else f"{size(ports)} ports"
+
+
+@error("SSH, Remote Desktop, a database or the like open to everyone")
 def sensitive_port_open(subject: LintSubject) -> Iterator[Finding]:
     """Find rules that open ports to everyone of which the guide warns."""
-    for key, (families, ports, interfaces) in _collected(subject, _sensitive).items():
-        yield rule_finding(
-            key,
-            f"it opens {_services(ports)} to everyone over {_families(families)}",
-            "accept only the addresses, the group or the list that need it",
-            interfaces=interfaces,
-        )
+    remedy = "accept only the addresses, the group or the list that need it"
+    found = _collected(subject, _sensitive)
+    yield from _open_over(found, lambda ports: f"it opens {_services(ports)} to everyone", remedy)
 
 
 def _sensitive(stand: Stand, family: Family) -> dict[RuleKey, Ranges]:
@@ -129,19 +122,13 @@ def _sensitive(stand: Stand, family: Family) -> dict[RuleKey, Ranges]:
     return _among({key: ports for key, ports in by_rule.items() if key not in broad}, SENSITIVE)
 
 
-@lint_check(
-    FindingSeverity.ERROR,
-    "a database that has rules of its own, and a broad accept without a drop that closes it",
-)
+@error("a database that has rules of its own, and a broad accept without a drop that closes it")
 def database_without_closing_drop(subject: LintSubject) -> Iterator[Finding]:
     """Find databases that have a rule of their own, and a broad accept that lets everyone in beside it."""
-    for key, (families, ports, interfaces) in _collected(subject, _broadly_open_databases).items():
-        yield rule_finding(
-            key,
-            f"beside the rules for {_services(ports)} it lets everyone in there over {_families(families)}",
-            "close each with a drop from everyone at its priority, where drop wins, or narrow it",
-            interfaces=interfaces,
-        )
+    remedy = "close each with a drop from everyone at its priority, where drop wins, or narrow it"
+    found = _collected(subject, _broadly_open_databases)
+    beside = "beside the rules for {} it lets everyone in there"
+    yield from _open_over(found, lambda ports: beside.format(_services(ports)), remedy)
 
 
 def _broadly_open_databases(stand: Stand, family: Family) -> dict[RuleKey, Ranges]:
@@ -186,6 +173,13 @@ def _collected(subject: LintSubject, find: _FindPorts) -> _Found:
     return found
 
 
+def _open_over(found: _Found, message: Callable[[Ranges], str], remedy: str) -> Iterator[Finding]:
+    """Yield a finding for each rule that opens ports, over which families and on which links it does."""
+    for key, (families, ports, interfaces) in found.items():
+        over = f"{message(ports)} over {_families(families)}"
+        yield rule_finding(key, over, remedy, interfaces=interfaces)
+
+
 def service_text(port: int) -> str:
     """Return a port with what is behind it: ``3306 (MySQL)``."""
     return f"{port} ({SENSITIVE[port]})"
@@ -195,7 +189,7 @@ def _families(families: Iterable[Family]) -> str:
     return " and ".join(FAMILY_NAMES[family] for family in families)
 
 
-@lint_check(FindingSeverity.WARNING, "SSH, Remote Desktop or the like open to more than an address")
+@warning("SSH, Remote Desktop or the like open to more than an address")
 def wide_management_port(subject: LintSubject) -> Iterator[Finding]:
     """Find management ports that are open to more than an address, a group or a list of offices."""
     reported = _collected(subject, _sensitive)
@@ -239,7 +233,7 @@ def _too_wide(subject: LintSubject, one: AuthorizationObject) -> str | None:
             return None
 
 
-@lint_check(FindingSeverity.WARNING, "an egress allow-list for one family, while the other leaves by default")
+@warning("an egress allow-list for one family, while the other leaves by default")
 def one_family_shut(subject: LintSubject) -> Iterator[Finding]:
     """Find interfaces that nothing may leave over one family, and everything over the other by default."""
     found: dict[RuleKey, tuple[Family, set[str]]] = {}

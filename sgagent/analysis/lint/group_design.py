@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from sgagent.analysis.bit_sets import Columns
 from sgagent.analysis.header_space import Clause
 from sgagent.analysis.lint.exposure import MANAGEMENT
-from sgagent.analysis.lint.findings import Finding, FindingSeverity
+from sgagent.analysis.lint.findings import Finding
 from sgagent.analysis.lint.rule_reach import RuleKey, is_wide, key_of
-from sgagent.analysis.lint.subject import LintSubject, Stand, lint_check
+from sgagent.analysis.lint.subject import LintSubject, Stand, notice, warning
 from sgagent.analysis.redundancy import Table
 from sgagent.core.addresses import joined, size
 from sgagent.core.errors import NOWHERE
@@ -32,7 +32,7 @@ _TEST = ("test", "testing", "dev", "development", "staging", "stage", "qa", "uat
 _ENVIRONMENTS = dict.fromkeys(_PRODUCTION, "production") | dict.fromkeys(_TEST, "test")
 
 
-@lint_check(FindingSeverity.WARNING, "a group that serves everyone and insiders on different ports")
+@warning("a group that serves everyone and insiders on different ports")
 def mixed_services(subject: LintSubject) -> Iterator[Finding]:
     """Find groups that serve everyone, and some inside, on different ports."""
     for group in subject.snapshot.security_groups:
@@ -43,7 +43,8 @@ def mixed_services(subject: LintSubject) -> Iterator[Finding]:
         inner = [
             rule
             for rule in serving
-            if _is_for_insiders(rule)
+            if not _is_for_everyone(rule)
+            and any(map(_is_inside, rule.authorization_objects))
             and any((rule.ports, protocol) not in covered for protocol in rule.protocols)
         ]
         if public and inner:
@@ -70,12 +71,8 @@ def _is_for_everyone(rule: SecurityGroupRule) -> bool:
     return any(isinstance(one, CidrBlock) and one.is_everything for one in rule.authorization_objects)
 
 
-def _is_for_insiders(rule: SecurityGroupRule) -> bool:
-    """Return whether a rule is for a group, or for a private network or address."""
-    return not _is_for_everyone(rule) and any(map(_is_inside, rule.authorization_objects))
-
-
 def _is_inside(one: AuthorizationObject) -> bool:
+    """Return whether an object is a group, or a private network or address."""
     match one:
         case CidrBlock() as block:
             return block.network.is_private
@@ -89,7 +86,7 @@ def _ids(rules: list[SecurityGroupRule]) -> str:
     return ", ".join(rule.rule_id for rule in rules[:3]) + (" …" if len(rules) > 3 else "")
 
 
-@lint_check(FindingSeverity.WARNING, "production and test, by their tags, that reach each other")
+@warning("production and test, by their tags, that reach each other")
 def mixed_environments(subject: LintSubject) -> Iterator[Finding]:
     """Find production and test that reach each other by more than what is open to everyone."""
     environments = {
@@ -159,9 +156,7 @@ def _environment(group: SecurityGroup) -> str | None:
     return next((_ENVIRONMENTS[value] for value in values if value in _ENVIRONMENTS), None)
 
 
-@lint_check(
-    FindingSeverity.NOTICE, "members that may all talk to each other, where nothing shows that they need to"
-)
+@notice("members that may all talk to each other, where nothing shows that they need to")
 def needless_inner_accept(subject: LintSubject) -> Iterator[Finding]:
     """Find groups whose members may all talk, where nothing shows that they need to."""
     for group in subject.snapshot.security_groups:
@@ -212,7 +207,7 @@ def _serves(stand: Stand) -> bool:
     )
 
 
-@lint_check(FindingSeverity.NOTICE, "a group with more rules than anybody can review")
+@notice("a group with more rules than anybody can review")
 def too_many_rules(subject: LintSubject) -> Iterator[Finding]:
     """Find groups with more rules than anybody can review."""
     for group in subject.snapshot.security_groups:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from sgagent.analysis.lint.findings import FAMILY_NAMES, Finding, FindingSeverity
 from sgagent.analysis.lint.rule_reach import RuleKey
-from sgagent.analysis.lint.subject import LintSubject, lint_check, rule_finding
+from sgagent.analysis.lint.subject import LintSubject, notice, rule_finding, warning
 from sgagent.analysis.lint.void_rules import duplicate_rules
 from sgagent.core.addresses import common, joined
 from sgagent.core.errors import Slips
@@ -27,7 +27,7 @@ from sgagent.core.model import (
 from sgagent.core.policy import is_of_account
 
 
-@lint_check(FindingSeverity.WARNING, "a rule whose group, prefix list or port list is not in the definitions")
+@warning("a rule whose group, prefix list or port list is not in the definitions")
 def unknown_object(subject: LintSubject) -> Iterator[Finding]:
     """Find rules whose object or port list is not in the definitions (§5.3)."""
     snapshot = subject.snapshot
@@ -70,9 +70,7 @@ def _unknown(
         yield "port list", rule.ports.port_list_id
 
 
-@lint_check(
-    FindingSeverity.WARNING, "a rule about a group or list without anything that the rule could match"
-)
+@warning("a rule about a group or list without anything that the rule could match")
 def empty_object(subject: LintSubject) -> Iterator[Finding]:
     """Find groups and lists that rules name, and that have nothing in them that the rules could match."""
     users: dict[tuple[str, str, bool], list[RuleKey]] = {}
@@ -140,7 +138,7 @@ def _only_family(rule: SecurityGroupRule) -> Family | None:
     return family or (rule.local_address.family if rule.local_address else None)
 
 
-@lint_check(FindingSeverity.NOTICE, "a prefix list, or an entry of one, that adds nothing")
+@notice("a prefix list, or an entry of one, that adds nothing")
 def idle_prefix_list(subject: LintSubject) -> Iterator[Finding]:
     """Find prefix lists that no rule names, that only idle rules name, or whose entries hold each other."""
     users: dict[str, list[RuleKey]] = {entry.prefix_list_id: [] for entry in subject.snapshot.prefix_lists}
@@ -180,9 +178,7 @@ def _about_list(prefix_list: PrefixList, message: str, remedy: str) -> Finding:
     )
 
 
-@lint_check(
-    FindingSeverity.NOTICE, "a CIDR that holds the members of one group and nothing else that is known"
-)
+@notice("a CIDR that holds the members of one group and nothing else that is known")
 def cidr_for_group(subject: LintSubject) -> Iterator[Finding]:
     """Find CIDRs that hold the members of one group and nothing else that is known."""
     members = {
@@ -209,7 +205,7 @@ def cidr_for_group(subject: LintSubject) -> Iterator[Finding]:
                 )
 
 
-@lint_check(FindingSeverity.WARNING, "an ingress rule about a name: the DNS decides who gets in")
+@warning("an ingress rule about a name: the DNS decides who gets in")
 def dns_ingress(subject: LintSubject) -> Iterator[Finding]:
     """Find ingress rules that name a name: who controls its addresses gets in (§12.3)."""
     for key, (_, rule) in subject.rules.items():

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 
-from sgagent.analysis.bit_sets import Columns
 from sgagent.analysis.flow_text import port_text
 from sgagent.analysis.header_space import Clause
-from sgagent.analysis.lint.findings import Finding, FindingSeverity
+from sgagent.analysis.lint.findings import Finding
 from sgagent.analysis.lint.rule_reach import RuleKey, RuleReach, key_of
-from sgagent.analysis.lint.subject import LintSubject, Stand, lint_check, rule_finding
+from sgagent.analysis.lint.subject import LintSubject, Stand, rule_finding, warning
 from sgagent.analysis.packet_tables import codes_of
 from sgagent.analysis.redundancy import LAST_CODE, Table, code_of
 from sgagent.core.addresses import joined
@@ -44,11 +43,19 @@ def closed_elsewhere(subject: LintSubject) -> Iterator[tuple[Direction, RuleKey,
             yield direction, key, closed
 
 
-@lint_check(FindingSeverity.WARNING, "a rule for traffic that no host at the other end lets pass")
+@warning("a rule for traffic that no host at the other end lets pass")
 def one_sided_rule(subject: LintSubject) -> Iterator[Finding]:
     """Find accepts of traffic that no host at the other end lets pass."""
     for direction, key, closed in closed_elsewhere(subject):
-        yield _one_sided(subject, direction, key, closed)
+        near, rule = key[0], subject.rules[key][1]
+        far, traffic = objects_text(rule.authorization_objects), _traffic(closed)
+        if direction is Direction.EGRESS:
+            message = f"it lets members of {near} send {traffic} to {far}, where no group admits it"
+            remedy = f"accept the same from {near} by an ingress rule at {far}, or remove this rule"
+        else:
+            message = f"it admits {traffic} from members of {far}, which no group there lets them send"
+            remedy = f"accept the same to {near} by an egress rule at {far}, or remove this rule"
+        yield rule_finding(key, message, remedy, object_id=far)
 
 
 def _deciding(subject: LintSubject) -> dict[tuple[Direction, RuleKey], dict[Family, Clause]]:
@@ -76,7 +83,9 @@ class _Hosts:
         self._listed = {
             group.security_group_id for group in subject.snapshot.security_groups if group.member_addresses
         }
-        self._columns = cache(self._columns_of_group)
+        self._columns = cache(
+            lambda table, family, group: table.columns_with(subject.members[group].ranges(family))
+        )
         """The columns of a group's members in a table."""
 
     def closed(self, direction: Direction, near: str, clauses: Mapping[Family, Clause]) -> Iterator[Codes]:
@@ -115,27 +124,11 @@ class _Hosts:
             if (columns := table.all_verdicts.accepted[row]) and not _is_dhcp_alone(table, row, run, family)
         )
 
-    def _columns_of_group(self, table: Table, family: Family, group: str) -> Columns:
-        return table.columns_with(self._subject.members[group].ranges(family))
-
 
 def _is_dhcp_alone(table: Table, row: int, run: Codes, family: Family) -> bool:
     """Return whether a row is a port of DHCP, which passes everywhere (§7.1), and the run is more than it."""
     start, end = table.codes(row, row)
     return start == end != run[0] and start in {code_of(UDP.wire_number, port) for port in DHCP[family]}
-
-
-def _one_sided(subject: LintSubject, direction: Direction, key: RuleKey, closed: Sequence[Codes]) -> Finding:
-    group, rule = subject.rules[key]
-    near, far = group.security_group_id, objects_text(rule.authorization_objects)
-    traffic = _traffic(closed)
-    if direction is Direction.EGRESS:
-        message = f"it lets members of {near} send {traffic} to {far}, where no group admits it"
-        remedy = f"accept the same from {near} by an ingress rule at {far}, or remove this rule"
-    else:
-        message = f"it admits {traffic} from members of {far}, which no group there lets them send"
-        remedy = f"accept the same to {near} by an egress rule at {far}, or remove this rule"
-    return rule_finding(key, message, remedy, object_id=far)
 
 
 def _traffic(codes: Iterable[Codes]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 
 from sgagent.analysis.lint.findings import MOST_RULES, SEVERITIES, Finding, FindingSeverity
 from sgagent.analysis.lint.rule_reach import OpenPorts, RuleKey, RuleReach, ports_open_to_everyone
@@ -307,3 +307,6 @@ def lint_check(severity: FindingSeverity, summary: str) -> Callable[[FindProblem
         return Check(code=find.__name__, severity=severity, summary=summary, find=find)
 
     return declare
+
+
+error, warning, notice = (partial(lint_check, severity) for severity in FindingSeverity)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
+from itertools import product
 
 from sgagent.analysis.bit_sets import Open
 from sgagent.analysis.flow_text import port_text
 from sgagent.analysis.header_space import Clause
-from sgagent.analysis.lint.findings import Finding, FindingSeverity
+from sgagent.analysis.lint.findings import Finding
 from sgagent.analysis.lint.rule_reach import RuleKey, key_of
-from sgagent.analysis.lint.subject import Life, LintSubject, Stand, Usage, lint_check, rule_finding
+from sgagent.analysis.lint.subject import Life, LintSubject, Stand, Usage, notice, rule_finding
 from sgagent.analysis.redundancy import Area, Table, code_of
 from sgagent.core.addresses import Ranges, joined, size, without
 from sgagent.core.binding import HostListener
@@ -22,7 +23,7 @@ _LISTENED = tuple(protocol.wire_number for protocol in (TCP, UDP))
 """The protocols whose listeners the kernel is asked for."""
 
 
-@lint_check(FindingSeverity.NOTICE, "a rule that no session hit for as long as --unused says")
+@notice("a rule that no session hit for as long as --unused says")
 def unused_rule(subject: LintSubject) -> Iterator[Finding]:
     """Find rules that no session hit for as long as was asked for."""
     life = subject.life
@@ -49,17 +50,18 @@ def _days(seconds: float) -> str:
     return f"{number} {unit}{'s' * (number != 1)}"
 
 
-@lint_check(FindingSeverity.NOTICE, "an open port of this host at which nothing listens")
+@notice("an open port of this host at which nothing listens")
 def nothing_listens(subject: LintSubject) -> Iterator[Finding]:
     """Find ports of this host that rules open, and at which no program waits."""
     life = subject.life
     if life.listeners is None:
         return
+    codes = {code_of(one.protocol, one.port) for one in life.listeners if one.protocol in _LISTENED}
     heard = {
-        (key, number)
-        for stand in subject.host_stands
-        for number in _LISTENED
-        for key in _heard_by(stand, number, _listened_at(life.listeners, number))
+        (key_of(clause.rule), code >> 16)
+        for stand, family, code in product(subject.host_stands, Family, codes)
+        for _, clause, _ in stand.ingress.deciders(family, code)
+        if clause.rule is not None
     }
     found: dict[tuple[RuleKey, int], list[tuple[int, int]]] = {}
     for stand in subject.host_stands:
@@ -71,16 +73,6 @@ def nothing_listens(subject: LintSubject) -> Iterator[Finding]:
             f"it opens {Protocol(number)} {port_text(joined(ranges))}, where nothing on this host listens",
             "close it until something does; a container or guest behind this host is not seen",
         )
-
-
-def _heard_by(stand: Stand, number: int, listened: Ranges) -> Iterator[RuleKey]:
-    """Yield the rules that open a port at which a program waits."""
-    for family in Family:
-        for first, last in listened:
-            for port in range(first, last + 1):
-                for _, clause, _ in stand.ingress.deciders(family, code_of(number, port)):
-                    if clause.rule is not None:
-                        yield key_of(clause.rule)
 
 
 def _opened(stand: Stand, but: Container[tuple[RuleKey, int]]) -> Iterator[tuple[RuleKey, int, Ranges]]:
@@ -114,11 +106,7 @@ def _open_ports(table: Table, left: Open, area: Area, number: int) -> Iterator[t
             yield start & LAST_PORT, end & LAST_PORT
 
 
-def _listened_at(listeners: tuple[HostListener, ...], number: int) -> Ranges:
-    return joined((one.port, one.port) for one in listeners if one.protocol == number)
-
-
-@lint_check(FindingSeverity.NOTICE, "a listening program of this host that no rule admits anybody to")
+@notice("a listening program of this host that no rule admits anybody to")
 def unreached_listener(subject: LintSubject) -> Iterator[Finding]:
     """Find programs of this host that wait for others, and that no rule lets anybody get to."""
     life = subject.life

@@ -11,9 +11,9 @@ from sgagent.analysis.bit_sets import bits_of
 from sgagent.analysis.compare import Effect, compare_judges
 from sgagent.analysis.flow_text import ObjectNames, decider_text, port_text, traffic_text
 from sgagent.analysis.header_space import Clause
-from sgagent.analysis.lint.findings import Finding, FindingSeverity
+from sgagent.analysis.lint.findings import Finding
 from sgagent.analysis.lint.rule_reach import RuleKey, RuleReach, key_of, known_by
-from sgagent.analysis.lint.subject import LintSubject, Stand, lint_check, rule_finding
+from sgagent.analysis.lint.subject import LintSubject, Stand, error, notice, rule_finding, warning
 from sgagent.analysis.redundancy import Area, Table, common_area
 from sgagent.core.addresses import common, size
 from sgagent.core.evaluate import DecidedBy
@@ -58,22 +58,20 @@ def ties(stand: Stand) -> Iterator[Tie]:
 def _pairs(table: Table) -> Iterator[tuple[Area, Area]]:
     """Yield drops and accepts of one priority that match a packet which nothing before them decides."""
     left = table.opened()
-    numbered = groupby(enumerate(table.areas), key=lambda found: _tied_priority(found[1].clause))
+    numbered = groupby(
+        enumerate(table.areas), key=lambda found: found[1].clause.rule and found[1].clause.rule.priority
+    )
     for priority, found in numbered:
         areas = list(found)
-        drops = [(number, area) for number, area in areas if area.clause.policy is Policy.DROP]
+        drops = [area for _, area in areas if area.clause.policy is Policy.DROP]
         accepts = sum(1 << number for number, area in areas if area.clause.policy is Policy.ACCEPT)
         if priority is not None and drops and accepts:
-            for _, drop in drops:
+            for drop in drops:
                 for other in map(table.areas.__getitem__, bits_of(table.index.meeting(drop) & accepts)):
                     if left.has(*common_area(drop, other)):
                         yield drop, other
         for _, area in areas:
             left.take(area.rows, area.columns)
-
-
-def _tied_priority(clause: Clause) -> int | None:
-    return clause.rule.priority if clause.rule else None
 
 
 def _tie(drop: Clause, accept: Clause) -> Tie:
@@ -108,10 +106,7 @@ def denies_all(rule: ResolvedRule, families: Iterable[Family] = tuple(Family)) -
 EVERYONE = {Family.IPV4: "0.0.0.0/0", Family.IPV6: "::/0"}
 
 
-@lint_check(
-    FindingSeverity.ERROR,
-    "a drop of everything at or before the priority of the accepts that it should follow",
-)
+@error("a drop of everything at or before the priority of the accepts that it should follow")
 def deny_before_accepts(subject: LintSubject) -> Iterator[Finding]:
     """Find the trap: a drop of everything at or before the priority of the accepts that it should follow."""
     found: dict[RuleKey, dict[RuleKey, ResolvedRule]] = {}
@@ -123,8 +118,18 @@ def deny_before_accepts(subject: LintSubject) -> Iterator[Finding]:
                 found.setdefault(key_of(deny), {})[key] = reach.rule(key)
     for key, accepts in found.items():
         voided = {accept: rule for accept, rule in accepts.items() if accept in subject.unreached}
-        if voided:
-            yield _denying(rules[key], voided)
+        if not voided:
+            continue
+        priorities, deny = sorted({rule.priority for rule in voided.values()}), rules[key]
+        is_one = priorities == [deny.priority]
+        at = "the same priority, where drop wins" if is_one else f"priority {deny.priority}"
+        ids = [rule_id for _, rule_id in voided]
+        yield rule_finding(
+            key,
+            f"it drops everything at {at}, so that no packet reaches the accepts {', '.join(ids)}",
+            f"give it a number greater than {priorities[-1]}, so that it follows the accepts",
+            others=ids,
+        )
 
 
 def _denied(reach: RuleReach) -> Mapping[RuleKey, tuple[ResolvedRule, ...]]:
@@ -138,21 +143,7 @@ def _denied(reach: RuleReach) -> Mapping[RuleKey, tuple[ResolvedRule, ...]]:
     return found
 
 
-def _denying(deny: ResolvedRule, voided: Mapping[RuleKey, ResolvedRule]) -> Finding:
-    priorities = sorted({rule.priority for rule in voided.values()})
-    names = ", ".join(rule_id for _, rule_id in voided)
-    at = (
-        "the same priority, where drop wins" if priorities == [deny.priority] else f"priority {deny.priority}"
-    )
-    return rule_finding(
-        key_of(deny),
-        f"it drops everything at {at}, so that no packet reaches the accepts {names}",
-        f"give it a number greater than {priorities[-1]}, so that it follows the accepts",
-        others=(rule_id for _, rule_id in voided),
-    )
-
-
-@lint_check(FindingSeverity.ERROR, "a drop that drops nothing, as accepts come before it")
+@error("a drop that drops nothing, as accepts come before it")
 def void_drop(subject: LintSubject) -> Iterator[Finding]:
     """Find drops that decide nothing, as what they should drop is accepted before."""
     breadth = cache(lambda clause: size(clause.addresses))
@@ -181,14 +172,12 @@ def _void(stand: Stand, key: RuleKey, accepting: list[Clause]) -> Finding:
     )
 
 
-@lint_check(FindingSeverity.WARNING, "a rule that no packet reaches, as others decide before it")
+@warning("a rule that no packet reaches, as others decide before it")
 def never_reached(subject: LintSubject) -> Iterator[Finding]:
     """Find the other rules that decide nothing anywhere, with those that decide instead."""
-    reported = {
-        key
-        for finding in (*deny_before_accepts.run(subject), *void_drop.run(subject))
-        for key in _about(finding)
-    }
+    traps = ((found.security_group_id, found.rule_ids[1:]) for found in deny_before_accepts.run(subject))
+    voids = ((found.security_group_id, found.rule_ids[:1]) for found in void_drop.run(subject))
+    reported = {(group or "", rule_id) for group, ids in chain(traps, voids) for rule_id in ids}
     instead: dict[RuleKey, list[Clause]] = {}
     for _, reach in subject.reaches:
         for key, clauses in reach.unreached.items():
@@ -203,14 +192,7 @@ def never_reached(subject: LintSubject) -> Iterator[Finding]:
         )
 
 
-def _about(finding: Finding) -> Iterator[RuleKey]:
-    """Yield the rules that are void by a finding: of a void drop itself, of a trap those behind it."""
-    group = finding.security_group_id or ""
-    ids = finding.rule_ids[1:] if finding.code == deny_before_accepts.code else finding.rule_ids[:1]
-    yield from ((group, rule_id) for rule_id in ids)
-
-
-@lint_check(FindingSeverity.NOTICE, "a rule without which every packet would be decided alike")
+@notice("a rule without which every packet would be decided alike")
 def redundant_rule(subject: LintSubject) -> Iterator[Finding]:
     """Find rules without which every packet would be decided alike.
 
@@ -220,10 +202,13 @@ def redundant_rule(subject: LintSubject) -> Iterator[Finding]:
     for _, reach in subject.reaches:
         for key, clauses in reach.behind(subject.redundant).items():
             behind.setdefault(key, {}).update({known_by(clause): clause for clause in clauses})
-    for key in sorted(behind, key=lambda key: _priority(subject, key), reverse=True):
-        found = list(behind[key].values())
+    for key, named in behind.items():
+        found = list(named.values())
         verb = subject.rules[key][1].policy.value
-        relied_on = [] if key in subject.removable else [c for c in found if _may_go(subject, c)]
+        relied_on = []
+        if key not in subject.removable:  # other findings suggest removing these
+            suggested = subject.redundant | subject.unreached
+            relied_on = [clause for clause in found if clause.rule and key_of(clause.rule) in suggested]
         yield rule_finding(
             key,
             f"all that it {verb}s, {_names(found)} would {verb} without it",
@@ -235,17 +220,7 @@ def redundant_rule(subject: LintSubject) -> Iterator[Finding]:
         )
 
 
-def _may_go(subject: LintSubject, clause: Clause) -> bool:
-    """Return whether another finding suggests removing the rule of a clause."""
-    return clause.rule is not None and key_of(clause.rule) in subject.redundant | subject.unreached
-
-
-def _priority(subject: LintSubject, key: RuleKey) -> tuple[int, bool, RuleKey]:
-    rule = subject.rules[key][1]
-    return (rule.priority, rule.policy is Policy.ACCEPT, key)
-
-
-@lint_check(FindingSeverity.NOTICE, "an accept and a drop of one priority that match the same packets")
+@notice("an accept and a drop of one priority that match the same packets")
 def contradicting_tie(subject: LintSubject) -> Iterator[Finding]:
     """Find accepts and drops of one priority that match the same packets: drop wins."""
     trapped = {
@@ -296,7 +271,7 @@ def _content(rule: SecurityGroupRule) -> tuple[object, ...]:
     )
 
 
-@lint_check(FindingSeverity.WARNING, "a rule that is twice in a group")
+@warning("a rule that is twice in a group")
 def duplicate_rule(subject: LintSubject) -> Iterator[Finding]:
     """Find rules that are twice in a group."""
     for key, (_, first) in duplicate_rules(subject).items():
@@ -332,7 +307,7 @@ _STEPS = {
 }
 
 
-@lint_check(FindingSeverity.NOTICE, "a rule that has ended")
+@notice("a rule that has ended")
 def expired_rule(subject: LintSubject) -> Iterator[Finding]:
     """Find rules that have ended, which the definitions still have."""
     for group, rule in subject.ended:
@@ -346,7 +321,7 @@ def expired_rule(subject: LintSubject) -> Iterator[Finding]:
             )
 
 
-@lint_check(FindingSeverity.WARNING, "a drop that expires, and what its end opens")
+@warning("a drop that expires, and what its end opens")
 def expiring_drop(subject: LintSubject) -> Iterator[Finding]:
     """Find drops whose end opens something."""
     for stand in subject.stands:
