@@ -185,7 +185,7 @@ class ViewComparison(FateComparison):
         duties = visit.duties
         if revision.counters:
             duties = frozenset(duty for duty in duties if revision.counters.isdisjoint(duty[1].counters))
-        is_same = revision.same_counting and revision.same_memory and visit.marks == marks
+        is_same = revision.same_marks and visit.marks == marks
         if not is_same and not self.meets(duties, marks):
             raise WholeNeededError
         return duties

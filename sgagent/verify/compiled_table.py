@@ -10,7 +10,7 @@ from functools import cache, cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
-from sgagent.core.addresses import Ranges, joined, sweep, without
+from sgagent.core.addresses import Ranges, holds, joined, sweep, without
 from sgagent.core.model import Family, Policy
 from sgagent.nft import ruleset as nft
 from sgagent.verify.packets import Constraints, Cube, MarkChange, Marks, Phase, cubes_of, under_mask
@@ -143,13 +143,9 @@ class CompiledTable:
         self.table = table
         self.trees: dict[str, MapNode] = {}
         if before is not None:
-            known = before.table.verdict_maps
-            self.trees = {
-                name: tree
-                for name, tree in before.trees.items()
-                if name in table.verdict_maps and table.verdict_maps[name] is known[name]
-            }
-        self.address_statements: dict[tuple[str, Family], tuple[nft.Match | nft.LookUp, ...]] = {}
+            known, maps = before.table.verdict_maps, table.verdict_maps
+            self.trees = {name: one for name, one in before.trees.items() if maps.get(name) is known[name]}
+        self.address_statements: dict[tuple[str, Family], Sequence[nft.Match | nft.LookUp]] = {}
         """What distinguishes addresses, by link and family."""
 
         self._rules: dict[tuple[object, ...], tuple[tuple[Operation, ...], ...]] = {}
@@ -276,18 +272,21 @@ def _compile_match(match: nft.Match, reading: Reading) -> Operation | None:
     is_in = match.operator is nft.Operator.EQUAL
     match reading:
         case Settled(value):
-            found = match.has_word(value) if isinstance(value, str) else _has_number(match, value)
+            if isinstance(value, str):
+                found = match.has_word(value)
+            else:
+                found = holds(ranges_in(match), value if match.mask is None else value & match.mask)
             return None if found is is_in else Never()
         case Special.NOTHING:
             return Never()
         case Special.MARK:
             bits = 0xFFFFFFFF if match.mask is None else match.mask
-            cubes = (cube for first, last in _ranges(match) for cube in cubes_of(bits, first, last))
+            cubes = (cube for first, last in ranges_in(match) for cube in cubes_of(bits, first, last))
             return MarkIn(tuple(cubes), is_in)
         case Special.FAR_END:
-            return FarEndIn(_ranges(match), is_in)
+            return FarEndIn(ranges_in(match), is_in)
         case Read(dimension, needs):
-            wanted, bits = _ranges(match), nft.BITS[match.selector.key_type]
+            wanted, bits = ranges_in(match), nft.BITS[match.selector.key_type]
             if match.mask is not None:
                 wanted = under_mask(bits, match.mask, wanted)
             if not is_in:
@@ -295,10 +294,6 @@ def _compile_match(match: nft.Match, reading: Reading) -> Operation | None:
             return (*needs, (dimension, wanted)) if wanted else Never()
 
 
-def _has_number(match: nft.Match, number: int) -> bool:
-    masked = number if match.mask is None else number & match.mask
-    return any(one.first <= masked <= one.last for one in match.values if isinstance(one, nft.Interval))
-
-
-def _ranges(match: nft.Match) -> Ranges:
+def ranges_in(match: nft.Match) -> Ranges:
+    """Return the numbers that a comparison has on its right side."""
     return joined((one.first, one.last) for one in match.values if isinstance(one, nft.Interval))

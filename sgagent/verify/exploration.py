@@ -58,6 +58,19 @@ class State(NamedTuple):
     counters: tuple[str, ...] = ()
 
 
+class _Ways(NamedTuple):
+    """Where packets go from the rules of a chain."""
+
+    onward: list[State]
+    """To the next rule."""
+
+    ended: list[State]
+    """Out of the chain."""
+
+    jumped: bool
+    """Whether they come back then."""
+
+
 class Exploration:
     """Follow states of one view; callers say what is done where a state's fate is settled."""
 
@@ -105,13 +118,8 @@ class Exploration:
         before = self._number, self.phase
         chain = self._base_chains[number]
         self._number, self.phase = number, chain.phase
-        for ended in self._chain(chain.name, state, jumped=False):
-            self._end_base(ended)
+        self.go_through(chain.name, state)
         self._number, self.phase = before
-
-    def _end_base(self, state: State) -> None:
-        """Apply the policy of the base chain."""
-        self._finish(state, Policy.DROP if self.drops_by_policy else Policy.ACCEPT)
 
     def _finish(self, state: State, verdict: Policy) -> None:
         """Apply a verdict: what a base chain accepts goes on to the next one."""
@@ -129,24 +137,16 @@ class Exploration:
         """Follow packets through a chain; return those that come to its end."""
         states, ended = [state], list[State]()
         for operations in self.compiled.rules(name, self.view, self.phase):
-            onward: list[State] = []
+            ways = _Ways([], ended, jumped)
             for one in states:
-                self._rule(operations, one, onward, ended, jumped=jumped)
-            states = onward
+                self._rule(operations, one, ways)
+            states = ways.onward
             if not states:
                 break
         return ended + states
 
-    def _rule(
-        self,
-        operations: Sequence[Operation],
-        state: State,
-        onward: list[State],
-        ended: list[State],
-        *,
-        jumped: bool,
-    ) -> None:
-        """Follow packets through a rule; list those that go on behind it, and that leave the chain."""
+    def _rule(self, operations: Sequence[Operation], state: State, ways: _Ways) -> None:
+        """Follow packets through a rule."""
         for operation in operations:
             if isinstance(operation, nft.Count):
                 state = state._replace(counters=(*state.counters, operation.counter))
@@ -157,46 +157,38 @@ class Exploration:
                 state = changed
             elif isinstance(operation, (tuple, FarEndIn, MarkIn)):
                 found, others = self._compare(operation, state)
-                onward += others
+                ways.onward.extend(others)
                 if found is None:
                     return
                 state = found
             elif isinstance(operation, nft.Limit):
-                onward.append(state)  # as well: what came before decides, and may be anything
+                ways.onward.append(state)  # as well: what came before decides, and may be anything
             elif isinstance(operation, Never):
                 break
             elif isinstance(operation, Find):
                 parts = list(self._find(operation, state))
-                onward += (one for verdict, one in parts if verdict is None)
+                ways.onward.extend(one for verdict, one in parts if verdict is None)
                 for verdict, one in parts:
                     if verdict is not None:
-                        self._apply(verdict, one, onward, ended, jumped=jumped)
+                        self._apply(verdict, one, ways)
                 return
             else:
-                self._apply(operation, state, onward, ended, jumped=jumped)
+                self._apply(operation, state, ways)
                 return
-        onward.append(state)
+        ways.onward.append(state)
 
-    def _apply(
-        self,
-        verdict: nft.Verdict | Return,
-        state: State,
-        onward: list[State],
-        ended: list[State],
-        *,
-        jumped: bool,
-    ) -> None:
+    def _apply(self, verdict: nft.Verdict | Return, state: State, ways: _Ways) -> None:
         match verdict:
             case nft.Accept():
                 self._finish(state, Policy.ACCEPT)
             case nft.Drop():
                 self._finish(state, Policy.DROP)
             case Return():
-                ended.append(state)
+                ways.ended.append(state)
             case nft.Jump(chain):
-                onward += self._chain(chain, state, jumped=True)
-            case nft.Goto(chain) if jumped:
-                ended += self._chain(chain, state, jumped=True)
+                ways.onward.extend(self._chain(chain, state, jumped=True))
+            case nft.Goto(chain) if ways.jumped:
+                ways.ended.extend(self._chain(chain, state, jumped=True))
             case nft.Goto(chain):
                 self._goto(chain, state)
 
@@ -217,8 +209,9 @@ class Exploration:
 
     def go_through(self, chain: str, state: State) -> None:
         """Follow packets through a chain from which they do not come back."""
+        verdict = Policy.DROP if self.drops_by_policy else Policy.ACCEPT
         for ended in self._chain(chain, state, jumped=False):
-            self._end_base(ended)
+            self._finish(ended, verdict)
 
     def fates(self, chain: str, state: State) -> Sequence[PacketFate]:
         """Return what becomes of packets in a chain that reads nothing of them but the mark."""

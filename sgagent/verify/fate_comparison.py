@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set as AbstractSet
+from collections.abc import Iterator, Sequence, Set as AbstractSet
 from dataclasses import dataclass, field
 from heapq import merge
+from itertools import chain
 from typing import NamedTuple
 
 from sgagent.core.addresses import Ranges
@@ -31,7 +32,6 @@ from sgagent.verify.packets import (
     UNCHANGED,
     Box,
     CtState,
-    Cube,
     Marks,
     PacketAtHook,
     common_marks,
@@ -155,16 +155,10 @@ class Subject:
     met: dict[tuple[object, ...], set[Duty]] = field(default_factory=dict)
     """What tails have to do and do, by what decides about marks."""
 
-    cuts: dict[tuple[Marks, Cube], tuple[Marks, Marks]] = field(default_factory=dict)
-    """Which of some marks are those of remembered sessions, and which are not."""
-
-    changes: dict[tuple[object, ...], int | None] = field(default_factory=dict)
-    """Marks that a change makes other ones of than it has to."""
-
     def forget(self) -> None:
         """Drop what no later proof uses."""
-        for made in (self.duties, self.met, self.cuts, self.changes):
-            made.clear()
+        self.duties.clear()
+        self.met.clear()
         self.compiled.forget()
 
 
@@ -195,32 +189,22 @@ class FateComparison(Exploration):
         if restricted is None or judge is None:
             self._demand(OPEN, fates, state.box, state.classes)
             return
-        fates = self._without_remembered(state, fates)
+        remembered, fates = self._by_memory(fates)
+        if remembered:
+            self._demand(OPEN, remembered, state.box, state.classes)
         if not fates:
             return
-        everyone = self.frame.everyone.meeting(state.box)
-        for own, numbers in self._groups(state).items():
-            clauses = list(merge(own, everyone, key=PLACE))
+        for clauses, numbers in self._groups(state):
             address = self.addresses[numbers[0]]
-            if self.view.state is CtState.INVALID:
-                clauses = []
             for cell in cut(state.box, clauses):
                 opener = opener_of(self.view.packet(self.view.values(cell.box, address)))
                 decision = restricted.decide(clauses, opener)
                 self._check_clause(cell.clause, decision)
                 counter = counter_of(judge, opener, decision)
-                counters = () if counter is None else (counter,)
                 accepts = carried_out(judge, decision) is Policy.ACCEPT
-                demand = Demand(accepts, counters)
+                demand = Demand(accepts, () if counter is None else (counter,))
                 self._demand(demand, fates, cell.box, numbers)
                 self.note(tail, demand, numbers[0], cell.clause)
-
-    def _without_remembered(self, state: State, fates: Sequence[PacketFate]) -> Sequence[PacketFate]:
-        """Compare the fates of sessions that the policy allowed before; return those of others."""
-        remembered, others = self._by_memory(fates)
-        if remembered:
-            self._demand(OPEN, remembered, state.box, state.classes)
-        return others
 
     def note(self, tail: str | None, demand: Demand, number: int, clause: BoxClause | None) -> None:
         """Take note of what a tail had to do; None where it was no tail that settled packets.
@@ -241,55 +225,45 @@ class FateComparison(Exploration):
             if tail not in self.compiled.table.chains:
                 return False
             remembered, others = self._by_memory(self.fates(tail, State({}, (), marks)))
-            if any(self._differing(fate, OPEN) is not None for fate in remembered):
-                return False
-            if any(self._differing(fate, demand) is not None for fate in others):
+            demanded = (*((fate, OPEN) for fate in remembered), *((fate, demand) for fate in others))
+            if any(self._differing(*pair) is not None for pair in demanded):
                 return False
             met.add(duty)
         return True
 
     def _by_memory(self, fates: Sequence[PacketFate]) -> tuple[Sequence[PacketFate], Sequence[PacketFate]]:
         """Return the fates of sessions that the policy allowed before, and those of others."""
-        allowed = self._allowed
-        if allowed is None:
+        if self._bits is None or self.view.direction is None:
             return (), fates
+        allowed = self.subject.memory.generation_mask | self._bits[1], sum(self._bits)
         remembered, others = list[PacketFate](), list[PacketFate]()
         for fate in fates:
             marks = fate.marks or ()
-            found = self.subject.cuts.get((marks, allowed))
-            if found is None:
-                found = common_marks(marks, allowed), other_marks(marks, allowed)
-                self.subject.cuts[marks, allowed] = found
-            for part, some in zip(found, (remembered, others), strict=True):
+            parts = common_marks(marks, allowed), other_marks(marks, allowed)
+            for part, some in zip(parts, (remembered, others), strict=True):
                 if part:
                     some.append(fate._replace(marks=part))
         return remembered, others
 
-    @property
-    def _allowed(self) -> Cube | None:
-        """Return the marks of sessions that the policy allowed before; None where there are none."""
-        if self._bits is None or self.view.direction is None:
-            return None
-        return self.subject.memory.generation_mask | self._bits[1], sum(self._bits)
-
-    def _groups(self, state: State) -> Mapping[tuple[BoxClause, ...], Sequence[int]]:
-        """Return the classes of far ends by the clauses that they have."""
-        found: dict[tuple[BoxClause, ...], list[int]] = {}
+    def _groups(self, state: State) -> Iterator[tuple[Sequence[BoxClause], Sequence[int]]]:
+        """Yield the classes of far ends by the clauses that they have; none decides about invalid packets."""
         if self.view.state is CtState.INVALID:
-            return {(): state.classes}
+            yield (), state.classes
+            return
+        found: dict[tuple[BoxClause, ...], list[int]] = {}
         for number in state.classes:
             own = self.frame.own[number]
             have = tuple(c for c in own if not is_disjoint(state.box, c.constraints))
             found.setdefault(have, []).append(number)
-        return found
+        everyone = self.frame.everyone.meeting(state.box)
+        yield from ((list(merge(own, everyone, key=PLACE)), numbers) for own, numbers in found.items())
 
     def _check_clause(self, clause: BoxClause | None, decision: Decision) -> None:
         """Refuse a cell in which the policy does not decide by the clause for which it was cut."""
-        if self.view.state is CtState.INVALID:
-            return
-        decided_by = DecidedBy.DEFAULT if clause is None else clause.decided_by
+        default = DecidedBy.INVALID if self.view.state is CtState.INVALID else DecidedBy.DEFAULT
+        decided_by = default if clause is None else clause.decided_by
         if decision.decided_by is not decided_by or decision.rule is not (clause and clause.rule):
-            raise InconsistentProofError(f"{decision} decides, not {clause}")
+            raise InconsistentProofError(f"a fault of the verifier: {decision} decides, not {clause}")
 
     def _demand(self, demand: Demand, fates: Sequence[PacketFate], box: Box, numbers: Sequence[int]) -> None:
         """Compare fates with the one that packets of a cell have to have.
@@ -302,11 +276,10 @@ class FateComparison(Exploration):
             raise UnsupportedStatementError(f"more than {self.subject.most_cells:,} parts of the packets")
         key = (demand, *fates)
         if key not in self._met:
-            differing = [
-                (mark, fate) for fate in fates if (mark := self._differing(fate, demand)) is not None
-            ]
+            found = [(self._differing(fate, demand), fate.marks or EVERY_MARK) for fate in fates]
+            differing = [(mark, marks) for mark, marks in found if mark is not None]
             if differing:
-                marks = tuple(cube for _, fate in differing for cube in fate.marks or EVERY_MARK)
+                marks = tuple(chain.from_iterable(marks for _, marks in differing))
                 self._refute(box, numbers, differing[0][0], marks)
                 return
             self._met.add(key)
@@ -322,10 +295,7 @@ class FateComparison(Exploration):
         if fate.marks is None or not scope.marks:
             return None
         is_remembered_now = demand.is_judged and self._bits is not None and demand.accepts
-        key = (fate.marks, fate.change, self._bits if is_remembered_now else None)
-        if key not in self.subject.changes:
-            self.subject.changes[key] = self._differing_mark(fate, is_remembered_now=is_remembered_now)
-        return self.subject.changes[key]
+        return self._differing_mark(fate, is_remembered_now=is_remembered_now)
 
     def _differing_mark(self, fate: PacketFate, *, is_remembered_now: bool) -> int | None:
         """Return a mark of which another becomes than it has to; None if there is none."""
@@ -362,7 +332,8 @@ class FateComparison(Exploration):
                 if len(subject.differences) >= subject.most_differences:
                     raise RefutedError
                 return
-        raise InconsistentProofError(f"the table does with {packet} what the policy says")
+        reason = f"the table does with {packet} what the policy says"
+        raise InconsistentProofError(f"a fault of the verifier: {reason}")
 
 
 def _traces(table: VerifiedTable, packet: PacketAtHook) -> Iterator[Trace]:

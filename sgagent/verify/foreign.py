@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 from sgagent.core.addresses import Ranges, common, joined
@@ -22,7 +23,7 @@ from sgagent.verify.expectation import NOTHING_REMEMBERED
 from sgagent.verify.fate_comparison import VERDICTS, Difference
 from sgagent.verify.packets import CtDirection, CtState, Dimension, Phase, marks_text
 from sgagent.verify.proof import Proof, links_of, prove
-from sgagent.verify.verified_table import BaseHook, VerifiedChain, VerifiedTable
+from sgagent.verify.verified_table import BaseHook, VerifiedTable
 from sgagent.verify.views import FAR_END, NEAR_END, NEVER_TRACKED, PORT, PROTOCOL, SOURCE_PORT, Headers, View
 
 _ON_WIRE = {"prerouting": -199, "postrouting": 101}
@@ -94,20 +95,20 @@ def compare_filters(table: VerifiedTable, policy: ResolvedPolicy) -> FilterCompa
     proofs: list[Proof] = []
     differences: list[tuple[str, Difference]] = []
     ways = ("local", "forwarded") if table.base_chains.get("forward") else ("",)
-    for way in ways:
-        for hook in _ON_WIRE:
-            scope = replace(VERDICTS, hooks=(hook,), forwarded=way == "forwarded")
-            proof = prove(
-                _edge(table, hook, way),
-                policy,
-                memory=NOTHING_REMEMBERED,
-                scope=scope,
-                most_differences=MOST_DIFFERENCES,
-            )
-            proofs.append(proof)
-            differences += ((way, one) for one in proof.differences)
+    for way, hook in product(ways, _ON_WIRE):
+        proof = prove(
+            _edge(table, hook, way),
+            policy,
+            memory=NOTHING_REMEMBERED,
+            scope=replace(VERDICTS, hooks=(hook,), forwarded=way == "forwarded"),
+            most_differences=MOST_DIFFERENCES,
+        )
+        proofs.append(proof)
+        differences += ((way, one) for one in proof.differences)
+    worst = max(proofs, key=lambda proof: _SEVERITY.index(proof.outcome))
     return FilterComparison(
-        proof=_together(proofs),
+        # What is not understood in one is unknown in all.
+        proof=replace(worst, cells=sum(proof.cells for proof in proofs), remembered=None),
         changes=tuple(sorted(_changes(differences, links_of(table, policy)), key=_order)),
         is_whole=all(len(proof.differences) < MOST_DIFFERENCES for proof in proofs),
         not_compared=translating,
@@ -119,12 +120,6 @@ def _order(change: FilterChange) -> tuple[object, ...]:
     return (*place, "new" not in change.kinds, change.protocols, change.ports or (), change.far_ends)
 
 
-def _together(proofs: Sequence[Proof]) -> Proof:
-    """Return what several proofs come to: what is not understood in one is unknown in all."""
-    worst = max(proofs, key=lambda proof: _SEVERITY.index(proof.outcome))
-    return replace(worst, cells=sum(proof.cells for proof in proofs), remembered=None)
-
-
 _SEVERITY = (Outcome.PROVED, Outcome.REFUTED, Outcome.UNKNOWN)
 
 
@@ -132,11 +127,12 @@ def _edge(table: VerifiedTable, hook: str, way: str) -> VerifiedTable:
     """Return the table with all base chains that packets pass, one after the other, at one hook."""
     inner = "forward" if way == "forwarded" else "input" if hook == "prerouting" else "output"
     passed = (hook, inner) if hook == "prerouting" else (inner, hook)
-    names = [chain.name for one in passed for chain in table.base_chains.get(one, ())]
-    chains = {
-        name: replace(chain, hook=_at(hook, names.index(name), chain) if name in names else None)
-        for name, chain in table.chains.items()
+    along = (chain for one in passed for chain in table.base_chains.get(one, ()))
+    at = {
+        chain.name: BaseHook(name=hook, priority=_ON_WIRE[hook] + place, drops=chain.drops)
+        for place, chain in enumerate(along)
     }
+    chains = {name: replace(chain, hook=at.get(name)) for name, chain in table.chains.items()}
     edge = replace(table, chains=chains)
     unread = [f"ct before conntrack in chain {name}" for name in _before_conntrack(table, passed)]
     early = [chain.name for chain in table.base_chains.get("prerouting", ())]
@@ -152,10 +148,6 @@ def _before_conntrack(table: VerifiedTable, hooks: Sequence[str]) -> Iterator[st
         reads_ct = any(selector.kind == "ct" for selector in compiled.reads(chain.name))
         if chain.phase is Phase.UNTRACKED and (reads_ct or compiled.touches_marks(chain.name)):
             yield chain.name
-
-
-def _at(hook: str, place: int, chain: VerifiedChain) -> BaseHook:
-    return BaseHook(name=hook, priority=_ON_WIRE[hook] + place, drops=chain.drops)
 
 
 # Differences that are alike but for one thing are one.
@@ -176,9 +168,8 @@ def _changes(differences: Sequence[tuple[str, Difference]], links: Sequence[str]
     for some in groups.values():
         wholes: dict[Dimension, set[_Values]] = {"other link": {tuple(sorted(links))}, "way": {_BOTH}}
         for _, one in some:
-            for dimension, ranges in one.view.box.items():
-                if dimension != PROTOCOL:
-                    wholes.setdefault(dimension, set()).add(ranges)
+            for dimension in one.view.box.keys() - {PROTOCOL}:
+                wholes.setdefault(dimension, set()).add(one.view.box[dimension])
         for part in _merged([_part(way, one) for way, one in some], wholes):
             yield _change(some[0][1], part, unnamed=links[-1])
 
@@ -240,9 +231,7 @@ def _union(several: Sequence[Any], wholes: Collection[_Values]) -> _Values:
 
 def _change(difference: Difference, part: Mapping[Dimension, Any], unnamed: str) -> FilterChange:
     view, expected = difference.view, difference.example.expected
-    others = {
-        name: common(ranges, _PRESENT) for name, ranges in part.items() if ranges and name not in _ASIDE
-    }
+    aside = {name: common(ranges, _PRESENT) for name, ranges in part.items() if ranges and name not in _ASIDE}
     return FilterChange(
         interface=view.link,
         direction=view.opened,
@@ -254,7 +243,7 @@ def _change(difference: Difference, part: Mapping[Dimension, Any], unnamed: str)
         ports=part[PORT],
         source_ports=part[SOURCE_PORT],
         near_ends=part[NEAR_END],
-        others={name: ranges for name, ranges in others.items() if ranges},
+        others={name: ranges for name, ranges in aside.items() if ranges},
         kinds=part["kind"],
         ways=part["way"] or (),
         marks=marks_text(difference.marks),

@@ -17,7 +17,7 @@ from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import Direction, Family
 from sgagent.core.policy import ResolvedInterface
 from sgagent.nft import ruleset as nft
-from sgagent.verify.compiled_table import CompiledTable
+from sgagent.verify.compiled_table import CompiledTable, ranges_in
 from sgagent.verify.expectation import BoxClause, ClauseIndex, RestrictedPolicy, list_box_clauses
 from sgagent.verify.packets import Box, Phase, reads_other_link, split
 from sgagent.verify.verified_table import Return, VerifiedTable, reach, selectors_of
@@ -94,23 +94,28 @@ def make_frame(
     for clause in clauses:
         if clause.peers is not None:
             by_peers.setdefault(id(clause.peers), []).append(clause)
-    sets = [] if within is None else [within]
-    sets += [_within(some[0].peers or (), within) for some in by_peers.values()]
-    by_label = dict(zip(range(len(sets) - len(by_peers), len(sets)), by_peers.values(), strict=True))
+    groups = list(by_peers.values())
+    sets = [_within(some[0].peers or (), within) for some in groups]
+    if within is not None:
+        sets.append(within)
     sets += _expressions(compiled, view, within)
     classes = {
         labels: found
         for labels, found in far_end_classes(sets, view.family).items()
-        if within is None or 0 in labels
+        if within is None or len(groups) in labels
     }
-    own = (merge(*(by_label.get(label, ()) for label in labels), key=PLACE) for labels in classes)
+    is_ordinary = partial(_is_ordinary, view.family)
+    own = (merge(*(groups[one] for one in labels if one < len(groups)), key=PLACE) for labels in classes)
     return Frame(
         key=(view.link, view.opened, view.family, judge is not None),
         judge=judge,
         restricted=RestrictedPolicy(judge, view.opened) if judge else None,
         everyone=ClauseIndex(everyone),
         always=[clause for clause in everyone if clause.decided_by is DecidedBy.ALWAYS],
-        addresses=[*(_ordinary(some, view.family) for _, some in classes.values()), ORDINARY[view.family]],
+        addresses=[
+            *(next(filter(is_ordinary, some), some[0]) for _, some in classes.values()),
+            ORDINARY[view.family],
+        ],
         own=[*map(tuple, own), ()],
         members=[*(ranges if has_members else () for ranges, _ in classes.values()), ()],
     )
@@ -133,24 +138,24 @@ def _expressions(compiled: CompiledTable, view: View, within: Ranges | None) -> 
                 continue
             done.add(key)
             if isinstance(statement, nft.Match):
-                yield _within(tuple(_ends(statement.values)), within)
+                yield _within(ranges_in(statement), within)
             elif len(statement.selectors) == 1 and within is not None:
                 yield from _keys_within(compiled, statement.verdict_map, within)
             else:
                 yield from _keys(compiled.table, statement.verdict_map, place, within)
 
 
-def _address_statements(compiled: CompiledTable, view: View) -> tuple[nft.Match | nft.LookUp, ...]:
+def _address_statements(compiled: CompiledTable, view: View) -> Sequence[nft.Match | nft.LookUp]:
     """Return what distinguishes addresses in chains that packets of a view's link and family can get to."""
-    known, key, addresses = compiled.address_statements, (view.link, view.family), nft.ADDRESS_TYPES.values()
+    known, key = compiled.address_statements, (view.link, view.family)
     if key not in known:
-        known[key] = tuple(
+        known[key] = [
             one
             for name in _reached(compiled.table, view)
             for one in compiled.table.chains[name].statements
             if isinstance(one, (nft.Match, nft.LookUp))
-            and any(selector.key_type in addresses for selector in selectors_of(one))
-        )
+            and any(selector.key_type in nft.ADDRESS_TYPES.values() for selector in selectors_of(one))
+        ]
     return known[key]
 
 
@@ -170,10 +175,11 @@ def _onward(table: VerifiedTable, view: View, name: str) -> Iterator[str]:
         for statement in statements:
             match statement:
                 case nft.Match():
-                    found = _settled(statement, view)
-                    if found is False:
+                    value = _link_or_family(statement.selector, view)
+                    if value is None:
+                        is_sure = False
+                    elif statement.has_word(value) is not (statement.operator is nft.Operator.EQUAL):
                         break
-                    is_sure = is_sure and found is True
                 case nft.LookUp(selectors, verdict_map):
                     yield from _found_in(table, verdict_map, selectors, view)
                 case nft.Goto(chain) | nft.Jump(chain):
@@ -181,14 +187,6 @@ def _onward(table: VerifiedTable, view: View, name: str) -> Iterator[str]:
         else:
             if is_sure and isinstance(statement, (nft.Accept, nft.Drop, nft.Goto, Return)):
                 return
-
-
-def _settled(match: nft.Match, view: View) -> bool | None:
-    """Return whether packets meet a condition on their link and family; None for other conditions."""
-    value = _link_or_family(match.selector, view)
-    if value is None:
-        return None
-    return match.has_word(value) is (match.operator is nft.Operator.EQUAL)
 
 
 def _found_in(
@@ -235,10 +233,6 @@ def _keys(table: VerifiedTable, name: str, place: int, within: Ranges | None) ->
     yield from (_within(tuple(sorted(ranges)), within) for ranges in found.values())
 
 
-def _ends(values: Iterable[object]) -> Iterator[tuple[int, int]]:
-    return ((value.first, value.last) for value in values if isinstance(value, nft.Interval))
-
-
 def _is_far_end(selector: nft.Selector, view: View) -> bool:
     """Return whether an expression may read the far end in a view of the frame."""
     if selector.key_type is not nft.ADDRESS_TYPES[view.family]:
@@ -280,11 +274,6 @@ def far_end_classes(sets: Sequence[Ranges], family: Family) -> dict[tuple[int, .
         members.append((address, address))
         candidates.append(address)
     return found
-
-
-def _ordinary(addresses: Sequence[int], family: Family) -> int:
-    """Return an address that hosts can have, if there is such."""
-    return next((one for one in addresses if _is_ordinary(family, one)), addresses[0])
 
 
 ORDINARY = {Family.IPV4: 198 << 24 | 51 << 16 | 100 << 8 | 7, Family.IPV6: 0x20010DB8 << 96 | 7}

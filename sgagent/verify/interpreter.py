@@ -126,7 +126,8 @@ class _Walk:
                     case nft.Log():
                         pass
                     case nft.Limit():
-                        self.limits += [True] * (self.limits_met == len(self.limits))
+                        if self.limits_met == len(self.limits):
+                            self.limits.append(True)
                         self.limits_met += 1
                         if not self.limits[self.limits_met - 1]:
                             self.path.append(OVER_LIMIT)

@@ -10,15 +10,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from sgagent.core.model import Family
-from sgagent.nft import ruleset as nft
-from sgagent.nft.json_listing import (
-    UnreadableError,
-    decode_key,
-    decode_selectors,
-    decode_statement,
-    decode_verdict,
-    decode_verdict_map,
-)
+from sgagent.nft import json_listing, ruleset as nft
+from sgagent.nft.json_listing import UnreadableError
 from sgagent.nft.transactions import Json
 from sgagent.verify.verified_table import (
     BaseHook,
@@ -154,11 +147,8 @@ class _Table:
     rules: dict[str, list[tuple[VerifiedStatement, ...]]] = field(default_factory=dict)
     maps: dict[str, nft.VerdictMap] = field(default_factory=dict)
     sets: dict[str, Json] = field(default_factory=dict)
-    others: dict[str, str] = field(default_factory=dict)
-    """Base chains of other kinds, and the type of each."""
-
-    dropping: set[str] = field(default_factory=set)
-    """Those of them whose policy is not to accept."""
+    others: dict[str, tuple[str, bool]] = field(default_factory=dict)
+    """Base chains of other kinds: the type of each, and whether its policy is not to accept."""
 
     def read(self, entries: Iterable[tuple[str, Json]]) -> VerifiedTable:
         """Return the table; sets and maps may be listed behind the rules that read them."""
@@ -179,7 +169,11 @@ class _Table:
         for content in rules:
             self._take_rule(content)
         chains = {name: replace(chain, rules=self._rules(chain)) for name, chain in self.chains.items()}
-        unread = {f"chain {self.prefix}{n}": kind for n, kind in self.others.items() if self._matters(n)}
+        unread = {
+            f"chain {self.prefix}{name}": kind
+            for name, (kind, drops) in self.others.items()
+            if drops or self.rules.get(name)
+        }
         return VerifiedTable(
             chains=chains,
             verdict_maps=self.maps,
@@ -192,19 +186,13 @@ class _Table:
         name = content["name"]
         hook = None
         if "hook" in content:
+            drops = content.get("policy", "accept") != "accept"
             if content.get("type") == "filter" and "dev" not in content and isinstance(content["prio"], int):
-                drops = content.get("policy", "accept") != "accept"
                 hook = BaseHook(name=_text(content["hook"]), priority=content["prio"], drops=drops)
             else:
-                self.others[name] = content.get("type", "")
-                if content.get("policy", "accept") != "accept":
-                    self.dropping.add(name)
+                self.others[name] = content.get("type", ""), drops
         full = f"{self.prefix}{name}"
         self.chains[full] = VerifiedChain(name=full, hook=hook, comment=content.get("comment", ""))
-
-    def _matters(self, name: str) -> bool:
-        """Return whether a base chain of another kind does anything."""
-        return bool(self.rules.get(name)) or name in self.dropping
 
     def _rules(self, chain: VerifiedChain) -> tuple[tuple[VerifiedStatement, ...], ...]:
         """Return the rules of a chain; a base chain of one family lets the other's packets pass."""
@@ -221,7 +209,9 @@ class _Table:
             known = {key: value for key, value in content.items() if key != "comment"}
             known["elem"] = [(_without_comment(key), verdict) for key, verdict in content.get("elem", ())]
             name = f"{self.prefix}{content['name']}"
-            self.maps[name] = self._qualified(replace(decode_verdict_map(content["name"], known), name=name))
+            self.maps[name] = self._qualified(
+                replace(json_listing.decode_verdict_map(content["name"], known), name=name)
+            )
         except FAULTS:
             pass
 
@@ -264,7 +254,7 @@ class _Table:
             case {"limit": _}:
                 yield nft.Limit(1, 1)  # whatever its rate: it may let a packet pass, or not
             case {"vmap": {"key": key, "data": {"set": elements}}}:
-                yield self._inline(decode_selectors(key), elements, place)
+                yield self._inline(json_listing.decode_selectors(key), elements, place)
             case {"match": {"op": "<" | "<=" | ">" | ">=" as operator, "left": left, "right": int(right)}}:
                 yield _ordered(operator, _comparison("==", left, right))
             case {"match": {"op": operator, "left": left, "right": str(right)}} if right.startswith("@"):
@@ -272,7 +262,7 @@ class _Table:
             case {"match": {"op": operator, "left": left, "right": right}}:
                 yield from _comparisons(operator, left, right)
             case _:
-                yield self._own(decode_statement(expression))
+                yield self._own(json_listing.decode_statement(expression))
 
     def _own(self, statement: nft.Statement) -> nft.Statement:
         match statement:
@@ -286,10 +276,11 @@ class _Table:
     def _inline(self, selectors: tuple[nft.Selector, ...], elements: Json, place: str) -> nft.LookUp:
         """Return the look-up in a map that stands in a rule, and keep the map."""
         types = tuple(selector.key_type for selector in selectors)
-        made = tuple(
-            nft.Element(decode_key(key, types), self._target(decode_verdict(verdict)))
+        decoded = (
+            (json_listing.decode_key(key, types), json_listing.decode_verdict(verdict))
             for key, verdict in elements
         )
+        made = tuple(nft.Element(key, self._target(verdict)) for key, verdict in decoded)
         self.maps[place] = nft.VerdictMap(name=place, key_types=types, is_interval=True, elements=made)
         return nft.LookUp(selectors, place)
 
@@ -311,7 +302,7 @@ def _comparisons(operator: str, left: Json, right: Json) -> Iterator[nft.Match]:
 
 
 def _comparison(operator: str, left: Json, right: Json) -> nft.Match:
-    found = decode_statement({"match": {"op": operator, "left": left, "right": right}})
+    found = json_listing.decode_statement({"match": {"op": operator, "left": left, "right": right}})
     if not isinstance(found, nft.Match):
         raise UnreadableError
     return found

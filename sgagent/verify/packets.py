@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache, reduce
 
 from sgagent.core.addresses import Ranges, common, holds, ranges_of, without
@@ -162,7 +162,8 @@ def opener_of(packet: PacketAtHook) -> Packet:
         ends = session.original if direction is Direction.INGRESS else session.reply.swapped
     protocol = packet.protocol if session is None else session.protocol
     is_ported = protocol in PORTED_NUMBERS
-    opener = Packet(
+    untied = Tracking.UNTRACKED if packet.state is CtState.UNTRACKED else Tracking.INVALID
+    return Packet(
         interface=packet.interface,
         direction=direction,
         family=packet.family,
@@ -171,11 +172,10 @@ def opener_of(packet: PacketAtHook) -> Packet:
         protocol=protocol,
         source_port=ends.source_port if is_ported else None,
         destination_port=ends.destination_port if is_ported else None,
+        icmp_type=packet.icmp_type if session is None else None,
+        hop_limit=packet.hop_limit if session is None else None,
+        tracking=Tracking.NEW if session is not None else untied,
     )
-    if session is not None:
-        return opener
-    tracking = Tracking.UNTRACKED if packet.state is CtState.UNTRACKED else Tracking.INVALID
-    return replace(opener, icmp_type=packet.icmp_type, hop_limit=packet.hop_limit, tracking=tracking)
 
 
 Dimension = str
@@ -252,12 +252,14 @@ Marks = tuple[Cube, ...]
 EVERY_MARK: Marks = ((0, 0),)
 
 
+@lru_cache(maxsize=4096)
 def common_marks(marks: Marks, cube: Cube) -> Marks:
     """Return the marks that are in the cube."""
     bits, value = cube
     return tuple((known | bits, have | value) for known, have in marks if not (have ^ value) & known & bits)
 
 
+@lru_cache(maxsize=4096)
 def other_marks(marks: Marks, cube: Cube) -> Marks:
     """Return the marks that are not in the cube: for each of its bits those that differ there first."""
     return tuple(part for one in marks for part in _other_cubes(one, cube))
@@ -314,7 +316,8 @@ def after_both(first: MarkChange, second: MarkChange) -> MarkChange:
     return MarkChange(keep=first.keep & second.keep | put, put=put)
 
 
-def difference(marks: Iterable[Cube], one: MarkChange, other: MarkChange) -> int | None:
+@lru_cache(maxsize=4096)
+def difference(marks: Marks, one: MarkChange, other: MarkChange) -> int | None:
     """Return a mark of some that two changes make into different ones; None if there is none."""
     for known, have in marks:
         unlike = (one.keep | one.put) ^ (other.keep | other.put)

@@ -86,25 +86,23 @@ def prove(
     if table.unsupported:
         return Proof(outcome=Outcome.UNKNOWN, cells=0, unsupported=table.unsupported)
     before = previous.remembered.subject.compiled if previous and previous.remembered else None
-    memo, compiled = ProofMemo(), CompiledTable(table, before)
-    memory = memory or stated_memory(table)
     subject = Subject(
-        compiled=compiled,
+        compiled=CompiledTable(table, before),
         policy=policy,
-        memory=memory,
+        memory=memory or stated_memory(table),
         scope=scope,
         most_cells=most_cells,
         most_differences=most_differences,
     )
+    memo = ProofMemo()
     revisions = _revisions(previous, subject)
     try:
-        for frames, view in _views_with_frames(subject):
-            _compare(subject, view, frames, memo, revisions)
-    except UnsupportedStatementError as unsupported:
-        return Proof(outcome=Outcome.UNKNOWN, cells=subject.cells, unsupported=(str(unsupported),))
-    except InconsistentProofError as fault:
-        reason = f"a fault of the verifier: {fault}"
-        return Proof(outcome=Outcome.UNKNOWN, cells=subject.cells, unsupported=(reason,))
+        for views in _views_by_link(subject):
+            comparison = _LinkComparison(subject, memo, revisions)
+            for view in views:
+                comparison.compare(view)
+    except (UnsupportedStatementError, InconsistentProofError) as reason:
+        return Proof(outcome=Outcome.UNKNOWN, cells=subject.cells, unsupported=(str(reason),))
     except RefutedError:
         pass
     if subject.differences:
@@ -119,48 +117,42 @@ def _revisions(previous: Proof | None, subject: Subject) -> tuple[Revisions, Pro
     known = previous.remembered if previous else None
     if known is None or known.subject.scope != subject.scope:
         return None
-    before = known.subject
-    same_memory = before.memory == subject.memory
-    revisions = Revisions(
-        before.compiled, before.policy, subject.compiled, subject.policy, same_memory=same_memory
-    )
-    return revisions, known.memo
+    return Revisions(known.subject, subject), known.memo
 
 
-def _compare(
-    subject: Subject,
-    view: View,
-    frames: _Frames,
-    memo: ProofMemo,
-    revisions: tuple[Revisions, ProofMemo] | None,
-) -> None:
-    """Compare for all packets of a view, if possible only for those to which something changed.
+class _LinkComparison:
+    """Compare for all packets of a link."""
 
-    Raises:
-        RefutedError: there is a packet for which the table does not do what the policy says.
-    """
-    marks = None if view.direction is None else EVERY_MARK
-    revision = frames.revision(view, revisions[0]) if revisions else None
-    if revisions is not None and revision is not None:
-        frame = frames.frame(view, revision.far_ends)
-        try:
-            ViewComparison(subject, view, frame, memo, (revision, revisions[1])).compare(marks)
-        except (WholeNeededError, RefutedError, InconsistentProofError):
-            subject.differences.clear()  # the comparison for all far ends shows what it is
-        else:
-            return
-    ViewComparison(subject, view, frames.frame(view), memo).compare(marks)
-
-
-class _Frames:
-    """The frames of a link."""
-
-    def __init__(self, subject: Subject) -> None:
+    def __init__(
+        self, subject: Subject, memo: ProofMemo, revisions: tuple[Revisions, ProofMemo] | None
+    ) -> None:
         self._subject = subject
+        self._memo = memo
+        self._revisions = revisions
         self._frames: dict[Hashable, Frame] = {}
-        self._revisions: dict[Hashable, Revision | None] = {}
+        self._known: dict[Hashable, Revision | None] = {}
 
-    def frame(self, view: View, within: Ranges | None = None) -> Frame:
+    def compare(self, view: View) -> None:
+        """Compare for all packets of a view, if possible only for those to which something changed.
+
+        Raises:
+            RefutedError: there is a packet for which the table does not do what the policy says.
+        """
+        marks = None if view.direction is None else EVERY_MARK
+        if self._revisions is not None:
+            revisions, before = self._revisions
+            revision = self._revision(view, revisions)
+            if revision is not None:
+                frame = self._frame(view, revision.far_ends)
+                try:
+                    ViewComparison(self._subject, view, frame, self._memo, (revision, before)).compare(marks)
+                except (WholeNeededError, RefutedError, InconsistentProofError):
+                    self._subject.differences.clear()  # the comparison for all far ends shows what it is
+                else:
+                    return
+        ViewComparison(self._subject, view, self._frame(view), self._memo).compare(marks)
+
+    def _frame(self, view: View, within: Ranges | None = None) -> Frame:
         """Return the frame of a view, for some far ends or for all."""
         key = (view.opened, view.family, view.hook in JUDGED_HOOKS, within)
         if key not in self._frames:
@@ -171,19 +163,19 @@ class _Frames:
             self._frames[key] = frame
         return self._frames[key]
 
-    def revision(self, view: View, revisions: Revisions) -> Revision | None:
+    def _revision(self, view: View, revisions: Revisions) -> Revision | None:
         """Return what is another for a view; None if that may be everything."""
         key = (view.opened, view.family, view.hook, view.headers)
-        if key not in self._revisions:
-            self._revisions[key] = revisions.of(view) if self._judge(view) else None
-        return self._revisions[key]
+        if key not in self._known:
+            self._known[key] = revisions.of(view) if self._judge(view) else None
+        return self._known[key]
 
     def _judge(self, view: View) -> ResolvedInterface | None:
         return self._subject.policy.judge(view.link) if view.hook in JUDGED_HOOKS else None
 
 
-def _views_with_frames(subject: Subject) -> Iterator[tuple[_Frames, View]]:
-    """Yield views that hold all packets at all hooks that matter, and what decides about each."""
+def _views_by_link(subject: Subject) -> Iterator[Iterator[View]]:
+    """Yield views that hold all packets at all hooks that matter, link by link."""
     table = subject.compiled.table
     scope = subject.scope
     hooks = dict.fromkeys((*scope.hooks, *(table.base_chains if scope.others else ())))
@@ -192,12 +184,13 @@ def _views_with_frames(subject: Subject) -> Iterator[tuple[_Frames, View]]:
     reading = {(read.hook, selector.key) for read, selector, _ in _matched_links(table)}
     others = {hook: _other_links(subject, hook, links, reading) for hook in hooks}
     for link in links if scope.others else bound:
-        frames = _Frames(subject)
-        for hook in hooks:
-            for family, other_link in product(Family, others[hook]):
-                for view in views_of(hook, link, family, other_link):
-                    if scope.authenticated or view.headers is not Headers.AUTHENTICATED:
-                        yield frames, view
+        yield (
+            view
+            for hook in hooks
+            for family, other_link in product(Family, others[hook])
+            for view in views_of(hook, link, family, other_link)
+            if scope.authenticated or view.headers is not Headers.AUTHENTICATED
+        )
 
 
 def _other_links(

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 
 from sgagent.core.addresses import AddressRanges, Ranges, joined, without
+from sgagent.core.memo import gone_and_come
 from sgagent.core.model import Direction, Family
-from sgagent.core.policy import LINK_LOCAL, ResolvedInterface, ResolvedPolicy, ResolvedRule
+from sgagent.core.policy import LINK_LOCAL, ResolvedInterface, ResolvedRule
 from sgagent.nft import names, ruleset as nft
 from sgagent.nft.names import differing_elements
-from sgagent.verify.compiled_table import CompiledTable
+from sgagent.verify.fate_comparison import Subject
 from sgagent.verify.packets import Phase
 from sgagent.verify.verified_table import VerifiedChain, reach
 from sgagent.verify.views import Special, View
@@ -33,35 +34,23 @@ class Revision:
     counters: frozenset[str]
     """Of rules that are no more what they were."""
 
-    same_counting: bool
-    """Whether all chains that count and set marks are what they were."""
-
-    same_memory: bool
-    """Whether the bits of the mark mean what they meant."""
+    same_marks: bool
+    """Whether all chains that count and set marks are what they were, and bits mean what they meant."""
 
 
 class Revisions:
     """Compare the inputs of two proofs."""
 
-    def __init__(
-        self,
-        before: CompiledTable,
-        old: ResolvedPolicy,
-        now: CompiledTable,
-        new: ResolvedPolicy,
-        *,
-        same_memory: bool,
-    ) -> None:
-        """Take the inputs of an earlier proof and of this one."""
-        self._before = before
-        self._old = old
-        self._now = now
-        self._new = new
-        self._same_memory = same_memory
-        self._policies: dict[tuple[str, Direction, Family], _PolicyRevision] = {}
+    def __init__(self, before: Subject, now: Subject) -> None:
+        """Take the subjects of an earlier proof and of this one."""
+        self._before, self._old = before.compiled, before.policy
+        self._now, self._new = now.compiled, now.policy
+        self._same_memory = before.memory == now.memory
+        self._policies: dict[tuple[str, Direction, Family], tuple[Ranges, frozenset[str]]] = {}
         self._reached = cache(self._reach)
         self._other_elements = cache(self._compare_elements)
-        self._is_map_same = cache(self._compare_maps)
+        was, is_now = self._before.table.verdict_maps, self._now.table.verdict_maps
+        self._is_map_same = cache(lambda name: was.get(name) == is_now[name])
 
     def of(self, view: View) -> Revision | None:
         """Return what may be another in the frame of a view; None if that may be everything."""
@@ -70,13 +59,13 @@ class Revisions:
             return None
         key = (view.link, view.opened, view.family)
         if key not in self._policies:
-            self._policies[key] = _PolicyRevision(old, new, view)
-        of_policy = self._policies[key]
+            self._policies[key] = _compare_policies(old, new, view)
+        of_policy, counters = self._policies[key]
         tainted, of_table = self._of_table(view)
-        far_ends = joined((*of_policy.far_ends, *of_table))
+        far_ends = joined((*of_policy, *of_table))
         if far_ends == ((0, view.family.last_address),):
             return None
-        return Revision(far_ends, tainted, of_policy.counters, self._same_counting, self._same_memory)
+        return Revision(far_ends, tainted, counters, self._same_marks)
 
     def _is_on_wire(self, view: View) -> bool:
         """Return whether all base chains of the hook read far ends as they are on the wire."""
@@ -93,10 +82,12 @@ class Revisions:
         )
 
     @cached_property
-    def _same_counting(self) -> bool:
+    def _same_marks(self) -> bool:
         """Return whether chains that were there, and read nothing but the mark, are what they were."""
         before = self._before.table.chains
-        return not any(name in before and self._now.is_tail(name) for name in self._changed)
+        return self._same_memory and not any(
+            name in before and self._now.is_tail(name) for name in self._changed
+        )
 
     @cached_property
     def _sources(self) -> dict[str, list[tuple[str, str | None]]]:
@@ -121,13 +112,14 @@ class Revisions:
             if name not in reached:
                 continue
             chain = self._now.table.chains[name]
+            maps = {one.verdict_map for one in chain.look_ups}
             looked_up = _far_end_maps(chain, view)
             aside.update(dict.fromkeys(looked_up))
             known = _far_end_maps(before[name], view) if name in before else []
             if (
                 name not in before
                 or _nameless(before[name], known) != _nameless(chain, looked_up)
-                or self._looks_up_another(name, looked_up)
+                or not all(self._is_map_same(one) for one in maps.difference(looked_up))
             ):
                 changed.add(name)
             else:
@@ -152,16 +144,13 @@ class Revisions:
 
         What a tail does is compared anew, if need be.
         """
-        table = self._now.table
+        table, before, was_tail = self._now.table, self._before.table.chains, self._before.is_tail
         return tuple(
             name
             for name in table.reached
-            if (name in self._changed and not self._was_and_is_tail(name)) or any(table.chains[name].look_ups)
+            if any(table.chains[name].look_ups)
+            or (name in self._changed and not (name in before and self._now.is_tail(name) and was_tail(name)))
         )
-
-    def _was_and_is_tail(self, name: str) -> bool:
-        is_known = name in self._before.table.chains
-        return is_known and self._now.is_tail(name) and self._before.is_tail(name)
 
     def _compare_elements(self, known: str, name: str) -> list[tuple[int, int]]:
         """Return the far ends whose element in one map is not the one in the other."""
@@ -170,25 +159,11 @@ class Revisions:
         gone, come = differing_elements(one, other)
         return [ends for element in (*gone, *come) for ends in _key(element)]
 
-    def _looks_up_another(self, name: str, of_far_ends: Collection[str]) -> bool:
-        """Return whether a map of something else that a chain looks up is another than before."""
-        maps = {one.verdict_map for one in self._now.table.chains[name].look_ups}
-        return not all(map(self._is_map_same, maps.difference(of_far_ends)))
-
-    def _compare_maps(self, name: str) -> bool:
-        """Return whether a map is what it was."""
-        known, now = self._before.table.verdict_maps.get(name), self._now.table.verdict_maps[name]
-        return known is now or known == now
-
     def _tainted(self, changed: Collection[str], aside: Collection[str]) -> frozenset[str]:
         """Return chains, and all that lead to them other than by certain maps."""
-        found, waiting = set(changed), list(changed)
-        while waiting:
-            for source, verdict_map in self._sources.get(waiting.pop(), ()):
-                if verdict_map not in aside and source not in found:
-                    found.add(source)
-                    waiting.append(source)
-        return frozenset(found)
+        return frozenset(
+            reach(changed, lambda name: (one for one, by in self._sources.get(name, ()) if by not in aside))
+        )
 
 
 def _far_end_maps(chain: VerifiedChain, view: View) -> list[str]:
@@ -225,34 +200,23 @@ def _judges_alike(old: ResolvedInterface, new: ResolvedInterface) -> bool:
     )
 
 
-class _PolicyRevision:
-    """What is another in the policy of one frame."""
-
-    def __init__(self, old: ResolvedInterface, new: ResolvedInterface, view: View) -> None:
-        before, now = old.toward(view.opened), new.toward(view.opened)
-        self._family = view.family
-        self._inner = before.inner.ranges(view.family), now.inner.ranges(view.family)
-        known, kept = set(map(id, before.rules)), set(map(id, now.rules))
-        gone = {_name(rule): rule for rule in before.rules if id(rule) not in kept}
-        come = {_name(rule): rule for rule in now.rules if id(rule) not in known}
-        alike = {name for name in gone.keys() & come.keys() if _content(gone[name]) == _content(come[name])}
-        self._pairs = [(gone[name].peer.addresses, come[name].peer.addresses) for name in alike]
-        self._others = [rule for rules in (gone, come) for name, rule in rules.items() if name not in alike]
-        self.counters = frozenset(names.rule_chain(new.name, rule.rule_id) for rule in self._others)
-
-    @cached_property
-    def far_ends(self) -> tuple[tuple[int, int], ...]:
-        """Return far ends of which the policy may say something else."""
-        return joined(self._far_ends())
-
-    def _far_ends(self) -> Iterator[tuple[int, int]]:
-        if self._family is Family.IPV6:
-            yield from ((0, 0), LINK_LOCAL)  # distinguished before far ends are looked up
-        yield from _symmetric_difference(*self._inner)
-        for old, new in {(id(old), id(new)): (old, new) for old, new in self._pairs}.values():
-            yield from _symmetric_difference(old.ranges(self._family), new.ranges(self._family))
-        for rule in self._others:
-            yield from rule.peer.addresses.ranges(self._family)
+def _compare_policies(
+    old: ResolvedInterface, new: ResolvedInterface, view: View
+) -> tuple[Ranges, frozenset[str]]:
+    """Return far ends of which the policy may say something else, and the counters of changed rules."""
+    before, now, family = old.toward(view.opened), new.toward(view.opened), view.family
+    gone, come = ({_name(rule): rule for rule in some} for some in gone_and_come(before.rules, now.rules))
+    alike = {name for name in gone.keys() & come.keys() if _content(gone[name]) == _content(come[name])}
+    others = [rule for rules in (gone, come) for name, rule in rules.items() if name not in alike]
+    # Those of IPv6 are distinguished before far ends are looked up.
+    far_ends = [(0, 0), LINK_LOCAL] if family is Family.IPV6 else []
+    far_ends += _symmetric_difference(before.inner.ranges(family), now.inner.ranges(family))
+    peers = [(gone[name].peer.addresses, come[name].peer.addresses) for name in alike]
+    for was, is_now in {(id(was), id(is_now)): (was, is_now) for was, is_now in peers}.values():
+        far_ends += _symmetric_difference(was.ranges(family), is_now.ranges(family))
+    for rule in others:
+        far_ends += rule.peer.addresses.ranges(family)
+    return joined(far_ends), frozenset(names.rule_chain(new.name, rule.rule_id) for rule in others)
 
 
 def _symmetric_difference(one: AddressRanges, other: AddressRanges) -> Iterator[tuple[int, int]]:

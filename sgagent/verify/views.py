@@ -321,12 +321,13 @@ class View:
 
     def values(self, box: Box, far_end: int) -> dict[Dimension, int]:
         """Return values that a packet of a box can have, its far end included: without NAT, if it can be."""
-        wishes = {**_WISHES, NEAR_END: _ORDINARY[self.family]}
-        values = {name: _nearest(ranges, wishes.get(name, ranges[0][0])) for name, ranges in box.items()}
+        values = {dimension: ranges[0][0] for dimension, ranges in box.items()}
+        for dimension, wish in (*_WISHES, (NEAR_END, _ORDINARY[self.family])):
+            values[dimension] = _nearest(box[dimension], wish)
         values[FAR_END] = far_end
         for end, same in zip(_OTHER_TUPLE, reversed(self._judged_tuple), strict=True):
-            for dimension, wish in zip(end, same, strict=True):
-                values[dimension] = _nearest(box[dimension], values[wish])
+            for dimension, alike in zip(end, same, strict=True):
+                values[dimension] = _nearest(box[dimension], values[alike])
         return values
 
 
@@ -372,7 +373,7 @@ _TYPES_OF_SESSIONS: Mapping[tuple[Family, CtDirection], Ranges] = {
 }
 """Requests and their answers; conntrack takes every other message for an error, untracked, or invalid."""
 
-_WISHES = {HOP_LIMIT: 64, SOURCE_PORT: 40_000, PORT: 443, PROTOCOL: 6}
+_WISHES = ((HOP_LIMIT, 64), (SOURCE_PORT, 40_000), (PORT, 443), (PROTOCOL, 6))
 """What the packet of a cell has where it can."""
 
 _ORDINARY = {Family.IPV4: 0x0A000001, Family.IPV6: 0x20010DB8 << 96 | 1}
