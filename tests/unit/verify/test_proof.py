@@ -34,11 +34,14 @@ from sgagent.nft.ruleset import (
     Chain,
     Count,
     Drop,
+    Element,
     Goto,
     Hook,
     Interval,
+    KeyType,
     Limit,
     Log,
+    LookUp,
     Match,
     Operator,
     Rule,
@@ -46,6 +49,7 @@ from sgagent.nft.ruleset import (
     Selector,
     SetMark,
     Symbol,
+    VerdictMap,
 )
 from sgagent.verify import Outcome
 from sgagent.verify.expectation import SessionMemory, list_box_clauses
@@ -185,6 +189,16 @@ def test_a_session_is_believed_by_all_bits_of_its_mark(bit: int) -> None:
     assert found.packet.session is not None
     assert found.found.mark == found.packet.session.mark != found.expected.mark
     assert found.found.path == ("prerouting", "ingress/eth0")
+
+
+def test_packets_that_a_map_lacks_meet_the_next_rule() -> None:
+    """Ports that a look-up does not find are followed on."""
+    rules = (Rule((LookUp((TH_DPORT,), "ports"),)), Rule((Match(TH_DPORT, (Interval.single(81),)), Drop())))
+    base = Chain(name="base", hook=Hook(name="prerouting", hook_priority=-150), rules=rules)
+    elements = (Element((Interval.single(80),), Accept()),)
+    ports = VerdictMap(name="ports", key_types=(KeyType.INET_SERVICE,), elements=elements)
+    found = refuted(Ruleset(chains=(base,), verdict_maps=(ports,)), ResolvedPolicy())
+    assert found.packet.destination_port == 81
 
 
 @pytest.mark.parametrize(
