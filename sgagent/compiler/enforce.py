@@ -338,7 +338,7 @@ class _Standing:
 
     def _planned(self, state: EnforcementState, renamed: frozenset[str]) -> tuple[Compiled, Plan]:
         compiled = compile_(self.policy, self.layout, state, self.flow_logging, self.memo, renamed=renamed)
-        plan = make_plan(compiled.ruleset, self.observed, self.foreign, apart=frozenset({names.STATE_CHAIN}))
+        plan = make_plan(compiled.ruleset, self.observed, self.foreign)
         return compiled, plan
 
 

@@ -11,109 +11,55 @@ and maps first, *flips* what packets reach in a second transaction, and *removes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import compress
-from operator import eq, is_not
-from typing import Generic, Self, TypeVar
+from operator import is_not
+from typing import Generic, TypeVar
 
 from sgagent.nft import ruleset as nft, transactions as ops
-from sgagent.nft.names import differing_elements
+from sgagent.nft.names import STATE_CHAIN, differing_elements
 from sgagent.nft.ruleset import BITS, Ruleset
 from sgagent.nft.transactions import Operation, Plan
 
 _Object = TypeVar("_Object", nft.Chain, nft.Counter, nft.VerdictMap)
 
 
-@dataclass(frozen=True, slots=True)
-class Differing(Generic[_Object]):
-    """The objects of one kind that differ between two tables.
+class _Compared(Generic[_Object]):
+    """The objects of one kind in two tables, compared by identity, because most objects are unchanged."""
 
-    :meth:`between` compares by identity, because most objects are unchanged.
-    """
+    def __init__(self, standing: Mapping[str, _Object], wanted: Mapping[str, _Object]) -> None:
+        self.standing: Mapping[str, _Object] = standing
+        self.wanted: Mapping[str, _Object] = wanted
+        names = set(compress(wanted, map(is_not, map(standing.get, wanted), wanted.values())))
+        coming = names - standing.keys()
+        if len(wanted) - len(coming) < len(standing):
+            names |= standing.keys() - wanted.keys()
+        self.names = frozenset(names)
+        """Of those that differ, come, or go."""
 
-    standing: Mapping[str, _Object]
-    wanted: Mapping[str, _Object]
-    names: frozenset[str]
-    """Of those that differ, come, or go."""
+        self.gone = self.names - wanted.keys()
 
-    @classmethod
-    def between(cls, standing: Mapping[str, _Object], wanted: Mapping[str, _Object]) -> Self:
-        """Compare all objects of a kind, by name."""
-        return cls(standing, wanted, _differing_names(standing, wanted))
+    @property
+    def redeclared(self) -> frozenset[str]:
+        """Return the names of those that can't be changed into what is wanted."""
+        both = self.names & self.standing.keys() & self.wanted.keys()
+        return frozenset(n for n in both if _declaration(self.standing[n]) != _declaration(self.wanted[n]))
 
-    def leaving(self, same: Callable[[_Object, _Object], bool]) -> frozenset[str]:
-        """Return the names of objects to delete, including those that the plan declares again."""
-        return frozenset(
-            name
-            for name in self.names & self.standing.keys()
-            if (other := self.wanted.get(name)) is None or not same(self.standing[name], other)
-        )
-
-    def standing_ones(self) -> Iterator[_Object]:
-        """Yield the objects that stand and differ, or go."""
-        return (self.standing[name] for name in self.names & self.standing.keys())
-
-    def wanted_ones(self, also: frozenset[str] = frozenset()) -> tuple[_Object, ...]:
+    def wanted_ones(self, also: Iterable[str] = ()) -> tuple[_Object, ...]:
         """Return the objects that are wanted and differ, or are to come, and some others, in order."""
-        names = (self.names | also) & self.wanted.keys()
-        return tuple(self.wanted[name] for name in sorted(names))
+        return tuple(self.wanted[name] for name in sorted(self.names.union(also) & self.wanted.keys()))
 
 
-def _differing_names(standing: Mapping[str, _Object], wanted: Mapping[str, _Object]) -> frozenset[str]:
-    """Return the names of objects that differ, come, or go."""
-    if standing is wanted:
-        return frozenset()
-    names = set(compress(wanted, map(is_not, map(standing.get, wanted), wanted.values())))
-    coming = names - standing.keys()
-    if len(wanted) - len(coming) < len(standing):
-        names |= standing.keys() - wanted.keys()
-    return frozenset(names)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ForeignObjects:
-    """What is in the table and can't be read as what sgagent makes."""
-
-    is_asleep: bool
-    """Whether the table has the flag ``dormant``: the kernel calls none of its chains."""
-
-    rules_in: frozenset[str]
-    """Chains with a rule that can't be read."""
-
-    policies_of: frozenset[str]
-    """Base chains that don't accept by default."""
-
-    chains: tuple[str, ...]
-    others: tuple[tuple[str, str], ...]
-    """Kind and name."""
-
-    @classmethod
-    def parse(cls, foreign: Iterable[str]) -> ForeignObjects:
-        """Sort the names of foreign things by kind."""
-        named = [_kind_and_name(text) for text in sorted(foreign)]
-        return cls(
-            is_asleep=any(kind == "table" for kind, _ in named),
-            rules_in=frozenset(name for kind, name in named if kind == "rule"),
-            policies_of=frozenset(name for kind, name in named if kind == "policy"),
-            chains=tuple(name for kind, name in named if kind == "chain"),
-            others=tuple(
-                (kind, name) for kind, name in named if kind not in ("table", "rule", "policy", "chain")
-            ),
-        )
-
-    def takes_name_of(self, desired: Ruleset) -> bool:
-        """Return whether an object that can't be read has the name of one that is wanted.
-
-        Another process has changed it: an element with a comment, for example, makes a map unreadable.
-        """
-        maps = {name for kind, name in self.others if kind in ("map", "set")}
-        counters = {name for kind, name in self.others if kind == "counter"}
-        return bool(
-            desired.chain_by_name.keys() & set(self.chains)
-            or desired.verdict_map_by_name.keys() & maps
-            or desired.counter_by_name.keys() & counters
-        )
+def _declaration(one: nft.Chain | nft.VerdictMap | nft.Counter) -> tuple[object, ...]:
+    """Return what the kernel changes in no object that stands."""
+    match one:
+        case nft.Chain():
+            return one.hook, one.comment
+        case nft.VerdictMap():
+            return one.key_types, one.is_interval
+        case nft.Counter():
+            return (one.comment,)
 
 
 def _kind_and_name(text: str) -> tuple[str, str]:
@@ -136,34 +82,27 @@ stand.
 """
 
 
-def make_plan(
-    desired: Ruleset,
-    observed: Ruleset | None,
-    foreign: Iterable[str] = (),
-    *,
-    apart: frozenset[str] = frozenset(),
-) -> Plan:
+def make_plan(desired: Ruleset, observed: Ruleset | None, foreign: Iterable[str] = ()) -> Plan:
     """Return the plan that turns the observed table into the desired one.
 
     Objects that are equal are left alone, so that counters keep their values, and standing maps are changed
     by elements. The kernel checks references operation by operation, so each transaction first removes
     references (rules, elements), then the objects, then declares new objects, then adds elements and rules.
 
+    Where an object can't be changed into the wanted one of its name, one transaction makes the table anew. No
+    table that sgagent compiled makes that necessary, only what another process did to it.
+
     Args:
         desired: the table that is wanted.
         observed: the table in the kernel; None where there is no table.
         foreign: what else is in the table, as :func:`sgagent.nft.json_listing.decode_ruleset` names it.
-        apart: chains that no desired rule or element refers to; where one of them is replaced, no search for
-            references is made.
     """
-    found = ForeignObjects.parse(foreign)
-    if observed is not None and found.takes_name_of(desired):
-        # Nothing says what refers to such an object, so nothing is kept.
+    change = _Change(desired, observed or Ruleset(), [_kind_and_name(text) for text in sorted(foreign)])
+    if observed is not None and change.is_impossible:
         anew = make_plan(desired, None)
         return Plan((ops.DestroyTable(), *anew.operations), before=observed, after=desired)
-    change = _Change(desired, observed or Ruleset(), found, apart)
     fill = tuple(change.fill())
-    if observed is None or change.foreign.is_asleep:
+    if observed is None or change.foreign_names("table"):  # the kernel calls no chain of a dormant table
         fill = (ops.AddTable(), *fill)
     return Plan(tuple(change.flip()), fill, tuple(change.removal()), observed, desired)
 
@@ -178,52 +117,69 @@ def plan_without_table(observed: Ruleset) -> Plan:
 
 
 class _Change:
-    """Compare two tables.
+    """Compare two tables."""
 
-    An object that can't be changed in place is *replaced*: deleted and declared again under its name, within
-    the flip. All that refers to it is removed before, and what is still wanted is added again after. No table
-    that sgagent compiled makes that necessary, only what another process did to it.
-    """
+    def __init__(self, desired: Ruleset, observed: Ruleset, foreign: list[tuple[str, str]]) -> None:
+        """Compare.
 
-    def __init__(
-        self, desired: Ruleset, observed: Ruleset, foreign: ForeignObjects, apart: frozenset[str]
-    ) -> None:
-        self.desired = desired
-        self.observed = observed
-        self.foreign = foreign
-        chains = Differing.between(observed.chain_by_name, desired.chain_by_name)
-        maps = Differing.between(observed.verdict_map_by_name, desired.verdict_map_by_name)
-        counters = Differing.between(observed.counter_by_name, desired.counter_by_name)
-        self.leaving_chains = chains.leaving(_same_declaration)
-        self.leaving_maps = maps.leaving(_same_key)
-        self.leaving_counters = counters.leaving(eq)
-        self.replaced_chains = self.leaving_chains & desired.chain_by_name.keys() - apart
-        """Those that a rule or element may refer to."""
+        Args:
+            desired: the table that is wanted.
+            observed: the table in the kernel.
+            foreign: kind and name of what else is in the table.
+        """
+        self._foreign = foreign
+        self._chains = _Compared(observed.chain_by_name, desired.chain_by_name)
+        self._maps = _Compared(observed.verdict_map_by_name, desired.verdict_map_by_name)
+        self._counters = _Compared(observed.counter_by_name, desired.counter_by_name)
+        standing = self._chains.standing
+        self._unreached = frozenset(name for name in self._chains.gone if standing[name].hook is None)
+        """Chains that no packet reaches after the flip; the removal deletes them."""
 
-        self.is_anything_replaced = bool(
-            self.replaced_chains
-            or self.leaving_maps & desired.verdict_map_by_name.keys()
-            or self.leaving_counters & desired.counter_by_name.keys()
-        )
-        must_look_at_all = self.is_anything_replaced or foreign.rules_in
-        standing = observed.chains if must_look_at_all else chains.standing_ones()
-        self.flushed = frozenset(chain.name for chain in standing if self._must_flush(chain))
-        self.chains = chains.wanted_ones(also=self.flushed | foreign.policies_of)
-        """The desired ones that may have to be declared, or get rules, in order."""
+        self._redeclared = self._chains.redeclared
+        """Chains that the flip deletes and declares again, if nothing leads to them."""
 
-        self.verdict_maps = desired.verdict_maps if self.replaced_chains else maps.wanted_ones()
+        flushed = filter(self._must_flush, self._chains.names & standing.keys())
+        self._flushed = frozenset(flushed) | (self.foreign_names("rule") & standing.keys())
+        self._wanted_chains = self._chains.wanted_ones(self._flushed | self.foreign_names("policy"))
+        """Those that may have to be declared, or get rules."""
+
+        self._wanted_maps = self._maps.wanted_ones()
         """Those that may have to be declared, or get elements."""
 
-        self.counters = counters.wanted_ones()
-        self.gone_chains = frozenset(name for name in self.leaving_chains if self._is_removed_later(name))
-        """Chains that no packet reaches after the flip; they are deleted by the removal."""
+        self._elements = {one.name: self._changed_elements(one) for one in self._wanted_maps}
 
-        self.gone_maps, self.gone_counters = self.leaving_maps, self.leaving_counters
-        """Likewise."""
+    def foreign_names(self, *kinds: str) -> frozenset[str]:
+        """Return the names of what is foreign, of some kinds."""
+        return frozenset(name for kind, name in self._foreign if kind in kinds)
 
-        if self.is_anything_replaced:
-            self.gone_maps = self.gone_counters = frozenset()
-        self._elements: dict[str, tuple[tuple[nft.Element, ...], tuple[nft.Element, ...]]] = {}
+    @property
+    def is_impossible(self) -> bool:
+        """Return whether something stands that can neither be changed as wanted nor be told from it.
+
+        An element with a comment, for example, makes a map unreadable. Then nothing says what refers to it.
+        """
+        return bool(
+            any(map(self._may_be_in_use, self._redeclared))
+            or self._maps.redeclared
+            or self._counters.redeclared
+            or self.foreign_names("chain") & self._chains.wanted.keys()
+            or self.foreign_names("map", "set") & self._maps.wanted.keys()
+            or self.foreign_names("counter") & self._counters.wanted.keys()
+        )
+
+    def _may_be_in_use(self, name: str) -> bool:
+        """Return False if nothing leads to a chain that is redeclared: a base chain, or what keeps the state.
+
+        Another process may lead to that from what the removal deletes.
+        """
+        standing, wanted = self._chains.standing, self._chains.wanted
+        if name != STATE_CHAIN:
+            return standing[name].hook is None or wanted[name].hook is None
+        rules = (rule for chain in self._unreached for rule in standing[chain].rules)
+        elements = (element for gone in self._maps.gone for element in self._maps.standing[gone].elements)
+        return any((nft.Chain, name) in references(rule) for rule in rules) or any(
+            target(element.verdict) == name for element in elements
+        )
 
     def fill(self) -> Iterator[Operation]:
         """Yield the operations that make new objects, to which nothing refers that a packet reaches.
@@ -231,192 +187,86 @@ class _Change:
         An interval map that stands was named after its elements, so one whose elements differ was changed by
         another process. It is repaired here, since what is added to it becomes visible only after a commit.
         """
-        filled = [verdict_map for verdict_map in self.verdict_maps if self._is_filled(verdict_map)]
+        new_chains = [one for one in self._wanted_chains if self._is_filled_chain(one)]
+        filled = [one for one in self._wanted_maps if self._is_filled_map(one)]
         for verdict_map in filled:
-            if not self._is_absent(verdict_map):
-                yield from self._take_out(verdict_map)
-        for counter in self.counters:
-            if counter.name not in self.observed.counter_by_name:
+            yield from self._elements[verdict_map.name][0]
+        for counter in self._counters.wanted_ones():
+            if counter.name not in self._counters.standing:
                 yield ops.AddCounter(counter)
-        for chain in self.chains:
-            if self._is_unhooked(chain):
-                yield ops.AddChain(replace(chain, rules=()))
-        for verdict_map in self.verdict_maps:
-            if self._is_absent(verdict_map):
+        for one in new_chains:
+            yield ops.AddChain(replace(one, rules=()))
+        for verdict_map in filled:
+            if verdict_map.name not in self._maps.standing:
                 yield ops.AddVerdictMap(replace(verdict_map, elements=()))
         for verdict_map in filled:
-            yield from self._put_in(verdict_map)
-        for chain in self.chains:
-            if self._is_filled_chain(chain):
-                yield from (ops.AddRule(chain.name, rule) for rule in chain.rules)
+            yield from self._elements[verdict_map.name][1]
+        for one in new_chains:
+            yield from (ops.AddRule(one.name, rule) for rule in one.rules)
 
     def flip(self) -> Iterator[Operation]:
         """Yield the operations that change what packets meet."""
-        flipped = [verdict_map for verdict_map in self.verdict_maps if not self._is_filled(verdict_map)]
-        for name in sorted({*self.flushed, *self.foreign.chains}):
+        standing, foreign_chains = self._chains.standing, self.foreign_names("chain")
+        deleted = (self._chains.gone - self._unreached) | self._redeclared
+        declared = deleted | self.foreign_names("policy")
+        changed_chains = [one for one in self._wanted_chains if not self._is_filled_chain(one)]
+        changed_maps = [one for one in self._wanted_maps if not self._is_filled_map(one)]
+        for name in sorted(self._flushed | foreign_chains):
             yield ops.Flush("chain", name)
-        for verdict_map in flipped:
-            if not self._is_new_map(verdict_map):
-                yield from self._take_out(verdict_map)
-        yield from (ops.Delete(kind, name) for kind, name in self.foreign.others)
-        yield from _delete("map", self.leaving_maps - self.gone_maps)
-        replaced_or_base = self.leaving_chains - self.gone_chains
-        yield from _delete("chain", {*replaced_or_base, *self.foreign.chains})
-        yield from _delete("counter", self.leaving_counters - self.gone_counters)
-        yield from (
-            ops.AddCounter(counter) for counter in self.counters if counter.name in self.leaving_counters
-        )
-        for chain in self.chains:
-            if self._is_declared_by_flip(chain):
-                yield ops.AddChain(replace(chain, rules=()))
-        for verdict_map in self.verdict_maps:
-            if verdict_map.name in self.leaving_maps:
-                yield ops.AddVerdictMap(replace(verdict_map, elements=()))
-        for verdict_map in flipped:
-            yield from self._put_in(verdict_map)
-        for chain in self.chains:
-            if not self._is_filled_chain(chain) and self._lacks_rules(chain):
-                yield from (ops.AddRule(chain.name, rule) for rule in chain.rules)
+        for verdict_map in changed_maps:
+            yield from self._elements[verdict_map.name][0]
+        for kind, name in self._foreign:
+            if kind not in ("table", "rule", "policy", "chain"):
+                yield ops.Delete(kind, name)
+        yield from _delete("chain", deleted | foreign_chains)
+        for one in changed_chains:
+            if one.name in declared or one.name not in standing:
+                yield ops.AddChain(replace(one, rules=()))
+        for verdict_map in changed_maps:
+            yield from self._elements[verdict_map.name][1]
+        for one in changed_chains:
+            if one.name in self._flushed or one.name not in standing or not standing[one.name].rules:
+                yield from (ops.AddRule(one.name, rule) for rule in one.rules)
 
     def removal(self) -> Iterator[Operation]:
         """Yield the operations that delete what no packet reaches any more."""
-        for name in sorted(self.gone_chains - self.flushed):
-            if self.observed.chain_by_name[name].rules:
+        for name in sorted(self._unreached - self._flushed):
+            if self._chains.standing[name].rules:
                 yield ops.Flush("chain", name)
-        yield from _delete("map", self.gone_maps)
-        yield from _delete("chain", self.gone_chains)
-        yield from _delete("counter", self.gone_counters)
+        yield from _delete("map", self._maps.gone)
+        yield from _delete("chain", self._unreached)
+        yield from _delete("counter", self._counters.gone)
 
-    def _is_removed_later(self, name: str) -> bool:
-        """Return True if no packet reaches a standing chain any more once nothing wanted refers to it."""
-        is_gone = name not in self.desired.chain_by_name and self.observed.chain_by_name[name].hook is None
-        return is_gone and not self.is_anything_replaced
-
-    def _must_flush(self, chain: nft.Chain) -> bool:
-        """Return True if the flip has to remove the rules of a standing chain."""
-        if chain.name in self.foreign.rules_in:
-            return True
-        wanted = self.desired.chain_by_name.get(chain.name)
-        if chain.name in self.leaving_chains or wanted is None:
-            return bool(chain.rules) and not self._is_removed_later(chain.name)
-        return bool(chain.rules) if wanted.rules != chain.rules else self._refers_to_replaced(chain)
-
-    def _refers_to_replaced(self, chain: nft.Chain) -> bool:
-        return self.is_anything_replaced and any(
-            self._is_replaced(kind, name) for rule in chain.rules for kind, name in references(rule)
-        )
-
-    def _is_replaced(self, kind: type, name: str) -> bool:
-        if kind is nft.Chain:
-            return name in self.leaving_chains and name in self.desired.chain_by_name
-        if kind is nft.Counter:
-            return name in self.leaving_counters and name in self.desired.counter_by_name
-        return name in self.leaving_maps and name in self.desired.verdict_map_by_name
-
-    def _is_unhooked(self, chain: nft.Chain) -> bool:
-        """Return True if a desired chain is new, and no packet enters it by itself."""
-        return chain.hook is None and chain.name not in self.observed.chain_by_name
+    def _must_flush(self, name: str) -> bool:
+        """Return True if the flip has to remove the rules of a standing chain that differs, or goes."""
+        rules, wanted = self._chains.standing[name].rules, self._chains.wanted.get(name)
+        is_other = wanted is None or wanted.rules != rules or name in self._redeclared
+        return bool(rules) and name not in self._unreached and is_other
 
     def _is_filled_chain(self, chain: nft.Chain) -> bool:
-        """Return True if a desired chain gets its rules by the fill."""
-        return self._is_unhooked(chain) and not self._refers_to_replaced(chain)
+        """Return True if a desired chain is new, and no packet enters it by itself: the fill makes it."""
+        return chain.hook is None and chain.name not in self._chains.standing
 
-    def _is_declared_by_flip(self, chain: nft.Chain) -> bool:
-        is_new = chain.name in self.leaving_chains or chain.name not in self.observed.chain_by_name
-        return (is_new and not self._is_unhooked(chain)) or chain.name in self.foreign.policies_of
-
-    def _lacks_rules(self, chain: nft.Chain) -> bool:
-        """Return True if a desired chain has no rules in the midst of the flip."""
-        standing = self.observed.chain_by_name.get(chain.name)
-        is_emptied = chain.name in self.leaving_chains or chain.name in self.flushed
-        return is_emptied or standing is None or not standing.rules
-
-    def _is_filled(self, verdict_map: nft.VerdictMap) -> bool:
+    def _is_filled_map(self, verdict_map: nft.VerdictMap) -> bool:
         """Return True if a desired map gets its elements by the fill."""
-        standing = self.observed.verdict_map_by_name.get(verdict_map.name)
-        if standing is None:
-            may_refer = self.replaced_chains
-        elif verdict_map.is_interval and verdict_map.name not in self.leaving_maps:
-            may_refer = self.leaving_chains
-        else:
-            return False
-        return not may_refer or not any(
-            target(element.verdict) in may_refer
-            for one in (standing, verdict_map)
-            if one is not None
-            for element in one.elements
-        )
+        return verdict_map.is_interval or verdict_map.name not in self._maps.standing
 
-    def _take_out(self, wanted: nft.VerdictMap) -> Iterator[Operation]:
-        """Yield what removes elements of a standing map that are not wanted."""
-        standing = self.observed.verdict_map_by_name[wanted.name]
-        leaving = self._leaving_elements(standing, wanted)
-        if _is_refilled(standing, leaving):
-            yield ops.Flush("map", wanted.name)
-        elif leaving:
-            yield ops.DeleteElements(wanted.name, wanted.key_types, leaving)
-
-    def _put_in(self, wanted: nft.VerdictMap) -> Iterator[Operation]:
-        """Yield what adds the elements that a map lacks."""
-        coming = self._coming_elements(wanted)
-        if coming:
-            yield ops.AddElements(wanted.name, wanted.key_types, coming)
-
-    def _leaving_elements(
-        self, verdict_map: nft.VerdictMap, wanted: nft.VerdictMap
-    ) -> tuple[nft.Element, ...]:
-        """Return the elements that go, or come again since the chain that they lead to is replaced."""
-        gone, _ = self._gone_and_new(wanted)
-        if not self.replaced_chains:
-            return gone
-        led_away = [e for e in verdict_map.elements if target(e.verdict) in self.replaced_chains]
-        if not led_away:
-            return gone
-        leaving = {*gone, *led_away}
-        return tuple(element for element in verdict_map.elements if element in leaving)
-
-    def _is_absent(self, verdict_map: nft.VerdictMap) -> bool:
-        return verdict_map.name not in self.observed.verdict_map_by_name
-
-    def _is_new_map(self, verdict_map: nft.VerdictMap) -> bool:
-        return verdict_map.name in self.leaving_maps or self._is_absent(verdict_map)
-
-    def _coming_elements(self, wanted: nft.VerdictMap) -> tuple[nft.Element, ...]:
-        if self._is_new_map(wanted):
-            return tuple(wanted.elements)
-        verdict_map = self.observed.verdict_map_by_name[wanted.name]
-        leaving = self._leaving_elements(verdict_map, wanted)
-        if _is_refilled(verdict_map, leaving):
-            return tuple(wanted.elements)
-        gone, new = self._gone_and_new(wanted)
-        again = set(leaving).difference(gone)
-        if not again:
-            return new
-        coming = again.union(new)
-        return tuple(element for element in wanted.elements if element in coming)
-
-    def _gone_and_new(
-        self, wanted: nft.VerdictMap
-    ) -> tuple[tuple[nft.Element, ...], tuple[nft.Element, ...]]:
-        """Return the elements of a standing map that it is not to have, and those that it lacks."""
-        known = self._elements.get(wanted.name)
-        if known is None:
-            standing = self.observed.verdict_map_by_name[wanted.name]
-            known = self._elements[wanted.name] = differing_elements(standing.elements, wanted.elements)
-        return known
+    def _changed_elements(self, wanted: nft.VerdictMap) -> tuple[list[Operation], list[Operation]]:
+        """Return what removes elements of a map that are not wanted, and what adds those that it lacks."""
+        standing, coming = self._maps.standing.get(wanted.name), tuple(wanted.elements)
+        removing: list[Operation] = []
+        if standing is not None:
+            gone, new = differing_elements(standing.elements, wanted.elements)
+            if _is_refilled(standing, gone):
+                removing = [ops.Flush("map", wanted.name)]
+            else:
+                removing = [ops.DeleteElements(wanted.name, wanted.key_types, gone)] if gone else []
+                coming = new
+        return removing, [ops.AddElements(wanted.name, wanted.key_types, coming)] if coming else []
 
 
 def _delete(kind: str, names: Iterable[str]) -> Iterator[Operation]:
     return (ops.Delete(kind, name) for name in sorted(names))
-
-
-def _same_declaration(one: nft.Chain, other: nft.Chain) -> bool:
-    """Return whether a chain can stand as it is; the kernel changes neither hook nor comment."""
-    return one.hook == other.hook and one.comment == other.comment
-
-
-def _same_key(one: nft.VerdictMap, other: nft.VerdictMap) -> bool:
-    return one.key_types == other.key_types and one.is_interval == other.is_interval
 
 
 def _is_refilled(verdict_map: nft.VerdictMap, leaving: tuple[nft.Element, ...]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 
 from hypothesis import given
 
@@ -16,7 +17,7 @@ from sgagent.core.policy import ResolvedPolicy
 from sgagent.nft import names
 from sgagent.nft.diff import make_plan
 from sgagent.nft.marks import EnforcementState, MarkLayout, decode_state
-from sgagent.nft.ruleset import Accept, Chain, Rule, Ruleset
+from sgagent.nft.ruleset import Accept, Chain, Goto, Rule, Ruleset
 from tests.changes import changed
 from tests.draws import Draws
 from tests.fakes.dataplane import FakeDataplane
@@ -209,6 +210,12 @@ def forget_the_state(table: Ruleset) -> Ruleset | None:
     return with_chain(table, Chain(name=names.STATE_CHAIN, comment="mine now"))
 
 
+def lead_to_the_state(table: Ruleset) -> Ruleset | None:
+    """Return the table after somebody added a chain that leads to the one that keeps the state."""
+    added = Chain(name="evil", rules=(Rule((Goto(names.STATE_CHAIN),)),))
+    return replace(table, chains=tuple(sorted((*table.chains, added), key=attrgetter("name"))))
+
+
 def empty_all(table: Ruleset) -> Ruleset | None:
     """Return the table after somebody emptied every chain."""
     return replace(table, chains=tuple(replace(chain, rules=()) for chain in table.chains))
@@ -227,6 +234,7 @@ def with_chain(table: Ruleset, chain: Chain) -> Ruleset:
 DRIFTS: tuple[Callable[[Ruleset], Ruleset | None], ...] = (
     open_a_leaf,
     forget_the_state,
+    lead_to_the_state,
     empty_all,
     remove_all,
 )

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from operator import attrgetter
 
 import pytest
 
 from sgagent.nft.diff import REFILLED_FROM, make_plan
-from sgagent.nft.ruleset import Drop, Element, Interval, KeyType, Ruleset, Symbol, VerdictMap
+from sgagent.nft.ruleset import (
+    Chain,
+    Counter,
+    Drop,
+    Element,
+    Goto,
+    Interval,
+    KeyType,
+    Rule,
+    Ruleset,
+    Symbol,
+    VerdictMap,
+)
 from sgagent.nft.transactions import (
     AddChain,
     AddElements,
@@ -23,9 +36,18 @@ from sgagent.nft.transactions import (
     encode_plan,
 )
 from tests.contract import tables
+from tests.contract.dataplane import bring
+from tests.fakes.dataplane import FakeDataplane
 from tests.fakes.table import carry_out
 
 IPV4 = (KeyType.IPV4_ADDR,)
+
+
+def _whole_but(other: Chain | VerdictMap | Counter) -> Ruleset:
+    """Return the whole table with another object of a name, or one more."""
+    field = {Chain: "chains", VerdictMap: "verdict_maps", Counter: "counters"}[type(other)]
+    others = (one for one in getattr(tables.WHOLE, field) if one.name != other.name)
+    return replace(tables.WHOLE, **{field: tuple(sorted((*others, other), key=attrgetter("name")))})
 
 
 def test_nothing_to_do_is_an_empty_plan() -> None:
@@ -55,19 +77,48 @@ def test_a_chain_whose_comment_changes_is_made_anew() -> None:
     assert make_plan(tables.NEXT_GENERATION, tables.WHOLE).operations == expected
 
 
-def test_what_leads_to_a_replaced_chain_lets_go_and_comes_again() -> None:
-    """Elements and rules that lead to it are sent again, though they are the same."""
-    commented = replace(
-        tables.WHOLE,
-        chains=tuple(
-            replace(chain, comment="new") if chain.name == "ingress/eth0" else chain
-            for chain in tables.WHOLE.chains
-        ),
-    )
-    operations = make_plan(commented, tables.WHOLE).operations
-    assert operations[:2] == (Flush("chain", "ingress/eth0"), Flush("chain", "prerouting"))
-    assert operations[2] == Delete("chain", "ingress/eth0")
-    assert operations[-1] == AddRule("prerouting", tables.BASE.rules[0])
+def test_a_base_chain_whose_hook_changes_is_made_anew() -> None:
+    """Nothing leads to it, so all else stays, and counters keep their values."""
+    (new,) = (chain for chain in tables.OTHER_HOOK.chains if chain.name == "prerouting")
+    rules = (AddRule("prerouting", rule) for rule in new.rules)
+    declared = (Flush("chain", new.name), Delete("chain", new.name), AddChain(replace(new, rules=())))
+    assert make_plan(tables.OTHER_HOOK, tables.WHOLE).operations == (*declared, *rules)
+
+
+@pytest.mark.parametrize(
+    "other",
+    (
+        replace(tables.ENTRY, comment="old"),
+        replace(tables.BASE, hook=None),
+        replace(tables.MEMBERS, is_interval=True),
+        replace(tables.MEMBERS, key_types=(KeyType.IPV6_ADDR,), elements=()),
+        Counter("rule/eth0/ssh", comment="old"),
+    ),
+)
+def test_what_can_not_be_changed_in_place_is_replaced_with_the_table(
+    other: Chain | VerdictMap | Counter,
+) -> None:
+    """The kernel changes no hook, comment or key: one transaction makes all anew, whatever refers to it."""
+    before = _whole_but(other)
+    plan = make_plan(tables.WHOLE, before)
+    assert plan.flip == (DestroyTable(), *make_plan(tables.WHOLE, None).operations)
+    assert (plan.fill, plan.removal, plan.before) == ((), (), before)
+    assert carry_out(plan, before) == tables.WHOLE
+
+
+@pytest.mark.parametrize(
+    "added",
+    (
+        Chain(name="evil", rules=(Rule((Goto("generation"),)),)),
+        replace(tables.MEMBERS, name="evil", elements=(tables.member(1, "generation"),)),
+    ),
+)
+def test_the_generation_changes_where_another_process_leads_to_its_chain(added: Chain | VerdictMap) -> None:
+    """The kernel deletes no chain that something leads to."""
+    dataplane = FakeDataplane()
+    dataplane.ruleset = _whole_but(added)
+    bring(dataplane, tables.NEXT_GENERATION)
+    assert dataplane.ruleset == tables.NEXT_GENERATION
 
 
 def _ports(numbers: range) -> Ruleset:
