@@ -136,7 +136,7 @@ def _dispatch(
         ]
         return nft.Chain(name=hook.name, hook=hook, rules=tuple(rules)), ()
     elements = (nft.Element((nft.Symbol(name),), verdict) for name, verdict in verdicts.items())
-    links = names.fixed_map(names.links_map(direction), (selector.key_type,), elements, is_interval=False)
+    links = names.fixed_map(f"links/{direction.value}", (selector.key_type,), elements, is_interval=False)
     rules.insert(0, nft.Rule((nft.LookUp((selector,), links.name),)))
     return nft.Chain(name=hook.name, hook=hook, rules=tuple(rules)), (links,)
 
@@ -167,21 +167,21 @@ class _Link:
         leads to where new sessions of a family are judged, as the kernel validates all that is there once for
         each.
         """
-        onward, backward = _opened(direction)
-        ipv4, ipv6 = (nft.Goto(self.first_chain(onward, family)) for family in Family)
+        backward = Direction.EGRESS if direction is Direction.INGRESS else Direction.INGRESS
+        ipv4, ipv6 = (nft.Goto(self.first_chain(direction, family)) for family in Family)
         by_header = nft.Match(nft.CT_STATE, (nft.Symbol("new"), nft.Symbol("untracked")))
         is_untracked, is_invalid = (
             nft.Match(nft.CT_STATE, (nft.Symbol(state),)) for state in ("untracked", "invalid")
         )
         is_reply = nft.Match(nft.CT_DIRECTION, (nft.Symbol("reply"),))
         return (
-            *self._known(onward, backward),
+            *self._known(direction, backward),
             nft.Rule((by_header, _IS_IPV4, ipv4)),
             nft.Rule((is_untracked, nft.Jump(names.NEIGHBOURS_CHAIN))),
             nft.Rule((by_header, ipv6)),
             nft.Rule((is_invalid, nft.Goto(names.invalid_chain(direction, self.name)))),
             nft.Rule((is_reply, nft.Goto(names.live_session_chain(backward, self.name)))),
-            nft.Rule((nft.Goto(names.live_session_chain(onward, self.name)),)),
+            nft.Rule((nft.Goto(names.live_session_chain(direction, self.name)),)),
         )
 
     def _known(self, onward: Direction, backward: Direction) -> tuple[nft.Rule, ...]:
@@ -239,13 +239,6 @@ class _Link:
 
 
 _IS_IPV4 = nft.Match(nft.META_NFPROTO, (nft.Symbol("ipv4"),))
-
-
-def _opened(direction: Direction) -> tuple[Direction, Direction]:
-    """Return how sessions were opened whose original, and whose reply, packets go in the direction."""
-    if direction is Direction.INGRESS:
-        return Direction.INGRESS, Direction.EGRESS
-    return Direction.EGRESS, Direction.INGRESS
 
 
 def _always_allowed_icmpv6() -> tuple[nft.Rule, ...]:
@@ -338,7 +331,7 @@ def _networks_map(own: AddressRanges, place: Place) -> nft.VerdictMap | None:
     if not elements:
         return None
     return names.fixed_map(
-        names.prefixes_map(*place), (nft.ADDRESS_TYPES[family],), elements, is_interval=True
+        names.of_family("prefixes", *place), (nft.ADDRESS_TYPES[family],), elements, is_interval=True
     )
 
 
@@ -354,18 +347,13 @@ def can_open(foreign: Iterable[str]) -> bool:
 def open_way(table: nft.Ruleset, endpoints: Iterable[Endpoint]) -> nft.Ruleset:
     """Return the table with the way open to these end points of a source, and to no others by such rules."""
     ordered = in_order(endpoints)
-    return _with_heads(
-        table, {name: tuple(_rule(one, packets) for one in ordered) for name, packets in _PACKETS.items()}
-    )
+    heads = {name: tuple(_rule(one, packets) for one in ordered) for name, packets in _PACKETS.items()}
+    return replace(table, chains=tuple(_with_head(chain, heads) for chain in table.chains))
 
 
 def close_way(table: nft.Ruleset) -> nft.Ruleset:
     """Return the table without what :func:`open_way` put there: as it judges everybody else."""
     return open_way(table, ())
-
-
-def _with_heads(table: nft.Ruleset, heads: dict[str, tuple[nft.Rule, ...]]) -> nft.Ruleset:
-    return replace(table, chains=tuple(_with_head(chain, heads) for chain in table.chains))
 
 
 def _with_head(chain: nft.Chain, heads: dict[str, tuple[nft.Rule, ...]]) -> nft.Chain:

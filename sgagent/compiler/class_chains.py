@@ -12,13 +12,14 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, filterfalse, pairwise
+from itertools import filterfalse
 
 from sgagent.compiler.decision_list import Entry, Grouped
 from sgagent.compiler.port_chains import Decider, PortChains, is_crowd, make_table
 from sgagent.compiler.selectors import Place, Selectors, dhcp_rule, guards_of_new, read_twice
-from sgagent.core.addresses import AddressRanges, append_run, meets
+from sgagent.core.addresses import AddressRanges, append_run, meets, sweep
 from sgagent.core.memo import Memo, Seam, gone_and_come
+from sgagent.core.model import Family
 from sgagent.nft import names, ruleset as nft
 
 
@@ -33,20 +34,22 @@ def look_up_chains(
         renamed: maps of addresses, by their first names, that have their other name.
         memo: of the last step.
     """
-    grouped = Grouped.of(entries)
-    classes = address_classes(grouped.addresses, place, memo)
+    grouped, addresses = Grouped.of(entries), memo.part(Seam.ADDRESS_MAP, *place)
+    classes = addresses.update("classes", partial(classify, grouped.addresses))
     found = class_chains(grouped, classes.distinct(), place, memo)
     first = names.peers_chain(*place)
-    maps = address_maps(
-        classes, found.gotos, place, names.second_map(first) if first in renamed else first, memo
-    )
+    name = names.second_map(first) if first in renamed else first
+    maps = address_maps(classes, found.gotos, place, name, addresses)
 
     def rules(reading: Selectors) -> list[nft.Rule]:
         lookups = (nft.Rule((nft.LookUp((reading.peer,), one.name),)) for one in maps)
         return [dhcp_rule(reading, *place), *lookups]  # DHCP may come from any far end
 
     entry = read_twice(first, place, rules, found.onward, guards_of_new)
-    return (*found.chains, *entry), (*found.verdict_maps, *maps)
+    parts = (*found.made.values(), *found.shared)  # what classes share is the same in all of them
+    chains = {one.name: one for part in parts for one in part.chains.values()}
+    made = {one.name: one for part in parts for one in part.verdict_maps.values()}
+    return (*chains.values(), *entry), (*made.values(), *maps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,42 +70,23 @@ class ClassChains:
     entries: tuple[Entry, ...]
     """What it was made of."""
 
-    distinct: tuple[tuple[int, ...], ...]
+    distinct: tuple[Peers, ...]
     """The classes."""
 
     made: Mapping[tuple[str, ...], ClassChain]
     """By the names of a class's peers, in the order of the classes."""
 
-    for_everyone: ClassChain | None
-    """What a lookup without a hit leads to; None if that is the default."""
+    onward: str
+    """Where packets of no class go."""
 
-    default: str
-
-    @property
-    def onward(self) -> str:
-        """Return where packets of no class go."""
-        return self.default if self.for_everyone is None else self.for_everyone.target
+    shared: tuple[ClassChain, ...]
+    """What decides about everyone, unless nothing leads there."""
 
     @property
     def gotos(self) -> Gotos:
         """Return where each class leads."""
-        return {
-            peers: nft.Goto(one.target) for peers, one in zip(self.distinct, self.made.values(), strict=True)
-        }
-
-    @property
-    def chains(self) -> Iterable[nft.Chain]:
-        """Return all chains; those that classes share are the same in all."""
-        return dict(chain.from_iterable(one.chains.items() for one in self._parts)).values()
-
-    @property
-    def verdict_maps(self) -> Iterable[nft.VerdictMap]:
-        """Return all maps."""
-        return dict(chain.from_iterable(one.verdict_maps.items() for one in self._parts)).values()
-
-    @property
-    def _parts(self) -> tuple[ClassChain, ...]:
-        return (*self.made.values(), *((self.for_everyone,) if self.for_everyone else ()))
+        targets = (nft.Goto(one.target) for one in self.made.values())
+        return dict(zip(self.distinct, targets, strict=True))
 
     def clean(self, entries: tuple[Entry, ...]) -> Mapping[tuple[str, ...], ClassChain]:
         """Return the classes about which the same is decided with other entries."""
@@ -118,67 +102,52 @@ class ClassChains:
 
 def class_chains(grouped: Grouped, distinct: tuple[Peers, ...], place: Place, memo: Memo) -> ClassChains:
     """Return what decides about each class: a port table, or a list where that would be too large."""
-    memo, compiler = memo.part(Seam.DIRTY_CLASSES, *place), _ClassCompiler(grouped, place)
-    everyone = tuple(grouped.entries[index] for index in grouped.for_everyone)
-    for_everyone = memo.get("for everyone", everyone, compiler.compile_for_everyone)
-    return memo.update("classes", lambda before: compiler.compile_(distinct, for_everyone, before))
+    entries, memo = grouped.entries, memo.part(Seam.DIRTY_CLASSES, *place)
+    base, nobody = Decider(entries, grouped.for_everyone), Decider(entries, ())
+    everyone, default = names.everyone_chain(*place), names.default_chain(*place[:2])
+    for_everyone = memo.get(
+        "for everyone",
+        tuple(entries[index] for index in base.members),
+        lambda: _decided(everyone, base.members, nobody, default, place),
+    )
+
+    def update(before: ClassChains | None) -> ClassChains:
+        known = {} if before is None else before.clean(entries)
+        in_names = (tuple(grouped.peers[index] for index in peers) for peers in distinct)
+        made = {
+            peers: known[peers] if peers in known else _class(peers, grouped, base, place)
+            for peers in in_names
+        }
+        if base.members or any(one.chains for one in made.values()):
+            return ClassChains(entries, distinct, made, everyone, (for_everyone,))
+        return ClassChains(entries, distinct, made, default, ())
+
+    return memo.update("classes", update)
 
 
-class _ClassCompiler:
-    """Compile the classes of one decision list."""
+def _class(peers: tuple[str, ...], grouped: Grouped, base: Decider, place: Place) -> ClassChain:
+    """Return what decides about addresses of a class.
 
-    def __init__(self, grouped: Grouped, place: Place) -> None:
-        """Take the entries."""
-        self._grouped = grouped
-        self._place = place
-        self._default = names.default_chain(*place[:2])
-        self._everyone = names.everyone_chain(*place)
-        self._base = Decider(grouped.entries, grouped.for_everyone)
+    That depends on the entries of its peers, on those for everyone that these meet, and on which stand before
+    which; the names depend on the peers'. It does not depend on the addresses of entries. Where the first
+    entry exempts all traffic there is nothing to decide.
+    """
+    own, everyone = grouped.own(peers), base.members
+    first, is_first = grouped.entries[own[0]], not everyone or everyone[0] > own[0]
+    if first.is_exempt and first.protocol is None and first.ports.is_all and is_first:
+        return ClassChain(first.leaf, {}, {})
+    return _decided(names.class_chain(*place, peers), own, base, names.everyone_chain(*place), place)
 
-    def compile_(
-        self,
-        distinct: tuple[tuple[int, ...], ...],
-        for_everyone: ClassChain,
-        before: ClassChains | None,
-    ) -> ClassChains:
-        """Return what decides about each class; what was made before is taken where it holds."""
-        known = {} if before is None else before.clean(self._grouped.entries)
-        in_names = (tuple(self._grouped.peers[place] for place in peers) for peers in distinct)
-        made = {peers: known[peers] if peers in known else self._class(peers) for peers in in_names}
-        leads_on = bool(self._base.members) or any(one.chains for one in made.values())
-        return ClassChains(
-            self._grouped.entries, distinct, made, for_everyone if leads_on else None, self._default
-        )
 
-    def compile_for_everyone(self) -> ClassChain:
-        """Return the chain of the entries for everyone."""
-        entries, indices = self._grouped.entries, self._base.members
-        found = PortChains(self._everyone, self._default, entries, self._place)
-        if is_crowd(entries, indices, ()):
-            found.decide_by_list(indices)
-        else:
-            found.decide_by_table(make_table(entries, indices, Decider(entries, ())))
-        return ClassChain(self._everyone, found.chains, found.verdict_maps)
-
-    def _class(self, peers: tuple[str, ...]) -> ClassChain:
-        """Return what decides about addresses of a class.
-
-        That depends on the entries of its peers, on those for everyone that these meet, and on which stand
-        before which; the names depend on the peers'. It does not depend on the addresses of entries. Where
-        the first entry exempts all traffic there is nothing to decide.
-        """
-        entries, own, everyone = self._grouped.entries, self._grouped.own(peers), self._base.members
-        first, earlier = entries[own[0]], bool(everyone) and everyone[0] < own[0]
-        if first.is_exempt and first.protocol is None and first.ports.is_all and not earlier:
-            return ClassChain(first.leaf, {}, {})
-        name = names.class_chain(*self._place, peers)
-        found = PortChains(name, self._everyone, entries, self._place)
-        is_list = is_crowd(entries, own, self._base.constrained)
-        if is_list:
-            found.decide_by_list(sorted((*own, *everyone)))
-        else:
-            found.decide_by_table(make_table(entries, own, self._base))
-        return ClassChain(name, found.chains, found.verdict_maps, is_list)
+def _decided(name: str, own: Sequence[int], base: Decider, onward: str, place: Place) -> ClassChain:
+    """Return what decides by some entries, and by those of the base, whose chain is the onward one."""
+    entries = base.entries
+    found, is_list = PortChains(name, onward, entries, place), is_crowd(entries, own, base.constrained)
+    if is_list:
+        found.decide_by_list(sorted((*own, *base.members)))
+    else:
+        found.decide_by_table(make_table(entries, own, base))
+    return ClassChain(name, found.chains, found.verdict_maps, is_list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,14 +245,16 @@ def classify(peers: Iterable[AddressRanges], before: Classes | None = None) -> C
 
 def _classify(peers: tuple[AddressRanges, ...]) -> Classes:
     singles: dict[int, list[int]] = {}
-    blocks: list[tuple[int, int, int]] = []
     for index, ranges in enumerate(peers):
         for first, last in ranges:
             if first == last:
                 singles.setdefault(first, []).append(index)
-            else:
-                blocks.append((first, last, index))
-    networks = _sweep(blocks)
+    blocks = (tuple(ends for ends in ranges if ends[0] < ends[1]) for ranges in peers)
+    pieces: list[tuple[int, int, Peers]] = []
+    for first, last, here in sweep(enumerate(blocks), Family.IPV6.last_address):
+        if here:
+            append_run(pieces, first, last, tuple(here))
+    networks = tuple(pieces)
     starts = [first for first, _, _ in networks]
     return Classes(
         peers=peers,
@@ -321,25 +292,6 @@ def changed_addresses(
     return changed
 
 
-def _sweep(blocks: list[tuple[int, int, int]]) -> Networks:
-    """Cut overlapping blocks into disjoint pieces, each with the blocks that cover it."""
-    borders: dict[int, list[tuple[int, int]]] = {}
-    for first, last, index in blocks:
-        borders.setdefault(first, []).append((index, 1))
-        borders.setdefault(last + 1, []).append((index, -1))
-    depth: dict[int, int] = {}
-    pieces: list[tuple[int, int, Peers]] = []
-    places = sorted(borders)
-    for place, following in pairwise(places):
-        for index, step in borders[place]:
-            depth[index] = depth.get(index, 0) + step
-            if not depth[index]:
-                del depth[index]
-        if depth:
-            append_run(pieces, place, following - 1, tuple(sorted(depth)))
-    return tuple(pieces)
-
-
 def _network_around(address: int, starts: list[int], networks: Networks) -> Peers:
     """Return the peers of the network around an address; none where there is no network."""
     place = bisect_right(starts, address) - 1
@@ -348,11 +300,6 @@ def _network_around(address: int, starts: list[int], networks: Networks) -> Peer
 
 Gotos = Mapping[Peers, nft.Goto]
 """Where each class leads."""
-
-
-def address_classes(peers: tuple[AddressRanges, ...], place: Place, memo: Memo) -> Classes:
-    """Return the classes of the addresses of each peer, as :func:`classify` does."""
-    return memo.part(Seam.ADDRESS_MAP, *place).update("classes", lambda before: classify(peers, before))
 
 
 def address_maps(
@@ -365,9 +312,8 @@ def address_maps(
         gotos: where each class leads.
         place: of the entries.
         name: of the map of single addresses.
-        memo: of the maps of the last step.
+        memo: of the address map, as the last step left it.
     """
-    memo = memo.part(Seam.ADDRESS_MAP, *place)
     found = memo.update("elements", partial(address_elements, classes, gotos)).elements
     key_types = (nft.ADDRESS_TYPES[place[2]],)
     singles = memo.get(
@@ -375,21 +321,14 @@ def address_maps(
     )
     if not classes.networks:
         return (singles,) if found else ()
+    elements = (nft.Element((nft.Interval(*ends),), gotos[peers]) for *ends, peers in classes.networks)
+    prefix = names.of_family("networks", *place)
     networks = memo.get(
         "networks",
         (classes.networks, memo.same("gotos", gotos)),
-        lambda: names.fixed_map(
-            names.networks_map(*place), key_types, network_elements(classes.networks, gotos), is_interval=True
-        ),
+        lambda: names.fixed_map(prefix, key_types, elements, is_interval=True),
     )
     return (singles, networks) if found else (networks,)
-
-
-def network_elements(networks: Networks, gotos: Gotos) -> tuple[nft.Element, ...]:
-    """Return the elements of all networks."""
-    return tuple(
-        nft.Element((nft.Interval(first, last),), gotos[members]) for first, last, members in networks
-    )
 
 
 @dataclass(frozen=True, slots=True)

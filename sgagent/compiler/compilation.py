@@ -25,19 +25,7 @@ from sgagent.core.model import Direction, Family, Mode, Policy
 from sgagent.core.policy import SILENT, FlowLogging, ResolvedInterface, ResolvedPolicy, ResolvedRule
 from sgagent.nft import names, ruleset as nft
 from sgagent.nft.marks import EnforcementState, MarkLayout, encode_state
-from sgagent.nft.names import (
-    CounterKey,
-    DefaultCounter,
-    ExemptionCounter,
-    ExemptionKind,
-    InnerCounter,
-    InvalidCounter,
-    KernelCounterKey,
-    RuleCounter,
-    SpoofedCounter,
-    counter_name,
-    is_of_drops,
-)
+from sgagent.nft.names import CounterKey, ExemptionKind, KernelCounterKey
 
 Named = TypeVar("Named", nft.Chain, nft.VerdictMap, nft.Counter)
 
@@ -174,7 +162,7 @@ class _Tree:
 
     def of_rule(self, rule: ResolvedRule) -> CounterChain:
         """Return the leaf of a rule."""
-        key = RuleCounter(
+        key = names.RuleCounter(
             interface=self.interface.name,
             security_group_id=rule.security_group_id,
             rule_id=rule.rule_id,
@@ -192,23 +180,23 @@ class _Tree:
             (ExemptionKind.FAILSAFE, toward.failsafe),
         ):
             if exemptions:
-                exempt = ExemptionCounter(interface=name, direction=direction, kind=kind)
+                exempt = names.ExemptionCounter(interface=name, direction=direction, kind=kind)
                 yield self._leaf(exempt, self._verdict(Policy.ACCEPT))
         if direction is Direction.INGRESS:
-            yield self._leaf(InnerCounter(interface=name), self._verdict(Policy.ACCEPT))
-        by_default = DefaultCounter(interface=name, direction=direction, verdict=toward.default)
+            yield self._leaf(names.InnerCounter(interface=name), self._verdict(Policy.ACCEPT))
+        by_default = names.DefaultCounter(interface=name, direction=direction, verdict=toward.default)
         yield self._leaf(by_default, self._verdict(toward.default))
-        invalid = InvalidCounter(interface=name, direction=direction)
+        invalid = names.InvalidCounter(interface=name, direction=direction)
         verdict = nft.Accept() if self._observes else nft.Drop()
         yield self._leaf(invalid, verdict)
         if self.interface.own_addresses is not None:
-            spoofed = SpoofedCounter(interface=name, direction=direction)
+            spoofed = names.SpoofedCounter(interface=name, direction=direction)
             yield self._leaf(spoofed, self._verdict(Policy.DROP))
 
     def _leaf(self, key: KernelCounterKey, verdict: nft.Verdict) -> CounterChain:
         """Return a leaf that tells, counts and then does what the verdict says."""
-        name = counter_name(key)
-        verdict_logged = Policy.DROP if is_of_drops(key) else Policy.ACCEPT
+        name = names.counter_name(key)
+        verdict_logged = Policy.DROP if names.is_of_drops(key) else Policy.ACCEPT
         logging = _logging_rules(self.flow_logging, name, verdict_logged)
         chain = nft.Chain(name=name, rules=(*logging, nft.Rule((nft.Count(name), verdict))))
         return CounterChain(chain, nft.Counter(name=name), key)

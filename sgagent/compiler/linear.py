@@ -49,7 +49,7 @@ def list_chains(
     direction, interface, family = place
     entries, last = up_to(entries, lambda entry: entry.is_for_everyone and entry.is_for_all)
     onward = names.default_chain(direction, interface) if last is None else last.leaf
-    far_ends = FarEnds(names.far_end_map(*place), (nft.ADDRESS_TYPES[family],))
+    far_ends = FarEnds(names.of_family("objects", *place), (nft.ADDRESS_TYPES[family],))
     _, by_header = readings(direction, family)
     (_, rules), *others = _by_protocol(entries, by_header, far_ends, place).items()
 
@@ -78,7 +78,7 @@ def _by_protocol(
     name, separate, dhcp = names.peers_chain(*place), separate_protocols(entries), dhcp_rule(reading, *place)
     found: dict[str, list[nft.Rule]] = {}
     for protocol in separate:
-        others = names.others_chain(*place, protocol)
+        others = names.of_family(f"not-{protocol}", *place)
         leave = nft.Rule((reading.match_others(protocol), nft.Goto(others)))
         of_protocol = protocol_rules(entries, protocol, reading, far_ends)
         found[name] = [leave, *([dhcp] if protocol == UDP else []), *of_protocol]

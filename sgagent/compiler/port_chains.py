@@ -248,7 +248,7 @@ class _ProtocolRules:
 class PortChains:
     """Collect the chain of one class, or of everyone, with the chains and maps to which it leads."""
 
-    def __init__(self, name: str, base: str, entries: tuple[Entry, ...], place: Place) -> None:
+    def __init__(self, name: str, base: str, entries: Sequence[Entry], place: Place) -> None:
         """Start without any.
 
         Args:
@@ -284,10 +284,17 @@ class PortChains:
         """
         final = self._target(table.other)
         plain = [one for one in table.protocols if not one.rows and one.short is None]
-        looked_up = plain if len(plain) > FEW else []
-        by_protocol = self._protocol_map(looked_up) if looked_up else None
-        singles = [(one.protocol, row) for one in table.protocols for row in one.rows if _is_single(row)]
-        by_port = self._exact_map(singles) if len(singles) > FEW else None
+        numbers = [((nft.Interval.single(one.protocol),), one.rest) for one in plain]
+        by_protocol = self._map_of_many(f"protocols/{self._name}", (nft.KeyType.INET_PROTO,), numbers)
+        looked_up = plain if by_protocol else []
+        ports = [
+            ((nft.Interval.single(one.protocol), nft.Interval.single(port)), cell)
+            for one in table.protocols
+            for port, last, cell in one.rows
+            if port == last
+        ]
+        key_types = nft.KeyType.INET_PROTO, nft.KeyType.INET_SERVICE
+        by_port = self._map_of_many(f"ports/{self._name}", key_types, ports)
         protocols = [self._protocol_rules(one, by_port) for one in table.protocols if one not in looked_up]
         most = max(protocols, key=lambda one: len(one.compared), default=None)
         comes_last = most is not None and len(most.compared) >= ALIKE and not looked_up
@@ -305,9 +312,15 @@ class PortChains:
         self._add_chain(self._name, rules, final)
 
     def _protocol_rules(self, table: ProtocolTable, by_port: str | None) -> _ProtocolRules:
-        """Add the map of a protocol's ranges if they are many, and return what is left to be compared."""
-        ranges = [row for row in table.rows if not _is_single(row)]
-        by_range = self._ranges_map(table.protocol, ranges) if len(ranges) > FEW else None
+        """Add the map of a protocol's ranges if they are many, and return what is left to be compared.
+
+        Protocol and port in one map of intervals would make the kernel stand still where many entries leave:
+        taking one out of such a map costs it a walk over the whole.
+        """
+        rows = (row for row in table.rows if not _is_single(row))
+        ranges = [((nft.Interval(first, last),), cell) for first, last, cell in rows]
+        prefix = f"{Protocol(table.protocol)}/{self._name}"
+        by_range = self._map_of_many(prefix, (nft.KeyType.INET_SERVICE,), ranges, is_interval=True)
         compared = [row for row in table.rows if not (by_port if _is_single(row) else by_range)]
         return _ProtocolRules(table, compared, by_range)
 
@@ -338,39 +351,19 @@ class PortChains:
         short = nft.Goto(self._target(table.short))
         return [nft.Rule((*with_ports, nft.Goto(rest))), nft.Rule((*protocol, short))]
 
-    def _exact_map(self, rows: list[tuple[int, Segment]]) -> str:
-        """Add the map of single ports, by protocol and port."""
-        return self._add_map(
-            names.ports_map(self._name),
-            (nft.KeyType.INET_PROTO, nft.KeyType.INET_SERVICE),
-            [
-                ((nft.Interval.single(protocol), nft.Interval.single(port)), self._target(cell))
-                for protocol, (port, _, cell) in rows
-            ],
-            is_interval=False,
-        )
-
-    def _ranges_map(self, protocol: int, rows: list[Segment]) -> str:
-        """Add the map of one protocol's ranges of ports.
-
-        Protocol and port in one map of intervals would make the kernel stand still where many entries leave:
-        taking one out of such a map costs it a walk over the whole.
-        """
-        return self._add_map(
-            names.port_ranges_map(self._name, Protocol(protocol)),
-            (nft.KeyType.INET_SERVICE,),
-            [((nft.Interval(first, last),), self._target(cell)) for first, last, cell in rows],
-            is_interval=True,
-        )
-
-    def _protocol_map(self, tables: list[ProtocolTable]) -> str:
-        """Add the map of protocols that are decided whatever the port."""
-        return self._add_map(
-            f"protocols/{self._name}",
-            (nft.KeyType.INET_PROTO,),
-            [((nft.Interval.single(one.protocol),), self._target(one.rest)) for one in tables],
-            is_interval=False,
-        )
+    def _map_of_many(
+        self,
+        prefix: str,
+        key_types: tuple[nft.KeyType, ...],
+        cells: Sequence[tuple[tuple[nft.Interval, ...], Cell | None]],
+        *,
+        is_interval: bool = False,
+    ) -> str | None:
+        """Add the map from keys to cells and return its name; None where there are few, to be compared."""
+        if len(cells) <= FEW:
+            return None
+        targets = [(key, self._target(cell)) for key, cell in cells]
+        return self._add_map(prefix, key_types, targets, is_interval=is_interval)
 
     def _target(self, cell: Cell | None) -> str:
         """Return the chain that carries a cell out: the base's, a leaf, or one that looks further."""
@@ -407,7 +400,7 @@ class PortChains:
         pieces = split_lines(lines, by_port=by_port, last=LAST_PORT if by_port else family.last_address)
         key_type = nft.KeyType.INET_SERVICE if by_port else nft.ADDRESS_TYPES[family]
         elements = [((nft.Interval(first, last),), self._target_of(left)) for first, last, left in pieces]
-        look_up = self._add_map(names.split_map(name), (key_type,), elements, is_interval=True)
+        look_up = self._add_map(f"split/{name}", (key_type,), elements, is_interval=True)
 
         def rules(reading: Selectors) -> list[nft.Rule]:
             selector = reading.local if protocol is None else reading.read_source_port(protocol)

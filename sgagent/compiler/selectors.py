@@ -23,20 +23,25 @@ Place = tuple[Direction, str, Family]
 class Selectors:
     """Where to read the ends of a session of one direction and family."""
 
-    family: Family
     peer: nft.Selector
     local: nft.Selector
     protocol: nft.Selector
-    protocol_and_port: tuple[nft.Selector, nft.Selector]
-    """For a look-up of both at once."""
-
-    is_tracked: bool
-    source_port: nft.Selector | None
+    source_port: nft.Selector | None = None
     """None for headers, where the protocol has to say."""
 
-    destination_port: nft.Selector | None
+    destination_port: nft.Selector | None = None
     settled: int | None = None
     """The protocol, where it need not be asked for."""
+
+    @property
+    def is_tracked(self) -> bool:
+        """Return whether the ends are read in conntrack's tuples."""
+        return self.source_port is not None
+
+    @property
+    def protocol_and_port(self) -> tuple[nft.Selector, nft.Selector]:
+        """Return both selectors, for a look-up of both at once."""
+        return self.protocol, self.destination_port or nft.TH_DPORT
 
     def of_protocol(self, protocol: Protocol) -> Selectors:
         """Return how headers are read where the protocol, which has ports, is settled."""
@@ -83,44 +88,21 @@ class Selectors:
 
 def readings(direction: Direction, family: Family) -> tuple[Selectors, Selectors]:
     """Return how sessions opened in the direction are read where tracked, and how packets where not."""
-    return _tracked(direction, family), _untracked(direction, family)
-
-
-def _tracked(direction: Direction, family: Family) -> Selectors:
-    inwards = direction is Direction.INGRESS
+    inwards, is_ipv4 = direction is Direction.INGRESS, family is Family.IPV4
     side = nft.TupleDirection.ORIGINAL if inwards else nft.TupleDirection.REPLY
-    prefix = "ip" if family is Family.IPV4 else "ip6"
-    source, destination = nft.ct_tuple(side, "proto-src"), nft.ct_tuple(side, "proto-dst")
-    if not inwards:
-        source, destination = destination, source
-    return Selectors(
-        family=family,
+    prefix = "ip" if is_ipv4 else "ip6"
+    ports = nft.ct_tuple(side, "proto-src"), nft.ct_tuple(side, "proto-dst")
+    source, destination = ports if inwards else ports[::-1]
+    tracked = Selectors(
         peer=nft.ct_tuple(side, f"{prefix} saddr"),
         local=nft.ct_tuple(side, f"{prefix} daddr"),
         protocol=nft.CT_PROTOCOL,
-        protocol_and_port=(nft.CT_PROTOCOL, destination),
-        is_tracked=True,
         source_port=source,
         destination_port=destination,
     )
-
-
-def _untracked(direction: Direction, family: Family) -> Selectors:
-    ends = {
-        Family.IPV4: (nft.IP_SADDR, nft.IP_DADDR),
-        Family.IPV6: (nft.IP6_SADDR, nft.IP6_DADDR),
-    }[family]
-    peer, local = ends if direction is Direction.INGRESS else ends[::-1]
-    return Selectors(
-        family=family,
-        peer=peer,
-        local=local,
-        protocol=nft.META_L4PROTO,
-        protocol_and_port=(nft.META_L4PROTO, nft.TH_DPORT),
-        is_tracked=False,
-        source_port=None,
-        destination_port=None,
-    )
+    ends = (nft.IP_SADDR, nft.IP_DADDR) if is_ipv4 else (nft.IP6_SADDR, nft.IP6_DADDR)
+    peer, local = ends if inwards else ends[::-1]
+    return tracked, Selectors(peer=peer, local=local, protocol=nft.META_L4PROTO)
 
 
 def dhcp_rule(reading: Selectors, direction: Direction, interface: str, family: Family) -> nft.Rule:

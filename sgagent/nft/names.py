@@ -18,10 +18,11 @@ import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar, assert_never
 
-from sgagent.core.model import Direction, Family, Policy, Protocol
-from sgagent.nft.ruleset import Element, Goto, Interval, Jump, KeyType, Value, VerdictMap, sort_key
+from sgagent.core.model import Direction, Family, Policy
+from sgagent.nft.ruleset import Element, Goto, Interval, Jump, KeyType, VerdictMap, sort_key
 
 _HARMLESS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 _LONGEST_PART = 80
@@ -44,14 +45,27 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST]
 
 
+def step_chain(step: str, direction: Direction, interface: str) -> str:
+    """Return the chain and counter of a step of §3, like ``failsafe/eth0/ingress``."""
+    return f"{step}/{part(interface)}/{direction.value}"
+
+
+invalid_chain = partial(step_chain, "invalid")
+"""The chain and counter for what conntrack calls invalid: ``invalid/eth0/ingress``."""
+
+default_chain = partial(step_chain, "default")
+"""The chain and counter of the default verdict: ``default/eth0/ingress``."""
+
+accept_chain = partial(step_chain, "accept")
+"""The chain that remembers a session as allowed and accepts: ``accept/eth0/ingress``."""
+
+live_session_chain = partial(step_chain, "live/session")
+"""The chain that judges live sessions opened in the direction: ``live/session/eth0/ingress``."""
+
+
 def entry_chain(direction: Direction, interface: str) -> str:
     """Return the chain that packets of one direction of an interface enter: ``ingress/eth0``."""
     return f"{direction.value}/{part(interface)}"
-
-
-def live_session_chain(direction: Direction, interface: str) -> str:
-    """Return the chain that judges live sessions opened in the direction: ``live/session/eth0/ingress``."""
-    return live_chain(f"session/{part(interface)}/{direction.value}")
 
 
 def live_chain(chain: str) -> str:
@@ -59,39 +73,9 @@ def live_chain(chain: str) -> str:
     return f"live/{chain}"
 
 
-def invalid_chain(direction: Direction, interface: str) -> str:
-    """Return the chain and counter for what conntrack calls invalid: ``invalid/eth0/ingress``."""
-    return f"invalid/{part(interface)}/{direction.value}"
-
-
-def sources_chain(direction: Direction, interface: str, family: Family) -> str:
-    """Return the chain that checks sources: ``sources/eth0/egress/ipv4``."""
-    return f"sources/{part(interface)}/{direction.value}/{family.value}"
-
-
-def checked_chain(direction: Direction, interface: str, family: Family) -> str:
-    """Return the chain for what comes from one of the host's own networks: ``checked/eth0/egress/ipv6``."""
-    return f"checked/{part(interface)}/{direction.value}/{family.value}"
-
-
-def accept_chain(direction: Direction, interface: str) -> str:
-    """Return the chain that remembers a session as allowed and accepts: ``accept/eth0/ingress``."""
-    return f"accept/{part(interface)}/{direction.value}"
-
-
-def default_chain(direction: Direction, interface: str) -> str:
-    """Return the chain and counter of the default verdict: ``default/eth0/ingress``."""
-    return f"default/{part(interface)}/{direction.value}"
-
-
 def inner_chain(interface: str) -> str:
     """Return the chain and counter of traffic between fellow members: ``inner/eth0``."""
     return f"inner/{part(interface)}"
-
-
-def step_chain(step: str, direction: Direction, interface: str) -> str:
-    """Return the chain and counter of a step of §3, like ``failsafe/eth0/ingress``."""
-    return f"{step}/{part(interface)}/{direction.value}"
 
 
 def rule_chain(interface: str, rule_id: str) -> str:
@@ -104,16 +88,25 @@ def log_prefix(leaf: str) -> str:
     return leaf if len(leaf) <= _LONGEST_PREFIX else f"x/{digest(leaf)}"
 
 
-def peers_chain(direction: Direction, interface: str, family: Family) -> str:
-    """Return the chain that looks the far end's address up, and one name of its map of addresses.
+def of_family(word: str, direction: Direction, interface: str, family: Family) -> str:
+    """Return the name of what judges sessions of one direction and family: ``peers/eth0/ingress/ipv4``."""
+    return f"{word}/{part(interface)}/{direction.value}/{family.value}"
 
-    For example ``peers/eth0/ingress/ipv4``.
-    """
-    return f"{PEERS}{part(interface)}/{direction.value}/{family.value}"
 
+sources_chain = partial(of_family, "sources")
+"""The chain that checks sources."""
+
+checked_chain = partial(of_family, "checked")
+"""The chain for what comes from one of the host's own networks."""
+
+peers_chain = partial(of_family, "peers")
+"""The chain that looks the far end's address up, and one name of its map of addresses."""
 
 PEERS = "peers/"
 """How the names of maps of addresses begin, and of no other maps."""
+
+everyone_chain = partial(of_family, "everyone")
+"""The chain of the rules that hold for any address."""
 
 
 def second_map(peers: str) -> str:
@@ -131,60 +124,14 @@ def judges(chain: str) -> bool:
     return chain.partition("/")[0] not in {"prerouting", "postrouting", "ingress", "egress", "accept"}
 
 
-def others_chain(direction: Direction, interface: str, family: Family, protocol: Protocol) -> str:
-    """Return the chain that all protocols but one leave a list for: ``not-tcp/eth0/ingress/ipv4``."""
-    return f"not-{protocol}/{part(interface)}/{direction.value}/{family.value}"
-
-
-def prefixes_map(direction: Direction, interface: str, family: Family) -> str:
-    """Return the first part of the map of the host's own networks: ``prefixes/eth0/egress/ipv6``."""
-    return f"prefixes/{part(interface)}/{direction.value}/{family.value}"
-
-
-def networks_map(direction: Direction, interface: str, family: Family) -> str:
-    """Return the first part of the map that looks networks up: ``networks/eth0/ingress/ipv4``."""
-    return f"networks/{part(interface)}/{direction.value}/{family.value}"
-
-
-def far_end_map(direction: Direction, interface: str, family: Family) -> str:
-    """Return the first part of maps with an object's addresses: ``objects/eth0/ingress/ipv4``."""
-    return f"objects/{part(interface)}/{direction.value}/{family.value}"
-
-
-def links_map(direction: Direction) -> str:
-    """Return the first part of the map that sends each link's packets to its chain: ``links/ingress``."""
-    return f"links/{direction.value}"
-
-
-def everyone_chain(direction: Direction, interface: str, family: Family) -> str:
-    """Return the chain of the rules that hold for any address: ``everyone/eth0/ingress/ipv4``."""
-    return f"everyone/{part(interface)}/{direction.value}/{family.value}"
-
-
 def class_chain(direction: Direction, interface: str, family: Family, peers: tuple[str, ...]) -> str:
     """Return the chain for addresses that are in exactly these peers: ``class/eth0/ingress/ipv4/sg-app``."""
-    label = part(peers[0]) if len(peers) == 1 else part("\n".join(peers))
-    return f"class/{part(interface)}/{direction.value}/{family.value}/{label}"
-
-
-def ports_map(class_name: str) -> str:
-    """Return the first part of the map of a class or everyone chain's ports: ``ports/class/eth0/…``."""
-    return f"ports/{class_name}"
-
-
-def port_ranges_map(class_name: str, protocol: Protocol) -> str:
-    """Return the first part of the map of such a chain's ranges of ports: ``tcp/class/eth0/…``."""
-    return f"{protocol}/{class_name}"
+    return "/".join((of_family("class", direction, interface, family), part("\n".join(peers))))
 
 
 def cell_chain(direction: Direction, interface: str, family: Family, content: str) -> str:
     """Return the chain for rules that look at more than peer, protocol and port, named by its content."""
-    return f"cell/{part(interface)}/{direction.value}/{family.value}/{digest(content)}"
-
-
-def split_map(cell_name: str) -> str:
-    """Return the first part of the map that tells the lines of a cell apart: ``split/cell/eth0/…``."""
-    return f"split/{cell_name}"
+    return f"{of_family('cell', direction, interface, family)}/{digest(content)}"
 
 
 STATE_CHAIN = "generation"
@@ -192,7 +139,6 @@ STATE_CHAIN = "generation"
 
 NEIGHBOURS_CHAIN = "neighbours"
 """The chain that lets neighbour discovery and listener reports pass, which conntrack never follows."""
-
 
 _MAP_DIGEST = 12
 """Hexadecimal digits; a clash would need millions of maps of one prefix."""
@@ -210,24 +156,15 @@ def fixed_map(
         is_interval: whether keys may be ranges.
     """
     ordered = tuple(sorted(elements, key=lambda element: sort_key(element.key)))
-    return VerdictMap(
-        name=f"{prefix}/{_digest(ordered)}", key_types=key_types, is_interval=is_interval, elements=ordered
-    )
+    content = "\n".join(map(_element_text, ordered))
+    name = f"{prefix}/{digest(content)[:_MAP_DIGEST]}"
+    return VerdictMap(name=name, key_types=key_types, is_interval=is_interval, elements=ordered)
 
 
-def _digest(elements: tuple[Element, ...]) -> str:
-    lines = (f"{','.join(map(_key_text, element.key))} {_verdict_text(element)}" for element in elements)
-    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogatepass")).hexdigest()[:_MAP_DIGEST]
-
-
-def _key_text(value: Value) -> str:
-    return f"{value.first}-{value.last}" if isinstance(value, Interval) else f"={value.word}"
-
-
-def _verdict_text(element: Element) -> str:
-    verdict = element.verdict
-    kind = type(verdict).__name__
-    return f"{kind} {verdict.chain}" if isinstance(verdict, (Goto, Jump)) else kind
+def _element_text(element: Element) -> str:
+    keys = (f"{v.first}-{v.last}" if isinstance(v, Interval) else f"={v.word}" for v in element.key)
+    verdict, kind = element.verdict, type(element.verdict).__name__
+    return f"{','.join(keys)} {kind}" + (f" {verdict.chain}" if isinstance(verdict, (Goto, Jump)) else "")
 
 
 def differing_elements(
@@ -240,20 +177,14 @@ def differing_elements(
     """
     if elements is others:
         return (), ()
-    left, right = _between_common_ends(tuple(elements), tuple(others))
-    among_left, among_right = set(left), set(right)
-    gone = tuple(element for element in left if element not in among_right)
-    return gone, tuple(element for element in right if element not in among_left)
-
-
-def _between_common_ends(
-    elements: tuple[Element, ...], others: tuple[Element, ...]
-) -> tuple[tuple[Element, ...], tuple[Element, ...]]:
-    """Return what both have between the elements that they begin with, and those that they end with."""
+    elements, others = tuple(elements), tuple(others)
     shorter = min(len(elements), len(others))
     head = _common(elements, others, shorter)
     tail = _common(elements[head:][::-1], others[head:][::-1], shorter - head)
-    return elements[head : len(elements) - tail], others[head : len(others) - tail]
+    left, right = elements[head : len(elements) - tail], others[head : len(others) - tail]
+    among_left, among_right = set(left), set(right)
+    gone = tuple(element for element in left if element not in among_right)
+    return gone, tuple(element for element in right if element not in among_left)
 
 
 def _common(elements: tuple[Element, ...], others: tuple[Element, ...], most: int) -> int:

@@ -7,7 +7,7 @@ import re
 import pytest
 from hypothesis import example, given, strategies as st
 
-from sgagent.core.model import TCP, Direction, Family, Policy
+from sgagent.core.model import Direction, Family, Policy
 from sgagent.nft import names
 
 _GRAMMAR = re.compile(r"[A-Za-z][A-Za-z0-9/\\_.-]*")
@@ -44,15 +44,15 @@ def all_names(link: str, text: str) -> list[str]:
             both = names.class_chain(direction, link, family, (text, "pl-1"))
             made += [
                 names.peers_chain(direction, link, family),
-                names.others_chain(direction, link, family, TCP),
-                names.networks_map(direction, link, family),
+                names.of_family("not-tcp", direction, link, family),
+                names.of_family("networks", direction, link, family),
                 names.everyone_chain(direction, link, family),
                 names.cell_chain(direction, link, family, text),
                 one,
                 both,
                 f"protocols/{one}",
-                names.ports_map(one),
-                names.ports_map(both),
+                f"ports/{one}",
+                f"ports/{both}",
             ]
     return made
 
