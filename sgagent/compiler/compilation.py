@@ -11,8 +11,9 @@ chains, in which every evaluation ends: each has a counter and the verdict.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 from sgagent.compiler.base_chains import base_chains, check_sources, reached_judges
@@ -60,68 +61,38 @@ def compile_(
         renamed: maps of addresses, by their first names, that have their other name.
         most_lines: up to how many lines of a direction and family are a list; where it is 0, none is.
     """
-    memo = memo or Memo()
-    table = _Table()
-    table.add([nft.Chain(name=names.STATE_CHAIN, comment=encode_state(state, layout))])
-    table.add(*base_chains(policy, layout, state))
-    for interface in reached_judges(policy):
+    memo, judges = memo or Memo(), reached_judges(policy)
+    state_chain = nft.Chain(name=names.STATE_CHAIN, comment=encode_state(state, layout))
+    parts: list[tuple[Iterable[nft.Chain], Iterable[nft.VerdictMap]]] = [base_chains(policy, layout, state)]
+    leaves: list[CounterChain] = []
+    for interface in judges:
         for direction in Direction:
+            # Where the DNS says what rules match, its answers are to change elements, not rules.
+            is_dynamic = any(rule.peer.is_dynamic for rule in interface.toward(direction).rules)
             for family in Family:
                 place: Place = (direction, interface.name, family)
                 entries = list_entries(interface, direction, family, memo)
-                if is_short(entries, most_lines) and not _is_dynamic(interface, direction):
-                    table.add(*list_chains(entries, place))
+                if is_short(entries, most_lines) and not is_dynamic:
+                    parts.append(list_chains(entries, place))
                 else:
-                    table.add(*look_up_chains(entries, place, renamed, memo))
+                    parts.append(look_up_chains(entries, place, renamed, memo))
                 if interface.own_addresses is not None:
-                    table.add(*check_sources(interface.own_addresses.ranges(family), place))
-            table.add_counter_chains(counter_chains(interface, direction, flow_logging, memo))
-    return table.compiled()
+                    parts.append(check_sources(interface.own_addresses.ranges(family), place))
+            leaves += counter_chains(interface, direction, flow_logging, memo)
+    judging = (one for chains, _ in parts for one in chains)
+    ruleset = nft.Ruleset(
+        chains=_by_name([state_chain, *judging, *(leaf.chain for leaf in leaves)]),
+        verdict_maps=_by_name([one for _, maps in parts for one in maps]),
+        counters=_by_name([leaf.counter for leaf in leaves]),
+    )
+    return Compiled(ruleset=ruleset, counters={leaf.counter.name: leaf.key for leaf in leaves})
 
 
-def _is_dynamic(interface: ResolvedInterface, direction: Direction) -> bool:
-    """Return whether the DNS says what rules match: then its answers are to change elements, not rules."""
-    return any(rule.peer.is_dynamic for rule in interface.toward(direction).rules)
-
-
-@dataclass(slots=True)
-class _Table:
-    """Collect the objects of a table; no two of a kind have one name."""
-
-    chains: dict[str, nft.Chain] = field(default_factory=dict)
-    verdict_maps: dict[str, nft.VerdictMap] = field(default_factory=dict)
-    counters: dict[str, nft.Counter] = field(default_factory=dict)
-    keys: dict[str, CounterKey] = field(default_factory=dict)
-
-    def add(self, chains: Iterable[nft.Chain], verdict_maps: Iterable[nft.VerdictMap] = ()) -> None:
-        """Add chains and maps."""
-        _add(self.chains, chains)
-        _add(self.verdict_maps, verdict_maps)
-
-    def add_counter_chains(self, counter_chains: Sequence[CounterChain]) -> None:
-        """Add counter chains with their counters."""
-        self.add(one.chain for one in counter_chains)
-        _add(self.counters, (one.counter for one in counter_chains))
-        self.keys |= {one.counter.name: one.key for one in counter_chains}
-
-    def compiled(self) -> Compiled:
-        """Return all objects in canonical order."""
-        ruleset = nft.Ruleset(
-            chains=_sorted(self.chains),
-            verdict_maps=_sorted(self.verdict_maps),
-            counters=_sorted(self.counters),
-        )
-        return Compiled(ruleset=ruleset, counters=self.keys)
-
-
-def _add(known: dict[str, Named], more: Iterable[Named]) -> None:
-    by_name = {one.name: one for one in more}
-    if not known.keys().isdisjoint(by_name):
+def _by_name(objects: list[Named]) -> tuple[Named, ...]:
+    """Return the objects of one kind in canonical order; no two have one name."""
+    by_name = {one.name: one for one in objects}
+    if len(by_name) < len(objects):
         raise AssertionError("two objects of one name")
-    known.update(by_name)
-
-
-def _sorted(by_name: Mapping[str, Named]) -> tuple[Named, ...]:
     return tuple(by_name[name] for name in sorted(by_name))
 
 
@@ -145,95 +116,69 @@ def counter_chains(
         flow_logging: which verdicts the kernel logs.
         memo: of the rules' counter chains.
     """
-    place = (interface.name, direction, interface.mode, flow_logging)
-    memo = memo.part(Seam.COUNTER_CHAINS, *place)
-    tree = _Tree(interface, direction, flow_logging)
-    of_rules = memo.each("rules", tree.of_rule, interface.toward(direction).rules)
-    return (*of_rules, *memo.same("others", tuple(tree.of_others())))
+    name, mode = interface.name, interface.mode
+    memo = memo.part(Seam.COUNTER_CHAINS, name, direction, mode, flow_logging)
+    leaf = partial(_leaf, accept=names.accept_chain(direction, name), mode=mode, flow_logging=flow_logging)
 
-
-@dataclass(frozen=True, slots=True)
-class _Tree:
-    """What the counter chains of one direction have in common."""
-
-    interface: ResolvedInterface
-    direction: Direction
-    flow_logging: FlowLogging
-
-    def of_rule(self, rule: ResolvedRule) -> CounterChain:
-        """Return the leaf of a rule."""
-        key = names.RuleCounter(
-            interface=self.interface.name,
-            security_group_id=rule.security_group_id,
-            rule_id=rule.rule_id,
-            direction=self.direction,
-            policy=rule.policy,
+    def of_rule(rule: ResolvedRule) -> CounterChain:
+        return leaf(
+            names.RuleCounter(
+                interface=name,
+                security_group_id=rule.security_group_id,
+                rule_id=rule.rule_id,
+                direction=direction,
+                policy=rule.policy,
+            )
         )
-        return self._leaf(key, self._verdict(rule.policy))
 
-    def of_others(self) -> Iterator[CounterChain]:
-        """Yield the leaves of all that is no rule."""
-        name, direction = self.interface.name, self.direction
-        toward = self.interface.toward(direction)
-        for kind, exemptions in (
-            (ExemptionKind.PLATFORM, toward.platform),
-            (ExemptionKind.FAILSAFE, toward.failsafe),
-        ):
-            if exemptions:
-                exempt = names.ExemptionCounter(interface=name, direction=direction, kind=kind)
-                yield self._leaf(exempt, self._verdict(Policy.ACCEPT))
-        if direction is Direction.INGRESS:
-            yield self._leaf(names.InnerCounter(interface=name), self._verdict(Policy.ACCEPT))
-        by_default = names.DefaultCounter(interface=name, direction=direction, verdict=toward.default)
-        yield self._leaf(by_default, self._verdict(toward.default))
-        invalid = names.InvalidCounter(interface=name, direction=direction)
-        verdict = nft.Accept() if self._observes else nft.Drop()
-        yield self._leaf(invalid, verdict)
-        if self.interface.own_addresses is not None:
-            spoofed = names.SpoofedCounter(interface=name, direction=direction)
-            yield self._leaf(spoofed, self._verdict(Policy.DROP))
-
-    def _leaf(self, key: KernelCounterKey, verdict: nft.Verdict) -> CounterChain:
-        """Return a leaf that tells, counts and then does what the verdict says."""
-        name = names.counter_name(key)
-        verdict_logged = Policy.DROP if names.is_of_drops(key) else Policy.ACCEPT
-        logging = _logging_rules(self.flow_logging, name, verdict_logged)
-        chain = nft.Chain(name=name, rules=(*logging, nft.Rule((nft.Count(name), verdict))))
-        return CounterChain(chain, nft.Counter(name=name), key)
-
-    @property
-    def _observes(self) -> bool:
-        return self.interface.mode is Mode.OBSERVE
-
-    def _verdict(self, policy: Policy) -> nft.Verdict:
-        """Return the verdict for a policy: in observe mode drops become accepts (§9.1)."""
-        if policy is Policy.DROP and not self._observes:
-            return nft.Drop()
-        return nft.Goto(names.accept_chain(self.direction, self.interface.name))
+    of_rules = memo.each("rules", of_rule, interface.toward(direction).rules)
+    return (*of_rules, *memo.same("others", tuple(map(leaf, _other_keys(interface, direction)))))
 
 
-def _logging_rules(flow_logging: FlowLogging, leaf: str, verdict: Policy) -> tuple[nft.Rule, ...]:
-    """Return the rules with which a leaf begins: one that logs, or none.
+def _other_keys(interface: ResolvedInterface, direction: Direction) -> Iterator[KernelCounterKey]:
+    """Yield what is counted beside rules."""
+    name, toward = interface.name, interface.toward(direction)
+    for kind, exemptions in (
+        (ExemptionKind.PLATFORM, toward.platform),
+        (ExemptionKind.FAILSAFE, toward.failsafe),
+    ):
+        if exemptions:
+            yield names.ExemptionCounter(interface=name, direction=direction, kind=kind)
+    if direction is Direction.INGRESS:
+        yield names.InnerCounter(interface=name)
+    yield names.DefaultCounter(interface=name, direction=direction, verdict=toward.default)
+    yield names.InvalidCounter(interface=name, direction=direction)
+    if interface.own_addresses is not None:
+        yield names.SpoofedCounter(interface=name, direction=direction)
 
-    They stand before what counts and decides, and decide nothing themselves: where the limit is reached, the
-    kernel goes on with the next rule.
+
+def _leaf(key: KernelCounterKey, *, accept: str, mode: Mode, flow_logging: FlowLogging) -> CounterChain:
+    """Return the chain that counts, and then carries the verdict out; in observe mode none drops (§9.1).
+
+    The rule that logs stands before it and decides nothing itself: where the limit is reached, the kernel
+    goes on with the next rule.
     """
-    if verdict not in flow_logging.verdicts:
-        return ()
-    limit = nft.Limit(per_second=flow_logging.rate_per_second, burst=flow_logging.rate_per_second)
-    return (nft.Rule((limit, nft.Log(prefix=names.log_prefix(leaf), group=flow_logging.group))),)
+    name, policy = names.counter_name(key), Policy.DROP if names.is_of_drops(key) else Policy.ACCEPT
+    verdict: nft.Verdict = nft.Goto(accept)
+    if policy is Policy.DROP and mode is Mode.ENFORCE:
+        verdict = nft.Drop()
+    elif isinstance(key, names.InvalidCounter):
+        verdict = nft.Accept()  # there is no session to remember
+    rules = [nft.Rule((nft.Count(name), verdict))]
+    if policy in flow_logging.verdicts:
+        limit = nft.Limit(per_second=flow_logging.rate_per_second, burst=flow_logging.rate_per_second)
+        log = nft.Log(prefix=names.log_prefix(name), group=flow_logging.group)
+        rules.insert(0, nft.Rule((limit, log)))
+    return CounterChain(nft.Chain(name=name, rules=tuple(rules)), nft.Counter(name=name), key)
 
 
 def without_logging(ruleset: nft.Ruleset) -> nft.Ruleset:
     """Return the table without the rules that log: how it judges."""
-    return nft.Ruleset(
-        chains=tuple(
-            replace(chain, rules=tuple(rule for rule in chain.rules if not _is_logging(rule)))
-            for chain in ruleset.chains
-        ),
-        verdict_maps=ruleset.verdict_maps,
-        counters=ruleset.counters,
+    chains = (
+        replace(chain, rules=tuple(rule for rule in chain.rules if not _is_logging(rule)))
+        for chain in ruleset.chains
     )
+    return replace(ruleset, chains=tuple(chains))
 
 
 def _is_logging(rule: nft.Rule) -> bool:

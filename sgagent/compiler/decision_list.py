@@ -16,7 +16,7 @@ from itertools import chain
 from sgagent.core.addresses import AddressRanges
 from sgagent.core.memo import Memo, Seam
 from sgagent.core.model import ALL_PORTS, Direction, Family, PortSet
-from sgagent.core.policy import Exemption, ResolvedDirection, ResolvedInterface, ResolvedRule
+from sgagent.core.policy import ResolvedDirection, ResolvedInterface, ResolvedRule
 from sgagent.nft import names
 
 INNER_PEER = "(inner)"
@@ -83,36 +83,26 @@ def list_entries(
 def _before_rules(toward: ResolvedDirection, interface: str, family: Family) -> Iterator[Entry]:
     """Yield the entries of exemptions and of inner access."""
     for kind, exemptions in (("platform", toward.platform), ("failsafe", toward.failsafe)):
-        for exemption in exemptions:
-            if exemption.can_match(family):
-                yield _exemption(kind, exemption, interface)
-    inner = toward.inner.ranges(family)
-    if inner:
-        yield _inner(inner, interface, family)
-
-
-def _inner(members: AddressRanges, interface: str, family: Family) -> Entry:
-    return Entry(
-        leaf=names.inner_chain(interface),
-        peer=INNER_PEER,
-        family=family,
-        addresses=members,
-        protocol=None,
-        is_exempt=True,
-    )
-
-
-def _exemption(kind: str, exemption: Exemption, interface: str) -> Entry:
-    block = exemption.peer
-    return Entry(
-        leaf=names.step_chain(kind, exemption.direction, interface),
-        peer=str(block),
-        family=block.family,
-        addresses=((block.first, block.last),),
-        protocol=exemption.protocol.number,
-        ports=exemption.ports,
-        is_exempt=True,
-    )
+        for one in exemptions:
+            if one.can_match(family):
+                yield Entry(
+                    leaf=names.step_chain(kind, one.direction, interface),
+                    peer=str(one.peer),
+                    family=family,
+                    addresses=((one.peer.first, one.peer.last),),
+                    protocol=one.protocol.number,
+                    ports=one.ports,
+                    is_exempt=True,
+                )
+    if inner := toward.inner.ranges(family):
+        yield Entry(
+            leaf=names.inner_chain(interface),
+            peer=INNER_PEER,
+            family=family,
+            addresses=inner,
+            protocol=None,
+            is_exempt=True,
+        )
 
 
 def _rule(rule: ResolvedRule, interface: str, family: Family) -> tuple[Entry, ...]:

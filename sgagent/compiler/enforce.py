@@ -11,10 +11,8 @@ old policy too.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from operator import attrgetter
 
 from sgagent.compiler.base_chains import close_way
 from sgagent.compiler.compilation import Compiled, compile_, without_logging
@@ -30,18 +28,8 @@ from sgagent.core.policy import (
     ResolvedPolicy,
     ResolvedRule,
 )
-from sgagent.nft import names, ruleset as nft
+from sgagent.nft import marks, names, ruleset as nft
 from sgagent.nft.diff import make_plan
-from sgagent.nft.marks import (
-    UNCACHED,
-    EnforcementState,
-    MarkLayout,
-    MarkTest,
-    Sessions,
-    decode_state,
-    first_state,
-    next_state,
-)
 from sgagent.nft.transactions import AddElements, AddRule, DeleteElements, Flush, Operation, Plan
 
 _Match = tuple[object, ...]
@@ -120,22 +108,8 @@ def _rules_narrow(old: tuple[ResolvedRule, ...], new: tuple[ResolvedRule, ...]) 
 
 def _as_urgent(rules: tuple[ResolvedRule, ...], changed: tuple[ResolvedRule, ...]) -> list[ResolvedRule]:
     """Return those of rules that may match what a changed one does: of its priority, and its first port."""
-    priorities = {rule.priority for rule in changed}
     matches = {(rule.priority, rule.ports.ranges[:1]) for rule in changed}
-    return [
-        rule
-        for priority in priorities
-        for rule in _of_priority(rules, priority)
-        if (priority, rule.ports.ranges[:1]) in matches
-    ]
-
-
-def _of_priority(rules: tuple[ResolvedRule, ...], priority: int) -> tuple[ResolvedRule, ...]:
-    first, behind = (find(rules, priority, key=_PRIORITY) for find in (bisect_left, bisect_right))
-    return rules[first:behind]
-
-
-_PRIORITY: Callable[[ResolvedRule], int] = attrgetter("priority")
+    return [rule for rule in rules if (rule.priority, rule.ports.ranges[:1]) in matches]
 
 
 def _exemptions(toward: ResolvedDirection) -> frozenset[Exemption]:
@@ -182,7 +156,7 @@ class MarkClearance:
     mask: int
     """The bits to clear."""
 
-    tests: tuple[MarkTest, ...] = ()
+    tests: tuple[marks.MarkTest, ...] = ()
     """Only of marks that meet one of these; without any of all."""
 
 
@@ -192,7 +166,7 @@ class Enforcement:
 
     compiled: Compiled
     plan: Plan
-    state: EnforcementState
+    state: marks.EnforcementState
     """Under which accepted sessions are remembered."""
 
     clearance: MarkClearance | None = None
@@ -204,10 +178,10 @@ def enforce(
     policy: ResolvedPolicy,
     observed: nft.Ruleset | None,
     foreign: tuple[str, ...],
-    layout: MarkLayout,
+    layout: marks.MarkLayout,
     *,
     enforced: Enforced | None = None,
-    sessions: Sessions = Sessions.REJUDGE,
+    sessions: marks.Sessions = marks.Sessions.REJUDGE,
     flow_logging: FlowLogging = SILENT,
     memo: Memo | None = None,
 ) -> Enforcement:
@@ -228,24 +202,19 @@ def enforce(
     table = _Standing(observed, foreign, policy, layout, sessions, flow_logging, memo)
     interfaces = policy.remembering
     state = table.state
-    if observed is None or (state == UNCACHED and layout.can_cache):
-        return table.under(first_state(interfaces, layout), MarkClearance(mask=layout.mask))
+    if observed is None or (state == marks.UNCACHED and layout.can_cache):
+        return table.under(marks.first_state(interfaces, layout), MarkClearance(mask=layout.mask))
     if state is None:
         # The table sets marks of a generation that nobody knows: stop it first, clear what it left, then
         # remember.
-        return replace(table.under(UNCACHED), is_interim=layout.can_cache)
-    kept = next_state(state, interfaces, layout, narrows=False)
-    is_known = (
-        enforced is not None
-        and (enforced.ruleset is observed or enforced.ruleset == observed)
-        and not foreign
-    )
-    bumped = next_state(state, interfaces, layout, narrows=True)
-    if sessions is Sessions.KEEP:
+        return replace(table.under(marks.UNCACHED), is_interim=layout.can_cache)
+    kept = marks.next_state(state, interfaces, layout, narrows=False)
+    bumped = marks.next_state(state, interfaces, layout, narrows=True)
+    if sessions is marks.Sessions.KEEP:
         return table.following(state, bumped if table.ends_observing else kept)
     if state.keeps:
         return table.following(state, bumped)
-    if is_known and enforced is not None:
+    if enforced is not None and enforced.ruleset == observed and not foreign:
         return table.following(state, bumped if narrows(enforced.policy, policy) else kept)
     unbumped = table.under(kept)
     return unbumped if table.judges_as(unbumped.compiled.ruleset) else table.following(state, bumped)
@@ -258,16 +227,16 @@ class _Standing:
     observed: nft.Ruleset | None
     foreign: tuple[str, ...]
     policy: ResolvedPolicy
-    layout: MarkLayout
-    sessions: Sessions
+    layout: marks.MarkLayout
+    sessions: marks.Sessions
     flow_logging: FlowLogging
     memo: Memo
 
     @property
-    def state(self) -> EnforcementState | None:
+    def state(self) -> marks.EnforcementState | None:
         """Return the state that the table keeps; None where it can't be read."""
         keeper = self.observed.chain_by_name.get(names.STATE_CHAIN) if self.observed else None
-        return decode_state(keeper.comment, self.layout) if keeper else None
+        return marks.decode_state(keeper.comment, self.layout) if keeper else None
 
     @property
     def ends_observing(self) -> bool:
@@ -291,7 +260,7 @@ class _Standing:
         observed = close_way(self.observed)
         return observed == desired or without_logging(observed) == without_logging(desired)
 
-    def following(self, before: EnforcementState, state: EnforcementState) -> Enforcement:
+    def following(self, before: marks.EnforcementState, state: marks.EnforcementState) -> Enforcement:
         """Return what to do to enforce under a state after another.
 
         Marks of a generation that is used again are cleared before. For the first that is so, it is those of
@@ -300,16 +269,16 @@ class _Standing:
         if before.generation is None or state.generation in (None, before.generation):
             return self.under(state)
         if state.reused:
-            tests: tuple[MarkTest, ...] = (self.layout.of_generation(state.generation),)
+            tests: tuple[marks.MarkTest, ...] = (self.layout.of_generation(state.generation),)
         elif before.reused:
             tests = self.layout.of_other_generations(before.generation)
         else:
             return self.under(state)
         return self.under(state, MarkClearance(mask=self.layout.generation_mask, tests=tests))
 
-    def under(self, state: EnforcementState, clearance: MarkClearance | None = None) -> Enforcement:
+    def under(self, state: marks.EnforcementState, clearance: MarkClearance | None = None) -> Enforcement:
         """Return what to do to enforce under a state."""
-        keeps = self.sessions is Sessions.KEEP and state.generation is not None
+        keeps = self.sessions is marks.Sessions.KEEP and state.generation is not None
         state, renamed = replace(state, keeps=keeps), self._renamed
         compiled, plan = self._planned(state, renamed)
         mixed = _mixed(plan)
@@ -336,7 +305,7 @@ class _Standing:
             if isinstance(statement, nft.LookUp) and statement.verdict_map == names.second_map(name)
         )
 
-    def _planned(self, state: EnforcementState, renamed: frozenset[str]) -> tuple[Compiled, Plan]:
+    def _planned(self, state: marks.EnforcementState, renamed: frozenset[str]) -> tuple[Compiled, Plan]:
         compiled = compile_(self.policy, self.layout, state, self.flow_logging, self.memo, renamed=renamed)
         plan = make_plan(compiled.ruleset, self.observed, self.foreign)
         return compiled, plan
