@@ -147,7 +147,7 @@ class Binding:
     """None where the configuration names the groups itself."""
 
     security_group_ids: tuple[str, ...]
-    mode: Mode | None
+    mode: Mode | None = None
     """None is the default."""
 
     origin: Origin
@@ -158,6 +158,17 @@ class Binding:
 
     link_addresses: tuple[CidrBlock, ...] = ()
     """What the link carries."""
+
+    @classmethod
+    def of(cls, interface: NetworkInterface, name: str, link: Link | None = None) -> Binding:
+        """Return the binding of a network interface to a link of a name, which need not exist."""
+        return cls(
+            interface=name,
+            network_interface=interface,
+            security_group_ids=interface.security_group_ids,
+            origin=interface.origin,
+            link_addresses=link.addresses if link else (),
+        )
 
     @property
     def own_addresses(self) -> AddressSet:
@@ -227,16 +238,7 @@ def bind(
 def bind_everywhere(snapshot: Snapshot) -> Bindings:
     """Return bindings of all network interfaces, as if each were a link that is named by its id."""
     return Bindings(
-        bindings=tuple(
-            Binding(
-                interface=interface.network_interface_id,
-                network_interface=interface,
-                security_group_ids=interface.security_group_ids,
-                mode=None,
-                origin=interface.origin,
-            )
-            for interface in snapshot.network_interfaces
-        )
+        bindings=tuple(Binding.of(one, one.network_interface_id) for one in snapshot.network_interfaces)
     )
 
 
@@ -261,15 +263,7 @@ def bind_expected(
         is_by_hand = any(pattern.matches(one.interface) for pattern in found.patterns)
         if interface is None or is_by_hand or not _may_become(links.get(one.interface), interface):
             continue
-        binding = Binding(
-            interface=one.interface,
-            network_interface=interface,
-            security_group_ids=interface.security_group_ids,
-            mode=None,
-            origin=interface.origin,
-            link_addresses=_addresses(links.get(one.interface)),
-        )
-        bindings.setdefault(one.interface, binding)
+        bindings.setdefault(one.interface, Binding.of(interface, one.interface, links.get(one.interface)))
     return replace(found, bindings=tuple(bindings[name] for name in sorted(bindings)))
 
 
@@ -294,33 +288,33 @@ class _Search:
     def bind_by_hand(self, hand: HandBinding) -> None:
         """Bind as the configuration says."""
         origin = hand.origin if hand.origin != NOWHERE else Origin(file=f"interface {hand.interface}")
-        link = self.links.get(hand.interface)
+        pattern, link = hand.pattern, self.links.get(hand.interface)
+        interface = self.snapshot.interface_by_id.get(hand.network_interface_id or "")
         if hand.interface in {*self.bindings, *(pattern.text for pattern in self.patterns)}:
-            self._refuse(
-                origin,
-                "interface_bound_twice",
-                hand.interface,
-                "the interface is bound twice",
-                "bind it once",
-            )
+            message = "the interface is bound twice"
+            self._refuse(origin, "interface_bound_twice", hand.interface, message, "bind it once")
         elif hand.interface == LOOPBACK or (link is not None and link.is_loopback):
             message = "traffic within the host is not judged (§2.3)"
             self._refuse(origin, "loopback_bound", hand.interface, message, "bind a link to other hosts")
-        elif hand.network_interface_id is None:
-            groups = tuple(sorted(set(hand.security_group_ids)))
-            self._keep(hand.interface, None, groups, origin, hand)
+        elif hand.network_interface_id is not None and interface is None:
+            message, remedy = "the network interface is not in the definitions", "name one that is, or add it"
+            self._refuse(origin, "unknown_network_interface", hand.network_interface_id, message, remedy)
         else:
-            self._bind_by_id(hand, hand.network_interface_id, origin)
-
-    def _bind_by_id(self, hand: HandBinding, interface_id: str, origin: Origin) -> None:
-        found = self.snapshot.interface_by_id.get(interface_id)
-        if found is None:
-            message = "the network interface is not in the definitions"
-            self._refuse(
-                origin, "unknown_network_interface", interface_id, message, "name one that is, or add it"
+            binding = Binding(
+                interface=hand.interface,
+                network_interface=interface,
+                security_group_ids=interface.security_group_ids
+                if interface
+                else tuple(sorted(set(hand.security_group_ids))),
+                mode=hand.mode,
+                origin=origin,
+                source_check=hand.source_check,
+                link_addresses=link.addresses if link and not pattern else (),
             )
-        else:
-            self._keep(hand.interface, found, found.security_group_ids, origin, hand)
+            if pattern:
+                self.patterns[pattern] = binding
+            else:
+                self._keep(binding, link)
 
     def check_links_of_patterns(self) -> None:
         """Report the links that patterns mean and that can't be bound as they say."""
@@ -372,11 +366,9 @@ class _Search:
             if not carriers:
                 continue
             if interface.mac_address:
-                others = [
-                    name for name, link in carriers.items() if link.mac_address != interface.mac_address
-                ]
-                if others:
-                    self._warn_of_other_mac(interface, min(others))
+                others = (link for link in carriers.values() if link.mac_address != interface.mac_address)
+                if name := min((link.name for link in others), default=""):
+                    self._warn_of_other_mac(interface, name)
             elif len(carriers) > 1:
                 self._refuse_several(interface, sorted(carriers))
             else:
@@ -397,37 +389,16 @@ class _Search:
             message = f"nftables can't match the link {link.name} by its name"
             self._refuse(interface.origin, "bad_interface_name", None, message, "rename the link")
         elif present is None:
-            self._keep(link.name, interface, interface.security_group_ids, interface.origin)
+            self._keep(Binding.of(interface, link.name, link), link)
         elif present.network_interface is not None and present.origin is present.network_interface.origin:
             message = f"two network interfaces match the link {link.name}"
             remedy = "give each its own MAC address, or bind the link in [[interface]]"
             self._refuse(interface.origin, "ambiguous_link", interface.network_interface_id, message, remedy)
 
-    def _keep(
-        self,
-        link: str,
-        interface: NetworkInterface | None,
-        groups: tuple[str, ...],
-        origin: Origin,
-        hand: HandBinding | None = None,
-    ) -> None:
-        pattern = hand.pattern if hand else None
-        there = None if pattern else self.links.get(link)
-        binding = Binding(
-            interface=link,
-            network_interface=interface,
-            security_group_ids=groups,
-            mode=hand.mode if hand else None,
-            origin=origin,
-            source_check=hand.source_check if hand else None,
-            link_addresses=_addresses(there),
-        )
-        if pattern:
-            self.patterns[pattern] = binding
-        else:
-            self.bindings[link] = binding
-        if there is not None and is_hidden(there):
-            self._report_port(there, origin)
+    def _keep(self, binding: Binding, link: Link | None) -> None:
+        self.bindings[binding.interface] = binding
+        if link is not None and is_hidden(link):
+            self._report_port(link, binding.origin)
 
     def _refuse_several(self, interface: NetworkInterface, links: list[str]) -> None:
         message = f"the links {' and '.join(links)} all match"
@@ -444,15 +415,11 @@ class _Search:
         self.problems.append(Problem.error(origin, code, value, message, remedy))
 
     def _warn_of_other_mac(self, interface: NetworkInterface, link: str) -> None:
+        owner = interface.network_interface_id
+        message = f"link {link} has an address of {owner}, but another MAC address, so it is not bound"
+        remedy = "correct or remove the MAC address, or bind the link in [[interface]]"
         self.problems.append(
-            Problem.warning(
-                interface.origin,
-                "other_mac",
-                interface.mac_address,
-                f"link {link} has an address of {interface.network_interface_id}, but another MAC"
-                " address, so it is not bound",
-                "correct or remove the MAC address, or bind the link in [[interface]]",
-            )
+            Problem.warning(interface.origin, "other_mac", interface.mac_address, message, remedy)
         )
 
 
@@ -468,10 +435,6 @@ def can_be_matched(link: str) -> bool:
 def is_hidden(link: Link) -> bool:
     """Return whether the link's packets show as its master's: nothing can be enforced on it (§9.4)."""
     return link.master is not None and link.master_kind in _MASTERS_THAT_HIDE
-
-
-def _addresses(link: Link | None) -> tuple[CidrBlock, ...]:
-    return link.addresses if link else ()
 
 
 def _meant(interface: NetworkInterface, links: list[Link]) -> list[Link]:
