@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -12,7 +12,7 @@ from operator import attrgetter
 from sgagent.core.addresses import NO_ADDRESSES, AddressSet
 from sgagent.core.binding import Binding, Bindings, Link, bind_everywhere, can_be_matched
 from sgagent.core.cloud_limits import group_warnings, interface_warnings, overlap_errors
-from sgagent.core.errors import Origin, Problem, Severity
+from sgagent.core.errors import Problem, Severity
 from sgagent.core.link_patterns import LinkPattern
 from sgagent.core.memo import Memo, Seam
 from sgagent.core.model import (
@@ -118,37 +118,33 @@ def resolve(
     concerned = frozenset(group for binding in bound.all for group in binding.security_group_ids)
     resolver = _Resolver(snapshot, concerned, scope, at, names, memo or Memo())
     resolver.problems.extend(bound.problems)
-
-    def resolved(binding: Binding) -> ResolvedInterface:
-        return replace(
-            resolver.interface(binding, exemptions, binding.mode or default_mode),
-            own_addresses=resolver.own_addresses(binding, binding.source_check or source_check),
-        )
-
-    interfaces = tuple(map(resolved, bound.bindings))
-    patterns = {pattern: resolved(binding) for pattern, binding in bound.patterns.items()}
-    if resolver.dns_names and exemptions.name_servers:
+    bindings = [
+        replace(one, mode=one.mode or default_mode, source_check=one.source_check or source_check)
+        for one in bound.all
+    ]
+    groups = [resolver.attached_groups(binding, are_rules_enforced=True) for binding in bindings]
+    if exemptions.name_servers and any(rules.dns_names for rules in resolver.rules.values()):
         failsafe = (*exemptions.failsafe, *exemptions.name_servers)
         exemptions = replace(exemptions, failsafe=tuple(dict.fromkeys(failsafe)))
-        interfaces = tuple(resolver.with_egress(one, exemptions.failsafe) for one in interfaces)
-        patterns = {key: resolver.with_egress(one, exemptions.failsafe) for key, one in patterns.items()}
+    interfaces = [
+        resolver.interface(binding, found, exemptions)
+        for binding, found in zip(bindings, groups, strict=True)
+    ]
     resolver.check_groups()
     resolver.check_network_interfaces(bound)
-    policy = with_patterns(
-        ResolvedPolicy(
-            interfaces=interfaces,
-            unbound=closed_interface("*", exemptions, default_mode) if unbound_closed else None,
-        ),
-        patterns,
-        bound.links,
-        exemptions,
+    policy = ResolvedPolicy(
+        interfaces=tuple(interfaces[: len(bound.bindings)]),
+        unbound=closed_interface("*", exemptions, default_mode) if unbound_closed else None,
     )
+    patterns = dict(zip(bound.patterns, interfaces[len(bound.bindings) :], strict=True))
+    counted = resolver.counted_rules()
+    unknown = {p.value for rules in counted for p in rules.problems if p.code in OF_UNKNOWN_OBJECTS}
     return Resolution(
-        policy=policy,
+        policy=with_patterns(policy, patterns, bound.links, exemptions),
         problems=tuple(resolver.problems),
-        unknown_objects=len(resolver.unknown_objects),
+        unknown_objects=len(unknown),
         depends_on_time=resolver.depends_on_time,
-        dns_names=frozenset(resolver.dns_names),
+        dns_names=frozenset().union(*(rules.dns_names for rules in counted)),
     )
 
 
@@ -195,12 +191,15 @@ def with_patterns(
 
 def living(snapshot: Snapshot, at: datetime | None) -> Snapshot:
     """Return the definitions without the rules that have ended."""
+    groups = (_by_expiry(group, at)[0] for group in snapshot.security_groups)
+    return replace(snapshot, security_groups=tuple(groups))
 
-    def left(group: SecurityGroup) -> SecurityGroup:
-        rules = tuple(rule for rule in group.rules if not has_ended(rule.expires, at))
-        return group if len(rules) == len(group.rules) else replace(group, rules=rules)
 
-    return replace(snapshot, security_groups=tuple(map(left, snapshot.security_groups)))
+def _by_expiry(group: SecurityGroup, at: datetime | None) -> tuple[SecurityGroup, SecurityGroup]:
+    """Return the group with the rules that exist, and with those that have ended."""
+    living = tuple(rule for rule in group.rules if not has_ended(rule.expires, at))
+    ended = tuple(rule for rule in group.rules if has_ended(rule.expires, at))
+    return replace(group, rules=living), replace(group, rules=ended)
 
 
 def dns_names(snapshot: Snapshot) -> frozenset[str]:
@@ -219,19 +218,15 @@ def closed_interface(
     name: str, exemptions: Exemptions, mode: Mode, *, network_interface_id: str | None = None
 ) -> ResolvedInterface:
     """Return an interface that only steps 1 to 3 of §3 let anything through."""
-    return ResolvedInterface(
-        name=name,
-        network_interface_id=network_interface_id,
-        mode=mode,
-        ingress=_closed_direction(Direction.INGRESS, exemptions),
-        egress=_closed_direction(Direction.EGRESS, exemptions),
+    ingress, egress = (
+        ResolvedDirection(
+            platform=tuple(entry for entry in exemptions.platform if entry.direction is direction),
+            failsafe=tuple(entry for entry in exemptions.failsafe if entry.direction is direction),
+        )
+        for direction in (Direction.INGRESS, Direction.EGRESS)
     )
-
-
-def _closed_direction(direction: Direction, exemptions: Exemptions) -> ResolvedDirection:
-    return ResolvedDirection(
-        platform=tuple(entry for entry in exemptions.platform if entry.direction is direction),
-        failsafe=tuple(entry for entry in exemptions.failsafe if entry.direction is direction),
+    return ResolvedInterface(
+        name=name, network_interface_id=network_interface_id, mode=mode, ingress=ingress, egress=egress
     )
 
 
@@ -248,34 +243,33 @@ class _Resolver:
     names: KnownNames | None
     memo: Memo
     problems: list[Problem] = field(default_factory=list)
-    unknown_objects: set[str] = field(default_factory=set)
-    reached: set[str] = field(default_factory=set)
-    """The groups that rules of concerned groups refer to."""
+    rules: dict[str, ResolvedRules] = field(default_factory=dict)
+    """Those resolved so far, by group."""
 
     depends_on_time: bool = False
-    dns_names: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.memo.turn()
         self._members = resolved_members(self.snapshot, self.memo)
         memo = self.memo.part(Seam.RESOLVED_RULES)
         self._resolver = RuleResolver(self.snapshot, self._members, self.names, memo)
-        self._rules: dict[str, ResolvedRules] = {}
 
-    def interface(self, binding: Binding, exemptions: Exemptions, mode: Mode) -> ResolvedInterface:
-        """Return what is enforced on one link."""
-        groups = self._attached_groups(binding)
+    def interface(
+        self, binding: Binding, groups: Sequence[SecurityGroup], exemptions: Exemptions
+    ) -> ResolvedInterface:
+        """Return what is enforced on one link; without groups it is closed."""
         interface_id = binding.network_interface.network_interface_id if binding.network_interface else None
+        mode = binding.mode or Mode.ENFORCE
         closed = closed_interface(binding.interface, exemptions, mode, network_interface_id=interface_id)
+        memo = self.memo.part(Seam.RESOLVED_RULES, "interface", binding.interface)
+        if binding.source_check is SourceCheck.ON:
+            closed = replace(closed, own_addresses=memo.same("own addresses", binding.own_addresses))
         if not groups:
             return closed
-        rules = tuple(self._resolved_rules(group) for group in groups)
-        fellows = tuple(
-            self._members[group.security_group_id] for group in groups if group.inner_access is Policy.ACCEPT
-        )
+        rules = tuple(self.rules[group.security_group_id] for group in groups)
+        members = ((group, self._members[group.security_group_id]) for group in groups)
+        fellows = tuple(found for group, found in members if group.inner_access is Policy.ACCEPT)
         group_type = groups[0].group_type
-        memo = self.memo.part(Seam.RESOLVED_RULES, "interface", binding.interface)
-        inner = memo.get("inner", fellows, partial(NO_ADDRESSES.union, *fellows))
         ingress, egress = (
             replace(
                 closed.toward(way),
@@ -284,7 +278,7 @@ class _Resolver:
             )
             for way in (Direction.INGRESS, Direction.EGRESS)
         )
-        ingress = replace(ingress, inner=inner)
+        ingress = replace(ingress, inner=memo.get("inner", fellows, partial(NO_ADDRESSES.union, *fellows)))
         return replace(
             closed,
             security_group_ids=tuple(group.security_group_id for group in groups),
@@ -293,134 +287,102 @@ class _Resolver:
             egress=memo.same("egress", egress),
         )
 
-    def with_egress(self, interface: ResolvedInterface, failsafe: tuple[Exemption, ...]) -> ResolvedInterface:
-        """Return an interface with another fail-safe list on egress."""
-        found = tuple(entry for entry in failsafe if entry.direction is Direction.EGRESS)
-        memo = self.memo.part(Seam.RESOLVED_RULES, "interface", interface.name)
-        egress = replace(interface.egress, failsafe=found)
-        return replace(interface, egress=memo.same("egress to name servers", egress))
+    def attached_groups(self, binding: Binding, *, are_rules_enforced: bool) -> list[SecurityGroup]:
+        """Return the groups of a binding, sorted by id; those that are missing or don't fit are errors.
 
-    def own_addresses(self, binding: Binding, source_check: SourceCheck) -> AddressSet | None:
-        """Return the addresses by which sources are checked on a link; None where they are not (§12.6)."""
-        if source_check is SourceCheck.OFF:
-            return None
-        memo = self.memo.part(Seam.RESOLVED_RULES, "interface", binding.interface)
-        return memo.same("own addresses", binding.own_addresses)
-
-    def _attached_groups(self, binding: Binding) -> tuple[SecurityGroup, ...]:
-        """Return the groups of a binding, sorted by id; those that are missing or don't fit are errors."""
-        found = []
+        An interface has groups of one type and of its own VPC (§3, §8.1).
+        """
+        groups = []
         for group_id in sorted(set(binding.security_group_ids)):
             group = self.snapshot.group_by_id.get(group_id)
             if group is None:
                 message = "a security group of the interface is not in the definitions"
                 remedy = "add the group, or detach it from the interface"
-                self._error(binding.attached_at, "dangling_attachment", group_id, message, remedy)
+                self._error(binding, "dangling_attachment", group_id, message, remedy)
             else:
-                found.append(group)
-        self._check_attachment(binding, found)
-        self.problems.extend(interface_warnings(_named(binding), binding.origin, found))
-        return tuple(found)
-
-    def _check_attachment(self, binding: Binding, groups: list[SecurityGroup]) -> None:
-        """Refuse groups of both types, and groups of another VPC, on one interface (§3, §8.1)."""
-        types = sorted({group.group_type.value for group in groups})
-        if len(types) > 1:
-            message = f"interface {_named(binding)} has basic and advanced groups"
+                groups.append(group)
+        interface = binding.network_interface
+        name = interface.network_interface_id if interface else binding.interface
+        if len({group.group_type for group in groups}) > 1:
+            message, remedy = (
+                f"interface {name} has basic and advanced groups",
+                "attach groups of one type only",
+            )
             value = ", ".join(f"{g.security_group_id} ({g.group_type.value})" for g in groups)
-            remedy = "attach groups of one type only"
-            self._error(binding.attached_at, "mixed_group_types", value, message, remedy)
-        vpc_id = binding.network_interface.vpc_id if binding.network_interface else None
+            self._error(binding, "mixed_group_types", value, message, remedy)
+        vpc_id = interface.vpc_id if interface else None
         for group in groups:
             if vpc_id and group.vpc_id and group.vpc_id != vpc_id:
                 message = f"the group belongs to {group.vpc_id}, the interface to {vpc_id}"
                 remedy = "attach groups of the interface's own VPC"
-                self._error(binding.attached_at, "other_vpc", group.security_group_id, message, remedy)
+                self._error(binding, "other_vpc", group.security_group_id, message, remedy)
+        self.problems.extend(interface_warnings(name, binding.origin, groups))
+        for group in groups if are_rules_enforced else ():
+            self._resolve_rules(group)
+        return groups
 
     def check_groups(self) -> None:
         """Find what is wrong with every group, also those that no bound interface depends on."""
         for group in self.snapshot.security_groups:
-            if not group.rules:
-                continue
-            rules = self._resolved_rules(group)
-            self.problems.extend(group_warnings(group, rules.group_objects))
+            if group.rules:
+                self._resolve_rules(group)
+                found = self.rules[group.security_group_id]
+                self.problems.extend(group_warnings(group, found.group_objects))
 
     def check_network_interfaces(self, bound: Bindings) -> None:
-        """Find what is wrong with the interfaces that are not bound here, and with all of them together."""
+        """Find what is wrong with the interfaces that are not bound here, and with all of them together.
+
+        An attachment elsewhere is an error here too if it would make members of another VPC in a group that a
+        bound interface depends on (§5.2).
+        """
         if self.scope is Scope.EVERYTHING:
             self.problems.extend(overlap_errors(self.snapshot.network_interfaces))
         here = {b.network_interface.network_interface_id for b in bound.all if b.network_interface}
+        before = len(self.problems)
         for binding in bind_everywhere(self.snapshot).bindings:
             if binding.interface not in here:
-                self._attached_groups_elsewhere(binding)
-
-    def _attached_groups_elsewhere(self, binding: Binding) -> None:
-        """Say what is wrong with an attachment elsewhere.
-
-        It is an error here too if it would make members of another VPC in a group that a bound interface
-        depends on (§5.2).
-        """
-        before = len(self.problems)
-        self._attached_groups(binding)
+                self.attached_groups(binding, are_rules_enforced=False)
         if self.scope is Scope.HOST:
-            depended = self.concerned | self.reached
+            reached = (rules.reached for name, rules in self.rules.items() if name in self.concerned)
+            depended = self.concerned.union(*reached)
             self.problems[before:] = [
                 problem if problem.code == "other_vpc" and problem.value in depended else problem.as_warning()
                 for problem in self.problems[before:]
             ]
 
-    def _resolved_rules(self, group: SecurityGroup) -> ResolvedRules:
-        """Return the group's rules with references resolved; what is wrong with them is reported once."""
-        present = self._rules.get(group.security_group_id)
-        if present is not None:
-            return present
-        is_concerned = group.security_group_id in self.concerned
-        memo = self._memo_of(group)
-        living, ended = self._by_expiry(group, memo)
-        if living is not group:
-            self.depends_on_time |= is_concerned
-            self.problems.extend(map(_of_ended, _apart_from_names(self._resolver.resolve(ended, Memo()))))
-        rules = self._rules[group.security_group_id] = self._resolver.resolve(living, memo)
-        counts = is_concerned or self.scope is Scope.EVERYTHING
-        self.problems.extend(rules.problems if counts else map(Problem.as_warning, _apart_from_names(rules)))
-        if counts:
-            unknown = (p.value or "" for p in rules.problems if p.code in OF_UNKNOWN_OBJECTS)
-            self.unknown_objects.update(unknown)
-            self.dns_names.update(rules.dns_names)
-        if is_concerned:
-            self.reached.update(rules.reached)
-        return rules
+    def counted_rules(self) -> list[ResolvedRules]:
+        """Return the rules whose errors of meaning count."""
+        return [rules for name, rules in self.rules.items() if self._counts(name)]
 
-    def _by_expiry(self, group: SecurityGroup, memo: Memo) -> tuple[SecurityGroup, SecurityGroup]:
-        """Return the group with the rules that exist, and with those that have ended.
+    def _counts(self, group_id: str) -> bool:
+        return group_id in self.concerned or self.scope is Scope.EVERYTHING
 
-        Where no rule expires, the first is the very group.
-        """
-        expiring = memo.get(
-            "expiring",
-            (group.rules,),
-            lambda: frozenset(rule.rule_id for rule in group.rules if rule.expires is not None),
-        )
-        if not expiring:
-            return group, group
-        ended = tuple(rule for rule in group.rules if has_ended(rule.expires, self.at))
-        living = tuple(rule for rule in group.rules if not has_ended(rule.expires, self.at))
-        return replace(group, rules=living), replace(group, rules=ended)
-
-    def _memo_of(self, group: SecurityGroup) -> Memo:
-        """Return the memo of a group as it is, its rules and members apart."""
-        return self.memo.part(
+    def _resolve_rules(self, group: SecurityGroup) -> None:
+        """Resolve the references of the group's rules, once; report what is wrong with them."""
+        group_id = group.security_group_id
+        if group_id in self.rules:
+            return
+        memo = self.memo.part(
             Seam.RESOLVED_RULES,
-            group.security_group_id,
+            group_id,
             group.group_type,
             group.inner_access_policy,
             group.cloud,
             group.vpc_id,
             group.account_id,
         )
+        if memo.get("expires", (group.rules,), lambda: any(rule.expires for rule in group.rules)):
+            self.depends_on_time |= group_id in self.concerned
+            group, ended = _by_expiry(group, self.at)
+            self.problems.extend(map(_of_ended, _apart_from_names(self._resolver.resolve(ended, Memo()))))
+        found = self.rules[group_id] = self._resolver.resolve(group, memo)
+        is_error = self._counts(group_id)
+        self.problems.extend(
+            found.problems if is_error else map(Problem.as_warning, _apart_from_names(found))
+        )
 
-    def _error(self, origin: Origin, code: str, value: str, message: str, remedy: str) -> None:
-        self.problems.append(Problem.error(origin, code, value, message, remedy))
+    def _error(self, binding: Binding, code: str, value: str, message: str, remedy: str) -> None:
+        self.problems.append(Problem.error(binding.attached_at, code, value, message, remedy))
 
 
 def _apart_from_names(rules: ResolvedRules) -> Iterator[Problem]:
@@ -439,9 +401,3 @@ def _ordered(groups: tuple[ResolvedRules, ...], direction: Direction) -> tuple[R
     """Return the rules of several groups in one direction, the one that decides first at the front."""
     found = (one for group in groups for one in group.found if one.direction is direction)
     return tuple(one.rule for one in sorted(found, key=attrgetter("precedence")))
-
-
-def _named(binding: Binding) -> str:
-    """Return what a person calls an interface: as the documents do, where they know it."""
-    known = binding.network_interface
-    return known.network_interface_id if known else binding.interface
