@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from operator import attrgetter
 
 from sgagent.nft import ruleset as nft
 from sgagent.nft.ruleset import BITS, PROTOCOL_NUMBERS, SELECTORS, SYMBOLS, Ruleset, sort_key
@@ -82,16 +82,11 @@ class _Listing:
 
     def finished(self) -> Ruleset:
         """Return all that could be read, in canonical order."""
-        chains = (
-            nft.Chain(
-                name=name, hook=chain.hook, comment=chain.comment, rules=tuple(self.rules.get(name, ()))
-            )
-            for name, chain in sorted(self.chains.items())
-        )
+        chains = (replace(one, rules=tuple(self.rules.get(name, ()))) for name, one in self.chains.items())
         return Ruleset(
-            chains=tuple(chains),
-            verdict_maps=tuple(sorted(self.verdict_maps, key=lambda verdict_map: verdict_map.name)),
-            counters=tuple(sorted(self.counters, key=lambda counter: counter.name)),
+            chains=tuple(sorted(chains, key=attrgetter("name"))),
+            verdict_maps=tuple(sorted(self.verdict_maps, key=attrgetter("name"))),
+            counters=tuple(sorted(self.counters, key=attrgetter("name"))),
         )
 
 
@@ -113,12 +108,11 @@ def decode_verdict_map(name: str, content: Json) -> nft.VerdictMap:
     if content["map"] != "verdict" or not flags <= {"interval"} or not content.keys() <= expected:
         raise UnreadableError
     types = _key_types(content["type"])
-    elements = (_element(pair, types) for pair in content.get("elem", ()))
+    pairs = content.get("elem", ())
+    elements = [nft.Element(decode_key(key, types), decode_verdict(verdict)) for key, verdict in pairs]
+    elements.sort(key=lambda element: sort_key(element.key))
     return nft.VerdictMap(
-        name=name,
-        key_types=types,
-        is_interval="interval" in flags,
-        elements=_sorted_elements(elements),
+        name=name, key_types=types, is_interval="interval" in flags, elements=tuple(elements)
     )
 
 
@@ -127,15 +121,6 @@ def _key_types(content: Json) -> tuple[nft.KeyType, ...]:
     if isinstance(content, dict):
         return tuple(selector.key_type for selector in decode_selectors(content["typeof"]))
     return tuple(nft.KeyType(name) for name in _listed(content))
-
-
-def _sorted_elements(elements: Iterable[nft.Element]) -> tuple[nft.Element, ...]:
-    return tuple(sorted(elements, key=lambda element: sort_key(element.key)))
-
-
-def _element(pair: Json, types: tuple[nft.KeyType, ...]) -> nft.Element:
-    key, verdict = pair
-    return nft.Element(decode_key(key, types), decode_verdict(verdict))
 
 
 def _rule(content: Json) -> nft.Rule:
@@ -163,20 +148,17 @@ def decode_statement(expression: Json) -> nft.Statement:
             return decode_verdict(expression)
 
 
-def _match(operator: str, left: Json, right: Json) -> nft.Match:
+def _match(word: str, left: Json, right: Json) -> nft.Match:
+    mask = None
     match left:
         case {"&": [inner, int(bits)]}:
-            return _match_one(operator, _selector(inner), bits, right)
-        case _:
-            return _match_one(operator, _selector(left), None, right)
-
-
-def _match_one(operator: str, selector: nft.Selector, mask: int | None, right: Json) -> nft.Match:
-    values = sorted(
-        (_compared(value, selector.key_type) for value in _any_of(right, selector)),
-        key=lambda value: sort_key((value,)),
-    )
-    return nft.Match(selector, tuple(values), _operator(operator, selector), mask)
+            left, mask = inner, bits
+    selector = _selector(left)
+    found = (_compared(value, selector.key_type) for value in _any_of(right, selector))
+    values = sorted(found, key=lambda value: sort_key((value,)))
+    if word == "in" and selector.key_type is nft.KeyType.CT_STATE:
+        word = "=="  # ``in`` asks for bits of a bit mask, of which a conntrack state is always one
+    return nft.Match(selector, tuple(values), nft.Operator(word), mask)
 
 
 def _compared(content: Json, key_type: nft.KeyType) -> nft.Comparable:
@@ -192,13 +174,6 @@ def _any_of(right: Json, selector: nft.Selector) -> Sequence[Json]:
     if isinstance(right, list) and selector.key_type is nft.KeyType.CT_STATE:
         return right
     return right["set"] if isinstance(right, dict) and "set" in right else (right,)
-
-
-def _operator(word: str, selector: nft.Selector) -> nft.Operator:
-    """Return the operator; ``in`` asks for bits of a bit mask, of which a conntrack state is always one."""
-    if word == "in" and selector.key_type is nft.KeyType.CT_STATE:
-        return nft.Operator.EQUAL
-    return nft.Operator(word)
 
 
 def _set_mark(value: Json) -> nft.SetMark:
@@ -278,28 +253,17 @@ def decode_key(content: Json, types: tuple[nft.KeyType, ...]) -> tuple[nft.Value
 
 def _value(content: Json, key_type: nft.KeyType) -> nft.Value:
     if key_type is nft.KeyType.IFNAME:
-        return _interface_name(content)
+        if _text(content).endswith("*"):  # no name: one that ends so is listed escaped
+            raise UnreadableError
+        return nft.Symbol(content)
     if key_type in SYMBOLS:
-        return _symbol(content, key_type)
+        words = [word for word, number in SYMBOLS[key_type].items() if content in (word, number)]
+        if not words:
+            raise UnreadableError
+        return nft.Symbol(words[0])
     if isinstance(content, dict):
         return _interval(content, key_type)
     return nft.Interval.single(_number(content, key_type))
-
-
-def _interface_name(content: Any) -> nft.Symbol:  # noqa: ANN401 - still JSON, whose shape is tested here
-    """Return the name; a pattern is not ours, but a name that holds its sign is listed escaped."""
-    if not isinstance(content, str) or content.endswith("*"):
-        raise UnreadableError
-    return nft.Symbol(content)
-
-
-def _symbol(content: Json, key_type: nft.KeyType) -> nft.Symbol:
-    if content in SYMBOLS[key_type]:
-        return nft.Symbol(content)
-    words = [word for word, number in SYMBOLS[key_type].items() if number == content]
-    if not words:
-        raise UnreadableError
-    return nft.Symbol(words[0])
 
 
 def _interval(content: Json, key_type: nft.KeyType) -> nft.Interval:

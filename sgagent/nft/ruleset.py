@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from sgagent.core.binding import check_interface_name
 from sgagent.core.model import ICMPV6, PORTED, PROTOCOL_TABLE, Family, Protocol
 
 FAMILY = "inet"
@@ -156,6 +157,17 @@ class NamePrefix:
 
 
 Comparable = Value | NamePrefix
+
+
+def checked_word(value: Symbol | NamePrefix, key_type: KeyType) -> str:
+    """Return a word as nft writes it, without quotes.
+
+    Raises:
+        ValueError: it is an interface's name, or a prefix of names, that nft would read as something else.
+    """
+    if key_type is KeyType.IFNAME:
+        check_interface_name(value.word if isinstance(value, Symbol) else value.prefix)
+    return value.word
 
 
 @dataclass(frozen=True, slots=True)
@@ -387,8 +399,6 @@ PROTOCOL_NUMBERS: Mapping[str, int] = {
 }
 """IP protocols that nft may call by name."""
 
-_TUPLE_KEYS = ("ip saddr", "ip daddr", "ip6 saddr", "ip6 daddr", "proto-src", "proto-dst")
-
 SELECTORS: tuple[Selector, ...] = (
     CT_STATE,
     CT_DIRECTION,
@@ -406,7 +416,7 @@ SELECTORS: tuple[Selector, ...] = (
     TH_DPORT,
     *(port(protocol) for protocol in PORTED for port in (source_port, destination_port)),
     ICMPV6_TYPE,
-    *(ct_tuple(direction, key) for direction in TupleDirection for key in _TUPLE_KEYS),
+    *(ct_tuple(direction, key) for direction in TupleDirection for key in _TUPLE_KEY_TYPES),
 )
 """All that sgagent ever reads from a packet."""
 

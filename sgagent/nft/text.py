@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import assert_never
 
-from sgagent.core.binding import check_interface_name
 from sgagent.core.errors import printable
 from sgagent.core.model import ICMP, ICMPV6, PORTED, TCP, UDP, Family, address_text
 from sgagent.nft import ruleset as nft, transactions as ops
@@ -95,32 +94,37 @@ def quoted(text: str) -> str:
 
 
 def _counter(counter: nft.Counter) -> str:
-    comment = f"comment {quoted(counter.comment)}; " if counter.comment else ""
-    return f"counter {counter.name} {{ {comment}}}"
+    properties = "".join(f"{one}; " for one in _properties(counter))
+    return f"counter {counter.name} {{ {properties}}}"
 
 
 def _verdict_map(verdict_map: nft.VerdictMap) -> Iterator[str]:
     yield f"map {verdict_map.name} {{"
-    yield f"\ttype {types_text(verdict_map.key_types)} : verdict"
-    if verdict_map.is_interval:
-        yield "\tflags interval"
+    yield from (f"\t{one}" for one in _properties(verdict_map))
     if verdict_map.elements:
         texts = [element_text(element, verdict_map.key_types) for element in verdict_map.elements]
-        yield f"\telements = {{ {texts[0]}" + ("," if texts[1:] else " }")
-        for number, text in enumerate(texts[1:], start=2):
-            yield f"\t\t     {text}" + ("," if number < len(texts) else " }")
+        separator = ",\n\t\t\t     "
+        yield f"\telements = {{ {separator.join(texts)} }}"
     yield "}"
 
 
 def _chain(chain: nft.Chain) -> Iterator[str]:
     yield f"chain {chain.name} {{"
-    if chain.comment:
-        yield f"\tcomment {quoted(chain.comment)}"
-    if chain.hook:
-        yield f"\ttype filter hook {chain.hook.name} priority {chain.hook.hook_priority}; policy accept;"
-    for rule in chain.rules:
-        yield f"\t{rule_text(rule)}"
+    yield from (f"\t{one};" if one.startswith("type") else f"\t{one}" for one in _properties(chain))
+    yield from (f"\t{rule_text(rule)}" for rule in chain.rules)
     yield "}"
+
+
+def _properties(declared: nft.Chain | nft.Counter | nft.VerdictMap) -> list[str]:
+    """Return what a declaration says besides kind and name, rules and elements."""
+    if isinstance(declared, nft.VerdictMap):
+        flags = ["flags interval"] if declared.is_interval else []
+        return [f"type {types_text(declared.key_types)} : verdict", *flags]
+    comment = [f"comment {quoted(declared.comment)}"] if declared.comment else []
+    if isinstance(declared, nft.Counter) or not declared.hook:
+        return comment
+    hook = f"type filter hook {declared.hook.name} priority {declared.hook.hook_priority}; policy accept"
+    return [hook, *comment]
 
 
 def _statement(statement: nft.Statement) -> str:
@@ -151,7 +155,8 @@ def _match(match: nft.Match) -> str:
     if match.selector.key_type is nft.KeyType.CT_STATE and match.operator is nft.Operator.EQUAL:
         # Compared as a number, which a packet's state always is: nft asks for bits if nothing else is said.
         return f"{left} == {values[0]}" if len(values) == 1 else f"{left} {','.join(values)}"
-    return f"{left} {operator}{values[0] if len(values) == 1 else _braced(values)}"
+    right = values[0] if len(values) == 1 else f"{{ {', '.join(values)} }}"
+    return f"{left} {operator}{right}"
 
 
 def _mark_value(statement: nft.SetMark) -> str:
@@ -202,13 +207,8 @@ def key_text(key: tuple[nft.Value, ...], key_types: tuple[nft.KeyType, ...]) -> 
 def _value(value: nft.Comparable, key_type: nft.KeyType) -> str:
     if isinstance(value, nft.Interval):  # as nearly all are
         return _interval(value, key_type) if value.last > value.first else _word(value.first, key_type)
-    if isinstance(value, nft.NamePrefix):
-        check_interface_name(value.prefix)
-        return f'"{value.word}"'
-    if key_type is not nft.KeyType.IFNAME:
-        return value.word
-    check_interface_name(value.word)
-    return f'"{value.word}"'
+    word = nft.checked_word(value, key_type)
+    return f'"{word}"' if key_type is nft.KeyType.IFNAME else word
 
 
 def _interval(interval: nft.Interval, key_type: nft.KeyType) -> str:
@@ -266,17 +266,15 @@ def _line(operation: Operation, table_flags: Sequence[str], verb: str) -> str | 
     match operation:
         case ops.AddRule(chain, rule):
             return f"add rule {_OURS} {chain} {rule_text(rule)}"
-        case ops.AddChain(chain):
-            return f"{verb} {_chain_command(chain)}"
+        case ops.AddChain(declared) | ops.AddVerdictMap(declared):
+            return f"{verb} {_declaration(declared)}"
         case ops.AddCounter(counter):
             if counter.comment and verb != ops.DeclarationVerb.ADD.value:
                 return None  # nft's grammar creates no counter that has a comment; its JSON does
-            return f"{verb} {_counter_command(counter)}"
+            return f"{verb} {_declaration(counter)}"
         case ops.AddElements(name, key_types, elements):
             texts = ", ".join([element_text(element, key_types) for element in elements])
             return f"add element {_OURS} {name} {{ {texts} }}"
-        case ops.AddVerdictMap(verdict_map):
-            return f"{verb} {_verdict_map_command(verdict_map)}"
         case ops.AddTable():
             return f"add table {_OURS}" + _block([f"flags {', '.join(table_flags)}"] if table_flags else [])
         case ops.DestroyTable():
@@ -285,26 +283,9 @@ def _line(operation: Operation, table_flags: Sequence[str], verb: str) -> str | 
             return None
 
 
-def _chain_command(chain: nft.Chain) -> str:
-    parts = []
-    if chain.hook:
-        parts.append(f"type filter hook {chain.hook.name} priority {chain.hook.hook_priority}; policy accept")
-    if chain.comment:
-        parts.append(f"comment {quoted(chain.comment)}")
-    return f"chain {_OURS} {chain.name}{_block(parts)}"
-
-
-def _counter_command(counter: nft.Counter) -> str:
-    return f"counter {_OURS} {counter.name}" + _block(
-        [f"comment {quoted(counter.comment)}"] if counter.comment else []
-    )
-
-
-def _verdict_map_command(verdict_map: nft.VerdictMap) -> str:
-    parts = [f"type {types_text(verdict_map.key_types)} : verdict"]
-    if verdict_map.is_interval:
-        parts.append("flags interval")
-    return f"map {_OURS} {verdict_map.name}{_block(parts)}"
+def _declaration(declared: nft.Chain | nft.Counter | nft.VerdictMap) -> str:
+    kind = {nft.Chain: "chain", nft.Counter: "counter", nft.VerdictMap: "map"}[type(declared)]
+    return f"{kind} {_OURS} {declared.name}{_block(_properties(declared))}"
 
 
 def _block(parts: Sequence[str]) -> str:

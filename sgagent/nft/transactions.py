@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, assert_never
 
-from sgagent.core.binding import check_interface_name
 from sgagent.core.model import address_text
 from sgagent.nft import ruleset as nft
 from sgagent.nft.ruleset import ADDRESS_TYPES, ALL_BITS, BITS, FAMILY, TABLE, prefix_length
@@ -211,36 +210,24 @@ def _named(name: str) -> Json:
 
 
 def _chain(chain: nft.Chain) -> Json:
-    encoded = _named(chain.name)
+    hook = {}
     if chain.hook:
-        hook = {
-            "type": "filter",
-            "hook": chain.hook.name,
-            "prio": chain.hook.hook_priority,
-            "policy": "accept",
-        }
-        encoded.update(hook)
-    if chain.comment:
-        encoded["comment"] = chain.comment
-    return encoded
+        name, priority = chain.hook.name, chain.hook.hook_priority
+        hook = {"type": "filter", "hook": name, "prio": priority, "policy": "accept"}
+    comment = {"comment": chain.comment} if chain.comment else {}
+    return {**_named(chain.name), **hook, **comment}
 
 
 def _verdict_map(verdict_map: nft.VerdictMap) -> Json:
     types = [key_type.value for key_type in verdict_map.key_types]
-    encoded = _named(verdict_map.name)
-    encoded["type"] = types if len(types) > 1 else types[0]
-    encoded["map"] = "verdict"
-    if verdict_map.is_interval:
-        encoded["flags"] = ["interval"]
-    return encoded
+    flags = {"flags": ["interval"]} if verdict_map.is_interval else {}
+    type_ = types if len(types) > 1 else types[0]
+    return {**_named(verdict_map.name), "type": type_, "map": "verdict", **flags}
 
 
 def _elements(name: str, elements: tuple[nft.Element, ...], key_types: Sequence[nft.KeyType]) -> Json:
-    return {**_named(name), "elem": [_element(element, key_types) for element in elements]}
-
-
-def _element(element: nft.Element, key_types: Sequence[nft.KeyType]) -> Json:
-    return [_key(element.key, key_types), _verdict(element.verdict)]
+    pairs = [[_key(element.key, key_types), _verdict(element.verdict)] for element in elements]
+    return {**_named(name), "elem": pairs}
 
 
 def _statement(statement: nft.Statement) -> Json:
@@ -269,11 +256,8 @@ def _match(match: nft.Match) -> Json:
         left = {"&": [left, match.mask]}
     if key_type is nft.KeyType.CT_STATE and len(values) > 1 and match.operator is nft.Operator.EQUAL:
         return {"op": "in", "left": left, "right": values}
-    return {
-        "op": match.operator.value,
-        "left": left,
-        "right": values[0] if len(values) == 1 else {"set": values},
-    }
+    right = values[0] if len(values) == 1 else {"set": values}
+    return {"op": match.operator.value, "left": left, "right": right}
 
 
 _MARK: Json = {"ct": {"key": "mark"}}
@@ -302,8 +286,7 @@ def _verdict(verdict: nft.Verdict) -> Json:
 
 
 def _selectors(selectors: tuple[nft.Selector, ...]) -> Json:
-    fields = [_selector(selector) for selector in selectors]
-    return {"concat": fields} if len(fields) > 1 else fields[0]
+    return _concatenated([_selector(selector) for selector in selectors])
 
 
 def _selector(selector: nft.Selector) -> Json:
@@ -316,18 +299,16 @@ def _selector(selector: nft.Selector) -> Json:
 
 
 def _key(key: tuple[nft.Value, ...], key_types: Sequence[nft.KeyType]) -> Json:
-    fields = [_value(value, key_type) for value, key_type in zip(key, key_types, strict=True)]
+    return _concatenated([_value(value, key_type) for value, key_type in zip(key, key_types, strict=True)])
+
+
+def _concatenated(fields: list[Json]) -> Json:
     return {"concat": fields} if len(fields) > 1 else fields[0]
 
 
 def _value(value: nft.Comparable, key_type: nft.KeyType) -> Json:
-    if isinstance(value, nft.NamePrefix):
-        check_interface_name(value.prefix)
-        return value.word
-    if isinstance(value, nft.Symbol):
-        if key_type is nft.KeyType.IFNAME:
-            check_interface_name(value.word)
-        return value.word
+    if not isinstance(value, nft.Interval):
+        return nft.checked_word(value, key_type)
     first = _number(value.first, key_type)
     if value.first == value.last:
         return first
