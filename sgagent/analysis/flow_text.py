@@ -13,8 +13,7 @@ from sgagent.core.addresses import NO_ADDRESSES, AddressRanges, AddressSet, Rang
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.memo import Memo
 from sgagent.core.model import ALL_PORTS, Direction, Family, Policy, PortSet, Protocol, Snapshot
-from sgagent.core.policy import Peer, ResolvedPolicy
-from sgagent.core.resolve import resolved_members
+from sgagent.core.policy import Peer, ResolvedPolicy, members_by_group
 
 FELLOW_MEMBERS = "fellow members"
 
@@ -272,7 +271,7 @@ def _defined(
     policies: Sequence[ResolvedPolicy], definitions: Snapshot, memo: Memo, canonical: _Canonical
 ) -> dict[tuple[Family, str], frozenset[Ranges]]:
     """Return what definitions say that the names of groups and lists in policies stand for."""
-    members = resolved_members(definitions, memo)
+    members = members_by_group(definitions, memo)
     found: dict[tuple[Family, str], frozenset[Ranges]] = {}
     for name in {peer.name for peer in _peers(policies) if _is_name(peer)}:
         account, _, group_id = name.rpartition("/")

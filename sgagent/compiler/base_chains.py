@@ -8,7 +8,7 @@ the base chains: what that table enforces is unknown, so the rest is not changed
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from sgagent.compiler.selectors import (
@@ -83,7 +83,10 @@ def base_chains(
         if policy.unbound is None and not policy.patterns and len(links) == 1:
             chains.append(_only_door(hook, direction, links[0]))
         else:
-            chains += (link.entry_chain(direction) for link in links)
+            chains += (
+                nft.Chain(name=names.entry_chain(direction, link.name), rules=link.entry(direction))
+                for link in links
+            )
             door, found = _dispatch(hook, direction, policy)
             chains.append(door)
             maps += found
@@ -154,10 +157,6 @@ class _Link:
         """Return the chain where judging begins, for sessions opened in the direction."""
         name = names.sources_chain if self.checks_sources else names.peers_chain
         return name(opened, self.name, family)
-
-    def entry_chain(self, direction: Direction) -> nft.Chain:
-        """Return the chain that every packet of the direction enters, where there are several links."""
-        return nft.Chain(name=names.entry_chain(direction, self.name), rules=self.entry(direction))
 
     def entry(self, direction: Direction) -> tuple[nft.Rule, ...]:
         """Return the rules that every packet of the direction meets: known, new, untracked, invalid or live.
@@ -281,58 +280,38 @@ def check_sources(own: AddressRanges, place: Place) -> tuple[list[nft.Chain], li
         own: the addresses of the host on the interface, of the family.
         place: whose sessions are judged.
     """
-    direction, _, family = place
-    by_session, by_header = readings(direction, family)
-    name, first = names.sources_chain(*place), names.peers_chain(*place)
-    live_name, live_first = names.live_chain(name), names.live_chain(first)
-    networks = _networks_map(own, place)
-    chains = []
-    if networks and direction is Direction.EGRESS:  # the map leads packets and live sessions to one chain
-        checked = names.checked_chain(*place)
-        guards = guards_of_maps(nft.Goto(live_first), family)
-        chains.append(nft.Chain(name=checked, rules=(*guards, nft.Rule((nft.Goto(first),)))))
-        first = live_first = checked
-    guards = guards_of_new(nft.Goto(live_name), family)
-    rules = _source_rules(own, networks, by_header, first, place)
-    chains.append(nft.Chain(name=name, rules=(*guards, *rules)))
-    chains.append(
-        nft.Chain(name=live_name, rules=_source_rules(own, networks, by_session, live_first, place))
-    )
-    return chains, [networks] if networks else []
-
-
-def _source_rules(
-    own: AddressRanges, networks: nft.VerdictMap | None, reading: Selectors, onward: str, place: Place
-) -> tuple[nft.Rule, ...]:
-    """Return the rules that send spoofed packets to their counter, and others on."""
-    direction, interface, _ = place
-    spoofed = nft.Goto(names.step_chain("spoofed", direction, interface))
-    is_inwards = direction is Direction.INGRESS
-    source = reading.peer if is_inwards else reading.local
-    rules = [dhcp_rule(reading, *place)]
-    if networks:
-        rules.append(nft.Rule((nft.LookUp((source,), networks.name),)))
-    singles = tuple(nft.Interval(first, last) for first, last in own if first == last)
-    if singles:
-        operator = nft.Operator.EQUAL if is_inwards else nft.Operator.NOT_EQUAL
-        rules.append(nft.Rule((nft.Match(source, singles, operator), spoofed)))
-    rules.append(nft.Rule((nft.Goto(onward) if singles or is_inwards else spoofed,)))
-    return tuple(rules)
-
-
-def _networks_map(own: AddressRanges, place: Place) -> nft.VerdictMap | None:
-    """Return the map of the host's own networks, which are delegated to it; None where there are none."""
     direction, interface, family = place
     is_inwards = direction is Direction.INGRESS
-    goto = nft.Goto(
-        names.step_chain("spoofed", direction, interface) if is_inwards else names.checked_chain(*place)
-    )
-    elements = [nft.Element((nft.Interval(first, last),), goto) for first, last in own if first != last]
-    if not elements:
-        return None
-    return names.fixed_map(
-        names.of_family("prefixes", *place), (nft.ADDRESS_TYPES[family],), elements, is_interval=True
-    )
+    spoofed = nft.Goto(names.step_chain("spoofed", direction, interface))
+    name, first = names.sources_chain(*place), names.peers_chain(*place)
+    live_name, live_first = names.live_chain(name), names.live_chain(first)
+    chains, maps = [], []
+    if blocks := [nft.Interval(*ends) for ends in own if ends[0] != ends[1]]:  # what is delegated to the host
+        goto = spoofed if is_inwards else nft.Goto(names.checked_chain(*place))
+        elements = (nft.Element((block,), goto) for block in blocks)
+        prefix, key_types = names.of_family("prefixes", *place), (nft.ADDRESS_TYPES[family],)
+        maps.append(names.fixed_map(prefix, key_types, elements, is_interval=True))
+        if not is_inwards:  # the map leads packets and live sessions to one chain
+            guards = guards_of_maps(nft.Goto(live_first), family)
+            chains.append(nft.Chain(name=goto.chain, rules=(*guards, nft.Rule((nft.Goto(first),)))))
+            first = live_first = goto.chain
+    singles = tuple(nft.Interval(*ends) for ends in own if ends[0] == ends[1])
+
+    def rules(reading: Selectors, onward: str) -> Iterator[nft.Rule]:
+        """Yield what sends spoofed packets to their counter, and others on."""
+        source = reading.peer if is_inwards else reading.local
+        yield dhcp_rule(reading, *place)
+        yield from (nft.Rule((nft.LookUp((source,), one.name),)) for one in maps)
+        if singles:
+            operator = nft.Operator.EQUAL if is_inwards else nft.Operator.NOT_EQUAL
+            yield nft.Rule((nft.Match(source, singles, operator), spoofed))
+        yield nft.Rule((nft.Goto(onward) if singles or is_inwards else spoofed,))
+
+    by_session, by_header = readings(direction, family)
+    guards = guards_of_new(nft.Goto(live_name), family)
+    chains.append(nft.Chain(name=name, rules=(*guards, *rules(by_header, first))))
+    chains.append(nft.Chain(name=live_name, rules=tuple(rules(by_session, live_first))))
+    return chains, maps
 
 
 _PACKETS = {"prerouting": "reply", "postrouting": "original"}

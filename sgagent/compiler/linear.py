@@ -130,33 +130,27 @@ class FarEnds:
         self.made: dict[str, nft.VerdictMap] = {}
         """By name."""
 
-    def of(self, entry: Entry) -> tuple[nft.Interval, ...]:
-        """Return the addresses that are compared in the rule; none where any will do, or in a map."""
+    def split(
+        self, entry: Entry, reading: Selectors
+    ) -> tuple[tuple[nft.Interval, ...], nft.LookUp | nft.Goto]:
+        """Return the addresses that the rule compares, none where any will do, and what leads to the leaf."""
         addresses = _far_end(entry)
-        return () if _needs_map(addresses) else addresses
-
-    def ending(self, entry: Entry, reading: Selectors) -> nft.LookUp | nft.Goto:
-        """Return what leads to the entry's leaf once all that is compared in the rule matches."""
-        addresses = _far_end(entry)
-        if not _needs_map(addresses):
-            return nft.Goto(entry.leaf)
+        if len(addresses) < 2 or all(interval.is_single for interval in addresses):
+            return addresses, nft.Goto(entry.leaf)
         elements = (nft.Element((interval,), nft.Goto(entry.leaf)) for interval in addresses)
         peer = "inner" if entry.peer == INNER_PEER else names.part(entry.peer)
         made = names.fixed_map(f"{self._prefix}/{peer}", self._key_types, elements, is_interval=True)
         self.made[made.name] = made
-        return nft.LookUp((reading.peer,), made.name)
-
-
-def _needs_map(addresses: tuple[nft.Interval, ...]) -> bool:
-    return len(addresses) > 1 and not all(interval.is_single for interval in addresses)
+        return (), nft.LookUp((reading.peer,), made.name)
 
 
 def entry_rules(entries: Iterable[Entry], reading: Selectors, far_ends: FarEnds) -> list[nft.Rule]:
     """Return the rules that send a packet to the leaf of the first entry that matches it."""
+    found = ((entry, *far_ends.split(entry, reading)) for entry in entries)
     return [
-        nft.Rule((*matches, far_ends.ending(entry, reading)))
-        for entry in entries
-        for matches in _matches(entry, far_ends.of(entry), reading)
+        nft.Rule((*matches, ending))
+        for entry, addresses, ending in found
+        for matches in _matches(entry, addresses, reading)
     ]
 
 

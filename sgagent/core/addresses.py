@@ -50,7 +50,7 @@ class AddressSet:
 
     def issubset(self, other: AddressSet) -> bool:
         """Return whether every address of this set is in the other."""
-        return _covers(other.ipv4, self.ipv4) and _covers(other.ipv6, self.ipv6)
+        return not without(self.ipv4, other.ipv4) and not without(self.ipv6, other.ipv6)
 
     def __bool__(self) -> bool:
         """Return whether the set holds any address."""
@@ -60,30 +60,21 @@ class AddressSet:
 NO_ADDRESSES = AddressSet()
 
 
-def merge(ranges: Iterable[tuple[int, int]]) -> AddressRanges:
-    """Return the union of ranges, sorted; those that overlap become one, neighbours do not."""
+def merge(ranges: Iterable[tuple[int, int]], *, farthest: int = 0) -> AddressRanges:
+    """Return the union of ranges, sorted; those that overlap become one, neighbours do not.
+
+    Args:
+        ranges: in any order.
+        farthest: how far behind the end of a range another one becomes part of it; 1 for neighbours.
+    """
     merged: list[tuple[int, int]] = []
     for first, last in sorted(ranges):
-        if merged and first <= merged[-1][1]:
+        if merged and first <= merged[-1][1] + farthest:
             if last > merged[-1][1]:
                 merged[-1] = (merged[-1][0], last)
         else:
             merged.append((first, last))
     return tuple(merged)
-
-
-def _covers(outer: AddressRanges, inner: AddressRanges) -> bool:
-    """Return whether every address of ``inner`` is in ``outer``."""
-    place = 0
-    for first, last in inner:
-        reached = first
-        while reached <= last:
-            while place < len(outer) and outer[place][1] < reached:
-                place += 1
-            if place == len(outer) or outer[place][0] > reached:
-                return False
-            reached = outer[place][1] + 1
-    return True
 
 
 Ranges = tuple[tuple[int, int], ...]
@@ -94,14 +85,7 @@ NONE: Ranges = ()
 
 def joined(ranges: Iterable[tuple[int, int]]) -> Ranges:
     """Return the union of ranges in any order, in canonical form."""
-    found: list[tuple[int, int]] = []
-    for first, last in sorted(ranges):
-        if found and first <= found[-1][1] + 1:
-            if last > found[-1][1]:
-                found[-1] = (found[-1][0], last)
-        else:
-            found.append((first, last))
-    return tuple(found)
+    return merge(ranges, farthest=1)
 
 
 def ranges_of(numbers: Iterable[int]) -> Ranges:

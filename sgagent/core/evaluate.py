@@ -7,7 +7,6 @@ and ``explain`` and ``sgagent test`` ask it.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from sgagent.core.model import ICMPV6, UDP, Direction, Family, Policy, Protocol
@@ -17,7 +16,6 @@ from sgagent.core.policy import (
     MULTICAST_LISTENER_TYPES,
     NEIGHBOUR_DISCOVERY_TYPES,
     Exemption,
-    ResolvedDirection,
     ResolvedInterface,
     ResolvedPolicy,
     ResolvedRule,
@@ -107,7 +105,8 @@ def evaluate(policy: ResolvedPolicy, packet: Packet) -> Decision:
     interface = policy.judge(packet.interface)
     if interface is None:
         return Decision(verdict=Policy.ACCEPT, decided_by=DecidedBy.UNBOUND)
-    matching = tuple(_matching_rules(interface.toward(packet.direction), packet))
+    rules = interface.toward(packet.direction).rules
+    matching = tuple(rule for rule in rules if matches(rule, packet))  # the one that decides first (§3.5)
     verdict, decided_by = _first_step_that_applies(interface, packet, matching)
     if decided_by is DecidedBy.RULE:
         return Decision(verdict=verdict, decided_by=decided_by, rule=matching[0], shadowed=matching[1:])
@@ -142,11 +141,6 @@ def is_spoofed(interface: ResolvedInterface, packet: Packet) -> bool:
         return False
     is_own = interface.own_addresses.contains(packet.family, packet.source)
     return is_own is (packet.direction is Direction.INGRESS)
-
-
-def _matching_rules(toward: ResolvedDirection, packet: Packet) -> Iterator[ResolvedRule]:
-    """Yield the rules that match, the one that decides first (§3.5)."""
-    return (rule for rule in toward.rules if matches(rule, packet))
 
 
 def matches(rule: ResolvedRule, packet: Packet) -> bool:

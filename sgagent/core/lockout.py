@@ -63,41 +63,32 @@ def sessions_cut(
         if not link.is_loopback
         for address in link.addresses
     }
-    cut, doors = [], _Doors(policy)
+    rules_at: dict[tuple[object, ...], ResolvedPolicy] = {}
+    cut = []
     for session in sessions:
         interface = link_of.get((session.family, session.local_address))
         if interface is None:
             continue
-        decision = doors.decide(_opening_packet(session, interface))
+        packet, here = _opening_packet(session, interface), policy
+        if session.opened is Direction.INGRESS:  # many come to few ports: spare each a walk over all rules
+            door = (interface, session.family, session.local_address, session.local_port)
+            if door not in rules_at:
+                rules_at[door] = _rules_at(policy, packet)
+            here = rules_at[door]
+        decision = evaluate(here, packet)
         if decision.verdict is Policy.DROP:
             cut.append(CutSession(session=session, interface=interface, decision=decision))
     return tuple(cut)
 
 
-class _Doors:
-    """Decide about many packets to few ports without going through every rule for each."""
-
-    def __init__(self, policy: ResolvedPolicy) -> None:
-        self._policy = policy
-        self._at: dict[tuple[object, ...], ResolvedPolicy] = {}
-
-    def decide(self, packet: Packet) -> Decision:
-        """Return the decision of the policy."""
-        if packet.direction is Direction.EGRESS:
-            return evaluate(self._policy, packet)
-        door = (packet.interface, packet.family, packet.destination, packet.destination_port)
-        if door not in self._at:
-            self._at[door] = self._rules_at(packet)
-        return evaluate(self._at[door], packet)
-
-    def _rules_at(self, packet: Packet) -> ResolvedPolicy:
-        """Return the policy of one interface, without the rules that speak of other ports or near ends."""
-        judge = self._policy.judge(packet.interface)
-        if judge is None:
-            return ResolvedPolicy()
-        rules = tuple(rule for rule in judge.ingress.rules if matches_but_for_source(rule, packet))
-        here = replace(judge, name=packet.interface, ingress=replace(judge.ingress, rules=rules))
-        return ResolvedPolicy(interfaces=(here,))
+def _rules_at(policy: ResolvedPolicy, packet: Packet) -> ResolvedPolicy:
+    """Return the policy of one interface, without the rules that speak of other ports or near ends."""
+    judge = policy.judge(packet.interface)
+    if judge is None:
+        return ResolvedPolicy()
+    rules = tuple(rule for rule in judge.ingress.rules if matches_but_for_source(rule, packet))
+    here = replace(judge, name=packet.interface, ingress=replace(judge.ingress, rules=rules))
+    return ResolvedPolicy(interfaces=(here,))
 
 
 def sessions_newly_cut(

@@ -11,13 +11,11 @@ import ipaddress
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import partial
 from itertools import chain
-from operator import is_
 
 from sgagent.core.addresses import NO_ADDRESSES, AddressSet
 from sgagent.core.link_patterns import LinkPattern, PrefixGuard, guards_of
-from sgagent.core.memo import Memo
+from sgagent.core.memo import Memo, Seam
 from sgagent.core.model import (
     ALL_PORTS,
     ALL_PROTOCOLS,
@@ -396,15 +394,11 @@ class ResolvedPolicy:
         return replace(self, identified=tuple(sorted(identified - {LOOPBACK})))
 
 
-_Blocks = tuple[tuple[CidrBlock, ...], ...]
-"""The lists of a group's members: its own, and those of interfaces."""
-
-_Members = Mapping[str, tuple[_Blocks, AddressSet]]
-"""By group."""
-
-
 def members_by_group(snapshot: Snapshot, memo: Memo | None = None) -> dict[str, AddressSet]:
-    """Return each group's members: what is attached to it and what it lists itself (§5.2)."""
+    """Return each group's members: what is attached to it and what it lists itself (§5.2).
+
+    With a memo they are the same objects as in the last step, where they are equal.
+    """
     blocks: dict[str, list[tuple[CidrBlock, ...]]] = {
         group.security_group_id: [group.member_addresses] for group in snapshot.security_groups
     }
@@ -412,24 +406,13 @@ def members_by_group(snapshot: Snapshot, memo: Memo | None = None) -> dict[str, 
         for group_id in interface.security_group_ids:
             if group_id in blocks:
                 blocks[group_id].append(interface.addresses)
-    found = (memo or Memo()).update("members", partial(_members, blocks))
-    return {group_id: members for group_id, (_, members) in found.items()}
+    memo = memo or Memo()
 
+    def members(group_id: str, lists: tuple[tuple[CidrBlock, ...], ...]) -> AddressSet:
+        part = memo.part(Seam.RESOLVED_RULES, "members", group_id)
+        return part.same("members", part.get("of lists", lists, lambda: AddressSet.of(chain(*lists))))
 
-def _members(blocks: Mapping[str, list[tuple[CidrBlock, ...]]], before: _Members | None) -> _Members:
-    """Return the members of all groups; the earlier object for a group whose members are equal."""
-    known = before or {}
-    return {group_id: _of_one(tuple(lists), known.get(group_id)) for group_id, lists in blocks.items()}
-
-
-def _of_one(lists: _Blocks, before: tuple[_Blocks, AddressSet] | None) -> tuple[_Blocks, AddressSet]:
-    """Return the members of one group."""
-    if before is None:
-        return lists, AddressSet.of(chain.from_iterable(lists))
-    if len(lists) == len(before[0]) and all(map(is_, lists, before[0])):
-        return before
-    members = AddressSet.of(chain.from_iterable(lists))
-    return lists, before[1] if before[1] == members else members
+    return {group_id: members(group_id, tuple(lists)) for group_id, lists in blocks.items()}
 
 
 def is_of_account(found: SecurityGroup, own: SecurityGroup, reference: GroupReference) -> bool:

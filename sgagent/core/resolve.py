@@ -209,11 +209,6 @@ def dns_names(snapshot: Snapshot) -> frozenset[str]:
     return frozenset(one.name for one in objects if isinstance(one, NameReference))
 
 
-def resolved_members(snapshot: Snapshot, memo: Memo) -> dict[str, AddressSet]:
-    """Return each group's members: the same objects as in what was resolved with the memo, if equal."""
-    return members_by_group(snapshot, memo.part(Seam.RESOLVED_RULES, "members"))
-
-
 def closed_interface(
     name: str, exemptions: Exemptions, mode: Mode, *, network_interface_id: str | None = None
 ) -> ResolvedInterface:
@@ -250,7 +245,7 @@ class _Resolver:
 
     def __post_init__(self) -> None:
         self.memo.turn()
-        self._members = resolved_members(self.snapshot, self.memo)
+        self._members = members_by_group(self.snapshot, self.memo)
         memo = self.memo.part(Seam.RESOLVED_RULES)
         self._resolver = RuleResolver(self.snapshot, self._members, self.names, memo)
 

@@ -400,20 +400,8 @@ PROTOCOL_NUMBERS: Mapping[str, int] = {
 """IP protocols that nft may call by name."""
 
 SELECTORS: tuple[Selector, ...] = (
-    CT_STATE,
-    CT_DIRECTION,
-    CT_MARK,
-    CT_PROTOCOL,
-    META_IIFNAME,
-    META_OIFNAME,
-    META_NFPROTO,
-    META_L4PROTO,
-    IP_SADDR,
-    IP_DADDR,
-    IP6_SADDR,
-    IP6_DADDR,
-    IP6_HOPLIMIT,
-    TH_DPORT,
+    *(CT_STATE, CT_DIRECTION, CT_MARK, CT_PROTOCOL, META_IIFNAME, META_OIFNAME, META_NFPROTO, META_L4PROTO),
+    *(IP_SADDR, IP_DADDR, IP6_SADDR, IP6_DADDR, IP6_HOPLIMIT, TH_DPORT),
     *(port(protocol) for protocol in PORTED for port in (source_port, destination_port)),
     ICMPV6_TYPE,
     *(ct_tuple(direction, key) for direction in TupleDirection for key in _TUPLE_KEY_TYPES),

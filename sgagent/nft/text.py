@@ -39,25 +39,10 @@ def render(ruleset: Ruleset, *, persist: bool) -> str:
 
 
 _READING_ORDER = (
-    "ingress",
-    "egress",
-    "neighbours",
-    "session",
-    "sources",
-    "checked",
-    "peers",
+    *("ingress", "egress", "neighbours", "session", "sources", "checked", "peers"),
     *(f"not-{protocol}" for protocol in PORTED),
-    "class",
-    "everyone",
-    "cell",
-    "platform",
-    "failsafe",
-    "inner",
-    "rule",
-    "default",
-    "invalid",
-    "spoofed",
-    "accept",
+    *("class", "everyone", "cell"),
+    *("platform", "failsafe", "inner", "rule", "default", "invalid", "spoofed", "accept"),
 )
 """First words of chains, as a packet may meet them; others come last."""
 

@@ -94,18 +94,8 @@ class AddCounter:
     counter: nft.Counter
 
 
-Operation = (
-    AddTable
-    | DestroyTable
-    | AddChain
-    | AddCounter
-    | AddVerdictMap
-    | AddRule
-    | AddElements
-    | DeleteElements
-    | Flush
-    | Delete
-)
+Declaration = AddChain | AddVerdictMap | AddCounter
+Operation = AddTable | DestroyTable | Declaration | AddRule | AddElements | DeleteElements | Flush | Delete
 
 
 class DeclarationVerb(enum.Enum):
