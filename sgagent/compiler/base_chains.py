@@ -11,14 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from sgagent.compiler.selectors import (
-    Place,
-    Selectors,
-    dhcp_rule,
-    guards_of_maps,
-    guards_of_new,
-    readings,
-)
+from sgagent.compiler.selectors import Place, Selectors, dhcp_rule, guards_of_maps, guards_of_new, readings
 from sgagent.core.addresses import AddressRanges, ranges_of
 from sgagent.core.model import Direction, Family
 from sgagent.core.policy import (

@@ -15,15 +15,7 @@ from sgagent.core.cloud_limits import group_warnings, interface_warnings, overla
 from sgagent.core.errors import Problem, Severity
 from sgagent.core.link_patterns import LinkPattern
 from sgagent.core.memo import Memo, Seam
-from sgagent.core.model import (
-    Direction,
-    Mode,
-    NameReference,
-    Policy,
-    SecurityGroup,
-    Snapshot,
-    SourceCheck,
-)
+from sgagent.core.model import Direction, Mode, NameReference, Policy, SecurityGroup, Snapshot, SourceCheck
 from sgagent.core.policy import (
     UNIDENTIFIED,
     Exemption,
