@@ -125,7 +125,9 @@ class RuleResolver:
             name: _ReferredGroup(members[name], group.account_id, group.vpc_id)
             for name, group in snapshot.group_by_id.items()
         }
-        self._groups = memo.update("referred groups", partial(_known_if_equal, groups))
+        self._groups: Mapping[str, _ReferredGroup] = memo.update(
+            "referred groups", partial(_known_if_equal, groups)
+        )
 
     def resolve(self, group: SecurityGroup, memo: Memo) -> ResolvedRules:
         """Return what the rules of a group were resolved to.
@@ -218,48 +220,40 @@ class RuleResolver:
         if len(peers) == 1:
             return peers[0]
         key = tuple((peer.name, id(peer.addresses)) for peer in peers)
-        found = self._unions.get(key)
-        if found is None:
-            name = objects_text(rule.authorization_objects)
-            union = NO_ADDRESSES.union(*(peer.addresses for peer in peers))
-            found = self._unions[key] = Peer(
-                name=name, addresses=union, parts=peers, is_dynamic=any(peer.is_dynamic for peer in peers)
+        if key not in self._unions:
+            self._unions[key] = Peer(
+                name=objects_text(rule.authorization_objects),
+                addresses=NO_ADDRESSES.union(*(peer.addresses for peer in peers)),
+                parts=peers,
+                is_dynamic=any(peer.is_dynamic for peer in peers),
             )
-        return found
+        return self._unions[key]
 
     def _of_one(
-        self,
-        group: SecurityGroup,
-        rule: SecurityGroupRule,
-        one: AuthorizationObject,
-        problems: list[Problem],
+        self, group: SecurityGroup, rule: SecurityGroupRule, one: AuthorizationObject, problems: list[Problem]
     ) -> Peer:
-        """Return the addresses of one object of a rule."""
+        """Return the addresses of one object of a rule; none where it is unknown."""
+        name, addresses, is_dynamic = str(one), NO_ADDRESSES, False
         match one:
-            case CidrBlock() as block:
-                return self._named_peer(str(block), (block,))
-            case PrefixListReference(prefix_list_id):
-                return self._prefix_list(rule, prefix_list_id, problems)
-            case GroupReference() as reference:
-                return self._group_members(group, rule, reference, problems)
-            case NameReference(name):
-                if name not in self._names and self._is_dns_asked:
-                    problems.append(_unresolved(rule, str(one)))
-                addresses = self._names.get(name, NO_ADDRESSES)
-                return Peer(name=str(one), addresses=addresses, is_dynamic=True)
+            case CidrBlock():
+                return self._listed(name, (one,))
+            case PrefixListReference():
+                prefix_list = self._snapshot.prefix_list_by_id.get(name)
+                if prefix_list is not None:
+                    return self._listed(name, prefix_list.entries)
+                problems.append(_unknown(rule, name, "authorization_object", "prefix list"))
+            case GroupReference():
+                addresses = self._group_members(group, rule, one, problems)
+            case NameReference():
+                if one.name not in self._names and self._is_dns_asked:
+                    problems.append(_unresolved(rule, name))
+                addresses, is_dynamic = self._names.get(one.name, NO_ADDRESSES), True
+        return Peer(name=name, addresses=addresses, is_dynamic=is_dynamic)
 
-    def _named_peer(self, name: str, blocks: Iterable[CidrBlock]) -> Peer:
-        present = self._peers.get(name)
-        if present is None:
-            present = self._peers[name] = Peer(name=name, addresses=AddressSet.of(blocks))
-        return present
-
-    def _prefix_list(self, rule: SecurityGroupRule, prefix_list_id: str, problems: list[Problem]) -> Peer:
-        prefix_list = self._snapshot.prefix_list_by_id.get(prefix_list_id)
-        if prefix_list is None:
-            problems.append(_unknown(rule, prefix_list_id, "authorization_object", "prefix list"))
-            return Peer(name=prefix_list_id, addresses=NO_ADDRESSES)
-        return self._named_peer(prefix_list_id, prefix_list.entries)
+    def _listed(self, name: str, blocks: Iterable[CidrBlock]) -> Peer:
+        if name not in self._peers:
+            self._peers[name] = Peer(name=name, addresses=AddressSet.of(blocks))
+        return self._peers[name]
 
     def _family_errors(self, rule: SecurityGroupRule) -> Iterator[Problem]:
         """Yield an error for each prefix list of a family that the rule can't have (§8.1, §12.1)."""
@@ -288,11 +282,9 @@ class RuleResolver:
         rule: SecurityGroupRule,
         reference: GroupReference,
         problems: list[Problem],
-    ) -> Peer:
+    ) -> AddressSet:
         """Return the members of the group that is referred to (§5.2)."""
-        name, origin = str(reference), rule.origin.at("authorization_object")
-        nobody = Peer(name=name, addresses=NO_ADDRESSES)
-        found = self._group(group, reference)
+        name, found = str(reference), self._group(group, reference)
         if found is None:
             noun = "security group"
             other = self._snapshot.group_by_id.get(reference.security_group_id)
@@ -300,14 +292,15 @@ class RuleResolver:
                 owner = whose_group(group, reference)
                 noun = f"security group of {owner} (that id is account {other.account_id}'s)"
             problems.append(_unknown(rule, name, "authorization_object", noun))
-            return nobody
+            return NO_ADDRESSES
         if found.vpc_id and group.vpc_id and found.vpc_id != group.vpc_id:
             message = f"the group belongs to {found.vpc_id}, the rule's own group to {group.vpc_id}"
             remedy = "use a CIDR: a group as object reaches only members in its own VPC"
+            origin = rule.origin.at("authorization_object")
             problems.append(Problem.error(origin, "other_vpc", name, message, remedy))
-            return nobody
+            return NO_ADDRESSES
         problems.extend(object_warnings(group, rule, name, found))
-        return Peer(name=name, addresses=self._groups[found.security_group_id].members)
+        return self._groups[found.security_group_id].members
 
     def _group(self, own: SecurityGroup, reference: GroupReference) -> SecurityGroup | None:
         """Return the group that a rule of a group refers to; None if it is not in the definitions."""

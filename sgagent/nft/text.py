@@ -251,12 +251,11 @@ def _line(operation: Operation, table_flags: Sequence[str], verb: str) -> str | 
     match operation:
         case ops.AddRule(chain, rule):
             return f"add rule {_OURS} {chain} {rule_text(rule)}"
-        case ops.AddChain(declared) | ops.AddVerdictMap(declared):
-            return f"{verb} {_declaration(declared)}"
-        case ops.AddCounter(counter):
-            if counter.comment and verb != ops.DeclarationVerb.ADD.value:
-                return None  # nft's grammar creates no counter that has a comment; its JSON does
-            return f"{verb} {_declaration(counter)}"
+        case ops.AddCounter(counter) if counter.comment and verb != ops.DeclarationVerb.ADD.value:
+            return None  # nft's grammar creates no counter that has a comment; its JSON does
+        case ops.AddChain(declared) | ops.AddVerdictMap(declared) | ops.AddCounter(declared):
+            properties = _block(_properties(declared))
+            return f"{verb} {_KINDS[type(declared)]} {_OURS} {declared.name}{properties}"
         case ops.AddElements(name, key_types, elements):
             texts = ", ".join([element_text(element, key_types) for element in elements])
             return f"add element {_OURS} {name} {{ {texts} }}"
@@ -268,9 +267,7 @@ def _line(operation: Operation, table_flags: Sequence[str], verb: str) -> str | 
             return None
 
 
-def _declaration(declared: nft.Chain | nft.Counter | nft.VerdictMap) -> str:
-    kind = {nft.Chain: "chain", nft.Counter: "counter", nft.VerdictMap: "map"}[type(declared)]
-    return f"{kind} {_OURS} {declared.name}{_block(_properties(declared))}"
+_KINDS = {nft.Chain: "chain", nft.VerdictMap: "map", nft.Counter: "counter"}
 
 
 def _block(parts: Sequence[str]) -> str:
@@ -293,18 +290,14 @@ def subject(operation: Operation) -> str:
     match operation:
         case ops.AddTable() | ops.DestroyTable():
             return f"table {FAMILY} {TABLE}"
-        case ops.AddChain(chain):
-            return f"chain {chain.name}"
+        case ops.AddChain(declared) | ops.AddVerdictMap(declared) | ops.AddCounter(declared):
+            return f"{_KINDS[type(declared)]} {declared.name}"
         case ops.AddRule(chain=name):
             return f"rule in chain {name}"
-        case ops.AddVerdictMap(verdict_map):
-            return f"map {verdict_map.name}"
         case ops.AddElements(name, key_types, elements) | ops.DeleteElements(name, key_types, elements):
             if len(elements) == 1:
                 return f"element {key_text(elements[0].key, key_types)} of map {name}"
             return f"{len(elements)} elements of map {name}"
-        case ops.AddCounter(counter):
-            return f"counter {counter.name}"
         case ops.Flush(kind, name) | ops.Delete(kind, name):
             return f"{kind} {name}"
         case _:
