@@ -56,7 +56,7 @@ def reached_judges(policy: ResolvedPolicy) -> tuple[ResolvedInterface, ...]:
 
 def base_chains(
     policy: ResolvedPolicy, layout: MarkLayout, state: EnforcementState
-) -> tuple[tuple[nft.Chain, ...], tuple[nft.VerdictMap, ...]]:
+) -> tuple[list[nft.Chain], list[nft.VerdictMap]]:
     """Return the chains that packets meet before their far end is looked up, and the maps of links.
 
     Args:
@@ -74,36 +74,26 @@ def base_chains(
     maps: list[nft.VerdictMap] = []
     for hook, direction in ((PREROUTING, Direction.INGRESS), (POSTROUTING, Direction.EGRESS)):
         if policy.unbound is None and not policy.patterns and len(links) == 1:
-            chains.append(_only_door(hook, direction, links[0]))
+            # The base chain is that of the one bound link, which spares each packet the way there.
+            elsewhere = nft.Match(_LINK[direction], (nft.Symbol(links[0].name),), nft.Operator.NOT_EQUAL)
+            rules = [nft.Rule((elsewhere, nft.Accept())), *links[0].entry(direction)]
         else:
             chains += (
                 nft.Chain(name=names.entry_chain(direction, link.name), rules=link.entry(direction))
                 for link in links
             )
-            door, found = _dispatch(hook, direction, policy)
-            chains.append(door)
+            rules, found = _dispatch(direction, policy)
             maps += found
-    return tuple(chains), tuple(maps)
-
-
-def _only_door(hook: nft.Hook, direction: Direction, link: _Link) -> nft.Chain:
-    """Return the base chain that all packets of the one bound link enter, and those of others leave at once.
-
-    It spares each packet the way to a chain of the link's own.
-    """
-    elsewhere = nft.Match(_LINK[direction], (nft.Symbol(link.name),), nft.Operator.NOT_EQUAL)
-    rules = (nft.Rule((elsewhere, nft.Accept())), *link.entry(direction))
-    return nft.Chain(name=hook.name, hook=hook, rules=rules)
+        chains.append(nft.Chain(name=hook.name, hook=hook, rules=tuple(rules)))
+    return chains, maps
 
 
 _LINK = {Direction.INGRESS: nft.META_IIFNAME, Direction.EGRESS: nft.META_OIFNAME}
 """What says through which link a packet passes."""
 
 
-def _dispatch(
-    hook: nft.Hook, direction: Direction, policy: ResolvedPolicy
-) -> tuple[nft.Chain, tuple[nft.VerdictMap, ...]]:
-    """Return the base chain that sends each link's packets to where they are judged, and its map.
+def _dispatch(direction: Direction, policy: ResolvedPolicy) -> tuple[list[nft.Rule], list[nft.VerdictMap]]:
+    """Return the rules that send each link's packets to where they are judged, and their map.
 
     Names come first. A link whose name is not there is judged by the longest prefix that its name begins
     with, or as those are to which nothing is bound.
@@ -127,14 +117,11 @@ def _dispatch(
     if last is not None:
         rules.append(nft.Rule((onward(last),)))
     if len(verdicts) <= FEW_INTERFACES:
-        rules[:0] = [
-            nft.Rule((nft.Match(selector, (nft.Symbol(name),)), verdicts[name])) for name in sorted(verdicts)
-        ]
-        return nft.Chain(name=hook.name, hook=hook, rules=tuple(rules)), ()
+        matches = ((nft.Match(selector, (nft.Symbol(name),)), verdicts[name]) for name in sorted(verdicts))
+        return [*map(nft.Rule, matches), *rules], []
     elements = (nft.Element((nft.Symbol(name),), verdict) for name, verdict in verdicts.items())
     links = names.fixed_map(f"links/{direction.value}", (selector.key_type,), elements, is_interval=False)
-    rules.insert(0, nft.Rule((nft.LookUp((selector,), links.name),)))
-    return nft.Chain(name=hook.name, hook=hook, rules=tuple(rules)), (links,)
+    return [nft.Rule((nft.LookUp((selector,), links.name),)), *rules], [links]
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,20 +170,20 @@ class _Link:
         first. The first packet of a session has no mark and is no reply, so each rule rejects it after one
         comparison.
         """
+        forward, back = (self._allowed(opened) for opened in (onward, backward))
+        if forward is None or back is None:
+            return ()
         original, reply = (nft.Match(nft.CT_DIRECTION, (nft.Symbol(word),)) for word in ("original", "reply"))
-        return (
-            *(nft.Rule((mark, original, nft.Accept())) for mark in self._marks(onward)),
-            *(nft.Rule((reply, mark, nft.Accept())) for mark in self._marks(backward)),
-        )
+        return nft.Rule((forward, original, nft.Accept())), nft.Rule((reply, back, nft.Accept()))
 
-    def _marks(self, opened: Direction) -> tuple[nft.Match, ...]:
-        """Return the matches on marks of allowed sessions; empty if no session is remembered as allowed."""
+    def _allowed(self, opened: Direction) -> nft.Match | None:
+        """Return the match on marks of allowed sessions; None if no session is remembered as allowed."""
         bits = self._remembered(opened)
         if bits is None:
-            return ()
+            return None
         bit, generation = bits
         mask = self.layout.generation_mask | bit
-        return (nft.Match(nft.CT_MARK, (nft.Interval.single(generation | bit),), mask=mask),)
+        return nft.Match(nft.CT_MARK, (nft.Interval.single(generation | bit),), mask=mask)
 
     def _remembered(self, opened: Direction) -> tuple[int, int] | None:
         """Return the bit and generation that mark allowed sessions; None where nothing is remembered."""

@@ -18,7 +18,7 @@ from sgagent.compiler.base_chains import close_way
 from sgagent.compiler.compilation import Compiled, compile_, without_logging
 from sgagent.core.addresses import NO_ADDRESSES, AddressSet
 from sgagent.core.memo import Memo, gone_and_come
-from sgagent.core.model import Direction, Family, Mode, Policy
+from sgagent.core.model import Direction, Mode, Policy
 from sgagent.core.policy import (
     SILENT,
     Exemption,
@@ -289,21 +289,11 @@ class _Standing:
     @property
     def _renamed(self) -> frozenset[str]:
         """Return the maps of addresses that packets look up under their second name."""
-        chains = self.observed.chain_by_name if self.observed else {}
-        peers = (
-            names.peers_chain(direction, interface.name, family)
-            for interface in self.policy.judges
-            for direction in Direction
-            for family in Family
-        )
-        return frozenset(
-            name
-            for name in peers
-            if name in chains
-            for rule in chains[name].rules
-            for statement in rule.statements
-            if isinstance(statement, nft.LookUp) and statement.verdict_map == names.second_map(name)
-        )
+        chains = self.observed.chains if self.observed else ()
+        rules = (rule for chain in chains if chain.name.startswith(names.PEERS) for rule in chain.rules)
+        lookups = (one for rule in rules for one in rule.statements if isinstance(one, nft.LookUp))
+        firsts = ((one.verdict_map, names.first_map(one.verdict_map)) for one in lookups)
+        return frozenset(first for name, first in firsts if name == names.second_map(first))
 
     def _planned(self, state: marks.EnforcementState, renamed: frozenset[str]) -> tuple[Compiled, Plan]:
         compiled = compile_(self.policy, self.layout, state, self.flow_logging, self.memo, renamed=renamed)

@@ -233,18 +233,6 @@ FEW = 12
 Sets are dear to make in bulk: a map for each of thousands of small classes would take the kernel minutes."""
 
 
-@dataclass(frozen=True, slots=True)
-class _ProtocolRules:
-    """A protocol of a table, and which of its ports rules compare or look up."""
-
-    table: ProtocolTable
-    compared: list[Segment]
-    """What is compared one by one; all others of its ports are in maps."""
-
-    ranges: str | None
-    """The map of its ranges of ports, if they are many."""
-
-
 class PortChains:
     """Collect the chain of one class, or of everyone, with the chains and maps to which it leads."""
 
@@ -264,6 +252,8 @@ class PortChains:
         self._entries = entries
         self._place = place
         self._default = names.default_chain(*place[:2])
+        self._ranges: dict[int, str] = {}
+        """The maps of the ranges of ports that are many, by protocol."""
 
     def decide_by_list(self, indices: Iterable[int]) -> None:
         """Go through entries one after the other, where a table would be too large."""
@@ -295,9 +285,9 @@ class PortChains:
         ]
         key_types = nft.KeyType.INET_PROTO, nft.KeyType.INET_SERVICE
         by_port = self._map_of_many(f"ports/{self._name}", key_types, ports)
-        protocols = [self._protocol_rules(one, by_port) for one in table.protocols if one not in looked_up]
-        most = max(protocols, key=lambda one: len(one.compared), default=None)
-        comes_last = most is not None and len(most.compared) >= ALIKE and not looked_up
+        protocols = [self._compared(one, by_port) for one in table.protocols if one not in looked_up]
+        most = max(protocols, key=lambda one: len(one.rows), default=None)
+        comes_last = most is not None and len(most.rows) >= ALIKE and not looked_up
 
         def rules(reading: Selectors) -> list[nft.Rule]:
             look_up_port = _look_up(reading.protocol_and_port, by_port)
@@ -305,14 +295,14 @@ class PortChains:
                 look_up_protocol = _look_up((reading.protocol,), by_protocol)
                 return [*look_up_port, *self._decide(protocols, reading, final), *look_up_protocol]
             others = self._decide([one for one in protocols if one is not most], reading, final)
-            settled = Protocol(most.table.protocol)
+            settled = Protocol(most.protocol)
             leave = nft.Rule((reading.match_others(settled), nft.Goto(final)))
             return [*look_up_port, *others, leave, *self._decide([most], reading.of_protocol(settled), final)]
 
         self._add_chain(self._name, rules, final)
 
-    def _protocol_rules(self, table: ProtocolTable, by_port: str | None) -> _ProtocolRules:
-        """Add the map of a protocol's ranges if they are many, and return what is left to be compared.
+    def _compared(self, table: ProtocolTable, by_port: str | None) -> ProtocolTable:
+        """Return the table with the rows that are compared; look its ranges up in a map if they are many.
 
         Protocol and port in one map of intervals would make the kernel stand still where many entries leave:
         taking one out of such a map costs it a walk over the whole.
@@ -321,23 +311,24 @@ class PortChains:
         ranges = [((nft.Interval(first, last),), cell) for first, last, cell in rows]
         prefix = f"{Protocol(table.protocol)}/{self._name}"
         by_range = self._map_of_many(prefix, (nft.KeyType.INET_SERVICE,), ranges, is_interval=True)
-        compared = [row for row in table.rows if not (by_port if _is_single(row) else by_range)]
-        return _ProtocolRules(table, compared, by_range)
+        if by_range:
+            self._ranges[table.protocol] = by_range
+        compared = (row for row in table.rows if not (by_port if _is_single(row) else by_range))
+        return replace(table, rows=tuple(compared))
 
-    def _decide(self, protocols: list[_ProtocolRules], reading: Selectors, final: str) -> list[nft.Rule]:
+    def _decide(self, protocols: list[ProtocolTable], reading: Selectors, final: str) -> list[nft.Rule]:
         """Return the rules for the ports of protocols, and behind them those for what is left of each."""
         ports = [rule for one in protocols for rule in self._ports(one, reading)]
-        return ports + [rule for one in protocols for rule in self._rest(one.table, reading, final)]
+        return ports + [rule for one in protocols for rule in self._rest(one, reading, final)]
 
-    def _ports(self, protocol: _ProtocolRules, reading: Selectors) -> Iterator[nft.Rule]:
+    def _ports(self, table: ProtocolTable, reading: Selectors) -> Iterator[nft.Rule]:
         """Yield the rules for the ports of a protocol that are not looked up together with others'."""
-        number = protocol.table.protocol
-        for first, last, cell in protocol.compared:
-            match = reading.match_port(number, nft.Interval(first, last))
+        for first, last, cell in table.rows:
+            match = reading.match_port(table.protocol, nft.Interval(first, last))
             yield nft.Rule((*match, nft.Goto(self._target(cell))))
-        if protocol.ranges:
-            before, port = reading.read_port(number)
-            yield nft.Rule((*before, nft.LookUp((port,), protocol.ranges)))
+        if table.protocol in self._ranges:
+            before, port = reading.read_port(table.protocol)
+            yield nft.Rule((*before, nft.LookUp((port,), self._ranges[table.protocol])))
 
     def _rest(self, table: ProtocolTable, reading: Selectors, final: str) -> list[nft.Rule]:
         """Return the rules for what no row of the protocol spoke of.

@@ -10,7 +10,6 @@ from __future__ import annotations
 import enum
 from bisect import bisect_left
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain, compress, count, repeat, starmap, zip_longest
 from operator import is_, is_not
 from typing import TypeVar, cast
@@ -26,14 +25,6 @@ class Seam(enum.Enum):
     DIRTY_CLASSES = "dirty classes"
     ADDRESS_MAP = "address map"
     COUNTER_CHAINS = "counter chains"
-
-
-@dataclass(frozen=True, slots=True)
-class _Each:
-    """The results of :meth:`Memo.each`."""
-
-    given: tuple[Sequence[object], ...]
-    made: tuple[object, ...]
 
 
 class Memo:
@@ -80,19 +71,19 @@ class Memo:
             make: takes one object of each sequence, and depends on nothing else.
             given: the sequences.
         """
-        before = cast("_Each", self._last.get(name, _Each(((),) * len(given), ())))
-        places = sorted(set(chain.from_iterable(map(_differing, before.given, given))))
+        found = self._last.get(name, (((),) * len(given), ()))
+        given_before, before = cast("tuple[tuple[Sequence[object], ...], tuple[T, ...]]", found)
+        places = sorted(set(chain.from_iterable(map(_differing, given_before, given))))
         if not places:
-            return cast("tuple[T, ...]", before.made)
-        known = {
-            _key(before.given, place): before.made[place] for place in places if place < len(before.made)
-        }
-        made = [*before.made[: len(given[0])], *repeat(None, len(given[0]) - len(before.made))]
+            return before
+        known = {_key(given_before, place): before[place] for place in places if place < len(before)}
+        made = [*before[: len(given[0])], *repeat(cast("T", None), len(given[0]) - len(before))]
         for place in places[: bisect_left(places, len(made))]:
             key = _key(given, place)
             made[place] = known[key] if key in known else make(*(one[place] for one in given))
-        self._last[name] = found = _Each(given, tuple(made))
-        return cast("tuple[T, ...]", found.made)
+        results = tuple(made)
+        self._last[name] = given, results
+        return results
 
     def update(self, name: str, make: Callable[[T | None], T]) -> T:
         """Return what ``make`` returns for the last result, or for None; the result must not depend on it."""

@@ -196,11 +196,7 @@ def assign_slots(slots: Slots, interfaces: Iterable[str]) -> Slots:
 
 
 def next_state(
-    state: EnforcementState,
-    interfaces: Iterable[str],
-    layout: MarkLayout,
-    *,
-    narrows: bool,
+    state: EnforcementState, interfaces: Iterable[str], layout: MarkLayout, *, narrows: bool
 ) -> EnforcementState:
     """Return the state under which a new policy is enforced.
 

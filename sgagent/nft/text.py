@@ -151,10 +151,6 @@ def _mark_value(statement: nft.SetMark) -> str:
     return f"{kept} | {statement.put:#010x}" if statement.put else kept
 
 
-def _braced(texts: Iterable[str]) -> str:
-    return f"{{ {', '.join(texts)} }}"
-
-
 def _verdict(verdict: nft.Verdict) -> str:
     match verdict:
         case nft.Goto(chain):  # as nearly all are

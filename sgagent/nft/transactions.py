@@ -160,9 +160,7 @@ def encode_plan(
 
 
 def encode_operation(
-    operation: Operation,
-    table_flags: Sequence[str] = (),
-    verb: DeclarationVerb = DeclarationVerb.ADD,
+    operation: Operation, table_flags: Sequence[str] = (), verb: DeclarationVerb = DeclarationVerb.ADD
 ) -> Json:
     """Return one operation as a libnftables command."""
     match operation:
