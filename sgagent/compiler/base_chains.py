@@ -25,7 +25,7 @@ from sgagent.core.policy import (
     in_order,
 )
 from sgagent.nft import names, ruleset as nft
-from sgagent.nft.marks import EnforcementState, MarkLayout
+from sgagent.nft.marks import EnforcementState, MarkLayout, allowed_marks
 
 PREROUTING = nft.Hook(name="prerouting", hook_priority=-150)
 """After conntrack (-200), before DNAT (-100): what comes in is judged as it is on the wire (§2.2)."""
@@ -70,7 +70,7 @@ def base_chains(
         chain for link in links for opened in Direction for chain in (link.live(opened), link.accept(opened))
     ]
     if links:
-        chains.append(nft.Chain(name=names.NEIGHBOURS_CHAIN, rules=_always_allowed_icmpv6()))
+        chains.append(nft.Chain(name=names.NEIGHBOURS_CHAIN, rules=tuple(_always_allowed_icmpv6())))
     maps: list[nft.VerdictMap] = []
     for hook, direction in ((PREROUTING, Direction.INGRESS), (POSTROUTING, Direction.EGRESS)):
         if policy.unbound is None and not policy.patterns and len(links) == 1:
@@ -178,19 +178,8 @@ class _Link:
 
     def _allowed(self, opened: Direction) -> nft.Match | None:
         """Return the match on marks of allowed sessions; None if no session is remembered as allowed."""
-        bits = self._remembered(opened)
-        if bits is None:
-            return None
-        bit, generation = bits
-        mask = self.layout.generation_mask | bit
-        return nft.Match(nft.CT_MARK, (nft.Interval.single(generation | bit),), mask=mask)
-
-    def _remembered(self, opened: Direction) -> tuple[int, int] | None:
-        """Return the bit and generation that mark allowed sessions; None where nothing is remembered."""
-        slot = self.state.slot(self.name)
-        if slot is None or self.state.generation is None:
-            return None
-        return self.layout.direction_bit(slot, opened), self.layout.generation_bits(self.state.generation)
+        test = allowed_marks(self.name, opened, self.layout, self.state)
+        return test and nft.Match(nft.CT_MARK, (nft.Interval.single(test.value),), mask=test.bits)
 
     def accept(self, opened: Direction) -> nft.Chain:
         """Return the chain that remembers a session as allowed, and accepts.
@@ -199,14 +188,13 @@ class _Link:
         generation all our bits mean nothing any more.
         """
         rules: list[nft.Rule] = []
-        bits = self._remembered(opened)
-        if bits is not None:
-            bit, generation = bits
-            current = nft.Match(
-                nft.CT_MARK, (nft.Interval.single(generation),), mask=self.layout.generation_mask
-            )
-            rules.append(nft.Rule((current, nft.SetMark(keep=nft.ALL_BITS, put=bit), nft.Accept())))
-            rules.append(nft.Rule((nft.SetMark.replacing(self.layout.mask, generation | bit), nft.Accept())))
+        test = allowed_marks(self.name, opened, self.layout, self.state)
+        if test is not None:
+            mask = self.layout.generation_mask
+            current = nft.Match(nft.CT_MARK, (nft.Interval.single(test.value & mask),), mask=mask)
+            remember = nft.SetMark(keep=nft.ALL_BITS, put=test.value & ~mask)
+            rules.append(nft.Rule((current, remember, nft.Accept())))
+            rules.append(nft.Rule((nft.SetMark.replacing(self.layout.mask, test.value), nft.Accept())))
         rules.append(nft.Rule((nft.Accept(),)))
         return nft.Chain(name=names.accept_chain(opened, self.name), rules=tuple(rules))
 
@@ -220,33 +208,15 @@ class _Link:
 _IS_IPV4 = nft.Match(nft.META_NFPROTO, (nft.Symbol("ipv4"),))
 
 
-def _always_allowed_icmpv6() -> tuple[nft.Rule, ...]:
-    """Return the rules for neighbour discovery and multicast listeners (§7.1), without any set."""
-    discovery = [
-        nft.Rule((nft.Match(nft.ICMPV6_TYPE, (types,)), nft.Match(nft.IP6_HOPLIMIT, _HOPS_255), nft.Accept()))
-        for types in _intervals(NEIGHBOUR_DISCOVERY_TYPES)
-    ]
-    listeners = [
-        nft.Rule(
-            (
-                nft.Match(nft.ICMPV6_TYPE, (types,)),
-                nft.Match(nft.IP6_HOPLIMIT, _HOPS_1),
-                nft.Match(nft.IP6_SADDR, (sources,)),
-                nft.Accept(),
-            )
-        )
-        for types in _intervals(MULTICAST_LISTENER_TYPES)
-        for sources in (nft.Interval.single(0), nft.Interval(*LINK_LOCAL))
-    ]
-    return *discovery, *listeners
-
-
-_HOPS_1, _HOPS_255 = (nft.Interval.single(1),), (nft.Interval.single(255),)
-
-
-def _intervals(numbers: tuple[int, ...]) -> tuple[nft.Interval, ...]:
-    """Return numbers as intervals, neighbours joined, as the kernel lists them."""
-    return tuple(nft.Interval(*found) for found in ranges_of(numbers))
+def _always_allowed_icmpv6() -> Iterator[nft.Rule]:
+    """Yield the rules for neighbour discovery and multicast listeners (§7.1), without any set."""
+    unspecified, link_local = nft.Interval.single(0), nft.Interval(*LINK_LOCAL)
+    near = [(nft.Match(nft.IP6_SADDR, (ends,)),) for ends in (unspecified, link_local)]
+    for types, hops, sources in ((NEIGHBOUR_DISCOVERY_TYPES, 255, [()]), (MULTICAST_LISTENER_TYPES, 1, near)):
+        of_hops = nft.Match(nft.IP6_HOPLIMIT, (nft.Interval.single(hops),))
+        for ends in ranges_of(types):  # neighbours joined, as the kernel lists them
+            of_type = nft.Match(nft.ICMPV6_TYPE, (nft.Interval(*ends),))
+            yield from (nft.Rule((of_type, of_hops, *source, nft.Accept())) for source in sources)
 
 
 def check_sources(own: AddressRanges, place: Place) -> tuple[list[nft.Chain], list[nft.VerdictMap]]:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import filterfalse
+from operator import itemgetter
 
 from sgagent.compiler.decision_list import Entry, Grouped
 from sgagent.compiler.port_chains import Decider, PortChains, is_crowd, make_table
@@ -234,9 +235,8 @@ def classify(peers: Iterable[AddressRanges], before: Classes | None = None) -> C
     if before is None or changed is None:
         return _classify(peers)
     networks, addresses = before.networks, dict(before.addresses)
-    starts = [first for first, _, _ in networks]
     for address, others in changed.items():
-        around = _network_around(address, starts, networks)
+        around = _network_around(address, networks)
         indices = set(addresses.pop(address, ())).difference(around).symmetric_difference(others)
         if indices:
             addresses[address] = tuple(sorted(indices.union(around)))
@@ -255,12 +255,11 @@ def _classify(peers: tuple[AddressRanges, ...]) -> Classes:
         if here:
             append_run(pieces, first, last, tuple(here))
     networks = tuple(pieces)
-    starts = [first for first, _, _ in networks]
     return Classes(
         peers=peers,
         addresses={
             address: tuple(sorted({*indices, *around}))
-            if (around := _network_around(address, starts, networks))
+            if (around := _network_around(address, networks))
             else tuple(indices)
             for address, indices in singles.items()
         },
@@ -292,9 +291,9 @@ def changed_addresses(
     return changed
 
 
-def _network_around(address: int, starts: list[int], networks: Networks) -> Peers:
+def _network_around(address: int, networks: Networks) -> Peers:
     """Return the peers of the network around an address; none where there is no network."""
-    place = bisect_right(starts, address) - 1
+    place = bisect_right(networks, address, key=itemgetter(0)) - 1
     return () if place < 0 or networks[place][1] < address else networks[place][2]
 
 

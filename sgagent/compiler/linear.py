@@ -7,13 +7,17 @@ which size that holds. The limits are fixed, so a packet still meets a bounded n
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 from sgagent.compiler.decision_list import INNER_PEER, Entry
 from sgagent.compiler.selectors import Place, Selectors, dhcp_rule, guards_of_new, read_twice, readings
 from sgagent.core.addresses import joined
 from sgagent.core.model import PORTED, UDP, Protocol
 from sgagent.nft import names, ruleset as nft
+
+T = TypeVar("T")
 
 MOST_LINES = 12
 """Of a direction of an interface, for one family."""
@@ -88,26 +92,25 @@ def _by_protocol(
     return found
 
 
-def separate_protocols(entries: Sequence[Entry]) -> tuple[Protocol, ...]:
-    """Return the protocols whose ports so many lines compare that a chain of their own is cheaper."""
-    return tuple(protocol for protocol in PORTED if _compared(entries, protocol) >= ALIKE)
+def separate_protocols(entries: Iterable[Entry]) -> tuple[Protocol, ...]:
+    """Return the protocols of which lines compare so many ports that a chain of their own is cheaper.
 
-
-def _compared(entries: Iterable[Entry], protocol: Protocol) -> int:
-    """Return how many lines compare a port of a protocol, and none but the destination's."""
-    alike = (entry for entry in entries if entry.protocol == protocol.number and entry.source_ports.is_all)
-    return sum(len(entry.ports.ranges) for entry in alike if not entry.ports.is_all)
-
-
-def up_to(
-    entries: Iterable[Entry], is_last: Callable[[Entry], bool]
-) -> tuple[tuple[Entry, ...], Entry | None]:
-    """Return the entries before the first that decides about all that is left, and that one if there is."""
-    kept: list[Entry] = []
+    Lines that also compare source ports don't count.
+    """
+    compared: Counter[int | None] = Counter()
     for entry in entries:
-        if is_last(entry):
-            return tuple(kept), entry
-        kept.append(entry)
+        if entry.source_ports.is_all and not entry.ports.is_all:
+            compared[entry.protocol] += len(entry.ports.ranges)
+    return tuple(protocol for protocol in PORTED if compared[protocol.number] >= ALIKE)
+
+
+def up_to(items: Iterable[T], is_last: Callable[[T], bool]) -> tuple[tuple[T, ...], T | None]:
+    """Return the items before the first that decides about all that is left, and that one if there is."""
+    kept: list[T] = []
+    for item in items:
+        if is_last(item):
+            return tuple(kept), item
+        kept.append(item)
     return tuple(kept), None
 
 

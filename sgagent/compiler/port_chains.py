@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from operator import itemgetter
+from typing import TypeVar
 
 from sgagent.compiler.decision_list import Entry
 from sgagent.compiler.linear import ALIKE, settled_rules, up_to
@@ -26,6 +27,8 @@ from sgagent.compiler.selectors import Place, Selectors, guards_of_maps, read_tw
 from sgagent.core.addresses import append_run, sweep
 from sgagent.core.model import ALL_PORTS, LAST_PORT, PORTED_NUMBERS, Protocol
 from sgagent.nft import names, ruleset as nft
+
+T = TypeVar("T")
 
 MANY_LINES = 8
 """Entries of a cell are compared one by one up to so many."""
@@ -101,12 +104,7 @@ class Decider:
 
     def cut(self, indices: Iterable[int]) -> Cell:
         """Return the indices up to the first plain entry: it matches all, so later ones never decide."""
-        cell: list[int] = []
-        for index in indices:
-            cell.append(index)
-            if self.entries[index].is_plain:
-                break
-        return tuple(cell)
+        return _through(indices, lambda index: self.entries[index].is_plain)
 
     def merged(self, own: Cell, base: Cell) -> Cell:
         """Return the cell of what entries of a class and entries for everyone decide together."""
@@ -307,13 +305,13 @@ class PortChains:
         Protocol and port in one map of intervals would make the kernel stand still where many entries leave:
         taking one out of such a map costs it a walk over the whole.
         """
-        rows = (row for row in table.rows if not _is_single(row))
+        rows = (row for row in table.rows if row[0] < row[1])
         ranges = [((nft.Interval(first, last),), cell) for first, last, cell in rows]
         prefix = f"{Protocol(table.protocol)}/{self._name}"
         by_range = self._map_of_many(prefix, (nft.KeyType.INET_SERVICE,), ranges, is_interval=True)
         if by_range:
             self._ranges[table.protocol] = by_range
-        compared = (row for row in table.rows if not (by_port if _is_single(row) else by_range))
+        compared = (row for row in table.rows if not (by_port if row[0] == row[1] else by_range))
         return replace(table, rows=tuple(compared))
 
     def _decide(self, protocols: list[ProtocolTable], reading: Selectors, final: str) -> list[nft.Rule]:
@@ -420,11 +418,6 @@ class PortChains:
         return made.name
 
 
-def _is_single(row: Segment) -> bool:
-    first, last, _ = row
-    return first == last
-
-
 def _look_up(selectors: tuple[nft.Selector, ...], verdict_map: str | None) -> list[nft.Rule]:
     """Return the rule that looks a map up, if there is one."""
     return [] if verdict_map is None else [nft.Rule((nft.LookUp(selectors, verdict_map),))]
@@ -447,8 +440,13 @@ def _line_rules(lines: Iterable[Entry], reading: Selectors) -> list[nft.Rule]:
 
 def cut_lines(lines: Iterable[Entry]) -> tuple[Entry, ...]:
     """Return the lines up to the first plain one, which matches every packet; later ones never decide."""
-    before, plain = up_to(lines, lambda line: line.is_plain)
-    return before if plain is None else (*before, plain)
+    return _through(lines, lambda line: line.is_plain)
+
+
+def _through(items: Iterable[T], is_last: Callable[[T], bool]) -> tuple[T, ...]:
+    """Return the items up to the first that is the last of interest."""
+    before, last = up_to(items, is_last)
+    return before if last is None else (*before, last)
 
 
 def split_lines(

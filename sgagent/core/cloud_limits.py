@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from operator import itemgetter
 
 from sgagent.core.errors import Origin, Problem
 from sgagent.core.model import (
@@ -108,7 +109,7 @@ def overlap_errors(interfaces: Sequence[NetworkInterface]) -> Iterator[Problem]:
     pairs: dict[tuple[int, int], tuple[CidrBlock, CidrBlock]] = {}
     for family in Family:
         for one, other in _overlapping(interfaces, family):
-            (_, earlier, earlier_block), (_, later, later_block) = sorted((one, other), key=_place)
+            (_, earlier, earlier_block), (_, later, later_block) = sorted((one, other), key=itemgetter(1))
             pairs.setdefault((later, earlier), (later_block, earlier_block))
     for (later, earlier), (block, other_block) in sorted(pairs.items()):
         name, owner = interfaces[later].network_interface_id, interfaces[earlier]
@@ -124,10 +125,6 @@ def overlap_errors(interfaces: Sequence[NetworkInterface]) -> Iterator[Problem]:
 
 _Held = tuple[int, int, CidrBlock]
 """A block and who has it: the block's last address, the place of the interface, the block."""
-
-
-def _place(held: _Held) -> int:
-    return held[1]
 
 
 def _overlapping(interfaces: Sequence[NetworkInterface], family: Family) -> Iterator[tuple[_Held, _Held]]:
@@ -146,7 +143,7 @@ def _overlapping(interfaces: Sequence[NetworkInterface], family: Family) -> Iter
         for heap in (own, holding[None]) if vpc_id else (holding_anywhere,):
             while heap and heap[0][0] < first:
                 heapq.heappop(heap)
-            others = (other for other in heap if _place(other) != place)
+            others = (other for other in heap if other[1] != place)
             yield from ((held, other) for other in islice(others, MOST_PER_ADDRESS))
         heapq.heappush(own, held)
         heapq.heappush(holding_anywhere, held)

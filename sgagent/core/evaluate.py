@@ -108,9 +108,8 @@ def evaluate(policy: ResolvedPolicy, packet: Packet) -> Decision:
     rules = interface.toward(packet.direction).rules
     matching = tuple(rule for rule in rules if matches(rule, packet))  # the one that decides first (§3.5)
     verdict, decided_by = _first_step_that_applies(interface, packet, matching)
-    if decided_by is DecidedBy.RULE:
-        return Decision(verdict=verdict, decided_by=decided_by, rule=matching[0], shadowed=matching[1:])
-    return Decision(verdict=verdict, decided_by=decided_by, shadowed=matching)
+    rule, shadowed = (matching[0], matching[1:]) if decided_by is DecidedBy.RULE else (None, matching)
+    return Decision(verdict=verdict, decided_by=decided_by, rule=rule, shadowed=shadowed)
 
 
 def _first_step_that_applies(
@@ -232,18 +231,13 @@ def as_opener(packet: Packet) -> Packet:
 
     A packet about which it said something already is returned as it is.
     """
-    if packet.tracking is Tracking.NEW and not _may_open(packet):
-        return replace(packet, tracking=Tracking.INVALID)
-    return packet
-
-
-def _may_open(packet: Packet) -> bool:
-    """Return whether conntrack lets the packet open a session, or does not follow its kind at all."""
-    is_ipv4 = packet.family is Family.IPV4
-    may_open = _ICMP_REQUESTS if is_ipv4 else _ICMPV6_REQUESTS | _ICMPV6_UNFOLLOWED
-    protocol = Protocol(packet.protocol)
-    if protocol.only_family not in (None, packet.family):
-        return False
-    if not is_ipv4 and protocol.number in _NO_UPPER_LAYER:
-        return False
-    return not protocol.has_types or packet.icmp_type is None or packet.icmp_type in may_open
+    if packet.tracking is not Tracking.NEW:
+        return packet
+    is_ipv4, protocol = packet.family is Family.IPV4, Protocol(packet.protocol)
+    types = _ICMP_REQUESTS if is_ipv4 else _ICMPV6_REQUESTS | _ICMPV6_UNFOLLOWED
+    may_open = (
+        protocol.only_family in (None, packet.family)
+        and (is_ipv4 or protocol.number not in _NO_UPPER_LAYER)
+        and (not protocol.has_types or packet.icmp_type is None or packet.icmp_type in types)
+    )
+    return packet if may_open else replace(packet, tracking=Tracking.INVALID)

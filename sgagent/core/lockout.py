@@ -104,11 +104,12 @@ def sessions_newly_cut(
         facts: the links.
         sessions: the open sessions.
     """
-    return tuple(
-        cut
-        for cut in sessions_cut(new, facts, sessions)
-        if _is_carried_out(new, cut) and (old is None or not _cuts(old, cut))
-    )
+    cuts = [cut for cut in sessions_cut(new, facts, sessions) if _is_carried_out(new, cut)]
+    if old is None:
+        return tuple(cuts)
+    also = sessions_cut(old, facts, (cut.session for cut in cuts))
+    before = {cut.session for cut in also if _is_carried_out(old, cut)}
+    return tuple(cut for cut in cuts if cut.session not in before)
 
 
 def dearest(sessions: Iterable[LiveSession], most: int) -> tuple[LiveSession, ...]:
@@ -140,12 +141,6 @@ def _is_carried_out(policy: ResolvedPolicy, cut: CutSession) -> bool:
     """Return whether verdicts on the session's interface are more than counted."""
     judge = policy.judge(cut.interface)
     return judge is not None and judge.mode is Mode.ENFORCE
-
-
-def _cuts(policy: ResolvedPolicy, cut: CutSession) -> bool:
-    """Return whether a session is forbidden by this policy too."""
-    packet = _opening_packet(cut.session, cut.interface)
-    return _is_carried_out(policy, cut) and evaluate(policy, packet).verdict is Policy.DROP
 
 
 def _opening_packet(session: LiveSession, interface: str) -> Packet:

@@ -18,7 +18,6 @@ from sgagent.core.model import (
     AuthorizationObject,
     CidrBlock,
     Direction,
-    Family,
     GroupReference,
     NameReference,
     Policy,
@@ -151,22 +150,15 @@ class RuleResolver:
 
     def _objects(self, rules: Sequence[SecurityGroupRule], memo: Memo) -> tuple[list[object], list[object]]:
         """Return the object or objects of each rule, and its port list; None where it refers to none."""
-        several = [self._all_referred(rule) for rule in rules if len(rule.authorization_objects) > 1]
+        referred = [tuple(map(self._referred, rule.authorization_objects)) for rule in rules]
+        several = (one for one in referred if len(one) > 1)
         known = memo.update("several objects", partial(_known_if_same, several))
-        objects = [
-            self._referred(rule.authorization_objects[0])
-            if len(rule.authorization_objects) == 1
-            else known[_identities(self._all_referred(rule))]
-            for rule in rules
-        ]
+        objects = [known[_identities(one)] if len(one) > 1 else one[0] for one in referred]
         port_lists = self._snapshot.port_list_by_id
         return objects, [
             port_lists.get(ports.port_list_id) if isinstance(ports, PortListReference) else None
             for ports in (rule.ports for rule in rules)
         ]
-
-    def _all_referred(self, rule: SecurityGroupRule) -> tuple[object, ...]:
-        return tuple(map(self._referred, rule.authorization_objects))
 
     def _referred(self, named: AuthorizationObject) -> object:
         """Return what an object refers to; None if that is nothing, or not in the definitions."""
@@ -266,15 +258,22 @@ class RuleResolver:
         if not known:
             return
         blocks = [one for one in rule.authorization_objects if isinstance(one, CidrBlock)]
-        families = {*known.values(), *(block.family for block in blocks)}
+        families = {None, *known.values(), *(block.family for block in blocks)}
         is_settled = len(known) + len(blocks) == len(rule.authorization_objects)
-        local = rule.local_address.family if rule.local_address else None
-        for protocol in rule.protocols:
-            wanted = protocol.only_family
-            if is_settled and wanted is not None and wanted not in families:
-                yield from _wrong_lists(rule, known, wanted, "family_of_protocol", f"protocol {protocol}")
-        if local is not None:
-            yield from _wrong_lists(rule, known, local, "mixed_families", "local address")
+        wanted = [
+            (protocol.only_family, "family_of_protocol", f"protocol {protocol}")
+            for protocol in rule.protocols
+            if is_settled and protocol.only_family not in families
+        ]
+        if rule.local_address:
+            wanted.append((rule.local_address.family, "mixed_families", "local address"))
+        origin = rule.origin.at("authorization_object")
+        for family, code, whose in wanted:
+            for reference, own in known.items():
+                if family is not None and own is not family:
+                    message = f"the list is of {own.value}, the rule's {whose} of {family.value}"
+                    remedy = f"use a list of {family.value}"
+                    yield Problem.error(origin, code, reference.prefix_list_id, message, remedy)
 
     def _group_members(
         self,
@@ -361,18 +360,3 @@ def _unresolved(rule: SecurityGroupRule, name: str) -> Problem:
 
 def _what_is_void(rule: SecurityGroupRule) -> str:
     return "this object of the rule" if len(rule.authorization_objects) > 1 else "the rule"
-
-
-def _wrong_lists(
-    rule: SecurityGroupRule,
-    known: Mapping[PrefixListReference, Family],
-    wanted: Family,
-    code: str,
-    whose: str,
-) -> Iterator[Problem]:
-    """Yield an error for each prefix list that is not of the family that part of the rule wants."""
-    for reference, family in known.items():
-        if family is not wanted:
-            message = f"the list is of {family.value}, the rule's {whose} of {wanted.value}"
-            origin, remedy = rule.origin.at("authorization_object"), f"use a list of {wanted.value}"
-            yield Problem.error(origin, code, reference.prefix_list_id, message, remedy)

@@ -96,23 +96,30 @@ class MarkLayout:
         return 1 << (self._shift + place)
 
 
-def is_remembered(
-    mark: int, interface: str, opened: Direction, layout: MarkLayout, state: EnforcementState
-) -> bool:
-    """Return whether the mark of a session says that the current policy allowed it at the interface.
+def allowed_marks(
+    interface: str, opened: Direction, layout: MarkLayout, state: EnforcementState
+) -> MarkTest | None:
+    """Return the test of marks that say that the current policy allowed a session; None if none do.
 
     Args:
-        mark: of the session.
-        interface: where its packets pass.
+        interface: where the session's packets pass.
         opened: which way it was opened there.
         layout: our bits of the mark.
         state: what they mean now.
     """
     slot = state.slot(interface)
     if slot is None or state.generation is None:
-        return False
+        return None
     bit = layout.direction_bit(slot, opened)
-    return mark & (layout.generation_mask | bit) == layout.generation_bits(state.generation) | bit
+    return MarkTest(layout.generation_mask | bit, layout.generation_bits(state.generation) | bit)
+
+
+def is_remembered(
+    mark: int, interface: str, opened: Direction, layout: MarkLayout, state: EnforcementState
+) -> bool:
+    """Return whether the mark of a session says that the current policy allowed it at the interface."""
+    test = allowed_marks(interface, opened, layout, state)
+    return test is not None and test.is_met_by(mark)
 
 
 def is_contiguous(mask: int) -> bool:
@@ -123,7 +130,7 @@ def is_contiguous(mask: int) -> bool:
     return (mask + low) & mask == 0
 
 
-Slots = tuple[str | None, str | None, str | None]
+Slots = tuple[str | None, ...]
 NO_SLOTS: Slots = (None, None, None)
 
 
@@ -165,13 +172,13 @@ def decode_state(comment: str, layout: MarkLayout) -> EnforcementState | None:
     found = _STATE.fullmatch(comment)
     if found is None or int(found["mask"], 16) != layout.mask:
         return None
-    first, second, third = (None if word == _FREE else word for word in found["slots"].split())
+    slots = tuple(None if word == _FREE else word for word in found["slots"].split())
     generation = None if found["generation"] == "none" else int(found["generation"])
     if generation is not None and generation > layout.last_generation:
         return None
     return EnforcementState(
         generation=generation,
-        slots=(first, second, third),
+        slots=slots,
         reused=found["reused"] is not None,
         keeps=found["keeps"] is not None,
     )
@@ -191,8 +198,7 @@ def assign_slots(slots: Slots, interfaces: Iterable[str]) -> Slots:
     names = sorted(interfaces)
     kept = [slot if slot in names else None for slot in slots]
     waiting = [name for name in names if name not in kept]
-    first, second, third = (slot or (waiting.pop(0) if waiting else None) for slot in kept)
-    return (first, second, third)
+    return tuple(slot or (waiting.pop(0) if waiting else None) for slot in kept)
 
 
 def next_state(

@@ -196,6 +196,9 @@ class Jump:
 
 Verdict = Accept | Drop | Goto | Jump
 
+VERDICT_WORDS: Mapping[type[Verdict], str] = {Accept: "accept", Drop: "drop", Goto: "goto", Jump: "jump"}
+"""What nft calls them."""
+
 
 class Operator(enum.Enum):
     """How a match compares."""

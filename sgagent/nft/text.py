@@ -11,7 +11,7 @@ from sgagent.core.model import ICMP, ICMPV6, PORTED, TCP, UDP, Family, address_t
 from sgagent.nft import ruleset as nft, transactions as ops
 from sgagent.nft.diff import make_plan
 from sgagent.nft.names import live_chain
-from sgagent.nft.ruleset import BITS, FAMILY, TABLE, Ruleset, prefix_length
+from sgagent.nft.ruleset import BITS, FAMILY, TABLE, VERDICT_WORDS, Ruleset, prefix_length
 from sgagent.nft.transactions import Operation
 
 
@@ -25,17 +25,13 @@ def render(ruleset: Ruleset, *, persist: bool) -> str:
         ruleset: what to write.
         persist: whether to declare that the table outlives its owner, which nft knows from 1.1 on.
     """
-    lines = [f"destroy table {FAMILY} {TABLE}", "", f"table {FAMILY} {TABLE} {{"]
     blocks: list[list[str]] = [["flags persist"]] if persist else []
     if ruleset.counters:
         blocks.append([_counter(counter) for counter in ruleset.counters])
     blocks += [list(_verdict_map(verdict_map)) for verdict_map in ruleset.verdict_maps]
-    chains = sorted(ruleset.chains, key=_place_in_text)
-    blocks += [list(_chain(chain)) for chain in chains]
-    for number, block in enumerate(blocks):
-        lines += [""] if number else []
-        lines += [f"\t{line}" for line in block]
-    return "\n".join([*lines, "}", ""])
+    blocks += [list(_chain(chain)) for chain in sorted(ruleset.chains, key=_place_in_text)]
+    texts = ("".join(f"\t{line}\n" for line in block) for block in blocks)
+    return f"destroy table {_OURS}\n\ntable {_OURS} {{\n" + "\n".join(texts) + "}\n"
 
 
 _READING_ORDER = (
@@ -117,7 +113,7 @@ def _statement(statement: nft.Statement) -> str:
         case nft.Match():
             return _match(statement)
         case nft.LookUp(selectors, verdict_map):
-            return f"{_selectors(selectors)} vmap @{verdict_map}"
+            return f"{' . '.join(map(selector_text, selectors))} vmap @{verdict_map}"
         case nft.Count(counter):
             return f'counter name "{counter}"'
         case nft.Limit(per_second, burst):
@@ -152,21 +148,8 @@ def _mark_value(statement: nft.SetMark) -> str:
 
 
 def _verdict(verdict: nft.Verdict) -> str:
-    match verdict:
-        case nft.Goto(chain):  # as nearly all are
-            return f"goto {chain}"
-        case nft.Accept():
-            return "accept"
-        case nft.Drop():
-            return "drop"
-        case nft.Jump(chain):
-            return f"jump {chain}"
-        case _:
-            assert_never(verdict)
-
-
-def _selectors(selectors: tuple[nft.Selector, ...]) -> str:
-    return " . ".join(map(selector_text, selectors))
+    word = VERDICT_WORDS[type(verdict)]
+    return f"{word} {verdict.chain}" if isinstance(verdict, (nft.Goto, nft.Jump)) else word
 
 
 def selector_text(selector: nft.Selector) -> str:
@@ -316,15 +299,11 @@ def differences(expected: Ruleset, observed: Ruleset | None, foreign: Iterable[s
 
 
 def _verb(operation: Operation) -> str:
-    match operation:
-        case ops.Flush():
-            return "empty"
-        case ops.Delete(kind) if kind not in ("chain", "map", "counter"):
-            return "delete foreign"
-        case ops.Delete() | ops.DeleteElements() | ops.DestroyTable():
-            return "delete"
-        case _:
-            return "add"
+    if isinstance(operation, ops.Delete) and operation.kind not in _KINDS.values():
+        return "delete foreign"
+    if isinstance(operation, (ops.Delete, ops.DeleteElements, ops.DestroyTable)):
+        return "delete"
+    return "empty" if isinstance(operation, ops.Flush) else "add"
 
 
 def _detail(operation: Operation) -> str:

@@ -223,7 +223,8 @@ def _statement(statement: nft.Statement) -> Json:
         case nft.Match():
             return {"match": _match(statement)}
         case nft.LookUp(selectors, verdict_map):
-            return {"vmap": {"key": _selectors(selectors), "data": f"@{verdict_map}"}}
+            key = _concatenated([_selector(selector) for selector in selectors])
+            return {"vmap": {"key": key, "data": f"@{verdict_map}"}}
         case nft.Count(counter):
             return {"counter": counter}
         case nft.Limit(per_second, burst):
@@ -260,21 +261,8 @@ def _mark_value(statement: nft.SetMark) -> Json:
 
 
 def _verdict(verdict: nft.Verdict) -> Json:
-    match verdict:
-        case nft.Accept():
-            return {"accept": None}
-        case nft.Drop():
-            return {"drop": None}
-        case nft.Goto(chain):
-            return {"goto": {"target": chain}}
-        case nft.Jump(chain):
-            return {"jump": {"target": chain}}
-        case _:
-            assert_never(verdict)
-
-
-def _selectors(selectors: tuple[nft.Selector, ...]) -> Json:
-    return _concatenated([_selector(selector) for selector in selectors])
+    target = {"target": verdict.chain} if isinstance(verdict, (nft.Goto, nft.Jump)) else None
+    return {nft.VERDICT_WORDS[type(verdict)]: target}
 
 
 def _selector(selector: nft.Selector) -> Json:
