@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import dropwhile
 
 from sgagent.compiler.selectors import Place, Selectors, dhcp_rule, guards_of_maps, guards_of_new, readings
 from sgagent.core.addresses import AddressRanges, ranges_of
@@ -289,9 +290,7 @@ def _with_head(chain: nft.Chain, heads: dict[str, tuple[nft.Rule, ...]]) -> nft.
     """Return a base chain with these rules at its head, and any other chain as it is."""
     if chain.hook is None or chain.name not in heads:
         return chain
-    known = [place for place, rule in enumerate(chain.rules) if not _is_way(rule)]
-    others = chain.rules[known[0] :] if known else ()
-    rules = (*heads[chain.name], *others)
+    rules = (*heads[chain.name], *dropwhile(_is_way, chain.rules))
     return chain if rules == chain.rules else replace(chain, rules=rules)
 
 

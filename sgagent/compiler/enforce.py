@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import product
 
 from sgagent.compiler.base_chains import close_way
 from sgagent.compiler.compilation import Compiled, compile_, without_logging
 from sgagent.core.addresses import NO_ADDRESSES, AddressSet
 from sgagent.core.memo import Memo, gone_and_come
-from sgagent.core.model import Direction, Mode, Policy
+from sgagent.core.model import Direction, Family, Mode, Policy
 from sgagent.core.policy import (
     SILENT,
     Exemption,
@@ -108,8 +109,10 @@ def _rules_narrow(old: tuple[ResolvedRule, ...], new: tuple[ResolvedRule, ...]) 
 
 def _as_urgent(rules: tuple[ResolvedRule, ...], changed: tuple[ResolvedRule, ...]) -> list[ResolvedRule]:
     """Return those of rules that may match what a changed one does: of its priority, and its first port."""
+    priorities = {rule.priority for rule in changed}
+    urgent = [rule for rule in rules if rule.priority in priorities]
     matches = {(rule.priority, rule.ports.ranges[:1]) for rule in changed}
-    return [rule for rule in rules if (rule.priority, rule.ports.ranges[:1]) in matches]
+    return [rule for rule in urgent if (rule.priority, rule.ports.ranges[:1]) in matches]
 
 
 def _exemptions(toward: ResolvedDirection) -> frozenset[Exemption]:
@@ -289,8 +292,10 @@ class _Standing:
     @property
     def _renamed(self) -> frozenset[str]:
         """Return the maps of addresses that packets look up under their second name."""
-        chains = self.observed.chains if self.observed else ()
-        rules = (rule for chain in chains if chain.name.startswith(names.PEERS) for rule in chain.rules)
+        chains = self.observed.chain_by_name if self.observed else {}
+        places = product(Direction, (judge.name for judge in self.policy.judges), Family)
+        standing = (chains.get(names.peers_chain(*place)) for place in places)
+        rules = (rule for chain in standing if chain for rule in chain.rules)
         lookups = (one for rule in rules for one in rule.statements if isinstance(one, nft.LookUp))
         firsts = ((one.verdict_map, names.first_map(one.verdict_map)) for one in lookups)
         return frozenset(first for name, first in firsts if name == names.second_map(first))

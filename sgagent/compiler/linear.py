@@ -62,14 +62,10 @@ def list_chains(
             return [dhcp_rule(reading, *place), *entry_rules(entries, reading, far_ends)]
         return rules
 
-    chains = [
-        *read_twice(names.peers_chain(*place), place, lines, onward, guards_of_new),
-        *(
-            nft.Chain(name=name, rules=(*of_others, nft.Rule((nft.Goto(onward),))))
-            for name, of_others in others
-        ),
-    ]
-    return chains, far_ends.made.values()
+    on = nft.Rule((nft.Goto(onward),))
+    entry = read_twice(names.peers_chain(*place), place, lines, onward, guards_of_new)
+    further = (nft.Chain(name=name, rules=(*of_others, on)) for name, of_others in others)
+    return (*entry, *further), far_ends.made.values()
 
 
 def _by_protocol(

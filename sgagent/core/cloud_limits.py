@@ -69,15 +69,15 @@ def object_warnings(
     """
     if group.cloud is not Cloud.ALIBABA:
         return
-    origin, value = rule.origin.at("authorization_object"), name
+    origin = rule.origin.at("authorization_object")
     if group.group_type is GroupType.ADVANCED:
         message = "an advanced group has a group as object, which the cloud would refuse"
         yield Problem.warning(
-            origin, "group_object_in_advanced", value, message, "use a CIDR or a prefix list"
+            origin, "group_object_in_advanced", name, message, "use a CIDR or a prefix list"
         )
     elif found.security_group_id == group.security_group_id and (remedy := _by_inner_policy(group, rule)):
         message = "the group names itself for all traffic, which the cloud would refuse"
-        yield Problem.warning(origin, "own_group", value, message, remedy)
+        yield Problem.warning(origin, "own_group", name, message, remedy)
 
 
 def _by_inner_policy(group: SecurityGroup, rule: SecurityGroupRule) -> str | None:

@@ -8,7 +8,7 @@ pattern does and that no rule names yet.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
@@ -90,14 +90,13 @@ def guards_of(patterns: tuple[LinkPattern, ...]) -> tuple[PrefixGuard, ...]:
             text[:-1] for text in pattern.exclude if _literal_prefix(text) == text[:-1] and text[-1] == "*"
         }
     ordered = sorted(prefixes, key=lambda prefix: (-len(prefix), prefix))
-    return tuple(_guard(prefix, ordered, patterns) for prefix in ordered)
-
-
-def _guard(prefix: str, prefixes: Sequence[str], patterns: Sequence[LinkPattern]) -> PrefixGuard:
-    longer = [one for one in prefixes if one.startswith(prefix) and one != prefix]
-    meant = tuple(p for p in patterns if prefix.startswith(p.prefix) and p.may_match(prefix))
-    is_certain = len(meant) == 1 and meant[0].matches_all(prefix, longer)
-    return PrefixGuard(prefix=prefix, patterns=meant, is_certain=is_certain)
+    found = []
+    for prefix in ordered:
+        longer = [one for one in ordered if one.startswith(prefix) and one != prefix]
+        meant = tuple(p for p in patterns if prefix.startswith(p.prefix) and p.may_match(prefix))
+        is_certain = len(meant) == 1 and meant[0].matches_all(prefix, longer)
+        found.append(PrefixGuard(prefix=prefix, patterns=meant, is_certain=is_certain))
+    return tuple(found)
 
 
 def _literal_prefix(text: str) -> str:

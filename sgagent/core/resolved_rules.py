@@ -330,12 +330,11 @@ def _known_if_same(several: Iterable[tuple[object, ...]], before: _Several | Non
     return {identities: known.get(identities, one) for identities, one in found}
 
 
-_Identities = tuple[int, ...]
-_Several = Mapping[_Identities, tuple[object, ...]]
+_Several = Mapping[tuple[int, ...], tuple[object, ...]]
 """By the identities of the objects, which the tuples keep alive."""
 
 
-def _identities(objects: tuple[object, ...]) -> _Identities:
+def _identities(objects: tuple[object, ...]) -> tuple[int, ...]:
     return tuple(map(id, objects))
 
 

@@ -110,9 +110,7 @@ def make_plan(desired: Ruleset, observed: Ruleset | None, foreign: Iterable[str]
 def plan_without_table(observed: Ruleset) -> Plan:
     """Return the plan that takes a table out of the way of packets, and then removes it."""
     unhooked = (chain.name for chain in observed.chains if chain.hook is not None)
-    flip = tuple(
-        operation for name in unhooked for operation in (ops.Flush("chain", name), ops.Delete("chain", name))
-    )
+    flip = tuple(make("chain", name) for name in unhooked for make in (ops.Flush, ops.Delete))
     return Plan(flip, removal=(ops.DestroyTable(),), before=observed)
 
 

@@ -219,8 +219,7 @@ def decode_verdict(content: Json) -> nft.Verdict:
 
 def decode_selectors(content: Json) -> tuple[nft.Selector, ...]:
     """Return the fields of a key."""
-    fields = content.get("concat", (content,))
-    return tuple(_selector(one) for one in fields)
+    return tuple(map(_selector, content.get("concat", (content,))))
 
 
 def _selector(content: Json) -> nft.Selector:
