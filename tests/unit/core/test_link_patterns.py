@@ -19,7 +19,7 @@ from sgagent.core.model import Mode, SourceCheck
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Resolution, resolve
 from tests.unit.core.test_binding import MAC_1, bound, link, pairs
-from tests.words import PLATFORM, group, interface, snapshot
+from tests.words import PLATFORM, blocks, group, interface, snapshot
 
 DEFINITIONS = snapshot(group("sg-1"), group("sg-2"), interface("eni-1", ["sg-1"], ["10.0.0.1"]))
 OPEN, CLOSED = "-", "*?"
@@ -227,3 +227,12 @@ def test_a_mode_by_hand_of_a_pattern_reaches_links_with_judges_of_their_own() ->
     policy = resolution([hand("br-*", check=SourceCheck.ON), hand("br-b")], *links).policy
     switched = ModeOverrides(by_interface={"br-*": Mode.OBSERVE}).over(policy)
     assert [one.mode for one in switched.interfaces] == [Mode.OBSERVE, Mode.ENFORCE]
+
+
+def test_a_link_that_is_called_like_a_pattern_lends_it_no_addresses() -> None:
+    """The pattern speaks of other links, and their sources are checked by their own addresses (§12.6)."""
+    called_so = Link(name="ens*", index=9, addresses=blocks("192.0.2.9"))
+    found = bind(
+        DEFINITIONS, [hand("ens*", check=SourceCheck.ON)], HostFacts(links=(called_so,)), automatically=False
+    )
+    assert [binding.link_addresses for binding in found.patterns.values()] == [()]

@@ -67,6 +67,15 @@ def test_both_families() -> None:
     assert len(sessions_cut(POLICY, FACTS, [live("2001:db8::1", 22, "2001:db8::9")])) == 1
 
 
+def test_two_families_with_one_number() -> None:
+    """An address of IPv6 is another near end than the one of IPv4 with the same number."""
+    facts = HostFacts(links=(Link(name="eth0", index=2, addresses=blocks("192.0.2.1", "::192.0.2.1")),))
+    near = rule("ssh", ACCEPT, TCP, "22", "0.0.0.0/0", local="192.0.2.1/32")
+    sessions = [live("::192.0.2.1", 22, "2001:db8::9"), live("192.0.2.1", 22, "198.51.100.9")]
+    cut = sessions_cut(policy_of(group("sg-1", near), on={"eth0": "sg-1"}), facts, sessions)
+    assert [one.session for one in cut] == sessions[:1]
+
+
 def test_links_that_are_not_judged() -> None:
     """An unbound link, loopback, and an address that no link carries cut nothing."""
     sessions = [

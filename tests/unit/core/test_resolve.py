@@ -29,6 +29,7 @@ from sgagent.core.model import (
     SecurityGroupRule,
     SourceCheck,
 )
+from sgagent.core.policy import members_by_group
 from sgagent.core.resolve import Exemptions, Resolution, Scope, resolve
 from tests.words import (
     ACCEPT,
@@ -559,3 +560,12 @@ class TestSourceCheck:
         assert self.own(on, "10.0.0.7", by_default=SourceCheck.OFF) is not None
         undecided = replace(hand, source_check=None)
         assert self.own(undecided, "10.0.0.7", by_default=SourceCheck.OFF) is None
+
+
+def test_members_follow_interfaces_from_step_to_step() -> None:
+    """What a memo holds of members is not taken once an interface has other addresses."""
+    memo = Memo()
+    for addresses in (["10.0.0.1"], ["10.0.0.2"], ["10.0.0.2", "10.0.0.3"], []):
+        interfaces = (interface(f"eni-{one}", ["sg-1"], [one]) for one in addresses)
+        found = members_by_group(snapshot(group("sg-1"), *interfaces), memo)
+        assert found["sg-1"] == AddressSet.of(blocks(*addresses))

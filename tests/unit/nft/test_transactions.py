@@ -14,6 +14,7 @@ from sgagent.nft.ruleset import (
     Drop,
     Element,
     Goto,
+    Hook,
     Interval,
     KeyType,
     Rule,
@@ -90,6 +91,7 @@ def test_a_base_chain_whose_hook_changes_is_made_anew() -> None:
     (
         replace(tables.ENTRY, comment="old"),
         replace(tables.BASE, hook=None),
+        replace(tables.ENTRY, hook=Hook("prerouting", 0)),
         replace(tables.MEMBERS, is_interval=True),
         replace(tables.MEMBERS, key_types=(KeyType.IPV6_ADDR,), elements=()),
         Counter("rule/eth0/ssh", comment="old"),
