@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
+import pytest
+
+from sgagent.compiler.compilation import compile_
 from sgagent.compiler.enforce import Enforced, Enforcement, MarkClearance, enforce
+from sgagent.compiler.port_chains import FEW
+from sgagent.core.memo import Memo
 from sgagent.core.model import TCP, Mode, Policy
 from sgagent.core.policy import SILENT, FlowLogging, ResolvedPolicy
 from sgagent.nft import names
@@ -13,7 +19,7 @@ from sgagent.nft.ruleset import Accept, Chain, Log, Rule, Ruleset, SetMark
 from sgagent.nft.transactions import AddTable, Delete
 from tests.fakes.table import carry_out
 from tests.tracing import session_of, walk, walk_reply
-from tests.words import ACCEPT, IN, group, packet, policy_of, resolution, rule, snapshot
+from tests.words import ACCEPT, DROP, IN, group, packet, policy_of, resolution, rule, snapshot
 
 LAYOUT = MarkLayout(0xFFFF0000)
 SMALLEST = MarkLayout(0xFFF)
@@ -430,3 +436,23 @@ def test_a_revoked_session_dies_both_ways_and_the_other_lives() -> None:
     for look in (walk, walk_reply, walk):
         assert not look(host.table, ssh, of_ssh).accepted
         assert look(host.table, http, of_http).accepted
+
+
+def test_what_a_memo_holds_of_counters_follows_mode_and_flow_log() -> None:
+    """A table that is compiled with the memo of another mode, or of another log, is as without it."""
+    memo = Memo()
+    policy = policy_of(group("sg-1", rule("r", DROP, TCP, "22", "192.0.2.0/24")), on={"eth0": "sg-1"})
+    for mode in Mode:
+        found = policy.with_judges(partial(replace, mode=mode))
+        for flow_logging in (SILENT, FlowLogging(verdicts=frozenset(Policy)), SILENT):
+            compiled = compile_(found, LAYOUT, UNCACHED, flow_logging, memo)
+            assert compiled == compile_(found, LAYOUT, UNCACHED, flow_logging)
+
+
+@pytest.mark.parametrize("count", (FEW, FEW + 1))
+def test_many_ports_are_looked_up_and_few_are_compared(count: int) -> None:
+    """Sets are dear to make in bulk, so few ports take none."""
+    ports = ",".join(f"{2 * port}" for port in range(100, 100 + count))
+    policy = policy_of(group("sg-1", rule("r", ACCEPT, TCP, ports, "192.0.2.0/24")), on={"eth0": "sg-1"})
+    maps = compile_(policy, LAYOUT, UNCACHED, most_lines=0).ruleset.verdict_maps
+    assert any(one.name.startswith("ports/") for one in maps) is (count > FEW)

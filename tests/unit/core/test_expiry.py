@@ -97,6 +97,8 @@ def test_a_policy_says_whether_time_matters_to_it() -> None:
     assert at(END, ending(ACCEPT)).depends_on_time
     assert at(END - INSTANT, ending(ACCEPT)).depends_on_time
     assert not at(END, rule("r", ACCEPT, TCP, "22", "any")).depends_on_time
+    both = snapshot(group("sg-1", ending(ACCEPT)), group("sg-2", replace(ending(ACCEPT), rule_id="other")))
+    assert resolve(both, by_hand(both, ON), Exemptions(), at=END).depends_on_time
     definitions = snapshot(group("sg-1"), group("sg-2", ending(ACCEPT)))
     assert not resolve(definitions, by_hand(definitions, ON), Exemptions(), at=END).depends_on_time
 

@@ -243,3 +243,9 @@ class TestWhatAMarkSays:
     def test_where_nothing_is_remembered(self) -> None:
         """No mark says anything."""
         assert not is_remembered(0xFFFFFFFF, "eth0", Direction.INGRESS, LAYOUT, UNCACHED)
+
+
+def test_slots_without_a_generation_remember_nothing() -> None:
+    """The table may say who had a slot, but no mark is believed."""
+    state = EnforcementState(generation=None, slots=("eth0", None, None))
+    assert not is_remembered(0xFFFFFFFF, "eth0", Direction.INGRESS, LAYOUT, state)

@@ -146,3 +146,9 @@ def test_which_counters_are_of_drops() -> None:
     assert [names.is_of_drops(key) for key in (accepts, drops)] == [False, True]
     assert names.is_of_drops(names.SpoofedCounter(interface="eth0", direction=Direction.INGRESS))
     assert not names.is_of_drops(names.InnerCounter(interface="eth0"))
+
+
+def test_either_name_of_a_map_of_addresses_leads_to_its_first() -> None:
+    """The map takes them in turns."""
+    first = names.peers_chain(Direction.INGRESS, "eth0", Family.IPV4)
+    assert names.first_map(first) == names.first_map(names.second_map(first)) == first
