@@ -21,6 +21,7 @@ from sgagent.core.binding import HostFacts
 from sgagent.core.errors import Problem, Severity, UsageError
 from sgagent.core.model import LAST_PORT, PORTED, Snapshot
 from sgagent.core.resolve import Exemptions, dns_names
+from sgagent.documents import with_key_lines
 from sgagent.ports import Delivery
 from sgagent.settings import Settings
 
@@ -81,8 +82,8 @@ def _graph(settings: Settings, delivery: Delivery, options: argparse.Namespace) 
     dns = inputs.dns_answers(settings, options)
     names = dns.of(dns_names(delivery.snapshot), HostFacts()).addresses
     subject = make_subject(delivery.snapshot, Exemptions(), at=inputs.latest_time(settings), names=names)
-    problems = (*delivery.problems, *map(_bearable, subject.problems))
-    inputs.accept_or_refuse(problems, settings, options)
+    own = with_key_lines(map(_bearable, subject.problems), delivery.documents, settings.limits)
+    inputs.accept_or_refuse((*delivery.problems, *own), settings, options)
     with progress("looking at groups", len(subject.stands)) as advance:
         return make_graph(subject, advance)
 

@@ -29,6 +29,7 @@ from sgagent.core.errors import Origin, UsageError, printable
 from sgagent.core.policy import ResolvedInterface
 from sgagent.core.resolve import Exemptions, dns_names
 from sgagent.dataplane.live_sessions import list_listeners
+from sgagent.documents import with_key_lines
 from sgagent.host.links import NetlinkHost
 from sgagent.nft.names import HitStep, RuleCounter
 from sgagent.ports import Delivery
@@ -119,7 +120,8 @@ def run(options: argparse.Namespace) -> int:
     delivery = inputs.fetch(settings, options.definitions)
     subject = _subject(settings, delivery, options)
     others = (problem for problem in subject.problems if problem.code not in _FOUND_BY_LINT)
-    inputs.accept_or_refuse((*delivery.problems, *others), settings, options)
+    own = with_key_lines(others, delivery.documents, settings.limits)
+    inputs.accept_or_refuse((*delivery.problems, *own), settings, options)
     with progress("running checks", steps(subject)) as advance:
         findings = lint(subject, disabled, advance)
     if options.json:

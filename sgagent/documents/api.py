@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping as MappingOf
 from dataclasses import replace
 from functools import partial
 from itertools import chain
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field as Declared
 from pydantic.alias_generators import to_pascal
@@ -106,10 +106,8 @@ class TagModel(AnswerModel):
 class ListedGroupModel(AnswerModel):
     """A group of DescribeSecurityGroups."""
 
-    remedies: ClassVar = {"SecurityGroupType": "normal or enterprise"}
-
     security_group_id: Id
-    security_group_type: Annotated[GroupType | None, one_of(GROUP_TYPES)]
+    security_group_type: Annotated[GroupType | None, one_of(GROUP_TYPES, "normal or enterprise")]
     security_group_name: Text = ""
     owner_id: Account | None = None
     vpc_id: Id | None = None
@@ -223,10 +221,8 @@ class DeliveredPrefixModel(AnswerModel):
 class DeliveredPrefixListModel(AnswerModel):
     """An answer of DescribePrefixListAttributes."""
 
-    remedies: ClassVar = {"AddressFamily": "IPv4 or IPv6"}
-
     prefix_list_id: Id
-    address_family: Annotated[Family, one_of(FAMILIES)]
+    address_family: Annotated[Family, one_of(FAMILIES, "IPv4 or IPv6")]
     entries: Annotated[Listing, _wrapped("Entry")] | None = None
 
 

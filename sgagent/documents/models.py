@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping as MappingOf
 from dataclasses import replace
 from functools import cache, partial
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -47,13 +47,15 @@ Schema = dict[str, Any]
 class Value:
     """What a field takes, as metadata of its type."""
 
-    def __init__(self, parse: Callable[..., object], schema: Schema | None = None) -> None:
+    def __init__(self, parse: Callable[..., object], schema: Schema | None = None, remedy: str = "") -> None:
         """Take the parser and the JSON Schema of what it takes.
 
         Args:
             parse: of the node, or of the node and pydantic's information about the field.
             schema: the JSON Schema.
+            remedy: what to do where a required field is missing, if there is more to say than to add it.
         """
+        self.remedy = remedy
         self._parse = parse
         self._schema = schema or {}
 
@@ -87,9 +89,6 @@ class DocumentModel(BaseModel):
 
     model_config = ConfigDict(extra="forbid", defer_build=True)
 
-    remedies: ClassVar[MappingOf[str, str]] = {}
-    """What to do where a field is missing, if there is more to say than to add it."""
-
     @classmethod
     def entries_of(cls, node: Mapping) -> MappingOf[str, Node]:
         """Return the fields of a mapping that count."""
@@ -101,6 +100,17 @@ class DocumentModel(BaseModel):
         """Return the name that documents have for each field."""
         cls.model_rebuild()  # which sets the names, if nothing was read before
         return {name: field.alias or name for name, field in cls.model_fields.items()}
+
+    @classmethod
+    @cache
+    def remedies(cls) -> MappingOf[str, str]:
+        """Return what to do where a field is missing, by the name that documents have for it."""
+        return {
+            cls.names()[name]: value.remedy
+            for name, field in cls.model_fields.items()
+            for value in field.metadata
+            if isinstance(value, Value) and value.remedy
+        }
 
 
 class LooseModel(DocumentModel):
@@ -114,9 +124,10 @@ class LooseModel(DocumentModel):
         return {name: value for name, value in node.entries.items() if is_set(value)}
 
 
-def one_of(words: MappingOf[str, object]) -> Value:
+def one_of(meanings: MappingOf[str, object], remedy: str = "") -> Value:
     """Return what a field takes that holds one of a few words."""
-    return Value(partial(parse_word, words=words))
+    remedy = remedy or "one of " + ", ".join(meanings)
+    return Value(partial(parse_word, words=meanings), words(meanings), remedy)
 
 
 M = TypeVar("M", bound=DocumentModel)
@@ -174,9 +185,9 @@ def _note(error: ValidationError, declared: type[DocumentModel], place: Field) -
         name = fault.path[0]
         wrong.add(name)
         if fault.code == MISSING_FIELD and name in place.entries:
-            place.at(name).error(MISSING_FIELD, "has no value", declared.remedies.get(str(name), "a value"))
+            place.at(name).error(MISSING_FIELD, "has no value", declared.remedies().get(str(name), "a value"))
         elif fault.code == MISSING_FIELD:
-            place.refuse_missing(str(name), declared.remedies.get(str(name), fault.remedy))
+            place.refuse_missing(str(name), declared.remedies().get(str(name), fault.remedy))
         elif fault.code == UNKNOWN_FIELD:
             place.at(name).refuse_name(str(name), declared.names().values())
         else:

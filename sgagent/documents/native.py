@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
-from typing import Annotated, Any, ClassVar
+from typing import Annotated
 
 from pydantic import Field as Declared
 
@@ -37,9 +36,9 @@ from sgagent.documents.models import (
     document_schema,
     items_of,
     located,
+    one_of,
     read_model,
     ref,
-    words,
 )
 from sgagent.documents.rule_form import Part, RuleForm, make_port_list, make_prefix_list, make_rule
 from sgagent.documents.scalars import (
@@ -48,7 +47,6 @@ from sgagent.documents.scalars import (
     parse_integer,
     parse_list,
     parse_texts,
-    parse_word,
 )
 from sgagent.documents.tree import Listing, Mapping, Node
 from sgagent.documents.values import (
@@ -83,10 +81,6 @@ def _parse_version(node: Node) -> int:
     return FORMAT_VERSION
 
 
-def _one_of(meanings: dict[str, Any]) -> Value:
-    return Value(partial(parse_word, words=meanings), words(meanings))
-
-
 def _list_of(*names: str) -> Value:
     """Return what a list takes whose items other code reads: it may know them from the parse cache."""
     items = ref(names[0]) if len(names) == 1 else any_of(*map(ref, names))
@@ -99,7 +93,7 @@ FreeText = Annotated[str, Value(parse_digits, ref("free_text"))]
 Ports = Annotated[PortSet, Value(parse_ports, ref("ports"))]
 Block = Annotated[CidrBlock, Value(located(parse_block), ref("block"))]
 Blocks = Annotated[Listing, _list_of("block")]
-PolicyWord = Annotated[Policy, _one_of(POLICIES)]
+PolicyWord = Annotated[Policy, one_of(POLICIES)]
 Tags = Annotated[
     tuple[tuple[str, str], ...],
     Value(parse_texts, {"type": "object", "additionalProperties": ref("free_text")}),
@@ -115,7 +109,7 @@ class RuleModel(DocumentModel):
     rule_id: Id = Declared(
         "", description="Unique among the rules of all documents; derived from the content if missing."
     )
-    direction: Annotated[Direction, _one_of(DIRECTIONS)] = Declared(
+    direction: Annotated[Direction, one_of(DIRECTIONS)] = Declared(
         description="Which way a session is opened, as seen from the interface."
     )
     policy: PolicyWord = Declared(
@@ -160,7 +154,7 @@ class SecurityGroupModel(DocumentModel):
     name: FreeText = Declared("", description="For people.")
     vpc_id: Id | None = Declared(None, description="Group objects reach only groups of the same VPC.")
     account_id: Account | None = Declared(None, description="The owner.")
-    type: Annotated[GroupType, _one_of(GROUP_TYPES)] = Declared(
+    type: Annotated[GroupType, one_of(GROUP_TYPES)] = Declared(
         DEFAULT_GROUP_TYPE,
         description=f"Default {DEFAULT_GROUP_TYPE.value}; normal and enterprise are the API's words for "
         "the two.",
@@ -170,7 +164,7 @@ class SecurityGroupModel(DocumentModel):
         description="Whether members of a basic group reach each other whatever the rules say; default"
         f" {DEFAULT_INNER_ACCESS.value}.",
     )
-    cloud: Annotated[Cloud, _one_of(CLOUDS)] = Declared(
+    cloud: Annotated[Cloud, one_of(CLOUDS)] = Declared(
         Cloud.ALIBABA, description="Whose limits check warns of; default alibaba. It changes no verdict."
     )
     tags: Tags = Declared((), description="Texts by key.")
@@ -193,7 +187,7 @@ class PrefixListModel(DocumentModel):
     """A prefix list (§1.4)."""
 
     prefix_list_id: Id = Declared(description="Unique; pl-… where rules refer to it.")
-    address_family: Annotated[Family, _one_of(FAMILIES)] = Declared(description="Of every entry.")
+    address_family: Annotated[Family, one_of(FAMILIES)] = Declared(description="Of every entry.")
     entries: Annotated[Listing, _list_of("block", "prefix_entry")] = Declared(
         description="Empty matches nothing."
     )
@@ -238,11 +232,9 @@ class NetworkInterfaceModel(DocumentModel):
 class NativeModel(DocumentModel):
     """Security groups and what they refer to, in the native format of sgagent."""
 
-    remedies: ClassVar = {"version": f"version: {FORMAT_VERSION}"}
-
-    version: Annotated[int, Value(_parse_version, {"const": FORMAT_VERSION})] = Declared(
-        description="Of the format."
-    )
+    version: Annotated[
+        int, Value(_parse_version, {"const": FORMAT_VERSION}, f"version: {FORMAT_VERSION}")
+    ] = Declared(description="Of the format.")
     vpc_id: Id | None = Declared(
         None, description="The VPC of every group and interface of this document that names none."
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
@@ -17,6 +17,7 @@ from sgagent.documents.json_text import parse_json
 from sgagent.documents.problems import Budget, Findings, Limits, OverBudgetError
 from sgagent.documents.scalars import refuse_bidirectional
 from sgagent.documents.tree import Listing, MalformedError, TreeBuilder
+from sgagent.documents.values import canonical_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,8 +234,8 @@ def with_key_lines(
         if document is None:
             return problem.origin
         place = document.at(*steps)
-        written = {problem.value, (problem.value or "").rpartition("/")[2]} - {None, ""}
-        return next((part for part in place.parts() if part.written in written), place).origin
+        meant = {problem.value, (problem.value or "").rpartition("/")[2]} - {None, ""}
+        return next((part for part in _parts(place) if _spelling(part) in meant), place).origin
 
     return tuple(
         replace(problem, origin=key(problem))
@@ -244,9 +245,23 @@ def with_key_lines(
     )
 
 
+def _parts(place: Field) -> Iterator[Field]:
+    """Yield the values in a value, at any depth."""
+    for part in place.parts():
+        yield part
+        yield from _parts(part)
+
+
+def _spelling(place: Field) -> str | None:
+    """Return a single value as problems show it, which have names in one spelling."""
+    prefix, colon, name = (place.written or "").partition(":")
+    return f"dns:{canonical_name(name)}" if colon and prefix.lower() == "dns" else place.written
+
+
 _FOUND_AFTER_PARSING = frozenset(
     {
         "bad_address",
+        "dangling_attachment",
         "family_of_protocol",
         "group_object_in_advanced",
         "mixed_families",

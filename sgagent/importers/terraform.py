@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping as MappingOf, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from pydantic import Field as Declared
 
@@ -247,13 +247,11 @@ class _Module(LooseModel):
 
 
 class _Resource(LooseModel):
-    remedies: ClassVar = {"type": "the type of the resource"}
-
     mode: Annotated[bool, one_of({"managed": True, "data": False})] = True
     """Whether Terraform manages the resource."""
 
     address: Annotated[str, Value(parse_text)] = ""
-    type: Annotated[str, Value(parse_text)]
+    type: Annotated[str, Value(parse_text, remedy="the type of the resource")]
 
 
 def _read_state(root: Field, gathered: Gathered) -> None:

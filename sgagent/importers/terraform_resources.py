@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping as MappingOf
 from functools import partial
 from itertools import chain
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from pydantic import ConfigDict, Field as Declared
 
@@ -239,11 +239,9 @@ class PrefixEntry(LooseModel):
 
 
 class _PrefixList(LooseModel):
-    remedies: ClassVar = {"entry": "the entries of the list, [] if it has none"}
-
     id: Id
     address_family: Annotated[Family | None, one_of(FAMILIES)] = None
-    entry: Annotated[Listing, Value(parse_list)]
+    entry: Annotated[Listing, Value(parse_list, remedy="the entries of the list, [] if it has none")]
 
 
 def _read_group(place: Field, gathered: Gathered) -> None:

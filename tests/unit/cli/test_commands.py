@@ -331,14 +331,15 @@ def test_check_says_where_a_group_is_attached(run: Run, tmp_path: Path) -> None:
     native.write_text(
         "version: 1\nnetwork_interfaces:\n- network_interface_id: eni-1\n  security_group_ids: [sg-none]\n"
     )
-    assert (
-        f"error: {native}:4: network_interfaces[0].security_group_ids: "
-        in run("check", "--definitions", native)[1]
-    )
+    place = f"error: {native}:4: network_interfaces[0].security_group_ids[0]: "
+    assert place in run("check", "--definitions", native)[1]
     interface = {"NetworkInterfaceId": "eni-1", "SecurityGroupIds": {"SecurityGroupId": ["sg-none"]}}
     answer = tmp_path / "answer.json"
     answer.write_text(json.dumps({"NetworkInterfaceSets": {"NetworkInterfaceSet": [interface]}}))
-    assert "NetworkInterfaceSet[0].SecurityGroupIds: " in run("check", "--definitions", answer)[1]
+    assert (
+        "NetworkInterfaceSet[0].SecurityGroupIds.SecurityGroupId[0]: "
+        in run("check", "--definitions", answer)[1]
+    )
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ CASES = (
         "  - {prefix_list_id: pl-office, address_family: ipv4, entries: [192.0.2.0/24]}\n"
         "network_interfaces:\n  - network_interface_id: eni-1\n    security_group_ids: [sg-wbe]\n",
         19,
-        "network_interfaces[0].security_group_ids",
+        "network_interfaces[0].security_group_ids[0]",
         "a security group of the interface is not in the definitions",
         "did you mean sg-web? Otherwise add the group, or detach it from the interface",
         "sg-wbe",
@@ -399,6 +399,48 @@ def test_warnings_name_the_item(tmp_path: Path, capsys: pytest.CaptureFixture[st
         ("unknown_object_of_ended", 18, "rules[1].authorization_object[1]"),
         ("own_group", 24, "rules[0].authorization_object"),
     }
+
+
+def test_problems_name_the_item_whatever_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A group of an interface, also in an API answer; and a name in another spelling than messages have."""
+    (tmp_path / "native.yaml").write_text(
+        "version: 1\nsecurity_groups:\n- security_group_id: sg-1\n  rules:\n    - direction: ingress\n"
+        "      policy: accept\n      protocol: all\n      authorization_object:\n"
+        "      - 10.0.0.0/8\n      - DNS:Gone.EXAMPLE.\n      - dns:bücher.example\n"
+        "network_interfaces:\n- network_interface_id: eni-1\n  addresses: [10.0.0.1]\n"
+        "  security_group_ids:\n  - sg-1\n  - sg-none\n"
+    )
+    groups = {"SecurityGroupId": ["sg-1", "sg-gone"]}
+    interface = {"NetworkInterfaceId": "eni-2", "PrivateIpAddress": "10.0.0.2", "SecurityGroupIds": groups}
+    answer = {"NetworkInterfaceSets": {"NetworkInterfaceSet": [interface]}}
+    (tmp_path / "answer.json").write_text(json.dumps(answer, indent=0))
+    settings = tmp_path / "limits.toml"
+    settings.write_text("[limits]\nnames = 1\n")
+    problems = problems_of(capsys, "--config", settings, tmp_path)
+    assert {(one["code"], one["line"], one["path"]) for one in problems if one["severity"] == "error"} == {
+        ("too_many_names", 11, f"{OBJECT}[2]"),
+    }
+    settings.write_text("")
+    problems = problems_of(capsys, "--config", settings, tmp_path)
+    assert {(one["line"], one["path"]) for one in problems if one["code"] == "dangling_attachment"} == {
+        (17, "network_interfaces[0].security_group_ids[1]"),
+        (10, "NetworkInterfaceSets.NetworkInterfaceSet[0].SecurityGroupIds.SecurityGroupId[1]"),
+    }
+
+
+@pytest.mark.parametrize("command", ("lint", "graph", "compile --dry-run"))
+def test_other_commands_name_the_item_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    """With its line, on standard error."""
+    path = tmp_path / "groups.yaml"
+    path.write_text(
+        "version: 1\nsecurity_groups:\n- security_group_id: sg-1\n  type: advanced\n  rules:\n"
+        "  - direction: ingress\n    policy: accept\n    protocol: all\n"
+        "    authorization_object:\n    - 10.0.0.0/8\n    - sg-1\n"
+    )
+    assert main([*command.split(), str(path)]) == 0
+    assert f"{path}:11: {OBJECT}[1]: an advanced group has a group" in capsys.readouterr().err
 
 
 def test_check_shows_the_line_of_a_binding_by_hand(

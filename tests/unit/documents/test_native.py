@@ -479,3 +479,19 @@ def test_a_flood_of_errors_takes_little_memory(unread: str) -> None:
         tracemalloc.stop()
     assert (len(problems), problems[-1].code) == (11, "more_problems")
     assert peak < 12 << 20
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    (
+        (document(prefix_lists=[{"prefix_list_id": "pl-1", "entries": []}]), "one of ipv4, ipv6"),
+        (rule_document(direction=None), "one of ingress, egress"),
+        (rule_document(policy=None), "one of accept, drop, allow, deny"),
+        ('{"PrefixListId": "pl-1"}', "IPv4 or IPv6"),
+        ('{"SecurityGroupId": "sg-1", "Permissions": {"Permission": [{}]}}', "one of ingress, egress"),
+        ("vpc_id: vpc-1", "version: 1"),
+    ),
+)
+def test_a_missing_word_is_named_with_those_that_are_allowed(text: str, remedy: str) -> None:
+    """Missing and empty alike, in native documents and in answers."""
+    assert remedy in [one.remedy for one in refused(text) if one.message == "missing"]
