@@ -16,7 +16,7 @@ from integration.service import Service, definitions, is_let_in, service_on
 from sgagent.core.errors import DocumentError, SourceUnavailableError
 from sgagent.documents import Limits
 from sgagent.settings.sources import HttpsSourceSettings, ServerUrl
-from sgagent.signatures.keys import PrivateKey
+from sgagent.signatures import PrivateKey
 from sgagent.sources.https.source import HttpsSource
 from tests.signing import KEY, OTHER_KEY, signature_of
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sgagent.signatures import Manifest, SignatureFile
-from sgagent.signatures.keys import PrivateKey
+from sgagent.signatures import Manifest, PrivateKey, SignatureFile
 
 NOW = 1_800_000_000
 KEY, OTHER_KEY = PrivateKey.generate(), PrivateKey.generate()

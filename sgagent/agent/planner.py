@@ -32,7 +32,8 @@ from sgagent.nft.names import CounterKey
 from sgagent.nft.text import differences
 from sgagent.nft.transactions import AddCounter, Delete, DestroyTable, Operation, Plan
 from sgagent.ports import Delivery, Observed
-from sgagent.settings import Settings, UnboundInterfaces
+from sgagent.settings import Settings
+from sgagent.settings.tables import UnboundInterfaces
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,14 +37,8 @@ from sgagent.documents.scalars import InvalidValueError
 from sgagent.documents.values import parse_instant
 from sgagent.host.links import NetlinkHost
 from sgagent.ports import Delivery
-from sgagent.settings import (
-    SPAN_FORM,
-    Settings,
-    UnboundInterfaces,
-    parse_interface_name,
-    parse_settings,
-    parse_span,
-)
+from sgagent.settings import Settings, parse_interface_name, parse_settings
+from sgagent.settings.tables import SPAN_FORM, UnboundInterfaces, parse_span
 from sgagent.signatures import Signed
 from sgagent.sources import make_source
 from sgagent.sources.files.source import FileSource

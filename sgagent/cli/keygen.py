@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sgagent.cli.main import option_adder
 from sgagent.core.errors import UsageError
-from sgagent.signatures.keys import PrivateKey
+from sgagent.signatures import PrivateKey
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -35,9 +35,7 @@ from sgagent.core.resolve import Exemptions, Scope, resolve
 from sgagent.documents import Limits, parse_documents
 from sgagent.settings import Settings
 from sgagent.settings.sources import EtcdSourceSettings
-from sgagent.signatures import Manifest, SignatureFile
-from sgagent.signatures.keys import PrivateKey
-from sgagent.signatures.manifest import MalformedSignatureError, time_in_words
+from sgagent.signatures import MalformedSignatureError, Manifest, PrivateKey, SignatureFile, time_in_words
 from sgagent.sources.etcd import publication
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.documents import Everything

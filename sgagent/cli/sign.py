@@ -14,8 +14,7 @@ from sgagent.cli.main import option_adder
 from sgagent.cli.output import format_json, replace_file
 from sgagent.core.errors import UsageError
 from sgagent.core.resolve import Scope
-from sgagent.signatures import Manifest, SignatureFile
-from sgagent.signatures.manifest import MalformedSignatureError, time_in_words
+from sgagent.signatures import MalformedSignatureError, Manifest, SignatureFile, time_in_words
 from sgagent.sources.files.source import signature_path
 from sgagent.sources.verified_parse import base_name
 

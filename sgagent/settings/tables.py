@@ -46,7 +46,7 @@ from sgagent.settings.constraints import (
     word_of,
 )
 from sgagent.settings.sources import FileSourceSettings, SourceSettings
-from sgagent.signatures.keys import KEY_FORM, PublicKey
+from sgagent.signatures import KEY_FORM, PublicKey
 
 
 class UnboundInterfaces(enum.Enum):

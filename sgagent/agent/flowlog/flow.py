@@ -25,7 +25,7 @@ from sgagent.agent.clock import count
 from sgagent.core.errors import printable
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import Direction, Family, Mode, Policy
-from sgagent.settings import FlowLogSettings, FlowOutput
+from sgagent.settings.tables import FlowLogSettings, FlowOutput
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

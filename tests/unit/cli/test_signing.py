@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from sgagent.cli.main import main
-from sgagent.signatures import SignatureFile
-from sgagent.signatures.keys import PrivateKey
+from sgagent.signatures import PrivateKey, SignatureFile
 
 WEB = "version: 1\nsecurity_groups: [{security_group_id: sg-web, type: basic}]\n"
 NO_CONFIGURATION = ("--config", "/dev/null")

@@ -9,7 +9,8 @@ import pytest
 from sgagent.core.errors import UsageError
 from sgagent.core.model import Policy
 from sgagent.core.policy import FlowLogging
-from sgagent.settings import FlowLogSettings, FlowOutput, parse_settings
+from sgagent.settings import parse_settings
+from sgagent.settings.tables import FlowLogSettings, FlowOutput
 
 
 def read(text: str) -> FlowLogSettings:

@@ -13,17 +13,10 @@ from sgagent.core.errors import Origin, UsageError
 from sgagent.core.model import ALL_PROTOCOLS, TCP, CidrBlock, Direction, Mode, PortSet, SourceCheck
 from sgagent.core.policy import Exemption
 from sgagent.documents import Limits
-from sgagent.settings import (
-    METADATA_SERVICE,
-    ListenAddress,
-    RefusedSettingsError,
-    Sessions,
-    Settings,
-    UnboundInterfaces,
-    parse_interface_name,
-    parse_settings,
-)
+from sgagent.nft.marks import Sessions
+from sgagent.settings import RefusedSettingsError, Settings, parse_interface_name, parse_settings
 from sgagent.settings.sources import FileSourceSettings
+from sgagent.settings.tables import METADATA_SERVICE, ListenAddress, UnboundInterfaces
 
 EVERYTHING = """
     [source]

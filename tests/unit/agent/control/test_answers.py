@@ -57,7 +57,7 @@ from sgagent.nft.names import (
     RuleCounter,
 )
 from sgagent.ports import CounterValue
-from sgagent.settings import METADATA_SERVICE
+from sgagent.settings.tables import METADATA_SERVICE
 from tests.fakes.clock import FakeClock
 from tests.fakes.log import FakeLog
 from tests.unit.agent.machine import Machine

@@ -28,7 +28,7 @@ from sgagent.agent.flowlog.flow import (
     written_time,
 )
 from sgagent.core.model import Mode
-from sgagent.settings import FlowLogSettings, FlowOutput
+from sgagent.settings.tables import FlowLogSettings, FlowOutput
 from tests.unit.agent.flowlog.flows import dropped, left_out
 
 

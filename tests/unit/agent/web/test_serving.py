@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sgagent.core.errors import UsageError
-from sgagent.settings import PageServing, parse_settings
+from sgagent.settings import parse_settings
+from sgagent.settings.tables import PageServing
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from sgagent.signatures import (
+    MalformedSignatureError,
     Manifest,
+    PrivateKey,
     PublicKey,
     SignatureFaultError,
     SignatureFile,
@@ -20,8 +22,6 @@ from sgagent.signatures import (
     check_part,
     check_signature,
 )
-from sgagent.signatures.keys import PrivateKey
-from sgagent.signatures.manifest import MalformedSignatureError
 from tests.signing import KEY, NOW, OTHER_KEY, signature_of
 
 CONTENTS = {"b.yaml": b"version: 1\n", "a b.json": b"{}", "c.yaml": b""}
