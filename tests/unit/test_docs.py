@@ -7,6 +7,7 @@ import ast
 import dataclasses
 import re
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import get_args
 
@@ -29,7 +30,7 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 TEST = re.compile(r"`((?:tests|integration)/[\w/]+\.py)`(?: ((?:`\w+`(?:, )?)+))?")
 CODE = re.compile(
-    r'(?:\.(?:error|warn)|MalformedError|SignatureFaultError|Fault|refusal)\(\s*"([a-z_0-9]+)"'
+    r'(?:\.(?:error|warn)|MalformedError|SignatureFaultError|Fault|refusal|invalid)\(\s*"([a-z_0-9]+)"'
     r'|(?:code=|Problem\.(?:error|warning)\([^"()]*)"([a-z_0-9]+)"'
 )
 CORE_CODE = re.compile(r'(?:_error|_warn|_refuse)\([^"]*"([a-z_]+)"')
@@ -129,9 +130,9 @@ _OF_OTHER_PROGRAMS = {"--check", "--config"}
 
 def codes_outside_documents() -> Iterator[str]:
     """Return the codes of problems that resolving, binding, reading files or the configuration finds."""
-    for folder in ("settings", "signatures", "sources"):
-        for path in (ROOT / "sgagent" / folder).rglob("*.py"):
-            yield from (one or other for one, other in CODE.findall(path.read_text(encoding="utf-8")))
+    folders = (ROOT / "sgagent/settings", ROOT / "sgagent/sources")
+    for path in (ROOT / "sgagent/signatures.py", *chain.from_iterable(one.rglob("*.py") for one in folders)):
+        yield from (one or other for one, other in CODE.findall(path.read_text(encoding="utf-8")))
     for name in ("resolve", "binding"):
         text = read(f"sgagent/core/{name}.py")
         yield from CORE_CODE.findall(text)

@@ -23,7 +23,7 @@ def test_every_code_is_documented() -> None:
     assert codes <= documented
 
 
-PACKAGES = ("core", "documents", "importers", "policy_test", "settings", "signatures", "sources")
+PLACES = ("core", "documents", "importers", "policy_test", "settings", "signatures.py", "sources")
 REMEDY_AT = {"error": 2, "warn": 2, "invalid": 2, "Fault": 2, "MalformedError": 4, "Problem": 7}
 """What makes a problem, and the place of its remedy among the arguments."""
 
@@ -32,8 +32,8 @@ def test_every_problem_says_what_to_do() -> None:
     """Each place that makes a problem gives it a remedy; what only counts others needs none."""
     calls = {
         f"{path.relative_to(ROOT)}:{call.lineno}": call
-        for package in PACKAGES
-        for path in (ROOT / "sgagent" / package).rglob("*.py")
+        for place in PLACES
+        for path in ([ROOT / "sgagent" / place] if "." in place else (ROOT / "sgagent" / place).rglob("*.py"))
         for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(call, ast.Call) and makes_problem(call)
     }
