@@ -6,14 +6,13 @@ with pages; ``api_pages`` merges what this module collects.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping as MappingOf
 from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field as Declared
+from pydantic import ConfigDict
 from pydantic.alias_generators import to_pascal
 
 from sgagent.core.model import (
@@ -31,7 +30,7 @@ from sgagent.core.model import (
     Protocols,
     SecurityGroupRule,
 )
-from sgagent.documents.assembly import Collected, GroupAttribute, ListedGroup, Page
+from sgagent.documents.assembly import Collected, DeliveredGroup
 from sgagent.documents.field import Field
 from sgagent.documents.models import DocumentModel, LooseModel, Value, located, one_of, read_each, read_model
 from sgagent.documents.rule_form import Part, RuleForm, make_port_list, make_prefix_list, make_rule
@@ -145,39 +144,41 @@ class PermissionModel(AnswerModel):
     source_port_range: Ports | None = None
     nic_type: Annotated[str, Value(parse_text)] = "intranet"
     description: Text = ""
+    peer_cidr_ip: Block | None = None
+    ipv6_peer_cidr_ip: Block | None = None
+    peer_group_id: Id | None = None
+    peer_group_owner_account: Account | None = None
+    peer_prefix_list_id: Id | None = None
 
     @classmethod
     def entries_of(cls, node: Mapping) -> MappingOf[str, Node]:
         """Return the fields that are set, without those of objects that do not count (§5.1)."""
-        entries, names = dict(super().entries_of(node)), cls.names()
-        losing = {"peer_account"} if names["peer_group"] not in entries else {"peer_prefix_list"}
-        if names["peer_cidr"] in entries or names["peer_ipv6_cidr"] in entries:
-            losing = {"peer_group", "peer_account", "peer_prefix_list"}
-        return {name: value for name, value in entries.items() if name not in {names[one] for one in losing}}
+        entries, names = super().entries_of(node), cls.names()
+        group, account = names["peer_group_id"], names["peer_group_owner_account"]
+        losing = {account} if group not in entries else {names["peer_prefix_list_id"]}
+        if names["peer_cidr_ip"] in entries or names["ipv6_peer_cidr_ip"] in entries:
+            losing = {group, account, names["peer_prefix_list_id"]}
+        return {name: value for name, value in entries.items() if name not in losing}
+
+
+def _named_by(peer: str, local: str) -> Callable[[str], str]:
+    """Return what names the fields of a rule whose two ends answers call so, like ``SourceCidrIp``."""
+    return lambda name: to_pascal(name).replace("Peer", peer).replace("Local", local)
 
 
 class IngressModel(PermissionModel):
     """A rule on ingress: the source is the peer."""
 
-    peer_cidr: Block | None = Declared(None, alias="SourceCidrIp")
-    peer_ipv6_cidr: Block | None = Declared(None, alias="Ipv6SourceCidrIp")
-    peer_group: Id | None = Declared(None, alias="SourceGroupId")
-    peer_account: Account | None = Declared(None, alias="SourceGroupOwnerAccount")
-    peer_prefix_list: Id | None = Declared(None, alias="SourcePrefixListId")
-    local_cidr: Block | None = Declared(None, alias="DestCidrIp")
-    local_ipv6_cidr: Block | None = Declared(None, alias="Ipv6DestCidrIp")
+    model_config = ConfigDict(alias_generator=_named_by("Source", "Dest"))
+
+    local_cidr_ip: Block | None = None
+    ipv6_local_cidr_ip: Block | None = None
 
 
-class EgressModel(PermissionModel):
+class EgressModel(IngressModel):
     """A rule on egress: the destination is the peer."""
 
-    peer_cidr: Block | None = Declared(None, alias="DestCidrIp")
-    peer_ipv6_cidr: Block | None = Declared(None, alias="Ipv6DestCidrIp")
-    peer_group: Id | None = Declared(None, alias="DestGroupId")
-    peer_account: Account | None = Declared(None, alias="DestGroupOwnerAccount")
-    peer_prefix_list: Id | None = Declared(None, alias="DestPrefixListId")
-    local_cidr: Block | None = Declared(None, alias="SourceCidrIp")
-    local_ipv6_cidr: Block | None = Declared(None, alias="Ipv6SourceCidrIp")
+    model_config = ConfigDict(alias_generator=_named_by("Dest", "Source"))
 
 
 class DeliveredAddressModel(AnswerModel):
@@ -257,26 +258,27 @@ def _read_groups(answer: Field, collected: Collected) -> None:
     model = read_model(GroupListModel, answer)
     if model is None:
         return
-    _add_page(answer, collected, "DescribeSecurityGroups")
+    collected.pages.setdefault("DescribeSecurityGroups", []).append(answer)
     listed = _items(answer, "SecurityGroups", "SecurityGroup")
     for place, group in read_each(ListedGroupModel, listed):
         if not group.security_group_id:
             continue
-        group_listed = ListedGroup(
-            place=place,
-            security_group_id=group.security_group_id,
-            group_type=group.security_group_type or UNKNOWN_GROUP_TYPE,
-            name=group.security_group_name,
-            account_id=group.owner_id,
-            vpc_id=group.vpc_id,
-            tags=_tags(place),
-        )
-        collected.listed.append(group_listed)
+        read = read_each(TagModel, _items(place, "Tags", "Tag"))
+        tags = {(tag.tag_key or tag.key, tag.tag_value or tag.value) for _, tag in read}
+        group_type = group.security_group_type or UNKNOWN_GROUP_TYPE
+        delivered = replace(_delivered(place, group), group_type=group_type, tags=tuple(sorted(tags)))
+        collected.listed.append(delivered)
 
 
-def _tags(place: Field) -> tuple[tuple[str, str], ...]:
-    tags = read_each(TagModel, _items(place, "Tags", "Tag"))
-    return tuple(sorted({(tag.tag_key or tag.key, tag.tag_value or tag.value) for _, tag in tags}))
+def _delivered(place: Field, model: ListedGroupModel | GroupAttributeModel) -> DeliveredGroup:
+    """Return what both answers have of a group."""
+    return DeliveredGroup(
+        place=place,
+        security_group_id=model.security_group_id,
+        name=model.security_group_name,
+        account_id=model.owner_id,
+        vpc_id=model.vpc_id,
+    )
 
 
 def _read_attribute(answer: Field, collected: Collected) -> None:
@@ -286,18 +288,14 @@ def _read_attribute(answer: Field, collected: Collected) -> None:
     rules = [_rule(place) for place in _items(answer, "Permissions", "Permission")]
     if not model.security_group_id:
         return
-    attribute = GroupAttribute(
-        place=answer,
-        security_group_id=model.security_group_id,
+    collected.pages.setdefault(f"DescribeSecurityGroupAttribute {model.security_group_id}", []).append(answer)
+    delivered = replace(
+        _delivered(answer, model),
         next_token=model.next_token,
         inner_access_policy=model.inner_access_policy,
-        name=model.security_group_name,
-        account_id=model.owner_id,
-        vpc_id=model.vpc_id,
         rules=tuple(filter(None, rules)),
     )
-    _add_page(answer, collected, f"DescribeSecurityGroupAttribute {model.security_group_id}")
-    collected.attributes.append(attribute)
+    collected.attributes.append(delivered)
 
 
 def _rule(place: Field) -> SecurityGroupRule | None:
@@ -308,7 +306,7 @@ def _rule(place: Field) -> SecurityGroupRule | None:
     if model is None:
         return None
     form = rule_form(place, model)
-    form.local = _block(place, model, "local_cidr", "local_ipv6_cidr")
+    form.local = _block(place, model, "local_cidr_ip", "ipv6_local_cidr_ip")
     form.objects = None if way is None else rule_peer(place, model)
     return make_rule(form)
 
@@ -342,19 +340,18 @@ def _part(place: Field, model: DocumentModel, field: str) -> Part[Any] | None:
 
 def rule_peer(place: Field, model: PermissionModel) -> tuple[Part[AuthorizationObject]] | None:
     """Return the authorization object; CIDR wins over group over prefix list (§5.1)."""
-    block = _block(place, model, "peer_cidr", "peer_ipv6_cidr")
+    block = _block(place, model, "peer_cidr_ip", "ipv6_peer_cidr_ip")
     if block is not None:
         return (Part(block.name, block.value),)
-    group, prefix_list = _part(place, model, "peer_group"), _part(place, model, "peer_prefix_list")
+    group, prefix_list = _part(place, model, "peer_group_id"), _part(place, model, "peer_prefix_list_id")
     if group is not None:
-        account = _part(place, model, "peer_account")
+        account = _part(place, model, "peer_group_owner_account")
         account_id = account.value if account else None
         return (Part(group.name, group.value and GroupReference(group.value, account_id)),)
     if prefix_list is not None:
         return (Part(prefix_list.name, prefix_list.value and PrefixListReference(prefix_list.value)),)
-    *names, last = (
-        model.names()[field] for field in ("peer_cidr", "peer_ipv6_cidr", "peer_group", "peer_prefix_list")
-    )
+    fields = ("peer_cidr_ip", "ipv6_peer_cidr_ip", "peer_group_id", "peer_prefix_list_id")
+    *names, last = (model.names()[field] for field in fields)
     remedy = f"one of {', '.join(names)} or {last}"
     place.error("missing_object", "the authorization object is missing", remedy)
     return None
@@ -373,7 +370,7 @@ def _read_interfaces(answer: Field, collected: Collected) -> None:
     model = read_model(InterfaceListModel, answer)
     if model is None:
         return
-    _add_page(answer, collected, "DescribeNetworkInterfaces")
+    collected.pages.setdefault("DescribeNetworkInterfaces", []).append(answer)
     for place in _items(answer, "NetworkInterfaceSets", "NetworkInterfaceSet"):
         interface = _interface(place)
         if interface is not None:
@@ -396,7 +393,7 @@ def _interface(place: Field) -> NetworkInterface | None:
     interface = NetworkInterface(
         network_interface_id=model.network_interface_id or "",
         mac_address=model.mac_address,
-        addresses=tuple(dict.fromkeys(_addresses(place, model))),
+        addresses=tuple(dict.fromkeys(filter(None, _addresses(place, model)))),
         security_group_ids=tuple(sorted(filter(None, {item.read(parse_id) for item in attached}))),
         account_id=model.owner_id,
         vpc_id=model.vpc_id,
@@ -407,19 +404,15 @@ def _interface(place: Field) -> NetworkInterface | None:
     return interface if model.network_interface_id else None
 
 
-def _addresses(place: Field, model: DeliveredInterfaceModel) -> Iterator[CidrBlock]:
+_ADDRESS_SETS = ("PrivateIpSet", "Ipv6Set", "Ipv4PrefixSet", "Ipv6PrefixSet")
+
+
+def _addresses(place: Field, model: DeliveredInterfaceModel) -> Iterator[CidrBlock | None]:
     """Yield the private addresses, the primary one first."""
-    if model.private_ip_address is not None:
-        yield model.private_ip_address
-    sets = (
-        _items(place, "PrivateIpSets", "PrivateIpSet"),
-        _items(place, "Ipv6Sets", "Ipv6Set"),
-        _items(place, "Ipv4PrefixSets", "Ipv4PrefixSet"),
-        _items(place, "Ipv6PrefixSets", "Ipv6PrefixSet"),
-    )
-    for _, found in read_each(DeliveredAddressModel, chain.from_iterable(sets)):
-        addresses = found.private_ip_address, found.ipv6_address, found.ipv4_prefix, found.ipv6_prefix
-        yield from filter(None, addresses)
+    yield model.private_ip_address
+    items = chain.from_iterable(_items(place, f"{name}s", name) for name in _ADDRESS_SETS)
+    for _, found in read_each(DeliveredAddressModel, items):
+        yield from (found.private_ip_address, found.ipv6_address, found.ipv4_prefix, found.ipv6_prefix)
 
 
 def _read_prefix_list(answer: Field, collected: Collected) -> None:
@@ -444,7 +437,7 @@ def _read_port_list(answer: Field, collected: Collected) -> None:
     if model is None:
         return
     _refuse_part(answer)
-    port_list_id = model.port_range_list_id or _id_in_file_name(answer)
+    port_list_id = model.port_range_list_id or answer.id_in_file_name("prl-")
     if port_list_id is None and not is_set(answer.entries.get("PortRangeListId", "")):
         answer.refuse_missing("PortRangeListId", "add the id, or name the file after it, like prl-1.json")
     items = read_each(DeliveredPortsModel, _items(answer, "Entries"))
@@ -452,27 +445,10 @@ def _read_port_list(answer: Field, collected: Collected) -> None:
     collected.add(collected.port_lists, make_port_list(answer, port_list_id, entries))
 
 
-_ID_IN_NAME = re.compile(r"prl-[A-Za-z0-9]+")
-
-
-def _id_in_file_name(answer: Field) -> str | None:
-    """Return the id in the file's name; None unless the answer is the whole document."""
-    if answer.path:
-        return None
-    match = _ID_IN_NAME.search(answer.reading.file.rpartition("/")[2])
-    return match.group(0) if match else None
-
-
 def _items(place: Field, *path: str) -> Iterator[Field]:
     """Yield the items of the list at a path; nothing where there is none."""
     found = place.at(*path)
     return found.items() if isinstance(found.node, Listing) else iter(())
-
-
-def _add_page(answer: Field, collected: Collected, question: str) -> None:
-    """Record a page and whether it announces another one."""
-    page = Page(answer, is_set(answer.entries.get("NextToken", "")))
-    collected.pages.setdefault(question, []).append(page)
 
 
 def _refuse_part(answer: Field) -> None:

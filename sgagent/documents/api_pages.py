@@ -7,7 +7,8 @@ from operator import attrgetter
 from typing import TypeVar
 
 from sgagent.core.model import DEFAULT_INNER_ACCESS, UNKNOWN_GROUP_TYPE, NetworkInterface, SecurityGroup
-from sgagent.documents.assembly import Collected, GroupAttribute, ListedGroup
+from sgagent.documents.assembly import Collected, DeliveredGroup
+from sgagent.documents.tree import is_set
 
 T = TypeVar("T")
 
@@ -25,31 +26,35 @@ ANSWER_FIELDS = {
 
 def settle_answers(collected: Collected) -> None:
     """Merge the pages and listings of each group; an incomplete group narrows the policy, never widens it."""
-    _check_pages(collected)
+    for pages in collected.pages.values():
+        if all(is_set(page.entries.get("NextToken", "")) for page in pages):
+            remedy = "save every page, up to the one without NextToken"
+            pages[-1].error("missing_page", "the next page is missing", remedy)
     listed = _listed_by_id(collected)
-    attributes: dict[str, list[GroupAttribute]] = {}
+    attributes: dict[str, list[DeliveredGroup]] = {}
     for attribute in collected.attributes:
         attributes.setdefault(attribute.security_group_id, []).append(attribute)
-    for key, pages in attributes.items():
-        collected.groups.append(_joined(listed.get(key), pages))
+    for key, answers in attributes.items():
+        collected.groups.append(_joined(listed.get(key), answers))
     native = {group.security_group_id for group in collected.groups}
-    for key in sorted(listed.keys() - attributes.keys() - native):
-        _warn_of_missing_rules(listed[key])
-    collected.interfaces += _distinct_interfaces(collected)
+    for key in sorted(
+        listed.keys() - attributes.keys() - native
+    ):  # without its drop rules it would admit too much (§5.3)
+        listed[key].place.warn(
+            "rules_not_delivered",
+            f"the rules of {key} are not delivered; the group is left out",
+            "the answer of DescribeSecurityGroupAttribute for the group",
+        )
+    seen: dict[str, NetworkInterface] = {}
+    for interface in collected.delivered_interfaces:
+        first = seen.setdefault(interface.network_interface_id, interface)
+        if first is interface or first != interface:
+            collected.interfaces.append(interface)
 
 
-def _check_pages(collected: Collected) -> None:
-    """Add an error where every page of an answer announces another one, so that the last is missing."""
-    for pages in collected.pages.values():
-        if all(page.has_next for page in pages):
-            pages[-1].place.error(
-                "missing_page", "the next page is missing", "save every page, up to the one without NextToken"
-            )
-
-
-def _listed_by_id(collected: Collected) -> dict[str, ListedGroup]:
+def _listed_by_id(collected: Collected) -> dict[str, DeliveredGroup]:
     """Return the listed groups by id; add an error if two pages contradict each other."""
-    by_id: dict[str, ListedGroup] = {}
+    by_id: dict[str, DeliveredGroup] = {}
     for group in collected.listed:
         first = by_id.setdefault(group.security_group_id, group)
         if first != group:
@@ -58,7 +63,7 @@ def _listed_by_id(collected: Collected) -> dict[str, ListedGroup]:
     return by_id
 
 
-def _joined(listed: ListedGroup | None, answers: list[GroupAttribute]) -> SecurityGroup:
+def _joined(listed: DeliveredGroup | None, answers: list[DeliveredGroup]) -> SecurityGroup:
     """Return the group merged from its listing and its attribute pages."""
     pages = tuple(_pages(answers))
     first = pages[0]
@@ -88,13 +93,13 @@ def _first_said(values: Iterable[T | None]) -> T | None:
     return next(filter(None, values), None)
 
 
-def _pages(answers: list[GroupAttribute]) -> Iterator[GroupAttribute]:
+def _pages(answers: list[DeliveredGroup]) -> Iterator[DeliveredGroup]:
     """Yield the attribute pages of a group; add an error for each repeated page.
 
     Exactly one page is the last; every other page announces a distinct next page. A second complete answer is
     an error, because a rule that exists only in the older one would stay in force.
     """
-    seen: dict[str | None, GroupAttribute] = {}
+    seen: dict[str | None, DeliveredGroup] = {}
     for page in answers:
         first = seen.setdefault(page.next_token, page)
         if first is page:
@@ -108,7 +113,7 @@ def _pages(answers: list[GroupAttribute]) -> Iterator[GroupAttribute]:
         )
 
 
-def _check_agreement(listed: ListedGroup | None, pages: tuple[GroupAttribute, ...]) -> None:
+def _check_agreement(listed: DeliveredGroup | None, pages: tuple[DeliveredGroup, ...]) -> None:
     """Add an error where pages, or a page and the listing, disagree about a field of the group."""
     for name, is_listed, field in _GROUP_FIELDS:
         answers = (*pages, *((listed,) if listed and is_listed else ()))
@@ -119,7 +124,7 @@ def _check_agreement(listed: ListedGroup | None, pages: tuple[GroupAttribute, ..
                 other.place.error("contradiction", message, "answers of one time")
 
 
-_GROUP_FIELDS: tuple[tuple[str, bool, Callable[[GroupAttribute | ListedGroup], object]], ...] = (
+_GROUP_FIELDS: tuple[tuple[str, bool, Callable[[DeliveredGroup], object]], ...] = (
     ("InnerAccessPolicy", False, attrgetter("inner_access_policy")),
     ("VpcId", True, attrgetter("vpc_id")),
     ("OwnerId", True, attrgetter("account_id")),
@@ -129,21 +134,3 @@ _GROUP_FIELDS: tuple[tuple[str, bool, Callable[[GroupAttribute | ListedGroup], o
 
 A listing is not compared by name, because the name may change between two calls.
 """
-
-
-def _warn_of_missing_rules(group: ListedGroup) -> None:
-    """Add the warning that a group is left out: without its drop rules it would admit too much (§5.3)."""
-    group.place.warn(
-        "rules_not_delivered",
-        f"the rules of {group.security_group_id} are not delivered; the group is left out",
-        "the answer of DescribeSecurityGroupAttribute for the group",
-    )
-
-
-def _distinct_interfaces(collected: Collected) -> Iterator[NetworkInterface]:
-    """Yield the delivered interfaces without equal repetitions."""
-    seen: dict[str, NetworkInterface] = {}
-    for interface in collected.delivered_interfaces:
-        first = seen.setdefault(interface.network_interface_id, interface)
-        if first is interface or first != interface:
-            yield interface

@@ -20,6 +20,7 @@ from sgagent.core.errors import Origin, Problem
 from sgagent.core.memo import Memo, Seam
 from sgagent.core.model import (
     ALL_PORTS,
+    UNKNOWN_GROUP_TYPE,
     CidrBlock,
     GroupReference,
     GroupType,
@@ -132,34 +133,27 @@ def _compared(kind: type[Any]) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ListedGroup:
-    """A group as DescribeSecurityGroups returns it: every field except the rules."""
+class DeliveredGroup:
+    """A group as one answer has it.
+
+    DescribeSecurityGroups returns every field except the rules, DescribeSecurityGroupAttribute one page of
+    the rules and no type.
+    """
 
     place: Field = field(compare=False)
     security_group_id: str
-    group_type: GroupType
     name: str
     account_id: str | None
     vpc_id: str | None
-    tags: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroupAttribute:
-    """A group as DescribeSecurityGroupAttribute returns it: one page of its rules, without its type."""
-
-    place: Field
-    security_group_id: str
-    next_token: str | None
+    group_type: GroupType = UNKNOWN_GROUP_TYPE
+    tags: tuple[tuple[str, str], ...] = ()
+    next_token: str | None = None
     """The token that requests the next page; None on the last page and on an answer that has only one."""
 
-    inner_access_policy: Policy | None
+    inner_access_policy: Policy | None = None
     """None if the answer omits it."""
 
-    name: str
-    account_id: str | None
-    vpc_id: str | None
-    rules: tuple[SecurityGroupRule, ...]
+    rules: tuple[SecurityGroupRule, ...] = ()
 
 
 @dataclass(slots=True)
@@ -173,12 +167,12 @@ class Collected:
     prefix_lists: list[PrefixList] = field(default_factory=list)
     port_lists: list[PortList] = field(default_factory=list)
     interfaces: list[NetworkInterface] = field(default_factory=list)
-    listed: list[ListedGroup] = field(default_factory=list)
-    attributes: list[GroupAttribute] = field(default_factory=list)
+    listed: list[DeliveredGroup] = field(default_factory=list)
+    attributes: list[DeliveredGroup] = field(default_factory=list)
     delivered_interfaces: list[NetworkInterface] = field(default_factory=list)
     """From DescribeNetworkInterfaces; two pages may hold the same interface."""
 
-    pages: dict[str, list[Page]] = field(default_factory=dict)
+    pages: dict[str, list[Field]] = field(default_factory=dict)
     """The pages of each API call, by the name and subject of the call."""
 
     wrong_rules: list[Field] = field(default_factory=list)
@@ -197,16 +191,12 @@ class Collected:
 
     def take(self, other: Collected) -> None:
         """Add the objects of another file."""
-        self.groups += other.groups
-        self.prefix_lists += other.prefix_lists
-        self.port_lists += other.port_lists
-        self.interfaces += other.interfaces
-        self.listed += other.listed
-        self.attributes += other.attributes
+        for name in ("groups", "prefix_lists", "port_lists", "interfaces", "listed", "attributes"):
+            getattr(self, name).extend(getattr(other, name))
         self.delivered_interfaces += other.delivered_interfaces
+        self.wrong_rules += other.wrong_rules
         for question, pages in other.pages.items():
             self.pages.setdefault(question, []).extend(pages)
-        self.wrong_rules += other.wrong_rules
         self.has_left_out |= other.has_left_out
         self.has_unread_file |= other.has_unread_file
 
@@ -216,14 +206,6 @@ class Collected:
             self.has_left_out = True
         else:
             things.append(thing)
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """One page of a paginated API answer."""
-
-    place: Field
-    has_next: bool
 
 
 Thing = TypeVar("Thing", SecurityGroup, PrefixList, PortList, NetworkInterface)
@@ -236,7 +218,9 @@ def assemble(
     groups = _unique(collected.groups, "security_group_id", findings)
     settled = memo.each("settled", _settle, groups)
     for second, first in chain.from_iterable(alike for _, alike in settled):
-        _note_alike(findings, second, first)
+        message = f"the same rule as {first.origin}; the two count as one"
+        remedy = "remove one, or give each a rule_id"
+        findings.add(Problem.warning(second.origin, "duplicate_rule", None, message, remedy))
     snapshot = Snapshot(
         version=version or "",
         security_groups=tuple(group for group, _ in settled),
@@ -269,26 +253,19 @@ _Alike = tuple[tuple[SecurityGroupRule, SecurityGroupRule], ...]
 
 def _settle(group: SecurityGroup) -> tuple[SecurityGroup, _Alike]:
     """Return the group with its rules sorted by id, each with an id, without duplicates (§4.7)."""
-    alike: list[tuple[SecurityGroupRule, SecurityGroupRule]] = []
-    rules = sorted(_with_ids(group, alike), key=attrgetter("rule_id"))
-    return replace(group, rules=tuple(rules)), tuple(alike)
-
-
-def _with_ids(
-    group: SecurityGroup, alike: list[tuple[SecurityGroupRule, SecurityGroupRule]]
-) -> Iterator[SecurityGroupRule]:
-    """Yield each rule once, with a derived id if it has none; append duplicates to ``alike``."""
+    rules: list[SecurityGroupRule] = []
     derived: dict[str, SecurityGroupRule] = {}
+    alike: list[tuple[SecurityGroupRule, SecurityGroupRule]] = []
     for rule in group.rules:
+        rule_id = rule.rule_id or derive_rule_id(group.security_group_id, rule)
         if rule.rule_id:
-            yield rule
-            continue
-        rule_id = derive_rule_id(group.security_group_id, rule)
-        if rule_id in derived:
+            rules.append(rule)
+        elif rule_id in derived:
             alike.append((rule, derived[rule_id]))
-            continue
-        derived[rule_id] = replace(rule, rule_id=rule_id)
-        yield derived[rule_id]
+        else:
+            derived[rule_id] = replace(rule, rule_id=rule_id)
+            rules.append(derived[rule_id])
+    return replace(group, rules=tuple(sorted(rules, key=attrgetter("rule_id")))), tuple(alike)
 
 
 def _check_rule_ids(snapshot: Snapshot, wrong: Sequence[Field], findings: Findings, memo: Memo) -> None:
@@ -400,13 +377,6 @@ def _note_duplicate(findings: Findings, field: str, second: Origin, first: Origi
     name = field if is_native else _IN_ANSWERS[field]
     message, remedy = f"the {name} is already used by {first}", "use another id, or remove one of the two"
     findings.add(Problem.error(second.at(name), "duplicate_id", object_id, message, remedy))
-
-
-def _note_alike(findings: Findings, second: SecurityGroupRule, first: SecurityGroupRule) -> None:
-    """Add the warning that two rules without ids are equal."""
-    message = f"the same rule as {first.origin}; the two count as one"
-    remedy = "remove one, or give each a rule_id"
-    findings.add(Problem.warning(second.origin, "duplicate_rule", None, message, remedy))
 
 
 def derive_rule_id(security_group_id: str, rule: SecurityGroupRule) -> str:

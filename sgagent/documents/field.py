@@ -22,7 +22,7 @@ from sgagent.documents.scalars import (
     parse_list,
     parse_text,
 )
-from sgagent.documents.tree import Listing, Mapping, Node, Scalar
+from sgagent.documents.tree import Container, Listing, Mapping, Node, Scalar
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -132,17 +132,12 @@ class Field:
     @property
     def line(self) -> int:
         """Return the line of the value."""
-        if isinstance(self.node, (Listing, Mapping)):
+        if isinstance(self.node, Container):
             return self.node.line
-        match self._parent.node if self._parent else None, self._step:
-            case (Listing() as listing, int(index)):
-                return listing.line_of(index)
-            case (Mapping() as mapping, str(name)):
-                return mapping.line_of(name)
-            case (None, int(line)):
-                return line
-            case _:
-                raise AssertionError("a value stands in a list, in a mapping or alone")
+        if self._parent is None:
+            return int(self._step)
+        assert isinstance(self._parent.node, Container)  # noqa: S101 - nothing else holds values
+        return self._parent.node.line_of(self._step)
 
     @property
     def path(self) -> str:
@@ -170,6 +165,11 @@ class Field:
     def entries(self) -> MappingOf[str, Node]:
         """Return the entries of a mapping; none of any other value."""
         return self.node.entries if isinstance(self.node, Mapping) else {}
+
+    def id_in_file_name(self, prefix: str) -> str | None:
+        """Return the id with a prefix in the file's name; None unless the value is the whole document."""
+        found = re.search(f"{prefix}[A-Za-z0-9]+", self.reading.file.rpartition("/")[2])
+        return found.group() if found and self._parent is None else None
 
     def child(self, step: str | int, node: Node) -> Field:
         """Return an item or member of this value."""
@@ -260,7 +260,7 @@ class Field:
         The cached text may have had another place. The result must depend on the value alone, and be frozen.
         """
         node, reading = self.node, self.reading
-        if not isinstance(node, (Listing, Mapping)) or not node.written:
+        if not isinstance(node, Container) or not node.written:
             return make(self)
         return reading.passages.recall(
             make, node.written, lambda: make(self), reading.findings, reading.budget
@@ -279,7 +279,7 @@ class Field:
         """Return ``make`` of this value, as :meth:`recall`, with its place."""
         recalled = self.recall(make)
         moved = move(recalled, self)
-        if moved is not recalled and isinstance(self.node, (Listing, Mapping)):
+        if moved is not recalled and isinstance(self.node, Container):
             self.reading.passages.replace(make, self.node.written, moved)
         return moved
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping as MappingOf, Sequence
+from collections.abc import Callable
 from functools import partial
 
 from sgagent.documents.problems import Limits
 from sgagent.documents.scalars import BYTE_ORDER_MARK, LINE_SEPARATORS, OUTSIDE_OF_QUOTES, bad_character
 from sgagent.documents.tree import (
-    NO_LINES,
+    Container,
+    Lines,
     Listing,
     MalformedError,
     Mapping,
@@ -258,13 +259,10 @@ def _read_whole(written: str, line: int) -> Listing | Mapping | None:
 
 def _flat(value: list[Node] | dict[str, Node], written: str, line: int) -> Listing | Mapping:
     """Return a list or mapping of single values; on one line, all have its line."""
-    size, has_lines = len(value) + 1, "\n" in written
+    lines = partial(_count_lines, written, line) if "\n" in written else ()
     if isinstance(value, dict):
-        names = partial(_lines_of_names, written, line) if has_lines else NO_LINES
-        return Mapping(line, value, names, size, written=written)
-    return Listing(
-        line, value, partial(_lines_of_items, written, line) if has_lines else (), size, 1, written
-    )
+        return Mapping(line, value, lines=lines, size=len(value) + 1, written=written)
+    return Listing(line, value, lines=lines, size=len(value) + 1, written=written)
 
 
 def _entries(pairs: list[tuple[str, Node]]) -> dict[str, Node]:
@@ -286,21 +284,12 @@ _AT_ONCE = json.JSONDecoder(
 )
 
 
-def _lines_of_items(written: str, line: int) -> Sequence[int]:
-    node = _read_again(written, line)
-    return node.lines if isinstance(node, Listing) and not callable(node.lines) else ()
-
-
-def _lines_of_names(written: str, line: int) -> MappingOf[str, int]:
-    node = _read_again(written, line)
-    return node.lines if isinstance(node, Mapping) and not callable(node.lines) else NO_LINES
-
-
-def _read_again(written: str, line: int) -> Node | None:
-    """Return what was read at once, now with its lines."""
+def _count_lines(written: str, line: int) -> Lines:
+    """Return the lines of what was read at once: read it again, word by word."""
     builder = TreeBuilder(Limits(rules=len(written)))
     parse_json(written, builder, first_line=line, word_by_word=True)
-    return builder.root
+    root = builder.root
+    return root.lines if isinstance(root, Container) and not callable(root.lines) else ()
 
 
 def _meant(match: re.Match[str]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping as MappingOf, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
+from typing import Any
 
 from sgagent.documents.problems import Limits
 
@@ -28,10 +28,6 @@ class ScalarKind(enum.Enum):
     NULL = "null"
 
 
-NO_LINES: MappingOf[str, int] = MappingProxyType({})
-"""Of a mapping that stands in no text with lines."""
-
-
 @dataclass(slots=True)
 class Scalar:
     """A single value that is no text."""
@@ -41,49 +37,46 @@ class Scalar:
     """As it was written; numbers keep every digit."""
 
 
+Lines = Sequence[int] | MappingOf[Any, int]
+"""Of the items of a list, or of the names in a mapping."""
+
+
 @dataclass(slots=True)
-class Listing:
-    """Values in order."""
+class Container:
+    """A list or mapping."""
 
     line: int
-    items: list[Node]
-    lines: Sequence[int] | Callable[[], Sequence[int]] = ()
-    """Those that the items stand on, or what counts them once somebody asks."""
+    lines: Lines | Callable[[], Lines] = field(default=(), kw_only=True)
+    """Those that its values stand on, or what counts them once somebody asks."""
 
-    size: int = 1
+    size: int = field(default=1, kw_only=True)
     """Values in it, itself and all expanded aliases included."""
 
-    height: int = 1
+    height: int = field(default=1, kw_only=True)
     """Lists and mappings inside each other, itself included."""
 
-    written: str = ""
+    written: str = field(default="", kw_only=True)
     """How it was written, if it holds no other and somebody knows."""
 
-    def line_of(self, index: int) -> int:
+    def line_of(self, step: str | int) -> int:
         """Return the line that a single value in it stands on; its own where nobody recorded any."""
         if callable(self.lines):
             self.lines = self.lines()
-        return self.lines[index] if index < len(self.lines) else self.line
+        return self.lines[step] if self.lines else self.line  # type: ignore[index] # indices or names
 
 
 @dataclass(slots=True)
-class Mapping:
+class Listing(Container):
+    """Values in order."""
+
+    items: list[Node]
+
+
+@dataclass(slots=True)
+class Mapping(Container):
     """Values by name."""
 
-    line: int
     entries: dict[str, Node]
-    lines: MappingOf[str, int] | Callable[[], MappingOf[str, int]] = field(default_factory=lambda: NO_LINES)
-    """Those that the names stand on, or what counts them once somebody asks."""
-
-    size: int = 1
-    height: int = 1
-    written: str = ""
-
-    def line_of(self, name: str) -> int:
-        """Return the line that a single value in it stands on; its own where nobody recorded any."""
-        if callable(self.lines):
-            self.lines = self.lines()
-        return self.lines.get(name, self.line)
 
 
 Node = str | Scalar | Listing | Mapping
@@ -182,10 +175,7 @@ class TreeBuilder:
         """End the innermost list or mapping and return it."""
         closed = self._open.pop()
         node = closed.node
-        if isinstance(node, Listing):
-            node.lines = closed.item_lines
-        else:
-            node.lines = closed.name_lines
+        node.lines = closed.item_lines or closed.name_lines
         self._count(1, node.line)
         self._place(node, node.line, fresh=True)
         return node
@@ -210,9 +200,7 @@ class TreeBuilder:
         text = node if isinstance(node, str) else node.text
         if not text.isascii() or "\0" in text:
             _refuse_bad_characters(text, line)
-        self._room -= 1
-        if self._room < 0:
-            self._refuse_more(f"{self.limits.nodes} values, aliases expanded", line)
+        self._count(1, line)
         return self._place(node, line, fresh=True)
 
     def alias(self, node: Node, node_line: int, line: int) -> None:
@@ -227,12 +215,9 @@ class TreeBuilder:
             raise MalformedError(
                 "complex_key", "a field name is an alias", line, remedy="write it as plain text"
             )
-        if isinstance(node, (Listing, Mapping)):
-            if len(self._open) + node.height > self.limits.depth:
-                self._refuse_depth(line)
-            self._count(node.size, line)
-        else:
-            self._count(1, line)
+        if isinstance(node, Container) and len(self._open) + node.height > self.limits.depth:
+            self._refuse_depth(line)
+        self._count(node.size if isinstance(node, Container) else 1, line)
         self._place(node, node_line, fresh=False)
 
     def _count(self, nodes: int, line: int) -> None:
@@ -264,7 +249,7 @@ class TreeBuilder:
         if parent.key is not None and fresh:
             line = parent.key_line
         self._enter(parent, node, line)
-        if isinstance(node, (Listing, Mapping)):
+        if isinstance(node, Container):
             if fresh:
                 node.line = line
             parent.node.size += node.size

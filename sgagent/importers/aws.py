@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -340,14 +339,10 @@ def _read_prefix_lists(answer: Field, gathered: Gathered) -> None:
                 draft.deliver(place, filter(None, blocks))
 
 
-_ID_IN_NAME = re.compile(r"pl-[A-Za-z0-9]+")
-
-
 def _read_prefix_entries(answer: Field, gathered: Gathered) -> None:
     """Add the entries of a prefix list; the answer lacks the list's id, so the file name has it."""
     model = read_model(_PrefixEntries, answer)
-    named = None if answer.path else _ID_IN_NAME.search(answer.reading.file.rpartition("/")[2])
-    prefix_list_id = (model and model.prefix_list_id) or (named and named.group(0))
+    prefix_list_id = (model and model.prefix_list_id) or answer.id_in_file_name("pl-")
     if prefix_list_id is None:
         answer.refuse_missing("PrefixListId", "add the id, or name the file after it, like pl-1.json")
         return

@@ -225,11 +225,11 @@ class _Rule(PermissionModel):
     security_group_id: Id
     direction: Annotated[Direction, one_of(DIRECTIONS)] = Declared(alias="type")
     priority: Annotated[int | None, Value(parse_priority)] = None  # type: ignore[assignment] # unset until read
-    peer_cidr: Block | None = Declared(None, alias="cidr_ip")
-    peer_ipv6_cidr: Block | None = Declared(None, alias="ipv6_cidr_ip")
-    peer_group: Id | None = Declared(None, alias="source_security_group_id")
-    peer_account: Account | None = Declared(None, alias="source_group_owner_account")
-    peer_prefix_list: Id | None = Declared(None, alias="prefix_list_id")
+    peer_cidr_ip: Block | None = Declared(None, alias="cidr_ip")
+    ipv6_peer_cidr_ip: Block | None = Declared(None, alias="ipv6_cidr_ip")
+    peer_group_id: Id | None = Declared(None, alias="source_security_group_id")
+    peer_group_owner_account: Account | None = Declared(None, alias="source_group_owner_account")
+    peer_prefix_list_id: Id | None = Declared(None, alias="prefix_list_id")
 
 
 class PrefixEntry(LooseModel):
