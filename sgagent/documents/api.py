@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping as MappingOf
 from dataclasses import replace
-from functools import partial
 from itertools import chain
 from typing import Annotated, Any
 
@@ -30,45 +29,24 @@ from sgagent.core.model import (
     Protocols,
     SecurityGroupRule,
 )
+from sgagent.documents import scalars, values
 from sgagent.documents.assembly import Collected, DeliveredGroup
 from sgagent.documents.field import Field
 from sgagent.documents.models import DocumentModel, LooseModel, Value, located, one_of, read_each, read_model
 from sgagent.documents.rule_form import Part, RuleForm, make_port_list, make_prefix_list, make_rule
-from sgagent.documents.scalars import (
-    InvalidValueError,
-    parse_digits,
-    parse_list,
-    parse_mapping,
-    parse_text,
-    wrong_type,
-)
 from sgagent.documents.tree import Listing, Mapping, Node, is_set
-from sgagent.documents.values import (
-    DIRECTIONS,
-    FAMILIES,
-    GROUP_TYPES,
-    POLICIES,
-    HostBits,
-    parse_account,
-    parse_block,
-    parse_id,
-    parse_mac,
-    parse_port_range,
-    parse_priority_or_text,
-    parse_single_protocol,
-)
 
 
 def _inner(name: str) -> Callable[[Node], Listing]:
     """Return a parser of a list inside a mapping, like ``Permissions.Permission``; unset is empty."""
 
     def parse_inner(node: Node) -> Listing:
-        found = parse_mapping(node).entries.get(name, "")
+        found = scalars.parse_mapping(node).entries.get(name, "")
         if not is_set(found):
             return Listing(0, [])
         if isinstance(found, Listing):
             return found
-        raise InvalidValueError(replace(wrong_type(found, "a list"), path=(name,)))
+        raise scalars.InvalidValueError(replace(scalars.wrong_type(found, "a list"), path=(name,)))
 
     return parse_inner
 
@@ -77,14 +55,14 @@ def _wrapped(name: str) -> Value:
     return Value(_inner(name))
 
 
-Id = Annotated[str, Value(parse_id)]
-Account = Annotated[str, Value(parse_account)]
-Text = Annotated[str, Value(parse_digits)]
-PolicyWord = Annotated[Policy, one_of(POLICIES)]
-Ports = Annotated[PortSet, Value(parse_port_range)]
-Block = Annotated[CidrBlock, Value(located(parse_block))]
-Mac = Annotated[str, Value(parse_mac)]
-Member = Annotated[CidrBlock, Value(located(partial(parse_block, host_bits=HostBits.REFUSED_IN_MEMBERS)))]
+Id = Annotated[str, Value(values.parse_id)]
+Account = Annotated[str, Value(values.parse_account)]
+Text = Annotated[str, Value(scalars.parse_digits)]
+PolicyWord = Annotated[Policy, one_of(values.POLICIES)]
+Ports = Annotated[PortSet, Value(values.parse_port_range)]
+Block = Annotated[CidrBlock, Value(located(values.parse_block))]
+Mac = Annotated[str, Value(values.parse_mac)]
+Member = Annotated[CidrBlock, Value(located(values.parse_member))]
 
 
 class AnswerModel(LooseModel):
@@ -106,7 +84,7 @@ class ListedGroupModel(AnswerModel):
     """A group of DescribeSecurityGroups."""
 
     security_group_id: Id
-    security_group_type: Annotated[GroupType | None, one_of(GROUP_TYPES, "normal or enterprise")]
+    security_group_type: Annotated[GroupType | None, one_of(values.GROUP_TYPES, "normal or enterprise")]
     security_group_name: Text = ""
     owner_id: Account | None = None
     vpc_id: Id | None = None
@@ -135,14 +113,14 @@ class PermissionModel(AnswerModel):
     """A rule; its peer and its local end have other names on ingress than on egress (§4.5)."""
 
     security_group_rule_id: Id = ""
-    direction: Annotated[Direction, one_of(DIRECTIONS)]
+    direction: Annotated[Direction, one_of(values.DIRECTIONS)]
     policy: PolicyWord
-    priority: Annotated[int, Value(parse_priority_or_text)] = 1
-    ip_protocol: Annotated[Protocols, Value(parse_single_protocol)]
+    priority: Annotated[int, Value(values.parse_priority_or_text)] = 1
+    ip_protocol: Annotated[Protocols, Value(values.parse_single_protocol)]
     port_range: Ports | None = None
     port_range_list_id: Id | None = None
     source_port_range: Ports | None = None
-    nic_type: Annotated[str, Value(parse_text)] = "intranet"
+    nic_type: Annotated[str, Value(scalars.parse_text)] = "intranet"
     description: Text = ""
     peer_cidr_ip: Block | None = None
     ipv6_peer_cidr_ip: Block | None = None
@@ -204,7 +182,7 @@ class DeliveredInterfaceModel(AnswerModel):
     owner_id: Account | None = None
     vpc_id: Id | None = None
     instance_id: Id | None = None
-    connection_tracking_configuration: Annotated[Mapping, Value(parse_mapping)] | None = None
+    connection_tracking_configuration: Annotated[Mapping, Value(scalars.parse_mapping)] | None = None
 
 
 class InterfaceListModel(AnswerModel):
@@ -223,7 +201,7 @@ class DeliveredPrefixListModel(AnswerModel):
     """An answer of DescribePrefixListAttributes."""
 
     prefix_list_id: Id
-    address_family: Annotated[Family, one_of(FAMILIES, "IPv4 or IPv6")]
+    address_family: Annotated[Family, one_of(values.FAMILIES, "IPv4 or IPv6")]
     entries: Annotated[Listing, _wrapped("Entry")] | None = None
 
 
@@ -237,7 +215,7 @@ class DeliveredPortListModel(AnswerModel):
     """An answer of DescribePortRangeListEntries, which does not name the list."""
 
     port_range_list_id: Id | None = None
-    entries: Annotated[Listing, Value(parse_list)] | None = None
+    entries: Annotated[Listing, Value(scalars.parse_list)] | None = None
 
 
 def read_answer(answer: Field, collected: Collected) -> None:
@@ -301,7 +279,7 @@ def _read_attribute(answer: Field, collected: Collected) -> None:
 def _rule(place: Field) -> SecurityGroupRule | None:
     place.count_rule()
     written = place.entries.get("Direction")
-    way = DIRECTIONS.get(written.lower()) if isinstance(written, str) else None
+    way = values.DIRECTIONS.get(written.lower()) if isinstance(written, str) else None
     model = read_model(EgressModel if way is Direction.EGRESS else IngressModel, place)
     if model is None:
         return None
@@ -394,7 +372,7 @@ def _interface(place: Field) -> NetworkInterface | None:
         network_interface_id=model.network_interface_id or "",
         mac_address=model.mac_address,
         addresses=tuple(dict.fromkeys(filter(None, _addresses(place, model)))),
-        security_group_ids=tuple(sorted(filter(None, {item.read(parse_id) for item in attached}))),
+        security_group_ids=tuple(sorted(filter(None, {item.read(values.parse_id) for item in attached}))),
         account_id=model.owner_id,
         vpc_id=model.vpc_id,
         instance_id=model.instance_id,

@@ -13,15 +13,8 @@ from dataclasses import dataclass, field, replace
 from typing import Concatenate, ParamSpec, TypeVar, cast, final
 
 from sgagent.core.errors import Origin, Problem, Severity, nearest
+from sgagent.documents import scalars
 from sgagent.documents.problems import Budget, Findings, OverBudgetError
-from sgagent.documents.scalars import (
-    MISSING_FIELD,
-    UNKNOWN_FIELD,
-    Fault,
-    InvalidValueError,
-    parse_list,
-    parse_text,
-)
 from sgagent.documents.tree import Container, Listing, Mapping, Node, Scalar
 
 T = TypeVar("T")
@@ -202,7 +195,7 @@ class Field:
         """Add a warning at this value; the agent still enforces it."""
         self._note(Severity.WARNING, code, message, remedy)
 
-    def refuse(self, faults: Iterable[Fault]) -> None:
+    def refuse(self, faults: Iterable[scalars.Fault]) -> None:
         """Add an error for each fault of the value."""
         for fault in faults:
             self.at(*fault.path).error(fault.code, fault.message, fault.remedy)
@@ -210,18 +203,18 @@ class Field:
     def refuse_name(self, name: str, known: Collection[str]) -> None:
         """Add the error that the field that holds the value is unknown, with the one that is meant (§8.1)."""
         is_listed = not self.reading.findings.is_full(Severity.ERROR)
-        self.error(UNKNOWN_FIELD, "unknown field", nearest_name(name, known) if is_listed else "")
+        self.error(scalars.UNKNOWN_FIELD, "unknown field", nearest_name(name, known) if is_listed else "")
 
     def refuse_missing(self, name: str, remedy: str = "add the field") -> None:
         """Add the error that the mapping lacks a field."""
-        message = self.reading.about("missing")
-        self.reading.findings.add(Problem.error(self.origin.at(name), MISSING_FIELD, None, message, remedy))
+        origin, message = self.origin.at(name), self.reading.about("missing")
+        self.reading.findings.add(Problem.error(origin, scalars.MISSING_FIELD, None, message, remedy))
 
     def read(self, parse: Callable[[Node], T]) -> T | None:
         """Return what a parser returns for the value; None, with errors added, if it refuses the value."""
         try:
             return parse(self.node)
-        except InvalidValueError as error:
+        except scalars.InvalidValueError as error:
             self.refuse(error.faults)
             return None
 
@@ -231,17 +224,17 @@ class Field:
         """Do as :meth:`read` with a parser that needs the place of the value."""
         try:
             return parse(self, *args, **kwargs)
-        except InvalidValueError as error:
+        except scalars.InvalidValueError as error:
             self.refuse(error.faults)
             return None
 
     def text(self) -> str | None:
         """Return the text; None, with an error added, for any other type."""
-        return self.read(parse_text)
+        return self.read(scalars.parse_text)
 
     def nodes(self) -> Sequence[Node]:
         """Return the items of a list; nothing, with an error added, for any other type."""
-        listing = self.read(parse_list)
+        listing = self.read(scalars.parse_list)
         return listing.items if listing else ()
 
     def items(self) -> Iterator[Field]:

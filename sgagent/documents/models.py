@@ -26,19 +26,11 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import CoreSchema, ErrorDetails, core_schema
 
 from sgagent.core.model import LAST_PORT
+from sgagent.documents import values
 from sgagent.documents.field import Field
 from sgagent.documents.problems import Budget, Findings
 from sgagent.documents.scalars import MISSING_FIELD, UNKNOWN_FIELD, Fault, parse_mapping, parse_word
 from sgagent.documents.tree import Listing, Mapping, Node, is_set
-from sgagent.documents.values import (
-    ACCOUNT_PATTERN,
-    FORMAT_VERSION,
-    ID_PATTERN,
-    INSTANT_PATTERN,
-    LAST_PRIORITY,
-    MAC_PATTERN,
-    PROTOCOLS,
-)
 
 Schema = dict[str, Any]
 """JSON Schema is JSON."""
@@ -265,11 +257,11 @@ def ref(name: str) -> Schema:
 _SINGLE_PORT = "[0-9]{1,5}"
 _BLOCK = "[0-9A-Fa-f:.]+(/[0-9]{1,3})?"
 _DEFINITIONS: dict[str, Schema] = {
-    "id": _pattern(ID_PATTERN),
-    "account": any_of(_pattern(ACCOUNT_PATTERN), {"type": "integer", "minimum": 0}),
+    "id": _pattern(values.ID_PATTERN),
+    "account": any_of(_pattern(values.ACCOUNT_PATTERN), {"type": "integer", "minimum": 0}),
     "free_text": {"type": ["string", "integer"]},
     "block": _pattern(_BLOCK),
-    "object": _pattern(rf"({_BLOCK}|{ID_PATTERN}|[^/]+/sg-[A-Za-z0-9._:-]+|[Dd][Nn][Ss]:.+)"),
+    "object": _pattern(rf"({_BLOCK}|{values.ID_PATTERN}|[^/]+/sg-[A-Za-z0-9._:-]+|[Dd][Nn][Ss]:.+)"),
     "objects": any_of(ref("object"), {"type": "array", "items": ref("object"), "minItems": 1}),
     "port_range": any_of(
         {"type": "integer", "minimum": 1, "maximum": LAST_PORT},
@@ -277,7 +269,7 @@ _DEFINITIONS: dict[str, Schema] = {
     ),
     "ports": any_of(ref("port_range"), {"type": "array", "items": ref("port_range"), "minItems": 1}),
     "protocol": any_of(
-        words(PROTOCOLS),
+        words(values.PROTOCOLS),
         {"type": "integer", "minimum": 0, "maximum": 255},
         _pattern("(0|[1-9][0-9]?|1[0-9]{2}|2[0-4][0-9]|25[0-5])"),
     ),
@@ -285,9 +277,9 @@ _DEFINITIONS: dict[str, Schema] = {
         ref("protocol"),
         {"type": "array", "items": ref("protocol"), "minItems": 1, "uniqueItems": True},
     ),
-    "priority": {"type": "integer", "minimum": 1, "maximum": LAST_PRIORITY},
-    "instant": {"format": "date-time", **_pattern(INSTANT_PATTERN)},
-    "mac_address": _pattern(MAC_PATTERN),
+    "priority": {"type": "integer", "minimum": 1, "maximum": values.LAST_PRIORITY},
+    "instant": {"format": "date-time", **_pattern(values.INSTANT_PATTERN)},
+    "mac_address": _pattern(values.MAC_PATTERN),
 }
 """JSON Schema of the values of fields."""
 
@@ -296,7 +288,7 @@ def document_schema(document: type[DocumentModel], models: MappingOf[str, type[D
     """Return the schema of a document, with those of the models that it refers to by name."""
     schema = {
         "$schema": GenerateJsonSchema.schema_dialect,
-        "$id": f"urn:sgagent:definitions:{FORMAT_VERSION}",
+        "$id": f"urn:sgagent:definitions:{values.FORMAT_VERSION}",
         "title": "sgagent definitions",
         **_schema_of(document),
         "$defs": {**_DEFINITIONS, **{name: _schema_of(model) for name, model in models.items()}},

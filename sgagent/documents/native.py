@@ -26,6 +26,7 @@ from sgagent.core.model import (
     SecurityGroupRule,
 )
 from sgagent.core.rule_values import ported_text
+from sgagent.documents import scalars, values
 from sgagent.documents.assembly import Collected
 from sgagent.documents.field import Field
 from sgagent.documents.models import (
@@ -41,62 +42,32 @@ from sgagent.documents.models import (
     ref,
 )
 from sgagent.documents.rule_form import Part, RuleForm, make_port_list, make_prefix_list, make_rule
-from sgagent.documents.scalars import (
-    invalid,
-    parse_digits,
-    parse_integer,
-    parse_list,
-    parse_texts,
-)
 from sgagent.documents.tree import Listing, Mapping, Node
-from sgagent.documents.values import (
-    CLOUDS,
-    DIRECTIONS,
-    FAMILIES,
-    FORMAT_VERSION,
-    GROUP_TYPES,
-    POLICIES,
-    PlacedObject,
-    in_order,
-    parse_account,
-    parse_block,
-    parse_group_id,
-    parse_id,
-    parse_instant,
-    parse_mac,
-    parse_members,
-    parse_objects,
-    parse_port_range,
-    parse_ports,
-    parse_priority,
-    parse_protocols,
-)
 
 
 def _parse_version(node: Node) -> int:
-    if parse_integer(node) != FORMAT_VERSION:
-        raise invalid(
-            "unknown_version", "this sgagent does not know this version of the format", f"{FORMAT_VERSION}"
-        )
-    return FORMAT_VERSION
+    if scalars.parse_integer(node) != values.FORMAT_VERSION:
+        message = "this sgagent does not know this version of the format"
+        raise scalars.invalid("unknown_version", message, f"{values.FORMAT_VERSION}")
+    return values.FORMAT_VERSION
 
 
 def _list_of(*names: str) -> Value:
     """Return what a list takes whose items other code reads: it may know them from the parse cache."""
     items = ref(names[0]) if len(names) == 1 else any_of(*map(ref, names))
-    return Value(parse_list, {"type": "array", "items": items})
+    return Value(scalars.parse_list, {"type": "array", "items": items})
 
 
-Id = Annotated[str, Value(parse_id, ref("id"))]
-Account = Annotated[str, Value(parse_account, ref("account"))]
-FreeText = Annotated[str, Value(parse_digits, ref("free_text"))]
-Ports = Annotated[PortSet, Value(parse_ports, ref("ports"))]
-Block = Annotated[CidrBlock, Value(located(parse_block), ref("block"))]
+Id = Annotated[str, Value(values.parse_id, ref("id"))]
+Account = Annotated[str, Value(values.parse_account, ref("account"))]
+FreeText = Annotated[str, Value(scalars.parse_digits, ref("free_text"))]
+Ports = Annotated[PortSet, Value(values.parse_ports, ref("ports"))]
+Block = Annotated[CidrBlock, Value(located(values.parse_block), ref("block"))]
 Blocks = Annotated[Listing, _list_of("block")]
-PolicyWord = Annotated[Policy, one_of(POLICIES)]
+PolicyWord = Annotated[Policy, one_of(values.POLICIES)]
 Tags = Annotated[
     tuple[tuple[str, str], ...],
-    Value(parse_texts, {"type": "object", "additionalProperties": ref("free_text")}),
+    Value(scalars.parse_texts, {"type": "object", "additionalProperties": ref("free_text")}),
 ]
 
 
@@ -109,16 +80,16 @@ class RuleModel(DocumentModel):
     rule_id: Id = Declared(
         "", description="Unique among the rules of all documents; derived from the content if missing."
     )
-    direction: Annotated[Direction, one_of(DIRECTIONS)] = Declared(
+    direction: Annotated[Direction, one_of(values.DIRECTIONS)] = Declared(
         description="Which way a session is opened, as seen from the interface."
     )
     policy: PolicyWord = Declared(
         description="What becomes of it; allow and deny mean the same as accept and drop."
     )
-    priority: Annotated[int, Value(parse_priority, ref("priority"))] = Declared(
+    priority: Annotated[int, Value(values.parse_priority, ref("priority"))] = Declared(
         1, description="1 is the most urgent; among equals drop wins. Above 100 only in old data."
     )
-    protocol: Annotated[Protocols, Value(parse_protocols, ref("protocols"))] = Declared(
+    protocol: Annotated[Protocols, Value(values.parse_protocols, ref("protocols"))] = Declared(
         description="A name in any letter case, an IANA number, or a list of these."
     )
     port_range: Ports | None = Declared(
@@ -131,7 +102,7 @@ class RuleModel(DocumentModel):
         None, description=f"Source ports; {_PORTED} only. Missing: any."
     )
     authorization_object: Annotated[
-        tuple[PlacedObject, ...], Value(located(parse_objects), ref("objects"))
+        tuple[values.PlacedObject, ...], Value(located(values.parse_objects), ref("objects"))
     ] = Declared(
         description="The other end: an address, a CIDR, any, sg-…, account/sg-…, pl-…, dns:… or a"
         " group's id, or a list of these."
@@ -139,7 +110,7 @@ class RuleModel(DocumentModel):
     local_address: Block | None = Declared(
         None, description="What the near end must be in; of the object's family. Missing: anywhere."
     )
-    expires: Annotated[datetime, Value(parse_instant, ref("instant"))] | None = Declared(
+    expires: Annotated[datetime, Value(values.parse_instant, ref("instant"))] | None = Declared(
         None, description="From when on the rule does not exist, with an offset (RFC 3339). Missing: never."
     )
     description: FreeText = Declared("", description="For people.")
@@ -148,13 +119,13 @@ class RuleModel(DocumentModel):
 class SecurityGroupModel(DocumentModel):
     """A security group (§1.1)."""
 
-    security_group_id: Annotated[str, Value(parse_group_id, ref("id"))] = Declared(
+    security_group_id: Annotated[str, Value(values.parse_group_id, ref("id"))] = Declared(
         description="Unique among the groups of all documents; nothing that a rule reads as another object."
     )
     name: FreeText = Declared("", description="For people.")
     vpc_id: Id | None = Declared(None, description="Group objects reach only groups of the same VPC.")
     account_id: Account | None = Declared(None, description="The owner.")
-    type: Annotated[GroupType, one_of(GROUP_TYPES)] = Declared(
+    type: Annotated[GroupType, one_of(values.GROUP_TYPES)] = Declared(
         DEFAULT_GROUP_TYPE,
         description=f"Default {DEFAULT_GROUP_TYPE.value}; normal and enterprise are the API's words for "
         "the two.",
@@ -164,7 +135,7 @@ class SecurityGroupModel(DocumentModel):
         description="Whether members of a basic group reach each other whatever the rules say; default"
         f" {DEFAULT_INNER_ACCESS.value}.",
     )
-    cloud: Annotated[Cloud, one_of(CLOUDS)] = Declared(
+    cloud: Annotated[Cloud, one_of(values.CLOUDS)] = Declared(
         Cloud.ALIBABA, description="Whose limits check warns of; default alibaba. It changes no verdict."
     )
     tags: Tags = Declared((), description="Texts by key.")
@@ -187,7 +158,7 @@ class PrefixListModel(DocumentModel):
     """A prefix list (§1.4)."""
 
     prefix_list_id: Id = Declared(description="Unique; pl-… where rules refer to it.")
-    address_family: Annotated[Family, one_of(FAMILIES)] = Declared(description="Of every entry.")
+    address_family: Annotated[Family, one_of(values.FAMILIES)] = Declared(description="Of every entry.")
     entries: Annotated[Listing, _list_of("block", "prefix_entry")] = Declared(
         description="Empty matches nothing."
     )
@@ -196,7 +167,7 @@ class PrefixListModel(DocumentModel):
 class PortEntryModel(DocumentModel):
     """An entry of a port list, with a description."""
 
-    port_range: Annotated[PortSet, Value(parse_port_range, ref("port_range"))] = Declared(
+    port_range: Annotated[PortSet, Value(values.parse_port_range, ref("port_range"))] = Declared(
         description="A port or range."
     )
     description: FreeText = Declared("", description="For people.")
@@ -215,7 +186,7 @@ class NetworkInterfaceModel(DocumentModel):
     """A network interface (§1.3)."""
 
     network_interface_id: Id = Declared(description="Unique.")
-    mac_address: Annotated[str, Value(parse_mac, ref("mac_address"))] | None = Declared(
+    mac_address: Annotated[str, Value(values.parse_mac, ref("mac_address"))] | None = Declared(
         None, description="Finds the link on the host."
     )
     addresses: Blocks | None = Declared(
@@ -233,7 +204,7 @@ class NativeModel(DocumentModel):
     """Security groups and what they refer to, in the native format of sgagent."""
 
     version: Annotated[
-        int, Value(_parse_version, {"const": FORMAT_VERSION}, f"version: {FORMAT_VERSION}")
+        int, Value(_parse_version, {"const": values.FORMAT_VERSION}, f"version: {values.FORMAT_VERSION}")
     ] = Declared(description="Of the format.")
     vpc_id: Id | None = Declared(
         None, description="The VPC of every group and interface of this document that names none."
@@ -351,7 +322,7 @@ def _prefix_list(place: Field) -> PrefixList | None:
 def _prefix(item: Field) -> tuple[Field, CidrBlock | None]:
     """Return the address of an entry, which may stand alone or with a description."""
     if not isinstance(item.node, Mapping):
-        return item, item.attempt(parse_block)
+        return item, item.attempt(values.parse_block)
     model = read_model(PrefixEntryModel, item)
     return item.at("cidr"), None if model is None else model.cidr
 
@@ -367,7 +338,7 @@ def _port_list(place: Field) -> PortList | None:
 def _port_range(item: Field) -> tuple[Field, PortSet | None]:
     """Return the ports of an entry, as :func:`_prefix` does."""
     if not isinstance(item.node, Mapping):
-        return item, item.read(parse_port_range)
+        return item, item.read(values.parse_port_range)
     model = read_model(PortEntryModel, item)
     return item.at("port_range"), None if model is None else model.port_range
 
@@ -376,7 +347,7 @@ def _interface(place: Field, document: NativeModel) -> NetworkInterface | None:
     model = read_model(NetworkInterfaceModel, place)
     if model is None:
         return None
-    groups = [item.read(parse_id) for item in items_of(place, "security_group_ids")]
+    groups = [item.read(values.parse_id) for item in items_of(place, "security_group_ids")]
     interface = NetworkInterface(
         network_interface_id=model.network_interface_id or "",
         mac_address=model.mac_address,
@@ -392,8 +363,8 @@ def _interface(place: Field, document: NativeModel) -> NetworkInterface | None:
 
 
 def _members(field: Field) -> tuple[CidrBlock, ...]:
-    return tuple(dict.fromkeys(parse_members(field)))
+    return tuple(dict.fromkeys(values.parse_members(field)))
 
 
 def _sorted_members(field: Field) -> tuple[CidrBlock, ...]:
-    return in_order(parse_members(field))
+    return values.in_order(values.parse_members(field))

@@ -33,17 +33,9 @@ from sgagent.core.model import (
     Protocols,
 )
 from sgagent.core.rule_values import ANY, EVERYTHING
+from sgagent.documents import scalars
 from sgagent.documents.field import Field
 from sgagent.documents.problems import Budget
-from sgagent.documents.scalars import (
-    Fault,
-    InvalidValueError,
-    invalid,
-    parse_digits,
-    parse_each,
-    parse_integer,
-    parse_text,
-)
 from sgagent.documents.tree import Listing, Node
 
 FORMAT_VERSION = 1
@@ -98,10 +90,10 @@ _PRIORITY_FORM = "a whole number from 1, the most urgent, to 100"
 
 def parse_id(node: Node) -> str:
     """Return the id of an object."""
-    text = node if isinstance(node, str) else parse_text(node, "an id", _ID_FORM)
+    text = node if isinstance(node, str) else scalars.parse_text(node, "an id", _ID_FORM)
     if _ID.fullmatch(text):
         return text
-    raise invalid("bad_id", "not an id", _ID_FORM)
+    raise scalars.invalid("bad_id", "not an id", _ID_FORM)
 
 
 def parse_group_id(node: Node) -> str:
@@ -117,34 +109,34 @@ def parse_group_id(node: Node) -> str:
         reading = "an address"
     else:
         return text
-    raise invalid("bad_id", f"a rule would read this id as {reading}", "another id, like sg-web")
+    raise scalars.invalid("bad_id", f"a rule would read this id as {reading}", "another id, like sg-web")
 
 
 def parse_account(node: Node) -> str:
     """Return an account id; a whole number is read as its digits."""
-    text = parse_digits(node, "an account id", "the digits of the account")
+    text = scalars.parse_digits(node, "an account id", "the digits of the account")
     if _ACCOUNT.fullmatch(text):
         return text
-    raise invalid("bad_id", "not an account id", "the digits of the account")
+    raise scalars.invalid("bad_id", "not an account id", "the digits of the account")
 
 
 def parse_mac(node: Node) -> str:
     """Return a MAC address in lower case with colons."""
-    text = parse_text(node, "a MAC address", _MAC_FORM)
+    text = scalars.parse_text(node, "a MAC address", _MAC_FORM)
     if _MAC.fullmatch(text):
         return text.lower().replace("-", ":")
-    raise invalid("bad_mac_address", "not a MAC address", _MAC_FORM)
+    raise scalars.invalid("bad_mac_address", "not a MAC address", _MAC_FORM)
 
 
 def parse_protocol(node: Node) -> Protocol:
     """Return a protocol by its name in any letter case, or by its IANA number (§4.1)."""
-    text = node if isinstance(node, str) else parse_digits(node, "a protocol", _PROTOCOL_FORM)
+    text = node if isinstance(node, str) else scalars.parse_digits(node, "a protocol", _PROTOCOL_FORM)
     by_name = PROTOCOLS.get(text) or PROTOCOLS.get(text.lower())
     if by_name is not None:
         return by_name
     if _NUMBER.fullmatch(text) and int(text) <= 255:
         return Protocol(int(text))
-    raise invalid("bad_protocol", "not a protocol", _PROTOCOL_FORM)
+    raise scalars.invalid("bad_protocol", "not a protocol", _PROTOCOL_FORM)
 
 
 def parse_single_protocol(node: Node) -> Protocols:
@@ -157,48 +149,47 @@ def parse_protocols(node: Node) -> Protocols:
     if not isinstance(node, Listing):
         return parse_single_protocol(node)
     if not node.items:
-        raise invalid("bad_protocol", "the list of protocols is empty", _PROTOCOL_FORM)
-    found = parse_each(enumerate(node.items), parse_protocol)
+        raise scalars.invalid("bad_protocol", "the list of protocols is empty", _PROTOCOL_FORM)
+    found = scalars.parse_each(enumerate(node.items), parse_protocol)
     faults = [
-        Fault("duplicate_protocol", f"{protocol} is given twice", "remove one of the two", (place,))
+        scalars.Fault("duplicate_protocol", f"{protocol} is given twice", "remove one of the two", (place,))
         for place, protocol in enumerate(found)
         if protocol in found[:place]
     ]
     if ALL_PROTOCOLS in found and len(set(found)) > 1:
         remedy = f"{ALL_PROTOCOLS} alone, or the others alone"
         place = found.index(ALL_PROTOCOLS)
-        faults.append(
-            Fault("protocol_beside_all", f"{ALL_PROTOCOLS} stands for the others, too", remedy, (place,))
-        )
+        message = f"{ALL_PROTOCOLS} stands for the others, too"
+        faults.append(scalars.Fault("protocol_beside_all", message, remedy, (place,)))
     if faults:
-        raise InvalidValueError(*faults)
+        raise scalars.InvalidValueError(*faults)
     return tuple(sorted(found))
 
 
 def parse_priority(node: Node) -> int:
     """Return a priority that can be ordered (§4.6)."""
-    priority = parse_integer(node, "a priority")
+    priority = scalars.parse_integer(node, "a priority")
     if 1 <= priority <= LAST_PRIORITY:
         return priority
-    raise invalid("bad_priority", "not a priority", _PRIORITY_FORM)
+    raise scalars.invalid("bad_priority", "not a priority", _PRIORITY_FORM)
 
 
 def parse_priority_or_text(node: Node) -> int:
     """Return a priority, which API answers write as a number or as a text."""
-    text = parse_digits(node, "a priority", _PRIORITY_FORM)
+    text = scalars.parse_digits(node, "a priority", _PRIORITY_FORM)
     if re.fullmatch(_DECIMAL, text) and 1 <= int(text) <= LAST_PRIORITY:
         return int(text)
-    raise invalid("bad_priority", "not a priority", _PRIORITY_FORM)
+    raise scalars.invalid("bad_priority", "not a priority", _PRIORITY_FORM)
 
 
 def parse_instant(node: Node) -> datetime:
     """Return an instant of RFC 3339, which has an offset, in UTC; a leap second is the second before."""
-    text = parse_text(node, "an instant", _INSTANT_FORM)
+    text = scalars.parse_text(node, "an instant", _INSTANT_FORM)
     match = _INSTANT.fullmatch(text)
     if match is None:
         has_no_offset = _INSTANT.fullmatch(f"{text}Z") is not None
         message = "an instant without an offset" if has_no_offset else "not an instant"
-        raise invalid("bad_instant", message, _INSTANT_FORM)
+        raise scalars.invalid("bad_instant", message, _INSTANT_FORM)
     date, minute, second, fraction, offset = match.groups()
     microseconds = f"{(fraction or '.')[1:7]:0<6}"
     offset = "+00:00" if offset in "Zz" else offset
@@ -206,7 +197,7 @@ def parse_instant(node: Node) -> datetime:
         instant = datetime.fromisoformat(f"{date}T{minute}:{min(second, '59')}.{microseconds}{offset}")
         return instant.astimezone(UTC)
     except (ValueError, OverflowError):
-        raise invalid("bad_instant", "a day that no calendar has", _INSTANT_FORM) from None
+        raise scalars.invalid("bad_instant", "a day that no calendar has", _INSTANT_FORM) from None
 
 
 def parse_ports(node: Node) -> PortSet:
@@ -214,23 +205,23 @@ def parse_ports(node: Node) -> PortSet:
     if not isinstance(node, Listing):
         return parse_port_range(node)
     if not node.items:
-        raise invalid("bad_port_range", "the list of ports is empty", PORT_FORMS)
-    return PortSet.union(parse_each(enumerate(node.items), parse_port_range))
+        raise scalars.invalid("bad_port_range", "the list of ports is empty", PORT_FORMS)
+    return PortSet.union(scalars.parse_each(enumerate(node.items), parse_port_range))
 
 
 def parse_port_range(node: Node) -> PortSet:
     """Return the ports of a single value: one range, or every port."""
-    match = _PORTS.fullmatch(parse_digits(node, "a port range", PORT_FORMS))
+    match = _PORTS.fullmatch(scalars.parse_digits(node, "a port range", PORT_FORMS))
     if match is None:
-        raise invalid("bad_port_range", "not a port range", PORT_FORMS)
+        raise scalars.invalid("bad_port_range", "not a port range", PORT_FORMS)
     first = int(match[1])
     last = first if match[2] is None else int(match[2])
     if first == last == -1 and match[2]:
         return ALL_PORTS
     if not (1 <= first <= LAST_PORT and 1 <= last <= LAST_PORT):
-        raise invalid("port_out_of_range", "the port is out of range", PORT_FORMS)
+        raise scalars.invalid("port_out_of_range", "the port is out of range", PORT_FORMS)
     if first > last:
-        raise invalid("reversed_ports", "the first port is greater than the last", f"{last}/{first}")
+        raise scalars.invalid("reversed_ports", "the first port is greater than the last", f"{last}/{first}")
     return PortSet.of((first, last))
 
 
@@ -280,7 +271,7 @@ def parse_block(field: Field, host_bits: HostBits = HostBits.CLEARED, forms: str
     known = blocks.get(field.node) if isinstance(field.node, str) else None
     if known is not None:
         return known
-    text = parse_text(field.node, "an address", forms)
+    text = scalars.parse_text(field.node, "an address", forms)
     address, block = _parse_address(text, forms)
     if address == block.first:
         blocks[text] = block
@@ -293,10 +284,15 @@ def parse_block(field: Field, host_bits: HostBits = HostBits.CLEARED, forms: str
 
 def parse_network(node: Node) -> CidrBlock:
     """Return an address or CIDR of the configuration, where host bits are errors."""
-    address, block = _parse_address(parse_text(node, "an address", BLOCK_FORMS), BLOCK_FORMS)
+    address, block = _parse_address(scalars.parse_text(node, "an address", BLOCK_FORMS), BLOCK_FORMS)
     if address == block.first:
         return block
     raise _host_bits(block, HostBits.REFUSED)
+
+
+def parse_member(field: Field) -> CidrBlock:
+    """Return an address or CIDR that makes members (§5.3)."""
+    return parse_block(field, HostBits.REFUSED_IN_MEMBERS)
 
 
 def parse_members(field: Field) -> Iterator[CidrBlock]:
@@ -305,7 +301,7 @@ def parse_members(field: Field) -> Iterator[CidrBlock]:
     has_room = budget.has_room_for(0, len(nodes))
     for index, node in enumerate(nodes):
         block = _plain_address(node, budget) if has_room and isinstance(node, str) else None
-        block = block or field.child(index, node).attempt(parse_block, HostBits.REFUSED_IN_MEMBERS)
+        block = block or field.child(index, node).attempt(parse_member)
         if block is not None:
             yield block
 
@@ -323,22 +319,22 @@ def parse_objects(field: Field) -> tuple[PlacedObject, ...]:
     if not isinstance(field.node, Listing):
         return tuple((None, one) for one in _parse_object(field))
     if not field.node.items:
-        raise invalid("missing_object", "the list of objects is empty", OBJECT_FORMS)
+        raise scalars.invalid("missing_object", "the list of objects is empty", OBJECT_FORMS)
     found: list[PlacedObject] = []
-    faults: list[Fault] = []
+    faults: list[scalars.Fault] = []
     for place, node in enumerate(field.node.items):
         try:
             found += ((place, one) for one in _parse_object(field.child(place, node)))
-        except InvalidValueError as error:
+        except scalars.InvalidValueError as error:
             faults += (replace(fault, path=(place, *fault.path)) for fault in error.faults)
     if faults:
-        raise InvalidValueError(*faults)
+        raise scalars.InvalidValueError(*faults)
     return tuple(found)
 
 
 def _parse_object(field: Field) -> AuthorizationObjects:
     """Return what one text names, which is two objects if it is ``any``."""
-    text = parse_text(field.node, "an authorization object", OBJECT_FORMS)
+    text = scalars.parse_text(field.node, "an authorization object", OBJECT_FORMS)
     if text.lower() == ANY:
         field.count_address()
         return EVERYTHING
@@ -367,13 +363,13 @@ def _parse_name(field: Field, text: str) -> NameReference:
     disputed = _DISPUTED.search(written)
     if disputed:
         fault = f"standards make different punycode of U+{ord(disputed[0]):04X}, so of different names"
-        raise invalid("bad_name", fault, "the punycode that is meant, like dns:xn--….example")
+        raise scalars.invalid("bad_name", fault, "the punycode that is meant, like dns:xn--….example")
     if not _NAME.fullmatch(name) or len(name) > _LONGEST_NAME:
-        raise InvalidValueError(_malformed_name(written, name))
+        raise scalars.InvalidValueError(_malformed_name(written, name))
     try:
         unicode = ".".join(map(_in_unicode, name.split(".")))
     except UnicodeError:
-        raise invalid("bad_name", "xn-- begins a label that is no punycode", _NAME_FORM) from None
+        raise scalars.invalid("bad_name", "xn-- begins a label that is no punycode", _NAME_FORM) from None
     if not written.isascii():
         field.warn("unicode_name", f"{written} is written as its punycode", f"{NameReference(name)}")
     elif unicode != name:
@@ -383,7 +379,7 @@ def _parse_name(field: Field, text: str) -> NameReference:
     return NameReference(name)
 
 
-def _malformed_name(written: str, name: str) -> Fault:
+def _malformed_name(written: str, name: str) -> scalars.Fault:
     fault, remedy = "not a host name", _NAME_FORM
     if _is_address(written):
         fault, remedy = "an address, which needs no name server", written
@@ -393,7 +389,7 @@ def _malformed_name(written: str, name: str) -> Fault:
         fault, remedy = "a host name with a port or path", "the name alone, like dns:mirror.example.org"
     elif "." not in name.strip("."):
         fault = "not fully qualified: each host would look it up in a domain of its own"
-    return Fault("bad_name", fault, remedy)
+    return scalars.Fault("bad_name", fault, remedy)
 
 
 def _in_unicode(label: str) -> str:
@@ -411,25 +407,25 @@ def _block_or_plain_id(field: Field, text: str) -> CidrBlock | GroupReference:
     """Return an address or CIDR, else a group by its id; ``assemble`` refuses an id that no group has."""
     try:
         return parse_block(field)
-    except InvalidValueError as error:
+    except scalars.InvalidValueError as error:
         if error.faults[0].code != "bad_address":
             raise
     if _ID.fullmatch(text):
         return GroupReference(text)
-    raise InvalidValueError(no_object(text))
+    raise scalars.InvalidValueError(no_object(text))
 
 
-def no_object(text: str, groups: Iterable[str] = ()) -> Fault:
+def no_object(text: str, groups: Iterable[str] = ()) -> scalars.Fault:
     """Return what is wrong with an object that has none of the forms, and the id of none of the groups."""
     if _HOST_NAME.fullmatch(text):
         is_name = _NAME.fullmatch(text.removesuffix(".")) or not text.isascii()
         message = "a host name without dns: before it"
-        return Fault("bad_address", message, f"{_NAME_PREFIX}{text}" if is_name else _NAME_FORM)
+        return scalars.Fault("bad_address", message, f"{_NAME_PREFIX}{text}" if is_name else _NAME_FORM)
     if _ADDRESS_LIKE.fullmatch(text):
-        return Fault("bad_address", "not an address", OBJECT_FORMS)
+        return scalars.Fault("bad_address", "not an address", OBJECT_FORMS)
     message = "not an address, and no security group of the documents has this id"
     near = nearest(text, groups)
-    return Fault("bad_address", message, f"did you mean {near[0]}?" if near else OBJECT_FORMS)
+    return scalars.Fault("bad_address", message, f"did you mean {near[0]}?" if near else OBJECT_FORMS)
 
 
 def in_order(blocks: Iterable[CidrBlock]) -> tuple[CidrBlock, ...]:
@@ -459,13 +455,13 @@ _OCTETS = {str(number): number for number in range(256)}
 def _parse_address(text: str, forms: str) -> tuple[int, CidrBlock]:
     """Return an address as a number, and the block that it is written in."""
     if "%" in text:
-        raise invalid("zone_id", "an address can't have a zone", "remove % and what follows")
+        raise scalars.invalid("zone_id", "an address can't have a zone", "remove % and what follows")
     try:
         address, block = _address_and_block(text)
     except ValueError:
-        raise invalid("bad_address", "not an address", forms) from None
+        raise scalars.invalid("bad_address", "not an address", forms) from None
     if block.family is Family.IPV6 and _MAPPED.first <= block.first and block.last <= _MAPPED.last:
-        raise invalid("mapped_address", "an IPv4-mapped IPv6 address", "write the IPv4 address")
+        raise scalars.invalid("mapped_address", "an IPv4-mapped IPv6 address", "write the IPv4 address")
     return address, block
 
 
@@ -490,11 +486,11 @@ def _is_address(text: str) -> bool:
     return True
 
 
-def _host_bits(block: CidrBlock, host_bits: HostBits) -> InvalidValueError:
+def _host_bits(block: CidrBlock, host_bits: HostBits) -> scalars.InvalidValueError:
     """Return the error of a CIDR that has host bits set."""
     if host_bits is HostBits.REFUSED:
-        return invalid("host_bits", "host bits are set", f"{block}")
+        return scalars.invalid("host_bits", "host bits are set", f"{block}")
     message = "host bits are set in a member's address"
-    return invalid(
+    return scalars.invalid(
         "host_bits", message, f"the address alone, or {block} if the whole network is delegated to it"
     )

@@ -12,13 +12,7 @@ from contextlib import suppress
 
 import yaml
 
-from sgagent.documents.scalars import (
-    BYTE_ORDER_MARK,
-    LINE_SEPARATORS,
-    OUTSIDE_OF_QUOTES,
-    bad_character,
-    position,
-)
+from sgagent.documents import scalars
 from sgagent.documents.tree import Listing, MalformedError, Mapping, Node, Scalar, ScalarKind, TreeBuilder
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -44,7 +38,7 @@ def parse_yaml(text: str, builder: TreeBuilder) -> None:
     stand_ins = _stand_ins(text)
     masked = text.translate(stand_ins) if stand_ins else text
     reading = _Reading(builder, {ord(stand_in): chr(meant) for meant, stand_in in stand_ins.items()})
-    if stand_ins or BYTE_ORDER_MARK in text:
+    if stand_ins or scalars.BYTE_ORDER_MARK in text:
         _refuse_outside_of_quotes(text, masked)
     try:
         for event in yaml.parse(masked, Loader=_LOADER):
@@ -156,8 +150,8 @@ def _refuse_control_characters(text: str) -> None:
     if match is None:
         return
     if match.group() == "\r":
-        raise bad_character(text, match.start(), "a line ends with a line feed, or with both")
-    line, column = position(text, match.start())
+        raise scalars.bad_character(text, match.start(), "a line ends with a line feed, or with both")
+    line, column = scalars.position(text, match.start())
     message = f"not YAML: column {column}: control character U+{ord(match.group()):04X}"
     raise MalformedError("syntax", message, line, value=match.group(), remedy="remove it")
 
@@ -168,17 +162,17 @@ def _stand_ins(text: str) -> dict[int, str]:
     PyYAML takes these separators for ends of lines, as YAML 1.1 did. In YAML 1.2 they are characters like any
     other, and so are the stand-ins.
     """
-    found = [] if text.isascii() else [separator for separator in LINE_SEPARATORS if separator in text]
+    found = [] if text.isascii() else [one for one in scalars.LINE_SEPARATORS if one in text]
     unused = (chr(code) for code in _PRIVATE_USE if chr(code) not in text)
     stand_ins = {ord(separator): stand_in for separator, stand_in in zip(found, unused, strict=False)}
     if len(stand_ins) < len(found):
         reason = "it can't be read beside every private-use character that there is"
-        raise bad_character(text, text.index(found[-1]), reason)
+        raise scalars.bad_character(text, text.index(found[-1]), reason)
     return stand_ins
 
 
 _PRIVATE_USE = (*range(0xE000, 0xF900), *range(0xF0000, 0xFFFFE), *range(0x100000, 0x10FFFE))
-_SEPARATING = re.compile(f"[{LINE_SEPARATORS}{BYTE_ORDER_MARK}]")
+_SEPARATING = re.compile(f"[{scalars.LINE_SEPARATORS}{scalars.BYTE_ORDER_MARK}]")
 
 
 def _refuse_outside_of_quotes(text: str, masked: str) -> None:
@@ -198,8 +192,8 @@ def _refuse_outside_of_quotes(text: str, masked: str) -> None:
         while end <= place:
             start, end = next(quoted, (len(text), len(text)))
         # libyaml does not count a byte order mark at the start of a text, so that all places are one less.
-        if place < start or text.startswith(BYTE_ORDER_MARK):
-            raise bad_character(text, place, OUTSIDE_OF_QUOTES)
+        if place < start or text.startswith(scalars.BYTE_ORDER_MARK):
+            raise scalars.bad_character(text, place, scalars.OUTSIDE_OF_QUOTES)
 
 
 def _quoted_texts(text: str) -> Iterator[tuple[int, int]]:

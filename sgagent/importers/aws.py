@@ -10,73 +10,53 @@ from typing import Annotated
 from pydantic import Field as Declared
 
 from sgagent.core.model import AuthorizationObject, Cloud, Direction, Family, GroupReference, NetworkInterface
-from sgagent.documents import DocumentFile, Limits
-from sgagent.documents.api import (
-    Account,
-    AnswerModel,
-    Block,
-    DeliveredAddressModel,
-    DeliveredPrefixModel,
-    Id,
-    Mac,
-    Member,
-    TagModel,
-    Text,
-)
+from sgagent.documents import DocumentFile, Limits, api
 from sgagent.documents.field import Field
 from sgagent.documents.models import Value, items_of, one_of, read_each, read_model
 from sgagent.documents.scalars import parse_boolean, parse_list, parse_mapping
 from sgagent.documents.tree import Listing, Mapping, is_set
 from sgagent.documents.values import FAMILIES, parse_block
-from sgagent.importers.aws_rules import (
-    AwsPermission,
-    AwsProtocol,
-    ImportEffect,
-    Number,
-    parse_group,
-    parse_prefix_list,
-    read_bounds,
-)
+from sgagent.importers import aws_rules
 from sgagent.importers.context import AWS_GROUP, Gathered, Imported, NumberedRules, import_files
 
 _List = Annotated[Listing | None, Value(parse_list)]
 
 
-class _Group(AnswerModel):
+class _Group(api.AnswerModel):
     """A group of describe-security-groups."""
 
-    group_id: Id
-    group_name: Text = ""
-    vpc_id: Id | None = None
-    owner_id: Account | None = None
+    group_id: api.Id
+    group_name: api.Text = ""
+    vpc_id: api.Id | None = None
+    owner_id: api.Account | None = None
     tags: _List = None
     ip_permissions: _List = None
     ip_permissions_egress: _List = None
 
 
-class _Peer(AnswerModel):
+class _Peer(api.AnswerModel):
     """A peer of an ``IpPermission``; the fields of other kinds of peers do not count."""
 
     peer: AuthorizationObject
-    user_id: Account | None = None
-    vpc_id: Id | None = None
-    description: Text = ""
+    user_id: api.Account | None = None
+    vpc_id: api.Id | None = None
+    description: api.Text = ""
 
 
 class _Ipv4Range(_Peer):
-    peer: Block = Declared(alias="CidrIp")
+    peer: api.Block = Declared(alias="CidrIp")
 
 
 class _Ipv6Range(_Peer):
-    peer: Block = Declared(alias="CidrIpv6")
+    peer: api.Block = Declared(alias="CidrIpv6")
 
 
 class _GroupPair(_Peer):
-    peer: Annotated[GroupReference, Value(parse_group)] = Declared(alias="GroupId")
+    peer: Annotated[GroupReference, Value(aws_rules.parse_group)] = Declared(alias="GroupId")
 
 
 class _PrefixListId(_Peer):
-    peer: Annotated[AuthorizationObject, Value(parse_prefix_list)] = Declared(alias="PrefixListId")
+    peer: Annotated[AuthorizationObject, Value(aws_rules.parse_prefix_list)] = Declared(alias="PrefixListId")
 
 
 _PEERS: dict[str, type[_Peer]] = {
@@ -87,52 +67,52 @@ _PEERS: dict[str, type[_Peer]] = {
 }
 
 
-class _Permission(AnswerModel):
+class _Permission(api.AnswerModel):
     """An ``IpPermission``: one protocol and any number of peers."""
 
-    ip_protocol: AwsProtocol
-    from_port: Number = None
-    to_port: Number = None
+    ip_protocol: aws_rules.AwsProtocol
+    from_port: aws_rules.Number = None
+    to_port: aws_rules.Number = None
     ip_ranges: _List = None
     ipv6_ranges: _List = None
     user_id_group_pairs: _List = None
     prefix_list_ids: _List = None
 
 
-class _Rule(AnswerModel):
+class _Rule(api.AnswerModel):
     """A rule of describe-security-group-rules, which has one peer."""
 
-    group_id: Id
-    security_group_rule_id: Id = ""
+    group_id: api.Id
+    security_group_rule_id: api.Id = ""
     is_egress: Annotated[bool, Value(parse_boolean)]
-    ip_protocol: AwsProtocol
-    from_port: Number = None
-    to_port: Number = None
-    cidr_ipv4: Block | None = None
-    cidr_ipv6: Block | None = None
-    prefix_list_id: Annotated[AuthorizationObject | None, Value(parse_prefix_list)] = None
+    ip_protocol: aws_rules.AwsProtocol
+    from_port: aws_rules.Number = None
+    to_port: aws_rules.Number = None
+    cidr_ipv4: api.Block | None = None
+    cidr_ipv6: api.Block | None = None
+    prefix_list_id: Annotated[AuthorizationObject | None, Value(aws_rules.parse_prefix_list)] = None
     referenced_group_info: Annotated[Mapping | None, Value(parse_mapping)] = None
-    description: Text = ""
+    description: api.Text = ""
 
 
-class _Attachment(AnswerModel):
-    instance_id: Id | None = None
+class _Attachment(api.AnswerModel):
+    instance_id: api.Id | None = None
 
 
-class _AttachedGroup(AnswerModel):
-    group_id: Id
+class _AttachedGroup(api.AnswerModel):
+    group_id: api.Id
 
 
-class _Interface(AnswerModel):
+class _Interface(api.AnswerModel):
     """An interface of describe-network-interfaces."""
 
-    network_interface_id: Id
-    mac_address: Mac | None = None
-    owner_id: Account | None = None
-    vpc_id: Id | None = None
+    network_interface_id: api.Id
+    mac_address: api.Mac | None = None
+    owner_id: api.Account | None = None
+    vpc_id: api.Id | None = None
     attachment: Annotated[Mapping | None, Value(parse_mapping)] = None
     groups: _List = None
-    private_ip_address: Member | None = None
+    private_ip_address: api.Member | None = None
     private_ip_addresses: _List = None
     ipv6_addresses: _List = None
     ipv4_prefixes: _List = None
@@ -143,18 +123,18 @@ _ADDRESSES = ("PrivateIpAddresses", "Ipv6Addresses", "Ipv4Prefixes", "Ipv6Prefix
 """Where private addresses and delegated prefixes stand; public ones are never compared (§5.2)."""
 
 
-class _PrefixList(AnswerModel):
+class _PrefixList(api.AnswerModel):
     """A prefix list; those that AWS manages include their entries."""
 
-    prefix_list_id: Id
+    prefix_list_id: api.Id
     address_family: Annotated[Family | None, one_of(FAMILIES)] = None
     cidrs: _List = None
 
 
-class _PrefixEntries(AnswerModel):
+class _PrefixEntries(api.AnswerModel):
     """An answer of get-managed-prefix-list-entries, which does not name the list."""
 
-    prefix_list_id: Id | None = None
+    prefix_list_id: api.Id | None = None
     entries: _List = None
 
 
@@ -204,7 +184,7 @@ def _read_groups(answer: Field, gathered: Gathered) -> None:
         model = read_model(_Group, place)
         if model is None:
             continue
-        tags = {tag.key: tag.value for _, tag in read_each(TagModel, items_of(place, "Tags"))}
+        tags = {tag.key: tag.value for _, tag in read_each(api.TagModel, items_of(place, "Tags"))}
         group = replace(
             AWS_GROUP,
             security_group_id=model.group_id,
@@ -223,12 +203,12 @@ def _read_groups(answer: Field, gathered: Gathered) -> None:
 
 def _allowances(
     place: Field, model: _Permission, security_group_id: str, direction: Direction, gathered: Gathered
-) -> Iterator[AwsPermission]:
+) -> Iterator[aws_rules.AwsPermission]:
     """Yield one permission for each peer; add a note if there is none."""
-    bounds = read_bounds(place, model.ip_protocol, FromPort=model.from_port, ToPort=model.to_port)
+    bounds = aws_rules.read_bounds(place, model.ip_protocol, FromPort=model.from_port, ToPort=model.to_port)
     if not any(is_set(place.entries.get(name, "")) for name in _PEERS):
         message = "a rule without a peer"
-        gathered.notes.add(ImportEffect.LEFT_OUT, place.origin, security_group_id, message)
+        gathered.notes.add(aws_rules.ImportEffect.LEFT_OUT, place.origin, security_group_id, message)
     for item, end in chain.from_iterable(
         read_each(kind, items_of(place, name)) for name, kind in _PEERS.items()
     ):
@@ -236,7 +216,7 @@ def _allowances(
         if bounds is None or peer is None:
             continue
         item.count_rule()
-        yield AwsPermission(
+        yield aws_rules.AwsPermission(
             origin=item.origin,
             security_group_id=security_group_id,
             direction=direction,
@@ -267,16 +247,16 @@ def _read_rules(answer: Field, gathered: Gathered) -> None:
             place.error("second_answer", message, "one answer with all of its rules")
 
 
-def _allowance(place: Field) -> AwsPermission | None:
+def _allowance(place: Field) -> aws_rules.AwsPermission | None:
     place.count_rule()
     model = read_model(_Rule, place)
     if model is None:
         return None
-    bounds = read_bounds(place, model.ip_protocol, FromPort=model.from_port, ToPort=model.to_port)
+    bounds = aws_rules.read_bounds(place, model.ip_protocol, FromPort=model.from_port, ToPort=model.to_port)
     peer, vpc_id = _only_peer(place, model)
     if not model.group_id or bounds is None or peer is None or model.is_egress is None:
         return None
-    return AwsPermission(
+    return aws_rules.AwsPermission(
         origin=place.origin,
         security_group_id=model.group_id,
         direction=Direction.EGRESS if model.is_egress else Direction.INGRESS,
@@ -321,10 +301,10 @@ def _read_interfaces(answer: Field, gathered: Gathered) -> None:
             gathered.add_interface(place, interface, Cloud.AWS)
 
 
-def _addresses(place: Field, model: _Interface) -> Iterator[Member | None]:
+def _addresses(place: Field, model: _Interface) -> Iterator[api.Member | None]:
     yield model.private_ip_address
     for name in _ADDRESSES:
-        for _, found in read_each(DeliveredAddressModel, items_of(place, name)):
+        for _, found in read_each(api.DeliveredAddressModel, items_of(place, name)):
             yield from (found.private_ip_address, found.ipv6_address, found.ipv4_prefix, found.ipv6_prefix)
 
 
@@ -346,7 +326,7 @@ def _read_prefix_entries(answer: Field, gathered: Gathered) -> None:
     if prefix_list_id is None:
         answer.refuse_missing("PrefixListId", "add the id, or name the file after it, like pl-1.json")
         return
-    entries = (entry.cidr for _, entry in read_each(DeliveredPrefixModel, items_of(answer, "Entries")))
+    entries = (entry.cidr for _, entry in read_each(api.DeliveredPrefixModel, items_of(answer, "Entries")))
     gathered.prefix_list(prefix_list_id, answer).deliver(answer, filter(None, entries))
 
 

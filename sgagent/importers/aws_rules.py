@@ -63,20 +63,12 @@ class Note:
         return printable(f"{self.effect.value}: {self.origin}: {self.subject}: {self.message}")
 
 
-class Notes:
+class Notes(list[Note]):
     """The notes of one import, in the order of their creation."""
-
-    def __init__(self) -> None:
-        """Start empty."""
-        self._notes: list[Note] = []
 
     def add(self, effect: ImportEffect, origin: Origin, subject: str, message: str) -> None:
         """Add a note."""
-        self._notes.append(Note(effect=effect, origin=origin, subject=subject, message=message))
-
-    def all(self) -> tuple[Note, ...]:
-        """Return all notes."""
-        return tuple(self._notes)
+        self.append(Note(effect=effect, origin=origin, subject=subject, message=message))
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,12 +191,8 @@ def _note_what_is_less(allowance: AwsPermission, around: Surroundings, notes: No
     """Add a note if the native rule is narrower."""
     subject = allowance.security_group_id
     if allowance.protocol.has_ports and allowance.bounds.first == 0:
-        notes.add(
-            ImportEffect.NARROWED,
-            allowance.origin,
-            subject,
-            "without port 0, which native rules can't express",
-        )
+        message = "without port 0, which native rules can't express"
+        notes.add(ImportEffect.NARROWED, allowance.origin, subject, message)
     missing = what_is_missing(allowance.peer, subject, around)
     if missing is not None:
         message = f"{missing}; the rule matches nothing until it is defined"

@@ -124,7 +124,7 @@ class PrefixListDraft:
 class Gathered:
     """The objects of all files read so far."""
 
-    notes: Notes
+    notes: Notes = field(default_factory=Notes)
     groups: dict[str, GatheredGroup] = field(default_factory=dict)
     allowances: list[AwsPermission] = field(default_factory=list)
     numbered: dict[str, NumberedRules] = field(default_factory=dict)
@@ -191,21 +191,13 @@ class Gathered:
 
 def _merged(one: NetworkInterface, other: NetworkInterface) -> NetworkInterface | None:
     """Return the merge of two definitions of one interface; None if they contradict each other."""
-    pairs = (
-        (one.mac_address, other.mac_address),
-        (one.vpc_id, other.vpc_id),
-        (one.instance_id, other.instance_id),
-        (one.security_group_ids, other.security_group_ids),
-    )
-    if any(first and second and first != second for first, second in pairs):
+    fields = ("mac_address", "vpc_id", "instance_id", "security_group_ids")
+    pairs = {name: (getattr(one, name), getattr(other, name)) for name in fields}
+    if any(first and second and first != second for first, second in pairs.values()):
         return None
+    addresses = tuple(dict.fromkeys((*one.addresses, *other.addresses)))
     return replace(
-        one,
-        mac_address=one.mac_address or other.mac_address,
-        vpc_id=one.vpc_id or other.vpc_id,
-        instance_id=one.instance_id or other.instance_id,
-        security_group_ids=one.security_group_ids or other.security_group_ids,
-        addresses=tuple(dict.fromkeys((*one.addresses, *other.addresses))),
+        one, addresses=addresses, **{name: first or second for name, (first, second) in pairs.items()}
     )
 
 
@@ -252,14 +244,15 @@ def _aws_rules(
     rules: dict[str, list[SecurityGroupRule]] = defaultdict(list)
     groups = gathered.groups_of(Cloud.AWS)
     for allowance in allowances:
-        if allowance.security_group_id not in groups:
-            message = "a rule of a group that is not in what was read"
-            gathered.notes.add(ImportEffect.LEFT_OUT, allowance.origin, allowance.security_group_id, message)
-            continue
-        rule = allow(allowance, around, gathered.notes)
-        if rule is not None:
-            rules[allowance.security_group_id].append(rule)
+        key = allowance.security_group_id
+        if key not in groups:
+            gathered.notes.add(ImportEffect.LEFT_OUT, allowance.origin, key, _OF_NO_GROUP)
+        elif rule := allow(allowance, around, gathered.notes):
+            rules[key].append(rule)
     return rules
+
+
+_OF_NO_GROUP = "a rule of a group that is not in what was read"
 
 
 def _without_id(rule: SecurityGroupRule) -> SecurityGroupRule:
@@ -289,8 +282,7 @@ def _alibaba_groups(gathered: Gathered, around: Surroundings) -> Iterator[Securi
             rules[key].append(rule)
             _note_unknown(gathered, key, rule, around)
         else:
-            message = "a rule of a group that is not in what was read"
-            gathered.notes.add(ImportEffect.LEFT_OUT, rule.origin, key, message)
+            gathered.notes.add(ImportEffect.LEFT_OUT, rule.origin, key, _OF_NO_GROUP)
     for key, found in groups.items():
         yield replace(found.group, rules=tuple(_once(rules[key])))
 
@@ -312,9 +304,8 @@ def _prefix_lists(gathered: Gathered) -> Iterator[PrefixList]:
     """Yield the prefix lists with entries; add notes on the others."""
     for key, draft in gathered.prefix_lists.items():
         if draft.delivered is None:
-            message = (
-                "its entries were not given (get-managed-prefix-list-entries, in a file named after the list)"
-            )
+            call = "get-managed-prefix-list-entries"
+            message = f"its entries were not given ({call}, in a file named after the list)"
             gathered.notes.add(ImportEffect.LEFT_OUT, draft.place.origin, key, message)
             continue
         family = draft.family or next((entry.family for entry in draft.entries), Family.IPV4)
@@ -423,8 +414,7 @@ def import_files(
     Raises:
         DocumentError: a file has errors, or no file has anything to import; it holds all errors.
     """
-    findings, notes = Findings(limits.problems), Notes()
-    gathered = Gathered(notes)
+    findings, gathered = Findings(limits.problems), Gathered()
     budget = Budget(limits=limits)
     try:
         for file in files:
@@ -435,18 +425,9 @@ def import_files(
         raise DocumentError(findings.all()) from None
     snapshot = settle(gathered)
     if not findings.has_errors and not (snapshot.security_groups or snapshot.prefix_lists):
-        findings.add(_nothing(files))
+        origin = Origin(file=", ".join(file.name for file in files))
+        remedy = "see docs/import.md for what is read"
+        findings.add(Problem.error(origin, "nothing_to_import", None, "no security group in it", remedy))
     if findings.has_errors:
         raise DocumentError(findings.all())
-    return Imported(snapshot=snapshot, notes=notes.all(), problems=findings.all())
-
-
-def _nothing(files: Sequence[DocumentFile]) -> Problem:
-    """Return the error of files without a security group or prefix list."""
-    return Problem.error(
-        Origin(file=", ".join(file.name for file in files)),
-        "nothing_to_import",
-        None,
-        "no security group in it",
-        "see docs/import.md for what is read",
-    )
+    return Imported(snapshot=snapshot, notes=tuple(gathered.notes), problems=findings.all())

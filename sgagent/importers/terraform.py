@@ -20,15 +20,7 @@ from sgagent.documents.models import LooseModel, Value, items_of, one_of, read_e
 from sgagent.documents.scalars import parse_boolean, parse_mapping, parse_text
 from sgagent.documents.tree import Listing, Mapping, Node, is_set
 from sgagent.documents.values import DIRECTIONS, FAMILIES, parse_block
-from sgagent.importers.aws_rules import (
-    AwsPermission,
-    AwsProtocol,
-    ImportEffect,
-    Number,
-    parse_group,
-    parse_prefix_list,
-    read_bounds,
-)
+from sgagent.importers import aws_rules
 from sgagent.importers.context import AWS_GROUP, Gathered, Imported, UnreadResource, import_files
 from sgagent.importers.terraform_resources import (
     ALIBABA_RESOURCES,
@@ -54,9 +46,9 @@ class _Group(LooseModel):
 class _InlineRule(LooseModel):
     """A rule; its peers are in many fields, for which ``_PEERS`` has the parsers."""
 
-    protocol: AwsProtocol
-    from_port: Number = None
-    to_port: Number = None
+    protocol: aws_rules.AwsProtocol
+    from_port: aws_rules.Number = None
+    to_port: aws_rules.Number = None
     self: Annotated[bool, Value(parse_boolean)] = False
     description: Text = ""
 
@@ -73,7 +65,7 @@ class _NewerRule(_InlineRule):
     """A rule of the newer resource types, which have one peer."""
 
     security_group_id: Id
-    protocol: AwsProtocol = Declared(alias="ip_protocol")
+    protocol: aws_rules.AwsProtocol = Declared(alias="ip_protocol")
     security_group_rule_id: Id = ""
     id: Id = ""
 
@@ -129,14 +121,14 @@ def _read_rule(place: Field, gathered: Gathered, direction: Direction) -> None:
 
 def _allowances(
     place: Field, model: _InlineRule, security_group_id: str, direction: Direction, gathered: Gathered
-) -> Iterator[AwsPermission]:
+) -> Iterator[aws_rules.AwsPermission]:
     """Yield the permissions of a rule, one for each peer; add a note if it has none."""
     named = [name for name in _PEERS if is_set(place.entries.get(name, ""))]
     itself = place.entries.get("self", "")
     if not named and (not is_set(itself) or model.self is False):
         subject = place.reading.subject
-        gathered.notes.add(ImportEffect.LEFT_OUT, place.origin, subject, "a rule without a peer")
-    bounds = read_bounds(place, model.protocol, from_port=model.from_port, to_port=model.to_port)
+        gathered.notes.add(aws_rules.ImportEffect.LEFT_OUT, place.origin, subject, "a rule without a peer")
+    bounds = aws_rules.read_bounds(place, model.protocol, from_port=model.from_port, to_port=model.to_port)
     peers = [(field, peer) for name in named for field, peer in _peers(place, name)]
     if model.self:
         peers.append((place.at("self"), GroupReference(security_group_id)))
@@ -144,7 +136,7 @@ def _allowances(
         if bounds is None:
             return
         field.count_rule()
-        yield AwsPermission(
+        yield aws_rules.AwsPermission(
             origin=field.origin,
             security_group_id=security_group_id,
             direction=direction,
@@ -167,11 +159,11 @@ def _peers(place: Field, name: str) -> Iterator[tuple[Field, AuthorizationObject
 
 
 def _parse_group(field: Field) -> GroupReference:
-    return parse_group(field.node)
+    return aws_rules.parse_group(field.node)
 
 
 def _parse_prefix_list(field: Field) -> PrefixListReference:
-    return parse_prefix_list(field.node)
+    return aws_rules.parse_prefix_list(field.node)
 
 
 _PEERS: MappingOf[str, _PeerParser] = {

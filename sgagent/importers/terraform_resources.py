@@ -26,31 +26,12 @@ from sgagent.core.model import (
     SecurityGroup,
     SecurityGroupRule,
 )
-from sgagent.documents.api import (
-    Account,
-    Block,
-    Id,
-    Mac,
-    PermissionModel,
-    PolicyWord,
-    Text,
-    rule_form,
-    rule_peer,
-)
+from sgagent.documents import api, values
 from sgagent.documents.field import Field
 from sgagent.documents.models import LooseModel, Value, items_of, located, one_of, read_each, read_model
 from sgagent.documents.rule_form import Part, make_rule
 from sgagent.documents.scalars import parse_boolean, parse_digits, parse_each, parse_list, parse_mapping
 from sgagent.documents.tree import Listing, Node, is_set
-from sgagent.documents.values import (
-    DIRECTIONS,
-    FAMILIES,
-    GROUP_TYPES,
-    HostBits,
-    parse_block,
-    parse_id,
-    parse_priority,
-)
 from sgagent.importers.aws_rules import ImportEffect
 from sgagent.importers.context import Gathered, LostMember
 
@@ -58,13 +39,13 @@ ResourceReader = Callable[[Field, Gathered], None]
 
 
 def _parse_ids(node: Node) -> frozenset[str]:
-    return frozenset(parse_each(enumerate(parse_list(node).items), parse_id))
+    return frozenset(parse_each(enumerate(parse_list(node).items), values.parse_id))
 
 
 def _parse_addresses(place: Field) -> tuple[CidrBlock, ...]:
     """Return the addresses of a field that holds one or a list."""
     items = place.items() if isinstance(place.node, Listing) else (place,)
-    return tuple(filter(None, (item.attempt(parse_block, HostBits.REFUSED_IN_MEMBERS) for item in items)))
+    return tuple(filter(None, (item.attempt(values.parse_member) for item in items)))
 
 
 def _parse_tags(node: Node) -> tuple[tuple[str, str], ...]:
@@ -81,7 +62,7 @@ _Ids = Annotated[frozenset[str], Value(_parse_ids)]
 class _Mention(LooseModel):
     """A resource that refers to an interface."""
 
-    network_interface_id: Id | None = None
+    network_interface_id: api.Id | None = None
     security_group_ids: _Ids = frozenset()
     security_groups: _Ids = frozenset()
     """Older versions of a provider use this name."""
@@ -90,8 +71,8 @@ class _Mention(LooseModel):
 class _Interface(_Mention):
     """A resource that is an interface; each type has some of the fields."""
 
-    network_interface_id: Id | None = Declared(None, alias="id")
-    mac_address: Mac | None = None
+    network_interface_id: api.Id | None = Declared(None, alias="id")
+    mac_address: api.Mac | None = None
     primary_ip_address: _Addresses = ()
     private_ip: _Addresses = ()
     private_ip_addresses: _Addresses = ()
@@ -102,27 +83,34 @@ class _Interface(_Mention):
     ipv6_prefixes: _Addresses = ()
 
 
+_ADDRESSES = tuple(name for name, kind in _Interface.__annotations__.items() if kind == "_Addresses")
+"""The fields that hold addresses, the primary one's first."""
+
+
 class _AlibabaInterface(_Interface):
-    mac_address: Mac | None = Declared(None, alias="mac")
+    mac_address: api.Mac | None = Declared(None, alias="mac")
 
 
 class _Instance(_Interface):
     """A machine with its primary interface, and ids and groups of further ones."""
 
-    instance_id: Id | None = Declared(None, alias="id")
-    vpc_id: Id | None = None
+    instance_id: api.Id | None = Declared(None, alias="id")
+    vpc_id: api.Id | None = None
     network_interface: Items = None
     network_interfaces: Items = None
     secondary_network_interface: Items = None
 
 
+_SECONDARY = ("network_interface", "network_interfaces", "secondary_network_interface")
+
+
 class _AwsInstance(_Instance):
-    network_interface_id: Id | None = Declared(None, alias="primary_network_interface_id")
+    network_interface_id: api.Id | None = Declared(None, alias="primary_network_interface_id")
     security_groups: _Ids = Declared(frozenset(), alias="vpc_security_group_ids")
 
 
 class _AlibabaInstance(_Instance):
-    network_interface_id: Id | None = None
+    network_interface_id: api.Id | None = None
 
 
 def _read_interface(place: Field, gathered: Gathered, declared: type[_Interface], cloud: Cloud) -> None:
@@ -132,9 +120,7 @@ def _read_interface(place: Field, gathered: Gathered, declared: type[_Interface]
         return
     groups = model.security_group_ids | model.security_groups
     instance = model if isinstance(model, _Instance) else None
-    for name in (
-        ("network_interface", "network_interfaces", "secondary_network_interface") if instance else ()
-    ):
+    for name in _SECONDARY if instance else ():
         for item, mention in read_each(_Mention, items_of(place, name)):
             _add_mention(item, mention, gathered, "its secondary interface")
     if model.network_interface_id is None:
@@ -142,16 +128,7 @@ def _read_interface(place: Field, gathered: Gathered, declared: type[_Interface]
         if not is_set(place.entries.get(id_field, "")):
             gathered.lost.append(LostMember(place, f"{id_field} is missing", groups or None))
         return
-    addresses = chain(
-        model.primary_ip_address,
-        model.private_ip,
-        model.private_ip_addresses,
-        model.private_ips,
-        model.secondary_private_ips,
-        model.ipv6_addresses,
-        model.ipv4_prefixes,
-        model.ipv6_prefixes,
-    )
+    addresses = chain.from_iterable(getattr(model, name) for name in _ADDRESSES)
     interface = NetworkInterface(
         network_interface_id=model.network_interface_id,
         mac_address=model.mac_address,
@@ -178,8 +155,8 @@ def _read_mention(place: Field, gathered: Gathered) -> None:
 
 
 class _Attachment(LooseModel):
-    network_interface_id: Id
-    security_group_id: Id
+    network_interface_id: api.Id
+    security_group_id: api.Id
 
 
 def _read_attachment(place: Field, gathered: Gathered) -> None:
@@ -205,42 +182,42 @@ INTERFACE_RESOURCES: MappingOf[str, ResourceReader] = {
 
 
 class _Group(LooseModel):
-    id: Id
-    security_group_type: Annotated[GroupType | None, one_of(GROUP_TYPES)] = None
-    inner_access_policy: PolicyWord | None = None
+    id: api.Id
+    security_group_type: Annotated[GroupType | None, one_of(values.GROUP_TYPES)] = None
+    inner_access_policy: api.PolicyWord | None = None
     inner_access: Annotated[bool | None, Value(parse_boolean)] = None
     """What older versions of the provider have in place of the policy."""
 
-    vpc_id: Id | None = None
-    security_group_name: Text = ""
-    name: Text = ""
+    vpc_id: api.Id | None = None
+    security_group_name: api.Text = ""
+    name: api.Text = ""
     tags: Tags = None
 
 
-class _Rule(PermissionModel):
+class _Rule(api.PermissionModel):
     """A rule; its peer has the same names on ingress and on egress."""
 
     model_config = ConfigDict(alias_generator=str)
 
-    security_group_id: Id
-    direction: Annotated[Direction, one_of(DIRECTIONS)] = Declared(alias="type")
-    priority: Annotated[int | None, Value(parse_priority)] = None  # type: ignore[assignment] # unset until read
-    peer_cidr_ip: Block | None = Declared(None, alias="cidr_ip")
-    ipv6_peer_cidr_ip: Block | None = Declared(None, alias="ipv6_cidr_ip")
-    peer_group_id: Id | None = Declared(None, alias="source_security_group_id")
-    peer_group_owner_account: Account | None = Declared(None, alias="source_group_owner_account")
-    peer_prefix_list_id: Id | None = Declared(None, alias="prefix_list_id")
+    security_group_id: api.Id
+    direction: Annotated[Direction, one_of(values.DIRECTIONS)] = Declared(alias="type")
+    priority: Annotated[int | None, Value(values.parse_priority)] = None  # type: ignore[assignment] # unset until read
+    peer_cidr_ip: api.Block | None = Declared(None, alias="cidr_ip")
+    ipv6_peer_cidr_ip: api.Block | None = Declared(None, alias="ipv6_cidr_ip")
+    peer_group_id: api.Id | None = Declared(None, alias="source_security_group_id")
+    peer_group_owner_account: api.Account | None = Declared(None, alias="source_group_owner_account")
+    peer_prefix_list_id: api.Id | None = Declared(None, alias="prefix_list_id")
 
 
 class PrefixEntry(LooseModel):
     """An entry of a prefix list."""
 
-    cidr: Annotated[CidrBlock | None, Value(located(parse_block))]
+    cidr: Annotated[CidrBlock | None, Value(located(values.parse_block))]
 
 
 class _PrefixList(LooseModel):
-    id: Id
-    address_family: Annotated[Family | None, one_of(FAMILIES)] = None
+    id: api.Id
+    address_family: Annotated[Family | None, one_of(values.FAMILIES)] = None
     entry: Annotated[Listing, Value(parse_list, remedy="the entries of the list, [] if it has none")]
 
 
@@ -287,8 +264,8 @@ _LEAST_URGENT = 100
 
 def _rule(place: Field, model: _Rule, gathered: Gathered) -> SecurityGroupRule | None:
     """Return a rule; None, with errors added, if it is invalid. A priority that is missing admits least."""
-    form = rule_form(place, model)
-    form.objects = rule_peer(place, model)
+    form = api.rule_form(place, model)
+    form.objects = api.rule_peer(place, model)
     if not is_set(place.entries.get("priority", "")):
         form.priority = Part("priority", 1 if model.policy is Policy.DROP else _LEAST_URGENT)
         if model.policy is Policy.ACCEPT:

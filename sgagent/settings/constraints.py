@@ -14,18 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from sgagent.documents.scalars import (
-    MISSING_FIELD,
-    UNKNOWN_FIELD,
-    Fault,
-    InvalidValueError,
-    invalid,
-    parse_boolean,
-    parse_integer,
-    parse_text,
-    parse_word,
-    wrong_type,
-)
+from sgagent.documents import scalars
 from sgagent.documents.tree import Listing, Mapping as MappingNode, Node, Scalar, ScalarKind
 from sgagent.documents.values import BLOCK_FORMS, parse_id, parse_network
 
@@ -50,17 +39,17 @@ class SettingsTable:
     """The remedy where a key is missing, if there is more to say than to add it."""
 
     @classmethod
-    def conflicts(cls, written: Written) -> Iterator[Fault]:
+    def conflicts(cls, written: Written) -> Iterator[scalars.Fault]:
         """Yield what is wrong between the keys, as they are written: whatever else is wrong with them."""
         del written
         yield from ()
 
 
-def half_pair(written: Written, key: str, other: str) -> Iterator[Fault]:
+def half_pair(written: Written, key: str, other: str) -> Iterator[scalars.Fault]:
     """Yield the fault of a table that has one key and lacks the one that it belongs to."""
     if other in written and key not in written:
         what = "the certificate that client_key" if key == "client_certificate" else f"what {other}"
-        yield Fault(MISSING_FIELD, "missing", f"{what} belongs to", (key,))
+        yield scalars.Fault(scalars.MISSING_FIELD, "missing", f"{what} belongs to", (key,))
 
 
 class Constraint:
@@ -95,11 +84,11 @@ def number(
     """Return the constraint of a whole number of a range, both ends included; None is no end."""
 
     def parse(node: Node) -> int:
-        found = parse_integer(node)
+        found = scalars.parse_integer(node)
         if least <= found and (most is None or found <= most):
             return found
         right = f"at least {least}" if most is None else f"from {least} to {most}"
-        raise invalid(code, message, right)
+        raise scalars.invalid(code, message, right)
 
     return Constraint(parse)
 
@@ -111,34 +100,34 @@ def pattern(
     compiled = re.compile(known)
 
     def parse(node: Node) -> str:
-        found = parse_text(node)
+        found = scalars.parse_text(node)
         if compiled.fullmatch(found):
             return found
-        raise invalid(code, message, right)
+        raise scalars.invalid(code, message, right)
 
     return Constraint(parse)
 
 
 def word_of(words: type[enum.Enum]) -> Constraint:
     """Return the constraint of one of a few words in any letter case."""
-    return Constraint(partial(parse_word, words={str(word.value): word for word in words}))
+    return Constraint(partial(scalars.parse_word, words={str(word.value): word for word in words}))
 
 
 def file_path(example: str) -> Constraint:
     """Return the constraint of a path."""
 
     def parse(node: Node) -> Path:
-        found = parse_text(node)
+        found = scalars.parse_text(node)
         if found and "\0" not in found:
             return Path(found)
-        raise invalid("bad_path", "not a path", example)
+        raise scalars.invalid("bad_path", "not a path", example)
 
     return Constraint(parse)
 
 
 def _refuse(node: Node) -> object:
     del node
-    raise invalid(UNKNOWN_FIELD, "unknown field")
+    raise scalars.invalid(scalars.UNKNOWN_FIELD, "unknown field")
 
 
 NO_KEY = Constraint(_refuse)
@@ -148,7 +137,7 @@ NO_KEY = Constraint(_refuse)
 class Distinct:
     """Drop repeated items of a list."""
 
-    def __init__(self, *, in_order: bool = False, empty: Fault | None = None) -> None:
+    def __init__(self, *, in_order: bool = False, empty: scalars.Fault | None = None) -> None:
         """Sort the items if ``in_order``; refuse an empty list with ``empty``, if there is one."""
         self._in_order = in_order
         self._empty = empty
@@ -162,17 +151,17 @@ class Distinct:
     def _once(self, items: Iterable[Any]) -> tuple[Hashable, ...]:
         found = tuple(dict.fromkeys(items))
         if not found and self._empty:
-            raise InvalidValueError(self._empty)
+            raise scalars.InvalidValueError(self._empty)
         return tuple(sorted(found)) if self._in_order else found
 
 
-Switch = Annotated[bool, Constraint(parse_boolean)]
+Switch = Annotated[bool, Constraint(scalars.parse_boolean)]
 Id = Annotated[str, Constraint(parse_id)]
 
 
-def wrong_type_of(value: object, expected: str) -> Fault:
+def wrong_type_of(value: object, expected: str) -> scalars.Fault:
     """Return the fault of a value of another type than the key takes."""
-    return wrong_type(_node(value), expected)
+    return scalars.wrong_type(_node(value), expected)
 
 
 def written(value: object) -> str | None:
@@ -205,18 +194,18 @@ def _node(value: object) -> Node:
 def _name_server(node: Node) -> str:
     try:
         found = parse_network(node)
-    except InvalidValueError as error:
+    except scalars.InvalidValueError as error:
         fault = error.faults[0]
         remedy = _ON_LINK if fault.code == "zone_id" else fault.remedy
         remedy = _OF_SERVER if remedy == BLOCK_FORMS else remedy
-        raise InvalidValueError(replace(fault, remedy=remedy)) from None
+        raise scalars.InvalidValueError(replace(fault, remedy=remedy)) from None
     address = found.network.network_address
     if found.first != found.last:
-        raise InvalidValueError(Fault("bad_address", "not a single address", _OF_SERVER))
+        raise scalars.invalid("bad_address", "not a single address", _OF_SERVER)
     if address.is_unspecified or address.is_multicast:
-        raise InvalidValueError(Fault("bad_address", "no server has this address", _OF_SERVER))
+        raise scalars.invalid("bad_address", "no server has this address", _OF_SERVER)
     if address.version == 6 and address.is_link_local:
-        raise InvalidValueError(Fault("bad_address", "a link-local address needs a zone", _ON_LINK))
+        raise scalars.invalid("bad_address", "a link-local address needs a zone", _ON_LINK)
     return str(found)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, get_args
 from urllib.parse import SplitResult, urlsplit
 
-from sgagent.documents.scalars import Fault, InvalidValueError, parse_text
+from sgagent.documents.scalars import Fault, invalid, parse_text
 from sgagent.documents.tree import Node
 from sgagent.documents.values import ID_PATTERN
 from sgagent.settings.constraints import (
@@ -80,10 +80,10 @@ def parse_url(url: str, ports: Mapping[str, int], example: str) -> ServerUrl:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:  # brackets that do not match, a port that is no number or too large
-        raise InvalidValueError(Fault("bad_url", "not a URL", example)) from None
+        raise invalid("bad_url", "not a URL", example) from None
     fault = _url_fault(url, parts, port, ports, example)
     if fault is not None:
-        raise InvalidValueError(Fault("bad_url", *fault))
+        raise invalid("bad_url", *fault)
     return ServerUrl(
         host=parts.hostname or "",
         port=ports[parts.scheme] if port is None else port,
@@ -134,7 +134,7 @@ def _endpoint(example: str, hint: str = "", ports: Mapping[str, int] = _USUAL_PO
     def parse(node: Node) -> ServerUrl:
         url = parse_url(parse_text(node), ports, example)
         if url.target not in ("", "/"):
-            raise InvalidValueError(Fault("bad_url", "the URL of an end point has a path", example + hint))
+            raise invalid("bad_url", "the URL of an end point has a path", example + hint)
         return replace(url, target="")
 
     return Constraint(parse)

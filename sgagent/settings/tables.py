@@ -27,7 +27,14 @@ from sgagent.core.model import (
 )
 from sgagent.core.policy import LOG_GROUP, RATE_PER_SECOND, SILENT, Exemption, FlowLogging
 from sgagent.documents.problems import Limits
-from sgagent.documents.scalars import MISSING_FIELD, Fault, InvalidValueError, parse_integer, parse_text
+from sgagent.documents.scalars import (
+    MISSING_FIELD,
+    Fault,
+    InvalidValueError,
+    invalid,
+    parse_integer,
+    parse_text,
+)
 from sgagent.documents.tree import Node
 from sgagent.documents.values import PORT_FORMS, parse_network, parse_ports, parse_protocol
 from sgagent.nft.marks import Sessions, is_contiguous
@@ -70,9 +77,7 @@ class StateSettings(SettingsTable):
 def _mark_mask(node: Node) -> int:
     mask = parse_integer(node)
     if not is_contiguous(mask):
-        raise InvalidValueError(
-            Fault("bad_mask", "not a mask of contiguous bits of the 32", "like 0xffff0000")
-        )
+        raise invalid("bad_mask", "not a mask of contiguous bits of the 32", "like 0xffff0000")
     return mask
 
 
@@ -134,7 +139,7 @@ def _listen_address(node: Node) -> ListenAddress:
     match = _LISTEN.fullmatch(parse_text(node))
     if match is None or int(match["port"]) > 65535:
         example = "like 127.0.0.1:9469 or [::1]:9469"
-        raise InvalidValueError(Fault("bad_listen", "not an address with a port", example))
+        raise invalid("bad_listen", "not an address with a port", example)
     return ListenAddress(host=match["ipv6"] or match["host"], port=int(match["port"]))
 
 
@@ -178,7 +183,7 @@ def _flow_output(node: Node) -> FlowOutput | Path:
     if found in _OUTPUTS:
         return _OUTPUTS[found]
     if not found.startswith("/") or found.endswith("/") or "\0" in found:
-        raise InvalidValueError(Fault("bad_output", "not an output for flows", OUTPUT_FORM))
+        raise invalid("bad_output", "not an output for flows", OUTPUT_FORM)
     return Path(found)
 
 
@@ -243,16 +248,14 @@ def parse_span(span: str) -> float | None:
 def _span(node: Node) -> float:
     seconds = parse_span(parse_text(node))
     if seconds is None:
-        raise InvalidValueError(Fault("bad_span", "not a duration", SPAN_FORM))
+        raise invalid("bad_span", "not a duration", SPAN_FORM)
     return seconds
 
 
 def _lint_code(node: Node) -> str:
     code = parse_text(node)
     if code not in CODES:
-        raise InvalidValueError(
-            Fault("unknown_check", "no check has this code", f"one of {', '.join(CODES)}")
-        )
+        raise invalid("unknown_check", "no check has this code", f"one of {', '.join(CODES)}")
     return code
 
 
@@ -277,7 +280,7 @@ def _public_key(node: Node) -> PublicKey:
     try:
         return PublicKey.parse(parse_text(node))
     except ValueError as error:
-        raise InvalidValueError(Fault("bad_public_key", str(error), KEY_FORM)) from None
+        raise invalid("bad_public_key", str(error), KEY_FORM) from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -311,7 +314,7 @@ def _interface_name(node: Node) -> str:
     name = str(_INTERFACE_NAME.parse(node))
     if is_of_any_name(name):
         remedy = 'unbound_interfaces = "closed" is for all other links; or say how names begin or end: br-*'
-        raise InvalidValueError(Fault("bad_interface_name", "the pattern matches links of any name", remedy))
+        raise invalid("bad_interface_name", "the pattern matches links of any name", remedy)
     return name
 
 

@@ -12,14 +12,8 @@ from dataclasses import replace
 from typing import Any
 
 from sgagent.core.errors import Origin, Problem, UsageError, printable, shown
+from sgagent.documents import scalars
 from sgagent.documents.problems import Findings, Limits
-from sgagent.documents.scalars import (
-    BYTE_ORDER_MARK,
-    UNKNOWN_FIELD,
-    Fault,
-    InvalidValueError,
-    refuse_ambiguous,
-)
 from sgagent.documents.tree import MalformedError
 from sgagent.settings.constraints import written
 from sgagent.settings.tables import INTERFACE_NAME, Settings
@@ -186,7 +180,7 @@ def _may_concern(problem: Problem, tables: Collection[str]) -> bool:
     """Return whether a problem is in one of the tables, in one whose name may be mistyped, or in the text."""
     path = problem.origin.path
     table = _END_OF_TABLE.split(path)[0]
-    is_unknown_table = problem.code == UNKNOWN_FIELD and path == table and problem.value is None
+    is_unknown_table = problem.code == scalars.UNKNOWN_FIELD and path == table and problem.value is None
     return is_unknown_table or table in tables or not path
 
 
@@ -200,7 +194,7 @@ def parse_settings(content: str, file: str) -> Settings:
     Raises:
         RefusedSettingsError: with every fault, one a line; with the first, where it is not TOML.
     """
-    content = content.removeprefix(BYTE_ORDER_MARK)
+    content = content.removeprefix(scalars.BYTE_ORDER_MARK)
     table = _parse_toml(content, file)
     if not table:
         return Settings()
@@ -225,7 +219,7 @@ def parse_interface_name(name: str, origin: str) -> str:
     """
     try:
         return str(INTERFACE_NAME.check(name))
-    except InvalidValueError as error:
+    except scalars.InvalidValueError as error:
         (fault,) = error.faults
         raise UsageError(printable(f"{origin}: {fault.message}: {shown(name)} ({fault.remedy})")) from None
 
@@ -233,7 +227,7 @@ def parse_interface_name(name: str, origin: str) -> str:
 def _parse_toml(content: str, file: str) -> dict[str, Any]:
     """Return what the text says, unchecked."""
     try:
-        refuse_ambiguous(content)
+        scalars.refuse_ambiguous(content)
         return tomllib.loads(content)
     except MalformedError as error:
         fault, line = error, error.line
@@ -269,7 +263,9 @@ def _settings(values: dict[str, Any], content: str, file: str) -> Settings:
     return Settings(**values, interfaces=tuple(first[name] for name in sorted(first)))
 
 
-def _problems(faults: Iterable[Fault], table: dict[str, Any], content: str, file: str) -> tuple[Problem, ...]:
+def _problems(
+    faults: Iterable[scalars.Fault], table: dict[str, Any], content: str, file: str
+) -> tuple[Problem, ...]:
     """Return the faults with their lines and what was written, in the order of the text."""
     lines = find_key_lines(content)
     findings = Findings(Limits().problems)
