@@ -7,7 +7,6 @@ except for its place. So after a change of a file, values are made only of the c
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping as MappingOf, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Concatenate, ParamSpec, TypeVar, cast, final
@@ -38,44 +37,43 @@ class ParseCache:
 
     def __init__(self, before: ParseCache | None = None) -> None:
         """Start a reading; ``before`` is the cache of the previous one."""
-        self._before = before
-        self.passages: defaultdict[Hashable, dict[str, ParsedPassage]] = defaultdict(dict)
-        """By the kind of value and the passage."""
+        self._before = before.passages if before else {}
+        self.passages: dict[tuple[Hashable, str], ParsedPassage] = {}
+        """By what makes the value, and the passage."""
 
     def recall(
-        self, of: Hashable, written: str, make: Callable[[], T], findings: Findings, budget: Budget
+        self, place: Field, make: Callable[[Field], T], move: Callable[[T, Field], T] | None = None
     ) -> T:
-        """Return the cached value of a passage, at any previous place, or call ``make``.
+        """Return ``make`` of a value, from the cache if the file held the same text before, at any place.
+
+        A value with problems is not cached, because they name a place.
 
         Args:
-            of: the kind of value, a cache key beside the text.
-            written: the passage.
-            make: parses the passage, adds problems and uses up the budget.
-            findings: receives the problems; a value with problems is not cached, because they name a place.
-            budget: what the value uses up.
+            place: the value.
+            make: parses it, adds problems and uses up the budget. The result must be frozen and depend on the
+                value alone.
+            move: returns a cached result with another place; the identical object if it has that place.
         """
-        found = self._before.passages[of].get(written) if self._before else None
+        node, findings, budget = place.node, place.reading.findings, place.reading.budget
+        if not isinstance(node, Container) or not node.written:
+            return make(place)
+        key = make, node.written
+        found = self._before.get(key)
         if found is not None and budget.has_room_for(found.rules, found.addresses):
             budget.use_up(found.rules, found.addresses)
-            self.passages[of][written] = found
-            return cast("T", found.value)
+            value = move(cast("T", found.value), place) if move else cast("T", found.value)
+            self.passages[key] = found if value is found.value else replace(found, value=value)
+            return value
         mark, rules, addresses = findings.mark(), budget.rules, budget.addresses
-        value = make()
+        value = make(place)
         if findings.warnings_since(mark) == ():
-            self.passages[of][written] = ParsedPassage(
-                value, budget.rules - rules, budget.addresses - addresses
-            )
+            used = budget.rules - rules, budget.addresses - addresses
+            self.passages[key] = ParsedPassage(value, *used)
         return value
-
-    def replace(self, of: Hashable, written: str, value: object) -> None:
-        """Replace the cached value of a passage, if there is one, by an equal one with another place."""
-        found = self.passages[of].get(written)
-        if found is not None:
-            self.passages[of][written] = replace(found, value=value)
 
     def end(self) -> None:
         """Drop the cache of the previous reading."""
-        self._before = None
+        self._before = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +134,7 @@ class Field:
     def path(self) -> str:
         """Return the path of the value, like ``security_groups[0].rules[2].port_range``."""
         if self._path is None:
-            way = "" if self._parent is None else self._parent.path
+            way = self._parent.path if self._parent else ""
             if self._parent is None:
                 self._path = ""
             elif isinstance(self._step, int):
@@ -247,34 +245,9 @@ class Field:
         steps = self.entries or (range(len(self.node.items)) if isinstance(self.node, Listing) else ())
         return (self.at(step) for step in steps)
 
-    def recall(self, make: Callable[[Field], T]) -> T:
-        """Return ``make`` of this value, from the parse cache if the file held the same text before.
-
-        The cached text may have had another place. The result must depend on the value alone, and be frozen.
-        """
-        node, reading = self.node, self.reading
-        if not isinstance(node, Container) or not node.written:
-            return make(self)
-        return reading.passages.recall(
-            make, node.written, lambda: make(self), reading.findings, reading.budget
-        )
-
-    def recall_each(self, make: Callable[[Field], T], move: Callable[[T, Field], T]) -> list[T]:
-        """Return ``make`` of each item of a list; nothing, with an error added, for any other type.
-
-        Args:
-            make: as for :meth:`recall`.
-            move: returns a result with the place of an item; the identical object if it has that place.
-        """
-        return [item.recall_moved(make, move) for item in self.items()]
-
-    def recall_moved(self, make: Callable[[Field], T], move: Callable[[T, Field], T]) -> T:
-        """Return ``make`` of this value, as :meth:`recall`, with its place."""
-        recalled = self.recall(make)
-        moved = move(recalled, self)
-        if moved is not recalled and isinstance(self.node, Container):
-            self.reading.passages.replace(make, self.node.written, moved)
-        return moved
+    def recall(self, make: Callable[[Field], T], move: Callable[[T, Field], T] | None = None) -> T:
+        """Return ``make`` of this value, as :meth:`ParseCache.recall` does."""
+        return self.reading.passages.recall(self, make, move)
 
     def count_rule(self) -> None:
         """Subtract one rule from the budget."""
@@ -292,25 +265,18 @@ class Field:
 
     def _give_up(self, what: str, limit: int) -> None:
         """Add the error of an exceeded limit and stop reading."""
-        self.error(
-            f"too_many_{what}", f"more than {limit} {what}", f"raise limits.{what} in the configuration"
-        )
+        remedy = f"raise limits.{what} in the configuration"
+        self.error(f"too_many_{what}", f"more than {limit} {what}", remedy)
         raise OverBudgetError
 
     def _note(self, severity: Severity, code: str, message: str, remedy: str) -> None:
         """Add a problem, or only count it once the findings are full."""
-        if self.reading.findings.is_full(severity):
-            self.reading.findings.count(severity)
+        findings, message = self.reading.findings, self.reading.about(message)
+        if findings.is_full(severity):
+            findings.count(severity)
             return
-        problem = Problem(
-            severity=severity,
-            code=code,
-            origin=self.origin,
-            message=self.reading.about(message),
-            value=self.written,
-            remedy=remedy,
-        )
-        self.reading.findings.add(problem)
+        problem = Problem.error(self.origin, code, self.written, message, remedy)
+        findings.add(problem if severity is Severity.ERROR else problem.as_warning())
 
 
 _OTHER_WORDS = {

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from functools import partial
 
 from sgagent.documents.problems import Limits
@@ -46,6 +45,7 @@ _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 _WORDS = {"true": ScalarKind.BOOLEAN, "false": ScalarKind.BOOLEAN, "null": ScalarKind.NULL}
 _WORD = re.compile(r"[A-Za-z]+")
 _CLOSING = {"{": "}", "[": "]"}
+_BAD_STRING = "a string that does not end, or holds a raw control character or a wrong escape"
 
 
 def parse_json(text: str, builder: TreeBuilder, *, first_line: int = 1, word_by_word: bool = False) -> None:
@@ -62,15 +62,16 @@ def parse_json(text: str, builder: TreeBuilder, *, first_line: int = 1, word_by_
     """
     scanner = _Scanner(text, builder, first_line, word_by_word=word_by_word)
     scanner.skip_blanks()
-    state: _State | None = None if scanner.at_end else scanner.value
-    while state is not None:
-        state = state()
+    if not scanner.at_end:
+        scanner.value()
+    while scanner.closings:
+        scanner.part()
     if not scanner.at_end:
         raise scanner.malformed("there is text after the end of the document")
 
 
 class _Scanner:
-    """A place in the text; each state consumes a token and returns the next state, None at the end."""
+    """A place in the text; without recursion, so that no text can exhaust the stack."""
 
     def __init__(self, text: str, builder: TreeBuilder, first_line: int, *, word_by_word: bool) -> None:
         """Start at the first character."""
@@ -82,7 +83,11 @@ class _Scanner:
         self._line_end = text.find("\n")
         """Of the line of the place; -1 in the last."""
 
-        self._closings: list[str] = []
+        self.closings: list[str] = []
+        """What ends each list and mapping that is open."""
+
+        self._is_first = False
+        """Whether the innermost of them was just opened."""
 
     @property
     def at_end(self) -> bool:
@@ -102,29 +107,43 @@ class _Scanner:
             self._line += 1
             self._line_end = self._text.find("\n", self._line_end + 1)
 
-    def value(self) -> _State | None:
-        """Consume a value, or the beginning of one."""
-        character = self._peek()
+    def part(self) -> None:
+        """Consume the next value of the innermost list or mapping, with its name, or the end."""
+        closing = self.closings[-1]
+        if self._peek() == closing:
+            self.closings.pop()
+            self._builder.close()
+            self._advance(1)
+            self._is_first = False
+            return
+        if not self._is_first:
+            match = _COMMA.match(self._text, self._place)
+            if match is None:
+                raise self.malformed(f"expected a comma or {closing}")
+            self._go_to(match.end())
+        if closing == "}":
+            self._key()
+        self.value()
+
+    def value(self) -> None:
+        """Consume a single value, or the beginning of a list or mapping."""
+        character, self._is_first = self._peek(), False
         if character in _CLOSING and self._took_whole():
-            return self._next()
+            return
         match = _STRING.match(self._text, self._place)
         if match is not None:
             self._builder.scalar(_meant(match), self._line)
             self._go_to(match.end())
-            return self._next()
-        if character in _CLOSING:
-            return self._begin(character)
-        if character == '"':
-            raise self._malformed_string()
-        if character == "-" or character.isdigit():
-            self._number()
+        elif character in _CLOSING:
+            is_list = character == "["
+            self._builder.open(Listing(self._line, []) if is_list else Mapping(self._line, {}))
+            self.closings.append(_CLOSING[character])
+            self._advance(1)
+            self._is_first = True
+        elif character == '"':
+            raise self.malformed(_BAD_STRING)
         else:
-            self._word()
-        return self._next()
-
-    def _next(self) -> _State | None:
-        """Return the state after a value."""
-        return self._separator if self._closings else None
+            self._number_or_word(character)
 
     def _took_whole(self) -> bool:
         """Consume a list or mapping at once, if it holds no other and nothing odd."""
@@ -164,24 +183,13 @@ class _Scanner:
             remedy="check commas, quotes and brackets up to here",
         )
 
-    def _begin(self, character: str) -> _State | None:
-        """Enter a list or mapping."""
-        is_list = character == "["
-        self._builder.open(Listing(self._line, []) if is_list else Mapping(self._line, {}))
-        self._closings.append(_CLOSING[character])
-        self._advance(1)
-        if self._peek() == self._closings[-1]:
-            return self._end()
-        return self.value if is_list else self._key
-
-    def _key(self) -> _State | None:
+    def _key(self) -> None:
         """Consume a name and its colon."""
         match = _NAME.match(self._text, self._place)
         if match is None:
             raise self._malformed_name()
         self._builder.key(_meant(match), self._line)
         self._go_to(match.end())
-        return self.value
 
     def _malformed_name(self) -> MalformedError:
         """Return a complaint about what is no name with a colon."""
@@ -189,48 +197,23 @@ class _Scanner:
             return self.malformed("expected a name in quotes")
         match = _STRING.match(self._text, self._place)
         if match is None:
-            return self._malformed_string()
+            return self.malformed(_BAD_STRING)
         self._go_to(match.end())
         return self.malformed("expected a colon")
 
-    def _malformed_string(self) -> MalformedError:
-        """Return a complaint about what begins as a string."""
-        return self.malformed(
-            "a string that does not end, or holds a raw control character or a wrong escape"
-        )
-
-    def _end(self) -> _State | None:
-        """Leave a list or mapping."""
-        self._closings.pop()
-        self._builder.close()
-        self._advance(1)
-        return self._next()
-
-    def _separator(self) -> _State | None:
-        """Consume a comma, or the end of the list or mapping."""
-        match = _COMMA.match(self._text, self._place)
-        if match is not None:
-            self._go_to(match.end())
-            return self.value if self._closings[-1] == "]" else self._key
-        if self._peek() == self._closings[-1]:
-            return self._end()
-        raise self.malformed(f"expected a comma or {self._closings[-1]}")
-
-    def _number(self) -> None:
-        """Consume a number; its digits are kept, so that no precision is lost."""
-        match = _NUMBER.match(self._text, self._place)
-        if match is None:
-            raise self.malformed("not a number")
-        kind = ScalarKind.NUMBER if match.group(1) or match.group(2) else ScalarKind.INTEGER
+    def _number_or_word(self, character: str) -> None:
+        """Consume a number, whose digits are kept so that no precision is lost; or true, false or null."""
+        if character == "-" or character.isdigit():
+            match = _NUMBER.match(self._text, self._place)
+            if match is None:
+                raise self.malformed("not a number")
+            kind = ScalarKind.NUMBER if match.group(1) or match.group(2) else ScalarKind.INTEGER
+        else:
+            match = _WORD.match(self._text, self._place)
+            if match is None or match.group(0) not in _WORDS:
+                raise self.malformed("expected a value")
+            kind = _WORDS[match.group(0)]
         self._builder.scalar(Scalar(kind, match.group(0)), self._line)
-        self._advance(match.end() - self._place)
-
-    def _word(self) -> None:
-        """Consume true, false or null."""
-        match = _WORD.match(self._text, self._place)
-        if match is None or match.group(0) not in _WORDS:
-            raise self.malformed("expected a value")
-        self._builder.scalar(Scalar(_WORDS[match.group(0)], match.group(0)), self._line)
         self._advance(match.end() - self._place)
 
     def _peek(self) -> str:
@@ -296,6 +279,3 @@ def _meant(match: re.Match[str]) -> str:
     """Return what a string says."""
     written = match.group(1)
     return str(json.loads(f'"{written}"')) if "\\" in written else written
-
-
-_State = Callable[[], "_State | None"]

@@ -257,7 +257,7 @@ def _group(place: Field, document: NativeModel, collected: Collected) -> Securit
     model = read_model(SecurityGroupModel, place)
     if model is None:
         return None
-    rules = place.at("rules").recall_each(_rule, _moved) if model.rules else ()
+    rules = [item.recall(_rule, _moved) for item in items_of(place, "rules")]
     if None in rules:
         read = zip(place.at("rules").items(), rules, strict=True)
         collected.wrong_rules += (item for item, rule in read if rule is None)

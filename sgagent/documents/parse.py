@@ -63,16 +63,16 @@ def read_tree(file: DocumentFile, reading: Reading) -> Field | None:
         _note(reading, error)
         return None
     for duplicate in builder.duplicates:
-        _note_duplicate_key(reading, duplicate.path, duplicate.line)
+        origin = Origin(file=reading.file, line=duplicate.line, path=duplicate.path)
+        name, message = duplicate.path.rpartition(".")[2], "the field is given twice in one mapping"
+        reading.findings.add(Problem.error(origin, "duplicate_key", name, message, "one of the two"))
     if builder.root is None:
-        _note(
-            reading,
-            MalformedError(
-                "empty_document", "the file is empty", 0, remedy="write version: 1, which defines no groups"
-            ),
-        )
+        _note(reading, MalformedError("empty_document", "the file is empty", 0, remedy=_NO_GROUPS))
         return None
     return Field(builder.root, reading, step=builder.root_line)
+
+
+_NO_GROUPS = "write version: 1, which defines no groups"
 
 
 def _decode(content: bytes, reading: Reading) -> str:
@@ -125,13 +125,6 @@ def _note(reading: Reading, error: MalformedError) -> None:
     reading.findings.add(Problem.error(origin, error.code, error.value, error.message, error.remedy))
 
 
-def _note_duplicate_key(reading: Reading, path: str, line: int) -> None:
-    """Add the error that a mapping has a duplicate name."""
-    origin, value = Origin(file=reading.file, line=line, path=path), path.rpartition(".")[2]
-    message = "the field is given twice in one mapping"
-    reading.findings.add(Problem.error(origin, "duplicate_key", value, message, "one of the two"))
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileRead:
     """The parsed objects of a file, and the budget that reading it used."""
@@ -148,28 +141,13 @@ class FileRead:
     passages: ParseCache
     """Its parse cache, for the next version of the file."""
 
-    @property
-    def is_repeatable(self) -> bool:
-        """Return whether the cache may keep this.
-
-        A file with errors is read again, which reports its errors in order with those of other files. The
-        meaning of an API answer depends on other answers, so it is read again too.
-        """
-        return self.warnings is not None and not self.collected.has_answers
-
-    def says_the_same(self, file: DocumentFile, findings: Findings, budget: Budget) -> bool:
+    def is_repeatable(self, file: DocumentFile, findings: Findings, budget: Budget) -> bool:
         """Return whether the file is unchanged and fits into the remaining limits."""
         return (
             self.content == file.content
             and budget.has_room_for(self.rules, self.addresses)
             and findings.has_room_for(len(self.warnings or ()), Severity.WARNING)
         )
-
-    def repeat(self, findings: Findings, budget: Budget) -> None:
-        """Use up the budget and add the warnings as reading the file did."""
-        budget.use_up(self.rules, self.addresses)
-        for problem in self.warnings or ():
-            findings.add(problem)
 
 
 def parse_documents(
@@ -197,9 +175,13 @@ def parse_documents(
     findings = Findings(limits.problems)
     collected = Collected()
     if not files:
-        findings.add(_no_documents())
+        origin, remedy = Origin(file="<documents>"), "write one; version: 1 alone defines no groups"
+        findings.add(Problem.error(origin, "no_documents", None, "no document was found", remedy))
+    budget = Budget(limits=limits)
     try:
-        _read_all(files, findings, Budget(limits=limits), collected, memo)
+        for file in sorted(files, key=lambda file: file.name):
+            reading = partial(_read_again, file, findings, budget)
+            collected.take(memo.part(Seam.PARSE_CACHE, file.name).update("file", reading).collected)
     except OverBudgetError:
         raise DocumentError(findings.all()) from None
     settle_answers(collected)
@@ -325,10 +307,8 @@ def _named_as(files: Sequence[DocumentFile], others: Sequence[DocumentFile]) -> 
     in_order, in_new_order = (
         sorted(range(len(files)), key=lambda n: one[n].name) for one in (files, renamed)
     )
-    decides = in_order != in_new_order or len(set(names)) < len(names)
-    decides |= any(
-        is_json_name(one.name) != is_json_name(two.name) for one, two in zip(files, renamed, strict=True)
-    )
+    are_json, are_still = ([is_json_name(file.name) for file in some] for some in (files, renamed))
+    decides = in_order != in_new_order or len(set(names)) < len(names) or are_json != are_still
     return files if decides else renamed
 
 
@@ -336,28 +316,26 @@ def _base_name(name: str) -> str:
     return name.rpartition("/")[2]
 
 
-def _read_all(
-    files: Sequence[DocumentFile], findings: Findings, budget: Budget, collected: Collected, memo: Memo
-) -> None:
-    """Collect the objects of each file in the order of file names; take unchanged files from the cache."""
-    for file in sorted(files, key=lambda file: file.name):
-        reading = partial(_read_again, file, findings, budget)
-        collected.take(memo.part(Seam.PARSE_CACHE, file.name).update("file", reading).collected)
-
-
 def _read_again(file: DocumentFile, findings: Findings, budget: Budget, before: FileRead | None) -> FileRead:
-    """Return the result for a file: the last one if its content has not changed."""
-    usable = before if before is not None and before.is_repeatable else None
-    if usable is not None and usable.says_the_same(file, findings, budget):
-        usable.repeat(findings, budget)
-        return usable
-    return _read_file(file, findings, budget, usable)
+    """Return the result for a file: the last one if its content has not changed.
+
+    A file with errors is read again, which reports its errors in order with those of other files. The meaning
+    of an API answer depends on other answers, so it is read again too.
+    """
+    if before is None or before.warnings is None or before.collected.has_answers:
+        return _read_file(file, findings, budget, None)
+    if not before.is_repeatable(file, findings, budget):
+        return _read_file(file, findings, budget, before.passages)
+    budget.use_up(before.rules, before.addresses)
+    for problem in before.warnings:
+        findings.add(problem)
+    return before
 
 
-def _read_file(file: DocumentFile, findings: Findings, budget: Budget, before: FileRead | None) -> FileRead:
-    """Parse a file; ``before`` is the result for its previous content."""
+def _read_file(file: DocumentFile, findings: Findings, budget: Budget, before: ParseCache | None) -> FileRead:
+    """Parse a file; ``before`` is the parse cache of its previous content."""
     mark, rules, addresses = findings.mark(), budget.rules, budget.addresses
-    collected, passages = Collected(), ParseCache(before.passages if before else None)
+    collected, passages = Collected(), ParseCache(before)
     root = read_tree(file, Reading(file=file.name, findings=findings, budget=budget, passages=passages))
     if root is None:
         collected.has_left_out = collected.has_unread_file = True
@@ -379,9 +357,7 @@ def _read_document(root: Field, collected: Collected) -> None:
     if not isinstance(root.node, Listing):
         _read_one(root, collected)
     elif not root.node.items:
-        root.error(
-            "empty_document", "the document is an empty list", "write version: 1, which defines no groups"
-        )
+        root.error("empty_document", "the document is an empty list", _NO_GROUPS)
     else:
         for item in root.items():
             _read_one(item, collected)
@@ -397,9 +373,3 @@ def _read_one(document: Field, collected: Collected) -> None:
         from sgagent.documents.native import read_native  # noqa: PLC0415 - as above
 
         read_native(document, collected)
-
-
-def _no_documents() -> Problem:
-    """Return the error of an empty set of files."""
-    origin, remedy = Origin(file="<documents>"), "write one; version: 1 alone defines no groups"
-    return Problem.error(origin, "no_documents", None, "no document was found", remedy)

@@ -180,10 +180,7 @@ def _named(answer: Field, name: str, id_field: str) -> Iterator[Field]:
 
 
 def _read_groups(answer: Field, gathered: Gathered) -> None:
-    for place in _named(answer, "SecurityGroups", "GroupId"):
-        model = read_model(_Group, place)
-        if model is None:
-            continue
+    for place, model in read_each(_Group, _named(answer, "SecurityGroups", "GroupId")):
         tags = {tag.key: tag.value for _, tag in read_each(api.TagModel, items_of(place, "Tags"))}
         group = replace(
             AWS_GROUP,
@@ -281,10 +278,7 @@ def _only_peer(place: Field, model: _Rule) -> tuple[AuthorizationObject | None, 
 
 
 def _read_interfaces(answer: Field, gathered: Gathered) -> None:
-    for place in _named(answer, "NetworkInterfaces", "NetworkInterfaceId"):
-        model = read_model(_Interface, place)
-        if model is None:
-            continue
+    for place, model in read_each(_Interface, _named(answer, "NetworkInterfaces", "NetworkInterfaceId")):
         attached = model.attachment and read_model(_Attachment, place.at("Attachment"))
         groups = {group.group_id for _, group in read_each(_AttachedGroup, items_of(place, "Groups"))}
         interface = NetworkInterface(
@@ -309,9 +303,8 @@ def _addresses(place: Field, model: _Interface) -> Iterator[api.Member | None]:
 
 
 def _read_prefix_lists(answer: Field, gathered: Gathered) -> None:
-    for place in _named(answer, "PrefixLists", "PrefixListId"):
-        model = read_model(_PrefixList, place)
-        if model is not None and model.prefix_list_id:
+    for place, model in read_each(_PrefixList, _named(answer, "PrefixLists", "PrefixListId")):
+        if model.prefix_list_id:
             draft = gathered.prefix_list(model.prefix_list_id, place)
             draft.family = model.address_family or draft.family
             if model.cidrs:
