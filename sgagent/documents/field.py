@@ -196,7 +196,11 @@ class Field:
     def refuse(self, faults: Iterable[scalars.Fault]) -> None:
         """Add an error for each fault of the value."""
         for fault in faults:
-            self.at(*fault.path).error(fault.code, fault.message, fault.remedy)
+            place = self.at(*fault.path)
+            if fault.code == scalars.MISSING_FIELD:
+                place.refuse_missing(str(fault.path[-1]), fault.remedy)
+            else:
+                place.error(fault.code, fault.message, fault.remedy)
 
     def refuse_name(self, name: str, known: Collection[str]) -> None:
         """Add the error that the field that holds the value is unknown, with the one that is meant (§8.1)."""

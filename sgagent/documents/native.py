@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import Field as Declared
 
@@ -43,6 +44,8 @@ from sgagent.documents.models import (
 )
 from sgagent.documents.rule_form import Part, RuleForm, make_port_list, make_prefix_list, make_rule
 from sgagent.documents.tree import Listing, Mapping, Node
+
+T = TypeVar("T")
 
 
 def _parse_version(node: Node) -> int:
@@ -315,32 +318,27 @@ def _prefix_list(place: Field) -> PrefixList | None:
     model = read_model(PrefixListModel, place)
     if model is None:
         return None
-    entries = map(_prefix, items_of(place, "entries"))
+    entries = _entries(place, PrefixEntryModel, "cidr", values.parse_block)
     return make_prefix_list(place, model.prefix_list_id, model.address_family, entries)
-
-
-def _prefix(item: Field) -> tuple[Field, CidrBlock | None]:
-    """Return the address of an entry, which may stand alone or with a description."""
-    if not isinstance(item.node, Mapping):
-        return item, item.attempt(values.parse_block)
-    model = read_model(PrefixEntryModel, item)
-    return item.at("cidr"), None if model is None else model.cidr
 
 
 def _port_list(place: Field) -> PortList | None:
     model = read_model(PortListModel, place)
     if model is None:
         return None
-    entries = map(_port_range, items_of(place, "entries"))
+    entries = _entries(place, PortEntryModel, "port_range", lambda item: values.parse_port_range(item.node))
     return make_port_list(place, model.port_list_id, entries)
 
 
-def _port_range(item: Field) -> tuple[Field, PortSet | None]:
-    """Return the ports of an entry, as :func:`_prefix` does."""
-    if not isinstance(item.node, Mapping):
-        return item, item.read(values.parse_port_range)
-    model = read_model(PortEntryModel, item)
-    return item.at("port_range"), None if model is None else model.port_range
+def _entries(
+    place: Field, declared: type[DocumentModel], name: str, parse: Callable[[Field], T]
+) -> Iterator[tuple[Field, T | None]]:
+    """Yield the entries of a list with their values, each of which may stand alone or with a description."""
+    for item in items_of(place, "entries"):
+        if isinstance(item.node, Mapping):
+            yield item.at(name), getattr(read_model(declared, item), name)
+        else:
+            yield item, item.attempt(parse)
 
 
 def _interface(place: Field, document: NativeModel) -> NetworkInterface | None:

@@ -16,6 +16,7 @@ from typing import TypeVar
 from sgagent.documents.tree import Listing, MalformedError, Mapping, Node, Scalar, ScalarKind, kind_of
 
 T = TypeVar("T")
+V = TypeVar("V")
 
 MOST_FAULTS = 20_000
 """Of the items of one value: bounds the memory that a hostile list takes."""
@@ -160,11 +161,11 @@ def parse_mapping(node: Node) -> Mapping:
     raise InvalidValueError(wrong_type(node, "a mapping"))
 
 
-def parse_each(nodes: Iterable[tuple[str | int, Node]], parse: Callable[[Node], T]) -> list[T]:
+def parse_each(nodes: Iterable[tuple[str | int, V]], parse: Callable[[V], T]) -> list[T]:
     """Return the value of each node.
 
     Args:
-        nodes: each with its name or index.
+        nodes: each with its name or index; or their places.
         parse: parses one.
 
     Raises:

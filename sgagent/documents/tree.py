@@ -7,6 +7,7 @@ them except that lines are counted on first use.
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Callable, Mapping as MappingOf, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -161,9 +162,7 @@ class TreeBuilder:
     def open(self, node: Listing | Mapping) -> None:
         """Begin a list or mapping."""
         if self.awaits_key:
-            raise MalformedError(
-                "complex_key", "a field name is a list or mapping", node.line, remedy="write it as plain text"
-            )
+            self._refuse_key("a list or mapping", node.line)
         if len(self._open) >= self.limits.depth:
             self._refuse_depth(node.line)
         self._container_room -= 1
@@ -197,9 +196,7 @@ class TreeBuilder:
 
     def scalar(self, node: str | Scalar, line: int) -> int:
         """Take a single value; return the line that it counts as standing on."""
-        text = node if isinstance(node, str) else node.text
-        if not text.isascii() or "\0" in text:
-            _refuse_bad_characters(text, line)
+        _refuse_bad_characters(node if isinstance(node, str) else node.text, line)
         self._count(1, line)
         return self._place(node, line, fresh=True)
 
@@ -212,9 +209,7 @@ class TreeBuilder:
             line: where the alias stands.
         """
         if self.awaits_key:
-            raise MalformedError(
-                "complex_key", "a field name is an alias", line, remedy="write it as plain text"
-            )
+            self._refuse_key("an alias", line)
         if isinstance(node, Container) and len(self._open) + node.height > self.limits.depth:
             self._refuse_depth(line)
         self._count(node.size if isinstance(node, Container) else 1, line)
@@ -226,14 +221,15 @@ class TreeBuilder:
         if self._room < 0:
             self._refuse_more(f"{self.limits.nodes} values, aliases expanded", line)
 
+    def _refuse_key(self, what: str, line: int) -> None:
+        """Say that the name of a field is no text."""
+        message = f"a field name is {what}"
+        raise MalformedError("complex_key", message, line, remedy="write it as plain text")
+
     def _refuse_more(self, limit: str, line: int) -> None:
         """Say that the text holds more than the limits allow."""
-        raise MalformedError(
-            "too_many_values",
-            f"more than {limit}",
-            line,
-            remedy="split the document, or raise limits.rules and limits.addresses in the configuration",
-        )
+        remedy = "split the document, or raise limits.rules and limits.addresses in the configuration"
+        raise MalformedError("too_many_values", f"more than {limit}", line, remedy=remedy)
 
     def _refuse_depth(self, line: int) -> None:
         """Say that lists and mappings are nested too deep."""
@@ -283,21 +279,14 @@ class TreeBuilder:
         self.duplicates.append(DuplicateKey("".join([*steps, f".{key}"]).removeprefix("."), line))
 
 
+_BAD_CHARACTER = re.compile("[\0\ud800-\udfff]")
+"""What no text can hold: NUL, and halves of surrogate pairs, which only escapes can smuggle in."""
+
+
 def _refuse_bad_characters(text: str, line: int) -> None:
-    """Refuse what no text can hold: NUL, and halves of surrogate pairs, which only escapes can smuggle in."""
-    if "\0" in text or not (text.isascii() or _has_no_surrogates(text)):
-        raise MalformedError(
-            "bad_character", "the text has NUL or half a surrogate pair", line, value=text, remedy="remove it"
-        )
-
-
-def _has_no_surrogates(text: str) -> bool:
-    """Return whether the text can be written as UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    if (not text.isascii() or "\0" in text) and _BAD_CHARACTER.search(text):
+        message = "the text has NUL or half a surrogate pair"
+        raise MalformedError("bad_character", message, line, value=text, remedy="remove it")
 
 
 def is_set(node: Node) -> bool:

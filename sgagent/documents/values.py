@@ -7,7 +7,6 @@ import ipaddress
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, datetime
 from operator import attrgetter
 
@@ -320,16 +319,8 @@ def parse_objects(field: Field) -> tuple[PlacedObject, ...]:
         return tuple((None, one) for one in _parse_object(field))
     if not field.node.items:
         raise scalars.invalid("missing_object", "the list of objects is empty", OBJECT_FORMS)
-    found: list[PlacedObject] = []
-    faults: list[scalars.Fault] = []
-    for place, node in enumerate(field.node.items):
-        try:
-            found += ((place, one) for one in _parse_object(field.child(place, node)))
-        except scalars.InvalidValueError as error:
-            faults += (replace(fault, path=(place, *fault.path)) for fault in error.faults)
-    if faults:
-        raise scalars.InvalidValueError(*faults)
-    return tuple(found)
+    found = scalars.parse_each(enumerate(field.items()), _parse_object)
+    return tuple((place, one) for place, several in enumerate(found) for one in several)
 
 
 def _parse_object(field: Field) -> AuthorizationObjects:

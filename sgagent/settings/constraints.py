@@ -7,11 +7,11 @@ This module does not import pydantic, so that commands with an empty configurati
 from __future__ import annotations
 
 import enum
+import pathlib
 import re
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from sgagent.documents import scalars
@@ -65,7 +65,7 @@ class Constraint:
         Raises:
             InvalidValueError: the key does not take it.
         """
-        return self.parse(_node(value))
+        return self.parse(tree(value))
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Return the schema by which pydantic calls :meth:`check`."""
@@ -116,10 +116,10 @@ def word_of(words: type[enum.Enum]) -> Constraint:
 def file_path(example: str) -> Constraint:
     """Return the constraint of a path."""
 
-    def parse(node: Node) -> Path:
+    def parse(node: Node) -> pathlib.Path:
         found = scalars.parse_text(node)
         if found and "\0" not in found:
-            return Path(found)
+            return pathlib.Path(found)
         raise scalars.invalid("bad_path", "not a path", example)
 
     return Constraint(parse)
@@ -161,25 +161,32 @@ Id = Annotated[str, Constraint(parse_id)]
 
 def wrong_type_of(value: object, expected: str) -> scalars.Fault:
     """Return the fault of a value of another type than the key takes."""
-    return scalars.wrong_type(_node(value), expected)
+    return scalars.wrong_type(tree(value), expected)
 
 
-def written(value: object) -> str | None:
-    """Return a single value as messages show it; None for a list or table."""
-    match _node(value):
-        case str(found) | Scalar(text=found):
-            return found
-        case _:
-            return None
+Path = tuple[str | int, ...]
+"""Keys and indices from the root to a value."""
+
+_NO_LINES: Mapping[Path, int] = {}
 
 
-def _node(value: object) -> Node:
-    """Return a value of TOML as the readers of documents take it."""
+def tree(value: object, lines: Mapping[Path, int] = _NO_LINES, path: Path = (), line: int = 0) -> Node:
+    """Return a value of TOML as the readers of documents take it.
+
+    Args:
+        value: of TOML.
+        lines: of keys and items, by their paths.
+        path: of the value.
+        line: of what holds it.
+    """
+    line = lines.get(path, line)
     match value:
         case dict():
-            return MappingNode(0, {name: _node(item) for name, item in value.items()})
+            entries = {key: tree(item, lines, (*path, key), line) for key, item in value.items()}
+            return MappingNode(line, entries, lines={key: lines.get((*path, key), line) for key in entries})
         case list():
-            return Listing(0, [_node(item) for item in value])
+            items = [tree(item, lines, (*path, index), line) for index, item in enumerate(value)]
+            return Listing(line, items, lines=[lines.get((*path, n), line) for n in range(len(items))])
         case bool():
             return Scalar(ScalarKind.BOOLEAN, str(value).lower())
         case int():

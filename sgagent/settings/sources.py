@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Annotated, ClassVar, get_args
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from sgagent.documents.scalars import Fault, invalid, parse_text
 from sgagent.documents.tree import Node
@@ -81,35 +81,26 @@ def parse_url(url: str, ports: Mapping[str, int], example: str) -> ServerUrl:
         port = parts.port
     except ValueError:  # brackets that do not match, a port that is no number or too large
         raise invalid("bad_url", "not a URL", example) from None
-    fault = _url_fault(url, parts, port, ports, example)
-    if fault is not None:
-        raise invalid("bad_url", *fault)
+    faults = (
+        (parts.scheme not in ports, f"not an {' or '.join(ports)} URL", example),
+        (
+            not _VISIBLE.fullmatch(url),
+            "the URL has blanks, control characters or letters beyond ASCII",
+            "percent-encode them; write hosts as xn--…",
+        ),
+        ("@" in parts.netloc, "the URL has a user or password", "remove it; secrets belong in files"),
+        (parts.fragment or url.endswith("#"), "the URL has a fragment", "remove # and what follows"),
+        (port == 0 or not _is_host(parts.hostname or ""), "the URL has no valid host", example),
+    )
+    for is_wrong, message, remedy in faults:
+        if is_wrong:
+            raise invalid("bad_url", message, remedy)
     return ServerUrl(
         host=parts.hostname or "",
         port=ports[parts.scheme] if port is None else port,
         target=parts.path + (f"?{parts.query}" if parts.query else ""),
         is_encrypted=parts.scheme == "https",
     )
-
-
-def _url_fault(
-    url: str, parts: SplitResult, port: int | None, schemes: Iterable[str], example: str
-) -> tuple[str, str] | None:
-    """Return what is wrong with a URL and what would be right; None if nothing is."""
-    if parts.scheme not in schemes:
-        return f"not an {' or '.join(schemes)} URL", example
-    if not _VISIBLE.fullmatch(url):
-        return (
-            "the URL has blanks, control characters or letters beyond ASCII",
-            "percent-encode them; write hosts as xn--…",
-        )
-    if "@" in parts.netloc:
-        return "the URL has a user or password", "remove it; secrets belong in files"
-    if parts.fragment or url.endswith("#"):
-        return "the URL has a fragment", "remove # and what follows"
-    if port == 0 or not _is_host(parts.hostname or ""):
-        return "the URL has no valid host", example
-    return None
 
 
 def _is_host(host: str) -> bool:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, assert_never
+from typing import Annotated, Any
 
 from sgagent.analysis.lint.findings import CODES, MOST_RULES
 from sgagent.core.binding import HandBinding
@@ -153,15 +153,9 @@ class MetricsSettings(SettingsTable):
     @property
     def serves_page(self) -> bool:
         """Return whether there is a status page."""
-        match self.page:
-            case PageServing.LOOPBACK:
-                return self.listen.is_loopback
-            case PageServing.ALWAYS:
-                return True
-            case PageServing.NEVER:
-                return False
-            case _:
-                assert_never(self.page)
+        return self.page is PageServing.ALWAYS or (
+            self.page is PageServing.LOOPBACK and self.listen.is_loopback
+        )
 
 
 class FlowOutput(enum.Enum):
@@ -254,9 +248,9 @@ def _span(node: Node) -> float:
 
 def _lint_code(node: Node) -> str:
     code = parse_text(node)
-    if code not in CODES:
-        raise invalid("unknown_check", "no check has this code", f"one of {', '.join(CODES)}")
-    return code
+    if code in CODES:
+        return code
+    raise invalid("unknown_check", "no check has this code", f"one of {', '.join(CODES)}")
 
 
 _LIMIT = number(1, code="bad_limit", message="the limit is too small")
@@ -341,9 +335,8 @@ class InterfaceTable(SettingsTable):
         name = written.get("name")
         if "exclude" in written and isinstance(name, str) and not is_pattern(name):
             message = f"{name} means one link, from which nothing can be excluded"
-            yield Fault(
-                "exclude_without_pattern", message, "remove the key, or write a pattern: br-*", ("exclude",)
-            )
+            remedy = "remove the key, or write a pattern: br-*"
+            yield Fault("exclude_without_pattern", message, remedy, ("exclude",))
 
     def binding(self, origin: Origin) -> HandBinding:
         """Return the binding, which was written at ``origin``."""

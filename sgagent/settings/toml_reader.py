@@ -13,13 +13,11 @@ from typing import Any
 
 from sgagent.core.errors import Origin, Problem, UsageError, printable, shown
 from sgagent.documents import scalars
-from sgagent.documents.problems import Findings, Limits
+from sgagent.documents.field import Field, Reading
+from sgagent.documents.problems import Budget, Findings, Limits
 from sgagent.documents.tree import MalformedError
-from sgagent.settings.constraints import written
+from sgagent.settings.constraints import Path, tree
 from sgagent.settings.tables import INTERFACE_NAME, Settings
-
-Path = tuple[str | int, ...]
-"""Keys and indices from the root to a value."""
 
 _TOKEN = re.compile(
     r"""
@@ -36,13 +34,6 @@ _TOKEN = re.compile(
 def find_key_lines(text: str) -> Mapping[Path, int]:
     """Return the line, from 1, of each key, table and item of a list; of a repeated table, of its header."""
     return _Scanner(text).lines
-
-
-def line_of(lines: Mapping[Path, int], path: Path) -> int:
-    """Return the line of a key; of what holds it where the key is missing; 0 where nothing does."""
-    while path and path not in lines:
-        path = path[:-1]
-    return lines.get(path, 0)
 
 
 class _Scanner:
@@ -123,35 +114,30 @@ class _Scanner:
 
     def _read_value(self, path: Path) -> None:
         """Go behind a value, and note the lines of what is in it."""
-        match self._next:
-            case "[":
+        end = _CLOSING.get(self._next)
+        if end is not None:
+            self._at += 1
+            self._read_parts(path, end)
+        else:
+            while self._next not in {"", "\n", ",", "]", "}"}:
                 self._at += 1
-                self._read_items(path)
-            case "{":
-                self._at += 1
-                self._read_inline(path)
-            case _:
-                while self._next not in {"", "\n", ",", "]", "}"}:
-                    self._at += 1
 
-    def _read_items(self, path: Path) -> None:
+    def _read_parts(self, path: Path, end: str) -> None:
+        """Go behind the items of a list, or the pairs of an inline table."""
         index = 0
-        while self._next != "]":
+        while self._next != end:
             if self._next in {"\n", ","}:
                 self._at += 1
-                continue
-            self.lines[(*path, index)] = self._tokens[self._at][1]
-            self._read_value((*path, index))
-            index += 1
+            elif end == "}":
+                self._read_pair(path)
+            else:
+                self.lines[(*path, index)] = self._tokens[self._at][1]
+                self._read_value((*path, index))
+                index += 1
         self._at += 1
 
-    def _read_inline(self, path: Path) -> None:
-        while self._next != "}":
-            if self._next in {"\n", ","}:
-                self._at += 1
-                continue
-            self._read_pair(path)
-        self._at += 1
+
+_CLOSING = {"[": "]", "{": "}"}
 
 
 def _unquoted(token: str) -> str:
@@ -201,9 +187,13 @@ def parse_settings(content: str, file: str) -> Settings:
     from sgagent.settings.table_validation import read_tables  # noqa: PLC0415 - pydantic takes longer than all else
 
     values, faults = read_tables(table)
-    settings = _settings(values, content, file)
+    findings = Findings(Limits().problems)
+    lines = find_key_lines(content) if faults or "interface" in values else {}
+    root = Field(tree(table, lines), Reading(file=file, findings=findings, budget=Budget(limits=Limits())))
+    settings = _settings(values, root)
     if faults:
-        raise RefusedSettingsError(_problems(faults, table, content, file), settings)
+        root.refuse(sorted(faults, key=lambda fault: root.at(*fault.path).line))
+        raise RefusedSettingsError(findings.all(), settings)
     return settings
 
 
@@ -244,14 +234,10 @@ _PLACE_IN_TOML = re.compile(r"\(at (?:line (?P<line>[0-9]+), column [0-9]+|end o
 """How ``tomllib`` ends its messages; after the number of a line where it knows that."""
 
 
-def _settings(values: dict[str, Any], content: str, file: str) -> Settings:
+def _settings(values: dict[str, Any], root: Field) -> Settings:
     """Return the settings with defaults for what is not there."""
-    values = dict(values)
-    lines = find_key_lines(content) if "interface" in values else {}
-    interfaces = [
-        entry.binding(Origin(file=file, line=line_of(lines, ("interface", at)), path=f"interface[{at}]"))
-        for at, entry in values.pop("interface", ())
-    ]
+    tables = values.pop("interface", ())
+    interfaces = [entry.binding(root.at("interface", at).origin) for at, entry in tables]
     first = {binding.interface: binding for binding in reversed(interfaces)}
     for name in ("failsafe", "platform"):
         if name in values:
@@ -261,28 +247,3 @@ def _settings(values: dict[str, Any], content: str, file: str) -> Settings:
     if "flow_log" in values:
         values["flow_log"] = replace(values["flow_log"], is_asked_for=True)
     return Settings(**values, interfaces=tuple(first[name] for name in sorted(first)))
-
-
-def _problems(
-    faults: Iterable[scalars.Fault], table: dict[str, Any], content: str, file: str
-) -> tuple[Problem, ...]:
-    """Return the faults with their lines and what was written, in the order of the text."""
-    lines = find_key_lines(content)
-    findings = Findings(Limits().problems)
-    for fault in sorted(faults, key=lambda fault: line_of(lines, fault.path)):
-        path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in fault.path)
-        origin = Origin(file=file, line=line_of(lines, fault.path), path=path.removeprefix("."))
-        value = _written_at(table, fault.path)
-        findings.add(Problem.error(origin, fault.code, value, fault.message, fault.remedy))
-    return findings.all()
-
-
-def _written_at(table: dict[str, Any], path: Iterable[str | int]) -> str | None:
-    """Return the single value at a path as it is shown; None for a list or table, or where nothing is."""
-    value: Any = table
-    try:
-        for step in path:
-            value = value[step]
-    except (KeyError, IndexError, TypeError):
-        return None
-    return written(value)

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import given, strategies as st
 
-from sgagent.settings.toml_reader import Path, find_key_lines, line_of
+from sgagent.settings import RefusedSettingsError, parse_settings
+from sgagent.settings.constraints import Path
+from sgagent.settings.toml_reader import find_key_lines
 
 EVERYTHING = '''\
 # a comment with [brackets] = and "quotes"
@@ -86,9 +88,13 @@ def test_each_key_has_its_line() -> None:
 
 
 def test_what_is_missing_has_the_line_of_what_lacks_it() -> None:
-    """And none where that is the whole text."""
-    assert line_of(LINES, ("many", 1, "missing")) == 22
-    assert line_of(LINES, ("missing", "x")) == 0
+    """A table, or one of several."""
+    entry = '[[failsafe]]\ndirection = "ingress"\ncidr = "::"\nprotocol = "all"\n'
+    text = f'[source]\ntype = "https"\n{entry}[[failsafe]]\n'
+    with pytest.raises(RefusedSettingsError) as caught:
+        parse_settings(text, "x.toml")
+    found = {(one.origin.line, one.origin.path) for one in caught.value.problems}
+    assert found >= {(1, "source.url"), (7, "failsafe[1].cidr"), (7, "failsafe[1].direction")}
 
 
 def paths(value: object, path: Path = ()) -> Iterator[Path]:
