@@ -12,7 +12,7 @@ from pydantic import Field as Declared
 from sgagent.core.model import AuthorizationObject, Cloud, Direction, Family, GroupReference, NetworkInterface
 from sgagent.documents import DocumentFile, Limits, api
 from sgagent.documents.field import Field
-from sgagent.documents.models import Value, items_of, one_of, read_each, read_model
+from sgagent.documents.models import Value, items_of, located, one_of, read_each, read_model
 from sgagent.documents.scalars import parse_boolean, parse_list, parse_mapping
 from sgagent.documents.tree import Listing, Mapping, is_set
 from sgagent.documents.values import FAMILIES, parse_block
@@ -20,6 +20,7 @@ from sgagent.importers import aws_rules
 from sgagent.importers.context import AWS_GROUP, Gathered, Imported, NumberedRules, import_files
 
 _List = Annotated[Listing | None, Value(parse_list)]
+_PrefixListReference = Annotated[AuthorizationObject, Value(located(aws_rules.parse_prefix_list))]
 
 
 class _Group(api.AnswerModel):
@@ -52,11 +53,11 @@ class _Ipv6Range(_Peer):
 
 
 class _GroupPair(_Peer):
-    peer: Annotated[GroupReference, Value(aws_rules.parse_group)] = Declared(alias="GroupId")
+    peer: Annotated[GroupReference, Value(located(aws_rules.parse_group))] = Declared(alias="GroupId")
 
 
 class _PrefixListId(_Peer):
-    peer: Annotated[AuthorizationObject, Value(aws_rules.parse_prefix_list)] = Declared(alias="PrefixListId")
+    peer: _PrefixListReference = Declared(alias="PrefixListId")
 
 
 _PEERS: dict[str, type[_Peer]] = {
@@ -90,7 +91,7 @@ class _Rule(api.AnswerModel):
     to_port: aws_rules.Number = None
     cidr_ipv4: api.Block | None = None
     cidr_ipv6: api.Block | None = None
-    prefix_list_id: Annotated[AuthorizationObject | None, Value(aws_rules.parse_prefix_list)] = None
+    prefix_list_id: _PrefixListReference | None = None
     referenced_group_info: Annotated[Mapping | None, Value(parse_mapping)] = None
     description: api.Text = ""
 
@@ -202,27 +203,17 @@ def _allowances(
     place: Field, model: _Permission, security_group_id: str, direction: Direction, gathered: Gathered
 ) -> Iterator[aws_rules.AwsPermission]:
     """Yield one permission for each peer; add a note if there is none."""
-    bounds = aws_rules.read_bounds(place, model.ip_protocol, FromPort=model.from_port, ToPort=model.to_port)
+    ports = {"FromPort": model.from_port, "ToPort": model.to_port}
+    make = aws_rules.permission(place, security_group_id, direction, model.ip_protocol, **ports)
     if not any(is_set(place.entries.get(name, "")) for name in _PEERS):
         message = "a rule without a peer"
         gathered.notes.add(aws_rules.ImportEffect.LEFT_OUT, place.origin, security_group_id, message)
-    for item, end in chain.from_iterable(
-        read_each(kind, items_of(place, name)) for name, kind in _PEERS.items()
-    ):
+    peers = (read_each(kind, items_of(place, name)) for name, kind in _PEERS.items())
+    for item, end in chain.from_iterable(peers):
         peer = _of_account(end.peer, end.user_id)
-        if bounds is None or peer is None:
-            continue
-        item.count_rule()
-        yield aws_rules.AwsPermission(
-            origin=item.origin,
-            security_group_id=security_group_id,
-            direction=direction,
-            protocol=model.ip_protocol,
-            bounds=bounds,
-            peer=peer,
-            peer_vpc_id=end.vpc_id,
-            description=end.description,
-        )
+        if make is not None and peer is not None:
+            item.count_rule()
+            yield make(origin=item.origin, peer=peer, peer_vpc_id=end.vpc_id, description=end.description)
 
 
 def _of_account(peer: AuthorizationObject, account_id: str | None) -> AuthorizationObject:
@@ -249,21 +240,14 @@ def _allowance(place: Field) -> aws_rules.AwsPermission | None:
     model = read_model(_Rule, place)
     if model is None:
         return None
-    bounds = aws_rules.read_bounds(place, model.ip_protocol, FromPort=model.from_port, ToPort=model.to_port)
+    ports = {"FromPort": model.from_port, "ToPort": model.to_port}
+    direction = Direction.EGRESS if model.is_egress else Direction.INGRESS
+    make = aws_rules.permission(place, model.group_id, direction, model.ip_protocol, **ports)
     peer, vpc_id = _only_peer(place, model)
-    if not model.group_id or bounds is None or peer is None or model.is_egress is None:
+    if not model.group_id or make is None or peer is None or model.is_egress is None:
         return None
-    return aws_rules.AwsPermission(
-        origin=place.origin,
-        security_group_id=model.group_id,
-        direction=Direction.EGRESS if model.is_egress else Direction.INGRESS,
-        protocol=model.ip_protocol,
-        bounds=bounds,
-        peer=peer,
-        peer_vpc_id=vpc_id,
-        rule_id=model.security_group_rule_id,
-        description=model.description,
-    )
+    rule_id, description = model.security_group_rule_id, model.description
+    return make(origin=place.origin, peer=peer, peer_vpc_id=vpc_id, rule_id=rule_id, description=description)
 
 
 def _only_peer(place: Field, model: _Rule) -> tuple[AuthorizationObject | None, str | None]:

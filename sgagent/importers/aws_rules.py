@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated
 
 from sgagent.core.errors import Origin, printable
@@ -71,17 +72,6 @@ class Notes(list[Note]):
         self.append(Note(effect=effect, origin=origin, subject=subject, message=message))
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """The two numbers of a rule, checked against its protocol."""
-
-    first: int | None = None
-    """The first port; for ICMP the type, None for every type; None for protocols without either."""
-
-    last: int | None = None
-    """The last port; for ICMP the code, None for every code."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AwsPermission:
     """One protocol and one peer that an AWS rule allows."""
@@ -92,8 +82,11 @@ class AwsPermission:
 
     direction: Direction
     protocol: Protocol
-    bounds: Bounds
-    """Ports, or the type and code of ICMP."""
+    first: int | None
+    """The first port; for ICMP the type, None for every type; None for protocols without either."""
+
+    last: int | None
+    """The last port; for ICMP the code, None for every code."""
 
     peer: AuthorizationObject
     peer_vpc_id: str | None = None
@@ -139,7 +132,7 @@ def allow(allowance: AwsPermission, around: Surroundings, notes: Notes) -> Secur
 
 def _fault_of_types(allowance: AwsPermission) -> str | None:
     """Return why a rule of one ICMP type is not taken: without the type it would allow every one."""
-    kind, code = allowance.bounds.first, allowance.bounds.last
+    kind, code = allowance.first, allowance.last
     if not allowance.protocol.has_types or (kind is None and code is None):
         return None
     kind, code = (-1 if number is None else number for number in (kind, code))
@@ -180,17 +173,16 @@ def _fault_of_vpc(allowance: AwsPermission, around: Surroundings) -> str | None:
 
 def _ports(allowance: AwsPermission) -> PortSet | None:
     """Return the ports, without port 0; None if nothing is left."""
-    bounds = allowance.bounds
-    if bounds.first is None or bounds.last is None:
+    if allowance.first is None or allowance.last is None:
         return ALL_PORTS
-    first = max(bounds.first, 1)
-    return PortSet.of((first, bounds.last)) if first <= bounds.last else None
+    first = max(allowance.first, 1)
+    return PortSet.of((first, allowance.last)) if first <= allowance.last else None
 
 
 def _note_what_is_less(allowance: AwsPermission, around: Surroundings, notes: Notes) -> None:
     """Add a note if the native rule is narrower."""
     subject = allowance.security_group_id
-    if allowance.protocol.has_ports and allowance.bounds.first == 0:
+    if allowance.protocol.has_ports and allowance.first == 0:
         message = "without port 0, which native rules can't express"
         notes.add(ImportEffect.NARROWED, allowance.origin, subject, message)
     missing = what_is_missing(allowance.peer, subject, around)
@@ -237,47 +229,50 @@ AwsProtocol = Annotated[Protocol, Value(_parse_protocol)]
 Number = Annotated[int | None, Value(parse_integer)]
 
 
-def parse_group(node: Node) -> GroupReference:
+def parse_group(field: Field) -> GroupReference:
     """Return a group, written ``sg-…`` or ``account/sg-…``."""
-    account, slash, group = parse_text(node).rpartition("/")
+    account, slash, group = parse_text(field.node).rpartition("/")
     return GroupReference(parse_id(group), parse_account(account) if slash else None)
 
 
-def parse_prefix_list(node: Node) -> PrefixListReference:
+def parse_prefix_list(field: Field) -> PrefixListReference:
     """Return a prefix list by its id."""
-    return PrefixListReference(parse_id(node))
+    return PrefixListReference(parse_id(field.node))
 
 
-def read_bounds(place: Field, protocol: Protocol | None, **numbers: int | None) -> Bounds | None:
-    """Return ports, or the type and code of ICMP; None, with errors added, if AWS would refuse them.
+def permission(
+    place: Field,
+    security_group_id: str,
+    direction: Direction | None,
+    protocol: Protocol | None,
+    **numbers: int | None,
+) -> partial[AwsPermission] | None:
+    """Return what makes a permission of its peer; None, with errors added, if AWS would refuse the numbers.
 
     Args:
         place: of the rule.
+        security_group_id: of the group that holds it.
+        direction: of the rule.
         protocol: of the rule. Where it has neither ports nor types AWS ignores both numbers.
         numbers: the first port or the type, and the last port or the code, by the names of their fields.
     """
-    if protocol is None:
+    if protocol is None or direction is None:
         return None
-    if protocol.has_types:
-        kind, code = (
-            _bounded(place, name, number, range(-1, 256), _TYPES) for name, number in numbers.items()
-        )
-        if kind is None or code is None:
-            return None
-        return Bounds(kind if kind >= 0 else None, code if code >= 0 else None)
-    if not protocol.has_ports:
-        return Bounds()
-    low, high = (
-        _bounded(place, name, number, range(LAST_PORT + 1), _PORTS) for name, number in numbers.items()
-    )
+    make = partial(AwsPermission, security_group_id=security_group_id, direction=direction, protocol=protocol)
+    if not (protocol.has_types or protocol.has_ports):
+        return partial(make, first=None, last=None)
+    known, form = (range(-1, 256), _TYPES) if protocol.has_types else (range(LAST_PORT + 1), _PORTS)
+    low, high = (_bounded(place, name, number, known, form) for name, number in numbers.items())
     if low is None or high is None:
         return None
+    if protocol.has_types:
+        return partial(make, first=low if low >= 0 else None, last=high if high >= 0 else None)
     if low > high:
         first, last = numbers
         message = f"{first} is greater than {last} ({high})"
         place.at(first).error("reversed_ports", message, f"{first} up to {last}")
         return None
-    return Bounds(low, high)
+    return partial(make, first=low, last=high)
 
 
 _PORTS = f"a whole number from 0 to {LAST_PORT}; every port is 0 and {LAST_PORT}"

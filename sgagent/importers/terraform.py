@@ -12,7 +12,7 @@ from typing import Annotated
 
 from pydantic import Field as Declared
 
-from sgagent.core.model import AuthorizationObject, Direction, Family, GroupReference, PrefixListReference
+from sgagent.core.model import AuthorizationObject, Direction, Family, GroupReference
 from sgagent.documents import DocumentFile, Limits
 from sgagent.documents.api import Account, Id, Text
 from sgagent.documents.field import Field
@@ -128,26 +128,16 @@ def _allowances(
     if not named and (not is_set(itself) or model.self is False):
         subject = place.reading.subject
         gathered.notes.add(aws_rules.ImportEffect.LEFT_OUT, place.origin, subject, "a rule without a peer")
-    bounds = aws_rules.read_bounds(place, model.protocol, from_port=model.from_port, to_port=model.to_port)
+    ports = {"from_port": model.from_port, "to_port": model.to_port}
+    make = aws_rules.permission(place, security_group_id, direction, model.protocol, **ports)
     peers = [(field, peer) for name in named for field, peer in _peers(place, name)]
     if model.self:
         peers.append((place.at("self"), GroupReference(security_group_id)))
+    if make is None:
+        return
     for field, peer in peers:
-        if bounds is None:
-            return
         field.count_rule()
-        yield aws_rules.AwsPermission(
-            origin=field.origin,
-            security_group_id=security_group_id,
-            direction=direction,
-            protocol=model.protocol,
-            bounds=bounds,
-            peer=peer,
-            description=model.description,
-        )
-
-
-_PeerParser = Callable[[Field], AuthorizationObject]
+        yield make(origin=field.origin, peer=peer, description=model.description)
 
 
 def _peers(place: Field, name: str) -> Iterator[tuple[Field, AuthorizationObject]]:
@@ -158,24 +148,16 @@ def _peers(place: Field, name: str) -> Iterator[tuple[Field, AuthorizationObject
             yield item, peer
 
 
-def _parse_group(field: Field) -> GroupReference:
-    return aws_rules.parse_group(field.node)
-
-
-def _parse_prefix_list(field: Field) -> PrefixListReference:
-    return aws_rules.parse_prefix_list(field.node)
-
-
-_PEERS: MappingOf[str, _PeerParser] = {
+_PEERS: MappingOf[str, Callable[[Field], AuthorizationObject]] = {
     "cidr_blocks": parse_block,
     "cidr_ipv4": parse_block,
     "ipv6_cidr_blocks": parse_block,
     "cidr_ipv6": parse_block,
-    "security_groups": _parse_group,
-    "source_security_group_id": _parse_group,
-    "referenced_security_group_id": _parse_group,
-    "prefix_list_ids": _parse_prefix_list,
-    "prefix_list_id": _parse_prefix_list,
+    "security_groups": aws_rules.parse_group,
+    "source_security_group_id": aws_rules.parse_group,
+    "referenced_security_group_id": aws_rules.parse_group,
+    "prefix_list_ids": aws_rules.parse_prefix_list,
+    "prefix_list_id": aws_rules.parse_prefix_list,
 }
 """The fields of a rule's peers, with the parser of one."""
 
