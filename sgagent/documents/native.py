@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, TypeVar
 
-from pydantic import Field as Declared
+from pydantic import ConfigDict, Field as Declared
 
 from sgagent.core.model import (
     DEFAULT_GROUP_TYPE,
@@ -77,24 +77,30 @@ Tags = Annotated[
 _PORTED = ported_text("and")
 
 
-class RuleModel(DocumentModel):
+class _Described(DocumentModel):
+    """A mapping of the native format; the docstrings of its fields describe them in the JSON Schema."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class RuleModel(_Described):
     """A rule (§1.2)."""
 
-    rule_id: Id = Declared(
-        "", description="Unique among the rules of all documents; derived from the content if missing."
-    )
-    direction: Annotated[Direction, one_of(values.DIRECTIONS)] = Declared(
-        description="Which way a session is opened, as seen from the interface."
-    )
-    policy: PolicyWord = Declared(
-        description="What becomes of it; allow and deny mean the same as accept and drop."
-    )
-    priority: Annotated[int, Value(values.parse_priority, ref("priority"))] = Declared(
-        1, description="1 is the most urgent; among equals drop wins. Above 100 only in old data."
-    )
-    protocol: Annotated[Protocols, Value(values.parse_protocols, ref("protocols"))] = Declared(
-        description="A name in any letter case, an IANA number, or a list of these."
-    )
+    rule_id: Id = ""
+    """Unique among the rules of all documents; derived from the content if missing."""
+
+    direction: Annotated[Direction, one_of(values.DIRECTIONS)]
+    """Which way a session is opened, as seen from the interface."""
+
+    policy: PolicyWord
+    """What becomes of it; allow and deny mean the same as accept and drop."""
+
+    priority: Annotated[int, Value(values.parse_priority, ref("priority"))] = 1
+    """1 is the most urgent; among equals drop wins. Above 100 only in old data."""
+
+    protocol: Annotated[Protocols, Value(values.parse_protocols, ref("protocols"))]
+    """A name in any letter case, an IANA number, or a list of these."""
+
     port_range: Ports | None = Declared(
         None, description=f"Destination ports in both directions; {_PORTED} need them or a port list."
     )
@@ -110,24 +116,31 @@ class RuleModel(DocumentModel):
         description="The other end: an address, a CIDR, any, sg-…, account/sg-…, pl-…, dns:… or a"
         " group's id, or a list of these."
     )
-    local_address: Block | None = Declared(
-        None, description="What the near end must be in; of the object's family. Missing: anywhere."
-    )
-    expires: Annotated[datetime, Value(values.parse_instant, ref("instant"))] | None = Declared(
-        None, description="From when on the rule does not exist, with an offset (RFC 3339). Missing: never."
-    )
-    description: FreeText = Declared("", description="For people.")
+    local_address: Block | None = None
+    """What the near end must be in; of the object's family. Missing: anywhere."""
+
+    expires: Annotated[datetime, Value(values.parse_instant, ref("instant"))] | None = None
+    """From when on the rule does not exist, with an offset (RFC 3339). Missing: never."""
+
+    description: FreeText = ""
+    """For people."""
 
 
-class SecurityGroupModel(DocumentModel):
+class SecurityGroupModel(_Described):
     """A security group (§1.1)."""
 
-    security_group_id: Annotated[str, Value(values.parse_group_id, ref("id"))] = Declared(
-        description="Unique among the groups of all documents; nothing that a rule reads as another object."
-    )
-    name: FreeText = Declared("", description="For people.")
-    vpc_id: Id | None = Declared(None, description="Group objects reach only groups of the same VPC.")
-    account_id: Account | None = Declared(None, description="The owner.")
+    security_group_id: Annotated[str, Value(values.parse_group_id, ref("id"))]
+    """Unique among the groups of all documents; nothing that a rule reads as another object."""
+
+    name: FreeText = ""
+    """For people."""
+
+    vpc_id: Id | None = None
+    """Group objects reach only groups of the same VPC."""
+
+    account_id: Account | None = None
+    """The owner."""
+
     type: Annotated[GroupType, one_of(values.GROUP_TYPES)] = Declared(
         DEFAULT_GROUP_TYPE,
         description=f"Default {DEFAULT_GROUP_TYPE.value}; normal and enterprise are the API's words for "
@@ -138,93 +151,112 @@ class SecurityGroupModel(DocumentModel):
         description="Whether members of a basic group reach each other whatever the rules say; default"
         f" {DEFAULT_INNER_ACCESS.value}.",
     )
-    cloud: Annotated[Cloud, one_of(values.CLOUDS)] = Declared(
-        Cloud.ALIBABA, description="Whose limits check warns of; default alibaba. It changes no verdict."
-    )
-    tags: Tags = Declared((), description="Texts by key.")
-    member_addresses: Blocks | None = Declared(
-        None, description="Members that are on no interface of the documents; no host bits."
-    )
-    rules: Annotated[Listing, _list_of("rule")] | None = Declared(
-        None, description="In any order: only priority and policy order them."
-    )
+    cloud: Annotated[Cloud, one_of(values.CLOUDS)] = Cloud.ALIBABA
+    """Whose limits check warns of; default alibaba. It changes no verdict."""
+
+    tags: Tags = ()
+    """Texts by key."""
+
+    member_addresses: Blocks | None = None
+    """Members that are on no interface of the documents; no host bits."""
+
+    rules: Annotated[Listing, _list_of("rule")] | None = None
+    """In any order: only priority and policy order them."""
 
 
-class PrefixEntryModel(DocumentModel):
+class PrefixEntryModel(_Described):
     """An entry of a prefix list, with a description."""
 
-    cidr: Block = Declared(description="An address or CIDR.")
-    description: FreeText = Declared("", description="For people.")
+    cidr: Block
+    """An address or CIDR."""
+
+    description: FreeText = ""
+    """For people."""
 
 
-class PrefixListModel(DocumentModel):
+class PrefixListModel(_Described):
     """A prefix list (§1.4)."""
 
-    prefix_list_id: Id = Declared(description="Unique; pl-… where rules refer to it.")
-    address_family: Annotated[Family, one_of(values.FAMILIES)] = Declared(description="Of every entry.")
-    entries: Annotated[Listing, _list_of("block", "prefix_entry")] = Declared(
-        description="Empty matches nothing."
-    )
+    prefix_list_id: Id
+    """Unique; pl-… where rules refer to it."""
+
+    address_family: Annotated[Family, one_of(values.FAMILIES)]
+    """Of every entry."""
+
+    entries: Annotated[Listing, _list_of("block", "prefix_entry")]
+    """Empty matches nothing."""
 
 
-class PortEntryModel(DocumentModel):
+class PortEntryModel(_Described):
     """An entry of a port list, with a description."""
 
-    port_range: Annotated[PortSet, Value(values.parse_port_range, ref("port_range"))] = Declared(
-        description="A port or range."
-    )
-    description: FreeText = Declared("", description="For people.")
+    port_range: Annotated[PortSet, Value(values.parse_port_range, ref("port_range"))]
+    """A port or range."""
+
+    description: FreeText = ""
+    """For people."""
 
 
-class PortListModel(DocumentModel):
+class PortListModel(_Described):
     """A port list (§1.4)."""
 
-    port_list_id: Id = Declared(description="Unique; prl-… by custom.")
-    entries: Annotated[Listing, _list_of("port_range", "port_entry")] = Declared(
-        description="Empty matches nothing."
-    )
+    port_list_id: Id
+    """Unique; prl-… by custom."""
+
+    entries: Annotated[Listing, _list_of("port_range", "port_entry")]
+    """Empty matches nothing."""
 
 
-class NetworkInterfaceModel(DocumentModel):
+class NetworkInterfaceModel(_Described):
     """A network interface (§1.3)."""
 
-    network_interface_id: Id = Declared(description="Unique.")
-    mac_address: Annotated[str, Value(values.parse_mac, ref("mac_address"))] | None = Declared(
-        None, description="Finds the link on the host."
-    )
-    addresses: Blocks | None = Declared(
-        None, description="Private addresses, primary first, and delegated prefixes; no host bits."
-    )
-    security_group_ids: Annotated[Listing, _list_of("id")] | None = Declared(
-        None, description="The groups attached to it; none: everything is dropped."
-    )
-    vpc_id: Id | None = Declared(None, description="The VPC.")
-    account_id: Account | None = Declared(None, description="The owner.")
-    instance_id: Id | None = Declared(None, description="The machine that it belongs to.")
+    network_interface_id: Id
+    """Unique."""
+
+    mac_address: Annotated[str, Value(values.parse_mac, ref("mac_address"))] | None = None
+    """Finds the link on the host."""
+
+    addresses: Blocks | None = None
+    """Private addresses, primary first, and delegated prefixes; no host bits."""
+
+    security_group_ids: Annotated[Listing, _list_of("id")] | None = None
+    """The groups attached to it; none: everything is dropped."""
+
+    vpc_id: Id | None = None
+    """The VPC."""
+
+    account_id: Account | None = None
+    """The owner."""
+
+    instance_id: Id | None = None
+    """The machine that it belongs to."""
 
 
-class NativeModel(DocumentModel):
+class NativeModel(_Described):
     """Security groups and what they refer to, in the native format of sgagent."""
 
     version: Annotated[
         int, Value(_parse_version, {"const": values.FORMAT_VERSION}, f"version: {values.FORMAT_VERSION}")
-    ] = Declared(description="Of the format.")
-    vpc_id: Id | None = Declared(
-        None, description="The VPC of every group and interface of this document that names none."
-    )
-    account_id: Account | None = Declared(
-        None, description="The account of every group and interface that names none."
-    )
-    security_groups: Annotated[Listing, _list_of("security_group")] | None = Declared(
-        None, description="Security groups."
-    )
-    prefix_lists: Annotated[Listing, _list_of("prefix_list")] | None = Declared(
-        None, description="Prefix lists."
-    )
-    port_lists: Annotated[Listing, _list_of("port_list")] | None = Declared(None, description="Port lists.")
-    network_interfaces: Annotated[Listing, _list_of("network_interface")] | None = Declared(
-        None, description="Elastic network interfaces."
-    )
+    ]
+    """Of the format."""
+
+    vpc_id: Id | None = None
+    """The VPC of every group and interface of this document that names none."""
+
+    account_id: Account | None = None
+    """The account of every group and interface that names none."""
+
+    security_groups: Annotated[Listing, _list_of("security_group")] | None = None
+    """Security groups."""
+
+    prefix_lists: Annotated[Listing, _list_of("prefix_list")] | None = None
+    """Prefix lists."""
+
+    port_lists: Annotated[Listing, _list_of("port_list")] | None = None
+    """Port lists."""
+
+    network_interfaces: Annotated[Listing, _list_of("network_interface")] | None = None
+    """Elastic network interfaces."""
 
 
 def json_schema() -> Schema:
