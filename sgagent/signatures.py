@@ -279,18 +279,15 @@ def check_signature(content: bytes, keys: Collection[PublicKey]) -> tuple[Manife
     try:
         file = SignatureFile.parse(content)
     except MalformedSignatureError as error:
-        raise SignatureFaultError(
-            "signature_malformed", f"not a signature file: {error}", "write it with `sgagent sign`"
-        ) from error
+        message, remedy = f"not a signature file: {error}", "write it with `sgagent sign`"
+        raise SignatureFaultError("signature_malformed", message, remedy) from error
     by_id = {key.key_id: key for key in keys}
     known = [signature for signature in file.signatures if signature.key_id in by_id]
     if not known:
         by = ", ".join(signature.key_id for signature in file.signatures) or "nobody"
-        raise SignatureFaultError(
-            "signature_unknown_key",
-            f"signed by {by}, none of which is pinned",
-            f"sign with one of {', '.join(sorted(by_id))}, or pin the key in signature.public_keys",
-        )
+        remedy = f"sign with one of {', '.join(sorted(by_id))}, or pin the key in signature.public_keys"
+        message = f"signed by {by}, none of which is pinned"
+        raise SignatureFaultError("signature_unknown_key", message, remedy)
     for signature in known:
         if is_by(by_id[signature.key_id], file.manifest, signature):
             serial, expires_at = file.manifest.serial, file.manifest.expires_at
@@ -363,23 +360,19 @@ def check_age(signed: Signed, *, now: float, enforced: Signed | None) -> None:
         SignatureFaultError: ``signature_expired``, ``serial_older`` or ``serial_reused``.
     """
     if signed.expires_at is not None and now >= signed.expires_at:
-        raise SignatureFaultError(
-            "signature_expired",
-            f"expired at {time_in_words(signed.expires_at)}",
-            "sign again; if it should still be valid, check this host's clock",
-        )
-    if enforced is not None and signed.serial < enforced.serial:
-        raise SignatureFaultError(
-            "serial_older",
-            f"serial {signed.serial} is older than {enforced.serial}, which this host enforced",
-            f"sign with a serial above {enforced.serial}; `sgagent rollback` goes back on purpose",
-        )
-    if enforced is not None and signed.serial == enforced.serial and signed.digest != enforced.digest:
-        raise SignatureFaultError(
-            "serial_reused",
-            f"serial {signed.serial} belongs to another publication, which this host enforced",
-            f"sign with a serial above {enforced.serial}",
-        )
+        remedy = "sign again; if it should still be valid, check this host's clock"
+        message = f"expired at {time_in_words(signed.expires_at)}"
+        raise SignatureFaultError("signature_expired", message, remedy)
+    if enforced is None:
+        return
+    remedy = f"sign with a serial above {enforced.serial}"
+    if signed.serial < enforced.serial:
+        message = f"serial {signed.serial} is older than {enforced.serial}, which this host enforced"
+        remedy += "; `sgagent rollback` goes back on purpose"
+        raise SignatureFaultError("serial_older", message, remedy)
+    if signed.serial == enforced.serial and signed.digest != enforced.digest:
+        message = f"serial {signed.serial} belongs to another publication, which this host enforced"
+        raise SignatureFaultError("serial_reused", message, remedy)
 
 
 def _mismatch(name: str, message: str) -> SignatureFaultError:

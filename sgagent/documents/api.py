@@ -41,7 +41,7 @@ def _inner(name: str) -> Callable[[Node], Listing]:
     """Return a parser of a list inside a mapping, like ``Permissions.Permission``; unset is empty."""
 
     def parse_inner(node: Node) -> Listing:
-        found = scalars.parse_mapping(node).entries.get(name, "")
+        found = scalars.parse_mapping(node).entries.get(name, "") if is_set(node) else ""
         if not is_set(found):
             return Listing(0, [])
         if isinstance(found, Listing):
@@ -89,12 +89,6 @@ class ListedGroupModel(AnswerModel):
     owner_id: Account | None = None
     vpc_id: Id | None = None
     tags: Annotated[Listing, _wrapped("Tag")] | None = None
-
-
-class GroupListModel(AnswerModel):
-    """An answer of DescribeSecurityGroups."""
-
-    security_groups: Annotated[Listing, _wrapped("SecurityGroup")] | None = None
 
 
 class GroupAttributeModel(AnswerModel):
@@ -185,12 +179,6 @@ class DeliveredInterfaceModel(AnswerModel):
     connection_tracking_configuration: Annotated[Mapping, Value(scalars.parse_mapping)] | None = None
 
 
-class InterfaceListModel(AnswerModel):
-    """An answer of DescribeNetworkInterfaces."""
-
-    network_interface_sets: Annotated[Listing, _wrapped("NetworkInterfaceSet")] | None = None
-
-
 class DeliveredPrefixModel(AnswerModel):
     """An entry of a prefix list."""
 
@@ -233,9 +221,7 @@ def read_answer(answer: Field, collected: Collected) -> None:
 
 
 def _read_groups(answer: Field, collected: Collected) -> None:
-    model = read_model(GroupListModel, answer)
-    if model is None:
-        return
+    answer.at("SecurityGroups").read(_inner("SecurityGroup"))
     collected.pages.setdefault("DescribeSecurityGroups", []).append(answer)
     listed = _items(answer, "SecurityGroups", "SecurityGroup")
     for place, group in read_each(ListedGroupModel, listed):
@@ -345,9 +331,7 @@ def _block(place: Field, model: DocumentModel, ipv4: str, ipv6: str) -> Part[Cid
 
 
 def _read_interfaces(answer: Field, collected: Collected) -> None:
-    model = read_model(InterfaceListModel, answer)
-    if model is None:
-        return
+    answer.at("NetworkInterfaceSets").read(_inner("NetworkInterfaceSet"))
     collected.pages.setdefault("DescribeNetworkInterfaces", []).append(answer)
     for place in _items(answer, "NetworkInterfaceSets", "NetworkInterfaceSet"):
         interface = _interface(place)

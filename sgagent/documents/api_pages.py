@@ -40,11 +40,9 @@ def settle_answers(collected: Collected) -> None:
     for key in sorted(
         listed.keys() - attributes.keys() - native
     ):  # without its drop rules it would admit too much (§5.3)
-        listed[key].place.warn(
-            "rules_not_delivered",
-            f"the rules of {key} are not delivered; the group is left out",
-            "the answer of DescribeSecurityGroupAttribute for the group",
-        )
+        message = f"the rules of {key} are not delivered; the group is left out"
+        remedy = "the answer of DescribeSecurityGroupAttribute for the group"
+        listed[key].place.warn("rules_not_delivered", message, remedy)
     seen: dict[str, NetworkInterface] = {}
     for interface in collected.delivered_interfaces:
         first = seen.setdefault(interface.network_interface_id, interface)
@@ -69,12 +67,10 @@ def _joined(listed: DeliveredGroup | None, answers: list[DeliveredGroup]) -> Sec
     first = pages[0]
     _check_agreement(listed, pages)
     if listed is None:
-        first.place.warn(
-            "type_not_delivered",
-            f"the type of {first.security_group_id} is unknown; it is read as {UNKNOWN_GROUP_TYPE.value},"
-            " which admits least",
-            "the answer of DescribeSecurityGroups beside this one",
-        )
+        read_as = f"it is read as {UNKNOWN_GROUP_TYPE.value}, which admits least"
+        message = f"the type of {first.security_group_id} is unknown; {read_as}"
+        remedy = "the answer of DescribeSecurityGroups beside this one"
+        first.place.warn("type_not_delivered", message, remedy)
     return SecurityGroup(
         security_group_id=first.security_group_id,
         group_type=listed.group_type if listed else UNKNOWN_GROUP_TYPE,
@@ -106,11 +102,9 @@ def _pages(answers: list[DeliveredGroup]) -> Iterator[DeliveredGroup]:
             yield page
             continue
         what = "a second whole answer" if page.next_token is None else "the same page again"
-        page.place.error(
-            "second_answer",
-            f"{what} about {page.security_group_id}; the first is in {first.place.origin}",
-            "one of the two; pages of one answer continue each other by NextToken",
-        )
+        message = f"{what} about {page.security_group_id}; the first is in {first.place.origin}"
+        remedy = "one of the two; pages of one answer continue each other by NextToken"
+        page.place.error("second_answer", message, remedy)
 
 
 def _check_agreement(listed: DeliveredGroup | None, pages: tuple[DeliveredGroup, ...]) -> None:

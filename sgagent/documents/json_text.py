@@ -175,13 +175,8 @@ class _Scanner:
         if self._peek() and self._peek() in _NO_BLANKS:
             return bad_character(self._text, self._place, OUTSIDE_OF_QUOTES)
         rest = self._text[self._place : self._place + 20].split("\n", 1)[0]
-        return MalformedError(
-            "syntax",
-            f"not JSON: {reason}",
-            self._line,
-            value=rest or None,
-            remedy="check commas, quotes and brackets up to here",
-        )
+        message, remedy = f"not JSON: {reason}", "check commas, quotes and brackets up to here"
+        return MalformedError("syntax", message, self._line, value=rest or None, remedy=remedy)
 
     def _key(self) -> None:
         """Consume a name and its colon."""

@@ -24,11 +24,7 @@ from sgagent.core.model import (
 )
 from sgagent.core.rule_values import canonical_objects, ported_text, protocols_text
 from sgagent.documents.field import Field
-from sgagent.documents.values import (
-    FIRST_UNUSUAL_PRIORITY,
-    PORT_FORMS,
-    in_order,
-)
+from sgagent.documents.values import FIRST_UNUSUAL_PRIORITY, PORT_FORMS, in_order
 
 T = TypeVar("T")
 
@@ -84,17 +80,11 @@ def make_rule(form: RuleForm) -> SecurityGroupRule | None:
     objects = [part.value for part in form.objects or () if part.value is not None]
     priority = form.priority.value
     if priority is not None and priority >= FIRST_UNUSUAL_PRIORITY:
-        form.place.at(form.priority.name).warn(
-            "priority_above_100", "the cloud accepts no priority above 100", "a whole number from 1 to 100"
-        )
-    if (
-        form.direction is None
-        or form.policy is None
-        or priority is None
-        or form.protocols is None
-        or ports is None
-        or not objects
-    ):
+        message = "the cloud accepts no priority above 100"
+        form.place.at(form.priority.name).warn("priority_above_100", message, "a whole number from 1 to 100")
+    if form.direction is None or form.policy is None or form.protocols is None:
+        return None
+    if priority is None or ports is None or not objects:
         return None
     return SecurityGroupRule(
         rule_id=form.rule_id,
@@ -136,11 +126,8 @@ def _destination_ports(form: RuleForm) -> PortSet | PortListReference | None:
 def _port_range(form: RuleForm, ports: Part[PortSet], ported: Protocols) -> PortSet | None:
     """Return the port range of protocols with ports; a port range overrides a port list (§4.3)."""
     if form.port_list is not None:
-        form.place.at(form.port_list.name).warn(
-            "port_list_ignored",
-            "the port list is ignored, because there is a port range too",
-            "remove one of the two",
-        )
+        message = "the port list is ignored, because there is a port range too"
+        form.place.at(form.port_list.name).warn("port_list_ignored", message, "remove one of the two")
     if ports.value == ALL_PORTS:
         names = protocols_text(ported)
         remedy = "1/65535" if ported == form.protocols else f"1/65535 in a rule for {names} alone"
@@ -150,18 +137,20 @@ def _port_range(form: RuleForm, ports: Part[PortSet], ported: Protocols) -> Port
 
 def _refuse_ports(form: RuleForm, protocols: Protocols) -> None:
     """Add errors for ports on a protocol without ports (§4.2, §4.3, §12.2)."""
-    portless = protocols_text(tuple(protocol for protocol in protocols if not protocol.has_ports))
-    is_alone = not any(protocol.has_ports for protocol in protocols)
-    remedy = "remove the field, or write -1/-1" if is_alone else f"-1/-1, or a rule without {portless}"
+    portless = tuple(protocol for protocol in protocols if not protocol.has_ports)
     if form.ports is not None and form.ports.value not in (None, ALL_PORTS):
-        verb = "have" if ", " in portless else "has"
-        form.place.at(form.ports.name).error("ports_do_not_fit", f"{portless} {verb} no ports", remedy)
+        others = f"-1/-1, or a rule without {protocols_text(portless)}"
+        remedy = "remove the field, or write -1/-1" if portless == protocols else others
+        form.place.at(form.ports.name).error("ports_do_not_fit", _have_no_ports(portless), remedy)
     if form.port_list is not None:
+        takes = "they take" if len(portless) > 1 else "it takes"
+        message = f"{_have_no_ports(portless)}, so {takes} no port list"
         remedy = f"remove it, or use {ported_text('or').lower()}"
-        message = f"{portless} has no ports, so it takes no port list"
-        if ", " in portless:
-            message = f"{portless} have no ports, so they take no port list"
         form.place.at(form.port_list.name).error("ports_do_not_fit", message, remedy)
+
+
+def _have_no_ports(portless: Protocols) -> str:
+    return f"{protocols_text(portless)} {'have' if len(portless) > 1 else 'has'} no ports"
 
 
 def _source_ports(form: RuleForm) -> PortSet:
@@ -170,12 +159,8 @@ def _source_ports(form: RuleForm) -> PortSet:
         return ALL_PORTS
     portless = tuple(protocol for protocol in form.protocols or () if not protocol.has_ports)
     if portless:
-        verb = "have" if len(portless) > 1 else "has"
-        form.place.at(form.source_ports.name).error(
-            "ports_do_not_fit",
-            f"{protocols_text(portless)} {verb} no ports",
-            "remove the field, or write -1/-1",
-        )
+        place, remedy = form.place.at(form.source_ports.name), "remove the field, or write -1/-1"
+        place.error("ports_do_not_fit", _have_no_ports(portless), remedy)
     return form.source_ports.value
 
 

@@ -90,13 +90,8 @@ class _Reading:
             _refuse_tag(event.tag, line)
         if self._builder.awaits_key:
             if value == "<<" and is_plain and event.tag is None:
-                raise MalformedError(
-                    "merge_key",
-                    "merge keys are not part of YAML 1.2",
-                    line,
-                    value="<<",
-                    remedy="copy the fields",
-                )
+                message = "merge keys are not part of YAML 1.2"
+                raise MalformedError("merge_key", message, line, value="<<", remedy="copy the fields")
             self._builder.key(value, line)
             self._remember(event.anchor, value, line)
             return
@@ -132,12 +127,8 @@ class _Reading:
         """Refuse a second document: the first would seem to be all there is."""
         self._documents += 1
         if self._documents > 1:
-            raise MalformedError(
-                "several_documents",
-                "more than one YAML document in a file",
-                _line(event),
-                remedy="one file each",
-            )
+            message = "more than one YAML document in a file"
+            raise MalformedError("several_documents", message, _line(event), remedy="one file each")
 
 
 _CONTROL = re.compile("\r(?!\n)|[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
