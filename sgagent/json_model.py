@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
-    from pydantic_core import ErrorDetails, SchemaValidator
+    from pydantic_core import SchemaValidator
 
 T = TypeVar("T")
 
@@ -111,16 +111,19 @@ def _exact(schema: Any) -> Any:  # noqa: ANN401 - a schema of pydantic-core is n
             return schema
 
 
-_EXPECTED = {
-    "bool_type": "true or false",
-    "dataclass_type": "an object",
-    "dict_type": "an object",
-    "float_type": "a number",
-    "int_type": "a whole number",
-    "mapping_type": "an object",
-    "string_type": "a text",
-    "tuple_type": "a list",
+_WORDS = {
+    "bool_type": "expected true or false",
+    "dataclass_type": "expected an object",
+    "dict_type": "expected an object",
+    "float_type": "expected a number",
+    "int_type": "expected a whole number",
+    "mapping_type": "expected an object",
+    "missing": "missing",
+    "string_type": "expected a text",
+    "tuple_type": "expected a list",
+    "unexpected_keyword_argument": "unknown field",
 }
+"""What pydantic's errors mean, by their types."""
 
 
 def _first_reason(error: ValueError) -> str:
@@ -131,20 +134,7 @@ def _first_reason(error: ValueError) -> str:
         return str(error)
     reason = error.errors(include_url=False, include_input=False)[0]
     path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in reason["loc"])
-    words = _in_words(reason)
+    words = _WORDS.get(reason["type"], reason["msg"])
+    if reason["type"] == "enum":
+        words = "expected one of " + reason["ctx"]["expected"].replace("'", "").replace(" or ", ", ")
     return f"{path.removeprefix('.')}: {words}" if path else words
-
-
-def _in_words(reason: ErrorDetails) -> str:
-    match reason["type"]:
-        case "missing":
-            return "missing"
-        case "unexpected_keyword_argument":
-            return "unknown field"
-        case "enum":
-            expected: str = reason["ctx"]["expected"]
-            return "expected one of " + expected.replace("'", "").replace(" or ", ", ")
-        case kind if kind in _EXPECTED:
-            return f"expected {_EXPECTED[kind]}"
-        case _:
-            return str(reason["msg"])

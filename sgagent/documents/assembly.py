@@ -16,24 +16,9 @@ from itertools import chain
 from operator import attrgetter
 from typing import Any, TypeVar
 
+from sgagent.core import model
 from sgagent.core.errors import Origin, Problem
 from sgagent.core.memo import Memo, Seam
-from sgagent.core.model import (
-    ALL_PORTS,
-    UNKNOWN_GROUP_TYPE,
-    CidrBlock,
-    GroupReference,
-    GroupType,
-    NameReference,
-    NetworkInterface,
-    Policy,
-    PortList,
-    PortSet,
-    PrefixList,
-    SecurityGroup,
-    SecurityGroupRule,
-    Snapshot,
-)
 from sgagent.core.rule_values import instant_text, objects_text, protocols_text
 from sgagent.documents.field import Field
 from sgagent.documents.problems import Findings
@@ -45,7 +30,7 @@ T = TypeVar("T")
 _DIGITS = 12
 
 
-def digest(snapshot: Snapshot, memo: Memo | None = None) -> str:
+def digest(snapshot: model.Snapshot, memo: Memo | None = None) -> str:
     """Return ``sha256:`` and 12 hexadecimal digits of the fields that snapshots are compared by.
 
     Files, their names and order, comments, names and descriptions do not change the digest.
@@ -55,12 +40,8 @@ def digest(snapshot: Snapshot, memo: Memo | None = None) -> str:
         memo: of the digests of objects; it never changes the result.
     """
     memo = memo or Memo()
-    things = (
-        *snapshot.security_groups,
-        *snapshot.prefix_lists,
-        *snapshot.port_lists,
-        *snapshot.network_interfaces,
-    )
+    lists = snapshot.security_groups, snapshot.prefix_lists, snapshot.port_lists, snapshot.network_interfaces
+    things: tuple[object, ...] = tuple(chain.from_iterable(lists))
     digests = memo.each("digests", _digest, things, [_texts(thing, memo) for thing in things])
     return "sha256:" + hashlib.sha256(b"".join(digests)).hexdigest()[:_DIGITS]
 
@@ -71,7 +52,7 @@ _MANY = 100
 
 def _texts(thing: object, memo: Memo) -> Memo | None:
     """Return the memo of the texts of a large group; None for any other object."""
-    if isinstance(thing, SecurityGroup) and max(len(thing.rules), len(thing.member_addresses)) >= _MANY:
+    if isinstance(thing, model.SecurityGroup) and max(len(thing.rules), len(thing.member_addresses)) >= _MANY:
         return memo.part(Seam.PARSE_CACHE, "texts", thing.security_group_id)
     return None
 
@@ -89,18 +70,18 @@ def _text(value: object, texts: Memo | None = None) -> str:
 
 
 def _write(value: object, lines: list[str], texts: Memo | None) -> None:
-    if isinstance(value, CidrBlock):
+    if isinstance(value, model.CidrBlock):
         lines.append(str(value))
-    elif isinstance(value, PortSet):
+    elif isinstance(value, model.PortSet):
         ranges = () if value.is_all else value.ranges
         lines.append(f"({len(ranges)}")
         lines += (f"PortRange\n{first}\n{last}" for first, last in ranges)
     elif isinstance(value, tuple):
         lines.append(f"({len(value)}")
-        if value and isinstance(value[0], CidrBlock):  # then all are
+        if value and isinstance(value[0], model.CidrBlock):  # then all are
             texts = texts or Memo()
             lines.append(texts.get("addresses", (value,), lambda: "\n".join(map(str, value))))
-        elif value and isinstance(value[0], SecurityGroupRule) and texts is not None:
+        elif value and isinstance(value[0], model.SecurityGroupRule) and texts is not None:
             lines += texts.each("texts", _text, value)
         else:
             for item in value:
@@ -145,15 +126,15 @@ class DeliveredGroup:
     name: str
     account_id: str | None
     vpc_id: str | None
-    group_type: GroupType = UNKNOWN_GROUP_TYPE
+    group_type: model.GroupType = model.UNKNOWN_GROUP_TYPE
     tags: tuple[tuple[str, str], ...] = ()
     next_token: str | None = None
     """The token that requests the next page; None on the last page and on an answer that has only one."""
 
-    inner_access_policy: Policy | None = None
+    inner_access_policy: model.Policy | None = None
     """None if the answer omits it."""
 
-    rules: tuple[SecurityGroupRule, ...] = ()
+    rules: tuple[model.SecurityGroupRule, ...] = ()
 
 
 @dataclass(slots=True)
@@ -163,13 +144,13 @@ class Collected:
     The reader leaves out objects with errors, because one error refuses all documents.
     """
 
-    groups: list[SecurityGroup] = field(default_factory=list)
-    prefix_lists: list[PrefixList] = field(default_factory=list)
-    port_lists: list[PortList] = field(default_factory=list)
-    interfaces: list[NetworkInterface] = field(default_factory=list)
+    groups: list[model.SecurityGroup] = field(default_factory=list)
+    prefix_lists: list[model.PrefixList] = field(default_factory=list)
+    port_lists: list[model.PortList] = field(default_factory=list)
+    interfaces: list[model.NetworkInterface] = field(default_factory=list)
     listed: list[DeliveredGroup] = field(default_factory=list)
     attributes: list[DeliveredGroup] = field(default_factory=list)
-    delivered_interfaces: list[NetworkInterface] = field(default_factory=list)
+    delivered_interfaces: list[model.NetworkInterface] = field(default_factory=list)
     """From DescribeNetworkInterfaces; two pages may hold the same interface."""
 
     pages: dict[str, list[Field]] = field(default_factory=dict)
@@ -208,12 +189,12 @@ class Collected:
             things.append(thing)
 
 
-Thing = TypeVar("Thing", SecurityGroup, PrefixList, PortList, NetworkInterface)
+Thing = TypeVar("Thing", model.SecurityGroup, model.PrefixList, model.PortList, model.NetworkInterface)
 
 
 def assemble(
     collected: Collected, findings: Findings, version: str | None, memo: Memo, most_names: int
-) -> Snapshot:
+) -> model.Snapshot:
     """Return the snapshot, sorted by ids; it is valid only if ``findings`` has no errors."""
     groups = _unique(collected.groups, "security_group_id", findings)
     settled = memo.each("settled", _settle, groups)
@@ -221,7 +202,7 @@ def assemble(
         message = f"the same rule as {first.origin}; the two count as one"
         remedy = "remove one, or give each a rule_id"
         findings.add(Problem.warning(second.origin, "duplicate_rule", None, message, remedy))
-    snapshot = Snapshot(
+    snapshot = model.Snapshot(
         version=version or "",
         security_groups=tuple(group for group, _ in settled),
         prefix_lists=_unique(collected.prefix_lists, "prefix_list_id", findings),
@@ -247,15 +228,15 @@ def _unique(things: Iterable[Thing], field: str, findings: Findings) -> tuple[Th
     return tuple(by_id[key] for key in sorted(by_id))
 
 
-_Alike = tuple[tuple[SecurityGroupRule, SecurityGroupRule], ...]
+_Alike = tuple[tuple[model.SecurityGroupRule, model.SecurityGroupRule], ...]
 """Pairs of a duplicate rule and the first rule that it equals or shares an id with."""
 
 
-def _settle(group: SecurityGroup) -> tuple[SecurityGroup, _Alike]:
+def _settle(group: model.SecurityGroup) -> tuple[model.SecurityGroup, _Alike]:
     """Return the group with its rules sorted by id, each with an id, without duplicates (§4.7)."""
-    rules: list[SecurityGroupRule] = []
-    derived: dict[str, SecurityGroupRule] = {}
-    alike: list[tuple[SecurityGroupRule, SecurityGroupRule]] = []
+    rules: list[model.SecurityGroupRule] = []
+    derived: dict[str, model.SecurityGroupRule] = {}
+    alike: list[tuple[model.SecurityGroupRule, model.SecurityGroupRule]] = []
     for rule in group.rules:
         rule_id = rule.rule_id or derive_rule_id(group.security_group_id, rule)
         if rule.rule_id:
@@ -268,7 +249,7 @@ def _settle(group: SecurityGroup) -> tuple[SecurityGroup, _Alike]:
     return replace(group, rules=tuple(sorted(rules, key=attrgetter("rule_id")))), tuple(alike)
 
 
-def _check_rule_ids(snapshot: Snapshot, wrong: Sequence[Field], findings: Findings, memo: Memo) -> None:
+def _check_rule_ids(snapshot: model.Snapshot, wrong: Sequence[Field], findings: Findings, memo: Memo) -> None:
     """Add an error for each rule id that occurs twice, also where a rule has other errors."""
     rules = tuple(group.rules for group in snapshot.security_groups if group.rules)
     for second, first in memo.get("alike ids", rules, lambda: _alike_ids(rules)):
@@ -281,16 +262,16 @@ def _check_rule_ids(snapshot: Snapshot, wrong: Sequence[Field], findings: Findin
                 _note_duplicate(findings, "rule_id", origin, used[rule_id], rule_id)
 
 
-def _alike_ids(rules: tuple[tuple[SecurityGroupRule, ...], ...]) -> _Alike:
+def _alike_ids(rules: tuple[tuple[model.SecurityGroupRule, ...], ...]) -> _Alike:
     """Return the rules that repeat an id, each with the first rule of that id."""
-    seen: dict[str, SecurityGroupRule] = {}
+    seen: dict[str, model.SecurityGroupRule] = {}
     found = ((rule, seen.setdefault(rule.rule_id, rule)) for rule in chain.from_iterable(rules))
     return tuple((rule, first) for rule, first in found if first is not rule)
 
 
-def _check_mac_addresses(snapshot: Snapshot, findings: Findings) -> None:
+def _check_mac_addresses(snapshot: model.Snapshot, findings: Findings) -> None:
     """Add a warning for interfaces that share a MAC address: it does not identify one of them."""
-    seen: dict[str, NetworkInterface] = {}
+    seen: dict[str, model.NetworkInterface] = {}
     for interface in snapshot.network_interfaces:
         if interface.mac_address is None:
             continue
@@ -302,7 +283,9 @@ def _check_mac_addresses(snapshot: Snapshot, findings: Findings) -> None:
             findings.add(Problem.warning(interface.origin, "shared_mac_address", value, message, remedy))
 
 
-def _check_plain_ids(snapshot: Snapshot, wrong: Sequence[Field], findings: Findings, memo: Memo) -> None:
+def _check_plain_ids(
+    snapshot: model.Snapshot, wrong: Sequence[Field], findings: Findings, memo: Memo
+) -> None:
     """Add an error for each object that is no address, and that is the id of no group either.
 
     Of rules that have other errors, too.
@@ -326,22 +309,29 @@ def _plain_ids_of_wrong(rule: Field) -> Iterator[tuple[Origin, str]]:
                     yield one.origin, parse_group_id(text)
 
 
-def _plain_ids(group: SecurityGroup) -> tuple[tuple[SecurityGroupRule, str], ...]:
+def _plain_ids(group: model.SecurityGroup) -> tuple[tuple[model.SecurityGroupRule, str], ...]:
     """Return native rules with the ids without ``sg-`` by which they name groups; answers know groups."""
     return tuple(
         (rule, named.security_group_id)
-        for rule in group.rules
-        for named in rule.authorization_objects
-        if isinstance(named, GroupReference)
-        and named.account_id is None
-        and not named.security_group_id.startswith("sg-")
+        for rule, named in _objects(group)
+        if isinstance(named, model.GroupReference)
+        and not (named.account_id or named.security_group_id.startswith("sg-"))
         and "rules[" in rule.origin.path
     )
 
 
-def _check_names(snapshot: Snapshot, findings: Findings, memo: Memo, most: int) -> None:
+_RuleObject = tuple[model.SecurityGroupRule, model.AuthorizationObject]
+
+
+def _objects(
+    group: model.SecurityGroup,
+) -> Iterator[tuple[model.SecurityGroupRule, model.AuthorizationObject]]:
+    return ((rule, named) for rule in group.rules for named in rule.authorization_objects)
+
+
+def _check_names(snapshot: model.Snapshot, findings: Findings, memo: Memo, most: int) -> None:
     """Add an error at the first rule whose name is one too many (§12.3)."""
-    found: set[NameReference] = set()
+    found: set[model.NameReference] = set()
     for rule, name in chain.from_iterable(memo.each("names", _names, snapshot.security_groups)):
         found.add(name)
         if len(found) > most:
@@ -351,14 +341,9 @@ def _check_names(snapshot: Snapshot, findings: Findings, memo: Memo, most: int) 
             return
 
 
-def _names(group: SecurityGroup) -> tuple[tuple[SecurityGroupRule, NameReference], ...]:
+def _names(group: model.SecurityGroup) -> tuple[tuple[model.SecurityGroupRule, model.NameReference], ...]:
     """Return the names in the objects of rules."""
-    return tuple(
-        (rule, named)
-        for rule in group.rules
-        for named in rule.authorization_objects
-        if isinstance(named, NameReference)
-    )
+    return tuple((rule, one) for rule, one in _objects(group) if isinstance(one, model.NameReference))
 
 
 _IN_ANSWERS = {
@@ -379,13 +364,14 @@ def _note_duplicate(findings: Findings, field: str, second: Origin, first: Origi
     findings.add(Problem.error(second.at(name), "duplicate_id", object_id, message, remedy))
 
 
-def derive_rule_id(security_group_id: str, rule: SecurityGroupRule) -> str:
+def derive_rule_id(security_group_id: str, rule: model.SecurityGroupRule) -> str:
     """Return the id of a rule that was written without one: ``auto-`` and 16 hexadecimal digits (§4.7).
 
     It depends on the group and on everything that decides what the rule does; not on its place, its
     description or the id that the given value happens to carry.
     """
-    ports, source_ports = ("" if ports == ALL_PORTS else ports for ports in (rule.ports, rule.source_ports))
+    some_ports = (rule.ports, rule.source_ports)
+    ports, source_ports = ("" if ports == model.ALL_PORTS else ports for ports in some_ports)
     content = "\n".join(
         (
             security_group_id,

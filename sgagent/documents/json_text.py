@@ -11,19 +11,9 @@ import json
 import re
 from functools import partial
 
+from sgagent.documents import tree
 from sgagent.documents.problems import Limits
 from sgagent.documents.scalars import BYTE_ORDER_MARK, LINE_SEPARATORS, OUTSIDE_OF_QUOTES, bad_character
-from sgagent.documents.tree import (
-    Container,
-    Lines,
-    Listing,
-    MalformedError,
-    Mapping,
-    Node,
-    Scalar,
-    ScalarKind,
-    TreeBuilder,
-)
 
 _BLANKS = r"[ \t\n\r]*+"
 _BLANK = re.compile(_BLANKS)
@@ -42,13 +32,15 @@ _BAD_ESCAPE = re.compile(r"\\u(?:0000|[Dd][89A-Fa-f])")
 """Half a surrogate pair, maybe, or NUL."""
 
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
-_WORDS = {"true": ScalarKind.BOOLEAN, "false": ScalarKind.BOOLEAN, "null": ScalarKind.NULL}
+_WORDS = {"true": tree.ScalarKind.BOOLEAN, "false": tree.ScalarKind.BOOLEAN, "null": tree.ScalarKind.NULL}
 _WORD = re.compile(r"[A-Za-z]+")
 _CLOSING = {"{": "}", "[": "]"}
 _BAD_STRING = "a string that does not end, or holds a raw control character or a wrong escape"
 
 
-def parse_json(text: str, builder: TreeBuilder, *, first_line: int = 1, word_by_word: bool = False) -> None:
+def parse_json(
+    text: str, builder: tree.TreeBuilder, *, first_line: int = 1, word_by_word: bool = False
+) -> None:
     """Feed the one value of a JSON text to the builder; nothing is fed from an empty text.
 
     Args:
@@ -73,7 +65,7 @@ def parse_json(text: str, builder: TreeBuilder, *, first_line: int = 1, word_by_
 class _Scanner:
     """A place in the text; without recursion, so that no text can exhaust the stack."""
 
-    def __init__(self, text: str, builder: TreeBuilder, first_line: int, *, word_by_word: bool) -> None:
+    def __init__(self, text: str, builder: tree.TreeBuilder, first_line: int, *, word_by_word: bool) -> None:
         """Start at the first character."""
         self._text = text
         self._builder = builder
@@ -136,7 +128,7 @@ class _Scanner:
             self._go_to(match.end())
         elif character in _CLOSING:
             is_list = character == "["
-            self._builder.open(Listing(self._line, []) if is_list else Mapping(self._line, {}))
+            self._builder.open(tree.Listing(self._line, []) if is_list else tree.Mapping(self._line, {}))
             self.closings.append(_CLOSING[character])
             self._advance(1)
             self._is_first = True
@@ -170,13 +162,13 @@ class _Scanner:
         if -1 < self._line_end < self._place:
             self._line_end = self._text.find("\n", self._place)
 
-    def malformed(self, reason: str) -> MalformedError:
+    def malformed(self, reason: str) -> tree.MalformedError:
         """Return a complaint about the place reached."""
         if self._peek() and self._peek() in _NO_BLANKS:
             return bad_character(self._text, self._place, OUTSIDE_OF_QUOTES)
         rest = self._text[self._place : self._place + 20].split("\n", 1)[0]
         message, remedy = f"not JSON: {reason}", "check commas, quotes and brackets up to here"
-        return MalformedError("syntax", message, self._line, value=rest or None, remedy=remedy)
+        return tree.MalformedError("syntax", message, self._line, value=rest or None, remedy=remedy)
 
     def _key(self) -> None:
         """Consume a name and its colon."""
@@ -186,7 +178,7 @@ class _Scanner:
         self._builder.key(_meant(match), self._line)
         self._go_to(match.end())
 
-    def _malformed_name(self) -> MalformedError:
+    def _malformed_name(self) -> tree.MalformedError:
         """Return a complaint about what is no name with a colon."""
         if self._peek() != '"':
             return self.malformed("expected a name in quotes")
@@ -202,13 +194,13 @@ class _Scanner:
             match = _NUMBER.match(self._text, self._place)
             if match is None:
                 raise self.malformed("not a number")
-            kind = ScalarKind.NUMBER if match.group(1) or match.group(2) else ScalarKind.INTEGER
+            kind = tree.ScalarKind.NUMBER if match.group(1) or match.group(2) else tree.ScalarKind.INTEGER
         else:
             match = _WORD.match(self._text, self._place)
             if match is None or match.group(0) not in _WORDS:
                 raise self.malformed("expected a value")
             kind = _WORDS[match.group(0)]
-        self._builder.scalar(Scalar(kind, match.group(0)), self._line)
+        self._builder.scalar(tree.Scalar(kind, match.group(0)), self._line)
         self._advance(match.end() - self._place)
 
     def _peek(self) -> str:
@@ -221,29 +213,27 @@ class _Scanner:
         self.skip_blanks()
 
 
-def _read_whole(written: str, line: int) -> Listing | Mapping | None:
-    """Return a list or mapping of texts and numbers; None if it is none, or odd in any way."""
+def _read_whole(written: str, line: int) -> tree.Listing | tree.Mapping | None:
+    """Return a list or mapping of texts and numbers; None if it is none, or odd in any way.
+
+    On one line, all values have its line.
+    """
     if "\\u" in written and _BAD_ESCAPE.search(written):
         return None
     try:
-        value: list[Node] | dict[str, Node]
+        value: list[tree.Node] | dict[str, tree.Node]
         value, end = _AT_ONCE.raw_decode(written)
     except ValueError:
         return None
     if end < len(written):
         return None
-    return _flat(value, written, line)
-
-
-def _flat(value: list[Node] | dict[str, Node], written: str, line: int) -> Listing | Mapping:
-    """Return a list or mapping of single values; on one line, all have its line."""
     lines = partial(_count_lines, written, line) if "\n" in written else ()
     if isinstance(value, dict):
-        return Mapping(line, value, lines=lines, size=len(value) + 1, written=written)
-    return Listing(line, value, lines=lines, size=len(value) + 1, written=written)
+        return tree.Mapping(line, value, lines=lines, size=len(value) + 1, written=written)
+    return tree.Listing(line, value, lines=lines, size=len(value) + 1, written=written)
 
 
-def _entries(pairs: list[tuple[str, Node]]) -> dict[str, Node]:
+def _entries(pairs: list[tuple[str, tree.Node]]) -> dict[str, tree.Node]:
     """Return values by their names.
 
     Raises:
@@ -257,17 +247,17 @@ def _entries(pairs: list[tuple[str, Node]]) -> dict[str, Node]:
 
 _AT_ONCE = json.JSONDecoder(
     object_pairs_hook=_entries,
-    parse_int=partial(Scalar, ScalarKind.INTEGER),
-    parse_float=partial(Scalar, ScalarKind.NUMBER),
+    parse_int=partial(tree.Scalar, tree.ScalarKind.INTEGER),
+    parse_float=partial(tree.Scalar, tree.ScalarKind.NUMBER),
 )
 
 
-def _count_lines(written: str, line: int) -> Lines:
+def _count_lines(written: str, line: int) -> tree.Lines:
     """Return the lines of what was read at once: read it again, word by word."""
-    builder = TreeBuilder(Limits(rules=len(written)))
+    builder = tree.TreeBuilder(Limits(rules=len(written)))
     parse_json(written, builder, first_line=line, word_by_word=True)
     root = builder.root
-    return root.lines if isinstance(root, Container) and not callable(root.lines) else ()
+    return root.lines if isinstance(root, tree.Container) and not callable(root.lines) else ()
 
 
 def _meant(match: re.Match[str]) -> str:

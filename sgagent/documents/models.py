@@ -11,17 +11,8 @@ from dataclasses import replace
 from functools import cache, partial
 from typing import Annotated, Any, TypeVar
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field as Declared,
-    GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
-    PlainValidator,
-    ValidationError,
-    ValidationInfo,
-    create_model,
-)
+import pydantic
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import CoreSchema, ErrorDetails, core_schema
 
@@ -53,7 +44,7 @@ class Value:
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Return the schema by which pydantic calls the parser."""
-        return PlainValidator(self._parse).__get_pydantic_core_schema__(Any, handler)
+        return pydantic.PlainValidator(self._parse).__get_pydantic_core_schema__(Any, handler)
 
     def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> Schema:
         """Return the JSON Schema."""
@@ -73,13 +64,13 @@ def located(parse: Callable[[Field], object]) -> Callable[[Node, ValidationInfo]
     return parse_located
 
 
-class DocumentModel(BaseModel):
+class DocumentModel(pydantic.BaseModel):
     """A mapping of a document: one declaration for the reader, the JSON Schema and the messages.
 
     A field that has an error has its default, and None where it is required.
     """
 
-    model_config = ConfigDict(extra="forbid", defer_build=True)
+    model_config = pydantic.ConfigDict(extra="forbid", defer_build=True)
 
     @classmethod
     def entries_of(cls, node: Mapping) -> MappingOf[str, Node]:
@@ -108,7 +99,7 @@ class DocumentModel(BaseModel):
 class LooseModel(DocumentModel):
     """A mapping of another tool: unknown fields do not count; null and an empty text mean unset."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = pydantic.ConfigDict(extra="ignore")
 
     @classmethod
     def entries_of(cls, node: Mapping) -> MappingOf[str, Node]:
@@ -139,7 +130,7 @@ def read_model(declared: type[M], place: Field) -> M | None:
         entries = dict(_known_entries(place, entries, known))
     try:
         model: M = declared.__pydantic_validator__.validate_python(entries, context=(place, declared))
-    except ValidationError as error:
+    except pydantic.ValidationError as error:
         wrong = _note(error, declared, place)
         return _read_partly(declared, place, {name: entries[name] for name in entries.keys() - wrong})
     return model
@@ -170,7 +161,7 @@ def _known_entries(
             place.child(name, node).refuse_name(name, known)
 
 
-def _note(error: ValidationError, declared: type[DocumentModel], place: Field) -> set[str | int]:
+def _note(error: pydantic.ValidationError, declared: type[DocumentModel], place: Field) -> set[str | int]:
     """Add an error for each fault; return the names of the fields that are wrong."""
     wrong: set[str | int] = set()
     for fault in faults_of(error):
@@ -201,15 +192,15 @@ def _read_partly(declared: type[M], place: Field, right: MappingOf[str, Node]) -
 def _without_required(declared: type[M]) -> type[M]:
     """Return a model that takes what a model takes, and requires nothing."""
     optional: dict[str, Any] = {
-        name: (Annotated[field.annotation, *field.metadata], Declared(None, alias=field.alias))
+        name: (Annotated[field.annotation, *field.metadata], pydantic.Field(None, alias=field.alias))
         for name, field in declared.model_fields.items()
         if field.is_required()
     }
-    return create_model(declared.__name__, __base__=declared, **optional)
+    return pydantic.create_model(declared.__name__, __base__=declared, **optional)
 
 
 def faults_of(
-    error: ValidationError, other: Callable[[ErrorDetails], Fault] | None = None
+    error: pydantic.ValidationError, other: Callable[[ErrorDetails], Fault] | None = None
 ) -> Iterator[Fault]:
     """Yield what is wrong, with the path from the value that was validated.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import ipaddress
 import re
 from collections.abc import Iterable, Iterator
@@ -98,17 +97,17 @@ def parse_id(node: Node) -> str:
 def parse_group_id(node: Node) -> str:
     """Return the id of a security group, which no rule that names it may read as another object."""
     text = parse_id(node)
-    if text.startswith("pl-"):
-        reading = "a prefix list"
-    elif text.lower() == "any":
-        reading = "every address"
-    elif text.lower().startswith(_NAME_PREFIX):
-        reading = "a host name"
-    elif _is_address(text):
-        reading = "an address"
-    else:
-        return text
-    raise scalars.invalid("bad_id", f"a rule would read this id as {reading}", "another id, like sg-web")
+    readings = {
+        "a prefix list": text.startswith("pl-"),
+        "every address": text.lower() == ANY,
+        "a host name": text.lower().startswith(_NAME_PREFIX),
+        "an address": _is_address(text),
+    }
+    for reading, is_read_so in readings.items():
+        if is_read_so:
+            message = f"a rule would read this id as {reading}"
+            raise scalars.invalid("bad_id", message, "another id, like sg-web")
+    return text
 
 
 def parse_account(node: Node) -> str:
@@ -167,17 +166,18 @@ def parse_protocols(node: Node) -> Protocols:
 
 def parse_priority(node: Node) -> int:
     """Return a priority that can be ordered (§4.6)."""
-    priority = scalars.parse_integer(node, "a priority")
-    if 1 <= priority <= LAST_PRIORITY:
-        return priority
-    raise scalars.invalid("bad_priority", "not a priority", _PRIORITY_FORM)
+    return _ordered(scalars.parse_integer(node, "a priority"))
 
 
 def parse_priority_or_text(node: Node) -> int:
     """Return a priority, which API answers write as a number or as a text."""
     text = scalars.parse_digits(node, "a priority", _PRIORITY_FORM)
-    if re.fullmatch(_DECIMAL, text) and 1 <= int(text) <= LAST_PRIORITY:
-        return int(text)
+    return _ordered(int(text) if re.fullmatch(_DECIMAL, text) else 0)
+
+
+def _ordered(priority: int) -> int:
+    if 1 <= priority <= LAST_PRIORITY:
+        return priority
     raise scalars.invalid("bad_priority", "not a priority", _PRIORITY_FORM)
 
 
@@ -246,52 +246,43 @@ _FOREIGN_GROUP = re.compile(r"([^/]+)/(sg-.*)", re.DOTALL)
 _MAPPED = CidrBlock.parse("::ffff:0:0/96")
 
 
-class HostBits(enum.Enum):
-    """What becomes of a CIDR in which bits behind the prefix are set."""
-
-    CLEARED = "cleared"
-    """With a warning: the network is meant (§5.1)."""
-
-    REFUSED = "refused"
-    """Where nobody reads warnings, as in the configuration."""
-
-    REFUSED_IN_MEMBERS = "refused in members"
-    """In an interface's or member's address, clearing them would make members of a whole network (§5.3)."""
-
-
-def parse_block(field: Field, host_bits: HostBits = HostBits.CLEARED, forms: str = BLOCK_FORMS) -> CidrBlock:
-    """Return an address or CIDR, which is counted; a warning is added where host bits are cleared.
-
-    Raises:
-        InvalidValueError: it is neither, or its host bits are not as they have to be.
-    """
-    field.count_address()
-    blocks = field.reading.budget.blocks
-    known = blocks.get(field.node) if isinstance(field.node, str) else None
-    if known is not None:
-        return known
-    text = scalars.parse_text(field.node, "an address", forms)
-    address, block = _parse_address(text, forms)
-    if address == block.first:
-        blocks[text] = block
-        return block
-    if host_bits is HostBits.CLEARED:
+def parse_block(field: Field) -> CidrBlock:
+    """Return an address or CIDR, which is counted; host bits are cleared with a warning (§5.1)."""
+    block, has_host_bits = _counted_block(field)
+    if has_host_bits:
         field.warn("host_bits", "host bits are set; they are cleared", f"{block}")
-        return block
-    raise _host_bits(block, host_bits)
+    return block
+
+
+def parse_member(field: Field) -> CidrBlock:
+    """Return an address or CIDR that makes members; cleared host bits would make more of them (§5.3)."""
+    block, has_host_bits = _counted_block(field)
+    if has_host_bits:
+        remedy = f"the address alone, or {block} if the whole network is delegated to it"
+        raise scalars.invalid("host_bits", "host bits are set in a member's address", remedy)
+    return block
 
 
 def parse_network(node: Node) -> CidrBlock:
     """Return an address or CIDR of the configuration, where host bits are errors."""
-    address, block = _parse_address(scalars.parse_text(node, "an address", BLOCK_FORMS), BLOCK_FORMS)
-    if address == block.first:
-        return block
-    raise _host_bits(block, HostBits.REFUSED)
+    block, has_host_bits = _parse_address(scalars.parse_text(node, "an address", BLOCK_FORMS))
+    if has_host_bits:
+        raise scalars.invalid("host_bits", "host bits are set", f"{block}")
+    return block
 
 
-def parse_member(field: Field) -> CidrBlock:
-    """Return an address or CIDR that makes members (§5.3)."""
-    return parse_block(field, HostBits.REFUSED_IN_MEMBERS)
+def _counted_block(field: Field) -> tuple[CidrBlock, bool]:
+    """Return an address or CIDR, and whether it has host bits."""
+    field.count_address()
+    blocks = field.reading.budget.blocks
+    known = blocks.get(field.node) if isinstance(field.node, str) else None
+    if known is not None:
+        return known, False
+    text = scalars.parse_text(field.node, "an address", BLOCK_FORMS)
+    block, has_host_bits = _parse_address(text)
+    if not has_host_bits:
+        blocks[text] = block
+    return block, has_host_bits
 
 
 def parse_members(field: Field) -> Iterator[CidrBlock]:
@@ -443,21 +434,21 @@ def _plain_address(text: str, budget: Budget) -> CidrBlock | None:
 _OCTETS = {str(number): number for number in range(256)}
 
 
-def _parse_address(text: str, forms: str) -> tuple[int, CidrBlock]:
-    """Return an address as a number, and the block that it is written in."""
+def _parse_address(text: str) -> tuple[CidrBlock, bool]:
+    """Return the block that a text names, and whether it has host bits."""
     if "%" in text:
         raise scalars.invalid("zone_id", "an address can't have a zone", "remove % and what follows")
     try:
         address, block = _address_and_block(text)
     except ValueError:
-        raise scalars.invalid("bad_address", "not an address", forms) from None
+        raise scalars.invalid("bad_address", "not an address", BLOCK_FORMS) from None
     if block.family is Family.IPV6 and _MAPPED.first <= block.first and block.last <= _MAPPED.last:
         raise scalars.invalid("mapped_address", "an IPv4-mapped IPv6 address", "write the IPv4 address")
-    return address, block
+    return block, address != block.first
 
 
 def _address_and_block(text: str) -> tuple[int, CidrBlock]:
-    """Return what :func:`_parse_address` returns; netmasks are not taken."""
+    """Return an address as a number, and the block that it is written in; netmasks are not taken."""
     ipv4 = _IPV4.fullmatch(text)
     if ipv4 is not None:  # by far the most common
         one, two, three, four, length = ipv4.groups()
@@ -475,13 +466,3 @@ def _is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _host_bits(block: CidrBlock, host_bits: HostBits) -> scalars.InvalidValueError:
-    """Return the error of a CIDR that has host bits set."""
-    if host_bits is HostBits.REFUSED:
-        return scalars.invalid("host_bits", "host bits are set", f"{block}")
-    message = "host bits are set in a member's address"
-    return scalars.invalid(
-        "host_bits", message, f"the address alone, or {block} if the whole network is delegated to it"
-    )

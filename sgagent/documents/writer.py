@@ -7,18 +7,7 @@ from collections.abc import Mapping
 
 import yaml
 
-from sgagent.core.model import (
-    ALL_PORTS,
-    Cloud,
-    NetworkInterface,
-    PortList,
-    PortListReference,
-    PortSet,
-    PrefixList,
-    SecurityGroup,
-    SecurityGroupRule,
-    Snapshot,
-)
+from sgagent.core import model
 from sgagent.core.rule_values import ANY, EVERYTHING, instant_text
 from sgagent.documents.scalars import escape_bidirectional, is_ambiguous
 from sgagent.documents.values import FORMAT_VERSION
@@ -33,7 +22,7 @@ def as_json(native: object) -> bytes:
     return escape_bidirectional(text).encode()
 
 
-def write_document(snapshot: Snapshot) -> Native:
+def write_document(snapshot: model.Snapshot) -> Native:
     """Return all objects as one document; ids of rules that have none are left out, to be derived again."""
     return {
         "version": FORMAT_VERSION,
@@ -46,7 +35,7 @@ def write_document(snapshot: Snapshot) -> Native:
     }
 
 
-def write_group(group: SecurityGroup) -> Native:
+def write_group(group: model.SecurityGroup) -> Native:
     """Return a security group with everything said outright, ids of rules included."""
     return _without_empty(
         security_group_id=group.security_group_id,
@@ -55,36 +44,33 @@ def write_group(group: SecurityGroup) -> Native:
         account_id=group.account_id,
         type=group.group_type.value,
         inner_access_policy=group.inner_access_policy.value,
-        cloud=None if group.cloud is Cloud.ALIBABA else group.cloud.value,
+        cloud=None if group.cloud is model.Cloud.ALIBABA else group.cloud.value,
         tags=dict(group.tags),
         member_addresses=list(map(str, group.member_addresses)),
         rules=[write_rule(rule) for rule in group.rules],
     )
 
 
-def write_rule(rule: SecurityGroupRule) -> Native:
+def write_rule(rule: model.SecurityGroupRule) -> Native:
     """Return a rule."""
+    ported, objects = any(one.has_ports for one in rule.protocols), list(map(str, rule.authorization_objects))
     return _without_empty(
         rule_id=rule.rule_id,
         direction=rule.direction.value,
         policy=rule.policy.value,
         priority=rule.priority,
         protocol=_one_or_all(list(map(str, rule.protocols))),
-        port_range=_ports(rule.ports)
-        if isinstance(rule.ports, PortSet) and any(one.has_ports for one in rule.protocols)
-        else None,
-        port_list_id=str(rule.ports) if isinstance(rule.ports, PortListReference) else None,
-        source_port_range=None if rule.source_ports == ALL_PORTS else _ports(rule.source_ports),
-        authorization_object=ANY
-        if rule.authorization_objects == EVERYTHING
-        else _one_or_all(list(map(str, rule.authorization_objects))),
+        port_range=_ports(rule.ports) if isinstance(rule.ports, model.PortSet) and ported else None,
+        port_list_id=str(rule.ports) if isinstance(rule.ports, model.PortListReference) else None,
+        source_port_range=None if rule.source_ports == model.ALL_PORTS else _ports(rule.source_ports),
+        authorization_object=ANY if rule.authorization_objects == EVERYTHING else _one_or_all(objects),
         local_address=None if rule.local_address is None else str(rule.local_address),
         expires=None if rule.expires is None else instant_text(rule.expires),
         description=rule.description,
     )
 
 
-def write_prefix_list(prefix_list: PrefixList) -> Native:
+def write_prefix_list(prefix_list: model.PrefixList) -> Native:
     """Return a prefix list."""
     return {
         "prefix_list_id": prefix_list.prefix_list_id,
@@ -93,12 +79,12 @@ def write_prefix_list(prefix_list: PrefixList) -> Native:
     }
 
 
-def write_port_list(port_list: PortList) -> Native:
+def write_port_list(port_list: model.PortList) -> Native:
     """Return a port list."""
     return {"port_list_id": port_list.port_list_id, "entries": _texts(port_list.entries)}
 
 
-def write_interface(interface: NetworkInterface) -> Native:
+def write_interface(interface: model.NetworkInterface) -> Native:
     """Return a network interface."""
     return _without_empty(
         network_interface_id=interface.network_interface_id,
@@ -116,14 +102,15 @@ def _one_or_all(texts: list[str]) -> object:
     return texts if len(texts) > 1 else texts[0]
 
 
-def _ports(ports: PortSet) -> object:
+def _ports(ports: model.PortSet) -> object:
     """Return ports as documents have them. No reader takes an empty set."""
     return _one_or_all(_texts(ports) or [str(ports)])
 
 
-def _texts(ports: PortSet) -> list[str]:
+def _texts(ports: model.PortSet) -> list[str]:
     """Return each range as documents have it; port 0 occurs only in the range of all."""
-    return [str(ALL_PORTS if ends in ALL_PORTS.ranges else PortSet.of(ends)) for ends in ports.ranges]
+    every = model.ALL_PORTS
+    return [str(every if ends in every.ranges else model.PortSet.of(ends)) for ends in ports.ranges]
 
 
 def _without_empty(**fields: object) -> Native:

@@ -20,16 +20,8 @@ from sgagent.documents.models import LooseModel, Value, items_of, one_of, read_e
 from sgagent.documents.scalars import parse_boolean, parse_mapping, parse_text
 from sgagent.documents.tree import Listing, Mapping, Node, is_set
 from sgagent.documents.values import DIRECTIONS, FAMILIES, parse_block
-from sgagent.importers import aws_rules
+from sgagent.importers import aws_rules, terraform_resources
 from sgagent.importers.context import AWS_GROUP, Gathered, Imported, UnreadResource, import_files
-from sgagent.importers.terraform_resources import (
-    ALIBABA_RESOURCES,
-    INTERFACE_RESOURCES,
-    Items,
-    PrefixEntry,
-    ResourceReader,
-    Tags,
-)
 
 
 class _Group(LooseModel):
@@ -37,10 +29,10 @@ class _Group(LooseModel):
     name: Text = ""
     vpc_id: Id | None = None
     owner_id: Account | None = None
-    tags_all: Tags = None
-    tags: Tags = None
-    ingress: Items = None
-    egress: Items = None
+    tags_all: terraform_resources.Tags = None
+    tags: terraform_resources.Tags = None
+    ingress: terraform_resources.Items = None
+    egress: terraform_resources.Items = None
 
 
 class _InlineRule(LooseModel):
@@ -70,7 +62,7 @@ class _NewerRule(_InlineRule):
     id: Id = ""
 
 
-class _ListedPrefix(PrefixEntry):
+class _ListedPrefix(terraform_resources.PrefixEntry):
     """An entry that is a separate resource; its list must be a resource too."""
 
     prefix_list_id: Id
@@ -79,7 +71,7 @@ class _ListedPrefix(PrefixEntry):
 class _PrefixList(LooseModel):
     id: Id
     address_family: Annotated[Family | None, one_of(FAMILIES)] = None
-    entry: Items = None
+    entry: terraform_resources.Items = None
 
 
 def _read_group(place: Field, gathered: Gathered) -> None:
@@ -171,7 +163,9 @@ def _read_prefix_list(place: Field, gathered: Gathered) -> None:
         draft = gathered.defined_prefix_list(model.id, place)
         draft.family = model.address_family or draft.family
         draft.entries += (
-            entry.cidr for _, entry in read_each(PrefixEntry, items_of(place, "entry")) if entry.cidr
+            entry.cidr
+            for _, entry in read_each(terraform_resources.PrefixEntry, items_of(place, "entry"))
+            if entry.cidr
         )
 
 
@@ -181,7 +175,7 @@ def _read_prefix_entry(place: Field, gathered: Gathered) -> None:
         gathered.prefix_list(model.prefix_list_id, place).entries.append(model.cidr)
 
 
-RESOURCES: MappingOf[str, ResourceReader] = {
+RESOURCES: MappingOf[str, terraform_resources.ResourceReader] = {
     "aws_security_group": _read_group,
     "aws_default_security_group": _read_group,
     "aws_security_group_rule": _read_older_rule,
@@ -189,8 +183,8 @@ RESOURCES: MappingOf[str, ResourceReader] = {
     "aws_vpc_security_group_egress_rule": partial(_read_rule, direction=Direction.EGRESS),
     "aws_ec2_managed_prefix_list": _read_prefix_list,
     "aws_ec2_managed_prefix_list_entry": _read_prefix_entry,
-    **ALIBABA_RESOURCES,
-    **INTERFACE_RESOURCES,
+    **terraform_resources.ALIBABA_RESOURCES,
+    **terraform_resources.INTERFACE_RESOURCES,
 }
 """The reader of each resource type."""
 
@@ -216,8 +210,8 @@ class _Values(LooseModel):
 
 
 class _Module(LooseModel):
-    resources: Items = None
-    child_modules: Items = None
+    resources: terraform_resources.Items = None
+    child_modules: terraform_resources.Items = None
 
 
 class _Resource(LooseModel):
