@@ -53,7 +53,7 @@ def from_json(declared: type[T], value: object, file_format: int | None = None) 
 
 def to_json(value: object) -> Any:  # noqa: ANN401 - what json.dumps takes
     """Return a dataclass as values of JSON, its fields in their order."""
-    return _adapter(type(value)).dump_python(value, mode="json")  # type: ignore[arg-type] # as above
+    return adapter(type(value)).dump_python(value, mode="json")  # type: ignore[arg-type] # as above
 
 
 def checksum(content: bytes) -> str:
@@ -84,7 +84,8 @@ def unseal(content: bytes, file_format: int) -> tuple[Any, str | None]:
 
 
 @cache
-def _adapter(declared: type[Any]) -> TypeAdapter[Any]:
+def adapter(declared: type[Any]) -> TypeAdapter[Any]:
+    """Return what validates and writes values of a type by pydantic."""
     from pydantic import TypeAdapter  # noqa: PLC0415 - it takes longer than most commands
 
     return TypeAdapter(declared)
@@ -95,7 +96,7 @@ def _validator(declared: type[Any]) -> SchemaValidator:
     """Return the validator of a dataclass; pydantic's own takes texts and booleans for numbers."""
     from pydantic_core import SchemaValidator  # noqa: PLC0415 - as above
 
-    return SchemaValidator(_exact(_adapter(declared).core_schema))  # type: ignore[arg-type] # as above
+    return SchemaValidator(_exact(adapter(declared).core_schema))  # type: ignore[arg-type] # as above
 
 
 def _exact(schema: Any) -> Any:  # noqa: ANN401 - a schema of pydantic-core is nested dictionaries

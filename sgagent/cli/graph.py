@@ -21,7 +21,7 @@ from sgagent.core.binding import HostFacts
 from sgagent.core.errors import Problem, Severity, UsageError
 from sgagent.core.model import LAST_PORT, PORTED, Snapshot
 from sgagent.core.resolve import Exemptions, dns_names
-from sgagent.documents import with_key_lines
+from sgagent.documents.parse import with_key_lines
 from sgagent.ports import Delivery
 from sgagent.settings import Settings
 

@@ -32,7 +32,8 @@ from sgagent.core.model import Snapshot
 from sgagent.core.policy import exempt
 from sgagent.core.resolve import Exemptions, Resolution, Scope, resolve
 from sgagent.core.resolved_rules import OF_UNKNOWN_OBJECTS, UNRESOLVED_NAME
-from sgagent.documents import DocumentFile, RefusedDocumentsError, with_key_lines
+from sgagent.documents import DocumentFile, RefusedDocumentsError
+from sgagent.documents.parse import with_key_lines
 from sgagent.documents.scalars import InvalidValueError
 from sgagent.documents.values import parse_instant
 from sgagent.host.links import NetlinkHost

@@ -29,7 +29,7 @@ from sgagent.core.errors import Origin, UsageError, printable
 from sgagent.core.policy import ResolvedInterface
 from sgagent.core.resolve import Exemptions, dns_names
 from sgagent.dataplane.live_sessions import list_listeners
-from sgagent.documents import with_key_lines
+from sgagent.documents.parse import with_key_lines
 from sgagent.host.links import NetlinkHost
 from sgagent.nft.names import HitStep, RuleCounter
 from sgagent.ports import Delivery

@@ -23,7 +23,7 @@ from sgagent.core.memo import Memo
 from sgagent.core.model import Snapshot
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Resolution, Scope, dns_names, resolve
-from sgagent.documents import parse_other_version
+from sgagent.documents.parse import parse_other_version
 from sgagent.nft.marks import MarkLayout, first_state
 from sgagent.nft.text import describe
 from sgagent.ports import Delivery

@@ -53,7 +53,7 @@ def parse_json(
         MalformedError: not JSON; comments, trailing commas, NaN and the like are not.
     """
     scanner = _Scanner(text, builder, first_line, word_by_word=word_by_word)
-    scanner.skip_blanks()
+    scanner.advance(0)
     if not scanner.at_end:
         scanner.value()
     while scanner.closings:
@@ -86,12 +86,6 @@ class _Scanner:
         """Return whether everything is consumed."""
         return self._place >= len(self._text)
 
-    def skip_blanks(self) -> None:
-        """Go on to the next token."""
-        match = _BLANK.match(self._text, self._place)
-        if match is not None:
-            self._go_to(match.end())
-
     def _go_to(self, place: int) -> None:
         """Go on to a later place, and count the lines; they end nowhere in JSON but among blanks."""
         self._place = place
@@ -105,7 +99,7 @@ class _Scanner:
         if self._peek() == closing:
             self.closings.pop()
             self._builder.close()
-            self._advance(1)
+            self.advance(1)
             self._is_first = False
             return
         if not self._is_first:
@@ -130,7 +124,7 @@ class _Scanner:
             is_list = character == "["
             self._builder.open(tree.Listing(self._line, []) if is_list else tree.Mapping(self._line, {}))
             self.closings.append(_CLOSING[character])
-            self._advance(1)
+            self.advance(1)
             self._is_first = True
         elif character == '"':
             raise self.malformed(_BAD_STRING)
@@ -150,17 +144,11 @@ class _Scanner:
         self._builder.whole(node)
         self._line += written.count("\n")
         self._place = match.end()
-        self._find_line_end()
-        self.skip_blanks()
-        return True
-
-    def _find_line_end(self) -> None:
-        """Search for the end of the line, unless the one that is known is still ahead.
-
-        A search at each value would read a text of one line once for each value.
-        """
+        # A search at each value would read a text of one line once for each value.
         if -1 < self._line_end < self._place:
             self._line_end = self._text.find("\n", self._place)
+        self.advance(0)
+        return True
 
     def malformed(self, reason: str) -> tree.MalformedError:
         """Return a complaint about the place reached."""
@@ -201,16 +189,17 @@ class _Scanner:
                 raise self.malformed("expected a value")
             kind = _WORDS[match.group(0)]
         self._builder.scalar(tree.Scalar(kind, match.group(0)), self._line)
-        self._advance(match.end() - self._place)
+        self.advance(match.end() - self._place)
 
     def _peek(self) -> str:
         """Return the next character; empty at the end of the text."""
         return self._text[self._place : self._place + 1]
 
-    def _advance(self, characters: int) -> None:
+    def advance(self, characters: int) -> None:
         """Go on behind a token and the blanks after it."""
-        self._place += characters
-        self.skip_blanks()
+        match = _BLANK.match(self._text, self._place + characters)
+        if match is not None:
+            self._go_to(match.end())
 
 
 def _read_whole(written: str, line: int) -> tree.Listing | tree.Mapping | None:

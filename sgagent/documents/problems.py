@@ -62,17 +62,11 @@ class Findings:
         for severity in (Severity.ERROR, Severity.WARNING):
             problems += self._kept[severity]
             if self._dropped[severity]:
-                problems.append(self._summary(severity))
+                origin = Origin(file=self._kept[severity][-1].origin.file)
+                message = f"{self._dropped[severity]} more like these"
+                more = Problem(severity=severity, code="more_problems", origin=origin, message=message)
+                problems.append(more)
         return tuple(problems)
-
-    def _summary(self, severity: Severity) -> Problem:
-        """Return the entry with the number of unlisted problems."""
-        return Problem(
-            severity=severity,
-            code="more_problems",
-            origin=Origin(file=self._kept[severity][-1].origin.file),
-            message=f"{self._dropped[severity]} more like these",
-        )
 
 
 FULL_DOCUMENTS = 4

@@ -7,21 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from sgagent.core.model import (
-    ALL_PORTS,
-    AuthorizationObject,
-    CidrBlock,
-    Direction,
-    Family,
-    NameReference,
-    Policy,
-    PortList,
-    PortListReference,
-    PortSet,
-    PrefixList,
-    Protocols,
-    SecurityGroupRule,
-)
+from sgagent.core import model
 from sgagent.core.rule_values import canonical_objects, ported_text, protocols_text
 from sgagent.documents.field import Field
 from sgagent.documents.values import FIRST_UNUSUAL_PRIORITY, PORT_FORMS, in_order
@@ -51,24 +37,24 @@ class RuleForm:
     rule_id: str
     """Empty if the document has none."""
 
-    direction: Direction | None
-    policy: Policy | None
+    direction: model.Direction | None
+    policy: model.Policy | None
     priority: Part[int]
     """Of a field that is missing, what it is then."""
 
-    protocols: Protocols | None
-    ports: Part[PortSet] | None
+    protocols: model.Protocols | None
+    ports: Part[model.PortSet] | None
     port_list: Part[str] | None
-    source_ports: Part[PortSet] | None
-    objects: tuple[Part[AuthorizationObject], ...] | None
+    source_ports: Part[model.PortSet] | None
+    objects: tuple[Part[model.AuthorizationObject], ...] | None
     """None, or none at all, if the field is missing or has an error."""
 
-    local: Part[CidrBlock] | None
+    local: Part[model.CidrBlock] | None
     description: str
     expires: datetime | None = None
 
 
-def make_rule(form: RuleForm) -> SecurityGroupRule | None:
+def make_rule(form: RuleForm) -> model.SecurityGroupRule | None:
     """Return the rule; None, with every error added, if fields are wrong or contradict each other.
 
     A rule without an id keeps an empty one; :func:`~sgagent.documents.assembly.assemble` derives it (§4.7).
@@ -86,7 +72,7 @@ def make_rule(form: RuleForm) -> SecurityGroupRule | None:
         return None
     if priority is None or ports is None or not objects:
         return None
-    return SecurityGroupRule(
+    return model.SecurityGroupRule(
         rule_id=form.rule_id,
         direction=form.direction,
         policy=form.policy,
@@ -102,7 +88,7 @@ def make_rule(form: RuleForm) -> SecurityGroupRule | None:
     )
 
 
-def _destination_ports(form: RuleForm) -> PortSet | PortListReference | None:
+def _destination_ports(form: RuleForm) -> model.PortSet | model.PortListReference | None:
     """Return the destination ports, checked against the protocols (§4.2, §4.3, §12.2)."""
     if form.protocols is None:
         return None
@@ -110,35 +96,35 @@ def _destination_ports(form: RuleForm) -> PortSet | PortListReference | None:
     if len(ported) < len(form.protocols):
         _refuse_ports(form, form.protocols)
     if not ported:
-        return ALL_PORTS
+        return model.ALL_PORTS
     if form.ports is not None:
         return _port_range(form, form.ports, ported)
     if form.port_list is None:
-        forms = PORT_FORMS if ported == form.protocols else str(ALL_PORTS)
+        forms = PORT_FORMS if ported == form.protocols else str(model.ALL_PORTS)
         message = f"a {protocols_text(ported)} rule needs a port range or a port list"
         if ported != form.protocols:
             message = f"a rule with {protocols_text(ported)} needs a port range"
         form.place.error("missing_ports", message, forms)
         return None
-    return PortListReference(form.port_list.value) if form.port_list.value else None
+    return model.PortListReference(form.port_list.value) if form.port_list.value else None
 
 
-def _port_range(form: RuleForm, ports: Part[PortSet], ported: Protocols) -> PortSet | None:
+def _port_range(form: RuleForm, ports: Part[model.PortSet], ported: model.Protocols) -> model.PortSet | None:
     """Return the port range of protocols with ports; a port range overrides a port list (§4.3)."""
     if form.port_list is not None:
         message = "the port list is ignored, because there is a port range too"
         form.place.at(form.port_list.name).warn("port_list_ignored", message, "remove one of the two")
-    if ports.value == ALL_PORTS:
+    if ports.value == model.ALL_PORTS:
         names = protocols_text(ported)
         remedy = "1/65535" if ported == form.protocols else f"1/65535 in a rule for {names} alone"
         form.place.at(ports.name).warn("every_port", f"-1/-1 is read as every {names} port", remedy)
     return ports.value
 
 
-def _refuse_ports(form: RuleForm, protocols: Protocols) -> None:
+def _refuse_ports(form: RuleForm, protocols: model.Protocols) -> None:
     """Add errors for ports on a protocol without ports (§4.2, §4.3, §12.2)."""
     portless = tuple(protocol for protocol in protocols if not protocol.has_ports)
-    if form.ports is not None and form.ports.value not in (None, ALL_PORTS):
+    if form.ports is not None and form.ports.value not in (None, model.ALL_PORTS):
         others = f"-1/-1, or a rule without {protocols_text(portless)}"
         remedy = "remove the field, or write -1/-1" if portless == protocols else others
         form.place.at(form.ports.name).error("ports_do_not_fit", _have_no_ports(portless), remedy)
@@ -149,14 +135,14 @@ def _refuse_ports(form: RuleForm, protocols: Protocols) -> None:
         form.place.at(form.port_list.name).error("ports_do_not_fit", message, remedy)
 
 
-def _have_no_ports(portless: Protocols) -> str:
+def _have_no_ports(portless: model.Protocols) -> str:
     return f"{protocols_text(portless)} {'have' if len(portless) > 1 else 'has'} no ports"
 
 
-def _source_ports(form: RuleForm) -> PortSet:
+def _source_ports(form: RuleForm) -> model.PortSet:
     """Return the source ports (§4.4)."""
-    if form.source_ports is None or form.source_ports.value in (None, ALL_PORTS):
-        return ALL_PORTS
+    if form.source_ports is None or form.source_ports.value in (None, model.ALL_PORTS):
+        return model.ALL_PORTS
     portless = tuple(protocol for protocol in form.protocols or () if not protocol.has_ports)
     if portless:
         place, remedy = form.place.at(form.source_ports.name), "remove the field, or write -1/-1"
@@ -178,7 +164,7 @@ def _check_families(form: RuleForm) -> None:
         if protocol.only_family and _are_other_blocks(parts, protocol.only_family)
     ]
     for protocol, part in wrong:
-        wanted, found = ("ipv6", "ipv4") if protocol.only_family is Family.IPV6 else ("ipv4", "ipv6")
+        wanted, found = ("ipv6", "ipv4") if protocol.only_family is model.Family.IPV6 else ("ipv4", "ipv6")
         remedy = f"an {wanted} address or CIDR"
         message = f"{protocol} is for {wanted} only, found an {found} address"
         if part is not form.local and (len(objects) > 1 or len(form.protocols or ()) > 1):
@@ -187,21 +173,21 @@ def _check_families(form: RuleForm) -> None:
         form.place.at(part.name).error("family_of_protocol", message, remedy)
     local = form.local.value if form.local and not wrong else None
     for part in objects if local else ():
-        if isinstance(part.value, CidrBlock) and local and part.value.family is not local.family:
+        if isinstance(part.value, model.CidrBlock) and local and part.value.family is not local.family:
             _refuse_mixed(form, part, part.value, local)
 
 
 def _refuse_names_in_drop(form: RuleForm) -> None:
     """Add an error for each name in a drop rule: what an answer lacks would be open (§12.3)."""
-    for part in form.objects or () if form.policy is Policy.DROP else ():
-        if isinstance(part.value, NameReference):
+    for part in form.objects or () if form.policy is model.Policy.DROP else ():
+        if isinstance(part.value, model.NameReference):
             path = (part.name,) if part.place is None else (part.name, part.place)
             message = "a drop rule can't name a host: what its name servers leave out would be open"
             form.place.at(*path).error("name_in_drop", message, "addresses or CIDRs, or an accept rule")
 
 
 def _refuse_mixed(
-    form: RuleForm, part: Part[AuthorizationObject], block: CidrBlock, local: CidrBlock
+    form: RuleForm, part: Part[model.AuthorizationObject], block: model.CidrBlock, local: model.CidrBlock
 ) -> None:
     """Add the error that an object is not of the local address's family.
 
@@ -217,17 +203,17 @@ def _refuse_mixed(
         form.place.at(*path).error("mixed_families", message, remedy)
 
 
-def _are_other_blocks(parts: Iterable[Part[Any]], family: Family) -> bool:
+def _are_other_blocks(parts: Iterable[Part[Any]], family: model.Family) -> bool:
     """Return whether all of some values are CIDRs of the other family."""
-    return all(isinstance(part.value, CidrBlock) and part.value.family is not family for part in parts)
+    return all(isinstance(part.value, model.CidrBlock) and part.value.family is not family for part in parts)
 
 
 def make_prefix_list(
     place: Field,
     prefix_list_id: str | None,
-    family: Family | None,
-    entries: Iterable[tuple[Field, CidrBlock | None]],
-) -> PrefixList | None:
+    family: model.Family | None,
+    entries: Iterable[tuple[Field, model.CidrBlock | None]],
+) -> model.PrefixList | None:
     """Return a prefix list; None if it has no id or no family.
 
     Each entry must be of the list's family (§8.1).
@@ -241,21 +227,21 @@ def make_prefix_list(
             blocks.add(block)
     if prefix_list_id is None or family is None:
         return None
-    return PrefixList(
+    return model.PrefixList(
         prefix_list_id=prefix_list_id, family=family, entries=in_order(blocks), origin=place.origin
     )
 
 
 def make_port_list(
-    place: Field, port_list_id: str | None, entries: Iterable[tuple[Field, PortSet | None]]
-) -> PortList | None:
+    place: Field, port_list_id: str | None, entries: Iterable[tuple[Field, model.PortSet | None]]
+) -> model.PortList | None:
     """Return a port list; None if it has no id. In an entry ``-1/-1`` is every port, as in a rule (§4.2)."""
     ranges: list[tuple[int, int]] = []
     for entry, ports in entries:
         entry.count_address()
-        if ports == ALL_PORTS:
+        if ports == model.ALL_PORTS:
             entry.warn("every_port", "-1/-1 is read as every port", "1/65535")
         ranges += ports.ranges if ports else ()
     if port_list_id is None:
         return None
-    return PortList(port_list_id=port_list_id, entries=PortSet.of(*ranges), origin=place.origin)
+    return model.PortList(port_list_id=port_list_id, entries=model.PortSet.of(*ranges), origin=place.origin)

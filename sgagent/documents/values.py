@@ -149,15 +149,14 @@ def parse_protocols(node: Node) -> Protocols:
     if not node.items:
         raise scalars.invalid("bad_protocol", "the list of protocols is empty", _PROTOCOL_FORM)
     found = scalars.parse_each(enumerate(node.items), parse_protocol)
-    faults = [
-        scalars.Fault("duplicate_protocol", f"{protocol} is given twice", "remove one of the two", (place,))
-        for place, protocol in enumerate(found)
-        if protocol in found[:place]
-    ]
+    faults: list[scalars.Fault] = []
+    for place, protocol in enumerate(found):
+        if protocol in found[:place]:
+            message = f"{protocol} is given twice"
+            faults.append(scalars.Fault("duplicate_protocol", message, "remove one of the two", (place,)))
     if ALL_PROTOCOLS in found and len(set(found)) > 1:
-        remedy = f"{ALL_PROTOCOLS} alone, or the others alone"
-        place = found.index(ALL_PROTOCOLS)
         message = f"{ALL_PROTOCOLS} stands for the others, too"
+        remedy, place = f"{ALL_PROTOCOLS} alone, or the others alone", found.index(ALL_PROTOCOLS)
         faults.append(scalars.Fault("protocol_beside_all", message, remedy, (place,)))
     if faults:
         raise scalars.InvalidValueError(*faults)

@@ -222,15 +222,12 @@ def _malformed(error: yaml.YAMLError, text: str) -> MalformedError:
         return MalformedError("syntax", message, mark.line + 1, remedy="indent with spaces")
     reason = getattr(error, "problem", None) or getattr(error, "reason", None) or "unreadable"
     begun = getattr(error, "context_mark", None)
-    message, remedy = _UNFINISHED.get(reason, ("", "")) if begun else ("", "")
-    if message:
-        mark = begun
-    else:
-        message, remedy = _MISPLACED.get(reason, (reason, "check indentation, colons and quotes up to here"))
+    message, remedy = _MISPLACED.get(reason, (reason, "check indentation, colons and quotes up to here"))
+    if begun and reason in _UNFINISHED:
+        mark, (message, remedy) = begun, _UNFINISHED[reason]
     place = f"column {mark.column + 1}: " if mark else ""
-    return MalformedError(
-        "syntax", f"not YAML: {place}{message}", mark.line + 1 if mark else 0, remedy=remedy
-    )
+    line_number = mark.line + 1 if mark else 0
+    return MalformedError("syntax", f"not YAML: {place}{message}", line_number, remedy=remedy)
 
 
 _UNFINISHED = {

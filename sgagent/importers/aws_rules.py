@@ -12,22 +12,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated
 
+from sgagent.core import model
 from sgagent.core.errors import Origin, printable
-from sgagent.core.model import (
-    ALL_PORTS,
-    ALL_PROTOCOLS,
-    LAST_PORT,
-    AuthorizationObject,
-    CidrBlock,
-    Direction,
-    Family,
-    GroupReference,
-    Policy,
-    PortSet,
-    PrefixListReference,
-    Protocol,
-    SecurityGroupRule,
-)
 from sgagent.documents.field import Field
 from sgagent.documents.models import Value
 from sgagent.documents.scalars import parse_digits, parse_integer, parse_text
@@ -80,15 +66,15 @@ class AwsPermission:
     security_group_id: str
     """Of the group that holds it."""
 
-    direction: Direction
-    protocol: Protocol
+    direction: model.Direction
+    protocol: model.Protocol
     first: int | None
     """The first port; for ICMP the type, None for every type; None for protocols without either."""
 
     last: int | None
     """The last port; for ICMP the code, None for every code."""
 
-    peer: AuthorizationObject
+    peer: model.AuthorizationObject
     peer_vpc_id: str | None = None
     """The VPC of a peer group, if the rule has it."""
 
@@ -102,25 +88,25 @@ class Surroundings:
 
     vpc_of_group: Mapping[str, str | None] = field(default_factory=dict)
     account_of_group: Mapping[str, str | None] = field(default_factory=dict)
-    family_of_list: Mapping[str, Family] = field(default_factory=dict)
+    family_of_list: Mapping[str, model.Family] = field(default_factory=dict)
 
 
-def allow(allowance: AwsPermission, around: Surroundings, notes: Notes) -> SecurityGroupRule | None:
+def allow(allowance: AwsPermission, around: Surroundings, notes: Notes) -> model.SecurityGroupRule | None:
     """Return the equivalent rule, or a narrower one with a note; None, with a note, if there is neither."""
     fault = (
         _fault_of_types(allowance) or _fault_of_family(allowance, around) or _fault_of_vpc(allowance, around)
     )
-    ports = ALL_PORTS if fault else _ports(allowance)
+    ports = model.ALL_PORTS if fault else _ports(allowance)
     if fault is None and ports is None:
         fault = "only port 0, which native rules can't express"
     if fault is not None or ports is None:
         notes.add(ImportEffect.LEFT_OUT, allowance.origin, allowance.security_group_id, fault or "")
         return None
     _note_what_is_less(allowance, around, notes)
-    return SecurityGroupRule(
+    return model.SecurityGroupRule(
         rule_id=allowance.rule_id,
         direction=allowance.direction,
-        policy=Policy.ACCEPT,
+        policy=model.Policy.ACCEPT,
         priority=1,
         protocols=(allowance.protocol,),
         ports=ports,
@@ -147,11 +133,11 @@ def _fault_of_family(allowance: AwsPermission, around: Surroundings) -> str | No
     only = allowance.protocol.only_family
     family = None
     match allowance.peer:
-        case CidrBlock():
+        case model.CidrBlock():
             family = allowance.peer.family
-        case PrefixListReference(prefix_list_id):
+        case model.PrefixListReference(prefix_list_id):
             family = around.family_of_list.get(prefix_list_id)
-        case GroupReference():
+        case model.GroupReference():
             pass
     if only is None or family is None or family is only:
         return None
@@ -160,7 +146,7 @@ def _fault_of_family(allowance: AwsPermission, around: Surroundings) -> str | No
 
 def _fault_of_vpc(allowance: AwsPermission, around: Surroundings) -> str | None:
     """Return why a rule is not taken whose object is a group of a peered VPC (§5.2)."""
-    if not isinstance(allowance.peer, GroupReference):
+    if not isinstance(allowance.peer, model.GroupReference):
         return None
     theirs = allowance.peer_vpc_id or around.vpc_of_group.get(allowance.peer.security_group_id)
     ours = around.vpc_of_group.get(allowance.security_group_id)
@@ -171,12 +157,12 @@ def _fault_of_vpc(allowance: AwsPermission, around: Surroundings) -> str | None:
     )
 
 
-def _ports(allowance: AwsPermission) -> PortSet | None:
+def _ports(allowance: AwsPermission) -> model.PortSet | None:
     """Return the ports, without port 0; None if nothing is left."""
     if allowance.first is None or allowance.last is None:
-        return ALL_PORTS
+        return model.ALL_PORTS
     first = max(allowance.first, 1)
-    return PortSet.of((first, allowance.last)) if first <= allowance.last else None
+    return model.PortSet.of((first, allowance.last)) if first <= allowance.last else None
 
 
 def _note_what_is_less(allowance: AwsPermission, around: Surroundings, notes: Notes) -> None:
@@ -191,60 +177,62 @@ def _note_what_is_less(allowance: AwsPermission, around: Surroundings, notes: No
         notes.add(ImportEffect.NARROWED, allowance.origin, subject, message)
 
 
-def what_is_missing(peer: AuthorizationObject, security_group_id: str, around: Surroundings) -> str | None:
+def what_is_missing(
+    peer: model.AuthorizationObject, security_group_id: str, around: Surroundings
+) -> str | None:
     """Return why the other end of a group's rule is unknown (§5.2, §5.3); None if it is known."""
     match peer:
-        case GroupReference(group_id) if group_id not in around.vpc_of_group:
+        case model.GroupReference(group_id) if group_id not in around.vpc_of_group:
             return f"{peer} is not in what was read"
-        case GroupReference(group_id):
+        case model.GroupReference(group_id):
             found = around.account_of_group.get(group_id)
             meant = peer.account_id or around.account_of_group.get(security_group_id)
             if found is not None and found != meant:
                 return f"{peer} is not in what was read, where {group_id} is account {found}'s"
-        case PrefixListReference(list_id) if list_id not in around.family_of_list:
+        case model.PrefixListReference(list_id) if list_id not in around.family_of_list:
             return f"{list_id} is not in what was read"
-        case CidrBlock() | PrefixListReference():
+        case model.CidrBlock() | model.PrefixListReference():
             pass
     return None
 
 
-def _peer(allowance: AwsPermission, around: Surroundings) -> AuthorizationObject:
+def _peer(allowance: AwsPermission, around: Surroundings) -> model.AuthorizationObject:
     """Return the other end; a group of the rule's own account is named without it."""
     peer = allowance.peer
     own = around.account_of_group.get(allowance.security_group_id)
-    if isinstance(peer, GroupReference) and peer.account_id == own:
-        return GroupReference(peer.security_group_id)
+    if isinstance(peer, model.GroupReference) and peer.account_id == own:
+        return model.GroupReference(peer.security_group_id)
     return peer
 
 
-_PROTOCOLS = {"-1": ALL_PROTOCOLS, "ah": Protocol(51), "esp": Protocol(50)}
+_PROTOCOLS = {"-1": model.ALL_PROTOCOLS, "ah": model.Protocol(51), "esp": model.Protocol(50)}
 """Protocol names of AWS and Terraform that differ from those of documents."""
 
 
-def _parse_protocol(node: Node) -> Protocol:
+def _parse_protocol(node: Node) -> model.Protocol:
     return _PROTOCOLS.get(parse_digits(node).lower()) or parse_protocol(node)
 
 
-AwsProtocol = Annotated[Protocol, Value(_parse_protocol)]
+AwsProtocol = Annotated[model.Protocol, Value(_parse_protocol)]
 Number = Annotated[int | None, Value(parse_integer)]
 
 
-def parse_group(field: Field) -> GroupReference:
+def parse_group(field: Field) -> model.GroupReference:
     """Return a group, written ``sg-…`` or ``account/sg-…``."""
     account, slash, group = parse_text(field.node).rpartition("/")
-    return GroupReference(parse_id(group), parse_account(account) if slash else None)
+    return model.GroupReference(parse_id(group), parse_account(account) if slash else None)
 
 
-def parse_prefix_list(field: Field) -> PrefixListReference:
+def parse_prefix_list(field: Field) -> model.PrefixListReference:
     """Return a prefix list by its id."""
-    return PrefixListReference(parse_id(field.node))
+    return model.PrefixListReference(parse_id(field.node))
 
 
 def permission(
     place: Field,
     security_group_id: str,
-    direction: Direction | None,
-    protocol: Protocol | None,
+    direction: model.Direction | None,
+    protocol: model.Protocol | None,
     **numbers: int | None,
 ) -> partial[AwsPermission] | None:
     """Return what makes a permission of its peer; None, with errors added, if AWS would refuse the numbers.
@@ -261,7 +249,7 @@ def permission(
     make = partial(AwsPermission, security_group_id=security_group_id, direction=direction, protocol=protocol)
     if not (protocol.has_types or protocol.has_ports):
         return partial(make, first=None, last=None)
-    known, form = (range(-1, 256), _TYPES) if protocol.has_types else (range(LAST_PORT + 1), _PORTS)
+    known, form = (range(-1, 256), _TYPES) if protocol.has_types else (range(model.LAST_PORT + 1), _PORTS)
     low, high = (_bounded(place, name, number, known, form) for name, number in numbers.items())
     if low is None or high is None:
         return None
@@ -275,7 +263,7 @@ def permission(
     return partial(make, first=low, last=high)
 
 
-_PORTS = f"a whole number from 0 to {LAST_PORT}; every port is 0 and {LAST_PORT}"
+_PORTS = f"a whole number from 0 to {model.LAST_PORT}; every port is 0 and {model.LAST_PORT}"
 _TYPES = "a whole number from 0 to 255; -1 is every one"
 
 

@@ -6,21 +6,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from sgagent.core import model
 from sgagent.core.errors import DocumentError, Origin, Problem
-from sgagent.core.model import (
-    CidrBlock,
-    Cloud,
-    Family,
-    GroupReference,
-    GroupType,
-    NetworkInterface,
-    Policy,
-    PortListReference,
-    PrefixList,
-    SecurityGroup,
-    SecurityGroupRule,
-    Snapshot,
-)
 from sgagent.documents import DocumentFile, Limits
 from sgagent.documents.field import Field, Reading
 from sgagent.documents.parse import read_tree
@@ -36,8 +23,11 @@ from sgagent.importers.aws_rules import (
     what_is_missing,
 )
 
-AWS_GROUP = SecurityGroup(
-    security_group_id="", group_type=GroupType.ADVANCED, inner_access_policy=Policy.DROP, cloud=Cloud.AWS
+AWS_GROUP = model.SecurityGroup(
+    security_group_id="",
+    group_type=model.GroupType.ADVANCED,
+    inner_access_policy=model.Policy.DROP,
+    cloud=model.Cloud.AWS,
 )
 """What AWS groups have in common: they are advanced groups, which have the same defaults.
 
@@ -51,7 +41,7 @@ class GatheredGroup:
     """A group without its rules, with the place of its definition."""
 
     place: Field
-    group: SecurityGroup
+    group: model.SecurityGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +49,8 @@ class GatheredInterface:
     """An interface with the place of its definition."""
 
     place: Field
-    interface: NetworkInterface
-    cloud: Cloud
+    interface: model.NetworkInterface
+    cloud: model.Cloud
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +94,12 @@ class PrefixListDraft:
     """A prefix list that later resources may complete."""
 
     place: Field
-    family: Family | None = None
-    entries: list[CidrBlock] = field(default_factory=list)
+    family: model.Family | None = None
+    entries: list[model.CidrBlock] = field(default_factory=list)
     delivered: Field | None = None
     """The place of its entries; None leaves the list undefined."""
 
-    def deliver(self, place: Field, entries: Iterable[CidrBlock]) -> None:
+    def deliver(self, place: Field, entries: Iterable[model.CidrBlock]) -> None:
         """Set the entries; add an error if an earlier definition has different ones."""
         delivered = list(entries)
         if self.delivered is None:
@@ -130,7 +120,7 @@ class Gathered:
     numbered: dict[str, NumberedRules] = field(default_factory=dict)
     """Rules of AWS groups from separate answers, by group id."""
 
-    rules: list[tuple[str, SecurityGroupRule]] = field(default_factory=list)
+    rules: list[tuple[str, model.SecurityGroupRule]] = field(default_factory=list)
     """Rules of Alibaba Cloud with the id of their group."""
 
     interfaces: dict[str, GatheredInterface] = field(default_factory=dict)
@@ -142,11 +132,11 @@ class Gathered:
 
     prefix_lists: dict[str, PrefixListDraft] = field(default_factory=dict)
 
-    def groups_of(self, cloud: Cloud) -> dict[str, GatheredGroup]:
+    def groups_of(self, cloud: model.Cloud) -> dict[str, GatheredGroup]:
         """Return the groups of a cloud."""
         return {key: found for key, found in self.groups.items() if found.group.cloud is cloud}
 
-    def add_group(self, place: Field, group: SecurityGroup) -> None:
+    def add_group(self, place: Field, group: model.SecurityGroup) -> None:
         """Add a group; add an error if its id is taken."""
         added = GatheredGroup(place, group)
         first = self.groups.setdefault(group.security_group_id, added)
@@ -154,7 +144,7 @@ class Gathered:
             place.error("duplicate_id", f"the same group as {first.place.origin}", "one of the two")
 
     def add_interface(
-        self, place: Field, interface: NetworkInterface, cloud: Cloud, *, is_partial: bool = False
+        self, place: Field, interface: model.NetworkInterface, cloud: model.Cloud, *, is_partial: bool = False
     ) -> None:
         """Add an interface; add an error if an earlier definition, such as that of an instance, differs.
 
@@ -189,7 +179,7 @@ class Gathered:
         return draft
 
 
-def _merged(one: NetworkInterface, other: NetworkInterface) -> NetworkInterface | None:
+def _merged(one: model.NetworkInterface, other: model.NetworkInterface) -> model.NetworkInterface | None:
     """Return the merge of two definitions of one interface; None if they contradict each other."""
     fields = ("mac_address", "vpc_id", "instance_id", "security_group_ids")
     pairs = {name: (getattr(one, name), getattr(other, name)) for name in fields}
@@ -201,7 +191,7 @@ def _merged(one: NetworkInterface, other: NetworkInterface) -> NetworkInterface 
     )
 
 
-def settle(gathered: Gathered) -> Snapshot:
+def settle(gathered: Gathered) -> model.Snapshot:
     """Return the snapshot of all objects; add notes and errors for what it loses."""
     prefix_lists = tuple(_prefix_lists(gathered))
     around = Surroundings(
@@ -214,7 +204,7 @@ def settle(gathered: Gathered) -> Snapshot:
     for member in (*gathered.lost, *_unread(gathered)):
         if member.network_interface_id not in gathered.interfaces:
             _note_lost_member(gathered, member)
-    return Snapshot(
+    return model.Snapshot(
         version="",
         security_groups=tuple(sorted(groups, key=lambda group: group.security_group_id)),
         prefix_lists=tuple(sorted(prefix_lists, key=lambda entry: entry.prefix_list_id)),
@@ -222,9 +212,9 @@ def settle(gathered: Gathered) -> Snapshot:
     )
 
 
-def _aws_groups(gathered: Gathered, around: Surroundings) -> Iterator[SecurityGroup]:
+def _aws_groups(gathered: Gathered, around: Surroundings) -> Iterator[model.SecurityGroup]:
     """Yield the AWS groups with their rules."""
-    groups = gathered.groups_of(Cloud.AWS)
+    groups = gathered.groups_of(model.Cloud.AWS)
     rules = _aws_rules(gathered, gathered.allowances, around)
     for key, numbered in gathered.numbered.items():
         again = _aws_rules(gathered, numbered.allowances, around)[key]
@@ -239,10 +229,10 @@ def _aws_groups(gathered: Gathered, around: Surroundings) -> Iterator[SecurityGr
 
 def _aws_rules(
     gathered: Gathered, allowances: Iterable[AwsPermission], around: Surroundings
-) -> dict[str, list[SecurityGroupRule]]:
+) -> dict[str, list[model.SecurityGroupRule]]:
     """Return the rules of each group."""
-    rules: dict[str, list[SecurityGroupRule]] = defaultdict(list)
-    groups = gathered.groups_of(Cloud.AWS)
+    rules: dict[str, list[model.SecurityGroupRule]] = defaultdict(list)
+    groups = gathered.groups_of(model.Cloud.AWS)
     for allowance in allowances:
         key = allowance.security_group_id
         if key not in groups:
@@ -255,17 +245,17 @@ def _aws_rules(
 _OF_NO_GROUP = "a rule of a group that is not in what was read"
 
 
-def _without_id(rule: SecurityGroupRule) -> SecurityGroupRule:
+def _without_id(rule: model.SecurityGroupRule) -> model.SecurityGroupRule:
     """Return a rule as an answer without rule ids contains it."""
     return replace(rule, rule_id="")
 
 
-def _once(rules: Iterable[SecurityGroupRule]) -> list[SecurityGroupRule]:
+def _once(rules: Iterable[model.SecurityGroupRule]) -> list[model.SecurityGroupRule]:
     """Return each rule once, in the order of first occurrence, preferring the copy with an id.
 
     A Terraform state may hold a rule twice and its id only once.
     """
-    found: dict[SecurityGroupRule, SecurityGroupRule] = {}
+    found: dict[model.SecurityGroupRule, model.SecurityGroupRule] = {}
     for rule in rules:
         same = _without_id(rule)
         if same not in found or not found[same].rule_id:
@@ -273,10 +263,10 @@ def _once(rules: Iterable[SecurityGroupRule]) -> list[SecurityGroupRule]:
     return list(found.values())
 
 
-def _alibaba_groups(gathered: Gathered, around: Surroundings) -> Iterator[SecurityGroup]:
+def _alibaba_groups(gathered: Gathered, around: Surroundings) -> Iterator[model.SecurityGroup]:
     """Yield the groups of Alibaba Cloud, which need no translation."""
-    groups = gathered.groups_of(Cloud.ALIBABA)
-    rules: dict[str, list[SecurityGroupRule]] = {key: [] for key in groups}
+    groups = gathered.groups_of(model.Cloud.ALIBABA)
+    rules: dict[str, list[model.SecurityGroupRule]] = {key: [] for key in groups}
     for key, rule in gathered.rules:
         if key in rules:
             rules[key].append(rule)
@@ -287,20 +277,20 @@ def _alibaba_groups(gathered: Gathered, around: Surroundings) -> Iterator[Securi
         yield replace(found.group, rules=tuple(_once(rules[key])))
 
 
-def _note_unknown(gathered: Gathered, key: str, rule: SecurityGroupRule, around: Surroundings) -> None:
+def _note_unknown(gathered: Gathered, key: str, rule: model.SecurityGroupRule, around: Surroundings) -> None:
     """Add a note on an accept rule with an unknown object or port list; drop rules are refused (§5.3)."""
-    if rule.policy is Policy.DROP:
+    if rule.policy is model.Policy.DROP:
         return
     (peer,) = rule.authorization_objects  # the clouds' rules have one
     missing = what_is_missing(peer, key, around)
-    if missing is None and isinstance(rule.ports, PortListReference):
+    if missing is None and isinstance(rule.ports, model.PortListReference):
         missing = f"the port list {rule.ports} is not in what was read"
     if missing is not None:
         message = f"{missing}; the rule matches nothing until it is defined"
         gathered.notes.add(ImportEffect.NARROWED, rule.origin, key, message)
 
 
-def _prefix_lists(gathered: Gathered) -> Iterator[PrefixList]:
+def _prefix_lists(gathered: Gathered) -> Iterator[model.PrefixList]:
     """Yield the prefix lists with entries; add notes on the others."""
     for key, draft in gathered.prefix_lists.items():
         if draft.delivered is None:
@@ -308,15 +298,17 @@ def _prefix_lists(gathered: Gathered) -> Iterator[PrefixList]:
             message = f"its entries were not given ({call}, in a file named after the list)"
             gathered.notes.add(ImportEffect.LEFT_OUT, draft.place.origin, key, message)
             continue
-        family = draft.family or next((entry.family for entry in draft.entries), Family.IPV4)
+        family = draft.family or next((entry.family for entry in draft.entries), model.Family.IPV4)
         own = [entry for entry in draft.entries if entry.family is family]
         if len(own) < len(draft.entries):
             message = f"without its entries that are not {family.value}: a native list has one family"
             gathered.notes.add(ImportEffect.NARROWED, draft.place.origin, key, message)
-        yield PrefixList(prefix_list_id=key, family=family, entries=in_order(own), origin=draft.place.origin)
+        yield model.PrefixList(
+            prefix_list_id=key, family=family, entries=in_order(own), origin=draft.place.origin
+        )
 
 
-def _interfaces(gathered: Gathered) -> Iterator[NetworkInterface]:
+def _interfaces(gathered: Gathered) -> Iterator[model.NetworkInterface]:
     """Yield the interfaces sorted by id, with all attached groups."""
     beside: dict[str, set[str]] = {}
     for place, key, group in gathered.attachments:
@@ -334,14 +326,14 @@ def _interfaces(gathered: Gathered) -> Iterator[NetworkInterface]:
 def _check_member(gathered: Gathered, member: GatheredInterface, attached: list[str]) -> None:
     """Add notes and errors for an interface without groups or without its primary address."""
     place, interface = member.place, member.interface
-    if not attached and member.cloud is Cloud.ALIBABA:
+    if not attached and member.cloud is model.Cloud.ALIBABA:
         place.error("missing_groups", "the interface has no security group", "the groups that it has")
     elif not attached:
         subject = place.reading.subject or interface.network_interface_id
         message = "it has no security group; everything is dropped"
         gathered.notes.add(ImportEffect.NARROWED, place.origin, subject, message)
     families = {block.family for block in interface.addresses}
-    if not families or (member.cloud is Cloud.ALIBABA and Family.IPV4 not in families):
+    if not families or (member.cloud is model.Cloud.ALIBABA and model.Family.IPV4 not in families):
         groups, reason = frozenset(attached) or None, "its primary address is missing"
         gathered.lost.append(LostMember(place, reason, groups, effect=ImportEffect.NARROWED))
 
@@ -358,13 +350,13 @@ def _unread(gathered: Gathered) -> Iterator[LostMember]:
 
 def _note_lost_member(gathered: Gathered, member: LostMember) -> None:
     """Add a note on a member with unknown addresses; an error if a drop rule would miss it."""
+    groups = member.groups
     for _, rule in gathered.rules:
         match rule.policy, rule.authorization_objects:
-            case Policy.DROP, (GroupReference(group),) if member.groups is None or group in member.groups:
-                message = (
-                    f"{member.reason}, so that the drop rule at {rule.origin} would miss members of {group}"
-                )
-                member.place.error("lost_member", message, "the file that defines the interface's addresses")
+            case model.Policy.DROP, (model.GroupReference(key),) if groups is None or key in groups:
+                missed = f"the drop rule at {rule.origin} would miss members of {key}"
+                remedy = "the file that defines the interface's addresses"
+                member.place.error("lost_member", f"{member.reason}, so that {missed}", remedy)
                 return
     subject = member.place.reading.subject or member.network_interface_id or "an interface"
     gathered.notes.add(member.effect, member.place.origin, subject, member.reason)
@@ -379,7 +371,7 @@ def _known(gathered: Gathered, member: GatheredInterface, attached: list[str]) -
     for group in attached:
         if group in gathered.groups:
             yield group
-        elif member.cloud is Cloud.AWS:
+        elif member.cloud is model.Cloud.AWS:
             message = f"attached to {group}, which is not in what was read; what it allows is dropped"
             gathered.notes.add(ImportEffect.NARROWED, member.place.origin, key, message)
         else:
@@ -391,7 +383,7 @@ def _known(gathered: Gathered, member: GatheredInterface, attached: list[str]) -
 class Imported:
     """The result of an import."""
 
-    snapshot: Snapshot
+    snapshot: model.Snapshot
     """Native definitions; rules without an id have an empty one, and the version is empty."""
 
     notes: tuple[Note, ...] = ()

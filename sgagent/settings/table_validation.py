@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import fields, replace
-from functools import cache
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from sgagent.core.link_patterns import LinkPattern, is_of_any_name, is_pattern
@@ -18,6 +17,7 @@ from sgagent.core.model import Direction
 from sgagent.documents.field import nearest_name
 from sgagent.documents.models import faults_of
 from sgagent.documents.scalars import UNKNOWN_FIELD, Fault, InvalidValueError
+from sgagent.json_model import adapter
 from sgagent.settings.constraints import SettingsTable, Written, word_of, wrong_type_of
 from sgagent.settings.sources import SOURCE_TABLES, FileSourceSettings, SourceType
 from sgagent.settings.tables import LISTS, NO_KEYS, TABLES, ExemptionTable, Settings
@@ -130,14 +130,9 @@ def _with_remedy(fault: Fault, keys: Collection[str], examples: Mapping[str, str
 def _validate(declared: type[Any], value: object) -> tuple[Any, list[Fault]]:
     """Return what a value is as this type, or None and everything that is wrong with it."""
     try:
-        return _adapter(declared).validate_python(value), []  # type: ignore[arg-type] # classes are hashable
+        return adapter(declared).validate_python(value), []  # type: ignore[arg-type] # classes are hashable
     except ValidationError as error:
         return None, list(faults_of(error, _fault_of_shape))
-
-
-@cache
-def _adapter(declared: type[Any]) -> TypeAdapter[Any]:
-    return TypeAdapter(declared)
 
 
 def _fault_of_shape(error: ErrorDetails) -> Fault:

@@ -159,15 +159,13 @@ class RefusedSettingsError(UsageError):
 
     def spares(self, tables: Collection[str]) -> bool:
         """Return whether these tables were read as they are meant."""
-        return not any(_may_concern(problem, tables) for problem in self.problems)
-
-
-def _may_concern(problem: Problem, tables: Collection[str]) -> bool:
-    """Return whether a problem is in one of the tables, in one whose name may be mistyped, or in the text."""
-    path = problem.origin.path
-    table = _END_OF_TABLE.split(path)[0]
-    is_unknown_table = problem.code == scalars.UNKNOWN_FIELD and path == table and problem.value is None
-    return is_unknown_table or table in tables or not path
+        for problem in self.problems:
+            path = problem.origin.path
+            table = _END_OF_TABLE.split(path)[0]
+            is_mistyped = problem.code == scalars.UNKNOWN_FIELD and path == table and problem.value is None
+            if is_mistyped or table in tables or not path:
+                return False
+        return True
 
 
 def parse_settings(content: str, file: str) -> Settings:

@@ -27,7 +27,8 @@ from sgagent.core.memo import Memo
 from sgagent.core.model import Snapshot
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Resolution
-from sgagent.documents import DocumentFile, Limits, parse_documents, parse_other_version
+from sgagent.documents import DocumentFile, Limits, parse_documents
+from sgagent.documents.parse import parse_other_version
 from sgagent.documents.writer import as_yaml, write_document
 from sgagent.nft.marks import MarkLayout, first_state
 from sgagent.nft.text import describe
