@@ -206,7 +206,6 @@ def _parse_keys(lines: list[str]) -> Iterable[Signature]:
 
 
 _PREFIX = "ed25519:"
-_BYTES = 32
 KEY_FORM = "ed25519: and 44 characters of base64, as `sgagent keygen` prints it"
 
 
@@ -230,7 +229,7 @@ class PublicKey:
             raw = base64.b64decode(text.removeprefix(_PREFIX), validate=True)
         except (binascii.Error, ValueError):
             raise ValueError("not a public key") from None
-        if len(raw) != _BYTES:
+        if len(raw) != 32:
             raise ValueError("not a public key of 32 bytes")
         return cls(raw)
 

@@ -6,7 +6,7 @@ with pages; ``api_pages`` merges what this module collects.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping as MappingOf
+from collections.abc import Callable, Iterable, Iterator, Mapping as MappingOf
 from dataclasses import replace
 from itertools import chain
 from typing import Annotated, Any
@@ -116,11 +116,6 @@ class PermissionModel(AnswerModel):
     source_port_range: Ports | None = None
     nic_type: Annotated[str, Value(scalars.parse_text)] = "intranet"
     description: Text = ""
-    peer_cidr_ip: Block | None = None
-    ipv6_peer_cidr_ip: Block | None = None
-    peer_group_id: Id | None = None
-    peer_group_owner_account: Account | None = None
-    peer_prefix_list_id: Id | None = None
 
     @classmethod
     def entries_of(cls, node: Mapping) -> MappingOf[str, Node]:
@@ -134,7 +129,7 @@ class PermissionModel(AnswerModel):
 
 
 def _named_by(peer: str, local: str) -> Callable[[str], str]:
-    """Return what names the fields of a rule whose two ends answers call so, like ``SourceCidrIp``."""
+    """Return the names of fields where answers call the two ends so: ``peer_cidr_ip`` is ``SourceCidrIp``."""
     return lambda name: to_pascal(name).replace("Peer", peer).replace("Local", local)
 
 
@@ -143,6 +138,11 @@ class IngressModel(PermissionModel):
 
     model_config = ConfigDict(alias_generator=_named_by("Source", "Dest"))
 
+    peer_cidr_ip: Block | None = None
+    ipv6_peer_cidr_ip: Block | None = None
+    peer_group_id: Id | None = None
+    peer_group_owner_account: Account | None = None
+    peer_prefix_list_id: Id | None = None
     local_cidr_ip: Block | None = None
     ipv6_local_cidr_ip: Block | None = None
 
@@ -352,10 +352,11 @@ def _interface(place: Field) -> NetworkInterface | None:
         message = f"{', '.join(timeouts)}: read, but not enforced"
         tracking.warn("idle_timeouts", message, "rely on the kernel's own timeouts")
     attached = _items(place, "SecurityGroupIds", "SecurityGroupId")
+    sets = (_items(place, f"{name}s", name) for name in _ADDRESS_SETS)
     interface = NetworkInterface(
         network_interface_id=model.network_interface_id or "",
         mac_address=model.mac_address,
-        addresses=tuple(dict.fromkeys(filter(None, _addresses(place, model)))),
+        addresses=read_addresses(model.private_ip_address, chain.from_iterable(sets)),
         security_group_ids=tuple(sorted(filter(None, {item.read(values.parse_id) for item in attached}))),
         account_id=model.owner_id,
         vpc_id=model.vpc_id,
@@ -369,12 +370,12 @@ def _interface(place: Field) -> NetworkInterface | None:
 _ADDRESS_SETS = ("PrivateIpSet", "Ipv6Set", "Ipv4PrefixSet", "Ipv6PrefixSet")
 
 
-def _addresses(place: Field, model: DeliveredInterfaceModel) -> Iterator[CidrBlock | None]:
-    """Yield the private addresses, the primary one first."""
-    yield model.private_ip_address
-    items = chain.from_iterable(_items(place, f"{name}s", name) for name in _ADDRESS_SETS)
-    for _, found in read_each(DeliveredAddressModel, items):
-        yield from (found.private_ip_address, found.ipv6_address, found.ipv4_prefix, found.ipv6_prefix)
+def read_addresses(primary: CidrBlock | None, items: Iterable[Field]) -> tuple[CidrBlock, ...]:
+    """Return the private addresses and delegated prefixes of an interface, the primary one first."""
+    found = [primary]
+    for _, one in read_each(DeliveredAddressModel, items):
+        found += (one.private_ip_address, one.ipv6_address, one.ipv4_prefix, one.ipv6_prefix)
+    return tuple(dict.fromkeys(filter(None, found)))
 
 
 def _read_prefix_list(answer: Field, collected: Collected) -> None:

@@ -19,7 +19,7 @@ from pydantic_core import CoreSchema, ErrorDetails, core_schema
 from sgagent.core.model import LAST_PORT
 from sgagent.documents import values
 from sgagent.documents.field import Field
-from sgagent.documents.problems import Budget, Findings
+from sgagent.documents.problems import Findings
 from sgagent.documents.scalars import MISSING_FIELD, UNKNOWN_FIELD, Fault, parse_mapping, parse_word
 from sgagent.documents.tree import Listing, Mapping, Node, is_set
 
@@ -180,9 +180,8 @@ def _note(error: pydantic.ValidationError, declared: type[DocumentModel], place:
 
 def _read_partly(declared: type[M], place: Field, right: MappingOf[str, Node]) -> M:
     """Return the model of these fields; what they count and warn of is noted already."""
-    reading = place.reading
-    budget = Budget(limits=reading.budget.limits, blocks=reading.budget.blocks)
-    quiet = place.of_reading(replace(reading, findings=Findings(0), budget=budget))
+    budget = replace(place.reading.budget, rules=0, addresses=0)
+    quiet = place.of_reading(replace(place.reading, findings=Findings(0), budget=budget))
     validator = _without_required(declared).__pydantic_validator__
     model: M = validator.validate_python(right, context=(quiet, declared))
     return model

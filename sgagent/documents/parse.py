@@ -353,23 +353,15 @@ def _read_file(file: DocumentFile, findings: Findings, budget: Budget, before: P
 
 
 def _read_document(root: Field, collected: Collected) -> None:
-    """Collect a document, or each answer of a list."""
-    if not isinstance(root.node, Listing):
-        _read_one(root, collected)
-    elif not root.node.items:
+    """Collect an API answer or a native document, or each of a list."""
+    if isinstance(root.node, Listing) and not root.node.items:
         root.error("empty_document", "the document is an empty list", _NO_GROUPS)
-    else:
-        for item in root.items():
-            _read_one(item, collected)
+    for document in root.items() if isinstance(root.node, Listing) else (root,):
+        if "version" not in document.entries and document.entries.keys() & ANSWER_FIELDS:
+            from sgagent.documents.api import read_answer  # noqa: PLC0415 - models take longer than most commands
 
+            read_answer(document, collected)
+        else:
+            from sgagent.documents.native import read_native  # noqa: PLC0415 - as above
 
-def _read_one(document: Field, collected: Collected) -> None:
-    """Collect an API answer or a native document."""
-    if "version" not in document.entries and document.entries.keys() & ANSWER_FIELDS:
-        from sgagent.documents.api import read_answer  # noqa: PLC0415 - models take longer than most commands
-
-        read_answer(document, collected)
-    else:
-        from sgagent.documents.native import read_native  # noqa: PLC0415 - as above
-
-        read_native(document, collected)
+            read_native(document, collected)

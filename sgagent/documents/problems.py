@@ -37,8 +37,7 @@ class Findings:
 
     def mark(self) -> tuple[int, int, int]:
         """Return the current counts, for :meth:`warnings_since`."""
-        kept = self._kept
-        return len(kept[Severity.ERROR]), len(kept[Severity.WARNING]), sum(self._dropped.values())
+        return len(self._kept[Severity.ERROR]), len(self._kept[Severity.WARNING]), sum(self._dropped.values())
 
     def warnings_since(self, mark: tuple[int, int, int]) -> tuple[Problem, ...] | None:
         """Return the warnings added since a mark; None if an error or an unlisted problem came too."""

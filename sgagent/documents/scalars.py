@@ -244,7 +244,8 @@ def bad_character(text: str, place: int, reason: str) -> MalformedError:
     remedy = "remove it"
     if character != "\r":
         remedy += f', or write "\\u{ord(character):04x}" between double quotes'
-    message = f"column {column}: U+{ord(character):04X} ({_name(character)}): {reason}"
+    name = _NAMES.get(character) or unicodedata.name(character, "unnamed").lower()
+    message = f"column {column}: U+{ord(character):04X} ({name}): {reason}"
     return MalformedError("bad_character", message, line, value=character, remedy=remedy)
 
 
@@ -256,7 +257,3 @@ def position(text: str, place: int) -> tuple[int, int]:
 def escape_bidirectional(quoted: str) -> str:
     """Return a text with escapes for bidirectional controls, all of which stand between double quotes."""
     return quoted if quoted.isascii() else quoted.translate(_ESCAPES)
-
-
-def _name(character: str) -> str:
-    return _NAMES.get(character) or unicodedata.name(character, "unnamed").lower()

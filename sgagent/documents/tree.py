@@ -244,7 +244,16 @@ class TreeBuilder:
         parent = self._open[-1]
         if parent.key is not None and fresh:
             line = parent.key_line
-        self._enter(parent, node, line)
+        if isinstance(parent.node, Listing):
+            parent.node.items.append(node)
+            parent.item_lines.append(line)
+        else:
+            key, parent.key = parent.key or "", None
+            if key in parent.node.entries:
+                self._note_duplicate(key, parent.key_line)
+            else:
+                parent.node.entries[key] = node
+                parent.name_lines[key] = line
         if isinstance(node, Container):
             if fresh:
                 node.line = line
@@ -253,19 +262,6 @@ class TreeBuilder:
         else:
             parent.node.size += 1
         return line
-
-    def _enter(self, parent: _Open, node: Node, line: int) -> None:
-        """Add a complete value to what it stands in: at the end, or under the name taken before it."""
-        if isinstance(parent.node, Listing):
-            parent.node.items.append(node)
-            parent.item_lines.append(line)
-            return
-        key, parent.key = parent.key or "", None
-        if key in parent.node.entries:
-            self._note_duplicate(key, parent.key_line)
-        else:
-            parent.node.entries[key] = node
-            parent.name_lines[key] = line
 
     def _note_duplicate(self, key: str, line: int) -> None:
         """Remember a name that stands twice, and where."""

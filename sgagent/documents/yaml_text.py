@@ -197,9 +197,7 @@ def _quoted_texts(text: str) -> Iterator[tuple[int, int]]:
 
 def _kind(text: str) -> ScalarKind:
     """Return what a plain scalar is."""
-    if text in _WORDS:
-        return _WORDS[text]
-    return ScalarKind.INTEGER if _INTEGER.fullmatch(text) else ScalarKind.TEXT
+    return _WORDS.get(text) or (ScalarKind.INTEGER if _INTEGER.fullmatch(text) else ScalarKind.TEXT)
 
 
 def _line(event: yaml.Event) -> int:

@@ -263,12 +263,13 @@ def _only_peer(place: Field, model: _Rule) -> tuple[AuthorizationObject | None, 
 
 def _read_interfaces(answer: Field, gathered: Gathered) -> None:
     for place, model in read_each(_Interface, _named(answer, "NetworkInterfaces", "NetworkInterfaceId")):
+        items = (items_of(place, name) for name in _ADDRESSES)
         attached = model.attachment and read_model(_Attachment, place.at("Attachment"))
         groups = {group.group_id for _, group in read_each(_AttachedGroup, items_of(place, "Groups"))}
         interface = NetworkInterface(
             network_interface_id=model.network_interface_id,
             mac_address=model.mac_address,
-            addresses=tuple(dict.fromkeys(filter(None, _addresses(place, model)))),
+            addresses=api.read_addresses(model.private_ip_address, chain.from_iterable(items)),
             security_group_ids=tuple(sorted(filter(None, groups))),
             account_id=model.owner_id,
             vpc_id=model.vpc_id,
@@ -277,13 +278,6 @@ def _read_interfaces(answer: Field, gathered: Gathered) -> None:
         )
         if model.network_interface_id:
             gathered.add_interface(place, interface, Cloud.AWS)
-
-
-def _addresses(place: Field, model: _Interface) -> Iterator[api.Member | None]:
-    yield model.private_ip_address
-    for name in _ADDRESSES:
-        for _, found in read_each(api.DeliveredAddressModel, items_of(place, name)):
-            yield from (found.private_ip_address, found.ipv6_address, found.ipv4_prefix, found.ipv6_prefix)
 
 
 def _read_prefix_lists(answer: Field, gathered: Gathered) -> None:
