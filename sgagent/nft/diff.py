@@ -152,7 +152,7 @@ class _Change:
 
     @property
     def is_impossible(self) -> bool:
-        """Return whether something stands that can neither be changed as wanted nor be told from it.
+        """Return whether an object of a wanted name can neither be read nor changed into the wanted one.
 
         An element with a comment, for example, makes a map unreadable. Then nothing says what refers to it.
         """

@@ -79,7 +79,7 @@ def skipped_directories(path: Path) -> tuple[Problem, ...]:
 def _holds_documents(directory: str) -> bool:
     try:
         return any(map(is_document_name, os.listdir(directory)))  # noqa: PTH208 - as above
-    except OSError:  # whoever may not list it keeps nothing for us there
+    except OSError:  # the agent may not list it
         return False
 
 
