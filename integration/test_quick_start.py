@@ -15,6 +15,7 @@ from integration.machine import Machine, machine_in, why_not
 from integration.namespaces import CommandError, run
 from integration.package import INSTALLATION_SECONDS, ROOT, built, why_not as why_no_package
 from integration.story import without_passing
+from tests.patience import PATIENCE
 
 HOST, HOST6 = "192.0.2.10", "2001:db8::10"
 READER, STRANGER = "203.0.113.5", "198.51.100.7"
@@ -174,7 +175,8 @@ def test_the_quick_start_can_be_pasted(desk: Desk) -> None:
     assert desk.open_to(STRANGER, WEB, OTHER) == {WEB, OTHER}
     desk.wait_for_drop()
     desk.paste_step(3)
-    desk.paste(replace(enforce, commands=enforce.commands.replace("2min", "1s")))
+    soon = f"{int(2 * PATIENCE)}s"  # the mode is set by then, or it would stay
+    desk.paste(replace(enforce, commands=enforce.commands.replace("2min", soon)))
     wait_for(lambda: desk.open_to(STRANGER, OTHER) == {OTHER}, "the timer to go back")
     wait_for(lambda: not desk.is_loaded("sgagent-undo.timer"), "the timer to be forgotten")
     for block in (enforce, keep):
