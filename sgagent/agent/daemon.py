@@ -127,7 +127,7 @@ class Daemon:
         self.event_log.info("agent_stopped", rules="stay in force")
 
     def _seconds_to_wait(self) -> float:
-        """Return how long nothing may happen before there is something to do anyway."""
+        """Return the seconds until the next deadline."""
         due = min(self._ticked_at + TICK_SECONDS, self._retry_at, self._trial_ends_at)
         return max(0.0, min(due - self.clock.monotonic(), self._expiry - self._latest_time()))
 
@@ -137,7 +137,11 @@ class Daemon:
         return math.inf if self.execution.deadline is None else self.execution.deadline
 
     def _latest_time(self) -> float:
-        """Return the latest time that is known, by which rules expire; it is kept now and then."""
+        """Return the latest time that is known, by which rules expire.
+
+        The reconciler writes it to the state directory at most once a minute, so that a clock that goes back
+        revives no rule.
+        """
         return self._reconciler.latest_time().timestamp()
 
     def _turn(self, happened: LoopEvent) -> None:
@@ -148,7 +152,7 @@ class Daemon:
         if is_reload:
             self.service_manager.reloading()
             self._begin_reload()
-        is_step_due = self._is_step_due(now)
+        is_step_due = self._take_due(now)
         if is_reload or LoopEvent.SOURCE_CHANGED in happened or now - self._fetched_at >= FETCH_AGAIN_SECONDS:
             self._try_step(fetch=True)
         elif is_step_due or LoopEvent.HOST_CHANGED in happened:
@@ -166,8 +170,11 @@ class Daemon:
         self.event_log.info("reload_requested")
         self.source.refresh()
 
-    def _is_step_due(self, now: float) -> bool:
-        """Return whether time makes a step due: for a retry, the end of a trial or rule, or a name."""
+    def _take_due(self, now: float) -> bool:
+        """Return whether time makes a step due: for a retry, the end of a trial or rule, or a name.
+
+        Each end of a rule, and each change of a name, makes one step due.
+        """
         is_expiry_due = self._latest_time() >= self._expiry
         if is_expiry_due:
             self._expiry = math.inf  # the step finds the next one; one that fails is tried again
@@ -227,7 +234,7 @@ class Daemon:
         return step
 
     def _count_by(self, step: Step) -> None:
-        """Have counters and packets of the log mean what they mean in the table that a step left."""
+        """Attribute counters and logged packets to the table that a step left."""
         if step.counters is None:
             return
         self._observed = step.policy.observed if step.policy else frozenset()
@@ -240,7 +247,7 @@ class Daemon:
             )
 
     def _publish(self, step: Step, *, is_fetched: bool) -> None:
-        """Show what came of a step, in the log too."""
+        """Publish what came of a step, in the log too, and note when the next rule ends."""
         self._step_log.say(step)
         self._say_faults()
         self.service_manager.status(summary(step))
@@ -297,7 +304,7 @@ class Daemon:
 
 @contextmanager
 def _signals(inbox: Inbox) -> Iterator[None]:
-    """Have signals leave word in the inbox, until the context is left."""
+    """Put signals into the inbox while the context lasts."""
 
     def hear(number: int, _frame: FrameType | None) -> None:
         inbox.put(LoopEvent.RELOAD if number == signal.SIGHUP else LoopEvent.STOP)

@@ -215,7 +215,7 @@ class Status:
     drift_repaired: int = 0
     last_drift: Drift | None = None
     is_drift_contested: bool = False
-    """Whether someone else changes the table so often that mending waits between one time and the next."""
+    """Whether another process changes the table so often that repairs are delayed."""
 
     unknown_objects: int | None = None
     warnings: int | None = None

@@ -159,7 +159,8 @@ def _read_scenarios(paths: Iterable[Path]) -> list[tuple[Path, Scenario]]:
     problems: list[Problem] = []
     for file in tuple(_packet_files(paths)):
         try:
-            content = inputs.read_bounded(file, Limits().document_bytes + 1, "the packets")
+            too_many = Limits().document_bytes + 1  # so many show the parser that it is too large
+            content = inputs.read_bounded(file, too_many, "the packets")
             scenarios.append((file, parse_packets(content, str(file))))
         except DocumentError as error:
             problems.extend(error.problems)

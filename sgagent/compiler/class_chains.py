@@ -141,7 +141,15 @@ def _class(peers: tuple[str, ...], grouped: Grouped, base: Decider, place: Place
 
 
 def _decided(name: str, own: Sequence[int], base: Decider, onward: str, place: Place) -> ClassChain:
-    """Return what decides by some entries, and by those of the base, whose chain is the onward one."""
+    """Compile the chain of a class, in which its own entries come first; what these miss goes onward.
+
+    Args:
+        name: of the chain.
+        own: the entries of its peers, by their places in the decision list.
+        base: decides about everyone, in the chain onward.
+        onward: where packets go that no entry of its own decides.
+        place: direction, interface and family.
+    """
     entries = base.entries
     found, is_list = PortChains(name, onward, entries, place), is_crowd(entries, own, base.constrained)
     if is_list:
@@ -251,6 +259,7 @@ def _classify(peers: tuple[AddressRanges, ...]) -> Classes:
                 singles.setdefault(first, []).append(index)
     blocks = (tuple(ends for ends in ranges if ends[0] < ends[1]) for ranges in peers)
     pieces: list[tuple[int, int, Peers]] = []
+    # No address of IPv4 is larger: the one bound serves both families.
     for first, last, here in sweep(enumerate(blocks), Family.IPV6.last_address):
         if here:
             append_run(pieces, first, last, tuple(here))

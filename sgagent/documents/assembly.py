@@ -323,9 +323,7 @@ def _plain_ids(group: model.SecurityGroup) -> tuple[tuple[model.SecurityGroupRul
 _RuleObject = tuple[model.SecurityGroupRule, model.AuthorizationObject]
 
 
-def _objects(
-    group: model.SecurityGroup,
-) -> Iterator[tuple[model.SecurityGroupRule, model.AuthorizationObject]]:
+def _objects(group: model.SecurityGroup) -> Iterator[_RuleObject]:
     return ((rule, named) for rule in group.rules for named in rule.authorization_objects)
 
 

@@ -171,7 +171,9 @@ def parse_priority(node: Node) -> int:
 def parse_priority_or_text(node: Node) -> int:
     """Return a priority, which API answers write as a number or as a text."""
     text = scalars.parse_digits(node, "a priority", _PRIORITY_FORM)
-    return _ordered(int(text) if re.fullmatch(_DECIMAL, text) else 0)
+    if not re.fullmatch(_DECIMAL, text):
+        raise scalars.invalid("bad_priority", "not a priority", _PRIORITY_FORM)
+    return _ordered(int(text))
 
 
 def _ordered(priority: int) -> int:
@@ -189,10 +191,11 @@ def parse_instant(node: Node) -> datetime:
         message = "an instant without an offset" if has_no_offset else "not an instant"
         raise scalars.invalid("bad_instant", message, _INSTANT_FORM)
     date, minute, second, fraction, offset = match.groups()
+    second = "59" if second == "60" else second
     microseconds = f"{(fraction or '.')[1:7]:0<6}"
     offset = "+00:00" if offset in "Zz" else offset
     try:
-        instant = datetime.fromisoformat(f"{date}T{minute}:{min(second, '59')}.{microseconds}{offset}")
+        instant = datetime.fromisoformat(f"{date}T{minute}:{second}.{microseconds}{offset}")
         return instant.astimezone(UTC)
     except (ValueError, OverflowError):
         raise scalars.invalid("bad_instant", "a day that no calendar has", _INSTANT_FORM) from None

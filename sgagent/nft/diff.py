@@ -11,11 +11,11 @@ and maps first, *flips* what packets reach in a second transaction, and *removes
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import compress
 from operator import is_not
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from sgagent.nft import ruleset as nft, transactions as ops
 from sgagent.nft.names import STATE_CHAIN, differing_elements
@@ -36,7 +36,7 @@ class _Compared(Generic[_Object]):
         if len(wanted) - len(coming) < len(standing):
             names |= standing.keys() - wanted.keys()
         self.names = frozenset(names)
-        """Of those that differ, come, or go."""
+        """Of those that may differ, come, or go."""
 
         self.gone = self.names - wanted.keys()
 
@@ -100,11 +100,12 @@ def make_plan(desired: Ruleset, observed: Ruleset | None, foreign: Iterable[str]
     change = _Change(desired, observed or Ruleset(), [_kind_and_name(text) for text in sorted(foreign)])
     if observed is not None and change.is_impossible:
         anew = make_plan(desired, None)
-        return Plan((ops.DestroyTable(), *anew.operations), before=observed, after=desired)
+        return Plan(flip=(ops.DestroyTable(), *anew.operations), before=observed, after=desired)
     fill = tuple(change.fill())
     if observed is None or change.foreign_names("table"):  # the kernel calls no chain of a dormant table
         fill = (ops.AddTable(), *fill)
-    return Plan(tuple(change.flip()), fill, tuple(change.removal()), observed, desired)
+    flip, removal = tuple(change.flip()), tuple(change.removal())
+    return Plan(flip=flip, fill=fill, removal=removal, before=observed, after=desired)
 
 
 def plan_without_table(observed: Ruleset) -> Plan:
@@ -112,6 +113,13 @@ def plan_without_table(observed: Ruleset) -> Plan:
     unhooked = (chain.name for chain in observed.chains if chain.hook is not None)
     flip = tuple(make("chain", name) for name in unhooked for make in (ops.Flush, ops.Delete))
     return Plan(flip, removal=(ops.DestroyTable(),), before=observed)
+
+
+class _ElementChange(NamedTuple):
+    """Operations that change a map."""
+
+    removing: Sequence[Operation]
+    adding: Sequence[Operation]
 
 
 class _Change:
@@ -144,7 +152,7 @@ class _Change:
         self._wanted_maps = self._maps.wanted_ones()
         """Those that may have to be declared, or get elements."""
 
-        self._elements = {one.name: self._changed_elements(one) for one in self._wanted_maps}
+        self._elements = {one.name: self._element_change(one) for one in self._wanted_maps}
 
     def foreign_names(self, *kinds: str) -> frozenset[str]:
         """Return the names of what is foreign, of some kinds."""
@@ -188,7 +196,7 @@ class _Change:
         new_chains = [one for one in self._wanted_chains if self._is_filled_chain(one)]
         filled = [one for one in self._wanted_maps if self._is_filled_map(one)]
         for verdict_map in filled:
-            yield from self._elements[verdict_map.name][0]
+            yield from self._elements[verdict_map.name].removing
         for counter in self._counters.wanted_ones():
             if counter.name not in self._counters.standing:
                 yield ops.AddCounter(counter)
@@ -198,7 +206,7 @@ class _Change:
             if verdict_map.name not in self._maps.standing:
                 yield ops.AddVerdictMap(replace(verdict_map, elements=()))
         for verdict_map in filled:
-            yield from self._elements[verdict_map.name][1]
+            yield from self._elements[verdict_map.name].adding
         for one in new_chains:
             yield from (ops.AddRule(one.name, rule) for rule in one.rules)
 
@@ -212,7 +220,7 @@ class _Change:
         for name in sorted(self._flushed | foreign_chains):
             yield ops.Flush("chain", name)
         for verdict_map in changed_maps:
-            yield from self._elements[verdict_map.name][0]
+            yield from self._elements[verdict_map.name].removing
         for kind, name in self._foreign:
             if kind not in ("table", "rule", "policy", "chain"):
                 yield ops.Delete(kind, name)
@@ -221,7 +229,7 @@ class _Change:
             if one.name in declared or one.name not in standing:
                 yield ops.AddChain(replace(one, rules=()))
         for verdict_map in changed_maps:
-            yield from self._elements[verdict_map.name][1]
+            yield from self._elements[verdict_map.name].adding
         for one in changed_chains:
             if one.name in self._flushed or one.name not in standing or not standing[one.name].rules:
                 yield from (ops.AddRule(one.name, rule) for rule in one.rules)
@@ -249,10 +257,10 @@ class _Change:
         """Return True if a desired map gets its elements by the fill."""
         return verdict_map.is_interval or verdict_map.name not in self._maps.standing
 
-    def _changed_elements(self, wanted: nft.VerdictMap) -> tuple[list[Operation], list[Operation]]:
+    def _element_change(self, wanted: nft.VerdictMap) -> _ElementChange:
         """Return what removes elements of a map that are not wanted, and what adds those that it lacks."""
         standing, coming = self._maps.standing.get(wanted.name), tuple(wanted.elements)
-        removing: list[Operation] = []
+        removing: Sequence[Operation] = ()
         if standing is not None:
             gone, new = differing_elements(standing.elements, wanted.elements)
             if _is_refilled(standing, gone):
@@ -260,7 +268,8 @@ class _Change:
             else:
                 removing = [ops.DeleteElements(wanted.name, wanted.key_types, gone)] if gone else []
                 coming = new
-        return removing, [ops.AddElements(wanted.name, wanted.key_types, coming)] if coming else []
+        adding = [ops.AddElements(wanted.name, wanted.key_types, coming)] if coming else []
+        return _ElementChange(removing, adding)
 
 
 def _delete(kind: str, names: Iterable[str]) -> Iterator[Operation]:

@@ -332,7 +332,11 @@ PLAIN_STEPS = (HitStep.INVALID, HitStep.SPOOFED, HitStep.PLATFORM, HitStep.FAILS
 
 
 def plain_key(step: HitStep, interface: str, direction: Direction) -> KernelCounterKey:
-    """Return the key of one of the plain steps."""
+    """Return the key of one of the plain steps.
+
+    Raises:
+        ValueError: it is none of them.
+    """
     match step:
         case HitStep.INVALID:
             return InvalidCounter(interface=interface, direction=direction)
@@ -341,8 +345,10 @@ def plain_key(step: HitStep, interface: str, direction: Direction) -> KernelCoun
         case HitStep.PLATFORM | HitStep.FAILSAFE:
             kind = ExemptionKind(step.value)
             return ExemptionCounter(interface=interface, direction=direction, kind=kind)
-        case _:
+        case HitStep.INNER:
             return InnerCounter(interface=interface)
+        case HitStep.RULE | HitStep.DEFAULT:
+            raise ValueError(f"{step.value}: the policy decides what such a counter is of")
 
 
 def is_of_drops(key: CounterKey) -> bool:

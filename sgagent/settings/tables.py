@@ -201,8 +201,8 @@ class FlowLogSettings(SettingsTable):
     """Of nfnetlink's log; no other program of this host may listen to it."""
 
     is_asked_for: Annotated[bool, NO_KEY] = field(default=False, compare=False)
-    """Whether the configuration has the table. A table that is applied once, without an agent that reads the
-    log, logs only then."""
+    """Whether the configuration has this table. A ruleset that is applied once, without an agent that reads
+    the log, logs only then."""
 
     @classmethod
     def conflicts(cls, written: Written) -> Iterator[Fault]:
@@ -375,7 +375,7 @@ class ExemptionTable(SettingsTable):
 
     @classmethod
     def conflicts(cls, written: Written) -> Iterator[Fault]:
-        """Yield what is wrong between CIDR, protocol and ports, by the rules' own law (§4.1, §4.2)."""
+        """Yield what is wrong between CIDR, protocol and ports, as in rules (§4.1, §4.2)."""
         protocol, block, ports = (
             _checked(constraint, written.get(key))
             for constraint, key in ((PROTOCOL, "protocol"), (NETWORK, "cidr"), (PORTS, "port_range"))

@@ -1,4 +1,4 @@
-"""The overview but for its rules: the tiles of the first screen, and sections of what they link to."""
+"""Sections of the overview page, except the rules: the tiles of the first screen, and what they link to."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ class Tile:
 def make_tiles(
     status: StatusAnswer, samples: Sequence[Sample], findings: str, now: float, *, is_healthy: bool
 ) -> Iterator[Tile]:
-    """Yield the tiles in the order in which one asks.
+    """Yield the tiles in display order.
 
     Args:
         status: how the agent is doing.

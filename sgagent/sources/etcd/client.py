@@ -234,11 +234,13 @@ class Client:
 
     def grant_lease(self, seconds: int) -> messages.Lease:
         """Return a new lease."""
-        return self._ask("Lease/LeaseGrant", messages.lease_request(seconds), messages.read_lease)
+        request = messages.lease_grant_request(seconds)
+        return self._ask("Lease/LeaseGrant", request, messages.read_lease)
 
     def renew_lease(self, lease: int) -> messages.Lease:
         """Renew a lease and return it; an expired lease has no seconds left."""
-        return self._ask("Lease/LeaseKeepAlive", messages.lease_request(lease), messages.read_lease)
+        request = messages.lease_keep_alive_request(lease)
+        return self._ask("Lease/LeaseKeepAlive", request, messages.read_lease)
 
     def close(self) -> None:
         """Close the connection; the next request connects to the next endpoint."""

@@ -277,9 +277,14 @@ def watch_request(watched: KeyRange, start_revision: int, watch_id: int) -> byte
     return nested(1, _range(watched) + number(3, start_revision) + number(4, 1) + number(7, watch_id))
 
 
-def lease_request(seconds_or_number: int) -> bytes:
-    """Encode a request for a new lease of some seconds, or for the renewal of the lease of a number."""
-    return number(1, seconds_or_number)
+def lease_grant_request(seconds: int) -> bytes:
+    """Encode a request for a new lease of some seconds."""
+    return number(1, seconds)
+
+
+def lease_keep_alive_request(lease: int) -> bytes:
+    """Encode a request for the renewal of a lease, by its number."""
+    return number(1, lease)
 
 
 def authenticate_request(user: str, password: str) -> bytes:
@@ -374,7 +379,7 @@ class Lease:
 
 
 def read_lease(message: bytes) -> Lease:
-    """Decode the answer to :func:`lease_request`."""
+    """Decode the answer to either request about a lease."""
     return Lease(**_read(message, {2: ("number", signed), 3: ("seconds", signed)}))
 
 
