@@ -13,9 +13,10 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate, chain, pairwise
 from operator import attrgetter
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from sgagent.compiler.class_chains import classify
 from sgagent.core.addresses import AddressRanges, Ranges, joined, ranges_of, sweep, without
@@ -134,7 +135,7 @@ def _exemptions(entries: tuple[Exemption, ...], decided_by: DecidedBy, family: F
     for entry in entries:
         if entry.can_match(family):
             peers, numbers = ((entry.peer.first, entry.peer.last),), numbers_of((entry.protocol,))
-            yield Clause(decided_by, Policy.ACCEPT, peers, numbers, entry.ports, exemption=entry)
+            yield Clause(decided_by, Policy.ACCEPT, peers, numbers, ports=entry.ports, exemption=entry)
 
 
 def numbers_of(protocols: Protocols) -> tuple[int, ...] | None:
@@ -148,10 +149,10 @@ def _rule(rule: ResolvedRule, family: Family) -> Clause:
         rule.policy,
         rule.peer.addresses.ranges(family),
         numbers_of(rule.protocols_of(family)),
-        rule.ports,
-        rule.source_ports,
-        rule.near_ends,
-        rule,
+        ports=rule.ports,
+        source_ports=rule.source_ports,
+        local=rule.near_ends,
+        rule=rule,
     )
 
 
@@ -165,7 +166,7 @@ Columns = tuple[Column, ...]
 ALL_PROTOCOL_NUMBERS: Ranges = ((0, 255),)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Box(Generic[Label]):
     """All packets that have one of each, and what was found out about them."""
 
@@ -206,8 +207,28 @@ def cut_into_boxes(
         skip: returns True for columns of clauses whose packets are of no interest; this prunes early.
         depth: how many matching clauses of each list ``label`` receives.
     """
-    cutter = _Cutter(family, label, skip, depth)
-    boxes = [Box(family, *row) for row in cutter.rows(_classes(lists, family))]
+    dimensions = (
+        _Dimension(partial(_classes, family=family)),
+        _Dimension(_protocols),
+        _Dimension(partial(_pieces, last=LAST_PORT, wanted=_ports), _is_plain),
+        _Dimension(partial(_pieces, last=LAST_PORT, wanted=_source_ports), _is_anywhere),
+        _Dimension(partial(_pieces, last=family.last_address, wanted=_near_end), lambda _: True),
+    )
+    cutter = _Cutter(label, skip, depth)
+    boxes = [
+        Box(
+            family=family,
+            peers=peers,
+            protocols=protocols,
+            ports=ports,
+            source_ports=source_ports,
+            locals=near_ends,
+            label=found,
+        )
+        for peers, protocols, ports, source_ports, near_ends, found in cutter.rows(
+            tuple(map(tuple, lists)), dimensions
+        )
+    ]
     return tuple(sorted(boxes, key=BOX_ORDER))
 
 
@@ -215,7 +236,15 @@ _Part = tuple[Iterable[tuple[int, int]], Columns]
 """Some numbers of one dimension, and the clauses that are left for their packets."""
 
 
-def _classes(lists: Sequence[Sequence[Clause]], family: Family) -> Iterator[_Part]:
+class _Dimension(NamedTuple):
+    """What packets are cut by, once those before are settled."""
+
+    cut: Callable[[Columns], Iterable[_Part]]
+    is_settled: Callable[[Clause], bool] | None = None
+    """Whether a clause matches whatever the later dimensions are; None: that is not asked yet."""
+
+
+def _classes(lists: Columns, family: Family) -> Iterator[_Part]:
     """Yield far ends, class by class, with the clauses that speak of them; all far ends occur once."""
     speaking: dict[Ranges, list[list[int]]] = {}  # by far ends and list
     everyone: list[list[int]] = [[] for _ in lists]
@@ -256,27 +285,31 @@ def far_ends_by_class(
 class _Cutter(Generic[Label]):
     """Cuts packets by one dimension after the other."""
 
-    family: Family
     label: Callable[[Columns], Label | None]
     skip: Callable[[Columns], bool]
     depth: int
 
-    def rows(self, parts: Iterable[_Part], level: int = 0) -> Iterator[tuple[Any, ...]]:
-        """Yield ranges of the dimensions from a level on, and the label; those that differ in one are one.
+    def rows(self, columns: Columns, dimensions: Sequence[_Dimension]) -> Iterator[tuple[Any, ...]]:
+        """Yield ranges of each dimension, and the label; rows that differ in one dimension are one.
 
         Args:
-            parts: of all packets, by the dimension of the level.
-            level: 0 for far ends; then protocols, destination ports, source ports and near ends.
+            columns: the clauses that are left for the packets.
+            dimensions: by which the packets are not cut yet.
         """
+        if not dimensions:
+            label = self.label(columns)
+            yield from () if label is None else ((label,),)
+            return
+        dimension, later = dimensions[0], dimensions[1:]
         numbers: dict[Columns, list[tuple[int, int]]] = {}
-        for ranges, columns in parts:
-            is_settled = _SETTLED[level]
-            cut = columns if is_settled is None else tuple(self._leading(one, is_settled) for one in columns)
+        for ranges, left in dimension.cut(columns):
+            is_settled = dimension.is_settled
+            cut = left if is_settled is None else tuple(self._leading(one, is_settled) for one in left)
             numbers.setdefault(cut, []).extend(ranges)
         rows: dict[tuple[Any, ...], list[tuple[int, int]]] = {}
-        for columns, some in numbers.items():
-            if not self.skip(columns):
-                for row in self._below(columns, level):
+        for left, some in numbers.items():
+            if not self.skip(left):
+                for row in self.rows(left, later):
                     rows.setdefault(row, []).extend(some)
         for row, found in rows.items():
             yield (joined(found), *row)
@@ -289,22 +322,6 @@ class _Cutter(Generic[Label]):
             if settled == self.depth:
                 return column[:place]
         return column
-
-    def _below(self, columns: Columns, level: int) -> Iterator[tuple[Any, ...]]:
-        """Yield the rows of packets for which the dimensions up to a level are settled."""
-        match level:
-            case 0:
-                parts = _protocols(columns)
-            case 1:
-                parts = _pieces(columns, LAST_PORT, lambda clause: _some(clause.ports))
-            case 2:
-                parts = _pieces(columns, LAST_PORT, lambda clause: _some(clause.source_ports))
-            case 3:
-                parts = _pieces(columns, self.family.last_address, _near_end)
-            case _:
-                label = self.label(columns)
-                return iter(() if label is None else ((label,),))
-        return self.rows(parts, level + 1)
 
 
 def _protocols(columns: Columns) -> Iterator[_Part]:
@@ -340,19 +357,23 @@ def _pieces(columns: Columns, last: int, wanted: Callable[[Clause], Ranges | Non
         yield ((first, final),), tuple(tuple(map(clauses.__getitem__, here[i:j])) for i, j in places)
 
 
-def _some(ports: PortSet) -> Ranges | None:
-    return None if ports.is_all else ports.ranges
+def _ports(clause: Clause) -> Ranges | None:
+    return None if clause.ports.is_all else clause.ports.ranges
+
+
+def _source_ports(clause: Clause) -> Ranges | None:
+    return None if clause.source_ports.is_all else clause.source_ports.ranges
 
 
 def _near_end(clause: Clause) -> Ranges | None:
     return None if clause.local is None else (clause.local,)
 
 
-_SETTLED: tuple[Callable[[Clause], bool] | None, ...] = (
-    None,
-    None,
-    lambda clause: clause.source_ports.is_all and clause.local is None,
-    lambda clause: clause.local is None,
-    lambda _: True,
-)
-"""By level, whether a clause matches whatever the later dimensions are; None: that is not asked yet."""
+def _is_plain(clause: Clause) -> bool:
+    """Return whether a clause matches whatever the source port and the near end are."""
+    return clause.source_ports.is_all and clause.local is None
+
+
+def _is_anywhere(clause: Clause) -> bool:
+    """Return whether a clause matches whatever the near end is."""
+    return clause.local is None
