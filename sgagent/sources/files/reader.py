@@ -61,26 +61,31 @@ def document_paths(path: Path) -> tuple[Path, ...]:
 
 
 def skipped_directories(path: Path) -> tuple[Problem, ...]:
-    """Return a warning for each directory among documents that holds documents itself, which are not read.
+    """Return a warning for each directory among documents that holds documents which are not read.
 
-    Hidden ones give none, as those of version control.
+    Hidden ones give none, as those of version control, nor do those whose documents are read through links.
     """
     try:
-        with os.scandir(path) as entries:
-            directories = [one.path for one in entries if one.is_dir() and not one.name.startswith(".")]
+        with os.scandir(path) as found:
+            entries = [one for one in found if not one.name.startswith(".")]
+            directories = sorted(one.path for one in entries if one.is_dir())
     except OSError:  # a document's path, or a path that is gone
         return ()
+    if not directories:
+        return ()
+    read = {os.path.realpath(one) for one in entries if is_document_name(one.name)}
     message = "documents in this directory are not read"
     remedy = f"move them to {path}, or hide the directory by a dot in front of its name"
-    places = (Origin(file=one) for one in sorted(filter(_holds_documents, directories)))
+    places = (Origin(file=one) for one in directories if not read.issuperset(_documents_in(one)))
     return tuple(Problem.warning(place, "directory_skipped", None, message, remedy) for place in places)
 
 
-def _holds_documents(directory: str) -> bool:
+def _documents_in(directory: str) -> set[str]:
     try:
-        return any(map(is_document_name, os.listdir(directory)))  # noqa: PTH208 - as above
+        names = filter(is_document_name, os.listdir(directory))  # noqa: PTH208 - as above
+        return {os.path.realpath(os.path.join(directory, name)) for name in names}  # noqa: PTH118 - as above
     except OSError:  # the agent may not list it
-        return False
+        return set()
 
 
 Appearance = tuple[str, int, int, int, int, int]

@@ -128,6 +128,23 @@ def test_directories_in_the_directory_are_not_read(tmp_path: Path) -> None:
     assert fetched.fetch().problems == ()
 
 
+def test_directories_whose_documents_are_read_through_links_are_not_skipped(tmp_path: Path) -> None:
+    """A link in the directory leads to the release that counts; one document more of it is named again."""
+    release = tmp_path / "groups.d" / "release-7"
+    release.mkdir(parents=True)
+    (release / "web.yaml").write_text(GROUP % "sg-web")
+    (release.parent / "current").symlink_to("release-7")
+    (release.parent / "here").symlink_to(".")
+    (release.parent / "web.yaml").symlink_to("current/web.yaml")
+    fetched = source(release.parent)
+    assert fetched.fetch().problems == ()
+    (release / "app.yaml").write_text(GROUP % "sg-app")
+    assert [problem.origin.file for problem in fetched.fetch().problems] == [
+        f"{release.parent}/current",
+        f"{release.parent}/release-7",
+    ]
+
+
 def test_documents_in_upper_case_are_read(tmp_path: Path) -> None:
     """Systems that know no lower case wrote them so, and nobody means them to be left out."""
     (tmp_path / "WEB.YAML").write_text(GROUP % "sg-web")
