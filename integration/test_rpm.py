@@ -48,6 +48,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_the_same_files_make_the_same_package() -> None:
     """Byte by byte."""
     before = built_rpm().read_bytes()

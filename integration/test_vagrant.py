@@ -85,6 +85,7 @@ def test_vagrant_accepts_it(tmp_path: Path) -> None:
         vagrant(folder, "up", "--no-parallel", "--provider=libvirt")
 
 
+@pytest.mark.long
 def test_vagrant_refuses_what_it_does_not_know(tmp_path: Path) -> None:
     """So its word is worth something: a setting of the machines and one of the provider are misspelt."""
     folder = copied(tmp_path)
