@@ -29,6 +29,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+from sgagent.json_model import checksum
+
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -82,7 +84,7 @@ class Manifest:
         for name in contents:
             if not name.isprintable() or not _FILE.fullmatch(f"file {'0' * 64} {name}"):
                 raise ValueError(f"a name that can't be signed: {name!r}")
-        files = tuple(SignedFile(name, sha256_of(contents[name])) for name in sorted(contents))
+        files = tuple(SignedFile(name, checksum(contents[name])) for name in sorted(contents))
         return cls(serial=serial, signed_at=signed_at, expires_at=expires_at, files=files)
 
     def render(self) -> str:
@@ -148,11 +150,6 @@ class Signed:
 
     key_id: str
     expires_at: int | None
-
-
-def sha256_of(content: bytes) -> str:
-    """Return the hash of a document as a manifest has it."""
-    return hashlib.sha256(content).hexdigest()
 
 
 def time_in_words(seconds: int) -> str:
@@ -290,7 +287,7 @@ def check_signature(content: bytes, keys: Collection[PublicKey]) -> tuple[Manife
     for signature in known:
         if is_by(by_id[signature.key_id], file.manifest, signature):
             serial, expires_at = file.manifest.serial, file.manifest.expires_at
-            digest = sha256_of(file.manifest.render().encode())
+            digest = checksum(file.manifest.render().encode())
             signed = Signed(serial=serial, digest=digest, key_id=signature.key_id, expires_at=expires_at)
             return file.manifest, signed
     raise SignatureFaultError(
@@ -340,7 +337,7 @@ def _compare(hashes: Mapping[str, str], contents: Mapping[str, bytes]) -> None:
     for name, content in sorted(contents.items()):
         if name not in hashes:
             raise _mismatch(name, "the document is not in the signed list")
-        if hashes[name] != sha256_of(content):
+        if hashes[name] != checksum(content):
             raise _mismatch(name, "the document differs from the one that was signed")
     missing = sorted(hashes.keys() - contents.keys())
     if missing:

@@ -37,9 +37,8 @@ def settle_answers(collected: Collected) -> None:
     for key, answers in attributes.items():
         collected.groups.append(_joined(listed.get(key), answers))
     native = {group.security_group_id for group in collected.groups}
-    for key in sorted(
-        listed.keys() - attributes.keys() - native
-    ):  # without its drop rules it would admit too much (§5.3)
+    # A group without its drop rules would admit too much (§5.3).
+    for key in sorted(listed.keys() - attributes.keys() - native):
         message = f"the rules of {key} are not delivered; the group is left out"
         remedy = "the answer of DescribeSecurityGroupAttribute for the group"
         listed[key].place.warn("rules_not_delivered", message, remedy)

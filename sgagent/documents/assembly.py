@@ -172,10 +172,9 @@ class Collected:
 
     def take(self, other: Collected) -> None:
         """Add the objects of another file."""
-        for name in ("groups", "prefix_lists", "port_lists", "interfaces", "listed", "attributes"):
+        lists = ("groups", "prefix_lists", "port_lists", "interfaces", "listed", "attributes")
+        for name in (*lists, "delivered_interfaces", "wrong_rules"):
             getattr(self, name).extend(getattr(other, name))
-        self.delivered_interfaces += other.delivered_interfaces
-        self.wrong_rules += other.wrong_rules
         for question, pages in other.pages.items():
             self.pages.setdefault(question, []).extend(pages)
         self.has_left_out |= other.has_left_out

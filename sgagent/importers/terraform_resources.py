@@ -55,7 +55,8 @@ def _parse_tags(node: Node) -> tuple[tuple[str, str], ...]:
 
 Items = Annotated[Listing | None, Value(parse_list)]
 Tags = Annotated[tuple[tuple[str, str], ...] | None, Value(_parse_tags)]
-_Addresses = Annotated[tuple[CidrBlock, ...], Value(located(_parse_addresses))]
+_ADDRESS = Value(located(_parse_addresses))
+_Addresses = Annotated[tuple[CidrBlock, ...], _ADDRESS]
 _Ids = Annotated[frozenset[str], Value(_parse_ids)]
 
 
@@ -83,7 +84,7 @@ class _Interface(_Mention):
     ipv6_prefixes: _Addresses = ()
 
 
-_ADDRESSES = tuple(name for name, kind in _Interface.__annotations__.items() if kind == "_Addresses")
+_ADDRESSES = tuple(name for name, field in _Interface.model_fields.items() if _ADDRESS in field.metadata)
 """The fields that hold addresses, the primary one's first."""
 
 

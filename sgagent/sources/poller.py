@@ -195,7 +195,7 @@ class Cancellable(Protocol):
 
 
 class PolledSource(ABC):
-    """What all sources do that poll a server; implements most of :class:`Source`.
+    """What all sources do that poll a server; implements :class:`Source` by :meth:`_ask`.
 
     During a watch, only the watch's thread sends requests, and a fetch returns its newest result. Without a
     watch, a fetch sends the requests.

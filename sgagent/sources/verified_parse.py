@@ -161,6 +161,9 @@ class Failure:
     make: Callable[[], DocumentError | SourceUnavailableError] | None = field(default=None, compare=False)
     """Makes the exception; None makes that of an unavailable source."""
 
+    about: tuple[object, ...] = ()
+    """What the exception holds besides; messages are cut, so that two refusals may read alike."""
+
     @classmethod
     def of(cls, error: DocumentError | SourceUnavailableError) -> Self:
         """Return what an exception says."""
@@ -169,11 +172,11 @@ class Failure:
             case RefusedDocumentsError():
                 parsed, left_out = (error.readable, error.documents), error.has_left_out
                 make = partial(RefusedDocumentsError, error.problems, *parsed, has_left_out=left_out)
-                return cls(message, make)
+                return cls(message, make, (error.problems, left_out))
             case DocumentError():
-                return cls(message, partial(DocumentError, error.problems))
+                return cls(message, partial(DocumentError, error.problems), (error.problems,))
             case _:
-                return cls(message, partial(type(error), message))
+                return cls(message, partial(type(error), message), (type(error),))
 
     def exception(self) -> DocumentError | SourceUnavailableError:
         """Return a new exception that says the same."""

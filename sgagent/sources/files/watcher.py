@@ -145,19 +145,20 @@ class _Watches:
         self._inotify = inotify
         self._debounce = debounce
         self._writers = writers
-        self._mounts = Mounts(path)
         self._directories: dict[int, set[Path]] = {}
         self._look_ups: frozenset[PathStep] = frozenset()
         self._documents: Path | None = None
         self._lock = threading.Lock()
         self._fault: OSError | None = None
-        self._failed = os.eventfd(0, os.EFD_CLOEXEC)
-        try:
+        with contextlib.ExitStack() as opened:
+            opened.callback(inotify.close)
+            self._mounts = Mounts(path)
+            opened.callback(self._mounts.file.close)
+            self._failed = os.eventfd(0, os.EFD_CLOEXEC)
+            opened.callback(os.close, self._failed)
             self._arm()
             self._mounts.have_changed(self._concern_mounts)
-        except OSError:
-            self._close()
-            raise
+            self._opened = opened.pop_all()
 
     def catch_up(self) -> None:
         """Process all pending changes; a failure ends the watch's thread."""
@@ -182,7 +183,7 @@ class _Watches:
                 wake()
         with self._lock:
             self._fault = self._fault or _ENDED
-            self._close()
+            self._opened.close()
         return None if self._fault is _ENDED else self._fault
 
     def _milliseconds(self) -> float | None:
@@ -272,11 +273,6 @@ class _Watches:
                     if reader.is_document_name(entry.name) and entry.is_symlink():
                         look_ups.update(follow(self._documents / entry.name).look_ups)
         self._look_ups = frozenset(look_ups)
-
-    def _close(self) -> None:
-        self._inotify.close()
-        self._mounts.file.close()
-        os.close(self._failed)
 
 
 _ENDED = OSError("the watch has ended")

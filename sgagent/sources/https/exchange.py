@@ -271,7 +271,8 @@ class Exchange:
         """Send one request; return its answer, or the URL of a redirect."""
         connection = http.client.HTTPConnection(url.host, url.port)
         try:
-            connection.sock = self._connected(url, deadline)
+            connection.sock = secure = self._connected(url, deadline)
+            secure.settimeout(deadline.remaining())
             connection.putrequest("GET", url.target, skip_host=True, skip_accept_encoding=True)
             for name, value in {"Host": url.authority, **headers}.items():
                 connection.putheader(name, value)
@@ -310,7 +311,6 @@ class Exchange:
         if not isinstance(secure, BoundedSocket) or secure.version() is None:
             secure.close()
             raise ConnectionResetError(errno.ECONNRESET, "the connection ended before TLS began")
-        secure.settimeout(deadline.remaining())
         secure.deadline = deadline
         return secure
 
