@@ -218,12 +218,12 @@ def run(options: argparse.Namespace) -> int:
     if seconds is not None or not options.yes:
         status = ask(settings, requests.StatusQuestion(), requests.StatusAnswer)
         policy = _policy(files, settings, status)
-        # Where the documents have errors or another trial is pending, the agent refuses and says why.
-        if policy is not None and seconds is None:
-            ways_out = "use --confirm-within 60s for a trial, or --yes"
-            refuse_to_cut_own_session(policy, NetlinkHost().facts(), ways_out)
-        elif policy is not None and seconds is not None and status.pending is None:
-            _announce_trial(options, seconds, policy, status.snapshot_version)
+        if policy is not None:  # else the documents have errors: the agent refuses them, and says why
+            if seconds is None:
+                ways_out = "use --confirm-within 60s for a trial, or --yes"
+                refuse_to_cut_own_session(policy, NetlinkHost().facts(), ways_out)
+            elif status.pending is None:  # else the agent refuses a second trial
+                _announce_trial(options, seconds, policy, status.snapshot_version)
     order = requests.ApplyOrder(documents=documents, confirm_within=seconds)
     answer = ask(settings, order, requests.EnforcedAnswer)
     print_enforced(answer, as_json=options.json)

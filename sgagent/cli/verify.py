@@ -83,7 +83,10 @@ def prove_at_rest(
     Args:
         read: returns both.
         prove_subject: returns what comes of them.
-        rereads: how often at most.
+        rereads: how often at most; 0 takes the first result.
+
+    Returns:
+        Both as last read, and what came of it: unknown if it was refuted still, and other at each reading.
     """
     subject = read()
     found = prove_subject(subject)

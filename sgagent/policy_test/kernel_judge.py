@@ -153,8 +153,8 @@ def _run_in_child(
     try:
         enter_private_network()
         end_with_parent()  # again, since a new user namespace may have cleared it
-        passed = {entry.opener.packet.interface for entry in traffic}
-        names = passed | {interface.name for interface in policy.interfaces}
+        sent_on = {entry.opener.packet.interface for entry in traffic}
+        names = sent_on | {interface.name for interface in policy.interfaces}
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
         network = Network(tuple(sorted(names)), Context())
         network.build()

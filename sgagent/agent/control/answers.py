@@ -271,14 +271,14 @@ def _hits(judge: ResolvedInterface, direction: Direction, totals: Totals, times:
     toward = judge.toward(direction)
 
     def hit(key: CounterKey) -> Hit:
-        total, hits = totals.get(key, _NOTHING), times.get(key)
+        total, seen = totals.get(key, _NOTHING), times.get(key)
         return Hit(
             step=key.step,
             verdict=Policy.DROP if is_of_drops(key) else Policy.ACCEPT,
             packets=total.packets,
             bytes=total.bytes,
-            counted_since=hits.counted_since if hits else None,
-            last_hit_at=hits.last_hit_at if hits else None,
+            counted_since=seen.counted_since if seen else None,
+            last_hit_at=seen.last_hit_at if seen else None,
         )
 
     for step in PLAIN_STEPS:

@@ -273,10 +273,11 @@ class Execution:
             SgagentError: the step could not be done; likewise.
         """
         before = self.reconciler.overrides
-        known = self.reconciler.interface_names()
-        if interface is not None and mode is not None and interface not in known:  # a typing mistake, maybe
-            names = ", ".join(sorted(known)) or "none"
-            raise UsageError(f"there is no interface {interface} (there are: {names})")
+        if interface is not None and mode is not None:  # a typing mistake would go unnoticed
+            known = self.reconciler.interface_names()
+            if interface not in known:
+                names = ", ".join(sorted(known)) or "none"
+                raise UsageError(f"there is no interface {interface} (there are: {names})")
         self.reconciler.overrides = before.switched(interface, mode)
         try:
             done = step()

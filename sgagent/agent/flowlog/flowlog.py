@@ -218,8 +218,9 @@ class FlowLog:
     def take_in(self, packets: Iterable[LoggedPacket] = ()) -> None:
         """Add the flows of logged packets, and write all pending entries."""
         flows = list(self._flows(packets))
-        dropped = (flow for flow in flows if flow.verdict is Policy.DROP)
-        self.drops = (*self.drops, *dropped)[-MOST_RECENT:]
+        dropped = tuple(flow for flow in flows if flow.verdict is Policy.DROP)
+        if dropped:
+            self.drops = (*self.drops, *dropped)[-MOST_RECENT:]
         with self._lock:
             waiting, self._waiting = self._waiting, []
         if flows or waiting:
