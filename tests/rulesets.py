@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from sgagent.core.model import PORTED
 from sgagent.nft import ruleset as r
+from sgagent.nft.names import STATE_CHAIN
 from sgagent.nft.ruleset import (
     BITS,
     SYMBOLS,
@@ -61,9 +62,9 @@ CHAINS = (
     "rule/eth0/a",
     "rule/eth0/b",
     "default/eth0",
-    "generation",
+    STATE_CHAIN,
 )
-"""By level."""
+"""By level. To the last, which keeps the state, nothing leads."""
 
 COUNTERS = ("rule/eth0/a", "rule/eth0/b", "default/eth0")
 COMMENTS = ("", "generation 1", "sgr-1 'quoted' ; } \\ ä")
@@ -254,7 +255,8 @@ class Surroundings:
 def verdicts(chains: tuple[str, ...]) -> st.SearchStrategy[Verdict]:
     """Return a strategy for verdicts that lead to one of the chains, or end."""
     plain: list[Verdict] = [Accept(), Drop()]
-    return st.sampled_from([*plain, *map(Goto, chains), *map(Jump, chains)])
+    targets = [name for name in chains if name != STATE_CHAIN]
+    return st.sampled_from([*plain, *map(Goto, targets), *map(Jump, targets)])
 
 
 @cache
