@@ -256,6 +256,34 @@ def test_a_foreign_map_that_leads_to_our_chains_is_removed(
     assert listed_anew() == Observed(ruleset=tables.WITHOUT_SSH)
 
 
+@pytest.mark.parametrize(
+    "commands",
+    (
+        (
+            "add map {t} evil {{ type ipv4_addr : verdict ; flags timeout ; }}",
+            "add rule {t} gone ip saddr vmap @evil",
+        ),
+        ("add set {t} links {{ type ifname ; }}", "add rule {t} gone iifname @links accept"),
+        ("add chain {t} other", "add rule {t} other ip ttl 3 accept", "add rule {t} gone jump other"),
+        (
+            "add chain {t} other",
+            "add map {t} peers {{ type ipv4_addr : verdict ; elements = {{ 192.0.2.7 : goto other }} ; }}",
+        ),
+        ("add rule {t} gone goto generation",),
+    ),
+    ids=("unreadable map", "set", "readable chain", "elements", "state"),
+)
+def test_what_is_removed_may_lead_to_what_others_added(
+    namespace: Namespace, one_shot: LibnftablesDataplane, commands: tuple[str, ...]
+) -> None:
+    """What refers to an object goes first: else the kernel refuses the repair, and each change after it."""
+    bring(one_shot, tables.WHOLE)
+    for command in ("add chain {t} gone", *commands):
+        namespace.nft(command.format(t="inet sgagent"))
+    bring(one_shot, tables.WITHOUT_SSH)
+    assert listed_anew() == Observed(ruleset=tables.WITHOUT_SSH)
+
+
 def test_the_table_is_known_until_another_process_changes_it(
     namespace: Namespace, one_shot: LibnftablesDataplane
 ) -> None:

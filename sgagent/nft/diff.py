@@ -52,7 +52,7 @@ class _Compared(Generic[_Object]):
 
 
 def _declaration(one: nft.Chain | nft.VerdictMap | nft.Counter) -> tuple[object, ...]:
-    """Return what the kernel changes in no object that stands."""
+    """Return what no change of a standing object alters."""
     match one:
         case nft.Chain():
             return one.hook, one.comment
@@ -93,7 +93,7 @@ def make_plan(desired: Ruleset, observed: Ruleset | None, foreign: Iterable[str]
     table that sgagent compiled makes that necessary, only what another process did to it.
 
     Args:
-        desired: the table that is wanted.
+        desired: the table that is wanted. Nothing in it leads to the chain that keeps the state.
         observed: the table in the kernel; None where there is no table.
         foreign: what else is in the table, as :func:`sgagent.nft.json_listing.decode_ruleset` names it.
     """
@@ -142,7 +142,19 @@ class _Change:
         """Chains that no packet reaches after the flip; the removal deletes them."""
 
         self._redeclared = self._chains.redeclared
-        """Chains that the flip deletes and declares again, if nothing leads to them."""
+        """Chains that the flip deletes and declares again, if nothing that stays leads to them."""
+
+        foreign_objects = {name for kind, name in foreign if kind not in ("table", "rule", "policy")}
+        self._leaving = self._redeclared | foreign_objects
+        """What the flip deletes: until then whatever leads there has to go."""
+
+        gone = (self._maps.standing[name] for name in self._maps.gone)
+        self._emptied = frozenset(
+            one.name
+            for one in gone
+            if any(target(element.verdict) in self._leaving for element in one.elements)
+        )
+        """Maps that the removal deletes, and that lead there."""
 
         flushed = filter(self._must_flush, self._chains.names & standing.keys())
         self._flushed = frozenset(flushed) | (self.foreign_names("rule") & standing.keys())
@@ -160,31 +172,20 @@ class _Change:
 
     @property
     def is_impossible(self) -> bool:
-        """Return whether an object of a wanted name can neither be read nor changed into the wanted one.
+        """Return whether an object of a wanted name can't be read, or can't be changed into the wanted one.
 
-        An element with a comment, for example, makes a map unreadable. Then nothing says what refers to it.
+        An element with a comment, for example, makes a map unreadable. Then nothing says what refers to it. A
+        base chain and the chain that keeps the state are declared again: nothing wanted leads to them.
         """
+        standing, wanted = self._chains.standing, self._chains.wanted
+        in_use = (name for name in self._redeclared if name != STATE_CHAIN)
         return bool(
-            any(map(self._may_be_in_use, self._redeclared))
+            any(standing[name].hook is None or wanted[name].hook is None for name in in_use)
             or self._maps.redeclared
             or self._counters.redeclared
             or self.foreign_names("chain") & self._chains.wanted.keys()
             or self.foreign_names("map", "set") & self._maps.wanted.keys()
             or self.foreign_names("counter") & self._counters.wanted.keys()
-        )
-
-    def _may_be_in_use(self, name: str) -> bool:
-        """Return False if nothing leads to a chain that is redeclared: a base chain, or what keeps the state.
-
-        Another process may lead to that from what the removal deletes.
-        """
-        standing, wanted = self._chains.standing, self._chains.wanted
-        if name != STATE_CHAIN:
-            return standing[name].hook is None or wanted[name].hook is None
-        rules = (rule for chain in self._unreached for rule in standing[chain].rules)
-        elements = (element for gone in self._maps.gone for element in self._maps.standing[gone].elements)
-        return any((nft.Chain, name) in references(rule) for rule in rules) or any(
-            target(element.verdict) == name for element in elements
         )
 
     def fill(self) -> Iterator[Operation]:
@@ -219,6 +220,8 @@ class _Change:
         changed_maps = [one for one in self._wanted_maps if not self._is_filled_map(one)]
         for name in sorted(self._flushed | foreign_chains):
             yield ops.Flush("chain", name)
+        for name in sorted(self._emptied):
+            yield ops.Flush("map", name)
         for verdict_map in changed_maps:
             yield from self._elements[verdict_map.name].removing
         for kind, name in self._foreign:
@@ -246,8 +249,10 @@ class _Change:
     def _must_flush(self, name: str) -> bool:
         """Return True if the flip has to remove the rules of a standing chain that differs, or goes."""
         rules, wanted = self._chains.standing[name].rules, self._chains.wanted.get(name)
+        if name in self._unreached:
+            return any(one in self._leaving for rule in rules for _, one in references(rule))
         is_other = wanted is None or wanted.rules != rules or name in self._redeclared
-        return bool(rules) and name not in self._unreached and is_other
+        return bool(rules) and is_other
 
     def _is_filled_chain(self, chain: nft.Chain) -> bool:
         """Return True if a desired chain is new, and no packet enters it by itself: the fill makes it."""

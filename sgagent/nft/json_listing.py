@@ -252,7 +252,8 @@ def decode_key(content: Json, types: tuple[nft.KeyType, ...]) -> tuple[nft.Value
 
 def _value(content: Json, key_type: nft.KeyType) -> nft.Value:
     if key_type is nft.KeyType.IFNAME:
-        if _text(content).endswith("*"):  # no name: one that ends so is listed escaped
+        text = _text(content)
+        if text.startswith("@") or text.endswith("*"):  # a set or a pattern, of which we make none
             raise UnreadableError
         return nft.Symbol(content)
     if key_type in SYMBOLS:

@@ -169,10 +169,12 @@ def test_an_operation_is_described_on_one_line(operation: AddTable, line: str) -
 
 
 def test_what_somebody_changed_is_named_by_object() -> None:
-    """Each once, safe to print, and only the first few; a table that is gone is one object."""
+    """Each once, safe to print, and only the first few; a table that is gone, or made anew, is one object."""
     assert differences(tables.WHOLE, tables.WHOLE, ()) == ()
     assert differences(tables.WHOLE, None, ()) == ("table inet sgagent",)
     assert differences(tables.WHOLE, tables.ONE_MEMBER_LESS, ()) == ("element 192.0.2.1 of map peers/eth0",)
+    found = differences(tables.WHOLE, tables.WHOLE, (f"map {tables.WHOLE.verdict_maps[0].name}",))
+    assert found == ("table inet sgagent",)
     emptied = tuple(replace(chain, rules=()) for chain in tables.WHOLE.chains)
     found = differences(tables.WHOLE, replace(tables.WHOLE, chains=emptied), ("chain e\x1bvil",))
     assert "chain e\\x1bvil" in found
