@@ -29,6 +29,7 @@ from integration.streams import Kind, Tally, on_processors, shared_processors
 from sgagent.core.evaluate import Packet
 from sgagent.core.model import Direction, Family
 from sgagent.core.policy import ResolvedPolicy
+from sgagent.nft import names
 from sgagent.policy_test.packet_bytes import checksum, encode_packet
 
 IS_FULL = bool(os.environ.get("SGAGENT_FULL"))
@@ -199,6 +200,13 @@ def table_of_others(host: Lab) -> None:
         agent.enforce(replace(DROP_ON_A_LIST.before, bound={"eth2": "sg-1"}).policy())
 
 
+def table_to_be_made_anew(host: Lab) -> None:
+    """Leave one with a chain of a name that the policy needs, which can't be changed into that."""
+    table_of_others(host)
+    chain = names.invalid_chain(Direction.INGRESS, "eth0")
+    host.host.nft("add", "chain", "inet", "sgagent", chain, '{ comment "of others" ; }')
+
+
 def begin_in_time(
     host: Lab, prepare: Callable[[Lab], None], policy: ResolvedPolicy, chosen: Sequence[Shot]
 ) -> Beginning:
@@ -244,6 +252,21 @@ def test_nothing_forbidden_passes_behind_the_first_drop(
 @pytest.mark.parametrize("pair", _PAIRS, ids=_IDS)
 def test_the_first_apply_ends_what_it_forbids(host: Lab, pair: Pair, prepare: Callable[[Lab], None]) -> None:
     """No session goes on that was opened while the host was being closed, and nothing allowed is lost."""
+    tally = begin_under_storm(host, pair, prepare)
+    assert tally.ended > 0
+    assert tally.faults == {}, f"in {tally.changes} first applies"
+
+
+@pytest.mark.parametrize("pair", _PAIRS, ids=_IDS)
+def test_no_session_goes_on_that_a_table_made_anew_forbids(host: Lab, pair: Pair) -> None:
+    """Until its ranges are visible, packets may pass that it forbids, or be lost; none is remembered."""
+    tally = begin_under_storm(host, pair, table_to_be_made_anew)
+    assert tally.ended > 0
+    assert tally.went_on == 0, f"in {tally.changes} first applies"
+
+
+def begin_under_storm(host: Lab, pair: Pair, prepare: Callable[[Lab], None]) -> Tally:
+    """Enforce a policy several times while sessions are opened, and return what became of these."""
     policy = pair.beside(BESIDE).after.policy()
     targets = [(Kind.DIFFERING, shot) for shot in shots(pair.forbidden)]
     targets += [(Kind.ALLOWED, shot) for shot in shots(pair.allowed)]
@@ -254,5 +277,4 @@ def test_the_first_apply_ends_what_it_forbids(host: Lab, pair: Pair, prepare: Ca
             prepare(host)
             with enforcer(host) as agent:
                 tally += storm.change(policy, partial(agent.enforce, policy))
-    assert tally.ended > 0
-    assert tally.faults == {}, f"in {tally.changes} first applies"
+    return tally

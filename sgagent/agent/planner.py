@@ -30,7 +30,7 @@ from sgagent.nft.diff import make_plan, plan_without_table
 from sgagent.nft.marks import MarkLayout, Sessions
 from sgagent.nft.names import CounterKey
 from sgagent.nft.text import differences
-from sgagent.nft.transactions import AddCounter, Delete, DestroyTable, Operation, Plan
+from sgagent.nft.transactions import AddCounter, Delete, Operation, Plan
 from sgagent.ports import Delivery, Observed
 from sgagent.settings import Settings
 from sgagent.settings.tables import UnboundInterfaces
@@ -419,8 +419,7 @@ class Planner:
     ) -> KernelChange:
         """Return what a plan means for counters and for open sessions."""
         plan = enforcement.plan
-        is_anew = any(isinstance(operation, DestroyTable) for operation in plan.flip)
-        gone = frozenset(plan.before.counter_by_name) if is_anew and plan.before else frozenset()
+        gone = frozenset(plan.before.counter_by_name) if plan.is_anew and plan.before else frozenset()
         return KernelChange(
             plan=plan,
             clearance=enforcement.clearance,

@@ -203,24 +203,11 @@ def enforce(
     memo = memo or Memo()
     memo.turn()
     table = _Standing(observed, foreign, policy, layout, sessions, flow_logging, memo)
-    interfaces = policy.remembering
-    state = table.state
-    if observed is None or (state == marks.UNCACHED and layout.can_cache):
-        return table.under(marks.first_state(interfaces, layout), MarkClearance(mask=layout.mask))
-    if state is None:
-        # The table sets marks of a generation that nobody knows: stop it first, clear what it left, then
-        # remember.
-        return replace(table.under(marks.UNCACHED), is_interim=layout.can_cache)
-    kept = marks.next_state(state, interfaces, layout, narrows=False)
-    bumped = marks.next_state(state, interfaces, layout, narrows=True)
-    if sessions is marks.Sessions.KEEP:
-        return table.following(state, bumped if table.ends_observing else kept)
-    if state.keeps:
-        return table.following(state, bumped)
-    if enforced is not None and enforced.ruleset == observed and not foreign:
-        return table.following(state, bumped if narrows(enforced.policy, policy) else kept)
-    unbumped = table.under(kept)
-    return unbumped if table.judges_as(unbumped.compiled.ruleset) else table.following(state, bumped)
+    found = table.enforcement(enforced)
+    # What passes before a new table shows its ranges may not be remembered.
+    if found.plan.is_anew and found.state.generation is not None:
+        return table.interim
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +238,36 @@ class _Standing:
         enforced = (i.name for i in self.policy.bound if i.mode is Mode.ENFORCE)
         leaves = (chains.get(names.invalid_chain(Direction.INGRESS, name)) for name in enforced)
         return any(nft.Accept() in rule.statements for leaf in leaves if leaf for rule in leaf.rules)
+
+    def enforcement(self, enforced: Enforced | None) -> Enforcement:
+        """Return what to do, if new ranges in a table made anew were visible at once.
+
+        Args:
+            enforced: what is known to have been enforced, if anything is.
+        """
+        interfaces, layout, state = self.policy.remembering, self.layout, self.state
+        if self.observed is None or (state == marks.UNCACHED and layout.can_cache):
+            return self.under(marks.first_state(interfaces, layout), MarkClearance(mask=layout.mask))
+        if state is None:  # the table sets marks of a generation that nobody knows
+            return self.interim
+        kept = marks.next_state(state, interfaces, layout, narrows=False)
+        bumped = marks.next_state(state, interfaces, layout, narrows=True)
+        if self.sessions is marks.Sessions.KEEP:
+            return self.following(state, bumped if self.ends_observing else kept)
+        if state.keeps:
+            return self.following(state, bumped)
+        if enforced is not None and enforced.ruleset == self.observed and not self.foreign:
+            return self.following(state, bumped if narrows(enforced.policy, self.policy) else kept)
+        unbumped = self.under(kept)
+        return unbumped if self.judges_as(unbumped.compiled.ruleset) else self.following(state, bumped)
+
+    @property
+    def interim(self) -> Enforcement:
+        """Return what to do where marks can't be trusted yet: judge uncached.
+
+        The next step clears all marks, and remembers sessions again.
+        """
+        return replace(self.under(marks.UNCACHED), is_interim=self.layout.can_cache)
 
     def judges_as(self, desired: nft.Ruleset) -> bool:
         """Return whether the observed table gives the desired verdicts; log statements don't count.

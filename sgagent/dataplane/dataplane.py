@@ -64,7 +64,7 @@ def _read(message: bytes) -> tuple[str, CounterValue]:
 
 
 _UNREADABLE = Observed(ruleset=None, foreign=(f"table {TABLE}",))
-"""A table that can't be listed: it counts as none, and goes with the next plan."""
+"""A table that can't be listed: the next plan makes it anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +90,6 @@ class TableDataplane:
         self._after_removal: _Seen | None = None
         """The table after the removal that is still to come, and the generation before it."""
 
-        self._is_unreadable = False
-        """Whether the existing table can't be decoded, so that the next plan has to replace it."""
-
     @property
     def is_known(self) -> bool:
         """Return whether no other process has changed anything since the table was observed."""
@@ -114,7 +111,6 @@ class TableDataplane:
         elif listing.is_unreadable:
             observed = _UNREADABLE
         self._seen = None if listing.generation is None else _Seen(listing.generation, observed)
-        self._is_unreadable = listing.is_unreadable
         return observed
 
     def share(self, ruleset: Ruleset) -> None:
@@ -139,9 +135,6 @@ class TableDataplane:
         """
         if not plan:
             return
-        if self._is_unreadable:
-            # No name can be reused beside the table that can't be listed, so all goes into one transaction.
-            plan = Plan((DestroyTable(), *plan.operations), after=plan.after)
         seen, self._seen = self._seen, None
         known = seen.generation if seen is not None and not seen.observed.foreign else None
         filled = self._carry_out(Plan(fill=plan.fill))
@@ -153,7 +146,7 @@ class TableDataplane:
                 self._take_back(plan, filled)
             raise
         known = _followed(known, flipped)
-        self._is_unreadable, self._after_removal = False, None
+        self._after_removal = None
         is_certain = plan.after is not None and seen is not None and plan.before is seen.observed.ruleset
         if known is None or not is_certain:
             return

@@ -89,16 +89,18 @@ def make_plan(desired: Ruleset, observed: Ruleset | None, foreign: Iterable[str]
     by elements. The kernel checks references operation by operation, so each transaction first removes
     references (rules, elements), then the objects, then declares new objects, then adds elements and rules.
 
-    Where an object can't be changed into the wanted one of its name, one transaction makes the table anew. No
-    table that sgagent compiled makes that necessary, only what another process did to it.
+    Where an object can't be changed into the wanted one of its name, or the table can't be listed, one
+    transaction makes the table anew. No table that sgagent compiled makes that necessary, only what another
+    process did to it.
 
     Args:
         desired: the table that is wanted. Nothing in it leads to the chain that keeps the state.
-        observed: the table in the kernel; None where there is no table.
+        observed: the table in the kernel; None where there is no table, or one that can't be listed.
         foreign: what else is in the table, as :func:`sgagent.nft.json_listing.decode_ruleset` names it.
     """
-    change = _Change(desired, observed or Ruleset(), [_kind_and_name(text) for text in sorted(foreign)])
-    if observed is not None and change.is_impossible:
+    others = [_kind_and_name(text) for text in sorted(foreign)]
+    change = _Change(desired, observed or Ruleset(), others)
+    if change.is_impossible if observed is not None else others:
         anew = make_plan(desired, None)
         return Plan(flip=(ops.DestroyTable(), *anew.operations), before=observed, after=desired)
     fill = tuple(change.fill())

@@ -293,10 +293,10 @@ def differences(expected: Ruleset, observed: Ruleset | None, foreign: Iterable[s
     """
     if observed is None:
         return (f"table {FAMILY} {TABLE}",)
-    operations = make_plan(expected, observed, foreign).operations
-    if operations[:1] == (ops.DestroyTable(),):  # making it anew names every object, not the one at fault
+    plan = make_plan(expected, observed, foreign)
+    if plan.is_anew:  # it names every object, not the one at fault
         return (f"table {FAMILY} {TABLE}",)
-    subjects = (printable(subject(operation)).removeprefix("rule in ") for operation in operations)
+    subjects = (printable(subject(operation)).removeprefix("rule in ") for operation in plan.operations)
     return tuple(islice(dict.fromkeys(subjects), _MOST_DIFFERENCES))
 
 

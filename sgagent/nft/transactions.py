@@ -132,6 +132,11 @@ class Plan:
         return bool(self.flip or self.fill or self.removal)
 
     @property
+    def is_anew(self) -> bool:
+        """Return whether one transaction makes the table anew: its ranges become visible late in it."""
+        return self.flip[:1] == (DestroyTable(),)
+
+    @property
     def verb(self) -> DeclarationVerb:
         """Return what declares objects; a fill never meets one that the plan knew of."""
         return DeclarationVerb.CREATE if self.fill else DeclarationVerb.ADD

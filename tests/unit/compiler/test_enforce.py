@@ -364,6 +364,51 @@ class TestUnreadable:
         assert not host.step(WIDE).plan
 
 
+class TestMadeAnew:
+    """One transaction makes the table anew, and its new ranges are visible late in it."""
+
+    @pytest.fixture(params=("a chain that can't be read", "a table that can't be listed"))
+    def altered(self, request: pytest.FixtureRequest) -> Host:
+        """Return a host on which another process has altered the table."""
+        host = Host()
+        host.step(WIDE)
+        assert host.table is not None
+        if request.param == "a table that can't be listed":
+            host.table, host.foreign = None, ("table sgagent",)
+            return host
+        gone = next(one for one in host.table.chains if one.hook is None and one.name != names.STATE_CHAIN)
+        host.table = replace(host.table, chains=tuple(one for one in host.table.chains if one != gone))
+        host.foreign = (f"chain {gone.name}",)
+        return host
+
+    @pytest.mark.parametrize("sessions", Sessions)
+    def test_nothing_is_remembered_until_all_ranges_are_visible(
+        self, altered: Host, sessions: Sessions
+    ) -> None:
+        """A packet that a range still to come forbids may pass; its session must not."""
+        found = altered.step(WIDE, sessions)
+        assert found.plan.is_anew
+        assert found.is_interim
+        assert found.clearance is None
+        assert altered.state == UNCACHED
+
+    def test_then_marks_are_cleared(self, altered: Host) -> None:
+        """The next step begins with the first generation, in a table that stands."""
+        altered.step(WIDE)
+        found = altered.step(WIDE)
+        assert not found.plan.is_anew
+        assert not found.is_interim
+        assert found.clearance == MarkClearance(mask=LAYOUT.mask)
+        assert altered.generation == 1
+        assert not altered.step(WIDE).plan
+
+    def test_few_bits(self, altered: Host) -> None:
+        """Where nothing can be remembered there is nothing to wait for."""
+        altered.layout = FEW_BITS
+        assert not altered.step(WIDE).is_interim
+        assert not altered.step(WIDE).plan
+
+
 class TestWrap:
     """Generations are used again (design: marks that carry one are cleared before)."""
 

@@ -203,6 +203,15 @@ def test_a_foreign_object_with_a_name_of_ours_is_replaced_with_the_table(foreign
     assert not any(isinstance(operation, DestroyTable) for operation in other.operations)
 
 
+def test_a_table_that_can_not_be_listed_is_replaced() -> None:
+    """It is no table whose objects could stay, but the kernel knows their names."""
+    first = make_plan(tables.WHOLE, None)
+    plan = make_plan(tables.WHOLE, None, ("table sgagent",))
+    assert plan.is_anew
+    assert plan == Plan((DestroyTable(), *first.operations))
+    assert not first.is_anew
+
+
 @pytest.mark.parametrize("name", ("", "@links", "eth*", 'a"b', "a\\b", "a\nb"))
 def test_a_link_that_nft_would_read_otherwise_is_refused(name: str) -> None:
     """As a key of a map."""
