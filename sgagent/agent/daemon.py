@@ -215,6 +215,7 @@ class Daemon:
 
     def _step(self, *, fetch: bool = False) -> Step:
         """Do one step, and have what it leaves proved; one that the kernel refuses is tried again."""
+        began = self._latest_time()
         if fetch:
             self._fetched_at = self.clock.monotonic()
         with self.verification.stepping():
@@ -226,6 +227,8 @@ class Daemon:
                 self._backoff.after_success()
                 self._count_by(step)
             self._publish(step, is_fetched=fetch)
+            ends = (rule.expires_at for rule in self.board.status.expiring)
+            self._expiry = next((end for end in ends if end > began), math.inf)  # may be over by now
             if step.is_first_table and step.outcome is StepEnd.APPLIED:
                 self.after_first(step)
             self._steps += 1
@@ -247,16 +250,13 @@ class Daemon:
             )
 
     def _publish(self, step: Step, *, is_fetched: bool) -> None:
-        """Publish what came of a step, in the log too, and note when the next rule ends."""
+        """Publish what came of a step, in the log too."""
         self._step_log.say(step)
         self._say_faults()
         self.service_manager.status(summary(step))
         self.board.note_step(step, is_fetched=is_fetched)
         self.board.note_contest(is_contested=self.drift.is_contested)
         self.board.note_standing(self.execution.standing())
-        latest = self._latest_time()
-        ends = (rule.expires_at for rule in self.board.status.expiring)
-        self._expiry = next((end for end in ends if end > latest), math.inf)
 
     def _tick(self) -> None:
         """Read the counters, serve who waits for a reading, and feed the watchdog."""

@@ -12,7 +12,9 @@ from sgagent.agent.reconciler import Reconciler
 from sgagent.agent.step import Step, StepEnd
 from sgagent.cli.boot import LastGood, enforce_last_good
 from sgagent.core.errors import KernelRefusedError, SgagentError
+from sgagent.nft.transactions import Plan
 from sgagent.settings import Settings
+from tests.fakes.clock import FakeClock
 from tests.fakes.dataplane import FakeDataplane
 from tests.unit.agent.machine import GOOD, MAC, Machine
 from tests.unit.agent.running import Running
@@ -190,6 +192,46 @@ def test_the_loop_wakes_for_the_end(machine: Machine, tmp_path: Path) -> None:
         running.wait_for("ruleset_applied", 2)
         assert machine.source.fetches == fetches
         assert [rule.rule_id for rule in running.board.policy.interfaces[0].ingress.rules] == ["lasting"]
+
+    running.while_it_runs(script)
+
+
+class SlowDataplane(FakeDataplane):
+    """Take seconds for each change, as the kernel does for the largest tables."""
+
+    def __init__(self, clock: FakeClock, seconds: float) -> None:
+        """Take the clock that passes."""
+        super().__init__()
+        self._clock = clock
+        self._seconds = seconds
+
+    def apply(self, plan: Plan) -> None:
+        """Carry the change out, or refuse it, in so many seconds."""
+        self._clock.pass_seconds(self._seconds)
+        super().apply(plan)
+
+
+@pytest.mark.parametrize("is_fetched", (False, True), ids=("after another end", "after new definitions"))
+def test_a_rule_that_ends_during_a_step_goes_in_the_next(
+    machine: Machine, tmp_path: Path, *, is_fetched: bool
+) -> None:
+    """Without waiting for the next fetch."""
+    machine.dataplane = SlowDataplane(machine.clock, 2.0)
+    lasting = "lasting, direction: ingress"
+    later = definitions().replace(lasting, f"lasting, expires: '1970-01-01T00:20:01Z', {lasting[9:]}")
+    machine.source.write(later)
+    running = Running(machine, tmp_path)
+
+    def script() -> None:
+        fetches = machine.source.fetches
+        if is_fetched:
+            machine.clock.set_back(machine.clock.now() - (END - 1))
+            machine.source.write(later.replace("port_range: 80", "port_range: 81"))
+            fetches += 1
+        else:
+            machine.clock.set_back(machine.clock.now() - END)
+        wait_until(lambda: not running.board.policy.expiring, "the end of both rules")
+        assert machine.source.fetches == fetches
 
     running.while_it_runs(script)
 
