@@ -74,7 +74,12 @@ class Host(Protocol):
     """The machine's links."""
 
     def facts(self) -> HostFacts:
-        """Return what links and addresses there are now."""
+        """Return what links and addresses there are now.
+
+        Raises:
+            SgagentError: changes interrupted each listing.
+            OSError: the kernel refused.
+        """
 
     def watch(self, wake: Wake) -> AbstractContextManager[None]:
         """Call ``wake`` whenever links or addresses changed, until the context is left."""

@@ -20,7 +20,7 @@ from sgagent.agent.planner import AgentState, KernelChange, Planner, StepDecisio
 from sgagent.agent.state.directory import StateDirectory, fault_of, write_durably
 from sgagent.agent.step import Step, StepEnd
 from sgagent.core.binding import HostFacts
-from sgagent.core.errors import KernelRefusedError, NotPermittedError, Problem
+from sgagent.core.errors import KernelRefusedError, NotPermittedError, Problem, SgagentError
 from sgagent.core.lockout import NamedCut
 from sgagent.core.policy import Endpoint, ResolvedPolicy
 from sgagent.documents import DocumentFile
@@ -114,7 +114,10 @@ class Reconciler:
 
     def _inputs(self, definitions: Definitions) -> StepInputs:
         """Ask the ports for what a step depends on, but for the table."""
-        facts = self.host.facts()
+        try:
+            facts = self.host.facts()
+        except OSError as error:
+            raise SgagentError(f"links and addresses can't be listed: {error}") from error
         return StepInputs(
             fetched=self.fetched,
             facts=facts,

@@ -19,7 +19,7 @@ class FakeHost:
         """Take more links to start with."""
         self._links = {link.name: link for link in (Link(name="lo", index=1, is_loopback=True), *links)}
         self._watchers: list[Wake] = []
-        self.fault: SgagentError | None = None
+        self.fault: SgagentError | OSError | None = None
         """Raised by every look at the links while it is set."""
 
         self.looks = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import signal
@@ -110,12 +111,19 @@ def test_links_wake_it_without_a_fetch(running: Running) -> None:
     running.while_it_runs(script)
 
 
-def test_a_step_that_can_not_be_done_is_tried_again(running: Running) -> None:
+UNREADABLE = (
+    SgagentError("links or addresses changed again whenever they were listed"),
+    OSError(errno.ENOBUFS, "No buffer space available"),
+)
+
+
+@pytest.mark.parametrize("fault", UNREADABLE, ids=("changing", "refused"))
+def test_a_step_that_can_not_be_done_is_tried_again(running: Running, fault: SgagentError | OSError) -> None:
     """Links that can't be read are logged once, and the step is made up for when they can be."""
 
     def script() -> None:
         host = running.machine.host
-        host.fault = SgagentError("links or addresses changed again whenever they were listed")
+        host.fault = fault
         host.remove_link("eth0")
         running.wait_for("step_failed")
         fetches = running.machine.source.fetches

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -426,6 +427,18 @@ def test_modes_that_the_kernel_refuses_are_what_they_were(machine: Machine) -> N
     with pytest.raises(KernelRefusedError):
         agent.orders.switch_mode(agent.step, Mode.OBSERVE, "eth0")
     machine.dataplane.refusal = None
+    assert agent.step().outcome is StepEnd.UNCHANGED
+    assert not agent.orders.standing().overrides
+    assert not Agent(machine).orders.standing().overrides
+
+
+def test_modes_that_no_step_brings_about_are_what_they_were(machine: Machine) -> None:
+    """In the agent and on disk, also where the kernel does not list the links."""
+    agent = Agent(machine)
+    machine.host.fault = OSError(errno.ENOBUFS, "No buffer space available")
+    with pytest.raises(SgagentError, match=r"links .* No buffer space"):
+        agent.orders.switch_mode(agent.step, Mode.OBSERVE, None)
+    machine.host.fault = None
     assert agent.step().outcome is StepEnd.UNCHANGED
     assert not agent.orders.standing().overrides
     assert not Agent(machine).orders.standing().overrides
