@@ -149,8 +149,14 @@ class Reconciler:
             return step, state
         last, state = self._bring(state, inputs, target)
         self._is_interim_left = last.outcome is StepEnd.REFUSED
-        cut, was_drift, differed = step.sessions_cut, step.was_drift, step.differed
-        return replace(last, sessions_cut=cut, was_drift=was_drift, differed=differed), state
+        last = replace(  # the second change found the agent's own table
+            last,
+            sessions_cut=step.sessions_cut,
+            was_drift=step.was_drift,
+            differed=step.differed,
+            is_first_table=step.is_first_table,
+        )
+        return last, state
 
     def _carry_out(self, decision: StepDecision, facts: HostFacts, began: float) -> tuple[Step, AgentState]:
         """Do what was decided; what the kernel refuses is in the report."""

@@ -89,6 +89,14 @@ def test_a_table_whose_state_can_not_be_read_takes_two_changes(machine: Machine)
     assert agent.step(fetch=False).outcome is StepEnd.UNCHANGED
 
 
+def test_a_table_that_can_not_be_listed_counts_as_none(machine: Machine) -> None:
+    """What it let through may be followed by nobody, so sessions are looked at as after a first table."""
+    machine.dataplane.foreign = ("table inet sgagent",)
+    step = machine.reconciler().step(fetch=True)
+    assert (step.outcome, len(machine.dataplane.applied)) == (StepEnd.APPLIED, 2)
+    assert step.is_first_table
+
+
 def test_a_refusal_after_the_first_of_two_changes_is_no_drift(machine: Machine) -> None:
     """The table that remembers no session is the agent's own, and no other process is named for it."""
     agent = machine.reconciler()
