@@ -7,6 +7,7 @@ boots, since it is kept in the state. So a clock that is wrong revives no rule t
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -99,9 +100,21 @@ def count(number: int, word: str) -> str:
     return f"{number} {word}{'s' * (number != 1)}"
 
 
+_LAST_SECOND = 253_402_300_799.0
+"""The last one that the calendar has: 9999-12-31T23:59:59Z."""
+
+
+def timestamp(instant: datetime) -> float:
+    """Return an instant in seconds since the epoch; rounded down where there is none to round up to."""
+    return min(instant.timestamp(), _LAST_SECOND)
+
+
 def clock_time(seconds: float) -> str:
-    """Return a time by the clock of this host."""
-    return datetime.fromtimestamp(seconds).astimezone().isoformat(sep=" ", timespec="seconds")
+    """Return a time by the clock of this host; in UTC where the calendar ends before that has it."""
+    time_there = datetime.fromtimestamp(seconds, UTC)
+    with suppress(OverflowError, ValueError):
+        time_there = time_there.astimezone()
+    return time_there.isoformat(sep=" ", timespec="seconds")
 
 
 def moment(seconds: float, now: float) -> str:

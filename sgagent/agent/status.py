@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from sgagent.agent.clock import timestamp
 from sgagent.agent.manual_override import ManualOverride
 from sgagent.agent.names.name_table import NameStatus
 from sgagent.agent.step import Step, StepEnd, ports_of_masters
@@ -319,7 +320,7 @@ def _expiring(policy: ResolvedPolicy | None) -> tuple[ExpiringRule, ...]:
             rule_id=rule.rule_id,
             security_group_id=rule.security_group_id,
             policy=rule.policy,
-            expires_at=rule.expires.timestamp(),
+            expires_at=timestamp(rule.expires),
         )
         for rule in (policy.expiring if policy else ())
         if rule.expires is not None

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from sgagent import __version__
+from sgagent.agent.clock import timestamp
 from sgagent.agent.control import requests
 from sgagent.agent.control.handlers import Execution
 from sgagent.agent.control.requests import Answer, Hit, InterfaceHits, Order, OrderAnswer, Question
@@ -302,7 +303,7 @@ def _hits(judge: ResolvedInterface, direction: Direction, totals: Totals, times:
             protocol=protocols_text(rule.protocols),
             ports=None if rule.ports.is_all else str(rule.ports),
             authorization_object=rule.peer.name,
-            expires_at=rule.expires.timestamp() if rule.expires else None,
+            expires_at=timestamp(rule.expires) if rule.expires else None,
         )
     yield hit(DefaultCounter(interface=judge.name, direction=direction, verdict=toward.default))
 

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from sgagent.agent.clock import FILE_NAME, SECONDS_BETWEEN_WRITES
+from sgagent.agent.control.answers import hits_answer, status_answer
+from sgagent.agent.control.protocol import encode_fields
+from sgagent.agent.control.requests import HitsQuestion
+from sgagent.agent.control.status_text import facts
 from sgagent.agent.daemon import FIRST_RETRY_SECONDS
+from sgagent.agent.published_status import Board
 from sgagent.agent.reconciler import Reconciler
 from sgagent.agent.step import Step, StepEnd
 from sgagent.cli.boot import LastGood, enforce_last_good
+from sgagent.cli.output import format_json
 from sgagent.core.errors import KernelRefusedError, SgagentError
 from sgagent.nft.transactions import Plan
 from sgagent.settings import Settings
@@ -194,6 +202,29 @@ def test_the_loop_wakes_for_the_end(machine: Machine, tmp_path: Path) -> None:
         assert [rule.rule_id for rule in running.board.policy.interfaces[0].ingress.rules] == ["lasting"]
 
     running.while_it_runs(script)
+
+
+@pytest.fixture(params=("UTC", "Asia/Shanghai", "America/New_York"))
+def _zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", request.param)
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("_zone")
+@pytest.mark.parametrize("expires", ("9999-12-31T00:00:00Z", "9999-12-31T23:59:59.999999Z"))
+def test_a_rule_that_ends_with_the_calendar_is_shown(machine: Machine, expires: str) -> None:
+    """The zone of the host may have a later day, and seconds since the epoch are rounded up."""
+    machine.source.write(definitions(expires=expires))
+    board = Board(machine.clock, lambda _: True)
+    board.note_step(machine.reconciler().step(fetch=True), is_fetched=True)
+    status = status_answer(board, machine.clock, "a file")
+    (line,) = (line for label, line in facts(status, machine.clock.now()) if label == "expires")
+    assert line.startswith("9999-12-3")
+    for answer in (status, hits_answer(board, HitsQuestion())):
+        assert '"9999-12-31T' in format_json(encode_fields(answer))
 
 
 class SlowDataplane(FakeDataplane):
