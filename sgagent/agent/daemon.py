@@ -161,6 +161,8 @@ class Daemon:
             self._try_step(fetch=False, only_on_drift=True)
         if self.inbox.do_jobs(self._step_now):
             self.board.note_standing(self.execution.standing())
+        if is_tick_due:  # what readers ask for meanwhile puts off no look at the table
+            self._ticked_at = self.clock.monotonic()
         if is_tick_due or self.inbox.has_readers:
             self._tick()
         if is_reload:
@@ -260,7 +262,6 @@ class Daemon:
 
     def _tick(self) -> None:
         """Read the counters, serve who waits for a reading, and feed the watchdog."""
-        self._ticked_at = self.clock.monotonic()
         self._latest_time()  # kept in case the clock goes back
         self.drift.look()
         self.board.note_contest(is_contested=self.drift.is_contested)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import math
 import os
 import signal
 from functools import partial
@@ -14,7 +15,7 @@ import pytest
 from sgagent.agent.clock import RetryDelay
 from sgagent.agent.control.answers import Desk
 from sgagent.agent.control.requests import ApplyOrder, Document, EnforcedAnswer, ReloadOrder
-from sgagent.agent.daemon import FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS
+from sgagent.agent.daemon import FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS, TICK_SECONDS
 from sgagent.agent.inbox import LoopEvent
 from sgagent.agent.step import StepEnd
 from sgagent.core.errors import (
@@ -209,6 +210,20 @@ def test_a_table_that_somebody_changed_is_mended_at_the_next_tick(running: Runni
 
     running.while_it_runs(script)
     assert running.machine.dataplane.ruleset is not None
+
+
+@pytest.mark.parametrize("seconds", (0.1, 0.4, TICK_SECONDS))
+def test_readers_leave_time_to_look_at_the_table(running: Running, seconds: float) -> None:
+    """However often somebody asks for a reading, a change that nobody announced is repaired as soon."""
+
+    def script() -> None:
+        running.machine.dataplane.ruleset = None
+        for _ in range(math.ceil(TICK_SECONDS / seconds) + 1):
+            running.clock.pass_seconds(seconds)
+            assert running.inbox.wait_for_reading(10.0)
+        assert "drift_repaired" in running.log.events()
+
+    running.while_it_runs(script)
 
 
 def test_a_look_at_the_table_that_fails_ends_nothing(running: Running) -> None:
