@@ -106,7 +106,6 @@ class Daemon:
                 self.event_log.error("counters_damaged", reason=self.counting.damage)
             self.execution.begin(partial(self._step, fetch=True))
             gc.enable()
-            self._reconciler.names.turn(self._reconciler.latest_time)
             self._tick()
             self.service_manager.ready()
             self.event_log.info("agent_started")

@@ -10,6 +10,7 @@ from pathlib import Path
 from sgagent.agent.counters import Counting
 from sgagent.agent.daemon import Daemon
 from sgagent.agent.inbox import Inbox, LoopEvent
+from sgagent.agent.names.resolver import NameWatch
 from sgagent.agent.published_status import Board
 from sgagent.agent.state.counter_file import CounterFile
 from sgagent.agent.step import Step
@@ -24,14 +25,14 @@ from tests.waiting import wait_until
 class Running:
     """A daemon, and what a test may do to it while it runs."""
 
-    def __init__(self, machine: Machine, directory: Path) -> None:
+    def __init__(self, machine: Machine, directory: Path, names: NameWatch | None = None) -> None:
         """Put a daemon together."""
         self.machine = machine
         self.log = FakeLog()
         self.clock = machine.clock
         self.inbox = Inbox()
         self.board = Board(self.clock, self.inbox.wait_for_reading)
-        self.execution = machine.execution(machine.reconciler(), self.log)
+        self.execution = machine.execution(machine.reconciler(names=names), self.log)
         self.first_steps: list[Step] = []
         self.daemon = Daemon(
             source=machine.source,

@@ -17,6 +17,8 @@ from sgagent.core.model import TCP, UDP, Family, Policy
 from sgagent.nft.transactions import AddElements, DeleteElements
 from sgagent.settings import parse_settings
 from tests.unit.agent.machine import MAC, Machine
+from tests.unit.agent.running import Running
+from tests.waiting import wait_until
 from tests.words import OUT, blocks, packet, verdict
 
 NAME = "mirror.example.org"
@@ -333,3 +335,18 @@ def test_the_hosts_servers_are_followed(machine: Machine, resolver: FakeResolver
     assert (leaves(step, SERVER, 53), leaves(step, "198.51.100.53", 53)) == (False, True)
     machine.clock.pass_seconds(61)
     assert len({str(endpoint) for endpoint in names.endpoints()}) == 2
+
+
+def test_servers_that_change_while_the_agent_starts_are_let_through(
+    machine: Machine, resolver: FakeResolver, tmp_path: Path
+) -> None:
+    """As at a boot, where resolv.conf is written meanwhile; no other event brings a step about."""
+    servers = iter([(SERVER,)])
+    settings = parse_settings(f"[state]\ndirectory = '{machine.state.directory}'", "sgagent.toml")
+    now = datetime.fromtimestamp(machine.clock.now(), UTC)
+    names = NameWatch(settings, machine.clock, now, resolver, lambda: next(servers, ("198.51.100.53",)))
+    running = Running(machine, tmp_path / "counters", names)
+    running.while_it_runs(
+        lambda: wait_until(lambda: leaves(running.board.status.step, "198.51.100.53", 53), "the other server")
+    )
+    assert machine.source.fetches == 1
