@@ -288,4 +288,6 @@ class Reconciler:
     def has_drifted(self) -> bool:
         """Return whether the table is another one than the last step that was done left."""
         in_force = self.state.in_force
-        return in_force is not None and in_force.differs_from(self.dataplane.observe())
+        if in_force is None:  # of rules that an earlier agent left, only that they are there is known
+            return self.state.is_standing and self.dataplane.observe().ruleset is None
+        return in_force.differs_from(self.dataplane.observe())

@@ -93,6 +93,41 @@ def test_rules_of_an_earlier_agent_stay(machine: Machine, tmp_path: Path) -> Non
     assert machine.dataplane.ruleset == standing
 
 
+@pytest.mark.parametrize("configuration", ("", FAIL_CLOSED), ids=("has enforced", "closes"))
+def test_a_host_whose_rules_go_is_closed_at_once(
+    machine: Machine, tmp_path: Path, configuration: str
+) -> None:
+    """The look of each second finds that the rules of an earlier agent are gone."""
+    machine.source.write(GOOD)
+    machine.reconciler().step(fetch=True)
+    machine.source.remove()
+    for kept in (tmp_path / "state" / "history").iterdir():
+        kept.write_text("scribble")
+    agent = machine.reconciler(configuration)
+    assert (agent.step(fetch=True).is_standing, agent.has_drifted()) == (True, False)
+    machine.dataplane.ruleset = None
+    assert agent.has_drifted()
+    assert agent.step(fetch=False).is_closed
+    assert not agent.has_drifted()
+
+
+def test_a_host_whose_rules_go_is_as_it_was_where_nothing_was_enforced(
+    machine: Machine, tmp_path: Path
+) -> None:
+    """An agent that knows of no definitions closes nothing, and asks for no step again and again."""
+    machine.source.write(GOOD)
+    machine.reconciler().step(fetch=True)
+    machine.source.remove()
+    shutil.rmtree(tmp_path / "state")
+    agent = machine.reconciler()
+    assert agent.step(fetch=True).is_standing
+    machine.dataplane.ruleset = None
+    assert agent.has_drifted()
+    step = agent.step(fetch=False)
+    assert (step.outcome, step.is_closed, step.is_standing) == (StepEnd.WAITING, False, False)
+    assert not agent.has_drifted()
+
+
 def test_definitions_end_it(machine: Machine) -> None:
     """A closed host follows the first definitions that can be enforced, and they stay when they are gone."""
     agent = machine.reconciler(FAIL_CLOSED)
