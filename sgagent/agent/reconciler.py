@@ -102,8 +102,8 @@ class Reconciler:
             inputs = replace(inputs, has_enforced=self.directory.has_enforced(), ways=ways)
         if target.resolution is not None:
             self.names.want(target.resolution.dns_names)
-            if target.resolution.depends_on_time:
-                self._latest_time.keep()  # before a rule goes that would come back if the time did
+        if target.resolution is None or target.resolution.depends_on_time:
+            self._latest_time.keep()  # before a rule goes that would come back if the time did
         step, state = self._bring(self.state, inputs, target)
         if step.outcome is not StepEnd.REFUSED:
             state = self._store(state, target)

@@ -155,6 +155,17 @@ def test_what_stays_for_want_of_better_loses_its_ended_rules(machine: Machine) -
     assert rules(ended) == ["lasting"]
 
 
+def test_the_time_is_kept_before_a_rule_of_what_stays_goes(machine: Machine) -> None:
+    """The next agent, whose clock went back, takes up the same definitions without it."""
+    agent = machine.reconciler()
+    step_at(machine, agent, END - 1)
+    machine.host.add_link("eth1", MAC)
+    assert rules(step_at(machine, agent, END)) == ["lasting"]
+    machine.host.remove_link("eth1")
+    machine.clock.set_back(300.0)
+    assert rules(machine.reconciler().step(fetch=True)) == ["lasting"]
+
+
 def test_a_damaged_file_is_a_fault(machine: Machine, tmp_path: Path) -> None:
     """The clock alone counts then, and the next time is kept again."""
     step_at(machine, machine.reconciler(), END)
