@@ -33,7 +33,8 @@ SIGNATURE_NAME = "sgagent.sig"
 
 def signature_path(path: Path) -> Path:
     """Return the path of the signature of a document or of a directory of documents."""
-    return path / SIGNATURE_NAME if path.is_dir() else path.with_name(f"{path.name}.sig")
+    is_directory = os.path.isdir(path)  # noqa: PTH112 - pathlib raises where the agent may not look
+    return path / SIGNATURE_NAME if is_directory else path.parent / f"{path.name}.sig"
 
 
 def make_source(settings: FileSourceSettings, context: SourceContext) -> FileSource:

@@ -12,8 +12,11 @@ import pytest
 
 from sgagent.core.errors import DocumentError, NoDocumentError, Severity, SourceUnavailableError
 from sgagent.documents import Limits
+from sgagent.settings import SignatureSettings
+from sgagent.signatures import PublicKey
 from sgagent.sources.files.reader import FileReading, is_document_name, read_document
 from sgagent.sources.files.source import FileSource
+from sgagent.sources.verified_parse import SignaturePolicy, VerifiedParser
 from tests.patience import PATIENCE
 
 GROUP = "version: 1\nsecurity_groups: [{security_group_id: %s, type: basic}]\n"
@@ -165,6 +168,15 @@ def test_a_path_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
     """The message names the path and the reason."""
     with pytest.raises(SourceUnavailableError, match=r"/groups\.d: no such file or directory"):
         source(tmp_path / "groups.d").fetch()
+
+
+@pytest.mark.parametrize("has_keys", (False, True), ids=["without keys", "with keys"])
+def test_a_path_that_the_kernel_refuses_is_unavailable(tmp_path: Path, *, has_keys: bool) -> None:
+    """A refusal other than "no such file" is a fault of the source too, not of the agent."""
+    policy = SignaturePolicy(SignatureSettings(public_keys=(PublicKey(bytes(32)),) if has_keys else ()))
+    refused = FileSource(tmp_path / ("a" * 300), Limits(), VerifiedParser(Limits(), policy))
+    with pytest.raises(SourceUnavailableError, match="file name too long"):
+        refused.fetch()
 
 
 def test_an_emptied_directory_is_unavailable(tmp_path: Path) -> None:
