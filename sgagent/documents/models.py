@@ -195,7 +195,9 @@ def _without_required(declared: type[M]) -> type[M]:
         for name, field in declared.model_fields.items()
         if field.is_required()
     }
-    return pydantic.create_model(declared.__name__, __base__=declared, **optional)
+    # Without docstrings: pydantic would take them from the source, which an upgrade may have replaced.
+    undescribed = {"use_attribute_docstrings": False}
+    return pydantic.create_model(declared.__name__, __base__=declared, __cls_kwargs__=undescribed, **optional)
 
 
 def faults_of(

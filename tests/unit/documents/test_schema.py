@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -59,3 +60,21 @@ def test_only_what_is_read_imports_its_models() -> None:
     ours = [sys.executable, "-c", code]
     done = subprocess.run(ours, capture_output=True, text=True, check=True)  # noqa: S603 - nothing of anybody else
     assert done.stdout.split() == ["False", "True", "False"]
+
+
+def test_errors_are_found_after_the_program_was_replaced_on_disk(tmp_path: Path) -> None:
+    """Descriptions come from the source, which an upgrade replaces while the old agent still runs."""
+    shutil.copytree(ROOT / "sgagent", tmp_path / "sgagent", ignore=shutil.ignore_patterns("__pycache__"))
+    code = """if True:
+        import pathlib, sgagent.documents.native
+        from sgagent.documents import DocumentFile, Limits, RefusedDocumentsError, models, parse_documents
+        assert models.__file__.startswith(%r), models.__file__
+        pathlib.Path(models.__file__).write_text("(\\n" * 1000)
+        try:
+            parse_documents([DocumentFile("a", b"version: 1\\nprefix_lists: [{entries: []}]")], Limits())
+        except RefusedDocumentsError as error:
+            print(len(error.problems))
+    """
+    ours = [sys.executable, "-c", code % str(tmp_path)]
+    done = subprocess.run(ours, capture_output=True, text=True, check=True, cwd=tmp_path)  # noqa: S603 - as above
+    assert done.stdout == "2\n"
