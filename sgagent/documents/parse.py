@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from itertools import chain
 
 from sgagent.core.errors import DocumentError, Origin, Problem, Severity
 from sgagent.core.memo import Memo, Seam
@@ -201,7 +202,8 @@ def with_key_lines(
     What is found after parsing has the line of the whole rule, the native name of a field, and no place in a
     list; so the file is parsed once more.
     """
-    by_name = {file.name: file for file in files}
+    problems, by_name = tuple(problems), {file.name: file for file in files}
+    known = frozenset(chain.from_iterable(map(_spellings, problems)))
 
     @cache
     def root(name: str) -> Field | None:
@@ -210,14 +212,25 @@ def with_key_lines(
         reading = Reading(file=name, findings=Findings(0), budget=budget)
         return None if file is None else read_tree(file, reading)
 
-    def key(problem: Problem) -> Origin:
-        steps = (int(index) if index else name for index, name in _STEP.findall(problem.origin.path))
-        document = root(problem.origin.file)
+    @cache
+    def found_at(name: str, path: str) -> dict[str | None, Field]:
+        """Return the first value of each known spelling in a place, and under None the place itself."""
+        document = root(name)
         if document is None:
-            return problem.origin
-        place = document.at(*steps)
-        meant = {problem.value, (problem.value or "").rpartition("/")[2]} - {None, ""}
-        return next((part for part in _parts(place) if _spelling(part) in meant), place).origin
+            return {}
+        place = document.at(*(int(index) if index else step for index, step in _STEP.findall(path)))
+        found: dict[str | None, Field] = {None: place}
+        for part in _parts(place):
+            spelling = _spelling(part)
+            if spelling in known:
+                found.setdefault(spelling, part)
+        return found
+
+    def key(problem: Problem) -> Origin:
+        found = found_at(problem.origin.file, problem.origin.path)
+        return next(
+            (found[one].origin for one in (*_spellings(problem), None) if one in found), problem.origin
+        )
 
     return tuple(
         replace(problem, origin=key(problem))
@@ -225,6 +238,12 @@ def with_key_lines(
         else problem
         for problem in problems
     )
+
+
+def _spellings(problem: Problem) -> tuple[str, ...]:
+    """Return what a document may hold where a problem has a value: also a group's id without its account."""
+    value = problem.value or ""
+    return tuple(filter(None, (value, value.rpartition("/")[2])))
 
 
 def _parts(place: Field) -> Iterator[Field]:
