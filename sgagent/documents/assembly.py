@@ -22,7 +22,7 @@ from sgagent.core.memo import Memo, Seam
 from sgagent.core.rule_values import instant_text, objects_text, protocols_text
 from sgagent.documents.field import Field
 from sgagent.documents.problems import Findings
-from sgagent.documents.scalars import InvalidValueError
+from sgagent.documents.scalars import Fault, InvalidValueError
 from sgagent.documents.values import no_object, parse_group_id
 
 T = TypeVar("T")
@@ -291,10 +291,18 @@ def _check_plain_ids(
     """
     named = chain.from_iterable(memo.each("plain ids", _plain_ids, snapshot.security_groups))
     of_right = ((rule.origin.at("authorization_object"), text) for rule, text in named)
+    groups, faults = snapshot.group_by_id, dict[str, Fault]()
     for origin, text in chain(of_right, chain.from_iterable(map(_plain_ids_of_wrong, wrong))):
-        if text not in snapshot.group_by_id:
-            fault = no_object(text, snapshot.group_by_id)
+        if text not in groups:
+            if text not in faults:
+                is_compared = len(faults) * len(groups) < _MOST_COMPARED
+                faults[text] = no_object(text, groups if is_compared else ())
+            fault = faults[text]
             findings.add(Problem.error(origin, fault.code, text, fault.message, fault.remedy))
+
+
+_MOST_COMPARED = 200_000
+"""Pairs of an object and a group's id that are compared for hints; more would take the agent minutes."""
 
 
 def _plain_ids_of_wrong(rule: Field) -> Iterator[tuple[Origin, str]]:

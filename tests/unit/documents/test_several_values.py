@@ -23,7 +23,16 @@ from sgagent.core.model import (
 from sgagent.core.rule_values import EVERYTHING, objects_text
 from sgagent.documents.assembly import derive_rule_id
 from sgagent.documents.writer import as_yaml, write_document
-from tests.unit.documents.reading import codes, parse, refused, rule_document, snapshot, the_rule
+from tests.unit.documents.reading import (
+    RULE,
+    codes,
+    document,
+    parse,
+    refused,
+    rule_document,
+    snapshot,
+    the_rule,
+)
 
 PING = {"protocol": ["icmp", "icmpv6"], "port_range": None}
 GRE = Protocol(47)
@@ -335,3 +344,16 @@ def test_thousands_of_wrong_objects_are_named_in_a_moment(form: str) -> None:
     place = "security_groups[0].rules[0].authorization_object"
     items = {(text, f"{place}[{number}]") for number, text in enumerate(written)}
     assert {(problem.value, problem.origin.path) for problem in found} == items
+
+
+def test_wrong_objects_are_compared_with_a_bounded_number_of_groups() -> None:
+    """The first ones get a hint; thousands beside thousands of groups take no minutes."""
+    objects = [f"sg_app{number:04}" for number in range(2_000)]
+    groups = [{"security_group_id": f"sg-app{number:04}"} for number in range(2_000)]
+    rules = [{**RULE, "authorization_object": objects}]
+    text = document(security_groups=[*groups, {"security_group_id": "sg-1", "rules": rules}])
+    began = time.process_time()
+    found = refused(text)
+    assert time.process_time() - began < 15
+    assert (len(found), found[0].remedy) == (2_000, "did you mean sg-app0000?")
+    assert found[-1].remedy.startswith("an address, a CIDR")
