@@ -68,7 +68,7 @@ class SdkTransport:
     _open: set[socket.socket] = field(default_factory=set)
 
     def url(self) -> str:
-        """Return the proxy's URL; the first call starts it, and it runs until the program ends."""
+        """Return the proxy's URL; starts it, unless it runs."""
         with self._lock:
             if self._listener is None:
                 self._listener = socket.create_server(("127.0.0.1", 0))
@@ -83,9 +83,14 @@ class SdkTransport:
                     end.shutdown(socket.SHUT_RDWR)
 
     def _serve(self, listener: socket.socket) -> None:
-        while True:
-            near, _ = listener.accept()
-            _start(self._lead, near)
+        """Accept connections until there is no descriptor or thread for one."""
+        with contextlib.suppress(OSError, RuntimeError):
+            while True:
+                near, _ = listener.accept()
+                _start(self._lead, near)
+        with self._lock:
+            self._listener = None
+        listener.close()
 
     def _lead(self, near: socket.socket) -> None:
         """Serve one connection until it ends."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import resource
+import socket
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -28,10 +31,11 @@ from tests.certificates import Authority
 from tests.contract.source import Origin, SourceContract
 from tests.ecsserver import KEY_ID, SECRET, TOKEN, EcsServer, ecs_server, reply
 from tests.fakes.cloud import REGION, FakeApi, FakeCloud, RefusalError, permission
+from tests.patience import PATIENCE
 
 pytest.importorskip("alibabacloud_ecs20140526", reason="the cloud's SDK is not installed (sgagent[aliyun])")
 
-from sgagent.sources.aliyun.client import SdkApi
+from sgagent.sources.aliyun.client import SdkApi, SdkTransport
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:(Tea|alibabacloud|darabonba).*")
 """The SDK's own affair."""
@@ -388,6 +392,33 @@ def test_nobody_at_the_address(secure: EcsServer, key_file: Path, authority: Aut
     api, endpoint_cache = api_for(settings, look_up=nowhere)
     lost = AliyunSource(settings, Limits(), api, by_hand=None, endpoint_cache=endpoint_cache)
     assert said(lost).endswith("can't be reached: its address is not known")
+
+
+def test_a_moment_without_descriptors_ends_no_proxy(server: EcsServer, key_file: Path) -> None:
+    """The connection for which none is left is lost; the next request has a proxy again."""
+    settings = settings_for(server, key_file)
+    transport = SdkTransport(settings, EndpointCache("127.0.0.1", server.port), 1_000)
+    assert answer_of(transport).startswith(b"HTTP/1.1 403")
+    url, (most, hard) = urlsplit(transport.url()), resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket() as served, socket.socket() as refused:
+        refused.settimeout(PATIENCE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (refused.fileno() + 1, hard))
+        try:
+            served.connect((url.hostname, url.port))  # by the descriptor that the waiting proxy has already
+            with pytest.raises(ConnectionError):  # noqa: PT012 - either, as the proxy is slower or faster
+                refused.connect((url.hostname, url.port))
+                refused.recv(1)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    assert answer_of(transport).startswith(b"HTTP/1.1 403")
+
+
+def answer_of(transport: SdkTransport) -> bytes:
+    """Return what a proxy says to a request for another end point."""
+    address = urlsplit(transport.url())
+    with socket.create_connection((address.hostname, address.port), PATIENCE) as near:
+        near.sendall(b"CONNECT elsewhere.example:443 HTTP/1.1\r\n\r\n")
+        return b"".join(iter(lambda: near.recv(100), b""))
 
 
 def test_a_question_is_broken_off(secure: EcsServer, key_file: Path, authority: Authority) -> None:
