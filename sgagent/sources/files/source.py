@@ -207,7 +207,8 @@ class FileSource:
         if not files:
             return frozenset()
         names = {file.name for file in files}
-        candidates = (p for p in reader.document_paths(self._path) if p.name in names or p.is_symlink())
+        paths = reader.document_paths(self._path)
+        candidates = (p for p in paths if p.name in names or os.path.islink(p))  # noqa: PTH114 - as above
         return frozenset(str(path) for path in candidates if Path(os.path.realpath(path)) in files)
 
     def _await_writer(self, writers: Writers) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,6 +97,23 @@ def test_other_documents_do_not_wait_for_a_slow_writer(document: Path) -> None:
             draft.rename(document.parent / "other.yaml")
             wait_until(lambda: agent.groups() == ["sg-1", "sg-2", "sg-other"], "the other document")
         wait_until(lambda: agent.groups() == ["sg-1", "sg-new", "sg-other"], "what was closed")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may look at everything")
+def test_documents_that_can_not_be_looked_at_are_unavailable(document: Path) -> None:
+    """Also while one is being written; the agent takes that for a fault of the source."""
+    (document.parent / "other.yaml").write_text(OTHER)
+    with followed(document.parent) as agent:
+        agent.groups()
+        with document.open("w") as writer:
+            writer.write(HALF)
+            writer.flush()
+            document.parent.chmod(0o400)
+            try:
+                with pytest.raises(SourceUnavailableError, match="permission denied"):
+                    agent.source.fetch()
+            finally:
+                document.parent.chmod(0o700)
 
 
 def test_a_document_behind_a_link_is_known_by_where_it_lies(tmp_path: Path, document: Path) -> None:
