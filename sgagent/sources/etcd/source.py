@@ -202,6 +202,7 @@ class EtcdSource:
         with ExitStack() as stack:
             if self._host is not None:
                 stack.enter_context(self._host.watch(self._host_changed))
+                self._has_host_changed = True  # maybe, since the links were listed for the first time
             stack.callback(self._leave)
             stack.enter_context(self._poller.watch(wake))
             yield
@@ -282,7 +283,11 @@ class EtcdSource:
         self._wake_signal.clear()
         if self._has_host_changed:
             self._has_host_changed = False
-            self._watcher.interest = self._interest()
+            try:
+                self._watcher.interest = self._interest()
+            except BaseException:
+                self._has_host_changed = True
+                raise
             if self._is_connected:
                 return self._watcher.look_further()
         if self._is_refresh_wanted:

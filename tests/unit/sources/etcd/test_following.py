@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import threading
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sgagent.core.errors import DocumentError
+from sgagent.core.errors import DocumentError, SgagentError, SourceUnavailableError
 from sgagent.documents import Limits
 from sgagent.settings.sources import EtcdSourceSettings, ServerUrl
 from sgagent.sources.etcd.client import Client
@@ -24,6 +25,7 @@ from sgagent.sources.etcd.publication import Completeness
 from sgagent.sources.etcd.source import EtcdSource
 from sgagent.sources.etcd.watcher import StoreWatcher
 from tests.etcdstore import LAYOUT, MARKER, REVISION, Store, told, written
+from tests.fakes.host import FakeHost
 from tests.grpcserver import listening
 from tests.waiting import wait_until
 
@@ -232,3 +234,45 @@ def test_a_link_that_comes_while_somebody_publishes(stack: ExitStack) -> None:
     known = following.look_further()
     assert known is not None
     assert {key: item.value for key, item in known.values.items()} == {WEB: b"before", APP: b"app"}
+
+
+MAC = "00:16:3e:00:00:07"
+
+
+def store_with_interface() -> Store:
+    """Return a store that knows an interface by its MAC address."""
+    store = Store(sg_web=b'{"security_group_id":"sg-web"}')
+    interface = b'{"network_interface_id":"eni-7","mac_address":"%s","security_group_ids":["sg-web"]}'
+    store.values[LAYOUT.key("interfaces", "eni-7")] = interface % MAC.encode()
+    store.values[LAYOUT.key("by-mac", MAC, "eni-7")] = b""
+    return store
+
+
+def is_followed(source: EtcdSource) -> bool:
+    """Return whether a source delivers the interface."""
+    with contextlib.suppress(SourceUnavailableError):
+        return bool(source.fetch().snapshot.network_interfaces)
+    return False
+
+
+def test_a_link_that_comes_before_the_watch_is_followed(stack: ExitStack) -> None:
+    """The links are listed for the first time when the source is made; a booting host has others soon."""
+    host = FakeHost()
+    source = EtcdSource(settings_for(store_with_interface(), stack), Limits(), host=host)
+    host.add_link("eth7", MAC)
+    stack.enter_context(source.watch(lambda: None))
+    wait_until(lambda: is_followed(source), "the interface of the new link")
+
+
+def test_a_link_that_could_not_be_listed_at_once_is_followed(stack: ExitStack) -> None:
+    """The change is not forgotten where the kernel refuses the first listing after it."""
+    host = FakeHost()
+    source = EtcdSource(settings_for(store_with_interface(), stack), Limits(), host=host)
+    stack.enter_context(source.watch(lambda: None))
+    wait_until(lambda: source.publication is not None, "the first publication")
+    looks, host.fault = host.looks, SgagentError("no descriptor is free")
+    host.add_link("eth7", MAC)
+    wait_until(lambda: host.looks > looks, "a listing that is refused")
+    host.fault = None
+    source.refresh()
+    wait_until(lambda: is_followed(source), "the interface of the new link")
