@@ -210,7 +210,7 @@ def _keep(kept: LeasedKeys, ended: threading.Event) -> None:
         wait = LOOK_SECONDS
         try:
             kept.look()
-        except (EtcdError, SgagentError) as error:  # the store is unreachable, or the links can't be listed
+        except (EtcdError, SgagentError, OSError) as error:  # of the store, or of the links
             kept.client.close()
             if str(error) != logged:
                 logged = str(error)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-import pytest
+import errno
 
-from sgagent.sources.etcd.host_reports import MOST_ERRORS, HostReport, Report, read_reports
+import pytest
+from structlog.testing import capture_logs
+
+from sgagent.settings.sources import EtcdSourceSettings, ServerUrl
+from sgagent.sources.etcd.host_reports import MOST_ERRORS, HostReport, Report, keys_kept, read_reports
 from sgagent.sources.etcd.key_layout import FLEET, KeyLayout
 from sgagent.sources.etcd.messages import KeyValue
+from tests.etcdstore import Store
+from tests.grpcserver import listening
+from tests.waiting import wait_until
 
 LAYOUT = KeyLayout("/sgagent")
 
@@ -89,3 +96,20 @@ def test_what_is_no_report_is_told(value: bytes) -> None:
         ("a", HostReport.UNREADABLE),
         ("b", HostReport.CURRENT),
     ]
+
+
+def test_links_that_the_kernel_does_not_list_end_no_announcement() -> None:
+    """A host that stopped to renew its lease would be no member of its groups any more."""
+    calls = []
+
+    def contents() -> dict[str, bytes]:
+        calls.append("asked")
+        if len(calls) == 1:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return {}
+
+    with listening(Store().behave) as port:
+        endpoint = ServerUrl(host="127.0.0.1", port=port, is_encrypted=False)
+        with capture_logs() as logged, keys_kept(EtcdSourceSettings(endpoints=(endpoint,)), contents):
+            wait_until(lambda: "report_recovered" in [entry["event"] for entry in logged], "another try")
+    assert [entry["event"] for entry in logged] == ["report_failed", "report_recovered"]
