@@ -270,8 +270,12 @@ def test_a_foreign_map_that_leads_to_our_chains_is_removed(
             "add map {t} peers {{ type ipv4_addr : verdict ; elements = {{ 192.0.2.7 : goto other }} ; }}",
         ),
         ("add rule {t} gone goto generation",),
+        (
+            "add limit {t} slow {{ rate 5/second ; }}",
+            'add map {t} rates {{ type ipv4_addr : limit ; elements = {{ 192.0.2.7 : "slow" }} ; }}',
+        ),
     ),
-    ids=("unreadable map", "set", "readable chain", "elements", "state"),
+    ids=("unreadable map", "set", "readable chain", "elements", "state", "map of objects"),
 )
 def test_what_is_removed_may_lead_to_what_others_added(
     namespace: Namespace, one_shot: LibnftablesDataplane, commands: tuple[str, ...]
@@ -282,6 +286,27 @@ def test_what_is_removed_may_lead_to_what_others_added(
         namespace.nft(command.format(t="inet sgagent"))
     bring(one_shot, tables.WITHOUT_SSH)
     assert listed_anew() == Observed(ruleset=tables.WITHOUT_SSH)
+
+
+@pytest.mark.parametrize(
+    "declaration",
+    (
+        "ct expectation {t} found {{ protocol tcp ; dport 9 ; timeout 2m ; size 9 ; l3proto ip ; }}",
+        "ct timeout {t} found {{ protocol tcp ; l3proto ip ; policy = {{ established : 120 }} ; }}",
+        'ct helper {t} found {{ type "ftp" protocol tcp ; }}',
+        "synproxy {t} found {{ mss 1460 ; wscale 7 ; timestamp sack-perm ; }}",
+        "quota {t} found {{ 5 mbytes ; }}",
+    ),
+    ids=lambda text: text.partition(" {")[0],
+)
+def test_a_foreign_object_is_removed_and_nothing_else(
+    namespace: Namespace, one_shot: LibnftablesDataplane, declaration: str
+) -> None:
+    """Asked in JSON to delete an expectation, libnftables 1.1.3 deletes the table, and reports success."""
+    bring(one_shot, tables.WHOLE)
+    namespace.nft("add " + declaration.format(t="inet sgagent"))
+    bring(one_shot, tables.WHOLE)
+    assert listed_anew() == Observed(ruleset=tables.WHOLE)
 
 
 def test_the_table_is_known_until_another_process_changes_it(

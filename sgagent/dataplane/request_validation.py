@@ -42,9 +42,11 @@ _IDENTITY = re.compile(r"[0-9a-f]{96}")
 _LAST = {key_type: (1 << bits) - 1 for key_type, bits in BITS.items()}
 """The greatest value of each type whose values are numbers."""
 
-_OF_SESSIONS = {"ct expectation", "ct helper", "ct timeout", "secmark", "synproxy"}
-_KINDS = _OF_SESSIONS | {"chain", "counter", "flowtable", "limit", "map", "quota", "set", "tunnel"}
-"""What may stand in our table, by nft's words; never ``table``, nor anything outside one."""
+_KINDS = (
+    *("chain", "counter", "ct helper", "flowtable", "limit", "map", "quota"),
+    *("secmark", "set", "synproxy", "tunnel"),
+)
+"""What may be deleted from our table, by nft's words; never ``table``, nor anything outside one."""
 
 
 def check_plan(content: tuple[Any, ...], mask: int, log_group: int | None = None) -> Plan:

@@ -71,6 +71,9 @@ def _kind_and_name(text: str) -> tuple[str, str]:
     return kind, name
 
 
+_NEVER_DELETED = ("ct expectation", "ct timeout")
+"""Kinds of foreign objects. Asked in JSON to delete one, libnftables 1.1.3 deletes the table, or nothing."""
+
 REFILLED_FROM = 32
 """Elements that leave a map of intervals from which on the map is emptied and filled again, in the same
 transaction.
@@ -89,9 +92,9 @@ def make_plan(desired: Ruleset, observed: Ruleset | None, foreign: Iterable[str]
     by elements. The kernel checks references operation by operation, so each transaction first removes
     references (rules, elements), then the objects, then declares new objects, then adds elements and rules.
 
-    Where an object can't be changed into the wanted one of its name, or the table can't be listed, one
-    transaction makes the table anew. No table that sgagent compiled makes that necessary, only what another
-    process did to it.
+    Where an object can't be changed into the wanted one of its name, or can't be deleted, or the table can't
+    be listed, one transaction makes the table anew. No table that sgagent compiled makes that necessary, only
+    what another process did to it.
 
     Args:
         desired: the table that is wanted. Nothing in it leads to the chain that keeps the state.
@@ -174,7 +177,7 @@ class _Change:
 
     @property
     def is_impossible(self) -> bool:
-        """Return whether an object of a wanted name can't be read, or can't be changed into the wanted one.
+        """Return whether an object can't be deleted, or one of a wanted name not be read, or not be changed.
 
         An element with a comment, for example, makes a map unreadable. Then nothing says what refers to it. A
         base chain and the chain that keeps the state are declared again: nothing wanted leads to them.
@@ -185,6 +188,7 @@ class _Change:
             any(standing[name].hook is None or wanted[name].hook is None for name in in_use)
             or self._maps.redeclared
             or self._counters.redeclared
+            or self.foreign_names(*_NEVER_DELETED)
             or self.foreign_names("chain") & self._chains.wanted.keys()
             or self.foreign_names("map", "set") & self._maps.wanted.keys()
             or self.foreign_names("counter") & self._counters.wanted.keys()
@@ -226,7 +230,7 @@ class _Change:
             yield ops.Flush("map", name)
         for verdict_map in changed_maps:
             yield from self._elements[verdict_map.name].removing
-        for kind, name in self._foreign:
+        for kind, name in sorted(self._foreign, key=_is_no_map):  # a map may lead to the others
             if kind not in ("table", "rule", "policy", "chain"):
                 yield ops.Delete(kind, name)
         yield from _delete("chain", deleted | foreign_chains)
@@ -281,6 +285,10 @@ class _Change:
 
 def _delete(kind: str, names: Iterable[str]) -> Iterator[Operation]:
     return (ops.Delete(kind, name) for name in sorted(names))
+
+
+def _is_no_map(foreign: tuple[str, str]) -> bool:
+    return foreign[0] != "map"
 
 
 def _is_refilled(verdict_map: nft.VerdictMap, leaving: tuple[nft.Element, ...]) -> bool:
