@@ -140,14 +140,17 @@ class Reconciler:
         is_lost = self.fetched.source_error is not None and is_empty
         return (*self.source.endpoints(), *(self.name_servers() if is_lost else ()))
 
-    def _bring(self, state: AgentState, inputs: StepInputs, target: StepTarget) -> tuple[Step, AgentState]:
+    def _bring(
+        self, state: AgentState, inputs: StepInputs, target: StepTarget, *, is_second: bool = False
+    ) -> tuple[Step, AgentState]:
         """Bring the kernel to the target; return the report, and the state after it."""
         observed, began = self.dataplane.observe(), self.clock.monotonic()
         decision = self._planner.decide(state, inputs, target, observed)
         step, state = self._carry_out(decision, inputs.facts, began)
-        if state.in_force is None or not state.in_force.is_interim or step.outcome is not StepEnd.APPLIED:
+        is_interim = state.in_force is not None and state.in_force.is_interim
+        if is_second or not is_interim or step.outcome is not StepEnd.APPLIED:
             return step, state
-        last, state = self._bring(state, inputs, target)
+        last, state = self._bring(state, inputs, target, is_second=True)
         self._is_interim_left = last.outcome is StepEnd.REFUSED
         last = replace(  # the second change found the agent's own table
             last,
@@ -286,8 +289,8 @@ class Reconciler:
         return self._planner.judge(self.state, self._inputs(self.state.definitions), delivery)
 
     def has_drifted(self) -> bool:
-        """Return whether the table is another one than the last step that was done left."""
+        """Return whether the table is another one than the last step left, or than it should have left."""
         in_force = self.state.in_force
         if in_force is None:  # of rules that an earlier agent left, only that they are there is known
             return self.state.is_standing and self.dataplane.observe().ruleset is None
-        return in_force.differs_from(self.dataplane.observe())
+        return in_force.is_interim or in_force.differs_from(self.dataplane.observe())

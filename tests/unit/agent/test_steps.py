@@ -14,6 +14,9 @@ from sgagent.core.errors import KernelRefusedError, SgagentError
 from sgagent.core.model import Mode
 from sgagent.core.policy import Endpoint, exempt
 from sgagent.nft import names
+from sgagent.nft.ruleset import Ruleset
+from sgagent.nft.transactions import Plan
+from tests.fakes.dataplane import FakeDataplane
 from tests.unit.agent.machine import GOOD, Machine
 from tests.unit.agent.test_status import LOGIN
 
@@ -95,6 +98,38 @@ def test_a_table_that_can_not_be_listed_counts_as_none(machine: Machine) -> None
     step = machine.reconciler().step(fetch=True)
     assert (step.outcome, len(machine.dataplane.applied)) == (StepEnd.APPLIED, 2)
     assert step.is_first_table
+
+
+def test_a_table_that_is_spoilt_at_once_does_not_hold_a_step_up(machine: Machine) -> None:
+    """To make it anew takes two changes; where the second has to make it anew too, the next step goes on."""
+    machine.reconciler().step(fetch=True)
+    plane = machine.dataplane = SpoiltDataplane(machine.dataplane.ruleset)
+    agent = machine.reconciler()
+    assert agent.step(fetch=True).outcome is StepEnd.APPLIED
+    assert len(plane.applied) == 2
+    plane.is_spoilt, plane.foreign = False, ()
+    assert agent.has_drifted()
+    assert agent.step(fetch=False).outcome is StepEnd.APPLIED
+    assert len(plane.applied) == 3
+    assert not agent.has_drifted()
+    assert agent.step(fetch=False).outcome is StepEnd.UNCHANGED
+
+
+class SpoiltDataplane(FakeDataplane):
+    """A table into which another process puts what can't be deleted, at once after each change."""
+
+    def __init__(self, ruleset: Ruleset | None) -> None:
+        """Start with a table that is spoilt."""
+        super().__init__()
+        self.ruleset, self.foreign, self.is_spoilt = ruleset, FOREIGN, True
+
+    def apply(self, plan: Plan) -> None:
+        """Make a change, and spoil it."""
+        super().apply(plan)
+        self.foreign = FOREIGN if self.is_spoilt else self.foreign
+
+
+FOREIGN = ("ct timeout spoilt",)
 
 
 def test_a_refusal_after_the_first_of_two_changes_is_no_drift(machine: Machine) -> None:
