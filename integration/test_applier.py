@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import struct
@@ -343,3 +344,17 @@ def test_a_table_that_can_not_be_listed_is_replaced(
     onlooker = LibnftablesDataplane(owned=False)
     assert onlooker.observe() == Observed(ruleset=tables.WITHOUT_SSH)
     onlooker.close()
+
+
+def test_a_listing_that_could_not_begin_is_no_obstacle(dataplane: ApplierDataplane, applier: Applier) -> None:
+    """The process that listed before is ended once: by then its number may be another process's."""
+    bring(dataplane, tables.WHOLE)
+    with dataplane.open_listing() as listing:
+        assert listing.makefile("rb").read(1) == b"+"
+    before = resource.prlimit(applier.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(applier.pid, resource.RLIMIT_NOFILE, (2, before[1]))  # enough to wait for
+    with pytest.raises(OSError, match="Too many open files"):
+        dataplane.open_listing()
+    resource.prlimit(applier.pid, resource.RLIMIT_NOFILE, before)
+    with dataplane.open_listing() as listing:
+        assert listing.makefile("rb").read(1) == b"+"

@@ -232,16 +232,14 @@ def guarded(work: Callable[[], bytes], refusal: type[Exception]) -> bytes:
         WorkerDiedError: it did.
         Exception: the refusal, also where the process was killed or ran out of something.
     """
-    reading, writing = os.pipe()
-
-    def write() -> None:
-        with os.fdopen(writing, "wb") as pipe:
-            pipe.write(result_of(work, refusal))
-
-    pid = fork(write)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as pipe:
-        text = pipe.read()
+    try:
+        reading, writing = socket.socketpair()
+        with reading, reading.makefile("rb") as answer:
+            with writing:
+                pid = fork(lambda: writing.sendall(result_of(work, refusal)))
+            text = answer.read()
+    except OSError as error:
+        raise refusal(f"there can be no process for it: {error.strerror}") from error
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if code in _BY_ITS_OWN_FAULT:
         raise WorkerDiedError(signal.Signals(-code).name)

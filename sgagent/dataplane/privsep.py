@@ -197,10 +197,11 @@ class _Desk:
 
     def _opened_listing(self) -> socket.socket:
         """Have another process list the table, so that no change waits for that; one at a time."""
-        if self._lister is not None:
+        before, self._lister = self._lister, None  # its number may be another process's once it is waited for
+        if before is not None:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self._lister, signal.SIGKILL)
-            os.waitpid(self._lister, 0)
+                os.kill(before, signal.SIGKILL)
+            os.waitpid(before, 0)
         reading, writing = socket.socketpair()
         with writing:
             self._lister = list_in_background(writing)

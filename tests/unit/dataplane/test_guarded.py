@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -56,3 +58,17 @@ def test_a_process_that_somebody_ends_has_refused() -> None:
     for work in (end, fail):
         with pytest.raises(No, match="has ended with"):
             guarded(work, No)
+
+
+def test_a_process_that_can_not_be_made_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As any lack of resources: who asked tries again. Nothing stays open meanwhile."""
+
+    def fork() -> int:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(os, "fork", fork)
+    opened = Path("/proc/self/fd")
+    before = len([*opened.iterdir()])
+    with pytest.raises(No, match="Resource temporarily unavailable"):
+        guarded(lambda: b"", No)
+    assert len([*opened.iterdir()]) == before
