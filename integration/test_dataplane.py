@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
@@ -15,7 +16,7 @@ from sgagent.core.errors import KernelRefusedError, NotPermittedError
 from sgagent.dataplane.dataplane import LibnftablesDataplane
 from sgagent.nft.diff import make_plan
 from sgagent.nft.marks import MarkLayout, first_state
-from sgagent.nft.ruleset import Chain, Drop, Element, Goto, Interval, KeyType, Ruleset, VerdictMap
+from sgagent.nft.ruleset import Chain, Drop, Element, Goto, Interval, KeyType, Ruleset, Symbol, VerdictMap
 from sgagent.nft.text import render, write_additions
 from sgagent.nft.transactions import AddChain, AddTable, DestroyTable, Flush, Plan
 from sgagent.ports import Observed
@@ -286,6 +287,19 @@ def test_what_is_removed_may_lead_to_what_others_added(
         namespace.nft(command.format(t="inet sgagent"))
     bring(one_shot, tables.WITHOUT_SSH)
     assert listed_anew() == Observed(ruleset=tables.WITHOUT_SSH)
+
+
+def test_an_element_that_is_never_written_is_removed(
+    namespace: Namespace, one_shot: LibnftablesDataplane
+) -> None:
+    """Names of links that nft may read as something else are never written, not even to delete them."""
+    eth0 = Element((Symbol("eth0"),), Goto("ingress/eth0"))
+    links = VerdictMap(name="links", key_types=(KeyType.IFNAME,), elements=(eth0,))
+    desired = replace(tables.WHOLE, verdict_maps=(links, *tables.WHOLE.verdict_maps))
+    bring(one_shot, desired)
+    namespace.nft('add element inet sgagent links { "back\\slash" : drop }')
+    bring(one_shot, desired)
+    assert listed_anew() == Observed(ruleset=desired)
 
 
 @pytest.mark.parametrize(

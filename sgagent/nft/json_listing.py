@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 
+from sgagent.core.binding import check_interface_name
 from sgagent.nft import ruleset as nft
 from sgagent.nft.ruleset import BITS, PROTOCOL_NUMBERS, SELECTORS, SYMBOLS, Ruleset, sort_key
 from sgagent.nft.transactions import Json
@@ -252,9 +253,7 @@ def decode_key(content: Json, types: tuple[nft.KeyType, ...]) -> tuple[nft.Value
 
 def _value(content: Json, key_type: nft.KeyType) -> nft.Value:
     if key_type is nft.KeyType.IFNAME:
-        text = _text(content)
-        if text.startswith("@") or text.endswith("*"):  # a set or a pattern, of which we make none
-            raise UnreadableError
+        check_interface_name(_text(content))
         return nft.Symbol(content)
     if key_type in SYMBOLS:
         words = [word for word, number in SYMBOLS[key_type].items() if content in (word, number)]
