@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
@@ -344,6 +345,20 @@ def test_a_table_that_can_not_be_listed_is_replaced(
     onlooker = LibnftablesDataplane(owned=False)
     assert onlooker.observe() == Observed(ruleset=tables.WITHOUT_SSH)
     onlooker.close()
+
+
+@pytest.mark.parametrize("applier", (False,), indirect=True, ids=("one-shot",))
+@pytest.mark.parametrize("kind", ("chain", "set"))
+def test_what_has_an_empty_name_is_removed(
+    namespace: Namespace, dataplane: ApplierDataplane, kind: str
+) -> None:
+    """The kernel and libnftables allow it in JSON."""
+    bring(dataplane, tables.WHOLE)
+    added = {"family": "inet", "table": "sgagent", "name": "", **({"type": "mark"} if kind == "set" else {})}
+    argv = ["ip", "netns", "exec", namespace.name, "nft", "--json", "--file", "-"]
+    subprocess.run(argv, input=json.dumps({"nftables": [{"add": {kind: added}}]}), text=True, check=True)
+    bring(dataplane, tables.WITHOUT_SSH)
+    assert dataplane.observe() == Observed(ruleset=tables.WITHOUT_SSH)
 
 
 def test_a_listing_that_could_not_begin_is_no_obstacle(dataplane: ApplierDataplane, applier: Applier) -> None:

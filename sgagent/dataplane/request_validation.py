@@ -213,8 +213,8 @@ def _check_name(name: object, longest: int = _LONGEST_NAME) -> None:
 
 
 def _check_any_name(name: object) -> None:
-    """Check the name of what is deleted, which another process may have named."""
-    if not isinstance(name, str) or not name or "\0" in name:
+    """Check the name of what is deleted: another process may have named it, even with an empty text."""
+    if not isinstance(name, str) or "\0" in name:
         raise MalformedMessageError("no name")
     _require(len(name.encode()) <= _LONGEST_NAME, "too long for a name")
 
