@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -231,6 +232,17 @@ def test_one_shots_at_once_leave_one_of_their_tables(running: Service) -> None:
         assert [command.result().errors for command in commands if command.result().status] == []
         standing = {number for number in (1, 2) if f" 10.{number}.0." in running.table()}
         assert len(standing) == 1
+
+
+def test_a_one_shot_replaces_a_table_that_can_not_be_listed(running: Service) -> None:
+    """To list it ends a process, which is not that of the command."""
+    assert running.stop() == 0
+    argv = ["ip", "netns", "exec", running.namespace.name, "nft", "-f", "-"]
+    text = b'add chain inet sgagent evil\nadd rule inet sgagent evil iifname "\xff" accept\n'
+    subprocess.run(argv, input=text, check=True)
+    done = running.command("compile")
+    assert (done.status, done.output.partition(":")[0]) == (0, "applied")
+    assert running.command("compile").output.startswith("unchanged")
 
 
 def test_one_shots_work_after_the_agent_has_ended(running: Service, one_interface: Lab) -> None:

@@ -226,17 +226,18 @@ def _followed(known: int | None, applied: Applied | None) -> int | None:
 class LibnftablesDataplane(TableDataplane):
     """The data plane within this process, of the network namespace and for the thread that makes it."""
 
-    def __init__(self, *, owned: bool) -> None:
+    def __init__(self, *, owned: bool, is_guarded: bool = False) -> None:
         """Open the data plane; changes nothing.
 
         Args:
             owned: whether to own the table where the kernel can do that: others can't change it then, and it
                 stays when this process ends. A table that an earlier owner left is taken up.
+            is_guarded: as of :class:`sgagent.dataplane.table.KernelTable`.
 
         Raises:
             UsageError: libnftables is not installed.
         """
-        super().__init__(KernelTable(owned=owned))
+        super().__init__(KernelTable(owned=owned, is_guarded=is_guarded))
 
 
 def list_live_table() -> Json:
