@@ -57,7 +57,7 @@ class Open:
         """Take cells, and return the columns of those that were open."""
         taken = 0
         for first, last in rows:
-            taken |= self._take(1, first, last, columns)
+            taken |= self._take_one(first, columns) if first == last else self._take(1, first, last, columns)
         return taken
 
     def try_out(self) -> None:
@@ -78,6 +78,23 @@ class Open:
         """Yield the open ones of some cells: first and last row, and columns."""
         for first, last in rows:
             yield from self._pieces(1, first, last, columns)
+
+    def _take_one(self, row: int, columns: Columns) -> Columns:
+        """Take cells of one row, by far the most frequent case."""
+        nodes, leaf = self._nodes, self._size + row
+        for shift in range(leaf.bit_length() - 1, -1, -1):
+            columns &= nodes[leaf >> shift]
+            if not columns:
+                return 0
+        self._set(leaf, nodes[leaf] ^ columns)
+        node = leaf >> 1
+        while node:
+            left = nodes[node] & (nodes[2 * node] | nodes[2 * node + 1])
+            if left == nodes[node]:
+                break
+            self._set(node, left)
+            node >>= 1
+        return columns
 
     def _take(self, node: int, first: int, last: int, columns: Columns) -> Columns:
         nodes = self._nodes

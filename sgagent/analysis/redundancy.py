@@ -219,6 +219,10 @@ class _Pile:
     def put_all(self, other: _Pile) -> None:
         """Put several clauses behind the others."""
         some = self.accept | self.drop
+        if not some:  # as most often
+            self.accept, self.drop = other.accept, other.drop
+            self.accept_next, self.drop_next = other.accept_next, other.drop_next
+            return
         once = some ^ (self.accept_next | self.drop_next)
         # What is known in a set, taken out of it by an exclusive or: that needs no negative numbers.
         self.accept_next |= other.accept & once | other.accept_next ^ other.accept_next & some
