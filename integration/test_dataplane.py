@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -16,7 +16,7 @@ from sgagent.core.errors import KernelRefusedError, NotPermittedError
 from sgagent.dataplane.dataplane import LibnftablesDataplane
 from sgagent.nft.diff import make_plan
 from sgagent.nft.marks import MarkLayout, first_state
-from sgagent.nft.ruleset import Chain, Drop, Element, Goto, Interval, KeyType, Ruleset, Symbol, VerdictMap
+from sgagent.nft.ruleset import Chain, Element, Goto, KeyType, Ruleset, Symbol, VerdictMap
 from sgagent.nft.text import render, write_additions
 from sgagent.nft.transactions import AddChain, AddTable, DestroyTable, Flush, Plan
 from sgagent.ports import Observed
@@ -244,6 +244,33 @@ def test_an_object_of_ours_that_another_made_unreadable_is_restored(
     assert not bring(one_shot, desired)
 
 
+_WITHOUT_RANGES = "flush map {t} networks/eth0 ; flush map {t} ports/eth0 ; flush map {t} peers/eth0 ; "
+
+
+@pytest.mark.parametrize(
+    "commands",
+    (
+        "add rule {t} rule/eth0/web jump ingress/eth0",
+        "".join(f"add chain {{t}} c{n} ; " for n in range(14))
+        + "".join(f"add rule {{t}} c{n} jump c{n + 1} ; " for n in range(13))
+        + "add rule {t} rule/eth0/web jump c0",
+        """flush chain {t} prerouting
+        add rule {t} rule/eth0/web fib daddr . iif type local
+        add chain {t} other {{ type filter hook postrouting priority 0 ; }}
+        add rule {t} other ip saddr vmap @networks/eth0""",
+    ),
+    ids=("loop", "too deep", "wrong hook"),
+)
+def test_ranges_come_back_where_another_process_put_rules_behind_them(
+    namespace: Namespace, one_shot: LibnftablesDataplane, commands: str
+) -> None:
+    """With those rules the kernel refuses the ranges, and would refuse each change after it."""
+    bring(one_shot, tables.WHOLE)
+    namespace.nft((_WITHOUT_RANGES + commands).format(t="inet sgagent"))
+    bring(one_shot, tables.WHOLE)
+    assert listed_anew() == Observed(ruleset=tables.WHOLE)
+
+
 def test_a_foreign_map_that_leads_to_our_chains_is_removed(
     namespace: Namespace, one_shot: LibnftablesDataplane
 ) -> None:
@@ -413,44 +440,6 @@ def test_counters_keep_their_values_over_applies(
         bring(one_shot, desired)
         assert one_shot.read_counters()["rule/eth0/web"].packets == 7
         assert one_shot.read_counters()["rule/eth0/web"].bytes == 420
-
-
-def _networks(numbers: Iterable[int]) -> Ruleset:
-    elements = tuple(
-        Element((Interval(0x0A000000 + 16 * n, 0x0A000000 + 16 * n + 7),), Goto("generation"))
-        for n in numbers
-    )
-    networks = VerdictMap(
-        name="networks/eth0", key_types=(KeyType.IPV4_ADDR,), is_interval=True, elements=elements
-    )
-    return Ruleset(chains=(tables.STATE,), verdict_maps=(networks,))
-
-
-def test_many_networks_can_leave_at_once(owner: LibnftablesDataplane) -> None:
-    """Half of the networks go in one plan, which deletions by element would not achieve."""
-    for desired in (
-        _networks(range(8000)),
-        _networks(range(0, 8000, 2)),
-        _networks(range(8000)),
-        _networks(()),
-    ):
-        bring(owner, desired)
-        assert listed_anew() == Observed(ruleset=desired)
-
-
-@pytest.mark.parametrize(
-    ("key_type", "greatest"), ((KeyType.INET_SERVICE, 65535), (KeyType.IPV4_ADDR, 0xFFFFFFFF))
-)
-def test_the_greatest_value_leaves_a_map(
-    owner: LibnftablesDataplane, key_type: KeyType, greatest: int
-) -> None:
-    """The last port and the last address are deleted like any other, which libnftables alone would not do."""
-    elements = tuple(Element((Interval.single(number),), Drop()) for number in (7, greatest))
-    for some in (elements, elements[:1], elements, ()):
-        verdict_map = VerdictMap(name="last", key_types=(key_type,), is_interval=True, elements=some)
-        desired = Ruleset(verdict_maps=(verdict_map,))
-        bring(owner, desired)
-        assert listed_anew() == Observed(ruleset=desired)
 
 
 @pytest.mark.usefixtures("namespace")

@@ -11,15 +11,15 @@ and maps first, *flips* what packets reach in a second transaction, and *removes
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import compress
 from operator import is_not
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 from sgagent.nft import ruleset as nft, transactions as ops
 from sgagent.nft.names import STATE_CHAIN, differing_elements
-from sgagent.nft.ruleset import BITS, Ruleset
+from sgagent.nft.ruleset import Ruleset
 from sgagent.nft.transactions import Operation, Plan
 
 _Object = TypeVar("_Object", nft.Chain, nft.Counter, nft.VerdictMap)
@@ -57,7 +57,9 @@ def _declaration(one: nft.Chain | nft.VerdictMap | nft.Counter) -> tuple[object,
         case nft.Chain():
             return one.hook, one.comment
         case nft.VerdictMap():
-            return one.key_types, one.is_interval
+            # An interval map is named after its elements. Where it has others, another process changed it,
+            # and with what that changed besides the kernel may refuse the right ones: they make a loop.
+            return one.key_types, one.is_interval, one.elements if one.is_interval else ()
         case nft.Counter():
             return (one.comment,)
 
@@ -74,23 +76,14 @@ def _kind_and_name(text: str) -> tuple[str, str]:
 _NEVER_DELETED = ("ct expectation", "ct timeout")
 """Kinds of foreign objects. Asked in JSON to delete one, libnftables 1.1.3 deletes the table, or nothing."""
 
-REFILLED_FROM = 32
-"""Elements that leave a map of intervals from which on the map is emptied and filled again, in the same
-transaction.
-
-Deleting is dear there. A thousand of 100,000 ranges of one field cost libnftables 57 s, emptying and
-filling 1.3 s; half of 20,000 ranges of three fields cost the kernel 160 s and 10 s. It is also the only
-sure way: thousands of ranges of one field don't fit into one message, and are then refused although they
-stand.
-"""
-
 
 def make_plan(desired: Ruleset, observed: Ruleset | None, foreign: Iterable[str] = ()) -> Plan:
     """Return the plan that turns the observed table into the desired one.
 
-    Objects that are equal are left alone, so that counters keep their values, and standing maps are changed
-    by elements. The kernel checks references operation by operation, so each transaction first removes
-    references (rules, elements), then the objects, then declares new objects, then adds elements and rules.
+    Objects that are equal are left alone, so that counters keep their values, and standing hash maps are
+    changed by elements. The kernel checks references operation by operation, so each transaction first
+    removes references (rules, elements), then the objects, then declares new objects, then adds elements and
+    rules.
 
     Where an object can't be changed into the wanted one of its name, or can't be deleted, or the table can't
     be listed, one transaction makes the table anew. No table that sgagent compiled makes that necessary, only
@@ -118,13 +111,6 @@ def plan_without_table(observed: Ruleset) -> Plan:
     unhooked = (chain.name for chain in observed.chains if chain.hook is not None)
     flip = tuple(make("chain", name) for name in unhooked for make in (ops.Flush, ops.Delete))
     return Plan(flip, removal=(ops.DestroyTable(),), before=observed)
-
-
-class _ElementChange(NamedTuple):
-    """Operations that change a map."""
-
-    removing: Sequence[Operation]
-    adding: Sequence[Operation]
 
 
 class _Change:
@@ -169,7 +155,13 @@ class _Change:
         self._wanted_maps = self._maps.wanted_ones()
         """Those that may have to be declared, or get elements."""
 
-        self._elements = {one.name: self._element_change(one) for one in self._wanted_maps}
+        standing_maps = self._maps.standing
+        self._changed_maps = [
+            (one.name, one.key_types, *differing_elements(standing_maps[one.name].elements, one.elements))
+            for one in self._wanted_maps
+            if one.name in standing_maps
+        ]
+        """Name, key types, elements that go and elements that come."""
 
     def foreign_names(self, *kinds: str) -> frozenset[str]:
         """Return the names of what is foreign, of some kinds."""
@@ -195,25 +187,19 @@ class _Change:
         )
 
     def fill(self) -> Iterator[Operation]:
-        """Yield the operations that make new objects, to which nothing refers that a packet reaches.
-
-        An interval map that stands was named after its elements, so one whose elements differ was changed by
-        another process. It is repaired here, since what is added to it becomes visible only after a commit.
-        """
+        """Yield the operations that make new objects, to which nothing refers that a packet reaches."""
         new_chains = [one for one in self._wanted_chains if self._is_filled_chain(one)]
-        filled = [one for one in self._wanted_maps if self._is_filled_map(one)]
-        for verdict_map in filled:
-            yield from self._elements[verdict_map.name].removing
+        new_maps = [one for one in self._wanted_maps if one.name not in self._maps.standing]
         for counter in self._counters.wanted_ones():
             if counter.name not in self._counters.standing:
                 yield ops.AddCounter(counter)
         for one in new_chains:
             yield ops.AddChain(replace(one, rules=()))
-        for verdict_map in filled:
-            if verdict_map.name not in self._maps.standing:
-                yield ops.AddVerdictMap(replace(verdict_map, elements=()))
-        for verdict_map in filled:
-            yield from self._elements[verdict_map.name].adding
+        for verdict_map in new_maps:
+            yield ops.AddVerdictMap(replace(verdict_map, elements=()))
+        for verdict_map in new_maps:
+            if verdict_map.elements:
+                yield ops.AddElements(verdict_map.name, verdict_map.key_types, tuple(verdict_map.elements))
         for one in new_chains:
             yield from (ops.AddRule(one.name, rule) for rule in one.rules)
 
@@ -223,13 +209,13 @@ class _Change:
         deleted = (self._chains.gone - self._unreached) | self._redeclared
         declared = deleted | self.foreign_names("policy")
         changed_chains = [one for one in self._wanted_chains if not self._is_filled_chain(one)]
-        changed_maps = [one for one in self._wanted_maps if not self._is_filled_map(one)]
         for name in sorted(self._flushed | foreign_chains):
             yield ops.Flush("chain", name)
         for name in sorted(self._emptied):
             yield ops.Flush("map", name)
-        for verdict_map in changed_maps:
-            yield from self._elements[verdict_map.name].removing
+        for name, types, gone, _ in self._changed_maps:
+            if gone:
+                yield ops.DeleteElements(name, types, gone)
         for kind, name in sorted(self._foreign, key=_is_no_map):  # a map may lead to the others
             if kind not in ("table", "rule", "policy", "chain"):
                 yield ops.Delete(kind, name)
@@ -237,8 +223,9 @@ class _Change:
         for one in changed_chains:
             if one.name in declared or one.name not in standing:
                 yield ops.AddChain(replace(one, rules=()))
-        for verdict_map in changed_maps:
-            yield from self._elements[verdict_map.name].adding
+        for name, types, _, come in self._changed_maps:
+            if come:
+                yield ops.AddElements(name, types, come)
         for one in changed_chains:
             if one.name in self._flushed or one.name not in standing or not standing[one.name].rules:
                 yield from (ops.AddRule(one.name, rule) for rule in one.rules)
@@ -264,24 +251,6 @@ class _Change:
         """Return True if a desired chain is new, and no packet enters it by itself: the fill makes it."""
         return chain.hook is None and chain.name not in self._chains.standing
 
-    def _is_filled_map(self, verdict_map: nft.VerdictMap) -> bool:
-        """Return True if a desired map gets its elements by the fill."""
-        return verdict_map.is_interval or verdict_map.name not in self._maps.standing
-
-    def _element_change(self, wanted: nft.VerdictMap) -> _ElementChange:
-        """Return what removes elements of a map that are not wanted, and what adds those that it lacks."""
-        standing, coming = self._maps.standing.get(wanted.name), tuple(wanted.elements)
-        removing: Sequence[Operation] = ()
-        if standing is not None:
-            gone, new = differing_elements(standing.elements, wanted.elements)
-            if _is_refilled(standing, gone):
-                removing = [ops.Flush("map", wanted.name)]
-            else:
-                removing = [ops.DeleteElements(wanted.name, wanted.key_types, gone)] if gone else []
-                coming = new
-        adding = [ops.AddElements(wanted.name, wanted.key_types, coming)] if coming else []
-        return _ElementChange(removing, adding)
-
 
 def _delete(kind: str, names: Iterable[str]) -> Iterator[Operation]:
     return (ops.Delete(kind, name) for name in sorted(names))
@@ -289,20 +258,6 @@ def _delete(kind: str, names: Iterable[str]) -> Iterator[Operation]:
 
 def _is_no_map(foreign: tuple[str, str]) -> bool:
     return foreign[0] != "map"
-
-
-def _is_refilled(verdict_map: nft.VerdictMap, leaving: tuple[nft.Element, ...]) -> bool:
-    """Return whether a map is emptied and filled again rather than changed element by element.
-
-    That is so where many ranges leave, and where the greatest value by itself does: such an element
-    (``65535``, ``255.255.255.255``) stays where it is, although libnftables and the kernel report success.
-    """
-    if not verdict_map.is_interval or not leaving:
-        return False
-    if len(leaving) >= REFILLED_FROM:
-        return True
-    greatest = (1 << BITS.get(verdict_map.key_types[0], 0)) - 1
-    return leaving[-1].key == (nft.Interval.single(greatest),)
 
 
 def references(rule: nft.Rule) -> Iterator[tuple[type, str]]:

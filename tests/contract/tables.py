@@ -110,26 +110,43 @@ ONE_MEMBER_LESS = table(
     maps=(replace(MEMBERS, elements=MEMBERS.elements[1:]), NETWORKS, PORTS),
     counters=_COUNTERS,
 )
+OTHER_NETWORKS = VerdictMap(
+    name="networks/eth0/other",
+    key_types=(KeyType.IPV4_ADDR,),
+    is_interval=True,
+    elements=(
+        Element((Interval(0x0A000000, 0x0A00FFFF),), Goto("rule/eth0/ssh")),
+        NETWORKS.elements[1],
+    ),
+)
+OTHER_PORTS = VerdictMap(
+    name="ports/eth0/other",
+    key_types=PORTS.key_types,
+    is_interval=True,
+    elements=(Element(PORTS.elements[0].key, Drop()), PORTS.elements[1]),
+)
 ANOTHER_VERDICT = table(
     BASE,
-    ENTRY,
+    replace(
+        ENTRY,
+        rules=(
+            *ENTRY.rules[:2],
+            Rule((LookUp((r.IP_SADDR,), OTHER_NETWORKS.name),)),
+            Rule((LookUp((r.META_L4PROTO, r.TH_DPORT), OTHER_PORTS.name),)),
+            ENTRY.rules[4],
+        ),
+    ),
     STATE,
     SSH,
     WEB,
     maps=(
         replace(MEMBERS, elements=(member(0xC0000201, "rule/eth0/web"), MEMBERS.elements[1])),
-        replace(
-            NETWORKS,
-            elements=(
-                Element((Interval(0x0A000000, 0x0A00FFFF),), Goto("rule/eth0/ssh")),
-                NETWORKS.elements[1],
-            ),
-        ),
-        replace(PORTS, elements=(Element(PORTS.elements[0].key, Drop()), PORTS.elements[1])),
+        OTHER_NETWORKS,
+        OTHER_PORTS,
     ),
     counters=_COUNTERS,
 )
-"""The same members elsewhere, a network that shrank, a port that is dropped."""
+"""The same members elsewhere, a network that shrank, a port that is dropped. Other ranges are another map."""
 
 WITHOUT_SSH = table(
     BASE,
