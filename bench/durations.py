@@ -239,7 +239,7 @@ class _Agent:
         decided = time.perf_counter()
         self.dataplane.apply(found.plan)
         applied = time.perf_counter()
-        self.enforced = Enforced(policy=policy, ruleset=found.compiled.ruleset)
+        self.enforced = found.enforcing(policy)
         commands = json.dumps(encode_plan(found.plan, []))
         return _Step(decided - began, applied - decided, commands)
 

@@ -86,7 +86,7 @@ class Steps:
         found = enforce(policy, self._table, (), _LAYOUT, enforced=self._enforced, memo=self._compiled)
         took = time.process_time() - began
         self._table = found.plan.after
-        self._enforced = Enforced(policy=policy, ruleset=found.compiled.ruleset)
+        self._enforced = found.enforcing(policy)
         self.enforcement = found
         return took
 

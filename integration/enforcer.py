@@ -63,7 +63,7 @@ class Enforcer:
                     self.dataplane.clear_marks(step.clearance.mask, step.clearance.tests)
                 self.dataplane.apply(step.plan)
                 self.dataplane.remove(step.plan)
-                self._enforced = Enforced(policy=policy, ruleset=step.compiled.ruleset)
+                self._enforced = step.enforcing(policy)
                 self.keys = step.compiled.counters
                 if not step.is_interim:
                     break

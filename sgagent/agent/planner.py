@@ -401,7 +401,7 @@ class Planner:
         )
         in_force = InstalledPolicy(
             wanted=wanted,
-            enforced=Enforced(policy=policy, ruleset=compiled.ruleset),
+            enforced=enforcement.enforcing(policy),
             counters=compiled.counters,
             uncached=uncached,
             is_interim=bool(plan) and enforcement.is_interim,

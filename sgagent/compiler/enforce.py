@@ -150,6 +150,13 @@ class Enforced:
 
     policy: ResolvedPolicy
     ruleset: nft.Ruleset
+    is_taken_up: bool = False
+    """As of :class:`Enforcement`."""
+
+    def keeps_state_of(self, observed: nft.Ruleset | None) -> bool:
+        """Return whether a table keeps the state that this agent put into its own."""
+        keepers = [t.chain_by_name.get(names.STATE_CHAIN) if t else None for t in (self.ruleset, observed)]
+        return keepers[0] == keepers[1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +182,14 @@ class Enforcement:
     clearance: MarkClearance | None = None
     is_interim: bool = False
     """Whether sessions are judged uncached until marks of unknown generations have been cleared."""
+
+    is_taken_up: bool = False
+    """Whether the generation is that of a table that was found. Somebody may have saved and loaded it, so
+    marks of generations after it may be about."""
+
+    def enforcing(self, policy: ResolvedPolicy) -> Enforced:
+        """Return what is known once this was done for a policy."""
+        return Enforced(policy=policy, ruleset=self.compiled.ruleset, is_taken_up=self.is_taken_up)
 
 
 def enforce(
@@ -202,12 +217,13 @@ def enforce(
     """
     memo = memo or Memo()
     memo.turn()
-    table = _Standing(observed, foreign, policy, layout, sessions, flow_logging, memo)
+    is_taken_up = enforced is None or enforced.is_taken_up or not enforced.keeps_state_of(observed)
+    table = _Standing(observed, foreign, policy, layout, sessions, flow_logging, memo, is_taken_up)
     found = table.enforcement(enforced)
     # What passes before a new table shows its ranges may not be remembered.
     if found.plan.is_anew and found.state.generation is not None:
         return table.interim
-    return found
+    return replace(found, is_taken_up=is_taken_up and found.clearance is None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +237,7 @@ class _Standing:
     sessions: marks.Sessions
     flow_logging: FlowLogging
     memo: Memo
+    is_taken_up: bool
 
     @property
     def state(self) -> marks.EnforcementState | None:
@@ -284,13 +301,14 @@ class _Standing:
         """Return what to do to enforce under a state after another.
 
         Marks of a generation that is used again are cleared before. For the first that is so, it is those of
-        that one; with the second all others go as well, which spares looking for each when its turn comes.
+        that one; with the second all others go as well, which spares looking for each when its turn comes. So
+        they do with the first after a table was taken up.
         """
         if before.generation is None or state.generation in (None, before.generation):
             return self.under(state)
         if state.reused:
             tests: tuple[marks.MarkTest, ...] = (self.layout.of_generation(state.generation),)
-        elif before.reused:
+        elif before.reused or self.is_taken_up:
             tests = self.layout.of_other_generations(before.generation)
         else:
             return self.under(state)

@@ -49,7 +49,7 @@ class Host:
             self._clear(found.clearance)
         self.dataplane.apply(found.plan)
         self.dataplane.remove(found.plan)
-        self.enforced = Enforced(policy=policy, ruleset=found.compiled.ruleset)
+        self.enforced = found.enforcing(policy)
         return found
 
     def _clear(self, clearance: MarkClearance) -> None:
