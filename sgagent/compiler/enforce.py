@@ -153,10 +153,10 @@ class Enforced:
     is_taken_up: bool = False
     """As of :class:`Enforcement`."""
 
-    def keeps_state_of(self, observed: nft.Ruleset | None) -> bool:
+    def has_state_of(self, observed: nft.Ruleset) -> bool:
         """Return whether a table keeps the state that this agent put into its own."""
-        keepers = [t.chain_by_name.get(names.STATE_CHAIN) if t else None for t in (self.ruleset, observed)]
-        return keepers[0] == keepers[1]
+        keepers = (table.chain_by_name.get(names.STATE_CHAIN) for table in (self.ruleset, observed))
+        return len(set(keepers)) == 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,7 +217,7 @@ def enforce(
     """
     memo = memo or Memo()
     memo.turn()
-    is_taken_up = enforced is None or enforced.is_taken_up or not enforced.keeps_state_of(observed)
+    is_taken_up = enforced is None or enforced.is_taken_up
     table = _Standing(observed, foreign, policy, layout, sessions, flow_logging, memo, is_taken_up)
     found = table.enforcement(enforced)
     # What passes before a new table shows its ranges may not be remembered.
@@ -265,8 +265,8 @@ class _Standing:
         interfaces, layout, state = self.policy.remembering, self.layout, self.state
         if self.observed is None or (state == marks.UNCACHED and layout.can_cache):
             return self.under(marks.first_state(interfaces, layout), MarkClearance(mask=layout.mask))
-        if state is None:  # the table sets marks of a generation that nobody knows
-            return self.interim
+        if state is None or (enforced is not None and not enforced.has_state_of(self.observed)):
+            return self.interim  # the table sets marks of a generation that nobody knows
         kept = marks.next_state(state, interfaces, layout, narrows=False)
         bumped = marks.next_state(state, interfaces, layout, narrows=True)
         if self.sessions is marks.Sessions.KEEP:

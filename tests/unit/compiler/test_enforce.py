@@ -470,14 +470,12 @@ class TestOlderTable:
         host.table = saved
         return host
 
-    @pytest.mark.parametrize("restarts", (False, True))
     @pytest.mark.parametrize("first", (NARROW, WIDE), ids=("at once", "later"))
-    def test_no_mark_of_a_later_generation_is_believed(
-        self, host: Host, first: ResolvedPolicy, *, restarts: bool
+    def test_an_agent_that_starts_clears_marks_of_later_generations(
+        self, host: Host, first: ResolvedPolicy
     ) -> None:
-        """Before the second generation comes again, the marks that carry it are cleared."""
-        if restarts:
-            host.restart()
+        """It does so before the second generation comes again; marks of the first are the table's own."""
+        host.restart()
         if first is WIDE:
             host.step(WIDE)
         found = host.step(NARROW)
@@ -485,6 +483,19 @@ class TestOlderTable:
         assert found.clearance is not None
         assert any(test.is_met_by(LAYOUT.generation_bits(2)) for test in found.clearance.tests)
         assert not any(test.is_met_by(LAYOUT.generation_bits(1)) for test in found.clearance.tests)
+
+    @pytest.mark.parametrize("comment", (None, "mask 0xffff0000 generation 1023 slots eth0 / /"))
+    def test_an_agent_that_knows_better_believes_no_mark(self, host: Host, comment: str | None) -> None:
+        """Nobody knows which generation the rules of such a table put into marks."""
+        if comment is not None:
+            assert host.table is not None
+            state = replace(host.table.chain_by_name[names.STATE_CHAIN], comment=comment)
+            chains = [one for one in host.table.chains if one.name != names.STATE_CHAIN]
+            host.table = replace(host.table, chains=tuple(sorted([*chains, state], key=lambda one: one.name)))
+        assert host.step(NARROW).is_interim
+        assert host.state == UNCACHED
+        assert host.step(NARROW).clearance == MarkClearance(mask=LAYOUT.mask)
+        assert not host.step(NARROW).plan
 
 
 def test_an_interface_that_comes_back_brings_nobody_back() -> None:
