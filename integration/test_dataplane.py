@@ -350,6 +350,24 @@ def test_a_foreign_object_is_removed_and_nothing_else(
     assert listed_anew() == Observed(ruleset=tables.WHOLE)
 
 
+@pytest.mark.parametrize("name", ("evil", "rule/eth0/ssh"))
+def test_two_chains_of_one_name_are_removed(
+    namespace: Namespace, one_shot: LibnftablesDataplane, name: str
+) -> None:
+    """The kernel takes a second chain in the transaction that renames the first; a name means one of them."""
+    desired = tables.WITHOUT_SSH if name == "evil" else tables.WHOLE
+    bring(one_shot, tables.WITHOUT_SSH)
+    namespace.nft(
+        "add chain inet sgagent first ; add rule inet sgagent first accept ; add chain inet sgagent gone ; "
+        "add rule inet sgagent gone jump first"
+    )
+    namespace.nft(f"rename chain inet sgagent first {name} ; add chain inet sgagent {name}")
+    for _ in range(2):
+        bring(one_shot, desired)
+    assert listed_anew() == Observed(ruleset=desired)
+    assert namespace.nft("list table inet sgagent").count(f"chain {name} {{") == (name != "evil")
+
+
 def test_the_table_is_known_until_another_process_changes_it(
     namespace: Namespace, one_shot: LibnftablesDataplane
 ) -> None:

@@ -72,6 +72,8 @@ class _Listing:
                 raise UnreadableError
 
     def _take_chain(self, name: str, content: Json) -> None:
+        if name in self.chains:  # the kernel takes two, the second in the transaction that renames the first
+            raise UnreadableError
         hook = None
         if "hook" in content:
             if content["type"] != "filter" or "dev" in content or not isinstance(content["prio"], int):
