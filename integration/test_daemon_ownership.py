@@ -234,15 +234,29 @@ def test_one_shots_at_once_leave_one_of_their_tables(running: Service) -> None:
         assert len(standing) == 1
 
 
-def test_a_one_shot_replaces_a_table_that_can_not_be_listed(running: Service) -> None:
-    """To list it ends a process, which is not that of the command."""
+def make_unlistable(running: Service) -> None:
+    """Stop the agent, and put into the table what ends a process that lists it."""
     assert running.stop() == 0
     argv = ["ip", "netns", "exec", running.namespace.name, "nft", "-f", "-"]
     text = b'add chain inet sgagent evil\nadd rule inet sgagent evil iifname "\xff" accept\n'
     subprocess.run(argv, input=text, check=True)
+
+
+def test_a_one_shot_replaces_a_table_that_can_not_be_listed(running: Service) -> None:
+    """To list it ends a process, which is not that of the command."""
+    make_unlistable(running)
     done = running.command("compile")
     assert (done.status, done.output.partition(":")[0]) == (0, "applied")
     assert running.command("compile").output.startswith("unchanged")
+
+
+def test_a_flush_removes_a_table_that_can_not_be_listed(running: Service) -> None:
+    """It does not say either that there was none."""
+    make_unlistable(running)
+    done = running.command("flush")
+    assert (done.status, done.output.partition(":")[0]) == (0, "removed table inet sgagent")
+    assert running.command("flush").output.startswith("nothing to remove")
+    assert running.table() == ""
 
 
 def test_one_shots_work_after_the_agent_has_ended(running: Service, one_interface: Lab) -> None:

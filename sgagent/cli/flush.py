@@ -9,6 +9,7 @@ from contextlib import closing
 from sgagent.cli.main import add_option
 from sgagent.dataplane.dataplane import LibnftablesDataplane
 from sgagent.nft.transactions import DestroyTable, Plan
+from sgagent.ports import Observed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,8 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Remove the table; while a daemon owns it the kernel refuses, and the daemon has to be stopped first."""
-    with closing(LibnftablesDataplane(owned=False)) as dataplane:
-        stands = dataplane.observe().ruleset is not None
+    with closing(LibnftablesDataplane(owned=False, is_guarded=True)) as dataplane:
+        stands = dataplane.observe() != Observed(ruleset=None)
         if stands:
             dataplane.apply(Plan((DestroyTable(),)))
     if options.json:
