@@ -240,8 +240,8 @@ OF_CLASSES = (
         differing=("udp good 82",),
     ),
     Pair(
-        name="map_of_networks_is_refilled",
-        about="forty networks of the map are replaced by others, so that it is emptied and filled again",
+        name="map_of_networks_is_replaced",
+        about="forty networks of the map are replaced by others",
         before=Side(rules=(*_CLASSES, *(f"accept 5 udp 70{n:02} far-{n}" for n in range(20, 60)))),
         after=Side(rules=(*_CLASSES, *(f"accept 5 udp 71{n:02} far-{n}" for n in range(60, 99)))),
         forbidden=_ONE_BAD,
@@ -333,8 +333,8 @@ OF_CLASSES = (
         differing=("udp bad1 90",),
     ),
     Pair(
-        name="map_of_ranges_is_refilled",
-        about="sixty ranges of ports are replaced by others, so that the map is emptied and filled again",
+        name="map_of_ranges_is_replaced",
+        about="sixty ranges of ports are replaced by others",
         before=Side(
             rules=(
                 "drop 1 udp 80/85 bad1",
