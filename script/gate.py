@@ -70,7 +70,7 @@ WITHOUT_PACKAGE = ("integration/test_systemd.py", "integration/test_stock_kernel
 The guest of the stock kernel comes last: by then there is bytecode, which takes it 20 times as long to make.
 """
 
-LANES_AT_ONCE = 10
+LANES_AT_ONCE = 8
 """On two processors, since tests on the kernel and of machines wait more than half of their time."""
 
 YIELDING = 10
@@ -159,7 +159,7 @@ def list_lanes(options: argparse.Namespace, folder: Path) -> list[list[Section]]
         return [tests, *properties, checks]
     kernel = [[part] for part in list_kernel_tests(folder, is_full=options.full)]
     oldest = list_oldest_tests(folder, is_full=options.full)
-    # Those that yield to others end last, on both processors.
+    # Those that wait come first, and those that only compute end last, on both processors.
     return [*kernel, tests, [oldest], *properties, checks]
 
 
@@ -218,7 +218,7 @@ def list_oldest_tests(folder: Path, *, is_full: bool) -> Section:
     changing = "" if is_full else "not one_python"
     section = pytest_section(title, argv, folder / "oldest.xml", is_full=is_full, chosen=changing)
     fewer = () if is_full else (("SGAGENT_EXAMPLES", EXAMPLES_ON_OLDEST),)
-    return replace(section, environment=section.environment + fewer, niceness=YIELDING)
+    return replace(section, environment=section.environment + fewer)
 
 
 def list_kernel_tests(folder: Path, *, is_full: bool) -> Iterator[Section]:
