@@ -332,7 +332,9 @@ def test_a_host_without_definitions_closes_patterns(
         wait_for(lambda: link.counts()[1] > 0, "a packet to pass", IDENTIFIED_SECONDS)
 
 
-@pytest.mark.parametrize(("table", "name"), (("br-*", "br-{}"), ("v*l", "v{}l")))
+@pytest.mark.parametrize(
+    ("table", "name"), (("br-*", "br-{}"), pytest.param("v*l", "v{}l", marks=pytest.mark.long))
+)
 def test_a_hundred_links_that_come_and_go_at_once(agent: Service, bench: Lab, table: str, name: str) -> None:
     """Each is judged, and the chains are those of a single link."""
     agent.configure(patterns(table))
