@@ -62,12 +62,14 @@ def test_one_rule_has_all_of_it(one_interface: Lab, tmp_path: Path) -> None:
         agent.configure(CONFIGURATION)
         agent.define(RULES.format(expires=FAR_END))
         agent.start()
-        wait_for(lambda: str(NAMED) in agent.table(), "the name")
+        wait_for(lambda: str(NAMED) in agent.table() and str(NAMED6) in agent.table(), "the name")
+        # They are in the table before packets meet them.
+        leaving = [tcp(HOST, NAMED, 1024, 443), tcp(HOST6, NAMED6, 1024, 443)]
+        wait_for(lambda: lab.send_egress(leaving) == [True] * 2, "the name to be reached")
         entering = [tcp(LISTED, HOST, 1024, 443), udp(NAMED, HOST, 1024, 80), tcp(NAMED6, HOST6, 1024, 443)]
         assert lab.send_ingress(entering) == [True] * 3
         assert lab.send_ingress([tcp(OTHER, HOST, 1024, 443), tcp(LISTED, HOST, 1024, 22)]) == [False] * 2
         assert lab.send_ingress([tcp(HOST, HOST, 1024, 443)]) == [False]
-        assert lab.send_egress([tcp(HOST, NAMED, 1024, 443), tcp(HOST6, NAMED6, 1024, 443)]) == [True] * 2
         assert lab.send_egress([tcp(FOREIGN, NAMED, 1024, 443), tcp(HOST, NAMED, 1024, 80)]) == [False] * 2
         hits = agent.metric("sgagent_rule_packets_total", interface="eth0", rule_id="sgr-in")
         assert hits == len(entering)
