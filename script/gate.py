@@ -70,7 +70,7 @@ WITHOUT_PACKAGE = ("integration/test_systemd.py", "integration/test_stock_kernel
 The guest of the stock kernel comes last: by then there is bytecode, which takes it 20 times as long to make.
 """
 
-LANES_AT_ONCE = 8
+LANES_AT_ONCE = 7
 """On two processors, since tests on the kernel and of machines wait more than half of their time."""
 
 YIELDING = 10
