@@ -42,12 +42,6 @@ _IDENTITY = re.compile(r"[0-9a-f]{96}")
 _LAST = {key_type: (1 << bits) - 1 for key_type, bits in BITS.items()}
 """The greatest value of each type whose values are numbers."""
 
-_KINDS = (
-    *("chain", "counter", "ct helper", "flowtable", "limit", "map", "quota"),
-    *("secmark", "set", "synproxy", "tunnel"),
-)
-"""What may be deleted from our table, by nft's words; never ``table``, nor anything outside one."""
-
 
 def check_plan(content: tuple[Any, ...], mask: int, log_group: int | None = None) -> Plan:
     """Return the plan of a content.
@@ -103,7 +97,7 @@ class _Validator:
                 _check_comment(comment)
             case ops.Flush("chain" | "map", name):
                 _check_any_name(name)
-            case ops.Delete(str(kind), name) if kind in _KINDS:
+            case ops.Delete(str(kind), name) if kind in ops.DELETABLE:
                 _check_any_name(name)
             case _:
                 raise MalformedMessageError("no such operation")

@@ -73,8 +73,8 @@ def _kind_and_name(text: str) -> tuple[str, str]:
     return kind, name
 
 
-_NEVER_DELETED = ("ct expectation", "ct timeout")
-"""Kinds of foreign objects. Asked in JSON to delete one, libnftables 1.1.3 deletes the table, or nothing."""
+_NO_OBJECTS = frozenset(("table", "rule", "policy"))
+"""What else may be foreign: the table's flags, chains with rules of others, chains with another policy."""
 
 
 def make_plan(desired: Ruleset, observed: Ruleset | None, foreign: Iterable[str] = ()) -> Plan:
@@ -135,7 +135,7 @@ class _Change:
         self._redeclared = self._chains.redeclared
         """Chains that the flip deletes and declares again, if nothing that stays leads to them."""
 
-        foreign_objects = {name for kind, name in foreign if kind not in ("table", "rule", "policy")}
+        foreign_objects = {name for kind, name in foreign if kind not in _NO_OBJECTS}
         self._leaving = self._redeclared | foreign_objects
         """What the flip deletes: until then whatever leads there has to go."""
 
@@ -180,7 +180,7 @@ class _Change:
             any(standing[name].hook is None or wanted[name].hook is None for name in in_use)
             or self._maps.redeclared
             or self._counters.redeclared
-            or self.foreign_names(*_NEVER_DELETED)
+            or {kind for kind, _ in self._foreign} - _NO_OBJECTS - ops.DELETABLE
             or self.foreign_names("chain") & self._chains.wanted.keys()
             or self.foreign_names("map", "set") & self._maps.wanted.keys()
             or self.foreign_names("counter") & self._counters.wanted.keys()
@@ -217,7 +217,7 @@ class _Change:
             if gone:
                 yield ops.DeleteElements(name, types, gone)
         for kind, name in sorted(self._foreign, key=_is_no_map):  # a map may lead to the others
-            if kind not in ("table", "rule", "policy", "chain"):
+            if kind != "chain" and kind not in _NO_OBJECTS:
                 yield ops.Delete(kind, name)
         yield from _delete("chain", deleted | foreign_chains)
         for one in changed_chains:

@@ -49,9 +49,19 @@ class Delete:
     """Remove an object that nothing refers to any more."""
 
     kind: str
-    """nft's word: ``chain``, ``map``, ``counter``, or that of a foreign object, like ``ct helper``."""
+    """nft's word, one of :data:`DELETABLE`."""
 
     name: str
+
+
+DELETABLE = frozenset(
+    (
+        *("chain", "counter", "ct helper", "flowtable", "limit", "map", "quota"),
+        *("secmark", "set", "synproxy", "tunnel"),
+    )
+)
+"""Kinds of objects that can be deleted alone. Asked in JSON to delete a ``ct expectation``, libnftables 1.1.3
+deletes the table; asked to delete a ``ct timeout``, nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -187,6 +187,13 @@ def test_a_table_that_can_not_be_listed_is_replaced() -> None:
     assert not first.is_anew
 
 
+@pytest.mark.parametrize("kind", ("ct timeout", "ct expectation", "unheard-of"))
+def test_an_object_that_can_not_be_deleted_alone_goes_with_the_table(kind: str) -> None:
+    """Else the kernel, or the applier, would refuse the change and each one after it."""
+    assert make_plan(tables.WHOLE, tables.WHOLE, (f"{kind} evil",)).is_anew
+    assert not make_plan(tables.WHOLE, tables.WHOLE, ("ct helper evil",)).is_anew
+
+
 @pytest.mark.parametrize("name", ("", "@links", "eth*", 'a"b', "a\\b", "a\nb"))
 def test_a_link_that_nft_would_read_otherwise_is_refused(name: str) -> None:
     """As a key of a map."""
