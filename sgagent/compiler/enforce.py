@@ -217,13 +217,12 @@ def enforce(
     """
     memo = memo or Memo()
     memo.turn()
-    is_taken_up = enforced is None or enforced.is_taken_up
-    table = _Standing(observed, foreign, policy, layout, sessions, flow_logging, memo, is_taken_up)
-    found = table.enforcement(enforced)
+    table = _Standing(observed, foreign, policy, layout, sessions, flow_logging, memo, enforced)
+    found = table.enforcement
     # What passes before a new table shows its ranges may not be remembered.
     if found.plan.is_anew and found.state.generation is not None:
         return table.interim
-    return replace(found, is_taken_up=is_taken_up and found.clearance is None)
+    return replace(found, is_taken_up=table.is_taken_up and found.clearance is None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +236,12 @@ class _Standing:
     sessions: marks.Sessions
     flow_logging: FlowLogging
     memo: Memo
-    is_taken_up: bool
+    enforced: Enforced | None
+
+    @property
+    def is_taken_up(self) -> bool:
+        """Return whether marks of generations after that of the table may be about."""
+        return self.enforced is None or self.enforced.is_taken_up
 
     @property
     def state(self) -> marks.EnforcementState | None:
@@ -256,13 +260,11 @@ class _Standing:
         leaves = (chains.get(names.invalid_chain(Direction.INGRESS, name)) for name in enforced)
         return any(nft.Accept() in rule.statements for leaf in leaves if leaf for rule in leaf.rules)
 
-    def enforcement(self, enforced: Enforced | None) -> Enforcement:
-        """Return what to do, if new ranges in a table made anew were visible at once.
-
-        Args:
-            enforced: what is known to have been enforced, if anything is.
-        """
+    @property
+    def enforcement(self) -> Enforcement:
+        """Return what to do, if new ranges in a table made anew were visible at once."""
         interfaces, layout, state = self.policy.remembering, self.layout, self.state
+        enforced = self.enforced
         if self.observed is None or (state == marks.UNCACHED and layout.can_cache):
             return self.under(marks.first_state(interfaces, layout), MarkClearance(mask=layout.mask))
         if state is None or (enforced is not None and not enforced.has_state_of(self.observed)):
