@@ -166,7 +166,11 @@ def _prepare(folder: Path, sockets: Path, addresses: Mapping[str, str]) -> None:
 def _put_server(machine: Machine, folder: Path) -> None:
     """Put Debian's SSH server into a machine that is off, and have it started."""
     for package in _SERVER:
-        shutil.copytree(_PACKAGES / package, machine.path("/"), symlinks=True, dirs_exist_ok=True)
+        # A machine has this one's files, so what is in the package may be there, as links too.
+        subprocess.run(
+            ("cp", "--archive", "--remove-destination", f"{_PACKAGES / package}/.", machine.path("/")),
+            check=True,
+        )
     with machine.path("/etc/passwd").open("a") as accounts:
         accounts.write(_USER)
     shutil.copy(folder / "server", machine.path("/etc/ssh/test_key"))
