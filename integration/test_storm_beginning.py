@@ -69,7 +69,7 @@ class Numbered:
         """The last number that was sent."""
 
         self._lab = lab
-        self._shots = [(shot, next(encode_packet(shot.packet).datagrams(1))) for shot in chosen]
+        self._templates = [_template(shot.packet) for shot in chosen]
         self._stop, self._has_begun = threading.Event(), threading.Event()
         self._opened = self._socket(chosen[0].packet)
         self._batches = [
@@ -113,13 +113,9 @@ class Numbered:
         """Return packets with numbers."""
         packets, addresses = [], []
         for number in numbers:
-            shot, datagram = self._shots[number % len(self._shots)]
-            packet = shot.packet
-            is_sent_by_host = packet.direction is Direction.EGRESS
-            packets.append((b"" if is_sent_by_host else _ether(packet.family)) + _numbered(datagram, number))
-            addresses.append(
-                socket_address(str(encode_packet(packet).destination)) if is_sent_by_host else b""
-            )
+            ether, datagram, address = self._templates[number % len(self._templates)]
+            packets.append(ether + _numbered(datagram, number))
+            addresses.append(address)
         return Batch(self._opened, packets, addresses)
 
     def _socket(self, packet: Packet) -> socket.socket:
@@ -130,6 +126,18 @@ class Numbered:
             return opened
         family = socket.AF_INET if packet.family is Family.IPV4 else socket.AF_INET6
         return self._lab.host.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW)
+
+
+def _template(packet: Packet) -> tuple[bytes, bytes, bytes]:
+    """Return the Ethernet header of a packet, its datagram, and the address that a socket sends it to.
+
+    What the host sends has no header, and only that has an address.
+    """
+    wire = encode_packet(packet)
+    datagram = next(wire.datagrams(1))
+    if packet.direction is Direction.EGRESS:
+        return b"", datagram, socket_address(str(wire.destination))
+    return _ether(packet.family), datagram, b""
 
 
 def _ether(family: Family) -> bytes:
