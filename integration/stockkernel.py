@@ -163,7 +163,7 @@ def _script(tests: Sequence[str]) -> str:
 
 def _hardware(root: Path, lines: Sequence[Path]) -> Iterator[str]:
     """Yield the options for a machine with two processors, a root, and serial lines that end in files."""
-    yield from ("-accel", "tcg,thread=multi", "-machine", "q35", "-cpu", "max", "-smp", "2", "-m", "2G")
+    yield from ("-accel", "tcg,thread=multi", "-machine", "q35", "-cpu", "qemu64", "-smp", "2", "-m", "2G")
     yield from ("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none")
     # The root's server reads and writes the guest's memory, so that is to be shared.
     yield from ("-object", "memory-backend-memfd,id=memory,size=2G,share=on", "-numa", "node,memdev=memory")
