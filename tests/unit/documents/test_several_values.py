@@ -346,6 +346,7 @@ def test_thousands_of_wrong_objects_are_named_in_a_moment(form: str) -> None:
     assert {(problem.value, problem.origin.path) for problem in found} == items
 
 
+@pytest.mark.one_python
 def test_wrong_objects_are_compared_with_a_bounded_number_of_groups() -> None:
     """The first ones get a hint; thousands beside thousands of groups take no minutes."""
     objects = [f"sg_app{number:04}" for number in range(2_000)]
