@@ -68,7 +68,7 @@ def skipped_directories(path: Path) -> tuple[Problem, ...]:
     try:
         with os.scandir(path) as found:
             entries = [one for one in found if not one.name.startswith(".")]
-            directories = sorted(one.path for one in entries if one.is_dir())
+            directories = sorted(one.path for one in entries if os.path.isdir(one.path))  # noqa: PTH112 - as above
     except OSError:  # a document's path, or a path that is gone
         return ()
     if not directories:

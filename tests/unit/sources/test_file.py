@@ -148,6 +148,15 @@ def test_directories_whose_documents_are_read_through_links_are_not_skipped(tmp_
     ]
 
 
+def test_a_link_to_itself_hides_no_directory_that_is_skipped(tmp_path: Path) -> None:
+    """The kernel can't tell what such a link is; what stands beside it is named all the same."""
+    (tmp_path / "web.yaml").write_text(GROUP % "sg-web")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "app.yaml").write_text(GROUP % "sg-app")
+    assert [problem.origin.file for problem in source(tmp_path).fetch().problems] == [f"{tmp_path}/old"]
+
+
 def test_documents_in_upper_case_are_read(tmp_path: Path) -> None:
     """Systems that know no lower case wrote them so, and nobody means them to be left out."""
     (tmp_path / "WEB.YAML").write_text(GROUP % "sg-web")
