@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import socket
 import stat
@@ -239,6 +240,8 @@ def make_context(settings: TlsTable, application_protocol: str) -> ssl.SSLContex
     """
     import ssl  # noqa: PLC0415 - sources that read files do without
 
+    if settings.ca_file is not None:
+        require_regular(settings.ca_file)
     try:
         context = ssl.create_default_context(cafile=settings.ca_file)
     except (OSError, ValueError) as error:
@@ -248,6 +251,7 @@ def make_context(settings: TlsTable, application_protocol: str) -> ssl.SSLContex
     if certificate is not None:
         key = settings.client_key or certificate
         require_private(key)
+        require_regular(certificate)
         try:
             # The empty password keeps OpenSSL from asking on the terminal.
             context.load_cert_chain(certificate, key, password="")
@@ -275,17 +279,29 @@ _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 """RFC 6750, section 2.1; other characters could have a meaning in a header."""
 
 
-def require_private(path: Path) -> None:
-    """Refuse a file that others than its owner and group can read.
+def require_regular(path: Path) -> os.stat_result:
+    """Return what the kernel says of a regular file, and refuse what could block or never end.
 
     Raises:
-        SourceUnavailableError: others can read the file, or it does not exist.
+        SourceUnavailableError: it is a pipe, a device, a socket or a directory, or does not exist.
     """
     try:
-        mode = path.stat().st_mode
+        status = path.stat()
     except OSError as error:
         raise SourceUnavailableError(f"{path}: can't be read: {error.strerror}") from error
-    if mode & stat.S_IRWXO:
+    if not stat.S_ISREG(status.st_mode):
+        message = "a pipe, a device, a socket or a directory, and so not read"
+        raise SourceUnavailableError(f"{path}: {message} (put a regular file there, or a link to one)")
+    return status
+
+
+def require_private(path: Path) -> None:
+    """Refuse what is no regular file, or one that others than its owner and group can read.
+
+    Raises:
+        SourceUnavailableError: it is no regular file, others can read it, or it does not exist.
+    """
+    if require_regular(path).st_mode & stat.S_IRWXO:
         raise SourceUnavailableError(f"{path}: everybody can read this secret (chmod o= {path})")
 
 
@@ -293,8 +309,8 @@ def read_secret(path: Path, most: int) -> str:
     """Return the first characters of a file, at most so many.
 
     Raises:
-        SourceUnavailableError: the file can't be read, or everybody can read it. The message never includes
-            the content.
+        SourceUnavailableError: the file can't be read, is no regular file, or everybody can read it. The
+            message never includes the content.
     """
     require_private(path)
     try:

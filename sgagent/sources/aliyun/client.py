@@ -39,7 +39,13 @@ from sgagent.documents import Limits
 from sgagent.settings.sources import AliyunSourceSettings
 from sgagent.sources.aliyun import ecs_api
 from sgagent.sources.aliyun.ecs_api import AccessKey, Answer, ApiCall, ApiError
-from sgagent.sources.servers import ConnectionDeadline, EndpointCache, connect_to_first, tls_reason
+from sgagent.sources.servers import (
+    ConnectionDeadline,
+    EndpointCache,
+    connect_to_first,
+    require_regular,
+    tls_reason,
+)
 
 _LONGEST_HEAD = 16 * 1024
 _PIECE_BYTES = 64 * 1024
@@ -235,8 +241,10 @@ class SdkApi:
 
         Raises:
             ApiError: the API sent no usable answer.
-            SourceUnavailableError: there are no credentials.
+            SourceUnavailableError: there are no credentials, or authorities that can't be read.
         """
+        if self._settings.ca_file is not None:
+            require_regular(self._settings.ca_file)
         query = Utils.query({**call.parameters, "RegionId": self._settings.region})
         proxy = {"https_proxy": self._passage.url()} if self._settings.api.is_encrypted else {}
         self._passage.fault = ""

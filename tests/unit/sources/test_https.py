@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import re
 import socket
 import threading
@@ -322,6 +323,20 @@ def test_files_of_tls_that_are_not_as_they_should_be(
     with pytest.raises(SourceUnavailableError, match=reason) as caught:
         source_for(settings).fetch()
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ("token_file", "ca_file", "client_certificate", "client_key"))
+def test_a_pipe_is_not_waited_for(name: str, *, stage: Stage, server: TlsServer, tmp_path: Path) -> None:
+    """Opening one that nobody writes to would block every later fetch; it is named with what to do."""
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    client = stage.trusted.issue(name="client")
+    shown = {"client_certificate": client.certificate} if name == "client_key" else {}
+    changed = {**shown, name: tmp_path / "pipe"}
+    settings = replace(settings_for(stage, server.port), **changed)  # type: ignore[arg-type]  # names of paths
+    with pytest.raises(SourceUnavailableError) as caught:
+        source_for(settings).fetch()
+    assert str(caught.value).startswith(f"{tmp_path}/pipe: a pipe, a device, a socket or a directory")
+    assert server.requests == []
 
 
 def test_a_key_with_a_password_asks_nobody(stage: Stage, server: TlsServer, tmp_path: Path) -> None:

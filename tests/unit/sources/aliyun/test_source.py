@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import resource
 import socket
 import threading
@@ -176,6 +177,16 @@ def test_files_that_hold_no_key(
     told = said(source_for(settings_for(server, key_file)))
     assert told.startswith(f"{key_file}: {reason}")
     assert "my-secret" not in told
+
+
+@pytest.mark.parametrize("name", ("credentials_file", "ca_file"))
+def test_a_pipe_is_not_waited_for(name: str, *, server: EcsServer, key_file: Path, tmp_path: Path) -> None:
+    """Opening one that nobody writes to would block every later fetch."""
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    changed = {name: tmp_path / "pipe"}
+    settings = replace(settings_for(server, key_file), **changed)  # type: ignore[arg-type]  # names of paths
+    told = said(source_for(settings))
+    assert told.startswith(f"{tmp_path}/pipe: a pipe, a device, a socket or a directory")
 
 
 def test_throttling_is_told_apart(server: EcsServer, key_file: Path) -> None:
