@@ -186,7 +186,11 @@ class TrialFile:
             OSError: it could not be written, and nothing was changed.
         """
         if proposal.is_trial:
-            self._write(definitions, proposal)
+            try:
+                self._write(definitions, proposal)
+            except OSError:
+                self._pending.unlink(missing_ok=True)  # the next agent would enforce it
+                raise
         return replace(definitions, proposal=proposal)
 
     def begun_again(self, definitions: Definitions, terms: Terms) -> Definitions:

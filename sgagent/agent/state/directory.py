@@ -368,11 +368,17 @@ class History:
         """Make a file the newest, by giving it its name, and return its number.
 
         Raises:
-            OSError: nothing was changed.
+            OSError: nothing was changed. A name that the disk does not keep is taken back.
         """
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         number = self.next_number()
-        rename_durably(path, self.path(number))
+        target = self.path(number)
+        try:
+            rename_durably(path, target)
+        except OSError:
+            with contextlib.suppress(FileNotFoundError):  # it was not renamed
+                target.replace(path)
+            raise
         return number
 
     def next_number(self) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import stat
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -386,6 +388,48 @@ def test_numbers_that_mean_nothing_are_refused(machine: Machine) -> None:
     machine.state.history.path(1).write_text("scribble")
     with pytest.raises(UsageError, match="number 1 can't be read"):
         agent.orders.rollback(agent.step, 1)
+
+
+def break_directories(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the disk keep no change of a directory from now on, while the kernel shows it to everybody."""
+    sync = os.fsync
+
+    def fail(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail)
+
+
+def test_a_confirmation_that_the_disk_does_not_keep_confirms_nothing(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trial goes on, for the next agent too, and can be confirmed once the disk keeps it."""
+    agent = Agent(machine)
+    agent.apply(B, seconds=60)
+    with monkeypatch.context() as patched:
+        break_directories(patched)
+        with pytest.raises(SgagentError, match="the trial goes on"):
+            agent.orders.confirm(agent.step)
+    assert (history(machine), leftovers(machine)) == ([version(A)], {"pending.json"})
+    agent = Agent(machine)
+    assert agent.orders.standing().pending is not None
+    agent.orders.confirm(agent.step)
+    assert (history(machine), leftovers(machine)) == ([version(A), version(B)], set())
+
+
+def test_a_trial_that_the_disk_does_not_keep_is_none_for_the_next_agent(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The order was refused, and the kernel got nothing of it."""
+    agent = Agent(machine)
+    with monkeypatch.context() as patched:
+        break_directories(patched)
+        with pytest.raises(SgagentError, match="they were not enforced"):
+            agent.apply(B, seconds=60)
+    assert agent.fetch() == version(A)
+    assert (Agent(machine).in_force, leftovers(machine)) == (version(A), set())
 
 
 def test_a_history_that_is_full_still_goes_back(machine: Machine) -> None:
