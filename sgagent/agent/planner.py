@@ -382,7 +382,8 @@ class Planner:
         enforcement = self._compare(
             policy, observed.ruleset, observed.foreign, enforced=enforced, memo=self._compiled
         )
-        compiled, plan, is_first = enforcement.compiled, enforcement.plan, observed.ruleset is None
+        compiled, plan = enforcement.compiled, enforcement.plan
+        is_first = observed.ruleset is None or enforcement.forgets_all
         uncached = tuple(name for name in policy.remembering if enforcement.state.slot(name) is None)
         differed: tuple[str, ...] = ()
         if before is not None and inputs.is_table_known and before.differs_from(observed):

@@ -98,7 +98,7 @@ class Step:
     """Under which accepted sessions are remembered now; None where that did not change or is not known."""
 
     is_first_table: bool = False
-    """Whether there was no table before."""
+    """Whether there was no table before, or one of an unfinished step, which remembers no session."""
 
     facts: HostFacts = NO_FACTS
     compile_seconds: float = 0.0

@@ -187,6 +187,11 @@ class Enforcement:
     """Whether the generation is that of a table that was found. Somebody may have saved and loaded it, so
     marks of generations after it may be about."""
 
+    @property
+    def forgets_all(self) -> bool:
+        """Return whether no session is remembered from before: no table stood, or one that remembers none."""
+        return self.clearance is not None and not self.clearance.tests
+
     def enforcing(self, policy: ResolvedPolicy) -> Enforced:
         """Return what is known once this was done for a policy."""
         return Enforced(policy=policy, ruleset=self.compiled.ruleset, is_taken_up=self.is_taken_up)

@@ -48,6 +48,23 @@ def test_a_start_and_a_stop(running: Running) -> None:
     assert running.machine.dataplane.ruleset is not None
 
 
+def test_sessions_are_looked_at_once_a_first_table_is_finished(running: Running) -> None:
+    """The kernel refuses the second of its two changes; the step that makes up for it is the first of all."""
+
+    def script() -> None:
+        assert not running.first_steps
+        dataplane.refused_at = None
+        running.clock.pass_seconds(FIRST_RETRY_SECONDS)
+        running.wait_for("ruleset_applied")
+
+    dataplane = running.machine.dataplane
+    dataplane.foreign, dataplane.refused_at = ("table inet sgagent",), 1
+    running.while_it_runs(script)
+    assert running.log.events().count("ruleset_refused") == 1
+    (step,) = running.first_steps
+    assert step.outcome is StepEnd.APPLIED
+
+
 def test_cycles_are_collected_from_the_first_step_on(running: Running) -> None:
     """A start collects none, which would take a tenth of it; what follows may last for years."""
     gc.disable()
