@@ -254,7 +254,9 @@ class NameWatch:
         """Look-ups that failed, or failed in part, since the agent started."""
 
         self._facts: HostFacts = NO_FACTS
-        self._resolved = ResolvedNames()
+        self._resolved = self._followed = ResolvedNames()
+        """What names stand for now, and what the last step, or the loop, has heard of it."""
+
         self._stale_at = float("-inf")
         """When what is resolved changes by itself."""
 
@@ -268,7 +270,8 @@ class NameWatch:
         return dns_endpoints(self.servers)
 
     def want(self, names: frozenset[str]) -> None:
-        """Keep these names resolved."""
+        """Keep these names resolved, for a step that has asked what they stand for."""
+        self._followed = self._resolved
         if names or self._table.wanted:
             self._table.want(names, self.clock.monotonic())
 
@@ -289,7 +292,7 @@ class NameWatch:
         Args:
             latest: returns the latest time that the host has known.
         """
-        now, before, servers = self.clock.monotonic(), self._resolved, self.servers
+        now, before, servers = self.clock.monotonic(), self._followed, self.servers
         if self.resolver is None or not self._table.wanted or now - self._turned_at < TURN_SECONDS:
             return False
         self._turned_at = now
@@ -303,7 +306,8 @@ class NameWatch:
             self.resolver.ask(name, self.servers)
         if answered:
             self._stale_at = now
-        is_changed = self.resolved(self._facts) is not before or servers != self.servers
+        self._followed = self.resolved(self._facts)
+        is_changed = self._followed is not before or servers != self.servers
         wall = latest().timestamp()
         if is_changed or max(now - self._written_at, wall - self._written_wall) >= SECONDS_BETWEEN_WRITES:
             self._keep(now, wall)

@@ -207,6 +207,17 @@ def test_an_old_address_passes_for_ten_minutes(machine: Machine, resolver: FakeR
     assert (leaves(step, A), leaves(step, B)) == (False, True)
 
 
+def test_a_refused_order_hides_no_address_that_has_gone(machine: Machine, resolver: FakeResolver) -> None:
+    """To judge its documents takes what names stand for, too, and no step follows."""
+    agent = agent_with_leaving_address(machine, resolver)
+    resolver.is_silent = True
+    machine.clock.pass_seconds(605)
+    assert not agent.reconciler.judge(machine.source.fetch())
+    assert agent.turn()
+    assert not leaves(agent.reconciler.step(fetch=False), A)
+    assert not agent.turn()
+
+
 def test_a_clock_that_jumps_ahead_takes_no_address_from_commands(
     machine: Machine, resolver: FakeResolver
 ) -> None:
