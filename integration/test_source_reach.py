@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import socket
 import sys
@@ -166,6 +167,35 @@ def test_an_agent_that_lost_its_state_finds_a_source_that_moved(agent: Service, 
     publish(agent, CLOSED, f"egress accept 2 tcp 9 to {there.address}")
     wait_for(lambda: has_a_second_rule(agent), "what is published now", SOON)
     assert "ct direction original ct protocol tcp" not in agent.table()
+
+
+@pytest.mark.parametrize("rule", ("ct mark set 0x00000001", "counter packets 0 bytes 0"))
+def test_rules_of_others_that_keep_the_way_closed_are_named(
+    rule: str, tmp_path: Path, one_interface: Lab
+) -> None:
+    """The agent leaves them where they are, says so, and opens the way once they are gone."""
+    directory = tmp_path / "agent"
+    directory.mkdir()
+    with service_on(one_interface.host, directory) as agent:
+        agent.define(definitions(CLOSED))
+        agent.start()
+        agent.kill()
+        shutil.rmtree(agent.state)
+        agent.namespace.nft("add", "rule", "inet", "sgagent", "postrouting", *rule.split())
+        path = agent.directory / "sgagent.toml"
+        source = 'type = "https"\nurl = "https://192.0.2.5/policy"\nconnect_timeout_seconds = 1\n'
+        path.write_text(path.read_text().replace(f'path = "{agent.documents}"\n', source))
+        agent.start()
+        assert not agent.events("ruleset_refused")
+        (failed,) = agent.events("source_failed")
+        assert "other programs have rules in postrouting" in failed["reason"]
+        agent.kill()
+        listed = agent.namespace.nft("-a", "list", "chain", "inet", "sgagent", "postrouting")
+        (handle,) = re.findall(f"{rule.partition(' 0')[0]} .* handle (.*)", listed)
+        agent.namespace.nft("delete", "rule", "inet", "sgagent", "postrouting", "handle", handle)
+        agent.start()
+        (opened,) = agent.events("source_way_opened")
+        assert opened["endpoints"] == ["192.0.2.5 tcp 443"]
 
 
 def counters(agent: Service) -> list[int]:

@@ -16,7 +16,7 @@ from sgagent.agent.manual_override import ModeOverrides
 from sgagent.agent.names.name_table import ResolvedNames
 from sgagent.agent.state.directory import Extent
 from sgagent.agent.step import Step, StepEnd
-from sgagent.compiler.base_chains import can_open, close_way, open_way
+from sgagent.compiler.base_chains import chains_of_others, close_way, open_way
 from sgagent.compiler.enforce import Enforced, Enforcement, MarkClearance, ends_observing, enforce, may_cut
 from sgagent.core import binding
 from sgagent.core.binding import NO_FACTS, PROBLEMS_OF_HOST, Bindings, HostFacts
@@ -29,6 +29,7 @@ from sgagent.core.resolved_rules import UNRESOLVED_NAME
 from sgagent.nft.diff import make_plan, plan_without_table
 from sgagent.nft.marks import MarkLayout, Sessions
 from sgagent.nft.names import CounterKey
+from sgagent.nft.ruleset import FAMILY, TABLE, Ruleset
 from sgagent.nft.text import differences
 from sgagent.nft.transactions import AddCounter, Delete, Operation, Plan
 from sgagent.ports import Delivery, Observed
@@ -282,17 +283,34 @@ class Planner:
         self, state: AgentState, inputs: StepInputs, target: StepTarget, observed: Observed
     ) -> StepDecision:
         """Do what is left to do where no definitions can be enforced; §9.2 says what."""
-        decision = self._hold(state, inputs, observed).reporting(
+        held = self._hold(state, inputs, observed)
+        decision = held.reporting(
             held_back=target.definitions.held_back,
             problems=target.refusal,
             is_refused=bool(target.refusal),
-            source_error=inputs.fetched.source_error,
+            source_error=self._source_error(inputs, observed, is_standing=held.step.is_standing),
         )
         step = decision.step
         is_as_it_was = step.outcome is StepEnd.WAITING and not (step.is_standing or step.is_refused)
         if inputs.fetched.is_empty and is_as_it_was:
             step = replace(step, source_error=None, awaits_documents=True)
         return replace(decision, step=step)
+
+    def _source_error(self, inputs: StepInputs, observed: Observed, *, is_standing: bool) -> str | None:
+        """Return why the source can't be reached, and what keeps the way to it closed in rules that stay."""
+        error, table = inputs.fetched.source_error, observed.ruleset
+        if error is None or not is_standing or table is None or open_way(table, inputs.ways) == table:
+            return error
+        held = " and ".join(self._chains_of_others(observed, table))
+        if not held:
+            return error
+        return (
+            f"{error}; the way to it stays closed, as other programs have rules in {held}"
+            f" of table {FAMILY} {TABLE} (stop sgagent, delete these, and start it again)"
+        )
+
+    def _chains_of_others(self, observed: Observed, table: Ruleset) -> tuple[str, ...]:
+        return chains_of_others(table, observed.foreign, self._settings.enforcement.mark_mask)
 
     def _hold(self, state: AgentState, inputs: StepInputs, observed: Observed) -> StepDecision:
         """Keep in force what is: what this agent enforced, or rules that an earlier one left.
@@ -323,7 +341,7 @@ class Planner:
         table = observed.ruleset
         step = Step(outcome=StepEnd.WAITING, is_standing=table is not None, facts=inputs.facts)
         left = StepDecision(step=step, state=replace(state, is_standing=step.is_standing))
-        if table is None or not can_open(observed.foreign):
+        if table is None or self._chains_of_others(observed, table):
             return left
         plan = make_plan(open_way(table, inputs.ways), table)
         if not plan:

@@ -269,9 +269,31 @@ _PACKETS = {"prerouting": "reply", "postrouting": "original"}
 """Which packets of a session that was opened outwards pass each base chain."""
 
 
-def can_open(foreign: Iterable[str]) -> bool:
-    """Return whether the base chains hold only our rules; a change of ours would remove others."""
-    return not {f"rule {name}" for name in _PACKETS} & set(foreign)
+def chains_of_others(table: nft.Ruleset, foreign: Iterable[str], mask: int) -> tuple[str, ...]:
+    """Return the base chains with rules that only others make: to write ours would remove or repeat them.
+
+    Args:
+        table: what stands.
+        foreign: what else stands in it.
+        mask: our bits of the conntrack mark.
+    """
+    unreadable = {name for name in _PACKETS if f"rule {name}" in foreign}
+    readable = {
+        chain.name
+        for chain in table.chains
+        if chain.hook is not None and chain.name in _PACKETS
+        if any(_is_of_others(one, mask) for rule in chain.rules for one in rule.statements)
+    }
+    return tuple(sorted(unreadable | readable))
+
+
+def _is_of_others(statement: nft.Statement, mask: int) -> bool:
+    """Return whether a statement changes bits that are not ours, or logs: ours do that in other chains."""
+    match statement:
+        case nft.SetMark(keep, put):
+            return bool((~keep & nft.ALL_BITS | put) & ~mask)
+        case _:
+            return isinstance(statement, nft.Log)
 
 
 def open_way(table: nft.Ruleset, endpoints: Iterable[Endpoint]) -> nft.Ruleset:

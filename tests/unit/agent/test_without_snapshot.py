@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from sgagent.core.binding import Link
 from sgagent.core.errors import KernelRefusedError
 from sgagent.core.model import UDP
 from sgagent.core.policy import Endpoint, Exemption, exempt
+from sgagent.nft.ruleset import Rule, SetMark
 from tests.fakes.dataplane import FakeDataplane
 from tests.unit.agent.machine import GOOD, Machine
 from tests.unit.agent.test_steps import BROKEN
@@ -163,6 +165,32 @@ def test_the_way_to_the_source_is_opened_in_rules_that_stay(machine: Machine, tm
     machine.source.write(GOOD)
     assert agent.step(fetch=True).outcome is StepEnd.APPLIED
     assert machine.dataplane.ruleset == before
+
+
+@pytest.mark.parametrize("is_readable", (True, False), ids=("readable", "unreadable"))
+def test_rules_of_others_that_keep_the_way_closed_are_named(
+    machine: Machine, tmp_path: Path, *, is_readable: bool
+) -> None:
+    """They stay, as it is not known what for; who looks why the source is lost is told to delete them."""
+    machine.source.write(GOOD)
+    machine.reconciler().step(fetch=True)
+    table, others = machine.dataplane.ruleset, (Rule((SetMark(keep=1, put=1),)),)
+    assert table is not None
+    if is_readable:
+        chains = (
+            replace(chain, rules=chain.rules + others) if chain.name == "postrouting" else chain
+            for chain in table.chains
+        )
+        machine.dataplane.ruleset = table = replace(table, chains=tuple(chains))
+    else:
+        machine.dataplane.foreign = ("rule postrouting",)
+    machine.source.remove()
+    shutil.rmtree(tmp_path / "state")
+    machine.source.reached_at = (HERE,)
+    step = machine.reconciler().step(fetch=True)
+    assert (step.is_standing, step.opened_to, step.kernel_error) == (True, (), None)
+    assert machine.dataplane.ruleset == table
+    assert "the way to it stays closed, as other programs have rules in postrouting" in str(step.source_error)
 
 
 def test_name_servers_are_let_through_until_the_source_is_found(machine: Machine, tmp_path: Path) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from sgagent.compiler.base_chains import can_open, close_way, open_way
+from sgagent.compiler.base_chains import chains_of_others, close_way, open_way
 from sgagent.compiler.enforce import enforce
 from sgagent.core.model import TCP, UDP
 from sgagent.core.policy import Endpoint, ResolvedInterface, ResolvedPolicy, exempt
 from sgagent.nft.diff import make_plan
 from sgagent.nft.marks import MarkLayout
-from sgagent.nft.ruleset import Accept, Chain, Hook, Rule, Ruleset
+from sgagent.nft.ruleset import Accept, Chain, Hook, Log, Rule, Ruleset, SetMark, Statement
 from sgagent.nft.text import render
 from sgagent.nft.transactions import AddCounter, Delete
 
@@ -20,6 +22,8 @@ NEAR, FAR, DNS = (
     Endpoint.at("192.0.2.53", 53, UDP),
 )
 
+MASK = 0xFFFF0000
+
 
 def policy(*names: str) -> ResolvedPolicy:
     """Return a policy that binds links."""
@@ -28,7 +32,7 @@ def policy(*names: str) -> ResolvedPolicy:
 
 def table(*names: str) -> Ruleset:
     """Return the table that enforces it."""
-    return enforce(policy(*names), None, (), MarkLayout(0xFFFF0000)).compiled.ruleset
+    return enforce(policy(*names), None, (), MarkLayout(MASK)).compiled.ruleset
 
 
 @pytest.mark.parametrize("names", (("eth0",), ("eth0", "eth1"), ("a", "b", "c")), ids=len)
@@ -71,15 +75,38 @@ def test_other_chains_stay_as_they_are() -> None:
     assert open_way(Ruleset(chains=(hooked, called)), [NEAR]) == Ruleset(chains=(hooked, called))
 
 
-def test_foreign_rules_in_a_base_chain_are_not_removed() -> None:
-    """Elsewhere they do not matter."""
-    assert can_open(("chain evil", "rule accept/eth0/egress"))
-    assert not can_open(("rule postrouting",))
+def test_base_chains_with_rules_of_others_are_named() -> None:
+    """To write ours would remove those that can't be read; elsewhere they do not matter."""
+    assert chains_of_others(table("eth0"), ("chain evil", "rule accept/eth0/egress"), MASK) == ()
+    assert chains_of_others(table("eth0"), ("rule postrouting",), MASK) == ("postrouting",)
+
+
+@pytest.mark.parametrize(
+    ("statement", "is_of_others"),
+    (
+        (SetMark(keep=1, put=1), True),
+        (SetMark.replacing(0xFF, 1), True),
+        (Log(prefix="new", group=5), True),
+        (SetMark.replacing(MASK, 0x00010000), False),
+        (Accept(), False),
+    ),
+    ids=str,
+)
+def test_a_rule_that_the_applier_does_not_repeat_is_of_others(
+    statement: Statement, *, is_of_others: bool
+) -> None:
+    """It sets the mark beyond our bits, or logs; one that a plan may hold stands for ours."""
+    chains = (
+        replace(one, rules=(*one.rules, Rule((statement,)))) if one.name == "prerouting" else one
+        for one in table("eth0").chains
+    )
+    named = ("prerouting",) if is_of_others else ()
+    assert chains_of_others(Ruleset(chains=tuple(chains)), (), MASK) == named
 
 
 def test_sessions_are_not_judged_again_for_it() -> None:
     """A policy that the table enforces already is brought back without a new generation."""
-    layout = MarkLayout(0xFFFF0000)
+    layout = MarkLayout(MASK)
     before = table("eth0")
     found = enforce(policy("eth0"), open_way(before, [NEAR]), (), layout)
     assert found.plan
