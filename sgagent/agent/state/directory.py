@@ -219,6 +219,10 @@ def write_draft(path: Path, content: bytes, *, is_synced: bool) -> Path:
 def rename_durably(path: Path, target: Path) -> None:
     """Give a file another name in the same file system, in place of what has that name."""
     path.replace(target)
+    _sync_rename(path, target)
+
+
+def _sync_rename(path: Path, target: Path) -> None:
     _sync_directory(target.parent)
     if path.parent != target.parent:
         _sync_directory(path.parent)
@@ -238,6 +242,15 @@ def _sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _is_renamed(path: Path, target: Path) -> bool:
+    """Rename a file, and return whether that was possible."""
+    try:
+        path.replace(target)
+    except OSError:
+        return False
+    return True
 
 
 _Content = TypeVar("_Content")
@@ -368,16 +381,17 @@ class History:
         """Make a file the newest, by giving it its name, and return its number.
 
         Raises:
-            OSError: nothing was changed. A name that the disk does not keep is taken back.
+            OSError: nothing was changed. A name that the disk does not keep is taken back, if that can be.
         """
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         number = self.next_number()
         target = self.path(number)
+        path.replace(target)
         try:
-            rename_durably(path, target)
+            _sync_rename(path, target)
         except OSError:
-            with contextlib.suppress(FileNotFoundError):  # it was not renamed
-                target.replace(path)
+            if not _is_renamed(target, path):  # by now the file system may be read-only
+                return number
             raise
         return number
 

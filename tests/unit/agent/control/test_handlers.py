@@ -419,6 +419,28 @@ def test_a_confirmation_that_the_disk_does_not_keep_confirms_nothing(
     assert (history(machine), leftovers(machine)) == ([version(A), version(B)], set())
 
 
+def test_a_confirmation_that_can_not_be_taken_back_stands(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a fault of the disk the file system may be read-only; the next agent finds what this one says."""
+    agent = Agent(machine)
+    agent.apply(B, seconds=60)
+    rename = os.replace
+
+    def rename_once(path: Path, target: Path) -> None:
+        if path.name != "pending.json":
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        rename(path, target)
+
+    with monkeypatch.context() as patched:
+        break_directories(patched)
+        patched.setattr(os, "replace", rename_once)
+        assert agent.orders.confirm(agent.step).is_confirmed
+    assert agent.orders.standing().pending is None
+    assert (history(machine), leftovers(machine)) == ([version(A), version(B)], set())
+    assert Agent(machine).in_force == version(B)
+
+
 def test_a_trial_that_the_disk_does_not_keep_is_none_for_the_next_agent(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
