@@ -100,6 +100,15 @@ def test_a_table_that_can_not_be_listed_counts_as_none(machine: Machine) -> None
     assert step.is_first_table
 
 
+def test_an_unfinished_table_counts_as_none_for_the_next_agent(machine: Machine) -> None:
+    """Whoever left it, the boot or an agent that died, looked at no session."""
+    machine.dataplane.foreign, machine.dataplane.refused_at = ("table inet sgagent",), 1
+    assert machine.reconciler().step(fetch=True).outcome is StepEnd.REFUSED
+    machine.dataplane.refused_at = None
+    step = machine.reconciler().step(fetch=True)
+    assert (step.outcome, step.is_first_table) == (StepEnd.APPLIED, True)
+
+
 def test_a_table_that_is_spoilt_at_once_does_not_hold_a_step_up(machine: Machine) -> None:
     """To make it anew takes two changes; where the second has to make it anew too, the next step goes on."""
     machine.reconciler().step(fetch=True)
