@@ -262,7 +262,7 @@ class KernelTable:
         statements = (nft.Limit(per_second=1, burst=1), nft.Log(prefix=_TRIED, group=group))
         chain = nft.Chain(name=_TRIED, rules=())
         plan = Plan((ops.AddTable(), ops.AddChain(chain), ops.AddRule(chain.name, nft.Rule(statements))))
-        return self._context.accepts(encode_plan(plan, self._choose_flags(plan)))
+        return any(self._context.accepts(encode_plan(plan, flags)) for flags in self._candidates)
 
     def clear_marks(self, mask: int, tests: Sequence[MarkTest]) -> int:
         """Clear bits in the mark of every session, or of those whose mark meets one of the tests."""
