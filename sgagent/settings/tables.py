@@ -270,6 +270,9 @@ class LintSettings(SettingsTable):
     """Of a group."""
 
 
+_KEYS_EXAMPLE = 'like public_keys = ["ed25519:…"], as `sgagent keygen` prints it'
+
+
 def _public_key(node: Node) -> PublicKey:
     try:
         return PublicKey.parse(parse_text(node))
@@ -281,8 +284,11 @@ def _public_key(node: Node) -> PublicKey:
 class SignatureSettings(SettingsTable):
     """Whose signatures definitions need."""
 
-    public_keys: Annotated[tuple[Annotated[PublicKey, Constraint(_public_key)], ...], Distinct()] = ()
-    """A signature by any one of them is enough; without any, definitions need no signature."""
+    public_keys: Annotated[
+        tuple[Annotated[PublicKey, Constraint(_public_key)], ...],
+        Distinct(empty=Fault("bad_public_key", "an empty list", _KEYS_EXAMPLE)),
+    ] = ()
+    """A signature by any one of them is enough; without the table, definitions need no signature."""
 
     required: Switch = True
     """Whether definitions without a signature are refused; a wrong one is refused in any case."""
@@ -291,8 +297,7 @@ class SignatureSettings(SettingsTable):
     def conflicts(cls, written: Written) -> Iterator[Fault]:
         """Yield that there is no key: the table would restrict nothing."""
         if "public_keys" not in written:
-            remedy = 'like public_keys = ["ed25519:…"], as `sgagent keygen` prints it'
-            yield Fault(MISSING_FIELD, "missing", remedy, ("public_keys",))
+            yield Fault(MISSING_FIELD, "missing", _KEYS_EXAMPLE, ("public_keys",))
 
 
 _INTERFACE_NAME = pattern(

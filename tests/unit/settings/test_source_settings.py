@@ -139,6 +139,7 @@ def test_keys_are_pinned() -> None:
     ("text", "told"),
     (
         ("[signature]\nrequired = true", "signature.public_keys: missing"),
+        ("[signature]\npublic_keys = []", "signature.public_keys: an empty list"),
         ('[signature]\npublic_keys = ["x"]', "signature.public_keys[0]: not a public key"),
         ("[signature]\npublic_keys = [3]", "signature.public_keys[0]: expected a text, found a whole number"),
         (f'[signature]\npublic_keys = "{KEY}"', "signature.public_keys: expected a list, found text"),
