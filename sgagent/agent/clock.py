@@ -74,9 +74,19 @@ class LatestTime:
         self._file = SealedFile(directory / FILE_NAME, "file of the latest time")
         self._clock = clock
         self._is_kept = is_kept
-        found, self.fault = self._file.load(partial(from_json, _Body))
+        found, self._damage = self._file.load(partial(from_json, _Body))
+        self._write_fault: str | None = None
         self._kept = found.seconds if found else None
         self._latest = self._kept or 0.0
+
+    @property
+    def fault(self) -> str | None:
+        """Return why the time is not kept, else what was wrong with the file at the start.
+
+        The damage stays known although the file is written anew: a rule that had ended is in force again if
+        the clock is wrong.
+        """
+        return self._write_fault or self._damage
 
     def now(self) -> datetime:
         """Return the latest time, and keep it now and then."""
@@ -90,8 +100,8 @@ class LatestTime:
         if not self._is_kept or self._kept == self._latest:
             return
         body = {"seconds": self._latest}
-        self.fault = fault_of(lambda: self._file.save(body), "the latest time could not be kept")
-        if not self.fault:
+        self._write_fault = fault_of(lambda: self._file.save(body), "the latest time could not be kept")
+        if not self._write_fault:
             self._kept = self._latest
 
 
