@@ -31,6 +31,9 @@ _LARGEST_RULESET = 256 * 1024 * 1024
 _NO_DEFINITIONS = "no definitions are in force, as on a closed host: name some to compare the table with"
 _NO_PAUSE = "table or definitions changed each time that they were read"
 MOST_REREADS = 5
+REREADS_AT_REST = 2
+"""Readings in a row that find the same: under changes each other moment, one may do so by chance."""
+
 Subject = tuple[VerifiedTable, ResolvedPolicy | None]
 """The table, and the policy that it has to enforce; None where no definitions are in force."""
 
@@ -76,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
 def prove_at_rest(
     read: Callable[[], Subject], prove_subject: Callable[[Subject], Proved], *, rereads: int
 ) -> tuple[Subject, Proved]:
-    """Prove what is read, and read it again before it is called refuted.
+    """Prove what is read, and read it twice more before it is called refuted.
 
     Table and definitions are read one after the other, and one may change in between.
 
@@ -86,16 +89,19 @@ def prove_at_rest(
         rereads: how often at most; 0 takes the first result.
 
     Returns:
-        Both as last read, and what came of it: unknown if it was refuted still, and other at each reading.
+        Both as last read, and what came of it: unknown if it was refuted still, and did not stay the same.
     """
-    subject = read()
+    subject, unchanged = read(), 0
     found = prove_subject(subject)
     for _ in range(rereads):
-        before = subject
-        if found[0].outcome is not Outcome.REFUTED or (subject := read()) == before:
+        if found[0].outcome is not Outcome.REFUTED or unchanged == REREADS_AT_REST:
             return subject, found
-        found = prove_subject(subject)
-    if rereads and found[0].outcome is Outcome.REFUTED:
+        before, subject = subject, read()
+        if subject == before:
+            unchanged += 1
+        else:
+            found, unchanged = prove_subject(subject), 0
+    if rereads and found[0].outcome is Outcome.REFUTED and unchanged < REREADS_AT_REST:
         found = _unknown(_NO_PAUSE)
     return subject, found
 
