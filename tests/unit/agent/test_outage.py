@@ -12,6 +12,8 @@ from tests.unit.agent.machine import GOOD, Machine
 from tests.unit.agent.running import Running
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.one_python
+
 HOUR = 3600.0
 BROKEN = GOOD.replace("security_groups:", "nonsense:", 1)
 NEXT = GOOD.replace("10.0.0.11", "10.0.0.12")

@@ -19,6 +19,8 @@ from sgagent.sources.files.reader import Debounce
 from sgagent.sources.files.watcher import watch_path
 from tests.patience import PATIENCE
 
+pytestmark = pytest.mark.one_python
+
 WITHIN_SECONDS = 2.0 * PATIENCE
 """The contract's bound on enforcing a changed file."""
 

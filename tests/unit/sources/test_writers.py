@@ -19,6 +19,8 @@ from sgagent.sources.files.source import FileSource
 from tests.fakes.clock import FakeClock
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.one_python
+
 WHOLE = "version: 1\nsecurity_groups:\n- security_group_id: sg-1\n- security_group_id: sg-2\n"
 HALF = WHOLE.rpartition("- ")[0]
 OTHER = "version: 1\nsecurity_groups:\n- security_group_id: sg-other\n"

@@ -31,6 +31,8 @@ from sgagent.core.model import Mode
 from sgagent.settings.tables import FlowLogSettings, FlowOutput
 from tests.unit.agent.flowlog.flows import dropped, left_out
 
+pytestmark = pytest.mark.one_python
+
 
 def test_a_flow_is_an_object_on_a_line() -> None:
     """Its time is UTC; whatever is no plain ASCII is escaped."""
