@@ -167,10 +167,7 @@ def _put_server(machine: Machine, folder: Path) -> None:
     """Put Debian's SSH server into a machine that is off, and have it started."""
     for package in _SERVER:
         # A machine has this one's files, so what is in the package may be there, as links too.
-        subprocess.run(
-            ("cp", "--archive", "--remove-destination", f"{_PACKAGES / package}/.", machine.path("/")),
-            check=True,
-        )
+        run("cp", "--archive", "--remove-destination", f"{_PACKAGES / package}/.", str(machine.path("/")))
     with machine.path("/etc/passwd").open("a") as accounts:
         accounts.write(_USER)
     shutil.copy(folder / "server", machine.path("/etc/ssh/test_key"))
