@@ -75,8 +75,12 @@ def _is_named(path: Path, name: str) -> bool:
         return False
 
 
-def _parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+def _parent(pid: int) -> int | None:
+    """Return the parent of a process; None if it has ended, as one of another test may have."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return None
 
 
 def is_alive(pid: int) -> bool:
