@@ -61,8 +61,8 @@ Those packages are used by the golden files, the properties and the tests of the
 KERNEL_PARTS = (("a", "d"), ("e", "m"), ("n", "r"), ("s", "z"))
 """First and last letters of the tests on the kernel in each lane, which take about as long as one another."""
 
-PROPERTY_PARTS = (("a", "l"), ("m", "z"))
-"""Likewise of the properties, so that the end of a run has work for two processors."""
+PROPERTY_PARTS = (("m", "z"), ("a", "l"))
+"""Likewise of the properties, the longer first, so that the end of a run has work for two processors."""
 
 WITHOUT_PACKAGE = ("integration/test_systemd.py", "integration/test_stock_kernel.py")
 """Boot machines on which the package is not installed; all others share one that is built once.
