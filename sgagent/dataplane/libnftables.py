@@ -172,10 +172,9 @@ class Context:
     def forget(self) -> None:
         """Have the library drop what it keeps of the ruleset to spare a reading.
 
-        After a change it would read it anew anyway; it drops all that after a dry run, also of nothing, which
-        spares the kernel a transaction.
+        After a change it would read it anew anyway; it drops all that as soon as something was only tried.
         """
-        self.accepts({"nftables": []})
+        self.accepts({"nftables": [{"add": {"table": {"family": FAMILY, "name": TABLE}}}]})
 
     def list_table(self) -> bytes | None:
         """Return the listing of our table as JSON; None where there is none.
