@@ -29,7 +29,7 @@ from sgagent.verify.verified_table import VerifiedTable
 
 _LARGEST_RULESET = 256 * 1024 * 1024
 _NO_DEFINITIONS = "no definitions are in force, as on a closed host: name some to compare the table with"
-_NO_PAUSE = "table or definitions changed each time that they were read"
+_NO_PAUSE = "table or definitions changed again and again while they were read"
 MOST_REREADS = 5
 REREADS_AT_REST = 2
 """Readings in a row that find the same: under changes each other moment, one may do so by chance."""
