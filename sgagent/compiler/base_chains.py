@@ -292,8 +292,10 @@ def _is_of_others(statement: nft.Statement, mask: int) -> bool:
     match statement:
         case nft.SetMark(keep, put):
             return bool((~keep & nft.ALL_BITS | put) & ~mask)
+        case nft.Log():
+            return True
         case _:
-            return isinstance(statement, nft.Log)
+            return False
 
 
 def open_way(table: nft.Ruleset, endpoints: Iterable[Endpoint]) -> nft.Ruleset:
