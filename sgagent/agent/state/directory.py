@@ -192,7 +192,7 @@ def write_durably(path: Path, content: bytes) -> None:
     """Replace a file by new content, all of it or nothing, safe from a power cut; its directory is made.
 
     Raises:
-        OSError: nothing was changed.
+        OSError: nothing was changed; or the new content is there, and may not outlast a power cut.
     """
     rename_durably(write_draft(path, content, is_synced=True), path)
 
