@@ -307,7 +307,15 @@ def test_what_has_the_focus_is_seen(browser: Browser) -> None:
 
 
 @pytest.mark.skipif(not AXE.exists(), reason=f"no {AXE}; script/setup --development fetches it, as root")
-@pytest.mark.parametrize(("width", "scheme"), ((390, "light"), (1280, "dark")))
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    (
+        (390, "light"),
+        (1280, "dark"),
+        pytest.param(390, "dark", marks=pytest.mark.long),
+        pytest.param(1280, "light", marks=pytest.mark.long),
+    ),
+)
 @pytest.mark.parametrize("path", PATHS)
 def test_axe_finds_no_barrier(browser: Browser, path: str, width: int, scheme: str) -> None:
     """By the rules of WCAG 2.2, levels A and AA, and axe's best practices, with everything unfolded."""
