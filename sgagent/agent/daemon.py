@@ -16,7 +16,7 @@ from functools import partial
 from types import FrameType
 
 from sgagent.agent.clock import RetryDelay
-from sgagent.agent.control.handlers import Execution
+from sgagent.agent.control.handlers import OrderHandler
 from sgagent.agent.counters import Counting, ObservationLog
 from sgagent.agent.drift import DriftWatch
 from sgagent.agent.inbox import Inbox, LoopEvent
@@ -57,7 +57,7 @@ class Daemon:
     source: Source
     host: Host
     clock: Clock
-    execution: Execution
+    orders: OrderHandler
     """Carries out orders, through the reconciler that carries out the steps."""
 
     counting: Counting
@@ -78,7 +78,7 @@ class Daemon:
         self.drift = DriftWatch(self.clock, self.event_log, partial(self.inbox.put, LoopEvent.TABLE_CHANGED))
         """Hears, from any thread, who else changes the table."""
 
-        self._reconciler = self.execution.reconciler
+        self._reconciler = self.orders.reconciler
         self._step_log = StepLog(self.event_log)
         self._fault_log = FaultLog(self.event_log.error)
         self._observation_log = ObservationLog(self.event_log, self.clock)
@@ -104,7 +104,7 @@ class Daemon:
         ):
             if self.counting.damage:
                 self.event_log.error("counters_damaged", reason=self.counting.damage)
-            self.execution.begin(partial(self._step, fetch=True))
+            self.orders.begin(partial(self._step, fetch=True))
             gc.enable()
             self._tick()
             self.service_manager.ready()
@@ -119,7 +119,7 @@ class Daemon:
                 self._turn(happened)
             self.service_manager.stopping()
             try:  # leave nothing in force that was not confirmed
-                self.execution.end(self._step_now)
+                self.orders.end(self._step_now)
             except SgagentError as error:  # the next agent goes back
                 self.event_log.error("step_failed", reason=str(error))
             self._tick()
@@ -133,7 +133,7 @@ class Daemon:
     @property
     def _trial_ends_at(self) -> float:
         """Return when to go back from a trial, by the monotonic clock."""
-        return math.inf if self.execution.deadline is None else self.execution.deadline
+        return math.inf if self.orders.deadline is None else self.orders.deadline
 
     def _latest_time(self) -> float:
         """Return the latest time that is known, by which rules expire.
@@ -159,7 +159,7 @@ class Daemon:
         elif is_tick_due or LoopEvent.TABLE_CHANGED in happened:
             self._try_step(fetch=False, only_on_drift=True)
         if self.inbox.do_jobs(self._step_now):
-            self.board.note_standing(self.execution.standing())
+            self.board.note_standing(self.orders.standing())
         if is_tick_due:  # what readers ask for meanwhile puts off no look at the table
             self._ticked_at = self.clock.monotonic()
         if is_tick_due or self.inbox.has_readers:
@@ -191,7 +191,7 @@ class Daemon:
         """
         fault = None
         try:
-            self.execution.expire(self._step)
+            self.orders.expire(self._step)
             if only_on_drift and (self.drift.is_held_back or not self._reconciler.has_drifted()):
                 return
             self._step(fetch=fetch)
@@ -257,7 +257,7 @@ class Daemon:
         self.service_manager.status(summary(step))
         self.board.note_step(step, is_fetched=is_fetched)
         self.board.note_contest(is_contested=self.drift.is_contested)
-        self.board.note_standing(self.execution.standing())
+        self.board.note_standing(self.orders.standing())
 
     def _tick(self) -> None:
         """Read the counters, serve who waits for a reading, and feed the watchdog."""

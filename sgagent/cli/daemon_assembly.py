@@ -11,8 +11,8 @@ from functools import partial
 import structlog
 
 from sgagent.agent.clock import SystemClock
-from sgagent.agent.control.answers import Answering, Desk, answering
-from sgagent.agent.control.handlers import Execution
+from sgagent.agent.control.answers import Answering, Dispatcher, answering
+from sgagent.agent.control.handlers import OrderHandler
 from sgagent.agent.control.server import control_served
 from sgagent.agent.counters import Counting
 from sgagent.agent.daemon import Daemon
@@ -101,8 +101,8 @@ def _assemble(
         name_watch=NameWatch(settings, clock, inputs.latest_time(settings), BackgroundResolver()),
     )
     sessions = LiveSessions(layout, dataplane.find_session)
-    execution = Execution(reconciler=reconciler, state=state, clock=clock, boot_id=read_boot_id(), log=log)
-    answer = answering(board, clock, settings.source.place, sessions, Desk(inbox, execution, state))
+    orders = OrderHandler(reconciler=reconciler, state=state, clock=clock, boot_id=read_boot_id(), log=log)
+    answer = answering(board, clock, settings.source.place, sessions, Dispatcher(inbox, orders, state))
     stack.enter_context(closing(_metrics_server(settings, board, clock, answer)))
     stack.enter_context(control_served(settings.state.runtime_directory, answer, log))
     if isinstance(settings.source, EtcdSourceSettings):
@@ -125,7 +125,7 @@ def _assemble(
         source=source,
         host=host,
         clock=clock,
-        execution=execution,
+        orders=orders,
         counting=counting,
         inbox=inbox,
         service_manager=ServiceManager(),

@@ -12,7 +12,7 @@ from dataclasses import replace
 from sgagent import __version__
 from sgagent.agent.clock import timestamp
 from sgagent.agent.control import requests
-from sgagent.agent.control.handlers import Execution
+from sgagent.agent.control.handlers import OrderHandler
 from sgagent.agent.control.requests import Answer, Hit, InterfaceHits, Order, OrderAnswer, Question
 from sgagent.agent.flowlog.flow import Flow, FlowsLeftOut
 from sgagent.agent.flowlog.flowlog import FlowLog
@@ -44,19 +44,19 @@ PATIENCE_SECONDS = 120.0
 """For the loop to come to an order and to carry it out."""
 
 
-class Desk:
-    """Stand between those who order and the loop; called from several threads."""
+class Dispatcher:
+    """Dispatch orders to the loop, and read the history; called from several threads."""
 
-    def __init__(self, inbox: Inbox, execution: Execution, state: StateDirectory) -> None:
+    def __init__(self, inbox: Inbox, orders: OrderHandler, state: StateDirectory) -> None:
         """Take the parts.
 
         Args:
             inbox: leads to the loop.
-            execution: carries out, in the loop.
+            orders: carries out, in the loop.
             state: where the history is; it is read without the loop.
         """
         self._inbox = inbox
-        self._execution = execution
+        self._orders = orders
         self._state = state
 
     def carry_out(self, order: Order) -> OrderAnswer:
@@ -65,7 +65,7 @@ class Desk:
         Raises:
             SgagentError: it was not, or is not yet; says which.
         """
-        job = self._execution.job(order)
+        job = self._orders.job(order)
         try:
             return self._inbox.have_done(job, PATIENCE_SECONDS)
         except NotBegunError:
@@ -112,7 +112,9 @@ Answering = Callable[[Question], Answer]
 _NOTHING = CounterValue(packets=0, bytes=0)
 
 
-def answering(board: Board, clock: Clock, source: str, sessions: LiveSessions, desk: Desk) -> Answering:
+def answering(
+    board: Board, clock: Clock, source: str, sessions: LiveSessions, dispatcher: Dispatcher
+) -> Answering:
     """Return a function that answers queries and dispatches commands.
 
     Args:
@@ -120,7 +122,7 @@ def answering(board: Board, clock: Clock, source: str, sessions: LiveSessions, d
         clock: for the age of data.
         source: where definitions come from, in words.
         sessions: the sessions in the kernel's conntrack table.
-        desk: dispatches commands to the loop.
+        dispatcher: dispatches commands to the loop.
     """
 
     def answer(question: Question) -> Answer:
@@ -136,9 +138,9 @@ def answering(board: Board, clock: Clock, source: str, sessions: LiveSessions, d
             case requests.DocumentsQuestion():
                 return documents_answer(board)
             case requests.HistoryQuestion():
-                return desk.history(board.status.snapshot_version)
+                return dispatcher.history(board.status.snapshot_version)
             case _:
-                return desk.carry_out(question)
+                return dispatcher.carry_out(question)
 
     return answer
 

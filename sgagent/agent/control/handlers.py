@@ -7,7 +7,6 @@ keeps definitions that nobody confirmed: ``docs/design.md`` has the table.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import assert_never
@@ -38,9 +37,6 @@ from sgagent.core.model import Mode
 from sgagent.documents import DocumentFile
 from sgagent.ports import Clock, Delivery
 
-StepNow = Callable[[], Step]
-"""Does a step of the loop, without asking the source."""
-
 
 class BackReason(enum.Enum):
     """Why the agent gave up definitions on trial."""
@@ -58,7 +54,7 @@ class BackReason(enum.Enum):
     """After a restart they could not be enforced."""
 
 
-class Execution:
+class OrderHandler:
     """Carry out orders, and go back when the time of a trial is up."""
 
     def __init__(
@@ -80,7 +76,7 @@ class Execution:
         self._boot_id = boot_id
         self._log = log
 
-    def begin(self, step: StepNow) -> None:
+    def begin(self, step: Stepping) -> None:
         """Do the first step of an agent, after taking up or giving up what an earlier one had on trial.
 
         Raises:
@@ -131,7 +127,7 @@ class Execution:
         terms = proposal.record.terms if proposal else None
         return terms.deadline if terms else None
 
-    def expire(self, step: StepNow) -> None:
+    def expire(self, step: Stepping) -> None:
         """Go back, if the time of a trial is up.
 
         Raises:
@@ -140,7 +136,7 @@ class Execution:
         if self.deadline is not None and self._clock.monotonic() >= self.deadline:
             self._go_back(step, BackReason.UNCONFIRMED)
 
-    def end(self, step: StepNow) -> None:
+    def end(self, step: Stepping) -> None:
         """Go back from a trial before the agent ends.
 
         Raises:
@@ -172,7 +168,7 @@ class Execution:
             case _:
                 assert_never(order)
 
-    def apply(self, step: StepNow, delivery: Delivery, seconds: float | None) -> EnforcedAnswer:
+    def apply(self, step: Stepping, delivery: Delivery, seconds: float | None) -> EnforcedAnswer:
         """Enforce definitions instead of the source's.
 
         Args:
@@ -218,7 +214,7 @@ class Execution:
             raise KernelRefusedError(done.kernel_error or "no reason is known")
         return self._answer(done)
 
-    def rollback(self, step: StepNow, number: int | None) -> EnforcedAnswer:
+    def rollback(self, step: Stepping, number: int | None) -> EnforcedAnswer:
         """Go back to earlier definitions; from a trial, to what was in force before it.
 
         Raises:
@@ -238,7 +234,7 @@ class Execution:
         self._say_back(BackReason.ASKED, before, answer.version)
         return answer
 
-    def confirm(self, step: StepNow) -> requests.ConfirmAnswer:
+    def confirm(self, step: Stepping) -> requests.ConfirmAnswer:
         """Keep the definitions that are on trial.
 
         Raises:
@@ -264,7 +260,7 @@ class Execution:
         overtaken_by = None if in_force == version else in_force
         return requests.ConfirmAnswer(is_confirmed=True, version=version, overtaken_by=overtaken_by)
 
-    def switch_mode(self, step: StepNow, mode: Mode | None, interface: str | None) -> requests.ModeAnswer:
+    def switch_mode(self, step: Stepping, mode: Mode | None, interface: str | None) -> requests.ModeAnswer:
         """Let a mode stand before the configuration's, or no longer.
 
         Raises:
@@ -317,7 +313,7 @@ class Execution:
         )
 
     def _put_in_force(
-        self, step: StepNow, delivery: Delivery, origin: Trigger, seconds: float | None = None
+        self, step: Stepping, delivery: Delivery, origin: Trigger, seconds: float | None = None
     ) -> EnforcedAnswer:
         """Enforce definitions, on trial for so many seconds or permanently; on failure change nothing."""
         version = delivery.snapshot.version
@@ -383,7 +379,7 @@ class Execution:
             fault=next(iter(self._definitions.faults), None),
         )
 
-    def _go_back(self, step: StepNow, reason: BackReason) -> Step:
+    def _go_back(self, step: Stepping, reason: BackReason) -> Step:
         """Give up what is on trial."""
         proposal = self._definitions.proposal
         version = proposal.delivery.snapshot.version if proposal else None

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from sgagent.agent.control.answers import Desk
-from sgagent.agent.control.handlers import Execution
+from sgagent.agent.control.answers import Dispatcher
+from sgagent.agent.control.handlers import OrderHandler
 from sgagent.agent.inbox import Inbox
 from sgagent.agent.names.resolver import NameWatch
 from sgagent.agent.reconciler import Reconciler
@@ -76,13 +76,15 @@ class Machine:
             name_watch=names,
         )
 
-    def execution(self, reconciler: Reconciler, log: EventLog, boot_id: str = "this boot") -> Execution:
+    def orders(self, reconciler: Reconciler, log: EventLog, boot_id: str = "this boot") -> OrderHandler:
         """Return what carries out the orders of that agent."""
-        return Execution(reconciler=reconciler, state=self.state, clock=self.clock, boot_id=boot_id, log=log)
+        return OrderHandler(
+            reconciler=reconciler, state=self.state, clock=self.clock, boot_id=boot_id, log=log
+        )
 
-    def desk(self, inbox: Inbox, log: EventLog) -> Desk:
+    def dispatcher(self, inbox: Inbox, log: EventLog) -> Dispatcher:
         """Return what takes orders of an agent that was just started."""
-        return Desk(inbox, self.execution(self.reconciler(), log), self.state)
+        return Dispatcher(inbox, self.orders(self.reconciler(), log), self.state)
 
     def _foresee(
         self, old: ResolvedPolicy | None, new: ResolvedPolicy, _facts: HostFacts

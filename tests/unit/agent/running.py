@@ -32,13 +32,13 @@ class Running:
         self.clock = machine.clock
         self.inbox = Inbox()
         self.board = Board(self.clock, self.inbox.wait_for_reading)
-        self.execution = machine.execution(machine.reconciler(names=names), self.log)
+        self.orders = machine.orders(machine.reconciler(names=names), self.log)
         self.first_steps: list[Step] = []
         self.daemon = Daemon(
             source=machine.source,
             host=machine.host,
             clock=self.clock,
-            execution=self.execution,
+            orders=self.orders,
             counting=Counting(machine.dataplane, CounterFile(directory, "this boot"), machine.clock),
             inbox=self.inbox,
             service_manager=ServiceManager({}),

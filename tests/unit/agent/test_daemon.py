@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sgagent.agent.clock import RetryDelay
-from sgagent.agent.control.answers import Desk
+from sgagent.agent.control.answers import Dispatcher
 from sgagent.agent.control.requests import ApplyOrder, Document, EnforcedAnswer, ReloadOrder
 from sgagent.agent.daemon import FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS, TICK_SECONDS
 from sgagent.agent.inbox import LoopEvent
@@ -96,21 +96,21 @@ def test_an_ordered_reload_says_what_came_of_it(running: Running) -> None:
 
     def script() -> None:
         source, dataplane = running.machine.source, running.machine.dataplane
-        desk = Desk(running.inbox, running.execution, running.machine.state)
+        dispatcher = Dispatcher(running.inbox, running.orders, running.machine.state)
         source.write(CLOSED, is_told=False)
-        answer = desk.carry_out(ReloadOrder())
+        answer = dispatcher.carry_out(ReloadOrder())
         assert isinstance(answer, EnforcedAnswer)
         assert (answer.is_changed, answer.interfaces) == (True, ("eth0",))
         source.write(BROKEN, is_told=False)
         with pytest.raises(DocumentError):
-            desk.carry_out(ReloadOrder())
+            dispatcher.carry_out(ReloadOrder())
         source.remove()
         with pytest.raises(SourceUnavailableError, match="the previous rules stay active"):
-            desk.carry_out(ReloadOrder())
+            dispatcher.carry_out(ReloadOrder())
         dataplane.refusal = KernelRefusedError("No space left on device", "chain x")
         source.write(GOOD, is_told=False)
         with pytest.raises(KernelRefusedError, match="No space left"):
-            desk.carry_out(ReloadOrder())
+            dispatcher.carry_out(ReloadOrder())
         assert running.board.status.snapshot_version == answer.version
 
     running.while_it_runs(script)
@@ -265,9 +265,9 @@ B = GOOD.replace("10.0.0.11", "10.0.0.12")
 
 def apply(running: Running, seconds: float | None) -> EnforcedAnswer:
     """Order another policy, as a client of the control socket does."""
-    desk = Desk(running.inbox, running.execution, running.machine.state)
+    dispatcher = Dispatcher(running.inbox, running.orders, running.machine.state)
     document = Document(name="b.yaml", content=B)
-    answer = desk.carry_out(ApplyOrder(documents=(document,), confirm_within=seconds))
+    answer = dispatcher.carry_out(ApplyOrder(documents=(document,), confirm_within=seconds))
     assert isinstance(answer, EnforcedAnswer)
     return answer
 

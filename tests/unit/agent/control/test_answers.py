@@ -117,14 +117,14 @@ class Agent:
 
     def __init__(self, directory: Path) -> None:
         """Start with nothing known."""
-        self.desk = Machine(directory).desk(Inbox(), FakeLog())
+        self.dispatcher = Machine(directory).dispatcher(Inbox(), FakeLog())
         self.clock = FakeClock()
         self.totals: dict[CounterKey, CounterValue] = {}
         self.times: dict[CounterKey, HitTimes] = {}
         self.board = Board(self.clock, self._read)
         self.session: TrackedSession | None = None
         sessions = LiveSessions(LAYOUT, lambda _: self.session)
-        self._answer = answering(self.board, self.clock, "file groups.d", sessions, self.desk)
+        self._answer = answering(self.board, self.clock, "file groups.d", sessions, self.dispatcher)
 
     def _read(self, _seconds: float) -> bool:
         self.board.note_totals(dict(self.totals), times=dict(self.times))
@@ -415,7 +415,7 @@ def test_a_kernel_that_can_not_be_asked_is_done_without(agent: Agent) -> None:
         raise PermissionError
 
     sessions = LiveSessions(LAYOUT, fail)
-    answer = answering(agent.board, agent.clock, "file groups.d", sessions, agent.desk)
+    answer = answering(agent.board, agent.clock, "file groups.d", sessions, agent.dispatcher)
     found = answer(WEB)
     assert isinstance(found, ExplainAnswer)
     assert found.explanation.decided_by is DecidedBy.RULE

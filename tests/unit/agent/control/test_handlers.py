@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.agent.control.handlers import Execution
+from sgagent.agent.control.handlers import OrderHandler
 from sgagent.agent.control.requests import ConfirmAnswer
 from sgagent.agent.reconciler import Reconciler
 from sgagent.agent.state.directory import MOST_ENTRIES, Trigger
@@ -60,21 +60,18 @@ class Agent:
         """Do its first step."""
         self.log = FakeLog()
         self.reconciler: Reconciler = machine.reconciler()
-        self.orders: Execution = machine.execution(self.reconciler, self.log, boot_id)
+        self.orders: OrderHandler = machine.orders(self.reconciler, self.log, boot_id)
         self.last: Step | None = None
-        self.orders.begin(lambda: self._step(fetch=True))
+        self.orders.begin(partial(self.step, fetch=True))
 
-    def _step(self, *, fetch: bool) -> Step:
+    def step(self, *, fetch: bool = False) -> Step:
+        """Do a step."""
         self.last = self.reconciler.step(fetch=fetch)
         return self.last
 
-    def step(self) -> Step:
-        """Do a step without asking the source."""
-        return self._step(fetch=False)
-
     def fetch(self) -> str | None:
         """Do a step that asks the source, and return what is in force then."""
-        return self._step(fetch=True).version
+        return self.step(fetch=True).version
 
     @property
     def in_force(self) -> str | None:
@@ -186,9 +183,9 @@ def test_the_time_of_a_trial_begins_when_the_kernel_has_it(machine: Machine) -> 
     """A large table may take longer to enforce than somebody gives it; that is kept over a restart too."""
     agent = Agent(machine)
 
-    def slowly() -> Step:
+    def slowly(*, fetch: bool = False) -> Step:
         machine.clock.pass_seconds(30.0)
-        return agent.step()
+        return agent.step(fetch=fetch)
 
     answer = agent.orders.apply(slowly, delivery(B), 10.0)
     assert answer.seconds_left == 10.0
@@ -326,10 +323,10 @@ def test_a_first_trial_leaves_nothing_behind(machine: Machine) -> None:
     assert (agent.in_force, leftovers(machine)) == (None, set())
     assert not machine.state.has_enforced()
     strict = machine.reconciler("[enforcement]\nfail_closed = true\n")
-    orders = machine.execution(strict, FakeLog())
-    orders.begin(lambda: strict.step(fetch=True))
-    orders.apply(lambda: strict.step(fetch=False), delivery(B), 60.0)
-    orders.end(lambda: strict.step(fetch=False))
+    orders = machine.orders(strict, FakeLog())
+    orders.begin(partial(strict.step, fetch=True))
+    orders.apply(partial(strict.step, fetch=False), delivery(B), 60.0)
+    orders.end(partial(strict.step, fetch=False))
     assert strict.step(fetch=False).is_closed
 
 

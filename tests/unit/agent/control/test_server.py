@@ -72,8 +72,8 @@ AGENT = {"own_uid": 990, "group_id": 991}
 def answer(tmp_path: Path) -> Answering:
     """Answer as an agent that has not stepped yet."""
     clock = FakeClock()
-    desk = Machine(tmp_path / "state").desk(Inbox(), FakeLog())
-    return answering(Board(clock, lambda _: True), clock, "file groups.d", NO_SESSIONS, desk)
+    dispatcher = Machine(tmp_path / "state").dispatcher(Inbox(), FakeLog())
+    return answering(Board(clock, lambda _: True), clock, "file groups.d", NO_SESSIONS, dispatcher)
 
 
 @pytest.fixture

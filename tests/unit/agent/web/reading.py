@@ -58,7 +58,7 @@ class Reader:
             self.clock,
             "file groups.d",
             LiveSessions(MarkLayout(0xFFFF0000), lambda _: None),
-            Machine(directory).desk(Inbox(), FakeLog()),
+            Machine(directory).dispatcher(Inbox(), FakeLog()),
         )
         self.inspection = Inspection(
             self.board, settings or Settings(), self.clock, lambda: (), PATIENCE_SECONDS
