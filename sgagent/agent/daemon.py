@@ -159,7 +159,7 @@ class Daemon:
         elif is_tick_due or LoopEvent.TABLE_CHANGED in happened:
             self._try_step(fetch=False, only_on_drift=True)
         if self.inbox.do_jobs(self._step_now):
-            self.board.note_standing(self.orders.standing())
+            self.board.note_manual_override(self.orders.manual_override())
         if is_tick_due:  # what readers ask for meanwhile puts off no look at the table
             self._ticked_at = self.clock.monotonic()
         if is_tick_due or self.inbox.has_readers:
@@ -257,7 +257,7 @@ class Daemon:
         self.service_manager.status(summary(step))
         self.board.note_step(step, is_fetched=is_fetched)
         self.board.note_contest(is_contested=self.drift.is_contested)
-        self.board.note_standing(self.orders.standing())
+        self.board.note_manual_override(self.orders.manual_override())
 
     def _tick(self) -> None:
         """Read the counters, serve who waits for a reading, and feed the watchdog."""

@@ -219,9 +219,9 @@ class Board:
             self.definitions = (step.version, step.documents)
         self._publish(status_after(self.status, step, is_fetched=is_fetched, now=self.clock.now()))
 
-    def note_standing(self, standing: ManualOverride) -> None:
+    def note_manual_override(self, manual_override: ManualOverride) -> None:
         """Publish what was applied by hand."""
-        self._publish(replace(self.status, standing=standing))
+        self._publish(replace(self.status, manual_override=manual_override))
 
     def note_contest(self, *, is_contested: bool) -> None:
         """Publish whether another process keeps changing the table."""

@@ -243,7 +243,7 @@ class Status:
 
     last_cut_at: float | None = None
 
-    standing: ManualOverride = field(default_factory=ManualOverride)
+    manual_override: ManualOverride = field(default_factory=ManualOverride)
     """What was applied by hand."""
 
     verified: ProofReport | None = None

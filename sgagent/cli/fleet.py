@@ -89,8 +89,8 @@ def _lines(fleet: _Fleet, width: int | None) -> list[str]:
         fleet: what the hosts reported.
         width: of the terminal; None is no limit.
     """
-    counts = Counter(one.standing for one in fleet.hosts)
-    totals = ", ".join(f"{counts[standing]} {standing.value}" for standing in HostReport if counts[standing])
+    counts = Counter(one.state for one in fleet.hosts)
+    totals = ", ".join(f"{counts[state]} {state.value}" for state in HostReport if counts[state])
     summary = f"{count(len(fleet.hosts), 'host')}" + (f": {totals}" if totals else "")
     summary += f"; newest publication: revision {fleet.newest}" if fleet.newest else "; nothing is published"
     if not fleet.hosts:
@@ -103,10 +103,10 @@ def _lines(fleet: _Fleet, width: int | None) -> list[str]:
 def _row(one: Reported) -> tuple[str, ...]:
     report = one.report
     if report is None:
-        return (one.host, one.standing.value, "", "", "", "", "its report can't be read")
+        return (one.host, one.state.value, "", "", "", "", "its report can't be read")
     since = "" if report.since is None else age(max(0.0, time.time() - report.since))
     return (
-        *(one.host, one.standing.value, str(report.revision or "-"), since),
+        *(one.host, one.state.value, str(report.revision or "-"), since),
         *(report.posture, report.agent_version, _why(report)),
     )
 
@@ -130,7 +130,7 @@ def _as_json(fleet: _Fleet) -> dict[str, object]:
         "hosts": [
             {
                 "host": one.host,
-                "standing": one.standing.value,
+                "standing": one.state.value,
                 **({} if one.report is None else json.loads(one.report.encoded())),
             }
             for one in fleet.hosts
@@ -166,7 +166,7 @@ def _conclude(
         few = f"only {hosts} of {options.hosts} report"
         print(f"sgagent: {few if fleet.hosts or wanted else 'nothing is published'}", file=sys.stderr)
     else:
-        late = ", ".join(f"{one.host} ({one.standing.value})" for one in behind[:_MOST_NAMED])
+        late = ", ".join(f"{one.host} ({one.state.value})" for one in behind[:_MOST_NAMED])
         more = f" and {len(behind) - _MOST_NAMED} more" if len(behind) > _MOST_NAMED else ""
         print(f"sgagent: {len(behind)} of {hosts} not at revision {wanted}: {late}{more}", file=sys.stderr)
     return 0 if is_done else 1

@@ -176,7 +176,7 @@ def _life(settings: Settings, delivery: Delivery, options: argparse.Namespace, d
     with suppress(OSError):
         links = {link.name for link in NetlinkHost().facts().links}
         policy = inputs.resolve_for_host(settings, delivery, options.interface, dns=dns).policy
-        stands = policy.standing(links)
+        stands = policy.judges_of(links)
     ports = None
     try:
         ports = list_listeners() if stands else None

@@ -196,7 +196,7 @@ class Signer:
     keys: tuple[PrivateKey, ...]
     signed_at: int
     expires_at: int | None
-    standing: SignatureFile | None = None
+    published: SignatureFile | None = None
     """What stands in the store; None for nothing that can be read."""
 
     @classmethod
@@ -234,11 +234,11 @@ class Signer:
         if not contents:
             raise UsageError("--key: documents that hold nothing can't be signed")
         manifest = Manifest.of(contents, serial=serial, signed_at=self.signed_at, expires_at=self.expires_at)
-        standing = self.standing
-        if standing and manifest.expires_at is None and standing.manifest.expires_at is None:
-            signers = {signature.key_id for signature in standing.signatures}
-            if standing.manifest.files == manifest.files and signers == set(self.key_ids):
-                return standing
+        published = self.published
+        if published and manifest.expires_at is None and published.manifest.expires_at is None:
+            signers = {signature.key_id for signature in published.signatures}
+            if published.manifest.files == manifest.files and signers == set(self.key_ids):
+                return published
         return SignatureFile(manifest, tuple(key.sign(manifest) for key in self.keys))
 
 
@@ -250,16 +250,16 @@ def beside_published(
     Raises:
         UsageError: what is published is signed, and the options name neither a key nor --unsigned.
     """
-    standing = publication.signature_in(published.items, layout)
-    if standing is not None and signer is None and not is_unsigned:
+    signature = publication.signature_in(published.items, layout)
+    if signature is not None and signer is None and not is_unsigned:
         raise UsageError(
             "what is published is signed"
             " (--key FILE signs this, too; --unsigned if no host asks for signatures any more)"
         )
-    if signer is None or standing is None:
+    if signer is None or signature is None:
         return signer
     try:
-        return replace(signer, standing=SignatureFile.parse(standing))
+        return replace(signer, published=SignatureFile.parse(signature))
     except MalformedSignatureError:
         return signer
 

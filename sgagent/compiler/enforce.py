@@ -222,17 +222,26 @@ def enforce(
     """
     memo = memo or Memo()
     memo.turn()
-    table = _Standing(observed, foreign, policy, layout, sessions, flow_logging, memo, enforced)
-    found = table.enforcement
+    transition = _Transition(
+        observed=observed,
+        foreign=foreign,
+        policy=policy,
+        layout=layout,
+        sessions=sessions,
+        flow_logging=flow_logging,
+        memo=memo,
+        enforced=enforced,
+    )
+    found = transition.enforcement
     # What passes before a new table shows its ranges may not be remembered.
     if found.plan.is_anew and found.state.generation is not None:
-        return table.interim
-    return replace(found, is_taken_up=table.is_taken_up and found.clearance is None)
+        return transition.interim
+    return replace(found, is_taken_up=transition.is_taken_up and found.clearance is None)
 
 
-@dataclass(frozen=True, slots=True)
-class _Standing:
-    """The table that stands, and what it is to become."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Transition:
+    """From the observed table to one that enforces the policy."""
 
     observed: nft.Ruleset | None
     foreign: tuple[str, ...]

@@ -376,7 +376,7 @@ class ResolvedPolicy:
             return self._undecided(found)
         return found[0] if found else self.unbound
 
-    def standing(self, links: Iterable[str]) -> tuple[ResolvedInterface, ...]:
+    def judges_of(self, links: Iterable[str]) -> tuple[ResolvedInterface, ...]:
         """Return the bound interfaces and patterns that judge any of these links."""
         judges = {id(self.judge(name)) for name in links}
         return tuple(judge for judge in self.bound if id(judge) in judges)

@@ -179,9 +179,9 @@ def status_answer(board: Board, clock: Clock, source: str) -> requests.StatusAns
         sessions_cut=len(status.last_cut),
         first_sessions_cut=status.last_cut[:MOST_CUTS_SHOWN],
         sessions_cut_at=status.last_cut_at,
-        held=status.standing.held,
-        pending=_pending(status.standing, clock),
-        mode_overrides=tuple(_overrides(status.standing.overrides)),
+        held=status.manual_override.held,
+        pending=_pending(status.manual_override, clock),
+        mode_overrides=tuple(_overrides(status.manual_override.overrides)),
         awaits_documents=status.step.awaits_documents,
         expiring=len(status.expiring),
         first_expiring=status.expiring[:MOST_EXPIRING_SHOWN],
@@ -193,8 +193,8 @@ def status_answer(board: Board, clock: Clock, source: str) -> requests.StatusAns
     )
 
 
-def _pending(standing: ManualOverride, clock: Clock) -> requests.PendingStatus | None:
-    pending = standing.pending
+def _pending(override: ManualOverride, clock: Clock) -> requests.PendingStatus | None:
+    pending = override.pending
     if pending is None:
         return None
     return requests.PendingStatus(

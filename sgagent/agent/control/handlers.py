@@ -291,8 +291,8 @@ class OrderHandler:
             self._log.warning("mode_overridden", interface=interface, mode=mode.value)
         return requests.ModeAnswer(interfaces=self._modes(done), fault=self.reconciler.mode_fault)
 
-    def standing(self) -> ManualOverride:
-        """Return which orders stand."""
+    def manual_override(self) -> ManualOverride:
+        """Return what commands have put before the source and the configuration."""
         definitions, held = replace(self._definitions, fetched=self.reconciler.fetched), None
         version, held_back = self._definitions.committed_version, definitions.held_back
         if held_back is not None and version is not None and definitions.proposal is None:

@@ -207,7 +207,7 @@ class Inspection:
         with contextlib.suppress(OSError):
             listeners = self._list_listeners()
         return Life(
-            stands=policy.standing(present),
+            stands=policy.judges_of(present),
             usage={key: usage for key, usage in used.items() if isinstance(key, RuleCounter)},
             inner_usage={
                 key.interface: usage for key, usage in used.items() if isinstance(key, InnerCounter)

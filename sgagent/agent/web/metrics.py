@@ -178,8 +178,9 @@ def _definitions(status: Status, now: float) -> Iterator[Metric]:
     yield _gauge("sgagent_warnings", status.warnings)
     expiring = sum(rule.expires_at - now <= _DAY_SECONDS for rule in status.expiring)
     yield _gauge("sgagent_rules_expiring", None if status.step.policy is None else expiring)
-    yield _gauge("sgagent_source_held_back", status.standing.held is not None if is_asked else None)
-    yield _gauge("sgagent_confirmation_pending", status.standing.pending is not None if is_asked else None)
+    override = status.manual_override
+    yield _gauge("sgagent_source_held_back", override.held is not None if is_asked else None)
+    yield _gauge("sgagent_confirmation_pending", override.pending is not None if is_asked else None)
     yield _gauge("sgagent_source_up", status.is_source_up)
     yield _counter("sgagent_source_errors", status.source_errors)
     if status.step.policy is not None:

@@ -90,7 +90,7 @@ class Reported:
     """A host with its state and report."""
 
     host: str
-    standing: HostReport
+    state: HostReport
     report: Report | None
     """None if the report is unreadable."""
 
@@ -105,7 +105,7 @@ def read_reports(items: Iterable[KeyValue], layout: KeyLayout, newest: int) -> t
     """
     order = list(HostReport)
     reported = [_reported(item, layout, newest) for item in items]
-    return tuple(sorted(reported, key=lambda one: (order.index(one.standing), one.host)))
+    return tuple(sorted(reported, key=lambda one: (order.index(one.state), one.host)))
 
 
 def _reported(item: KeyValue, layout: KeyLayout, newest: int) -> Reported:
@@ -116,10 +116,10 @@ def _reported(item: KeyValue, layout: KeyLayout, newest: int) -> Reported:
         report = from_json(Report, named, FORMAT)
     except UNREADABLE:
         return Reported(host, HostReport.UNREADABLE, None)
-    return Reported(host, _standing(report, newest), report)
+    return Reported(host, _state_of(report, newest), report)
 
 
-def _standing(report: Report, newest: int) -> HostReport:
+def _state_of(report: Report, newest: int) -> HostReport:
     if report.errors or report.kernel_refused:
         return HostReport.REFUSING
     if report.revision < newest:

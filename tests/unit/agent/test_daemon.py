@@ -293,7 +293,7 @@ def test_an_order_is_carried_out_between_two_turns(running: Running) -> None:
     def script() -> None:
         answer = apply(running, None)
         assert answer.is_changed
-        held = running.board.status.standing.held
+        held = running.board.status.manual_override.held
         assert held is not None
         assert (held.version, held.held_back) == (answer.version, answer.held_back)
         assert running.board.status.snapshot_version == answer.version
@@ -306,12 +306,12 @@ def test_a_trial_ends_by_itself(running: Running) -> None:
 
     def script() -> None:
         answer = apply(running, 60.0)
-        pending = running.board.status.standing.pending
+        pending = running.board.status.manual_override.pending
         assert pending is not None
         assert (pending.version, pending.seconds_left(running.clock.monotonic())) == (answer.version, 60.0)
         running.clock.pass_seconds(60.0)
         running.wait_for("rolled_back")
-        assert running.board.status.standing.pending is None
+        assert running.board.status.manual_override.pending is None
         assert running.board.status.snapshot_version == answer.goes_back_to
 
     running.while_it_runs(script)

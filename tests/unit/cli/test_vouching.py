@@ -89,7 +89,7 @@ def test_what_stands_there_and_is_none_is_replaced(key: str) -> None:
         "--key", key, store=Published(marker=None, marker_revision=3, revision=3, items=(broken,))
     )
     assert signer is not None
-    assert signer.standing is None
+    assert signer.published is None
 
 
 def test_who_vouches_is_told(key: str) -> None:

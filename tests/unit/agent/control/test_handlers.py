@@ -113,7 +113,7 @@ def test_what_is_applied_stands_until_the_source_has_something_else(machine: Mac
     agent.apply(B)
     for _ in range(2):
         assert agent.fetch() == version(B)
-        held = agent.orders.standing().held
+        held = agent.orders.manual_override().held
         assert held is not None
         assert (held.version, held.origin, held.held_back) == (version(B), Trigger.APPLY, version(A))
         agent = Agent(machine)
@@ -121,7 +121,7 @@ def test_what_is_applied_stands_until_the_source_has_something_else(machine: Mac
     assert Agent(machine).in_force == version(B)
     machine.source.write(C)
     assert agent.fetch() == version(C)
-    assert agent.orders.standing().held is None
+    assert agent.orders.manual_override().held is None
     machine.source.write(A)
     assert agent.fetch() == version(A)
     assert history(machine) == [version(text) for text in (A, B, C, A)]
@@ -146,7 +146,7 @@ def test_the_source_may_come_round_to_what_was_applied(machine: Machine) -> None
     agent.apply(B)
     machine.source.write(B)
     assert agent.fetch() == version(B)
-    assert agent.orders.standing().held is None
+    assert agent.orders.manual_override().held is None
     assert history(machine) == [version(A), version(B)]
     machine.source.write(A)
     assert agent.fetch() == version(A)
@@ -157,7 +157,7 @@ def test_applying_what_the_source_says_holds_nothing_back(machine: Machine) -> N
     agent = Agent(machine)
     for seconds in (None, 60.0):
         agent.apply(A, seconds)
-        assert agent.orders.standing().held is None
+        assert agent.orders.manual_override().held is None
         assert agent.orders.deadline is None
     assert history(machine) == [version(A)]
 
@@ -169,7 +169,7 @@ def test_what_is_not_confirmed_is_given_up_when_its_time_is_up(machine: Machine)
     machine.clock.pass_seconds(59.9)
     agent.orders.expire(agent.step)
     assert agent.fetch() == version(B)
-    pending = agent.orders.standing().pending
+    pending = agent.orders.manual_override().pending
     assert pending is not None
     assert pending.goes_back_to == version(A)
     machine.clock.pass_seconds(0.1)
@@ -249,7 +249,7 @@ def test_a_trial_that_is_given_up_goes_back_to_what_was_held(machine: Machine) -
     agent.apply(C, 60.0)
     agent.orders.rollback(agent.step, None)
     assert agent.fetch() == version(B)
-    held = agent.orders.standing().held
+    held = agent.orders.manual_override().held
     assert held is not None
     assert held.held_back == version(A)
     assert agent.log.keys_of("rolled_back")["reason"] == "asked"
@@ -262,7 +262,7 @@ def test_a_version_that_the_kernel_refuses_is_not_held_back(machine: Machine) ->
     machine.source.write(C)
     machine.dataplane.refusal = KernelRefusedError("no")
     agent.fetch()
-    assert agent.orders.standing().held is None
+    assert agent.orders.manual_override().held is None
 
 
 def test_one_trial_at_a_time(machine: Machine) -> None:
@@ -288,7 +288,7 @@ def test_what_the_kernel_refuses_changes_nothing(machine: Machine, seconds: floa
         agent.apply(B, seconds)
     machine.dataplane.refusal = None
     assert (agent.fetch(), history(machine), leftovers(machine)) == (version(A), [version(A)], set())
-    assert agent.orders.standing() == Agent(machine).orders.standing()
+    assert agent.orders.manual_override() == Agent(machine).orders.manual_override()
 
 
 @pytest.mark.parametrize("seconds", (None, 60.0))
@@ -411,7 +411,7 @@ def test_a_confirmation_that_the_disk_does_not_keep_confirms_nothing(
             agent.orders.confirm(agent.step)
     assert (history(machine), leftovers(machine)) == ([version(A)], {"pending.json"})
     agent = Agent(machine)
-    assert agent.orders.standing().pending is not None
+    assert agent.orders.manual_override().pending is not None
     agent.orders.confirm(agent.step)
     assert (history(machine), leftovers(machine)) == ([version(A), version(B)], set())
 
@@ -433,7 +433,7 @@ def test_a_confirmation_that_can_not_be_taken_back_stands(
         break_directories(patched)
         patched.setattr(os, "replace", rename_once)
         assert agent.orders.confirm(agent.step).is_confirmed
-    assert agent.orders.standing().pending is None
+    assert agent.orders.manual_override().pending is None
     assert (history(machine), leftovers(machine)) == ([version(A), version(B)], set())
     assert Agent(machine).in_force == version(B)
 
@@ -480,7 +480,7 @@ def test_modes_switch_at_once_and_outlive_the_agent(machine: Machine) -> None:
     assert agent.last is not None
     assert agent.last.state is not None
     assert agent.last.state.generation == 2
-    assert not Agent(machine).orders.standing().overrides
+    assert not Agent(machine).orders.manual_override().overrides
 
 
 def test_modes_that_the_kernel_refuses_are_what_they_were(machine: Machine) -> None:
@@ -491,8 +491,8 @@ def test_modes_that_the_kernel_refuses_are_what_they_were(machine: Machine) -> N
         agent.orders.switch_mode(agent.step, Mode.OBSERVE, "eth0")
     machine.dataplane.refusal = None
     assert agent.step().outcome is StepEnd.UNCHANGED
-    assert not agent.orders.standing().overrides
-    assert not Agent(machine).orders.standing().overrides
+    assert not agent.orders.manual_override().overrides
+    assert not Agent(machine).orders.manual_override().overrides
 
 
 def test_modes_that_no_step_brings_about_are_what_they_were(machine: Machine) -> None:
@@ -503,8 +503,8 @@ def test_modes_that_no_step_brings_about_are_what_they_were(machine: Machine) ->
         agent.orders.switch_mode(agent.step, Mode.OBSERVE, None)
     machine.host.fault = None
     assert agent.step().outcome is StepEnd.UNCHANGED
-    assert not agent.orders.standing().overrides
-    assert not Agent(machine).orders.standing().overrides
+    assert not agent.orders.manual_override().overrides
+    assert not Agent(machine).orders.manual_override().overrides
 
 
 def test_the_name_of_an_interface_that_nobody_knows_is_refused(machine: Machine) -> None:

@@ -65,7 +65,7 @@ def test_those_that_somebody_should_look_at_come_first() -> None:
         key("f", report("f", kernel_refused=True).encoded()),
         key("0", report("0").encoded()),
     ]
-    found = [(one.host, one.standing) for one in read_reports(items, LAYOUT, 10)]
+    found = [(one.host, one.state) for one in read_reports(items, LAYOUT, 10)]
     assert found == [
         ("e", HostReport.REFUSING),
         ("f", HostReport.REFUSING),
@@ -92,7 +92,7 @@ def test_errors_are_cut() -> None:
 def test_what_is_no_report_is_told(value: bytes) -> None:
     """It hides no other."""
     found = read_reports([key("a", value), key("b", report("b").encoded())], LAYOUT, 10)
-    assert [(one.host, one.standing) for one in found] == [
+    assert [(one.host, one.state) for one in found] == [
         ("a", HostReport.UNREADABLE),
         ("b", HostReport.CURRENT),
     ]
