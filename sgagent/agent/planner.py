@@ -214,7 +214,7 @@ class Planner:
         definitions = definitions.damaged(found_damage)
         return StepTarget(definitions, refusal=refusal, damage=found_damage)
 
-    def judge(self, state: AgentState, inputs: StepInputs, delivery: Delivery) -> tuple[Problem, ...]:
+    def refusal_of(self, state: AgentState, inputs: StepInputs, delivery: Delivery) -> tuple[Problem, ...]:
         """Return why definitions would be refused on this host as it is; nothing if they would not."""
         found = self._bind(inputs, delivery)
         return self._errors(delivery, self._resolve(state, inputs, delivery, found))

@@ -28,7 +28,7 @@ from sgagent.ports import Clock, Dataplane, Delivery, Host, Source
 from sgagent.settings import Settings
 from sgagent.sources.verified_parse import encode_signature, signature_file
 
-Foresee = Callable[[ResolvedPolicy | None, ResolvedPolicy, HostFacts], tuple[NamedCut, ...]]
+PreviewCuts = Callable[[ResolvedPolicy | None, ResolvedPolicy, HostFacts], tuple[NamedCut, ...]]
 """Names the open sessions that live by the one policy, if it is known, and will not by the other."""
 
 
@@ -52,7 +52,7 @@ class Reconciler:
     """Called with the names of deleted and created counters. They start at zero, also those that another
     process deleted before."""
 
-    foresee: Foresee
+    preview_cuts: PreviewCuts
     name_servers: Callable[[], tuple[Endpoint, ...]] = tuple
     """Returns the host's name servers; empty if the source's address is not a host name."""
 
@@ -168,7 +168,7 @@ class Reconciler:
         if decision.is_compiled:
             step = replace(step, compile_seconds=compiled - began)
         if change is not None:
-            cut = self.foresee(*change.preview, facts) if change.preview else ()
+            cut = self.preview_cuts(*change.preview, facts) if change.preview else ()
             error = self._apply(change)
             applied = self.clock.monotonic()
             error = error or self._remove(change)
@@ -284,9 +284,9 @@ class Reconciler:
         """Keep the overrides that hold now; that they could not be kept is a fault."""
         self.mode_fault = fault_of(partial(self._modes.save, self.overrides), "the modes could not be saved")
 
-    def judge(self, delivery: Delivery) -> tuple[Problem, ...]:
+    def refusal_of(self, delivery: Delivery) -> tuple[Problem, ...]:
         """Return why definitions would be refused on this host as it is; nothing if they would not."""
-        return self._planner.judge(self.state, self._inputs(self.state.definitions), delivery)
+        return self._planner.refusal_of(self.state, self._inputs(self.state.definitions), delivery)
 
     def has_drifted(self) -> bool:
         """Return whether the table is another one than the last step left, or than it should have left."""

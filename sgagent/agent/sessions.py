@@ -149,7 +149,7 @@ MOST_NAMED = 20
 """In the log, one by one; of the others their number."""
 
 
-class Foresight:
+class CutPreview:
     """Look at the open sessions before each apply that may cut some."""
 
     def __init__(self, log: EventLog, list_sessions: ListSessions) -> None:

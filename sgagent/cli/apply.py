@@ -17,7 +17,7 @@ from pathlib import Path
 
 from sgagent.agent.clock import time_left
 from sgagent.agent.control import requests
-from sgagent.agent.sessions import Foresight, as_live_session, end_forbidden_sessions, open_sessions
+from sgagent.agent.sessions import CutPreview, as_live_session, end_forbidden_sessions, open_sessions
 from sgagent.agent.step import EventLog, Step, StepEnd
 from sgagent.cli import inputs
 from sgagent.cli.agent_client import ask, print_enforced
@@ -125,7 +125,7 @@ def apply_once(policy: ResolvedPolicy, settings: Settings, options: argparse.Nam
         is_first = dataplane.observe().ruleset is None
         is_rejudged = settings.enforcement.sessions is Sessions.REJUDGE
         if is_rejudged and not is_first:
-            Foresight(_LateLog(), open_sessions).look(None, policy, facts)
+            CutPreview(_LateLog(), open_sessions).look(None, policy, facts)
         operations = _bring(policy, settings, dataplane)
     if is_rejudged and is_first:
         step = Step(outcome=StepEnd.APPLIED, policy=policy, facts=facts)

@@ -117,7 +117,7 @@ def enforce_last_good(
         clock=clock,
         before_counters_go=lambda _: None,
         counters_gone=lambda _: None,
-        foresee=lambda *_: (),
+        preview_cuts=lambda *_: (),
     )
     step = reconciler.step(fetch=True)
     for text in (*reconciler.state_faults, *step.problems):

@@ -22,7 +22,7 @@ from sgagent.agent.log import LogQueue, log_in_background
 from sgagent.agent.names.resolver import BackgroundResolver, NameWatch
 from sgagent.agent.published_status import Board
 from sgagent.agent.reconciler import Reconciler
-from sgagent.agent.sessions import Foresight, LiveSessions, end_forbidden_sessions, open_sessions
+from sgagent.agent.sessions import CutPreview, LiveSessions, end_forbidden_sessions, open_sessions
 from sgagent.agent.state.counter_file import CounterFile, read_boot_id
 from sgagent.agent.state.directory import StateDirectory
 from sgagent.agent.step import EventLog, Step
@@ -96,7 +96,7 @@ def _assemble(
         clock=clock,
         before_counters_go=counting.read,
         counters_gone=counting.forget,
-        foresee=Foresight(log, open_sessions).look,
+        preview_cuts=CutPreview(log, open_sessions).look,
         name_servers=partial(name_servers, settings.source),
         name_watch=NameWatch(settings, clock, inputs.latest_time(settings), BackgroundResolver()),
     )
@@ -110,7 +110,7 @@ def _assemble(
 
         stack.enter_context(presence_kept(settings, source, lambda: board.status, host.facts))
 
-    def reckon(step: Step) -> None:
+    def end_sessions(step: Step) -> None:
         # Conntrack assigns a session that it did not follow to the end that sends next. Refreshing now makes
         # the agent send first on its session to the source.
         if source.endpoints():
@@ -131,7 +131,7 @@ def _assemble(
         service_manager=ServiceManager(),
         event_log=log,
         board=board,
-        after_first=reckon,
+        after_first=end_sessions,
         verification=verification,
     )
     stack.enter_context(news_heard(news, daemon.drift.hear, partial(inbox.put, LoopEvent.APPLIER_LOST)))

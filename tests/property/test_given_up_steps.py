@@ -184,7 +184,7 @@ def agent_of(machine: Machine, fuse: Fuse) -> Reconciler:
         clock=machine.clock,
         before_counters_go=cast("Any", partial(fuse.call, "before_counters_go", lambda _: None)),
         counters_gone=cast("Any", partial(fuse.call, "counters_gone", machine.counters_at_zero.append)),
-        foresee=cast("Any", partial(fuse.call, "foresee", lambda _old, _new, _facts: ())),
+        preview_cuts=cast("Any", partial(fuse.call, "preview_cuts", lambda _old, _new, _facts: ())),
     )
 
 
@@ -273,5 +273,5 @@ def test_a_change_may_fail_at_any_call(tmp_path: Path, error: type[Exception], m
             pair.good(fetch=True)
         if pair.fuse.burnt is None:
             break
-    expected = {"fetch", "endpoints", "facts", "observe", "foresee", "before_counters_go", "clear_marks"}
+    expected = {"fetch", "endpoints", "facts", "observe", "preview_cuts", "before_counters_go", "clear_marks"}
     assert burnt == {*expected, "apply", "counters_gone", "remove", "share"}

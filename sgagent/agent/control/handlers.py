@@ -317,7 +317,7 @@ class OrderHandler:
     ) -> EnforcedAnswer:
         """Enforce definitions, on trial for so many seconds or permanently; on failure change nothing."""
         version = delivery.snapshot.version
-        problems = self.reconciler.judge(delivery)
+        problems = self.reconciler.refusal_of(delivery)
         if problems:
             raise DocumentError(problems)
         try:

@@ -40,7 +40,7 @@ class Machine:
         self.host = FakeHost()
         self.host.add_link("eth0", MAC)
         self.dataplane = FakeDataplane()
-        self.foreseen: list[tuple[ResolvedPolicy | None, ResolvedPolicy]] = []
+        self.previewed: list[tuple[ResolvedPolicy | None, ResolvedPolicy]] = []
         """The changes before which open sessions were looked at: from what, to what."""
 
         self.counters_read: list[frozenset[str]] = []
@@ -50,7 +50,7 @@ class Machine:
         """The counters that were told to start at zero, a set for each change."""
 
         self.cut: tuple[NamedCut, ...] = ()
-        """What is foreseen; set by tests."""
+        """What is previewed; set by tests."""
 
         self.state = StateDirectory(directory)
         self.clock = FakeClock()
@@ -71,7 +71,7 @@ class Machine:
             clock=self.clock,
             before_counters_go=self.counters_read.append,
             counters_gone=self.counters_at_zero.append,
-            foresee=self._foresee,
+            preview_cuts=self._preview_cuts,
             name_servers=name_servers,
             name_watch=names,
         )
@@ -86,8 +86,8 @@ class Machine:
         """Return what takes orders of an agent that was just started."""
         return Dispatcher(inbox, self.orders(self.reconciler(), log), self.state)
 
-    def _foresee(
+    def _preview_cuts(
         self, old: ResolvedPolicy | None, new: ResolvedPolicy, _facts: HostFacts
     ) -> tuple[NamedCut, ...]:
-        self.foreseen.append((old, new))
+        self.previewed.append((old, new))
         return self.cut

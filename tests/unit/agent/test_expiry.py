@@ -82,7 +82,7 @@ def test_the_end_cuts_the_sessions_of_an_accept(machine: Machine) -> None:
     assert before.state is not None
     assert after.state is not None
     assert after.state.generation != before.state.generation
-    assert len(machine.foreseen) == 2
+    assert len(machine.previewed) == 2
 
 
 @pytest.mark.parametrize("back", (0.5, 500.0, 1_000.0))

@@ -6,7 +6,7 @@ import errno
 import os
 from dataclasses import replace
 
-from sgagent.agent.sessions import MOST_LOOKED_AT, MOST_NAMED, Foresight
+from sgagent.agent.sessions import MOST_LOOKED_AT, MOST_NAMED, CutPreview
 from sgagent.core.binding import HostFacts, Link
 from sgagent.core.lockout import LiveSession, NamedCut, SessionKind
 from sgagent.core.model import TCP, CidrBlock, Direction, Family
@@ -30,7 +30,7 @@ CLOSED = policy_of(group("sg-1", rule("ssh", DROP, TCP, "22", "0.0.0.0/0")), on=
 def test_a_session_that_will_be_cut_is_named() -> None:
     """With what it is, its interface and the rule."""
     log = Log()
-    (cut,) = Foresight(log, lambda: [LOGIN]).look(OPEN, CLOSED, FACTS)
+    (cut,) = CutPreview(log, lambda: [LOGIN]).look(OPEN, CLOSED, FACTS)
     assert cut == NamedCut(
         interface="eth0",
         kind=SessionKind.MANAGEMENT,
@@ -58,21 +58,21 @@ def test_the_agents_own_session_is_named_by_the_far_end() -> None:
     closed = policy_of(
         group("sg-1", rule("no", DROP, TCP, "443", "0.0.0.0/0", direction=OUT)), on={"eth0": "sg-1"}
     )
-    (cut,) = Foresight(Log(), lambda: [mine]).look(OPEN, closed, FACTS)
+    (cut,) = CutPreview(Log(), lambda: [mine]).look(OPEN, closed, FACTS)
     assert str(cut) == "the agent's own session to 198.51.100.7 port 443 on eth0, by rule no"
 
 
 def test_a_change_that_the_kernel_refuses_says_it_once() -> None:
     """It is tried again and again; a session that came since is news, and so is what another change cuts."""
     log, sessions = Log(), [LOGIN]
-    foresight = Foresight(log, lambda: sessions)
-    assert foresight.look(OPEN, CLOSED, FACTS) == foresight.look(OPEN, CLOSED, FACTS)
+    preview = CutPreview(log, lambda: sessions)
+    assert preview.look(OPEN, CLOSED, FACTS) == preview.look(OPEN, CLOSED, FACTS)
     assert len(log.lines) == 1
     sessions.append(replace(LOGIN, peer_port=40_001))
-    assert len(foresight.look(OPEN, CLOSED, FACTS)) == 2
+    assert len(preview.look(OPEN, CLOSED, FACTS)) == 2
     assert [keys["peer_port"] for _, keys in log.lines] == [40_000, 40_001]
-    foresight.look(CLOSED, OPEN, FACTS)
-    foresight.look(OPEN, CLOSED, FACTS)
+    preview.look(CLOSED, OPEN, FACTS)
+    preview.look(OPEN, CLOSED, FACTS)
     assert len(log.lines) == 4
 
 
@@ -80,12 +80,12 @@ def test_a_crowd_is_counted() -> None:
     """Some are named, as many as are worth a line; so many are looked at, and the others not."""
     log = Log()
     crowd = [replace(LOGIN, peer_port=port) for port in range(20_000, 21_000)]
-    assert len(Foresight(log, lambda: crowd).look(OPEN, CLOSED, FACTS)) == MOST_LOOKED_AT
+    assert len(CutPreview(log, lambda: crowd).look(OPEN, CLOSED, FACTS)) == MOST_LOOKED_AT
     events = [event for event, _ in log.lines]
     assert events == ["session_cut_foreseen"] * MOST_NAMED + ["more_cuts_foreseen"]
     assert log.lines[-1][1] == {"sessions": MOST_LOOKED_AT}
     few = Log()
-    Foresight(few, lambda: crowd[:MOST_NAMED]).look(OPEN, CLOSED, FACTS)
+    CutPreview(few, lambda: crowd[:MOST_NAMED]).look(OPEN, CLOSED, FACTS)
     assert [event for event, _ in few.lines] == ["session_cut_foreseen"] * MOST_NAMED
 
 
@@ -96,6 +96,6 @@ def test_a_kernel_that_can_not_tell_is_named_once() -> None:
     def fail() -> list[LiveSession]:
         raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
 
-    foresight = Foresight(log, fail)
-    assert foresight.look(OPEN, CLOSED, FACTS) == foresight.look(OPEN, CLOSED, FACTS) == ()
+    preview = CutPreview(log, fail)
+    assert preview.look(OPEN, CLOSED, FACTS) == preview.look(OPEN, CLOSED, FACTS) == ()
     assert [event for event, _ in log.lines] == ["sessions_not_listed"]

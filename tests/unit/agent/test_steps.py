@@ -252,20 +252,20 @@ def test_open_sessions_are_looked_at_before_each_change(machine: Machine) -> Non
     """The first one too; not where nothing changes, nor where a table is only mended (§7.4)."""
     agent, machine.cut = machine.reconciler(), (LOGIN,)
     first = agent.step(fetch=True)
-    assert [old for old, _ in machine.foreseen] == [None]
+    assert [old for old, _ in machine.previewed] == [None]
     assert first.sessions_cut == (LOGIN,)
     assert agent.step(fetch=True).sessions_cut == ()
     machine.dataplane.ruleset = None
     assert agent.step(fetch=True).sessions_cut == ()
-    assert len(machine.foreseen) == 1
+    assert len(machine.previewed) == 1
     machine.source.write(GOOD.replace("security_group_ids: [sg-1]", "security_group_ids: []"))
     second = agent.step(fetch=True)
-    assert machine.foreseen[1:] == [(first.policy, second.policy)]
+    assert machine.previewed[1:] == [(first.policy, second.policy)]
     assert second.sessions_cut == (LOGIN,)
 
 
 def test_a_change_that_the_kernel_refuses_cuts_nothing(machine: Machine) -> None:
-    """What was foreseen did not come to pass."""
+    """What was previewed did not come to pass."""
     machine.dataplane.refusal, machine.cut = KernelRefusedError("no room"), (LOGIN,)
     assert machine.reconciler().step(fetch=True).sessions_cut == ()
 
@@ -276,7 +276,7 @@ def test_sessions_that_are_kept_are_not_cut(machine: Machine) -> None:
     agent.step(fetch=True)
     machine.source.write(GOOD.replace("security_group_ids: [sg-1]", "security_group_ids: []"))
     assert agent.step(fetch=True).outcome is StepEnd.APPLIED
-    assert len(machine.foreseen) == 1
+    assert len(machine.previewed) == 1
 
 
 def test_counters_that_are_made_start_at_zero(machine: Machine) -> None:

@@ -212,7 +212,7 @@ def test_a_refused_order_hides_no_address_that_has_gone(machine: Machine, resolv
     agent = agent_with_leaving_address(machine, resolver)
     resolver.is_silent = True
     machine.clock.pass_seconds(605)
-    assert not agent.reconciler.judge(machine.source.fetch())
+    assert not agent.reconciler.refusal_of(machine.source.fetch())
     assert agent.turn()
     assert not leaves(agent.reconciler.step(fetch=False), A)
     assert not agent.turn()
