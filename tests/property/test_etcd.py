@@ -18,7 +18,7 @@ from sgagent.signatures import Manifest, SignatureFile
 from sgagent.sources.etcd.documents import Everything, HostInterest, Interest
 from sgagent.sources.etcd.key_layout import GROUPS, KeyLayout, published_keys, read_object
 from sgagent.sources.etcd.messages import KeyValue
-from sgagent.sources.etcd.publication import SignedInterest, hold, signature_keys
+from sgagent.sources.etcd.publication import SignedInterest, signature_keys, verify_content
 from sgagent.sources.verified_parse import SignaturePolicy
 from tests.draws import Draws
 from tests.etcd import covered_by, read_all
@@ -151,7 +151,10 @@ def is_vouched_for(store: Mapping[str, KeyValue], interest: SignedInterest) -> b
     signature_policy = SignaturePolicy(SignatureSettings(public_keys=(KEY.public,)), now=lambda: NOW)
     values = read_all(store, interest)
     try:
-        return hold(values, covered_by(interest.wanted(values)), LAYOUT, signature_policy).signed is not None
+        return (
+            verify_content(values, covered_by(interest.wanted(values)), LAYOUT, signature_policy).signed
+            is not None
+        )
     except DocumentError:
         return False
 

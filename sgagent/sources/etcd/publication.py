@@ -132,7 +132,7 @@ class SignedInterest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SignedContent:
+class VerifiedContent:
     """The verified keys."""
 
     values: Values
@@ -143,9 +143,9 @@ class SignedContent:
     """Warnings."""
 
 
-def hold(
+def verify_content(
     values: Values, is_read: Callable[[str], bool], layout: KeyLayout, signature_policy: SignaturePolicy
-) -> SignedContent:
+) -> VerifiedContent:
     """Verify the signature of the read keys; ignore its age.
 
     Args:
@@ -158,11 +158,11 @@ def hold(
         DocumentError: no pinned key signed the read keys.
     """
     if not signature_policy.wants_signature:
-        return SignedContent(values=values)
-    place = place_of(layout)
+        return VerifiedContent(values=values)
+    place = signature_place(layout)
     signature = signature_in(values.values(), layout)
     if signature is None:
-        return SignedContent(values=values, problems=(signature_policy.missing(place),))
+        return VerifiedContent(values=values, problems=(signature_policy.missing(place),))
     kinds = {key: layout.parts(key)[0] for key in values}
     # A host announces itself as a member under a lease, without a signature.
     kept = {key: item for key, item in values.items() if kinds[key] != key_layout.MEMBERS or not item.lease}
@@ -179,15 +179,15 @@ def hold(
         lambda name: f"etcd:{layout.root}{name}",
     )
     if len(kept) == len(values):
-        return SignedContent(values=kept, signed=signed)
+        return VerifiedContent(values=kept, signed=signed)
     message = f"unsigned members that hosts announced are left out: {len(values) - len(kept)}"
     remedy = "publish and sign the members; or pin no key, and trust everybody with write access"
     members = Origin(file=f"etcd:{layout.key(key_layout.MEMBERS)}")
     warning = Problem.warning(members, "member_unsigned", None, message, remedy)
-    return SignedContent(values=kept, signed=signed, problems=(warning,))
+    return VerifiedContent(values=kept, signed=signed, problems=(warning,))
 
 
-def place_of(layout: KeyLayout) -> str:
+def signature_place(layout: KeyLayout) -> str:
     """Return the place of the signature, for messages."""
     return f"etcd:{layout.key(key_layout.SIGNATURE)}"
 

@@ -22,7 +22,7 @@ from sgagent.sources.etcd.documents import Everything, HostInterest, Interest
 from sgagent.sources.etcd.grpc import EtcdError
 from sgagent.sources.etcd.http2 import WakeSignal
 from sgagent.sources.etcd.key_layout import KeyLayout
-from sgagent.sources.etcd.publication import SignedInterest, hold, place_of
+from sgagent.sources.etcd.publication import SignedInterest, signature_place, verify_content
 from sgagent.sources.etcd.replica import NothingPublishedError, Replica
 from sgagent.sources.etcd.watcher import StoreWatcher
 from sgagent.sources.poller import Poller
@@ -183,7 +183,7 @@ class EtcdSource:
         if outcome.failure is not None or outcome.delivery is None:
             raise (outcome.failure or Failure("etcd: no answer yet")).exception()
         if outcome.delivery.signed is not None:  # it may have expired since
-            self._signature_policy.check_age(outcome.delivery.signed, place_of(self._layout))
+            self._signature_policy.check_age(outcome.delivery.signed, signature_place(self._layout))
         return outcome.delivery
 
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -300,11 +300,11 @@ class EtcdSource:
     def _deliver(self, replica: Replica) -> None:
         """Verify and parse the replica, and store the result for :meth:`fetch`."""
         try:
-            held = hold(replica.values, replica.covers, self._layout, self._signature_policy)
-            if held.signed is not None:
-                self._signature_policy.check_age(held.signed, place_of(self._layout))
-            composed, place = self._watcher.interest.documents(held.values), self._settings.place
-            warnings, signed = (*held.problems, *composed.problems), held.signed
+            verified = verify_content(replica.values, replica.covers, self._layout, self._signature_policy)
+            if verified.signed is not None:
+                self._signature_policy.check_age(verified.signed, signature_place(self._layout))
+            composed, place = self._watcher.interest.documents(verified.values), self._settings.place
+            warnings, signed = (*verified.problems, *composed.problems), verified.signed
             delivery = self._parser.take(composed.documents, None, place, warnings=warnings, signed=signed)
         except DocumentError as error:
             self._fail_with(_failure(error))

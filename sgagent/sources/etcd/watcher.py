@@ -108,7 +108,7 @@ class StoreWatcher:
         try:
             has_changed = self._receive_changes()
         except (CompactedError, StoreTooLargeError):  # the watch can't continue
-            return self._afresh()
+            return self._resync()
         is_due = self._unsettled_since is not None or self._publishing_since is not None
         return self._settled() if has_changed or is_due else None
 
@@ -128,7 +128,7 @@ class StoreWatcher:
         known = self._known
         if self.interest.wanted(known.values) <= known.known_until.keys():
             return None
-        return self._extended() if known.condition is Condition.SETTLED else self._afresh()
+        return self._extended() if known.condition is Condition.SETTLED else self._resync()
 
     @property
     def _known(self) -> Replica:
@@ -247,10 +247,10 @@ class StoreWatcher:
             case Condition.GONE:
                 raise keyspace_lost(self.layout.meta, "the marker of the publication was deleted")
             case Condition.STALE:
-                return self._afresh()
+                return self._resync()
             case Condition.AWAITING:
                 if self._unsettled_since is not None and now >= self._unsettled_since + SETTLE_SECONDS:
-                    return self._afresh()
+                    return self._resync()
                 self._unsettled_since = self._unsettled_since or now
             case Condition.PUBLISHING:
                 self._unsettled_since = None
@@ -269,12 +269,12 @@ class StoreWatcher:
         try:
             added = extend(self.client, replica, self.interest, replica.marker_revision)
         except CompactedError:
-            return self._afresh()
+            return self._resync()
         for one in added:
             watch.add(one, replica.known_until[one] + 1)
         return replica
 
-    def _afresh(self) -> Replica:
+    def _resync(self) -> Replica:
         """Resync over the same connection, and open a new watch."""
         self._watching.end()
         self._reread()

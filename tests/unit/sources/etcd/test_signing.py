@@ -18,11 +18,11 @@ from sgagent.sources.etcd.key_layout import GROUPS, INTERFACES, MEMBERS, SIGNATU
 from sgagent.sources.etcd.messages import KeyValue
 from sgagent.sources.etcd.publication import (
     PART_BYTES,
-    SignedContent,
     SignedInterest,
-    hold,
+    VerifiedContent,
     signature_in,
     signature_keys,
+    verify_content,
 )
 from sgagent.sources.verified_parse import SignaturePolicy
 from tests.etcd import covered_by, read_all
@@ -64,10 +64,10 @@ def published(snapshot: Snapshot | None = None) -> dict[str, KeyValue]:
     return {key: KeyValue(key=key, value=value, mod_revision=1) for key, value in contents.items()}
 
 
-def held(store: Mapping[str, KeyValue], settings: SignatureSettings = PINNED) -> SignedContent:
+def held(store: Mapping[str, KeyValue], settings: SignatureSettings = PINNED) -> VerifiedContent:
     """Return what counts of what a host reads."""
     values = read_all(store, INTEREST)
-    return hold(
+    return verify_content(
         values, covered_by(INTEREST.wanted(values)), LAYOUT, SignaturePolicy(settings, now=lambda: NOW)
     )
 
