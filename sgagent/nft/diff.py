@@ -11,14 +11,14 @@ and maps first, *flips* what packets reach in a second transaction, and *removes
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import compress
 from operator import is_not
 from typing import Generic, TypeVar
 
 from sgagent.nft import ruleset as nft, transactions as ops
-from sgagent.nft.names import STATE_CHAIN, differing_elements
+from sgagent.nft.names import STATE_CHAIN
 from sgagent.nft.ruleset import Ruleset
 from sgagent.nft.transactions import Operation, Plan
 
@@ -275,3 +275,39 @@ def references(rule: nft.Rule) -> Iterator[tuple[type, str]]:
 def target(verdict: nft.Verdict) -> str | None:
     """Return the chain that a verdict leads to, if it leads to one."""
     return verdict.chain if isinstance(verdict, (nft.Goto, nft.Jump)) else None
+
+
+def differing_elements(
+    elements: Sequence[nft.Element], others: Sequence[nft.Element]
+) -> tuple[tuple[nft.Element, ...], tuple[nft.Element, ...]]:
+    """Return the elements that are not among the others, and those of the others that are not among these.
+
+    Both are sorted, so what they have in common at either end is left out first: of 100,000 elements of which
+    one changed, comparing takes a moment where hashing them all would take a second.
+    """
+    if elements is others:
+        return (), ()
+    elements, others = tuple(elements), tuple(others)
+    shorter = min(len(elements), len(others))
+    head = _common(elements, others, shorter)
+    tail = _common(elements[head:][::-1], others[head:][::-1], shorter - head)
+    left, right = elements[head : len(elements) - tail], others[head : len(others) - tail]
+    among_left, among_right = set(left), set(right)
+    gone = tuple(element for element in left if element not in among_right)
+    return gone, tuple(element for element in right if element not in among_left)
+
+
+def _common(elements: tuple[nft.Element, ...], others: tuple[nft.Element, ...], most: int) -> int:
+    """Return the length of the common prefix, limited to ``most``.
+
+    This is a binary search over slices: most elements are identical objects, and tuples of identical objects
+    compare fast.
+    """
+    start, stop = 0, most
+    while start < stop:
+        middle = (start + stop + 1) // 2
+        if elements[start:middle] == others[start:middle]:
+            start = middle
+        else:
+            stop = middle - 1
+    return start

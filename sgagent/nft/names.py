@@ -16,7 +16,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar, assert_never
@@ -165,42 +165,6 @@ def _element_text(element: Element) -> str:
     keys = (f"{v.first}-{v.last}" if isinstance(v, Interval) else f"={v.word}" for v in element.key)
     verdict, kind = element.verdict, type(element.verdict).__name__
     return f"{','.join(keys)} {kind}" + (f" {verdict.chain}" if isinstance(verdict, (Goto, Jump)) else "")
-
-
-def differing_elements(
-    elements: Sequence[Element], others: Sequence[Element]
-) -> tuple[tuple[Element, ...], tuple[Element, ...]]:
-    """Return the elements that are not among the others, and those of the others that are not among these.
-
-    Both are sorted, so what they have in common at either end is left out first: of 100,000 elements of which
-    one changed, comparing takes a moment where hashing them all would take a second.
-    """
-    if elements is others:
-        return (), ()
-    elements, others = tuple(elements), tuple(others)
-    shorter = min(len(elements), len(others))
-    head = _common(elements, others, shorter)
-    tail = _common(elements[head:][::-1], others[head:][::-1], shorter - head)
-    left, right = elements[head : len(elements) - tail], others[head : len(others) - tail]
-    among_left, among_right = set(left), set(right)
-    gone = tuple(element for element in left if element not in among_right)
-    return gone, tuple(element for element in right if element not in among_left)
-
-
-def _common(elements: tuple[Element, ...], others: tuple[Element, ...], most: int) -> int:
-    """Return the length of the common prefix, limited to ``most``.
-
-    This is a binary search over slices: most elements are identical objects, and tuples of identical objects
-    compare fast.
-    """
-    start, stop = 0, most
-    while start < stop:
-        middle = (start + stop + 1) // 2
-        if elements[start:middle] == others[start:middle]:
-            start = middle
-        else:
-            stop = middle - 1
-    return start
 
 
 class HitStep(enum.Enum):

@@ -16,7 +16,7 @@ from sgagent.core.memo import gone_and_come
 from sgagent.core.model import Direction, Family
 from sgagent.core.policy import LINK_LOCAL, ResolvedInterface, ResolvedRule
 from sgagent.nft import names, ruleset as nft
-from sgagent.nft.names import differing_elements
+from sgagent.nft.diff import differing_elements
 from sgagent.verify.fate_comparison import Subject
 from sgagent.verify.packets import Phase
 from sgagent.verify.verified_table import VerifiedChain, reach
