@@ -16,7 +16,7 @@ from itertools import filterfalse
 from operator import itemgetter
 
 from sgagent.compiler.decision_list import Entry, Grouped
-from sgagent.compiler.port_chains import Decider, PortChains, is_crowd, make_table
+from sgagent.compiler.port_chains import Decider, PortChains, exceeds_table_limit, make_table
 from sgagent.compiler.selectors import Place, Selectors, dhcp_rule, guards_of_new, read_twice
 from sgagent.core.addresses import AddressRanges, append_run, meets, sweep
 from sgagent.core.memo import Memo, Seam, gone_and_come
@@ -151,7 +151,8 @@ def _decided(name: str, own: Sequence[int], base: Decider, onward: str, place: P
         place: direction, interface and family.
     """
     entries = base.entries
-    found, is_list = PortChains(name, onward, entries, place), is_crowd(entries, own, base.constrained)
+    found = PortChains(name, onward, entries, place)
+    is_list = exceeds_table_limit(entries, own, base.constrained)
     if is_list:
         found.decide_by_list(sorted((*own, *base.members)))
     else:

@@ -190,11 +190,11 @@ def _fewest_rows(
     return (against_most, most) if len(against_most) < len(differing) else (differing, None)
 
 
-LARGEST = 20_000
+MOST_CELL_LINES = 20_000
 """Lines that the cells of one class may have, by estimate."""
 
 
-def is_crowd(entries: Sequence[Entry], own: Iterable[int], everyone: Iterable[int]) -> bool:
+def exceeds_table_limit(entries: Sequence[Entry], own: Iterable[int], everyone: Iterable[int]) -> bool:
     """Return whether a class's table would be too large.
 
     Args:
@@ -205,7 +205,9 @@ def is_crowd(entries: Sequence[Entry], own: Iterable[int], everyone: Iterable[in
     own, constrained = tuple(own), [i for i in (*own, *everyone) if not entries[i].is_plain]
     if len(constrained) <= MANY_LINES:
         return False
-    return sum(_estimate(entries, own, constrained, protocol) for protocol in PORTED_NUMBERS) > LARGEST
+    return (
+        sum(_estimate(entries, own, constrained, protocol) for protocol in PORTED_NUMBERS) > MOST_CELL_LINES
+    )
 
 
 def _estimate(entries: Sequence[Entry], own: Iterable[int], constrained: Iterable[int], protocol: int) -> int:

@@ -27,7 +27,7 @@ from tests.changes import changed
 from tests.draws import Draws
 from tests.fakes.table import carry_out
 from tests.generators import ENDS, Case
-from tests.property.test_crowds import crowd
+from tests.property.test_table_limit import overlapping_rules
 from tests.strategies import cases, draws, examples, noted_case, noted_groups
 from tests.words import policy_of
 
@@ -96,7 +96,9 @@ def test_compiling_after_any_changes_is_compiling_from_nothing(case: Case, draws
 def test_a_changed_rule_reaches_all_that_it_meets(draws: Draws) -> None:
     """Compiling is compiling from nothing too where rules change that decide in many classes."""
     if draws.chance(50):
-        policies = [policy_of(*noted_groups(crowd(draws, draws.choice((12, 50)))), on={"eth0": "sg-1"})]
+        policies = [
+            policy_of(*noted_groups(overlapping_rules(draws, draws.choice((12, 50)))), on={"eth0": "sg-1"})
+        ]
     else:
         policies = [noted_case(draws, interfaces=("eth0",), most_rules=40).policy]
     for _ in range(2 * CHANGES):

@@ -7,7 +7,7 @@ from itertools import count as count_from
 from hypothesis import given
 
 from sgagent.compiler.decision_list import list_entries
-from sgagent.compiler.port_chains import is_crowd
+from sgagent.compiler.port_chains import exceeds_table_limit
 from sgagent.core.evaluate import Tracking, evaluate
 from sgagent.core.memo import Memo
 from sgagent.core.model import ALL_PROTOCOLS, TCP, UDP, Family, Policy, SecurityGroup, SecurityGroupRule
@@ -19,7 +19,7 @@ from tests.tracing import walk, walk_reply
 from tests.words import ACCEPT, DROP, IN, group, policy_of, rule
 
 
-def crowd(draws: Draws, count: int) -> SecurityGroup:
+def overlapping_rules(draws: Draws, count: int) -> SecurityGroup:
     """Return a group of rules for nested networks whose ports and source ports overlap at random."""
     numbers = count_from(0)
 
@@ -48,7 +48,7 @@ def crowd(draws: Draws, count: int) -> SecurityGroup:
 @given(draws())
 def test_a_list_decides_as_the_specification(draws: Draws) -> None:
     """Tracked sessions, their replies, and packets that conntrack does not follow."""
-    policy = policy_of(*noted_groups(crowd(draws, 60)), on={"eth0": "sg-1"})
+    policy = policy_of(*noted_groups(overlapping_rules(draws, 60)), on={"eth0": "sg-1"})
     table = compiled(policy)
     for judged in random_packets(draws, policy, 30):
         accepted = evaluate(policy, judged).verdict is ACCEPT
@@ -64,7 +64,7 @@ def test_a_table_stays_within_bounds() -> None:
     """Twice the rules make about four times the table; one of all combinations would make eight times."""
     sizes = []
     for count in (100, 200):
-        table = compiled(policy_of(crowd(SeededDraws(1), count), on={"eth0": "sg-1"}))
+        table = compiled(policy_of(overlapping_rules(SeededDraws(1), count), on={"eth0": "sg-1"}))
         rules = sum(len(chain.rules) for chain in table.chains)
         elements = sum(len(verdict_map.elements) for verdict_map in table.verdict_maps)
         sizes.append(rules + elements)
@@ -72,7 +72,7 @@ def test_a_table_stays_within_bounds() -> None:
     assert sizes[1] <= 200 * 200
 
 
-def test_what_people_write_is_no_crowd() -> None:
+def test_what_people_write_fits_a_table() -> None:
     """Many rules with source ports are told apart by look-ups as long as they don't all overlap."""
     rules = [
         rule(f"r{number}", ACCEPT, TCP, str(1000 + number), "0.0.0.0/0", source_ports="1024-65535")
@@ -80,7 +80,7 @@ def test_what_people_write_is_no_crowd() -> None:
     ]
     (interface,) = policy_of(group("sg-1", *rules), on={"eth0": "sg-1"}).interfaces
     entries = list_entries(interface, IN, Family.IPV4, Memo())
-    assert not is_crowd(entries, range(len(entries)), ())
-    (interface,) = policy_of(crowd(SeededDraws(1), 100), on={"eth0": "sg-1"}).interfaces
+    assert not exceeds_table_limit(entries, range(len(entries)), ())
+    (interface,) = policy_of(overlapping_rules(SeededDraws(1), 100), on={"eth0": "sg-1"}).interfaces
     entries = list_entries(interface, IN, Family.IPV4, Memo())
-    assert is_crowd(entries, range(len(entries)), ())
+    assert exceeds_table_limit(entries, range(len(entries)), ())
