@@ -51,7 +51,7 @@ WHOLE = (
         "test_sessions_in_kernel.py",
         "test_sessions.py",
         "test_host.py",
-        "test_verify.py",
+        "test_check_text.py",
     ),
     *("test_applier.py", "test_daemon.py", "test_daemon_life.py", "test_daemon_ownership.py"),
     *("test_flow_log.py", *LONG_STORM, "test_storm_daemon.py", "test_removed_hits.py"),
@@ -62,7 +62,7 @@ MEASURED = ("--deselect=integration/test_daemon.py::test_a_session_is_cut_by_a_c
 """Tests whose very subject is how fast something is, which says nothing in a guest."""
 
 FORBIDDEN = (
-    "--deselect=integration/test_verify.py::test_what_nft_knows_is_known_where_the_kernel_cannot_be_asked",
+    "--deselect=integration/test_check_text.py::test_what_nft_knows_is_known_where_the_kernel_cannot_be_asked",
 )
 """Tests that make a user namespace, which a kernel refuses to whoever is in a chroot; all of the guest is."""
 

@@ -79,14 +79,14 @@ def _print_result(outcome: str, policy: ResolvedPolicy, operations: int, verifie
 
 def _print(policy: ResolvedPolicy, settings: Settings, options: argparse.Namespace) -> None:
     """Print the ruleset, which the kernel has checked where that needs no privilege."""
-    from sgagent.dataplane.libnftables import Refused, knows_persist, verify  # noqa: PLC0415 - to apply does without
+    from sgagent.dataplane.libnftables import Refused, check_text, knows_persist  # noqa: PLC0415 - to apply does without
 
     layout = MarkLayout(settings.enforcement.mark_mask)
     ruleset = compile_offline(policy, layout, settings.flow_log.logging_without_agent)
     persist = knows_persist()
     text = render(ruleset, persist=persist)
     if not options.no_verify:
-        checked = verify(text)
+        checked = check_text(text)
         if isinstance(checked, Refused):
             raise KernelRefusedError(f"this is a fault of sgagent: {checked.reason}", "the compiled ruleset")
     if options.output == "json":

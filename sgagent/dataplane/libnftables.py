@@ -273,7 +273,7 @@ _TOO_LARGE = "wmem_max"
 
 
 @dataclass(frozen=True, slots=True)
-class Verified:
+class Accepted:
     """The kernel would take the text."""
 
 
@@ -292,10 +292,10 @@ class NotPossible:
     reason: str
 
 
-Verification = Verified | Refused | NotPossible
+TextCheck = Accepted | Refused | NotPossible
 
 
-def verify(text: str, *, seconds: float = _SECONDS) -> Verification:
+def check_text(text: str, *, seconds: float = _SECONDS) -> TextCheck:
     """Return what the kernel says to a text for ``nft -f -``.
 
     Args:
@@ -309,7 +309,7 @@ def verify(text: str, *, seconds: float = _SECONDS) -> Verification:
     except subprocess.TimeoutExpired:
         return NotPossible(f"nft did not answer within {seconds:g} seconds")
     if done.returncode == 0:
-        return Verified()
+        return Accepted()
     if _TOO_LARGE in done.stderr:
         return NotPossible("the table is larger than an ordinary user may have the kernel check")
     return Refused(done.stderr.strip())
@@ -381,8 +381,8 @@ def _as_json(text: str, name: str) -> Json:
 
 def knows_persist() -> bool:
     """Return whether this host's nft, and its kernel if it can be asked, know tables that outlive owners."""
-    checked = verify(_PERSISTENT)
-    return _is_grammatical(_PERSISTENT) if isinstance(checked, NotPossible) else isinstance(checked, Verified)
+    checked = check_text(_PERSISTENT)
+    return _is_grammatical(_PERSISTENT) if isinstance(checked, NotPossible) else isinstance(checked, Accepted)
 
 
 def _is_grammatical(text: str) -> bool:
