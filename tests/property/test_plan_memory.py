@@ -18,8 +18,7 @@ from sgagent.analysis.compare import compare
 from sgagent.analysis.flow_text import ObjectNames
 from sgagent.cli.inputs import resolve_for_host
 from sgagent.cli.main import main
-from sgagent.cli.plan import resolve_everywhere
-from sgagent.cli.plan_report import PlanReport, as_json
+from sgagent.cli.plan import PlanReport, as_json, resolve_everywhere
 from sgagent.compiler.compilation import compile_
 from sgagent.compiler.enforce import Enforced, enforce
 from sgagent.core.errors import DocumentError

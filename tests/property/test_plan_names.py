@@ -8,7 +8,7 @@ from hypothesis import given
 
 from sgagent.analysis.compare import compare
 from sgagent.analysis.flow_text import FELLOW_MEMBERS, ObjectNames
-from sgagent.cli.plan_report import PlanReport, as_json, lines
+from sgagent.cli.plan import PlanReport, as_json, lines
 from sgagent.core.addresses import joined
 from sgagent.core.model import CidrBlock, Family, Snapshot
 from sgagent.core.policy import members_by_group

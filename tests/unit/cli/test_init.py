@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from sgagent.cli import init
-from sgagent.cli.first_policy import (
+from sgagent.cli.init import (
     MOST_PEERS,
     FirstPolicy,
     HostView,
