@@ -304,7 +304,7 @@ def _kill(running: dict[int, tuple[int, socket.socket]]) -> None:
 def _be_program(asked: _Asked) -> int:
     """Be the program: ``sgagent run`` in its second stage, with an applier, any other from its beginning."""
     from sgagent.cli.main import main as sgagent  # noqa: PLC0415 - only the fork needs it
-    from sgagent.dataplane.privsep import fork_applier, hand_over  # noqa: PLC0415 - likewise
+    from sgagent.dataplane.privsep import drop_privilege, fork_applier  # noqa: PLC0415 - likewise
 
     namespace, *standard = asked.descriptors[:4]
     set_network_namespace(namespace)
@@ -322,7 +322,7 @@ def _be_program(asked: _Asked) -> int:
     if "run" in asked.arguments:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as the first stage does
         applier = fork_applier(owned=True)
-        hand_over(applier, os.environ)
+        drop_privilege(applier, os.environ)
         applier.channel.detach()
         applier.news.detach()
     return sgagent()

@@ -118,7 +118,7 @@ def _receive(channel: socket.socket, length: int) -> bytes | None:
     return bytes(received)
 
 
-def hand_over(channel: socket.socket, given: socket.socket) -> None:
+def send_socket(channel: socket.socket, given: socket.socket) -> None:
     """Give the other side a socket, behind a message.
 
     Raises:
@@ -127,7 +127,7 @@ def hand_over(channel: socket.socket, given: socket.socket) -> None:
     socket.send_fds(channel, [_TOKEN], [given.fileno()])
 
 
-def take_over(channel: socket.socket) -> socket.socket:
+def receive_socket(channel: socket.socket) -> socket.socket:
     """Return the socket that follows a message.
 
     Raises:

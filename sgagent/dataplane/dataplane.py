@@ -423,7 +423,7 @@ class ApplierTable:
         with self._lock:
             self._ask(verb)
             with self._no_failure("the applier hands nothing over"):
-                return applier_protocol.take_over(self._channel)
+                return applier_protocol.receive_socket(self._channel)
 
     @contextlib.contextmanager
     def _no_failure(self, complaint: str) -> Iterator[None]:

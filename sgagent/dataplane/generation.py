@@ -235,7 +235,7 @@ def _leave_out(listener: socket.socket, port: int) -> None:
     listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
 
-class Freshness:
+class GenerationTracker:
     """Follow the ruleset from one number to the next; what was not heard of may have been our table."""
 
     def __init__(self) -> None:

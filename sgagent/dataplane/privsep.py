@@ -75,25 +75,25 @@ def serve(channel: socket.socket, news: socket.socket, *, owned: bool) -> None:
     """
     poll = select.poll()
     poll.register(channel, select.POLLIN)
-    with contextlib.closing(_Desk(news, owned=owned)) as desk:
+    with contextlib.closing(_RequestHandler(news, owned=owned)) as handler:
         while True:
             if channel.fileno() in {number for number, _ in poll.poll()}:
                 request = applier_protocol.receive(channel, LONGEST_REQUEST)
                 if request is None:
                     return
-                applier_protocol.send(channel, *desk.answer(*request))
+                applier_protocol.send(channel, *handler.answer(*request))
                 if len(request[1]) >= applier_protocol.LARGE_BYTES:
                     request = None  # it is among what can be given back
-                    desk.forget()
+                    handler.forget()
                     gc.collect()  # only this empties Python's lists of free objects, which hold whole pages
                     privileges.give_back()
-                desk.hand_over(channel)
-            if desk.followed is not None:
-                poll.register(desk.followed.events, select.POLLIN)
-                desk.followed.hear()
+                handler.send_opened(channel)
+            if handler.followed is not None:
+                poll.register(handler.followed.events, select.POLLIN)
+                handler.followed.hear()
 
 
-class _Desk:
+class _RequestHandler:
     """Do what is asked for."""
 
     def __init__(self, news: socket.socket, *, owned: bool) -> None:
@@ -120,11 +120,11 @@ class _Desk:
         if self.followed is not None:
             self.followed.table.forget()
 
-    def hand_over(self, channel: socket.socket) -> None:
+    def send_opened(self, channel: socket.socket) -> None:
         """Send the socket that was just opened, if any, to the agent, and close our copy."""
         if self._given is not None:
             with self._given:
-                applier_protocol.hand_over(channel, self._given)
+                applier_protocol.send_socket(channel, self._given)
             self._given = None
 
     def _pass_on(self, change: RulesetChange) -> None:
@@ -277,11 +277,11 @@ def fork_applier(*, owned: bool) -> Applier:
 
 def go_on_without_privilege(applier: Applier) -> NoReturn:
     """Give every capability up and execute this program again with the same arguments."""
-    hand_over(applier, os.environ)
+    drop_privilege(applier, os.environ)
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - itself, as it was started
 
 
-def hand_over(applier: Applier, environment: MutableMapping[str, str]) -> None:
+def drop_privilege(applier: Applier, environment: MutableMapping[str, str]) -> None:
     """Give every capability up, and leave the applier to what this process does next.
 
     Args:

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from sgagent.core.errors import KernelRefusedError, NotPermittedError, SgagentError
 from sgagent.dataplane import generation, libnftables
-from sgagent.dataplane.generation import Freshness, RulesetChange, RulesetEvents, RulesetGeneration
+from sgagent.dataplane.generation import GenerationTracker, RulesetChange, RulesetEvents, RulesetGeneration
 from sgagent.dataplane.libnftables import NOT_PERMITTED, Context, RefusedError, WorkerDiedError
 from sgagent.dataplane.live_sessions import clear_marks
 from sgagent.dataplane.privileges import ends_within, fork
@@ -376,20 +376,20 @@ class TrackedTable:
         """
         self.table = table
         self._tell = tell
-        self._freshness = Freshness()
+        self._tracker = GenerationTracker()
         self.events = RulesetEvents(table.port)
 
     def hear(self) -> None:
         """Read the pending notifications, and pass each on."""
         for change in self.events.read():
-            self._freshness.hear(change)
+            self._tracker.hear(change)
             self._tell(change)
 
     def read_generation(self) -> int:
         """Return the number of the ruleset at which the table may have changed last."""
         now = self.table.read_generation()
         self.hear()
-        return self._freshness.changed_until(now)
+        return self._tracker.changed_until(now)
 
     def list_table(self) -> TableListing:
         """Return the table as it is, as :class:`KernelTable` does."""
@@ -397,16 +397,16 @@ class TrackedTable:
         if listing.text is not None or listing.is_unreadable:
             self.events.begin()
         if listing.generation is not None:
-            self._freshness.change(listing.generation)
+            self._tracker.change(listing.generation)
         return listing
 
     def apply(self, plan: Plan) -> Applied:
         """Carry out a plan, as :class:`KernelTable` does."""
         before = self.read_generation()
-        followed = self._freshness.followed
+        followed = self._tracker.followed
         applied = self.table.apply(plan)
         self.events.begin()
-        self._freshness.change(applied.after)
+        self._tracker.change(applied.after)
         return Applied(before if applied.before == followed else None, applied.after)
 
     def close(self) -> None:

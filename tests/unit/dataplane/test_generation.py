@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given, strategies as st
 
-from sgagent.dataplane.generation import MISSED, Freshness, RulesetChange
+from sgagent.dataplane.generation import MISSED, GenerationTracker, RulesetChange
 
 
 def change(generation: int, *, is_of_table: bool = False) -> RulesetChange:
@@ -14,33 +14,33 @@ def change(generation: int, *, is_of_table: bool = False) -> RulesetChange:
 
 def test_changes_of_others_tables_do_not_count() -> None:
     """As long as each was heard of, in turn."""
-    fresh = Freshness()
-    assert fresh.changed_until(5) == 5
-    fresh.hear(change(6))
-    fresh.hear(change(7))
-    assert fresh.changed_until(7) == 5
-    fresh.hear(change(8, is_of_table=True))
-    fresh.hear(change(9))
-    assert fresh.changed_until(9) == 8
+    tracker = GenerationTracker()
+    assert tracker.changed_until(5) == 5
+    tracker.hear(change(6))
+    tracker.hear(change(7))
+    assert tracker.changed_until(7) == 5
+    tracker.hear(change(8, is_of_table=True))
+    tracker.hear(change(9))
+    assert tracker.changed_until(9) == 8
 
 
 def test_numbers_go_round() -> None:
     """The one after the greatest is 1."""
-    fresh = Freshness()
-    assert fresh.changed_until(0xFFFFFFFF) == 0xFFFFFFFF
-    fresh.hear(change(1))
-    assert fresh.changed_until(1) == 0xFFFFFFFF
+    tracker = GenerationTracker()
+    assert tracker.changed_until(0xFFFFFFFF) == 0xFFFFFFFF
+    tracker.hear(change(1))
+    assert tracker.changed_until(1) == 0xFFFFFFFF
 
 
 def test_what_was_missed_may_have_been_ours() -> None:
     """Also what is told of after it."""
-    fresh = Freshness()
-    fresh.changed_until(5)
-    fresh.hear(MISSED)
-    fresh.hear(change(6))
-    assert fresh.changed_until(6) == 6
-    fresh.hear(change(8))
-    assert fresh.changed_until(8) == 8
+    tracker = GenerationTracker()
+    tracker.changed_until(5)
+    tracker.hear(MISSED)
+    tracker.hear(change(6))
+    assert tracker.changed_until(6) == 6
+    tracker.hear(change(8))
+    assert tracker.changed_until(8) == 8
 
 
 class Ruleset:
@@ -49,15 +49,15 @@ class Ruleset:
     def __init__(self) -> None:
         """Start with a table that was just looked at."""
         self.number, self.content = 1, 0
-        self.fresh = Freshness()
+        self.tracker = GenerationTracker()
         self.untold: list[RulesetChange] = []
         self.look()
 
     def look(self) -> None:
         """List the table."""
         self.seen = self.content
-        self.fresh.change(self.number)
-        self.seen_at = self.fresh.changed_until(self.number)
+        self.tracker.change(self.number)
+        self.seen_at = self.tracker.changed_until(self.number)
 
     def change(self, *, is_of_table: bool) -> None:
         """Let somebody change a table."""
@@ -68,11 +68,11 @@ class Ruleset:
     def tell(self) -> None:
         """Tell all that was not told yet."""
         while self.untold:
-            self.fresh.hear(self.untold.pop(0))
+            self.tracker.hear(self.untold.pop(0))
 
     def ask(self) -> None:
         """Hold an answer that nothing has changed to what has."""
-        if self.fresh.changed_until(self.number) == self.seen_at:
+        if self.tracker.changed_until(self.number) == self.seen_at:
             assert self.seen == self.content
 
 
