@@ -25,6 +25,16 @@ from sgagent.json_model import from_json, to_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ModeOverride:
+    """A mode that stands before the configuration's."""
+
+    interface: str | None
+    """Null is every one that has none of its own here."""
+
+    mode: Mode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModeOverrides:
     """Modes that stand before those of the configuration."""
 
@@ -69,6 +79,13 @@ class ModeOverrides:
             return ModeOverrides(everywhere=mode)
         others = {name: found for name, found in self.by_interface.items() if name != interface}
         return replace(self, by_interface=others if mode is None else {**others, interface: mode})
+
+    def listed(self) -> Iterator[ModeOverride]:
+        """Yield each, that of every interface first."""
+        if self.everywhere is not None:
+            yield ModeOverride(interface=None, mode=self.everywhere)
+        for interface, mode in sorted(self.by_interface.items()):
+            yield ModeOverride(interface=interface, mode=mode)
 
     def __bool__(self) -> bool:
         """Return whether anything stands before the configuration."""
@@ -124,6 +141,16 @@ class HeldBack:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PendingStatus:
+    """What is given up unless it is confirmed."""
+
+    version: str
+    seconds_left: float
+    goes_back_to: str | None
+    """Null is nothing, as before."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pending:
     """Definitions that are given up unless they are confirmed."""
 
@@ -137,6 +164,11 @@ class Pending:
     def seconds_left(self, monotonic: float) -> float:
         """Return how long there is to confirm."""
         return max(0.0, self.deadline - monotonic)
+
+    def status(self, monotonic: float) -> PendingStatus:
+        """Return what the agent reports at a time."""
+        left = self.seconds_left(monotonic)
+        return PendingStatus(version=self.version, seconds_left=left, goes_back_to=self.goes_back_to)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

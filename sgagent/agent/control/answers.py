@@ -17,7 +17,6 @@ from sgagent.agent.control.requests import Answer, Hit, InterfaceHits, Order, Or
 from sgagent.agent.flowlog.flow import Flow, FlowsLeftOut
 from sgagent.agent.flowlog.flowlog import FlowLog
 from sgagent.agent.inbox import Inbox, NotBegunError, NotDoneError
-from sgagent.agent.manual_override import ManualOverride, ModeOverrides
 from sgagent.agent.published_status import Board
 from sgagent.agent.sessions import LiveSessions
 from sgagent.agent.state.counter_file import HitTimes
@@ -149,7 +148,7 @@ def status_answer(board: Board, clock: Clock, source: str) -> requests.StatusAns
     """Return how the agent is doing."""
     status = board.status
     reasons = board.reasons_not_ready()
-    step_fault = board.step_fault
+    step_fault, pending = board.step_fault, status.manual_override.pending
     return requests.StatusAnswer(
         agent_version=__version__,
         pid=os.getpid(),
@@ -180,8 +179,8 @@ def status_answer(board: Board, clock: Clock, source: str) -> requests.StatusAns
         first_sessions_cut=status.last_cut[:MOST_CUTS_SHOWN],
         sessions_cut_at=status.last_cut_at,
         held=status.manual_override.held,
-        pending=_pending(status.manual_override, clock),
-        mode_overrides=tuple(_overrides(status.manual_override.overrides)),
+        pending=pending.status(clock.monotonic()) if pending else None,
+        mode_overrides=tuple(status.manual_override.overrides.listed()),
         awaits_documents=status.step.awaits_documents,
         expiring=len(status.expiring),
         first_expiring=status.expiring[:MOST_EXPIRING_SHOWN],
@@ -191,24 +190,6 @@ def status_answer(board: Board, clock: Clock, source: str) -> requests.StatusAns
         verified_at=status.verified.at if status.verified else None,
         verified_in_words=status.verified.description if status.verified else (),
     )
-
-
-def _pending(override: ManualOverride, clock: Clock) -> requests.PendingStatus | None:
-    pending = override.pending
-    if pending is None:
-        return None
-    return requests.PendingStatus(
-        version=pending.version,
-        seconds_left=pending.seconds_left(clock.monotonic()),
-        goes_back_to=pending.goes_back_to,
-    )
-
-
-def _overrides(overrides: ModeOverrides) -> Iterator[requests.ModeOverride]:
-    if overrides.everywhere is not None:
-        yield requests.ModeOverride(interface=None, mode=overrides.everywhere)
-    for interface, mode in sorted(overrides.by_interface.items()):
-        yield requests.ModeOverride(interface=interface, mode=mode)
 
 
 def explain_answer(

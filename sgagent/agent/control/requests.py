@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from sgagent.agent.flowlog.flow import Flow, FlowsLeftOut
-from sgagent.agent.manual_override import HeldBack
+from sgagent.agent.manual_override import HeldBack, ModeOverride, PendingStatus
 from sgagent.agent.names.name_table import NameStatus
 from sgagent.agent.state.directory import Extent, Trigger
 from sgagent.agent.status import Drift, ExpiringRule, InterfaceStatus, Posture
@@ -299,26 +299,6 @@ class StatusAnswer:
     verified_at: float | None = None
     verified_in_words: tuple[str, ...] = ()
     """The outcome, and the packet that shows it or why it is not known."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PendingStatus:
-    """What is given up unless it is confirmed."""
-
-    version: str
-    seconds_left: float
-    goes_back_to: str | None
-    """Null is nothing, as before."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModeOverride:
-    """A mode that stands before the configuration's."""
-
-    interface: str | None
-    """Null is every one that has none of its own here."""
-
-    mode: Mode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

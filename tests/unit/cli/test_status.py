@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from sgagent.agent.control.requests import ModeOverride, PendingStatus, StatusAnswer
-from sgagent.agent.manual_override import HeldBack
+from sgagent.agent.control.requests import StatusAnswer
+from sgagent.agent.manual_override import HeldBack, ModeOverride, PendingStatus
 from sgagent.agent.state.directory import Trigger
 from sgagent.agent.status import ExpiringRule, InterfaceState, InterfaceStatus, Posture
 from sgagent.cli.control import status_screen
