@@ -94,7 +94,7 @@ class StepInputs:
 
     fetched: Fetched
     facts: HostFacts = NO_FACTS
-    ways: tuple[Endpoint, ...] = ()
+    source_endpoints: tuple[Endpoint, ...] = ()
     """Where the source is reached; no group can block it (§7.4)."""
 
     names: ResolvedNames = field(default_factory=ResolvedNames)
@@ -191,7 +191,7 @@ class Planner:
     def __init__(self, settings: Settings) -> None:
         """Take the configuration."""
         self._settings = settings
-        self._compare = partial(
+        self._enforcement = partial(
             enforce,
             layout=MarkLayout(settings.enforcement.mark_mask),
             sessions=settings.enforcement.sessions,
@@ -276,8 +276,11 @@ class Planner:
 
     def _exemptions(self, inputs: StepInputs) -> Exemptions:
         """Return what no group can block: the configuration's lists, and the way to the source (§7.4)."""
-        failsafe, servers = (*self._settings.failsafe, *exempt(inputs.ways)), exempt(inputs.name_servers)
-        return Exemptions(platform=self._settings.platform, failsafe=failsafe, name_servers=servers)
+        return Exemptions(
+            platform=self._settings.platform,
+            failsafe=(*self._settings.failsafe, *exempt(inputs.source_endpoints)),
+            name_servers=exempt(inputs.name_servers),
+        )
 
     def _without_snapshot(
         self, state: AgentState, inputs: StepInputs, target: StepTarget, observed: Observed
@@ -299,10 +302,10 @@ class Planner:
     def _source_error(self, inputs: StepInputs, observed: Observed, *, is_standing: bool) -> str | None:
         """Return why the source can't be reached, and what keeps the way to it closed in rules that stay."""
         error, table = inputs.fetched.source_error, observed.ruleset
-        if error is None or not is_standing or table is None or open_way(table, inputs.ways) == table:
+        if error is None or not is_standing or table is None:
             return error
         held = " and ".join(self._chains_of_others(observed, table))
-        if not held:
+        if not held or open_way(table, inputs.source_endpoints) == table:
             return error
         return (
             f"{error}; the way to it stays closed, as other programs have rules in {held}"
@@ -343,12 +346,11 @@ class Planner:
         left = StepDecision(step=step, state=replace(state, is_standing=step.is_standing))
         if table is None or self._chains_of_others(observed, table):
             return left
-        plan = make_plan(open_way(table, inputs.ways), table)
+        plan = make_plan(open_way(table, inputs.source_endpoints), table)
         if not plan:
             return left
-        return replace(
-            left, step=replace(step, opened_to=inputs.ways), refused=step, change=KernelChange(plan=plan)
-        )
+        opened = replace(step, opened_to=inputs.source_endpoints)
+        return replace(left, step=opened, refused=step, change=KernelChange(plan=plan))
 
     def _open(self, state: AgentState, inputs: StepInputs, observed: Observed) -> StepDecision:
         """Leave the host as it was before the definitions that were on trial: without a table."""
@@ -367,7 +369,7 @@ class Planner:
         if observed.ruleset is None:
             return False
         policy, table = inputs.overrides.over(closed), close_way(observed.ruleset)
-        return bool(self._compare(policy, table, observed.foreign).plan)
+        return bool(self._enforcement(policy, table, observed.foreign).plan)
 
     def _closed_policy(self, inputs: StepInputs) -> ResolvedPolicy:
         by_hand, mode = self._settings.interfaces, self._settings.enforcement.mode
@@ -397,7 +399,7 @@ class Planner:
             )
             return StepDecision(step=step, state=replace(state, in_force=replace(before, wanted=wanted)))
         enforced = before.enforced if before else None
-        enforcement = self._compare(
+        enforcement = self._enforcement(
             policy, observed.ruleset, observed.foreign, enforced=enforced, memo=self._compiled
         )
         compiled, plan = enforcement.compiled, enforcement.plan

@@ -98,8 +98,8 @@ class Reconciler:
         target = self._planner.choose(self.state, inputs)
         if target.delivery is None:
             # What was kept may have turned out to be damaged, so the name servers may be let through now.
-            ways = self._ways(target.definitions)
-            inputs = replace(inputs, has_enforced=self.directory.has_enforced(), ways=ways)
+            endpoints = self._source_endpoints(target.definitions)
+            inputs = replace(inputs, has_enforced=self.directory.has_enforced(), source_endpoints=endpoints)
         if target.resolution is not None:
             self.names.want(target.resolution.dns_names)
         if target.resolution is None or target.resolution.depends_on_time:
@@ -123,14 +123,14 @@ class Reconciler:
             facts=facts,
             names=self.names.resolved(facts),
             name_servers=self.names.endpoints(),
-            ways=self._ways(definitions),
+            source_endpoints=self._source_endpoints(definitions),
             overrides=self.overrides,
             now=self.clock.now(),
             latest=self._latest_time.now(),
             is_table_known=not self._is_changing,
         )
 
-    def _ways(self, definitions: Definitions) -> tuple[Endpoint, ...]:
+    def _source_endpoints(self, definitions: Definitions) -> tuple[Endpoint, ...]:
         """Return what leads to the source (§7.4).
 
         The name servers are let through only as long as there are no definitions at all: without them an
