@@ -68,9 +68,7 @@ def written_key(kept: KeptDocuments) -> WrittenKey:
     return kept.version, kept.links, fixed
 
 
-def parse_delivery(
-    documents: tuple[DocumentFile, ...], limits: Limits, version: str | None = None
-) -> Delivery:
+def parse_delivery(documents: tuple[DocumentFile, ...], limits: Limits, version: str | None) -> Delivery:
     """Return documents as a source would deliver them; None names their version by a digest.
 
     Raises:

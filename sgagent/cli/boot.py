@@ -135,7 +135,7 @@ def describe(step: Step) -> str:
 class NoSource:
     """A source that is not asked; implements :class:`Source`."""
 
-    def __init__(self, known: tuple[Endpoint, ...] = ()) -> None:
+    def __init__(self, known: tuple[Endpoint, ...]) -> None:
         """Take where it will be asked by an agent that finds this table."""
         self._known = known
 

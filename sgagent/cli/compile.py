@@ -13,7 +13,7 @@ from sgagent.cli import inputs
 from sgagent.cli.main import option_adder
 from sgagent.compiler.compilation import compile_
 from sgagent.core.errors import KernelRefusedError, printable
-from sgagent.core.policy import SILENT, FlowLogging, ResolvedPolicy
+from sgagent.core.policy import FlowLogging, ResolvedPolicy
 from sgagent.nft.diff import make_plan
 from sgagent.nft.marks import UNCACHED, EnforcementState, MarkLayout, first_state
 from sgagent.nft.ruleset import Ruleset
@@ -124,7 +124,7 @@ def prove_compiled(
     return EXIT_CODES[proof.outcome], as_json(proof, seconds)
 
 
-def compile_offline(policy: ResolvedPolicy, layout: MarkLayout, logging: FlowLogging = SILENT) -> Ruleset:
+def compile_offline(policy: ResolvedPolicy, layout: MarkLayout, logging: FlowLogging) -> Ruleset:
     """Return the ruleset under a generation that follows from the policy.
 
     So the same policy always gives the same bytes, and loading a changed one has live sessions judged again.

@@ -271,9 +271,7 @@ class ApplierTable:
     time, it is never asked again.
     """
 
-    def __init__(
-        self, channel: socket.socket, *, mask: int, longest_call_seconds: float = LONGEST_CALL_SECONDS
-    ) -> None:
+    def __init__(self, channel: socket.socket, *, mask: int, longest_call_seconds: float) -> None:
         """Begin.
 
         Args:

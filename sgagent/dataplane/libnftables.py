@@ -328,7 +328,7 @@ _NO_LINK = "Interface does not exist"
 _OWN_LISTING = "a listing by 'nft --json list ruleset' needs none"
 
 
-def list_text(content: bytes, name: str, *, seconds: float = _SECONDS) -> Json:
+def list_text(content: bytes, name: str) -> Json:
     """Return how the kernel lists a ruleset that somebody wrote; it is loaded in a private network namespace.
 
     A listing in JSON is returned as it is, without the kernel.
@@ -336,7 +336,6 @@ def list_text(content: bytes, name: str, *, seconds: float = _SECONDS) -> Json:
     Args:
         content: a text for ``nft -f``, JSON commands, or a listing in JSON.
         name: of the file, for messages.
-        seconds: how long nft may take.
 
     Raises:
         UsageError: it is no ruleset.
@@ -351,7 +350,7 @@ def list_text(content: bytes, name: str, *, seconds: float = _SECONDS) -> Json:
     if reason := _cannot_isolate(_private()):
         raise KernelRefusedError(f"{reason} ({_OWN_LISTING})", name)
     options = () if listing is None else ("--json",)
-    done = _run((*_private(), *_LISTING, *options), _OWNER.sub("", text), seconds)
+    done = _run((*_private(), *_LISTING, *options), _OWNER.sub("", text), _SECONDS)
     if done.returncode != 0:
         message = done.stderr.strip().replace("/dev/stdin:", f"{name}:")
         if _NO_LINK in message:

@@ -157,7 +157,7 @@ def _set_capabilities(kept: int) -> None:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
-def _prctl(option: int, argument: int = 0) -> None:
+def _prctl(option: int, argument: int) -> None:
     words = (ctypes.c_ulong(argument), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0))
     if _LIBC.prctl(ctypes.c_int(option), *words):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))

@@ -100,9 +100,7 @@ def kind_of(node: Node) -> str:
 class MalformedError(Exception):
     """Say why a text can't be read as what it claims to be, and where."""
 
-    def __init__(
-        self, code: str, message: str, line: int, *, value: str | None = None, remedy: str = ""
-    ) -> None:
+    def __init__(self, code: str, message: str, line: int, *, value: str | None = None, remedy: str) -> None:
         """Keep what a problem needs."""
         super().__init__(message)
         self.code = code

@@ -75,9 +75,9 @@ def make_frame(
     compiled: CompiledTable,
     judge: ResolvedInterface | None,
     view: View,
-    within: Ranges | None = None,
+    within: Ranges | None,
     *,
-    has_members: bool = False,
+    has_members: bool,
 ) -> Frame:
     """Return a frame with its classes of far ends.
 
