@@ -289,10 +289,10 @@ class EtcdSource:
                 self._has_host_changed = True
                 raise
             if self._is_connected:
-                return self._watcher.look_further()
+                return self._watcher.read_added()
         if self._is_refresh_wanted:
             self._is_refresh_wanted = False
-            self._watcher.look_soon()
+            self._watcher.check_soon()
         replica = self._watcher.wait() if self._is_connected else self._watcher.connect()
         self._is_connected = True
         return replica

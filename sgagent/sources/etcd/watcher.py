@@ -87,10 +87,10 @@ class StoreWatcher:
             EtcdError: the store can't be reached.
         """
         self._watch = None
-        if self._replica is not None and not self._goes_on(self._replica):
+        if self._replica is not None and not self._can_continue(self._replica):
             self._replica = None
         if self._replica is None:
-            self._reread()
+            self._read_again()
         self._begin_watch()
         return self._extended()
 
@@ -112,11 +112,11 @@ class StoreWatcher:
         is_due = self._unsettled_since is not None or self._publishing_since is not None
         return self._settled() if has_changed or is_due else None
 
-    def look_soon(self) -> None:
+    def check_soon(self) -> None:
         """Make the next call of :meth:`wait` read the marker."""
         self._heartbeat_at = 0.0
 
-    def look_further(self) -> Replica | None:
+    def read_added(self) -> Replica | None:
         """Read the ranges that the interest has added; return the replica, or None if it added none.
 
         While a transaction is incomplete, this resyncs to the last complete publication.
@@ -142,13 +142,13 @@ class StoreWatcher:
             raise ConnectionLostError("nothing is watched yet")
         return self._watch
 
-    def _goes_on(self, replica: Replica) -> bool:
+    def _can_continue(self, replica: Replica) -> bool:
         """Return whether the store is the same cluster, and not older than the replica."""
-        header = self._look().header
+        header = self._read_marker().header
         is_newer = header.revision >= max(replica.known_until.values())
         return replica.condition is Condition.SETTLED and header.cluster_id == self._cluster_id and is_newer
 
-    def _reread(self) -> None:
+    def _read_again(self) -> None:
         """Resync, and refuse an older publication than the last."""
         try:
             header, replica = read_replica(self.client, self.layout, self.interest)
@@ -192,7 +192,7 @@ class StoreWatcher:
         deadline = time.monotonic() + LONGEST_SECONDS
         while answer is not None:
             is_alone = not has_changed
-            has_changed |= self._take_in(answer)
+            has_changed |= self._apply(answer)
             if time.monotonic() >= deadline:
                 break
             is_newer = self._known.marker_revision > published
@@ -208,19 +208,19 @@ class StoreWatcher:
         if now < self._heartbeat_at:
             return
         self._heartbeat_at = _next_heartbeat()
-        page = self._look()
+        page = self._read_marker()
         if page.header.cluster_id != self._cluster_id:
             raise ConnectionLostError("another cluster answers")
         newest = max((item.mod_revision for item in page.items), default=0)
         is_behind = newest > self._known.marker_revision
         self._behind_since = (self._behind_since or now) if is_behind else None
 
-    def _look(self) -> Range:
+    def _read_marker(self) -> Range:
         """Read the marker's key."""
         with too_large_refused(self.layout):
             return self.client.read_page(KeyRange(self.layout.meta))
 
-    def _take_in(self, answer: WatchAnswer) -> bool:
+    def _apply(self, answer: WatchAnswer) -> bool:
         """Apply an answer of the watch; return whether it has changes."""
         replica, followed = self._known, self._watching.followed
         with too_large_refused(self.layout):
@@ -277,7 +277,7 @@ class StoreWatcher:
     def _resync(self) -> Replica:
         """Resync over the same connection, and open a new watch."""
         self._watching.end()
-        self._reread()
+        self._read_again()
         self._begin_watch()
         return self._known
 

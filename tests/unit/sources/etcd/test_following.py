@@ -166,7 +166,7 @@ def test_an_interest_that_grows_too_large(stack: ExitStack) -> None:
     assert set(following.connect().values) == {WEB}
     following.interest = Some(KeyRange(WEB), KeyRange(APP))
     with pytest.raises(DocumentError) as error:
-        following.look_further()
+        following.read_added()
     assert refusal(error) == ("too_large", f"etcd:{LAYOUT.root}")
 
 
@@ -231,7 +231,7 @@ def test_a_link_that_comes_while_somebody_publishes(stack: ExitStack) -> None:
     following.connect()
     assert following.wait() is None
     following.interest = Some(KeyRange(WEB), KeyRange(APP))
-    known = following.look_further()
+    known = following.read_added()
     assert known is not None
     assert {key: item.value for key, item in known.values.items()} == {WEB: b"before", APP: b"app"}
 
