@@ -47,7 +47,7 @@ _COUNTED: Mapping[str, tuple[type[CounterKey], str]] = {
 }
 """The metrics of the kernel's counters: the kind of key, whose fields are the labels, and what is counted."""
 
-_HELP = {
+HELP = {
     "sgagent_build": "The version of sgagent and of the Python that runs it.",
     "sgagent_rule_packets": "Sessions that the rule decided, by the packet that was judged.",
     "sgagent_rule_bytes": "Bytes of the packets by which the rule decided sessions.",
@@ -122,7 +122,7 @@ class _AgentCollector(Collector):
         totals, status = board.totals(), board.status
         build = {"version": __version__, "python": platform.python_version()}
         families = (
-            InfoMetricFamily("sgagent_build", _HELP["sgagent_build"], value=build),
+            InfoMetricFamily("sgagent_build", HELP["sgagent_build"], value=build),
             *counter_families(totals),
             *_applies(status),
             *_definitions(status, self._clock.now()),
@@ -138,7 +138,7 @@ def counter_families(totals: CounterTotals) -> Iterator[Metric]:
     for key, total in totals.items():
         counted.setdefault(type(key), []).append((_labels(key), total))
     for name, (kind, unit) in _COUNTED.items():
-        family = CounterMetricFamily(name, _HELP[name], labels=kind.__slots__)
+        family = CounterMetricFamily(name, HELP[name], labels=kind.__slots__)
         for labels, total in counted.get(kind, ()):
             family.add_metric(labels, getattr(total, unit))
         yield family
@@ -166,7 +166,7 @@ def _applies(status: Status) -> Iterator[Metric]:
 
 def _definitions(status: Status, now: float) -> Iterator[Metric]:
     """Yield the families of the source, of what it delivered, and of the names that the DNS resolves."""
-    snapshot = InfoMetricFamily("sgagent_snapshot", _HELP["sgagent_snapshot"])
+    snapshot = InfoMetricFamily("sgagent_snapshot", HELP["sgagent_snapshot"])
     if status.snapshot_version is not None:
         snapshot.add_metric([], {"version": status.snapshot_version})
     yield snapshot
@@ -192,8 +192,8 @@ def _definitions(status: Status, now: float) -> Iterator[Metric]:
 
 def _interfaces(status: Status) -> Iterator[Metric]:
     """Yield the families of this host's links."""
-    states = InfoMetricFamily("sgagent_interface", _HELP["sgagent_interface"], labels=["interface"])
-    modes = GaugeMetricFamily("sgagent_mode", _HELP["sgagent_mode"], labels=["interface", "mode"])
+    states = InfoMetricFamily("sgagent_interface", HELP["sgagent_interface"], labels=["interface"])
+    modes = GaugeMetricFamily("sgagent_mode", HELP["sgagent_mode"], labels=["interface", "mode"])
     for interface in status.interfaces:
         of_cloud = {"network_interface_id": interface.network_interface_id or ""}
         states.add_metric([interface.name], {**of_cloud, "state": interface.state.value})
@@ -219,22 +219,22 @@ def _by_word(
     kind: type[CounterMetricFamily | GaugeMetricFamily], name: str, label: str, values: Mapping[Any, float]
 ) -> Metric:
     """Return a family with a sample for each member of an enumeration."""
-    family = kind(name, _HELP[name], labels=[label])
+    family = kind(name, HELP[name], labels=[label])
     for word, value in values.items():
         family.add_metric([word.value], value)
     return family
 
 
 def _counter(name: str, value: float) -> Metric:
-    return CounterMetricFamily(name, _HELP[name], value=value)
+    return CounterMetricFamily(name, HELP[name], value=value)
 
 
 def _gauge(name: str, value: float | None) -> Metric:
     """Return a gauge; without a sample if the value is not known."""
-    return GaugeMetricFamily(name, _HELP[name], value=value)
+    return GaugeMetricFamily(name, HELP[name], value=value)
 
 
 def _durations(name: str, durations: Durations) -> Metric:
     bounds = [*map(str, BOUNDS), "+Inf"]
     buckets = list(zip(bounds, map(float, accumulate(durations.counts)), strict=True))
-    return HistogramMetricFamily(name, _HELP[name], buckets=buckets, sum_value=durations.sum_seconds)
+    return HistogramMetricFamily(name, HELP[name], buckets=buckets, sum_value=durations.sum_seconds)

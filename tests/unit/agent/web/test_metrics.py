@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sgagent.agent.published_status import Board
 from sgagent.agent.status import Durations, ExpiringRule, InterfaceState, InterfaceStatus, Status
 from sgagent.agent.step import Step, StepEnd
-from sgagent.agent.web.metrics import CounterTotals, make_registry
+from sgagent.agent.web.metrics import HELP, CounterTotals, make_registry
 from sgagent.core.model import Direction, Mode, Policy
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.nft.names import (
@@ -170,8 +171,9 @@ def test_label_values_are_escaped() -> None:
 
 
 def test_every_metric_is_documented() -> None:
-    """The document names each metric that a scrape shows, with each of its labels."""
+    """The document names each metric, also one that this scrape does not show; and each label shown."""
     document = (Path(__file__).parents[4] / "docs" / "metrics.md").read_text()
+    assert [name for name in HELP if not re.search(f"`{name}(_total|_info)?`", document)] == []
     for family in text_string_to_metric_families(scrape()):
         assert family.documentation
         for sample in family.samples:
