@@ -59,12 +59,6 @@ class GroupType(enum.Enum):
         return Policy.ACCEPT if is_open else Policy.DROP
 
 
-DEFAULT_GROUP_TYPE = GroupType.BASIC
-"""What a native document without a type means."""
-
-UNKNOWN_GROUP_TYPE = GroupType.ADVANCED
-"""What a group is read as whose type the cloud or a tool did not deliver: it admits least."""
-
 DEFAULT_INNER_ACCESS = Policy.ACCEPT
 """What a document without an inner access policy means."""
 

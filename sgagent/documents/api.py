@@ -15,7 +15,6 @@ from pydantic import ConfigDict
 from pydantic.alias_generators import to_pascal
 
 from sgagent.core.model import (
-    UNKNOWN_GROUP_TYPE,
     AuthorizationObject,
     CidrBlock,
     Direction,
@@ -229,7 +228,7 @@ def _read_groups(answer: Field, collected: Collected) -> None:
             continue
         read = read_each(TagModel, _items(place, "Tags", "Tag"))
         tags = {(tag.tag_key or tag.key, tag.tag_value or tag.value) for _, tag in read}
-        group_type = group.security_group_type or UNKNOWN_GROUP_TYPE
+        group_type = group.security_group_type or values.UNKNOWN_GROUP_TYPE
         delivered = replace(_delivered(place, group), group_type=group_type, tags=tuple(sorted(tags)))
         collected.listed.append(delivered)
 

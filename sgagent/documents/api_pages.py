@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Iterator
 from operator import attrgetter
 from typing import TypeVar
 
-from sgagent.core.model import DEFAULT_INNER_ACCESS, UNKNOWN_GROUP_TYPE, NetworkInterface, SecurityGroup
+from sgagent.core.model import DEFAULT_INNER_ACCESS, NetworkInterface, SecurityGroup
 from sgagent.documents.assembly import Collected, DeliveredGroup
 from sgagent.documents.tree import is_set
+from sgagent.documents.values import UNKNOWN_GROUP_TYPE
 
 T = TypeVar("T")
 

@@ -23,7 +23,7 @@ from sgagent.core.rule_values import instant_text, objects_text, protocols_text
 from sgagent.documents.field import Field
 from sgagent.documents.problems import Findings
 from sgagent.documents.scalars import Fault, InvalidValueError
-from sgagent.documents.values import no_object, parse_group_id
+from sgagent.documents.values import UNKNOWN_GROUP_TYPE, no_object, parse_group_id
 
 T = TypeVar("T")
 
@@ -126,7 +126,7 @@ class DeliveredGroup:
     name: str
     account_id: str | None
     vpc_id: str | None
-    group_type: model.GroupType = model.UNKNOWN_GROUP_TYPE
+    group_type: model.GroupType = UNKNOWN_GROUP_TYPE
     tags: tuple[tuple[str, str], ...] = ()
     next_token: str | None = None
     """The token that requests the next page; None on the last page and on an answer that has only one."""

@@ -10,7 +10,6 @@ from typing import Annotated, TypeVar
 from pydantic import ConfigDict, Field as Declared
 
 from sgagent.core.model import (
-    DEFAULT_GROUP_TYPE,
     DEFAULT_INNER_ACCESS,
     CidrBlock,
     Cloud,
@@ -142,9 +141,9 @@ class SecurityGroupModel(_Described):
     """The owner."""
 
     type: Annotated[GroupType, one_of(values.GROUP_TYPES)] = Declared(
-        DEFAULT_GROUP_TYPE,
-        description=f"Default {DEFAULT_GROUP_TYPE.value}; normal and enterprise are the API's words for "
-        "the two.",
+        values.DEFAULT_GROUP_TYPE,
+        description=f"Default {values.DEFAULT_GROUP_TYPE.value}; normal and enterprise are the API's words"
+        " for the two.",
     )
     inner_access_policy: PolicyWord = Declared(
         DEFAULT_INNER_ACCESS,

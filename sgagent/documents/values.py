@@ -47,6 +47,12 @@ GROUP_TYPES = {
     "normal": GroupType.BASIC,
     "enterprise": GroupType.ADVANCED,
 }
+DEFAULT_GROUP_TYPE = GroupType.BASIC
+"""What a native document without a type means."""
+
+UNKNOWN_GROUP_TYPE = GroupType.ADVANCED
+"""What a group is read as whose type the cloud or a tool did not deliver: it admits least."""
+
 CLOUDS = {cloud.value: cloud for cloud in Cloud}
 FAMILIES = {"ipv4": Family.IPV4, "ipv6": Family.IPV6}
 PROTOCOLS = {name: protocol for protocol, name in PROTOCOL_NAMES.items()}

@@ -15,7 +15,6 @@ from pydantic import ConfigDict, Field as Declared
 
 from sgagent.core.model import (
     ALL_PORTS,
-    UNKNOWN_GROUP_TYPE,
     CidrBlock,
     Cloud,
     Direction,
@@ -227,9 +226,9 @@ def _read_group(place: Field, gathered: Gathered) -> None:
     if model is None or not model.id:
         return
     if not is_set(place.entries.get("security_group_type", "")):
-        message = f"its type is missing; it is read as {UNKNOWN_GROUP_TYPE.value}, which admits least"
+        message = f"its type is missing; it is read as {values.UNKNOWN_GROUP_TYPE.value}, which admits least"
         _note_narrowed(place, gathered, message)
-    group_type = model.security_group_type or UNKNOWN_GROUP_TYPE
+    group_type = model.security_group_type or values.UNKNOWN_GROUP_TYPE
     inner = model.inner_access_policy
     if inner is None and model.inner_access is not None:
         inner = Policy.ACCEPT if model.inner_access else Policy.DROP
