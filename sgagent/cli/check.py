@@ -16,9 +16,9 @@ from sgagent.cli.main import DEFAULT_CONFIGURATION, add_option
 from sgagent.cli.output import Colour, painted, problem_as_json, problem_text
 from sgagent.core.errors import DocumentError, Origin, Problem, Severity, SourceUnavailableError
 from sgagent.core.lockout import as_keys, sessions_cut
-from sgagent.core.model import Family
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Scope
+from sgagent.core.rule_values import FAMILY_NAMES
 from sgagent.documents.native import json_schema
 from sgagent.host.links import NetlinkHost, read_forwarding
 from sgagent.settings import RefusedSettingsError, Settings
@@ -95,7 +95,7 @@ def _forwarding_warnings(policy: ResolvedPolicy | None, configuration: Path) -> 
     """
     judges = policy.bound if policy else ()
     checked = ", ".join(judge.name for judge in judges if judge.own_addresses is not None)
-    families = " and ".join(_FAMILIES[family] for family in read_forwarding())
+    families = " and ".join(FAMILY_NAMES[family] for family in read_forwarding())
     if not checked or not families:
         return ()
     bound = {judge.name for judge in judges}
@@ -117,7 +117,6 @@ def _forwarding_warnings(policy: ResolvedPolicy | None, configuration: Path) -> 
 
 
 _MOST_LINKS_NAMED = 5
-_FAMILIES = {Family.IPV4: "IPv4", Family.IPV6: "IPv6"}
 
 
 def add_schema_arguments(parser: argparse.ArgumentParser) -> None:

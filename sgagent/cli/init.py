@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sgagent.agent.control.requests import ModeAnswer, ModeOrder
+from sgagent.agent.sessions import SSH_PORT
 from sgagent.cli.agent_client import NoAgentError, ask
 from sgagent.cli.apply import own_sessions
 from sgagent.cli.main import DEFAULT_CONFIGURATION, option_adder
@@ -170,7 +171,6 @@ def _write(place: Path, text: str) -> None:
 MOST_PEERS = 100
 """Peers of open sessions at one port that the policy names."""
 
-_SSH_PORT = 22
 _WEB_PORTS = (80, 443)
 _EVERYONE_IPV6 = '"::/0"'
 _PROTOCOLS = {TCP.number: "tcp", UDP.number: "udp"}
@@ -327,7 +327,7 @@ def _id_part(text: str) -> str:
 
 def _ssh_rules(view: HostView, ssh_from: Sequence[CidrBlock]) -> Iterator[_Rule]:
     """Yield rules for the networks that were named, and for logins that they do not cover."""
-    ports = sorted({port for port, _ in view.logins}) or [_SSH_PORT]
+    ports = sorted({port for port, _ in view.logins}) or [SSH_PORT]
     for port in ports:
         for number, block in enumerate(ssh_from, 1):
             yield _ssh_rule(port, f"{number}", block, "SSH")
@@ -346,7 +346,7 @@ def _without_admitted(one: OpenPort, rules: Iterable[_Rule]) -> OpenPort:
 
 def _ssh_rule(port: int, label: str, source: CidrBlock, description: str) -> _Rule:
     return _Rule(
-        rule_id=f"sgr-ssh-{label}" if port == _SSH_PORT else f"sgr-ssh-{port}-{label}",
+        rule_id=f"sgr-ssh-{label}" if port == SSH_PORT else f"sgr-ssh-{port}-{label}",
         port=port,
         source=str(source),
         description=description,

@@ -17,6 +17,9 @@ from sgagent.core.model import (
     Protocols,
 )
 
+FAMILY_NAMES = {Family.IPV4: "IPv4", Family.IPV6: "IPv6"}
+"""As messages write them."""
+
 
 def protocols_text(protocols: Protocols) -> str:
     """Return protocols in words: ``tcp``, or ``tcp, udp``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from sgagent.analysis.lint.findings import FAMILY_NAMES, Finding
+from sgagent.analysis.lint.findings import Finding
 from sgagent.analysis.lint.rule_reach import OpenPorts, RuleKey, is_wide, key_of
 from sgagent.analysis.lint.subject import LintSubject, Stand, error, rule_finding, warning
 from sgagent.analysis.lint.void_rules import EVERYONE, denies_all
@@ -22,6 +22,7 @@ from sgagent.core.model import (
     SecurityGroupRule,
 )
 from sgagent.core.policy import ResolvedRule
+from sgagent.core.rule_values import FAMILY_NAMES
 
 MANAGEMENT: Mapping[int, str] = {
     22: "SSH",

@@ -6,7 +6,6 @@ import enum
 from dataclasses import dataclass
 
 from sgagent.core.errors import NOWHERE, Origin
-from sgagent.core.model import Family
 
 CODES = (
     "open_to_everyone",
@@ -37,9 +36,6 @@ CODES = (
     "unreached_listener",
 )
 """In the order in which they are documented."""
-
-FAMILY_NAMES = {Family.IPV4: "IPv4", Family.IPV6: "IPv6"}
-"""As messages write them."""
 
 MOST_RULES = 100
 """Rules of a group, beyond which it is hard to oversee, unless the configuration says otherwise."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from sgagent.analysis.lint.findings import FAMILY_NAMES, Finding, FindingSeverity
+from sgagent.analysis.lint.findings import Finding, FindingSeverity
 from sgagent.analysis.lint.rule_reach import RuleKey
 from sgagent.analysis.lint.subject import LintSubject, notice, rule_finding, warning
 from sgagent.analysis.lint.void_rules import duplicate_rules
@@ -25,6 +25,7 @@ from sgagent.core.model import (
     SecurityGroupRule,
 )
 from sgagent.core.policy import is_of_account
+from sgagent.core.rule_values import FAMILY_NAMES
 
 
 @warning("a rule whose group, prefix list or port list is not in the definitions")
