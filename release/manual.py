@@ -106,7 +106,7 @@ def _command(program: Program, command: Command, commands: tuple[Block, ...]) ->
         for argument in command.arguments:
             yield from set_term(f"*{argument.metavar}*", argument.text or _one_of(argument))
     yield from _option_list(command.options, {**_documented(commands), **_documented(described)})
-    yield from _examples(EXAMPLES[command.name])
+    yield from _examples(EXAMPLES.get(command.name, ()))
     yield from _exit_status(commands)
     others = (f"sgagent-{other.name}(1)" for other in program.commands if other != command)
     yield from _ending(("sgagent(1)", *others))

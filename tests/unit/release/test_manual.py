@@ -72,7 +72,7 @@ def test_a_page_has_its_sections_in_order(name: str) -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_examples_of_a_command_are_valid(command: str) -> None:
     """Each line has the command with arguments that its parser takes."""
-    assert EXAMPLES[command]
+    assert command in EXAMPLES, "release/examples.py has no example of this command"
     for line, purpose in EXAMPLES[command]:
         words = shlex.split(line)
         arguments = words[words.index("sgagent") + 1 :]
