@@ -102,7 +102,7 @@ def _live(reader: Reader, draw: random.Random) -> None:
                 )
                 hit_at = reader.clock.now() - draw.randrange(9)
                 reader.times[key] = HitTimes(counted_since=_BEGUN_AT, last_hit_at=hit_at)
-        reader.board.note_totals(dict(reader.totals), times=dict(reader.times))
+        reader.published.note_totals(dict(reader.totals), times=dict(reader.times))
     reader.flow_log.drops = tuple(_drops(reader.clock.now(), draw))
 
 

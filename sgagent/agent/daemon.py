@@ -20,7 +20,7 @@ from sgagent.agent.control.handlers import OrderHandler
 from sgagent.agent.counters import Counting, ObservationLog
 from sgagent.agent.drift import DriftWatch
 from sgagent.agent.inbox import Inbox, LoopEvent
-from sgagent.agent.published_status import Board
+from sgagent.agent.published_status import PublishedStatus
 from sgagent.agent.step import EventLog, FaultLog, Step, StepEnd, StepLog, summary
 from sgagent.agent.systemd import ServiceManager
 from sgagent.agent.verification import Verification
@@ -64,7 +64,7 @@ class Daemon:
     inbox: Inbox
     service_manager: ServiceManager
     event_log: EventLog
-    board: Board
+    published: PublishedStatus
     """Shows how the agent is doing."""
 
     after_first: Callable[[Step], None]
@@ -159,7 +159,7 @@ class Daemon:
         elif is_tick_due or LoopEvent.TABLE_CHANGED in happened:
             self._try_step(fetch=False, only_on_drift=True)
         if self.inbox.do_jobs(self._step_now):
-            self.board.note_manual_override(self.orders.manual_override())
+            self.published.note_manual_override(self.orders.manual_override())
         if is_tick_due:  # what readers ask for meanwhile puts off no look at the table
             self._ticked_at = self.clock.monotonic()
         if is_tick_due or self.inbox.has_readers:
@@ -228,7 +228,7 @@ class Daemon:
                 self._backoff.after_success()
                 self._count_by(step)
             self._publish(step, is_fetched=fetch)
-            ends = (rule.expires_at for rule in self.board.status.expiring)
+            ends = (rule.expires_at for rule in self.published.status.expiring)
             self._expiry = next((end for end in ends if end > began), math.inf)  # may be over by now
             if step.is_first_table and step.outcome is StepEnd.APPLIED:
                 self.after_first(step)
@@ -243,10 +243,10 @@ class Daemon:
             return
         self._observed = step.policy.observed if step.policy else frozenset()
         self.counting.follow(step.counters, self._observed)
-        if self.board.flow_log is not None and step.policy is not None:
+        if self.published.flow_log is not None and step.policy is not None:
             in_force = self._reconciler.definitions.in_force
             snapshot = in_force.snapshot if in_force else None
-            self.board.flow_log.follow(
+            self.published.flow_log.follow(
                 step.policy, step.counters, snapshot, lambda: self.counting.accounting.totals
             )
 
@@ -255,19 +255,19 @@ class Daemon:
         self._step_log.say(step)
         self._say_faults()
         self.service_manager.status(summary(step))
-        self.board.note_step(step, is_fetched=is_fetched)
-        self.board.note_contest(is_contested=self.drift.is_contested)
-        self.board.note_manual_override(self.orders.manual_override())
+        self.published.note_step(step, is_fetched=is_fetched)
+        self.published.note_contest(is_contested=self.drift.is_contested)
+        self.published.note_manual_override(self.orders.manual_override())
 
     def _tick(self) -> None:
         """Read the counters, serve who waits for a reading, and feed the watchdog."""
         self._latest_time()  # kept in case the clock goes back
         self.drift.look()
-        self.board.note_contest(is_contested=self.drift.is_contested)
+        self.published.note_contest(is_contested=self.drift.is_contested)
         names = self._reconciler.names.report()
         self._step_log.say_names(names)
-        self.board.note_names(names, self._reconciler.names.failures)
-        self.board.note_verified(self.verification.newest)
+        self.published.note_names(names, self._reconciler.names.failures)
+        self.published.note_verified(self.verification.newest)
         readers = self.inbox.take_readers()
         self._read_counters()
         for reader in readers:
@@ -285,15 +285,15 @@ class Daemon:
         self._fault_log.say("counters_not_read", self._reading_fault)
         totals, times = self.counting.accounting.totals, self.counting.accounting.times
         self._observation_log.follow(totals, self._observed)
-        if self.board.flow_log is not None:
-            self.board.flow_log.reckon(totals)
-        self.board.note_totals(totals, times=times, step_fault=self._step_fault, faults=self._faults)
+        if self.published.flow_log is not None:
+            self.published.flow_log.reckon(totals)
+        self.published.note_totals(totals, times=times, step_fault=self._step_fault, faults=self._faults)
 
     @property
     def _faults(self) -> tuple[str, ...]:
         """Return what is wrong with the agent's own files, its counting, its flow log, and its log."""
         of_counters = (self.counting.damage, self.counting.fault, self._reading_fault)
-        of_logs = (log.fault for log in (self.board.flow_log, self.board.log_queue) if log)
+        of_logs = (log.fault for log in (self.published.flow_log, self.published.log_queue) if log)
         return (*self._reconciler.state_faults, *(fault for fault in (*of_counters, *of_logs) if fault))
 
     def _say_faults(self) -> None:

@@ -163,7 +163,7 @@ _WITHOUT_POLICY = {
 
 
 @dataclass(eq=False)
-class Board:
+class PublishedStatus:
     """Let the loop write, and anybody read; each value is replaced whole."""
 
     clock: Clock

@@ -20,7 +20,7 @@ from sgagent.agent.flowlog.flowlog import begin_flow_log, flows_heard
 from sgagent.agent.inbox import Inbox, LoopEvent
 from sgagent.agent.log import LogQueue, log_in_background
 from sgagent.agent.names.resolver import BackgroundResolver, NameWatch
-from sgagent.agent.published_status import Board
+from sgagent.agent.published_status import PublishedStatus
 from sgagent.agent.reconciler import Reconciler
 from sgagent.agent.sessions import CutPreview, LiveSessions, end_forbidden_sessions, open_sessions
 from sgagent.agent.state.counter_file import CounterFile, read_boot_id
@@ -86,7 +86,7 @@ def _assemble(
     source = make_source(settings, host)
     state = StateDirectory(settings.state.directory)
     counting = Counting(dataplane, CounterFile(settings.state.directory, read_boot_id()), clock)
-    board = Board(clock, inbox.wait_for_reading, flow_log, log_queue)
+    published = PublishedStatus(clock, inbox.wait_for_reading, flow_log, log_queue)
     reconciler = Reconciler(
         settings=settings,
         source=source,
@@ -102,13 +102,13 @@ def _assemble(
     )
     sessions = LiveSessions(layout, dataplane.find_session)
     orders = OrderHandler(reconciler=reconciler, state=state, clock=clock, boot_id=read_boot_id(), log=log)
-    answer = answering(board, clock, settings.source.place, sessions, Dispatcher(inbox, orders, state))
-    stack.enter_context(closing(_metrics_server(settings, board, clock, answer)))
+    answer = answering(published, clock, settings.source.place, sessions, Dispatcher(inbox, orders, state))
+    stack.enter_context(closing(_metrics_server(settings, published, clock, answer)))
     stack.enter_context(control_served(settings.state.runtime_directory, answer, log))
     if isinstance(settings.source, EtcdSourceSettings):
         from sgagent.agent.fleet_report import presence_kept  # noqa: PLC0415 - it needs what other sources do without
 
-        stack.enter_context(presence_kept(settings, source, lambda: board.status, host.facts))
+        stack.enter_context(presence_kept(settings, source, lambda: published.status, host.facts))
 
     def end_sessions(step: Step) -> None:
         # Conntrack assigns a session that it did not follow to the end that sends next. Refreshing now makes
@@ -130,7 +130,7 @@ def _assemble(
         inbox=inbox,
         service_manager=ServiceManager(),
         event_log=log,
-        board=board,
+        published=published,
         after_first=end_sessions,
         verification=verification,
     )
@@ -138,20 +138,24 @@ def _assemble(
     return daemon
 
 
-def _metrics_server(settings: Settings, board: Board, clock: SystemClock, answer: Answering) -> MetricsServer:
+def _metrics_server(
+    settings: Settings, published: PublishedStatus, clock: SystemClock, answer: Answering
+) -> MetricsServer:
     """Return the server of the metrics, and of the pages beside them.
 
     Raises:
         UsageError: the address is taken, or not this host's.
     """
     listen = settings.metrics.listen
-    pages = dict(health_pages(board))
+    pages = dict(health_pages(published))
     if settings.metrics.serves_page:
-        inspection = Inspection(board, settings, clock, list_listeners)
+        inspection = Inspection(published, settings, clock, list_listeners)
         name = socket.gethostname()
-        shown = StatusPages(board=board, answer=answer, inspection=inspection, clock=clock, host_name=name)
+        shown = StatusPages(
+            published=published, answer=answer, inspection=inspection, clock=clock, host_name=name
+        )
         pages |= shown.by_path(listen.host)
     try:
-        return MetricsServer(listen.host, listen.port, make_registry(board, clock), pages)
+        return MetricsServer(listen.host, listen.port, make_registry(published, clock), pages)
     except OSError as error:
         raise UsageError(f"metrics.listen {listen.host}:{listen.port}: {error.strerror}") from error

@@ -17,7 +17,7 @@ from sgagent.agent.control.requests import Answer, Hit, InterfaceHits, Order, Or
 from sgagent.agent.flowlog.flow import Flow, FlowsLeftOut
 from sgagent.agent.flowlog.flowlog import FlowLog
 from sgagent.agent.inbox import Inbox, NotBegunError, NotDoneError
-from sgagent.agent.published_status import Board
+from sgagent.agent.published_status import PublishedStatus
 from sgagent.agent.sessions import LiveSessions
 from sgagent.agent.state.counter_file import HitTimes
 from sgagent.agent.state.directory import HistoryFile, StateDirectory
@@ -112,12 +112,12 @@ _NOTHING = CounterValue(packets=0, bytes=0)
 
 
 def answering(
-    board: Board, clock: Clock, source: str, sessions: LiveSessions, dispatcher: Dispatcher
+    published: PublishedStatus, clock: Clock, source: str, sessions: LiveSessions, dispatcher: Dispatcher
 ) -> Answering:
     """Return a function that answers queries and dispatches commands.
 
     Args:
-        board: the published status of the loop.
+        published: the published status of the loop.
         clock: for the age of data.
         source: where definitions come from, in words.
         sessions: the sessions in the kernel's conntrack table.
@@ -127,28 +127,28 @@ def answering(
     def answer(question: Question) -> Answer:
         match question:
             case requests.StatusQuestion():
-                return status_answer(board, clock, source)
+                return status_answer(published, clock, source)
             case requests.HitsQuestion():
-                return hits_answer(board, question)
+                return hits_answer(published, question)
             case requests.ExplainQuestion():
-                return explain_answer(board, question, sessions)
+                return explain_answer(published, question, sessions)
             case requests.DeniedQuestion():
-                return denied_answer(board.flow_log, question, board.policy)
+                return denied_answer(published.flow_log, question, published.policy)
             case requests.DocumentsQuestion():
-                return documents_answer(board)
+                return documents_answer(published)
             case requests.HistoryQuestion():
-                return dispatcher.history(board.status.snapshot_version)
+                return dispatcher.history(published.status.snapshot_version)
             case _:
                 return dispatcher.carry_out(question)
 
     return answer
 
 
-def status_answer(board: Board, clock: Clock, source: str) -> requests.StatusAnswer:
+def status_answer(published: PublishedStatus, clock: Clock, source: str) -> requests.StatusAnswer:
     """Return how the agent is doing."""
-    status = board.status
-    reasons = board.reasons_not_ready()
-    step_fault, pending = board.step_fault, status.manual_override.pending
+    status = published.status
+    reasons = published.reasons_not_ready()
+    step_fault, pending = published.step_fault, status.manual_override.pending
     return requests.StatusAnswer(
         agent_version=__version__,
         pid=os.getpid(),
@@ -173,7 +173,7 @@ def status_answer(board: Board, clock: Clock, source: str) -> requests.StatusAns
         is_drift_unhealed=status.is_drift_unhealed,
         last_drift=status.last_drift,
         is_drift_contested=status.is_drift_contested,
-        faults=(*((step_fault,) if step_fault else ()), *board.faults),
+        faults=(*((step_fault,) if step_fault else ()), *published.faults),
         interfaces=status.interfaces,
         sessions_cut=len(status.last_cut),
         first_sessions_cut=status.last_cut[:MOST_CUTS_SHOWN],
@@ -185,7 +185,7 @@ def status_answer(board: Board, clock: Clock, source: str) -> requests.StatusAns
         expiring=len(status.expiring),
         first_expiring=status.expiring[:MOST_EXPIRING_SHOWN],
         names=status.names,
-        platform=tuple(map(str, board.policy.platform)),
+        platform=tuple(map(str, published.policy.platform)),
         verified_outcome=status.verified.outcome.value if status.verified else None,
         verified_at=status.verified.at if status.verified else None,
         verified_in_words=status.verified.description if status.verified else (),
@@ -193,44 +193,44 @@ def status_answer(board: Board, clock: Clock, source: str) -> requests.StatusAns
 
 
 def explain_answer(
-    board: Board, question: requests.ExplainQuestion, sessions: LiveSessions
+    published: PublishedStatus, question: requests.ExplainQuestion, sessions: LiveSessions
 ) -> requests.ExplainAnswer:
     """Return what becomes of a packet under the policy that is in force.
 
     Raises:
         UsageError: there is no such packet, or it is not clear on which interface.
     """
-    policy = board.policy
+    policy = published.policy
     packet = question.packet(choose_interface(policy, question.interface) or "")
-    packet = sessions.as_met(packet, policy, board.state)
+    packet = sessions.as_met(packet, policy, published.state)
     return requests.ExplainAnswer(
-        snapshot_version=board.status.snapshot_version, explanation=explain(policy, packet)
+        snapshot_version=published.status.snapshot_version, explanation=explain(policy, packet)
     )
 
 
-def documents_answer(board: Board) -> requests.DocumentsAnswer:
+def documents_answer(published: PublishedStatus) -> requests.DocumentsAnswer:
     """Return the definitions that are in force, as they were delivered."""
-    version, files = board.definitions
+    version, files = published.definitions
     return requests.DocumentsAnswer(
         snapshot_version=version,
         documents=tuple(requests.Document(name=file.name, content=file.content.decode()) for file in files),
     )
 
 
-def hits_answer(board: Board, question: requests.HitsQuestion) -> requests.HitsAnswer:
+def hits_answer(published: PublishedStatus, question: requests.HitsQuestion) -> requests.HitsAnswer:
     """Return what was counted since the host came up, for all that is counted now.
 
     Raises:
         UsageError: nothing is judged on the interface that is asked for.
     """
-    totals, times, policy = board.totals(), board.times, board.policy
+    totals, times, policy = published.totals(), published.times, published.policy
     judges = [
         judge for judge in policy.judges if question.interface is None or judge.name == question.interface
     ]
     if question.interface is not None and not judges:
         raise _not_bound(question.interface, policy)
     return requests.HitsAnswer(
-        snapshot_version=board.status.snapshot_version,
+        snapshot_version=published.status.snapshot_version,
         interfaces=tuple(
             _interface_hits(judge, direction, totals, times) for judge in judges for direction in Direction
         ),

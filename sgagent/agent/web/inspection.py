@@ -16,7 +16,7 @@ import structlog
 
 from sgagent.agent.control.requests import Hit
 from sgagent.agent.names.name_table import NameState
-from sgagent.agent.published_status import Board
+from sgagent.agent.published_status import PublishedStatus
 from sgagent.analysis.graph.edges import make_graph
 from sgagent.analysis.graph.elements import Graph
 from sgagent.analysis.graph.svg import as_svg
@@ -94,7 +94,7 @@ class Inspection:
 
     def __init__(
         self,
-        board: Board,
+        published: PublishedStatus,
         settings: Settings,
         clock: Clock,
         list_listeners: Callable[[], tuple[HostListener, ...]],
@@ -103,13 +103,13 @@ class Inspection:
         """Inspect nothing yet.
 
         Args:
-            board: holds what is in force.
+            published: holds what is in force.
             settings: the configuration.
             clock: measures the age of the result.
             list_listeners: lists the ports that programs of this host listen on; may raise OSError.
             patience_seconds: for which a request waits.
         """
-        self._board = board
+        self._published = published
         self._settings = settings
         self._clock = clock
         self._list_listeners = list_listeners
@@ -127,10 +127,10 @@ class Inspection:
 
         An expired result is returned until the next is there.
         """
-        version, files = self._board.definitions
+        version, files = self._published.definitions
         if version is None:
             return Inspected(reason="No definitions are in force.")
-        subject = (version, self._board.policy)
+        subject = (version, self._published.policy)
         is_cached = self._cached[0] == subject
         if not is_cached or self._clock.monotonic() - self._started_at > FRESH_SECONDS:
             self._start(subject, files)
@@ -172,7 +172,7 @@ class Inspection:
         at = datetime.fromtimestamp(self._clock.now(), UTC)
         names = {
             one.name: AddressSet.of(map(CidrBlock.parse, one.addresses))
-            for one in self._board.status.names
+            for one in self._published.status.names
             if one.state is not NameState.UNRESOLVED
         }
         subject = make_subject(
@@ -197,11 +197,11 @@ class Inspection:
         )
 
     def _life(self, policy: ResolvedPolicy) -> Life:
-        present = {interface.name for interface in self._board.status.interfaces}
+        present = {interface.name for interface in self._published.status.interfaces}
         unused = self._settings.lint.unused
         used = {
             key: Usage(counted_since=times.counted_since, last_hit_at=times.last_hit_at)
-            for key, times in (() if unused is None else self._board.times.items())
+            for key, times in (() if unused is None else self._published.times.items())
         }
         listeners = None
         with contextlib.suppress(OSError):

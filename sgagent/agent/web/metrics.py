@@ -25,7 +25,7 @@ from prometheus_client.registry import Collector
 from sgagent import __version__
 from sgagent.agent.flowlog.flowlog import Loss
 from sgagent.agent.names.name_table import NameState
-from sgagent.agent.published_status import Board
+from sgagent.agent.published_status import PublishedStatus
 from sgagent.agent.status import BOUNDS, Durations, Status
 from sgagent.core.model import Policy
 from sgagent.nft import names
@@ -97,29 +97,29 @@ HELP = {
 _DAY_SECONDS = 86_400.0
 
 
-def make_registry(board: Board, clock: Clock) -> CollectorRegistry:
+def make_registry(published: PublishedStatus, clock: Clock) -> CollectorRegistry:
     """Return a registry of all metrics.
 
     Args:
-        board: the published status; threads of the server read it.
+        published: the published status; threads of the server read it.
         clock: measures the age of the snapshot.
     """
     registry = CollectorRegistry()
-    registry.register(_AgentCollector(board, clock))
+    registry.register(_AgentCollector(published, clock))
     return registry
 
 
 class _AgentCollector(Collector):
     """Make the metric families at each scrape."""
 
-    def __init__(self, board: Board, clock: Clock) -> None:
-        self._board = board
+    def __init__(self, published: PublishedStatus, clock: Clock) -> None:
+        self._published = published
         self._clock = clock
 
     def collect(self) -> Iterator[Metric]:
         """Return the families with samples."""
-        board = self._board
-        totals, status = board.totals(), board.status
+        published = self._published
+        totals, status = published.totals(), published.status
         build = {"version": __version__, "python": platform.python_version()}
         families = (
             InfoMetricFamily("sgagent_build", HELP["sgagent_build"], value=build),
@@ -127,7 +127,7 @@ class _AgentCollector(Collector):
             *_applies(status),
             *_definitions(status, self._clock.now()),
             *_interfaces(status),
-            *_logs(board),
+            *_logs(published),
         )
         return (family for family in families if family.samples)
 
@@ -203,16 +203,16 @@ def _interfaces(status: Status) -> Iterator[Metric]:
     yield modes
 
 
-def _logs(board: Board) -> Iterator[Metric]:
+def _logs(published: PublishedStatus) -> Iterator[Metric]:
     """Yield the families of the flow log and of the agent's own log."""
-    if board.flow_log:
-        logged, lost = board.flow_log.tally()
+    if published.flow_log:
+        logged, lost = published.flow_log.tally()
         flows = {verdict: logged[verdict] for verdict in Policy}
         yield _by_word(CounterMetricFamily, "sgagent_flow_log_flows", "verdict", flows)
         missing = {loss: lost[loss] for loss in Loss}
         yield _by_word(CounterMetricFamily, "sgagent_flow_log_lost", "reason", missing)
-    if board.log_queue:
-        yield _counter("sgagent_log_lines_dropped", board.log_queue.dropped_lines)
+    if published.log_queue:
+        yield _counter("sgagent_log_lines_dropped", published.log_queue.dropped_lines)
 
 
 def _by_word(

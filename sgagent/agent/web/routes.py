@@ -14,7 +14,7 @@ from sgagent.agent.control import requests
 from sgagent.agent.control.answers import Answering
 from sgagent.agent.control.requests import Answer, Question, StatusAnswer
 from sgagent.agent.control.status_text import headline
-from sgagent.agent.published_status import Board
+from sgagent.agent.published_status import PublishedStatus
 from sgagent.agent.status import Posture
 from sgagent.agent.web.explain_form import Form, answer_sections, form_section, read_form
 from sgagent.agent.web.inspection import Inspected, Inspection
@@ -44,11 +44,11 @@ from sgagent.ports import Clock
 from sgagent.verify import Outcome
 
 
-def health_pages(board: Board) -> Mapping[str, Page]:
+def health_pages(published: PublishedStatus) -> Mapping[str, Page]:
     """Return the probes by their paths: whether the agent is alive, and enforces the newest definitions."""
     return {
-        "/healthz": lambda _: _probe(board.reasons_not_alive()),
-        "/readyz": lambda _: _probe(board.reasons_not_ready()),
+        "/healthz": lambda _: _probe(published.reasons_not_alive()),
+        "/readyz": lambda _: _probe(published.reasons_not_ready()),
     }
 
 
@@ -114,7 +114,7 @@ _Answer = TypeVar("_Answer", bound=Answer)
 class StatusPages:
     """The pages that show the present state, and what they learn it from."""
 
-    board: Board
+    published: PublishedStatus
     answer: Answering
     inspection: Inspection
     clock: Clock
@@ -156,7 +156,7 @@ class StatusPages:
             form_section(Form(), self._interfaces()),
         )
         findings, is_healthy = findings_summary(inspected), _is_healthy(status)
-        tiles = make_tiles(status, self.board.samples.taken, findings, now, is_healthy=is_healthy)
+        tiles = make_tiles(status, self.published.samples.taken, findings, now, is_healthy=is_healthy)
         return self._page(f"Security groups of {self.host_name}", sections, "./", tuple(tiles))
 
     def rules(self, request: Request) -> Response:
@@ -177,7 +177,7 @@ class StatusPages:
         if found is None:
             return plain(HTTPStatus.NOT_FOUND, "no such rule is in force on this host\n")
         part, hit = found
-        sections = [rule_section(part, hit, self.board, inspected)]
+        sections = [rule_section(part, hit, self.published, inspected)]
         if hit.verdict is Policy.DROP:
             question = requests.DeniedQuestion(
                 interface=part.interface, direction=part.direction, rule_id=hit.rule_id
@@ -207,7 +207,7 @@ class StatusPages:
         """Return a stream that says the revision of what the pages show, again and again."""
 
         def event() -> bytes:
-            return f"data: {self.board.revision}\n\n".encode()
+            return f"data: {self.published.revision}\n\n".encode()
 
         return Response(
             status=HTTPStatus.OK,
@@ -236,10 +236,10 @@ class StatusPages:
 
     def _rules(self, inspected: Inspected) -> RuleSources:
         answer = self._ask(requests.HitsQuestion(), requests.HitsAnswer)
-        return RuleSources(answer=answer, trend=self.board.trend, inspected=inspected)
+        return RuleSources(answer=answer, trend=self.published.trend, inspected=inspected)
 
     def _interfaces(self) -> list[str]:
-        return [interface.name for interface in self.board.policy.bound]
+        return [interface.name for interface in self.published.policy.bound]
 
     def _status(self) -> StatusAnswer:
         return self._ask(requests.StatusQuestion(), StatusAnswer)

@@ -13,7 +13,7 @@ from sgagent.agent.clock import count
 from sgagent.agent.control.answers import counter_of
 from sgagent.agent.control.requests import Hit, HitsAnswer, InterfaceHits
 from sgagent.agent.flowlog.flow import Flow
-from sgagent.agent.published_status import MOST_STEPS, Board, Trend
+from sgagent.agent.published_status import MOST_STEPS, PublishedStatus, Trend
 from sgagent.agent.web.inspection import Inspected
 from sgagent.agent.web.page import PageLink, Section
 from sgagent.core.errors import NOWHERE, Origin
@@ -278,7 +278,7 @@ def find_rule(answer: HitsAnswer, fields: Mapping[str, str]) -> tuple[InterfaceH
     return None
 
 
-def rule_section(part: InterfaceHits, hit: Hit, board: Board, inspected: Inspected) -> Section:
+def rule_section(part: InterfaceHits, hit: Hit, published: PublishedStatus, inspected: Inspected) -> Section:
     """Return what is known of a rule that is in force."""
     rule = inspected.rule_of(hit)
     origin = rule.origin if rule else NOWHERE
@@ -286,11 +286,11 @@ def rule_section(part: InterfaceHits, hit: Hit, board: Board, inspected: Inspect
         "hit": hit,
         "part": part,
         "where": caption(part),
-        "trend": draw_sparkline(board.trend.packets(counter_of(part, hit))),
+        "trend": draw_sparkline(published.trend.packets(counter_of(part, hit))),
         "description": rule.description if rule else "",
         "origin": origin,
-        "lines": tuple(excerpt(board.definitions[1], origin)),
-        "explain": _matching_packet(part, hit, board),
+        "lines": tuple(excerpt(published.definitions[1], origin)),
+        "explain": _matching_packet(part, hit, published),
     }
     return Section("rule", "In force", "rule.html", view)
 
@@ -323,13 +323,13 @@ def _explain(**fields: str | int | None) -> str:
     return f"explain?{urlencode(known)}#answer"
 
 
-def _matching_packet(part: InterfaceHits, hit: Hit, board: Board) -> str:
+def _matching_packet(part: InterfaceHits, hit: Hit, published: PublishedStatus) -> str:
     """Return the form filled in with a packet that a rule matches; empty where no address is known."""
-    judge = next((judge for judge in board.policy.judges if judge.name == part.interface), None)
+    judge = next((judge for judge in published.policy.judges if judge.name == part.interface), None)
     rules = judge.toward(part.direction).rules if judge else ()
     keys = (hit.rule_id, hit.security_group_id)
     rule = next((rule for rule in rules if (rule.rule_id, rule.security_group_id) == keys), None)
-    links = board.status.step.facts.links
+    links = published.status.step.facts.links
     own = next((link.addresses for link in links if link.name == part.interface), ())
     for family in Family:
         if rule is None or not rule.can_match(family):

@@ -11,7 +11,7 @@ from sgagent.agent.counters import Counting
 from sgagent.agent.daemon import Daemon
 from sgagent.agent.inbox import Inbox, LoopEvent
 from sgagent.agent.names.resolver import NameWatch
-from sgagent.agent.published_status import Board
+from sgagent.agent.published_status import PublishedStatus
 from sgagent.agent.state.counter_file import CounterFile
 from sgagent.agent.step import Step
 from sgagent.agent.systemd import ServiceManager
@@ -31,7 +31,7 @@ class Running:
         self.log = FakeLog()
         self.clock = machine.clock
         self.inbox = Inbox()
-        self.board = Board(self.clock, self.inbox.wait_for_reading)
+        self.published = PublishedStatus(self.clock, self.inbox.wait_for_reading)
         self.orders = machine.orders(machine.reconciler(names=names), self.log)
         self.first_steps: list[Step] = []
         self.daemon = Daemon(
@@ -43,7 +43,7 @@ class Running:
             inbox=self.inbox,
             service_manager=ServiceManager({}),
             event_log=self.log,
-            board=self.board,
+            published=self.published,
             after_first=self.first_steps.append,
             verification=Verification(_list_nothing, MarkLayout(0xFFFF0000), self.log),
         )

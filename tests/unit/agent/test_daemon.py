@@ -111,7 +111,7 @@ def test_an_ordered_reload_says_what_came_of_it(running: Running) -> None:
         source.write(GOOD, is_told=False)
         with pytest.raises(KernelRefusedError, match="No space left"):
             dispatcher.carry_out(ReloadOrder())
-        assert running.board.status.snapshot_version == answer.version
+        assert running.published.status.snapshot_version == answer.version
 
     running.while_it_runs(script)
     assert running.log.events().count("reload_requested") == 4
@@ -179,7 +179,7 @@ def test_retries_become_rarer_until_one_succeeds(running: Running) -> None:
         running.clock.pass_seconds(seconds)
         for _ in range(2):  # a turn that was under way may serve the first one, by the time before
             assert running.inbox.wait_for_reading(20.0)
-        return running.board.status.outcomes[StepEnd.REFUSED]
+        return running.published.status.outcomes[StepEnd.REFUSED]
 
     def script() -> None:
         host, refusals = running.machine.host, 0
@@ -195,7 +195,7 @@ def test_retries_become_rarer_until_one_succeeds(running: Running) -> None:
                 assert refusals_after(0.125) == refusals
             running.machine.dataplane.refusal = None
             assert refusals_after(8 * FIRST_RETRY_SECONDS) == refusals
-            wait_until(lambda: running.board.status.step.kernel_error is None, "the retry")
+            wait_until(lambda: running.published.status.step.kernel_error is None, "the retry")
 
     running.while_it_runs(script)
 
@@ -293,10 +293,10 @@ def test_an_order_is_carried_out_between_two_turns(running: Running) -> None:
     def script() -> None:
         answer = apply(running, None)
         assert answer.is_changed
-        held = running.board.status.manual_override.held
+        held = running.published.status.manual_override.held
         assert held is not None
         assert (held.version, held.held_back) == (answer.version, answer.held_back)
-        assert running.board.status.snapshot_version == answer.version
+        assert running.published.status.snapshot_version == answer.version
 
     running.while_it_runs(script)
 
@@ -306,13 +306,13 @@ def test_a_trial_ends_by_itself(running: Running) -> None:
 
     def script() -> None:
         answer = apply(running, 60.0)
-        pending = running.board.status.manual_override.pending
+        pending = running.published.status.manual_override.pending
         assert pending is not None
         assert (pending.version, pending.seconds_left(running.clock.monotonic())) == (answer.version, 60.0)
         running.clock.pass_seconds(60.0)
         running.wait_for("rolled_back")
-        assert running.board.status.manual_override.pending is None
-        assert running.board.status.snapshot_version == answer.goes_back_to
+        assert running.published.status.manual_override.pending is None
+        assert running.published.status.snapshot_version == answer.goes_back_to
 
     running.while_it_runs(script)
 

@@ -14,7 +14,7 @@ from sgagent.agent.control.protocol import encode_fields
 from sgagent.agent.control.requests import HitsQuestion
 from sgagent.agent.control.status_text import facts
 from sgagent.agent.daemon import FIRST_RETRY_SECONDS
-from sgagent.agent.published_status import Board
+from sgagent.agent.published_status import PublishedStatus
 from sgagent.agent.reconciler import Reconciler
 from sgagent.agent.step import Step, StepEnd
 from sgagent.cli.boot import LastGood, enforce_last_good
@@ -210,7 +210,7 @@ def test_the_loop_wakes_for_the_end(machine: Machine, tmp_path: Path) -> None:
         machine.clock.set_back(1_000.0 - END)
         running.wait_for("ruleset_applied", 2)
         assert machine.source.fetches == fetches
-        assert [rule.rule_id for rule in running.board.policy.interfaces[0].ingress.rules] == ["lasting"]
+        assert [rule.rule_id for rule in running.published.policy.interfaces[0].ingress.rules] == ["lasting"]
 
     running.while_it_runs(script)
 
@@ -229,12 +229,12 @@ def _zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
 def test_a_rule_that_ends_with_the_calendar_is_shown(machine: Machine, expires: str) -> None:
     """The zone of the host may have a later day, and seconds since the epoch are rounded up."""
     machine.source.write(definitions(expires=expires))
-    board = Board(machine.clock, lambda _: True)
-    board.note_step(machine.reconciler().step(fetch=True), is_fetched=True)
-    status = status_answer(board, machine.clock, "a file")
+    published = PublishedStatus(machine.clock, lambda _: True)
+    published.note_step(machine.reconciler().step(fetch=True), is_fetched=True)
+    status = status_answer(published, machine.clock, "a file")
     (line,) = (line for label, line in facts(status, machine.clock.now()) if label == "expires")
     assert line.startswith("9999-12-3")
-    for answer in (status, hits_answer(board, HitsQuestion())):
+    for answer in (status, hits_answer(published, HitsQuestion())):
         assert '"9999-12-31T' in format_json(encode_fields(answer))
 
 
@@ -272,7 +272,7 @@ def test_a_rule_that_ends_during_a_step_goes_in_the_next(
             fetches += 1
         else:
             machine.clock.set_back(machine.clock.now() - END)
-        wait_until(lambda: not running.board.policy.expiring, "the end of both rules")
+        wait_until(lambda: not running.published.policy.expiring, "the end of both rules")
         assert machine.source.fetches == fetches
 
     running.while_it_runs(script)
@@ -285,11 +285,11 @@ def test_a_kernel_that_refuses_the_end_is_asked_again_with_patience(machine: Mac
     def script() -> None:
         machine.dataplane.refusal = KernelRefusedError("No space left on device", "chain x")
         machine.clock.set_back(1_000.0 - END)
-        wait_until(lambda: running.board.status.step.outcome is StepEnd.REFUSED, "a refusal")
-        refused = running.board.status.outcomes[StepEnd.REFUSED]
+        wait_until(lambda: running.published.status.step.outcome is StepEnd.REFUSED, "a refusal")
+        refused = running.published.status.outcomes[StepEnd.REFUSED]
         for _ in range(3):  # each reading takes a turn
             running.inbox.wait_for_reading(10.0)
-        assert running.board.status.outcomes[StepEnd.REFUSED] == refused
+        assert running.published.status.outcomes[StepEnd.REFUSED] == refused
         machine.dataplane.refusal = None
         machine.clock.pass_seconds(4 * FIRST_RETRY_SECONDS)
         running.wait_for("ruleset_applied", 2)

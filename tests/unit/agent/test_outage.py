@@ -41,11 +41,11 @@ def test_a_source_may_be_away_for_hours(running: Running) -> None:
 
     def script() -> None:
         before = running.machine.dataplane.ruleset
-        version = running.board.status.snapshot_version
+        version = running.published.status.snapshot_version
         running.machine.source.remove()
         running.wait_for("source_failed")
         let_pass(running, 2 * HOUR, 3)
-        status = running.board.status
+        status = running.published.status
         assert running.machine.dataplane.ruleset == before
         assert (status.is_source_up, status.snapshot_version) == (False, version)
         assert status.step.source_error is not None
@@ -76,7 +76,7 @@ def test_what_is_refused_is_refused_once(running: Running) -> None:
         running.machine.source.write(BROKEN)
         running.wait_for("snapshot_refused")
         let_pass(running, FETCH_AGAIN_SECONDS, 3)
-        assert running.board.status.step.is_refused
+        assert running.published.status.step.is_refused
         running.machine.source.write(NEXT)
         running.wait_for("ruleset_applied", 2)
 

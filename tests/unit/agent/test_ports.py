@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.agent.published_status import Board
+from sgagent.agent.published_status import PublishedStatus
 from sgagent.agent.reconciler import Reconciler
 from sgagent.agent.status import InterfaceState, Posture, Status, status_after
 from sgagent.agent.step import Step, StepEnd, StepLog
@@ -159,23 +159,23 @@ def test_the_bond_that_shares_the_mac_is_judged(machine: Machine) -> None:
 def test_health_and_log_say_it_once(machine: Machine) -> None:
     """The page for load balancers fails as long as it lasts; the log has each change of it."""
     log = FakeLog()
-    told, board = StepLog(log), Board(machine.clock, lambda _: True)
+    told, published = StepLog(log), PublishedStatus(machine.clock, lambda _: True)
     agent = machine.reconciler(BY_HAND)
 
     def step() -> None:
         done = agent.step(fetch=True)
         told.say(done)
-        board.note_step(done, is_fetched=True)
+        published.note_step(done, is_fetched=True)
 
     step()
     put_on(machine, "bridge")
     step()
     step()
-    reasons = board.reasons_not_ready()
+    reasons = published.reasons_not_ready()
     assert "eth0 is a port of the bridge m0, so its packets are not judged" in reasons
     assert log.events().count("interface_not_judged") == 1
     machine.host.set_link(ETH0)
     step()
-    assert board.reasons_not_ready() == ()
+    assert published.reasons_not_ready() == ()
     assert log.events().count("interface_no_port_any_more") == 1
     assert log.events().count("interface_not_judged") == 1

@@ -11,7 +11,7 @@ from sgagent.agent.published_status import (
     MOST_STEPS,
     SAMPLE_SECONDS,
     STEP_SECONDS,
-    Board,
+    PublishedStatus,
     Sample,
     Samples,
     Trend,
@@ -133,29 +133,29 @@ def test_samples_without_a_reading_are_not_well() -> None:
 def test_a_board_counts_its_changes_and_takes_samples() -> None:
     """Readings that find the same objects change nothing; a step, a fault and new totals do."""
     clock = FakeClock()
-    board = Board(clock, lambda _: True)
+    published = PublishedStatus(clock, lambda _: True)
     totals = counted(accepted=1)
     proof = ProofReport(outcome=Outcome.PROVED, generation=1, seconds=0.1, at=1.0)
-    revisions = [board.revision]
+    revisions = [published.revision]
     changes: tuple[Callable[[], None], ...] = (
-        lambda: board.note_totals(totals),
-        lambda: board.note_totals(totals, step_fault="no room"),
-        lambda: board.note_totals(totals),
-        lambda: board.note_totals(counted(accepted=2)),
-        lambda: board.note_contest(is_contested=True),
-        lambda: board.note_step(Step(outcome=StepEnd.WAITING), is_fetched=True),
-        lambda: board.note_verified(proof),
+        lambda: published.note_totals(totals),
+        lambda: published.note_totals(totals, step_fault="no room"),
+        lambda: published.note_totals(totals),
+        lambda: published.note_totals(counted(accepted=2)),
+        lambda: published.note_contest(is_contested=True),
+        lambda: published.note_step(Step(outcome=StepEnd.WAITING), is_fetched=True),
+        lambda: published.note_verified(proof),
     )
     for change in changes:
         change()
-        revisions.append(board.revision)
+        revisions.append(published.revision)
     assert revisions == sorted(set(revisions))
-    board.note_contest(is_contested=True)
-    board.note_verified(proof)
-    assert board.revision == revisions[-1]
+    published.note_contest(is_contested=True)
+    published.note_verified(proof)
+    assert published.revision == revisions[-1]
     clock.pass_seconds(SAMPLE_SECONDS)
-    board.note_totals(counted(accepted=5))
-    (sample,) = board.samples.taken
+    published.note_totals(counted(accepted=5))
+    (sample,) = published.samples.taken
     assert sample == Sample(judged=4)
 
 

@@ -1,4 +1,4 @@
-"""What the running agent answers, from what is on its board."""
+"""What the running agent answers, from its published status."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sgagent.agent.control.requests import (
     StatusQuestion,
 )
 from sgagent.agent.inbox import Inbox
-from sgagent.agent.published_status import Board
+from sgagent.agent.published_status import PublishedStatus
 from sgagent.agent.sessions import LiveSessions
 from sgagent.agent.state.counter_file import HitTimes
 from sgagent.agent.status import InterfaceState, Posture
@@ -113,7 +113,7 @@ WEB = ExplainQuestion(
 
 
 class Agent:
-    """A board that is written on as the loop does, and asked as a client does."""
+    """A status that is published as the loop does, and asked as a client does."""
 
     def __init__(self, directory: Path) -> None:
         """Start with nothing known."""
@@ -121,13 +121,13 @@ class Agent:
         self.clock = FakeClock()
         self.totals: dict[CounterKey, CounterValue] = {}
         self.times: dict[CounterKey, HitTimes] = {}
-        self.board = Board(self.clock, self._read)
+        self.published = PublishedStatus(self.clock, self._read)
         self.session: TrackedSession | None = None
         sessions = LiveSessions(LAYOUT, lambda _: self.session)
-        self._answer = answering(self.board, self.clock, "file groups.d", sessions, self.dispatcher)
+        self._answer = answering(self.published, self.clock, "file groups.d", sessions, self.dispatcher)
 
     def _read(self, _seconds: float) -> bool:
-        self.board.note_totals(dict(self.totals), times=dict(self.times))
+        self.published.note_totals(dict(self.totals), times=dict(self.times))
         return True
 
     def ask(self, question: Question) -> Answer:
@@ -151,7 +151,7 @@ class Agent:
 def agent(tmp_path: Path) -> Agent:
     """Give an agent that has enforced its first snapshot."""
     agent = Agent(tmp_path)
-    agent.board.note_step(APPLIED, is_fetched=True)
+    agent.published.note_step(APPLIED, is_fetched=True)
     return agent
 
 
@@ -160,15 +160,15 @@ def test_the_status_says_what_passes_whatever_the_groups_say(agent: Agent) -> No
     assert agent.status().platform == ()
     opened = ResolvedDirection(platform=(METADATA_SERVICE,))
     policy = ResolvedPolicy(interfaces=(replace(ETH0, egress=opened), replace(ETH1, egress=opened)))
-    agent.board.note_step(replace(APPLIED, policy=policy), is_fetched=True)
+    agent.published.note_step(replace(APPLIED, policy=policy), is_fetched=True)
     assert agent.status().platform == ("egress to 100.100.100.200",)
 
 
 def test_the_definitions_in_force_are_handed_out(agent: Agent) -> None:
     """They are those of the newest step that the kernel did not refuse."""
     delivered = replace(APPLIED, version="v2", documents=(DocumentFile("a.yaml", b"version: 1\n"),))
-    agent.board.note_step(delivered, is_fetched=True)
-    agent.board.note_step(replace(delivered, outcome=StepEnd.REFUSED, version="v3"), is_fetched=True)
+    agent.published.note_step(delivered, is_fetched=True)
+    agent.published.note_step(replace(delivered, outcome=StepEnd.REFUSED, version="v3"), is_fetched=True)
     found = agent.ask(DocumentsQuestion())
     assert found == DocumentsAnswer(
         snapshot_version="v2", documents=(Document(name="a.yaml", content="version: 1\n"),)
@@ -177,15 +177,15 @@ def test_the_definitions_in_force_are_handed_out(agent: Agent) -> None:
 
 def test_without_a_snapshot_there_are_no_definitions(agent: Agent) -> None:
     """A host that waits for its first snapshot has none in force."""
-    agent.board.note_step(Step(outcome=StepEnd.WAITING), is_fetched=True)
+    agent.published.note_step(Step(outcome=StepEnd.WAITING), is_fetched=True)
     assert agent.ask(DocumentsQuestion()) == DocumentsAnswer(snapshot_version=None, documents=())
 
 
 def test_the_status_says_what_is_enforced_and_since_when(agent: Agent) -> None:
     """Steps that change nothing make nothing younger."""
     agent.clock.pass_seconds(60)
-    agent.board.note_step(replace(APPLIED, outcome=StepEnd.UNCHANGED), is_fetched=True)
-    agent.board.note_totals({})
+    agent.published.note_step(replace(APPLIED, outcome=StepEnd.UNCHANGED), is_fetched=True)
+    agent.published.note_totals({})
     found = agent.status()
     assert (found.posture, found.posture_since) == (Posture.ENFORCING, 1000.0)
     assert (found.snapshot_version, found.snapshot_since) == ("v1", 1000.0)
@@ -202,7 +202,7 @@ def test_the_status_names_the_first_errors_of_what_was_refused(agent: Agent) -> 
     errors = tuple(
         Problem(severity=Severity.ERROR, code="code", origin=NOWHERE, message=f"error {n}") for n in range(9)
     )
-    agent.board.note_step(replace(APPLIED, is_refused=True, problems=errors), is_fetched=True)
+    agent.published.note_step(replace(APPLIED, is_refused=True, problems=errors), is_fetched=True)
     found = agent.status()
     assert (found.is_refused, found.errors, len(found.first_errors)) == (True, 9, 5)
     assert "error 0" in found.first_errors[0]
@@ -216,7 +216,7 @@ def test_the_status_names_unknown_objects_before_other_warnings(agent: Agent) ->
         Problem(severity=Severity.WARNING, code=code, origin=NOWHERE, message="unknown group", value=value)
         for code, value in (*(("code", f"sg-{n}") for n in range(6)), ("unknown_object", "sg-gone"))
     )
-    agent.board.note_step(replace(APPLIED, problems=warnings, unknown_objects=1), is_fetched=True)
+    agent.published.note_step(replace(APPLIED, problems=warnings, unknown_objects=1), is_fetched=True)
     found = agent.status()
     assert (found.warnings, found.unknown_objects, len(found.first_warnings)) == (7, 1, 5)
     assert "'sg-gone'" in found.first_warnings[0]
@@ -225,7 +225,7 @@ def test_the_status_names_unknown_objects_before_other_warnings(agent: Agent) ->
 
 def test_the_status_shows_what_is_wrong_with_the_agent_itself(agent: Agent) -> None:
     """A step that could not be done comes first."""
-    agent.board.note_totals({}, step_fault="links can't be read", faults=("counters: no space",))
+    agent.published.note_totals({}, step_fault="links can't be read", faults=("counters: no space",))
     assert agent.status().faults == ("links can't be read", "counters: no space")
 
 
@@ -246,7 +246,7 @@ def test_hits_come_in_the_order_in_which_things_decide(agent: Agent) -> None:
     }
     fellow = AddressSet.of([CidrBlock.parse("10.0.0.12")])
     policy = ResolvedPolicy(interfaces=(replace(ETH0, ingress=replace(ETH0.ingress, inner=fellow)),))
-    agent.board.note_step(replace(APPLIED, policy=policy), is_fetched=True)
+    agent.published.note_step(replace(APPLIED, policy=policy), is_fetched=True)
     ingress, egress = agent.hits().interfaces
     assert [(hit.step, hit.rule_id, hit.verdict, hit.packets) for hit in ingress.hits] == [
         (HitStep.INVALID, None, Policy.DROP, 1),
@@ -265,7 +265,7 @@ def test_hits_come_in_the_order_in_which_things_decide(agent: Agent) -> None:
 def test_a_hit_of_a_rule_that_matches_no_port(agent: Agent) -> None:
     """A rule whose port list is empty or unknown is not shown as one for any port."""
     closed = replace(ETH0, ingress=ResolvedDirection(rules=(rule(1, Policy.ACCEPT, ports=PortSet()),)))
-    agent.board.note_step(replace(APPLIED, policy=ResolvedPolicy(interfaces=(closed,))), is_fetched=True)
+    agent.published.note_step(replace(APPLIED, policy=ResolvedPolicy(interfaces=(closed,))), is_fetched=True)
     assert [hit.ports for hit in agent.hits().interfaces[0].hits if hit.rule_id] == ["none"]
 
 
@@ -288,7 +288,7 @@ def test_hits_of_one_interface_can_be_had_alone(agent: Agent) -> None:
     """Each has two parts; for one that nobody judges, those that are judged are named."""
     unbound = ResolvedInterface(name="*")
     policy = ResolvedPolicy(interfaces=(ETH0, ETH1), unbound=unbound)
-    agent.board.note_step(replace(APPLIED, policy=policy), is_fetched=True)
+    agent.published.note_step(replace(APPLIED, policy=policy), is_fetched=True)
     assert [part.interface for part in agent.hits().interfaces] == ["eth0"] * 2 + ["eth1"] * 2 + ["*"] * 2
     (ingress, egress) = agent.hits("eth1").interfaces
     assert (ingress.direction, egress.direction, ingress.mode) == (IN, OUT, Mode.OBSERVE)
@@ -310,7 +310,9 @@ def test_a_packet_is_explained_by_the_policy_in_force(agent: Agent) -> None:
 
 def test_what_the_kernel_refused_explains_nothing(agent: Agent) -> None:
     """The policy that is asked is the one that stands."""
-    agent.board.note_step(replace(APPLIED, outcome=StepEnd.REFUSED, kernel_error="no room"), is_fetched=True)
+    agent.published.note_step(
+        replace(APPLIED, outcome=StepEnd.REFUSED, kernel_error="no room"), is_fetched=True
+    )
     found = agent.ask(WEB)
     assert isinstance(found, ExplainAnswer)
     assert found.explanation.decided_by is DecidedBy.RULE
@@ -318,7 +320,7 @@ def test_what_the_kernel_refused_explains_nothing(agent: Agent) -> None:
 
 def test_without_a_policy_nothing_is_bound(agent: Agent) -> None:
     """A host that is as it was lets everything through."""
-    agent.board.note_step(Step(outcome=StepEnd.WAITING), is_fetched=True)
+    agent.published.note_step(Step(outcome=StepEnd.WAITING), is_fetched=True)
     found = agent.ask(WEB)
     assert isinstance(found, ExplainAnswer)
     assert (found.explanation.decided_by, found.explanation.interface) == (DecidedBy.UNBOUND, None)
@@ -327,7 +329,7 @@ def test_without_a_policy_nothing_is_bound(agent: Agent) -> None:
 def test_among_several_interfaces_one_has_to_be_named(agent: Agent) -> None:
     """As with definitions that are not in force."""
     policy = ResolvedPolicy(interfaces=(ETH0, ETH1))
-    agent.board.note_step(replace(APPLIED, policy=policy), is_fetched=True)
+    agent.published.note_step(replace(APPLIED, policy=policy), is_fetched=True)
     with pytest.raises(UsageError, match="--on"):
         agent.ask(WEB)
     found = agent.ask(replace(WEB, interface="eth1"))
@@ -385,7 +387,7 @@ def test_a_session_that_was_not_allowed_by_this_policy_here_is_judged(
     agent.session = session
     assert explained(agent, WEB) == (DecidedBy.RULE, Policy.ACCEPT)
     policy = ResolvedPolicy(interfaces=(replace(ETH0, ingress=ResolvedDirection()),))
-    agent.board.note_step(replace(APPLIED, policy=policy), is_fetched=True)
+    agent.published.note_step(replace(APPLIED, policy=policy), is_fetched=True)
     assert explained(agent, ANSWER) == (DecidedBy.DEFAULT, Policy.DROP)
     agent.session = None
     assert explained(agent, ANSWER) == (DecidedBy.DEFAULT, Policy.ACCEPT)
@@ -394,14 +396,14 @@ def test_a_session_that_was_not_allowed_by_this_policy_here_is_judged(
 def test_in_observe_mode_a_session_proves_nothing(agent: Agent) -> None:
     """It may be one that enforcing would have dropped."""
     policy = ResolvedPolicy(interfaces=(replace(ETH0, mode=Mode.OBSERVE),))
-    agent.board.note_step(replace(APPLIED, policy=policy), is_fetched=True)
+    agent.published.note_step(replace(APPLIED, policy=policy), is_fetched=True)
     agent.session = TrackedSession(mark(), IN)
     assert explained(agent, WEB) == (DecidedBy.RULE, Policy.ACCEPT)
 
 
 def test_what_the_kernel_refused_leaves_the_generation_as_it_is(agent: Agent) -> None:
     """Marks mean what they meant."""
-    agent.board.note_step(
+    agent.published.note_step(
         replace(APPLIED, outcome=StepEnd.REFUSED, kernel_error="no room", state=None), is_fetched=True
     )
     agent.session = TrackedSession(mark(), IN)
@@ -415,7 +417,7 @@ def test_a_kernel_that_can_not_be_asked_is_done_without(agent: Agent) -> None:
         raise PermissionError
 
     sessions = LiveSessions(LAYOUT, fail)
-    answer = answering(agent.board, agent.clock, "file groups.d", sessions, agent.dispatcher)
+    answer = answering(agent.published, agent.clock, "file groups.d", sessions, agent.dispatcher)
     found = answer(WEB)
     assert isinstance(found, ExplainAnswer)
     assert found.explanation.decided_by is DecidedBy.RULE

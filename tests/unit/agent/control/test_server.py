@@ -44,7 +44,7 @@ from sgagent.agent.control.server import (
     peer_of,
 )
 from sgagent.agent.inbox import Inbox
-from sgagent.agent.published_status import Board
+from sgagent.agent.published_status import PublishedStatus
 from sgagent.agent.sessions import LiveSessions
 from sgagent.core.errors import (
     NOWHERE,
@@ -73,7 +73,7 @@ def answer(tmp_path: Path) -> Answering:
     """Answer as an agent that has not stepped yet."""
     clock = FakeClock()
     dispatcher = Machine(tmp_path / "state").dispatcher(Inbox(), FakeLog())
-    return answering(Board(clock, lambda _: True), clock, "file groups.d", NO_SESSIONS, dispatcher)
+    return answering(PublishedStatus(clock, lambda _: True), clock, "file groups.d", NO_SESSIONS, dispatcher)
 
 
 @pytest.fixture

@@ -358,6 +358,8 @@ def test_servers_that_change_while_the_agent_starts_are_let_through(
     names = NameWatch(settings, machine.clock, now, resolver, lambda: next(servers, ("198.51.100.53",)))
     running = Running(machine, tmp_path / "counters", names)
     running.while_it_runs(
-        lambda: wait_until(lambda: leaves(running.board.status.step, "198.51.100.53", 53), "the other server")
+        lambda: wait_until(
+            lambda: leaves(running.published.status.step, "198.51.100.53", 53), "the other server"
+        )
     )
     assert machine.source.fetches == 1

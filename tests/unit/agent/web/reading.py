@@ -1,4 +1,4 @@
-"""Read the pages of an agent whose board is written on as its loop does."""
+"""Read the pages of an agent whose status is published as its loop does."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from sgagent.agent.control.answers import answering
 from sgagent.agent.flowlog.flowlog import FlowLog
 from sgagent.agent.inbox import Inbox
-from sgagent.agent.published_status import Board
+from sgagent.agent.published_status import PublishedStatus
 from sgagent.agent.sessions import LiveSessions
 from sgagent.agent.state.counter_file import HitTimes
 from sgagent.agent.step import Step, StepEnd
@@ -52,19 +52,19 @@ class Reader:
         self.times: dict[CounterKey, HitTimes] = {}
         told = FlowLogging(verdicts=frozenset((Policy.DROP,)))
         self.flow_log = FlowLog(self.clock, FakeLog(), logging=told)
-        self.board = Board(self.clock, self._read_counters, self.flow_log)
+        self.published = PublishedStatus(self.clock, self._read_counters, self.flow_log)
         self.ask = answering(
-            self.board,
+            self.published,
             self.clock,
             "file groups.d",
             LiveSessions(MarkLayout(0xFFFF0000), lambda _: None),
             Machine(directory).dispatcher(Inbox(), FakeLog()),
         )
         self.inspection = Inspection(
-            self.board, settings or Settings(), self.clock, lambda: (), PATIENCE_SECONDS
+            self.published, settings or Settings(), self.clock, lambda: (), PATIENCE_SECONDS
         )
         pages = StatusPages(
-            board=self.board,
+            published=self.published,
             answer=self.ask,
             inspection=self.inspection,
             clock=self.clock,
@@ -73,7 +73,7 @@ class Reader:
         self.pages = pages.by_path("127.0.0.1")
 
     def _read_counters(self, _seconds: float) -> bool:
-        self.board.note_totals(dict(self.totals), times=dict(self.times))
+        self.published.note_totals(dict(self.totals), times=dict(self.times))
         return True
 
     def enforce(
@@ -91,7 +91,7 @@ class Reader:
             documents=files,
             facts=HostFacts(links=links),
         )
-        self.board.note_step(step, is_fetched=True)
+        self.published.note_step(step, is_fetched=True)
 
     def enforce_example(self, name: str) -> Example:
         """Have an example in force, and return it."""

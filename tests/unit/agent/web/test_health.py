@@ -7,7 +7,7 @@ from http import HTTPStatus
 
 import pytest
 
-from sgagent.agent.published_status import LONGEST_TURN_SECONDS, STALE_SECONDS, Board
+from sgagent.agent.published_status import LONGEST_TURN_SECONDS, STALE_SECONDS, PublishedStatus
 from sgagent.agent.step import Step, StepEnd
 from sgagent.agent.web.page import Request, plain
 from sgagent.agent.web.routes import health_pages
@@ -32,33 +32,33 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def board(clock: FakeClock) -> Board:
-    """Return a board of a healthy agent."""
-    board = Board(clock, lambda _: True)
-    board.note_step(APPLIED, is_fetched=True)
-    return board
+def published(clock: FakeClock) -> PublishedStatus:
+    """Return the published status of a healthy agent."""
+    published = PublishedStatus(clock, lambda _: True)
+    published.note_step(APPLIED, is_fetched=True)
+    return published
 
 
-def test_an_agent_in_step_is_alive_and_ready(board: Board) -> None:
+def test_an_agent_in_step_is_alive_and_ready(published: PublishedStatus) -> None:
     """Both pages say ok, and nothing else."""
-    pages = health_pages(board)
+    pages = health_pages(published)
     assert {path: page(Request()) for path, page in pages.items()} == {
         "/healthz": plain(HTTPStatus.OK, "ok\n"),
         "/readyz": plain(HTTPStatus.OK, "ok\n"),
     }
 
 
-def test_a_loop_that_hangs_is_not_alive(board: Board, clock: FakeClock) -> None:
+def test_a_loop_that_hangs_is_not_alive(published: PublishedStatus, clock: FakeClock) -> None:
     """The time counts from the last turn of the main loop."""
     clock.pass_seconds(LONGEST_TURN_SECONDS)
-    assert board.reasons_not_alive() == ()
+    assert published.reasons_not_alive() == ()
     clock.pass_seconds(1)
-    answer = health_pages(board)["/healthz"](Request())
+    answer = health_pages(published)["/healthz"](Request())
     assert answer.status is HTTPStatus.SERVICE_UNAVAILABLE
     assert answer.content == b"the main loop has not run for 31 seconds\n"
-    assert board.reasons_not_ready() == board.reasons_not_alive()
-    board.note_totals({})
-    assert board.reasons_not_alive() == ()
+    assert published.reasons_not_ready() == published.reasons_not_alive()
+    published.note_totals({})
+    assert published.reasons_not_alive() == ()
 
 
 @pytest.mark.parametrize(
@@ -76,34 +76,34 @@ def test_a_loop_that_hangs_is_not_alive(board: Board, clock: FakeClock) -> None:
         ),
     ),
 )
-def test_what_is_amiss_is_named(board: Board, step: Step, reason: str) -> None:
+def test_what_is_amiss_is_named(published: PublishedStatus, step: Step, reason: str) -> None:
     """A failing probe has the reason, until a step succeeds."""
-    board.note_step(step, is_fetched=True)
-    answer = health_pages(board)["/readyz"](Request())
+    published.note_step(step, is_fetched=True)
+    answer = health_pages(published)["/readyz"](Request())
     assert answer.status is HTTPStatus.SERVICE_UNAVAILABLE
     assert reason in answer.content.decode()
-    board.note_step(APPLIED, is_fetched=True)
-    assert board.reasons_not_ready() == ()
+    published.note_step(APPLIED, is_fetched=True)
+    assert published.reasons_not_ready() == ()
 
 
-def test_a_source_may_be_away_for_a_while(board: Board, clock: FakeClock) -> None:
+def test_a_source_may_be_away_for_a_while(published: PublishedStatus, clock: FakeClock) -> None:
     """Definitions are stale after some minutes without the source."""
     clock.pass_seconds(STALE_SECONDS)
-    board.note_totals({})
-    board.note_step(AWAY, is_fetched=True)
-    assert board.reasons_not_ready() == ()
+    published.note_totals({})
+    published.note_step(AWAY, is_fetched=True)
+    assert published.reasons_not_ready() == ()
     clock.pass_seconds(1)
-    assert board.reasons_not_ready() == ("the source could not be reached for 301 seconds",)
+    assert published.reasons_not_ready() == ("the source could not be reached for 301 seconds",)
 
 
 def test_a_source_that_was_never_reached_is_stale_at_once(clock: FakeClock) -> None:
     """Definitions of a previous run may have any age."""
-    board = Board(clock, lambda _: True)
-    board.note_step(AWAY, is_fetched=True)
-    assert board.reasons_not_ready() == ("the source could not be reached since the agent started",)
+    published = PublishedStatus(clock, lambda _: True)
+    published.note_step(AWAY, is_fetched=True)
+    assert published.reasons_not_ready() == ("the source could not be reached since the agent started",)
 
 
-def test_a_step_that_fails_is_named(board: Board) -> None:
+def test_a_step_that_fails_is_named(published: PublishedStatus) -> None:
     """A failed step makes the agent not ready."""
-    board.note_totals({}, step_fault="links can't be read")
-    assert board.reasons_not_ready() == ("the last step of the main loop failed",)
+    published.note_totals({}, step_fault="links can't be read")
+    assert published.reasons_not_ready() == ("the last step of the main loop failed",)

@@ -54,7 +54,7 @@ def inspection_of(
     reader: Reader, listening: Listening, settings: Settings | None = None, patience: float = PATIENCE_SECONDS
 ) -> Inspection:
     """Return the inspection of the agent."""
-    return Inspection(reader.board, settings or Settings(), reader.clock, listening, patience)
+    return Inspection(reader.published, settings or Settings(), reader.clock, listening, patience)
 
 
 def codes(result: Inspected) -> set[str]:
@@ -70,7 +70,7 @@ def test_it_looks_once_for_each_policy(reader: Reader, listening: Listening) -> 
     assert "nothing_listens" in codes(first)
     assert inspection.result() is first
     assert listening.asked == 1
-    reader.enforce(reader.board.policy, reader.board.definitions[1], version="v2")
+    reader.enforce(reader.published.policy, reader.published.definitions[1], version="v2")
     assert inspection.result() is not first
     assert listening.asked == 2
 

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from sgagent.agent.published_status import Board
+from sgagent.agent.published_status import PublishedStatus
 from sgagent.agent.status import Durations, ExpiringRule, InterfaceState, InterfaceStatus, Status
 from sgagent.agent.step import Step, StepEnd
 from sgagent.agent.web.metrics import HELP, CounterTotals, make_registry
@@ -66,10 +66,10 @@ STATUS = Status(
 
 def scrape(status: Status = STATUS, totals: CounterTotals = TOTALS) -> str:
     """Return the text that a reader gets."""
-    board = Board(FakeClock(1000.0), lambda _: True)
-    board.status = status
-    board.note_totals(totals)
-    return generate_latest(make_registry(board, FakeClock(1000.0))).decode()
+    published = PublishedStatus(FakeClock(1000.0), lambda _: True)
+    published.status = status
+    published.note_totals(totals)
+    return generate_latest(make_registry(published, FakeClock(1000.0))).decode()
 
 
 def samples(text: str) -> dict[str, float]:

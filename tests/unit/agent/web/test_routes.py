@@ -162,7 +162,7 @@ def test_rules_are_in_order_of_precedence(reader: Reader) -> None:
     reader.clock.pass_seconds(STEP_SECONDS)
     reader.open("/")
     rows = table_of(reader.open("/"), "Ingress, into eth0")
-    policy = reader.board.policy.interfaces[0].ingress
+    policy = reader.published.policy.interfaces[0].ingress
     assert [row[0] for row in rows if row[0].startswith("sgr-")] == [
         f"{rule.rule_id}{DESCRIPTIONS.get(rule.rule_id, '')}" for rule in policy.rules
     ]
@@ -360,7 +360,7 @@ def test_the_stream_says_when_something_changed(reader: Reader) -> None:
 
 def test_an_interface_that_is_only_observed_says_so(reader: Reader) -> None:
     """Its drops are marked as not carried out."""
-    (judge,) = reader.board.policy.interfaces
+    (judge,) = reader.published.policy.interfaces
     reader.enforce(ResolvedPolicy(interfaces=(replace(judge, mode=Mode.OBSERVE),)))
     page = reader.open("/")
     assert "eth0 is in observe mode: nothing is dropped" in page.by_id("rules").text
@@ -481,7 +481,7 @@ def test_errors_are_shown_twice(reader: Reader) -> None:
 
 def test_of_several_interfaces_one_is_chosen(reader: Reader) -> None:
     """The form lists them; without a choice, the answer says that one is missing."""
-    (judge,) = reader.board.policy.interfaces
+    (judge,) = reader.published.policy.interfaces
     reader.enforce(ResolvedPolicy(interfaces=(judge, replace(judge, name="eth1"))))
     page = reader.open("/explain", PACKET)
     assert [option.text for option in page.by_id("interface").all("option")] == ["eth0", "eth1"]
@@ -493,7 +493,7 @@ def test_a_refutation_stands_out(reader: Reader) -> None:
     """On every page, in its own words and before all else; a proof does not."""
     words = ("refuted: the table does not do what the policy says", "packet   <egress> on eth0")
     for outcome in (Outcome.PROVED, Outcome.REFUTED):
-        reader.board.note_verified(
+        reader.published.note_verified(
             ProofReport(
                 outcome=outcome, generation=1, seconds=0.1, at=1.0, description=(words[0], f"  {words[1]}")
             )
