@@ -43,7 +43,7 @@ STANDARD_LIBRARY_ONLY = ("analysis", "compiler", "core", "nft", "verify")
 
 PROPERTIES_ON_OLDEST = (
     *("characters", "codec", "compiled", "documents", "etcd", "imports", "jsontext", "oracle", "page"),
-    *("protocol", "rereading"),
+    *("parse_cache", "protocol"),
 )
 """Those of input, output and the applier's protocol, and one of the compiler."""
 

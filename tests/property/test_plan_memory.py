@@ -37,7 +37,7 @@ from tests.draws import Draws
 from tests.edits import edited
 from tests.generators import Case
 from tests.property.test_memory import joined
-from tests.property.test_rereading import CONTENTS, LIMITS
+from tests.property.test_parse_cache import CONTENTS, LIMITS
 from tests.strategies import cases, draws, examples
 
 GOOD = tuple(CONTENTS[number] for number in (0, 1, 2, 4, 6, 7, 8, 9, 10))

@@ -49,7 +49,7 @@ EXAMPLES = "25"
 HELD_TO = (
     "tests/property/test_protocol_table.py",
     "tests/property/test_ports.py",
-    "tests/property/test_boxes.py::test_boxes_say_what_the_specification_says",
+    "tests/property/test_header_space.py::test_boxes_say_what_the_specification_says",
     "tests/property/test_compiled.py::test_packets_of_new_sessions",
 )
 """Specification, compiled table, header space and explanation against each other; and all readers."""
