@@ -150,7 +150,10 @@ def code_files() -> Iterator[Path]:
 
 def text_files() -> Iterator[Path]:
     """Yield every file of the repository that was written by a person."""
-    yield from (path for path in sorted(ROOT.iterdir()) if path.is_file() and path.suffix in TEXT_SUFFIXES)
+    for path in sorted(ROOT.iterdir()):
+        # Git writes a file of this name into a linked work tree.
+        if path.is_file() and path.suffix in TEXT_SUFFIXES and path.name != ".git":
+            yield path
     for folder in TEXT_FOLDERS:
         yield from files_in(folder, TEXT_SUFFIXES)
 
