@@ -324,7 +324,7 @@ def _be_program(asked: _Asked) -> int:
         applier = fork_applier(owned=True)
         drop_privilege(applier, os.environ)
         applier.channel.detach()
-        applier.news.detach()
+        applier.notices.detach()
     return sgagent()
 
 

@@ -36,7 +36,7 @@ from sgagent.cli import inputs
 from sgagent.core.errors import UsageError
 from sgagent.dataplane.dataplane import ApplierDataplane
 from sgagent.dataplane.live_sessions import list_listeners, sessions_at_listeners
-from sgagent.dataplane.privsep import Applier, news_heard
+from sgagent.dataplane.privsep import Applier, notices_heard
 from sgagent.host.links import NetlinkHost
 from sgagent.nft.marks import MarkLayout, Sessions
 from sgagent.settings import Settings
@@ -62,7 +62,7 @@ def run_daemon(options: argparse.Namespace, applier: Applier) -> int:
         dataplane.observe()  # without the privilege it ends here; what an earlier agent left is ours from now
         state = StateDirectory(settings.state.directory)
         state.refuse_unreadable()
-        daemon = _assemble(settings, dataplane, applier.news, log_queue, stack)
+        daemon = _assemble(settings, dataplane, applier.notices, log_queue, stack)
         with suppress(OSError):  # the agent reports an unwritable state directory when it keeps definitions
             state.keep_configuration(inputs.read_configuration(options))
         daemon.run()
@@ -72,7 +72,7 @@ def run_daemon(options: argparse.Namespace, applier: Applier) -> int:
 def _assemble(
     settings: Settings,
     dataplane: ApplierDataplane,
-    news: socket.socket,
+    notices: socket.socket,
     log_queue: LogQueue,
     stack: ExitStack,
 ) -> Daemon:
@@ -134,7 +134,7 @@ def _assemble(
         after_first=end_sessions,
         verification=verification,
     )
-    stack.enter_context(news_heard(news, daemon.drift.hear, partial(inbox.put, LoopEvent.APPLIER_LOST)))
+    stack.enter_context(notices_heard(notices, daemon.drift.hear, partial(inbox.put, LoopEvent.APPLIER_LOST)))
     return daemon
 
 

@@ -370,12 +370,12 @@ def _mixed(plan: Plan) -> frozenset[str]:
         if isinstance(operation, (AddElements, DeleteElements))
         if operation.verdict_map.startswith(names.PEERS)
     )
-    return maps if any(map(_changes_a_judge, plan.flip)) else frozenset()
+    return maps if any(map(_changes_a_decision, plan.flip)) else frozenset()
 
 
-def _changes_a_judge(operation: Operation) -> bool:
+def _changes_a_decision(operation: Operation) -> bool:
     match operation:
         case AddRule(chain=chain) | Flush("chain", chain):
-            return names.judges(chain)
+            return names.decides(chain)
         case _:
             return False

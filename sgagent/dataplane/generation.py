@@ -160,7 +160,7 @@ MISSED = RulesetChange(0, 0, "", is_of_table=True)
 
 
 class RulesetEvents(NetlinkSocket):
-    """The kernel's news of one network namespace."""
+    """The kernel's notifications of one network namespace."""
 
     def __init__(self, own_port: int | None) -> None:
         """Open a socket, in the network namespace of the calling thread.

@@ -39,34 +39,34 @@ _DEAF_TO = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """Ignored signals: they reach the whole service or terminal, and the agent closes the channel then."""
 
 
-def be_applier(channel: socket.socket, news: socket.socket, parent: int, *, owned: bool) -> int:
+def be_applier(channel: socket.socket, notices: socket.socket, parent: int, *, owned: bool) -> int:
     """Serve the agent until it closes the channel; return the exit code of this process.
 
     Args:
         channel: to the agent.
-        news: where the agent hears who changes the ruleset.
+        notices: where the agent hears who changes the ruleset.
         parent: the process id of the agent.
         owned: whether to own the table, as for :class:`sgagent.dataplane.table.KernelTable`.
     """
     for number in _DEAF_TO:
         signal.signal(number, signal.SIG_IGN)
-    _keep_open(channel.fileno(), news.fileno())
+    _keep_open(channel.fileno(), notices.fileno())
     try:
-        with channel, news:  # closed before an error is printed, since a slow reader may block the print
+        with channel, notices:  # closed before an error is printed, since a slow reader may block the print
             privileges.name_process(APPLIER_NAME)
             privileges.hide_memory()
             privileges.keep_only_net_admin()
             privileges.end_with_parent()
             if os.getppid() != parent:
                 return 0
-            serve(channel, news, owned=owned)
+            serve(channel, notices, owned=owned)
     except (MalformedMessageError, SgagentError, OSError) as error:
         os.write(_ERRORS, f"{APPLIER_NAME}: {error}\n".encode("ascii", "backslashreplace"))
         return 1
     return 0
 
 
-def serve(channel: socket.socket, news: socket.socket, *, owned: bool) -> None:
+def serve(channel: socket.socket, notices: socket.socket, *, owned: bool) -> None:
     """Answer requests, and pass on who else changes the ruleset, until the other side is gone.
 
     Raises:
@@ -75,7 +75,7 @@ def serve(channel: socket.socket, news: socket.socket, *, owned: bool) -> None:
     """
     poll = select.poll()
     poll.register(channel, select.POLLIN)
-    with contextlib.closing(_RequestHandler(news, owned=owned)) as handler:
+    with contextlib.closing(_RequestHandler(notices, owned=owned)) as handler:
         while True:
             if channel.fileno() in {number for number, _ in poll.poll()}:
                 request = applier_protocol.receive(channel, LONGEST_REQUEST)
@@ -96,8 +96,8 @@ def serve(channel: socket.socket, news: socket.socket, *, owned: bool) -> None:
 class _RequestHandler:
     """Do what is asked for."""
 
-    def __init__(self, news: socket.socket, *, owned: bool) -> None:
-        self._news = news
+    def __init__(self, notices: socket.socket, *, owned: bool) -> None:
+        self._notices = notices
         self._owned = owned
         self._mask = 0
         self._log_group: int | None = None
@@ -134,7 +134,7 @@ class _RequestHandler:
         If the agent has ended, the next read of the channel shows it.
         """
         with contextlib.suppress(BlockingIOError, ConnectionError):
-            self._news.send(applier_protocol.encode(change), socket.MSG_DONTWAIT)
+            self._notices.send(applier_protocol.encode(change), socket.MSG_DONTWAIT)
 
     def answer(self, kind: int, content: bytes) -> tuple[Reply, bytes]:
         """Return the answer to a request."""
@@ -235,7 +235,7 @@ class Applier:
 
     pid: int
     channel: socket.socket
-    news: socket.socket
+    notices: socket.socket
     """Carries one message for each change of the ruleset by another process; closed when the applier ends."""
 
     def __enter__(self) -> Self:
@@ -245,7 +245,7 @@ class Applier:
     def __exit__(self, *_: object) -> None:
         """Close the channel, and wait until the applier has ended; one that does not is killed."""
         self.channel.close()
-        self.news.close()
+        self.notices.close()
         with contextlib.suppress(ChildProcessError, ProcessLookupError):
             if not privileges.ends_within(self.pid, _LONGEST_END_SECONDS):
                 os.kill(self.pid, signal.SIGKILL)
@@ -259,20 +259,20 @@ def fork_applier(*, owned: bool) -> Applier:
         owned: whether the applier declares the table as its own.
     """
     channel, its_channel = socket.socketpair()
-    news, its_news = socket.socketpair(type=socket.SOCK_SEQPACKET)
+    notices, its_notices = socket.socketpair(type=socket.SOCK_SEQPACKET)
     parent = os.getpid()
     pid = os.fork()
     if pid == 0:
         code = 1
         try:
-            code = be_applier(its_channel, its_news, parent, owned=owned)
+            code = be_applier(its_channel, its_notices, parent, owned=owned)
         except Exception:  # noqa: BLE001 - the outermost frame of this process
             os.write(2, traceback.format_exc().encode("ascii", "backslashreplace"))
         finally:
             os._exit(code)
     its_channel.close()
-    its_news.close()
-    return Applier(pid, channel, news)
+    its_notices.close()
+    return Applier(pid, channel, notices)
 
 
 def go_on_without_privilege(applier: Applier) -> NoReturn:
@@ -289,7 +289,7 @@ def drop_privilege(applier: Applier, environment: MutableMapping[str, str]) -> N
         environment: of the process; :func:`applier_of_first_life` finds the applier there.
     """
     privileges.give_up_all()
-    numbers = applier.channel.fileno(), applier.news.fileno()
+    numbers = applier.channel.fileno(), applier.notices.fileno()
     for number in numbers:
         os.set_inheritable(number, True)  # noqa: FBT003 - the standard library's own parameter
     environment[_VARIABLE] = " ".join(map(str, (applier.pid, *numbers)))
@@ -311,37 +311,39 @@ def applier_of_first_life(environment: MutableMapping[str, str]) -> Applier | No
     privileges.refuse_privilege()
     try:
         pid, *numbers = map(int, value.split())
-        channel, news = (socket.socket(fileno=number) for number in numbers)
+        channel, notices = (socket.socket(fileno=number) for number in numbers)
     except (OSError, ValueError) as error:
         raise UsageError(f"{_VARIABLE} is for the agent itself, and must not be set: {error}") from error
-    for inherited in (channel, news):
+    for inherited in (channel, notices):
         inherited.set_inheritable(False)
-    return Applier(pid, channel, news)
+    return Applier(pid, channel, notices)
 
 
 @contextlib.contextmanager
-def news_heard(
-    news: socket.socket, changed: Callable[[RulesetChange], None], ended: Callable[[], None]
+def notices_heard(
+    notices: socket.socket, changed: Callable[[RulesetChange], None], ended: Callable[[], None]
 ) -> Iterator[None]:
     """Call back from a thread of its own, until the context is left.
 
     Args:
-        news: from the applier.
+        notices: from the applier.
         changed: called for each change by another process.
         ended: called once, when the applier has ended.
     """
-    thread = threading.Thread(target=_hear, args=(news, changed, ended), name="news", daemon=True)
+    thread = threading.Thread(target=_hear, args=(notices, changed, ended), name="notices", daemon=True)
     thread.start()
     try:
         yield
     finally:
         with contextlib.suppress(OSError):
-            news.shutdown(socket.SHUT_RDWR)
+            notices.shutdown(socket.SHUT_RDWR)
         thread.join()
 
 
-def _hear(news: socket.socket, changed: Callable[[RulesetChange], None], ended: Callable[[], None]) -> None:
+def _hear(
+    notices: socket.socket, changed: Callable[[RulesetChange], None], ended: Callable[[], None]
+) -> None:
     with contextlib.suppress(OSError):
-        while content := news.recv(_CHANGE_BYTES):
+        while content := notices.recv(_CHANGE_BYTES):
             changed(*applier_protocol.decode(content))
     ended()

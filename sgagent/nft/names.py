@@ -119,7 +119,7 @@ def first_map(name: str) -> str:
     return name.removesuffix("/2")
 
 
-def judges(chain: str) -> bool:
+def decides(chain: str) -> bool:
     """Return True if a chain decides about packets; others remember sessions, or lead to such chains."""
     return chain.partition("/")[0] not in {"prerouting", "postrouting", "ingress", "egress", "accept"}
 

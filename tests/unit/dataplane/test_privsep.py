@@ -47,7 +47,7 @@ def test_sockets_are_handed_on_no_further() -> None:
         "from sgagent.dataplane.privsep import applier_of_first_life\n"
         "give_up_all()\n"
         "applier = applier_of_first_life(os.environ)\n"
-        "assert not any(map(os.get_inheritable, (applier.channel.fileno(), applier.news.fileno())))\n"
+        "assert not any(map(os.get_inheritable, (applier.channel.fileno(), applier.notices.fileno())))\n"
     )
     ours, theirs = socket.socketpair()
     with ours, theirs:
