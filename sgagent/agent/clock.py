@@ -30,24 +30,6 @@ class SystemClock:
         return time.monotonic()
 
 
-class RetryDelay:
-    """Delays that double from the first to the longest, until a try succeeds."""
-
-    def __init__(self, first: float, longest: float) -> None:
-        """Take both in seconds."""
-        self._first, self._longest = first, longest
-        self._next = first
-
-    def after_failure(self) -> float:
-        """Return how many seconds to wait before the next try."""
-        delay, self._next = self._next, min(2 * self._next, self._longest)
-        return delay
-
-    def after_success(self) -> None:
-        """Begin with the first delay again."""
-        self._next = self._first
-
-
 FILE_NAME = "latest-time.json"
 
 SECONDS_BETWEEN_WRITES = 60.0

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import partial
 from types import FrameType
 
-from sgagent.agent.clock import RetryDelay
 from sgagent.agent.control.handlers import OrderHandler
 from sgagent.agent.counters import Counting, ObservationLog
 from sgagent.agent.drift import DriftWatch
@@ -25,6 +24,7 @@ from sgagent.agent.step import EventLog, FaultLog, Step, StepEnd, StepLog, summa
 from sgagent.agent.systemd import ServiceManager
 from sgagent.agent.verification import Verification
 from sgagent.core.errors import ApplierLostError, SgagentError
+from sgagent.core.retry import RetryDelay
 from sgagent.ports import Clock, Host, Source
 
 STEPS_BETWEEN_SEARCHES = 2_000

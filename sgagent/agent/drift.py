@@ -12,8 +12,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, replace
 
-from sgagent.agent.clock import RetryDelay
 from sgagent.agent.step import EventLog, Step, StepEnd, Tamperer
+from sgagent.core.retry import RetryDelay
 from sgagent.dataplane.generation import RulesetChange
 from sgagent.ports import Clock
 

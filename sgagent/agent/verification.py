@@ -14,12 +14,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from sgagent.agent.clock import RetryDelay
 from sgagent.agent.prover import ProofAnswer, ProofRequest, Prover, ProverLostError
 from sgagent.agent.status import ProofReport
 from sgagent.agent.step import EventLog, Step, StepEnd
 from sgagent.core.errors import SgagentError
 from sgagent.core.policy import ResolvedPolicy
+from sgagent.core.retry import RetryDelay
 from sgagent.nft.marks import EnforcementState, MarkLayout
 from sgagent.verify import Outcome
 from sgagent.verify.expectation import SessionMemory

@@ -16,6 +16,7 @@ from typing import ClassVar, Protocol
 import structlog
 
 from sgagent.core.policy import Endpoint
+from sgagent.core.retry import RetryDelay
 from sgagent.ports import Delivery, Wake
 from sgagent.sources.servers import EndpointCache
 from sgagent.sources.verified_parse import Failure
@@ -148,11 +149,15 @@ class PollInterval:
     random: Callable[[], float]
     """Returns numbers from 0 (inclusive) to 1 (exclusive)."""
 
-    _failures: int = 0
+    _backoff: RetryDelay = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin with the first wait."""
+        self._backoff = RetryDelay(FIRST_RETRY_SECONDS, max(LONGEST_RETRY_SECONDS, self.poll_seconds))
 
     def after_answer(self) -> float:
         """Return how long to wait after an answer: the interval with 10 % jitter."""
-        self._failures = 0
+        self._backoff.after_success()
         return self.poll_seconds * (0.9 + 0.2 * self.random())
 
     def after_long_poll(self, *, took: float, wait: float, is_changed: bool) -> float:
@@ -164,10 +169,10 @@ class PollInterval:
             is_changed: whether the answer had a change.
         """
         if is_changed:
-            self._failures = 0
+            self._backoff.after_success()
             return min(CHANGED_SECONDS, self.poll_seconds)
         if took >= wait / 2:
-            self._failures = 0
+            self._backoff.after_success()
             return 0.0
         return self.after_answer()  # the server does not support long polls
 
@@ -177,10 +182,7 @@ class PollInterval:
         Args:
             put_off: the seconds that the server asked for.
         """
-        longest = max(LONGEST_RETRY_SECONDS, self.poll_seconds)
-        limit = min(longest, FIRST_RETRY_SECONDS * 2.0 ** min(self._failures, 32))
-        self._failures += 1
-        wait = max(SHORTEST_SECONDS, limit * self.random())
+        wait = max(SHORTEST_SECONDS, self._backoff.after_failure() * self.random())
         return max(wait, min(put_off, LONGEST_PUT_OFF_SECONDS))
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import structlog
 
 from sgagent.core.errors import SgagentError
+from sgagent.core.retry import RetryDelay
 from sgagent.documents.writer import as_json
 from sgagent.json_model import UNREADABLE, from_json, to_json
 from sgagent.settings.sources import EtcdSourceSettings
@@ -205,7 +206,7 @@ def keys_kept(settings: EtcdSourceSettings, contents: Contents, memory: Path | N
 
 
 def _keep(kept: LeasedKeys, ended: threading.Event) -> None:
-    logged, retry = "", FIRST_RETRY_SECONDS
+    logged, backoff = "", RetryDelay(FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS)
     while not ended.is_set():
         wait = LOOK_SECONDS
         try:
@@ -215,12 +216,12 @@ def _keep(kept: LeasedKeys, ended: threading.Event) -> None:
             if str(error) != logged:
                 logged = str(error)
                 _LOG.warning("report_failed", reason=logged)
-            wait = retry * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, and guards no secret
-            retry = min(2 * retry, LONGEST_RETRY_SECONDS)
+            wait = backoff.after_failure() * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load
         else:
             if logged:
                 _LOG.info("report_recovered")
-            logged, retry = "", FIRST_RETRY_SECONDS
+            logged = ""
+            backoff.after_success()
         ended.wait(wait)
     kept.client.close()
 

@@ -13,6 +13,7 @@ from sgagent.core.binding import HandBinding
 from sgagent.core.errors import DocumentError
 from sgagent.core.memo import Memo
 from sgagent.core.policy import Endpoint
+from sgagent.core.retry import RetryDelay
 from sgagent.documents import Limits
 from sgagent.ports import Delivery, Host, Wake
 from sgagent.settings.sources import EtcdSourceSettings
@@ -160,7 +161,7 @@ class EtcdSource:
         self._is_connected = False
         self._has_host_changed = False
         self._is_refresh_wanted = False
-        self._failures = 0
+        self._backoff = RetryDelay(FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS)
         self._outage = OutageTimer(GRACE_SECONDS, self._report_absence)
         self._parser = VerifiedParser(limits, memo=parsed or Memo())
         self._outcome = _Outcome()
@@ -266,7 +267,8 @@ class EtcdSource:
             wait = self._fail(error)
         else:
             self._outage.end()
-            self._failures, wait = 0, 0.0
+            self._backoff.after_success()
+            wait = 0.0
             if replica is not None:
                 self._deliver(replica)
         outcome = self._outcome
@@ -323,12 +325,10 @@ class EtcdSource:
 
     def _fail(self, error: EtcdError) -> float:
         """Record a failed attempt and return the backoff; expose the error after the grace period."""
-        longest = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0 ** min(self._failures, 16))
-        self._failures += 1
         failure = _failure(error)
         if self._outage.go_on(failure) or self._outcome.delivery is None:
             self._fail_with(failure)
-        return longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, and guards no secret
+        return self._backoff.after_failure() * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, and guards no secret
 
     def _report_absence(self, failure: Failure) -> None:
         """Expose an outage, possibly during a connection attempt."""

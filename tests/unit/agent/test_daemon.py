@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.agent.clock import RetryDelay
 from sgagent.agent.control.answers import Dispatcher
 from sgagent.agent.control.requests import ApplyOrder, Document, EnforcedAnswer, ReloadOrder
-from sgagent.agent.daemon import FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS, TICK_SECONDS
+from sgagent.agent.daemon import FIRST_RETRY_SECONDS, TICK_SECONDS
 from sgagent.agent.inbox import LoopEvent
 from sgagent.agent.step import StepEnd
 from sgagent.core.errors import (
@@ -198,15 +197,6 @@ def test_retries_become_rarer_until_one_succeeds(running: Running) -> None:
             wait_until(lambda: running.published.status.step.kernel_error is None, "the retry")
 
     running.while_it_runs(script)
-
-
-def test_delays_double_up_to_the_longest() -> None:
-    """The longest delay is repeated; a success leads back to the first."""
-    backoff = RetryDelay(FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS)
-    expected = [1, 2, 4, 8, 16, 32, 60, 60]
-    assert [backoff.after_failure() for _ in expected] == expected
-    backoff.after_success()
-    assert [backoff.after_failure() for _ in expected] == expected
 
 
 def test_a_first_step_that_can_not_be_done_ends_it(running: Running) -> None:
