@@ -13,6 +13,7 @@ from typing import get_args
 
 import pytest
 
+from sgagent.agent import manual_override
 from sgagent.agent.control import requests
 from sgagent.cli.inputs import hand_bindings
 from sgagent.cli.main import COMMANDS, find_command
@@ -192,14 +193,19 @@ def keys_in(section: str) -> set[str]:
 def test_every_field_of_the_control_protocol_is_documented() -> None:
     """docs/control.md names each field of questions, orders and answers."""
     documented = set(re.findall(r"`([a-z_]+)`", read("docs/control.md")))
-    here = [
-        value for value in vars(requests).values() if getattr(value, "__module__", "") == requests.__name__
-    ]
-    fields = {
-        field.name for value in here if dataclasses.is_dataclass(value) for field in dataclasses.fields(value)
-    }
+    modules = (requests.__name__, manual_override.__name__)
+    here = [value for value in vars(requests).values() if getattr(value, "__module__", "") in modules]
+    carried = [value for value in here if dataclasses.is_dataclass(value)]
+    fields = {field.name for value in carried for field in dataclasses.fields(value)}
     assert len(fields) > 50
     assert sorted(fields - documented) == []
+
+
+def test_every_question_of_the_control_protocol_is_documented() -> None:
+    """The table of docs/control.md has the word of each question and order, and no others."""
+    table = read("docs/control.md").partition("| `question` | fields |\n")[2].partition("\n\n")[0]
+    words = (row.split("|")[1] for row in table.splitlines())
+    assert set(re.findall(r"`([a-z]+)`", "".join(words))) == set(requests.KINDS)
 
 
 _NOT_OF_THE_CONFIGURATION = {"nodes", "problems", "is_asked_for"}
