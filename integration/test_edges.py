@@ -5,12 +5,14 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from ipaddress import ip_address
 
 import pytest
 
 from integration.enforcer import Enforcer, enforcer, one_group, policy_of
 from integration.lab import Lab
+from integration.traffic import is_open
 from sgagent.core.evaluate import Packet
 from sgagent.core.explanation import explain
 from sgagent.core.model import Direction, Family, Mode, Policy
@@ -230,6 +232,82 @@ def is_refused(sender: socket.socket) -> bool:
     except TimeoutError:
         return False
     raise AssertionError("something answered")
+
+
+_HELPER = """
+table inet testhelper {
+    ct helper ftp-standard {
+        type "ftp" protocol tcp
+    }
+    chain asked {
+        type filter hook prerouting priority -160; policy accept
+        tcp dport 21 ct helper set "ftp-standard"
+    }
+    chain asking {
+        type filter hook output priority -160; policy accept
+        tcp dport 21 ct helper set "ftp-standard"
+    }
+}
+"""
+"""Somebody's rules: conntrack reads what FTP says, and expects the session that it announces."""
+
+
+@pytest.mark.parametrize("number", (2020, 2021))
+def test_a_session_that_a_helper_expects_needs_a_rule(agent: Enforcer, number: int) -> None:
+    """Conntrack gives it the mark of the session that announced it, which allows it nothing (§6.5)."""
+    rules = [f"{way} accept 1 tcp {port} {word} 0.0.0.0/0" for port in (21, number) for way, word in _WAYS]
+    agent.enforce(policy_of(one_group(*rules, kind="advanced"), eth0="sg-1"))
+    lab = agent.lab
+    lab.load(_HELPER)
+    ends = (lab.peer, CLIENT), (lab.host, HOST)
+    for (client, source), (server, address) in (ends, ends[::-1]):
+        with (
+            lab.listen(server, str(address), 21) as listener,
+            lab.listen(server, str(address), 2020),
+            lab.connect(client, (str(source), 0), (str(address), 21)) as asking,
+            listener.accept()[0] as asked,
+        ):
+            announce_data(asking, asked, address)
+            opening = partial(lab.connect, client, (str(source), 0), (str(address), 2020), seconds=0.4)
+            assert is_open(opening) is (number == 2020)
+    assert [agent.hits()[f"rule/eth0/sgr-{place}"] for place in range(4)] == [1, 1, *[number == 2020] * 2]
+
+
+def announce_data(asking: socket.socket, asked: socket.socket, server: Address) -> None:
+    """Have a server of FTP say where it waits for the client's next session."""
+    place = f"{','.join(str(server).split('.'))},{2020 >> 8},{2020 & 255}"
+    said = (asked, "220 ready"), (asking, "PASV"), (asked, f"227 Entering Passive Mode ({place})")
+    for sender, text in said:
+        sender.sendall(f"{text}\r\n".encode())
+        (asking if sender is asked else asked).recv(128)
+
+
+_WAYS = (("ingress", "from"), ("egress", "to"))
+
+
+def test_an_error_that_the_opener_sends_is_no_hit(agent: Enforcer) -> None:
+    """It is one packet of the session, like those before it (§6.5, §3)."""
+    agent.enforce(policy_of(one_group("egress accept 1 udp 9 to 0.0.0.0/0"), eth0="sg-1"))
+    lab = agent.lab
+    agent.lab.load(_ERRORS_OUT)
+    with lab.listen(lab.peer, str(CLIENT), 9, socket.SOCK_DGRAM) as server:
+        with lab.connect(lab.host, (str(HOST), 0), (str(CLIENT), 9), socket.SOCK_DGRAM) as client:
+            client.send(b"question")
+            _, asker = server.recvfrom(64)
+        server.sendto(b"an answer too late", asker)
+        wait_until(lambda: lab.counters("testerrors")["out"][0] == 1, "the error to leave")
+    assert agent.hits()["rule/eth0/sgr-0"] == 1
+
+
+_ERRORS_OUT = """
+table inet testerrors {
+    counter out { }
+    chain left {
+        type filter hook postrouting priority 301; policy accept
+        icmp type destination-unreachable counter name out
+    }
+}
+"""
 
 
 def test_a_smaller_path_is_heard_of(agent: Enforcer) -> None:

@@ -14,7 +14,7 @@ from itertools import dropwhile
 
 from sgagent.compiler.selectors import Place, Selectors, dhcp_rule, guards_of_maps, guards_of_new, readings
 from sgagent.core.addresses import AddressRanges, ranges_of
-from sgagent.core.model import Direction, Family
+from sgagent.core.model import ICMP, ICMPV6, Direction, Family
 from sgagent.core.policy import (
     LINK_LOCAL,
     LOOPBACK,
@@ -153,14 +153,14 @@ class _Link:
         is_untracked, is_invalid = (
             nft.Match(nft.CT_STATE, (nft.Symbol(state),)) for state in ("untracked", "invalid")
         )
-        is_reply = nft.Match(nft.CT_DIRECTION, (nft.Symbol("reply"),))
         return (
             *self._known(direction, backward),
             nft.Rule((by_header, _IS_IPV4, ipv4)),
             nft.Rule((is_untracked, nft.Jump(names.NEIGHBOURS_CHAIN))),
             nft.Rule((by_header, ipv6)),
             nft.Rule((is_invalid, nft.Goto(names.invalid_chain(direction, self.name)))),
-            nft.Rule((is_reply, nft.Goto(names.live_session_chain(backward, self.name)))),
+            *self._errors_about_known(direction),
+            nft.Rule((_IS_REPLY, nft.Goto(names.live_session_chain(backward, self.name)))),
             nft.Rule((nft.Goto(names.live_session_chain(direction, self.name)),)),
         )
 
@@ -169,13 +169,29 @@ class _Link:
 
         The rule for original packets compares the mark first, the rule for replies compares the direction
         first. The first packet of a session has no mark and is no reply, so each rule rejects it after one
-        comparison.
+        comparison. That of a session that a connection tracking helper expects has the mark of the session
+        that announced it: it is related, and evaluated (§6.5).
         """
         forward, back = (self._allowed(opened) for opened in (onward, backward))
         if forward is None or back is None:
             return ()
-        original, reply = (nft.Match(nft.CT_DIRECTION, (nft.Symbol(word),)) for word in ("original", "reply"))
-        return nft.Rule((forward, original, nft.Accept())), nft.Rule((reply, back, nft.Accept()))
+        is_no_first = nft.Match(nft.CT_STATE, (nft.Symbol("related"),), nft.Operator.NOT_EQUAL)
+        return (
+            nft.Rule((forward, _IS_ORIGINAL, is_no_first, nft.Accept())),
+            nft.Rule((_IS_REPLY, back, nft.Accept())),
+        )
+
+    def _errors_about_known(self, onward: Direction) -> Iterator[nft.Rule]:
+        """Yield the rules that accept ICMP errors about allowed sessions, sent as original packets (§6.5).
+
+        They are related, too; no helper expects a session of ICMP.
+        """
+        forward = self._allowed(onward)
+        if forward is None:
+            return
+        for protocol in (ICMP, ICMPV6):
+            is_error = nft.Match(nft.META_L4PROTO, (nft.Interval.single(protocol.wire_number),))
+            yield nft.Rule((forward, _IS_ORIGINAL, is_error, nft.Accept()))
 
     def _allowed(self, opened: Direction) -> nft.Match | None:
         """Return the match on marks of allowed sessions; None if no session is remembered as allowed."""
@@ -206,6 +222,7 @@ class _Link:
         return nft.Chain(name=names.live_session_chain(opened, self.name), rules=rules)
 
 
+_IS_ORIGINAL, _IS_REPLY = (nft.Match(nft.CT_DIRECTION, (nft.Symbol(word),)) for word in ("original", "reply"))
 _IS_IPV4 = nft.Match(nft.META_NFPROTO, (nft.Symbol("ipv4"),))
 
 

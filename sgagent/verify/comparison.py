@@ -91,7 +91,8 @@ class ViewComparison(FateComparison):
         self._memo = memo
         self._revision = None if revised is None else revised[0]
         self._before = ProofMemo() if revised is None else revised[1]
-        common = (view.ports, view.box[PROTOCOL], view.state if view.direction is None else None)
+        decides = view.direction is None or view.is_expected
+        common = (view.ports, view.box[PROTOCOL], view.state if decides else None)
         self._kind: Key = (frame, *common)
         self._lasting: Key = (frame.key, *common)
         self._readings_by_selectors: dict[frozenset[Selector], frozenset[tuple[Selector, Reading]]] = {}

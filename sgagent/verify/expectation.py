@@ -134,7 +134,8 @@ def expect(policy: ResolvedPolicy, memory: SessionMemory, packet: PacketAtHook) 
         unbound = Decision(verdict=Policy.ACCEPT, decided_by=DecidedBy.UNBOUND)
         return Expectation(verdict=Policy.ACCEPT, decision=unbound, counter=None, mark=mark)
     bits = memory.remembers(judge.name, opener.direction)
-    if bits is not None and mark is not None and mark & (memory.generation_mask | bits[1]) == sum(bits):
+    is_known = bits and mark is not None and mark & (memory.generation_mask | bits[1]) == sum(bits)
+    if is_known and not packet.is_expected:
         opener = replace(opener, tracking=Tracking.ALLOWED)
     decision = evaluate(policy, opener)
     verdict = carried_out(judge, decision)

@@ -219,7 +219,8 @@ class FateComparison(Exploration):
 
     def meets(self, duties: AbstractSet[Duty], marks: Marks | None) -> bool:
         """Return whether tails do to packets with some marks what they have to."""
-        met = self.subject.met.setdefault((self._bits, self.drops_by_policy, marks), set())
+        known = (self._bits, self.view.is_expected, self.drops_by_policy, marks)
+        met = self.subject.met.setdefault(known, set())
         for duty in duties - met:
             tail, demand = duty
             if tail not in self.compiled.table.chains:
@@ -233,7 +234,7 @@ class FateComparison(Exploration):
 
     def _by_memory(self, fates: Sequence[PacketFate]) -> tuple[Sequence[PacketFate], Sequence[PacketFate]]:
         """Return the fates of sessions that the policy allowed before, and those of others."""
-        if self._bits is None or self.view.direction is None:
+        if self._bits is None or self.view.direction is None or self.view.is_expected:
             return (), fates
         allowed = self.subject.memory.generation_mask | self._bits[1], sum(self._bits)
         remembered, others = list[PacketFate](), list[PacketFate]()

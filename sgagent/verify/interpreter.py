@@ -242,7 +242,7 @@ class _Walk:
             source_port=packet.source_port or 0,
             destination_port=packet.destination_port or 0,
         )
-        if session is None or self.phase is not Phase.TRANSLATED or _is_error(packet):
+        if session is None or self.phase is not Phase.TRANSLATED or packet.is_error:
             return on_wire
         inwards = opened_direction(packet.hook, session.direction) is Direction.INGRESS
         other = session.reply if inwards else session.original
@@ -252,15 +252,6 @@ class _Walk:
 
 
 _ICMP = {"icmp": (Family.IPV4, 1), "icmpv6": (Family.IPV6, 58)}
-
-
-def _is_error(packet: PacketAtHook) -> bool:
-    """Return whether a packet is of an ICMP error about its session, which may be one of ICMP itself."""
-    return (
-        packet.session is not None
-        and packet.protocol in (1, 58)
-        and (packet.state is CtState.RELATED or packet.protocol != packet.session.protocol)
-    )
 
 
 def _holds(wanted: nft.Comparable, value: int | str) -> bool:

@@ -107,6 +107,20 @@ class PacketAtHook:
     other_interface: str = ""
     """The link on the other side of a packet that is forwarded, where the hook knows it; else empty."""
 
+    @property
+    def is_error(self) -> bool:
+        """Return whether it is of an ICMP error about its session, which may be one of ICMP itself."""
+        return (
+            self.session is not None
+            and self.protocol in (1, 58)
+            and (self.state is CtState.RELATED or self.protocol != self.session.protocol)
+        )
+
+    @property
+    def is_expected(self) -> bool:
+        """Return whether another session announced its session, which has the mark of that one."""
+        return self.state is CtState.RELATED and not self.is_error
+
 
 NO_PROTOCOL = 256
 """The protocol of an IPv6 packet whose extension headers are cut off: neither conntrack nor nftables finds

@@ -151,6 +151,11 @@ class View:
         """Return which way sessions were opened through the link."""
         return opened_direction(self.hook, self.direction)
 
+    @property
+    def is_expected(self) -> bool:
+        """Return whether another session announced that of the packet, and gave it its mark."""
+        return self.state is CtState.RELATED and self.headers is not Headers.ERROR
+
     @cached_property
     def box(self) -> Box:
         """Return the values that each dimension can have."""

@@ -26,6 +26,7 @@ from sgagent.core.policy import Exemption, ResolvedPolicy
 from sgagent.core.resolve import Exemptions, closed_interface
 from sgagent.nft.marks import UNCACHED, EnforcementState, MarkLayout, first_state
 from sgagent.nft.ruleset import (
+    CT_STATE,
     META_IIFNAME,
     META_L4PROTO,
     META_OIFNAME,
@@ -189,6 +190,30 @@ def test_a_session_is_believed_by_all_bits_of_its_mark(bit: int) -> None:
     assert found.packet.session is not None
     assert found.found.mark == found.packet.session.mark != found.expected.mark
     assert found.found.path == ("prerouting", "ingress/eth0")
+
+
+def test_the_mark_of_an_expected_session_is_not_its_own() -> None:
+    """A session that a helper expects is evaluated, whatever its mark; errors have their session's (§6.5)."""
+    table = compiled(POLICY)
+
+    def believing(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+        return tuple(Rule(tuple(s for s in rule.statements if s != is_no_first)) for rule in rules)
+
+    def without_errors(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+        return tuple(rule for rule in rules if META_L4PROTO not in map(selector_of, rule.statements))
+
+    is_no_first = Match(CT_STATE, (Symbol("related"),), Operator.NOT_EQUAL)
+    for hook in ("ingress/eth0", "egress/eth1"):
+        expected, error = (
+            refuted(with_chain(table, hook, changed)).packet for changed in (believing, without_errors)
+        )
+        assert (expected.is_expected, expected.is_error) == (True, False)
+        assert (error.is_expected, error.is_error) == (False, True)
+
+
+def selector_of(statement: object) -> Selector | None:
+    """Return what a statement compares, if it compares something."""
+    return statement.selector if isinstance(statement, Match) else None
 
 
 def test_packets_that_a_map_lacks_meet_the_next_rule() -> None:
