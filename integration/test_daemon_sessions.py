@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -175,3 +176,37 @@ def test_a_restart_ends_no_session(agent: Service, one_interface: Lab) -> None:
             busy.settle({allowed})
     assert agent.hits("sgr-0") == 1
     assert not agent.events("session_cut")
+
+
+def test_a_revoked_session_that_is_forgotten_is_ended(agent: Service, one_interface: Lab) -> None:
+    """A dropped reset makes conntrack forget it; the host's next packet would open it outwards (§6.3).
+
+    One that conntrack knows is not touched: it goes on where the policy allows it again.
+    """
+    open_to_all = NARROW.replace(STAYS, "198.51.100.0/24")
+    agent.define(open_to_all)
+    agent.start()
+    lab = one_interface
+    with traffic(lab) as busy:
+        for name in ("forgotten", "known"):
+            busy.open(name, lab.peer, LEAVES, lab.host, (HOST, 22))
+        client, server = (end.socket for end in busy.sessions["forgotten"].ends)
+        with lab.listen(lab.host, HOST, 22):
+            agent.define(NARROW)
+            agent.wait_for_event("ruleset_applied", 2)
+            server.send(b"goes on")
+            source = client.getsockname()
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_AT_ONCE)
+            client.close()
+            with pytest.raises(TimeoutError):  # the packet that opens it anew ends conntrack's entry
+                lab.connect(lab.peer, source, (HOST, 22), seconds=0.1)
+            agent.wait_for_event("session_cut")
+            wait_for_error(server)
+        del busy.sessions["forgotten"]
+        agent.define(open_to_all)
+        with busy.running():
+            wait_for(lambda: all_heard(busy, {"known"}), "the other one to go on")
+    assert [event["peer_port"] for event in agent.events("session_cut")] == [source[1]]
+
+
+_RESET_AT_ONCE = struct.pack("ii", 1, 0)

@@ -20,6 +20,7 @@ from sgagent.agent.counters import Counting, ObservationLog
 from sgagent.agent.drift import DriftWatch
 from sgagent.agent.inbox import Inbox, LoopEvent
 from sgagent.agent.published_status import PublishedStatus
+from sgagent.agent.sessions import RevokedSessions
 from sgagent.agent.step import EventLog, FaultLog, Step, StepEnd, StepLog, summary
 from sgagent.agent.systemd import ServiceManager
 from sgagent.agent.verification import Verification
@@ -69,6 +70,9 @@ class Daemon:
 
     after_first: Callable[[Step], None]
     """Is given the first step that made the table."""
+
+    revoked: RevokedSessions | None
+    """Ends sessions that the policy forbids; None where sessions are kept."""
 
     verification: Verification
     """Proves what steps leave in the kernel, while it runs."""
@@ -232,6 +236,8 @@ class Daemon:
             self._expiry = next((end for end in ends if end > began), math.inf)  # may be over by now
             if step.is_first_table and step.outcome is StepEnd.APPLIED:
                 self.after_first(step)
+            if self.revoked is not None:
+                self.revoked.follow(step)
             self._steps += 1
             clean_up(self._steps)
             self.verification.follow(step)
@@ -263,6 +269,8 @@ class Daemon:
         """Read the counters, serve who waits for a reading, and feed the watchdog."""
         self._latest_time()  # kept in case the clock goes back
         self.drift.look()
+        if self.revoked is not None:
+            self.revoked.look()
         self.published.note_contest(is_contested=self.drift.is_contested)
         names = self._reconciler.names.report()
         self._step_log.say_names(names)

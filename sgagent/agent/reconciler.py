@@ -154,6 +154,7 @@ class Reconciler:
         self._is_interim_left = last.outcome is StepEnd.REFUSED
         last = replace(  # the second change found the agent's own table
             last,
+            may_cut=step.may_cut or last.may_cut,
             sessions_cut=step.sessions_cut,
             was_drift=step.was_drift,
             differed=step.differed,
@@ -176,7 +177,8 @@ class Reconciler:
                 step = replace(decision.refused, compile_seconds=step.compile_seconds, kernel_error=error)
                 return step, self.state if step.outcome is StepEnd.REFUSED else state
             if decision.is_compiled:
-                step = replace(step, apply_seconds=applied - compiled, sessions_cut=cut)
+                may_cut = change.preview is not None
+                step = replace(step, apply_seconds=applied - compiled, may_cut=may_cut, sessions_cut=cut)
         if decision.is_compiled and state.in_force is not None:
             self.dataplane.share(state.in_force.enforced.ruleset)
         return step, state

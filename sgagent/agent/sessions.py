@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,12 +13,13 @@ from sgagent.core import lockout
 from sgagent.core.binding import HostFacts
 from sgagent.core.errors import NotPermittedError
 from sgagent.core.evaluate import Packet, Tracking
-from sgagent.core.lockout import LiveSession, NamedCut, SessionKind, as_keys, named
+from sgagent.core.lockout import CutSession, LiveSession, NamedCut, SessionKind, as_keys, named
 from sgagent.core.model import Direction, Mode
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.dataplane.live_sessions import Ending, TcpSession, TcpSockets, TrackedSession, list_sockets
 from sgagent.host.processes import own_sockets, sockets_of_agents, sockets_of_ssh_servers
 from sgagent.nft.marks import EnforcementState, MarkLayout, is_remembered
+from sgagent.ports import Clock
 
 if TYPE_CHECKING:  # 20 ms for commands that only look at sessions
     from sgagent.agent.step import EventLog, Step
@@ -217,6 +218,100 @@ def end_forbidden_sessions(
             continue
         ending = _ending(sockets[cut.session], destroy)
         log.warning("session_cut", ending=ending, **as_keys(named(cut)))
+
+
+MOST_ASKED_FOR = 200
+"""Revoked sessions that a look asks conntrack for."""
+
+_LOOK_SECONDS = 0.05
+"""After which a look leaves sessions to the next one; it evaluates :data:`MOST_LOOKED_AT` at a time."""
+
+
+class RevokedSessions:
+    """End revoked sessions at local listeners that conntrack no longer knows as opened inwards (§6.3).
+
+    The far end can make conntrack forget a session whose packets are dropped: by a reset, or by silence. The
+    socket of this host is still open, and its next packet would open the session outwards, where egress may
+    be allowed. A session that conntrack knows is left: it goes on if it is allowed again.
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        clock: Clock,
+        list_sessions: Callable[[], Iterable[TcpSession]],
+        find: Callable[[Packet], TrackedSession | None],
+        destroy: Callable[[TcpSession], Ending],
+    ) -> None:
+        """Take the log, the clock, and what lists the sessions at local listeners, finds and ends one."""
+        self._log = log
+        self._clock = clock
+        self._list_sessions = list_sessions
+        self._find = find
+        self._destroy = destroy
+        self._step: Step | None = None
+        self._is_listed = False
+        self._listed: list[tuple[LiveSession, TcpSession]] = []
+        """Those that are not evaluated yet."""
+
+        self._revoked: list[tuple[CutSession, TcpSession]] = []
+
+    def follow(self, step: Step) -> None:
+        """Take note of a step; after one that may have revoked sessions, the next look lists them."""
+        if step.policy is None:
+            return
+        is_changed = self._step is None or step.policy is not self._step.policy
+        if is_changed and (step.may_cut or self._listed or self._revoked):
+            self._is_listed = False
+        self._step = step
+
+    def look(self) -> None:
+        """End those that conntrack has forgotten, or knows as opened by this host."""
+        if self._step is None or self._step.policy is None:
+            return
+        if not self._is_listed:
+            self._listed, self._revoked, self._is_listed = self._list(), [], True
+        end = self._clock.monotonic() + _LOOK_SECONDS
+        while self._listed:
+            some, self._listed = self._listed[:MOST_LOOKED_AT], self._listed[MOST_LOOKED_AT:]
+            self._revoked += self._forbidden(self._step.policy, self._step.facts, dict(some))
+            if self._clock.monotonic() > end:
+                break
+        asked, later = self._revoked[:MOST_ASKED_FOR], self._revoked[MOST_ASKED_FOR:]
+        self._revoked = [*later, *(one for one in asked if not self._is_ended(*one))]
+
+    def _list(self) -> list[tuple[LiveSession, TcpSession]]:
+        """Return the sessions at local listeners, logins first."""
+        try:
+            sockets = {as_live_session(session): session for session in self._list_sessions()}
+        except OSError:
+            return []  # as the preview of cuts logs
+        return [(session, sockets[session]) for session in lockout.dearest(sockets, len(sockets))]
+
+    @staticmethod
+    def _forbidden(
+        policy: ResolvedPolicy, facts: HostFacts, sockets: dict[LiveSession, TcpSession]
+    ) -> Iterator[tuple[CutSession, TcpSession]]:
+        """Yield the sessions that the policy forbids, and drops."""
+        for cut in lockout.sessions_cut(policy, facts, sockets):
+            judge = policy.judge(cut.interface)
+            if judge is not None and judge.mode is Mode.ENFORCE:
+                yield cut, sockets[cut.session]
+
+    def _is_ended(self, cut: CutSession, session: TcpSession) -> bool:
+        """End a session unless conntrack knows it as opened inwards, and return whether it is over."""
+        # Looked up by its answers, which have the ends of the socket also where the port was redirected.
+        answer = _turned(lockout.opening_packet(cut.session, cut.interface), Direction.INGRESS)
+        try:
+            tracked = self._find(answer)
+        except OSError:
+            return False
+        if tracked is not None and tracked.opened is Direction.EGRESS:
+            return False
+        ending = _ending(session, self._destroy)
+        if ending != Ending.GONE.value:
+            self._log.warning("session_cut", ending=ending, **as_keys(named(cut)))
+        return True
 
 
 def _ending(session: TcpSession, destroy: Callable[[TcpSession], Ending]) -> str:

@@ -104,6 +104,9 @@ class Step:
     compile_seconds: float = 0.0
     apply_seconds: float = 0.0
     operations: int = 0
+    may_cut: bool = False
+    """Whether the change may cut open sessions."""
+
     sessions_cut: tuple[NamedCut, ...] = ()
     """Open sessions that the change cuts, of those that were looked at."""
 

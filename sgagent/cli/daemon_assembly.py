@@ -22,7 +22,13 @@ from sgagent.agent.log import LogQueue, log_in_background
 from sgagent.agent.names.resolver import BackgroundResolver, NameWatch
 from sgagent.agent.published_status import PublishedStatus
 from sgagent.agent.reconciler import Reconciler
-from sgagent.agent.sessions import CutPreview, LiveSessions, end_forbidden_sessions, open_sessions
+from sgagent.agent.sessions import (
+    CutPreview,
+    LiveSessions,
+    RevokedSessions,
+    end_forbidden_sessions,
+    open_sessions,
+)
 from sgagent.agent.state.counter_file import CounterFile, read_boot_id
 from sgagent.agent.state.directory import StateDirectory
 from sgagent.agent.step import EventLog, Step
@@ -110,12 +116,16 @@ def _assemble(
 
         stack.enter_context(presence_kept(settings, source, lambda: published.status, host.facts))
 
+    is_kept = settings.enforcement.sessions is Sessions.KEEP
+    ends = sessions_at_listeners, dataplane.find_session, dataplane.destroy
+    revoked = None if is_kept else RevokedSessions(log, clock, *ends)
+
     def end_sessions(step: Step) -> None:
         # Conntrack assigns a session that it did not follow to the end that sends next. Refreshing now makes
         # the agent send first on its session to the source.
         if source.endpoints():
             source.refresh()
-        if settings.enforcement.sessions is Sessions.REJUDGE:
+        if revoked is not None:
             end_forbidden_sessions(step, log, sessions_at_listeners, dataplane.destroy)
 
     verification = Verification(dataplane.open_listing, layout, log)
@@ -132,6 +142,7 @@ def _assemble(
         event_log=log,
         published=published,
         after_first=end_sessions,
+        revoked=revoked,
         verification=verification,
     )
     stack.enter_context(notices_heard(notices, daemon.drift.hear, partial(inbox.put, LoopEvent.APPLIER_LOST)))

@@ -69,7 +69,7 @@ def sessions_cut(
         interface = link_of.get((session.family, session.local_address))
         if interface is None:
             continue
-        packet, here = _opening_packet(session, interface), policy
+        packet, here = opening_packet(session, interface), policy
         if session.opened is Direction.INGRESS:  # many come to few ports: spare each a walk over all rules
             door = (interface, session.family, session.local_address, session.local_port)
             if door not in rules_at:
@@ -143,7 +143,7 @@ def _is_carried_out(policy: ResolvedPolicy, cut: CutSession) -> bool:
     return judge is not None and judge.mode is Mode.ENFORCE
 
 
-def _opening_packet(session: LiveSession, interface: str) -> Packet:
+def opening_packet(session: LiveSession, interface: str) -> Packet:
     """Return the packet that opened a session."""
     near, far = (session.local_address, session.local_port), (session.peer_address, session.peer_port)
     source, destination = (far, near) if session.opened is Direction.INGRESS else (near, far)

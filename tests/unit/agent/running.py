@@ -45,6 +45,7 @@ class Running:
             event_log=self.log,
             published=self.published,
             after_first=self.first_steps.append,
+            revoked=None,
             verification=Verification(_list_nothing, MarkLayout(0xFFFF0000), self.log),
         )
 

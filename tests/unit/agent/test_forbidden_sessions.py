@@ -5,16 +5,21 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import NoReturn
 
-from sgagent.agent.sessions import end_forbidden_sessions
+import pytest
+
+from sgagent.agent.sessions import MOST_ASKED_FOR, MOST_LOOKED_AT, RevokedSessions, end_forbidden_sessions
 from sgagent.agent.step import Step, StepEnd
 from sgagent.core.binding import HostFacts, Link
 from sgagent.core.errors import NotPermittedError
-from sgagent.core.model import CidrBlock, Family, Mode
+from sgagent.core.evaluate import Packet
+from sgagent.core.model import CidrBlock, Direction, Family, Mode
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions, closed_interface
-from sgagent.dataplane.live_sessions import Ending, TcpSession
+from sgagent.dataplane.live_sessions import Ending, TcpSession, TrackedSession
+from tests.fakes.clock import FakeClock
 
 HOST = CidrBlock.parse("10.0.0.11")
 SESSION = TcpSession(
@@ -99,3 +104,138 @@ def test_a_kernel_that_lists_no_sessions_is_named() -> None:
     end_forbidden_sessions(closed(), log, list_sessions, refuse)
     ((event, keys),) = log.lines
     assert (event, keys) == ("sessions_not_listed", {"reason": "[Errno 2] No such file or directory"})
+
+
+@dataclass(slots=True)
+class Kernel:
+    """Be a kernel with open sessions, and a conntrack that knows some of them."""
+
+    sessions: list[TcpSession]
+    opened: Direction | None = Direction.INGRESS
+    """Which way conntrack thinks that they were opened; None where it has forgotten them."""
+
+    asked: list[Packet] = field(default_factory=list)
+    ended: list[TcpSession] = field(default_factory=list)
+    listings: int = 0
+
+    def list(self) -> list[TcpSession]:
+        """List the sessions at listeners."""
+        self.listings += 1
+        return self.sessions
+
+    def find(self, packet: Packet) -> TrackedSession | None:
+        """Return the session of an answer, looked up as if it came in: the other way round."""
+        self.asked.append(packet)
+        if self.opened is None:
+            return None
+        turned = Direction.EGRESS if self.opened is Direction.INGRESS else Direction.INGRESS
+        return TrackedSession(mark=0, opened=turned)
+
+    def destroy(self, session: TcpSession) -> Ending:
+        """End a session."""
+        self.ended.append(session)
+        return Ending.ENDED
+
+
+def revoked_on(kernel: Kernel, log: Log | None = None) -> RevokedSessions:
+    """Return what watches the sessions of a kernel."""
+    return RevokedSessions(log or Log(), FakeClock(), kernel.list, kernel.find, kernel.destroy)
+
+
+@pytest.mark.parametrize("opened", (None, Direction.EGRESS))
+def test_a_revoked_session_is_ended_once_conntrack_does_not_know_it(opened: Direction | None) -> None:
+    """Until then it is left: it goes on if it is allowed again (§6.3)."""
+    kernel, log = Kernel([SESSION]), Log()
+    revoked = revoked_on(kernel, log)
+    revoked.follow(closed())
+    revoked.look()
+    assert not kernel.ended
+    assert [(p.source, p.source_port, p.destination_port) for p in kernel.asked] == [(HOST.first, 22, 40_000)]
+    kernel.opened = opened
+    revoked.look()
+    revoked.look()
+    assert kernel.ended == [SESSION]
+    assert kernel.listings == 1
+    assert [event for event, _ in log.lines] == ["session_cut"]
+
+
+def test_sessions_are_listed_again_only_after_a_change_that_matters() -> None:
+    """One that may cut some, or any while some are revoked; what is allowed again is left alone."""
+    kernel = Kernel([SESSION])
+    revoked, shut = revoked_on(kernel), closed()
+    for step, listings in (
+        (shut, 1),
+        (replace(shut, outcome=StepEnd.UNCHANGED), 1),
+        (replace(shut, policy=ResolvedPolicy()), 2),
+        (replace(shut, policy=ResolvedPolicy()), 2),
+        (replace(closed(), may_cut=True), 3),
+    ):
+        revoked.follow(step)
+        revoked.look()
+        assert kernel.listings == listings
+        kernel.opened = Direction.INGRESS
+    assert not kernel.ended
+
+
+def test_an_observed_session_is_left_whatever_conntrack_knows() -> None:
+    """Its packets pass (§9.1)."""
+    kernel = Kernel([SESSION], opened=None)
+    revoked = revoked_on(kernel)
+    revoked.follow(closed(Mode.OBSERVE))
+    revoked.look()
+    assert not kernel.ended
+
+
+def test_a_look_asks_for_so_many() -> None:
+    """The others have their turn at the next one."""
+    sessions = [replace(SESSION, peer_port=port) for port in range(1, MOST_ASKED_FOR + 11)]
+    kernel = Kernel(sessions)
+    revoked = revoked_on(kernel)
+    revoked.follow(closed())
+    revoked.look()
+    assert len(kernel.asked) == MOST_ASKED_FOR
+    kernel.opened = None
+    revoked.look()
+    assert [one.peer_port for one in kernel.ended[:11]] == [
+        *range(MOST_ASKED_FOR + 1, MOST_ASKED_FOR + 11),
+        1,
+    ]
+    revoked.look()
+    assert len(kernel.ended) == len(sessions)
+
+
+class SlowClock(FakeClock):
+    """A minute passes between two looks at it."""
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back."""
+        self.pass_seconds(60)
+        return super().monotonic()
+
+
+def test_a_look_is_short() -> None:
+    """It leaves sessions to the next one, logins not."""
+    sessions = [replace(SESSION, local_port=443, peer_port=port) for port in range(1, 2 * MOST_LOOKED_AT)]
+    kernel = Kernel([*sessions, SESSION], opened=None)
+    revoked = RevokedSessions(Log(), SlowClock(), kernel.list, kernel.find, kernel.destroy)
+    revoked.follow(closed())
+    for seen in (MOST_LOOKED_AT, len(kernel.sessions)):
+        revoked.look()
+        assert len(kernel.ended) == seen
+        assert kernel.ended[0] is SESSION
+
+
+def test_a_kernel_that_can_not_tell_ends_no_session() -> None:
+    """No session is ended, and the agent goes on."""
+
+    def fail(*_of: object) -> NoReturn:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    kernel = Kernel([SESSION])
+    for revoked in (
+        RevokedSessions(Log(), FakeClock(), fail, kernel.find, kernel.destroy),
+        RevokedSessions(Log(), FakeClock(), kernel.list, fail, kernel.destroy),
+    ):
+        revoked.follow(closed())
+        revoked.look()
+    assert not kernel.ended
