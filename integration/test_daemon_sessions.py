@@ -129,6 +129,31 @@ def all_heard(busy: Traffic, names: set[str]) -> bool:
     return all(end.heard for name in names for end in busy.sessions[name].ends)
 
 
+def test_sessions_to_a_redirected_port_are_judged_by_the_wire(agent: Service, one_interface: Lab) -> None:
+    """The socket has another port than the one that is allowed; nothing ends the session (§2.2)."""
+    one_interface.load(_REDIRECTED)
+    agent.define(definitions(f"ingress accept 1 tcp 80 from {STAYS}"))
+    lab, there = one_interface, (HOST, 8080)
+    with traffic(lab) as busy:
+        busy.open("web", lab.peer, STAYS, lab.host, (HOST, 80), listens_at=there)
+        with lab.listen(lab.host, *there), busy.running():
+            agent.start()
+            busy.wait_until_all_talk()
+            assert silent(busy) == set()
+            busy.settle({"web"})
+    assert not agent.events("session_cut")
+
+
+_REDIRECTED = """
+table inet testredirect {
+    chain early {
+        type nat hook prerouting priority dstnat; policy accept;
+        ip daddr 10.0.0.11 tcp dport 80 dnat ip to 10.0.0.11:8080
+    }
+}
+"""
+
+
 @pytest.mark.parametrize(
     ("configuration", "event"),
     (('mode = "observe"', {(LEAVES, 22), (LEAVES6, 22)}), ('sessions = "keep"', set())),

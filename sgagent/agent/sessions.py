@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -97,16 +98,15 @@ ListSessions = Callable[[], Collection[LiveSession]]
 """Lists sessions, or raises OSError where the kernel can't tell."""
 
 
+Find = Callable[[Packet], TrackedSession | None]
+"""Finds the session of a packet; may raise OSError where the kernel can't be asked."""
+
+
 class LiveSessions:
     """Look up whether the current policy has allowed a session, by its conntrack mark."""
 
-    def __init__(self, layout: MarkLayout, find: Callable[[Packet], TrackedSession | None]) -> None:
-        """Take what is needed to read a mark, and what finds the session of a packet.
-
-        Args:
-            layout: our bits of the mark.
-            find: may raise OSError where the kernel can't be asked.
-        """
+    def __init__(self, layout: MarkLayout, find: Find) -> None:
+        """Take what is needed to read a mark, and what finds the session of a packet."""
         self._layout = layout
         self._find = find
 
@@ -194,14 +194,18 @@ def end_forbidden_sessions(
     step: Step,
     log: EventLog,
     list_sessions: Callable[[], Iterable[TcpSession]],
+    find: Find,
     destroy: Callable[[TcpSession], Ending],
 ) -> None:
-    """Name the open TCP sessions that the policy forbids, and end them.
+    """Name the open TCP sessions that the policy forbids, and end those that conntrack did not follow.
+
+    The kernel evaluates those that it followed, by what is on the wire: a port may be redirected.
 
     Args:
         step: the step that made the table.
         log: where they are named.
         list_sessions: lists the sessions at local listeners.
+        find: finds what conntrack knows of one.
         destroy: ends one.
     """
     if step.policy is None:
@@ -216,6 +220,9 @@ def end_forbidden_sessions(
         if interface is None or interface.mode is Mode.OBSERVE:
             log.warning("session_would_be_cut", **as_keys(named(cut)))
             continue
+        with suppress(OSError):
+            if _is_known_inwards(cut, find):
+                continue
         ending = _ending(sockets[cut.session], destroy)
         log.warning("session_cut", ending=ending, **as_keys(named(cut)))
 
@@ -240,7 +247,7 @@ class RevokedSessions:
         log: EventLog,
         clock: Clock,
         list_sessions: Callable[[], Iterable[TcpSession]],
-        find: Callable[[Packet], TrackedSession | None],
+        find: Find,
         destroy: Callable[[TcpSession], Ending],
     ) -> None:
         """Take the log, the clock, and what lists the sessions at local listeners, finds and ends one."""
@@ -300,18 +307,27 @@ class RevokedSessions:
 
     def _is_ended(self, cut: CutSession, session: TcpSession) -> bool:
         """End a session unless conntrack knows it as opened inwards, and return whether it is over."""
-        # Looked up by its answers, which have the ends of the socket also where the port was redirected.
-        answer = _turned(lockout.opening_packet(cut.session, cut.interface), Direction.INGRESS)
         try:
-            tracked = self._find(answer)
+            if _is_known_inwards(cut, self._find):
+                return False
         except OSError:
-            return False
-        if tracked is not None and tracked.opened is Direction.EGRESS:
             return False
         ending = _ending(session, self._destroy)
         if ending != Ending.GONE.value:
             self._log.warning("session_cut", ending=ending, **as_keys(named(cut)))
         return True
+
+
+def _is_known_inwards(cut: CutSession, find: Find) -> bool:
+    """Return whether conntrack knows a session as opened inwards.
+
+    It is looked up by its answers, which have the ends of the socket also where the port was redirected.
+
+    Raises:
+        OSError: the kernel can't be asked.
+    """
+    tracked = find(_turned(lockout.opening_packet(cut.session, cut.interface), Direction.INGRESS))
+    return tracked is not None and tracked.opened is Direction.EGRESS
 
 
 def _ending(session: TcpSession, destroy: Callable[[TcpSession], Ending]) -> str:

@@ -28,7 +28,13 @@ from sgagent.core.errors import DocumentError, KernelRefusedError, Origin, Probl
 from sgagent.core.lockout import LiveSession, NamedCut, SessionKind, named, sessions_newly_cut
 from sgagent.core.policy import Endpoint, ResolvedPolicy
 from sgagent.dataplane.dataplane import LibnftablesDataplane
-from sgagent.dataplane.live_sessions import TcpSession, destroy, list_sockets, sessions_at_listeners
+from sgagent.dataplane.live_sessions import (
+    TcpSession,
+    destroy,
+    find_session,
+    list_sockets,
+    sessions_at_listeners,
+)
 from sgagent.documents import DocumentFile, parse_documents
 from sgagent.host.links import NetlinkHost
 from sgagent.host.processes import sockets_of_logins
@@ -129,7 +135,7 @@ def apply_once(policy: ResolvedPolicy, settings: Settings, options: argparse.Nam
         operations = _bring(policy, settings, dataplane)
     if is_rejudged and is_first:
         step = Step(outcome=StepEnd.APPLIED, policy=policy, facts=facts)
-        end_forbidden_sessions(step, _LateLog(), sessions_at_listeners, destroy)
+        end_forbidden_sessions(step, _LateLog(), sessions_at_listeners, find_session, destroy)
     return operations
 
 

@@ -22,8 +22,8 @@ from sgagent.cli import inputs
 from sgagent.cli.main import add_option
 from sgagent.core.errors import KernelRefusedError, SourceUnavailableError, UsageError, printable
 from sgagent.core.policy import Endpoint
+from sgagent.dataplane import live_sessions
 from sgagent.dataplane.dataplane import ApplierDataplane, LibnftablesDataplane
-from sgagent.dataplane.live_sessions import destroy, sessions_at_listeners
 from sgagent.dataplane.privsep import Applier, applier_of_first_life, fork_applier, go_on_without_privilege
 from sgagent.host.links import NetlinkHost
 from sgagent.nft.marks import Sessions
@@ -82,8 +82,9 @@ def _enforce(settings: Settings, applier: Applier | None) -> Step:
         if step.kernel_error is not None:
             raise KernelRefusedError(step.kernel_error)
         if step.is_first_table and settings.enforcement.sessions is Sessions.REJUDGE:
-            end = dataplane.destroy if isinstance(dataplane, ApplierDataplane) else destroy
-            end_forbidden_sessions(step, structlog.get_logger(), sessions_at_listeners, end)
+            through = dataplane if isinstance(dataplane, ApplierDataplane) else live_sessions
+            ends = live_sessions.sessions_at_listeners, through.find_session, through.destroy
+            end_forbidden_sessions(step, structlog.get_logger(), *ends)
     return step
 
 

@@ -126,7 +126,7 @@ def _assemble(
         if source.endpoints():
             source.refresh()
         if revoked is not None:
-            end_forbidden_sessions(step, log, sessions_at_listeners, dataplane.destroy)
+            end_forbidden_sessions(step, log, *ends)
 
     verification = Verification(dataplane.open_listing, layout, log)
     if settings.verify.after_apply:

@@ -59,6 +59,17 @@ def refuse(_session: TcpSession) -> Ending:
     raise NotPermittedError("sessions can be ended only with CAP_NET_ADMIN")
 
 
+def forget(_packet: Packet) -> None:
+    """Be a conntrack that followed no session."""
+
+
+def test_a_session_that_conntrack_followed_is_left_to_the_kernel() -> None:
+    """It is evaluated there by what is on the wire: its port may be redirected to that of the socket."""
+    kernel, log = Kernel([SESSION]), Log()
+    end_forbidden_sessions(closed(), log, kernel.list, kernel.find, kernel.destroy)
+    assert (kernel.ended, log.lines) == ([], [])
+
+
 def test_a_forbidden_session_is_ended_and_named() -> None:
     """The log says which session, why, and what came of it."""
     log, ended = Log(), []
@@ -67,7 +78,7 @@ def test_a_forbidden_session_is_ended_and_named() -> None:
         ended.append(session)
         return Ending.ENDED
 
-    end_forbidden_sessions(closed(), log, lambda: [SESSION], destroy)
+    end_forbidden_sessions(closed(), log, lambda: [SESSION], forget, destroy)
     assert ended == [SESSION]
     ((event, keys),) = log.lines
     assert (event, keys["ending"], keys["peer"], keys["local_port"]) == (
@@ -81,14 +92,14 @@ def test_a_forbidden_session_is_ended_and_named() -> None:
 def test_observing_ends_nothing() -> None:
     """In observe mode the session is named only; a destroy would fail the test."""
     log = Log()
-    end_forbidden_sessions(closed(Mode.OBSERVE), log, lambda: [SESSION], refuse)
+    end_forbidden_sessions(closed(Mode.OBSERVE), log, lambda: [SESSION], forget, refuse)
     assert [event for event, _ in log.lines] == ["session_would_be_cut"]
 
 
 def test_a_kernel_that_ends_no_sessions_is_named() -> None:
     """What can't be ended is said to go on, and the agent goes on too."""
     log = Log()
-    end_forbidden_sessions(closed(), log, lambda: [SESSION], refuse)
+    end_forbidden_sessions(closed(), log, lambda: [SESSION], forget, refuse)
     ((event, keys),) = log.lines
     assert event == "session_cut"
     assert "CAP_NET_ADMIN" in str(keys["ending"])
@@ -101,7 +112,7 @@ def test_a_kernel_that_lists_no_sessions_is_named() -> None:
     def list_sessions() -> list[TcpSession]:
         raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
 
-    end_forbidden_sessions(closed(), log, list_sessions, refuse)
+    end_forbidden_sessions(closed(), log, list_sessions, forget, refuse)
     ((event, keys),) = log.lines
     assert (event, keys) == ("sessions_not_listed", {"reason": "[Errno 2] No such file or directory"})
 
