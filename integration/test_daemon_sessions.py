@@ -234,4 +234,30 @@ def test_a_revoked_session_that_is_forgotten_is_ended(agent: Service, one_interf
     assert [event["peer_port"] for event in agent.events("session_cut")] == [source[1]]
 
 
+def test_an_older_session_that_conntrack_takes_for_the_hosts_own_is_ended(
+    agent: Service, one_interface: Lab
+) -> None:
+    """Its server was the first that conntrack heard; the policy that forbids it later ends it (§6.3)."""
+    agent.define(NARROW.replace(STAYS, "198.51.100.0/24"))
+    lab = one_interface
+    with traffic(lab) as busy:
+        busy.open("older", lab.peer, LEAVES, lab.host, (HOST, 22))
+        client, server = (end.socket for end in busy.sessions["older"].ends)
+        with lab.listen(lab.host, HOST, 22):
+            agent.start()
+            server.send(b"first")
+            wait_for(lambda: is_heard(client), "what the server said")
+            agent.define(NARROW)
+            wait_for_error(server)
+    assert named(agent, "session_cut") == {(LEAVES, 22)}
+
+
+def is_heard(end: socket.socket) -> bool:
+    """Return whether something has arrived."""
+    try:
+        return bool(end.recv(64))
+    except BlockingIOError:
+        return False
+
+
 _RESET_AT_ONCE = struct.pack("ii", 1, 0)
