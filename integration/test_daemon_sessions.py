@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from integration.guest import GUEST_ADDRESS, guest
 from integration.lab import Lab, wait_for
 from integration.service import Service, definitions, service_on
 from integration.traffic import Traffic, traffic
@@ -127,6 +128,22 @@ def error_of(ended: socket.socket) -> int:
 def all_heard(busy: Traffic, names: set[str]) -> bool:
     """Tell whether both ends of the sessions have heard of each other."""
     return all(end.heard for name in names for end in busy.sessions[name].ends)
+
+
+def test_sessions_that_do_not_pass_the_link_are_left(agent: Service, one_interface: Lab) -> None:
+    """A guest, and the host itself, may talk to the address of a bound link, which judges neither (§2.3)."""
+    lab = one_interface
+    agent.define(definitions())
+    with guest(lab) as behind, traffic(lab) as busy:
+        for name, client, source in (("guest", behind, GUEST_ADDRESS), ("host", lab.host, "127.0.0.1")):
+            busy.open(name, client, source, lab.host, (HOST, 22))
+        busy.open("cut", lab.peer, LEAVES, lab.host, (HOST, 22))
+        with lab.listen(lab.host, HOST, 22):
+            agent.start()
+            wait_for_error(busy.sessions.pop("cut").ends[1].socket)
+        with busy.running():
+            busy.wait_until_all_talk()
+    assert named(agent, "session_cut") == {(LEAVES, 22)}
 
 
 def test_sessions_to_a_redirected_port_are_judged_by_the_wire(agent: Service, one_interface: Lab) -> None:

@@ -14,7 +14,7 @@ import pytest
 from integration.namespaces import Namespace, network_namespace
 from sgagent.core.errors import NotPermittedError
 from sgagent.core.model import Family
-from sgagent.dataplane.live_sessions import Ending, clear_marks, destroy, sessions_at_listeners
+from sgagent.dataplane.live_sessions import Ending, clear_marks, destroy, link_towards, sessions_at_listeners
 from sgagent.netlink import NETLINK_NETFILTER, NetlinkSocket, attributes
 from sgagent.nft.marks import MarkTest
 from tests.patience import PATIENCE
@@ -158,6 +158,7 @@ def test_sessions_at_listeners_can_be_ended(listening: str, address: str, family
         assert session.local_port == server.getsockname()[1]
         assert session.peer_port == client.getsockname()[1]
         assert session.inode == os.fstat(accepted.fileno()).st_ino
+        assert link_towards(session) == socket.if_nametoindex("lo")
         assert destroy(session) is Ending.ENDED
         assert destroy(session) is Ending.GONE
         with pytest.raises(ConnectionError):

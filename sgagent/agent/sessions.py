@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sgagent.core import lockout
@@ -17,7 +17,15 @@ from sgagent.core.evaluate import Packet, Tracking
 from sgagent.core.lockout import CutSession, LiveSession, NamedCut, SessionKind, as_keys, named
 from sgagent.core.model import Direction, Mode
 from sgagent.core.policy import ResolvedPolicy
-from sgagent.dataplane.live_sessions import Ending, TcpSession, TcpSockets, TrackedSession, list_sockets
+from sgagent.dataplane.live_sessions import (
+    Ending,
+    TcpSession,
+    TcpSockets,
+    TrackedSession,
+    link_towards,
+    list_sockets,
+    sessions_at_listeners,
+)
 from sgagent.host.processes import own_sockets, sockets_of_agents, sockets_of_ssh_servers
 from sgagent.nft.marks import EnforcementState, MarkLayout, is_remembered
 from sgagent.ports import Clock
@@ -190,13 +198,33 @@ class CutPreview:
         return cut
 
 
-def end_forbidden_sessions(
-    step: Step,
-    log: EventLog,
-    list_sessions: Callable[[], Iterable[TcpSession]],
-    find: Find,
-    destroy: Callable[[TcpSession], Ending],
-) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionPort:
+    """What the kernel tells of TCP sessions at local listeners, and does to them."""
+
+    find: Find
+    """Finds what conntrack knows of a session."""
+
+    destroy: Callable[[TcpSession], Ending]
+    list_sessions: Callable[[], Iterable[TcpSession]] = sessions_at_listeners
+    link_towards: Callable[[TcpSession], int | None] = link_towards
+    """Returns the number of the link by which the host's packets leave."""
+
+    def forbidden(
+        self, step: Step, policy: ResolvedPolicy, sockets: Mapping[LiveSession, TcpSession]
+    ) -> Iterator[tuple[CutSession, TcpSession]]:
+        """Yield the sessions that a policy forbids, in observe mode too.
+
+        Those whose packets leave by another link than the one with their address are left to the kernel.
+        """
+        numbers = {link.name: link.index for link in step.facts.links}
+        for cut in lockout.sessions_cut(policy, step.facts, sockets):
+            session = sockets[cut.session]
+            if self.link_towards(session) in {None, numbers.get(cut.interface)}:
+                yield cut, session
+
+
+def end_forbidden_sessions(step: Step, log: EventLog, port: SessionPort) -> None:
     """Name the open TCP sessions that the policy forbids, and end those that conntrack did not follow.
 
     The kernel evaluates those that it followed, by what is on the wire: a port may be redirected.
@@ -204,26 +232,24 @@ def end_forbidden_sessions(
     Args:
         step: the step that made the table.
         log: where they are named.
-        list_sessions: lists the sessions at local listeners.
-        find: finds what conntrack knows of one.
-        destroy: ends one.
+        port: what knows and ends sessions.
     """
     if step.policy is None:
         return
     try:
-        sockets = {as_live_session(session): session for session in list_sessions()}
+        sockets = {as_live_session(session): session for session in port.list_sessions()}
     except OSError as error:
         log.warning("sessions_not_listed", reason=str(error))
         return
-    for cut in lockout.sessions_cut(step.policy, step.facts, sockets):
+    for cut, session in port.forbidden(step, step.policy, sockets):
         interface = step.policy.judge(cut.interface)
         if interface is None or interface.mode is Mode.OBSERVE:
             log.warning("session_would_be_cut", **as_keys(named(cut)))
             continue
         with suppress(OSError):
-            if _is_known_inwards(cut, find):
+            if _is_known_inwards(cut, port.find):
                 continue
-        ending = _ending(sockets[cut.session], destroy)
+        ending = _ending(session, port.destroy)
         log.warning("session_cut", ending=ending, **as_keys(named(cut)))
 
 
@@ -242,20 +268,11 @@ class RevokedSessions:
     be allowed. A session that conntrack knows is left: it goes on if it is allowed again.
     """
 
-    def __init__(
-        self,
-        log: EventLog,
-        clock: Clock,
-        list_sessions: Callable[[], Iterable[TcpSession]],
-        find: Find,
-        destroy: Callable[[TcpSession], Ending],
-    ) -> None:
-        """Take the log, the clock, and what lists the sessions at local listeners, finds and ends one."""
+    def __init__(self, log: EventLog, clock: Clock, port: SessionPort) -> None:
+        """Take the log, the clock, and what knows and ends sessions."""
         self._log = log
         self._clock = clock
-        self._list_sessions = list_sessions
-        self._find = find
-        self._destroy = destroy
+        self._port = port
         self._step: Step | None = None
         self._is_listed = False
         self._listed: list[tuple[LiveSession, TcpSession]] = []
@@ -281,7 +298,7 @@ class RevokedSessions:
         end = self._clock.monotonic() + _LOOK_SECONDS
         while self._listed:
             some, self._listed = self._listed[:MOST_LOOKED_AT], self._listed[MOST_LOOKED_AT:]
-            self._revoked += self._forbidden(self._step.policy, self._step.facts, dict(some))
+            self._revoked += self._forbidden(self._step, self._step.policy, dict(some))
             if self._clock.monotonic() > end:
                 break
         asked, later = self._revoked[:MOST_ASKED_FOR], self._revoked[MOST_ASKED_FOR:]
@@ -290,29 +307,28 @@ class RevokedSessions:
     def _list(self) -> list[tuple[LiveSession, TcpSession]]:
         """Return the sessions at local listeners, logins first."""
         try:
-            sockets = {as_live_session(session): session for session in self._list_sessions()}
+            sockets = {as_live_session(session): session for session in self._port.list_sessions()}
         except OSError:
             return []  # as the preview of cuts logs
         return [(session, sockets[session]) for session in lockout.dearest(sockets, len(sockets))]
 
-    @staticmethod
     def _forbidden(
-        policy: ResolvedPolicy, facts: HostFacts, sockets: dict[LiveSession, TcpSession]
+        self, step: Step, policy: ResolvedPolicy, sockets: dict[LiveSession, TcpSession]
     ) -> Iterator[tuple[CutSession, TcpSession]]:
         """Yield the sessions that the policy forbids, and drops."""
-        for cut in lockout.sessions_cut(policy, facts, sockets):
+        for cut, session in self._port.forbidden(step, policy, sockets):
             judge = policy.judge(cut.interface)
             if judge is not None and judge.mode is Mode.ENFORCE:
-                yield cut, sockets[cut.session]
+                yield cut, session
 
     def _is_ended(self, cut: CutSession, session: TcpSession) -> bool:
         """End a session unless conntrack knows it as opened inwards, and return whether it is over."""
         try:
-            if _is_known_inwards(cut, self._find):
+            if _is_known_inwards(cut, self._port.find):
                 return False
         except OSError:
             return False
-        ending = _ending(session, self._destroy)
+        ending = _ending(session, self._port.destroy)
         if ending != Ending.GONE.value:
             self._log.warning("session_cut", ending=ending, **as_keys(named(cut)))
         return True

@@ -17,7 +17,13 @@ from pathlib import Path
 
 from sgagent.agent.clock import time_left
 from sgagent.agent.control import requests
-from sgagent.agent.sessions import CutPreview, as_live_session, end_forbidden_sessions, open_sessions
+from sgagent.agent.sessions import (
+    CutPreview,
+    SessionPort,
+    as_live_session,
+    end_forbidden_sessions,
+    open_sessions,
+)
 from sgagent.agent.step import EventLog, Step, StepEnd
 from sgagent.cli import inputs
 from sgagent.cli.agent_client import ask, print_enforced
@@ -33,7 +39,6 @@ from sgagent.dataplane.live_sessions import (
     destroy,
     find_session,
     list_sockets,
-    sessions_at_listeners,
 )
 from sgagent.documents import DocumentFile, parse_documents
 from sgagent.host.links import NetlinkHost
@@ -135,7 +140,8 @@ def apply_once(policy: ResolvedPolicy, settings: Settings, options: argparse.Nam
         operations = _bring(policy, settings, dataplane)
     if is_rejudged and is_first:
         step = Step(outcome=StepEnd.APPLIED, policy=policy, facts=facts)
-        end_forbidden_sessions(step, _LateLog(), sessions_at_listeners, find_session, destroy)
+        port = SessionPort(find=find_session, destroy=destroy)
+        end_forbidden_sessions(step, _LateLog(), port)
     return operations
 
 

@@ -15,7 +15,7 @@ from sgagent.agent.clock import SystemClock
 from sgagent.agent.flowlog.flowlog import in_effect
 from sgagent.agent.log import configure_log
 from sgagent.agent.reconciler import Reconciler
-from sgagent.agent.sessions import end_forbidden_sessions
+from sgagent.agent.sessions import SessionPort, end_forbidden_sessions
 from sgagent.agent.state.directory import KeptDocuments, StateDirectory
 from sgagent.agent.step import Step, StepEnd, summary
 from sgagent.cli import inputs
@@ -83,8 +83,8 @@ def _enforce(settings: Settings, applier: Applier | None) -> Step:
             raise KernelRefusedError(step.kernel_error)
         if step.is_first_table and settings.enforcement.sessions is Sessions.REJUDGE:
             through = dataplane if isinstance(dataplane, ApplierDataplane) else live_sessions
-            ends = live_sessions.sessions_at_listeners, through.find_session, through.destroy
-            end_forbidden_sessions(step, structlog.get_logger(), *ends)
+            port = SessionPort(find=through.find_session, destroy=through.destroy)
+            end_forbidden_sessions(step, structlog.get_logger(), port)
     return step
 
 

@@ -26,6 +26,7 @@ from sgagent.agent.sessions import (
     CutPreview,
     LiveSessions,
     RevokedSessions,
+    SessionPort,
     end_forbidden_sessions,
     open_sessions,
 )
@@ -41,7 +42,7 @@ from sgagent.agent.web.routes import StatusPages, health_pages
 from sgagent.cli import inputs
 from sgagent.core.errors import UsageError
 from sgagent.dataplane.dataplane import ApplierDataplane
-from sgagent.dataplane.live_sessions import list_listeners, sessions_at_listeners
+from sgagent.dataplane.live_sessions import list_listeners
 from sgagent.dataplane.privsep import Applier, notices_heard
 from sgagent.host.links import NetlinkHost
 from sgagent.nft.marks import MarkLayout, Sessions
@@ -117,8 +118,8 @@ def _assemble(
         stack.enter_context(presence_kept(settings, source, lambda: published.status, host.facts))
 
     is_kept = settings.enforcement.sessions is Sessions.KEEP
-    ends = sessions_at_listeners, dataplane.find_session, dataplane.destroy
-    revoked = None if is_kept else RevokedSessions(log, clock, *ends)
+    port = SessionPort(find=dataplane.find_session, destroy=dataplane.destroy)
+    revoked = None if is_kept else RevokedSessions(log, clock, port)
 
     def end_sessions(step: Step) -> None:
         # Conntrack assigns a session that it did not follow to the end that sends next. Refreshing now makes
@@ -126,7 +127,7 @@ def _assemble(
         if source.endpoints():
             source.refresh()
         if revoked is not None:
-            end_forbidden_sessions(step, log, *ends)
+            end_forbidden_sessions(step, log, port)
 
     verification = Verification(dataplane.open_listing, layout, log)
     if settings.verify.after_apply:

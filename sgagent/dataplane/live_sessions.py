@@ -13,6 +13,7 @@ import ipaddress
 import os
 import socket
 import struct
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,7 +21,16 @@ from sgagent.core.binding import HostListener
 from sgagent.core.errors import KernelRefusedError, NotPermittedError
 from sgagent.core.evaluate import Packet
 from sgagent.core.model import Direction, Family, Protocol
-from sgagent.netlink import NESTED, NETLINK_NETFILTER, NETLINK_SOCK_DIAG, NetlinkSocket, attribute, attributes
+from sgagent.core.policy import LINK_LOCAL
+from sgagent.netlink import (
+    NESTED,
+    NETLINK_NETFILTER,
+    NETLINK_ROUTE,
+    NETLINK_SOCK_DIAG,
+    NetlinkSocket,
+    attribute,
+    attributes,
+)
 from sgagent.nft.marks import MarkTest
 
 _SUBSYSTEM_CONNTRACK = 1 << 8
@@ -240,6 +250,30 @@ def sessions_at_listeners() -> tuple[TcpSession, ...]:
         OSError: the kernel can't tell.
     """
     return list_sockets().at_listeners
+
+
+def link_towards(session: TcpSession) -> int | None:
+    """Return the number of the link by which this host's packets of a session leave; None if nobody can tell.
+
+    A link-local address may be on several links.
+    """
+    ends, size = (session.peer_address, session.local_address), session.family.bits // 8
+    if session.family is Family.IPV6 and any(LINK_LOCAL[0] <= end <= LINK_LOCAL[1] for end in ends):
+        return None
+    family = socket.AF_INET if session.family is Family.IPV4 else socket.AF_INET6
+    wanted = (attribute(kind, end.to_bytes(size)) for kind, end in enumerate(ends, start=_ROUTE_DESTINATION))
+    request = _ROUTE.pack(family, 8 * size, 8 * size) + b"".join(wanted)
+    try:
+        with NetlinkSocket(NETLINK_ROUTE) as netlink:
+            found = attributes(netlink.ask(_GET_ROUTE, request).payload[_ROUTE.size :])
+    except OSError:
+        return None
+    return int.from_bytes(found[_ROUTE_LINK], sys.byteorder) if _ROUTE_LINK in found else None
+
+
+_GET_ROUTE = 26
+_ROUTE = struct.Struct("=BBB9x")
+_ROUTE_DESTINATION, _ROUTE_LINK = 1, 4
 
 
 def destroy(session: TcpSession) -> Ending:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
 import pytest
 
-from sgagent.agent.sessions import MOST_ASKED_FOR, MOST_LOOKED_AT, RevokedSessions, end_forbidden_sessions
+from sgagent.agent.sessions import (
+    MOST_ASKED_FOR,
+    MOST_LOOKED_AT,
+    RevokedSessions,
+    SessionPort,
+    end_forbidden_sessions,
+)
 from sgagent.agent.step import Step, StepEnd
 from sgagent.core.binding import HostFacts, Link
 from sgagent.core.errors import NotPermittedError
@@ -63,10 +69,26 @@ def forget(_packet: Packet) -> None:
     """Be a conntrack that followed no session."""
 
 
+def port_of(
+    destroy: Callable[[TcpSession], Ending], list_sessions: Callable[[], list[TcpSession]] = lambda: [SESSION]
+) -> SessionPort:
+    """Return a kernel with a session whose packets leave by the link with its address."""
+    return SessionPort(
+        find=forget, destroy=destroy, list_sessions=list_sessions, link_towards=lambda _session: 2
+    )
+
+
+def test_a_session_by_another_link_is_left_to_the_kernel() -> None:
+    """A guest's packets to the address of a bound link do not pass that link (§2.3)."""
+    log = Log()
+    end_forbidden_sessions(closed(), log, replace(port_of(refuse), link_towards=lambda _session: 3))
+    assert not log.lines
+
+
 def test_a_session_that_conntrack_followed_is_left_to_the_kernel() -> None:
     """It is evaluated there by what is on the wire: its port may be redirected to that of the socket."""
     kernel, log = Kernel([SESSION]), Log()
-    end_forbidden_sessions(closed(), log, kernel.list, kernel.find, kernel.destroy)
+    end_forbidden_sessions(closed(), log, kernel.port)
     assert (kernel.ended, log.lines) == ([], [])
 
 
@@ -78,7 +100,7 @@ def test_a_forbidden_session_is_ended_and_named() -> None:
         ended.append(session)
         return Ending.ENDED
 
-    end_forbidden_sessions(closed(), log, lambda: [SESSION], forget, destroy)
+    end_forbidden_sessions(closed(), log, port_of(destroy))
     assert ended == [SESSION]
     ((event, keys),) = log.lines
     assert (event, keys["ending"], keys["peer"], keys["local_port"]) == (
@@ -92,14 +114,14 @@ def test_a_forbidden_session_is_ended_and_named() -> None:
 def test_observing_ends_nothing() -> None:
     """In observe mode the session is named only; a destroy would fail the test."""
     log = Log()
-    end_forbidden_sessions(closed(Mode.OBSERVE), log, lambda: [SESSION], forget, refuse)
+    end_forbidden_sessions(closed(Mode.OBSERVE), log, port_of(refuse))
     assert [event for event, _ in log.lines] == ["session_would_be_cut"]
 
 
 def test_a_kernel_that_ends_no_sessions_is_named() -> None:
     """What can't be ended is said to go on, and the agent goes on too."""
     log = Log()
-    end_forbidden_sessions(closed(), log, lambda: [SESSION], forget, refuse)
+    end_forbidden_sessions(closed(), log, port_of(refuse))
     ((event, keys),) = log.lines
     assert event == "session_cut"
     assert "CAP_NET_ADMIN" in str(keys["ending"])
@@ -112,7 +134,7 @@ def test_a_kernel_that_lists_no_sessions_is_named() -> None:
     def list_sessions() -> list[TcpSession]:
         raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
 
-    end_forbidden_sessions(closed(), log, list_sessions, forget, refuse)
+    end_forbidden_sessions(closed(), log, port_of(refuse, list_sessions))
     ((event, keys),) = log.lines
     assert (event, keys) == ("sessions_not_listed", {"reason": "[Errno 2] No such file or directory"})
 
@@ -129,7 +151,14 @@ class Kernel:
     ended: list[TcpSession] = field(default_factory=list)
     listings: int = 0
 
-    def list(self) -> list[TcpSession]:
+    @property
+    def port(self) -> SessionPort:
+        """Return what knows and ends its sessions, which leave by the link with their address."""
+        return SessionPort(
+            find=self.find, destroy=self.destroy, list_sessions=self.list, link_towards=lambda _session: 2
+        )
+
+    def list(self) -> Sequence[TcpSession]:
         """List the sessions at listeners."""
         self.listings += 1
         return self.sessions
@@ -150,7 +179,7 @@ class Kernel:
 
 def revoked_on(kernel: Kernel, log: Log | None = None) -> RevokedSessions:
     """Return what watches the sessions of a kernel."""
-    return RevokedSessions(log or Log(), FakeClock(), kernel.list, kernel.find, kernel.destroy)
+    return RevokedSessions(log or Log(), FakeClock(), kernel.port)
 
 
 @pytest.mark.parametrize("opened", (None, Direction.EGRESS))
@@ -228,7 +257,7 @@ def test_a_look_is_short() -> None:
     """It leaves sessions to the next one, logins not."""
     sessions = [replace(SESSION, local_port=443, peer_port=port) for port in range(1, 2 * MOST_LOOKED_AT)]
     kernel = Kernel([*sessions, SESSION], opened=None)
-    revoked = RevokedSessions(Log(), SlowClock(), kernel.list, kernel.find, kernel.destroy)
+    revoked = RevokedSessions(Log(), SlowClock(), kernel.port)
     revoked.follow(closed())
     for seen in (MOST_LOOKED_AT, len(kernel.sessions)):
         revoked.look()
@@ -244,8 +273,8 @@ def test_a_kernel_that_can_not_tell_ends_no_session() -> None:
 
     kernel = Kernel([SESSION])
     for revoked in (
-        RevokedSessions(Log(), FakeClock(), fail, kernel.find, kernel.destroy),
-        RevokedSessions(Log(), FakeClock(), kernel.list, fail, kernel.destroy),
+        RevokedSessions(Log(), FakeClock(), replace(kernel.port, list_sessions=fail)),
+        RevokedSessions(Log(), FakeClock(), replace(kernel.port, find=fail)),
     ):
         revoked.follow(closed())
         revoked.look()
