@@ -141,6 +141,7 @@ def test_sessions_that_do_not_pass_the_link_are_left(agent: Service, one_interfa
         with lab.listen(lab.host, HOST, 22):
             agent.start()
             wait_for_error(busy.sessions.pop("cut").ends[1].socket)
+            agent.wait_for_event("session_cut")
         with busy.running():
             busy.wait_until_all_talk()
     assert named(agent, "session_cut") == {(LEAVES, 22)}
@@ -266,6 +267,7 @@ def test_an_older_session_that_conntrack_takes_for_the_hosts_own_is_ended(
             wait_for(lambda: is_heard(client), "what the server said")
             agent.define(NARROW)
             wait_for_error(server)
+            agent.wait_for_event("session_cut")
     assert named(agent, "session_cut") == {(LEAVES, 22)}
 
 
