@@ -255,19 +255,26 @@ def test_a_revoked_session_that_is_forgotten_is_ended(agent: Service, one_interf
 def test_an_older_session_that_conntrack_takes_for_the_hosts_own_is_ended(
     agent: Service, one_interface: Lab
 ) -> None:
-    """Its server was the first that conntrack heard; the policy that forbids it later ends it (§6.3)."""
+    """Its server was the first that conntrack heard; the policy that forbids it later ends it (§6.3).
+
+    One that the host has opened, as conntrack saw, from the port of a listener goes on.
+    """
     agent.define(NARROW.replace(STAYS, "198.51.100.0/24"))
     lab = one_interface
     with traffic(lab) as busy:
         busy.open("older", lab.peer, LEAVES, lab.host, (HOST, 22))
         client, server = (end.socket for end in busy.sessions["older"].ends)
+        agent.start()
+        busy.open("own", lab.host, HOST, lab.peer, (LEAVES, 7000), source_port=22)
         with lab.listen(lab.host, HOST, 22):
-            agent.start()
             server.send(b"first")
             wait_for(lambda: is_heard(client), "what the server said")
             agent.define(NARROW)
             wait_for_error(server)
             agent.wait_for_event("session_cut")
+        del busy.sessions["older"]
+        with busy.running():
+            busy.wait_until_all_talk()
     assert named(agent, "session_cut") == {(LEAVES, 22)}
 
 

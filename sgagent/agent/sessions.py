@@ -247,7 +247,7 @@ def end_forbidden_sessions(step: Step, log: EventLog, port: SessionPort) -> None
             log.warning("session_would_be_cut", **as_keys(named(cut)))
             continue
         with suppress(OSError):
-            if _is_known_inwards(cut, port.find):
+            if _is_left_to_kernel(cut, port.find):
                 continue
         ending = _ending(session, port.destroy)
         log.warning("session_cut", ending=ending, **as_keys(named(cut)))
@@ -261,7 +261,7 @@ _LOOK_SECONDS = 0.05
 
 
 class RevokedSessions:
-    """End revoked sessions at local listeners that conntrack no longer knows as opened inwards (§6.3).
+    """End revoked sessions at local listeners that conntrack no longer follows from their opening (§6.3).
 
     The far end can make conntrack forget a session whose packets are dropped: by a reset, or by silence. The
     socket of this host is still open, and its next packet would open the session outwards, where egress may
@@ -290,7 +290,7 @@ class RevokedSessions:
         self._step = step
 
     def look(self) -> None:
-        """End those that conntrack has forgotten, or knows as opened by this host."""
+        """End those that conntrack has forgotten, or took up when this host sent first."""
         if self._step is None or self._step.policy is None:
             return
         if not self._is_listed:
@@ -322,9 +322,9 @@ class RevokedSessions:
                 yield cut, session
 
     def _is_ended(self, cut: CutSession, session: TcpSession) -> bool:
-        """End a session unless conntrack knows it as opened inwards, and return whether it is over."""
+        """End a session unless it is the kernel's to evaluate, and return whether it is over."""
         try:
-            if _is_known_inwards(cut, self._port.find):
+            if _is_left_to_kernel(cut, self._port.find):
                 return False
         except OSError:
             return False
@@ -334,8 +334,8 @@ class RevokedSessions:
         return True
 
 
-def _is_known_inwards(cut: CutSession, find: Find) -> bool:
-    """Return whether conntrack knows a session as opened inwards.
+def _is_left_to_kernel(cut: CutSession, find: Find) -> bool:
+    """Return whether conntrack knows a session as opened inwards, or has seen this host open it.
 
     It is looked up by its answers, which have the ends of the socket also where the port was redirected.
 
@@ -343,7 +343,7 @@ def _is_known_inwards(cut: CutSession, find: Find) -> bool:
         OSError: the kernel can't be asked.
     """
     tracked = find(_turned(lockout.opening_packet(cut.session, cut.interface), Direction.INGRESS))
-    return tracked is not None and tracked.opened is Direction.EGRESS
+    return tracked is not None and (tracked.opened is Direction.EGRESS or tracked.is_opening_seen)
 
 
 def _ending(session: TcpSession, destroy: Callable[[TcpSession], Ending]) -> str:

@@ -42,6 +42,13 @@ _PORT = struct.Struct(">H")
 _TUPLE_ORIGINAL = 1
 _TUPLE_IP = 1
 _TUPLE_PROTOCOL = 2
+_PROTOCOL_STATE = 4
+_TCP_STATE = 1
+_TCP_FLAGS = 4
+"""Of the original direction: flags, and a mask."""
+
+_BE_LIBERAL = 8
+_EMPTY, _NO_FLAGS = memoryview(b""), memoryview(b"\0")
 _MARK = 8
 _ZONE = 18
 _MARK_MASK = 21
@@ -55,6 +62,9 @@ class TrackedSession:
     mark: int
     opened: Direction
     """Which way it was opened through the interface that the packet passes."""
+
+    is_opening_seen: bool = True
+    """Whether that is known; else it is the way of the first packet that conntrack met."""
 
 
 def find_session(packet: Packet) -> TrackedSession | None:
@@ -83,7 +93,8 @@ def find_session(packet: Packet) -> TrackedSession | None:
         return None
     found = attributes(answer.payload[_HEADER.size :])
     is_original = _parts(found[_TUPLE_ORIGINAL]) == _parts(memoryview(incoming))
-    return TrackedSession(_mark_in(found), Direction.INGRESS if is_original else Direction.EGRESS)
+    opened = Direction.INGRESS if is_original else Direction.EGRESS
+    return TrackedSession(_mark_in(found), opened, _is_opening_seen(found))
 
 
 def _tuple_of(packet: Packet) -> bytes:
@@ -103,6 +114,13 @@ def _parts(of_tuple: memoryview) -> tuple[dict[int, bytes], ...]:
     found = attributes(of_tuple)
     parts = (attributes(found[part]) for part in (_TUPLE_IP, _TUPLE_PROTOCOL))
     return tuple({kind: bytes(value) for kind, value in part.items()} for part in parts)
+
+
+def _is_opening_seen(found: Mapping[int, memoryview]) -> bool:
+    """Return whether conntrack met a session's first packet; else it does not check TCP's windows."""
+    of_protocol = attributes(found.get(_PROTOCOL_STATE, _EMPTY))
+    flags = attributes(of_protocol.get(_TCP_STATE, _EMPTY)).get(_TCP_FLAGS, _NO_FLAGS)
+    return not flags[0] & _BE_LIBERAL
 
 
 def clear_marks(mask: int, tests: Sequence[MarkTest] = ()) -> int:

@@ -147,6 +147,7 @@ class Kernel:
     opened: Direction | None = Direction.INGRESS
     """Which way conntrack thinks that they were opened; None where it has forgotten them."""
 
+    is_opening_seen: bool = False
     asked: list[Packet] = field(default_factory=list)
     ended: list[TcpSession] = field(default_factory=list)
     listings: int = 0
@@ -169,7 +170,7 @@ class Kernel:
         if self.opened is None:
             return None
         turned = Direction.EGRESS if self.opened is Direction.INGRESS else Direction.INGRESS
-        return TrackedSession(mark=0, opened=turned)
+        return TrackedSession(mark=0, opened=turned, is_opening_seen=self.is_opening_seen)
 
     def destroy(self, session: TcpSession) -> Ending:
         """End a session."""
@@ -197,6 +198,15 @@ def test_a_revoked_session_is_ended_once_conntrack_does_not_know_it(opened: Dire
     assert kernel.ended == [SESSION]
     assert kernel.listings == 1
     assert [event for event, _ in log.lines] == ["session_cut"]
+
+
+def test_a_session_that_the_host_opened_from_a_listeners_port_is_left() -> None:
+    """Conntrack has seen it open; rules for the other way don't apply to it (§6.1)."""
+    kernel = Kernel([SESSION], opened=Direction.EGRESS, is_opening_seen=True)
+    revoked = revoked_on(kernel)
+    revoked.follow(closed())
+    revoked.look()
+    assert not kernel.ended
 
 
 def test_sessions_are_listed_again_only_after_a_change_that_matters() -> None:
