@@ -215,7 +215,7 @@ def _malformed(error: yaml.YAMLError, text: str) -> MalformedError:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     line = "".join(text.split("\n")[mark.line : mark.line + 1]) if mark else ""
     before = line[: mark.column + 1] if mark else ""
-    if mark and before.endswith("\t") and not before.strip():
+    if mark and before.endswith("\t") and not before.strip("- \t"):
         message = f"column {mark.column + 1}: YAML allows no tab for indentation"
         return MalformedError("syntax", message, mark.line + 1, remedy="indent with spaces")
     reason = getattr(error, "problem", None) or getattr(error, "reason", None) or "unreadable"

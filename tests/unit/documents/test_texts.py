@@ -233,6 +233,7 @@ def test_hostile_values_reach_no_terminal() -> None:
         ("version: 1\nsecurity_groups:\n  - security_group_id: sg-1\n  \t name: x\n", 4, 3),
         ("version: 1\nport_lists:\n\t- port_list_id: prl-1\n", 3, 1),
         ("version: 1\nport_lists: [\n {port_list_id: prl-1},\n]\n\tx: 1\n", 5, 1),
+        ("version: 1\nport_lists:\n-\tport_list_id: prl-1\n", 3, 2),
     ),
 )
 def test_a_tab_for_indentation_is_told(text: str, line: int, column: int) -> None:
