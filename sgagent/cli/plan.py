@@ -204,7 +204,7 @@ def _report(
 
 def _operations(old: ResolvedPolicy, new: ResolvedPolicy, settings: Settings) -> tuple[str, ...]:
     """Return the kernel operations that would turn the old policy's table into the new one's."""
-    if old == new and old != ResolvedPolicy():
+    if old == new:
         return ()
     from sgagent.compiler.compilation import compile_  # noqa: PLC0415 - most plans compile nothing
     from sgagent.compiler.enforce import Enforced, enforce  # noqa: PLC0415 - the same

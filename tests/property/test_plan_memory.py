@@ -143,7 +143,9 @@ def report_of(old: ResolvedPolicy, new: Resolution, settings: Settings, candidat
 
 
 def operations_of(old: ResolvedPolicy, new: ResolvedPolicy, settings: Settings) -> tuple[str, ...]:
-    """Return what the kernel would be told; nothing is taken for known, not even that nothing changes."""
+    """Return what the kernel would be told; only of two empty policies is it known that nothing changes."""
+    if old == new == ResolvedPolicy():
+        return ()
     layout, logging = MarkLayout(settings.enforcement.mark_mask), settings.flow_log.logging
     if old == ResolvedPolicy():
         found = enforce(new, None, (), layout, flow_logging=logging)

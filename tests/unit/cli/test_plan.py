@@ -174,6 +174,14 @@ def test_the_exit_code_says_on_request_whether_anything_changes(run: Run, tmp_pa
     assert (code, output.splitlines()[0]) == (0, "opens 0, closes 0: nothing changes")
 
 
+@pytest.mark.parametrize("scope", ((), ("--everywhere",)))
+def test_where_no_link_is_bound_nothing_changes(run: Run, tmp_path: Path, scope: tuple[str, ...]) -> None:
+    """A pipeline that compares documents without interfaces is not told of the table that they would have."""
+    (tmp_path / "new.yaml").write_text("version: 1\nsecurity_groups: [{security_group_id: sg-web}]\n")
+    code, output, _ = run("--against", tmp_path / "new.yaml", "--exit-code", *scope)
+    assert (code, output.splitlines()[0]) == (0, "opens 0, closes 0: nothing changes")
+
+
 def test_without_an_agent_what_was_enforced_last_is_compared_with(run: Run, tmp_path: Path) -> None:
     """It is taken from the state directory, and the second line says so."""
     content = (tmp_path / "old.yaml").read_bytes()
