@@ -159,9 +159,9 @@ Switch = Annotated[bool, Constraint(scalars.parse_boolean)]
 Id = Annotated[str, Constraint(parse_id)]
 
 
-def wrong_type_of(value: object, expected: str) -> scalars.Fault:
+def wrong_type_of(value: object, expected: str, remedy: str = "") -> scalars.Fault:
     """Return the fault of a value of another type than the key takes."""
-    return scalars.wrong_type(tree(value), expected)
+    return scalars.wrong_type(tree(value), expected, remedy)
 
 
 Path = tuple[str | int, ...]

@@ -36,7 +36,7 @@ def read_tables(written: Written) -> tuple[dict[str, Any], list[Fault]]:
         if name == "source":
             found, wrong = _read_source(value)
         elif name in TABLES:
-            found, wrong = _read_table(TABLES[name], value)
+            found, wrong = _read_table(TABLES[name], value, f"[{name}]")
         elif name in LISTS:
             found, wrong = _read_list(name, value)
         else:
@@ -51,13 +51,15 @@ def read_tables(written: Written) -> tuple[dict[str, Any], list[Fault]]:
 def _read_source(value: object) -> tuple[Any, list[Fault]]:
     """Return the settings of a source: ``type`` says which keys the table has."""
     if not isinstance(value, dict):
-        return _read_table(FileSourceSettings, value)
+        return _read_table(FileSourceSettings, value, "[source]")
     try:
         kind = word_of(SourceType).check(value.get("type", SourceType.FILE.value))
     except InvalidValueError as error:
         return None, [replace(fault, path=("type", *fault.path)) for fault in error.faults]
     declared = SOURCE_TABLES[SourceType(kind)]
-    found, faults = _read_table(declared, {key: item for key, item in value.items() if key != "type"})
+    found, faults = _read_table(
+        declared, {key: item for key, item in value.items() if key != "type"}, "[source]"
+    )
     return found, [_of_another_type(fault, SourceType(kind)) for fault in faults]
 
 
@@ -77,15 +79,17 @@ def _of_another_type(fault: Fault, kind: SourceType) -> Fault:
 
 def _read_list(name: str, value: object) -> tuple[Any, list[Fault]]:
     """Return the entries that nothing is wrong with."""
+    header = f"[[{name}]]"
     if not isinstance(value, list):
-        return None, [wrong_type_of(value, "a list")]
+        may_be_array = name == "platform" and not isinstance(value, dict)
+        return None, [wrong_type_of(value, "a list", "" if may_be_array else f"write {header}")]
     found: list[tuple[int, Any]] = []
     faults: list[Fault] = []
     for index, item in enumerate(value):
         if name == "platform" and not isinstance(item, dict):
             entry, wrong = _read_address(item)
         else:
-            entry, wrong = _read_table(LISTS[name], item)
+            entry, wrong = _read_table(LISTS[name], item, header)
         faults += (replace(fault, path=(index, *fault.path)) for fault in wrong)
         if not wrong:
             found.append((index, entry))
@@ -95,15 +99,18 @@ def _read_list(name: str, value: object) -> tuple[Any, list[Fault]]:
 def _read_address(value: object) -> tuple[ExemptionTable | None, list[Fault]]:
     """Return an entry of the platform list that is only an address: everything may leave to it (§7.3)."""
     written = {"direction": Direction.EGRESS.value, "cidr": value, "protocol": "all"}
-    entry, faults = _read_table(ExemptionTable, written)
+    entry, faults = _read_table(ExemptionTable, written, "[[platform]]")
     return entry, [replace(fault, path=()) for fault in faults]
 
 
-def _read_table(declared: type[SettingsTable], value: object) -> tuple[Any, list[Fault]]:
-    """Return a table without what is wrong in it; None where it can't do without."""
-    found, faults = _validate(declared, value)
+def _read_table(declared: type[SettingsTable], value: object, header: str) -> tuple[Any, list[Fault]]:
+    """Return a table without what is wrong in it; None where it can't do without.
+
+    The header is how TOML begins such a table.
+    """
     if not isinstance(value, dict):
-        return found, faults
+        return None, [wrong_type_of(value, "a mapping", f"write {header}")]
+    found, faults = _validate(declared, value)
     keys = ["type"] * (declared in SOURCE_TABLES.values()) + _keys(declared)
     faults = [_with_remedy(fault, keys, declared.examples) for fault in faults]
     if faults:
@@ -136,9 +143,8 @@ def _validate(declared: type[Any], value: object) -> tuple[Any, list[Fault]]:
 
 
 def _fault_of_shape(error: ErrorDetails) -> Fault:
-    """Return the fault of a value that is no table or no list where one is expected."""
-    expected = "a mapping" if error["type"] == "dataclass_type" else "a list"
-    return replace(wrong_type_of(error["input"], expected), path=error["loc"])
+    """Return the fault of a value that is no list where one is expected."""
+    return replace(wrong_type_of(error["input"], "a list"), path=error["loc"])
 
 
 def _duplicates(tables: list[object]) -> Iterator[Fault]:

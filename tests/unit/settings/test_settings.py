@@ -295,6 +295,27 @@ def test_no_type_is_taken_for_another(text: str) -> None:
     assert ": expected " in fault
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    (
+        ("[[enforcement]]", "enforcement: expected a mapping, found a list (write [enforcement])"),
+        ("source = 'etcd'", "source: expected a mapping, found text: 'etcd' (write [source])"),
+        ("[interface]", "interface: expected a list, found a mapping (write [[interface]])"),
+        ("[platform]", "platform: expected a list, found a mapping (write [[platform]])"),
+        (
+            "platform = '192.0.2.1'",
+            "platform: expected a list, found text: '192.0.2.1' (write the values in […])",
+        ),
+        ("failsafe = [1]", "failsafe[0]: expected a mapping, found a whole number: '1' (write [[failsafe]])"),
+    ),
+)
+def test_the_header_of_a_table_is_told(text: str, words: str) -> None:
+    """Brackets too few or too many are an easy mistake."""
+    with pytest.raises(RefusedSettingsError) as caught:
+        parse_settings(text, "sgagent.toml")
+    assert words in str(caught.value)
+
+
 def test_what_is_right_can_be_read_beside_what_is_wrong() -> None:
     """The documents of a refused configuration are checked by it (§8.3)."""
     with pytest.raises(RefusedSettingsError) as caught:
