@@ -34,7 +34,7 @@ from sgagent.core.rule_values import ANY, EVERYTHING
 from sgagent.documents import scalars
 from sgagent.documents.field import Field
 from sgagent.documents.problems import Budget
-from sgagent.documents.tree import Listing, Node
+from sgagent.documents.tree import Listing, Node, Scalar
 
 FORMAT_VERSION = 1
 """Of the native format."""
@@ -94,7 +94,8 @@ _PRIORITY_FORM = "a whole number from 1, the most urgent, to 100"
 
 def parse_id(node: Node) -> str:
     """Return the id of an object."""
-    text = node if isinstance(node, str) else scalars.parse_text(node, "an id", _ID_FORM)
+    remedy = "put it in quotes" if isinstance(node, Scalar) else _ID_FORM
+    text = node if isinstance(node, str) else scalars.parse_text(node, "an id", remedy)
     if _ID.fullmatch(text):
         return text
     raise scalars.invalid("bad_id", "not an id", _ID_FORM)

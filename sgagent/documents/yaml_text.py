@@ -257,6 +257,10 @@ _MISPLACED = {
         "an item of a list can't begin here",
         "put it on a line of its own",
     ),
+    "did not find expected node content": (
+        "expected a value, found the end of the text or one of ] } ,",
+        "write the value, in quotes if it begins so, or close the brackets before",
+    ),
     "found character that cannot start any token": (
         "a value can't begin with this character",
         "put the value in quotes",

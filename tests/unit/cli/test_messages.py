@@ -206,6 +206,9 @@ FORM = (
          "not YAML: column 22: this quoted text does not end", "add the closing quote", None),
     Case("a list that is not closed", "entries: [53]", "entries: [53", 18, "",
          "not YAML: column 38: this list is not closed", "add the missing comma or ]", None),
+    Case("a value that is missing", "entries: [53]", "entries: [,]", 18, "",
+         "not YAML: column 39: expected a value, found the end of the text or one of ] } ,",
+         "write the value, in quotes if it begins so, or close the brackets before", None),
     Case("a tab", "        port_range", "\tport_range", 10, "",
          "column 1: YAML allows no tab for indentation", "indent with spaces", None),
 )

@@ -400,7 +400,8 @@ def test_a_second_id_is_told_with_its_field() -> None:
         ("port_range", {"from": 1}, "expected a port range, found a mapping", "443/443"),
         ("priority", "1", "expected a priority, found text", "without quotes"),
         ("description", False, "expected a text, found true or false", "put it in quotes"),
-        ("rule_id", 7, "expected an id, found a whole number", "at most 128 letters"),
+        ("rule_id", 7, "expected an id, found a whole number", "put it in quotes"),
+        ("rule_id", [7], "expected one id, found a list", "at most 128 letters"),
     ),
 )
 def test_a_value_of_another_type_is_told_with_what_is_expected(
