@@ -162,7 +162,12 @@ class _Output(io.FileIO):
 
 
 def _guard_output() -> None:
-    """Have standard output report by :class:`OutputError` that it can't be written."""
+    """Have standard output report by :class:`OutputError` that it can't be written.
+
+    What goes to a standard error that the caller closed goes nowhere; ``print`` would take standard output.
+    """
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     before = sys.stdout  # None if the caller closed it
     descriptor = before.fileno() if before else os.open(os.devnull, os.O_WRONLY)
     sys.stdout = io.TextIOWrapper(

@@ -512,11 +512,14 @@ def test_an_output_that_cannot_be_written_is_one_line(arguments: list[str], web:
 
 @pytest.mark.one_python
 def test_an_output_that_is_closed_or_no_longer_read_is_no_fault() -> None:
-    """A caller may close standard output; the reader of a pipe may leave before the end."""
+    """A caller may close an output; the reader of a pipe may leave before the end."""
     schema = [sys.executable, "-m", "sgagent", "schema"]
     closed = ["sh", "-c", 'exec "$@" >&-', "sh", *schema]
     done = subprocess.run(closed, capture_output=True, check=False)  # noqa: S603 - our own program
     assert (done.returncode, done.stderr) == (0, b"")
+    unheard = ["sh", "-c", 'exec "$@" 2>&-', "sh", sys.executable, "-m", "sgagent", "schema", "--unknown"]
+    done = subprocess.run(unheard, capture_output=True, check=False)  # noqa: S603 - our own program
+    assert (done.returncode, done.stdout) == (2, b"")
     reading, writing = os.pipe()
     os.close(reading)
     try:
