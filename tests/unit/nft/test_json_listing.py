@@ -53,6 +53,7 @@ MARK = {"ct": {"key": "mark"}}
 
 STATEMENTS: tuple[tuple[Json, Statement], ...] = (
     (match({"meta": {"key": "l4proto"}}, "tcp"), Match(r.META_L4PROTO, (Interval.single(6),))),
+    (match({"meta": {"key": "l4proto"}}, "igmp"), Match(r.META_L4PROTO, (Interval.single(2),))),
     (match({"meta": {"key": "l4proto"}}, 6), Match(r.META_L4PROTO, (Interval.single(6),))),
     (match({"ct": {"key": "state"}}, "invalid", "in"), Match(r.CT_STATE, (Symbol("invalid"),))),
     (
