@@ -310,8 +310,8 @@ def _plain_ids_of_wrong(rule: Field) -> Iterator[tuple[Origin, str]]:
     if "authorization_object" in rule.entries:
         objects = rule.at("authorization_object")
         for one in (objects, *objects.parts()):
-            text = one.written
-            if text is not None and not text.startswith("sg-"):
+            text = one.node
+            if isinstance(text, str) and not text.startswith("sg-"):
                 with suppress(InvalidValueError):  # it is another object, or another error
                     yield one.origin, parse_group_id(text)
 

@@ -395,6 +395,7 @@ def test_a_second_id_is_told_with_its_field() -> None:
     (
         ("protocol", [["tcp"]], "expected one protocol, found a list", "tcp, udp, "),
         ("direction", ["ingress"], "expected one word, found a list", "one of ingress, egress"),
+        ("authorization_object", 5, "expected an authorization object, found a whole number", "a CIDR"),
         ("authorization_object", [["::"]], "expected one authorization object, found a list", "a CIDR"),
         ("port_range", True, "expected a port range, found true or false", "443/443"),
         ("port_range", {"from": 1}, "expected a port range, found a mapping", "443/443"),
