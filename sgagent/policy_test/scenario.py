@@ -196,11 +196,15 @@ def _parse_protocol(node: Node) -> int:
 def _parse_address(node: Node) -> _Address:
     text = scalars.parse_text(node)
     try:
-        if "%" not in text:
-            return ipaddress.ip_address(text)
+        address = None if "%" in text else ipaddress.ip_address(text)
     except ValueError:
-        pass
-    raise scalars.invalid("bad_value", "not an address", "one address, without a prefix length or a zone")
+        address = None
+    if address is None:
+        remedy = "one address, without a prefix length or a zone"
+        raise scalars.invalid("bad_value", "not an address", remedy)
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        raise scalars.invalid("mapped_address", "an IPv4-mapped IPv6 address", f"{address.ipv4_mapped}")
+    return address
 
 
 def _parse_number(node: Node, last: int) -> int:
@@ -295,6 +299,8 @@ def _bindings(bind: Field) -> Iterator[HandBinding]:
             groups = sorted(filter(None, (item.text() for item in place.items())))
             yield HandBinding(interface=name, security_group_ids=tuple(groups), origin=origin)
         elif (network_interface_id := place.text()) is not None:
+            if network_interface_id.startswith("sg-"):
+                place.error("wrong_type", "a group, and groups are a list", f"[{network_interface_id}]")
             yield HandBinding(interface=name, network_interface_id=network_interface_id, origin=origin)
 
 
@@ -374,14 +380,14 @@ def _packet(place: Field, bindings: tuple[HandBinding, ...]) -> ExpectedPacket |
 def _interface(place: Field, model: _PacketModel, bindings: tuple[HandBinding, ...]) -> str | None:
     """Return where a packet passes; it may be left out where only one interface is bound."""
     name = model.interface
+    remedy = f"one of {', '.join(binding.interface for binding in bindings) or 'those in bind'}"
     if "interface" not in place.entries:
         if len(bindings) == 1 and bindings[0].pattern is None:
             return bindings[0].interface
-        place.refuse_missing("interface")
+        place.refuse_missing("interface", remedy)
     elif name is not None and not any(
         one.interface == name or (one.pattern and one.pattern.matches(name)) for one in bindings
     ):
-        remedy = f"one of {', '.join(binding.interface for binding in bindings)}"
         place.at("interface").error("unknown_interface", "is not bound", remedy)
     return name
 

@@ -136,6 +136,10 @@ NAMELESS = ENDS.replace("name: a", "name: ''")
             [("bad_value", "packets[0].destination")],
         ),
         (
+            f"{{{ENDS.replace('10.0.0.', '0::ffff:10.0.0.')}, protocol: icmpv6}}",
+            [("mapped_address", "packets[0].source"), ("mapped_address", "packets[0].destination")],
+        ),
+        (
             f"{{{ENDS.replace('10.0.0.2', '2001:db8::1')}, protocol: icmp}}",
             [("mixed_families", "packets[0]")],
         ),
@@ -175,6 +179,7 @@ def test_the_interface_must_be_said_where_several_are_bound() -> None:
         (b"packets: []", "missing_field"),
         (b"bind: {}", "missing_field"),
         (b"bind: {eth0: 3}\npackets: []", "wrong_type"),
+        (b"bind: {eth0: sg-1}\npackets: []", "wrong_type"),
         (b"bind: {eth0: []}\nbind: {eth0: []}\npackets: []", "duplicate_key"),
         (b"bind: {eth0: [{}]}\npackets: []", "wrong_type"),
         (b"bind: {eth0: []}\npackets: {}", "wrong_type"),
