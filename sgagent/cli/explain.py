@@ -87,8 +87,12 @@ def _explain_definitions(settings: Settings, packet: Packet, options: argparse.N
     else:
         resolution = inputs.read_policy(settings, options)
     inputs.accept_or_refuse(resolution.problems, settings, options)
-    interface = choose_interface(resolution.policy, packet.interface or None)
-    return explain(resolution.policy, replace(packet, interface=interface or ""))
+    policy = resolution.policy
+    name = choose_interface(policy, packet.interface or None) or ""
+    meant = [one.pattern.text for one in policy.patterns if one.pattern.matches(name)]
+    if len(meant) > 1 and policy.interface(name) is None:
+        warn(f"{' and '.join(meant)} match {name}, which is closed: exclude it from one, or bind it by name")
+    return explain(policy, replace(packet, interface=name))
 
 
 def _names_definitions(options: argparse.Namespace) -> bool:

@@ -228,6 +228,17 @@ def test_explain_wants_to_know_which_of_several_interfaces(run: Run, web: Path) 
     assert (code, json.loads(output)["decided_by"], errors) == (0, "unbound", "")
 
 
+def test_explain_names_the_patterns_that_close_a_link(run: Run, web: Path) -> None:
+    """A link that does not exist yet is in no error about them (§12.5); one bound by name is not meant."""
+    packet = ["--source", "203.0.113.9", "--destination", "10.0.0.11", "--protocol", "tcp", "--port", "443"]
+    bindings = ["--definitions", web, "--interface", "br-*=sg-web", "--interface", "*-7=sg-web"]
+    code, output, errors = run("explain", "ingress", *packet, *bindings, "--on", "br-7", "--json")
+    assert (code, json.loads(output)["verdict"]) == (0, "drop")
+    assert errors.startswith("warning: *-7 and br-* match br-7, which is closed")
+    by_name = run("explain", "ingress", *packet, *bindings, "--interface", "br-7=sg-web", "--on", "br-7")
+    assert (by_name[1].startswith("accept"), by_name[2]) == (True, "")
+
+
 @pytest.mark.parametrize(
     "arguments",
     (
