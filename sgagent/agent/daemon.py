@@ -108,6 +108,7 @@ class Daemon:
         ):
             if self.counting.damage:
                 self.event_log.error("counters_damaged", reason=self.counting.damage)
+            self._say_faults()
             self.orders.begin(partial(self._step, fetch=True))
             gc.enable()
             self._tick()

@@ -115,19 +115,14 @@ class Definitions:
 
     signature_fault: str | None = None
     damage: tuple[str, ...] = ()
-    """What is wrong with files that an earlier agent left."""
+    """What is wrong with the documents that an earlier agent left in force."""
 
     @classmethod
-    def left(cls, kept: KeptDocuments | None, damage: tuple[str, ...]) -> Definitions:
-        """Return the definitions of an agent that starts.
-
-        Args:
-            kept: what an earlier agent left in force.
-            damage: what is wrong with files that it left.
-        """
+    def left(cls, kept: KeptDocuments | None) -> Definitions:
+        """Return the definitions of an agent that starts, with what an earlier one left in force."""
         if kept is None:
-            return cls(damage=damage)
-        return cls(kept=kept, record=kept.record, written=written_key(kept), damage=damage)
+            return cls()
+        return cls(kept=kept, record=kept.record, written=written_key(kept))
 
     @property
     def faults(self) -> tuple[str, ...]:

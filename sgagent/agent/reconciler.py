@@ -74,9 +74,9 @@ class Reconciler:
         self._is_interim_left = False
         """Whether the kernel refused a table in whose place the interim one of this step stays."""
 
-        kept, damage = self.directory.load()
+        kept, self._damage = self.directory.load()
         links = KnownLinks.left(kept.links if kept else (), self.settings.interfaces)
-        self.state = AgentState(definitions=Definitions.left(kept, damage), known_links=links)
+        self.state = AgentState(definitions=Definitions.left(kept), known_links=links)
         self._latest_time = LatestTime(directory, self.clock, is_kept=self.directory.is_changed)
         known = LatestTime(directory, self.clock, is_kept=False)
         self.names = self.name_watch or NameWatch(self.settings, self.clock, known.now())
@@ -267,9 +267,12 @@ class Reconciler:
 
     @property
     def state_faults(self) -> tuple[str, ...]:
-        """Return what is wrong with what is kept."""
+        """Return what is wrong with what is kept, and what was wrong with it at the start.
+
+        Damage stays known although the agent writes the files anew: what they held is lost.
+        """
         others = (self._latest_time.fault, self.mode_fault, self.names.fault)
-        return (*self.definitions.faults, *(fault for fault in others if fault))
+        return (*self._damage, *self.definitions.faults, *(fault for fault in others if fault))
 
     def latest_time(self) -> datetime:
         """Return the latest time that this host has known."""

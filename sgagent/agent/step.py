@@ -155,7 +155,7 @@ class EventLog(Protocol):
 
 
 class FaultLog:
-    """Log each fault once, until there is another or none."""
+    """Log each fault once, until it is gone."""
 
     def __init__(self, say: Callable[..., object]) -> None:
         """Take what logs an event with a reason."""
@@ -163,10 +163,10 @@ class FaultLog:
         self._said: dict[str, tuple[str, ...]] = {}
 
     def say(self, event: str, *faults: str | None) -> None:
-        """Log the faults of an event, unless they are those that it had before; None is no fault."""
-        found = tuple(fault for fault in faults if fault)
-        if found != self._said.get(event):
-            for fault in found:
+        """Log the faults of an event that it did not have before; None is no fault."""
+        found, before = tuple(fault for fault in faults if fault), self._said.get(event, ())
+        for fault in found:
+            if fault not in before:
                 self._say(event, reason=fault)
         self._said[event] = found
 

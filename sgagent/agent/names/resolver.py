@@ -249,7 +249,8 @@ class NameWatch:
             most_unused=limits.names,
         )
         now = self.clock.monotonic()
-        _, self.fault = self._file.load(lambda body: self._table.take_json(body, now, latest.timestamp()))
+        _, self._damage = self._file.load(lambda body: self._table.take_json(body, now, latest.timestamp()))
+        self._write_fault: str | None = None
         self.failures = 0
         """Look-ups that failed, or failed in part, since the agent started."""
 
@@ -264,6 +265,11 @@ class NameWatch:
         self._ask_until: float | None = None
         self._written_at = self._written_wall = float("-inf")
         """When the file was written, by either clock."""
+
+    @property
+    def fault(self) -> str | None:
+        """Return why the names are not kept, else what was wrong with the file at the start."""
+        return self._write_fault or self._damage
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Return where they are asked, which is fail-safe while a rule names a name (§7.4)."""
@@ -339,7 +345,8 @@ class NameWatch:
         """Write the table down; that this failed is a fault, and tried again a minute later."""
         self._written_at, self._written_wall = now, wall
         content = self._table.as_json(now, wall)
-        self.fault = fault_of(lambda: self._file.save(content), "the addresses of names could not be kept")
+        complaint = "the addresses of names could not be kept"
+        self._write_fault = fault_of(lambda: self._file.save(content), complaint)
 
 
 class DnsAnswers:

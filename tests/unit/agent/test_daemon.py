@@ -16,7 +16,7 @@ from sgagent.agent.control.answers import Dispatcher
 from sgagent.agent.control.requests import ApplyOrder, Document, EnforcedAnswer, ReloadOrder
 from sgagent.agent.daemon import FIRST_RETRY_SECONDS, TICK_SECONDS
 from sgagent.agent.inbox import LoopEvent
-from sgagent.agent.step import StepEnd
+from sgagent.agent.step import FaultLog, StepEnd
 from sgagent.core.errors import (
     DocumentError,
     KernelRefusedError,
@@ -25,6 +25,7 @@ from sgagent.core.errors import (
     SourceUnavailableError,
     UsageError,
 )
+from tests.fakes.log import FakeLog
 from tests.unit.agent.machine import GOOD, MAC, Machine
 from tests.unit.agent.running import Running
 from tests.unit.agent.test_steps import BROKEN, CLOSED
@@ -45,6 +46,31 @@ def test_a_start_and_a_stop(running: Running) -> None:
     assert running.log.events() == ["ruleset_applied", "agent_started", "agent_stopped"]
     assert len(running.first_steps) == 1
     assert running.machine.dataplane.ruleset is not None
+
+
+def test_damage_is_logged_once_and_shown_although_the_file_is_written_anew(tmp_path: Path) -> None:
+    """The first step keeps the source's definitions, so nothing else would tell that a hold was lost."""
+    machine = Machine(tmp_path)
+    machine.source.write(GOOD)
+    Running(machine, tmp_path).while_it_runs(lambda: None)
+    newest = machine.state.history.path(1)
+    newest.write_bytes(b"garbage")
+    running = Running(machine, tmp_path)
+    running.while_it_runs(lambda: None)
+    assert str(newest) in str(running.log.keys_of("state_damaged")["reason"])
+    assert running.log.events().count("state_damaged") == 1
+    assert machine.state.load()[0] is not None
+    (fault,) = running.published.faults
+    assert str(newest) in fault
+
+
+def test_a_fault_is_logged_once_whatever_comes_and_goes_beside_it() -> None:
+    """It is logged again only after it was gone."""
+    log = FakeLog()
+    faults = FaultLog(log.error)
+    for found in (["a"], ["a", "b"], ["a", None], [], ["b"]):
+        faults.say("state_damaged", *found)
+    assert [keys["reason"] for _, keys in log.lines] == ["a", "b", "b"]
 
 
 def test_sessions_are_looked_at_once_a_first_table_is_finished(running: Running) -> None:

@@ -621,6 +621,13 @@ def test_a_reboot_ends_a_trial(machine: Machine, *, is_fresh: bool) -> None:
     assert agent.log.keys_of("rolled_back")["reason"] == "rebooted"
 
 
+def test_booting_by_hand_enforces_no_trial_and_ends_none(machine: Machine) -> None:
+    """The agent takes up a trial of the same boot; until then what it would go back to is in force."""
+    Agent(machine).apply(B, 3600.0)
+    assert boot(machine) == version(A)
+    assert Agent(machine).in_force == version(B)
+
+
 def test_a_trial_that_can_not_be_read_is_over(machine: Machine) -> None:
     """What is doubtful is not in force."""
     Agent(machine).apply(B, 3600.0)

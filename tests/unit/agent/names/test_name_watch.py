@@ -291,13 +291,15 @@ def test_a_wrong_clock_at_boot_revives_nothing_and_forgets_nothing(
 
 
 def test_a_damaged_file_is_a_fault_and_names_are_asked_for(machine: Machine, resolver: FakeResolver) -> None:
-    """The agent starts without it."""
+    """The agent starts without it, and goes on to say so after it has written the file anew."""
     (machine.state.directory / FILE_NAME).write_text("{}")
     agent = Agent(machine, resolver)
     agent.step()
-    assert any("not a file of names" in fault for fault in agent.reconciler.state_faults)
+    (fault,) = agent.reconciler.state_faults
+    assert "not a file of names" in fault
     assert leaves(agent.settle(), A)
-    assert agent.reconciler.state_faults == ()
+    assert agent.reconciler.state_faults == (fault,)
+    assert Agent(machine, resolver).reconciler.state_faults == ()
 
 
 def test_strict_does_not_refuse_for_want_of_a_name_server(machine: Machine, resolver: FakeResolver) -> None:
