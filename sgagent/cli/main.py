@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from sgagent import __version__
 from sgagent.core.errors import (
@@ -120,7 +120,7 @@ _EXIT_CODES: tuple[tuple[type[SgagentError], int], ...] = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the arguments name, by default those of this process; return its exit code."""
     if arguments is None:
-        _guard_output()
+        _guard_streams()
         gc.disable()
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 20, 100)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a name of a file may be no text, or beyond the encoding
@@ -161,20 +161,36 @@ class _Output(io.FileIO):
             raise OutputError(f"the output can't be written: {error.strerror}") from error
 
 
-def _guard_output() -> None:
-    """Have standard output report by :class:`OutputError` that it can't be written.
+class _Messages(io.FileIO):
+    """The file below standard error; what can't be written there changes no result."""
 
-    What goes to a standard error that the caller closed goes nowhere; ``print`` would take standard output.
-    """
-    if sys.stderr is None:
-        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
-    before = sys.stdout  # None if the caller closed it
-    descriptor = before.fileno() if before else os.open(os.devnull, os.O_WRONLY)
-    sys.stdout = io.TextIOWrapper(
-        io.BufferedWriter(_Output(descriptor, "w", closefd=False)),
-        encoding=before.encoding if before else "utf-8",
-        line_buffering=bool(before and before.line_buffering),
-    )
+    def write(self, data: ReadableBuffer, /) -> int:
+        """Write some bytes if that is possible."""
+        try:
+            return super().write(data)
+        except OSError:
+            return len(memoryview(data))
+
+
+def _guard_streams() -> None:
+    """Have the standard streams, also those that the caller closed, fail only as :func:`main` expects."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # Takes the lowest free number, which is this one, so that no other file can. Writing to it fails.
+            os.open(os.devnull, os.O_RDONLY)
+    sys.stdin = sys.stdin or io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)))
+    sys.stdout = _guarded(sys.stdout, _Output(1, "w", closefd=False))
+    sys.stderr = _guarded(sys.stderr, _Messages(2, "w", closefd=False))
+    sys.stderr.reconfigure(errors="backslashreplace", line_buffering=True)
+
+
+def _guarded(before: TextIO | None, file: io.FileIO) -> io.TextIOWrapper:
+    """Return a stream like the one before, which is None if the caller closed it, over a file."""
+    encoding = before.encoding if before else "utf-8"
+    line_buffering = bool(before and before.line_buffering)
+    return io.TextIOWrapper(io.BufferedWriter(file), encoding=encoding, line_buffering=line_buffering)
 
 
 def _discard_output() -> None:

@@ -522,19 +522,36 @@ def test_an_output_that_cannot_be_written_is_one_line(arguments: list[str], web:
 
 
 @pytest.mark.one_python
-def test_an_output_that_is_closed_or_no_longer_read_is_no_fault() -> None:
-    """A caller may close an output; the reader of a pipe may leave before the end."""
-    schema = [sys.executable, "-m", "sgagent", "schema"]
-    closed = ["sh", "-c", 'exec "$@" >&-', "sh", *schema]
-    done = subprocess.run(closed, capture_output=True, check=False)  # noqa: S603 - our own program
-    assert (done.returncode, done.stderr) == (0, b"")
-    unheard = ["sh", "-c", 'exec "$@" 2>&-', "sh", sys.executable, "-m", "sgagent", "schema", "--unknown"]
-    done = subprocess.run(unheard, capture_output=True, check=False)  # noqa: S603 - our own program
-    assert (done.returncode, done.stdout) == (2, b"")
+def test_an_output_that_is_no_longer_read_is_no_fault() -> None:
+    """The reader of a pipe may leave before the end."""
     reading, writing = os.pipe()
     os.close(reading)
+    schema = [sys.executable, "-m", "sgagent", "schema"]
     try:
         done = subprocess.run(schema, stdout=writing, stderr=subprocess.PIPE, check=False)  # noqa: S603 - as above
     finally:
         os.close(writing)
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.one_python
+@pytest.mark.parametrize(
+    ("redirection", "arguments", "expected"),
+    (
+        (">&-", ["schema"], (74, "", "sgagent: the output can't be written: Bad file descriptor\n")),
+        ("<&- >&- 2>&-", ["schema"], (74, "", "")),
+        ("2>&-", ["sign", "nowhere", "--key", "nowhere"], (2, "", "")),
+        ("2>/dev/full", ["sign", "nowhere", "--key", "nowhere"], (2, "", "")),
+        ("<&-", ["import", "terraform", "-"], (2, "", "error: <stdin>: the file is empty")),
+    ),
+)
+def test_streams_that_are_closed_or_full_change_nothing_else(
+    redirection: str, arguments: list[str], expected: tuple[int, str, str]
+) -> None:
+    """A lost result is an error, a lost message is none, and neither goes where the other belongs."""
+    program = ["sh", "-c", f'exec "$@" {redirection}', "sh", sys.executable, "-m", "sgagent", *arguments]
+    done = subprocess.run(program, capture_output=True, text=True, check=False)  # noqa: S603 - our own program
+    code, output, messages = expected
+    assert (done.returncode, done.stdout) == (code, output)
+    assert done.stderr.startswith(messages)
+    assert bool(done.stderr) is bool(messages)
