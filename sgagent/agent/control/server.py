@@ -30,11 +30,14 @@ from sgagent.agent.control.protocol import (
     encode_answer,
 )
 from sgagent.agent.control.requests import Order
-from sgagent.agent.step import EventLog
+from sgagent.agent.step import EventLog, FaultLog
 from sgagent.core.errors import SgagentError, UsageError
 from sgagent.sources.servers import ConnectionDeadline
 
 _CREDENTIALS = struct.Struct("=iII")
+_TIME = struct.Struct("@ll")
+"""Seconds and microseconds."""
+
 _SO_PEERGROUPS = 59
 """Of Linux on most machines; the socket module has no name for it."""
 
@@ -98,6 +101,9 @@ FIRST_BYTE_SECONDS = 2.0
 LONGEST_SECONDS = 10.0
 """For a client to send its question, and as long again for it to take the answer."""
 
+LOOK_SECONDS = 5.0
+"""Between looks of an idle server whether its socket is still there."""
+
 _DRAFT_NAME = "control.new"
 _BACKLOG = 128
 _PAUSE_SECONDS = 0.1
@@ -138,10 +144,11 @@ class ControlServer:
         first_byte_seconds: float = FIRST_BYTE_SECONDS,
         longest_seconds: float = LONGEST_SECONDS,
         longest_order: int = LONGEST_ORDER,
+        look_seconds: float = LOOK_SECONDS,
     ) -> None:
         """Take the socket's place and start to serve.
 
-        A file that a dead agent left is replaced.
+        A file that a dead agent left is replaced. A socket that somebody removes is made again.
 
         Args:
             directory: made if it is missing.
@@ -149,11 +156,13 @@ class ControlServer:
             first_byte_seconds: after which a client that has said nothing is cut off.
             longest_seconds: after which a client is cut off that sends its question, or takes the answer.
             longest_order: bytes of a line from those who may change something.
+            look_seconds: until an idle server looks whether its socket is there.
 
         Raises:
             UsageError: another agent serves this socket.
             OSError: the socket can't be made.
         """
+        self._directory = directory
         self._path = directory / SOCKET_NAME
         self._answer = answer
         self._first_byte_seconds = first_byte_seconds
@@ -161,9 +170,9 @@ class ControlServer:
         self._longest_order = longest_order
         self._places = {is_trusted: threading.BoundedSemaphore(MOST_CLIENTS) for is_trusted in (True, False)}
         self._is_closed = threading.Event()
-        self._listener = _listen(directory)
-        made = self._path.stat()
-        self._identity = (made.st_dev, made.st_ino)
+        self._look_time = _TIME.pack(*divmod(int(look_seconds * 1_000_000), 1_000_000))
+        self._fault_log = FaultLog(_LOG.error)
+        self._listener, self._identity = self._make_socket()
         self._thread = threading.Thread(target=self._serve, name="control", daemon=True)
         self._thread.start()
 
@@ -174,9 +183,45 @@ class ControlServer:
         self._thread.join()
         self._listener.close()
         with contextlib.suppress(OSError):
-            found = self._path.stat()
-            if (found.st_dev, found.st_ino) == self._identity:
+            if self._is_in_place():
                 self._path.unlink()
+
+    def _make_socket(self) -> tuple[socket.socket, tuple[int, int]]:
+        """Return a socket that listens, and device and inode of its file.
+
+        Raises:
+            UsageError: another agent serves this socket.
+            OSError: the socket can't be made.
+        """
+        listener = _listen(self._directory)
+        # Python's own time limit would not notice that the listener is shut.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, self._look_time)
+        made = self._path.stat()
+        return listener, (made.st_dev, made.st_ino)
+
+    def _is_in_place(self) -> bool:
+        """Return whether the file is that of this server.
+
+        Raises:
+            OSError: it is gone, or can't be looked at.
+        """
+        found = self._path.stat()
+        return (found.st_dev, found.st_ino) == self._identity
+
+    def _look(self) -> None:
+        """Make the socket again if somebody removed it."""
+        with contextlib.suppress(OSError):
+            if self._is_in_place():
+                return
+        before = self._listener
+        try:
+            self._listener, self._identity = self._make_socket()
+        except (OSError, UsageError) as error:
+            self._fault_log.say("control_not_served", f"the socket was removed: {error}")
+        else:
+            before.close()
+            self._fault_log.say("control_not_served", None)
+            _LOG.warning("control_served_again", reason="the socket was removed")
 
     def _serve(self) -> None:
         """Give each connection a thread, or close it if it may not ask or if there are too many."""
@@ -202,9 +247,11 @@ class ControlServer:
 
     def _connections(self) -> Iterator[socket.socket]:
         """Yield connections until the listener is shut."""
-        while True:
+        while not self._is_closed.is_set():
             try:
                 yield self._listener.accept()[0]
+            except BlockingIOError:
+                self._look()
             except OSError as error:
                 if error.errno not in _PASSING or self._is_closed.wait(_PAUSE_SECONDS):
                     return

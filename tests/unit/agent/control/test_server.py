@@ -10,6 +10,8 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 
 import pytest
@@ -61,6 +63,7 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.log import FakeLog
 from tests.patience import PATIENCE
 from tests.unit.agent.machine import Machine
+from tests.waiting import wait_until
 
 WAIT_SECONDS = 5.0 * PATIENCE
 NO_SESSIONS = LiveSessions(MarkLayout(0xFFFF0000), lambda _: None)
@@ -171,6 +174,24 @@ def test_a_closed_server_leaves_the_socket_of_its_successor(directory: Path, ans
     with closing(ControlServer(directory, answer)):
         first.close()
         assert isinstance(send(directory / SOCKET_NAME, encode_question(StatusQuestion())), StatusAnswer)
+
+
+def test_what_somebody_removes_is_made_again(tmp_path: Path, answer: Answering) -> None:
+    """Else commands would say that no agent runs; what can't be made is logged once, and tried again."""
+    directory, target, obstacle = tmp_path / "run", tmp_path / "target", tmp_path / "obstacle"
+    target.mkdir()
+    directory.symlink_to(target)
+    obstacle.touch()
+    with capture_logs() as logged, closing(ControlServer(directory, answer, look_seconds=0.01)):
+        events = partial(map, itemgetter("event"), logged)
+        (directory / SOCKET_NAME).unlink()
+        wait_until(lambda: list(events()) == ["control_served_again"], "a line")
+        obstacle.replace(directory)
+        wait_until(lambda: list(events())[1:] == ["control_not_served"], "a line")
+        directory.unlink()
+        wait_until(lambda: list(events())[2:] == ["control_served_again"], "a line")
+        assert isinstance(send(directory / SOCKET_NAME, encode_question(StatusQuestion())), StatusAnswer)
+    assert list(directory.iterdir()) == []
 
 
 def test_a_place_that_can_not_be_had_is_an_error(tmp_path: Path, answer: Answering) -> None:
