@@ -45,6 +45,8 @@ PROMISED = {
 
 _STRANGER = 65534
 
+_START_SECONDS = 20.0
+
 End = Callable[[Service], object]
 
 
@@ -163,6 +165,18 @@ def test_a_stop_is_said(running: Service) -> None:
     assert running.stop() == 0
     assert [event["rules"] for event in running.events("agent_stopped")] == ["stay in force"]
     assert "STOPPING=1" in running.notices()
+
+
+def test_a_configuration_may_come_through_a_pipe(agent: Service) -> None:
+    """It is read once, and kept for a boot as it was read."""
+    path = agent.directory / "sgagent.toml"
+    text = path.read_text()
+    path.unlink()
+    os.mkfifo(path)
+    agent.launch()
+    path.write_text(text)
+    agent.wait_for_event("agent_started", seconds=_START_SECONDS)
+    assert (agent.state / "last-good.toml").read_text() == text
 
 
 def test_totals_go_on_when_a_rule_goes_and_comes_back(running: Service, one_interface: Lab) -> None:

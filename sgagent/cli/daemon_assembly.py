@@ -59,7 +59,8 @@ def run_daemon(options: argparse.Namespace, applier: Applier) -> int:
         options: of the command line.
         applier: does what needs privilege, and is waited for by the caller.
     """
-    settings = inputs.load_settings(options)
+    configuration = inputs.read_configuration(options)  # once, as it may be a pipe, or change
+    settings = inputs.parse_configuration(configuration, options)
     gc.disable()  # a start makes many values and no cycles; the daemon enables it after its first step
     log_queue = log_in_background()
     with ExitStack() as stack:
@@ -71,7 +72,7 @@ def run_daemon(options: argparse.Namespace, applier: Applier) -> int:
         state.refuse_unreadable()
         daemon = _assemble(settings, dataplane, applier.notices, log_queue, stack)
         with suppress(OSError):  # the agent reports an unwritable state directory when it keeps definitions
-            state.keep_configuration(inputs.read_configuration(options))
+            state.keep_configuration(configuration)
         daemon.run()
     return 0
 

@@ -153,7 +153,16 @@ def load_settings(options: argparse.Namespace) -> Settings:
     Raises:
         UsageError: a file that was named is not there, can't be read, or is wrong.
     """
-    return parse_settings(read_configuration(options), str(options.config or DEFAULT_CONFIGURATION))
+    return parse_configuration(read_configuration(options), options)
+
+
+def parse_configuration(text: str, options: argparse.Namespace) -> Settings:
+    """Return the configuration of a text that was read.
+
+    Raises:
+        UsageError: it is wrong.
+    """
+    return parse_settings(text, str(options.config or DEFAULT_CONFIGURATION))
 
 
 def read_configuration(options: argparse.Namespace) -> str:
