@@ -228,7 +228,7 @@ class ControlServer:
         for connection in self._connections():
             try:
                 self._admit(connection)
-            except OSError:  # the client has gone
+            except (OSError, RuntimeError):  # the client has gone, or the limit of threads is reached
                 connection.close()
 
     def _admit(self, connection: socket.socket) -> None:
@@ -241,9 +241,14 @@ class ControlServer:
         if not place.acquire(blocking=False):
             connection.close()
             return
-        threading.Thread(
+        thread = threading.Thread(
             target=self._serve_client, args=[connection, peer, place], name="control client", daemon=True
-        ).start()
+        )
+        try:
+            thread.start()
+        except RuntimeError:
+            place.release()
+            raise
 
     def _connections(self) -> Iterator[socket.socket]:
         """Yield connections until the listener is shut."""

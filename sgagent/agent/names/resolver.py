@@ -181,10 +181,16 @@ class BackgroundResolver:
 
     def ask(self, name: str, servers: Sequence[str]) -> None:
         """Look a name up, without a wait."""
-        self._asked.put((name in self._failing, next(self._numbers), name, servers))
         if self._threads < _MOST_THREADS:
-            self._threads += 1
-            threading.Thread(target=self._work, name=f"names-{self._threads}", daemon=True).start()
+            thread = threading.Thread(target=self._work, name=f"names-{self._threads + 1}", daemon=True)
+            try:
+                thread.start()
+                self._threads += 1
+            except RuntimeError as error:  # the limit of threads is reached
+                if not self._threads:
+                    self._found.put(NameLookUp(name, {}, str(error)))
+                    return
+        self._asked.put((name in self._failing, next(self._numbers), name, servers))
 
     def found(self) -> list[NameLookUp]:
         """Return what was found since the last call."""

@@ -50,9 +50,10 @@ class OutageTimer:
         with self._lock:
             self._newest = failure
             if self._timer is None:
-                self._timer = threading.Timer(self.grace_seconds, self._last)
-                self._timer.daemon = True
-                self._timer.start()
+                timer = threading.Timer(self.grace_seconds, self._last)
+                timer.daemon = True
+                timer.start()
+                self._timer = timer
             return self._has_lasted
 
     def end(self) -> None:

@@ -66,6 +66,9 @@ from tests.unit.agent.machine import Machine
 from tests.waiting import wait_until
 
 WAIT_SECONDS = 5.0 * PATIENCE
+MORE_THAN_MEMORY = 1 << 46
+"""Bytes of a stack with which no thread starts."""
+
 NO_SESSIONS = LiveSessions(MarkLayout(0xFFFF0000), lambda _: None)
 PROBLEM = Problem(severity=Severity.ERROR, code="x", origin=NOWHERE, message="wrong")
 AGENT = {"own_uid": 990, "group_id": 991}
@@ -280,6 +283,18 @@ def test_too_many_clients_are_turned_away(served: Path) -> None:
             except ConnectionError:
                 continue
     pytest.fail("the places of clients that went away were not freed")
+
+
+def test_a_client_without_a_thread_is_turned_away(served: Path) -> None:
+    """As while another user's processes leave none; the server goes on, and has all its places."""
+    threading.stack_size(MORE_THAN_MEMORY)
+    try:
+        for _ in range(MOST_CLIENTS + 1):
+            with connect(served) as connection:
+                assert read(connection) == b""
+    finally:
+        threading.stack_size(0)
+    assert isinstance(send(served, encode_question(StatusQuestion())), StatusAnswer)
 
 
 def test_a_client_that_never_begins_is_cut_off(directory: Path, answer: Answering) -> None:

@@ -333,6 +333,20 @@ def test_look_ups_go_on_behind_one_that_breaks() -> None:
     assert resolver.wait(0.01) is None
 
 
+def test_a_name_for_which_no_thread_starts_has_failed() -> None:
+    """It is asked for again later, as any other that failed."""
+    resolver = BackgroundResolver(lambda name, _: NameLookUp(name, {}))
+    threading.stack_size(1 << 46)  # more than there is
+    try:
+        resolver.ask("first", ())
+    finally:
+        threading.stack_size(0)
+    (failed,) = resolver.found()
+    assert failed == NameLookUp("first", {}, "can't start new thread")
+    resolver.ask("first", ())
+    assert resolver.wait(5 * PATIENCE) == NameLookUp("first", {})
+
+
 def test_names_that_failed_wait_behind_the_others() -> None:
     """Many of them, on a server that is silent, would keep all threads from names that change."""
     looked_up: list[str] = []

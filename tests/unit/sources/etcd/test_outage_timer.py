@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 
+import pytest
+
 from sgagent.sources.etcd.source import GRACE_SECONDS, OutageTimer
 from sgagent.sources.verified_parse import Failure
 from tests.waiting import wait_until
@@ -38,6 +40,20 @@ def test_a_store_that_came_back_is_not_reported() -> None:
     assert reported == []
     absence.go_on(AWAY)
     wait_until(lambda: bool(reported), "a report of the next one")
+
+
+def test_a_timer_for_which_no_thread_starts_is_started_by_the_next_try() -> None:
+    """Else nobody would hear of this outage."""
+    reported: list[Failure] = []
+    absence = OutageTimer(GRACE, reported.append)
+    threading.stack_size(1 << 46)  # more than there is
+    try:
+        with pytest.raises(RuntimeError):
+            absence.go_on(AWAY)
+    finally:
+        threading.stack_size(0)
+    absence.go_on(AWAY)
+    wait_until(lambda: bool(reported), "a report")
 
 
 def test_the_time_leaves_room_for_a_step() -> None:
