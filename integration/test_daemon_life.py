@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from pathlib import Path
@@ -177,6 +178,15 @@ def test_a_configuration_may_come_through_a_pipe(agent: Service) -> None:
     path.write_text(text)
     agent.wait_for_event("agent_started", seconds=_START_SECONDS)
     assert (agent.state / "last-good.toml").read_text() == text
+
+
+def test_the_signal_of_ended_children_may_be_ignored(agent: Service) -> None:
+    """As some programs leave it to what they start; a process of its own lists a table that is there."""
+    ignore = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN)"
+    through = (sys.executable, "-c", f"{ignore}; os.execv(sys.argv[1], sys.argv[1:])")
+    for _ in range(2):
+        ended = agent.command("compile", "--yes", through=through)
+        assert (ended.status, ended.errors) == (0, "")
 
 
 def test_totals_go_on_when_a_rule_goes_and_comes_back(running: Service, one_interface: Lab) -> None:

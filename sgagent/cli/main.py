@@ -121,6 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the arguments name, by default those of this process; return its exit code."""
     if arguments is None:
         _guard_streams()
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a parent may leave it ignored: exit codes are lost
         gc.disable()
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 20, 100)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a name of a file may be no text, or beyond the encoding
