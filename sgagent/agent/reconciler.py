@@ -228,7 +228,9 @@ class Reconciler:
         """Add the definitions in force to the history, unless they are its newest ones."""
         definitions = state.definitions
         kept = definitions.to_write(state.known_links.links)
-        if kept is None or state.in_force is None:
+        if kept is None:
+            return replace(definitions, store_fault=None)
+        if state.in_force is None:
             return definitions
         kept = replace(kept, record=replace(kept.record, extent=state.in_force.extent))
         complaint = "the enforced definitions could not be saved"

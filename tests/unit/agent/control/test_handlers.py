@@ -650,6 +650,19 @@ def test_a_trial_that_can_not_be_enforced_after_a_restart_is_over(machine: Machi
     assert agent.fetch() == version(A)
 
 
+def test_definitions_that_could_not_be_saved_are_a_fault_while_they_are_in_force(machine: Machine) -> None:
+    """Those before are saved already."""
+    agent = Agent(machine)
+    (machine.state.directory / "history" / ".00000002.json.new").mkdir()
+    machine.source.write(B)
+    assert agent.fetch() == version(B)
+    (fault,) = agent.reconciler.state_faults
+    assert "could not be saved" in fault
+    machine.source.write(A)
+    assert agent.fetch() == version(A)
+    assert agent.reconciler.state_faults == ()
+
+
 def test_a_state_directory_that_takes_nothing(machine: Machine) -> None:
     """A trial is not begun; for good it is, and the answer says that it will not last."""
     agent = Agent(machine)
