@@ -365,7 +365,18 @@ def _report(error: SgagentError) -> int:
 
 
 def _report_fault(fault: Exception) -> int:
-    """Print one line about a fault of our own and keep its trace in a file."""
+    """Print one line about a fault of our own, and keep its trace if there is room for a file."""
+    try:
+        trace = f"trace in {_keep_trace(fault)}"
+    except OSError as error:
+        trace = f"its trace can't be kept: {error.strerror}"
+    summary = printable(f"{type(fault).__name__}: {fault}")
+    print(f"sgagent: unexpected fault: {summary} ({trace})", file=sys.stderr)
+    return _FAULT
+
+
+def _keep_trace(fault: Exception) -> str:
+    """Write the trace of a fault to a temporary file, and return the file's name."""
     import tempfile  # noqa: PLC0415 - nearly as much to load as all of ``--version``, for what should never be
     import traceback  # noqa: PLC0415 - likewise
 
@@ -373,6 +384,4 @@ def _report_fault(fault: Exception) -> int:
         "w", prefix="sgagent-trace-", suffix=".txt", delete=False, encoding="utf-8"
     ) as file:
         traceback.print_exception(fault, file=file)
-    summary = printable(f"{type(fault).__name__}: {fault}")
-    print(f"sgagent: unexpected fault: {summary} (trace in {file.name})", file=sys.stderr)
-    return _FAULT
+    return file.name

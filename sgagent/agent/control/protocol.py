@@ -228,7 +228,7 @@ class Refusals:
             return NotPermittedError(self.message)
         if self.reason in _ERRORS:
             return _ERRORS[self.reason](self.message)
-        return SourceUnavailableError(f"the agent does not answer: {self.message}")
+        return SourceUnavailableError(f"the agent can't do this: {self.message}")
 
 
 _ERRORS: Mapping[Refusal, type[SgagentError]] = {

@@ -555,3 +555,17 @@ def test_streams_that_are_closed_or_full_change_nothing_else(
     assert (done.returncode, done.stdout) == (code, output)
     assert done.stderr.startswith(messages)
     assert bool(done.stderr) is bool(messages)
+
+
+@pytest.mark.one_python
+def test_a_fault_is_one_line_also_without_room_for_its_trace() -> None:
+    """What leaves no room for a trace may be what the fault came of."""
+    code = (
+        "import resource, sys; from sgagent.cli.main import main;"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3)); sys.argv[1:] = ['schema']; sys.exit(main())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)  # noqa: S603 - as above
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 70
+    assert line.startswith("sgagent: unexpected fault: OSError: [Errno 24] Too many open files")
+    assert line.endswith("(its trace can't be kept: Too many open files)")
