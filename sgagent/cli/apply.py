@@ -225,7 +225,7 @@ def run(options: argparse.Namespace) -> int:
     settings = inputs.load_settings(options)
     seconds = None if options.confirm_within is None else parse_duration(options.confirm_within)
     # An absolute path is what messages of the agent about a document should name.
-    files = inputs.read_files(settings, Path.cwd() / inputs.required_definitions(options))
+    files = inputs.read_files(settings, inputs.required_definitions(options).absolute())
     documents = tuple(map(_sent, files))
     if seconds is not None or not options.yes:
         status = ask(settings, requests.StatusQuestion(), requests.StatusAnswer)

@@ -150,7 +150,7 @@ class FileSource:
         """Call ``wake`` when the documents or their signature have changed, until the context ends."""
         from sgagent.sources.files.watcher import watch_path  # noqa: PLC0415 - only the daemon watches
 
-        path, self._writers = Path.cwd() / self._path, Writers()
+        path, self._writers = self._path.absolute(), Writers()
         signatures = (path / SIGNATURE_NAME, signature_path(path)) if self._parser.wants_signature else ()
         with ExitStack() as watches:
             self._catch_ups = tuple(

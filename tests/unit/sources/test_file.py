@@ -341,3 +341,15 @@ def test_a_change_of_a_relative_path_is_told(tmp_path: Path, monkeypatch: pytest
         (tmp_path / "whole").rename(tmp_path / "groups.d")
         assert changed.wait(2.0 * PATIENCE)
     assert group_ids(relative) == ["sg-web"]
+
+
+def test_an_absolute_path_needs_no_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent may be started by hand in a directory that is removed."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    (tmp_path / "web.yaml").write_text("version: 1\n")
+    source = FileSource(tmp_path, Limits())
+    with source.watch(lambda: None):
+        assert source.fetch().documents
