@@ -200,7 +200,7 @@ class CutPreview:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionPort:
-    """What the kernel tells of TCP sessions at local listeners, and does to them."""
+    """How the kernel is asked about TCP sessions at local listeners, and ends them."""
 
     find: Find
     """Finds what conntrack knows of a session."""

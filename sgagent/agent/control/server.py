@@ -179,7 +179,8 @@ class ControlServer:
     def close(self) -> None:
         """Stop to serve, without waiting for clients, and remove the socket if it is still this one."""
         self._is_closed.set()
-        self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread
+        with contextlib.suppress(OSError):  # the thread may have just made another
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread
         self._thread.join()
         self._listener.close()
         with contextlib.suppress(OSError):
