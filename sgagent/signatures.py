@@ -280,9 +280,9 @@ def check_signature(content: bytes, keys: Collection[PublicKey]) -> tuple[Manife
     by_id = {key.key_id: key for key in keys}
     known = [signature for signature in file.signatures if signature.key_id in by_id]
     if not known:
-        by = ", ".join(signature.key_id for signature in file.signatures) or "nobody"
+        by = ", ".join(signature.key_id for signature in file.signatures)
         remedy = f"sign with one of {', '.join(sorted(by_id))}, or pin the key in signature.public_keys"
-        message = f"signed by {by}, none of which is pinned"
+        message = f"signed by {by}, none of which is pinned" if by else "not signed by any key"
         raise SignatureFaultError("signature_unknown_key", message, remedy)
     for signature in known:
         if is_by(by_id[signature.key_id], file.manifest, signature):

@@ -211,6 +211,10 @@ def read_answer(answer: Field, collected: Collected) -> None:
         if name in answer.entries:
             read(answer, collected)
             return
+    if "Code" in answer.entries:
+        remedy = "correct the call by what Message says, and save its answer"
+        answer.at("Code").error("unknown_answer", "the API refused the call", remedy)
+        return
     answer.error(
         "unknown_answer",
         "sgagent does not read this answer of the API",

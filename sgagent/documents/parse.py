@@ -17,7 +17,7 @@ from sgagent.documents.field import Field, ParseCache, Reading
 from sgagent.documents.json_text import parse_json
 from sgagent.documents.problems import Budget, Findings, Limits, OverBudgetError
 from sgagent.documents.scalars import refuse_bidirectional
-from sgagent.documents.tree import Listing, MalformedError, TreeBuilder
+from sgagent.documents.tree import Listing, MalformedError, Scalar, TreeBuilder
 from sgagent.documents.values import canonical_name
 
 
@@ -56,8 +56,17 @@ class RefusedDocumentsError(DocumentError):
         self.has_left_out = has_left_out
 
 
-def read_tree(file: DocumentFile, reading: Reading) -> Field | None:
-    """Return the document of a file; None, with errors added, if it can't be parsed."""
+_NO_GROUPS = "write version: 1, which defines no groups"
+
+
+def read_tree(file: DocumentFile, reading: Reading, when_empty: str = _NO_GROUPS) -> Field | None:
+    """Return the document of a file; None, with errors added, if it can't be parsed.
+
+    Args:
+        file: text of YAML or JSON.
+        reading: takes the errors.
+        when_empty: what to do where the file has no value.
+    """
     try:
         builder = _build(_decode(file.content, reading), file.name, reading)
     except MalformedError as error:
@@ -67,13 +76,11 @@ def read_tree(file: DocumentFile, reading: Reading) -> Field | None:
         origin = Origin(file=reading.file, line=duplicate.line, path=duplicate.path)
         name, message = duplicate.path.rpartition(".")[2], "the field is given twice in one mapping"
         reading.findings.add(Problem.error(origin, "duplicate_key", name, message, "one of the two"))
-    if builder.root is None:
-        _note(reading, MalformedError("empty_document", "the file is empty", 0, remedy=_NO_GROUPS))
+    root = builder.root
+    if root is None or (isinstance(root, Scalar) and not root.text):
+        _note(reading, MalformedError("empty_document", "the file is empty", 0, remedy=when_empty))
         return None
-    return Field(builder.root, reading, step=builder.root_line)
-
-
-_NO_GROUPS = "write version: 1, which defines no groups"
+    return Field(root, reading, step=builder.root_line)
 
 
 def _decode(content: bytes, reading: Reading) -> str:

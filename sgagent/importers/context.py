@@ -410,7 +410,8 @@ def import_files(
     budget = Budget(limits=limits)
     try:
         for file in files:
-            root = read_tree(file, Reading(file=file.name, findings=findings, budget=budget))
+            reading = Reading(file=file.name, findings=findings, budget=budget)
+            root = read_tree(file, reading, "see docs/import.md for what is read")
             if root is not None:
                 read(root, gathered)
     except OverBudgetError:

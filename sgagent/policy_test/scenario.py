@@ -265,7 +265,7 @@ def parse_packets(content: bytes, file: str) -> Scenario:
     limits = Limits()
     findings = Findings(limits.problems)
     reading = Reading(file=file, findings=findings, budget=Budget(limits=limits))
-    root = read_tree(DocumentFile(file, content), reading)
+    root = read_tree(DocumentFile(file, content), reading, "write packets, and what they must meet")
     model = read_model(_ScenarioModel, root) if root else None
     if root is None or model is None:
         raise DocumentError(findings.all())

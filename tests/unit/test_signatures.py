@@ -92,6 +92,13 @@ def test_a_key_that_is_not_pinned() -> None:
     assert KEY.public.key_id in refused.remedy
 
 
+def test_a_signature_file_without_signatures() -> None:
+    """It is said so."""
+    manifest = Manifest.of(CONTENTS, serial=1, signed_at=NOW)
+    refused = fault(SignatureFile(manifest, ()).render().encode())
+    assert refused.message == "not signed by any key"
+
+
 def test_a_signature_under_another_manifest() -> None:
     """It is no signature of that."""
     one = SignatureFile.parse(signature_of(CONTENTS, serial=1))

@@ -461,6 +461,7 @@ def test_a_port_list_without_an_id_is_an_error() -> None:
     ("answer", "code"),
     (
         ({"RequestId": "r", "Code": "Forbidden", "Message": "no"}, "unknown_answer"),
+        ({"RequestId": "r"}, "unknown_answer"),
         (listing(listed(SecurityGroupType="")), "missing_field"),
         (listing({"SecurityGroupType": "normal"}), "missing_field"),
         ({"SecurityGroups": []}, "wrong_type"),

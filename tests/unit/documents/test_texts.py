@@ -90,6 +90,8 @@ def test_lines_are_told_for_yaml_and_json_alike() -> None:
         ("version: 1\n\tname: x\n", "syntax"),
         ("", "empty_document"),
         ("# nothing\n", "empty_document"),
+        ("---\n", "empty_document"),
+        ("--- # nothing\n...\n", "empty_document"),
         ("[]", "empty_document"),
         ('a: "\\0"\n', "bad_character"),
         ("a: \0\n", "syntax"),
