@@ -92,6 +92,13 @@ def test_the_runbook_names_no_other_alert() -> None:
     assert set(re.findall(r"`(Sgagent\w+)`", read("docs/runbook.md"))) == set(alerts())
 
 
+def test_the_readme_counts_the_rules() -> None:
+    """As many alerts as there are, and as many rules as promtool finds."""
+    text = read("monitoring/README.md")
+    assert f" {len(alerts())} alerts " in text
+    assert f"SUCCESS: {len(rules())} rules found" in text
+
+
 def test_each_alert_and_each_record_is_tried() -> None:
     """Promtool's tests name every one; integration/test_monitoring.py runs them."""
     tried = "".join(path.read_text(encoding="utf-8") for path in TESTS)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -101,6 +103,15 @@ def test_whom_a_change_cut() -> None:
 def test_the_first_line_says_what_is_done(posture: Posture, words: str) -> None:
     """Each posture has its words."""
     assert words in status_screen(replace(WELL, posture=posture), NOW, None)[0]
+
+
+@pytest.mark.parametrize("posture", Posture)
+def test_the_first_words_are_documented(posture: Posture) -> None:
+    """docs/control.md has a row for each posture, with the words that the screen begins with."""
+    first_words = status_screen(replace(WELL, posture=posture), NOW, None)[0].partition(" since ")[0]
+    text = (Path(__file__).parents[3] / "docs/control.md").read_text(encoding="utf-8")
+    (row,) = re.findall(rf"^\| `{posture.value}`.*\|$", text, re.MULTILINE)
+    assert f"`{first_words}`" in row
 
 
 @pytest.mark.parametrize(
