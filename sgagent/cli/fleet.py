@@ -32,7 +32,7 @@ _MOST_NAMED = 10
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     add = option_adder(parser)
-    add("what", "show hosts, or wait for them", choices=("status", "wait"))
+    add("action", "show hosts, or wait for them", choices=("status", "wait"))
     text = "with wait: what 'sgagent publish' printed (default: of the newest publication)"
     add("revision REVISION", text, nargs="?", type=inputs.whole_number)
     add("--timeout TIME", "with wait: how long at most, like 90s, 5m or 1h (default: 60s)", default="60s")
@@ -49,11 +49,11 @@ def run(options: argparse.Namespace) -> int:
     seconds = inputs.parse_short_time(options.timeout)
     if seconds is None:
         raise UsageError(f"--timeout {options.timeout}: not a time span (like 60s, 5m or 1h)")
-    if options.what == "status" and options.revision is not None:
+    if options.action == "status" and options.revision is not None:
         raise UsageError("fleet status takes no revision")
     layout = KeyLayout(source.prefix)
     with translated_etcd_errors(), closing(Client(source, limits=settings.limits)) as client:
-        if options.what == "wait":
+        if options.action == "wait":
             return _wait(client, layout, options, seconds)
         fleet = _look(client, layout)
     if options.json:

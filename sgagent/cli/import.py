@@ -33,7 +33,7 @@ _READERS = {"aws": import_aws, "terraform": import_terraform}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     add = option_adder(parser)
-    add("what", "the format of the input", choices=sorted((_CLOUD, *_READERS)))
+    add("format", "the format of the input", choices=sorted((_CLOUD, *_READERS)))
     add(
         "files FILE",
         "the output of 'aws ec2 describe-…' or 'terraform show -json'; none for aliyun",
@@ -49,11 +49,11 @@ def run(options: argparse.Namespace) -> int:
     settings = inputs.load_settings(options)
     imported = _imported(options, settings)
     native = write_document(imported.snapshot)
-    text = f"# Written by `sgagent import {options.what}`.\n{as_yaml(native)}"
+    text = f"# Written by `sgagent import {options.format}`.\n{as_yaml(native)}"
     parse_documents([DocumentFile("<imported>", text.encode())], settings.limits)  # refuses what agents do
     place: Path | None = options.output
     if place is not None and place.is_dir():
-        place /= f"{options.what}.yaml"
+        place /= f"{options.format}.yaml"
     if place is not None:
         replace_file(place, text)
     sizes = _sizes(imported.snapshot)
@@ -76,14 +76,14 @@ def _imported(options: argparse.Namespace, settings: Settings) -> Imported:
         UsageError: files where none are read, or none where some are.
         DocumentError: what is read can't be understood, or an agent would not take what it comes to.
     """
-    if options.what == _CLOUD:
+    if options.format == _CLOUD:
         if options.files:
             raise UsageError("import aliyun takes no files: it reads the API that [source] configures")
         return _from_the_cloud(settings)
     if not options.files:
-        raise UsageError(f"import {options.what}: FILE is missing (- is standard input)")
+        raise UsageError(f"import {options.format}: FILE is missing (- is standard input)")
     files = _read_all(options.files, settings.limits)
-    imported = _READERS[options.what](files, settings.limits)
+    imported = _READERS[options.format](files, settings.limits)
     errors = _resolve(imported.snapshot).errors
     if errors:
         raise DocumentError(errors)

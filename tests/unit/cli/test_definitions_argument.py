@@ -131,3 +131,13 @@ def test_an_empty_path_is_not_the_current_directory(run: Run, arguments: tuple[s
     code, output, errors = run(*arguments)
     assert (code, output) == (2, "")
     assert ": expected a path, found an empty text (see 'sgagent " in errors
+
+
+@pytest.mark.parametrize(
+    ("command", "name"), (("explain", "direction"), ("fleet", "action"), ("import", "format"))
+)
+def test_a_missing_argument_is_named(run: Run, command: str, name: str) -> None:
+    """By what it chooses."""
+    code, _, errors = run(command)
+    assert code == 2
+    assert f"arguments are required: {name}" in errors
