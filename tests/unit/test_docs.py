@@ -25,6 +25,7 @@ from sgagent.nft.marks import MarkLayout, first_state
 from sgagent.nft.text import render
 from sgagent.settings import Settings
 from sgagent.settings.sources import SourceSettings
+from sgagent.sources.etcd.host_reports import HostReport
 
 ROOT = Path(__file__).parents[2]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -213,6 +214,12 @@ def test_every_question_of_the_control_protocol_is_documented() -> None:
 
 _NOT_OF_THE_CONFIGURATION = {"nodes", "problems", "is_asked_for"}
 """Limits that follow from others, and whether a table is there."""
+
+
+def test_every_standing_of_a_host_is_documented() -> None:
+    """docs/etcd.md names them as ``sgagent fleet status`` sorts them."""
+    named = re.findall(r"`([a-z]+)`", read("docs/etcd.md").partition("sorts by standing")[2])
+    assert named[: len(HostReport)] == [standing.value for standing in HostReport]
 
 
 def test_the_tests_that_the_design_names_exist() -> None:

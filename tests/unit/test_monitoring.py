@@ -95,7 +95,9 @@ def test_the_runbook_names_no_other_alert() -> None:
 def test_the_readme_counts_the_rules() -> None:
     """As many alerts as there are, and as many rules as promtool finds."""
     text = read("monitoring/README.md")
-    assert f" {len(alerts())} alerts " in text
+    assert f" {len(alerts())} alerts, " in text
+    records = [rule["record"] for rule in rules() if "record" in rule]
+    assert [name for name in records if f"`{name}`" not in text] == []
     assert f"SUCCESS: {len(rules())} rules found" in text
 
 
