@@ -30,6 +30,7 @@ from sgagent.sources.etcd.host_reports import HostReport
 ROOT = Path(__file__).parents[2]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
+FILE = re.compile(r"`((?:bench|examples|integration|release|script|sgagent|tests)/[\w./-]+)`")
 TEST = re.compile(r"`((?:tests|integration)/[\w/]+\.py)`(?: ((?:`\w+`(?:, )?)+))?")
 CODE = re.compile(
     r'(?:\.(?:error|warn)|MalformedError|SignatureFaultError|Fault|refusal|invalid)\(\s*"([a-z_0-9]+)"'
@@ -75,6 +76,13 @@ def test_anchors_lead_to_headings(path: Path) -> None:
         and anchor not in _anchors_of(path.parent / target if target else path)
     ]
     assert missing == []
+
+
+@pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_that_are_named_exist(path: Path) -> None:
+    """What a document names by its path in the repository is there; the changelog may name what was."""
+    named = set(FILE.findall(path.read_text(encoding="utf-8"))) if path.name != "CHANGELOG.md" else set()
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
 
 
 def _anchors_of(path: Path) -> set[str]:
