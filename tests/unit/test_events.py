@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from sgagent.dataplane.live_sessions import Ending
+
 ROOT = Path(__file__).parents[2]
 LAYERS = ("agent", "sources", "host", "dataplane")
 """Where the daemon runs; below them, what looks alike are the codes of problems."""
@@ -31,6 +33,13 @@ def documented_events() -> set[str]:
     """Return the events that the document lists."""
     cells = re.findall(r"^\| (`[a-z_`, ]+`) \|", (ROOT / "docs" / "logging.md").read_text(), re.MULTILINE)
     return {event for cell in cells for event in re.findall(r"[a-z_]+", cell)}
+
+
+def test_every_ending_of_a_session_is_documented() -> None:
+    """The row of ``session_cut`` has each, as not all mean that the session ended."""
+    text = (ROOT / "docs" / "logging.md").read_text()
+    (row,) = re.findall(r"^\| `session_cut` .*$", text, re.MULTILINE)
+    assert [ending.value for ending in Ending if f"`{ending.value}`" not in row] == []
 
 
 def test_every_event_is_documented_and_every_documented_event_exists() -> None:
