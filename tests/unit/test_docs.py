@@ -26,6 +26,7 @@ from sgagent.nft.text import render
 from sgagent.settings import Settings
 from sgagent.settings.sources import SourceSettings
 from sgagent.sources.etcd.host_reports import HostReport
+from sgagent.sources.files.reader import is_document_name
 
 ROOT = Path(__file__).parents[2]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -133,6 +134,7 @@ def test_every_command_that_prints_a_result_has_json(command: str) -> None:
     assert ("--json" in options_of(command)) is (command != "run")
 
 
+_SUFFIXES = {".yaml", ".yml", ".json", ".conf", ".toml", ".txt"}
 _WHOLE = re.DOTALL | re.MULTILINE
 _OF_OTHER_PROGRAMS = {"--check", "--config"}
 """Options of nft, and the one of every command."""
@@ -222,6 +224,12 @@ def test_every_question_of_the_control_protocol_is_documented() -> None:
 
 _NOT_OF_THE_CONFIGURATION = {"nodes", "problems", "is_asked_for"}
 """Limits that follow from others, and whether a table is there."""
+
+
+def test_the_names_of_documents_are_documented() -> None:
+    """docs/documents.md says which files of a directory are read."""
+    suffixes = re.findall(r"`\*(\.\w+)`", read("docs/documents.md").partition("A directory is")[2])
+    assert set(suffixes) == {suffix for suffix in _SUFFIXES if is_document_name(f"web{suffix}")}
 
 
 def test_every_standing_of_a_host_is_documented() -> None:
