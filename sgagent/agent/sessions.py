@@ -247,7 +247,7 @@ def end_forbidden_sessions(step: Step, log: EventLog, port: SessionPort) -> None
             log.warning("session_would_be_cut", **as_keys(named(cut)))
             continue
         with suppress(OSError):
-            if _is_left_to_kernel(cut, port.find):
+            if _is_left_to_kernel(_tracked(cut, port.find)):
                 continue
         ending = _ending(session, port.destroy)
         log.warning("session_cut", ending=ending, **as_keys(named(cut)))
@@ -282,19 +282,20 @@ class RevokedSessions:
 
     def follow(self, step: Step) -> None:
         """Take note of a step; after one that may have revoked sessions, the next look lists them."""
-        if step.policy is None:
-            return
-        is_changed = self._step is None or step.policy is not self._step.policy
-        if is_changed and (step.may_cut or self._listed or self._revoked):
+        before, self._step = self._step, step
+        is_known = before is not None and before.policy is step.policy and before.facts == step.facts
+        if not is_known and (step.may_cut or self._listed or self._revoked):
             self._is_listed = False
-        self._step = step
 
     def look(self) -> None:
         """End those that conntrack has forgotten, or took up when this host sent first."""
         if self._step is None or self._step.policy is None:
             return
         if not self._is_listed:
-            self._listed, self._revoked, self._is_listed = self._list(), [], True
+            try:
+                self._listed, self._revoked, self._is_listed = self._list(), [], True
+            except OSError:
+                return  # as the preview of cuts logs; the next look tries again
         end = self._clock.monotonic() + _LOOK_SECONDS
         while self._listed:
             some, self._listed = self._listed[:MOST_LOOKED_AT], self._listed[MOST_LOOKED_AT:]
@@ -305,11 +306,12 @@ class RevokedSessions:
         self._revoked = [*later, *(one for one in asked if not self._is_ended(*one))]
 
     def _list(self) -> list[tuple[LiveSession, TcpSession]]:
-        """Return the sessions at local listeners, logins first."""
-        try:
-            sockets = {as_live_session(session): session for session in self._port.list_sessions()}
-        except OSError:
-            return []  # as the preview of cuts logs
+        """Return the sessions at local listeners, logins first.
+
+        Raises:
+            OSError: the kernel can't tell.
+        """
+        sockets = {as_live_session(session): session for session in self._port.list_sessions()}
         return [(session, sockets[session]) for session in lockout.dearest(sockets, len(sockets))]
 
     def _forbidden(
@@ -322,27 +324,36 @@ class RevokedSessions:
                 yield cut, session
 
     def _is_ended(self, cut: CutSession, session: TcpSession) -> bool:
-        """End a session unless it is the kernel's to evaluate, and return whether it is over."""
+        """End a session unless it is the kernel's to evaluate, and return whether nothing is left to do.
+
+        A translated one is never ended: what is allowed is what is on the wire, which the socket does not
+        show. Once conntrack has forgotten it, what the host sends first does not come from that end.
+        """
         try:
-            if _is_left_to_kernel(cut, self._port.find):
-                return False
+            tracked = _tracked(cut, self._port.find)
         except OSError:
             return False
+        if _is_left_to_kernel(tracked):
+            return tracked is not None and tracked.is_translated
         ending = _ending(session, self._port.destroy)
         if ending != Ending.GONE.value:
             self._log.warning("session_cut", ending=ending, **as_keys(named(cut)))
         return True
 
 
-def _is_left_to_kernel(cut: CutSession, find: Find) -> bool:
-    """Return whether conntrack knows a session as opened inwards, or has seen this host open it.
+def _tracked(cut: CutSession, find: Find) -> TrackedSession | None:
+    """Return what conntrack knows of a session.
 
     It is looked up by its answers, which have the ends of the socket also where the port was redirected.
 
     Raises:
         OSError: the kernel can't be asked.
     """
-    tracked = find(_turned(lockout.opening_packet(cut.session, cut.interface), Direction.INGRESS))
+    return find(_turned(lockout.opening_packet(cut.session, cut.interface), Direction.INGRESS))
+
+
+def _is_left_to_kernel(tracked: TrackedSession | None) -> bool:
+    """Return whether conntrack knows a session as opened inwards, or has seen this host open it."""
     return tracked is not None and (tracked.opened is Direction.EGRESS or tracked.is_opening_seen)
 
 

@@ -42,13 +42,17 @@ _PORT = struct.Struct(">H")
 _TUPLE_ORIGINAL = 1
 _TUPLE_IP = 1
 _TUPLE_PROTOCOL = 2
+_STATUS = 3
+_TRANSLATED = 0x30
+"""In the status: source or destination are others at the socket than on the wire."""
+
 _PROTOCOL_STATE = 4
 _TCP_STATE = 1
 _TCP_FLAGS = 4
 """Of the original direction: flags, and a mask."""
 
 _BE_LIBERAL = 8
-_EMPTY, _NO_FLAGS = memoryview(b""), memoryview(b"\0")
+_EMPTY, _NO_FLAGS, _NO_STATUS = memoryview(b""), memoryview(b"\0"), memoryview(bytes(4))
 _MARK = 8
 _ZONE = 18
 _MARK_MASK = 21
@@ -65,6 +69,9 @@ class TrackedSession:
 
     is_opening_seen: bool = True
     """Whether that is known; else it is the way of the first packet that conntrack met."""
+
+    is_translated: bool = False
+    """Whether this host's NAT gives it other ends: on the wire they are not those of the socket."""
 
 
 def find_session(packet: Packet) -> TrackedSession | None:
@@ -94,7 +101,8 @@ def find_session(packet: Packet) -> TrackedSession | None:
     found = attributes(answer.payload[_HEADER.size :])
     is_original = _parts(found[_TUPLE_ORIGINAL]) == _parts(memoryview(incoming))
     opened = Direction.INGRESS if is_original else Direction.EGRESS
-    return TrackedSession(_mark_in(found), opened, _is_opening_seen(found))
+    is_translated = bool(_NUMBER.unpack(found.get(_STATUS, _NO_STATUS))[0] & _TRANSLATED)
+    return TrackedSession(_mark_in(found), opened, _is_opening_seen(found), is_translated)
 
 
 def _tuple_of(packet: Packet) -> bytes:
@@ -196,6 +204,9 @@ _TIME_WAIT = 6
 _LIVE = sum(1 << state for state in range(1, 12) if state not in (LISTEN, CLOSE, _TIME_WAIT))
 _REQUEST = struct.Struct("=BBBxI48s")
 _ENDS = struct.Struct(">HH16s16s")
+_LINK = slice(_ENDS.size, _ENDS.size + 4)
+"""In the identity: the number of the link that the socket is bound to; 0 for none."""
+
 _ANSWER = struct.Struct("=B3x48s16xI")
 _MAPPED = bytes(10) + b"\xff\xff"
 """How an IPv6 socket writes an IPv4 address."""
@@ -273,11 +284,11 @@ def sessions_at_listeners() -> tuple[TcpSession, ...]:
 def link_towards(session: TcpSession) -> int | None:
     """Return the number of the link by which this host's packets of a session leave; None if nobody can tell.
 
-    A link-local address may be on several links.
+    A link-local address may be on several links; its socket knows the one.
     """
     ends, size = (session.peer_address, session.local_address), session.family.bits // 8
     if session.family is Family.IPV6 and any(LINK_LOCAL[0] <= end <= LINK_LOCAL[1] for end in ends):
-        return None
+        return int.from_bytes(session.identity[_LINK], sys.byteorder) or None
     family = socket.AF_INET if session.family is Family.IPV4 else socket.AF_INET6
     wanted = (attribute(kind, end.to_bytes(size)) for kind, end in enumerate(ends, start=_ROUTE_DESTINATION))
     request = _ROUTE.pack(family, 8 * size, 8 * size) + b"".join(wanted)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NoReturn
@@ -24,7 +25,7 @@ from sgagent.core.evaluate import Packet
 from sgagent.core.model import CidrBlock, Direction, Family, Mode
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions, closed_interface
-from sgagent.dataplane.live_sessions import Ending, TcpSession, TrackedSession
+from sgagent.dataplane.live_sessions import Ending, TcpSession, TrackedSession, link_towards
 from tests.fakes.clock import FakeClock
 
 HOST = CidrBlock.parse("10.0.0.11")
@@ -148,6 +149,7 @@ class Kernel:
     """Which way conntrack thinks that they were opened; None where it has forgotten them."""
 
     is_opening_seen: bool = False
+    is_translated: bool = False
     asked: list[Packet] = field(default_factory=list)
     ended: list[TcpSession] = field(default_factory=list)
     listings: int = 0
@@ -170,7 +172,9 @@ class Kernel:
         if self.opened is None:
             return None
         turned = Direction.EGRESS if self.opened is Direction.INGRESS else Direction.INGRESS
-        return TrackedSession(mark=0, opened=turned, is_opening_seen=self.is_opening_seen)
+        return TrackedSession(
+            mark=0, opened=turned, is_opening_seen=self.is_opening_seen, is_translated=self.is_translated
+        )
 
     def destroy(self, session: TcpSession) -> Ending:
         """End a session."""
@@ -205,6 +209,46 @@ def test_a_session_that_the_host_opened_from_a_listeners_port_is_left() -> None:
     kernel = Kernel([SESSION], opened=Direction.EGRESS, is_opening_seen=True)
     revoked = revoked_on(kernel)
     revoked.follow(closed())
+    revoked.look()
+    assert not kernel.ended
+
+
+def test_a_translated_session_is_left_for_good() -> None:
+    """Its socket does not show what is on the wire: a port that is allowed may be redirected (§2.2)."""
+    kernel = Kernel([SESSION], is_translated=True)
+    revoked = revoked_on(kernel)
+    revoked.follow(closed())
+    revoked.look()
+    kernel.opened = None
+    revoked.look()
+    assert len(kernel.asked) == 1
+    assert not kernel.ended
+
+
+def test_a_session_is_left_where_nothing_is_known_to_be_enforced_any_more() -> None:
+    """A trial was given up on a host without definitions (§9.2)."""
+    kernel = Kernel([SESSION])
+    revoked = revoked_on(kernel)
+    revoked.follow(closed())
+    revoked.look()
+    kernel.opened = None
+    revoked.follow(Step(outcome=StepEnd.WAITING))
+    revoked.look()
+    assert not kernel.ended
+    revoked.follow(closed())
+    revoked.look()
+    assert kernel.ended == [SESSION]
+
+
+def test_a_revoked_session_whose_address_moves_is_evaluated_again() -> None:
+    """At a link that is not bound nothing is forbidden."""
+    kernel, shut = Kernel([SESSION]), closed()
+    revoked = revoked_on(kernel)
+    revoked.follow(shut)
+    revoked.look()
+    kernel.opened = None
+    link = Link(name="eth1", index=2, addresses=(HOST,))
+    revoked.follow(replace(shut, outcome=StepEnd.UNCHANGED, facts=HostFacts(links=(link,))))
     revoked.look()
     assert not kernel.ended
 
@@ -289,3 +333,27 @@ def test_a_kernel_that_can_not_tell_ends_no_session() -> None:
         revoked.follow(closed())
         revoked.look()
     assert not kernel.ended
+
+
+def test_a_kernel_that_can_not_list_sessions_is_asked_again() -> None:
+    """It may have had no memory at that moment."""
+    kernel, refusals = Kernel([SESSION], opened=None), [OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))]
+
+    def list_sessions() -> Sequence[TcpSession]:
+        if refusals:
+            raise refusals.pop()
+        return kernel.list()
+
+    revoked = RevokedSessions(Log(), FakeClock(), replace(kernel.port, list_sessions=list_sessions))
+    revoked.follow(closed())
+    revoked.look()
+    revoked.look()
+    assert kernel.ended == [SESSION]
+
+
+@pytest.mark.parametrize(("number", "link"), ((3, 3), (0, None)))
+def test_the_socket_says_by_which_link_a_link_local_session_passes(number: int, link: int | None) -> None:
+    """Links with one MAC address, like a VLAN and the link below it, have the same link-local address."""
+    ends = {"local_address": 0xFE80 << 112 | 1, "peer_address": 0xFE80 << 112 | 2}
+    identity = bytes(36) + struct.pack("=I", number) + bytes(8)
+    assert link_towards(replace(SESSION, family=Family.IPV6, identity=identity, **ends)) == link
