@@ -247,7 +247,8 @@ def end_forbidden_sessions(step: Step, log: EventLog, port: SessionPort) -> None
             log.warning("session_would_be_cut", **as_keys(named(cut)))
             continue
         with suppress(OSError):
-            if _is_left_to_kernel(_tracked(cut, port.find)):
+            tracked = _tracked(cut, port.find)
+            if tracked is not None and _is_left_to_kernel(tracked):
                 continue
         ending = _ending(session, port.destroy)
         log.warning("session_cut", ending=ending, **as_keys(named(cut)))
@@ -326,15 +327,16 @@ class RevokedSessions:
     def _is_ended(self, cut: CutSession, session: TcpSession) -> bool:
         """End a session unless it is the kernel's to evaluate, and return whether nothing is left to do.
 
-        A translated one is never ended: what is allowed is what is on the wire, which the socket does not
-        show. Once conntrack has forgotten it, what the host sends first does not come from that end.
+        Some are never ended. What is allowed of a translated one is what is on the wire, which the socket
+        does not show; once conntrack has forgotten it, what the host sends first does not come from that end.
+        For one that this host opened, other rules apply.
         """
         try:
             tracked = _tracked(cut, self._port.find)
         except OSError:
             return False
-        if _is_left_to_kernel(tracked):
-            return tracked is not None and tracked.is_translated
+        if tracked is not None and _is_left_to_kernel(tracked):
+            return tracked.is_translated or tracked.opened is Direction.INGRESS
         ending = _ending(session, self._port.destroy)
         if ending != Ending.GONE.value:
             self._log.warning("session_cut", ending=ending, **as_keys(named(cut)))
@@ -352,9 +354,13 @@ def _tracked(cut: CutSession, find: Find) -> TrackedSession | None:
     return find(_turned(lockout.opening_packet(cut.session, cut.interface), Direction.INGRESS))
 
 
-def _is_left_to_kernel(tracked: TrackedSession | None) -> bool:
-    """Return whether conntrack knows a session as opened inwards, or has seen this host open it."""
-    return tracked is not None and (tracked.opened is Direction.EGRESS or tracked.is_opening_seen)
+def _is_left_to_kernel(tracked: TrackedSession) -> bool:
+    """Return whether conntrack knows a session as opened inwards, or has seen this host open it.
+
+    Args:
+        tracked: found by an answer, so that those opened inwards are outward ones.
+    """
+    return tracked.opened is Direction.EGRESS or tracked.is_opening_seen
 
 
 def _ending(session: TcpSession, destroy: Callable[[TcpSession], Ending]) -> str:

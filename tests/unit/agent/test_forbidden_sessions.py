@@ -205,10 +205,12 @@ def test_a_revoked_session_is_ended_once_conntrack_does_not_know_it(opened: Dire
 
 
 def test_a_session_that_the_host_opened_from_a_listeners_port_is_left() -> None:
-    """Conntrack has seen it open; rules for the other way don't apply to it (§6.1)."""
+    """Conntrack has seen it open; rules for the other way don't apply to it (§6.1), nor later on."""
     kernel = Kernel([SESSION], opened=Direction.EGRESS, is_opening_seen=True)
     revoked = revoked_on(kernel)
     revoked.follow(closed())
+    revoked.look()
+    kernel.opened = None
     revoked.look()
     assert not kernel.ended
 
