@@ -10,9 +10,11 @@ import argparse
 import gc
 import io
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -147,30 +149,33 @@ class _Output(io.FileIO):
     """The file below standard output; its failure is no fault of the code that prints."""
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """Write some bytes.
+        """Write some bytes; wait for room also where another program made the file non-blocking.
 
         Raises:
             BrokenPipeError: the reader has gone.
             OutputError: they can't be written for another reason.
         """
         try:
-            return super().write(data)
+            while (written := super().write(data)) is None:
+                select.select([], [self], [])
         except BrokenPipeError:
             raise
         except OSError as error:
             _discard_output()
             raise OutputError(f"the output can't be written: {error.strerror}") from error
+        return written
 
 
 class _Messages(io.FileIO):
     """The file below standard error; what can't be written there changes no result."""
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """Write some bytes if that is possible."""
-        try:
-            return super().write(data)
-        except OSError:
-            return len(memoryview(data))
+        """Write some bytes if that is possible at once."""
+        with suppress(OSError):
+            written = super().write(data)
+            if written is not None:
+                return written
+        return len(memoryview(data))
 
 
 def _guard_streams() -> None:

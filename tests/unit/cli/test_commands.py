@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import os
@@ -555,6 +556,31 @@ def test_streams_that_are_closed_or_full_change_nothing_else(
     assert (done.returncode, done.stdout) == (code, output)
     assert done.stderr.startswith(messages)
     assert bool(done.stderr) is bool(messages)
+
+
+@pytest.mark.one_python
+def test_a_result_waits_for_room_in_a_pipe_that_is_non_blocking() -> None:
+    """Another program that writes to it may have made it so."""
+    schema = [sys.executable, "-m", "sgagent", "schema"]
+    reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    os.set_blocking(reading, True)
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    with os.fdopen(reading) as reader, subprocess.Popen(schema, stdout=writing) as shown:  # noqa: S603 - as above
+        os.close(writing)
+        found = reader.read()
+    assert shown.returncode == 0
+    assert found == subprocess.run(schema, stdout=subprocess.PIPE, text=True, check=True).stdout  # noqa: S603 - as above
+
+
+@pytest.mark.one_python
+def test_a_message_that_has_no_room_in_a_pipe_that_is_non_blocking_is_lost() -> None:
+    """It changes no exit code, and nothing waits for a reader."""
+    reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(reading, "rb"), os.fdopen(writing, "wb", buffering=0) as full:
+        while full.write(bytes(4096)):
+            pass
+        sign = [sys.executable, "-m", "sgagent", "sign", "nowhere", "--key", "nowhere"]
+        assert subprocess.run(sign, stderr=full, check=False).returncode == 2  # noqa: S603 - as above
 
 
 @pytest.mark.one_python
