@@ -207,7 +207,7 @@ def test_marks_of_a_table_that_is_gone_mean_nothing(agent: Service, one_interfac
 
 
 def test_a_restart_ends_no_session(agent: Service, one_interface: Lab) -> None:
-    """Only the first start looks at sockets: later there are marks, and nothing is judged again."""
+    """It goes on by its mark, and is not evaluated again."""
     agent.start()
     agent.stop()
     allowed = "in from one that stays"
