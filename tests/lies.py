@@ -177,11 +177,16 @@ LIES = (
     Lie("announces more than it sends", sending(_OK, f"Content-Length: 500\r\n\r\n{POLICY}")),
     Lie("announces less than it sends", sending(_OK, f"Content-Length: 45\r\n\r\n{POLICY}")),
     Lie("announces an invalid length", sending(_OK, f"Content-Length: many\r\n\r\n{POLICY}")),
+    Lie("announces a length with `_`", sending(_OK, f"Content-Length: 4_5\r\n\r\n{POLICY}")),
     Lie("announces no length", sending(_OK, f"\r\n{POLICY}")),
     Lie("announces two lengths", sending(_OK, f"Content-Length: 45\r\nContent-Length: 500\r\n\r\n{POLICY}")),
     Lie(
         "breaks off between chunks",
         sending(_OK, f"Transfer-Encoding: chunked\r\n\r\n{len(POLICY):x}\r\n{POLICY}\r\n"),
+    ),
+    Lie(
+        "announces a negative chunk",
+        sending(_OK, f"Transfer-Encoding: chunked\r\n\r\n-5\r\n{POLICY}\r\n0\r\n\r\n"),
     ),
     Lie("announces too large a body", sending(_OK, "Content-Length: 99999999999\r\n\r\n")),
     Lie("sends an endless body", _endless),

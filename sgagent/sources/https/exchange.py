@@ -149,9 +149,10 @@ def read_body(response: http.client.HTTPResponse, url: ServerUrl, most_bytes: in
         NoAnswerError: the body is truncated, has two lengths, or a coding that the request did not accept.
         BodyTooLargeError: the body exceeds the limit; the rest is not read.
     """
-    if response.length is None and not response.chunked:
-        raise NoAnswerError(f"{url}: the answer does not say where it ends (no Content-Length)")
     lengths = response.headers.get_all("Content-Length", [])
+    has_length = response.length is not None and all(_is_decimal(length.strip()) for length in lengths)
+    if not has_length and not response.chunked:
+        raise NoAnswerError(f"{url}: the answer does not say where it ends (no Content-Length)")
     if len(set(lengths)) > 1:
         raise NoAnswerError(f"{url}: the answer gives two lengths (Content-Length: {', '.join(lengths)})")
     if (response.length or 0) > most_bytes:
@@ -177,7 +178,7 @@ def _pieces(response: http.client.HTTPResponse, url: ServerUrl) -> Iterator[byte
     try:
         while piece := response.read(_PIECE_BYTES):
             yield piece
-    except http.client.IncompleteRead as error:
+    except (http.client.IncompleteRead, ValueError) as error:  # ValueError: a chunk of negative length
         raise NoAnswerError(f"{url}: the answer was cut off") from error
     if response.length:
         raise NoAnswerError(f"{url}: the answer was cut off, {response.length} bytes before its end")
@@ -340,7 +341,7 @@ class Exchange:
                 return _redirected(url, response.getheader("Location") or "")
             case status:
                 asked = response.getheader("Retry-After") or ""  # a date counts as none
-                put_off = float(asked) if asked.isascii() and asked.isdigit() else 0.0
+                put_off = float(asked) if _is_decimal(asked) else 0.0
                 message = f"{url}: answered {_status_in_words(status)}"
                 raise NoAnswerError(message, put_off=put_off, status=status)
 
@@ -391,6 +392,11 @@ def _redirected(url: ServerUrl, location: str) -> ServerUrl:
     ):
         raise NoAnswerError(f"{url}: redirected to {location[:200]!r}, which is not the same server")
     return ServerUrl(host=url.host, port=url.port, target=target)
+
+
+def _is_decimal(text: str) -> bool:
+    """Return whether this is a number of RFC 9110; Python's ``int`` takes ``4_5`` and ``+5`` as well."""
+    return text.isascii() and text.isdigit()
 
 
 def _status_in_words(status: int) -> str:
