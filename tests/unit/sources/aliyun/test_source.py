@@ -356,6 +356,24 @@ def test_an_answer_that_trickles_has_its_time(
     assert told == f"https://{NAME}:{secure.port}: no whole answer within 1 s"
 
 
+@pytest.mark.parametrize("is_connected", (False, True))
+def test_silence_behind_tls_is_reported_alike(
+    secure: EcsServer, key_file: Path, authority: Authority, *, is_connected: bool
+) -> None:
+    """Whichever of the SDK and its proxy would lose patience first."""
+    source, is_over = source_for(by_name(secure, key_file, authority), by_hand=None), threading.Event()
+    if is_connected:
+        source.fetch()
+
+    def say_nothing(_: BaseHTTPRequestHandler) -> None:
+        is_over.wait(10)
+
+    secure.script = say_nothing
+    told = said(source)
+    is_over.set()
+    assert told == f"https://{NAME}:{secure.port}: no whole answer within 1 s"
+
+
 def test_an_answer_without_end_is_cut(secure: EcsServer, key_file: Path, authority: Authority) -> None:
     """Before the memory is full of it."""
 
