@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,7 @@ from types import MappingProxyType
 import pytest
 from hypothesis import HealthCheck, given, settings as hypothesis_settings, strategies as st
 
-from integration.etcdcluster import Cluster, etcd_cluster
+from integration.etcdcluster import CLIENT_PORT, Cluster, etcd_cluster
 from integration.lab import wait_for
 from integration.namespaces import CommandError, Namespace, network_namespace
 from sgagent.core.binding import HandBinding
@@ -23,7 +24,7 @@ from sgagent.core.errors import DocumentError, SourceUnavailableError
 from sgagent.core.model import PortSet, Snapshot
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.settings import SignatureSettings
-from sgagent.settings.sources import EtcdSourceSettings
+from sgagent.settings.sources import EtcdSourceSettings, ServerUrl
 from sgagent.signatures import Manifest, SignatureFile, Signed
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.key_layout import GROUPS, KeyLayout
@@ -399,6 +400,22 @@ def test_only_what_is_signed_is_followed(desk: Desk) -> None:
         again = desk.source("sg-web", signature_policy=signature_policy)
         with pytest.raises(DocumentError, match="is older than"):
             again.fetch()
+
+
+def test_a_lease_is_renewed_through_a_proxy(desk: Desk) -> None:
+    """As hosts of a large fleet do."""
+    proxy = ServerUrl(host="127.0.0.1", port=CLIENT_PORT, is_encrypted=False)
+    options = (f"--endpoints={desk.cluster.members[0].endpoint}", f"--listen-addr={proxy.host}:{proxy.port}")
+    data = desk.cluster.members[0].directory.parent / "proxy"
+    argv = ("ip", "netns", "exec", desk.namespace.name, "etcd", "grpc-proxy", "start", *options)
+    with subprocess.Popen([*argv, f"--data-dir={data}"], stderr=subprocess.DEVNULL) as running:
+        try:
+            settings = replace(desk.settings, endpoints=(proxy,))
+            with desk.namespace.entered(), closing(Client(settings)) as client:
+                lease = client.persistently(lambda: client.grant_lease(60), SOON * PATIENCE)
+                assert [client.renew_lease(lease.number).seconds for _ in range(5)] == [60] * 5
+        finally:
+            running.kill()
 
 
 def test_the_leader_is_killed(own_desk: Desk) -> None:

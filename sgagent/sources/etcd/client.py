@@ -42,6 +42,9 @@ _PAUSE_SECONDS = 0.2
 
 _LONGEST_PASSWORD = 1024
 _SERVICE = "/etcdserverpb."
+_RENEWAL = "Lease/LeaseKeepAlive"
+"""A stream: `etcd grpc-proxy` cancels a renewal once its request has ended, maybe before the answer."""
+
 _WITH_LEADER = {"hasleader": "true"}
 """Makes a partitioned member end the watch, instead of keeping it silent forever."""
 
@@ -240,7 +243,7 @@ class Client:
     def renew_lease(self, lease: int) -> messages.Lease:
         """Renew a lease and return it; an expired lease has no seconds left."""
         request = messages.lease_keep_alive_request(lease)
-        return self._ask("Lease/LeaseKeepAlive", request, messages.read_lease)
+        return self._ask(_RENEWAL, request, messages.read_lease)
 
     def close(self) -> None:
         """Close the connection; the next request connects to the next endpoint."""
@@ -287,7 +290,7 @@ class Client:
                     while calls and not channel.has_room:
                         yield read(channel.finish(calls[0], allowance))
                         calls.popleft()
-                    calls.append(channel.open(path, request, metadata=metadata, is_last=True))
+                    calls.append(channel.open(path, request, metadata=metadata, is_last=method != _RENEWAL))
                 while calls:
                     yield read(channel.finish(calls[0], allowance))
                     calls.popleft()

@@ -134,7 +134,7 @@ class Channel:
         return self._state.open_outbound_streams < self._state.remote_settings.max_concurrent_streams
 
     def finish(self, call: GrpcMessages, allowance: AnswerDeadline) -> bytes:
-        """Return the answer of an open unary call.
+        """Return the answer of an open call; one whose request has not ended is cancelled after the answer.
 
         Args:
             call: the call.
@@ -148,15 +148,18 @@ class Channel:
         """
         allowance.begin(time.monotonic(), self.bytes_received)
         try:
-            while not call.is_over:
+            while not call.is_over and (call.is_question or not call.messages):
                 self._pump(allowance.deadline(time.monotonic(), self.bytes_received), call)
         except TooSlowError:
             self.cancel(call)
             raise
         finally:
             allowance.end(time.monotonic())
-        self._calls.pop(call.number, None)
-        call.raise_refusal()
+        if call.is_over:
+            self._calls.pop(call.number, None)
+            call.raise_refusal()
+        else:
+            self.cancel(call)
         if len(call.messages) != 1:
             raise ConnectionLostError(f"{len(call.messages)} answers to one request")
         return call.messages.popleft()

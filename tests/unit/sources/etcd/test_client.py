@@ -9,6 +9,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Protocol
 
+import h2.events
 import pytest
 
 from sgagent.documents import Limits
@@ -119,6 +120,27 @@ def test_many_ranges(connect: Connect) -> None:
             answer_all(server, AT_ONCE)
 
     assert read(connect(behave)) == names()
+
+
+def test_a_lease_is_renewed_before_the_request_ends(connect: Connect) -> None:
+    """The proxy of etcd cancels one whose request has ended, and hosts behind it lost their keys."""
+
+    def renew(server: Server) -> None:
+        heard = server.hear()
+        while not any(isinstance(event, h2.events.DataReceived) for event in heard):
+            heard = server.hear()
+        stream = next(event.stream_id for event in heard if isinstance(event, h2.events.DataReceived)) or 0
+        if any(isinstance(event, h2.events.StreamEnded) for event in heard):
+            server.answer(stream, trailers=[("grpc-status", "1"), ("grpc-message", "context canceled")])
+            return
+        renewed = number(2, 7) + number(3, 60)
+        server.state.send_headers(stream, OK)
+        server.send(stream, struct.pack("!BI", 0, len(renewed)) + renewed)
+        while stream not in server.broken_off:
+            server.hear()
+
+    lease = connect(renew).renew_lease(7)
+    assert (lease.number, lease.seconds) == (7, 60)
 
 
 def test_answers_are_taken_one_by_one(connect: Connect) -> None:
