@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 
 
 def bits_of(number: int) -> Iterator[int]:
@@ -26,8 +25,11 @@ def number_of(places: Sequence[int]) -> int:
 Columns = int
 """A set of columns: bit ``n`` is column ``n``."""
 
-Rows = tuple[tuple[int, int], ...]
-"""First and last row of each run, sorted."""
+Run = tuple[int, int]
+"""First and last row."""
+
+Rows = tuple[Run, ...]
+"""Sorted runs."""
 
 Piece = tuple[int, int, Columns]
 """First and last row, and columns."""
@@ -50,14 +52,13 @@ class Open:
             left, right = nodes[2 * node], nodes[2 * node + 1]
             nodes[node] = left if left is right else left | right
         self._nodes = nodes
-        self._starts, self._ends = _rows_of_nodes(self._size)
         self._undo: list[tuple[int, Columns]] | None = None
 
     def take(self, rows: Rows, columns: Columns) -> Columns:
         """Take cells, and return the columns of those that were open."""
         taken = 0
-        for first, last in rows:
-            taken |= self._take_one(first, columns) if first == last else self._take(1, first, last, columns)
+        for run in rows:
+            taken |= self._take(1, (0, self._size - 1), run, columns)
         return taken
 
     def try_out(self) -> None:
@@ -76,43 +77,25 @@ class Open:
 
     def pieces(self, rows: Rows, columns: Columns) -> Iterator[Piece]:
         """Yield the open ones of some cells: first and last row, and columns."""
-        for first, last in rows:
-            yield from self._pieces(1, first, last, columns)
+        for run in rows:
+            yield from self._pieces(1, (0, self._size - 1), run, columns)
 
-    def _take_one(self, row: int, columns: Columns) -> Columns:
-        """Take cells of one row, by far the most frequent case."""
-        nodes, leaf = self._nodes, self._size + row
-        for shift in range(leaf.bit_length() - 1, -1, -1):
-            columns &= nodes[leaf >> shift]
-            if not columns:
-                return 0
-        self._set(leaf, nodes[leaf] ^ columns)
-        node = leaf >> 1
-        while node:
-            left = nodes[node] & (nodes[2 * node] | nodes[2 * node + 1])
-            if left == nodes[node]:
-                break
-            self._set(node, left)
-            node >>= 1
-        return columns
-
-    def _take(self, node: int, first: int, last: int, columns: Columns) -> Columns:
-        nodes = self._nodes
+    def _take(self, node: int, below: Run, run: Run, columns: Columns) -> Columns:
+        """Take cells of a run of rows, in a node and the rows below it."""
+        nodes, (start, end), (first, last) = self._nodes, below, run
         columns &= nodes[node]
         if not columns:
             return 0
-        if first <= self._starts[node] and self._ends[node] <= last:
+        if first <= start and end <= last:
             self._set(node, nodes[node] ^ columns)
             return columns
-        taken = 0
-        if first <= self._ends[2 * node]:
-            taken = self._take(2 * node, first, last, columns)
-        if last >= self._starts[2 * node + 1]:
-            taken |= self._take(2 * node + 1, first, last, columns)
+        middle, taken = (start + end) // 2, 0
+        if first <= middle:
+            taken |= self._take(2 * node, (start, middle), run, columns)
+        if last > middle:
+            taken |= self._take(2 * node + 1, (middle + 1, end), run, columns)
         if taken:
-            left = nodes[node] & (nodes[2 * node] | nodes[2 * node + 1])
-            if left != nodes[node]:
-                self._set(node, left)
+            self._set(node, nodes[node] & (nodes[2 * node] | nodes[2 * node + 1]))
         return taken
 
     def _set(self, node: int, columns: Columns) -> None:
@@ -120,23 +103,14 @@ class Open:
             self._undo.append((node, self._nodes[node]))
         self._nodes[node] = columns
 
-    def _pieces(self, node: int, first: int, last: int, columns: Columns) -> Iterator[Piece]:
+    def _pieces(self, node: int, below: Run, run: Run, columns: Columns) -> Iterator[Piece]:
+        (start, end), (first, last) = below, run
         columns &= self._nodes[node]
-        if not columns or self._ends[node] < first or last < self._starts[node]:
+        if not columns or end < first or last < start:
             return
-        if node >= self._size:
-            yield self._starts[node], self._ends[node], columns
+        if start == end:
+            yield start, end, columns
         else:
-            yield from self._pieces(2 * node, first, last, columns)
-            yield from self._pieces(2 * node + 1, first, last, columns)
-
-
-@lru_cache(maxsize=4)
-def _rows_of_nodes(size: int) -> tuple[Sequence[int], Sequence[int]]:
-    """Return the first and the last row below each node of a tree."""
-    starts, ends = list(range(2 * size)), list(range(2 * size))
-    for node in range(size, 2 * size):
-        starts[node] = ends[node] = node - size
-    for node in range(size - 1, 0, -1):
-        starts[node], ends[node] = starts[2 * node], ends[2 * node + 1]
-    return starts, ends
+            middle = (start + end) // 2
+            yield from self._pieces(2 * node, (start, middle), run, columns)
+            yield from self._pieces(2 * node + 1, (middle + 1, end), run, columns)

@@ -297,7 +297,6 @@ class Index:
                 columns[border] = columns.get(border, 0) ^ numbers
         self._by_rows = _Crowd(rows, len(table.starts))
         self._by_columns = _Crowd(columns, table.every_column.bit_length())
-        self._known: dict[Columns, int] = {}
 
     def at(self, row: int) -> int:
         """Return the numbers of all areas with a cell in a row, as bits."""
@@ -305,13 +304,10 @@ class Index:
 
     def meeting(self, area: Area) -> int:
         """Return the numbers of all areas with a cell in common with one, as bits."""
-        found = self._known.get(area.columns)
-        if found is None:
-            borders = list(bits_of(area.columns ^ area.columns << 1))
-            runs = zip(borders[::2], borders[1::2], strict=True)
-            found = self._by_columns.anywhere((first, end - 1) for first, end in runs)
-            self._known[area.columns] = found
-        return found & self._by_rows.anywhere(area.rows)
+        borders = list(bits_of(area.columns ^ area.columns << 1))
+        runs = zip(borders[::2], borders[1::2], strict=True)
+        in_columns = self._by_columns.anywhere((first, end - 1) for first, end in runs)
+        return in_columns & self._by_rows.anywhere(area.rows)
 
 
 class _Crowd:
