@@ -132,7 +132,7 @@ def counter_chains(
         )
 
     of_rules = memo.each("rules", of_rule, interface.toward(direction).rules)
-    return (*of_rules, *memo.same("others", tuple(map(leaf, _other_keys(interface, direction)))))
+    return (*of_rules, *map(leaf, _other_keys(interface, direction)))
 
 
 def _other_keys(interface: ResolvedInterface, direction: Direction) -> Iterator[KernelCounterKey]:

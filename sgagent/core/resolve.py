@@ -248,9 +248,8 @@ class _Resolver:
         interface_id = binding.network_interface.network_interface_id if binding.network_interface else None
         mode = binding.mode or Mode.ENFORCE
         closed = closed_interface(binding.interface, exemptions, mode, network_interface_id=interface_id)
-        memo = self.memo.part(Seam.RESOLVED_RULES, "interface", binding.interface)
         if binding.source_check is SourceCheck.ON:
-            closed = replace(closed, own_addresses=memo.same("own addresses", binding.own_addresses))
+            closed = replace(closed, own_addresses=binding.own_addresses)
         if not groups:
             return closed
         rules = tuple(self.rules[group.security_group_id] for group in groups)
@@ -260,18 +259,19 @@ class _Resolver:
         ingress, egress = (
             replace(
                 closed.toward(way),
-                rules=memo.get(f"{way.value} rules", rules, partial(_ordered, rules, way)),
+                rules=_ordered(rules, way),
                 default=group_type.default(way),
             )
             for way in (Direction.INGRESS, Direction.EGRESS)
         )
-        ingress = replace(ingress, inner=memo.get("inner", fellows, partial(NO_ADDRESSES.union, *fellows)))
+        memo = self.memo.part(Seam.RESOLVED_RULES, "interface", binding.interface)
+        inner = memo.get("inner", fellows, partial(NO_ADDRESSES.union, *fellows))
         return replace(
             closed,
             security_group_ids=tuple(group.security_group_id for group in groups),
             group_type=group_type,
-            ingress=memo.same("ingress", ingress),
-            egress=memo.same("egress", egress),
+            ingress=replace(ingress, inner=inner),
+            egress=egress,
         )
 
     def attached_groups(self, binding: Binding, *, are_rules_enforced: bool) -> list[SecurityGroup]:
@@ -358,7 +358,7 @@ class _Resolver:
             group.vpc_id,
             group.account_id,
         )
-        if memo.get("expires", (group.rules,), lambda: any(rule.expires for rule in group.rules)):
+        if any(rule.expires for rule in group.rules):
             self.depends_on_time |= group_id in self.concerned
             group, ended = _by_expiry(group, self.at)
             self.problems.extend(map(_of_ended, _apart_from_names(self._resolver.resolve(ended, Memo()))))

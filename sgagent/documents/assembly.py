@@ -208,11 +208,11 @@ def assemble(
         port_lists=_unique(collected.port_lists, "port_list_id", findings),
         network_interfaces=_unique(collected.interfaces, "network_interface_id", findings),
     )
-    _check_rule_ids(snapshot, collected.wrong_rules, findings, memo)
+    _check_rule_ids(snapshot, collected.wrong_rules, findings)
     _check_mac_addresses(snapshot, findings)
-    _check_names(snapshot, findings, memo, most_names)
+    _check_names(snapshot, findings, most_names)
     if not collected.has_unread_file:
-        _check_plain_ids(snapshot, collected.wrong_rules, findings, memo)
+        _check_plain_ids(snapshot, collected.wrong_rules, findings)
     return snapshot if version else replace(snapshot, version=digest(snapshot, memo))
 
 
@@ -248,24 +248,16 @@ def _settle(group: model.SecurityGroup) -> tuple[model.SecurityGroup, _Alike]:
     return replace(group, rules=tuple(sorted(rules, key=attrgetter("rule_id")))), tuple(alike)
 
 
-def _check_rule_ids(snapshot: model.Snapshot, wrong: Sequence[Field], findings: Findings, memo: Memo) -> None:
+def _check_rule_ids(snapshot: model.Snapshot, wrong: Sequence[Field], findings: Findings) -> None:
     """Add an error for each rule id that occurs twice, also where a rule has other errors."""
-    rules = tuple(group.rules for group in snapshot.security_groups if group.rules)
-    for second, first in memo.get("alike ids", rules, lambda: _alike_ids(rules)):
-        _note_duplicate(findings, "rule_id", second.origin, first.origin, second.rule_id)
-    if wrong:
-        used = {rule.rule_id: rule.origin for some in rules for rule in some}
-        for place in wrong:
-            rule_id, origin = place.at("rule_id").written, place.origin
-            if rule_id and used.setdefault(rule_id, origin) is not origin:
-                _note_duplicate(findings, "rule_id", origin, used[rule_id], rule_id)
-
-
-def _alike_ids(rules: tuple[tuple[model.SecurityGroupRule, ...], ...]) -> _Alike:
-    """Return the rules that repeat an id, each with the first rule of that id."""
-    seen: dict[str, model.SecurityGroupRule] = {}
-    found = ((rule, seen.setdefault(rule.rule_id, rule)) for rule in chain.from_iterable(rules))
-    return tuple((rule, first) for rule, first in found if first is not rule)
+    used: dict[str, Origin] = {}
+    of_right = ((rule.rule_id, rule.origin) for group in snapshot.security_groups for rule in group.rules)
+    of_wrong = ((place.at("rule_id").written, place.origin) for place in wrong)
+    for rule_id, origin in chain(of_right, of_wrong):
+        if rule_id in used:
+            _note_duplicate(findings, "rule_id", origin, used[rule_id], rule_id)
+        elif rule_id:
+            used[rule_id] = origin
 
 
 def _check_mac_addresses(snapshot: model.Snapshot, findings: Findings) -> None:
@@ -282,14 +274,12 @@ def _check_mac_addresses(snapshot: model.Snapshot, findings: Findings) -> None:
             findings.add(Problem.warning(interface.origin, "shared_mac_address", value, message, remedy))
 
 
-def _check_plain_ids(
-    snapshot: model.Snapshot, wrong: Sequence[Field], findings: Findings, memo: Memo
-) -> None:
+def _check_plain_ids(snapshot: model.Snapshot, wrong: Sequence[Field], findings: Findings) -> None:
     """Add an error for each object that is no address, and that is the id of no group either.
 
     Of rules that have other errors, too.
     """
-    named = chain.from_iterable(memo.each("plain ids", _plain_ids, snapshot.security_groups))
+    named = chain.from_iterable(map(_plain_ids, snapshot.security_groups))
     of_right = ((rule.origin.at("authorization_object"), text) for rule, text in named)
     groups, faults = snapshot.group_by_id, dict[str, Fault]()
     for origin, text in chain(of_right, chain.from_iterable(map(_plain_ids_of_wrong, wrong))):
@@ -316,9 +306,9 @@ def _plain_ids_of_wrong(rule: Field) -> Iterator[tuple[Origin, str]]:
                     yield one.origin, parse_group_id(text)
 
 
-def _plain_ids(group: model.SecurityGroup) -> tuple[tuple[model.SecurityGroupRule, str], ...]:
-    """Return native rules with the ids without ``sg-`` by which they name groups; answers know groups."""
-    return tuple(
+def _plain_ids(group: model.SecurityGroup) -> Iterator[tuple[model.SecurityGroupRule, str]]:
+    """Yield native rules with the ids without ``sg-`` by which they name groups; answers know groups."""
+    return (
         (rule, named.security_group_id)
         for rule, named in _objects(group)
         if isinstance(named, model.GroupReference)
@@ -334,21 +324,17 @@ def _objects(group: model.SecurityGroup) -> Iterator[_RuleObject]:
     return ((rule, named) for rule in group.rules for named in rule.authorization_objects)
 
 
-def _check_names(snapshot: model.Snapshot, findings: Findings, memo: Memo, most: int) -> None:
+def _check_names(snapshot: model.Snapshot, findings: Findings, most: int) -> None:
     """Add an error at the first rule whose name is one too many (§12.3)."""
     found: set[model.NameReference] = set()
-    for rule, name in chain.from_iterable(memo.each("names", _names, snapshot.security_groups)):
-        found.add(name)
+    for rule, name in chain.from_iterable(map(_objects, snapshot.security_groups)):
+        if isinstance(name, model.NameReference):
+            found.add(name)
         if len(found) > most:
             origin, message = rule.origin.at("authorization_object"), f"more than {most} names"
             remedy = "raise limits.names in the configuration"
             findings.add(Problem.error(origin, "too_many_names", str(name), message, remedy))
             return
-
-
-def _names(group: model.SecurityGroup) -> tuple[tuple[model.SecurityGroupRule, model.NameReference], ...]:
-    """Return the names in the objects of rules."""
-    return tuple((rule, one) for rule, one in _objects(group) if isinstance(one, model.NameReference))
 
 
 _IN_ANSWERS = {
