@@ -101,8 +101,8 @@ def test_a_changed_rule_reaches_all_that_it_meets(draws: Draws) -> None:
         ]
     else:
         policies = [noted_case(draws, interfaces=("eth0",), most_rules=40).policy]
-    for _ in range(2 * CHANGES):
-        policies.append(with_a_rule_changed(draws, policies[-1]))
+    for number in range(2 * CHANGES):
+        policies.append(with_a_rule_changed(draws, policies[-1], f"new-{number}"))
     compiles_as_from_nothing(policies, most_lines=0)
 
 
@@ -120,8 +120,14 @@ def compiles_as_from_nothing(policies: list[ResolvedPolicy], most_lines: int) ->
     return tables
 
 
-def with_a_rule_changed(draws: Draws, policy: ResolvedPolicy) -> ResolvedPolicy:
-    """Return the policy of one interface with a rule less, more or other among those inwards."""
+def with_a_rule_changed(draws: Draws, policy: ResolvedPolicy, new_id: str) -> ResolvedPolicy:
+    """Return the policy of one interface with a rule less, more or other among those inwards.
+
+    Args:
+        draws: what changes.
+        policy: of one interface.
+        new_id: of a rule that comes.
+    """
     (interface,) = policy.interfaces
     rules = list(interface.ingress.rules)
     if rules:
@@ -131,7 +137,7 @@ def with_a_rule_changed(draws: Draws, policy: ResolvedPolicy) -> ResolvedPolicy:
         elsewhere = replace(one, peer=other.peer, local_address=other.local_address)
         plain = replace(elsewhere, source_ports=ALL_PORTS, local_address=None)
         urgent = replace(one, priority=draws.randint(1, 100))
-        another = replace(moved, rule_id=f"new-{draws.number(8)}")
+        another = replace(moved, rule_id=new_id)
         rules += draws.choice(((), (moved,), (elsewhere,), (plain,), (urgent,), (one, another)))
     ingress = replace(interface.ingress, rules=tuple(sorted(rules, key=precedence)))
     return ResolvedPolicy(interfaces=(replace(interface, ingress=ingress),))
