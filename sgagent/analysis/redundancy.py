@@ -157,20 +157,6 @@ class Table:
                 found.add(column)
         return number_of(sorted(found))
 
-    @cached_property
-    def _weights(self) -> list[tuple[int, Columns]]:
-        """Return, for each power of two, the classes whose number of addresses has it as a summand."""
-        powers: dict[int, list[int]] = {}
-        for column, ends in sorted(self.far_ends.items()):
-            for power in bits_of(sum(last - first + 1 for first, last in ends)):
-                powers.setdefault(power, []).append(column)
-        return [(power, number_of(columns)) for power, columns in powers.items()]
-
-    def weigh(self, columns: Columns) -> int:
-        """Return how many far ends there are in some columns."""
-        far = self.far_columns(columns)
-        return sum((far & having).bit_count() << power for power, having in self._weights)
-
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:

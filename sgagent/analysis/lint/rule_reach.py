@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from operator import itemgetter
 
 from sgagent.analysis.bit_sets import Columns, Piece, bits_of
@@ -271,41 +271,24 @@ def _opened(
 ) -> Iterator[tuple[RuleKey, int, int]]:
     """Yield runs of ports of a protocol that are open to everyone, with each rule that does it."""
     accepted = [table.verdicts(accepts=_is_opening).accepted for table in tables]
-    weights = _Weights(tables)
     for first, last in _runs(tables, number):
         rows = [table.row_of(first) for table in tables]
         here = [columns[row] for columns, row in zip(accepted, rows, strict=True)]
-        # Tables of other near ends hold the same far ends once more, so that this is the most it can be.
-        if sum(map(Table.weigh, tables, here)) <= _WIDE[family]:
+        if _weight(zip(tables, here, strict=True)) <= _WIDE[family]:
             continue
         opening: dict[RuleKey, list[tuple[Table, Columns]]] = {}
         for table, row in zip(tables, rows, strict=True):
             for clause, columns in table.deciders(row):
                 if clause.rule is not None and _is_opening(clause):
                     opening.setdefault(key_of(clause.rule), []).append((table, columns))
-        if weights.of(pair for pairs in opening.values() for pair in pairs) > _WIDE[family]:
-            for key, pairs in opening.items():
-                if weights.of(pairs) > least:
-                    yield key, first & LAST_PORT, last & LAST_PORT
+        for key, pairs in opening.items():
+            if _weight(pairs) > least:
+                yield key, first & LAST_PORT, last & LAST_PORT
 
 
-class _Weights:
-    """Weighs columns of several tables together, and remembers what most rows ask for again."""
-
-    def __init__(self, tables: Sequence[Table]) -> None:
-        """Take the tables; where near ends are split among them, far ends are in more than one."""
-        all_ends = [ends for table in tables for ends in table.far_ends.values()]
-        self._are_apart = len(set(all_ends)) == len(all_ends)
-        self._weigh = cache(Table.weigh)
-
-    def of(self, pairs: Iterable[tuple[Table, Columns]]) -> int:
-        """Return how many far ends there are in columns of tables."""
-        if not self._are_apart:
-            return size(joined(ends for table, columns in pairs for ends in table.far_ranges(columns)))
-        together: dict[Table, Columns] = {}
-        for table, columns in pairs:
-            together[table] = together.get(table, 0) | columns
-        return sum(self._weigh(table, columns) for table, columns in together.items())
+def _weight(pairs: Iterable[tuple[Table, Columns]]) -> int:
+    """Return how many far ends there are in columns of tables; those in several tables count once."""
+    return size(joined(ends for table, columns in pairs for ends in table.far_ranges(columns)))
 
 
 def _runs(tables: Sequence[Table], number: int) -> Iterator[tuple[int, int]]:
