@@ -40,36 +40,26 @@ def digest(snapshot: model.Snapshot, memo: Memo | None = None) -> str:
         memo: of the digests of objects; it never changes the result.
     """
     memo = memo or Memo()
-    lists = snapshot.security_groups, snapshot.prefix_lists, snapshot.port_lists, snapshot.network_interfaces
-    things: tuple[object, ...] = tuple(chain.from_iterable(lists))
-    digests = memo.each("digests", _digest, things, [_texts(thing, memo) for thing in things])
+    groups = snapshot.security_groups
+    texts = [memo.part(Seam.PARSE_CACHE, "texts", group.security_group_id) for group in groups]
+    others = (*snapshot.prefix_lists, *snapshot.port_lists, *snapshot.network_interfaces)
+    digests = (*memo.each("groups", _digest, groups, texts), *memo.each("others", _digest, others))
     return "sha256:" + hashlib.sha256(b"".join(digests)).hexdigest()[:_DIGITS]
 
 
-_MANY = 100
-"""Groups with at least this many rules or members memoize the texts of these."""
-
-
-def _texts(thing: object, memo: Memo) -> Memo | None:
-    """Return the memo of the texts of a large group; None for any other object."""
-    if isinstance(thing, model.SecurityGroup) and max(len(thing.rules), len(thing.member_addresses)) >= _MANY:
-        return memo.part(Seam.PARSE_CACHE, "texts", thing.security_group_id)
-    return None
-
-
-def _digest(thing: object, texts: Memo | None) -> bytes:
-    """Return the digest of one object."""
+def _digest(thing: object, texts: Memo | None = None) -> bytes:
+    """Return the digest of one object, by the texts of a group's rules and members."""
     return hashlib.sha256(_text(thing, texts).encode()).digest()
 
 
 def _text(value: object, texts: Memo | None = None) -> str:
     """Return an unambiguous text of a value; strings are quoted."""
     lines: list[str] = []
-    _write(value, lines, texts)
+    _write(value, lines, texts or Memo())
     return "\n".join(lines)
 
 
-def _write(value: object, lines: list[str], texts: Memo | None) -> None:
+def _write(value: object, lines: list[str], texts: Memo) -> None:
     if isinstance(value, model.CidrBlock):
         lines.append(str(value))
     elif isinstance(value, model.PortSet):
@@ -79,9 +69,8 @@ def _write(value: object, lines: list[str], texts: Memo | None) -> None:
     elif isinstance(value, tuple):
         lines.append(f"({len(value)}")
         if value and isinstance(value[0], model.CidrBlock):  # then all are
-            texts = texts or Memo()
             lines.append(texts.get("addresses", (value,), lambda: "\n".join(map(str, value))))
-        elif value and isinstance(value[0], model.SecurityGroupRule) and texts is not None:
+        elif value and isinstance(value[0], model.SecurityGroupRule):
             lines += texts.each("texts", _text, value)
         else:
             for item in value:
