@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from sgagent.core.errors import DocumentError, Problem, SourceUnavailableError
@@ -189,14 +188,8 @@ class FileSource:
         raise SourceUnavailableError(f"{self._path}: documents keep changing while they are read")
 
     def _keep(self, readings: Iterable[FileReading]) -> tuple[DocumentFile, ...]:
-        """Return the documents; during a watch, keep them for the next read.
-
-        Unchanged content shares the previous object, which saves memory.
-        """
-        known, before = {reading.appearance[0]: reading for reading in readings}, self._taken or {}
-        for path, reading in known.items():
-            if path in before and before[path].content == reading.content:
-                known[path] = replace(reading, content=before[path].content)
+        """Return the documents; during a watch, keep them for the next read."""
+        known = {reading.appearance[0]: reading for reading in readings}
         if self._writers is not None:
             self._taken = known
         return tuple(DocumentFile(path, reading.content) for path, reading in known.items())
