@@ -1,4 +1,4 @@
-"""``sgagent check`` and ``sgagent schema``: validate documents and configuration; print the JSON Schema."""
+"""``sgagent check``: validate documents and configuration, and report all problems at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from sgagent.core.lockout import as_keys, sessions_cut
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Scope
 from sgagent.core.rule_values import FAMILY_NAMES
-from sgagent.documents.native import json_schema
 from sgagent.host.links import NetlinkHost, read_forwarding
 from sgagent.settings import RefusedSettingsError, Settings
 
@@ -117,15 +116,3 @@ def _forwarding_warnings(policy: ResolvedPolicy | None, configuration: Path) -> 
 
 
 _MOST_LINKS_NAMED = 5
-
-
-def add_schema_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
-    add_option(parser, "--json", "for consistency: the output is always JSON")
-
-
-def run_schema(options: argparse.Namespace) -> int:
-    """Print the schema."""
-    del options
-    print(json.dumps(json_schema(), indent=2, ensure_ascii=False))
-    return 0

@@ -76,7 +76,7 @@ COMMANDS = {
     "hits": Command("Show the packets that each rule decided, in the order of evaluation.", is_lasting=True),
     "init": Command("Write a first policy and configuration for this host, in observe mode."),
     "import": Command("Convert security groups of a cloud API or of other tools to native documents."),
-    "keygen": Command("Create a key to sign documents with.", module="sign"),
+    "keygen": Command("Create a key to sign documents with."),
     "lint": Command("Find dangerous, ineffective or redundant rules, and suggest fixes."),
     "mode": Command("Override the configured mode: enforce or observe.", module="control"),
     "plan": Command("Show what definitions would change: which traffic opens or closes, and by which rules."),
@@ -86,7 +86,7 @@ COMMANDS = {
     "run": Command(
         "Run the agent: keep this host's security groups enforced.", is_lasting=True, ignored=(signal.SIGHUP,)
     ),
-    "schema": Command("Print the JSON Schema of native documents.", module="check"),
+    "schema": Command("Print the JSON Schema of native documents."),
     "sign": Command("Sign documents."),
     "status": Command("Show the state of the running agent on one screen.", module="control"),
     "test": Command("Run packet tests against policies."),

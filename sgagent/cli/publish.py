@@ -18,9 +18,10 @@ from typing import Self
 from sgagent.agent.clock import count
 from sgagent.analysis.definition_diff import Edit, Edited, edits
 from sgagent.cli import inputs
+from sgagent.cli.keygen import load_key
 from sgagent.cli.main import option_adder
 from sgagent.cli.output import format_json, warn
-from sgagent.cli.sign import load_key, parse_lifetime
+from sgagent.cli.sign import parse_lifetime
 from sgagent.core.binding import Bindings
 from sgagent.core.errors import (
     DocumentError,

@@ -46,6 +46,11 @@ def test_commands_that_ask_the_agent_do_not_import_pydantic() -> None:
     assert imported_with(commands, {"pydantic", "pydantic_core"}, then) == ""
 
 
+def test_the_making_of_a_key_imports_no_documents() -> None:
+    """It would take more than twice as long."""
+    assert imported_with(("keygen",), {"sgagent.documents", "sgagent.settings"}) == ""
+
+
 def test_who_reads_a_configuration_does_not_import_the_compiler() -> None:
     """Nor the forms of nftables: each command reads one."""
     code = (

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from sgagent.cli.keygen import load_key
 from sgagent.cli.main import main
 from sgagent.cli.publish import Signer, add_arguments, beside_published
-from sgagent.cli.sign import load_key
 from sgagent.core.errors import UsageError
 from sgagent.sources.etcd.key_layout import KeyLayout
 from sgagent.sources.etcd.messages import KeyValue
