@@ -211,14 +211,14 @@ class SessionPort:
     """Returns the number of the link by which the host's packets leave."""
 
     def forbidden(
-        self, step: Step, policy: ResolvedPolicy, sockets: Mapping[LiveSession, TcpSession]
+        self, policy: ResolvedPolicy, facts: HostFacts, sockets: Mapping[LiveSession, TcpSession]
     ) -> Iterator[tuple[CutSession, TcpSession]]:
         """Yield the sessions that a policy forbids, in observe mode too.
 
         Those whose packets leave by another link than the one with their address are left to the kernel.
         """
-        numbers = {link.name: link.index for link in step.facts.links}
-        for cut in lockout.sessions_cut(policy, step.facts, sockets):
+        numbers = {link.name: link.index for link in facts.links}
+        for cut in lockout.sessions_cut(policy, facts, sockets):
             session = sockets[cut.session]
             if self.link_towards(session) in {None, numbers.get(cut.interface)}:
                 yield cut, session
@@ -241,9 +241,8 @@ def end_forbidden_sessions(step: Step, log: EventLog, port: SessionPort) -> None
     except OSError as error:
         log.warning("sessions_not_listed", reason=str(error))
         return
-    for cut, session in port.forbidden(step, step.policy, sockets):
-        interface = step.policy.judge(cut.interface)
-        if interface is None or interface.mode is Mode.OBSERVE:
+    for cut, session in port.forbidden(step.policy, step.facts, sockets):
+        if not lockout.is_carried_out(step.policy, cut):
             log.warning("session_would_be_cut", **as_keys(named(cut)))
             continue
         with suppress(OSError):
@@ -292,6 +291,7 @@ class RevokedSessions:
         """End those that conntrack has forgotten, or took up when this host sent first."""
         if self._step is None or self._step.policy is None:
             return
+        policy, facts = self._step.policy, self._step.facts
         if not self._is_listed:
             try:
                 self._listed, self._revoked, self._is_listed = self._list(), [], True
@@ -300,7 +300,8 @@ class RevokedSessions:
         end = self._clock.monotonic() + _LOOK_SECONDS
         while self._listed:
             some, self._listed = self._listed[:MOST_LOOKED_AT], self._listed[MOST_LOOKED_AT:]
-            self._revoked += self._forbidden(self._step, self._step.policy, dict(some))
+            found = self._port.forbidden(policy, facts, dict(some))
+            self._revoked += (one for one in found if lockout.is_carried_out(policy, one[0]))
             if self._clock.monotonic() > end:
                 break
         asked, later = self._revoked[:MOST_ASKED_FOR], self._revoked[MOST_ASKED_FOR:]
@@ -314,15 +315,6 @@ class RevokedSessions:
         """
         sockets = {as_live_session(session): session for session in self._port.list_sessions()}
         return [(session, sockets[session]) for session in lockout.dearest(sockets, len(sockets))]
-
-    def _forbidden(
-        self, step: Step, policy: ResolvedPolicy, sockets: dict[LiveSession, TcpSession]
-    ) -> Iterator[tuple[CutSession, TcpSession]]:
-        """Yield the sessions that the policy forbids, and drops."""
-        for cut, session in self._port.forbidden(step, policy, sockets):
-            judge = policy.judge(cut.interface)
-            if judge is not None and judge.mode is Mode.ENFORCE:
-                yield cut, session
 
     def _is_ended(self, cut: CutSession, session: TcpSession) -> bool:
         """End a session unless it is the kernel's to evaluate, and return whether nothing is left to do.

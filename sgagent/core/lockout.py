@@ -104,11 +104,11 @@ def sessions_newly_cut(
         facts: the links.
         sessions: the open sessions.
     """
-    cuts = [cut for cut in sessions_cut(new, facts, sessions) if _is_carried_out(new, cut)]
+    cuts = [cut for cut in sessions_cut(new, facts, sessions) if is_carried_out(new, cut)]
     if old is None:
         return tuple(cuts)
     also = sessions_cut(old, facts, (cut.session for cut in cuts))
-    before = {cut.session for cut in also if _is_carried_out(old, cut)}
+    before = {cut.session for cut in also if is_carried_out(old, cut)}
     return tuple(cut for cut in cuts if cut.session not in before)
 
 
@@ -137,7 +137,7 @@ def dearest(sessions: Iterable[LiveSession], most: int) -> tuple[LiveSession, ..
 _KINDS = tuple(SessionKind)
 
 
-def _is_carried_out(policy: ResolvedPolicy, cut: CutSession) -> bool:
+def is_carried_out(policy: ResolvedPolicy, cut: CutSession) -> bool:
     """Return whether verdicts on the session's interface are more than counted."""
     judge = policy.judge(cut.interface)
     return judge is not None and judge.mode is Mode.ENFORCE
