@@ -21,7 +21,7 @@ from sgagent.core.model import (
     Snapshot,
     SourceCheck,
 )
-from sgagent.core.policy import LINK_LOCAL
+from sgagent.core.policy import LINK_LOCAL, InvalidPackets
 from sgagent.core.rule_values import canonical_objects
 from tests.draws import Draws
 from tests.generators import NOW, Case, random_addresses, random_block, random_packets, resolved
@@ -274,6 +274,15 @@ def _switch_source_check(draft: _Draft) -> _Draft:
     return replace(draft, bindings=tuple(bindings))
 
 
+def _switch_invalid(draft: _Draft) -> _Draft:
+    place = draft.draws.index(draft.bindings)
+    bindings = list(draft.bindings)
+    is_dropped = bindings[place].invalid is InvalidPackets.DROP
+    switched = InvalidPackets.EVALUATE if is_dropped else InvalidPackets.DROP
+    bindings[place] = replace(bindings[place], invalid=switched)
+    return replace(draft, bindings=tuple(bindings))
+
+
 def _change_addresses(draft: _Draft) -> _Draft:
     links = list(draft.facts.links)
     if not links:
@@ -317,6 +326,7 @@ _EDITS: Mapping[str, Callable[[_Draft], _Draft]] = {
     "change the inner access": _change_inner_access,
     "change a mode": _change_mode,
     "switch a source check": _switch_source_check,
+    "switch what becomes of invalid packets": _switch_invalid,
     "change the addresses of a link": _change_addresses,
     "unbind a link": _unbind,
     "take a group away": _take_groups_away,

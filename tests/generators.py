@@ -48,7 +48,7 @@ from sgagent.core.model import (
     Snapshot,
     SourceCheck,
 )
-from sgagent.core.policy import Exemption, ResolvedPolicy
+from sgagent.core.policy import Exemption, InvalidPackets, ResolvedPolicy
 from sgagent.core.resolve import Exemptions, resolve
 from sgagent.core.rule_values import EVERYTHING, canonical_objects
 from sgagent.documents.writer import write_document
@@ -493,6 +493,7 @@ def _binding(draws: Draws, name: str, snapshot: Snapshot) -> HandBinding:
         interface=name,
         security_group_ids=tuple(sorted(chosen)),
         source_check=SourceCheck.ON if draws.chance(20) else None,
+        invalid=InvalidPackets.EVALUATE if draws.chance(20) else InvalidPackets.DROP,
     )
 
 

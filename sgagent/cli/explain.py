@@ -25,6 +25,7 @@ from sgagent.core.explanation import (
     choose_interface,
     describe_packet,
     explain,
+    is_evaluated_though_invalid,
     protocol_number,
     reason,
 )
@@ -160,6 +161,10 @@ def _lines(explanation: Explanation, packet: Packet) -> list[str]:
         lines.append(f"  by rule {_describe(explanation.rule)}")
     else:
         lines.append(f"  by {explanation.decided_by.value}: {reason(explanation.decided_by, packet)}")
+    if is_evaluated_though_invalid(explanation.decided_by, packet):
+        lines.append(
+            f"  connection tracking calls it invalid; {explanation.interface} evaluates such packets"
+        )
     if explanation.mode is Mode.OBSERVE:
         lines.append(f"  {explanation.interface} is only observed: nothing is dropped there")
     if explanation.shadowed:

@@ -326,14 +326,18 @@ def resolve_for_host(
     Args:
         settings: the configuration.
         delivery: the definitions.
-        interfaces: ``--interface`` arguments; if there are any, nothing else is bound.
+        interfaces: ``--interface`` arguments; if there are any, nothing else is bound. What becomes of
+            invalid packets is as the configuration says of a link or pattern of that name.
         scope: whose errors of meaning count.
         at: the latest time; None is the one that this host has known.
         dns: what names stand for; None where they are no problem, as of documents for other hosts.
         memo: of what was resolved before, to spare work; the result is the same without.
         expected: on which links the agent expects network interfaces that it has not found yet (§9.3).
     """
-    by_hand = hand_bindings(interfaces)
+    invalid = {one.interface: one.invalid for one in settings.interfaces}
+    by_hand = tuple(
+        replace(one, invalid=invalid.get(one.interface, one.invalid)) for one in hand_bindings(interfaces)
+    )
     try:
         facts = NetlinkHost().facts()
     except OSError:

@@ -21,6 +21,7 @@ from sgagent.core.policy import (
     MULTICAST_LISTENER_TYPES,
     NEIGHBOUR_DISCOVERY_TYPES,
     Endpoint,
+    InvalidPackets,
     ResolvedInterface,
     ResolvedPolicy,
     in_order,
@@ -66,7 +67,7 @@ def base_chains(
         state: the policy generation under which accepted sessions are remembered, and who has which slot.
     """
     judges = reached_judges(policy)
-    links = [_Link(judge.name, layout, state, judge.own_addresses is not None) for judge in judges]
+    links = [_Link(judge, layout, state) for judge in judges]
     chains = [
         chain for link in links for opened in Direction for chain in (link.live(opened), link.accept(opened))
     ]
@@ -129,14 +130,19 @@ def _dispatch(direction: Direction, policy: ResolvedPolicy) -> tuple[list[nft.Ru
 class _Link:
     """Compile the entry to one link."""
 
-    name: str
+    judge: ResolvedInterface
     layout: MarkLayout
     state: EnforcementState
-    checks_sources: bool
+
+    @property
+    def name(self) -> str:
+        """Return the name of the link, or the pattern of its name."""
+        return self.judge.name
 
     def first_chain(self, opened: Direction, family: Family) -> str:
         """Return the chain where judging begins, for sessions opened in the direction."""
-        name = names.sources_chain if self.checks_sources else names.peers_chain
+        is_checked = self.judge.own_addresses is not None
+        name = names.sources_chain if is_checked else names.peers_chain
         return name(opened, self.name, family)
 
     def entry(self, direction: Direction) -> tuple[nft.Rule, ...]:
@@ -149,20 +155,24 @@ class _Link:
         """
         backward = Direction.EGRESS if direction is Direction.INGRESS else Direction.INGRESS
         ipv4, ipv6 = (nft.Goto(self.first_chain(direction, family)) for family in Family)
-        by_header = nft.Match(nft.CT_STATE, (nft.Symbol("new"), nft.Symbol("untracked")))
-        is_untracked, is_invalid = (
-            nft.Match(nft.CT_STATE, (nft.Symbol(state),)) for state in ("untracked", "invalid")
-        )
+        by_header, untied = _are("new", *self._untied), _are(*self._untied)
+        to_invalid = nft.Goto(names.invalid_chain(direction, self.name))
         return (
             *self._known(direction, backward),
             nft.Rule((by_header, _IS_IPV4, ipv4)),
-            nft.Rule((is_untracked, nft.Jump(names.NEIGHBOURS_CHAIN))),
+            nft.Rule((untied, nft.Jump(names.NEIGHBOURS_CHAIN))),
             nft.Rule((by_header, ipv6)),
-            nft.Rule((is_invalid, nft.Goto(names.invalid_chain(direction, self.name)))),
+            *([] if _INVALID in self._untied else [nft.Rule((_are(_INVALID), to_invalid))]),
             *self._errors_about_known(direction),
             nft.Rule((_IS_REPLY, nft.Goto(names.live_session_chain(backward, self.name)))),
             nft.Rule((nft.Goto(names.live_session_chain(direction, self.name)),)),
         )
+
+    @property
+    def _untied(self) -> tuple[str, ...]:
+        """Return the states of packets without a session that are evaluated by their header (§6.6)."""
+        is_evaluated = self.judge.invalid is InvalidPackets.EVALUATE
+        return (_INVALID, "untracked") if is_evaluated else ("untracked",)
 
     def _known(self, onward: Direction, backward: Direction) -> tuple[nft.Rule, ...]:
         """Return the rules that accept packets of sessions that the current policy allowed (§3, step 1).
@@ -220,6 +230,14 @@ class _Link:
         ipv4, ipv6 = (names.live_chain(self.first_chain(opened, family)) for family in Family)
         rules = (nft.Rule((_IS_IPV4, nft.Goto(ipv4))), nft.Rule((nft.Goto(ipv6),)))
         return nft.Chain(name=names.live_session_chain(opened, self.name), rules=rules)
+
+
+_INVALID = "invalid"
+
+
+def _are(*states: str) -> nft.Match:
+    """Return the match on packets of one of these states."""
+    return nft.Match(nft.CT_STATE, tuple(map(nft.Symbol, sorted(states))))
 
 
 _IS_ORIGINAL, _IS_REPLY = (nft.Match(nft.CT_DIRECTION, (nft.Symbol(word),)) for word in ("original", "reply"))

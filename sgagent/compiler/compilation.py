@@ -23,7 +23,14 @@ from sgagent.compiler.linear import MOST_LINES, is_short, list_chains
 from sgagent.compiler.selectors import Place
 from sgagent.core.memo import Memo, Seam
 from sgagent.core.model import Direction, Family, Mode, Policy
-from sgagent.core.policy import SILENT, FlowLogging, ResolvedInterface, ResolvedPolicy, ResolvedRule
+from sgagent.core.policy import (
+    SILENT,
+    FlowLogging,
+    InvalidPackets,
+    ResolvedInterface,
+    ResolvedPolicy,
+    ResolvedRule,
+)
 from sgagent.nft import names, ruleset as nft
 from sgagent.nft.marks import EnforcementState, MarkLayout, encode_state
 from sgagent.nft.names import CounterKey, ExemptionKind, KernelCounterKey
@@ -147,7 +154,8 @@ def _other_keys(interface: ResolvedInterface, direction: Direction) -> Iterator[
     if direction is Direction.INGRESS:
         yield names.InnerCounter(interface=name)
     yield names.DefaultCounter(interface=name, direction=direction, verdict=toward.default)
-    yield names.InvalidCounter(interface=name, direction=direction)
+    if interface.invalid is InvalidPackets.DROP:
+        yield names.InvalidCounter(interface=name, direction=direction)
     if interface.own_addresses is not None:
         yield names.SpoofedCounter(interface=name, direction=direction)
 

@@ -267,12 +267,13 @@ class _Transition:
     def ends_observing(self) -> bool:
         """Return whether an interface changes from observe to enforce mode (§9.1).
 
-        The mode in the kernel is read from the verdict on invalid packets, which is the same in every table.
+        The mode in the kernel is read from the default inwards, which drops in every table that enforces.
         """
         chains = self.observed.chain_by_name if self.observed else {}
         enforced = (i.name for i in self.policy.bound if i.mode is Mode.ENFORCE)
-        leaves = (chains.get(names.invalid_chain(Direction.INGRESS, name)) for name in enforced)
-        return any(nft.Accept() in rule.statements for leaf in leaves if leaf for rule in leaf.rules)
+        leaves = (chains.get(names.default_chain(Direction.INGRESS, name)) for name in enforced)
+        drops = (any(nft.Drop() in rule.statements for rule in leaf.rules) for leaf in leaves if leaf)
+        return not all(drops)
 
     @property
     def enforcement(self) -> Enforcement:

@@ -8,8 +8,15 @@ from dataclasses import dataclass, field, replace
 from sgagent.core.addresses import AddressSet
 from sgagent.core.errors import NOWHERE, Origin, Problem
 from sgagent.core.link_patterns import LinkPattern, is_pattern
-from sgagent.core.model import CidrBlock, Family, Mode, NetworkInterface, Snapshot, SourceCheck
-from sgagent.core.policy import LOOPBACK
+from sgagent.core.model import (
+    CidrBlock,
+    Family,
+    Mode,
+    NetworkInterface,
+    Snapshot,
+    SourceCheck,
+)
+from sgagent.core.policy import LOOPBACK, InvalidPackets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -87,6 +94,8 @@ class HandBinding:
     source_check: SourceCheck | None = None
     """Likewise."""
 
+    invalid: InvalidPackets = InvalidPackets.DROP
+
     origin: Origin = NOWHERE
     """Where it was written, for messages; on the command line ``--interface eth0=sg-web``."""
 
@@ -156,6 +165,7 @@ class Binding:
     source_check: SourceCheck | None = None
     """None is the default."""
 
+    invalid: InvalidPackets = InvalidPackets.DROP
     link_addresses: tuple[CidrBlock, ...] = ()
     """What the link carries."""
 
@@ -309,6 +319,7 @@ class _Search:
                 mode=hand.mode,
                 origin=origin,
                 source_check=hand.source_check,
+                invalid=hand.invalid,
                 link_addresses=link.addresses if link and not pattern else (),
             )
             if pattern:

@@ -16,6 +16,7 @@ from sgagent.core.policy import (
     MULTICAST_LISTENER_TYPES,
     NEIGHBOUR_DISCOVERY_TYPES,
     Exemption,
+    InvalidPackets,
     ResolvedInterface,
     ResolvedPolicy,
     ResolvedRule,
@@ -117,7 +118,7 @@ def _first_step_that_applies(
 ) -> tuple[Policy, DecidedBy]:
     """Go through the steps of §3."""
     toward = interface.toward(packet.direction)
-    if packet.tracking is Tracking.INVALID:
+    if packet.tracking is Tracking.INVALID and interface.invalid is InvalidPackets.DROP:  # §6.6
         return Policy.DROP, DecidedBy.INVALID
     if packet.tracking is Tracking.ALLOWED:  # step 1
         return Policy.ACCEPT, DecidedBy.SESSION

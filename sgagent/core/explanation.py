@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sgagent.core.errors import UsageError
-from sgagent.core.evaluate import DecidedBy, Packet, as_opener, evaluate, is_always_allowed
+from sgagent.core.evaluate import DecidedBy, Packet, Tracking, as_opener, evaluate, is_always_allowed
 from sgagent.core.model import PROTOCOL_NAMES, Mode, Policy, Protocol, address_text
 from sgagent.core.policy import ResolvedPolicy, ResolvedRule
 
@@ -91,6 +91,12 @@ def explain(policy: ResolvedPolicy, packet: Packet) -> Explanation:
         interface=packet.interface or None,
         mode=judge.mode if judge else None,
     )
+
+
+def is_evaluated_though_invalid(decided_by: DecidedBy, packet: Packet) -> bool:
+    """Return whether conntrack calls a packet invalid, and the configuration has it evaluated (§6.6)."""
+    is_invalid = as_opener(packet).tracking is Tracking.INVALID
+    return is_invalid and decided_by not in {DecidedBy.INVALID, DecidedBy.UNBOUND}
 
 
 def describe_packet(packet: Packet) -> str:

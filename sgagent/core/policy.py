@@ -7,6 +7,7 @@ of §3.5. What no group can block stands here too: a host's own needs (§7.1), a
 
 from __future__ import annotations
 
+import enum
 import ipaddress
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -165,6 +166,13 @@ class ResolvedDirection:
     """Step 6."""
 
 
+class InvalidPackets(enum.Enum):
+    """Whether what conntrack calls invalid is dropped, or evaluated by its header as untracked (§6.6)."""
+
+    DROP = "drop"
+    EVALUATE = "evaluate"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedInterface:
     """One interface of this host and what is enforced on it."""
@@ -182,6 +190,8 @@ class ResolvedInterface:
 
     own_addresses: AddressSet | None = None
     """Of the link and the network interface, where sources are checked (§12.6); None where they are not."""
+
+    invalid: InvalidPackets = InvalidPackets.DROP
 
     pattern: str | None = field(default=None, repr=False)
     """Which pattern means the link, if its links do not have one judge together (§12.5)."""

@@ -248,6 +248,7 @@ class _Resolver:
         interface_id = binding.network_interface.network_interface_id if binding.network_interface else None
         mode = binding.mode or Mode.ENFORCE
         closed = closed_interface(binding.interface, exemptions, mode, network_interface_id=interface_id)
+        closed = replace(closed, invalid=binding.invalid)
         if binding.source_check is SourceCheck.ON:
             closed = replace(closed, own_addresses=binding.own_addresses)
         if not groups:

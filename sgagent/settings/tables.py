@@ -25,7 +25,7 @@ from sgagent.core.model import (
     Protocol,
     SourceCheck,
 )
-from sgagent.core.policy import LOG_GROUP, RATE_PER_SECOND, SILENT, Exemption, FlowLogging
+from sgagent.core.policy import LOG_GROUP, RATE_PER_SECOND, SILENT, Exemption, FlowLogging, InvalidPackets
 from sgagent.documents.problems import Limits
 from sgagent.documents.scalars import (
     MISSING_FIELD,
@@ -330,6 +330,7 @@ class InterfaceTable(SettingsTable):
     security_group_ids: Annotated[tuple[Id, ...], Distinct(in_order=True)] = ()
     mode: Annotated[Mode | None, word_of(Mode)] = None
     source_check: Annotated[SourceCheck | None, word_of(SourceCheck)] = None
+    invalid: Annotated[InvalidPackets, word_of(InvalidPackets)] = InvalidPackets.DROP
 
     @classmethod
     def conflicts(cls, written: Written) -> Iterator[Fault]:
@@ -352,6 +353,7 @@ class InterfaceTable(SettingsTable):
             security_group_ids=self.security_group_ids,
             mode=self.mode,
             source_check=self.source_check,
+            invalid=self.invalid,
             origin=origin,
         )
 

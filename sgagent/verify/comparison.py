@@ -17,7 +17,7 @@ from sgagent.verify.expectation import BoxClause
 from sgagent.verify.exploration import State
 from sgagent.verify.fate_comparison import Demand, Duty, FateComparison, RefutedError, Subject
 from sgagent.verify.frames import Frame
-from sgagent.verify.packets import UNCHANGED, CtState, Marks, split
+from sgagent.verify.packets import UNCHANGED, Marks, split
 from sgagent.verify.revision import Revision
 from sgagent.verify.views import PROTOCOL, Reading, Special, View
 
@@ -126,7 +126,7 @@ class ViewComparison(FateComparison):
     def note(self, tail: str | None, demand: Demand, number: int, clause: BoxClause | None) -> None:
         """Take note of a duty on all walks."""
         # What decides whatever the far end: no clause before it names any.
-        is_for_everyone = self.view.state is CtState.INVALID or clause in self.frame.always
+        is_for_everyone = self.is_invalid or clause in self.frame.always
         if self._walks:
             duty = (tail or "", demand)
             duty = self.subject.duties.setdefault(duty, duty)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from sgagent.core.addresses import Ranges
 from sgagent.core.evaluate import DecidedBy, Decision
 from sgagent.core.model import Policy
-from sgagent.core.policy import ResolvedPolicy
+from sgagent.core.policy import InvalidPackets, ResolvedPolicy
 from sgagent.verify.compiled_table import CompiledTable, PacketFate
 from sgagent.verify.expectation import (
     JUDGED_HOOKS,
@@ -176,6 +176,13 @@ class FateComparison(Exploration):
         super().__init__(subject.compiled, view, frame.addresses)
         self.subject = subject
         self.frame = frame
+        self.is_invalid = (
+            view.state is CtState.INVALID
+            and frame.judge is not None
+            and frame.judge.invalid is InvalidPackets.DROP
+        )
+        """Whether the packets are dropped before any clause is asked (§6.6)."""
+
         self.is_attempt = False
         """Whether it is only to be found out if there is a difference."""
 
@@ -248,7 +255,7 @@ class FateComparison(Exploration):
 
     def _groups(self, state: State) -> Iterator[tuple[Sequence[BoxClause], Sequence[int]]]:
         """Yield the classes of far ends by the clauses that they have; none decides about invalid packets."""
-        if self.view.state is CtState.INVALID:
+        if self.is_invalid:
             yield (), state.classes
             return
         found: dict[tuple[BoxClause, ...], list[int]] = {}
@@ -261,7 +268,7 @@ class FateComparison(Exploration):
 
     def _check_clause(self, clause: BoxClause | None, decision: Decision) -> None:
         """Refuse a cell in which the policy does not decide by the clause for which it was cut."""
-        default = DecidedBy.INVALID if self.view.state is CtState.INVALID else DecidedBy.DEFAULT
+        default = DecidedBy.INVALID if self.is_invalid else DecidedBy.DEFAULT
         decided_by = default if clause is None else clause.decided_by
         if decision.decided_by is not decided_by or decision.rule is not (clause and clause.rule):
             raise InconsistentProofError(f"a fault of the verifier: {decision} decides, not {clause}")

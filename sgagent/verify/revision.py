@@ -193,7 +193,9 @@ def _key(element: nft.Element) -> Iterator[tuple[int, int]]:
 
 def _judges_alike(old: ResolvedInterface, new: ResolvedInterface) -> bool:
     """Return whether two judges differ in nothing but rules and fellow members."""
-    about_old, about_new = ((judge.name, judge.mode, judge.own_addresses) for judge in (old, new))
+    about_old, about_new = (
+        (judge.name, judge.mode, judge.own_addresses, judge.invalid) for judge in (old, new)
+    )
     return about_old == about_new and all(
         (one.default, one.platform, one.failsafe) == (other.default, other.platform, other.failsafe)
         for one, other in ((old.ingress, new.ingress), (old.egress, new.egress))

@@ -102,8 +102,8 @@ def test_packets_of_new_sessions(case: Case, draws: Draws) -> None:
     """What opens a session is decided, and counted under, what the specification says.
 
     So are a reply whose session is not known, by the packet that opened it (§6.4), and an untracked packet,
-    be it too short for ports, by its own header (§6.6). What is spoofed is dropped and counted as that,
-    whatever the rest of the policy says (§12.6).
+    be it too short for ports, by its own header (§6.6), and an invalid one, as its link says. What is
+    spoofed is dropped and counted as that, whatever the rest of the policy says (§12.6).
     """
     table = compiled(case.policy, most_lines=draws.choice(SHAPES))
     for judged in random_packets(draws, case.policy, PACKETS):
@@ -119,6 +119,8 @@ def test_packets_of_new_sessions(case: Case, draws: Draws) -> None:
             judges_as_specified(walk_reply(table, judged), case.policy, judged)
         alone = untracked(judged, draws)
         judges_as_specified(walk(table, alone), case.policy, alone)
+        invalid = replace(alone, tracking=Tracking.INVALID)
+        judges_as_specified(walk(table, invalid), case.policy, invalid)
 
 
 @given(cases(), draws())

@@ -215,6 +215,23 @@ def test_explain_says_how_the_platform_list_is_switched_off(run: Run, web: Path,
     assert "platform" not in output
 
 
+def test_explain_says_that_an_invalid_packet_is_evaluated(run: Run, web: Path, tmp_path: Path) -> None:
+    """Where the configuration says so of the link, by whatever it is bound (§6.6)."""
+    configuration = tmp_path / "sgagent.toml"
+    table = '[[interface]]\nname = "{}"\nsecurity_group_ids = []\ninvalid = "evaluate"\n'
+    answer = [
+        *("explain", "ingress", "--source", "192.0.2.9", "--destination", "10.0.0.11", "--protocol", "icmp"),
+        *("--icmp-type", 0, "--definitions", web, "--interface", "eth0=sg-web", "--config", configuration),
+    ]
+    for name, decided_by in (("eth0", "default"), ("eth1", "invalid")):
+        configuration.write_text(table.format(name))
+        code, output, _ = run(*answer)
+        remark = "  connection tracking calls it invalid; eth0 evaluates such packets"
+        assert code == 0
+        assert (remark in output.splitlines()) is (decided_by == "default"), output
+        assert json.loads(run(*answer, "--json")[1])["decided_by"] == decided_by
+
+
 def test_explain_wants_to_know_which_of_several_interfaces(run: Run, web: Path) -> None:
     """With several bound interfaces it is wrong use not to say which."""
     packet = ["--source", "203.0.113.9", "--destination", "10.0.0.11", "--protocol", "tcp", "--port", "443"]

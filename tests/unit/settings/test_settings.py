@@ -11,7 +11,7 @@ import pytest
 from sgagent.core.binding import HandBinding
 from sgagent.core.errors import Origin, UsageError
 from sgagent.core.model import ALL_PROTOCOLS, TCP, CidrBlock, Direction, Mode, PortSet, SourceCheck
-from sgagent.core.policy import Exemption
+from sgagent.core.policy import Exemption, InvalidPackets
 from sgagent.documents import Limits
 from sgagent.nft.marks import Sessions
 from sgagent.settings import RefusedSettingsError, Settings, parse_interface_name, parse_settings
@@ -45,6 +45,7 @@ EVERYTHING = """
     network_interface_id = "eni-web-1"
     mode = "observe"
     source_check = "off"
+    invalid = "evaluate"
 
     [[failsafe]]
     direction = "ingress"
@@ -112,9 +113,11 @@ def test_bindings_by_hand_are_sorted() -> None:
         network_interface_id="eni-web-1",
         mode=Mode.OBSERVE,
         source_check=SourceCheck.OFF,
+        invalid=InvalidPackets.EVALUATE,
         origin=Origin(file="sgagent.toml", line=23, path="interface[1]"),
     )
     assert (second.interface, second.security_group_ids, second.mode) == ("eth1", ("sg-a", "sg-b"), None)
+    assert second.invalid is InvalidPackets.DROP
 
 
 def test_lists_of_exemptions() -> None:
