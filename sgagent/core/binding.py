@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -17,6 +18,14 @@ from sgagent.core.model import (
     SourceCheck,
 )
 from sgagent.core.policy import LOOPBACK, InvalidPackets
+
+
+class IpvlanMode(enum.Enum):
+    """How an ipvlan passes packets on; the values are the words of ``ip link``."""
+
+    L2 = "l2"
+    L3 = "l3"
+    L3S = "l3s"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -43,6 +52,32 @@ class Link:
     master_kind: str | None = None
     """``bridge``, ``bond``, ``team``, ``vrf`` …; None without a master."""
 
+    kind: str | None = None
+    """``bridge``, ``vlan``, ``veth`` …; None for hardware and loopback."""
+
+    lower: str | None = None
+    """The link that it stands on, as a VLAN or macvlan does; None where that is in another namespace."""
+
+    ipvlan_mode: IpvlanMode | None = None
+    """None unless it is an ipvlan."""
+
+    is_vlan_aware: bool = False
+    """Whether it is a bridge that filters VLANs."""
+
+    calls_ip_hooks: bool = False
+    """Whether it is a bridge for which br_netfilter is on by a setting of its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BridgeHooks:
+    """What br_netfilter is set to, for all bridges: whether frames on bridges pass the hooks of IP."""
+
+    families: tuple[Family, ...] = ()
+    """Of the frames that do."""
+
+    tagged: bool = False
+    """Whether frames with a VLAN tag do, too."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostListener:
@@ -61,6 +96,7 @@ class HostFacts:
     """The links of this host at one moment, sorted by name."""
 
     links: tuple[Link, ...] = ()
+    bridge_hooks: BridgeHooks = BridgeHooks()
 
 
 NO_FACTS = HostFacts()

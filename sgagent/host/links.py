@@ -19,10 +19,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from sgagent.core.binding import HostFacts, Link, link_name
+from sgagent.core.binding import BridgeHooks, HostFacts, IpvlanMode, Link, link_name
 from sgagent.core.errors import SgagentError
 from sgagent.core.model import CidrBlock, Family
-from sgagent.netlink import NETLINK_ROUTE, NetlinkSocket, attribute
+from sgagent.netlink import NETLINK_ROUTE, NetlinkSocket, attribute, attributes
 from sgagent.ports import Wake
 
 _LISTED_WITHIN_SECONDS = 1.0
@@ -98,7 +98,9 @@ class _Watch:
         with self._lock:
             listed, count = self._listed, self._count
             if listed is not None and listed[0] == count and not self._is_outdated():
-                return listed[1]
+                hooks = read_bridge_hooks()
+                if hooks == listed[1].bridge_hooks:
+                    return listed[1]
         facts = _list_uninterrupted()
         self._listed = (count, facts)
         return facts
@@ -117,14 +119,20 @@ class _Watch:
             self._has_ended = True
 
     def listen(self, ended: int, wake: Wake) -> None:
-        """Wake after each change until ``ended`` is readable."""
+        """Wake after each change until ``ended`` is readable; read br_netfilter's settings each second."""
         poll = select.poll()
         poll.register(self._changes, select.POLLIN)
         poll.register(ended, select.POLLIN)
-        while all(descriptor != ended for descriptor, _ in poll.poll()):
+        hooks = read_bridge_hooks()
+        while True:
+            found = poll.poll(_HOOKS_READ_MILLISECONDS)
+            if any(descriptor == ended for descriptor, _ in found):
+                return
             while self._receive():
                 pass
-            wake()
+            before, hooks = hooks, read_bridge_hooks()
+            if found or hooks != before:
+                wake()
 
     def _receive(self) -> bool:
         """Receive and count an announcement; return whether there was one.
@@ -144,6 +152,8 @@ class _Watch:
 
 
 _LONGEST_MESSAGE = 65536
+_HOOKS_READ_MILLISECONDS = 1000
+"""Nothing announces a change of br_netfilter's settings."""
 
 
 def _list_uninterrupted() -> HostFacts:
@@ -158,7 +168,8 @@ def _list_uninterrupted() -> HostFacts:
                 routing.register_policy({_RTM_NEWLINK: link, _RTM_NEWADDR: address})
                 routing.bind()
                 links = routing.nlm_request(link(), _RTM_GETLINK)
-                return read_facts(links, routing.nlm_request(address(), _RTM_GETADDR))
+                facts = read_facts(links, routing.nlm_request(address(), _RTM_GETADDR))
+                return replace(facts, bridge_hooks=read_bridge_hooks())
         except (pyroute2.exceptions.NetlinkDumpInterrupted, InterruptedListingError) as error:
             if time.monotonic() >= until:
                 raise LinksUnreadableError(
@@ -229,22 +240,21 @@ def read_facts(links: Iterable[_Message], addresses: Iterable[_Message]) -> Host
     by_link: dict[int, list[CidrBlock]] = {index: [] for index in listed}
     for message in _whole(addresses):
         by_link.get(message["index"], []).extend(_addresses(message))
-    found = (
-        _link(message, by_link[index], listed.get(message.get_attr("IFLA_MASTER")))
-        for index, message in listed.items()
-    )
+    found = (_link(message, by_link[index], listed) for index, message in listed.items())
     return HostFacts(links=tuple(sorted(found, key=lambda link: link.name)))
 
 
-def _link(message: _Message, addresses: Iterable[CidrBlock], master: _Message | None) -> Link:
-    """Return a link with its addresses and master; a link without a kind counts as hardware.
+def _link(message: _Message, addresses: Iterable[CidrBlock], listed: Mapping[int, _Message]) -> Link:
+    """Return a link with its addresses, master and lower link; a link without a kind counts as hardware.
 
     Kernels before 5.14 never name the device under a link. sysfs has the same
     (``/sys/class/net/eth0/device``), but of the namespace in which it was mounted.
     """
     is_loopback = bool(message["flags"] & _IFF_LOOPBACK)
     names_device = any(slot.name == "IFLA_PARENT_DEV_NAME" for slot in message["attrs"])
-    has_hardware = not is_loopback and (names_device or _kind(message, "IFLA_INFO_KIND") is None)
+    own_kind = _kind(message, "IFLA_INFO_KIND")
+    has_hardware = not is_loopback and (names_device or own_kind is None)
+    about, lower = _about_kind(message), _lower(message, listed)
     octets = _octets(message, "IFLA_ADDRESS")  # of a tunnel, an IP address
     link = Link(
         name=_name(message),
@@ -253,7 +263,13 @@ def _link(message: _Message, addresses: Iterable[CidrBlock], master: _Message | 
         addresses=tuple(sorted(addresses, key=lambda one: (one.family.bits, one.first))),
         is_loopback=is_loopback,
         has_hardware=has_hardware,
+        kind=own_kind,
+        lower=None if lower is None else _name(lower),
+        ipvlan_mode=_IPVLAN_MODES.get(about.get(_IPVLAN_MODE, 0)) if own_kind in _IPVLANS else None,
+        is_vlan_aware=own_kind == "bridge" and bool(about.get(_VLAN_FILTERING)),
+        calls_ip_hooks=own_kind == "bridge" and any(about.get(one) for one in _NF_CALLS),
     )
+    master = listed.get(message.get_attr("IFLA_MASTER"))
     if master is None:
         return link
     kind = _kind(master, "IFLA_INFO_KIND") or _kind(message, "IFLA_INFO_SLAVE_KIND")
@@ -268,6 +284,32 @@ def _kind(message: _Message, name: str) -> str | None:
     """Return the kind of a software link or of a port's master: ``bridge``, ``veth`` …; None for hardware."""
     about = message.get_attr("IFLA_LINKINFO")
     return about and (_octets(about, name).rstrip(b"\0").decode("utf-8", "backslashreplace") or None)
+
+
+def _lower(message: _Message, listed: Mapping[int, _Message]) -> _Message | None:
+    """Return the link under a link, if it is in this namespace; IFLA_LINK of a veth is its other end."""
+    if _kind(message, "IFLA_INFO_KIND") in _WITH_PEER or message.get_attr("IFLA_LINK_NETNSID") is not None:
+        return None
+    return listed.get(message.get_attr("IFLA_LINK"))
+
+
+_WITH_PEER = frozenset({"veth", "netkit", "vxcan"})
+
+
+def _about_kind(message: _Message) -> Mapping[int, int]:
+    """Return the numbers in what the kind of a link tells of it, by the kernel's numbers for them."""
+    about = message.get_attr("IFLA_LINKINFO")
+    data = _octets(about, "IFLA_INFO_DATA") if about else b""
+    found = attributes(memoryview(data))
+    return {kind: int.from_bytes(value, sys.byteorder) for kind, value in found.items() if len(value) <= 2}
+
+
+_IPVLANS = frozenset({"ipvlan", "ipvtap"})
+_IPVLAN_MODE = 1
+_IPVLAN_MODES: Mapping[int, IpvlanMode] = dict(enumerate(IpvlanMode))
+_VLAN_FILTERING = 7
+_NF_CALLS = (36, 37)
+"""Attributes of a bridge: its own nf_call_iptables and nf_call_ip6tables."""
 
 
 def _octets(message: _Message, name: str) -> bytes:
@@ -329,6 +371,19 @@ def read_forwarding(directory: Path = Path("/proc/sys/net")) -> tuple[Family, ..
         family
         for family, names in _FORWARDING.items()
         if any(_is_set(path) for name in names for path in directory.glob(name))
+    )
+
+
+def read_bridge_hooks(directory: Path = Path("/proc/sys/net/bridge")) -> BridgeHooks:
+    """Return what br_netfilter is set to, in the network namespace of the calling thread.
+
+    Args:
+        directory: of its settings, which is not there where the module is not loaded.
+    """
+    names = {Family.IPV4: "bridge-nf-call-iptables", Family.IPV6: "bridge-nf-call-ip6tables"}
+    return BridgeHooks(
+        families=tuple(family for family, name in names.items() if _is_set(directory / name)),
+        tagged=_is_set(directory / "bridge-nf-filter-vlan-tagged"),
     )
 
 

@@ -13,9 +13,14 @@ import pytest
 from hypothesis import given, strategies as st
 from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 
-from sgagent.core.binding import Link, link_name
+from sgagent.core.binding import BridgeHooks, IpvlanMode, Link, link_name
 from sgagent.core.model import CidrBlock, Family
-from sgagent.host.links import InterruptedListingError, read_facts, read_forwarding
+from sgagent.host.links import (
+    InterruptedListingError,
+    read_bridge_hooks,
+    read_facts,
+    read_forwarding,
+)
 from sgagent.netlink import NESTED, attribute
 
 ADDRESS, IFNAME, MASTER, LINKINFO, PARENT_DEVICE = 1, 3, 10, 18, 56
@@ -213,3 +218,59 @@ def test_which_families_the_host_forwards(tmp_path: Path) -> None:
     assert read_forwarding(tmp_path) == (Family.IPV4,)
     (tmp_path / "ipv6/conf/all/force_forwarding").write_text("1\n")
     assert read_forwarding(tmp_path) == (Family.IPV4, Family.IPV6)
+
+
+def about_kind(kind: str, **numbers: bytes) -> bytes:
+    """Return what a link says of its kind: attributes by their numbers, as ``a7``."""
+    data = b"".join(attribute(int(name[1:]), value) for name, value in numbers.items())
+    return attribute(KIND, text(kind)) + attribute(2 | NESTED, data)
+
+
+def of_kind(name: str, index: int, kind: str, *others: bytes, **numbers: bytes) -> Any:  # noqa: ANN401 - as above
+    """Return the message of a link with what it says of its kind."""
+    header = struct.pack("=BxHiII", 0, 1, index, 0, 0)
+    nested = attribute(LINKINFO | NESTED, about_kind(kind, **numbers))
+    return message(NEW_LINK, header + attribute(IFNAME, text(name)) + b"".join(others) + nested)
+
+
+ON_LINK = attribute(5, struct.pack("=I", 2))
+ELSEWHERE = attribute(37, struct.pack("=i", 1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "others", "lower"),
+    (
+        ("macvlan", (ON_LINK,), "eth0"),
+        ("vlan", (ON_LINK, ELSEWHERE), None),
+        ("veth", (ON_LINK,), None),
+        ("vlan", (), None),
+    ),
+)
+def test_a_link_names_the_one_that_it_stands_on(
+    kind: str, others: tuple[bytes, ...], lower: str | None
+) -> None:
+    """That may be in another namespace, where its number says nothing here; a veth names its other end."""
+    found = read_facts([of_kind("x0", 3, kind, *others), link("eth0", 2)], []).links[1]
+    assert (found.kind, found.lower) == (kind, lower)
+
+
+@pytest.mark.parametrize(("number", "mode"), ((0, IpvlanMode.L2), (1, IpvlanMode.L3), (2, IpvlanMode.L3S)))
+def test_the_mode_of_an_ipvlan_is_read(number: int, mode: IpvlanMode) -> None:
+    """By the kernel's numbers."""
+    assert only_link(of_kind("ipv0", 3, "ipvlan", a1=struct.pack("=H", number))).ipvlan_mode is mode
+
+
+def test_what_a_bridge_does_with_tags_and_hooks_is_read() -> None:
+    """Each setting is an attribute of its kind."""
+    plain = only_link(of_kind("br0", 3, "bridge", a7=b"\0", a36=b"\0", a37=b"\0"))
+    assert (plain.is_vlan_aware, plain.calls_ip_hooks) == (False, False)
+    set_up = only_link(of_kind("br0", 3, "bridge", a7=b"\1", a36=b"\0", a37=b"\1"))
+    assert (set_up.is_vlan_aware, set_up.calls_ip_hooks) == (True, True)
+
+
+def test_the_settings_of_br_netfilter_are_read(tmp_path: Path) -> None:
+    """Where the module is not loaded there are none, and no frame on a bridge passes a hook of IP."""
+    assert read_bridge_hooks(tmp_path) == BridgeHooks()
+    for name, value in (("call-iptables", 0), ("call-ip6tables", 1), ("filter-vlan-tagged", 1)):
+        (tmp_path / f"bridge-nf-{name}").write_text(f"{value}\n")
+    assert read_bridge_hooks(tmp_path) == BridgeHooks(families=(Family.IPV6,), tagged=True)

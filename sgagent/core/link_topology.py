@@ -1,0 +1,226 @@
+"""How links stand on each other, and under which link's name packets pass the hooks (§9.4 to §9.6).
+
+A *lower device* is a port, slave or member of another link, its master. A link *above* another one, like a
+VLAN or macvlan, has it for its lower link, and is no master of it.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+from sgagent.core.binding import BridgeHooks, HostFacts, IpvlanMode, Link
+from sgagent.core.model import Family
+
+MASTERS_OF_OWN_PORTS = frozenset({"vrf"})
+"""Kinds of master whose ports are links of their own: what comes in by one shows as the port (§9.5)."""
+
+MASTER_KINDS = frozenset({"bridge", "bond", "team", "openvswitch", "hsr", "batadv"})
+"""Kinds of link that can have lower devices, whether they have one now or not."""
+
+KINDS_ABOVE = frozenset({"vlan", "macvlan", "macvtap", "ipvlan", "ipvtap", "macsec"})
+"""Kinds of link that pass frames of their own through their lower link."""
+
+_BY_ADDRESS = frozenset({"macvlan", "macvtap"})
+_MOST_LEVELS = 16
+"""Of links on each other; the kernel allows eight."""
+
+
+class FindingCode(enum.Enum):
+    """What is the matter with a link."""
+
+    LOWER_DEVICE = "lower_device"
+    """It is bound, and a lower device: its packets show as its master's."""
+
+    OTHER_NAME = "other_name"
+    """It is bound, and packets of it pass the hooks under another link's name."""
+
+    LINK_ABOVE = "link_above"
+    """It is not bound, and stands on a bound link that sees nothing of its packets."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkFinding:
+    """A link whose packets pass a bound link's rules, or its own."""
+
+    link: str
+    code: FindingCode
+    other: str
+    """The master, the link under whose name packets pass, or the bound link under it."""
+
+    message: str
+    """What is so, and what it means for packets."""
+
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class OtherName:
+    """Why packets of a link pass the hooks under another link's name."""
+
+    name: str
+    cause: str
+    remedy: str
+
+
+def master_of(link: Link) -> str | None:
+    """Return the master of a lower device; None for other links, and for ports of a VRF."""
+    return None if link.master_kind in MASTERS_OF_OWN_PORTS else link.master
+
+
+def bound_master(links: Mapping[str, Link], name: str, is_bound: Callable[[str], bool]) -> str | None:
+    """Return the bound link that a link is a lower device of, over all levels: of several, the topmost.
+
+    Args:
+        links: those of the host, by name.
+        name: of the link; it may be bound itself.
+        is_bound: tells whether a link of a name is.
+    """
+    found = [master for master in _masters(links, name) if is_bound(master)]
+    return found[-1] if found else None
+
+
+def lower_devices(links: Mapping[str, Link], is_bound: Callable[[str], bool]) -> dict[str, str]:
+    """Return the lower devices of bound links, each with the bound link that judges for it."""
+    masters = ((name, bound_master(links, name, is_bound)) for name in links)
+    return {name: master for name, master in masters if master is not None}
+
+
+def _masters(links: Mapping[str, Link], name: str) -> Iterator[str]:
+    """Yield the master of a link, that one's master, and so on."""
+    for _ in range(_MOST_LEVELS):
+        link = links.get(name)
+        master = link and master_of(link)
+        if not master:
+            return
+        yield master
+        name = master
+
+
+def may_have_lower_devices(links: Mapping[str, Link], name: str) -> bool:
+    """Return whether a link is, or can become, the master of another; False where there is no such link."""
+    link = links.get(name)
+    if link is None:
+        return False
+    return link.kind in MASTER_KINDS or any(master_of(one) == name for one in links.values())
+
+
+def links_above(links: Mapping[str, Link], name: str) -> tuple[Link, ...]:
+    """Return the links that stand on a link, or on its lower devices, over all levels; sorted by name."""
+    return tuple(
+        link
+        for _, link in sorted(links.items())
+        if name in {one for low in _lowers(links, link) for one in (low, *_masters(links, low))}
+    )
+
+
+def _lowers(links: Mapping[str, Link], link: Link) -> Iterator[str]:
+    """Yield the lower link of a link above, that one's, and so on."""
+    for _ in range(_MOST_LEVELS):
+        if link.kind not in KINDS_ABOVE or link.lower is None:
+            return
+        yield link.lower
+        if link.lower not in links:
+            return
+        link = links[link.lower]
+
+
+def other_name(facts: HostFacts, link: Link) -> OtherName | None:
+    """Return under which other name packets to a link pass the hooks, and why; None if they do not (§9.6).
+
+    Where br_netfilter calls the IP hooks for a bridge, it calls them with the bridge as the link, and the
+    kernel does not call them again for a macvlan or VLAN above it.
+    """
+    if link.kind == "ipvlan" and link.ipvlan_mode is IpvlanMode.L3S and link.lower:
+        cause = f"{link.name} is an ipvlan of mode l3s, whose packets come in as those of {link.lower}"
+        return OtherName(link.lower, cause, "give it mode l2 or l3")
+    links = {one.name: one for one in facts.links}
+    above = link
+    for low in _lowers(links, link):
+        bridge = links.get(low)
+        if bridge is not None and bridge.kind == "bridge" and _is_shown(facts.bridge_hooks, bridge, above):
+            return _under_bridge(facts.bridge_hooks, link, bridge)
+        if bridge is not None:
+            above = bridge
+    return None
+
+
+def _is_shown(hooks: BridgeHooks, bridge: Link, above: Link) -> bool:
+    """Return whether br_netfilter shows frames of a link directly above a bridge as the bridge's.
+
+    Whether a VLAN-aware bridge has a port that takes the VLAN's frames untagged can change at any time.
+    """
+    if not hook_settings(hooks, bridge):
+        return False
+    return above.kind in _BY_ADDRESS or bridge.is_vlan_aware or hooks.tagged
+
+
+def _under_bridge(hooks: BridgeHooks, link: Link, bridge: Link) -> OtherName:
+    settings = " and ".join(hook_settings(hooks, bridge))
+    cause = (
+        f"{link.name} stands on the bridge {bridge.name}, and br_netfilter ({settings}) shows its packets"
+        f" as those of {bridge.name}"
+    )
+    return OtherName(bridge.name, cause, f"set {settings} to 0, or bind {bridge.name}")
+
+
+def hook_settings(hooks: BridgeHooks, bridge: Link) -> tuple[str, ...]:
+    """Return the settings by which br_netfilter calls the IP hooks for a bridge, if it does."""
+    own = (f"nf_call_iptables of {bridge.name}",) if bridge.calls_ip_hooks else ()
+    return (*(_SYSCTLS[family] for family in hooks.families), *own)
+
+
+_SYSCTLS = {
+    Family.IPV4: "net.bridge.bridge-nf-call-iptables",
+    Family.IPV6: "net.bridge.bridge-nf-call-ip6tables",
+}
+
+
+def findings(facts: HostFacts, bound: Collection[str]) -> tuple[LinkFinding, ...]:
+    """Return what is the matter with bound links and those above them, sorted.
+
+    Args:
+        facts: the links of the host.
+        bound: the names of those that are bound, or that a pattern means.
+    """
+    links = {link.name: link for link in facts.links}
+    found = {(one.link, one.code.value): one for one in _of_bound(facts, links, bound)}
+    for name in sorted(bound):
+        for link in links_above(links, name):
+            is_judged = link.name in bound or bound_master(links, link.name, bound.__contains__)
+            if not is_judged:
+                found.setdefault((link.name, FindingCode.LINK_ABOVE.value), _above(link, name))
+    return tuple(found[key] for key in sorted(found))
+
+
+def _of_bound(facts: HostFacts, links: Mapping[str, Link], bound: Collection[str]) -> Iterator[LinkFinding]:
+    for name in sorted(set(bound) & links.keys()):
+        link = links[name]
+        if (master := master_of(link)) is not None:
+            yield LinkFinding(
+                link=name,
+                code=FindingCode.LOWER_DEVICE,
+                other=master,
+                message=f"{name} is bound, and a port of {master}: its packets show as those of {master}",
+                remedy=f"bind {master}, or take {name} out of it",
+            )
+        if (other := other_name(facts, link)) is not None:
+            yield LinkFinding(
+                link=name,
+                code=FindingCode.OTHER_NAME,
+                other=other.name,
+                message=f"{other.cause}: its rules see none of what comes in",
+                remedy=other.remedy,
+            )
+
+
+def _above(link: Link, bound: str) -> LinkFinding:
+    return LinkFinding(
+        link=link.name,
+        code=FindingCode.LINK_ABOVE,
+        other=bound,
+        message=f"{link.name} ({link.kind}) stands on {bound} and is not bound: it is open both ways, as the"
+        f" rules of {bound} see none of its packets",
+        remedy=f'bind {link.name}, or set unbound_interfaces = "closed"',
+    )
