@@ -25,6 +25,7 @@ from sgagent.core.evaluate import DecidedBy, Decision, evaluate
 from sgagent.core.model import Policy
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.policy_test.scenario import ExpectedPacket, ExpectedReply, ExpectedTraffic, disagreement
+from sgagent.verify import Outcome
 from tests.corpus import Example, examples
 
 _FLOW, _DECIDER = 50, 22
@@ -144,8 +145,11 @@ def _show(example: Example) -> tuple[list[Row], bool, str]:
         for row in _rows(scenario.traffic, verdicts, example.policy(), hits):
             rows.append(row)
             print(row, flush=True)
+        outcomes = [outcome.value for outcome in Outcome]
         wait_for(
-            lambda: agent.metric("sgagent_verified", outcome="proved") is not None, "a proof", _PROOF_SECONDS
+            lambda: any(agent.metric("sgagent_verified", outcome=one) for one in outcomes),
+            "a proof",
+            _PROOF_SECONDS,
         )
         is_proved = agent.metric("sgagent_verified", outcome="proved") == 1
         print("  the table in the kernel is " + ("proved" if is_proved else "NOT PROVED"))

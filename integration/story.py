@@ -250,6 +250,7 @@ _TIMES = (
     (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "TIME"),
     (r"\d+ seconds?", "SECONDS"),
     (r"process \d+|MainPID=\d+", "PROCESS"),
+    (r"generation \d+", "GENERATION"),
 )
 _PASSING = (
     *_TIMES,
@@ -360,6 +361,7 @@ def locked_out(story: Story) -> None:
     story.do("mkdir wrong && sed s/203.0.113.0/192.0.2.0/ policy/web.yaml >wrong/web.yaml")
     story.do("sgagent apply wrong --confirm-within 4s")
     story.from_outside(LOCKED_OUT)
+    story.wait("verified   proved")
     story.do("sgagent status", says="goes back")
     wait_for(lambda: "goes back" not in story._status(), "the agent to go back")  # noqa: SLF001 - of this module
     story.from_outside(ENFORCED)
@@ -374,6 +376,7 @@ def rolled_back(story: Story) -> None:
     story.do("sgagent history")
     story.do("sgagent rollback")
     story.from_outside(ENFORCED)
+    story.wait("verified   proved")
     story.do("sgagent status")
 
 
@@ -386,7 +389,9 @@ def misled(story: Story) -> None:
     story.do("sgagent status", says="down")
     story.from_outside(ENFORCED)
     story.do("mv /root/away /etc/sgagent/groups.d; cp policy/web.yaml /etc/sgagent/groups.d/")
-    story.do("systemctl reload sgagent; sgagent status", says="up")
+    story.do("systemctl reload sgagent")
+    story.wait("verified   proved")
+    story.do("sgagent status", says="up")
 
 
 def rebooted(story: Story) -> None:
@@ -396,6 +401,7 @@ def rebooted(story: Story) -> None:
     _cut_the_power(story)
     story.from_outside(ENFORCED)
     story.do("journalctl --boot --unit=sgagent-boot --output=cat", says="enforcing")
+    story.wait("verified   proved")
     story.do("sgagent status")
 
 
@@ -409,6 +415,7 @@ def damaged(story: Story) -> None:
     _cut_the_power(story)
     story.from_outside(ENFORCED)
     story.do("journalctl --boot --unit=sgagent-boot --output=cat", says="damaged")
+    story.wait("verified   proved")
     story.do("sgagent status", says="eni-web-1  sg-web")
 
 

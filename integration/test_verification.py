@@ -12,10 +12,12 @@ import socket
 import struct
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from integration.asking import status
 from integration.lab import Lab, wait_for
 from integration.service import Service, definitions, service_on
 from sgagent.agent.verification import LONGEST_WAIT_SECONDS
@@ -105,11 +107,75 @@ def test_each_change_is_proved(agent: Service) -> None:
     assert before is not None
     assert after is not None
     assert after != before
-    status = json.loads(agent.command("status", "--json").output)
-    assert status["verified_outcome"] == "proved"
-    assert "the table does what the policy says" in agent.command("status").output
+    answer = json.loads(agent.command("status", "--json").output)
+    proof = answer["verified"]
+    assert (proof["outcome"], proof["version"]) == ("proved", answer["snapshot_version"])
+    assert proof["generation"] == after
+    assert f"the table does what {proof['version']} says" in agent.command("status").output
     assert agent.events("table_refuted") == []
     assert agent.events("table_not_verified") == []
+
+
+def test_a_proof_is_of_the_table_in_force_and_no_other(agent: Service) -> None:
+    """Through changes, modes and a restart: whoever reads a proof finds the snapshot in force in it."""
+    wait_for_proofs(agent, 1)
+    found: list[tuple[str | None, str | None]] = []
+    for turn in range(3):
+        before = status(agent)["snapshot_version"]
+        agent.define(WEB_AND_SSH if turn % 2 == 0 else WEB)
+        wait_for(partial(_is_seen_in_force, agent, before, found), "another snapshot", PROOF_SECONDS)
+        wait_for(lambda: status(agent)["verified"] is not None, "its proof", PROOF_SECONDS)
+    assert all(of in (None, version) for version, of in found)
+    generation = status(agent)["verified"]["generation"]
+    assert agent.command("mode", "observe").status == 0
+    assert status(agent)["verified"] is None, "nobody has proved that table"
+    wait_for(lambda: status(agent)["verified"] is not None, "the proof of the mode", PROOF_SECONDS)
+    assert agent.command("mode", "default").status == 0
+    wait_for(lambda: status(agent)["verified"] is not None, "the proof of the mode", PROOF_SECONDS)
+    assert status(agent)["verified"]["generation"] != generation
+    assert agent.stop() == 0
+    agent.start()
+    wait_for(lambda: status(agent)["verified"] is not None, "a proof of what was taken over", PROOF_SECONDS)
+    assert status(agent)["verified"]["version"] == status(agent)["snapshot_version"]
+
+
+def _is_seen_in_force(agent: Service, before: str | None, found: list[tuple[str | None, str | None]]) -> bool:
+    """Note which snapshot is in force and which one is proved, and tell whether it is another than before."""
+    answer = status(agent)
+    proof = answer["verified"]
+    found.append((answer["snapshot_version"], proof and proof["version"]))
+    return bool(answer["snapshot_version"] != before)
+
+
+def test_a_command_waits_for_the_proof(agent: Service) -> None:
+    """For good and on trial; what it prints is of the snapshot that it put in force."""
+    wait_for_proofs(agent, 1)
+    path = agent.directory / "by-hand.yaml"
+    path.write_text(WEB_AND_SSH)
+    ended = agent.command("apply", str(path), "--verified", "--json")
+    assert ended.status == 0, ended.errors
+    answer = json.loads(ended.output)
+    assert (answer["verified"]["outcome"], answer["verified"]["version"]) == ("proved", answer["version"])
+    assert status(agent)["verified"]["version"] == answer["version"]
+    path.write_text(definitions("ingress accept 1 tcp 25 from 0.0.0.0/0"))
+    trial = agent.command("apply", str(path), "--verified", "--confirm-within", "60s")
+    assert trial.status == 0, trial.errors
+    assert "proved: the table in the kernel does what the policy says" in trial.output
+    assert agent.command("apply", str(path), "--verified").status == 2, "one trial at a time"
+
+
+def test_where_nothing_is_proved_no_command_waits(agent: Service) -> None:
+    """It says why, before it changes anything; the status has no proof."""
+    agent.verifies = False
+    agent.configure()
+    assert agent.stop() == 0
+    agent.start()
+    ended = agent.command("apply", str(agent.documents), "--verified")
+    assert ended.status == 2
+    assert "verify.after_apply = false" in ended.errors
+    assert status(agent)["verified"] is None
+    assert "verified   no: the configuration says" in agent.command("status").output
+    assert agent.metric("sgagent_verified", outcome="proved") is None
 
 
 def test_the_proving_process_holds_nothing_up(agent: Service) -> None:
@@ -151,8 +217,8 @@ def test_changes_that_never_pause_are_proved(agent: Service) -> None:
         agent.wait_for_event("ruleset_applied", 20, PROOF_SECONDS)
         before = proofs(agent)
         wait_for(lambda: proofs(agent) > before, "a proof", 4 * LONGEST_WAIT_SECONDS)
-        assert agent.metric("sgagent_verified", outcome="proved") == 1
         assert 1 not in {agent.command("verify").status for _ in range(4)}, "of another moment"
+    wait_for(lambda: agent.metric("sgagent_verified", outcome="proved") == 1, "a proof", PROOF_SECONDS)
     assert agent.events("table_refuted") == []
 
 
@@ -180,9 +246,9 @@ def test_the_proving_process_has_no_privilege_and_ends_with_the_agent(agent: Ser
     """It holds no capability and no way to the applier, and a killed agent leaves none behind."""
     wait_for_proofs(agent, 1)
     pid, applier = prover_pid(agent), agent.applier_pid
-    status = Path(f"/proc/{pid}/status").read_text()
-    assert "CapEff:\t0000000000000000" in status
-    assert "NoNewPrivs:\t1" in status
+    shown = Path(f"/proc/{pid}/status").read_text()
+    assert "CapEff:\t0000000000000000" in shown
+    assert "NoNewPrivs:\t1" in shown
     agent.kill()
     wait_for(lambda: not is_alive(pid), "the process that proves to end")
     wait_for(lambda: not is_alive(applier), "the applier to end")

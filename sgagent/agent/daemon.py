@@ -163,6 +163,7 @@ class Daemon:
             self._try_step(fetch=False)
         elif is_tick_due or LoopEvent.TABLE_CHANGED in happened:
             self._try_step(fetch=False, only_on_drift=True)
+        self.published.note_verified(self.verification.newest, self.verification.durations)
         if self.inbox.do_jobs(self._step_now):
             self.published.note_manual_override(self.orders.manual_override())
         if is_tick_due:  # what readers ask for meanwhile puts off no look at the table
@@ -174,6 +175,7 @@ class Daemon:
 
     def _begin_reload(self) -> None:
         self.event_log.info("reload_requested")
+        self._step_log.forget_hold()
         self.source.refresh()
 
     def _take_due(self, now: float) -> bool:
@@ -226,6 +228,7 @@ class Daemon:
             self._fetched_at = self.clock.monotonic()
         with self.verification.stepping():
             step = self.drift.follow(self._reconciler.step(fetch=fetch))
+            self.verification.follow(step)
             if step.outcome is StepEnd.REFUSED:
                 self._retry_later()
             else:
@@ -241,7 +244,6 @@ class Daemon:
                 self.revoked.follow(step)
             self._steps += 1
             clean_up(self._steps)
-            self.verification.follow(step)
         return step
 
     def _count_by(self, step: Step) -> None:
@@ -262,9 +264,11 @@ class Daemon:
         self._step_log.say(step)
         self._say_faults()
         self.service_manager.status(summary(step))
-        self.published.note_step(step, is_fetched=is_fetched)
+        self.published.note_step(step, is_fetched=is_fetched, verified=self.verification.newest)
         self.published.note_contest(is_contested=self.drift.is_contested)
-        self.published.note_manual_override(self.orders.manual_override())
+        override = self.orders.manual_override()
+        self._step_log.say_hold(override.held)
+        self.published.note_manual_override(override)
 
     def _tick(self) -> None:
         """Read the counters, serve who waits for a reading, and feed the watchdog."""
@@ -276,7 +280,6 @@ class Daemon:
         names = self._reconciler.names.report()
         self._step_log.say_names(names)
         self.published.note_names(names, self._reconciler.names.failures)
-        self.published.note_verified(self.verification.newest)
         readers = self.inbox.take_readers()
         self._read_counters()
         for reader in readers:

@@ -139,6 +139,9 @@ class HeldBack:
     held_back: str
     """The source's version that is not enforced."""
 
+    remedy: str = ""
+    """What enforces that one, in words."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingStatus:

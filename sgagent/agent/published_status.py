@@ -14,7 +14,7 @@ from sgagent.agent.log import LogQueue
 from sgagent.agent.manual_override import ManualOverride
 from sgagent.agent.names.name_table import NameStatus
 from sgagent.agent.state.counter_file import HitTimes
-from sgagent.agent.status import Posture, ProofReport, Status, status_after
+from sgagent.agent.status import Durations, Posture, ProofReport, Status, status_after
 from sgagent.agent.step import Step, StepEnd
 from sgagent.core.model import Mode
 from sgagent.core.policy import ResolvedPolicy
@@ -176,6 +176,9 @@ class PublishedStatus:
     log_queue: LogQueue | None = None
     """Counts lines of the agent's own log that were dropped. May be read from any thread."""
 
+    is_verifying: bool = True
+    """Whether each change is proved."""
+
     def __post_init__(self) -> None:
         """Start with nothing known."""
         self.status = Status()
@@ -211,13 +214,14 @@ class PublishedStatus:
 
         self._turned_at = self.clock.monotonic()
 
-    def note_step(self, step: Step, *, is_fetched: bool) -> None:
-        """Publish the result of a step."""
+    def note_step(self, step: Step, *, is_fetched: bool, verified: ProofReport | None = None) -> None:
+        """Publish the result of a step, and at once whether what it left is proved."""
         self.policy = step.policy or ResolvedPolicy()
         self.state = step.state or self.state
         if step.outcome is not StepEnd.REFUSED:
             self.definitions = (step.version, step.documents)
-        self._publish(status_after(self.status, step, is_fetched=is_fetched, now=self.clock.now()))
+        now = self.clock.now()
+        self._publish(status_after(self.status, step, is_fetched=is_fetched, now=now, verified=verified))
 
     def note_manual_override(self, manual_override: ManualOverride) -> None:
         """Publish what was applied by hand."""
@@ -233,10 +237,9 @@ class PublishedStatus:
         if (names, failures) != (self.status.names, self.status.dns_failures):
             self._publish(replace(self.status, names=names, dns_failures=failures))
 
-    def note_verified(self, verified: ProofReport | None) -> None:
-        """Publish what the newest proof came to."""
-        if verified is not None and verified is not self.status.verified:
-            durations = self.status.verify_durations.with_one(verified.seconds)
+    def note_verified(self, verified: ProofReport | None, durations: Durations) -> None:
+        """Publish what the proof of the table in force came to, and how long proofs took."""
+        if (verified, durations) != (self.status.verified, self.status.verify_durations):
             self._publish(replace(self.status, verified=verified, verify_durations=durations))
 
     def _publish(self, status: Status) -> None:

@@ -159,6 +159,7 @@ class Reconciler:
             was_drift=step.was_drift,
             differed=step.differed,
             is_first_table=step.is_first_table,
+            is_interim=self._is_interim_left,
         )
         return last, state
 

@@ -151,9 +151,12 @@ class Drift:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProofReport:
-    """What the newest proof came to."""
+    """What a proof came to."""
 
     outcome: Outcome
+    version: str | None
+    """The snapshot that the proof is of; None where it was of no snapshot (§9.2)."""
+
     generation: int | None
     """Of the policy in the marks of sessions; None where none are remembered."""
 
@@ -247,7 +250,7 @@ class Status:
     """What was applied by hand."""
 
     verified: ProofReport | None = None
-    """What the newest proof of the kernel's table came to; None before the first."""
+    """What the proof of the table in force came to; None until that was proved."""
 
     verify_durations: Durations = field(default_factory=Durations)
 
@@ -260,7 +263,9 @@ class Status:
         return is_judging and is_in_step and is_alone and self.is_source_up is not False
 
 
-def status_after(status: Status, step: Step, *, is_fetched: bool, now: float) -> Status:
+def status_after(
+    status: Status, step: Step, *, is_fetched: bool, now: float, verified: ProofReport | None = None
+) -> Status:
     """Return the status after a step.
 
     Args:
@@ -268,6 +273,7 @@ def status_after(status: Status, step: Step, *, is_fetched: bool, now: float) ->
         step: what the step found and did.
         is_fetched: whether the step asked the source.
         now: seconds since the epoch.
+        verified: what the proof of the table came to that the step left; None if it has yet to be proved.
     """
     is_judged = step.outcome in _COUNTED_OUTCOMES
     has_failed = step.is_refused or step.source_error is not None
@@ -311,6 +317,7 @@ def status_after(status: Status, step: Step, *, is_fetched: bool, now: float) ->
         sessions_cut=cuts,
         last_cut=step.sessions_cut or status.last_cut,
         last_cut_at=now if step.sessions_cut else status.last_cut_at,
+        verified=verified,
     )
 
 

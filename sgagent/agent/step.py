@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from enum import Enum, auto
 from typing import Protocol, assert_never
 
+from sgagent.agent.manual_override import HeldBack
 from sgagent.agent.names.name_table import NameState, NameStatus
 from sgagent.core.binding import NO_FACTS, HostFacts, is_hidden
 from sgagent.core.errors import Problem, Severity
@@ -97,6 +98,9 @@ class Step:
     state: EnforcementState | None = None
     """Under which accepted sessions are remembered now; None where that did not change or is not known."""
 
+    is_interim: bool = False
+    """Whether a table stays that should have been an interim one, as the kernel refused the one after it."""
+
     is_first_table: bool = False
     """Whether there was no table before, or one of an unfinished step, which remembers no session."""
 
@@ -180,6 +184,8 @@ class StepLog:
         self._faults = FaultLog(log.error)
         self._before = Step(outcome=StepEnd.UNCHANGED)
         self._names: Mapping[str, NameStatus] = {}
+        self._held: tuple[str, str] | None = None
+        """What was in force and what was held back when that was logged last."""
 
     def say_names(self, names: Iterable[NameStatus]) -> None:
         """Log which names have another state, or fail in another way, than before."""
@@ -191,9 +197,24 @@ class StepLog:
                 say = self._log.warning if is_bad else self._log.info
                 say("name_state_changed", name=name, state=one.state.value, reason=one.fault)
 
+    def say_hold(self, held: HeldBack | None) -> None:
+        """Log that the source's version is not enforced, when that begins and when it was asked for anew."""
+        if held is None or (held.version, held.held_back) == self._held:
+            return
+        self._held = held.version, held.held_back
+        self._log.warning(
+            "source_held_back", version=held.version, held_back=held.held_back, remedy=held.remedy
+        )
+
+    def forget_hold(self) -> None:
+        """Log the next hold again, even if it is the one before."""
+        self._held = None
+
     def say(self, step: Step) -> None:
         """Log what differs from the step before."""
         before, self._before = self._before, step
+        if step.held_back is None or step.source_error or step.is_refused:
+            self.forget_hold()
         if before.source_error and not step.source_error:
             self._log.info("source_recovered")
         self._faults.say("source_failed", step.source_error)

@@ -12,10 +12,10 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sgagent.agent.prover import ProofAnswer, ProofRequest, Prover, ProverLostError
-from sgagent.agent.status import ProofReport
+from sgagent.agent.status import Durations, ProofReport
 from sgagent.agent.step import EventLog, Step, StepEnd
 from sgagent.core.errors import SgagentError
 from sgagent.core.policy import ResolvedPolicy
@@ -49,6 +49,9 @@ class Verification:
     """Our bits of the mark."""
 
     event_log: EventLog
+    wake: Callable[[], object] = lambda: None
+    """Called when there is another :attr:`newest`, from the thread that proves."""
+
     quiet_seconds: float = QUIET_SECONDS
     """After the last change."""
 
@@ -57,8 +60,11 @@ class Verification:
 
     def __post_init__(self) -> None:
         """Prove nothing yet."""
-        self.newest: ProofReport | None = None
-        """What the newest proof came to; None before the first. May be read from any thread."""
+        self.durations = Durations()
+        """How long proofs took. May be read from any thread."""
+
+        self._report: tuple[int, ProofReport] | None = None
+        """What the newest proof came to, and of which change it was."""
 
         self._prover: Prover | None = None
         self._restart = RetryDelay(FIRST_RESTART_SECONDS, LONGEST_RESTART_SECONDS)
@@ -66,7 +72,13 @@ class Verification:
         """That the newest listing took."""
 
         self._change = self._proved = 0
-        """The change of the table to prove next, and the one of which the newest proof was."""
+        """The newest change of the table, and the newest one that needs no further proof."""
+
+        self._is_unknown = False
+        """Whether what the table has to do is not known, since a step did not come to its end."""
+
+        self._version: str | None = None
+        """The snapshot in force."""
 
         self._policy: ResolvedPolicy | None = None
         self._state: EnforcementState | None = None
@@ -102,19 +114,45 @@ class Verification:
             self._changed.notify_all()
         try:
             yield
+        except SgagentError:
+            self._is_unknown = True
+            raise
         finally:
             with self._changed:
                 self._is_stepping = False
                 self._changed.notify_all()
 
     def follow(self, step: Step) -> None:
-        """Have the table proved, if a step changed it or found what no proof knows yet; called within it."""
+        """Have the table proved, if a step changed it or found what no proof knows yet; called within it.
+
+        A proof is of a policy. Where another snapshot comes to the same policy on this host, the proof is of
+        that one from then on.
+        """
+        if step.outcome is StepEnd.REFUSED and not step.is_interim:
+            return  # no verdict was changed
         if step.policy is None or step.outcome not in (StepEnd.APPLIED, StepEnd.UNCHANGED):
+            self._is_unknown = True
             return
         with self._changed:
-            if step.outcome is StepEnd.APPLIED or step.policy != self._policy:
+            if self._is_unknown or step.outcome is StepEnd.APPLIED or step.policy != self._policy:
                 self._change += 1
+            self._is_unknown = False
             self._policy, self._state = step.policy, step.state or self._state
+            self._version = step.version or self._version
+            if self._report is not None:
+                change, report = self._report
+                self._report = change, replace(report, version=self._version)
+
+    @property
+    def newest(self) -> ProofReport | None:
+        """Return what the proof of the table in force came to; None until that was proved.
+
+        May be called from any thread.
+        """
+        with self._changed:
+            if self._report is None or self._is_unknown or self._report[0] != self._change:
+                return None
+            return self._report[1]
 
     def _work(self) -> None:
         """Prove the newest change again and again."""
@@ -127,7 +165,7 @@ class Verification:
                 if self._is_over:
                     return
                 self.event_log.error("verification_ended", reason=str(error))
-                self._say_unknown(str(error))
+                self._say_unknown(change, str(error))
                 with self._changed:
                     self._changed.wait_for(lambda: self._is_over, self._restart.after_failure())
         self._close_prover()
@@ -191,28 +229,29 @@ class Verification:
             answer = prover.prove(request, self.open_listing(), listed)
         except SgagentError as error:
             self._proved = change
-            self._say_unknown(str(error))
+            self._say_unknown(change, str(error))
             return
         finally:
             with self._changed:
                 self._release_steps()
         if is_of_change:
             self._proved = change
-            self._say(answer, state)
+            self._say(change, answer, state)
 
     def _release_steps(self) -> None:
         self._holds_steps = False
         self._changed.notify_all()
 
-    def _say_unknown(self, reason: str) -> None:
+    def _say_unknown(self, change: int, reason: str) -> None:
         """Report that a change could not be proved."""
         proof = Proof(outcome=Outcome.UNKNOWN, cells=0, unsupported=(reason,))
-        self._say(ProofAnswer.of(proof, 0.0), self._state)
+        self._say(change, ProofAnswer.of(proof, 0.0), self._state)
 
-    def _say(self, answer: ProofAnswer, state: EnforcementState | None) -> None:
+    def _say(self, change: int, answer: ProofAnswer, state: EnforcementState | None) -> None:
         report = answer.report
         found = ProofReport(
             outcome=Outcome(report["outcome"]),
+            version=None,  # it is added below, together with what else is in force by then
             generation=None if state is None else state.generation,
             seconds=report["seconds"],
             at=time.time(),
@@ -225,4 +264,7 @@ class Verification:
             self.event_log.error("table_refuted", packet=found.counterexample, description=found.description)
         elif found.outcome is Outcome.UNKNOWN:
             self.event_log.warning("table_not_verified", reasons=found.unsupported)
-        self.newest = found
+        with self._changed:
+            self._report = change, replace(found, version=self._version)
+            self.durations = self.durations.with_one(found.seconds)
+        self.wake()

@@ -9,10 +9,12 @@ import signal
 import socket
 import struct
 import sys
-from collections.abc import Callable, Container, Iterator
+import threading
+import time
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import TypeVar
 
 from sgagent.agent.clock import count, time_left
@@ -268,10 +270,42 @@ def _kept(settings: Settings) -> InForce:
     )
 
 
-def print_enforced(answer: requests.EnforcedAnswer, *, as_json: bool) -> None:
-    """Print the outcome first, then what it costs; what is wrong goes to standard error."""
+PROOF_SECONDS = 120.0
+"""For the proof of a change: the largest tables take a while on a busy host."""
+
+_LOOK_SECONDS = 0.1
+
+
+def await_proof(settings: Settings, version: str | None) -> requests.StatusAnswer | None:
+    """Return the status with the proof of the table in force; None if there is none in time.
+
+    Args:
+        settings: say where the agent's socket is.
+        version: of the snapshot that has to be in force; there is no proof of it once another one is.
+    """
+    deadline, pause = time.monotonic() + PROOF_SECONDS, threading.Event()
+    while time.monotonic() < deadline:
+        status = ask(settings, requests.StatusQuestion(), requests.StatusAnswer)
+        if status.verified is not None and status.verified.version == version:
+            return status
+        if status.snapshot_version != version or not status.is_verifying:
+            return None
+        pause.wait(_LOOK_SECONDS)
+    return None
+
+
+def print_enforced(
+    answer: requests.EnforcedAnswer, *, as_json: bool, more: Mapping[str, object] = MappingProxyType({})
+) -> None:
+    """Print the outcome first, then what it costs; what is wrong goes to standard error.
+
+    Args:
+        answer: what the agent did.
+        as_json: as one object.
+        more: further fields of that.
+    """
     if as_json:
-        print(format_json(encode_fields(answer)))
+        print(format_json({**encode_fields(answer), **more}))
         return
     print("\n".join(map(printable, lines(answer))))
     for problem in answer.warnings:
@@ -298,6 +332,8 @@ def lines(answer: requests.EnforcedAnswer) -> Iterator[str]:
         yield f"goes back to {back} in {time_left(answer.seconds_left)}, unless 'sgagent confirm' runs"
     elif answer.held_back is not None:
         yield f"held until the source delivers another version than {answer.held_back}"
+        if answer.remedy is not None:
+            yield answer.remedy
     if answer.sessions_cut:
         yield f"cut {count(len(answer.sessions_cut), 'open session')}:"
         yield from (f"  {cut}" for cut in answer.sessions_cut)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from sgagent.agent.clock import time_left
 from sgagent.agent.control import requests
+from sgagent.agent.control.protocol import encode_fields
 from sgagent.agent.sessions import (
     CutPreview,
     SessionPort,
@@ -26,8 +27,9 @@ from sgagent.agent.sessions import (
 )
 from sgagent.agent.step import EventLog, Step, StepEnd
 from sgagent.cli import inputs
-from sgagent.cli.agent_client import ask, print_enforced
+from sgagent.cli.agent_client import ask, await_proof, print_enforced
 from sgagent.cli.main import option_adder
+from sgagent.cli.output import warn
 from sgagent.compiler.enforce import enforce
 from sgagent.core.binding import HostFacts
 from sgagent.core.errors import DocumentError, KernelRefusedError, Origin, Problem, UsageError, printable
@@ -46,6 +48,7 @@ from sgagent.host.processes import sockets_of_logins
 from sgagent.nft.marks import MarkLayout, Sessions
 from sgagent.ports import Delivery
 from sgagent.settings import Settings
+from sgagent.verify import Outcome
 
 
 def refuse_to_cut_own_session(policy: ResolvedPolicy, facts: HostFacts, ways_out: str = "say --yes") -> None:
@@ -217,6 +220,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "go back after this time, like 60s, 5m or 1h, unless 'sgagent confirm' runs before",
     )
     add("--yes", "apply permanently even if that cuts your own session")
+    add("--verified", "wait until the kernel's table is proved; exit with 1 if it is refuted, 3 if unknown")
     add("--json", "print one JSON object")
 
 
@@ -224,6 +228,8 @@ def run(options: argparse.Namespace) -> int:
     """Send the documents to the agent; they are in force, or nothing was changed."""
     settings = inputs.load_settings(options)
     seconds = None if options.confirm_within is None else parse_duration(options.confirm_within)
+    if options.verified:
+        _require_proofs(settings)
     # An absolute path is what messages of the agent about a document should name.
     files = inputs.read_files(settings, inputs.required_definitions(options).absolute())
     documents = tuple(map(_sent, files))
@@ -238,8 +244,34 @@ def run(options: argparse.Namespace) -> int:
                 _announce_trial(options, seconds, policy, status.snapshot_version)
     order = requests.ApplyOrder(documents=documents, confirm_within=seconds)
     answer = ask(settings, order, requests.EnforcedAnswer)
+    if options.verified:
+        return _print_proved(settings, answer, as_json=options.json)
     print_enforced(answer, as_json=options.json)
     return 0
+
+
+def _require_proofs(settings: Settings) -> None:
+    """Raise UsageError if the agent proves nothing."""
+    if not ask(settings, requests.StatusQuestion(), requests.StatusAnswer).is_verifying:
+        raise UsageError("--verified: the agent proves no change, as it runs with verify.after_apply = false")
+
+
+def _print_proved(settings: Settings, answer: requests.EnforcedAnswer, *, as_json: bool) -> int:
+    """Print what was done, and what its proof came to; return the exit code of ``sgagent verify``."""
+    from sgagent.cli.verify import EXIT_CODES  # noqa: PLC0415 - it needs what only proofs do
+
+    if not as_json:
+        print_enforced(answer, as_json=False)
+        sys.stdout.flush()
+    status = await_proof(settings, answer.version)
+    proof = status.verified if status else None
+    if as_json:
+        print_enforced(answer, as_json=True, more={"verified": proof and encode_fields(proof)})
+    elif status is None or proof is None:
+        warn("the table was not proved in time, or is no longer in force: 'sgagent status' shows what is")
+    else:
+        print("\n".join(map(printable, status.verified_in_words)))
+    return EXIT_CODES[Outcome(proof.outcome) if proof else Outcome.UNKNOWN]
 
 
 def parse_duration(text: str) -> float:

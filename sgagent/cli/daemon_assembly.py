@@ -94,7 +94,8 @@ def _assemble(
     source = make_source(settings, host)
     state = StateDirectory(settings.state.directory)
     counting = Counting(dataplane, CounterFile(settings.state.directory, read_boot_id()), clock)
-    published = PublishedStatus(clock, inbox.wait_for_reading, flow_log, log_queue)
+    is_verifying = settings.verify.after_apply
+    published = PublishedStatus(clock, inbox.wait_for_reading, flow_log, log_queue, is_verifying)
     reconciler = Reconciler(
         settings=settings,
         source=source,
@@ -130,8 +131,8 @@ def _assemble(
         if revoked is not None:
             end_forbidden_sessions(step, log, port)
 
-    verification = Verification(dataplane.open_listing, layout, log)
-    if settings.verify.after_apply:
+    verification = Verification(dataplane.open_listing, layout, log, partial(inbox.put, LoopEvent.NOTHING))
+    if is_verifying:
         stack.enter_context(verification.running())
     daemon = Daemon(
         source=source,

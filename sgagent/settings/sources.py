@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
@@ -148,6 +149,11 @@ class SourceTable(SettingsTable):
         """Return host and port of each server, in the order of their cache files."""
         return ()
 
+    @property
+    def hold_remedy(self) -> str:
+        """Return in words what enforces a version that a manual override holds back."""
+        return "'sgagent rollback N' enforces it now, with its number N in 'sgagent history'"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsTable(SourceTable):
@@ -181,6 +187,11 @@ class FileSourceSettings(SourceTable):
     def place(self) -> str:
         """Return where definitions come from, in words."""
         return f"{self.kind.value} {self.path}"
+
+    @property
+    def hold_remedy(self) -> str:
+        """Return in words what enforces a version that a manual override holds back."""
+        return f"'sgagent apply {shlex.quote(str(self.path))}' enforces it now"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ from sgagent.agent.published_status import PublishedStatus
 from sgagent.agent.sessions import LiveSessions
 from sgagent.agent.state.counter_file import HitTimes
 from sgagent.agent.state.directory import HistoryFile, StateDirectory
-from sgagent.agent.status import MOST_CUTS_SHOWN, MOST_EXPIRING_SHOWN
+from sgagent.agent.status import MOST_CUTS_SHOWN, MOST_EXPIRING_SHOWN, ProofReport
 from sgagent.core.errors import SgagentError, UsageError
 from sgagent.core.explanation import choose_interface, explain
 from sgagent.core.model import Direction, Policy
@@ -186,9 +186,17 @@ def status_answer(published: PublishedStatus, clock: Clock, source: str) -> requ
         first_expiring=status.expiring[:MOST_EXPIRING_SHOWN],
         names=status.names,
         platform=tuple(map(str, published.policy.platform)),
+        verified=_proof_status(status.verified) if status.verified else None,
+        is_verifying=published.is_verifying,
         verified_outcome=status.verified.outcome.value if status.verified else None,
         verified_at=status.verified.at if status.verified else None,
         verified_in_words=status.verified.description if status.verified else (),
+    )
+
+
+def _proof_status(proof: ProofReport) -> requests.ProofStatus:
+    return requests.ProofStatus(
+        outcome=proof.outcome.value, generation=proof.generation, version=proof.version, at=proof.at
     )
 
 

@@ -298,7 +298,11 @@ class OrderHandler:
         if held_back is not None and version is not None and definitions.proposal is None:
             record = definitions.record
             held = HeldBack(
-                version=version, origin=record.origin, since=record.enforced_at, held_back=held_back
+                version=version,
+                origin=record.origin,
+                since=record.enforced_at,
+                held_back=held_back,
+                remedy=self.reconciler.settings.source.hold_remedy,
             )
         return ManualOverride(held=held, pending=self._pending(), overrides=self.reconciler.overrides)
 
@@ -366,12 +370,13 @@ class OrderHandler:
 
     def _answer(self, done: Step) -> EnforcedAnswer:
         """Return what a step came to."""
-        pending = self._pending()
+        pending, held_back = self._pending(), self._definitions.held_back
         return EnforcedAnswer(
             version=done.version,
             is_changed=done.outcome is StepEnd.APPLIED,
             interfaces=tuple(i.name for i in done.policy.bound) if done.policy else (),
-            held_back=self._definitions.held_back,
+            held_back=held_back,
+            remedy=None if held_back is None else self.reconciler.settings.source.hold_remedy,
             seconds_left=None if pending is None else pending.seconds_left(self._clock.monotonic()),
             goes_back_to=None if pending is None else pending.goes_back_to,
             warnings=() if done.is_refused else done.problems,

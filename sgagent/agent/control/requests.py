@@ -73,6 +73,9 @@ class EnforcedAnswer:
     held_back: str | None
     """The source's version that the agent does not enforce until the source delivers another."""
 
+    remedy: str | None = None
+    """What enforces that one now, in words; null where none is held back."""
+
     seconds_left: float | None = None
     """Until the agent goes back, unless this is confirmed."""
 
@@ -213,6 +216,22 @@ class StatusQuestion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProofStatus:
+    """What the proof of the table in force came to."""
+
+    outcome: str
+    """``proved``, ``refuted`` or ``unknown``."""
+
+    generation: int | None
+    """Of the policy in the marks of sessions; null where none are remembered."""
+
+    version: str | None
+    """The snapshot in force."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StatusAnswer:
     """How the agent is doing. Times are in seconds since the epoch; what is not known is null."""
 
@@ -293,12 +312,18 @@ class StatusAnswer:
     platform: tuple[str, ...] = ()
     """What the platform list of the configuration lets through where groups judge (§7.3), in words."""
 
-    verified_outcome: str | None = None
-    """``proved``, ``refuted`` or ``unknown``: the newest proof of the table in the kernel."""
+    verified: ProofStatus | None = None
+    """What the proof of the table in force came to; null until that was proved."""
 
+    verified_outcome: str | None = None
     verified_at: float | None = None
+    """As in ``verified``."""
+
     verified_in_words: tuple[str, ...] = ()
     """The outcome, and the packet that shows it or why it is not known."""
+
+    is_verifying: bool = True
+    """Whether the agent proves each change; else ``verified`` stays null."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

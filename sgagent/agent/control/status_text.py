@@ -20,6 +20,9 @@ _MEANINGS = {
 }
 """In a word or two, and what that means."""
 
+_WITHOUT_PROOF = (Posture.STANDING, Posture.NOTHING)
+"""In which there is no policy that a table could be proved to follow."""
+
 _MOST_NAMES = 10
 _MOST_ADDRESSES = 4
 """Of a name."""
@@ -78,13 +81,20 @@ def _enforcement(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
 
 def _verification(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
     """Yield whether the table in the kernel was proved to do what the policy says."""
-    if answer.verified_at is None:
+    proof = answer.verified
+    if answer.posture in _WITHOUT_PROOF:
         return
-    if answer.verified_outcome == "proved":
-        yield "verified", f"proved {moment(answer.verified_at, now)}: the table does what the policy says"
+    if not answer.is_verifying:
+        yield "verified", "no: the configuration says verify.after_apply = false"
+    elif proof is None:
+        yield "verified", "not yet: the proof of this table is under way"
+    elif proof.outcome == "proved":
+        by = "" if proof.generation is None else f" (generation {proof.generation})"
+        says = f"{proof.version or 'the policy'} says{by}"
+        yield "verified", f"proved {moment(proof.at, now)}: the table does what {says}"
     else:
         first, *others = map(str.strip, answer.verified_in_words)
-        yield from _listed("verified", (f"{first} ({moment(answer.verified_at, now)})", *others))
+        yield from _listed("verified", (f"{first} ({moment(proof.at, now)})", *others))
 
 
 def _drift(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
@@ -142,7 +152,8 @@ def _orders(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
         done = "rolled back to" if answer.held.origin is Trigger.ROLLBACK else "applied"
         since = "" if answer.held.since is None else f" {moment(answer.held.since, now)}"
         yield "by hand", f"{done} {answer.held.version}{since};"
-        yield "", f"the source's {answer.held.held_back} is held back until it delivers another"
+        yield "", f"the source's {answer.held.held_back} is held back until it delivers another;"
+        yield "", answer.held.remedy
     for override in answer.mode_overrides:
         where = "every interface" if override.interface is None else override.interface
         yield "mode", f"{override.mode.value} on {where}, by 'sgagent mode'"

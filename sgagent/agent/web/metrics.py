@@ -63,8 +63,8 @@ HELP = {
     "sgagent_apply_duration_seconds": "Time to bring a change to the kernel.",
     "sgagent_compile_duration_seconds": "Time to compile the policy.",
     "sgagent_drift_repaired": "Times that someone else changed the table and the agent repaired it.",
-    "sgagent_verified": "1 for the outcome of the newest proof of the kernel's table.",
-    "sgagent_verified_generation": "The generation of the policy that the newest proof was about.",
+    "sgagent_verified": "1 for the outcome of the proof of the table in force; all 0 until that is proved.",
+    "sgagent_verified_generation": "The generation of the policy in the proof of the table in force.",
     "sgagent_verify_duration_seconds": "Time to prove the table.",
     "sgagent_drift_contested": "1 while someone else changes the table so often that the agent waits before"
     " each repair.",
@@ -124,7 +124,7 @@ class _AgentCollector(Collector):
         families = (
             InfoMetricFamily("sgagent_build", HELP["sgagent_build"], value=build),
             *counter_families(totals),
-            *_applies(status),
+            *_applies(status, is_verifying=published.is_verifying),
             *_definitions(status, self._clock.now()),
             *_interfaces(status),
             *_logs(published),
@@ -149,16 +149,17 @@ def _labels(key: CounterKey) -> list[str]:
     return [value.value if isinstance(value, enum.Enum) else value for value in values]
 
 
-def _applies(status: Status) -> Iterator[Metric]:
+def _applies(status: Status, *, is_verifying: bool) -> Iterator[Metric]:
     """Yield the families of what the agent applied, proved and repaired."""
     yield _by_word(CounterMetricFamily, "sgagent_apply", "outcome", status.outcomes)
     yield _durations("sgagent_apply_duration_seconds", status.apply_durations)
     yield _durations("sgagent_compile_duration_seconds", status.compile_durations)
     yield _counter("sgagent_drift_repaired", status.drift_repaired)
-    if status.verified is not None:
-        outcomes = {outcome: outcome is status.verified.outcome for outcome in Outcome}
+    if is_verifying:
+        proof = status.verified
+        outcomes = {outcome: proof is not None and outcome is proof.outcome for outcome in Outcome}
         yield _by_word(GaugeMetricFamily, "sgagent_verified", "outcome", outcomes)
-        yield _gauge("sgagent_verified_generation", status.verified.generation)
+        yield _gauge("sgagent_verified_generation", proof.generation if proof else None)
         yield _durations("sgagent_verify_duration_seconds", status.verify_durations)
     yield _gauge("sgagent_drift_contested", status.is_drift_contested)
     yield _by_word(CounterMetricFamily, "sgagent_sessions_cut", "kind", status.sessions_cut)

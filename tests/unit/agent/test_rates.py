@@ -16,7 +16,7 @@ from sgagent.agent.published_status import (
     Samples,
     Trend,
 )
-from sgagent.agent.status import ProofReport
+from sgagent.agent.status import Durations, ProofReport
 from sgagent.agent.step import Step, StepEnd
 from sgagent.core.model import Direction, Policy
 from sgagent.nft.names import (
@@ -135,7 +135,8 @@ def test_a_board_counts_its_changes_and_takes_samples() -> None:
     clock = FakeClock()
     published = PublishedStatus(clock, lambda _: True)
     totals = counted(accepted=1)
-    proof = ProofReport(outcome=Outcome.PROVED, generation=1, seconds=0.1, at=1.0)
+    proof = ProofReport(outcome=Outcome.PROVED, version="v1", generation=1, seconds=0.1, at=1.0)
+    durations = Durations().with_one(0.1)
     revisions = [published.revision]
     changes: tuple[Callable[[], None], ...] = (
         lambda: published.note_totals(totals),
@@ -144,14 +145,14 @@ def test_a_board_counts_its_changes_and_takes_samples() -> None:
         lambda: published.note_totals(counted(accepted=2)),
         lambda: published.note_contest(is_contested=True),
         lambda: published.note_step(Step(outcome=StepEnd.WAITING), is_fetched=True),
-        lambda: published.note_verified(proof),
+        lambda: published.note_verified(proof, durations),
     )
     for change in changes:
         change()
         revisions.append(published.revision)
     assert revisions == sorted(set(revisions))
     published.note_contest(is_contested=True)
-    published.note_verified(proof)
+    published.note_verified(proof, durations)
     assert published.revision == revisions[-1]
     clock.pass_seconds(SAMPLE_SECONDS)
     published.note_totals(counted(accepted=5))

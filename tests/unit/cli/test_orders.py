@@ -42,6 +42,10 @@ def test_times_that_make_no_sense_are_wrong_use(text: str) -> None:
     ("answer", "said"),
     (
         (ENFORCED, "enforcing v2 on eth0, eth1\nheld until the source delivers another version than v1"),
+        (
+            replace(ENFORCED, remedy="'sgagent apply /etc/sgagent/groups.d' enforces it now"),
+            "version than v1\n'sgagent apply /etc/sgagent/groups.d' enforces it now",
+        ),
         (replace(ENFORCED, held_back=None, is_changed=False), "on eth0, eth1 (unchanged)"),
         (
             replace(ENFORCED, seconds_left=60.0, goes_back_to="v1"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.agent.control.requests import StatusAnswer
+from sgagent.agent.control.requests import ProofStatus, StatusAnswer
 from sgagent.agent.manual_override import HeldBack, ModeOverride, PendingStatus
 from sgagent.agent.state.directory import Trigger
 from sgagent.agent.status import ExpiringRule, InterfaceState, InterfaceStatus, Posture
@@ -17,6 +17,7 @@ from sgagent.core.model import Mode, Policy
 from tests.unit.agent.test_status import LOGIN
 
 NOW = 1_000_000.0
+PROOF = ProofStatus(outcome="proved", generation=7, version="v1", at=NOW - 61)
 WELL = StatusAnswer(
     agent_version="1.2.3",
     pid=42,
@@ -40,6 +41,8 @@ WELL = StatusAnswer(
     is_drift_unhealed=False,
     faults=(),
     interfaces=(),
+    verified=PROOF,
+    verified_in_words=("proved: the table does what the policy says",),
 )
 
 
@@ -48,25 +51,27 @@ def shown(answer: StatusAnswer) -> str:
     return "\n".join(status_screen(answer, NOW, None))
 
 
-def test_an_agent_that_is_well_takes_four_lines() -> None:
+def test_an_agent_that_is_well_takes_five_lines() -> None:
     """What it does and since when comes first."""
     lines = status_screen(WELL, NOW, None)
-    assert len(lines) == 4
+    assert len(lines) == 5
     assert lines[0].startswith("enforcing since ")
     assert lines[0].endswith("(2 hours)")
     assert lines[1].startswith("snapshot   v1, since ")
     assert lines[1].endswith("(1 minute)")
-    assert lines[2] == "source     file groups.d, up"
-    assert lines[3] == "agent      sgagent 1.2.3, process 42, ready"
+    assert lines[2].startswith("verified   proved ")
+    assert lines[2].endswith("(1 minute): the table does what v1 says (generation 7)")
+    assert lines[3] == "source     file groups.d, up"
+    assert lines[4] == "agent      sgagent 1.2.3, process 42, ready"
 
 
 def test_what_passes_whatever_the_groups_say() -> None:
     """The platform list is named, with what switches it off (§7.3)."""
     entry = "egress to 100.100.100.200"
     lines = status_screen(replace(WELL, platform=(entry, "ingress from 192.0.2.1, tcp 22/22")), NOW, None)
-    assert lines[2] == f"platform   {entry}: always allowed, whatever the groups say"
-    assert lines[3] == "           ingress from 192.0.2.1, tcp 22/22: always allowed, whatever the groups say"
-    assert lines[4] == "           platform = [] in the configuration switches that off"
+    assert lines[3] == f"platform   {entry}: always allowed, whatever the groups say"
+    assert lines[4] == "           ingress from 192.0.2.1, tcp 22/22: always allowed, whatever the groups say"
+    assert lines[5] == "           platform = [] in the configuration switches that off"
 
 
 def test_a_host_that_waits_for_its_first_document_is_well() -> None:
@@ -84,9 +89,9 @@ def test_whom_a_change_cut() -> None:
     """Some are named, the others counted."""
     cut = replace(WELL, sessions_cut=3, first_sessions_cut=(LOGIN,), sessions_cut_at=NOW - 60)
     lines = status_screen(cut, NOW, None)
-    assert lines[2].startswith("cut        3 open sessions, by the change at ")
-    assert lines[3].endswith(" the login from 198.51.100.7 port 40000 to port 22 on eth0, by the default")
-    assert lines[4].endswith(" … and 2 more")
+    assert lines[3].startswith("cut        3 open sessions, by the change at ")
+    assert lines[4].endswith(" the login from 198.51.100.7 port 40000 to port 22 on eth0, by the default")
+    assert lines[5].endswith(" … and 2 more")
 
 
 @pytest.mark.parametrize(
@@ -141,8 +146,17 @@ def test_the_first_words_are_documented(posture: Posture) -> None:
             "by hand    rolled back to v1 ",
         ),
         (
-            replace(WELL, held=HeldBack(version="v3", origin=Trigger.APPLY, since=None, held_back="v2")),
-            "by hand    applied v3;\n           the source's v2 is held back until it delivers another",
+            replace(
+                WELL,
+                held=HeldBack(
+                    version="v3",
+                    origin=Trigger.APPLY,
+                    since=None,
+                    held_back="v2",
+                    remedy="'sgagent apply /etc/sgagent/groups.d' enforces it now",
+                ),
+            ),
+            "the source's v2 is held back until it delivers another;\n           'sgagent apply /etc/s",
         ),
         (
             replace(WELL, mode_overrides=(ModeOverride(interface=None, mode=Mode.OBSERVE),)),
@@ -157,6 +171,17 @@ def test_the_first_words_are_documented(posture: Posture) -> None:
             "not ready\n           it is late",
         ),
         (replace(WELL, faults=("a\x1b[2Jb",)), "a\\x1b[2Jb"),
+        (replace(WELL, verified=None), "verified   not yet: the proof of this table is under way"),
+        (
+            replace(WELL, is_verifying=False),
+            "verified   no: the configuration says verify.after_apply = false",
+        ),
+        (
+            replace(
+                WELL, verified=replace(PROOF, outcome="unknown"), verified_in_words=("unknown: x", "  y")
+            ),
+            "verified   unknown: x (",
+        ),
     ),
 )
 def test_what_is_amiss_is_shown(answer: StatusAnswer, expected: str) -> None:

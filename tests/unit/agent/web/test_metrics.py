@@ -11,7 +11,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from sgagent.agent.published_status import PublishedStatus
-from sgagent.agent.status import Durations, ExpiringRule, InterfaceState, InterfaceStatus, Status
+from sgagent.agent.status import Durations, ExpiringRule, InterfaceState, InterfaceStatus, ProofReport, Status
 from sgagent.agent.step import Step, StepEnd
 from sgagent.agent.web.metrics import HELP, CounterTotals, make_registry
 from sgagent.core.model import Direction, Mode, Policy
@@ -26,6 +26,7 @@ from sgagent.nft.names import (
     RuleCounter,
 )
 from sgagent.ports import CounterValue
+from sgagent.verify import Outcome
 from tests.fakes.clock import FakeClock
 
 TOTALS: CounterTotals = {
@@ -53,6 +54,7 @@ STATUS = Status(
     outcomes={StepEnd.APPLIED: 3, StepEnd.UNCHANGED: 5, StepEnd.REFUSED: 0},
     apply_durations=Durations().with_one(0.02).with_one(20.0),
     drift_repaired=1,
+    verified=ProofReport(outcome=Outcome.PROVED, version="sha256:0123", generation=7, seconds=0.1, at=1.0),
     unknown_objects=0,
     warnings=7,
     interfaces=(
@@ -107,6 +109,9 @@ def samples(text: str) -> dict[str, float]:
         ("sgagent_snapshot_refused", 0),
         ("sgagent_last_success_timestamp_seconds", 950),
         ("sgagent_source_up", 1),
+        ('sgagent_verified{outcome="proved"}', 1),
+        ('sgagent_verified{outcome="refuted"}', 0),
+        ("sgagent_verified_generation", 7),
         ("sgagent_source_errors_total", 2),
         ("sgagent_drift_repaired_total", 1),
         ("sgagent_unknown_objects", 0),
@@ -205,3 +210,13 @@ def test_rules_that_end_within_a_day_are_counted() -> None:
     assert samples(scrape(replace(STATUS, step=step, expiring=tuple(ends))))["sgagent_rules_expiring"] == 2
     assert samples(scrape(replace(STATUS, step=step)))["sgagent_rules_expiring"] == 0
     assert "sgagent_rules_expiring" not in samples(scrape())
+
+
+def test_a_table_that_is_not_proved_yet_has_no_outcome() -> None:
+    """Each is 0 then, and no generation is named; where nothing is ever proved there is no series."""
+    found = samples(scrape(replace(STATUS, verified=None)))
+    outcomes = {series: value for series, value in found.items() if series.startswith("sgagent_verified")}
+    assert outcomes == {f'sgagent_verified{{outcome="{one.value}"}}': 0.0 for one in Outcome}
+    published = PublishedStatus(FakeClock(1000.0), lambda _: True, is_verifying=False)
+    text = generate_latest(make_registry(published, FakeClock(1000.0))).decode()
+    assert "sgagent_verif" not in text

@@ -11,7 +11,7 @@ import pytest
 
 from sgagent.agent.flowlog.flow import Flow
 from sgagent.agent.published_status import SAMPLE_SECONDS, STEP_SECONDS
-from sgagent.agent.status import ProofReport
+from sgagent.agent.status import Durations, ProofReport
 from sgagent.agent.web.inspection import MOST_EDGES
 from sgagent.agent.web.page import CONTENT_SECURITY_POLICY
 from sgagent.agent.web.rules import ROWS_ON_OVERVIEW, ROWS_PER_PAGE
@@ -495,8 +495,14 @@ def test_a_refutation_stands_out(reader: Reader) -> None:
     for outcome in (Outcome.PROVED, Outcome.REFUTED):
         reader.published.note_verified(
             ProofReport(
-                outcome=outcome, generation=1, seconds=0.1, at=1.0, description=(words[0], f"  {words[1]}")
-            )
+                outcome=outcome,
+                version="v1",
+                generation=1,
+                seconds=0.1,
+                at=1.0,
+                description=(words[0], f"  {words[1]}"),
+            ),
+            Durations(),
         )
         for path in ("/", "/rules", "/explain"):
             page = reader.open(path)
