@@ -209,7 +209,7 @@ def lost(story: Story) -> None:
     story.from_outside("80 shut, 443 open, 8443 shut")
     story.tell(f"root@{host.name}:~# kill -9 $(pidof sgagent); nft destroy table inet sgagent")
     host.agent.kill()
-    host.agent.namespace.nft("destroy", "table", "inet", "sgagent")
+    host.agent.namespace.remove_table("sgagent")
     story.do("boot", on=host)
     story.from_outside("80 shut, 443 open, 8443 shut")
     story.tell(f"root@{host.name}:~# sgagent run &")

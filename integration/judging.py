@@ -31,7 +31,7 @@ table inet testnotrack {
 def enforce(lab: Lab, policy: ResolvedPolicy) -> Mapping[str, CounterKey]:
     """Load a policy on the host in place of what was enforced, and return what its counters count."""
     compiled = compile_(policy, LAYOUT, first_state(policy.remembering, LAYOUT))
-    lab.host.nft("destroy", "table", "inet", "sgagent")
+    lab.host.remove_table("sgagent")
     lab.host.nft("-j", "-f", "-", stdin=json.dumps(encode_plan(make_plan(compiled.ruleset, None))))
     return compiled.counters
 

@@ -109,7 +109,7 @@ class Machine:
     def power_off(self) -> None:
         """Cut the power: nothing in the machine is asked; the kernel loses our table, as it would."""
         self._end()
-        self._network.nft("destroy", "table", "inet", "sgagent")
+        self._network.remove_table("sgagent")
 
     def shut_down(self) -> None:
         """Shut the machine down in order; the kernel loses our table with it."""

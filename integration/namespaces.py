@@ -99,6 +99,11 @@ class Namespace:
             raise CommandError(("nft", *arguments), 1, output + errors)
         return str(output)
 
+    def remove_table(self, name: str) -> None:
+        """Remove a table of the family inet, if it is there; older kernels have no one command for that."""
+        if f"table inet {name}\n" in self.nft("list", "tables"):
+            self.nft("delete", "table", "inet", name)
+
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
         """Move the calling thread into the namespace until the context is left."""

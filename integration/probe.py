@@ -21,7 +21,8 @@ SENTINEL = LAST_IDENTITY + 1
 """The number of the packet (of protocol 253) that ends a batch: it is noted before any judging."""
 
 _TABLE = """
-destroy table inet testprobe
+add table inet testprobe
+delete table inet testprobe
 table inet testprobe {{
     set seen_ipv4 {{ typeof ip id; size 65536; flags dynamic; }}
     set seen_ipv6 {{ typeof @nh,16,16; size 65536; flags dynamic; }}
@@ -57,7 +58,7 @@ def probing(host: Namespace, sender: str) -> Iterator[Probe]:
     try:
         yield Probe(host)
     finally:
-        host.nft("destroy", "table", "inet", "testprobe")
+        host.remove_table("testprobe")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,13 @@
-"""Boot the kernel that Debian's cloud images have, in software, and run tests of this repository on it.
+"""Boot a kernel of Debian's cloud images, of this suite or another, and run tests of this repository on it.
 
 The guest is a kernel and one shell script. Its root is this machine's own, read over virtiofs below an
 overlay in the guest's memory: the same Python, the same libnftables, the same checkout, another kernel. It
 has no disk and no network card, and whatever it writes is gone with it. It is 10 to 20 times as slow as this
 machine.
 
-``script/setup --development`` fetches the kernel; the package is unpacked and never installed.
+``script/setup --development`` fetches this suite's kernel, ``--full`` those of others; the packages are
+unpacked and never installed. Older kernels have what reads the root as modules, so they begin with an
+archive in memory that has these.
 """
 
 from __future__ import annotations
@@ -29,7 +31,10 @@ SLOWNESS = 10
 """By what deadlines of tests are multiplied in the guest."""
 
 _ROOT = Path(__file__).parent.parent
-_KERNEL = _ROOT / ".cache" / "packages" / "linux-image-cloud-amd64"
+_PACKAGE = "linux-image-cloud-amd64"
+THIS_SUITE = _ROOT / ".cache" / "packages" / _PACKAGE
+"""Where the kernel of this machine's suite is unpacked."""
+
 _VIRTIOFSD = "/usr/libexec/virtiofsd"
 _WITH_US = ("setpriv", "--pdeathsig", "KILL")
 """Runs a program that ends when this process does, however that ends."""
@@ -70,6 +75,17 @@ exec sleep 60
 """
 """The guest's first process: an overlay over the root, the tests, their report on the second line."""
 
+_ARCHIVE = """#!/bin/busybox sh
+/bin/busybox mount -t devtmpfs dev /dev
+for module in {modules}; do
+    /bin/busybox insmod /$module
+done
+/bin/busybox mount -t virtiofs -o ro root /root && exec /bin/busybox switch_root /root {first}
+"""
+"""The first process of an archive in memory: it loads modules, and goes on in the root."""
+
+_BUSYBOX = _ROOT / ".cache" / "packages" / "busybox-static" / "usr" / "bin" / "busybox"
+
 _KERNEL_OPTIONS = (
     *("root=root", "rootfstype=virtiofs", "ro", "console=ttyS0", "quiet", "panic=-1"),
     # A guest that nobody attacks, and whose namespaces come and go by the dozen.
@@ -106,39 +122,48 @@ class Report:
         return tuple(case for case in self.cases if case.module == f"integration.{module}")
 
 
-def why_not() -> str:
-    """Return why the kernel can't be booted here; empty if it can."""
+def of_suite(suite: str) -> Path:
+    """Return where the kernel of another suite is unpacked."""
+    return _ROOT / ".cache" / "suites" / suite / _PACKAGE
+
+
+def why_not(kernel: Path = THIS_SUITE) -> str:
+    """Return why a kernel can't be booted here; empty if it can."""
     if platform.machine() != "x86_64":
         return f"the kernel is x86_64's, this is {platform.machine()}"
     for program in ("qemu-system-x86_64", _VIRTIOFSD, "modprobe", "setpriv"):
         if shutil.which(program) is None:
             return f"{program} is not installed"
-    if not _KERNEL.exists():
-        return f"no kernel in {_KERNEL.relative_to(_ROOT)}; script/setup --development fetches it, as root"
+    if not kernel.exists():
+        option = "--development" if kernel == THIS_SUITE else "--full"
+        return f"no kernel in {kernel.relative_to(_ROOT)}; script/setup {option} fetches it, as root"
     return ""
 
 
-def stock_release() -> str:
-    """Return the release of the kernel that is booted, as its package names it."""
-    return _image().name.removeprefix("vmlinuz-")
+def release_of(kernel: Path = THIS_SUITE) -> str:
+    """Return the release of a kernel, as its package names it."""
+    return next(kernel.glob("usr/lib/modules/*")).name
 
 
-def run_tests(tests: Sequence[str], *, seconds: float) -> Report:
-    """Boot the kernel, run tests in the guest and return what came of them.
+def run_tests(tests: Sequence[str], *, seconds: float, kernel: Path = THIS_SUITE) -> Report:
+    """Boot a kernel, run tests in the guest and return what came of them.
 
     Args:
         tests: arguments for pytest, seen from the top of the repository.
         seconds: after which the guest is given up.
+        kernel: where its package is unpacked.
 
     Raises:
         LabError: the guest did not get to the end of the tests, or not in time.
     """
     with _temporary("guest") as place, _shared_root() as root:
         first = place / "first-process"
-        first.write_text(_script(tests))
+        first.write_text(_script(tests, kernel))
         first.chmod(0o755)
         console, report = place / "console", place / "report"
-        started = ("-kernel", str(_image()), "-append", " ".join((*_KERNEL_OPTIONS, f"init={first}")))
+        started = ["-kernel", str(_image(kernel)), "-append", " ".join((*_KERNEL_OPTIONS, f"init={first}"))]
+        if modules := _modules_of_root(kernel):
+            started += ["-initrd", str(_archive(place / "archive", modules, first))]
         machine = (*_WITH_US, *_FIRST, "qemu-system-x86_64", *_hardware(root, (console, report)), *started)
         with _ended(subprocess.Popen(machine)) as guest:
             try:
@@ -148,16 +173,54 @@ def run_tests(tests: Sequence[str], *, seconds: float) -> Report:
         return _read(report, console)
 
 
-def _image() -> Path:
-    """Return the kernel itself."""
-    return next(_KERNEL.glob("boot/vmlinuz-*"))
+def _image(kernel: Path) -> Path:
+    """Return the kernel itself, which newer suites have beside its modules."""
+    places = ("boot/vmlinuz-*", "usr/lib/modules/*/vmlinuz")
+    return next(path for place in places for path in kernel.glob(place))
 
 
-def _script(tests: Sequence[str]) -> str:
+def _modules_of_root(kernel: Path) -> tuple[Path, ...]:
+    """Return the modules that a kernel lacks to read the root, in the order in which they are loaded."""
+    found: dict[Path, None] = {}
+    for module in ("virtio_pci", "virtiofs"):
+        command = (
+            "modprobe",
+            "--dirname",
+            str(kernel / "usr"),
+            "-S",
+            release_of(kernel),
+            "--show-depends",
+            module,
+        )
+        shown = subprocess.run(
+            command, capture_output=True, text=True, check=False
+        )  # fails if it is built in
+        lines = (line.split() for line in shown.stdout.splitlines())
+        found |= {Path(words[1]): None for words in lines if words[0] == "insmod"}
+    return tuple(found)
+
+
+def _archive(folder: Path, modules: Sequence[Path], first: Path) -> Path:
+    """Write the archive of a kernel that has to load modules before it finds its root."""
+    for made in ("bin", "dev", "root"):
+        (folder / made).mkdir(parents=True)
+    for file in (*modules, _BUSYBOX):
+        shutil.copy(file, folder / ("bin" if file == _BUSYBOX else "") / file.name)
+    names = " ".join(module.name for module in modules)
+    (folder / "init").write_text(_ARCHIVE.format(modules=names, first=first))
+    (folder / "init").chmod(0o755)
+    entries = "\n".join(str(path.relative_to(folder)) for path in sorted(folder.rglob("*")))
+    archive = folder.with_suffix(".cpio")
+    command = ("cpio", "--create", "--format=newc", "--quiet", "--file", str(archive))
+    subprocess.run(command, input=entries, cwd=folder, text=True, check=True)
+    return archive
+
+
+def _script(tests: Sequence[str], kernel: Path) -> str:
     """Return the guest's first process."""
     command = (sys.executable, "-m", "pytest", "--color=no", "--tb=short", "--quiet", *tests)
     return _GUEST.format(
-        modules=shlex.quote(str(_KERNEL / "usr")),
+        modules=shlex.quote(str(kernel / "usr")),
         directory=shlex.quote(str(_ROOT)),
         slowness=SLOWNESS,
         command=shlex.join(command),

@@ -95,7 +95,7 @@ def _alternate(
     is_logged: bool = False,
 ) -> Tally:
     """Enforce one policy and then each in turn, and return what came of it."""
-    built.host.nft("destroy", "table", "inet", "sgagent")
+    built.host.remove_table("sgagent")
     tally = Tally()
     with enforcer(built) as agent:
         agent.is_logged = is_logged

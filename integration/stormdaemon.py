@@ -94,7 +94,7 @@ def stormed_daemon(built: Lab, storm: Storm, pair: Pair, directory: Path) -> Ite
     if pair.before.configuration() != pair.after.configuration():
         raise LabError(f"{pair.name} changes the configuration, which takes a restart")
     sides = (pair.before.policy(), pair.after.policy())
-    built.host.nft("destroy", "table", "inet", "sgagent")
+    built.host.remove_table("sgagent")
     with service_on(built.host, directory) as service:
         service.configure(pair.before.configuration())
         service.define(pair.before.document(), _DOCUMENT)

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from integration.namespaces import network_namespace
-from sgagent.dataplane.libnftables import Accepted, NotPossible, Refused, check_text, knows_persist
+from sgagent.dataplane.libnftables import Accepted, NotPossible, Refused, check_text, text_features
 from sgagent.nft.ruleset import Ruleset
 from sgagent.nft.text import render
 from tests.contract import tables
@@ -18,7 +18,7 @@ from tests.contract import tables
 @pytest.mark.parametrize("ruleset", tables.ALL)
 def test_a_rendered_table_is_accepted(ruleset: Ruleset) -> None:
     """What the text encoder writes, the kernel takes."""
-    assert check_text(render(ruleset, persist=knows_persist())) == Accepted()
+    assert check_text(render(ruleset, persist=text_features().persist)) == Accepted()
 
 
 def test_a_wrong_table_is_refused_with_a_reason() -> None:
@@ -43,21 +43,21 @@ def test_nothing_of_the_host_is_touched() -> None:
 @pytest.mark.parametrize("path", ("/usr/bin:/bin", "/usr/local/bin:/usr/bin:/usr/games"))
 def test_the_search_path_does_not_matter(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     """Where nft is not on an ordinary user's search path, it is found and knows as much."""
-    known = knows_persist()
+    known = text_features()
     monkeypatch.setenv("PATH", path)
-    assert knows_persist() == known
+    assert text_features() == known
     assert check_text("table inet sgagent {\n}\n") == Accepted()
 
 
 def test_what_nft_knows_is_known_where_the_kernel_cannot_be_asked() -> None:
     """Without private namespaces too, as a host may forbid them, the text is the same."""
     forbid = "echo 0 > /proc/sys/user/max_user_namespaces; exec setpriv --bounding-set -all --inh-caps -all "
-    ask = "from sgagent.dataplane.libnftables import *; print(knows_persist(), check_text(''))"
+    ask = "from sgagent.dataplane.libnftables import *; print(text_features(), check_text(''))"
     isolated = ("unshare", "--map-root-user", "--user", "sh", "-c", forbid + '"$@"', "-")
     command = (*isolated, sys.executable, "-c", ask)
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr
-    assert answer.stdout.startswith(f"{knows_persist()} NotPossible")
+    assert answer.stdout.startswith(f"{text_features()} NotPossible")
 
 
 def test_an_ordinary_user_may_ask() -> None:

@@ -97,7 +97,7 @@ def test_the_container_enforces(podman: Podman, one_interface: Lab) -> None:
         lambda: podman.run(*boot_command(), network=lab.host),
         lambda: lab.load(saved),
     ):
-        lab.host.nft("destroy", "table", "inet", "sgagent")  # as a boot does
+        lab.host.remove_table("sgagent")  # as a boot does
         assert lets_in(lab) == OPEN
         close()
         assert lets_in(lab) == ONLY_WEB

@@ -371,7 +371,7 @@ def test_a_second_agent_does_not_take_the_socket(agent: Service, one_interface: 
 def test_a_host_without_a_snapshot_is_not_enforcing(agent: Service) -> None:
     """The command exits with 1, and probes say why."""
     agent.stop()
-    agent.namespace.nft("destroy", "table", "inet", "sgagent")
+    agent.namespace.remove_table("sgagent")
     shutil.rmtree(agent.state)
     agent.define(BROKEN)
     agent.start()

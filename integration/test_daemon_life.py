@@ -243,7 +243,7 @@ def test_boot_closes_a_host_whose_state_it_may_not_read(agent: Service, one_inte
     """What can't be looked at may have been enforced, and so the host is closed (§9.2)."""
     agent.start()
     assert agent.stop() == 0
-    one_interface.host.nft("destroy", "table", "inet", "sgagent")
+    one_interface.host.remove_table("sgagent")
     os.chown(agent.state, _STRANGER, -1)
     ended = agent.command("boot", through=("setpriv", "--bounding-set=-dac_override,-dac_read_search"))
     assert ended.status == 0

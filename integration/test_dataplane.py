@@ -134,7 +134,8 @@ def test_a_listing_of_ours_can_be_loaded(
     """What nft lists of our table, nft loads again to the same table."""
     bring(one_shot, desired)
     listing = namespace.nft("list", "table", "inet", "sgagent")
-    namespace.nft("-f", "-", stdin="destroy table inet sgagent\n" + listing)
+    namespace.remove_table("sgagent")
+    namespace.nft("-f", "-", stdin=listing)
     assert listed_anew() == Observed(ruleset=desired)
 
 

@@ -91,7 +91,7 @@ def test_leaving_observe_judges_every_session_again(agent: Service, one_interfac
 def test_a_closed_host_may_be_observed(agent: Service, one_interface: Lab) -> None:
     """Without a snapshot too nothing is dropped then (§9.2); and it is closed when that is cleared."""
     agent.stop()
-    agent.namespace.nft("destroy", "table", "inet", "sgagent")
+    agent.namespace.remove_table("sgagent")
     for path in (agent.state / "history").iterdir():
         path.write_text("scribble")
     (agent.documents / "policy.yaml").unlink()

@@ -244,7 +244,7 @@ def test_the_rpm_comes_and_goes(machine: Machine, wire: Lab) -> None:
     assert seen["leaked"] == 0
     assert 0 < seen["allowed"] < seen["sent"]
     assert f"sgagent {__version__}" in machine.run("sgagent", "status")
-    wire.host.nft("destroy", "table", "inet", "testwatch")
+    wire.host.remove_table("testwatch")
     told = machine.run("sh", "-c", "rpm --erase sgagent 2>&1", seconds=INSTALLATION_SECONDS)
     assert "sgagent: removed table inet sgagent: nothing is enforced any more" in told
     assert lets_in(wire) == OPEN

@@ -46,7 +46,7 @@ def prometheus(wire: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 @pytest.fixture
 def agent(wire: Lab, tmp_path: Path) -> Iterator[Service]:
     """Start an agent that enforces a policy on a host that knows of none."""
-    wire.host.nft("destroy table inet sgagent")
+    wire.host.remove_table("sgagent")
     with service_on(wire.host, tmp_path) as made:
         made.define(POLICY)
         made.start()

@@ -139,7 +139,7 @@ def test_a_host_that_boots_finds_its_way_to_its_source(agent: Service, cluster: 
     publish(agent, CLOSED)
     agent.wait_for_event("ruleset_applied", 1, SOON)
     agent.kill()
-    agent.namespace.nft("destroy", "table", "inet", "sgagent")
+    agent.namespace.remove_table("sgagent")
     assert agent.command("boot").status == 0
     member = cluster.members[0].address
     assert is_reached(agent, member, CLIENT_PORT)

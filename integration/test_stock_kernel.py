@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from integration.stockkernel import Case, Report, run_tests, stock_release, why_not
+from integration.stockkernel import Case, Report, release_of, run_tests, why_not
 
 STORM = (
     "test_storm.py::test_a_change_is_one_moment[drop_on_a_list]",
@@ -80,7 +80,7 @@ def report() -> Report:
 
 def test_it_is_debians_kernel(report: Report) -> None:
     """The guest runs what the package holds, and not the kernel of this machine."""
-    assert report.release == stock_release()
+    assert report.release == release_of()
     assert report.release.endswith("-cloud-amd64")
     assert report.release != platform.release()
 

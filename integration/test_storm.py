@@ -79,7 +79,7 @@ def test_a_random_change_is_one_moment(host: Lab, storm: Storm, seed: int) -> No
 @pytest.fixture
 def agent(host: Lab) -> Iterator[Enforcer]:
     """Enforce the first pair's policy before its change."""
-    host.host.nft("destroy", "table", "inet", "sgagent")
+    host.host.remove_table("sgagent")
     with enforcer(host) as made:
         made.enforce(DROP_ON_A_LIST.before.policy())
         yield made

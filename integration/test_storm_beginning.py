@@ -198,7 +198,7 @@ def begin(host: Lab, agent: Enforcer, policy: ResolvedPolicy, chosen: Sequence[S
 
 def nothing(host: Lab) -> None:
     """Leave no table."""
-    host.host.nft("destroy", "table", "inet", "sgagent")
+    host.host.remove_table("sgagent")
 
 
 def table_of_others(host: Lab) -> None:

@@ -341,7 +341,7 @@ def test_the_policy_stands_before_the_network(machine: Machine, wire: Lab) -> No
             wait_for(lambda: machine.show(DAEMON, "ActiveState") == "active", "the daemon to be ready")
         seen = watched(wire)
     finally:
-        wire.host.nft("destroy", "table", "inet", "testwatch")
+        wire.host.remove_table("testwatch")
     assert "chain rule/eth0/sgr-0" in seen_by_network(machine)
     assert machine.show(BOOT, "ActiveState") == "active"
     assert "enforcing" in machine.journal(BOOT)

@@ -390,7 +390,7 @@ def test_the_table_of_a_closed_host_is_not_called_wrong(agent: Service) -> None:
     assert agent.stop() == 0
     for path in (*agent.documents.iterdir(), *(agent.state / "history").iterdir()):
         path.unlink()
-    agent.namespace.nft("destroy", "table", "inet", "sgagent")
+    agent.namespace.remove_table("sgagent")
     expect_no_definitions(agent)  # nor a table: nothing says what it would have to do
     agent.configure(CLOSED)
     agent.start()

@@ -23,7 +23,8 @@ from sgagent.policy_test.packet_bytes import WirePacket
 from sgagent.verify.packets import CtState, PacketAtHook
 
 _STAGE = """
-destroy table inet teststage
+add table inet teststage
+delete table inet teststage
 table inet teststage {{
     set seen_ipv4 {{ typeof ip id; size 65536; flags dynamic; }}
     set seen_ipv6 {{ typeof @nh,16,16; size 65536; flags dynamic; }}
@@ -105,7 +106,7 @@ class Stage:
     def load(self, commands: Any) -> None:  # noqa: ANN401 - JSON as libnftables takes it
         """Put a table in the place of the one that is there."""
         with self.lab.host.entered():
-            self.context.load("destroy table inet sgagent")
+            self.context.load("add table inet sgagent\ndelete table inet sgagent")
             self.context.run(commands)
 
     def listing(self) -> Any:  # noqa: ANN401 - JSON as libnftables lists it

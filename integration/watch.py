@@ -81,12 +81,12 @@ class Watch:
     def begin(self, marks: Collection[Mark]) -> None:
         """Count packets of these marks, from zero."""
         self._marks = tuple(sorted(marks))
-        self._command(f"destroy table inet {TABLE}")
+        self._command(f"add table inet {TABLE}\ndelete table inet {TABLE}")
         self._command("\n".join(_table(self._marks)))
 
     def end(self) -> None:
         """Remove the table."""
-        self._command(f"destroy table inet {TABLE}")
+        self._command(f"add table inet {TABLE}\ndelete table inet {TABLE}")
 
     def counts(self) -> dict[Mark, Count]:
         """Return what was counted of each mark."""

@@ -7,6 +7,7 @@ import hashlib
 import json
 import sys
 import time
+from collections.abc import Iterable
 
 from sgagent.agent.clock import count
 from sgagent.cli import inputs
@@ -18,7 +19,7 @@ from sgagent.nft.diff import make_plan
 from sgagent.nft.marks import UNCACHED, EnforcementState, MarkLayout, first_state
 from sgagent.nft.ruleset import Ruleset
 from sgagent.nft.text import render
-from sgagent.nft.transactions import DestroyTable, Json, Plan, encode_plan
+from sgagent.nft.transactions import DestroyTable, Json, Operation, Plan, encode_plan, without_destroy
 from sgagent.settings import Settings
 
 
@@ -79,19 +80,20 @@ def _print_result(outcome: str, policy: ResolvedPolicy, operations: int, verifie
 
 def _print(policy: ResolvedPolicy, settings: Settings, options: argparse.Namespace) -> None:
     """Print the ruleset, which the kernel has checked where that needs no privilege."""
-    from sgagent.dataplane.libnftables import Refused, check_text, knows_persist  # noqa: PLC0415 - to apply does without
+    from sgagent.dataplane.libnftables import Refused, check_text, text_features  # noqa: PLC0415 - to apply does without
 
     layout = MarkLayout(settings.enforcement.mark_mask)
     ruleset = compile_offline(policy, layout, settings.flow_log.logging_without_agent)
-    persist = knows_persist()
-    text = render(ruleset, persist=persist)
+    known = text_features()
+    text = render(ruleset, persist=known.persist, destroys=known.destroy)
     if not options.no_verify:
         checked = check_text(text)
         if isinstance(checked, Refused):
             raise KernelRefusedError(f"this is a fault of sgagent: {checked.reason}", "the compiled ruleset")
     if options.output == "json":
-        plan = Plan((DestroyTable(), *make_plan(ruleset, None).operations))
-        print(json.dumps(encode_plan(plan, ["persist"] if persist else [])))
+        operations: Iterable[Operation] = (DestroyTable(), *make_plan(ruleset, None).operations)
+        plan = Plan(tuple(operations if known.destroy else without_destroy(operations)))
+        print(json.dumps(encode_plan(plan, ["persist"] if known.persist else [])))
     else:
         sys.stdout.write(text)
 

@@ -263,6 +263,7 @@ _SYSTEM_PROGRAMS = "/usr/sbin:/sbin"
 """Where nft is; an ordinary user's search path often leaves it out, and what is printed may not tell."""
 
 _PERSISTENT = "table inet sgagent {\n\tflags persist\n}\n"
+_DESTROYING = "destroy table inet sgagent\n"
 _UNPRIVILEGED = ("unshare", "--map-root-user", "--net", "--")
 _AS_ROOT = ("unshare", "--net", "--")
 """Root needs no user namespace, and without one it may send the kernel transactions of any size."""
@@ -378,10 +379,26 @@ def _as_json(text: str, name: str) -> Json:
     return {"nftables": entries}
 
 
-def knows_persist() -> bool:
-    """Return whether this host's nft, and its kernel if it can be asked, know tables that outlive owners."""
-    checked = check_text(_PERSISTENT)
-    return _is_grammatical(_PERSISTENT) if isinstance(checked, NotPossible) else isinstance(checked, Accepted)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextFeatures:
+    """What a text for this host may contain."""
+
+    persist: bool
+    """Tables that outlive their owner: nft 1.1, Linux 6.9."""
+
+    destroy: bool
+    """Removal of what need not be there: nft 1.0.7, Linux 6.3."""
+
+
+def text_features() -> TextFeatures:
+    """Return what this host's nft, and its kernel if it can be asked, know."""
+    return TextFeatures(persist=_knows(_PERSISTENT), destroy=_knows(_DESTROYING))
+
+
+def _knows(text: str) -> bool:
+    """Return whether nft and, if it can be asked, the kernel take a text."""
+    checked = check_text(text)
+    return _is_grammatical(text) if isinstance(checked, NotPossible) else isinstance(checked, Accepted)
 
 
 def _is_grammatical(text: str) -> bool:

@@ -7,9 +7,11 @@ listings as libnftables wrote them, unparsed.
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import socket
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -69,7 +71,10 @@ _ONE_SHOT_FLAGS = (("persist",), ())
 """What the table is declared with, the best first; older kernels and libraries, and a table that stands
 without, take only later ones. Never ``owner`` alone: rules have to outlive the agent."""
 
-_OF_TABLE = (ops.AddTable, ops.DestroyTable)
+_OF_TABLE = (ops.AddTable, ops.DestroyTable, ops.DeleteTable)
+
+_DESTROYING: ops.Json = {"nftables": [{"destroy": {"table": {"family": FAMILY, "name": f"{TABLE}-tried"}}}]}
+"""Tells by what the kernel says of it whether it is Linux 6.3 or later. No such table is made."""
 
 _TRIED = "x/tried"
 """A chain that is never made: by it the kernel is asked what it would take."""
@@ -135,6 +140,27 @@ class TableKeeper(Protocol):
         """Release the table unchanged."""
 
 
+OLDEST_KERNEL = (5, 10)
+"""Of the kernels on which all tests pass. None of the conditions of its rules is newer than that."""
+
+_RELEASE = re.compile(r"([0-9]+)\.([0-9]+)")
+
+
+def refuse_old_kernel(release: str) -> None:
+    """Refuse a kernel that is known to be too old, before anything is touched.
+
+    Args:
+        release: as ``uname -r`` prints it.
+
+    Raises:
+        KernelRefusedError: it is too old.
+    """
+    found = _RELEASE.match(release)
+    if found and (int(found[1]), int(found[2])) < OLDEST_KERNEL:
+        oldest = ".".join(map(str, OLDEST_KERNEL))
+        raise KernelRefusedError(f"sgagent needs Linux {oldest} or later", f"the kernel, {release},")
+
+
 class KernelTable:
     """The kernel's table, in the network namespace and for the thread in which this was made."""
 
@@ -149,7 +175,9 @@ class KernelTable:
 
         Raises:
             UsageError: libnftables is not installed.
+            KernelRefusedError: the kernel is older than what sgagent needs.
         """
+        refuse_old_kernel(os.uname().release)
         self._context = Context()
         self._is_guarded = is_guarded
         self.port = self._context.introduce() if _is_permitted() else None
@@ -160,6 +188,9 @@ class KernelTable:
         self._must_declare = owned
         self._flags: Sequence[str] | None = None
         """What we declared the table that stands with."""
+
+        self._destroys: bool | None = None
+        """Whether the kernel has a command to destroy tables; None until the first plan."""
 
     def read_generation(self) -> int:
         """Return the kernel's number for the state of the ruleset.
@@ -227,7 +258,7 @@ class KernelTable:
             NotPermittedError: the process lacks CAP_NET_ADMIN, or another process owns the table.
         """
         flags = self._choose_flags(plan)
-        operations = plan.operations
+        operations = self._spelled(plan.operations)
         if self._must_declare and flags != self._flags and not isinstance(operations[0], _OF_TABLE):
             operations = (ops.AddTable(), *operations)
         before = self.read_generation()
@@ -244,7 +275,7 @@ class KernelTable:
 
             raise self._explained(refusal, operations, accepts) from refusal
         last = next((one for one in reversed(operations) if isinstance(one, _OF_TABLE)), None)
-        self._flags = None if isinstance(last, ops.DestroyTable) else flags
+        self._flags = flags if last is None or isinstance(last, ops.AddTable) else None
         after = self.read_generation()
         return Applied(before if after == generation.following(before) else None, after)
 
@@ -311,12 +342,18 @@ class KernelTable:
 
     def _choose_flags(self, plan: Plan) -> Sequence[str]:
         """Return the best flags that the kernel takes for the table."""
-        table_operations = tuple(one for one in plan.operations if isinstance(one, _OF_TABLE))
+        table_operations = self._spelled(one for one in plan.operations if isinstance(one, _OF_TABLE))
         if self._flags is not None and not table_operations:
             return self._flags
         declaration = Plan((*table_operations, ops.AddTable()))
         accepted = (f for f in self._candidates if self._context.accepts(encode_plan(declaration, f)))
         return next(accepted, ())
+
+    def _spelled(self, operations: Iterable[Operation]) -> tuple[Operation, ...]:
+        """Return the operations in the form that this kernel takes."""
+        if self._destroys is None:
+            self._destroys = self._context.accepts(_DESTROYING)
+        return tuple(operations if self._destroys else ops.without_destroy(operations))
 
     def _explained(
         self, refusal: RefusedError, operations: Sequence[Operation], accepts: Accepts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import assert_never
 
@@ -15,7 +15,7 @@ from sgagent.nft.ruleset import BITS, FAMILY, TABLE, VERDICT_WORDS, Ruleset, pre
 from sgagent.nft.transactions import Operation
 
 
-def render(ruleset: Ruleset, *, persist: bool) -> str:
+def render(ruleset: Ruleset, *, persist: bool, destroys: bool = True) -> str:
     """Return a text that replaces whatever table of ours stands by this one.
 
     Counters first, then maps, then chains, base chains before the others, and these in the order in which a
@@ -24,6 +24,7 @@ def render(ruleset: Ruleset, *, persist: bool) -> str:
     Args:
         ruleset: what to write.
         persist: whether to declare that the table outlives its owner, which nft knows from 1.1 on.
+        destroys: whether kernel and nft know how to destroy a table, as Linux does from 6.3 on.
     """
     blocks: list[list[str]] = [["flags persist"]] if persist else []
     if ruleset.counters:
@@ -31,7 +32,9 @@ def render(ruleset: Ruleset, *, persist: bool) -> str:
     blocks += [list(_verdict_map(verdict_map)) for verdict_map in ruleset.verdict_maps]
     blocks += [list(_chain(chain)) for chain in sorted(ruleset.chains, key=_place_in_text)]
     texts = ("".join(f"\t{line}\n" for line in block) for block in blocks)
-    return f"destroy table {_OURS}\n\ntable {_OURS} {{\n" + "\n".join(texts) + "}\n"
+    removal: Iterable[Operation] = (ops.DestroyTable(),)
+    lines = write_additions(removal if destroys else ops.without_destroy(removal))
+    return f"{lines}\ntable {_OURS} {{\n" + "\n".join(texts) + "}\n"
 
 
 _READING_ORDER = (
@@ -59,11 +62,6 @@ def rule_text(rule: nft.Rule) -> str:
 def element_text(element: nft.Element, key_types: tuple[nft.KeyType, ...]) -> str:
     """Return an element as nft writes it, ``tcp . 443 : goto rule/eth0/https``."""
     return f"{key_text(element.key, key_types)} : {_verdict(element.verdict)}"
-
-
-def types_text(key_types: tuple[nft.KeyType, ...]) -> str:
-    """Return the types of a map's keys, ``inet_proto . inet_service``."""
-    return " . ".join(key_type.value for key_type in key_types)
 
 
 def quoted(text: str) -> str:
@@ -100,12 +98,29 @@ def _properties(declared: nft.Chain | nft.Counter | nft.VerdictMap) -> list[str]
     """Return what a declaration says besides kind and name, rules and elements."""
     if isinstance(declared, nft.VerdictMap):
         flags = ["flags interval"] if declared.is_interval else []
-        return [f"type {types_text(declared.key_types)} : verdict", *flags]
+        return [f"typeof {' . '.join(_EXPRESSIONS[one] for one in declared.key_types)} : verdict", *flags]
     comment = [f"comment {quoted(declared.comment)}"] if declared.comment else []
     if isinstance(declared, nft.Counter) or not declared.hook:
         return comment
     hook = f"type filter hook {declared.hook.name} priority {declared.hook.hook_priority}; policy accept"
     return [hook, *comment]
+
+
+_EXPRESSIONS: Mapping[nft.KeyType, str] = {
+    nft.KeyType.IPV4_ADDR: "ip saddr",
+    nft.KeyType.IPV6_ADDR: "ip6 saddr",
+    nft.KeyType.INET_PROTO: "meta l4proto",
+    nft.KeyType.INET_SERVICE: "th dport",
+    nft.KeyType.IFNAME: "iifname",
+    nft.KeyType.CT_STATE: "ct state",
+    nft.KeyType.CT_DIR: "ct direction",
+    nft.KeyType.NF_PROTO: "meta nfproto",
+    nft.KeyType.MARK: "ct mark",
+    nft.KeyType.ICMPV6_TYPE: "icmpv6 type",
+    nft.KeyType.INTEGER: "ip6 hoplimit",
+}
+"""What has the type of a key. Where a map is declared by the type itself, libnftables 1.1.2 and later attach
+user data to it on which nft 0.9.8 to 1.0.9 crashes, whatever it is to list."""
 
 
 def _statement(statement: nft.Statement) -> str:
@@ -242,6 +257,8 @@ def _line(operation: Operation, table_flags: Sequence[str], verb: str) -> str | 
             return f"add table {_OURS}" + _block([f"flags {', '.join(table_flags)}"] if table_flags else [])
         case ops.DestroyTable():
             return f"destroy table {_OURS}"
+        case ops.DeleteTable():
+            return f"delete table {_OURS}"
         case _:
             return None
 
@@ -267,7 +284,7 @@ def describe(operation: Operation) -> str:
 def subject(operation: Operation) -> str:
     """Return what it is about, like ``chain rule/eth0/sgr-1`` or ``rule in chain ingress/eth0``."""
     match operation:
-        case ops.AddTable() | ops.DestroyTable():
+        case ops.AddTable() | ops.DestroyTable() | ops.DeleteTable():
             return f"table {FAMILY} {TABLE}"
         case ops.AddChain(declared) | ops.AddVerdictMap(declared) | ops.AddCounter(declared):
             return f"{_KINDS[type(declared)]} {declared.name}"
@@ -303,7 +320,7 @@ def differences(expected: Ruleset, observed: Ruleset | None, foreign: Iterable[s
 def _verb(operation: Operation) -> str:
     if isinstance(operation, ops.Delete) and operation.kind not in _KINDS.values():
         return "delete foreign"
-    if isinstance(operation, (ops.Delete, ops.DeleteElements, ops.DestroyTable)):
+    if isinstance(operation, (ops.Delete, ops.DeleteElements, ops.DestroyTable, ops.DeleteTable)):
         return "delete"
     return "empty" if isinstance(operation, ops.Flush) else "add"
 

@@ -8,7 +8,7 @@ are our own, :mod:`sgagent.nft.text` is faster.
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, assert_never
 
@@ -25,6 +25,11 @@ class AddTable:
 @dataclass(frozen=True, slots=True)
 class DestroyTable:
     """Remove the table and all in it; does nothing if there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteTable:
+    """Remove the table and all in it; refused if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +110,20 @@ class AddCounter:
 
 
 Declaration = AddChain | AddVerdictMap | AddCounter
-Operation = AddTable | DestroyTable | Declaration | AddRule | AddElements | DeleteElements | Flush | Delete
+TableOperation = AddTable | DestroyTable | DeleteTable
+Operation = TableOperation | Declaration | AddRule | AddElements | DeleteElements | Flush | Delete
+
+
+def without_destroy(operations: Iterable[Operation]) -> Iterator[Operation]:
+    """Yield the operations as Linux before 6.3 takes them, which has no command to destroy a table.
+
+    Later kernels refuse this form where the table stands with the flag ``persist``, which these don't have.
+    """
+    for operation in operations:
+        if isinstance(operation, DestroyTable):
+            yield from (AddTable(), DeleteTable())
+        else:
+            yield operation
 
 
 class DeclarationVerb(enum.Enum):
@@ -182,8 +200,9 @@ def encode_operation(
         case AddTable():
             flags = {"flags": list(table_flags)} if table_flags else {}
             return {"add": {"table": {"family": FAMILY, "name": TABLE, **flags}}}
-        case DestroyTable():
-            return {"destroy": {"table": {"family": FAMILY, "name": TABLE}}}
+        case DestroyTable() | DeleteTable():
+            verb_of_removal = "destroy" if isinstance(operation, DestroyTable) else "delete"
+            return {verb_of_removal: {"table": {"family": FAMILY, "name": TABLE}}}
         case AddChain(chain):
             return {verb.value: {"chain": _chain(chain)}}
         case AddRule(chain_name, rule):

@@ -68,7 +68,8 @@ _OF_EACH_LINK = {Ipv4Setting.RP_FILTER: 0, Ipv4Setting.ACCEPT_LOCAL: 1, Ipv4Sett
 
 TABLE = "policy_test"
 _TABLE_TEXT = """
-destroy table inet {table}
+add table inet {table}
+delete table inet {table}
 table inet {table} {{
     counter arrived {{ }}
     counter passed {{ }}

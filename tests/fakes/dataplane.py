@@ -21,6 +21,7 @@ from sgagent.nft.transactions import (
     DeclarationVerb,
     Delete,
     DeleteElements,
+    DeleteTable,
     DestroyTable,
     Flush,
     Operation,
@@ -181,7 +182,7 @@ class _Transaction:
         match operation:
             case AddTable():
                 self._forget("table sgagent")
-            case DestroyTable():
+            case DestroyTable() | DeleteTable():
                 self.foreign, self.counts = (), {}
             case AddChain(chain):
                 self._forget(f"policy {chain.name}")
@@ -227,8 +228,9 @@ class _Transaction:
             case DeleteElements(name, _, elements):
                 standing_keys = {element.key for element in self.table.elements(name)}
                 return None if all(element.key in standing_keys for element in elements) else NOT_THERE
-            case AddCounter(counter):
-                return EXISTS if self._creates and counter.name in self.table.counters else None
+            case AddCounter() | DeleteTable():
+                exists = isinstance(operation, AddCounter) and operation.counter.name in self.table.counters
+                return EXISTS if self._creates and exists else None
 
     def _chains(self) -> set[str]:
         return {

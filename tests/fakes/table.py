@@ -18,6 +18,7 @@ from sgagent.nft.transactions import (
     AddVerdictMap,
     Delete,
     DeleteElements,
+    DeleteTable,
     DestroyTable,
     Flush,
     Operation,
@@ -89,7 +90,7 @@ class FakeTable:
         match operation:
             case AddTable():
                 self.stands = True
-            case DestroyTable():
+            case DestroyTable() | DeleteTable():
                 self._destroy()
             case AddChain(declared):
                 self.chains.setdefault(declared.name, replace(declared, rules=()))

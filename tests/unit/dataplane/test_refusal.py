@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import pytest
 
-from sgagent.dataplane.table import find_refused
+from sgagent.core.errors import KernelRefusedError
+from sgagent.dataplane.table import find_refused, refuse_old_kernel
 from sgagent.nft.ruleset import Chain, KeyType
 from sgagent.nft.transactions import AddChain, AddElements, Flush, Operation
 from tests.contract import tables
@@ -48,3 +50,20 @@ def test_a_table_that_changes_while_it_is_looked_at_is_no_fault(refusals: int) -
     named = find_refused(CHAINS, lambda _: not left or bool(left.pop()))
     assert named is None or named in {f"chain {chain.chain.name}" for chain in CHAINS}
     assert refusals > 1 or named is None
+
+
+@pytest.mark.parametrize("release", ("4.19.0-27-amd64", "5.9.16", "3.10.0-1160.el7.x86_64"))
+def test_a_kernel_that_is_too_old_is_refused(release: str) -> None:
+    """The message names the kernel that runs and the oldest that will do."""
+    with pytest.raises(
+        KernelRefusedError, match=rf"{re.escape(release)},: sgagent needs Linux 5\.10 or later"
+    ):
+        refuse_old_kernel(release)
+
+
+@pytest.mark.parametrize(
+    "release", ("5.10.0-32-cloud-amd64", "6.1.176", "7.2.13+deb14-amd64", "6.18", "strange")
+)
+def test_other_kernels_are_taken(release: str) -> None:
+    """From 5.10 on, and where the release says nothing, the kernel itself is asked."""
+    refuse_old_kernel(release)

@@ -45,20 +45,20 @@ table inet sgagent {
 	counter rule/eth0/web { }
 
 	map networks/eth0 {
-		type ipv4_addr : verdict
+		typeof ip saddr : verdict
 		flags interval
 		elements = { 10.0.0.0/8 : goto rule/eth0/web,
 			     198.51.100.0/29 : goto rule/eth0/ssh }
 	}
 
 	map peers/eth0 {
-		type ipv4_addr : verdict
+		typeof ip saddr : verdict
 		elements = { 192.0.2.1 : goto rule/eth0/ssh,
 			     192.0.2.2 : goto rule/eth0/web }
 	}
 
 	map ports/eth0 {
-		type inet_proto . inet_service : verdict
+		typeof meta l4proto . th dport : verdict
 		flags interval
 		elements = { tcp . 443 : goto rule/eth0/web,
 			     udp . 1024-65535 : goto rule/eth0/ssh }

@@ -5,18 +5,20 @@ from __future__ import annotations
 import pytest
 
 from sgagent.nft.diff import make_plan
-from sgagent.nft.ruleset import Chain, Counter, Hook
+from sgagent.nft.ruleset import Chain, Counter, Hook, KeyType, VerdictMap
 from sgagent.nft.text import write_additions
 from sgagent.nft.transactions import (
     AddChain,
     AddCounter,
     AddTable,
+    AddVerdictMap,
     DeclarationVerb,
     Delete,
     DeleteElements,
     DestroyTable,
     Flush,
     Operation,
+    without_destroy,
 )
 from tests.contract import tables
 
@@ -72,4 +74,25 @@ def test_a_counter_with_a_comment_can_not_be_created_by_text() -> None:
     assert write_additions(commented, verb=DeclarationVerb.CREATE) is None
     assert write_additions([AddCounter(Counter(name="a"))], verb=DeclarationVerb.CREATE) == (
         "create counter inet sgagent a\n"
+    )
+
+
+def test_a_map_is_declared_by_an_expression() -> None:
+    """Older nft crashes on what libnftables attaches to a map that is declared by its type."""
+    declared = [AddVerdictMap(VerdictMap(name="m", key_types=tuple(KeyType), is_interval=False, elements=()))]
+    text = write_additions(declared)
+    assert text is not None
+    assert text.startswith(
+        "add map inet sgagent m { typeof ip saddr . ip6 saddr . meta l4proto . th dport . iifname"
+    )
+
+
+def test_older_kernels_delete_what_they_add_first() -> None:
+    """Linux before 6.3 has no command to destroy a table that need not be there."""
+    counter = AddCounter(Counter(name="a"))
+    assert write_additions(without_destroy((DestroyTable(), AddTable(), counter))) == (
+        "add table inet sgagent\n"
+        "delete table inet sgagent\n"
+        "add table inet sgagent\n"
+        "add counter inet sgagent a\n"
     )

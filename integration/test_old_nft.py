@@ -1,0 +1,120 @@
+"""An older nft works beside our table: one of a container, or of an upgrade that is half done.
+
+It is that of Debian 12, unpacked. It crashed, whatever it was to list, beside a map that was declared by a
+type.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from integration.namespaces import Namespace, network_namespace
+from sgagent.compiler.compilation import compile_
+from sgagent.dataplane.dataplane import LibnftablesDataplane
+from sgagent.nft.marks import MarkLayout, first_state
+from sgagent.nft.ruleset import Ruleset
+from tests.contract import tables
+from tests.contract.dataplane import bring
+from tests.corpus import examples
+
+_PACKAGES = Path(__file__).parent.parent / ".cache" / "suites" / "bookworm"
+_NFT = _PACKAGES / "nftables" / "usr" / "sbin" / "nft"
+
+pytestmark = pytest.mark.skipif(
+    not _NFT.exists(), reason="no nft of Debian 12 in .cache; script/setup --development fetches it, as root"
+)
+
+_OF_OTHERS = """
+table inet other {
+    set banned {
+        type ipv4_addr
+        elements = { 192.0.2.1 }
+    }
+    chain input {
+        type filter hook input priority 0; policy accept;
+        ip saddr @banned drop
+    }
+}
+"""
+
+_COMMANDS = (
+    *(
+        ("list", "tables"),
+        ("list", "ruleset"),
+        ("-j", "list", "ruleset"),
+        ("list", "table", "inet", "sgagent"),
+    ),
+    *(("list", "table", "inet", "other"), ("list", "maps"), ("list", "counters"), ("list", "sets")),
+    *(
+        ("add", "element", "inet", "other", "banned", "{ 192.0.2.2 }"),
+        ("flush", "set", "inet", "other", "banned"),
+    ),
+    *(("flush", "table", "inet", "other"), ("delete", "table", "inet", "other")),
+)
+
+_LAYOUT = MarkLayout(0xFFFF0000)
+
+
+def _tables() -> Iterator[Ruleset]:
+    yield from tables.ALL
+    for example in examples():
+        policy = example.policy()
+        yield compile_(policy, _LAYOUT, first_state(policy.remembering, _LAYOUT), most_lines=0).ruleset
+
+
+@pytest.fixture
+def namespace() -> Iterator[Namespace]:
+    """Make a network namespace and move the test into it."""
+    with network_namespace() as made, made.entered():
+        yield made
+
+
+@pytest.fixture
+def old_nft() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Return what runs the older nft, with the libraries of its own suite."""
+    places = (
+        _PACKAGES / package / "usr" / "lib" / "x86_64-linux-gnu" for package in ("libnftables1", "libnftnl11")
+    )
+    environment = {**os.environ, "LD_LIBRARY_PATH": ":".join(map(str, places))}
+
+    def run(*arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            (str(_NFT), *arguments), input=stdin, env=environment, capture_output=True, text=True, check=False
+        )
+
+    return run
+
+
+def test_the_older_nft_is_older(old_nft: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    """What runs is the nft that crashed, with its own library."""
+    assert old_nft("--version").stdout.startswith("nftables v1.0.6")
+
+
+@pytest.mark.parametrize("owned", (True, False), ids=("owned", "one-shot"))
+def test_an_older_nft_works_beside_every_table(
+    namespace: Namespace, old_nft: Callable[..., subprocess.CompletedProcess[str]], *, owned: bool
+) -> None:
+    """It lists all tables, and loads, changes and deletes its own, whatever table of ours stands."""
+    del namespace  # the thread is in it
+    with contextlib.closing(LibnftablesDataplane(owned=owned)) as dataplane:
+        for table in _tables():
+            bring(dataplane, table)
+            loaded = old_nft("-f", "-", stdin=_OF_OTHERS)
+            assert loaded.returncode == 0, loaded.stderr
+            for command in _COMMANDS:
+                done = old_nft(*command)
+                assert done.returncode == 0, (command, done.returncode, done.stderr)
+
+
+def test_a_map_that_is_declared_by_its_type_crashes_it(
+    namespace: Namespace, old_nft: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    """The reason why ours is declared by an expression; where this fails, that is needed no more."""
+    namespace.nft("-f", "-", stdin="table inet x {\n map m {\n type ipv4_addr : verdict\n }\n}\n")
+    assert old_nft("list", "tables").returncode == -11
