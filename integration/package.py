@@ -76,6 +76,15 @@ def _number(package: Path, version: str) -> None:
     run("sh", "-c", sums, "sh", str(package))
 
 
+def with_configuration(package: Path, text: str, folder: Path) -> Path:
+    """Return a package that brings another configuration, made in a folder."""
+    tree, made = folder / "tree", folder / package.name
+    run("dpkg-deb", "--raw-extract", str(package), str(tree))
+    (tree / "etc/sgagent/sgagent.toml").write_text(text)
+    run("dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "--build", str(tree), str(made))
+    return made
+
+
 @functools.cache
 def built_rpm(version: str | None = None) -> Path:
     """Return an RPM of this tree, built once in a run."""

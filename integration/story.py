@@ -300,7 +300,6 @@ def tried(story: Story) -> None:
     session = story.wire.connect(story.wire.peer, (STRANGER, 0), (HOST, SSH))
     with session:
         story.do("sgagent check --definitions policy", says=STRANGER)
-    story.do("sgagent mode observe")
     story.do("cp policy/web.yaml /etc/sgagent/groups.d/ && systemctl reload sgagent")
     story.from_outside(OPEN)
     story.do("sgagent hits", says="observe mode")
@@ -309,7 +308,7 @@ def tried(story: Story) -> None:
 def enforced(story: Story) -> None:
     """Enforce it."""
     story.chapter("enforce")
-    story.do("sgagent mode default", says="enforce")
+    story.do("sgagent mode enforce", says="enforce")
     story.wait("verified   proved")
     story.do("sgagent status", says="enforcing since")
     story.from_outside(ENFORCED)

@@ -23,6 +23,7 @@ from integration.package import (
     install,
     is_installed,
     why_not as why_no_package,
+    with_configuration,
 )
 from integration.service import definitions
 from integration.traffic import traffic
@@ -81,8 +82,9 @@ def says_enforcing(machine: Machine) -> bool:
 
 
 def enforce(machine: Machine, wire: Lab, *rules: str) -> None:
-    """Write a document, and wait until it is followed."""
+    """Write a document, have it enforced, and wait until it is followed."""
     machine.write(DOCUMENT, definitions(*rules))
+    machine.run("sgagent", "mode", "enforce")
     wait_for(lambda: lets_in(wire) == ONLY_WEB, "the document to be enforced")
     wait_for(lambda: says_enforcing(machine), "the agent to say so")
 
@@ -113,14 +115,14 @@ def test_a_package_comes_and_goes(machine: Machine, wire: Lab) -> None:
     install(machine, built())
     wait_for(lambda: lets_in(wire) == ONLY_WEB, "what was kept to be enforced")
     expect_purge(machine, wire, before)
-    assert "are enforced; see 'sgagent status'" in install(machine, built())
-    wait_for(lambda: lets_in(wire) == ONLY_WEB, "the documents to be enforced")
+    expect_documents_to_be_observed(machine, wire, install(machine, built()))
+    enforce(machine, wire, WEB)
     expect_removal_although_broken(machine, wire)
 
 
 def expect_an_open_host(machine: Machine, wire: Lab, told: str) -> None:
-    """Assert that a new agent runs and locks nobody out, until there are documents (§9.2)."""
-    assert "nothing is enforced until there are documents" in told
+    """Assert that a new agent runs and locks nobody out (§9.2)."""
+    assert "nothing is enforced until 'sgagent mode enforce'" in told
     assert lets_in(wire) == OPEN
     assert [machine.run("systemctl", "is-enabled", unit).strip() for unit in UNITS] == ["enabled"] * 2
     assert machine.show("sgagent.service", "ActiveState") == "active"
@@ -133,6 +135,14 @@ def expect_an_open_host(machine: Machine, wire: Lab, told: str) -> None:
     assert machine.run("stat", "--format=%U %a", "/etc/sgagent").split() == ["root", "755"]
     assert machine.run("id", "--user", "sgagent").strip() != "0"
     assert machine.run("dpkg", "--verify", "sgagent") == ""
+
+
+def expect_documents_to_be_observed(machine: Machine, wire: Lab, told: str) -> None:
+    """Assert that documents which outlived a purge are not enforced by the next installation."""
+    assert "nothing is enforced until 'sgagent mode enforce'" in told
+    status = ("sh", "-c", "sgagent status || :")
+    wait_for(lambda: machine.run(*status).startswith("observing"), "the documents to be observed")
+    assert lets_in(wire) == OPEN
 
 
 def expect_removal(machine: Machine, wire: Lab, before: set[str]) -> None:
@@ -225,6 +235,21 @@ def test_an_upgrade_costs_nothing(machine: Machine, wire: Lab) -> None:
     assert int(machine.show("sgagent.service", "NRestarts")) == 0
 
 
+def test_an_upgrade_from_a_configuration_that_enforced_goes_on_enforcing(
+    machine: Machine, wire: Lab, tmp_path: Path
+) -> None:
+    """The packages' configuration set nothing once; dpkg puts the one that observes in its place."""
+    install(machine, with_configuration(built(EARLIER), "# nothing is set\n", tmp_path))
+    machine.write(DOCUMENT, definitions(WEB))
+    wait_for(lambda: lets_in(wire) == ONLY_WEB, "the document to be enforced")
+    install(machine, built())
+    wait_for(lambda: says_enforcing(machine), "the agent to answer")
+    assert 'mode = "observe"' in machine.path("/etc/sgagent/sgagent.toml").read_text()
+    assert lets_in(wire) == ONLY_WEB
+    machine.run("systemctl", "restart", "sgagent.service")
+    assert lets_in(wire) == ONLY_WEB
+
+
 @pytest.mark.skipif(shutil.which("rpmbuild") is None, reason="rpmbuild is not installed")
 def test_the_rpm_comes_and_goes(machine: Machine, wire: Lab) -> None:
     """It is installed, upgraded under traffic, and removed: then the host is open.
@@ -233,7 +258,7 @@ def test_the_rpm_comes_and_goes(machine: Machine, wire: Lab) -> None:
     """
     before = files(machine)
     told = rpm(machine, "--install", built_rpm(EARLIER))
-    assert "nothing is enforced until there are documents" in told
+    assert "it observes until 'sgagent mode enforce'" in told
     machine.run("systemctl", "enable", "--now", "sgagent.service")
     enforce(machine, wire, WEB)
     watch(wire)

@@ -30,7 +30,8 @@ _PURPOSE = (
         " `inet sgagent`, and keeps that enforced."
     ),
     Paragraph(
-        "A fresh installation enforces nothing: it waits for documents in `/etc/sgagent/groups.d`."
+        "A fresh installation enforces nothing: it observes the documents in `/etc/sgagent/groups.d`, until"
+        " `sgagent mode enforce`."
         " Before they go there, `sgagent check` says what is wrong with them, and which sessions would end."
         " Rules stay in force when the agent stops; `sgagent flush` takes them out."
     ),

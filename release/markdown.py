@@ -51,6 +51,17 @@ _ITEM = re.compile(r"(?:[-*]|\d+\.) ")
 _COMMENT = re.compile(r"<!--.*?-->\n?", re.DOTALL)
 _CELL = re.compile(r"(?<!\\)\|")
 
+LINK = re.compile(r"\[((?:`[^`]*`|[^\]`])+)\]\([^)]*\)")
+"""A link, whose words may hold code with brackets."""
+
+MARKED = re.compile(r"(`+)(.+?)\1|\*\*(.+?)\*\*|(?<!\w)\*(\w[^*]*)\*(?!\w)")
+"""Marked words: code (group 2), strong (3), emphasis (4). A sign within code marks nothing."""
+
+
+def plain_text(text: str) -> str:
+    """Return running text without its marks, and links as their words."""
+    return MARKED.sub(lambda mark: mark[2] or mark[3] or mark[4], LINK.sub(r"\1", text))
+
 
 def parse_markdown(text: str) -> tuple[Block, ...]:
     """Return the blocks of a document; comments are left out."""

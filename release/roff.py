@@ -7,11 +7,9 @@ import textwrap
 from collections.abc import Iterable, Iterator
 from typing import assert_never
 
-from release.markdown import Block, BulletList, CodeBlock, Heading, Paragraph, Table
+from release.markdown import LINK, MARKED, Block, BulletList, CodeBlock, Heading, Paragraph, Table
 
-_LINK = re.compile(r"\[([^\]]+)\]\([^)]*\)")
 _DOCUMENT = re.compile(r" \(\[([\w.]+\.md)\]\([^)]*\)\)")
-_MARKED = re.compile(r"(`+)(.+?)\1|\*\*(.+?)\*\*|(?<!\w)\*(\w[^*]*)\*(?!\w)")
 _WIDTH = 78
 _SENTENCE = re.compile(r"(?<=[.!?:;]) +(?=[A-Z`*])")
 
@@ -61,7 +59,7 @@ def set_term(term: str, text: str) -> Iterator[str]:
 
 def set_running(text: str) -> Iterator[str]:
     """Yield running text, a sentence on each line; links keep their words alone."""
-    plain = _LINK.sub(r"\1", _DOCUMENT.sub("", text))
+    plain = LINK.sub(r"\1", _DOCUMENT.sub("", text))
     for sentence in _SENTENCE.split(plain):
         lines = textwrap.wrap(set_text(sentence), _WIDTH, break_long_words=False, break_on_hyphens=False)
         yield from map(guarded, lines)
@@ -70,7 +68,7 @@ def set_running(text: str) -> Iterator[str]:
 def set_text(text: str) -> str:
     """Return text with its marks as fonts: code and strong words bold, emphasis in italics."""
     parts, end = [], 0
-    for mark in _MARKED.finditer(text):
+    for mark in MARKED.finditer(text):
         code, strong, emphasis = mark[2], mark[3], mark[4]
         parts.append(escaped(text[end : mark.start()]))
         if code or strong:

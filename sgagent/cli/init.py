@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps({**files, **found}))
         return 0
     lines = (
-        f"wrote {place}: observe mode, nothing is dropped",
+        f"{'found' if is_written else 'wrote'} {place}: observe mode, nothing is dropped",
         f"wrote {policy_file}: filters {', '.join(policy.interfaces) or 'no link'}",
         *(f"  admits {entry}" for entry in policy.admitted),
         *(f"note: {note}" for note in policy.notes),
@@ -92,14 +92,33 @@ def _configuration(place: Path, *, is_default: bool) -> tuple[str, Settings, boo
     settings = parse_settings(text, str(place))
     if settings.enforcement.mode is Mode.OBSERVE:
         return text, settings, True
-    if settings != parse_settings("", str(place)):
+    if settings != parse_settings("", str(place)) or _SAYS_MODE.search(text):
         raise UsageError(
             f'{place}: sets something already; set mode = "observe" under [enforcement], or name another file'
             " by --config"
         )
-    added = first_configuration(beside).partition("\n\n")[2] if beside else "\n".join((*OBSERVING, ""))
-    text = f"{text.rstrip()}\n\n{added}"
+    for table in (_source_table(beside), OBSERVING):
+        text = _with_table(text, table)
     return text, parse_settings(text, str(place)), False
+
+
+_SAYS_MODE = re.compile(r"^[ \t]*mode[ \t]*=", re.MULTILINE)
+
+
+def _with_table(text: str, table: Sequence[str]) -> str:
+    """Return a configuration that sets nothing with the lines of a table, where its header is if it is there.
+
+    The file of a package has every header and key, maybe as comments; a second one would be an error.
+    """
+    if not table:
+        return text
+    header, lines = table[0], "\n".join(table)
+    keys = "|".join(line.partition(" ")[0] for line in table[1:] if not line.startswith("#"))
+    place = re.compile(rf"^#?{re.escape(header)}[ \t]*$", re.MULTILINE)
+    if not place.search(text):
+        return f"{text.rstrip()}\n\n{lines}\n".lstrip()
+    before, _, after = place.sub("\0", text, count=1).partition("\0")
+    return before + lines + re.sub(rf"^#({keys}) = .*\n", "", after, count=1, flags=re.MULTILINE)
 
 
 def _policy_file(settings: Settings) -> Path:
@@ -287,8 +306,13 @@ def first_configuration(definitions: str | None) -> str:
     Args:
         definitions: the directory of documents, where it is not the default.
     """
-    source = () if definitions is None else ("[source]", f"path = {json.dumps(definitions)}", "")
-    return "\n".join(("# sgagent.toml(5) has every key with its default.", "", *source, *OBSERVING, ""))
+    source = _source_table(definitions)
+    parts = ("# sgagent.toml(5) has every key with its default.", "\n".join(source), "\n".join(OBSERVING))
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _source_table(definitions: str | None) -> tuple[str, ...]:
+    return () if definitions is None else ("[source]", f"path = {json.dumps(definitions)}")
 
 
 OBSERVING = (

@@ -239,6 +239,29 @@ def test_a_configuration_that_sets_nothing_is_completed(run: Run) -> None:
     assert parse_settings(text, "sgagent.toml").enforcement.mode.value == "observe"
 
 
+@pytest.mark.parametrize("header", ("[enforcement]", "#[enforcement]"))
+def test_each_line_of_an_example_can_be_uncommented_still(run: Run, header: str) -> None:
+    """The mode goes where the table is, and takes the place of the commented default."""
+    example = (
+        f'#[source]\n#path = "/x"\n\n{header}\n# of every interface\n#mode = "enforce"\n#strict = false\n'
+    )
+    Path("sgagent.toml").write_text(example)
+    assert run()[0] == 0
+    text = Path("sgagent.toml").read_text()
+    assert parse_settings(text, "sgagent.toml").enforcement.mode.value == "observe"
+    uncommented = text.replace("#strict", "strict")
+    assert parse_settings(uncommented, "sgagent.toml").enforcement.mode.value == "observe"
+    assert (text.count("[enforcement]"), text.count("[source]"), text.count("mode = ")) == (1, 1, 1)
+
+
+def test_a_mode_that_is_set_is_not_overwritten(run: Run) -> None:
+    """Also the one that holds without the line."""
+    Path("sgagent.toml").write_text('[enforcement]\nmode = "enforce"\n')
+    code, _, errors = run()
+    assert code == 2
+    assert "sets something already" in errors
+
+
 @pytest.mark.parametrize(
     ("configuration", "told"),
     (

@@ -136,3 +136,6 @@ def test_links_keep_their_words() -> None:
     """Where they lead is of no use on paper; a document that is only pointed to is left out."""
     (_, line) = set_blocks([Paragraph("See [the log](logging.md), and `x-y` ([service.md](service.md)).")])
     assert line == "See the log, and \\fBx\\-y\\fR."
+    (_, line) = set_blocks([Paragraph("[`[[platform]]`](#failsafe-and-platform) and `br-*`.")])
+    assert line == "\\fB[[platform]]\\fR and \\fBbr\\-*\\fR."
+    assert not [name for name, page in PAGES.items() if "](" in page]
