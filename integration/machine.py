@@ -27,7 +27,7 @@ import sys
 from sgagent.cli.main import main
 sys.exit(main())
 """
-_UNITS = ("sgagent.service", "sgagent-boot.service")
+_UNITS = ("sgagent.service", "sgagent-boot.service", "sgagent-metrics.socket")
 _LEGACY_CGROUPS = {"SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE": "1"}
 """Lets systemd boot where this machine still has control groups of version 1."""
 
@@ -132,6 +132,12 @@ class Machine:
         self._running()
         entering = ("nsenter", "--target", str(self._leader), "--all", *_OWN_ENVIRONMENT)
         return run(*entering, *argv, seconds=seconds)
+
+    def begin(self, *argv: str) -> subprocess.Popen[bytes]:
+        """Start a command in the machine, whose input and output are pipes; the caller ends it."""
+        self._running()
+        entering = ("nsenter", "--target", str(self._leader), "--all", *_OWN_ENVIRONMENT)
+        return subprocess.Popen([*entering, *argv], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def show(self, unit: str, name: str) -> str:
         """Return a property of a unit."""

@@ -22,7 +22,7 @@ from sgagent.agent.control.requests import HitsAnswer, HitsQuestion
 from sgagent.agent.flowlog.flow import Flow
 from sgagent.agent.published_status import SAMPLE_SECONDS
 from sgagent.agent.state.counter_file import HitTimes
-from sgagent.agent.web.http_server import MetricsServer
+from sgagent.agent.web.http_server import MetricsServer, listen
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import Direction
 from sgagent.nft.names import CounterKey, HitStep, is_of_drops
@@ -77,7 +77,7 @@ def page_served(directory: Path) -> Iterator[str]:
     reader.clock.pass_seconds(_BEGUN_AT - reader.clock.now())
     reader.enforce_example(_EXAMPLE)
     _live(reader, random.Random(4))
-    server = MetricsServer("127.0.0.1", 0, CollectorRegistry(), reader.pages)
+    server = MetricsServer(listen("127.0.0.1", 0), CollectorRegistry(), reader.pages)
     with closing(server):
         yield f"http://127.0.0.1:{server.port}/"
 

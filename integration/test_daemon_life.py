@@ -202,15 +202,25 @@ def test_totals_go_on_when_a_rule_goes_and_comes_back(running: Service, one_inte
     assert running.hits("sgr-0") == 2
 
 
-def test_a_taken_address_for_metrics_is_wrong_use(agent: Service) -> None:
-    """Where ``metrics.listen`` is taken, the agent says so in a line, changes nothing and exits with 2."""
-    with agent.namespace.socket(socket.AF_INET, socket.SOCK_STREAM) as taken:
-        taken.bind(("127.0.0.1", METRICS_PORT))
+@pytest.mark.parametrize("address", ("127.0.0.1", "0.0.0.0", "::"))  # noqa: S104 - that of another program
+def test_a_taken_address_for_metrics_keeps_nothing_from_being_enforced(
+    agent: Service, one_interface: Lab, address: str
+) -> None:
+    """Who holds it is said, as far as it is known; metrics are served soon after it is free."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with agent.namespace.socket(family, socket.SOCK_STREAM) as taken:
+        taken.bind((address, METRICS_PORT))
         taken.listen()
-        ended = agent.command("run")
-    assert ended.status == 2
-    assert ended.errors == f"sgagent: metrics.listen 127.0.0.1:{METRICS_PORT}: Address already in use\n"
-    assert not agent.table()
+        agent.start()
+        assert not is_let_in(one_interface, CLIENT, HOST, 22)
+        held = f"127.0.0.1:{METRICS_PORT}: address already in use, held by user root"
+        wait_for(lambda: held in agent.command("status", "--json").output, "the status to say so")
+    agent.wait_for_event("metrics_served")
+    assert agent.metric("sgagent_source_up") == 1
+    wait_for(lambda: held not in agent.command("status", "--json").output, "the fault to go")
+    (refused,) = agent.events("metrics_not_served")
+    assert held in refused["reason"]
+    assert agent.stop() == 0
 
 
 @pytest.mark.parametrize("is_defined", (True, False))

@@ -22,7 +22,7 @@ WEB, SSH = "ingress accept 1 tcp 80 from 0.0.0.0/0", "ingress accept 1 tcp 22 fr
 ONLY_WEB, WEB_AND_SSH = ((True, False), (True, True))
 """Whether a packet to port 80 gets in, and whether one to port 22 does."""
 
-DAEMON, BOOT = "sgagent.service", "sgagent-boot.service"
+DAEMON, BOOT, METRICS = "sgagent.service", "sgagent-boot.service", "sgagent-metrics.socket"
 DOCUMENT = "/etc/sgagent/groups.d/policy.yaml"
 ONLY_NET_ADMIN, NOTHING = f"{1 << 12:016x}", f"{0:016x}"
 
@@ -117,7 +117,7 @@ def test_a_new_machine_boots_open_and_is_then_judged(installed: Machine, wire: L
 
 def test_the_units_have_no_faults(machine: Machine) -> None:
     """Systemd has nothing to say against them, and rates their exposure 1.5 at most, as they run."""
-    assert machine.run("systemd-analyze", "verify", DAEMON, BOOT) == ""
+    assert machine.run("systemd-analyze", "verify", DAEMON, BOOT, METRICS) == ""
     for unit in (DAEMON, BOOT):
         rated = machine.run("systemd-analyze", "security", "--no-pager", "--threshold=15", unit)
         assert f"Overall exposure level for {unit}: 1." in rated
@@ -465,3 +465,74 @@ def test_the_units_are_rated_as_documented() -> None:
         )
         score = done.stdout.rpartition(f"{unit}: ")[2].split()[0]
         assert f"`{unit}` {score}" in text
+
+
+HOLDER = """
+import os, socket, sys
+os.setuid(65534)
+taken = socket.socket()
+taken.bind(("127.0.0.1", 9469))
+taken.listen()
+print("taken", flush=True)
+sys.stdin.read()
+"""
+"""A program of a user without privilege, until its standard input ends."""
+
+SCRAPE = (
+    "from urllib.request import urlopen; print(urlopen('http://127.0.0.1:9469/metrics', timeout=9).read())"
+)
+TAKE = "import socket; socket.socket().bind(('127.0.0.1', 9469))"
+
+
+@contextlib.contextmanager
+def port_held_by_nobody(machine: Machine) -> Iterator[None]:
+    """Have a local user listen where the metrics are served."""
+    held = machine.begin("/usr/bin/python3", "-c", HOLDER)
+    try:
+        assert held.stdout is not None
+        assert held.stdout.readline() == b"taken\n"
+        yield
+    finally:
+        held.communicate()
+
+
+def scraped(machine: Machine) -> str:
+    """Return the metrics as a program on the machine reads them."""
+    return machine.run("/usr/bin/python3", "-c", SCRAPE)
+
+
+def test_a_local_user_on_the_metrics_port_keeps_no_policy_off(machine: Machine, wire: Lab) -> None:
+    """What is enforced does not wait for it; who holds the port is said, and it is served once it is free."""
+    machine.run("systemctl", "stop", DAEMON)
+    machine.write(DOCUMENT, definitions(SSH))
+    with port_held_by_nobody(machine):
+        machine.run("systemctl", "start", DAEMON)
+        assert lets_in(wire) == (False, True)
+        wait_for(lambda: "held by user nobody" in machine.run("sgagent", "status", "--json"), "the status")
+        assert "metrics_not_served" in machine.journal(DAEMON)
+    wait_for(lambda: "held by user nobody" not in machine.run("sgagent", "status", "--json"), "the port")
+    assert "sgagent_source_up 1.0" in scraped(machine)
+
+
+def test_a_socket_unit_holds_the_metrics_port(machine: Machine, wire: Lab) -> None:
+    """Over restarts and deaths of the agent nobody takes it; what connects meanwhile is served."""
+    machine.run("systemctl", "enable", "--quiet", METRICS)
+    try:
+        machine.run("systemctl", "restart", DAEMON)
+        assert "sgagent_source_up 1.0" in scraped(machine)
+        machine.run("systemctl", "kill", "--signal=KILL", "--kill-whom=main", DAEMON)
+        with pytest.raises(CommandError, match="Address already in use"):
+            machine.run("/usr/bin/python3", "-c", TAKE)
+        assert "sgagent_source_up 1.0" in scraped(machine)
+        machine.run("systemctl", "restart", DAEMON)
+        assert machine.show(METRICS, "ActiveState") == "active"
+        assert "sgagent_source_up 1.0" in scraped(machine)
+        machine.run("systemctl", "stop", METRICS, DAEMON)
+        with pytest.raises(CommandError, match="Connection refused"):
+            scraped(machine)
+        assert lets_in(wire) == ONLY_WEB, "the rules stay"
+        machine.run("systemctl", "start", DAEMON)
+        assert "sgagent_source_up 1.0" in scraped(machine)
+        assert "metrics_not_served" not in machine.run("sgagent", "status", "--json")
+    finally:
+        machine.run("systemctl", "disable", "--now", "--quiet", METRICS)

@@ -303,10 +303,11 @@ class Daemon:
 
     @property
     def _faults(self) -> tuple[str, ...]:
-        """Return what is wrong with the agent's own files, its counting, its flow log, and its log."""
+        """Return what is wrong with the agent's own files, counting, flow log, log, and metrics' address."""
         of_counters = (self.counting.damage, self.counting.fault, self._reading_fault)
-        of_logs = (log.fault for log in (self.published.flow_log, self.published.log_queue) if log)
-        return (*self._reconciler.state_faults, *(fault for fault in (*of_counters, *of_logs) if fault))
+        published = self.published
+        of_parts = (one.fault for one in (published.flow_log, published.log_queue, published.serving) if one)
+        return (*self._reconciler.state_faults, *(fault for fault in (*of_counters, *of_parts) if fault))
 
     def _say_faults(self) -> None:
         """Log what is wrong with the state directory, once."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from heapq import nlargest
 from operator import itemgetter
 from types import MappingProxyType
+from typing import Protocol
 
 from sgagent.agent.counters import Totals
 from sgagent.agent.flowlog.flowlog import FlowLog
@@ -162,6 +163,14 @@ _WITHOUT_POLICY = {
 """Postures in which no definitions are enforced."""
 
 
+class Serving(Protocol):
+    """Serves what is published."""
+
+    @property
+    def fault(self) -> str | None:
+        """Return why nothing is served; None if it is."""
+
+
 @dataclass(eq=False)
 class PublishedStatus:
     """Let the loop write, and anybody read; each value is replaced whole."""
@@ -178,6 +187,9 @@ class PublishedStatus:
 
     is_verifying: bool = True
     """Whether each change is proved."""
+
+    serving: Serving | None = None
+    """Who serves the metrics. May be read from any thread."""
 
     def __post_init__(self) -> None:
         """Start with nothing known."""

@@ -1,6 +1,6 @@
-"""The service notification protocol of systemd, sd_notify(3), without a library.
+"""The protocols of systemd, without a library: notifications, sd_notify(3), and sockets, sd_listen_fds(3).
 
-Outside systemd (``NOTIFY_SOCKET`` is not set) every call does nothing.
+Outside systemd (``NOTIFY_SOCKET`` is not set) every notification does nothing.
 """
 
 from __future__ import annotations
@@ -8,9 +8,41 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
+
+from sgagent.core.errors import UsageError
 
 _LONGEST_WAIT_SECONDS = 1.0
+
+
+_FIRST_PASSED = 3
+"""The first descriptor that the service manager passes."""
+
+
+def passed_listener(environment: MutableMapping[str, str], pid: int) -> socket.socket | None:
+    """Return the listening TCP socket that the service manager passed; None if it passed none.
+
+    It passes the same one at each start, and keeps it open meanwhile.
+
+    Args:
+        environment: of the process; the variables are removed from it.
+        pid: of this process; what was passed to another is not this one's.
+
+    Raises:
+        UsageError: something else was passed, or more.
+    """
+    passed = [environment.pop(name, "") for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")]
+    if passed[0] != str(pid):
+        return None
+    if passed[1] != "1":
+        raise UsageError(f"the service manager passed {passed[1]} sockets: expected one, for the metrics")
+    listener = socket.socket(fileno=_FIRST_PASSED)
+    is_tcp = listener.family in (socket.AF_INET, socket.AF_INET6) and listener.type == socket.SOCK_STREAM
+    if not is_tcp or not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        raise UsageError("the service manager passed no listening TCP socket for the metrics")
+    listener.set_inheritable(False)
+    listener.setblocking(False)  # noqa: FBT003 - the standard library's own parameter
+    return listener
 
 
 class ServiceManager:

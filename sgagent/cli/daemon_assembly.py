@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import gc
+import os
 import socket
 from contextlib import ExitStack, closing, suppress
+from dataclasses import replace
 from functools import partial
 
 import structlog
@@ -33,21 +35,24 @@ from sgagent.agent.sessions import (
 from sgagent.agent.state.counter_file import CounterFile, read_boot_id
 from sgagent.agent.state.directory import StateDirectory
 from sgagent.agent.step import EventLog, Step
-from sgagent.agent.systemd import ServiceManager
+from sgagent.agent.systemd import ServiceManager, passed_listener
 from sgagent.agent.verification import Verification
-from sgagent.agent.web.http_server import MetricsServer
+from sgagent.agent.web.http_server import MetricsServer, listen
 from sgagent.agent.web.inspection import Inspection
 from sgagent.agent.web.metrics import make_registry
 from sgagent.agent.web.routes import StatusPages, health_pages
+from sgagent.agent.web.serving import ServedMetrics
 from sgagent.cli import inputs
 from sgagent.core.errors import UsageError
 from sgagent.dataplane.dataplane import ApplierDataplane
 from sgagent.dataplane.live_sessions import list_listeners
 from sgagent.dataplane.privsep import Applier, notices_heard
 from sgagent.host.links import NetlinkHost
+from sgagent.host.processes import holder_of_port
 from sgagent.nft.marks import MarkLayout, Sessions
 from sgagent.settings import Settings
 from sgagent.settings.sources import EtcdSourceSettings
+from sgagent.settings.tables import ListenAddress
 from sgagent.sources import make_source
 from sgagent.sources.servers import name_servers
 
@@ -112,7 +117,8 @@ def _assemble(
     sessions = LiveSessions(layout, dataplane.find_session)
     orders = OrderHandler(reconciler=reconciler, state=state, clock=clock, boot_id=read_boot_id(), log=log)
     answer = answering(published, clock, settings.source.place, sessions, Dispatcher(inbox, orders, state))
-    stack.enter_context(closing(_metrics_server(settings, published, clock, answer)))
+    published.serving = _metrics_served(settings, published, clock, answer, log)
+    stack.enter_context(closing(published.serving))
     stack.enter_context(control_served(settings.state.runtime_directory, answer, log))
     if isinstance(settings.source, EtcdSourceSettings):
         from sgagent.agent.fleet_report import presence_kept  # noqa: PLC0415 - it needs what other sources do without
@@ -152,24 +158,31 @@ def _assemble(
     return daemon
 
 
-def _metrics_server(
-    settings: Settings, published: PublishedStatus, clock: SystemClock, answer: Answering
-) -> MetricsServer:
-    """Return the server of the metrics, and of the pages beside them.
+def _metrics_served(
+    settings: Settings, published: PublishedStatus, clock: SystemClock, answer: Answering, log: EventLog
+) -> ServedMetrics:
+    """Serve the metrics, and the pages beside them, as soon as their address can be had.
 
-    Raises:
-        UsageError: the address is taken, or not this host's.
+    A socket that the service manager passed takes the place of the configured address.
     """
-    listen = settings.metrics.listen
-    pages = dict(health_pages(published))
-    if settings.metrics.serves_page:
+    metrics, passed = settings.metrics, None
+    try:
+        passed = passed_listener(os.environ, os.getpid())
+    except UsageError as error:
+        log.error("metrics_socket_refused", reason=str(error))  # noqa: TRY400 - the message says it all
+    if passed is not None:
+        host, port, *_ = passed.getsockname()
+        metrics = replace(metrics, listen=ListenAddress(host=host, port=port))
+    at, pages = metrics.listen, dict(health_pages(published))
+    if metrics.serves_page:
         inspection = Inspection(published, settings, clock, list_listeners)
         name = socket.gethostname()
         shown = StatusPages(
             published=published, answer=answer, inspection=inspection, clock=clock, host_name=name
         )
-        pages |= shown.by_path(listen.host)
-    try:
-        return MetricsServer(listen.host, listen.port, make_registry(published, clock), pages)
-    except OSError as error:
-        raise UsageError(f"metrics.listen {listen.host}:{listen.port}: {error.strerror}") from error
+        pages |= shown.by_path(at.host)
+
+    def open_server() -> MetricsServer:
+        return MetricsServer(passed or listen(at.host, at.port), make_registry(published, clock), pages)
+
+    return ServedMetrics(at, open_server, holder_of_port, log)

@@ -1,4 +1,4 @@
-"""Sockets of processes on this host: the agent's, those of SSH servers, and those of this login.
+"""Sockets of processes on this host: the agent's, of SSH servers, of this login, and who listens on a port.
 
 Only root sees the sockets of other users' processes, and only where the service manager does not hide them.
 A process that cannot be seen counts as one without sockets.
@@ -7,8 +7,11 @@ A process that cannot be seen counts as one without sockets.
 from __future__ import annotations
 
 import os
+import pwd
 import re
 from collections.abc import Collection, Iterator
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 _PROCESSES = Path("/proc")
@@ -37,6 +40,38 @@ def sockets_of_agents() -> frozenset[int]:
 def sockets_of_ssh_servers() -> frozenset[int]:
     """Return the inodes of the sockets of SSH servers, listeners and sessions."""
     return frozenset(inode for pid in _called(_SSH_SERVERS) for inode in _sockets_of(pid))
+
+
+def holder_of_port(port: int) -> str | None:
+    """Return in words who listens on a TCP port of this network namespace; None where nobody can tell.
+
+    The kernel shows everybody a socket's user, and its process only to that user.
+    """
+    for name in ("tcp", "tcp6"):
+        with suppress(OSError), (_PROCESSES / "net" / name).open(encoding="ascii") as lines:
+            for fields in map(str.split, islice(lines, 1, None)):
+                if fields[_STATE] != _LISTENING:
+                    break  # sessions come after all listeners, and may be many
+                if int(fields[_LOCAL].rpartition(":")[2], 16) == port:
+                    return _holder(int(fields[_USER]), int(fields[_INODE]))
+    return None
+
+
+_LOCAL, _STATE, _USER, _INODE = 1, 3, 7, 9
+"""Fields of a line of ``/proc/net/tcp``."""
+
+_LISTENING = "0A"
+
+
+def _holder(uid: int, inode: int) -> str:
+    """Return a user, and the process if it can be seen."""
+    try:
+        user = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        user = str(uid)
+    pids = (int(entry.name) for entry in _PROCESSES.iterdir() if entry.name.isdigit())
+    found = next((pid for pid in pids if inode in _sockets_of(pid)), None)
+    return f"user {user}" if found is None else f"user {user} ({_name_of(found)}, process {found})"
 
 
 def sockets_of_logins() -> frozenset[int]:

@@ -113,6 +113,10 @@ class ListenAddress:
     port: int = 9469
     """0 lets the kernel choose."""
 
+    def __str__(self) -> str:
+        """Return the address as the configuration has it."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
     @property
     def is_loopback(self) -> bool:
         """Return whether only this host can reach it; of names, only of ``localhost``."""

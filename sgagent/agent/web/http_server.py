@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import os
 import re
 import select
 import socket
@@ -188,8 +189,7 @@ class MetricsServer:
 
     def __init__(
         self,
-        host: str,
-        port: int,
+        listener: socket.socket,
         registry: CollectorRegistry,
         pages: Mapping[str, Page] = _NO_PAGES,
         *,
@@ -197,21 +197,17 @@ class MetricsServer:
         event_seconds: float = EVENT_SECONDS,
         stream_seconds: float = STREAM_SECONDS,
     ) -> None:
-        """Bind the address and start the thread that accepts connections.
+        """Start the thread that accepts connections.
 
         Args:
-            host: an address of either family, or a name of one.
-            port: 0 takes a free one.
+            listener: as :func:`listen` returns it; closed with the server. Another process may have it, too.
             registry: read by one thread at a time.
             pages: the other pages by path; one thread at a time calls each.
             longest_seconds: after which the server closes a connection that is no stream of events.
             event_seconds: between two events of a stream.
             stream_seconds: after which the server ends a stream.
-
-        Raises:
-            OSError: the address is in use, or not one of this host.
         """
-        self._listener = _listen(host, port)
+        self._listener = listener
         self._longest_seconds = longest_seconds
         self._event_seconds = event_seconds
         self._stream_seconds = stream_seconds
@@ -219,6 +215,7 @@ class MetricsServer:
         self._makers["/metrics"] = _shared_scrapes(registry)
         self._streams = threading.BoundedSemaphore(MOST_STREAMS)
         self._is_closed = threading.Event()
+        self._ended = os.eventfd(0, os.EFD_CLOEXEC)
         self._lock = threading.Lock()
         self._clients: dict[socket.socket, _Client] = {}
         """In the order in which they were accepted."""
@@ -233,10 +230,12 @@ class MetricsServer:
 
     def close(self) -> None:
         """Stop the thread and cut all connections at once."""
+        if self._is_closed.is_set():
+            return
         self._is_closed.set()
-        with contextlib.suppress(OSError):  # it is closed already
-            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread
+        os.eventfd_write(self._ended, 1)  # to shut the listener would shut it for the service manager, too
         self._thread.join()
+        os.close(self._ended)
         self._listener.close()
         with self._lock:
             self._cut(*self._clients.values())
@@ -245,8 +244,10 @@ class MetricsServer:
         """Accept connections, and cut those whose time is over."""
         poll = select.poll()
         poll.register(self._listener, select.POLLIN)
+        poll.register(self._ended, select.POLLIN)
         while not self._is_closed.is_set():
-            if poll.poll(self._milliseconds_to_deadline()):
+            ready = poll.poll(self._milliseconds_to_deadline())
+            if any(descriptor == self._listener.fileno() for descriptor, _ in ready):
                 self._accept()
             now = time.monotonic()
             with self._lock:
@@ -388,8 +389,12 @@ def _read_request(client: socket.socket) -> bytes:
     return bytes(request)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     """Return a listening socket.
+
+    Args:
+        host: an address of either family, or a name of one.
+        port: 0 takes a free one.
 
     Raises:
         OSError: the address is in use, or not one of this host.

@@ -11,7 +11,7 @@ from http import HTTPStatus
 import pytest
 from prometheus_client import CollectorRegistry
 
-from sgagent.agent.web.http_server import MOST_STREAMS, MOST_WAITING, MetricsServer
+from sgagent.agent.web.http_server import MOST_STREAMS, MOST_WAITING, MetricsServer, listen
 from sgagent.agent.web.page import Request, Response, plain
 from tests.unit.agent.web.test_http_server import WAIT_SECONDS, Served
 from tests.waiting import wait_until
@@ -34,7 +34,7 @@ def events() -> Iterator[Served]:
 
     pages = {"/events": stream, "/healthz": lambda _: plain(HTTPStatus.OK, "ok\n")}
     server = MetricsServer(
-        "127.0.0.1", 0, CollectorRegistry(), pages, longest_seconds=WAIT_SECONDS, event_seconds=0.01
+        listen("127.0.0.1", 0), CollectorRegistry(), pages, longest_seconds=WAIT_SECONDS, event_seconds=0.01
     )
     with closing(server):
         yield Served("127.0.0.1", server)
@@ -109,7 +109,7 @@ def serve() -> Iterator[Callable[..., Served]]:
                 )
             }
             server = MetricsServer(
-                "127.0.0.1", 0, CollectorRegistry(), pages, event_seconds=event_seconds, **seconds
+                listen("127.0.0.1", 0), CollectorRegistry(), pages, event_seconds=event_seconds, **seconds
             )
             return Served("127.0.0.1", stack.enter_context(closing(server)))
 

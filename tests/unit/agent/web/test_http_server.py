@@ -23,6 +23,7 @@ from sgagent.agent.web.http_server import (
     MOST_UNREAD_RESPONSES,
     MOST_WAITING,
     MetricsServer,
+    listen,
 )
 from sgagent.agent.web.page import Request, Response, plain
 from tests.patience import PATIENCE
@@ -62,7 +63,7 @@ def registry() -> CollectorRegistry:
 @pytest.fixture(params=("127.0.0.1", "::1"))
 def served(request: pytest.FixtureRequest, registry: CollectorRegistry) -> Iterator[Served]:
     """Return a server on loopback, of either family."""
-    with closing(MetricsServer(request.param, 0, registry)) as server:
+    with closing(MetricsServer(listen(request.param, 0), registry)) as server:
         yield Served(request.param, server)
 
 
@@ -92,7 +93,9 @@ def test_the_head_alone_can_be_had(served: Served) -> None:
 def test_pages_are_served_beside_the_metrics(registry: CollectorRegistry) -> None:
     """Each request makes the page anew, with its own status."""
     contents = iter((plain(HTTPStatus.OK, "ok\n"), plain(HTTPStatus.SERVICE_UNAVAILABLE, "närrisch\n")))
-    with closing(MetricsServer("127.0.0.1", 0, registry, {"/healthz": lambda _: next(contents)})) as server:
+    with closing(
+        MetricsServer(listen("127.0.0.1", 0), registry, {"/healthz": lambda _: next(contents)})
+    ) as server:
         served = Served("127.0.0.1", server)
         assert served.request("/healthz") == (200, "text/plain; charset=utf-8", "ok\n")
         assert served.request("/healthz?probe=1")[::2] == (503, "närrisch\n")
@@ -144,7 +147,7 @@ def large(registry: CollectorRegistry) -> Iterator[Served]:
         "/healthz": lambda _: plain(HTTPStatus.OK, "ok\n"),
         "/page": lambda _: plain(HTTPStatus.OK, "p" * 10_000_000),
     }
-    with closing(MetricsServer("127.0.0.1", 0, registry, pages, longest_seconds=3600)) as server:
+    with closing(MetricsServer(listen("127.0.0.1", 0), registry, pages, longest_seconds=3600)) as server:
         yield Served("127.0.0.1", server)
 
 
@@ -198,7 +201,7 @@ def test_a_page_that_takes_its_time_keeps_no_other_waiting(registry: CollectorRe
         return plain(HTTPStatus.OK, "at last\n")
 
     pages = {"/slow": slow, "/healthz": lambda _: plain(HTTPStatus.OK, "ok\n")}
-    with closing(MetricsServer("127.0.0.1", 0, registry, pages)) as server, ExitStack() as stack:
+    with closing(MetricsServer(listen("127.0.0.1", 0), registry, pages)) as server, ExitStack() as stack:
         served = Served("127.0.0.1", server)
         waiting = [stack.enter_context(served.connect()) for _ in range(MOST_WAITING + 2)]
         for connection in waiting:
@@ -221,7 +224,7 @@ def test_those_who_ask_for_metrics_meanwhile_share_the_next(registry: CollectorR
     """All waiting scrapes share one reading, which is newer than they are."""
     collector = Waiting()
     registry.register(collector)
-    with closing(MetricsServer("127.0.0.1", 0, registry)) as server, ExitStack() as stack:
+    with closing(MetricsServer(listen("127.0.0.1", 0), registry)) as server, ExitStack() as stack:
         served = Served("127.0.0.1", server)
         readers = []
         for _ in range(21):
@@ -278,7 +281,7 @@ def test_drop_by_drop_is_a_request_too(served: Served) -> None:
 def test_a_reader_that_never_ends_is_cut_off(registry: CollectorRegistry) -> None:
     """A request that arrives byte by byte blocks no thread."""
     with (
-        closing(MetricsServer("127.0.0.1", 0, registry, longest_seconds=0.05)) as server,
+        closing(MetricsServer(listen("127.0.0.1", 0), registry, longest_seconds=0.05)) as server,
         Served("127.0.0.1", server).connect() as connection,
     ):
         connection.sendall(b"GET /met")
@@ -312,11 +315,11 @@ def test_a_fault_in_a_metric_is_logged_and_the_server_goes_on(
 
 def test_a_closed_server_frees_its_address(registry: CollectorRegistry) -> None:
     """A restarted agent can take the same address at once, and no thread is left."""
-    server = MetricsServer("127.0.0.1", 0, registry)
+    server = MetricsServer(listen("127.0.0.1", 0), registry)
     port = server.port
     Served("127.0.0.1", server).request("/metrics")
     server.close()
-    with closing(MetricsServer("127.0.0.1", port, registry)) as again:
+    with closing(MetricsServer(listen("127.0.0.1", port), registry)) as again:
         assert again.port == port
     assert "metrics" not in {thread.name for thread in threading.enumerate()}
 
@@ -324,4 +327,4 @@ def test_a_closed_server_frees_its_address(registry: CollectorRegistry) -> None:
 def test_an_address_that_is_taken_is_refused(served: Served, registry: CollectorRegistry) -> None:
     """A second server on the same address raises OSError."""
     with pytest.raises(OSError, match="in use"):
-        MetricsServer(served.host, served.server.port, registry)
+        MetricsServer(listen(served.host, served.server.port), registry)
