@@ -172,6 +172,63 @@ table inet testredirect {
 """
 
 
+_ZONED = """
+table inet testzone {{
+    chain early {{
+        type filter hook prerouting priority raw; policy accept;
+        iifname "eth0" ct {zone} set 7
+    }}
+    chain out {{
+        type filter hook output priority raw; policy accept;
+        oifname "eth0" ct {zone} set 7
+    }}
+}}
+"""
+"""Sessions of the link in a zone of their own, or one of their directions."""
+
+
+@pytest.mark.parametrize("zone", ("zone", "original zone", "reply zone"))
+def test_sessions_in_a_zone_are_judged_by_the_wire(agent: Service, one_interface: Lab, zone: str) -> None:
+    """At the first start, and at a change that revokes another; the socket's port is not allowed (§2.2)."""
+    lab, there = one_interface, (HOST, 8080)
+    lab.load(_REDIRECTED + _ZONED.format(zone=zone))
+    web, other = f"ingress accept 1 tcp 80 from {STAYS}", f"ingress accept 1 tcp 80 from {LEAVES}"
+    agent.define(definitions(web, other))
+    with traffic(lab) as busy:
+        for name, source in (("web", STAYS), ("revoked", LEAVES)):
+            busy.open(name, lab.peer, source, lab.host, (HOST, 80), listens_at=there)
+        with lab.listen(lab.host, *there), busy.running():
+            agent.start()
+            busy.wait_until_all_talk()
+            assert silent(busy) == set()
+            agent.define(definitions(web))
+            agent.wait_for_event("ruleset_applied", 2)
+            assert silent(busy) == {"revoked"}
+            busy.settle({"web"})
+    assert not agent.events("session_cut")
+
+
+@pytest.mark.parametrize("address", ("127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", "10.0.0.12"))
+def test_a_listener_elsewhere_ends_no_session_of_the_host(
+    agent: Service, one_interface: Lab, address: str
+) -> None:
+    """Anybody may listen at the local port of a session that is older than conntrack (§6.3)."""
+    lab = one_interface
+    lab.add_host_addresses(["10.0.0.12"])
+    with traffic(lab) as busy:
+        for name, host, peer in (("out", HOST, FAR), ("out over IPv6", HOST6, STAYS6)):
+            busy.open(name, lab.host, host, lab.peer, (peer, 443))
+        ports = [session.ends[0].socket.getsockname()[1] for session in busy.sessions.values()]
+        with contextlib.ExitStack() as listeners:
+            for port in ports:
+                listeners.enter_context(lab.listen(lab.host, address, port))
+            agent.start()
+            with busy.running():
+                busy.wait_until_all_talk()
+                busy.settle(set(busy.sessions))
+    assert not agent.events("session_cut")
+
+
 @pytest.mark.parametrize(
     ("configuration", "event"),
     (('mode = "observe"', {(LEAVES, 22), (LEAVES6, 22)}), ('sessions = "keep"', set())),

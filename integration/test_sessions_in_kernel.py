@@ -8,13 +8,19 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 
+from integration.lab import wait_for
 from integration.namespaces import Namespace, network_namespace
 from sgagent.core.errors import NotPermittedError
-from sgagent.core.model import Family
-from sgagent.dataplane.live_sessions import Ending, clear_marks, destroy, link_towards, sessions_at_listeners
+from sgagent.core.evaluate import Packet
+from sgagent.core.model import Direction, Family
+from sgagent.dataplane.conntrack import clear_marks, find_sessions
+from sgagent.dataplane.live_sessions import Ending, destroy, link_towards, sessions_at_listeners
 from sgagent.netlink import NETLINK_NETFILTER, NetlinkSocket, attributes
 from sgagent.nft.marks import MarkTest
 from tests.patience import PATIENCE
@@ -164,6 +170,89 @@ def test_sessions_at_listeners_can_be_ended(listening: str, address: str, family
         with pytest.raises(ConnectionError):
             client.recv(1)
         assert sessions_at_listeners() == ()
+
+
+@pytest.mark.usefixtures("namespace")
+@pytest.mark.skipif(
+    not Path("/proc/sys/net/mptcp/enabled").exists(), reason="the kernel has no MPTCP (CONFIG_MPTCP)"
+)
+def test_an_mptcp_socket_is_said_to_end_later() -> None:
+    """The kernel lets nobody end one, but does so, at both ends, when it has no TCP connection any more."""
+    Path("/proc/sys/net/mptcp/close_timeout").write_text("1", encoding="ascii")
+    with (
+        socket.socket(proto=socket.IPPROTO_MPTCP) as server,
+        socket.socket(proto=socket.IPPROTO_MPTCP) as client,
+    ):
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        client.connect(server.getsockname())
+        accepted, _ = server.accept()
+        with accepted:
+            client.send(b"established at both ends")
+            accepted.recv(64)
+            accepted.send(b"so is the other one")
+            client.recv(64)
+            (session,) = sessions_at_listeners()
+            assert destroy(session) is Ending.SUBFLOW_ENDED
+            for end in (client, accepted):
+                wait_for(lambda end=end: is_closed(end), "the end of an MPTCP socket")  # type: ignore[misc]  # a default binds the loop's value
+
+
+def is_closed(end: socket.socket) -> bool:
+    """Return whether a socket says that nothing is connected to it any more."""
+    try:
+        end.send(b"x", socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+_ZONES = """
+table inet zones {
+    chain out {
+        type filter hook output priority raw; policy accept;
+        udp dport 1000 ct zone set 7
+        udp dport 1001 ct original zone set 8
+        udp dport 1002 ct reply zone set 9
+    }
+}
+"""
+
+
+@pytest.mark.parametrize("address", ("127.0.0.1", "::1"))
+@pytest.mark.parametrize("last", (1004, 1020), ids=("few", "many"))
+def test_sessions_are_found_in_any_zone(namespace: Namespace, address: str, last: int) -> None:
+    """By either tuple, whether the zone is of one direction or of both; what is in none is not found."""
+    namespace.nft("-f", "-", stdin=_ZONES)
+    with socket.socket(socket.AF_INET if "." in address else socket.AF_INET6, socket.SOCK_DGRAM) as sender:
+        sender.bind((address, 900))
+        for port in _OPENED:
+            with contextlib.suppress(ConnectionRefusedError):
+                sender.sendto(b"x", (address, port))
+        requests = [request_to(address, port) for port in range(1000, last + 1)]
+        answers = [replace(one, source_port=one.destination_port, destination_port=900) for one in requests]
+        for packets, opened in ((requests, Direction.INGRESS), (answers, Direction.EGRESS)):
+            found = [session and session.opened for session in find_sessions(packets)]
+            assert found == [opened] * len(_OPENED) + [None] * (last - _OPENED[-1])
+
+
+_OPENED = range(1000, 1004)
+
+
+def request_to(address: str, port: int) -> Packet:
+    """Return a datagram that comes in from port 900."""
+    return Packet(
+        interface="",
+        direction=Direction.INGRESS,
+        family=Family.IPV4 if "." in address else Family.IPV6,
+        source=int(ip_address(address)),
+        destination=int(ip_address(address)),
+        protocol=socket.IPPROTO_UDP,
+        source_port=900,
+        destination_port=port,
+    )
 
 
 @pytest.mark.usefixtures("namespace")

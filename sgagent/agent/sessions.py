@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -17,11 +16,11 @@ from sgagent.core.evaluate import Packet, Tracking
 from sgagent.core.lockout import CutSession, LiveSession, NamedCut, SessionKind, as_keys, named
 from sgagent.core.model import Direction, Mode
 from sgagent.core.policy import ResolvedPolicy
+from sgagent.dataplane.conntrack import TrackedSession
 from sgagent.dataplane.live_sessions import (
     Ending,
     TcpSession,
     TcpSockets,
-    TrackedSession,
     link_towards,
     list_sockets,
     sessions_at_listeners,
@@ -109,6 +108,9 @@ ListSessions = Callable[[], Collection[LiveSession]]
 Find = Callable[[Packet], TrackedSession | None]
 """Finds the session of a packet; may raise OSError where the kernel can't be asked."""
 
+FindAll = Callable[[Sequence[Packet]], Sequence[TrackedSession | None]]
+"""The same for several packets at once."""
+
 
 class LiveSessions:
     """Look up whether the current policy has allowed a session, by its conntrack mark."""
@@ -161,10 +163,11 @@ MOST_NAMED = 20
 class CutPreview:
     """Look at the open sessions before each apply that may cut some."""
 
-    def __init__(self, log: EventLog, list_sessions: ListSessions) -> None:
-        """Take the log, and what lists sessions."""
+    def __init__(self, log: EventLog, list_sessions: ListSessions, find: FindAll) -> None:
+        """Take the log, what lists sessions, and what finds those that conntrack knows."""
         self._log = log
         self._list_sessions = list_sessions
+        self._find = find
         self._logged: frozenset[NamedCut] = frozenset()
         self._fault: str | None = None
 
@@ -182,7 +185,8 @@ class CutPreview:
         """
         sessions, fault = tuple[LiveSession, ...](), None
         try:
-            sessions = lockout.dearest(tuple(self._list_sessions()), MOST_LOOKED_AT)
+            dearest = lockout.dearest(tuple(self._list_sessions()), MOST_LOOKED_AT)
+            sessions = on_the_wire(dearest, self._find)
         except OSError as error:
             fault = str(error)
         if fault and fault != self._fault:
@@ -198,12 +202,49 @@ class CutPreview:
         return cut
 
 
+def on_the_wire(sessions: Sequence[LiveSession], find: FindAll) -> tuple[LiveSession, ...]:
+    """Return sessions with the ends that the packets which opened them had at the link (§2.2).
+
+    The port of the socket is another one where rules of others redirect. Without conntrack's word the ends of
+    the socket are taken.
+    """
+    try:
+        found = find([_answer(session) for session in sessions])
+    except (OSError, NotPermittedError):
+        return tuple(sessions)
+    return tuple(map(_as_came, sessions, found))
+
+
+def _as_came(session: LiveSession, tracked: TrackedSession | None) -> LiveSession:
+    """Return a session with the ends of its opening packet, if it was opened inwards."""
+    is_inward = tracked is not None and tracked.opened is Direction.EGRESS  # as it was found by an answer
+    if session.opened is Direction.EGRESS or tracked is None or tracked.original is None or not is_inward:
+        return session
+    came = tracked.original
+    return replace(
+        session,
+        local_address=came.destination,
+        local_port=came.destination_port or session.local_port,
+        peer_address=came.source,
+        peer_port=came.source_port or session.peer_port,
+    )
+
+
+def _answer(session: LiveSession, interface: str = "") -> Packet:
+    """Return the packet that answers the one that opened a session, as if it came in.
+
+    So it is looked up by its own ends, which are those of the socket also where the port was redirected. Of a
+    session that was opened inwards it is a reply.
+    """
+    return _turned(lockout.opening_packet(session, interface), Direction.INGRESS)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionPort:
     """How the kernel is asked about TCP sessions at local listeners, and ends them."""
 
-    find: Find
-    """Finds what conntrack knows of a session."""
+    find: FindAll
+    """Finds what conntrack knows of sessions."""
 
     destroy: Callable[[TcpSession], Ending]
     list_sessions: Callable[[], Iterable[TcpSession]] = sessions_at_listeners
@@ -241,16 +282,16 @@ def end_forbidden_sessions(step: Step, log: EventLog, port: SessionPort) -> None
     except OSError as error:
         log.warning("sessions_not_listed", reason=str(error))
         return
+    carried_out = list[tuple[CutSession, TcpSession]]()
     for cut, session in port.forbidden(step.policy, step.facts, sockets):
-        if not lockout.is_carried_out(step.policy, cut):
+        if lockout.is_carried_out(step.policy, cut):
+            carried_out.append((cut, session))
+        else:
             log.warning("session_would_be_cut", **as_keys(named(cut)))
-            continue
-        with suppress(OSError):
-            tracked = _tracked(cut, port.find)
-            if tracked is not None and _is_left_to_kernel(tracked):
-                continue
-        ending = _ending(session, port.destroy)
-        log.warning("session_cut", ending=ending, **as_keys(named(cut)))
+    for (cut, session), tracked in zip(carried_out, _tracked(carried_out, port.find), strict=True):
+        if tracked is None or not _is_left_to_kernel(tracked):
+            ending = _ending(session, port.destroy)
+            log.warning("session_cut", ending=ending, **as_keys(named(cut)))
 
 
 MOST_ASKED_FOR = 200
@@ -305,7 +346,12 @@ class RevokedSessions:
             if self._clock.monotonic() > end:
                 break
         asked, later = self._revoked[:MOST_ASKED_FOR], self._revoked[MOST_ASKED_FOR:]
-        self._revoked = [*later, *(one for one in asked if not self._is_ended(*one))]
+        try:
+            known = self._port.find([_answer(cut.session, cut.interface) for cut, _ in asked])
+        except OSError:
+            return
+        left = (one for one, tracked in zip(asked, known, strict=True) if not self._is_ended(*one, tracked))
+        self._revoked = [*later, *left]
 
     def _list(self) -> list[tuple[LiveSession, TcpSession]]:
         """Return the sessions at local listeners, logins first.
@@ -316,17 +362,13 @@ class RevokedSessions:
         sockets = {as_live_session(session): session for session in self._port.list_sessions()}
         return [(session, sockets[session]) for session in lockout.dearest(sockets, len(sockets))]
 
-    def _is_ended(self, cut: CutSession, session: TcpSession) -> bool:
+    def _is_ended(self, cut: CutSession, session: TcpSession, tracked: TrackedSession | None) -> bool:
         """End a session unless it is the kernel's to evaluate, and return whether nothing is left to do.
 
         Some are never ended. What is allowed of a translated one is what is on the wire, which the socket
         does not show; once conntrack has forgotten it, what the host sends first does not come from that end.
         For one that this host opened, other rules apply.
         """
-        try:
-            tracked = _tracked(cut, self._port.find)
-        except OSError:
-            return False
         if tracked is not None and _is_left_to_kernel(tracked):
             return tracked.is_translated or tracked.opened is Direction.INGRESS
         ending = _ending(session, self._port.destroy)
@@ -335,15 +377,12 @@ class RevokedSessions:
         return True
 
 
-def _tracked(cut: CutSession, find: Find) -> TrackedSession | None:
-    """Return what conntrack knows of a session.
-
-    It is looked up by its answers, which have the ends of the socket also where the port was redirected.
-
-    Raises:
-        OSError: the kernel can't be asked.
-    """
-    return find(_turned(lockout.opening_packet(cut.session, cut.interface), Direction.INGRESS))
+def _tracked(cuts: Sequence[tuple[CutSession, TcpSession]], find: FindAll) -> Sequence[TrackedSession | None]:
+    """Return what conntrack knows of sessions, looked up by their answers; nothing if it can't be asked."""
+    try:
+        return find([_answer(cut.session, cut.interface) for cut, _ in cuts])
+    except OSError:
+        return [None] * len(cuts)
 
 
 def _is_left_to_kernel(tracked: TrackedSession) -> bool:

@@ -23,6 +23,7 @@ from sgagent.agent.sessions import (
     SessionPort,
     as_live_session,
     end_forbidden_sessions,
+    on_the_wire,
     open_sessions,
 )
 from sgagent.agent.step import EventLog, Step, StepEnd
@@ -35,11 +36,11 @@ from sgagent.core.binding import HostFacts
 from sgagent.core.errors import DocumentError, KernelRefusedError, Origin, Problem, UsageError, printable
 from sgagent.core.lockout import LiveSession, NamedCut, SessionKind, named, sessions_newly_cut
 from sgagent.core.policy import Endpoint, ResolvedPolicy
+from sgagent.dataplane.conntrack import find_sessions
 from sgagent.dataplane.dataplane import LibnftablesDataplane
 from sgagent.dataplane.live_sessions import (
     TcpSession,
     destroy,
-    find_session,
     list_sockets,
 )
 from sgagent.documents import DocumentFile, parse_documents
@@ -79,7 +80,7 @@ def own_sessions_cut(policy: ResolvedPolicy, facts: HostFacts) -> tuple[NamedCut
         live = list_sockets().at_listeners
     except OSError:
         live = ()  # a kernel that can't tell: what the SSH server said has to do
-    own = own_sessions(live, sockets_of_logins(), os.environ)
+    own = on_the_wire(own_sessions(live, sockets_of_logins(), os.environ), find_sessions)
     return tuple(map(named, sessions_newly_cut(None, policy, facts, own)))
 
 
@@ -139,11 +140,11 @@ def apply_once(policy: ResolvedPolicy, settings: Settings, options: argparse.Nam
         is_first = dataplane.observe().ruleset is None
         is_rejudged = settings.enforcement.sessions is Sessions.REJUDGE
         if is_rejudged and not is_first:
-            CutPreview(_LateLog(), open_sessions).look(None, policy, facts)
+            CutPreview(_LateLog(), open_sessions, find_sessions).look(None, policy, facts)
         operations = _bring(policy, settings, dataplane)
     if is_rejudged and is_first:
         step = Step(outcome=StepEnd.APPLIED, policy=policy, facts=facts)
-        port = SessionPort(find=find_session, destroy=destroy)
+        port = SessionPort(find=find_sessions, destroy=destroy)
         end_forbidden_sessions(step, _LateLog(), port)
     return operations
 

@@ -22,7 +22,7 @@ from sgagent.cli import inputs
 from sgagent.cli.main import add_option
 from sgagent.core.errors import KernelRefusedError, SourceUnavailableError, UsageError, printable
 from sgagent.core.policy import Endpoint
-from sgagent.dataplane import live_sessions
+from sgagent.dataplane import conntrack, live_sessions
 from sgagent.dataplane.dataplane import ApplierDataplane, LibnftablesDataplane
 from sgagent.dataplane.privsep import Applier, applier_of_first_life, fork_applier, go_on_without_privilege
 from sgagent.host.links import NetlinkHost
@@ -82,8 +82,11 @@ def _enforce(settings: Settings, applier: Applier | None) -> Step:
         if step.kernel_error is not None:
             raise KernelRefusedError(step.kernel_error)
         if step.is_first_table and settings.enforcement.sessions is Sessions.REJUDGE:
-            through = dataplane if isinstance(dataplane, ApplierDataplane) else live_sessions
-            port = SessionPort(find=through.find_session, destroy=through.destroy)
+            port = (
+                SessionPort(find=dataplane.find_sessions, destroy=dataplane.destroy)
+                if isinstance(dataplane, ApplierDataplane)
+                else SessionPort(find=conntrack.find_sessions, destroy=live_sessions.destroy)
+            )
             end_forbidden_sessions(step, structlog.get_logger(), port)
     return step
 

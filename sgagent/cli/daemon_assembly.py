@@ -110,7 +110,7 @@ def _assemble(
         clock=clock,
         before_counters_go=counting.read,
         counters_gone=counting.forget,
-        preview_cuts=CutPreview(log, open_sessions).look,
+        preview_cuts=CutPreview(log, open_sessions, dataplane.find_sessions).look,
         name_servers=partial(name_servers, settings.source),
         name_watch=NameWatch(settings, clock, inputs.latest_time(settings), BackgroundResolver()),
     )
@@ -126,7 +126,7 @@ def _assemble(
         stack.enter_context(presence_kept(settings, source, lambda: published.status, host.facts))
 
     is_kept = settings.enforcement.sessions is Sessions.KEEP
-    port = SessionPort(find=dataplane.find_session, destroy=dataplane.destroy)
+    port = SessionPort(find=dataplane.find_sessions, destroy=dataplane.destroy)
     revoked = None if is_kept else RevokedSessions(log, clock, port)
 
     def end_sessions(step: Step) -> None:

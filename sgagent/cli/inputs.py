@@ -420,10 +420,12 @@ def preview_cuts(
     Args:
         find: picks them of the sessions of this host.
     """
-    from sgagent.agent.sessions import open_sessions_of_agents_too  # noqa: PLC0415 - few commands look at sessions
+    from sgagent.agent import sessions  # noqa: PLC0415 - few commands look at sessions
+    from sgagent.dataplane.conntrack import find_sessions  # noqa: PLC0415 - likewise
 
     try:
-        return tuple(map(named, find(NetlinkHost().facts(), open_sessions_of_agents_too())))
+        open_now = sessions.on_the_wire(sessions.open_sessions_of_agents_too(), find_sessions)
+        return tuple(map(named, find(NetlinkHost().facts(), open_now)))
     except OSError as error:
         warn(f"open sessions can't be listed: {error.strerror}")
         return ()

@@ -20,8 +20,9 @@ from typing import Any, get_args
 
 from sgagent.core.errors import KernelRefusedError, NotPermittedError, SgagentError, UsageError
 from sgagent.core.model import Direction, Family
+from sgagent.dataplane.conntrack import FlowTuple, TrackedSession
 from sgagent.dataplane.generation import RulesetChange
-from sgagent.dataplane.live_sessions import Ending, TrackedSession
+from sgagent.dataplane.live_sessions import Ending
 from sgagent.dataplane.table import Applied, TableListing
 from sgagent.nft import ruleset as nft, transactions as ops
 from sgagent.nft.ruleset import SELECTORS
@@ -44,7 +45,7 @@ class Verb(enum.IntEnum):
     APPLY = 5
     CLEAR_MARKS = 6
     REFUSE_ANOTHER_OWNER = 7
-    FIND_SESSION = 8
+    FIND_SESSIONS = 8
     END_SESSION = 9
     ALLOW_LOG = 10
     """Say once, before it has read any document, to which group of the kernel's packet log rules may log."""
@@ -206,7 +207,7 @@ _FORMS: Mapping[type, tuple[Callable[[Any], Sequence[object]], Callable[..., obj
             *(ops.AddTable, ops.DestroyTable, ops.AddCounter, ops.Flush, ops.Delete),
             *(nft.Count, nft.Limit, nft.Log, nft.SetMark, nft.Accept, nft.Drop, nft.Goto, nft.Jump),
             *(nft.Counter, nft.Hook, nft.KeyType, nft.Symbol, nft.NamePrefix),
-            *(Direction, Family, Applied, TrackedSession, Ending, RulesetChange),
+            *(Direction, Family, Applied, FlowTuple, TrackedSession, Ending, RulesetChange),
         )
     },
     **{kind: (_write_elements, partial(_read_elements, kind)) for kind in get_args(_ElementOperation)},

@@ -19,8 +19,10 @@ from sgagent.core.errors import ApplierLostError, KernelRefusedError, NotPermitt
 from sgagent.core.evaluate import Packet
 from sgagent.dataplane import applier_protocol
 from sgagent.dataplane.applier_protocol import LARGE_BYTES, LONGEST_ANSWER, MalformedMessageError, Reply, Verb
-from sgagent.dataplane.live_sessions import Ending, TcpSession, TrackedSession
+from sgagent.dataplane.conntrack import TrackedSession
+from sgagent.dataplane.live_sessions import Ending, TcpSession
 from sgagent.dataplane.privileges import give_back
+from sgagent.dataplane.request_validation import MOST_PACKETS
 from sgagent.dataplane.table import Applied, KernelTable, TableKeeper, TableListing
 from sgagent.netlink import attributes, payloads_in
 from sgagent.nft.diff import make_plan
@@ -375,17 +377,25 @@ class ApplierTable:
         self._ask(Verb.REFUSE_ANOTHER_OWNER)
 
     def find_session(self, packet: Packet) -> TrackedSession | None:
-        """Return the session that a packet belongs to, as ``live_sessions.find_session`` does.
+        """Return the session that a packet belongs to, as ``conntrack.find_session`` does.
 
         Raises:
             OSError: the kernel can't be asked.
         """
-        if packet.source_port is None or packet.destination_port is None:
-            return None
-        ends = packet.source, packet.destination, packet.source_port, packet.destination_port
-        session: TrackedSession | None
-        (session,) = self._call(Verb.FIND_SESSION, packet.direction, packet.family, packet.protocol, *ends)
-        return session
+        return self.find_sessions([packet])[0]
+
+    def find_sessions(self, packets: Sequence[Packet]) -> list[TrackedSession | None]:
+        """Return the sessions that packets belong to, as ``conntrack.find_sessions`` does.
+
+        Raises:
+            OSError: the kernel can't be asked.
+        """
+        found = dict[Packet, TrackedSession | None]()
+        asked = [packet for packet in packets if None not in (packet.source_port, packet.destination_port)]
+        for start in range(0, len(asked), MOST_PACKETS):
+            some = asked[start : start + MOST_PACKETS]
+            found |= zip(some, self._call(Verb.FIND_SESSIONS, *map(_as_values, some)), strict=True)
+        return [found.get(packet) for packet in packets]
 
     def destroy(self, session: TcpSession) -> Ending:
         """End a session at once, as :func:`sgagent.dataplane.live_sessions.destroy`.
@@ -440,6 +450,11 @@ class ApplierTable:
         return ApplierLostError(reason)
 
 
+def _as_values(packet: Packet) -> list[object]:
+    ends = packet.source, packet.destination, packet.source_port, packet.destination_port
+    return [packet.direction, packet.family, packet.protocol, *ends]
+
+
 class ApplierDataplane(TableDataplane):
     """The data plane behind the boundary, and what else needs privilege."""
 
@@ -454,6 +469,7 @@ class ApplierDataplane(TableDataplane):
         table = ApplierTable(channel, mask=mask, longest_call_seconds=longest_call_seconds)
         super().__init__(table)
         self.find_session = table.find_session
+        self.find_sessions = table.find_sessions
         self.destroy = table.destroy
         self.open_log = table.open_log
         self.open_listing = table.open_listing

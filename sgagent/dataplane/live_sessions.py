@@ -1,7 +1,7 @@
-"""Live sessions: those that conntrack follows, with our bits in their marks, and this host's TCP sockets.
+"""This host's TCP sockets, and its listeners.
 
 The sockets show sessions that conntrack did not follow when the agent started, and end those that the policy
-forbids (§6.3). Conntrack can't know who opened them, but a local port with a listener shows that the far end
+forbids (§6.3). Conntrack can't know who opened them, but a listener at the local end shows that the far end
 did.
 """
 
@@ -14,187 +14,14 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sgagent.core.binding import HostListener
-from sgagent.core.errors import KernelRefusedError, NotPermittedError
-from sgagent.core.evaluate import Packet
-from sgagent.core.model import Direction, Family, Protocol
+from sgagent.core.errors import NotPermittedError
+from sgagent.core.model import Family
 from sgagent.core.policy import LINK_LOCAL
-from sgagent.netlink import (
-    NESTED,
-    NETLINK_NETFILTER,
-    NETLINK_ROUTE,
-    NETLINK_SOCK_DIAG,
-    NetlinkSocket,
-    attribute,
-    attributes,
-)
-from sgagent.nft.marks import MarkTest
-
-_SUBSYSTEM_CONNTRACK = 1 << 8
-_NEW = _SUBSYSTEM_CONNTRACK | 0
-_GET = _SUBSYSTEM_CONNTRACK | 1
-_HEADER = struct.Struct("=BBH")
-_NUMBER = struct.Struct(">I")
-_PORT = struct.Struct(">H")
-_TUPLE_ORIGINAL = 1
-_TUPLE_IP = 1
-_TUPLE_PROTOCOL = 2
-_STATUS = 3
-_TRANSLATED = 0x30
-"""In the status: source or destination are others at the socket than on the wire."""
-
-_PROTOCOL_STATE = 4
-_TCP_STATE = 1
-_TCP_FLAGS = 4
-"""Of the original direction: flags, and a mask."""
-
-_BE_LIBERAL = 8
-_EMPTY, _NO_FLAGS, _NO_STATUS = memoryview(b""), memoryview(b"\0"), memoryview(bytes(4))
-_MARK = 8
-_ZONE = 18
-_MARK_MASK = 21
-_BATCH = 500
-
-
-@dataclass(frozen=True, slots=True)
-class TrackedSession:
-    """A session that conntrack follows, as a packet meets it."""
-
-    mark: int
-    opened: Direction
-    """Which way it was opened through the interface that the packet passes."""
-
-    is_opening_seen: bool = True
-    """Whether that is known; else it is the way of the first packet that conntrack met."""
-
-    is_translated: bool = False
-    """Whether this host's NAT gives it other ends: on the wire they are not those of the socket."""
-
-
-def find_session(packet: Packet) -> TrackedSession | None:
-    """Return the session of the calling thread's network namespace that a packet belongs to.
-
-    The look-up uses addresses and ports as they are on the wire, before or after NAT on this host. An
-    incoming packet has the tuple of a session's original direction, or that of its replies. An outgoing
-    packet is looked up by the tuple of the packet that would answer it.
-
-    Args:
-        packet: of a protocol with ports; sessions of others are not found.
-
-    Raises:
-        OSError: the kernel can't be asked.
-    """
-    ports = packet.source_port, packet.destination_port
-    if None in ports or not Protocol(packet.protocol).has_ports:
-        return None
-    incoming = _tuple_of(packet)
-    family = socket.AF_INET if packet.family is Family.IPV4 else socket.AF_INET6
-    request = _HEADER.pack(family, 0, 0) + attribute(_TUPLE_ORIGINAL | NESTED, incoming)
-    try:
-        with NetlinkSocket(NETLINK_NETFILTER) as netlink:
-            answer = netlink.ask(_GET, request)
-    except FileNotFoundError:
-        return None
-    found = attributes(answer.payload[_HEADER.size :])
-    is_original = _parts(found[_TUPLE_ORIGINAL]) == _parts(memoryview(incoming))
-    opened = Direction.INGRESS if is_original else Direction.EGRESS
-    is_translated = bool(_NUMBER.unpack(found.get(_STATUS, _NO_STATUS))[0] & _TRANSLATED)
-    return TrackedSession(_mark_in(found), opened, _is_opening_seen(found), is_translated)
-
-
-def _tuple_of(packet: Packet) -> bytes:
-    """Return what comes in, or would come back, as the kernel writes it."""
-    source, destination = (packet.source, packet.source_port), (packet.destination, packet.destination_port)
-    ends = (source, destination) if packet.direction is Direction.INGRESS else (destination, source)
-    kinds, size = ((1, 2), 4) if packet.family is Family.IPV4 else ((3, 4), 16)
-    addresses = [attribute(kind, end[0].to_bytes(size)) for kind, end in zip(kinds, ends, strict=True)]
-    ports = [attribute(kind, _PORT.pack(end[1])) for kind, end in zip((2, 3), ends, strict=True)]
-    protocol = attribute(1, bytes([packet.protocol])) + b"".join(ports)
-    of_ip = attribute(_TUPLE_IP | NESTED, b"".join(addresses))
-    return of_ip + attribute(_TUPLE_PROTOCOL | NESTED, protocol)
-
-
-def _parts(of_tuple: memoryview) -> tuple[dict[int, bytes], ...]:
-    """Return the addresses and the ports of a tuple, by kind of attribute."""
-    found = attributes(of_tuple)
-    parts = (attributes(found[part]) for part in (_TUPLE_IP, _TUPLE_PROTOCOL))
-    return tuple({kind: bytes(value) for kind, value in part.items()} for part in parts)
-
-
-def _is_opening_seen(found: Mapping[int, memoryview]) -> bool:
-    """Return whether conntrack met a session's first packet; else it does not check TCP's windows."""
-    of_protocol = attributes(found.get(_PROTOCOL_STATE, _EMPTY))
-    flags = attributes(of_protocol.get(_TCP_STATE, _EMPTY)).get(_TCP_FLAGS, _NO_FLAGS)
-    return not flags[0] & _BE_LIBERAL
-
-
-def clear_marks(mask: int, tests: Sequence[MarkTest] = ()) -> int:
-    """Clear bits in the mark of every session of the calling thread's network namespace.
-
-    Sessions that end meanwhile are none of our business; other bits of the marks stay.
-
-    Args:
-        mask: the bits to clear.
-        tests: only of sessions whose mark meets one of these; without any of all. For each the kernel goes
-            through all sessions once, and lists those that meet it.
-
-    Returns:
-        How many sessions were changed.
-
-    Raises:
-        NotPermittedError: the process lacks CAP_NET_ADMIN.
-        KernelRefusedError: a session's mark could not be changed.
-    """
-    changed = 0
-    try:
-        with NetlinkSocket(NETLINK_NETFILTER) as netlink:
-            for test in tests or (None,):
-                orders = list(_orders(netlink, mask, test))
-                for start in range(0, len(orders), _BATCH):
-                    batch = orders[start : start + _BATCH]
-                    changed += len(batch) - _count_ended(netlink.order(batch))
-    except PermissionError as error:
-        raise NotPermittedError("the marks of sessions can be changed only with CAP_NET_ADMIN") from error
-    except OSError as error:
-        raise KernelRefusedError(error.strerror or str(error), "marks of sessions") from error
-    return changed
-
-
-def _orders(netlink: NetlinkSocket, mask: int, test: MarkTest | None) -> Iterator[tuple[int, bytes]]:
-    """Yield a request for each session with bits to clear: its tuple as the kernel wrote it, and no mark.
-
-    The kernel sets ``mark = (mark & ~CTA_MARK_MASK) ^ CTA_MARK``.
-    """
-    wanted = b"" if test is None else _mark_attributes(test.value, test.bits)
-    cleared = _mark_attributes(0, mask)
-    for message in netlink.dump(_GET, _HEADER.pack(socket.AF_UNSPEC, 0, 0) + wanted):
-        found = attributes(message.payload[_HEADER.size :])
-        mark = _mark_in(found)
-        if mark & mask == 0 or (test is not None and not test.is_met_by(mark)):
-            continue
-        zone = attribute(_ZONE, bytes(found[_ZONE])) if _ZONE in found else b""
-        original = attribute(_TUPLE_ORIGINAL | NESTED, bytes(found[_TUPLE_ORIGINAL]))
-        yield _NEW, bytes(message.payload[: _HEADER.size]) + original + zone + cleared
-
-
-def _mark_in(found: Mapping[int, memoryview]) -> int:
-    return int(_NUMBER.unpack(found[_MARK])[0]) if _MARK in found else 0
-
-
-def _mark_attributes(mark: int, mask: int) -> bytes:
-    return attribute(_MARK, _NUMBER.pack(mark)) + attribute(_MARK_MASK, _NUMBER.pack(mask))
-
-
-def _count_ended(errors: list[int]) -> int:
-    """Return how many sessions ended meanwhile, if the errors say nothing else."""
-    for number in errors:
-        if number != errno.ENOENT:
-            raise OSError(number, errno.errorcode.get(number, str(number)))
-    return len(errors)
-
+from sgagent.netlink import NETLINK_ROUTE, NETLINK_SOCK_DIAG, NetlinkSocket, attribute, attributes
 
 _DIAGNOSE_BY_FAMILY = 20
 _DESTROY = 21
@@ -230,6 +57,22 @@ class TcpSession:
     identity: bytes
     """What the kernel knows the socket by: 48 bytes."""
 
+    @property
+    def link(self) -> int:
+        """Return the number of the link that the socket is bound to; 0 for none."""
+        return int.from_bytes(self.identity[_LINK], sys.byteorder)
+
+    def accepts(self, session: TcpSession) -> bool:
+        """Return whether this listener could have accepted a session, at its address and on its link."""
+        is_everywhere = self.local_address == 0 and self.family in (session.family, Family.IPV6)
+        is_there = (self.family, self.local_address) == (session.family, session.local_address)
+        return (
+            (is_everywhere or is_there)
+            and self.local_port == session.local_port
+            and self.socket_family == session.socket_family
+            and self.link in (0, session.link)
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TcpSockets:
@@ -243,9 +86,15 @@ class TcpSockets:
 
     @property
     def at_listeners(self) -> tuple[TcpSession, ...]:
-        """Return the sessions whose local port has a listener, so that the far end opened them."""
-        ports = {listener.local_port for listener in self.listeners}
-        return tuple(session for session in self.sessions if session.local_port in ports)
+        """Return the sessions that a listener could have accepted, so that the far end opened them."""
+        at_port = dict[int, list[TcpSession]]()
+        for listener in self.listeners:
+            at_port.setdefault(listener.local_port, []).append(listener)
+        return tuple(
+            session
+            for session in self.sessions
+            if any(listener.accepts(session) for listener in at_port.get(session.local_port, ()))
+        )
 
 
 class Ending(enum.Enum):
@@ -254,6 +103,10 @@ class Ending(enum.Enum):
     ENDED = "ended"
     GONE = "gone"
     """It had ended already."""
+
+    SUBFLOW_ENDED = "subflow ended"
+    """A TCP connection of an MPTCP socket has ended. The kernel closes the socket, which nobody else can end,
+    at both ends when it has had none for ``net.mptcp.close_timeout`` seconds."""
 
     UNSUPPORTED = "unsupported"
     """This kernel can't end sockets."""
@@ -271,7 +124,7 @@ def list_sockets() -> TcpSockets:
 
 
 def sessions_at_listeners() -> tuple[TcpSession, ...]:
-    """Return the live TCP sessions whose local port has a listener.
+    """Return the live TCP sessions that a listener could have accepted.
 
     Of the calling thread's network namespace, loopback included.
 
@@ -288,7 +141,7 @@ def link_towards(session: TcpSession) -> int | None:
     """
     ends, size = (session.peer_address, session.local_address), session.family.bits // 8
     if session.family is Family.IPV6 and any(LINK_LOCAL[0] <= end <= LINK_LOCAL[1] for end in ends):
-        return int.from_bytes(session.identity[_LINK], sys.byteorder) or None
+        return session.link or None
     family = socket.AF_INET if session.family is Family.IPV4 else socket.AF_INET6
     wanted = (attribute(kind, end.to_bytes(size)) for kind, end in enumerate(ends, start=_ROUTE_DESTINATION))
     request = _ROUTE.pack(family, 8 * size, 8 * size) + b"".join(wanted)
@@ -317,12 +170,13 @@ def destroy(session: TcpSession) -> Ending:
 
 def destroy_socket(socket_family: int, identity: bytes) -> Ending:
     """End the session of a socket at once, as :func:`destroy`."""
-    request = _REQUEST.pack(socket_family, socket.IPPROTO_TCP, 0, _LIVE, identity)
+    request = _REQUEST.pack(socket_family, socket.IPPROTO_TCP, _WITH_UPPER_LAYER, _LIVE, identity)
     with NetlinkSocket(NETLINK_SOCK_DIAG) as netlink:
+        is_subflow = _is_subflow(netlink, request)
         errors = netlink.order([(_DESTROY, request)])
     match next(iter(errors), 0):
         case 0:
-            return Ending.ENDED
+            return Ending.SUBFLOW_ENDED if is_subflow else Ending.ENDED
         case errno.ENOENT:
             return Ending.GONE
         case errno.EOPNOTSUPP | errno.EINVAL:
@@ -331,6 +185,23 @@ def destroy_socket(socket_family: int, identity: bytes) -> Ending:
             raise NotPermittedError("sessions can be ended only with CAP_NET_ADMIN")
         case error:
             raise OSError(error, os.strerror(error))
+
+
+def _is_subflow(netlink: NetlinkSocket, request: bytes) -> bool:
+    """Return whether a socket is a connection of an MPTCP socket; False where there is no such socket."""
+    try:
+        answer = netlink.ask(_DIAGNOSE_BY_FAMILY, request)
+    except OSError:
+        return False
+    upper = attributes(answer.payload[_ANSWER_BYTES:]).get(_UPPER_LAYER, memoryview(b""))
+    return bytes(attributes(upper).get(_NAME, b"")).rstrip(b"\0") == b"mptcp"
+
+
+_WITH_UPPER_LAYER = 1 << 1
+"""An extension of the request: what the kernel knows of TCP, that of the layer above included."""
+
+_ANSWER_BYTES = 72
+_UPPER_LAYER, _NAME = 19, 1
 
 
 def list_in_states(

@@ -27,8 +27,9 @@ from typing import Any, NoReturn, Self, assert_never
 from sgagent.core.errors import SgagentError, UsageError
 from sgagent.dataplane import applier_protocol, privileges, request_validation as validation
 from sgagent.dataplane.applier_protocol import LONGEST_REQUEST, MalformedMessageError, Reply, Verb
+from sgagent.dataplane.conntrack import find_sessions
 from sgagent.dataplane.generation import APPLIER_NAME, RulesetChange
-from sgagent.dataplane.live_sessions import destroy_socket, find_session
+from sgagent.dataplane.live_sessions import destroy_socket
 from sgagent.dataplane.nflog import LAST_GROUP, open_log
 from sgagent.dataplane.table import KernelTable, TrackedTable, list_in_background
 
@@ -168,8 +169,8 @@ class _RequestHandler:
                 return encode(table.clear_marks(*validation.check_marks(values, self._mask)))
             case Verb.REFUSE_ANOTHER_OWNER:
                 table.refuse_another_owner()
-            case Verb.FIND_SESSION:
-                return encode(find_session(validation.check_packet(values)))
+            case Verb.FIND_SESSIONS:
+                return encode(*find_sessions(validation.check_packets(values)))
             case Verb.END_SESSION:
                 return encode(destroy_socket(*validation.check_socket(values)))
             case Verb.ALLOW_LOG:

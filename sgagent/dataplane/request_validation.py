@@ -32,6 +32,9 @@ _MOST_LOGGED = 1000
 """Packets of a rule each second."""
 
 _MOST_MARK_TESTS = 32
+MOST_PACKETS = 200
+"""Whose sessions are looked up at once."""
+
 _SOCKET_FAMILIES = (socket.AF_INET, socket.AF_INET6)
 _HOOKS = ("prerouting", "postrouting")
 _HIGHEST_PRIORITY = (1 << 31) - 1
@@ -266,14 +269,19 @@ def check_marks(content: tuple[Any, ...], mask: int) -> tuple[int, tuple[MarkTes
     return bits, tuple(MarkTest(*test) for test in content[1:])
 
 
-def check_packet(content: tuple[Any, ...]) -> Packet:
-    """Return a packet with the ends that the agent names.
+def check_packets(content: tuple[Any, ...]) -> list[Packet]:
+    """Return packets with the ends that the agent names.
 
     Raises:
-        MalformedMessageError: there is none.
+        MalformedMessageError: one is none; there are none, or too many.
     """
+    _require(1 <= len(content) <= MOST_PACKETS, "of another length")
+    return [_checked_packet(one) for one in content]
+
+
+def _checked_packet(content: Any) -> Packet:  # noqa: ANN401 - what the agent sent
     match content:
-        case (Direction() as direction, Family() as family, *numbers) if len(numbers) == len(_PACKET_NUMBERS):
+        case [Direction() as direction, Family() as family, *numbers] if len(numbers) == len(_PACKET_NUMBERS):
             lasts = (0xFF, family.last_address, family.last_address, 0xFFFF, 0xFFFF)
             for number, last in zip(numbers, lasts, strict=True):
                 _check_number(number, last)

@@ -17,9 +17,9 @@ from typing import Protocol
 
 from sgagent.core.errors import KernelRefusedError, NotPermittedError, SgagentError
 from sgagent.dataplane import generation, libnftables
+from sgagent.dataplane.conntrack import clear_marks
 from sgagent.dataplane.generation import GenerationTracker, RulesetChange, RulesetEvents, RulesetGeneration
 from sgagent.dataplane.libnftables import NOT_PERMITTED, Context, RefusedError, WorkerDiedError
-from sgagent.dataplane.live_sessions import clear_marks
 from sgagent.dataplane.privileges import ends_within, fork
 from sgagent.nft import ruleset as nft, transactions as ops
 from sgagent.nft.marks import MarkTest

@@ -25,7 +25,8 @@ from sgagent.core.evaluate import Packet
 from sgagent.core.model import CidrBlock, Direction, Family, Mode
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions, closed_interface
-from sgagent.dataplane.live_sessions import Ending, TcpSession, TrackedSession, link_towards
+from sgagent.dataplane.conntrack import TrackedSession
+from sgagent.dataplane.live_sessions import Ending, TcpSession, link_towards
 from tests.fakes.clock import FakeClock
 
 HOST = CidrBlock.parse("10.0.0.11")
@@ -66,8 +67,9 @@ def refuse(_session: TcpSession) -> Ending:
     raise NotPermittedError("sessions can be ended only with CAP_NET_ADMIN")
 
 
-def forget(_packet: Packet) -> None:
+def forget(packets: Sequence[Packet]) -> list[TrackedSession | None]:
     """Be a conntrack that followed no session."""
+    return [None] * len(packets)
 
 
 def port_of(
@@ -166,15 +168,16 @@ class Kernel:
         self.listings += 1
         return self.sessions
 
-    def find(self, packet: Packet) -> TrackedSession | None:
-        """Return the session of an answer, looked up as if it came in: the other way round."""
-        self.asked.append(packet)
+    def find(self, packets: Sequence[Packet]) -> Sequence[TrackedSession | None]:
+        """Return the sessions of answers, looked up as if they came in: the other way round."""
+        self.asked += packets
         if self.opened is None:
-            return None
+            return [None] * len(packets)
         turned = Direction.EGRESS if self.opened is Direction.INGRESS else Direction.INGRESS
-        return TrackedSession(
+        found = TrackedSession(
             mark=0, opened=turned, is_opening_seen=self.is_opening_seen, is_translated=self.is_translated
         )
+        return [found] * len(packets)
 
     def destroy(self, session: TcpSession) -> Ending:
         """End a session."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 from dataclasses import replace
+
+import pytest
 
 from sgagent.agent.sessions import classified
 from sgagent.core.lockout import LiveSession, SessionKind
-from sgagent.core.model import Direction
+from sgagent.core.model import Direction, Family
 from sgagent.dataplane.live_sessions import TcpSession, TcpSockets
 from tests.unit.agent.test_forbidden_sessions import SESSION
 
@@ -49,3 +53,50 @@ def test_who_reads_our_metrics_did_not_come_from_here() -> None:
     sockets = TcpSockets(listeners=(at(9469, 1),), sessions=(at(9469, 2),))
     (found,) = classified(sockets, of_ourselves={1, 2})
     assert (found.kind, found.opened) == (SessionKind.OTHER, Direction.INGRESS)
+
+
+HOST6 = 0x20010DB8 << 96 | 0x11
+SESSION6 = replace(
+    SESSION, family=Family.IPV6, local_address=HOST6, peer_address=HOST6 + 1, socket_family=socket.AF_INET6
+)
+MAPPED = replace(SESSION, socket_family=socket.AF_INET6)
+"""Over IPv4, at a socket of IPv6."""
+
+ANY, ANY6 = replace(SESSION, local_address=0), replace(SESSION6, local_address=0)
+
+
+def on_link(session: TcpSession, number: int) -> TcpSession:
+    """Return a socket that is bound to a link."""
+    return replace(session, identity=bytes(36) + struct.pack("=I", number) + bytes(8))
+
+
+@pytest.mark.parametrize(
+    ("listener", "session"),
+    (
+        *((SESSION, SESSION), (ANY, SESSION)),
+        *((SESSION6, SESSION6), (ANY6, SESSION6), (ANY6, MAPPED), (MAPPED, MAPPED)),
+        *((on_link(SESSION, 3), on_link(SESSION, 3)), (SESSION, on_link(SESSION, 3))),
+    ),
+)
+def test_a_listener_accepts_sessions_of_its_address_family_and_link(
+    listener: TcpSession, session: TcpSession
+) -> None:
+    """At each address, over both families at a socket of IPv6, and on each link, unless it says which."""
+    assert TcpSockets(listeners=(listener,), sessions=(session,)).at_listeners == (session,)
+
+
+@pytest.mark.parametrize(
+    ("listener", "session"),
+    (
+        (replace(SESSION, local_address=0x7F000001), SESSION),
+        (replace(SESSION, local_address=SESSION.local_address + 1), SESSION),
+        (replace(ANY, local_port=23), SESSION),
+        (replace(SESSION6, local_address=1), SESSION6),
+        (replace(SESSION6, local_address=SESSION.local_address), MAPPED),
+        *((ANY6, SESSION), (ANY, SESSION6), (ANY, MAPPED), (replace(MAPPED, local_address=0), SESSION6)),
+        *((on_link(SESSION, 3), SESSION), (on_link(ANY, 3), on_link(SESSION, 2))),
+    ),
+)
+def test_a_port_alone_makes_no_listener(listener: TcpSession, session: TcpSession) -> None:
+    """Anybody may listen at a loopback address, at the port of a session that the host has opened (§6.3)."""
+    assert TcpSockets(listeners=(listener,), sessions=(session,)).at_listeners == ()

@@ -10,9 +10,10 @@ import pytest
 from sgagent.core.model import Direction, Family
 from sgagent.dataplane.applier_protocol import MalformedMessageError, decode, encode
 from sgagent.dataplane.request_validation import (
+    MOST_PACKETS,
     check_marks,
     check_number,
-    check_packet,
+    check_packets,
     check_plan,
     check_socket,
 )
@@ -350,7 +351,7 @@ PACKET = (INGRESS, IPV4, 6, 1, 2, 1024, 80)
 
 def test_a_packet_arrives_as_it_was_sent() -> None:
     """With both ends."""
-    packet = check_packet(decode(sent(*PACKET)))
+    (packet,) = check_packets(decode(sent(PACKET)))
     assert (packet.source, packet.destination, packet.source_port, packet.destination_port) == (
         1,
         2,
@@ -377,9 +378,17 @@ def test_what_is_no_packet_is_refused(place: int, value: object) -> None:
     """Each field has its bounds."""
     packet = [*PACKET[:place], value, *PACKET[place + 1 :]]
     with pytest.raises(MalformedMessageError):
-        check_packet(decode(sent(*packet)))
+        check_packets(decode(sent(packet)))
     with pytest.raises(MalformedMessageError):
-        check_packet(decode(sent(*PACKET[:place])))
+        check_packets(decode(sent(PACKET[:place])))
+
+
+@pytest.mark.parametrize("count", (0, MOST_PACKETS + 1))
+def test_so_many_packets_are_looked_up_at_once(count: int) -> None:
+    """At least one, and no more than are found in a moment."""
+    check_packets(decode(sent(*[PACKET] * MOST_PACKETS)))
+    with pytest.raises(MalformedMessageError):
+        check_packets(decode(sent(*[PACKET] * count)))
 
 
 def test_a_socket_arrives_as_it_was_sent() -> None:

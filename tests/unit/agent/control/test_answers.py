@@ -43,7 +43,7 @@ from sgagent.core.model import (
     Protocol,
 )
 from sgagent.core.policy import Peer, ResolvedDirection, ResolvedInterface, ResolvedPolicy, ResolvedRule
-from sgagent.dataplane.live_sessions import TrackedSession
+from sgagent.dataplane.conntrack import TrackedSession
 from sgagent.documents import DocumentFile
 from sgagent.nft.marks import EnforcementState, MarkLayout
 from sgagent.nft.names import (
