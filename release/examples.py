@@ -29,6 +29,10 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("sgagent denied", "List the newest dropped packets, with the rules that dropped them."),
         ("sgagent denied --follow --direction ingress", "Watch what is dropped from now on."),
     ),
+    "doctor": (
+        ("sgagent doctor", "List what bypasses or breaks the policy on this host."),
+        ("sgagent doctor --json --exit-code", "Fail a pipeline if anything is found."),
+    ),
     "explain": (
         (
             "sgagent explain ingress --source 192.0.2.7 --destination 10.0.0.11 --protocol tcp --port 443",

@@ -17,6 +17,7 @@ from types import FrameType
 
 from sgagent.agent.control.handlers import OrderHandler
 from sgagent.agent.counters import Counting, ObservationLog
+from sgagent.agent.doctor import Doctor
 from sgagent.agent.drift import DriftWatch
 from sgagent.agent.inbox import Inbox, LoopEvent
 from sgagent.agent.published_status import PublishedStatus
@@ -76,6 +77,9 @@ class Daemon:
 
     verification: Verification
     """Proves what steps leave in the kernel, while it runs."""
+
+    doctor: Doctor
+    """Looks at what stands beside sgagent, while it runs."""
 
     def __post_init__(self) -> None:
         """Start with nothing done."""
@@ -244,6 +248,7 @@ class Daemon:
                 self.revoked.follow(step)
             self._steps += 1
             clean_up(self._steps)
+            self.doctor.follow(step)
         return step
 
     def _count_by(self, step: Step) -> None:
@@ -280,6 +285,7 @@ class Daemon:
         names = self._reconciler.names.report()
         self._step_log.say_names(names)
         self.published.note_names(names, self._reconciler.names.failures)
+        self.published.note_doctor(self.doctor.newest)
         readers = self.inbox.take_readers()
         self._read_counters()
         for reader in readers:

@@ -17,6 +17,7 @@ from sgagent.agent.names.name_table import NameStatus
 from sgagent.agent.state.counter_file import HitTimes
 from sgagent.agent.status import Durations, Posture, ProofReport, Status, status_after
 from sgagent.agent.step import Step, StepEnd
+from sgagent.analysis.doctor.findings import Diagnosis
 from sgagent.core.model import Mode
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.documents import DocumentFile
@@ -253,6 +254,11 @@ class PublishedStatus:
         """Publish what the proof of the table in force came to, and how long proofs took."""
         if (verified, durations) != (self.status.verified, self.status.verify_durations):
             self._publish(replace(self.status, verified=verified, verify_durations=durations))
+
+    def note_doctor(self, diagnosis: Diagnosis | None) -> None:
+        """Publish what the doctor found."""
+        if diagnosis is not self.status.diagnosis:
+            self._publish(replace(self.status, diagnosis=diagnosis))
 
     def _publish(self, status: Status) -> None:
         self.status = status

@@ -12,6 +12,7 @@ from sgagent.agent.clock import timestamp
 from sgagent.agent.manual_override import ManualOverride
 from sgagent.agent.names.name_table import NameStatus
 from sgagent.agent.step import Step, StepEnd, ports_of_masters
+from sgagent.analysis.doctor.findings import Diagnosis
 from sgagent.core.errors import Severity
 from sgagent.core.lockout import NamedCut, SessionKind
 from sgagent.core.model import Mode, Policy
@@ -253,6 +254,9 @@ class Status:
     """What the proof of the table in force came to; None until that was proved."""
 
     verify_durations: Durations = field(default_factory=Durations)
+
+    diagnosis: Diagnosis | None = None
+    """What the doctor found last; None before its first look."""
 
     @property
     def is_well(self) -> bool:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable
 
 from sgagent.agent.clock import clock_time
-from sgagent.agent.control import requests
+from sgagent.agent.control import history_requests, requests
 from sgagent.agent.control.protocol import encode_fields
 from sgagent.agent.control.status_text import facts, headline
 from sgagent.agent.status import InterfaceState, InterfaceStatus, Posture, state_in_words
@@ -93,7 +93,9 @@ def _interface_row(interface: InterfaceStatus) -> tuple[str, ...]:
 
 def run_history(options: argparse.Namespace) -> int:
     """Print what was enforced; damaged files are named on standard error."""
-    answer = ask(inputs.load_settings(options), requests.HistoryQuestion(), requests.HistoryAnswer)
+    answer = ask(
+        inputs.load_settings(options), history_requests.HistoryQuestion(), history_requests.HistoryAnswer
+    )
     if options.json:
         _print_json(answer)
         return 0
@@ -107,7 +109,7 @@ def run_history(options: argparse.Namespace) -> int:
 _HISTORY_HEADINGS = ("N", "", "VERSION", "SINCE", "BY", "FILES", "BYTES", "RULES", "CHAINS", "LINKS")
 
 
-def history_table(answer: requests.HistoryAnswer, width: int | None) -> list[str]:
+def history_table(answer: history_requests.HistoryAnswer, width: int | None) -> list[str]:
     """Return the lines of the table.
 
     Args:
@@ -120,7 +122,7 @@ def history_table(answer: requests.HistoryAnswer, width: int | None) -> list[str
     return lay_out(rows, right=(0, 5, 6, 7, 8), width=width)
 
 
-def _history_row(entry: requests.HistoryEntry) -> tuple[str, ...]:
+def _history_row(entry: history_requests.HistoryEntry) -> tuple[str, ...]:
     mark, extent = "*" if entry.is_in_force else "", entry.extent
     if entry.fault is not None:
         return (str(entry.number), mark, "(damaged)", *("" for _ in _HISTORY_HEADINGS[3:]))

@@ -18,6 +18,8 @@ from sgagent.agent.control.handlers import OrderHandler
 from sgagent.agent.control.server import control_served
 from sgagent.agent.counters import Counting
 from sgagent.agent.daemon import Daemon
+from sgagent.agent.doctor import Doctor
+from sgagent.agent.examination import Examination
 from sgagent.agent.flowlog.flowlog import begin_flow_log, flows_heard
 from sgagent.agent.inbox import Inbox, LoopEvent
 from sgagent.agent.log import LogQueue, log_in_background
@@ -45,10 +47,11 @@ from sgagent.agent.web.serving import ServedMetrics
 from sgagent.cli import inputs
 from sgagent.core.errors import UsageError
 from sgagent.dataplane.dataplane import ApplierDataplane
+from sgagent.dataplane.generation import RulesetChange
 from sgagent.dataplane.live_sessions import list_listeners
 from sgagent.dataplane.privsep import Applier, notices_heard
 from sgagent.host.links import NetlinkHost
-from sgagent.host.processes import holder_of_port
+from sgagent.host.processes import holder_of_port, own_sockets
 from sgagent.nft.marks import MarkLayout, Sessions
 from sgagent.settings import Settings
 from sgagent.settings.sources import EtcdSourceSettings
@@ -116,7 +119,15 @@ def _assemble(
     )
     sessions = LiveSessions(layout, dataplane.find_session)
     orders = OrderHandler(reconciler=reconciler, state=state, clock=clock, boot_id=read_boot_id(), log=log)
-    answer = answering(published, clock, settings.source.place, sessions, Dispatcher(inbox, orders, state))
+    examination = Examination(
+        settings=settings,
+        read_rules=dataplane.read_ruleset,
+        own_sockets=own_sockets,
+        owns_tables=lambda: None,
+    )
+    doctor = Doctor(examine=examination.diagnose, mark_mask=settings.enforcement.mark_mask, event_log=log)
+    dispatcher = Dispatcher(inbox, orders, state)
+    answer = answering(published, clock, settings.source.place, sessions, dispatcher, look=doctor.look)
     published.serving = _metrics_served(settings, published, clock, answer, log)
     stack.enter_context(closing(published.serving))
     stack.enter_context(control_served(settings.state.runtime_directory, answer, log))
@@ -153,8 +164,15 @@ def _assemble(
         after_first=end_sessions,
         revoked=revoked,
         verification=verification,
+        doctor=doctor,
     )
-    stack.enter_context(notices_heard(notices, daemon.drift.hear, partial(inbox.put, LoopEvent.APPLIER_LOST)))
+
+    def hear(change: RulesetChange) -> None:
+        doctor.hear_of_change()
+        daemon.drift.hear(change)
+
+    stack.enter_context(doctor.running())
+    stack.enter_context(notices_heard(notices, hear, partial(inbox.put, LoopEvent.APPLIER_LOST)))
     return daemon
 
 

@@ -73,9 +73,14 @@ def required_definitions(options: argparse.Namespace) -> Path:
 def add_policy_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that say which definitions are meant, and what they are bound to."""
     add_definitions_arguments(parser)
+    add_interface_argument(parser)
+    add_option(parser, "--strict", "treat warnings as errors")
+
+
+def add_interface_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--interface NAME=GROUP[,GROUP…]``."""
     text = "bind this link to groups, and no other link; NAME= binds it to none; repeatable"
     add_option(parser, "--interface NAME=GROUP[,GROUP…]", text, action="append", default=[])
-    add_option(parser, "--strict", "treat warnings as errors")
 
 
 def add_time_argument(parser: argparse.ArgumentParser) -> None:

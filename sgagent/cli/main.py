@@ -64,6 +64,7 @@ COMMANDS = {
         "Show recently dropped packets, with the rule that decided and with names for addresses.",
         is_lasting=True,
     ),
+    "doctor": Command("Find what on this host can bypass, break or be broken by the policy."),
     "explain": Command(
         "Explain the verdict for a packet: the deciding step and rule, and later matching rules."
     ),

@@ -56,6 +56,9 @@ class Verb(enum.IntEnum):
     OPEN_LISTING = 12
     """List the table in a process of its own; the socket to read it from follows the answer."""
 
+    OPEN_RULESET = 13
+    """Read the tables of others in a process of its own; the socket to read it from follows the answer."""
+
 
 class Reply(enum.IntEnum):
     """How an answer begins."""

@@ -20,6 +20,7 @@ from sgagent.core.evaluate import Packet
 from sgagent.dataplane import applier_protocol
 from sgagent.dataplane.applier_protocol import LARGE_BYTES, LONGEST_ANSWER, MalformedMessageError, Reply, Verb
 from sgagent.dataplane.conntrack import TrackedSession
+from sgagent.dataplane.libnftables import DONE
 from sgagent.dataplane.live_sessions import Ending, TcpSession
 from sgagent.dataplane.privileges import give_back
 from sgagent.dataplane.request_validation import MOST_PACKETS
@@ -266,6 +267,10 @@ LONGEST_CALL_SECONDS = 300.0
 """For the applier to send or take anything. The first apply of the largest policies takes a good minute."""
 
 
+_RULESET_SECONDS = 60.0
+"""For each part of the tables of others."""
+
+
 class ApplierTable:
     """The kernel's table behind the boundary; may be used from any thread, one at a time.
 
@@ -357,6 +362,23 @@ class ApplierTable:
             OSError: no process could be made.
         """
         return self._ask_for_socket(Verb.OPEN_LISTING)
+
+    def read_ruleset(self) -> bytes:
+        """Return the kernel's messages about the tables of others, as ``ruleset_dump.read_ruleset`` does.
+
+        Another process reads them. Of two calls at once the first fails.
+
+        Raises:
+            OSError: no process could be made, or it took too long.
+            KernelRefusedError: the kernel refused.
+        """
+        with self._ask_for_socket(Verb.OPEN_RULESET) as reading:
+            reading.settimeout(_RULESET_SECONDS)
+            with reading.makefile("rb") as answer:
+                text = answer.read()
+        if text[:1] != DONE:
+            raise KernelRefusedError(text[1:].decode() or "no answer", "the tables of others")
+        return text[1:]
 
     def clear_marks(self, mask: int, tests: Sequence[MarkTest]) -> int:
         """Clear bits in the mark of every session, or of those whose mark meets one of the tests.
@@ -473,3 +495,4 @@ class ApplierDataplane(TableDataplane):
         self.destroy = table.destroy
         self.open_log = table.open_log
         self.open_listing = table.open_listing
+        self.read_ruleset = table.read_ruleset

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from sgagent.core.binding import HostListener
 from sgagent.core.errors import NotPermittedError
-from sgagent.core.model import Family
+from sgagent.core.model import Family, address_text
 from sgagent.core.policy import LINK_LOCAL
 from sgagent.netlink import NETLINK_ROUTE, NETLINK_SOCK_DIAG, NetlinkSocket, attribute, attributes
 
@@ -255,3 +255,22 @@ def list_listeners() -> tuple[HostListener, ...]:
                     ends = {"address": one.local_address, "port": one.local_port}
                     found.add(HostListener(family=one.family, protocol=protocol, **ends))
     return tuple(sorted(found, key=lambda one: (one.protocol, one.port, one.family.bits, one.address)))
+
+
+_LISTENER = struct.Struct("=B3x48s12xII")
+
+
+def users_listening(port: int) -> Iterator[tuple[str, int, int]]:
+    """Yield address, user and inode of each socket that waits at a TCP port, of the calling thread's network.
+
+    Raises:
+        OSError: the kernel can't tell.
+    """
+    with NetlinkSocket(NETLINK_SOCK_DIAG) as netlink:
+        for family in (socket.AF_INET, socket.AF_INET6):
+            request = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 1 << LISTEN, bytes(48))
+            for message in netlink.dump(_DIAGNOSE_BY_FAMILY, request):
+                of_socket, identity, user, inode = _LISTENER.unpack_from(message.payload)
+                found = _session(of_socket, identity, inode)
+                if found.local_port == port:
+                    yield address_text(found.family, found.local_address), user, inode

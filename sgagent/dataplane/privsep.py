@@ -31,6 +31,7 @@ from sgagent.dataplane.conntrack import find_sessions
 from sgagent.dataplane.generation import APPLIER_NAME, RulesetChange
 from sgagent.dataplane.live_sessions import destroy_socket
 from sgagent.dataplane.nflog import LAST_GROUP, open_log
+from sgagent.dataplane.ruleset_dump import read_in_background
 from sgagent.dataplane.table import KernelTable, TrackedTable, list_in_background
 
 _ERRORS = 2
@@ -105,8 +106,8 @@ class _RequestHandler:
         self._given: socket.socket | None = None
         """What the agent gets behind the answer."""
 
-        self._lister: int | None = None
-        """The process that lists for the agent, if there was one."""
+        self._readers: dict[Verb, int] = {}
+        """The processes that list or read for the agent, by what asked for them."""
 
         self.followed: TrackedTable | None = None
         """From the beginning on."""
@@ -180,7 +181,9 @@ class _RequestHandler:
                     raise MalformedMessageError("no group of the log was named")
                 self._given = open_log(self._log_group)
             case Verb.OPEN_LISTING:
-                self._given = self._opened_listing()
+                self._given = self._opened(verb, list_in_background)
+            case Verb.OPEN_RULESET:
+                self._given = self._opened(verb, read_in_background)
             case Verb.BEGIN:
                 raise MalformedMessageError("a second beginning")
             case _:
@@ -196,16 +199,16 @@ class _RequestHandler:
             self._log_group = group
         return is_possible
 
-    def _opened_listing(self) -> socket.socket:
-        """Have another process list the table, so that no change waits for that; one at a time."""
-        before, self._lister = self._lister, None  # its number may be another process's once it is waited for
+    def _opened(self, verb: Verb, read: Callable[[socket.socket], int]) -> socket.socket:
+        """Have another process read, so that no change waits for that; one at a time for each verb."""
+        before = self._readers.pop(verb, None)  # its number may be another process's once it is waited for
         if before is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(before, signal.SIGKILL)
             os.waitpid(before, 0)
         reading, writing = socket.socketpair()
         with writing:
-            self._lister = list_in_background(writing)
+            self._readers[verb] = read(writing)
         return reading
 
 

@@ -14,7 +14,8 @@ from typing import get_args
 import pytest
 
 from sgagent.agent import manual_override
-from sgagent.agent.control import requests
+from sgagent.agent.control import history_requests, requests
+from sgagent.analysis.doctor import findings
 from sgagent.cli.inputs import hand_bindings
 from sgagent.cli.main import COMMANDS, find_command
 from sgagent.compiler.compilation import compile_
@@ -207,8 +208,10 @@ def keys_in(section: str) -> set[str]:
 def test_every_field_of_the_control_protocol_is_documented() -> None:
     """docs/control.md names each field of questions, orders and answers."""
     documented = set(re.findall(r"`([a-z_]+)`", read("docs/control.md")))
-    modules = (requests.__name__, manual_override.__name__)
-    here = [value for value in vars(requests).values() if getattr(value, "__module__", "") in modules]
+    modules = (requests, history_requests, findings)
+    names = {module.__name__ for module in (*modules, manual_override)}
+    values = (value for module in modules for value in vars(module).values())
+    here = [value for value in values if getattr(value, "__module__", "") in names]
     carried = [value for value in here if dataclasses.is_dataclass(value)]
     fields = {field.name for value in carried for field in dataclasses.fields(value)}
     assert len(fields) > 50

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from sgagent import __version__
 from sgagent.agent.clock import timestamp
-from sgagent.agent.control import requests
+from sgagent.agent.control import history_requests, requests
 from sgagent.agent.control.handlers import OrderHandler
 from sgagent.agent.control.requests import Answer, Hit, InterfaceHits, Order, OrderAnswer, Question
 from sgagent.agent.flowlog.flow import Flow, FlowsLeftOut
@@ -22,6 +22,7 @@ from sgagent.agent.sessions import LiveSessions
 from sgagent.agent.state.counter_file import HitTimes
 from sgagent.agent.state.directory import HistoryFile, StateDirectory
 from sgagent.agent.status import MOST_CUTS_SHOWN, MOST_EXPIRING_SHOWN, ProofReport
+from sgagent.analysis.doctor.findings import Diagnosis, DiagnosisSummary
 from sgagent.core.errors import SgagentError, UsageError
 from sgagent.core.explanation import choose_interface, explain
 from sgagent.core.model import Direction, Policy
@@ -74,7 +75,7 @@ class Dispatcher:
                 "timed out, but the agent still works on it: 'sgagent status' will show the result"
             ) from None
 
-    def history(self, version: str | None) -> requests.HistoryAnswer:
+    def history(self, version: str | None) -> history_requests.HistoryAnswer:
         """Return what was enforced; damaged files are named.
 
         Args:
@@ -84,14 +85,14 @@ class Dispatcher:
         newest = next((entry for entry in entries if entry.head is not None), None)
         in_force = newest if newest and newest.head and newest.head.version == version else None
         known = (_as_entry(entry, is_in_force=entry is in_force) for entry in entries)
-        return requests.HistoryAnswer(entries=tuple(known))
+        return history_requests.HistoryAnswer(entries=tuple(known))
 
 
-def _as_entry(entry: HistoryFile, *, is_in_force: bool) -> requests.HistoryEntry:
+def _as_entry(entry: HistoryFile, *, is_in_force: bool) -> history_requests.HistoryEntry:
     head = entry.head
     if head is None:
-        return requests.HistoryEntry(number=entry.number, fault=entry.fault)
-    return requests.HistoryEntry(
+        return history_requests.HistoryEntry(number=entry.number, fault=entry.fault)
+    return history_requests.HistoryEntry(
         number=entry.number,
         version=head.version,
         origin=head.record.origin,
@@ -112,7 +113,13 @@ _NOTHING = CounterValue(packets=0, bytes=0)
 
 
 def answering(
-    published: PublishedStatus, clock: Clock, source: str, sessions: LiveSessions, dispatcher: Dispatcher
+    published: PublishedStatus,
+    clock: Clock,
+    source: str,
+    sessions: LiveSessions,
+    dispatcher: Dispatcher,
+    *,
+    look: Callable[[], Diagnosis],
 ) -> Answering:
     """Return a function that answers queries and dispatches commands.
 
@@ -122,12 +129,15 @@ def answering(
         source: where definitions come from, in words.
         sessions: the sessions in the kernel's conntrack table.
         dispatcher: dispatches commands to the loop.
+        look: has the doctor look at the host.
     """
 
     def answer(question: Question) -> Answer:
         match question:
             case requests.StatusQuestion():
                 return status_answer(published, clock, source)
+            case requests.DoctorQuestion():
+                return look()
             case requests.HitsQuestion():
                 return hits_answer(published, question)
             case requests.ExplainQuestion():
@@ -136,7 +146,7 @@ def answering(
                 return denied_answer(published.flow_log, question, published.policy)
             case requests.DocumentsQuestion():
                 return documents_answer(published)
-            case requests.HistoryQuestion():
+            case history_requests.HistoryQuestion():
                 return dispatcher.history(published.status.snapshot_version)
             case _:
                 return dispatcher.carry_out(question)
@@ -191,6 +201,7 @@ def status_answer(published: PublishedStatus, clock: Clock, source: str) -> requ
         verified_outcome=status.verified.outcome.value if status.verified else None,
         verified_at=status.verified.at if status.verified else None,
         verified_in_words=status.verified.description if status.verified else (),
+        doctor=DiagnosisSummary.of(status.diagnosis) if status.diagnosis else None,
     )
 
 

@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
+from sgagent.agent.control.history_requests import HistoryAnswer, HistoryQuestion
 from sgagent.agent.flowlog.flow import Flow, FlowsLeftOut
 from sgagent.agent.manual_override import HeldBack, ModeOverride, PendingStatus
 from sgagent.agent.names.name_table import NameStatus
-from sgagent.agent.state.directory import Extent, Trigger
 from sgagent.agent.status import Drift, ExpiringRule, InterfaceStatus, Posture
+from sgagent.analysis.doctor.findings import Diagnosis, DiagnosisSummary
 from sgagent.core.errors import Problem, UsageError
 from sgagent.core.evaluate import Packet
 from sgagent.core.explanation import Explanation
@@ -134,39 +135,6 @@ class ModeAnswer:
     interfaces: tuple[InterfaceMode, ...]
     fault: str | None = None
     """Why they will not outlive the agent."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HistoryQuestion:
-    """Ask what was enforced."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HistoryEntry:
-    """Definitions that were enforced, or what is wrong with their file."""
-
-    number: int
-    fault: str | None = None
-    """Of a damaged file; then nothing else is known."""
-
-    version: str | None = None
-    origin: Trigger | None = None
-    enforced_at: float | None = None
-    """When they were enforced first."""
-
-    documents: int | None = None
-    bytes: int | None = None
-    extent: Extent | None = None
-    """Of the table that was compiled from them."""
-
-    is_in_force: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HistoryAnswer:
-    """What was enforced, the newest first."""
-
-    entries: tuple[HistoryEntry, ...]
 
 
 Order = ApplyOrder | ReloadOrder | RollbackOrder | ConfirmOrder | ModeOrder
@@ -325,6 +293,9 @@ class StatusAnswer:
     is_verifying: bool = True
     """Whether the agent proves each change; else ``verified`` stays null."""
 
+    doctor: DiagnosisSummary | None = None
+    """What beside sgagent touches the policy, in numbers; null before the first look."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HitsQuestion:
@@ -471,8 +442,14 @@ class DocumentsAnswer:
     documents: tuple[Document, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DoctorQuestion:
+    """Ask what beside sgagent touches the policy; the agent looks anew. Answered by a :class:`Diagnosis`."""
+
+
 Question = (
     StatusQuestion
+    | DoctorQuestion
     | HitsQuestion
     | ExplainQuestion
     | DeniedQuestion
@@ -481,11 +458,19 @@ Question = (
     | Order
 )
 Answer = (
-    StatusAnswer | HitsAnswer | ExplainAnswer | DeniedAnswer | DocumentsAnswer | HistoryAnswer | OrderAnswer
+    StatusAnswer
+    | Diagnosis
+    | HitsAnswer
+    | ExplainAnswer
+    | DeniedAnswer
+    | DocumentsAnswer
+    | HistoryAnswer
+    | OrderAnswer
 )
 
 KINDS: Mapping[str, tuple[type[Question], type[Answer]]] = {
     "status": (StatusQuestion, StatusAnswer),
+    "doctor": (DoctorQuestion, Diagnosis),
     "hits": (HitsQuestion, HitsAnswer),
     "explain": (ExplainQuestion, ExplainAnswer),
     "history": (HistoryQuestion, HistoryAnswer),

@@ -77,6 +77,15 @@ def _enforcement(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
         yield from _listed("", answer.first_warnings, answer.warnings if answer.first_warnings else None)
     yield from _drift(answer, now)
     yield from _verification(answer, now)
+    yield from _doctor(answer)
+
+
+def _doctor(answer: StatusAnswer) -> Iterator[tuple[str, str]]:
+    """Yield what beside sgagent touches the policy, if anything does."""
+    if answer.doctor is not None and answer.doctor.codes:
+        numbers = {"high": answer.doctor.high, "medium": answer.doctor.medium, "low": answer.doctor.low}
+        counts = ", ".join(f"{number} {word}" for word, number in numbers.items() if number)
+        yield "doctor", f"{counts}: {', '.join(answer.doctor.codes)} ('sgagent doctor' shows them)"
 
 
 def _verification(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:

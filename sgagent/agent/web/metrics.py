@@ -9,7 +9,7 @@ import enum
 import platform
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from itertools import accumulate
+from itertools import accumulate, product
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -27,6 +27,7 @@ from sgagent.agent.flowlog.flowlog import Loss
 from sgagent.agent.names.name_table import NameState
 from sgagent.agent.published_status import PublishedStatus
 from sgagent.agent.status import BOUNDS, Durations, Status
+from sgagent.analysis.doctor.findings import DoctorCode, DoctorSeverity
 from sgagent.core.model import Policy
 from sgagent.nft import names
 from sgagent.nft.names import CounterKey
@@ -86,6 +87,8 @@ HELP = {
     "sgagent_dns_names": "Names of rules of this host, by what is known of them.",
     "sgagent_dns_failures": "Look-ups of names that failed, or failed for one family.",
     "sgagent_interface": "The state of an interface.",
+    "sgagent_doctor_findings": "What on this host can bypass, break or be broken by the policy, as"
+    " sgagent doctor finds it.",
     "sgagent_mode": "Whether verdicts on the interface are carried out or only counted; 1 for the mode that"
     " it is in.",
     "sgagent_flow_log_flows": "Flows that the kernel reported to the agent, by verdict.",
@@ -127,6 +130,7 @@ class _AgentCollector(Collector):
             *_applies(status, is_verifying=published.is_verifying),
             *_definitions(status, self._clock.now()),
             *_interfaces(status),
+            *_doctor(status),
             *_logs(published),
         )
         return (family for family in families if family.samples)
@@ -189,6 +193,17 @@ def _definitions(status: Status, now: float) -> Iterator[Metric]:
         states = {state: counts[state] for state in NameState}
         yield _by_word(GaugeMetricFamily, "sgagent_dns_names", "state", states)
         yield _counter("sgagent_dns_failures", status.dns_failures)
+
+
+def _doctor(status: Status) -> Iterator[Metric]:
+    """Yield the family of what stands beside sgagent."""
+    name = "sgagent_doctor_findings"
+    family = GaugeMetricFamily(name, HELP[name], labels=["code", "severity"])
+    if status.diagnosis is not None:
+        counts = Counter((one.code, one.severity) for one in status.diagnosis.findings)
+        for code, severity in product(DoctorCode, DoctorSeverity):
+            family.add_metric([code.value, severity.value], counts[code, severity])
+    yield family
 
 
 def _interfaces(status: Status) -> Iterator[Metric]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sgagent.agent.counters import Counting
 from sgagent.agent.daemon import Daemon
+from sgagent.agent.doctor import Doctor
 from sgagent.agent.inbox import Inbox, LoopEvent
 from sgagent.agent.names.resolver import NameWatch
 from sgagent.agent.published_status import PublishedStatus
@@ -16,6 +17,7 @@ from sgagent.agent.state.counter_file import CounterFile
 from sgagent.agent.step import Step
 from sgagent.agent.systemd import ServiceManager
 from sgagent.agent.verification import Verification
+from sgagent.analysis.doctor.findings import Diagnosis
 from sgagent.nft.marks import MarkLayout
 from tests.fakes.log import FakeLog
 from tests.unit.agent.machine import Machine
@@ -46,6 +48,7 @@ class Running:
             published=self.published,
             after_first=self.first_steps.append,
             revoked=None,
+            doctor=Doctor(examine=lambda *_: Diagnosis(), mark_mask=0xFFFF0000, event_log=self.log),
             verification=Verification(_list_nothing, MarkLayout(0xFFFF0000), self.log),
         )
 

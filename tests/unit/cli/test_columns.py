@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from sgagent.agent.control.answers import counter_of
-from sgagent.agent.control.requests import HistoryAnswer, HistoryEntry, HitsAnswer
+from sgagent.agent.control.history_requests import HistoryAnswer, HistoryEntry
+from sgagent.agent.control.requests import HitsAnswer
 from sgagent.agent.state.directory import Extent, Trigger
 from sgagent.agent.status import InterfaceState, InterfaceStatus
 from sgagent.cli import denied, hits

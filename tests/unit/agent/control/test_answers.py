@@ -27,6 +27,7 @@ from sgagent.agent.sessions import LiveSessions
 from sgagent.agent.state.counter_file import HitTimes
 from sgagent.agent.status import InterfaceState, Posture
 from sgagent.agent.step import Step, StepEnd
+from sgagent.analysis.doctor.findings import Diagnosis
 from sgagent.core.addresses import AddressSet
 from sgagent.core.binding import HostFacts, Link
 from sgagent.core.errors import NOWHERE, Problem, Severity, UsageError
@@ -124,7 +125,9 @@ class Agent:
         self.published = PublishedStatus(self.clock, self._read)
         self.session: TrackedSession | None = None
         sessions = LiveSessions(LAYOUT, lambda _: self.session)
-        self._answer = answering(self.published, self.clock, "file groups.d", sessions, self.dispatcher)
+        self._answer = answering(
+            self.published, self.clock, "file groups.d", sessions, self.dispatcher, look=Diagnosis
+        )
 
     def _read(self, _seconds: float) -> bool:
         self.published.note_totals(dict(self.totals), times=dict(self.times))
@@ -417,7 +420,9 @@ def test_a_kernel_that_can_not_be_asked_is_done_without(agent: Agent) -> None:
         raise PermissionError
 
     sessions = LiveSessions(LAYOUT, fail)
-    answer = answering(agent.published, agent.clock, "file groups.d", sessions, agent.dispatcher)
+    answer = answering(
+        agent.published, agent.clock, "file groups.d", sessions, agent.dispatcher, look=Diagnosis
+    )
     found = answer(WEB)
     assert isinstance(found, ExplainAnswer)
     assert found.explanation.decided_by is DecidedBy.RULE

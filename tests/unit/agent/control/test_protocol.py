@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from sgagent.agent.control.history_requests import HistoryAnswer, HistoryEntry, HistoryQuestion
 from sgagent.agent.control.protocol import (
     MalformedRequestError,
     Refusal,
@@ -27,9 +28,6 @@ from sgagent.agent.control.requests import (
     EnforcedAnswer,
     ExplainAnswer,
     ExplainQuestion,
-    HistoryAnswer,
-    HistoryEntry,
-    HistoryQuestion,
     Hit,
     HitsAnswer,
     HitsQuestion,
@@ -238,7 +236,7 @@ def test_what_a_newer_agent_adds_is_passed_over() -> None:
         (b"[1]\n", "not a JSON object"),
         (b"{}\n", "version 1"),
         (b'{"version": 2, "question": "status"}\n', "version 1"),
-        (b'{"version": 1}\n', "expected one of status, hits, explain"),
+        (b'{"version": 1}\n', "expected one of status, doctor, hits, explain"),
         (b'{"version": 1, "question": "flush"}\n', "expected one of"),
         (b'{"version": 1, "question": ["hits"]}\n', "expected one of"),
         (b'{"version": 1, "question": "hits", "iface": "eth0"}\n', "unknown field: iface"),

@@ -48,6 +48,7 @@ from sgagent.agent.control.server import (
 from sgagent.agent.inbox import Inbox
 from sgagent.agent.published_status import PublishedStatus
 from sgagent.agent.sessions import LiveSessions
+from sgagent.analysis.doctor.findings import Diagnosis
 from sgagent.core.errors import (
     NOWHERE,
     DocumentError,
@@ -79,7 +80,14 @@ def answer(tmp_path: Path) -> Answering:
     """Answer as an agent that has not stepped yet."""
     clock = FakeClock()
     dispatcher = Machine(tmp_path / "state").dispatcher(Inbox(), FakeLog())
-    return answering(PublishedStatus(clock, lambda _: True), clock, "file groups.d", NO_SESSIONS, dispatcher)
+    return answering(
+        PublishedStatus(clock, lambda _: True),
+        clock,
+        "file groups.d",
+        NO_SESSIONS,
+        dispatcher,
+        look=Diagnosis,
+    )
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from sgagent.agent.step import Step, StepEnd
 from sgagent.agent.web.inspection import Inspection
 from sgagent.agent.web.page import Request, Response
 from sgagent.agent.web.routes import StatusPages
+from sgagent.analysis.doctor.findings import Diagnosis
 from sgagent.core.binding import HostFacts, Link
 from sgagent.core.model import CidrBlock, Policy
 from sgagent.core.policy import FlowLogging, ResolvedPolicy
@@ -59,6 +60,7 @@ class Reader:
             "file groups.d",
             LiveSessions(MarkLayout(0xFFFF0000), lambda _: None),
             Machine(directory).dispatcher(Inbox(), FakeLog()),
+            look=Diagnosis,
         )
         self.inspection = Inspection(
             self.published, settings or Settings(), self.clock, lambda: (), PATIENCE_SECONDS

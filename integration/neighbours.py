@@ -1,0 +1,670 @@
+"""Neighbours to plant beside sgagent: what its doctor has to name, and clean hosts, where nothing is found.
+
+Each is planted in a host with ``eth0``, which is bound and has 10.0.0.11, and ``eth1``, which is not.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from integration import bpf, compat
+from integration.namespaces import Namespace, network_namespace
+
+Plant = Callable[[Namespace], None]
+
+_ETH0 = "eth0"
+
+
+@contextmanager
+def bare_host() -> Iterator[Namespace]:
+    """Make a host with two links and addresses, and what is at their other ends."""
+    with network_namespace("host") as host, network_namespace("peer") as peer:
+        for number, name in enumerate(("eth0", "eth1")):
+            host.ip(
+                f"link add {name} type veth peer name {name} netns {peer.name}",
+                f"link set {name} up",
+                f"address add 10.{number}.0.11/24 dev {name}",
+            )
+            peer.ip(f"link set {name} up")
+        yield host
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """What is planted, and what has to be named."""
+
+    name: str
+    plant: Plant
+    found: frozenset[tuple[str, str | None, str | None, str | None]]
+    """Code, link, table and chain of each finding."""
+
+    bound: tuple[str, ...] = (_ETH0,)
+
+
+def nft(
+    *rules: str,
+    hook: str = "prerouting",
+    priority: str = "-150",
+    table: str = "inet other",
+    policy: str = "accept",
+) -> Plant:
+    """Return what adds a base chain with rules."""
+    lines = "\n".join(f"\t\t{rule}" for rule in rules)
+    head = f"type filter hook {hook} priority {priority}; policy {policy};"
+    return ruleset(f"table {table} {{\n\tchain here {{\n\t\t{head}\n{lines}\n\t}}\n}}\n")
+
+
+def ruleset(text: str) -> Plant:
+    """Return what loads a ruleset."""
+
+    def plant(host: Namespace) -> None:
+        host.run("nft", "-f", "-", stdin=text)  # the library would look links up outside of the namespace
+
+    return plant
+
+
+def ip(*lines: str) -> Plant:
+    """Return what carries lines of ``ip`` out."""
+    return lambda host: host.ip(*lines)
+
+
+def sysctl(**values: int) -> Plant:
+    """Return what sets settings; two underscores stand for a slash."""
+    return lambda host: host.sysctl({name.replace("__", "/"): value for name, value in values.items()})
+
+
+def both(*plants: Plant) -> Plant:
+    """Return what plants several."""
+
+    def plant(host: Namespace) -> None:
+        for one in plants:
+            one(host)
+
+    return plant
+
+
+def xtables(*extensions: compat.Extension, table: str = "mangle") -> Plant:
+    """Return what adds a rule as iptables-nft does."""
+
+    def plant(host: Namespace) -> None:
+        nft(table=f"ip {table}")(host)
+        compat.add_rule(host, table, "here", extensions)
+
+    return plant
+
+
+def xdp(link: str) -> Plant:
+    """Return what attaches a program of XDP."""
+
+    def plant(host: Namespace) -> None:
+        program = bpf.load(bpf.XDP)
+        bpf.attach_xdp(host, link, program)
+        os.close(program)
+
+    return plant
+
+
+def tcx(link: str) -> Plant:
+    """Return what attaches a program of tcx."""
+
+    def plant(host: Namespace) -> None:
+        program = bpf.load(bpf.CLASSIFIER)
+        bpf.attach_tcx(host, link, program)
+        os.close(program)
+
+    return plant
+
+
+def tc(link: str, way: str, discipline: str = "clsact") -> Plant:
+    """Return what adds a filter at a hook of tc."""
+
+    def plant(host: Namespace) -> None:
+        host.run("tc", "qdisc", "add", "dev", link, discipline)
+        host.run(
+            *("tc", "filter", "add", "dev", link, way, "protocol", "ip", "prio", "5"),
+            *("u32", "match", "u32", "0", "0", "classid", "1:1"),
+        )
+
+    return plant
+
+
+def _one(name: str, plant: Plant, code: str, table: str = "inet other") -> Neighbour:
+    return Neighbour(name, plant, frozenset({(code, _ETH0, table, "here")}))
+
+
+def _of_host(name: str, plant: Plant, code: str, link: str = _ETH0) -> Neighbour:
+    return Neighbour(name, plant, frozenset({(code, link, None, None)}))
+
+
+WIREGUARD = """
+table ip wg-quick-wg0 {
+	chain preraw {
+		type filter hook prerouting priority -300;
+		iifname != "wg0" ip daddr 10.9.0.2 fib saddr type != local drop
+	}
+	chain premangle {
+		type filter hook prerouting priority -150;
+		meta l4proto udp meta mark set ct mark
+	}
+	chain postmangle {
+		type filter hook postrouting priority -150;
+		meta l4proto udp meta mark 51820 ct mark set meta mark
+	}
+}
+"""
+"""As wg-quick writes it."""
+
+BRIDGE_WITH_PORT = ip(
+    "link add br0 type bridge",
+    "link set br0 up",
+    "link set eth0 master br0",
+    "address add 10.0.0.12/24 dev br0",
+)
+
+PLANTED = (
+    _one("a mark without a mask", nft("ct mark set meta mark"), "mark_writer"),
+    _one("a constant mark", nft("ct mark set 0x00410000"), "mark_writer"),
+    _one("a bit of ours", nft("ct mark set ct mark | 0x00010000", hook="output"), "mark_writer"),
+    _one("a mark of a map", nft("ct mark set ip saddr map { 10.0.0.99 : 1 }"), "mark_writer"),
+    _one("a mark behind a link", nft('oifname "eth0" ct mark set 7', hook="postrouting"), "mark_writer"),
+    _one("a mark by index", nft("iif eth0 ct mark set 7"), "mark_writer"),
+    _one("a mark by a set of links", nft('iifname { "eth0", "eth9" } ct mark set 7'), "mark_writer"),
+    Neighbour(
+        "a mark behind a jump",
+        ruleset(
+            "table ip6 other {\n\tchain there {\n\t\tct mark set 7\n\t}\n\tchain here {\n\t\ttype filter hook"
+            ' input priority 0\n\t\tiifname "eth*" jump there\n\t}\n}\n'
+        ),
+        frozenset({("mark_writer", _ETH0, "ip6 other", "there")}),
+    ),
+    _one("CONNMARK --save-mark", xtables(compat.connmark(mode=1)), "mark_writer", "ip mangle"),
+    _one("CONNMARK --set-mark", xtables(compat.connmark(mode=0, mark=2)), "mark_writer", "ip mangle"),
+    _one("several uplinks", nft("ct mark != 0 meta mark set ct mark"), "mark_reader"),
+    _one("a value of the whole mark", nft("ct mark 2 accept", hook="output"), "mark_reader"),
+    _one("a map by the mark", nft("meta mark set ct mark map { 1 : 2 }"), "mark_reader"),
+    _one("a mask that meets ours", nft("ct mark & 0x00ff00ff == 1 accept"), "mark_reader"),
+    _one("CONNMARK --restore-mark", xtables(compat.connmark(mode=2)), "mark_reader", "ip mangle"),
+    _one("-m connmark", xtables(compat.matches_connmark(1, 0xFFFFFFFF)), "mark_reader", "ip mangle"),
+    Neighbour(
+        "wg-quick",
+        ruleset(WIREGUARD),
+        frozenset(
+            {
+                ("mark_writer", _ETH0, "ip wg-quick-wg0", "postmangle"),
+                ("mark_reader", _ETH0, "ip wg-quick-wg0", "premangle"),
+            }
+        ),
+    ),
+    _one("a zone", nft("ct zone set 7", priority="-300"), "conntrack_zone"),
+    _one("a zone of one direction", nft("ct original zone set 7", priority="-300"), "conntrack_zone"),
+    _one("CT --zone", xtables(compat.ct(zone=7), table="raw"), "conntrack_zone", "ip raw"),
+    _one("notrack", nft("udp dport 53 notrack", priority="-300"), "notrack"),
+    _one("notrack of answers", nft("udp sport 53 notrack", hook="output", priority="-300"), "notrack"),
+    _one("CT --notrack", xtables(compat.ct(is_notrack=True), table="raw"), "notrack", "ip raw"),
+    _one(
+        "SYNPROXY",
+        nft("tcp dport 80 ct state invalid,untracked synproxy mss 1460 wscale 7", hook="input", priority="0"),
+        "invalid_by_design",
+    ),
+    _of_host(
+        "two default routes",
+        ip("route add default via 10.0.0.1", "route add default via 10.1.0.1 metric 100"),
+        "invalid_by_design",
+    ),
+    _of_host(
+        "a default route of two ways",
+        ip("route add default nexthop via 10.0.0.1 nexthop via 10.1.0.1"),
+        "invalid_by_design",
+    ),
+    _of_host(
+        "two default routes and strict rp_filter",
+        both(
+            ip("route add default via 10.0.0.1", "route add default via 10.1.0.1 metric 100"),
+            sysctl(net__ipv4__conf__eth0__rp_filter=1),
+        ),
+        "reverse_path",
+    ),
+    _of_host("XDP", xdp("eth0"), "early_program"),
+    Neighbour(
+        "XDP at a port of a bound bridge",
+        both(BRIDGE_WITH_PORT, xdp("eth0")),
+        frozenset({("early_program", "br0", None, None)}),
+        ("br0",),
+    ),
+    _of_host("tc ingress", tc("eth0", "ingress"), "early_program"),
+    _of_host("tc egress", tc("eth0", "egress"), "early_program"),
+    _of_host("tc at the ingress discipline", tc("eth0", "ingress", "ingress"), "early_program"),
+    _of_host("tcx", tcx("eth0"), "early_program"),
+    _one(
+        "a forward at a link",
+        nft('fwd to "eth1"', hook='ingress device "eth0"', table="netdev other", priority="0"),
+        "early_program",
+        "netdev other",
+    ),
+    _one("policy drop inwards", nft(hook="input", priority="0", policy="drop"), "other_table_drops"),
+    _one("policy drop outwards", nft(hook="output", priority="0", policy="drop"), "other_table_drops"),
+    _one("a reject of the rest", nft("tcp dport 22 accept", "reject", hook="input"), "other_table_drops"),
+    _one("a drop of a port", nft("tcp dport 80 drop", hook="input"), "other_table_drops"),
+    _one("a drop of a link", nft('iifname "eth0" drop'), "other_table_drops"),
+    _one("a drop of new sessions", nft("ct state new tcp dport 80 drop", hook="input"), "other_table_drops"),
+    _one("a drop to this host", nft("ip daddr 10.0.0.11 drop"), "other_table_drops"),
+    _one("a blocklist", nft("ip saddr { 203.0.113.0/24, 10.0.0.99 } drop"), "other_table_drops"),
+    _one("IPv6 alone", nft("drop", hook="input", table="ip6 other"), "other_table_drops", "ip6 other"),
+    _one(
+        "a drop at a link",
+        nft("udp dport 53 drop", hook='ingress device "eth0"', table="netdev other", priority="0"),
+        "other_table_drops",
+        "netdev other",
+    ),
+    _one(
+        "policy drop of what is forwarded",
+        both(
+            ip("link delete eth1"),
+            nft(hook="forward", priority="0", policy="drop"),
+            sysctl(net__ipv4__ip_forward=1),
+        ),
+        "other_table_drops",
+    ),
+    _of_host("a macvlan above", ip("link add mv0 link eth0 type macvlan mode bridge"), "link_above", "mv0"),
+    Neighbour(
+        "a macvlan above a port of a bound bridge",
+        both(
+            ip("link add br0 type bridge", "link set eth1 master br0", "link set br0 up"),
+            ip("link add mv0 link br0 type macvlan mode bridge"),
+        ),
+        frozenset({("link_above", "mv0", None, None)}),
+        ("br0",),
+    ),
+    Neighbour(
+        "a bound port of a bridge",
+        BRIDGE_WITH_PORT,
+        frozenset({("lower_device", "eth0", None, None)}),
+    ),
+    _of_host("a gateway", sysctl(net__ipv4__ip_forward=1), "forwarding"),
+    _of_host(
+        "a gateway of IPv6",
+        both(
+            ip("address add fd00:1::11/64 dev eth1 nodad"),
+            sysctl(net__ipv6__conf__all__forwarding=1),
+        ),
+        "forwarding",
+    ),
+)
+"""Those that this kernel can have; others are facts in the unit tests."""
+
+
+@dataclass(frozen=True, slots=True)
+class CleanHost:
+    """What a careful operator runs beside sgagent, of which the doctor says nothing."""
+
+    name: str
+    plant: Plant
+    bound: tuple[str, ...] = (_ETH0,)
+
+
+DOCKER = """
+table ip raw {
+	chain PREROUTING {
+		type filter hook prerouting priority -300; policy accept;
+		iifname != "docker0" ip daddr 172.17.0.2 counter drop
+		iifname != "lo" ip daddr 127.0.0.1 tcp dport 8080 counter drop
+	}
+}
+table ip nat {
+	chain DOCKER {
+		iifname != "docker0" tcp dport 8080 counter dnat to 172.17.0.2:80
+	}
+	chain PREROUTING {
+		type nat hook prerouting priority -100; policy accept;
+		fib daddr type local counter jump DOCKER
+	}
+	chain POSTROUTING {
+		type nat hook postrouting priority 100; policy accept;
+		oifname != "docker0" ip saddr 172.17.0.0/16 counter masquerade
+	}
+}
+table ip filter {
+	chain DOCKER {
+		iifname != "docker0" oifname "docker0" ip daddr 172.17.0.2 tcp dport 80 counter accept
+		iifname != "docker0" oifname "docker0" counter drop
+	}
+	chain DOCKER-USER {
+	}
+	chain DOCKER-FORWARD {
+		oifname "docker0" ct state related,established counter accept
+		oifname "docker0" counter jump DOCKER
+		iifname "docker0" counter accept
+	}
+	chain FORWARD {
+		type filter hook forward priority 0; policy drop;
+		counter jump DOCKER-USER
+		counter jump DOCKER-FORWARD
+	}
+}
+"""
+
+PODMAN = """
+table inet netavark {
+	chain INPUT {
+		type filter hook input priority 0; policy accept;
+		ip saddr 10.88.0.0/16 meta l4proto { tcp, udp } th dport 53 accept
+	}
+	chain FORWARD {
+		type filter hook forward priority 0; policy accept;
+		ct state invalid drop
+		jump NETAVARK-ISOLATION-1
+		ip daddr 10.88.0.0/16 ct state established,related accept
+		ip saddr 10.88.0.0/16 accept
+	}
+	chain NETAVARK-ISOLATION-1 {
+	}
+	chain POSTROUTING {
+		type nat hook postrouting priority 100; policy accept;
+		meta mark & 0x00002000 == 0x00002000 masquerade
+		ip saddr 10.88.0.0/16 masquerade
+	}
+	chain NETAVARK-HOSTPORT-DNAT {
+		tcp dport 8080 dnat ip to 10.88.0.2:80
+	}
+	chain PREROUTING {
+		type nat hook prerouting priority -100; policy accept;
+		fib daddr type local jump NETAVARK-HOSTPORT-DNAT
+	}
+}
+"""
+
+KUBE_PROXY_NFTABLES = """
+table ip kube-proxy {
+	set cluster-ips {
+		type ipv4_addr
+		elements = { 10.96.0.1, 10.96.0.10 }
+	}
+	map no-endpoint-services {
+		type ipv4_addr . inet_proto . inet_service : verdict
+		elements = { 10.96.0.11 . tcp . 80 : goto reject-chain }
+	}
+	map firewall-ips {
+		type ipv4_addr . inet_proto . inet_service : verdict
+		elements = { 192.0.2.7 . tcp . 443 : goto firewall-here }
+	}
+	map service-ips {
+		type ipv4_addr . inet_proto . inet_service : verdict
+		elements = { 10.96.0.1 . tcp . 443 : goto service-here }
+	}
+	chain firewall-here {
+		ip saddr != 203.0.113.0/24 drop
+	}
+	chain reject-chain {
+		reject
+	}
+	chain service-here {
+		ip daddr 10.96.0.1 tcp dport 443 ip saddr != 10.244.0.0/16 jump mark-for-masquerade
+		numgen random mod 1 vmap { 0 : goto endpoint-here }
+	}
+	chain endpoint-here {
+		meta l4proto tcp dnat to 10.244.0.5:6443
+	}
+	chain mark-for-masquerade {
+		meta mark set meta mark | 0x00004000
+	}
+	chain firewall-check {
+		ip daddr . meta l4proto . th dport vmap @firewall-ips
+	}
+	chain filter-prerouting-pre-dnat {
+		type filter hook prerouting priority -110; policy accept;
+		ct state new jump firewall-check
+	}
+	chain filter-input {
+		type filter hook input priority -110; policy accept;
+		ct state new ip daddr . meta l4proto . th dport vmap @no-endpoint-services
+	}
+	chain filter-output {
+		type filter hook output priority -90; policy accept;
+		ct state new ip daddr . meta l4proto . th dport vmap @no-endpoint-services
+	}
+	chain cluster-ips-check {
+		ip daddr @cluster-ips reject
+		ip daddr 10.96.0.0/16 drop
+	}
+	chain filter-forward {
+		type filter hook forward priority -110; policy accept;
+		ct state invalid drop
+		ct state new jump cluster-ips-check
+	}
+	chain filter-output-post-dnat {
+		type filter hook output priority -90; policy accept;
+		ct state new jump cluster-ips-check
+	}
+	chain nat-prerouting {
+		type nat hook prerouting priority -100; policy accept;
+		ip daddr . meta l4proto . th dport vmap @service-ips
+	}
+	chain nat-postrouting {
+		type nat hook postrouting priority 100; policy accept;
+		meta mark & 0x00004000 == 0x00004000 meta mark set meta mark ^ 0x00004000 masquerade fully-random
+	}
+}
+"""
+
+KUBE_PROXY_IPTABLES = """
+table ip mangle {
+	chain KUBE-KUBELET-CANARY {
+	}
+}
+table ip nat {
+	chain KUBE-MARK-MASQ {
+		meta mark set meta mark | 0x00004000
+	}
+	chain KUBE-POSTROUTING {
+		meta mark & 0x00004000 != 0x00004000 return
+		meta mark set meta mark ^ 0x00004000
+		masquerade fully-random
+	}
+	chain POSTROUTING {
+		type nat hook postrouting priority 100; policy accept;
+		jump KUBE-POSTROUTING
+	}
+}
+table ip filter {
+	chain KUBE-FIREWALL {
+		ip saddr != 127.0.0.0/8 ip daddr 127.0.0.0/8 ct state != 0x2,0x4 counter drop
+		meta mark & 0x00008000 == 0x00008000 counter drop
+	}
+	chain KUBE-SERVICES {
+		ip daddr 10.96.0.11 tcp dport 80 counter reject
+	}
+	chain KUBE-FORWARD {
+		ct state invalid counter drop
+		meta mark & 0x00004000 == 0x00004000 counter accept
+	}
+	chain INPUT {
+		type filter hook input priority 0; policy accept;
+		ct state new counter jump KUBE-SERVICES
+		counter jump KUBE-FIREWALL
+	}
+	chain FORWARD {
+		type filter hook forward priority 0; policy accept;
+		counter jump KUBE-FORWARD
+	}
+	chain OUTPUT {
+		type filter hook output priority 0; policy accept;
+		ct state new counter jump KUBE-SERVICES
+		counter jump KUBE-FIREWALL
+	}
+}
+"""
+
+CALICO = """
+table ip filter {
+	chain cali-INPUT {
+		iifname "cali*" counter goto cali-wl-to-host
+		meta mark & 0x00010000 == 0x00010000 accept
+	}
+	chain cali-wl-to-host {
+		counter jump cali-from-wl-dispatch
+		counter accept
+	}
+	chain cali-from-wl-dispatch {
+		iifname "cali123" counter goto cali-fw-here
+		counter drop
+	}
+	chain cali-fw-here {
+		ct state established,related counter accept
+		ct state invalid counter drop
+		ct mark set ct mark & 0xffff00ff | 0x00000100
+		meta mark set ct mark & 0x0000ff00
+		counter drop
+	}
+	chain INPUT {
+		type filter hook input priority 0; policy accept;
+		counter jump cali-INPUT
+	}
+}
+"""
+
+LIBVIRT = """
+table ip libvirt_network {
+	chain guest_input {
+		oif "virbr0" ip daddr 192.168.122.0/24 ct state established,related counter accept
+		oif "virbr0" counter reject
+	}
+	chain guest_output {
+		ip saddr 192.168.122.0/24 iif "virbr0" counter accept
+		iif "virbr0" counter reject
+	}
+	chain forward {
+		type filter hook forward priority 0; policy accept;
+		counter jump guest_input
+		counter jump guest_output
+	}
+	chain guest_nat {
+		type nat hook postrouting priority 100; policy accept;
+		ip saddr 192.168.122.0/24 ip daddr != 192.168.122.0/24 counter masquerade
+	}
+}
+"""
+
+OWN_MARKS = """
+table inet uplinks {
+	chain pre {
+		type filter hook prerouting priority -150; policy accept;
+		ct mark & 0x000000ff != 0 meta mark set ct mark & 0x000000ff accept
+		iifname "eth1" ct mark set ct mark & 0xffffff00 | 0x00000002
+	}
+	chain unreachable {
+		ct mark set 7
+		drop
+	}
+	chain lo {
+		type filter hook input priority 0; policy accept;
+		iifname "lo" notrack
+	}
+}
+"""
+
+CLEAN = (
+    CleanHost("Debian", ip("route add default via 10.0.0.1")),
+    CleanHost(
+        "Docker",
+        both(
+            ip(
+                "link add docker0 type bridge",
+                "address add 172.17.0.1/16 dev docker0",
+                "link set docker0 up",
+                "link add veth1 type veth peer name c1",
+                "link set veth1 master docker0 up",
+            ),
+            ip("link delete eth1"),
+            ruleset(DOCKER),
+            sysctl(net__ipv4__ip_forward=1),
+        ),
+    ),
+    CleanHost(
+        "podman",
+        both(
+            ip("link add podman0 type bridge", "address add 10.88.0.1/16 dev podman0", "link set podman0 up"),
+            ip("link delete eth1"),
+            ruleset(PODMAN),
+            sysctl(net__ipv4__ip_forward=1),
+        ),
+    ),
+    CleanHost(
+        "kube-proxy of nftables",
+        both(ip("link delete eth1"), ruleset(KUBE_PROXY_NFTABLES), sysctl(net__ipv4__ip_forward=1)),
+    ),
+    CleanHost(
+        "kube-proxy of iptables",
+        both(ip("link delete eth1"), ruleset(KUBE_PROXY_IPTABLES), sysctl(net__ipv4__ip_forward=1)),
+    ),
+    CleanHost(
+        "Calico",
+        both(
+            ip(
+                "link delete eth1",
+                "link add cali123 type veth peer name c1",
+                "link set cali123 up",
+                "route add 10.244.0.5/32 dev cali123 scope link",
+            ),
+            ruleset(CALICO),
+            sysctl(net__ipv4__ip_forward=1),
+        ),
+    ),
+    CleanHost(
+        "masked CONNMARK",
+        both(
+            xtables(
+                compat.connmark(mode=1, mask=0x0F00, of_packet=0x0F00),
+                compat.connmark(mode=2, mask=0x0F00, of_packet=0x0F00),
+                compat.matches_connmark(0x0200, 0x0F00),
+            ),
+        ),
+    ),
+    CleanHost(
+        "a tunnel with rules of routing",
+        ip(
+            "tuntap add dev wg0 mode tun",
+            "address add 10.9.0.2/32 dev wg0",
+            "link set wg0 up",
+            "route add default via 10.0.0.1",
+            "rule add not fwmark 51820 table 51820",
+            "route add default dev wg0 table 51820",
+        ),
+    ),
+    CleanHost(
+        "bridges",
+        ip(
+            "link add br0 type bridge",
+            "link set br0 up",
+            "link set eth0 master br0",
+            "address flush dev eth0",
+            "address add 10.0.0.11/24 dev br0",
+            "link add br1 type bridge",
+            "link set br1 up",
+            "link set eth1 master br1",
+        ),
+        ("br0",),
+    ),
+    CleanHost("a macvlan on another link", ip("link add mv0 link eth1 type macvlan mode bridge")),
+    CleanHost(
+        "libvirt",
+        both(
+            ip(
+                "link add virbr0 type bridge",
+                "address add 192.168.122.1/24 dev virbr0",
+                "link set virbr0 up",
+            ),
+            ip("link delete eth1"),
+            ruleset(LIBVIRT),
+            sysctl(net__ipv4__ip_forward=1),
+        ),
+    ),
+    CleanHost("marks of one's own", ruleset(OWN_MARKS)),
+    CleanHost(
+        "programs of another link",
+        both(xdp("eth1"), tc("eth1", "ingress"), nft('iifname "eth1" drop', hook="input")),
+    ),
+    CleanHost("dormant tables", ruleset(WIREGUARD.replace("wg0 {", "wg0 {\n\tflags dormant", 1))),
+)

@@ -1,0 +1,40 @@
+"""The request for the history, and its answer; fields as :mod:`sgagent.agent.control.requests` says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sgagent.agent.state.directory import Extent, Trigger
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryQuestion:
+    """Ask what was enforced."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryEntry:
+    """Definitions that were enforced, or what is wrong with their file."""
+
+    number: int
+    fault: str | None = None
+    """Of a damaged file; then nothing else is known."""
+
+    version: str | None = None
+    origin: Trigger | None = None
+    enforced_at: float | None = None
+    """When they were enforced first."""
+
+    documents: int | None = None
+    bytes: int | None = None
+    extent: Extent | None = None
+    """Of the table that was compiled from them."""
+
+    is_in_force: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryAnswer:
+    """What was enforced, the newest first."""
+
+    entries: tuple[HistoryEntry, ...]

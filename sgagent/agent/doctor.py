@@ -1,0 +1,124 @@
+"""The doctor in the agent: it looks at the host from a thread of its own, and again after changes.
+
+The ruleset of a large host takes a second to read and longer to look at, so that is done at most twice a
+minute, by a process of the applier and this thread; no step waits for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from sgagent.agent.examination import policy_fact
+from sgagent.agent.step import EventLog, Step
+from sgagent.analysis.doctor.facts import PolicyFact
+from sgagent.analysis.doctor.findings import Diagnosis
+from sgagent.core.binding import NO_FACTS, HostFacts
+
+SHORTEST_PAUSE_SECONDS = 30.0
+"""Between two looks, if something changed."""
+
+LONGEST_PAUSE_SECONDS = 600.0
+"""Between two looks, as not everything that matters is announced."""
+
+
+@dataclass(eq=False, kw_only=True)
+class Doctor:
+    """Look at what stands beside sgagent, from a thread of its own, while it runs."""
+
+    examine: Callable[[PolicyFact, HostFacts], Diagnosis]
+    """Looks at the host: :meth:`sgagent.agent.examination.Examination.diagnose`."""
+
+    mark_mask: int
+    """Our bits of the session mark."""
+
+    event_log: EventLog
+    clock: Callable[[], float] = time.monotonic
+    shortest_seconds: float = SHORTEST_PAUSE_SECONDS
+
+    def __post_init__(self) -> None:
+        """Look at nothing yet."""
+        self.newest: Diagnosis | None = None
+        """What was found last; None before the first look. May be read from any thread."""
+
+        self._subject: tuple[PolicyFact, HostFacts] | None = None
+        """The policy and the links, since the first step with a policy."""
+
+        self._has_changed = self._is_over = False
+        self._changed = threading.Condition()
+        self._looking = threading.Lock()
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Look until the context is left."""
+        thread = threading.Thread(target=self._work, name="doctor", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._is_over = True
+                self._changed.notify_all()
+            thread.join()
+
+    def follow(self, step: Step) -> None:
+        """Look at the host again if a step has another policy or other links."""
+        if step.policy is None:
+            return
+        subject = policy_fact(step.policy, step.facts, self.mark_mask), step.facts
+        with self._changed:
+            if subject != self._subject:
+                self._subject, self._has_changed = subject, True
+                self._changed.notify_all()
+
+    def hear_of_change(self) -> None:
+        """Look at the host again, as another process changed the ruleset; may be called from any thread."""
+        with self._changed:
+            self._has_changed = True
+            self._changed.notify_all()
+
+    def look(self) -> Diagnosis:
+        """Look now, and return what is found; may be called from any thread, one looks at a time."""
+        with self._looking:
+            policy, facts = self._subject or (PolicyFact(mark_mask=self.mark_mask), NO_FACTS)
+            found = self.examine(policy, facts)
+            self._tell(found)
+            self.newest = found
+        return found
+
+    def _tell(self, found: Diagnosis) -> None:
+        """Log findings that the look before had not."""
+        before = set(self.newest.findings) if self.newest else set()
+        for one in found.findings:
+            if one not in before:
+                self.event_log.warning(
+                    "neighbour_found",
+                    code=one.code.value,
+                    severity=one.severity.value,
+                    link=one.link,
+                    table=one.table,
+                    chain=one.chain,
+                    evidence=one.evidence,
+                )
+
+    def _work(self) -> None:
+        """Look after the first step, after changes, and once in a while."""
+        looked = -LONGEST_PAUSE_SECONDS
+        while self._wait(looked):
+            self.look()
+            looked = self.clock()
+
+    def _wait(self, looked: float) -> bool:
+        """Wait until the next look is due; return False at the end."""
+        with self._changed:
+            while not self._is_over:
+                pause = self.shortest_seconds if self._has_changed else LONGEST_PAUSE_SECONDS
+                left = looked + pause - self.clock()
+                if self._subject is not None and left <= 0:
+                    self._has_changed = False
+                    return True
+                self._changed.wait(left if self._subject is not None else None)
+        return False

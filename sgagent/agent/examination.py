@@ -1,0 +1,189 @@
+"""An examination of the host by the doctor: gather facts at the rim, and have the checks look at them.
+
+What can't be looked at is named, and stops nothing else.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import pwd
+from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from sgagent.analysis.doctor.facts import (
+    BoundLink,
+    EarlyProgram,
+    HostEvidence,
+    KernelFact,
+    NftProgram,
+    PolicyFact,
+    PortHolder,
+    Routing,
+)
+from sgagent.analysis.doctor.findings import Blindness, Diagnosis, NotSeen
+from sgagent.analysis.doctor.registry import diagnose
+from sgagent.analysis.doctor.ruleset import ForeignRuleset
+from sgagent.core.binding import HostFacts
+from sgagent.core.errors import SgagentError
+from sgagent.core.policy import InvalidPackets, ResolvedPolicy
+from sgagent.dataplane.foreign_ruleset import decode_ruleset
+from sgagent.dataplane.live_sessions import users_listening
+from sgagent.host import installed_programs, kernel_settings, link_programs
+from sgagent.settings import Settings
+from sgagent.settings.tables import ListenAddress
+
+_T = TypeVar("_T")
+_AGENT_USER = "sgagent"
+
+
+def policy_fact(policy: ResolvedPolicy, facts: HostFacts, mark_mask: int) -> PolicyFact:
+    """Return what of a policy matters to the doctor.
+
+    Args:
+        policy: that of the host.
+        facts: its links, of which patterns may mean some.
+        mark_mask: our bits of the session mark.
+    """
+    judges = {judge.name: judge for judge in policy.interfaces}
+    of_patterns = {judge.name for judge in policy.bound} - judges.keys()
+    for link in facts.links:
+        judge = policy.judge(link.name)
+        if judge is not None and (judge.name in of_patterns or judge.pattern is not None):
+            judges.setdefault(link.name, judge)
+    return PolicyFact(
+        bound=tuple(
+            BoundLink(name=name, evaluates_invalid=judges[name].invalid is InvalidPackets.EVALUATE)
+            for name in sorted(judges)
+        ),
+        mark_mask=mark_mask,
+        depends_on_time=bool(policy.expiring),
+        is_open_to_unbound=policy.unbound is None,
+    )
+
+
+@dataclass(slots=True, kw_only=True)
+class Examination:
+    """One look at the host, in the network namespace of the calling thread."""
+
+    settings: Settings
+    read_rules: Callable[[], bytes]
+    """Returns the kernel's messages about tables, or raises OSError or SgagentError."""
+
+    own_sockets: Callable[[], Collection[int]]
+    """Inodes of sockets of agents."""
+
+    owns_tables: Callable[[], bool | None]
+    """Whether the kernel takes tables with an owner that outlive it; asked where no table of ours stands."""
+
+    _not_seen: dict[Blindness, NotSeen] = field(default_factory=dict)
+
+    def diagnose(self, policy: PolicyFact, facts: HostFacts) -> Diagnosis:
+        """Look at everything, and return what is found."""
+        self._not_seen = {}
+        ruleset = self._seen(Blindness.RULESET, _RULESET, self._ruleset) or ForeignRuleset()
+        self._note_legacy_tables()
+        evidence = HostEvidence(
+            policy=policy,
+            host=facts,
+            ruleset=ruleset,
+            programs=(
+                *(self._seen(Blindness.LINKS, _PROGRAMS, link_programs.read_programs) or ()),
+                *(self._seen(Blindness.TCX, _TCX, lambda: _tcx(policy, facts)) or ()),
+            ),
+            routing=self._seen(Blindness.LINKS, _ROUTES, link_programs.read_routing) or Routing(),
+            settings=kernel_settings.read_settings(),
+            virtual_servers=kernel_settings.read_virtual_servers(),
+            units=installed_programs.read_units(),
+            nft_programs=tuple(self._nft_programs()),
+            library=installed_programs.read_library_version(),
+            clock=kernel_settings.read_clock(Path(__file__)),
+            kernel=self._kernel(ruleset),
+            port_holder=self._seen(Blindness.PORTS, _PORTS, self._port_holder),
+        )
+        if policy.depends_on_time and evidence.clock and evidence.clock.is_synchronised is None:
+            self._miss(
+                Blindness.CLOCK, "whether the clock is synchronised: this process may not ask the kernel"
+            )
+        return Diagnosis(findings=diagnose(evidence), not_seen=tuple(self._not_seen.values()))
+
+    def _seen(self, what: Blindness, words: str, look: Callable[[], _T]) -> _T | None:
+        """Return what is seen; None, and the reason kept, where it can't be looked at."""
+        try:
+            return look()
+        except OSError as error:
+            self._miss(what, f"{words}: {error.strerror or error}")
+        except SgagentError as error:
+            self._miss(what, f"{words}: {error}")
+        return None
+
+    def _miss(self, what: Blindness, reason: str) -> None:
+        self._not_seen.setdefault(what, NotSeen(what=what, reason=reason))
+
+    def _ruleset(self) -> ForeignRuleset:
+        return decode_ruleset(self.read_rules())
+
+    def _note_legacy_tables(self) -> None:
+        tables = self._seen(Blindness.LEGACY_TABLES, _LEGACY, kernel_settings.read_legacy_tables)
+        if tables:
+            names = ", ".join(tables)
+            self._miss(
+                Blindness.LEGACY_TABLES,
+                f"{_LEGACY}: {names} are loaded, which nftables does not show; look at them by"
+                " 'iptables-legacy-save' and 'ip6tables-legacy-save', or move them by 'iptables-nft-restore'",
+            )
+
+    def _nft_programs(self) -> Iterator[NftProgram]:
+        yield from installed_programs.read_own_programs(os.environ.get("PATH", ""))
+        found = installed_programs.read_container_programs()
+        yield from found.programs
+        if not found.is_whole:
+            self._miss(Blindness.CONTAINERS, "nft in containers: only root may look into their file systems")
+
+    def _kernel(self, ruleset: ForeignRuleset) -> KernelFact:
+        asked = ruleset.own is None or not (ruleset.own.is_owned or ruleset.own.is_persistent)
+        return KernelFact(
+            release=kernel_settings.kernel_release(), owns_tables=self.owns_tables() if asked else True
+        )
+
+    def _port_holder(self) -> PortHolder | None:
+        listen = self.settings.metrics.listen
+        own = None
+        for address, user, inode in users_listening(listen.port):
+            if user in _trusted_users() or not _overlaps(listen, address):
+                continue
+            own = self.own_sockets() if own is None else own
+            if inode not in own:
+                return PortHolder(address=f"{address}:{listen.port}", user=user)
+        return None
+
+
+_RULESET = "tables of others: only CAP_NET_ADMIN may list them"
+_PROGRAMS = "programs of XDP and tc at links"
+_ROUTES = "routes"
+_TCX = "programs of tcx at links: only root may ask"
+_LEGACY = "tables of iptables-legacy"
+_PORTS = "who listens at metrics.listen"
+
+
+def _tcx(policy: PolicyFact, facts: HostFacts) -> tuple[EarlyProgram, ...]:
+    bound = {link.name for link in policy.bound}
+    return link_programs.read_tcx({link.name: link.index for link in facts.links if link.name in bound})
+
+
+def _trusted_users() -> frozenset[int]:
+    """Return root and the user of the agent's unit."""
+    found = {0}
+    with suppress(KeyError):
+        found.add(pwd.getpwnam(_AGENT_USER).pw_uid)
+    return frozenset(found)
+
+
+def _overlaps(listen: ListenAddress, address: str) -> bool:
+    """Return whether a listener at an address keeps another from listening."""
+    found = ipaddress.ip_address(address)
+    is_same = address == listen.host or (found.is_loopback and listen.host == "localhost")
+    return is_same or found.is_unspecified or listen.host in {"0.0.0.0", "::"}  # noqa: S104 - compared, not bound

@@ -1,0 +1,150 @@
+"""Checks of what other tables drop that the policy accepts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from sgagent.analysis.doctor.facts import HostEvidence
+from sgagent.analysis.doctor.findings import DoctorCode, DoctorFinding, DoctorSeverity
+from sgagent.analysis.doctor.reach import ReachedRule
+from sgagent.analysis.doctor.registers import Conditions, Narrowing
+from sgagent.analysis.doctor.ruleset import End, ForeignChain, TableKey
+from sgagent.core.model import Family
+
+_OF_CONTAINERS = ("DOCKER", "KUBE-", "CNI-", "cali-", "CILIUM_", "NETAVARK", "LIBVIRT_", "FLANNEL", "docker-")
+"""Beginnings of names of chains and tables of programs that run containers and guests, and filter what they
+forward."""
+
+_PLAIN = frozenset({Narrowing.PROTOCOL, Narrowing.SOURCE})
+"""What a drop of a port or a peer is narrowed by. A drop that is narrowed by anything else is of a kind that
+the policy does not accept either (invalid packets, addresses of services), or can't be compared."""
+
+
+def find_drops(
+    evidence: HostEvidence, bases: Sequence[ForeignChain], rules: Sequence[ReachedRule]
+) -> Iterator[DoctorFinding]:
+    """Yield a finding for each base chain that drops what the policy may accept.
+
+    Args:
+        evidence: of the host.
+        bases: the base chains that packets of bound links pass.
+        rules: what they reach.
+    """
+    by_base: dict[ForeignChain, list[ReachedRule]] = {}
+    for one in rules:
+        by_base.setdefault(one.base, []).append(one)
+    for base in bases:
+        found = by_base.get(base, [])
+        if base.hook == "forward" and not _is_forwarding(evidence, base):
+            continue
+        if base.drops and not _accepts_all(evidence, found):
+            yield _by_policy(evidence, base)
+        elif base.hook != "forward" and (dropping := _plain_drops(evidence, found)):
+            yield _by_rules(dropping)
+
+
+def _is_forwarding(evidence: HostEvidence, base: ForeignChain) -> bool:
+    """Return whether a base chain at forward has packets, and filters for no containers or guests."""
+    families = {"ip": {Family.IPV4}, "ip6": {Family.IPV6}}.get(base.table.family, set(Family))
+    names = [base.table.name, *(one.name for one in evidence.ruleset.chains if one.table == base.table)]
+    is_of_containers = any(name.startswith(_OF_CONTAINERS) for name in names)
+    return bool(families & set(evidence.settings.forwarding)) and not is_of_containers
+
+
+def _accepts_all(evidence: HostEvidence, found: Sequence[ReachedRule]) -> bool:
+    """Return whether rules of the base chain itself accept all packets of bound links before its policy."""
+    accepted = {
+        link
+        for one in found
+        if one.effect.ends is End.ACCEPT and one.rule.chain == one.base.name
+        if not (one.conditions.narrowings or one.conditions.destinations)
+        for link in one.links
+    }
+    return accepted >= evidence.bound_names
+
+
+def _plain_drops(evidence: HostEvidence, found: Sequence[ReachedRule]) -> list[ReachedRule]:
+    """Return the rules that drop what the policy may accept, the widest first, each once."""
+    own = {
+        address.first.to_bytes(address.family.bits // 8)
+        for link in evidence.host.links
+        if link.name in evidence.bound_names
+        for address in link.addresses
+    }
+    dropping = {
+        (one.rule.chain, one.rule.handle): one
+        for one in found
+        if one.effect.ends is End.DROP and _is_plain(one.conditions, own)
+    }
+    return sorted(
+        dropping.values(), key=lambda one: (_width(one.conditions), one.rule.chain, one.rule.handle)
+    )
+
+
+def _is_plain(conditions: Conditions, own: set[bytes]) -> bool:
+    """Return whether a drop may hit what the policy accepts.
+
+    One that names links to leave out isolates these; one to other addresses is about what is not this host's.
+    """
+    is_to_host = all(any(address.startswith(one) for address in own) for one in conditions.destinations)
+    isolates = any(test.is_negated for test in conditions.links)
+    return conditions.narrowings <= _PLAIN and is_to_host and not isolates
+
+
+def _width(conditions: Conditions) -> int:
+    return len(conditions.narrowings) + bool(conditions.destinations)
+
+
+def _by_policy(evidence: HostEvidence, base: ForeignChain) -> DoctorFinding:
+    is_forward = base.hook == "forward"
+    bound = sorted(evidence.bound_names)
+    return _finding(
+        base.table,
+        base.name,
+        DoctorSeverity.LOW if is_forward else DoctorSeverity.MEDIUM,
+        link=bound[0] if len(bound) == 1 else None,
+        evidence=f"base chain at {base.hook}, priority {base.priority}, with policy drop",
+        effect="what the policy accepts is dropped here unless a rule of this table accepts it as well:"
+        f" {'forwarded packets' if is_forward else 'sessions'} die though explain says accept",
+    )
+
+
+def _by_rules(dropping: Sequence[ReachedRule]) -> DoctorFinding:
+    first = dropping[0]
+    narrowings = first.conditions.narrowings
+    words = [word for one, word in _WORDS.items() if one in narrowings]
+    what = f"packets of certain {' and '.join(words)}" if words else "every packet that reaches it"
+    more = f"; {len(dropping) - 1} more rules drop" if len(dropping) > 1 else ""
+    return _finding(
+        first.rule.table,
+        first.rule.chain,
+        DoctorSeverity.LOW if narrowings else DoctorSeverity.MEDIUM,
+        link=first.link,
+        evidence=f"rule with handle {first.rule.handle} drops {what} at {first.base.hook}{more}",
+        effect="what the policy accepts of them is dropped here: explain says accept, and the session dies",
+    )
+
+
+_WORDS = {Narrowing.SOURCE: "sources", Narrowing.PROTOCOL: "protocols or ports"}
+
+
+def _finding(
+    table: TableKey,
+    chain: str,
+    severity: DoctorSeverity,
+    *,
+    link: str | None,
+    evidence: str,
+    effect: str,
+) -> DoctorFinding:
+    return DoctorFinding(
+        code=DoctorCode.OTHER_TABLE_DROPS,
+        severity=severity,
+        link=link,
+        table=str(table),
+        chain=chain,
+        evidence=evidence,
+        effect=effect,
+        remedy=f"list it by 'nft -a list chain {table} {chain}'; accept there what the groups decide"
+        " (the links that are bound), or remove that filter",
+    )

@@ -1,0 +1,186 @@
+"""What was seen of a host, as values: the rim reads them, and the checks look at them."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from sgagent.analysis.doctor.ruleset import NO_TABLES, ForeignRuleset
+from sgagent.core.binding import NO_FACTS, HostFacts
+from sgagent.core.model import Family
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoundLink:
+    """A link that the policy judges; it need not exist."""
+
+    name: str
+    evaluates_invalid: bool = False
+    """Whether packets that conntrack calls invalid are judged by their header there (§6.6)."""
+
+
+class HookKind(enum.Enum):
+    """Where a program or filter stands at a link."""
+
+    XDP = "XDP"
+    TC_INGRESS = "tc ingress"
+    TC_EGRESS = "tc egress"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EarlyProgram:
+    """A program that a link hands its packets to."""
+
+    link: str
+    hook: HookKind
+    what: str
+    """Like ``filter bpf, preference 1``, ``program 17``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefaultRoute:
+    """A default route of the main table."""
+
+    family: Family
+    links: tuple[str, ...]
+    metric: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Routing:
+    """Default routes of the main table, and whether rules choose other tables."""
+
+    defaults: tuple[DefaultRoute, ...] = ()
+    is_by_policy: frozenset[Family] = frozenset()
+    """Families with rules beside those that the kernel makes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VirtualServer:
+    """A service of IPVS."""
+
+    text: str
+    """Like ``TCP 10.0.0.11:80``."""
+
+    translates: bool
+    """Whether a server of it is reached by NAT."""
+
+    routes: bool
+    """Whether one is reached by direct routing or a tunnel."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelSettings:
+    """Settings below ``/proc/sys/net``; None where the kernel has none."""
+
+    reverse_path: tuple[tuple[str, int], ...] = ()
+    """``rp_filter`` as it counts for each link: the greater of its own and that of all."""
+
+    forwarding: tuple[Family, ...] = ()
+    virtual_servers_tracked: bool | None = None
+    """``ipv4/vs/conntrack``."""
+
+    picks_up: bool | None = None
+    """``netfilter/nf_conntrack_tcp_loose``."""
+
+    def reverse_path_of(self, link: str) -> int | None:
+        """Return the setting of a link."""
+        return dict(self.reverse_path).get(link)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitFact:
+    """A unit that is enabled and changes rules of the host."""
+
+    unit: str
+    file: str
+    """What was read of it."""
+
+    flushes_all: bool
+    """Whether it flushes the whole ruleset, ours too."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NftProgram:
+    """A program ``nft`` on this host, or in the root of another process."""
+
+    path: str
+    version: tuple[int, ...]
+    process: str | None = None
+    """Like ``process 123 (kube-proxy)``, of whose root it is; None on this host."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClockFact:
+    """How far the host's clock can be believed."""
+
+    now: float
+    """Seconds since the epoch."""
+
+    built: float
+    """When this package was made; the time can't be before."""
+
+    is_synchronised: bool | None = None
+    """None where the kernel may not be asked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelFact:
+    """What kernel and library can do of that on which promises stand; None where that is not known."""
+
+    release: str
+    owns_tables: bool | None = None
+    """``flags owner, persist``."""
+
+    destroys_sockets: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PortHolder:
+    """A foreign process that waits at the port of the metrics."""
+
+    address: str
+    user: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyFact:
+    """What of the policy matters here."""
+
+    bound: tuple[BoundLink, ...] = ()
+    mark_mask: int = 0xFFFF0000
+    depends_on_time: bool = False
+    """Whether a rule ends."""
+
+    is_open_to_unbound: bool = True
+    """False where links that are bound to nothing are closed (§9.3)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostEvidence:
+    """Everything that was seen; what was not is empty."""
+
+    policy: PolicyFact
+    host: HostFacts = NO_FACTS
+    ruleset: ForeignRuleset = NO_TABLES
+    programs: tuple[EarlyProgram, ...] = ()
+    routing: Routing = Routing()
+    settings: KernelSettings = KernelSettings()
+    virtual_servers: tuple[VirtualServer, ...] = ()
+    units: tuple[UnitFact, ...] = ()
+    nft_programs: tuple[NftProgram, ...] = ()
+    library: tuple[int, ...] | None = None
+    """The version of libnftables here."""
+
+    clock: ClockFact | None = None
+    kernel: KernelFact | None = None
+    port_holder: PortHolder | None = None
+
+    @property
+    def bound_names(self) -> frozenset[str]:
+        """Return the names of bound links."""
+        return frozenset(link.name for link in self.policy.bound)
+
+    def index_of(self, name: str) -> int:
+        """Return the index of a link; 0, which no link has, if it is not there."""
+        return next((link.index for link in self.host.links if link.name == name), 0)

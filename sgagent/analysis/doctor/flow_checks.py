@@ -1,0 +1,37 @@
+"""Checks of flow tables, by which forwarded packets pass no hook."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from sgagent.analysis.doctor.facts import HostEvidence
+from sgagent.analysis.doctor.findings import DoctorCode, DoctorFinding, DoctorSeverity
+from sgagent.analysis.doctor.reach import ReachedRule
+
+
+def find_flow_tables(evidence: HostEvidence, rules: Sequence[ReachedRule]) -> Iterator[DoctorFinding]:
+    """Yield a finding for each flow table that has a bound link, and a rule that adds sessions to it."""
+    adding = {
+        (one.rule.table, one.effect.flow_table): one for one in rules if one.effect.flow_table is not None
+    }
+    for table in evidence.ruleset.flow_tables:
+        links = sorted(name for name in evidence.bound_names if _has(table.devices, name))
+        rule = adding.get((table.table, table.name))
+        if not links or rule is None:
+            continue
+        yield DoctorFinding(
+            code=DoctorCode.FLOW_TABLE,
+            severity=DoctorSeverity.MEDIUM,
+            link=links[0] if len(links) == 1 else None,
+            table=str(table.table),
+            chain=rule.rule.chain,
+            evidence=f"rule with handle {rule.rule.handle} adds sessions to the flow table {table.name}"
+            f" with {', '.join(links)}",
+            effect="packets of an offloaded session pass no hook: a policy that revokes it does not end it",
+            remedy=f"take {', '.join(links)} out of the flow table, or offload only sessions that no policy"
+            " may revoke",
+        )
+
+
+def _has(devices: Sequence[str], name: str) -> bool:
+    return any(name.startswith(one[:-1]) if one.endswith("*") else name == one for one in devices)

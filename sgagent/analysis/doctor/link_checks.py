@@ -1,0 +1,179 @@
+"""Checks of links: how they stand on each other, programs that see packets first, and routes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sgagent.analysis.doctor.facts import EarlyProgram, HookKind, HostEvidence
+from sgagent.analysis.doctor.findings import DoctorCode, DoctorFinding, DoctorSeverity
+from sgagent.analysis.doctor.rule_checks import EVALUATE
+from sgagent.core.binding import IpvlanMode, Link
+from sgagent.core.link_topology import FindingCode, findings, lower_devices
+from sgagent.core.model import Family
+from sgagent.core.rule_values import FAMILY_NAMES
+
+_TOPOLOGY = {
+    FindingCode.LOWER_DEVICE: (
+        DoctorCode.LOWER_DEVICE,
+        DoctorSeverity.HIGH,
+        "rules of a port judge nothing: packets pass as the master's, by its rules or by none",
+    ),
+    FindingCode.OTHER_NAME: (
+        DoctorCode.OTHER_NAME,
+        DoctorSeverity.HIGH,
+        "denied packets to the link pass as those of the other link, or allowed ones are lost by its rules",
+    ),
+    FindingCode.LINK_ABOVE: (
+        DoctorCode.LINK_ABOVE,
+        DoctorSeverity.MEDIUM,
+        "packets of the link above pass, in both directions, whatever the groups of the link under it say",
+    ),
+}
+
+
+def find_topology(evidence: HostEvidence) -> Iterator[DoctorFinding]:
+    """Yield bound links whose packets show elsewhere, and open links above bound ones (§9.4 to §9.6)."""
+    for one in findings(evidence.host, evidence.bound_names):
+        if one.code is FindingCode.LINK_ABOVE and not evidence.policy.is_open_to_unbound:
+            continue
+        code, severity, effect = _TOPOLOGY[one.code]
+        yield DoctorFinding(
+            code=code,
+            severity=severity,
+            link=one.link,
+            evidence=one.message,
+            effect=effect,
+            remedy=one.remedy,
+        )
+
+
+def find_ipvlans(evidence: HostEvidence) -> Iterator[DoctorFinding]:
+    """Yield ipvlans of mode l3 above a bound link, of whose sessions conntrack sees one direction."""
+    evaluating = {link.name for link in evidence.policy.bound if link.evaluates_invalid}
+    for link in evidence.host.links:
+        lower = link.lower
+        if link.ipvlan_mode is not IpvlanMode.L3 or lower not in evidence.bound_names - evaluating:
+            continue
+        yield DoctorFinding(
+            code=DoctorCode.INVALID_BY_DESIGN,
+            severity=DoctorSeverity.MEDIUM,
+            link=lower,
+            evidence=f"{link.name} is an ipvlan of mode l3 above {lower}",
+            effect=f"packets out of it leave as those of {lower}, and what answers them does not come in so:"
+            " conntrack sees one direction, and drops its TCP as invalid",
+            remedy=f"{EVALUATE}, or give the ipvlan mode l2",
+        )
+
+
+def find_programs(evidence: HostEvidence) -> Iterator[DoctorFinding]:
+    """Yield programs at bound links, and at their lower devices."""
+    links = {link.name: link for link in evidence.host.links}
+    lower = lower_devices(links, evidence.bound_names.__contains__)
+    for one in evidence.programs:
+        bound = one.link if one.link in evidence.bound_names else lower.get(one.link)
+        if bound is not None:
+            yield _program(one, bound)
+
+
+def _program(one: EarlyProgram, bound: str) -> DoctorFinding:
+    where = one.link if one.link == bound else f"{one.link}, a lower device of {bound}"
+    is_late = one.hook is HookKind.TC_EGRESS
+    return DoctorFinding(
+        code=DoctorCode.EARLY_PROGRAM,
+        severity=DoctorSeverity.LOW if is_late else DoctorSeverity.MEDIUM,
+        link=bound,
+        evidence=f"{one.hook.value} at {where}: {one.what}",
+        effect="it gets packets behind the groups, and may drop, change or redirect what they accepted"
+        if is_late
+        else "it gets packets before the groups: what it redirects to a link, guest or socket is never"
+        " judged, what it drops is not counted, and what it rewrites is judged as rewritten",
+        remedy="make sure that it is yours and only drops or passes on; what it redirects, it has to judge",
+    )
+
+
+_STRICT = 1
+
+
+def find_asymmetry(evidence: HostEvidence) -> Iterator[DoctorFinding]:
+    """Yield bound links whose answers may go another way than the requests, by several default routes."""
+    for family in Family:
+        routes = [route for route in evidence.routing.defaults if route.family is family]
+        links = sorted({name for route in routes for name in route.links})
+        bound = [name for name in links if name in evidence.bound_names]
+        if len(links) < 2 or not bound or family in evidence.routing.is_by_policy:
+            continue
+        strict = [name for name in bound if evidence.settings.reverse_path_of(name) == _STRICT]
+        if family is Family.IPV4 and strict:
+            yield _strict(strict, links)
+        else:
+            yield from _asymmetric(evidence, family, bound, links)
+
+
+def _strict(strict: list[str], links: list[str]) -> DoctorFinding:
+    return DoctorFinding(
+        code=DoctorCode.REVERSE_PATH,
+        severity=DoctorSeverity.MEDIUM,
+        link=strict[0] if len(strict) == 1 else None,
+        evidence=f"rp_filter is 1 (strict) on {', '.join(strict)}, and default routes lead over"
+        f" {', '.join(links)}",
+        effect="the kernel drops what comes in over a link by which its source is not routed, after the"
+        " groups accepted and counted it",
+        remedy="set net.ipv4.conf.LINK.rp_filter to 2 (loose), or route by source ('ip rule add from …')",
+    )
+
+
+def _asymmetric(
+    evidence: HostEvidence, family: Family, bound: list[str], links: list[str]
+) -> Iterator[DoctorFinding]:
+    evaluating = {link.name for link in evidence.policy.bound if link.evaluates_invalid}
+    left = [name for name in bound if name not in evaluating]
+    if not left:
+        return
+    is_forwarding = family in evidence.settings.forwarding
+    yield DoctorFinding(
+        code=DoctorCode.INVALID_BY_DESIGN,
+        severity=DoctorSeverity.MEDIUM if is_forwarding else DoctorSeverity.LOW,
+        link=left[0] if len(left) == 1 else None,
+        evidence=f"default routes of {FAMILY_NAMES[family]} lead over {', '.join(links)}, without rules that"
+        " choose one by source",
+        effect="answers may leave over another link than the requests came in by; where the host forwards and"
+        " conntrack sees one direction alone, the rest of an allowed session is invalid and dropped",
+        remedy=f"route by source ('ip rule add from …'), or {EVALUATE}",
+    )
+
+
+_BEHIND = frozenset({None, "veth", "vlan", "bond", "team", "macvlan", "ipvlan", "netkit"})
+"""Kinds of link with a network behind them; bridges and tunnels are of guests, containers and peers."""
+
+
+def find_forwarding(evidence: HostEvidence) -> Iterator[DoctorFinding]:
+    """Yield whether rules of bound links admit to hosts behind another link, which nothing judges."""
+    for family in evidence.settings.forwarding:
+        behind = [link.name for link in evidence.host.links if _leads_on(link, family, evidence.bound_names)]
+        if not behind or not evidence.bound_names:
+            continue
+        bound = sorted(evidence.bound_names)
+        yield DoctorFinding(
+            code=DoctorCode.FORWARDING,
+            severity=DoctorSeverity.LOW,
+            link=bound[0] if len(bound) == 1 else None,
+            evidence=f"this host forwards {FAMILY_NAMES[family]}, and {', '.join(behind)} leads to others",
+            effect="a rule without local_address admits to this host, and to every host behind it",
+            remedy="give rules for this host its address as local_address, bind the other link too, or set"
+            " forwarding to 0",
+        )
+
+
+def _leads_on(link: Link, family: Family, bound: frozenset[str]) -> bool:
+    """Return whether a link that is not bound leads to a network of its own."""
+    has_address = any(
+        address.family is family and not _is_link_local(family, address.first) for address in link.addresses
+    )
+    is_other = link.name not in bound and not link.is_loopback and link.master is None
+    return is_other and has_address and link.kind in _BEHIND and link.lower not in bound
+
+
+def _is_link_local(family: Family, address: int) -> bool:
+    """Return whether an address is of 169.254.0.0/16 or fe80::/10."""
+    prefix, length = (0xA9FE, 16) if family is Family.IPV4 else (0xFE80 >> 6, 10)
+    return address >> family.bits - length == prefix

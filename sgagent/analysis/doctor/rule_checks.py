@@ -1,0 +1,148 @@
+"""Checks of other tables' rules on sessions: marks, zones, untracked packets, SYNPROXY, flow tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from sgagent.analysis.doctor.facts import HostEvidence
+from sgagent.analysis.doctor.findings import DoctorCode, DoctorFinding, DoctorSeverity
+from sgagent.analysis.doctor.reach import ReachedRule
+from sgagent.analysis.doctor.ruleset import ForeignChain
+
+MOST_OF_A_CHAIN = 5
+"""Rules of a chain that are findings of their own; the last of them counts the others."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleCheck:
+    """What is told of a rule that does something to sessions or packets of bound links."""
+
+    code: DoctorCode
+    is_meant: Callable[[ReachedRule, HostEvidence], bool]
+    severity: Callable[[ReachedRule, int], DoctorSeverity]
+    """Of a rule, and the bits of the session's mark that are ours."""
+
+    evidence: Callable[[ReachedRule, int], str]
+    effect: str
+    remedy: str
+
+    def run(self, rules: Sequence[ReachedRule], evidence: HostEvidence) -> Iterator[DoctorFinding]:
+        """Yield a finding for each rule that is meant, by whatever way it is reached."""
+        by_rule = {
+            (str(one.rule.table), one.rule.chain, one.rule.handle): one
+            for one in rules
+            if self.is_meant(one, evidence)
+        }
+        by_chain: dict[tuple[str, str], list[ReachedRule]] = {}
+        for (table, chain, _), one in sorted(by_rule.items()):
+            by_chain.setdefault((table, chain), []).append(one)
+        for found in by_chain.values():
+            yield from self._of_chain(found, evidence.policy.mark_mask)
+
+    def _of_chain(self, found: Sequence[ReachedRule], mask: int) -> Iterator[DoctorFinding]:
+        shown = [self._finding(one, mask) for one in found[:MOST_OF_A_CHAIN]]
+        if (more := len(found) - len(shown)) > 0:
+            shown[-1] = replace(
+                shown[-1], evidence=f"{shown[-1].evidence}; {more} more rules of this chain do so"
+            )
+        yield from shown
+
+    def _finding(self, one: ReachedRule, mask: int) -> DoctorFinding:
+        return DoctorFinding(
+            code=self.code,
+            severity=self.severity(one, mask),
+            link=one.link,
+            table=str(one.rule.table),
+            chain=one.rule.chain,
+            evidence=f"rule with handle {one.rule.handle} {self.evidence(one, mask)}",
+            effect=self.effect,
+            remedy=self.remedy,
+        )
+
+
+def _always(severity: DoctorSeverity) -> Callable[[ReachedRule, int], DoctorSeverity]:
+    return lambda _one, _mask: severity
+
+
+def _writer_severity(one: ReachedRule, mask: int) -> DoctorSeverity:
+    """Return a heavier one for a rule that sets bits of ours, as these may say that a session is accepted."""
+    return DoctorSeverity.HIGH if one.effect.sets & mask else DoctorSeverity.MEDIUM
+
+
+def _evaluates_invalid(one: ReachedRule, evidence: HostEvidence) -> bool:
+    """Return whether every link that the rule concerns judges invalid packets by their header."""
+    evaluating = {link.name for link in evidence.policy.bound if link.evaluates_invalid}
+    return set(one.links) <= evaluating
+
+
+def is_at_link(chain: ForeignChain) -> bool:
+    """Return whether a base chain stands at single links, before or behind the hooks of IP."""
+    return chain.hook in {"ingress", "egress"}
+
+
+EVALUATE = 'set invalid = "evaluate" for the link in [[interface]]'
+
+RULE_CHECKS = (
+    RuleCheck(
+        code=DoctorCode.MARK_WRITER,
+        is_meant=lambda one, evidence: bool(one.effect.writes & evidence.policy.mark_mask),
+        severity=_writer_severity,
+        evidence=lambda one, mask: (
+            f"may change the bits {one.effect.writes & mask:#010x} of the session mark,"
+            f" which are of mark_mask {mask:#010x}"
+        ),
+        effect="it erases acceptances, so that each packet is judged anew and counted again; or it sets bits"
+        " like those of a current acceptance, by which a denied session passes",
+        remedy="leave the bits of mark_mask alone: 'ct mark set ct mark & MASK | VALUE', or --nfmask and"
+        " --ctmask with CONNMARK; or move mark_mask in [enforcement]",
+    ),
+    RuleCheck(
+        code=DoctorCode.MARK_READER,
+        is_meant=lambda one, evidence: bool(one.effect.reads & evidence.policy.mark_mask),
+        severity=_always(DoctorSeverity.MEDIUM),
+        evidence=lambda one, mask: (
+            f"depends on the bits {one.effect.reads & mask:#010x} of the session mark,"
+            f" which are of mark_mask {mask:#010x}"
+        ),
+        effect="accepted sessions have bits there: the rule takes them for marked, or does not find its own"
+        " value, and what it restores or routes by goes elsewhere",
+        remedy="read with a mask: 'ct mark & MASK == VALUE', 'meta mark set ct mark & MASK', or --ctmask with"
+        " CONNMARK, without the bits of mark_mask; or move mark_mask in [enforcement]",
+    ),
+    RuleCheck(
+        code=DoctorCode.CONNTRACK_ZONE,
+        is_meant=lambda one, _: one.effect.zone,
+        severity=_always(DoctorSeverity.MEDIUM),
+        evidence=lambda _one, _mask: "puts sessions into a conntrack zone",
+        effect="a session that is in the zone at one link and outside of it at another has two entries, each"
+        " judged by itself, as opened by the first packet of it that came there",
+        remedy="give both directions of a session the same zone, at all links that it passes",
+    ),
+    RuleCheck(
+        code=DoctorCode.NOTRACK,
+        is_meant=lambda one, _: one.effect.notrack,
+        severity=_always(DoctorSeverity.MEDIUM),
+        evidence=lambda _one, _mask: "exempts packets from connection tracking",
+        effect="each packet is judged by its own header (§6.6): answers in allowed sessions are dropped"
+        " unless a rule of their own direction accepts them, and every packet counts as a hit",
+        remedy="drop the notrack rule, narrow it to an unbound link, or add rules for both directions",
+    ),
+    RuleCheck(
+        code=DoctorCode.INVALID_BY_DESIGN,
+        is_meant=lambda one, evidence: one.effect.synproxy and not _evaluates_invalid(one, evidence),
+        severity=_always(DoctorSeverity.MEDIUM),
+        evidence=lambda _one, _mask: "answers for servers by SYNPROXY",
+        effect="its handshakes are invalid or untracked to conntrack: its answers are dropped, and allowed"
+        " TCP sessions do not open",
+        remedy=EVALUATE,
+    ),
+    RuleCheck(
+        code=DoctorCode.EARLY_PROGRAM,
+        is_meant=lambda one, _: one.effect.sends_elsewhere and is_at_link(one.base),
+        severity=_always(DoctorSeverity.MEDIUM),
+        evidence=lambda _one, _mask: "forwards or duplicates packets to another link",
+        effect="what it forwards passes no hook of IP here, so no group judges it",
+        remedy="judge at the hook of the link what it forwards, or remove the rule",
+    ),
+)

@@ -1,0 +1,160 @@
+"""``sgagent doctor``: what on this host can bypass, break or be broken by the policy."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Iterator
+
+from sgagent.agent.control import requests
+from sgagent.agent.examination import Examination, policy_fact
+from sgagent.analysis.doctor.facts import BoundLink, PolicyFact
+from sgagent.analysis.doctor.findings import (
+    Blindness,
+    Diagnosis,
+    DoctorFinding,
+    DoctorSeverity,
+    NotSeen,
+)
+from sgagent.cli import agent_client, inputs
+from sgagent.cli.main import option_adder
+from sgagent.cli.output import Colour, format_json, painted, warn
+from sgagent.core.binding import HostFacts
+from sgagent.core.errors import DocumentError, SgagentError, printable
+from sgagent.core.policy import InvalidPackets
+from sgagent.dataplane.libnftables import NotPossible, Refused, check_text
+from sgagent.dataplane.privileges import NET_ADMIN, capabilities
+from sgagent.dataplane.ruleset_dump import read_ruleset
+from sgagent.host.links import NetlinkHost
+from sgagent.host.processes import sockets_of_agents
+from sgagent.settings import Settings
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    add = option_adder(parser)
+    inputs.add_definitions_arguments(parser)
+    inputs.add_interface_argument(parser)
+    add("--json", "print one JSON object")
+    add("--exit-code", "exit with 1 if anything is found")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the findings; what could not be looked at goes to standard error."""
+    settings = inputs.load_settings(options)
+    facts = NetlinkHost().facts()
+    policy, blind = _policy(settings, options, facts)
+    diagnosis = _examination(settings).diagnose(policy, facts)
+    is_of_host = options.definitions is None and not options.interface
+    if is_of_host and not _is_privileged() and (seen := _of_agent(settings)) is not None:
+        diagnosis = diagnosis.joined(seen)
+    not_seen = (*blind, *diagnosis.not_seen)
+    if options.json:
+        print(format_json(as_json(diagnosis.findings, not_seen), indent=2))
+    else:
+        print("\n".join(map(printable, _lines(diagnosis.findings, policy, is_whole=not not_seen))))
+    for one in not_seen:
+        warn(f"not looked at: {one.reason}")
+    return int(options.exit_code and bool(diagnosis.findings))
+
+
+def _policy(
+    settings: Settings, options: argparse.Namespace, facts: HostFacts
+) -> tuple[PolicyFact, tuple[NotSeen, ...]]:
+    """Return what of the policy matters: of the given definitions, else of those in force, else configured.
+
+    Where they can't be read, the links that the configuration binds count, and that is said.
+    """
+    mask = settings.enforcement.mark_mask
+    try:
+        given = options.definitions is not None
+        delivery = None if given else agent_client.enforced_now(settings).parse(settings)
+        delivery = delivery or inputs.fetch(settings, options.definitions, inputs.UNNAMED)
+        resolution = inputs.resolve_for_host(settings, delivery, options.interface)
+        return policy_fact(resolution.policy, facts, mask), ()
+    except (SgagentError, OSError) as error:
+        reason = str(error) if not isinstance(error, DocumentError) else "the definitions have errors"
+        by_hand = inputs.hand_bindings(options.interface) or settings.interfaces
+        names = (
+            BoundLink(name=hand.interface, evaluates_invalid=hand.invalid is InvalidPackets.EVALUATE)
+            for hand in by_hand
+            if hand.pattern is None
+        )
+        reason = f"links that the definitions bind: {reason.splitlines()[0] if reason else error}"
+        return PolicyFact(bound=tuple(names), mark_mask=mask), (
+            NotSeen(what=Blindness.POLICY, reason=reason),
+        )
+
+
+def _examination(settings: Settings) -> Examination:
+    return Examination(
+        settings=settings,
+        read_rules=read_ruleset,
+        own_sockets=sockets_of_agents,
+        owns_tables=_owns_tables,
+    )
+
+
+def _owns_tables() -> bool | None:
+    """Return whether kernel and nft know tables that outlive their owner; None where neither can be asked."""
+    found = check_text(_PERSISTENT)
+    return None if isinstance(found, NotPossible) else not isinstance(found, Refused)
+
+
+_PERSISTENT = "table inet sgagent {\n\tflags persist\n}\n"
+
+
+def _is_privileged() -> bool:
+    return bool(capabilities()["Eff"] >> NET_ADMIN & 1)
+
+
+def _of_agent(settings: Settings) -> Diagnosis | None:
+    """Return what a running agent sees; None where none answers."""
+    try:
+        return agent_client.ask(settings, requests.DoctorQuestion(), Diagnosis)
+    except SgagentError:
+        return None
+
+
+def as_json(findings: tuple[DoctorFinding, ...], not_seen: tuple[NotSeen, ...]) -> dict[str, object]:
+    """Return the findings as the object that scripts read."""
+    return {
+        "findings": [
+            {
+                "code": one.code.value,
+                "severity": one.severity.value,
+                "link": one.link,
+                "table": one.table,
+                "chain": one.chain,
+                "evidence": one.evidence,
+                "effect": one.effect,
+                "remedy": one.remedy,
+            }
+            for one in findings
+        ],
+        "not_seen": [{"what": one.what.value, "reason": one.reason} for one in not_seen],
+    }
+
+
+_COLOURS = {DoctorSeverity.HIGH: Colour.RED, DoctorSeverity.MEDIUM: Colour.YELLOW}
+
+
+def _lines(findings: tuple[DoctorFinding, ...], policy: PolicyFact, *, is_whole: bool) -> Iterator[str]:
+    bound = ", ".join(link.name for link in policy.bound) or "no link"
+    for one in findings:
+        place = " ".join(part for part in (one.table, one.chain) if part)
+        where = ", ".join(part for part in (place, one.link) if part) or "this host"
+        yield f"{_severity_text(one.severity)}: {where} [{one.code.value}]"
+        yield f"  {one.evidence}"
+        yield f"  {one.effect}"
+        yield f"  → {one.remedy}"
+        yield ""
+    counts = Counter(one.severity for one in findings)
+    parts = [f"{counts[severity]} {severity.value}" for severity in DoctorSeverity if counts[severity]]
+    found = ", ".join(parts) or ("nothing found" if is_whole else "nothing found in what could be looked at")
+    yield f"{found}; bound: {bound}"
+
+
+def _severity_text(severity: DoctorSeverity) -> str:
+    colour = _COLOURS.get(severity)
+    return painted(severity.value, colour) if colour else severity.value

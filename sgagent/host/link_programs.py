@@ -1,0 +1,182 @@
+"""Programs that links hand their packets to (XDP, filters of tc, tcx), and the routes, by rtnetlink."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import platform
+import socket
+import struct
+from collections.abc import Iterator, Mapping
+
+from sgagent.analysis.doctor.facts import DefaultRoute, EarlyProgram, HookKind, Routing
+from sgagent.core.binding import link_name
+from sgagent.core.model import Family
+from sgagent.netlink import NETLINK_ROUTE, NetlinkSocket, attributes
+
+_GET_LINK, _GET_ROUTE, _GET_RULE, _GET_QDISC, _GET_FILTER = 18, 26, 34, 38, 46
+_LINK = struct.Struct("=BxHiII")
+_TC = struct.Struct("=B3xiIII")
+_ROUTE = struct.Struct("=8BI")
+_NUMBER = struct.Struct("=I")
+_LINK_NAME, _LINK_XDP = 3, 43
+_XDP_ATTACHED, _XDP_PROGRAM = 2, 4
+_TC_KIND = 1
+_HOOKS_OF_TC: Mapping[HookKind, int] = {HookKind.TC_INGRESS: 0xFFFFFFF2, HookKind.TC_EGRESS: 0xFFFFFFF3}
+"""The parents of filters at both hooks."""
+
+_QDISCS_WITH_HOOKS = frozenset({"clsact", "ingress"})
+
+
+def read_programs() -> tuple[EarlyProgram, ...]:
+    """Return programs of XDP and filters of tc, in the network namespace of the calling thread; sorted.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    with NetlinkSocket(NETLINK_ROUTE) as netlink:
+        names = dict[int, str]()
+        found = list[EarlyProgram]()
+        for message in netlink.dump(_GET_LINK, _LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0)):
+            _, _, index, _, _ = _LINK.unpack_from(message.payload)
+            about = attributes(message.payload[_LINK.size :])
+            names[index] = link_name(bytes(about[_LINK_NAME]).rstrip(b"\0"))
+            found += _xdp(names[index], about.get(_LINK_XDP))
+        for index in sorted(_links_with_hooks(netlink)):
+            if index in names:
+                found += _filters(netlink, index, names[index])
+    return tuple(sorted(found, key=lambda one: (one.link, one.hook.value, one.what)))
+
+
+def _xdp(link: str, about: memoryview | None) -> Iterator[EarlyProgram]:
+    found = attributes(about) if about is not None else {}
+    if any(found.get(_XDP_ATTACHED, b"")):
+        number = found.get(_XDP_PROGRAM)
+        what = "a program" if number is None else f"program {_NUMBER.unpack(number)[0]}"
+        yield EarlyProgram(link=link, hook=HookKind.XDP, what=what)
+
+
+def _links_with_hooks(netlink: NetlinkSocket) -> set[int]:
+    """Return the indexes of links that have a queueing discipline to which such filters can be added."""
+    found = set[int]()
+    for message in netlink.dump(_GET_QDISC, _TC.pack(socket.AF_UNSPEC, 0, 0, 0, 0)):
+        kind = _kind(message.payload)
+        if kind in _QDISCS_WITH_HOOKS:
+            found.add(_TC.unpack_from(message.payload)[1])
+    return found
+
+
+def _kind(payload: memoryview) -> str:
+    """Return the kind of a queueing discipline or filter."""
+    found = bytes(attributes(payload[_TC.size :]).get(_TC_KIND, b""))
+    return found.rstrip(b"\0").decode("ascii", "backslashreplace")
+
+
+def _filters(netlink: NetlinkSocket, index: int, link: str) -> Iterator[EarlyProgram]:
+    """Yield the filters at both hooks of a link, each preference and kind once."""
+    for hook, parent in _HOOKS_OF_TC.items():
+        seen = set[tuple[int, str]]()
+        with contextlib.suppress(OSError):  # the link or its discipline has just gone
+            for message in netlink.dump(_GET_FILTER, _TC.pack(socket.AF_UNSPEC, index, 0, parent, 0)):
+                _, _, _, _, about = _TC.unpack_from(message.payload)
+                seen.add((about >> 16, _kind(message.payload)))
+        for preference, kind in sorted(seen):
+            yield EarlyProgram(link=link, hook=hook, what=f"filter {kind}, preference {preference}")
+
+
+_BPF_CALL: Mapping[str, int] = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
+_QUERY = 16
+_TCX: Mapping[HookKind, int] = {HookKind.TC_INGRESS: 46, HookKind.TC_EGRESS: 47}
+_QUESTION = struct.Struct("=IIIIQI60x")
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def read_tcx(links: Mapping[str, int]) -> tuple[EarlyProgram, ...]:
+    """Return the links with programs that are attached to tc's hooks without a filter.
+
+    Args:
+        links: indexes by name.
+
+    Raises:
+        PermissionError: the caller may not ask.
+        OSError: it can't be asked on this machine.
+    """
+    call = _BPF_CALL.get(platform.machine())
+    if call is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    found = list[EarlyProgram]()
+    for link, index in sorted(links.items()):
+        for hook, attachment in _TCX.items():
+            count = _count_programs(call, index, attachment)
+            if count:
+                found.append(EarlyProgram(link=link, hook=hook, what=f"{count} of tcx"))
+    return tuple(found)
+
+
+def _count_programs(call: int, index: int, attachment: int) -> int:
+    """Return how many programs are attached; 0 also where the link has gone or the kernel has no tcx."""
+    question = ctypes.create_string_buffer(_QUESTION.pack(index, attachment, 0, 0, 0, 0))
+    if _LIBC.syscall(ctypes.c_long(call), ctypes.c_int(_QUERY), question, ctypes.c_uint(len(question) - 1)):
+        number = ctypes.get_errno()
+        if number in {errno.EINVAL, errno.ENODEV, errno.ENOENT}:
+            return 0
+        raise OSError(number, os.strerror(number))
+    return int(_QUESTION.unpack_from(question)[5])
+
+
+_MAIN_TABLE = 254
+_UNICAST = 1
+_PROTOCOL_KERNEL = 2
+_OUTPUT, _METRIC, _MULTIPATH, _TABLE = 4, 6, 9, 15
+_RULE_PROTOCOL = 21
+_NEXT_HOP = struct.Struct("=HBBi")
+_FAMILY_NUMBERS = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
+
+
+def read_routing() -> Routing:
+    """Return default routes, and whether rules choose tables, of the calling thread's network namespace.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    with NetlinkSocket(NETLINK_ROUTE) as netlink:
+        names = dict(socket.if_nameindex())
+        defaults = [route for family in Family for route in _defaults(netlink, family, names)]
+        by_policy = frozenset(family for family in Family if _has_rules(netlink, family))
+    return Routing(defaults=tuple(defaults), is_by_policy=by_policy)
+
+
+def _defaults(netlink: NetlinkSocket, family: Family, names: Mapping[int, str]) -> Iterator[DefaultRoute]:
+    request = _ROUTE.pack(_FAMILY_NUMBERS[family], 0, 0, 0, 0, 0, 0, 0, 0)
+    for message in netlink.dump(_GET_ROUTE, request):
+        _, length, _, _, table, _, _, kind, _ = _ROUTE.unpack_from(message.payload)
+        about = attributes(message.payload[_ROUTE.size :])
+        if length == 0 and kind == _UNICAST and _number(about.get(_TABLE), table) == _MAIN_TABLE:
+            indexes = sorted({*_next_hops(about), _number(about.get(_OUTPUT), 0)} & names.keys())
+            links = tuple(link_name(os.fsencode(names[index])) for index in indexes)
+            yield DefaultRoute(family=family, links=links, metric=_number(about.get(_METRIC), 0))
+
+
+def _next_hops(about: Mapping[int, memoryview]) -> Iterator[int]:
+    """Yield the indexes of the links of a route with several ways."""
+    value, place = about.get(_MULTIPATH, memoryview(b"")), 0
+    while place + _NEXT_HOP.size <= len(value):
+        length, _, _, index = _NEXT_HOP.unpack_from(value, place)
+        yield index
+        if length < _NEXT_HOP.size:
+            return
+        place += length + 3 & ~3
+
+
+def _has_rules(netlink: NetlinkSocket, family: Family) -> bool:
+    """Return whether there is a rule that the kernel did not make itself."""
+    request = _ROUTE.pack(_FAMILY_NUMBERS[family], 0, 0, 0, 0, 0, 0, 0, 0)
+    found = [attributes(one.payload[_ROUTE.size :]) for one in netlink.dump(_GET_RULE, request)]
+    protocols = (about.get(_RULE_PROTOCOL) for about in found)
+    return any(one is not None and one[0] != _PROTOCOL_KERNEL for one in protocols)
+
+
+def _number(value: memoryview | None, otherwise: int) -> int:
+    return otherwise if value is None or len(value) != _NUMBER.size else int(_NUMBER.unpack(value)[0])
