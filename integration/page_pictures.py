@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 
 from integration.browser import browser_on, why_not
 from sgagent.agent.control.answers import counter_of
-from sgagent.agent.control.requests import HitsAnswer, HitsQuestion
+from sgagent.agent.control.hits import HitsAnswer, HitsQuestion
 from sgagent.agent.flowlog.flow import Flow
 from sgagent.agent.published_status import SAMPLE_SECONDS
 from sgagent.agent.state.counter_file import HitTimes

@@ -16,7 +16,7 @@ from functools import partial
 from types import FrameType
 
 from sgagent.agent.control.handlers import OrderHandler
-from sgagent.agent.counters import Counting, ObservationLog, ResetLog
+from sgagent.agent.counters import Counting, ObservationLog
 from sgagent.agent.doctor import Doctor
 from sgagent.agent.drift import DriftWatch
 from sgagent.agent.inbox import Inbox, LoopEvent
@@ -90,7 +90,6 @@ class Daemon:
         self._step_log = StepLog(self.event_log)
         self._fault_log = FaultLog(self.event_log.error)
         self._observation_log = ObservationLog(self.event_log, self.clock)
-        self._reset_log = ResetLog(self.event_log, self.clock)
         self._backoff = RetryDelay(FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS)
         self._observed: frozenset[str] = frozenset()
         self._steps = 0
@@ -137,13 +136,15 @@ class Daemon:
 
     def _seconds_to_wait(self) -> float:
         """Return the seconds until the next deadline."""
-        due = min(self._ticked_at + TICK_SECONDS, self._retry_at, self._trial_ends_at)
+        due = min(self._ticked_at + TICK_SECONDS, self._retry_at, self._waiting_ends_at)
         return max(0.0, min(due - self.clock.monotonic(), self._expiry - self._latest_time()))
 
     @property
-    def _trial_ends_at(self) -> float:
-        """Return when to go back from a trial, by the monotonic clock."""
-        return math.inf if self.orders.deadline is None else self.orders.deadline
+    def _waiting_ends_at(self) -> float:
+        """Return when to go back from a trial, or a held change has waited, by the monotonic clock."""
+        held = self._reconciler.held_change
+        ends = (self.orders.deadline, held.terms.deadline if held else None)
+        return min((end for end in ends if end is not None), default=math.inf)
 
     def _latest_time(self) -> float:
         """Return the latest time that is known, by which rules expire.
@@ -192,7 +193,7 @@ class Daemon:
         if is_expiry_due:
             self._expiry = math.inf  # the step finds the next one; one that fails is tried again
         are_names_changed = self._reconciler.names.turn(self._reconciler.latest_time)
-        return now >= min(self._retry_at, self._trial_ends_at) or is_expiry_due or are_names_changed
+        return now >= min(self._retry_at, self._waiting_ends_at) or is_expiry_due or are_names_changed
 
     def _try_step(self, *, fetch: bool, only_on_drift: bool = False) -> None:
         """Do a step; one that fails is logged once and tried again.
@@ -298,12 +299,10 @@ class Daemon:
         """Read the counters, and publish the totals."""
         self._reading_fault = None
         try:
-            self.counting.look()
+            self.counting.read()
         except SgagentError as error:
             self._reading_fault = str(error)
         self._fault_log.say("counters_not_read", self._reading_fault)
-        self._reset_log.follow(self.counting.resets)
-        self.published.note_resets(self.counting.resets)
         totals, times = self.counting.accounting.totals, self.counting.accounting.times
         self._observation_log.follow(totals, self._observed)
         if self.published.flow_log is not None:

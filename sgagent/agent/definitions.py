@@ -6,7 +6,7 @@ delivers another version that can be enforced, the agent follows the source agai
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from sgagent.agent.state.directory import KeptDocuments, Record, Trigger
@@ -101,6 +101,9 @@ class Definitions:
     is_going_back: bool = False
     """Whether the kernel may still hold what was on trial."""
 
+    waiting: str | None = None
+    """The source's version that is not enforced yet, as it would cut a login (§7.4)."""
+
     written: WrittenKey | None = None
     """Of the newest file of the history."""
 
@@ -144,8 +147,8 @@ class Definitions:
         """
         if self.proposal is not None:
             yield self.proposal.delivery
-        elif self.fetched.newest is not None and not self.fetched.problems and self.held_back is None:
-            yield self.fetched.newest
+        elif (newest := self._newest_wanted) is not None:
+            yield newest
         if self.good is not None:
             yield self.good
         elif self.kept is not None:
@@ -155,6 +158,12 @@ class Definitions:
                 note_damage(str(error))
             else:
                 yield delivery
+
+    @property
+    def _newest_wanted(self) -> Delivery | None:
+        newest, stays = self.fetched.newest, (self.held_back, self.waiting)
+        is_wanted = newest is not None and not self.fetched.problems and newest.snapshot.version not in stays
+        return newest if is_wanted else None
 
     def damaged(self, damage: tuple[str, ...]) -> Definitions:
         """Return these definitions without what an earlier agent left, if something is wrong with it."""
@@ -176,6 +185,16 @@ class Definitions:
         if self.proposal is not None:
             return None if version == self.proposal.delivery.snapshot.version else version
         return version if version == self.record.held_back else None
+
+    def is_new_from_source(self, delivery: Delivery) -> bool:
+        """Return whether definitions are the source's own, and not in force yet."""
+        is_newest = delivery is self.fetched.newest and self.proposal is None
+        return is_newest and delivery.snapshot.version != self.committed_version
+
+    def is_ordered(self, delivery: Delivery) -> bool:
+        """Return whether a command is about to put definitions in force for good."""
+        proposal = self.proposal
+        return proposal is not None and not proposal.is_trial and delivery is proposal.delivery
 
     def is_on_trial(self, delivery: Delivery) -> bool:
         """Return whether definitions still have to be confirmed."""
@@ -247,6 +266,8 @@ class KnownLinks:
     """Ids of network interfaces."""
 
     _names_by_hand: frozenset[str]
+    _found: frozenset[str] = frozenset()
+    """Ids of those that are on a link now."""
 
     @classmethod
     def left(cls, before: Iterable[ExpectedLink], by_hand: Iterable[HandBinding]) -> KnownLinks:
@@ -283,4 +304,17 @@ class KnownLinks:
         new = {key: ExpectedLink(interface=name, network_interface_id=key) for key, name in ids.items()}
         known = snapshot.interface_by_id
         links = {key: link for key, link in {**self._by_id, **new}.items() if key in known}
-        return replace(self, _by_id=links, _missed=(self._missed - new.keys()) & links.keys())
+        missed = (self._missed - new.keys()) & links.keys()
+        return replace(self, _by_id=links, _missed=missed, _found=frozenset(new))
+
+    def unbound(self) -> Iterator[tuple[str, str]]:
+        """Yield the id of each network interface that is on no link now, and the link that it was on last."""
+        for link in self.links:
+            if link.network_interface_id not in self._found:
+                yield link.network_interface_id, link.interface
+
+    def without_unbound(self, there: Container[str]) -> KnownLinks:
+        """Return these links without those whose name is there and that are something else now."""
+        gone = {link_id for link_id, name in self.unbound() if name in there}
+        by_id = {link_id: link for link_id, link in self._by_id.items() if link_id not in gone}
+        return replace(self, _by_id=by_id, _missed=self._missed - gone)

@@ -34,7 +34,7 @@ from sgagent.dataplane.foreign_ruleset import decode_ruleset
 from sgagent.dataplane.live_sessions import users_listening
 from sgagent.host import installed_programs, kernel_settings, link_programs
 from sgagent.settings import Settings
-from sgagent.settings.tables import ListenAddress
+from sgagent.settings.listen_address import ListenAddress
 
 _T = TypeVar("_T")
 _AGENT_USER = "sgagent"

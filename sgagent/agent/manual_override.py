@@ -175,11 +175,44 @@ class Pending:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PendingModeStatus:
+    """A mode that is given up unless it is confirmed."""
+
+    mode: Mode | None
+    """Null is what the configuration says."""
+
+    interface: str | None
+    """Null is every one."""
+
+    seconds_left: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingMode:
+    """A mode that is given up unless it is confirmed."""
+
+    mode: Mode | None
+    """None is what the configuration says."""
+
+    interface: str | None
+    """None is every one."""
+
+    deadline: float
+    """By the monotonic clock."""
+
+    def status(self, monotonic: float) -> PendingModeStatus:
+        """Return what the agent reports at a time."""
+        left = max(0.0, self.deadline - monotonic)
+        return PendingModeStatus(mode=self.mode, interface=self.interface, seconds_left=left)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ManualOverride:
     """All orders that stand."""
 
     held: HeldBack | None = None
     pending: Pending | None = None
+    pending_mode: PendingMode | None = None
     overrides: ModeOverrides = field(default_factory=ModeOverrides)
 
 

@@ -16,6 +16,7 @@ from sgagent.agent.manual_override import ModeOverrides
 from sgagent.agent.names.name_table import ResolvedNames
 from sgagent.agent.state.directory import Extent
 from sgagent.agent.step import Step, StepEnd
+from sgagent.agent.unbound_links import missing_links
 from sgagent.compiler.base_chains import chains_of_others, close_way, open_way
 from sgagent.compiler.enforce import Enforced, Enforcement, MarkClearance, ends_observing, enforce, may_cut
 from sgagent.core import binding
@@ -239,9 +240,14 @@ class Planner:
         if delivery is None or found is None or resolution is None:
             return self._without_snapshot(state, inputs, target, observed)
 
-        links = state.known_links
-        if not target.definitions.is_on_trial(delivery):  # what is on trial is expected nowhere
-            links = links.following(found.bindings, delivery.snapshot)
+        links = state.known_links.following(found.bindings, delivery.snapshot)
+        if target.definitions.is_ordered(delivery):  # who applied it has been told what it unbinds
+            links = links.without_unbound({link.name for link in inputs.facts.links})
+        missing = missing_links(
+            self._settings.interfaces, links, delivery.snapshot, resolution.policy, inputs.facts
+        )
+        if target.definitions.is_on_trial(delivery):  # what is on trial is expected nowhere
+            links = state.known_links
         accepted = target.definitions.accepted(delivery, inputs.now)
         state = replace(state, definitions=accepted, known_links=links, is_closed=False, is_standing=False)
         warnings = (*delivery.problems, *resolution.problems, *inputs.names.warnings_of(resolution.dns_names))
@@ -253,6 +259,7 @@ class Planner:
             is_refused=bool(target.refusal),
             source_error=inputs.fetched.source_error,
             unknown_objects=resolution.unknown_objects,
+            missing_links=missing,
         )
 
     def _resolve(

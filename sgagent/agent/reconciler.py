@@ -14,6 +14,7 @@ from functools import partial
 
 from sgagent.agent.clock import LatestTime
 from sgagent.agent.definitions import Definitions, Fetched, KnownLinks, parse_delivery, written_key
+from sgagent.agent.lockout_hold import HeldChange, LockoutHold
 from sgagent.agent.manual_override import ModeFile, TrialFile
 from sgagent.agent.names.resolver import NameWatch
 from sgagent.agent.planner import AgentState, KernelChange, Planner, StepDecision, StepInputs, StepTarget
@@ -56,6 +57,9 @@ class Reconciler:
     name_servers: Callable[[], tuple[Endpoint, ...]] = tuple
     """Returns the host's name servers; empty if the source's address is not a host name."""
 
+    lockout_hold: LockoutHold | None = None
+    """Lets versions of the source wait that would cut a login; without, none waits."""
+
     name_watch: NameWatch | None = None
     """Keeps names resolved; without, the step takes what an earlier agent kept, and asks nobody."""
 
@@ -95,7 +99,7 @@ class Reconciler:
             self.fetched = self.fetched.again(self.source)
         self._is_interim_left = False
         inputs = self._inputs(self.state.definitions)
-        target = self._planner.choose(self.state, inputs)
+        target = self._choose(inputs)
         if target.delivery is None:
             # What was kept may have turned out to be damaged, so the name servers may be let through now.
             endpoints = self._source_endpoints(target.definitions)
@@ -110,7 +114,45 @@ class Reconciler:
         elif target.damage:
             state = replace(state, definitions=state.definitions.damaged(target.damage))
         self.state, self._is_changing = state, self._is_interim_left
-        return step
+        return self._with_held_change(step)
+
+    def _choose(self, inputs: StepInputs) -> StepTarget:
+        """Return what is to be enforced, where a version that would cut a login has to wait (§7.4)."""
+        nothing_waits = replace(self.state, definitions=replace(self.state.definitions, waiting=None))
+        target, hold = self._planner.choose(nothing_waits, inputs), self.lockout_hold
+        if hold is None or not hold.is_on:
+            return target
+        delivery, resolution = target.delivery, target.resolution
+        if delivery is None or resolution is None or not target.definitions.is_new_from_source(delivery):
+            hold.follow(target.definitions)
+            return target
+        definitions = replace(self.state.definitions, waiting=delivery.snapshot.version)
+        instead = self._planner.choose(replace(self.state, definitions=definitions), inputs)
+        if instead.delivery is None and (
+            self.settings.enforcement.fail_closed or self.directory.has_enforced()
+        ):
+            hold.forget()  # a closed host would cut the login as well
+            return target
+        old, new = instead.resolution, self.overrides.over(resolution.policy)
+        stays = self.overrides.over(old.policy) if old else None
+        return instead if hold.has_to_wait(delivery.snapshot.version, stays, new, inputs.facts) else target
+
+    def _with_held_change(self, step: Step) -> Step:
+        """Return a report with the version that waits."""
+        held = self.held_delivery
+        if held is None:
+            return step
+        return replace(step, held_change=self.held_change, held_documents=held.documents)
+
+    @property
+    def held_change(self) -> HeldChange | None:
+        """Return the version that waits now, as it would cut a login."""
+        return self.lockout_hold.held if self.lockout_hold and self.state.definitions.waiting else None
+
+    @property
+    def held_delivery(self) -> Delivery | None:
+        """Return the definitions that wait now."""
+        return self.fetched.newest if self.held_change else None
 
     def _inputs(self, definitions: Definitions) -> StepInputs:
         """Ask the ports for what a step depends on, but for the table."""
@@ -274,7 +316,8 @@ class Reconciler:
 
         Damage stays known although the agent writes the files anew: what they held is lost.
         """
-        others = (self._latest_time.fault, self.mode_fault, self.names.fault)
+        of_hold = self.lockout_hold.fault if self.lockout_hold else None
+        others = (self._latest_time.fault, self.mode_fault, self.names.fault, of_hold)
         return (*self._damage, *self.definitions.faults, *(fault for fault in others if fault))
 
     def latest_time(self) -> datetime:

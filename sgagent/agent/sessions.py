@@ -25,6 +25,7 @@ from sgagent.dataplane.live_sessions import (
     list_sockets,
     sessions_at_listeners,
 )
+from sgagent.host.login_ports import configured_ssh_ports
 from sgagent.host.processes import own_sockets, sockets_of_agents, sockets_of_ssh_servers
 from sgagent.nft.marks import EnforcementState, MarkLayout, is_remembered
 from sgagent.ports import Clock
@@ -46,7 +47,7 @@ def open_sessions() -> tuple[LiveSession, ...]:
     sockets = list_sockets()
     if not sockets.sessions:
         return ()
-    return classified(sockets, sockets_of_ssh_servers(), own_sockets())
+    return classified(sockets, sockets_of_ssh_servers(), own_sockets(), configured_ssh_ports())
 
 
 def open_sessions_of_agents_too() -> tuple[LiveSession, ...]:
@@ -55,22 +56,28 @@ def open_sessions_of_agents_too() -> tuple[LiveSession, ...]:
     Raises:
         OSError: the kernel can't tell.
     """
-    return classified(list_sockets(), sockets_of_ssh_servers(), own_sockets() | sockets_of_agents())
+    ours = own_sockets() | sockets_of_agents()
+    return classified(list_sockets(), sockets_of_ssh_servers(), ours, configured_ssh_ports())
 
 
 def classified(
-    sockets: TcpSockets, of_ssh_servers: Collection[int] = (), of_ourselves: Collection[int] = ()
+    sockets: TcpSockets,
+    of_ssh_servers: Collection[int] = (),
+    of_ourselves: Collection[int] = (),
+    ssh_ports: Collection[int] = (),
 ) -> tuple[LiveSession, ...]:
     """Return the sessions at listeners and our own, with what they are for.
 
-    A login is a session at port 22, at a port where an SSH server listens, or one that such a server holds.
+    A login is a session at port 22, at a port where an SSH server listens or is configured to listen, or one
+    that such a server holds.
 
     Args:
         sockets: of this host.
         of_ssh_servers: the inodes of theirs; empty for an agent that may not look into other processes.
         of_ourselves: the inodes of ours.
+        ssh_ports: at which SSH servers are configured to listen.
     """
-    ports = {SSH_PORT, *(s.local_port for s in sockets.listeners if s.inode in of_ssh_servers)}
+    ports = {SSH_PORT, *ssh_ports, *(s.local_port for s in sockets.listeners if s.inode in of_ssh_servers)}
 
     def kind(session: TcpSession) -> SessionKind:
         is_login = session.local_port in ports or session.inode in of_ssh_servers

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from sgagent.agent.clock import timestamp
-from sgagent.agent.counters import Resets
 from sgagent.agent.manual_override import ManualOverride
 from sgagent.agent.names.name_table import NameStatus
 from sgagent.agent.step import Step, StepEnd, ports_of_masters
@@ -117,6 +116,13 @@ class InterfaceStatus:
 
     port_of: str | None = None
     """Kind and name of the master, like ``bridge br0``, where the state is :attr:`InterfaceState.PORT`."""
+
+
+BOUND_STATES = (InterfaceState.BOUND, InterfaceState.WITHOUT_GROUPS)
+"""Of links that are there, and that their groups judge."""
+
+MOST_MISSING_SHOWN = 5
+"""Of the links that should be bound and are not, in the status."""
 
 
 def state_in_words(interface: InterfaceStatus) -> str:
@@ -255,11 +261,16 @@ class Status:
     """What the proof of the table in force came to; None until that was proved."""
 
     verify_durations: Durations = field(default_factory=Durations)
-    resets: Resets = field(default_factory=Resets)
-    """Of the kernel's counters by other processes."""
 
     diagnosis: Diagnosis | None = None
     """What the doctor found last; None before its first look."""
+
+    @property
+    def bound_links(self) -> int | None:
+        """Return how many links of this host are bound; None where no definitions are in force."""
+        if self.posture not in (Posture.ENFORCING, Posture.OBSERVING, Posture.IDLE):
+            return None
+        return sum(one.state in BOUND_STATES for one in self.interfaces)
 
     @property
     def is_well(self) -> bool:
@@ -285,7 +296,8 @@ def status_after(
     is_judged = step.outcome in _COUNTED_OUTCOMES
     has_failed = step.is_refused or step.source_error is not None
     is_in_force = is_judged and step.outcome is not StepEnd.REFUSED
-    is_well = is_in_force and not has_failed and not step.is_closed and step.held_back is None
+    is_held = step.held_back is not None or step.held_change is not None
+    is_well = is_in_force and not has_failed and not step.is_closed and not is_held
     version = (step.version if is_in_force else None) or status.snapshot_version
     warnings = [problem for problem in step.problems if problem.severity is Severity.WARNING]
     warnings.sort(key=lambda problem: problem.code not in OF_UNKNOWN_OBJECTS)

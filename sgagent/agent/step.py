@@ -7,8 +7,10 @@ from dataclasses import asdict, dataclass, field
 from enum import Enum, auto
 from typing import Protocol, assert_never
 
+from sgagent.agent.lockout_hold import HeldChange
 from sgagent.agent.manual_override import HeldBack
 from sgagent.agent.names.name_table import NameState, NameStatus
+from sgagent.agent.unbound_links import MissingLink
 from sgagent.core.binding import NO_FACTS, HostFacts, is_hidden
 from sgagent.core.errors import Problem, Severity
 from sgagent.core.lockout import NamedCut
@@ -63,6 +65,12 @@ class Step:
     is_refused: bool = False
     """Whether the newest delivery has errors, so that an older one stays in force."""
 
+    held_change: HeldChange | None = None
+    """The source's newest snapshot, if it waits, as it would cut a login."""
+
+    held_documents: tuple[DocumentFile, ...] = ()
+    """What that was read from."""
+
     source_error: str | None = None
     """Why the source can't be reached."""
 
@@ -91,6 +99,9 @@ class Step:
 
     opened_to: tuple[Endpoint, ...] = ()
     """Where the way to the source was opened in rules that an earlier agent left (§7.4)."""
+
+    missing_links: tuple[MissingLink, ...] = ()
+    """What should be bound here, and no link is."""
 
     uncached: tuple[str, ...] = ()
     """Bound interfaces whose sessions are judged at every packet, as the mark has no bits for them."""
@@ -128,7 +139,8 @@ def summary(step: Step) -> str:
         return f"closed, as no policy is loaded: {names}"
     refused = "; a newer one was refused" if step.is_refused else ""
     held = f"; the source's {step.held_back} is held back" if step.held_back else ""
-    return f"enforcing {step.version} on {names}{refused}{held}"
+    waits = f"; {step.held_change.version} waits, as it would cut a login" if step.held_change else ""
+    return f"enforcing {step.version} on {names}{refused}{held}{waits}"
 
 
 def ports_of_masters(step: Step) -> Mapping[str, str]:
@@ -218,6 +230,7 @@ class StepLog:
         if before.source_error and not step.source_error:
             self._log.info("source_recovered")
         self._faults.say("source_failed", step.source_error)
+        self._say_held_change(step, before)
         if step.problems != before.problems:
             self._say_problems(step)
         self._faults.say("ruleset_refused", step.kernel_error)
@@ -229,6 +242,8 @@ class StepLog:
             for name in groupless:
                 self._log.error("interface_without_group", interface=name)
         self._say_ports(ports_of_masters(step), ports_of_masters(before))
+        for name in _unbound_since(step, before):
+            self._log.error("interface_unbound", interface=name, missing=list(map(str, step.missing_links)))
         if step.uncached != before.uncached:
             for name in step.uncached:
                 self._log.warning("interface_judged_at_every_packet", interface=name)
@@ -248,6 +263,21 @@ class StepLog:
                 compile_seconds=round(step.compile_seconds, 6),
                 apply_seconds=round(step.apply_seconds, 6),
             )
+
+    def _say_held_change(self, step: Step, before: Step) -> None:
+        """Log that a version begins to wait, as it would cut a login, and that none does any more."""
+        held, held_before = step.held_change, before.held_change
+        if held is not None and (held_before is None or held_before.version != held.version):
+            self._log.warning(
+                "change_held",
+                version=held.version,
+                in_force=step.version,
+                seconds=round(held.terms.deadline - held.terms.began),
+                sessions=list(map(str, held.cuts)),
+                remedy="sgagent apply",
+            )
+        elif held is None and held_before is not None:
+            self._log.info("change_held_no_longer", version=held_before.version, in_force=step.version)
 
     def _say_problems(self, step: Step) -> None:
         """Log a refusal and each problem."""
@@ -288,6 +318,16 @@ class StepLog:
                 self._log.error("interface_not_judged", interface=name, port_of=master)
         for name in before.keys() - ports.keys():
             self._log.info("interface_no_port_any_more", interface=name)
+
+
+def _unbound_since(step: Step, before: Step) -> tuple[str, ...]:
+    """Return the links that are there, were bound, and that nothing filters any more."""
+    if step.policy is None or before.policy is None or step.policy is before.policy:
+        return ()
+    there = {link.name for link in step.facts.links}
+    return tuple(
+        one.name for one in before.policy.bound if one.name in there and step.policy.judge(one.name) is None
+    )
 
 
 def _groupless(step: Step) -> tuple[str, ...]:

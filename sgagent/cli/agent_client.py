@@ -31,6 +31,7 @@ from sgagent.agent.control.protocol import (
 from sgagent.agent.definitions import KnownLinks
 from sgagent.agent.manual_override import ModeFile, ModeOverrides
 from sgagent.agent.state.directory import StateDirectory
+from sgagent.agent.status import BOUND_STATES
 from sgagent.cli.output import format_json, problem_text, warn
 from sgagent.core.binding import ExpectedLink
 from sgagent.core.errors import NotPermittedError, SourceUnavailableError, printable
@@ -194,10 +195,9 @@ def enforced_now(settings: Settings) -> InForce:
         return _kept(settings)
     if answer.snapshot_version is None:
         return InForce(origin="the running agent, which enforces no snapshot")
-    files = tuple(DocumentFile(name=file.name, content=file.content.encode()) for file in answer.documents)
     return InForce(
         origin=f"the running agent (snapshot {answer.snapshot_version})",
-        documents=files,
+        documents=files_of(answer),
         version=answer.snapshot_version,
     )
 
@@ -249,6 +249,25 @@ def expected_links(settings: Settings, in_table: Container[str]) -> tuple[Expect
         for one in answer.interfaces
         if one.network_interface_id is not None
     )
+
+
+def bound_before(settings: Settings) -> Mapping[str, str | None]:
+    """Return the links of this host that the agent has or had bound, and as which network interface.
+
+    An agent that ended kept those that it found by MAC or address. Nothing is known to who may not ask.
+    """
+    try:
+        answer = ask(settings, requests.StatusQuestion(), requests.StatusAnswer)
+    except NoAgentError:
+        directory = settings.state.directory
+        kept = StateDirectory(directory).load()[0] if os.access(directory, os.R_OK | os.X_OK) else None
+        return {link.interface: link.network_interface_id for link in kept.links} if kept else {}
+    except (NotPermittedError, SourceUnavailableError):
+        return {}
+    missing = (one for one in answer.first_unbound_expected if one.interface)
+    found = {one.interface or "": one.network_interface_id for one in missing}
+    bound = (one for one in answer.interfaces if one.state in BOUND_STATES)
+    return {**found, **{one.name: one.network_interface_id for one in bound}}
 
 
 def _kept(settings: Settings) -> InForce:
@@ -313,7 +332,12 @@ def print_enforced(
     warn_of_loss(answer)
 
 
-def warn_of_loss(answer: requests.EnforcedAnswer | requests.ModeAnswer) -> None:
+def files_of(answer: requests.DocumentsAnswer) -> tuple[DocumentFile, ...]:
+    """Return the documents of an answer."""
+    return tuple(DocumentFile(name=file.name, content=file.content.encode()) for file in answer.documents)
+
+
+def warn_of_loss(answer: requests.EnforcedAnswer | requests.ModeAnswer | requests.ConfirmAnswer) -> None:
     """Warn if the agent could not keep what it did."""
     if answer.fault is not None:
         warn(f"this change is lost when the agent stops: {answer.fault}")
@@ -334,6 +358,10 @@ def lines(answer: requests.EnforcedAnswer) -> Iterator[str]:
         yield f"held until the source delivers another version than {answer.held_back}"
         if answer.remedy is not None:
             yield answer.remedy
+    if answer.held_change is not None:
+        yield f"{answer.held_change.version} waits, as it would cut"
+        yield from (f"  {cut}" for cut in answer.held_change.sessions)
+        yield answer.held_change.remedy
     if answer.sessions_cut:
         yield f"cut {count(len(answer.sessions_cut), 'open session')}:"
         yield from (f"  {cut}" for cut in answer.sessions_cut)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sgagent.agent.clock import count
 from sgagent.cli import inputs
+from sgagent.cli.agent_client import bound_before
 from sgagent.cli.main import DEFAULT_CONFIGURATION, add_option
 from sgagent.cli.output import Colour, painted, problem_as_json, problem_text
 from sgagent.core.errors import DocumentError, Origin, Problem, Severity, SourceUnavailableError
@@ -36,6 +37,7 @@ def run(options: argparse.Namespace) -> int:
         settings = inputs.load_settings(options)
         problems, policy = _look(settings, options)
         problems += _forwarding_warnings(policy, options.config or DEFAULT_CONFIGURATION)
+        problems += _unbinding_warnings(policy, settings, options)
     except RefusedSettingsError as error:
         settings, policy = error.readable, None
         problems = (*error.problems, *_problems_of_documents(error, options))
@@ -85,6 +87,28 @@ def _problems_of_documents(error: RefusedSettingsError, options: argparse.Namesp
     with suppress(SourceUnavailableError):
         return _look(settings, options)[0]
     return ()
+
+
+def _unbinding_warnings(
+    policy: ResolvedPolicy | None, settings: Settings, options: argparse.Namespace
+) -> tuple[Problem, ...]:
+    """Return a warning for each link of this host that was bound, and that nothing would filter."""
+    if policy is None or options.interface:
+        return ()
+    there = {link.name for link in NetlinkHost().facts().links}
+    origin = Origin(file=str(options.definitions or settings.source.place), path="network_interfaces")
+    remedy = "correct mac_address or addresses of its network interface"
+    return tuple(
+        Problem.warning(
+            origin,
+            "unbinds_link",
+            None,
+            f"{name} of this host, bound before{f' as {before}' if before else ''}, would be open",
+            remedy,
+        )
+        for name, before in sorted(bound_before(settings).items())
+        if name in there and policy.judge(name) is None
+    )
 
 
 def _forwarding_warnings(policy: ResolvedPolicy | None, configuration: Path) -> tuple[Problem, ...]:

@@ -17,13 +17,13 @@ from sgagent.agent.control.status_text import facts, headline
 from sgagent.agent.status import InterfaceState, InterfaceStatus, Posture, state_in_words
 from sgagent.cli import inputs
 from sgagent.cli.agent_client import NoAgentError, ask, enforced_now, print_enforced, warn_of_loss
-from sgagent.cli.main import add_option, option_adder
-from sgagent.cli.output import add_width_argument, format_json, lay_out, table_width, terminal_width
+from sgagent.cli.main import add_option
+from sgagent.cli.output import add_width_argument, format_json, lay_out, table_width
 from sgagent.core.errors import SgagentError, printable
-from sgagent.core.model import Mode, Snapshot
+from sgagent.core.model import Snapshot
 from sgagent.documents import parse_documents
 from sgagent.host.links import NetlinkHost
-from sgagent.settings import Settings, parse_interface_name
+from sgagent.settings import Settings
 from sgagent.settings.sources import FileSourceSettings
 
 
@@ -138,60 +138,19 @@ def _history_row(entry: history_requests.HistoryEntry) -> tuple[str, ...]:
     )
 
 
-_MODES = {"enforce": Mode.ENFORCE, "observe": Mode.OBSERVE, "default": None}
-_UNBOUND_LINKS = "*"
-"""Stands for the links that nothing is bound to, where the configuration closes those."""
-
-
-def add_mode_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``sgagent mode``."""
-    add = option_adder(parser)
-    add("mode", "'default' clears the override", choices=tuple(_MODES))
-    add("--interface NAME", "this interface only (default: every interface)")
-    _add_json_argument(parser)
-
-
-def run_mode(options: argparse.Namespace) -> int:
-    """Override the configured mode (§9.1), and print the modes that hold now."""
-    settings = inputs.load_settings(options)
-    interface = options.interface
-    if interface is not None and interface != _UNBOUND_LINKS:
-        parse_interface_name(interface, "--interface")
-    order = requests.ModeOrder(mode=_MODES[options.mode], interface=interface)
-    answer = ask(settings, order, requests.ModeAnswer)
-    if options.json:
-        _print_json(answer)
-        return 0
-    print("\n".join(mode_table(answer, terminal_width())))
-    warn_of_loss(answer)
-    return 0
-
-
-def mode_table(answer: requests.ModeAnswer, width: int | None) -> list[str]:
-    """Return the lines of the table.
-
-    Args:
-        answer: what the agent said.
-        width: of the terminal; None is no limit.
-    """
-    if not answer.interfaces:
-        return ["no interface is bound yet; the mode applies once one is"]
-    rows = (
-        (one.interface, one.mode.value, "sgagent mode" if one.is_overridden else "the configuration")
-        for one in answer.interfaces
-    )
-    return lay_out([("INTERFACE", "MODE", "BY"), *rows], width=width)
-
-
 def run_confirm(options: argparse.Namespace) -> int:
-    """Keep the definitions that are on trial; the exit code says whether there were any."""
+    """Keep the definitions or the mode that is on trial; the exit code says whether there were any."""
     answer = ask(inputs.load_settings(options), requests.ConfirmOrder(), requests.ConfirmAnswer)
     if options.json:
         _print_json(answer)
     elif not answer.is_confirmed:
         print("sgagent: there is no trial to confirm: it was confirmed, or has ended", file=sys.stderr)
     else:
-        print(printable(f"confirmed {answer.version}"))
+        what = answer.version
+        if answer.is_of_mode:
+            what = f"mode {answer.mode.value}" if answer.mode else "the modes of the configuration"
+        print(printable(f"confirmed {what}"))
+        warn_of_loss(answer)
         if newer := answer.overtaken_by:
             print(printable(f"the source has delivered {newer} meanwhile, which is enforced now"))
     return 0 if answer.is_confirmed else 1

@@ -12,6 +12,7 @@ from functools import partial
 
 import structlog
 
+from sgagent.agent.broadcast import broadcast
 from sgagent.agent.clock import SystemClock
 from sgagent.agent.control.answers import Answering, Dispatcher, answering
 from sgagent.agent.control.handlers import OrderHandler
@@ -22,6 +23,7 @@ from sgagent.agent.doctor import Doctor
 from sgagent.agent.examination import Examination
 from sgagent.agent.flowlog.flowlog import begin_flow_log, flows_heard
 from sgagent.agent.inbox import Inbox, LoopEvent
+from sgagent.agent.lockout_hold import LockoutHold
 from sgagent.agent.log import LogQueue, log_in_background
 from sgagent.agent.names.resolver import BackgroundResolver, NameWatch
 from sgagent.agent.published_status import PublishedStatus
@@ -54,8 +56,8 @@ from sgagent.host.links import NetlinkHost
 from sgagent.host.processes import holder_of_port, own_sockets
 from sgagent.nft.marks import MarkLayout, Sessions
 from sgagent.settings import Settings
+from sgagent.settings.listen_address import ListenAddress
 from sgagent.settings.sources import EtcdSourceSettings
-from sgagent.settings.tables import ListenAddress
 from sgagent.sources import make_source
 from sgagent.sources.servers import name_servers
 
@@ -114,6 +116,15 @@ def _assemble(
         before_counters_go=counting.read,
         counters_gone=counting.forget,
         preview_cuts=CutPreview(log, open_sessions, dataplane.find_sessions).look,
+        lockout_hold=LockoutHold(
+            seconds=settings.enforcement.hold_lockout_seconds,
+            directory=settings.state.directory,
+            clock=clock,
+            boot_id=read_boot_id(),
+            list_sessions=open_sessions,
+            find=dataplane.find_sessions,
+            tell=broadcast,
+        ),
         name_servers=partial(name_servers, settings.source),
         name_watch=NameWatch(settings, clock, inputs.latest_time(settings), BackgroundResolver()),
     )

@@ -11,8 +11,8 @@ from dataclasses import replace
 
 from sgagent.agent.clock import age, count, short_age
 from sgagent.agent.control.answers import counter_of
+from sgagent.agent.control.hits import Hit, HitsAnswer, HitsQuestion, InterfaceHits
 from sgagent.agent.control.protocol import encode_fields
-from sgagent.agent.control.requests import Hit, HitsAnswer, HitsQuestion, InterfaceHits
 from sgagent.cli import inputs
 from sgagent.cli.agent_client import ask, interruptible, pause
 from sgagent.cli.main import add_option, option_adder

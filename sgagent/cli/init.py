@@ -16,7 +16,7 @@ from pathlib import Path
 from sgagent.agent.control.requests import ModeAnswer, ModeOrder
 from sgagent.agent.sessions import SSH_PORT
 from sgagent.cli.agent_client import NoAgentError, ask
-from sgagent.cli.apply import own_sessions
+from sgagent.cli.lockout_guard import own_sessions
 from sgagent.cli.main import DEFAULT_CONFIGURATION, option_adder
 from sgagent.cli.output import replace_file
 from sgagent.core.binding import Link
@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
         *(f"  admits {entry}" for entry in policy.admitted),
         *(f"note: {note}" for note in policy.notes),
         "next: 'sgagent check', then start the agent, and watch 'sgagent hits' and 'sgagent denied';",
-        "      'sgagent mode enforce' enforces the policy",
+        "      'sgagent mode enforce --confirm-within 2m' enforces it on trial, 'sgagent confirm' for good",
     )
     print("\n".join(map(printable, lines)))
     return 0

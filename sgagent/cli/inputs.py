@@ -50,9 +50,10 @@ if TYPE_CHECKING:
     from sgagent.agent.names.resolver import DnsAnswers
 
 
-def add_definitions_arguments(parser: argparse.ArgumentParser, *, is_required: bool = False) -> None:
+def add_definitions_arguments(
+    parser: argparse.ArgumentParser, *, instead: str = ", instead of the configured source"
+) -> None:
     """Add PATH as the last argument, and ``--definitions PATH``, which means the same."""
-    instead = "" if is_required else ", instead of the configured source"
     text = f"a file or directory of documents{instead}"
     add_option(parser, "definitions PATH", text, nargs="?", action="append")
     add_option(parser, "--definitions PATH", "the same as PATH", action="append")

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from sgagent import __version__
 from sgagent.agent.clock import count
-from sgagent.agent.control.requests import HitsAnswer, HitsQuestion
+from sgagent.agent.control.hits import HitsAnswer, HitsQuestion
 from sgagent.agent.names.resolver import DnsAnswers
 from sgagent.analysis.lint.findings import CODES, Finding, FindingSeverity
 from sgagent.analysis.lint.registry import CHECKS, lint, steps

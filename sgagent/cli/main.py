@@ -59,7 +59,7 @@ COMMANDS = {
     "boot": Command("Enforce the last enforced policy before the network is up, without reading the source."),
     "check": Command("Validate documents and configuration; report all problems at once."),
     "compile": Command("Print (--dry-run) or apply, once, the ruleset for this host."),
-    "confirm": Command("Keep the definitions that are on trial.", module="control"),
+    "confirm": Command("Keep the definitions or the mode that is on trial.", module="control"),
     "denied": Command(
         "Show recently dropped packets, with the rule that decided and with names for addresses.",
         is_lasting=True,
@@ -79,7 +79,7 @@ COMMANDS = {
     "import": Command("Convert security groups of a cloud API or of other tools to native documents."),
     "keygen": Command("Create a key to sign documents with."),
     "lint": Command("Find dangerous, ineffective or redundant rules, and suggest fixes."),
-    "mode": Command("Override the configured mode: enforce or observe.", module="control"),
+    "mode": Command("Override the configured mode: enforce or observe, permanently or on trial."),
     "plan": Command("Show what definitions would change: which traffic opens or closes, and by which rules."),
     "publish": Command("Write documents to the configured etcd cluster."),
     "reload": Command("Have the running agent read its source now, and print the result.", module="control"),

@@ -48,7 +48,7 @@ _SIGNS = {Edit.ADDED: "+", Edit.REMOVED: "-", Edit.CHANGED: "~"}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     add = option_adder(parser)
-    inputs.add_definitions_arguments(parser, is_required=True)
+    inputs.add_definitions_arguments(parser, instead="")
     add("--dry-run", "print what would be written, write nothing")
     add("--strict", "treat warnings as errors")
     add("--allow-empty", "also publish documents that define nothing")

@@ -26,7 +26,7 @@ _LAST_SERIAL = 10**18 - 1
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     add = option_adder(parser)
-    inputs.add_definitions_arguments(parser, is_required=True)
+    inputs.add_definitions_arguments(parser, instead="")
     text = "a private key that 'sgagent keygen' made; given twice, both sign"
     add("--key FILE", text, action="append", required=True)
     text = "the serial of this publication (default: the last one plus 1)"

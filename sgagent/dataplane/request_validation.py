@@ -77,7 +77,7 @@ class _Validator:
 
     def check_operation(self, operation: object) -> None:
         match operation:
-            case ops.AddTable() | ops.DestroyTable() | ops.AddResetWatch():
+            case ops.AddTable() | ops.DestroyTable():
                 pass
             case ops.AddChain(nft.Chain(name=name, hook=hook, comment=comment)):
                 _check_name(name)

@@ -14,7 +14,7 @@ from operator import attrgetter
 from sgagent.core.binding import check_interface_name
 from sgagent.nft import ruleset as nft
 from sgagent.nft.ruleset import BITS, PROTOCOL_NUMBERS, SELECTORS, SYMBOLS, Ruleset, sort_key
-from sgagent.nft.transactions import RESET_WATCH, Json
+from sgagent.nft.transactions import Json
 
 
 class UnreadableError(Exception):
@@ -66,8 +66,6 @@ class _Listing:
                 self.rules.setdefault(name, []).append(_rule(content))
             case "map":
                 self.verdict_maps.append(decode_verdict_map(name, content))
-            case "counter" if name == RESET_WATCH:
-                pass
             case "counter":
                 self.counters.append(nft.Counter(name=name, comment=_text(content.get("comment", ""))))
             case _:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import ipaddress
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
@@ -52,6 +51,7 @@ from sgagent.settings.constraints import (
     pattern,
     word_of,
 )
+from sgagent.settings.listen_address import DEFAULT_LISTEN, ListenAddress, parse_listen_address
 from sgagent.settings.sources import FileSourceSettings, SourceSettings
 from sgagent.signatures import KEY_FORM, PublicKey
 
@@ -102,28 +102,8 @@ class EnforcementSettings(SettingsTable):
     mark_mask: Annotated[int, Constraint(_mark_mask)] = 0xFFFF0000
     """Bits of the conntrack mark that are ours, contiguous. With fewer than 12 every packet is judged."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ListenAddress:
-    """Where a server accepts connections."""
-
-    host: str = "127.0.0.1"
-    """An address, or a name; IPv6 without brackets."""
-
-    port: int = 9469
-    """0 lets the kernel choose."""
-
-    def __str__(self) -> str:
-        """Return the address as the configuration has it."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-    @property
-    def is_loopback(self) -> bool:
-        """Return whether only this host can reach it; of names, only of ``localhost``."""
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
+    hold_lockout_seconds: Annotated[int, number(0, 7 * 86400)] = 0
+    """How long a change of the source that would cut a login waits for ``sgagent apply`` (§7.4); 0: never."""
 
 
 class PageServing(enum.Enum):
@@ -136,22 +116,11 @@ class PageServing(enum.Enum):
     NEVER = "never"
 
 
-_LISTEN = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9.-]+)):(?P<port>[0-9]{1,5})")
-
-
-def _listen_address(node: Node) -> ListenAddress:
-    match = _LISTEN.fullmatch(parse_text(node))
-    if match is None or int(match["port"]) > 65535:
-        example = "like 127.0.0.1:9469 or [::1]:9469"
-        raise invalid("bad_listen", "not an address with a port", example)
-    return ListenAddress(host=match["ipv6"] or match["host"], port=int(match["port"]))
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricsSettings(SettingsTable):
     """How metrics are served."""
 
-    listen: Annotated[ListenAddress, Constraint(_listen_address)] = ListenAddress()
+    listen: Annotated[ListenAddress, Constraint(parse_listen_address)] = DEFAULT_LISTEN
     page: Annotated[PageServing, word_of(PageServing)] = PageServing.LOOPBACK
 
     @property

@@ -58,7 +58,7 @@ def main() -> None:
         if seconds and mode != "observe":
             timer = ("systemd-run", "--quiet", "--collect", f"--unit={TIMER}", f"--on-active={seconds}s")
             run(module, *timer, "sgagent", "mode", "observe")
-        run(module, "sgagent", "mode", mode)
+        run(module, "sgagent", "mode", mode, *(["--yes"] if seconds else []))  # the timer is the way back
     module.exit_json(changed=before != after, diff={"before": before, "after": after})
 
 

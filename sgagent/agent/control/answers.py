@@ -13,7 +13,8 @@ from sgagent import __version__
 from sgagent.agent.clock import timestamp
 from sgagent.agent.control import history_requests, requests
 from sgagent.agent.control.handlers import OrderHandler
-from sgagent.agent.control.requests import Answer, Hit, InterfaceHits, Order, OrderAnswer, Question
+from sgagent.agent.control.hits import Hit, HitsAnswer, HitsQuestion, InterfaceHits
+from sgagent.agent.control.requests import Answer, Order, OrderAnswer, Question
 from sgagent.agent.flowlog.flow import Flow, FlowsLeftOut
 from sgagent.agent.flowlog.flowlog import FlowLog
 from sgagent.agent.inbox import Inbox, NotBegunError, NotDoneError
@@ -21,7 +22,7 @@ from sgagent.agent.published_status import PublishedStatus
 from sgagent.agent.sessions import LiveSessions
 from sgagent.agent.state.counter_file import HitTimes
 from sgagent.agent.state.directory import HistoryFile, StateDirectory
-from sgagent.agent.status import MOST_CUTS_SHOWN, MOST_EXPIRING_SHOWN, ProofReport
+from sgagent.agent.status import MOST_CUTS_SHOWN, MOST_EXPIRING_SHOWN, MOST_MISSING_SHOWN, ProofReport
 from sgagent.analysis.doctor.findings import Diagnosis, DiagnosisSummary
 from sgagent.core.errors import SgagentError, UsageError
 from sgagent.core.explanation import choose_interface, explain
@@ -138,14 +139,14 @@ def answering(
                 return status_answer(published, clock, source)
             case requests.DoctorQuestion():
                 return look()
-            case requests.HitsQuestion():
+            case HitsQuestion():
                 return hits_answer(published, question)
             case requests.ExplainQuestion():
                 return explain_answer(published, question, sessions)
             case requests.DeniedQuestion():
                 return denied_answer(published.flow_log, question, published.policy)
             case requests.DocumentsQuestion():
-                return documents_answer(published)
+                return documents_answer(published, is_held=question.held)
             case history_requests.HistoryQuestion():
                 return dispatcher.history(published.status.snapshot_version)
             case _:
@@ -159,6 +160,7 @@ def status_answer(published: PublishedStatus, clock: Clock, source: str) -> requ
     status = published.status
     reasons = published.reasons_not_ready()
     step_fault, pending = published.step_fault, status.manual_override.pending
+    pending_mode, held_change = status.manual_override.pending_mode, status.step.held_change
     return requests.StatusAnswer(
         agent_version=__version__,
         pid=os.getpid(),
@@ -190,6 +192,10 @@ def status_answer(published: PublishedStatus, clock: Clock, source: str) -> requ
         sessions_cut_at=status.last_cut_at,
         held=status.manual_override.held,
         pending=pending.status(clock.monotonic()) if pending else None,
+        unbound_expected=len(status.step.missing_links),
+        first_unbound_expected=status.step.missing_links[:MOST_MISSING_SHOWN],
+        pending_mode=pending_mode.status(clock.monotonic()) if pending_mode else None,
+        held_change=held_change.status(clock.monotonic()) if held_change else None,
         mode_overrides=tuple(status.manual_override.overrides.listed()),
         awaits_documents=status.step.awaits_documents,
         expiring=len(status.expiring),
@@ -198,8 +204,6 @@ def status_answer(published: PublishedStatus, clock: Clock, source: str) -> requ
         platform=tuple(map(str, published.policy.platform)),
         verified=_proof_status(status.verified) if status.verified else None,
         is_verifying=published.is_verifying,
-        counters_reset=status.resets.count,
-        counters_reset_at=status.resets.last_at,
         verified_outcome=status.verified.outcome.value if status.verified else None,
         verified_at=status.verified.at if status.verified else None,
         verified_in_words=status.verified.description if status.verified else (),
@@ -229,16 +233,19 @@ def explain_answer(
     )
 
 
-def documents_answer(published: PublishedStatus) -> requests.DocumentsAnswer:
-    """Return the definitions that are in force, as they were delivered."""
+def documents_answer(published: PublishedStatus, *, is_held: bool = False) -> requests.DocumentsAnswer:
+    """Return the definitions that are in force, or that wait, as they were delivered."""
     version, files = published.definitions
+    if is_held:
+        step = published.status.step
+        version, files = step.held_change.version if step.held_change else None, step.held_documents
     return requests.DocumentsAnswer(
         snapshot_version=version,
         documents=tuple(requests.Document(name=file.name, content=file.content.decode()) for file in files),
     )
 
 
-def hits_answer(published: PublishedStatus, question: requests.HitsQuestion) -> requests.HitsAnswer:
+def hits_answer(published: PublishedStatus, question: HitsQuestion) -> HitsAnswer:
     """Return what was counted since the host came up, for all that is counted now.
 
     Raises:
@@ -250,7 +257,7 @@ def hits_answer(published: PublishedStatus, question: requests.HitsQuestion) -> 
     ]
     if question.interface is not None and not judges:
         raise _not_bound(question.interface, policy)
-    return requests.HitsAnswer(
+    return HitsAnswer(
         snapshot_version=published.status.snapshot_version,
         interfaces=tuple(
             _interface_hits(judge, direction, totals, times) for judge in judges for direction in Direction

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from sgagent.agent.control import requests
+from sgagent.agent.control.mode_handler import ModeHandler
 from sgagent.agent.control.requests import EnforcedAnswer, Order, OrderAnswer
 from sgagent.agent.definitions import Definitions, Proposal
 from sgagent.agent.inbox import Job, Stepping
@@ -33,7 +34,6 @@ from sgagent.core.errors import (
     SourceUnavailableError,
     UsageError,
 )
-from sgagent.core.model import Mode
 from sgagent.documents import DocumentFile
 from sgagent.ports import Clock, Delivery
 
@@ -75,6 +75,7 @@ class OrderHandler:
         self._clock = clock
         self._boot_id = boot_id
         self._log = log
+        self._modes = ModeHandler(reconciler, clock, log)
 
     def begin(self, step: Stepping) -> None:
         """Do the first step of an agent, after taking up or giving up what an earlier one had on trial.
@@ -123,6 +124,10 @@ class OrderHandler:
     @property
     def deadline(self) -> float | None:
         """Return when to go back, by the monotonic clock; None where nothing is on trial."""
+        return self._modes.deadline if self._modes.trial else self._definitions_deadline
+
+    @property
+    def _definitions_deadline(self) -> float | None:
         proposal = self._definitions.proposal
         terms = proposal.record.terms if proposal else None
         return terms.deadline if terms else None
@@ -134,7 +139,7 @@ class OrderHandler:
             SgagentError: the step could not be done; the next one goes back.
         """
         if self.deadline is not None and self._clock.monotonic() >= self.deadline:
-            self._go_back(step, BackReason.UNCONFIRMED)
+            self._end_trial(step, BackReason.UNCONFIRMED)
 
     def end(self, step: Stepping) -> None:
         """Go back from a trial before the agent ends.
@@ -143,7 +148,7 @@ class OrderHandler:
             SgagentError: the step could not be done; the next agent goes back.
         """
         if self.deadline is not None:
-            self._go_back(step, BackReason.STOPPED)
+            self._end_trial(step, BackReason.STOPPED)
 
     def job(self, order: Order) -> Job[OrderAnswer]:
         """Return what the loop has to do for an order; called from any thread.
@@ -153,6 +158,9 @@ class OrderHandler:
             UsageError: the time to confirm makes no sense.
         """
         match order:
+            case requests.ApplyOrder(held=str() as held):
+                seconds = _checked(order.confirm_within)
+                return lambda step: self.apply(step, self._held_delivery(held), seconds)
             case requests.ApplyOrder():
                 files = (DocumentFile(sent.name, sent.content.encode()) for sent in order.documents)
                 delivery, seconds = self.reconciler.parse(tuple(files)), _checked(order.confirm_within)
@@ -164,7 +172,8 @@ class OrderHandler:
             case requests.ConfirmOrder():
                 return self.confirm
             case requests.ModeOrder():
-                return lambda step: self.switch_mode(step, order.mode, order.interface)
+                _checked(order.confirm_within)
+                return lambda step: self.switch_mode(step, order)
             case _:
                 assert_never(order)
 
@@ -226,7 +235,7 @@ class OrderHandler:
         if self.deadline is not None:
             if number is not None:
                 raise UsageError(_ONE_AT_A_TIME)
-            return self._answer(self._go_back(step, BackReason.ASKED))
+            return self._answer(self._end_trial(step, BackReason.ASKED))
         before = self._definitions.committed_version
         kept = self._kept(number)
         delivery = self.reconciler.parse(kept.documents, kept.version)
@@ -241,6 +250,8 @@ class OrderHandler:
             UsageError: it is not in force at this moment.
             SgagentError: it could not be kept, and is still on trial.
         """
+        if self._modes.trial is not None:
+            return self._modes.confirm()
         proposal = self._definitions.proposal
         if proposal is None:
             return requests.ConfirmAnswer(is_confirmed=False)
@@ -260,36 +271,17 @@ class OrderHandler:
         overtaken_by = None if in_force == version else in_force
         return requests.ConfirmAnswer(is_confirmed=True, version=version, overtaken_by=overtaken_by)
 
-    def switch_mode(self, step: Stepping, mode: Mode | None, interface: str | None) -> requests.ModeAnswer:
+    def switch_mode(self, step: Stepping, order: requests.ModeOrder) -> requests.ModeAnswer:
         """Let a mode stand before the configuration's, or no longer.
 
         Raises:
-            UsageError: there is no such interface.
+            UsageError: there is no such interface, or definitions are on trial and this would be, too.
             KernelRefusedError: the kernel refused; the modes are what they were.
             SgagentError: the step could not be done; likewise.
         """
-        before = self.reconciler.overrides
-        if interface is not None and mode is not None:  # a typing mistake would go unnoticed
-            known = self.reconciler.interface_names()
-            if interface not in known:
-                names = ", ".join(sorted(known)) or "none"
-                raise UsageError(f"there is no interface {interface} (there are: {names})")
-        self.reconciler.overrides = before.switched(interface, mode)
-        try:
-            done = step()
-        except SgagentError:
-            self.reconciler.overrides = before
-            raise
-        if done.outcome is StepEnd.REFUSED:
-            self.reconciler.overrides = before
-            step()
-            raise KernelRefusedError(done.kernel_error or "no reason is known")
-        self.reconciler.keep_modes()
-        if mode is None:
-            self._log.info("mode_override_cleared", interface=interface)
-        else:
-            self._log.warning("mode_overridden", interface=interface, mode=mode.value)
-        return requests.ModeAnswer(interfaces=self._modes(done), fault=self.reconciler.mode_fault)
+        if order.confirm_within is not None and self._definitions_deadline is not None:
+            raise UsageError(_ONE_AT_A_TIME)
+        return self._modes.switch(step, order)
 
     def manual_override(self) -> ManualOverride:
         """Return what commands have put before the source and the configuration."""
@@ -304,10 +296,16 @@ class OrderHandler:
                 held_back=held_back,
                 remedy=self.reconciler.settings.source.hold_remedy,
             )
-        return ManualOverride(held=held, pending=self._pending(), overrides=self.reconciler.overrides)
+        trial = self._modes.trial
+        return ManualOverride(
+            held=held,
+            pending=self._pending(),
+            pending_mode=trial.pending if trial else None,
+            overrides=self.reconciler.overrides,
+        )
 
     def _pending(self) -> Pending | None:
-        proposal, deadline = self._definitions.proposal, self.deadline
+        proposal, deadline = self._definitions.proposal, self._definitions_deadline
         if proposal is None or deadline is None:
             return None
         return Pending(
@@ -371,6 +369,7 @@ class OrderHandler:
     def _answer(self, done: Step) -> EnforcedAnswer:
         """Return what a step came to."""
         pending, held_back = self._pending(), self._definitions.held_back
+        held_change = done.held_change
         return EnforcedAnswer(
             version=done.version,
             is_changed=done.outcome is StepEnd.APPLIED,
@@ -382,10 +381,19 @@ class OrderHandler:
             warnings=() if done.is_refused else done.problems,
             sessions_cut=done.sessions_cut,
             fault=next(iter(self._definitions.faults), None),
+            held_change=None if held_change is None else held_change.status(self._clock.monotonic()),
         )
 
+    def _end_trial(self, step: Stepping, reason: BackReason) -> Step:
+        """Give up the mode or the definitions that are on trial."""
+        if self._modes.trial is not None:
+            return self._modes.go_back(step, reason.value)
+        return self._go_back(step, reason)
+
     def _go_back(self, step: Stepping, reason: BackReason) -> Step:
-        """Give up what is on trial."""
+        """Give up the definitions that are on trial."""
+        if self.reconciler.lockout_hold is not None:
+            self.reconciler.lockout_hold.begin_again()
         proposal = self._definitions.proposal
         version = proposal.delivery.snapshot.version if proposal else None
         self._replace(self._trial_file.given_up(self._definitions))
@@ -401,6 +409,17 @@ class OrderHandler:
         assert pending is not None  # noqa: S101 - the caller has started a trial
         left = round(pending.seconds_left(self._clock.monotonic()), 1)
         self._log.warning("confirmation_pending", version=version, seconds_left=left, resumed=resumed)
+
+    def _held_delivery(self, version: str) -> Delivery:
+        """Return the source's definitions that wait.
+
+        Raises:
+            UsageError: they do not, or others do.
+        """
+        delivery = self.reconciler.held_delivery
+        if delivery is None or delivery.snapshot.version != version:
+            raise UsageError(f"{version} does not wait any more: 'sgagent status' shows what is in force")
+        return delivery
 
     def _kept(self, number: int | None) -> KeptDocuments:
         """Return the definitions that a number of the history means.
@@ -427,17 +446,6 @@ class OrderHandler:
             raise UsageError(f"number {number} is already active: {in_force}")
         return kept
 
-    def _modes(self, done: Step) -> tuple[requests.InterfaceMode, ...]:
-        policy, overrides = done.policy, self.reconciler.overrides
-        if policy is None:
-            return ()
-        return tuple(
-            requests.InterfaceMode(
-                interface=judge.name, mode=judge.mode, is_overridden=overrides.of(judge) is not None
-            )
-            for judge in policy.judges
-        )
-
 
 def _checked(seconds: float | None) -> float | None:
     shortest, longest = requests.SHORTEST_TRIAL_SECONDS, requests.LONGEST_TRIAL_SECONDS
@@ -446,4 +454,4 @@ def _checked(seconds: float | None) -> float | None:
     return seconds
 
 
-_ONE_AT_A_TIME = "definitions are on trial: 'sgagent confirm' or 'sgagent rollback' them first"
+_ONE_AT_A_TIME = "a trial is running: run 'sgagent confirm' or 'sgagent rollback' first"

@@ -12,17 +12,19 @@ from dataclasses import dataclass
 from typing import Self
 
 from sgagent.agent.control.history_requests import HistoryAnswer, HistoryQuestion
+from sgagent.agent.control.hits import HitsAnswer, HitsQuestion
 from sgagent.agent.flowlog.flow import Flow, FlowsLeftOut
-from sgagent.agent.manual_override import HeldBack, ModeOverride, PendingStatus
+from sgagent.agent.lockout_hold import HeldChangeStatus
+from sgagent.agent.manual_override import HeldBack, ModeOverride, PendingModeStatus, PendingStatus
 from sgagent.agent.names.name_table import NameStatus
 from sgagent.agent.status import Drift, ExpiringRule, InterfaceStatus, Posture
+from sgagent.agent.unbound_links import MissingLink
 from sgagent.analysis.doctor.findings import Diagnosis, DiagnosisSummary
 from sgagent.core.errors import Problem, UsageError
 from sgagent.core.evaluate import Packet
 from sgagent.core.explanation import Explanation
 from sgagent.core.lockout import NamedCut
-from sgagent.core.model import LAST_PORT, Direction, Family, Mode, Policy, address_text
-from sgagent.nft.names import HitStep
+from sgagent.core.model import LAST_PORT, Direction, Family, Mode, address_text
 
 LONGEST_TRIAL_SECONDS = 86400.0
 SHORTEST_TRIAL_SECONDS = 1.0
@@ -43,6 +45,9 @@ class ApplyOrder:
     documents: tuple[Document, ...]
     confirm_within: float | None = None
     """Seconds after which the agent goes back unless confirmed; null applies permanently."""
+
+    held: str | None = None
+    """Instead of documents: the version of the source that waits, as it would cut a login."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +95,9 @@ class EnforcedAnswer:
     fault: str | None = None
     """Why the change was not stored and ends with the agent; null if it was stored."""
 
+    held_change: HeldChangeStatus | None = None
+    """The source's version that waits, as it would cut a login."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfirmOrder:
@@ -107,6 +115,15 @@ class ConfirmAnswer:
     overtaken_by: str | None = None
     """What is in force instead, as the source delivered it meanwhile."""
 
+    is_of_mode: bool = False
+    """Whether a mode was on trial, and no definitions."""
+
+    mode: Mode | None = None
+    """Null is what the configuration says, or no mode."""
+
+    fault: str | None = None
+    """Why it will not outlive the agent."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModeOrder:
@@ -117,6 +134,9 @@ class ModeOrder:
 
     interface: str | None = None
     """Null is every one, and takes the place of earlier orders about single ones."""
+
+    confirm_within: float | None = None
+    """Seconds after which the agent goes back unless confirmed; null is permanently."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +155,12 @@ class ModeAnswer:
     interfaces: tuple[InterfaceMode, ...]
     fault: str | None = None
     """Why they will not outlive the agent."""
+
+    seconds_left: float | None = None
+    """Until the agent goes back, unless this is confirmed."""
+
+    sessions_cut: tuple[NamedCut, ...] = ()
+    """Open sessions that the change has cut, as far as the agent checked them."""
 
 
 Order = ApplyOrder | ReloadOrder | RollbackOrder | ConfirmOrder | ModeOrder
@@ -264,6 +290,16 @@ class StatusAnswer:
     pending: PendingStatus | None = None
     """What is in force on trial."""
 
+    unbound_expected: int = 0
+    """How many links should be bound here, and no link is."""
+
+    first_unbound_expected: tuple[MissingLink, ...] = ()
+    pending_mode: PendingModeStatus | None = None
+    """The mode that is on trial."""
+
+    held_change: HeldChangeStatus | None = None
+    """The source's version that waits, as it would cut a login."""
+
     mode_overrides: tuple[ModeOverride, ...] = ()
     """Modes that stand before those of the configuration."""
 
@@ -290,77 +326,11 @@ class StatusAnswer:
     verified_in_words: tuple[str, ...] = ()
     """The outcome, and the packet that shows it or why it is not known."""
 
-    counters_reset: int = 0
-    """How often the agent noticed since it started that another process had reset the kernel's counters."""
-
-    counters_reset_at: float | None = None
     is_verifying: bool = True
     """Whether the agent proves each change; else ``verified`` stays null."""
 
     doctor: DiagnosisSummary | None = None
     """What beside sgagent touches the policy, in numbers; null before the first look."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HitsQuestion:
-    """Ask what was counted."""
-
-    interface: str | None = None
-    """One only; null is all."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hit:
-    """What one counter counted since the host came up; fields of rules only are null elsewhere."""
-
-    step: HitStep
-    verdict: Policy
-    packets: int
-    bytes: int
-    rule_id: str | None = None
-    security_group_id: str | None = None
-    priority: int | None = None
-    protocol: str | None = None
-    ports: str | None = None
-    """Like ``80/80,443/443``; null is any."""
-
-    authorization_object: str | None = None
-    counted_since: float | None = None
-    """From when on this was counted without a known gap; over boots."""
-
-    last_hit_at: float | None = None
-    """Null where there was no hit in that time."""
-
-    expires_at: float | None = None
-    """When the rule ends, in seconds since the epoch; null is never."""
-
-    @property
-    def ports_text(self) -> str:
-        """Return the ports for people, like ``80, 443, 8000-8100``; empty for what is no rule."""
-        if self.ports is None:
-            return "any" if self.step is HitStep.RULE else ""
-        ranges = (ports.partition("/") for ports in self.ports.split(","))
-        return ", ".join(first if last in ("", first) else f"{first}-{last}" for first, _, last in ranges)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InterfaceHits:
-    """All counters of one interface and direction, in the order in which they decide (§3)."""
-
-    interface: str
-    direction: Direction
-    mode: Mode
-    hits: tuple[Hit, ...]
-    would_drop_packets: int | None = None
-    """What would have been dropped while the interface was only observed (§9.1); null if it never was."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HitsAnswer:
-    """What was counted, by interface, ingress first."""
-
-    snapshot_version: str | None
-    interfaces: tuple[InterfaceHits, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -435,10 +405,13 @@ class ExplainAnswer:
 class DocumentsQuestion:
     """Ask for the definitions that are in force."""
 
+    held: bool = False
+    """Whether to ask for those of the source that wait instead, as they would cut a login."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DocumentsAnswer:
-    """The definitions that are in force."""
+    """The definitions that are in force, or wait."""
 
     snapshot_version: str | None
     """Null where there are none."""

@@ -75,13 +75,11 @@ def _enforcement(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
         unknown = count(answer.unknown_objects or 0, "unknown object")
         yield "warnings", f"{answer.warnings or 0}, with {unknown} in the rules of this host"
         yield from _listed("", answer.first_warnings, answer.warnings if answer.first_warnings else None)
+    missing = [f"no link is {one}" for one in answer.first_unbound_expected]
+    yield from _listed("unbound", missing, answer.unbound_expected)
     yield from _drift(answer, now)
     yield from _verification(answer, now)
     yield from _doctor(answer)
-    if answer.counters_reset_at is not None:
-        times, last = count(answer.counters_reset, "time"), moment(answer.counters_reset_at, now)
-        yield "counters", f"another process reset them {times} since the agent started, last {last};"
-        yield "", "what was counted since the reading before, a second at most, is missing from the totals"
 
 
 def _doctor(answer: StatusAnswer) -> Iterator[tuple[str, str]]:
@@ -161,6 +159,15 @@ def _orders(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
         back = answer.pending.goes_back_to or "nothing, as before"
         yield "pending", f"{answer.pending.version} is on trial: goes back to {back} in"
         yield "", f"{time_left(answer.pending.seconds_left)}, unless 'sgagent confirm' runs"
+    if answer.pending_mode is not None:
+        what = answer.pending_mode.mode.value if answer.pending_mode.mode else "the configuration's mode"
+        where = answer.pending_mode.interface or "every interface"
+        left = time_left(answer.pending_mode.seconds_left)
+        yield "pending", f"{what} on {where} is on trial: ends in {left}, unless 'sgagent confirm' runs"
+    if answer.held_change is not None:
+        yield "waiting", f"the source's {answer.held_change.version}, which would cut"
+        yield from _listed("", list(map(str, answer.held_change.sessions)))
+        yield "", answer.held_change.remedy
     if answer.held is not None:
         done = "rolled back to" if answer.held.origin is Trigger.ROLLBACK else "applied"
         since = "" if answer.held.since is None else f" {moment(answer.held.since, now)}"

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 import structlog
 
-from sgagent.agent.control.requests import Hit
+from sgagent.agent.control.hits import Hit
 from sgagent.agent.names.name_table import NameState
 from sgagent.agent.published_status import PublishedStatus
 from sgagent.analysis.graph.edges import make_graph

@@ -69,7 +69,6 @@ HELP = {
     "sgagent_verify_duration_seconds": "Time to prove the table.",
     "sgagent_drift_contested": "1 while someone else changes the table so often that the agent waits before"
     " each repair.",
-    "sgagent_counters_reset": "Readings that showed that another process had reset the kernel's counters.",
     "sgagent_sessions_cut": "Open sessions that changes of the policy cut, of those that the agent checked"
     " before.",
     "sgagent_snapshot": "The snapshot that is enforced.",
@@ -82,7 +81,9 @@ HELP = {
     "sgagent_rules_expiring": "Rules of this host that expire within a day.",
     "sgagent_source_held_back": "Whether a manual override keeps the source's definitions from being"
     " enforced.",
-    "sgagent_confirmation_pending": "Whether the agent will revert the snapshot unless someone confirms it.",
+    "sgagent_confirmation_pending": "Whether the agent will revert the snapshot or the mode unless someone"
+    " confirms it.",
+    "sgagent_change_held": "Whether the source's snapshot waits, as it would cut a login.",
     "sgagent_source_up": "Whether the source could be reached at the last try.",
     "sgagent_source_errors": "Fetches that delivered no definitions that can be enforced.",
     "sgagent_dns_names": "Names of rules of this host, by what is known of them.",
@@ -92,6 +93,8 @@ HELP = {
     " sgagent doctor finds it.",
     "sgagent_mode": "Whether verdicts on the interface are carried out or only counted; 1 for the mode that"
     " it is in.",
+    "sgagent_bound_links": "Links of this host that are bound.",
+    "sgagent_unbound_expected": "Links that the definitions or the configuration bind here, and no link is.",
     "sgagent_flow_log_flows": "Flows that the kernel reported to the agent, by verdict.",
     "sgagent_flow_log_lost": "Flows that the flow log lacks, by where they were lost.",
     "sgagent_log_lines_dropped": "Lines of the agent's log that were dropped, as no reader took them or"
@@ -167,7 +170,6 @@ def _applies(status: Status, *, is_verifying: bool) -> Iterator[Metric]:
         yield _gauge("sgagent_verified_generation", proof.generation if proof else None)
         yield _durations("sgagent_verify_duration_seconds", status.verify_durations)
     yield _gauge("sgagent_drift_contested", status.is_drift_contested)
-    yield _counter("sgagent_counters_reset", status.resets.count)
     yield _by_word(CounterMetricFamily, "sgagent_sessions_cut", "kind", status.sessions_cut)
 
 
@@ -187,7 +189,9 @@ def _definitions(status: Status, now: float) -> Iterator[Metric]:
     yield _gauge("sgagent_rules_expiring", None if status.step.policy is None else expiring)
     override = status.manual_override
     yield _gauge("sgagent_source_held_back", override.held is not None if is_asked else None)
-    yield _gauge("sgagent_confirmation_pending", override.pending is not None if is_asked else None)
+    is_pending = override.pending is not None or override.pending_mode is not None
+    yield _gauge("sgagent_confirmation_pending", is_pending if is_asked else None)
+    yield _gauge("sgagent_change_held", status.step.held_change is not None if is_asked else None)
     yield _gauge("sgagent_source_up", status.is_source_up)
     yield _counter("sgagent_source_errors", status.source_errors)
     if status.step.policy is not None:
@@ -219,6 +223,9 @@ def _interfaces(status: Status) -> Iterator[Metric]:
             modes.add_metric([interface.name, interface.mode.value], 1)
     yield states
     yield modes
+    bound = status.bound_links
+    yield _gauge("sgagent_bound_links", bound)
+    yield _gauge("sgagent_unbound_expected", None if bound is None else len(status.step.missing_links))
 
 
 def _logs(published: PublishedStatus) -> Iterator[Metric]:

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from sgagent.agent.control import requests
 from sgagent.agent.control.answers import Answering
+from sgagent.agent.control.hits import HitsAnswer, HitsQuestion
 from sgagent.agent.control.requests import Answer, Question, StatusAnswer
 from sgagent.agent.control.status_text import headline
 from sgagent.agent.published_status import PublishedStatus
@@ -173,7 +174,7 @@ class StatusPages:
     def rule(self, request: Request) -> Response:
         """Return the page of one rule, with its drops."""
         fields, inspected = read_fields(request.query), self.inspection.result()
-        found = find_rule(self._ask(requests.HitsQuestion(), requests.HitsAnswer), fields)
+        found = find_rule(self._ask(HitsQuestion(), HitsAnswer), fields)
         if found is None:
             return plain(HTTPStatus.NOT_FOUND, "no such rule is in force on this host\n")
         part, hit = found
@@ -235,7 +236,7 @@ class StatusPages:
         return render_page(content)
 
     def _rules(self, inspected: Inspected) -> RuleSources:
-        answer = self._ask(requests.HitsQuestion(), requests.HitsAnswer)
+        answer = self._ask(HitsQuestion(), HitsAnswer)
         return RuleSources(answer=answer, trend=self.published.trend, inspected=inspected)
 
     def _interfaces(self) -> list[str]:

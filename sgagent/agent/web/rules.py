@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from sgagent.agent.clock import count
 from sgagent.agent.control.answers import counter_of
-from sgagent.agent.control.requests import Hit, HitsAnswer, InterfaceHits
+from sgagent.agent.control.hits import Hit, HitsAnswer, InterfaceHits
 from sgagent.agent.flowlog.flow import Flow
 from sgagent.agent.published_status import MOST_STEPS, PublishedStatus, Trend
 from sgagent.agent.web.inspection import Inspected

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from sgagent.agent.step import EventLog, FaultLog
 from sgagent.agent.web.http_server import MetricsServer
-from sgagent.settings.tables import ListenAddress
+from sgagent.settings.listen_address import ListenAddress
 
 RETRY_SECONDS = 1.0
 """Between two tries."""

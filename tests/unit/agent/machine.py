@@ -8,12 +8,13 @@ from pathlib import Path
 from sgagent.agent.control.answers import Dispatcher
 from sgagent.agent.control.handlers import OrderHandler
 from sgagent.agent.inbox import Inbox
+from sgagent.agent.lockout_hold import LockoutHold
 from sgagent.agent.names.resolver import NameWatch
 from sgagent.agent.reconciler import Reconciler
 from sgagent.agent.state.directory import StateDirectory
 from sgagent.agent.step import EventLog
 from sgagent.core.binding import HostFacts
-from sgagent.core.lockout import NamedCut
+from sgagent.core.lockout import LiveSession, NamedCut
 from sgagent.core.policy import Endpoint, ResolvedPolicy
 from sgagent.settings import Settings, parse_settings
 from tests.fakes.clock import FakeClock
@@ -52,6 +53,9 @@ class Machine:
         self.cut: tuple[NamedCut, ...] = ()
         """What is previewed; set by tests."""
 
+        self.logins: tuple[LiveSession, ...] = ()
+        """The live sessions that a hold looks at; set by tests."""
+
         self.state = StateDirectory(directory)
         self.clock = FakeClock()
 
@@ -60,6 +64,7 @@ class Machine:
         configuration: str = "",
         name_servers: Callable[[], tuple[Endpoint, ...]] = tuple,
         names: NameWatch | None = None,
+        hold: LockoutHold | None = None,
     ) -> Reconciler:
         """Return the reconciler of an agent that was just started."""
         return Reconciler(
@@ -74,6 +79,7 @@ class Machine:
             preview_cuts=self._preview_cuts,
             name_servers=name_servers,
             name_watch=names,
+            lockout_hold=hold,
         )
 
     def orders(self, reconciler: Reconciler, log: EventLog, boot_id: str = "this boot") -> OrderHandler:

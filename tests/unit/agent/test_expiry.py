@@ -10,8 +10,8 @@ import pytest
 
 from sgagent.agent.clock import FILE_NAME, SECONDS_BETWEEN_WRITES
 from sgagent.agent.control.answers import hits_answer, status_answer
+from sgagent.agent.control.hits import HitsQuestion
 from sgagent.agent.control.protocol import encode_fields
-from sgagent.agent.control.requests import HitsQuestion
 from sgagent.agent.control.status_text import facts
 from sgagent.agent.daemon import FIRST_RETRY_SECONDS
 from sgagent.agent.published_status import PublishedStatus

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -17,7 +18,7 @@ from sgagent.agent.control.answers import Answering
 from sgagent.agent.control.protocol import LONGEST_QUESTION
 from sgagent.agent.control.requests import Answer, ApplyOrder, EnforcedAnswer, Question, StatusQuestion
 from sgagent.agent.control.server import ControlServer
-from sgagent.cli.apply import trial_lines
+from sgagent.cli.lockout_guard import trial_lines
 from tests.patience import PATIENCE
 from tests.unit.agent.control.test_protocol import STATUS
 from tests.unit.agent.test_status import LOGIN
@@ -39,7 +40,7 @@ class Agent:
     def answer(self, question: Question) -> Answer:
         """Answer what the command asks."""
         if isinstance(question, StatusQuestion):
-            return STATUS
+            return replace(STATUS, interfaces=())
         assert isinstance(question, ApplyOrder)
         assert self.let.wait(WAIT_SECONDS), "the command printed nothing before it ordered"
         self.ordered.append(question)
@@ -119,6 +120,6 @@ def test_nothing_is_announced_that_the_agent_refuses(agent: Agent, tmp_path: Pat
 
 def test_the_session_that_a_trial_cuts_is_named() -> None:
     """A person who is about to see nothing more learns it first, and what comes after."""
-    first, second, *_ = trial_lines(Path("wrong"), 90.0, "nothing, as before", [LOGIN])
-    assert first == "trying wrong for 90 seconds, then going back to nothing, as before"
+    first, second, *_ = trial_lines("trying wrong for 90 seconds", "then going back to v1", [LOGIN])
+    assert first == "trying wrong for 90 seconds, then going back to v1"
     assert second.startswith("this cuts the session that you are in until then: the login from 198.51.100.7")

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from sgagent.agent.control.requests import Hit, HitsAnswer, InterfaceHits
+from sgagent.agent.control.hits import Hit, HitsAnswer, InterfaceHits
 from sgagent.cli.hits import Rates, sift_unused, table, unused_lines
 from sgagent.core.model import Direction, Mode, Policy
 from sgagent.nft.names import HitStep

@@ -14,8 +14,9 @@ from sgagent.agent.control.requests import (
 )
 from sgagent.agent.state.directory import Extent, Trigger
 from sgagent.cli.agent_client import lines, print_enforced
-from sgagent.cli.apply import parse_duration
-from sgagent.cli.control import history_table, mode_table
+from sgagent.cli.control import history_table
+from sgagent.cli.lockout_guard import parse_duration
+from sgagent.cli.mode import mode_table
 from sgagent.core.errors import NOWHERE, Problem, Severity, UsageError
 from sgagent.core.model import Mode
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from sgagent.cli.apply import own_sessions
+from sgagent.cli.lockout_guard import own_sessions
 from sgagent.core.lockout import SessionKind
 from sgagent.core.model import CidrBlock, Family
 from tests.unit.agent.test_forbidden_sessions import SESSION

@@ -15,8 +15,9 @@ from sgagent.core.policy import Exemption, InvalidPackets
 from sgagent.documents import Limits
 from sgagent.nft.marks import Sessions
 from sgagent.settings import RefusedSettingsError, Settings, parse_interface_name, parse_settings
+from sgagent.settings.listen_address import ListenAddress
 from sgagent.settings.sources import FileSourceSettings
-from sgagent.settings.tables import METADATA_SERVICE, ListenAddress, UnboundInterfaces
+from sgagent.settings.tables import METADATA_SERVICE, UnboundInterfaces
 
 EVERYTHING = """
     [source]

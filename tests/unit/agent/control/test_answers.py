@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sgagent.agent.control.answers import answering
+from sgagent.agent.control.hits import HitsAnswer, HitsQuestion
 from sgagent.agent.control.requests import (
     Answer,
     Document,
@@ -15,8 +16,6 @@ from sgagent.agent.control.requests import (
     DocumentsQuestion,
     ExplainAnswer,
     ExplainQuestion,
-    HitsAnswer,
-    HitsQuestion,
     Question,
     StatusAnswer,
     StatusQuestion,

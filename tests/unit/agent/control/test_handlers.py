@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sgagent.agent.control.handlers import OrderHandler
-from sgagent.agent.control.requests import ConfirmAnswer
+from sgagent.agent.control.requests import ConfirmAnswer, ModeOrder
 from sgagent.agent.reconciler import Reconciler
 from sgagent.agent.state.directory import MOST_ENTRIES, Trigger
 from sgagent.agent.step import Step, StepEnd
@@ -274,7 +274,7 @@ def test_one_trial_at_a_time(machine: Machine) -> None:
         lambda: agent.apply(C, 60.0),
         lambda: agent.orders.rollback(agent.step, 1),
     ):
-        with pytest.raises(UsageError, match="on trial"):
+        with pytest.raises(UsageError, match="a trial is running"):
             order()
     assert agent.fetch() == version(B)
 
@@ -464,7 +464,7 @@ def test_a_history_that_is_full_still_goes_back(machine: Machine) -> None:
 def test_modes_switch_at_once_and_outlive_the_agent(machine: Machine) -> None:
     """A boot honours them; leaving observe raises the generation: sessions are judged again (§9.1)."""
     agent = Agent(machine)
-    answer = agent.orders.switch_mode(agent.step, Mode.OBSERVE, None)
+    answer = agent.orders.switch_mode(agent.step, ModeOrder(mode=Mode.OBSERVE, interface=None))
     assert [(mode.interface, mode.mode, mode.is_overridden) for mode in answer.interfaces] == [
         ("eth0", Mode.OBSERVE, True)
     ]
@@ -476,7 +476,7 @@ def test_modes_switch_at_once_and_outlive_the_agent(machine: Machine) -> None:
     step = enforce_last_good(Settings(), machine.host, dataplane, state, machine.clock)
     assert step.policy is not None
     assert [interface.mode for interface in step.policy.interfaces] == [Mode.OBSERVE]
-    agent.orders.switch_mode(agent.step, None, None)
+    agent.orders.switch_mode(agent.step, ModeOrder(mode=None, interface=None))
     assert agent.last is not None
     assert agent.last.state is not None
     assert agent.last.state.generation == 2
@@ -488,7 +488,7 @@ def test_modes_that_the_kernel_refuses_are_what_they_were(machine: Machine) -> N
     agent = Agent(machine)
     machine.dataplane.refusal = KernelRefusedError("No space left on device", "chain x")
     with pytest.raises(KernelRefusedError):
-        agent.orders.switch_mode(agent.step, Mode.OBSERVE, "eth0")
+        agent.orders.switch_mode(agent.step, ModeOrder(mode=Mode.OBSERVE, interface="eth0"))
     machine.dataplane.refusal = None
     assert agent.step().outcome is StepEnd.UNCHANGED
     assert not agent.orders.manual_override().overrides
@@ -500,7 +500,7 @@ def test_modes_that_no_step_brings_about_are_what_they_were(machine: Machine) ->
     agent = Agent(machine)
     machine.host.fault = OSError(errno.ENOBUFS, "No buffer space available")
     with pytest.raises(SgagentError, match=r"links .* No buffer space"):
-        agent.orders.switch_mode(agent.step, Mode.OBSERVE, None)
+        agent.orders.switch_mode(agent.step, ModeOrder(mode=Mode.OBSERVE, interface=None))
     machine.host.fault = None
     assert agent.step().outcome is StepEnd.UNCHANGED
     assert not agent.orders.manual_override().overrides
@@ -511,8 +511,108 @@ def test_the_name_of_an_interface_that_nobody_knows_is_refused(machine: Machine)
     """A typing mistake would go unnoticed; clearing is always allowed."""
     agent = Agent(machine)
     with pytest.raises(UsageError, match=r"no interface eth7 .there are: eth0"):
-        agent.orders.switch_mode(agent.step, Mode.OBSERVE, "eth7")
-    agent.orders.switch_mode(agent.step, None, "eth7")
+        agent.orders.switch_mode(agent.step, ModeOrder(mode=Mode.OBSERVE, interface="eth7"))
+    agent.orders.switch_mode(agent.step, ModeOrder(mode=None, interface="eth7"))
+
+
+def modes(agent: Agent) -> list[Mode]:
+    """Return the modes of the bound interfaces."""
+    policy = agent.step().policy
+    return [one.mode for one in policy.interfaces] if policy else []
+
+
+def try_mode(agent: Agent, mode: Mode | None = Mode.OBSERVE, seconds: float | None = 60.0) -> None:
+    """Order a mode on trial."""
+    agent.orders.switch_mode(agent.step, ModeOrder(mode=mode, confirm_within=seconds))
+
+
+def test_a_mode_on_trial_ends_unless_it_is_confirmed(machine: Machine) -> None:
+    """In the kernel as well; what is pending is told until then."""
+    agent = Agent(machine)
+    try_mode(agent)
+    assert modes(agent) == [Mode.OBSERVE]
+    pending = agent.orders.manual_override().pending_mode
+    assert pending is not None
+    assert (pending.mode, pending.status(machine.clock.monotonic()).seconds_left) == (Mode.OBSERVE, 60.0)
+    machine.clock.pass_seconds(59)
+    agent.orders.expire(agent.step)
+    assert modes(agent) == [Mode.OBSERVE]
+    machine.clock.pass_seconds(1)
+    agent.orders.expire(agent.step)
+    assert modes(agent) == [Mode.ENFORCE]
+    assert agent.orders.manual_override().pending_mode is None
+    assert agent.log.keys_of("mode_rolled_back")["reason"] == "unconfirmed"
+
+
+def test_a_mode_on_trial_can_be_confirmed(machine: Machine) -> None:
+    """It outlives the agent then."""
+    agent = Agent(machine)
+    try_mode(agent)
+    answer = agent.orders.confirm(agent.step)
+    assert (answer.is_confirmed, answer.is_of_mode, answer.mode) == (True, True, Mode.OBSERVE)
+    machine.clock.pass_seconds(120)
+    agent.orders.expire(agent.step)
+    assert modes(Agent(machine)) == [Mode.OBSERVE]
+    assert not agent.orders.confirm(agent.step).is_confirmed
+
+
+@pytest.mark.parametrize("is_stopped", (True, False))
+def test_a_mode_on_trial_ends_with_the_agent(machine: Machine, *, is_stopped: bool) -> None:
+    """At a stop in the kernel too; after a crash when the next one starts."""
+    agent = Agent(machine)
+    try_mode(agent)
+    if is_stopped:
+        agent.orders.end(agent.step)
+        assert modes(agent) == [Mode.ENFORCE]
+    assert modes(Agent(machine)) == [Mode.ENFORCE]
+
+
+def test_a_rollback_ends_a_mode_on_trial(machine: Machine) -> None:
+    """Not the definitions."""
+    agent = Agent(machine)
+    agent.apply(B)
+    try_mode(agent)
+    agent.orders.rollback(agent.step, None)
+    assert modes(agent) == [Mode.ENFORCE]
+    assert agent.in_force == version(B)
+
+
+def test_another_mode_ends_a_trial(machine: Machine) -> None:
+    """A permanent one takes its place; another trial goes back to what was before the first."""
+    agent = Agent(machine)
+    try_mode(agent)
+    try_mode(agent, Mode.ENFORCE)
+    agent.orders.rollback(agent.step, None)
+    assert not agent.orders.manual_override().overrides
+    try_mode(agent)
+    try_mode(agent, Mode.OBSERVE, None)
+    machine.clock.pass_seconds(120)
+    agent.orders.expire(agent.step)
+    assert modes(Agent(machine)) == [Mode.OBSERVE]
+
+
+def test_a_mode_and_definitions_are_not_on_trial_at_once(machine: Machine) -> None:
+    """Nobody would know what a confirmation keeps."""
+    agent = Agent(machine)
+    try_mode(agent)
+    with pytest.raises(UsageError, match="a trial is running"):
+        agent.apply(B, 60.0)
+    agent.orders.confirm(agent.step)
+    agent.apply(B, 60.0)
+    with pytest.raises(UsageError, match="a trial is running"):
+        try_mode(agent, Mode.ENFORCE)
+    assert agent.fetch() == version(B)
+
+
+def test_a_trial_of_a_mode_that_the_kernel_refuses_never_began(machine: Machine) -> None:
+    """The mode before holds."""
+    agent = Agent(machine)
+    machine.dataplane.refusal = KernelRefusedError("No space left on device", "chain x")
+    with pytest.raises(KernelRefusedError):
+        try_mode(agent)
+    machine.dataplane.refusal = None
+    assert agent.orders.deadline is None
+    assert modes(agent) == [Mode.ENFORCE]
 
 
 def prepare_apply(agent: Agent) -> Callable[[], object]:
@@ -676,5 +776,5 @@ def test_a_state_directory_that_takes_nothing(machine: Machine) -> None:
     answer = agent.orders.apply(agent.step, delivery(B), None)
     assert "could not be saved" in (answer.fault or "")
     assert agent.fetch() == version(B)
-    agent.orders.switch_mode(agent.step, Mode.OBSERVE, None)
+    agent.orders.switch_mode(agent.step, ModeOrder(mode=Mode.OBSERVE, interface=None))
     assert "modes could not be saved" in agent.reconciler.state_faults[-1]

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from sgagent.agent.control.history_requests import HistoryAnswer, HistoryEntry, HistoryQuestion
+from sgagent.agent.control.hits import Hit, HitsAnswer, HitsQuestion, InterfaceHits
 from sgagent.agent.control.protocol import (
     MalformedRequestError,
     Refusal,
@@ -28,10 +29,6 @@ from sgagent.agent.control.requests import (
     EnforcedAnswer,
     ExplainAnswer,
     ExplainQuestion,
-    Hit,
-    HitsAnswer,
-    HitsQuestion,
-    InterfaceHits,
     InterfaceMode,
     ModeAnswer,
     ModeOrder,

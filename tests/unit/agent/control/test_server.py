@@ -19,6 +19,7 @@ import structlog
 from structlog.testing import capture_logs
 
 from sgagent.agent.control.answers import Answering, answering
+from sgagent.agent.control.hits import HitsQuestion
 from sgagent.agent.control.protocol import (
     LONGEST_QUESTION,
     SOCKET_NAME,
@@ -31,7 +32,6 @@ from sgagent.agent.control.requests import (
     Answer,
     ConfirmAnswer,
     ConfirmOrder,
-    HitsQuestion,
     Question,
     StatusAnswer,
     StatusQuestion,

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from sgagent.agent.systemd import passed_listener
 from sgagent.agent.web.http_server import MetricsServer, listen
 from sgagent.agent.web.serving import ServedMetrics
-from sgagent.settings.tables import ListenAddress
+from sgagent.settings.listen_address import ListenAddress
 from tests.fakes.log import FakeLog
 from tests.waiting import wait_until
 

@@ -1,0 +1,269 @@
+"""A change that would cut a login waits, and a mode can be tried, with real sessions (§7.4, §9.1)."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from integration.lab import Lab, wait_for
+from integration.service import Service, definitions, is_let_in, service_on
+from tests.patience import PATIENCE
+
+HOST, HOST6 = "10.0.0.11", "2001:db8::11"
+ADMIN, ADMIN6, STRANGER = "198.51.100.7", "2001:db8:7::1", "203.0.113.5"
+ADDRESSES = f"{HOST}, '{HOST6}'"
+OPEN = definitions(
+    "ingress accept 1 tcp 22 from 0.0.0.0/0", "ingress accept 1 tcp 22 from ::/0", addresses=ADDRESSES
+)
+SHUT = definitions("ingress accept 1 tcp 80 from 0.0.0.0/0", addresses=ADDRESSES)
+SHUT_TOO = definitions("ingress accept 1 tcp 443 from 0.0.0.0/0", addresses=ADDRESSES)
+LONG, SHORT = 600, int(5 * PATIENCE)
+SAY_WALL = '#!/bin/sh\ncat >>"{file}"\nexec sleep 1000\n'
+"""A wall(1) whose terminals are stopped: it never ends."""
+
+
+@pytest.fixture
+def bench(one_interface: Lab) -> Lab:
+    """Give the host addresses."""
+    one_interface.add_host_addresses([HOST, HOST6])
+    return one_interface
+
+
+@pytest.fixture
+def agent(bench: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+    """Return an agent that holds what would cut a login, and is not started yet."""
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "wall"
+    program.write_text(SAY_WALL.format(file=tmp_path / "told"))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=":")
+    monkeypatch.delenv("JOURNAL_STREAM", raising=False)
+    with service_on(bench.host, tmp_path) as made:
+        made.is_forked = False  # with this PATH
+        hold(made, LONG)
+        made.define(OPEN)
+        yield made
+
+
+def hold(agent: Service, seconds: int) -> None:
+    """Configure how long a change waits."""
+    agent.configure(f"[enforcement]\nhold_lockout_seconds = {seconds}\n")
+
+
+@pytest.fixture(params=[(ADMIN, HOST), (ADMIN6, HOST6)], ids=["IPv4", "IPv6"])
+def login(bench: Lab, request: pytest.FixtureRequest) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Log in; return both ends of the session."""
+    far, near = request.param
+    with (
+        bench.listen(bench.host, near, 22) as listener,
+        bench.connect(bench.peer, (far, 0), (near, 22)) as client,
+        listener.accept()[0] as server,
+    ):
+        yield client, server
+
+
+@pytest.fixture
+def login4(bench: Lab) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Log in over IPv4."""
+    with (
+        bench.listen(bench.host, HOST, 22) as listener,
+        bench.connect(bench.peer, (ADMIN, 0), (HOST, 22)) as client,
+        listener.accept()[0] as server,
+    ):
+        yield client, server
+
+
+def talks(login: tuple[socket.socket, socket.socket]) -> bool:
+    """Return whether a byte comes through in both directions."""
+    try:
+        for one, other in (login, login[::-1]):
+            one.send(b"x")
+            other.settimeout(1.0)
+            if other.recv(1) != b"x":
+                return False
+    except OSError:  # silence, or an end
+        return False
+    return True
+
+
+def status(agent: Service) -> dict[str, Any]:
+    """Return what ``sgagent status`` says."""
+    return dict(json.loads(agent.command("status", "--json").output))
+
+
+def opens(bench: Lab, port: int) -> bool:
+    """Return whether a stranger's new session gets in."""
+    return is_let_in(bench, ip_address(STRANGER), ip_address(HOST), port)
+
+
+def test_it_waits_and_says_so_everywhere(
+    agent: Service, bench: Lab, login: tuple[socket.socket, socket.socket]
+) -> None:
+    """In the status, the log, the metric, on terminals, and in the answer to a reload; the login lives."""
+    agent.start()
+    agent.define(SHUT)
+    agent.wait_for_event("change_held")
+    peer = login[0].getsockname()[0]
+    (event,) = agent.events("change_held")
+    assert peer in event["sessions"][0]
+    held = status(agent)["held_change"]
+    assert held["sessions"][0]["peer"] == peer
+    assert 0 < held["seconds_left"] <= LONG
+    assert "'sgagent apply' enforces it now" in agent.command("status").output
+    assert agent.metric("sgagent_change_held") == 1
+    told = agent.directory / "told"
+    wait_for(lambda: told.exists() and peer in told.read_text(), "the terminals to be told")
+    reloaded = agent.command("reload")
+    assert (reloaded.status, "waits, as it would cut" in reloaded.output) == (0, True)
+    assert talks(login)
+    assert not opens(bench, 80)
+
+
+def test_apply_enforces_what_waits(
+    agent: Service, bench: Lab, login: tuple[socket.socket, socket.socket]
+) -> None:
+    """At once; then nothing waits to be applied."""
+    agent.start()
+    agent.define(SHUT)
+    agent.wait_for_event("change_held")
+    applied = agent.command("apply")
+    assert (applied.status, applied.errors) == (0, "")
+    assert opens(bench, 80)
+    assert not talks(login)
+    assert status(agent)["held_change"] is None
+    again = agent.command("apply")
+    assert (again.status, "no change waits" in again.errors) == (2, True)
+
+
+def test_it_is_enforced_when_its_time_is_up(
+    agent: Service, bench: Lab, login4: tuple[socket.socket, socket.socket]
+) -> None:
+    """By itself; a further change meanwhile waits for its own time, and a restart changes nothing."""
+    hold(agent, SHORT)
+    agent.start()
+    agent.define(SHUT)
+    agent.wait_for_event("change_held")
+    agent.kill()
+    agent.start()
+    assert status(agent)["held_change"] is not None
+    assert talks(login4)
+    agent.define(SHUT_TOO)
+    agent.wait_for_event("change_held", 3)
+    assert talks(login4)
+    agent.wait_for_event("change_held_no_longer", seconds=2 * SHORT)
+    assert opens(bench, 443)
+    assert not opens(bench, 80)
+    assert not talks(login4)
+
+
+def test_what_is_taken_back_is_forgotten(agent: Service, login4: tuple[socket.socket, socket.socket]) -> None:
+    """And a change that cuts nobody is enforced at once."""
+    agent.start()
+    agent.define(SHUT)
+    agent.wait_for_event("change_held")
+    agent.define(OPEN)
+    agent.wait_for_event("change_held_no_longer")
+    assert agent.metric("sgagent_change_held") == 0
+    assert talks(login4)
+
+
+def test_without_a_login_and_by_default_nothing_waits(
+    agent: Service, bench: Lab, login4: tuple[socket.socket, socket.socket]
+) -> None:
+    """As for fleets."""
+    hold(agent, 0)
+    agent.start()
+    agent.define(SHUT)
+    wait_for(lambda: opens(bench, 80), "the change")
+    assert not talks(login4)
+    assert not agent.events("change_held")
+
+
+def test_a_mode_on_trial_ends_by_itself(
+    agent: Service, bench: Lab, login4: tuple[socket.socket, socket.socket]
+) -> None:
+    """Enforcing is tried and given up: the login, which it cut, goes on; confirmed, it stays."""
+    agent.configure('[enforcement]\nmode = "observe"\n')
+    agent.define(SHUT)
+    agent.start()
+    assert opens(bench, 443)
+    tried = agent.command("mode", "enforce", "--confirm-within", f"{SHORT}s")
+    assert tried.status == 0, tried.errors
+    assert "unless 'sgagent confirm' runs" in tried.output
+    assert not opens(bench, 443)
+    assert status(agent)["pending_mode"]["mode"] == "enforce"
+    agent.wait_for_event("mode_rolled_back", seconds=2 * SHORT)
+    assert opens(bench, 443)
+    assert talks(login4)
+    assert agent.command("mode", "enforce", "--confirm-within", "60s").status == 0
+    assert agent.command("confirm").output == "confirmed mode enforce\n"
+    agent.kill()
+    agent.start()
+    assert not opens(bench, 443)
+
+
+def test_a_mode_on_trial_ends_with_the_agent(agent: Service, bench: Lab) -> None:
+    """At a stop, and after a kill when the next one starts."""
+    agent.configure('[enforcement]\nmode = "observe"\n')
+    agent.define(SHUT)
+    agent.start()
+    for end in (agent.stop, agent.kill):
+        assert agent.command("mode", "enforce", "--confirm-within", "1h").status == 0
+        assert not opens(bench, 443)
+        end()
+        agent.start()
+        assert opens(bench, 443)
+
+
+def test_a_mode_does_not_cut_its_own_session(
+    agent: Service, login4: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither ``enforce`` nor ``default``, unless told so."""
+    agent.configure('[enforcement]\nmode = "enforce"\n')
+    agent.define(OPEN)
+    agent.start()
+    assert agent.command("mode", "observe").status == 0
+    agent.define(SHUT)
+    agent.wait_for_event("ruleset_applied", 3)
+    port = login4[0].getsockname()[1]
+    monkeypatch.setenv("SSH_CONNECTION", f"{ADMIN} {port} {HOST} 22")
+    for mode in ("enforce", "default"):
+        refused = agent.command("mode", mode)
+        assert refused.status == 2
+        assert f"the login from {ADMIN} port {port}" in refused.errors
+        assert "--confirm-within" in refused.errors
+    assert talks(login4)
+    assert agent.command("mode", "enforce", "--yes").status == 0
+    assert not talks(login4)
+
+
+def test_an_unbound_link_is_told(agent: Service, bench: Lab) -> None:
+    """A MAC that changes opens the host: a warning, a refusal, an error in the log, and in the metrics."""
+    agent.configure()
+    agent.start()
+    assert (agent.metric("sgagent_bound_links"), agent.metric("sgagent_unbound_expected")) == (1, 0)
+    assert not opens(bench, 80)
+    other = definitions(mac_address="02:00:00:00:00:99", addresses="10.0.0.99")
+    path = agent.directory / "by-hand.yaml"
+    path.write_text(other)
+    checked = agent.command("check", str(path))
+    assert (checked.status, "eth0 of this host, bound before as" in checked.output) == (0, True)
+    refused = agent.command("apply", str(path))
+    assert (refused.status, "would open eth0" in refused.errors) == (2, True)
+    assert not opens(bench, 80)
+    agent.define(other)
+    agent.wait_for_event("interface_unbound")
+    assert (agent.metric("sgagent_bound_links"), agent.metric("sgagent_unbound_expected")) == (0, 1)
+    assert "on eth0 before" in agent.command("status").output
+    assert "eth0 of this host, bound before as" in agent.command("check").output
+    assert opens(bench, 80)
+    agent.define(OPEN)
+    wait_for(lambda: agent.metric("sgagent_bound_links") == 1, "the link to be bound again")
+    applied = agent.command("apply", str(path), "--yes")
+    assert (applied.status, "on no interface" in applied.output) == (0, True)
