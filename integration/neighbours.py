@@ -6,6 +6,8 @@ Each is planted in a host with ``eth0``, which is bound and has 10.0.0.11, and `
 from __future__ import annotations
 
 import os
+import socket
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -294,6 +296,125 @@ PLANTED = (
     ),
 )
 """Those that this kernel can have; others are facts in the unit tests."""
+
+
+def modules(*names: str) -> Plant:
+    """Return what loads modules, which are loaded by themselves where nobody keeps them from it."""
+
+    def plant(host: Namespace) -> None:
+        for name in names:
+            host.run("modprobe", name)
+
+    return plant
+
+
+def ipvs(host: Namespace) -> None:
+    """Add a service that is reached by NAT, as ``ipvsadm -A`` and ``-a -m`` do."""
+    modules("ip_vs", "ip_vs_rr")(host)
+    address = socket.inet_aton("10.0.0.11")
+    service = struct.pack("=HxxI", 6, int.from_bytes(address, "little")) + struct.pack(
+        "=HxxI16sIII", socket.htons(80), 0, b"rr", 0, 0, 0xFFFFFFFF
+    )
+    server = struct.pack("=4sHxxIiII", socket.inet_aton("10.1.0.99"), socket.htons(80), 0, 1, 0, 0)
+    with host.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as control:
+        control.setsockopt(socket.IPPROTO_IP, _ADD_SERVICE, service)
+        control.setsockopt(socket.IPPROTO_IP, _ADD_SERVER, service + server)
+
+
+_ADD_SERVICE, _ADD_SERVER = 1154, 1159
+
+BOND = both(
+    modules("bonding"),
+    ip("link add bond0 type bond mode active-backup", "link set eth0 down", "link set eth0 master bond0"),
+    ip("link set bond0 up", "address add 10.0.0.11/24 dev bond0"),
+)
+FLOW_TABLE = both(
+    modules("nft_flow_offload", "nf_flow_table_inet"),
+    ruleset(
+        """
+        table inet other {
+            flowtable ft { hook ingress priority 0; devices = { DEVICE }; }
+            chain here { type filter hook forward priority 0; ct state established flow add @ft; }
+        }""".replace("DEVICE", "eth0")
+    ),
+    ip("link delete eth1"),
+    sysctl(net__ipv4__ip_forward=1),
+)
+
+PLANTED_WITH_MODULES = (
+    Neighbour("a bound slave of a bond", BOND, frozenset({("lower_device", "eth0", None, None)})),
+    Neighbour(
+        "a macvlan above a bond",
+        both(BOND, ip("link add mv0 link bond0 type macvlan mode bridge")),
+        frozenset({("link_above", "mv0", None, None)}),
+        ("bond0",),
+    ),
+    Neighbour(
+        "XDP at a slave of a bond",
+        both(BOND, xdp("eth0")),
+        frozenset({("early_program", "bond0", None, None)}),
+        ("bond0",),
+    ),
+    Neighbour(
+        "a bound port of a team",
+        both(
+            modules("team"),
+            ip("link add team0 type team", "link set eth0 down"),
+            ip("link set eth0 master team0"),
+        ),
+        frozenset({("lower_device", "eth0", None, None)}),
+    ),
+    _of_host(
+        "a VLAN above",
+        both(modules("8021q"), ip("link add eth0.5 link eth0 type vlan id 5")),
+        "link_above",
+        "eth0.5",
+    ),
+    _of_host(
+        "an ipvlan of mode l2 above",
+        both(modules("ipvlan"), ip("link add ipvl0 link eth0 type ipvlan mode l2")),
+        "link_above",
+        "ipvl0",
+    ),
+    Neighbour(
+        "an ipvlan of mode l3 above",
+        both(modules("ipvlan"), ip("link add ipvl0 link eth0 type ipvlan mode l3")),
+        frozenset({("link_above", "ipvl0", None, None), ("invalid_by_design", "eth0", None, None)}),
+    ),
+    Neighbour(
+        "a bound ipvlan of mode l3s",
+        both(modules("ipvlan"), ip("link add ipvl0 link eth0 type ipvlan mode l3s")),
+        frozenset({("other_name", "ipvl0", None, None)}),
+        ("ipvl0",),
+    ),
+    Neighbour(
+        "a bound macvlan above a bridge with br_netfilter",
+        both(
+            modules("br_netfilter"),
+            BRIDGE_WITH_PORT,
+            ip("link add mv0 link br0 type macvlan mode bridge"),
+        ),
+        frozenset({("other_name", "mv0", None, None)}),
+        ("mv0",),
+    ),
+    Neighbour(
+        "a bound VLAN above a bridge that knows VLANs",
+        both(
+            modules("br_netfilter", "8021q"),
+            BRIDGE_WITH_PORT,
+            ip("link set br0 type bridge vlan_filtering 1", "link add br0.5 link br0 type vlan id 5"),
+        ),
+        frozenset({("other_name", "br0.5", None, None)}),
+        ("br0.5",),
+    ),
+    _one("a flow table", FLOW_TABLE, "flow_table"),
+    Neighbour(
+        "IPVS by NAT",
+        ipvs,
+        frozenset({("invalid_by_design", "eth0", None, None)}),
+    ),
+)
+"""Those that need modules; Debian's kernel has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -668,3 +789,123 @@ CLEAN = (
     ),
     CleanHost("dormant tables", ruleset(WIREGUARD.replace("wg0 {", "wg0 {\n\tflags dormant", 1))),
 )
+
+CLEAN_WITH_MODULES = (
+    CleanHost(
+        "a VLAN on another link", both(modules("8021q"), ip("link add vlan5 link eth1 type vlan id 5"))
+    ),
+    CleanHost(
+        "WireGuard",
+        both(
+            modules("wireguard"),
+            ip("link add wg0 type wireguard", "address add 10.9.0.2/24 dev wg0", "link set wg0 up"),
+        ),
+    ),
+    CleanHost("a bond", BOND, ("bond0",)),
+    CleanHost(
+        "a port of a VRF",
+        both(
+            modules("vrf"),
+            ip("link add red type vrf table 10", "link set red up", "link set eth1 master red"),
+        ),
+        ("eth0", "eth1"),
+    ),
+    CleanHost(
+        "a bridge of guests with br_netfilter",
+        both(
+            modules("br_netfilter"),
+            ip("link add br1 type bridge", "link set br1 up", "link set eth1 master br1"),
+        ),
+    ),
+    CleanHost("IPVS that conntrack follows", both(ipvs, sysctl(net__ipv4__vs__conntrack=1))),
+    CleanHost(
+        "a flow table of other links",
+        both(
+            modules("nft_flow_offload", "nf_flow_table_inet"),
+            ip("link add eth2 type dummy", "link set eth2 up", "address flush dev eth1"),
+            ruleset("""
+                table inet other {
+                    flowtable ft { hook ingress priority 0; devices = { eth1, eth2 }; }
+                    chain here { type filter hook forward priority 0; ct state established flow add @ft; }
+                }"""),
+            sysctl(net__ipv4__ip_forward=1),
+        ),
+    ),
+)
+
+
+ODD: tuple[tuple[str, Plant], ...] = (
+    (
+        "a map by mark and link",
+        ruleset("""
+        table inet x {
+            map m { typeof ct mark . iifname : verdict; elements = { 1 . "eth0" : drop } }
+            chain here { type filter hook input priority 0; ct mark . iifname vmap @m; }
+        }"""),
+    ),
+    ("a map by mark", nft("ct mark vmap { 1 : drop, 2 : accept }")),
+    ("a bridge", nft("meta mark set 1", "drop", hook="forward", table="bridge x")),
+    ("ARP", nft("drop", hook="input", table="arp x")),
+    (
+        "jumps in turn",
+        ruleset("""
+        table inet x {
+            chain c {
+                return
+            }
+            chain b {
+                jump c
+            }
+            chain a {
+                goto b
+            }
+            chain here { type filter hook output priority 0; jump a; jump c; }
+        }"""),
+    ),
+    (
+        "a translation by a map",
+        ruleset("""
+        table ip x {
+            chain here {
+                type nat hook prerouting priority -100
+                dnat to ip saddr map { 10.0.0.1 : 10.0.0.2 }
+            }
+        }"""),
+    ),
+    ("a shift", nft("meta mark set ct mark << 8")),
+    ("a mark of two", nft("ct mark set ct mark | meta mark")),
+    ("a mark of a hash", nft("ct mark set jhash ip saddr mod 7")),
+    (
+        "a helper",
+        ruleset("""
+        table inet x {
+            ct helper h { type "ftp" protocol tcp; }
+            chain here { type filter hook prerouting priority 0; ct helper set "h"; }
+        }"""),
+    ),
+    ("a set of prefixes of links", nft('iifname { "eth*", "lo" } ct mark set 1')),
+    (
+        "a set that grows by marks",
+        ruleset("""
+        table inet x {
+            set s { type mark; flags dynamic; size 10; }
+            chain here { type filter hook input priority 0; update @s { ct mark }; }
+        }"""),
+    ),
+    ("egress of a link", nft("meta mark set 1", hook='egress device "eth0"', table="netdev x", priority="0")),
+    ("inet ingress", nft("drop", hook='ingress device "eth0"', priority="0")),
+    ("a header within", nft("udp dport 4789 vxlan tcp dport 443 drop", table="ip x")),
+    ("a quota and a limit", nft("quota over 1 mbytes drop", "limit rate 1/second drop", hook="input")),
+    ("a name of many bytes", nft("drop", table="inet " + "x" * 200)),
+    ("a table of nothing", ruleset("table inet x {\n}\n")),
+    (
+        "an object",
+        ruleset("""
+        table inet x {
+            counter c { }
+            quota q { over 1 mbytes }
+            chain here { type filter hook input priority 0; counter name "c"; quota name "q" drop; }
+        }"""),
+    ),
+)
+"""Rulesets that no check is about, and how nft may refuse them."""

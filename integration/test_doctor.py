@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from integration.namespaces import Namespace
-from integration.neighbours import CLEAN, PLANTED, CleanHost, Neighbour, bare_host
+from integration.lab import Lab, wait_for
+from integration.namespaces import CommandError, Namespace
+from integration.neighbours import (
+    CLEAN,
+    CLEAN_WITH_MODULES,
+    ODD,
+    PLANTED,
+    PLANTED_WITH_MODULES,
+    CleanHost,
+    Neighbour,
+    Plant,
+    bare_host,
+)
+from integration.service import Service, definitions, service_on
 from sgagent.agent.examination import Examination
 from sgagent.analysis.doctor.facts import BoundLink, PolicyFact
 from sgagent.analysis.doctor.findings import Blindness, DoctorFinding
@@ -60,3 +78,131 @@ def test_of_a_clean_host_nothing_is_said(host: Namespace, clean: CleanHost) -> N
     """What others run beside sgagent without touching the policy is no finding."""
     clean.plant(host)
     assert examine(host, clean.bound) == ()
+
+
+def planted(host: Namespace, plant: Plant) -> None:
+    """Plant something, or skip the test where the kernel lacks a module for it."""
+    try:
+        plant(host)
+    except CommandError as error:
+        pytest.skip(f"this kernel, or its nft, does not take it: {error.output.splitlines()[0]}")
+
+
+@pytest.mark.parametrize("neighbour", PLANTED_WITH_MODULES, ids=lambda one: one.name)
+def test_a_neighbour_of_a_module_is_named(host: Namespace, neighbour: Neighbour) -> None:
+    """As the others; integration/test_stock_kernel.py runs this where the modules are."""
+    planted(host, neighbour.plant)
+    assert places(examine(host, neighbour.bound)) == neighbour.found
+
+
+@pytest.mark.parametrize("clean", CLEAN_WITH_MODULES, ids=lambda one: one.name)
+def test_of_a_clean_host_with_modules_nothing_is_said(host: Namespace, clean: CleanHost) -> None:
+    """Tunnels, VLANs and bonds without a neighbour."""
+    planted(host, clean.plant)
+    assert examine(host, clean.bound) == ()
+
+
+@pytest.fixture
+def agent(one_interface: Lab) -> Iterator[Service]:
+    """Run an agent with a bound link, in a directory that everybody may enter."""
+    one_interface.add_host_addresses(["10.0.0.11"])
+    with tempfile.TemporaryDirectory(prefix="sgagent-") as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        with service_on(one_interface.host, directory) as made:
+            made.define(definitions("ingress accept 1 tcp 80 from 0.0.0.0/0"))
+            made.start()
+            yield made
+
+
+WRITER = "table inet other { chain here { type filter hook output priority 0; ct mark set 0x00010000; }; }"
+
+
+def codes(text: str) -> set[str]:
+    """Return the codes that an answer in JSON has, those of the machine apart."""
+    return {one["code"] for one in json.loads(text)["findings"]} - _OF_MACHINE
+
+
+def test_the_command_prints_one_object_and_its_exit_code_says_whether_there_is_any(agent: Service) -> None:
+    """As root, with the policy of the running agent."""
+    agent.namespace.nft(WRITER)
+    done = agent.command("doctor", "--json", "--exit-code")
+    assert done.status == 1
+    (found,) = (one for one in json.loads(done.output)["findings"] if one["code"] == "mark_writer")
+    place = (found["severity"], found["link"], found["table"], found["chain"])
+    assert place == ("high", "eth0", "inet other", "here")
+    assert all(found[key] for key in ("evidence", "effect", "remedy"))
+    assert "mark_writer" in agent.command("doctor").output
+
+
+def test_a_user_without_privilege_gets_what_the_agent_sees(agent: Service) -> None:
+    """The agent's group may ask it; to others the command says that it did not see the tables."""
+    agent.namespace.nft(WRITER)
+    done = agent.command("doctor", "--json", user=NOBODY)
+    assert "mark_writer" not in codes(done.output)
+    assert "tables of others" in done.errors
+    assert "ruleset" in {one["what"] for one in json.loads(done.output)["not_seen"]}
+    os.chown(agent.directory / "run" / "control.sock", -1, NOBODY)
+    done = agent.command("doctor", "--json", user=NOBODY)
+    assert "mark_writer" in codes(done.output)
+    assert "tables of others" not in done.errors
+
+
+def test_the_agent_tells_of_neighbours_by_itself(agent: Service) -> None:
+    """By a metric, an event and a line of the status, after a look that a change of the ruleset causes."""
+    wait_for(lambda: agent.metric(METRIC, code="mark_writer", severity="high") == 0, "the first look")
+    agent.stop()
+    agent.namespace.nft(WRITER)
+    agent.start()
+    wait_for(lambda: agent.metric(METRIC, code="mark_writer", severity="high") == 1, "the neighbour")
+    agent.wait_for_event("neighbour_found")
+    status = json.loads(agent.command("status", "--json").output)
+    assert (status["doctor"]["high"], status["doctor"]["codes"][0]) == (1, "mark_writer")
+    assert "mark_writer ('sgagent doctor' shows them)" in agent.command("status").output
+
+
+METRIC = "sgagent_doctor_findings"
+NOBODY = 65534
+
+
+def test_definitions_that_cannot_be_read_leave_the_links_of_the_configuration(
+    host: Namespace, tmp_path: Path
+) -> None:
+    """And the command says so, as it knows less."""
+    with service_on(host, tmp_path) as idle:
+        idle.configure('[[interface]]\nname = "eth0"\nsecurity_group_ids = ["sg-1"]\n')
+        idle.define("version: [")
+        host.nft("table inet other { chain here { type filter hook input priority 0; policy drop; }; }")
+        done = idle.command("doctor", "--json")
+        assert "other_table_drops" in codes(done.output)
+        assert "links that the definitions bind" in done.errors
+        given = idle.command("doctor", "--json", "--interface", "eth1=")
+        assert {one["link"] for one in json.loads(given.output)["findings"]} <= {"eth1", None}
+
+
+def test_a_port_that_a_local_user_took_is_named(host: Namespace) -> None:
+    """A process of another user at metrics.listen."""
+    listening = (
+        "import socket; taken = socket.create_server(('127.0.0.1', 9469)); print('up', flush=True); input()"
+    )
+    with subprocess.Popen(
+        [
+            *("ip", "netns", "exec", host.name, "setpriv", f"--reuid={NOBODY}", "--clear-groups"),
+            *(sys.executable, "-c", listening),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as taker:
+        assert taker.stdout is not None
+        assert taker.stdout.readline() == b"up\n"
+        assert "metrics_port" in {one.code.value for one in examine(host, ("eth0",))}
+        taker.communicate(b"\n")
+    assert examine(host, ("eth0",)) == ()
+
+
+@pytest.mark.parametrize("odd", ODD, ids=lambda one: one[0])
+def test_an_odd_ruleset_ends_no_examination(host: Namespace, odd: tuple[str, Plant]) -> None:
+    """Whatever nftables takes is read."""
+    _, plant = odd
+    planted(host, plant)
+    examine(host, ("eth0",))

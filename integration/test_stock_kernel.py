@@ -39,6 +39,8 @@ CHOSEN = (
     "test_sessions_in_kernel.py::test_only_the_bits_of_the_mask_are_cleared",
     "test_daemon_life.py::test_a_restart_changes_nothing[killed]",
     "test_flow_log.py::test_who_was_dropped_is_told_with_what_decided",
+    "test_doctor.py::test_a_neighbour_of_a_module_is_named",
+    "test_doctor.py::test_of_a_clean_host_with_modules_nothing_is_said",
     *STORM,
 )
 CHOSEN_SECONDS = 900.0
@@ -94,7 +96,7 @@ def test_it_is_debians_kernel(report: Report) -> None:
             ("test_sessions_in_kernel", 1),
             ("test_daemon_life", 1),
         ),
-        *(("test_flow_log", 1), ("test_storm", len(STORM))),
+        *(("test_flow_log", 1), ("test_storm", len(STORM)), ("test_doctor", 19)),
     ),
 )
 def test_it_does_as_it_should(report: Report, module: str, least: int) -> None:

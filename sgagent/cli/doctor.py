@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from sgagent.agent.control import requests
 from sgagent.agent.examination import Examination, policy_fact
@@ -45,14 +45,16 @@ def run(options: argparse.Namespace) -> int:
     facts = NetlinkHost().facts()
     policy, blind = _policy(settings, options, facts)
     diagnosis = _examination(settings).diagnose(policy, facts)
-    is_of_host = options.definitions is None and not options.interface
-    if is_of_host and not _is_privileged() and (seen := _of_agent(settings)) is not None:
-        diagnosis = diagnosis.joined(seen)
+    seen = None if _is_privileged() or options.definitions or options.interface else _of_agent(settings)
+    if seen is not None:
+        diagnosis, blind = diagnosis.joined(seen), ()  # it knows the policy
     not_seen = (*blind, *diagnosis.not_seen)
     if options.json:
         print(format_json(as_json(diagnosis.findings, not_seen), indent=2))
     else:
-        print("\n".join(map(printable, _lines(diagnosis.findings, policy, is_whole=not not_seen))))
+        bound = "" if seen else "; bound: " + (", ".join(link.name for link in policy.bound) or "no link")
+        verdict = _verdict(diagnosis.findings, is_whole=not not_seen) + bound
+        print("\n".join((*_lines(diagnosis.findings), printable(verdict))))
     for one in not_seen:
         warn(f"not looked at: {one.reason}")
     return int(options.exit_code and bool(diagnosis.findings))
@@ -139,20 +141,19 @@ def as_json(findings: tuple[DoctorFinding, ...], not_seen: tuple[NotSeen, ...]) 
 _COLOURS = {DoctorSeverity.HIGH: Colour.RED, DoctorSeverity.MEDIUM: Colour.YELLOW}
 
 
-def _lines(findings: tuple[DoctorFinding, ...], policy: PolicyFact, *, is_whole: bool) -> Iterator[str]:
-    bound = ", ".join(link.name for link in policy.bound) or "no link"
+def _lines(findings: Iterable[DoctorFinding]) -> Iterator[str]:
     for one in findings:
         place = " ".join(part for part in (one.table, one.chain) if part)
         where = ", ".join(part for part in (place, one.link) if part) or "this host"
-        yield f"{_severity_text(one.severity)}: {where} [{one.code.value}]"
-        yield f"  {one.evidence}"
-        yield f"  {one.effect}"
-        yield f"  → {one.remedy}"
+        yield f"{_severity_text(one.severity)}: {printable(where)} [{one.code.value}]"
+        yield from (f"  {printable(text)}" for text in (one.evidence, one.effect, f"→ {one.remedy}"))
         yield ""
+
+
+def _verdict(findings: Iterable[DoctorFinding], *, is_whole: bool) -> str:
     counts = Counter(one.severity for one in findings)
     parts = [f"{counts[severity]} {severity.value}" for severity in DoctorSeverity if counts[severity]]
-    found = ", ".join(parts) or ("nothing found" if is_whole else "nothing found in what could be looked at")
-    yield f"{found}; bound: {bound}"
+    return ", ".join(parts) or ("nothing found" if is_whole else "nothing found in what could be looked at")
 
 
 def _severity_text(severity: DoctorSeverity) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from sgagent.analysis.doctor import ruleset as doctor
 from sgagent.analysis.doctor.ruleset import End, Expression, ForeignRuleset, Operand, Operation, TableKey
@@ -20,7 +21,7 @@ from sgagent.dataplane.ruleset_dump import (
     NEW_RULE,
     NEW_TABLE,
 )
-from sgagent.netlink import attributes, messages_in
+from sgagent.netlink import attribute, attributes, messages_in
 from sgagent.nft.ruleset import FAMILY, TABLE
 
 _NUMBER, _LONG, _SIGNED = struct.Struct(">I"), struct.Struct(">Q"), struct.Struct(">i")
@@ -187,12 +188,23 @@ _DEVICE_PREFIX = 2
 
 
 def _expressions(value: memoryview) -> Iterator[Expression]:
-    """Yield the expressions of a rule."""
+    """Yield the expressions of a rule; a counter, which differs from rule to rule, says nothing."""
     for entry in _list(value):
-        found = attributes(entry)
-        name, data = _text(found.get(1)), attributes(found.get(2, _EMPTY))
-        read = _OF_NAME.get(name)
-        yield doctor.Statement(name) if read is None else read(data)
+        text = bytes(entry)
+        if not text.startswith(_COUNTER):
+            yield _expression(text)
+
+
+_COUNTER = attribute(1, b"counter\0")
+
+
+@lru_cache(maxsize=2_000)
+def _expression(text: bytes) -> Expression:
+    """Return an expression; most rules of a host are made of the same."""
+    found = attributes(memoryview(text))
+    name, data = _text(found.get(1)), attributes(found.get(2, _EMPTY))
+    read = _OF_NAME.get(name)
+    return doctor.Statement(name) if read is None else read(data)
 
 
 def _register(value: memoryview | None) -> int:

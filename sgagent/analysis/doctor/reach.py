@@ -86,13 +86,14 @@ class ReachedRules:
 
     def of_base(self, base: ForeignChain) -> Iterator[ReachedRule]:
         """Yield the rules that are reached from a base chain."""
+        here = self.at(base)
         waiting, seen = [(base.name, NO_CONDITIONS)], {(base.name, NO_CONDITIONS)}
         while waiting and len(seen) < _MOST_VISITS:
             chain, conditions = waiting.pop()
             for rule in self._by_chain.get((base.table, chain), ()):
                 effect = self._effect(rule)
                 both = conditions.and_(effect.conditions)
-                links = self._touched(base, both)
+                links = self._touched(base, both, here)
                 if not links:
                     continue
                 yield ReachedRule(rule=rule, effect=effect, conditions=both, base=base, links=links)
@@ -115,12 +116,13 @@ class ReachedRules:
             found = self._effects[id(rule)] = effect_of(rule.expressions, self._sets.get(rule.table, {}))
         return found
 
-    def _touched(self, base: ForeignChain, conditions: Conditions) -> tuple[str, ...]:
+    def _touched(self, base: ForeignChain, conditions: Conditions, here: tuple[str, ...]) -> tuple[str, ...]:
         """Return the bound links whose packets, or sessions, meet the conditions at a hook.
 
         Where the host forwards, what is done to packets of one link concerns sessions of another.
         """
-        here = self.at(base)
+        if not conditions.links and base.hook != "forward":
+            return here
         inputs = self._admitted(here, conditions, is_input=True)
         outputs = self._admitted(here, conditions, is_input=False)
         match base.hook:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import assert_never
 
 from sgagent.analysis.doctor.ruleset import (
@@ -202,14 +202,33 @@ class _Run:
     links: list[LinkTest] = field(default_factory=list)
     narrowings: set[Narrowing] = field(default_factory=set)
     destinations: set[bytes] = field(default_factory=set)
-    effect_so_far: Effect = field(default_factory=Effect)
+    writes: int = 0
+    ones: int = 0
+    reads: int = 0
+    statements: set[str] = field(default_factory=set)
+    """Names of those that count, as :class:`Effect` names them."""
+
+    flow_table: str | None = None
+    verdict: GiveVerdict | None = None
 
     def effect(self) -> Effect:
         """Return what the rule does."""
-        links, destinations = tuple(self.links), frozenset(self.destinations)
-        return replace(
-            self.effect_so_far,
-            conditions=Conditions(links, frozenset(self.narrowings), destinations),
+        named = self.statements
+        return Effect(
+            conditions=Conditions(
+                tuple(self.links), frozenset(self.narrowings), frozenset(self.destinations)
+            ),
+            writes=self.writes,
+            sets=self.ones,
+            reads=self.reads,
+            zone="zone" in named,
+            notrack="notrack" in named,
+            synproxy="synproxy" in named,
+            sends_elsewhere="sends_elsewhere" in named,
+            flow_table=self.flow_table,
+            ends=self.verdict.end if self.verdict else None,
+            jumps_to=self.verdict.chain if self.verdict else None,
+            leads_on="leads_on" in named,
         )
 
     def step(self, expression: Expression) -> None:
@@ -237,8 +256,8 @@ class _Run:
                 self._look_up(expression)
             case Store(operand, register):
                 self._store(operand, self.marks.get(register, _UNKNOWN))
-            case GiveVerdict(end, chain):
-                self._note(replace(self.effect_so_far, ends=end, jumps_to=chain))
+            case GiveVerdict():
+                self.verdict = expression
             case Extension():
                 self._extend(expression)
             case Statement(name, argument):
@@ -246,21 +265,15 @@ class _Run:
             case _:
                 assert_never(expression)
 
-    def _note(self, effect: Effect) -> None:
-        self.effect_so_far = effect
-
     def _put(self, register: int, value: MarkBits, operand: Operand, mask: bytes = b"") -> None:
         self.marks[register], self.operands[register], self.masks[register] = value, operand, mask
 
-    def _read(self, bits: int) -> None:
-        self._note(replace(self.effect_so_far, reads=self.effect_so_far.reads | bits))
-
     def _write(self, changed: int, ones: int) -> None:
-        effect = self.effect_so_far
-        self._note(replace(effect, writes=effect.writes | changed, sets=effect.sets | ones & changed))
+        self.writes |= changed
+        self.ones |= ones & changed
 
     def _compare(self, test: Compare) -> None:
-        self._read(self.marks.get(test.register, _UNKNOWN).depends)
+        self.reads |= self.marks.get(test.register, _UNKNOWN).depends
         operand, mask = self.operands.get(test.register, Operand.OTHER), self.masks.get(test.register, b"")
         if operand in _LINKS and test.is_exact:
             values = frozenset({_link_value(operand, test.value)})
@@ -271,12 +284,12 @@ class _Run:
             self.narrowings.add(_NARROWINGS.get(operand, Narrowing.OTHER))
 
     def _look_up(self, look_up: LookUp) -> None:
-        self._read(self.marks.get(look_up.register, _UNKNOWN).depends)
+        self.reads |= self.marks.get(look_up.register, _UNKNOWN).depends
         operands = {one for register, one in self.operands.items() if register >= look_up.register}
         operand = next(iter(operands)) if len(operands) == 1 else Operand.OTHER
         values = self.sets.get(look_up.set_name)
         if look_up.leads_on:
-            self._note(replace(self.effect_so_far, leads_on=True))
+            self.statements.add("leads_on")
         if operand in _LINKS and values is not None and not look_up.leads_on:
             self.links.append(LinkTest(operand in _INPUTS, values, look_up.is_inverted))
         else:
@@ -288,23 +301,20 @@ class _Run:
         if operand is Operand.SESSION_MARK:
             self._write(value.changed, value.ones)
         elif operand is Operand.ZONE:
-            self._note(replace(self.effect_so_far, zone=True))
+            self.statements.add("zone")
         else:
-            self._read(value.depends)
+            self.reads |= value.depends
 
     def _state(self, name: str, argument: str) -> None:
-        effect = self.effect_so_far
         match name:
-            case "notrack":
-                self._note(replace(effect, notrack=True))
-            case "synproxy":
-                self._note(replace(effect, synproxy=True))
+            case "notrack" | "synproxy":
+                self.statements.add(name)
             case "flow_offload":
-                self._note(replace(effect, flow_table=argument))
+                self.flow_table = argument
             case "fwd" | "dup":
-                self._note(replace(effect, sends_elsewhere=True))
+                self.statements.add("sends_elsewhere")
             case "reject":
-                self._note(replace(effect, ends=End.DROP))
+                self.verdict = _DROP
             case "limit" | "quota" | "connlimit":
                 self.narrowings.add(Narrowing.OTHER)
             case _:
@@ -314,7 +324,7 @@ class _Run:
         if extension.is_target:
             self._target(extension)
         elif extension.name == "connmark":
-            self._read(_word(extension.argument, 1))
+            self.reads |= _word(extension.argument, 1)
             self.narrowings.add(Narrowing.OTHER)
         elif extension.name in _PORT_MATCHES:
             self.narrowings.add(Narrowing.PROTOCOL)
@@ -322,22 +332,21 @@ class _Run:
             self.narrowings.add(Narrowing.OTHER)
 
     def _target(self, target: Extension) -> None:
-        effect = self.effect_so_far
         match target.name:
             case "CONNMARK":
                 self._connmark(target)
             case "CT":
                 flags, zone = _FLAGS_AND_ZONE.unpack(target.argument[:4].ljust(4, b"\0"))
-                has_zone = bool(zone or flags & _ZONE_OF_MARK)
-                self._note(replace(effect, notrack=bool(flags & _NOTRACK), zone=effect.zone or has_zone))
-            case "NOTRACK":
-                self._note(replace(effect, notrack=True))
-            case "SYNPROXY":
-                self._note(replace(effect, synproxy=True))
+                if flags & _NOTRACK:
+                    self.statements.add("notrack")
+                if zone or flags & _ZONE_OF_MARK:
+                    self.statements.add("zone")
+            case "NOTRACK" | "SYNPROXY":
+                self.statements.add(target.name.lower())
             case "REJECT":
-                self._note(replace(effect, ends=End.DROP))
+                self.verdict = _DROP
             case "TEE":
-                self._note(replace(effect, sends_elsewhere=True))
+                self.statements.add("sends_elsewhere")
             case _:
                 pass
 
@@ -350,7 +359,7 @@ class _Run:
         elif mode == _SAVE_MARK:
             self._write(mask | of_packet, 0)
         elif mode == _RESTORE_MARK:
-            self._read(mask)
+            self.reads |= mask
 
 
 _INPUTS = frozenset({Operand.INPUT_NAME, Operand.INPUT_INDEX})
@@ -362,6 +371,7 @@ _NARROWINGS: Mapping[Operand, Narrowing] = {
     Operand.SOURCE: Narrowing.SOURCE,
     Operand.DESTINATION: Narrowing.DESTINATION,
 }
+_DROP = GiveVerdict(End.DROP)
 _NEW = 8
 """Of the states of a packet, as bits."""
 
