@@ -54,6 +54,37 @@ apt_install() {
     quietly env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "$@"
 }
 
+# describe_suite SUITE FOLDER [ARCHITECTURE]: write the configuration of an apt that knows of nothing installed, for a
+# suite of the archive that this machine uses. It is used with APT_CONFIG=FOLDER/apt.conf.
+describe_suite() {
+    local archive security arch=${3:-$(dpkg --print-architecture)}
+    archive=$(archive_of '/debian/$') && [[ -n $archive ]] || return 1
+    security=$(archive_of 'security/$') || true
+    mkdir -p "$2"/{state/lists/partial,cache/archives/partial,none}
+    touch "$2/status"
+    {
+        echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.pgp] $archive $1 main"
+        [[ $1 == sid || -z $security ]] ||
+            echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.pgp] $security $1-security main"
+    } >"$2/sources.list"
+    cat >"$2/apt.conf" <<CONFIGURATION
+Dir::Etc::sourcelist "$2/sources.list";
+Dir::Etc::sourceparts "$2/none";
+Dir::Etc::preferences "$2/preferences";
+Dir::Etc::preferencesparts "$2/none";
+Dir::State "$2/state";
+Dir::State::status "$2/status";
+Dir::Cache "$2/cache";
+APT::Architecture "$arch";
+APT::Architectures "$arch";
+APT::Sandbox::User "root";
+Acquire::Languages "none";
+CONFIGURATION
+}
+
+# archive_of PATTERN: print the address of the first archive that this machine's apt uses and that matches.
+archive_of() { apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep --max-count=1 "$1"; }
+
 project_version() { sed -n 's/^__version__ = "\(.*\)"/\1/p' sgagent/__init__.py; }
 
 # Print the version of what is here. Commits after a release have one between that release and the next: to a package

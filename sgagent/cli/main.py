@@ -262,10 +262,20 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+_BUNDLE = Path(sys.prefix, "share", "bundle")
+"""In a bundle it holds the name of that."""
+
+
+def _version() -> str:
+    """Return what runs, and of which bundle it is a part, if it is one."""
+    name = f", {_BUNDLE.read_text(encoding='ascii').strip()}" if _BUNDLE.exists() else ""
+    return f"sgagent {__version__}{name}"
+
+
 def _make_parsers(known: dict[str, Command]) -> tuple[argparse.ArgumentParser, dict[str, _CommandParser]]:
     """Return the parser of the command line, and those of its commands by their names."""
     parser = _Parser(prog="sgagent", description="Bring cloud security groups to this host.")
-    parser.add_argument("--version", action="version", version=f"sgagent {__version__}")
+    parser.add_argument("--version", action="version", version=_version())
     _add_config(parser)
     commands = parser.add_subparsers(
         dest="command", metavar="COMMAND", required=True, parser_class=_CommandParser
