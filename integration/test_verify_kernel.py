@@ -18,8 +18,8 @@ from sgagent.nft.transactions import encode_plan
 from sgagent.verify import Outcome
 from sgagent.verify.expectation import stated_memory
 from sgagent.verify.interpreter import run
-from sgagent.verify.listing import read_listing
 from sgagent.verify.packets import NO_PROTOCOL, CtState, PacketAtHook
+from sgagent.verify.programs import read_table
 from sgagent.verify.proof import prove
 from sgagent.verify.verified_table import VerifiedTable, table_of
 from tests.aimed_packets import Edges, Search, Target
@@ -86,7 +86,7 @@ def test_the_kernel_does_what_the_verifier_reads(capsys: pytest.CaptureFixture[s
         for seed in range(FIRST_SEED, FIRST_SEED + CASES):
             case = verified_case(seed, links=LINKS[:2])
             kernel.load(encode_plan(make_plan(case.table, None)))
-            found, judged = mismatches(kernel, read_listing(kernel.listing()), drawn_packets(case))
+            found, judged = mismatches(kernel, read_table(kernel.dump()), drawn_packets(case))
             wrong += [f"seed {seed}: {text}" for text in found]
             number += judged
     with capsys.disabled():
@@ -116,7 +116,7 @@ def test_headers_that_are_cut_off() -> None:
         for seed in range(1, 13):
             case = verified_case(seed, links=LINKS[:2])
             kernel.load(encode_plan(make_plan(case.table, None)))
-            table = read_listing(kernel.listing())
+            table = read_table(kernel.dump())
             found, judged = mismatches(kernel, table, packets)
             assert (found, judged) == ([], len(packets)), f"seed {seed}"
             accepted += sum(run(table, packet).verdict is Policy.ACCEPT for packet in packets)
@@ -142,7 +142,7 @@ def test_the_kernel_shows_what_the_verifier_refutes(start: int) -> None:
             except RefusedError:
                 tally["refused"] += 1
                 continue
-            table = read_listing(kernel.listing())
+            table = read_table(kernel.dump())
             proof = prove(table, case.policy, memory=stated_memory(table_of(case.table)))
             if proof.counterexample is None:
                 tally[proof.outcome.value] += 1

@@ -12,7 +12,7 @@ from integration.verify_stage import stage
 from sgagent.nft import ruleset as nft
 from sgagent.nft.ruleset import Element, Interval, KeyType, Ruleset, Symbol, VerdictMap
 from sgagent.verify.interpreter import run
-from sgagent.verify.listing import read_listing
+from sgagent.verify.programs import read_table
 from tests.aimed_packets import Edges, Search
 from tests.draws import SeededDraws
 from tests.verified_cases import at_hook
@@ -158,7 +158,7 @@ def test_conditions_are_met_by_the_packets_that_the_kernel_says(seed: int, hook:
         kernel.play([])  # from here on the links are silent
         with kernel.lab.host.entered():
             kernel.context.load(text(hook, priority, chosen))
-        table = read_listing(kernel.listing())
+        table = read_table(kernel.dump())
         assert table.unsupported == ()
         observed = kernel.play(packets)
         counted = kernel.counters()

@@ -19,6 +19,7 @@ from integration.probe import SENTINEL
 from integration.verified_packets import FOLLOWED_BY_PORTS, as_bytes, make_sessions
 from sgagent.core.model import Family
 from sgagent.dataplane.libnftables import Context
+from sgagent.dataplane.table import list_anew
 from sgagent.policy_test.packet_bytes import WirePacket
 from sgagent.verify.packets import CtState, PacketAtHook
 
@@ -109,11 +110,10 @@ class Stage:
             self.context.load("add table inet sgagent\ndelete table inet sgagent")
             self.context.run(commands)
 
-    def listing(self) -> Any:  # noqa: ANN401 - JSON as libnftables lists it
-        """Return the table as the kernel lists it."""
+    def dump(self) -> bytes:
+        """Return the table as the kernel runs it."""
         with self.lab.host.entered():
-            listed = self.context.list_table()
-        return json.loads(listed or b"{}")
+            return list_anew().dump or b""
 
     def counters(self) -> dict[str, int]:
         """Return the packets of each counter."""

@@ -13,6 +13,7 @@ from typing import cast
 
 from sgagent.nft import ruleset as nft
 from sgagent.nft.diff import make_plan
+from sgagent.nft.expressions import Return
 from sgagent.nft.ruleset import (
     BITS,
     SYMBOLS,
@@ -44,7 +45,7 @@ from sgagent.nft.ruleset import (
     sort_key,
 )
 from sgagent.nft.transactions import AddChain, AddRule, Json, Operation, encode_operation
-from sgagent.verify.verified_table import Return, VerifiedTable, table_of
+from sgagent.verify.verified_table import VerifiedTable, table_of
 from tests.alterable import AlterableTable, Alteration, Place, with_alteration, with_elements, with_rules
 from tests.draws import Draws
 
@@ -66,7 +67,7 @@ class PlantedFault:
     what: str
     table: Ruleset
     foreign: tuple[str, ...] = ()
-    """What of it our own tables never have, as :func:`sgagent.nft.json_listing.decode_ruleset` names it."""
+    """What of it our own tables never have, as :func:`sgagent.nft.kernel_table.decode_ruleset` names it."""
 
     @property
     def verified_table(self) -> VerifiedTable:

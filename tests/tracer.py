@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import assert_never
 
 from sgagent.core.model import PORTED, Family, Protocol
+from sgagent.nft.expressions import Return
 from sgagent.nft.ruleset import (
     Accept,
     Comparable,
@@ -34,7 +35,6 @@ from sgagent.nft.ruleset import (
     Verdict,
     VerdictMap,
 )
-from sgagent.verify.verified_table import Return
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import enum
 import gc
-import json
 import os
 import signal
 import socket
@@ -27,7 +26,7 @@ from sgagent.dataplane.libnftables import DONE
 from sgagent.dataplane.privileges import end_with_parent, give_back, name_process
 from sgagent.verify import Outcome
 from sgagent.verify.expectation import SessionMemory
-from sgagent.verify.listing import read_listing
+from sgagent.verify.programs import read_table
 from sgagent.verify.proof import Proof, prove
 from sgagent.verify.report import as_json, lines
 
@@ -182,6 +181,4 @@ def _prove(content: bytes, request: ProofRequest, previous: Proof | None) -> Pro
     if content[:1] != DONE:
         reason = content[1:].decode("utf-8", "replace") or "the process that lists has ended"
         return Proof(outcome=Outcome.UNKNOWN, cells=0, unsupported=(f"listing of the table: {reason}",))
-    text = content[1:].decode("utf-8", "replace")
-    table = read_listing(json.loads(text) if text else {"nftables": []})
-    return prove(table, request.policy, memory=request.memory, previous=previous)
+    return prove(read_table(content[1:]), request.policy, memory=request.memory, previous=previous)

@@ -55,7 +55,7 @@ _REFUSALS = 3
 
 def apply_once(policy: ResolvedPolicy, settings: Settings, options: argparse.Namespace) -> int:
     """Enforce once, judging live sessions by the new policy; return how many operations that took."""
-    with closing(LibnftablesDataplane(owned=False, is_guarded=True)) as dataplane:
+    with closing(LibnftablesDataplane(owned=False)) as dataplane:
         dataplane.refuse_another_owner()
         facts = NetlinkHost().facts()
         if not options.yes:

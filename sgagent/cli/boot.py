@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
 def _enforce(settings: Settings, applier: Applier | None) -> Step:
     """Enforce the kept definitions, through the applier if there is one."""
     dataplane: ApplierDataplane | LibnftablesDataplane = (
-        LibnftablesDataplane(owned=False, is_guarded=True)
+        LibnftablesDataplane(owned=False)
         if applier is None
         else ApplierDataplane(applier.channel, mask=settings.enforcement.mark_mask)
     )

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Remove the table; while a daemon owns it the kernel refuses, and the daemon has to be stopped first."""
-    with closing(LibnftablesDataplane(owned=False, is_guarded=True)) as dataplane:
+    with closing(LibnftablesDataplane(owned=False)) as dataplane:
         stands = dataplane.observe() != Observed(ruleset=None)
         if stands:
             dataplane.apply(Plan((DestroyTable(),)))

@@ -22,7 +22,7 @@ from sgagent.nft.transactions import Json
 from sgagent.settings import Settings
 from sgagent.verify import Outcome
 from sgagent.verify.foreign import MOST_DIFFERENCES, FilterChange, FilterComparison, compare_filters
-from sgagent.verify.listing import FAULTS, read_filters, read_listing
+from sgagent.verify.programs import read_filters, read_table
 from sgagent.verify.proof import Proof, links_of, prove
 from sgagent.verify.report import as_json, lines
 from sgagent.verify.verified_table import VerifiedTable
@@ -116,9 +116,9 @@ def _read(settings: Settings, options: argparse.Namespace) -> Subject:
         if options.ruleset is not None:
             table = _table_of_file(options)
         else:
-            from sgagent.dataplane.dataplane import list_live_table  # noqa: PLC0415 - offline does without
+            from sgagent.dataplane.table import list_anew  # noqa: PLC0415 - offline does without
 
-            table = read_listing(list_live_table())  # one that is not there has no chains
+            table = read_table(list_anew().dump or b"")  # one that is not there has no chains
     except KernelRefusedError as refusal:
         table = VerifiedTable(chains={}, verdict_maps={}, unread=(str(refusal),))
     return table, _policy(settings, options, table)
@@ -165,25 +165,21 @@ def _prove(options: argparse.Namespace, subject: Subject) -> Proved:
 
 
 def _table_of_file(options: argparse.Namespace) -> VerifiedTable:
-    """Return the table that a file states, read by the kernel where it is no listing already.
+    """Return the table that the kernel runs if it loads a file.
 
     Raises:
         UsageError: the file can't be read, or is no ruleset.
         KernelRefusedError: the kernel can't be asked.
     """
-    from sgagent.dataplane.libnftables import list_text  # noqa: PLC0415 - what verifies the kernel does without
+    from sgagent.dataplane.libnftables import dump_text  # noqa: PLC0415 - what verifies the kernel does without
 
     path: Path = options.ruleset
     file = Path("/dev/stdin") if str(path) == "-" else path
     content = inputs.read_bounded(file, _LARGEST_RULESET + 1, "the ruleset")
     if len(content) > _LARGEST_RULESET or b"\0" in content:
         raise UsageError(f"{_name(path)}: expected a ruleset of at most 256 MiB, without NUL characters")
-    listing: Json = list_text(content, _name(path))
-    try:
-        table = read_filters(listing) if options.compare else read_listing(listing)
-    except FAULTS as error:
-        expected = "expected a ruleset like 'nft --json list ruleset' prints it"
-        raise UsageError(f"{_name(path)}: {expected}, found {type(error).__name__}: {error}") from error
+    dump = dump_text(content, _name(path))
+    table = read_filters(dump) if options.compare else read_table(dump)
     if not table.chains and not options.compare:
         warn(f"{_name(path)} has no table {FAMILY} {TABLE} with chains (--compare reads other tables)")
     return table

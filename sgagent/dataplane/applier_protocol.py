@@ -2,7 +2,7 @@
 
 A message is a kind, a length and a content. A content is a list of values in JSON; an object is its class and
 its fields, ``{"Goto":["rule/eth0/web"]}``. Elements of a map, which are most of a plan, are rows of a verdict
-and the ends of all keys that have it. A listing of the table and a dump of counters pass unchanged.
+and the ends of all keys that have it. Dumps of the table and of counters pass unchanged.
 :mod:`sgagent.dataplane.request_validation` checks what the agent sends.
 """
 
@@ -71,7 +71,7 @@ LONGEST_REQUEST = 256 << 20
 """A plan of 1,000,000 addresses takes a tenth of it."""
 
 LONGEST_ANSWER = 1 << 30
-"""A listing is several times as long as the plan that made the table."""
+"""A dump is several times as long as the plan that made the table."""
 
 LARGE_BYTES = 1 << 18
 """Size of a plan from which it is worth its time to give memory back."""
@@ -285,17 +285,16 @@ def _value(content: list[tuple[str, Any]]) -> object:
 
 
 def encode_listing(listing: TableListing) -> bytes:
-    """Return a listing as a content: a line of values, and the text unchanged."""
-    stands = listing.text is not None
-    head = encode(listing.generation, listing.is_unreadable, stands)
-    return head + b"\n" + (listing.text or b"")
+    """Return a listing as a content: a line of values, and the dump unchanged."""
+    head = encode(listing.generation, listing.dump is not None)
+    return head + b"\n" + (listing.dump or b"")
 
 
 def decode_listing(content: bytes) -> TableListing:
     """Return a listing."""
-    head, _, text = content.partition(b"\n")
-    generation, is_unreadable, stands = json.loads(head)
-    return TableListing(generation, text if stands else None, is_unreadable)
+    head, _, dump = content.partition(b"\n")
+    generation, stands = json.loads(head)
+    return TableListing(generation, dump if stands else None)
 
 
 Refusal = SgagentError | OSError | MalformedMessageError

@@ -1,13 +1,12 @@
 """The data plane: the kernel's table as values, cached by generation.
 
 A table keeper does what needs privilege, in this process or in the applier. The table may contain anything
-that another process put there, so its listing is decoded here, without privilege.
+that another process put there, so its dump is decoded here, without privilege.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import socket
 import struct
 import threading
@@ -27,10 +26,10 @@ from sgagent.dataplane.request_validation import MOST_PACKETS
 from sgagent.dataplane.table import Applied, KernelTable, TableKeeper, TableListing
 from sgagent.netlink import attributes, payloads_in
 from sgagent.nft.diff import make_plan
-from sgagent.nft.json_listing import decode_ruleset
+from sgagent.nft.kernel_table import decode_ruleset
 from sgagent.nft.marks import MarkTest
-from sgagent.nft.ruleset import FAMILY, TABLE, Ruleset
-from sgagent.nft.transactions import DestroyTable, Json, Plan
+from sgagent.nft.ruleset import Ruleset
+from sgagent.nft.transactions import DestroyTable, Plan
 from sgagent.ports import CounterValue, Observed
 
 _NEW_OBJECT = 10 << 8 | 18
@@ -64,10 +63,6 @@ def _read(message: bytes) -> tuple[str, CounterValue]:
     name = str(known[_NAME], "utf-8", "replace").rstrip("\0")
     packets, in_bytes = int.from_bytes(counted[_PACKETS]), int.from_bytes(counted[_BYTES])
     return name, CounterValue(packets=packets, bytes=in_bytes) if packets or in_bytes else _NOTHING
-
-
-_UNREADABLE = Observed(ruleset=None, foreign=(f"table {TABLE}",))
-"""A table that can't be listed: the next plan makes it anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +103,9 @@ class TableDataplane:
             return self._seen.observed
         listing = self._table.list_table()
         observed = Observed(ruleset=None)
-        if listing.text is not None:
-            ruleset, foreign = decode_ruleset(_parse_listing(listing.text))
+        if listing.dump is not None:
+            ruleset, foreign = decode_ruleset(listing.dump)
             observed = Observed(ruleset=ruleset, foreign=foreign)
-        elif listing.is_unreadable:
-            observed = _UNREADABLE
         self._seen = None if listing.generation is None else _Seen(listing.generation, observed)
         return observed
 
@@ -229,38 +222,17 @@ def _followed(known: int | None, applied: Applied | None) -> int | None:
 class LibnftablesDataplane(TableDataplane):
     """The data plane within this process, of the network namespace and for the thread that makes it."""
 
-    def __init__(self, *, owned: bool, is_guarded: bool = False) -> None:
+    def __init__(self, *, owned: bool) -> None:
         """Open the data plane; changes nothing.
 
         Args:
             owned: whether to own the table where the kernel can do that: others can't change it then, and it
                 stays when this process ends. A table that an earlier owner left is taken up.
-            is_guarded: as of :class:`sgagent.dataplane.table.KernelTable`.
 
         Raises:
             UsageError: libnftables is not installed.
         """
-        super().__init__(KernelTable(owned=owned, is_guarded=is_guarded))
-
-
-def list_live_table() -> Json:
-    """Return how the kernel lists our table now; without entries where there is none. Nothing is changed.
-
-    Raises:
-        NotPermittedError: CAP_NET_ADMIN is lacking.
-        KernelRefusedError: it can't be listed.
-        UsageError: libnftables is not installed.
-    """
-    with contextlib.closing(KernelTable(owned=False, is_guarded=True)) as table:
-        listing = table.list_table()
-    if listing.is_unreadable:
-        raise KernelRefusedError("libnftables can't show all of it", f"table {FAMILY} {TABLE}")
-    return {"nftables": []} if listing.text is None else _parse_listing(listing.text)
-
-
-def _parse_listing(text: bytes) -> Json:
-    """Return a listing; what others put into it need not be UTF-8."""
-    return json.loads(text.decode("utf-8", "replace"))
+        super().__init__(KernelTable(owned=owned))
 
 
 LONGEST_CALL_SECONDS = 300.0

@@ -18,6 +18,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -176,14 +177,6 @@ class Context:
         """
         self.accepts({"nftables": [{"add": {"table": {"family": FAMILY, "name": TABLE}}}]})
 
-    def list_table(self) -> bytes | None:
-        """Return the listing of our table as JSON; None where there is none.
-
-        Raises:
-            RefusedError: it may not be listed.
-        """
-        return self._list(f"list table {FAMILY} {TABLE}")
-
     def list_counters(self, table: str = TABLE) -> bytes | None:
         """Return the listing of a table's named counters as JSON; None where there is no such table.
 
@@ -311,56 +304,53 @@ def check_text(text: str, *, seconds: float = _SECONDS) -> TextCheck:
         return NotPossible(f"nft did not answer within {seconds:g} seconds")
     if done.returncode == 0:
         return Accepted()
-    if _TOO_LARGE in done.stderr:
+    if _TOO_LARGE in (said := _said(done)):
         return NotPossible("the table is larger than an ordinary user may have the kernel check")
-    return Refused(done.stderr.strip())
+    return Refused(said.strip())
 
 
-_LISTING = ("sh", "-c", 'nft "$@" --file - && exec nft --json --numeric list ruleset', "sh")
+_LOADED = ("sh", "-c", 'form=$1; shift; nft $form --file - && exec "$@"', "sh")
 """Load what comes from standard input, and print what the kernel made of it."""
+
+_DUMP_PROGRAM = "import sys; sys.path[:] = {path!r}; from sgagent.dataplane.table_dump import main; main()"
 
 _OWNER = re.compile(r"^\s*flags owner(?=\s*;?\s*$)", re.MULTILINE)
 """Of a table that goes with the process that loads it."""
 
-_COMMANDS = frozenset({"add", "create", "insert", "replace", "delete", "destroy", "flush"})
-
-
 _NO_LINK = "Interface does not exist"
-_OWN_LISTING = "a listing by 'nft --json list ruleset' needs none"
 
 
-def list_text(content: bytes, name: str) -> Json:
-    """Return how the kernel lists a ruleset that somebody wrote; it is loaded in a private network namespace.
+def dump_text(content: bytes, name: str) -> bytes:
+    """Return what the kernel runs of a ruleset that somebody wrote.
 
-    A listing in JSON is returned as it is, without the kernel.
+    It is loaded in a private network namespace.
 
     Args:
-        content: a text for ``nft -f``, JSON commands, or a listing in JSON.
+        content: a text for ``nft -f``, or JSON: commands, or a listing.
         name: of the file, for messages.
+
+    Returns:
+        Netlink messages about all tables, for :mod:`sgagent.nft.kernel_table`.
 
     Raises:
         UsageError: it is no ruleset.
         KernelRefusedError: there can be no private namespace here.
     """
     text = content.decode("utf-8", "surrogateescape")
-    listing = _as_json(text, name) if text.lstrip().startswith("{") else None
-    if listing is not None and not any(_COMMANDS & set(entry) for entry in listing["nftables"]):
-        return listing
+    is_json = text.lstrip().startswith("{")
+    text = json.dumps(_loadable(_as_json(text, name))) if is_json else _OWNER.sub("", text)
     if reason := _not_installed():
         raise KernelRefusedError(reason, name)
     if reason := _cannot_isolate(_private()):
-        raise KernelRefusedError(f"{reason} ({_OWN_LISTING})", name)
-    options = () if listing is None else ("--json",)
-    done = _run((*_private(), *_LISTING, *options), _OWNER.sub("", text), _SECONDS)
+        raise KernelRefusedError(reason, name)
+    dump = (sys.executable, "-I", "-c", _DUMP_PROGRAM.format(path=sys.path))
+    done = _run((*_private(), *_LOADED, "--json" if is_json else "", *dump), text, _SECONDS)
     if done.returncode != 0:
-        message = done.stderr.strip().replace("/dev/stdin:", f"{name}:")
+        message = _said(done).strip().replace("/dev/stdin:", f"{name}:")
         if _NO_LINK in message:
-            message += (
-                f"\nit is loaded in a namespace without links: {_OWN_LISTING}, or write iifname and oifname"
-            )
+            message += "\nit is loaded in a namespace without links: write iifname and oifname"
         raise UsageError(f"{name}: nft does not take this ruleset: {message}")
-    decoded: Json = json.loads(done.stdout)
-    return decoded
+    return done.stdout
 
 
 def _as_json(text: str, name: str) -> Json:
@@ -377,6 +367,31 @@ def _as_json(text: str, name: str) -> Json:
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise UsageError(f"{name}: expected a ruleset like 'nft --json list ruleset' prints it")
     return {"nftables": entries}
+
+
+_NAMED = {"iif": "iifname", "oif": "oifname", "iface_index": "ifname"}
+_OF_THIS_HOST = frozenset({"handle", "index"})
+
+
+def _loadable(content: Any) -> Any:  # noqa: ANN401 - JSON
+    """Return JSON that loads into an empty ruleset where there are no links, and stays there.
+
+    Links by number become links by name, handles go, and a table is nobody's.
+    """
+    match content:
+        case {"key": "iif" | "oif" as key, **others} if not others:
+            return {"key": _NAMED[key]}
+        case {"table": {"flags": _} as table}:
+            flags = [table["flags"]] if isinstance(table["flags"], str) else table["flags"]
+            return {"table": {**_loadable(table), "flags": [flag for flag in flags if flag == "dormant"]}}
+        case dict():
+            return {key: _loadable(value) for key, value in content.items() if key not in _OF_THIS_HOST}
+        case list():
+            return [_loadable(value) for value in content]
+        case "iface_index":
+            return _NAMED[content]
+        case _:
+            return content
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -405,7 +420,7 @@ def _is_grammatical(text: str) -> bool:
     """Return whether nft can read a text; it says so before it finds out that it may not ask the kernel."""
     if _find("nft") is None:
         return False
-    errors = _run(_CHECK, text, _SECONDS).stderr.splitlines()
+    errors = _said(_run(_CHECK, text, _SECONDS)).splitlines()
     return not any("Error: " in line and not line.startswith("netlink:") for line in errors)
 
 
@@ -425,18 +440,22 @@ def _cannot_isolate(private: tuple[str, ...]) -> str | None:
     done = _run((*private, "nft", "list", "ruleset"), "", _SECONDS)
     if done.returncode == 0:
         return None
-    return f"no private namespaces: {done.stderr.strip() or 'the host forbids them'}"
+    return f"no private namespaces: {_said(done).strip() or 'the host forbids them'}"
 
 
-def _run(argv: tuple[str, ...], text: str, seconds: float) -> subprocess.CompletedProcess[str]:
+def _run(argv: tuple[str, ...], text: str, seconds: float) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(  # noqa: S603 - fixed programs; the text goes to standard input
         [_find(word) or word if word in ("unshare", "nft") else word for word in argv],
-        input=text,
+        input=text.encode("utf-8", "surrogateescape"),
         capture_output=True,
-        text=True,
         timeout=seconds,
         check=False,
     )
+
+
+def _said(done: subprocess.CompletedProcess[bytes]) -> str:
+    """Return what a program wrote of errors."""
+    return done.stderr.decode("utf-8", "replace")
 
 
 def _find(program: str) -> str | None:

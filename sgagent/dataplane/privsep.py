@@ -151,7 +151,7 @@ class _RequestHandler:
         if verb is not Verb.BEGIN:
             raise MalformedMessageError("before the beginning")
         self._mask = validation.check_number(values)  # said once, before the agent has read any document
-        self.followed = TrackedTable(KernelTable(owned=self._owned, is_guarded=True), self._pass_on)
+        self.followed = TrackedTable(KernelTable(owned=self._owned), self._pass_on)
         return b""
 
     def _do_with(self, followed: TrackedTable, verb: Verb, values: tuple[Any, ...]) -> bytes:

@@ -1,7 +1,7 @@
-"""``table inet sgagent`` of one network namespace, through libnftables in this process.
+"""``table inet sgagent`` of one network namespace, through libnftables and netlink in this process.
 
-This half of the data plane needs CAP_NET_ADMIN. Its only state is how the table was declared. It returns
-listings as libnftables wrote them, unparsed.
+This half of the data plane needs CAP_NET_ADMIN. Its only state is how the table was declared. It returns what
+the kernel says of the table as it came, undecoded.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from sgagent.core.errors import KernelRefusedError, NotPermittedError, SgagentEr
 from sgagent.dataplane import generation, libnftables
 from sgagent.dataplane.conntrack import clear_marks
 from sgagent.dataplane.generation import GenerationTracker, RulesetChange, RulesetEvents, RulesetGeneration
-from sgagent.dataplane.libnftables import NOT_PERMITTED, Context, RefusedError, WorkerDiedError
+from sgagent.dataplane.libnftables import NOT_PERMITTED, Context, RefusedError
 from sgagent.dataplane.privileges import ends_within, fork
+from sgagent.dataplane.table_dump import TableDump, dump_table
 from sgagent.nft import ruleset as nft, transactions as ops
 from sgagent.nft.marks import MarkTest
 from sgagent.nft.ruleset import FAMILY, TABLE
@@ -79,8 +80,8 @@ _DESTROYING: ops.Json = {"nftables": [{"destroy": {"table": {"family": FAMILY, "
 _TRIED = "x/tried"
 """A chain that is never made: by it the kernel is asked what it would take."""
 
-_ATTEMPTS = 5
-"""Listings that are tried while another process keeps changing the ruleset."""
+_ATTEMPTS = 20
+"""Dumps that are tried while another process keeps changing the ruleset."""
 
 _DYING_SECONDS = 2.0
 """How long the kernel may take to close the sockets of a process that was killed, on a busy host."""
@@ -90,16 +91,13 @@ _NO_PRIVILEGE = "nftables can be read and changed only with CAP_NET_ADMIN"
 
 @dataclass(frozen=True, slots=True)
 class TableListing:
-    """What libnftables lists of our table."""
+    """What the kernel says of our table."""
 
     generation: int | None
-    """Of the ruleset that was listed; None where another process kept changing it meanwhile."""
+    """Of the ruleset that was dumped; None where another process kept changing other tables meanwhile."""
 
-    text: bytes | None
-    """JSON; None where there is no table, or none that can be listed."""
-
-    is_unreadable: bool = False
-    """Whether there is a table in which somebody put what libnftables can't list."""
+    dump: bytes | None
+    """Netlink messages, for :mod:`sgagent.nft.kernel_table`; None where there is no table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,14 +162,12 @@ def refuse_old_kernel(release: str) -> None:
 class KernelTable:
     """The kernel's table, in the network namespace and for the thread in which this was made."""
 
-    def __init__(self, *, owned: bool, is_guarded: bool = False) -> None:
+    def __init__(self, *, owned: bool) -> None:
         """Open what speaks to the kernel; changes nothing.
 
         Args:
             owned: whether to own the table where the kernel can do that: others can't change it then, and it
                 stays when this process ends. A table that an earlier owner left is taken up.
-            is_guarded: whether to list in a process of its own, which may die of what somebody put into the
-                table; this process must have one thread.
 
         Raises:
             UsageError: libnftables is not installed.
@@ -179,7 +175,6 @@ class KernelTable:
         """
         refuse_old_kernel(os.uname().release)
         self._context = Context()
-        self._is_guarded = is_guarded
         self.port = self._context.introduce() if _is_permitted() else None
         """The netlink port that makes our changes; None where it could not be found."""
 
@@ -208,33 +203,14 @@ class KernelTable:
 
         Raises:
             NotPermittedError: the process lacks CAP_NET_ADMIN.
-            KernelRefusedError: it can't be listed.
+            KernelRefusedError: it can't be dumped.
         """
-        listing = TableListing(None, None)
-        for _ in range(_ATTEMPTS):
-            before = self.read_generation()
-            if self._adopt():
-                before = self.read_generation()
-            listing = self._listed()
-            if listing.text is None and not listing.is_unreadable:
-                self._flags = None
-            if self.read_generation() == before:
-                return replace(listing, generation=before)
+        self.read_generation()
+        self._adopt()
+        listing = _list_table(self._generation)
+        if listing.dump is None:
+            self._flags = None
         return listing
-
-    def _listed(self) -> TableListing:
-        """Return a listing, without a generation."""
-        is_unreadable, text = False, None
-        try:
-            if self._generation.table_stands():
-                text = _list_guarded() if self._is_guarded else self._context.list_table()
-        except WorkerDiedError:
-            is_unreadable = True
-        except RefusedError as refusal:
-            if not refusal.is_incomplete:
-                raise KernelRefusedError(refusal.reason, f"listing of table {FAMILY} {TABLE}") from refusal
-            is_unreadable = True
-        return TableListing(None, text or None, is_unreadable)
 
     def list_counters(self) -> bytes:
         """Return the kernel's dump of the table's named counters, unparsed.
@@ -322,23 +298,19 @@ class KernelTable:
         self._generation.close()
         del self._context
 
-    def _adopt(self) -> bool:
+    def _adopt(self) -> None:
         """Take the table up that an earlier owner left, if there is one, before somebody changes it.
 
         Where another process is quicker, the next change that we want to make will say who owns it.
         """
         if not self._must_declare or self._flags is not None or not self._generation.table_stands():
-            return False
+            return
         declaration = Plan((ops.AddTable(),))
         flags = self._choose_flags(declaration)
-        if "owner" not in flags:
-            return False
-        try:
-            self._context.run(encode_plan(declaration, flags))
-        except RefusedError:
-            return False
-        self._flags = flags
-        return True
+        if "owner" in flags:
+            with contextlib.suppress(RefusedError):
+                self._context.run(encode_plan(declaration, flags))
+                self._flags = flags
 
     def _choose_flags(self, plan: Plan) -> Sequence[str]:
         """Return the best flags that the kernel takes for the table."""
@@ -380,22 +352,58 @@ def _is_permitted() -> bool:
     return True
 
 
-def _list_guarded() -> bytes:
-    """List the table by another process, which may die of it."""
-    return libnftables.guarded(_list_anew, RefusedError)
+def _list_table(asked: RulesetGeneration) -> TableListing:
+    """Return what the kernel says of the table.
+
+    Raises:
+        KernelRefusedError: it says nothing, or another process keeps changing the table.
+    """
+    previous: TableDump | None = None
+    try:
+        for _ in range(_ATTEMPTS):
+            before = asked.read()
+            with contextlib.suppress(FileNotFoundError):  # a set that was there a moment ago
+                dump = dump_table(asked) if asked.table_stands() else None
+                is_unchanged = asked.read() == before
+                if is_unchanged or (dump and previous and dump.program == previous.program):
+                    return TableListing(
+                        before if is_unchanged else None, None if dump is None else dump.messages
+                    )
+                previous = dump
+    except OSError as error:
+        raise KernelRefusedError(error.strerror or str(error), _DUMP) from error
+    raise KernelRefusedError("another process keeps changing the ruleset", _DUMP)
 
 
-def _list_anew() -> bytes:
-    """List the table by another context; nothing where there is none."""
-    return Context().list_table() or b""
+_DUMP = f"dump of table {FAMILY} {TABLE}"
+
+
+def list_anew() -> TableListing:
+    """Return what the kernel says of the table in the network namespace of this thread; changes nothing.
+
+    Raises:
+        KernelRefusedError: it says nothing, or another process keeps changing the table.
+        NotPermittedError: the process lacks CAP_NET_ADMIN.
+    """
+    with RulesetGeneration() as asked:
+        try:
+            asked.read()
+        except PermissionError as error:
+            raise NotPermittedError(_NO_PRIVILEGE) from error
+        return _list_table(asked)
+
+
+def _dump_anew() -> bytes:
+    """Return a dump of the table; nothing where there is none."""
+    return list_anew().dump or b""
 
 
 def list_in_background(writing: socket.socket) -> int:
-    """Fork a process that lists the table into a socket and ends; return its process id, to be waited for.
+    """Fork a process that dumps the table into a socket and ends; return its process id, to be waited for.
 
     It writes a result as :func:`sgagent.dataplane.libnftables.result_of` returns it.
     """
-    return fork(lambda: writing.sendall(libnftables.result_of(_list_anew, RefusedError)))
+    return fork(lambda: writing.sendall(libnftables.result_of(_dump_anew, KernelRefusedError)))
 
 
 class TrackedTable:
@@ -431,7 +439,7 @@ class TrackedTable:
     def list_table(self) -> TableListing:
         """Return the table as it is, as :class:`KernelTable` does."""
         listing = self.table.list_table()
-        if listing.text is not None or listing.is_unreadable:
+        if listing.dump is not None:
             self.events.begin()
         if listing.generation is not None:
             self._tracker.change(listing.generation)

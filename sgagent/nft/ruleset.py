@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from sgagent.core.binding import check_interface_name
-from sgagent.core.model import PORTED, PROTOCOL_TABLE, Family, Protocol
+from sgagent.core.model import PORTED, Family, Protocol
 
 FAMILY = "inet"
 TABLE = "sgagent"
@@ -392,23 +392,7 @@ SYMBOLS: Mapping[KeyType, Mapping[str, int]] = {
     KeyType.CT_DIR: {"original": 0, "reply": 1},
     KeyType.NF_PROTO: {"ipv4": 2, "ipv6": 10},
 }
-"""The kernel's numbers for its constants: a numeric listing shows these."""
-
-_OF_DEBIAN = """
-    ip 0, hopopt 0, igmp 2, ggp 3, ipencap 4, st 5, egp 8, igp 9, pup 12, hmp 20, xns-idp 22, rdp 27,
-    iso-tp4 29, xtp 36, ddp 37, idpr-cmtp 38, ipv6 41, ipv6-route 43, ipv6-frag 44, idrp 45, rsvp 46,
-    esp 50, ah 51, skip 57, ipv6-icmp 58, ipv6-nonxt 59, ipv6-opts 60, rspf 73, vmtp 81, eigrp 88,
-    ospf 89, ax.25 93, ipip 94, etherip 97, encap 98, pim 103, ipcomp 108, vrrp 112, l2tp 115,
-    isis 124, fc 133, mobility-header 135, mpls-in-ip 137, manet 138, hip 139, shim6 140, wesp 141,
-    rohc 142, ethernet 143
-"""
-"""Names and numbers in /etc/protocols, beside those of the table."""
-
-PROTOCOL_NUMBERS: Mapping[str, int] = {
-    **{row.name: row.protocol.number for row in PROTOCOL_TABLE if row.protocol.number is not None},
-    **{name: int(number) for name, number in map(str.split, _OF_DEBIAN.split(","))},
-}
-"""IP protocols that nft may call by name."""
+"""The kernel's numbers for its constants."""
 
 SELECTORS: tuple[Selector, ...] = (
     *(CT_STATE, CT_DIRECTION, CT_MARK, CT_PROTOCOL, META_IIFNAME, META_OIFNAME, META_NFPROTO, META_L4PROTO),

@@ -1,8 +1,7 @@
 """Plans: operations in up to three transactions, and their encoding as libnftables' JSON commands.
 
 In JSON, names and texts become strings, so that no input can become a part of nft's grammar. Numbers stay
-numbers, so that libnftables looks nothing up. :mod:`sgagent.nft.json_listing` decodes them. Where all names
-are our own, :mod:`sgagent.nft.text` is faster.
+numbers, so that libnftables looks nothing up. Where all names are our own, :mod:`sgagent.nft.text` is faster.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Prove that a table does what the policy says, for every packet, or find a packet for which it does not.
 
-The package reads a table as the kernel lists it, and knows nothing of how it was compiled. ``docs/verify.md``
+The package reads a table as the kernel runs it, and knows nothing of how it was compiled. ``docs/verify.md``
 has the argument. What other packages use:
 
-- :func:`sgagent.verify.listing.read_listing`,
+- :func:`sgagent.verify.programs.read_table`,
   :func:`sgagent.verify.verified_table.table_of`: a table to verify;
 - :func:`sgagent.verify.interpreter.run`: what a table does with one packet;
 - :func:`sgagent.verify.expectation.expect`: what the policy says of that packet;

@@ -13,9 +13,9 @@ from typing import NamedTuple
 from sgagent.core.addresses import Ranges, holds, joined, sweep, without
 from sgagent.core.model import Family, Policy
 from sgagent.nft import ruleset as nft
+from sgagent.nft.expressions import Return
 from sgagent.verify.packets import Constraints, Cube, MarkChange, Marks, Phase, cubes_of, under_mask
 from sgagent.verify.verified_table import (
-    Return,
     Unread,
     UnsupportedStatementError,
     VerifiedStatement,

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from sgagent.core.addresses import Ranges, holds, without
 from sgagent.core.model import Policy
 from sgagent.nft import ruleset as nft
+from sgagent.nft.expressions import Return
 from sgagent.verify.compiled_table import (
     CompiledTable,
     FarEndIn,
@@ -38,7 +39,6 @@ from sgagent.verify.packets import (
     other_marks,
     split,
 )
-from sgagent.verify.verified_table import Return
 from sgagent.verify.views import Read, Reading, Settled, Special, View
 
 

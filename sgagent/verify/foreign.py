@@ -86,7 +86,7 @@ def compare_filters(table: VerifiedTable, policy: ResolvedPolicy) -> FilterCompa
     """Compare all filters of a host with a policy.
 
     Args:
-        table: as :func:`sgagent.verify.listing.read_filters` reads it.
+        table: as :func:`sgagent.verify.programs.read_filters` reads it.
         policy: what they are compared with, as if it were enforced on all links.
     """
     policy = policy.with_judges(lambda judge: replace(judge, mode=Mode.ENFORCE))

@@ -17,10 +17,11 @@ from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import Direction, Family
 from sgagent.core.policy import ResolvedInterface
 from sgagent.nft import ruleset as nft
+from sgagent.nft.expressions import Return
 from sgagent.verify.compiled_table import CompiledTable, ranges_in
 from sgagent.verify.expectation import BoxClause, ClauseIndex, RestrictedPolicy, list_box_clauses
 from sgagent.verify.packets import Box, Phase, reads_other_link, split
-from sgagent.verify.verified_table import Return, VerifiedTable, reach, selectors_of
+from sgagent.verify.verified_table import VerifiedTable, reach, selectors_of
 from sgagent.verify.views import Settled, View
 
 PLACE = attrgetter("place")

@@ -7,6 +7,7 @@ from typing import assert_never
 
 from sgagent.core.model import PORTED_NUMBERS, Direction, Family, Policy, Protocol
 from sgagent.nft import ruleset as nft
+from sgagent.nft.expressions import Return
 from sgagent.verify.packets import (
     NO_PROTOCOL,
     WITH_INPUT_LINK,
@@ -19,7 +20,6 @@ from sgagent.verify.packets import (
     reads_other_link,
 )
 from sgagent.verify.verified_table import (
-    Return,
     Unread,
     UnsupportedStatementError,
     VerifiedChain,
@@ -189,6 +189,8 @@ class _Walk:
                 return self.mark
             case "protocol":
                 return session.protocol
+            case "l3proto":
+                return self.packet.family.value
             case key:
                 is_original = selector.tuple_direction is nft.TupleDirection.ORIGINAL
                 return self._read_tuple(session.original if is_original else session.reply, key)

@@ -11,16 +11,12 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 
 from sgagent.nft import ruleset as nft
+from sgagent.nft.expressions import Return
 from sgagent.verify.packets import Phase, phase_of
 
 
 class UnsupportedStatementError(Exception):
     """Say that the packet meets a statement that is not understood."""
-
-
-@dataclass(frozen=True, slots=True)
-class Return:
-    """Go back to where the chain was jumped from; in a base chain, to its policy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +206,7 @@ def table_of(ruleset: nft.Ruleset, foreign: Iterable[str] = ()) -> VerifiedTable
     """Return a table that was read as one of ours.
 
     Args:
-        ruleset: as :func:`sgagent.nft.json_listing.decode_ruleset` returns it.
+        ruleset: as :func:`sgagent.nft.kernel_table.decode_ruleset` returns it.
         foreign: what else is in it, as that names it.
     """
     others = frozenset(foreign)

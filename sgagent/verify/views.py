@@ -244,6 +244,8 @@ class View:
                 return Special.MARK
             case "protocol":
                 return Read(PROTOCOL)
+            case "l3proto":
+                return Settled(self.family.value)
             case key:
                 header, _, field = key.rpartition(" ")
                 if _FAMILIES.get(header, self.family) is not self.family:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from sgagent.analysis.flow_text import port_text
 from sgagent.core.link_patterns import LinkPattern
-from sgagent.core.model import ICMP, TCP, Direction, Family, Mode, Policy
+from sgagent.core.model import ICMP, TCP, UDP, Direction, Family, Mode, Policy
 from sgagent.core.policy import ResolvedPattern, ResolvedPolicy
+from sgagent.nft import ruleset as nft
+from sgagent.nft.fields import ICMP_TYPE
+from sgagent.nft.ruleset import Accept, Drop, Interval, Match, Operator, Symbol
 from sgagent.verify import Outcome
 from sgagent.verify.foreign import FilterChange, FilterComparison, compare_filters
-from sgagent.verify.listing import read_filters
+from sgagent.verify.verified_table import BaseHook, Unread, VerifiedChain, VerifiedStatement, VerifiedTable
 from tests.words import ACCEPT, DROP, group, policy_of, rule
 
 POLICY = policy_of(
@@ -23,84 +25,94 @@ POLICY = policy_of(
         inner=DROP,
     )
 )
-OURS = {"family": "inet", "table": "filter"}
+Line = tuple[VerifiedStatement, ...]
 
 
-def match(left: Any, right: Any, operator: str = "==") -> dict[str, Any]:  # noqa: ANN401 - still JSON
-    """Return a comparison of a listing."""
-    return {"match": {"op": operator, "left": left, "right": right}}
+def match(selector: nft.Selector, *values: int | str | tuple[int, int]) -> Match:
+    """Return a comparison with numbers, words or intervals."""
+    made: list[Interval | Symbol] = []
+    for value in values:
+        match value:
+            case int():
+                made.append(Interval.single(value))
+            case str():
+                made.append(Symbol(value))
+            case (first, last):
+                made.append(Interval(first, last))
+    return Match(selector, tuple(made))
 
 
-def field(protocol: str, name: str) -> dict[str, Any]:
-    """Return a field of a header."""
-    return {"payload": {"protocol": protocol, "field": name}}
+def dport(*values: int | tuple[int, int]) -> Match:
+    """Return a comparison of TCP's destination port."""
+    return match(nft.destination_port(TCP), *values)
 
 
-IPV4, IPV6 = (match({"meta": {"key": "nfproto"}}, family) for family in ("ipv4", "ipv6"))
-STATE = {"ct": {"key": "state"}}
-NETWORK = {"prefix": {"addr": "192.0.2.0", "len": 24}}
-HEAD: list[list[Any]] = [
-    [match(STATE, ["established", "related"], "in"), {"accept": None}],
-    [match(STATE, "invalid", "in"), {"drop": None}],
-    [match({"meta": {"key": "iifname"}}, "lo"), {"accept": None}],
-    [IPV4, match(field("udp", "sport"), 67), match(field("udp", "dport"), 68), {"accept": None}],
-    [IPV6, match(field("udp", "sport"), 547), match(field("udp", "dport"), 546), {"accept": None}],
-    [
-        match(field("icmpv6", "type"), {"range": [133, 136]}),
-        match(field("ip6", "hoplimit"), 255),
-        {"accept": None},
-    ],
+def dhcp(family: str, source: int, destination: int) -> Line:
+    """Return what accepts DHCP."""
+    ports = match(nft.source_port(UDP), source), match(nft.destination_port(UDP), destination)
+    return (match(nft.META_NFPROTO, family), *ports, Accept())
+
+
+LINK_LOCAL = (0xFE80 << 112, (0xFEC0 << 112) - 1)
+HEAD: tuple[Line, ...] = (
+    (match(nft.CT_STATE, "established", "related"), Accept()),
+    (match(nft.CT_STATE, "invalid"), Drop()),
+    (match(nft.META_IIFNAME, "lo"), Accept()),
+    dhcp("ipv4", 67, 68),
+    dhcp("ipv6", 547, 546),
+    (match(nft.ICMPV6_TYPE, (133, 136)), match(nft.IP6_HOPLIMIT, 255), Accept()),
     *(
-        [
-            match(field("icmpv6", "type"), types),
-            match(field("ip6", "hoplimit"), 1),
-            match(field("ip6", "saddr"), source),
-            {"accept": None},
-        ]
-        for types in ({"range": [130, 132]}, 143)
-        for source in ("::", {"prefix": {"addr": "fe80::", "len": 10}})
+        (match(nft.ICMPV6_TYPE, types), match(nft.IP6_HOPLIMIT, 1), match(nft.IP6_SADDR, source), Accept())
+        for types in ((130, 132), (143, 143))
+        for source in ((0, 0), LINK_LOCAL)
     ),
-]
-WEB = [match(field("tcp", "dport"), 80), {"accept": None}]
-SSH = [match(field("ip", "saddr"), NETWORK), match(field("tcp", "dport"), 22), {"accept": None}]
+)
+WEB: Line = (dport(80), Accept())
+SSH: Line = (match(nft.IP_SADDR, (0xC0000200, 0xC00002FF)), dport(22), Accept())
 
 
-def listing(*lines: list[Any], hook: str = "input") -> dict[str, Any]:
-    """Return the listing of a table that drops what comes in unless a line accepts it."""
-    chain = {**OURS, "name": hook, "type": "filter", "hook": hook, "prio": 0, "policy": "drop"}
-    rules = [{"rule": {**OURS, "chain": hook, "expr": line}} for line in (*HEAD, *lines)]
-    return {"nftables": [{"table": {"family": "inet", "name": "filter"}}, {"chain": chain}, *rules]}
+def filters(*lines: Line, hook: str = "input") -> VerifiedTable:
+    """Return a table that drops what comes in unless a line accepts it."""
+    return table_with(f"inet filter {hook}", BaseHook(name=hook, priority=0, drops=True), *HEAD, *lines)
 
 
-def compared(*listings: dict[str, Any]) -> FilterComparison:
-    """Compare what several listings have with the policy."""
-    together = {"nftables": [entry for one in listings for entry in one["nftables"]]}
-    return compare_filters(read_filters(together), POLICY)
+def table_with(name: str, hook: BaseHook, *lines: Line) -> VerifiedTable:
+    """Return a table with one chain."""
+    return VerifiedTable(chains={name: VerifiedChain(name=name, rules=lines, hook=hook)}, verdict_maps={})
+
+
+def compared(*tables: VerifiedTable) -> FilterComparison:
+    """Compare what several tables have with the policy."""
+    first, *others = tables
+    for other in others:
+        first = replace(
+            first,
+            chains=first.chains | other.chains,
+            unread=(*first.unread, *other.unread),
+            translating=(*first.translating, *other.translating),
+        )
+    return compare_filters(first, POLICY)
 
 
 def test_a_policy_that_observes_is_compared_as_if_it_were_enforced() -> None:
     """Also one of links that a pattern means: it is what the filters are to be replaced by."""
     judge = replace(POLICY.interfaces[0], name="et*", mode=Mode.OBSERVE)
     pattern = ResolvedPattern(pattern=LinkPattern(text="et*"), judge=judge)
-    filters = read_filters(listing(WEB, SSH))
-    assert compare_filters(filters, ResolvedPolicy(patterns=(pattern,))).proof.outcome is Outcome.PROVED
-    without = read_filters(listing(WEB))
-    assert {one.verdict for one in compare_filters(without, ResolvedPolicy(patterns=(pattern,))).changes} == {
-        ACCEPT
-    }
+    policy = ResolvedPolicy(patterns=(pattern,))
+    assert compare_filters(filters(WEB, SSH), policy).proof.outcome is Outcome.PROVED
+    assert {one.verdict for one in compare_filters(filters(WEB), policy).changes} == {ACCEPT}
 
 
 def test_a_filter_that_does_what_the_policy_says() -> None:
     """Its policy drops the rest, its sessions live on."""
-    comparison = compared(listing(WEB, SSH))
+    comparison = compared(filters(WEB, SSH))
     assert comparison.proof.outcome is Outcome.PROVED
     assert (comparison.changes, comparison.is_whole, comparison.not_compared) == ((), True, ())
 
 
 def test_a_filter_that_is_almost_right() -> None:
     """The packet shows what a migration would change."""
-    comparison = compared(listing(WEB, [match(field("tcp", "dport"), 22), {"accept": None}]))
-    proof = comparison.proof
+    proof = compared(filters(WEB, (dport(22), Accept()))).proof
     assert proof.counterexample is not None
     packet = proof.counterexample.packet
     assert (packet.protocol, packet.destination_port) == (6, 22)
@@ -111,14 +123,14 @@ def test_a_filter_that_is_almost_right() -> None:
 
 def test_what_is_forwarded() -> None:
     """As soon as a filter looks at it, that filter is compared as well."""
-    proof = compared(listing(WEB, SSH), listing(WEB, hook="forward")).proof
+    proof = compared(filters(WEB, SSH), filters(WEB, hook="forward")).proof
     assert proof.counterexample is not None
     assert proof.counterexample.found.path == ("inet filter forward",)
 
 
 def test_the_packets_that_would_change() -> None:
     """All of them, with what is alike put together: by who decides, whom it concerns, and ports."""
-    comparison = compared(listing(WEB, [match(field("tcp", "dport"), {"range": [22, 25]}), {"accept": None}]))
+    comparison = compared(filters(WEB, (dport((22, 25)), Accept())))
     network = (0xC0000200, 0xC00002FF)
     others = (0, network[0] - 1), (network[1] + 1, Family.IPV4.last_address)
     assert [(one.far_ends, one.ports) for one in comparison.changes] == [
@@ -133,22 +145,23 @@ def test_the_packets_that_would_change() -> None:
 
 def test_a_difference_says_which_marks_it_is_for() -> None:
     """A filter may accept some marks alone, which no packet of a session that opens need have."""
-    ours, bits = match({"ct": {"key": "mark"}}, 1), match({"&": [{"ct": {"key": "mark"}}, 0xF0]}, 0x10)
+    ours = match(nft.CT_MARK, 1)
+    bits = replace(match(nft.CT_MARK, 0x10), mask=0xF0)
     for chosen, marks in (
         (ours, "0x1"),
         (bits, "0x10/0xf0"),
-        (match({"ct": {"key": "mark"}}, 1, "!="), "all but 0x1"),
+        (replace(ours, operator=Operator.NOT_EQUAL), "all but 0x1"),
     ):
-        changes = compared(listing(WEB, SSH, [chosen, {"accept": None}])).changes
+        changes = compared(filters(WEB, SSH, (chosen, Accept()))).changes
         assert {one.marks for one in changes if one.kinds != ("untracked",)} == {marks}
-    kept = compared(listing([match({"ct": {"key": "mark"}}, 1), {"drop": None}], WEB, SSH)).changes
+    kept = compared(filters((ours, Drop()), WEB, SSH)).changes
     assert {(one.verdict, one.marks) for one in kept} == {(ACCEPT, "0x1")}
 
 
 def test_the_other_link_of_what_is_forwarded() -> None:
     """Whatever is forwarded elsewhere is dropped, and the policy knows no other link."""
-    to_bridge = [match({"meta": {"key": "oifname"}}, "br0"), {"accept": None}]
-    comparison = compared(listing(WEB, SSH), listing(WEB, to_bridge, hook="forward"))
+    to_bridge = match(nft.META_OIFNAME, "br0"), Accept()
+    comparison = compared(filters(WEB, SSH), filters(WEB, to_bridge, hook="forward"))
     opened = [one for one in comparison.changes if is_web_from_anywhere(one)]
     assert opened == []
     closed = [one for one in comparison.changes if one.verdict is Policy.DROP and one.family is Family.IPV4]
@@ -162,43 +175,38 @@ def is_web_from_anywhere(change: FilterChange) -> bool:
 
 def test_nat_is_not_looked_at() -> None:
     """And that is said; a base chain of another kind is not understood."""
-    chain = {**OURS, "name": "nat", "type": "nat", "hook": "prerouting", "prio": -100}
-    rule_of_it = {**OURS, "chain": "nat", "expr": [{"redirect": {"port": 80}}]}
-    nat = {"nftables": [{"chain": chain}, {"rule": rule_of_it}]}
-    comparison = compared(listing(WEB, SSH), nat)
+    name = "chain inet filter nat"
+    nat = VerifiedTable(chains={}, verdict_maps={}, unread=(name,), translating=(name,))
+    comparison = compared(filters(WEB, SSH), nat)
     assert comparison.proof.outcome is Outcome.PROVED
-    assert comparison.not_compared == ("chain inet filter nat",)
-    chain["type"] = "route"
-    assert compared(listing(WEB, SSH), nat).proof.unsupported == ("chain inet filter nat",)
+    assert comparison.not_compared == (name,)
+    assert compared(filters(WEB, SSH), replace(nat, translating=())).proof.unsupported == (name,)
 
 
 def test_a_ping_is_the_request_that_opens_a_session() -> None:
     """Conntrack opens one for four types of ICMP, so that no packet of another type is new."""
     policy = policy_of(group("sg-1", rule("ping", ACCEPT, ICMP, "", "0.0.0.0/0"), inner=DROP))
-    for types, left in ((8, "13, 15, 17"), ({"range": [0, 255]}, ""), ({"set": [8, 13, 15, 17]}, "")):
-        filters = read_filters(listing([match(field("icmp", "type"), types), {"accept": None}]))
-        changes = compare_filters(filters, policy).changes
+    for types, left in (((8,), "13, 15, 17"), (((0, 255),), ""), ((8, 13, 15, 17), "")):
+        changes = compare_filters(filters((match(ICMP_TYPE, *types), Accept())), policy).changes
         opened = [one for one in changes if one.verdict is ACCEPT and "new" in one.kinds]
         assert [port_text(one.others["icmp type"]) for one in opened] == [left][: bool(left)]
 
 
 def test_before_conntrack_no_packet_has_a_session() -> None:
     """There each is invalid to a filter that asks."""
-    drop = [match(STATE, "invalid", "in"), {"drop": None}]
     for hook in ("prerouting", "output"):
-        chain = {**OURS, "name": "raw", "type": "filter", "hook": hook, "prio": -300}
-        raw = {"nftables": [{"chain": chain}, {"rule": {**OURS, "chain": "raw", "expr": drop}}]}
-        named = ("ct before conntrack in chain inet filter raw",)
-        assert compared(listing(WEB, SSH), raw).proof.unsupported == named
-        chain["prio"] = -150
-        assert compared(listing(WEB, SSH), raw).proof.outcome is Outcome.PROVED
+        for priority, named in ((-300, ("ct before conntrack in chain inet filter raw",)), (-150, ())):
+            base = BaseHook(name=hook, priority=priority)
+            raw = table_with("inet filter raw", base, (match(nft.CT_STATE, "invalid"), Drop()))
+            assert compared(filters(WEB, SSH), raw).proof.unsupported == named
 
 
 def test_a_filter_that_is_not_understood() -> None:
     """What it reads is named, and nothing is guessed."""
-    proof = compared(listing(WEB, SSH, [match(field("icmp", "code"), 3), {"accept": None}])).proof
+    name = "@th,8,8 in chain inet filter input"
+    proof = compared(filters(WEB, SSH, (Unread(name),))).proof
     assert proof.outcome is Outcome.UNKNOWN
-    assert proof.unsupported == ("icmp code in chain inet filter input",)
-    out = [match({"meta": {"key": "oifname"}}, "eth9"), {"accept": None}]
-    comparison = compared(listing(WEB, SSH), listing(WEB, SSH, out, hook="prerouting"))
+    assert proof.unsupported == (name,)
+    out = match(nft.META_OIFNAME, "eth9"), Accept()
+    comparison = compared(filters(WEB, SSH), filters(WEB, SSH, out, hook="prerouting"))
     assert comparison.proof.unsupported == ("meta oifname at prerouting",)

@@ -8,6 +8,7 @@ import pytest
 
 from sgagent.core.model import UDP, Family, Policy
 from sgagent.nft import ruleset as nft
+from sgagent.nft.expressions import Return
 from sgagent.nft.ruleset import (
     Accept,
     Count,
@@ -31,7 +32,6 @@ from sgagent.verify.interpreter import run
 from sgagent.verify.packets import ConntrackEntry, CtDirection, CtState, Ends, PacketAtHook
 from sgagent.verify.verified_table import (
     BaseHook,
-    Return,
     Unread,
     UnsupportedStatementError,
     VerifiedChain,

@@ -1,0 +1,274 @@
+"""The registers of a rule's program, followed symbolically: what is compared of what was read.
+
+A register holds what was read of a packet, some bits of it, or a constant, never a number of a packet. Each
+instruction is carried out over that, so that a comparison says which bits of what it compares with which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from sgagent.nft import ruleset as nft
+from sgagent.nft.attributes import UnreadableError
+from sgagent.nft.expressions import (
+    Bitwise,
+    ByteOrder,
+    Compare,
+    Constant,
+    Expression,
+    Key,
+    Load,
+    Note,
+    Order,
+    PacketBytes,
+    Range,
+    Reject,
+    Return,
+    SetLookUp,
+    SetSessionMark,
+    Source,
+    Unknown,
+)
+from sgagent.nft.fields import HOST_ORDER_KEYS, IS_BIG_ENDIAN, KEY_LENGTHS, Condition
+from sgagent.nft.sets import KernelSet, padded
+
+ProgramStatement = nft.Statement | Return | Reject | Note
+"""What a rule does; the last three are never in our own rules."""
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What is in a register: ``(source & mask) ^ flip``, as a number in the order of its bytes."""
+
+    source: Source
+    length: int
+    mask: int
+    flip: int = 0
+    is_swapped: bool = False
+    """Whether its bytes are in the other order than the kernel keeps them in."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Return whether it is all that was read, and nothing else."""
+        return self.mask == ones(self.length) and not self.flip
+
+
+@dataclass(frozen=True, slots=True)
+class Test:
+    """A comparison of what was read: whether it is from ``first`` to ``last``, or is not."""
+
+    value: Read
+    is_negated: bool
+    first: int
+    last: int
+    is_by_order: bool = False
+    """Whether another one beside it may make a range with it."""
+
+    @property
+    def condition(self) -> Condition | None:
+        """Return what passes, where it is one number of what needs no other condition itself."""
+        source = self.value.source
+        if (
+            self.first != self.last
+            or self.is_negated
+            or not self.value.is_plain
+            or isinstance(source, PacketBytes)
+        ):
+            return None
+        is_reversed = source in HOST_ORDER_KEYS and not IS_BIG_ENDIAN
+        return source, turned(self.first, self.value.length) if is_reversed else self.first
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """A look-up in a set, or in a map of verdicts."""
+
+    values: tuple[Read, ...]
+    found: SetLookUp
+
+
+Comparison = Test | Membership
+
+
+class Registers:
+    """Run a rule's program over what its registers would hold."""
+
+    def __init__(self, sets: Mapping[str, KernelSet]) -> None:
+        """Start with nothing in the registers."""
+        self._sets = sets
+        self._words: dict[int, tuple[Read | Constant, int]] = {}
+        """By number, what each register of 4 bytes holds, and which word of it."""
+
+    def items(self, expressions: Iterable[Expression]) -> Iterator[Comparison | ProgramStatement]:
+        """Yield what compares or does something.
+
+        Raises:
+            UnreadableError: something is not understood.
+        """
+        for one in expressions:
+            match one:
+                case Load(register, Key(kind="ct" | "meta") as source):
+                    length = KEY_LENGTHS.get(source)
+                    if length is None:
+                        raise UnreadableError(str(source))
+                    self._put(register, Read(source, length, ones(length)), length)
+                case Load(register, PacketBytes(length=length) as source):
+                    self._put(register, Read(source, length, ones(length)), length)
+                case Constant(register, value):
+                    self._put(register, one, len(value))
+                case Bitwise(source=register):
+                    self._put(one.register, self._masked(self._read(register), one), one.length)
+                case ByteOrder(source=register):
+                    self._put(one.register, self._turned(self._read(register), one), one.length)
+                case Compare(register):
+                    yield _compared(self._read(register), one)
+                case Range(register):
+                    yield _ranged(self._read(register), one)
+                case SetLookUp(register, name):
+                    if name not in self._sets:
+                        raise UnreadableError(f"set {name}")
+                    yield Membership(tuple(self._key(register, self._sets[name].key_length)), one)
+                case SetSessionMark(register):
+                    yield _marked(self._held(register))
+                case Unknown(name):
+                    raise UnreadableError(name)
+                case Load():
+                    raise UnreadableError(str(one.source))
+                case _:
+                    yield one
+
+    def _put(self, register: int, value: Read | Constant, length: int) -> None:
+        first = _word(register)
+        for number in range(padded(length) // 4):
+            self._words[first + number] = value, number
+
+    def _held(self, register: int) -> Read | Constant:
+        """Return what a register holds, from its beginning on."""
+        first = _word(register)
+        value, number = self._words.get(first, (None, 0))
+        if value is None:
+            raise UnreadableError("a register that nothing was read into")
+        if number:
+            raise UnreadableError("a part of what was read")
+        length = len(value.value) if isinstance(value, Constant) else value.length
+        words = [self._words.get(first + one) for one in range(padded(length) // 4)]
+        if words != [(value, one) for one in range(len(words))]:
+            raise UnreadableError("a register that was read into twice")
+        return value
+
+    def _read(self, register: int) -> Read:
+        value = self._held(register)
+        if isinstance(value, Constant):
+            raise UnreadableError("a comparison of constants")
+        return value
+
+    def _key(self, register: int, length: int) -> Iterator[Read]:
+        """Yield the values that a key of a set consists of, from a register on."""
+        value = self._read(register)
+        if value.length == length:
+            yield value
+            return
+        first, left = _word(register), length
+        while left > 0:
+            value = self._read(first + _FIRST_WORD)
+            yield value
+            first, left = first + padded(value.length) // 4, left - padded(value.length)
+        if left:
+            raise UnreadableError("a key of another length")
+
+    def _masked(self, value: Read, by: Bitwise) -> Read:
+        if by.length != value.length or {len(by.mask), len(by.flip)} != {value.length}:
+            raise UnreadableError(f"mask of {value.source}")
+        mask, flip = int.from_bytes(by.mask, "big"), int.from_bytes(by.flip, "big")
+        return replace(value, mask=value.mask & mask, flip=value.flip & mask ^ flip)
+
+    def _turned(self, value: Read, by: ByteOrder) -> Read:
+        if (by.length, by.size) != (value.length, value.length):
+            raise UnreadableError(f"byteorder of {value.source}")
+        if IS_BIG_ENDIAN:
+            return value
+        mask, flip = (turned(one, value.length) for one in (value.mask, value.flip))
+        return replace(value, mask=mask, flip=flip, is_swapped=not value.is_swapped)
+
+
+_FIRST_WORD = 8
+"""The number of the first register of 4 bytes; those before it are of 16 bytes each, in the same place."""
+
+
+def _word(register: int) -> int:
+    if 1 <= register <= 4:
+        return 4 * (register - 1)
+    if _FIRST_WORD <= register < _FIRST_WORD + 16:
+        return register - _FIRST_WORD
+    raise UnreadableError("a register")
+
+
+def _compared(value: Read, by: Compare) -> Test:
+    """Return a comparison with bytes, of which there may be less than were read.
+
+    Raises:
+        UnreadableError: what was read is not compared in the way that it is in a field.
+    """
+    number, short = int.from_bytes(by.value, "big"), 8 * (value.length - len(by.value))
+    if short < 0 or not by.value:
+        raise UnreadableError(f"comparison of {value.source}")
+    if by.order in (Order.EQUAL, Order.NOT_EQUAL):
+        mask = value.mask >> short << short
+        number = number << short ^ value.flip & ~(_ones_of_bits(short))
+        return Test(replace(value, mask=mask, flip=0), by.order is Order.NOT_EQUAL, number, number)
+    most = ones(value.length)
+    first, last = {
+        Order.LESS: (0, number - 1),
+        Order.AT_MOST: (0, number),
+        Order.GREATER: (number + 1, most),
+        Order.AT_LEAST: (number, most),
+    }[by.order]
+    if short or value.flip:
+        raise UnreadableError(f"comparison of {value.source}")
+    return Test(value, is_negated=False, first=first, last=last, is_by_order=True)
+
+
+def _ranged(value: Read, by: Range) -> Test:
+    if {len(by.first), len(by.last)} != {value.length} or value.flip:
+        raise UnreadableError(f"range of {value.source}")
+    first, last = (int.from_bytes(end, "big") for end in (by.first, by.last))
+    return Test(value, by.is_negated, first, last)
+
+
+def _marked(value: Read | Constant) -> nft.SetMark:
+    """Return the change of a session's mark.
+
+    One that reads the mark, and then sets all of it, is none of ours: without a session its rule ends there.
+
+    Raises:
+        UnreadableError: the mark becomes something else than its own bits and constant ones.
+    """
+    order: Literal["big", "little"] = "big" if IS_BIG_ENDIAN else "little"
+    if isinstance(value, Constant):
+        if len(value.value) != 4:
+            raise UnreadableError("set ct mark")
+        number = int.from_bytes(value.value, order)
+        return nft.SetMark(keep=number, put=number)
+    keep, put = (int.from_bytes(one.to_bytes(value.length, "big"), order) for one in (value.mask, value.flip))
+    if value.source != _CT_MARK or value.is_swapped or keep & put or not keep:
+        raise UnreadableError("set ct mark")
+    return nft.SetMark(keep=keep | put, put=put)
+
+
+_CT_MARK = Key("ct", 3)
+
+
+def ones(length: int) -> int:
+    """Return the number of so many bytes of which all bits are set."""
+    return _ones_of_bits(8 * length)
+
+
+def _ones_of_bits(bits: int) -> int:
+    return (1 << bits) - 1
+
+
+def turned(number: int, length: int) -> int:
+    """Return a number with its bytes in the other order."""
+    return int.from_bytes(number.to_bytes(length, "big"), "little")
