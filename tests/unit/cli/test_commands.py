@@ -339,7 +339,7 @@ def test_json_that_is_no_listing_is_wrong_use(
     ruleset.write_text(listing)
     code, output, errors = run("verify", "--ruleset", ruleset, *options, web)
     assert (code, output) == (2, "")
-    assert f"{ruleset}: expected a ruleset like 'nft --json list ruleset' prints it, found " in errors
+    assert f"{ruleset}: nft does not take this ruleset: " in errors
 
 
 def test_a_ruleset_without_our_table_is_said_to_be_none(run: Run, web: Path, tmp_path: Path) -> None:
