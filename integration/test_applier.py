@@ -209,6 +209,11 @@ NO_REQUESTS: tuple[tuple[int, bytes], ...] = (
     (Verb.FIND_SESSIONS, bytes(10)),
     (Verb.FIND_SESSIONS, applier_protocol.encode([Direction.INGRESS, Family.IPV4, 6, 1 << 32, 1, 1, 1])),
     (Verb.END_SESSION, applier_protocol.encode(0, bytes(48).hex())),
+    (Verb.BEGIN_ENTRIES, b""),
+    (Verb.NEXT_ENTRIES, b""),
+    (Verb.END_ENTRIES, b""),
+    (Verb.END_ENTRIES, applier_protocol.encode(1)),
+    (Verb.RESTORE_ENTRY, applier_protocol.encode(2, "")),
     (Verb.END_SESSION, applier_protocol.encode(2, bytes(49).hex())),
     (Verb.ALLOW_LOG, applier_protocol.encode(1 << 16)),
 )
@@ -270,7 +275,7 @@ def test_sessions_are_found_through_the_applier(owner: Applier) -> None:
         source_port=1024,
         destination_port=80,
     )
-    assert plane.find_session(packet) is None
+    assert plane.sessions.find_session(packet) is None
 
 
 def test_changes_by_others_are_told_with_who_made_them(namespace: Namespace, owner: Applier) -> None:

@@ -20,6 +20,7 @@ NETLINK_NETFILTER = 12
 REQUEST = 0x1
 ACK = 0x4
 DUMP = 0x300
+CREATE_ONLY = 0x600
 _INTERRUPTED = 0x10
 
 _HEADER = struct.Struct("=IHHII")
@@ -102,15 +103,20 @@ class NetlinkSocket(socket.socket):
             else:
                 received.append(datagram)
 
-    def order(self, requests: Sequence[tuple[int, bytes]]) -> list[int]:
+    def order(self, requests: Sequence[tuple[int, bytes]], *, is_creating: bool = False) -> list[int]:
         """Send requests that answer nothing, and return the error numbers of those that failed.
 
         Only the last is acknowledged, so that thousands of successes fill no buffer.
+
+        Args:
+            requests: their kinds and payloads.
+            is_creating: whether they may make something, which must not be there yet.
         """
         if not requests:
             return []
+        flags = REQUEST | CREATE_ONLY if is_creating else REQUEST
         *earlier, (kind, payload) = requests
-        self._send([*((k, REQUEST, p) for k, p in earlier), (kind, REQUEST | ACK, payload)])
+        self._send([*((k, flags, p) for k, p in earlier), (kind, flags | ACK, payload)])
         last, errors = self._sequence, []
         while True:
             for message in self._receive():

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import FrameType
+from typing import Protocol
 
 from sgagent.agent.control.handlers import OrderHandler
 from sgagent.agent.counters import Counting, ObservationLog
@@ -21,7 +22,6 @@ from sgagent.agent.doctor import Doctor
 from sgagent.agent.drift import DriftWatch
 from sgagent.agent.inbox import Inbox, LoopEvent
 from sgagent.agent.published_status import PublishedStatus
-from sgagent.agent.sessions import RevokedSessions
 from sgagent.agent.step import EventLog, FaultLog, Step, StepEnd, StepLog, summary
 from sgagent.agent.systemd import ServiceManager
 from sgagent.agent.verification import Verification
@@ -52,6 +52,20 @@ LONGEST_RETRY_SECONDS = 60.0
 """Exponential backoff between steps that the kernel refuses: the first delay, and the limit."""
 
 
+class SessionKeeper(Protocol):
+    """Does for live sessions what rules can't, a moment at a time."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Return whether to look again at once, and not only at the next tick."""
+
+    def follow(self, step: Step) -> None:
+        """Take note of a step."""
+
+    def look(self) -> None:
+        """Do what there is to do, for a moment."""
+
+
 @dataclass(eq=False, kw_only=True)
 class Daemon:
     """Keep the host's policy enforced until a signal stops it; nothing is changed before :meth:`run`."""
@@ -72,8 +86,8 @@ class Daemon:
     after_first: Callable[[Step], None]
     """Is given the first step that made the table."""
 
-    revoked: RevokedSessions | None
-    """Ends sessions that the policy forbids; None where sessions are kept."""
+    sessions: tuple[SessionKeeper, ...]
+    """Do for live sessions what rules can't."""
 
     verification: Verification
     """Proves what steps leave in the kernel, while it runs."""
@@ -136,8 +150,15 @@ class Daemon:
 
     def _seconds_to_wait(self) -> float:
         """Return the seconds until the next deadline."""
+        if self._busy:
+            return 0.0
         due = min(self._ticked_at + TICK_SECONDS, self._retry_at, self._waiting_ends_at)
         return max(0.0, min(due - self.clock.monotonic(), self._expiry - self._latest_time()))
+
+    @property
+    def _busy(self) -> tuple[SessionKeeper, ...]:
+        """Return who can't wait for the next tick to go on."""
+        return tuple(keeper for keeper in self.sessions if keeper.is_busy)
 
     @property
     def _waiting_ends_at(self) -> float:
@@ -172,6 +193,8 @@ class Daemon:
         self.published.note_verified(self.verification.newest, self.verification.durations)
         if self.inbox.do_jobs(self._step_now):
             self.published.note_manual_override(self.orders.manual_override())
+        for keeper in self.sessions if is_tick_due else self._busy:
+            keeper.look()
         if is_tick_due:  # what readers ask for meanwhile puts off no look at the table
             self._ticked_at = self.clock.monotonic()
         if is_tick_due or self.inbox.has_readers:
@@ -246,8 +269,8 @@ class Daemon:
             self._expiry = next((end for end in ends if end > began), math.inf)  # may be over by now
             if step.is_first_table and step.outcome is StepEnd.APPLIED:
                 self.after_first(step)
-            if self.revoked is not None:
-                self.revoked.follow(step)
+            for keeper in self.sessions:
+                keeper.follow(step)
             self._steps += 1
             clean_up(self._steps)
             self.doctor.follow(step)
@@ -281,8 +304,6 @@ class Daemon:
         """Read the counters, serve who waits for a reading, and feed the watchdog."""
         self._latest_time()  # kept in case the clock goes back
         self.drift.look()
-        if self.revoked is not None:
-            self.revoked.look()
         self.published.note_contest(is_contested=self.drift.is_contested)
         names = self._reconciler.names.report()
         self._step_log.say_names(names)

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from sgagent.agent.counters import Totals
+from sgagent.agent.entry_sweep import EntrySweep, SweepReport
 from sgagent.agent.flowlog.flowlog import FlowLog
 from sgagent.agent.log import LogQueue
 from sgagent.agent.manual_override import ManualOverride
@@ -191,6 +192,14 @@ class PublishedStatus:
 
     serving: Serving | None = None
     """Who serves the metrics. May be read from any thread."""
+
+    sweep: EntrySweep | None = None
+    """Ends entries of conntrack; None where sessions are kept."""
+
+    @property
+    def swept(self) -> SweepReport:
+        """Return what sweeps of conntrack's entries found and did."""
+        return self.sweep.report if self.sweep is not None else SweepReport()
 
     def __post_init__(self) -> None:
         """Start with nothing known."""

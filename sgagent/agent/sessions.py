@@ -328,6 +328,9 @@ class RevokedSessions:
 
         self._revoked: list[tuple[CutSession, TcpSession]] = []
 
+    is_busy = False
+    """A look at each tick is enough: packets of these sessions are dropped meanwhile."""
+
     def follow(self, step: Step) -> None:
         """Take note of a step; after one that may have revoked sessions, the next look lists them."""
         before, self._step = self._step, step

@@ -83,7 +83,7 @@ def _enforce(settings: Settings, applier: Applier | None) -> Step:
             raise KernelRefusedError(step.kernel_error)
         if step.is_first_table and settings.enforcement.sessions is Sessions.REJUDGE:
             port = (
-                SessionPort(find=dataplane.find_sessions, destroy=dataplane.destroy)
+                SessionPort(find=dataplane.sessions.find_sessions, destroy=dataplane.sessions.destroy)
                 if isinstance(dataplane, ApplierDataplane)
                 else SessionPort(find=conntrack.find_sessions, destroy=live_sessions.destroy)
             )

@@ -20,6 +20,7 @@ from sgagent.agent.control.server import control_served
 from sgagent.agent.counters import Counting
 from sgagent.agent.daemon import Daemon
 from sgagent.agent.doctor import Doctor
+from sgagent.agent.entry_sweep import EntrySweep
 from sgagent.agent.examination import Examination
 from sgagent.agent.flowlog.flowlog import begin_flow_log, flows_heard
 from sgagent.agent.inbox import Inbox, LoopEvent
@@ -50,8 +51,9 @@ from sgagent.cli import inputs
 from sgagent.core.errors import UsageError
 from sgagent.dataplane.dataplane import ApplierDataplane
 from sgagent.dataplane.generation import RulesetChange
-from sgagent.dataplane.live_sessions import list_listeners
+from sgagent.dataplane.live_sessions import link_towards, list_listeners
 from sgagent.dataplane.privsep import Applier, notices_heard
+from sgagent.dataplane.routes import Routes
 from sgagent.host.links import NetlinkHost
 from sgagent.host.processes import holder_of_port, own_sockets
 from sgagent.nft.marks import MarkLayout, Sessions
@@ -115,20 +117,20 @@ def _assemble(
         clock=clock,
         before_counters_go=counting.read,
         counters_gone=counting.forget,
-        preview_cuts=CutPreview(log, open_sessions, dataplane.find_sessions).look,
+        preview_cuts=CutPreview(log, open_sessions, dataplane.sessions.find_sessions).look,
         lockout_hold=LockoutHold(
             seconds=settings.enforcement.hold_lockout_seconds,
             directory=settings.state.directory,
             clock=clock,
             boot_id=read_boot_id(),
             list_sessions=open_sessions,
-            find=dataplane.find_sessions,
+            find=dataplane.sessions.find_sessions,
             tell=broadcast,
         ),
         name_servers=partial(name_servers, settings.source),
         name_watch=NameWatch(settings, clock, inputs.latest_time(settings), BackgroundResolver()),
     )
-    sessions = LiveSessions(layout, dataplane.find_session)
+    sessions = LiveSessions(layout, dataplane.sessions.find_session)
     orders = OrderHandler(reconciler=reconciler, state=state, clock=clock, boot_id=read_boot_id(), log=log)
     examination = Examination(
         settings=settings,
@@ -148,15 +150,22 @@ def _assemble(
         stack.enter_context(presence_kept(settings, source, lambda: published.status, host.facts))
 
     is_kept = settings.enforcement.sessions is Sessions.KEEP
-    port = SessionPort(find=dataplane.find_sessions, destroy=dataplane.destroy)
-    revoked = None if is_kept else RevokedSessions(log, clock, port)
+    routes = stack.enter_context(closing(Routes()))
+    port = SessionPort(
+        find=dataplane.sessions.find_sessions,
+        destroy=dataplane.sessions.destroy,
+        link_towards=partial(link_towards, routes=routes),
+    )
+    sweep = EntrySweep(log, clock, dataplane.sessions, layout, routes.link_towards)
+    published.sweep = None if is_kept else sweep
+    of_revoked = () if is_kept else (RevokedSessions(log, clock, port), sweep)
 
     def end_sessions(step: Step) -> None:
         # Conntrack assigns a session that it did not follow to the end that sends next. Refreshing now makes
         # the agent send first on its session to the source.
         if source.endpoints():
             source.refresh()
-        if revoked is not None:
+        if not is_kept:
             end_forbidden_sessions(step, log, port)
 
     verification = Verification(dataplane.open_listing, layout, log, partial(inbox.put, LoopEvent.NOTHING))
@@ -173,7 +182,7 @@ def _assemble(
         event_log=log,
         published=published,
         after_first=end_sessions,
-        revoked=revoked,
+        sessions=of_revoked,
         verification=verification,
         doctor=doctor,
     )

@@ -63,32 +63,48 @@ def sessions_cut(
         if not link.is_loopback
         for address in link.addresses
     }
-    rules_at: dict[tuple[object, ...], ResolvedPolicy] = {}
-    cut = []
+    judge, cut = DoorJudge(policy), []
     for session in sessions:
         interface = link_of.get((session.family, session.local_address))
         if interface is None:
             continue
-        packet, here = opening_packet(session, interface), policy
-        if session.opened is Direction.INGRESS:  # many come to few ports: spare each a walk over all rules
-            door = (interface, session.family, session.local_address, session.local_port)
-            if door not in rules_at:
-                rules_at[door] = _rules_at(policy, packet)
-            here = rules_at[door]
-        decision = evaluate(here, packet)
+        decision = judge.evaluate(opening_packet(session, interface))
         if decision.verdict is Policy.DROP:
             cut.append(CutSession(session=session, interface=interface, decision=decision))
     return tuple(cut)
 
 
-def _rules_at(policy: ResolvedPolicy, packet: Packet) -> ResolvedPolicy:
-    """Return the policy of one interface, without the rules that speak of other ports or near ends."""
-    judge = policy.judge(packet.interface)
-    if judge is None:
-        return ResolvedPolicy()
-    rules = tuple(rule for rule in judge.ingress.rules if matches_but_for_source(rule, packet))
-    here = replace(judge, name=packet.interface, ingress=replace(judge.ingress, rules=rules))
-    return ResolvedPolicy(interfaces=(here,))
+MOST_DOORS = 10_000
+"""Of which the rules are remembered."""
+
+
+class DoorJudge:
+    """Evaluate packets to few doors: ports of near ends. Each is spared a walk over the rules of others."""
+
+    def __init__(self, policy: ResolvedPolicy) -> None:
+        """Take the policy."""
+        self._policy = policy
+        self._rules_at: dict[tuple[object, ...], ResolvedPolicy] = {}
+
+    def evaluate(self, packet: Packet) -> Decision:
+        """Return the verdict on a packet, as :func:`sgagent.core.evaluate.evaluate` does."""
+        protocol = packet.protocol, packet.destination_port
+        door = packet.interface, packet.direction, packet.family, packet.local, *protocol
+        if door not in self._rules_at:
+            if len(self._rules_at) >= MOST_DOORS:
+                self._rules_at.clear()
+            self._rules_at[door] = self._at(packet)
+        return evaluate(self._rules_at[door], packet)
+
+    def _at(self, packet: Packet) -> ResolvedPolicy:
+        """Return the policy of one interface, without the rules that speak of other ports or near ends."""
+        judge = self._policy.judge(packet.interface)
+        if judge is None:
+            return ResolvedPolicy()
+        toward = judge.toward(packet.direction)
+        rules = tuple(rule for rule in toward.rules if matches_but_for_source(rule, packet))
+        here = judge.with_side(packet.direction, replace(toward, rules=rules))
+        return ResolvedPolicy(interfaces=(replace(here, name=packet.interface),))
 
 
 def sessions_newly_cut(

@@ -203,6 +203,11 @@ class ResolvedInterface:
         """Return what decides about sessions opened in the direction."""
         return self.ingress if direction is Direction.INGRESS else self.egress
 
+    def with_side(self, direction: Direction, side: ResolvedDirection) -> ResolvedInterface:
+        """Return the interface with something else that decides about sessions opened in the direction."""
+        is_ingress = direction is Direction.INGRESS
+        return replace(self, ingress=side) if is_ingress else replace(self, egress=side)
+
     def with_rules(self, is_kept: Callable[[ResolvedRule], bool]) -> ResolvedInterface:
         """Return the interface with some of the rules."""
         ingress, egress = (

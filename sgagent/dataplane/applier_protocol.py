@@ -20,7 +20,9 @@ from typing import Any, get_args
 
 from sgagent.core.errors import KernelRefusedError, NotPermittedError, SgagentError, UsageError
 from sgagent.core.model import Direction, Family
-from sgagent.dataplane.conntrack import FlowTuple, TrackedSession
+from sgagent.core.tracked_sessions import ConntrackEntry, FlowTuple
+from sgagent.dataplane.conntrack import TrackedSession
+from sgagent.dataplane.flow_tables import FlowTable
 from sgagent.dataplane.generation import RulesetChange
 from sgagent.dataplane.live_sessions import Ending
 from sgagent.dataplane.table import Applied, TableListing
@@ -58,6 +60,16 @@ class Verb(enum.IntEnum):
 
     OPEN_RULESET = 13
     """Read the tables of others in a process of its own; the socket to read it from follows the answer."""
+
+    BEGIN_ENTRIES = 14
+    """Begin to list conntrack's entries."""
+
+    NEXT_ENTRIES = 15
+    END_ENTRIES = 16
+    RESTORE_ENTRY = 17
+    """Make the entry of a TCP session at a socket of this host, as one that the far end opened."""
+
+    LIST_FLOW_TABLES = 18
 
 
 class Reply(enum.IntEnum):
@@ -210,7 +222,8 @@ _FORMS: Mapping[type, tuple[Callable[[Any], Sequence[object]], Callable[..., obj
             *(ops.AddTable, ops.DestroyTable, ops.AddCounter, ops.Flush, ops.Delete),
             *(nft.Count, nft.Limit, nft.Log, nft.SetMark, nft.Accept, nft.Drop, nft.Goto, nft.Jump),
             *(nft.Counter, nft.Hook, nft.KeyType, nft.Symbol, nft.NamePrefix),
-            *(Direction, Family, Applied, FlowTuple, TrackedSession, Ending, RulesetChange),
+            *(Direction, Family, Applied, FlowTuple, ConntrackEntry, FlowTable),
+            *(TrackedSession, Ending, RulesetChange),
         )
     },
     **{kind: (_write_elements, partial(_read_elements, kind)) for kind in get_args(_ElementOperation)},

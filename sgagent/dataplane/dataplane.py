@@ -15,14 +15,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sgagent.core.errors import ApplierLostError, KernelRefusedError, NotPermittedError
-from sgagent.core.evaluate import Packet
 from sgagent.dataplane import applier_protocol
 from sgagent.dataplane.applier_protocol import LARGE_BYTES, LONGEST_ANSWER, MalformedMessageError, Reply, Verb
-from sgagent.dataplane.conntrack import TrackedSession
+from sgagent.dataplane.applier_sessions import ApplierSessions
 from sgagent.dataplane.libnftables import DONE
-from sgagent.dataplane.live_sessions import Ending, TcpSession
 from sgagent.dataplane.privileges import give_back
-from sgagent.dataplane.request_validation import MOST_PACKETS
 from sgagent.dataplane.table import Applied, KernelTable, TableKeeper, TableListing
 from sgagent.netlink import attributes, payloads_in
 from sgagent.nft.diff import make_plan
@@ -265,7 +262,7 @@ class ApplierTable:
         self._channel.settimeout(longest_call_seconds)
         self._lock = threading.RLock()
         self._loss: str | None = None
-        self._call(Verb.BEGIN, mask)
+        self.call(Verb.BEGIN, mask)
 
     def read_generation(self) -> int:
         """Return a number that changes whenever the table may have changed.
@@ -273,7 +270,7 @@ class ApplierTable:
         Raises:
             NotPermittedError: the applier lacks CAP_NET_ADMIN.
         """
-        (generation,) = self._call(Verb.READ_GENERATION)
+        (generation,) = self.call(Verb.READ_GENERATION)
         return int(generation)
 
     def list_table(self) -> TableListing:
@@ -314,7 +311,7 @@ class ApplierTable:
 
         Which group is said once, and can't be changed.
         """
-        (is_possible,) = self._call(Verb.ALLOW_LOG, group)
+        (is_possible,) = self.call(Verb.ALLOW_LOG, group)
         return bool(is_possible)
 
     def open_log(self) -> socket.socket:
@@ -359,7 +356,7 @@ class ApplierTable:
             NotPermittedError: the applier lacks CAP_NET_ADMIN.
             KernelRefusedError: a session's mark could not be changed.
         """
-        (count,) = self._call(Verb.CLEAR_MARKS, mask, *tests)
+        (count,) = self.call(Verb.CLEAR_MARKS, mask, *tests)
         return int(count)
 
     def refuse_another_owner(self) -> None:
@@ -370,43 +367,16 @@ class ApplierTable:
         """
         self._ask(Verb.REFUSE_ANOTHER_OWNER)
 
-    def find_session(self, packet: Packet) -> TrackedSession | None:
-        """Return the session that a packet belongs to, as ``conntrack.find_session`` does.
-
-        Raises:
-            OSError: the kernel can't be asked.
-        """
-        return self.find_sessions([packet])[0]
-
-    def find_sessions(self, packets: Sequence[Packet]) -> list[TrackedSession | None]:
-        """Return the sessions that packets belong to, as ``conntrack.find_sessions`` does.
-
-        Raises:
-            OSError: the kernel can't be asked.
-        """
-        found = dict[Packet, TrackedSession | None]()
-        asked = [packet for packet in packets if None not in (packet.source_port, packet.destination_port)]
-        for start in range(0, len(asked), MOST_PACKETS):
-            some = asked[start : start + MOST_PACKETS]
-            found |= zip(some, self._call(Verb.FIND_SESSIONS, *map(_as_values, some)), strict=True)
-        return [found.get(packet) for packet in packets]
-
-    def destroy(self, session: TcpSession) -> Ending:
-        """End a session at once, as :func:`sgagent.dataplane.live_sessions.destroy`.
-
-        Raises:
-            NotPermittedError: the applier lacks CAP_NET_ADMIN.
-            OSError: the kernel refused for another reason.
-        """
-        ending: Ending
-        (ending,) = self._call(Verb.END_SESSION, session.socket_family, session.identity.hex())
-        return ending
-
     def close(self) -> None:
         """Let the applier go; the rules stay in force."""
         self._channel.close()
 
-    def _call(self, verb: Verb, *values: object) -> tuple[Any, ...]:
+    def call(self, verb: Verb, *values: object) -> tuple[Any, ...]:
+        """Send a request that has values, and return those of the answer.
+
+        Raises:
+            SgagentError, OSError: what the applier refused.
+        """
         return applier_protocol.decode(self._ask(verb, applier_protocol.encode(*values)))
 
     def _ask(self, verb: Verb, content: bytes = b"") -> bytes:
@@ -444,11 +414,6 @@ class ApplierTable:
         return ApplierLostError(reason)
 
 
-def _as_values(packet: Packet) -> list[object]:
-    ends = packet.source, packet.destination, packet.source_port, packet.destination_port
-    return [packet.direction, packet.family, packet.protocol, *ends]
-
-
 class ApplierDataplane(TableDataplane):
     """The data plane behind the boundary, and what else needs privilege."""
 
@@ -462,9 +427,7 @@ class ApplierDataplane(TableDataplane):
         """
         table = ApplierTable(channel, mask=mask, longest_call_seconds=longest_call_seconds)
         super().__init__(table)
-        self.find_session = table.find_session
-        self.find_sessions = table.find_sessions
-        self.destroy = table.destroy
+        self.sessions = ApplierSessions(table.call)
         self.open_log = table.open_log
         self.open_listing = table.open_listing
         self.read_ruleset = table.read_ruleset

@@ -15,13 +15,15 @@ import socket
 import struct
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 from sgagent.core.binding import HostListener
 from sgagent.core.errors import NotPermittedError
 from sgagent.core.model import Family, address_text
 from sgagent.core.policy import LINK_LOCAL
-from sgagent.netlink import NETLINK_ROUTE, NETLINK_SOCK_DIAG, NetlinkSocket, attribute, attributes
+from sgagent.dataplane.routes import Routes
+from sgagent.netlink import NETLINK_SOCK_DIAG, NetlinkSocket, attributes
 
 _DIAGNOSE_BY_FAMILY = 20
 _DESTROY = 21
@@ -134,28 +136,19 @@ def sessions_at_listeners() -> tuple[TcpSession, ...]:
     return list_sockets().at_listeners
 
 
-def link_towards(session: TcpSession) -> int | None:
+def link_towards(session: TcpSession, routes: Routes | None = None) -> int | None:
     """Return the number of the link by which this host's packets of a session leave; None if nobody can tell.
 
     A link-local address may be on several links; its socket knows the one.
     """
-    ends, size = (session.peer_address, session.local_address), session.family.bits // 8
+    ends = session.local_address, session.peer_address
     if session.family is Family.IPV6 and any(LINK_LOCAL[0] <= end <= LINK_LOCAL[1] for end in ends):
         return session.link or None
-    family = socket.AF_INET if session.family is Family.IPV4 else socket.AF_INET6
-    wanted = (attribute(kind, end.to_bytes(size)) for kind, end in enumerate(ends, start=_ROUTE_DESTINATION))
-    request = _ROUTE.pack(family, 8 * size, 8 * size) + b"".join(wanted)
-    try:
-        with NetlinkSocket(NETLINK_ROUTE) as netlink:
-            found = attributes(netlink.ask(_GET_ROUTE, request).payload[_ROUTE.size :])
-    except OSError:
-        return None
-    return int.from_bytes(found[_ROUTE_LINK], sys.byteorder) if _ROUTE_LINK in found else None
-
-
-_GET_ROUTE = 26
-_ROUTE = struct.Struct("=BBB9x")
-_ROUTE_DESTINATION, _ROUTE_LINK = 1, 4
+    ways = session.family, session.peer_address, session.local_address
+    if routes is not None:
+        return routes.link_towards(*ways)
+    with closing(Routes()) as own:
+        return own.link_towards(*ways)
 
 
 def destroy(session: TcpSession) -> Ending:
@@ -185,6 +178,26 @@ def destroy_socket(socket_family: int, identity: bytes) -> Ending:
             raise NotPermittedError("sessions can be ended only with CAP_NET_ADMIN")
         case error:
             raise OSError(error, os.strerror(error))
+
+
+def find_socket(socket_family: int, identity: bytes) -> TcpSession | None:
+    """Return an established session by what the kernel knows its socket by; None if there is none.
+
+    Raises:
+        OSError: the kernel can't tell.
+    """
+    request = _REQUEST.pack(socket_family, socket.IPPROTO_TCP, 0, _LIVE, identity)
+    try:
+        with NetlinkSocket(NETLINK_SOCK_DIAG) as netlink:
+            answer = netlink.ask(_DIAGNOSE_BY_FAMILY, request)
+    except FileNotFoundError:
+        return None
+    is_there = answer.payload[1] in _WITH_BOTH_ENDS
+    return _session(*_ANSWER.unpack_from(answer.payload)) if is_there else None
+
+
+_WITH_BOTH_ENDS = (1, 8)
+"""Established, or closed by the far end alone."""
 
 
 def _is_subflow(netlink: NetlinkSocket, request: bytes) -> bool:

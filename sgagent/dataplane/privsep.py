@@ -27,11 +27,10 @@ from typing import Any, NoReturn, Self, assert_never
 from sgagent.core.errors import SgagentError, UsageError
 from sgagent.dataplane import applier_protocol, privileges, request_validation as validation
 from sgagent.dataplane.applier_protocol import LONGEST_REQUEST, MalformedMessageError, Reply, Verb
-from sgagent.dataplane.conntrack import find_sessions
 from sgagent.dataplane.generation import APPLIER_NAME, RulesetChange
-from sgagent.dataplane.live_sessions import destroy_socket
 from sgagent.dataplane.nflog import LAST_GROUP, open_log
 from sgagent.dataplane.ruleset_dump import read_in_background
+from sgagent.dataplane.session_requests import SessionRequests
 from sgagent.dataplane.table import KernelTable, TrackedTable, list_in_background
 
 _ERRORS = 2
@@ -103,6 +102,7 @@ class _RequestHandler:
         self._owned = owned
         self._mask = 0
         self._log_group: int | None = None
+        self._sessions = SessionRequests()
         self._given: socket.socket | None = None
         """What the agent gets behind the answer."""
 
@@ -114,6 +114,7 @@ class _RequestHandler:
 
     def close(self) -> None:
         """Release the table unchanged."""
+        self._sessions.close()
         if self.followed is not None:
             self.followed.close()
 
@@ -170,10 +171,6 @@ class _RequestHandler:
                 return encode(table.clear_marks(*validation.check_marks(values, self._mask)))
             case Verb.REFUSE_ANOTHER_OWNER:
                 table.refuse_another_owner()
-            case Verb.FIND_SESSIONS:
-                return encode(*find_sessions(validation.check_packets(values)))
-            case Verb.END_SESSION:
-                return encode(destroy_socket(*validation.check_socket(values)))
             case Verb.ALLOW_LOG:
                 return encode(self._allow_log(table, validation.check_number(values, LAST_GROUP)))
             case Verb.OPEN_LOG:
@@ -186,6 +183,10 @@ class _RequestHandler:
                 self._given = self._opened(verb, read_in_background)
             case Verb.BEGIN:
                 raise MalformedMessageError("a second beginning")
+            case Verb.FIND_SESSIONS | Verb.END_SESSION | Verb.RESTORE_ENTRY | Verb.LIST_FLOW_TABLES:
+                return self._sessions.answer(verb, values, self._mask)
+            case Verb.BEGIN_ENTRIES | Verb.NEXT_ENTRIES | Verb.END_ENTRIES:
+                return self._sessions.answer(verb, values, self._mask)
             case _:
                 assert_never(verb)
         return b""

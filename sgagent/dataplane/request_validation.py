@@ -16,7 +16,9 @@ from typing import Any
 from sgagent.core.binding import check_interface_name
 from sgagent.core.evaluate import Packet
 from sgagent.core.model import Direction, Family
+from sgagent.core.tracked_sessions import ConntrackEntry, FlowTuple
 from sgagent.dataplane.applier_protocol import MalformedMessageError
+from sgagent.dataplane.conntrack_entries import PIECE
 from sgagent.nft import ruleset as nft, transactions as ops
 from sgagent.nft.marks import MarkTest
 from sgagent.nft.ruleset import BITS, SYMBOLS
@@ -259,14 +261,19 @@ def check_marks(content: tuple[Any, ...], mask: int) -> tuple[int, tuple[MarkTes
     Raises:
         MalformedMessageError: the bits are not the agent's; there are more tests than bits.
     """
-    _require(1 <= len(content) <= 1 + _MOST_MARK_TESTS, "of another length")
+    _require(content, "of another length")
     bits = check_number(content[:1])
     _check_bits(bits, mask)
-    for test in content[1:]:
+    return bits, _checked_tests(content[1:])
+
+
+def _checked_tests(tests: tuple[Any, ...]) -> tuple[MarkTest, ...]:
+    _require(len(tests) <= _MOST_MARK_TESTS, "of another length")
+    for test in tests:
         _require(isinstance(test, list) and len(test) == 2, "no test of a mark")
         for number in test:
             _check_number(number, nft.ALL_BITS)
-    return bits, tuple(MarkTest(*test) for test in content[1:])
+    return tuple(MarkTest(*test) for test in tests)
 
 
 def check_packets(content: tuple[Any, ...]) -> list[Packet]:
@@ -292,6 +299,48 @@ def _checked_packet(content: Any) -> Packet:  # noqa: ANN401 - what the agent se
 
 
 _PACKET_NUMBERS = ("protocol", "source", "destination", "source_port", "destination_port")
+
+
+def check_listing(content: tuple[Any, ...]) -> tuple[bool, tuple[MarkTest, ...]]:
+    """Return whether entries of all protocols are to be listed, and which marks are to be left out.
+
+    Raises:
+        MalformedMessageError: the content says something else.
+    """
+    match content:
+        case (bool(all_protocols), *tests):
+            return all_protocols, _checked_tests(tuple(tests))
+        case _:
+            raise MalformedMessageError("no listing")
+
+
+def check_entries(content: tuple[Any, ...]) -> tuple[ConntrackEntry, ...]:
+    """Return entries of conntrack, as they were listed.
+
+    Raises:
+        MalformedMessageError: one is none; there are none, or too many.
+    """
+    _require(1 <= len(content) <= PIECE, "of another length")
+    for entry in content:
+        _check_entry(entry)
+    return content
+
+
+def _check_entry(entry: object) -> None:
+    match entry:
+        case ConntrackEntry(Family() as family, protocol, FlowTuple() as original, FlowTuple() as reply):
+            _check_number(protocol, 0xFF)
+            for ends in (original, reply):
+                _check_number(ends.source, family.last_address)
+                _check_number(ends.destination, family.last_address)
+                for port in (ends.source_port, ends.destination_port):
+                    _check_number(0 if port is None else port, 0xFFFF)
+            for number in (entry.mark, entry.identity):
+                _check_number(number, nft.ALL_BITS)
+            for zone in (entry.original_zone, entry.reply_zone):
+                _check_number(zone, 0xFFFF)
+        case _:
+            raise MalformedMessageError("no entry")
 
 
 def check_socket(content: tuple[Any, ...]) -> tuple[int, bytes]:

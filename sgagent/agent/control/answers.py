@@ -190,6 +190,7 @@ def status_answer(published: PublishedStatus, clock: Clock, source: str) -> requ
         sessions_cut=len(status.last_cut),
         first_sessions_cut=status.last_cut[:MOST_CUTS_SHOWN],
         sessions_cut_at=status.last_cut_at,
+        flow_tables=tuple(map(str, published.swept.flow_tables)),
         held=status.manual_override.held,
         pending=pending.status(clock.monotonic()) if pending else None,
         unbound_expected=len(status.step.missing_links),

@@ -283,6 +283,8 @@ class StatusAnswer:
     """The dearest of them."""
 
     sessions_cut_at: float | None = None
+    flow_tables: tuple[str, ...] = ()
+    """Flow tables of other tables, in words."""
 
     held: HeldBack | None = None
     """What is in force by hand instead of what the source says."""

@@ -181,6 +181,7 @@ def _orders(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
 
 def _sessions_cut(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
     """Yield whom the policy locked out while they were in."""
+    yield from _listed("flow tables", answer.flow_tables)
     if answer.sessions_cut_at is not None:
         sessions = count(answer.sessions_cut, "open session")
         yield "cut", f"{sessions}, by the change at {moment(answer.sessions_cut_at, now)}"

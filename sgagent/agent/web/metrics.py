@@ -69,6 +69,8 @@ HELP = {
     "sgagent_verify_duration_seconds": "Time to prove the table.",
     "sgagent_drift_contested": "1 while someone else changes the table so often that the agent waits before"
     " each repair.",
+    "sgagent_flow_tables": "Flow tables of other tables: they forward packets past our hooks.",
+    "sgagent_conntrack_entries_ended": "Revoked sessions that were ended in conntrack.",
     "sgagent_sessions_cut": "Open sessions that changes of the policy cut, of those that the agent checked"
     " before.",
     "sgagent_snapshot": "The snapshot that is enforced.",
@@ -136,6 +138,7 @@ class _AgentCollector(Collector):
             *_interfaces(status),
             *_doctor(status),
             *_logs(published),
+            *_sessions(published),
         )
         return (family for family in families if family.samples)
 
@@ -226,6 +229,13 @@ def _interfaces(status: Status) -> Iterator[Metric]:
     bound = status.bound_links
     yield _gauge("sgagent_bound_links", bound)
     yield _gauge("sgagent_unbound_expected", None if bound is None else len(status.step.missing_links))
+
+
+def _sessions(published: PublishedStatus) -> Iterator[Metric]:
+    """Yield the families of what is done to sessions in conntrack."""
+    if published.sweep is not None:
+        yield _gauge("sgagent_flow_tables", len(published.swept.flow_tables))
+        yield _counter("sgagent_conntrack_entries_ended", published.swept.ended)
 
 
 def _logs(published: PublishedStatus) -> Iterator[Metric]:

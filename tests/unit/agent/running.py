@@ -47,8 +47,8 @@ class Running:
             event_log=self.log,
             published=self.published,
             after_first=self.first_steps.append,
-            revoked=None,
             doctor=Doctor(examine=lambda *_: Diagnosis(), mark_mask=0xFFFF0000, event_log=self.log),
+            sessions=(),
             verification=Verification(_list_nothing, MarkLayout(0xFFFF0000), self.log),
         )
 

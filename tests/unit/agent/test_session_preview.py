@@ -11,7 +11,8 @@ from sgagent.agent.sessions import MOST_LOOKED_AT, MOST_NAMED, CutPreview
 from sgagent.core.binding import HostFacts, Link
 from sgagent.core.lockout import LiveSession, NamedCut, SessionKind
 from sgagent.core.model import TCP, CidrBlock, Direction, Family
-from sgagent.dataplane.conntrack import FlowTuple, TrackedSession
+from sgagent.core.tracked_sessions import FlowTuple
+from sgagent.dataplane.conntrack import TrackedSession
 from tests.unit.agent.test_forbidden_sessions import Log, forget
 from tests.words import ACCEPT, DROP, OUT, group, policy_of, rule
 

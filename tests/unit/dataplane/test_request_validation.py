@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from sgagent.core.model import Direction, Family
+from sgagent.core.tracked_sessions import ConntrackEntry, FlowTuple
 from sgagent.dataplane.applier_protocol import MalformedMessageError, decode, encode
+from sgagent.dataplane.conntrack_entries import PIECE
 from sgagent.dataplane.request_validation import (
     MOST_PACKETS,
+    check_entries,
+    check_listing,
     check_marks,
     check_number,
     check_packets,
@@ -389,6 +394,47 @@ def test_so_many_packets_are_looked_up_at_once(count: int) -> None:
     check_packets(decode(sent(*[PACKET] * MOST_PACKETS)))
     with pytest.raises(MalformedMessageError):
         check_packets(decode(sent(*[PACKET] * count)))
+
+
+ENDS = FlowTuple(1, 500, 2, 500)
+ENTRY = ConntrackEntry(Family.IPV4, 17, ENDS, ENDS.turned, 7, False, 9, 0, 3)  # noqa: FBT003 - a value's field
+
+
+def test_entries_arrive_as_they_were_sent() -> None:
+    """With their zones, and without ports where the protocol has none."""
+    portless = replace(ENTRY, protocol=50, original=FlowTuple(1, None, 2, None))
+    assert check_entries(decode(encode(ENTRY, portless))) == (ENTRY, portless)
+
+
+@pytest.mark.parametrize(
+    "change",
+    (
+        *({"family": "ipv4"}, {"protocol": 256}, {"protocol": True}, {"original": (1, 2, 3, 4)}),
+        *({"reply": FlowTuple(1 << 32, 1, 1, 1)}, {"reply": FlowTuple(1, -1, 1, 1)}),
+        *({"original": FlowTuple(1, 1, -2, 1)}, {"original": FlowTuple(1, 1, 1, 1 << 16)}),
+        *({"mark": 1 << 32}, {"identity": None}, {"original_zone": 1 << 16}, {"reply_zone": -1}),
+    ),
+)
+def test_what_is_no_entry_is_refused(change: dict[str, Any]) -> None:
+    """Each field has its bounds."""
+    with pytest.raises(MalformedMessageError):
+        check_entries((replace(ENTRY, **change),))
+
+
+@pytest.mark.parametrize("content", ((), (1,), (ENTRY,) * (PIECE + 1)))
+def test_so_many_entries_are_ended_at_once(content: tuple[object, ...]) -> None:
+    """As one piece of a listing has."""
+    check_entries((ENTRY,) * PIECE)
+    with pytest.raises(MalformedMessageError):
+        check_entries(content)
+
+
+@pytest.mark.parametrize("content", ((), (1,), (True, 1), (True, [1]), (False, [1, 1 << 32])))
+def test_what_is_no_listing_is_refused(content: tuple[object, ...]) -> None:
+    """Which protocols, and which marks not."""
+    assert check_listing(decode(encode(True, MarkTest(3, 1)))) == (True, (MarkTest(3, 1),))  # noqa: FBT003 - as sent
+    with pytest.raises(MalformedMessageError):
+        check_listing(content)
 
 
 def test_a_socket_arrives_as_it_was_sent() -> None:

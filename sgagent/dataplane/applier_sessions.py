@@ -1,0 +1,107 @@
+"""What the agent asks the applier for that concerns sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from sgagent.core.evaluate import Packet
+from sgagent.core.tracked_sessions import ConntrackEntry
+from sgagent.dataplane.applier_protocol import Verb
+from sgagent.dataplane.conntrack import TrackedSession
+from sgagent.dataplane.conntrack_entries import Piece
+from sgagent.dataplane.flow_tables import FlowTable
+from sgagent.dataplane.live_sessions import Ending, TcpSession
+from sgagent.dataplane.request_validation import MOST_PACKETS
+from sgagent.nft.marks import MarkTest
+
+
+class ApplierSessions:
+    """The sessions of the host, behind the boundary; may be used from any thread.
+
+    Every method raises :class:`ApplierLostError` where the applier does not answer any more.
+    """
+
+    def __init__(self, call: Callable[..., tuple[Any, ...]]) -> None:
+        """Take what sends a verb and values to the applier, and returns those of the answer."""
+        self._call = call
+
+    def find_session(self, packet: Packet) -> TrackedSession | None:
+        """Return the session that a packet belongs to, as ``conntrack.find_session`` does.
+
+        Raises:
+            OSError: the kernel can't be asked.
+        """
+        return self.find_sessions([packet])[0]
+
+    def find_sessions(self, packets: Sequence[Packet]) -> list[TrackedSession | None]:
+        """Return the sessions that packets belong to, as ``conntrack.find_sessions`` does.
+
+        Raises:
+            OSError: the kernel can't be asked.
+        """
+        found = dict[Packet, TrackedSession | None]()
+        asked = [packet for packet in packets if None not in (packet.source_port, packet.destination_port)]
+        for start in range(0, len(asked), MOST_PACKETS):
+            some = asked[start : start + MOST_PACKETS]
+            found |= zip(some, self._call(Verb.FIND_SESSIONS, *map(_as_values, some)), strict=True)
+        return [found.get(packet) for packet in packets]
+
+    def destroy(self, session: TcpSession) -> Ending:
+        """End a session at once, as :func:`sgagent.dataplane.live_sessions.destroy`.
+
+        Raises:
+            NotPermittedError: the applier lacks CAP_NET_ADMIN.
+            OSError: the kernel refused for another reason.
+        """
+        ending: Ending
+        (ending,) = self._call(Verb.END_SESSION, session.socket_family, session.identity.hex())
+        return ending
+
+    def begin_entries(self, tests: Sequence[MarkTest], *, all_protocols: bool) -> None:
+        """Begin to list conntrack's entries, as ``conntrack_entries.EntryListing`` does.
+
+        Raises:
+            OSError: the kernel can't be asked.
+        """
+        self._call(Verb.BEGIN_ENTRIES, all_protocols, *tests)
+
+    def next_entries(self) -> Piece:
+        """Return the next piece of the listing that was begun.
+
+        Raises:
+            OSError: the kernel can't tell.
+        """
+        return Piece(*self._call(Verb.NEXT_ENTRIES))
+
+    def end_entries(self, entries: Sequence[ConntrackEntry]) -> int:
+        """End entries that were listed, as ``conntrack_entries.end_entries`` does, and return how many.
+
+        Raises:
+            OSError: the kernel refused.
+        """
+        (count,) = self._call(Verb.END_ENTRIES, *entries) if entries else (0,)
+        return int(count)
+
+    def restore_entry(self, session: TcpSession) -> bool:
+        """Restore the entry of a session, as ``conntrack_entries.restore_entry`` does.
+
+        Raises:
+            OSError: the kernel refused.
+        """
+        (is_made,) = self._call(Verb.RESTORE_ENTRY, session.socket_family, session.identity.hex())
+        return bool(is_made)
+
+    def list_flow_tables(self) -> tuple[FlowTable, ...]:
+        """Return the host's flow tables, as ``flow_tables.list_flow_tables`` does.
+
+        Raises:
+            OSError: the kernel can't tell.
+        """
+        return tuple(replace(one, links=tuple(one.links)) for one in self._call(Verb.LIST_FLOW_TABLES))
+
+
+def _as_values(packet: Packet) -> list[object]:
+    ends = packet.source, packet.destination, packet.source_port, packet.destination_port
+    return [packet.direction, packet.family, packet.protocol, *ends]
