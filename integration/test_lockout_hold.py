@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,10 @@ OPEN = definitions(
 )
 SHUT = definitions("ingress accept 1 tcp 80 from 0.0.0.0/0", addresses=ADDRESSES)
 SHUT_TOO = definitions("ingress accept 1 tcp 443 from 0.0.0.0/0", addresses=ADDRESSES)
-LONG, SHORT = 600, int(5 * PATIENCE)
+LONG, SHORT = 600, int(15 * PATIENCE)
+Ends = tuple[socket.socket, socket.socket]
+"""The far end of a session, and the near one."""
+
 SAY_WALL = '#!/bin/sh\ncat >>"{file}"\nexec sleep 1000\n'
 """A wall(1) whose terminals are stopped: it never ends."""
 
@@ -57,9 +61,22 @@ def hold(agent: Service, seconds: int) -> None:
 
 
 @pytest.fixture(params=[(ADMIN, HOST), (ADMIN6, HOST6)], ids=["IPv4", "IPv6"])
-def login(bench: Lab, request: pytest.FixtureRequest) -> Iterator[tuple[socket.socket, socket.socket]]:
+def login(bench: Lab, request: pytest.FixtureRequest) -> Iterator[Ends]:
     """Log in; return both ends of the session."""
-    far, near = request.param
+    with logged_in(bench, *request.param) as ends:
+        yield ends
+
+
+@pytest.fixture
+def login4(bench: Lab) -> Iterator[Ends]:
+    """Log in over IPv4."""
+    with logged_in(bench) as ends:
+        yield ends
+
+
+@contextmanager
+def logged_in(bench: Lab, far: str = ADMIN, near: str = HOST) -> Iterator[Ends]:
+    """Log in; yield both ends of the session."""
     with (
         bench.listen(bench.host, near, 22) as listener,
         bench.connect(bench.peer, (far, 0), (near, 22)) as client,
@@ -68,18 +85,7 @@ def login(bench: Lab, request: pytest.FixtureRequest) -> Iterator[tuple[socket.s
         yield client, server
 
 
-@pytest.fixture
-def login4(bench: Lab) -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Log in over IPv4."""
-    with (
-        bench.listen(bench.host, HOST, 22) as listener,
-        bench.connect(bench.peer, (ADMIN, 0), (HOST, 22)) as client,
-        listener.accept()[0] as server,
-    ):
-        yield client, server
-
-
-def talks(login: tuple[socket.socket, socket.socket]) -> bool:
+def talks(login: Ends) -> bool:
     """Return whether a byte comes through in both directions."""
     try:
         for one, other in (login, login[::-1]):
@@ -102,9 +108,7 @@ def opens(bench: Lab, port: int) -> bool:
     return is_let_in(bench, ip_address(STRANGER), ip_address(HOST), port)
 
 
-def test_it_waits_and_says_so_everywhere(
-    agent: Service, bench: Lab, login: tuple[socket.socket, socket.socket]
-) -> None:
+def test_it_waits_and_says_so_everywhere(agent: Service, bench: Lab, login: Ends) -> None:
     """In the status, the log, the metric, on terminals, and in the answer to a reload; the login lives."""
     agent.start()
     agent.define(SHUT)
@@ -125,9 +129,7 @@ def test_it_waits_and_says_so_everywhere(
     assert not opens(bench, 80)
 
 
-def test_apply_enforces_what_waits(
-    agent: Service, bench: Lab, login: tuple[socket.socket, socket.socket]
-) -> None:
+def test_apply_enforces_what_waits(agent: Service, bench: Lab, login: Ends) -> None:
     """At once; then nothing waits to be applied."""
     agent.start()
     agent.define(SHUT)
@@ -141,9 +143,7 @@ def test_apply_enforces_what_waits(
     assert (again.status, "no change waits" in again.errors) == (2, True)
 
 
-def test_it_is_enforced_when_its_time_is_up(
-    agent: Service, bench: Lab, login4: tuple[socket.socket, socket.socket]
-) -> None:
+def test_it_is_enforced_when_its_time_is_up(agent: Service, bench: Lab, login4: Ends) -> None:
     """By itself; a further change meanwhile waits for its own time, and a restart changes nothing."""
     hold(agent, SHORT)
     agent.start()
@@ -162,7 +162,7 @@ def test_it_is_enforced_when_its_time_is_up(
     assert not talks(login4)
 
 
-def test_what_is_taken_back_is_forgotten(agent: Service, login4: tuple[socket.socket, socket.socket]) -> None:
+def test_what_is_taken_back_is_forgotten(agent: Service, login4: Ends) -> None:
     """And a change that cuts nobody is enforced at once."""
     agent.start()
     agent.define(SHUT)
@@ -173,9 +173,7 @@ def test_what_is_taken_back_is_forgotten(agent: Service, login4: tuple[socket.so
     assert talks(login4)
 
 
-def test_without_a_login_and_by_default_nothing_waits(
-    agent: Service, bench: Lab, login4: tuple[socket.socket, socket.socket]
-) -> None:
+def test_without_a_login_and_by_default_nothing_waits(agent: Service, bench: Lab, login4: Ends) -> None:
     """As for fleets."""
     hold(agent, 0)
     agent.start()
@@ -185,14 +183,23 @@ def test_without_a_login_and_by_default_nothing_waits(
     assert not agent.events("change_held")
 
 
-def test_a_mode_on_trial_ends_by_itself(
-    agent: Service, bench: Lab, login4: tuple[socket.socket, socket.socket]
-) -> None:
-    """Enforcing is tried and given up: the login, which it cut, goes on; confirmed, it stays."""
+def test_a_mode_on_trial_ends_by_itself(agent: Service, bench: Lab) -> None:
+    """Enforcing is tried and given up: the login, which it stopped, goes on; confirmed, it stays."""
     agent.configure('[enforcement]\nmode = "observe"\n')
     agent.define(SHUT)
     agent.start()
     assert opens(bench, 443)
+    with logged_in(bench) as login:
+        expect_a_trial(agent, bench, login)
+    assert agent.command("mode", "enforce", "--confirm-within", "60s").status == 0
+    assert agent.command("confirm").output == "confirmed mode enforce\n"
+    agent.kill()
+    agent.start()
+    assert not opens(bench, 443)
+
+
+def expect_a_trial(agent: Service, bench: Lab, login: Ends) -> None:
+    """Try to enforce, and wait for the end of that."""
     tried = agent.command("mode", "enforce", "--confirm-within", f"{SHORT}s")
     assert tried.status == 0, tried.errors
     assert "unless 'sgagent confirm' runs" in tried.output
@@ -200,12 +207,7 @@ def test_a_mode_on_trial_ends_by_itself(
     assert status(agent)["pending_mode"]["mode"] == "enforce"
     agent.wait_for_event("mode_rolled_back", seconds=2 * SHORT)
     assert opens(bench, 443)
-    assert talks(login4)
-    assert agent.command("mode", "enforce", "--confirm-within", "60s").status == 0
-    assert agent.command("confirm").output == "confirmed mode enforce\n"
-    agent.kill()
-    agent.start()
-    assert not opens(bench, 443)
+    assert talks(login)
 
 
 def test_a_mode_on_trial_ends_with_the_agent(agent: Service, bench: Lab) -> None:
@@ -222,7 +224,7 @@ def test_a_mode_on_trial_ends_with_the_agent(agent: Service, bench: Lab) -> None
 
 
 def test_a_mode_does_not_cut_its_own_session(
-    agent: Service, login4: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+    agent: Service, login4: Ends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither ``enforce`` nor ``default``, unless told so."""
     agent.configure('[enforcement]\nmode = "enforce"\n')

@@ -9,6 +9,7 @@ import socket
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from sgagent.agent.control.requests import ExplainAnswer, ExplainQuestion
 from sgagent.cli import inputs
@@ -32,6 +33,9 @@ from sgagent.core.explanation import (
 from sgagent.core.model import LAST_PORT, Direction, Family, Mode, Policy, Protocol
 from sgagent.core.rule_values import few_objects
 from sgagent.settings import Settings
+
+if TYPE_CHECKING:  # what only live hosts need
+    from sgagent.cli.other_tables import OtherTables
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,16 +70,31 @@ def run(options: argparse.Namespace) -> int:
     is_unbound = options.on and explanation.decided_by is DecidedBy.UNBOUND
     if is_unbound and options.on not in {link for _, link in socket.if_nameindex()}:  # mistyped?
         warn(f"this host has no interface {options.on}; on one that is not bound everything passes")
+    others = _other_tables(explanation, packet, options)
     if options.json:
         shadowed = [rule.rule_id for rule in explanation.shadowed]
         where = {"interface": explanation.interface, "shadowed": shadowed}
-        print(json.dumps(decision_as_json(explanation) | where))
+        beside = {} if others is None else {"other_tables": others.as_json}
+        print(json.dumps(decision_as_json(explanation) | where | beside))
     else:
         lines = _lines(explanation, packet)
         if live:
             lines.append(f"  asked the running agent (snapshot {live.snapshot_version or 'none'})")
+        lines += others.lines() if others else ()
         print("\n".join(map(printable, lines)))
     return 1 if options.exit_code and explanation.verdict is Policy.DROP else 0
+
+
+def _other_tables(
+    explanation: Explanation, packet: Packet, options: argparse.Namespace
+) -> OtherTables | None:
+    """Return what other tables of this host do with the packet; None where another host is meant."""
+    name = explanation.interface or options.on
+    if options.interface or name is None:
+        return None
+    from sgagent.cli.other_tables import look_at_other_tables  # noqa: PLC0415 - it needs what verdicts do without
+
+    return look_at_other_tables(explanation, replace(packet, interface=name), name)
 
 
 def _explain_definitions(settings: Settings, packet: Packet, options: argparse.Namespace) -> Explanation:

@@ -1,0 +1,186 @@
+"""What other tables do with one packet, base chain by base chain, as far as their rules are understood.
+
+``explain`` says so beside the verdict of the policy. A chain that is not understood is named with the reason,
+never guessed. Address translation is not followed: packets are read as they are on the wire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from sgagent.core.evaluate import DecidedBy, Packet
+from sgagent.core.model import PORTED_NUMBERS, Direction, Family, Policy
+from sgagent.nft.kernel_table import FAULTS
+from sgagent.nft.ruleset import FAMILY, TABLE
+from sgagent.verify import interpreter
+from sgagent.verify.packets import ConntrackEntry, CtDirection, CtState, Ends, PacketAtHook
+from sgagent.verify.verified_table import (
+    UnsupportedStatementError,
+    VerifiedChain,
+    VerifiedTable,
+    reach,
+    selectors_of,
+)
+
+_OURS = {Direction.INGRESS: ("prerouting", -150), Direction.EGRESS: ("postrouting", 300)}
+"""Where sgagent's own chains are: what it drops comes to no chain behind them."""
+
+_ECHO_REQUEST = {Family.IPV4: (1, 8), Family.IPV6: (58, 128)}
+"""Protocol and type of the ICMP message that is meant where no type is named."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainVerdict:
+    """What a base chain of another table does with a packet."""
+
+    chain: str
+    """Family, table and name."""
+
+    hook: str
+    priority: int
+    is_behind_ours: bool
+    """Whether sgagent's chains come first."""
+
+    verdict: Policy | None = None
+    """None where it is not known."""
+
+    decided_in: str | None = None
+    """The chain whose rule decided, or that ended last; None for the base chain's policy to drop."""
+
+    unread: str | None = None
+    """What is not understood, where the verdict is not known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """The way of a packet through this host."""
+
+    packet: Packet
+    decided_by: DecidedBy
+    is_dropped: bool
+    """Whether sgagent drops it."""
+
+    is_local: bool
+    """Whether this host sends or receives it, and does not forward it."""
+
+    @property
+    def hooks(self) -> tuple[str, ...]:
+        """Return the hooks at which its link is the one that is asked about, in order."""
+        if self.packet.direction is Direction.INGRESS:
+            return ("prerouting", "input" if self.is_local else "forward")
+        return ("output" if self.is_local else "forward", "postrouting")
+
+
+def verdicts_of_others(table: VerifiedTable, way: Way) -> tuple[ChainVerdict, ...]:
+    """Return what each base chain that sees a packet does with it, in order, up to one that drops it.
+
+    Args:
+        table: all tables of others, as :func:`sgagent.verify.programs.read_filters` reads them.
+        way: of the packet.
+    """
+    found: list[ChainVerdict] = []
+    for hook in way.hooks:
+        for chain in table.base_chains.get(hook, ()):
+            if way.is_dropped and _is_behind_ours(chain, way.packet.direction):
+                return tuple(found)
+            is_ours = chain.name.startswith(f"{FAMILY} {TABLE} ")
+            if is_ours or not _is_of_family(chain, way.packet.family):
+                continue
+            found.append(_verdict(table, chain, way))
+            if found[-1].verdict is Policy.DROP:
+                return tuple(found)
+    return tuple(found)
+
+
+def _is_behind_ours(chain: VerifiedChain, direction: Direction) -> bool:
+    assert chain.hook is not None  # noqa: S101 - it is a base chain
+    hook, priority = _OURS[direction]
+    if chain.hook.name == hook:
+        return chain.hook.priority >= priority
+    return direction is Direction.INGRESS
+
+
+def _is_of_family(chain: VerifiedChain, family: Family) -> bool:
+    of_family = {"ip ": Family.IPV4, "ip6 ": Family.IPV6}
+    return all(family is only for prefix, only in of_family.items() if chain.name.startswith(prefix))
+
+
+def _verdict(table: VerifiedTable, chain: VerifiedChain, way: Way) -> ChainVerdict:
+    """Return what one base chain does, as if it were alone."""
+    assert chain.hook is not None  # noqa: S101 - it is a base chain
+    said = ChainVerdict(
+        chain=chain.name,
+        hook=chain.hook.name,
+        priority=chain.hook.priority,
+        is_behind_ours=_is_behind_ours(chain, way.packet.direction),
+    )
+    if link := _other_link(table, chain, way):
+        return replace(said, unread=link)
+    packet = _at_hook(way, chain.hook.name)
+    try:
+        trace = interpreter.run(_alone(table, chain), packet)
+        without_policy = replace(chain, hook=replace(chain.hook, drops=False))
+        is_by_rule = interpreter.run(_alone(table, without_policy), packet).verdict is trace.verdict
+    except UnsupportedStatementError as error:
+        return replace(said, unread=str(error))
+    except FAULTS as error:
+        return replace(said, unread=f"{type(error).__name__}: {error}")
+    last = next((name for name in reversed(trace.path) if name in table.chains), chain.name)
+    return replace(said, verdict=trace.verdict, decided_in=last if is_by_rule else None)
+
+
+def _alone(table: VerifiedTable, chain: VerifiedChain) -> VerifiedTable:
+    """Return the table with one base chain, in place of the one with its name."""
+    others = {name: replace(one, hook=None) for name, one in table.chains.items()}
+    return replace(table, chains={**others, chain.name: chain})
+
+
+def _other_link(table: VerifiedTable, chain: VerifiedChain, way: Way) -> str | None:
+    """Return which expression asks for the link on the other side of a packet that is forwarded."""
+    key = "oifname" if way.packet.direction is Direction.INGRESS else "iifname"
+    if way.is_local or chain.hook is None or chain.hook.name != "forward":
+        return None
+    reached = reach([chain.name], lambda name: filter(table.chains.__contains__, table.targets(name)))
+    statements = (one for name in reached for one in table.chains[name].statements)
+    reads = any(selector.key == key for one in statements for selector in selectors_of(one))
+    return f"meta {key}, as the other link of a packet that is forwarded is not asked for" if reads else None
+
+
+def _at_hook(way: Way, hook: str) -> PacketAtHook:
+    packet = way.packet
+    ends = Ends(
+        source=packet.source,
+        destination=packet.destination,
+        source_port=packet.source_port or 0,
+        destination_port=packet.destination_port or 0,
+    )
+    is_known = way.decided_by is DecidedBy.SESSION
+    protocol, echo = _ECHO_REQUEST[packet.family]
+    is_ported = packet.protocol in PORTED_NUMBERS
+    found = PacketAtHook(
+        hook=hook,
+        interface=packet.interface,
+        family=packet.family,
+        source=packet.source,
+        destination=packet.destination,
+        protocol=packet.protocol,
+        source_port=packet.source_port if is_ported else None,
+        destination_port=packet.destination_port if is_ported else None,
+        icmp_type=echo if packet.icmp_type is None and packet.protocol == protocol else packet.icmp_type,
+        hop_limit=64 if packet.hop_limit is None else packet.hop_limit,
+        state=CtState.ESTABLISHED if is_known else CtState.NEW,
+        session=ConntrackEntry(
+            direction=CtDirection.ORIGINAL, protocol=packet.protocol, original=ends, reply=ends.swapped
+        ),
+    )
+    if way.decided_by is DecidedBy.INVALID:
+        return replace(found, state=CtState.INVALID, session=None)
+    return found
+
+
+def final_verdict(chains: Sequence[ChainVerdict]) -> Policy | None:
+    """Return what other tables do with a packet in the end; None where a chain on its way is not known."""
+    if any(one.verdict is Policy.DROP for one in chains):
+        return Policy.DROP
+    return Policy.ACCEPT if all(one.verdict is Policy.ACCEPT for one in chains) else None
