@@ -229,6 +229,11 @@ PLANTED = (
         ),
         "reverse_path",
     ),
+    _of_host(
+        "routes by mark and strict rp_filter",
+        both(ip("rule add fwmark 2 table 2"), sysctl(net__ipv4__conf__eth0__rp_filter=1)),
+        "reverse_path",
+    ),
     _of_host("XDP", xdp("eth0"), "early_program"),
     Neighbour(
         "XDP at a port of a bound bridge",
@@ -752,6 +757,13 @@ CLEAN = (
             "route add default via 10.0.0.1",
             "rule add not fwmark 51820 table 51820",
             "route add default dev wg0 table 51820",
+        ),
+    ),
+    CleanHost(
+        "routes by mark that rp_filter knows",
+        both(
+            ip("rule add fwmark 2 table 2"),
+            sysctl(net__ipv4__conf__eth0__rp_filter=1, net__ipv4__conf__all__src_valid_mark=1),
         ),
     ),
     CleanHost(

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from integration.lab import Lab, wait_for
-from integration.namespaces import CommandError, Namespace
+from integration.namespaces import CommandError, Namespace, network_namespace
 from integration.neighbours import (
     CLEAN,
     CLEAN_WITH_MODULES,
@@ -28,7 +28,7 @@ from integration.neighbours import (
 from integration.service import Service, definitions, service_on
 from sgagent.agent.examination import Examination
 from sgagent.analysis.doctor.facts import BoundLink, PolicyFact
-from sgagent.analysis.doctor.findings import Blindness, DoctorFinding
+from sgagent.analysis.doctor.findings import DoctorFinding
 from sgagent.dataplane.ruleset_dump import read_ruleset
 from sgagent.host.links import NetlinkHost
 from sgagent.settings import Settings
@@ -52,7 +52,7 @@ def examine(host: Namespace, bound: tuple[str, ...]) -> tuple[DoctorFinding, ...
     )
     with host.entered():
         found = examination.diagnose(policy, NetlinkHost().facts())
-    assert {one.what for one in found.not_seen} <= {Blindness.CONTAINERS}
+    assert found.not_seen == ()
     return tuple(one for one in found.findings if one.code.value not in _OF_MACHINE)
 
 
@@ -100,6 +100,17 @@ def test_of_a_clean_host_with_modules_nothing_is_said(host: Namespace, clean: Cl
     """Tunnels, VLANs and bonds without a neighbour."""
     planted(host, clean.plant)
     assert examine(host, clean.bound) == ()
+
+
+def test_a_link_of_a_container_is_named(host: Namespace) -> None:
+    """It stands on a bound link, in a namespace that has a name or a process."""
+    with network_namespace("guest") as guest:
+        host.ip(f"link add mv0 link eth0 netns {guest.name} type macvlan mode bridge")
+        host.ip(f"link add mv1 link eth1 netns {guest.name} type macvlan mode bridge")
+        (found,) = examine(host, ("eth0",))
+        assert (found.code.value, found.link) == ("link_above", "eth0")
+        assert f"mv0 (macvlan) of namespace {guest.name} stands on eth0" in found.evidence
+    assert examine(host, ("eth0",)) == ()
 
 
 @pytest.fixture

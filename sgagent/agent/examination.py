@@ -17,6 +17,7 @@ from typing import TypeVar
 from sgagent.analysis.doctor.facts import (
     BoundLink,
     EarlyProgram,
+    ForeignLink,
     HostEvidence,
     KernelFact,
     NftProgram,
@@ -29,10 +30,12 @@ from sgagent.analysis.doctor.registry import diagnose
 from sgagent.analysis.doctor.ruleset import ForeignRuleset
 from sgagent.core.binding import HostFacts
 from sgagent.core.errors import SgagentError
+from sgagent.core.link_topology import lower_devices
 from sgagent.core.policy import InvalidPackets, ResolvedPolicy
 from sgagent.dataplane.foreign_ruleset import decode_ruleset
 from sgagent.dataplane.live_sessions import users_listening
 from sgagent.host import installed_programs, kernel_settings, link_programs
+from sgagent.host.foreign_namespaces import read_foreign_links
 from sgagent.settings import Settings
 from sgagent.settings.listen_address import ListenAddress
 
@@ -94,6 +97,7 @@ class Examination:
                 *(self._seen(Blindness.LINKS, _PROGRAMS, link_programs.read_programs) or ()),
                 *(self._seen(Blindness.TCX, _TCX, lambda: _tcx(policy, facts)) or ()),
             ),
+            foreign_links=tuple(self._foreign_links(policy, facts)),
             routing=self._seen(Blindness.LINKS, _ROUTES, link_programs.read_routing) or Routing(),
             settings=kernel_settings.read_settings(),
             virtual_servers=kernel_settings.read_virtual_servers(),
@@ -142,6 +146,15 @@ class Examination:
         yield from found.programs
         if not found.is_whole:
             self._miss(Blindness.CONTAINERS, "nft in containers: only root may look into their file systems")
+
+    def _foreign_links(self, policy: PolicyFact, facts: HostFacts) -> tuple[ForeignLink, ...]:
+        names = {link.name for link in policy.bound}
+        links = {link.name: link for link in facts.links}
+        wanted = names | lower_devices(links, names.__contains__).keys()
+        found, is_whole = read_foreign_links({links[name].index: name for name in wanted & links.keys()})
+        if not is_whole:
+            self._miss(Blindness.NAMESPACES, "links of containers: only root may enter their namespaces")
+        return found
 
     def _kernel(self, ruleset: ForeignRuleset) -> KernelFact:
         asked = ruleset.own is None or not (ruleset.own.is_owned or ruleset.own.is_persistent)

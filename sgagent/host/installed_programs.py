@@ -116,6 +116,9 @@ _LIBRARIES = (
     "usr/local/lib/libnftables.so.1",
 )
 _MOST_PROCESSES = 20_000
+_FIRST_PROCESS = 1
+"""Its root is the host's own."""
+
 _MOST_ROOTS = 200
 
 
@@ -170,7 +173,7 @@ def read_container_programs(processes: Path = Path("/proc")) -> ContainerProgram
     own = _namespace(processes / "self")
     seen, found, is_whole = {own}, list[NftProgram](), True
     numbers = sorted(int(one.name) for one in processes.iterdir() if one.name.isdigit())[:_MOST_PROCESSES]
-    for number in numbers:
+    for number in (number for number in numbers if number != _FIRST_PROCESS):
         directory = processes / str(number)
         try:
             namespace = _namespace(directory)

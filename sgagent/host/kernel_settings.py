@@ -30,6 +30,7 @@ def read_settings(directory: Path = _SETTINGS) -> KernelSettings:
     return KernelSettings(
         reverse_path=tuple(sorted((name, max(own, everywhere)) for name, own in filters.items())),
         forwarding=read_forwarding(directory),
+        reverse_path_by_mark=bool(_number(directory / "ipv4/conf/all/src_valid_mark")),
         virtual_servers_tracked=_truth(directory / "ipv4/vs/conntrack"),
         picks_up=_truth(directory / "netfilter/nf_conntrack_tcp_loose"),
     )

@@ -130,7 +130,7 @@ _MAIN_TABLE = 254
 _UNICAST = 1
 _PROTOCOL_KERNEL = 2
 _OUTPUT, _METRIC, _MULTIPATH, _TABLE = 4, 6, 9, 15
-_RULE_PROTOCOL = 21
+_RULE_PROTOCOL, _RULE_MARK = 21, 10
 _NEXT_HOP = struct.Struct("=HBBi")
 _FAMILY_NUMBERS = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
 
@@ -144,8 +144,14 @@ def read_routing() -> Routing:
     with NetlinkSocket(NETLINK_ROUTE) as netlink:
         names = dict(socket.if_nameindex())
         defaults = [route for family in Family for route in _defaults(netlink, family, names)]
-        by_policy = frozenset(family for family in Family if _has_rules(netlink, family))
-    return Routing(defaults=tuple(defaults), is_by_policy=by_policy)
+        rules = {family: tuple(_rules(netlink, family)) for family in Family}
+    return Routing(
+        defaults=tuple(defaults),
+        is_by_policy=frozenset(family for family, found in rules.items() if found),
+        is_by_mark=frozenset(
+            family for family, found in rules.items() if any(_number(one.get(_RULE_MARK), 0) for one in found)
+        ),
+    )
 
 
 def _defaults(netlink: NetlinkSocket, family: Family, names: Mapping[int, str]) -> Iterator[DefaultRoute]:
@@ -170,12 +176,14 @@ def _next_hops(about: Mapping[int, memoryview]) -> Iterator[int]:
         place += length + 3 & ~3
 
 
-def _has_rules(netlink: NetlinkSocket, family: Family) -> bool:
-    """Return whether there is a rule that the kernel did not make itself."""
+def _rules(netlink: NetlinkSocket, family: Family) -> Iterator[Mapping[int, memoryview]]:
+    """Yield the attributes of the rules that the kernel did not make itself."""
     request = _ROUTE.pack(_FAMILY_NUMBERS[family], 0, 0, 0, 0, 0, 0, 0, 0)
-    found = [attributes(one.payload[_ROUTE.size :]) for one in netlink.dump(_GET_RULE, request)]
-    protocols = (about.get(_RULE_PROTOCOL) for about in found)
-    return any(one is not None and one[0] != _PROTOCOL_KERNEL for one in protocols)
+    for message in netlink.dump(_GET_RULE, request):
+        about = attributes(message.payload[_ROUTE.size :])
+        protocol = about.get(_RULE_PROTOCOL)
+        if protocol is not None and protocol[0] != _PROTOCOL_KERNEL:
+            yield about
 
 
 def _number(value: memoryview | None, otherwise: int) -> int:

@@ -38,6 +38,17 @@ class EarlyProgram:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ForeignLink:
+    """A link of another network namespace that stands on a link of this one."""
+
+    name: str
+    kind: str
+    lower: str
+    owner: str
+    """Whose namespace it is, like ``process 123 (nginx)``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DefaultRoute:
     """A default route of the main table."""
 
@@ -53,6 +64,9 @@ class Routing:
     defaults: tuple[DefaultRoute, ...] = ()
     is_by_policy: frozenset[Family] = frozenset()
     """Families with rules beside those that the kernel makes."""
+
+    is_by_mark: frozenset[Family] = frozenset()
+    """Families with rules that choose by the packet's mark."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +91,9 @@ class KernelSettings:
     """``rp_filter`` as it counts for each link: the greater of its own and that of all."""
 
     forwarding: tuple[Family, ...] = ()
+    reverse_path_by_mark: bool = True
+    """``ipv4/conf/all/src_valid_mark``: whether rp_filter looks routes up with the packet's mark."""
+
     virtual_servers_tracked: bool | None = None
     """``ipv4/vs/conntrack``."""
 
@@ -164,6 +181,7 @@ class HostEvidence:
     host: HostFacts = NO_FACTS
     ruleset: ForeignRuleset = NO_TABLES
     programs: tuple[EarlyProgram, ...] = ()
+    foreign_links: tuple[ForeignLink, ...] = ()
     routing: Routing = Routing()
     settings: KernelSettings = KernelSettings()
     virtual_servers: tuple[VirtualServer, ...] = ()

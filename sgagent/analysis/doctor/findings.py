@@ -79,6 +79,9 @@ class Blindness(enum.Enum):
     CONTAINERS = "containers"
     """Programs in the roots of other processes."""
 
+    NAMESPACES = "namespaces"
+    """Links of other network namespaces, which only root may enter."""
+
     LINKS = "links"
     """Programs and queueing disciplines of links, and routes."""
 

@@ -47,6 +47,29 @@ def find_topology(evidence: HostEvidence) -> Iterator[DoctorFinding]:
         )
 
 
+def find_foreign_links(evidence: HostEvidence) -> Iterator[DoctorFinding]:
+    """Yield links of containers that stand on a bound link, or on a lower device of one."""
+    for one in evidence.foreign_links:
+        bound = _judging(evidence, one.lower)
+        if bound is not None:
+            yield DoctorFinding(
+                code=DoctorCode.LINK_ABOVE,
+                severity=DoctorSeverity.MEDIUM,
+                link=bound,
+                evidence=f"{one.name} ({one.kind}) of {one.owner} stands on {one.lower}",
+                effect="what passes by it meets no hook of this host: no group judges it, either way",
+                remedy="filter inside of that namespace, or give the container a bridge",
+            )
+
+
+def _judging(evidence: HostEvidence, name: str) -> str | None:
+    """Return the bound link that judges for a link: itself, or its master."""
+    links = {link.name: link for link in evidence.host.links}
+    if name in evidence.bound_names:
+        return name
+    return lower_devices(links, evidence.bound_names.__contains__).get(name)
+
+
 def find_ipvlans(evidence: HostEvidence) -> Iterator[DoctorFinding]:
     """Yield ipvlans of mode l3 above a bound link, of whose sessions conntrack sees one direction."""
     evaluating = {link.name for link in evidence.policy.bound if link.evaluates_invalid}
@@ -67,10 +90,8 @@ def find_ipvlans(evidence: HostEvidence) -> Iterator[DoctorFinding]:
 
 def find_programs(evidence: HostEvidence) -> Iterator[DoctorFinding]:
     """Yield programs at bound links, and at their lower devices."""
-    links = {link.name: link for link in evidence.host.links}
-    lower = lower_devices(links, evidence.bound_names.__contains__)
     for one in evidence.programs:
-        bound = one.link if one.link in evidence.bound_names else lower.get(one.link)
+        bound = _judging(evidence, one.link)
         if bound is not None:
             yield _program(one, bound)
 
@@ -107,6 +128,22 @@ def find_asymmetry(evidence: HostEvidence) -> Iterator[DoctorFinding]:
             yield _strict(strict, links)
         else:
             yield from _asymmetric(evidence, family, bound, links)
+
+
+def find_marked_routes(evidence: HostEvidence) -> Iterator[DoctorFinding]:
+    """Yield bound links with strict rp_filter where routes are chosen by a mark that it does not look at."""
+    settings = evidence.settings
+    strict = sorted(name for name in evidence.bound_names if settings.reverse_path_of(name) == _STRICT)
+    if strict and Family.IPV4 in evidence.routing.is_by_mark and not settings.reverse_path_by_mark:
+        yield DoctorFinding(
+            code=DoctorCode.REVERSE_PATH,
+            severity=DoctorSeverity.MEDIUM,
+            link=strict[0] if len(strict) == 1 else None,
+            evidence=f"rp_filter is 1 (strict) on {', '.join(strict)}, 'ip rule' chooses routes by mark, and"
+            " src_valid_mark is 0",
+            effect="the kernel looks the way back up without the mark, and drops what the groups accepted",
+            remedy="set net.ipv4.conf.all.src_valid_mark to 1, or rp_filter of the link to 2 (loose)",
+        )
 
 
 def _strict(strict: list[str], links: list[str]) -> DoctorFinding:

@@ -14,9 +14,11 @@ from sgagent.analysis.doctor.rule_checks import RULE_CHECKS
 
 CHECKS: tuple[Callable[[HostEvidence], Iterator[DoctorFinding]], ...] = (
     link_checks.find_topology,
+    link_checks.find_foreign_links,
     link_checks.find_ipvlans,
     link_checks.find_programs,
     link_checks.find_asymmetry,
+    link_checks.find_marked_routes,
     link_checks.find_forwarding,
     host_checks.find_virtual_servers,
     host_checks.find_flushers,

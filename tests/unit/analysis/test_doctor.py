@@ -12,6 +12,7 @@ from sgagent.analysis.doctor.facts import (
     BoundLink,
     ClockFact,
     DefaultRoute,
+    ForeignLink,
     HostEvidence,
     KernelFact,
     KernelSettings,
@@ -100,6 +101,17 @@ def test_an_ipvlan_of_mode_l3_on_a_bound_link_is_named_for_both_reasons() -> Non
     evidence = replace(HOST, host=HostFacts(links=(ETH0, above)))
     assert found(evidence) == [("link_above", "ipvl0"), ("invalid_by_design", "eth0")]
     assert found(replace(evidence, policy=EVALUATING)) == [("link_above", "ipvl0")]
+
+
+def test_a_link_of_a_container_above_a_port_of_a_bound_bridge_is_named() -> None:
+    """As one above the bridge itself; one above another link is not."""
+    port = Link(name="eth0", index=2, master="br0", master_kind="bridge")
+    links = (replace(ETH0, name="br0", index=3, kind="bridge"), port)
+    policy = replace(POLICY, bound=(BoundLink(name="br0"),))
+    evidence = HostEvidence(policy=policy, host=HostFacts(links=links))
+    for lower, is_found in (("br0", True), ("eth0", True), ("eth1", False)):
+        foreign = ForeignLink(name="eth0.5", kind="vlan", lower=lower, owner="process 7 (web)")
+        assert found(replace(evidence, foreign_links=(foreign,))) == [("link_above", "br0")] * is_found
 
 
 def test_links_above_are_no_finding_where_unbound_links_are_closed() -> None:
