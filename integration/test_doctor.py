@@ -25,7 +25,7 @@ from integration.neighbours import (
     Plant,
     bare_host,
 )
-from integration.service import Service, definitions, service_on
+from integration.service import Ended, Service, definitions, service_on
 from sgagent.agent.examination import Examination
 from sgagent.analysis.doctor.facts import BoundLink, PolicyFact
 from sgagent.analysis.doctor.findings import DoctorFinding
@@ -149,14 +149,17 @@ def test_the_command_prints_one_object_and_its_exit_code_says_whether_there_is_a
 def test_a_user_without_privilege_gets_what_the_agent_sees(agent: Service) -> None:
     """The agent's group may ask it; to others the command says that it did not see the tables."""
     agent.namespace.nft(WRITER)
-    done = agent.command("doctor", "--json", user=NOBODY)
+
+    def asked() -> Ended:
+        return agent.command("doctor", "--json", user=NOBODY)
+
+    done = asked()
     assert "mark_writer" not in codes(done.output)
     assert "tables of others" in done.errors
     assert "ruleset" in {one["what"] for one in json.loads(done.output)["not_seen"]}
     os.chown(agent.directory / "run" / "control.sock", -1, NOBODY)
-    done = agent.command("doctor", "--json", user=NOBODY)
-    assert "mark_writer" in codes(done.output)
-    assert "tables of others" not in done.errors
+    wait_for(lambda: "mark_writer" in codes(asked().output), "what the agent sees")
+    assert "tables of others" not in asked().errors
 
 
 def test_the_agent_tells_of_neighbours_by_itself(agent: Service) -> None:

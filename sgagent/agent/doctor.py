@@ -28,6 +28,9 @@ LEAST_REST = 60
 LONGEST_PAUSE_SECONDS = 600.0
 """Between two looks, as not everything that matters is announced."""
 
+FRESH_SECONDS, FRESH_RATIO = 0.2, 3
+"""How long a look answers others who ask: a moment, and so many times as long as it took."""
+
 
 @dataclass(eq=False, kw_only=True)
 class Doctor:
@@ -51,6 +54,7 @@ class Doctor:
         self._subject: tuple[PolicyFact, HostFacts] | None = None
         """The policy and the links, since the first step with a policy."""
 
+        self._fresh_until = 0.0
         self._has_changed = self._is_over = False
         self._changed = threading.Condition()
         self._looking = threading.Lock()
@@ -84,13 +88,25 @@ class Doctor:
             self._has_changed = True
             self._changed.notify_all()
 
+    def answer(self) -> Diagnosis:
+        """Return what is found now; may be called from any thread.
+
+        What was found a moment ago counts, so that those who ask again and again don't keep the agent busy.
+        """
+        with self._looking:
+            found, is_fresh = self.newest, self.clock() < self._fresh_until
+        return found if found is not None and is_fresh else self.look()
+
     def look(self) -> Diagnosis:
         """Look now, and return what is found; may be called from any thread, one looks at a time."""
         with self._looking:
+            began = self.clock()
             policy, facts = self._subject or (PolicyFact(mark_mask=self.mark_mask), NO_FACTS)
             found = self.examine(policy, facts)
             self._tell(found)
             self.newest = found
+            now = self.clock()
+            self._fresh_until = now + FRESH_SECONDS + FRESH_RATIO * (now - began)
         return found
 
     def _tell(self, found: Diagnosis) -> None:

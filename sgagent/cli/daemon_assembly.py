@@ -140,7 +140,7 @@ def _assemble(
     )
     doctor = Doctor(examine=examination.diagnose, mark_mask=settings.enforcement.mark_mask, event_log=log)
     dispatcher = Dispatcher(inbox, orders, state)
-    answer = answering(published, clock, settings.source.place, sessions, dispatcher, look=doctor.look)
+    answer = answering(published, clock, settings.source.place, sessions, dispatcher, look=doctor.answer)
     published.serving = _metrics_served(settings, published, clock, answer, log)
     stack.enter_context(closing(published.serving))
     stack.enter_context(control_served(settings.state.runtime_directory, answer, log))

@@ -10,6 +10,7 @@ import platform
 import socket
 import struct
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from sgagent.analysis.doctor.facts import DefaultRoute, EarlyProgram, HookKind, Routing
 from sgagent.core.binding import link_name
@@ -129,7 +130,7 @@ def _count_programs(call: int, index: int, attachment: int) -> int:
 _MAIN_TABLE = 254
 _UNICAST = 1
 _PROTOCOL_KERNEL = 2
-_OUTPUT, _METRIC, _MULTIPATH, _TABLE = 4, 6, 9, 15
+_DESTINATION, _OUTPUT, _GATEWAY, _METRIC, _MULTIPATH, _TABLE = 1, 4, 5, 6, 9, 15
 _RULE_PROTOCOL, _RULE_MARK = 21, 10
 _NEXT_HOP = struct.Struct("=HBBi")
 _FAMILY_NUMBERS = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
@@ -143,10 +144,15 @@ def read_routing() -> Routing:
     """
     with NetlinkSocket(NETLINK_ROUTE) as netlink:
         names = dict(socket.if_nameindex())
-        defaults = [route for family in Family for route in _defaults(netlink, family, names)]
+        routes = [route for family in Family for route in _routes(netlink, family, names)]
         rules = {family: tuple(_rules(netlink, family)) for family in Family}
     return Routing(
-        defaults=tuple(defaults),
+        defaults=tuple(
+            DefaultRoute(family=one.family, links=one.links, metric=one.metric)
+            for one in routes
+            if one.length == 0
+        ),
+        networks=frozenset((one.family, name) for one in routes if one.is_network for name in one.links),
         is_by_policy=frozenset(family for family, found in rules.items() if found),
         is_by_mark=frozenset(
             family for family, found in rules.items() if any(_number(one.get(_RULE_MARK), 0) for one in found)
@@ -154,15 +160,43 @@ def read_routing() -> Routing:
     )
 
 
-def _defaults(netlink: NetlinkSocket, family: Family, names: Mapping[int, str]) -> Iterator[DefaultRoute]:
+@dataclass(frozen=True, slots=True)
+class _Route:
+    """A unicast route of the main table."""
+
+    family: Family
+    destination: bytes
+    length: int
+    links: tuple[str, ...]
+    metric: int
+    has_gateway: bool
+
+    @property
+    def is_network(self) -> bool:
+        """Return whether it leads to a network on the link itself."""
+        is_of_link = self.destination.startswith(_LINK_LOCAL[self.family])
+        return 0 < self.length < self.family.bits and not (self.has_gateway or is_of_link)
+
+
+_LINK_LOCAL = {Family.IPV4: b"\xa9\xfe", Family.IPV6: b"\xfe\x80"}
+
+
+def _routes(netlink: NetlinkSocket, family: Family, names: Mapping[int, str]) -> Iterator[_Route]:
     request = _ROUTE.pack(_FAMILY_NUMBERS[family], 0, 0, 0, 0, 0, 0, 0, 0)
     for message in netlink.dump(_GET_ROUTE, request):
         _, length, _, _, table, _, _, kind, _ = _ROUTE.unpack_from(message.payload)
         about = attributes(message.payload[_ROUTE.size :])
-        if length == 0 and kind == _UNICAST and _number(about.get(_TABLE), table) == _MAIN_TABLE:
-            indexes = sorted({*_next_hops(about), _number(about.get(_OUTPUT), 0)} & names.keys())
-            links = tuple(link_name(os.fsencode(names[index])) for index in indexes)
-            yield DefaultRoute(family=family, links=links, metric=_number(about.get(_METRIC), 0))
+        if kind != _UNICAST or _number(about.get(_TABLE), table) != _MAIN_TABLE:
+            continue
+        indexes = sorted({*_next_hops(about), _number(about.get(_OUTPUT), 0)} & names.keys())
+        yield _Route(
+            family=family,
+            destination=bytes(about.get(_DESTINATION, b"")),
+            length=length,
+            links=tuple(link_name(os.fsencode(names[index])) for index in indexes),
+            metric=_number(about.get(_METRIC), 0),
+            has_gateway=_GATEWAY in about,
+        )
 
 
 def _next_hops(about: Mapping[int, memoryview]) -> Iterator[int]:

@@ -62,6 +62,9 @@ class Routing:
     """Default routes of the main table, and whether rules choose other tables."""
 
     defaults: tuple[DefaultRoute, ...] = ()
+    networks: frozenset[tuple[Family, str]] = frozenset()
+    """Links that lead to a network without a gateway: to more than single addresses or their own link."""
+
     is_by_policy: frozenset[Family] = frozenset()
     """Families with rules beside those that the kernel makes."""
 

@@ -186,7 +186,7 @@ _BEHIND = frozenset({None, "veth", "vlan", "bond", "team", "macvlan", "ipvlan", 
 def find_forwarding(evidence: HostEvidence) -> Iterator[DoctorFinding]:
     """Yield whether rules of bound links admit to hosts behind another link, which nothing judges."""
     for family in evidence.settings.forwarding:
-        behind = [link.name for link in evidence.host.links if _leads_on(link, family, evidence.bound_names)]
+        behind = [link.name for link in evidence.host.links if _leads_on(evidence, link, family)]
         if not behind or not evidence.bound_names:
             continue
         bound = sorted(evidence.bound_names)
@@ -201,16 +201,9 @@ def find_forwarding(evidence: HostEvidence) -> Iterator[DoctorFinding]:
         )
 
 
-def _leads_on(link: Link, family: Family, bound: frozenset[str]) -> bool:
+def _leads_on(evidence: HostEvidence, link: Link, family: Family) -> bool:
     """Return whether a link that is not bound leads to a network of its own."""
-    has_address = any(
-        address.family is family and not _is_link_local(family, address.first) for address in link.addresses
-    )
+    bound = evidence.bound_names
     is_other = link.name not in bound and not link.is_loopback and link.master is None
-    return is_other and has_address and link.kind in _BEHIND and link.lower not in bound
-
-
-def _is_link_local(family: Family, address: int) -> bool:
-    """Return whether an address is of 169.254.0.0/16 or fe80::/10."""
-    prefix, length = (0xA9FE, 16) if family is Family.IPV4 else (0xFE80 >> 6, 10)
-    return address >> family.bits - length == prefix
+    leads = (family, link.name) in evidence.routing.networks
+    return is_other and leads and link.kind in _BEHIND and link.lower not in bound

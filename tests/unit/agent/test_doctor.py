@@ -73,6 +73,14 @@ def test_it_rests_between_two_looks() -> None:
         assert len(patient.looks) == 2
 
 
+def test_who_asks_again_and_again_gets_the_same_answer() -> None:
+    """For a moment; then the doctor looks anew."""
+    patient = Patient()
+    first = patient.doctor.answer()
+    assert patient.doctor.answer() is first or len(patient.looks) == 2
+    wait_until(lambda: patient.doctor.answer() is not first, "a new look")
+
+
 def test_what_is_new_is_logged_once() -> None:
     """And again after it was gone."""
     patient = Patient()
