@@ -10,8 +10,10 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from sgagent.agent.state.directory import KeptDocuments, Record, Trigger
-from sgagent.core.binding import Binding, ExpectedLink, HandBinding
+from sgagent.core.binding import Bindings, HandBinding
 from sgagent.core.errors import DocumentError, NoDocumentError, Problem, SourceUnavailableError
+from sgagent.core.expected_links import ExpectedLink
+from sgagent.core.link_topology import may_have_lower_devices
 from sgagent.core.model import Snapshot
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.ports import Delivery, Source
@@ -293,15 +295,23 @@ class KnownLinks:
         """Return where each network interface was found last, whether it is still there or not."""
         return tuple(sorted(self._by_id.values()))
 
-    def following(self, found: Iterable[Binding], snapshot: Snapshot) -> KnownLinks:
+    def following(self, found: Bindings, snapshot: Snapshot) -> KnownLinks:
         """Return these links with what is found now, without what the definitions no longer have."""
-        bound = ((one.network_interface, one.interface) for one in found)
+        bound = ((one.network_interface, one.interface) for one in found.bindings)
+        there = {link.name: link for link in found.facts.links}
         ids = {
             interface.network_interface_id: name
             for interface, name in bound
             if interface is not None and name not in self._names_by_hand
         }
-        new = {key: ExpectedLink(interface=name, network_interface_id=key) for key, name in ids.items()}
+        new = {
+            key: ExpectedLink(
+                interface=name,
+                network_interface_id=key,
+                is_plain=name in there and not may_have_lower_devices(there, name),
+            )
+            for key, name in ids.items()
+        }
         known = snapshot.interface_by_id
         links = {key: link for key, link in {**self._by_id, **new}.items() if key in known}
         missed = (self._missed - new.keys()) & links.keys()

@@ -20,12 +20,18 @@ from sgagent.agent.unbound_links import missing_links
 from sgagent.compiler.base_chains import chains_of_others, close_way, open_way
 from sgagent.compiler.enforce import Enforced, Enforcement, MarkClearance, ends_observing, enforce, may_cut
 from sgagent.core import binding
-from sgagent.core.binding import NO_FACTS, PROBLEMS_OF_HOST, Bindings, HostFacts
+from sgagent.core.binding import (
+    NO_FACTS,
+    PROBLEMS_OF_HOST,
+    Bindings,
+    HostFacts,
+)
 from sgagent.core.errors import Problem, Severity
+from sgagent.core.expected_links import bind_expected
 from sgagent.core.memo import Memo
 from sgagent.core.model import Direction
 from sgagent.core.policy import Endpoint, ResolvedPolicy, exempt
-from sgagent.core.resolve import Exemptions, Resolution, closed_interface, resolve, with_patterns
+from sgagent.core.resolve import Exemptions, Resolution, closed_interface, resolve, with_links
 from sgagent.core.resolved_rules import UNRESOLVED_NAME
 from sgagent.nft.diff import make_plan, plan_without_table
 from sgagent.nft.marks import MarkLayout, Sessions
@@ -240,7 +246,7 @@ class Planner:
         if delivery is None or found is None or resolution is None:
             return self._without_snapshot(state, inputs, target, observed)
 
-        links = state.known_links.following(found.bindings, delivery.snapshot)
+        links = state.known_links.following(found, delivery.snapshot)
         if target.definitions.is_ordered(delivery):  # who applied it has been told what it unbinds
             links = links.without_unbound({link.name for link in inputs.facts.links})
         missing = missing_links(
@@ -268,7 +274,7 @@ class Planner:
         enforcement, missed = self._settings.enforcement, state.known_links.missed
         return resolve(
             delivery.snapshot,
-            binding.bind_expected(found, missed, delivery.snapshot, inputs.facts),
+            bind_expected(found, missed, delivery.snapshot, inputs.facts),
             self._exemptions(inputs),
             default_mode=enforcement.mode,
             source_check=enforcement.source_check,
@@ -279,7 +285,9 @@ class Planner:
         )
 
     def _bind(self, inputs: StepInputs, delivery: Delivery) -> Bindings:
-        return binding.bind(delivery.snapshot, self._settings.interfaces, inputs.facts, automatically=True)
+        by_hand = self._settings.interfaces
+        found = binding.bind(delivery.snapshot, by_hand, inputs.facts, automatically=True)
+        return replace(found, is_followed=True)
 
     def _exemptions(self, inputs: StepInputs) -> Exemptions:
         """Return what no group can block: the configuration's lists, and the way to the source (§7.4)."""
@@ -389,7 +397,7 @@ class Planner:
             one.pattern: closed_interface(one.interface, exemptions, mode) for one in by_hand if one.pattern
         }
         closed = ResolvedPolicy(interfaces=tuple(interfaces))
-        return with_patterns(closed, patterns, inputs.facts.links, exemptions)
+        return with_links(closed, patterns, Bindings(facts=inputs.facts, is_followed=True), exemptions)
 
     def _enforce(
         self, state: AgentState, inputs: StepInputs, wanted: ResolvedPolicy, observed: Observed

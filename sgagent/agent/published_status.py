@@ -16,7 +16,7 @@ from sgagent.agent.log import LogQueue
 from sgagent.agent.manual_override import ManualOverride
 from sgagent.agent.names.name_table import NameStatus
 from sgagent.agent.state.counter_file import HitTimes
-from sgagent.agent.status import Durations, Posture, ProofReport, Status, status_after
+from sgagent.agent.status import Durations, InterfaceState, Posture, ProofReport, Status, status_after
 from sgagent.agent.step import Step, StepEnd
 from sgagent.analysis.doctor.findings import Diagnosis
 from sgagent.core.model import Mode
@@ -326,7 +326,9 @@ def _shortcomings(status: Status, now: float) -> Iterator[str]:
     if status.posture in _WITHOUT_POLICY:
         yield _WITHOUT_POLICY[status.posture]
     for interface in status.interfaces:
-        if interface.port_of is not None:
+        if interface.fault is not None:
+            yield f"rules of {interface.name} miss packets: {interface.fault}"
+        if interface.state is InterfaceState.PORT:
             yield f"{interface.name} is a port of the {interface.port_of}, so its packets are not judged"
     if status.is_source_up is False:
         if status.source_reached_at is None:

@@ -11,9 +11,17 @@ from typing import Any
 from sgagent.agent.clock import timestamp
 from sgagent.agent.manual_override import ManualOverride
 from sgagent.agent.names.name_table import NameStatus
-from sgagent.agent.step import Step, StepEnd, ports_of_masters
+from sgagent.agent.step import (
+    Step,
+    StepEnd,
+    bound_links,
+    lower_devices,
+    ports_of_masters,
+    unenforceable_links,
+)
 from sgagent.analysis.doctor.findings import Diagnosis
 from sgagent.core.errors import Severity
+from sgagent.core.link_topology import findings
 from sgagent.core.lockout import NamedCut, SessionKind
 from sgagent.core.model import Mode, Policy
 from sgagent.core.policy import ResolvedPolicy
@@ -72,6 +80,12 @@ class InterfaceState(enum.Enum):
     """It is bound, but a port of a bridge, bond or team: its packets show as the master's, so its rules see
     none of them (§9.4)."""
 
+    LOWER_DEVICE = "lower_device"
+    """It is a port, slave or member of a bound link, as which its packets are judged (§9.5)."""
+
+    UNENFORCEABLE = "unenforceable"
+    """It is bound, but a VRF, or its packets pass under another link's name (§9.5, §9.6)."""
+
     UNBOUND = "unbound"
     """No policy applies to it (§2.3)."""
 
@@ -115,7 +129,13 @@ class InterfaceStatus:
     """Whether its sessions are not remembered, as the mark has no bits for them."""
 
     port_of: str | None = None
-    """Kind and name of the master, like ``bridge br0``, where the state is :attr:`InterfaceState.PORT`."""
+    """Kind and name of the master, like ``bridge br0``, of a port that is bound, and of a lower device."""
+
+    above: str | None = None
+    """The bound link that an unbound one stands on: its packets pass in both directions (§9.6)."""
+
+    fault: str | None = None
+    """Why the rules of an unenforceable link do not see all its packets."""
 
 
 BOUND_STATES = (InterfaceState.BOUND, InterfaceState.WITHOUT_GROUPS)
@@ -128,6 +148,8 @@ MOST_MISSING_SHOWN = 5
 def state_in_words(interface: InterfaceStatus) -> str:
     """Return the state of a link in words."""
     words = interface.state.value.replace("_", " ")
+    if interface.above is not None:
+        return f"{words}, above {interface.above}"
     return words if interface.port_of is None else f"{words} of {interface.port_of}"
 
 
@@ -383,12 +405,17 @@ def _interfaces(step: Step) -> Iterator[InterfaceStatus]:
     named = {judge.name: judge for judge in policy.bound}
     links = {link.name: policy.judge(link.name) for link in step.facts.links if not link.is_loopback}
     present = links.keys() | {judge.name for judge in links.values() if judge}
-    ports = ports_of_masters(step)
+    ports, lower, faults = ports_of_masters(step), lower_devices(step), unenforceable_links(step)
+    above = {one.link: one.other for one in findings(step.facts, named.keys() | bound_links(step))}
     for name in sorted(named.keys() | links.keys()):
         interface = named.get(name) or links[name]
         if interface is None:
             yield InterfaceStatus(
-                name=name, network_interface_id=None, state=InterfaceState.UNBOUND, mode=None
+                name=name,
+                network_interface_id=None,
+                state=InterfaceState.UNBOUND,
+                mode=None,
+                above=above.get(name),
             )
             continue
         is_bound = interface.name in named
@@ -396,8 +423,12 @@ def _interfaces(step: Step) -> Iterator[InterfaceStatus]:
             state = InterfaceState.ABSENT
         elif name in ports:
             state = InterfaceState.PORT
+        elif name in lower:
+            state = InterfaceState.LOWER_DEVICE
         elif step.is_closed or not is_bound:
             state = InterfaceState.CLOSED
+        elif name in faults:
+            state = InterfaceState.UNENFORCEABLE
         elif interface.security_group_ids:
             state = InterfaceState.BOUND
         else:
@@ -409,5 +440,6 @@ def _interfaces(step: Step) -> Iterator[InterfaceStatus]:
             mode=None if name in ports else interface.mode,
             security_group_ids=interface.security_group_ids,
             is_judged_at_every_packet=interface.name in step.uncached or not is_bound,
-            port_of=ports.get(name),
+            port_of=ports.get(name) or lower.get(name),
+            fault=faults.get(name) if state is InterfaceState.UNENFORCEABLE else None,
         )

@@ -11,8 +11,9 @@ from sgagent.agent.lockout_hold import HeldChange
 from sgagent.agent.manual_override import HeldBack
 from sgagent.agent.names.name_table import NameState, NameStatus
 from sgagent.agent.unbound_links import MissingLink
-from sgagent.core.binding import NO_FACTS, HostFacts, is_hidden
+from sgagent.core.binding import NO_FACTS, HostFacts, Link, is_hidden
 from sgagent.core.errors import Problem, Severity
+from sgagent.core.link_topology import fault_of
 from sgagent.core.lockout import NamedCut
 from sgagent.core.policy import Endpoint, ResolvedPolicy
 from sgagent.documents import DocumentFile
@@ -144,13 +145,36 @@ def summary(step: Step) -> str:
 
 
 def ports_of_masters(step: Step) -> Mapping[str, str]:
-    """Return the links with rules that are ports of a bridge, bond or team, and kind and name of that."""
+    """Return the bound links that are ports of a bridge, bond or the like, and kind and name of that."""
+    bound = bound_links(step)
+    links = (link for link in step.facts.links if link.name in bound)
+    return {link.name: _master_in_words(link) for link in links if is_hidden(link)}
+
+
+def lower_devices(step: Step) -> Mapping[str, str]:
+    """Return the links that are judged as a bound link that they are lower devices of, and their masters."""
+    policy, bound = step.policy or ResolvedPolicy(), ports_of_masters(step)
+    links = (link for link in step.facts.links if link.name in policy.lower_devices)
+    return {link.name: _master_in_words(link) for link in links if link.name not in bound}
+
+
+def _master_in_words(link: Link) -> str:
+    return f"{link.master_kind or 'link'} {link.master}"
+
+
+def bound_links(step: Step) -> frozenset[str]:
+    """Return the links that there are and that are bound by name or pattern."""
     policy = step.policy or ResolvedPolicy()
-    return {
-        link.name: f"{link.master_kind} {link.master}"
-        for link in step.facts.links
-        if is_hidden(link) and policy.judge(link.name) in policy.bound
-    }
+    names = (link.name for link in step.facts.links if not link.is_loopback)
+    return frozenset(name for name in names if (policy.interface(name) or policy.meant(name)) in policy.bound)
+
+
+def unenforceable_links(step: Step) -> Mapping[str, str]:
+    """Return the bound links whose rules do not see all their packets right, and why (§9.5, §9.6)."""
+    bound = bound_links(step)
+    links = (link for link in step.facts.links if link.name in bound)
+    found = ((link.name, fault_of(step.facts, link)) for link in links if not is_hidden(link))
+    return {name: fault for name, fault in found if fault is not None}
 
 
 _MOST_PROBLEMS = 50
@@ -242,6 +266,7 @@ class StepLog:
             for name in groupless:
                 self._log.error("interface_without_group", interface=name)
         self._say_ports(ports_of_masters(step), ports_of_masters(before))
+        self._faults.say("interface_not_enforced", *unenforceable_links(step).values())
         for name in _unbound_since(step, before):
             self._log.error("interface_unbound", interface=name, missing=list(map(str, step.missing_links)))
         if step.uncached != before.uncached:

@@ -11,9 +11,13 @@ from itertools import chain
 from sgagent.analysis.header_space import ALL_PROTOCOL_NUMBERS, Box, Clause, Label
 from sgagent.core.addresses import NO_ADDRESSES, AddressRanges, AddressSet, Ranges, common, joined, without
 from sgagent.core.evaluate import DecidedBy
+from sgagent.core.members import members_by_group
 from sgagent.core.memo import Memo
 from sgagent.core.model import ALL_PORTS, Direction, Family, Policy, PortSet, Protocol, Snapshot
-from sgagent.core.policy import Peer, ResolvedPolicy, members_by_group
+from sgagent.core.policy import (
+    Peer,
+    ResolvedPolicy,
+)
 
 FELLOW_MEMBERS = "fellow members"
 

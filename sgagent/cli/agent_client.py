@@ -33,8 +33,8 @@ from sgagent.agent.manual_override import ModeFile, ModeOverrides
 from sgagent.agent.state.directory import StateDirectory
 from sgagent.agent.status import BOUND_STATES
 from sgagent.cli.output import format_json, problem_text, warn
-from sgagent.core.binding import ExpectedLink
 from sgagent.core.errors import NotPermittedError, SourceUnavailableError, printable
+from sgagent.core.expected_links import ExpectedLink
 from sgagent.documents import DocumentFile, parse_documents
 from sgagent.ports import Delivery
 from sgagent.settings import Settings, StateSettings
@@ -200,6 +200,17 @@ def enforced_now(settings: Settings) -> InForce:
         documents=files_of(answer),
         version=answer.snapshot_version,
     )
+
+
+def is_agent_running(settings: Settings) -> bool:
+    """Return whether an agent runs on this host, whether it answers or not."""
+    try:
+        ask(settings, requests.StatusQuestion(), requests.StatusAnswer)
+    except NoAgentError:
+        return False
+    except (NotPermittedError, SourceUnavailableError):
+        return True
+    return True
 
 
 def modes_of_host(settings: Settings) -> ModeOverrides:

@@ -16,6 +16,7 @@ from sgagent.cli.agent_client import bound_before
 from sgagent.cli.main import DEFAULT_CONFIGURATION, add_option
 from sgagent.cli.output import Colour, painted, problem_as_json, problem_text
 from sgagent.core.errors import DocumentError, Origin, Problem, Severity, SourceUnavailableError
+from sgagent.core.link_topology import FindingCode, findings
 from sgagent.core.lockout import as_keys, sessions_cut
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Scope
@@ -38,6 +39,7 @@ def run(options: argparse.Namespace) -> int:
         problems, policy = _look(settings, options)
         problems += _forwarding_warnings(policy, options.config or DEFAULT_CONFIGURATION)
         problems += _unbinding_warnings(policy, settings, options)
+        problems += _warnings_of_links(policy, options.config or DEFAULT_CONFIGURATION)
     except RefusedSettingsError as error:
         settings, policy = error.readable, None
         problems = (*error.problems, *_problems_of_documents(error, options))
@@ -108,6 +110,26 @@ def _unbinding_warnings(
         )
         for name, before in sorted(bound_before(settings).items())
         if name in there and policy.judge(name) is None
+    )
+
+
+def _warnings_of_links(policy: ResolvedPolicy | None, configuration: Path) -> tuple[Problem, ...]:
+    """Return warnings of open links above bound ones (§9.6), and of judged frames on bridges (§9.4)."""
+    try:
+        facts = NetlinkHost().facts()
+    except OSError:
+        return ()
+    if policy is None:
+        return ()
+    bound = {link.name for link in facts.links if policy.judge(link.name) in policy.bound}
+    codes = (FindingCode.LINK_ABOVE, FindingCode.BRIDGED_FRAMES)
+    found = [one for one in findings(facts, bound) if one.code in codes]
+    if policy.unbound is not None:
+        found = [one for one in found if one.code is not FindingCode.LINK_ABOVE]
+    origin = Origin(file=str(configuration), path="interface")
+    return tuple(
+        Problem.warning(origin, one.code.value, one.link, one.message, one.remedy)
+        for one in found[:_MOST_LINKS_NAMED]
     )
 
 

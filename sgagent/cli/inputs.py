@@ -15,7 +15,11 @@ from typing import TYPE_CHECKING
 from sgagent.agent.clock import LatestTime, SystemClock
 from sgagent.cli.main import DEFAULT_CONFIGURATION, add_option
 from sgagent.cli.output import problem_text, warn
-from sgagent.core.binding import ExpectedLink, HandBinding, HostFacts, bind, bind_expected
+from sgagent.core.binding import (
+    HandBinding,
+    HostFacts,
+    bind,
+)
 from sgagent.core.errors import (
     DocumentError,
     Origin,
@@ -26,6 +30,7 @@ from sgagent.core.errors import (
     UsageError,
     nearest,
 )
+from sgagent.core.expected_links import ExpectedLink, bind_expected
 from sgagent.core.lockout import CutSession, LiveSession, NamedCut, named
 from sgagent.core.memo import Memo
 from sgagent.core.model import Snapshot
@@ -326,6 +331,7 @@ def resolve_for_host(
     dns: DnsAnswers | None = None,
     memo: Memo | None = None,
     expected: Iterable[ExpectedLink] = (),
+    is_followed: bool = False,
 ) -> Resolution:
     """Return what the definitions come to on this host; all problems included.
 
@@ -339,6 +345,7 @@ def resolve_for_host(
         dns: what names stand for; None where they are no problem, as of documents for other hosts.
         memo: of what was resolved before, to spare work; the result is the same without.
         expected: on which links the agent expects network interfaces that it has not found yet (§9.3).
+        is_followed: whether an agent identifies links that come (§9.5).
     """
     invalid = {one.interface: one.invalid for one in settings.interfaces}
     by_hand = tuple(
@@ -351,6 +358,7 @@ def resolve_for_host(
             raise
         facts = HostFacts()  # what is bound by hand need not exist
     found = bind(delivery.snapshot, by_hand or settings.interfaces, facts, automatically=not by_hand)
+    found = replace(found, is_followed=is_followed)
     resolve_ = partial(
         resolve,
         delivery.snapshot,

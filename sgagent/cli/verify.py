@@ -13,8 +13,8 @@ from sgagent.analysis.header_space import Box, Clause
 from sgagent.cli import inputs
 from sgagent.cli.main import option_adder
 from sgagent.cli.output import format_json, warn
-from sgagent.core.binding import ExpectedLink
 from sgagent.core.errors import KernelRefusedError, UsageError, printable
+from sgagent.core.expected_links import ExpectedLink
 from sgagent.core.model import ALL_PORTS, Policy
 from sgagent.core.policy import Peer, ResolvedPolicy
 from sgagent.nft.ruleset import FAMILY, TABLE
@@ -23,7 +23,7 @@ from sgagent.settings import Settings
 from sgagent.verify import Outcome
 from sgagent.verify.foreign import MOST_DIFFERENCES, FilterChange, FilterComparison, compare_filters
 from sgagent.verify.programs import read_filters, read_table
-from sgagent.verify.proof import Proof, links_of, prove
+from sgagent.verify.proof import Proof, closes_strangers, links_of, prove
 from sgagent.verify.report import as_json, lines
 from sgagent.verify.verified_table import VerifiedTable
 
@@ -132,24 +132,33 @@ def _policy(settings: Settings, options: argparse.Namespace, table: VerifiedTabl
 
     in_table = links_of(table, ResolvedPolicy())
     expected = () if options.interface else agent_client.expected_links(settings, in_table)
+    is_followed = agent_client.is_agent_running(settings) or closes_strangers(table)
     if options.definitions is not None:
-        policy = _given_policy(settings, options, expected)
+        policy = _given_policy(settings, options, expected, is_followed=is_followed)
     else:
         delivery, dns = agent_client.enforced_now(settings).parse(settings), inputs.dns_answers(settings)
         if delivery is None:
             return None
         links = options.interface
-        policy = inputs.resolve_for_host(settings, delivery, links, dns=dns, expected=expected).policy
+        policy = inputs.resolve_for_host(
+            settings, delivery, links, dns=dns, expected=expected, is_followed=is_followed
+        ).policy
     return agent_client.modes_of_host(settings).over(policy)
 
 
 def _given_policy(
-    settings: Settings, options: argparse.Namespace, expected: Iterable[ExpectedLink] = ()
+    settings: Settings,
+    options: argparse.Namespace,
+    expected: Iterable[ExpectedLink] = (),
+    *,
+    is_followed: bool = False,
 ) -> ResolvedPolicy:
     """Return the policy of the named definitions, else of the configured source."""
     delivery = inputs.fetch(settings, options.definitions, inputs.UNNAMED)
     dns = inputs.dns_answers(settings, options)
-    resolution = inputs.resolve_for_host(settings, delivery, options.interface, dns=dns, expected=expected)
+    resolution = inputs.resolve_for_host(
+        settings, delivery, options.interface, dns=dns, expected=expected, is_followed=is_followed
+    )
     inputs.accept_or_refuse(resolution.problems, settings, options)
     return resolution.policy
 

@@ -48,7 +48,8 @@ def reached_judges(policy: ResolvedPolicy) -> tuple[ResolvedInterface, ...]:
     """
     checked = [one.judge for one in policy.patterns if one.judge.own_addresses is not None]
     identified = set(policy.identified) - {interface.name for interface in policy.interfaces}
-    reached = [*map(policy.behind, policy.guards), *map(policy.meant, identified)]
+    reached = [*map(policy.behind, policy.guards), *map(policy.meant, identified), policy.stranger]
+    reached += map(policy.judge, policy.lower_devices)
     return tuple(
         judge
         for judge in policy.judges
@@ -75,7 +76,7 @@ def base_chains(
         chains.append(nft.Chain(name=names.NEIGHBOURS_CHAIN, rules=tuple(_always_allowed_icmpv6())))
     maps: list[nft.VerdictMap] = []
     for hook, direction in ((PREROUTING, Direction.INGRESS), (POSTROUTING, Direction.EGRESS)):
-        if policy.unbound is None and not policy.patterns and len(links) == 1:
+        if len(links) == 1 and not (policy.patterns or policy.lower_devices or policy.stranger):
             # The base chain is that of the one bound link, which spares each packet the way there.
             elsewhere = nft.Match(_LINK[direction], (nft.Symbol(links[0].name),), nft.Operator.NOT_EQUAL)
             rules = [nft.Rule((elsewhere, nft.Accept())), *links[0].entry(direction)]
@@ -107,13 +108,13 @@ def _dispatch(direction: Direction, policy: ResolvedPolicy) -> tuple[list[nft.Ru
 
     verdicts = {name: onward(policy.meant(name)) for name in policy.identified}
     verdicts |= {interface.name: onward(interface) for interface in policy.interfaces}
+    verdicts |= {name: onward(policy.judge(name)) for name in policy.lower_devices}
     rules = [
         nft.Rule((nft.Match(selector, (nft.NamePrefix(guard.prefix),)), onward(policy.behind(guard))))
         for guard in policy.guards
         if guard.prefix
     ]
-    for_all_names = [guard for guard in policy.guards if not guard.prefix]
-    last = policy.behind(for_all_names[0]) if for_all_names else policy.unbound
+    last = policy.stranger
     if last is not None or any(LOOPBACK.startswith(guard.prefix) for guard in policy.guards):
         verdicts.setdefault(LOOPBACK, nft.Accept())
     if last is not None:

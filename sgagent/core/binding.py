@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from sgagent.core.addresses import AddressSet
 from sgagent.core.errors import NOWHERE, Origin, Problem
@@ -73,8 +73,6 @@ class BridgeHooks:
     """What br_netfilter is set to, for all bridges: whether frames on bridges pass the hooks of IP."""
 
     families: tuple[Family, ...] = ()
-    """Of the frames that do."""
-
     tagged: bool = False
     """Whether frames with a VLAN tag do, too."""
 
@@ -100,14 +98,6 @@ class HostFacts:
 
 
 NO_FACTS = HostFacts()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, order=True)
-class ExpectedLink:
-    """Where a network interface was found before, by MAC or address, and so is expected again."""
-
-    interface: str
-    network_interface_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,11 +164,12 @@ def check_interface_name(word: str) -> None:
         raise ValueError(f"not an interface name that nftables can match: {word!r}")
 
 
-_MASTERS_THAT_HIDE = frozenset({"bridge", "bond", "team", "openvswitch"})
-"""Kinds of master whose ports' packets show as the master's."""
+MASTERS_OF_OWN_PORTS = frozenset({"vrf"})
+"""Kinds of master whose ports are links of their own: what comes in by one shows as the port (§9.5)."""
 
 PORT_OF_MASTER, SEVERAL_PATTERNS, UNMATCHED_NAME = "port_of_master", "several_patterns", "unmatched_name"
-PROBLEMS_OF_HOST = frozenset({PORT_OF_MASTER, SEVERAL_PATTERNS, UNMATCHED_NAME})
+VRF_BOUND, OTHER_NAME = "vrf_bound", "other_name"
+PROBLEMS_OF_HOST = frozenset({PORT_OF_MASTER, SEVERAL_PATTERNS, UNMATCHED_NAME, VRF_BOUND, OTHER_NAME})
 """The codes of problems of a link. They are about the host and not about the definitions: the commands refuse
 such a binding, and the agent reports it and enforces all the others."""
 
@@ -240,8 +231,12 @@ class Bindings:
     patterns: Mapping[LinkPattern, Binding] = field(default_factory=dict)
     """What to enforce on the links that each pattern means; the pattern stands for its link (§12.5)."""
 
-    links: tuple[Link, ...] = ()
-    """The links of the host, where there are patterns."""
+    facts: HostFacts = field(default=NO_FACTS, compare=False)
+    is_followed: bool = False
+    """Whether an agent identifies links that come, so that they can be closed until then (§9.5)."""
+
+    plain: frozenset[str] = frozenset()
+    """Names of links that are not there, and were seen to be no masters."""
 
     @property
     def all(self) -> tuple[Binding, ...]:
@@ -277,7 +272,7 @@ def bind(
         bindings=tuple(search.bindings[name] for name in sorted(search.bindings)),
         problems=tuple(search.problems),
         patterns={pattern: search.patterns[pattern] for pattern in sorted(search.patterns)},
-        links=facts.links if search.patterns else (),
+        facts=facts,
     )
 
 
@@ -286,39 +281,6 @@ def bind_everywhere(snapshot: Snapshot) -> Bindings:
     return Bindings(
         bindings=tuple(Binding.of(one, one.network_interface_id) for one in snapshot.network_interfaces)
     )
-
-
-def bind_expected(
-    found: Bindings, expected: Iterable[ExpectedLink], snapshot: Snapshot, facts: HostFacts
-) -> Bindings:
-    """Return the bindings with those that were made before, by MAC or address, and can't be made yet.
-
-    Early in a boot links are not there, have no address, or go by another name. What was bound before is then
-    judged by name, whether it exists or not, unless a link of that name is seen to be another's.
-
-    Args:
-        found: what could be bound.
-        expected: what was bound before.
-        snapshot: the definitions.
-        facts: the links of the host.
-    """
-    links = {link.name: link for link in facts.links}
-    bindings = {binding.interface: binding for binding in found.bindings}
-    for one in expected:
-        interface = snapshot.interface_by_id.get(one.network_interface_id)
-        is_by_hand = any(pattern.matches(one.interface) for pattern in found.patterns)
-        if interface is None or is_by_hand or not _may_become(links.get(one.interface), interface):
-            continue
-        bindings.setdefault(one.interface, Binding.of(interface, one.interface, links.get(one.interface)))
-    return replace(found, bindings=tuple(bindings[name] for name in sorted(bindings)))
-
-
-def _may_become(link: Link | None, interface: NetworkInterface) -> bool:
-    """Return whether a link that can't be identified yet may turn out to be the network interface's."""
-    if link is None:
-        return True
-    has_other_mac = interface.mac_address is not None and interface.mac_address != link.mac_address
-    return not (link.is_loopback or is_hidden(link) or has_other_mac)
 
 
 class _Search:
@@ -453,7 +415,7 @@ class _Search:
         self._refuse(interface.origin, "ambiguous_link", interface.network_interface_id, message, remedy)
 
     def _report_port(self, link: Link, origin: Origin) -> None:
-        master = f"the {link.master_kind} {link.master}"
+        master = f"the {link.master_kind or 'link'} {link.master}"
         message = f"the link {link.name} is a port of {master}, which its packets show as (§9.4)"
         remedy = f"bind {link.master}, or take {link.name} out of it"
         self._refuse(origin, "port_of_master", None, message, remedy)
@@ -481,7 +443,7 @@ def can_be_matched(link: str) -> bool:
 
 def is_hidden(link: Link) -> bool:
     """Return whether the link's packets show as its master's: nothing can be enforced on it (§9.4)."""
-    return link.master is not None and link.master_kind in _MASTERS_THAT_HIDE
+    return link.master is not None and link.master_kind not in MASTERS_OF_OWN_PORTS
 
 
 def _meant(interface: NetworkInterface, links: list[Link]) -> list[Link]:

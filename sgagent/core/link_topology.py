@@ -7,20 +7,35 @@ VLAN or macvlan, has it for its lower link, and is no master of it.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set as AbstractSet
 from dataclasses import dataclass
 
-from sgagent.core.binding import BridgeHooks, HostFacts, IpvlanMode, Link
+from sgagent.core.binding import (
+    OTHER_NAME,
+    VRF_BOUND,
+    Binding,
+    Bindings,
+    BridgeHooks,
+    HostFacts,
+    IpvlanMode,
+    Link,
+    is_hidden,
+)
+from sgagent.core.errors import Problem
 from sgagent.core.model import Family
-
-MASTERS_OF_OWN_PORTS = frozenset({"vrf"})
-"""Kinds of master whose ports are links of their own: what comes in by one shows as the port (§9.5)."""
+from sgagent.core.policy import UNIDENTIFIED
 
 MASTER_KINDS = frozenset({"bridge", "bond", "team", "openvswitch", "hsr", "batadv"})
 """Kinds of link that can have lower devices, whether they have one now or not."""
 
 KINDS_ABOVE = frozenset({"vlan", "macvlan", "macvtap", "ipvlan", "ipvtap", "macsec"})
 """Kinds of link that pass frames of their own through their lower link."""
+
+VRF = "vrf"
+"""The kind of a link that routes for its ports."""
+
+_OPEN_VSWITCH = "openvswitch"
+"""Ports of all its bridges have one master; which bridge a port is of, rtnetlink does not say."""
 
 _BY_ADDRESS = frozenset({"macvlan", "macvtap"})
 _MOST_LEVELS = 16
@@ -35,6 +50,9 @@ class FindingCode(enum.Enum):
 
     OTHER_NAME = "other_name"
     """It is bound, and packets of it pass the hooks under another link's name."""
+
+    BRIDGED_FRAMES = "bridged_frames"
+    """It is a bound bridge, and what its ports say to each other is judged as the host's (§9.4)."""
 
     LINK_ABOVE = "link_above"
     """It is not bound, and stands on a bound link that sees nothing of its packets."""
@@ -66,7 +84,7 @@ class OtherName:
 
 def master_of(link: Link) -> str | None:
     """Return the master of a lower device; None for other links, and for ports of a VRF."""
-    return None if link.master_kind in MASTERS_OF_OWN_PORTS else link.master
+    return link.master if is_hidden(link) else None
 
 
 def bound_master(links: Mapping[str, Link], name: str, is_bound: Callable[[str], bool]) -> str | None:
@@ -82,9 +100,26 @@ def bound_master(links: Mapping[str, Link], name: str, is_bound: Callable[[str],
 
 
 def lower_devices(links: Mapping[str, Link], is_bound: Callable[[str], bool]) -> dict[str, str]:
-    """Return the lower devices of bound links, each with the bound link that judges for it."""
-    masters = ((name, bound_master(links, name, is_bound)) for name in links)
-    return {name: master for name, master in masters if master is not None}
+    """Return the lower devices of bound links, each with the bound link that is judged for it (§9.5).
+
+    A port of Open vSwitch is judged as its only bound bridge; where several are, it is unidentified.
+    """
+    bridges = [name for name, link in links.items() if link.kind == _OPEN_VSWITCH and is_bound(name)]
+    anyone = (*bridges, UNIDENTIFIED)[0 if len(bridges) == 1 else -1] if bridges else None
+    found = {}
+    for name, link in links.items():
+        master = bound_master(links, name, is_bound)
+        if master is None and anyone is not None and name not in bridges and _is_in_switch(links, link):
+            master = anyone
+        if master is not None:
+            found[name] = master
+    return found
+
+
+def _is_in_switch(links: Mapping[str, Link], link: Link) -> bool:
+    """Return whether a link is a port of Open vSwitch, or a lower device of one."""
+    names = (link.name, *_masters(links, link.name))
+    return any(links[name].master_kind == _OPEN_VSWITCH for name in names if name in links)
 
 
 def _masters(links: Mapping[str, Link], name: str) -> Iterator[str]:
@@ -108,11 +143,14 @@ def may_have_lower_devices(links: Mapping[str, Link], name: str) -> bool:
 
 def links_above(links: Mapping[str, Link], name: str) -> tuple[Link, ...]:
     """Return the links that stand on a link, or on its lower devices, over all levels; sorted by name."""
-    return tuple(
-        link
-        for _, link in sorted(links.items())
-        if name in {one for low in _lowers(links, link) for one in (low, *_masters(links, low))}
-    )
+    return tuple(link for _, link in sorted(links.items()) if name in _underneath(links, link))
+
+
+def _underneath(links: Mapping[str, Link], link: Link) -> Iterator[str]:
+    """Yield the names of the links that a link above stands on, and of their masters, over all levels."""
+    for low in _lowers(links, link):
+        yield low
+        yield from _masters(links, low)
 
 
 def _lowers(links: Mapping[str, Link], link: Link) -> Iterator[str]:
@@ -177,7 +215,42 @@ _SYSCTLS = {
 }
 
 
-def findings(facts: HostFacts, bound: Collection[str]) -> tuple[LinkFinding, ...]:
+def _bound_links(bound: Bindings) -> Iterator[tuple[Binding, Link]]:
+    """Yield the links that there are and that are bound by name or by one pattern, with their bindings."""
+    by_name = {binding.interface: binding for binding in bound.bindings}
+    for link in bound.facts.links:
+        of_patterns = [one for pattern, one in bound.patterns.items() if pattern.matches(link.name)]
+        binding = by_name.get(link.name) or (of_patterns[0] if len(of_patterns) == 1 else None)
+        if binding is not None and not link.is_loopback:
+            yield binding, link
+
+
+def other_names(bound: Bindings) -> Iterator[OtherName]:
+    """Yield why packets of bound links pass the hooks under other names."""
+    found = (other_name(bound.facts, link) for _, link in _bound_links(bound))
+    return (one for one in found if one is not None)
+
+
+def fault_of(facts: HostFacts, link: Link) -> str | None:
+    """Return why rules of a link can't be enforced on it; None if they can."""
+    if link.kind == VRF:
+        return f"{link.name} is a VRF, and the kernel does not track what it sends"
+    other = other_name(facts, link)
+    return None if other is None else other.cause
+
+
+def link_problems(bound: Bindings) -> Iterator[Problem]:
+    """Yield an error for each bound link that is a VRF (§9.5), or whose packets have another name (§9.6)."""
+    for binding, link in _bound_links(bound):
+        fault = fault_of(bound.facts, link)
+        if fault is not None and link.kind == VRF:
+            remedy = f"bind the ports of {link.name}"
+            yield Problem.error(binding.origin, VRF_BOUND, None, f"{fault} (§9.5)", remedy)
+        elif (other := other_name(bound.facts, link)) is not None:
+            yield Problem.error(binding.origin, OTHER_NAME, None, f"{fault} (§9.6)", other.remedy)
+
+
+def findings(facts: HostFacts, bound: AbstractSet[str]) -> tuple[LinkFinding, ...]:
     """Return what is the matter with bound links and those above them, sorted.
 
     Args:
@@ -186,16 +259,16 @@ def findings(facts: HostFacts, bound: Collection[str]) -> tuple[LinkFinding, ...
     """
     links = {link.name: link for link in facts.links}
     found = {(one.link, one.code.value): one for one in _of_bound(facts, links, bound)}
-    for name in sorted(bound):
-        for link in links_above(links, name):
-            is_judged = link.name in bound or bound_master(links, link.name, bound.__contains__)
-            if not is_judged:
-                found.setdefault((link.name, FindingCode.LINK_ABOVE.value), _above(link, name))
+    for name, link in links.items():
+        under = next((low for low in _underneath(links, link) if low in bound), None)
+        is_judged = name in bound or bound_master(links, name, bound.__contains__) is not None
+        if under is not None and not is_judged:
+            found[name, FindingCode.LINK_ABOVE.value] = _above(link, under)
     return tuple(found[key] for key in sorted(found))
 
 
-def _of_bound(facts: HostFacts, links: Mapping[str, Link], bound: Collection[str]) -> Iterator[LinkFinding]:
-    for name in sorted(set(bound) & links.keys()):
+def _of_bound(facts: HostFacts, links: Mapping[str, Link], bound: AbstractSet[str]) -> Iterator[LinkFinding]:
+    for name in sorted(bound & links.keys()):
         link = links[name]
         if (master := master_of(link)) is not None:
             yield LinkFinding(
@@ -205,6 +278,9 @@ def _of_bound(facts: HostFacts, links: Mapping[str, Link], bound: Collection[str
                 message=f"{name} is bound, and a port of {master}: its packets show as those of {master}",
                 remedy=f"bind {master}, or take {name} out of it",
             )
+        settings = hook_settings(facts.bridge_hooks, link) if link.kind == "bridge" else ()
+        if settings and sum(one.master == name for one in facts.links) > 1:
+            yield _bridged(name, " and ".join(settings))
         if (other := other_name(facts, link)) is not None:
             yield LinkFinding(
                 link=name,
@@ -213,6 +289,17 @@ def _of_bound(facts: HostFacts, links: Mapping[str, Link], bound: Collection[str
                 message=f"{other.cause}: its rules see none of what comes in",
                 remedy=other.remedy,
             )
+
+
+def _bridged(name: str, settings: str) -> LinkFinding:
+    return LinkFinding(
+        link=name,
+        code=FindingCode.BRIDGED_FRAMES,
+        other=name,
+        message=f"br_netfilter ({settings}) shows frames between ports of {name} to the hooks of IP: they are"
+        f" judged as what enters and leaves by {name}",
+        remedy=f"set {settings} to 0, or accept in both directions what they may say to each other",
+    )
 
 
 def _above(link: Link, bound: str) -> LinkFinding:

@@ -12,11 +12,9 @@ import ipaddress
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from itertools import chain
 
 from sgagent.core.addresses import NO_ADDRESSES, AddressSet
 from sgagent.core.link_patterns import LinkPattern, PrefixGuard, guards_of
-from sgagent.core.memo import Memo, Seam
 from sgagent.core.model import (
     ALL_PORTS,
     ALL_PROTOCOLS,
@@ -25,15 +23,12 @@ from sgagent.core.model import (
     CidrBlock,
     Direction,
     Family,
-    GroupReference,
     GroupType,
     Mode,
     Policy,
     PortSet,
     Protocol,
     Protocols,
-    SecurityGroup,
-    Snapshot,
 )
 from sgagent.core.rule_values import has_ended
 
@@ -271,7 +266,21 @@ class ResolvedPolicy:
     """Sorted names of links that are judged otherwise than a prefix of their name says."""
 
     guard: ResolvedInterface | None = field(default=None, repr=False)
-    """Judges a link that patterns may mean, until the agent knows which does; closed."""
+    """Judges a link that patterns may mean, or that may be a lower device, until the agent knows; closed."""
+
+    lower_devices: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Names of lower devices of bound links, each with the name of the bound link that is judged for it; or
+    :data:`UNIDENTIFIED`, where it is not known which one is (§9.5)."""
+
+    masters: tuple[str, ...] = field(default=(), repr=False)
+    """Sorted names of the judges of links that are masters, or may become some, while an agent identifies
+    links that come."""
+
+    passed: tuple[str, ...] = field(default=(), repr=False)
+    """Sorted names of VRFs: what passes one is judged at its port (§9.5)."""
+
+    unseen: tuple[str, ...] = field(default=(), repr=False)
+    """Why packets of bound links pass the hooks under another link's name: no table judges these (§9.6)."""
 
     def interface(self, name: str) -> ResolvedInterface | None:
         """Return the bound interface of that name."""
@@ -309,6 +318,22 @@ class ResolvedPolicy:
         judges = [one.judge for one in self.patterns if one.pattern in guard.patterns]
         return self._certain(guard) or self._undecided(judges)
 
+    @property
+    def stranger(self) -> ResolvedInterface | None:
+        """Return what judges a link of which nothing is known, not even by a prefix of its name."""
+        anyone = next((guard for guard in self.guards if not guard.prefix), None)
+        return self._of_others if anyone is None else self.behind(anyone)
+
+    @property
+    def _of_others(self) -> ResolvedInterface | None:
+        """Return what judges unidentified links that no pattern may mean: it may be a lower device (§9.5).
+
+        In observe mode the master drops nothing either.
+        """
+        judges = (judge for judge in self.bound if judge.name in self.masters)
+        is_guarded = any(judge.mode is Mode.ENFORCE for judge in judges)
+        return self.guard if self.unbound is None and is_guarded else self.unbound
+
     def _certain(self, guard: PrefixGuard) -> ResolvedInterface | None:
         """Return what judges every link of a prefix, whatever its name and addresses are."""
         judges = (one.judge for one in self.patterns if guard.is_certain and one.pattern in guard.patterns)
@@ -320,7 +345,7 @@ class ResolvedPolicy:
         return all(self._certain(guard) is not None for guard in self.guards if guard.patterns)
 
     def _undecided(self, judges: Iterable[ResolvedInterface]) -> ResolvedInterface | None:
-        return self.unbound if all(judge.mode is Mode.OBSERVE for judge in judges) else self.guard
+        return self._of_others if all(judge.mode is Mode.OBSERVE for judge in judges) else self.guard
 
     @property
     def platform(self) -> tuple[Exemption, ...]:
@@ -370,13 +395,18 @@ class ResolvedPolicy:
 
     def judge(self, name: str) -> ResolvedInterface | None:
         """Return what judges the packets of a link; None where nothing does (§2.3)."""
+        master = self.lower_devices.get(name)
+        if master is not None:
+            return self.guard if master == UNIDENTIFIED else self.interface(master) or self.meant(master)
         bound = self.interface(name)
         if bound is not None or name == LOOPBACK:
             return bound
-        if name in self.identified:
-            return self.meant(name)
+        return self.meant(name) if name in self.identified else self._unidentified(name)
+
+    def _unidentified(self, name: str) -> ResolvedInterface | None:
+        """Return what judges a link of which nothing is known but its name."""
         guard = self._guard_of(name)
-        return self.unbound if guard is None else self.behind(guard)
+        return self.stranger if guard is None else self.behind(guard)
 
     def _guard_of(self, name: str) -> PrefixGuard | None:
         return next((guard for guard in self.guards if name.startswith(guard.prefix)), None)
@@ -388,8 +418,10 @@ class ResolvedPolicy:
         """
         found = [one.judge for one in self.patterns if one.pattern.matches(name)]
         if len(found) > 1:
-            return self._undecided(found)
-        return found[0] if found else self.unbound
+            return self.unbound if all(judge.mode is Mode.OBSERVE for judge in found) else self.guard
+        if found:
+            return found[0]
+        return None if name in self.passed else self.unbound
 
     def judges_of(self, links: Iterable[str]) -> tuple[ResolvedInterface, ...]:
         """Return the bound interfaces and patterns that judge any of these links."""
@@ -400,50 +432,15 @@ class ResolvedPolicy:
         """Return the policy when the agent knows links of these names, too."""
         identified = set(self.identified)
         for name in names:
-            guard = self._guard_of(name)
-            if guard is None or not guard.patterns or self.interface(name):
+            if self.interface(name) or name in self.lower_devices:
                 continue
-            certain = self._certain(guard)
-            if certain is None or certain is not self.meant(name):
+            guard = self._guard_of(name)
+            certain = self._certain(guard) if guard is not None else None
+            may_be_meant = guard is not None and bool(guard.patterns)
+            is_apart = bool(self.masters) or (name in self.passed and self.unbound is not None)
+            if (may_be_meant or is_apart) and (certain is None or certain is not self.meant(name)):
                 identified.add(name)
         return replace(self, identified=tuple(sorted(identified - {LOOPBACK})))
-
-
-def members_by_group(snapshot: Snapshot, memo: Memo | None = None) -> dict[str, AddressSet]:
-    """Return each group's members: what is attached to it and what it lists itself (§5.2).
-
-    With a memo they are the same objects as in the last step, where they are equal.
-    """
-    blocks: dict[str, list[tuple[CidrBlock, ...]]] = {
-        group.security_group_id: [group.member_addresses] for group in snapshot.security_groups
-    }
-    for interface in snapshot.network_interfaces:
-        for group_id in interface.security_group_ids:
-            if group_id in blocks:
-                blocks[group_id].append(interface.addresses)
-    memo = memo or Memo()
-
-    def members(group_id: str, lists: tuple[tuple[CidrBlock, ...], ...]) -> AddressSet:
-        part = memo.part(Seam.RESOLVED_RULES, "members", group_id)
-        return part.same("members", part.get("of lists", lists, lambda: AddressSet.of(chain(*lists))))
-
-    return {group_id: members(group_id, tuple(lists)) for group_id, lists in blocks.items()}
-
-
-def is_of_account(found: SecurityGroup, own: SecurityGroup, reference: GroupReference) -> bool:
-    """Return whether the group that was found by its id is the one that the reference means (§5.2).
-
-    ``account/sg-…`` means a group of that account; a plain ``sg-…`` one of the rule's own account. A group
-    whose account is not known may be either.
-    """
-    meant = reference.account_id or own.account_id
-    return found.account_id is None or found.account_id == meant
-
-
-def whose_group(own: SecurityGroup, reference: GroupReference) -> str:
-    """Return whose group a reference means, in words."""
-    account = reference.account_id or own.account_id
-    return f"account {account}" if account else "the rule's own account"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -14,6 +14,8 @@ from sgagent.core.binding import Binding, Bindings, Link, bind_everywhere, can_b
 from sgagent.core.cloud_limits import group_warnings, interface_warnings, overlap_errors
 from sgagent.core.errors import Problem, Severity
 from sgagent.core.link_patterns import LinkPattern
+from sgagent.core.link_topology import VRF, link_problems, lower_devices, may_have_lower_devices, other_names
+from sgagent.core.members import members_by_group
 from sgagent.core.memo import Memo, Seam
 from sgagent.core.model import Direction, Mode, NameReference, Policy, SecurityGroup, Snapshot, SourceCheck
 from sgagent.core.policy import (
@@ -24,7 +26,6 @@ from sgagent.core.policy import (
     ResolvedPattern,
     ResolvedPolicy,
     ResolvedRule,
-    members_by_group,
 )
 from sgagent.core.resolved_rules import (
     OF_UNKNOWN_OBJECTS,
@@ -109,7 +110,7 @@ def resolve(
     """
     concerned = frozenset(group for binding in bound.all for group in binding.security_group_ids)
     resolver = _Resolver(snapshot, concerned, scope, at, names, memo or Memo())
-    resolver.problems.extend(bound.problems)
+    resolver.problems.extend((*bound.problems, *link_problems(bound)))
     bindings = [
         replace(one, mode=one.mode or default_mode, source_check=one.source_check or source_check)
         for one in bound.all
@@ -132,7 +133,10 @@ def resolve(
     counted = resolver.counted_rules()
     unknown = {p.value for rules in counted for p in rules.problems if p.code in OF_UNKNOWN_OBJECTS}
     return Resolution(
-        policy=with_patterns(policy, patterns, bound.links, exemptions),
+        policy=replace(
+            with_links(policy, patterns, bound, exemptions),
+            unseen=tuple(name.cause for name in other_names(bound)),
+        ),
         problems=tuple(resolver.problems),
         unknown_objects=len(unknown),
         depends_on_time=resolver.depends_on_time,
@@ -140,13 +144,13 @@ def resolve(
     )
 
 
-def with_patterns(
+def with_links(
     policy: ResolvedPolicy,
     patterns: Mapping[LinkPattern, ResolvedInterface],
-    links: Iterable[Link],
+    bound: Bindings,
     exemptions: Exemptions,
 ) -> ResolvedPolicy:
-    """Return a policy with what judges the links that patterns mean (§12.5).
+    """Return a policy with what judges the links that patterns mean (§12.5), and lower devices (§9.5).
 
     Where sources are checked, what is right depends on a link's addresses, so each link has a judge of its
     own.
@@ -154,31 +158,61 @@ def with_patterns(
     Args:
         policy: of the links that are bound otherwise.
         patterns: what judges the links of each.
-        links: those that there are.
+        bound: the links that there are, and what is known of others.
         exemptions: traffic that no pattern can block.
     """
-    if not patterns:
-        return policy
-    usable = [link for link in links if can_be_matched(link.name)]
+    usable = [link for link in bound.facts.links if can_be_matched(link.name)]
     loopback = {link.name for link in usable if link.is_loopback}  # may be called otherwise
     resolved = (
         ResolvedPattern(pattern=replace(one, exclude=tuple(sorted({*one.exclude, *loopback}))), judge=judge)
         for one, judge in patterns.items()
     )
-    known = replace(policy, patterns=tuple(resolved))
-    if not known.knows_all_by_prefix:
-        known = replace(known, guard=closed_interface(UNIDENTIFIED, exemptions, Mode.ENFORCE))
-    names = {link.name for link in usable}.union(*(one.pattern.excluded_names for one in known.patterns))
+    vrfs = sorted(link.name for link in usable if link.kind == VRF)
+    known = replace(policy, patterns=tuple(resolved), passed=tuple(vrfs))
     own = []
-    for link in usable:
-        if policy.interface(link.name):
-            continue
-        judge = known.meant(link.name)
+    for link in usable if patterns else ():
+        judge = None if policy.interface(link.name) else known.meant(link.name)
         if judge is not None and judge.own_addresses is not None:
             addresses = judge.own_addresses.union(AddressSet.of(link.addresses))
             own.append(replace(judge, name=link.name, own_addresses=addresses, pattern=judge.name))
     interfaces = tuple(sorted((*policy.interfaces, *own), key=attrgetter("name")))
-    return replace(known, interfaces=interfaces).identifying(names)
+    known = _with_lower_devices(replace(known, interfaces=interfaces), policy, bound)
+    if known.masters or known.lower_devices or not known.knows_all_by_prefix:
+        known = replace(known, guard=closed_interface(UNIDENTIFIED, exemptions, Mode.ENFORCE))
+    names = {link.name for link in usable}.union(*(one.pattern.excluded_names for one in known.patterns))
+    return known.identifying(names)
+
+
+def _with_lower_devices(policy: ResolvedPolicy, by_name: ResolvedPolicy, bound: Bindings) -> ResolvedPolicy:
+    """Return a policy with the lower devices of bound links, and the names of those that may get some.
+
+    Args:
+        policy: with patterns.
+        by_name: without them.
+        bound: the links that there are, and what is known of others.
+    """
+    links = {link.name: link for link in bound.facts.links if can_be_matched(link.name)}
+
+    judges = [one.judge for one in policy.patterns]
+
+    def is_bound(name: str) -> bool:
+        return policy.interface(name) is not None or policy.meant(name) in judges
+
+    found = lower_devices(links, is_bound)
+    if not bound.is_followed:
+        return replace(policy, lower_devices=found)
+    meant = {one.name: [one.name] for one in by_name.interfaces}
+    for one in policy.patterns:
+        meant[one.judge.name] = [name for name in links if one.pattern.matches(name)]
+    masters = (
+        judge for judge, names in meant.items() if any(_may_be_master(bound, links, name) for name in names)
+    )
+    return replace(policy, lower_devices=found, masters=tuple(sorted(masters)))
+
+
+def _may_be_master(bound: Bindings, links: Mapping[str, Link], name: str) -> bool:
+    """Return whether a link has lower devices or may get some; one that is not there, unless it had none."""
+    return may_have_lower_devices(links, name) if name in links else name not in bound.plain
 
 
 def living(snapshot: Snapshot, at: datetime | None) -> Snapshot:

@@ -12,6 +12,7 @@ from typing import TypeVar
 from sgagent.core.addresses import NO_ADDRESSES, AddressSet, joined
 from sgagent.core.cloud_limits import object_warnings
 from sgagent.core.errors import Problem
+from sgagent.core.members import is_of_account, whose_group
 from sgagent.core.memo import Memo
 from sgagent.core.model import (
     NO_PORTS,
@@ -28,7 +29,11 @@ from sgagent.core.model import (
     SecurityGroupRule,
     Snapshot,
 )
-from sgagent.core.policy import Peer, ResolvedRule, is_of_account, precedence, whose_group
+from sgagent.core.policy import (
+    Peer,
+    ResolvedRule,
+    precedence,
+)
 from sgagent.core.rule_values import objects_text
 
 UNRESOLVED_NAME = "unresolved_name"

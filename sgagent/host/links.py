@@ -241,7 +241,33 @@ def read_facts(links: Iterable[_Message], addresses: Iterable[_Message]) -> Host
     for message in _whole(addresses):
         by_link.get(message["index"], []).extend(_addresses(message))
     found = (_link(message, by_link[index], listed) for index, message in listed.items())
-    return HostFacts(links=tuple(sorted(found, key=lambda link: link.name)))
+    members = _members(listed)
+    whole = (_member_of(link, members.get(link.index)) for link in found)
+    return HostFacts(links=tuple(sorted(whole, key=lambda link: link.name)))
+
+
+def _members(listed: Mapping[int, _Message]) -> Mapping[int, str]:
+    """Return the members of HSR and PRP links, by number: a member itself names no master."""
+    return {
+        about[place]: _name(message)
+        for message in listed.values()
+        if _kind(message, "IFLA_INFO_KIND") == _HSR
+        for about in (_about_kind(message),)
+        for place in _HSR_MEMBERS
+        if place in about
+    }
+
+
+def _member_of(link: Link, master: str | None) -> Link:
+    """Return a link with a master that only the master tells of."""
+    if master is None or link.master is not None:
+        return link
+    return replace(link, master=master, master_kind=_HSR)
+
+
+_HSR = "hsr"
+_HSR_MEMBERS = (1, 2, 8)
+"""Attributes of an HSR link: the numbers of both slaves, and of the interlink."""
 
 
 def _link(message: _Message, addresses: Iterable[CidrBlock], listed: Mapping[int, _Message]) -> Link:
@@ -301,9 +327,14 @@ def _about_kind(message: _Message) -> Mapping[int, int]:
     about = message.get_attr("IFLA_LINKINFO")
     data = _octets(about, "IFLA_INFO_DATA") if about else b""
     found = attributes(memoryview(data))
-    return {kind: int.from_bytes(value, sys.byteorder) for kind, value in found.items() if len(value) <= 2}
+    return {
+        kind: int.from_bytes(value, sys.byteorder)
+        for kind, value in found.items()
+        if len(value) <= _LONGEST_NUMBER
+    }
 
 
+_LONGEST_NUMBER = 4
 _IPVLANS = frozenset({"ipvlan", "ipvtap"})
 _IPVLAN_MODE = 1
 _IPVLAN_MODES: Mapping[int, IpvlanMode] = dict(enumerate(IpvlanMode))

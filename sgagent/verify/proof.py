@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from itertools import chain, count, product
 
 from sgagent.core.addresses import Ranges
-from sgagent.core.model import Family
-from sgagent.core.policy import LOOPBACK, ResolvedInterface, ResolvedPolicy
+from sgagent.core.model import Direction, Family
+from sgagent.core.policy import LOOPBACK, UNIDENTIFIED, ResolvedInterface, ResolvedPolicy
 from sgagent.nft import ruleset as nft
+from sgagent.nft.names import entry_chain
 from sgagent.verify import Outcome
 from sgagent.verify.comparison import ProofMemo, ViewComparison, WholeNeededError
 from sgagent.verify.compiled_table import CompiledTable
@@ -107,6 +108,8 @@ def prove(
         pass
     if subject.differences:
         return Proof(outcome=Outcome.REFUTED, cells=subject.cells, differences=tuple(subject.differences))
+    if policy.unseen:
+        return Proof(outcome=Outcome.UNKNOWN, cells=subject.cells, unsupported=policy.unseen)
     subject.forget()
     memo.walks.clear()
     return Proof(outcome=Outcome.PROVED, cells=subject.cells, remembered=Remembered(subject, memo))
@@ -215,7 +218,8 @@ def links_of(table: VerifiedTable, policy: ResolvedPolicy) -> tuple[str, ...]:
     longer one does, and one whose name begins with none. Of the links that are identified by the policy and
     that neither policy nor table distinguishes, there is one.
     """
-    named = {interface.name for interface in policy.interfaces} | {LOOPBACK, *policy.identified}
+    known = {*policy.identified, *policy.lower_devices}
+    named = {interface.name for interface in policy.interfaces} | {LOOPBACK, *known}
     prefixes = {"", *(guard.prefix for guard in policy.guards)}
     for value in (value for _, _, values in _matched_links(table) for value in values):
         if isinstance(value, nft.Symbol):
@@ -224,10 +228,17 @@ def links_of(table: VerifiedTable, policy: ResolvedPolicy) -> tuple[str, ...]:
             prefixes.add(value.prefix)
     comparisons = tuple(_comparisons(table))
     alike: dict[Hashable, str] = {}
-    for name in policy.identified:
+    for name in sorted(known):
         alike.setdefault((id(policy.judge(name)), *(compare(name) for compare in comparisons)), name)
-    distinct = named - set(policy.identified) | set(alike.values())
+    distinct = named - known | set(alike.values())
     return (*sorted(distinct), *(_unnamed(prefix, named, prefixes) for prefix in sorted(prefixes)))
+
+
+def closes_strangers(table: VerifiedTable) -> bool:
+    """Return whether a table closes all links that it knows nothing of: who made it follows links (§9.5)."""
+    chain = table.chains.get("prerouting")
+    closed = nft.Goto(entry_chain(Direction.INGRESS, UNIDENTIFIED))
+    return chain is not None and chain.rules[-1:] == ((closed,),)
 
 
 def _comparisons(table: VerifiedTable) -> Iterator[Callable[[str], Hashable]]:

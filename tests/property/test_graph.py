@@ -17,6 +17,7 @@ from sgagent.analysis.redundancy import LAST_CODE, code_of
 from sgagent.core.addresses import holds
 from sgagent.core.binding import bind_everywhere
 from sgagent.core.evaluate import DecidedBy, Decision, Packet, evaluate
+from sgagent.core.members import members_by_group
 from sgagent.core.model import (
     ALL_PORTS,
     PORTED_NUMBERS,
@@ -33,7 +34,11 @@ from sgagent.core.model import (
     SecurityGroupRule,
     Snapshot,
 )
-from sgagent.core.policy import DHCP, ResolvedPolicy, ResolvedRule, members_by_group
+from sgagent.core.policy import (
+    DHCP,
+    ResolvedPolicy,
+    ResolvedRule,
+)
 from sgagent.core.resolve import Exemptions, resolve
 from sgagent.core.rule_values import canonical_objects
 from tests.draws import Draws

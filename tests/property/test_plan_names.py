@@ -10,8 +10,8 @@ from sgagent.analysis.compare import compare
 from sgagent.analysis.flow_text import FELLOW_MEMBERS, ObjectNames
 from sgagent.cli.plan import PlanReport, as_json, lines
 from sgagent.core.addresses import joined
+from sgagent.core.members import members_by_group
 from sgagent.core.model import CidrBlock, Family, Snapshot
-from sgagent.core.policy import members_by_group
 from tests.draws import Draws
 from tests.strategies import draws, noted_case
 

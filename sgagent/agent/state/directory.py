@@ -20,8 +20,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sgagent.core.binding import ExpectedLink
 from sgagent.core.errors import NotPermittedError
+from sgagent.core.expected_links import ExpectedLink
 from sgagent.documents import DocumentFile
 from sgagent.json_model import UNREADABLE, checksum, from_json, seal, to_json, unseal
 

@@ -23,6 +23,11 @@ _TOPOLOGY = {
         DoctorSeverity.HIGH,
         "denied packets to the link pass as those of the other link, or allowed ones are lost by its rules",
     ),
+    FindingCode.BRIDGED_FRAMES: (
+        DoctorCode.OTHER_NAME,
+        DoctorSeverity.LOW,
+        "what guests say to each other over the bridge is lost where its groups do not accept it",
+    ),
     FindingCode.LINK_ABOVE: (
         DoctorCode.LINK_ABOVE,
         DoctorSeverity.MEDIUM,

@@ -31,8 +31,8 @@ from sgagent.analysis.graph.elements import (
     sentence,
 )
 from sgagent.analysis.graph.layout import NodePlace, Route, Size, lay_out
+from sgagent.core.members import members_by_group
 from sgagent.core.model import CidrBlock, Snapshot
-from sgagent.core.policy import members_by_group
 
 _CHARACTER = 7.25
 """The width of one, of 12 pixels of a font in which all are alike."""

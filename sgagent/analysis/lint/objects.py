@@ -11,6 +11,7 @@ from sgagent.analysis.lint.subject import LintSubject, notice, rule_finding, war
 from sgagent.analysis.lint.void_rules import duplicate_rules
 from sgagent.core.addresses import common, joined
 from sgagent.core.errors import Slips
+from sgagent.core.members import is_of_account
 from sgagent.core.model import (
     CidrBlock,
     Direction,
@@ -24,7 +25,6 @@ from sgagent.core.model import (
     SecurityGroup,
     SecurityGroupRule,
 )
-from sgagent.core.policy import is_of_account
 from sgagent.core.rule_values import FAMILY_NAMES
 
 

@@ -12,8 +12,9 @@ from sgagent.analysis.lint.rule_reach import OpenPorts, RuleKey, RuleReach, port
 from sgagent.core.addresses import AddressSet
 from sgagent.core.binding import Binding, Bindings, HostListener, bind_everywhere
 from sgagent.core.errors import NOWHERE, Origin, Problem
+from sgagent.core.members import members_by_group
 from sgagent.core.model import Direction, Family, Policy, SecurityGroup, SecurityGroupRule, Snapshot
-from sgagent.core.policy import ResolvedInterface, members_by_group
+from sgagent.core.policy import ResolvedInterface
 from sgagent.core.resolve import Exemptions, Scope, living, resolve
 from sgagent.core.resolved_rules import KnownNames
 from sgagent.core.rule_values import has_ended

@@ -10,8 +10,8 @@ import pytest
 from sgagent.agent.state.directory import KeptDocuments, StateDirectory
 from sgagent.agent.step import Step, StepEnd
 from sgagent.cli.boot import LastGood, describe, enforce_last_good, load_last_good_settings
-from sgagent.core.binding import ExpectedLink
 from sgagent.core.errors import UsageError
+from sgagent.core.expected_links import ExpectedLink
 from sgagent.documents import DocumentFile
 from sgagent.settings import parse_settings
 from tests.fakes.clock import FakeClock

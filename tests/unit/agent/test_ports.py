@@ -153,7 +153,7 @@ def test_the_bond_that_shares_the_mac_is_judged(machine: Machine) -> None:
     machine.host.set_link(Link(name="m0", index=9, mac_address=MAC))
     step = agent.step(fetch=False)
     assert (names(step), step.problems) == (["m0"], ())
-    assert states(step)["eth0"][0] is InterfaceState.UNBOUND
+    assert states(step)["eth0"] == (InterfaceState.LOWER_DEVICE, "bond m0", Mode.ENFORCE)
 
 
 def test_health_and_log_say_it_once(machine: Machine) -> None:

@@ -7,13 +7,12 @@ import pytest
 from sgagent.agent.manual_override import ModeOverrides
 from sgagent.core.binding import (
     SEVERAL_PATTERNS,
-    ExpectedLink,
     HandBinding,
     HostFacts,
     Link,
     bind,
-    bind_expected,
 )
+from sgagent.core.expected_links import ExpectedLink, bind_expected
 from sgagent.core.link_patterns import LinkPattern
 from sgagent.core.model import Mode, SourceCheck
 from sgagent.core.policy import ResolvedPolicy

@@ -33,7 +33,7 @@ def named(*links: Link) -> dict[str, Link]:
 
 def codes(*links: Link, bound: tuple[str, ...], hooks: BridgeHooks = BridgeHooks()) -> dict[str, FindingCode]:  # noqa: B008 - it is frozen
     """Return what is found, by link."""
-    return {one.link: one.code for one in findings(HostFacts(links=links, bridge_hooks=hooks), bound)}
+    return {one.link: one.code for one in findings(HostFacts(links=links, bridge_hooks=hooks), set(bound))}
 
 
 def test_a_lower_device_is_one_over_all_levels() -> None:
@@ -144,9 +144,18 @@ def test_an_unbound_link_above_a_bound_one_is_found_once() -> None:
     assert codes(BR0, judged, Link(name="br1", index=8, kind="bridge"), bound=("br0", "br1")) == {}
 
 
+def test_a_bound_bridge_whose_frames_are_judged_is_found() -> None:
+    """Where br_netfilter is on and there are ports that may speak to each other."""
+    ports = [Link(name=f"p{n}", index=10 + n, master="br0", master_kind="bridge") for n in (1, 2)]
+    found = {"br0": FindingCode.BRIDGED_FRAMES}
+    assert codes(BR0, *ports, bound=("br0",), hooks=ON) == found
+    assert codes(replace(BR0, calls_ip_hooks=True), *ports, bound=("br0",)) == found
+    assert codes(BR0, *ports, bound=("br0",)) == codes(BR0, ports[0], bound=("br0",), hooks=ON) == {}
+
+
 def test_a_bound_link_under_another_name_is_found() -> None:
     """The message names the cause, the remedy the setting."""
-    (found,) = findings(HostFacts(links=(BR0, MACVLAN), bridge_hooks=ON), ["mv0"])
+    (found,) = findings(HostFacts(links=(BR0, MACVLAN), bridge_hooks=ON), {"mv0"})
     assert (found.code, found.other) == (FindingCode.OTHER_NAME, "br0")
     assert "bridge-nf-call-iptables" in found.message
     assert "bridge-nf-call-ip6tables" in found.remedy

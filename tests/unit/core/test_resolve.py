@@ -10,6 +10,7 @@ import pytest
 from sgagent.core.addresses import AddressSet
 from sgagent.core.binding import HandBinding, HostFacts, Link, bind
 from sgagent.core.errors import Problem
+from sgagent.core.members import members_by_group
 from sgagent.core.memo import Memo
 from sgagent.core.model import (
     ALL_PROTOCOLS,
@@ -29,7 +30,6 @@ from sgagent.core.model import (
     SecurityGroupRule,
     SourceCheck,
 )
-from sgagent.core.policy import members_by_group
 from sgagent.core.resolve import Exemptions, Resolution, Scope, resolve
 from tests.words import (
     ACCEPT,

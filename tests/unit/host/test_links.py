@@ -260,6 +260,15 @@ def test_the_mode_of_an_ipvlan_is_read(number: int, mode: IpvlanMode) -> None:
     assert only_link(of_kind("ipv0", 3, "ipvlan", a1=struct.pack("=H", number))).ipvlan_mode is mode
 
 
+def test_members_of_hsr_are_named_by_it() -> None:
+    """They name no master themselves."""
+    ring = of_kind("hsr0", 5, "hsr", a1=struct.pack("=I", 2), a2=struct.pack("=I", 3))
+    found = read_facts([ring, link("eth1", 2), link("eth2", 3), link("eth3", 4)], []).links
+    masters = {one.name: (one.master, one.master_kind) for one in found}
+    assert masters["eth1"] == masters["eth2"] == ("hsr0", "hsr")
+    assert masters["eth3"] == masters["hsr0"] == (None, None)
+
+
 def test_what_a_bridge_does_with_tags_and_hooks_is_read() -> None:
     """Each setting is an attribute of its kind."""
     plain = only_link(of_kind("br0", 3, "bridge", a7=b"\0", a36=b"\0", a37=b"\0"))

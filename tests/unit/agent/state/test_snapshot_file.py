@@ -16,8 +16,9 @@ from sgagent.agent.state.directory import (
     decode_kept,
     encode_kept,
 )
-from sgagent.core.binding import ExpectedLink
+from sgagent.core.expected_links import ExpectedLink
 from sgagent.documents import DocumentFile
+from sgagent.json_model import from_json
 
 RECORD = Record(
     origin=Trigger.APPLY,
@@ -29,7 +30,7 @@ RECORD = Record(
 KEPT = KeptDocuments(
     version="sha256:a",
     documents=(DocumentFile("a\udcff.yaml", "version: 1 # ü\n".encode()), DocumentFile("b.json", b"{}")),
-    links=(ExpectedLink(interface="eth0", network_interface_id="eni-1"),),
+    links=(ExpectedLink(interface="eth0", network_interface_id="eni-1", is_plain=True),),
     record=RECORD,
 )
 
@@ -39,6 +40,12 @@ def test_what_is_written_is_read(record: Record) -> None:
     """Documents, links and all that is known of how they came to be enforced."""
     kept = KeptDocuments(version=KEPT.version, documents=KEPT.documents, links=KEPT.links, record=record)
     assert decode_kept(encode_kept(kept), "x") == kept
+
+
+def test_what_an_earlier_version_wrote_is_read() -> None:
+    """It kept nothing of what the links are."""
+    kept = from_json(ExpectedLink, {"interface": "eth0", "network_interface_id": "eni-1"})
+    assert not kept.is_plain
 
 
 def test_the_head_tells_without_the_documents() -> None:
