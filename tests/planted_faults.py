@@ -9,11 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import cast
 
 from sgagent.nft import ruleset as nft
 from sgagent.nft.diff import make_plan
-from sgagent.nft.expressions import Return
 from sgagent.nft.ruleset import (
     BITS,
     SYMBOLS,
@@ -32,6 +30,7 @@ from sgagent.nft.ruleset import (
     Match,
     NamePrefix,
     Operator,
+    Return,
     Rule,
     Ruleset,
     Selector,
@@ -54,8 +53,7 @@ _OTHER_LINKS = ("lo", "eth9")
 _HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
 _FOREIGN_PRIORITIES = (-400, -250, -150, 0, 50, 300)
 _TRIES = 200
-RETURN = cast("Statement", Return())
-"""The compiler never writes it, so that it is none of its statements."""
+RETURN = Return()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import assert_never
 
 from sgagent.core.model import PORTED, Family, Protocol
-from sgagent.nft.expressions import Return
 from sgagent.nft.ruleset import (
     Accept,
     Comparable,
@@ -27,6 +26,7 @@ from sgagent.nft.ruleset import (
     Match,
     NamePrefix,
     Operator,
+    Return,
     Ruleset,
     Selector,
     SetMark,
@@ -163,7 +163,7 @@ class _Walker:
                     return None
         return None
 
-    def _rule(self, statements: tuple[object, ...]) -> Verdict | Return | None:
+    def _rule(self, statements: tuple[object, ...]) -> Verdict | None:
         try:
             for statement in statements:
                 match statement:

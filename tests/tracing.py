@@ -78,3 +78,47 @@ def walk_reply(ruleset: Ruleset, packet: Packet, session: Session | None = None)
         packet_direction="reply",
     )
     return trace(ruleset, wire, session_of(packet) if session is None else session)
+
+
+def session_elsewhere(packet: Packet, *, mark: int) -> Session | None:
+    """Return the entry that somebody opened elsewhere, of which a packet is an answer."""
+    session = session_of(packet)
+    if session is None:
+        return None
+    opened_inwards = packet.direction is Direction.INGRESS
+    known = session.original if opened_inwards else session.reply
+    if opened_inwards:  # an answer that comes in is as the reply tuple says
+        return Session(protocol=packet.protocol, original=_ELSEWHERE, reply=known, mark=mark)
+    return Session(protocol=packet.protocol, original=known, reply=_ELSEWHERE, mark=mark)
+
+
+def walk_own(ruleset: Ruleset, packet: Packet, session: Session) -> Walk:
+    """Return what becomes of a packet that is an answer to conntrack, and passes as an opening one."""
+    hook = "prerouting" if packet.direction is Direction.INGRESS else "postrouting"
+    return trace(ruleset, _established(packet, hook, "reply"), session)
+
+
+def walk_other(ruleset: Ruleset, packet: Packet, session: Session) -> Walk:
+    """Return what becomes of the packet that answers such a packet: to conntrack it goes the original way."""
+    hook = "postrouting" if packet.direction is Direction.INGRESS else "prerouting"
+    return trace(ruleset, _established(packet, hook, "original"), session)
+
+
+def _established(packet: Packet, hook: str, packet_direction: str) -> WirePacket:
+    is_own = (hook == "prerouting") is (packet.direction is Direction.INGRESS)
+    ends = (packet.source, packet.source_port), (packet.destination, packet.destination_port)
+    (source, source_port), (destination, port) = ends if is_own else ends[::-1]
+    return WirePacket(
+        hook=hook,
+        interface=packet.interface,
+        family=packet.family,
+        source=source,
+        destination=destination,
+        protocol=packet.protocol,
+        source_port=source_port,
+        destination_port=port,
+        hop_limit=packet.hop_limit or 0,
+        state="established",
+        packet_direction=packet_direction,
+        other_interface="",
+    )

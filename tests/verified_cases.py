@@ -103,8 +103,7 @@ def _observed(draws: Draws, interface: ResolvedInterface) -> ResolvedInterface:
 
 def _state(draws: Draws, policy: ResolvedPolicy, layout: MarkLayout) -> EnforcementState:
     """Draw generation and slots: as at the beginning, or as many changes later."""
-    names = [judge.name for judge in policy.judges]
-    state = first_state(names, layout)
+    state = first_state(policy.remembering, layout)
     if state.generation is None or draws.chance(40):
         return state
     first, second, third = draws.shuffled(state.slots)

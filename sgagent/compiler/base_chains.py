@@ -12,7 +12,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import dropwhile
 
-from sgagent.compiler.selectors import Place, Selectors, dhcp_rule, guards_of_maps, guards_of_new, readings
+from sgagent.compiler.selectors import (
+    Place,
+    Selectors,
+    dhcp_rule,
+    guards_of_maps,
+    guards_of_new,
+    readings,
+    returning,
+)
 from sgagent.core.addresses import AddressRanges, ranges_of
 from sgagent.core.model import ICMP, ICMPV6, Direction, Family
 from sgagent.core.policy import (
@@ -27,7 +35,13 @@ from sgagent.core.policy import (
     in_order,
 )
 from sgagent.nft import names, ruleset as nft
-from sgagent.nft.marks import EnforcementState, MarkLayout, allowed_marks
+from sgagent.nft.marks import (
+    EnforcementState,
+    MarkLayout,
+    allowed_marks,
+    elsewhere_bits,
+    elsewhere_marks,
+)
 
 PREROUTING = nft.Hook(name="prerouting", hook_priority=-150)
 """After conntrack (-200), before DNAT (-100): what comes in is judged as it is on the wire (§2.2)."""
@@ -74,28 +88,60 @@ def base_chains(
     ]
     if links:
         chains.append(nft.Chain(name=names.NEIGHBOURS_CHAIN, rules=tuple(_always_allowed_icmpv6())))
+    otherwise, noting = _elsewhere(layout, state)
+    chains += noting
     maps: list[nft.VerdictMap] = []
     for hook, direction in ((PREROUTING, Direction.INGRESS), (POSTROUTING, Direction.EGRESS)):
         if len(links) == 1 and not (policy.patterns or policy.lower_devices or policy.stranger):
             # The base chain is that of the one bound link, which spares each packet the way there.
             elsewhere = nft.Match(_LINK[direction], (nft.Symbol(links[0].name),), nft.Operator.NOT_EQUAL)
-            rules = [nft.Rule((elsewhere, nft.Accept())), *links[0].entry(direction)]
+            rules = [nft.Rule((elsewhere, otherwise)), *links[0].entry(direction)]
         else:
             chains += (
                 nft.Chain(name=names.entry_chain(direction, link.name), rules=link.entry(direction))
                 for link in links
             )
-            rules, found = _dispatch(direction, policy)
+            rules, found = _dispatch(direction, policy, otherwise)
             maps += found
         chains.append(nft.Chain(name=hook.name, hook=hook, rules=tuple(rules)))
+    chains += (link.tracked(direction) for link in links for direction in Direction)
     return chains, maps
+
+
+def _elsewhere(layout: MarkLayout, state: EnforcementState) -> tuple[nft.Verdict, list[nft.Chain]]:
+    """Return where packets of links go that nothing judges, and the chain for it, if there is one.
+
+    It marks entries that are opened there as opened elsewhere than at each link with a slot: not theirs to
+    open or to shut anything (§6.4).
+    """
+    bits = elsewhere_bits(layout, state)
+    if not bits:
+        return nft.Accept(), []
+    rules = (_note_opening(bits), nft.Rule((nft.Accept(),)))
+    return nft.Goto(names.ELSEWHERE_CHAIN), [nft.Chain(name=names.ELSEWHERE_CHAIN, rules=rules)]
+
+
+def _note_opening(put: int, mask: int | None = None) -> nft.Rule:
+    """Return the rule that marks the entry that a packet opens, unless it is marked already, and accepts.
+
+    The state comes first: most packets are not the first.
+
+    Args:
+        put: the bits to set.
+        mask: those that have to be clear; None for all. Where no mark is needed to accept a session, those
+            of others stay as they are: whoever compares a whole mark would lose the session.
+    """
+    is_untouched = nft.Match(nft.CT_MARK, (nft.Interval.single(0),), mask=mask)
+    return nft.Rule((_are("new"), is_untouched, nft.SetMark(keep=nft.ALL_BITS, put=put), nft.Accept()))
 
 
 _LINK = {Direction.INGRESS: nft.META_IIFNAME, Direction.EGRESS: nft.META_OIFNAME}
 """What says through which link a packet passes."""
 
 
-def _dispatch(direction: Direction, policy: ResolvedPolicy) -> tuple[list[nft.Rule], list[nft.VerdictMap]]:
+def _dispatch(
+    direction: Direction, policy: ResolvedPolicy, otherwise: nft.Verdict
+) -> tuple[list[nft.Rule], list[nft.VerdictMap]]:
     """Return the rules that send each link's packets to where they are judged, and their map.
 
     Names come first. A link whose name is not there is judged by the longest prefix that its name begins
@@ -104,7 +150,7 @@ def _dispatch(direction: Direction, policy: ResolvedPolicy) -> tuple[list[nft.Ru
     selector = _LINK[direction]
 
     def onward(judge: ResolvedInterface | None) -> nft.Verdict:
-        return nft.Goto(names.entry_chain(direction, judge.name)) if judge else nft.Accept()
+        return nft.Goto(names.entry_chain(direction, judge.name)) if judge else otherwise
 
     verdicts = {name: onward(policy.meant(name)) for name in policy.identified}
     verdicts |= {interface.name: onward(interface) for interface in policy.interfaces}
@@ -116,8 +162,8 @@ def _dispatch(direction: Direction, policy: ResolvedPolicy) -> tuple[list[nft.Ru
     ]
     last = policy.stranger
     if last is not None or any(LOOPBACK.startswith(guard.prefix) for guard in policy.guards):
-        verdicts.setdefault(LOOPBACK, nft.Accept())
-    if last is not None:
+        verdicts.setdefault(LOOPBACK, otherwise)
+    if last is not None or otherwise != nft.Accept():
         rules.append(nft.Rule((onward(last),)))
     if len(verdicts) <= FEW_INTERFACES:
         matches = ((nft.Match(selector, (nft.Symbol(name),)), verdicts[name]) for name in sorted(verdicts))
@@ -147,27 +193,50 @@ class _Link:
         return name(opened, self.name, family)
 
     def entry(self, direction: Direction) -> tuple[nft.Rule, ...]:
-        """Return the rules that every packet of the direction meets: known, new, untracked, invalid or live.
+        """Return the rules that every packet of the direction meets.
 
-        Of the sessions whose packets come in, those whose original packets do were opened inwards; those
-        whose replies do, outwards. For packets that go out it is the other way round. There is one rule that
-        leads to where new sessions of a family are judged, as the kernel validates all that is there once for
-        each.
+        There is one rule that leads to where new sessions of a family are judged, as the kernel validates all
+        that is there once for each.
         """
-        backward = Direction.EGRESS if direction is Direction.INGRESS else Direction.INGRESS
+        backward = _reverse(direction)
         ipv4, ipv6 = (nft.Goto(self.first_chain(direction, family)) for family in Family)
-        by_header, untied = _are("new", *self._untied), _are(*self._untied)
-        to_invalid = nft.Goto(names.invalid_chain(direction, self.name))
+        tracked = _are("established", "related", *({_INVALID} - {*self._untied}))
         return (
             *self._known(direction, backward),
-            nft.Rule((by_header, _IS_IPV4, ipv4)),
-            nft.Rule((untied, nft.Jump(names.NEIGHBOURS_CHAIN))),
-            nft.Rule((by_header, ipv6)),
-            *([] if _INVALID in self._untied else [nft.Rule((_are(_INVALID), to_invalid))]),
-            *self._errors_about_known(direction),
+            nft.Rule((tracked, nft.Jump(names.tracked_chain(direction, self.name)))),
+            nft.Rule((_IS_IPV4, ipv4)),
+            nft.Rule((_are(*self._untied), nft.Jump(names.NEIGHBOURS_CHAIN))),
+            nft.Rule((ipv6,)),
+        )
+
+    def tracked(self, direction: Direction) -> nft.Chain:
+        """Return the chain for packets that are neither known, nor open a session, nor are untracked.
+
+        Of the sessions whose packets come in, those whose original packets do were opened inwards; those
+        whose replies do, outwards. For packets that go out it is the other way round. But a reply of an entry
+        that was opened over another link is evaluated by its own header (§6.4), and it comes back from here.
+        An error about such an entry is about no session of this link.
+        """
+        backward, elsewhere = _reverse(direction), self._elsewhere
+        to_invalid = nft.Goto(names.invalid_chain(direction, self.name))
+        drops_invalid = _INVALID not in self._untied
+        rules = [nft.Rule((_are(_INVALID), to_invalid))] if drops_invalid else []
+        rules += self._errors_about_known(direction)
+        if elsewhere is not None:
+            no_errors = [_are("established")] if drops_invalid else []
+            rules.append(nft.Rule((_IS_REPLY, elsewhere, *no_errors, nft.Return())))
+            rules += [nft.Rule((_IS_REPLY, elsewhere, to_invalid))] if drops_invalid else []
+        rules += [
             nft.Rule((_IS_REPLY, nft.Goto(names.live_session_chain(backward, self.name)))),
             nft.Rule((nft.Goto(names.live_session_chain(direction, self.name)),)),
-        )
+        ]
+        return nft.Chain(name=names.tracked_chain(direction, self.name), rules=tuple(rules))
+
+    @property
+    def _elsewhere(self) -> nft.Match | None:
+        """Return the match on entries that were opened over another link; None where that is not known."""
+        test = elsewhere_marks(self.name, self.layout, self.state)
+        return test and _marked(*test)
 
     @property
     def _untied(self) -> tuple[str, ...]:
@@ -207,24 +276,41 @@ class _Link:
     def _allowed(self, opened: Direction) -> nft.Match | None:
         """Return the match on marks of allowed sessions; None if no session is remembered as allowed."""
         test = allowed_marks(self.name, opened, self.layout, self.state)
-        return test and nft.Match(nft.CT_MARK, (nft.Interval.single(test.value),), mask=test.bits)
+        return test and _marked(*test)
 
     def accept(self, opened: Direction) -> nft.Chain:
-        """Return the chain that remembers a session as allowed, and accepts.
+        """Return the chain that remembers a session as allowed, and accepts."""
+        rules = (*self._remember(opened), nft.Rule((nft.Accept(),)))
+        return nft.Chain(name=names.accept_chain(opened, self.name), rules=rules)
 
-        A mark of the current generation keeps its bits, which other interfaces may have set; under any other
-        generation all our bits mean nothing any more.
+    def _remember(self, opened: Direction) -> Iterator[nft.Rule]:
+        """Yield the rules that set the mark.
+
+        A mark of the current generation keeps its bits of acceptance, which other interfaces may have set;
+        under any other generation they mean nothing any more. Which links an entry was not opened over stays;
+        by an original packet it is opened over this one. A reply of an entry that was opened over another
+        link allows both directions: they are one session, whoever opened it.
         """
-        rules: list[nft.Rule] = []
-        test = allowed_marks(self.name, opened, self.layout, self.state)
-        if test is not None:
-            mask = self.layout.generation_mask
-            current = nft.Match(nft.CT_MARK, (nft.Interval.single(test.value & mask),), mask=mask)
-            remember = nft.SetMark(keep=nft.ALL_BITS, put=test.value & ~mask)
-            rules.append(nft.Rule((current, remember, nft.Accept())))
-            rules.append(nft.Rule((nft.SetMark.replacing(self.layout.mask, test.value), nft.Accept())))
-        rules.append(nft.Rule((nft.Accept(),)))
-        return nft.Chain(name=names.accept_chain(opened, self.name), rules=tuple(rules))
+        layout, test = self.layout, allowed_marks(self.name, opened, self.layout, self.state)
+        others = elsewhere_bits(layout, self.state, but=self.name)
+        if others:
+            yield _note_opening(others | test.value, layout.mask) if test else _note_opening(others)
+        slot, mask = self.state.slot(self.name), layout.generation_mask
+        if test is None or slot is None:
+            return
+        here, generation, bit = layout.elsewhere_bit(slot), test.value & mask, test.value & ~mask
+        both = layout.direction_bit(slot, Direction.INGRESS) | layout.direction_bit(slot, Direction.EGRESS)
+        kept = nft.ALL_BITS & ~(mask | layout.acceptance_mask)
+        yield _accept_with((_marked(mask | here, generation),), nft.ALL_BITS, bit)
+        yield _accept_with((_marked(here, 0),), kept, test.value)
+        current = _marked(mask, generation)
+        if self._elsewhere is not None:
+            if _INVALID in self._untied:  # errors are evaluated by their header, and say nothing of sessions
+                yield nft.Rule((_IS_REPLY, _are("related"), nft.Accept()))
+            yield _accept_with((_IS_REPLY, current), nft.ALL_BITS, both)
+            yield _accept_with((_IS_REPLY,), kept, generation | both)
+        yield _accept_with((current,), nft.ALL_BITS & ~here, bit)
+        yield _accept_with((), kept & ~here, test.value)
 
     def live(self, opened: Direction) -> nft.Chain:
         """Return the chain that judges live sessions opened in the direction, by family."""
@@ -234,6 +320,20 @@ class _Link:
 
 
 _INVALID = "invalid"
+
+
+def _reverse(direction: Direction) -> Direction:
+    return Direction.EGRESS if direction is Direction.INGRESS else Direction.INGRESS
+
+
+def _marked(bits: int, value: int) -> nft.Match:
+    """Return the match on marks of which some bits have a value."""
+    return nft.Match(nft.CT_MARK, (nft.Interval.single(value),), mask=bits)
+
+
+def _accept_with(matches: tuple[nft.Match, ...], keep: int, put: int) -> nft.Rule:
+    """Return the rule that changes the mark of sessions, and accepts."""
+    return nft.Rule((*matches, nft.SetMark(keep=keep | put, put=put), nft.Accept()))
 
 
 def _are(*states: str) -> nft.Match:
@@ -279,8 +379,12 @@ def check_sources(own: AddressRanges, place: Place) -> tuple[list[nft.Chain], li
         prefix, key_types = names.of_family("prefixes", *place), (nft.ADDRESS_TYPES[family],)
         maps.append(names.fixed_map(prefix, key_types, elements, is_interval=True))
         if not is_inwards:  # the map leads packets and live sessions to one chain
-            guards = guards_of_maps(nft.Goto(live_first), family)
-            chains.append(nft.Chain(name=goto.chain, rules=(*guards, nft.Rule((nft.Goto(first),)))))
+            live_checked = names.live_chain(goto.chain)
+            for chain, head, onward in (
+                (goto.chain, guards_of_maps(live_checked, family), first),
+                (live_checked, returning(direction, interface), live_first),
+            ):
+                chains.append(nft.Chain(name=chain, rules=(*head, nft.Rule((nft.Goto(onward),)))))
             first = live_first = goto.chain
     singles = tuple(nft.Interval(*ends) for ends in own if ends[0] == ends[1])
 
@@ -295,7 +399,7 @@ def check_sources(own: AddressRanges, place: Place) -> tuple[list[nft.Chain], li
         yield nft.Rule((nft.Goto(onward) if singles or is_inwards else spoofed,))
 
     by_session, by_header = readings(direction, family)
-    guards = guards_of_new(nft.Goto(live_name), family)
+    guards = guards_of_new(live_name, family)
     chains.append(nft.Chain(name=name, rules=(*guards, *rules(by_header, first))))
     chains.append(nft.Chain(name=live_name, rules=tuple(rules(by_session, live_first))))
     return chains, maps

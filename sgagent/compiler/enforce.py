@@ -169,6 +169,9 @@ class MarkClearance:
     tests: tuple[marks.MarkTest, ...] = ()
     """Only of marks that meet one of these; without any of all."""
 
+    is_of_generations: bool = True
+    """Whether marks of other generations are among them."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enforcement:
@@ -181,7 +184,8 @@ class Enforcement:
 
     clearance: MarkClearance | None = None
     is_interim: bool = False
-    """Whether sessions are judged uncached until marks of unknown generations have been cleared."""
+    """Whether sessions are judged uncached until marks of unknown generations have been cleared, or those of
+    an interface until the slot that another one gives up is free."""
 
     is_taken_up: bool = False
     """Whether the generation is that of a table that was found. Somebody may have saved and loaded it, so
@@ -191,6 +195,11 @@ class Enforcement:
     def forgets_all(self) -> bool:
         """Return whether no session is remembered from before: no table stood, or one that remembers none."""
         return self.clearance is not None and not self.clearance.tests
+
+    @property
+    def forgets_generations(self) -> bool:
+        """Return whether marks of other generations are cleared."""
+        return self.clearance is not None and self.clearance.is_of_generations
 
     def enforcing(self, policy: ResolvedPolicy) -> Enforced:
         """Return what is known once this was done for a policy."""
@@ -236,7 +245,7 @@ def enforce(
     # What passes before a new table shows its ranges may not be remembered.
     if found.plan.is_anew and found.state.generation is not None:
         return transition.interim
-    return replace(found, is_taken_up=transition.is_taken_up and found.clearance is None)
+    return replace(found, is_taken_up=transition.is_taken_up and not found.forgets_generations)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -315,21 +324,39 @@ class _Transition:
         return observed == desired or without_logging(observed) == without_logging(desired)
 
     def following(self, before: marks.EnforcementState, state: marks.EnforcementState) -> Enforcement:
-        """Return what to do to enforce under a state after another.
+        """Return what to do to enforce under a state after another: clear marks that it could mistake.
+
+        Where an interface takes a slot, entries may have the bit of having been opened elsewhere than at the
+        one before.
+        """
+        taken = marks.taken_slots(before.slots, state.slots)
+        bits = tuple(map(self.layout.elsewhere_bit, taken))
+        tests = tuple(marks.MarkTest(bit, bit) for bit in bits)
+        of_generations = self.reused_generations(before, state)
+        if not tests and not of_generations:
+            return self.under(state)
+        mask = sum(bits) | (self.layout.generation_mask if of_generations else 0)
+        clearance = MarkClearance(
+            mask=mask, tests=(*of_generations, *tests), is_of_generations=bool(of_generations)
+        )
+        return self.under(state, clearance)
+
+    def reused_generations(
+        self, before: marks.EnforcementState, state: marks.EnforcementState
+    ) -> tuple[marks.MarkTest, ...]:
+        """Return the tests of marks of generations that are used again.
 
         Marks of a generation that is used again are cleared before. For the first that is so, it is those of
         that one; with the second all others go as well, which spares looking for each when its turn comes. So
         they do with the first after a table was taken up.
         """
         if before.generation is None or state.generation in (None, before.generation):
-            return self.under(state)
+            return ()
         if state.reused:
-            tests: tuple[marks.MarkTest, ...] = (self.layout.of_generation(state.generation),)
-        elif before.reused or self.is_taken_up:
-            tests = self.layout.of_other_generations(before.generation)
-        else:
-            return self.under(state)
-        return self.under(state, MarkClearance(mask=self.layout.generation_mask, tests=tests))
+            return (self.layout.of_generation(state.generation),)
+        if before.reused or self.is_taken_up:
+            return self.layout.of_other_generations(before.generation)
+        return ()
 
     def under(self, state: marks.EnforcementState, clearance: MarkClearance | None = None) -> Enforcement:
         """Return what to do to enforce under a state."""
@@ -339,7 +366,10 @@ class _Transition:
         mixed = _mixed(plan)
         if mixed:
             compiled, plan = self._planned(state, renamed ^ mixed)
-        return Enforcement(compiled=compiled, plan=plan, state=state, clearance=clearance)
+        is_interim = state.generation is not None and marks.is_slot_due(state.slots, self.policy.remembering)
+        return Enforcement(
+            compiled=compiled, plan=plan, state=state, clearance=clearance, is_interim=is_interim
+        )
 
     @property
     def _renamed(self) -> frozenset[str]:

@@ -3,7 +3,8 @@
 All chains that judge exist in two variants (:func:`read_twice`). The first reads the packet's header, which
 is cheapest, and holds for the first packet of a session. The second, for live sessions, reads conntrack's
 tuples, and holds for any packet. Maps exist once and lead to the first variant; a guard at its head sends
-packets of live sessions to the second.
+packets of live sessions to the second. That sends those back that belong to an entry which was opened over
+another link: they are evaluated by their own header (§6.4).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from sgagent.core.link_patterns import LinkPattern, is_pattern
 from sgagent.core.model import UDP, Direction, Family, PortSet, Protocol
 from sgagent.core.policy import DHCP
 from sgagent.nft import names, ruleset as nft
@@ -123,7 +125,7 @@ def read_twice(
     place: Place,
     rules: Callable[[Selectors], list[nft.Rule]],
     final: str,
-    guards: Callable[[nft.Goto, Family], tuple[nft.Rule, ...]],
+    guards: Callable[[str, Family], tuple[nft.Rule, ...]],
 ) -> tuple[nft.Chain, ...]:
     """Return the chain of the name, which reads headers, and the one beside it, which reads sessions.
 
@@ -134,35 +136,68 @@ def read_twice(
         final: the chain behind.
         guards: makes the rules that send packets from the first to the second.
     """
-    direction, _, family = place
+    direction, interface, family = place
     by_session, by_header = (rules(reading) for reading in readings(direction, family))
     on = nft.Rule((nft.Goto(final),))
     if not by_header:
         return (nft.Chain(name=name, rules=(on,)),)
-    live = nft.Chain(name=names.live_chain(name), rules=(*by_session, on))
-    to_live = nft.Goto(live.name if by_session else final)
-    chain = nft.Chain(name=name, rules=(*guards(to_live, family), *by_header, on))
-    return (chain, live) if by_session else (chain,)
+    head = returning(direction, interface) if guards is guards_of_maps else ()
+    live = nft.Chain(name=names.live_chain(name), rules=(*head, *by_session, on))
+    return nft.Chain(name=name, rules=(*guards(live.name, family), *by_header, on)), live
 
 
-def guards_of_maps(to_live: nft.Goto, family: Family) -> tuple[nft.Rule, ...]:
+def guards_of_maps(live: str, family: Family) -> tuple[nft.Rule, ...]:
     """Return the guards of a chain that is the target of maps.
 
     A packet that is not the first of its session may be a reply, or an ICMP error about the session.
+
+    Args:
+        live: the chain that reads sessions; it begins with what :func:`returning` returns.
+        family: of the packets.
     """
     is_live = nft.Match(nft.CT_STATE, (nft.Symbol("established"), nft.Symbol("related")))
-    return (nft.Rule((is_live, to_live)), *guards_of_new(to_live, family))
+    return (nft.Rule((is_live, nft.Jump(live))), *guards_of_new(live, family))
 
 
-def guards_of_new(to_live: nft.Goto, family: Family) -> tuple[nft.Rule, ...]:
-    """Return the guards of a chain to which only packets come that open a session or have none.
+def guards_of_new(live: str, family: Family) -> tuple[nft.Rule, ...]:
+    """Return the guards of a chain to which only packets come that are evaluated by their header.
 
     Behind an authentication header of IPv6 conntrack sees the protocol, but nft does not.
+
+    Args:
+        live: the chain that reads sessions.
+        family: of the packets.
     """
     if family is Family.IPV4:
         return ()
     is_authenticated = nft.Match(nft.META_L4PROTO, (nft.Interval.single(_AUTHENTICATION),))
-    return (nft.Rule((is_authenticated, nft.Match(nft.CT_STATE, (nft.Symbol("new"),)), to_live)),)
+    return (nft.Rule((is_authenticated, nft.Match(nft.CT_STATE, (nft.Symbol("new"),)), nft.Goto(live))),)
+
+
+def returning(direction: Direction, interface: str) -> tuple[nft.Rule, ...]:
+    """Return the rule that sends packets back that are evaluated by their own header (§6.4).
+
+    They are replies that pass in the direction of the sessions that are judged here. The replies of those
+    sessions pass in the other direction, at the other hook: only one of the two knows the link outwards.
+
+    Args:
+        direction: of the sessions that are judged.
+        interface: where, or the pattern of its name.
+    """
+    link = _link_named(interface)
+    if link is None:
+        return ()
+    operator = nft.Operator.EQUAL if direction is Direction.EGRESS else nft.Operator.NOT_EQUAL
+    is_reply = nft.Match(nft.CT_DIRECTION, (nft.Symbol("reply"),))
+    return (nft.Rule((is_reply, nft.Match(nft.META_OIFNAME, (link,), operator), nft.Return())),)
+
+
+def _link_named(interface: str) -> nft.Symbol | nft.NamePrefix | None:
+    """Return with what the names of links of an interface or pattern are compared; None if with nothing."""
+    if not is_pattern(interface):
+        return nft.Symbol(interface)
+    prefix = LinkPattern(text=interface).prefix
+    return nft.NamePrefix(prefix) if prefix else None
 
 
 _AUTHENTICATION = 51

@@ -182,7 +182,7 @@ def _check_word(value: object, key_type: nft.KeyType) -> None:
 
 def _check_verdict(verdict: object, check_target: Callable[[object], None]) -> None:
     match verdict:
-        case nft.Accept() | nft.Drop():
+        case nft.Accept() | nft.Drop() | nft.Return():
             pass
         case nft.Goto(chain) | nft.Jump(chain):
             check_target(chain)

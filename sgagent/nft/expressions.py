@@ -161,11 +161,6 @@ class SetSessionMark:
 
 
 @dataclass(frozen=True, slots=True)
-class Return:
-    """Go back to where the chain was jumped from; in a base chain, to its policy."""
-
-
-@dataclass(frozen=True, slots=True)
 class Reject:
     """Drop the packet, and tell its sender if that can be done."""
 
@@ -184,7 +179,7 @@ class Unknown:
     name: str
 
 
-Done = nft.Verdict | nft.Count | nft.Limit | nft.Log | Return | Reject | Note
+Done = nft.Verdict | nft.Count | nft.Limit | nft.Log | Reject | Note
 """What reads no register."""
 
 Expression = (
@@ -240,16 +235,16 @@ def _of(given: Given, *kinds: int, beside: tuple[int, ...] = ()) -> list[bytes]:
 
 _VALUE, _VERDICT = 1, 2
 _CODE, _CHAIN = 1, 2
-_VERDICTS: Mapping[int, Callable[[], nft.Verdict | Return | Note]] = {
+_VERDICTS: Mapping[int, Callable[[], nft.Verdict | Note]] = {
     0: nft.Drop,
     1: nft.Accept,
     -1: partial(Note, "continue"),
-    -5: Return,
+    -5: nft.Return,
 }
 _TO_CHAIN: Mapping[int, type[nft.Jump | nft.Goto]] = {-3: nft.Jump, -4: nft.Goto}
 
 
-def read_verdict(data: bytes) -> nft.Verdict | Return | Note:
+def read_verdict(data: bytes) -> nft.Verdict | Note:
     """Return the verdict in the data of an element or an immediate expression.
 
     Raises:

@@ -412,7 +412,7 @@ class _Decoded:
 
 _OURS = frozenset(SELECTORS)
 _LOOKS_UP = b"lookup\0"
-_OTHERS_OF_OURS = (nft.Count, nft.Limit, nft.Log, nft.SetMark, nft.Accept, nft.Drop)
+_OTHERS_OF_OURS = (nft.Count, nft.Limit, nft.Log, nft.SetMark, nft.Accept, nft.Drop, nft.Return)
 
 
 def _verdict_map(one: KernelSet) -> nft.VerdictMap:

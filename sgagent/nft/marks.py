@@ -1,9 +1,10 @@
 """The layout of our bits of the conntrack mark, and the policy generation in them.
 
-Low to high within the mask: two bits (judged inwards, judged outwards) for each of three slots, one slot per
-bound interface; the rest is the generation, never 0. The current policy has accepted a session whose mark
-carries the current generation and the bit of the interface and direction that it was opened in (§6,
-design.md).
+Low to high within the mask: two bits (accepted inwards, accepted outwards) for each of three slots, one slot
+per bound interface; then a bit for each slot, set if conntrack's entry was opened elsewhere, over another
+link; the rest is the generation, never 0. The current policy has accepted a session whose mark carries the
+current generation and the bit of the interface and direction that it was opened in (§6, design.md). The bits
+of generation and acceptance change with policies, those of entries that were opened elsewhere do not.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from sgagent.core.model import Direction
 
 SLOTS = 3
 _BITS_PER_SLOT = 2
+_LOW_BITS = SLOTS * (_BITS_PER_SLOT + 1)
+"""Those below the generation."""
+
 _FEWEST_BITS = 12
 _MARK_BITS = 32
 
@@ -64,16 +68,16 @@ class MarkLayout:
     @property
     def generation_mask(self) -> int:
         """Return the bits that hold the generation."""
-        return self.mask & ~(((1 << SLOTS * _BITS_PER_SLOT) - 1) << self._shift)
+        return self.mask & ~(((1 << _LOW_BITS) - 1) << self._shift)
 
     @property
     def last_generation(self) -> int:
         """Return the greatest generation; the one after it is 1 again."""
-        return self.generation_mask >> (self._shift + SLOTS * _BITS_PER_SLOT)
+        return self.generation_mask >> (self._shift + _LOW_BITS)
 
     def generation_bits(self, generation: int) -> int:
         """Return a generation in its place in the mark."""
-        return generation << (self._shift + SLOTS * _BITS_PER_SLOT)
+        return generation << (self._shift + _LOW_BITS)
 
     def of_generation(self, generation: int) -> MarkTest:
         """Return the test that the marks of a generation meet, and no others."""
@@ -94,6 +98,15 @@ class MarkLayout:
         """Return the bit of sessions opened in the direction through the interface in the slot."""
         place = slot * _BITS_PER_SLOT + (0 if direction is Direction.INGRESS else 1)
         return 1 << (self._shift + place)
+
+    @property
+    def acceptance_mask(self) -> int:
+        """Return the bits of all slots and directions."""
+        return ((1 << SLOTS * _BITS_PER_SLOT) - 1) << self._shift
+
+    def elsewhere_bit(self, slot: int) -> int:
+        """Return the bit of entries that were opened over another link than that of the slot (§6.4)."""
+        return 1 << (self._shift + SLOTS * _BITS_PER_SLOT + slot)
 
 
 def allowed_marks(
@@ -120,6 +133,31 @@ def is_remembered(
     """Return whether the mark of a session says that the current policy allowed it at the interface."""
     test = allowed_marks(interface, opened, layout, state)
     return test is not None and test.is_met_by(mark)
+
+
+def elsewhere_bits(layout: MarkLayout, state: EnforcementState, but: str | None = None) -> int:
+    """Return the bits of an entry that was opened over none of the links with a slot, or over one of them.
+
+    0 where nothing is remembered.
+
+    Args:
+        layout: our bits of the mark.
+        state: what they mean now.
+        but: the interface over which it was opened, if it has a slot.
+    """
+    if state.generation is None:
+        return 0
+    others = (place for place, name in enumerate(state.slots) if name is not None and name != but)
+    return sum(map(layout.elsewhere_bit, others))
+
+
+def elsewhere_marks(interface: str, layout: MarkLayout, state: EnforcementState) -> MarkTest | None:
+    """Return the test of marks of entries that were opened over another link; None if none are told."""
+    slot = state.slot(interface)
+    if slot is None or state.generation is None:
+        return None
+    bit = layout.elsewhere_bit(slot)
+    return MarkTest(bit, bit)
 
 
 def is_contiguous(mask: int) -> bool:
@@ -164,7 +202,7 @@ def encode_state(state: EnforcementState, layout: MarkLayout) -> str:
     generation = "none" if state.generation is None else str(state.generation)
     slots = (slot or _FREE for slot in state.slots)
     flags = ["reused"] * state.reused + ["keeps"] * state.keeps
-    return " ".join([f"mask {layout.mask:#x} generation {generation} slots", *slots, *flags])
+    return " ".join([f"mask {layout.mask:#x} layout 2 generation {generation} slots", *slots, *flags])
 
 
 def decode_state(comment: str, layout: MarkLayout) -> EnforcementState | None:
@@ -188,17 +226,33 @@ _FREE = "/"
 """Stands for an empty slot; no link can be called so."""
 
 _STATE = re.compile(
-    r"mask (?P<mask>0x[0-9a-f]{1,8}) generation (?P<generation>none|[1-9][0-9]{0,9})"
+    r"mask (?P<mask>0x[0-9a-f]{1,8}) layout 2 generation (?P<generation>none|[1-9][0-9]{0,9})"
     r" slots (?P<slots>\S+ \S+ \S+)(?P<reused> reused)?(?P<keeps> keeps)?"
 )
 
 
 def assign_slots(slots: Slots, interfaces: Iterable[str]) -> Slots:
-    """Return the slots for these interfaces: who has one keeps it, others take free ones in name order."""
+    """Return the slots for these interfaces: who has one keeps it, others take free ones in name order.
+
+    One that is given up is free from the next step on: until then the table sets its bit in marks.
+    """
     names = sorted(interfaces)
-    kept = [slot if slot in names else None for slot in slots]
-    waiting = [name for name in names if name not in kept]
-    return tuple(slot or (waiting.pop(0) if waiting else None) for slot in kept)
+    waiting = [name for name in names if name not in slots]
+    return tuple(
+        (waiting.pop(0) if waiting else None) if slot is None else slot if slot in names else None
+        for slot in slots
+    )
+
+
+def is_slot_due(slots: Slots, interfaces: Iterable[str]) -> bool:
+    """Return whether an interface waits for a slot that is free."""
+    return None in slots and any(name not in slots for name in interfaces)
+
+
+def taken_slots(before: Slots, after: Slots) -> tuple[int, ...]:
+    """Return the slots that an interface takes; bits of entries opened elsewhere may be left of another."""
+    pairs = enumerate(zip(before, after, strict=True))
+    return tuple(place for place, (old, new) in pairs if new is not None and new != old)
 
 
 def next_state(
@@ -218,8 +272,7 @@ def next_state(
     if state.generation is None or not layout.can_cache:
         return UNCACHED
     slots = assign_slots(state.slots, interfaces)
-    anew = any(new is not None and new != old for old, new in zip(state.slots, slots, strict=True))
-    if not narrows and not anew:
+    if not narrows and not taken_slots(state.slots, slots):
         return replace(state, slots=slots)
     if state.generation >= layout.last_generation:
         return EnforcementState(generation=1, slots=slots, reused=True)

@@ -59,6 +59,9 @@ default_chain = partial(step_chain, "default")
 accept_chain = partial(step_chain, "accept")
 """The chain that remembers a session as allowed and accepts: ``accept/eth0/ingress``."""
 
+tracked_chain = partial(step_chain, "tracked")
+"""The chain for packets that conntrack knows and the mark does not: ``tracked/eth0/ingress``."""
+
 live_session_chain = partial(step_chain, "live/session")
 """The chain that judges live sessions opened in the direction: ``live/session/eth0/ingress``."""
 
@@ -121,7 +124,10 @@ def first_map(name: str) -> str:
 
 def decides(chain: str) -> bool:
     """Return True if a chain decides about packets; others remember sessions, or lead to such chains."""
-    return chain.partition("/")[0] not in {"prerouting", "postrouting", "ingress", "egress", "accept"}
+    return chain.partition("/")[0] not in _MERELY_LEAD
+
+
+_MERELY_LEAD = {"prerouting", "postrouting", "ingress", "egress", "tracked", "accept", "elsewhere"}
 
 
 def class_chain(direction: Direction, interface: str, family: Family, peers: tuple[str, ...]) -> str:
@@ -139,6 +145,9 @@ STATE_CHAIN = "generation"
 
 NEIGHBOURS_CHAIN = "neighbours"
 """The chain that lets neighbour discovery and listener reports pass, which conntrack never follows."""
+
+ELSEWHERE_CHAIN = "elsewhere"
+"""The chain that marks entries that are opened over links that nothing judges."""
 
 _MAP_DIGEST = 12
 """Hexadecimal digits; a clash would need millions of maps of one prefix."""

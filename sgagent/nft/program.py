@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from sgagent.core.policy import LOOPBACK
 from sgagent.nft import ruleset as nft
 from sgagent.nft.attributes import UnreadableError
-from sgagent.nft.expressions import Expression, Key, PacketBytes, Reject, Return, Unknown
+from sgagent.nft.expressions import Expression, Key, PacketBytes, Reject, Unknown
 from sgagent.nft.fields import BY_KEY, IN_PACKET, IS_BIG_ENDIAN, LINK_INDEX, Condition, Field
 from sgagent.nft.registers import (
     Comparison,
@@ -27,7 +27,7 @@ from sgagent.nft.registers import (
 )
 from sgagent.nft.sets import KernelSet, link_name, link_prefix, padded, values_of
 
-_LAST = (nft.LookUp, nft.Accept, nft.Drop, nft.Goto, nft.Jump, Return, Reject)
+_LAST = (nft.LookUp, nft.Accept, nft.Drop, nft.Goto, nft.Jump, nft.Return, Reject)
 """Nothing in a rule comes behind one of these: there is a verdict, or the rule has ended."""
 
 _LOOPBACK_INDEX = 1

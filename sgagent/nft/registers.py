@@ -25,7 +25,6 @@ from sgagent.nft.expressions import (
     PacketBytes,
     Range,
     Reject,
-    Return,
     SetLookUp,
     SetSessionMark,
     Source,
@@ -34,8 +33,8 @@ from sgagent.nft.expressions import (
 from sgagent.nft.fields import HOST_ORDER_KEYS, IS_BIG_ENDIAN, KEY_LENGTHS, Condition
 from sgagent.nft.sets import KernelSet, padded
 
-ProgramStatement = nft.Statement | Return | Reject | Note
-"""What a rule does; the last three are never in our own rules."""
+ProgramStatement = nft.Statement | Reject | Note
+"""What a rule does; the last two are never in our own rules."""
 
 
 @dataclass(frozen=True, slots=True)

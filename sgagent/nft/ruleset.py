@@ -194,9 +194,20 @@ class Jump:
     chain: str
 
 
-Verdict = Accept | Drop | Goto | Jump
+@dataclass(frozen=True, slots=True)
+class Return:
+    """Go back to where the chain was jumped to; in a base chain, to its policy."""
 
-VERDICT_WORDS: Mapping[type[Verdict], str] = {Accept: "accept", Drop: "drop", Goto: "goto", Jump: "jump"}
+
+Verdict = Accept | Drop | Goto | Jump | Return
+
+VERDICT_WORDS: Mapping[type[Verdict], str] = {
+    Accept: "accept",
+    Drop: "drop",
+    Goto: "goto",
+    Jump: "jump",
+    Return: "return",
+}
 """What nft calls them."""
 
 
@@ -293,7 +304,7 @@ class SetMark:
         return cls(keep=(~bits & ALL_BITS) | put, put=put)
 
 
-Statement = Match | LookUp | Count | Limit | Log | SetMark | Accept | Drop | Goto | Jump
+Statement = Match | LookUp | Count | Limit | Log | SetMark | Accept | Drop | Goto | Jump | Return
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Literal, NoReturn
 from sgagent.core.binding import check_interface_name
 from sgagent.nft import ruleset as nft
 from sgagent.nft.attributes import COMMENT, HEADER, KIND_MASK, UnreadableError, user_data
-from sgagent.nft.expressions import Note, Return, read_verdict
+from sgagent.nft.expressions import Note, read_verdict
 from sgagent.nft.fields import HOST_ORDER_TYPES, IS_BIG_ENDIAN, LENGTHS
 
 ANONYMOUS, CONSTANT, INTERVAL, MAP, OBJECTS, CONCATENATED = 0x1, 0x2, 0x4, 0x8, 0x40, 0x80
@@ -75,7 +75,7 @@ class ElementReader:
 
     def __init__(self) -> None:
         """Start without verdicts; there are few, and many elements."""
-        self._verdicts: dict[bytes, nft.Verdict | Return | Note] = {}
+        self._verdicts: dict[bytes, nft.Verdict | Note] = {}
 
     def read(self, into: KernelSet, data: bytes) -> None:
         """Add the elements of a message to their set."""
@@ -123,7 +123,7 @@ class ElementReader:
         found = self._verdicts.get(data)
         if found is None:
             found = self._verdicts[data] = read_verdict(data)
-        if isinstance(found, (Return, Note)):
+        if isinstance(found, nft.Return | Note):
             raise UnreadableError("a verdict of an element")
         return found
 

@@ -92,7 +92,7 @@ class ViewComparison(FateComparison):
         self._revision = None if revised is None else revised[0]
         self._before = ProofMemo() if revised is None else revised[1]
         decides = view.direction is None or view.is_expected
-        common = (view.ports, view.box[PROTOCOL], view.state if decides else None)
+        common = (view.ports, view.box[PROTOCOL], view.state if decides else None, view.is_elsewhere)
         self._kind: Key = (frame, *common)
         self._lasting: Key = (frame.key, *common)
         self._readings_by_selectors: dict[frozenset[Selector], frozenset[tuple[Selector, Reading]]] = {}

@@ -13,11 +13,11 @@ from typing import NamedTuple
 from sgagent.core.addresses import Ranges, holds, joined, sweep, without
 from sgagent.core.model import Family, Policy
 from sgagent.nft import ruleset as nft
-from sgagent.nft.expressions import Return
 from sgagent.verify.packets import Constraints, Cube, MarkChange, Marks, Phase, cubes_of, under_mask
 from sgagent.verify.verified_table import (
     Unread,
     UnsupportedStatementError,
+    VerifiedChain,
     VerifiedStatement,
     VerifiedTable,
     selectors_of,
@@ -125,12 +125,10 @@ class Never:
 Narrow = tuple[tuple[str, Ranges], ...]
 """Compare a number: constraints of a box."""
 
-Operation = (
-    FarEndIn | MarkIn | Find | Never | Narrow | nft.Limit | nft.Count | nft.SetMark | nft.Verdict | Return
-)
+Operation = FarEndIn | MarkIn | Find | Never | Narrow | nft.Limit | nft.Count | nft.SetMark | nft.Verdict
 
 
-_MARK_ALONE = frozenset({nft.CT_MARK})
+_OF_TAILS = frozenset({nft.CT_MARK, nft.CT_STATE, nft.CT_DIRECTION})
 _HEAVY = 8
 """Rules of a chain, and elements in the maps that they look up, from which on it counts as a junction."""
 
@@ -151,7 +149,7 @@ class CompiledTable:
         self._rules: dict[tuple[object, ...], tuple[tuple[Operation, ...], ...]] = {}
         self._sets: dict[frozenset[nft.Selector], frozenset[nft.Selector]] = {}
         self.fates: dict[tuple[object, ...], tuple[PacketFate, ...]] = {}
-        """Of packets with some marks in chains that read nothing else."""
+        """Of packets with some marks in chains that read nothing else but what is settled in a view."""
 
         self.selectors = cache(self._selectors)
         """What the rules of a chain read, each once."""
@@ -164,6 +162,9 @@ class CompiledTable:
 
         self.touches_marks = cache(self._touches_marks)
         """Whether marks are read or changed from a chain on, before a tail."""
+
+        self.never_returns = cache(self._never_returns)
+        """Whether each packet that goes to a chain meets a verdict there, or behind it."""
 
     def forget(self) -> None:
         """Drop what no later proof uses."""
@@ -200,8 +201,29 @@ class CompiledTable:
         return self._sets.setdefault(reads, reads)
 
     def is_tail(self, name: str) -> bool:
-        """Return whether what becomes of a packet in a chain depends on nothing but its mark."""
-        return self.reads(name) <= _MARK_ALONE
+        """Return whether what becomes of a packet of a view in a chain depends on nothing but its mark."""
+        return self.reads(name) <= _OF_TAILS
+
+    def _never_returns(self, name: str) -> bool:
+        """Return whether each packet that goes to a chain meets a verdict there, or behind it."""
+        chain = self.table.chains[name]
+        *before, last = chain.rules[-1] if chain.rules else (None,)
+        return (
+            isinstance(last, (nft.Accept, nft.Drop, nft.Goto))
+            and all(isinstance(one, (nft.Count, nft.Log)) for one in before)
+            and not any(isinstance(one, nft.Return) for one in chain.statements)
+            and all(map(self.never_returns, self._gone_to(chain)))
+        )
+
+    def _gone_to(self, chain: VerifiedChain) -> Iterator[str]:
+        """Yield the chains that packets go to from a chain, and do not come back from."""
+        for one in chain.statements:
+            if isinstance(one, nft.Goto):
+                yield one.chain
+            elif isinstance(one, nft.LookUp):
+                elements = self.table.verdict_maps[one.verdict_map].elements
+                found = {element.verdict for element in elements}
+                yield from (verdict.chain for verdict in found if isinstance(verdict, nft.Goto))
 
     @cached_property
     def junctions(self) -> frozenset[str]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from sgagent.core.addresses import NO_ADDRESSES, AddressRanges, Ranges, joined, ranges_of, sweep, without
 from sgagent.core.evaluate import DecidedBy, Decision, Packet, Tracking, evaluate, is_always_allowed
@@ -27,13 +28,20 @@ from sgagent.core.policy import (
 from sgagent.nft import names
 from sgagent.nft.ruleset import ALL_BITS
 from sgagent.verify.packets import (
+    EVERY_MARK,
+    UNCHANGED,
     Box,
+    ConntrackEntry,
     Constraints,
+    CtDirection,
+    CtState,
+    Cube,
     MarkChange,
     PacketAtHook,
     is_disjoint,
     is_within,
     opener_of,
+    own_opener,
     split,
 )
 from sgagent.verify.verified_table import VerifiedTable
@@ -44,7 +52,11 @@ _SLOTS = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionMemory:
-    """What our bits of the mark mean: low to high two for each of three slots, and the generation."""
+    """What our bits of the mark mean.
+
+    Low to high two for each of three slots, of sessions that were accepted; one for each, of entries that
+    were opened elsewhere; and the generation.
+    """
 
     mask: int = 0
     """Contiguous bits; 0: nothing is remembered, and no bit is ours."""
@@ -62,7 +74,7 @@ class SessionMemory:
     @property
     def generation_mask(self) -> int:
         """Return the bits that hold the generation."""
-        return self.mask & ~(((1 << 2 * _SLOTS) - 1) << self._shift)
+        return self.mask & ~(((1 << 3 * _SLOTS) - 1) << self._shift)
 
     def remembers(self, link: str, opened: Direction) -> tuple[int, int] | None:
         """Return the generation, and the bit of sessions opened so at the link, in their places of the mark.
@@ -72,13 +84,52 @@ class SessionMemory:
         if self.generation is None or link not in self.slots:
             return None
         place = 2 * self.slots.index(link) + (opened is Direction.EGRESS)
-        return self.generation << (self._shift + 2 * _SLOTS), 1 << (self._shift + place)
+        return self.generation << (self._shift + 3 * _SLOTS), 1 << (self._shift + place)
+
+    def elsewhere_bit(self, link: str) -> int:
+        """Return the bit of entries that were opened elsewhere than at a link; 0 where that is not known."""
+        if self.generation is None or link not in self.slots:
+            return 0
+        return 1 << (self._shift + 2 * _SLOTS + self.slots.index(link))
+
+    def accepting(
+        self, link: str | None, opened: Direction, *, is_new: bool, is_elsewhere: bool
+    ) -> tuple[tuple[Cube, MarkChange], ...]:
+        """Return what becomes of marks of sessions that are accepted now; the first cube that has one counts.
+
+        A session gets the generation and the bit of its direction, and under another generation loses all
+        such bits. An entry that is opened says at which links it was not, unless somebody else marked it on a
+        link that remembers nothing; by its own packets it is opened here. As one that was opened elsewhere it
+        gets the bits of both directions.
+
+        Args:
+            link: where it is accepted, or the pattern of its name; None where nothing is judged.
+            opened: which way the session was opened there.
+            is_new: whether the packet may open the entry.
+            is_elsewhere: whether it is a reply, and the entry was opened elsewhere.
+        """
+        bits = self.remembers(link, opened) if link is not None else None
+        others = sum(self.elsewhere_bit(name) for name in self.slots if name not in {None, link})
+        untouched = (self.mask if bits else ALL_BITS, 0)
+        found = [(untouched, MarkChange(put=others | sum(bits or ())))] if is_new and others else []
+        if bits is None or link is None:
+            return (*found, (EVERY_MARK[0], UNCHANGED))
+        generation, put = bits
+        if is_elsewhere:
+            put |= sum(bit for way in Direction for _, bit in [self.remembers(link, way) or (0, 0)])
+        kept = ALL_BITS & ~(0 if is_elsewhere else self.elsewhere_bit(link))
+        forgotten = self.generation_mask | ((1 << 2 * _SLOTS) - 1) << self._shift
+        return (
+            *found,
+            ((self.generation_mask, generation), MarkChange(keep=kept, put=put)),
+            (EVERY_MARK[0], MarkChange(keep=kept & ~forgotten, put=generation | put)),
+        )
 
 
 NOTHING_REMEMBERED = SessionMemory()
 
 _STATE = re.compile(
-    r"mask 0x(?P<mask>[0-9a-f]{1,8}) generation (?P<generation>none|[1-9][0-9]{0,9})"
+    r"mask 0x(?P<mask>[0-9a-f]{1,8}) layout 2 generation (?P<generation>none|[1-9][0-9]{0,9})"
     r" slots (?P<slots>\S+ \S+ \S+)( reused)?( keeps)?"
 )
 
@@ -96,7 +147,7 @@ def stated_memory(table: VerifiedTable) -> SessionMemory:
     slots = tuple(None if word == "/" else word for word in found["slots"].split())
     memory = SessionMemory(mask=int(found["mask"], 16), generation=generation, slots=slots)
     first_slot = memory.mask & -memory.mask
-    greatest = memory.generation_mask // (first_slot << 2 * _SLOTS) if memory.mask else 0
+    greatest = memory.generation_mask // (first_slot << 3 * _SLOTS) if memory.mask else 0
     return replace(memory, generation=None) if (generation or 0) > greatest else memory
 
 
@@ -127,47 +178,45 @@ def expect(policy: ResolvedPolicy, memory: SessionMemory, packet: PacketAtHook) 
         memory: what our bits of the mark mean.
         packet: as the table meets it.
     """
-    mark = packet.session.mark if packet.session else None
+    session, judge = packet.session, policy.judge(packet.interface)
+    mark, is_new = session.mark if session else None, packet.state is CtState.NEW
     opener = opener_of(packet)
-    judge = policy.judge(packet.interface)
+    accepting = partial(memory.accepting, opened=opener.direction, is_new=is_new)
     if judge is None or packet.hook not in JUDGED_HOOKS:
         unbound = Decision(verdict=Policy.ACCEPT, decided_by=DecidedBy.UNBOUND)
+        if mark is not None and packet.hook in JUDGED_HOOKS:
+            mark = _changed(mark, accepting(None, is_elsewhere=False))
         return Expectation(verdict=Policy.ACCEPT, decision=unbound, counter=None, mark=mark)
-    bits = memory.remembers(judge.name, opener.direction)
+    bits, elsewhere = memory.remembers(judge.name, opener.direction), memory.elsewhere_bit(judge.name)
     is_known = bits and mark is not None and mark & (memory.generation_mask | bits[1]) == sum(bits)
+    is_elsewhere = session is not None and is_answer_elsewhere(session, elsewhere)
     if is_known and not packet.is_expected:
         opener = replace(opener, tracking=Tracking.ALLOWED)
+    elif is_elsewhere:
+        opener = own_opener(packet)
+        opener = replace(opener, tracking=Tracking.INVALID) if packet.is_error else opener
     decision = evaluate(policy, opener)
     verdict = carried_out(judge, decision)
-    is_accepted_now = verdict is Policy.ACCEPT and decision.decided_by is not DecidedBy.SESSION
-    if mark is not None and bits is not None and is_accepted_now:
-        is_current = mark & memory.generation_mask == bits[0]
-        mark = change_of_accepted(memory, bits, is_current=is_current).of(mark)
+    is_accepted_now = verdict is Policy.ACCEPT and opener.tracking is Tracking.NEW
+    if mark is not None and is_accepted_now:
+        mark = _changed(mark, accepting(judge.name, is_elsewhere=is_elsewhere))
     return Expectation(
         verdict=verdict, decision=decision, counter=counter_of(judge, opener, decision), mark=mark
     )
 
 
+def is_answer_elsewhere(session: ConntrackEntry, elsewhere: int) -> bool:
+    """Return whether a packet is a reply of an entry that was opened over another link (§6.4)."""
+    return session.direction is CtDirection.REPLY and bool(session.mark & elsewhere)
+
+
+def _changed(mark: int, changes: Iterable[tuple[Cube, MarkChange]]) -> int:
+    return next(change.of(mark) for (bits, value), change in changes if mark & bits == value)
+
+
 def carried_out(judge: ResolvedInterface, decision: Decision) -> Policy:
     """Return the verdict as the table carries it out: a link that is observed drops nothing (§9.1)."""
     return Policy.ACCEPT if judge.mode is Mode.OBSERVE else decision.verdict
-
-
-def change_of_accepted(memory: SessionMemory, bits: tuple[int, int], *, is_current: bool) -> MarkChange:
-    """Return what becomes of the mark of a session that is accepted now.
-
-    It gets the generation and the bit of its direction. Under another generation none of our bits mean
-    anything, so all are replaced.
-
-    Args:
-        memory: what our bits of the mark mean.
-        bits: the generation and the direction's bit, in their places.
-        is_current: whether the mark has the current generation.
-    """
-    generation, bit = bits
-    if is_current:
-        return MarkChange(put=bit)
-    return MarkChange(keep=ALL_BITS & ~memory.mask, put=generation | bit)
 
 
 def counter_of(judge: ResolvedInterface, opener: Packet, decision: Decision) -> str | None:

@@ -12,7 +12,6 @@ from typing import NamedTuple
 from sgagent.core.addresses import Ranges, holds, without
 from sgagent.core.model import Policy
 from sgagent.nft import ruleset as nft
-from sgagent.nft.expressions import Return
 from sgagent.verify.compiled_table import (
     CompiledTable,
     FarEndIn,
@@ -177,17 +176,17 @@ class Exploration:
                 return
         ways.onward.append(state)
 
-    def _apply(self, verdict: nft.Verdict | Return, state: State, ways: _Ways) -> None:
+    def _apply(self, verdict: nft.Verdict, state: State, ways: _Ways) -> None:
         match verdict:
             case nft.Accept():
                 self._finish(state, Policy.ACCEPT)
             case nft.Drop():
                 self._finish(state, Policy.DROP)
-            case Return():
+            case nft.Return():
                 ways.ended.append(state)
             case nft.Jump(chain):
                 ways.onward.extend(self._chain(chain, state, jumped=True))
-            case nft.Goto(chain) if ways.jumped:
+            case nft.Goto(chain) if ways.jumped and not self.compiled.never_returns(chain):
                 ways.ended.extend(self._chain(chain, state, jumped=True))
             case nft.Goto(chain):
                 self._goto(chain, state)
@@ -216,7 +215,8 @@ class Exploration:
     def fates(self, chain: str, state: State) -> Sequence[PacketFate]:
         """Return what becomes of packets in a chain that reads nothing of them but the mark."""
         base = self._base_chains[self._number]
-        key = (chain, base.name, self.view.read(nft.CT_MARK, self.phase), state[2:])
+        settled = (self.view.read(one, self.phase) for one in (nft.CT_MARK, nft.CT_STATE, nft.CT_DIRECTION))
+        key = (chain, base.name, *settled, state[2:])
         found = self.compiled.fates.get(key)
         if found is None:
             before, finals = self._finals, list[tuple[State, Policy]]()

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from sgagent.core.addresses import Ranges
 from sgagent.core.evaluate import DecidedBy, Decision
 from sgagent.core.model import Policy
-from sgagent.core.policy import InvalidPackets, ResolvedPolicy
+from sgagent.core.policy import InvalidPackets, ResolvedInterface, ResolvedPolicy
 from sgagent.verify.compiled_table import CompiledTable, PacketFate
 from sgagent.verify.expectation import (
     JUDGED_HOOKS,
@@ -19,7 +19,6 @@ from sgagent.verify.expectation import (
     Expectation,
     SessionMemory,
     carried_out,
-    change_of_accepted,
     counter_of,
     cut,
     expect,
@@ -32,12 +31,13 @@ from sgagent.verify.packets import (
     UNCHANGED,
     Box,
     CtState,
+    Cube,
+    MarkChange,
     Marks,
     PacketAtHook,
     common_marks,
     difference,
     is_disjoint,
-    opener_of,
     other_marks,
 )
 from sgagent.verify.verified_table import UnsupportedStatementError, VerifiedTable
@@ -177,9 +177,7 @@ class FateComparison(Exploration):
         self.subject = subject
         self.frame = frame
         self.is_invalid = (
-            view.state is CtState.INVALID
-            and frame.judge is not None
-            and frame.judge.invalid is InvalidPackets.DROP
+            view.is_invalid and frame.judge is not None and frame.judge.invalid is InvalidPackets.DROP
         )
         """Whether the packets are dropped before any clause is asked (§6.6)."""
 
@@ -187,7 +185,10 @@ class FateComparison(Exploration):
         """Whether it is only to be found out if there is a difference."""
 
         judge = frame.judge
-        self._bits = subject.memory.remembers(judge.name, view.opened) if judge else None
+        self._bits = subject.memory.remembers(judge.name, view.accepted_as) if judge else None
+        self._changes = _changes_of_accepted(subject.memory, view, judge)
+        """Of marks of sessions that are accepted now."""
+
         self._met: set[tuple[object, ...]] = set()
 
     def settle(self, state: State, fates: Sequence[PacketFate], tail: str | None = None) -> None:
@@ -204,7 +205,7 @@ class FateComparison(Exploration):
         for clauses, numbers in self._groups(state):
             address = self.addresses[numbers[0]]
             for cell in cut(state.box, clauses):
-                opener = opener_of(self.view.packet(self.view.values(cell.box, address)))
+                opener = self.view.opener(self.view.packet(self.view.values(cell.box, address)))
                 decision = restricted.decide(clauses, opener)
                 self._check_clause(cell.clause, decision)
                 counter = counter_of(judge, opener, decision)
@@ -226,7 +227,8 @@ class FateComparison(Exploration):
 
     def meets(self, duties: AbstractSet[Duty], marks: Marks | None) -> bool:
         """Return whether tails do to packets with some marks what they have to."""
-        known = (self._bits, self.view.is_expected, self.drops_by_policy, marks)
+        of_view = (self.view.state, self.view.direction, self.view.is_expected)
+        known = (self._bits, self._changes, *of_view, self.drops_by_policy, marks)
         met = self.subject.met.setdefault(known, set())
         for duty in duties - met:
             tail, demand = duty
@@ -302,21 +304,8 @@ class FateComparison(Exploration):
             return fate.marks[0][1] if fate.marks else 0
         if fate.marks is None or not scope.marks:
             return None
-        is_remembered_now = demand.is_judged and self._bits is not None and demand.accepts
-        return self._differing_mark(fate, is_remembered_now=is_remembered_now)
-
-    def _differing_mark(self, fate: PacketFate, *, is_remembered_now: bool) -> int | None:
-        """Return a mark of which another becomes than it has to; None if there is none."""
-        marks, memory = fate.marks or (), self.subject.memory
-        if not is_remembered_now or self._bits is None:
-            return difference(marks, fate.change, UNCHANGED)
-        current = (memory.generation_mask, self._bits[0])
-        for is_current, some in ((True, common_marks(marks, current)), (False, other_marks(marks, current))):
-            wanted = change_of_accepted(memory, self._bits, is_current=is_current)
-            mark = difference(some, fate.change, wanted)
-            if mark is not None:
-                return mark
-        return None
+        is_accepted_now = demand.accepts and (demand.is_judged or self.frame.judge is None)
+        return _differing_mark(fate, self._changes if is_accepted_now else _NO_CHANGES)
 
     def _refute(self, box: Box, numbers: Sequence[int], mark: int, marks: Marks) -> None:
         """Keep the difference, after a look at what becomes of one packet of it alone.
@@ -342,6 +331,33 @@ class FateComparison(Exploration):
                 return
         reason = f"the table does with {packet} what the policy says"
         raise InconsistentProofError(f"a fault of the verifier: {reason}")
+
+
+_Changes = tuple[tuple[Cube, MarkChange], ...]
+_NO_CHANGES: _Changes = ((EVERY_MARK[0], UNCHANGED),)
+
+
+def _changes_of_accepted(memory: SessionMemory, view: View, judge: ResolvedInterface | None) -> _Changes:
+    """Return what becomes of marks of sessions that are accepted now; the first cube that has one counts."""
+    if view.is_invalid or view.hook not in JUDGED_HOOKS:
+        return _NO_CHANGES
+    return memory.accepting(
+        None if judge is None else judge.name,
+        view.accepted_as,
+        is_new=view.state is CtState.NEW,
+        is_elsewhere=view.is_elsewhere,
+    )
+
+
+def _differing_mark(fate: PacketFate, changes: _Changes) -> int | None:
+    """Return a mark of which another becomes than it has to; None if there is none."""
+    left = fate.marks or ()
+    for cube, wanted in changes:
+        some, left = common_marks(left, cube), other_marks(left, cube)
+        mark = difference(some, fate.change, wanted)
+        if mark is not None:
+            return mark
+    return None
 
 
 def _traces(table: VerifiedTable, packet: PacketAtHook) -> Iterator[Trace]:

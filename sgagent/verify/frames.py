@@ -17,7 +17,6 @@ from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import Direction, Family
 from sgagent.core.policy import ResolvedInterface
 from sgagent.nft import ruleset as nft
-from sgagent.nft.expressions import Return
 from sgagent.verify.compiled_table import CompiledTable, ranges_in
 from sgagent.verify.expectation import BoxClause, ClauseIndex, RestrictedPolicy, list_box_clauses
 from sgagent.verify.packets import Box, Phase, reads_other_link, split
@@ -186,7 +185,7 @@ def _onward(table: VerifiedTable, view: View, name: str) -> Iterator[str]:
                 case nft.Goto(chain) | nft.Jump(chain):
                     yield chain
         else:
-            if is_sure and isinstance(statement, (nft.Accept, nft.Drop, nft.Goto, Return)):
+            if is_sure and isinstance(statement, (nft.Accept, nft.Drop, nft.Goto, nft.Return)):
                 return
 
 
@@ -238,7 +237,8 @@ def _is_far_end(selector: nft.Selector, view: View) -> bool:
     """Return whether an expression may read the far end in a view of the frame."""
     if selector.key_type is not nft.ADDRESS_TYPES[view.family]:
         return False
-    judged = nft.TupleDirection.ORIGINAL if view.opened is Direction.INGRESS else nft.TupleDirection.REPLY
+    is_original = view.accepted_as is Direction.INGRESS
+    judged = nft.TupleDirection.ORIGINAL if is_original else nft.TupleDirection.REPLY
     return selector.tuple_direction in (None, judged)
 
 

@@ -7,7 +7,6 @@ from typing import assert_never
 
 from sgagent.core.model import PORTED_NUMBERS, Direction, Family, Policy, Protocol
 from sgagent.nft import ruleset as nft
-from sgagent.nft.expressions import Return
 from sgagent.verify.packets import (
     NO_PROTOCOL,
     WITH_INPUT_LINK,
@@ -105,7 +104,7 @@ class _Walk:
                     found = self._enter(self.table.chains[target])
                     if found is not None:
                         return found
-                case Return():
+                case nft.Return():
                     return None
         return None
 
@@ -134,7 +133,7 @@ class _Walk:
                             return None
                     case Unread(description):
                         raise UnsupportedStatementError(description)
-                    case nft.Accept() | nft.Drop() | nft.Goto() | nft.Jump() | Return():
+                    case nft.Accept() | nft.Drop() | nft.Goto() | nft.Jump() | nft.Return():
                         return statement
                     case _:
                         assert_never(statement)

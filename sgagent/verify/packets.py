@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, reduce
 
 from sgagent.core.addresses import Ranges, common, holds, ranges_of, without
@@ -190,6 +190,12 @@ def opener_of(packet: PacketAtHook) -> Packet:
         hop_limit=packet.hop_limit if session is None else None,
         tracking=Tracking.NEW if session is not None else untied,
     )
+
+
+def own_opener(packet: PacketAtHook) -> Packet:
+    """Return a packet of an entry that was opened over another link as one that opens a session itself."""
+    alone = opener_of(replace(packet, session=None))
+    return replace(alone, icmp_type=None, hop_limit=None, tracking=Tracking.NEW)
 
 
 Dimension = str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Container, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, count, product
 
 from sgagent.core.addresses import Ranges
@@ -26,7 +26,14 @@ from sgagent.verify.fate_comparison import (
     Subject,
 )
 from sgagent.verify.frames import Frame, make_frame
-from sgagent.verify.packets import EVERY_MARK, reads_other_link
+from sgagent.verify.packets import (
+    EVERY_MARK,
+    CtDirection,
+    Marks,
+    common_marks,
+    other_marks,
+    reads_other_link,
+)
 from sgagent.verify.revision import Revision, Revisions
 from sgagent.verify.verified_table import BaseHook, UnsupportedStatementError, VerifiedChain, VerifiedTable
 from sgagent.verify.views import Headers, View, views_of
@@ -141,7 +148,15 @@ class _LinkComparison:
         Raises:
             RefutedError: there is a packet for which the table does not do what the policy says.
         """
-        marks = None if view.direction is None else EVERY_MARK
+        judge = self._judge(view)
+        bit = self._subject.memory.elsewhere_bit(judge.name) if judge else 0
+        if view.direction is not CtDirection.REPLY or not bit:
+            self._compare(view, None if view.direction is None else EVERY_MARK)
+            return
+        self._compare(view, other_marks(EVERY_MARK, (bit, bit)))
+        self._compare(replace(view, is_elsewhere=True), common_marks(EVERY_MARK, (bit, bit)))
+
+    def _compare(self, view: View, marks: Marks | None) -> None:
         if self._revisions is not None:
             revisions, before = self._revisions
             revision = self._revision(view, revisions)
@@ -157,7 +172,7 @@ class _LinkComparison:
 
     def _frame(self, view: View, within: Ranges | None = None) -> Frame:
         """Return the frame of a view, for some far ends or for all."""
-        key = (view.opened, view.family, view.hook in JUDGED_HOOKS, within)
+        key = (view.opened, view.is_elsewhere, view.family, view.hook in JUDGED_HOOKS, within)
         if key not in self._frames:
             has_members = self._subject.most_differences > 1
             frame = make_frame(
@@ -168,7 +183,7 @@ class _LinkComparison:
 
     def _revision(self, view: View, revisions: Revisions) -> Revision | None:
         """Return what is another for a view; None if that may be everything."""
-        key = (view.opened, view.family, view.hook, view.headers)
+        key = (view.opened, view.is_elsewhere, view.family, view.hook, view.headers)
         if key not in self._known:
             self._known[key] = revisions.of(view) if self._judge(view) else None
         return self._known[key]

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 
 from sgagent.nft import ruleset as nft
-from sgagent.nft.expressions import Return
 from sgagent.verify.packets import Phase, phase_of
 
 
@@ -27,7 +26,7 @@ class Unread:
     """For :attr:`VerifiedTable.unsupported`."""
 
 
-VerifiedStatement = nft.Statement | Return | Unread
+VerifiedStatement = nft.Statement | Unread
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

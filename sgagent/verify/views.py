@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, product
 from typing import NamedTuple
 
 from sgagent.core.addresses import Ranges, holds, ranges_of, without
+from sgagent.core.evaluate import Packet, Tracking
 from sgagent.core.model import ICMP, ICMPV6, LAST_PORT, PORTED, PORTED_NUMBERS, Direction, Family
 from sgagent.nft.ruleset import Selector, TupleDirection
 from sgagent.verify.packets import (
@@ -30,6 +31,8 @@ from sgagent.verify.packets import (
     PacketAtHook,
     Phase,
     opened_direction,
+    opener_of,
+    own_opener,
     reads_other_link,
 )
 from sgagent.verify.verified_table import UnsupportedStatementError
@@ -68,6 +71,15 @@ _OTHER_TUPLE = (
     _End("other tuple's destination", "other tuple's destination port"),
 )
 """Source and destination of the tuple that the policy does not judge: NAT may put anything there."""
+
+_REPLY_TUPLE = (
+    _End("reply tuple's source", "reply tuple's source port"),
+    _End("reply tuple's destination", "reply tuple's destination port"),
+)
+"""Likewise that of replies, where the policy judges the header of an error."""
+
+_SESSION_PROTOCOL = "session's protocol"
+"""Where the policy judges the protocol in the header, which is another."""
 
 _SESSION_PORTS = ("session's source port", "session's destination port")
 """Of the tuple that the policy judges, where the session's protocol has no ports."""
@@ -146,10 +158,36 @@ class View:
     other_link: str = ""
     """On the other side of what is forwarded; empty where the table does not read it."""
 
+    is_elsewhere: bool = False
+    """Whether they are replies of entries that were opened over another link (§6.4). What opens a session is
+    then the packet itself."""
+
     @cached_property
     def opened(self) -> Direction:
         """Return which way sessions were opened through the link."""
+        return opened_direction(self.hook, None if self.is_elsewhere else self.direction)
+
+    @property
+    def accepted_as(self) -> Direction:
+        """Return of which direction's sessions the mark of a session says that it was accepted."""
         return opened_direction(self.hook, self.direction)
+
+    @property
+    def is_invalid(self) -> bool:
+        """Return whether they are about no session of the link, as far as is known."""
+        return self.state is CtState.INVALID or (self.is_elsewhere and self.headers is Headers.ERROR)
+
+    @property
+    def _is_header_judged(self) -> bool:
+        """Return whether the policy judges a header that has another protocol than the session."""
+        return self.is_elsewhere and self.headers is not Headers.OWN
+
+    def opener(self, packet: PacketAtHook) -> Packet:
+        """Return the packet that the policy decides about: one of the view, or what opened its session."""
+        if not self.is_elsewhere:
+            return opener_of(packet)
+        opener = own_opener(packet)
+        return replace(opener, tracking=Tracking.INVALID) if self.is_invalid else opener
 
     @property
     def is_expected(self) -> bool:
@@ -167,7 +205,14 @@ class View:
         box |= dict.fromkeys((end.port for end in _HEADER), _NONE if is_broken else ((_ABSENT, LAST_PORT),))
         types = ((_ABSENT, 255),)
         of_session = types if self.direction is None else _TYPES_OF_SESSIONS[self.family, self.direction]
-        return box | {ICMP_TYPE: of_session, _HEADER_TYPE: types, HOP_LIMIT: _BYTE, PROTOCOL: self._protocols}
+        if self._is_header_judged:
+            box |= dict.fromkeys((end.address for end in _REPLY_TUPLE), ((0, self.family.last_address),))
+            box |= dict.fromkeys((end.port for end in _REPLY_TUPLE), _PRESENT)
+            box[_SESSION_PROTOCOL] = self._protocols
+        protocols = self._protocols
+        if self._is_header_judged and isinstance(header := self._protocol_of_header, Settled):
+            protocols = ((int(header.value), int(header.value)),)
+        return box | {ICMP_TYPE: of_session, _HEADER_TYPE: types, HOP_LIMIT: _BYTE, PROTOCOL: protocols}
 
     @property
     def _protocols(self) -> Ranges:
@@ -194,15 +239,18 @@ class View:
 
     def _tuple(self, direction: TupleDirection | None) -> tuple[_End, _End]:
         """Return source and destination of one of the session's tuples."""
-        is_judged = (direction is TupleDirection.ORIGINAL) is (self.opened is Direction.INGRESS)
+        is_original = direction is TupleDirection.ORIGINAL
+        if self.is_elsewhere and self.headers is Headers.ERROR:
+            return _OTHER_TUPLE if is_original else _REPLY_TUPLE
+        is_judged = is_original is (self.accepted_as is Direction.INGRESS)
         return self._judged_tuple if is_judged else _OTHER_TUPLE
 
     def _header(self, phase: Phase) -> tuple[_End, _End]:
         """Return source and destination in the header; on the inner side of NAT it has the other tuple's."""
-        if self.headers is Headers.ERROR:
+        if self.headers is Headers.ERROR and not self.is_elsewhere:
             return _HEADER
         far, near = self._judged_tuple
-        if phase is Phase.TRANSLATED and self.direction is not None:
+        if phase is Phase.TRANSLATED and self.direction is not None and self.headers is not Headers.ERROR:
             near = _OTHER_TUPLE[0]
         ends = (far, near) if self.hook in WITH_INPUT_LINK else (near, far)
         if self.headers is Headers.OWN and self.ports is not Ports.OTHER:
@@ -243,7 +291,7 @@ class View:
             case "mark":
                 return Special.MARK
             case "protocol":
-                return Read(PROTOCOL)
+                return Read(_SESSION_PROTOCOL if self._is_header_judged else PROTOCOL)
             case "l3proto":
                 return Settled(self.family.value)
             case key:
@@ -323,7 +371,11 @@ class View:
             for source, destination in map(self._tuple, TupleDirection)
         )
         return ConntrackEntry(
-            direction=self.direction, protocol=values[PROTOCOL], original=original, reply=reply, mark=mark
+            direction=self.direction,
+            protocol=values[_SESSION_PROTOCOL if self._is_header_judged else PROTOCOL],
+            original=original,
+            reply=reply,
+            mark=mark,
         )
 
     def values(self, box: Box, far_end: int) -> dict[Dimension, int]:

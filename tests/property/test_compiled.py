@@ -14,14 +14,21 @@ from sgagent.core.model import ALL_PROTOCOLS, Mode, Policy
 from sgagent.core.policy import FlowLogging, ResolvedPolicy
 from sgagent.core.resolve import Exemptions, closed_interface
 from sgagent.nft import names
-from sgagent.nft.marks import UNCACHED, EnforcementState, MarkLayout, first_state, is_remembered
+from sgagent.nft.marks import (
+    UNCACHED,
+    EnforcementState,
+    MarkLayout,
+    elsewhere_bits,
+    first_state,
+    is_remembered,
+)
 from sgagent.nft.ruleset import Ruleset
 from tests.crowds import crowded_groups
 from tests.draws import Draws
 from tests.generators import Case, described, random_packets
 from tests.strategies import cases, draws, examples, noted_groups
 from tests.tracer import Walk
-from tests.tracing import session_of, walk, walk_reply
+from tests.tracing import session_elsewhere, session_of, walk, walk_other, walk_own, walk_reply
 from tests.words import ACCEPT, DROP, IN, OUT, group, packet, policy_of, rule
 
 LAYOUT = MarkLayout(0xFFFF0000)
@@ -163,7 +170,8 @@ def test_the_mark_of_a_session(case: Case, draws: Draws) -> None:
 
     An accepted session's later packets cost a comparison each way, and are not counted again. A mark of any
     other generation, or of the other way, opens nothing, and accepting clears it in every slot (§6.3, §6.4).
-    Bits of others stay whatever becomes of a packet; a refusal leaves all.
+    An entry that is opened says over which links it was not, and that stays. Bits of others stay whatever
+    becomes of a packet; a refusal leaves all.
     """
     state = state_of(case.policy)
     table = compiled(case.policy, state)
@@ -174,6 +182,7 @@ def test_the_mark_of_a_session(case: Case, draws: Draws) -> None:
         this_way = ours | LAYOUT.direction_bit(slot, judged.direction)
         other_way = ours | LAYOUT.direction_bit(slot, OUT if judged.direction is IN else IN)
         older = LAYOUT.generation_bits(7) | 0x3F << 16 | 0xBEEF
+        noted = elsewhere_bits(LAYOUT, state, but=judged.interface)
         for before in (draws.choice(FOREIGN_MARKS), draws.number(4), older, other_way):
             session = session_of(judged, mark=before)
             if session is None:
@@ -184,7 +193,9 @@ def test_the_mark_of_a_session(case: Case, draws: Draws) -> None:
                 continue
             judges_as_specified(seen, case.policy, judged)
             is_current = LAYOUT.of_generation(state.generation or 0).is_met_by(before)
-            kept = before if is_current else before & ~LAYOUT.mask
+            forgotten = 0 if is_current else LAYOUT.generation_mask | LAYOUT.acceptance_mask
+            kept = before & ~(forgotten | LAYOUT.elsewhere_bit(slot))
+            kept |= 0 if before & LAYOUT.mask else noted
             assert session.mark == (this_way | kept if seen.accepted else before)
             for later in (walk, walk_reply) if seen.accepted else ():
                 again = later(table, judged, session)
@@ -197,19 +208,54 @@ def test_the_mark_of_a_session(case: Case, draws: Draws) -> None:
 def test_acceptance_on_one_interface_says_nothing_of_another(case: Case, draws: Draws) -> None:
     """A session that was accepted on one interface is judged on the next one, marks or not (§6.4).
 
-    The fourth interface has no bits: its sessions are judged each time, and marks are left alone.
+    The fourth interface has no bits: its sessions are judged each time, and marks say that they were opened
+    over none of the others, unless they are of somebody else.
     """
     table = compiled(case.policy)
+    noted = elsewhere_bits(LAYOUT, state_of(case.policy))
     for judged in random_packets(draws, case.policy, PACKETS):
         session = session_of(judged)
         for link in draws.sample(("eth0", "eth1", "eth2", "eth3"), 3) if session else ():
             here = replace(judged, interface=link)
             judges_as_specified(walk(table, here, session), case.policy, here)
         here = replace(judged, interface="eth3")
-        session = session_of(here, mark=0xBEEF)
-        for _ in range(2):
-            judges_as_specified(walk(table, here, session), case.policy, here)
-        assert session is None or session.mark == 0xBEEF
+        before = draws.choice((0, 0xBEEF))
+        session = session_of(here, mark=before)
+        is_accepted = walk(table, here, session).accepted
+        judges_as_specified(walk(table, here, session), case.policy, here)
+        assert session is None or session.mark == before | (noted if is_accepted and not before else 0)
+
+
+@given(cases(interfaces=("eth0", "eth1")), draws())
+def test_entries_that_were_opened_elsewhere(case: Case, draws: Draws) -> None:
+    """A packet that is the answer of an entry which was opened over another link is as one of its own (§6.4).
+
+    It is judged and counted, whatever the entry's other tuple is. If it is accepted the mark allows both
+    directions until the generation changes, and still says that the entry was opened elsewhere.
+    """
+    state = state_of(case.policy)
+    table = compiled(case.policy, state, most_lines=draws.choice(SHAPES))
+    generation = LAYOUT.generation_bits(state.generation or 0)
+    for judged in random_packets(draws, case.policy, PACKETS):
+        slot = state.slot(judged.interface)
+        assert slot is not None
+        here, others = LAYOUT.elsewhere_bit(slot), draws.choice((0, LAYOUT.elsewhere_bit(2 - slot)))
+        both = sum(LAYOUT.direction_bit(slot, way) for way in (IN, OUT))
+        old = draws.choice((0, LAYOUT.generation_bits(7) | 0x3F << 16, generation))
+        session = session_elsewhere(judged, mark=old | here | others | 0xBEEF)
+        if session is None:
+            continue
+        seen = walk_own(table, judged, session)
+        judges_as_specified(seen, case.policy, judged)
+        if not seen.accepted:
+            assert session.mark == old | here | others | 0xBEEF
+            continue
+        assert session.mark == generation | both | here | others | 0xBEEF
+        for later in (walk_own, walk_other):
+            again = later(table, judged, session)
+            assert (again.accepted, again.counted) == (True, [])
+        session.mark ^= generation ^ LAYOUT.generation_bits(9)
+        judges_as_specified(walk_own(table, judged, session), case.policy, judged)
 
 
 @given(cases(), draws())

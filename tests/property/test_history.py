@@ -42,7 +42,7 @@ class Host:
     sessions: list[tuple[Packet, Session]] = field(default_factory=list)
 
     def step(self, policy: ResolvedPolicy) -> Enforcement:
-        """Enforce a policy; another step follows where one has to."""
+        """Enforce a policy; another step follows at once where an interface waits for a slot."""
         observed = self.dataplane.observe()
         found = enforce(policy, observed.ruleset, observed.foreign, self.layout, enforced=self.enforced)
         if found.clearance:
@@ -50,7 +50,8 @@ class Host:
         self.dataplane.apply(found.plan)
         self.dataplane.remove(found.plan)
         self.enforced = found.enforcing(policy)
-        return found
+        is_slot_due = found.is_interim and found.state.generation is not None
+        return self.step(policy) if is_slot_due else found
 
     def _clear(self, clearance: MarkClearance) -> None:
         self.dataplane.marks = [session.mark for _, session in self.sessions]
@@ -167,7 +168,8 @@ _KEEPERS = (names.STATE_CHAIN, PREROUTING.name, POSTROUTING.name)
 
 def _remembers(chain: Chain) -> bool:
     """Tell whether a chain speaks of the generation or of slots."""
-    return chain.name in _KEEPERS or chain.name.split("/")[0] in ("ingress", "egress", "accept")
+    leading = ("ingress", "egress", "tracked", "accept", names.ELSEWHERE_CHAIN)
+    return chain.name in _KEEPERS or chain.name.split("/")[0] in leading
 
 
 @examples(40)
@@ -181,7 +183,7 @@ def test_generations_that_wrap_revive_nobody(case: Case, draws: Draws) -> None:
         generation=SMALLEST.last_generation - 1, slots=(bound[0], bound[1] if bound[1:] else None, None)
     )
     host.dataplane.apply(make_plan(compile_(policies[0], SMALLEST, worn).ruleset, None))
-    ours = [SMALLEST.generation_bits(generation) | 0x3F for generation in (1, 2, 3, 4)]
+    ours = [SMALLEST.generation_bits(generation) | 0x3F for generation in (1, 2, 3, 4, 5)]
     for opener in random_packets(draws, policies[0], 40):
         session = session_of(opener, mark=draws.choice(ours) | 0xABC000)
         if session is not None:

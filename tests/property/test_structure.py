@@ -41,6 +41,7 @@ from sgagent.nft.ruleset import (
     Jump,
     LookUp,
     Match,
+    Return,
     Rule,
     Ruleset,
     Statement,
@@ -92,8 +93,8 @@ def ends_for_sure(chain: Chain) -> bool:
 def no_packet_falls_through(_: ResolvedPolicy, found: Compiled) -> None:
     """Every chain that a packet of a bound link can enter ends in a verdict without a condition.
 
-    So nothing depends on the policy of a base chain, which lets pass what is not bound. The only chain that
-    packets come back from is the one of neighbours, as it is the only one that is jumped to.
+    So nothing depends on the policy of a base chain, which lets pass what is not bound. Packets come back
+    only from the chain of neighbours, and from those that begin by sending some back, or do so by the mark.
     """
     table = found.ruleset
     for chain in table.chains:
@@ -103,8 +104,16 @@ def no_packet_falls_through(_: ResolvedPolicy, found: Compiled) -> None:
     gotos = {
         one.chain for one in (*statements(table), *map(verdict, elements(table))) if isinstance(one, Goto)
     }
-    assert jumps == {names.NEIGHBOURS_CHAIN}
     assert names.NEIGHBOURS_CHAIN not in gotos
+    returning = {chain.name for chain in table.chains if chain.name in jumps - {names.NEIGHBOURS_CHAIN}}
+    assert all(one.startswith(("live/", "tracked/")) for one in returning)
+    for chain in table.chains:
+        returns = [rule for rule in chain.rules if rule.statements[-1] == Return()]
+        if chain.name.startswith("live/"):
+            assert bool(returns) is (chain.name in jumps)
+            assert returns in ([], [chain.rules[0]])
+        else:
+            assert not returns or chain.name.startswith("tracked/")
 
 
 @given(cases(interfaces=("eth0",)))
@@ -118,7 +127,7 @@ def test_where_unbound_links_are_closed_nothing_at_all_falls_through(case: Case)
 @pytest.mark.parametrize(
     ("links", "first"),
     (
-        (["eth0"], 'iifname != "eth0" accept'),
+        (["eth0"], 'iifname != "eth0" goto elsewhere'),
         (["eth0", "eth1"], 'iifname "eth0" goto ingress/eth0'),
         (["eth0", "eth1", "eth2"], "iifname vmap @links/ingress/"),
     ),

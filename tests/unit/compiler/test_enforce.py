@@ -417,11 +417,11 @@ class TestWrap:
         """Return a host in its last generation."""
         host = Host(SMALLEST)
         host.step(WIDE)
-        for _ in range(31):
+        for _ in range(3):
             host.step(NARROW)
             host.restart()
             host.step(WIDE)
-        assert host.generation == SMALLEST.last_generation == 63
+        assert host.generation == SMALLEST.last_generation == 7
         return host
 
     def test_the_first_comes_again(self) -> None:
@@ -443,7 +443,7 @@ class TestWrap:
         assert found.clearance == MarkClearance(
             mask=SMALLEST.generation_mask, tests=SMALLEST.of_other_generations(1)
         )
-        for policy in (NARROW, OTHER) * 31:
+        for policy in (NARROW, OTHER) * 3:
             found = host.step(policy)
             assert (found.clearance is None) is (host.generation != 1)
         assert host.generation == 1

@@ -52,12 +52,17 @@ def following(before: ResolvedPolicy, after: ResolvedPolicy) -> Enforcement:
 @pytest.mark.parametrize(
     ("hands", "links", "closed", "rules"),
     (
-        ([hand("br-*")], [], False, ['iifname "br-*" goto ingress/br-*']),
+        ([hand("br-*")], [], False, ['iifname "br-*" goto ingress/br-*', "goto elsewhere"]),
         (
             [hand("br-*", "br-lan", "br-x*")],
             ["br-a"],
             False,
-            ['iifname "br-lan" accept', 'iifname "br-x*" accept', 'iifname "br-*" goto ingress/br-*'],
+            [
+                'iifname "br-lan" goto elsewhere',
+                'iifname "br-x*" goto elsewhere',
+                'iifname "br-*" goto ingress/br-*',
+                "goto elsewhere",
+            ],
         ),
         (
             [hand("br-*"), hand("eth0")],
@@ -65,7 +70,7 @@ def following(before: ResolvedPolicy, after: ResolvedPolicy) -> Enforcement:
             True,
             [
                 'iifname "eth0" goto ingress/eth0',
-                'iifname "lo" accept',
+                'iifname "lo" goto elsewhere',
                 'iifname "br-*" goto ingress/br-*',
                 "goto ingress/*",
             ],
@@ -74,15 +79,20 @@ def following(before: ResolvedPolicy, after: ResolvedPolicy) -> Enforcement:
             [hand("v?")],
             ["va"],
             False,
-            ['iifname "va" goto ingress/v?', 'iifname "v*" goto ingress/*?'],
+            ['iifname "va" goto ingress/v?', 'iifname "v*" goto ingress/*?', "goto elsewhere"],
         ),
         (
             [hand("*-x")],
             ["a-x"],
             True,
-            ['iifname "a-x" goto ingress/*-x', 'iifname "lo" accept', "goto ingress/*?"],
+            ['iifname "a-x" goto ingress/*-x', 'iifname "lo" goto elsewhere', "goto ingress/*?"],
         ),
-        ([hand("l*")], [], False, ['iifname "lo" accept', 'iifname "l*" goto ingress/l*']),
+        (
+            [hand("l*")],
+            [],
+            False,
+            ['iifname "lo" goto elsewhere', 'iifname "l*" goto ingress/l*', "goto elsewhere"],
+        ),
     ),
 )
 def test_names_come_first_then_prefixes(

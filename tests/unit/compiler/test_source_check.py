@@ -90,7 +90,8 @@ def test_a_change_of_addresses_replaces_the_rules_that_compare_them(after: tuple
         for operation in found.plan.operations
         if isinstance(operation, (Flush, AddRule))
     }
-    of_generation = {"prerouting", "postrouting", "accept/eth0/ingress", "accept/eth0/egress"}
+    chains = (f"{chain}/eth0/{way}" for chain in ("accept", "tracked") for way in ("ingress", "egress"))
+    of_generation = {"prerouting", "postrouting", *chains}
     assert changed - of_generation == {
         f"{live}sources/eth0/{way}/ipv4" for live in ("", "live/") for way in ("ingress", "egress")
     }

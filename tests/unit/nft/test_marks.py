@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
@@ -17,11 +18,15 @@ from sgagent.nft.marks import (
     Slots,
     assign_slots,
     decode_state,
+    elsewhere_bits,
+    elsewhere_marks,
     encode_state,
     first_state,
     is_contiguous,
     is_remembered,
+    is_slot_due,
     next_state,
+    taken_slots,
 )
 
 LAYOUT = MarkLayout(0xFFFF0000)
@@ -38,15 +43,17 @@ link_names = st.text(
 
 
 class TestLayout:
-    """Where everything stands (design: two bits a slot, the rest is the generation)."""
+    """Where everything stands (design: three bits a slot, the rest is the generation)."""
 
     @given(contiguous)
     def test_bits_do_not_overlap(self, mask: int) -> None:
-        """Every bit of the mask is the generation's or one of six others, and none is outside."""
+        """Every bit of the mask is the generation's or one of nine others, and none is outside."""
         layout = MarkLayout(mask)
         if not layout.can_cache:
             return
         bits = [layout.direction_bit(slot, way) for slot in range(SLOTS) for way in Direction]
+        assert layout.acceptance_mask == sum(bits)
+        bits += map(layout.elsewhere_bit, range(SLOTS))
         assert all(one & other == 0 for one, other in combinations([*bits, layout.generation_mask], 2))
         assert layout.generation_mask | sum(bits) == mask
         assert layout.generation_bits(layout.last_generation) == layout.generation_mask
@@ -59,12 +66,13 @@ class TestLayout:
         assert (first_state(["eth0"], MarkLayout(mask)) == UNCACHED) is not can_cache
 
     def test_the_default(self) -> None:
-        """The upper half: six bits for slots from the lowest on, ten for 1,023 generations."""
+        """The upper half: nine bits for slots from the lowest on, seven for 127 generations."""
         assert LAYOUT.direction_bit(0, Direction.INGRESS) == 0x00010000
         assert LAYOUT.direction_bit(0, Direction.EGRESS) == 0x00020000
         assert LAYOUT.direction_bit(2, Direction.EGRESS) == 0x00200000
-        assert LAYOUT.generation_mask == 0xFFC00000
-        assert LAYOUT.last_generation == 1023
+        assert [LAYOUT.elsewhere_bit(slot) for slot in range(SLOTS)] == [0x00400000, 0x00800000, 0x01000000]
+        assert LAYOUT.generation_mask == 0xFE000000
+        assert LAYOUT.last_generation == 127
 
     @pytest.mark.parametrize("mask", (0, -1, 0b101, 0xFF00FF00, 1 << 32, 0x1FFFFFFFF))
     def test_a_mask_that_is_none(self, mask: int) -> None:
@@ -103,14 +111,15 @@ class TestState:
         "comment",
         (
             "",
-            "mask 0xffff0000 generation 0 slots / / /",
-            "mask 0xffff0000 generation 1024 slots / / /",
-            "mask 0xffff0000 generation 1 slots / /",
-            "mask 0xffff0000 generation 1 slots / / / /",
-            "mask 0xffff0000 generation -1 slots / / /",
-            "mask 0xffff0000 generation 1 slots / / / else",
+            "mask 0xffff0000 layout 2 generation 0 slots / / /",
+            "mask 0xffff0000 layout 2 generation 128 slots / / /",
+            "mask 0xffff0000 layout 2 generation 1 slots / /",
+            "mask 0xffff0000 layout 2 generation 1 slots / / / /",
+            "mask 0xffff0000 layout 2 generation -1 slots / / /",
+            "mask 0xffff0000 layout 2 generation 1 slots / / / else",
             "generation 1",
-            "mask 0xffff0000 generation 1 slots / / /\n",
+            "mask 0xffff0000 layout 2 generation 1 slots / / /\n",
+            "mask 0xffff0000 generation 1 slots / / /",
         ),
     )
     def test_what_is_not_ours(self, comment: str) -> None:
@@ -135,13 +144,20 @@ class TestSlots:
             (("a", "b", "c"), ["c"], (None, None, "c")),
             ((None, None, "c"), ["c", "a"], ("a", None, "c")),
             (("a", "b", "c"), ["a", "b", "c", "d"], ("a", "b", "c")),
-            (("a", "b", "c"), ["b", "c", "d"], ("d", "b", "c")),
+            (("a", "b", "c"), ["b", "c", "d"], (None, "b", "c")),
+            ((None, "b", "c"), ["b", "c", "d"], ("d", "b", "c")),
             (NO_SLOTS, ["d", "c", "b", "a"], ("a", "b", "c")),
         ),
     )
     def test_who_has_one_keeps_it(self, before: Slots, interfaces: list[str], after: Slots) -> None:
-        """The others take what is free, in the order of their names."""
+        """The others take what was free before, in the order of their names."""
         assert assign_slots(before, interfaces) == after
+        assert is_slot_due(after, interfaces) is (assign_slots(after, interfaces) != after)
+
+    def test_which_are_taken(self) -> None:
+        """Those that have another interface than before, and not those that are given up."""
+        assert taken_slots(("a", None, "c"), ("b", "d", None)) == (0, 1)
+        assert taken_slots(("a", None, None), ("a", None, None)) == ()
 
     @given(st.lists(st.lists(st.sampled_from("abcde"), unique=True), max_size=6))
     def test_nobody_moves(self, history: list[list[str]]) -> None:
@@ -151,7 +167,10 @@ class TestSlots:
             before, slots = slots, assign_slots(slots, interfaces)
             held = [name for name in slots if name is not None]
             assert set(held) <= set(interfaces)
-            assert len(set(held)) == len(held) == min(SLOTS, len(interfaces))
+            assert len(set(held)) == len(held)
+            settled = assign_slots(slots, interfaces)
+            assert len([name for name in settled if name]) == min(SLOTS, len(interfaces))
+            assert not is_slot_due(settled, interfaces)
             for place, name in enumerate(before):
                 assert name is None or name not in interfaces or slots[place] == name
 
@@ -171,7 +190,7 @@ class TestNext:
 
     def test_a_slot_that_changes_hands(self) -> None:
         """Its bits still speak of the interface before, so the generation is bumped."""
-        for interfaces in (["eth0", "eth1"], ["eth1"]):
+        for interfaces in (["eth0", "eth1"], ["eth1"]):  # the second may have another slot
             assert next_state(self.state, interfaces, LAYOUT, narrows=False).generation == 6
 
     def test_a_slot_that_is_given_up(self) -> None:
@@ -183,7 +202,7 @@ class TestNext:
     def test_generations_wrap(self) -> None:
         """After the last comes the first, and old marks have to be cleared; with the second they all are."""
         last = EnforcementState(generation=SMALLEST.last_generation, slots=("eth0", None, None))
-        assert SMALLEST.last_generation == 63
+        assert SMALLEST.last_generation == 7
         first = next_state(last, ["eth0"], SMALLEST, narrows=True)
         assert (first.generation, first.reused) == (1, True)
         second = next_state(first, ["eth0"], SMALLEST, narrows=True)
@@ -193,7 +212,7 @@ class TestNext:
     def test_marks_of_other_generations_are_told(self, generation: int, other: int) -> None:
         """Each meets a test and none of the generation does; the first spares sessions without one."""
         tests = SMALLEST.of_other_generations(generation)
-        rest = 0xABC03F  # bits of others and of slots
+        rest = 0xABC1FF  # bits of others and of slots
         is_told = any(test.is_met_by(SMALLEST.generation_bits(other) | rest) for test in tests)
         if other:
             assert is_told is (other != generation)
@@ -239,6 +258,16 @@ class TestWhatAMarkSays:
         mark = self.mark(5, 0, Direction.INGRESS) | self.mark(5, 1, Direction.EGRESS)
         assert is_remembered(mark, "eth0", Direction.INGRESS, LAYOUT, self.state)
         assert is_remembered(mark, "eth1", Direction.EGRESS, LAYOUT, self.state)
+
+    def test_an_entry_that_was_opened_elsewhere(self) -> None:
+        """It has a bit for each link that has a slot, but that over which it was opened (§6.4)."""
+        assert elsewhere_bits(LAYOUT, self.state) == 0x00C00000
+        assert elsewhere_bits(LAYOUT, self.state, but="eth1") == 0x00400000
+        assert elsewhere_bits(LAYOUT, self.state, but="eth9") == 0x00C00000
+        assert elsewhere_bits(LAYOUT, UNCACHED) == 0
+        assert elsewhere_marks("eth1", LAYOUT, self.state) == (0x00800000, 0x00800000)
+        assert elsewhere_marks("eth9", LAYOUT, self.state) is None
+        assert elsewhere_marks("eth0", LAYOUT, replace(self.state, generation=None)) is None
 
     def test_where_nothing_is_remembered(self) -> None:
         """No mark says anything."""

@@ -191,7 +191,6 @@ UNREAD: tuple[tuple[bytes, ...], ...] = (
     (IPV4, b.payload(1, 8, 8), b.compare(b"\x40\x06\0\0\x0a\0\0\x01")),
     (ICMPV6, b.payload(2, 0, 1), b.compare(b"\x85")),
     (IPV4, SADDR, b.look_up("named")),
-    (IPV4, SADDR, b.look_up("__set0"), b.verdict(b.RETURN)),
     (IPV4, b.payload(1, 16, 4, register=9), b.payload(1, 12, 8), b.compare(bytes(4), register=9)),
     (b.meta(16, register=2), b.compare(b"\x06")),
     (b.ct(3), b.within(b"\0\0\0\x01", b"\0\0\0\x05")),

@@ -8,7 +8,6 @@ import pytest
 
 from sgagent.core.model import UDP, Family, Policy
 from sgagent.nft import ruleset as nft
-from sgagent.nft.expressions import Return
 from sgagent.nft.ruleset import (
     Accept,
     Count,
@@ -24,6 +23,7 @@ from sgagent.nft.ruleset import (
     Match,
     NamePrefix,
     Operator,
+    Return,
     SetMark,
     Symbol,
     VerdictMap,

@@ -56,7 +56,7 @@ from sgagent.verify import Outcome
 from sgagent.verify.expectation import SessionMemory, list_box_clauses
 from sgagent.verify.fate_comparison import EVERYTHING, ComparisonScope, Counterexample
 from sgagent.verify.interpreter import OVER_LIMIT
-from sgagent.verify.packets import NO_PROTOCOL, CtState, reads_other_link
+from sgagent.verify.packets import NO_PROTOCOL, CtDirection, CtState, reads_other_link
 from sgagent.verify.proof import Proof, prove
 from sgagent.verify.verified_table import table_of
 from tests.words import ACCEPT, DROP, OUT, blocks, group, policy_of, rule
@@ -166,7 +166,7 @@ def test_a_change_of_the_mark(statement: SetMark) -> None:
     assert found.expected.verdict is found.found.verdict
 
 
-@pytest.mark.parametrize("bit", (16, 17, 22, 31))
+@pytest.mark.parametrize("bit", (16, 17, 22, 25, 31))
 def test_a_session_is_believed_by_all_bits_of_its_mark(bit: int) -> None:
     """A comparison that leaves one out accepts sessions that nobody judged."""
 
@@ -183,7 +183,7 @@ def test_a_session_is_believed_by_all_bits_of_its_mark(bit: int) -> None:
 
     policy = policy_of(WEB, APPLICATION, on={"eth0": "sg-web", "eth1": "sg-app"})
     table = with_chain(compiled(policy), "ingress/eth0", loosened)
-    if bit == 17:
+    if bit in {17, 22}:
         assert table == compiled(policy), "the bit is not compared"
         return
     found = refuted(table, policy)
@@ -203,10 +203,9 @@ def test_the_mark_of_an_expected_session_is_not_its_own() -> None:
         return tuple(rule for rule in rules if META_L4PROTO not in map(selector_of, rule.statements))
 
     is_no_first = Match(CT_STATE, (Symbol("related"),), Operator.NOT_EQUAL)
-    for hook in ("ingress/eth0", "egress/eth1"):
-        expected, error = (
-            refuted(with_chain(table, hook, changed)).packet for changed in (believing, without_errors)
-        )
+    for way, link in (("ingress", "eth0"), ("egress", "eth1")):
+        expected = refuted(with_chain(table, f"{way}/{link}", believing)).packet
+        error = refuted(with_chain(table, f"tracked/{link}/{way}", without_errors)).packet
         assert (expected.is_expected, expected.is_error) == (True, False)
         assert (error.is_expected, error.is_error) == (False, True)
 
@@ -246,8 +245,8 @@ def test_a_priority(name: str, priority: int, is_fault: bool) -> None:  # noqa: 
 
 
 def test_the_policy_of_a_base_chain() -> None:
-    """It decides about links that are not bound."""
-    found = refuted(compiled(POLICY), foreign=("policy prerouting",))
+    """It decides about links that are not bound, unless their entries are marked."""
+    found = refuted(compiled(POLICY, UNCACHED), foreign=("policy prerouting",))
     assert found.expected.decision.decided_by is DecidedBy.UNBOUND
     assert found.found.verdict is Policy.DROP
 
@@ -271,8 +270,40 @@ def test_loopback_is_named() -> None:
 
 def test_invalid_packets() -> None:
     """They are dropped and counted."""
-    found = refuted(with_chain(compiled(POLICY), "invalid/eth0/egress", lambda _: ()))
+    found = refuted(with_chain(compiled(POLICY, UNCACHED), "invalid/eth0/egress", lambda _: ()))
     assert found.packet.state is CtState.INVALID
+
+
+@pytest.mark.parametrize("chain", ("tracked/eth0/ingress", "tracked/eth0/egress", "tracked/eth1/egress"))
+@pytest.mark.parametrize("place", (3, 4))
+def test_entries_that_were_opened_elsewhere(chain: str, place: int) -> None:
+    """Their answers are evaluated by their own header, and errors about them are about nothing (§6.4)."""
+
+    def without(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+        return (*rules[:place], *rules[place + 1 :])
+
+    found = refuted(with_chain(compiled(POLICY), chain, without))
+    assert found.packet.session is not None
+    assert found.packet.session.direction is CtDirection.REPLY
+    assert found.packet.is_error is (place == 4)
+
+
+def test_an_entry_that_is_opened_elsewhere_is_marked() -> None:
+    """One over a link that is not bound says so afterwards, whatever the link (§6.4)."""
+    table = compiled(POLICY)
+    found = refuted(with_chain(table, "elsewhere", lambda rules: rules[1:]))
+    assert (found.expected.mark, found.found.mark) == (0x00C00000, 0)
+    found = refuted(with_chain(table, "elsewhere", lambda rules: (Rule(rules[0].statements[1:]), *rules[1:])))
+    assert found.packet.state is not CtState.NEW
+
+
+def test_an_accepted_answer_allows_both_directions_and_no_opening() -> None:
+    """The bit that says that the entry was opened elsewhere stays (§6.4)."""
+    found = refuted(
+        with_chain(compiled(POLICY), "accept/eth1/egress", lambda rules: (*rules[:4], *rules[5:]))
+    )
+    assert found.expected.mark is not None
+    assert found.expected.mark & 0x018C0000 == 0x008C0000
 
 
 def test_the_agent_knows_the_generation() -> None:
@@ -351,7 +382,7 @@ def test_a_proof_ends_after_so_many_parts() -> None:
     assert prove(table, POLICY, most_cells=cells).outcome is Outcome.PROVED
     cut_off = prove(table, POLICY, most_cells=cells - 1)
     assert cut_off.outcome is Outcome.UNKNOWN
-    assert cut_off.unsupported == (f"more than {cells - 1} parts of the packets",)
+    assert cut_off.unsupported == (f"more than {cells - 1:,} parts of the packets",)
 
 
 @pytest.mark.parametrize("hook", ("prerouting", "forward", "postrouting"))
@@ -432,7 +463,7 @@ def test_headers_that_are_cut_off() -> None:
     """A table that drops what has no protocol is refuted by such a packet, of IPv6 and without a session."""
     loopback = Match(META_IIFNAME, (Symbol("lo"),))
     any_protocol = Match(META_L4PROTO, (Interval(0, 255),))
-    lines = (Rule((loopback, any_protocol, Accept())), Rule((loopback, Drop())))
+    lines = (Rule((loopback, any_protocol, Goto("elsewhere"))), Rule((loopback, Drop())))
     packet = refuted(with_chain(compiled(POLICY), "prerouting", lambda rules: (*lines, *rules))).packet
     assert (packet.family, packet.protocol, packet.session) == (Family.IPV6, NO_PROTOCOL, None)
     assert (packet.source_port, packet.icmp_type) == (None, None)
