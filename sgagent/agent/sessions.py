@@ -216,7 +216,7 @@ def on_the_wire(sessions: Sequence[LiveSession], find: FindAll) -> tuple[LiveSes
     the socket are taken.
     """
     try:
-        found = find([_answer(session) for session in sessions])
+        found = find([answer_of(session) for session in sessions])
     except (OSError, NotPermittedError):
         return tuple(sessions)
     return tuple(map(_as_came, sessions, found))
@@ -237,7 +237,7 @@ def _as_came(session: LiveSession, tracked: TrackedSession | None) -> LiveSessio
     )
 
 
-def _answer(session: LiveSession, interface: str = "") -> Packet:
+def answer_of(session: LiveSession, interface: str = "") -> Packet:
     """Return the packet that answers the one that opened a session, as if it came in.
 
     So it is looked up by its own ends, which are those of the socket also where the port was redirected. Of a
@@ -357,7 +357,7 @@ class RevokedSessions:
                 break
         asked, later = self._revoked[:MOST_ASKED_FOR], self._revoked[MOST_ASKED_FOR:]
         try:
-            known = self._port.find([_answer(cut.session, cut.interface) for cut, _ in asked])
+            known = self._port.find([answer_of(cut.session, cut.interface) for cut, _ in asked])
         except OSError:
             return
         left = (one for one, tracked in zip(asked, known, strict=True) if not self._is_ended(*one, tracked))
@@ -390,7 +390,7 @@ class RevokedSessions:
 def _tracked(cuts: Sequence[tuple[CutSession, TcpSession]], find: FindAll) -> Sequence[TrackedSession | None]:
     """Return what conntrack knows of sessions, looked up by their answers; nothing if it can't be asked."""
     try:
-        return find([_answer(cut.session, cut.interface) for cut, _ in cuts])
+        return find([answer_of(cut.session, cut.interface) for cut, _ in cuts])
     except OSError:
         return [None] * len(cuts)
 

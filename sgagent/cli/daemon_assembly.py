@@ -23,6 +23,7 @@ from sgagent.agent.doctor import Doctor
 from sgagent.agent.entry_sweep import EntrySweep
 from sgagent.agent.examination import Examination
 from sgagent.agent.flowlog.flowlog import begin_flow_log, flows_heard
+from sgagent.agent.forgotten_sessions import ForgottenPort, ForgottenSessions
 from sgagent.agent.inbox import Inbox, LoopEvent
 from sgagent.agent.lockout_hold import LockoutHold
 from sgagent.agent.log import LogQueue, log_in_background
@@ -51,7 +52,7 @@ from sgagent.cli import inputs
 from sgagent.core.errors import UsageError
 from sgagent.dataplane.dataplane import ApplierDataplane
 from sgagent.dataplane.generation import RulesetChange
-from sgagent.dataplane.live_sessions import link_towards, list_listeners
+from sgagent.dataplane.live_sessions import link_towards, list_listeners, sessions_at_listeners
 from sgagent.dataplane.privsep import Applier, notices_heard
 from sgagent.dataplane.routes import Routes
 from sgagent.host.links import NetlinkHost
@@ -159,6 +160,12 @@ def _assemble(
     sweep = EntrySweep(log, clock, dataplane.sessions, layout, routes.link_towards)
     published.sweep = None if is_kept else sweep
     of_revoked = () if is_kept else (RevokedSessions(log, clock, port), sweep)
+    restoring = ForgottenPort(
+        list_sessions=sessions_at_listeners,
+        find=dataplane.sessions.find_sessions,
+        link_towards=port.link_towards,
+        restore=dataplane.sessions.restore,
+    )
 
     def end_sessions(step: Step) -> None:
         # Conntrack assigns a session that it did not follow to the end that sends next. Refreshing now makes
@@ -182,7 +189,7 @@ def _assemble(
         event_log=log,
         published=published,
         after_first=end_sessions,
-        sessions=of_revoked,
+        sessions=(*of_revoked, ForgottenSessions(log, clock, restoring)),
         verification=verification,
         doctor=doctor,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 
 from sgagent.core.binding import HostFacts
@@ -49,6 +49,49 @@ class CutSession:
     decision: Decision
 
 
+def may_shut_in(policy: ResolvedPolicy) -> bool:
+    """Return whether there may be sessions that only the far end may open."""
+    return any(
+        judge.mode is Mode.ENFORCE
+        and (
+            judge.egress.default is Policy.DROP
+            or any(rule.policy is Policy.DROP for rule in judge.egress.rules)
+        )
+        for judge in policy.judges
+    )
+
+
+def sessions_shut_in(
+    policy: ResolvedPolicy, facts: HostFacts, sessions: Iterable[LiveSession]
+) -> Iterator[tuple[LiveSession, str]]:
+    """Yield the sessions that the policy lets the far end open, and this host not, with their interfaces.
+
+    Args:
+        policy: in force. An interface in observe mode shuts nothing in (§9.1).
+        facts: the links.
+        sessions: at listeners.
+    """
+    link_of, inwards = _links_by_address(facts), DoorJudge(policy)
+    for session in sessions:
+        interface = link_of.get((session.family, session.local_address))
+        judge = policy.judge(interface) if interface else None
+        if interface is None or judge is None or judge.mode is not Mode.ENFORCE:
+            continue
+        is_admitted = inwards.evaluate(opening_packet(session, interface)).verdict is Policy.ACCEPT
+        outwards = opening_packet(replace(session, opened=Direction.EGRESS), interface)
+        if is_admitted and evaluate(policy, outwards).verdict is Policy.DROP:
+            yield session, interface
+
+
+def _links_by_address(facts: HostFacts) -> dict[tuple[Family, int], str]:
+    return {
+        (address.family, address.first): link.name
+        for link in facts.links
+        if not link.is_loopback
+        for address in link.addresses
+    }
+
+
 def sessions_cut(
     policy: ResolvedPolicy, facts: HostFacts, sessions: Iterable[LiveSession]
 ) -> tuple[CutSession, ...]:
@@ -57,12 +100,7 @@ def sessions_cut(
     In observe mode too. A session belongs to the link that carries its local address; one whose address no
     link carries is left alone, as nothing tells where its packets come in.
     """
-    link_of = {
-        (address.family, address.first): link.name
-        for link in facts.links
-        if not link.is_loopback
-        for address in link.addresses
-    }
+    link_of = _links_by_address(facts)
     judge, cut = DoorJudge(policy), []
     for session in sessions:
         interface = link_of.get((session.family, session.local_address))

@@ -84,13 +84,15 @@ class ApplierSessions:
         (count,) = self._call(Verb.END_ENTRIES, *entries) if entries else (0,)
         return int(count)
 
-    def restore_entry(self, session: TcpSession) -> bool:
-        """Restore the entry of a session, as ``conntrack_entries.restore_entry`` does.
+    def restore(self, session: TcpSession, known: TrackedSession) -> bool:
+        """Restore the entry of a session in its zones, as ``conntrack_entries.restore_entry`` does.
 
         Raises:
             OSError: the kernel refused.
         """
-        (is_made,) = self._call(Verb.RESTORE_ENTRY, session.socket_family, session.identity.hex())
+        zones = known.original_zone, known.reply_zone
+        asked = session.socket_family, session.identity.hex(), *zones
+        (is_made,) = self._call(Verb.RESTORE_ENTRY, *asked)
         return bool(is_made)
 
     def list_flow_tables(self) -> tuple[FlowTable, ...]:

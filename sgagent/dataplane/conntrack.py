@@ -41,6 +41,9 @@ class TrackedSession:
     original: FlowTuple | None = None
     """Of the packet that opened it."""
 
+    original_zone: int = 0
+    reply_zone: int = 0
+
 
 def find_session(packet: Packet) -> TrackedSession | None:
     """Return the session that a packet belongs to, as :func:`find_sessions` does."""
@@ -136,6 +139,8 @@ def _session(message: Message, wanted: ConntrackTuple) -> TrackedSession:
         is_opening_seen=_is_opening_seen(found),
         is_translated=bool(number_in(found, messages.STATUS) & messages.TRANSLATED),
         original=original.ends,
+        original_zone=messages.zone_in(found, messages.TUPLE_ORIGINAL),
+        reply_zone=messages.zone_in(found, messages.TUPLE_REPLY),
     )
 
 

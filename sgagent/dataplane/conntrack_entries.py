@@ -199,7 +199,7 @@ _RESTORED_SECONDS = 300
 """Until the kernel's own timeout for established sessions, from the next packet on."""
 
 
-def restore_entry(socket_family: int, identity: bytes) -> bool:
+def restore_entry(socket_family: int, identity: bytes, original_zone: int = 0, reply_zone: int = 0) -> bool:
     """Restore the entry of a TCP session that was opened inwards, in the calling thread's network namespace.
 
     The next packet of either end is judged as part of that session.
@@ -207,6 +207,8 @@ def restore_entry(socket_family: int, identity: bytes) -> bool:
     Args:
         socket_family: of the socket, as a number of the socket module.
         identity: what the kernel knows the socket by. It has to be that of an established session.
+        original_zone: of the entry, for the direction of the packet that opened it.
+        reply_zone: for the other one.
 
     Returns:
         Whether there was such a socket, and no entry.
@@ -218,10 +220,20 @@ def restore_entry(socket_family: int, identity: bytes) -> bool:
     if found is None:
         return False
     request = FlowTuple(found.peer_address, found.peer_port, found.local_address, found.local_port)
-    entry = ConntrackEntry(found.family, TCP.wire_number, request, request.turned, 0, False, 0)  # noqa: FBT003 - a value's field
+    entry = ConntrackEntry(
+        family=found.family,
+        protocol=TCP.wire_number,
+        original=request,
+        reply=request.turned,
+        mark=0,
+        is_offloaded=False,
+        identity=0,
+        original_zone=original_zone,
+        reply_zone=reply_zone,
+    )
     tuples = _tuple(entry, messages.TUPLE_ORIGINAL) + _tuple(entry, messages.TUPLE_REPLY)
     bits = messages.SEEN_REPLY | messages.ASSURED | messages.CONFIRMED
     status = attribute(messages.STATUS, messages.NUMBER.pack(bits))
-    made = _header(entry) + tuples + status + _tcp_state(_ESTABLISHED, _RESTORED_SECONDS)
+    made = _header(entry) + tuples + _zone(entry) + status + _tcp_state(_ESTABLISHED, _RESTORED_SECONDS)
     with closing(NetlinkSocket(NETLINK_NETFILTER)) as netlink:
         return not _refused(netlink.order([(messages.NEW, made)], is_creating=True), {errno.EEXIST})

@@ -343,6 +343,18 @@ def _check_entry(entry: object) -> None:
             raise MalformedMessageError("no entry")
 
 
+def check_restored(content: tuple[Any, ...]) -> tuple[int, bytes, int, int]:
+    """Return the family and the identity of a socket, and the zones of both directions of its session.
+
+    Raises:
+        MalformedMessageError: something is missing, or out of bounds.
+    """
+    _require(len(content) == 4, "of another length")
+    for zone in content[2:]:
+        _check_number(zone, 0xFFFF)
+    return *check_socket(content[:2]), content[2], content[3]
+
+
 def check_socket(content: tuple[Any, ...]) -> tuple[int, bytes]:
     """Return the family and the identity of a socket.
 

@@ -51,7 +51,7 @@ class SessionRequests:
             case Verb.END_ENTRIES:
                 return encode(end_entries(validation.check_entries(values), mask))
             case Verb.RESTORE_ENTRY:
-                return encode(restore_entry(*validation.check_socket(values)))
+                return encode(restore_entry(*validation.check_restored(values)))
             case Verb.LIST_FLOW_TABLES:
                 return encode(*list_flow_tables())
             case _:
