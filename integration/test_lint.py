@@ -102,3 +102,14 @@ def test_listeners_of_a_namespace(one_interface: Lab) -> None:
         HostListener(family=Family.IPV6, address=int(ip_address(HOST6)), protocol=6, port=9002),
         HostListener(family=Family.IPV4, address=int(ip_address(HOST)), protocol=17, port=53),
     )
+
+
+def test_a_gateway_admits_to_those_behind_it(agent: Service, one_interface: Lab) -> None:
+    """Its rules without a near end do, once it forwards, if it has another link."""
+    host = one_interface.host
+    host.ip("link add lan0 type bridge", "link set lan0 up", "address add 10.20.0.1/24 dev lan0")
+    assert "admits_behind" not in found(agent)
+    host.run("sysctl", "--quiet", "--write", "net.ipv4.ip_forward=1")
+    assert found(agent)["admits_behind"] == {"sgr-0", "sgr-1"}
+    host.ip("link delete lan0")
+    assert "admits_behind" not in found(agent)

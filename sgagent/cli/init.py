@@ -23,7 +23,7 @@ from sgagent.core.binding import Link
 from sgagent.core.errors import UsageError, printable
 from sgagent.core.model import TCP, UDP, CidrBlock, Family, Mode
 from sgagent.dataplane.live_sessions import list_listeners, list_sockets
-from sgagent.host.links import NetlinkHost
+from sgagent.host.links import NetlinkHost, has_links_behind, read_forwarding
 from sgagent.host.processes import sockets_of_logins
 from sgagent.settings import Settings, parse_settings
 from sgagent.settings.sources import FileSourceSettings
@@ -162,6 +162,7 @@ def look_at_host() -> HostView:
     return HostView(
         name=socket.gethostname().partition(".")[0],
         links=facts.links,
+        forwarded=read_forwarding() if has_links_behind(facts) else (),
         ports=tuple(
             OpenPort(protocol="tcp", port=port, peers=frozenset(peers[port]))
             if protocol == TCP.number
@@ -220,6 +221,9 @@ class HostView:
     links: tuple[Link, ...]
     ports: tuple[OpenPort, ...]
     """Sorted; not those at loopback."""
+
+    forwarded: tuple[Family, ...] = ()
+    """The families that it forwards from link to link."""
 
     logins: frozenset[tuple[int, CidrBlock]]
     """The local port and the far end of the sessions that the command is typed in."""
@@ -470,6 +474,8 @@ def _notes(
 ) -> Iterator[str]:
     if not links:
         yield "no link has an address: the policy filters nothing until a network interface is added"
+    if view.forwarded:
+        yield "this host forwards: each rule without local_address admits to the hosts behind it, too"
     if not ssh_from and not view.logins:
         yield "no rule admits SSH: name a network by --ssh-from, or add a rule, before you enforce this"
     for _, peer in sorted(view.logins, key=str):

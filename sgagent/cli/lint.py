@@ -26,11 +26,12 @@ from sgagent.cli.main import add_option, option_adder
 from sgagent.cli.output import problem_text, progress, warn
 from sgagent.core.binding import HostFacts, bind
 from sgagent.core.errors import Origin, UsageError, printable
+from sgagent.core.model import Family
 from sgagent.core.policy import ResolvedInterface
 from sgagent.core.resolve import Exemptions, dns_names
 from sgagent.dataplane.live_sessions import list_listeners
 from sgagent.documents.parse import with_key_lines
-from sgagent.host.links import NetlinkHost
+from sgagent.host.links import NetlinkHost, has_links_behind, read_forwarding
 from sgagent.nft.names import HitStep, RuleCounter
 from sgagent.ports import Delivery
 from sgagent.settings import Settings
@@ -173,8 +174,11 @@ def _life(settings: Settings, delivery: Delivery, options: argparse.Namespace, d
         NoAgentError: none runs, and ``--unused`` asks for its counts.
     """
     stands: tuple[ResolvedInterface, ...] = ()
+    forwarded: tuple[Family, ...] = ()
     with suppress(OSError):
-        links = {link.name for link in NetlinkHost().facts().links}
+        facts = NetlinkHost().facts()
+        forwarded = read_forwarding() if has_links_behind(facts) else ()
+        links = {link.name for link in facts.links}
         policy = inputs.resolve_for_host(settings, delivery, options.interface, dns=dns).policy
         stands = policy.judges_of(links)
     ports = None
@@ -198,6 +202,7 @@ def _life(settings: Settings, delivery: Delivery, options: argparse.Namespace, d
         inner_usage=inner,
         now=time.time(),
         listeners=ports,
+        forwarded=forwarded,
         unused_seconds=unused,
     )
 

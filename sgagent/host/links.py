@@ -392,6 +392,11 @@ _FORWARDING: Mapping[Family, tuple[str, ...]] = {
 """The settings that make a host forward from any link, or from one."""
 
 
+def has_links_behind(facts: HostFacts) -> bool:
+    """Return whether packets that come in by one link could go on to another."""
+    return sum(not link.is_loopback for link in facts.links) > 1
+
+
 def read_forwarding(directory: Path = Path("/proc/sys/net")) -> tuple[Family, ...]:
     """Return the families that this host forwards, in the network namespace of the calling process.
 

@@ -30,6 +30,7 @@ from sgagent.core.model import CidrBlock, SecurityGroup, SecurityGroupRule, Snap
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions
 from sgagent.documents import DocumentFile, parse_documents
+from sgagent.host.links import has_links_behind, read_forwarding
 from sgagent.nft.names import InnerCounter, RuleCounter
 from sgagent.ports import Clock
 from sgagent.settings import Settings
@@ -214,6 +215,7 @@ class Inspection:
             },
             now=self._clock.now(),
             listeners=listeners,
+            forwarded=read_forwarding() if has_links_behind(self._published.status.step.facts) else (),
             unused_seconds=unused,
         )
 

@@ -31,6 +31,7 @@ CODES = (
     "mixed_environments",
     "needless_inner_accept",
     "too_many_rules",
+    "admits_behind",
     "unused_rule",
     "nothing_listens",
     "unreached_listener",

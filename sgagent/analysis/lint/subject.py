@@ -76,6 +76,9 @@ class Life:
     listeners: tuple[HostListener, ...] | None = None
     """None where it was not looked."""
 
+    forwarded: tuple[Family, ...] = ()
+    """The families that this host forwards to other links."""
+
     unused_seconds: float | None = None
     """How long a rule may go without a hit; None does not ask."""
 

@@ -62,11 +62,12 @@ def life_of(definitions: Snapshot) -> Life:
         usage=dict((usage("sgr-web", 0.5), usage("sgr-old-site", 60))),
         now=NOW,
         listeners=(HostListener(family=Family.IPV6, address=0, protocol=TCP.wire_number, port=443),),
+        forwarded=(Family.IPV4,),
         unused_seconds=30 * DAY,
     )
 
 
-OF_LIFE = ("unused_rule", "nothing_listens", "unreached_listener")
+OF_LIFE = ("admits_behind", "unused_rule", "nothing_listens", "unreached_listener")
 
 
 def found_in(path: Path, code: str) -> tuple[Finding, ...]:
@@ -526,3 +527,25 @@ def test_what_a_rule_that_is_never_reached_would_change_has_to_stay(
     found = lint(make_subject(snapshot(group("sg-a", *rules)), Exemptions()))
     redundant = {one.rule_ids[0]: one.not_with for one in found if one.code == "redundant_rule"}
     assert redundant == {"sgr-wide": (), "sgr-narrow": ("sgr-wide",)}
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "source", "local", "is_found"),
+    (
+        ((Family.IPV4,), "0.0.0.0/0", None, True),
+        ((Family.IPV6,), "0.0.0.0/0", None, False),
+        ((Family.IPV6,), "::/0", None, True),
+        ((), "0.0.0.0/0", None, False),
+        ((Family.IPV4, Family.IPV6), "0.0.0.0/0", "10.0.0.11", False),
+        ((Family.IPV4,), "203.0.113.7", None, True),
+    ),
+)
+def test_what_a_gateway_admits_to_those_behind_it(
+    forwarded: tuple[Family, ...], source: str, local: str | None, *, is_found: bool
+) -> None:
+    """In the families that it forwards, whoever is admitted, unless the rule names the near end."""
+    only = group("sg-web", rule("sgr-web", ACCEPT, TCP, "443", source, local=local))
+    stands = policy_of(only, on={"wg0": "sg-web"}).interfaces
+    subject = make_subject(snapshot(only), EXEMPTIONS, life=Life(stands=stands, forwarded=forwarded))
+    found = [one for one in lint(subject) if one.code == "admits_behind"]
+    assert [one.interfaces for one in found] == [("wg0",)] * is_found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,12 @@ def test_without_a_wish_nobody_is_admitted_and_it_says_so() -> None:
     assert not admits(policy, VIEW.links, "198.51.100.7", 22)
     assert policy.admitted == ()
     assert any("no rule admits SSH" in note for note in policy.notes)
+
+
+def test_a_gateway_is_told_that_rules_reach_behind_it() -> None:
+    """Where it forwards; else nothing of that is said."""
+    assert any("behind it" in one for one in make_first_policy(replace(VIEW, forwarded=(Family.IPV6,))).notes)
+    assert not any("behind it" in one for one in make_first_policy(VIEW).notes)
 
 
 def test_wishes_are_granted_and_nothing_else() -> None:
