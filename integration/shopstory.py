@@ -62,17 +62,13 @@ FORBIDDEN: tuple[Flow, ...] = (
 )
 STEPS = (
     "apt-get install --yes --quiet=2 ./sgagent_*_all.deb",
-    "sgagent mode observe",
     "cp shop/*.yaml /etc/sgagent/groups.d/ && systemctl reload sgagent",
     "sgagent check",
 )
 """What is typed on each machine until it observes."""
 
-ENFORCEMENT = (
-    "systemd-run --quiet --unit=sgagent-undo --on-active=2min sgagent mode observe",
-    "sgagent mode enforce",
-)
-KEPT = ("systemctl stop sgagent-undo.timer", "sgagent mode default")
+ENFORCEMENT = ("sgagent mode enforce --confirm-within 2m",)
+KEPT = ("sgagent confirm",)
 TRIES = 3
 
 
