@@ -432,6 +432,35 @@ def test_lost_definitions_close_the_machine(machine: Machine, wire: Lab) -> None
         machine.path("/etc/sgagent/sgagent.toml").unlink()
 
 
+def test_a_change_that_would_cut_a_login_waits_over_a_boot(machine: Machine, wire: Lab) -> None:
+    """Terminals are told through the journal; the boot unit enforces what was in force, and apply ends it."""
+    configuration = "/etc/sgagent/sgagent.toml"
+    machine.write(configuration, "[enforcement]\nhold_lockout_seconds = 3600\n")
+    machine.write(DOCUMENT, definitions(WEB, SSH))
+    try:
+        machine.run("systemctl", "restart", DAEMON)
+        assert lets_in(wire) == WEB_AND_SSH
+        with (
+            wire.listen(wire.host, str(HOST), 22) as server,
+            wire.connect(wire.peer, (str(CLIENT), 0), (str(HOST), 22)),
+            server.accept()[0],
+        ):
+            machine.write(DOCUMENT, definitions(WEB))
+            assert "waits, as it would cut" in machine.run("sgagent", "reload")
+            told = ("journalctl", "--quiet", "--boot", "--priority=emerg", "--identifier=sgagent")
+            wait_for(lambda: f"the login from {CLIENT}" in machine.run(*told), "the terminals to be told")
+        machine.power_off()
+        machine.boot()
+        assert "chain rule/eth0/sgr-1" in seen_by_network(machine)
+        assert lets_in(wire) == WEB_AND_SSH
+        assert "waiting" in machine.run("sgagent", "status")
+        machine.run("sgagent", "apply")
+        assert lets_in(wire) == ONLY_WEB
+    finally:
+        machine.path(configuration).unlink()
+        machine.run("systemctl", "restart", DAEMON)
+
+
 def test_a_broken_configuration_opens_nothing(machine: Machine, wire: Lab) -> None:
     """At a boot the one before it is followed, and the fault shows; mended, the daemon comes by itself."""
     machine.power_off()
