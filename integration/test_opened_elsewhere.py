@@ -11,14 +11,17 @@ import pytest
 
 from integration.enforcer import Enforcer, enforcer, policy_of
 from integration.lab import Lab, lab, wait_for
+from integration.test_edges import is_refused
 from sgagent.core.model import Mode
-from sgagent.policy_test.packet_bytes import udp
+from sgagent.policy_test.packet_bytes import tcp, udp
 from tests.patience import PATIENCE
 
 HOST = {4: "10.0.0.11", 6: "2001:db8::11"}
 FAR = {4: "10.0.0.99", 6: "2001:db8::99"}
 FAR_PORT, PORTS = 5353, range(40_000, 40_010)
 SECONDS = 0.3
+IPV6_FREEBIND = 78
+"""Python has no name for it."""
 
 GROUPS = """security_groups:
   - security_group_id: sg-open
@@ -65,8 +68,8 @@ def enforce(agent: Enforcer, **groups: str) -> None:
 
 @pytest.fixture
 def agent() -> Iterator[Enforcer]:
-    """Take hold of a host with two links, of which the first leads to the far ends."""
-    with lab("eth0", "eth1") as built:
+    """Take hold of a host with links of which the first leads to the far ends."""
+    with lab("eth0", "eth1", "eth2", "eth3") as built:
         built.add_host_addresses(HOST.values())
         with enforcer(built) as made:
             yield made
@@ -114,3 +117,119 @@ def test_a_guest_elsewhere_shuts_nothing(
     enforce(agent, eth0=group, **elsewhere)
     pretend(agent.lab, version)
     assert queries(agent.lab, version) == len(PORTS)
+
+
+def received(built: Lab, version: int, port: int) -> bool:
+    """Tell whether a datagram of the far end to a port of the host gets there over the first link."""
+    with (
+        built.listen(built.host, HOST[version], port, socket.SOCK_DGRAM) as server,
+        built.listen(built.peer, FAR[version], FAR_PORT, socket.SOCK_DGRAM) as far,
+    ):
+        server.settimeout(SECONDS * PATIENCE)
+        far.sendto(b"hello", (HOST[version], port))
+        with contextlib.suppress(TimeoutError):
+            return server.recv(64) == b"hello"
+    return False
+
+
+def open_outwards(built: Lab, version: int, link: str) -> None:
+    """Have the host open entries to the far end over a link."""
+    for port in PORTS:
+        with built.listen(built.host, HOST[version], port, socket.SOCK_DGRAM) as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, link.encode())
+            client.sendto(b"hello", (FAR[version], FAR_PORT))
+
+
+@pytest.mark.parametrize("version", (4, 6))
+@pytest.mark.parametrize("elsewhere", ({}, {"eth1": "open"}), ids=("unbound", "bound"))
+def test_what_was_opened_elsewhere_opens_nothing(
+    agent: Enforcer, version: int, elsewhere: dict[str, str]
+) -> None:
+    """The far end gets in only where it may open a session itself, be it conntrack's answer or not."""
+    enforce(agent, eth0="open", **elsewhere)
+    open_outwards(agent.lab, version, "eth1")
+    assert not received(agent.lab, version, PORTS[0])
+    enforce(agent, eth0="inwards", **elsewhere)
+    assert received(agent.lab, version, PORTS[1])
+
+
+@pytest.mark.parametrize("version", (4, 6))
+def test_over_its_own_link_the_far_end_answers(agent: Enforcer, version: int) -> None:
+    """The same entries, opened over the link that the answer takes, let it in."""
+    enforce(agent, eth0="open")
+    open_outwards(agent.lab, version, "eth0")
+    assert received(agent.lab, version, PORTS[0])
+
+
+@pytest.mark.parametrize("version", (4, 6))
+@pytest.mark.parametrize("group", ("open", "many"))
+def test_a_revocation_stops_them_too(agent: Enforcer, version: int, group: str) -> None:
+    """Queries that passed as answers stop both ways at the next policy, and go on with the one after."""
+    enforce(agent, eth0=group)
+    pretend(agent.lab, version)
+    assert queries(agent.lab, version) == len(PORTS)
+    enforce(agent, eth0="shut")
+    assert queries(agent.lab, version) == 0
+    assert not received(agent.lab, version, PORTS[0])
+    enforce(agent, eth0=group)
+    assert queries(agent.lab, version) == len(PORTS)
+
+
+@pytest.mark.parametrize("version", (4, 6))
+def test_what_came_in_over_the_link_itself_stays_shut(agent: Enforcer, version: int) -> None:
+    """A session that was opened inwards here and is revoked stops in both directions, egress open or not."""
+    enforce(agent, eth0="inwards", eth1="inwards")
+    pretend(agent.lab, version, "eth0")
+    assert queries(agent.lab, version) == len(PORTS)
+    enforce(agent, eth0="open", eth1="inwards")
+    pretend(agent.lab, version, "eth1")
+    assert queries(agent.lab, version) == 0
+
+
+@pytest.mark.parametrize("version", (4, 6))
+def test_a_link_that_takes_the_slot_of_another(agent: Enforcer, version: int) -> None:
+    """Entries from before are nobody's; those that are opened afterwards are told."""
+    enforce(agent, eth1="inwards", eth2="open", eth3="open")
+    pretend(agent.lab, version)
+    enforce(agent, eth0="open", eth1="inwards", eth3="open")
+    agent.lab.host.run("conntrack", "-D", "-p", "udp", "-f", f"ipv{version}")
+    pretend(agent.lab, version)
+    assert queries(agent.lab, version) == len(PORTS)
+
+
+@pytest.mark.parametrize("version", (4, 6))
+def test_a_refusal_is_heard(agent: Enforcer, version: int) -> None:
+    """An error about a query that conntrack takes for an answer comes in (§6.5)."""
+    enforce(agent, eth0="open")
+    pretend(agent.lab, version)
+    # Only an address that is really there is used as the source of an error.
+    agent.lab.peer.ip(f"address add {FAR[version]} dev lo")
+    with agent.lab.listen(agent.lab.host, HOST[version], PORTS[0], socket.SOCK_DGRAM) as client:
+        client.settimeout(SECONDS)
+        client.connect((FAR[version], FAR_PORT))
+        wait_for(lambda: is_refused(client), "the refusal of a query")
+
+
+@pytest.mark.parametrize("version", (4, 6))
+def test_sessions_of_tcp_open_too(agent: Enforcer, version: int) -> None:
+    """A guest's opening packet of TCP keeps the host from no connection to the far end."""
+    enforce(agent, eth0="open")
+    source, destination = ip_address(FAR[version]), ip_address(HOST[version])
+    packets = [tcp(source, destination, FAR_PORT, port) for port in PORTS]
+    agent.lab.put_on_wire("eth1", list(enumerate(packets, start=1)))
+    with agent.lab.listen(agent.lab.peer, FAR[version], FAR_PORT):
+        for port in PORTS:
+            far = FAR[version], FAR_PORT
+            agent.lab.connect(agent.lab.host, (HOST[version], port), far, seconds=SECONDS * PATIENCE).close()
+
+
+def test_nobody_shuts_the_host_from_within(agent: Enforcer) -> None:
+    """A program that may choose its source, as IPv6 lets any, opens entries over the loopback link."""
+    enforce(agent, eth0="open")
+    with agent.lab.host.socket(socket.AF_INET6, socket.SOCK_DGRAM) as local:
+        local.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
+        local.bind((FAR[6], FAR_PORT))
+        for port in PORTS:
+            local.sendto(b"hello", (HOST[6], port))
+    assert tracked(agent.lab, 6) == len(PORTS)
+    assert queries(agent.lab, 6) == len(PORTS)

@@ -27,7 +27,7 @@ from sgagent.dataplane.live_sessions import (
 )
 from sgagent.host.login_ports import configured_ssh_ports
 from sgagent.host.processes import own_sockets, sockets_of_agents, sockets_of_ssh_servers
-from sgagent.nft.marks import EnforcementState, MarkLayout, is_remembered
+from sgagent.nft.marks import EnforcementState, MarkLayout, elsewhere_marks, is_remembered
 from sgagent.ports import Clock
 
 if TYPE_CHECKING:  # 20 ms for commands that only look at sessions
@@ -131,8 +131,9 @@ class LiveSessions:
         """Return the packet as the kernel would judge it.
 
         One of a live session is judged as the packet that opened the session, whichever way it goes itself
-        (§6.4); if the current policy has allowed the session already, it says so (§3, step 1). In observe
-        mode sessions are remembered that enforcing would drop, so there nothing is taken for allowed.
+        (§6.4), but an answer of an entry that was opened over another link as what it is itself. If the
+        current policy has allowed the session already, it says so (§3, step 1). In observe mode sessions are
+        remembered that enforcing would drop, so there nothing is taken for allowed.
         """
         interface = policy.judge(packet.interface)
         try:
@@ -141,7 +142,9 @@ class LiveSessions:
             return packet
         if interface is None or session is None:
             return packet
-        opening = packet if session.opened is packet.direction else _turned(packet, session.opened)
+        elsewhere = elsewhere_marks(interface.name, self._layout, state)
+        is_own = session.opened is packet.direction or (elsewhere and elsewhere.is_met_by(session.mark))
+        opening = packet if is_own else _turned(packet, session.opened)
         is_allowed = interface.mode is Mode.ENFORCE and is_remembered(
             session.mark, interface.name, session.opened, self._layout, state
         )

@@ -395,6 +395,19 @@ def test_a_session_that_was_not_allowed_by_this_policy_here_is_judged(
     assert explained(agent, ANSWER) == (DecidedBy.DEFAULT, Policy.ACCEPT)
 
 
+def test_an_answer_of_an_entry_that_was_opened_elsewhere_is_a_packet_of_its_own(agent: Agent) -> None:
+    """Though conntrack takes it for the answer of a session that is forbidden, or would be allowed (§6.4)."""
+    slot = STATE.slot("eth0")
+    assert slot is not None
+    elsewhere = LAYOUT.elsewhere_bit(slot)
+    agent.session = TrackedSession(elsewhere | LAYOUT.generation_bits(6), IN)
+    assert explained(agent, ANSWER) == (DecidedBy.DEFAULT, Policy.ACCEPT)
+    agent.session = TrackedSession(elsewhere, OUT)
+    assert explained(agent, WEB) == (DecidedBy.RULE, Policy.ACCEPT)
+    agent.session = TrackedSession(elsewhere | mark(), IN)
+    assert explained(agent, ANSWER) == (DecidedBy.SESSION, Policy.ACCEPT)
+
+
 def test_in_observe_mode_a_session_proves_nothing(agent: Agent) -> None:
     """It may be one that enforcing would have dropped."""
     policy = ResolvedPolicy(interfaces=(replace(ETH0, mode=Mode.OBSERVE),))
