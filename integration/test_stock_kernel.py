@@ -41,6 +41,9 @@ CHOSEN = (
     "test_flow_log.py::test_who_was_dropped_is_told_with_what_decided",
     "test_doctor.py::test_a_neighbour_of_a_module_is_named",
     "test_doctor.py::test_of_a_clean_host_with_modules_nothing_is_said",
+    "test_invalid_packets.py::test_what_is_dead_by_default_lives_where_it_is_evaluated[ipvs]",
+    "test_invalid_packets.py::test_containers_by_ipvlan_live_and_are_not_filtered_inwards",
+    "test_associations.py",
     *STORM,
 )
 CHOSEN_SECONDS = 900.0
@@ -97,6 +100,7 @@ def test_it_is_debians_kernel(report: Report) -> None:
             ("test_daemon_life", 1),
         ),
         *(("test_flow_log", 1), ("test_storm", len(STORM)), ("test_doctor", 19)),
+        *(("test_invalid_packets", 2), ("test_associations", 5)),
     ),
 )
 def test_it_does_as_it_should(report: Report, module: str, least: int) -> None:

@@ -17,6 +17,7 @@ from typing import Protocol
 
 from sgagent.core.errors import KernelRefusedError, NotPermittedError, SgagentError
 from sgagent.dataplane import generation, libnftables
+from sgagent.dataplane.associations import follow_associations
 from sgagent.dataplane.conntrack import clear_marks
 from sgagent.dataplane.generation import GenerationTracker, RulesetChange, RulesetEvents, RulesetGeneration
 from sgagent.dataplane.libnftables import NOT_PERMITTED, Context, RefusedError
@@ -272,7 +273,13 @@ class KernelTable:
         return any(self._context.accepts(encode_plan(plan, flags)) for flags in self._candidates)
 
     def clear_marks(self, mask: int, tests: Sequence[MarkTest]) -> int:
-        """Clear bits in the mark of every session, or of those whose mark meets one of the tests."""
+        """Clear bits in the mark of every session, or of those whose mark meets one of the tests.
+
+        With those of all, nothing is remembered from before, so conntrack is told of older associations, too.
+        """
+        if not tests:
+            with contextlib.suppress(OSError):  # without sctp_diag, they are known from their next heartbeat
+                follow_associations()
         return clear_marks(mask, tests)
 
     def refuse_another_owner(self) -> None:

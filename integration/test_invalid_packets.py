@@ -1,0 +1,270 @@
+"""What conntrack calls invalid by design: dead on a link that drops it, alive where it is evaluated (§6.6).
+
+What the policy denies is denied either way. Neighbours of sgagent make such packets: load balancers, proxies
+and routes that see one half of a session. Those whose module this kernel lacks run on Debian's, in a guest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import struct
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from integration.enforcer import one_group
+from integration.guest import GUEST_ADDRESS, GUEST_ADDRESS6, guest
+from integration.lab import Lab, wait_for
+from integration.namespaces import Namespace, network_namespace
+from integration.service import Service, service_on
+from sgagent.policy_test.packet_bytes import tcp
+
+HOST, HOST6 = "10.0.0.11", "2001:db8::11"
+CLIENT, CLIENT6 = "198.51.100.7", "2001:db8:7::7"
+CONTAINER, CONTAINER6 = "10.0.0.77", "2001:db8::77"
+ALLOWED, DENIED = 80, 81
+RULES = tuple(f"ingress accept 1 tcp {ALLOWED} from {everyone}" for everyone in ("0.0.0.0/0", "::/0"))
+ANSWERS = tuple(f"egress accept 1 tcp 1024/65535 to {everyone}" for everyone in ("0.0.0.0/0", "::/0"))
+TCP_RESET = 0x04
+OF_SENTINEL = 1
+"""Packets that the bench sends behind those of a test, and that no rule allows."""
+
+WAIT_SECONDS = 2.0
+"""For a session that may open or not: its first packet is sent twice."""
+
+SYNPROXY = """
+table inet testproxy {
+    chain early {
+        type filter hook prerouting priority raw; policy accept;
+        iifname "eth0" tcp dport 80-81 tcp flags syn notrack
+    }
+    chain late {
+        type filter hook input priority filter; policy accept;
+        iifname "eth0" tcp dport 80-81 ct state invalid,untracked synproxy mss 1400 wscale 7 timestamp
+    }
+}
+"""
+_ADD_SERVICE, _ADD_SERVER = 1154, 1159
+"""Options of sockets by which IPVS is configured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A server that stands where its answers are invalid to the host."""
+
+    namespace: Namespace
+    listens_at: tuple[str, ...]
+    reached_at: tuple[str, ...]
+    """From the peer, in the same order."""
+
+
+@contextlib.contextmanager
+def ipvs(lab: Lab) -> Iterator[Neighbour]:
+    """Balance by NAT to a guest, which IPVS does without conntrack unless it is told otherwise."""
+    load("ip_vs", "ip_vs_rr")
+    with guest(lab) as behind:
+        with lab.host.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as control:
+            for port in (ALLOWED, DENIED):
+                at = ip_address(HOST).packed, port.to_bytes(2)
+                service = struct.pack("=H2x4s2s2xI16sII4s", socket.IPPROTO_TCP, *at, 0, b"rr", 0, 0, bytes(4))
+                server = struct.pack("=4s2s2xIiII", ip_address(GUEST_ADDRESS).packed, at[1], 0, 1, 0, 0)
+                control.setsockopt(socket.IPPROTO_IP, _ADD_SERVICE, service)
+                control.setsockopt(socket.IPPROTO_IP, _ADD_SERVER, service + server)
+        yield Neighbour(behind, (GUEST_ADDRESS,), (HOST,))
+
+
+@contextlib.contextmanager
+def synproxy(lab: Lab) -> Iterator[Neighbour]:
+    """Answer in the place of the host's own server, as another table has it."""
+    lab.host.sysctl({"net.netfilter.nf_conntrack_tcp_loose": 0, "net.ipv4.tcp_syncookies": 1})
+    lab.load(SYNPROXY)
+    yield Neighbour(lab.host, (HOST, HOST6), (HOST, HOST6))
+
+
+@contextlib.contextmanager
+def asymmetric(lab: Lab) -> Iterator[Neighbour]:
+    """Forward requests to a guest whose answers go another way, without taking up what is half seen."""
+    with guest(lab) as behind:
+        lab.host.sysctl({"net.netfilter.nf_conntrack_tcp_loose": 0})
+        behind.ip(f"link add direct type veth peer name direct netns {lab.peer.name}")
+        for end, number in ((behind, 1), (lab.peer, 2)):
+            end.ip(
+                "link set direct up",
+                f"address add 192.168.77.{number}/30 dev direct",
+                f"address add fd77::{number}/64 dev direct nodad",
+            )
+        behind.ip("route replace 0.0.0.0/0 via 192.168.77.2", "route replace ::/0 via fd77::2")
+        route(lab, GUEST_ADDRESS, GUEST_ADDRESS6)
+        yield Neighbour(behind, (GUEST_ADDRESS, GUEST_ADDRESS6), (GUEST_ADDRESS, GUEST_ADDRESS6))
+
+
+@contextlib.contextmanager
+def ipvlan(lab: Lab) -> Iterator[Neighbour]:
+    """Put a container above the bound link: what it receives passes the host by."""
+    load("ipvlan")
+    with network_namespace("container") as made:
+        lab.host.ip(f"link add link eth0 name above0 netns {made.name} type ipvlan mode l3")
+        made.ip(
+            "link set above0 up",
+            f"address add {CONTAINER}/32 dev above0",
+            f"address add {CONTAINER6}/128 dev above0 nodad",
+            "route add 0.0.0.0/0 dev above0",
+            "route add ::/0 dev above0",
+        )
+        route(lab, CONTAINER, CONTAINER6)
+        yield Neighbour(made, (CONTAINER, CONTAINER6), (CONTAINER, CONTAINER6))
+
+
+def load(*modules: str) -> None:
+    """Load modules of the kernel, or skip the test."""
+    for module in modules:
+        done = subprocess.run(("modprobe", module), capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"this kernel has no {module}")
+
+
+def route(lab: Lab, *addresses: str) -> None:
+    """Have the peer send to some addresses by way of the host."""
+    for address in addresses:
+        host = "172.31.254.1" if ip_address(address).version == 4 else "fe80::5347:0:1"
+        lab.peer.ip(f"route add {address} via {host} dev eth0 onlink")
+
+
+@pytest.fixture
+def agent(one_interface: Lab, tmp_path: Path) -> Iterator[Service]:
+    """Give the host addresses, and a program that is not run yet."""
+    one_interface.add_host_addresses([HOST, HOST6])
+    with service_on(one_interface.host, tmp_path) as made:
+        yield made
+
+
+def enforce(agent: Service, invalid: str, *rules: str, kind: str = "basic") -> None:
+    """Enforce a group on the link."""
+    agent.define(f"version: 1\n{one_group(*rules, kind=kind)}\n")
+    agent.configure(f'[[interface]]\nname = "eth0"\nsecurity_group_ids = ["sg-1"]\ninvalid = "{invalid}"\n')
+    done = agent.command("compile", "--yes")
+    assert done.status == 0, done.errors
+
+
+def talks(lab: Lab, neighbour: Neighbour, place: int, port: int) -> bool:
+    """Tell whether a client's session opens and carries something both ways."""
+    listens_at, reached_at = neighbour.listens_at[place], neighbour.reached_at[place]
+    source = CLIENT if ip_address(reached_at).version == 4 else CLIENT6
+    try:
+        with lab.listen(neighbour.namespace, listens_at, port) as listener:
+            listener.settimeout(WAIT_SECONDS)
+            with lab.connect(lab.peer, (source, 0), (reached_at, port), seconds=WAIT_SECONDS) as client:
+                client.sendall(b"request")
+                server, _ = listener.accept()
+                with server:
+                    server.settimeout(WAIT_SECONDS)
+                    assert server.recv(100) == b"request"
+                    server.sendall(b"answer")
+                    return client.recv(100) == b"answer"
+    except TimeoutError:
+        return False
+    except OSError as error:
+        if error.errno not in {errno.EPERM, errno.EHOSTUNREACH, errno.ECONNRESET}:
+            raise
+        return False
+
+
+def heard(lab: Lab, neighbour: Neighbour, port: int) -> list[bool]:
+    """Return which of the places of a neighbour talk at a port."""
+    return [talks(lab, neighbour, place, port) for place in range(len(neighbour.listens_at))]
+
+
+NEIGHBOURS = {"ipvs": ipvs, "synproxy": synproxy, "asymmetric": asymmetric}
+
+
+@pytest.mark.parametrize("kind", NEIGHBOURS)
+def test_what_is_dead_by_default_lives_where_it_is_evaluated(
+    kind: str, agent: Service, one_interface: Lab
+) -> None:
+    """What the policy denies is dead before and after."""
+    with NEIGHBOURS[kind](one_interface) as neighbour:
+        everywhere = [True] * len(neighbour.listens_at)
+        wait_for(lambda: heard(one_interface, neighbour, ALLOWED) == everywhere, "the neighbour without us")
+        enforce(agent, "drop", *RULES)
+        assert not any(heard(one_interface, neighbour, ALLOWED))
+        enforce(agent, "evaluate", *RULES)
+        wait_for(lambda: heard(one_interface, neighbour, ALLOWED) == everywhere, "the neighbour beside us")
+        assert not any(heard(one_interface, neighbour, DENIED))
+        enforce(agent, "drop", *RULES)
+        assert not any(heard(one_interface, neighbour, ALLOWED))
+
+
+def test_an_advanced_group_lets_answers_out_by_a_rule(agent: Service, one_interface: Lab) -> None:
+    """An answer is invalid, so it is judged as egress of its own, whose default drops."""
+    with synproxy(one_interface) as neighbour:
+        enforce(agent, "evaluate", *RULES, kind="advanced")
+        assert heard(one_interface, neighbour, ALLOWED) == [False, False]
+        enforce(agent, "evaluate", *RULES, *ANSWERS, kind="advanced")
+        wait_for(lambda: heard(one_interface, neighbour, ALLOWED) == [True, True], "the answers")
+        assert heard(one_interface, neighbour, DENIED) == [False, False]
+
+
+def test_containers_by_ipvlan_live_and_are_not_filtered_inwards(agent: Service, one_interface: Lab) -> None:
+    """They receive past the host: what the policy denies reaches them, as UDP does by default, too."""
+    with ipvlan(one_interface) as neighbour:
+        wait_for(lambda: heard(one_interface, neighbour, ALLOWED) == [True, True], "the container")
+        enforce(agent, "drop", *RULES)
+        assert heard(one_interface, neighbour, ALLOWED) == [False, False]
+        assert receives(one_interface, neighbour)
+        enforce(agent, "evaluate", *RULES)
+        wait_for(lambda: heard(one_interface, neighbour, ALLOWED) == [True, True], "the container")
+        assert receives(one_interface, neighbour)
+        # What it answers can be denied, by an advanced group or a rule.
+        enforce(agent, "evaluate", *RULES, *ANSWERS[:1], kind="advanced")
+        wait_for(lambda: heard(one_interface, neighbour, ALLOWED) == [True, False], "what it may answer")
+
+
+def receives(lab: Lab, neighbour: Neighbour) -> bool:
+    """Tell whether a datagram that no rule allows arrives."""
+    with (
+        lab.listen(neighbour.namespace, neighbour.listens_at[0], DENIED, socket.SOCK_DGRAM) as server,
+        lab.connect(lab.peer, (CLIENT, 0), (neighbour.reached_at[0], DENIED), socket.SOCK_DGRAM) as client,
+    ):
+        server.settimeout(WAIT_SECONDS)
+        client.send(b"request")
+        try:
+            return server.recv(100) == b"request"
+        except TimeoutError:
+            return False
+
+
+@pytest.mark.parametrize(("host", "client"), ((HOST, CLIENT), (HOST6, CLIENT6)))
+def test_a_blind_reset_ends_no_session(host: str, client: str, agent: Service, one_interface: Lab) -> None:
+    """It does not fit: where its header is allowed the host refuses it, as without us, else we drop it."""
+    lab = one_interface
+    enforce(agent, "evaluate", *RULES)
+    with (
+        lab.listen(lab.host, host, ALLOWED) as inward,
+        lab.listen(lab.peer, client, DENIED) as outward,
+        lab.connect(lab.peer, (client, 40_000), (host, ALLOWED)) as of_peer,
+        lab.connect(lab.host, (host, 40_001), (client, DENIED)) as of_host,
+        inward.accept()[0] as at_host,
+        outward.accept()[0] as at_peer,
+    ):
+        before = lab.counters()
+        ends = ip_address(client), ip_address(host)
+        resets = (tcp(*ends, *ports, TCP_RESET) for ports in ((40_000, ALLOWED), (DENIED, 40_001)))
+        lab.put_on_wire("eth0", list(enumerate(resets, start=1)))
+        rule = f"rule/eth0/sgr-{int(host is HOST6)}"
+        dropped = 1 + OF_SENTINEL
+        wait_for(lambda: grown(lab, before, rule, "default/eth0/ingress") == (1, dropped), "both resets")
+        for one, other in ((of_peer, at_host), (at_host, of_peer), (of_host, at_peer), (at_peer, of_host)):
+            one.sendall(b"still here")
+            assert other.recv(100) == b"still here"
+
+
+def grown(lab: Lab, before: dict[str, tuple[int, int]], *names: str) -> tuple[int, ...]:
+    """Return by how many packets counters have grown."""
+    now = lab.counters()
+    return tuple(now[name][0] - before[name][0] for name in names)
