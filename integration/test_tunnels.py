@@ -67,11 +67,18 @@ def agent(wire: Lab, tmp_path: Path) -> Iterator[Service]:
         yield made
 
 
-@pytest.mark.parametrize(("check", "answers"), ((LOOSE, PACKETS), (STRICT, 0)))
+@pytest.mark.parametrize(
+    ("check", "mask", "answers"),
+    ((LOOSE, "0xffff0000", PACKETS), (STRICT, "0xffff0000", 0), (STRICT, "0x1", PACKETS)),
+)
 def test_wireguard_with_a_default_route_needs_a_loose_source_check(
-    wire: Lab, agent: Service, check: int, answers: int
+    wire: Lab, agent: Service, check: int, mask: str, answers: int
 ) -> None:
-    """wg-quick compares the whole mark, and so takes a session with our bits for another's."""
+    """wg-quick compares the whole mark, and so takes a session with our bits for another's.
+
+    With a mask too small for ours we leave the mark alone.
+    """
+    agent.configure(f"[enforcement]\nmark_mask = {mask}\n")
     wire.host.nft("-f", "-", stdin=WG_QUICK)
     wire.host.ip("rule add not fwmark 51820 table 52", "rule add table main suppress_prefixlength 0")
     check_sources(wire, check)

@@ -139,7 +139,7 @@ def _assemble(
         own_sockets=own_sockets,
         owns_tables=lambda: None,
     )
-    doctor = Doctor(examine=examination.diagnose, mark_mask=settings.enforcement.mark_mask, event_log=log)
+    doctor = Doctor(examine=examination.diagnose, mark_mask=layout.used_mask, event_log=log)
     dispatcher = Dispatcher(inbox, orders, state)
     answer = answering(published, clock, settings.source.place, sessions, dispatcher, look=doctor.answer)
     published.serving = _metrics_served(settings, published, clock, answer, log)

@@ -27,6 +27,7 @@ from sgagent.dataplane.privileges import NET_ADMIN, capabilities
 from sgagent.dataplane.ruleset_dump import read_ruleset
 from sgagent.host.links import NetlinkHost
 from sgagent.host.processes import sockets_of_agents
+from sgagent.nft.marks import MarkLayout
 from sgagent.settings import Settings
 
 
@@ -67,7 +68,7 @@ def _policy(
 
     Where they can't be read, the links that the configuration binds count, and that is said.
     """
-    mask = settings.enforcement.mark_mask
+    mask = MarkLayout(settings.enforcement.mark_mask).used_mask
     try:
         given = options.definitions is not None
         delivery = None if given else agent_client.enforced_now(settings).parse(settings)

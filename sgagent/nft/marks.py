@@ -62,6 +62,11 @@ class MarkLayout:
         return self.mask.bit_count() >= _FEWEST_BITS
 
     @property
+    def used_mask(self) -> int:
+        """Return the bits that are ever set or believed."""
+        return self.mask if self.can_cache else 0
+
+    @property
     def _shift(self) -> int:
         return (self.mask & -self.mask).bit_length() - 1
 

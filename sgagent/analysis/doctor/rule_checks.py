@@ -95,7 +95,8 @@ RULE_CHECKS = (
         effect="it erases acceptances, so that each packet is judged anew and counted again; or it sets bits"
         " like those of a current acceptance, by which a denied session passes",
         remedy="leave the bits of mark_mask alone: 'ct mark set ct mark & MASK | VALUE', or --nfmask and"
-        " --ctmask with CONNMARK; or move mark_mask in [enforcement]",
+        " --ctmask with CONNMARK; or move mark_mask in [enforcement], or leave the mark"
+        " alone: mark_mask = 0x1",
     ),
     RuleCheck(
         code=DoctorCode.MARK_READER,
@@ -108,7 +109,8 @@ RULE_CHECKS = (
         effect="accepted sessions have bits there: the rule takes them for marked, or does not find its own"
         " value, and what it restores or routes by goes elsewhere",
         remedy="read with a mask: 'ct mark & MASK == VALUE', 'meta mark set ct mark & MASK', or --ctmask with"
-        " CONNMARK, without the bits of mark_mask; or move mark_mask in [enforcement]",
+        " CONNMARK, without the bits of mark_mask; where that can't be, leave the mark alone: mark_mask = 0x1"
+        " in [enforcement]",
     ),
     RuleCheck(
         code=DoctorCode.CONNTRACK_ZONE,
