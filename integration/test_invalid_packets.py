@@ -12,7 +12,7 @@ import socket
 import struct
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from integration.guest import GUEST_ADDRESS, GUEST_ADDRESS6, guest
 from integration.lab import Lab, wait_for
 from integration.namespaces import Namespace, network_namespace
 from integration.service import Service, service_on
-from sgagent.policy_test.packet_bytes import tcp
+from sgagent.policy_test.packet_bytes import icmp, tcp
 
 HOST, HOST6 = "10.0.0.11", "2001:db8::11"
 CLIENT, CLIENT6 = "198.51.100.7", "2001:db8:7::7"
@@ -31,7 +31,10 @@ CONTAINER, CONTAINER6 = "10.0.0.77", "2001:db8::77"
 ALLOWED, DENIED = 80, 81
 RULES = tuple(f"ingress accept 1 tcp {ALLOWED} from {everyone}" for everyone in ("0.0.0.0/0", "::/0"))
 ANSWERS = tuple(f"egress accept 1 tcp 1024/65535 to {everyone}" for everyone in ("0.0.0.0/0", "::/0"))
-TCP_RESET = 0x04
+TCP_RESET, SYN_ACK = 0x04, 0x12
+FORMS = ((ALLOWED, None), (ALLOWED, 8), (DENIED, None), (DENIED, 8))
+"""Port, and bytes in a fragment: of an answer that nobody asked for."""
+
 OF_SENTINEL = 1
 """Packets that the bench sends behind those of a test, and that no rule allows."""
 
@@ -144,10 +147,13 @@ def agent(one_interface: Lab, tmp_path: Path) -> Iterator[Service]:
         yield made
 
 
-def enforce(agent: Service, invalid: str, *rules: str, kind: str = "basic") -> None:
-    """Enforce a group on the link."""
+def enforce(
+    agent: Service, invalid: str, *rules: str, kind: str = "basic", name: str = "eth0", groups: str = '"sg-1"'
+) -> None:
+    """Enforce a group on the link, or none."""
     agent.define(f"version: 1\n{one_group(*rules, kind=kind)}\n")
-    agent.configure(f'[[interface]]\nname = "eth0"\nsecurity_group_ids = ["sg-1"]\ninvalid = "{invalid}"\n')
+    table = f'[[interface]]\nname = "{name}"\nsecurity_group_ids = [{groups}]\ninvalid = "{invalid}"\n'
+    agent.configure(table)
     done = agent.command("compile", "--yes")
     assert done.status == 0, done.errors
 
@@ -268,3 +274,34 @@ def grown(lab: Lab, before: dict[str, tuple[int, int]], *names: str) -> tuple[in
     """Return by how many packets counters have grown."""
     now = lab.counters()
     return tuple(now[name][0] - before[name][0] for name in names)
+
+
+@pytest.mark.parametrize(("host", "client"), ((HOST, CLIENT), (HOST6, CLIENT6)))
+@pytest.mark.parametrize("name", ("eth0", "eth*"))
+def test_every_form_of_an_invalid_packet_is_judged_by_its_header(
+    name: str, host: str, client: str, agent: Service, one_interface: Lab
+) -> None:
+    """Whole or in fragments, in and out, also by a pattern; on a closed link nothing passes."""
+    lab, ends = one_interface, (ip_address(client), ip_address(host))
+    shunned = f"egress drop 1 tcp 1024/65535 to {client}"
+    answers = [replace(tcp(*ends, 40_000, port, SYN_ACK), fragment_size=size) for port, size in FORMS]
+    leaving = [replace(tcp(*ends[::-1], port, 40_000, SYN_ACK), fragment_size=size) for port, size in FORMS]
+    for invalid, rules, lets_in, lets_out in (
+        ("drop", RULES, (False,) * 4, (False,) * 4),
+        ("evaluate", RULES, (True, True, False, False), (True,) * 4),
+        ("evaluate", (*RULES, shunned), (True, True, False, False), (False,) * 4),
+        ("evaluate", None, (False,) * 4, (False,) * 4),
+    ):
+        enforce(agent, invalid, *(rules or ()), name=name, groups='"sg-1"' if rules else "")
+        assert tuple(lab.send_ingress(answers)) == lets_in, (invalid, rules)
+        assert tuple(lab.send_egress(leaving)) == lets_out, (invalid, rules)
+
+
+def test_an_error_about_no_session_needs_a_rule(agent: Service, one_interface: Lab) -> None:
+    """It is ICMP like any other."""
+    about = tcp(ip_address(HOST), ip_address(CLIENT), 40_000, 443)
+    unreachable = bytes(4) + next(about.datagrams(1))[:28]
+    error = icmp(ip_address(CLIENT), ip_address(HOST), 3, unreachable)
+    for rules, passes in ((RULES, False), ((*RULES, "ingress accept 1 icmp -1/-1 from 0.0.0.0/0"), True)):
+        enforce(agent, "evaluate", *rules)
+        assert one_interface.send_ingress([error]) == [passes]
