@@ -7,7 +7,7 @@ import enum
 import queue
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, TimeoutError as FutureTimeoutError
+from concurrent.futures import CancelledError, Future, TimeoutError as FutureTimeoutError
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from sgagent.agent.step import Step
@@ -30,8 +30,17 @@ Job: TypeAlias = Callable[[Stepping], _Result]
 """What the loop is to do; it is given what does a step."""
 
 
+Wanted: TypeAlias = Callable[[], bool]
+"""Returns whether somebody still waits for what was asked for; may be called from any thread."""
+
+
+def always() -> bool:
+    """Want it, whoever has gone."""
+    return True
+
+
 class NotBegunError(Exception):
-    """The loop did not come to a job in time; nothing was done, and nothing will be."""
+    """The loop did not come to a job in time, or nobody wanted it; nothing was done, and nothing will be."""
 
 
 class NotDoneError(Exception):
@@ -71,7 +80,7 @@ class Inbox:
         self._bell: queue.SimpleQueue[LoopEvent] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._readers: list[threading.Event] = []
-        self._jobs: list[tuple[Job[Any], Future[Any]]] = []
+        self._jobs: list[tuple[Job[Any], Wanted, Future[Any]]] = []
 
     def put(self, event: LoopEvent) -> None:
         """Say that something happened."""
@@ -92,7 +101,7 @@ class Inbox:
         self._bell.put(LoopEvent.NOTHING)
         return done.wait(timeout)
 
-    def have_done(self, job: Job[_Result], timeout: float) -> _Result:
+    def have_done(self, job: Job[_Result], timeout: float, is_wanted: Wanted = always) -> _Result:
         """Have the loop do something, and wait until it has.
 
         A caller that goes away while the loop is at it takes nothing back.
@@ -100,18 +109,21 @@ class Inbox:
         Args:
             job: what to do; may raise.
             timeout: in seconds.
+            is_wanted: asked by the loop before it begins.
 
         Raises:
-            NotBegunError: the loop has not come to it in time, and never will.
+            NotBegunError: the loop has not come to it in time, or nobody wants it any more; it never will.
             NotDoneError: it has begun, and will go on.
             BaseException: whatever the job raises.
         """
         future: Future[_Result] = Future()
         with self._lock:
-            self._jobs.append((job, future))
+            self._jobs.append((job, is_wanted, future))
         self._bell.put(LoopEvent.NOTHING)
         try:
             return future.result(timeout)
+        except CancelledError:
+            raise NotBegunError from None
         except FutureTimeoutError:
             if future.cancel():
                 raise NotBegunError from None
@@ -128,7 +140,9 @@ class Inbox:
         """
         with self._lock:
             jobs, self._jobs = self._jobs, []
-        for job, future in jobs:
+        for job, is_wanted, future in jobs:
+            if not is_wanted():
+                future.cancel()
             if not future.set_running_or_notify_cancel():
                 continue
             try:

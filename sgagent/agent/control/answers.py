@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from typing import Protocol
 
 from sgagent import __version__
 from sgagent.agent.clock import timestamp
@@ -17,7 +18,7 @@ from sgagent.agent.control.hits import Hit, HitsAnswer, HitsQuestion, InterfaceH
 from sgagent.agent.control.requests import Answer, Order, OrderAnswer, Question
 from sgagent.agent.flowlog.flow import Flow, FlowsLeftOut
 from sgagent.agent.flowlog.flowlog import FlowLog
-from sgagent.agent.inbox import Inbox, NotBegunError, NotDoneError
+from sgagent.agent.inbox import Inbox, NotBegunError, NotDoneError, Wanted, always
 from sgagent.agent.published_status import PublishedStatus
 from sgagent.agent.sessions import LiveSessions
 from sgagent.agent.state.counter_file import HitTimes
@@ -60,15 +61,19 @@ class Dispatcher:
         self._orders = orders
         self._state = state
 
-    def carry_out(self, order: Order) -> OrderAnswer:
+    def carry_out(self, order: Order, is_wanted: Wanted = always) -> OrderAnswer:
         """Have an order carried out, and return what came of it.
+
+        Args:
+            order: what to do.
+            is_wanted: returns whether the client is still there, before the loop begins.
 
         Raises:
             SgagentError: it was not, or is not yet; says which.
         """
         job = self._orders.job(order)
         try:
-            return self._inbox.have_done(job, PATIENCE_SECONDS)
+            return self._inbox.have_done(job, PATIENCE_SECONDS, is_wanted)
         except NotBegunError:
             raise SgagentError("the agent was busy; the request was cancelled and nothing changed") from None
         except NotDoneError:
@@ -107,8 +112,23 @@ def _as_entry(entry: HistoryFile, *, is_in_force: bool) -> history_requests.Hist
 
 Totals = Mapping[CounterKey, CounterValue]
 Times = Mapping[CounterKey, HitTimes]
-Answering = Callable[[Question], Answer]
-"""Answers, or raises SgagentError where that makes no sense or can't be done; called from several threads."""
+
+
+class Answering(Protocol):
+    """Answers; called from several threads."""
+
+    def __call__(self, question: Question, is_wanted: Wanted = always, /) -> Answer:
+        """Return the answer to a question, or what came of an order.
+
+        Args:
+            question: or order.
+            is_wanted: returns whether the client is still there. An order whose client has gone before the
+                loop comes to it is not carried out.
+
+        Raises:
+            SgagentError: it makes no sense, or can't be done.
+        """
+
 
 _NOTHING = CounterValue(packets=0, bytes=0)
 
@@ -133,7 +153,7 @@ def answering(
         look: has the doctor look at the host.
     """
 
-    def answer(question: Question) -> Answer:
+    def answer(question: Question, is_wanted: Wanted = always, /) -> Answer:
         match question:
             case requests.StatusQuestion():
                 return status_answer(published, clock, source)
@@ -150,7 +170,7 @@ def answering(
             case history_requests.HistoryQuestion():
                 return dispatcher.history(published.status.snapshot_version)
             case _:
-                return dispatcher.carry_out(question)
+                return dispatcher.carry_out(question, is_wanted)
 
     return answer
 

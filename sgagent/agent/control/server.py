@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import socket
 import struct
 import threading
@@ -283,16 +284,28 @@ class ControlServer:
             question = decode_question(line)
             if isinstance(question, Order) and not is_trusted:
                 return _refuse(Refusal.NOT_PERMITTED, "only root and the agent's user may change anything")
-            return encode_answer(self._answer(question))
+            return encode_answer(self._answer(question, lambda: _is_there(connection)))
         except MalformedRequestError as error:
             return _refuse(Refusal.MALFORMED, str(error))
         except SgagentError as error:
+            if not _is_there(connection):
+                _LOG.warning("order_withdrawn", client=peer.pid, reason="its client has gone")
             return encode_answer(Refusals.of(error))
         except OSError:
             raise
         except Exception as fault:  # noqa: BLE001 - the outermost frame of a thread: the agent goes on, the log says why
             _LOG.error("question_failed", client=peer.pid, exc_info=fault)
             return _refuse(Refusal.FAULT, "the agent failed to answer; its log says why")
+
+
+def _is_there(connection: socket.socket) -> bool:
+    """Return whether a client has not closed its connection; one that only sends no more is there."""
+    try:
+        poll = select.poll()
+        poll.register(connection, 0)  # a hang-up is always reported
+        return not poll.poll(0)
+    except (OSError, ValueError):  # it was closed on this side
+        return False
 
 
 _PASSING = frozenset({errno.ECONNABORTED, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})

@@ -7,13 +7,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from sgagent.core.errors import DocumentError, Problem, SourceUnavailableError
 from sgagent.core.policy import Endpoint
 from sgagent.documents import DocumentFile, Limits
 from sgagent.documents.problems import FULL_DOCUMENTS
-from sgagent.ports import Delivery, Wake
+from sgagent.ports import Delivery, Source, Wake
 from sgagent.settings.sources import FileSourceSettings
 from sgagent.sources import SourceContext
 from sgagent.sources.files import reader
@@ -36,25 +37,51 @@ def signature_path(path: Path) -> Path:
     return path / SIGNATURE_NAME if is_directory else path.parent / f"{path.name}.sig"
 
 
-def make_source(settings: FileSourceSettings, context: SourceContext) -> FileSource:
+@dataclass(frozen=True, slots=True)
+class CollectedDocuments:
+    """What stands at a path at one moment, not parsed."""
+
+    documents: tuple[DocumentFile, ...]
+    signature: bytes | None
+    """None if there is none, or none is wanted."""
+
+    place: str
+    """Of the signature."""
+
+    skipped: tuple[Problem, ...]
+    """A warning for each directory that is not read."""
+
+
+def make_source(settings: FileSourceSettings, context: SourceContext) -> Source:
     """Return the source of a configuration."""
-    return FileSource(settings.path, context.settings.limits, context.parser)
+    from sgagent.sources.files.background import BackgroundFileSource  # noqa: PLC0415 - it imports this module
+
+    return BackgroundFileSource(settings.path, context.settings.limits, context.parser)
 
 
 class FileSource:
     """Reads documents from a path; implements :class:`Source`."""
 
-    def __init__(self, path: Path, limits: Limits, parser: VerifiedParser | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        limits: Limits,
+        parser: VerifiedParser | None = None,
+        *,
+        wants_signature: bool | None = None,
+    ) -> None:
         """Store the path of a document or of a directory of documents; it need not exist yet.
 
         Args:
             path: the path.
             limits: the largest accepted documents.
             parser: verifies and parses the documents; None requires no signature.
+            wants_signature: whether to read the signature; None: if the parser verifies it.
         """
         self._path = path
         self._limits = limits
         self._parser = parser or VerifiedParser(limits)
+        self._wants_signature = self._parser.wants_signature if wants_signature is None else wants_signature
         self._debounce = Debounce()
         self._catch_ups: tuple[Callable[[], None], ...] = ()
         """Functions that process the pending changes of each watch; empty without a watch."""
@@ -68,19 +95,29 @@ class FileSource:
         self._is_asked_for_all = False
 
     def fetch(self) -> Delivery:
-        """Return the snapshot of the documents.
+        """Return the snapshot of the documents, as :meth:`collect` reads them.
+
+        Raises:
+            DocumentError: the documents have errors, are not regular files, or are too large.
+            SourceUnavailableError: there is no document, one can't be read, or they keep changing.
+        """
+        found = self.collect()
+        return self._parser.take(found.documents, found.signature, found.place, warnings=found.skipped)
+
+    def collect(self) -> CollectedDocuments:
+        """Return the documents at one moment.
 
         The read is consistent: if a document, directory or link changes meanwhile, the source retries. During
         a watch, the source debounces changes. Until its writer closes it, or for a bounded time, a document
         that is open for writing keeps its previous content, and a new one is left out.
 
         Raises:
-            DocumentError: the documents have errors, are not regular files, or are too large.
+            DocumentError: documents are not regular files, or are too large.
             SourceUnavailableError: there is no document, one can't be read, or they keep changing.
         """
         try:
             self._await_quiet()
-            return self._fetch()
+            return self._collect()
         finally:
             self._is_asked_for_all = False
 
@@ -115,18 +152,18 @@ class FileSource:
         self._catch_up()
         return self._debounce.remaining() > 0
 
-    def _fetch(self) -> Delivery:
+    def _collect(self) -> CollectedDocuments:
         place = signature_path(self._path)
         for _ in range(_TRIES):
             signature = self._read_signature(place)
             documents, skipped = self.read_documents(), reader.skipped_directories(self._path)
             if self._read_signature(place) == signature:
-                return self._parser.take(documents, signature, str(place), warnings=skipped)
+                return CollectedDocuments(documents, signature, str(place), skipped)
         raise SourceUnavailableError(f"{place}: the signature keeps changing while it is read")
 
     def _read_signature(self, place: Path) -> bytes | None:
         """Return the content of the signature file; None if there is none, or none is wanted."""
-        if not self._parser.wants_signature:
+        if not self._wants_signature:
             return None
         try:
             place.lstat()
@@ -150,7 +187,7 @@ class FileSource:
         from sgagent.sources.files.watcher import watch_path  # noqa: PLC0415 - only the daemon watches
 
         path, self._writers = self._path.absolute(), Writers()
-        signatures = (path / SIGNATURE_NAME, signature_path(path)) if self._parser.wants_signature else ()
+        signatures = (path / SIGNATURE_NAME, signature_path(path)) if self._wants_signature else ()
         with ExitStack() as watches:
             self._catch_ups = tuple(
                 watches.enter_context(watch_path(one, wake, self._debounce, writers=self._writers))

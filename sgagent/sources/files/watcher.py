@@ -60,11 +60,11 @@ class Mounts:
         self._looked_at, self.due_at = time.monotonic(), None
         self.file.seek(0)
         lines = self.file.readall().splitlines()
-        before, self._known = self._known, [line for line in lines if concerns(_mount_point(line))]
+        before, self._known = self._known, [line for line in lines if concerns(mount_point(line))]
         return self._known != before
 
 
-def _mount_point(line: bytes) -> Path:
+def mount_point(line: bytes) -> Path:
     """Return the mount point in a line; the kernel escapes white space and backslashes in octal."""
     field = line.split(b" ", _MOUNT_POINT + 1)[_MOUNT_POINT]
     first, *others = field.split(b"\\")

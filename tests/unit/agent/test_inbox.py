@@ -175,3 +175,24 @@ def test_a_job_that_lasts_is_done_all_the_same(inbox: Inbox) -> None:
     gave_up.set()
     loop.join()
     assert len(done) == 1
+
+
+def test_a_job_that_nobody_wants_any_more_is_never_done(inbox: Inbox) -> None:
+    """The loop asks before it begins, and not after."""
+    done, wanted = list[object](), iter((False, True))
+    for expected in (0, 1):
+        results: list[object] = []
+
+        def ask(results: list[object] = results) -> None:
+            try:
+                results.append(inbox.have_done(lambda step: done.append(step()), 5.0, lambda: next(wanted)))
+            except NotBegunError as error:
+                results.append(error)
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        while not inbox.do_jobs(waiting):
+            inbox.take(5.0)
+        thread.join()
+        assert len(done) == expected
+        assert isinstance(results[0], NotBegunError) is not bool(expected)

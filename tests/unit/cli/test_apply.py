@@ -18,6 +18,7 @@ from sgagent.agent.control.answers import Answering
 from sgagent.agent.control.protocol import LONGEST_QUESTION
 from sgagent.agent.control.requests import Answer, ApplyOrder, EnforcedAnswer, Question, StatusQuestion
 from sgagent.agent.control.server import ControlServer
+from sgagent.agent.inbox import Wanted, always
 from sgagent.cli.lockout_guard import trial_lines
 from tests.patience import PATIENCE
 from tests.unit.agent.control.test_protocol import STATUS
@@ -37,7 +38,7 @@ class Agent:
         self.let = threading.Event()
         self.ordered: list[ApplyOrder] = []
 
-    def answer(self, question: Question) -> Answer:
+    def answer(self, question: Question, _is_wanted: Wanted = always, /) -> Answer:
         """Answer what the command asks."""
         if isinstance(question, StatusQuestion):
             return replace(STATUS, interfaces=())

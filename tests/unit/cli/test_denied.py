@@ -17,6 +17,7 @@ from sgagent.agent.control.protocol import decode_answer, encode_answer
 from sgagent.agent.control.requests import DeniedAnswer, DeniedQuestion, Question
 from sgagent.agent.control.server import control_served
 from sgagent.agent.flowlog.flowlog import FlowLog
+from sgagent.agent.inbox import Wanted, always
 from sgagent.cli.denied import FollowedTable, report
 from sgagent.core.errors import UsageError
 from sgagent.core.evaluate import DecidedBy
@@ -191,7 +192,7 @@ def test_following_ends_with_its_reader(tmp_path: Path, options: tuple[str, ...]
     (tmp_path / "sgagent.toml").write_text(f'[state]\nruntime_directory = "{tmp_path}"\n')
     command = ("-m", "sgagent", "denied", "--follow", *options, "--config", f"{tmp_path}/sgagent.toml")
 
-    def answer(question: Question) -> DeniedAnswer:
+    def answer(question: Question, _is_wanted: Wanted = always, /) -> DeniedAnswer:
         assert isinstance(question, DeniedQuestion)
         return replace(ANSWER, flows=() if question.after else ANSWER.flows)
 

@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from functools import partial
 from operator import itemgetter
@@ -45,7 +45,7 @@ from sgagent.agent.control.server import (
     may_change,
     peer_of,
 )
-from sgagent.agent.inbox import Inbox
+from sgagent.agent.inbox import Inbox, Wanted, always
 from sgagent.agent.published_status import PublishedStatus
 from sgagent.agent.sessions import LiveSessions
 from sgagent.analysis.doctor.findings import Diagnosis
@@ -260,7 +260,7 @@ def test_a_fault_in_an_answer_is_logged_and_the_server_goes_on(directory: Path, 
     """The client is told where to look."""
     faults = iter((LookupError("lost"),))
 
-    def fail_once(question: Question) -> Answer:
+    def fail_once(question: Question, _is_wanted: Wanted = always, /) -> Answer:
         for fault in faults:
             raise fault
         return answer(question)
@@ -372,7 +372,7 @@ def test_root_and_the_agents_user_may_change_something(uid: int, *, may: bool) -
 def test_what_can_not_be_done_is_told(directory: Path, error: SgagentError, refused: Refusals) -> None:
     """By the reason, as the commands have an exit code for each."""
 
-    def refuse(_question: Question) -> Answer:
+    def refuse(_question: Question, _is_wanted: Wanted = always, /) -> Answer:
         raise error
 
     with closing(ControlServer(directory, refuse)), connect(directory / SOCKET_NAME) as connection:
@@ -384,7 +384,7 @@ def test_an_order_may_take_longer_than_a_question(directory: Path) -> None:
     """The time of a question is for reading it; then the loop has time of its own."""
     over = threading.Event()
 
-    def last(question: Question) -> Answer:
+    def last(question: Question, _is_wanted: Wanted = always, /) -> Answer:
         assert not over.wait(1.2)
         assert isinstance(question, ConfirmOrder)
         return ConfirmAnswer(is_confirmed=False)
@@ -439,3 +439,29 @@ def test_the_kernel_says_who_connected() -> None:
         assert peer_of(ours) == SocketPeer(
             pid=os.getpid(), uid=os.geteuid(), group_ids=frozenset({os.getegid(), *os.getgroups()})
         )
+
+
+@pytest.mark.parametrize("leave", (socket.socket.close, lambda one: one.shutdown(socket.SHUT_RDWR)))
+def test_who_has_gone_is_known_before_an_order_begins(
+    directory: Path, leave: Callable[[socket.socket], None]
+) -> None:
+    """A client that only says that it sends no more still waits for its answer."""
+    left, wanted = threading.Event(), list[bool]()
+
+    def hesitate(_question: Question, is_wanted: Wanted = always, /) -> Answer:
+        wanted.append(is_wanted())
+        assert left.wait(WAIT_SECONDS)
+        wait_until(lambda: wanted[-1] is not is_wanted() or len(wanted) > 2, "the client to go")
+        wanted.append(is_wanted())
+        raise SgagentError("cancelled")
+
+    with closing(ControlServer(directory, hesitate)), capture_logs() as logged:
+        connection = connect(directory / SOCKET_NAME)
+        connection.sendall(encode_question(ConfirmOrder()))
+        connection.shutdown(socket.SHUT_WR)
+        wait_until(lambda: wanted == [True], "the order")
+        leave(connection)
+        left.set()
+        wait_until(lambda: any(line["event"] == "order_withdrawn" for line in logged), "the log")
+        connection.close()
+    assert wanted == [True, False]
