@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from collections import Counter
@@ -14,6 +15,7 @@ import pytest
 
 from integration.lab import Lab, wait_for
 from integration.service import Service, definitions, service_on
+from sgagent.nft.transactions import RESET_WATCH
 from sgagent.policy_test.packet_bytes import tcp
 
 HOST, CLIENT = ip_address("10.0.0.11"), ip_address("198.51.100.7")
@@ -171,3 +173,99 @@ def test_another_boot_begins_at_zero(agent: Service, one_interface: Lab) -> None
     agent.start()
     assert agent.hits("sgr-80") == 0
     assert not agent.events("counters_damaged")
+
+
+@pytest.fixture
+def counting(agent: Service) -> Service:
+    """Start the agent with a rule for each port, and wait until it watches for resets."""
+    agent.define(policy(frozenset(PORTS)))
+    agent.start()
+    wait_for(lambda: counter(agent, RESET_WATCH) == 1, "the watch on resets")
+    return agent
+
+
+def counter(agent: Service, name: str) -> int | None:
+    """Return the packets of a counter in the kernel."""
+    listed = json.loads(agent.namespace.nft("-j", "list", "counters", "table", "inet", "sgagent"))["nftables"]
+    found = {one["counter"]["name"]: one["counter"]["packets"] for one in listed if "counter" in one}
+    return found.get(name)
+
+
+RESETS = (
+    ("reset", "counters"),
+    ("reset", "counters", "table", "inet", "sgagent"),
+    ("reset", "counter", "inet", "sgagent", "rule/eth0/sgr-80"),
+)
+
+
+@pytest.mark.parametrize("command", RESETS, ids=" ".join)
+@pytest.mark.parametrize("later", (3, 30))
+def test_a_foreign_reset_is_noticed_and_counting_goes_on(
+    counting: Service, one_interface: Lab, command: tuple[str, ...], later: int
+) -> None:
+    """Whether fewer or more sessions come after it than before; of one counter alone, only if fewer do."""
+    send(one_interface, 80, 20)
+    wait_for(lambda: counting.hits("sgr-80") == 20, "the hits before")
+    counting.namespace.nft(*command)
+    send(one_interface, 80, later)
+    send(one_interface, 81, 4)
+    is_noticed = "counter" not in command or later < 20
+    wait_for(lambda: counting.hits("sgr-81") == 4, "the other hits")
+    assert counting.hits("sgr-80") == (20 + later if is_noticed else later)
+    assert counting.metric("sgagent_counters_reset_total") == is_noticed
+    told = "another process reset them 1 time since the agent started" in counting.command("status").output
+    assert told == is_noticed
+    assert len(counting.events("counters_reset")) == is_noticed
+    send(one_interface, 80, 5)
+    wait_for(lambda: counting.hits("sgr-80") == (25 + later if is_noticed else later + 5), "the hits after")
+    assert counting.metric("sgagent_counters_reset_total") == is_noticed
+    assert counting.events("drift_repaired") == []
+
+
+def test_resets_without_end_lose_only_what_they_reset(counting: Service, one_interface: Lab) -> None:
+    """Each look finds one; totals never go back, none is more than was sent, and the log is not flooded."""
+    sent, shown = 0, 0.0
+    for _ in range(20):
+        send(one_interface, 80, 7)
+        sent += 7
+        counting.namespace.nft("reset", "counters")
+        send(one_interface, 80, 2)
+        sent += 2
+        hits = counting.hits("sgr-80") or 0.0
+        assert shown <= hits <= sent
+        shown = hits
+    wait_for(lambda: counter(counting, RESET_WATCH) == 1, "the watch on resets")
+    assert shown >= 2 * 20, "what came after each reset counts"
+    noticed = counting.metric("sgagent_counters_reset_total") or 0.0
+    assert 2 <= noticed <= 20
+    assert len(counting.events("counters_reset")) == 1
+
+
+def test_resets_of_rules_take_nothing(counting: Service, one_interface: Lab) -> None:
+    """They are of counters within rules, and ours have names."""
+    send(one_interface, 80, 20)
+    counting.namespace.nft("reset", "rules")
+    send(one_interface, 80, 3)
+    wait_for(lambda: counting.hits("sgr-80") == 23, "all hits")
+    assert counting.metric("sgagent_counters_reset_total") == 0
+
+
+def test_a_reset_while_no_agent_runs_is_noticed_at_the_next_start(
+    counting: Service, one_interface: Lab
+) -> None:
+    """What was counted before the agent stopped, and after the reset, is in the total."""
+    send(one_interface, 80, 20)
+    assert counting.stop() == 0
+    counting.namespace.nft("reset", "counters")
+    send(one_interface, 80, 30)
+    counting.start()
+    wait_for(lambda: counting.hits("sgr-80") == 50, "all hits")
+    assert counting.metric("sgagent_counters_reset_total") == 1
+
+
+def send(lab: Lab, port: int, count: int) -> None:
+    """Send first packets of sessions to a port."""
+    lab.send_ingress([tcp(CLIENT, HOST, next(_SOURCE_PORTS), port) for _ in range(count)])
+
+
+_SOURCE_PORTS = itertools.cycle(range(1025, 60000))

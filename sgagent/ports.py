@@ -139,6 +139,16 @@ class Dataplane(Protocol):
     def read_counters(self) -> Mapping[str, CounterValue]:
         """Return every named counter of the table; empty where there is no table."""
 
+    def watch_resets(self) -> None:
+        """Have a counter named :data:`sgagent.nft.transactions.RESET_WATCH` stand at one.
+
+        Nothing but a reset of the table's counters by another process changes it: to zero.
+
+        Raises:
+            KernelRefusedError: there is no table.
+            NotPermittedError: as :meth:`apply`.
+        """
+
     def clear_marks(self, mask: int, tests: Sequence[MarkTest] = ()) -> int:
         """Clear the bits of ``mask`` in the mark of every session.
 

@@ -7,6 +7,7 @@ kernel counter. It adds only the difference.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,10 +17,11 @@ from types import MappingProxyType
 
 from sgagent.agent.state.counter_file import CounterFile, HitTimes, KeptCounters
 from sgagent.agent.step import EventLog
-from sgagent.core.errors import SgagentError
+from sgagent.core.errors import KernelRefusedError, NotPermittedError, SgagentError
 from sgagent.core.model import Direction
 from sgagent.nft import names as nft_names
 from sgagent.nft.names import CounterKey, ObservedDropCounter, RuleCounter
+from sgagent.nft.transactions import RESET_WATCH
 from sgagent.ports import Clock, CounterValue, Dataplane
 
 Totals = Mapping[CounterKey, CounterValue]
@@ -45,6 +47,9 @@ class Accounting:
 
         self._reading: Mapping[str, CounterValue] = {}
         """The last reading: a value object that is unchanged in the next one is already in the totals."""
+
+        self.went_back: frozenset[str] = frozenset()
+        """Counters that showed less in the last reading than in the one before, so that they began anew."""
 
         self._most_retired = most_retired
         self._times = dict(kept.times)
@@ -90,6 +95,7 @@ class Accounting:
         changed = compress(reading.items(), map(is_not, reading.values(), map(last.get, reading)))
         known = ((name, value) for name, value in changed if name in self._keys)
         new = [(name, value) for name, value in known if value != self._seen.get(name, _NOTHING)]
+        self.went_back = frozenset(name for name, value in new if _is_below(value, self._seen.get(name)))
         for name, value in new:
             counted = self._count(name, keys[name], value, now)
             drop = self._drop_of.get(keys[name])
@@ -97,6 +103,27 @@ class Accounting:
                 self._add(drop, counted)
         self._reading = dict(reading)
         return is_news or bool(gone or new)
+
+    def begin_anew(
+        self,
+        reading: Mapping[str, CounterValue],
+        after: Mapping[str, CounterValue],
+        keys: Mapping[str, CounterKey],
+        observed: frozenset[str],
+        now: float,
+    ) -> None:
+        """Add what is known of the time before a reset, and let all counters begin at zero.
+
+        Args:
+            reading: the one that showed the reset. Some of it may be older: a reading takes a moment.
+            after: another one, all of it newer than the reset.
+            keys: as of :meth:`take_in`, and so are the next ones.
+            observed: interfaces in observe mode.
+            now: seconds since the epoch.
+        """
+        older = {name: value for name, value in reading.items() if _is_below(after.get(name, value), value)}
+        self.take_in({**self._seen, **older}, keys, observed, now)
+        self.forget(tuple(self._seen))
 
     def take_last(self, reading: Mapping[str, CounterValue], leaving: Iterable[str], now: float) -> bool:
         """Add what counters without a key have counted for an earlier agent, as they are about to be deleted.
@@ -176,8 +203,8 @@ class Accounting:
     def _count(self, name: str, key: CounterKey, value: CounterValue, now: float) -> CounterValue:
         """Add what a counter counted since it was read before, and return that."""
         seen, before = self._seen.get(name, _NOTHING), self._times.get(key)
-        if value.packets < seen.packets or value.bytes < seen.bytes:
-            seen = _NOTHING  # the counter was made anew, and began at zero
+        if _is_below(value, seen):
+            seen = _NOTHING  # the counter was reset or made anew, and began at zero
         counted = CounterValue(value.packets - seen.packets, value.bytes - seen.bytes)
         self._add(key, counted)
         self._times[key] = HitTimes(counted_since=before.counted_since if before else now, last_hit_at=now)
@@ -204,11 +231,30 @@ class Accounting:
         self._times = {key: times for key, times in self._times.items() if key in known}
 
 
+def _is_below(value: CounterValue, before: CounterValue | None) -> bool:
+    return before is not None and (value.packets < before.packets or value.bytes < before.bytes)
+
+
 def _keys_by_name(kept: KeptCounters) -> Mapping[str, CounterKey]:
     """Return by name what counters counted, the newest where a rule or default changed its policy."""
     newest_last = sorted(kept.times, key=lambda pair: pair[1].counted_since)
     keys = (key for key, _ in newest_last if not isinstance(key, ObservedDropCounter))
     return {nft_names.counter_name(key): key for key in keys}
+
+
+@dataclass(frozen=True, slots=True)
+class Resets:
+    """Resets of the kernel's counters by other processes, since the agent started."""
+
+    count: int = 0
+    """Of readings that showed any; between two there may have been several."""
+
+    last_at: float | None = None
+    """Seconds since the epoch."""
+
+
+RETRY_SECONDS = 60.0
+"""Until the kernel is asked again for a watch on resets that it refused."""
 
 
 class Counting:
@@ -228,8 +274,14 @@ class Counting:
         self.accounting = Accounting(kept)
         """Has the totals of what was counted since the host came up, for all that is counted now."""
 
+        self.resets = Resets()
+        """That were noticed."""
+
         self._keys: Mapping[str, CounterKey] = {}
         self._observed: frozenset[str] = frozenset()
+        self._is_first, self._is_watched, self._is_watch_due = True, True, False
+        self._watch_at = -math.inf
+        """From when on the kernel may be asked for a watch on resets, by the monotonic clock."""
 
     def follow(self, keys: Mapping[str, CounterKey], observed: frozenset[str]) -> None:
         """Record what the counters of the table count from now on.
@@ -255,9 +307,39 @@ class Counting:
             leaving: counters that are about to be deleted.
         """
         reading, now = self._dataplane.read_counters(), self._clock.now()
-        is_news = self.accounting.take_in(reading, self._keys, self._observed, now)
+        is_reset = self._is_watched and reading.get(RESET_WATCH) == _NOTHING
+        if is_reset:
+            self._is_watched = False  # that one reset is known, and the watch has to be set anew
+            after = self._dataplane.read_counters()
+            self.accounting.begin_anew(reading, after, self._keys, self._observed, now)
+            reading = after
+        is_news = self.accounting.take_in(reading, self._keys, self._observed, now) or is_reset
+        is_reset |= RESET_WATCH in reading and bool(self.accounting.went_back) and not self._is_first
+        self._is_first = False
+        if is_reset:
+            self.resets = Resets(self.resets.count + 1, now)
         if self.accounting.take_last(reading, leaving, now) or is_news:
             self._save()
+        self._is_watch_due = bool(reading) and not (self._is_watched and RESET_WATCH in reading)
+
+    def look(self) -> None:
+        """Read the counters between two steps, and watch for resets by other processes from then on.
+
+        Raises:
+            SgagentError: they can't be read.
+        """
+        self.read()
+        if not self._is_watch_due or self._clock.monotonic() < self._watch_at:
+            return
+        try:
+            self._dataplane.watch_resets()
+        except (
+            KernelRefusedError,
+            NotPermittedError,
+        ):  # a reset shows only by less than before
+            self._watch_at = self._clock.monotonic() + RETRY_SECONDS
+        else:
+            self._is_watched = True
 
     def forget(self, names: frozenset[str]) -> None:
         """Record that counters were deleted: if there are such again, they have started at zero."""
@@ -275,6 +357,25 @@ class Counting:
 
 SECONDS_BETWEEN_LINES = 60.0
 """Of the log, for each interface."""
+
+
+class ResetLog:
+    """Write a line when another process has reset the counters, and no more than one a minute."""
+
+    def __init__(self, log: EventLog, clock: Clock) -> None:
+        """Take the log, and the clock that spaces lines out."""
+        self._log = log
+        self._clock = clock
+        self._said = 0
+        self._due_at = -math.inf
+
+    def follow(self, resets: Resets) -> None:
+        """Log resets that were not logged yet."""
+        now = self._clock.monotonic()
+        if resets.count > self._said and now >= self._due_at:
+            self._log.warning("counters_reset", times=resets.count - self._said)
+            self._said, self._due_at = resets.count, now + SECONDS_BETWEEN_LINES
+
 
 MOST_RULES_NAMED = 10
 """Those with the most packets, in one line."""

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Protocol
 
 from sgagent.agent.control.handlers import OrderHandler
-from sgagent.agent.counters import Counting, ObservationLog
+from sgagent.agent.counters import Counting, ObservationLog, ResetLog
 from sgagent.agent.doctor import Doctor
 from sgagent.agent.drift import DriftWatch
 from sgagent.agent.inbox import Inbox, LoopEvent
@@ -104,6 +104,7 @@ class Daemon:
         self._step_log = StepLog(self.event_log)
         self._fault_log = FaultLog(self.event_log.error)
         self._observation_log = ObservationLog(self.event_log, self.clock)
+        self._reset_log = ResetLog(self.event_log, self.clock)
         self._backoff = RetryDelay(FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS)
         self._observed: frozenset[str] = frozenset()
         self._steps = 0
@@ -320,10 +321,12 @@ class Daemon:
         """Read the counters, and publish the totals."""
         self._reading_fault = None
         try:
-            self.counting.read()
+            self.counting.look()
         except SgagentError as error:
             self._reading_fault = str(error)
         self._fault_log.say("counters_not_read", self._reading_fault)
+        self._reset_log.follow(self.counting.resets)
+        self.published.note_resets(self.counting.resets)
         totals, times = self.counting.accounting.totals, self.counting.accounting.times
         self._observation_log.follow(totals, self._observed)
         if self.published.flow_log is not None:

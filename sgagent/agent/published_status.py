@@ -9,7 +9,7 @@ from operator import itemgetter
 from types import MappingProxyType
 from typing import Protocol
 
-from sgagent.agent.counters import Totals
+from sgagent.agent.counters import Resets, Totals
 from sgagent.agent.entry_sweep import EntrySweep, SweepReport
 from sgagent.agent.flowlog.flowlog import FlowLog
 from sgagent.agent.log import LogQueue
@@ -253,6 +253,11 @@ class PublishedStatus:
         """Publish whether another process keeps changing the table."""
         if self.status.is_drift_contested is not is_contested:
             self._publish(replace(self.status, is_drift_contested=is_contested))
+
+    def note_resets(self, resets: Resets) -> None:
+        """Publish how often other processes reset the counters."""
+        if resets != self.status.resets:
+            self._publish(replace(self.status, resets=resets))
 
     def note_names(self, names: tuple[NameStatus, ...], failures: int) -> None:
         """Publish how the names of rules are."""

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from sgagent.agent.clock import timestamp
+from sgagent.agent.counters import Resets
 from sgagent.agent.manual_override import ManualOverride
 from sgagent.agent.names.name_table import NameStatus
 from sgagent.agent.step import (
@@ -283,6 +284,8 @@ class Status:
     """What the proof of the table in force came to; None until that was proved."""
 
     verify_durations: Durations = field(default_factory=Durations)
+    resets: Resets = field(default_factory=Resets)
+    """Of the kernel's counters by other processes."""
 
     diagnosis: Diagnosis | None = None
     """What the doctor found last; None before its first look."""

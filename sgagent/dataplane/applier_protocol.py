@@ -219,7 +219,7 @@ _FORMS: Mapping[type, tuple[Callable[[Any], Sequence[object]], Callable[..., obj
     **{
         kind: (_write_fields, kind)
         for kind in (
-            *(ops.AddTable, ops.DestroyTable, ops.AddCounter, ops.Flush, ops.Delete),
+            *(ops.AddTable, ops.DestroyTable, ops.AddCounter, ops.AddResetWatch, ops.Flush, ops.Delete),
             *(nft.Count, nft.Limit, nft.Log, nft.SetMark),
             *(nft.Accept, nft.Drop, nft.Goto, nft.Jump, nft.Return),
             *(nft.Counter, nft.Hook, nft.KeyType, nft.Symbol, nft.NamePrefix),

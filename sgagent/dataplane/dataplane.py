@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import struct
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,48 +17,16 @@ from sgagent.core.errors import ApplierLostError, KernelRefusedError, NotPermitt
 from sgagent.dataplane import applier_protocol
 from sgagent.dataplane.applier_protocol import LARGE_BYTES, LONGEST_ANSWER, MalformedMessageError, Reply, Verb
 from sgagent.dataplane.applier_sessions import ApplierSessions
+from sgagent.dataplane.counter_reading import CounterReading
 from sgagent.dataplane.libnftables import DONE
 from sgagent.dataplane.privileges import give_back
 from sgagent.dataplane.table import Applied, KernelTable, TableKeeper, TableListing
-from sgagent.netlink import attributes, payloads_in
 from sgagent.nft.diff import make_plan
 from sgagent.nft.kernel_table import decode_ruleset
 from sgagent.nft.marks import MarkTest
-from sgagent.nft.ruleset import Ruleset
-from sgagent.nft.transactions import DestroyTable, Plan
+from sgagent.nft.ruleset import FAMILY, TABLE, Ruleset
+from sgagent.nft.transactions import RESET_WATCH, AddResetWatch, Delete, DestroyTable, Plan
 from sgagent.ports import CounterValue, Observed
-
-_NEW_OBJECT = 10 << 8 | 18
-_HEADER = struct.Struct("=BBH")
-_NAME, _DATA = 2, 4
-_BYTES, _PACKETS = 1, 2
-
-_NOTHING = CounterValue(packets=0, bytes=0)
-"""Of the many counters that nothing has hit."""
-
-
-class CounterReading:
-    """Parse successive dumps; cache the result of each message, since most counters have not changed."""
-
-    def __init__(self) -> None:
-        """Start with an empty cache."""
-        self._parsed: Mapping[bytes, tuple[str, CounterValue]] = {}
-
-    def read(self, answers: bytes) -> Mapping[str, CounterValue]:
-        """Return the counters of a dump, by name; an unchanged counter keeps its value object."""
-        before = self._parsed
-        messages = [answers[start:stop] for start, stop in payloads_in(answers, _NEW_OBJECT)]
-        self._parsed = {message: before.get(message) or _read(message) for message in messages}
-        return dict(self._parsed.values())
-
-
-def _read(message: bytes) -> tuple[str, CounterValue]:
-    """Return the name and the value of a counter."""
-    known = attributes(memoryview(message)[_HEADER.size :])
-    counted = attributes(known[_DATA])
-    name = str(known[_NAME], "utf-8", "replace").rstrip("\0")
-    packets, in_bytes = int.from_bytes(counted[_PACKETS]), int.from_bytes(counted[_BYTES])
-    return name, CounterValue(packets=packets, bytes=in_bytes) if packets or in_bytes else _NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +158,20 @@ class TableDataplane:
     def read_counters(self) -> Mapping[str, CounterValue]:
         """Return every named counter of the table; empty where there is no table."""
         return self._counters.read(self._table.list_counters())
+
+    def watch_resets(self) -> None:
+        """Have the counters show from now on whether another process resets them.
+
+        Raises:
+            KernelRefusedError: there is no table.
+            NotPermittedError: CAP_NET_ADMIN is lacking, or another process owns the table.
+        """
+        if self.observe().ruleset is None:
+            raise KernelRefusedError("there is none", f"table {FAMILY} {TABLE}")
+        anew = Plan((AddResetWatch(), Delete("counter", RESET_WATCH), AddResetWatch()))
+        applied, seen = self._carry_out(anew), self._seen
+        known = _followed(seen.generation, applied) if seen else None
+        self._seen = _Seen(known, seen.observed) if seen and known is not None else None
 
     def clear_marks(self, mask: int, tests: Sequence[MarkTest] = ()) -> int:
         """Clear bits in the mark of every session, or of those whose mark meets one of the tests."""

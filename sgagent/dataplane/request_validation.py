@@ -79,7 +79,7 @@ class _Validator:
 
     def check_operation(self, operation: object) -> None:
         match operation:
-            case ops.AddTable() | ops.DestroyTable():
+            case ops.AddTable() | ops.DestroyTable() | ops.AddResetWatch():
                 pass
             case ops.AddChain(nft.Chain(name=name, hook=hook, comment=comment)):
                 _check_name(name)

@@ -25,6 +25,7 @@ from sgagent.nft.program import statements_of
 from sgagent.nft.registers import ProgramStatement
 from sgagent.nft.ruleset import SELECTORS, Ruleset
 from sgagent.nft.sets import CONCATENATED, INTERVAL, MAP, OBJECTS, ElementReader, KernelSet, elements_of
+from sgagent.nft.transactions import RESET_WATCH
 
 FAULTS = (UnreadableError, IndexError, KeyError, OverflowError, TypeError, ValueError, struct.error)
 """What a part of a dump that is not understood may raise."""
@@ -344,7 +345,7 @@ class _Decoded:
         ruleset = Ruleset(
             chains=tuple(sorted(self._chains(), key=by_name)),
             verdict_maps=tuple(sorted(self._maps(), key=by_name)),
-            counters=tuple(sorted(self._table.counters, key=by_name)),
+            counters=tuple(sorted((c for c in self._table.counters if c.name != RESET_WATCH), key=by_name)),
         )
         return ruleset, tuple(sorted(self._foreign))
 

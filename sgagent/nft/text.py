@@ -294,6 +294,8 @@ def subject(operation: Operation) -> str:
             if len(elements) == 1:
                 return f"element {key_text(elements[0].key, key_types)} of map {name}"
             return f"{len(elements)} elements of map {name}"
+        case ops.AddResetWatch():
+            return f"counter {ops.RESET_WATCH}"
         case ops.Flush(kind, name) | ops.Delete(kind, name):
             return f"{kind} {name}"
         case _:

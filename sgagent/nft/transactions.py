@@ -108,9 +108,23 @@ class AddCounter:
     counter: nft.Counter
 
 
+@dataclass(frozen=True, slots=True)
+class AddResetWatch:
+    """Declare the counter that shows resets, at one; does nothing if it stands.
+
+    Nobody counts with it, so it is zero once another process has reset the counters of the table.
+    """
+
+
+RESET_WATCH = "reset-watch"
+"""The name of that counter. It is no part of the ruleset that is compared."""
+
+
 Declaration = AddChain | AddVerdictMap | AddCounter
 TableOperation = AddTable | DestroyTable | DeleteTable
-Operation = TableOperation | Declaration | AddRule | AddElements | DeleteElements | Flush | Delete
+Operation = (
+    TableOperation | Declaration | AddResetWatch | AddRule | AddElements | DeleteElements | Flush | Delete
+)
 
 
 def without_destroy(operations: Iterable[Operation]) -> Iterator[Operation]:
@@ -218,10 +232,10 @@ def encode_operation(
         case AddCounter(counter):
             comment = {"comment": counter.comment} if counter.comment else {}
             return {verb.value: {"counter": {**_named(counter.name), **comment}}}
-        case Flush(kind, name):
-            return {"flush": {kind: _named(name)}}
-        case Delete(kind, name):
-            return {"delete": {kind: _named(name)}}
+        case AddResetWatch():
+            return {"add": {"counter": {**_named(RESET_WATCH), "packets": 1, "bytes": 1}}}
+        case Flush(kind, name) | Delete(kind, name):
+            return {"flush" if isinstance(operation, Flush) else "delete": {kind: _named(name)}}
         case _:
             assert_never(operation)
 

@@ -23,6 +23,7 @@ from sgagent.nft.ruleset import (
     VerdictMap,
 )
 from sgagent.nft.transactions import (
+    RESET_WATCH,
     AddChain,
     AddCounter,
     AddElements,
@@ -194,6 +195,22 @@ class DataplaneContract:
         bring(dataplane, tables.WHOLE)
         nothing = CounterValue(0, 0)
         assert dataplane.read_counters() == {"rule/eth0/ssh": nothing, "rule/eth0/web": nothing}
+
+    def test_a_watch_on_resets_is_no_part_of_the_table(self, dataplane: Dataplane) -> None:
+        """It stands at one whatever was before, among the counters alone, and the table stays known."""
+        bring(dataplane, tables.WHOLE)
+        for _ in range(2):
+            dataplane.watch_resets()
+            assert dataplane.read_counters()[RESET_WATCH] == CounterValue(1, 1)
+            assert dataplane.observe() == Observed(ruleset=tables.WHOLE)
+        bring(dataplane, tables.WITHOUT_SSH)
+        assert dataplane.read_counters()[RESET_WATCH] == CounterValue(1, 1)
+
+    def test_without_a_table_there_is_no_watch_on_resets(self, dataplane: Dataplane) -> None:
+        """And none is made for it."""
+        with pytest.raises(KernelRefusedError):
+            dataplane.watch_resets()
+        assert dataplane.observe().ruleset is None
 
     def test_no_sessions_have_no_marks(self, dataplane: Dataplane) -> None:
         """Clearing marks where there are no sessions changes none."""

@@ -12,9 +12,11 @@ from sgagent.nft.diff import references, target
 from sgagent.nft.marks import MarkTest
 from sgagent.nft.ruleset import Chain, Counter, Interval, Ruleset, VerdictMap
 from sgagent.nft.transactions import (
+    RESET_WATCH,
     AddChain,
     AddCounter,
     AddElements,
+    AddResetWatch,
     AddRule,
     AddTable,
     AddVerdictMap,
@@ -60,6 +62,10 @@ class FakeDataplane:
         self.fault: NotPermittedError | None = None
         """Raised by every look at the table while it is set."""
 
+        self.watch_refusal: KernelRefusedError | NotPermittedError | None = None
+        """Raised by each order to watch for resets while it is set."""
+
+        self.watches_asked = 0
         self.is_closed = False
         self._counts: dict[str, CounterValue] = {}
 
@@ -129,6 +135,18 @@ class FakeDataplane:
         if self.fault:
             raise self.fault
         return dict(self._counts)
+
+    def watch_resets(self) -> None:
+        """Have a counter show resets."""
+        self.watches_asked += 1
+        if self.watch_refusal or self.ruleset is None:
+            raise self.watch_refusal or KernelRefusedError(NOT_THERE)
+        self._counts[RESET_WATCH] = CounterValue(1, 1)
+
+    def reset_counters(self, *names: str) -> None:
+        """Set counters to zero as another process may; all of them, without names."""
+        for name in names or tuple(self._counts):
+            self._counts[name] = CounterValue(0, 0)
 
     def clear_marks(self, mask: int, tests: Sequence[MarkTest] = ()) -> int:
         """Clear bits in the marks of sessions."""
@@ -202,7 +220,7 @@ class _Transaction:
 
     def _refusal(self, operation: Operation) -> str | None:
         """Return why the kernel would refuse; None if it would not."""
-        if isinstance(operation, (AddTable, DestroyTable)):
+        if isinstance(operation, (AddTable, DestroyTable, AddResetWatch)):
             return None
         if not self.table.stands:
             return NOT_THERE

@@ -13,6 +13,7 @@ from sgagent.nft.transactions import (
     AddChain,
     AddCounter,
     AddElements,
+    AddResetWatch,
     AddRule,
     AddTable,
     AddVerdictMap,
@@ -104,6 +105,8 @@ class FakeTable:
                 _remove(self.elements(name), elements)
             case AddCounter(counter):
                 self.counters.setdefault(counter.name, counter)
+            case AddResetWatch():
+                pass  # it is no part of the ruleset
             case Flush(kind, name):
                 self._flush(kind, name)
             case Delete(kind, name):

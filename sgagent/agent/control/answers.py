@@ -225,6 +225,8 @@ def status_answer(published: PublishedStatus, clock: Clock, source: str) -> requ
         platform=tuple(map(str, published.policy.platform)),
         verified=_proof_status(status.verified) if status.verified else None,
         is_verifying=published.is_verifying,
+        counters_reset=status.resets.count,
+        counters_reset_at=status.resets.last_at,
         verified_outcome=status.verified.outcome.value if status.verified else None,
         verified_at=status.verified.at if status.verified else None,
         verified_in_words=status.verified.description if status.verified else (),

@@ -328,6 +328,10 @@ class StatusAnswer:
     verified_in_words: tuple[str, ...] = ()
     """The outcome, and the packet that shows it or why it is not known."""
 
+    counters_reset: int = 0
+    """How often the agent noticed since it started that another process had reset the kernel's counters."""
+
+    counters_reset_at: float | None = None
     is_verifying: bool = True
     """Whether the agent proves each change; else ``verified`` stays null."""
 

@@ -80,6 +80,10 @@ def _enforcement(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
     yield from _drift(answer, now)
     yield from _verification(answer, now)
     yield from _doctor(answer)
+    if answer.counters_reset_at is not None:
+        times, last = count(answer.counters_reset, "time"), moment(answer.counters_reset_at, now)
+        yield "counters", f"another process reset them {times} since the agent started, last {last};"
+        yield "", "what was counted since the reading before, a second at most, is missing from the totals"
 
 
 def _doctor(answer: StatusAnswer) -> Iterator[tuple[str, str]]:

@@ -69,6 +69,7 @@ HELP = {
     "sgagent_verify_duration_seconds": "Time to prove the table.",
     "sgagent_drift_contested": "1 while someone else changes the table so often that the agent waits before"
     " each repair.",
+    "sgagent_counters_reset": "Readings that showed that another process had reset the kernel's counters.",
     "sgagent_flow_tables": "Flow tables of other tables: they forward packets past our hooks.",
     "sgagent_conntrack_entries_ended": "Revoked sessions that were ended in conntrack.",
     "sgagent_sessions_cut": "Open sessions that changes of the policy cut, of those that the agent checked"
@@ -173,6 +174,7 @@ def _applies(status: Status, *, is_verifying: bool) -> Iterator[Metric]:
         yield _gauge("sgagent_verified_generation", proof.generation if proof else None)
         yield _durations("sgagent_verify_duration_seconds", status.verify_durations)
     yield _gauge("sgagent_drift_contested", status.is_drift_contested)
+    yield _counter("sgagent_counters_reset", status.resets.count)
     yield _by_word(CounterMetricFamily, "sgagent_sessions_cut", "kind", status.sessions_cut)
 
 

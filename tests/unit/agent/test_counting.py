@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from sgagent.agent.counters import Counting
+from sgagent.agent.counters import RETRY_SECONDS, Accounting, Counting, Resets
 from sgagent.agent.state.counter_file import CounterFile
-from sgagent.core.errors import NotPermittedError
+from sgagent.core.errors import KernelRefusedError, NotPermittedError
 from sgagent.core.model import Direction, Policy
 from sgagent.nft.names import CounterKey, RuleCounter
 from sgagent.nft.ruleset import Counter
-from sgagent.nft.transactions import AddCounter, AddTable, Delete, Plan
+from sgagent.nft.transactions import RESET_WATCH, AddCounter, AddTable, Delete, Plan
 from sgagent.ports import CounterValue
 from tests.fakes.clock import FakeClock
 from tests.fakes.dataplane import FakeDataplane
@@ -146,3 +146,123 @@ def test_a_counter_that_nobody_knows_is_deleted_unread(dataplane: FakeDataplane,
     dataplane.count(NAME, 5, 300)
     delete(mine, dataplane)
     assert packets(mine, WEB) == 0
+
+
+@dataclass
+class Watched:
+    """A table of two rules, whose counters an agent looks at, and what others do to them."""
+
+    dataplane: FakeDataplane
+    counting: Counting
+
+    def look(self) -> int:
+        """Look, and return the total of the first rule."""
+        self.counting.look()
+        return self.counting.accounting.totals[WEB].packets
+
+
+@pytest.fixture
+def watched(dataplane: FakeDataplane, tmp_path: Path) -> Watched:
+    """Return a table that an agent watches."""
+    mine = counting(dataplane, tmp_path)
+    mine.follow({NAME: WEB, OTHER: DNS}, frozenset())
+    found = Watched(dataplane, mine)
+    found.look()
+    return found
+
+
+@pytest.mark.parametrize("later", (1, 4, 5, 6, 500))
+def test_what_is_counted_after_a_reset_counts(watched: Watched, later: int) -> None:
+    """Whether it is less than what was read before, the same, or more; and the reset is noticed."""
+    watched.dataplane.count(NAME, 5, 300)
+    assert watched.look() == 5
+    watched.dataplane.reset_counters()
+    watched.dataplane.count(NAME, later, 60 * later)
+    assert watched.look() == 5 + later
+    assert watched.counting.resets == Resets(1, FakeClock().now())
+    watched.dataplane.count(NAME, 7, 420)
+    assert watched.look() == 5 + later + 7
+    assert watched.counting.resets.count == 1
+
+
+def test_each_reset_is_noticed_if_a_look_is_between(watched: Watched) -> None:
+    """The watch is set anew each time; what is lost is at most what was counted since the last look."""
+    for turn in range(1, 6):
+        watched.dataplane.count(NAME, 3, 180)
+        watched.dataplane.reset_counters()
+        watched.dataplane.count(NAME, 3, 180)
+        assert watched.look() == 3 * turn
+        assert watched.counting.resets.count == turn
+
+
+def test_the_reset_of_one_counter_is_noticed_if_it_shows_less(watched: Watched) -> None:
+    """The others go on from what they were."""
+    watched.dataplane.count(NAME, 5, 300)
+    watched.dataplane.count(OTHER, 5, 300)
+    watched.look()
+    watched.dataplane.reset_counters(NAME)
+    watched.dataplane.count(NAME, 2, 120)
+    watched.dataplane.count(OTHER, 2, 120)
+    assert watched.look() == 7
+    assert watched.counting.accounting.totals[DNS].packets == 7
+    assert watched.counting.resets.count == 1
+
+
+def test_a_reset_while_no_agent_ran_is_noticed_by_the_next(watched: Watched, tmp_path: Path) -> None:
+    """The kernel keeps the watch, and the file what was counted before."""
+    watched.dataplane.count(NAME, 5, 300)
+    watched.look()
+    watched.dataplane.reset_counters()
+    watched.dataplane.count(NAME, 9, 540)
+    again = counting(watched.dataplane, tmp_path)
+    again.follow({NAME: WEB, OTHER: DNS}, frozenset())
+    assert Watched(watched.dataplane, again).look() == 14
+    assert again.resets.count == 1
+
+
+def test_a_reset_that_a_step_reads_first_counts_once(watched: Watched) -> None:
+    """The watch is not set anew within a step, and what was noticed there is not noticed again."""
+    watched.dataplane.count(NAME, 5, 300)
+    watched.look()
+    watched.dataplane.reset_counters()
+    watched.dataplane.count(NAME, 6, 360)
+    watched.counting.read()
+    watched.dataplane.count(NAME, 1, 60)
+    assert watched.look() == 12
+    assert watched.counting.resets.count == 1
+    watched.dataplane.reset_counters()
+    watched.dataplane.count(NAME, 8, 480)
+    assert watched.look() == 20
+    assert watched.counting.resets.count == 2
+
+
+def test_a_reading_that_is_partly_older_than_the_reset_counts_both_parts() -> None:
+    """A dump takes a moment: of one counter it has the value before the reset, of the watch that after it."""
+    accounting = Accounting()
+    keys: dict[str, CounterKey] = {NAME: WEB, OTHER: DNS}
+    accounting.take_in({NAME: CounterValue(5, 300), OTHER: CounterValue(5, 300)}, keys)
+    mixed = {NAME: CounterValue(9, 540), OTHER: CounterValue(6, 360)}
+    after = {NAME: CounterValue(2, 120), OTHER: CounterValue(7, 420)}
+    accounting.begin_anew(mixed, after, keys, frozenset(), 0.0)
+    accounting.take_in(after, keys)
+    assert accounting.totals[WEB].packets == 9 + 2
+    assert accounting.totals[DNS].packets == 5 + 7
+
+
+def test_a_kernel_that_refuses_the_watch_is_asked_again_later(
+    dataplane: FakeDataplane, tmp_path: Path
+) -> None:
+    """Not at each look; a reset is noticed where a counter shows less."""
+    clock = FakeClock()
+    mine = counting(dataplane, tmp_path, clock)
+    mine.follow({NAME: WEB}, frozenset())
+    dataplane.watch_refusal = KernelRefusedError("no room")
+    for _ in range(3):
+        mine.look()
+    assert dataplane.watches_asked == 1
+    dataplane.watch_refusal = None
+    clock.pass_seconds(RETRY_SECONDS)
+    mine.look()
+    mine.look()
+    assert dataplane.watches_asked == 2
+    assert dataplane.read_counters()[RESET_WATCH] == CounterValue(1, 1)
