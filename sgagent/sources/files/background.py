@@ -325,7 +325,7 @@ class _Reading:
 
     def _lose(self) -> None:
         """Note that the process has ended by itself."""
-        _LOG.error("reader_ended", path=str(self._task.path))
+        _LOG.warning("reader_ended", path=str(self._task.path))
         self._fail(f"{self._task.path}: the process that reads documents has ended")
         self._pause()
 
