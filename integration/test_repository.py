@@ -118,6 +118,7 @@ def test_a_host_installs_refuses_what_was_tampered_with_and_upgrades(
         apt(machine, "install", "sgagent")
         assert version(machine) == EARLIER
         machine.write(DOCUMENT, definitions(WEB))
+        machine.run("sgagent", "mode", "enforce")
         wait_for(lambda: says_enforcing(machine), "the agent to enforce")
 
         publish(server.site, URL, other, built())

@@ -67,6 +67,7 @@ enforce() {
     systemctl enable --quiet sgagent.service
     systemctl start sgagent.service
     systemctl reload sgagent.service
+    sgagent mode enforce
 }
 
 # An agent that is idle has found no link with the MAC and an address of this tier's network interface.
