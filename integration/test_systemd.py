@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import subprocess
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
@@ -144,6 +145,24 @@ def test_what_reads_has_no_privilege(machine: Machine) -> None:
     assert privileged["Name"] == "sgagent-applier"
     assert machine.run("stat", "--format=%U %a", "/var/lib/sgagent").split() == ["sgagent", "700"]
     assert machine.run("stat", "--format=%U", "/etc/sgagent").split() == ["root"]
+
+
+def test_the_doctor_looks_from_inside_of_the_unit(machine: Machine) -> None:
+    """Whoever may ask the agent learns of other tables, which only its applier can read."""
+    machine.run("nft", "add table inet other")
+    machine.run("nft", "add chain inet other here { type filter hook input priority 0; }")
+    machine.run("nft", "add rule inet other here ct mark set 7")
+    asked = ("runuser", "-u", "sgagent", "--", "sgagent", "doctor", "--json")
+    wait_for(
+        lambda: "mark_writer" in {one["code"] for one in json.loads(machine.run(*asked))["findings"]},
+        "the agent to see the rule",
+    )
+    found = json.loads(machine.run(*asked))
+    assert {one["what"] for one in found["not_seen"]} <= _NOT_SEEN_BY_THE_UNIT
+    machine.run("nft", "delete table inet other")
+
+
+_NOT_SEEN_BY_THE_UNIT = {"legacy_tables", "tcx", "containers", "namespaces"}
 
 
 def applier_pid(machine: Machine) -> int:

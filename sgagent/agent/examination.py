@@ -8,9 +8,11 @@ from __future__ import annotations
 import ipaddress
 import os
 import pwd
+import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -142,10 +144,12 @@ class Examination:
 
     def _nft_programs(self) -> Iterator[NftProgram]:
         yield from installed_programs.read_own_programs(os.environ.get("PATH", ""))
-        found = installed_programs.read_container_programs()
-        yield from found.programs
-        if not found.is_whole:
-            self._miss(Blindness.CONTAINERS, "nft in containers: only root may look into their file systems")
+        look = partial(_within, _CONTAINER_SECONDS, installed_programs.read_container_programs)
+        found = self._seen(Blindness.CONTAINERS, _CONTAINERS, look)
+        if found is not None:
+            yield from found.programs
+            if not found.is_whole:
+                self._miss(Blindness.CONTAINERS, f"{_CONTAINERS}: only root may look into their file systems")
 
     def _foreign_links(self, policy: PolicyFact, facts: HostFacts) -> tuple[ForeignLink, ...]:
         names = {link.name for link in policy.bound}
@@ -185,6 +189,26 @@ _PORTS = "who listens at metrics.listen"
 def _tcx(policy: PolicyFact, facts: HostFacts) -> tuple[EarlyProgram, ...]:
     bound = {link.name for link in policy.bound}
     return link_programs.read_tcx({link.name: link.index for link in facts.links if link.name in bound})
+
+
+_CONTAINERS = "nft in containers"
+_CONTAINER_SECONDS = 10.0
+"""A container may have a file system that never answers."""
+
+
+def _within(seconds: float, look: Callable[[], _T]) -> _T:
+    """Return what a look in another thread finds.
+
+    Raises:
+        TimeoutError: it takes longer; it goes on, and nobody waits for it.
+    """
+    found = list[_T]()
+    thread = threading.Thread(target=lambda: found.append(look()), name="containers", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not found:
+        raise TimeoutError(f"no answer within {seconds:g} seconds")
+    return found[0]
 
 
 def _trusted_users() -> frozenset[int]:
