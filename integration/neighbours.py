@@ -11,6 +11,7 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from integration import bpf, compat
 from integration.namespaces import Namespace, network_namespace
@@ -31,7 +32,15 @@ def bare_host() -> Iterator[Namespace]:
                 f"address add 10.{number}.0.11/24 dev {name}",
             )
             peer.ip(f"link set {name} up")
+        call_ip_hooks(host, is_on=False)  # on in each new namespace, once the module is loaded
         yield host
+
+
+def call_ip_hooks(host: Namespace, *, is_on: bool = True) -> None:
+    """Set br_netfilter's settings, where the module is loaded."""
+    with host.entered():
+        for path in Path("/proc/sys/net/bridge").glob("bridge-nf-call-ip*tables"):
+            path.write_text(f"{int(is_on)}\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,7 +355,15 @@ FLOW_TABLE = both(
     sysctl(net__ipv4__ip_forward=1),
 )
 
+BR_NETFILTER = both(modules("br_netfilter"), call_ip_hooks)
+
 PLANTED_WITH_MODULES = (
+    Neighbour(
+        "guests of a bound bridge with br_netfilter",
+        both(BR_NETFILTER, BRIDGE_WITH_PORT, ip("link set eth1 master br0")),
+        frozenset({("other_name", "br0", None, None)}),
+        ("br0",),
+    ),
     Neighbour("a bound slave of a bond", BOND, frozenset({("lower_device", "eth0", None, None)})),
     Neighbour(
         "a macvlan above a bond",
@@ -395,7 +412,7 @@ PLANTED_WITH_MODULES = (
     Neighbour(
         "a bound macvlan above a bridge with br_netfilter",
         both(
-            modules("br_netfilter"),
+            BR_NETFILTER,
             BRIDGE_WITH_PORT,
             ip("link add mv0 link br0 type macvlan mode bridge"),
         ),
@@ -405,7 +422,8 @@ PLANTED_WITH_MODULES = (
     Neighbour(
         "a bound VLAN above a bridge that knows VLANs",
         both(
-            modules("br_netfilter", "8021q"),
+            modules("8021q"),
+            BR_NETFILTER,
             BRIDGE_WITH_PORT,
             ip("link set br0 type bridge vlan_filtering 1", "link add br0.5 link br0 type vlan id 5"),
         ),
@@ -840,7 +858,7 @@ CLEAN_WITH_MODULES = (
     CleanHost(
         "a bridge of guests with br_netfilter",
         both(
-            modules("br_netfilter"),
+            BR_NETFILTER,
             ip("link add br1 type bridge", "link set br1 up", "link set eth1 master br1"),
         ),
     ),

@@ -99,7 +99,7 @@ def test_it_is_debians_kernel(report: Report) -> None:
             ("test_sessions_in_kernel", 1),
             ("test_daemon_life", 1),
         ),
-        *(("test_flow_log", 1), ("test_storm", len(STORM)), ("test_doctor", 19)),
+        *(("test_flow_log", 1), ("test_storm", len(STORM)), ("test_doctor", 20)),
         *(("test_invalid_packets", 2), ("test_associations", 5)),
     ),
 )
