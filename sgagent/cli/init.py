@@ -336,6 +336,7 @@ def filtered_links(links: Iterable[Link]) -> tuple[Link, ...]:
         replace(link, addresses=addresses)
         for link in links
         if not link.is_loopback
+        and link.kind != "vrf"
         and (link.master is None or link.master_kind == "vrf")
         and (addresses := tuple(one for one in link.addresses if not _is_link_local(one)))
     ]

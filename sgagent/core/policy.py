@@ -437,7 +437,7 @@ class ResolvedPolicy:
             guard = self._guard_of(name)
             certain = self._certain(guard) if guard is not None else None
             may_be_meant = guard is not None and bool(guard.patterns)
-            is_apart = bool(self.masters) or (name in self.passed and self.unbound is not None)
+            is_apart = bool(self.masters) if self.unbound is None else name in self.passed
             if (may_be_meant or is_apart) and (certain is None or certain is not self.meant(name)):
                 identified.add(name)
         return replace(self, identified=tuple(sorted(identified - {LOOPBACK})))
