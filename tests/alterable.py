@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from sgagent.nft.ruleset import (
+    CT_MARK,
     Accept,
     Chain,
     Count,
@@ -294,6 +295,6 @@ SORTS: Mapping[str, Callable[[Statement], bool]] = {
     "symbol": lambda one: isinstance(one, Match) and isinstance(one.values[0], Symbol),
     "look-up": lambda one: isinstance(one, LookUp),
     "reading": lambda one: isinstance(one, (LookUp, Match)),
-    "mark": lambda one: isinstance(one, SetMark) or (isinstance(one, Match) and one.mask is not None),
+    "mark": lambda one: isinstance(one, SetMark) or (isinstance(one, Match) and one.selector == CT_MARK),
 }
 """Sorts of statements, so that rare ones are drawn where a kind needs them."""

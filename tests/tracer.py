@@ -244,6 +244,8 @@ class _Walker:
                 return self.session.mark
             case "protocol":
                 return self.session.protocol
+            case "status":
+                return int(self.packet.state == "related" and self.packet.protocol not in (1, 58))
             case key:
                 original = selector.tuple_direction is TupleDirection.ORIGINAL
                 return self._read_tuple(self.session.original if original else self.session.reply, key)

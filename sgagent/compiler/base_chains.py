@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import dropwhile
 
 from sgagent.compiler.selectors import (
+    AUTHENTICATION,
     Place,
     Selectors,
     dhcp_rule,
@@ -264,14 +265,16 @@ class _Link:
     def _errors_about_known(self, onward: Direction) -> Iterator[nft.Rule]:
         """Yield the rules that accept ICMP errors about allowed sessions, sent as original packets (§6.5).
 
-        They are related, too; no helper expects a session of ICMP.
+        They are related, too; no helper expects a session of ICMP. Behind an authentication header only the
+        status tells them from packets of a session that one expects.
         """
         forward = self._allowed(onward)
         if forward is None:
             return
-        for protocol in (ICMP, ICMPV6):
-            is_error = nft.Match(nft.META_L4PROTO, (nft.Interval.single(protocol.wire_number),))
-            yield nft.Rule((forward, _IS_ORIGINAL, is_error, nft.Accept()))
+        for number in (ICMP.wire_number, ICMPV6.wire_number, AUTHENTICATION):
+            is_error = nft.Match(nft.META_L4PROTO, (nft.Interval.single(number),))
+            told = (_IS_NOT_ANNOUNCED,) if number == AUTHENTICATION else ()
+            yield nft.Rule((forward, _IS_ORIGINAL, is_error, *told, nft.Accept()))
 
     def _allowed(self, opened: Direction) -> nft.Match | None:
         """Return the match on marks of allowed sessions; None if no session is remembered as allowed."""
@@ -342,6 +345,7 @@ def _are(*states: str) -> nft.Match:
 
 
 _IS_ORIGINAL, _IS_REPLY = (nft.Match(nft.CT_DIRECTION, (nft.Symbol(word),)) for word in ("original", "reply"))
+_IS_NOT_ANNOUNCED = nft.Match(nft.CT_STATUS, (nft.Interval.single(0),), mask=nft.EXPECTED)
 _IS_IPV4 = nft.Match(nft.META_NFPROTO, (nft.Symbol("ipv4"),))
 
 

@@ -170,7 +170,7 @@ def guards_of_new(live: str, family: Family) -> tuple[nft.Rule, ...]:
     """
     if family is Family.IPV4:
         return ()
-    is_authenticated = nft.Match(nft.META_L4PROTO, (nft.Interval.single(_AUTHENTICATION),))
+    is_authenticated = nft.Match(nft.META_L4PROTO, (nft.Interval.single(AUTHENTICATION),))
     return (nft.Rule((is_authenticated, nft.Match(nft.CT_STATE, (nft.Symbol("new"),)), nft.Goto(live))),)
 
 
@@ -200,4 +200,5 @@ def _link_named(interface: str) -> nft.Symbol | nft.NamePrefix | None:
     return nft.NamePrefix(prefix) if prefix else None
 
 
-_AUTHENTICATION = 51
+AUTHENTICATION = 51
+"""The protocol of IPv6 behind an authentication header, as nftables reads it."""

@@ -86,6 +86,7 @@ FIELDS: tuple[Field, ...] = (
     _known(nft.CT_STATE, Key("ct", 0), 4, is_host_order=True),
     _known(nft.CT_DIRECTION, Key("ct", 1), 1),
     _known(nft.CT_MARK, Key("ct", 3), 4, is_host_order=True),
+    _known(nft.CT_STATUS, Key("ct", 2), 4, is_host_order=True),
     _known(CT_FAMILY, Key("ct", 7), 1),
     _known(nft.CT_PROTOCOL, Key("ct", 10), 1),
     _known(nft.META_IIFNAME, Key("meta", 6), 16),
@@ -137,6 +138,7 @@ KEY_TYPES: Mapping[int, nft.KeyType] = {
     19: nft.KeyType.MARK,
     26: nft.KeyType.CT_STATE,
     27: nft.KeyType.CT_DIR,
+    28: nft.KeyType.CT_STATUS,
     29: nft.KeyType.ICMPV6_TYPE,
     41: nft.KeyType.IFNAME,
 }
@@ -146,10 +148,11 @@ LENGTHS: Mapping[nft.KeyType, int] = {
     **{key_type: bits // 8 for key_type, bits in nft.BITS.items()},
     nft.KeyType.IFNAME: 16,
     nft.KeyType.CT_STATE: 4,
+    nft.KeyType.CT_STATUS: 4,
     nft.KeyType.CT_DIR: 1,
     nft.KeyType.NF_PROTO: 1,
 }
 """Of a field of a key, in bytes."""
 
-HOST_ORDER_TYPES = frozenset({nft.KeyType.MARK, nft.KeyType.CT_STATE})
+HOST_ORDER_TYPES = frozenset({nft.KeyType.MARK, nft.KeyType.CT_STATE, nft.KeyType.CT_STATUS})
 """Whose numbers the kernel keeps in the byte order of the host."""

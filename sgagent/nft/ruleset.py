@@ -29,6 +29,7 @@ class KeyType(enum.Enum):
     IFNAME = "ifname"
     CT_STATE = "ct_state"
     CT_DIR = "ct_dir"
+    CT_STATUS = "ct_status"
     NF_PROTO = "nf_proto"
     MARK = "mark"
     ICMPV6_TYPE = "icmpv6_type"
@@ -64,6 +65,12 @@ CT_STATE = Selector("ct", "state", KeyType.CT_STATE)
 CT_DIRECTION = Selector("ct", "direction", KeyType.CT_DIR)
 CT_MARK = Selector("ct", "mark", KeyType.MARK)
 CT_PROTOCOL = Selector("ct", "protocol", KeyType.INET_PROTO)
+CT_STATUS = Selector("ct", "status", KeyType.CT_STATUS)
+"""Bits; of them only :data:`EXPECTED` is compared."""
+
+EXPECTED = 1
+"""The bit of the status of a session that another one announced to a connection tracking helper."""
+
 META_IIFNAME = Selector("meta", "iifname", KeyType.IFNAME)
 META_OIFNAME = Selector("meta", "oifname", KeyType.IFNAME)
 META_NFPROTO = Selector("meta", "nfproto", KeyType.NF_PROTO)
@@ -395,6 +402,7 @@ BITS: Mapping[KeyType, int] = {
     KeyType.MARK: 32,
     KeyType.ICMPV6_TYPE: 8,
     KeyType.INTEGER: 8,
+    KeyType.CT_STATUS: 1,
 }
 """The width of the types whose values are numbers; the only integer in use is the hop limit."""
 
@@ -406,7 +414,8 @@ SYMBOLS: Mapping[KeyType, Mapping[str, int]] = {
 """The kernel's numbers for its constants."""
 
 SELECTORS: tuple[Selector, ...] = (
-    *(CT_STATE, CT_DIRECTION, CT_MARK, CT_PROTOCOL, META_IIFNAME, META_OIFNAME, META_NFPROTO, META_L4PROTO),
+    *(CT_STATE, CT_DIRECTION, CT_MARK, CT_PROTOCOL, CT_STATUS),
+    *(META_IIFNAME, META_OIFNAME, META_NFPROTO, META_L4PROTO),
     *(IP_SADDR, IP_DADDR, IP6_SADDR, IP6_DADDR, IP6_HOPLIMIT, TH_DPORT),
     *(port(protocol) for protocol in PORTED for port in (source_port, destination_port)),
     ICMPV6_TYPE,

@@ -114,6 +114,7 @@ _EXPRESSIONS: Mapping[nft.KeyType, str] = {
     nft.KeyType.IFNAME: "iifname",
     nft.KeyType.CT_STATE: "ct state",
     nft.KeyType.CT_DIR: "ct direction",
+    nft.KeyType.CT_STATUS: "ct status",
     nft.KeyType.NF_PROTO: "meta nfproto",
     nft.KeyType.MARK: "ct mark",
     nft.KeyType.ICMPV6_TYPE: "icmpv6 type",

@@ -21,10 +21,11 @@ from sgagent.verify import Outcome
 from sgagent.verify.compiled_table import CompiledTable
 from sgagent.verify.expectation import NOTHING_REMEMBERED
 from sgagent.verify.fate_comparison import VERDICTS, Difference
+from sgagent.verify.packet_kinds import Headers
 from sgagent.verify.packets import CtDirection, CtState, Dimension, Phase, marks_text
 from sgagent.verify.proof import Proof, links_of, prove
 from sgagent.verify.verified_table import BaseHook, VerifiedTable
-from sgagent.verify.views import FAR_END, NEAR_END, NEVER_TRACKED, PORT, PROTOCOL, SOURCE_PORT, Headers, View
+from sgagent.verify.views import FAR_END, NEAR_END, NEVER_TRACKED, PORT, PROTOCOL, SOURCE_PORT, View
 
 _ON_WIRE = {"prerouting": -199, "postrouting": 101}
 """A priority from which on base chains read packets as they are on the wire."""

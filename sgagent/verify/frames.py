@@ -239,7 +239,7 @@ def _is_far_end(selector: nft.Selector, view: View) -> bool:
         return False
     is_original = view.accepted_as is Direction.INGRESS
     judged = nft.TupleDirection.ORIGINAL if is_original else nft.TupleDirection.REPLY
-    return selector.tuple_direction in (None, judged)
+    return view.is_elsewhere or selector.tuple_direction in (None, judged)
 
 
 _FarEnds = tuple[list[tuple[int, int]], list[int]]

@@ -188,6 +188,8 @@ class _Walk:
                 return self.mark
             case "protocol":
                 return session.protocol
+            case "status":
+                return int(session.is_expected)
             case "l3proto":
                 return self.packet.family.value
             case key:
@@ -243,11 +245,14 @@ class _Walk:
             source_port=packet.source_port or 0,
             destination_port=packet.destination_port or 0,
         )
-        if session is None or self.phase is not Phase.TRANSLATED or packet.is_error:
+        is_input = packet.hook in WITH_INPUT_LINK
+        if session is None or self.phase is not Phase.TRANSLATED or (packet.is_error and not is_input):
             return on_wire
         inwards = opened_direction(packet.hook, session.direction) is Direction.INGRESS
         other = session.reply if inwards else session.original
-        if packet.hook in WITH_INPUT_LINK:
+        if packet.is_error:
+            return replace(on_wire, destination=other.source)
+        if is_input:
             return replace(on_wire, destination=other.source, destination_port=other.source_port)
         return replace(on_wire, source=other.source, source_port=other.source_port)
 

@@ -72,6 +72,8 @@ class ConntrackEntry:
     """After all NAT, as its answer is expected."""
 
     mark: int = 0
+    is_expected: bool = False
+    """Whether another session announced it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,10 +109,13 @@ class PacketAtHook:
     other_interface: str = ""
     """The link on the other side of a packet that is forwarded, where the hook knows it; else empty."""
 
+    hides_error: bool = False
+    """Whether it is of an ICMPv6 error about its session, behind an authentication header."""
+
     @property
     def is_error(self) -> bool:
         """Return whether it is of an ICMP error about its session, which may be one of ICMP itself."""
-        return (
+        return self.hides_error or (
             self.session is not None
             and self.protocol in (1, 58)
             and (self.state is CtState.RELATED or self.protocol != self.session.protocol)
@@ -118,8 +123,13 @@ class PacketAtHook:
 
     @property
     def is_expected(self) -> bool:
-        """Return whether another session announced its session, which has the mark of that one."""
-        return self.state is CtState.RELATED and not self.is_error
+        """Return whether another session announced its session, which has the mark of that one.
+
+        A hidden error about such a session is not told from the packet that opens it (§6.5).
+        """
+        if not self.hides_error or self.session is None:
+            return self.state is CtState.RELATED and not self.is_error
+        return self.session.is_expected and self.session.direction is CtDirection.ORIGINAL
 
 
 NO_PROTOCOL = 256

@@ -26,6 +26,7 @@ from sgagent.verify.fate_comparison import (
     Subject,
 )
 from sgagent.verify.frames import Frame, make_frame
+from sgagent.verify.packet_kinds import Headers
 from sgagent.verify.packets import (
     EVERY_MARK,
     CtDirection,
@@ -36,7 +37,7 @@ from sgagent.verify.packets import (
 )
 from sgagent.verify.revision import Revision, Revisions
 from sgagent.verify.verified_table import BaseHook, UnsupportedStatementError, VerifiedChain, VerifiedTable
-from sgagent.verify.views import Headers, View, views_of
+from sgagent.verify.views import View, views_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,8 +208,11 @@ def _views_by_link(subject: Subject) -> Iterator[Iterator[View]]:
             for hook in hooks
             for family, other_link in product(Family, others[hook])
             for view in views_of(hook, link, family, other_link)
-            if scope.authenticated or view.headers is not Headers.AUTHENTICATED
+            if scope.authenticated or view.headers not in _AUTHENTICATED
         )
+
+
+_AUTHENTICATED = (Headers.AUTHENTICATED, Headers.HIDDEN_ERROR, Headers.ANNOUNCED)
 
 
 def _other_links(

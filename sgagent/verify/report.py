@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from sgagent.core.explanation import reason
-from sgagent.core.model import PROTOCOL_NAMES, Family, Protocol, address_text
+from sgagent.core.model import PORTED_NUMBERS, PROTOCOL_NAMES, Family, Protocol, address_text
 from sgagent.verify import Outcome
 from sgagent.verify.expectation import Expectation
 from sgagent.verify.fate_comparison import Counterexample
-from sgagent.verify.packets import NO_PROTOCOL, WITH_INPUT_LINK, PacketAtHook, opener_of
+from sgagent.verify.packets import NO_PROTOCOL, WITH_INPUT_LINK, ConntrackEntry, Ends, PacketAtHook, opener_of
 from sgagent.verify.proof import Proof
 
 Json = dict[str, Any]
@@ -51,6 +51,7 @@ def counterexample_as_json(found: Counterexample) -> Json:
         "hop_limit": packet.hop_limit,
         "tracking": packet.state.value,
         "mark": None if packet.session is None else packet.session.mark,
+        "session": None if packet.session is None else _session_as_json(packet.family, packet.session),
         "expected": {
             "verdict": expected.verdict.value,
             "decided_by": expected.decision.decided_by.value,
@@ -63,6 +64,24 @@ def counterexample_as_json(found: Counterexample) -> Json:
             "mark": trace.mark,
             "path": list(trace.path),
         },
+    }
+
+
+def _session_as_json(family: Family, session: ConntrackEntry) -> Json:
+    """Return what conntrack keeps of a session; each tuple is source, destination and their ports."""
+    has_ports = session.protocol in PORTED_NUMBERS
+    original, reply = (
+        [
+            *(address_text(family, address) for address in (ends.source, ends.destination)),
+            *((ends.source_port, ends.destination_port) if has_ports else (None, None)),
+        ]
+        for ends in (session.original, session.reply)
+    )
+    return {
+        "direction": session.direction.value,
+        "protocol": _protocol(session.protocol),
+        "original": original,
+        "reply": reply,
     }
 
 
@@ -93,6 +112,7 @@ def _counterexample_lines(found: Counterexample) -> Iterator[str]:
     counted = f"counted as {', '.join(trace.counters)}" if trace.counters else "not counted"
     rows = [
         ("packet", describe(packet)),
+        *([] if packet.session is None else [("session", _session(packet.family, packet.session))]),
         ("policy", _expected(packet, expected)),
         ("table", f"{trace.verdict.value}, {counted}"),
         ("path", " > ".join(trace.path) or "no chain"),
@@ -113,6 +133,18 @@ def describe(packet: PacketAtHook) -> str:
         place += f" {'to' if packet.hook in WITH_INPUT_LINK else 'from'} {packet.other_interface}"
     what = f"{_protocol(packet.protocol)}{kind} from {source} to {destination}"
     return f"{place}, {what}, {packet.state.value}{mark}"
+
+
+def _session(family: Family, session: ConntrackEntry) -> str:
+    """Return in words which session a packet belongs to, and which way."""
+    has_ports = session.protocol in PORTED_NUMBERS
+
+    def ways(ends: Ends) -> str:
+        source = _end(family, ends.source, ends.source_port if has_ports else None)
+        return f"{source} to {_end(family, ends.destination, ends.destination_port if has_ports else None)}"
+
+    tuples = f"original {ways(session.original)}, reply {ways(session.reply)}"
+    return f"{_protocol(session.protocol)}, {tuples}; the packet goes the {session.direction.value} way"
 
 
 def _direction(packet: PacketAtHook) -> str:

@@ -238,6 +238,8 @@ def understood(chain: str, statements: tuple[VerifiedStatement, ...]) -> tuple[V
 
 def _is_mask_unknown(match: nft.Match) -> bool:
     selector = match.selector
+    if selector == nft.CT_STATUS:
+        return match.mask != nft.EXPECTED
     is_wide = nft.BITS.get(selector.key_type, _MOST_BITS + 1) > _MOST_BITS
     return match.mask is not None and selector != nft.CT_MARK and is_wide
 

@@ -18,6 +18,7 @@ from sgagent.core.addresses import Ranges, holds, ranges_of, without
 from sgagent.core.evaluate import Packet, Tracking
 from sgagent.core.model import ICMP, ICMPV6, LAST_PORT, PORTED, PORTED_NUMBERS, Direction, Family
 from sgagent.nft.ruleset import Selector, TupleDirection
+from sgagent.verify.packet_kinds import Headers, Ports
 from sgagent.verify.packets import (
     NO_PROTOCOL,
     WITH_INPUT_LINK,
@@ -49,6 +50,9 @@ FAR_END = "far end"
 """No dimension: classes of far ends take its place."""
 
 _HEADER_TYPE = "header's icmp type"
+_EXPECTED = "expected"
+"""1 if another session announced the session, else 0."""
+
 _ABSENT = -1
 """The value of a field that a packet is too short for."""
 
@@ -113,35 +117,6 @@ class Special(enum.Enum):
 Reading = Settled | Read | Special
 
 
-class Headers(enum.Enum):
-    """What the header of a packet has to do with its session."""
-
-    OWN = "own"
-    """The header is one of the session, on one side of NAT; or there is no session."""
-
-    AUTHENTICATED = "authenticated"
-    """Likewise, but an authentication header hides the protocol and ports from nftables."""
-
-    ERROR = "error"
-    """It is of an ICMP error about the session."""
-
-    BROKEN = "broken"
-    """Extension headers of IPv6 are cut off: there is no protocol, and no session."""
-
-
-class Ports(enum.Enum):
-    """What views differ in besides."""
-
-    PORTED = "ported"
-    """The session's protocol is one of those whose ports rules compare."""
-
-    SHORT = "short"
-    """Likewise, but the packet is too short to hold ports, or a later fragment."""
-
-    OTHER = "other"
-    """Any other protocol; nothing is said about what stands in the place of ports."""
-
-
 @dataclass(frozen=True)
 class View:
     """One kind of packets."""
@@ -175,7 +150,12 @@ class View:
     @property
     def is_invalid(self) -> bool:
         """Return whether they are about no session of the link, as far as is known."""
-        return self.state is CtState.INVALID or (self.is_elsewhere and self.headers is Headers.ERROR)
+        return self.state is CtState.INVALID or (self.is_elsewhere and self._is_error)
+
+    @property
+    def _is_error(self) -> bool:
+        """Return whether they are of ICMP errors about their sessions."""
+        return self.headers in (Headers.ERROR, Headers.HIDDEN_ERROR, Headers.ANNOUNCED)
 
     @property
     def _is_header_judged(self) -> bool:
@@ -192,7 +172,7 @@ class View:
     @property
     def is_expected(self) -> bool:
         """Return whether another session announced that of the packet, and gave it its mark."""
-        return self.state is CtState.RELATED and self.headers is not Headers.ERROR
+        return self.state is CtState.RELATED and self.headers not in (Headers.ERROR, Headers.HIDDEN_ERROR)
 
     @cached_property
     def box(self) -> Box:
@@ -209,10 +189,19 @@ class View:
             box |= dict.fromkeys((end.address for end in _REPLY_TUPLE), ((0, self.family.last_address),))
             box |= dict.fromkeys((end.port for end in _REPLY_TUPLE), _PRESENT)
             box[_SESSION_PROTOCOL] = self._protocols
+        box[_EXPECTED] = self._expected
         protocols = self._protocols
         if self._is_header_judged and isinstance(header := self._protocol_of_header, Settled):
             protocols = ((int(header.value), int(header.value)),)
         return box | {ICMP_TYPE: of_session, _HEADER_TYPE: types, HOP_LIMIT: _BYTE, PROTOCOL: protocols}
+
+    @property
+    def _expected(self) -> Ranges:
+        """Return whether another session announced that of a packet."""
+        if self.is_expected:
+            return ((1, 1),)
+        opens = self.state is CtState.NEW or self.headers is Headers.HIDDEN_ERROR
+        return ((0, 0),) if opens and self.direction is CtDirection.ORIGINAL else ((0, 1),)
 
     @property
     def _protocols(self) -> Ranges:
@@ -240,19 +229,31 @@ class View:
     def _tuple(self, direction: TupleDirection | None) -> tuple[_End, _End]:
         """Return source and destination of one of the session's tuples."""
         is_original = direction is TupleDirection.ORIGINAL
-        if self.is_elsewhere and self.headers is Headers.ERROR:
-            return _OTHER_TUPLE if is_original else _REPLY_TUPLE
+        if self.is_elsewhere and self._is_error:
+            return self._tuple_of_error(is_original=is_original)
         is_judged = is_original is (self.accepted_as is Direction.INGRESS)
         return self._judged_tuple if is_judged else _OTHER_TUPLE
 
+    def _tuple_of_error(self, *, is_original: bool) -> tuple[_End, _End]:
+        """Return source and destination of a tuple; the header that the policy judges goes to one of them."""
+        source, destination = _OTHER_TUPLE if is_original else _REPLY_TUPLE
+        if self.hook in WITH_INPUT_LINK:
+            return source, destination if is_original else _End(NEAR_END, destination.port)
+        return _End(FAR_END, source.port) if is_original else source, destination
+
     def _header(self, phase: Phase) -> tuple[_End, _End]:
-        """Return source and destination in the header; on the inner side of NAT it has the other tuple's."""
-        if self.headers is Headers.ERROR and not self.is_elsewhere:
-            return _HEADER
+        """Return source and destination in the header; on the inner side of NAT it has the other tuple's.
+
+        An ICMP error goes where the session's packets of its direction go, from anywhere: conntrack takes
+        every other one for invalid.
+        """
         far, near = self._judged_tuple
-        if phase is Phase.TRANSLATED and self.direction is not None and self.headers is not Headers.ERROR:
+        is_input = self.hook in WITH_INPUT_LINK
+        if phase is Phase.TRANSLATED and self.direction is not None and (is_input or not self._is_error):
             near = _OTHER_TUPLE[0]
-        ends = (far, near) if self.hook in WITH_INPUT_LINK else (near, far)
+        ends = (far, near) if is_input else (near, far)
+        if self._is_error and not self.is_elsewhere:
+            return _HEADER[0], _End(ends[1].address, _HEADER[1].port)
         if self.headers is Headers.OWN and self.ports is not Ports.OTHER:
             return ends
         return _End(ends[0].address, _HEADER[0].port), _End(ends[1].address, _HEADER[1].port)
@@ -262,7 +263,7 @@ class View:
         match self.headers:
             case Headers.OWN:
                 return Read(PROTOCOL)
-            case Headers.AUTHENTICATED:
+            case Headers.AUTHENTICATED | Headers.HIDDEN_ERROR | Headers.ANNOUNCED:
                 return Settled(_AUTHENTICATION)
             case Headers.ERROR:
                 return Settled(_ERRORS[self.family])
@@ -292,6 +293,8 @@ class View:
                 return Special.MARK
             case "protocol":
                 return Read(_SESSION_PROTOCOL if self._is_header_judged else PROTOCOL)
+            case "status":
+                return Read(_EXPECTED)
             case "l3proto":
                 return Settled(self.family.value)
             case key:
@@ -350,6 +353,7 @@ class View:
             state=self.state,
             session=self._session(values, mark),
             other_interface=self.other_link,
+            hides_error=self.headers in (Headers.HIDDEN_ERROR, Headers.ANNOUNCED),
         )
 
     def _icmp_type(self, values: Mapping[Dimension, int]) -> int | None:
@@ -376,6 +380,7 @@ class View:
             original=original,
             reply=reply,
             mark=mark,
+            is_expected=bool(values[_EXPECTED]),
         )
 
     def values(self, box: Box, far_end: int) -> dict[Dimension, int]:
@@ -456,10 +461,13 @@ def views_of(hook: str, link: str, family: Family, other_link: str = "") -> Iter
     own, sessions = (Headers.OWN,), (Ports.PORTED, Ports.OTHER)
     is_ipv6 = family is Family.IPV6
     hidden = (Headers.AUTHENTICATED,) if is_ipv6 else ()
+    errors = (Headers.ERROR, Headers.HIDDEN_ERROR) if is_ipv6 else (Headers.ERROR,)
+    announced = (Headers.ANNOUNCED,) if is_ipv6 else ()
     broken = ((Headers.BROKEN, Ports.OTHER),) if is_ipv6 else ()
     kinds = chain(
         product(_TRACKED, product((*own, *hidden), sessions)),
-        product(_ERRONEOUS, product((Headers.ERROR,), sessions)),
+        product(_ERRONEOUS, product(errors, sessions)),
+        product(((CtState.RELATED, CtDirection.ORIGINAL),), product(announced, sessions)),
         product(_UNTIED, (*product(own, Ports), *broken)),
     )
     for (state, direction), (headers, ports) in kinds:
