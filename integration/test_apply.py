@@ -285,3 +285,33 @@ def test_kills_at_any_moment_of_a_trial(agent: Service, one_interface: Lab) -> N
         assert open_ports(one_interface) == {80}
         assert status(agent)["pending"] is None
     assert seen == {True, False}
+
+
+def test_restoring_the_same_file_after_a_rollback_says_what_activates_it(
+    agent: Service, one_interface: Lab
+) -> None:
+    """It stays held back; reload, status, page and log name the command, and that command does it."""
+    agent.define(definitions(WEB, SSH))
+    wait_for_ports(one_interface, {22, 80})
+    rolled = agent.command("rollback")
+    remedy = f"'sgagent apply {agent.documents}' enforces it now"
+    assert remedy in rolled.output
+    assert open_ports(one_interface) == {80}
+    (agent.documents / "policy.yaml").unlink()
+    wait_for(lambda: agent.metric("sgagent_source_up") == 0, "the source to be empty")
+    agent.define(definitions(WEB, SSH))
+    wait_for(lambda: agent.metric("sgagent_source_up") == 1, "the same file again")
+    reloaded = agent.command("reload")
+    assert (reloaded.status, remedy in reloaded.output) == (0, True)
+    assert open_ports(one_interface) == {80}
+    assert remedy in agent.command("status").output
+    assert json.loads(agent.command("status", "--json").output)["held"]["remedy"] == remedy
+    assert all(event["remedy"] == remedy for event in agent.events("source_held_back"))
+    assert len(agent.events("source_held_back")) >= 3, (
+        "at the rollback, when the file came back, at the reload"
+    )
+    assert agent.command("apply", str(agent.documents), "--yes").status == 0
+    assert open_ports(one_interface) == {22, 80}
+    assert status(agent)["held"] is None
+    agent.define(definitions(MAIL))
+    wait_for_ports(one_interface, {25})
