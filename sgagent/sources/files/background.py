@@ -24,6 +24,7 @@ from sgagent.sources.files.isolated_reader import (
     Message,
     ReadAnswer,
     ReaderProcess,
+    ReaderStarted,
     ReaderTask,
     ReadOrder,
 )
@@ -37,9 +38,9 @@ class Patience:
     """How long a read may take, in seconds."""
 
     first: float = 5.0
-    """That the first fetch waits, at a start."""
+    """That the first fetch waits, once the process runs."""
 
-    asked: float = 1.0
+    asked: float = 2.0
     """That a fetch waits that somebody asked for."""
 
     reading: float = 5.0
@@ -48,6 +49,9 @@ class Patience:
     process: float = 30.0
     """Until another process tries, doubled each time: the file system may be another one by then."""
 
+
+_START_SECONDS = 60.0
+"""For the process to start, which on a busy machine takes longer than any reading."""
 
 MOST_LEFT = 4
 """Processes that hang and were left behind; while there are so many, nobody else tries."""
@@ -152,6 +156,9 @@ class _Reading:
         self._is_waited_for = False
         """Whether a fetch waits for the next answer."""
 
+        self._is_started = False
+        """Whether the process runs, and may be in a reading."""
+
         self._is_awaited = False
         """Whether a fetch did not wait for the next answer to the end."""
 
@@ -182,6 +189,8 @@ class _Reading:
             seconds = self._patience.first if is_first else self._patience.asked
             if is_asked or is_first:
                 self._is_waited_for = True
+                if is_first:
+                    self._noted.wait_for(lambda: self._is_started or self._is_hung, _START_SECONDS)
                 self._noted.wait_for(lambda: self._is_hung or self._answered >= number, seconds)
                 self._is_waited_for = False
                 if self._answered < number and not self._is_hung:
@@ -241,7 +250,7 @@ class _Reading:
     def _begin(self, process: ReaderProcess) -> None:
         """Give a new process the order that has no answer; the first one comes without being asked for."""
         with self._noted:
-            self._process = process
+            self._process, self._is_started = process, False
             self._ordered += 1
             self._ordered_at = time.monotonic()
             process.order(ReadOrder(self._ordered, self._is_for_all))
@@ -274,12 +283,21 @@ class _Reading:
                 return _LOOK_SECONDS * 1000
             if self._ordered_at is None:
                 return None
-            return max(0.0, self._ordered_at + self._patience.reading - time.monotonic()) * 1000 + 1
+            return max(0.0, self._ordered_at + self._reading_seconds - time.monotonic()) * 1000 + 1
+
+    @property
+    def _reading_seconds(self) -> float:
+        """Return how long a reading may take until it counts as hung."""
+        return self._patience.reading if self._is_started else _START_SECONDS
 
     def _take(self, message: Message) -> None:
         match message:
             case LogLine(level, event, values):
                 getattr(_LOG, level)(event, **values)
+            case ReaderStarted():
+                with self._noted:
+                    self._is_started, self._ordered_at = True, time.monotonic()
+                    self._noted.notify_all()
             case DocumentsChanged():
                 with self._noted:
                     self._is_again = self._ordered_at is not None
@@ -312,7 +330,7 @@ class _Reading:
             if self._ordered_at is None:
                 return False
             seconds = time.monotonic() - self._ordered_at
-        if seconds < self._patience.reading:
+        if seconds < self._reading_seconds:
             return False
         if not self._is_hung:
             self._is_hung = True

@@ -59,6 +59,11 @@ class ReadAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class ReaderStarted:
+    """The process touches the path from now on."""
+
+
+@dataclass(frozen=True, slots=True)
 class DocumentsChanged:
     """Something changed at the path."""
 
@@ -72,7 +77,7 @@ class LogLine:
     values: Mapping[str, object]
 
 
-Message = ReadAnswer | DocumentsChanged | LogLine
+Message = ReadAnswer | ReaderStarted | DocumentsChanged | LogLine
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +197,7 @@ def serve(connection: Connection) -> None:
     structlog.configure(processors=[forward])
     task: ReaderTask = connection.recv()
     source = FileSource(task.path, task.limits, wants_signature=task.wants_signature)
+    send(ReaderStarted())
     with source.watch(lambda: send(DocumentsChanged())):
         while True:
             order: ReadOrder = connection.recv()
