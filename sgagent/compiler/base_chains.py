@@ -386,7 +386,7 @@ def check_sources(own: AddressRanges, place: Place) -> tuple[list[nft.Chain], li
             live_checked = names.live_chain(goto.chain)
             for chain, head, onward in (
                 (goto.chain, guards_of_maps(live_checked, family), first),
-                (live_checked, returning(direction, interface), live_first),
+                (live_checked, (returning(direction),), live_first),
             ):
                 chains.append(nft.Chain(name=chain, rules=(*head, nft.Rule((nft.Goto(onward),)))))
             first = live_first = goto.chain

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from sgagent.core.link_patterns import LinkPattern, is_pattern
 from sgagent.core.model import UDP, Direction, Family, PortSet, Protocol
 from sgagent.core.policy import DHCP
 from sgagent.nft import names, ruleset as nft
@@ -136,12 +135,12 @@ def read_twice(
         final: the chain behind.
         guards: makes the rules that send packets from the first to the second.
     """
-    direction, interface, family = place
+    direction, _, family = place
     by_session, by_header = (rules(reading) for reading in readings(direction, family))
     on = nft.Rule((nft.Goto(final),))
     if not by_header:
         return (nft.Chain(name=name, rules=(on,)),)
-    head = returning(direction, interface) if guards is guards_of_maps else ()
+    head = (returning(direction),) if guards is guards_of_maps else ()
     live = nft.Chain(name=names.live_chain(name), rules=(*head, *by_session, on))
     return nft.Chain(name=name, rules=(*guards(live.name, family), *by_header, on)), live
 
@@ -174,30 +173,15 @@ def guards_of_new(live: str, family: Family) -> tuple[nft.Rule, ...]:
     return (nft.Rule((is_authenticated, nft.Match(nft.CT_STATE, (nft.Symbol("new"),)), nft.Goto(live))),)
 
 
-def returning(direction: Direction, interface: str) -> tuple[nft.Rule, ...]:
+def returning(direction: Direction) -> nft.Rule:
     """Return the rule that sends packets back that are evaluated by their own header (§6.4).
 
-    They are replies that pass in the direction of the sessions that are judged here. The replies of those
-    sessions pass in the other direction, at the other hook: only one of the two knows the link outwards.
-
-    Args:
-        direction: of the sessions that are judged.
-        interface: where, or the pattern of its name.
+    They are replies that pass in the direction of the sessions that are judged. The replies of those sessions
+    pass in the other direction, at the other hook: only one of the two knows a link outwards.
     """
-    link = _link_named(interface)
-    if link is None:
-        return ()
-    operator = nft.Operator.EQUAL if direction is Direction.EGRESS else nft.Operator.NOT_EQUAL
+    operator = nft.Operator.NOT_EQUAL if direction is Direction.EGRESS else nft.Operator.EQUAL
     is_reply = nft.Match(nft.CT_DIRECTION, (nft.Symbol("reply"),))
-    return (nft.Rule((is_reply, nft.Match(nft.META_OIFNAME, (link,), operator), nft.Return())),)
-
-
-def _link_named(interface: str) -> nft.Symbol | nft.NamePrefix | None:
-    """Return with what the names of links of an interface or pattern are compared; None if with nothing."""
-    if not is_pattern(interface):
-        return nft.Symbol(interface)
-    prefix = LinkPattern(text=interface).prefix
-    return nft.NamePrefix(prefix) if prefix else None
+    return nft.Rule((is_reply, nft.Match(nft.META_OIFNAME, (nft.NO_LINK,), operator), nft.Return()))
 
 
 AUTHENTICATION = 51

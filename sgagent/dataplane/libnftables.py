@@ -379,6 +379,8 @@ def _loadable(content: Any) -> Any:  # noqa: ANN401 - JSON
     Links by number become links by name, handles go, and a table is nobody's.
     """
     match content:
+        case {"op": _, "left": {"meta": {"key": "iif" | "oif"}}, "right": 0 | "0"}:
+            return content  # no link, whatever its name
         case {"key": "iif" | "oif" as key, **others} if not others:
             return {"key": _NAMED[key]}
         case {"table": {"flags": _} as table}:

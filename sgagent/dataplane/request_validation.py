@@ -141,6 +141,8 @@ def _check_match(selector: nft.Selector, values: tuple[object, ...], mask: objec
     if mask is not None:
         _require(key_type is nft.KeyType.MARK, "only marks are compared by bits")
         _check_number(mask, nft.ALL_BITS)
+    if selector == nft.META_OIFNAME and values == (nft.NO_LINK,):
+        return
     plain = list[object]()
     for value in _filled(values):  # in the prefix of names is nothing but what may be in a name
         is_prefix = key_type is nft.KeyType.IFNAME and isinstance(value, nft.NamePrefix)

@@ -114,7 +114,7 @@ IN_PACKET: Mapping[Base, tuple[tuple[PacketBytes, Field], ...]] = {
     for base in Base
 }
 LINK_INDEX: Mapping[Key, nft.Selector] = {Key("meta", 4): nft.META_IIFNAME, Key("meta", 5): nft.META_OIFNAME}
-"""Links by number; that of loopback is 1 in each network namespace."""
+"""Links by number; that of loopback is 1 in each network namespace, and 0 is none."""
 
 KEY_LENGTHS: Mapping[Key, int] = {
     **{place: row.length for place, row in BY_KEY.items()},

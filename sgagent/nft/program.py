@@ -30,7 +30,7 @@ from sgagent.nft.sets import KernelSet, link_name, link_prefix, padded, values_o
 _LAST = (nft.LookUp, nft.Accept, nft.Drop, nft.Goto, nft.Jump, nft.Return, Reject)
 """Nothing in a rule comes behind one of these: there is a verdict, or the rule has ended."""
 
-_LOOPBACK_INDEX = 1
+_NAMES = {0: nft.NO_LINK, 1: nft.Symbol(LOOPBACK)}
 _Compared = nft.Match | nft.LookUp | Unknown
 
 
@@ -158,7 +158,7 @@ def _matches(test: Test, known: Mapping[Key, int]) -> _Made:
     """
     source = test.value.source
     if isinstance(source, Key) and source in LINK_INDEX:
-        yield _of_loopback(test, LINK_INDEX[source]), ()
+        yield _of_number(test, LINK_INDEX[source]), ()
     elif isinstance(source, Key) and source not in BY_KEY:
         yield Unknown(str(source)), ()
     elif test.first != test.last:
@@ -174,12 +174,13 @@ def _matches(test: Test, known: Mapping[Key, int]) -> _Made:
             yield _equal(row, mask, number, is_negated=test.is_negated), row.implied
 
 
-def _of_loopback(test: Test, selector: nft.Selector) -> nft.Match:
+def _of_number(test: Test, selector: nft.Selector) -> nft.Match:
+    """Return the comparison of a link's number, if it says the same of its name in every namespace."""
     number = turned(test.first, 4) if not IS_BIG_ENDIAN else test.first
     is_whole = test.first == test.last and test.value.is_plain and not test.value.is_swapped
-    if not is_whole or number != _LOOPBACK_INDEX:
+    if not is_whole or number not in _NAMES:
         raise UnreadableError(str(test.value.source))
-    return nft.Match(selector, (nft.Symbol(LOOPBACK),), _operator(is_negated=test.is_negated))
+    return nft.Match(selector, (_NAMES[number],), _operator(is_negated=test.is_negated))
 
 
 def _in_order(test: Test, row: Field) -> nft.Match:

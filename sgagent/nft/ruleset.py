@@ -149,6 +149,9 @@ class Symbol:
 
 Value = Interval | Symbol
 
+NO_LINK = Symbol("")
+"""The name of a link that a hook does not know, like that outwards at ``prerouting``: nft's ``oif 0``."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class NamePrefix:
@@ -236,6 +239,11 @@ class Match:
     operator: Operator = Operator.EQUAL
     mask: int | None = None
     """Bits that are compared; only for marks."""
+
+    @property
+    def asks_for_a_link(self) -> bool:
+        """Return whether it asks if the hook knows the link outwards."""
+        return self.selector == META_OIFNAME and self.values == (NO_LINK,)
 
     def has_word(self, word: str) -> bool:
         """Return whether one of the values is the word, or a prefix of names that begins it."""

@@ -143,8 +143,10 @@ def _statement(statement: nft.Statement) -> str:
 
 
 def _match(match: nft.Match) -> str:
-    values = [_value(value, match.selector.key_type) for value in match.values]
     left = selector_text(match.selector)
+    if match.asks_for_a_link:
+        return f"{left.removesuffix('name')} {'!= ' if match.operator is nft.Operator.NOT_EQUAL else ''}0"
+    values = [_value(value, match.selector.key_type) for value in match.values]
     operator = "!= " if match.operator is nft.Operator.NOT_EQUAL else ""
     if match.mask is not None:
         left = f"{left} & {match.mask:#010x}"

@@ -286,6 +286,9 @@ def _statement(statement: nft.Statement) -> Json:
 
 def _match(match: nft.Match) -> Json:
     key_type = match.selector.key_type
+    if match.asks_for_a_link:
+        number = {"meta": {"key": match.selector.key.removesuffix("name")}}
+        return {"op": match.operator.value, "left": number, "right": 0}
     values = [_value(value, key_type) for value in match.values]
     left = _selector(match.selector)
     if match.mask is not None:

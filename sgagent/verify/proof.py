@@ -241,10 +241,10 @@ def links_of(table: VerifiedTable, policy: ResolvedPolicy) -> tuple[str, ...]:
     named = {interface.name for interface in policy.interfaces} | {LOOPBACK, *known}
     prefixes = {"", *(guard.prefix for guard in policy.guards)}
     for value in (value for _, _, values in _matched_links(table) for value in values):
-        if isinstance(value, nft.Symbol):
-            named.add(value.word)
-        else:
+        if isinstance(value, nft.NamePrefix):
             prefixes.add(value.prefix)
+        elif value != nft.NO_LINK:
+            named.add(value.word)
     comparisons = tuple(_comparisons(table))
     alike: dict[Hashable, str] = {}
     for name in sorted(known):

@@ -226,6 +226,23 @@ def test_acceptance_on_one_interface_says_nothing_of_another(case: Case, draws: 
         assert session is None or session.mark == before | (noted if is_accepted and not before else 0)
 
 
+@examples(30)
+@given(cases(interfaces=("eth0",)), draws())
+def test_a_lower_device_is_judged_as_its_master(case: Case, draws: Draws) -> None:
+    """New sessions, answers of live ones, and entries that were opened elsewhere (§9.5)."""
+    policy = replace(case.policy, lower_devices={"port": "eth0"})
+    table = compiled(policy, most_lines=draws.choice(SHAPES))
+    elsewhere = LAYOUT.elsewhere_bit(0)
+    for drawn_packet in random_packets(draws, policy, PACKETS // 2):
+        judged = replace(drawn_packet, interface="port")
+        judges_as_specified(walk(table, judged), policy, judged)
+        if judged.tracking is Tracking.NEW:
+            judges_as_specified(walk_reply(table, judged), policy, judged)
+        session = session_elsewhere(judged, mark=elsewhere)
+        if session is not None:
+            judges_as_specified(walk_own(table, judged, session), policy, judged)
+
+
 @given(cases(interfaces=("eth0", "eth1")), draws())
 def test_entries_that_were_opened_elsewhere(case: Case, draws: Draws) -> None:
     """A packet that is the answer of an entry which was opened over another link is as one of its own (§6.4).

@@ -455,6 +455,66 @@ class TestWrap:
         assert host.step(WIDE).clearance is None
 
 
+def bound(*links: str) -> ResolvedPolicy:
+    """Return the policy of links of one group."""
+    return policy_of(group("sg-1", WEB), on=dict.fromkeys(links, "sg-1"))
+
+
+class TestSlotsThatChangeHands:
+    """Entries may have the bit of having been opened elsewhere than at the interface before (§6.4)."""
+
+    FIRST, SECOND = bound("eth0", "eth1", "eth2"), bound("eth1", "eth2", "eth3")
+
+    def test_one_that_is_given_up_is_free_for_a_step(self) -> None:
+        """Until that step the table sets its bit, so sessions of who waits for it are evaluated uncached."""
+        host = Host()
+        host.step(self.FIRST)
+        found = host.step(self.SECOND)
+        assert host.state == EnforcementState(generation=1, slots=(None, "eth1", "eth2"))
+        assert (found.is_interim, found.clearance) == (True, None)
+
+    @pytest.mark.parametrize("is_known", (True, False))
+    def test_then_the_bit_is_cleared(self, *, is_known: bool) -> None:
+        """Of all entries that have it, before it means something else; their generation stays theirs."""
+        host = Host()
+        host.step(self.FIRST)
+        host.step(self.SECOND)
+        if not is_known:
+            host.restart()
+        found = host.step(self.SECOND)
+        assert host.state == EnforcementState(generation=2, slots=("eth3", "eth1", "eth2"))
+        assert found.clearance is not None
+        bit = LAYOUT.elsewhere_bit(0)
+        assert (bit, bit) in found.clearance.tests
+        assert found.clearance.mask & ~LAYOUT.generation_mask == bit
+        assert found.forgets_generations is not is_known
+        again = host.step(self.SECOND)
+        assert not again.plan
+        assert again.clearance is None
+        assert not again.is_interim
+
+    def test_a_fourth_interface_waits_for_none(self) -> None:
+        """No slot is free, and no step has to follow."""
+        host = Host()
+        assert not host.step(bound("eth0", "eth1", "eth2", "eth3")).is_interim
+        assert not host.step(bound("eth0", "eth1", "eth2", "eth3")).plan
+
+    def test_what_is_newly_bound_knows_no_entry(self) -> None:
+        """Those of before were opened over it or not: its slot was free, and no entry has the bit."""
+        host = Host()
+        host.step(bound("eth0"))
+        opener = packet(IN, "192.0.2.9", TCP, 22, link="eth1")
+        session = session_of(opener)
+        assert session is not None
+        assert host.table is not None
+        assert walk(host.table, opener, session).accepted
+        assert session.mark == LAYOUT.elsewhere_bit(0)
+        host.step(bound("eth0", "eth1"))
+        assert not walk_reply(host.table, opener, session).accepted
+        host.step(policy_of(group("sg-1", WEB, SSH), on={"eth0": "sg-1", "eth1": "sg-1"}))
+        assert walk_reply(host.table, opener, session).accepted
+
+
 class TestOlderTable:
     """Somebody loads the table that he saved: marks of later generations are about."""
 
