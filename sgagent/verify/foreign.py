@@ -137,7 +137,9 @@ def _edge(table: VerifiedTable, hook: str, way: str) -> VerifiedTable:
     edge = replace(table, chains=chains)
     unread = [f"ct before conntrack in chain {name}" for name in _before_conntrack(table, passed)]
     early = [chain.name for chain in table.base_chains.get("prerouting", ())]
-    if hook == "prerouting" and any(META_OIFNAME in CompiledTable(edge).reads(name) for name in early):
+    # Of what is not forwarded, neither prerouting nor input knows a link outwards.
+    is_told_apart = hook == "prerouting" and way == "forwarded"
+    if is_told_apart and any(META_OIFNAME in CompiledTable(edge).reads(name) for name in early):
         unread.append("meta oifname at prerouting")
     return replace(edge, unread=(*edge.unread, *unread))
 

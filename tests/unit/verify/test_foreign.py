@@ -207,6 +207,12 @@ def test_a_filter_that_is_not_understood() -> None:
     proof = compared(filters(WEB, SSH, (Unread(name),))).proof
     assert proof.outcome is Outcome.UNKNOWN
     assert proof.unsupported == (name,)
+
+
+def test_prerouting_knows_no_link_outwards() -> None:
+    """So nothing there has a name of one; of what is forwarded, the chains behind it know it."""
     out = match(nft.META_OIFNAME, "eth9"), Accept()
-    comparison = compared(filters(WEB, SSH), filters(WEB, SSH, out, hook="prerouting"))
+    local = filters(WEB, SSH), filters(WEB, SSH, out, hook="prerouting")
+    assert compared(*local).proof.unsupported == ()
+    comparison = compared(*local, filters(WEB, SSH, out, hook="forward"))
     assert comparison.proof.unsupported == ("meta oifname at prerouting",)
