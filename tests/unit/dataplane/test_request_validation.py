@@ -158,6 +158,7 @@ REFUSED: tuple[Any, ...] = (
     match(CT_MARK, ONE, mask=1 << 32),
     match(CT_MARK, ONE, mask=False),
     match(SADDR, ONE, mask=255),
+    match("ct status", ONE, mask=2),
     match(CT_STATE, obj("Symbol", "evil")),
     match(CT_STATE, ONE),
     match(SADDR, obj("Symbol", "localhost")),
@@ -303,6 +304,13 @@ def test_bits_within_the_mask_may_be_set() -> None:
     keep, put = 0x0001FFFF, 0x00010000
     plan = check_plan(decode(sent(NO_FILL, rule(obj("SetMark", keep, put)))), MASK)
     assert plan == Plan((AddRule("a", Rule((SetMark(keep=keep, put=put),))),))
+
+
+def test_one_bit_of_the_status_may_be_compared() -> None:
+    """The one that our own table asks for: whether another session announced this one."""
+    content = decode(sent(NO_FILL, match("ct status", (0, 0), mask=1)))
+    (operation,) = check_plan(content, MASK).operations
+    assert isinstance(operation, AddRule)
 
 
 def test_foreign_things_of_the_table_may_be_deleted() -> None:
