@@ -132,7 +132,7 @@ def _note_opening(put: int, mask: int | None = None) -> nft.Rule:
         mask: those that have to be clear; None for all. Where no mark is needed to accept a session, those
             of others stay as they are: whoever compares a whole mark would lose the session.
     """
-    is_untouched = nft.Match(nft.CT_MARK, (nft.Interval.single(0),), mask=mask)
+    is_untouched = _marked(nft.ALL_BITS if mask is None else mask, 0)
     return nft.Rule((_are("new"), is_untouched, nft.SetMark(keep=nft.ALL_BITS, put=put), nft.Accept()))
 
 
@@ -331,7 +331,8 @@ def _reverse(direction: Direction) -> Direction:
 
 def _marked(bits: int, value: int) -> nft.Match:
     """Return the match on marks of which some bits have a value."""
-    return nft.Match(nft.CT_MARK, (nft.Interval.single(value),), mask=bits)
+    mask = None if bits == nft.ALL_BITS else bits  # the kernel tells no mask of all bits from none
+    return nft.Match(nft.CT_MARK, (nft.Interval.single(value),), mask=mask)
 
 
 def _accept_with(matches: tuple[nft.Match, ...], keep: int, put: int) -> nft.Rule:
