@@ -256,6 +256,28 @@ def request_to(address: str, port: int) -> Packet:
 
 
 @pytest.mark.usefixtures("namespace")
+def test_another_users_listener_makes_no_session_one_that_came_in() -> None:
+    """Nobody may listen at all addresses, at the port of a session that the host has opened."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        client.connect(server.getsockname())
+        with made_by_nobody() as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(("0.0.0.0", client.getsockname()[1]))  # noqa: S104 - in a namespace of its own
+            listener.listen()
+            assert [session.local_port for session in sessions_at_listeners()] == [server.getsockname()[1]]
+
+
+def made_by_nobody() -> socket.socket:
+    """Return a socket of TCP that another user has made."""
+    os.seteuid(65534)
+    try:
+        return socket.socket()
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.usefixtures("namespace")
 def test_what_this_host_opened_is_not_listed() -> None:
     """The near end of a session that this host opened has no listener."""
     with socket.create_server(("127.0.0.1", 0)) as server:

@@ -36,7 +36,7 @@ _ENDS = struct.Struct(">HH16s16s")
 _LINK = slice(_ENDS.size, _ENDS.size + 4)
 """In the identity: the number of the link that the socket is bound to; 0 for none."""
 
-_ANSWER = struct.Struct("=B3x48s16xI")
+_ANSWER = struct.Struct("=B3x48s12xII")
 _MAPPED = bytes(10) + b"\xff\xff"
 """How an IPv6 socket writes an IPv4 address."""
 
@@ -59,17 +59,26 @@ class TcpSession:
     identity: bytes
     """What the kernel knows the socket by: 48 bytes."""
 
+    user: int = 0
+    """Who made or accepted it; root's as long as nobody has accepted it, when the inode is 0, too."""
+
     @property
     def link(self) -> int:
         """Return the number of the link that the socket is bound to; 0 for none."""
         return int.from_bytes(self.identity[_LINK], sys.byteorder)
 
     def accepts(self, session: TcpSession) -> bool:
-        """Return whether this listener could have accepted a session, at its address and on its link."""
+        """Return whether this listener could have accepted a session: at its address, on its link.
+
+        And by its user, unless that is root, who may let others accept: anybody may listen at the port of a
+        session that has ``SO_REUSEADDR``.
+        """
         is_everywhere = self.local_address == 0 and self.family in (session.family, Family.IPV6)
         is_there = (self.family, self.local_address) == (session.family, session.local_address)
+        is_same_user = self.user in (0, session.user) or session.inode == 0
         return (
             (is_everywhere or is_there)
+            and is_same_user
             and self.local_port == session.local_port
             and self.socket_family == session.socket_family
             and self.link in (0, session.link)
@@ -227,7 +236,7 @@ def list_in_states(
             yield _session(*_ANSWER.unpack_from(message.payload))
 
 
-def _session(socket_family: int, identity: bytes, inode: int) -> TcpSession:
+def _session(socket_family: int, identity: bytes, user: int, inode: int) -> TcpSession:
     local_port, peer_port, local, peer = _ENDS.unpack_from(identity)
     is_ipv4 = socket_family == socket.AF_INET
     if is_ipv4:
@@ -243,6 +252,7 @@ def _session(socket_family: int, identity: bytes, inode: int) -> TcpSession:
         inode=inode,
         socket_family=socket_family,
         identity=identity,
+        user=user,
     )
 
 
@@ -270,9 +280,6 @@ def list_listeners() -> tuple[HostListener, ...]:
     return tuple(sorted(found, key=lambda one: (one.protocol, one.port, one.family.bits, one.address)))
 
 
-_LISTENER = struct.Struct("=B3x48s12xII")
-
-
 def users_listening(port: int) -> Iterator[tuple[str, int, int]]:
     """Yield address, user and inode of each socket that waits at a TCP port, of the calling thread's network.
 
@@ -280,10 +287,6 @@ def users_listening(port: int) -> Iterator[tuple[str, int, int]]:
         OSError: the kernel can't tell.
     """
     with NetlinkSocket(NETLINK_SOCK_DIAG) as netlink:
-        for family in (socket.AF_INET, socket.AF_INET6):
-            request = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 1 << LISTEN, bytes(48))
-            for message in netlink.dump(_DIAGNOSE_BY_FAMILY, request):
-                of_socket, identity, user, inode = _LISTENER.unpack_from(message.payload)
-                found = _session(of_socket, identity, inode)
-                if found.local_port == port:
-                    yield address_text(found.family, found.local_address), user, inode
+        for found in list_in_states(netlink, 1 << LISTEN):
+            if found.local_port == port:
+                yield address_text(found.family, found.local_address), found.user, found.inode

@@ -27,7 +27,8 @@ def find_flow_tables(evidence: HostEvidence, rules: Sequence[ReachedRule]) -> It
             chain=rule.rule.chain,
             evidence=f"rule with handle {rule.rule.handle} adds sessions to the flow table {table.name}"
             f" with {', '.join(links)}",
-            effect="packets of an offloaded session pass no hook: a policy that revokes it does not end it",
+            effect="packets of an offloaded session pass no hook: a running agent ends it within a second of"
+            " the change that revokes it, but a guest may go on with UDP from its side",
             remedy=f"take {', '.join(links)} out of the flow table, or offload only sessions that no policy"
             " may revoke",
         )

@@ -76,6 +76,8 @@ def on_link(session: TcpSession, number: int) -> TcpSession:
         *((SESSION, SESSION), (ANY, SESSION)),
         *((SESSION6, SESSION6), (ANY6, SESSION6), (ANY6, MAPPED), (MAPPED, MAPPED)),
         *((on_link(SESSION, 3), on_link(SESSION, 3)), (SESSION, on_link(SESSION, 3))),
+        *((ANY, replace(SESSION, user=33)), (replace(ANY, user=33), replace(SESSION, user=33))),
+        (replace(ANY, user=33), replace(SESSION, inode=0)),
     ),
 )
 def test_a_listener_accepts_sessions_of_its_address_family_and_link(
@@ -95,6 +97,7 @@ def test_a_listener_accepts_sessions_of_its_address_family_and_link(
         (replace(SESSION6, local_address=SESSION.local_address), MAPPED),
         *((ANY6, SESSION), (ANY, SESSION6), (ANY, MAPPED), (replace(MAPPED, local_address=0), SESSION6)),
         *((on_link(SESSION, 3), SESSION), (on_link(ANY, 3), on_link(SESSION, 2))),
+        *((replace(ANY, user=65534), SESSION), (replace(ANY, user=65534), replace(SESSION, user=33))),
     ),
 )
 def test_a_port_alone_makes_no_listener(listener: TcpSession, session: TcpSession) -> None:
