@@ -165,11 +165,27 @@ class EntrySweep:
         own = frozenset((one.family, one.first) for link in facts.links for one in link.addresses)
 
         @cache
-        def find_link(family: Family, peer: int, near: int) -> str | None:
+        def towards(family: Family, peer: int, near: int) -> str | None:
             number = self._find_link(family, peer, near if (family, near) in own else None)
             return None if number is None else names.get(number)
 
+        def find_link(entry: ConntrackEntry, direction: Direction) -> str | None:
+            ends = entry.original if direction is Direction.INGRESS else entry.reply
+            link = towards(entry.family, ends.source, ends.destination)
+            return link if link is None or self._may_pass(entry.mark, link, direction) else None
+
         return _Sweep(EntryJudge(policy, find_link), own, bool(tables))
+
+    def _may_pass(self, mark: int, link: str, direction: Direction) -> bool:
+        """Return whether the mark lets a session be one that was opened in the direction through the link.
+
+        A route does not tell the link where rules of others choose it by a mark. What was accepted elsewhere,
+        and not here, by whatever policy, passes there.
+        """
+        state, layout = self._state or UNCACHED, self._layout
+        here = state.slot(link)
+        bits = [layout.direction_bit(slot, direction) for slot in range(len(state.slots))]
+        return here is None or not any(mark & bit for bit in bits) or bool(mark & bits[here])
 
     def _allowed_marks(self) -> Iterator[MarkTest]:
         """Yield tests for the marks of sessions that the policy in force has allowed outwards."""

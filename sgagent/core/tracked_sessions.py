@@ -91,8 +91,8 @@ def can_be_reopened(protocol: int) -> bool:
     return protocol not in _NOT_REOPENED
 
 
-FindLink = Callable[[Family, int, int], str | None]
-"""Finds the link by which packets to an address leave, from another one of this host or any."""
+FindLink = Callable[[ConntrackEntry, Direction], str | None]
+"""Finds the link through which a session was opened in a direction, if nothing speaks against it."""
 
 
 class EntryJudge:
@@ -111,10 +111,9 @@ class EntryJudge:
         The session was opened outwards, which the policy forbids now, and the far end may open it. One that
         the policy forbids where it was opened inwards, too, stays: it has to stop in both directions.
         """
-        ends = entry.reply
         if not can_be_reopened(entry.protocol) or not self._may_admit(entry):
             return False
-        link = self._find_link(entry.family, ends.source, ends.destination)
+        link = self._find_link(entry, Direction.EGRESS)
         return (
             link is not None
             and self._is_dropped(entry.opening(link, Direction.EGRESS))
@@ -124,13 +123,12 @@ class EntryJudge:
 
     def is_revoked(self, entry: ConntrackEntry) -> bool:
         """Return whether the policy forbids a session at a link where it was opened."""
-        link = self._find_link(entry.family, entry.reply.source, entry.reply.destination)
+        link = self._find_link(entry, Direction.EGRESS)
         is_out = link is not None and self._is_dropped(entry.opening(link, Direction.EGRESS))
         return is_out or self._is_revoked_inwards(entry)
 
     def _is_revoked_inwards(self, entry: ConntrackEntry) -> bool:
-        ends = entry.original
-        link = self._find_link(entry.family, ends.source, ends.destination)
+        link = self._find_link(entry, Direction.INGRESS)
         return link is not None and self._is_dropped(entry.opening(link, Direction.INGRESS))
 
     def _is_dropped(self, packet: Packet) -> bool:

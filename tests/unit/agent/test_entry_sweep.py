@@ -20,6 +20,7 @@ from sgagent.nft.marks import EnforcementState, MarkLayout, MarkTest
 from tests.fakes.clock import FakeClock
 from tests.unit.agent.test_forbidden_sessions import Log
 from tests.unit.core.test_tracked_sessions import FAR, GUEST, HOST, entry, only
+from tests.words import OUT
 
 LAYOUT = MarkLayout(0xFFFF0000)
 LINKS = tuple(
@@ -100,6 +101,20 @@ def test_entries_that_the_policy_in_force_has_allowed_are_not_listed() -> None:
     assert test.is_met_by(LAYOUT.generation_bits(2) | 0x20000)
     assert not test.is_met_by(LAYOUT.generation_bits(1) | 0x20000)
     assert not test.is_met_by(LAYOUT.generation_bits(2) | 0x10000)
+
+
+def test_a_session_that_was_accepted_at_another_link_is_left() -> None:
+    """Rules of others choose links by marks, which the routes do not show; so it may go on there."""
+    state = replace(STATE, slots=("eth0", "eth1", None))
+    here, elsewhere = (
+        replace(entry(HOST, FAR), mark=LAYOUT.generation_bits(1) | LAYOUT.direction_bit(slot, OUT))
+        for slot in (0, 1)
+    )
+    kernel = Kernel([here, elsewhere])
+    sweep = sweep_on(kernel)
+    sweep.follow(replace(REVOKED, state=state))
+    sweep.look()
+    assert kernel.entries == [elsewhere]
 
 
 class SlowClock(FakeClock):

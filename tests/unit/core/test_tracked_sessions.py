@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from sgagent.core.model import DCCP, GRE, ICMP, SCTP, TCP, UDP, CidrBlock, Family, Mode, Protocol
+from sgagent.core.model import DCCP, GRE, ICMP, SCTP, TCP, UDP, CidrBlock, Direction, Family, Mode, Protocol
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.tracked_sessions import ConntrackEntry, EntryJudge, FlowTuple
 from tests.words import ACCEPT, ADVANCED, DROP, IN, OUT, group, policy_of, rule
@@ -25,7 +25,11 @@ def entry(source: int, destination: int, protocol: Protocol = UDP, port: int | N
 
 def judge(policy: ResolvedPolicy) -> EntryJudge:
     """Return what judges entries on a host with three links."""
-    return EntryJudge(policy, lambda _family, peer, _near: LINKS.get(peer))
+
+    def find_link(entry: ConntrackEntry, direction: Direction) -> str | None:
+        return LINKS.get((entry.original if direction is IN else entry.reply).source)
+
+    return EntryJudge(policy, find_link)
 
 
 def only(
