@@ -126,7 +126,7 @@ SCRIPTS: tuple[tuple[str, str], ...] = (
     ),
     ("add chain T x { type nat hook postrouting priority 100; }; add rule T x masquerade", "chain x"),
     ("add chain T x { type route hook output priority 0; }; add rule T x meta mark set 5", "chain x"),
-    ("add chain T prerouting { policy drop; }", REFUTED),
+    ("add chain T prerouting { policy drop; }", PROVED),  # no packet comes to its end
     ("add table T { flags dormant; }", REFUTED),
     ("flush table T", REFUTED),
     ("add chain T x; add rule T x tcp dport 23 accept; insert rule T prerouting jump x", REFUTED),
