@@ -144,8 +144,18 @@ def test_apply_enforces_what_waits(agent: Service, bench: Lab, login: Ends) -> N
 
 
 def test_it_is_enforced_when_its_time_is_up(agent: Service, bench: Lab, login4: Ends) -> None:
-    """By itself; a further change meanwhile waits for its own time, and a restart changes nothing."""
+    """By itself."""
     hold(agent, SHORT)
+    agent.start()
+    agent.define(SHUT)
+    agent.wait_for_event("change_held")
+    agent.wait_for_event("change_held_no_longer", seconds=2 * SHORT)
+    assert opens(bench, 80)
+    assert not talks(login4)
+
+
+def test_neither_a_restart_nor_a_further_change_enforces_it(agent: Service, bench: Lab, login4: Ends) -> None:
+    """The further one waits in its place, and is what apply enforces."""
     agent.start()
     agent.define(SHUT)
     agent.wait_for_event("change_held")
@@ -156,9 +166,8 @@ def test_it_is_enforced_when_its_time_is_up(agent: Service, bench: Lab, login4: 
     agent.define(SHUT_TOO)
     agent.wait_for_event("change_held", 3)
     assert talks(login4)
-    agent.wait_for_event("change_held_no_longer", seconds=2 * SHORT)
-    assert opens(bench, 443)
-    assert not opens(bench, 80)
+    assert agent.command("apply").status == 0
+    assert (opens(bench, 443), opens(bench, 80)) == (True, False)
     assert not talks(login4)
 
 
