@@ -144,7 +144,12 @@ def main(argv: Sequence[str]) -> int:
 def parse_options(argv: Sequence[str]) -> argparse.Namespace:
     """Return the options of script/test."""
     parser = argparse.ArgumentParser(prog="script/test", description="Run what every change must pass.")
-    parser.add_argument("--full", action="store_true", help="also what takes long: soaks, 100,000 packets")
+    parser.add_argument(
+        *("--weekly", "--full"),
+        dest="full",
+        action="store_true",
+        help="also what takes long and rarely breaks",
+    )
     parser.add_argument(
         "--quick", action="store_true", help="only lint, types and the tests on Debian's Python"
     )
