@@ -51,7 +51,6 @@ CHOSEN = (
     "test_dataplane.py::test_counters_keep_their_values_over_applies",
     "test_sessions_in_kernel.py::test_only_the_bits_of_the_mask_are_cleared",
     "test_daemon_life.py::test_a_restart_changes_nothing[killed]",
-    "test_flow_tables.py",
     "test_flow_log.py::test_who_was_dropped_is_told_with_what_decided",
     *STORM,
 )
@@ -64,6 +63,7 @@ NEIGHBOURS = (
     "test_invalid_packets.py::test_what_is_dead_by_default_lives_where_it_is_evaluated[ipvs]",
     "test_invalid_packets.py::test_containers_by_ipvlan_live_and_are_not_filtered_inwards",
     "test_associations.py",
+    "test_flow_tables.py",
     *LINKS,
 )
 """What else a host has that takes a module: links, IPVS, SCTP, flow tables."""
@@ -119,7 +119,6 @@ def test_it_is_debians_kernel(report: Report) -> None:
             ("test_dataplane", 6),
             ("test_sessions_in_kernel", 1),
             ("test_daemon_life", 1),
-            ("test_flow_tables", 5),
         ),
         *(("test_flow_log", 1), ("test_storm", len(STORM))),
     ),
@@ -137,6 +136,7 @@ def test_neighbours_of_modules_open_and_shut_nothing() -> None:
     report = run_tests([f"integration/{name}" for name in NEIGHBOURS], seconds=WHOLE_SECONDS)
     for module, least in (
         *(("test_doctor", 20), ("test_invalid_packets", 2), ("test_associations", 5)),
+        ("test_flow_tables", 5),
         *(("test_lower_devices", 4), ("test_link_names", 5)),
     ):
         cases = report.of(module)
