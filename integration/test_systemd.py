@@ -461,7 +461,7 @@ def test_a_change_that_would_cut_a_login_waits_over_a_boot(machine: Machine, wir
         assert lets_in(wire) == WEB_AND_SSH
         with (
             wire.listen(wire.host, str(HOST), 22) as server,
-            wire.connect(wire.peer, (str(CLIENT), 0), (str(HOST), 22)),
+            wire.connect(wire.peer, (str(CLIENT), 0), (str(HOST), 22), seconds=20.0),
             server.accept()[0],
         ):
             machine.write(DOCUMENT, definitions(WEB))
@@ -527,7 +527,7 @@ sys.stdin.read()
 """A program of a user without privilege, until its standard input ends."""
 
 SCRAPE = (
-    "from urllib.request import urlopen; print(urlopen('http://127.0.0.1:9469/metrics', timeout=9).read())"
+    "from urllib.request import urlopen; print(urlopen('http://127.0.0.1:9469/metrics', timeout=60).read())"
 )
 TAKE = "import socket; socket.socket().bind(('127.0.0.1', 9469))"
 
