@@ -337,7 +337,7 @@ class _Maker:
     def _match_word(self, match: Match, *, inside: bool) -> None:
         words = {value.word for value in match.values if isinstance(value, Symbol)}
         words |= {f"{value.prefix}x" for value in match.values if isinstance(value, NamePrefix)}
-        if words:
+        if words and not match.asks_for_a_link:  # the hook says whether it knows one
             key_type = match.selector.key_type
             universe = set(self.edges.links) if key_type is KeyType.IFNAME else set(SYMBOLS[key_type])
             inside = inside is (match.operator is Operator.EQUAL)
@@ -389,7 +389,7 @@ class _Maker:
 
     def _match(self, match: Match, *, inside: bool) -> None:
         intervals = [value for value in match.values if isinstance(value, Interval)]
-        if not intervals:
+        if not intervals or match.selector == nft.CT_STATUS:
             return
         inside = inside is (match.operator is Operator.EQUAL)
         key_type = match.selector.key_type
