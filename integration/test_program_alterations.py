@@ -24,6 +24,8 @@ from tests.program_faults import CONDITIONS, INNER, alterations, split, with_con
 from tests.property.test_programs import NOT_LOADED, packets_for
 from tests.verified_cases import VerifiedCase, verified_case
 
+pytestmark = pytest.mark.long
+
 IS_FULL = bool(os.environ.get("SGAGENT_FULL"))
 SEEDS = range(500 if IS_FULL else 3)
 ALTERATIONS = 12
