@@ -102,12 +102,15 @@ def test_the_program_runs_from_its_own_modules(root: Path) -> None:
 
 
 def test_it_depends_on_what_the_project_needs() -> None:
-    """Each dependency of the project, by Fedora's name."""
+    """Each dependency of the project, by Fedora's name, of the version that the project needs."""
     required = run("rpm", "--query", "--requires", "--package", str(built_rpm())).splitlines()
     text = (ROOT / "pyproject.toml").read_text().partition("\ndependencies = [")[2].partition("]")[0]
     fedora = {"prometheus-client": "prometheus_client", "dnspython": "dns"}
-    wanted = {f"python3-{fedora.get(name, name)}" for name in re.findall(r'"([\w-]+)', text)}
-    assert wanted | {"nftables", "python3-nftables", "python3 >= 3.11"} <= set(required)
+    floors = re.findall(r'"([\w-]+)>=([\d.]+)"', text)
+    wanted = {f"python3-{fedora.get(name, name)} >= {floor}" for name, floor in floors}
+    others = {"nftables >= 1.0.9", "python3-nftables >= 1.0.9", "python3 >= 3.11"}
+    assert len(floors) == text.count('",')
+    assert wanted | others <= set(required)
 
 
 def test_its_scripts_do_what_debians_do() -> None:
