@@ -80,7 +80,7 @@ NAMED_RULES = {
     "ip saddr & 0.0.0.255 == 0.0.0.1 accept": "mask",
     "ct state == new,established accept": "ct state",
     "ct state != new,established accept": "ct state",
-    "ct status assured accept": "ct status",
+    "ct status assured accept": "mask",
     "ct count over 10 drop": "connlimit",
     "quota over 10 mbytes drop": "quota",
     "numgen random mod 2 vmap { 0 : drop, 1 : accept }": "numgen",
