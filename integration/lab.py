@@ -198,6 +198,10 @@ class Lab:
         found = (item["counter"] for item in listing["nftables"] if "counter" in item)
         return {counter["name"]: (counter["packets"], counter["bytes"]) for counter in found}
 
+    def set_up_again(self, name: str) -> None:
+        """Give a link of the host the routes, neighbours and addresses back that it lost by going down."""
+        self.host.ip(*_set_up(name, self.interfaces.index(name), "host"))
+
     def _is_taken_up(self, address: str) -> bool:
         """Tell whether the host takes packets to an address of its own.
 
@@ -313,14 +317,14 @@ def _set_up(name: str, number: int, side: str) -> Iterator[str]:
     """Yield lines for ``ip`` that set up one end of a wire, with static neighbours in place of ARP."""
     far, mac = ("peer", PEER_MAC) if side == "host" else ("host", HOST_MAC)
     yield f"link set {name} up"
-    yield f"address add {_gateway(4, number, side)}/30 dev {name}"
-    yield f"address add {_gateway(6, number, side)}/64 dev {name} nodad"
-    yield f"address add fd5a:ff:{number:x}::{1 if side == 'host' else 2}/64 dev {name} nodad"
+    yield f"address replace {_gateway(4, number, side)}/30 dev {name}"
+    yield f"address replace {_gateway(6, number, side)}/64 dev {name} nodad"
+    yield f"address replace fd5a:ff:{number:x}::{1 if side == 'host' else 2}/64 dev {name} nodad"
     for version, every in _EVERY_ADDRESS.items():
         gateway = _gateway(version, number, far)
         yield f"neighbour replace {gateway} lladdr {mac % number} dev {name} nud permanent"
         if side == "host":
-            yield f"route add {every} via {gateway} dev {name} metric {100 + number}"
+            yield f"route replace {every} via {gateway} dev {name} metric {100 + number}"
 
 
 def _gateway(version: int, number: int, side: str) -> str:

@@ -429,7 +429,8 @@ def test_the_policy_stands_on_a_link_that_is_yet_to_come(machine: Machine, wire:
         machine.boot()
         seen = seen_by_network(machine)
     finally:
-        wire.host.ip("link set late0 down", "link set late0 name eth0", "link set eth0 up")
+        wire.host.ip("link set late0 down", "link set late0 name eth0")
+        wire.set_up_again("eth0")
     assert "chain rule/late0/sgr-0" in seen
     assert "chain rule/eth0/sgr-0" in seen
 
