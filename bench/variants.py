@@ -214,7 +214,7 @@ def _apart(text: str) -> str:
 
 def _by_session(text: str) -> str:
     """Return a ruleset in which every packet is sent to the chains that read sessions."""
-    return text.replace("ct state established,related goto live/", "goto live/").replace(
+    return text.replace("ct state established,related jump live/", "goto live/").replace(
         "goto peers/", "goto live/peers/"
     )
 

@@ -83,13 +83,10 @@ def _is_enabled(root: Path, unit: str) -> bool:
     if mask.is_symlink() and os.readlink(mask) == os.devnull:  # noqa: PTH115 - as text
         return False
     folders = (root / folder for folder in _WANTS)
-    links = (
-        path
-        for folder in folders
-        for kind in ("wants", "requires")
-        for path in folder.glob(f"*.{kind}/{unit}")
+    wanting = (
+        path for folder in folders for kind in ("wants", "requires") for path in folder.glob(f"*.{kind}")
     )
-    return any(path.is_symlink() or path.exists() for path in links)
+    return any((path / unit).is_symlink() or (path / unit).exists() for path in wanting)
 
 
 def _content(path: Path, most: int = _LARGEST_FILE) -> bytes:

@@ -13,13 +13,17 @@ ROOT = Path(__file__).parents[2]
 LAYERS = ("agent", "sources", "host", "dataplane")
 """Where the daemon runs; below them, what looks alike are the codes of problems."""
 
+ASSEMBLY = ROOT / "sgagent" / "cli" / "daemon_assembly.py"
+"""Puts the daemon together, and logs as that."""
+
 LOGGING_METHODS = {"debug", "info", "warning", "error", "critical", "exception", "say"}
 EVENT = re.compile(r"[a-z]+(_[a-z]+)+")
 
 
 def logged_events() -> Iterator[str]:
     """Return the events that the sources log."""
-    for path in (path for layer in LAYERS for path in (ROOT / "sgagent" / layer).rglob("*.py")):
+    of_layers = (path for layer in LAYERS for path in (ROOT / "sgagent" / layer).rglob("*.py"))
+    for path in (*of_layers, ASSEMBLY):
         for node in ast.walk(ast.parse(path.read_text())):
             match node:
                 case ast.Call(
