@@ -568,20 +568,20 @@ def test_a_socket_unit_holds_the_metrics_port(machine: Machine, wire: Lab) -> No
     machine.run("systemctl", "enable", "--quiet", METRICS)
     try:
         machine.run("systemctl", "restart", DAEMON)
-        assert "sgagent_source_up 1.0" in scraped(machine)
+        wait_for(lambda: "sgagent_source_up 1.0" in scraped(machine), "a scrape")
         machine.run("systemctl", "kill", "--signal=KILL", "--kill-whom=main", DAEMON)
         with pytest.raises(CommandError, match="Address already in use"):
             machine.run("/usr/bin/python3", "-c", TAKE)
-        assert "sgagent_source_up 1.0" in scraped(machine)
+        wait_for(lambda: "sgagent_source_up 1.0" in scraped(machine), "a scrape")
         machine.run("systemctl", "restart", DAEMON)
         assert machine.show(METRICS, "ActiveState") == "active"
-        assert "sgagent_source_up 1.0" in scraped(machine)
+        wait_for(lambda: "sgagent_source_up 1.0" in scraped(machine), "a scrape")
         machine.run("systemctl", "stop", METRICS, DAEMON)
         with pytest.raises(CommandError, match="Connection refused"):
             scraped(machine)
         assert lets_in(wire) == ONLY_WEB, "the rules stay"
         machine.run("systemctl", "start", DAEMON)
-        assert "sgagent_source_up 1.0" in scraped(machine)
+        wait_for(lambda: "sgagent_source_up 1.0" in scraped(machine), "a scrape")
         assert "metrics_not_served" not in machine.run("sgagent", "status", "--json")
     finally:
         machine.run("systemctl", "disable", "--now", "--quiet", METRICS)

@@ -61,7 +61,7 @@ from sgagent.nft.marks import MarkLayout, Sessions
 from sgagent.settings import Settings
 from sgagent.settings.listen_address import ListenAddress
 from sgagent.settings.sources import EtcdSourceSettings
-from sgagent.sources import make_source
+from sgagent.sources.factory import make_source
 from sgagent.sources.servers import name_servers
 
 

@@ -22,8 +22,8 @@ from sgagent.documents.writer import as_yaml, write_document
 from sgagent.importers import Imported, import_aws, import_terraform
 from sgagent.settings import Settings
 from sgagent.settings.sources import AliyunSourceSettings
-from sgagent.sources import make_source
 from sgagent.sources.aliyun.ecs_api import NotAllowedError
+from sgagent.sources.factory import make_source
 
 _STANDARD_INPUT = "-"
 _CLOUD = "aliyun"

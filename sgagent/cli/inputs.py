@@ -46,7 +46,7 @@ from sgagent.ports import Delivery
 from sgagent.settings import Settings, parse_interface_name, parse_settings
 from sgagent.settings.tables import SPAN_FORM, UnboundInterfaces, parse_span
 from sgagent.signatures import Signed
-from sgagent.sources import make_source
+from sgagent.sources.factory import make_source
 from sgagent.sources.files.source import FileSource
 from sgagent.sources.servers import dns_endpoints, host_name_servers, known_endpoints
 from sgagent.sources.verified_parse import VerifiedParser, read_signature, signature_file

@@ -15,7 +15,7 @@ from sgagent.cli.output import format_json, replace_file
 from sgagent.core.errors import UsageError
 from sgagent.core.resolve import Scope
 from sgagent.signatures import MalformedSignatureError, Manifest, SignatureFile, time_in_words
-from sgagent.sources.files.source import signature_path
+from sgagent.sources.files.collector import signature_path
 from sgagent.sources.verified_parse import base_name
 
 _DURATION = re.compile(r"([1-9][0-9]{0,4})([mhd])")

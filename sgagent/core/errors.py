@@ -192,6 +192,15 @@ class DocumentError(SgagentError):
         self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
+    def __reduce__(self) -> tuple[type[DocumentError], tuple[tuple[Problem, ...]]]:
+        """Have pickle call the constructor with the problems; it would with the message."""
+        return type(self), (self.problems,)
+
+
+def refusal(code: str, place: str, message: str, remedy: str = "", value: str | None = None) -> DocumentError:
+    """Return the refusal of the documents at a place, for one problem."""
+    return DocumentError([Problem.error(Origin(file=place), code, value, message, remedy)])
+
 
 class KernelRefusedError(SgagentError):
     """Say that the kernel refused a transaction; the rules that were in force still are."""

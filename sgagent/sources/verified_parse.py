@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from sgagent import signatures
-from sgagent.core.errors import DocumentError, Origin, Problem, SourceUnavailableError
+from sgagent.core.errors import DocumentError, Problem, SourceUnavailableError, refusal
 from sgagent.core.memo import Memo
 from sgagent.core.model import Snapshot
 from sgagent.documents import DocumentFile, Limits, RefusedDocumentsError, parse_documents
@@ -33,11 +33,6 @@ HoldAgainst = Callable[[Manifest], None]
 
 NameOf = Callable[[str], str]
 """Returns the name for messages of a document in a manifest."""
-
-
-def refusal(code: str, place: str, message: str, remedy: str = "", value: str | None = None) -> DocumentError:
-    """Return the refusal of the documents at a place, for one problem."""
-    return DocumentError([Problem.error(Origin(file=place), code, value, message, remedy)])
 
 
 class MismatchError(DocumentError):

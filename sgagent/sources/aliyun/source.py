@@ -19,9 +19,9 @@ from sgagent.core.policy import Endpoint
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.documents.writer import as_json
 from sgagent.settings.sources import AliyunSourceSettings
-from sgagent.sources import SourceContext
 from sgagent.sources.aliyun import ecs_api
 from sgagent.sources.aliyun.ecs_api import Action, Answer, Api, ApiCall, ApiError, Json, Paginator
+from sgagent.sources.factory import SourceContext
 from sgagent.sources.poller import PolledSource, PollInterval
 from sgagent.sources.servers import EndpointCache, addresses_file
 from sgagent.sources.verified_parse import Failure, VerifiedParser

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from sgagent.core.errors import DocumentError, Origin, Problem
+from sgagent.core.errors import DocumentError, Origin, Problem, refusal
 from sgagent.core.model import Snapshot
 from sgagent.documents.writer import as_json
 from sgagent.json_model import UNREADABLE, from_json, to_json
@@ -29,7 +29,7 @@ from sgagent.sources.etcd.documents import Composed, Interest
 from sgagent.sources.etcd.grpc import EtcdError
 from sgagent.sources.etcd.key_layout import KeyLayout, Values, published_keys
 from sgagent.sources.etcd.messages import DeleteKey, KeyRange, KeyValue, PutKey, Unchanged, Write
-from sgagent.sources.verified_parse import SignaturePolicy, refusal
+from sgagent.sources.verified_parse import SignaturePolicy
 
 FORMAT = 1
 

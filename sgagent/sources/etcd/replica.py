@@ -11,6 +11,7 @@ import enum
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from sgagent.core.errors import refusal
 from sgagent.sources.etcd import messages
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.documents import Interest
@@ -18,7 +19,6 @@ from sgagent.sources.etcd.grpc import LESS, CompactedError, EtcdError, StoreTooL
 from sgagent.sources.etcd.key_layout import INTERFACES, KeyLayout
 from sgagent.sources.etcd.messages import Header, KeyEvent, KeyRange, KeyValue, Range, SizeBudget
 from sgagent.sources.etcd.publication import Completeness, Marker, keyspace_lost, read_marker
-from sgagent.sources.verified_parse import refusal
 
 LEAST_SEEN = 1_000
 """Remembered changes below which the replica does not collect garbage."""

@@ -17,7 +17,6 @@ from sgagent.core.retry import RetryDelay
 from sgagent.documents import Limits
 from sgagent.ports import Delivery, Host, Wake
 from sgagent.settings.sources import EtcdSourceSettings
-from sgagent.sources import SourceContext
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.documents import Everything, HostInterest, Interest
 from sgagent.sources.etcd.grpc import EtcdError
@@ -26,6 +25,7 @@ from sgagent.sources.etcd.key_layout import KeyLayout
 from sgagent.sources.etcd.publication import SignedInterest, signature_place, verify_content
 from sgagent.sources.etcd.replica import NothingPublishedError, Replica
 from sgagent.sources.etcd.watcher import StoreWatcher
+from sgagent.sources.factory import SourceContext
 from sgagent.sources.poller import Poller
 from sgagent.sources.verified_parse import Failure, SignaturePolicy, VerifiedParser
 

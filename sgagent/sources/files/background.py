@@ -14,21 +14,22 @@ from typing import Self
 
 import structlog
 
+from sgagent.core.errors import DocumentError, SourceUnavailableError
 from sgagent.core.policy import Endpoint
 from sgagent.core.retry import RetryDelay
 from sgagent.documents import Limits
 from sgagent.ports import Delivery, Wake
+from sgagent.sources.files.collector import CollectedDocuments, CollectorTask
 from sgagent.sources.files.isolated_reader import (
     DocumentsChanged,
     LogLine,
     Message,
     ReadAnswer,
-    ReaderProcess,
     ReaderStarted,
-    ReaderTask,
     ReadOrder,
 )
-from sgagent.sources.files.source import CollectedDocuments, FileSource
+from sgagent.sources.files.reader_client import ReaderProcess
+from sgagent.sources.files.source import FileSource, collector_task, parsed
 from sgagent.sources.files.watcher import MOUNTINFO, SIGNAL, mount_point
 from sgagent.sources.verified_parse import Failure, VerifiedParser
 
@@ -84,9 +85,7 @@ class BackgroundFileSource:
         """Store the parameters, as of :class:`FileSource`; ``patience`` is for tests."""
         self._parser = parser or VerifiedParser(limits)
         self._source = FileSource(path, limits, self._parser)
-        self._task = ReaderTask(
-            path=path.absolute(), limits=limits, wants_signature=self._parser.wants_signature
-        )
+        self._task = collector_task(path.absolute(), limits, self._parser)
         self._patience = patience or Patience()
         self._readings: list[_Reading] = []
         """One for each watch; the newest one is asked."""
@@ -109,7 +108,7 @@ class BackgroundFileSource:
         found = self._readings[-1].newest(is_asked=is_asked)
         if isinstance(found, Failure):
             raise found.exception()
-        return self._parser.take(found.documents, found.signature, found.place, warnings=found.skipped)
+        return parsed(self._parser, found)
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Return no endpoints: the documents are on this host."""
@@ -135,7 +134,7 @@ class BackgroundFileSource:
 class _Reading:
     """Keep a process that reads, and what it read last."""
 
-    def __init__(self, task: ReaderTask, patience: Patience, wake: Wake) -> None:
+    def __init__(self, task: CollectorTask, patience: Patience, wake: Wake) -> None:
         self._task = task
         self._patience = patience
         self._wake = wake
@@ -292,8 +291,8 @@ class _Reading:
 
     def _take(self, message: Message) -> None:
         match message:
-            case LogLine(level, event, values):
-                getattr(_LOG, level)(event, **values)
+            case LogLine(event, values):
+                _LOG.warning(event, **values)
             case ReaderStarted():
                 with self._noted:
                     self._is_started, self._ordered_at = True, time.monotonic()
@@ -302,8 +301,10 @@ class _Reading:
                 with self._noted:
                     self._is_again = self._ordered_at is not None
                     self._order(is_for_all=False)
-            case ReadAnswer(number, outcome):
-                self._note(number, outcome)
+            case ReadAnswer(number, CollectedDocuments() as found):
+                self._note(number, found)
+            case ReadAnswer(number, DocumentError() | SourceUnavailableError() as error):
+                self._note(number, Failure.of(error))
 
     def _note(self, number: int, outcome: CollectedDocuments | Failure) -> None:
         with self._noted:

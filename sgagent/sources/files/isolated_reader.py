@@ -1,4 +1,4 @@
-"""The process that reads documents: what hangs in a file system hangs there, and not in the agent.
+"""The program that reads documents: what hangs in a file system hangs there, and not in the agent.
 
 Nothing can end a read that waits for a server of NFS or FUSE, and no process ends that has a thread in one.
 So the agent asks another process, which has no privilege, and can leave it behind.
@@ -9,36 +9,14 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import structlog
-from structlog.typing import EventDict, WrappedLogger
-
 from sgagent.core.errors import DocumentError, SourceUnavailableError
-from sgagent.documents import DocumentFile, Limits
-from sgagent.sources.files.source import CollectedDocuments, FileSource
-from sgagent.sources.verified_parse import Failure
-
-_PROGRAM = (
-    "import sys; sys.path[:] = {path!r};"
-    " from sgagent.sources.files.isolated_reader import main; main({channel})"
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReaderTask:
-    """What to read and to watch."""
-
-    path: Path
-    limits: Limits
-    wants_signature: bool
+from sgagent.sources.files.collector import CollectedDocuments, CollectorTask, FileCollector
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +33,11 @@ class ReadAnswer:
     """What came of an order."""
 
     number: int
-    outcome: CollectedDocuments | Failure
+    outcome: CollectedDocuments | DocumentError | SourceUnavailableError
+    """The process leaves out the content of documents that it sent before and that did not change."""
+
+    names: tuple[str, ...] = ()
+    """Of all documents, in their order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,97 +52,13 @@ class DocumentsChanged:
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """An event for the agent's log."""
+    """A warning for the agent's log."""
 
-    level: str
     event: str
     values: Mapping[str, object]
 
 
 Message = ReadAnswer | ReaderStarted | DocumentsChanged | LogLine
-
-
-@dataclass(frozen=True, slots=True)
-class _SentAnswer:
-    """An answer whose documents were sent before, but for those that changed."""
-
-    number: int
-    outcome: CollectedDocuments | Failure
-    unchanged: frozenset[str]
-    """Names of the documents whose content is the one that was sent last, and is left out."""
-
-
-class ReaderProcess:
-    """The process as the agent sees it. It ends with the agent, or as soon as what it reads answers."""
-
-    def __init__(self, task: ReaderTask) -> None:
-        """Start the process; it watches from then on.
-
-        Raises:
-            OSError: it can't be started.
-        """
-        ours, theirs = socket.socketpair()
-        with theirs:
-            program = _PROGRAM.format(path=sys.path, channel=theirs.fileno())
-            try:
-                self._process = subprocess.Popen(  # noqa: S603 - this program's own interpreter and modules
-                    [sys.executable, "-I", "-c", program],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    pass_fds=[theirs.fileno()],
-                )
-            except OSError:
-                ours.close()
-                raise
-        self._connection = Connection(ours.detach())
-        self._sent: dict[str, bytes] = {}
-        with contextlib.suppress(OSError):  # a process that has ended is noticed at the next message
-            self._connection.send(task)
-
-    def fileno(self) -> int:
-        """Return the descriptor that is readable when there is a message."""
-        return self._connection.fileno()
-
-    def order(self, order: ReadOrder) -> None:
-        """Have the process read; may be called from any thread, if one at a time."""
-        with contextlib.suppress(OSError):  # as above
-            self._connection.send(order)
-
-    def receive(self) -> Message:
-        """Return the next message.
-
-        Raises:
-            EOFError, OSError: the process has ended.
-        """
-        message: Message | _SentAnswer = self._connection.recv()
-        return self._whole(message) if isinstance(message, _SentAnswer) else message
-
-    def _whole(self, answer: _SentAnswer) -> ReadAnswer:
-        """Return an answer with all contents; an unchanged one is the same object as before."""
-        if isinstance(answer.outcome, Failure):
-            return ReadAnswer(answer.number, answer.outcome)
-        documents = tuple(
-            replace(one, content=self._sent[one.name]) if one.name in answer.unchanged else one
-            for one in answer.outcome.documents
-        )
-        self._sent = {one.name: one.content for one in documents}
-        return ReadAnswer(answer.number, replace(answer.outcome, documents=documents))
-
-    def kill(self) -> None:
-        """End the process; one that hangs ends when its file system answers."""
-        self._process.kill()
-        self._connection.close()
-
-    def has_ended(self, seconds: float = 0.0) -> bool:
-        """Wait for the end of a killed process; return whether it came."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(seconds)
-        return self._process.returncode is not None
-
-    def leave(self) -> None:
-        """Wait no more for a killed process; the kernel ends it in its time."""
-        if self._process.returncode is None:
-            self._process.returncode = -signal.SIGKILL
 
 
 def main(channel: int) -> None:
@@ -190,31 +88,28 @@ def serve(connection: Connection) -> None:
         with lock, contextlib.suppress(ConnectionError):  # the agent is gone: the next order tells
             connection.send(message)
 
-    def forward(_logger: WrappedLogger, level: str, event: EventDict) -> EventDict:
-        send(LogLine(level, str(event.pop("event")), event))
-        raise structlog.DropEvent
+    def warn(event: str, **values: object) -> None:
+        send(LogLine(event, values))
 
-    structlog.configure(processors=[forward])
-    task: ReaderTask = connection.recv()
-    source = FileSource(task.path, task.limits, wants_signature=task.wants_signature)
+    task: CollectorTask = connection.recv()
+    collector = FileCollector(task, warn)
     send(ReaderStarted())
-    with source.watch(lambda: send(DocumentsChanged())):
+    with collector.watch(lambda: send(DocumentsChanged())):
         while True:
             order: ReadOrder = connection.recv()
             if order.is_for_all:
-                source.refresh()
-            answer = _answer(source, order.number, sent)
+                collector.refresh()
+            answer = _answer(collector, order.number, sent)
             send(answer)
 
 
-def _answer(source: FileSource, number: int, sent: dict[str, bytes]) -> _SentAnswer:
+def _answer(collector: FileCollector, number: int, sent: dict[str, bytes]) -> ReadAnswer:
     """Read, and return what to send; note what was sent."""
     try:
-        found = source.collect()
+        found = collector.collect()
     except (DocumentError, SourceUnavailableError) as error:
-        return _SentAnswer(number, Failure.of(error), frozenset())
-    unchanged = frozenset(one.name for one in found.documents if sent.get(one.name) == one.content)
+        return ReadAnswer(number, error)
+    changed = {name: content for name, content in found.documents.items() if sent.get(name) != content}
     sent.clear()
-    sent.update((one.name, one.content) for one in found.documents)
-    short = (DocumentFile(one.name, b"") if one.name in unchanged else one for one in found.documents)
-    return _SentAnswer(number, replace(found, documents=tuple(short)), unchanged)
+    sent.update(found.documents)
+    return ReadAnswer(number, replace(found, documents=changed), tuple(found.documents))

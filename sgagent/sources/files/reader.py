@@ -16,9 +16,18 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sgagent.core.errors import DocumentError, NoDocumentError, Origin, Problem, SourceUnavailableError
+from sgagent.core.errors import (
+    DocumentError,
+    NoDocumentError,
+    Origin,
+    Problem,
+    SourceUnavailableError,
+    refusal,
+)
 from sgagent.sources.files.inotify import FileChange
-from sgagent.sources.verified_parse import refusal
+
+Warn = Callable[..., None]
+"""Logs a warning: an event, and values by name. The process that reads has no logger of its own."""
 
 _SUFFIXES = (".yaml", ".yml", ".json")
 _TRIES = 5
@@ -233,12 +242,14 @@ _ENDING = frozenset({FileChange.CLOSED, FileChange.REPLACED, FileChange.UNSETTLE
 class Writers:
     """The files that are open for writing; watches record changes, and the source queries them."""
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, warn: Warn, monotonic: Callable[[], float] = time.monotonic) -> None:
         """Start without open files.
 
         Args:
+            warn: logs that a file is open for too long.
             monotonic: the clock, in seconds.
         """
+        self._warn = warn
         self._monotonic = monotonic
         self._noted = threading.Condition()
         self._since: dict[Path, float] = {}
@@ -277,9 +288,6 @@ class Writers:
                 del self._since[path]
             found = frozenset(self._since)
         for path in overdue:
-            import structlog  # noqa: PLC0415 - every command would pay for importing what only this needs
-
-            log = structlog.get_logger(__name__)
             seconds = LONGEST_OPEN_SECONDS
-            log.warning("document_kept_open", path=str(path), seconds=seconds, action="read as it is")
+            self._warn("document_kept_open", path=str(path), seconds=seconds, action="read as it is")
         return found

@@ -10,12 +10,9 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-import structlog
-
-from sgagent.ports import Wake
 from sgagent.sources.files import reader
 from sgagent.sources.files.inotify import FileChange, FileEvent, Inotify, PathStep, follow
-from sgagent.sources.files.reader import Debounce, Writers
+from sgagent.sources.files.reader import Debounce, Warn, Writers
 
 MOUNTINFO = Path("/proc/self/mountinfo")
 SIGNAL = select.POLLPRI | select.POLLERR
@@ -27,19 +24,17 @@ LOOK_SECONDS = 0.2
 _MOUNT_POINT = 4
 """The field of a line with the mount point."""
 
-_LOG = structlog.get_logger(__name__)
-
 
 class Mounts:
     """The mounts of this process that concern the documents."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, warn: Warn) -> None:
         """Open the list of mounts, for documents at a path; changes from now on are signalled."""
         try:
             self.file = MOUNTINFO.open("rb", buffering=0)
             """The list; poll it for :data:`SIGNAL`."""
         except OSError as error:
-            _log_degraded(path, error)
+            _warn_of_polling(warn, path, error)
             # It lists no mounts, and never signals.
             self.file = Path(os.devnull).open("rb", buffering=0)  # noqa: SIM115 - the watches close it
         self._looked_at = -LOOK_SECONDS
@@ -78,11 +73,12 @@ POLL_SECONDS = 0.5
 @contextlib.contextmanager
 def watch_path(
     path: Path,
-    wake: Wake,
+    wake: Callable[[], None],
     debounce: Debounce,
+    warn: Warn,
+    *,
     open_inotify: Callable[[], Inotify] = Inotify,
     poll_seconds: float = POLL_SECONDS,
-    *,
     writers: Writers | None = None,
 ) -> Iterator[Callable[[], None]]:
     """Call ``wake`` when the documents at a path may have changed, until the context ends.
@@ -94,6 +90,7 @@ def watch_path(
         path: the absolute path of a document or of a directory of documents.
         wake: called from the watch's thread at each change, except a write before its file is closed.
         debounce: records each change.
+        warn: logs that it polls.
         open_inotify: opens inotify; tests pass one that fails.
         poll_seconds: the polling interval without inotify.
         writers: records the files that are open for writing; None for no record.
@@ -101,11 +98,11 @@ def watch_path(
     Yields:
         A function that processes all pending changes, so that a read considers every earlier change.
     """
-    writers, watches = writers or Writers(), None
+    writers, watches = writers or Writers(warn), None
     try:
-        watches = _Watches(path, open_inotify(), debounce, writers)
+        watches = _Watches(path, open_inotify(), debounce, writers, warn)
     except OSError as error:
-        _log_degraded(path, error)
+        _warn_of_polling(warn, path, error)
     seen, ended = reader.appearance(path), os.eventfd(0, os.EFD_CLOEXEC)
 
     def watch() -> None:
@@ -114,7 +111,7 @@ def watch_path(
             fault = watches.listen_until(ended, wake)
             if fault is None:
                 return
-            _log_degraded(path, fault)
+            _warn_of_polling(warn, path, fault)
             writers.forget()
             reported = None
         _poll(path, wake, ended, reported, poll_seconds)
@@ -129,8 +126,8 @@ def watch_path(
         os.close(ended)
 
 
-def _log_degraded(path: Path, error: OSError) -> None:
-    _LOG.warning("file_watch_degraded", path=str(path), reason=str(error))
+def _warn_of_polling(warn: Warn, path: Path, error: OSError) -> None:
+    warn("file_watch_degraded", path=str(path), reason=str(error))
 
 
 class _Watches:
@@ -139,7 +136,9 @@ class _Watches:
     The watch's thread processes changes as they arrive, any other thread on demand.
     """
 
-    def __init__(self, path: Path, inotify: Inotify, debounce: Debounce, writers: Writers) -> None:
+    def __init__(
+        self, path: Path, inotify: Inotify, debounce: Debounce, writers: Writers, warn: Warn
+    ) -> None:
         """Watch the present resolution of the path; raise OSError if the kernel refuses a watch."""
         self._path = path
         self._inotify = inotify
@@ -152,7 +151,7 @@ class _Watches:
         self._fault: OSError | None = None
         with contextlib.ExitStack() as opened:
             opened.callback(inotify.close)
-            self._mounts = Mounts(path)
+            self._mounts = Mounts(path, warn)
             opened.callback(self._mounts.file.close)
             self._failed = os.eventfd(0, os.EFD_CLOEXEC)
             opened.callback(os.close, self._failed)
@@ -166,7 +165,7 @@ class _Watches:
             if self._fault is None:
                 self._take()
 
-    def listen_until(self, ended: int, wake: Wake) -> OSError | None:
+    def listen_until(self, ended: int, wake: Callable[[], None]) -> OSError | None:
         """Call ``wake`` at changes until ``ended`` is readable; return the error if inotify fails first."""
         poll, mounts = select.poll(), self._mounts
         for descriptor in (self._inotify.fileno(), ended, self._failed):
@@ -281,7 +280,7 @@ _MAY_RETURN = (FileChange.UNSETTLED, FileChange.WATCH_ENDED)
 """The changes that may be followed by new content."""
 
 
-def _poll(path: Path, wake: Wake, ended: int, reported: object, seconds: float) -> None:
+def _poll(path: Path, wake: Callable[[], None], ended: int, reported: object, seconds: float) -> None:
     """Call ``wake`` after changes, once two polls in a row see the same state: no writer is active then."""
     before = reported
     poll = select.poll()

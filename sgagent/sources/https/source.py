@@ -10,15 +10,15 @@ from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import unquote
 
-from sgagent.core.errors import DocumentError, SourceUnavailableError, printable
+from sgagent.core.errors import DocumentError, SourceUnavailableError, printable, refusal
 from sgagent.documents import DocumentFile, Limits
 from sgagent.ports import Delivery
 from sgagent.settings.sources import HttpsSourceSettings, ServerUrl
-from sgagent.sources import SourceContext
+from sgagent.sources.factory import SourceContext
 from sgagent.sources.https.exchange import Answer, BodyTooLargeError, Exchange, NoAnswerError
 from sgagent.sources.poller import PolledSource, PollInterval
 from sgagent.sources.servers import EndpointCache, LookUp, addresses_file, look_up
-from sgagent.sources.verified_parse import Failure, MismatchError, VerifiedParser, refusal
+from sgagent.sources.verified_parse import Failure, MismatchError, VerifiedParser
 
 ASK_WHOLE_SECONDS = 600.0
 """Interval of unconditional requests, in case a server reuses a validator for new content."""

@@ -11,7 +11,7 @@ import pytest
 from sgagent.core.errors import UsageError
 from sgagent.settings import parse_settings
 from sgagent.settings.sources import AliyunSourceSettings, ServerUrl, SourceSettings
-from sgagent.sources import make_source
+from sgagent.sources.factory import make_source
 from tests.fakes.host import FakeHost
 from tests.signing import KEY
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+from ast import literal_eval
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -12,6 +15,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+import sgagent
 from sgagent.core.errors import DocumentError, SourceUnavailableError
 from sgagent.documents import Limits
 from sgagent.ports import Delivery
@@ -232,3 +236,16 @@ def test_a_delivery_is_the_same_for_both(watched: Watched) -> None:
     """Whether this process reads or the other."""
     alone: Delivery = BackgroundFileSource(watched.path, Limits()).fetch()
     assert watched.source.fetch() == alone
+
+
+def test_the_process_starts_with_the_standard_library_alone() -> None:
+    """It is started with every agent, and again beside one that hangs: what it imports is waited for."""
+    program = (
+        f"import sys; sys.path.insert(0, {str(Path(sgagent.__file__).parent.parent)!r});"
+        " import sgagent.sources.files.isolated_reader, sgagent.sources.files.watcher;"
+        " print({name.partition('.')[0] for name in sys.modules} - sys.stdlib_module_names)"
+    )
+    done = subprocess.run(  # noqa: S603 - this interpreter and package
+        [sys.executable, "-I", "-S", "-c", program], capture_output=True, text=True, check=True
+    )
+    assert literal_eval(done.stdout) == {"__main__", "__mp_main__", "sgagent"}

@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 
 from sgagent.sources.files.inotify import Inotify
 from sgagent.sources.files.reader import Debounce
+from sgagent.sources.files.source import log_warning
 from sgagent.sources.files.watcher import watch_path
 from tests.patience import PATIENCE
 
@@ -58,7 +59,14 @@ class Watching:
         """Watch a path, and give an event that is set at each change."""
         with (
             capture_logs(),
-            watch_path(path, self.changed.set, Debounce(), self.open_inotify, POLL_SECONDS),
+            watch_path(
+                path,
+                self.changed.set,
+                Debounce(),
+                log_warning,
+                open_inotify=self.open_inotify,
+                poll_seconds=POLL_SECONDS,
+            ),
         ):
             yield self.changed
 
@@ -220,7 +228,7 @@ def test_what_a_new_link_leads_to_is_told_though_it_changed_at_once(directory: P
             (directory / ".second").rename(directory / ".first")
             told.set()
 
-    with watch_path(directory, wake, Debounce()):
+    with watch_path(directory, wake, Debounce(), log_warning):
         (directory / ".link").rename(directory / "web.yaml")
         assert told_again.wait(WITHIN_SECONDS)
 
@@ -273,7 +281,10 @@ def test_a_watch_that_ended_tells_nothing(watching: Watching, directory: Path) -
 
 def test_the_log_says_that_files_are_only_looked_at(directory: Path) -> None:
     """An operator can see why a change takes a moment, and what to raise."""
-    with capture_logs() as logged, watch_path(directory, lambda: None, Debounce(), no_inotify):
+    with (
+        capture_logs() as logged,
+        watch_path(directory, lambda: None, Debounce(), log_warning, open_inotify=no_inotify),
+    ):
         pass
     assert [(entry["event"], entry["log_level"]) for entry in logged] == [("file_watch_degraded", "warning")]
     assert "Too many open files" in logged[0]["reason"]

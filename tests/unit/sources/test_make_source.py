@@ -6,7 +6,7 @@ import pytest
 
 from sgagent.settings import parse_settings
 from sgagent.settings.sources import SOURCE_TABLES, SourceType
-from sgagent.sources import make_source
+from sgagent.sources.factory import make_source
 
 CONFIGURATIONS = {
     SourceType.FILE: 'path = "/etc/sgagent/groups.d"',

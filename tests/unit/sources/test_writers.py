@@ -15,7 +15,7 @@ from sgagent.core.errors import SourceUnavailableError
 from sgagent.documents import Limits
 from sgagent.sources.files.inotify import FileChange
 from sgagent.sources.files.reader import LONGEST_OPEN_SECONDS, Writers
-from sgagent.sources.files.source import FileSource
+from sgagent.sources.files.source import FileSource, log_warning
 from tests.fakes.clock import FakeClock
 from tests.waiting import wait_until
 
@@ -199,7 +199,7 @@ def test_a_command_reads_what_is_there(document: Path) -> None:
 def test_a_writer_that_never_closes_is_not_waited_for_for_ever() -> None:
     """After a minute the file counts as it is, and the log says so; its next change begins anew."""
     clock = FakeClock()
-    writers = Writers(clock.monotonic)
+    writers = Writers(log_warning, clock.monotonic)
     writers.note(WEB, FileChange.WRITTEN)
     clock.pass_seconds(LONGEST_OPEN_SECONDS / 2)
     writers.note(WEB, FileChange.WRITTEN)
@@ -216,7 +216,7 @@ def test_a_writer_that_never_closes_is_not_waited_for_for_ever() -> None:
 @pytest.mark.parametrize("change", (FileChange.CLOSED, FileChange.REPLACED, FileChange.UNSETTLED))
 def test_what_ends_a_writer(change: FileChange) -> None:
     """It closed the file, or its file is not there any more."""
-    writers = Writers()
+    writers = Writers(log_warning)
     writers.note(WEB, FileChange.WRITTEN)
     writers.note(WEB, FileChange.ATTRIBUTES)
     assert writers.open_files() == {WEB}
@@ -226,7 +226,7 @@ def test_what_ends_a_writer(change: FileChange) -> None:
 
 def test_what_nobody_hears_of_any_more_is_forgotten() -> None:
     """Of a directory that is not watched any more, or of all when events were lost."""
-    writers = Writers()
+    writers = Writers(log_warning)
     other = Path("/srv/other.yaml")
     writers.note(WEB, FileChange.WRITTEN)
     writers.note(other, FileChange.WRITTEN)
