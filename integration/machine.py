@@ -301,7 +301,7 @@ def _clear(root: _Root) -> None:
         (root.path / hindrance).unlink(missing_ok=True)  # of starting units, and of installing in a second
     shutil.rmtree(root.path / "var/lib/apt/lists")  # which apt reads for two seconds each time that it starts
     (root.path / "var/lib/apt/lists/partial").mkdir(parents=True)
-    for left_behind in ("etc/sgagent", "var/lib/sgagent", _PROJECT):
+    for left_behind in ("etc/sgagent", "var/lib/sgagent", "usr/lib/sgagent", _PROJECT):
         shutil.rmtree(root.path / left_behind, ignore_errors=True)
 
 
@@ -313,6 +313,8 @@ def _install(root: _Root) -> None:
     program.chmod(0o755)
     for unit in _UNITS:
         shutil.copy(_ROOT / "systemd" / unit, root.path / "usr/lib/systemd/system")
+    (root.path / "usr/lib/sgagent").mkdir()
+    shutil.copy(_ROOT / "systemd/boot-fallback", root.path / "usr/lib/sgagent")
     shutil.copy(_ROOT / "systemd/sgagent.sysusers.conf", root.path / "usr/lib/sysusers.d/sgagent.conf")
     place = f"{root.place}/root"
     root.run("systemd-sysusers", f"--root={place}")

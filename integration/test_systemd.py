@@ -496,6 +496,79 @@ def test_a_broken_configuration_opens_nothing(machine: Machine, wire: Lab) -> No
     assert lets_in(wire) == ONLY_WEB
 
 
+BREAKAGES = (
+    ("/usr/bin/python3", None),
+    ("/usr/lib/python3/dist-packages/sgagent/core/errors.py", "raise MemoryError\n"),
+    ("/usr/lib/python3/dist-packages/nftables/__init__.py", "raise ImportError('libnftables.so.1')\n"),
+    ("/usr/bin/sgagent", "#!/bin/sh\n[ $1 != boot ] || exec sleep 1000\nexit 1\n"),
+)
+"""A file that the agent's program needs, and what is there in its place: no Python, a broken module, no
+library, a program that hangs."""
+
+FAILSAFE = """
+[[failsafe]]
+direction = "ingress"
+cidr = "0.0.0.0/0"
+protocol = "tcp"
+port_range = "22/22"
+"""
+
+
+@contextlib.contextmanager
+def broken(machine: Machine, name: str, text: str | None) -> Iterator[None]:
+    """Break a file of a machine that is off, and repair it while it runs."""
+    file = machine.path(name)
+    aside = file.with_name(f"{file.name}.aside")
+    file.rename(aside)
+    if text is not None:
+        file.write_text(text)
+        file.chmod(0o755)
+    try:
+        yield
+    finally:
+        aside.rename(file)
+
+
+@pytest.mark.parametrize(("name", "text"), BREAKAGES, ids=("python", "module", "library", "hangs"))
+def test_a_program_that_does_not_start_closes_the_machine(
+    machine: Machine, wire: Lab, name: str, text: str | None
+) -> None:
+    """Before the network is up it is closed but for the fail-safe list, until the agent can start (§9.2)."""
+    configuration = "/etc/sgagent/sgagent.toml"
+    machine.write(configuration, FAILSAFE)
+    patience = f"/etc/systemd/system/{BOOT}.d/impatient.conf"
+    machine.write(patience, "[Service]\nTimeoutStartSec=5s\n")
+    try:
+        machine.run("systemctl", "restart", DAEMON)
+        machine.power_off()
+        with broken(machine, name, text):
+            machine.boot()
+            assert "closed/ingress" in seen_by_network(machine)
+            assert "links are closed but for the fail-safe" in machine.journal(BOOT)
+            assert machine.show(BOOT, "ActiveState") == "failed"
+            assert lets_in(wire) == (False, True)
+        machine.run("systemctl", "restart", DAEMON)
+        assert lets_in(wire) == WEB_AND_SSH
+        assert "flags owner,persist" in machine.run("nft", "list", "table", "inet", "sgagent")
+    finally:
+        machine.path(configuration).unlink()
+        machine.path(patience).unlink()
+        machine.run("systemctl", "restart", DAEMON)
+
+
+def test_what_is_observed_stays_open_where_the_program_does_not_start(machine: Machine, wire: Lab) -> None:
+    """As the boot itself would leave it (§9.1)."""
+    machine.run("sgagent", "mode", "observe")
+    machine.power_off()
+    with broken(machine, *BREAKAGES[0]):
+        machine.boot()
+        assert lets_in(wire) == (True, True)
+        assert "no rules were kept" in machine.journal(BOOT)
+    machine.run("systemctl", "restart", DAEMON)
+    machine.run("sgagent", "mode", "default")
+    assert lets_in(wire) == ONLY_WEB
+
+
 def state_files(machine: Machine) -> list[Path]:
     """Return the files of kept definitions."""
     return list(machine.path("/var/lib/sgagent/history").iterdir())

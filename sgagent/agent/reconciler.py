@@ -18,6 +18,7 @@ from sgagent.agent.lockout_hold import HeldChange, LockoutHold
 from sgagent.agent.manual_override import ModeFile, TrialFile
 from sgagent.agent.names.resolver import NameWatch
 from sgagent.agent.planner import AgentState, KernelChange, Planner, StepDecision, StepInputs, StepTarget
+from sgagent.agent.state.boot_fallback import BootFallback
 from sgagent.agent.state.directory import StateDirectory, fault_of, write_durably
 from sgagent.agent.step import Step, StepEnd
 from sgagent.core.binding import HostFacts
@@ -85,6 +86,10 @@ class Reconciler:
         known = LatestTime(directory, self.clock, is_kept=False)
         self.names = self.name_watch or NameWatch(self.settings, self.clock, known.now())
         self.overrides, self.mode_fault = self._modes.load()
+        self._kept_modes = self.overrides
+        """Without what is on trial."""
+
+        self._fallback = BootFallback(self.directory)
 
     def step(self, *, fetch: bool) -> Step:
         """Have the host enforce what the source delivers, or whatever is the next best.
@@ -265,7 +270,14 @@ class Reconciler:
             definitions = replace(definitions, is_going_back=False)
         if self.state.definitions.is_going_back and not definitions.is_going_back:
             definitions = self.trial_file.forgotten(definitions)
-        return replace(state, definitions=definitions)
+        state = replace(state, definitions=definitions)
+        self._keep_fallback(state)
+        return state
+
+    def _keep_fallback(self, state: AgentState) -> None:
+        """Have what a boot falls back to follow what would be in force at it: nothing that is on trial."""
+        if state.in_force is not None and not state.definitions.is_trial_in_force:
+            self._fallback.follow(self._kept_modes.over(state.in_force.wanted))
 
     def _write(self, state: AgentState) -> Definitions:
         """Add the definitions in force to the history, unless they are its newest ones."""
@@ -317,7 +329,7 @@ class Reconciler:
         Damage stays known although the agent writes the files anew: what they held is lost.
         """
         of_hold = self.lockout_hold.fault if self.lockout_hold else None
-        others = (self._latest_time.fault, self.mode_fault, self.names.fault, of_hold)
+        others = (self._latest_time.fault, self.mode_fault, self.names.fault, of_hold, self._fallback.fault)
         return (*self._damage, *self.definitions.faults, *(fault for fault in others if fault))
 
     def latest_time(self) -> datetime:
@@ -334,6 +346,8 @@ class Reconciler:
     def keep_modes(self) -> None:
         """Keep the overrides that hold now; that they could not be kept is a fault."""
         self.mode_fault = fault_of(partial(self._modes.save, self.overrides), "the modes could not be saved")
+        self._kept_modes = self.overrides
+        self._keep_fallback(self.state)
 
     def refusal_of(self, delivery: Delivery) -> tuple[Problem, ...]:
         """Return why definitions would be refused on this host as it is; nothing if they would not."""

@@ -88,14 +88,14 @@ def base_chains(
         chain for link in links for opened in Direction for chain in (link.live(opened), link.accept(opened))
     ]
     if links:
-        chains.append(nft.Chain(name=names.NEIGHBOURS_CHAIN, rules=tuple(_always_allowed_icmpv6())))
+        chains.append(nft.Chain(name=names.NEIGHBOURS_CHAIN, rules=tuple(always_allowed_icmpv6())))
     otherwise, noting = _elsewhere(layout, state)
     chains += noting
     maps: list[nft.VerdictMap] = []
     for hook, direction in ((PREROUTING, Direction.INGRESS), (POSTROUTING, Direction.EGRESS)):
         if len(links) == 1 and not (policy.patterns or policy.lower_devices or policy.stranger):
             # The base chain is that of the one bound link, which spares each packet the way there.
-            elsewhere = nft.Match(_LINK[direction], (nft.Symbol(links[0].name),), nft.Operator.NOT_EQUAL)
+            elsewhere = nft.Match(LINK[direction], (nft.Symbol(links[0].name),), nft.Operator.NOT_EQUAL)
             rules = [nft.Rule((elsewhere, otherwise)), *links[0].entry(direction)]
         else:
             chains += (
@@ -136,7 +136,7 @@ def _note_opening(put: int, mask: int | None = None) -> nft.Rule:
     return nft.Rule((_are("new"), is_untouched, nft.SetMark(keep=nft.ALL_BITS, put=put), nft.Accept()))
 
 
-_LINK = {Direction.INGRESS: nft.META_IIFNAME, Direction.EGRESS: nft.META_OIFNAME}
+LINK = {Direction.INGRESS: nft.META_IIFNAME, Direction.EGRESS: nft.META_OIFNAME}
 """What says through which link a packet passes."""
 
 
@@ -148,7 +148,7 @@ def _dispatch(
     Names come first. A link whose name is not there is judged by the longest prefix that its name begins
     with, or as those are to which nothing is bound.
     """
-    selector = _LINK[direction]
+    selector = LINK[direction]
 
     def onward(judge: ResolvedInterface | None) -> nft.Verdict:
         return nft.Goto(names.entry_chain(direction, judge.name)) if judge else otherwise
@@ -350,7 +350,7 @@ _IS_NOT_ANNOUNCED = nft.Match(nft.CT_STATUS, (nft.Interval.single(0),), mask=nft
 _IS_IPV4 = nft.Match(nft.META_NFPROTO, (nft.Symbol("ipv4"),))
 
 
-def _always_allowed_icmpv6() -> Iterator[nft.Rule]:
+def always_allowed_icmpv6() -> Iterator[nft.Rule]:
     """Yield the rules for neighbour discovery and multicast listeners (§7.1), without any set."""
     unspecified, link_local = nft.Interval.single(0), nft.Interval(*LINK_LOCAL)
     near = [(nft.Match(nft.IP6_SADDR, (ends,)),) for ends in (unspecified, link_local)]
