@@ -12,7 +12,7 @@ from integration.rule_messages import StandingRule, replace_rule, rules_in
 from sgagent.dataplane.libnftables import Context
 from sgagent.dataplane.table import list_anew
 from sgagent.nft.diff import make_plan
-from sgagent.nft.kernel_table import decode_ruleset
+from sgagent.nft.own_table import decode_ruleset
 from sgagent.nft.ruleset import Ruleset
 from sgagent.nft.transactions import encode_plan
 from sgagent.verify import Outcome

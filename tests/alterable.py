@@ -62,7 +62,7 @@ class Alteration:
     """The name of a chain that goes."""
 
     foreign: tuple[str, ...] = ()
-    """What :func:`sgagent.nft.kernel_table.decode_ruleset` would name: ``policy`` of a chain, ``table``."""
+    """What :func:`sgagent.nft.own_table.decode_ruleset` would name: ``policy`` of a chain, ``table``."""
 
 
 class AlterableTable:

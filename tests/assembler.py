@@ -11,7 +11,7 @@ from typing import Literal
 
 from sgagent.nft import ruleset as nft
 from sgagent.nft.expressions import Key, PacketBytes
-from sgagent.nft.fields import FIELDS, KEY_TYPES, LENGTHS, Field
+from sgagent.nft.fields import FIELDS, KEY_TYPES, LENGTHS, KernelField
 from sgagent.nft.ruleset import Interval, NamePrefix, Symbol
 from tests import bytecode as b
 from tests.draws import Draws
@@ -124,7 +124,7 @@ class _Assembler:
                 yield b.swap(row.length)
             yield b.look_up(self._set(one.values, row, is_wide=is_wide), negated=bool(order))
 
-    def _single(self, value: nft.Comparable, row: Field, order: int) -> Iterator[bytes]:
+    def _single(self, value: nft.Comparable, row: KernelField, order: int) -> Iterator[bytes]:
         if isinstance(value, NamePrefix):
             yield b.compare(value.prefix.encode(), order)
         elif not _is_wide(value):
@@ -136,7 +136,7 @@ class _Assembler:
             first, last = _ends(value, row.selector.key_type, is_interval=True, length=row.length)
             yield b.within(first, last, negated=bool(order))
 
-    def _set(self, values: Sequence[nft.Comparable], row: Field, *, is_wide: bool) -> str:
+    def _set(self, values: Sequence[nft.Comparable], row: KernelField, *, is_wide: bool) -> str:
         name, self._sets = f"__set{self._sets}", self._sets + 1
         self._dump.set_of(name, row.length, flags=0x7 if is_wide else 0x3)
         for value in values:
@@ -145,14 +145,14 @@ class _Assembler:
         return name
 
 
-def _needs(row: Field, said: set[tuple[Key, int]]) -> Iterator[bytes]:
+def _needs(row: KernelField, said: set[tuple[Key, int]]) -> Iterator[bytes]:
     for key, number in row.needs:
         if (key, number) not in said:
             said.add((key, number))
             yield b.meta(key.key) + b.compare(bytes((number,)))
 
 
-def _load(row: Field, register: int) -> bytes:
+def _load(row: KernelField, register: int) -> bytes:
     match row.place:
         case PacketBytes(base, offset, length):
             return b.payload(base, offset, length, register)
@@ -162,7 +162,7 @@ def _load(row: Field, register: int) -> bytes:
             return b.meta(key, register)
 
 
-def _order(row: Field) -> Order:
+def _order(row: KernelField) -> Order:
     return "little" if row.is_host_order else "big"
 
 

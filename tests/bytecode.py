@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 NESTED = 0x8000
-NEW_TABLE, NEW_CHAIN, NEW_RULE, NEW_SET, NEW_ELEMENTS, NEW_OBJECT = 0, 3, 6, 9, 12, 18
+NEW_TABLE, NEW_CHAIN, NEW_RULE, NEW_SET, NEW_ELEMENTS, NEW_OBJECT, NEW_FLOW_TABLE = 0, 3, 6, 9, 12, 18, 22
 INET, IP = 1, 2
 ACCEPT, DROP, JUMP, GOTO, RETURN, CONTINUE = 1, 0, -3, -4, -5, -1
 LINK, NETWORK, TRANSPORT = 0, 1, 2
@@ -176,6 +176,11 @@ class Dump:
     def elements(self, called: str, *given: bytes) -> Dump:
         """Add elements of a set."""
         return self.add(NEW_ELEMENTS, name(2, called), nested(3, *given))
+
+    def flow_table(self, called: str, *devices: str) -> Dump:
+        """Add a flow table; devices whose names end in ``*`` are prefixes."""
+        names = (name(2 if one.endswith("*") else 1, one.rstrip("*")) for one in devices)
+        return self.add(NEW_FLOW_TABLE, name(2, called), nested(3, nested(3, *names)))
 
     def counter(self, called: str, *beside: bytes) -> Dump:
         """Add a counter."""

@@ -65,7 +65,7 @@ class PlantedFault:
     what: str
     table: Ruleset
     foreign: tuple[str, ...] = ()
-    """What of it our own tables never have, as :func:`sgagent.nft.kernel_table.decode_ruleset` names it."""
+    """What of it our own tables never have, as :func:`sgagent.nft.own_table.decode_ruleset` names it."""
 
     @property
     def verified_table(self) -> VerifiedTable:

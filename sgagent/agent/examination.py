@@ -9,7 +9,7 @@ import ipaddress
 import os
 import pwd
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,15 +29,14 @@ from sgagent.analysis.doctor.facts import (
 )
 from sgagent.analysis.doctor.findings import Blindness, Diagnosis, NotSeen
 from sgagent.analysis.doctor.registry import diagnose
-from sgagent.analysis.doctor.ruleset import ForeignRuleset
 from sgagent.core.binding import HostFacts
 from sgagent.core.errors import SgagentError
 from sgagent.core.link_topology import lower_devices
 from sgagent.core.policy import InvalidPackets, ResolvedPolicy
-from sgagent.dataplane.foreign_ruleset import decode_ruleset
 from sgagent.dataplane.live_sessions import users_listening
 from sgagent.host import installed_programs, kernel_settings, link_programs
 from sgagent.host.foreign_namespaces import read_foreign_links
+from sgagent.nft.kernel_table import FAULTS, KernelTable, read_tables
 from sgagent.settings import Settings
 from sgagent.settings.listen_address import ListenAddress
 
@@ -89,12 +88,12 @@ class Examination:
     def diagnose(self, policy: PolicyFact, facts: HostFacts) -> Diagnosis:
         """Look at everything, and return what is found."""
         self._not_seen = {}
-        ruleset = self._seen(Blindness.RULESET, _RULESET, self._ruleset) or ForeignRuleset()
+        tables = self._seen(Blindness.RULESET, _RULESET, self._tables) or ()
         self._note_legacy_tables()
         evidence = HostEvidence(
             policy=policy,
             host=facts,
-            ruleset=ruleset,
+            tables=tables,
             programs=(
                 *(self._seen(Blindness.LINKS, _PROGRAMS, link_programs.read_programs) or ()),
                 *(self._seen(Blindness.TCX, _TCX, lambda: _tcx(policy, facts)) or ()),
@@ -107,7 +106,7 @@ class Examination:
             nft_programs=tuple(self._nft_programs()),
             library=installed_programs.read_library_version(),
             clock=kernel_settings.read_clock(Path(__file__)),
-            kernel=self._kernel(ruleset),
+            kernel=self._kernel(tables),
             port_holder=self._seen(Blindness.PORTS, _PORTS, self._port_holder),
         )
         if policy.depends_on_time and evidence.clock and evidence.clock.is_synchronised is None:
@@ -129,8 +128,12 @@ class Examination:
     def _miss(self, what: Blindness, reason: str) -> None:
         self._not_seen.setdefault(what, NotSeen(what=what, reason=reason))
 
-    def _ruleset(self) -> ForeignRuleset:
-        return decode_ruleset(self.read_rules())
+    def _tables(self) -> tuple[KernelTable, ...]:
+        dump = self.read_rules()
+        try:
+            return tuple(read_tables(dump))
+        except FAULTS as fault:
+            raise SgagentError(f"they can't be read: {fault}") from fault
 
     def _note_legacy_tables(self) -> None:
         tables = self._seen(Blindness.LEGACY_TABLES, _LEGACY, kernel_settings.read_legacy_tables)
@@ -160,8 +163,8 @@ class Examination:
             self._miss(Blindness.NAMESPACES, "links of containers: only root may enter their namespaces")
         return found
 
-    def _kernel(self, ruleset: ForeignRuleset) -> KernelFact:
-        asked = ruleset.own is None or not (ruleset.own.is_owned or ruleset.own.is_persistent)
+    def _kernel(self, tables: Iterable[KernelTable]) -> KernelFact:
+        asked = not any(one.is_ours and (one.is_owned or one.is_persistent) for one in tables)
         return KernelFact(
             release=kernel_settings.kernel_release(), owns_tables=self.owns_tables() if asked else True
         )

@@ -24,7 +24,7 @@ from sgagent.core.errors import DocumentError, SgagentError, printable
 from sgagent.core.policy import InvalidPackets
 from sgagent.dataplane.libnftables import NotPossible, Refused, check_text
 from sgagent.dataplane.privileges import NET_ADMIN, capabilities
-from sgagent.dataplane.ruleset_dump import read_ruleset
+from sgagent.dataplane.table_dump import read_ruleset
 from sgagent.host.links import NetlinkHost
 from sgagent.host.processes import sockets_of_agents
 from sgagent.nft.marks import MarkLayout

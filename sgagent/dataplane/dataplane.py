@@ -22,8 +22,8 @@ from sgagent.dataplane.libnftables import DONE
 from sgagent.dataplane.privileges import give_back
 from sgagent.dataplane.table import Applied, KernelTable, TableKeeper, TableListing
 from sgagent.nft.diff import make_plan
-from sgagent.nft.kernel_table import decode_ruleset
 from sgagent.nft.marks import MarkTest
+from sgagent.nft.own_table import decode_ruleset
 from sgagent.nft.ruleset import FAMILY, TABLE, Ruleset
 from sgagent.nft.transactions import RESET_WATCH, AddResetWatch, Delete, DestroyTable, Plan
 from sgagent.ports import CounterValue, Observed
@@ -314,7 +314,7 @@ class ApplierTable:
         return self._ask_for_socket(Verb.OPEN_LISTING)
 
     def read_ruleset(self) -> bytes:
-        """Return the kernel's messages about the tables of others, as ``ruleset_dump.read_ruleset`` does.
+        """Return the kernel's messages about the tables of others, as ``table_dump.read_ruleset`` does.
 
         Another process reads them. Of two calls at once the first fails.
 

@@ -29,9 +29,9 @@ from sgagent.dataplane import applier_protocol, privileges, request_validation a
 from sgagent.dataplane.applier_protocol import LONGEST_REQUEST, MalformedMessageError, Reply, Verb
 from sgagent.dataplane.generation import APPLIER_NAME, RulesetChange
 from sgagent.dataplane.nflog import LAST_GROUP, open_log
-from sgagent.dataplane.ruleset_dump import read_in_background
 from sgagent.dataplane.session_requests import SessionRequests
 from sgagent.dataplane.table import KernelTable, TrackedTable, list_in_background
+from sgagent.dataplane.table_dump import read_in_background
 
 _ERRORS = 2
 """Standard error: the only descriptor from before the fork, besides the sockets, that stays open."""

@@ -7,16 +7,19 @@ one state if the next dump is equal: what was read first had not changed yet whe
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from sgagent.core.errors import NotPermittedError
-from sgagent.dataplane.privileges import NET_ADMIN, capabilities
+from sgagent.dataplane.libnftables import RefusedError, result_of
+from sgagent.dataplane.privileges import NET_ADMIN, capabilities, fork
 from sgagent.netlink import NETLINK_NETFILTER, NetlinkSocket, attribute, attributes, payloads_in
 from sgagent.nft.ruleset import TABLE
+from sgagent.nft.sets import INTERVAL, LINK_TYPES
 
 _SUBSYSTEM = 10 << 8
 _GET_TABLE, _GET_CHAIN, _GET_RULE, _GET_SET, _GET_ELEMENTS, _GET_OBJECT, _GET_FLOWTABLE = (
@@ -67,26 +70,85 @@ def read_others() -> bytes:
 
     Raises:
         NotPermittedError: CAP_NET_ADMIN is lacking.
-        OSError: the kernel refused; a set went meanwhile.
+        OSError: the kernel refused, or another process keeps changing the ruleset.
     """
     if not capabilities()["Eff"] >> NET_ADMIN & 1:
         raise NotPermittedError("only root may read them")
-    with NetlinkSocket(NETLINK_NETFILTER) as asked:
-        return _dump_others(asked)
+    return _dump_others(lambda _: True)
 
 
-def _dump_others(asked: NetlinkSocket) -> bytes:
+def read_ruleset() -> bytes:
+    """Return the same for the doctor, who needs no elements of sets but links.
+
+    Raises:
+        OSError: the kernel refused, as without CAP_NET_ADMIN, or another process keeps changing the ruleset.
+    """
+    return _dump_others(_holds_links)
+
+
+def read_in_background(writing: socket.socket) -> int:
+    """Fork a process that reads the ruleset into a socket and ends; return its process id, to be waited for.
+
+    It writes a result as :func:`sgagent.dataplane.libnftables.result_of` returns it.
+    """
+    return fork(lambda: writing.sendall(result_of(_read_or_refuse, RefusedError)))
+
+
+def _read_or_refuse() -> bytes:
+    try:
+        return read_ruleset()
+    except OSError as error:
+        raise RefusedError(error.strerror or str(error)) from error
+
+
+_Wanted = Callable[[Mapping[int, memoryview]], bool]
+"""Whether the elements of a set are wanted, by its attributes."""
+
+
+def _dump_others(is_wanted: _Wanted) -> bytes:
+    for _ in range(_ATTEMPTS):
+        with NetlinkSocket(NETLINK_NETFILTER) as asked:
+            try:
+                return b"".join(_others(asked, is_wanted))
+            except (InterruptedError, FileNotFoundError):  # a table has just changed, or gone
+                continue
+    raise OSError(errno.EINTR, "another process keeps changing the ruleset")
+
+
+_ATTEMPTS = 10
+"""Readings while another process keeps changing the ruleset."""
+
+
+def _others(asked: NetlinkSocket, is_wanted: _Wanted) -> Iterator[bytes]:
+    """Yield the messages, dump by dump.
+
+    Raises:
+        InterruptedError: a change mixed two states in a dump.
+    """
+    for dumped in _unchecked_others(asked, is_wanted):
+        if asked.was_interrupted:
+            raise InterruptedError
+        yield dumped
+
+
+def _unchecked_others(asked: NetlinkSocket, is_wanted: _Wanted) -> Iterator[bytes]:
     request = _HEADER.pack(socket.AF_UNSPEC, 0, 0)
-    tables, chains = (asked.dump_unread(kind, request) for kind in (_GET_TABLE, _GET_CHAIN))
-    described = [tables, chains]
+    tables = asked.dump_unread(_GET_TABLE, request)
+    yield tables
+    yield asked.dump_unread(_GET_CHAIN, request)
+    yield asked.dump_unread(_GET_FLOWTABLE, request)
     for start, stop in payloads_in(tables, _NEW_TABLE):
-        family, name = (
-            tables[start],
-            bytes(attributes(memoryview(tables)[start + _HEADER.size : stop])[_TABLE]),
-        )
-        if (family, name) != (_INET, TABLE.encode() + b"\0"):
-            described += _rules_and_sets(asked, family, attribute(_TABLE, name))
-    return b"".join(described)
+        name = bytes(attributes(memoryview(tables)[start + _HEADER.size : stop])[_TABLE])
+        if (tables[start], name) != (_INET, TABLE.encode() + b"\0"):
+            yield from _rules_and_sets(asked, tables[start], attribute(_TABLE, name), is_wanted)
+
+
+def _holds_links(about: Mapping[int, memoryview]) -> bool:
+    key_type, flags = (int.from_bytes(about.get(kind, b""), "big") for kind in (_KEY_TYPE, _SET_FLAGS))
+    return key_type in LINK_TYPES and not flags & INTERVAL
+
+
+_SET_FLAGS, _KEY_TYPE = 3, 4
 
 
 def _dump(asked: NetlinkSocket, family: int, of_table: bytes) -> TableDump:
@@ -97,15 +159,19 @@ def _dump(asked: NetlinkSocket, family: int, of_table: bytes) -> TableDump:
     return TableDump(b"".join(described), b"".join(objects))
 
 
-def _rules_and_sets(asked: NetlinkSocket, family: int, of_table: bytes) -> Iterator[bytes]:
-    """Yield the messages about rules, sets, and their elements."""
+def _rules_and_sets(
+    asked: NetlinkSocket, family: int, of_table: bytes, is_wanted: _Wanted = lambda _: True
+) -> Iterator[bytes]:
+    """Yield the messages about rules, sets, and the elements that are wanted."""
     request = _HEADER.pack(family, 0, 0) + of_table
-    rules, sets = (asked.dump_unread(kind, request) for kind in (_GET_RULE, _GET_SET))
-    yield from (rules, sets)
+    yield asked.dump_unread(_GET_RULE, request)
+    sets = asked.dump_unread(_GET_SET, request)
+    yield sets
     for start, stop in payloads_in(sets, _NEW_SET):
         given = attributes(memoryview(sets)[start + _HEADER.size : stop])
-        which = attribute(_TABLE, bytes(given[_TABLE])) + attribute(_SET, bytes(given[_SET]))
-        yield asked.dump_unread(_GET_ELEMENTS, _HEADER.pack(sets[start], 0, 0) + which)
+        if is_wanted(given):
+            which = attribute(_TABLE, bytes(given[_TABLE])) + attribute(_SET, bytes(given[_SET]))
+            yield asked.dump_unread(_GET_ELEMENTS, _HEADER.pack(sets[start], 0, 0) + which)
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ HEADER = struct.Struct("=HH")
 """Of an attribute: its length with this header, and its kind."""
 
 KIND_MASK = 0x3FFF
-"""Without the flags that say how a value is to be read."""
+"""Without the flags that say how to read a value."""
 
 _MESSAGE = struct.Struct("=IHHII")
 
@@ -85,7 +85,7 @@ def number(value: bytes) -> int:
 
 def text(value: bytes) -> str:
     """Return a name; one that is not UTF-8 is none of ours, and stays apart from all that are."""
-    return value.rstrip(b"\0").decode("utf-8", "replace")
+    return value.rstrip(b"\0").decode("utf-8", "backslashreplace")
 
 
 def user_data(value: bytes) -> Mapping[int, bytes]:

@@ -92,7 +92,7 @@ def make_plan(desired: Ruleset, observed: Ruleset | None, foreign: Iterable[str]
     Args:
         desired: the table that is wanted. Nothing in it leads to the chain that keeps the state.
         observed: the table in the kernel; None where there is no table, or one that can't be listed.
-        foreign: what else is in the table, as :func:`sgagent.nft.kernel_table.decode_ruleset` names it.
+        foreign: what else is in the table, as :func:`sgagent.nft.own_table.decode_ruleset` names it.
     """
     others = [_kind_and_name(text) for text in sorted(foreign)]
     change = _Change(desired, observed or Ruleset(), others)

@@ -31,7 +31,7 @@ IS_BIG_ENDIAN = struct.pack("=H", 1)[1] == 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Field:
+class KernelField:
     """A selector, and where the kernel reads it."""
 
     selector: nft.Selector
@@ -56,16 +56,16 @@ class Field:
 
 def _in_packet(
     selector: nft.Selector, base: Base, offset: int, length: int, *needs: Condition, implies: bool = True
-) -> Field:
+) -> KernelField:
     place = PacketBytes(base, offset, length)
-    return Field(selector=selector, place=place, needs=needs, length=length, implies_needs=implies)
+    return KernelField(selector=selector, place=place, needs=needs, length=length, implies_needs=implies)
 
 
-def _known(selector: nft.Selector, place: Key, length: int, *, is_host_order: bool = False) -> Field:
-    return Field(selector=selector, place=place, length=length, is_host_order=is_host_order)
+def _known(selector: nft.Selector, place: Key, length: int, *, is_host_order: bool = False) -> KernelField:
+    return KernelField(selector=selector, place=place, length=length, is_host_order=is_host_order)
 
 
-def _ports() -> Iterator[Field]:
+def _ports() -> Iterator[KernelField]:
     for protocol in PORTED:
         needs = (_PROTOCOL, protocol.wire_number)
         yield _in_packet(nft.source_port(protocol), Base.TRANSPORT, 0, 2, needs)
@@ -73,7 +73,7 @@ def _ports() -> Iterator[Field]:
     yield _in_packet(nft.TH_DPORT, Base.TRANSPORT, 2, 2)
 
 
-def _tuples() -> Iterator[Field]:
+def _tuples() -> Iterator[KernelField]:
     for number, direction in enumerate((TupleDirection.ORIGINAL, TupleDirection.REPLY)):
         for key, name, length in (
             *((11, "proto-src", 2), (12, "proto-dst", 2), (19, "ip saddr", 4), (20, "ip daddr", 4)),
@@ -82,7 +82,7 @@ def _tuples() -> Iterator[Field]:
             yield _known(nft.ct_tuple(direction, name), Key("ct", key, number), length)
 
 
-FIELDS: tuple[Field, ...] = (
+FIELDS: tuple[KernelField, ...] = (
     _known(nft.CT_STATE, Key("ct", 0), 4, is_host_order=True),
     _known(nft.CT_DIRECTION, Key("ct", 1), 1),
     _known(nft.CT_MARK, Key("ct", 3), 4, is_host_order=True),
@@ -106,8 +106,8 @@ FIELDS: tuple[Field, ...] = (
 )
 """A row each. Of several that fit a read, the first counts: those that need something stand before others."""
 
-BY_KEY: Mapping[Key, Field] = {row.place: row for row in FIELDS if isinstance(row.place, Key)}
-IN_PACKET: Mapping[Base, tuple[tuple[PacketBytes, Field], ...]] = {
+BY_KEY: Mapping[Key, KernelField] = {row.place: row for row in FIELDS if isinstance(row.place, Key)}
+IN_PACKET: Mapping[Base, tuple[tuple[PacketBytes, KernelField], ...]] = {
     base: tuple(
         (row.place, row) for row in FIELDS if isinstance(row.place, PacketBytes) and row.place.base is base
     )

@@ -1,31 +1,35 @@
-"""A table as the kernel dumps it: netlink messages to chains, programs and sets, and those to our table.
-
-Objects that sgagent never makes, or that the decoder can't read, are named and left to the plan to remove.
-Nothing that another process puts into the table can make the decoder fail.
-"""
+"""Tables as the kernel dumps them: netlink messages to chains, programs and sets."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from operator import attrgetter
 
 from sgagent.nft import ruleset as nft
-from sgagent.nft.attributes import COMMENT, UnreadableError, by_kind, each, messages, number, text, user_data
-from sgagent.nft.expressions import (
-    OBJECTS as OBJECT_KINDS,
-    Expression,
-    SetLookUp,
-    read_expression,
-    split_expressions,
+from sgagent.nft.attributes import (
+    COMMENT,
+    HEADER,
+    UnreadableError,
+    by_kind,
+    each,
+    messages,
+    number,
+    text,
+    user_data,
 )
+from sgagent.nft.expression_reader import OBJECTS as OBJECT_KINDS, read_expression, split_expressions
+from sgagent.nft.expressions import Expression, NamedStatement
 from sgagent.nft.fields import FAMILY_KEY, KEY_TYPES
 from sgagent.nft.program import statements_of
 from sgagent.nft.registers import ProgramStatement
-from sgagent.nft.ruleset import SELECTORS, Ruleset
-from sgagent.nft.sets import CONCATENATED, INTERVAL, MAP, OBJECTS, ElementReader, KernelSet, elements_of
-from sgagent.nft.transactions import RESET_WATCH
+from sgagent.nft.sets import (
+    INTERVAL,
+    LINK_TYPES,
+    MAP,
+    ElementReader,
+    KernelSet,
+)
 
 FAULTS = (UnreadableError, IndexError, KeyError, OverflowError, TypeError, ValueError, struct.error)
 """What a part of a dump that is not understood may raise."""
@@ -35,6 +39,7 @@ FAULTS = (UnreadableError, IndexError, KeyError, OverflowError, TypeError, Value
 class KernelRule:
     """A rule, in the kernel's instructions."""
 
+    handle: int = 0
     content: bytes = b""
     """Of all expressions."""
 
@@ -51,7 +56,7 @@ class KernelHook:
     """``filter``, ``nat`` or ``route``."""
 
     name: str
-    """Empty for a hook that sgagent does not know."""
+    """``prerouting`` …, ``ingress`` or ``egress`` of links; empty for a hook that sgagent does not know."""
 
     priority: int
     drops: bool
@@ -60,13 +65,16 @@ class KernelHook:
     has_devices: bool
     """Whether it is called for the packets of some links only."""
 
+    devices: tuple[str, ...] = ()
+    """Of hooks of single links; a name that ends in ``*`` is a prefix."""
+
     @property
     def is_for_filters(self) -> bool:
         """Return whether all packets of the hook pass the chain, which only decides about them."""
-        return self.kind == "filter" and self.name != "" and not self.has_devices
+        return self.kind == "filter" and self.name in _HOOKS_OF_IP and not self.has_devices
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class KernelChain:
     """A chain."""
 
@@ -82,13 +90,26 @@ class KernelChain:
     rules: list[KernelRule] = field(default_factory=list)
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelFlowTable:
+    """A flow table."""
+
+    name: str
+    devices: tuple[str, ...]
+    """A name that ends in ``*`` is a prefix."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
 class KernelTable:
     """All that a table consists of."""
 
     family: str
+    """``ip``, ``ip6``, ``inet``, ``netdev``, ``bridge``, ``arp``."""
+
     name: str
     is_dormant: bool = False
+    is_owned: bool = False
+    is_persistent: bool = False
     oddity: str | None = None
     """What of the table itself is not understood."""
 
@@ -97,6 +118,17 @@ class KernelTable:
     counters: list[nft.Counter] = field(default_factory=list)
     others: list[tuple[str, str]] = field(default_factory=list)
     """Kind and name of other objects."""
+
+    flow_tables: list[KernelFlowTable] = field(default_factory=list)
+
+    @property
+    def is_ours(self) -> bool:
+        """Return whether it is the table of sgagent."""
+        return (self.family, self.name) == (nft.FAMILY, nft.TABLE)
+
+    def __str__(self) -> str:
+        """Return family and name, as nft writes them."""
+        return f"{self.family} {self.name}"
 
 
 _FAMILIES: Mapping[int, str] = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
@@ -136,6 +168,7 @@ class _DumpReader:
         """Take in what is said of the table itself."""
         flags = number(given.get(2, b""))
         table.is_dormant = bool(flags & _DORMANT)
+        table.is_owned, table.is_persistent = bool(flags & _OWNER), bool(flags & _PERSIST)
         if flags & ~(_DORMANT | _OWNER | _PERSIST) or not given.keys() <= {1, 2, 3, 4, 5, 6, 7}:
             table.oddity = "a flag of the table"
 
@@ -146,20 +179,27 @@ class _DumpReader:
         chain.is_of_rule = bool(flags & _OF_RULE)
         try:
             chain.comment = text(user_data(given.get(12, b"")).get(COMMENT, b""))
-            chain.hook = _hook(given) if 4 in given else None
+            chain.hook = _hook(table.family, given) if 4 in given else None
         except FAULTS as error:
             chain.oddity = str(error)
         if flags & ~(_BASE | _OF_RULE) or not given.keys() <= {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12}:
             chain.oddity = "a flag of the chain"
+        self._add_chain(table, chain)
+
+    def _add_chain(self, table: KernelTable, chain: KernelChain) -> KernelChain:
         table.chains.append(chain)
         self._chains[table.family, table.name, chain.name] = chain
+        return chain
 
     def take_rule(self, table: KernelTable, given: Mapping[int, bytes]) -> None:
-        """Take in a rule; the chains come before."""
+        """Take in a rule; the chains come before, but for one that was added in between."""
         oddity = None if given.keys() <= {1, 2, 3, 4, 6, 7, 8} else "an attribute of a rule"
-        chain = self._chains[table.family, table.name, text(given[2])]
-        rule = KernelRule(content=given.get(4, b""), has_comment=7 in given, oddity=oddity)
-        chain.rules.append(rule)
+        name = text(given[2])
+        chain = self._chains.get((table.family, table.name, name)) or self._add_chain(
+            table, KernelChain(name=name, oddity="a chain that is not listed")
+        )
+        handle, content = number(given.get(3, b"")), given.get(4, b"")
+        chain.rules.append(KernelRule(handle=handle, content=content, has_comment=7 in given, oddity=oddity))
 
     def take_set(self, table: KernelTable, given: Mapping[int, bytes]) -> None:
         """Take in a set or a map, without its elements."""
@@ -185,7 +225,11 @@ class _DumpReader:
 
     def take_flowtable(self, table: KernelTable, given: Mapping[int, bytes]) -> None:
         """Take in a flow table."""
-        table.others.append(("flowtable", text(given[2])))
+        name = text(given[2])
+        table.others.append(("flowtable", name))
+        table.flow_tables.append(
+            KernelFlowTable(name=name, devices=_devices(by_kind(given.get(3, b"")), several=3))
+        )
 
 
 _DORMANT, _OWNER, _PERSIST = 0x1, 0x2, 0x4
@@ -204,20 +248,35 @@ _MESSAGES: Mapping[int, tuple[int, _Take]] = {
 """By the kind of a message, which attribute names the table, and what takes it in."""
 
 _HOOKS_OF_IP = ("prerouting", "input", "forward", "output", "postrouting")
+_HOOKS_OF_LINKS = ("ingress", "egress")
 _ACCEPT = 1
 
 
-def _hook(given: Mapping[int, bytes]) -> KernelHook:
+def _hook(family: str, given: Mapping[int, bytes]) -> KernelHook:
     """Return where a base chain is called."""
     where = by_kind(given[4])
     place = number(where[1])
+    names = _HOOKS_OF_LINKS if family == "netdev" else (*_HOOKS_OF_IP, "ingress")
     return KernelHook(
         kind=text(given[7]),
-        name=_HOOKS_OF_IP[place] if place < len(_HOOKS_OF_IP) else "",
+        name=names[place] if place < len(names) else "",
         priority=int.from_bytes(where[2], "big", signed=True),
         drops=number(given.get(5, b"\0\0\0\1")) != _ACCEPT,
         has_devices=where.keys() != {1, 2},
+        devices=_devices(where, several=4, one=3),
     )
+
+
+def _devices(hook: Mapping[int, bytes], *, several: int, one: int | None = None) -> tuple[str, ...]:
+    """Return the names of the links of a hook, by the attributes that hold them."""
+    found = [] if one is None or one not in hook else [text(hook[one])]
+    listed = hook.get(several, b"")
+    for kind, start, stop in each(listed):
+        found.append(text(listed[start:stop]) + "*" * (kind == _DEVICE_PREFIX))
+    return tuple(dict.fromkeys(found))
+
+
+_DEVICE_PREFIX = 2
 
 
 _VERDICTS = 0xFFFFFF00
@@ -248,6 +307,7 @@ def _kernel_set(given: Mapping[int, bytes]) -> KernelSet:
         flags=flags,
         key_length=number(given[5]),
         key_types=_key_types(number(given.get(4, b""))),
+        is_of_links=number(given.get(4, b"")) in LINK_TYPES and not flags & INTERVAL,
         field_lengths=lengths,
         is_verdict_map=bool(flags & MAP) and number(given.get(6, b"")) == _VERDICTS,
         has_particulars=has_particulars,
@@ -304,128 +364,15 @@ class ProgramReader:
         """
         known = self._expressions
         for content in split_expressions(rule.content):
+            if content.startswith(_COUNTER):  # it differs from rule to rule
+                yield NamedStatement("counter")
+                continue
             found = known.get(content)
             if found is None:
                 found = known[content] = read_expression(content)
             yield found
 
 
+_COUNTER = HEADER.pack(12, 1) + b"counter\0"
 _KNOWN = {"ip": ((FAMILY_KEY, 2),), "ip6": ((FAMILY_KEY, 10),)}
 """What is known of all packets of a table, by its family."""
-
-
-def decode_ruleset(dump: bytes) -> tuple[Ruleset, tuple[str, ...]]:
-    """Return our table of a dump, and the foreign things in it by kind and name, sorted.
-
-    Foreign are, as the first word says: ``rule`` (one that can't be read, by its chain), ``chain``, ``map``,
-    ``set``, ``flowtable`` and every kind of stateful object; ``policy`` of a base chain that isn't accept,
-    and ``table`` where the table itself is asleep. What can't be read is left out of the ruleset.
-    """
-    try:
-        tables = read_tables(dump)
-    except FAULTS:
-        return Ruleset(), (f"table {nft.TABLE}",)
-    ours = (table for table in tables if (table.family, table.name) == (nft.FAMILY, nft.TABLE))
-    return _Decoded(next(ours, KernelTable(family=nft.FAMILY, name=nft.TABLE))).result()
-
-
-class _Decoded:
-    """Tell what is ours in a table from what is foreign."""
-
-    def __init__(self, table: KernelTable) -> None:
-        self._table = table
-        self._programs = ProgramReader(table)
-        self._foreign = {f"{kind} {name}" for kind, name in table.others}
-        self._inner = {chain.name for chain in table.chains if chain.is_of_rule}
-        if table.is_dormant or table.oddity is not None:
-            self._foreign.add(f"table {table.name}")
-
-    def result(self) -> tuple[Ruleset, tuple[str, ...]]:
-        by_name = attrgetter("name")
-        ruleset = Ruleset(
-            chains=tuple(sorted(self._chains(), key=by_name)),
-            verdict_maps=tuple(sorted(self._maps(), key=by_name)),
-            counters=tuple(sorted((c for c in self._table.counters if c.name != RESET_WATCH), key=by_name)),
-        )
-        return ruleset, tuple(sorted(self._foreign))
-
-    def _chains(self) -> Iterator[nft.Chain]:
-        names = set[str]()
-        for chain in self._table.chains:
-            hook = chain.hook
-            is_odd = chain.oddity is not None or (hook is not None and not hook.is_for_filters)
-            if is_odd or chain.name in names:  # two of a name, where a transaction renames the first
-                self._foreign.add(f"chain {chain.name}")
-            elif not chain.is_of_rule:
-                names.add(chain.name)
-                if hook is not None and hook.drops:
-                    self._foreign.add(f"policy {chain.name}")
-                rules = tuple(self._rules(chain))
-                place = None if hook is None else nft.Hook(hook.name, hook.priority)
-                yield nft.Chain(name=chain.name, rules=rules, hook=place, comment=chain.comment)
-
-    def _rules(self, chain: KernelChain) -> Iterator[nft.Rule]:
-        for rule in chain.rules:
-            try:
-                if rule.has_comment or not self._is_ours(statements := self._programs.statements(rule)):
-                    raise UnreadableError(chain.name)
-                if _LOOKS_UP in rule.content and self._reads_named_set(rule):
-                    raise UnreadableError(chain.name)
-                yield nft.Rule(statements)  # type: ignore[arg-type]  # all of them are ours
-            except FAULTS:
-                self._foreign.add(f"rule {chain.name}")
-
-    def _is_ours(self, statements: tuple[ProgramStatement, ...]) -> bool:
-        """Return whether all statements are of kinds that sgagent makes, and lead to nothing of a rule's."""
-        for one in statements:
-            match one:
-                case nft.Match(selector):
-                    is_ours = selector in _OURS
-                case nft.LookUp(selectors, name):
-                    is_ours = _OURS.issuperset(selectors) and not self._table.sets[name].is_anonymous
-                case nft.Goto(chain) | nft.Jump(chain):
-                    is_ours = chain not in self._inner
-                case _:
-                    is_ours = isinstance(one, _OTHERS_OF_OURS)
-            if not is_ours:
-                return False
-        return True
-
-    def _reads_named_set(self, rule: KernelRule) -> bool:
-        """Return whether a rule looks up in a set that may change without it."""
-        names = (
-            one.name
-            for one in self._programs.expressions(rule)
-            if isinstance(one, SetLookUp) and not one.is_map
-        )
-        return not all(self._table.sets[name].is_anonymous for name in names)
-
-    def _maps(self) -> Iterator[nft.VerdictMap]:
-        for one in self._table.sets.values():
-            if one.is_anonymous:
-                continue
-            kind = "map" if one.flags & (MAP | OBJECTS) else "set"
-            try:
-                yield _verdict_map(one)
-            except FAULTS:
-                self._foreign.add(f"{kind} {one.name}")
-
-
-_OURS = frozenset(SELECTORS)
-_LOOKS_UP = b"lookup\0"
-_OTHERS_OF_OURS = (nft.Count, nft.Limit, nft.Log, nft.SetMark, nft.Accept, nft.Drop, nft.Return)
-
-
-def _verdict_map(one: KernelSet) -> nft.VerdictMap:
-    """Return a named verdict map, if it is of a kind that sgagent makes.
-
-    Raises:
-        UnreadableError: it is not.
-    """
-    is_ours = one.is_verdict_map and not one.flags & ~(INTERVAL | MAP | CONCATENATED)
-    if not is_ours or one.has_particulars or one.oddity is not None or one.key_types is None:
-        raise UnreadableError(one.name)
-    elements = tuple(elements_of(one, one.key_types))
-    return nft.VerdictMap(
-        name=one.name, key_types=one.key_types, is_interval=one.is_interval, elements=elements
-    )

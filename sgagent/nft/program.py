@@ -14,13 +14,13 @@ from sgagent.core.policy import LOOPBACK
 from sgagent.nft import ruleset as nft
 from sgagent.nft.attributes import UnreadableError
 from sgagent.nft.expressions import Expression, Key, PacketBytes, Reject, Unknown
-from sgagent.nft.fields import BY_KEY, IN_PACKET, IS_BIG_ENDIAN, LINK_INDEX, Condition, Field
+from sgagent.nft.fields import BY_KEY, IN_PACKET, IS_BIG_ENDIAN, LINK_INDEX, Condition, KernelField
 from sgagent.nft.registers import (
     Comparison,
     Membership,
     ProgramStatement,
-    Read,
     Registers,
+    RegisterValue,
     Test,
     ones,
     turned,
@@ -119,7 +119,7 @@ def _made(item: Comparison, known: Mapping[Key, int], sets: Mapping[str, KernelS
             yield nft.Match(selector, wanted, operator, _mask_of(values[0], rows[0])), rows[0].implied
 
 
-def _looked_up(value: Read, known: Mapping[Key, int], where: KernelSet) -> list[Field]:
+def _looked_up(value: RegisterValue, known: Mapping[Key, int], where: KernelSet) -> list[KernelField]:
     """Return the fields of a part of a key.
 
     Raises:
@@ -183,7 +183,7 @@ def _of_number(test: Test, selector: nft.Selector) -> nft.Match:
     return nft.Match(selector, (_NAMES[number],), _operator(is_negated=test.is_negated))
 
 
-def _in_order(test: Test, row: Field) -> nft.Match:
+def _in_order(test: Test, row: KernelField) -> nft.Match:
     """Return a match on numbers between two, which the kernel compares in the order of the network."""
     value, key_type = test.value, row.selector.key_type
     if key_type not in nft.BITS or not _is_in_order(value, row):
@@ -192,19 +192,19 @@ def _in_order(test: Test, row: Field) -> nft.Match:
     return nft.Match(row.selector, values, _operator(is_negated=test.is_negated), _mask_of(value, row))
 
 
-def _is_in_order(value: Read, row: Field) -> bool:
+def _is_in_order(value: RegisterValue, row: KernelField) -> bool:
     """Return whether the bytes in a register are in the order of the network."""
     return row.length == 1 or value.is_swapped is (row.is_host_order and not IS_BIG_ENDIAN)
 
 
-def _mask_of(value: Read, row: Field) -> int | None:
+def _mask_of(value: RegisterValue, row: KernelField) -> int | None:
     """Return the bits that are compared; None for all."""
     if value.mask == ones(value.length):
         return None
     return value.mask if _is_in_order(value, row) else turned(value.mask, value.length)
 
 
-def _equal(row: Field, mask: int, number: int, *, is_negated: bool) -> nft.Match:
+def _equal(row: KernelField, mask: int, number: int, *, is_negated: bool) -> nft.Match:
     """Return a match on bits of a field.
 
     Raises:
@@ -223,7 +223,7 @@ def _equal(row: Field, mask: int, number: int, *, is_negated: bool) -> nft.Match
     return nft.Match(selector, (nft.Interval(number, number | rest),), operator)
 
 
-def _link(mask: int, number: int, row: Field) -> nft.Symbol | nft.NamePrefix:
+def _link(mask: int, number: int, row: KernelField) -> nft.Symbol | nft.NamePrefix:
     rest = ones(row.length) & ~mask
     if rest & rest + 1 or rest.bit_length() % 8:
         raise UnreadableError(str(row.place))
@@ -242,11 +242,11 @@ def _constants(selector: nft.Selector, mask: int, number: int, *, is_negated: bo
     return nft.Match(selector, tuple(sorted(map(nft.Symbol, chosen))), _operator(is_negated=negates))
 
 
-_Part = tuple[Field, int, int]
+_Part = tuple[KernelField, int, int]
 """A field, the bits of it that are compared, and the number that they have to be."""
 
 
-def _parts(value: Read, number: int, known: Mapping[Key, int]) -> Iterator[_Part]:
+def _parts(value: RegisterValue, number: int, known: Mapping[Key, int]) -> Iterator[_Part]:
     """Yield the fields of which bits are compared.
 
     Raises:
@@ -281,9 +281,9 @@ def _shifted(number: int, bits: int) -> int:
     return number >> bits if bits >= 0 else number << -bits
 
 
-def _rows(source: PacketBytes, known: Mapping[Key, int]) -> list[tuple[PacketBytes, Field]]:
+def _rows(source: PacketBytes, known: Mapping[Key, int]) -> list[tuple[PacketBytes, KernelField]]:
     """Return the fields that a read has bytes of, in order; of two of the same bytes the more specific."""
-    found: dict[int, tuple[PacketBytes, Field]] = {}
+    found: dict[int, tuple[PacketBytes, KernelField]] = {}
     for place, row in IN_PACKET[source.base]:
         is_behind = source.offset + source.length <= place.offset
         is_before = place.offset + place.length <= source.offset
@@ -292,7 +292,7 @@ def _rows(source: PacketBytes, known: Mapping[Key, int]) -> list[tuple[PacketByt
     return [found[offset] for offset in sorted(found)]
 
 
-def _whole_fields(value: Read, known: Mapping[Key, int]) -> list[Field]:
+def _whole_fields(value: RegisterValue, known: Mapping[Key, int]) -> list[KernelField]:
     """Return the fields that a read consists of, each of them whole.
 
     Raises:

@@ -15,30 +15,35 @@ from sgagent.nft.attributes import UnreadableError
 from sgagent.nft.expressions import (
     Bitwise,
     ByteOrder,
+    Combine,
     Compare,
+    CompareRange,
+    Compute,
     Constant,
     Expression,
     Key,
     Load,
-    Note,
+    NamedStatement,
+    Offload,
     Order,
     PacketBytes,
-    Range,
     Reject,
     SetLookUp,
-    SetSessionMark,
+    SetUpdate,
     Source,
+    Store,
     Unknown,
+    Xtables,
 )
 from sgagent.nft.fields import HOST_ORDER_KEYS, IS_BIG_ENDIAN, KEY_LENGTHS, Condition
 from sgagent.nft.sets import KernelSet, padded
 
-ProgramStatement = nft.Statement | Reject | Note
+ProgramStatement = nft.Statement | Reject | NamedStatement
 """What a rule does; the last two are never in our own rules."""
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
+class RegisterValue:
     """What is in a register: ``(source & mask) ^ flip``, as a number in the order of its bytes."""
 
     source: Source
@@ -58,7 +63,7 @@ class Read:
 class Test:
     """A comparison of what was read: whether it is from ``first`` to ``last``, or is not."""
 
-    value: Read
+    value: RegisterValue
     is_negated: bool
     first: int
     last: int
@@ -84,7 +89,7 @@ class Test:
 class Membership:
     """A look-up in a set, or in a map of verdicts."""
 
-    values: tuple[Read, ...]
+    values: tuple[RegisterValue, ...]
     found: SetLookUp
 
 
@@ -97,7 +102,7 @@ class Registers:
     def __init__(self, sets: Mapping[str, KernelSet]) -> None:
         """Start with nothing in the registers."""
         self._sets = sets
-        self._words: dict[int, tuple[Read | Constant, int]] = {}
+        self._words: dict[int, tuple[RegisterValue | Constant, int]] = {}
         """By number, what each register of 4 bytes holds, and which word of it."""
 
     def items(self, expressions: Iterable[Expression]) -> Iterator[Comparison | ProgramStatement]:
@@ -108,13 +113,9 @@ class Registers:
         """
         for one in expressions:
             match one:
-                case Load(register, Key(kind="ct" | "meta") as source):
-                    length = KEY_LENGTHS.get(source)
-                    if length is None:
-                        raise UnreadableError(str(source))
-                    self._put(register, Read(source, length, ones(length)), length)
-                case Load(register, PacketBytes(length=length) as source):
-                    self._put(register, Read(source, length, ones(length)), length)
+                case Load(register, source):
+                    length = _length(source)
+                    self._put(register, RegisterValue(source, length, ones(length)), length)
                 case Constant(register, value):
                     self._put(register, one, len(value))
                 case Bitwise(source=register):
@@ -123,67 +124,65 @@ class Registers:
                     self._put(one.register, self._turned(self._read(register), one), one.length)
                 case Compare(register):
                     yield _compared(self._read(register), one)
-                case Range(register):
+                case CompareRange(register):
                     yield _ranged(self._read(register), one)
+                case SetLookUp(target=int()):
+                    raise UnreadableError("lookup")
                 case SetLookUp(register, name):
                     if name not in self._sets:
                         raise UnreadableError(f"set {name}")
                     yield Membership(tuple(self._key(register, self._sets[name].key_length)), one)
-                case SetSessionMark(register):
+                case Store(target, register) if target == _CT_MARK:
                     yield _marked(self._held(register))
-                case Unknown(name):
-                    raise UnreadableError(name)
-                case Load():
-                    raise UnreadableError(str(one.source))
+                case Combine() | Compute() | SetUpdate() | Store() | Offload() | Xtables() | Unknown():
+                    raise UnreadableError(str(one))
                 case _:
                     yield one
 
-    def _put(self, register: int, value: Read | Constant, length: int) -> None:
-        first = _word(register)
+    def _put(self, register: int, value: RegisterValue | Constant, length: int) -> None:
         for number in range(padded(length) // 4):
-            self._words[first + number] = value, number
+            self._words[register + number] = value, number
 
-    def _held(self, register: int) -> Read | Constant:
+    def _held(self, register: int) -> RegisterValue | Constant:
         """Return what a register holds, from its beginning on."""
-        first = _word(register)
-        value, number = self._words.get(first, (None, 0))
+        value, number = self._words.get(register, (None, 0))
         if value is None:
             raise UnreadableError("a register that nothing was read into")
         if number:
             raise UnreadableError("a part of what was read")
         length = len(value.value) if isinstance(value, Constant) else value.length
-        words = [self._words.get(first + one) for one in range(padded(length) // 4)]
+        words = [self._words.get(register + one) for one in range(padded(length) // 4)]
         if words != [(value, one) for one in range(len(words))]:
             raise UnreadableError("a register that was read into twice")
         return value
 
-    def _read(self, register: int) -> Read:
+    def _read(self, register: int) -> RegisterValue:
         value = self._held(register)
         if isinstance(value, Constant):
             raise UnreadableError("a comparison of constants")
         return value
 
-    def _key(self, register: int, length: int) -> Iterator[Read]:
+    def _key(self, register: int, length: int) -> Iterator[RegisterValue]:
         """Yield the values that a key of a set consists of, from a register on."""
         value = self._read(register)
         if value.length == length:
             yield value
             return
-        first, left = _word(register), length
+        left = length
         while left > 0:
-            value = self._read(first + _FIRST_WORD)
+            value = self._read(register)
             yield value
-            first, left = first + padded(value.length) // 4, left - padded(value.length)
+            register, left = register + padded(value.length) // 4, left - padded(value.length)
         if left:
             raise UnreadableError("a key of another length")
 
-    def _masked(self, value: Read, by: Bitwise) -> Read:
+    def _masked(self, value: RegisterValue, by: Bitwise) -> RegisterValue:
         if by.length != value.length or {len(by.mask), len(by.flip)} != {value.length}:
             raise UnreadableError(f"mask of {value.source}")
         mask, flip = int.from_bytes(by.mask, "big"), int.from_bytes(by.flip, "big")
         return replace(value, mask=value.mask & mask, flip=value.flip & mask ^ flip)
 
-    def _turned(self, value: Read, by: ByteOrder) -> Read:
+    def _turned(self, value: RegisterValue, by: ByteOrder) -> RegisterValue:
         if (by.length, by.size) != (value.length, value.length):
             raise UnreadableError(f"byteorder of {value.source}")
         if IS_BIG_ENDIAN:
@@ -192,19 +191,19 @@ class Registers:
         return replace(value, mask=mask, flip=flip, is_swapped=not value.is_swapped)
 
 
-_FIRST_WORD = 8
-"""The number of the first register of 4 bytes; those before it are of 16 bytes each, in the same place."""
+def _length(source: Source) -> int:
+    """Return how many bytes a read puts into a register.
+
+    Raises:
+        UnreadableError: sgagent does not know that.
+    """
+    length = source.length if isinstance(source, PacketBytes) else KEY_LENGTHS.get(source)
+    if length is None:
+        raise UnreadableError(str(source))
+    return length
 
 
-def _word(register: int) -> int:
-    if 1 <= register <= 4:
-        return 4 * (register - 1)
-    if _FIRST_WORD <= register < _FIRST_WORD + 16:
-        return register - _FIRST_WORD
-    raise UnreadableError("a register")
-
-
-def _compared(value: Read, by: Compare) -> Test:
+def _compared(value: RegisterValue, by: Compare) -> Test:
     """Return a comparison with bytes, of which there may be less than were read.
 
     Raises:
@@ -229,14 +228,14 @@ def _compared(value: Read, by: Compare) -> Test:
     return Test(value, is_negated=False, first=first, last=last, is_by_order=True)
 
 
-def _ranged(value: Read, by: Range) -> Test:
+def _ranged(value: RegisterValue, by: CompareRange) -> Test:
     if {len(by.first), len(by.last)} != {value.length} or value.flip:
         raise UnreadableError(f"range of {value.source}")
     first, last = (int.from_bytes(end, "big") for end in (by.first, by.last))
     return Test(value, by.is_negated, first, last)
 
 
-def _marked(value: Read | Constant) -> nft.SetMark:
+def _marked(value: RegisterValue | Constant) -> nft.SetMark:
     """Return the change of a session's mark.
 
     One that reads the mark, and then sets all of it, is none of ours: without a session its rule ends there.

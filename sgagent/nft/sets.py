@@ -12,15 +12,19 @@ from typing import Literal, NoReturn
 from sgagent.core.binding import check_interface_name
 from sgagent.nft import ruleset as nft
 from sgagent.nft.attributes import COMMENT, HEADER, KIND_MASK, UnreadableError, user_data
-from sgagent.nft.expressions import Note, read_verdict
+from sgagent.nft.expression_reader import read_verdict
+from sgagent.nft.expressions import NamedStatement
 from sgagent.nft.fields import HOST_ORDER_TYPES, IS_BIG_ENDIAN, LENGTHS
 
 ANONYMOUS, CONSTANT, INTERVAL, MAP, OBJECTS, CONCATENATED = 0x1, 0x2, 0x4, 0x8, 0x40, 0x80
+LINK_TYPES = frozenset({20, 41})
+"""Of keys: index and name of a link, as nft numbers them."""
+
 _INTERVAL_END, _CATCH_ALL = 0x1, 0x2
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class KernelElement:
     """One element as the kernel has it."""
 
     key: bytes
@@ -42,6 +46,9 @@ class KernelSet:
     key_types: tuple[nft.KeyType, ...] | None
     """As whoever made it calls them; None where sgagent knows no such type."""
 
+    is_of_links: bool = False
+    """Whether its keys are names or indexes of links, and no ranges."""
+
     field_lengths: tuple[int, ...] = ()
     """Of ranges of several fields, what the kernel takes each field to be."""
 
@@ -52,7 +59,7 @@ class KernelSet:
     oddity: str | None = None
     """What of it is not understood."""
 
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[KernelElement] = field(default_factory=list)
 
     @property
     def is_anonymous(self) -> bool:
@@ -75,7 +82,7 @@ class ElementReader:
 
     def __init__(self) -> None:
         """Start without verdicts; there are few, and many elements."""
-        self._verdicts: dict[bytes, nft.Verdict | Note] = {}
+        self._verdicts: dict[bytes, nft.Verdict | NamedStatement] = {}
 
     def read(self, into: KernelSet, data: bytes) -> None:
         """Add the elements of a message to their set."""
@@ -86,7 +93,7 @@ class ElementReader:
         except UnreadableError as error:
             into.oddity = str(error)
 
-    def _entries(self, data: bytes) -> Iterator[Entry]:
+    def _entries(self, data: bytes) -> Iterator[KernelElement]:
         unpack, size = HEADER.unpack_from, HEADER.size
         place, stop = 0, len(data)
         self._has_comment = False
@@ -117,13 +124,13 @@ class ElementReader:
                 inner += length + 3 & ~3
             if flags & ~_INTERVAL_END:
                 raise UnreadableError("an element for all other keys")
-            yield Entry(key, verdict, last, bool(flags))
+            yield KernelElement(key, verdict, last, bool(flags))
 
     def _verdict(self, data: bytes) -> nft.Verdict:
         found = self._verdicts.get(data)
         if found is None:
             found = self._verdicts[data] = read_verdict(data)
-        if isinstance(found, nft.Return | Note):
+        if isinstance(found, nft.Return | NamedStatement):
             raise UnreadableError("a verdict of an element")
         return found
 
@@ -200,14 +207,14 @@ def decoded(one: KernelSet, types: Sequence[nft.KeyType]) -> Iterator[Decoded]:
 Span = tuple[bytes, bytes, nft.Verdict | None]
 
 
-def _singles(entries: Iterable[Entry]) -> Iterator[Span]:
+def _singles(entries: Iterable[KernelElement]) -> Iterator[Span]:
     for entry in entries:
         if entry.is_end or entry.last is not None:
             raise UnreadableError("an interval in a set without")
         yield entry.key, entry.key, entry.verdict
 
 
-def _intervals(entries: Sequence[Entry]) -> Iterator[Span]:
+def _intervals(entries: Sequence[KernelElement]) -> Iterator[Span]:
     """Yield intervals; the kernel finds the greatest key that is no greater than what is looked up."""
     ordered = sorted(entries, key=lambda entry: (entry.key, not entry.is_end))
     for entry, following in pairwise([*ordered, None]):
@@ -222,10 +229,10 @@ def _intervals(entries: Sequence[Entry]) -> Iterator[Span]:
         yield entry.key, (stop - 1).to_bytes(size, "big"), entry.verdict
 
 
-Read = Callable[[bytes, bytes], nft.Comparable]
+FieldReader = Callable[[bytes, bytes], nft.Comparable]
 
 
-def field_reader(key_type: nft.KeyType, *, is_interval: bool) -> Read:
+def field_reader(key_type: nft.KeyType, *, is_interval: bool) -> FieldReader:
     """Return what makes a value of the first and the last bytes of a field.
 
     Args:

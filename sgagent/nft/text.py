@@ -311,7 +311,7 @@ def differences(expected: Ruleset, observed: Ruleset | None, foreign: Iterable[s
     Args:
         expected: what should stand.
         observed: what stands; None where there is no table.
-        foreign: what else stands, as :func:`sgagent.nft.kernel_table.decode_ruleset` names it.
+        foreign: what else stands, as :func:`sgagent.nft.own_table.decode_ruleset` names it.
     """
     if observed is None:
         return (f"table {FAMILY} {TABLE}",)

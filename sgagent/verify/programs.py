@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from sgagent.core.model import Family
 from sgagent.nft import ruleset as nft
-from sgagent.nft.expressions import Note, Reject
+from sgagent.nft.expressions import NamedStatement, Reject
 from sgagent.nft.kernel_table import (
     FAULTS,
     KernelChain,
@@ -41,7 +41,7 @@ def read_table(dump: bytes) -> VerifiedTable:
         tables = read_tables(dump)
     except FAULTS as fault:
         return VerifiedTable(chains={}, verdict_maps={}, unread=(f"the dump of the table: {fault}",))
-    ours = (table for table in tables if (table.family, table.name) == (nft.FAMILY, nft.TABLE))
+    ours = (table for table in tables if table.is_ours)
     return _Table(next(ours, KernelTable(family=nft.FAMILY, name=nft.TABLE))).read()
 
 
@@ -52,7 +52,7 @@ def read_filters(dump: bytes) -> VerifiedTable:
     unread: list[str] = []
     translating: list[str] = []
     for table in read_tables(dump):
-        name = f"{table.family} {table.name}"
+        name = str(table)
         if table.family not in _FAMILIES:
             unread.append(f"table {name}")
             continue
@@ -126,9 +126,9 @@ class _Table:
 
     def _read(self, statement: ProgramStatement) -> Iterator[VerifiedStatement]:
         match statement:
-            case Note("limit") | nft.Limit():
+            case NamedStatement("limit") | nft.Limit():
                 yield nft.Limit(1, 1)  # whatever its rate: it may let a packet pass, or not
-            case Note() | nft.Log():
+            case NamedStatement() | nft.Log():
                 return
             case Reject():
                 yield nft.Drop()

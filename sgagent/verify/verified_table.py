@@ -205,7 +205,7 @@ def table_of(ruleset: nft.Ruleset, foreign: Iterable[str] = ()) -> VerifiedTable
     """Return a table that was read as one of ours.
 
     Args:
-        ruleset: as :func:`sgagent.nft.kernel_table.decode_ruleset` returns it.
+        ruleset: as :func:`sgagent.nft.own_table.decode_ruleset` returns it.
         foreign: what else is in it, as that names it.
     """
     others = frozenset(foreign)

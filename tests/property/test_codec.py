@@ -7,7 +7,7 @@ import json
 from hypothesis import given, strategies as st
 
 from sgagent.nft.diff import make_plan
-from sgagent.nft.kernel_table import decode_ruleset
+from sgagent.nft.own_table import decode_ruleset
 from sgagent.nft.ruleset import Ruleset
 from sgagent.nft.text import render
 from sgagent.nft.transactions import encode_plan

@@ -8,18 +8,10 @@ from operator import and_, or_, xor
 
 from hypothesis import given, strategies as st
 
-from sgagent.analysis.doctor.registers import ALL_BITS, effect_of
-from sgagent.analysis.doctor.ruleset import (
-    Bitwise,
-    Combine,
-    Expression,
-    Load,
-    Operand,
-    Operation,
-    Put,
-    Store,
-)
+from sgagent.analysis.doctor.effects import ALL_BITS, effect_of
+from sgagent.nft.expressions import Bitwise, Combine, Constant, Expression, Key, Load, Operation, Store
 
+SESSION_MARK, PACKET_MARK = Key("ct", 3), Key("meta", 3)
 REGISTERS = range(3)
 numbers = st.integers(0, ALL_BITS) | st.sampled_from([0, ALL_BITS, 0xFFFF0000, 0xFFFF, 1, 0x00410000])
 registers = st.sampled_from(REGISTERS)
@@ -32,12 +24,12 @@ def octets(number: int) -> bytes:
 
 
 steps: st.SearchStrategy[Expression] = st.one_of(
-    st.builds(Load, st.sampled_from([Operand.SESSION_MARK, Operand.PACKET_MARK]), registers),
-    st.builds(Put, registers, numbers.map(octets)),
-    st.builds(Bitwise, registers, registers, numbers.map(octets), numbers.map(octets)),
+    st.builds(Load, registers, st.sampled_from([SESSION_MARK, PACKET_MARK])),
+    st.builds(Constant, registers, numbers.map(octets)),
+    st.builds(Bitwise, registers, registers, st.just(4), numbers.map(octets), numbers.map(octets)),
     st.builds(Combine, registers, registers, st.sampled_from(list(COMPUTED)), registers),
     st.builds(Combine, registers, registers, st.sampled_from(list(COMPUTED)), st.none(), numbers.map(octets)),
-    st.builds(Combine, registers, registers, st.just(Operation.SHIFT)),
+    st.builds(Combine, registers, registers, st.just(Operation.SHIFT_LEFT), st.none(), st.just(octets(1))),
 )
 
 
@@ -53,14 +45,14 @@ class Machine:
     def run(self, step: Expression) -> None:
         """Do one step as the kernel does."""
         match step:
-            case Load(operand, register):
-                is_session = operand is Operand.SESSION_MARK
+            case Load(register, source):
+                is_session = source == SESSION_MARK
                 self.values[register] = self.session if is_session else self.packet
-            case Put(register, value):
+            case Constant(register, value):
                 self.values[register] = number(value)
-            case Bitwise(source, register, mask, toggled):
+            case Bitwise(source, register, _, mask, toggled):
                 self.values[register] = self.values[source] & number(mask) ^ number(toggled)
-            case Combine(source, register, Operation.SHIFT):
+            case Combine(source, register, Operation.SHIFT_LEFT):
                 self.values[register] = self.values[source] << self.shift & ALL_BITS
             case Combine(source, register, operation, other, constant):
                 second = number(constant) if other is None else self.values[other]
@@ -80,7 +72,7 @@ def result(program: list[Expression], session: int, packet: int, shift: int) -> 
     return machine.values[0]
 
 
-BEGIN: list[Expression] = [Load(Operand.PACKET_MARK, register) for register in REGISTERS]
+BEGIN: list[Expression] = [Load(register, PACKET_MARK) for register in REGISTERS]
 programs = st.lists(steps, max_size=8)
 shifts = st.integers(0, 31)
 
@@ -90,7 +82,7 @@ def test_a_bit_that_is_said_to_stay_stays(
     program: list[Expression], session: int, packet: int, shift: int
 ) -> None:
     """Bits that are not among the written ones are the same in the session's mark afterwards."""
-    effect = effect_of([*BEGIN, *program, Store(Operand.SESSION_MARK, 0)], {})
+    effect = effect_of([*BEGIN, *program, Store(SESSION_MARK, 0)], {})
     assert not (result(program, session, packet, shift) ^ session) & ~effect.writes
 
 
@@ -99,7 +91,7 @@ def test_a_bit_that_is_said_to_be_set_is_set(
     program: list[Expression], session: int, packet: int, shift: int
 ) -> None:
     """Whatever the marks were before."""
-    effect = effect_of([*BEGIN, *program, Store(Operand.SESSION_MARK, 0)], {})
+    effect = effect_of([*BEGIN, *program, Store(SESSION_MARK, 0)], {})
     assert result(program, session, packet, shift) & effect.sets == effect.sets
 
 
@@ -108,6 +100,6 @@ def test_a_bit_that_is_said_not_to_matter_does_not(
     program: list[Expression], session: int, other: int, packet: int, shift: int
 ) -> None:
     """Two sessions whose marks differ only there give the packet the same mark."""
-    effect = effect_of([*BEGIN, *program, Store(Operand.PACKET_MARK, 0)], {})
+    effect = effect_of([*BEGIN, *program, Store(PACKET_MARK, 0)], {})
     alike = session & effect.reads | other & ~effect.reads & ALL_BITS
     assert result(program, session, packet, shift) == result(program, alike, packet, shift)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 
-from sgagent.nft.kernel_table import decode_ruleset
+from sgagent.nft.own_table import decode_ruleset
 from sgagent.nft.ruleset import Ruleset
 from sgagent.verify.interpreter import run
 from sgagent.verify.packets import PacketAtHook

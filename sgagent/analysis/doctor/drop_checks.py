@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from sgagent.analysis.doctor.effects import Conditions, Narrowing
 from sgagent.analysis.doctor.facts import HostEvidence
 from sgagent.analysis.doctor.findings import DoctorCode, DoctorFinding, DoctorSeverity
-from sgagent.analysis.doctor.reach import ReachedRule
-from sgagent.analysis.doctor.registers import Conditions, Narrowing
-from sgagent.analysis.doctor.ruleset import End, ForeignChain, TableKey
+from sgagent.analysis.doctor.reach import BaseChain, ReachedRule
 from sgagent.core.model import Family
+from sgagent.nft import ruleset as nft
+from sgagent.nft.kernel_table import KernelTable
 
 _OF_CONTAINERS = ("DOCKER", "KUBE-", "CNI-", "cali-", "CILIUM_", "NETAVARK", "LIBVIRT_", "FLANNEL", "docker-")
 """Beginnings of names of chains and tables of programs that run containers and guests, and filter what they
@@ -21,7 +22,7 @@ the policy does not accept either (invalid packets, addresses of services), or c
 
 
 def find_drops(
-    evidence: HostEvidence, bases: Sequence[ForeignChain], rules: Sequence[ReachedRule]
+    evidence: HostEvidence, bases: Sequence[BaseChain], rules: Sequence[ReachedRule]
 ) -> Iterator[DoctorFinding]:
     """Yield a finding for each base chain that drops what the policy may accept.
 
@@ -30,23 +31,23 @@ def find_drops(
         bases: the base chains that packets of bound links pass.
         rules: what they reach.
     """
-    by_base: dict[ForeignChain, list[ReachedRule]] = {}
+    by_base: dict[BaseChain, list[ReachedRule]] = {}
     for one in rules:
         by_base.setdefault(one.base, []).append(one)
     for base in bases:
         found = by_base.get(base, [])
-        if base.hook == "forward" and not _is_forwarding(evidence, base):
+        if base.hook.name == "forward" and not _is_forwarding(evidence, base):
             continue
-        if base.drops and not _accepts_all(evidence, found):
+        if base.hook.drops and not _accepts_all(evidence, found):
             yield _by_policy(evidence, base)
-        elif base.hook != "forward" and (dropping := _plain_drops(evidence, found)):
+        elif base.hook.name != "forward" and (dropping := _plain_drops(evidence, found)):
             yield _by_rules(dropping)
 
 
-def _is_forwarding(evidence: HostEvidence, base: ForeignChain) -> bool:
+def _is_forwarding(evidence: HostEvidence, base: BaseChain) -> bool:
     """Return whether a base chain at forward has packets, and filters for no containers or guests."""
     families = {"ip": {Family.IPV4}, "ip6": {Family.IPV6}}.get(base.table.family, set(Family))
-    names = [base.table.name, *(one.name for one in evidence.ruleset.chains if one.table == base.table)]
+    names = [base.table.name, *(one.name for one in base.table.chains)]
     is_of_containers = any(name.startswith(_OF_CONTAINERS) for name in names)
     return bool(families & set(evidence.settings.forwarding)) and not is_of_containers
 
@@ -56,7 +57,7 @@ def _accepts_all(evidence: HostEvidence, found: Sequence[ReachedRule]) -> bool:
     accepted = {
         link
         for one in found
-        if one.effect.ends is End.ACCEPT and one.rule.chain == one.base.name
+        if isinstance(one.effect.verdict, nft.Accept) and one.chain == one.base.name
         if not (one.conditions.narrowings or one.conditions.destinations)
         for link in one.links
     }
@@ -72,13 +73,11 @@ def _plain_drops(evidence: HostEvidence, found: Sequence[ReachedRule]) -> list[R
         for address in link.addresses
     }
     dropping = {
-        (one.rule.chain, one.rule.handle): one
+        (one.chain, one.rule.handle): one
         for one in found
-        if one.effect.ends is End.DROP and _is_plain(one.conditions, own)
+        if isinstance(one.effect.verdict, nft.Drop) and _is_plain(one.conditions, own)
     }
-    return sorted(
-        dropping.values(), key=lambda one: (_width(one.conditions), one.rule.chain, one.rule.handle)
-    )
+    return sorted(dropping.values(), key=lambda one: (_width(one.conditions), one.chain, one.rule.handle))
 
 
 def _is_plain(conditions: Conditions, own: set[bytes]) -> bool:
@@ -95,15 +94,15 @@ def _width(conditions: Conditions) -> int:
     return len(conditions.narrowings) + bool(conditions.destinations)
 
 
-def _by_policy(evidence: HostEvidence, base: ForeignChain) -> DoctorFinding:
-    is_forward = base.hook == "forward"
+def _by_policy(evidence: HostEvidence, base: BaseChain) -> DoctorFinding:
+    is_forward = base.hook.name == "forward"
     bound = sorted(evidence.bound_names)
     return _finding(
         base.table,
         base.name,
         DoctorSeverity.LOW if is_forward else DoctorSeverity.MEDIUM,
         link=bound[0] if len(bound) == 1 else None,
-        evidence=f"base chain at {base.hook}, priority {base.priority}, with policy drop",
+        evidence=f"base chain at {base.hook.name}, priority {base.hook.priority}, with policy drop",
         effect="what the policy accepts is dropped here unless a rule of this table accepts it as well:"
         f" {'forwarded packets' if is_forward else 'sessions'} die though explain says accept",
     )
@@ -116,11 +115,11 @@ def _by_rules(dropping: Sequence[ReachedRule]) -> DoctorFinding:
     what = f"packets of certain {' and '.join(words)}" if words else "every packet that reaches it"
     more = f"; {len(dropping) - 1} more rules drop" if len(dropping) > 1 else ""
     return _finding(
-        first.rule.table,
-        first.rule.chain,
+        first.base.table,
+        first.chain,
         DoctorSeverity.LOW if narrowings else DoctorSeverity.MEDIUM,
         link=first.link,
-        evidence=f"rule with handle {first.rule.handle} drops {what} at {first.base.hook}{more}",
+        evidence=f"rule with handle {first.rule.handle} drops {what} at {first.base.hook.name}{more}",
         effect="what the policy accepts of them is dropped here: explain says accept, and the session dies",
     )
 
@@ -129,7 +128,7 @@ _WORDS = {Narrowing.SOURCE: "sources", Narrowing.PROTOCOL: "protocols or ports"}
 
 
 def _finding(
-    table: TableKey,
+    table: KernelTable,
     chain: str,
     severity: DoctorSeverity,
     *,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from sgagent.analysis.doctor.ruleset import NO_TABLES, ForeignRuleset
 from sgagent.core.binding import NO_FACTS, HostFacts
 from sgagent.core.model import Family
+from sgagent.nft.kernel_table import KernelTable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,7 +182,9 @@ class HostEvidence:
 
     policy: PolicyFact
     host: HostFacts = NO_FACTS
-    ruleset: ForeignRuleset = NO_TABLES
+    tables: tuple[KernelTable, ...] = ()
+    """Ours too, but none of its rules."""
+
     programs: tuple[EarlyProgram, ...] = ()
     foreign_links: tuple[ForeignLink, ...] = ()
     routing: Routing = Routing()
@@ -205,3 +207,13 @@ class HostEvidence:
     def index_of(self, name: str) -> int:
         """Return the index of a link; 0, which no link has, if it is not there."""
         return next((link.index for link in self.host.links if link.name == name), 0)
+
+    @property
+    def other_tables(self) -> tuple[KernelTable, ...]:
+        """Return the tables of others, dormant ones apart, in the kernel's order."""
+        return tuple(table for table in self.tables if not table.is_ours and not table.is_dormant)
+
+    @property
+    def own_table(self) -> KernelTable | None:
+        """Return our table, of which no rule is known; None where there is none."""
+        return next((table for table in self.tables if table.is_ours), None)

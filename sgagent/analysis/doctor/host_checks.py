@@ -102,7 +102,7 @@ def find_clock(evidence: HostEvidence) -> Iterator[DoctorFinding]:
 
 def find_kernel_features(evidence: HostEvidence) -> Iterator[DoctorFinding]:
     """Yield what the kernel lacks of that on which promises stand."""
-    kernel, own = evidence.kernel, evidence.ruleset.own
+    kernel, own = evidence.kernel, evidence.own_table
     if kernel is None:
         return
     can_own = kernel.owns_tables if own is None else (own.is_owned or own.is_persistent) or kernel.owns_tables

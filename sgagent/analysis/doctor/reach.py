@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from sgagent.analysis.doctor.facts import HostEvidence
-from sgagent.analysis.doctor.registers import (
+from sgagent.analysis.doctor.effects import (
     NO_CONDITIONS,
     Conditions,
-    Effect,
     Narrowing,
+    RuleEffect,
     effect_of,
     link_value,
 )
-from sgagent.analysis.doctor.ruleset import ForeignChain, ForeignRule, TableKey
+from sgagent.analysis.doctor.facts import HostEvidence
+from sgagent.nft.kernel_table import FAULTS, KernelChain, KernelHook, KernelRule, KernelTable, ProgramReader
 
 _FAMILIES = frozenset({"ip", "ip6", "inet", "netdev"})
 _MOST_VISITS = 50_000
@@ -24,15 +24,35 @@ _BY_MAP = Conditions(narrowings=frozenset({Narrowing.OTHER}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BaseChain:
+    """A base chain of another table."""
+
+    table: KernelTable
+    name: str
+    hook: KernelHook
+
+    @property
+    def is_at_link(self) -> bool:
+        """Return whether it stands at single links, before or behind the hooks of IP."""
+        return self.hook.name in {"ingress", "egress"}
+
+    def is_of(self, link: str) -> bool:
+        """Return whether packets of a link pass it."""
+        is_of_links = self.table.family == "netdev" or bool(self.hook.devices)
+        return not is_of_links or is_among(link, self.hook.devices)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReachedRule:
     """A rule that packets of bound links reach, by one way."""
 
-    rule: ForeignRule
-    effect: Effect
+    rule: KernelRule
+    chain: str
+    effect: RuleEffect
     conditions: Conditions
     """Of the rule, and of the jumps that lead to it."""
 
-    base: ForeignChain
+    base: BaseChain
     links: tuple[str, ...]
     """The bound links whose packets meet it."""
 
@@ -41,91 +61,63 @@ class ReachedRule:
         """Return the link, where it is one."""
         return self.links[0] if len(self.links) == 1 else None
 
-    @property
-    def place(self) -> str:
-        """Return how to find the rule."""
-        return f"rule handle {self.rule.handle}"
-
 
 @dataclass(slots=True)
 class ReachedRules:
     """The rules of other tables, walked once."""
 
     evidence: HostEvidence
-    _effects: dict[int, Effect] = field(default_factory=dict)
-    _by_chain: dict[tuple[TableKey, str], list[ForeignRule]] = field(default_factory=dict)
-    _sets: dict[TableKey, dict[str, frozenset[str | int]]] = field(default_factory=dict)
-    _plain: dict[TableKey, list[str]] = field(default_factory=dict)
-    """Chains that are not at a hook."""
 
-    def __post_init__(self) -> None:
-        """Sort rules and sets by their chains and tables."""
-        for rule in self.evidence.ruleset.rules:
-            self._by_chain.setdefault((rule.table, rule.chain), []).append(rule)
-        for one in self.evidence.ruleset.link_sets:
-            of_table = self._sets.setdefault(one.table, {})
-            of_table[one.name] = of_table.get(one.name, frozenset()) | set(map(link_value, one.elements))
-        for chain in self.evidence.ruleset.chains:
-            if chain.hook is None:
-                self._plain.setdefault(chain.table, []).append(chain.name)
-
-    def at(self, chain: ForeignChain) -> tuple[str, ...]:
-        """Return the bound links whose packets pass a base chain."""
-        if chain.table.family not in _FAMILIES or chain.hook is None:
-            return ()
-        return tuple(name for name in sorted(self.evidence.bound_names) if _is_device(chain, name))
-
-    def base_chains(self) -> Iterator[ForeignChain]:
+    def base_chains(self) -> Iterator[BaseChain]:
         """Yield the base chains that packets of bound links pass."""
-        return (chain for chain in self.evidence.ruleset.chains if self.at(chain))
+        for table in self.evidence.other_tables:
+            for chain in table.chains if table.family in _FAMILIES else ():
+                if chain.hook is not None:
+                    base = BaseChain(table=table, name=chain.name, hook=chain.hook)
+                    if self._links_at(base):
+                        yield base
 
     def rules(self) -> Iterator[ReachedRule]:
         """Yield the rules that they reach, in every way."""
+        programs: dict[KernelTable, _Programs] = {}
         for base in self.base_chains():
-            yield from self.of_base(base)
+            of_table = programs.setdefault(base.table, _Programs(base.table))
+            yield from self._of_base(base, of_table)
 
-    def of_base(self, base: ForeignChain) -> Iterator[ReachedRule]:
+    def _links_at(self, base: BaseChain) -> tuple[str, ...]:
+        return tuple(name for name in sorted(self.evidence.bound_names) if base.is_of(name))
+
+    def _of_base(self, base: BaseChain, programs: _Programs) -> Iterator[ReachedRule]:
         """Yield the rules that are reached from a base chain."""
-        here = self.at(base)
+        here = self._links_at(base)
         waiting, seen = [(base.name, NO_CONDITIONS)], {(base.name, NO_CONDITIONS)}
         while waiting and len(seen) < _MOST_VISITS:
             chain, conditions = waiting.pop()
-            for rule in self._by_chain.get((base.table, chain), ()):
-                effect = self._effect(rule)
+            for rule in programs.rules(chain):
+                effect = programs.effect(rule)
                 both = conditions.and_(effect.conditions)
                 links = self._touched(base, both, here)
                 if not links:
                     continue
-                yield ReachedRule(rule=rule, effect=effect, conditions=both, base=base, links=links)
-                for target in self._targets(base, effect):
+                yield ReachedRule(
+                    rule=rule, chain=chain, effect=effect, conditions=both, base=base, links=links
+                )
+                for target in programs.targets(effect):
                     way = (target, both.and_(_BY_MAP) if effect.leads_on else both)
                     if way not in seen:
                         seen.add(way)
                         waiting.append(way)
 
-    def _targets(self, base: ForeignChain, effect: Effect) -> Iterator[str]:
-        """Yield the chains to which a rule may lead; a map of verdicts may lead to all of its table."""
-        if effect.jumps_to is not None:
-            yield effect.jumps_to
-        if effect.leads_on:
-            yield from self._plain.get(base.table, ())
-
-    def _effect(self, rule: ForeignRule) -> Effect:
-        found = self._effects.get(id(rule))
-        if found is None:
-            found = self._effects[id(rule)] = effect_of(rule.expressions, self._sets.get(rule.table, {}))
-        return found
-
-    def _touched(self, base: ForeignChain, conditions: Conditions, here: tuple[str, ...]) -> tuple[str, ...]:
+    def _touched(self, base: BaseChain, conditions: Conditions, here: tuple[str, ...]) -> tuple[str, ...]:
         """Return the bound links whose packets, or sessions, meet the conditions at a hook.
 
         Where the host forwards, what is done to packets of one link concerns sessions of another.
         """
-        if not conditions.links and base.hook != "forward":
+        if not conditions.links and base.hook.name != "forward":
             return here
         inputs = self._admitted(here, conditions, is_input=True)
         outputs = self._admitted(here, conditions, is_input=False)
-        match base.hook:
+        match base.hook.name:
             case "prerouting":
                 return inputs or self._behind(here, conditions)
             case "forward":
@@ -151,8 +143,51 @@ class ReachedRules:
         )
 
 
-def _is_device(chain: ForeignChain, name: str) -> bool:
-    """Return whether a base chain has packets of a link."""
-    if chain.table.family != "netdev" and not chain.devices:
-        return True
-    return any(name.startswith(one[:-1]) if one.endswith("*") else name == one for one in chain.devices)
+@dataclass(slots=True)
+class _Programs:
+    """What the rules of a table do."""
+
+    table: KernelTable
+    _reader: ProgramReader = field(init=False)
+    _chains: dict[str, KernelChain] = field(init=False)
+    _sets: dict[str, frozenset[str | int]] = field(init=False)
+    """The links in sets."""
+
+    _effects: dict[int, RuleEffect] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Read the sets."""
+        self._reader = ProgramReader(self.table)
+        self._chains = {chain.name: chain for chain in self.table.chains}
+        self._sets = {
+            name: frozenset(link_value(entry.key) for entry in one.entries)
+            for name, one in self.table.sets.items()
+            if one.is_of_links
+        }
+
+    def rules(self, chain: str) -> Sequence[KernelRule]:
+        """Return the rules of a chain."""
+        return self._chains[chain].rules if chain in self._chains else ()
+
+    def effect(self, rule: KernelRule) -> RuleEffect:
+        """Return what a rule does; nothing where its program is cut off."""
+        found = self._effects.get(id(rule))
+        if found is None:
+            try:
+                found = effect_of(self._reader.expressions(rule), self._sets)
+            except FAULTS:
+                found = RuleEffect()
+            self._effects[id(rule)] = found
+        return found
+
+    def targets(self, effect: RuleEffect) -> Iterator[str]:
+        """Yield the chains to which a rule may lead; a map of verdicts may lead to all of its table."""
+        if effect.jumps_to is not None:
+            yield effect.jumps_to
+        if effect.leads_on:
+            yield from (chain.name for chain in self.table.chains if chain.hook is None)
+
+
+def is_among(name: str, devices: Sequence[str]) -> bool:
+    """Return whether a link is one of those that devices of a hook name, or begin like."""
+    return any(name.startswith(one[:-1]) if one.endswith("*") else name == one for one in devices)

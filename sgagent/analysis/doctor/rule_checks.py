@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from sgagent.analysis.doctor.facts import HostEvidence
 from sgagent.analysis.doctor.findings import DoctorCode, DoctorFinding, DoctorSeverity
 from sgagent.analysis.doctor.reach import ReachedRule
-from sgagent.analysis.doctor.ruleset import ForeignChain
 
 MOST_OF_A_CHAIN = 5
 """Rules of a chain that are findings of their own; the last of them counts the others."""
@@ -16,7 +15,7 @@ MOST_OF_A_CHAIN = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleCheck:
-    """What is told of a rule that does something to sessions or packets of bound links."""
+    """A finding about rules that do something to sessions or packets of bound links."""
 
     code: DoctorCode
     is_meant: Callable[[ReachedRule, HostEvidence], bool]
@@ -30,7 +29,7 @@ class RuleCheck:
     def run(self, rules: Sequence[ReachedRule], evidence: HostEvidence) -> Iterator[DoctorFinding]:
         """Yield a finding for each rule that is meant, by whatever way it is reached."""
         by_rule = {
-            (str(one.rule.table), one.rule.chain, one.rule.handle): one
+            (str(one.base.table), one.chain, one.rule.handle): one
             for one in rules
             if self.is_meant(one, evidence)
         }
@@ -53,8 +52,8 @@ class RuleCheck:
             code=self.code,
             severity=self.severity(one, mask),
             link=one.link,
-            table=str(one.rule.table),
-            chain=one.rule.chain,
+            table=str(one.base.table),
+            chain=one.chain,
             evidence=f"rule with handle {one.rule.handle} {self.evidence(one, mask)}",
             effect=self.effect,
             remedy=self.remedy,
@@ -74,11 +73,6 @@ def _evaluates_invalid(one: ReachedRule, evidence: HostEvidence) -> bool:
     """Return whether every link that the rule concerns judges invalid packets by their header."""
     evaluating = {link.name for link in evidence.policy.bound if link.evaluates_invalid}
     return set(one.links) <= evaluating
-
-
-def is_at_link(chain: ForeignChain) -> bool:
-    """Return whether a base chain stands at single links, before or behind the hooks of IP."""
-    return chain.hook in {"ingress", "egress"}
 
 
 EVALUATE = 'set invalid = "evaluate" for the link in [[interface]]'
@@ -141,7 +135,7 @@ RULE_CHECKS = (
     ),
     RuleCheck(
         code=DoctorCode.EARLY_PROGRAM,
-        is_meant=lambda one, _: one.effect.sends_elsewhere and is_at_link(one.base),
+        is_meant=lambda one, _: one.effect.sends_elsewhere and one.base.is_at_link,
         severity=_always(DoctorSeverity.MEDIUM),
         evidence=lambda _one, _mask: "forwards or duplicates packets to another link",
         effect="what it forwards passes no hook of IP here, so no group judges it",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -33,18 +34,10 @@ from sgagent.analysis.doctor.findings import (
     NotSeen,
 )
 from sgagent.analysis.doctor.registry import diagnose
-from sgagent.analysis.doctor.ruleset import (
-    Extension,
-    FlowTable,
-    ForeignChain,
-    ForeignRule,
-    ForeignRuleset,
-    OwnTable,
-    Statement,
-    TableKey,
-)
 from sgagent.core.binding import BridgeHooks, HostFacts, IpvlanMode, Link
 from sgagent.core.model import CidrBlock, Family
+from sgagent.nft.kernel_table import KernelTable, read_tables
+from tests import bytecode as b
 
 ROOT = Path(__file__).parents[3]
 DAY = 86_400.0
@@ -54,8 +47,19 @@ ETH0 = Link(
 POLICY = PolicyFact(bound=(BoundLink(name="eth0"),))
 HOST = HostEvidence(policy=POLICY, host=HostFacts(links=(ETH0,)))
 EVALUATING = replace(POLICY, bound=(BoundLink(name="eth0", evaluates_invalid=True),))
-OTHER = TableKey("inet", "other")
-FORWARD = ForeignChain(table=OTHER, name="forward", hook="forward")
+
+
+def other_table() -> b.Dump:
+    """Return the beginning of a table of somebody else."""
+    return b.Dump("other").declare()
+
+
+def beside(dump: b.Dump) -> HostEvidence:
+    """Return a host with a table."""
+    return replace(HOST, tables=tuple(read_tables(dump.content)))
+
+
+OWN = partial(KernelTable, family="inet", name="sgagent")
 
 
 def found(evidence: HostEvidence) -> list[tuple[str, str | None]]:
@@ -137,13 +141,10 @@ def test_a_bound_macvlan_above_a_bridge_with_br_netfilter_is_named() -> None:
 
 def flow_table(*devices: str, is_used: bool = True) -> HostEvidence:
     """Return a host with a flow table, and maybe a rule that adds sessions to it."""
-    rule = ForeignRule(table=OTHER, chain="forward", handle=3, expressions=(Statement("flow_offload", "ft"),))
-    ruleset = ForeignRuleset(
-        chains=(FORWARD,),
-        rules=(rule,) if is_used else (),
-        flow_tables=(FlowTable(table=OTHER, name="ft", devices=devices),),
-    )
-    return replace(HOST, ruleset=ruleset, settings=KernelSettings(forwarding=(Family.IPV4,)))
+    dump = other_table().base("forward", hook=2).flow_table("ft", *devices)
+    if is_used:
+        dump.rule("forward", b.expression("flow_offload", b.name(1, "ft")))
+    return replace(beside(dump), settings=KernelSettings(forwarding=(Family.IPV4,)))
 
 
 def test_a_flow_table_of_a_bound_link_is_named() -> None:
@@ -169,25 +170,17 @@ def test_a_host_that_does_not_forward_offloads_nothing() -> None:
 )
 def test_targets_of_iptables_are_known(name: str, argument: bytes, code: str) -> None:
     """By their names, as nftables calls them."""
-    chain = ForeignChain(table=OTHER, name="input", hook="input")
-    rule = ForeignRule(
-        table=OTHER,
-        chain="input",
-        handle=3,
-        expressions=(Extension(is_target=True, name=name, revision=0, argument=argument),),
-    )
-    evidence = replace(HOST, ruleset=ForeignRuleset(chains=(chain,), rules=(rule,)))
+    target = b.expression("target", b.name(1, name), b.number(2, 0), b.attribute(3, argument))
+    evidence = beside(other_table().base("input", hook=1).rule("input", target))
     assert found(evidence) == [(code, "eth0")]
 
 
 def test_many_rules_of_a_chain_are_counted() -> None:
     """Five are named, and the last of them says how many more there are."""
-    chain = ForeignChain(table=OTHER, name="input", hook="input")
-    rules = tuple(
-        ForeignRule(table=OTHER, chain="input", handle=number, expressions=(Statement("notrack"),))
-        for number in range(9)
-    )
-    findings = diagnose(replace(HOST, ruleset=ForeignRuleset(chains=(chain,), rules=rules)))
+    dump = other_table().base("input", hook=1)
+    for handle in range(9):
+        dump.rule("input", b.expression("notrack"), beside=b.attribute(3, handle.to_bytes(8, "big")))
+    findings = diagnose(beside(dump))
     assert len(findings) == 5
     assert [one.evidence for one in findings if "4 more" in one.evidence]
 
@@ -260,17 +253,17 @@ def test_a_clock_matters_where_rules_end_or_where_it_must_be_wrong(
         (None, False, True),
         (None, None, False),
         (None, True, False),
-        (OwnTable(is_owned=False, is_persistent=False), False, True),
-        (OwnTable(is_owned=True, is_persistent=True), None, False),
-        (OwnTable(is_owned=False, is_persistent=True), None, False),
+        (OWN(is_owned=False, is_persistent=False), False, True),
+        (OWN(is_owned=True, is_persistent=True), None, False),
+        (OWN(is_owned=False, is_persistent=True), None, False),
     ),
 )
 def test_a_kernel_that_owns_no_tables_is_named(
-    own: OwnTable | None, *, owns: bool | None, is_found: bool
+    own: KernelTable | None, *, owns: bool | None, is_found: bool
 ) -> None:
     """As the table that stands shows, else as kernel and nft say."""
     evidence = replace(
-        HOST, kernel=KernelFact(release="6.1.0", owns_tables=owns), ruleset=ForeignRuleset(own=own)
+        HOST, kernel=KernelFact(release="6.1.0", owns_tables=owns), tables=() if own is None else (own,)
     )
     assert found(evidence) == [("kernel_feature", None)] * is_found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sgagent.nft import ruleset as r
-from sgagent.nft.kernel_table import decode_ruleset
+from sgagent.nft.own_table import decode_ruleset
 from sgagent.nft.ruleset import (
     Accept,
     Chain,

@@ -8,7 +8,7 @@ import pytest
 
 from sgagent.core import model
 from sgagent.nft import ruleset as r
-from sgagent.nft.kernel_table import decode_ruleset
+from sgagent.nft.own_table import decode_ruleset
 from sgagent.nft.ruleset import (
     Accept,
     Count,

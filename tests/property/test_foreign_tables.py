@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 
 from hypothesis import given, strategies as st
 
 from sgagent.analysis.doctor.facts import BoundLink, HostEvidence, PolicyFact
 from sgagent.analysis.doctor.registry import diagnose
-from sgagent.dataplane.foreign_ruleset import decode_ruleset
 from sgagent.netlink import attribute
+from sgagent.nft.kernel_table import FAULTS, KernelTable, read_tables
 
 _NFTABLES = 10 << 8
 EVIDENCE = PolicyFact(bound=(BoundLink(name="eth0"),))
@@ -85,16 +86,18 @@ CHAINS = message(0, 1, attribute(1, b"other\0")) + b"".join(
 @given(st.lists(rules, max_size=5))
 def test_any_program_is_looked_at(found: list[bytes]) -> None:
     """Expressions of any form, in any order."""
-    ruleset = decode_ruleset(CHAINS + b"".join(found))
-    assert len(ruleset.rules) == len(found)
-    diagnose(HostEvidence(policy=EVIDENCE, ruleset=ruleset))
+    tables = read_tables(CHAINS + b"".join(found))
+    assert sum(len(chain.rules) for chain in tables[0].chains) == len(found)
+    diagnose(HostEvidence(policy=EVIDENCE, tables=tuple(tables)))
 
 
 @given(st.lists(rules, min_size=1, max_size=3), st.data())
-def test_damaged_messages_are_read_as_far_as_they_go(found: list[bytes], draw: st.DataObject) -> None:
+def test_damaged_messages_are_refused_or_looked_at(found: list[bytes], draw: st.DataObject) -> None:
     """Octets that are others, and an end too soon."""
     text = bytearray(CHAINS + b"".join(found))
     for place in draw.draw(st.lists(st.integers(0, len(text) - 1), max_size=20)):
         text[place] = draw.draw(st.integers(0, 255))
-    ruleset = decode_ruleset(bytes(text[: draw.draw(st.integers(0, len(text)))]))
-    diagnose(HostEvidence(policy=EVIDENCE, ruleset=ruleset))
+    tables: list[KernelTable] = []
+    with contextlib.suppress(*FAULTS):
+        tables = read_tables(bytes(text[: draw.draw(st.integers(0, len(text)))]))
+    diagnose(HostEvidence(policy=EVIDENCE, tables=tuple(tables)))

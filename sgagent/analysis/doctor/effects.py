@@ -8,22 +8,32 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import assert_never
 
-from sgagent.analysis.doctor.ruleset import (
+from sgagent.nft import ruleset as nft
+from sgagent.nft.expressions import (
+    Base,
     Bitwise,
+    ByteOrder,
     Combine,
     Compare,
+    CompareRange,
     Compute,
-    End,
+    Constant,
+    Done,
     Expression,
-    Extension,
-    GiveVerdict,
+    Key,
     Load,
-    LookUp,
-    Operand,
+    NamedStatement,
+    Offload,
     Operation,
-    Put,
-    Statement,
+    Order,
+    PacketBytes,
+    Reject,
+    SetLookUp,
+    SetUpdate,
+    Source,
     Store,
+    Unknown,
+    Xtables,
 )
 
 ALL_BITS = 0xFFFFFFFF
@@ -72,15 +82,15 @@ class MarkBits:
                 session = self.session & other.zeros | self.zeros & other.session
                 zeros = self.zeros & other.zeros | self.ones & other.ones
                 ones = self.zeros & other.ones | self.ones & other.zeros
-            case Operation.SHIFT:
+            case Operation.SHIFT_LEFT | Operation.SHIFT_RIGHT:
                 session = zeros = ones = 0
             case _:
                 assert_never(operation)
         return MarkBits(session, zeros, ones, depends)
 
 
-_UNKNOWN = MarkBits()
-_SESSION_MARK = MarkBits(session=ALL_BITS, depends=ALL_BITS)
+_ANY = MarkBits()
+_SESSION = MarkBits(session=ALL_BITS, depends=ALL_BITS)
 
 
 def _constant(value: bytes) -> MarkBits:
@@ -146,7 +156,7 @@ NO_CONDITIONS = Conditions()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Effect:
+class RuleEffect:
     """What a rule does to the packets that meet its conditions."""
 
     conditions: Conditions = NO_CONDITIONS
@@ -166,19 +176,23 @@ class Effect:
     """Whether it forwards or duplicates packets to another link, at a hook of links."""
 
     flow_table: str | None = None
-    ends: End | None = None
-    """DROP also for a reject."""
+    verdict: nft.Verdict | None = None
+    """A drop also for a reject."""
 
-    jumps_to: str | None = None
     leads_on: bool = False
     """Whether a map says where it jumps."""
+
+    @property
+    def jumps_to(self) -> str | None:
+        """Return the chain to which the rule leads."""
+        return self.verdict.chain if isinstance(self.verdict, (nft.Jump, nft.Goto)) else None
 
 
 LinkValues = Mapping[str, frozenset[str | int]]
 """The elements of sets of links, by the sets' names."""
 
 
-def effect_of(expressions: Iterable[Expression], sets: LinkValues) -> Effect:
+def effect_of(expressions: Iterable[Expression], sets: LinkValues) -> RuleEffect:
     """Return what a rule does.
 
     Args:
@@ -197,7 +211,9 @@ class _Run:
 
     sets: LinkValues
     marks: dict[int, MarkBits] = field(default_factory=dict)
-    operands: dict[int, Operand] = field(default_factory=dict)
+    sources: dict[int, Source | None] = field(default_factory=dict)
+    """What was read into each register; None where something was made of it."""
+
     masks: dict[int, bytes] = field(default_factory=dict)
     links: list[LinkTest] = field(default_factory=list)
     narrowings: set[Narrowing] = field(default_factory=set)
@@ -206,15 +222,15 @@ class _Run:
     ones: int = 0
     reads: int = 0
     statements: set[str] = field(default_factory=set)
-    """Names of those that count, as :class:`Effect` names them."""
+    """Names of those that count, as :class:`RuleEffect` names them."""
 
     flow_table: str | None = None
-    verdict: GiveVerdict | None = None
+    verdict: nft.Verdict | None = None
 
-    def effect(self) -> Effect:
+    def effect(self) -> RuleEffect:
         """Return what the rule does."""
         named = self.statements
-        return Effect(
+        return RuleEffect(
             conditions=Conditions(
                 tuple(self.links), frozenset(self.narrowings), frozenset(self.destinations)
             ),
@@ -226,101 +242,104 @@ class _Run:
             synproxy="synproxy" in named,
             sends_elsewhere="sends_elsewhere" in named,
             flow_table=self.flow_table,
-            ends=self.verdict.end if self.verdict else None,
-            jumps_to=self.verdict.chain if self.verdict else None,
+            verdict=self.verdict,
             leads_on="leads_on" in named,
         )
 
     def step(self, expression: Expression) -> None:
         """Take one expression."""
         match expression:
-            case Load(operand, register):
-                is_session = operand is Operand.SESSION_MARK
-                self._put(register, _SESSION_MARK if is_session else _UNKNOWN, operand)
-            case Bitwise(source, register, mask, toggled):
-                before = self.marks.get(source, _UNKNOWN)
-                value = before.masked(_number(mask), _number(toggled))
-                self._put(register, value, self.operands.get(source, Operand.OTHER), mask)
+            case Load(register, source):
+                self._put(register, _SESSION if source == _SESSION_MARK else _ANY, source)
+            case Bitwise(source=source, register=register, mask=mask):
+                value = self._bits(source).masked(_number(mask), _number(expression.flip))
+                self._put(register, value, self.sources.get(source), mask)
             case Combine(source, register, operation, other, constant):
-                second = self.marks.get(other, _UNKNOWN) if other is not None else _constant(constant)
-                value = self.marks.get(source, _UNKNOWN).combined(second, operation)
-                self._put(register, value, Operand.OTHER)
-            case Put(register, value_bytes):
-                self._put(register, _constant(value_bytes), Operand.OTHER)
-            case Compute(register, computed_of):
-                depends = self.marks.get(computed_of, _UNKNOWN).depends if computed_of is not None else 0
-                self._put(register, MarkBits(depends=depends), Operand.OTHER)
-            case Compare():
+                second = self._bits(other) if other is not None else _constant(constant)
+                self._put(register, self._bits(source).combined(second, operation))
+            case Constant(register, value_bytes):
+                self._put(register, _constant(value_bytes))
+            case Compute(register=register, source=source) | ByteOrder(register=register, source=source):
+                self._put(register, MarkBits(depends=self._bits(source).depends))
+            case Compare() | CompareRange() | SetUpdate():
                 self._compare(expression)
-            case LookUp():
+            case SetLookUp():
                 self._look_up(expression)
-            case Store(operand, register):
-                self._store(operand, self.marks.get(register, _UNKNOWN))
-            case GiveVerdict():
-                self.verdict = expression
-            case Extension():
+            case Store(target, register):
+                self._store(target, self._bits(register))
+            case Xtables():
                 self._extend(expression)
-            case Statement(name, argument):
-                self._state(name, argument)
             case _:
-                assert_never(expression)
+                self._state(expression)
 
-    def _put(self, register: int, value: MarkBits, operand: Operand, mask: bytes = b"") -> None:
-        self.marks[register], self.operands[register], self.masks[register] = value, operand, mask
+    def _bits(self, register: int | None) -> MarkBits:
+        return _ANY if register is None else self.marks.get(register, _ANY)
+
+    def _put(self, register: int, value: MarkBits, source: Source | None = None, mask: bytes = b"") -> None:
+        self.marks[register], self.sources[register], self.masks[register] = value, source, mask
 
     def _write(self, changed: int, ones: int) -> None:
         self.writes |= changed
         self.ones |= ones & changed
 
-    def _compare(self, test: Compare) -> None:
-        self.reads |= self.marks.get(test.register, _UNKNOWN).depends
-        operand, mask = self.operands.get(test.register, Operand.OTHER), self.masks.get(test.register, b"")
-        if operand in _LINKS and test.is_exact:
-            values = frozenset({_link_value(operand, test.value)})
-            self.links.append(LinkTest(operand in _INPUTS, values, is_negated=not test.is_equal))
-        elif operand is Operand.DESTINATION and test.is_exact and test.is_equal and _is_of_octets(mask):
+    def _compare(self, test: Compare | CompareRange | SetUpdate) -> None:
+        self.reads |= self._bits(test.register).depends
+        source, mask = self.sources.get(test.register), self.masks.get(test.register, b"")
+        if not isinstance(test, Compare) or test.order not in (Order.EQUAL, Order.NOT_EQUAL):
+            self.narrowings.add(_narrowing(source))
+            return
+        is_equal = test.order is Order.EQUAL
+        if source in _LINKS:
+            values = frozenset({_link_value(source, test.value)})
+            self.links.append(LinkTest(source in _INPUTS, values, is_negated=not is_equal))
+        elif _narrowing(source) is Narrowing.DESTINATION and is_equal and _is_of_octets(mask):
             self.destinations.add(test.value[: len(mask.rstrip(b"\0"))] if mask else test.value)
-        elif not (operand is Operand.STATE and not test.is_equal and _number(mask) & _NEW):
-            self.narrowings.add(_NARROWINGS.get(operand, Narrowing.OTHER))
+        elif not (source == _STATE and not is_equal and _number(mask) & _NEW):
+            self.narrowings.add(_narrowing(source))
 
-    def _look_up(self, look_up: LookUp) -> None:
-        self.reads |= self.marks.get(look_up.register, _UNKNOWN).depends
-        operands = {one for register, one in self.operands.items() if register >= look_up.register}
-        operand = next(iter(operands)) if len(operands) == 1 else Operand.OTHER
-        values = self.sets.get(look_up.set_name)
-        if look_up.leads_on:
+    def _look_up(self, look_up: SetLookUp) -> None:
+        self.reads |= self._bits(look_up.register).depends
+        sources = {one for register, one in self.sources.items() if register >= look_up.register}
+        source = next(iter(sources)) if len(sources) == 1 else None
+        values = self.sets.get(look_up.name)
+        if look_up.is_map:
             self.statements.add("leads_on")
-        if operand in _LINKS and values is not None and not look_up.leads_on:
-            self.links.append(LinkTest(operand in _INPUTS, values, look_up.is_inverted))
+        if source in _LINKS and values is not None and not look_up.is_map:
+            self.links.append(LinkTest(source in _INPUTS, values, look_up.is_negated))
         else:
-            self.narrowings.update(_NARROWINGS.get(one, Narrowing.OTHER) for one in operands or {operand})
+            self.narrowings.update(map(_narrowing, sources or {source}))
         if look_up.target is not None:
-            self._put(look_up.target, _UNKNOWN, Operand.OTHER)
+            self._put(look_up.target, _ANY)
 
-    def _store(self, operand: Operand, value: MarkBits) -> None:
-        if operand is Operand.SESSION_MARK:
-            self._write(value.changed, value.ones)
-        elif operand is Operand.ZONE:
-            self.statements.add("zone")
-        else:
-            self.reads |= value.depends
-
-    def _state(self, name: str, argument: str) -> None:
-        match name:
-            case "notrack" | "synproxy":
-                self.statements.add(name)
-            case "flow_offload":
-                self.flow_table = argument
-            case "fwd" | "dup":
-                self.statements.add("sends_elsewhere")
-            case "reject":
-                self.verdict = _DROP
-            case "limit" | "quota" | "connlimit":
-                self.narrowings.add(Narrowing.OTHER)
+    def _store(self, target: Source, value: MarkBits) -> None:
+        match target:
+            case Key("ct", 3):
+                self._write(value.changed, value.ones)
+            case Key("ct", 17):
+                self.statements.add("zone")
             case _:
-                pass
+                self.reads |= value.depends
 
-    def _extend(self, extension: Extension) -> None:
+    def _state(self, statement: Done | Offload | Unknown) -> None:
+        match statement:
+            case nft.Accept() | nft.Drop() | nft.Goto() | nft.Jump() | nft.Return():
+                self.verdict = statement
+            case Reject():
+                self.verdict = nft.Drop()
+            case Offload(flow_table):
+                self.flow_table = flow_table
+            case Unknown("notrack" | "synproxy" as name):
+                self.statements.add(name)
+            case Unknown("fwd" | "dup"):
+                self.statements.add("sends_elsewhere")
+            case nft.Limit() | NamedStatement("limit") | Unknown("quota" | "connlimit"):
+                self.narrowings.add(Narrowing.OTHER)
+            case nft.Count() | nft.Log() | NamedStatement() | Unknown():
+                pass
+            case _:
+                assert_never(statement)
+
+    def _extend(self, extension: Xtables) -> None:
         if extension.is_target:
             self._target(extension)
         elif extension.name == "connmark":
@@ -331,7 +350,7 @@ class _Run:
         elif extension.name != "comment":
             self.narrowings.add(Narrowing.OTHER)
 
-    def _target(self, target: Extension) -> None:
+    def _target(self, target: Xtables) -> None:
         match target.name:
             case "CONNMARK":
                 self._connmark(target)
@@ -343,14 +362,16 @@ class _Run:
                     self.statements.add("zone")
             case "NOTRACK" | "SYNPROXY":
                 self.statements.add(target.name.lower())
-            case "REJECT":
-                self.verdict = _DROP
+            case "DROP" | "REJECT":
+                self.verdict = nft.Drop()
+            case "ACCEPT":
+                self.verdict = nft.Accept()
             case "TEE":
                 self.statements.add("sends_elsewhere")
             case _:
                 pass
 
-    def _connmark(self, target: Extension) -> None:
+    def _connmark(self, target: Xtables) -> None:
         """Take ``--set-mark``, ``--save-mark`` or ``--restore-mark``, as xt_connmark.h declares it."""
         ours, mask, of_packet = (_word(target.argument, place) for place in range(3))
         mode = target.argument[_MODE_AT[min(target.revision, 2)] :][:1]
@@ -362,16 +383,37 @@ class _Run:
             self.reads |= mask
 
 
-_INPUTS = frozenset({Operand.INPUT_NAME, Operand.INPUT_INDEX})
-_LINKS = _INPUTS | {Operand.OUTPUT_NAME, Operand.OUTPUT_INDEX}
-_INDEXES = frozenset({Operand.INPUT_INDEX, Operand.OUTPUT_INDEX})
-_NARROWINGS: Mapping[Operand, Narrowing] = {
-    Operand.PROTOCOL: Narrowing.PROTOCOL,
-    Operand.PORT: Narrowing.PROTOCOL,
-    Operand.SOURCE: Narrowing.SOURCE,
-    Operand.DESTINATION: Narrowing.DESTINATION,
+_STATE, _SESSION_MARK = Key("ct", 0), Key("ct", 3)
+_INDEXES = frozenset({Key("meta", 4), Key("meta", 5)})
+_INPUTS = frozenset({Key("meta", 4), Key("meta", 6)})
+_LINKS = _INPUTS | {Key("meta", 5), Key("meta", 7)}
+_PROTOCOLS = frozenset({Key("meta", 1), Key("meta", 15), Key("meta", 16)})
+"""Of either layer."""
+
+_PROTOCOL_AT = frozenset({6, 9})
+_ADDRESS_AT = {
+    12: Narrowing.SOURCE,
+    16: Narrowing.DESTINATION,
+    8: Narrowing.SOURCE,
+    24: Narrowing.DESTINATION,
 }
-_DROP = GiveVerdict(End.DROP)
+"""Where the headers of both families have them."""
+
+
+def _narrowing(source: Source | None) -> Narrowing:
+    """Return by what a comparison of something picks packets."""
+    match source:
+        case PacketBytes(Base.TRANSPORT):
+            return Narrowing.PROTOCOL
+        case PacketBytes(Base.NETWORK, offset, 1) if offset in _PROTOCOL_AT:
+            return Narrowing.PROTOCOL
+        case PacketBytes(Base.NETWORK, offset, length) if (offset, length) != _TTL:
+            return _ADDRESS_AT.get(offset, Narrowing.OTHER)
+        case _:
+            return Narrowing.PROTOCOL if source in _PROTOCOLS else Narrowing.OTHER
+
+
+_TTL = (8, 1)
 _NEW = 8
 """Of the states of a packet, as bits."""
 
@@ -399,9 +441,9 @@ def _is_of_octets(mask: bytes) -> bool:
     return all(octet == 0xFF for octet in kept)
 
 
-def _link_value(operand: Operand, value: bytes) -> str | int:
+def _link_value(source: Source | None, value: bytes) -> str | int:
     """Return what a comparison compares a link with."""
-    return _number(value) if operand in _INDEXES else _name(value)
+    return _number(value) if source in _INDEXES else _name(value)
 
 
 def link_value(value: bytes) -> str | int:
