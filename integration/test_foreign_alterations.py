@@ -16,7 +16,7 @@ from sgagent.compiler.enforce import Enforced, enforce
 from sgagent.core.errors import KernelRefusedError
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.dataplane.dataplane import TableDataplane
-from sgagent.dataplane.table import Applied, KernelTable
+from sgagent.dataplane.table import Applied, PrivilegedTable
 from sgagent.nft.marks import MarkLayout
 from sgagent.nft.ruleset import Goto, LookUp, Ruleset, VerdictMap
 from sgagent.nft.text import differences, key_text
@@ -134,7 +134,7 @@ class Drawn(dict[str, str]):
         return self._draws.choice(choices[word])
 
 
-class InterruptedTable(KernelTable):
+class InterruptedTable(PrivilegedTable):
     """The kernel's table, before whose transactions another process may do something."""
 
     def __init__(self) -> None:

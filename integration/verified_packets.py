@@ -24,7 +24,7 @@ from sgagent.policy_test.packet_bytes import (
     udp,
     udp_lite,
 )
-from sgagent.verify.packets import NO_PROTOCOL, ConntrackEntry, CtDirection, CtState, Ends, PacketAtHook
+from sgagent.verify.packets import NO_PROTOCOL, CtDirection, CtState, Ends, PacketAtHook, SessionAtHook
 from tests.generators import is_ordinary_address
 
 _IPV6_HEADERS = frozenset({0, 43, 44, 51, 59, 60, 135, 139, 140})
@@ -107,7 +107,7 @@ def _is_session_possible(packet: PacketAtHook) -> bool:
     return session.protocol in _FOLLOWED and not (packet.hook == "postrouting" and _is_translated(session))
 
 
-def _is_translated(session: ConntrackEntry) -> bool:
+def _is_translated(session: SessionAtHook) -> bool:
     there, back = session.original.swapped, session.reply
     if session.protocol in FOLLOWED_BY_PORTS:
         return there != back
@@ -123,7 +123,7 @@ def _is_authenticated(packet: PacketAtHook) -> bool:
     )
 
 
-def _own(session: ConntrackEntry) -> Ends:
+def _own(session: SessionAtHook) -> Ends:
     """Return the tuple of the packet's direction."""
     return session.original if session.direction is CtDirection.ORIGINAL else session.reply
 
@@ -274,7 +274,7 @@ def make_sessions(packets: Sequence[PacketAtHook]) -> list[bool]:
 _ANSWERS = {8: 0, 13: 14, 15: 16, 17: 18, 128: 129, 139: 140}
 
 
-def _with_types(packet: PacketAtHook, session: ConntrackEntry) -> ConntrackEntry:
+def _with_types(packet: PacketAtHook, session: SessionAtHook) -> SessionAtHook:
     """Return the session with the type of a request, and of its answer, that the packet is one of."""
     for pair in _ANSWERS.items():
         if packet.state is CtState.ESTABLISHED and packet.icmp_type in pair:
@@ -287,7 +287,7 @@ def _with_types(packet: PacketAtHook, session: ConntrackEntry) -> ConntrackEntry
     return session
 
 
-def _session(family: Family, session: ConntrackEntry) -> bytes:
+def _session(family: Family, session: SessionAtHook) -> bytes:
     kind = 2 if family is Family.IPV4 else 10
     number = struct.Struct(">I")
     parts = [

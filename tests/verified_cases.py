@@ -17,7 +17,7 @@ from sgagent.core.policy import SILENT, FlowLogging, ResolvedInterface, Resolved
 from sgagent.core.resolve import closed_interface
 from sgagent.nft.marks import EnforcementState, MarkLayout, first_state
 from sgagent.nft.ruleset import Ruleset
-from sgagent.verify.packets import ConntrackEntry, CtDirection, CtState, Ends, PacketAtHook
+from sgagent.verify.packets import CtDirection, CtState, Ends, PacketAtHook, SessionAtHook
 from tests.crowds import crowded_groups
 from tests.draws import Draws, SeededDraws
 from tests.encounters import Encounter
@@ -144,8 +144,8 @@ def at_hook(encounter: Encounter) -> PacketAtHook:
     )
 
 
-def _tracked(session: Session, direction: str) -> ConntrackEntry:
-    return ConntrackEntry(
+def _tracked(session: Session, direction: str) -> SessionAtHook:
+    return SessionAtHook(
         direction=CtDirection(direction),
         protocol=session.protocol,
         original=_ends(session.original),

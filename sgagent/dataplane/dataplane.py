@@ -20,7 +20,7 @@ from sgagent.dataplane.applier_sessions import ApplierSessions
 from sgagent.dataplane.counter_reading import CounterReading
 from sgagent.dataplane.libnftables import DONE
 from sgagent.dataplane.privileges import give_back
-from sgagent.dataplane.table import Applied, KernelTable, TableKeeper, TableListing
+from sgagent.dataplane.table import Applied, PrivilegedTable, TableKeeper, TableListing
 from sgagent.nft.diff import make_plan
 from sgagent.nft.marks import MarkTest
 from sgagent.nft.own_table import decode_ruleset
@@ -210,7 +210,7 @@ class LibnftablesDataplane(TableDataplane):
         Raises:
             UsageError: libnftables is not installed.
         """
-        super().__init__(KernelTable(owned=owned))
+        super().__init__(PrivilegedTable(owned=owned))
 
 
 LONGEST_CALL_SECONDS = 300.0
@@ -264,7 +264,7 @@ class ApplierTable:
         return applier_protocol.decode_listing(self._ask(Verb.LIST_TABLE))
 
     def list_counters(self) -> bytes:
-        """Return the table's named counters, unread, as :class:`sgagent.dataplane.table.KernelTable` does.
+        """Return the table's named counters, unread, as :class:`PrivilegedTable` does.
 
         Raises:
             NotPermittedError: the applier lacks CAP_NET_ADMIN.

@@ -30,7 +30,7 @@ from sgagent.dataplane.applier_protocol import LONGEST_REQUEST, MalformedMessage
 from sgagent.dataplane.generation import APPLIER_NAME, RulesetChange
 from sgagent.dataplane.nflog import LAST_GROUP, open_log
 from sgagent.dataplane.session_requests import SessionRequests
-from sgagent.dataplane.table import KernelTable, TrackedTable, list_in_background
+from sgagent.dataplane.table import PrivilegedTable, TrackedTable, list_in_background
 from sgagent.dataplane.table_dump import read_in_background
 
 _ERRORS = 2
@@ -47,7 +47,7 @@ def be_applier(channel: socket.socket, notices: socket.socket, parent: int, *, o
         channel: to the agent.
         notices: where the agent hears who changes the ruleset.
         parent: the process id of the agent.
-        owned: whether to own the table, as for :class:`sgagent.dataplane.table.KernelTable`.
+        owned: whether to own the table, as for :class:`sgagent.dataplane.table.PrivilegedTable`.
     """
     for number in _DEAF_TO:
         signal.signal(number, signal.SIG_IGN)
@@ -152,7 +152,7 @@ class _RequestHandler:
         if verb is not Verb.BEGIN:
             raise MalformedMessageError("before the beginning")
         self._mask = validation.check_number(values)  # said once, before the agent has read any document
-        self.followed = TrackedTable(KernelTable(owned=self._owned), self._pass_on)
+        self.followed = TrackedTable(PrivilegedTable(owned=self._owned), self._pass_on)
         return b""
 
     def _do_with(self, followed: TrackedTable, verb: Verb, values: tuple[Any, ...]) -> bytes:
@@ -191,7 +191,7 @@ class _RequestHandler:
                 assert_never(verb)
         return b""
 
-    def _allow_log(self, table: KernelTable, group: int) -> bool:
+    def _allow_log(self, table: PrivilegedTable, group: int) -> bool:
         """Let plans log to a group, once, if the kernel can do that."""
         if self._log_group is not None:
             raise MalformedMessageError("a second group of the log")

@@ -160,7 +160,7 @@ def refuse_old_kernel(release: str) -> None:
         raise KernelRefusedError(f"sgagent needs Linux {oldest} or later", f"the kernel, {release},")
 
 
-class KernelTable:
+class PrivilegedTable:
     """The kernel's table, in the network namespace and for the thread in which this was made."""
 
     def __init__(self, *, owned: bool) -> None:
@@ -416,7 +416,7 @@ def list_in_background(writing: socket.socket) -> int:
 class TrackedTable:
     """The kernel's table, with a number for its state which changes of other tables leave alone."""
 
-    def __init__(self, table: KernelTable, tell: Callable[[RulesetChange], None]) -> None:
+    def __init__(self, table: PrivilegedTable, tell: Callable[[RulesetChange], None]) -> None:
         """Open a socket, in the network namespace of the calling thread.
 
         It listens from the first table on: for each listener the kernel makes a message of each object, also
@@ -444,7 +444,7 @@ class TrackedTable:
         return self._tracker.changed_until(now)
 
     def list_table(self) -> TableListing:
-        """Return the table as it is, as :class:`KernelTable` does."""
+        """Return the table as it is, as :class:`PrivilegedTable` does."""
         listing = self.table.list_table()
         if listing.dump is not None:
             self.events.begin()
@@ -453,7 +453,7 @@ class TrackedTable:
         return listing
 
     def apply(self, plan: Plan) -> Applied:
-        """Carry out a plan, as :class:`KernelTable` does."""
+        """Carry out a plan, as :class:`PrivilegedTable` does."""
         before = self.read_generation()
         followed = self._tracker.followed
         applied = self.table.apply(plan)

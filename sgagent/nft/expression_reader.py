@@ -15,6 +15,7 @@ from sgagent.nft.expressions import (
     Base,
     Bitwise,
     ByteOrder,
+    Combination,
     Combine,
     Compare,
     CompareRange,
@@ -25,7 +26,6 @@ from sgagent.nft.expressions import (
     Load,
     NamedStatement,
     Offload,
-    Operation,
     Order,
     PacketBytes,
     Reject,
@@ -172,7 +172,7 @@ def _bitwise(given: Given) -> Bitwise | Combine:
         source, register, _ = _of(given, 1, 2, 3, beside=(6, 7, 8))
         other = _register(given[8]) if 8 in given else None
         constant = only(given[7], _VALUE) if 7 in given else b""
-        return Combine(_register(source), _register(register), Operation(operation), other, constant)
+        return Combine(_register(source), _register(register), Combination(operation), other, constant)
     source, register, length, mask, flip = _of(given, 1, 2, 3, 4, 5, beside=(6,))
     bits, flipped = only(mask, _VALUE), only(flip, _VALUE)
     return Bitwise(_register(source), _register(register), number(length), bits, flipped)

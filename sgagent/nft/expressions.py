@@ -99,7 +99,7 @@ class Bitwise:
     flip: bytes
 
 
-class Operation(enum.IntEnum):
+class Combination(enum.IntEnum):
     """How two values are combined."""
 
     SHIFT_LEFT = 1
@@ -115,7 +115,7 @@ class Combine:
 
     source: int
     register: int
-    operation: Operation
+    operation: Combination
     other: int | None = None
     constant: bytes = b""
 

@@ -31,13 +31,13 @@ from sgagent.verify.packets import (
     EVERY_MARK,
     UNCHANGED,
     Box,
-    ConntrackEntry,
     Constraints,
     CtDirection,
     CtState,
     Cube,
     MarkChange,
     PacketAtHook,
+    SessionAtHook,
     is_disjoint,
     is_within,
     opener_of,
@@ -205,7 +205,7 @@ def expect(policy: ResolvedPolicy, memory: SessionMemory, packet: PacketAtHook) 
     )
 
 
-def is_answer_elsewhere(session: ConntrackEntry, elsewhere: int) -> bool:
+def is_answer_elsewhere(session: SessionAtHook, elsewhere: int) -> bool:
     """Return whether a packet is a reply of an entry that was opened over another link (§6.4)."""
     return session.direction is CtDirection.REPLY and bool(session.mark & elsewhere)
 

@@ -10,11 +10,11 @@ from sgagent.nft import ruleset as nft
 from sgagent.verify.packets import (
     NO_PROTOCOL,
     WITH_INPUT_LINK,
-    ConntrackEntry,
     CtState,
     Ends,
     PacketAtHook,
     Phase,
+    SessionAtHook,
     opened_direction,
     reads_other_link,
 )
@@ -157,7 +157,7 @@ class _Walk:
         return None
 
     @property
-    def session(self) -> ConntrackEntry | None:
+    def session(self) -> SessionAtHook | None:
         """Return the session, if the base chain is called behind conntrack."""
         return None if self.phase is Phase.UNTRACKED else self.packet.session
 

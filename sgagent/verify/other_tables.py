@@ -14,7 +14,7 @@ from sgagent.core.model import PORTED_NUMBERS, Direction, Family, Policy
 from sgagent.nft.kernel_table import FAULTS
 from sgagent.nft.ruleset import FAMILY, TABLE
 from sgagent.verify import interpreter
-from sgagent.verify.packets import ConntrackEntry, CtDirection, CtState, Ends, PacketAtHook
+from sgagent.verify.packets import CtDirection, CtState, Ends, PacketAtHook, SessionAtHook
 from sgagent.verify.verified_table import (
     UnsupportedStatementError,
     VerifiedChain,
@@ -170,7 +170,7 @@ def _at_hook(way: Way, hook: str) -> PacketAtHook:
         icmp_type=echo if packet.icmp_type is None and packet.protocol == protocol else packet.icmp_type,
         hop_limit=64 if packet.hop_limit is None else packet.hop_limit,
         state=CtState.ESTABLISHED if is_known else CtState.NEW,
-        session=ConntrackEntry(
+        session=SessionAtHook(
             direction=CtDirection.ORIGINAL, protocol=packet.protocol, original=ends, reply=ends.swapped
         ),
     )

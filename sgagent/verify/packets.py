@@ -58,7 +58,7 @@ class Ends:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConntrackEntry:
+class SessionAtHook:
     """What conntrack keeps of a packet's session."""
 
     direction: CtDirection
@@ -103,7 +103,7 @@ class PacketAtHook:
     icmp_type: int | None = None
     hop_limit: int = 64
     state: CtState = CtState.NEW
-    session: ConntrackEntry | None = None
+    session: SessionAtHook | None = None
     """None for invalid and untracked packets."""
 
     other_interface: str = ""

@@ -10,7 +10,7 @@ from sgagent.core.model import PORTED_NUMBERS, PROTOCOL_NAMES, Family, Protocol,
 from sgagent.verify import Outcome
 from sgagent.verify.expectation import Expectation
 from sgagent.verify.fate_comparison import Counterexample
-from sgagent.verify.packets import NO_PROTOCOL, WITH_INPUT_LINK, ConntrackEntry, Ends, PacketAtHook, opener_of
+from sgagent.verify.packets import NO_PROTOCOL, WITH_INPUT_LINK, Ends, PacketAtHook, SessionAtHook, opener_of
 from sgagent.verify.proof import Proof
 
 Json = dict[str, Any]
@@ -67,7 +67,7 @@ def counterexample_as_json(found: Counterexample) -> Json:
     }
 
 
-def _session_as_json(family: Family, session: ConntrackEntry) -> Json:
+def _session_as_json(family: Family, session: SessionAtHook) -> Json:
     """Return what conntrack keeps of a session; each tuple is source, destination and their ports."""
     has_ports = session.protocol in PORTED_NUMBERS
     original, reply = (
@@ -135,7 +135,7 @@ def describe(packet: PacketAtHook) -> str:
     return f"{place}, {what}, {packet.state.value}{mark}"
 
 
-def _session(family: Family, session: ConntrackEntry) -> str:
+def _session(family: Family, session: SessionAtHook) -> str:
     """Return in words which session a packet belongs to, and which way."""
     has_ports = session.protocol in PORTED_NUMBERS
 

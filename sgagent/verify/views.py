@@ -23,7 +23,6 @@ from sgagent.verify.packets import (
     NO_PROTOCOL,
     WITH_INPUT_LINK,
     Box,
-    ConntrackEntry,
     Constraints,
     CtDirection,
     CtState,
@@ -31,6 +30,7 @@ from sgagent.verify.packets import (
     Ends,
     PacketAtHook,
     Phase,
+    SessionAtHook,
     opened_direction,
     opener_of,
     own_opener,
@@ -362,7 +362,7 @@ class View:
         is_icmp = self.headers is Headers.OWN and values[PROTOCOL] == _ERRORS[self.family]
         return _present(values[ICMP_TYPE]) if is_icmp else None
 
-    def _session(self, values: Mapping[Dimension, int], mark: int) -> ConntrackEntry | None:
+    def _session(self, values: Mapping[Dimension, int], mark: int) -> SessionAtHook | None:
         if self.direction is None:
             return None
         original, reply = (
@@ -374,7 +374,7 @@ class View:
             )
             for source, destination in map(self._tuple, TupleDirection)
         )
-        return ConntrackEntry(
+        return SessionAtHook(
             direction=self.direction,
             protocol=values[_SESSION_PROTOCOL if self._is_header_judged else PROTOCOL],
             original=original,

@@ -9,13 +9,13 @@ from operator import and_, or_, xor
 from hypothesis import given, strategies as st
 
 from sgagent.analysis.doctor.effects import ALL_BITS, effect_of
-from sgagent.nft.expressions import Bitwise, Combine, Constant, Expression, Key, Load, Operation, Store
+from sgagent.nft.expressions import Bitwise, Combination, Combine, Constant, Expression, Key, Load, Store
 
 SESSION_MARK, PACKET_MARK = Key("ct", 3), Key("meta", 3)
 REGISTERS = range(3)
 numbers = st.integers(0, ALL_BITS) | st.sampled_from([0, ALL_BITS, 0xFFFF0000, 0xFFFF, 1, 0x00410000])
 registers = st.sampled_from(REGISTERS)
-COMPUTED = {Operation.AND: and_, Operation.OR: or_, Operation.XOR: xor}
+COMPUTED = {Combination.AND: and_, Combination.OR: or_, Combination.XOR: xor}
 
 
 def octets(number: int) -> bytes:
@@ -29,7 +29,7 @@ steps: st.SearchStrategy[Expression] = st.one_of(
     st.builds(Bitwise, registers, registers, st.just(4), numbers.map(octets), numbers.map(octets)),
     st.builds(Combine, registers, registers, st.sampled_from(list(COMPUTED)), registers),
     st.builds(Combine, registers, registers, st.sampled_from(list(COMPUTED)), st.none(), numbers.map(octets)),
-    st.builds(Combine, registers, registers, st.just(Operation.SHIFT_LEFT), st.none(), st.just(octets(1))),
+    st.builds(Combine, registers, registers, st.just(Combination.SHIFT_LEFT), st.none(), st.just(octets(1))),
 )
 
 
@@ -52,7 +52,7 @@ class Machine:
                 self.values[register] = number(value)
             case Bitwise(source, register, _, mask, toggled):
                 self.values[register] = self.values[source] & number(mask) ^ number(toggled)
-            case Combine(source, register, Operation.SHIFT_LEFT):
+            case Combine(source, register, Combination.SHIFT_LEFT):
                 self.values[register] = self.values[source] << self.shift & ALL_BITS
             case Combine(source, register, operation, other, constant):
                 second = number(constant) if other is None else self.values[other]

@@ -13,6 +13,7 @@ from sgagent.nft.expressions import (
     Base,
     Bitwise,
     ByteOrder,
+    Combination,
     Combine,
     Compare,
     CompareRange,
@@ -24,7 +25,6 @@ from sgagent.nft.expressions import (
     Load,
     NamedStatement,
     Offload,
-    Operation,
     Order,
     PacketBytes,
     Reject,
@@ -67,22 +67,22 @@ class MarkBits:
             depends=self.depends & mask if is_in_place else self.depends,
         )
 
-    def combined(self, other: MarkBits, operation: Operation) -> MarkBits:
+    def combined(self, other: MarkBits, operation: Combination) -> MarkBits:
         """Return the value of both, combined."""
         depends = self.depends | other.depends
         match operation:
-            case Operation.AND:
+            case Combination.AND:
                 session = self.session & other.ones | self.ones & other.session
                 zeros, ones = self.zeros | other.zeros, self.ones & other.ones
                 depends = self.depends & ~other.zeros | other.depends & ~self.zeros
-            case Operation.OR:
+            case Combination.OR:
                 session = self.session & other.zeros | self.zeros & other.session
                 zeros, ones = self.zeros & other.zeros, self.ones | other.ones
-            case Operation.XOR:
+            case Combination.XOR:
                 session = self.session & other.zeros | self.zeros & other.session
                 zeros = self.zeros & other.zeros | self.ones & other.ones
                 ones = self.zeros & other.ones | self.ones & other.zeros
-            case Operation.SHIFT_LEFT | Operation.SHIFT_RIGHT:
+            case Combination.SHIFT_LEFT | Combination.SHIFT_RIGHT:
                 session = zeros = ones = 0
             case _:
                 assert_never(operation)

@@ -40,7 +40,7 @@ _HEADERS = (("content-type", "application/grpc"), ("te", "trailers"), ("user-age
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class KeepaliveTimeouts:
     """The keepalive timeouts of a connection."""
 
     ping_after_seconds: float = 10.0
@@ -50,7 +50,7 @@ class Patience:
     """Timeout of the answer to a ping, and of a send without progress."""
 
 
-USUAL_PATIENCE = Patience()
+USUAL_TIMEOUTS = KeepaliveTimeouts()
 
 
 class WakeSignal:
@@ -86,7 +86,7 @@ class Channel:
         connected: socket.socket,
         authority: str,
         largest_message: int,
-        patience: Patience = USUAL_PATIENCE,
+        patience: KeepaliveTimeouts = USUAL_TIMEOUTS,
     ) -> None:
         """Send the HTTP/2 preface over a connected socket, with or without TLS.
 

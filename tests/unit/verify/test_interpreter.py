@@ -29,7 +29,7 @@ from sgagent.nft.ruleset import (
     VerdictMap,
 )
 from sgagent.verify.interpreter import run
-from sgagent.verify.packets import ConntrackEntry, CtDirection, CtState, Ends, PacketAtHook
+from sgagent.verify.packets import CtDirection, CtState, Ends, PacketAtHook, SessionAtHook
 from sgagent.verify.verified_table import (
     BaseHook,
     Unread,
@@ -49,7 +49,7 @@ PACKET = PacketAtHook(
     protocol=6,
     source_port=40_000,
     destination_port=443,
-    session=ConntrackEntry(
+    session=SessionAtHook(
         direction=CtDirection.ORIGINAL, protocol=6, original=ENDS, reply=ENDS.swapped, mark=0x12
     ),
 )

@@ -20,7 +20,7 @@ from sgagent.sources.etcd.grpc import (
     GrpcMessages,
     TooSlowError,
 )
-from sgagent.sources.etcd.http2 import USUAL_PATIENCE, WINDOW, Channel, Patience, WakeSignal
+from sgagent.sources.etcd.http2 import USUAL_TIMEOUTS, WINDOW, Channel, KeepaliveTimeouts, WakeSignal
 from tests.grpcserver import DONE, OK, Behaviour, Server, fill, hear_questions, serve
 from tests.patience import PATIENCE
 
@@ -30,7 +30,7 @@ LARGEST_MESSAGE = 65 << 20
 class Connect(Protocol):
     """Make a channel to a server that behaves in some way."""
 
-    def __call__(self, behave: Behaviour, patience: Patience = ...) -> Channel:
+    def __call__(self, behave: Behaviour, patience: KeepaliveTimeouts = ...) -> Channel:
         """Return the channel."""
         ...
 
@@ -40,7 +40,7 @@ def connect() -> Iterator[Connect]:
     """Give channels to servers that behave as a test says."""
     opened: list[tuple[Channel, threading.Thread]] = []
 
-    def make(behave: Behaviour, patience: Patience = USUAL_PATIENCE) -> Channel:
+    def make(behave: Behaviour, patience: KeepaliveTimeouts = USUAL_TIMEOUTS) -> Channel:
         ours, theirs = socket.socketpair()
         thread = threading.Thread(target=serve, args=(theirs, behave), daemon=True)
         thread.start()
@@ -237,7 +237,7 @@ def test_a_server_that_fell_silent(connect: Connect) -> None:
         server.socket.recv(65536)
         heard.wait(10)
 
-    channel = connect(hears_and_says_nothing, Patience(0.05, 0.2))
+    channel = connect(hears_and_says_nothing, KeepaliveTimeouts(0.05, 0.2))
     with pytest.raises(ConnectionLostError, match="the server is silent"):
         ask(channel)
     heard.set()
@@ -320,7 +320,7 @@ def test_a_server_that_takes_no_call_any_more(connect: Connect) -> None:
         number, message = server.hear_question()
         server.answer(number, message)
 
-    channel = connect(behave, Patience(silent_seconds=0.2))
+    channel = connect(behave, KeepaliveTimeouts(silent_seconds=0.2))
     ask(channel)
     channel.open("/s/M", b"one", metadata={}, is_last=False)
     with pytest.raises(ConnectionLostError, match="accepts no more concurrent calls"):
@@ -340,7 +340,7 @@ def test_a_server_that_takes_a_byte_now_and_then(connect: Connect) -> None:
                     server.state.increment_flow_control_window(1, event.stream_id)
             server.flush()
 
-    channel = connect(behave, Patience(silent_seconds=0.2))
+    channel = connect(behave, KeepaliveTimeouts(silent_seconds=0.2))
     ask(channel)  # by then the client knows
     with pytest.raises(ConnectionLostError, match="accepts nothing, or too little"):
         channel.open("/s/M", bytes(15_000), metadata={}, is_last=True)
