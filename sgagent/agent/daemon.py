@@ -93,7 +93,7 @@ class Daemon:
     """Proves what steps leave in the kernel, while it runs."""
 
     doctor: Doctor
-    """Looks at what stands beside sgagent, while it runs."""
+    """Looks for neighbours that bypass or break the policy, while it runs."""
 
     def __post_init__(self) -> None:
         """Start with nothing done."""

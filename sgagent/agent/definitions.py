@@ -194,7 +194,7 @@ class Definitions:
         return is_newest and delivery.snapshot.version != self.committed_version
 
     def is_ordered(self, delivery: Delivery) -> bool:
-        """Return whether a command is about to put definitions in force for good."""
+        """Return whether a command is about to put definitions in force, and not on trial."""
         proposal = self.proposal
         return proposal is not None and not proposal.is_trial and delivery is proposal.delivery
 

@@ -34,7 +34,7 @@ FRESH_SECONDS, FRESH_RATIO = 0.2, 3
 
 @dataclass(eq=False, kw_only=True)
 class Doctor:
-    """Look at what stands beside sgagent, from a thread of its own, while it runs."""
+    """Look for neighbours that bypass or break the policy, from a thread of its own, while it runs."""
 
     examine: Callable[[PolicyFact, HostFacts], Diagnosis]
     """Looks at the host: :meth:`sgagent.agent.examination.Examination.diagnose`."""

@@ -28,7 +28,7 @@ REST = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForgottenPort:
-    """How the kernel is asked about sessions at local listeners, and told of them."""
+    """How the agent lists sessions at local listeners, and restores their entries."""
 
     list_sessions: Callable[[], Iterable[TcpSession]]
     find: FindAll

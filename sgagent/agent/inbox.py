@@ -35,7 +35,7 @@ Wanted: TypeAlias = Callable[[], bool]
 
 
 def always() -> bool:
-    """Want it, whoever has gone."""
+    """Want it, even if the client has gone."""
     return True
 
 

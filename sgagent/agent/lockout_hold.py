@@ -188,7 +188,7 @@ _MOST_TOLD = 5
 
 
 def _announcement(held: HeldChange, seconds: float) -> str:
-    """Return what is told on terminals."""
+    """Return the text for terminals."""
     more = len(held.cuts) - _MOST_TOLD
     cuts = [*map(str, held.cuts[:_MOST_TOLD]), *([f"{more} more"] if more > 0 else ())]
     lines = (

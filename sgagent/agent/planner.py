@@ -247,7 +247,7 @@ class Planner:
             return self._without_snapshot(state, inputs, target, observed)
 
         links = state.known_links.following(found, delivery.snapshot)
-        if target.definitions.is_ordered(delivery):  # who applied it has been told what it unbinds
+        if target.definitions.is_ordered(delivery):  # apply has printed what it unbinds
             links = links.without_unbound({link.name for link in inputs.facts.links})
         missing = missing_links(
             self._settings.interfaces, links, delivery.snapshot, resolution.policy, inputs.facts

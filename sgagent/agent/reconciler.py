@@ -122,7 +122,7 @@ class Reconciler:
         return self._with_held_change(step)
 
     def _choose(self, inputs: StepInputs) -> StepTarget:
-        """Return what is to be enforced, where a version that would cut a login has to wait (§7.4)."""
+        """Return the target of the step; a version that would cut a login has to wait (§7.4)."""
         nothing_waits = replace(self.state, definitions=replace(self.state.definitions, waiting=None))
         target, hold = self._planner.choose(nothing_waits, inputs), self.lockout_hold
         if hold is None or not hold.is_on:

@@ -19,7 +19,7 @@ class MissingLink:
     """Null where the configuration names the groups itself."""
 
     interface: str | None
-    """The link that it was or is to be; null where it was never found here."""
+    """The link that it was or should be; null where it was never found here."""
 
     def __str__(self) -> str:
         """Return it in words."""

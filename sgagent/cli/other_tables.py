@@ -49,7 +49,7 @@ class OtherTables:
         }
 
     def lines(self) -> Iterator[str]:
-        """Yield what people are told; nothing where no other table has a part in it."""
+        """Yield lines for people; none where no other table sees the packet."""
         if self.not_looked_because is not None:
             yield f"  other tables were not looked at: {self.not_looked_because}"
             return

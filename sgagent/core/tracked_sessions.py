@@ -81,7 +81,7 @@ _NOT_REOPENED = frozenset(
     protocol.wire_number
     for protocol in (
         *(TCP, SCTP, DCCP),  # conntrack may take any later packet of theirs for the first one
-        *(ICMP, ICMPV6),  # which of its packets open a session is told by their type
+        *(ICMP, ICMPV6),  # the type of a packet says whether it opens a session
     )
 )
 

@@ -2,8 +2,8 @@
 
 Conntrack follows an association from its first chunk on. Of one that is older, it calls every packet invalid
 until an end sends a heartbeat, and then takes that end for the one that opened it. The sockets know the tags
-that conntrack compares, and a local port that listens shows that the far end opened it. So conntrack can be
-told of them, and the kernel evaluates them like any other session (§6.3, §6.6).
+that conntrack compares, and a local port that listens shows that the far end opened it. So the agent adds
+their entries to conntrack, and the kernel evaluates them like any other session (§6.3, §6.6).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _ADDRESS_BYTES = 128
 _ADDRESSES = {socket.AF_INET: (Family.IPV4, slice(4, 8)), socket.AF_INET6: (Family.IPV6, slice(8, 24))}
 
 _MOST = 10_000
-"""Pairs of addresses that conntrack is told of; its table is limited."""
+"""Pairs of addresses that are added to conntrack; its table is limited."""
 
 _TIMEOUT_SECONDS = 210
 """Of an established association, by default, in seconds; the next packet sets it anew."""
@@ -80,7 +80,7 @@ def follow_associations() -> int:
     """Let conntrack follow the associations of the calling thread's network namespace that it does not know.
 
     Returns:
-        How many pairs of addresses it was told of.
+        How many pairs of addresses were added.
 
     Raises:
         OSError: the kernel can't tell or refused.

@@ -71,7 +71,7 @@ class EntryListing:
         self._netlink.close()
 
     def _entry(self, message: Message) -> ConntrackEntry | None:
-        """Return an entry, if it is to be listed."""
+        """Return an entry, if it belongs into the list."""
         if message.payload[0] not in (socket.AF_INET, socket.AF_INET6):
             return None
         found = found_in(message)

@@ -305,7 +305,7 @@ _PACKET_NUMBERS = ("protocol", "source", "destination", "source_port", "destinat
 
 
 def check_listing(content: tuple[Any, ...]) -> tuple[bool, tuple[MarkTest, ...]]:
-    """Return whether entries of all protocols are to be listed, and which marks are to be left out.
+    """Return whether the request wants entries of all protocols, and which marks it leaves out.
 
     Raises:
         MalformedMessageError: the content says something else.

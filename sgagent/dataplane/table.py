@@ -275,7 +275,7 @@ class PrivilegedTable:
     def clear_marks(self, mask: int, tests: Sequence[MarkTest]) -> int:
         """Clear bits in the mark of every session, or of those whose mark meets one of the tests.
 
-        With those of all, nothing is remembered from before, so conntrack is told of older associations, too.
+        Without tests, no acceptance is left from before, so older associations are added to conntrack, too.
         """
         if not tests:
             with contextlib.suppress(OSError):  # without sctp_diag, they are known from their next heartbeat

@@ -259,7 +259,7 @@ def _members(listed: Mapping[int, _Message]) -> Mapping[int, str]:
 
 
 def _member_of(link: Link, master: str | None) -> Link:
-    """Return a link with a master that only the master tells of."""
+    """Return a link with a master that only the messages about the master name."""
     if master is None or link.master is not None:
         return link
     return replace(link, master=master, master_kind=_HSR)
@@ -323,7 +323,7 @@ _WITH_PEER = frozenset({"veth", "netkit", "vxcan"})
 
 
 def _about_kind(message: _Message) -> Mapping[int, int]:
-    """Return the numbers in what the kind of a link tells of it, by the kernel's numbers for them."""
+    """Return the numbers among the attributes of a link's kind, by the kernel's numbers for them."""
     about = message.get_attr("IFLA_LINKINFO")
     data = _octets(about, "IFLA_INFO_DATA") if about else b""
     found = attributes(memoryview(data))

@@ -74,7 +74,7 @@ def _of(given: Given, *kinds: int, beside: tuple[int, ...] = ()) -> list[bytes]:
 
     Raises:
         KeyError: one is lacking.
-        ValueError: there is one that is neither among these nor may stand beside them.
+        ValueError: there is one that is neither among these nor among those that may be there.
     """
     if not given.keys() <= {*kinds, *beside}:
         raise ValueError("an attribute that is not expected")

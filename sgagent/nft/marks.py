@@ -157,7 +157,7 @@ def elsewhere_bits(layout: MarkLayout, state: EnforcementState, but: str | None 
 
 
 def elsewhere_marks(interface: str, layout: MarkLayout, state: EnforcementState) -> MarkTest | None:
-    """Return the test of marks of entries that were opened over another link; None if none are told."""
+    """Return the test of marks of entries that were opened over another link; None if marks don't say."""
     slot = state.slot(interface)
     if slot is None or state.generation is None:
         return None

@@ -97,7 +97,7 @@ def _comparisons(
 
 
 _Made = Iterator[tuple[_Compared, tuple[Condition, ...]]]
-"""Statements, and what each says without being told."""
+"""Statements, and the conditions that each implies."""
 
 
 def _made(item: Comparison, known: Mapping[Key, int], sets: Mapping[str, KernelSet]) -> _Made:

@@ -44,7 +44,7 @@ class KernelSet:
     flags: int
     key_length: int
     key_types: tuple[nft.KeyType, ...] | None
-    """As whoever made it calls them; None where sgagent knows no such type."""
+    """As its maker calls them; None where sgagent knows no such type."""
 
     is_of_links: bool = False
     """Whether its keys are names or indexes of links, and no ranges."""

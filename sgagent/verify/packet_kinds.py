@@ -21,7 +21,7 @@ class Headers(enum.Enum):
     """Likewise, behind an authentication header; of a session that opens, no other one announced that."""
 
     ANNOUNCED = "hidden error about an announced session"
-    """Likewise, in the direction of the packet that opened it, from which it is not told."""
+    """Likewise, in the direction of the packet that opened it, from which nftables can't distinguish it."""
 
     BROKEN = "broken"
     """Extension headers of IPv6 are cut off: there is no protocol, and no session."""

@@ -125,7 +125,7 @@ class PacketAtHook:
     def is_expected(self) -> bool:
         """Return whether another session announced its session, which has the mark of that one.
 
-        A hidden error about such a session is not told from the packet that opens it (§6.5).
+        nftables can't distinguish a hidden error about such a session from the packet that opens it (§6.5).
         """
         if not self.hides_error or self.session is None:
             return self.state is CtState.RELATED and not self.is_error

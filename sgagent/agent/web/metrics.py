@@ -207,7 +207,7 @@ def _definitions(status: Status, now: float) -> Iterator[Metric]:
 
 
 def _doctor(status: Status) -> Iterator[Metric]:
-    """Yield the family of what stands beside sgagent."""
+    """Yield the family of findings of the doctor."""
     name = "sgagent_doctor_findings"
     family = GaugeMetricFamily(name, HELP[name], labels=["code", "severity"])
     if status.diagnosis is not None:
