@@ -6,14 +6,15 @@ rule of others. No step waits for that, and the pauses are much longer than the 
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from sgagent.agent.examination import policy_fact
 from sgagent.agent.step import EventLog, Step
+from sgagent.agent.threads import running_thread
 from sgagent.analysis.doctor.facts import PolicyFact
 from sgagent.analysis.doctor.findings import Diagnosis
 from sgagent.core.binding import NO_FACTS, HostFacts
@@ -59,18 +60,14 @@ class Doctor:
         self._changed = threading.Condition()
         self._looking = threading.Lock()
 
-    @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
+    def running(self) -> AbstractContextManager[None]:
         """Look until the context is left."""
-        thread = threading.Thread(target=self._work, name="doctor", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._is_over = True
-                self._changed.notify_all()
-            thread.join()
+        return running_thread("doctor", self._work, self._end)
+
+    def _end(self) -> None:
+        with self._changed:
+            self._is_over = True
+            self._changed.notify_all()
 
     def follow(self, step: Step) -> None:
         """Look at the host again if a step has another policy or other links."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from sgagent.agent.prover import ProofAnswer, ProofRequest, Prover, ProverLostError
 from sgagent.agent.status import Durations, ProofReport
 from sgagent.agent.step import EventLog, Step, StepEnd
+from sgagent.agent.threads import running_thread
 from sgagent.core.errors import SgagentError
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.retry import RetryDelay
@@ -90,20 +91,16 @@ class Verification:
 
         self._changed = threading.Condition()
 
-    @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
+    def running(self) -> contextlib.AbstractContextManager[None]:
         """Prove until the context is left."""
-        thread = threading.Thread(target=self._work, name="verification", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._is_over = True
-                self._changed.notify_all()
-                if self._prover is not None:
-                    self._prover.kill()
-            thread.join()
+        return running_thread("verification", self._work, self._end)
+
+    def _end(self) -> None:
+        with self._changed:
+            self._is_over = True
+            self._changed.notify_all()
+            if self._prover is not None:
+                self._prover.kill()
 
     @contextlib.contextmanager
     def stepping(self) -> Iterator[None]:
