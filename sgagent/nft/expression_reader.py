@@ -265,7 +265,9 @@ def _named(name: str, _: Given) -> NamedStatement:
     return NamedStatement(name)
 
 
-_COMPUTING = ("numgen", "fib", "rt", "socket", "osf", "tunnel", "xfrm", "exthdr")
+_COMPUTING = {"numgen": 1, "fib": 1, "rt": 1, "socket": 2, "osf": 1, "tunnel": 2, "xfrm": 1, "exthdr": 1}
+"""By name, the attribute of the register that each puts something into."""
+
 _FORMS: Mapping[str, Callable[[Given], Expression]] = {
     "payload": _payload,
     "meta": partial(_key, "meta", 3, ()),
@@ -287,5 +289,5 @@ _FORMS: Mapping[str, Callable[[Given], Expression]] = {
     "match": partial(_xtables, is_target=False),
     "target": partial(_xtables, is_target=True),
     "hash": partial(_computed, "hash", 2, 1),
-    **{name: partial(_computed, name, 1, None) for name in _COMPUTING},
+    **{name: partial(_computed, name, register, None) for name, register in _COMPUTING.items()},
 }
