@@ -8,8 +8,9 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -22,11 +23,12 @@ from sgagent.analysis.lint.registry import CHECKS, lint, steps
 from sgagent.analysis.lint.subject import Check, Life, LintSubject, Usage, make_subject
 from sgagent.cli import inputs
 from sgagent.cli.agent_client import NoAgentError, ask
+from sgagent.cli.fixes import Fixed, FixWriter, PlacedReplacement, Wanted, fix_documents
 from sgagent.cli.main import add_option, option_adder
 from sgagent.cli.output import problem_text, progress, warn
 from sgagent.core.binding import HostFacts, bind
 from sgagent.core.errors import Origin, UsageError, printable
-from sgagent.core.model import Family
+from sgagent.core.model import Family, Snapshot
 from sgagent.core.policy import ResolvedInterface
 from sgagent.core.resolve import Exemptions, dns_names
 from sgagent.dataplane.live_sessions import list_listeners
@@ -40,13 +42,16 @@ _SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sa
 _LEVELS = {FindingSeverity.ERROR: "error", FindingSeverity.WARNING: "warning", FindingSeverity.NOTICE: "note"}
 
 
-def as_sarif(findings: Iterable[Finding], checks: Mapping[str, Check], root: Path) -> dict[str, object]:
+def as_sarif(
+    findings: Iterable[Finding], checks: Mapping[str, Check], root: Path, fixes: FixWriter | None = None
+) -> dict[str, object]:
     """Return a SARIF log of one run.
 
     Args:
         findings: the results.
         checks: all checks by code, which are the rules of the log.
         root: files below it are named relative to it, as code hosts want them.
+        fixes: writes what findings suggest; None leaves it out.
     """
     numbers = {code: number for number, code in enumerate(checks)}
     rules = [
@@ -58,12 +63,12 @@ def as_sarif(findings: Iterable[Finding], checks: Mapping[str, Check], root: Pat
         for check in checks.values()
     ]
     driver = {"name": "sgagent", "version": __version__, "rules": rules}
-    results = [_result(finding, numbers[finding.code], root) for finding in findings]
+    results = [_result(finding, numbers[finding.code], root, fixes) for finding in findings]
     run = {"tool": {"driver": driver}, "results": results}
     return {"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}
 
 
-def _result(finding: Finding, number: int, root: Path) -> dict[str, object]:
+def _result(finding: Finding, number: int, root: Path, fixes: FixWriter | None) -> dict[str, object]:
     where = f" on {', '.join(finding.interfaces)}" if finding.interfaces else ""
     result: dict[str, object] = {
         "ruleId": finding.code,
@@ -74,15 +79,41 @@ def _result(finding: Finding, number: int, root: Path) -> dict[str, object]:
     }
     if finding.origin.file:
         result["locations"] = [_location(finding.origin, root)]
+    if finding.fix is not None and fixes is not None:
+        result["properties"] = {"fix": fixes.as_json(finding.fix)}
+        changes = fixes.changes(finding.fix)
+        if changes:
+            files = [_artifact_change(name, found, root) for name, found in changes.items()]
+            text = {"text": fixes.words(finding.fix)}
+            result["fixes"] = [{"description": text, "artifactChanges": files}]
     return result
 
 
-def _location(origin: Origin, root: Path) -> dict[str, object]:
-    path = Path(origin.file)
+def _artifact_change(name: str, changes: Iterable[PlacedReplacement], root: Path) -> dict[str, object]:
+    replaced = [
+        {
+            "deletedRegion": {
+                "startLine": one.start[0],
+                "startColumn": one.start[1],
+                "endLine": one.end[0],
+                "endColumn": one.end[1],
+            },
+            "insertedContent": {"text": one.text},
+        }
+        for one in changes
+    ]
+    return {"artifactLocation": {"uri": _uri(name, root)}, "replacements": replaced}
+
+
+def _uri(name: str, root: Path) -> str:
+    path = Path(name)
     if path.is_absolute() and path.is_relative_to(root):
         path = path.relative_to(root)
-    uri = path.as_uri() if path.is_absolute() else quote(bytes(path))
-    physical: dict[str, object] = {"artifactLocation": {"uri": uri}}
+    return path.as_uri() if path.is_absolute() else quote(bytes(path))
+
+
+def _location(origin: Origin, root: Path) -> dict[str, object]:
+    physical: dict[str, object] = {"artifactLocation": {"uri": _uri(origin.file, root)}}
     if origin.line:
         physical["region"] = {"startLine": origin.line}
     return {"physicalLocation": physical}
@@ -108,6 +139,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "also find rules without a hit for this long, like 30d, by the agent's counters"
     add("--unused SPAN", text, type=inputs.span)
     add("--disable CODE[,CODE…]", "skip checks; repeatable", action="append", default=[])
+    text = "make the edits that change no verdict; with codes, those of these checks, after their plan"
+    add("--fix CODE", text, metavar="CODE[,CODE…]")
     add("--exit-code", "exit with 1 if anything is found")
     output = parser.add_mutually_exclusive_group()
     add_option(output, "--json", "print one JSON object")
@@ -117,47 +150,65 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print what was found; the exit code says on request whether anything was."""
     settings = inputs.load_settings(options)
-    disabled = frozenset((*settings.lint.disable, *_codes(options.disable)))
+    disabled = frozenset((*settings.lint.disable, *_codes("--disable", options.disable)))
     delivery = inputs.fetch(settings, options.definitions)
-    subject = _subject(settings, delivery, options)
+    look_at = _subject_maker(settings, delivery, options)
+    subject = look_at(delivery.snapshot)
     others = (problem for problem in subject.problems if problem.code not in _FOUND_BY_LINT)
     own = with_key_lines(others, delivery.documents, settings.limits)
     inputs.accept_or_refuse((*delivery.problems, *own), settings, options)
+    fixed: Fixed | None = None
+    if options.fix is not None:
+        codes = frozenset(_codes("--fix", [options.fix])) if options.fix else None
+        _require_files(settings, options)
+        fixed = fix_documents(settings, delivery, look_at, Wanted(codes=codes, disabled=disabled))
+        delivery, subject = fixed.delivery, look_at(fixed.delivery.snapshot)
     with progress("running checks", steps(subject)) as advance:
         findings = lint(subject, disabled, advance)
+    fixes = FixWriter(subject, delivery)
     if options.json:
-        print(json.dumps(as_json(findings, disabled)))
+        print(json.dumps(as_json(findings, disabled, fixes) | (fixed.as_json() if fixed else {})))
     elif options.sarif:
-        print(json.dumps(as_sarif(findings, CHECKS, Path.cwd()), indent=2))
+        print(json.dumps(as_sarif(findings, CHECKS, Path.cwd(), fixes), indent=2))
     else:
-        print("\n".join(problem_text(printable(line), sys.stdout) for line in lines(findings)))
+        printed = (*(fixed.lines() if fixed else ()), *lines(findings))
+        print("\n".join(problem_text(printable(line), sys.stdout) for line in printed))
     return 1 if options.exit_code and findings else 0
+
+
+def _require_files(settings: Settings, options: argparse.Namespace) -> None:
+    """Raise where definitions don't come from files, which can be edited."""
+    kind = settings.source.kind.value
+    if options.definitions is None and kind != "file":
+        raise UsageError(f"--fix: a source of type {kind} can't be edited: fix the files, and publish them")
 
 
 _FOUND_BY_LINT = {"unknown_object", "unknown_object_in_drop"}
 """Problems that are findings of checks, too."""
 
 
-def _codes(arguments: Iterable[str]) -> Iterator[str]:
-    """Yield the codes of checks that are left out.
+def _codes(option: str, arguments: Iterable[str]) -> Iterator[str]:
+    """Yield the codes of checks that an option names.
 
     Raises:
         UsageError: there is no such check.
     """
     for code in (code for argument in arguments for code in argument.split(",")):
         if code not in CODES:
-            raise UsageError(f"--disable {code}: no check has this code (one of {', '.join(CODES)})")
+            raise UsageError(f"{option} {code}: no check has this code (one of {', '.join(CODES)})")
         yield code
 
 
-def _subject(settings: Settings, delivery: Delivery, options: argparse.Namespace) -> LintSubject:
-    """Return the subject of the checks."""
+def _subject_maker(
+    settings: Settings, delivery: Delivery, options: argparse.Namespace
+) -> Callable[[Snapshot], LintSubject]:
+    """Return what makes the subject of the checks of definitions: those that were read, or edited ones."""
     by_hand = inputs.hand_bindings(options.interface)
     dns = inputs.dns_answers(settings, options)
     bound = bind(delivery.snapshot, by_hand or settings.interfaces, HostFacts(), automatically=False)
-    return make_subject(
-        delivery.snapshot,
-        Exemptions(platform=settings.platform, failsafe=settings.failsafe),
+    return partial(
+        make_subject,
+        exemptions=Exemptions(platform=settings.platform, failsafe=settings.failsafe),
         by_hand=bound.all,
         only_by_hand=bool(by_hand),
         most_rules=settings.lint.most_rules,
@@ -250,7 +301,9 @@ def _verdict(findings: tuple[Finding, ...]) -> str:
     return ", ".join(parts) or "nothing found"
 
 
-def as_json(findings: Iterable[Finding], disabled: Iterable[str]) -> dict[str, object]:
+def as_json(
+    findings: Iterable[Finding], disabled: Iterable[str], fixes: FixWriter | None = None
+) -> dict[str, object]:
     """Return the findings as the object that scripts read."""
     findings = tuple(findings)
     counts = Counter(finding.severity for finding in findings)
@@ -264,8 +317,9 @@ def as_json(findings: Iterable[Finding], disabled: Iterable[str]) -> dict[str, o
                 "severity": finding.severity.value,
                 "code": finding.code,
                 "security_group_id": finding.security_group_id,
+                "rule_id": finding.rule_ids[0] if finding.rule_ids else None,
                 "rule_ids": list(finding.rule_ids),
-                "not_with": list(finding.not_with),
+                "not_with": [],
                 "object_id": finding.object_id,
                 "interfaces": list(finding.interfaces),
                 "message": finding.message,
@@ -273,6 +327,7 @@ def as_json(findings: Iterable[Finding], disabled: Iterable[str]) -> dict[str, o
                 "file": finding.origin.file,
                 "line": finding.origin.line or None,
                 "path": finding.origin.path,
+                **({"fix": fixes.as_json(finding.fix)} if fixes and finding.fix else {}),
             }
             for finding in findings
         ],

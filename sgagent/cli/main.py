@@ -240,6 +240,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     """
     hidden = {name: command for name, command in _HIDDEN.items() if name in arguments}
     parser, commands = _make_parsers(COMMANDS | hidden)
+    arguments = [f"{one}=" if one in _OPTIONS_THAT_MAY_STAND_ALONE else one for one in arguments]
     options, rest = parser.parse_known_args(arguments)
     if rest and (len(rest) > 1 or rest[0].startswith("-") or "definitions" not in options):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
@@ -252,6 +253,10 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
             command.error("the definitions are named twice: give either PATH or --definitions PATH")
         options.definitions = paths[0] if paths else None
     return options
+
+
+_OPTIONS_THAT_MAY_STAND_ALONE = ("--fix",)
+"""Their value follows an equals sign only, or they would take the path of definitions for it."""
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -265,7 +265,7 @@ def lines(report: PlanReport, width: int | None) -> list[str]:
     found = [verdict(report), f"  against {report.origin}"]
     for effect in Effect:
         flows = [flow for flow in report.comparison.flows if flow.effect is effect]
-        found += _part(effect.value, [_flow_text(flow, report.names) for flow in flows])
+        found += _part(effect.value, [flow_as_text(flow, report.names) for flow in flows])
     found += _part("sessions that would be cut", list(map(str, report.sessions)))
     found += _part("rules", [_rule_text(change) for change in report.comparison.rules])
     found += _part("links", list(_link_texts(report.comparison)))
@@ -302,11 +302,12 @@ def _part(title: str, texts: list[str], most: int = MOST_SHOWN) -> Iterator[str]
             yield f"  … and {len(texts) - most} more: --json shows all"
 
 
-def _flow_text(flow: FlowChange, names: ObjectNames) -> str:
+def flow_as_text(flow: FlowChange, names: ObjectNames) -> str:
+    """Return what opens or closes, as people read it."""
     change, box = flow.box.label, flow.box
     preferred = _objects(change.after, change.before)
     peers = flow_text.peers_text(box, names, preferred, flow.interfaces)
-    where = f"{', '.join(flow.interfaces)} {flow.direction.value}"
+    where = f"{', '.join(flow.interfaces)} {flow.direction.value}".lstrip()
     return (
         f"{where}: {flow_text.traffic_text(box, flow.direction, peers)}:"
         f" {flow_text.decision_text(change.after)} (was {flow_text.decision_text(change.before)})"
@@ -409,7 +410,7 @@ def as_json(report: PlanReport) -> dict[str, object]:
         "closes": comparison.count(Effect.CLOSES),
         "changes": report.changes,
         "against": report.origin,
-        "flows": [_flow_json(flow, report.names) for flow in comparison.flows],
+        "flows": [flow_as_json(flow, report.names) for flow in comparison.flows],
         "sessions_cut": [as_keys(session) for session in report.sessions],
         "rules": [_rule_json(change) for change in comparison.rules],
         "links": {
@@ -430,7 +431,8 @@ def as_json(report: PlanReport) -> dict[str, object]:
     }
 
 
-def _flow_json(flow: FlowChange, names: ObjectNames) -> dict[str, object]:
+def flow_as_json(flow: FlowChange, names: ObjectNames) -> dict[str, object]:
+    """Return what opens or closes, as the object that scripts read."""
     change = flow.box.label
     return {
         "effect": flow.effect.value,

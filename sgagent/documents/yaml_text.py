@@ -15,7 +15,7 @@ import yaml
 from sgagent.documents import scalars
 from sgagent.documents.tree import Listing, MalformedError, Mapping, Node, Scalar, ScalarKind, TreeBuilder
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml's parser where PyYAML was built with it: ten times faster, the same events."""
 
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
@@ -41,7 +41,7 @@ def parse_yaml(text: str, builder: TreeBuilder) -> None:
     if stand_ins or scalars.BYTE_ORDER_MARK in text:
         _refuse_outside_of_quotes(text, masked)
     try:
-        for event in yaml.parse(masked, Loader=_LOADER):
+        for event in yaml.parse(masked, Loader=LOADER):
             reading.take(event)
     except yaml.YAMLError as error:
         raise _malformed(error, masked) from error
@@ -190,7 +190,7 @@ def _refuse_outside_of_quotes(text: str, masked: str) -> None:
 def _quoted_texts(text: str) -> Iterator[tuple[int, int]]:
     """Go through the places where quoted texts begin and end, up to the first that is not YAML."""
     with suppress(yaml.YAMLError, ValueError):  # the latter of PyYAML's own parser
-        for token in yaml.scan(text, Loader=_LOADER):
+        for token in yaml.scan(text, Loader=LOADER):
             if isinstance(token, yaml.ScalarToken) and token.style in ("'", '"'):
                 yield token.start_mark.index, token.end_mark.index
 

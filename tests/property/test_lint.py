@@ -84,18 +84,18 @@ def finds_what_is_never_reached(subject: LintSubject, decisions: Decisions) -> N
 
 
 def finds_what_can_be_taken_out(policy: ResolvedPolicy, subject: LintSubject, decisions: Decisions) -> None:
-    """Without what names no rule that has to stay, all is decided as before.
-
-    Whatever of the rules that are never reached goes beside them: all, those of that finding, drops, accepts.
-    """
-    redundant = keys(one for one in found_by(subject, "redundant_rule") if not one.not_with)
-    drops = {key for key in subject.unreached if subject.rules[key][1].policy is Policy.DROP}
-    never_reached = keys(found_by(subject, "never_reached"))
-    for beside in (subject.unreached, never_reached, drops, subject.unreached - drops):
-        judge = _without(policy.interfaces[0], redundant | beside)
-        kept = ResolvedPolicy(interfaces=(judge,))
+    """Each fix of a needless rule alone, any of them, and all together leave every verdict as it is."""
+    found = [one for code in NEEDLESS for one in found_by(subject, code)]
+    fixes = [{edit.key for edit in one.fix.edits} for one in found if one.fix]
+    assert len(fixes) == len(found)
+    some = [fixes[::2], fixes[1::2], fixes[: len(fixes) // 2], fixes, *([one] for one in fixes)]
+    for gone in some:
+        kept = ResolvedPolicy(interfaces=(_without(policy.interfaces[0], set().union(*gone)),))
         for packet, decision in chain.from_iterable(decisions.values()):
             assert evaluate(kept, packet).verdict is decision.verdict, described(packet)
+
+
+NEEDLESS = ("never_reached", "redundant_rule", "duplicate_rule")
 
 
 def _without(judge: ResolvedInterface, needless: set[RuleKey]) -> ResolvedInterface:
@@ -109,7 +109,7 @@ def _without(judge: ResolvedInterface, needless: set[RuleKey]) -> ResolvedInterf
 def finds_which_rules_could_go_alone(
     policy: ResolvedPolicy, subject: LintSubject, decisions: Decisions
 ) -> None:
-    """Of the rules that decide, just those are found without which every packet is decided alike."""
+    """Of rules that decide, those are found to go alone without which every packet is decided alike."""
     judge = policy.interfaces[0]
     needed, deciding, behind = set[RuleKey](), set[RuleKey](), dict[RuleKey, set[object]]()
     for direction in Direction:
@@ -124,11 +124,13 @@ def finds_which_rules_could_go_alone(
                 if other.verdict is not decision.verdict:
                     needed.add(key)
     findings = list(found_by(subject, "redundant_rule"))
-    assert keys(findings) == deciding - needed
+    alone = [one for one in findings if one.fix and len(one.fix.edits) == 1]
+    assert keys(alone) <= deciding - needed
     for finding in findings:
         key = (finding.security_group_id or "", finding.rule_ids[0])
-        assert set(finding.rule_ids[1:]) == behind[key] - {None}
-        assert set(finding.not_with) <= set(finding.rule_ids[1:])
+        named = {rule_id for _, rule_id in keys([finding])}
+        along = {edit.rule_id for edit in finding.fix.edits} if finding.fix else named
+        assert set(finding.rule_ids[1:]) == behind[key] - {None} - along
 
 
 def finds_rules_that_match_nothing(

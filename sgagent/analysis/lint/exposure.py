@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+from sgagent.analysis.lint import advice
 from sgagent.analysis.lint.findings import Finding
-from sgagent.analysis.lint.rule_reach import OpenPorts, RuleKey, is_wide, key_of
+from sgagent.analysis.lint.rule_reach import EVERYONE, RuleKey, denies_all, is_wide, key_of
+from sgagent.analysis.lint.services import (
+    MANAGEMENT,
+    MANY_PORTS,
+    NARROW_PORTS,
+    SENSITIVE,
+    everything,
+    service_text,
+)
 from sgagent.analysis.lint.subject import LintSubject, Stand, error, rule_finding, warning
-from sgagent.analysis.lint.void_rules import EVERYONE, denies_all
 from sgagent.core.addresses import Ranges, common, holds, joined, size, without
 from sgagent.core.model import (
     NO_PORTS,
@@ -22,62 +30,7 @@ from sgagent.core.model import (
     SecurityGroupRule,
 )
 from sgagent.core.policy import ResolvedRule
-from sgagent.core.rule_values import FAMILY_NAMES
-
-MANAGEMENT: Mapping[int, str] = {
-    22: "SSH",
-    23: "Telnet",
-    3389: "Remote Desktop",
-    5900: "VNC",
-    5985: "WinRM",
-    5986: "WinRM",
-    2375: "Docker",
-    2376: "Docker",
-    6443: "Kubernetes",
-    10250: "kubelet",
-}
-"""Who gets in here runs the machine. TCP."""
-
-DATABASES: Mapping[int, str] = {
-    1433: "SQL Server",
-    1521: "Oracle",
-    2379: "etcd",
-    2380: "etcd",
-    3306: "MySQL",
-    5432: "PostgreSQL",
-    5984: "CouchDB",
-    6379: "Redis",
-    7000: "Cassandra",
-    8086: "InfluxDB",
-    9042: "Cassandra",
-    9200: "Elasticsearch",
-    9300: "Elasticsearch",
-    11211: "Memcached",
-    27017: "MongoDB",
-}
-"""What only the applications before it should reach. TCP."""
-
-OTHERS: Mapping[int, str] = {
-    21: "FTP",
-    111: "portmapper",
-    135: "Windows RPC",
-    139: "NetBIOS",
-    389: "LDAP",
-    445: "SMB",
-    512: "rexec",
-    513: "rlogin",
-    514: "rsh",
-    873: "rsync",
-    2049: "NFS",
-    2181: "ZooKeeper",
-    9092: "Kafka",
-}
-"""What belongs inside for other reasons. TCP."""
-
-SENSITIVE: Mapping[int, str] = {**MANAGEMENT, **DATABASES, **OTHERS}
-
-MANY_PORTS = 1000
-"""A rule that opens more to everyone than so many opens everything, for what a person can oversee."""
+from sgagent.core.rule_values import EVERYTHING, FAMILY_NAMES
 
 _WORKBENCH = ("161.117.0.0/16", "100.104.0.0/16")
 """From where the cloud's own Workbench connects: the guide's own advice (case 2b)."""
@@ -85,22 +38,12 @@ _WORKBENCH = ("161.117.0.0/16", "100.104.0.0/16")
 _LIST_ENTRY = {Family.IPV4: 24, Family.IPV6: 56}
 """Shortest prefixes of a list that still are an office, and not a region."""
 
-_NARROW_PORTS = 64
-"""A rule for more ports is not about one of them."""
-
-
-def _everything(open_: OpenPorts) -> dict[RuleKey, Ranges]:
-    """Return the rules that open more ports to everyone than can be overseen."""
-    return {
-        key: ports for by_rule in open_.values() for key, ports in by_rule.items() if size(ports) > MANY_PORTS
-    }
-
 
 @error(f"a rule that opens more than {MANY_PORTS} ports, or all, to everyone")
 def open_to_everyone(subject: LintSubject) -> Iterator[Finding]:
     """Find rules that open more ports to everyone than can be overseen."""
     remedy = "list the ports that the service needs, or the addresses that need it"
-    found = _collected(subject, lambda stand, family: _everything(stand.open_to_everyone[family]))
+    found = _collected(subject, lambda stand, family: everything(stand.open_to_everyone[family]))
     yield from _open_over(found, lambda ports: f"it opens {_number_text(ports)} to everyone", remedy)
 
 
@@ -119,30 +62,29 @@ def sensitive_port_open(subject: LintSubject) -> Iterator[Finding]:
 def _sensitive(stand: Stand, family: Family) -> dict[RuleKey, Ranges]:
     """Return the ports that the guide warns of, by the rules that open them, but for those that open all."""
     open_ = stand.open_to_everyone[family]
-    broad, by_rule = _everything(open_), open_[TCP.wire_number]
+    broad, by_rule = everything(open_), open_[TCP.wire_number]
     return _among({key: ports for key, ports in by_rule.items() if key not in broad}, SENSITIVE)
 
 
 @error("a database that has rules of its own, and a broad accept without a drop that closes it")
 def database_without_closing_drop(subject: LintSubject) -> Iterator[Finding]:
     """Find databases that have a rule of their own, and a broad accept that lets everyone in beside it."""
-    remedy = "close each with a drop from everyone at its priority, where drop wins, or narrow it"
     found = _collected(subject, _broadly_open_databases)
-    beside = "beside the rules for {} it lets everyone in there"
-    yield from _open_over(found, lambda ports: beside.format(_services(ports)), remedy)
+    for key, (families, ports, interfaces) in found.items():
+        sharing = [other for other, (_, theirs, _) in found.items() if common(theirs, ports)]
+        fix = advice.leaves_out(subject, sharing, ports)
+        yield rule_finding(
+            key,
+            f"beside the rules for {_services(ports)} it lets everyone in there over {_families(families)}",
+            "leave them out of its range" if fix else "narrow it to the ports or addresses that are meant",
+            interfaces=interfaces,
+            fix=fix,
+        )
 
 
 def _broadly_open_databases(stand: Stand, family: Family) -> dict[RuleKey, Ranges]:
-    open_ = stand.open_to_everyone[family]
-    narrow = [
-        clause.ports.ranges
-        for clause in stand.ingress.clauses[family]
-        if clause.rule is not None
-        and clause.policy is Policy.ACCEPT
-        and size(clause.ports.ranges) <= _NARROW_PORTS
-    ]
-    served = [port for port in DATABASES if any(holds(ports, port) for ports in narrow)]
-    return _among(_everything({6: open_[6]}), served)
+    served = {port for ports in stand.own_database_rules(family).values() for port in ports}
+    return _among(everything({6: stand.open_to_everyone[family][6]}), served)
 
 
 def _among(found: Mapping[RuleKey, Ranges], ports: Iterable[int]) -> dict[RuleKey, Ranges]:
@@ -181,11 +123,6 @@ def _open_over(found: _Found, message: Callable[[Ranges], str], remedy: str) -> 
         yield rule_finding(key, over, remedy, interfaces=interfaces)
 
 
-def service_text(port: int) -> str:
-    """Return a port with what is behind it: ``3306 (MySQL)``."""
-    return f"{port} ({SENSITIVE[port]})"
-
-
 def _families(families: Iterable[Family]) -> str:
     return " and ".join(FAMILY_NAMES[family] for family in families)
 
@@ -217,7 +154,7 @@ def _management_ports(subject: LintSubject, rule: SecurityGroupRule) -> list[int
     else:
         ports = rule.ports
     ranges = joined(ports.ranges)
-    return [port for port in MANAGEMENT if holds(ranges, port)] if size(ranges) <= _NARROW_PORTS else []
+    return [port for port in MANAGEMENT if holds(ranges, port)] if size(ranges) <= NARROW_PORTS else []
 
 
 def _too_wide(subject: LintSubject, one: AuthorizationObject) -> str | None:
@@ -250,6 +187,7 @@ def one_family_shut(subject: LintSubject) -> Iterator[Finding]:
             f"nothing else may leave, but over {_families([family])} everything leaves by default",
             f"add the same drop for {EVERYONE[family]}",
             interfaces=tuple(sorted(interfaces)),
+            fix=advice.shuts_both(subject, key, EVERYTHING),
         )
 
 

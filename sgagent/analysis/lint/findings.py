@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from sgagent.analysis.lint.edits import Fix
 from sgagent.core.errors import NOWHERE, Origin
 
 CODES = (
@@ -75,14 +76,14 @@ class Finding:
     rule_ids: tuple[str, ...] = ()
     """The rules that it is about, the one to look at first."""
 
-    not_with: tuple[str, ...] = ()
-    """The rules that have to stay if the one to look at is taken out, though they could go as well."""
-
     object_id: str | None = None
     """The group or list that it is about, where it is no rule."""
 
     interfaces: tuple[str, ...] = ()
     """Where it is so, if not wherever the rule is."""
+
+    fix: Fix | None = None
+    """What to edit, where that helps, and was tried."""
 
     origin: Origin = NOWHERE
 

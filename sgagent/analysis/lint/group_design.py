@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 
 from sgagent.analysis.bit_sets import Columns
 from sgagent.analysis.header_space import Clause
-from sgagent.analysis.lint.exposure import MANAGEMENT
 from sgagent.analysis.lint.findings import Finding
 from sgagent.analysis.lint.rule_reach import RuleKey, is_wide, key_of
+from sgagent.analysis.lint.services import MANAGEMENT
 from sgagent.analysis.lint.subject import LintSubject, Stand, notice, warning
 from sgagent.analysis.redundancy import Table
 from sgagent.core.addresses import joined, size

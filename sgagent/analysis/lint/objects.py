@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from sgagent.analysis.lint import advice
 from sgagent.analysis.lint.findings import Finding, FindingSeverity
 from sgagent.analysis.lint.rule_reach import RuleKey
 from sgagent.analysis.lint.subject import LintSubject, notice, rule_finding, warning
-from sgagent.analysis.lint.void_rules import duplicate_rules
 from sgagent.core.addresses import common, joined
 from sgagent.core.errors import Slips
 from sgagent.core.members import is_of_account
@@ -25,7 +25,7 @@ from sgagent.core.model import (
     SecurityGroup,
     SecurityGroupRule,
 )
-from sgagent.core.rule_values import FAMILY_NAMES
+from sgagent.core.rule_values import FAMILY_NAMES, canonical_objects
 
 
 @warning("a rule whose group, prefix list or port list is not in the definitions")
@@ -147,7 +147,7 @@ def idle_prefix_list(subject: LintSubject) -> Iterator[Finding]:
         for one in rule.authorization_objects:
             if isinstance(one, PrefixListReference):
                 users.setdefault(one.prefix_list_id, []).append(key)
-    idle = subject.unreached | subject.removable | duplicate_rules(subject).keys()
+    idle = subject.removals.every | subject.duplicates.keys()
     for prefix_list in subject.snapshot.prefix_lists:
         keys = users[prefix_list.prefix_list_id]
         if not keys:
@@ -191,6 +191,7 @@ def cidr_for_group(subject: LintSubject) -> Iterator[Finding]:
         for family in Family
     }
     for key, (group, rule) in subject.rules.items():
+        found: dict[str, list[CidrBlock]] = {}
         for block in rule.authorization_objects if rule.policy is Policy.ACCEPT else ():
             if not isinstance(block, CidrBlock) or block.is_everything:
                 continue
@@ -198,12 +199,24 @@ def cidr_for_group(subject: LintSubject) -> Iterator[Finding]:
             holding = (one for one in sorted(members) if members[one][block.family] == inside)
             name = next(holding, None) if inside else None
             if name is not None and name != group.security_group_id:
-                yield rule_finding(
-                    key,
-                    f"of what is known, {block} holds the members of {name} and nothing else",
-                    f"name {name} instead of the CIDR, so that members may come and go",
-                    object_id=name,
-                )
+                found.setdefault(name, []).append(block)
+        for name, blocks in found.items():
+            yield _names_group(subject, key, blocks, name)
+
+
+def _names_group(subject: LintSubject, key: RuleKey, blocks: Sequence[CidrBlock], name: str) -> Finding:
+    (group, rule), other = subject.rules[key], subject.snapshot.group_by_id[name]
+    others = (one for one in rule.authorization_objects if one not in blocks)
+    objects = canonical_objects((*others, GroupReference(name)))
+    is_near = (group.account_id, group.vpc_id) == (other.account_id, other.vpc_id)
+    is_plain = all(isinstance(one, CidrBlock) for one in rule.authorization_objects)
+    return rule_finding(
+        key,
+        f"of what is known, {blocks[0]} holds the members of {name} and nothing else",
+        f"name {name} instead of the CIDR, so that members may come and go",
+        object_id=name,
+        fix=advice.names_instead(subject, key, objects) if is_near and is_plain else None,
+    )
 
 
 @warning("an ingress rule about a name: the DNS decides who gets in")

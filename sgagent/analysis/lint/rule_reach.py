@@ -14,7 +14,7 @@ from sgagent.analysis.packet_tables import make_tables
 from sgagent.analysis.redundancy import Area, Table, code_of, common_area
 from sgagent.core.addresses import Ranges, joined, size
 from sgagent.core.evaluate import DecidedBy
-from sgagent.core.model import LAST_PORT, PORTED_NUMBERS, Direction, Family, Policy
+from sgagent.core.model import ALL_PROTOCOLS, LAST_PORT, PORTED_NUMBERS, Direction, Family, Policy
 from sgagent.core.policy import ResolvedInterface, ResolvedRule
 
 RuleKey = tuple[str, str]
@@ -141,6 +141,32 @@ class RuleReach:
                 found.update(key_of(area.clause.rule) for area in deciding if area.clause.rule)
         return frozenset(found)
 
+    @cached_property
+    def void_drops(self) -> Mapping[RuleKey, tuple[Clause, ...]]:
+        """Return the drops whose traffic is accepted before, at least in part, each with what accepts it."""
+        found = {
+            key: tuple(clause for clause in instead if clause.policy is Policy.ACCEPT)
+            for key, instead in self.unreached.items()
+            if self.rule(key).policy is Policy.DROP
+        }
+        return {key: accepting for key, accepting in found.items() if accepting}
+
+    @cached_property
+    def denied(self) -> Mapping[RuleKey, tuple[ResolvedRule, ...]]:
+        """Return the accepts that decide nothing for a drop of everything, each with the drops."""
+        found = {
+            key: tuple(c.rule for c in instead if c.rule is not None and denies_all(c.rule))
+            for key, instead in self.unreached.items()
+            if self.rule(key).policy is Policy.ACCEPT
+        }
+        return {key: denying for key, denying in found.items() if denying}
+
+    def without(self, gone: Container[RuleKey]) -> RuleReach:
+        """Return what decides without some rules; the same object if it has none of them."""
+        if not any(key in gone for key in self.rules):
+            return self
+        return RuleReach(self.judge.with_rules(lambda rule: key_of(rule) not in gone), self.direction)
+
     def rule(self, key: RuleKey) -> ResolvedRule:
         """Return a rule that can match."""
         family, place = self.rules[key][0]
@@ -153,6 +179,20 @@ class RuleReach:
         for table in self.tables[family]:
             for clause, columns in table.deciders(table.row_of(code)):
                 yield table, clause, columns
+
+
+EVERYONE = {Family.IPV4: "0.0.0.0/0", Family.IPV6: "::/0"}
+
+
+def denies_all(rule: ResolvedRule, families: Iterable[Family] = tuple(Family)) -> bool:
+    """Return whether a rule drops everything from or to everyone of any of some families."""
+    everyone = [EVERYONE[family] for family in families]
+    return (
+        rule.policy is Policy.DROP
+        and ALL_PROTOCOLS in rule.protocols
+        and any(peer.name in everyone for peer in rule.peer.objects)
+        and rule.local_address is None
+    )
 
 
 def _instead(

@@ -7,14 +7,19 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property, partial
 
+from sgagent.analysis.header_space import Clause
+from sgagent.analysis.lint.edits import Fix
 from sgagent.analysis.lint.findings import MOST_RULES, SEVERITIES, Finding, FindingSeverity
-from sgagent.analysis.lint.rule_reach import OpenPorts, RuleKey, RuleReach, ports_open_to_everyone
-from sgagent.core.addresses import AddressSet
+from sgagent.analysis.lint.removals import Removals, find_removals
+from sgagent.analysis.lint.rule_reach import OpenPorts, RuleKey, RuleReach, key_of, ports_open_to_everyone
+from sgagent.analysis.lint.rule_relations import is_part
+from sgagent.analysis.lint.services import DATABASES, NARROW_PORTS, everything
+from sgagent.core.addresses import AddressSet, holds, size
 from sgagent.core.binding import Binding, Bindings, HostListener, bind_everywhere
 from sgagent.core.errors import NOWHERE, Origin, Problem
 from sgagent.core.members import members_by_group
-from sgagent.core.model import Direction, Family, Policy, SecurityGroup, SecurityGroupRule, Snapshot
-from sgagent.core.policy import ResolvedInterface
+from sgagent.core.model import TCP, Direction, Family, Policy, SecurityGroup, SecurityGroupRule, Snapshot
+from sgagent.core.policy import ResolvedInterface, ResolvedRule
 from sgagent.core.resolve import Exemptions, Scope, living, resolve
 from sgagent.core.resolved_rules import KnownNames
 from sgagent.core.rule_values import has_ended
@@ -46,9 +51,36 @@ class Stand:
         return (self.ingress, self.egress)
 
     @cached_property
+    def later(self) -> tuple[ResolvedInterface, ...] | None:
+        """Return what judges once rules have ended, or names stand for nothing; None for too many ends."""
+        rules = [rule for side in (self.judge.ingress, self.judge.egress) for rule in side.rules]
+        ends = sorted({rule.expires for rule in rules if rule.expires is not None})
+        if len(ends) > _MOST_ENDS:
+            return None
+        judges = [self.judge, *map(self._at, ends)]
+        if any(rule.peer.is_dynamic for rule in rules):
+            judges += [judge.with_rules(lambda rule: not rule.peer.is_dynamic) for judge in judges]
+        return tuple(judges[1:])
+
+    def _at(self, end: datetime) -> ResolvedInterface:
+        return self.judge.with_rules(lambda rule: not has_ended(rule.expires, end))
+
+    @cached_property
     def open_to_everyone(self) -> Mapping[Family, OpenPorts]:
         """Return the ports that rules open to everyone."""
         return {family: ports_open_to_everyone(self.ingress.clauses[family], family) for family in Family}
+
+    def own_database_rules(self, family: Family) -> Mapping[RuleKey, tuple[int, ...]]:
+        """Return the accepts of database ports, with these, where a rule opens everything to everyone."""
+        broad = everything({TCP.wire_number: self.open_to_everyone[family][TCP.wire_number]})
+        found: dict[RuleKey, tuple[int, ...]] = {}
+        for clause in self.ingress.clauses[family] if broad else ():
+            ports = clause.ports.ranges
+            if clause.rule and clause.policy is Policy.ACCEPT and size(ports) <= NARROW_PORTS:
+                own = [port for port in DATABASES if holds(ports, port)]
+                if own:
+                    found[key_of(clause.rule)] = tuple(own)
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,8 +120,8 @@ class Life:
         return self.now - since >= (self.unused_seconds or 0.0)
 
 
-_ROUNDS = 8
-"""Most policies need two or three."""
+_MOST_ENDS = 8
+"""Moments at which rules of one interface end: all are looked at before a rule is called needless."""
 
 NO_LIFE = Life()
 
@@ -161,35 +193,68 @@ class LintSubject:
         return self.matching - self.decided
 
     @cached_property
-    def redundant(self) -> frozenset[RuleKey]:
-        """Return the rules that decide, and without each of which alone every packet is decided alike."""
-        needed = {key for _, reach in self.reaches for key in reach.needed}
-        return self.decided - needed
+    def duplicates(self) -> Mapping[RuleKey, RuleKey]:
+        """Return rules that equal one of their group in all but id and description, each with that one."""
+        found: dict[RuleKey, RuleKey] = {}
+        for group in self.snapshot.security_groups:
+            alike: dict[SecurityGroupRule, RuleKey] = {}
+            for rule in sorted(group.rules, key=lambda rule: rule.rule_id):
+                key = (group.security_group_id, rule.rule_id)
+                first = alike.setdefault(replace(rule, rule_id=""), key)
+                if first != key:
+                    found[key] = first
+        return found
 
     @cached_property
-    def removable(self) -> frozenset[RuleKey]:
-        """Return the redundant rules that can be taken out together, with any that are never reached.
+    def void_drops(self) -> tuple[tuple[Stand, RuleKey, tuple[Clause, ...]], ...]:
+        """Return drops that drop nothing on a stand, with what accepts before; of equal rules the first."""
+        return tuple(
+            (stand, key, accepting)
+            for stand, reach in self.reaches
+            for key, accepting in reach.void_drops.items()
+            if key not in self.duplicates
+        )
 
-        What is never reached may stay too, so its drops and its accepts are each kept while the others go.
+    @cached_property
+    def exceptions(self) -> Mapping[RuleKey, Mapping[RuleKey, ResolvedRule]]:
+        """Return void drops, each with the accepts that are its exceptions: narrower, and before it."""
+        found: dict[RuleKey, dict[RuleKey, ResolvedRule]] = {}
+        for stand, key, _ in self.void_drops:
+            for reach in stand.reaches:
+                rules = stand.judge.toward(reach.direction).rules if key in reach.rules else ()
+                for one in rules:
+                    drop = reach.rule(key)
+                    if one.policy is Policy.ACCEPT and one.priority < drop.priority and is_part(one, drop):
+                        found.setdefault(key, {})[key_of(one)] = one
+        return found
 
-        Of rules that stand in for each other one has to stay. So of all that could go, those stay that decide
-        about a packet that would be decided otherwise if all went; and as these may come before others that
-        stayed, it is looked once more.
+    @cached_property
+    def trapped(self) -> Mapping[RuleKey, Mapping[RuleKey, ResolvedRule]]:
+        """Return drops of everything, each with the accepts that decide nowhere because of it."""
+        found: dict[RuleKey, dict[RuleKey, ResolvedRule]] = {}
+        for _, reach in self.reaches:
+            for key, denying in reach.denied.items():
+                for deny in denying if key in self.unreached and key not in self.duplicates else ():
+                    found.setdefault(key_of(deny), {})[key] = reach.rule(key)
+        return found
+
+    @cached_property
+    def removals(self) -> Removals:
+        """Return the rules without which every packet is decided alike, now and when rules have ended.
+
+        Not those that other findings are about or would keep, nor those that name what the DNS may change.
         """
-        gone = self.redundant
-        drops = frozenset(key for key in self.unreached if self.rules[key][1].policy is Policy.DROP)
-        for _ in range(_ROUNDS):
-            staying: frozenset[RuleKey] = frozenset().union(
-                *(
-                    reach.relied_on(gone | beside)
-                    for beside in (drops, self.unreached - drops)
-                    for _, reach in self.reaches
-                )
-            )
-            if not staying:
-                return gone
-            gone -= staying
-        return frozenset()  # as few as that is always safe
+        staying = {key for _, key, _ in self.void_drops} | self.trapped.keys()
+        staying.update(*self.trapped.values(), *self.exceptions.values())
+        reaches: list[RuleReach] = []
+        for stand in self.stands:
+            staying.update(*map(stand.own_database_rules, Family))
+            for reach in stand.reaches:
+                reaches.append(reach)
+                reaches += (RuleReach(judge, reach.direction) for judge in stand.later or ())
+                rules = map(reach.rule, reach.rules)
+                staying.update(key_of(one) for one in rules if one.peer.is_dynamic or stand.later is None)
+        return find_removals(reaches, staying)
 
 
 def make_subject(
@@ -288,9 +353,9 @@ def rule_finding(
     remedy: str,
     *,
     others: Iterable[str] = (),
-    not_with: tuple[str, ...] = (),
     object_id: str | None = None,
     interfaces: tuple[str, ...] = (),
+    fix: Fix | None = None,
 ) -> Finding:
     """Return a finding about a rule; others are the ids of rules that it is about as well."""
     return Finding(
@@ -298,9 +363,9 @@ def rule_finding(
         remedy=remedy,
         security_group_id=key[0],
         rule_ids=(key[1], *others),
-        not_with=not_with,
         object_id=object_id,
         interfaces=interfaces,
+        fix=fix,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain, groupby
@@ -11,8 +11,11 @@ from sgagent.analysis.bit_sets import bits_of
 from sgagent.analysis.compare import Effect, compare_judges
 from sgagent.analysis.flow_text import ObjectNames, decider_text, port_text, traffic_text
 from sgagent.analysis.header_space import Clause
+from sgagent.analysis.lint import advice
+from sgagent.analysis.lint.edits import Fix, RuleEdit, merged
 from sgagent.analysis.lint.findings import Finding
-from sgagent.analysis.lint.rule_reach import RuleKey, RuleReach, key_of, known_by
+from sgagent.analysis.lint.rule_reach import RuleKey, key_of, known_by
+from sgagent.analysis.lint.rule_relations import closes_ports
 from sgagent.analysis.lint.subject import LintSubject, Stand, error, notice, rule_finding, warning
 from sgagent.analysis.redundancy import Area, Table, common_area
 from sgagent.core.addresses import common, size
@@ -21,11 +24,9 @@ from sgagent.core.model import (
     ALL_PORTS,
     ALL_PROTOCOLS,
     Direction,
-    Family,
     Policy,
     Protocol,
     Protocols,
-    SecurityGroupRule,
 )
 from sgagent.core.policy import ResolvedPolicy, ResolvedRule
 from sgagent.core.rule_values import has_ended, instant_text, protocols_text
@@ -92,191 +93,169 @@ def _common_protocols(drop: Clause, accept: Clause) -> Protocols:
     return tuple(Protocol(number) for number in numbers if drop.may_have(number) and accept.may_have(number))
 
 
-def denies_all(rule: ResolvedRule, families: Iterable[Family] = tuple(Family)) -> bool:
-    """Return whether a rule drops everything from or to everyone of any of some families."""
-    everyone = [EVERYONE[family] for family in families]
-    return (
-        rule.policy is Policy.DROP
-        and ALL_PROTOCOLS in rule.protocols
-        and any(peer.name in everyone for peer in rule.peer.objects)
-        and rule.local_address is None
-    )
-
-
-EVERYONE = {Family.IPV4: "0.0.0.0/0", Family.IPV6: "::/0"}
-
-
 @error("a drop of everything at or before the priority of the accepts that it should follow")
 def deny_before_accepts(subject: LintSubject) -> Iterator[Finding]:
     """Find the trap: a drop of everything at or before the priority of the accepts that it should follow."""
-    found: dict[RuleKey, dict[RuleKey, ResolvedRule]] = {}
-    rules: dict[RuleKey, ResolvedRule] = {}
-    for _, reach in subject.reaches:
-        for key, denying in _denied(reach).items():
-            for deny in denying:
-                rules[key_of(deny)] = deny
-                found.setdefault(key_of(deny), {})[key] = reach.rule(key)
-    for key, accepts in found.items():
-        voided = {accept: rule for accept, rule in accepts.items() if accept in subject.unreached}
-        if not voided:
-            continue
-        priorities, deny = sorted({rule.priority for rule in voided.values()}), rules[key]
+    for key, voided in subject.trapped.items():
+        rules = (reach.rule(key) for _, reach in subject.reaches if key in reach.rules)
+        priorities, deny = sorted({rule.priority for rule in voided.values()}), next(rules)
         is_one = priorities == [deny.priority]
         at = "the same priority, where drop wins" if is_one else f"priority {deny.priority}"
         ids = [rule_id for _, rule_id in voided]
+        fix = advice.lets_accept(subject, key, voided)
         yield rule_finding(
             key,
             f"it drops everything at {at}, so that no packet reaches the accepts {', '.join(ids)}",
-            f"give it a number greater than {priorities[-1]}, so that it follows the accepts",
+            _trap_remedy(key, fix, priorities[-1]),
             others=ids,
+            fix=fix,
         )
 
 
-def _denied(reach: RuleReach) -> Mapping[RuleKey, tuple[ResolvedRule, ...]]:
-    """Return the accepts that decide nothing for a drop of everything, with the drops."""
-    found: dict[RuleKey, tuple[ResolvedRule, ...]] = {}
-    for key, instead in reach.unreached.items():
-        if reach.rule(key).policy is Policy.ACCEPT:
-            denying = tuple(c.rule for c in instead if c.rule is not None and denies_all(c.rule))
-            if denying:
-                found[key] = denying
-    return found
+def _trap_remedy(key: RuleKey, fix: Fix | None, last: int) -> str:
+    if fix is None:
+        return "decide which of them is meant: no priorities open just what the accepts say"
+    if [edit.key for edit in fix.edits] == [key]:
+        return f"give it a number greater than {last}, so that it follows the accepts"
+    return f"{_edits_text(fix.edits)}, so that it follows the accepts"
 
 
 @error("a drop that drops nothing, as accepts come before it")
 def void_drop(subject: LintSubject) -> Iterator[Finding]:
     """Find drops that decide nothing, as what they should drop is accepted before."""
     breadth = cache(lambda clause: size(clause.addresses))
-    for stand, reach in subject.reaches:
-        for key, instead in reach.unreached.items():
-            accepting = [clause for clause in instead if clause.policy is Policy.ACCEPT]
-            if accepting and reach.rule(key).policy is Policy.DROP:
-                accepting.sort(key=breadth, reverse=True)
-                yield _void(stand, key, accepting)
+    accepting: dict[RuleKey, list[Clause]] = {}
+    for _, key, clauses in subject.void_drops:
+        accepting.setdefault(key, []).extend(clauses)
+    fixes = {key: _void_fix(subject, key, clauses) for key, clauses in accepting.items()}
+    for stand, key, clauses in subject.void_drops:
+        widest = sorted(clauses, key=breadth, reverse=True)
+        yield rule_finding(
+            key,
+            f"it drops nothing: all its traffic is accepted before, by {_names(widest)}",
+            _void_remedy(key, fixes[key], accepting[key]),
+            others=_ids(widest),
+            interfaces=stand.interfaces,
+            fix=fixes[key],
+        )
 
 
-def _void(stand: Stand, key: RuleKey, accepting: list[Clause]) -> Finding:
-    priorities = [clause.rule.priority for clause in accepting if clause.rule is not None]
-    if priorities:
-        remedy = f"give it priority {max(priorities)}: at equal priority drop wins"
-    elif any(clause.decided_by is DecidedBy.INNER for clause in accepting):
-        remedy = "set the inner access policy of the shared group to drop, as it comes before all rules"
-    else:
-        remedy = "remove it, or remove its object from the configuration's lists"
-    return rule_finding(
-        key,
-        f"it drops nothing: all its traffic is accepted before, by {_names(accepting)}",
-        remedy,
-        others=_ids(accepting),
-        interfaces=stand.interfaces,
-    )
+def _void_fix(subject: LintSubject, key: RuleKey, accepting: Iterable[Clause]) -> Fix | None:
+    rules = {key_of(clause.rule): clause.rule for clause in accepting if clause.rule is not None}
+    drops = (reach.rule(key) for _, reach in subject.reaches if key in reach.rules)
+    return advice.lets_drop(subject, next(drops), list(rules.values()))
+
+
+def _void_remedy(key: RuleKey, fix: Fix | None, accepting: Sequence[Clause]) -> str:
+    rules = [clause.rule for clause in accepting if clause.rule is not None]
+    if fix is not None:
+        (own,) = (edit for edit in fix.edits if edit.key == key)
+        others = [edit for edit in fix.edits if edit.key != key]
+        if others:
+            return f"{_edits_text(others)}, and give it priority {own.priority}, behind what is narrower"
+        first = min(rule.priority for rule in rules if rule.priority >= (own.priority or 0))
+        return f"give it priority {own.priority}, before the accepts at priority {first}"
+    if not rules and any(clause.decided_by is DecidedBy.INNER for clause in accepting):
+        return "set the inner access policy of the shared group to drop, as it comes before all rules"
+    if not rules:
+        return "remove it, or remove its object from the configuration's lists"
+    return "decide which of them is meant: no priority of its own closes just what wider accepts open"
+
+
+def _edits_text(edits: Iterable[RuleEdit]) -> str:
+    return ", ".join(f"give {edit.rule_id} priority {edit.priority}" for edit in edits)
 
 
 @warning("a rule that no packet reaches, as others decide before it")
 def never_reached(subject: LintSubject) -> Iterator[Finding]:
     """Find the other rules that decide nothing anywhere, with those that decide instead."""
-    traps = ((found.security_group_id, found.rule_ids[1:]) for found in deny_before_accepts.run(subject))
-    voids = ((found.security_group_id, found.rule_ids[:1]) for found in void_drop.run(subject))
-    reported = {(group or "", rule_id) for group, ids in chain(traps, voids) for rule_id in ids}
     instead: dict[RuleKey, list[Clause]] = {}
     for _, reach in subject.reaches:
         for key, clauses in reach.unreached.items():
             instead.setdefault(key, []).extend(clauses)
-    for key in sorted(subject.unreached - reported - duplicate_rules(subject).keys()):
+    for key in sorted((subject.unreached & subject.removals.every) - subject.duplicates.keys()):
         verb = "decides" if len(set(map(known_by, instead[key]))) == 1 else "decide"
         yield rule_finding(
             key,
             f"no packet reaches it: {_names(instead[key])} {verb} before",
-            "remove it, or give it a smaller number if it should decide",
+            "remove it: no verdict changes",
             others=_ids(instead[key]),
+            fix=advice.removal(subject, key),
         )
 
 
 @notice("a rule without which every packet would be decided alike")
 def redundant_rule(subject: LintSubject) -> Iterator[Finding]:
-    """Find rules without which every packet would be decided alike.
+    """Find rules without which every packet would be decided alike; all that are found can go together.
 
-    All that name no rule that has to stay can be taken out together, with all that are never reached.
+    Of rules that stand in for each other one stays, and is not found.
     """
+    wanted = subject.removals.every - subject.unreached - subject.duplicates.keys()
     behind: dict[RuleKey, dict[tuple[object, ...], Clause]] = {}
     for _, reach in subject.reaches:
-        for key, clauses in reach.behind(subject.redundant).items():
+        for key, clauses in reach.behind(wanted).items():
             behind.setdefault(key, {}).update({known_by(clause): clause for clause in clauses})
     for key, named in behind.items():
-        found = list(named.values())
+        fix = advice.removal(subject, key)
+        along = {edit.key for edit in fix.edits}
+        found = [one for one in named.values() if one.rule is None or key_of(one.rule) not in along]
         verb = subject.rules[key][1].policy.value
-        relied_on = []
-        if key not in subject.removable:  # other findings suggest removing these
-            suggested = subject.redundant | subject.unreached
-            relied_on = [clause for clause in found if clause.rule and key_of(clause.rule) in suggested]
+        together = [edit.rule_id for edit in fix.edits if edit.key != key]
         yield rule_finding(
             key,
             f"all that it {verb}s, {_names(found)} would {verb} without it",
-            f"remove it, but then keep {_names(relied_on)}"
-            if relied_on
+            f"remove it together with {_few(', ', together)}, which decide nothing before"
+            if together
             else "remove it, or say in its description why it is there",
             others=_ids(found),
-            not_with=_ids(relied_on),
+            fix=fix,
         )
 
 
 @notice("an accept and a drop of one priority that match the same packets")
 def contradicting_tie(subject: LintSubject) -> Iterator[Finding]:
     """Find accepts and drops of one priority that match the same packets: drop wins."""
-    trapped = {
-        (key_of(deny), accept)
-        for _, reach in subject.reaches
-        for accept, denying in _denied(reach).items()
-        for deny in denying
-    }
     found: dict[tuple[RuleKey, RuleKey], Tie] = {}
     for tie in chain.from_iterable(map(ties, subject.stands)):
         found.setdefault((key_of(tie.drop), key_of(tie.accept)), tie)
+    made: tuple[RuleEdit, ...] = ()
     for (drop, accept), tie in found.items():
-        if (drop, accept) in trapped:
+        is_trap = accept in subject.trapped.get(drop, ())
+        if is_trap or not subject.duplicates.keys().isdisjoint((drop, accept)):
             continue
+        if closes_ports(tie.drop, tie.accept):
+            continue
+        needless = next((key for key in (accept, drop) if key in subject.removals.every), None)
+        fix = advice.removal(subject, needless) if needless else None
+        if fix is None:
+            fix = advice.unties(subject, drop, accept, tie.drop.priority, made)
+            made = merged((*made, *(fix.edits if fix else ())))
         owner = "" if accept[0] == drop[0] else f" of {accept[0]}"
         yield rule_finding(
             drop,
             f"it and {accept[1]}{owner} have priority {tie.drop.priority} and contradict each other"
             f" on {tie.traffic}, where drop wins",
-            "give the one that should decide the smaller number",
+            _tie_remedy(fix),
             others=(accept[1],),
+            fix=fix,
         )
 
 
-def duplicate_rules(subject: LintSubject) -> dict[RuleKey, RuleKey]:
-    """Return the rules that equal another one of their group in all but id and description, and that one."""
-    found: dict[RuleKey, RuleKey] = {}
-    for group in subject.snapshot.security_groups:
-        alike: dict[tuple[object, ...], RuleKey] = {}
-        for rule in sorted(group.rules, key=lambda rule: rule.rule_id):
-            key = (group.security_group_id, rule.rule_id)
-            first = alike.setdefault(_content(rule), key)
-            if first != key:
-                found[key] = first
-    return found
-
-
-def _content(rule: SecurityGroupRule) -> tuple[object, ...]:
-    return (
-        rule.direction,
-        rule.policy,
-        rule.priority,
-        rule.protocols,
-        rule.ports,
-        rule.source_ports,
-        rule.authorization_objects,
-        rule.local_address,
-    )
+def _tie_remedy(fix: Fix | None) -> str:
+    if fix is None:
+        return "decide which of them is meant: no priority close by sets them apart without effect"
+    if all(edit.fields for edit in fix.edits):
+        return f"{_edits_text(fix.edits)}, which says what is in force"
+    return f"{' and '.join(map(str, fix.edits))}: no verdict changes"
 
 
 @warning("a rule that is twice in a group")
 def duplicate_rule(subject: LintSubject) -> Iterator[Finding]:
     """Find rules that are twice in a group."""
-    for key, (_, first) in duplicate_rules(subject).items():
+    for key, (_, first) in subject.duplicates.items():
         message = f"it equals {first} in all but id and description"
-        yield rule_finding(key, message, "remove one of them", others=(first,))
+        fix = Fix(edits=(RuleEdit(security_group_id=key[0], rule_id=key[1]),))
+        yield rule_finding(key, message, "remove one of them", others=(first,), fix=fix)
 
 
 def _ids(clauses: Iterable[Clause]) -> tuple[str, ...]:
@@ -317,6 +296,7 @@ def expired_rule(subject: LintSubject) -> Iterator[Finding]:
                 rule_ids=(rule.rule_id,),
                 message=f"it ended at {instant_text(rule.expires)} and does not exist any more",
                 remedy="take it out, or give it a later end",
+                fix=Fix(edits=(RuleEdit(security_group_id=group.security_group_id, rule_id=rule.rule_id),)),
                 origin=rule.origin,
             )
 

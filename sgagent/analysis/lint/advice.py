@@ -1,0 +1,201 @@
+"""Edits that findings suggest: the first of several candidates that changes just what it should."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+from sgagent.analysis.compare import Effect, FlowChange
+from sgagent.analysis.lint.edits import Fix, RuleEdit, changed_flows, edit_judge, merged
+from sgagent.analysis.lint.rule_reach import RuleKey, RuleReach, key_of
+from sgagent.analysis.lint.rule_relations import contradict, is_part
+from sgagent.analysis.lint.subject import LintSubject
+from sgagent.core.addresses import Ranges, without
+from sgagent.core.evaluate import DecidedBy
+from sgagent.core.model import AuthorizationObjects, Direction, PortSet
+from sgagent.core.policy import ResolvedRule
+
+LAST_PRIORITY = 100
+"""The greatest that the cloud takes (§4.6)."""
+
+Edits = tuple[RuleEdit, ...]
+
+
+def removal(subject: LintSubject, key: RuleKey) -> Fix:
+    """Return what takes a needless rule out, with all that would come to decide without it."""
+    return Fix(edits=tuple(_edit(one) for one in subject.removals.along.get(key, (key,))))
+
+
+def lets_drop(subject: LintSubject, drop: ResolvedRule, accepts: Sequence[ResolvedRule]) -> Fix | None:
+    """Return what lets a void drop drop what wider accepts let in, behind the narrower ones."""
+    narrow = subject.exceptions.get(key_of(drop), {})
+    wide = [one for one in accepts if not is_part(one, drop)]
+    if not wide:
+        return None
+    names, first = set(map(key_of, wide)), min(one.priority for one in wide)
+    behind = max((one.priority for one in narrow.values()), default=0)
+
+    def candidates() -> Iterator[Edits]:
+        for place in (first - 1, first):
+            yield (_edit(key_of(drop), priority=place),) if place > behind else ()
+        for place in (LAST_PRIORITY - 1, behind + 1):
+            moved = (_edit(key, priority=place + 1) for key in names)
+            yield merged((_edit(key_of(drop), priority=place), *moved)) if place > behind else ()
+
+    def is_meant(flow: FlowChange) -> bool:
+        before, after = flow.box.label.before.rule, flow.box.label.after.rule
+        return _closes(flow) and _is(after, {key_of(drop)}) and _is(before, names)
+
+    return _first(subject, filter(None, candidates()), is_meant)
+
+
+def lets_accept(subject: LintSubject, deny: RuleKey, accepts: Mapping[RuleKey, ResolvedRule]) -> Fix | None:
+    """Return what lets accepts decide that a drop of everything comes before."""
+    last = max(rule.priority for rule in accepts.values())
+
+    def candidates() -> Iterator[Edits]:
+        yield (_edit(deny, priority=last + 1),)
+        before = {reach.rule(deny).priority for _, reach in subject.reaches if deny in reach.rules}
+        for place in (*(priority - 1 for priority in before), 1):
+            moved = (_edit(key, priority=place) for key in accepts)
+            yield merged((*moved, _edit(deny, priority=place + 1)))
+
+    def is_meant(flow: FlowChange) -> bool:
+        before, after = flow.box.label.before.rule, flow.box.label.after.rule
+        return not _closes(flow) and _is(before, {deny}) and _is(after, accepts)
+
+    return _first(subject, candidates(), is_meant)
+
+
+def unties(subject: LintSubject, drop: RuleKey, accept: RuleKey, priority: int, others: Edits) -> Fix | None:
+    """Return what sets two rules of one priority apart and changes no verdict.
+
+    Args:
+        subject: what is looked at.
+        drop: the rule that wins.
+        accept: the other one.
+        priority: of both.
+        others: edits without effect, beside and without which this one has none either.
+    """
+    known = {edit.key: edit for edit in others}
+    besides = (*others, *map(_edit, subject.removals.every))
+    mine = tuple(known[key] for key in (drop, accept) if key in known)
+    steps = [(key, priority + step) for n in (1, 2, 3) for key, step in ((accept, n), (drop, -n))]
+    apart = [(_edit(key, priority=number),) for key, number in steps if key not in known]
+    for edits in (mine, *apart):
+        fix = _first(subject, (edits,), lambda _: False, changes=False) if edits else None
+        if fix and not _flows(subject, merged((*besides, *edits))):
+            return fix
+    return None
+
+
+def leaves_out(subject: LintSubject, keys: Iterable[RuleKey], ports: Ranges) -> Fix | None:
+    """Return what leaves TCP ports out of the ranges of rules, if that closes these and nothing else."""
+    edits = []
+    for key in keys:
+        rule = subject.rules[key][1]
+        if not isinstance(rule.ports, PortSet):
+            return None
+        edits.append(_edit(key, ports=PortSet(tuple(without(rule.ports.ranges, ports)))))
+    names = {edit.key for edit in edits}
+
+    def is_meant(flow: FlowChange) -> bool:
+        return _closes(flow) and _is(flow.box.label.before.rule, names)
+
+    return _first(subject, (tuple(edits),) if all(edit.ports for edit in edits) else (), is_meant)
+
+
+def shuts_both(subject: LintSubject, key: RuleKey, objects: AuthorizationObjects) -> Fix | None:
+    """Return what extends a drop to the other family, if that closes what leaves there by default."""
+
+    def is_meant(flow: FlowChange) -> bool:
+        change = flow.box.label
+        return (
+            _closes(flow) and _is(change.after.rule, {key}) and change.before.decided_by is DecidedBy.DEFAULT
+        )
+
+    return _first(subject, ((_edit(key, objects=objects),),), is_meant)
+
+
+def names_instead(subject: LintSubject, key: RuleKey, objects: AuthorizationObjects) -> Fix | None:
+    """Return what gives an accept other objects, if that opens nothing."""
+    return _first(subject, ((_edit(key, objects=objects),),), _closes)
+
+
+def _edit(
+    key: RuleKey,
+    *,
+    priority: int | None = None,
+    ports: PortSet | None = None,
+    objects: AuthorizationObjects | None = None,
+) -> RuleEdit:
+    group, rule_id = key
+    return RuleEdit(security_group_id=group, rule_id=rule_id, priority=priority, ports=ports, objects=objects)
+
+
+def _closes(flow: FlowChange) -> bool:
+    return flow.effect is Effect.CLOSES
+
+
+def _is(rule: ResolvedRule | None, keys: Iterable[RuleKey]) -> bool:
+    return rule is not None and key_of(rule) in keys
+
+
+def _first(
+    subject: LintSubject,
+    candidates: Iterable[Edits],
+    is_meant: Callable[[FlowChange], bool],
+    *,
+    changes: bool = True,
+) -> Fix | None:
+    """Return the first edits by which just what is meant changes, now and when rules have ended."""
+    for edits in candidates:
+        if any(edit.priority is not None and edit.priority < 1 for edit in edits):
+            continue
+        if any((edit.priority or 1) > max(LAST_PRIORITY, _priority(subject, edit.key)) for edit in edits):
+            continue
+        flows = _flows(subject, edits)
+        is_right = bool(flows) is changes and all(map(is_meant, (*flows, *_later_flows(subject, edits))))
+        if is_right and not _ties(subject, edits) and _are_all_reached(subject, edits):
+            return Fix(edits=edits, flows=flows)
+    return None
+
+
+def _priority(subject: LintSubject, key: RuleKey) -> int:
+    return subject.rules[key][1].priority
+
+
+def _flows(subject: LintSubject, edits: Edits) -> tuple[FlowChange, ...]:
+    judges = [(stand.interfaces, stand.judge) for stand in subject.stands]
+    return changed_flows(judges, edits, subject.members)
+
+
+def _later_flows(subject: LintSubject, edits: Edits) -> tuple[FlowChange, ...]:
+    judges = [(stand.interfaces, judge) for stand in subject.stands for judge in stand.later or ()]
+    return changed_flows(judges, edits, subject.members)
+
+
+def _are_all_reached(subject: LintSubject, edits: Edits) -> bool:
+    """Return whether rules with a new priority decide somewhere, and drops of them are void nowhere."""
+    moved = {edit.key for edit in edits if edit.priority is not None}
+    waiting = set(moved)
+    for judge in (stand.judge for stand in subject.stands):
+        edited = edit_judge(judge, edits, subject.members) if moved else judge
+        for direction in Direction if edited is not judge else ():
+            reach = RuleReach(edited, direction)
+            waiting -= reach.deciding
+            if not moved.isdisjoint(reach.void_drops):
+                return False
+    return not waiting
+
+
+def _ties(subject: LintSubject, edits: Edits) -> bool:
+    """Return whether a rule gets the priority of one that contradicts it."""
+    moved = {edit.key for edit in edits if edit.priority is not None}
+    for judge in (stand.judge for stand in subject.stands) if moved else ():
+        edited = edit_judge(judge, edits, subject.members)
+        sides = map(edited.toward, Direction) if edited is not judge else ()
+        for side in sides:
+            mine = [rule for rule in side.rules if key_of(rule) in moved]
+            if any(contradict(rule, other) for rule in mine for other in side.rules):
+                return True
+    return False

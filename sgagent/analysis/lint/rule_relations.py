@@ -1,0 +1,64 @@
+"""Relations of two rules by what they match: whether they meet, and whether one is a part of the other."""
+
+from __future__ import annotations
+
+from sgagent.core.addresses import joined, meets, without
+from sgagent.core.model import ALL_PROTOCOLS, Family, Policy
+from sgagent.core.policy import ResolvedRule
+
+
+def may_meet(one: ResolvedRule, other: ResolvedRule) -> bool:
+    """Return whether two rules may match the same packet; source ports and near ends are left out."""
+    return any(_meet(one, other, family) for family in Family)
+
+
+def _meet(one: ResolvedRule, other: ResolvedRule, family: Family) -> bool:
+    protocols, others = (set(rule.protocols_of(family)) for rule in (one, other))
+    shared = ALL_PROTOCOLS in protocols or ALL_PROTOCOLS in others or bool(protocols & others)
+    peers = other.peer.addresses.ranges(family)
+    return (
+        shared
+        and one.can_match(family)
+        and other.can_match(family)
+        and any(meets(run, other.ports.ranges) for run in one.ports.ranges)
+        and any(meets(run, peers) for run in one.peer.addresses.ranges(family))
+    )
+
+
+def lies_within(one: ResolvedRule, other: ResolvedRule) -> bool:
+    """Return whether all that a rule matches another one matches, and more besides."""
+    return is_part(one, other) and not is_part(other, one)
+
+
+def is_part(one: ResolvedRule, other: ResolvedRule) -> bool:
+    """Return whether another rule matches all that a rule does."""
+    near, wanted = one.near_ends, other.near_ends
+    return (
+        (other.ports.is_all or not without(one.ports.ranges, other.ports.ranges))
+        and (other.source_ports.is_all or not without(one.source_ports.ranges, other.source_ports.ranges))
+        and (wanted is None or (near is not None and wanted[0] <= near[0] and near[1] <= wanted[1]))
+        and all(_is_part_of_family(one, other, family) for family in Family if one.can_match(family))
+    )
+
+
+def _is_part_of_family(one: ResolvedRule, other: ResolvedRule, family: Family) -> bool:
+    return (
+        other.can_match(family)
+        and (ALL_PROTOCOLS in other.protocols or set(one.protocols_of(family)) <= set(other.protocols))
+        and not without(one.peer.addresses.ranges(family), joined(other.peer.addresses.ranges(family)))
+    )
+
+
+def closes_ports(drop: ResolvedRule, accept: ResolvedRule) -> bool:
+    """Return whether a drop closes some ports of an accept from the very same far ends.
+
+    That is the guide's own closing drop (case 3), which would do nothing if it did not win.
+    """
+    return drop.peer.addresses == accept.peer.addresses and lies_within(drop, accept)
+
+
+def contradict(one: ResolvedRule, other: ResolvedRule) -> bool:
+    """Return whether two rules of one priority and different policies may match the same packet."""
+    drop, accept = (one, other) if one.policy is Policy.DROP else (other, one)
+    is_tie = one.priority == other.priority and one.policy is not other.policy
+    return is_tie and may_meet(one, other) and not closes_ports(drop, accept)
