@@ -259,6 +259,23 @@ def _tests_in(path: Path) -> set[str]:
     return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
 
 
+def test_the_way_of_a_rule_names_what_there_is() -> None:
+    """Each stop is a module, and each name beside it is defined."""
+    way = read("docs/design.md").partition("## The way of a rule")[2].partition("## Structure")[0]
+    modules = re.findall(r"`([a-z_]+/[a-z_/]+)`", way)
+    assert len(modules) > 10
+    sources = {module: ROOT / f"sgagent/{module}.py" for module in modules}
+    assert [module for module, path in sources.items() if not path.is_file()] == []
+    code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "sgagent").rglob("*.py"))
+    names = re.findall(r"`(?:[A-Za-z]+\.)?([A-Za-z_]+)`", way)
+    assert [name for name in names if not re.search(rf"(?:class|def) {name}\b", code)] == []
+
+
+def test_the_glossary_is_short() -> None:
+    """Who begins can read it; a word more needs one that goes."""
+    assert read("docs/glossary.md").count("\n| **") <= 30
+
+
 def test_the_tables_that_are_read_aloud_are_what_is_compiled() -> None:
     """Each chain and map that docs/ruleset.md shows stands in the compiled table, letter by letter."""
     shown = SHOWN.findall(read("docs/ruleset.md"))
