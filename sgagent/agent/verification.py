@@ -1,7 +1,8 @@
 """Proofs in the background: after each change, another process proves the table that the kernel lists.
 
-That process has no privilege. The applier lists the table by a process of its own. So neither a listing nor a
-proof is in the way of the next change, but for one case: changes that never pause.
+That process has no privilege, and ends when there was nothing to prove for a while. The applier lists the
+table by a process of its own. So neither a listing nor a proof is in the way of the next change, but for one
+case: changes that never pause.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from sgagent.agent.prover import ProofAnswer, ProofRequest, Prover, ProverLostError
+from sgagent.agent.prover import ProofRequest, Prover, ProverLostError
 from sgagent.agent.status import Durations, ProofReport
 from sgagent.agent.step import EventLog, Step, StepEnd
 from sgagent.agent.threads import running_thread
@@ -23,8 +24,6 @@ from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.retry import RetryDelay
 from sgagent.nft.marks import EnforcementState, MarkLayout
 from sgagent.verify import Outcome
-from sgagent.verify.expectation import SessionMemory
-from sgagent.verify.proof import Proof
 
 QUIET_SECONDS = 0.5
 """After the last change; the table is listed then, so that a row of changes is proved once."""
@@ -34,6 +33,9 @@ LONGEST_WAIT_SECONDS = 10.0
 
 LONGEST_HOLD_SECONDS = 0.5
 """That a step waits for such a listing, once in the time above, and only if the newest one took less."""
+
+IDLE_SECONDS = 15.0
+"""Without anything to prove, after which the process that proves ends and frees its memory."""
 
 FIRST_RESTART_SECONDS, LONGEST_RESTART_SECONDS = 1.0, 300.0
 """Until a process that proves is started in the place of one that ended."""
@@ -58,6 +60,9 @@ class Verification:
 
     longest_seconds: float = LONGEST_WAIT_SECONDS
     """After a change that others follow."""
+
+    idle_seconds: float = IDLE_SECONDS
+    """After a proof, until the process that proves ends."""
 
     def __post_init__(self) -> None:
         """Prove nothing yet."""
@@ -154,6 +159,9 @@ class Verification:
     def _work(self) -> None:
         """Prove the newest change again and again."""
         while (change := self._wait_for_change()) is not None:
+            if change == self._proved:
+                self._close_prover()
+                continue
             try:
                 self._prove(change)
                 self._restart.after_success()
@@ -174,12 +182,16 @@ class Verification:
             prover.close()
 
     def _wait_for_change(self) -> int | None:
-        """Return the number of the change to prove, after a pause or the longest wait; None at the end."""
+        """Return the number of the change to prove, after a pause or the longest wait; None at the end.
+
+        The number of the change that was proved says that none came for a while.
+        """
         latest = math.inf
         with self._changed:
             while not self._is_over:
                 if self._proved == self._change:
-                    self._changed.wait()
+                    if not self._changed.wait(None if self._prover is None else self.idle_seconds):
+                        return self._proved
                     continue
                 now = time.monotonic()
                 latest = min(latest, now + self.longest_seconds)
@@ -219,10 +231,7 @@ class Verification:
                 self._release_steps()
 
         try:
-            memory = None  # where this agent does not know what marks mean, the table says it
-            if state is not None:
-                memory = SessionMemory(mask=self.layout.mask, generation=state.generation, slots=state.slots)
-            request = ProofRequest(policy=policy, memory=memory)
+            request = ProofRequest(policy=policy, mask=self.layout.mask, state=state)
             answer = prover.prove(request, self.open_listing(), listed)
         except SgagentError as error:
             self._proved = change
@@ -233,7 +242,19 @@ class Verification:
                 self._release_steps()
         if is_of_change:
             self._proved = change
-            self._say(change, answer, state)
+            report = answer.report
+            found = ProofReport(
+                outcome=Outcome(report["outcome"]),
+                version=None,
+                generation=None if state is None else state.generation,
+                seconds=report["seconds"],
+                at=time.time(),
+                cells=report["cells"],
+                unsupported=tuple(report["unsupported"]),
+                counterexample=report["counterexample"],
+                description=answer.description,
+            )
+            self._say(change, found)
 
     def _release_steps(self) -> None:
         self._holds_steps = False
@@ -241,22 +262,22 @@ class Verification:
 
     def _say_unknown(self, change: int, reason: str) -> None:
         """Report that a change could not be proved."""
-        proof = Proof(outcome=Outcome.UNKNOWN, cells=0, unsupported=(reason,))
-        self._say(change, ProofAnswer.of(proof, 0.0), self._state)
-
-    def _say(self, change: int, answer: ProofAnswer, state: EnforcementState | None) -> None:
-        report = answer.report
+        state = self._state
         found = ProofReport(
-            outcome=Outcome(report["outcome"]),
-            version=None,  # it is added below, together with what else is in force by then
+            outcome=Outcome.UNKNOWN,
+            version=None,
             generation=None if state is None else state.generation,
-            seconds=report["seconds"],
+            seconds=0.0,
             at=time.time(),
-            cells=report["cells"],
-            unsupported=tuple(report["unsupported"]),
-            counterexample=report["counterexample"],
-            description=answer.description,
+            cells=0,
+            unsupported=(reason,),
+            counterexample=None,
+            description=(f"unknown: the table in the kernel was not compared with the policy: {reason}",),
         )
+        self._say(change, found)
+
+    def _say(self, change: int, found: ProofReport) -> None:
+        """Report what a proof came to, of the snapshot that is in force by then."""
         if found.outcome is Outcome.REFUTED:
             self.event_log.error("table_refuted", packet=found.counterexample, description=found.description)
         elif found.outcome is Outcome.UNKNOWN:

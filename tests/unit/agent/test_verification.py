@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import cycle
 from pathlib import Path
@@ -259,3 +262,64 @@ def test_an_interim_table_that_stays_is_not_proved(stage: Stage) -> None:
     with stage.verification.stepping():
         stage.verification.follow(replace(step, outcome=StepEnd.REFUSED, is_interim=True))
     assert stage.verification.newest is None
+
+
+def test_the_process_that_proves_ends_when_it_is_idle(tmp_path: Path) -> None:
+    """What it took of memory is free; the next change has another one started."""
+    machine = Machine(tmp_path / "state")
+    machine.source.write(GOOD)
+    listings, log = Listings(contents=[NO_TABLE]), FakeLog()
+    made = Verification(listings.open, MarkLayout(0xFFFF0000), log, quiet_seconds=0.01, idle_seconds=0.01)
+    with made.running():
+        stage = Stage(made, listings, log, machine)
+        for text in (GOOD, OTHER):
+            machine.source.write(text)
+            stage.step()
+            stage.wait_for(Outcome.REFUTED)
+            wait_until(lambda: not processes_that_prove(), "the end of the process that proves")
+    assert stage.events("verification_ended") == 0
+    assert stage.events("table_refuted") == 2
+
+
+def test_a_proof_that_takes_too_much_memory_is_unknown(stage: Stage) -> None:
+    """It never takes the host's; a smaller one is made by the same process."""
+    stage.listings.contents = [NO_TABLE]
+    stage.step()
+    stage.wait_for(Outcome.REFUTED)
+    (pid,) = processes_that_prove()
+    resource.prlimit(pid, resource.RLIMIT_DATA, (LITTLE, LITTLE))
+    stage.listings.contents = [NO_TABLE, DONE + bytes(2 * LITTLE), NO_TABLE]
+    stage.listings.is_held = True
+    stage.machine.source.write(OTHER)
+    stage.step()
+    wait_until(lambda: len(stage.listings.opened) == 2, "the second listing")
+    with suppress(BrokenPipeError):
+        stage.listings.release()
+    stage.wait_for(Outcome.UNKNOWN)
+    newest = stage.verification.newest
+    assert newest is not None
+    assert newest.unsupported[0].startswith(f"the proof needs more than {LITTLE >> 20} MiB")
+    stage.listings.is_held = False
+    stage.machine.source.write(GOOD)
+    stage.step()
+    stage.wait_for(Outcome.REFUTED)
+    assert processes_that_prove() == [pid]
+
+
+LITTLE = 64 << 20
+"""Bytes; the program itself takes less."""
+
+
+def processes_that_prove() -> list[int]:
+    """Return the process ids of this test's children that prove."""
+    children = Path(f"/proc/{os.getpid()}/task").glob("*/children")
+    found = (int(child) for path in children for child in path.read_text(encoding="ascii").split())
+    return [child for child in found if _name(child) == "sgagent-prover"]
+
+
+def _name(pid: int) -> str:
+    """Return the name of a process; empty once it has ended."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
