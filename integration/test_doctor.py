@@ -27,8 +27,8 @@ from integration.neighbours import (
 )
 from integration.service import Ended, Service, definitions, service_on
 from sgagent.agent.examination import Examination
-from sgagent.analysis.doctor.facts import BoundLink, PolicyFact
 from sgagent.analysis.doctor.findings import DoctorFinding
+from sgagent.analysis.doctor.policy_fact import BoundLink, PolicyFact
 from sgagent.dataplane.table_dump import read_ruleset
 from sgagent.host.links import NetlinkHost
 from sgagent.settings import Settings

@@ -231,13 +231,15 @@ def test_a_killed_proving_process_is_started_again_under_the_unit(machine: Machi
     def is_proved() -> bool:
         return '"verified_outcome": "proved"' in machine.run("sgagent", "status", "--json")
 
+    machine.write(DOCUMENT, definitions(WEB, SSH))  # the process of an earlier proof may have ended, idle
+    wait_for(lambda: children(machine, "sgagent-prover") != "", "the process that proves", 60)
     wait_for(is_proved, "the first proof", 60)
     pid, before = int(children(machine, "sgagent-prover")), restarts(machine)
     prover = status_of(machine, pid)
     assert capabilities(prover) == {NOTHING}
     assert (prover["NoNewPrivs"], prover["Seccomp"]) == ("1", "2")
     machine.run("kill", "-KILL", str(pid))
-    machine.write(DOCUMENT, definitions(WEB, SSH))
+    machine.write(DOCUMENT, definitions(WEB))
     wait_for(lambda: "verification_ended" in machine.journal(DAEMON), "the end to be noticed", 60)
     # The table that stood is proved all the while.
     wait_for(lambda: children(machine, "sgagent-prover") not in ("", str(pid)), "another process", 60)

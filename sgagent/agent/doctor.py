@@ -12,11 +12,10 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from sgagent.agent.examination import policy_fact
 from sgagent.agent.step import EventLog, Step
 from sgagent.agent.threads import running_thread
-from sgagent.analysis.doctor.facts import PolicyFact
 from sgagent.analysis.doctor.findings import Diagnosis
+from sgagent.analysis.doctor.policy_fact import PolicyFact, policy_fact
 from sgagent.core.binding import NO_FACTS, HostFacts
 from sgagent.dataplane.privileges import give_back
 

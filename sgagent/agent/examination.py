@@ -17,22 +17,20 @@ from pathlib import Path
 from typing import TypeVar
 
 from sgagent.analysis.doctor.facts import (
-    BoundLink,
     EarlyProgram,
     ForeignLink,
     HostEvidence,
     KernelFact,
     NftProgram,
-    PolicyFact,
     PortHolder,
     Routing,
 )
 from sgagent.analysis.doctor.findings import Blindness, Diagnosis, NotSeen
+from sgagent.analysis.doctor.policy_fact import PolicyFact
 from sgagent.analysis.doctor.registry import diagnose
 from sgagent.core.binding import HostFacts
 from sgagent.core.errors import SgagentError
 from sgagent.core.link_topology import lower_devices
-from sgagent.core.policy import InvalidPackets, ResolvedPolicy
 from sgagent.dataplane.live_sessions import users_listening
 from sgagent.host import installed_programs, kernel_settings, link_programs
 from sgagent.host.foreign_namespaces import read_foreign_links
@@ -42,31 +40,6 @@ from sgagent.settings.listen_address import ListenAddress
 
 _T = TypeVar("_T")
 _AGENT_USER = "sgagent"
-
-
-def policy_fact(policy: ResolvedPolicy, facts: HostFacts, mark_mask: int) -> PolicyFact:
-    """Return what of a policy matters to the doctor.
-
-    Args:
-        policy: that of the host.
-        facts: its links, of which patterns may mean some.
-        mark_mask: our bits of the session mark.
-    """
-    judges = {judge.name: judge for judge in policy.interfaces}
-    of_patterns = {judge.name for judge in policy.bound} - judges.keys()
-    for link in facts.links:
-        judge = policy.judge(link.name)
-        if judge is not None and (judge.name in of_patterns or judge.pattern is not None):
-            judges.setdefault(link.name, judge)
-    return PolicyFact(
-        bound=tuple(
-            BoundLink(name=name, evaluates_invalid=judges[name].invalid is InvalidPackets.EVALUATE)
-            for name in sorted(judges)
-        ),
-        mark_mask=mark_mask,
-        depends_on_time=bool(policy.expiring),
-        is_open_to_unbound=policy.unbound is None,
-    )
 
 
 @dataclass(slots=True, kw_only=True)

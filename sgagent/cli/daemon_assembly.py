@@ -6,6 +6,7 @@ import argparse
 import gc
 import os
 import socket
+from collections.abc import Mapping
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from functools import partial
@@ -21,7 +22,6 @@ from sgagent.agent.counters import Counting
 from sgagent.agent.daemon import Daemon
 from sgagent.agent.doctor import Doctor
 from sgagent.agent.entry_sweep import EntrySweep
-from sgagent.agent.examination import Examination
 from sgagent.agent.flowlog.flowlog import begin_flow_log, flows_heard
 from sgagent.agent.forgotten_sessions import ForgottenPort, ForgottenSessions
 from sgagent.agent.inbox import Inbox, LoopEvent
@@ -43,12 +43,15 @@ from sgagent.agent.state.directory import StateDirectory
 from sgagent.agent.step import EventLog, Step
 from sgagent.agent.systemd import ServiceManager, passed_listener
 from sgagent.agent.verification import Verification
+from sgagent.agent.web.health import health_pages
 from sgagent.agent.web.http_server import MetricsServer, listen
-from sgagent.agent.web.inspection import Inspection
 from sgagent.agent.web.metrics import make_registry
-from sgagent.agent.web.routes import StatusPages, health_pages
+from sgagent.agent.web.page import STATUS_PATHS, Page, made_when_asked
 from sgagent.agent.web.serving import ServedMetrics
+from sgagent.analysis.doctor.findings import Diagnosis
+from sgagent.analysis.doctor.policy_fact import PolicyFact
 from sgagent.cli import inputs
+from sgagent.core.binding import HostFacts
 from sgagent.core.errors import UsageError
 from sgagent.dataplane.dataplane import ApplierDataplane
 from sgagent.dataplane.generation import RulesetChange
@@ -133,13 +136,8 @@ def _assemble(
     )
     sessions = LiveSessions(layout, dataplane.sessions.find_session)
     orders = OrderHandler(reconciler=reconciler, state=state, clock=clock, boot_id=read_boot_id(), log=log)
-    examination = Examination(
-        settings=settings,
-        read_rules=dataplane.read_ruleset,
-        own_sockets=own_sockets,
-        owns_tables=lambda: None,
-    )
-    doctor = Doctor(examine=examination.diagnose, mark_mask=layout.used_mask, event_log=log)
+    examine = partial(_examine, settings, dataplane)
+    doctor = Doctor(examine=examine, mark_mask=layout.used_mask, event_log=log)
     dispatcher = Dispatcher(inbox, orders, state)
     answer = answering(published, clock, settings.source.place, sessions, dispatcher, look=doctor.answer)
     published.serving = _metrics_served(settings, published, clock, answer, log)
@@ -203,6 +201,21 @@ def _assemble(
     return daemon
 
 
+def _examine(
+    settings: Settings, dataplane: ApplierDataplane, policy: PolicyFact, facts: HostFacts
+) -> Diagnosis:
+    """Return what the doctor finds, from its own thread, by modules that nothing else needs."""
+    from sgagent.agent.examination import Examination  # noqa: PLC0415 - a start does not wait for them
+
+    examination = Examination(
+        settings=settings,
+        read_rules=dataplane.read_ruleset,
+        own_sockets=own_sockets,
+        owns_tables=lambda: None,
+    )
+    return examination.diagnose(policy, facts)
+
+
 def _metrics_served(
     settings: Settings, published: PublishedStatus, clock: SystemClock, answer: Answering, log: EventLog
 ) -> ServedMetrics:
@@ -220,14 +233,26 @@ def _metrics_served(
         metrics = replace(metrics, listen=ListenAddress(host=host, port=port))
     at, pages = metrics.listen, dict(health_pages(published))
     if metrics.serves_page:
-        inspection = Inspection(published, settings, clock, list_listeners)
-        name = socket.gethostname()
-        shown = StatusPages(
-            published=published, answer=answer, inspection=inspection, clock=clock, host_name=name
-        )
-        pages |= shown.by_path(at.host)
+        make = partial(_status_pages, at.host, settings, published, clock, answer)
+        pages |= made_when_asked(STATUS_PATHS, make)
 
     def open_server() -> MetricsServer:
         return MetricsServer(passed or listen(at.host, at.port), make_registry(published, clock), pages)
 
     return ServedMetrics(at, open_server, holder_of_port, log)
+
+
+def _status_pages(
+    host: str, settings: Settings, published: PublishedStatus, clock: SystemClock, answer: Answering
+) -> Mapping[str, Page]:
+    from sgagent.agent.web.inspection import Inspection  # noqa: PLC0415 - most agents are never asked for a page
+    from sgagent.agent.web.routes import StatusPages  # noqa: PLC0415 - likewise
+
+    shown = StatusPages(
+        published=published,
+        answer=answer,
+        inspection=Inspection(published, settings, clock, list_listeners),
+        clock=clock,
+        host_name=socket.gethostname(),
+    )
+    return shown.by_path(host)

@@ -7,8 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from sgagent.agent.control import requests
-from sgagent.agent.examination import Examination, policy_fact
-from sgagent.analysis.doctor.facts import BoundLink, PolicyFact
+from sgagent.agent.examination import Examination
 from sgagent.analysis.doctor.findings import (
     Blindness,
     Diagnosis,
@@ -16,6 +15,7 @@ from sgagent.analysis.doctor.findings import (
     DoctorSeverity,
     NotSeen,
 )
+from sgagent.analysis.doctor.policy_fact import BoundLink, PolicyFact, policy_fact
 from sgagent.cli import agent_client, inputs
 from sgagent.cli.main import option_adder
 from sgagent.cli.output import Colour, format_json, painted, warn

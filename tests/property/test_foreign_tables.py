@@ -7,7 +7,8 @@ import struct
 
 from hypothesis import given, strategies as st
 
-from sgagent.analysis.doctor.facts import BoundLink, HostEvidence, PolicyFact
+from sgagent.analysis.doctor.facts import HostEvidence
+from sgagent.analysis.doctor.policy_fact import BoundLink, PolicyFact
 from sgagent.analysis.doctor.registry import diagnose
 from sgagent.netlink import attribute
 from sgagent.nft.kernel_table import FAULTS, KernelTable, read_tables

@@ -7,7 +7,7 @@ uses one can be rendered. Jinja2 is imported when the first page is asked for.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 
@@ -45,6 +45,34 @@ class Response:
 
 Page = Callable[[Request], Response]
 """Answers a request. Several threads call it."""
+
+
+STATUS_PATHS = (
+    "/",
+    "/rules",
+    "/explain",
+    "/rule",
+    "/graph",
+    "/graph.svg",
+    "/events",
+    "/page.js",
+    "/page.css",
+    "/icon.svg",
+)
+"""Of the pages that show the present state: those of :meth:`sgagent.agent.web.routes.StatusPages.by_path`."""
+
+
+def made_when_asked(paths: Iterable[str], make: Callable[[], Mapping[str, Page]]) -> Mapping[str, Page]:
+    """Return the pages of some paths, which are made when the first of them is asked for.
+
+    Many an agent is never asked for any, and they need modules that nothing else does.
+    """
+    made = functools.cache(make)
+
+    def answer(path: str, request: Request) -> Response:
+        return made()[path](request)
+
+    return {path: functools.partial(answer, path) for path in paths}
 
 
 def plain(status: HTTPStatus, text: str) -> Response:

@@ -45,20 +45,6 @@ from sgagent.ports import Clock
 from sgagent.verify import Outcome
 
 
-def health_pages(published: PublishedStatus) -> Mapping[str, Page]:
-    """Return the probes by their paths: whether the agent is alive, and enforces the newest definitions."""
-    return {
-        "/healthz": lambda _: _probe(published.reasons_not_alive()),
-        "/readyz": lambda _: _probe(published.reasons_not_ready()),
-    }
-
-
-def _probe(reasons: tuple[str, ...]) -> Response:
-    if not reasons:
-        return plain(HTTPStatus.OK, "ok\n")
-    return plain(HTTPStatus.SERVICE_UNAVAILABLE, "".join(f"{reason}\n" for reason in reasons))
-
-
 def _guarded(page: Page, own_names: frozenset[str]) -> Page:
     """Return a page that refuses requests for another host."""
 

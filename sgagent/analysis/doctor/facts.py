@@ -5,18 +5,10 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from sgagent.analysis.doctor.policy_fact import PolicyFact
 from sgagent.core.binding import NO_FACTS, HostFacts
 from sgagent.core.model import Family
 from sgagent.nft.kernel_table import KernelTable
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BoundLink:
-    """A link that the policy judges; it need not exist."""
-
-    name: str
-    evaluates_invalid: bool = False
-    """Whether packets that conntrack calls invalid are judged by their header there (§6.6)."""
 
 
 class HookKind(enum.Enum):
@@ -161,19 +153,6 @@ class PortHolder:
 
     address: str
     user: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PolicyFact:
-    """What of the policy matters here."""
-
-    bound: tuple[BoundLink, ...] = ()
-    mark_mask: int = 0xFFFF0000
-    depends_on_time: bool = False
-    """Whether a rule ends."""
-
-    is_open_to_unbound: bool = True
-    """False where links that are bound to nothing are closed (§9.3)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

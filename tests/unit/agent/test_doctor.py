@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sgagent.agent.doctor import Doctor
 from sgagent.agent.step import Step, StepEnd
-from sgagent.analysis.doctor.facts import PolicyFact
 from sgagent.analysis.doctor.findings import Diagnosis, DoctorCode, DoctorFinding, DoctorSeverity
+from sgagent.analysis.doctor.policy_fact import PolicyFact
 from sgagent.core.binding import HostFacts, Link
 from sgagent.core.policy import InvalidPackets, ResolvedInterface, ResolvedPolicy
 from tests.fakes.log import FakeLog

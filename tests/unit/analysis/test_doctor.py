@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from sgagent.analysis.doctor.facts import (
-    BoundLink,
     ClockFact,
     DefaultRoute,
     ForeignLink,
@@ -18,7 +17,6 @@ from sgagent.analysis.doctor.facts import (
     KernelFact,
     KernelSettings,
     NftProgram,
-    PolicyFact,
     PortHolder,
     Routing,
     UnitFact,
@@ -33,6 +31,7 @@ from sgagent.analysis.doctor.findings import (
     DoctorSeverity,
     NotSeen,
 )
+from sgagent.analysis.doctor.policy_fact import BoundLink, PolicyFact
 from sgagent.analysis.doctor.registry import diagnose
 from sgagent.core.binding import BridgeHooks, HostFacts, IpvlanMode, Link
 from sgagent.core.model import CidrBlock, Family

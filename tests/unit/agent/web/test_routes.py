@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
@@ -13,7 +14,7 @@ from sgagent.agent.flowlog.flow import Flow
 from sgagent.agent.published_status import SAMPLE_SECONDS, STEP_SECONDS
 from sgagent.agent.status import Durations, ProofReport
 from sgagent.agent.web.inspection import MOST_EDGES
-from sgagent.agent.web.page import CONTENT_SECURITY_POLICY
+from sgagent.agent.web.page import CONTENT_SECURITY_POLICY, STATUS_PATHS, Page, Request, made_when_asked
 from sgagent.agent.web.rules import ROWS_ON_OVERVIEW, ROWS_PER_PAGE
 from sgagent.agent.web.sections import MOST_DROPS
 from sgagent.core.addresses import NO_ADDRESSES
@@ -609,3 +610,19 @@ def test_rules_that_expire_have_a_column(tmp_path: Path) -> None:
     assert ends["sgr-smtp"] == ""
     reader.enforce_example("7-both-families")
     assert "Expires" not in reader.open("/rules").text
+
+
+def test_the_paths_are_known_before_the_pages_are_made(reader: Reader) -> None:
+    """The server knows them from its start, and makes the pages when one is asked for."""
+    assert tuple(reader.pages) == STATUS_PATHS
+    made = list[str]()
+
+    def make() -> Mapping[str, Page]:
+        made.append("pages")
+        return reader.pages
+
+    pages = made_when_asked(STATUS_PATHS, make)
+    assert made == []
+    for path in ("/", "/rules"):
+        assert pages[path](Request()).status is HTTPStatus.OK
+    assert made == ["pages"]
