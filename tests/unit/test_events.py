@@ -16,7 +16,17 @@ LAYERS = ("agent", "sources", "host", "dataplane")
 ASSEMBLY = ROOT / "sgagent" / "cli" / "daemon_assembly.py"
 """Puts the daemon together, and logs as that."""
 
-LOGGING_METHODS = {"debug", "info", "warning", "error", "critical", "exception", "say"}
+LOGGING_METHODS = {
+    "debug",
+    "info",
+    "warning",
+    "error",
+    "critical",
+    "exception",
+    "say",
+    "log_warning",
+    "_log_warning",
+}
 EVENT = re.compile(r"[a-z]+(_[a-z]+)+")
 
 

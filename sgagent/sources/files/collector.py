@@ -16,7 +16,7 @@ from pathlib import Path
 
 from sgagent.core.errors import DocumentError, Problem, SourceUnavailableError, refusal
 from sgagent.sources.files import reader
-from sgagent.sources.files.reader import Debounce, FileReading, Warn, Writers
+from sgagent.sources.files.reader import Debounce, FileReading, LogWarning, Writers
 
 _TRIES = 20
 """Tries of a consistent read; after the first, the source rereads only changed files."""
@@ -70,11 +70,11 @@ class CollectedDocuments:
 class FileCollector:
     """Collects documents at a path, and watches them."""
 
-    def __init__(self, task: CollectorTask, warn: Warn) -> None:
-        """Store what to read; the path need not exist yet, and ``warn`` logs what a watch has to tell."""
+    def __init__(self, task: CollectorTask, log_warning: LogWarning) -> None:
+        """Store what to read; the path need not exist yet. What a watch has to tell is logged."""
         self._path = task.path
         self._task = task
-        self._warn = warn
+        self._log_warning = log_warning
         self._debounce = Debounce()
         self._catch_ups: tuple[Callable[[], None], ...] = ()
         """Functions that process the pending changes of each watch; empty without a watch."""
@@ -165,12 +165,12 @@ class FileCollector:
         """Call ``wake`` when the documents or their signature have changed, until the context ends."""
         from sgagent.sources.files.watcher import watch_path  # noqa: PLC0415 - only the daemon watches
 
-        path, self._writers = self._path.absolute(), Writers(self._warn)
+        path, self._writers = self._path.absolute(), Writers(self._log_warning)
         signatures = (path / SIGNATURE_NAME, signature_path(path)) if self._task.wants_signature else ()
         with ExitStack() as watches:
             self._catch_ups = tuple(
                 watches.enter_context(
-                    watch_path(one, wake, self._debounce, self._warn, writers=self._writers)
+                    watch_path(one, wake, self._debounce, self._log_warning, writers=self._writers)
                 )
                 for one in dict.fromkeys((path, *signatures))
             )

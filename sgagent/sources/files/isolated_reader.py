@@ -88,11 +88,11 @@ def serve(connection: Connection) -> None:
         with lock, contextlib.suppress(ConnectionError):  # the agent is gone: the next order tells
             connection.send(message)
 
-    def warn(event: str, **values: object) -> None:
+    def log_warning(event: str, **values: object) -> None:
         send(LogLine(event, values))
 
     task: CollectorTask = connection.recv()
-    collector = FileCollector(task, warn)
+    collector = FileCollector(task, log_warning)
     send(ReaderStarted())
     with collector.watch(lambda: send(DocumentsChanged())):
         while True:

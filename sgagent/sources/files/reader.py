@@ -26,7 +26,7 @@ from sgagent.core.errors import (
 )
 from sgagent.sources.files.inotify import FileChange
 
-Warn = Callable[..., None]
+LogWarning = Callable[..., None]
 """Logs a warning: an event, and values by name. The process that reads has no logger of its own."""
 
 _SUFFIXES = (".yaml", ".yml", ".json")
@@ -242,14 +242,14 @@ _ENDING = frozenset({FileChange.CLOSED, FileChange.REPLACED, FileChange.UNSETTLE
 class Writers:
     """The files that are open for writing; watches record changes, and the source queries them."""
 
-    def __init__(self, warn: Warn, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, log_warning: LogWarning, monotonic: Callable[[], float] = time.monotonic) -> None:
         """Start without open files.
 
         Args:
-            warn: logs that a file is open for too long.
+            log_warning: logs that a file is open for too long.
             monotonic: the clock, in seconds.
         """
-        self._warn = warn
+        self._log_warning = log_warning
         self._monotonic = monotonic
         self._noted = threading.Condition()
         self._since: dict[Path, float] = {}
@@ -289,5 +289,5 @@ class Writers:
             found = frozenset(self._since)
         for path in overdue:
             seconds = LONGEST_OPEN_SECONDS
-            self._warn("document_kept_open", path=str(path), seconds=seconds, action="read as it is")
+            self._log_warning("document_kept_open", path=str(path), seconds=seconds, action="read as it is")
         return found

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sgagent.sources.files import reader
 from sgagent.sources.files.inotify import FileChange, FileEvent, Inotify, PathStep, follow
-from sgagent.sources.files.reader import Debounce, Warn, Writers
+from sgagent.sources.files.reader import Debounce, LogWarning, Writers
 
 MOUNTINFO = Path("/proc/self/mountinfo")
 SIGNAL = select.POLLPRI | select.POLLERR
@@ -28,13 +28,13 @@ _MOUNT_POINT = 4
 class Mounts:
     """The mounts of this process that concern the documents."""
 
-    def __init__(self, path: Path, warn: Warn) -> None:
+    def __init__(self, path: Path, log_warning: LogWarning) -> None:
         """Open the list of mounts, for documents at a path; changes from now on are signalled."""
         try:
             self.file = MOUNTINFO.open("rb", buffering=0)
             """The list; poll it for :data:`SIGNAL`."""
         except OSError as error:
-            _warn_of_polling(warn, path, error)
+            _log_polling(log_warning, path, error)
             # It lists no mounts, and never signals.
             self.file = Path(os.devnull).open("rb", buffering=0)  # noqa: SIM115 - the watches close it
         self._looked_at = -LOOK_SECONDS
@@ -75,7 +75,7 @@ def watch_path(
     path: Path,
     wake: Callable[[], None],
     debounce: Debounce,
-    warn: Warn,
+    log_warning: LogWarning,
     *,
     open_inotify: Callable[[], Inotify] = Inotify,
     poll_seconds: float = POLL_SECONDS,
@@ -90,7 +90,7 @@ def watch_path(
         path: the absolute path of a document or of a directory of documents.
         wake: called from the watch's thread at each change, except a write before its file is closed.
         debounce: records each change.
-        warn: logs that it polls.
+        log_warning: logs that it polls.
         open_inotify: opens inotify; tests pass one that fails.
         poll_seconds: the polling interval without inotify.
         writers: records the files that are open for writing; None for no record.
@@ -98,11 +98,11 @@ def watch_path(
     Yields:
         A function that processes all pending changes, so that a read considers every earlier change.
     """
-    writers, watches = writers or Writers(warn), None
+    writers, watches = writers or Writers(log_warning), None
     try:
-        watches = _Watches(path, open_inotify(), debounce, writers, warn)
+        watches = _Watches(path, open_inotify(), debounce, writers, log_warning)
     except OSError as error:
-        _warn_of_polling(warn, path, error)
+        _log_polling(log_warning, path, error)
     seen, ended = reader.appearance(path), os.eventfd(0, os.EFD_CLOEXEC)
 
     def watch() -> None:
@@ -111,7 +111,7 @@ def watch_path(
             fault = watches.listen_until(ended, wake)
             if fault is None:
                 return
-            _warn_of_polling(warn, path, fault)
+            _log_polling(log_warning, path, fault)
             writers.forget()
             reported = None
         _poll(path, wake, ended, reported, poll_seconds)
@@ -126,8 +126,8 @@ def watch_path(
         os.close(ended)
 
 
-def _warn_of_polling(warn: Warn, path: Path, error: OSError) -> None:
-    warn("file_watch_degraded", path=str(path), reason=str(error))
+def _log_polling(log_warning: LogWarning, path: Path, error: OSError) -> None:
+    log_warning("file_watch_degraded", path=str(path), reason=str(error))
 
 
 class _Watches:
@@ -137,7 +137,7 @@ class _Watches:
     """
 
     def __init__(
-        self, path: Path, inotify: Inotify, debounce: Debounce, writers: Writers, warn: Warn
+        self, path: Path, inotify: Inotify, debounce: Debounce, writers: Writers, log_warning: LogWarning
     ) -> None:
         """Watch the present resolution of the path; raise OSError if the kernel refuses a watch."""
         self._path = path
@@ -151,7 +151,7 @@ class _Watches:
         self._fault: OSError | None = None
         with contextlib.ExitStack() as opened:
             opened.callback(inotify.close)
-            self._mounts = Mounts(path, warn)
+            self._mounts = Mounts(path, log_warning)
             opened.callback(self._mounts.file.close)
             self._failed = os.eventfd(0, os.EFD_CLOEXEC)
             opened.callback(os.close, self._failed)
