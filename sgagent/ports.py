@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from sgagent.core.binding import HostFacts
 from sgagent.core.errors import Problem
+from sgagent.core.guardrails import Guardrails
 from sgagent.core.model import Snapshot
 from sgagent.core.policy import Endpoint
 from sgagent.documents import DocumentFile
@@ -68,6 +69,36 @@ class Source(Protocol):
 
     def watch(self, wake: Wake) -> AbstractContextManager[None]:
         """Call ``wake`` whenever a fetch may deliver something else, until the context is left."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadGuardrails:
+    """The statements that no policy may break, as they were read (§13.4)."""
+
+    guardrails: Guardrails
+    problems: tuple[Problem, ...] = ()
+    """Warnings."""
+
+    signed: Signed | None = None
+    """None where no signature is required."""
+
+
+class GuardrailSource(Protocol):
+    """Where guardrails come from: another place than the policy."""
+
+    def fetch(self) -> ReadGuardrails:
+        """Return the statements; the identical object while nothing has changed.
+
+        Raises:
+            DocumentError: they have errors, or no valid signature.
+            SourceUnavailableError: they can't be read.
+        """
+
+    def refresh(self) -> None:
+        """Make the next fetch look for itself."""
+
+    def watch(self, wake: Wake) -> AbstractContextManager[None]:
+        """Call ``wake`` whenever a fetch may return something else, until the context is left."""
 
 
 class Host(Protocol):

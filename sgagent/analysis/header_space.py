@@ -207,29 +207,39 @@ def cut_into_boxes(
         skip: returns True for columns of clauses whose packets are of no interest; this prunes early.
         depth: how many matching clauses of each list ``label`` receives.
     """
-    dimensions = (
-        _Dimension(partial(_classes, family=family)),
-        _Dimension(_protocols),
-        _Dimension(partial(_pieces, last=LAST_PORT, wanted=_ports), _is_plain),
-        _Dimension(partial(_pieces, last=LAST_PORT, wanted=_source_ports), _is_anywhere),
-        _Dimension(partial(_pieces, last=family.last_address, wanted=_near_end), lambda _: True),
-    )
+    dimensions = _dimensions(family)
     cutter = _Cutter(label, skip, depth)
-    boxes = [
-        Box(
-            family=family,
-            peers=peers,
-            protocols=protocols,
-            ports=ports,
-            source_ports=source_ports,
-            locals=near_ends,
-            label=found,
-        )
-        for peers, protocols, ports, source_ports, near_ends, found in cutter.rows(
-            tuple(map(tuple, lists)), dimensions
-        )
-    ]
+    boxes = [_box(family, row) for row in cutter.rows(tuple(map(tuple, lists)), dimensions)]
     return tuple(sorted(boxes, key=BOX_ORDER))
+
+
+def find_box(
+    lists: Sequence[Sequence[Clause]],
+    family: Family,
+    label: Callable[[Columns], Label | None],
+    *,
+    skip: Callable[[Columns], bool] = lambda _: False,
+) -> Box[Label] | None:
+    """Return a box that has a label; None if none has one.
+
+    It is one of those that :func:`cut_into_boxes` returns for the same arguments, or a part of it. No more
+    packets are cut than it takes to find it.
+    """
+    row = _Cutter(label, skip, depth=1).first(tuple(map(tuple, lists)), _dimensions(family))
+    return None if row is None else _box(family, row)
+
+
+def _box(family: Family, row: tuple[Any, ...]) -> Box[Any]:
+    peers, protocols, ports, source_ports, near_ends, found = row
+    return Box(
+        family=family,
+        peers=peers,
+        protocols=protocols,
+        ports=ports,
+        source_ports=source_ports,
+        locals=near_ends,
+        label=found,
+    )
 
 
 _Part = tuple[Iterable[tuple[int, int]], Columns]
@@ -242,6 +252,16 @@ class _Dimension(NamedTuple):
     cut: Callable[[Columns], Iterable[_Part]]
     is_settled: Callable[[Clause], bool] | None = None
     """Whether a clause matches whatever the later dimensions are; None: that is not asked yet."""
+
+
+def _dimensions(family: Family) -> tuple[_Dimension, ...]:
+    return (
+        _Dimension(partial(_classes, family=family)),
+        _Dimension(_protocols),
+        _Dimension(partial(_pieces, last=LAST_PORT, wanted=_ports), _is_plain),
+        _Dimension(partial(_pieces, last=LAST_PORT, wanted=_source_ports), _is_anywhere),
+        _Dimension(partial(_pieces, last=family.last_address, wanted=_near_end), lambda _: True),
+    )
 
 
 def _classes(lists: Columns, family: Family) -> Iterator[_Part]:
@@ -300,19 +320,34 @@ class _Cutter(Generic[Label]):
             label = self.label(columns)
             yield from () if label is None else ((label,),)
             return
-        dimension, later = dimensions[0], dimensions[1:]
+        rows: dict[tuple[Any, ...], list[tuple[int, int]]] = {}
+        for left, some in self._parts(columns, dimensions[0]):
+            for row in self.rows(left, dimensions[1:]):
+                rows.setdefault(row, []).extend(some)
+        for row, found in rows.items():
+            yield (joined(found), *row)
+
+    def first(self, columns: Columns, dimensions: Sequence[_Dimension]) -> tuple[Any, ...] | None:
+        """Return the first row, as :meth:`rows` does, or a part of it; None where there is none."""
+        if not dimensions:
+            label = self.label(columns)
+            return None if label is None else (label,)
+        for left, some in self._parts(columns, dimensions[0]):
+            row = self.first(left, dimensions[1:])
+            if row is not None:
+                return (joined(some), *row)
+        return None
+
+    def _parts(
+        self, columns: Columns, dimension: _Dimension
+    ) -> Iterator[tuple[Columns, list[tuple[int, int]]]]:
+        """Yield the clauses that are left for parts of the packets, and the numbers of each part."""
         numbers: dict[Columns, list[tuple[int, int]]] = {}
         for ranges, left in dimension.cut(columns):
             is_settled = dimension.is_settled
             cut = left if is_settled is None else tuple(self._leading(one, is_settled) for one in left)
             numbers.setdefault(cut, []).extend(ranges)
-        rows: dict[tuple[Any, ...], list[tuple[int, int]]] = {}
-        for left, some in numbers.items():
-            if not self.skip(left):
-                for row in self.rows(left, later):
-                    rows.setdefault(row, []).extend(some)
-        for row, found in rows.items():
-            yield (joined(found), *row)
+        return ((left, some) for left, some in numbers.items() if not self.skip(left))
 
     def _leading(self, column: Column, is_settled: Callable[[Clause], bool]) -> Column:
         """Return the clauses up to the one that reaches ``depth``; later ones can't change the label."""

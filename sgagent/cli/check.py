@@ -5,21 +5,24 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from sgagent.agent.clock import count
+from sgagent.analysis.lint.findings import Finding, FindingSeverity
 from sgagent.cli import inputs
 from sgagent.cli.agent_client import bound_before
+from sgagent.cli.guardrails import Keeper, add_guardrails_argument, as_json
 from sgagent.cli.main import DEFAULT_CONFIGURATION, add_option
 from sgagent.cli.output import Colour, painted, problem_as_json, problem_text
 from sgagent.core.errors import DocumentError, Origin, Problem, Severity, SourceUnavailableError
 from sgagent.core.link_topology import FindingCode, findings
 from sgagent.core.lockout import as_keys, sessions_cut
 from sgagent.core.policy import ResolvedPolicy
-from sgagent.core.resolve import Scope
+from sgagent.core.resolve import Resolution, Scope
 from sgagent.core.rule_values import FAMILY_NAMES
 from sgagent.host.links import NetlinkHost, read_forwarding
 from sgagent.settings import RefusedSettingsError, Settings
@@ -29,19 +32,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     inputs.add_policy_arguments(parser)
     inputs.add_dns_argument(parser)
-    add_option(parser, "--json", "print the problems as JSON")
+    add_guardrails_argument(parser)
+    output = parser.add_mutually_exclusive_group()
+    add_option(output, "--json", "print the problems as JSON")
+    add_option(output, "--sarif", "print a SARIF log, for code hosts")
 
 
 def run(options: argparse.Namespace) -> int:
     """Print every problem of the whole (§8.3); the exit code says whether the documents would be refused."""
     try:
         settings = inputs.load_settings(options)
-        problems, policy = _look(settings, options)
+        problems, found = _look(settings, options)
+        policy = found.policy if found else None
         problems += _forwarding_warnings(policy, options.config or DEFAULT_CONFIGURATION)
         problems += _unbinding_warnings(policy, settings, options)
         problems += _warnings_of_links(policy, options.config or DEFAULT_CONFIGURATION)
     except RefusedSettingsError as error:
-        settings, policy = error.readable, None
+        settings, policy, found = error.readable, None, None
         problems = (*error.problems, *_problems_of_documents(error, options))
     if options.strict or settings.enforcement.strict:
         problems = tuple(replace(problem, severity=Severity.ERROR) for problem in problems)
@@ -51,12 +58,15 @@ def run(options: argparse.Namespace) -> int:
         report = {
             "ok": not errors,
             "sessions_cut": [as_keys(session) for session in cut],
+            "guardrails": [as_json(violation) for violation in (found.violations if found else ())],
             "problems": [
                 {"severity": problem.severity.value, **problem_as_json(problem), "remedy": problem.remedy}
                 for problem in problems
             ],
         }
         print(json.dumps(report, indent=2))
+    elif options.sarif:
+        print(json.dumps(_as_sarif(problems), indent=2))
     else:
         word = painted("refused", Colour.RED) if errors else painted("ok", Colour.GREEN)
         counts = f"{count(errors, 'error')}, {count(len(problems) - errors, 'warning')}"
@@ -68,15 +78,39 @@ def run(options: argparse.Namespace) -> int:
     return 2 if errors else 0
 
 
-def _look(
-    settings: Settings, options: argparse.Namespace
-) -> tuple[tuple[Problem, ...], ResolvedPolicy | None]:
+def _look(settings: Settings, options: argparse.Namespace) -> tuple[tuple[Problem, ...], Resolution | None]:
     """Return what is wrong with the documents, and what they come to; nothing if they have errors of form."""
     try:
-        resolution = inputs.read_policy(settings, options, scope=Scope.EVERYTHING)
+        keep = Keeper.of(settings, options).everywhere
+        resolution = inputs.read_policy(settings, options, scope=Scope.EVERYTHING, keep=keep)
     except DocumentError as error:
         return error.problems, None
-    return resolution.problems, resolution.policy
+    return resolution.problems, resolution
+
+
+def _as_sarif(problems: Iterable[Problem]) -> dict[str, object]:
+    """Return the problems as a SARIF log; their codes are its rules."""
+    from sgagent.analysis.lint.subject import Check  # noqa: PLC0415 - few ask for it
+    from sgagent.cli.lint import as_sarif  # noqa: PLC0415 - likewise
+
+    findings = [
+        Finding(
+            code=problem.code,
+            severity=FindingSeverity(problem.severity.value),
+            message=problem.message,
+            remedy=problem.remedy,
+            object_id=problem.value or problem.origin.path,
+            origin=problem.origin,
+        )
+        for problem in problems
+    ]
+    checks = {
+        one.code: Check(
+            code=one.code, severity=one.severity, summary=one.code.replace("_", " "), find=lambda _: ()
+        )
+        for one in findings
+    }
+    return as_sarif(findings, checks, Path.cwd())
 
 
 def _problems_of_documents(error: RefusedSettingsError, options: argparse.Namespace) -> tuple[Problem, ...]:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from sgagent.agent.clock import count
 from sgagent.cli import inputs
+from sgagent.cli.guardrails import Keeper, add_guardrails_argument
 from sgagent.cli.main import option_adder
 from sgagent.compiler.compilation import compile_
 from sgagent.core.errors import KernelRefusedError, printable
@@ -35,12 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--yes", "apply even if that cuts your own session")
     inputs.add_policy_arguments(parser)
     inputs.add_dns_argument(parser)
+    add_guardrails_argument(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Compile, then print or apply."""
     settings = inputs.load_settings(options)
-    resolution = inputs.read_policy(settings, options)
+    resolution = inputs.read_policy(settings, options, keep=Keeper.of(settings, options).here)
     inputs.accept_or_refuse(resolution.problems, settings, options)
     policy = resolution.policy
     if not options.dry_run:

@@ -217,13 +217,20 @@ UNNAMED = "unnamed"
 """What definitions are called of which only the policy counts: to name them by a digest takes a moment."""
 
 
-def read_policy(settings: Settings, options: argparse.Namespace, *, scope: Scope = Scope.HOST) -> Resolution:
+def read_policy(
+    settings: Settings,
+    options: argparse.Namespace,
+    *,
+    scope: Scope = Scope.HOST,
+    keep: Callable[[Resolution, Delivery], Resolution] = lambda resolution, _: resolution,
+) -> Resolution:
     """Return the resolved policy of the chosen definitions for this host, with all problems.
 
     Args:
         settings: the configuration.
         options: which definitions and bindings are meant, whether name servers are asked, and maybe ``--at``.
         scope: whose errors of meaning count.
+        keep: returns the resolution with what breaks guardrails (§13.4).
 
     Raises:
         UsageError: the path on the command line does not exist.
@@ -243,7 +250,8 @@ def read_policy(settings: Settings, options: argparse.Namespace, *, scope: Scope
         )
         raise DocumentError((*error.problems, *of_meaning)) from None
     at, dns = vars(options).get("at"), dns_answers(settings, options)
-    return resolve_for_host(settings, delivery, options.interface, scope=scope, at=at, dns=dns)
+    found = resolve_for_host(settings, delivery, options.interface, scope=scope, at=at, dns=dns)
+    return keep(found, delivery)
 
 
 _CODES_OF_MISSING_OBJECTS = frozenset(

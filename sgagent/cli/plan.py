@@ -20,6 +20,7 @@ from sgagent.analysis.flow_text import ObjectNames
 from sgagent.analysis.header_space import Clause
 from sgagent.cli import inputs
 from sgagent.cli.agent_client import enforced_now, modes_of_host
+from sgagent.cli.guardrails import Keeper, add_guardrails_argument
 from sgagent.cli.main import option_adder
 from sgagent.cli.output import progress, terminal_width
 from sgagent.core.addresses import joined, without
@@ -44,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     inputs.add_policy_arguments(parser)
     inputs.add_time_argument(parser)
     inputs.add_dns_argument(parser)
+    add_guardrails_argument(parser)
     add("--against PATH", "compare with these documents, instead of what is enforced now")
     add("--everywhere", "for every network interface of the documents, instead of this host's links")
     add("--operations", "also show the kernel's operations (--json always has them)")
@@ -66,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
     )
     parsed = Memo()
     delivery = inputs.fetch(settings, options.definitions, inputs.UNNAMED, parsed)
-    candidate = scope.resolve(delivery)
+    candidate = Keeper.of(settings, options).here(scope.resolve(delivery), delivery)
     inputs.accept_or_refuse(candidate.problems, settings, options)
     origin, enforced = _enforced(delivery, settings, options, parsed)
     old, new = scope.resolve_present(enforced), candidate.policy

@@ -13,6 +13,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET  # it writes here, and reads nothing
 
 from sgagent.cli import inputs
+from sgagent.cli.guardrails import Keeper, add_guardrails_argument
 from sgagent.cli.main import option_adder
 from sgagent.cli.output import Colour, decision_as_json, painted, progress
 from sgagent.core.binding import HostFacts, bind
@@ -56,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "a file or directory of documents, instead of those that the files of packets name",
         action="append",
     )
+    add_guardrails_argument(parser)
     add("--kernel", "send real packets through the kernel, in a private network")
     add("--strict", "treat warnings as errors")
     add("--verbose", "list passed packets too, and what decided")
@@ -100,7 +102,7 @@ def _read_suites(settings: Settings, options: argparse.Namespace) -> list[_Suite
     paths, named = options.paths, options.definitions
     if named is None and paths and _holds_documents(paths[-1]):
         *paths, named = paths
-    fetch = cache(partial(inputs.fetch, settings))
+    fetch, keeper = cache(partial(inputs.fetch, settings)), Keeper.of(settings, options)
     exemptions = Exemptions(platform=settings.platform, failsafe=settings.failsafe)
     suites: list[_Suite] = []
     problems: list[Problem] = []
@@ -113,6 +115,7 @@ def _read_suites(settings: Settings, options: argparse.Namespace) -> list[_Suite
         bound = bind(delivery.snapshot, scenario.bindings, HostFacts(), automatically=False)
         at = scenario.at or inputs.latest_time(settings)
         resolution = resolve(delivery.snapshot, bound, exemptions, at=at, names=scenario.names)
+        resolution = keeper.here(resolution, delivery, scenario.names)
         problems += (*delivery.problems, *resolution.problems)
         policy = resolution.policy.identifying(scenario.links)
         suites.append(_Suite(file=file, definitions=definitions, scenario=scenario, policy=policy))

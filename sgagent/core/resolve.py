@@ -13,6 +13,7 @@ from sgagent.core.addresses import NO_ADDRESSES, AddressSet
 from sgagent.core.binding import Binding, Bindings, Link, bind_everywhere, can_be_matched
 from sgagent.core.cloud_limits import group_warnings, interface_warnings, overlap_errors
 from sgagent.core.errors import Problem, Severity
+from sgagent.core.guardrails import Violation
 from sgagent.core.link_patterns import LinkPattern
 from sgagent.core.link_topology import VRF, link_problems, lower_devices, may_have_lower_devices, other_names
 from sgagent.core.members import members_by_group
@@ -73,6 +74,9 @@ class Resolution:
 
     dns_names: frozenset[str] = frozenset()
     """The names that rules of bound interfaces name, or with everything in scope all rules (§12.3)."""
+
+    violations: tuple[Violation, ...] = ()
+    """Of guardrails, where these were asked for (§13.4)."""
 
     @property
     def errors(self) -> tuple[Problem, ...]:

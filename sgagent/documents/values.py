@@ -406,6 +406,11 @@ def _block_or_plain_id(field: Field, text: str) -> CidrBlock | GroupReference:
     raise scalars.InvalidValueError(no_object(text))
 
 
+def is_meant_as_address(text: str) -> bool:
+    """Return whether a text that could be a group's id looks like an address or a host name."""
+    return bool(_ADDRESS_LIKE.fullmatch(text) or _HOST_NAME.fullmatch(text))
+
+
 def no_object(text: str, groups: Iterable[str] = ()) -> scalars.Fault:
     """Return what is wrong with an object that has none of the forms, and the id of none of the groups."""
     if _HOST_NAME.fullmatch(text):

@@ -416,6 +416,23 @@ class VerifySettings(SettingsTable):
     """In a process of its own, in the background."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuardrailSettings(SettingsTable):
+    """Where the statements are that no policy may break, and whose signature they need (§13.4)."""
+
+    path: Annotated[Path, file_path("/etc/sgagent/guardrails.yaml")] | None = None
+    """A file or directory; None: there are none."""
+
+    keys: Annotated[tuple[Annotated[PublicKey, Constraint(_public_key)], ...], Distinct()] = ()
+    """A signature by any one of them is enough; without any, none is needed."""
+
+    @classmethod
+    def conflicts(cls, written: Written) -> Iterator[Fault]:
+        """Yield that there is no path: the table would demand nothing."""
+        if "path" not in written:
+            yield Fault(MISSING_FIELD, "missing", 'like path = "/etc/sgagent/guardrails.yaml"', ("path",))
+
+
 TABLES: dict[str, type[Any]] = {
     "signature": SignatureSettings,
     "state": StateSettings,
@@ -426,6 +443,7 @@ TABLES: dict[str, type[Any]] = {
     "limits": LimitsTable,
     "dns": DnsSettings,
     "verify": VerifySettings,
+    "guardrails": GuardrailSettings,
 }
 """The class that declares the keys of each table that there is once, but for ``[source]``."""
 
@@ -465,3 +483,4 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     dns: DnsSettings = DnsSettings()
     verify: VerifySettings = field(default_factory=VerifySettings)
+    guardrails: GuardrailSettings = GuardrailSettings()

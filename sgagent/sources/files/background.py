@@ -102,13 +102,17 @@ class BackgroundFileSource:
             DocumentError: the documents have errors, are not regular files, or are too large.
             SourceUnavailableError: there is no document, one can't be read in time, or they keep changing.
         """
+        return parsed(self._parser, self.collect())
+
+    def collect(self) -> CollectedDocuments:
+        """Return the newest documents, neither verified nor parsed; raises as :meth:`fetch`."""
         is_asked, self._is_asked = self._is_asked, False
         if not self._readings:
-            return self._source.fetch()
+            return self._source.collect()
         found = self._readings[-1].newest(is_asked=is_asked)
         if isinstance(found, Failure):
             raise found.exception()
-        return parsed(self._parser, found)
+        return found
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Return no endpoints: the documents are on this host."""

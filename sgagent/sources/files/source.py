@@ -45,7 +45,11 @@ class FileSource:
             DocumentError: the documents have errors, are not regular files, or are too large.
             SourceUnavailableError: there is no document, one can't be read, or they keep changing.
         """
-        return parsed(self._parser, self._collector.collect())
+        return parsed(self._parser, self.collect())
+
+    def collect(self) -> CollectedDocuments:
+        """Return the documents at one moment, neither verified nor parsed; raises as :meth:`fetch`."""
+        return self._collector.collect()
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Return no endpoints: the documents are on this host."""

@@ -1,0 +1,113 @@
+"""Source of guardrails: reads a file or directory, verifies its signature, and parses it (§13.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sgagent import signatures
+from sgagent.documents import DocumentFile, Limits
+from sgagent.documents.guardrails import parse_guardrails
+from sgagent.ports import ReadGuardrails, Wake
+from sgagent.settings import Settings, SignatureSettings
+from sgagent.signatures import Signed
+from sgagent.sources.files.background import BackgroundFileSource
+from sgagent.sources.files.collector import CollectedDocuments
+from sgagent.sources.verified_parse import (
+    ReadEnforced,
+    SignaturePolicy,
+    VerifiedParser,
+    base_name,
+    read_signature,
+)
+
+_NAME = "guardrails-signature.json"
+
+
+def guardrails_signature_file(state_directory: Path) -> Path:
+    """Return the path of the file with the last signature of guardrails that this host took."""
+    return state_directory / _NAME
+
+
+class GuardrailSource:
+    """Reads guardrails from a path; implements :class:`sgagent.ports.GuardrailSource`."""
+
+    def __init__(self, path: Path, limits: Limits, policy: SignaturePolicy | None = None) -> None:
+        """Take the path of a file, or of a directory of files.
+
+        Args:
+            path: it need not exist yet.
+            limits: the largest accepted files.
+            policy: the keys of which one has to sign; None requires no signature.
+        """
+        self._limits = limits
+        self._policy = policy or SignaturePolicy()
+        self._files = BackgroundFileSource(path, limits, VerifiedParser(limits, self._policy))
+        self._known: tuple[CollectedDocuments, ReadGuardrails] | None = None
+
+    @classmethod
+    def configured(
+        cls, settings: Settings, read_enforced: ReadEnforced | None = None
+    ) -> GuardrailSource | None:
+        """Return the source of a configuration; None where it has none.
+
+        Args:
+            settings: the configuration.
+            read_enforced: reads the newest signature that this host took; None reads the state directory.
+        """
+        configured = settings.guardrails
+        if configured.path is None:
+            return None
+        kept = guardrails_signature_file(settings.state.directory)
+        policy = SignaturePolicy(
+            SignatureSettings(public_keys=configured.keys), read_enforced or (lambda: read_signature(kept))
+        )
+        return cls(configured.path, settings.limits, policy)
+
+    def fetch(self) -> ReadGuardrails:
+        """Return the statements; the identical object while the files are the same.
+
+        Raises:
+            DocumentError: they have errors, or no valid signature of one of the keys.
+            SourceUnavailableError: there is no file, one can't be read, or they keep changing.
+        """
+        found = self._files.collect()
+        if self._known is None or self._known[0] != found:
+            self._known = found, self._read(found)
+        read = self._known[1]
+        if read.signed is not None:
+            self._policy.check_age(read.signed, found.place)
+        return read
+
+    def _read(self, found: CollectedDocuments) -> ReadGuardrails:
+        signed = self._verify(found)
+        files = [DocumentFile(*one) for one in found.documents.items()]
+        guardrails, warnings = parse_guardrails(files, self._limits)
+        return ReadGuardrails(guardrails=guardrails, problems=(*found.skipped, *warnings), signed=signed)
+
+    def _verify(self, found: CollectedDocuments) -> Signed | None:
+        """Return the verified signature; None where none is required."""
+        if not self._policy.wants_signature:
+            return None
+        if found.signature is None:
+            self._policy.missing(found.place)  # raises, as a signature is required
+            return None
+        contents = {base_name(name): content for name, content in found.documents.items()}
+        places = {base_name(name): name for name in found.documents}
+        return self._policy.verify(
+            found.signature,
+            found.place,
+            lambda manifest: signatures.check_contents(manifest, contents),
+            lambda name: places.get(name, name),
+        )
+
+    def refresh(self) -> None:
+        """Make the next fetch read the files at once."""
+        self._files.refresh()
+
+    @contextmanager
+    def watch(self, wake: Wake) -> Iterator[None]:
+        """Call ``wake`` when the files or their signature have changed, until the context ends."""
+        with self._files.watch(wake):
+            yield
