@@ -97,6 +97,28 @@ def test_a_link_that_becomes_a_lower_device_is_judged_as_its_master(agent: Servi
     wait_for(lambda: outwards(bench, "eth2") == ALL, "the link to be let go", IDENTIFIED_SECONDS)
 
 
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in PLAIN_FRAMES])
+def test_no_frame_from_the_wire_passes_by_a_link_that_becomes_a_port_without_an_agent(
+    agent: Service, bench: Lab, kind: str
+) -> None:
+    """Of an identified link the frames are dropped that masters leave to their ports, and no others."""
+    if reason := why_not(bench, kind):
+        pytest.skip(reason)
+    make_master(bench, kind)
+    bench.host.ip("link set eth2 nomaster", "link set eth2 up")
+    agent.configure(BOUND.format(name="m0"))
+    agent.start()
+    for link in ("eth0", "eth2"):
+        assert inwards(bench, link, own_mac(bench, link)) == ALL
+    assert agent.command("verify").status == 0
+    assert agent.stop() == 0
+    bench.host.ip("link set eth2 down", "link set eth2 master m0", "link set eth2 up")
+    assert {to: inwards(bench, "eth2", to) for to in LINK_LOCAL_MULTICAST} == dict.fromkeys(
+        LINK_LOCAL_MULTICAST, NONE
+    )
+    assert inwards(bench, "eth0", own_mac(bench, "eth0")) == ALL
+
+
 @pytest.mark.parametrize(
     "configuration",
     (

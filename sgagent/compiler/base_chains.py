@@ -23,6 +23,7 @@ from sgagent.compiler.selectors import (
     returning,
 )
 from sgagent.core.addresses import AddressRanges, ranges_of
+from sgagent.core.link_topology import FRAMES_OF_PORTS
 from sgagent.core.model import ICMP, ICMPV6, Direction, Family
 from sgagent.core.policy import (
     LINK_LOCAL,
@@ -102,7 +103,11 @@ def base_chains(
                 nft.Chain(name=names.entry_chain(direction, link.name), rules=link.entry(direction))
                 for link in links
             )
-            rules, found = _dispatch(direction, policy, otherwise)
+            if direction is Direction.INGRESS and policy.drops_frames_of_ports:
+                chains.append(_unbound(otherwise))
+                rules, found = _dispatch(direction, policy, nft.Goto(names.UNBOUND_CHAIN))
+            else:
+                rules, found = _dispatch(direction, policy, otherwise)
             maps += found
         chains.append(nft.Chain(name=hook.name, hook=hook, rules=tuple(rules)))
     chains += (link.tracked(direction) for link in links for direction in Direction)
@@ -120,6 +125,13 @@ def _elsewhere(layout: MarkLayout, state: EnforcementState) -> tuple[nft.Verdict
         return nft.Accept(), []
     rules = (_note_opening(bits), nft.Rule((nft.Accept(),)))
     return nft.Goto(names.ELSEWHERE_CHAIN), [nft.Chain(name=names.ELSEWHERE_CHAIN, rules=rules)]
+
+
+def _unbound(otherwise: nft.Verdict) -> nft.Chain:
+    """Return the chain that drops what a link that nothing judges gets only if it is a port by now (§9.5)."""
+    of_ports = nft.Match(nft.ETHER_DADDR, (nft.Interval(*FRAMES_OF_PORTS),))
+    rules = (nft.Rule((of_ports, nft.Drop())), nft.Rule((otherwise,)))
+    return nft.Chain(name=names.UNBOUND_CHAIN, rules=rules)
 
 
 def _note_opening(put: int, mask: int | None = None) -> nft.Rule:

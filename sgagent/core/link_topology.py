@@ -31,6 +31,9 @@ MASTER_KINDS = frozenset({"bridge", "bond", "team", "openvswitch", "hsr", "batad
 KINDS_ABOVE = frozenset({"vlan", "macvlan", "macvtap", "ipvlan", "ipvtap", "macsec"})
 """Kinds of link that pass frames of their own through their lower link."""
 
+FRAMES_OF_PORTS = (0x0180C2000000, 0x0180C200000F)
+"""Destinations of frames that masters leave to their ports: no bridge forwards them (IEEE 802.1Q)."""
+
 VRF = "vrf"
 """The kind of a link that routes for its ports."""
 

@@ -334,6 +334,11 @@ class ResolvedPolicy:
         is_guarded = any(judge.mode is Mode.ENFORCE for judge in judges)
         return self.guard if self.unbound is None and is_guarded else self.unbound
 
+    @property
+    def drops_frames_of_ports(self) -> bool:
+        """Return whether frames that masters leave to their ports are dropped where nothing judges (§9.5)."""
+        return self.unbound is None and self._of_others is not None
+
     def _certain(self, guard: PrefixGuard) -> ResolvedInterface | None:
         """Return what judges every link of a prefix, whatever its name and addresses are."""
         judges = (one.judge for one in self.patterns if guard.is_certain and one.pattern in guard.patterns)

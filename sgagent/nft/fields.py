@@ -23,7 +23,7 @@ CT_FAMILY = nft.Selector("ct", "l3proto", nft.KeyType.NF_PROTO)
 Condition = tuple[Key, int]
 """Something that a rule has compared, and the only number that has passed."""
 
-FAMILY_KEY, _PROTOCOL = Key("meta", 15), Key("meta", 16)
+FAMILY_KEY, _PROTOCOL, _LINK_TYPE = Key("meta", 15), Key("meta", 16), Key("meta", 8)
 _IS_IPV4, _IS_IPV6 = (FAMILY_KEY, 2), (FAMILY_KEY, 10)
 
 IS_BIG_ENDIAN = struct.pack("=H", 1)[1] == 1
@@ -93,6 +93,7 @@ FIELDS: tuple[KernelField, ...] = (
     _known(nft.META_OIFNAME, Key("meta", 7), 16),
     _known(nft.META_NFPROTO, FAMILY_KEY, 1),
     _known(nft.META_L4PROTO, _PROTOCOL, 1),
+    _in_packet(nft.ETHER_DADDR, Base.LINK, 0, 6, (_LINK_TYPE, 1)),
     _in_packet(nft.IP_SADDR, Base.NETWORK, 12, 4, _IS_IPV4),
     _in_packet(nft.IP_DADDR, Base.NETWORK, 16, 4, _IS_IPV4),
     _in_packet(nft.META_L4PROTO, Base.NETWORK, 9, 1, _IS_IPV4, implies=False),
@@ -119,12 +120,12 @@ LINK_INDEX: Mapping[Key, nft.Selector] = {Key("meta", 4): nft.META_IIFNAME, Key(
 KEY_LENGTHS: Mapping[Key, int] = {
     **{place: row.length for place, row in BY_KEY.items()},
     **dict.fromkeys(LINK_INDEX, 4),
-    **dict.fromkeys((Key("meta", 1), Key("meta", 8), Key("meta", 9)), 2),
+    **dict.fromkeys((Key("meta", 1), _LINK_TYPE, Key("meta", 9)), 2),
 }
 """In bytes, of what a program may load: fields, and what others may need to be fields."""
 
 HOST_ORDER_KEYS = frozenset(
-    {*(place for place, row in BY_KEY.items() if row.is_host_order), Key("meta", 8), Key("meta", 9)}
+    {*(place for place, row in BY_KEY.items() if row.is_host_order), _LINK_TYPE, Key("meta", 9)}
 )
 """Whose numbers are in the byte order of the host."""
 
@@ -133,6 +134,7 @@ KEY_TYPES: Mapping[int, nft.KeyType] = {
     4: nft.KeyType.INTEGER,
     7: nft.KeyType.IPV4_ADDR,
     8: nft.KeyType.IPV6_ADDR,
+    9: nft.KeyType.ETHER_ADDR,
     12: nft.KeyType.INET_PROTO,
     13: nft.KeyType.INET_SERVICE,
     19: nft.KeyType.MARK,

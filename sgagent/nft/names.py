@@ -147,6 +147,9 @@ NEIGHBOURS_CHAIN = "neighbours"
 """The chain that lets neighbour discovery and listener reports pass, which conntrack never follows."""
 
 ELSEWHERE_CHAIN = "elsewhere"
+UNBOUND_CHAIN = "unbound"
+"""Of what comes in by links that nothing judges."""
+
 """The chain that marks entries that are opened over links that nothing judges."""
 
 _MAP_DIGEST = 12

@@ -33,6 +33,7 @@ class KeyType(enum.Enum):
     NF_PROTO = "nf_proto"
     MARK = "mark"
     ICMPV6_TYPE = "icmpv6_type"
+    ETHER_ADDR = "ether_addr"
     INTEGER = "integer"
 
 
@@ -75,6 +76,9 @@ META_IIFNAME = Selector("meta", "iifname", KeyType.IFNAME)
 META_OIFNAME = Selector("meta", "oifname", KeyType.IFNAME)
 META_NFPROTO = Selector("meta", "nfproto", KeyType.NF_PROTO)
 META_L4PROTO = Selector("meta", "l4proto", KeyType.INET_PROTO)
+ETHER_DADDR = Selector("payload", "ether daddr", KeyType.ETHER_ADDR)
+"""Of the frame that a packet came in with."""
+
 IP_SADDR = Selector("payload", "ip saddr", KeyType.IPV4_ADDR)
 IP_DADDR = Selector("payload", "ip daddr", KeyType.IPV4_ADDR)
 IP6_SADDR = Selector("payload", "ip6 saddr", KeyType.IPV6_ADDR)
@@ -409,6 +413,7 @@ BITS: Mapping[KeyType, int] = {
     KeyType.INET_SERVICE: 16,
     KeyType.MARK: 32,
     KeyType.ICMPV6_TYPE: 8,
+    KeyType.ETHER_ADDR: 48,
     KeyType.INTEGER: 8,
     KeyType.CT_STATUS: 1,
 }
@@ -424,12 +429,17 @@ SYMBOLS: Mapping[KeyType, Mapping[str, int]] = {
 SELECTORS: tuple[Selector, ...] = (
     *(CT_STATE, CT_DIRECTION, CT_MARK, CT_PROTOCOL, CT_STATUS),
     *(META_IIFNAME, META_OIFNAME, META_NFPROTO, META_L4PROTO),
-    *(IP_SADDR, IP_DADDR, IP6_SADDR, IP6_DADDR, IP6_HOPLIMIT, TH_DPORT),
+    *(ETHER_DADDR, IP_SADDR, IP_DADDR, IP6_SADDR, IP6_DADDR, IP6_HOPLIMIT, TH_DPORT),
     *(port(protocol) for protocol in PORTED for port in (source_port, destination_port)),
     ICMPV6_TYPE,
     *(ct_tuple(direction, key) for direction in TupleDirection for key in _TUPLE_KEY_TYPES),
 )
 """All that sgagent ever reads from a packet."""
+
+
+def mac_text(number: int) -> str:
+    """Return a MAC address as nft writes it."""
+    return number.to_bytes(6, "big").hex(":")
 
 
 def prefix_length(first: int, last: int, bits: int) -> int | None:

@@ -118,6 +118,7 @@ _EXPRESSIONS: Mapping[nft.KeyType, str] = {
     nft.KeyType.NF_PROTO: "meta nfproto",
     nft.KeyType.MARK: "ct mark",
     nft.KeyType.ICMPV6_TYPE: "icmpv6 type",
+    nft.KeyType.ETHER_ADDR: "ether daddr",
     nft.KeyType.INTEGER: "ip6 hoplimit",
 }
 """What has the type of a key. Where a map is declared by the type itself, libnftables 1.1.2 and later attach
@@ -217,6 +218,8 @@ def _number(number: int, key_type: nft.KeyType) -> str:
         return address_text(Family.IPV4, number)
     if key_type is nft.KeyType.IPV6_ADDR:
         return address_text(Family.IPV6, number)
+    if key_type is nft.KeyType.ETHER_ADDR:
+        return nft.mac_text(number)
     return f"{number:#010x}" if key_type is nft.KeyType.MARK else str(number)
 
 

@@ -348,5 +348,7 @@ _FAMILIES = {key_type: family for family, key_type in ADDRESS_TYPES.items()}
 
 
 def _number(number: int, key_type: nft.KeyType) -> int | str:
+    if key_type is nft.KeyType.ETHER_ADDR:
+        return nft.mac_text(number)
     family = _FAMILIES.get(key_type)
     return number if family is None else address_text(family, number)

@@ -12,8 +12,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from sgagent.core.addresses import NO_ADDRESSES, AddressRanges, Ranges, joined, ranges_of, sweep, without
+from sgagent.core.addresses import (
+    NO_ADDRESSES,
+    AddressRanges,
+    Ranges,
+    holds,
+    joined,
+    ranges_of,
+    sweep,
+    without,
+)
 from sgagent.core.evaluate import DecidedBy, Decision, Packet, Tracking, evaluate, is_always_allowed
+from sgagent.core.link_topology import FRAMES_OF_PORTS
 from sgagent.core.model import ICMPV6, LAST_PORT, UDP, Direction, Family, Mode, Policy, PortSet, Protocols
 from sgagent.core.policy import (
     DHCP,
@@ -184,6 +194,9 @@ def expect(policy: ResolvedPolicy, memory: SessionMemory, packet: PacketAtHook) 
     accepting = partial(memory.accepting, opened=opener.direction, is_new=is_new)
     if judge is None or packet.hook not in JUDGED_HOOKS:
         unbound = Decision(verdict=Policy.ACCEPT, decided_by=DecidedBy.UNBOUND)
+        if judge is None and is_dropped_unjudged(policy, packet):
+            dropped = replace(unbound, verdict=Policy.DROP)
+            return Expectation(verdict=Policy.DROP, decision=dropped, counter=None, mark=mark)
         if mark is not None and packet.hook in JUDGED_HOOKS:
             mark = _changed(mark, accepting(None, is_elsewhere=False))
         return Expectation(verdict=Policy.ACCEPT, decision=unbound, counter=None, mark=mark)
@@ -203,6 +216,17 @@ def expect(policy: ResolvedPolicy, memory: SessionMemory, packet: PacketAtHook) 
     return Expectation(
         verdict=verdict, decision=decision, counter=counter_of(judge, opener, decision), mark=mark
     )
+
+
+def frames_dropped_unjudged(policy: ResolvedPolicy, hook: str) -> Ranges:
+    """Return the destinations of frames that are dropped at links that nothing judges (§9.5)."""
+    return (FRAMES_OF_PORTS,) if policy.drops_frames_of_ports and hook == "prerouting" else ()
+
+
+def is_dropped_unjudged(policy: ResolvedPolicy, packet: PacketAtHook) -> bool:
+    """Return whether a packet at a link that nothing judges is of a frame that is dropped there."""
+    frame = packet.ether_destination
+    return frame is not None and holds(frames_dropped_unjudged(policy, packet.hook), frame)
 
 
 def is_answer_elsewhere(session: SessionAtHook, elsewhere: int) -> bool:

@@ -22,6 +22,7 @@ from sgagent.verify.expectation import (
     counter_of,
     cut,
     expect,
+    frames_dropped_unjudged,
 )
 from sgagent.verify.exploration import Exploration, State
 from sgagent.verify.frames import PLACE, Frame
@@ -39,9 +40,10 @@ from sgagent.verify.packets import (
     difference,
     is_disjoint,
     other_marks,
+    split,
 )
 from sgagent.verify.verified_table import UnsupportedStatementError, VerifiedTable
-from sgagent.verify.views import View
+from sgagent.verify.views import ETHER_DESTINATION, View
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +128,7 @@ class Demand(NamedTuple):
 
 
 OPEN = Demand(accepts=True, counters=(), is_judged=False)
+SHUT = OPEN._replace(accepts=False)
 
 Duty = tuple[str, Demand]
 """A tail, and what it had to do."""
@@ -195,7 +198,7 @@ class FateComparison(Exploration):
         """Compare the fates of some packets, far end by far end, where policy and table may differ."""
         restricted, judge = self.frame.restricted, self.frame.judge
         if restricted is None or judge is None:
-            self._demand(OPEN, fates, state.box, state.classes)
+            self._compare_unjudged(state, fates)
             return
         remembered, fates = self._by_memory(fates)
         if remembered:
@@ -213,6 +216,15 @@ class FateComparison(Exploration):
                 demand = Demand(accepts, () if counter is None else (counter,))
                 self._demand(demand, fates, cell.box, numbers)
                 self.note(tail, demand, numbers[0], cell.clause)
+
+    def _compare_unjudged(self, state: State, fates: Sequence[PacketFate]) -> None:
+        """Compare the fates of packets of a link that nothing judges: it is open, but to some frames."""
+        dropped = frames_dropped_unjudged(self.subject.policy, self.view.hook)
+        box, others = split(state.box, ((ETHER_DESTINATION, dropped),))
+        if box is not None:
+            self._demand(SHUT, fates, box, state.classes)
+        for other in others:
+            self._demand(OPEN, fates, other, state.classes)
 
     def note(self, tail: str | None, demand: Demand, number: int, clause: BoxClause | None) -> None:
         """Take note of what a tail had to do; None where it was no tail that settled packets.

@@ -221,6 +221,8 @@ class _Walk:
 
     def _read_payload(self, selector: nft.Selector) -> int | None:
         packet, (header, name) = self.packet, selector.key.split()
+        if header == "ether":
+            return packet.ether_destination
         if header in {"ip", "ip6"}:
             if (header == "ip") is not (packet.family is Family.IPV4):
                 return None

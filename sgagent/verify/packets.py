@@ -109,6 +109,9 @@ class PacketAtHook:
     other_interface: str = ""
     """The link on the other side of a packet that is forwarded, where the hook knows it; else empty."""
 
+    ether_destination: int | None = None
+    """Of the frame that it came in with; None if it came in with none."""
+
     hides_error: bool = False
     """Whether it is of an ICMPv6 error about its session, behind an authentication header."""
 

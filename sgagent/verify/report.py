@@ -7,6 +7,7 @@ from typing import Any
 
 from sgagent.core.explanation import reason
 from sgagent.core.model import PORTED_NUMBERS, PROTOCOL_NAMES, Family, Protocol, address_text
+from sgagent.nft.ruleset import mac_text
 from sgagent.verify import Outcome
 from sgagent.verify.expectation import Expectation
 from sgagent.verify.fate_comparison import Counterexample
@@ -49,6 +50,7 @@ def counterexample_as_json(found: Counterexample) -> Json:
         "destination_port": packet.destination_port,
         "icmp_type": packet.icmp_type,
         "hop_limit": packet.hop_limit,
+        "frame_destination": None if packet.ether_destination is None else mac_text(packet.ether_destination),
         "tracking": packet.state.value,
         "mark": None if packet.session is None else packet.session.mark,
         "session": None if packet.session is None else _session_as_json(packet.family, packet.session),

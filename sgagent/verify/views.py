@@ -46,6 +46,7 @@ ICMP_TYPE = "icmp type"
 HOP_LIMIT = "hop limit"
 """A policy can speak of these six, and of the far end. Other dimensions name the place that they are in."""
 
+ETHER_DESTINATION = "frame's destination"
 FAR_END = "far end"
 """No dimension: classes of far ends take its place."""
 
@@ -189,7 +190,7 @@ class View:
             box |= dict.fromkeys((end.address for end in _REPLY_TUPLE), ((0, self.family.last_address),))
             box |= dict.fromkeys((end.port for end in _REPLY_TUPLE), _PRESENT)
             box[_SESSION_PROTOCOL] = self._protocols
-        box[_EXPECTED] = self._expected
+        box |= {_EXPECTED: self._expected, ETHER_DESTINATION: ((_ABSENT, _LAST_MAC),)}
         protocols = self._protocols
         if self._is_header_judged and isinstance(header := self._protocol_of_header, Settled):
             protocols = ((int(header.value), int(header.value)),)
@@ -315,6 +316,8 @@ class View:
                 raise UnsupportedStatementError(f"meta {key}")
 
     def _read_payload(self, header: str, field: str, *, phase: Phase) -> Reading:
+        if header == "ether":
+            return Read(ETHER_DESTINATION, ((ETHER_DESTINATION, ((0, _LAST_MAC),)),))
         if _FAMILIES.get(header, self.family) is not self.family:
             return Special.NOTHING
         if field == "hoplimit":
@@ -353,6 +356,7 @@ class View:
             state=self.state,
             session=self._session(values, mark),
             other_interface=self.other_link,
+            ether_destination=_present(values[ETHER_DESTINATION]),
             hides_error=self.headers in (Headers.HIDDEN_ERROR, Headers.ANNOUNCED),
         )
 
@@ -419,6 +423,7 @@ def _nearest(ranges: Ranges, wish: int) -> int:
 _NONE: Ranges = ((_ABSENT, _ABSENT),)
 _PRESENT: Ranges = ((0, LAST_PORT),)
 _BYTE: Ranges = ((0, 255),)
+_LAST_MAC = (1 << 48) - 1
 _AUTHENTICATION = 51
 _FAMILIES = {"ip": Family.IPV4, "icmp": Family.IPV4, "ip6": Family.IPV6, "icmpv6": Family.IPV6}
 _ERRORS = {Family.IPV4: ICMP.wire_number, Family.IPV6: ICMPV6.wire_number}

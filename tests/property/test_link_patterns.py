@@ -112,7 +112,7 @@ def test_a_link_is_judged_by_what_means_it_or_closed(drawn: tuple[ResolvedPolicy
         if policy.patterns:
             for hook, direction in (("prerouting", Direction.INGRESS), ("postrouting", Direction.EGRESS)):
                 found = dispatched(table, hook, name)
-                passing = (None, Accept(), Goto(names.ELSEWHERE_CHAIN))
+                passing = (None, Accept(), Goto(names.ELSEWHERE_CHAIN), Goto(names.UNBOUND_CHAIN))
                 judging = (Goto(names.entry_chain(direction, judge.name)),) if judge else passing
                 assert found in judging
 

@@ -14,8 +14,12 @@ from sgagent.core.model import Mode
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Resolution, resolve
 from sgagent.nft.marks import MarkLayout, first_state
+from sgagent.nft.names import UNBOUND_CHAIN
+from sgagent.nft.ruleset import Drop, Rule
+from sgagent.nft.text import render
 from sgagent.verify import Outcome
 from sgagent.verify.proof import prove
+from sgagent.verify.report import counterexample_as_json
 from sgagent.verify.verified_table import table_of
 from tests.unit.core.test_link_patterns import DEFINITIONS, hand, judge
 from tests.words import PLATFORM
@@ -64,6 +68,35 @@ def test_a_link_may_be_a_new_lower_device_until_it_is_identified() -> None:
     assert (judge(policy, "eth0"), judge(policy, "new0"), judge(policy, "lo")) == (OPEN, CLOSED, OPEN)
     assert judge(resolution([hand("br0")], BR0, is_followed=False).policy, "new0") == OPEN
     assert judge(resolution([hand("eth0")], BR0, ETH0).policy, "new0") == OPEN
+
+
+def test_frames_that_masters_leave_to_ports_are_dropped_at_identified_links() -> None:
+    """Of a link that becomes a port while no agent runs; a table that lets them pass is refuted, no other."""
+    policy = resolution([hand("br0")], BR0, ETH0).policy
+    table = compile_(policy, LAYOUT, first_state(policy.remembering, LAYOUT)).ruleset
+    assert "ether daddr 01:80:c2:00:00:00-01:80:c2:00:00:0f drop" in render(table, persist=False)
+    for changed in ((), (Rule((Drop(),)),)):
+        chains = (
+            replace(one, rules=(*changed, *one.rules[1:])) if one.name == UNBOUND_CHAIN else one
+            for one in table.chains
+        )
+        found = prove(table_of(replace(table, chains=tuple(chains))), policy).counterexample
+        assert found is not None
+        assert counterexample_as_json(found)["frame_destination"] == (
+            None if changed else "01:80:c2:00:00:00"
+        )
+        assert found.packet.interface in {"eth0", "lo"}
+
+
+def test_nothing_is_dropped_at_identified_links_where_no_bound_link_is_a_master() -> None:
+    """Nor where it only observes, or where no agent will identify new links."""
+    for bindings in (
+        ([hand("eth0")], ETH0),
+        ([hand("br0", mode=Mode.OBSERVE)], BR0, ETH0),
+    ):
+        assert not resolution(*bindings).policy.drops_frames_of_ports
+    assert not resolution([hand("br0")], BR0, ETH0, is_followed=False).policy.drops_frames_of_ports
+    assert not resolution([hand("br0")], BR0, ETH0, closed=True).policy.drops_frames_of_ports
 
 
 def test_a_link_that_is_not_there_may_become_a_master() -> None:

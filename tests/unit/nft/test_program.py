@@ -34,6 +34,8 @@ TCP = b.meta(16) + b.compare(b"\x06")
 ICMPV6 = b.meta(16) + b.compare(b"\x3a")
 SADDR = b.payload(b.NETWORK, 12, 4)
 DPORT = b.payload(b.TRANSPORT, 2, 2)
+ETHERNET = b.meta(8) + b.compare(struct.pack("=H", 1))
+FRAME_TO, LINK_LOCAL_MAC = b.payload(b.LINK, 0, 6), b"\x01\x80\xc2\0\0\0"
 TCP_SPORT, TCP_DPORT = r.source_port(model.TCP), r.destination_port(model.TCP)
 ADDRESS, NETWORK_10 = Interval.single(0x0A000001), Interval(0x0A000000, 0x0AFFFFFF)
 ALL = 0xFFFFFFFF
@@ -79,6 +81,14 @@ SAME: tuple[tuple[tuple[bytes, ...], Statement], ...] = (
     ),
     ((IPV4, SADDR, b.look_up("__set0")), Match(r.IP_SADDR, (ADDRESS,))),
     ((IPV4, SADDR, b.look_up("__set0", negated=True)), Match(r.IP_SADDR, (ADDRESS,), Operator.NOT_EQUAL)),
+    (
+        (ETHERNET, FRAME_TO, b.within(LINK_LOCAL_MAC, LINK_LOCAL_MAC[:5] + b"\x0f")),
+        Match(r.ETHER_DADDR, (Interval(0x0180C2000000, 0x0180C200000F),)),
+    ),
+    (
+        (FRAME_TO, b.mask(b"\xff\xff\xff\xff\xff\xf0"), b.compare(LINK_LOCAL_MAC), ETHERNET),
+        Match(r.ETHER_DADDR, (Interval(0x0180C2000000, 0x0180C200000F),)),
+    ),
     ((TCP, DPORT, b.compare(b"\0\x50")), Match(TCP_DPORT, (Interval.single(80),))),
     ((b.payload(2, 2, 2), b.compare(b"\0\x50")), Match(r.TH_DPORT, (Interval.single(80),))),
     ((b.meta(6), b.compare(b"eth0" + bytes(12))), Match(r.META_IIFNAME, (Symbol("eth0"),))),
@@ -160,6 +170,7 @@ HIDDEN: tuple[bytes, ...] = (
     b.meta(8) + b.compare(struct.pack("=H", 1)),
     b.meta(1) + b.compare(b"\x08\0"),
     b.payload(b.LINK, 12, 2) + b.compare(b"\x08\0"),
+    FRAME_TO + b.compare(LINK_LOCAL_MAC),
     b.meta(15) + b.compare(b"\x0a"),
     b.meta(16) + b.compare(b"\x11"),
     b.ct(10) + b.compare(b"\x06"),
