@@ -39,6 +39,8 @@ LINKS = (
     "test_link_names.py::test_other_ipvlans_are_enforced[l3]",
     "test_link_names.py::test_a_vrf_is_refused",
     "test_link_names.py::test_a_port_of_a_vrf_is_judged_by_its_own_binding[closed-advanced]",
+    "test_lower_devices.py::test_no_frame_from_the_wire_passes_by_a_link_that_becomes_a_port_without_an_agent",
+    "test_bridged_frames.py",
 )
 """What links of modules need; HSR and batman-adv are not among those of cloud images."""
 

@@ -22,7 +22,7 @@ from sgagent.agent.step import (
 )
 from sgagent.analysis.doctor.findings import Diagnosis
 from sgagent.core.errors import Severity
-from sgagent.core.link_topology import findings
+from sgagent.core.link_topology import FindingCode, findings
 from sgagent.core.lockout import NamedCut, SessionKind
 from sgagent.core.model import Mode, Policy
 from sgagent.core.policy import ResolvedPolicy
@@ -138,6 +138,9 @@ class InterfaceStatus:
     fault: str | None = None
     """Why the rules of an unenforceable link do not see all its packets."""
 
+    bridged_frames: str | None = None
+    """Why the rules of a bound bridge judge what its ports say to each other, too (§9.4)."""
+
 
 BOUND_STATES = (InterfaceState.BOUND, InterfaceState.WITHOUT_GROUPS)
 """Of links that are there, and that their groups judge."""
@@ -151,6 +154,8 @@ def state_in_words(interface: InterfaceStatus) -> str:
     words = interface.state.value.replace("_", " ")
     if interface.above is not None:
         return f"{words}, above {interface.above}"
+    if interface.bridged_frames is not None:
+        return f"{words}, frames between its ports too"
     return words if interface.port_of is None else f"{words} of {interface.port_of}"
 
 
@@ -409,7 +414,9 @@ def _interfaces(step: Step) -> Iterator[InterfaceStatus]:
     links = {link.name: policy.judge(link.name) for link in step.facts.links if not link.is_loopback}
     present = links.keys() | {judge.name for judge in links.values() if judge}
     ports, lower, faults = ports_of_masters(step), lower_devices(step), unenforceable_links(step)
-    above = {one.link: one.other for one in findings(step.facts, named.keys() | bound_links(step))}
+    found = findings(step.facts, named.keys() | bound_links(step))
+    above = {one.link: one.other for one in found if one.code is FindingCode.LINK_ABOVE}
+    bridged = {one.link: one.message for one in found if one.code is FindingCode.BRIDGED_FRAMES}
     for name in sorted(named.keys() | links.keys()):
         interface = named.get(name) or links[name]
         if interface is None:
@@ -445,4 +452,5 @@ def _interfaces(step: Step) -> Iterator[InterfaceStatus]:
             is_judged_at_every_packet=interface.name in step.uncached or not is_bound,
             port_of=ports.get(name) or lower.get(name),
             fault=faults.get(name) if state is InterfaceState.UNENFORCEABLE else None,
+            bridged_frames=bridged.get(name) if state in BOUND_STATES else None,
         )

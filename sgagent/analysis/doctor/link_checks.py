@@ -25,7 +25,7 @@ _TOPOLOGY = {
     ),
     FindingCode.BRIDGED_FRAMES: (
         DoctorCode.OTHER_NAME,
-        DoctorSeverity.LOW,
+        DoctorSeverity.MEDIUM,
         "what guests say to each other over the bridge is lost where its groups do not accept it",
     ),
     FindingCode.LINK_ABOVE: (

@@ -13,13 +13,14 @@ from sgagent.agent.status import (
     InterfaceStatus,
     Posture,
     Status,
+    state_in_words,
     status_after,
 )
 from sgagent.agent.step import Step, StepEnd
-from sgagent.core.binding import HostFacts, Link
+from sgagent.core.binding import BridgeHooks, HostFacts, Link
 from sgagent.core.errors import NOWHERE, Problem, Severity
 from sgagent.core.lockout import NamedCut, SessionKind
-from sgagent.core.model import Direction, Mode
+from sgagent.core.model import Direction, Family, Mode
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
 
 APPLIED = Step(
@@ -162,6 +163,19 @@ def test_every_link_has_a_state() -> None:
         ("c", None, InterfaceState.ABSENT, Mode.ENFORCE),
         ("d", None, InterfaceState.UNBOUND, None),
     ]
+
+
+def test_a_bridge_whose_ports_frames_are_judged_too_says_so() -> None:
+    """Where br_netfilter is on (§9.4); it is bound all the same."""
+    ports = (Link(name=f"p{n}", index=n, master="br0", master_kind="bridge") for n in (3, 4))
+    links = (Link(name="br0", index=2, kind="bridge"), *ports)
+    policy = ResolvedPolicy(interfaces=(ResolvedInterface(name="br0", security_group_ids=("sg-web",)),))
+    for hooks in (BridgeHooks(), BridgeHooks(families=(Family.IPV6,))):
+        facts = HostFacts(links=links, bridge_hooks=hooks)
+        found, *_ = after(replace(APPLIED, policy=policy, facts=facts)).interfaces
+        told = "bridge-nf-call-ip6tables" in (found.bridged_frames or "")
+        assert (found.state, told) == (InterfaceState.BOUND, bool(hooks.families))
+        assert state_in_words(found) == ("bound, frames between its ports too" if told else "bound")
 
 
 def test_links_that_are_closed_until_they_are_identified_say_so() -> None:

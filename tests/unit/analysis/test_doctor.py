@@ -138,6 +138,16 @@ def test_a_bound_macvlan_above_a_bridge_with_br_netfilter_is_named() -> None:
     assert found(replace(evidence, host=HostFacts(links=links))) == []
 
 
+def test_a_bound_bridge_that_judges_frames_between_its_ports_is_named() -> None:
+    """What guests say to each other is lost: allowed packets, not denied ones that pass."""
+    ports = (Link(name=f"p{n}", index=n, master="br0", master_kind="bridge") for n in (3, 4))
+    links = (replace(ETH0, name="br0", kind="bridge", has_hardware=False), *ports)
+    policy = replace(POLICY, bound=(BoundLink(name="br0"),))
+    host = HostFacts(links=links, bridge_hooks=BridgeHooks(families=(Family.IPV4,)))
+    (named,) = diagnose(HostEvidence(policy=policy, host=host))
+    assert (named.code.value, named.severity, named.link) == ("other_name", DoctorSeverity.MEDIUM, "br0")
+
+
 def flow_table(*devices: str, is_used: bool = True) -> HostEvidence:
     """Return a host with a flow table, and maybe a rule that adds sessions to it."""
     dump = other_table().base("forward", hook=2).flow_table("ft", *devices)
