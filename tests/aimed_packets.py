@@ -402,7 +402,7 @@ class _Maker:
         """Return the variable that a selector reads: the packet's, or the tuple's that is not on the wire."""
         if selector.key_type is KeyType.INET_PROTO:
             return "session protocol" if self.state == "related" and selector.kind == "ct" else "protocol"
-        if selector.key_type in (KeyType.ICMPV6_TYPE, KeyType.INTEGER):
+        if selector.key_type in (KeyType.ICMPV6_TYPE, KeyType.INTEGER, KeyType.ETHER_ADDR):
             return str(selector.key_type.value)
         field = _FIELDS[selector.key.split()[-1]]
         if selector.tuple_direction is None:

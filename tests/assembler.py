@@ -11,7 +11,7 @@ from typing import Literal
 
 from sgagent.nft import ruleset as nft
 from sgagent.nft.expressions import Key, PacketBytes
-from sgagent.nft.fields import FIELDS, KEY_TYPES, LENGTHS, KernelField
+from sgagent.nft.fields import FIELDS, HOST_ORDER_KEYS, KEY_LENGTHS, KEY_TYPES, LENGTHS, KernelField
 from sgagent.nft.ruleset import Interval, NamePrefix, Symbol
 from tests import bytecode as b
 from tests.draws import Draws
@@ -149,7 +149,8 @@ def _needs(row: KernelField, said: set[tuple[Key, int]]) -> Iterator[bytes]:
     for key, number in row.needs:
         if (key, number) not in said:
             said.add((key, number))
-            yield b.meta(key.key) + b.compare(bytes((number,)))
+            order: Order = "little" if key in HOST_ORDER_KEYS else "big"
+            yield b.meta(key.key) + b.compare(number.to_bytes(KEY_LENGTHS[key], order))
 
 
 def _load(row: KernelField, register: int) -> bytes:

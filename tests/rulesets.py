@@ -91,6 +91,7 @@ HEADER_FIELDS: tuple[Selector, ...] = (
     r.META_IIFNAME,
     r.META_NFPROTO,
     r.META_L4PROTO,
+    r.ETHER_DADDR,
     r.IP_SADDR,
     r.IP_DADDR,
     r.IP6_SADDR,
