@@ -99,7 +99,7 @@ def test_it_holds_every_module_and_unit(files: Path) -> None:
 
 def test_it_needs_what_the_project_needs() -> None:
     """Each dependency of the project is one of the package, by Debian's name."""
-    depends = run("dpkg-deb", "--field", str(built()), "Depends")
+    depends = ",".join(run("dpkg-deb", "--field", str(built()), name) for name in ("Depends", "Pre-Depends"))
     names = {re.split(r"[ :|]", part.strip())[0] for part in depends.split(",")}
     text = (ROOT / "pyproject.toml").read_text().partition("\ndependencies = [")[2].partition("]")[0]
     wanted = {DEBIAN_NAMES.get(name, f"python3-{name}") for name in re.findall(r'"([\w-]+)', text)}

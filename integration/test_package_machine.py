@@ -190,6 +190,31 @@ def expect_removal_although_broken(machine: Machine, wire: Lab) -> None:
     assert lets_in(wire) == OPEN
 
 
+OLD_KERNEL = ("setarch", "--uname-2.6")
+"""Runs a command for which the kernel is Linux 2.6."""
+
+REFUSAL = r"sgagent: this kernel is 2\.6.*, and sgagent needs Linux 5\.10 or later; nothing was changed"
+
+
+def test_a_kernel_that_is_too_old_is_refused(machine: Machine, wire: Lab) -> None:
+    """Before anything is unpacked; a package that is there already stays as it is, and goes on."""
+    place, before = f"/var/cache/sgagent-test/{built().name}", files(machine)
+    machine.path("/var/cache/sgagent-test").mkdir()
+    shutil.copy(built(), machine.path(place))
+    refused = (*OLD_KERNEL, "sh", "-c", f"dpkg --install {place} 2>&1")
+    with pytest.raises(CommandError, match=REFUSAL):
+        machine.run(*refused, seconds=INSTALLATION_SECONDS)
+    assert files(machine) == before
+    assert not is_installed(machine)
+    install(machine, built(EARLIER))
+    enforce(machine, wire, WEB)
+    with pytest.raises(CommandError, match=REFUSAL):
+        machine.run(*refused, seconds=INSTALLATION_SECONDS)
+    assert machine.run("sgagent", "--version") == f"sgagent {EARLIER}\n"
+    assert is_installed(machine)
+    assert lets_in(wire) == ONLY_WEB
+
+
 def test_another_version_runs_its_own_code(machine: Machine) -> None:
     """Also where the two differ in neither size nor time of a file, and bytecode of the first is left."""
     install(machine, built(OTHER))
@@ -257,6 +282,9 @@ def test_the_rpm_comes_and_goes(machine: Machine, wire: Lab) -> None:
     rpm may run a package's scripts in a network of their own.
     """
     before = files(machine)
+    with pytest.raises(CommandError, match=REFUSAL):
+        rpm(machine, "--install", built_rpm(EARLIER), *OLD_KERNEL)
+    assert files(machine) == before
     told = rpm(machine, "--install", built_rpm(EARLIER))
     assert "it observes until 'sgagent mode enforce'" in told
     machine.run("systemctl", "enable", "--now", "sgagent.service")
@@ -277,13 +305,13 @@ def test_the_rpm_comes_and_goes(machine: Machine, wire: Lab) -> None:
     assert {name for name in left if name.startswith("/usr/")} == set()
 
 
-def rpm(machine: Machine, action: str, package: Path) -> str:
+def rpm(machine: Machine, action: str, package: Path, *within: str) -> str:
     """Have rpm install a file, and return all that it said; Debian's knows of no dependencies."""
     place = machine.path("/var/cache/sgagent-test")
     place.mkdir(exist_ok=True)
     shutil.copy(package, place)
     name = f"/var/cache/sgagent-test/{package.name}"
     return machine.run(
-        *("sh", "-c", 'rpm "$1" --nodeps --nosignature "$2" 2>&1', "sh", action, name),
+        *(*within, "sh", "-c", 'rpm "$1" --nodeps --nosignature "$2" 2>&1', "sh", action, name),
         seconds=INSTALLATION_SECONDS,
     )

@@ -206,12 +206,13 @@ def _examine(
 ) -> Diagnosis:
     """Return what the doctor finds, from its own thread, by modules that nothing else needs."""
     from sgagent.agent.examination import Examination  # noqa: PLC0415 - a start does not wait for them
+    from sgagent.dataplane.kernel_features import owns_by_number  # noqa: PLC0415 - likewise
 
     examination = Examination(
         settings=settings,
         read_rules=dataplane.read_ruleset,
         own_sockets=own_sockets,
-        owns_tables=lambda: None,
+        owns_tables=partial(owns_by_number, os.uname().release),
     )
     return examination.diagnose(policy, facts)
 

@@ -16,7 +16,7 @@ from sgagent.analysis.doctor.findings import (
     NotSeen,
 )
 from sgagent.analysis.doctor.policy_fact import BoundLink, PolicyFact, policy_fact
-from sgagent.cli import agent_client, inputs
+from sgagent.cli import agent_client, inputs, platform_report
 from sgagent.cli.main import option_adder
 from sgagent.cli.output import Colour, format_json, painted, warn
 from sgagent.core.binding import HostFacts
@@ -38,10 +38,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     inputs.add_interface_argument(parser)
     add("--json", "print one JSON object")
     add("--exit-code", "exit with 1 if anything is found")
+    add(
+        "--platform", "print versions and what this kernel can do instead, to be sent back from untried hosts"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the findings; what could not be looked at goes to standard error."""
+    if options.platform:
+        report = platform_report.platform_report()
+        print(platform_report.as_json(report) if options.json else platform_report.as_text(report))
+        return int(options.exit_code and report.can_run is not True)
     settings = inputs.load_settings(options)
     facts = NetlinkHost().facts()
     policy, blind = _policy(settings, options, facts)

@@ -145,6 +145,22 @@ OLDEST_KERNEL = (5, 10)
 _RELEASE = re.compile(r"([0-9]+)\.([0-9]+)")
 
 
+def is_old_kernel(release: str) -> bool:
+    """Return whether a kernel is known to be too old.
+
+    Args:
+        release: as ``uname -r`` prints it.
+    """
+    number = kernel_number(release)
+    return number is not None and number < OLDEST_KERNEL
+
+
+def kernel_number(release: str) -> tuple[int, int] | None:
+    """Return the first two numbers of a release; None where it does not begin with such."""
+    found = _RELEASE.match(release)
+    return (int(found[1]), int(found[2])) if found else None
+
+
 def refuse_old_kernel(release: str) -> None:
     """Refuse a kernel that is known to be too old, before anything is touched.
 
@@ -154,8 +170,7 @@ def refuse_old_kernel(release: str) -> None:
     Raises:
         KernelRefusedError: it is too old.
     """
-    found = _RELEASE.match(release)
-    if found and (int(found[1]), int(found[2])) < OLDEST_KERNEL:
+    if is_old_kernel(release):
         oldest = ".".join(map(str, OLDEST_KERNEL))
         raise KernelRefusedError(f"sgagent needs Linux {oldest} or later", f"the kernel, {release},")
 

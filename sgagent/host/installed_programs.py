@@ -123,12 +123,12 @@ def read_library_version(root: Path = _ROOT) -> tuple[int, ...] | None:
     """Return the version of libnftables on this host; None where it is not found."""
     for pattern in _LIBRARIES:
         for path in sorted(root.glob(pattern)):
-            if (version := _version_in(path)) is not None:
+            if (version := read_version(path)) is not None:
                 return version
     return None
 
 
-def _version_in(path: Path) -> tuple[int, ...] | None:
+def read_version(path: Path) -> tuple[int, ...] | None:
     """Return the newest version that a program or library holds as a text."""
     found = [tuple(map(int, parts)) for parts in _VERSION.findall(_content(path, _LARGEST_PROGRAM))]
     return max(found, default=None)
@@ -146,7 +146,7 @@ def _programs(folders: list[Path], root: Path | None, process: str | None) -> It
         path = folder / "nft"
         with contextlib.suppress(OSError):
             found = path.stat()
-            version = None if (found.st_dev, found.st_ino) in seen else _version_in(path)
+            version = None if (found.st_dev, found.st_ino) in seen else read_version(path)
             seen.add((found.st_dev, found.st_ino))
             if version is not None:
                 shown = path if root is None else _ROOT / path.relative_to(root)

@@ -9,6 +9,7 @@ from sgagent.agent.control.requests import StatusAnswer
 from sgagent.agent.names.name_table import NameState, NameStatus
 from sgagent.agent.state.directory import Trigger
 from sgagent.agent.status import Posture
+from sgagent.analysis.doctor.findings import DoctorCode
 
 _MEANINGS = {
     Posture.ENFORCING: ("enforcing", ""),
@@ -92,6 +93,8 @@ def _doctor(answer: StatusAnswer) -> Iterator[tuple[str, str]]:
         numbers = {"high": answer.doctor.high, "medium": answer.doctor.medium, "low": answer.doctor.low}
         counts = ", ".join(f"{number} {word}" for word, number in numbers.items() if number)
         yield "doctor", f"{counts}: {', '.join(answer.doctor.codes)} ('sgagent doctor' shows them)"
+        if DoctorCode.KERNEL_FEATURE.value in answer.doctor.codes:
+            yield "owner", "none before Linux 6.9: every process with CAP_NET_ADMIN can change the table"
 
 
 def _verification(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:

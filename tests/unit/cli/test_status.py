@@ -12,6 +12,7 @@ from sgagent.agent.control.requests import ProofStatus, StatusAnswer
 from sgagent.agent.manual_override import HeldBack, ModeOverride, PendingStatus
 from sgagent.agent.state.directory import Trigger
 from sgagent.agent.status import ExpiringRule, InterfaceState, InterfaceStatus, Posture
+from sgagent.analysis.doctor.findings import DiagnosisSummary
 from sgagent.cli.control import status_screen
 from sgagent.core.model import Mode, Policy
 from tests.unit.agent.test_status import LOGIN
@@ -175,6 +176,10 @@ def test_the_first_words_are_documented(posture: Posture) -> None:
         (
             replace(WELL, is_verifying=False),
             "verified   no: the configuration says verify.after_apply = false",
+        ),
+        (
+            replace(WELL, doctor=DiagnosisSummary(high=0, medium=1, low=0, codes=("kernel_feature",))),
+            "owner      none before Linux 6.9: every process with CAP_NET_ADMIN can change the table",
         ),
         (
             replace(
