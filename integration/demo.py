@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for example in chosen:
         print(f"\n{example.name}   {_bound(example)}")
         print(f"  {'flow':{_FLOW}}  {'expected':8}  {'seen':6}  {'decided by':{_DECIDER}} hits")
-        rows, is_proved, scrape = _show(example)
+        rows, is_proved, scrape = _show(example, options.interpreter)
         flows += len(rows)
         proved += is_proved
         faults += sum(row.fault is not None for row in rows)
@@ -92,6 +92,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "cases", nargs="*", metavar="CASE", help="parts of names of examples; all if none is given"
     )
     parser.add_argument("--vectors", action="store_true", help="the small vectors too")
+    parser.add_argument("--interpreter", default=sys.executable, help="what runs the agent's modules")
     return parser.parse_args(arguments)
 
 
@@ -111,13 +112,13 @@ def _bound(example: Example) -> str:
     return "; ".join(bindings)
 
 
-def _show(example: Example) -> tuple[list[Row], bool, str]:
+def _show(example: Example, interpreter: str) -> tuple[list[Row], bool, str]:
     """Run one example, print its rows, and return them, whether the agent proved its table, and a scrape."""
     scenario = example.scenario
     with (
         lab(*scenario.links) as built,
         tempfile.TemporaryDirectory(prefix="sgagent-demo-") as directory,
-        service_on(built.host, Path(directory)) as agent,
+        service_on(built.host, Path(directory), interpreter) as agent,
         on_the_wire(built, knowing(scenario.names)) if scenario.names else nullcontext(),
     ):
         agent.verifies = True

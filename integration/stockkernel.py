@@ -21,8 +21,8 @@ import subprocess
 import sys
 import tempfile
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from integration.lab import LabError
@@ -67,7 +67,8 @@ ip link set lo up
 cd {directory}
 echo "booted after $(cut -d' ' -f1 /proc/uptime) seconds"
 export SGAGENT_PATIENCE={slowness} PYTEST_DISABLE_PLUGIN_AUTOLOAD=1
-{command} --junit-xml=/run/report.xml --override-ini=junit_suite_name="$(uname -r)" || :
+{command} --junit-xml=/run/report.xml --override-ini=junit_suite_name="$(uname -r)" \\
+    --override-ini=junit_family=xunit1 || :
 stty -F /dev/ttyS1 raw
 cat /run/report.xml >/dev/ttyS1
 echo o >/proc/sysrq-trigger
@@ -105,6 +106,9 @@ class Case:
 
     skipped: str
     """Why it was left out; empty if it was not."""
+
+    properties: Mapping[str, str] = field(default_factory=dict)
+    """What it recorded by ``record_property``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,20 +149,27 @@ def release_of(kernel: Path = THIS_SUITE) -> str:
     return next(kernel.glob("usr/lib/modules/*")).name
 
 
-def run_tests(tests: Sequence[str], *, seconds: float, kernel: Path = THIS_SUITE) -> Report:
+def run_tests(
+    tests: Sequence[str],
+    *,
+    seconds: float,
+    kernel: Path = THIS_SUITE,
+    environment: Mapping[str, str] | None = None,
+) -> Report:
     """Boot a kernel, run tests in the guest and return what came of them.
 
     Args:
         tests: arguments for pytest, seen from the top of the repository.
         seconds: after which the guest is given up.
         kernel: where its package is unpacked.
+        environment: more variables for the tests.
 
     Raises:
         LabError: the guest did not get to the end of the tests, or not in time.
     """
     with _temporary("guest") as place, _shared_root() as root:
         first = place / "first-process"
-        first.write_text(_script(tests, kernel))
+        first.write_text(_script(tests, kernel, environment or {}))
         first.chmod(0o755)
         console, report = place / "console", place / "report"
         started = ["-kernel", str(_image(kernel)), "-append", " ".join((*_KERNEL_OPTIONS, f"init={first}"))]
@@ -216,9 +227,20 @@ def _archive(folder: Path, modules: Sequence[Path], first: Path) -> Path:
     return archive
 
 
-def _script(tests: Sequence[str], kernel: Path) -> str:
+def _script(tests: Sequence[str], kernel: Path, environment: Mapping[str, str]) -> str:
     """Return the guest's first process."""
-    command = (sys.executable, "-m", "pytest", "--color=no", "--tb=short", "--quiet", *tests)
+    variables = [f"{name}={value}" for name, value in environment.items()]
+    command = (
+        "env",
+        *variables,
+        sys.executable,
+        "-m",
+        "pytest",
+        "--color=no",
+        "--tb=short",
+        "--quiet",
+        *tests,
+    )
     return _GUEST.format(
         modules=shlex.quote(str(kernel / "usr")),
         directory=shlex.quote(str(_ROOT)),
@@ -289,6 +311,7 @@ def _case(element: ET.Element) -> Case:
         name=element.get("name", ""),
         failure="\n".join(failures),
         skipped="\n".join(skipped),
+        properties={found.get("name", ""): found.get("value", "") for found in element.iter("property")},
     )
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.policies import invent
+from bench.sizes import Size
 from integration.namespaces import Namespace, network_namespace
 from sgagent.compiler.compilation import compile_
 from sgagent.dataplane.dataplane import LibnftablesDataplane
@@ -110,6 +112,31 @@ def test_an_older_nft_works_beside_every_table(
             for command in _COMMANDS:
                 done = old_nft(*command)
                 assert done.returncode == 0, (command, done.returncode, done.stderr)
+
+
+@pytest.mark.long
+def test_an_older_nft_works_beside_a_large_policy(
+    namespace: Namespace, old_nft: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    """200 commands beside 1,000 rules and 10,000 members, which change meanwhile: not one crashes."""
+    del namespace  # the thread is in it
+    policies = [invent(Size(1000, 10_000), seed).resolved for seed in (1, 2)]
+    state = first_state(policies[0].remembering, _LAYOUT)
+    tables = [compile_(policy, _LAYOUT, state).ruleset for policy in policies]
+    with contextlib.closing(LibnftablesDataplane(owned=True)) as dataplane:
+        crashed = []
+        for number in range(_MANY):
+            if number % 20 == 0:
+                bring(dataplane, tables[number // 20 % 2])
+            command = ("-f", "-") if number % len(_SMALL) == 0 else _SMALL[number % len(_SMALL)]
+            done = old_nft(*command, stdin=_OF_OTHERS if command == ("-f", "-") else None)
+            crashed += [(command, done.returncode, done.stderr)] if done.returncode else []
+        assert crashed == []
+
+
+_MANY = 200
+_SMALL = (("-f", "-"), *_COMMANDS)
+"""The commands, each after its own table is loaded."""
 
 
 def test_a_map_that_is_declared_by_its_type_crashes_it(

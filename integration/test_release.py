@@ -68,15 +68,15 @@ def test_a_repository_that_says_something_else_is_refused(clone: Path) -> None:
     run("git", "-C", str(clone), "config", "user.email", "tester@example.org")
     run("git", "-C", str(clone), "tag", f"v{VERSION}")
     with pytest.raises(CommandError, match=f"v{VERSION} is tagged already"):
-        release(clone, VERSION, "--unsigned")
+        release(clone, VERSION, "--unsigned", "--no-bundles")
     run("git", "-C", str(clone), "tag", "--delete", f"v{VERSION}")
     changelog = clone / "CHANGELOG.md"
     changelog.write_text("# Changelog\n\n## [Unreleased]\n")
     with pytest.raises(CommandError, match="not committed"):
-        release(clone, VERSION, "--unsigned")
+        release(clone, VERSION, "--unsigned", "--no-bundles")
     run("git", "-C", str(clone), "commit", "--quiet", "--all", "--message", "docs: Take it back")
     with pytest.raises(CommandError, match=r"says nothing under \[Unreleased\]"):
-        release(clone, VERSION, "--unsigned")
+        release(clone, VERSION, "--unsigned", "--no-bundles")
     assert run("git", "-C", str(clone), "rev-parse", "HEAD~1") == commit
 
 
@@ -98,12 +98,12 @@ def test_a_release_is_whole(clone: Path) -> None:
     package.write_text(BUILD_AND_COMMIT.format(clone=clone))
     run("git", "-C", str(clone), "commit", "--quiet", "--all", "--message", "script: Build nothing")
     with pytest.raises(CommandError, match="the repository changed while this was built"):
-        release(clone, VERSION, "--unsigned")
+        release(clone, VERSION, "--unsigned", "--no-bundles")
     assert f"v{VERSION}" not in run("git", "-C", str(clone), "tag").split()
     assert not (clone / "dist" / VERSION).exists()
     package.write_text((ROOT / "script/package").read_text())
     run("git", "-C", str(clone), "commit", "--quiet", "--all", "--message", "script: Build it")
-    assert f"sgagent_{VERSION}-1_all.deb" in release(clone, VERSION, "--unsigned")
+    assert f"sgagent_{VERSION}-1_all.deb" in release(clone, VERSION, "--unsigned", "--no-bundles")
     assert run("git", "-C", str(clone), "describe", "--exact-match").strip() == f"v{VERSION}"
     assert f"## [{VERSION}] - " in (clone / "CHANGELOG.md").read_text()
     files = clone / "dist" / VERSION

@@ -1,0 +1,182 @@
+"""One row of the matrix, as tests: sgagent as it is installed in another root, on the kernel that runs.
+
+``integration.matrix`` boots a kernel and runs this there. The bench is this machine's: its Python, its
+networks, its packets. The program is the other root's, with that one's libraries and nft, or its bundle's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from integration import demo
+from integration.flood import flooding, watch, watched
+from integration.judging import judge
+from integration.lab import Lab, lab, wait_for
+from integration.service import Service, definitions, service_on
+from integration.traffic import traffic
+from sgagent.core.binding import HandBinding, HostFacts, bind
+from sgagent.core.evaluate import evaluate
+from sgagent.core.model import Policy
+from sgagent.core.resolve import Exemptions, resolve
+from sgagent.documents.writer import as_yaml, write_document
+from sgagent.policy_test.packet_bytes import tcp
+from sgagent.settings import Settings
+from tests.draws import SeededDraws
+from tests.generators import described, random_case, random_packets
+
+ROOT, PROGRAM = os.environ.get("SGAGENT_MATRIX_ROOT", ""), os.environ.get("SGAGENT_MATRIX_PROGRAM", "")
+CHANGES = int(os.environ.get("SGAGENT_MATRIX_CHANGES", "100"))
+POLICIES = int(os.environ.get("SGAGENT_MATRIX_POLICIES", "40"))
+PACKETS = 60
+
+CASES = ("1-web", "2-remote", "3-databases", "4-protocols", "5-internal", "6-egress")
+HOST, CLIENT = ip_address("10.0.0.11"), ip_address("198.51.100.7")
+WEB, REFUSED = "ingress accept 1 tcp 80 from 0.0.0.0/0", "ingress drop 1 tcp 82 from 0.0.0.0/0"
+SSH = "ingress accept 1 tcp 22 from 0.0.0.0/0"
+ONLY_WEB = (True, False)
+
+pytestmark = pytest.mark.skipif(not ROOT, reason="integration.matrix says which root and program to try")
+
+_WRAPPER = """#!/bin/sh
+shift 2 # of python's: -m sgagent
+exec chroot {root} {program} "$@"
+"""
+
+
+@pytest.fixture(scope="module")
+def interpreter(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return what stands in for Python and runs the other root's program, which sees our files."""
+    for shared in ("proc", "sys", "dev", "run", "tmp"):
+        subprocess.run(("mount", "--rbind", f"/{shared}", f"{ROOT}/{shared}"), check=True)
+    wrapper = tmp_path_factory.mktemp("matrix") / "python"
+    wrapper.write_text(_WRAPPER.format(root=ROOT, program=PROGRAM))
+    wrapper.chmod(0o755)
+    return str(wrapper)
+
+
+@pytest.fixture
+def wire() -> Iterator[Lab]:
+    """Build a host and its peer."""
+    with lab() as built:
+        built.add_host_addresses([str(HOST)])
+        yield built
+
+
+@pytest.fixture
+def agent(wire: Lab, interpreter: str, tmp_path: Path) -> Iterator[Service]:
+    """Give the host an agent of the other root that is not started yet, and has a policy."""
+    with service_on(wire.host, tmp_path, interpreter) as made:
+        made.verifies = True
+        made.configure()
+        made.define(definitions(WEB, REFUSED))
+        yield made
+
+
+def lets_in(wire: Lab) -> tuple[bool, bool]:
+    """Tell whether new sessions to ports 80 and 22 get in now."""
+    web, ssh = wire.send_ingress([tcp(CLIENT, HOST, 1024, port) for port in (80, 22)])
+    return web, ssh
+
+
+def test_the_platform(interpreter: str, record_property: Callable[[str, object], None]) -> None:
+    """It can run, and names what is missing."""
+    command = (interpreter, "-m", "sgagent", "doctor", "--platform", "--json")
+    found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    record_property("platform", json.dumps(found))
+    assert found["can_run"] is True, found["missing"]
+
+
+def test_the_demo(interpreter: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every flow of the guide's six cases is as expected, and every table is proved."""
+    with capsys.disabled():
+        assert demo.main(["--interpreter", interpreter, *CASES]) == 0
+
+
+def test_changes_under_a_storm(
+    agent: Service, wire: Lab, record_property: Callable[[str, object], None]
+) -> None:
+    """Over all changes no denied packet passes, and no allowed one is lost, new sessions by the thousand."""
+    agent.start()
+    with traffic(wire) as sessions:
+        sessions.open("kept", wire.peer, str(CLIENT), wire.host, (str(HOST), 80))
+        with sessions.running():
+            sessions.wait_until_all_talk()
+            watch(wire)
+            applied = len(agent.events("ruleset_applied"))
+            with flooding(wire) as flood:
+                wait_for(lambda: flood.sent > 0, "the storm")
+                for number in range(1, CHANGES + 1):
+                    member = f"ingress accept 1 tcp 8080 from 192.0.2.{number}"
+                    agent.define(definitions(WEB, REFUSED, *((SSH, member) if number % 2 else (member,))))
+                    agent.wait_for_event("ruleset_applied", applied + number, 30.0)
+            seen = watched(wire)
+            wire.host.remove_table("testwatch")
+            sessions.wait_until_all_talk()
+            sessions.settle({"kept"})
+        assert sessions.sessions["kept"].lost() == 0
+    lost = seen["sent"] // 3 - seen["allowed"]
+    record_property("storm", f"{CHANGES} changes, {seen['sent']} sent, {seen['leaked']} leaked, {lost} lost")
+    assert (seen["leaked"], lost) == (0, 0)
+    assert seen["sent"] > 0
+
+
+def test_a_kill_a_boot_a_proof_and_a_flush(agent: Service, wire: Lab) -> None:
+    """Rules outlive a kill; a boot without documents enforces them; they are proved, and taken out."""
+    agent.start()
+    assert lets_in(wire) == ONLY_WEB
+    agent.kill()
+    assert lets_in(wire) == ONLY_WEB
+    wire.host.remove_table("sgagent")  # as a reboot does
+    assert lets_in(wire) == (True, True)
+    document = agent.documents / "policy.yaml"
+    document.rename(agent.directory / "aside.yaml")
+    booted = agent.command("boot")
+    assert booted.status == 0, booted.errors
+    assert lets_in(wire) == ONLY_WEB
+    (agent.directory / "aside.yaml").rename(document)
+    agent.start()
+    proved = agent.command("verify")
+    assert (proved.status, proved.output[:6]) == (0, "proved"), proved
+    wait_for(lambda: bool(agent.events("ruleset_verified")) or agent.command("status").status == 0, "a proof")
+    assert agent.stop() == 0
+    assert lets_in(wire) == ONLY_WEB
+    flushed = agent.command("flush")
+    assert flushed.status == 0, flushed.errors
+    assert lets_in(wire) == (True, True)
+
+
+def test_random_policies(interpreter: str, tmp_path: Path) -> None:
+    """What its compiler puts into this kernel decides each packet as the specification does."""
+    found: list[str] = []
+    for seed in range(1, POLICIES + 1):
+        draws = SeededDraws(seed)
+        case = random_case(draws)
+        hands = tuple(
+            HandBinding(interface=one.interface, security_group_ids=one.security_group_ids)
+            for one in case.bindings
+        )
+        bound = bind(case.snapshot, hands, HostFacts(), automatically=False)
+        policy = resolve(case.snapshot, bound, Exemptions(platform=Settings().platform)).policy
+        document = tmp_path / f"{seed}.yaml"
+        document.write_text(as_yaml(write_document(case.snapshot)))
+        links = [f"--interface={hand.interface}={','.join(hand.security_group_ids)}" for hand in hands]
+        packets = random_packets(draws, policy, PACKETS)
+        with lab("eth0", "eth1") as built:
+            entering = ("ip", "netns", "exec", built.host.name)
+            command = (interpreter, "-m", "sgagent", "compile", "--definitions", str(document), *links)
+            done = subprocess.run((*entering, *command), capture_output=True, text=True, check=False)
+            assert done.returncode == 0, f"seed {seed}: {done.stderr}"
+            passed = judge(built, packets)
+        found += [
+            f"seed {seed}: {described(packet)} {'passes' if passes else 'is dropped'}"
+            for packet, passes in zip(packets, passed, strict=True)
+            if passes is not (evaluate(policy, packet).verdict is Policy.ACCEPT)
+        ]
+    assert found == []
