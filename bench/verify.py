@@ -18,7 +18,7 @@ from itertools import count
 from typing import TypeVar
 
 from bench.goals import Goal
-from bench.policies import INTERFACE, BenchPolicy, invent, with_member, with_rule
+from bench.policies import INTERFACE, BenchPolicy, invent
 from bench.section import COSTS_PAGE, Section, finish, goal_table, milliseconds, parser_of, table
 from bench.sizes import SIZES, Size
 from sgagent.compiler.compilation import compile_
@@ -40,8 +40,7 @@ FAULTS, QUICK_FAULTS = 5_000, 50
 POLICIES, QUICK_POLICIES = 2_000, 40
 FAULTS_OF_A_POLICY = 3
 QUICK_RULES = 5
-FIRST_SECONDS = {SIZES[2]: 1.0, SIZES[3]: 15.0}
-CHANGE_SECONDS = {SIZES[2]: 0.2, SIZES[3]: 1.0}
+PROOF_SECONDS = {SIZES[2]: 1.0, SIZES[3]: 15.0}
 
 _LAYOUT = MarkLayout(0xFFFF0000)
 _COLLECTOR = (100_000, 20, 100)
@@ -56,13 +55,7 @@ class ProofTime:
 
     size: Size
     compile_seconds: float
-    first: float
-    rule: float
-    """After one more rule."""
-
-    member: float
-    """After one more member of a group."""
-
+    proof: float
     cells: int
 
 
@@ -88,35 +81,23 @@ class Quality:
 
 
 def measure_time(policy: BenchPolicy, repeats: int) -> ProofTime:
-    """Measure compiling and proving a policy, and proving it after changes.
+    """Measure compiling and proving a policy.
 
     Raises:
         AssertionError: a table was not proved.
     """
     resolved = policy.resolved
     table, compile_seconds = _least(repeats, partial(_compiled, resolved))
-    proof, first = _least(repeats, partial(_proved, table, resolved))
-    changes = [
-        (changed, _compiled(changed))
-        for changed in (with_rule(policy).resolved, with_member(policy).resolved)
-    ]
-    rule, member = (_least(repeats, partial(_proved, its, to, proof))[1] for to, its in changes)
-    return ProofTime(
-        size=policy.size,
-        compile_seconds=compile_seconds,
-        first=first,
-        rule=rule,
-        member=member,
-        cells=proof.cells,
-    )
+    proof, seconds = _least(repeats, partial(_proved, table, resolved))
+    return ProofTime(size=policy.size, compile_seconds=compile_seconds, proof=seconds, cells=proof.cells)
 
 
 def _compiled(policy: ResolvedPolicy) -> Ruleset:
     return compile_(policy, _LAYOUT, first_state([INTERFACE], _LAYOUT), memo=Memo()).ruleset
 
 
-def _proved(table: Ruleset, policy: ResolvedPolicy, previous: Proof | None = None) -> Proof:
-    proof = prove(table_of(table), policy, previous=previous)
+def _proved(table: Ruleset, policy: ResolvedPolicy) -> Proof:
+    proof = prove(table_of(table), policy)
     assert proof.outcome is Outcome.PROVED, proof
     return proof
 
@@ -165,13 +146,9 @@ def lines(times: Sequence[ProofTime], quality: Quality, goals: Sequence[Goal]) -
     """Yield the tables."""
     yield ""
     yield from table(
-        ("rules/members", "compile", "first proof", "a rule more", "a member more", "cells"),
+        ("rules/members", "compile", "proof", "cells"),
         (
-            (
-                str(one.size),
-                *map(milliseconds, (one.compile_seconds, one.first, one.rule, one.member)),
-                f"{one.cells:,}",
-            )
+            (str(one.size), milliseconds(one.compile_seconds), milliseconds(one.proof), f"{one.cells:,}")
             for one in times
         ),
     )
@@ -184,13 +161,9 @@ def lines(times: Sequence[ProofTime], quality: Quality, goals: Sequence[Goal]) -
 def judge(times: Sequence[ProofTime], quality: Quality) -> list[Goal]:
     """Return the goals and what was measured of each."""
     found = [
-        Goal.at_most(limit, f"{what}, {one.size}", seconds, "s")
+        Goal.at_most(limit, f"proof, {one.size}", one.proof, "s")
         for one in times
-        for what, limits, seconds in (
-            ("first proof", FIRST_SECONDS, one.first),
-            ("proof after a change", CHANGE_SECONDS, max(one.rule, one.member)),
-        )
-        if (limit := limits.get(one.size)) is not None
+        if (limit := PROOF_SECONDS.get(one.size)) is not None
     ]
     return [
         *found,

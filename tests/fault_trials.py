@@ -71,8 +71,6 @@ def trials(
 ) -> list[Trial]:
     """Return trials of so many faults, one at a time, in the table of a seed.
 
-    The verifier is handed the proof of the table before the fault, that of the fault before, or none.
-
     Args:
         seed: names the case and the faults.
         number: of faults.
@@ -84,7 +82,6 @@ def trials(
     case, draws = verified_case(seed, most_rules=most_rules), SeededDraws(seed)
     alterable = AlterableTable(case.table)
     memory = stated_memory(table_of(case.table))
-    earlier: list[Proof | None] = [None, prove(table_of(case.table), case.policy, memory=memory)]
     found: list[Trial] = []
     for place in range(number):
         try:
@@ -94,8 +91,7 @@ def trials(
         except NoPlaceError:
             break
         difference = find_difference(case.table, fault, draws, tries)
-        proof = prove(fault.verified_table, case.policy, memory=memory, previous=draws.choice(earlier))
-        earlier = [*earlier[:2], proof]
+        proof = prove(fault.verified_table, case.policy, memory=memory)
         found.append(_trial(case, memory, fault, difference, proof, number=place))
     return found
 

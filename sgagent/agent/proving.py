@@ -54,7 +54,7 @@ def main(channel: int) -> None:
 
 
 def _serve(channel: socket.socket) -> None:
-    connection, previous = Connection(os.dup(channel.fileno())), None
+    connection = Connection(os.dup(channel.fileno()))
     connection.send(Progress.STARTED)
     while True:
         _, descriptors, _, _ = socket.recv_fds(channel, len(TOKEN), 1)
@@ -65,9 +65,8 @@ def _serve(channel: socket.socket) -> None:
         content = _read(descriptors[0])
         connection.send(Progress.LISTED)
         started = time.perf_counter()
-        proof = _outcome(content, request, previous)
+        proof = _outcome(content, request)
         connection.send(_answer(proof, time.perf_counter() - started))
-        previous = proof if proof.outcome is Outcome.PROVED else None
         del content, request, proof
         gc.collect()
         give_back()
@@ -93,12 +92,12 @@ def _read(descriptor: int) -> bytes | None:
             return None
 
 
-def _outcome(content: bytes | None, request: ProofRequest, previous: Proof | None) -> Proof:
+def _outcome(content: bytes | None, request: ProofRequest) -> Proof:
     """Return what comes of a proof; unknown where that fails, whatever the reason is."""
     try:
         if content is None:
             raise MemoryError  # noqa: TRY301 - as when the proof itself needs too much
-        return _prove(content, request, previous)
+        return _prove(content, request)
     except MemoryError:
         most = resource.getrlimit(resource.RLIMIT_DATA)[0] >> 20
         reason = f"the proof needs more than {most} MiB, half of the memory that this host had left"
@@ -107,12 +106,12 @@ def _outcome(content: bytes | None, request: ProofRequest, previous: Proof | Non
     return Proof(outcome=Outcome.UNKNOWN, cells=0, unsupported=(reason,))
 
 
-def _prove(content: bytes, request: ProofRequest, previous: Proof | None) -> Proof:
+def _prove(content: bytes, request: ProofRequest) -> Proof:
     if content[:1] != DONE:
         reason = content[1:].decode("utf-8", "replace") or "the process that lists has ended"
         return Proof(outcome=Outcome.UNKNOWN, cells=0, unsupported=(f"listing of the table: {reason}",))
     memory = _memory(request.state, request.mask)
-    return prove(read_table(content[1:]), request.policy, memory=memory, previous=previous)
+    return prove(read_table(content[1:]), request.policy, memory=memory)
 
 
 def _memory(state: EnforcementState | None, mask: int) -> SessionMemory | None:

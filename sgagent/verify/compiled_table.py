@@ -136,13 +136,12 @@ _HEAVY = 8
 class CompiledTable:
     """What views have in common: rules as operations on states, and maps as trees."""
 
-    def __init__(self, table: VerifiedTable, before: CompiledTable | None = None) -> None:
-        """Compile nothing yet; take the trees of maps that are the same in a table before."""
+    def __init__(self, table: VerifiedTable) -> None:
+        """Compile nothing yet."""
         self.table = table
-        self.trees: dict[str, MapNode] = {}
-        if before is not None:
-            known, maps = before.table.verdict_maps, table.verdict_maps
-            self.trees = {name: one for name, one in before.trees.items() if maps.get(name) is known[name]}
+        self.tree = cache(self._tree)
+        """A map as a tree."""
+
         self.address_statements: dict[tuple[str, Family], Sequence[nft.Match | nft.LookUp]] = {}
         """What distinguishes addresses, by link and family."""
 
@@ -166,17 +165,8 @@ class CompiledTable:
         self.never_returns = cache(self._never_returns)
         """Whether each packet that goes to a chain meets a verdict there, or behind it."""
 
-    def forget(self) -> None:
-        """Drop what no later proof uses."""
-        self._rules.clear()
-        self.fates.clear()
-        self.address_statements.clear()
-
-    def tree(self, name: str) -> MapNode:
-        """Return a map as a tree."""
-        if name not in self.trees:
-            self.trees[name] = map_tree(self.table.verdict_maps[name].elements)
-        return self.trees[name]
+    def _tree(self, name: str) -> MapNode:
+        return map_tree(self.table.verdict_maps[name].elements)
 
     def _selectors(self, name: str) -> tuple[nft.Selector, ...]:
         read = (selector for one in self.table.chains[name].statements for selector in selectors_of(one))

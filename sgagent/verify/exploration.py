@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from sgagent.core.addresses import Ranges, holds, without
+from sgagent.core.addresses import holds, without
 from sgagent.core.model import Policy
 from sgagent.nft import ruleset as nft
 from sgagent.verify.compiled_table import (
@@ -89,12 +89,8 @@ class Exploration:
         self.phase = Phase.WIRE
         self._finals: list[tuple[State, Policy]] | None = None
 
-    def settle(self, state: State, fates: Sequence[PacketFate], tail: str | None = None) -> None:
-        """Take packets that share a fate, but for their marks; and the tail that settled it, if one did."""
-        raise NotImplementedError
-
-    def distinguish(self, ranges: Ranges | None) -> None:
-        """Take note that far ends in some ranges are distinguished from others; None: in any."""
+    def settle(self, state: State, fates: Sequence[PacketFate]) -> None:
+        """Take packets that share a fate, but for their marks."""
         raise NotImplementedError
 
     def arrive(self, chain: str, state: State) -> None:
@@ -202,7 +198,7 @@ class Exploration:
         elif not is_last:
             self.go_through(chain, state)
         elif self.compiled.is_tail(chain):
-            self.settle(state, self.fates(chain, state), chain)
+            self.settle(state, self.fates(chain, state))
         else:
             self.arrive(chain, state)
 
@@ -242,7 +238,6 @@ class Exploration:
             split_marks = _split_marks(state, operation.cubes)
             parts = [state._replace(marks=some) if some else None for some in split_marks]
         elif isinstance(operation, FarEndIn):
-            self.distinguish(operation.ranges)
             within = {number for number in state.classes if holds(operation.ranges, self.addresses[number])}
             split_classes = (
                 tuple(number for number in state.classes if (number in within) is side)
@@ -286,7 +281,6 @@ class Exploration:
                 return _children_of_marks(node, state)
 
     def _children_of_classes(self, node: MapNode, state: State) -> Iterator[_Child]:
-        self.distinguish(None)
         by_child: dict[int, tuple[MapNode | nft.Verdict | None, list[int]]] = {id(None): (None, [])}
         for number in state.classes:
             child = node.child_of(self.addresses[number])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set as AbstractSet
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import merge
 from itertools import chain
@@ -130,10 +130,6 @@ class Demand(NamedTuple):
 OPEN = Demand(accepts=True, counters=(), is_judged=False)
 SHUT = OPEN._replace(accepts=False)
 
-Duty = tuple[str, Demand]
-"""A tail, and what it had to do."""
-
-
 MOST_CELLS = 1_000_000
 """Of a proof; our largest tables take a twentieth. A table of somebody else can't keep a host busy."""
 
@@ -152,17 +148,6 @@ class Subject:
 
     differences: list[Difference] = field(default_factory=list)
     cells: int = 0
-    duties: dict[Duty, Duty] = field(default_factory=dict)
-    """Each that was met with, so that it is in memory but once."""
-
-    met: dict[tuple[object, ...], set[Duty]] = field(default_factory=dict)
-    """What tails have to do and do, by what decides about marks."""
-
-    def forget(self) -> None:
-        """Drop what no later proof uses."""
-        self.duties.clear()
-        self.met.clear()
-        self.compiled.forget()
 
 
 class FateComparison(Exploration):
@@ -194,7 +179,7 @@ class FateComparison(Exploration):
 
         self._met: set[tuple[object, ...]] = set()
 
-    def settle(self, state: State, fates: Sequence[PacketFate], tail: str | None = None) -> None:
+    def settle(self, state: State, fates: Sequence[PacketFate]) -> None:
         """Compare the fates of some packets, far end by far end, where policy and table may differ."""
         restricted, judge = self.frame.restricted, self.frame.judge
         if restricted is None or judge is None:
@@ -215,7 +200,6 @@ class FateComparison(Exploration):
                 accepts = carried_out(judge, decision) is Policy.ACCEPT
                 demand = Demand(accepts, () if counter is None else (counter,))
                 self._demand(demand, fates, cell.box, numbers)
-                self.note(tail, demand, numbers[0], cell.clause)
 
     def _compare_unjudged(self, state: State, fates: Sequence[PacketFate]) -> None:
         """Compare the fates of packets of a link that nothing judges: it is open, but to some frames."""
@@ -225,33 +209,6 @@ class FateComparison(Exploration):
             self._demand(SHUT, fates, box, state.classes)
         for other in others:
             self._demand(OPEN, fates, other, state.classes)
-
-    def note(self, tail: str | None, demand: Demand, number: int, clause: BoxClause | None) -> None:
-        """Take note of what a tail had to do; None where it was no tail that settled packets.
-
-        Args:
-            tail: the chain.
-            demand: what it had to do.
-            number: of the class of far ends.
-            clause: of the policy that decided; None for the default.
-        """
-        raise NotImplementedError
-
-    def meets(self, duties: AbstractSet[Duty], marks: Marks | None) -> bool:
-        """Return whether tails do to packets with some marks what they have to."""
-        of_view = (self.view.state, self.view.direction, self.view.is_expected)
-        known = (self._bits, self._changes, *of_view, self.drops_by_policy, marks)
-        met = self.subject.met.setdefault(known, set())
-        for duty in duties - met:
-            tail, demand = duty
-            if tail not in self.compiled.table.chains:
-                return False
-            remembered, others = self._by_memory(self.fates(tail, State({}, (), marks)))
-            demanded = (*((fate, OPEN) for fate in remembered), *((fate, demand) for fate in others))
-            if any(self._differing(*pair) is not None for pair in demanded):
-                return False
-            met.add(duty)
-        return True
 
     def _by_memory(self, fates: Sequence[PacketFate]) -> tuple[Sequence[PacketFate], Sequence[PacketFate]]:
         """Return the fates of sessions that the policy allowed before, and those of others."""

@@ -109,7 +109,7 @@ def compare_filters(table: VerifiedTable, policy: ResolvedPolicy) -> FilterCompa
     worst = max(proofs, key=lambda proof: _SEVERITY.index(proof.outcome))
     return FilterComparison(
         # What is not understood in one is unknown in all.
-        proof=replace(worst, cells=sum(proof.cells for proof in proofs), remembered=None),
+        proof=replace(worst, cells=sum(proof.cells for proof in proofs)),
         changes=tuple(sorted(_changes(differences, links_of(table, policy)), key=_order)),
         is_whole=all(len(proof.differences) < MOST_DIFFERENCES for proof in proofs),
         not_compared=translating,

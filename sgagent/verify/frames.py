@@ -12,7 +12,7 @@ from functools import cache, partial
 from heapq import merge
 from operator import attrgetter
 
-from sgagent.core.addresses import AddressRanges, Ranges, common, joined, ranges_of, sweep, without
+from sgagent.core.addresses import Ranges, joined, ranges_of, sweep, without
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import Direction, Family
 from sgagent.core.policy import ResolvedInterface
@@ -30,9 +30,6 @@ PLACE = attrgetter("place")
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Frame:
     """What decides about the sessions that are opened in one direction through one link, for one family."""
-
-    key: tuple[object, ...]
-    """Equal in the frames of other proofs that decide about the same sessions."""
 
     judge: ResolvedInterface | None
     """The interface of the policy; None where nothing is judged."""
@@ -75,7 +72,6 @@ def make_frame(
     compiled: CompiledTable,
     judge: ResolvedInterface | None,
     view: View,
-    within: Ranges | None,
     *,
     has_members: bool,
 ) -> Frame:
@@ -85,7 +81,6 @@ def make_frame(
         compiled: the table to compare.
         judge: the interface of the policy; None where nothing is judged.
         view: one of those of the frame.
-        within: the far ends that have to be looked at; None for all.
         has_members: whether all far ends of a class will be asked for.
     """
     clauses = list_box_clauses(judge, view.opened, view.family) if judge else ()
@@ -95,19 +90,12 @@ def make_frame(
         if clause.peers is not None:
             by_peers.setdefault(id(clause.peers), []).append(clause)
     groups = list(by_peers.values())
-    sets = [_within(some[0].peers or (), within) for some in groups]
-    if within is not None:
-        sets.append(within)
-    sets += _expressions(compiled, view, within)
-    classes = {
-        labels: found
-        for labels, found in far_end_classes(sets, view.family).items()
-        if within is None or len(groups) in labels
-    }
+    sets = [some[0].peers or () for some in groups]
+    sets += _expressions(compiled, view)
+    classes = far_end_classes(sets, view.family)
     is_ordinary = partial(_is_ordinary, view.family)
     own = (merge(*(groups[one] for one in labels if one < len(groups)), key=PLACE) for labels in classes)
     return Frame(
-        key=(view.link, view.opened, view.family, judge is not None),
         judge=judge,
         restricted=RestrictedPolicy(judge, view.opened) if judge else None,
         everyone=ClauseIndex(everyone),
@@ -124,11 +112,7 @@ def make_frame(
 _Sets = Iterator[Ranges]
 
 
-def _within(ranges: AddressRanges, within: Ranges | None) -> AddressRanges:
-    return ranges if within is None else common(ranges, within)
-
-
-def _expressions(compiled: CompiledTable, view: View, within: Ranges | None) -> _Sets:
+def _expressions(compiled: CompiledTable, view: View) -> _Sets:
     """Yield the sets of far ends that the table distinguishes in packets of a view's link and family."""
     done: set[Hashable] = set()
     for statement in _address_statements(compiled, view):
@@ -138,11 +122,9 @@ def _expressions(compiled: CompiledTable, view: View, within: Ranges | None) -> 
                 continue
             done.add(key)
             if isinstance(statement, nft.Match):
-                yield _within(ranges_in(statement), within)
-            elif len(statement.selectors) == 1 and within is not None:
-                yield from _keys_within(compiled, statement.verdict_map, within)
+                yield ranges_in(statement)
             else:
-                yield from _keys(compiled.table, statement.verdict_map, place, within)
+                yield from _keys(compiled.table, statement.verdict_map, place)
 
 
 def _address_statements(compiled: CompiledTable, view: View) -> Sequence[nft.Match | nft.LookUp]:
@@ -209,18 +191,7 @@ def _link_or_family(selector: nft.Selector, view: View) -> str | None:
     return str(reading.value) if isinstance(reading, Settled) else None
 
 
-def _keys_within(compiled: CompiledTable, name: str, within: Ranges) -> _Sets:
-    """Yield the same for a map of far ends alone, of which few matter."""
-    tree = compiled.tree(name)
-    found: dict[int, set[tuple[int, int]]] = {}
-    for first, last in within:
-        for place in range(*tree.places_between(first, last)):
-            ends = max(first, tree.starts[place]), min(last, tree.lasts[place])
-            found.setdefault(id(tree.children[place]), set()).add(ends)
-    yield from (tuple(sorted(ranges)) for ranges in found.values())
-
-
-def _keys(table: VerifiedTable, name: str, place: int, within: Ranges | None) -> _Sets:
+def _keys(table: VerifiedTable, name: str, place: int) -> _Sets:
     """Yield the sets of values of a field that lead to different places."""
     verdict_map = table.verdict_maps[name]
     found: dict[Hashable, set[tuple[int, int]]] = {}
@@ -230,7 +201,7 @@ def _keys(table: VerifiedTable, name: str, place: int, within: Ranges | None) ->
             alone: Hashable = verdict.chain if isinstance(verdict, nft.Goto) else verdict
             key = alone if len(element.key) == 1 else value
             found.setdefault(key, set()).add((value.first, value.last))
-    yield from (_within(tuple(sorted(ranges)), within) for ranges in found.values())
+    yield from (tuple(sorted(ranges)) for ranges in found.values())
 
 
 def _is_far_end(selector: nft.Selector, view: View) -> bool:

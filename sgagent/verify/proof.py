@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Container, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import chain, count, product
 
-from sgagent.core.addresses import Ranges
 from sgagent.core.model import Direction, Family
 from sgagent.core.policy import LOOPBACK, UNIDENTIFIED, ResolvedInterface, ResolvedPolicy
 from sgagent.nft import ruleset as nft
 from sgagent.nft.names import entry_chain
 from sgagent.verify import Outcome
-from sgagent.verify.comparison import ProofMemo, ViewComparison, WholeNeededError
+from sgagent.verify.comparison import ProofMemo, ViewComparison
 from sgagent.verify.compiled_table import CompiledTable
 from sgagent.verify.expectation import JUDGED_HOOKS, SessionMemory, stated_memory
 from sgagent.verify.fate_comparison import (
@@ -35,14 +34,13 @@ from sgagent.verify.packets import (
     other_marks,
     reads_other_link,
 )
-from sgagent.verify.revision import Revision, Revisions
 from sgagent.verify.verified_table import BaseHook, UnsupportedStatementError, VerifiedChain, VerifiedTable
 from sgagent.verify.views import View, views_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class Proof:
-    """What came of a comparison, and what of it the next one can use."""
+    """What came of a comparison."""
 
     outcome: Outcome
     cells: int
@@ -54,21 +52,10 @@ class Proof:
     differences: tuple[Difference, ...] = ()
     """Where the outcome is refuted: packets on which ``run`` and ``expect`` differ."""
 
-    remembered: Remembered | None = field(default=None, repr=False, compare=False)
-    """Where the outcome is proved: what the next proof can use."""
-
     @property
     def counterexample(self) -> Counterexample | None:
         """Return the packet that refutes."""
         return self.differences[0].example if self.differences else None
-
-
-@dataclass(frozen=True, slots=True)
-class Remembered:
-    """What was compared, and what was found out."""
-
-    subject: Subject
-    memo: ProofMemo
 
 
 def prove(
@@ -77,7 +64,6 @@ def prove(
     *,
     memory: SessionMemory | None = None,
     scope: ComparisonScope = EVERYTHING,
-    previous: Proof | None = None,
     most_cells: int = MOST_CELLS,
     most_differences: int = 1,
 ) -> Proof:
@@ -88,15 +74,13 @@ def prove(
         policy: what it is to enforce, its fail-safes and modes included.
         memory: generation and slots as the agent knows them; None: as the table states them.
         scope: what is compared.
-        previous: of an earlier table or policy, of which what did not change is not compared again.
         most_cells: after so many the outcome is unknown.
         most_differences: that are looked for.
     """
     if table.unsupported:
         return Proof(outcome=Outcome.UNKNOWN, cells=0, unsupported=table.unsupported)
-    before = previous.remembered.subject.compiled if previous and previous.remembered else None
     subject = Subject(
-        compiled=CompiledTable(table, before),
+        compiled=CompiledTable(table),
         policy=policy,
         memory=memory or stated_memory(table),
         scope=scope,
@@ -104,10 +88,9 @@ def prove(
         most_differences=most_differences,
     )
     memo = ProofMemo()
-    revisions = _revisions(previous, subject)
     try:
         for views in _views_by_link(subject):
-            comparison = _LinkComparison(subject, memo, revisions)
+            comparison = _LinkComparison(subject, memo)
             for view in views:
                 comparison.compare(view)
     except (UnsupportedStatementError, InconsistentProofError) as reason:
@@ -118,33 +101,19 @@ def prove(
         return Proof(outcome=Outcome.REFUTED, cells=subject.cells, differences=tuple(subject.differences))
     if policy.unseen:
         return Proof(outcome=Outcome.UNKNOWN, cells=subject.cells, unsupported=policy.unseen)
-    subject.forget()
-    memo.walks.clear()
-    return Proof(outcome=Outcome.PROVED, cells=subject.cells, remembered=Remembered(subject, memo))
-
-
-def _revisions(previous: Proof | None, subject: Subject) -> tuple[Revisions, ProofMemo] | None:
-    """Return what is another than in an earlier proof, and the memo of that; None where it is of no use."""
-    known = previous.remembered if previous else None
-    if known is None or known.subject.scope != subject.scope:
-        return None
-    return Revisions(known.subject, subject), known.memo
+    return Proof(outcome=Outcome.PROVED, cells=subject.cells)
 
 
 class _LinkComparison:
     """Compare for all packets of a link."""
 
-    def __init__(
-        self, subject: Subject, memo: ProofMemo, revisions: tuple[Revisions, ProofMemo] | None
-    ) -> None:
+    def __init__(self, subject: Subject, memo: ProofMemo) -> None:
         self._subject = subject
         self._memo = memo
-        self._revisions = revisions
         self._frames: dict[Hashable, Frame] = {}
-        self._known: dict[Hashable, Revision | None] = {}
 
     def compare(self, view: View) -> None:
-        """Compare for all packets of a view, if possible only for those to which something changed.
+        """Compare for all packets of a view.
 
         Raises:
             RefutedError: there is a packet for which the table does not do what the policy says.
@@ -158,36 +127,15 @@ class _LinkComparison:
         self._compare(replace(view, is_elsewhere=True), common_marks(EVERY_MARK, (bit, bit)))
 
     def _compare(self, view: View, marks: Marks | None) -> None:
-        if self._revisions is not None:
-            revisions, before = self._revisions
-            revision = self._revision(view, revisions)
-            if revision is not None:
-                frame = self._frame(view, revision.far_ends)
-                try:
-                    ViewComparison(self._subject, view, frame, self._memo, (revision, before)).compare(marks)
-                except (WholeNeededError, RefutedError, InconsistentProofError):
-                    self._subject.differences.clear()  # the comparison for all far ends shows what it is
-                else:
-                    return
         ViewComparison(self._subject, view, self._frame(view), self._memo).compare(marks)
 
-    def _frame(self, view: View, within: Ranges | None = None) -> Frame:
-        """Return the frame of a view, for some far ends or for all."""
-        key = (view.opened, view.is_elsewhere, view.family, view.hook in JUDGED_HOOKS, within)
+    def _frame(self, view: View) -> Frame:
+        key = (view.opened, view.is_elsewhere, view.family, view.hook in JUDGED_HOOKS)
         if key not in self._frames:
             has_members = self._subject.most_differences > 1
-            frame = make_frame(
-                self._subject.compiled, self._judge(view), view, within, has_members=has_members
-            )
-            self._frames[key] = frame
+            judge = self._judge(view)
+            self._frames[key] = make_frame(self._subject.compiled, judge, view, has_members=has_members)
         return self._frames[key]
-
-    def _revision(self, view: View, revisions: Revisions) -> Revision | None:
-        """Return what is another for a view; None if that may be everything."""
-        key = (view.opened, view.is_elsewhere, view.family, view.hook, view.headers)
-        if key not in self._known:
-            self._known[key] = revisions.of(view) if self._judge(view) else None
-        return self._known[key]
 
     def _judge(self, view: View) -> ResolvedInterface | None:
         return self._subject.policy.judge(view.link) if view.hook in JUDGED_HOOKS else None

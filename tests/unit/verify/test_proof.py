@@ -359,18 +359,11 @@ def test_the_source_check_is_proved(own: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("own", (("10.0.0.11",), ("10.0.0.11", "10.0.0.12", "10.0.8.0/28")))
 def test_a_table_that_checks_other_sources_is_refuted(own: tuple[str, ...]) -> None:
-    """An address too few, or none checked at all; also by a proof that builds on the one before."""
+    """An address too few, or none checked at all."""
     policy = with_source_check("10.0.0.11", "10.0.0.12")
-    before = proof_of(compiled(policy), policy)
-    assert before.outcome is Outcome.PROVED
     for other in (with_source_check(*own), POLICY):
-        faulty = table_of(compiled(other))
-        found = prove(faulty, policy, previous=before)
-        assert found.outcome is prove(faulty, policy).outcome is Outcome.REFUTED
-        moved = prove(faulty, other, previous=before)
-        assert moved.outcome is Outcome.PROVED
-        stale = prove(table_of(compiled(policy)), other, previous=before)
-        assert stale.outcome is Outcome.REFUTED, "the policy changed, and the table did not"
+        assert proof_of(compiled(other), policy).outcome is Outcome.REFUTED
+        assert proof_of(compiled(policy), other).outcome is Outcome.REFUTED
     counterexample = refuted(compiled(POLICY), policy)
     assert counterexample.expected.decision.decided_by is DecidedBy.SPOOFED
 
