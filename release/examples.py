@@ -67,6 +67,9 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
         ),
     ),
     "keygen": (("sgagent keygen --out policy.key", "Make a key pair; the public key is printed."),),
+    "clone": (
+        ("sgagent clone sg-web sg-web-2 groups.d --output groups.d", "Copy a group, to change the copy."),
+    ),
     "lint": (
         ("sgagent lint groups.d --exit-code", "Fail a pipeline if anything is found."),
         ("sgagent lint groups.d --sarif > lint.sarif", "Write the findings for a code host."),
@@ -76,6 +79,7 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("sgagent mode enforce --interface eth1", "Enforce on one link."),
     ),
     "plan": (
+        ("sgagent plan --between sg-web sg-web-2 groups.d", "Show what a copy of a group would change."),
         ("sgagent plan candidate", "Show what a candidate would open and close on this host."),
         ("sgagent plan candidate --against groups.d --everywhere", "Compare two sets of documents."),
     ),

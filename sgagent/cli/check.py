@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -18,14 +18,19 @@ from sgagent.cli.agent_client import bound_before
 from sgagent.cli.guardrails import Keeper, add_guardrails_argument, as_json
 from sgagent.cli.main import DEFAULT_CONFIGURATION, add_option
 from sgagent.cli.output import Colour, painted, problem_as_json, problem_text
-from sgagent.core.errors import DocumentError, Origin, Problem, Severity, SourceUnavailableError
+from sgagent.cli.reading import Reading, name_foreign_documents, passed_over
+from sgagent.core.errors import DocumentError, Origin, Problem, Severity, SourceUnavailableError, printable
 from sgagent.core.link_topology import FindingCode, findings
 from sgagent.core.lockout import as_keys, sessions_cut
+from sgagent.core.model import Snapshot
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Resolution, Scope
-from sgagent.core.rule_values import FAMILY_NAMES
+from sgagent.core.rule_values import FAMILY_NAMES, has_ended, instant_text
+from sgagent.documents import DocumentFile, RefusedDocumentsError
 from sgagent.host.links import NetlinkHost, read_forwarding
+from sgagent.ports import Delivery
 from sgagent.settings import RefusedSettingsError, Settings
+from sgagent.settings.sources import FileSourceSettings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,9 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print every problem of the whole (§8.3); the exit code says whether the documents would be refused."""
+    reading = Reading(snapshot=Snapshot(version=""))
     try:
         settings = inputs.load_settings(options)
-        problems, found = _look(settings, options)
+        problems, found, reading = _look(settings, options)
         policy = found.policy if found else None
         problems += _forwarding_warnings(policy, options.config or DEFAULT_CONFIGURATION)
         problems += _unbinding_warnings(policy, settings, options)
@@ -57,6 +63,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         report = {
             "ok": not errors,
+            "read": reading.as_json(),
             "sessions_cut": [as_keys(session) for session in cut],
             "guardrails": [as_json(violation) for violation in (found.violations if found else ())],
             "problems": [
@@ -73,19 +80,79 @@ def run(options: argparse.Namespace) -> int:
         verdict = f"{word}: {counts if problems else 'nothing wrong'}"
         advice = "(add an accept rule or a fail-safe entry for it before you enforce this)"
         warnings = (f"warning: this policy would cut {session} {advice}" for session in cut)
-        for line in (*problems, *warnings, verdict):
+        notes = [f"passed over {one.path}: {one.reason}" for one in reading.passed_over if one.is_for_people]
+        said = [reading.line()] if sys.stdout.isatty() else []
+        for line in (*problems, *warnings, *map(printable, (*notes, *said)), verdict):
             print(problem_text(line, sys.stdout))
     return 2 if errors else 0
 
 
-def _look(settings: Settings, options: argparse.Namespace) -> tuple[tuple[Problem, ...], Resolution | None]:
-    """Return what is wrong with the documents, and what they come to; nothing if they have errors of form."""
+def _look(
+    settings: Settings, options: argparse.Namespace
+) -> tuple[tuple[Problem, ...], Resolution | None, Reading]:
+    """Return what is wrong with the documents, what they come to, unless form is wrong, and what was read."""
+    delivered = Delivery(snapshot=Snapshot(version=""))
+
+    def read() -> Delivery:
+        nonlocal delivered
+        try:
+            delivered = inputs.fetch(settings, options.definitions, inputs.UNNAMED)
+        except RefusedDocumentsError as error:
+            delivered = Delivery(snapshot=error.readable, documents=error.documents)
+            raise
+        return delivered
+
+    resolution: Resolution | None = None
+    problems: tuple[Problem, ...]
     try:
         keep = Keeper.of(settings, options).everywhere
-        resolution = inputs.read_policy(settings, options, scope=Scope.EVERYTHING, keep=keep)
+        resolution = inputs.read_policy(settings, options, scope=Scope.EVERYTHING, keep=keep, read=read)
+        problems = resolution.problems
     except DocumentError as error:
-        return error.problems, None
-    return resolution.problems, resolution
+        problems = error.problems
+    reading = _reading(settings, options, delivered, resolution.policy if resolution else None)
+    problems = _naming_foreign(problems, reading.documents)
+    return (*problems, *_ended(delivered.snapshot, settings)), resolution, reading
+
+
+def _ended(snapshot: Snapshot, settings: Settings) -> Iterator[Problem]:
+    """Yield a warning for each rule that has ended (§12.4)."""
+    at = inputs.latest_time(settings)
+    for group in snapshot.security_groups:
+        for rule in group.rules:
+            if rule.expires is not None and has_ended(rule.expires, at):
+                message = f"rule {rule.rule_id} has ended and does not exist any more"
+                ended, remedy = instant_text(rule.expires), "remove it, or give it a later end"
+                yield Problem.warning(rule.origin.at("expires"), "expired_rule", ended, message, remedy)
+
+
+def _reading(
+    settings: Settings, options: argparse.Namespace, delivered: Delivery, policy: ResolvedPolicy | None
+) -> Reading:
+    place = options.definitions or (
+        settings.source.path if isinstance(settings.source, FileSourceSettings) else None
+    )
+    links: tuple[str, ...] = ()
+    with suppress(OSError):
+        links = tuple(link.name for link in NetlinkHost().facts().links)
+    bound = policy.bound if policy else ()
+    return Reading(
+        snapshot=delivered.snapshot,
+        documents=delivered.documents,
+        passed_over=passed_over(place),
+        binds=tuple(name for name in links if policy and policy.judge(name) in bound),
+    )
+
+
+def _naming_foreign(problems: Iterable[Problem], documents: Iterable[DocumentFile]) -> tuple[Problem, ...]:
+    """Return problems; a file that is something else than a document has one, which says what it is."""
+    foreign = {one.path: one.reason for one in name_foreign_documents(documents)}
+    wrong = {one.origin.file for one in problems if one.severity is Severity.ERROR} & foreign.keys()
+    named = (
+        Problem.error(Origin(file=name), "foreign_format", None, "not a document of sgagent", foreign[name])
+        for name in sorted(wrong)
+    )
+    return (*named, *(one for one in problems if one.origin.file not in wrong))
 
 
 def _as_sarif(problems: Iterable[Problem]) -> dict[str, object]:

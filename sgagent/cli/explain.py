@@ -8,7 +8,7 @@ import json
 import socket
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from sgagent.agent.control.requests import ExplainAnswer, ExplainQuestion
@@ -16,6 +16,7 @@ from sgagent.cli import inputs
 from sgagent.cli.agent_client import NoAgentError, ask, enforced_now
 from sgagent.cli.main import option_adder
 from sgagent.cli.output import decision_as_json, warn
+from sgagent.cli.plan import resolve_everywhere
 from sgagent.core.errors import UsageError, printable
 from sgagent.core.evaluate import DecidedBy, Packet
 from sgagent.core.explanation import (
@@ -26,12 +27,15 @@ from sgagent.core.explanation import (
     choose_interface,
     describe_packet,
     explain,
+    interface_of,
     is_evaluated_though_invalid,
     protocol_number,
     reason,
 )
 from sgagent.core.model import LAST_PORT, Direction, Family, Mode, Policy, Protocol
+from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.rule_values import few_objects
+from sgagent.ports import Delivery
 from sgagent.settings import Settings
 
 if TYPE_CHECKING:  # what only live hosts need
@@ -105,14 +109,30 @@ def _explain_definitions(settings: Settings, packet: Packet, options: argparse.N
         dns = inputs.dns_answers(settings, options)
         resolution = inputs.resolve_for_host(settings, delivery, (), at=options.at, dns=dns)
     else:
-        resolution = inputs.read_policy(settings, options)
+        read = cache(lambda: inputs.fetch(settings, options.definitions, inputs.UNNAMED))
+        resolution = inputs.read_policy(settings, options, read=read)
+        delivery = read()
     inputs.accept_or_refuse(resolution.problems, settings, options)
     policy = resolution.policy
+    elsewhere = None if options.interface or options.on else _meant_elsewhere(policy, delivery, packet)
+    if elsewhere is not None:
+        warn(f"no link here is {elsewhere}, which the packet is for: answered as on the host that has it")
+        policy = resolve_everywhere(
+            settings, delivery, at=options.at, dns=inputs.dns_answers(settings, options)
+        ).policy
+        return explain(policy, replace(packet, interface=elsewhere))
     name = choose_interface(policy, packet.interface or None) or ""
     meant = [one.pattern.text for one in policy.patterns if one.pattern.matches(name)]
     if len(meant) > 1 and policy.interface(name) is None:
         warn(f"{' and '.join(meant)} match {name}, which is closed: exclude it from one, or bind it by name")
     return explain(policy, replace(packet, interface=name))
+
+
+def _meant_elsewhere(policy: ResolvedPolicy, delivery: Delivery, packet: Packet) -> str | None:
+    """Return the network interface that a packet is for, if it is on no link of this host."""
+    found = interface_of(delivery.snapshot, packet)
+    here = {judge.network_interface_id for judge in policy.bound}
+    return found.network_interface_id if found and found.network_interface_id not in here else None
 
 
 def _names_definitions(options: argparse.Namespace) -> bool:

@@ -223,6 +223,7 @@ def read_policy(
     *,
     scope: Scope = Scope.HOST,
     keep: Callable[[Resolution, Delivery], Resolution] = lambda resolution, _: resolution,
+    read: Callable[[], Delivery] | None = None,
 ) -> Resolution:
     """Return the resolved policy of the chosen definitions for this host, with all problems.
 
@@ -231,6 +232,7 @@ def read_policy(
         options: which definitions and bindings are meant, whether name servers are asked, and maybe ``--at``.
         scope: whose errors of meaning count.
         keep: returns the resolution with what breaks guardrails (§13.4).
+        read: reads the definitions, where the caller wants them, too.
 
     Raises:
         UsageError: the path on the command line does not exist.
@@ -238,7 +240,7 @@ def read_policy(
         DocumentError: the documents have errors of form; the error also lists errors of meaning.
     """
     try:
-        delivery = fetch(settings, options.definitions, UNNAMED)
+        delivery = read() if read else fetch(settings, options.definitions, UNNAMED)
     except RefusedDocumentsError as error:
         readable = Delivery(snapshot=error.readable, documents=error.documents)
         missing = _CODES_OF_MISSING_OBJECTS if error.has_left_out else ()

@@ -212,6 +212,7 @@ def _subject_maker(
         by_hand=bound.all,
         only_by_hand=bool(by_hand),
         most_rules=settings.lint.most_rules,
+        offices=settings.lint.offices,
         life=_life(settings, delivery, options, dns),
         at=inputs.latest_time(settings),
         names=dns.of(dns_names(delivery.snapshot), HostFacts()).addresses,

@@ -58,6 +58,7 @@ COMMANDS = {
     "apply": Command("Enforce documents through the running agent, permanently or on trial until confirmed."),
     "boot": Command("Enforce the last enforced policy before the network is up, without reading the source."),
     "check": Command("Validate documents and configuration; report all problems at once."),
+    "clone": Command("Write a copy of a group with new ids."),
     "compile": Command("Print (--dry-run) or apply, once, the ruleset for this host."),
     "confirm": Command("Keep the definitions or the mode that is on trial.", module="control"),
     "denied": Command(

@@ -20,11 +20,12 @@ from sgagent.analysis.flow_text import ObjectNames
 from sgagent.analysis.header_space import Clause
 from sgagent.cli import inputs
 from sgagent.cli.agent_client import enforced_now, modes_of_host
+from sgagent.cli.clone import with_other_group
 from sgagent.cli.guardrails import Keeper, add_guardrails_argument
 from sgagent.cli.main import option_adder
 from sgagent.cli.output import progress, terminal_width
 from sgagent.core.addresses import joined, without
-from sgagent.core.binding import HostFacts, bind_everywhere
+from sgagent.core.binding import HandBinding, HostFacts, bind, bind_everywhere
 from sgagent.core.errors import UsageError, printable
 from sgagent.core.lockout import NamedCut, as_keys, sessions_newly_cut
 from sgagent.core.memo import Memo
@@ -47,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     inputs.add_dns_argument(parser)
     add_guardrails_argument(parser)
     add("--against PATH", "compare with these documents, instead of what is enforced now")
+    add("--between GROUP NEW", "compare two groups of the definitions", nargs=2, metavar=("GROUP", "NEW"))
     add("--everywhere", "for every network interface of the documents, instead of this host's links")
     add("--operations", "also show the kernel's operations (--json always has them)")
     add("--verify", "prove the table of the candidate, too")
@@ -58,6 +60,8 @@ def run(options: argparse.Namespace) -> int:
     """Print what would change; the exit code says on request whether anything does."""
     if options.everywhere and options.interface:
         raise UsageError("--everywhere and --interface exclude each other")
+    if options.between and (options.interface or options.everywhere or options.against):
+        raise UsageError("--between excludes --interface, --everywhere and --against")
     settings = inputs.load_settings(options)
     scope = _Scope(
         settings=settings,
@@ -68,6 +72,8 @@ def run(options: argparse.Namespace) -> int:
     )
     parsed = Memo()
     delivery = inputs.fetch(settings, options.definitions, inputs.UNNAMED, parsed)
+    if options.between:
+        return _print_report(_between(delivery, scope, options), options, {})
     candidate = Keeper.of(settings, options).here(scope.resolve(delivery), delivery)
     inputs.accept_or_refuse(candidate.problems, settings, options)
     origin, enforced = _enforced(delivery, settings, options, parsed)
@@ -83,11 +89,37 @@ def run(options: argparse.Namespace) -> int:
         logging, policy = settings.flow_log.logging, candidate.policy
         code, proof = prove_compiled(policy, settings, logging, is_printed=not options.json)
         verified = {"verified": proof}
+    return code or _print_report(report, options, verified)
+
+
+def _print_report(report: PlanReport, options: argparse.Namespace, beside: dict[str, object]) -> int:
     if options.json:
-        print(json.dumps(as_json(report) | verified))
+        print(json.dumps(as_json(report) | beside))
     else:
         print("\n".join(lines(report, terminal_width())))
-    return code or (1 if options.exit_code and report.changes else 0)
+    return 1 if options.exit_code and report.changes else 0
+
+
+def _between(delivery: Delivery, scope: _Scope, options: argparse.Namespace) -> PlanReport:
+    """Return what changes where one group of the definitions stands for another."""
+    snapshot, settings = delivery.snapshot, scope.settings
+    group = options.between[0]
+    candidate = with_other_group(snapshot, *options.between)
+    hand = HandBinding(interface=group, security_group_ids=(group,))
+    before, after = (
+        resolve(
+            one,
+            bind(one, (hand,), HostFacts(), automatically=False),
+            inputs.exemptions(settings),
+            at=scope.at,
+            names=scope.dns.of(dns_names(one), HostFacts()).addresses,
+        )
+        for one in (snapshot, candidate)
+    )
+    inputs.accept_or_refuse((*delivery.problems, *after.errors), settings, options)
+    wanted = options.operations or options.json
+    everywhere = replace(scope, everywhere=True)  # live sessions are none of either's
+    return _report(before.policy, after.policy, everywhere, group, candidate, wants_operations=wanted)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

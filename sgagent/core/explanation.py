@@ -7,7 +7,16 @@ from dataclasses import dataclass
 
 from sgagent.core.errors import UsageError
 from sgagent.core.evaluate import DecidedBy, Packet, Tracking, as_opener, evaluate, is_always_allowed
-from sgagent.core.model import PROTOCOL_NAMES, Mode, Policy, Protocol, address_text
+from sgagent.core.model import (
+    PROTOCOL_NAMES,
+    Direction,
+    Mode,
+    NetworkInterface,
+    Policy,
+    Protocol,
+    Snapshot,
+    address_text,
+)
 from sgagent.core.policy import ResolvedPolicy, ResolvedRule
 
 EPHEMERAL_PORT = 49152
@@ -130,6 +139,17 @@ def choose_interface(policy: ResolvedPolicy, named: str | None) -> str | None:
         names = ", ".join(interface.name for interface in policy.bound)
         raise UsageError(f"several interfaces are bound ({names}): say which with --on NAME")
     return policy.bound[0].name
+
+
+def interface_of(snapshot: Snapshot, packet: Packet) -> NetworkInterface | None:
+    """Return the network interface that a packet comes to, or leaves; None if it is not just one."""
+    end = packet.destination if packet.direction is Direction.INGRESS else packet.source
+    found = [
+        one
+        for one in snapshot.network_interfaces
+        if any(block.family is packet.family and block.first <= end <= block.last for block in one.addresses)
+    ]
+    return found[0] if len(found) == 1 else None
 
 
 def _explained(rule: ResolvedRule) -> ExplainedRule:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from operator import attrgetter
 from typing import TypeVar
 
-from sgagent.core.model import DEFAULT_INNER_ACCESS, NetworkInterface, SecurityGroup
+from sgagent.core.model import DEFAULT_INNER_ACCESS, GroupType, NetworkInterface, Policy, SecurityGroup
 from sgagent.documents.assembly import Collected, DeliveredGroup
 from sgagent.documents.tree import is_set
 from sgagent.documents.values import UNKNOWN_GROUP_TYPE
@@ -66,15 +66,18 @@ def _joined(listed: DeliveredGroup | None, answers: list[DeliveredGroup]) -> Sec
     pages = tuple(_pages(answers))
     first = pages[0]
     _check_agreement(listed, pages)
-    if listed is None:
+    said = _first_said(page.inner_access_policy for page in pages)
+    # Only basic groups have an inner access policy of accept, so an answer that says so names the type.
+    group_type = GroupType.BASIC if said is Policy.ACCEPT else UNKNOWN_GROUP_TYPE
+    if listed is None and group_type is UNKNOWN_GROUP_TYPE:
         read_as = f"it is read as {UNKNOWN_GROUP_TYPE.value}, which admits least"
         message = f"the type of {first.security_group_id} is unknown; {read_as}"
         remedy = "the answer of DescribeSecurityGroups beside this one"
         first.place.warn("type_not_delivered", message, remedy)
     return SecurityGroup(
         security_group_id=first.security_group_id,
-        group_type=listed.group_type if listed else UNKNOWN_GROUP_TYPE,
-        inner_access_policy=_first_said(page.inner_access_policy for page in pages) or DEFAULT_INNER_ACCESS,
+        group_type=listed.group_type if listed else group_type,
+        inner_access_policy=said or DEFAULT_INNER_ACCESS,
         account_id=(listed and listed.account_id) or _first_said(page.account_id for page in pages),
         vpc_id=(listed and listed.vpc_id) or _first_said(page.vpc_id for page in pages),
         name=(listed and listed.name) or _first_said(page.name for page in pages) or "",

@@ -305,6 +305,8 @@ _OTHER_WORDS = {
 def nearest_name(name: str, known: Collection[str]) -> str:
     """Return a hint with the known name that was probably meant, or with all known names."""
     cut = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name[:_LONGEST_NAME]).lower()
+    if cut == "api_version" and "version" in known:
+        return "a field of Kubernetes objects; documents of sgagent begin with version: 1"
     meant = [other for other in _OTHER_WORDS.get(cut, ()) if other in known]
     near = meant or nearest(cut, known)
     return f"did you mean {near[0]}?" if near else "known are " + ", ".join(known)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping as MappingOf
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from sgagent.documents.misspellings import Slip, console_word
 from sgagent.documents.tree import Listing, MalformedError, Mapping, Node, Scalar, ScalarKind, kind_of
 
 T = TypeVar("T")
@@ -31,7 +32,7 @@ _REMEDIES = {
     "text": "put it in quotes",
     "whole number": "digits alone, without quotes",
     "list": "write the values in […]",
-    "mapping": "write fields as name: value",
+    "mapping": "an object: fields as name: value",
 }
 """What to do where a value of another type is expected."""
 
@@ -59,6 +60,11 @@ class InvalidValueError(ValueError):
 def invalid(code: str, message: str, remedy: str = "") -> InvalidValueError:
     """Return the error of a value with one fault."""
     return InvalidValueError(Fault(code, message, remedy))
+
+
+def slipped(code: str, slip: Slip | None, message: str, remedy: str) -> Fault:
+    """Return the fault of a value: a slip that is known, or else that it is wrong."""
+    return Fault(code, *(slip or (message, remedy)))
 
 
 def wrong_type(node: Node, expected: str, remedy: str = "") -> Fault:
@@ -133,9 +139,12 @@ def parse_word(node: Node, words: MappingOf[str, T]) -> T:
     if isinstance(node, str) and node in words:
         return words[node]
     forms = "one of " + ", ".join(words)
-    meaning = words.get(parse_text(node, "a word", forms).lower())
+    text = parse_text(node, "a word", forms)
+    meaning = words.get(text.lower())
     if meaning is None:
-        raise invalid("bad_value", "not one of the allowed words", forms)
+        slip = console_word(text)
+        known = slip if slip and slip[1] in words else None
+        raise InvalidValueError(slipped("bad_value", known, "not one of the allowed words", forms))
     return meaning
 
 

@@ -33,6 +33,7 @@ from sgagent.core.model import (
 from sgagent.core.rule_values import ANY, EVERYTHING
 from sgagent.documents import scalars
 from sgagent.documents.field import Field
+from sgagent.documents.misspellings import console_word, icmp_slip, object_slip, ports_slip
 from sgagent.documents.problems import Budget
 from sgagent.documents.tree import Listing, Node, Scalar
 
@@ -141,7 +142,8 @@ def parse_protocol(node: Node) -> Protocol:
         return by_name
     if _NUMBER.fullmatch(text) and int(text) <= 255:
         return Protocol(int(text))
-    raise scalars.invalid("bad_protocol", "not a protocol", _PROTOCOL_FORM)
+    fault = scalars.slipped("bad_protocol", console_word(text), "not a protocol", _PROTOCOL_FORM)
+    raise scalars.InvalidValueError(fault)
 
 
 def parse_single_protocol(node: Node) -> Protocols:
@@ -219,15 +221,19 @@ def parse_ports(node: Node) -> PortSet:
 
 def parse_port_range(node: Node) -> PortSet:
     """Return the ports of a single value: one range, or every port."""
-    match = _PORTS.fullmatch(scalars.parse_digits(node, "a port range", PORT_FORMS))
+    text = scalars.parse_digits(node, "a port range", PORT_FORMS)
+    match = _PORTS.fullmatch(text)
     if match is None:
-        raise scalars.invalid("bad_port_range", "not a port range", PORT_FORMS)
+        fault = scalars.slipped("bad_port_range", ports_slip(text), "not a port range", PORT_FORMS)
+        raise scalars.InvalidValueError(fault)
     first = int(match[1])
     last = first if match[2] is None else int(match[2])
     if first == last == -1 and match[2]:
         return ALL_PORTS
     if not (1 <= first <= LAST_PORT and 1 <= last <= LAST_PORT):
-        raise scalars.invalid("port_out_of_range", "the port is out of range", PORT_FORMS)
+        message = "the port is out of range"
+        fault = scalars.slipped("port_out_of_range", icmp_slip(text), message, PORT_FORMS)
+        raise scalars.InvalidValueError(fault)
     if first > last:
         raise scalars.invalid("reversed_ports", "the first port is greater than the last", f"{last}/{first}")
     return PortSet.of((first, last))
@@ -333,6 +339,8 @@ def _parse_object(field: Field) -> AuthorizationObjects:
 
 
 def _parse_single_object(field: Field, text: str) -> AuthorizationObject:
+    if "sg-" in text and (slip := object_slip(text)):
+        raise scalars.InvalidValueError(scalars.slipped("bad_address", slip, "not an object", OBJECT_FORMS))
     if text.startswith("sg-"):
         return GroupReference(parse_id(text))
     if text.startswith("pl-"):
@@ -413,6 +421,8 @@ def is_meant_as_address(text: str) -> bool:
 
 def no_object(text: str, groups: Iterable[str] = ()) -> scalars.Fault:
     """Return what is wrong with an object that has none of the forms, and the id of none of the groups."""
+    if slip := object_slip(text):
+        return scalars.slipped("bad_address", slip, "not an address", OBJECT_FORMS)
     if _HOST_NAME.fullmatch(text):
         is_name = _NAME.fullmatch(text.removesuffix(".")) or not text.isascii()
         message = "a host name without dns: before it"
@@ -455,7 +465,8 @@ def _parse_address(text: str) -> tuple[CidrBlock, bool]:
     try:
         address, block = _address_and_block(text)
     except ValueError:
-        raise scalars.invalid("bad_address", "not an address", BLOCK_FORMS) from None
+        fault = scalars.slipped("bad_address", object_slip(text), "not an address", BLOCK_FORMS)
+        raise scalars.InvalidValueError(fault) from None
     if block.family is Family.IPV6 and _MAPPED.first <= block.first and block.last <= _MAPPED.last:
         raise scalars.invalid("mapped_address", "an IPv4-mapped IPv6 address", "write the IPv4 address")
     return block, address != block.first

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
-from sgagent.analysis.lint.findings import CODES, MOST_RULES
+from sgagent.analysis.lint.findings import CODES, MOST_RULES, OFFICES
 from sgagent.core.binding import HandBinding
 from sgagent.core.errors import Origin
 from sgagent.core.link_patterns import is_of_any_name, is_pattern
@@ -18,6 +18,7 @@ from sgagent.core.model import (
     ALL_PROTOCOLS,
     CidrBlock,
     Direction,
+    Family,
     Mode,
     Policy,
     PortSet,
@@ -241,6 +242,16 @@ class LintSettings(SettingsTable):
 
     most_rules: Annotated[int, _LIMIT] = MOST_RULES
     """Of a group."""
+
+    office_ipv4: Annotated[int, number(1, 32)] = OFFICES[Family.IPV4]
+    """Prefix length of the widest network that may administer."""
+
+    office_ipv6: Annotated[int, number(1, 128)] = OFFICES[Family.IPV6]
+
+    @property
+    def offices(self) -> Mapping[Family, int]:
+        """Return the prefix lengths by family."""
+        return {Family.IPV4: self.office_ipv4, Family.IPV6: self.office_ipv6}
 
 
 _KEYS_EXAMPLE = 'like public_keys = ["ed25519:…"], as `sgagent keygen` prints it'

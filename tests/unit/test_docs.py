@@ -202,7 +202,7 @@ def test_every_key_of_each_source_is_documented(kind: type[SourceSettings]) -> N
 
 def keys_in(section: str) -> set[str]:
     """Return the keys that the tables of a section name."""
-    return set(re.findall(r"^\| `([a-z_]+)` \|", section, re.MULTILINE))
+    return set(re.findall(r"^\| `([a-z0-9_]+)` \|", section, re.MULTILINE))
 
 
 def test_every_field_of_the_control_protocol_is_documented() -> None:

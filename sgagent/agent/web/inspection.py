@@ -181,6 +181,7 @@ class Inspection:
             Exemptions(platform=self._settings.platform, failsafe=self._settings.failsafe),
             by_hand=by_hand.all,
             most_rules=self._settings.lint.most_rules,
+            offices=self._settings.lint.offices,
             life=self._life(policy),
             at=at,
             names=names,

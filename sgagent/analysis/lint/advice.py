@@ -175,8 +175,8 @@ def _later_flows(subject: LintSubject, edits: Edits) -> tuple[FlowChange, ...]:
 
 
 def _are_all_reached(subject: LintSubject, edits: Edits) -> bool:
-    """Return whether rules with a new priority decide somewhere, and drops of them are void nowhere."""
-    moved = {edit.key for edit in edits if edit.priority is not None}
+    """Return whether all that is set anew decides somewhere, and drops of that are void nowhere."""
+    moved = {edit.key for edit in edits if edit.fields}
     waiting = set(moved)
     for judge in (stand.judge for stand in subject.stands):
         edited = edit_judge(judge, edits, subject.members) if moved else judge
@@ -190,7 +190,7 @@ def _are_all_reached(subject: LintSubject, edits: Edits) -> bool:
 
 def _ties(subject: LintSubject, edits: Edits) -> bool:
     """Return whether a rule gets the priority of one that contradicts it."""
-    moved = {edit.key for edit in edits if edit.priority is not None}
+    moved = {edit.key for edit in edits if edit.priority is not None or edit.objects is not None}
     for judge in (stand.judge for stand in subject.stands) if moved else ():
         edited = edit_judge(judge, edits, subject.members)
         sides = map(edited.toward, Direction) if edited is not judge else ()

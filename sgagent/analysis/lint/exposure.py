@@ -35,9 +35,6 @@ from sgagent.core.rule_values import EVERYTHING, FAMILY_NAMES
 _WORKBENCH = ("161.117.0.0/16", "100.104.0.0/16")
 """From where the cloud's own Workbench connects: the guide's own advice (case 2b)."""
 
-_LIST_ENTRY = {Family.IPV4: 24, Family.IPV6: 56}
-"""Shortest prefixes of a list that still are an office, and not a region."""
-
 
 @error(f"a rule that opens more than {MANY_PORTS} ports, or all, to everyone")
 def open_to_everyone(subject: LintSubject) -> Iterator[Finding]:
@@ -127,9 +124,9 @@ def _families(families: Iterable[Family]) -> str:
     return " and ".join(FAMILY_NAMES[family] for family in families)
 
 
-@warning("SSH, Remote Desktop or the like open to more than an address")
+@warning("SSH, Remote Desktop or the like open to more than an office")
 def wide_management_port(subject: LintSubject) -> Iterator[Finding]:
-    """Find management ports that are open to more than an address, a group or a list of offices."""
+    """Find management ports that are open to a wider network than an office, named or in a prefix list."""
     reported = _collected(subject, _sensitive)
     for key, (_, rule) in subject.rules.items():
         ports = _management_ports(subject, rule)
@@ -138,8 +135,8 @@ def wide_management_port(subject: LintSubject) -> Iterator[Finding]:
             services = ", ".join(map(service_text, ports))
             yield rule_finding(
                 key,
-                f"it opens {services} to {wide}, which is wider than an address",
-                "name the addresses of those who administer, or a list of them",
+                f"it opens {services} to {wide}, which is wider than an office",
+                "name the networks of those who administer, or a list of them",
             )
 
 
@@ -160,15 +157,20 @@ def _management_ports(subject: LintSubject, rule: SecurityGroupRule) -> list[int
 def _too_wide(subject: LintSubject, one: AuthorizationObject) -> str | None:
     """Return the network that an object is, or has, if it is too wide."""
     match one:
-        case CidrBlock() as block if block.first != block.last and str(block) not in _WORKBENCH:
+        case CidrBlock() as block if _is_wider_than_office(subject, block):
             return str(block)
         case PrefixListReference(prefix_list_id):
             found = subject.snapshot.prefix_list_by_id.get(prefix_list_id)
-            entries = found.entries if found else ()
-            wide = (b for b in entries if b.prefix_length < _LIST_ENTRY[b.family])
+            wide = (
+                (block for block in found.entries if _is_wider_than_office(subject, block)) if found else ()
+            )
             return next((f"{block} of {prefix_list_id}" for block in wide), None)
         case _:
             return None
+
+
+def _is_wider_than_office(subject: LintSubject, block: CidrBlock) -> bool:
+    return block.prefix_length < subject.offices[block.family] and str(block) not in _WORKBENCH
 
 
 @warning("an egress allow-list for one family, while the other leaves by default")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sgagent.analysis.lint.edits import Fix
 from sgagent.core.errors import NOWHERE, Origin
+from sgagent.core.model import Family
 
 CODES = (
     "open_to_everyone",
@@ -41,6 +43,9 @@ CODES = (
 
 MOST_RULES = 100
 """Rules of a group, beyond which it is hard to oversee, unless the configuration says otherwise."""
+
+OFFICES: Mapping[Family, int] = {Family.IPV4: 24, Family.IPV6: 56}
+"""Shortest prefixes that still are an office, and not a region, unless the configuration says otherwise."""
 
 
 class FindingSeverity(enum.Enum):

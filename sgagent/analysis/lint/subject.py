@@ -9,7 +9,7 @@ from functools import cached_property, partial
 
 from sgagent.analysis.header_space import Clause
 from sgagent.analysis.lint.edits import Fix
-from sgagent.analysis.lint.findings import MOST_RULES, SEVERITIES, Finding, FindingSeverity
+from sgagent.analysis.lint.findings import MOST_RULES, OFFICES, SEVERITIES, Finding, FindingSeverity
 from sgagent.analysis.lint.removals import Removals, find_removals
 from sgagent.analysis.lint.rule_reach import OpenPorts, RuleKey, RuleReach, key_of, ports_open_to_everyone
 from sgagent.analysis.lint.rule_relations import is_part
@@ -141,6 +141,9 @@ class LintSubject:
     """What resolving the definitions found."""
 
     most_rules: int = MOST_RULES
+    offices: Mapping[Family, int] = field(default_factory=lambda: OFFICES)
+    """Prefix lengths of the widest networks that still are an office."""
+
     life: Life = NO_LIFE
 
     @cached_property
@@ -264,6 +267,7 @@ def make_subject(
     by_hand: Iterable[Binding] = (),
     only_by_hand: bool = False,
     most_rules: int = MOST_RULES,
+    offices: Mapping[Family, int] = OFFICES,
     life: Life = NO_LIFE,
     at: datetime | None = None,
     names: KnownNames | None = None,
@@ -278,6 +282,7 @@ def make_subject(
         by_hand: bindings of the configuration or the command line.
         only_by_hand: whether nothing else is looked at.
         most_rules: that a group may have.
+        offices: prefix lengths of the widest networks that still are an office.
         life: what is known of this host.
         at: the latest time; without it no rule has ended.
         names: what the DNS says of names; None where nobody asked.
@@ -309,6 +314,7 @@ def make_subject(
         ),
         problems=resolution.problems,
         most_rules=most_rules,
+        offices=offices,
         life=life,
     )
 

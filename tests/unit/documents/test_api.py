@@ -335,7 +335,7 @@ def test_a_part_of_a_list_is_an_error() -> None:
 
 def test_a_group_without_its_type_admits_least() -> None:
     """Losing the listing never admits a packet: the group is read as advanced, with a warning (§5.3)."""
-    found, warnings = parse(json.dumps(attribute(PERMISSION)))
+    found, warnings = parse(json.dumps(attribute(PERMISSION, InnerAccessPolicy="Drop")))
     assert (the_group(found).group_type, codes(warnings)) == (GroupType.ADVANCED, ["type_not_delivered"])
 
 
