@@ -18,6 +18,7 @@ from sgagent import __version__
 
 _BUSYBOX = ROOT / ".cache" / "packages" / "busybox-static" / "usr" / "bin" / "busybox"
 _BUILD_SECONDS = 600.0
+_ARM64 = "/usr/bin/qemu-aarch64-static"
 _EXAMPLE = ROOT / "examples" / "1-web" / "groups.d"
 _COMPILE = ("compile", "--dry-run", "--no-verify", "--definitions", "{}", "--interface", "eth0=sg-web")
 
@@ -119,3 +120,40 @@ def test_its_agent_enforces_and_proves(root: Path, host: Namespace, tmp_path: Pa
         finally:
             daemon.terminate()
     assert daemon.returncode == 0
+
+
+@pytest.mark.skipif(
+    not Path(_ARM64).exists(), reason="no qemu-aarch64-static; script/setup --full installs it"
+)
+def test_that_of_arm64_compiles_the_same_bytes(tmp_path: Path) -> None:
+    """It is built here from Debian's packages for that machine, and run by an emulator."""
+    script = str(ROOT / "script" / "bundle")
+    told = run(script, "--version", __version__, "--arch", "arm64", seconds=_BUILD_SECONDS)
+    run("tar", "--extract", "--file", str(ROOT / told.strip()), "--directory", str(tmp_path))
+    bundle = tmp_path / "opt" / "sgagent"
+    libraries = ("--inhibit-cache", "--library-path", str(bundle / "lib"))
+    name = ("--argv0", str(bundle / "bin" / "python3"))  # by which Python finds its own modules
+    python = (str(bundle / "lib" / "python"), "-I", "-m", "sgagent")
+    emulated = (
+        "env",
+        "-i",
+        "PATH=/nowhere",
+        _ARM64,
+        str(bundle / "lib" / "loader"),
+        *libraries,
+        *name,
+        *python,
+    )
+    assert run(*emulated, "check", str(_EXAMPLE)) == "ok: nothing wrong\n"
+    compiled = run(*emulated, *(word.format(_EXAMPLE) for word in _COMPILE))
+    assert compiled == run(sys.executable, "-m", "sgagent", *(word.format(_EXAMPLE) for word in _COMPILE))
+
+
+def test_two_builds_are_the_same_bytes(packed: Path, tmp_path: Path) -> None:
+    """From the same commit and packages, in another place."""
+    clone = tmp_path / "clone"
+    run("git", "clone", "--quiet", str(ROOT), str(clone))
+    if run("git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=no"):
+        pytest.skip("there are changes that are not committed, which a clone does not have")
+    told = run(str(clone / "script" / "bundle"), "--version", __version__, seconds=_BUILD_SECONDS)
+    assert (clone / told.strip()).read_bytes() == packed.read_bytes()

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import sgagent
 from sgagent.cli.output import format_json
-from sgagent.core.errors import UsageError, printable
-from sgagent.dataplane.kernel_features import ProbedFeature, probe_features
-from sgagent.dataplane.libnftables import open_binding
+from sgagent.core.errors import printable
+from sgagent.dataplane.kernel_features import ProbedFeature, library_fault, probe_features
 from sgagent.dataplane.table import OLDEST_KERNEL, is_old_kernel, kernel_number
 from sgagent.host import installed_programs, platform_facts
 
@@ -87,11 +86,7 @@ class PlatformReport:
 
 def platform_report() -> PlatformReport:
     """Look at the host; changes nothing."""
-    fault = None
-    try:
-        open_binding()
-    except UsageError as error:
-        fault = str(error)
+    fault = library_fault()
     library = platform_facts.mapped_library("libnftables.so")
     version = installed_programs.read_version(library) if library else None
     release = os.uname()

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import enum
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sgagent.dataplane.libnftables import Accepted, NotPossible, Refused, TextCheck, check_text
+from sgagent.core.errors import UsageError
+from sgagent.dataplane.libnftables import (
+    Accepted,
+    NotPossible,
+    Refused,
+    TextCheck,
+    check_text,
+    open_binding,
+)
 from sgagent.dataplane.table import kernel_number
+from sgagent.netlink import NETLINK_NETFILTER
 
 _UNKNOWN_TO_NFT = ("syntax error", "has no type", "unknown", "datatype mismatch")
 
@@ -116,3 +126,16 @@ def probed(feature: KernelFeature, found: TextCheck) -> ProbedFeature:
             said = reason.splitlines()[0] if reason else ""
             lack = Lack.NFT if any(word in said for word in _UNKNOWN_TO_NFT) else Lack.KERNEL
             return ProbedFeature(feature=feature, is_there=False, lack=lack, reason=said)
+
+
+def library_fault() -> str | None:
+    """Return why libnftables can't be used; it ends a process that the kernel gives no socket."""
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER):
+            pass
+        open_binding()
+    except OSError as error:
+        return f"this kernel has no netlink for netfilter: {error.strerror}"
+    except UsageError as error:
+        return str(error)
+    return None
