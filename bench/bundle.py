@@ -39,7 +39,7 @@ class Costs:
     check_seconds: list[float] = field(default_factory=list)
     ready_seconds: list[float] = field(default_factory=list)
     megabytes: list[float] = field(default_factory=list)
-    """Resident set size of both of the daemon's processes: what is shared with other programs here counts, too."""
+    """Resident set size of both processes: what is shared with other programs here counts, too."""
 
     def medians(self) -> tuple[float, float, float]:
         """Return the medians."""

@@ -221,18 +221,19 @@ def _is_first_of_its_own(pid: int) -> bool:
 
 
 @contextlib.contextmanager
-def machine_in(network: Namespace, *, is_bare: bool = False) -> Iterator[Machine]:
+def machine_in(network: Namespace, *, is_bare: bool = False, root: Path = Path("/")) -> Iterator[Machine]:
     """Give a network a machine with sgagent and its units installed as a package would, switched off.
 
     Args:
         network: what it has in place of a network of its own.
         is_bare: install nothing, for a package to be installed; what it depends on is there.
+        root: of the files that the machine has; the same for others.
     """
-    with _kept_root() as root:
-        _clear(root)
+    with _kept_root(root) as kept:
+        _clear(kept)
         if not is_bare:
-            _install(root)
-        made = Machine(network, root)
+            _install(kept)
+        made = Machine(network, kept)
         try:
             yield made
         finally:
@@ -268,17 +269,17 @@ set -e
 mount -t tmpfs -o mode=755 tmpfs "$1"
 cd "$1"
 mkdir upper work root
-mount -t overlay -o lowerdir=/,upperdir=upper,workdir=work overlay root
+mount -t overlay -o "lowerdir=$2,upperdir=upper,workdir=work" overlay root
 echo mounted
 exec cat
 """
 
 
 @contextlib.contextmanager
-def _kept_root() -> Iterator[_Root]:
-    """Mount an overlay of this root, and keep it until the context is left or this process ends."""
+def _kept_root(lower: Path = Path("/")) -> Iterator[_Root]:
+    """Mount an overlay of a root, and keep it until the context is left or this process ends."""
     keeper = subprocess.Popen(
-        ["unshare", "--mount", "--propagation=private", "sh", "-c", _KEEPER, "sh", _Root.place],
+        ["unshare", "--mount", "--propagation=private", "sh", "-c", _KEEPER, "sh", _Root.place, str(lower)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -299,7 +300,9 @@ def _clear(root: _Root) -> None:
     (root.path / "etc/machine-id").write_text("")
     for hindrance in ("usr/sbin/policy-rc.d", "var/lib/man-db/auto-update"):
         (root.path / hindrance).unlink(missing_ok=True)  # of starting units, and of installing in a second
-    shutil.rmtree(root.path / "var/lib/apt/lists")  # which apt reads for two seconds each time that it starts
+    shutil.rmtree(
+        root.path / "var/lib/apt/lists", ignore_errors=True
+    )  # which apt reads for two seconds each time that it starts
     (root.path / "var/lib/apt/lists/partial").mkdir(parents=True)
     for left_behind in ("etc/sgagent", "var/lib/sgagent", "usr/lib/sgagent", _PROJECT):
         shutil.rmtree(root.path / left_behind, ignore_errors=True)

@@ -67,15 +67,22 @@ def why_no_row(row: Row) -> str:
     return "" if shutil.which("mmdebstrap") else "mmdebstrap is not installed"
 
 
-def try_row(row: Row, bundle: Path | None = None) -> Report:
+def try_row(row: Row, bundle: Path | None = None, changes: int = 100, policies: int = 40) -> Report:
     """Boot the row's kernel and return what came of its tests.
 
     Args:
         row: what to try.
         bundle: the archive of one of this tree; None builds it.
+        changes: of the policy under a storm.
+        policies: random ones, each with packets.
     """
     root = _root_with_program(row, bundle)
-    environment = {"SGAGENT_MATRIX_ROOT": str(root), "SGAGENT_MATRIX_PROGRAM": row.program}
+    environment = {
+        "SGAGENT_MATRIX_ROOT": str(root),
+        "SGAGENT_MATRIX_PROGRAM": row.program,
+        "SGAGENT_MATRIX_CHANGES": str(changes),
+        "SGAGENT_MATRIX_POLICIES": str(policies),
+    }
     return run_tests(
         ["integration/matrix_row.py"], seconds=_ROW_SECONDS, kernel=row.kernel, environment=environment
     )
@@ -129,7 +136,12 @@ def written(row: Row, report: Report) -> str:
     platform = json.loads(properties.get("platform", "{}"))
     missing = [sentence.partition(" (")[0].partition(":")[0] for sentence in platform.get("missing", ())]
     passed = sum(not (case.failure or case.skipped) for case in report.cases)
-    came_of = f"{passed} of {len(report.cases)} parts; {properties.get('storm', 'no storm')}"
+    came_of = "; ".join(
+        (
+            f"{passed} of {len(report.cases)} parts",
+            *(properties.get(name, "") for name in ("storm", "policies")),
+        )
+    )
     how = "bundle" if row.is_bundle else "package"
     cells = (report.release, row.distribution, how, ", ".join(missing) or "nothing", came_of)
     return f"| {' | '.join(cells)} |"
@@ -153,6 +165,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--bundle", type=Path, metavar="FILE", help="the bundle of this tree, if it is built already"
     )
+    parser.add_argument("--changes", type=int, default=100, help="of the policy, under a storm")
+    parser.add_argument("--policies", type=int, default=40, help="random ones")
     options = parser.parse_args(arguments)
     status = 0
     for row in ROWS:
@@ -161,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if reason := why_no_row(row):
             print(f"{row.distribution}: left out: {reason}", file=sys.stderr)
             continue
-        report = try_row(row, options.bundle)
+        report = try_row(row, options.bundle, options.changes, options.policies)
         line, failed = written(row, report), failures(report)
         print(line, *(f"{name}: {reason}" for name, reason in failed.items()), sep="\n", flush=True)
         status = 1 if failed else status

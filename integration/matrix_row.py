@@ -152,7 +152,9 @@ def test_a_kill_a_boot_a_proof_and_a_flush(agent: Service, wire: Lab) -> None:
     assert lets_in(wire) == (True, True)
 
 
-def test_random_policies(interpreter: str, tmp_path: Path) -> None:
+def test_random_policies(
+    interpreter: str, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     """What its compiler puts into this kernel decides each packet as the specification does."""
     found: list[str] = []
     for seed in range(1, POLICIES + 1):
@@ -179,4 +181,5 @@ def test_random_policies(interpreter: str, tmp_path: Path) -> None:
             for packet, passes in zip(packets, passed, strict=True)
             if passes is not (evaluate(policy, packet).verdict is Policy.ACCEPT)
         ]
+    record_property("policies", f"{POLICIES} policies, {PACKETS * POLICIES} packets, {len(found)} wrong")
     assert found == []
