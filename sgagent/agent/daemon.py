@@ -123,6 +123,7 @@ class Daemon:
         with (
             _signals(self.inbox),
             self.source.watch(partial(self.inbox.put, LoopEvent.SOURCE_CHANGED)),
+            self._reconciler.guardrails.watch(partial(self.inbox.put, LoopEvent.SOURCE_CHANGED)),
             self.host.watch(partial(self.inbox.put, LoopEvent.HOST_CHANGED)),
         ):
             if self.counting.damage:
@@ -207,6 +208,7 @@ class Daemon:
         self.event_log.info("reload_requested")
         self._step_log.forget_hold()
         self.source.refresh()
+        self._reconciler.guardrails.refresh()
 
     def _take_due(self, now: float) -> bool:
         """Return whether time makes a step due: for a retry, the end of a trial or rule, or a name.

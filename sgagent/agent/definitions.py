@@ -140,26 +140,28 @@ class Definitions:
         """Return whether there are no definitions at all."""
         return self.good is None and self.fetched.newest is None and self.kept is None
 
-    def candidates(self, limits: Limits, note_damage: Callable[[str], None]) -> Iterator[Delivery]:
-        """Yield what may be enforced, the best first.
+    def candidates(
+        self, limits: Limits, note_damage: Callable[[str], None]
+    ) -> Iterator[tuple[Delivery, bool]]:
+        """Yield what may be enforced, the best first, and whether it would replace what is in force.
 
         Args:
             limits: for documents that an earlier agent left; they are parsed when their turn comes.
             note_damage: receives what is wrong with them.
         """
         if self.proposal is not None:
-            yield self.proposal.delivery
+            yield self.proposal.delivery, True
         elif (newest := self._newest_wanted) is not None:
-            yield newest
+            yield newest, True
         if self.good is not None:
-            yield self.good
+            yield self.good, False
         elif self.kept is not None:
             try:
                 delivery = parse_delivery(self.kept.documents, limits, self.kept.version)
             except DocumentError as error:
                 note_damage(str(error))
             else:
-                yield delivery
+                yield delivery, False
 
     @property
     def _newest_wanted(self) -> Delivery | None:

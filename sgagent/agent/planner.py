@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from sgagent.agent.definitions import Definitions, Fetched, KnownLinks
+from sgagent.agent.guardrails import NO_GUARDRAILS, NO_REPORT, Guarded, GuardrailReport, KnownGuardrails
 from sgagent.agent.manual_override import ModeOverrides
 from sgagent.agent.names.name_table import ResolvedNames
 from sgagent.agent.state.directory import Extent
@@ -20,12 +21,7 @@ from sgagent.agent.unbound_links import missing_links
 from sgagent.compiler.base_chains import chains_of_others, close_way, open_way
 from sgagent.compiler.enforce import Enforced, Enforcement, MarkClearance, ends_observing, enforce, may_cut
 from sgagent.core import binding
-from sgagent.core.binding import (
-    NO_FACTS,
-    PROBLEMS_OF_HOST,
-    Bindings,
-    HostFacts,
-)
+from sgagent.core.binding import NO_FACTS, PROBLEMS_OF_HOST, Bindings, HostFacts
 from sgagent.core.errors import Problem, Severity
 from sgagent.core.expected_links import bind_expected
 from sgagent.core.memo import Memo
@@ -94,6 +90,10 @@ class AgentState:
     is_standing: bool = False
     """Whether rules that an earlier agent left are all that is in force (§9.2)."""
 
+    def policy_in_force(self, at: datetime | None) -> ResolvedPolicy | None:
+        """Return the policy of definitions that this agent has put in force; None if it has not."""
+        return None if self.in_force is None or self.is_closed else self.in_force.wanted.at(at)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepInputs:
@@ -118,6 +118,9 @@ class StepInputs:
     has_enforced: bool = True
     """Whether this host ever enforced a snapshot."""
 
+    guardrails: KnownGuardrails = NO_GUARDRAILS
+    """What no definitions may break (§13.4)."""
+
     is_table_known: bool = True
     """Whether a table that differs was changed by another process, and not by a step that failed."""
 
@@ -139,6 +142,8 @@ class StepTarget:
 
     damage: tuple[str, ...] = ()
     """What is wrong with the definitions that an earlier agent left, whatever becomes of the step."""
+
+    guardrails: GuardrailReport = NO_REPORT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,21 +215,35 @@ class Planner:
         """Return the best definitions that can be enforced, and why newer ones are not."""
         definitions = replace(state.definitions, fetched=inputs.fetched)
         refusal, damage = inputs.fetched.problems, list[str]()
-        for delivery in definitions.candidates(self._settings.limits, damage.append):
+        report = GuardrailReport(known=inputs.guardrails)
+        for delivery, is_new in definitions.candidates(self._settings.limits, damage.append):
             found = self._bind(inputs, delivery)
             resolution = self._resolve(state, inputs, delivery, found)
             errors = self._errors(delivery, resolution)
             if not errors:
-                return StepTarget(definitions, delivery, found, resolution, refusal)
+                guarded = self._guarded(inputs, delivery, resolution)
+                report = report.following(guarded, delivery.snapshot.version, is_new=is_new)
+                if not (is_new and guarded.errors):
+                    kept = guarded.staying(state.policy_in_force(inputs.latest), self._exemptions(inputs))
+                    return StepTarget(definitions, delivery, found, kept, refusal, guardrails=report)
+                errors = (*delivery.problems, *guarded.resolution.problems)
             refusal = refusal or errors
         found_damage = tuple(damage)
         definitions = definitions.damaged(found_damage)
-        return StepTarget(definitions, refusal=refusal, damage=found_damage)
+        return StepTarget(definitions, refusal=refusal, damage=found_damage, guardrails=report)
 
     def refusal_of(self, state: AgentState, inputs: StepInputs, delivery: Delivery) -> tuple[Problem, ...]:
         """Return why definitions would be refused on this host as it is; nothing if they would not."""
         found = self._bind(inputs, delivery)
-        return self._errors(delivery, self._resolve(state, inputs, delivery, found))
+        resolution = self._resolve(state, inputs, delivery, found)
+        errors = self._errors(delivery, resolution)
+        guarded = self._guarded(inputs, delivery, resolution)
+        return errors or ((*delivery.problems, *guarded.resolution.problems) if guarded.errors else ())
+
+    def _guarded(self, inputs: StepInputs, delivery: Delivery, resolution: Resolution) -> Guarded:
+        """Return what definitions come to under the guardrails (§13.4)."""
+        policy, names = inputs.overrides.over(resolution.policy), inputs.names.addresses
+        return inputs.guardrails.hold(resolution, delivery.snapshot, policy, names, self._resolved)
 
     def _errors(self, delivery: Delivery, resolution: Resolution) -> tuple[Problem, ...]:
         """Return all problems of definitions that are not enforced because of some; nothing of others.
@@ -266,6 +285,7 @@ class Planner:
             source_error=inputs.fetched.source_error,
             unknown_objects=resolution.unknown_objects,
             missing_links=missing,
+            guardrails=target.guardrails,
         )
 
     def _resolve(
@@ -307,6 +327,7 @@ class Planner:
             problems=target.refusal,
             is_refused=bool(target.refusal),
             source_error=self._source_error(inputs, observed, is_standing=held.step.is_standing),
+            guardrails=target.guardrails,
         )
         step = decision.step
         is_as_it_was = step.outcome is StepEnd.WAITING and not (step.is_standing or step.is_refused)

@@ -14,6 +14,7 @@ from functools import partial
 
 from sgagent.agent.clock import LatestTime
 from sgagent.agent.definitions import Definitions, Fetched, KnownLinks, parse_delivery, written_key
+from sgagent.agent.guardrails import GuardrailWatch
 from sgagent.agent.lockout_hold import HeldChange, LockoutHold
 from sgagent.agent.manual_override import ModeFile, TrialFile
 from sgagent.agent.names.resolver import NameWatch
@@ -26,7 +27,7 @@ from sgagent.core.errors import KernelRefusedError, NotPermittedError, Problem, 
 from sgagent.core.lockout import NamedCut
 from sgagent.core.policy import Endpoint, ResolvedPolicy
 from sgagent.documents import DocumentFile
-from sgagent.ports import Clock, Dataplane, Delivery, Host, Source
+from sgagent.ports import Clock, Dataplane, Delivery, GuardrailSource, Host, Source
 from sgagent.settings import Settings
 from sgagent.sources.verified_parse import encode_signature, signature_file
 
@@ -64,9 +65,15 @@ class Reconciler:
     name_watch: NameWatch | None = None
     """Keeps names resolved; without, the step takes what an earlier agent kept, and asks nobody."""
 
+    guardrail_source: GuardrailSource | None = None
+    """Where statements come from that no definitions may break; without, there are none."""
+
     def __post_init__(self) -> None:
         """Read what an earlier agent left."""
         directory = self.directory.directory
+        self.guardrails = GuardrailWatch(
+            self.guardrail_source, str(self.settings.guardrails.path or ""), directory
+        )
         self._planner = Planner(self.settings)
         self._modes = ModeFile(directory)
         self.trial_file = TrialFile(directory)
@@ -172,6 +179,7 @@ class Reconciler:
             name_servers=self.names.endpoints(),
             source_endpoints=self._source_endpoints(definitions),
             overrides=self.overrides,
+            guardrails=self.guardrails.read(),
             now=self.clock.now(),
             latest=self._latest_time.now(),
             is_table_known=not self._is_changing,
@@ -329,7 +337,8 @@ class Reconciler:
         Damage stays known although the agent writes the files anew: what they held is lost.
         """
         of_hold = self.lockout_hold.fault if self.lockout_hold else None
-        others = (self._latest_time.fault, self.mode_fault, self.names.fault, of_hold, self._fallback.fault)
+        of_others = (of_hold, self._fallback.fault, self.guardrails.fault)
+        others = (self._latest_time.fault, self.mode_fault, self.names.fault, *of_others)
         return (*self._damage, *self.definitions.faults, *(fault for fault in others if fault))
 
     def latest_time(self) -> datetime:

@@ -277,6 +277,9 @@ class Status:
     sessions_cut: Mapping[SessionKind, int] = field(default_factory=lambda: dict.fromkeys(SessionKind, 0))
     """Open sessions that changes of the policy cut since the agent started, of those that were looked at."""
 
+    guardrail_refusals: Mapping[str, int] = field(default_factory=dict)
+    """Versions that were refused for a guardrail since the agent started, by its id."""
+
     last_cut: tuple[NamedCut, ...] = ()
     """Those that the newest change that cut any has cut."""
 
@@ -337,6 +340,8 @@ def status_after(
     is_posture_old = posture is status.posture and status.posture_since is not None
     outcomes, cuts = Counter(status.outcomes), Counter(status.sessions_cut)
     outcomes.update([step.outcome] if is_judged else ())
+    refusals = Counter(status.guardrail_refusals)
+    refusals.update(id_ for _, id_ in step.guardrails.refusing - status.step.guardrails.refusing)
     cuts.update(one.kind for one in step.sessions_cut)
     drift = Drift(at=now, **asdict(step.tamperer), differed=step.differed)
     return replace(
@@ -364,6 +369,7 @@ def status_after(
         interfaces=tuple(_interfaces(step)),
         expiring=status.expiring if step.policy is status.step.policy else _expiring(step.policy),
         sessions_cut=cuts,
+        guardrail_refusals=refusals,
         last_cut=step.sessions_cut or status.last_cut,
         last_cut_at=now if step.sessions_cut else status.last_cut_at,
         verified=verified,

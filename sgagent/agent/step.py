@@ -7,12 +7,14 @@ from dataclasses import asdict, dataclass, field
 from enum import Enum, auto
 from typing import Protocol, assert_never
 
+from sgagent.agent.guardrails import NO_REPORT, GuardrailReport
 from sgagent.agent.lockout_hold import HeldChange
 from sgagent.agent.manual_override import HeldBack
 from sgagent.agent.names.name_table import NameState, NameStatus
 from sgagent.agent.unbound_links import MissingLink
 from sgagent.core.binding import NO_FACTS, HostFacts, Link, is_hidden
 from sgagent.core.errors import Problem, Severity
+from sgagent.core.guardrails import named, packet_text
 from sgagent.core.link_topology import fault_of
 from sgagent.core.lockout import NamedCut
 from sgagent.core.policy import Endpoint, ResolvedPolicy
@@ -65,6 +67,9 @@ class Step:
 
     is_refused: bool = False
     """Whether the newest delivery has errors, so that an older one stays in force."""
+
+    guardrails: GuardrailReport = NO_REPORT
+    """What the statements came to that no policy may break (§13.4)."""
 
     held_change: HeldChange | None = None
     """The source's newest snapshot, if it waits, as it would cut a login."""
@@ -257,6 +262,8 @@ class StepLog:
         self._say_held_change(step, before)
         if step.problems != before.problems:
             self._say_problems(step)
+        self._faults.say("guardrails_failed", step.guardrails.known.fault)
+        self._say_guardrails(step, before)
         self._faults.say("ruleset_refused", step.kernel_error)
         self._say_waiting(step, before)
         if step.opened_to:  # in rules that an earlier agent left (§7.4)
@@ -314,6 +321,29 @@ class StepLog:
             self._log.error("snapshot_refused", errors=errors, in_force=step.version)
         elif len(step.problems) > _MOST_PROBLEMS:
             self._log.warning("more_problems_found", problems=len(step.problems))
+
+    def _say_guardrails(self, step: Step, before: Step) -> None:
+        """Log which statements are broken by now, and by what."""
+        known = {(step.guardrails.refused, one) for one in before.guardrails.violations}
+        if before.guardrails.refused != step.guardrails.refused:
+            known = set()
+        for one in step.guardrails.violations:
+            if (step.guardrails.refused, one) in known:
+                continue
+            broken = named(one)
+            say = self._log.error if one.is_refusal else self._log.warning
+            say(
+                "guardrail_broken",
+                id=broken.id,
+                reason=broken.reason,
+                statement=broken.statement,
+                interface=broken.interface,
+                decided_by=broken.decided_by,
+                rule_id=broken.rule_id,
+                security_group_id=broken.security_group_id,
+                packet=packet_text(one.packet),
+                refused=step.guardrails.refused,
+            )
 
     def _say_waiting(self, step: Step, before: Step) -> None:
         """Say loudly, once, what becomes of the host for lack of a snapshot (§9.2)."""

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,11 +15,12 @@ from sgagent.agent.clock import count
 from sgagent.analysis.lint.findings import Finding, FindingSeverity
 from sgagent.cli import inputs
 from sgagent.cli.agent_client import bound_before
-from sgagent.cli.guardrails import Keeper, add_guardrails_argument, as_json
+from sgagent.cli.guardrails import Keeper, add_guardrails_argument
 from sgagent.cli.main import DEFAULT_CONFIGURATION, add_option
 from sgagent.cli.output import Colour, painted, problem_as_json, problem_text
 from sgagent.cli.reading import Reading, name_foreign_documents, passed_over
 from sgagent.core.errors import DocumentError, Origin, Problem, Severity, SourceUnavailableError, printable
+from sgagent.core.guardrails import named
 from sgagent.core.link_topology import FindingCode, findings
 from sgagent.core.lockout import as_keys, sessions_cut
 from sgagent.core.model import Snapshot
@@ -65,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
             "ok": not errors,
             "read": reading.as_json(),
             "sessions_cut": [as_keys(session) for session in cut],
-            "guardrails": [as_json(violation) for violation in (found.violations if found else ())],
+            "guardrails": [asdict(named(one)) for one in (found.violations if found else ())],
             "problems": [
                 {"severity": problem.severity.value, **problem_as_json(problem), "remedy": problem.remedy}
                 for problem in problems

@@ -61,6 +61,7 @@ from sgagent.dataplane.routes import Routes
 from sgagent.host.links import NetlinkHost
 from sgagent.host.processes import holder_of_port, own_sockets
 from sgagent.nft.marks import MarkLayout, Sessions
+from sgagent.ports import GuardrailSource
 from sgagent.settings import Settings
 from sgagent.settings.listen_address import ListenAddress
 from sgagent.settings.sources import EtcdSourceSettings
@@ -133,6 +134,7 @@ def _assemble(
         ),
         name_servers=partial(name_servers, settings.source),
         name_watch=NameWatch(settings, clock, inputs.latest_time(settings), BackgroundResolver()),
+        guardrail_source=_guardrail_source(settings),
     )
     sessions = LiveSessions(layout, dataplane.sessions.find_session)
     orders = OrderHandler(reconciler=reconciler, state=state, clock=clock, boot_id=read_boot_id(), log=log)
@@ -215,6 +217,14 @@ def _examine(
         owns_tables=partial(owns_by_number, os.uname().release),
     )
     return examination.diagnose(policy, facts)
+
+
+def _guardrail_source(settings: Settings) -> GuardrailSource | None:
+    if settings.guardrails.path is None:
+        return None
+    from sgagent.sources.guardrails import GuardrailSource as OfFiles  # noqa: PLC0415 - few hosts have some
+
+    return OfFiles.configured(settings)
 
 
 def _metrics_served(

@@ -10,15 +10,13 @@ from sgagent.cli import inputs
 from sgagent.cli.main import add_option
 from sgagent.core.binding import HostFacts, bind
 from sgagent.core.errors import SourceUnavailableError, UsageError
-from sgagent.core.guardrails import Guardrails, Violation, dns_names_of
-from sgagent.core.model import PROTOCOL_NAMES, Policy, Protocol, address_text
+from sgagent.core.guardrails import Guardrails, dns_names_of
+from sgagent.core.model import Policy
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Resolution
 from sgagent.core.resolved_rules import KnownNames
 from sgagent.ports import Delivery, ReadGuardrails
 from sgagent.settings import Settings
-
-Json = dict[str, object]
 
 
 def add_guardrails_argument(parser: argparse.ArgumentParser) -> None:
@@ -128,29 +126,3 @@ def _policies_everywhere(
         return ResolvedPolicy(interfaces=tuple(named))
 
     return policy(are_attached=True), policy(are_attached=False)
-
-
-def as_json(violation: Violation) -> Json:
-    """Return what scripts read of a violation."""
-    rail, rule, packet = violation.guardrail, violation.rule, violation.packet
-    protocol = Protocol(packet.protocol)
-    return {
-        "id": rail.guardrail_id,
-        "reason": rail.reason,
-        "statement": str(rail),
-        "interface": violation.interface,
-        "direction": rail.direction.value,
-        "mode": violation.mode.value,
-        "verdict": violation.verdict.value,
-        "decided_by": violation.decided_by.value,
-        "rule_id": rule.rule_id if rule else None,
-        "security_group_id": rule.security_group_id if rule else None,
-        "packet": {
-            "family": packet.family.value,
-            "protocol": PROTOCOL_NAMES.get(protocol, str(protocol)),
-            "source": address_text(packet.family, packet.source),
-            "destination": address_text(packet.family, packet.destination),
-            "source_port": packet.source_port,
-            "destination_port": packet.destination_port,
-        },
-    }

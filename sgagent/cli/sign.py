@@ -12,8 +12,10 @@ from sgagent.cli import inputs
 from sgagent.cli.keygen import load_key
 from sgagent.cli.main import option_adder
 from sgagent.cli.output import format_json, replace_file
-from sgagent.core.errors import UsageError
+from sgagent.core.errors import Problem, UsageError
 from sgagent.core.resolve import Scope
+from sgagent.documents import DocumentFile
+from sgagent.settings import Settings
 from sgagent.signatures import MalformedSignatureError, Manifest, SignatureFile, time_in_words
 from sgagent.sources.files.collector import signature_path
 from sgagent.sources.verified_parse import base_name
@@ -29,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     inputs.add_definitions_arguments(parser, instead="")
     text = "a private key that 'sgagent keygen' made; given twice, both sign"
     add("--key FILE", text, action="append", required=True)
+    add("--guardrails", "PATH holds guardrails, not definitions")
     text = "the serial of this publication (default: the last one plus 1)"
     add("--serial N", text, type=inputs.whole_number)
     add("--expires TIME", "hosts refuse the signature after this time, like 90m, 12h or 30d")
@@ -44,13 +47,12 @@ def run(options: argparse.Namespace) -> int:
     path = inputs.required_definitions(options)
     place = signature_path(path)
     keys = [load_key(file) for file in options.key]
-    delivery = inputs.fetch(settings, path)
-    resolution = inputs.resolve_for_host(settings, delivery, (), scope=Scope.EVERYTHING)
-    inputs.accept_or_refuse(resolution.problems, settings, options)
+    documents, problems = (_guardrails if options.guardrails else _definitions)(settings, path)
+    inputs.accept_or_refuse(problems, settings, options)
     serial = _next_serial(place) if options.serial is None else options.serial
     if not 1 <= serial <= _LAST_SERIAL:
         raise UsageError(f"--serial {serial}: expected a whole number from 1 to {_LAST_SERIAL}")
-    contents = {base_name(file.name): file.content for file in delivery.documents}
+    contents = {base_name(file.name): file.content for file in documents}
     try:
         manifest = Manifest.of(contents, serial=serial, signed_at=now, expires_at=expires_at)
     except ValueError as error:
@@ -62,6 +64,24 @@ def run(options: argparse.Namespace) -> int:
         until = f", good until {time_in_words(expires_at)}" if expires_at is not None else ""
         print(f"signed {count(len(manifest.files), 'document')} as serial {serial}{until}: {place}")
     return 0
+
+
+_Checked = tuple[tuple[DocumentFile, ...], tuple[Problem, ...]]
+"""What is signed, and what is wrong with it."""
+
+
+def _definitions(settings: Settings, path: Path) -> _Checked:
+    delivery = inputs.fetch(settings, path)
+    resolution = inputs.resolve_for_host(settings, delivery, (), scope=Scope.EVERYTHING)
+    return delivery.documents, resolution.problems
+
+
+def _guardrails(settings: Settings, path: Path) -> _Checked:
+    """Return guardrails; raises DocumentError if they have errors."""
+    from sgagent.documents.guardrails import parse_guardrails  # noqa: PLC0415 - as for definitions, it needs pydantic
+
+    documents = inputs.read_files(settings, path)
+    return documents, parse_guardrails(documents, settings.limits)[1]
 
 
 def parse_lifetime(text: str) -> int:

@@ -177,6 +177,76 @@ class Violation:
         return found if self.is_refusal else found.as_warning()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedPacket:
+    """A packet that opens a session, in words."""
+
+    family: str
+    protocol: str
+    source: str
+    destination: str
+    source_port: int | None
+    destination_port: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedViolation:
+    """A violation in words."""
+
+    id: str
+    """Of the statement."""
+
+    reason: str
+    statement: str
+    interface: str
+    direction: str
+    mode: str
+    verdict: str
+    decided_by: str
+    rule_id: str | None
+    security_group_id: str | None
+    packet: NamedPacket
+
+    @property
+    def text(self) -> str:
+        """Return what a person has to know."""
+        by = f"rule {self.rule_id} of {self.security_group_id}" if self.rule_id else f"the {self.decided_by}"
+        ends = (
+            address if port is None else f"{address} port {port}"
+            for address, port in (
+                (self.packet.source, self.packet.source_port),
+                (self.packet.destination, self.packet.destination_port),
+            )
+        )
+        what = f"{self.packet.protocol} from {' to '.join(ends)}: {self.verdict} by {by}"
+        return f"{self.id} on {self.interface}: {what} ({self.statement}: {self.reason})"
+
+
+def named(violation: Violation) -> NamedViolation:
+    """Return a violation in words."""
+    rail, rule, packet = violation.guardrail, violation.rule, violation.packet
+    return NamedViolation(
+        id=rail.guardrail_id,
+        reason=rail.reason,
+        statement=str(rail),
+        interface=violation.interface,
+        direction=rail.direction.value,
+        mode=violation.mode.value,
+        verdict=violation.verdict.value,
+        decided_by=violation.decided_by.value,
+        rule_id=rule.rule_id if rule else None,
+        security_group_id=rule.security_group_id if rule else None,
+        packet=NamedPacket(
+            family=packet.family.value,
+            protocol=str(Protocol(packet.protocol)),
+            source=address_text(packet.family, packet.source),
+            destination=address_text(packet.family, packet.destination),
+            source_port=packet.source_port,
+            destination_port=packet.destination_port,
+        ),
+    )
+
+
 BROKEN = "guardrail_broken"
 """The code of problems of policies that break a guardrail."""
 

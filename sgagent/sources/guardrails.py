@@ -8,7 +8,6 @@ from pathlib import Path
 
 from sgagent import signatures
 from sgagent.documents import DocumentFile, Limits
-from sgagent.documents.guardrails import parse_guardrails
 from sgagent.ports import ReadGuardrails, Wake
 from sgagent.settings import Settings, SignatureSettings
 from sgagent.signatures import Signed
@@ -19,15 +18,9 @@ from sgagent.sources.verified_parse import (
     SignaturePolicy,
     VerifiedParser,
     base_name,
+    guardrails_signature_file,
     read_signature,
 )
-
-_NAME = "guardrails-signature.json"
-
-
-def guardrails_signature_file(state_directory: Path) -> Path:
-    """Return the path of the file with the last signature of guardrails that this host took."""
-    return state_directory / _NAME
 
 
 class GuardrailSource:
@@ -81,6 +74,8 @@ class GuardrailSource:
         return read
 
     def _read(self, found: CollectedDocuments) -> ReadGuardrails:
+        from sgagent.documents.guardrails import parse_guardrails  # noqa: PLC0415 - pydantic takes longer than all else
+
         signed = self._verify(found)
         files = [DocumentFile(*one) for one in found.documents.items()]
         guardrails, warnings = parse_guardrails(files, self._limits)

@@ -122,6 +122,11 @@ def signature_file(state_directory: Path) -> Path:
     return state_directory / _NAME
 
 
+def guardrails_signature_file(state_directory: Path) -> Path:
+    """Return the path of the file with the last signature of guardrails that this host took (§13.4)."""
+    return state_directory / f"guardrails-{_NAME}"
+
+
 def read_signature(path: Path) -> Signed | None:
     """Return the signature that this host enforced last; None if it never enforced a signed publication.
 

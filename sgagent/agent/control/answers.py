@@ -18,15 +18,23 @@ from sgagent.agent.control.hits import Hit, HitsAnswer, HitsQuestion, InterfaceH
 from sgagent.agent.control.requests import Answer, Order, OrderAnswer, Question
 from sgagent.agent.flowlog.flow import Flow, FlowsLeftOut
 from sgagent.agent.flowlog.flowlog import FlowLog
+from sgagent.agent.guardrails import GuardrailReport
 from sgagent.agent.inbox import Inbox, NotBegunError, NotDoneError, Wanted, always
 from sgagent.agent.published_status import PublishedStatus
 from sgagent.agent.sessions import LiveSessions
 from sgagent.agent.state.counter_file import HitTimes
 from sgagent.agent.state.directory import HistoryFile, StateDirectory
-from sgagent.agent.status import MOST_CUTS_SHOWN, MOST_EXPIRING_SHOWN, MOST_MISSING_SHOWN, ProofReport
+from sgagent.agent.status import (
+    MOST_CUTS_SHOWN,
+    MOST_ERRORS_SHOWN,
+    MOST_EXPIRING_SHOWN,
+    MOST_MISSING_SHOWN,
+    ProofReport,
+)
 from sgagent.analysis.doctor.findings import Diagnosis, DiagnosisSummary
 from sgagent.core.errors import SgagentError, UsageError
 from sgagent.core.explanation import choose_interface, explain
+from sgagent.core.guardrails import named
 from sgagent.core.model import Direction, Policy
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
 from sgagent.core.rule_values import protocols_text
@@ -230,7 +238,19 @@ def status_answer(published: PublishedStatus, clock: Clock, source: str) -> requ
         verified_outcome=status.verified.outcome.value if status.verified else None,
         verified_at=status.verified.at if status.verified else None,
         verified_in_words=status.verified.description if status.verified else (),
+        guardrails=_guardrails_status(status.step.guardrails),
         doctor=DiagnosisSummary.of(status.diagnosis) if status.diagnosis else None,
+    )
+
+
+def _guardrails_status(report: GuardrailReport) -> requests.GuardrailsStatus | None:
+    if not report.known.place:
+        return None
+    return requests.GuardrailsStatus(
+        statements=len(report.known.guardrails or ()),
+        refused=report.refused,
+        fault=report.known.fault,
+        broken=tuple(map(named, report.violations[:MOST_ERRORS_SHOWN])),
     )
 
 

@@ -23,6 +23,7 @@ from sgagent.analysis.doctor.findings import Diagnosis, DiagnosisSummary
 from sgagent.core.errors import Problem, UsageError
 from sgagent.core.evaluate import Packet
 from sgagent.core.explanation import Explanation
+from sgagent.core.guardrails import NamedViolation
 from sgagent.core.lockout import NamedCut
 from sgagent.core.model import LAST_PORT, Direction, Family, Mode, address_text
 
@@ -226,6 +227,21 @@ class ProofStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GuardrailsStatus:
+    """What statements came to that no policy may break (§13.4)."""
+
+    statements: int
+    refused: str | None = None
+    """The version that is refused for them."""
+
+    fault: str | None = None
+    """Why what is there now can't be read; what was read before holds on."""
+
+    broken: tuple[NamedViolation, ...] = ()
+    """By the version that is refused, else by what is in force, of one interface each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StatusAnswer:
     """How the agent is doing. Times are in seconds since the epoch; what is not known is null."""
 
@@ -334,6 +350,9 @@ class StatusAnswer:
     counters_reset_at: float | None = None
     is_verifying: bool = True
     """Whether the agent proves each change; else ``verified`` stays null."""
+
+    guardrails: GuardrailsStatus | None = None
+    """Null where none are configured."""
 
     doctor: DiagnosisSummary | None = None
     """What beside sgagent touches the policy, in numbers; null before the first look."""

@@ -76,6 +76,7 @@ def _enforcement(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
         unknown = count(answer.unknown_objects or 0, "unknown object")
         yield "warnings", f"{answer.warnings or 0}, with {unknown} in the rules of this host"
         yield from _listed("", answer.first_warnings, answer.warnings if answer.first_warnings else None)
+    yield from _guardrails(answer)
     missing = [f"no link is {one}" for one in answer.first_unbound_expected]
     yield from _listed("unbound", missing, answer.unbound_expected)
     yield from _drift(answer, now)
@@ -85,6 +86,23 @@ def _enforcement(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
         times, last = count(answer.counters_reset, "time"), moment(answer.counters_reset_at, now)
         yield "counters", f"another process reset them {times} since the agent started, last {last};"
         yield "", "what was counted since the reading before, a second at most, is missing from the totals"
+
+
+def _guardrails(answer: StatusAnswer) -> Iterator[tuple[str, str]]:
+    """Yield whether the statements are kept that no policy may break."""
+    found = answer.guardrails
+    if found is None:
+        return
+    statements = count(found.statements, "statement")
+    if found.broken:
+        whose = f"version {found.refused}, which is refused" if found.refused else "what is in force"
+        yield from _listed(
+            "guardrails", (f"{statements}, broken by {whose}:", *(one.text for one in found.broken))
+        )
+    else:
+        yield "guardrails", f"{statements}, kept"
+    if found.fault is not None:
+        yield "", f"newer ones can't be read: {found.fault}"
 
 
 def _doctor(answer: StatusAnswer) -> Iterator[tuple[str, str]]:

@@ -77,6 +77,7 @@ HELP = {
     "sgagent_snapshot": "The snapshot that is enforced.",
     "sgagent_snapshot_age_seconds": "Time since the agent enforced this version first.",
     "sgagent_snapshot_refused": "Whether the newest definitions have errors, so that older ones stay active.",
+    "sgagent_guardrail_refused": "Versions of the definitions that were refused as they break the guardrail.",
     "sgagent_last_success_timestamp_seconds": "When the source last delivered and the kernel held what it"
     " delivered, since the epoch.",
     "sgagent_unknown_objects": "Groups and lists that rules of this host name and the definitions lack.",
@@ -187,6 +188,12 @@ def _definitions(status: Status, now: float) -> Iterator[Metric]:
     since, is_asked = status.snapshot_since, status.is_source_up is not None
     yield _gauge("sgagent_snapshot_age_seconds", None if since is None else max(0.0, now - since))
     yield _gauge("sgagent_snapshot_refused", status.step.is_refused if is_asked else None)
+    refused = "sgagent_guardrail_refused"
+    refusals = CounterMetricFamily(refused, HELP[refused], labels=["id"])
+    for rail in status.step.guardrails.known.guardrails or ():
+        number = status.guardrail_refusals.get(rail.guardrail_id, 0)
+        refusals.add_metric([rail.guardrail_id], number)
+    yield refusals
     yield _gauge("sgagent_last_success_timestamp_seconds", status.last_success_at)
     yield _gauge("sgagent_unknown_objects", status.unknown_objects)
     yield _gauge("sgagent_warnings", status.warnings)

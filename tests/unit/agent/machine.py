@@ -17,6 +17,8 @@ from sgagent.core.binding import HostFacts
 from sgagent.core.lockout import LiveSession, NamedCut
 from sgagent.core.policy import Endpoint, ResolvedPolicy
 from sgagent.settings import Settings, parse_settings
+from sgagent.sources.guardrails import GuardrailSource
+from sgagent.sources.verified_parse import guardrails_signature_file, read_signature
 from tests.fakes.clock import FakeClock
 from tests.fakes.dataplane import FakeDataplane
 from tests.fakes.host import FakeHost
@@ -67,8 +69,9 @@ class Machine:
         hold: LockoutHold | None = None,
     ) -> Reconciler:
         """Return the reconciler of an agent that was just started."""
+        settings = parse_settings(configuration, "sgagent.toml") if configuration else Settings()
         return Reconciler(
-            settings=parse_settings(configuration, "sgagent.toml") if configuration else Settings(),
+            settings=settings,
             source=self.source,
             host=self.host,
             dataplane=self.dataplane,
@@ -80,6 +83,9 @@ class Machine:
             name_servers=name_servers,
             name_watch=names,
             lockout_hold=hold,
+            guardrail_source=GuardrailSource.configured(
+                settings, lambda: read_signature(guardrails_signature_file(self.state.directory))
+            ),
         )
 
     def orders(self, reconciler: Reconciler, log: EventLog, boot_id: str = "this boot") -> OrderHandler:

@@ -1,0 +1,128 @@
+"""Versions that break a guardrail, published to a running daemon under traffic: no packet passes (§13.4)."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from integration.flood import ALLOWED, BY_DEFAULT, CLIENT, HOST, flooding, watch, watched
+from integration.lab import Lab, wait_for
+from integration.service import NOTICED_SECONDS, Service, definitions, service_on
+from sgagent.policy_test.packet_bytes import tcp
+from tests.patience import PATIENCE
+
+PACKETS = 1_000_000 if os.environ.get("SGAGENT_FULL") else 20_000
+"""That the broken candidates would have let through, in all."""
+
+GOOD = definitions(f"ingress accept 1 tcp {ALLOWED} from 0.0.0.0/0")
+GUARDRAILS = f"""
+guardrails:
+  - id: never-eighty-one
+    reason: nobody reaches it
+    never: {{from: any, protocol: tcp, ports: {BY_DEFAULT}, except: sg-1}}
+  - id: always-eighty
+    reason: the shop is open
+    always: {{from: 198.51.100.0/24, to: every bound interface, protocol: tcp, ports: {ALLOWED}}}
+  - id: only-the-office
+    reason: the console is for the office
+    only: {{from: [192.0.2.0/24, sg-1], protocol: tcp, ports: 9000}}
+"""
+BROKEN = {
+    "never-eighty-one": definitions("ingress accept 1 tcp 80-90 from 0.0.0.0/0"),
+    "always-eighty": definitions(
+        "ingress accept 2 tcp 80 from 0.0.0.0/0", "ingress drop 1 tcp 80 from 198.51.100.7/32"
+    ),
+    "only-the-office": definitions(
+        f"ingress accept 1 tcp {ALLOWED} from 0.0.0.0/0", "ingress accept 1 tcp 9000 from 192.0.0.0/16"
+    ),
+}
+
+
+@pytest.fixture
+def agent(one_interface: Lab, tmp_path: Path) -> Iterator[Service]:
+    """Give the host an address, and an agent with guardrails that is not started yet."""
+    one_interface.add_host_addresses([str(HOST)])
+    with service_on(one_interface.host, tmp_path) as made:
+        (tmp_path / "guardrails.yaml").write_text(GUARDRAILS)
+        made.configure(f'[guardrails]\npath = "{tmp_path / "guardrails.yaml"}"\n')
+        made.define(GOOD)
+        yield made
+
+
+def passes(lab: Lab, port: int) -> bool:
+    """Return whether the first packet of a session gets in."""
+    return lab.send_ingress([tcp(CLIENT, HOST, 1024, port)])[0]
+
+
+def broken(agent: Service) -> list[str]:
+    """Return the statements that ``sgagent status`` calls broken."""
+    found = json.loads(agent.command("status", "--json").output)["guardrails"]
+    assert found["statements"] == 3
+    return [one["id"] for one in found["broken"]]
+
+
+def test_no_packet_passes_by_a_version_that_is_refused(agent: Service, one_interface: Lab) -> None:
+    """Each kind of statement, broken one after the other; what was in force loses no packet."""
+    agent.start()
+    generation = agent.generation()
+    watch(one_interface)
+    with flooding(one_interface):
+        for number, (name, text) in enumerate(BROKEN.items(), 1):
+            agent.define(text)
+            agent.wait_for_event("snapshot_refused", number)
+            goal = number * PACKETS // len(BROKEN)
+            wait_for(lambda goal=goal: watched(one_interface)["allowed"] > goal, "packets", 600 * PATIENCE)
+            assert broken(agent) == [name]
+            assert agent.metric("sgagent_guardrail_refused_total", id=name) == 1
+    counted = watched(one_interface)
+    assert counted["leaked"] == 0
+    assert counted["sent"] > PACKETS
+    assert agent.generation() == generation
+    assert [event["id"] for event in agent.events("guardrail_broken")] == list(BROKEN)
+    assert "sgr-0" in agent.events("guardrail_broken")[0]["rule_id"]
+
+
+def test_it_is_told_on_the_page_and_in_words(agent: Service, one_interface: Lab) -> None:
+    """Statement, rule and packet."""
+    agent.start()
+    agent.define(BROKEN["never-eighty-one"])
+    agent.wait_for_event("guardrail_broken")
+    told = agent.command("status").output
+    assert "never-eighty-one on eth0: tcp from" in told
+    assert "accept by rule sgr-0 of sg-1" in told
+    assert "never-eighty-one on eth0" in agent.get("/")[1]
+    assert passes(one_interface, ALLOWED)
+    assert not passes(one_interface, BY_DEFAULT)
+
+
+def test_a_guardrail_that_changes_counts_at_once(agent: Service, one_interface: Lab, tmp_path: Path) -> None:
+    """An exception that its owner grants lets the refused version in; a new statement locks nobody out."""
+    agent.start()
+    agent.define(BROKEN["never-eighty-one"])
+    agent.wait_for_event("snapshot_refused")
+    draft = tmp_path / ".guardrails.new"
+    draft.write_text(GUARDRAILS.replace("except: sg-1", "except: 0.0.0.0/0"))
+    draft.rename(tmp_path / "guardrails.yaml")
+    wait_for(lambda: passes(one_interface, BY_DEFAULT), "the exception", NOTICED_SECONDS * PATIENCE)
+    draft.write_text(GUARDRAILS)
+    draft.rename(tmp_path / "guardrails.yaml")
+    agent.wait_for_event("snapshot_refused", 2)
+    assert passes(one_interface, BY_DEFAULT)
+    assert broken(agent) == ["never-eighty-one"]
+
+
+def test_what_was_in_force_is_so_again_after_a_restart(agent: Service, one_interface: Lab) -> None:
+    """With the version still there that is refused."""
+    agent.start()
+    agent.define(BROKEN["never-eighty-one"])
+    agent.wait_for_event("snapshot_refused")
+    agent.kill()
+    agent.start()
+    agent.wait_for_event("snapshot_refused", 2)
+    assert passes(one_interface, ALLOWED)
+    assert not passes(one_interface, BY_DEFAULT)
+    assert agent.command("apply", str(agent.documents)).status == 2
