@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,11 @@ def passes(lab: Lab, port: int) -> bool:
     return lab.send_ingress([tcp(CLIENT, HOST, 1024, port)])[0]
 
 
+def has_passed(lab: Lab, packets: int) -> bool:
+    """Return whether so many allowed packets have got in."""
+    return watched(lab)["allowed"] > packets
+
+
 def broken(agent: Service) -> list[str]:
     """Return the statements that ``sgagent status`` calls broken."""
     found = json.loads(agent.command("status", "--json").output)["guardrails"]
@@ -75,7 +81,7 @@ def test_no_packet_passes_by_a_version_that_is_refused(agent: Service, one_inter
             agent.define(text)
             agent.wait_for_event("snapshot_refused", number)
             goal = number * PACKETS // len(BROKEN)
-            wait_for(lambda goal=goal: watched(one_interface)["allowed"] > goal, "packets", 600 * PATIENCE)
+            wait_for(partial(has_passed, one_interface, goal), "packets", 600 * PATIENCE)
             assert broken(agent) == [name]
             assert agent.metric("sgagent_guardrail_refused_total", id=name) == 1
     counted = watched(one_interface)

@@ -20,7 +20,7 @@ from sgagent.analysis.header_space import (
     numbers_of,
 )
 from sgagent.analysis.packet_tables import codes_of
-from sgagent.core.addresses import AddressRanges, Ranges, common, holds, joined, meets
+from sgagent.core.addresses import AddressRanges, Ranges, common, holds, joined, meets, without
 from sgagent.core.evaluate import DecidedBy, Packet
 from sgagent.core.explanation import EPHEMERAL_PORT
 from sgagent.core.guardrails import (
@@ -144,7 +144,7 @@ class _ClauseList:
         self.family = family
         self._judge = judge
         self._direction = direction
-        self._joined: dict[int, Ranges] = {}
+        self._joined: dict[int, tuple[AddressRanges, Ranges]] = {}
 
     @cached_property
     def clauses(self) -> Sequence[Clause]:
@@ -153,40 +153,43 @@ class _ClauseList:
         return (dhcp_clause(self._direction, self.family), *listed)
 
     @cached_property
-    def _places_by_codes(self) -> dict[Ranges, list[int]]:
-        """Return the places of the clauses by the protocols and ports that they match."""
-        found: dict[Ranges, list[int]] = {}
+    def _runs(self) -> Sequence[tuple[int, int, Sequence[int]]]:
+        """Return runs of protocols and ports, each with the places of the clauses that match it."""
+        found: dict[tuple[int, int], list[int]] = {}
         for place, clause in enumerate(self.clauses):
-            found.setdefault(codes_of(clause), []).append(place)
-        return found
+            for run in codes_of(clause):
+                found.setdefault(run, []).append(place)
+        return [(first, last, places) for (first, last), places in found.items()]
 
     def within(self, region: Sequence[Clause]) -> Iterator[Clause]:
         """Yield the clauses that match packets of a region, with no other far ends than the region has."""
-        codes, far_ends = joined(codes_of(region[0])), region[0].addresses
         near_ends = joined(one.local or (0, self.family.last_address) for one in region)
         is_everyone = region[0].is_for_everyone(self.family)
-        for place in self._places(codes):
+        for place in self._places(joined(codes_of(region[0]))):
             clause = self.clauses[place]
             if clause.local is not None and not meets(clause.local, near_ends):
                 continue
-            if is_everyone or place + 1 == len(self.clauses) or clause.is_for_everyone(self.family):
-                yield clause
-            elif addresses := common(self._canonical(clause.addresses), far_ends):
-                yield replace(clause, addresses=addresses)
+            addresses = clause.addresses
+            if clause.is_for_everyone(self.family):
+                addresses = region[0].addresses
+            elif not is_everyone:
+                addresses = common(self.canonical(addresses), region[0].addresses)
+            if addresses:
+                yield replace(clause, addresses=addresses) if addresses is not clause.addresses else clause
 
     def _places(self, codes: Ranges) -> list[int]:
-        found = (
-            places
-            for known, places in self._places_by_codes.items()
-            if any(meets(run, codes) for run in known)
-        )
-        return sorted(place for places in found for place in places)
+        found: set[int] = set()
+        for start, end in codes:
+            for places in [some for first, last, some in self._runs if first <= end and last >= start]:
+                found.update(places)
+        return sorted(found)
 
-    def _canonical(self, addresses: AddressRanges) -> Ranges:
+    def canonical(self, addresses: AddressRanges) -> Ranges:
         """Return addresses as a set; those of a group are the same object in each of its clauses."""
-        known = self._joined.get(id(addresses))
+        _, known = self._joined.get(id(addresses), (addresses, None))
         if known is None:
-            known = self._joined[id(addresses)] = joined(addresses)
+            known = joined(addresses)
+            self._joined[id(addresses)] = addresses, known  # kept, as another one could get its id
         return known
 
 
@@ -214,27 +217,52 @@ _BEYOND = {
 
 
 def _broken(region: Sequence[Clause], clauses: _ClauseList, demanded: Policy) -> Box[Clause] | None:
-    """Return packets of a region that one clause decides otherwise than demanded; None if there are none."""
+    """Return packets of a region that one clause decides otherwise than demanded; None if there are none.
 
-    def breaks(clause: Clause) -> bool:
-        return clause.policy is not demanded and clause.decided_by not in _BEYOND[demanded]
+    The first clause that may do so is looked at first: behind others it matters only if that one decides
+    about no packet of the region.
+    """
+    before: list[Clause] = []
+    for clause in clauses.within(region):
+        if clause.policy is demanded or clause.decided_by in _BEYOND[demanded]:
+            before.append(clause)
+            if _covers(clause, region):
+                return None
+        elif (box := _decided(clause, before, region, clauses)) is not None:
+            return box
+    return None
 
-    deciding = list(clauses.within(region))
-    while deciding and not breaks(deciding[-1]):
-        deciding.pop()
-    if not deciding:
-        return None
-    everyone = ((0, clauses.family.last_address),)
-    others = Clause(DecidedBy.UNBOUND, demanded, everyone)
+
+def _covers(clause: Clause, region: Sequence[Clause]) -> bool:
+    """Return whether a clause, which has no other far ends than a region, matches all of its packets."""
+    one = region[0]
+    is_plain = clause.source_ports.is_all and clause.local is None
+    return is_plain and clause.addresses == one.addresses and not without(codes_of(one), codes_of(clause))
+
+
+def _decided(
+    clause: Clause, before: Sequence[Clause], region: Sequence[Clause], clauses: _ClauseList
+) -> Box[Clause] | None:
+    """Return packets of a region about which a clause decides; None if others before it decide about all."""
+    family, far_ends = clauses.family, clauses.canonical(clause.addresses)
+    others = Clause(DecidedBy.UNBOUND, clause.policy, ((0, family.last_address),))
+    here = [replace(one, addresses=far_ends) for one in region]
+    codes = joined(codes_of(clause))
+    shadows = []
+    for one in before:
+        if not any(meets(run, codes) for run in codes_of(one)):
+            continue
+        addresses = common(clauses.canonical(one.addresses), far_ends)
+        if addresses:
+            shadows.append(replace(one, addresses=addresses))
 
     def label(columns: Columns) -> Clause | None:
-        first = columns[1][0]
-        return first if breaks(first) else None
+        return columns[1][0] if columns[1][0] is clause else None
 
     def skip(columns: Columns) -> bool:
-        return columns[0][0] is others or not any(map(breaks, columns[1]))
+        return columns[0][0] is others or clause not in columns[1]
 
-    return find_box(((*region, others), (*deciding, others)), clauses.family, label, skip=skip)
+    return find_box(((*here, others), (*shadows, clause, others)), family, label, skip=skip)
 
 
 _FAR_ENDS = {
