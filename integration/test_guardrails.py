@@ -132,3 +132,18 @@ def test_what_was_in_force_is_so_again_after_a_restart(agent: Service, one_inter
     assert passes(one_interface, ALLOWED)
     assert not passes(one_interface, BY_DEFAULT)
     assert agent.command("apply", str(agent.documents)).status == 2
+
+
+def test_the_kernels_table_is_held_to_them(agent: Service, one_interface: Lab) -> None:
+    """What another program put into it breaks a statement too, and its packet passes."""
+    agent.start()
+    agent.stop()
+    assert agent.command("verify").status == 0
+    altered = ("prerouting", f"tcp dport {BY_DEFAULT} accept")
+    one_interface.host.nft("insert", "rule", "inet", "sgagent", *altered)
+    done = agent.command("verify", "--json")
+    assert done.status == 1
+    (found,) = json.loads(done.output)["guardrails"]
+    assert (found["id"], found["verdict"]) == ("never-eighty-one", "accept")
+    assert found["packet"]["destination_port"] == BY_DEFAULT
+    assert passes(one_interface, BY_DEFAULT)

@@ -78,7 +78,7 @@ class Keeper:
         """
         if not self.read.guardrails or self.options.interface:
             return self.here(resolution, delivery)
-        names = self._names()
+        names = self.names()
         attached, alone = _policies_everywhere(self.settings, delivery, names)
         found = self._kept(resolution, delivery, names, self.read.guardrails, attached)
         closing = tuple(one for one in self.read.guardrails if one.demanded is Policy.DROP)
@@ -96,11 +96,12 @@ class Keeper:
             return resolution
         from sgagent.analysis.guardrails import with_violations  # noqa: PLC0415 - few policies have guardrails
 
-        known = self._names() if names is None else names
+        known = self.names() if names is None else names
         found = with_violations(resolution, guardrails, delivery.snapshot, policy=policy, names=known)
         return replace(found, problems=tuple(dict.fromkeys((*self.read.problems, *found.problems))))
 
-    def _names(self) -> KnownNames:
+    def names(self) -> KnownNames:
+        """Return what the names of the statements stand for."""
         asked = dns_names_of(self.read.guardrails)
         if not asked:
             return {}

@@ -11,20 +11,23 @@ from pathlib import Path
 from sgagent.analysis import flow_text
 from sgagent.analysis.header_space import Box, Clause
 from sgagent.cli import inputs
+from sgagent.cli.guardrails import Keeper, add_guardrails_argument
 from sgagent.cli.main import option_adder
 from sgagent.cli.output import format_json, warn
 from sgagent.core.errors import KernelRefusedError, UsageError, printable
 from sgagent.core.expected_links import ExpectedLink
-from sgagent.core.model import ALL_PORTS, Policy
+from sgagent.core.guardrails import resolve_guardrails
+from sgagent.core.model import ALL_PORTS, Policy, Snapshot
 from sgagent.core.policy import Peer, ResolvedPolicy
 from sgagent.nft.ruleset import FAMILY, TABLE
 from sgagent.nft.transactions import Json
 from sgagent.settings import Settings
 from sgagent.verify import Outcome
 from sgagent.verify.foreign import MOST_DIFFERENCES, FilterChange, FilterComparison, compare_filters
+from sgagent.verify.guardrails import GuardrailsOnTable, evaluate_guardrails
 from sgagent.verify.programs import read_filters, read_table
 from sgagent.verify.proof import Proof, closes_strangers, links_of, prove
-from sgagent.verify.report import as_json, lines
+from sgagent.verify.report import as_json, guardrail_lines, guardrails_as_json, lines
 from sgagent.verify.verified_table import VerifiedTable
 
 _LARGEST_RULESET = 256 * 1024 * 1024
@@ -54,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--json", "print one JSON object")
     inputs.add_policy_arguments(parser)
     inputs.add_dns_argument(parser)
+    add_guardrails_argument(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -62,18 +66,23 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError("--compare needs a ruleset to compare with: add --ruleset FILE")
     settings = inputs.load_settings(options)
     is_live = options.ruleset is None
-    (_, policy), (proof, comparison, seconds) = prove_at_rest(
+    (table, policy), (proof, comparison, seconds) = prove_at_rest(
         partial(_read, settings, options), partial(_prove, options), rereads=MOST_REREADS if is_live else 0
     )
+    kept = _guardrails_on(table, policy, settings, options)
     names = flow_text.ObjectNames.of(policy if policy and comparison else ResolvedPolicy())
     if options.json:
         changes = _comparison_json(comparison, names) if comparison else {}
-        print(format_json(as_json(proof, seconds) | changes))
+        print(format_json(as_json(proof, seconds) | guardrails_as_json(kept) | changes))
     else:
         what = f"table {FAMILY} {TABLE}" if is_live else _name(options.ruleset)
         compared = _comparison_lines(comparison, names) if comparison else ()
-        print("\n".join(map(printable, (*lines(proof, seconds, what), *compared))))
-    return EXIT_CODES[proof.outcome]
+        said = (*lines(proof, seconds, what), *guardrail_lines(kept, what), *compared)
+        print("\n".join(map(printable, said)))
+    if kept.violations:
+        return EXIT_CODES[Outcome.REFUTED]
+    is_known = proof.outcome is not Outcome.PROVED or not kept.unsupported
+    return EXIT_CODES[proof.outcome if is_known else Outcome.UNKNOWN]
 
 
 def prove_at_rest(
@@ -122,6 +131,26 @@ def _read(settings: Settings, options: argparse.Namespace) -> Subject:
     except KernelRefusedError as refusal:
         table = VerifiedTable(chains={}, verdict_maps={}, unread=(str(refusal),))
     return table, _policy(settings, options, table)
+
+
+def _guardrails_on(
+    table: VerifiedTable, policy: ResolvedPolicy | None, settings: Settings, options: argparse.Namespace
+) -> GuardrailsOnTable:
+    """Return what the guardrails come to on the table that was read (§13.4)."""
+    keeper = Keeper.of(settings, options)
+    if policy is None or not keeper.read.guardrails:
+        return GuardrailsOnTable()
+    if options.ruleset is None and options.definitions is None:
+        from sgagent.cli import agent_client  # noqa: PLC0415 - offline does without
+
+        delivery = agent_client.enforced_now(settings).parse(settings)
+    else:
+        delivery = inputs.fetch(settings, options.definitions, inputs.UNNAMED)
+    snapshot = delivery.snapshot if delivery else Snapshot(version=inputs.UNNAMED)
+    resolved, problems = resolve_guardrails(keeper.read.guardrails, snapshot, keeper.names())
+    for problem in problems:
+        warn(problem.message)
+    return evaluate_guardrails(table, policy, resolved)
 
 
 def _policy(settings: Settings, options: argparse.Namespace, table: VerifiedTable) -> ResolvedPolicy | None:

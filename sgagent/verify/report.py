@@ -11,6 +11,7 @@ from sgagent.nft.ruleset import mac_text
 from sgagent.verify import Outcome
 from sgagent.verify.expectation import Expectation
 from sgagent.verify.fate_comparison import Counterexample
+from sgagent.verify.guardrails import GuardrailsOnTable
 from sgagent.verify.packets import NO_PROTOCOL, WITH_INPUT_LINK, Ends, PacketAtHook, SessionAtHook, opener_of
 from sgagent.verify.proof import Proof
 
@@ -85,6 +86,44 @@ def _session_as_json(family: Family, session: SessionAtHook) -> Json:
         "original": original,
         "reply": reply,
     }
+
+
+def guardrails_as_json(kept: GuardrailsOnTable) -> Json:
+    """Return what statements came to on the table."""
+    broken = []
+    for one in kept.violations:
+        rail, packet, trace = one.resolved.guardrail, one.example.packet, one.example.found
+        broken.append(
+            {
+                "id": rail.guardrail_id,
+                "reason": rail.reason,
+                "statement": str(rail),
+                "interface": packet.interface,
+                "direction": rail.direction.value,
+                "verdict": trace.verdict.value,
+                "counter": ", ".join(trace.counters) or None,
+                "path": list(trace.path),
+                "packet": {
+                    "family": packet.family.value,
+                    "protocol": _protocol(packet.protocol),
+                    "source": address_text(packet.family, packet.source),
+                    "destination": address_text(packet.family, packet.destination),
+                    "source_port": packet.source_port,
+                    "destination_port": packet.destination_port,
+                },
+            }
+        )
+    return {"guardrails": broken, "guardrails_unsupported": list(kept.unsupported)}
+
+
+def guardrail_lines(kept: GuardrailsOnTable, table: str) -> Iterator[str]:
+    """Yield which statements the table breaks, and by which packet."""
+    for one in kept.violations:
+        rail, packet, trace = one.resolved.guardrail, one.example.packet, one.example.found
+        yield f"guardrail {rail.guardrail_id} is broken by {table}: {rail} ({rail.reason})"
+        yield f"  packet   {describe(packet)}"
+        yield f"  table    {trace.verdict.value}: {' > '.join(trace.path) or 'no chain'}"
+    yield from (f"guardrails: not known of all packets: {reason}" for reason in kept.unsupported)
 
 
 def lines(proof: Proof, seconds: float, table: str) -> Iterator[str]:

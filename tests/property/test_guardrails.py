@@ -7,14 +7,19 @@ import os
 from hypothesis import given
 
 from sgagent.analysis.guardrails import find_violations
+from sgagent.compiler.compilation import compile_
 from sgagent.core.binding import HostFacts, bind
 from sgagent.core.guardrails import resolve_guardrails
 from sgagent.core.memo import Memo
+from sgagent.core.policy import SILENT
 from sgagent.core.resolve import resolve
+from sgagent.nft.marks import MarkLayout, first_state
+from sgagent.verify.guardrails import evaluate_guardrails
+from sgagent.verify.verified_table import table_of
 from tests.draws import Draws
 from tests.edits import edited
 from tests.generators import Case
-from tests.guardrail_trials import difference, random_guardrails, trial
+from tests.guardrail_trials import checked, difference, random_guardrails, trial
 from tests.strategies import cases, draws, examples
 
 SEEDS = range(1, 2_001) if os.environ.get("SGAGENT_FULL") else range(1, 31)
@@ -47,3 +52,17 @@ def test_what_was_checked_before_changes_nothing(case: Case, draws: Draws) -> No
         first, problems_first = resolve_guardrails(rails, one.snapshot)
         assert (resolved, problems) == (first, problems_first)
         assert find_violations(resolved, policy, memo) == find_violations(first, policy)
+
+
+def test_a_compiled_table_breaks_what_its_policy_breaks() -> None:
+    """Evaluated on the table, each statement comes to what it came to on the policy."""
+    layout = MarkLayout(0xFFFF0000)
+    for seed in SEEDS[:6]:
+        case, rails = trial(seed)
+        resolved, _ = resolve_guardrails(rails, case.snapshot)
+        state = first_state(case.policy.remembering, layout)
+        table = table_of(compile_(case.policy, layout, state, SILENT).ruleset)
+        found = evaluate_guardrails(table, case.policy, resolved)
+        assert found.unsupported == ()
+        on_table = {one.resolved.guardrail.guardrail_id for one in found.violations}
+        assert on_table == {one.guardrail.guardrail_id for one in checked(case, rails)}, f"seed {seed}"

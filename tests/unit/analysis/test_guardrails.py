@@ -122,6 +122,19 @@ def test_never_is_kept_by_a_drop_before() -> None:
         assert violations(rail(NEVER), snapshot(group("sg-db", accept, drop))) == () or not keeps
 
 
+def test_a_drop_of_some_source_ports_or_near_ends_covers_not_all() -> None:
+    """What it leaves is accepted behind it."""
+    accept = rule("r1", ACCEPT, TCP, "5432", "0.0.0.0/0", priority=2)
+    for drop in (
+        rule("r0", DROP, TCP, "5432", "0.0.0.0/0", source_ports="1024-65535"),
+        rule("r0", DROP, TCP, "5432", "0.0.0.0/0", local="10.0.0.0/8"),
+        rule("r0", DROP, TCP, "5432", "0.0.0.0/1"),
+    ):
+        (found,) = violations(rail(NEVER), snapshot(group("sg-db", drop, accept)))
+        assert found.rule is not None
+        assert found.rule.rule_id == "r1"
+
+
 def test_never_speaks_of_both_families() -> None:
     """Any is IPv4 and IPv6."""
     assert not is_kept(rail(NEVER), ("5432", "::/0"))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sgagent.cli.keygen import load_key
 from sgagent.cli.main import main
 
 DOCUMENTS = """
@@ -123,3 +124,16 @@ def test_a_group_that_is_attached_nowhere_is_checked(files: Path) -> None:
     (files / "g.yaml").write_text(rails, encoding="utf-8")
     assert run(files, "check", str(files / "d.yaml")) == 0
     assert run(files, "check", *HERE, str(files / "d.yaml")) == 2
+
+
+def test_they_are_signed_as_documents_are(files: Path) -> None:
+    """With the key that hosts pin for them; wrong ones are not signed."""
+    key = str(files / "guard.key")
+    assert main(["keygen", "--out", key]) == 0
+    signing = ("sign", "--guardrails", "--key", key, "--config", str(files / "sgagent.toml"))
+    assert main([*signing, str(files / "g.yaml")]) == 0
+    assert (files / "g.yaml.sig").exists()
+    configure(files, f'keys = ["{load_key(Path(key)).public}"]\n')
+    assert run(files, "check", str(files / "d.yaml"), rails="") == 2
+    (files / "g.yaml").write_text("guardrails: [{}]", encoding="utf-8")
+    assert main([*signing, str(files / "g.yaml")]) == 2
