@@ -11,13 +11,13 @@ from integration.judging import LAYOUT
 from integration.lab import Lab
 from sgagent.compiler.enforce import Enforced, enforce
 from sgagent.core.binding import HandBinding, HostFacts, bind
+from sgagent.core.counter_keys import CounterKey
 from sgagent.core.model import Mode, Policy
 from sgagent.core.policy import SILENT, FlowLogging, ResolvedPolicy
 from sgagent.core.resolve import Exemptions, resolve
 from sgagent.dataplane.dataplane import LibnftablesDataplane
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.nft.marks import MarkLayout, Sessions
-from sgagent.nft.names import CounterKey
 from sgagent.nft.transactions import Plan
 from sgagent.settings import Settings
 

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 
 from integration.lab import Lab
 from sgagent.compiler.compilation import compile_
+from sgagent.core.counter_keys import CounterKey
 from sgagent.core.evaluate import Packet
 from sgagent.core.model import Direction
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.nft.diff import make_plan
 from sgagent.nft.marks import MarkLayout, first_state
-from sgagent.nft.names import CounterKey
 from sgagent.nft.transactions import encode_plan
 from sgagent.policy_test.packet_bytes import encode_packet
 

@@ -24,7 +24,7 @@ from integration.lab import HOST_MAC, TEST_MAC, Lab, LabError, lab, wait_for
 from integration.service import Service, service_on
 from integration.traffic import Traffic, traffic
 from sgagent.agent.state.counter_file import CounterFile, read_boot_id
-from sgagent.nft.names import RuleCounter
+from sgagent.core.counter_keys import RuleCounter
 from sgagent.policy_test.packet_bytes import tcp
 from tests.patience import PATIENCE
 

@@ -15,9 +15,9 @@ import pytest
 from integration.enforcer import enforcer
 from integration.judging import NOTRACK, enforce, judge
 from integration.lab import lab
+from sgagent.core.counter_keys import CounterKey, InnerCounter, RuleCounter
 from sgagent.core.evaluate import Tracking, evaluate
 from sgagent.core.model import Direction, Mode, Policy
-from sgagent.nft.names import CounterKey, InnerCounter, RuleCounter
 from tests.draws import Draws, SeededDraws
 from tests.generators import Case, described, random_case, random_packets
 from tests.oracle import Attempt, Judgement, judge as judge_by_text

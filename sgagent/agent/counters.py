@@ -17,10 +17,17 @@ from types import MappingProxyType
 
 from sgagent.agent.state.counter_file import CounterFile, HitTimes, KeptCounters
 from sgagent.agent.step import EventLog
+from sgagent.core.counter_keys import (
+    CounterKey,
+    ObservedDropCounter,
+    RuleCounter,
+    is_of_drops,
+    observed_drop,
+    under_other_policy,
+)
 from sgagent.core.errors import KernelRefusedError, NotPermittedError, SgagentError
 from sgagent.core.model import Direction
 from sgagent.nft import names as nft_names
-from sgagent.nft.names import CounterKey, ObservedDropCounter, RuleCounter
 from sgagent.nft.transactions import RESET_WATCH
 from sgagent.ports import Clock, CounterValue, Dataplane
 
@@ -87,7 +94,7 @@ class Accounting:
             last = {}
             is_news = self._follow(frozenset(keys.values()), now)
             self._keys, self._shown = keys, None
-            drops = ((key, nft_names.observed_drop(key)) for key in keys.values())
+            drops = ((key, observed_drop(key)) for key in keys.values())
             self._drop_of = {key: drop for key, drop in drops if drop is not None}
             self._retire()
         gone = self._seen.keys() - reading.keys()
@@ -220,7 +227,7 @@ class Accounting:
         """Put what has counters behind what no longer has, and forget the first of too many of the latter."""
         live = frozenset((*self._keys.values(), *self._drops()))
         self._turned = tuple(
-            key for key in self._totals if key not in live and nft_names.under_other_policy(key) in live
+            key for key in self._totals if key not in live and under_other_policy(key) in live
         )
         live = live.union(self._turned)
         retired = [key for key in self._totals if key not in live]
@@ -456,13 +463,13 @@ def _sum(name: str, totals: Totals) -> int:
 
 def _drops(name: str, totals: Totals) -> dict[CounterKey, int]:
     """Return what every counter of drops of an interface stands at."""
-    keys = (key for key in totals if nft_names.is_of_drops(key) and key.interface == name)
+    keys = (key for key in totals if is_of_drops(key) and key.interface == name)
     return {key: totals[key].packets for key in keys}
 
 
 def _named(key: CounterKey) -> tuple[str, str]:
     """Return the direction and the rule, or the step of §3, that a counter of drops is about."""
-    drop = nft_names.observed_drop(key)
+    drop = observed_drop(key)
     if drop is None:
         raise ValueError(f"{key} counts no drops")
     step = type(key).__name__.removesuffix("Counter").lower()

@@ -22,6 +22,7 @@ from sgagent.compiler.base_chains import chains_of_others, close_way, open_way
 from sgagent.compiler.enforce import Enforced, Enforcement, MarkClearance, ends_observing, enforce, may_cut
 from sgagent.core import binding
 from sgagent.core.binding import NO_FACTS, PROBLEMS_OF_HOST, Bindings, HostFacts
+from sgagent.core.counter_keys import CounterKey
 from sgagent.core.errors import Problem, Severity
 from sgagent.core.expected_links import bind_expected
 from sgagent.core.memo import Memo
@@ -31,7 +32,6 @@ from sgagent.core.resolve import Exemptions, Resolution, closed_interface, resol
 from sgagent.core.resolved_rules import UNRESOLVED_NAME
 from sgagent.nft.diff import make_plan, plan_without_table
 from sgagent.nft.marks import MarkLayout, Sessions
-from sgagent.nft.names import CounterKey
 from sgagent.nft.ruleset import FAMILY, TABLE, Ruleset
 from sgagent.nft.text import differences
 from sgagent.nft.transactions import AddCounter, Delete, Operation, Plan

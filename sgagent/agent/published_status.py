@@ -19,11 +19,11 @@ from sgagent.agent.state.counter_file import HitTimes
 from sgagent.agent.status import Durations, InterfaceState, Posture, ProofReport, Status, status_after
 from sgagent.agent.step import Step, StepEnd
 from sgagent.analysis.doctor.findings import Diagnosis
+from sgagent.core.counter_keys import CounterKey, InvalidCounter, ObservedDropCounter, is_of_drops
 from sgagent.core.model import Mode
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.documents import DocumentFile
 from sgagent.nft.marks import UNCACHED
-from sgagent.nft.names import CounterKey, InvalidCounter, ObservedDropCounter, is_of_drops
 from sgagent.ports import Clock
 
 STEP_SECONDS = 60.0

@@ -13,6 +13,7 @@ from sgagent.agent.manual_override import HeldBack
 from sgagent.agent.names.name_table import NameState, NameStatus
 from sgagent.agent.unbound_links import MissingLink
 from sgagent.core.binding import NO_FACTS, HostFacts, Link, is_hidden
+from sgagent.core.counter_keys import CounterKey
 from sgagent.core.errors import Problem, Severity
 from sgagent.core.guardrails import named, packet_text
 from sgagent.core.link_topology import fault_of
@@ -20,7 +21,6 @@ from sgagent.core.lockout import NamedCut
 from sgagent.core.policy import Endpoint, ResolvedPolicy
 from sgagent.documents import DocumentFile
 from sgagent.nft.marks import EnforcementState
-from sgagent.nft.names import CounterKey
 
 
 class StepEnd(Enum):

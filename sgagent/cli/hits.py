@@ -17,9 +17,9 @@ from sgagent.cli import inputs
 from sgagent.cli.agent_client import ask, interruptible, pause
 from sgagent.cli.main import add_option, option_adder
 from sgagent.cli.output import add_width_argument, format_json, lay_out, table_width
+from sgagent.core.counter_keys import CounterKey, HitStep
 from sgagent.core.model import Mode, Policy
 from sgagent.core.rule_values import few_objects
-from sgagent.nft.names import CounterKey, HitStep
 
 _NARROWEST = 6
 """Columns are many, and a terminal of eighty signs is usual."""

@@ -27,6 +27,7 @@ from sgagent.cli.fixes import Fixed, FixWriter, PlacedReplacement, Wanted, fix_d
 from sgagent.cli.main import add_option, option_adder
 from sgagent.cli.output import problem_text, progress, warn
 from sgagent.core.binding import HostFacts, bind
+from sgagent.core.counter_keys import HitStep, RuleCounter
 from sgagent.core.errors import Origin, UsageError, printable
 from sgagent.core.model import Family, Snapshot
 from sgagent.core.policy import ResolvedInterface
@@ -34,7 +35,6 @@ from sgagent.core.resolve import Exemptions, dns_names
 from sgagent.dataplane.live_sessions import list_listeners
 from sgagent.documents.parse import with_key_lines
 from sgagent.host.links import NetlinkHost, has_links_behind, read_forwarding
-from sgagent.nft.names import HitStep, RuleCounter
 from sgagent.ports import Delivery
 from sgagent.settings import Settings
 

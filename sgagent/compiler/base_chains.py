@@ -142,7 +142,7 @@ def _note_opening(put: int, mask: int | None = None) -> nft.Rule:
     Args:
         put: the bits to set.
         mask: those that have to be clear; None for all. Where no mark is needed to accept a session, those
-            of others stay as they are: whoever compares a whole mark would lose the session.
+            of others stay as they are: a program that compares a whole mark would lose the session.
     """
     is_untouched = _marked(nft.ALL_BITS if mask is None else mask, 0)
     return nft.Rule((_are("new"), is_untouched, nft.SetMark(keep=nft.ALL_BITS, put=put), nft.Accept()))
@@ -285,8 +285,8 @@ class _Link:
             return
         for number in (ICMP.wire_number, ICMPV6.wire_number, AUTHENTICATION):
             is_error = nft.Match(nft.META_L4PROTO, (nft.Interval.single(number),))
-            told = (_IS_NOT_ANNOUNCED,) if number == AUTHENTICATION else ()
-            yield nft.Rule((forward, _IS_ORIGINAL, is_error, *told, nft.Accept()))
+            unannounced = (_IS_NOT_ANNOUNCED,) if number == AUTHENTICATION else ()
+            yield nft.Rule((forward, _IS_ORIGINAL, is_error, *unannounced, nft.Accept()))
 
     def _allowed(self, opened: Direction) -> nft.Match | None:
         """Return the match on marks of allowed sessions; None if no session is remembered as allowed."""
@@ -304,7 +304,7 @@ class _Link:
         A mark of the current generation keeps its bits of acceptance, which other interfaces may have set;
         under any other generation they mean nothing any more. Which links an entry was not opened over stays;
         by an original packet it is opened over this one. A reply of an entry that was opened over another
-        link allows both directions: they are one session, whoever opened it.
+        link allows both directions: they are one session, no matter which end opened it.
         """
         layout, test = self.layout, allowed_marks(self.name, opened, self.layout, self.state)
         others = elsewhere_bits(layout, self.state, but=self.name)

@@ -21,6 +21,18 @@ from sgagent.compiler.class_chains import look_up_chains
 from sgagent.compiler.decision_list import list_entries
 from sgagent.compiler.linear import MOST_LINES, is_short, list_chains
 from sgagent.compiler.selectors import Place
+from sgagent.core.counter_keys import (
+    CounterKey,
+    DefaultCounter,
+    ExemptionCounter,
+    ExemptionKind,
+    InnerCounter,
+    InvalidCounter,
+    KernelCounterKey,
+    SpoofedCounter,
+    counter_of_rule,
+    is_of_drops,
+)
 from sgagent.core.memo import Memo, Seam
 from sgagent.core.model import Direction, Family, Mode, Policy
 from sgagent.core.policy import (
@@ -33,7 +45,6 @@ from sgagent.core.policy import (
 )
 from sgagent.nft import names, ruleset as nft
 from sgagent.nft.marks import EnforcementState, MarkLayout, encode_state
-from sgagent.nft.names import CounterKey, ExemptionKind, KernelCounterKey
 
 Named = TypeVar("Named", nft.Chain, nft.VerdictMap, nft.Counter)
 
@@ -128,15 +139,7 @@ def counter_chains(
     leaf = partial(_leaf, accept=names.accept_chain(direction, name), mode=mode, flow_logging=flow_logging)
 
     def of_rule(rule: ResolvedRule) -> CounterChain:
-        return leaf(
-            names.RuleCounter(
-                interface=name,
-                security_group_id=rule.security_group_id,
-                rule_id=rule.rule_id,
-                direction=direction,
-                policy=rule.policy,
-            )
-        )
+        return leaf(counter_of_rule(name, direction, rule))
 
     of_rules = memo.each("rules", of_rule, interface.toward(direction).rules)
     return (*of_rules, *map(leaf, _other_keys(interface, direction)))
@@ -150,14 +153,14 @@ def _other_keys(interface: ResolvedInterface, direction: Direction) -> Iterator[
         (ExemptionKind.FAILSAFE, toward.failsafe),
     ):
         if exemptions:
-            yield names.ExemptionCounter(interface=name, direction=direction, kind=kind)
+            yield ExemptionCounter(interface=name, direction=direction, kind=kind)
     if direction is Direction.INGRESS:
-        yield names.InnerCounter(interface=name)
-    yield names.DefaultCounter(interface=name, direction=direction, verdict=toward.default)
+        yield InnerCounter(interface=name)
+    yield DefaultCounter(interface=name, direction=direction, verdict=toward.default)
     if interface.invalid is InvalidPackets.DROP:
-        yield names.InvalidCounter(interface=name, direction=direction)
+        yield InvalidCounter(interface=name, direction=direction)
     if interface.own_addresses is not None:
-        yield names.SpoofedCounter(interface=name, direction=direction)
+        yield SpoofedCounter(interface=name, direction=direction)
 
 
 def _leaf(key: KernelCounterKey, *, accept: str, mode: Mode, flow_logging: FlowLogging) -> CounterChain:
@@ -166,11 +169,11 @@ def _leaf(key: KernelCounterKey, *, accept: str, mode: Mode, flow_logging: FlowL
     The rule that logs stands before it and decides nothing itself: where the limit is reached, the kernel
     goes on with the next rule.
     """
-    name, policy = names.counter_name(key), Policy.DROP if names.is_of_drops(key) else Policy.ACCEPT
+    name, policy = names.counter_name(key), Policy.DROP if is_of_drops(key) else Policy.ACCEPT
     verdict: nft.Verdict = nft.Goto(accept)
     if policy is Policy.DROP and mode is Mode.ENFORCE:
         verdict = nft.Drop()
-    elif isinstance(key, names.InvalidCounter):
+    elif isinstance(key, InvalidCounter):
         verdict = nft.Accept()  # there is no session to remember
     rules = [nft.Rule((nft.Count(name), verdict))]
     if policy in flow_logging.verdicts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from sgagent.core.counter_keys import CounterKey, HitStep
 from sgagent.core.errors import UsageError
 from sgagent.core.evaluate import DecidedBy, Packet, Tracking, as_opener, evaluate, is_always_allowed
 from sgagent.core.model import (
@@ -160,3 +161,8 @@ def _explained(rule: ResolvedRule) -> ExplainedRule:
         priority=rule.priority,
         authorization_object=rule.peer.name,
     )
+
+
+def step_of(key: CounterKey) -> DecidedBy:
+    """Return the step of §3 that decided what a counter counts."""
+    return DecidedBy.ALWAYS if key.step is HitStep.PLATFORM else DecidedBy(key.step.value)

@@ -8,15 +8,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from sgagent.compiler.compilation import Compiled, compile_
+from sgagent.core.counter_keys import RuleCounter
 from sgagent.core.errors import KernelRefusedError, NotPermittedError, RehearsalError, SgagentError
 from sgagent.core.evaluate import DecidedBy, Decision, Packet
+from sgagent.core.explanation import step_of
 from sgagent.core.model import ICMPV6, Direction, Family, Policy
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.dataplane.libnftables import Context, RefusedError, WorkerDiedError, guarded
 from sgagent.dataplane.privileges import end_with_parent
 from sgagent.nft.diff import make_plan
 from sgagent.nft.marks import MarkLayout, first_state
-from sgagent.nft.names import HitStep, RuleCounter
 from sgagent.nft.ruleset import TABLE
 from sgagent.nft.transactions import encode_plan
 from sgagent.policy_test.network import Network, UnsentError, enter_private_network
@@ -136,9 +137,7 @@ def _decision(policy: ResolvedPolicy, compiled: Compiled, observed: Observation,
         decided_by = due.decided_by if due.decided_by in _UNCOUNTED else DecidedBy.SESSION
         return Decision(verdict=verdict, decided_by=decided_by)
     if not isinstance(key, RuleCounter):
-        is_platform = key.step is HitStep.PLATFORM
-        decided_by = DecidedBy.ALWAYS if is_platform else DecidedBy(key.step.value)
-        return Decision(verdict=verdict, decided_by=decided_by)
+        return Decision(verdict=verdict, decided_by=step_of(key))
     judge = next((one for one in policy.judges if one.name == key.interface), None)
     rules = judge.toward(key.direction).rules if judge else ()
     name = (key.security_group_id, key.rule_id)

@@ -22,6 +22,7 @@ from sgagent.core.addresses import (
     sweep,
     without,
 )
+from sgagent.core.counter_keys import DefaultCounter, HitStep, KernelCounterKey, counter_of_rule, plain_key
 from sgagent.core.evaluate import DecidedBy, Decision, Packet, Tracking, evaluate, is_always_allowed
 from sgagent.core.link_topology import FRAMES_OF_PORTS
 from sgagent.core.model import ICMPV6, LAST_PORT, UDP, Direction, Family, Mode, Policy, PortSet, Protocols
@@ -245,29 +246,17 @@ def carried_out(judge: ResolvedInterface, decision: Decision) -> Policy:
 
 def counter_of(judge: ResolvedInterface, opener: Packet, decision: Decision) -> str | None:
     """Return the counter that a packet adds to; None where it adds to none."""
-    link, direction, kinds = judge.name, opener.direction, names.ExemptionKind
-    key: names.KernelCounterKey
+    link, direction = judge.name, opener.direction
+    key: KernelCounterKey
     match decision.decided_by:
-        case DecidedBy.RULE if (rule := decision.rule) is not None:
-            key = names.RuleCounter(
-                interface=link,
-                security_group_id=rule.security_group_id,
-                rule_id=rule.rule_id,
-                direction=direction,
-                policy=rule.policy,
-            )
+        case DecidedBy.RULE if decision.rule is not None:
+            key = counter_of_rule(link, direction, decision.rule)
         case DecidedBy.DEFAULT:
-            key = names.DefaultCounter(interface=link, direction=direction, verdict=decision.verdict)
-        case DecidedBy.INNER:
-            key = names.InnerCounter(interface=link)
-        case DecidedBy.FAILSAFE:
-            key = names.ExemptionCounter(interface=link, direction=direction, kind=kinds.FAILSAFE)
+            key = DefaultCounter(interface=link, direction=direction, verdict=decision.verdict)
         case DecidedBy.ALWAYS if not is_always_allowed(opener):
-            key = names.ExemptionCounter(interface=link, direction=direction, kind=kinds.PLATFORM)
-        case DecidedBy.INVALID:
-            key = names.InvalidCounter(interface=link, direction=direction)
-        case DecidedBy.SPOOFED:
-            key = names.SpoofedCounter(interface=link, direction=direction)
+            key = plain_key(HitStep.PLATFORM, link, direction)
+        case DecidedBy.FAILSAFE | DecidedBy.INNER | DecidedBy.INVALID | DecidedBy.SPOOFED as step:
+            key = plain_key(HitStep(step.value), link, direction)
         case _:
             return None
     return names.counter_name(key)

@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from sgagent.agent.counters import Accounting
 from sgagent.agent.state.counter_file import KeptCounters
-from sgagent.nft.names import CounterKey, InnerCounter
+from sgagent.core.counter_keys import CounterKey, InnerCounter
 from sgagent.ports import CounterValue
 
 KEYS: dict[str, CounterKey] = {f"inner/eth{n}": InnerCounter(interface=f"eth{n}") for n in range(3)}

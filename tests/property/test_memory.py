@@ -14,13 +14,14 @@ from sgagent.compiler.compilation import Compiled, compile_
 from sgagent.compiler.enforce import Enforced, enforce
 from sgagent.compiler.linear import MOST_LINES
 from sgagent.core.binding import Bindings, HandBinding, HostFacts, bind
+from sgagent.core.counter_keys import CounterKey
 from sgagent.core.memo import Memo
 from sgagent.core.model import ALL_PORTS, CidrBlock, Direction, Family, Snapshot
 from sgagent.core.policy import ResolvedPolicy, precedence
 from sgagent.core.resolve import Exemptions, Resolution, Scope, resolve
 from sgagent.nft.diff import references, target
 from sgagent.nft.marks import MarkLayout, first_state
-from sgagent.nft.names import STATE_CHAIN, CounterKey, peers_chain
+from sgagent.nft.names import STATE_CHAIN, peers_chain
 from sgagent.nft.ruleset import Chain, Ruleset
 from sgagent.nft.transactions import Plan
 from tests.changes import changed

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 
 from sgagent.compiler.compilation import Compiled, compile_
+from sgagent.core.counter_keys import CounterKey, KernelCounterKey, ObservedDropCounter, RuleCounter
 from sgagent.core.model import (
     ALL_PROTOCOLS,
     TCP,
@@ -29,7 +30,7 @@ from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import closed_interface
 from sgagent.nft import names
 from sgagent.nft.marks import MarkLayout, first_state
-from sgagent.nft.names import CounterKey, KernelCounterKey, ObservedDropCounter, RuleCounter, counter_name
+from sgagent.nft.names import counter_name
 from sgagent.nft.ruleset import (
     Accept,
     Chain,

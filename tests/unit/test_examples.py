@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 
 from sgagent.compiler.compilation import Compiled, compile_
+from sgagent.core.counter_keys import RuleCounter
 from sgagent.core.errors import Severity
 from sgagent.core.evaluate import DecidedBy, Packet, Tracking, evaluate
 from sgagent.core.model import Direction, Policy
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.nft.marks import MarkLayout, first_state
-from sgagent.nft.names import RuleCounter
 from sgagent.policy_test.scenario import ExpectedPacket, ExpectedReply, disagreement
 from tests.corpus import Example, examples
 from tests.tracer import Session, Tuple, Walk, WirePacket, trace

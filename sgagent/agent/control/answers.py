@@ -32,22 +32,23 @@ from sgagent.agent.status import (
     ProofReport,
 )
 from sgagent.analysis.doctor.findings import Diagnosis, DiagnosisSummary
-from sgagent.core.errors import SgagentError, UsageError
-from sgagent.core.explanation import choose_interface, explain
-from sgagent.core.guardrails import named
-from sgagent.core.model import Direction, Policy
-from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
-from sgagent.core.rule_values import protocols_text
-from sgagent.nft.names import (
+from sgagent.core.counter_keys import (
     PLAIN_STEPS,
     CounterKey,
     DefaultCounter,
     HitStep,
     ObservedDropCounter,
     RuleCounter,
+    counter_of_rule,
     is_of_drops,
     plain_key,
 )
+from sgagent.core.errors import SgagentError, UsageError
+from sgagent.core.explanation import choose_interface, explain
+from sgagent.core.guardrails import named
+from sgagent.core.model import Direction, Policy
+from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
+from sgagent.core.rule_values import protocols_text
 from sgagent.ports import Clock, CounterValue
 
 PATIENCE_SECONDS = 120.0
@@ -342,13 +343,7 @@ def _hits(judge: ResolvedInterface, direction: Direction, totals: Totals, times:
         if key in totals and (step is not HitStep.INNER or toward.inner):
             yield hit(key)
     for rule in toward.rules:
-        counter = RuleCounter(
-            interface=judge.name,
-            security_group_id=rule.security_group_id,
-            rule_id=rule.rule_id,
-            direction=direction,
-            policy=rule.policy,
-        )
+        counter = counter_of_rule(judge.name, direction, rule)
         yield replace(
             hit(counter),
             rule_id=rule.rule_id,

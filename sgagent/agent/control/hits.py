@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sgagent.core.counter_keys import HitStep
 from sgagent.core.model import Direction, Mode, Policy
-from sgagent.nft.names import HitStep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

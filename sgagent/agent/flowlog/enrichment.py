@@ -17,7 +17,9 @@ from itertools import islice
 
 from sgagent.agent.flowlog.flow import Flow, FlowEnd
 from sgagent.core.binding import link_name
+from sgagent.core.counter_keys import CounterKey, InnerCounter, RuleCounter, is_of_drops
 from sgagent.core.evaluate import DecidedBy
+from sgagent.core.explanation import step_of
 from sgagent.core.link_patterns import is_pattern
 from sgagent.core.model import (
     PROTOCOL_TABLE,
@@ -33,7 +35,7 @@ from sgagent.core.model import (
 )
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
 from sgagent.dataplane.nflog import LoggedPacket
-from sgagent.nft.names import CounterKey, HitStep, InnerCounter, RuleCounter, is_of_drops, log_prefix
+from sgagent.nft.names import log_prefix
 
 _IPV4 = struct.Struct("!BxHxxHxBxxII")
 _IPV6 = struct.Struct("!IHBx16s16s")
@@ -190,7 +192,7 @@ def _leaf(
         direction=direction,
         verdict=Policy.DROP if is_of_drops(key) else Policy.ACCEPT,
         mode=judge.mode if judge else Mode.ENFORCE,
-        decided_by=DecidedBy.ALWAYS if key.step is HitStep.PLATFORM else DecidedBy(key.step.value),
+        decided_by=step_of(key),
         rule_id=rule.rule_id if rule else None,
         security_group_id=rule.security_group_id if rule else None,
         priority=priorities.get((key.interface, direction, rule.rule_id)) if rule else None,

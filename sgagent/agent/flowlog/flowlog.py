@@ -32,10 +32,10 @@ from sgagent.agent.flowlog.flow import (
     make_writer,
 )
 from sgagent.agent.step import EventLog
+from sgagent.core.counter_keys import CounterKey
 from sgagent.core.model import Policy, Snapshot
 from sgagent.core.policy import SILENT, FlowLogging, ResolvedPolicy
 from sgagent.dataplane.nflog import RECEIVE_BYTES, LoggedPacket, read_packets
-from sgagent.nft.names import CounterKey
 from sgagent.ports import Clock, CounterValue
 from sgagent.settings import Settings
 

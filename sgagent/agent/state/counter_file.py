@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from sgagent.agent.state.directory import write_draft
+from sgagent.core.counter_keys import CounterKey
 from sgagent.json_model import UNREADABLE, from_json, seal, unseal
-from sgagent.nft.names import CounterKey
 from sgagent.ports import CounterValue
 
 

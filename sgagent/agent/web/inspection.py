@@ -25,13 +25,13 @@ from sgagent.analysis.lint.registry import lint
 from sgagent.analysis.lint.subject import Life, Usage, make_subject
 from sgagent.core.addresses import AddressSet
 from sgagent.core.binding import HostFacts, HostListener, bind
+from sgagent.core.counter_keys import InnerCounter, RuleCounter
 from sgagent.core.errors import SgagentError
 from sgagent.core.model import CidrBlock, SecurityGroup, SecurityGroupRule, Snapshot
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions
 from sgagent.documents import DocumentFile, parse_documents
 from sgagent.host.links import has_links_behind, read_forwarding
-from sgagent.nft.names import InnerCounter, RuleCounter
 from sgagent.ports import Clock
 from sgagent.settings import Settings
 

@@ -28,23 +28,31 @@ from sgagent.agent.names.name_table import NameState
 from sgagent.agent.published_status import PublishedStatus
 from sgagent.agent.status import BOUNDS, Durations, Status
 from sgagent.analysis.doctor.findings import DoctorCode, DoctorSeverity
+from sgagent.core.counter_keys import (
+    CounterKey,
+    DefaultCounter,
+    ExemptionCounter,
+    InnerCounter,
+    InvalidCounter,
+    ObservedDropCounter,
+    RuleCounter,
+    SpoofedCounter,
+)
 from sgagent.core.model import Policy
-from sgagent.nft import names
-from sgagent.nft.names import CounterKey
 from sgagent.ports import Clock, CounterValue
 from sgagent.verify import Outcome
 
 CounterTotals = Mapping[CounterKey, CounterValue]
 
 _COUNTED: Mapping[str, tuple[type[CounterKey], str]] = {
-    "sgagent_rule_packets": (names.RuleCounter, "packets"),
-    "sgagent_rule_bytes": (names.RuleCounter, "bytes"),
-    "sgagent_default_packets": (names.DefaultCounter, "packets"),
-    "sgagent_inner_packets": (names.InnerCounter, "packets"),
-    "sgagent_invalid_packets": (names.InvalidCounter, "packets"),
-    "sgagent_spoofed_packets": (names.SpoofedCounter, "packets"),
-    "sgagent_would_drop_packets": (names.ObservedDropCounter, "packets"),
-    "sgagent_exempt_packets": (names.ExemptionCounter, "packets"),
+    "sgagent_rule_packets": (RuleCounter, "packets"),
+    "sgagent_rule_bytes": (RuleCounter, "bytes"),
+    "sgagent_default_packets": (DefaultCounter, "packets"),
+    "sgagent_inner_packets": (InnerCounter, "packets"),
+    "sgagent_invalid_packets": (InvalidCounter, "packets"),
+    "sgagent_spoofed_packets": (SpoofedCounter, "packets"),
+    "sgagent_would_drop_packets": (ObservedDropCounter, "packets"),
+    "sgagent_exempt_packets": (ExemptionCounter, "packets"),
 }
 """The metrics of the kernel's counters: the kind of key, whose fields are the labels, and what is counted."""
 

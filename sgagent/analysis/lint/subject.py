@@ -16,6 +16,7 @@ from sgagent.analysis.lint.rule_relations import is_part
 from sgagent.analysis.lint.services import DATABASES, NARROW_PORTS, everything
 from sgagent.core.addresses import AddressSet, holds, size
 from sgagent.core.binding import Binding, Bindings, HostListener, bind_everywhere
+from sgagent.core.counter_keys import RuleCounter
 from sgagent.core.errors import NOWHERE, Origin, Problem
 from sgagent.core.members import members_by_group
 from sgagent.core.model import TCP, Direction, Family, Policy, SecurityGroup, SecurityGroupRule, Snapshot
@@ -23,7 +24,6 @@ from sgagent.core.policy import ResolvedInterface, ResolvedRule
 from sgagent.core.resolve import Exemptions, Scope, living, resolve
 from sgagent.core.resolved_rules import KnownNames
 from sgagent.core.rule_values import has_ended
-from sgagent.nft.names import RuleCounter
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from sgagent.agent.counters import Accounting
+from sgagent.core.counter_keys import CounterKey, InnerCounter, ObservedDropCounter, RuleCounter
 from sgagent.core.model import Direction, Policy
-from sgagent.nft.names import CounterKey, InnerCounter, ObservedDropCounter, RuleCounter
 from sgagent.ports import CounterValue
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from sgagent.agent.counters import RETRY_SECONDS, Accounting, Counting, Resets
 from sgagent.agent.state.counter_file import CounterFile
+from sgagent.core.counter_keys import CounterKey, RuleCounter
 from sgagent.core.errors import KernelRefusedError, NotPermittedError
 from sgagent.core.model import Direction, Policy
-from sgagent.nft.names import CounterKey, RuleCounter
 from sgagent.nft.ruleset import Counter
 from sgagent.nft.transactions import RESET_WATCH, AddCounter, AddTable, Delete, Plan
 from sgagent.ports import CounterValue

@@ -18,8 +18,7 @@ from sgagent.agent.published_status import (
 )
 from sgagent.agent.status import Durations, ProofReport
 from sgagent.agent.step import Step, StepEnd
-from sgagent.core.model import Direction, Policy
-from sgagent.nft.names import (
+from sgagent.core.counter_keys import (
     CounterKey,
     DefaultCounter,
     InnerCounter,
@@ -27,6 +26,7 @@ from sgagent.nft.names import (
     ObservedDropCounter,
     RuleCounter,
 )
+from sgagent.core.model import Direction, Policy
 from sgagent.ports import CounterValue
 from sgagent.verify import Outcome
 from tests.fakes.clock import FakeClock

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sgagent.agent.counters import MOST_RULES_NAMED, SECONDS_BETWEEN_LINES, ObservationLog
-from sgagent.core.model import Direction, Policy
-from sgagent.nft.names import (
+from sgagent.core.counter_keys import (
     CounterKey,
     DefaultCounter,
     InnerCounter,
@@ -14,6 +13,7 @@ from sgagent.nft.names import (
     ObservedDropCounter,
     RuleCounter,
 )
+from sgagent.core.model import Direction, Policy
 from sgagent.ports import CounterValue
 from tests.fakes.clock import FakeClock
 from tests.unit.agent.test_forbidden_sessions import Log

@@ -13,6 +13,7 @@ from sgagent.analysis.lint.findings import CODES, Finding, FindingSeverity
 from sgagent.analysis.lint.registry import CHECKS, lint, steps
 from sgagent.analysis.lint.subject import Life, Usage, make_subject
 from sgagent.core.binding import HostListener
+from sgagent.core.counter_keys import RuleCounter
 from sgagent.core.model import (
     ALL_PROTOCOLS,
     ICMP,
@@ -27,7 +28,6 @@ from sgagent.core.model import (
 )
 from sgagent.core.resolve import Exemptions
 from sgagent.documents import DocumentFile, Limits, parse_documents
-from sgagent.nft.names import RuleCounter
 from sgagent.settings import Settings
 from tests.corpus import EXAMPLES
 from tests.words import ACCEPT, DROP, IN, OUT, by_hand, group, interface, policy_of, rule, snapshot

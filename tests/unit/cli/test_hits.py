@@ -8,8 +8,8 @@ import pytest
 
 from sgagent.agent.control.hits import Hit, HitsAnswer, InterfaceHits
 from sgagent.cli.hits import Rates, sift_unused, table, unused_lines
+from sgagent.core.counter_keys import HitStep
 from sgagent.core.model import Direction, Mode, Policy
-from sgagent.nft.names import HitStep
 
 RULE = Hit(
     step=HitStep.RULE,

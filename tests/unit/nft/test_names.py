@@ -7,6 +7,7 @@ import re
 import pytest
 from hypothesis import example, given, strategies as st
 
+from sgagent.core.counter_keys import DefaultCounter, InnerCounter, SpoofedCounter, is_of_drops
 from sgagent.core.model import Direction, Family, Policy
 from sgagent.nft import names
 
@@ -140,12 +141,12 @@ def test_any_other_id_is_a_stem_and_a_digest(text: str, stem: str) -> None:
 def test_which_counters_are_of_drops() -> None:
     """A default's by its verdict; what only observing would have dropped passed."""
     accepts, drops = (
-        names.DefaultCounter(interface="eth0", direction=Direction.INGRESS, verdict=verdict)
+        DefaultCounter(interface="eth0", direction=Direction.INGRESS, verdict=verdict)
         for verdict in (Policy.ACCEPT, Policy.DROP)
     )
-    assert [names.is_of_drops(key) for key in (accepts, drops)] == [False, True]
-    assert names.is_of_drops(names.SpoofedCounter(interface="eth0", direction=Direction.INGRESS))
-    assert not names.is_of_drops(names.InnerCounter(interface="eth0"))
+    assert [is_of_drops(key) for key in (accepts, drops)] == [False, True]
+    assert is_of_drops(SpoofedCounter(interface="eth0", direction=Direction.INGRESS))
+    assert not is_of_drops(InnerCounter(interface="eth0"))
 
 
 def test_either_name_of_a_map_of_addresses_leads_to_its_first() -> None:

@@ -29,6 +29,16 @@ from sgagent.agent.step import Step, StepEnd
 from sgagent.analysis.doctor.findings import Diagnosis
 from sgagent.core.addresses import AddressSet
 from sgagent.core.binding import HostFacts, Link
+from sgagent.core.counter_keys import (
+    CounterKey,
+    DefaultCounter,
+    ExemptionCounter,
+    ExemptionKind,
+    HitStep,
+    InnerCounter,
+    InvalidCounter,
+    RuleCounter,
+)
 from sgagent.core.errors import NOWHERE, Problem, Severity, UsageError
 from sgagent.core.evaluate import DecidedBy, Packet
 from sgagent.core.model import (
@@ -46,16 +56,6 @@ from sgagent.core.policy import Peer, ResolvedDirection, ResolvedInterface, Reso
 from sgagent.dataplane.conntrack import TrackedSession
 from sgagent.documents import DocumentFile
 from sgagent.nft.marks import EnforcementState, MarkLayout
-from sgagent.nft.names import (
-    CounterKey,
-    DefaultCounter,
-    ExemptionCounter,
-    ExemptionKind,
-    HitStep,
-    InnerCounter,
-    InvalidCounter,
-    RuleCounter,
-)
 from sgagent.ports import CounterValue
 from sgagent.settings.tables import METADATA_SERVICE
 from tests.fakes.clock import FakeClock

@@ -40,11 +40,11 @@ from sgagent.agent.control.requests import (
 )
 from sgagent.agent.state.directory import Extent, Trigger
 from sgagent.agent.status import InterfaceState, InterfaceStatus, Posture
+from sgagent.core.counter_keys import HitStep
 from sgagent.core.errors import Origin, Problem, Severity, UsageError
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.explanation import ExplainedRule, Explanation
 from sgagent.core.model import Direction, Mode, Policy
-from sgagent.nft.names import HitStep
 
 RULE = ExplainedRule(
     rule_id="sgr-1",

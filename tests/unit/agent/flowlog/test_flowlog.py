@@ -10,13 +10,13 @@ from sgagent.agent.flowlog.flow import Entry, Flow, FlowEnd, FlowsLeftOut
 from sgagent.agent.flowlog.flowlog import RECKONED_SECONDS, FlowLog, Loss
 from sgagent.compiler.compilation import compile_
 from sgagent.core.addresses import AddressSet
+from sgagent.core.counter_keys import CounterKey, DefaultCounter, RuleCounter
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import TCP, Direction, Mode, Policy, Snapshot
 from sgagent.core.policy import FlowLogging, ResolvedPolicy
 from sgagent.core.resolve import Exemptions, closed_interface
 from sgagent.dataplane.nflog import LoggedPacket
 from sgagent.nft.marks import MarkLayout, first_state
-from sgagent.nft.names import CounterKey, DefaultCounter, RuleCounter
 from sgagent.ports import CounterValue
 from tests.fakes.clock import FakeClock
 from tests.fakes.log import FakeLog

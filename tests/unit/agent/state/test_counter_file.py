@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from sgagent.agent.state.counter_file import CounterFile, HitTimes, KeptCounters, read_boot_id
-from sgagent.core.model import Direction, Policy
-from sgagent.nft.names import (
+from sgagent.core.counter_keys import (
     CounterKey,
     DefaultCounter,
     ExemptionCounter,
@@ -21,6 +20,7 @@ from sgagent.nft.names import (
     ObservedDropCounter,
     RuleCounter,
 )
+from sgagent.core.model import Direction, Policy
 from sgagent.ports import CounterValue
 
 KEYS: tuple[CounterKey, ...] = (

@@ -20,11 +20,11 @@ from sgagent.agent.web.page import Request, Response
 from sgagent.agent.web.routes import StatusPages
 from sgagent.analysis.doctor.findings import Diagnosis
 from sgagent.core.binding import HostFacts, Link
+from sgagent.core.counter_keys import CounterKey
 from sgagent.core.model import CidrBlock, Policy
 from sgagent.core.policy import FlowLogging, ResolvedPolicy
 from sgagent.documents import DocumentFile
 from sgagent.nft.marks import MarkLayout
-from sgagent.nft.names import CounterKey
 from sgagent.ports import CounterValue
 from sgagent.settings import Settings
 from tests.corpus import Example, examples

@@ -14,8 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse_pla
 from prometheus_client.registry import Collector
 
 from sgagent.agent.web.metrics import counter_families
+from sgagent.core.counter_keys import CounterKey, RuleCounter
 from sgagent.core.model import Direction, Policy
-from sgagent.nft.names import CounterKey, RuleCounter
 from sgagent.ports import CounterValue
 
 OPEN = "application/openmetrics-text; version=1.0.0"

@@ -14,9 +14,7 @@ from sgagent.agent.published_status import PublishedStatus
 from sgagent.agent.status import Durations, ExpiringRule, InterfaceState, InterfaceStatus, ProofReport, Status
 from sgagent.agent.step import Step, StepEnd
 from sgagent.agent.web.metrics import HELP, CounterTotals, make_registry
-from sgagent.core.model import Direction, Mode, Policy
-from sgagent.core.policy import ResolvedPolicy
-from sgagent.nft.names import (
+from sgagent.core.counter_keys import (
     DefaultCounter,
     ExemptionCounter,
     ExemptionKind,
@@ -25,6 +23,8 @@ from sgagent.nft.names import (
     ObservedDropCounter,
     RuleCounter,
 )
+from sgagent.core.model import Direction, Mode, Policy
+from sgagent.core.policy import ResolvedPolicy
 from sgagent.ports import CounterValue
 from sgagent.verify import Outcome
 from tests.fakes.clock import FakeClock
