@@ -75,12 +75,12 @@ def unpack(machine: Machine) -> None:
 def test_a_kernel_that_is_too_old_is_refused(machine: Machine) -> None:
     """Before there is an account, a unit or a configuration; the packages refuse likewise."""
     unpack(machine)
+    shutil.copy(_bundles()[1], machine.path("/var/cache"))
     before = files(machine)
     for command in (
         ("/opt/sgagent/install",),
         ("sh", "-c", "dpkg --install /var/cache/sgagent-bundle_*.deb"),
     ):
-        shutil.copy(_bundles()[1], machine.path("/var/cache"))
         with pytest.raises(CommandError, match=r"this kernel(, | is )2\.6.*nothing was changed"):
             machine.run(*OLD_KERNEL, *command, seconds=INSTALLATION_SECONDS)
         assert files(machine) == before
