@@ -18,7 +18,9 @@ from sgagent.cli.agent_client import bound_before
 from sgagent.cli.guardrails import Keeper, add_guardrails_argument
 from sgagent.cli.main import DEFAULT_CONFIGURATION, add_option
 from sgagent.cli.output import Colour, painted, problem_as_json, problem_text
+from sgagent.cli.quotas import over_quota, quota_as_json, quota_lines
 from sgagent.cli.reading import Reading, name_foreign_documents, passed_over
+from sgagent.core.cloud_quotas import quota_uses
 from sgagent.core.errors import DocumentError, Origin, Problem, Severity, SourceUnavailableError, printable
 from sgagent.core.guardrails import named
 from sgagent.core.link_topology import FindingCode, findings
@@ -41,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_guardrails_argument(parser)
     output = parser.add_mutually_exclusive_group()
     add_option(output, "--json", "print the problems as JSON")
+    add_option(parser, "--cloud", "also show how much of the cloud's quotas is used, as the cloud counts")
     add_option(output, "--sarif", "print a SARIF log, for code hosts")
 
 
@@ -61,9 +64,12 @@ def run(options: argparse.Namespace) -> int:
         problems = tuple(replace(problem, severity=Severity.ERROR) for problem in problems)
     errors = sum(problem.severity is Severity.ERROR for problem in problems)
     cut = () if policy is None else inputs.preview_cuts(partial(sessions_cut, policy))
+    uses = tuple(quota_uses(reading.snapshot)) if options.cloud else ()
     if options.json:
+        cloud = {"cloud": list(map(quota_as_json, uses))} if options.cloud else {}
         report = {
             "ok": not errors,
+            **cloud,
             "read": reading.as_json(),
             "sessions_cut": [as_keys(session) for session in cut],
             "guardrails": [asdict(named(one)) for one in (found.violations if found else ())],
@@ -83,7 +89,7 @@ def run(options: argparse.Namespace) -> int:
         warnings = (f"warning: this policy would cut {session} {advice}" for session in cut)
         notes = [f"passed over {one.path}: {one.reason}" for one in reading.passed_over if one.is_for_people]
         said = [reading.line()] if sys.stdout.isatty() else []
-        for line in (*problems, *warnings, *map(printable, (*notes, *said)), verdict):
+        for line in (*problems, *warnings, *map(printable, (*notes, *said, *quota_lines(uses))), verdict):
             print(problem_text(line, sys.stdout))
     return 2 if errors else 0
 
@@ -113,7 +119,8 @@ def _look(
         problems = error.problems
     reading = _reading(settings, options, delivered, resolution.policy if resolution else None)
     problems = _naming_foreign(problems, reading.documents)
-    return (*problems, *_ended(delivered.snapshot, settings)), resolution, reading
+    beyond = over_quota(delivered.snapshot, {one.code for one in problems})
+    return (*problems, *_ended(delivered.snapshot, settings), *beyond), resolution, reading
 
 
 def _ended(snapshot: Snapshot, settings: Settings) -> Iterator[Problem]:

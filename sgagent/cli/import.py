@@ -14,12 +14,13 @@ from sgagent.cli.main import option_adder
 from sgagent.cli.output import problem_as_json, replace_file
 from sgagent.core.binding import Bindings
 from sgagent.core.errors import DocumentError, NotPermittedError, Origin, Problem, UsageError, printable
-from sgagent.core.model import Snapshot
+from sgagent.core.model import Direction, GroupType, Snapshot
 from sgagent.core.resolve import Exemptions, Resolution, Scope, resolve
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.documents.problems import FULL_DOCUMENTS
 from sgagent.documents.writer import as_yaml, write_document
 from sgagent.importers import Imported, import_aws, import_terraform
+from sgagent.importers.console import Known, import_console
 from sgagent.settings import Settings
 from sgagent.settings.sources import AliyunSourceSettings
 from sgagent.sources.aliyun.ecs_api import NotAllowedError
@@ -27,19 +28,23 @@ from sgagent.sources.factory import make_source
 
 _STANDARD_INPUT = "-"
 _CLOUD = "aliyun"
+_CONSOLE = "console"
 _READERS = {"aws": import_aws, "terraform": import_terraform}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     add = option_adder(parser)
-    add("format", "the format of the input", choices=sorted((_CLOUD, *_READERS)))
+    add("format", "the format of the input", choices=sorted((_CLOUD, _CONSOLE, *_READERS)))
     add(
         "files FILE",
-        "the output of 'aws ec2 describe-…' or 'terraform show -json'; none for aliyun",
+        "of 'aws ec2 describe-…', of 'terraform show -json', or the console's export; none for aliyun",
         nargs="*",
         type=str,
     )
+    add("--group ID", "of console: the group that the export is of")
+    add("--type TYPE", "of console: the group's type", choices=[one.value for one in GroupType])
+    add("--direction WAY", "of console: of all rules", choices=[one.value for one in Direction])
     add("--output PATH", "write to this file, or into this existing directory")
     add("--json", "print one JSON object, notes included")
 
@@ -83,11 +88,32 @@ def _imported(options: argparse.Namespace, settings: Settings) -> Imported:
     if not options.files:
         raise UsageError(f"import {options.format}: FILE is missing (- is standard input)")
     files = _read_all(options.files, settings.limits)
+    if options.format == _CONSOLE:
+        return import_console(files, settings.limits, _known(options))
     imported = _READERS[options.format](files, settings.limits)
     errors = _resolve(imported.snapshot).errors
     if errors:
         raise DocumentError(errors)
     return imported
+
+
+def _known(options: argparse.Namespace) -> Known:
+    """Return what the options say of the group that an export is of.
+
+    Raises:
+        UsageError: they lack what no export says.
+    """
+    if not options.group:
+        raise UsageError(
+            "import console: the export does not say of which group it is: --group ID is missing"
+        )
+    if options.type is None:
+        raise UsageError("import console: the export does not say the type: --type basic or --type advanced")
+    return Known(
+        security_group_id=options.group,
+        group_type=GroupType(options.type),
+        direction=Direction(options.direction) if options.direction else None,
+    )
 
 
 def _from_the_cloud(settings: Settings) -> Imported:

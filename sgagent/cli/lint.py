@@ -37,6 +37,7 @@ from sgagent.documents.parse import with_key_lines
 from sgagent.host.links import NetlinkHost, has_links_behind, read_forwarding
 from sgagent.ports import Delivery
 from sgagent.settings import Settings
+from sgagent.settings.sources import FileSourceSettings, SeveralSources
 
 _SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 _LEVELS = {FindingSeverity.ERROR: "error", FindingSeverity.WARNING: "warning", FindingSeverity.NOTICE: "note"}
@@ -178,9 +179,13 @@ def run(options: argparse.Namespace) -> int:
 
 def _require_files(settings: Settings, options: argparse.Namespace) -> None:
     """Raise where definitions don't come from files, which can be edited."""
-    kind = settings.source.kind.value
-    if options.definitions is None and kind != "file":
-        raise UsageError(f"--fix: a source of type {kind} can't be edited: fix the files, and publish them")
+    source = settings.source
+    sources = source.sources if isinstance(source, SeveralSources) else (source,)
+    others = [one.kind.value for one in sources if not isinstance(one, FileSourceSettings)]
+    if options.definitions is None and others:
+        raise UsageError(
+            f"--fix: a source of type {others[0]} can't be edited: fix the files, and publish them"
+        )
 
 
 _FOUND_BY_LINT = {"unknown_object", "unknown_object_in_drop"}

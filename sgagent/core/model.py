@@ -426,6 +426,9 @@ class PrefixList:
     prefix_list_id: str
     family: Family
     entries: tuple[CidrBlock, ...] = ()
+    max_entries: int = field(default=0, compare=False)
+    """So many the cloud counts for each rule that names it; 0 where that is not known. No verdict."""
+
     origin: Origin = field(default=NOWHERE, compare=False)
 
 

@@ -189,6 +189,7 @@ class DeliveredPrefixListModel(AnswerModel):
 
     prefix_list_id: Id
     address_family: Annotated[Family, one_of(values.FAMILIES, "IPv4 or IPv6")]
+    max_entries: Annotated[int, Value(values.parse_priority_or_text)] | None = None
     entries: Annotated[Listing, _wrapped("Entry")] | None = None
 
 
@@ -388,9 +389,9 @@ def _read_prefix_list(answer: Field, collected: Collected) -> None:
     _refuse_part(answer)
     items = read_each(DeliveredPrefixModel, _items(answer, "Entries", "Entry"))
     entries = [(item.at("Cidr"), entry.cidr) for item, entry in items]
-    collected.add(
-        collected.prefix_lists, make_prefix_list(answer, model.prefix_list_id, model.address_family, entries)
-    )
+    most = model.max_entries or 0
+    found = make_prefix_list(answer, model.prefix_list_id, model.address_family, entries, most)
+    collected.add(collected.prefix_lists, found)
 
 
 def _read_port_list(answer: Field, collected: Collected) -> None:

@@ -213,6 +213,7 @@ def make_prefix_list(
     prefix_list_id: str | None,
     family: model.Family | None,
     entries: Iterable[tuple[Field, model.CidrBlock | None]],
+    max_entries: int = 0,
 ) -> model.PrefixList | None:
     """Return a prefix list; None if it has no id or no family.
 
@@ -228,7 +229,11 @@ def make_prefix_list(
     if prefix_list_id is None or family is None:
         return None
     return model.PrefixList(
-        prefix_list_id=prefix_list_id, family=family, entries=in_order(blocks), origin=place.origin
+        prefix_list_id=prefix_list_id,
+        family=family,
+        entries=in_order(blocks),
+        max_entries=max_entries,
+        origin=place.origin,
     )
 
 

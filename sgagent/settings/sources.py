@@ -353,6 +353,31 @@ class AliyunSourceSettings(SourceTable):
 
 SourceSettings = FileSourceSettings | HttpsSourceSettings | EtcdSourceSettings | AliyunSourceSettings
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeveralSources:
+    """Definitions from several sources, whose union is the snapshot."""
+
+    sources: tuple[SourceSettings, ...]
+
+    @property
+    def servers(self) -> tuple[tuple[str, int], ...]:
+        """Return host and port of each server of all sources."""
+        return tuple(server for source in self.sources for server in source.servers)
+
+    @property
+    def place(self) -> str:
+        """Return where definitions come from, in words."""
+        return "; ".join(source.place for source in self.sources)
+
+    @property
+    def hold_remedy(self) -> str:
+        """Return in words what enforces a version that a manual override holds back."""
+        return "'sgagent rollback N' enforces it now, with its number N in 'sgagent history'"
+
+
+AnySource = SourceSettings | SeveralSources
+
 SOURCE_TABLES: dict[SourceType, type[SourceSettings]] = {
     declared.kind: declared for declared in get_args(SourceSettings)
 }

@@ -19,7 +19,7 @@ from sgagent.documents.models import faults_of
 from sgagent.documents.scalars import UNKNOWN_FIELD, Fault, InvalidValueError
 from sgagent.json_model import adapter
 from sgagent.settings.constraints import SettingsTable, Written, word_of, wrong_type_of
-from sgagent.settings.sources import SOURCE_TABLES, FileSourceSettings, SourceType
+from sgagent.settings.sources import SOURCE_TABLES, FileSourceSettings, SeveralSources, SourceType
 from sgagent.settings.tables import LISTS, NO_KEYS, TABLES, ExemptionTable, Settings
 
 _NAMES = tuple("interface" if field.name == "interfaces" else field.name for field in fields(Settings))
@@ -34,7 +34,7 @@ def read_tables(written: Written) -> tuple[dict[str, Any], list[Fault]]:
     faults: list[Fault] = []
     for name, value in written.items():
         if name == "source":
-            found, wrong = _read_source(value)
+            found, wrong = _read_sources(value, signs="signature" in written)
         elif name in TABLES:
             found, wrong = _read_table(TABLES[name], value, f"[{name}]")
         elif name in LISTS:
@@ -46,6 +46,32 @@ def read_tables(written: Written) -> tuple[dict[str, Any], list[Fault]]:
         if found is not None:
             values[name] = found
     return values, faults
+
+
+def _read_sources(value: object, *, signs: bool) -> tuple[Any, list[Fault]]:
+    """Return the settings of the source, or of several; nothing if any of them is wrong."""
+    if not isinstance(value, list):
+        return _read_source(value)
+    found: list[Any] = []
+    faults: list[Fault] = []
+    for index, item in enumerate(value):
+        source, wrong = _read_source(item)
+        faults += (replace(fault, path=(index, *fault.path)) for fault in wrong)
+        found.append(source)
+    if not value:
+        faults.append(Fault("no_source", "the list of sources is empty", "write [source]"))
+    if signs and len(value) > 1:
+        message = "signatures need one source: their serial numbers count for all that it delivers"
+        faults.append(Fault("signed_sources", message, "one [source], or no [signature]"))
+    places = [source.place for source in found if source is not None]
+    faults += (
+        Fault("duplicate_source", "this source is given twice", "remove one of the two", (index,))
+        for index, place in enumerate(places)
+        if place in places[:index]
+    )
+    if faults:
+        return None, faults
+    return (found[0] if len(found) == 1 else SeveralSources(sources=tuple(found))), []
 
 
 def _read_source(value: object) -> tuple[Any, list[Fault]]:

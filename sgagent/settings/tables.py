@@ -53,7 +53,7 @@ from sgagent.settings.constraints import (
     word_of,
 )
 from sgagent.settings.listen_address import DEFAULT_LISTEN, ListenAddress, parse_listen_address
-from sgagent.settings.sources import FileSourceSettings, SourceSettings
+from sgagent.settings.sources import AnySource, FileSourceSettings
 from sgagent.signatures import KEY_FORM, PublicKey
 
 
@@ -479,7 +479,7 @@ METADATA_SERVICE = Exemption(
 class Settings:
     """The whole configuration."""
 
-    source: SourceSettings = field(default_factory=FileSourceSettings)
+    source: AnySource = field(default_factory=FileSourceSettings)
     signature: SignatureSettings = field(default_factory=SignatureSettings)
     state: StateSettings = StateSettings()
     enforcement: EnforcementSettings = EnforcementSettings()

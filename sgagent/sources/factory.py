@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 
@@ -10,6 +10,7 @@ from sgagent.core.errors import UsageError
 from sgagent.core.memo import Memo
 from sgagent.ports import Host, Source
 from sgagent.settings import Settings
+from sgagent.settings.sources import SeveralSources
 from sgagent.sources.verified_parse import (
     ReadEnforced,
     SignaturePolicy,
@@ -56,6 +57,8 @@ def make_source(
     parser = VerifiedParser(settings.limits, policy, memo=memo or Memo())
     context = SourceContext(settings=settings, host=host, signature_policy=policy, parser=parser, memo=memo)
     declared = settings.source
+    if isinstance(declared, SeveralSources):
+        return _union(settings, declared, host, memo)
     try:
         module = import_module(f"sgagent.sources.{declared.folder or declared.kind.value}.source")
         source: Source = module.make_source(declared, context)
@@ -63,3 +66,11 @@ def make_source(
         needed = f"needs the Python module {error.name}{declared.requirement}"
         raise UsageError(f"a source of type {declared.kind.value} {needed}") from error
     return source
+
+
+def _union(settings: Settings, declared: SeveralSources, host: Host | None, memo: Memo | None) -> Source:
+    """Return the union of sources, each made as if it were the only one."""
+    from sgagent.sources.several.source import UnionSource  # noqa: PLC0415 - few have several
+
+    sources = [(one.place, make_source(replace(settings, source=one), host)) for one in declared.sources]
+    return UnionSource(sources, VerifiedParser(settings.limits, memo=memo or Memo()))

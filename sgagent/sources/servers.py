@@ -25,7 +25,7 @@ from sgagent.core.model import TCP, UDP
 from sgagent.core.policy import Endpoint
 from sgagent.json_model import UNREADABLE, from_json
 from sgagent.settings import Settings
-from sgagent.settings.sources import SourceSettings, TlsTable
+from sgagent.settings.sources import AnySource, TlsTable
 
 if TYPE_CHECKING:
     import ssl
@@ -152,7 +152,7 @@ _MOST_SERVERS = 8
 _LONGEST_FILE = 65_536
 
 
-def name_servers(source: SourceSettings, files: tuple[Path, ...] = _RESOLVER_FILES) -> tuple[Endpoint, ...]:
+def name_servers(source: AnySource, files: tuple[Path, ...] = _RESOLVER_FILES) -> tuple[Endpoint, ...]:
     """Return the endpoints of the host's name servers; none if the source needs no resolver.
 
     Args:

@@ -89,6 +89,7 @@ HELP = {
     "sgagent_last_success_timestamp_seconds": "When the source last delivered and the kernel held what it"
     " delivered, since the epoch.",
     "sgagent_unknown_objects": "Groups and lists that rules of this host name and the definitions lack.",
+    "sgagent_cloud_quota_ratio": "The greatest share of a limit of the cloud that anything uses.",
     "sgagent_warnings": "Warnings about the newest definitions.",
     "sgagent_rules_expiring": "Rules of this host that expire within a day.",
     "sgagent_source_held_back": "Whether a manual override keeps the source's definitions from being"
@@ -204,6 +205,7 @@ def _definitions(status: Status, now: float) -> Iterator[Metric]:
     yield refusals
     yield _gauge("sgagent_last_success_timestamp_seconds", status.last_success_at)
     yield _gauge("sgagent_unknown_objects", status.unknown_objects)
+    yield _by_word(GaugeMetricFamily, "sgagent_cloud_quota_ratio", "limit", status.step.cloud_ratios)
     yield _gauge("sgagent_warnings", status.warnings)
     expiring = sum(rule.expires_at - now <= _DAY_SECONDS for rule in status.expiring)
     yield _gauge("sgagent_rules_expiring", None if status.step.policy is None else expiring)

@@ -34,6 +34,7 @@ CODES = (
     "mixed_environments",
     "needless_inner_accept",
     "too_many_rules",
+    "cloud_quota",
     "admits_behind",
     "unused_rule",
     "nothing_listens",

@@ -12,6 +12,7 @@ from sgagent.analysis.lint.services import MANAGEMENT
 from sgagent.analysis.lint.subject import LintSubject, Stand, notice, warning
 from sgagent.analysis.redundancy import Table
 from sgagent.core.addresses import joined, size
+from sgagent.core.cloud_quotas import quota_uses
 from sgagent.core.errors import NOWHERE
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import (
@@ -216,6 +217,23 @@ def too_many_rules(subject: LintSubject) -> Iterator[Finding]:
                 group,
                 f"it has {len(group.rules)} rules; more than {subject.most_rules} are hard to review",
                 f"split it by purpose into groups of at most {subject.most_rules}, or use lists",
+            )
+
+
+NEAR = 0.9
+"""The share of a limit of the cloud from which on it is told."""
+
+
+@warning("a limit of the cloud that is used to 90 % or more, as the cloud counts")
+def cloud_quota(subject: LintSubject) -> Iterator[Finding]:
+    """Find interfaces and groups that come near to what the cloud takes, or exceed it (§8.2)."""
+    for use in quota_uses(subject.snapshot):
+        if use.ratio >= NEAR:
+            yield Finding(
+                object_id=use.object_id,
+                message=f"{use.used} of {use.most} {use.limit.value.replace('_', ' ')}, as the cloud counts",
+                remedy="make room: fewer entries in lists, fewer objects and ports in rules, or other groups",
+                origin=use.origin,
             )
 
 

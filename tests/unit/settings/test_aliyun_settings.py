@@ -10,7 +10,7 @@ import pytest
 
 from sgagent.core.errors import UsageError
 from sgagent.settings import parse_settings
-from sgagent.settings.sources import AliyunSourceSettings, ServerUrl, SourceSettings
+from sgagent.settings.sources import AliyunSourceSettings, AnySource, ServerUrl
 from sgagent.sources.factory import make_source
 from tests.fakes.host import FakeHost
 from tests.signing import KEY
@@ -19,7 +19,7 @@ ALIYUN = '[source]\ntype = "aliyun"\nregion = "cn-hangzhou"\n'
 BY_KEY = ALIYUN + 'credentials_file = "/etc/sgagent/aliyun"\n'
 
 
-def read(text: str) -> SourceSettings:
+def read(text: str) -> AnySource:
     """Return the source of a configuration."""
     return parse_settings(text, "sgagent.toml").source
 

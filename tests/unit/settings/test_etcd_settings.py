@@ -8,12 +8,12 @@ import pytest
 
 from sgagent.core.errors import UsageError
 from sgagent.settings import parse_settings
-from sgagent.settings.sources import EtcdSourceSettings, ServerUrl, SourceSettings
+from sgagent.settings.sources import AnySource, EtcdSourceSettings, ServerUrl
 
 ETCD = '[source]\ntype = "etcd"\nendpoints = ["https://etcd-1.example.com"]\n'
 
 
-def read(text: str) -> SourceSettings:
+def read(text: str) -> AnySource:
     """Return the source of a configuration."""
     return parse_settings(text, "sgagent.toml").source
 

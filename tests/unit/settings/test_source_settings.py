@@ -8,12 +8,12 @@ import pytest
 
 from sgagent.core.errors import UsageError
 from sgagent.settings import parse_settings
-from sgagent.settings.sources import FileSourceSettings, HttpsSourceSettings, ServerUrl, SourceSettings
+from sgagent.settings.sources import AnySource, FileSourceSettings, HttpsSourceSettings, ServerUrl
 
 HTTPS = '[source]\ntype = "https"\nurl = "https://policy.example.com/web.yaml"\n'
 
 
-def read(text: str) -> SourceSettings:
+def read(text: str) -> AnySource:
     """Return the source that a configuration names."""
     return parse_settings(text, "sgagent.toml").source
 

@@ -11,10 +11,10 @@ import pytest
 from sgagent.core.policy import Endpoint
 from sgagent.settings import Settings, StateSettings
 from sgagent.settings.sources import (
+    AnySource,
     EtcdSourceSettings,
     HttpsSourceSettings,
     ServerUrl,
-    SourceSettings,
 )
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.servers import EndpointCache, addresses_file, known_endpoints
@@ -34,7 +34,7 @@ def remember(directory: Path, number: int, host: str, *addresses: str, port: int
     EndpointCache(host, port, lambda _host, _port: found, addresses_file(directory, number)).find()
 
 
-def known(source: SourceSettings, directory: Path) -> list[str]:
+def known(source: AnySource, directory: Path) -> list[str]:
     """Return where a source was found last."""
     settings = replace(Settings(), source=source, state=StateSettings(directory=directory))
     return [f"{endpoint.address} {endpoint.port}" for endpoint in known_endpoints(settings)]

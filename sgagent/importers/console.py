@@ -1,0 +1,192 @@
+"""Importer of what the console exports of one group: its rules as JSON, or as a table with a header row."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sgagent.core.errors import DocumentError, Origin, Problem, UsageError
+from sgagent.core.model import Direction, GroupType
+from sgagent.documents import DocumentFile, Limits, parse_documents
+from sgagent.documents.misspellings import console_word, ports_slip
+from sgagent.importers.context import Imported
+
+_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "rule_id": ("rule id", "security group rule id", "securitygroupruleid"),
+    "direction": ("direction", "rule direction"),
+    "policy": ("action", "policy", "authorization policy"),
+    "priority": ("priority",),
+    "protocol": ("protocol", "protocol type", "ip protocol", "ipprotocol"),
+    "port_range": ("port", "ports", "port range", "portrange", "destination port range"),
+    "authorization_object": (
+        "authorization object",
+        "authorization objects",
+        "source",
+        "destination",
+        "source/destination",
+        "sourcecidrip",
+        "destcidrip",
+    ),
+    "description": ("description", "rule description"),
+}
+"""The fields of rules, with the words of header rows for them, in lower case."""
+
+_NEEDED = ("policy", "protocol", "port_range", "authorization_object")
+_SEPARATORS = re.compile(r"[,;\n]")
+_API_TYPES = {GroupType.BASIC: "normal", GroupType.ADVANCED: "enterprise"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What an export does not say."""
+
+    security_group_id: str
+    group_type: GroupType
+    direction: Direction | None = None
+    """Of all rules, where no column says it."""
+
+
+def import_console(files: Sequence[DocumentFile], limits: Limits, known: Known) -> Imported:
+    """Return the group that exports are of: its rules of both directions may be in two files.
+
+    Raises:
+        DocumentError: the file has errors.
+        UsageError: it lacks something that has to be named.
+    """
+    rules: list[dict[str, Any]] = []
+    answers: list[dict[str, Any]] = []
+    for file in files:
+        text = file.content.decode("utf-8-sig", errors="replace")
+        if text.lstrip()[:1] in ("[", "{"):
+            answers += _permissions(text, file.name, known)
+        else:
+            rules += _rows(text, file.name, known)
+    if rules and answers:
+        raise UsageError("import console: JSON and tables at once: import one after the other")
+    document = _of_api(answers, known) if answers else _native(rules, known)
+    named = DocumentFile(files[0].name if len(files) == 1 else "<console>", json.dumps(document).encode())
+    snapshot, problems = parse_documents([named], limits)
+    return Imported(snapshot=snapshot, problems=problems)
+
+
+def _permissions(text: str, name: str, known: Known) -> list[dict[str, Any]]:
+    """Return the rules of a bare list, or of an answer of the API."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        raise _refused(name, 0, "not JSON", "the export as it was downloaded") from None
+    if isinstance(found, dict):
+        inner = found.get("Permissions", found)
+        found = inner.get("Permission", inner) if isinstance(inner, dict) else inner
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise _refused(name, 0, "no list of rules", "a list of rules as the API has them")
+    if known.direction is not None:
+        found = [{"Direction": known.direction.value} | one for one in found]
+    if any("Direction" not in one for one in found):
+        raise UsageError("the rules have no Direction: name it by --direction ingress or --direction egress")
+    return found
+
+
+def _of_api(permissions: list[dict[str, Any]], known: Known) -> list[dict[str, Any]]:
+    """Return the answers of the API that rules are a part of."""
+    group = known.security_group_id
+    listed = {"SecurityGroupId": group, "SecurityGroupType": _API_TYPES[known.group_type]}
+    return [
+        {"SecurityGroups": {"SecurityGroup": [listed]}},
+        {"SecurityGroupId": group, "Permissions": {"Permission": permissions}},
+    ]
+
+
+def _native(rules: list[dict[str, object]], known: Known) -> dict[str, Any]:
+    group = {
+        "security_group_id": known.security_group_id,
+        "type": known.group_type.value,
+        "rules": rules,
+    }
+    return {"version": 1, "security_groups": [group]}
+
+
+def _rows(text: str, name: str, known: Known) -> Iterator[dict[str, object]]:
+    """Yield the rules of a table."""
+    delimiter = "\t" if "\t" in text.partition("\n")[0] else ","
+    rows = csv.reader(io.StringIO(text), delimiter=delimiter)
+    columns = _columns(next(rows, []), name)
+    if "direction" not in columns and known.direction is None:
+        raise UsageError("no column has the direction: name it by --direction ingress or --direction egress")
+    for row in rows:
+        if any(cell.strip() for cell in row):
+            cells = {field: row[at].strip() for field, at in columns.items() if at < len(row)}
+            yield _rule(cells, Origin(file=name, line=rows.line_num), known)
+
+
+def _columns(header: list[str], name: str) -> dict[str, int]:
+    """Return which field is in which column.
+
+    Raises:
+        DocumentError: a field that each rule needs is in none.
+    """
+    words = [" ".join(cell.lower().split()) for cell in header]
+    found = {
+        field: next(at for at, word in enumerate(words) if word in names)
+        for field, names in _COLUMNS.items()
+        if any(word in names for word in words)
+    }
+    missing = [field for field in _NEEDED if field not in found]
+    if missing:
+        message = f"the header row has no column for {', '.join(missing)}"
+        raise _refused(name, 1, message, f"columns like {', '.join(_COLUMNS[one][0] for one in missing)}")
+    return found
+
+
+def _rule(cells: Mapping[str, str], origin: Origin, known: Known) -> dict[str, object]:
+    """Return a rule as native documents have it, of the words of the console."""
+    way = known.direction.value if known.direction is not None else ""
+    protocol, _, ports = _word(cells["protocol"]).partition(", with port_range ")
+    rule: dict[str, object] = {
+        "direction": _word(cells.get("direction", "")).lower() or way,
+        "policy": _word(cells["policy"]).lower(),
+        "protocol": protocol.lower(),
+        "authorization_object": _several(cells["authorization_object"]),
+    }
+    if cells.get("priority"):
+        rule["priority"] = _number(cells["priority"], origin)
+    written = _several(cells["port_range"])
+    found = [_port(one) for one in ([written] if isinstance(written, str) else written)]
+    every = ports or "-1/-1"
+    rule["port_range"] = every if found in ([""], ["all"], ["-1/-1"]) else found
+    for field in ("rule_id", "description"):
+        if cells.get(field):
+            rule[field] = cells[field]
+    return rule
+
+
+def _word(text: str) -> str:
+    slip = console_word(text)
+    return slip[1] if slip else text
+
+
+def _port(text: str) -> str:
+    slip = ports_slip(text)
+    return slip[1] if slip else text.lower()
+
+
+def _several(text: str) -> str | list[str]:
+    found = [part.strip() for part in _SEPARATORS.split(text) if part.strip()]
+    return found if len(found) > 1 else "".join(found)
+
+
+def _number(text: str, origin: Origin) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise _refused(
+            origin.file, origin.line, f"not a priority: {text[:40]!r}", "a whole number from 1 to 100"
+        )
+    return int(text)
+
+
+def _refused(name: str, line: int, message: str, remedy: str) -> DocumentError:
+    return DocumentError([Problem.error(Origin(file=name, line=line), "bad_export", None, message, remedy)])

@@ -1,0 +1,1 @@
+"""Union of several sources."""

@@ -1,0 +1,82 @@
+"""Source of definitions that come from several places: their union."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+from sgagent.core.errors import Origin, Problem, SourceUnavailableError
+from sgagent.core.policy import Endpoint
+from sgagent.documents import DocumentFile
+from sgagent.ports import Delivery, Source, Wake
+from sgagent.sources.verified_parse import VerifiedParser
+
+
+class UnionSource:
+    """Delivers the documents of several sources as one snapshot; an id that two define is an error.
+
+    A source that can't be reached keeps the part that it delivered last. One that never delivered makes the
+    whole unavailable, since its groups would be unknown to the others.
+    """
+
+    def __init__(self, sources: Sequence[tuple[str, Source]], parser: VerifiedParser) -> None:
+        """Take the sources.
+
+        Args:
+            sources: each with the place that it is called by; no two places are the same.
+            parser: of all documents together.
+        """
+        self._sources = tuple(sources)
+        self._parser = parser
+        self._parts: dict[str, Delivery] = {}
+
+    def fetch(self) -> Delivery:
+        """Return the newest snapshot of all sources.
+
+        Raises:
+            DocumentError: a source's documents, or all together, have errors.
+            SourceUnavailableError: a source can't be reached that has not delivered yet.
+        """
+        warnings: list[Problem] = []
+        for place, source in self._sources:
+            try:
+                self._parts[place] = source.fetch()
+            except SourceUnavailableError as error:
+                if place not in self._parts:
+                    raise
+                warnings.append(_away(place, error))
+        documents = tuple(self._documents())
+        place = ", ".join(place for place, _ in self._sources)
+        return self._parser.take(documents, None, place, warnings=tuple(warnings))
+
+    def _documents(self) -> Iterator[DocumentFile]:
+        """Yield all documents; one whose name another source's has is named by its source, too."""
+        taken: set[str] = set()
+        for place, _ in self._sources:
+            for document in self._parts[place].documents:
+                name = document.name if document.name not in taken else f"{place}: {document.name}"
+                taken.add(name)
+                yield DocumentFile(name, document.content)
+
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Return where the sources are reached over the network."""
+        found = (one for _, source in self._sources for one in source.endpoints())
+        return tuple(dict.fromkeys(found))
+
+    def refresh(self) -> None:
+        """Have each source look now."""
+        for _, source in self._sources:
+            source.refresh()
+
+    @contextmanager
+    def watch(self, wake: Wake) -> Iterator[None]:
+        """Call ``wake`` whenever a fetch may deliver something else, until the context is left."""
+        with ExitStack() as watches:
+            for _, source in self._sources:
+                watches.enter_context(source.watch(wake))
+            yield
+
+
+def _away(place: str, error: SourceUnavailableError) -> Problem:
+    message = f"the source can't be reached; what it delivered last stays in force: {error}"
+    return Problem.warning(Origin(file=place), "source_away", None, message, "see that it can be reached")

@@ -1,0 +1,76 @@
+"""The console's export of a group."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from sgagent.core.errors import DocumentError, UsageError
+from sgagent.core.model import Direction, GroupType, SecurityGroup
+from sgagent.documents import DocumentFile, Limits
+from sgagent.importers.console import Known, import_console
+
+HEADER = "Rule ID,Rule direction,Action,Priority,Protocol type,Port range,Authorization object,Description\n"
+ROWS = (
+    'sgr-1,Inbound,Allow,1,Custom TCP,"HTTP (80),443/443",0.0.0.0/0,web\n'
+    "sgr-2,Inbound,Allow,1,All ICMP (IPv4),-1/-1,10.0.0.0/8,\n"
+    "sgr-3,Outbound,Deny,2,All,-1/-1,0.0.0.0/0,\n"
+)
+BASIC = Known(security_group_id="sg-web", group_type=GroupType.BASIC)
+
+
+def imported(text: str, known: Known = BASIC) -> SecurityGroup:
+    """Return the group of an export."""
+    (group,) = import_console(
+        [DocumentFile("export", text.encode())], Limits(), known
+    ).snapshot.security_groups
+    return group
+
+
+def test_a_table_in_the_words_of_the_console() -> None:
+    """It is found by its header row."""
+    group = imported(HEADER + ROWS)
+    assert (group.security_group_id, group.group_type) == ("sg-web", GroupType.BASIC)
+    found = {
+        rule.rule_id: (rule.direction.value, rule.policy.value, str(rule.protocols[0]), str(rule.ports))
+        for rule in group.rules
+    }
+    assert found == {
+        "sgr-1": ("ingress", "accept", "tcp", "80/80,443/443"),
+        "sgr-2": ("ingress", "accept", "icmp", "-1/-1"),
+        "sgr-3": ("egress", "drop", "all", "-1/-1"),
+    }
+
+
+def test_a_bare_list_of_rules() -> None:
+    """As the API has them; the direction is named where they lack it."""
+    rule = {"Policy": "Accept", "IpProtocol": "TCP", "PortRange": "80/80", "SourceCidrIp": "10.0.0.0/8"}
+    with pytest.raises(UsageError, match="--direction"):
+        imported(json.dumps([rule]))
+    known = Known(security_group_id="sg-a", group_type=GroupType.ADVANCED, direction=Direction.INGRESS)
+    group = imported(json.dumps([rule]), known)
+    assert (group.group_type, len(group.rules)) == (GroupType.ADVANCED, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    (
+        ("a,b,c\n1,2,3\n", "no column for policy, protocol, port_range"),
+        (HEADER + ROWS.replace("Deny,2", "Deny,soon"), "not a priority"),
+        ("[", "not JSON"),
+        ("[1]", "no list of rules"),
+        (HEADER + ROWS.replace("Custom TCP", "Custom XYZ"), "not a protocol"),
+    ),
+)
+def test_what_can_not_be_read(text: str, message: str) -> None:
+    """It is told."""
+    with pytest.raises(DocumentError, match=message):
+        imported(text)
+
+
+def test_a_table_without_a_direction() -> None:
+    """It is asked for by name."""
+    text = HEADER.replace("Rule direction,", "") + ROWS.replace("Inbound,", "").replace("Outbound,", "")
+    with pytest.raises(UsageError, match="--direction"):
+        imported(text)
