@@ -27,8 +27,6 @@ CONSOLE_WORDS: Mapping[str, str] = {
     "all gre": "gre, with port_range -1/-1",
     "all traffic": "all, with port_range -1/-1",
     "all protocols": "all, with port_range -1/-1",
-    "permit": "accept",
-    "reject": "drop",
 }
 """What the cloud's console and other tools write, in lower case, and what documents write for it."""
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from sgagent.analysis.lint.edits import Fix
 from sgagent.core.errors import NOWHERE, Origin
 from sgagent.core.model import Family
+
+if TYPE_CHECKING:  # the configuration reads the codes, and does without the comparison of policies
+    from sgagent.analysis.lint.edits import Fix
 
 CODES = (
     "open_to_everyone",

@@ -399,6 +399,7 @@ def test_warnings_name_the_item(tmp_path: Path, capsys: pytest.CaptureFixture[st
     found = problems_of(capsys, "--strict", path)
     assert {(one["code"], one["line"], one["path"].partition(".")[2]) for one in found} == {
         ("group_object_in_advanced", 11, "rules[0].authorization_object[1]"),
+        ("expired_rule", 12, "rules[1].expires"),
         ("unknown_object_of_ended", 18, "rules[1].authorization_object[1]"),
         ("own_group", 24, "rules[0].authorization_object"),
     }

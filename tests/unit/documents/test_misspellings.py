@@ -39,7 +39,6 @@ def read(document: object) -> Snapshot:
         ("protocol", "All ICMP (IPv4)", "console", "icmp, with port_range -1/-1"),
         ("protocol", "All ICMP (IPv6)", "console", "icmpv6, with port_range -1/-1"),
         ("port_range", "HTTP (80)", "console", "80"),
-        ("policy", "Reject", "console", "drop"),
         ("authorization_object", "172.16.XX.XX", "masked", "the whole value"),
         ("authorization_object", "192.168.XX.XX/16", "masked", "the whole value"),
         ("authorization_object", "sg-bp1hv6wvmegs036****", "masked", "the whole value"),
