@@ -16,6 +16,7 @@ from operator import is_not, itemgetter
 from types import MappingProxyType
 
 from sgagent.agent.state.counter_file import CounterFile, HitTimes, KeptCounters
+from sgagent.agent.status import Resets
 from sgagent.agent.step import EventLog
 from sgagent.core.counter_keys import (
     CounterKey,
@@ -247,17 +248,6 @@ def _keys_by_name(kept: KeptCounters) -> Mapping[str, CounterKey]:
     newest_last = sorted(kept.times, key=lambda pair: pair[1].counted_since)
     keys = (key for key, _ in newest_last if not isinstance(key, ObservedDropCounter))
     return {nft_names.counter_name(key): key for key in keys}
-
-
-@dataclass(frozen=True, slots=True)
-class Resets:
-    """Resets of the kernel's counters by other processes, since the agent started."""
-
-    count: int = 0
-    """Of readings that showed any; between two there may have been several."""
-
-    last_at: float | None = None
-    """Seconds since the epoch."""
 
 
 RETRY_SECONDS = 60.0

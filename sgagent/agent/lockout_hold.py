@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sgagent.agent.clock import time_left
 from sgagent.agent.definitions import Definitions
-from sgagent.agent.manual_override import is_running
+from sgagent.agent.manual_override import HeldChangeStatus, is_running
 from sgagent.agent.sessions import MOST_LOOKED_AT, FindAll, ListSessions, on_the_wire
 from sgagent.agent.state.directory import SealedFile, Terms, fault_of
 from sgagent.core.binding import HostFacts
@@ -46,22 +46,6 @@ class HeldChange:
         """Return what the agent reports at a time."""
         left = max(0.0, self.terms.deadline - monotonic)
         return HeldChangeStatus(version=self.version, seconds_left=left, sessions=self.cuts)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeldChangeStatus:
-    """A version of the source that waits, as it would cut logins."""
-
-    version: str
-    seconds_left: float
-    """Until it is enforced without ``sgagent apply``."""
-
-    sessions: tuple[NamedCut, ...] = ()
-
-    @property
-    def remedy(self) -> str:
-        """Return what a person can do, in words."""
-        return f"'sgagent apply' enforces it now, else it is enforced in {time_left(self.seconds_left)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,12 @@ from functools import partial
 from operator import attrgetter
 from pathlib import Path
 
+from sgagent.agent.clock import time_left
 from sgagent.agent.definitions import Definitions, Proposal
 from sgagent.agent.state import directory as files
 from sgagent.agent.state.directory import History, KeptDocuments, SealedFile, Terms, Trigger
 from sgagent.core.link_patterns import is_pattern
+from sgagent.core.lockout import NamedCut
 from sgagent.core.model import Mode
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
 from sgagent.json_model import from_json, to_json
@@ -172,6 +174,22 @@ class Pending:
         """Return what the agent reports at a time."""
         left = self.seconds_left(monotonic)
         return PendingStatus(version=self.version, seconds_left=left, goes_back_to=self.goes_back_to)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldChangeStatus:
+    """A version of the source that waits, as it would cut logins."""
+
+    version: str
+    seconds_left: float
+    """Until it is enforced without ``sgagent apply``."""
+
+    sessions: tuple[NamedCut, ...] = ()
+
+    @property
+    def remedy(self) -> str:
+        """Return what a person can do, in words."""
+        return f"'sgagent apply' enforces it now, else it is enforced in {time_left(self.seconds_left)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

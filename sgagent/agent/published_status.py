@@ -9,14 +9,22 @@ from operator import itemgetter
 from types import MappingProxyType
 from typing import Protocol
 
-from sgagent.agent.counters import Resets, Totals
+from sgagent.agent.counters import Totals
 from sgagent.agent.entry_sweep import EntrySweep, SweepReport
 from sgagent.agent.flowlog.flowlog import FlowLog
 from sgagent.agent.log import LogQueue
 from sgagent.agent.manual_override import ManualOverride
 from sgagent.agent.names.name_table import NameStatus
 from sgagent.agent.state.counter_file import HitTimes
-from sgagent.agent.status import Durations, InterfaceState, Posture, ProofReport, Status, status_after
+from sgagent.agent.status import (
+    Durations,
+    InterfaceState,
+    Posture,
+    ProofReport,
+    Resets,
+    Status,
+    status_after,
+)
 from sgagent.agent.step import Step, StepEnd
 from sgagent.analysis.doctor.findings import Diagnosis
 from sgagent.core.counter_keys import CounterKey, InvalidCounter, ObservedDropCounter, is_of_drops

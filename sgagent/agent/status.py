@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from sgagent.agent.clock import timestamp
-from sgagent.agent.counters import Resets
 from sgagent.agent.manual_override import ManualOverride
 from sgagent.agent.names.name_table import NameStatus
 from sgagent.agent.step import (
@@ -60,6 +59,17 @@ class Durations:
         bucket = sum(bound < seconds for bound in BOUNDS)
         counts = (*self.counts[:bucket], self.counts[bucket] + 1, *self.counts[bucket + 1 :])
         return Durations(counts, self.sum_seconds + seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Resets:
+    """Resets of the kernel's counters by other processes, since the agent started."""
+
+    count: int = 0
+    """Of readings that showed any; between two there may have been several."""
+
+    last_at: float | None = None
+    """Seconds since the epoch."""
 
 
 class InterfaceState(enum.Enum):
@@ -144,6 +154,9 @@ class InterfaceStatus:
 
 BOUND_STATES = (InterfaceState.BOUND, InterfaceState.WITHOUT_GROUPS)
 """Of links that are there, and that their groups judge."""
+
+UNJUDGED_STATES = (InterfaceState.UNBOUND, InterfaceState.PORT)
+"""Of links whose packets no policy judges under their name."""
 
 MOST_MISSING_SHOWN = 5
 """Of the links that should be bound and are not, in the status."""

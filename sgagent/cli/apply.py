@@ -21,6 +21,7 @@ from sgagent.agent.sessions import (
 from sgagent.agent.step import EventLog, Step, StepEnd
 from sgagent.cli import inputs
 from sgagent.cli.agent_client import NoAgentError, ask, await_proof, files_of, print_enforced
+from sgagent.cli.configuration import load_settings
 from sgagent.cli.lockout_guard import (
     WAYS_OUT,
     add_guard_arguments,
@@ -148,7 +149,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Send the documents to the agent; they are in force, or nothing was changed."""
-    settings = inputs.load_settings(options)
+    settings = load_settings(options)
     seconds = trial_seconds(options)
     if options.verified:
         _require_proofs(settings)

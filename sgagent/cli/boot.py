@@ -18,7 +18,7 @@ from sgagent.agent.reconciler import Reconciler
 from sgagent.agent.sessions import SessionPort, end_forbidden_sessions
 from sgagent.agent.state.directory import KeptDocuments, StateDirectory
 from sgagent.agent.step import Step, StepEnd, summary
-from sgagent.cli import inputs
+from sgagent.cli.configuration import load_settings
 from sgagent.cli.main import add_option
 from sgagent.core.errors import KernelRefusedError, SourceUnavailableError, UsageError, printable
 from sgagent.core.policy import Endpoint
@@ -100,7 +100,7 @@ def load_last_good_settings(
         UsageError: it is wrong, and there is no other.
     """
     try:
-        return inputs.load_settings(options), None
+        return load_settings(options), None
     except UsageError as error:
         kept = state.configuration()
         if kept is None:

@@ -15,6 +15,7 @@ from sgagent.agent.clock import count
 from sgagent.analysis.lint.findings import Finding, FindingSeverity
 from sgagent.cli import inputs
 from sgagent.cli.agent_client import bound_before
+from sgagent.cli.configuration import load_settings
 from sgagent.cli.guardrails import Keeper, add_guardrails_argument
 from sgagent.cli.main import DEFAULT_CONFIGURATION, add_option
 from sgagent.cli.output import Colour, painted, problem_as_json, problem_text
@@ -51,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
     """Print every problem of the whole (§8.3); the exit code says whether the documents would be refused."""
     reading = Reading(snapshot=Snapshot(version=""))
     try:
-        settings = inputs.load_settings(options)
+        settings = load_settings(options)
         problems, found, reading = _look(settings, options)
         policy = found.policy if found else None
         problems += _forwarding_warnings(policy, options.config or DEFAULT_CONFIGURATION)

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from sgagent.agent.clock import count
 from sgagent.cli import inputs
+from sgagent.cli.configuration import load_settings
 from sgagent.cli.main import option_adder
 from sgagent.cli.output import replace_file
 from sgagent.core.errors import UsageError, nearest, printable
@@ -32,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the copy as a document of its own."""
-    settings = inputs.load_settings(options)
+    settings = load_settings(options)
     snapshot = inputs.fetch(settings, options.definitions, inputs.UNNAMED).snapshot
     copy = clone_group(snapshot, options.group, options.new)
     native = write_document(Snapshot(version="", security_groups=(copy,)))

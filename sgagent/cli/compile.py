@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from sgagent.agent.clock import count
 from sgagent.cli import inputs
+from sgagent.cli.configuration import load_settings
 from sgagent.cli.guardrails import Keeper, add_guardrails_argument
 from sgagent.cli.main import option_adder
 from sgagent.compiler.compilation import compile_
@@ -41,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Compile, then print or apply."""
-    settings = inputs.load_settings(options)
+    settings = load_settings(options)
     resolution = inputs.read_policy(settings, options, keep=Keeper.of(settings, options).here)
     inputs.accept_or_refuse(resolution.problems, settings, options)
     policy = resolution.policy

@@ -1,4 +1,4 @@
-"""The commands that ask the running agent or give it an order, from ``sgagent status`` to ``rollback``.
+"""The commands that ask the running agent or give it an order, from ``sgagent confirm`` to ``rollback``.
 
 ``sgagent complete``, which asks it for the scripts of the shells, comes last.
 """
@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Iterable
 
 from sgagent.agent.clock import clock_time
 from sgagent.agent.control import history_requests, requests
 from sgagent.agent.control.protocol import encode_fields
-from sgagent.agent.control.status_text import facts, headline
-from sgagent.agent.status import InterfaceState, InterfaceStatus, Posture, state_in_words
+from sgagent.agent.status import UNJUDGED_STATES
 from sgagent.cli import inputs
 from sgagent.cli.agent_client import NoAgentError, ask, enforced_now, print_enforced, warn_of_loss
+from sgagent.cli.configuration import load_settings
 from sgagent.cli.main import add_option
 from sgagent.cli.output import add_width_argument, format_json, lay_out, table_width
 from sgagent.core.errors import SgagentError, printable
@@ -39,63 +38,15 @@ def _print_json(answer: requests.Answer) -> None:
 add_confirm_arguments = add_reload_arguments = _add_json_argument
 
 
-def add_status_arguments(parser: argparse.ArgumentParser) -> None:
+def add_history_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of what prints a table."""
     add_width_argument(parser)
     _add_json_argument(parser)
 
 
-add_history_arguments = add_status_arguments
-
-
-def run_status(options: argparse.Namespace) -> int:
-    """Print how the agent is doing; the exit code says whether it enforces."""
-    answer = ask(inputs.load_settings(options), requests.StatusQuestion(), requests.StatusAnswer)
-    is_enforcing = answer.posture is Posture.ENFORCING
-    if options.json:
-        print(format_json({"is_enforcing": is_enforcing, **encode_fields(answer)}))
-    else:
-        print("\n".join(status_screen(answer, time.time(), table_width(options))))
-    return 0 if is_enforcing else 1
-
-
-_LABEL_WIDTH = 9
-_UNJUDGED = (InterfaceState.UNBOUND, InterfaceState.PORT)
-
-
-def status_screen(answer: requests.StatusAnswer, now: float, width: int | None) -> list[str]:
-    """Return the lines of the screen.
-
-    Args:
-        answer: what the agent said.
-        now: seconds since the epoch.
-        width: of the terminal; None is no limit.
-    """
-    lines = lay_out([(headline(answer, now),)], width=width)
-    lines += lay_out(list(facts(answer, now)), width=width, least=(_LABEL_WIDTH, 0))
-    if answer.interfaces:
-        headings = ("INTERFACE", "STATE", "MODE", "ENI", "GROUPS", "SESSIONS")
-        lines += ["", *lay_out([headings, *map(_interface_row, answer.interfaces)], width=width)]
-    return lines
-
-
-def _interface_row(interface: InterfaceStatus) -> tuple[str, ...]:
-    sessions = "checked at every packet" if interface.is_judged_at_every_packet else "cached"
-    return (
-        interface.name,
-        state_in_words(interface),
-        "-" if interface.mode is None else interface.mode.value,
-        interface.network_interface_id or "-",
-        ", ".join(interface.security_group_ids) or "-",
-        "-" if interface.state in _UNJUDGED else sessions,
-    )
-
-
 def run_history(options: argparse.Namespace) -> int:
     """Print what was enforced; damaged files are named on standard error."""
-    answer = ask(
-        inputs.load_settings(options), history_requests.HistoryQuestion(), history_requests.HistoryAnswer
-    )
+    answer = ask(load_settings(options), history_requests.HistoryQuestion(), history_requests.HistoryAnswer)
     if options.json:
         _print_json(answer)
         return 0
@@ -140,7 +91,7 @@ def _history_row(entry: history_requests.HistoryEntry) -> tuple[str, ...]:
 
 def run_confirm(options: argparse.Namespace) -> int:
     """Keep the definitions or the mode that is on trial; the exit code says whether there were any."""
-    answer = ask(inputs.load_settings(options), requests.ConfirmOrder(), requests.ConfirmAnswer)
+    answer = ask(load_settings(options), requests.ConfirmOrder(), requests.ConfirmAnswer)
     if options.json:
         _print_json(answer)
     elif not answer.is_confirmed:
@@ -158,7 +109,7 @@ def run_confirm(options: argparse.Namespace) -> int:
 
 def run_reload(options: argparse.Namespace) -> int:
     """Have the agent read its source, and print what is in force; raise why the source's is not."""
-    answer = ask(inputs.load_settings(options), requests.ReloadOrder(), requests.EnforcedAnswer)
+    answer = ask(load_settings(options), requests.ReloadOrder(), requests.EnforcedAnswer)
     print_enforced(answer, as_json=options.json)
     return 0
 
@@ -173,7 +124,7 @@ def add_rollback_arguments(parser: argparse.ArgumentParser) -> None:
 def run_rollback(options: argparse.Namespace) -> int:
     """Have the agent go back to earlier definitions, and print what is in force then."""
     order = requests.RollbackOrder(number=options.number)
-    answer = ask(inputs.load_settings(options), order, requests.EnforcedAnswer)
+    answer = ask(load_settings(options), order, requests.EnforcedAnswer)
     print_enforced(answer, as_json=options.json)
     return 0
 
@@ -187,7 +138,7 @@ def add_complete_arguments(parser: argparse.ArgumentParser) -> None:
 def run_complete(options: argparse.Namespace) -> int:
     """Print one id or name a line; nothing where they can't be had, as nobody reads errors here."""
     try:
-        settings = inputs.load_settings(options)
+        settings = load_settings(options)
         found = _links(settings) if options.kind == "links" else _ids(settings, options)
         print("".join(f"{one}\n" for one in sorted(set(found))), end="")
     except (SgagentError, OSError):
@@ -201,7 +152,7 @@ def _links(settings: Settings) -> Iterable[str]:
         interfaces = ask(settings, requests.StatusQuestion(), requests.StatusAnswer).interfaces
     except NoAgentError:
         return [link.name for link in NetlinkHost().facts().links if link.name != "lo"]
-    return [interface.name for interface in interfaces if interface.state not in _UNJUDGED]
+    return [interface.name for interface in interfaces if interface.state not in UNJUDGED_STATES]
 
 
 def _ids(settings: Settings, options: argparse.Namespace) -> Iterable[str]:

@@ -51,6 +51,7 @@ from sgagent.agent.web.serving import ServedMetrics
 from sgagent.analysis.doctor.findings import Diagnosis
 from sgagent.analysis.doctor.policy_fact import PolicyFact
 from sgagent.cli import inputs
+from sgagent.cli.configuration import parse_configuration, read_configuration
 from sgagent.core.binding import HostFacts
 from sgagent.core.errors import UsageError
 from sgagent.dataplane.dataplane import ApplierDataplane
@@ -76,8 +77,8 @@ def run_daemon(options: argparse.Namespace, applier: Applier) -> int:
         options: of the command line.
         applier: does what needs privilege, and is waited for by the caller.
     """
-    configuration = inputs.read_configuration(options)  # once, as it may be a pipe, or change
-    settings = inputs.parse_configuration(configuration, options)
+    configuration = read_configuration(options)  # once, as it may be a pipe, or change
+    settings = parse_configuration(configuration, options)
     gc.disable()  # a start makes many values and no cycles; the daemon enables it after its first step
     log_queue = log_in_background()
     with ExitStack() as stack:

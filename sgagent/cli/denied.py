@@ -12,8 +12,8 @@ from sgagent.agent.clock import clock_time
 from sgagent.agent.control.protocol import encode_fields
 from sgagent.agent.control.requests import DeniedAnswer, DeniedQuestion
 from sgagent.agent.flowlog.flow import Flow, FlowEnd, FlowsLeftOut, decider, sentence, traffic
-from sgagent.cli import inputs
 from sgagent.cli.agent_client import NoAgentError, ask, interruptible, pause
+from sgagent.cli.configuration import load_settings
 from sgagent.cli.main import option_adder
 from sgagent.cli.output import add_width_argument, format_json, lay_out, table_width
 from sgagent.core.errors import printable
@@ -137,7 +137,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print who was dropped."""
-    settings = inputs.load_settings(options)
+    settings = load_settings(options)
     question = DeniedQuestion(
         interface=parse_interface_name(options.interface, "--interface") if options.interface else None,
         direction=Direction(options.direction) if options.direction else None,

@@ -17,6 +17,7 @@ from sgagent.analysis.doctor.findings import (
 )
 from sgagent.analysis.doctor.policy_fact import BoundLink, PolicyFact, policy_fact
 from sgagent.cli import agent_client, inputs, platform_report
+from sgagent.cli.configuration import load_settings
 from sgagent.cli.main import option_adder
 from sgagent.cli.output import Colour, format_json, painted, warn
 from sgagent.core.binding import HostFacts
@@ -49,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
         report = platform_report.platform_report()
         print(platform_report.as_json(report) if options.json else platform_report.as_text(report))
         return int(options.exit_code and report.can_run is not True)
-    settings = inputs.load_settings(options)
+    settings = load_settings(options)
     facts = NetlinkHost().facts()
     policy, blind = _policy(settings, options, facts)
     diagnosis = _examination(settings).diagnose(policy, facts)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from sgagent.agent.control.requests import ExplainAnswer, ExplainQuestion
 from sgagent.cli import inputs
 from sgagent.cli.agent_client import NoAgentError, ask, enforced_now
+from sgagent.cli.configuration import load_settings
 from sgagent.cli.main import option_adder
 from sgagent.cli.output import decision_as_json, warn
 from sgagent.cli.plan import resolve_everywhere
@@ -64,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the verdict and how it came about."""
-    settings = inputs.load_settings(options)
+    settings = load_settings(options)
     packet = _packet(options)
     live: ExplainAnswer | None = None
     if not (_names_definitions(options) or options.at):

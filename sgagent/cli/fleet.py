@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from sgagent.agent.clock import age, count
 from sgagent.cli import inputs
+from sgagent.cli.configuration import load_settings
 from sgagent.cli.main import option_adder
 from sgagent.cli.output import add_width_argument, format_json, lay_out, table_width
 from sgagent.cli.publish import PATIENCE_SECONDS, etcd_settings, translated_etcd_errors
@@ -44,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Show how hosts are doing, or wait until they enforce a publication; 1 if they do not in time."""
-    settings = inputs.load_settings(options)
+    settings = load_settings(options)
     source = etcd_settings(settings)
     seconds = inputs.parse_short_time(options.timeout)
     if seconds is None:

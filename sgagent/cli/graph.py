@@ -15,6 +15,7 @@ from sgagent.analysis.graph.elements import Edge, Graph, Traffic, as_dot, as_mer
 from sgagent.analysis.graph.svg import HighlightedWay, as_svg, compared, highlighted
 from sgagent.analysis.lint.subject import make_subject
 from sgagent.cli import inputs
+from sgagent.cli.configuration import load_settings
 from sgagent.cli.main import option_adder
 from sgagent.cli.output import progress, warn
 from sgagent.core.binding import HostFacts
@@ -51,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the graph."""
-    settings = inputs.load_settings(options)
+    settings = load_settings(options)
     delivery = inputs.fetch(settings, options.definitions)
     graph = _graph(settings, delivery, options)
     if options.changes_from is not None:

@@ -15,6 +15,7 @@ from sgagent.agent.control.hits import Hit, HitsAnswer, HitsQuestion, InterfaceH
 from sgagent.agent.control.protocol import encode_fields
 from sgagent.cli import inputs
 from sgagent.cli.agent_client import ask, interruptible, pause
+from sgagent.cli.configuration import load_settings
 from sgagent.cli.main import add_option, option_adder
 from sgagent.cli.output import add_width_argument, format_json, lay_out, table_width
 from sgagent.core.counter_keys import CounterKey, HitStep
@@ -198,7 +199,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print what was counted."""
-    settings, rates = inputs.load_settings(options), Rates()
+    settings, rates = load_settings(options), Rates()
 
     def look() -> HitsAnswer:
         answer = ask(settings, HitsQuestion(interface=options.interface), HitsAnswer)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sgagent.agent.clock import count
 from sgagent.cli import inputs
+from sgagent.cli.configuration import load_settings
 from sgagent.cli.main import option_adder
 from sgagent.cli.output import problem_as_json, replace_file
 from sgagent.core.binding import Bindings
@@ -51,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the document that all of it comes to; say on standard error what is not what it was."""
-    settings = inputs.load_settings(options)
+    settings = load_settings(options)
     imported = _imported(options, settings)
     native = write_document(imported.snapshot)
     text = f"# Written by `sgagent import {options.format}`.\n{as_yaml(native)}"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sgagent.agent.clock import LatestTime, SystemClock
-from sgagent.cli.main import DEFAULT_CONFIGURATION, add_option
+from sgagent.cli.main import add_option
 from sgagent.cli.output import problem_text, warn
 from sgagent.core.binding import (
     HandBinding,
@@ -43,7 +43,7 @@ from sgagent.documents.scalars import InvalidValueError
 from sgagent.documents.values import parse_instant
 from sgagent.host.links import NetlinkHost
 from sgagent.ports import Delivery
-from sgagent.settings import Settings, parse_interface_name, parse_settings
+from sgagent.settings import Settings, parse_interface_name
 from sgagent.settings.tables import SPAN_FORM, UnboundInterfaces, parse_span
 from sgagent.signatures import Signed
 from sgagent.sources.factory import make_source
@@ -156,43 +156,6 @@ def parse_short_time(text: str) -> int | None:
 
 
 _SHORT_TIME = re.compile(r"([0-9]{1,6})(s|m|h|)")
-
-
-def load_settings(options: argparse.Namespace) -> Settings:
-    """Return the configuration; a default file that is not there is an empty one.
-
-    Raises:
-        UsageError: a file that was named is not there, can't be read, or is wrong.
-    """
-    return parse_configuration(read_configuration(options), options)
-
-
-def parse_configuration(text: str, options: argparse.Namespace) -> Settings:
-    """Return the configuration of a text that was read.
-
-    Raises:
-        UsageError: it is wrong.
-    """
-    return parse_settings(text, str(options.config or DEFAULT_CONFIGURATION))
-
-
-def read_configuration(options: argparse.Namespace) -> str:
-    """Return the text of the configuration; a default file that is not there is an empty one.
-
-    Raises:
-        UsageError: a file that was named is not there, or can't be read.
-    """
-    path: Path = options.config or DEFAULT_CONFIGURATION
-    try:
-        return path.read_bytes().decode()  # read_text() would make ends of lines of carriage returns
-    except FileNotFoundError:
-        if options.config is not None:
-            raise UsageError(f"{path}: no such configuration file") from None
-        return ""
-    except OSError as error:
-        raise UsageError(f"{path}: the configuration can't be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: the configuration is not UTF-8 (save the file as UTF-8)") from error
 
 
 def read_bounded(path: Path, most: int, what: str = "it") -> bytes:

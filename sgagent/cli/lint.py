@@ -23,6 +23,7 @@ from sgagent.analysis.lint.registry import CHECKS, lint, steps
 from sgagent.analysis.lint.subject import Check, Life, LintSubject, Usage, make_subject
 from sgagent.cli import inputs
 from sgagent.cli.agent_client import NoAgentError, ask
+from sgagent.cli.configuration import load_settings
 from sgagent.cli.fixes import Fixed, FixWriter, PlacedReplacement, Wanted, fix_documents
 from sgagent.cli.main import add_option, option_adder
 from sgagent.cli.output import problem_text, progress, warn
@@ -150,7 +151,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print what was found; the exit code says on request whether anything was."""
-    settings = inputs.load_settings(options)
+    settings = load_settings(options)
     disabled = frozenset((*settings.lint.disable, *_codes("--disable", options.disable)))
     delivery = inputs.fetch(settings, options.definitions)
     look_at = _subject_maker(settings, delivery, options)

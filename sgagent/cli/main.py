@@ -90,7 +90,7 @@ COMMANDS = {
     ),
     "schema": Command("Print the JSON Schema of native documents."),
     "sign": Command("Sign documents."),
-    "status": Command("Show the state of the running agent on one screen.", module="control"),
+    "status": Command("Show the state of the running agent on one screen."),
     "test": Command("Run packet tests against policies."),
     "verify": Command(
         "Prove that the kernel's table, or a ruleset, does what the policy says, for every packet."

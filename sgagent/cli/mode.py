@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from sgagent.agent.clock import count, time_left
 from sgagent.agent.control import requests
 from sgagent.agent.control.protocol import encode_fields
-from sgagent.cli import inputs
 from sgagent.cli.agent_client import ask, files_of, warn_of_loss
+from sgagent.cli.configuration import load_settings
 from sgagent.cli.lockout_guard import (
     WAYS_OUT,
     ModeOf,
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Override the configured mode, and print the modes that hold now."""
-    settings, seconds = inputs.load_settings(options), trial_seconds(options)
+    settings, seconds = load_settings(options), trial_seconds(options)
     interface = options.interface
     if interface is not None and interface != _UNBOUND_LINKS:
         parse_interface_name(interface, "--interface")

@@ -21,6 +21,7 @@ from sgagent.analysis.header_space import Clause
 from sgagent.cli import inputs
 from sgagent.cli.agent_client import enforced_now, modes_of_host
 from sgagent.cli.clone import with_other_group
+from sgagent.cli.configuration import load_settings
 from sgagent.cli.guardrails import Keeper, add_guardrails_argument
 from sgagent.cli.main import option_adder
 from sgagent.cli.output import progress, terminal_width
@@ -62,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError("--everywhere and --interface exclude each other")
     if options.between and (options.interface or options.everywhere or options.against):
         raise UsageError("--between excludes --interface, --everywhere and --against")
-    settings = inputs.load_settings(options)
+    settings = load_settings(options)
     scope = _Scope(
         settings=settings,
         interfaces=tuple(options.interface),

@@ -18,6 +18,7 @@ from typing import Self
 from sgagent.agent.clock import count
 from sgagent.analysis.definition_diff import Edit, Edited, edits
 from sgagent.cli import inputs
+from sgagent.cli.configuration import load_settings
 from sgagent.cli.keygen import load_key
 from sgagent.cli.main import option_adder
 from sgagent.cli.output import format_json, warn
@@ -63,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Validate, print the plan, and publish; return 1 if another client published meanwhile."""
     signer = Signer.of(options)
-    settings = inputs.load_settings(options)
+    settings = load_settings(options)
     source = etcd_settings(settings)
     snapshot = _valid(settings, options)
     layout = KeyLayout(source.prefix)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sgagent.agent.clock import count
 from sgagent.cli import inputs
+from sgagent.cli.configuration import load_settings
 from sgagent.cli.keygen import load_key
 from sgagent.cli.main import option_adder
 from sgagent.cli.output import format_json, replace_file
@@ -41,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Check the documents and write their signature beside them."""
-    settings = inputs.load_settings(options)
+    settings = load_settings(options)
     now = int(time.time())
     expires_at = None if options.expires is None else now + parse_lifetime(options.expires)
     path = inputs.required_definitions(options)

@@ -13,6 +13,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET  # it writes here, and reads nothing
 
 from sgagent.cli import inputs
+from sgagent.cli.configuration import load_settings
 from sgagent.cli.guardrails import Keeper, add_guardrails_argument
 from sgagent.cli.main import option_adder
 from sgagent.cli.output import Colour, decision_as_json, painted, progress
@@ -67,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the tests and print their results; exit with 1 if one failed."""
-    settings = inputs.load_settings(options)
+    settings = load_settings(options)
     suites = _read_suites(settings, options)
     layout = MarkLayout(settings.enforcement.mark_mask) if options.kernel else None
     suites = [_run_suite(suite, layout) for suite in suites]

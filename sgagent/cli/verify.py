@@ -11,6 +11,7 @@ from pathlib import Path
 from sgagent.analysis import flow_text
 from sgagent.analysis.header_space import Box, Clause
 from sgagent.cli import inputs
+from sgagent.cli.configuration import load_settings
 from sgagent.cli.guardrails import Keeper, add_guardrails_argument
 from sgagent.cli.main import option_adder
 from sgagent.cli.output import format_json, warn
@@ -64,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
     """Prove, or print a packet; the exit code says which."""
     if options.compare and options.ruleset is None:
         raise UsageError("--compare needs a ruleset to compare with: add --ruleset FILE")
-    settings = inputs.load_settings(options)
+    settings = load_settings(options)
     is_live = options.ruleset is None
     (table, policy), (proof, comparison, seconds) = prove_at_rest(
         partial(_read, settings, options), partial(_prove, options), rereads=MOST_REREADS if is_live else 0

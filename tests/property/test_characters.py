@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, strategies as st
 
-from sgagent.cli.inputs import load_settings
+from sgagent.cli.configuration import load_settings
 from sgagent.core.errors import DocumentError, Problem, UsageError
 from sgagent.core.model import Snapshot
 from sgagent.documents import DocumentFile, Limits, parse_documents

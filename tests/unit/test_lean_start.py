@@ -44,3 +44,17 @@ def test_the_daemon_starts_without_what_only_looks_and_proves() -> None:
 def test_the_other_processes_import_what_they_need(module: str, absent: tuple[str, ...]) -> None:
     """None of them reads a configuration, logs or serves; what reads documents does not parse them."""
     assert not {"structlog", *(f"sgagent.{name}" for name in absent)} & imported_by(module)
+
+
+def test_the_status_is_asked_for_without_what_commands_about_documents_need() -> None:
+    """It reads the configuration, asks and prints."""
+    found = imported_by("sgagent.cli.status")
+    absent = ("sgagent.cli.inputs", "sgagent.dataplane", "sgagent.host", "sgagent.compiler", "structlog")
+    assert not set(absent) & found
+
+
+def test_documents_are_checked_without_a_logger() -> None:
+    """Commands print; what logs is imported once something is to be logged."""
+    assert not {"structlog", "asyncio", "pydantic", "sgagent.analysis.compare"} & imported_by(
+        "sgagent.cli.check"
+    )

@@ -14,8 +14,13 @@ from typing import Self
 from sgagent.agent.control.history_requests import HistoryAnswer, HistoryQuestion
 from sgagent.agent.control.hits import HitsAnswer, HitsQuestion
 from sgagent.agent.flowlog.flow import Flow, FlowsLeftOut
-from sgagent.agent.lockout_hold import HeldChangeStatus
-from sgagent.agent.manual_override import HeldBack, ModeOverride, PendingModeStatus, PendingStatus
+from sgagent.agent.manual_override import (
+    HeldBack,
+    HeldChangeStatus,
+    ModeOverride,
+    PendingModeStatus,
+    PendingStatus,
+)
 from sgagent.agent.names.name_table import NameStatus
 from sgagent.agent.status import Drift, ExpiringRule, InterfaceStatus, Posture
 from sgagent.agent.unbound_links import MissingLink

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import structlog
-
 from sgagent.core.policy import Endpoint
 from sgagent.documents import DocumentFile, Limits
 from sgagent.ports import Delivery, Source, Wake
@@ -93,4 +91,6 @@ def parsed(parser: VerifiedParser, found: CollectedDocuments) -> Delivery:
 
 def log_warning(event: str, **values: object) -> None:
     """Log what a watch warns of."""
+    import structlog  # noqa: PLC0415 - most commands log nothing, and it takes longer than small documents
+
     structlog.get_logger(__name__).warning(event, **values)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.agent.counters import RETRY_SECONDS, Accounting, Counting, Resets
+from sgagent.agent.counters import RETRY_SECONDS, Accounting, Counting
 from sgagent.agent.state.counter_file import CounterFile
+from sgagent.agent.status import Resets
 from sgagent.core.counter_keys import CounterKey, RuleCounter
 from sgagent.core.errors import KernelRefusedError, NotPermittedError
 from sgagent.core.model import Direction, Policy

@@ -14,8 +14,9 @@ from sgagent.agent.control.hits import HitsAnswer
 from sgagent.agent.state.directory import Extent, Trigger
 from sgagent.agent.status import InterfaceState, InterfaceStatus
 from sgagent.cli import denied, hits
-from sgagent.cli.control import history_table, status_screen
+from sgagent.cli.control import history_table
 from sgagent.cli.output import lay_out
+from sgagent.cli.status import status_screen
 from sgagent.core.model import Mode
 from tests.unit.cli import test_denied, test_hits, test_status
 

@@ -13,7 +13,7 @@ from sgagent.agent.manual_override import HeldBack, ModeOverride, PendingStatus
 from sgagent.agent.state.directory import Trigger
 from sgagent.agent.status import ExpiringRule, InterfaceState, InterfaceStatus, Posture
 from sgagent.analysis.doctor.findings import DiagnosisSummary
-from sgagent.cli.control import status_screen
+from sgagent.cli.status import status_screen
 from sgagent.core.model import Mode, Policy
 from tests.unit.agent.test_status import LOGIN
 
