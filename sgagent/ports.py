@@ -146,6 +146,12 @@ class Dataplane(Protocol):
             NotPermittedError: the process lacks CAP_NET_ADMIN.
         """
 
+    def recognize(self, ruleset: Ruleset) -> None:
+        """Take a ruleset for the table that an earlier agent left, if nobody has changed anything since.
+
+        The caller knows that this ruleset was in the kernel then. Where that is not sure, nothing is done.
+        """
+
     def share(self, ruleset: Ruleset) -> None:
         """Return this value from now on if the table equals it, so that memory holds it once."""
 

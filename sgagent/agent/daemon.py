@@ -27,6 +27,7 @@ from sgagent.agent.systemd import ServiceManager
 from sgagent.agent.verification import Verification
 from sgagent.core.errors import ApplierLostError, SgagentError
 from sgagent.core.retry import RetryDelay
+from sgagent.nft.ruleset import Ruleset
 from sgagent.ports import Clock, Host, Source
 
 STEPS_BETWEEN_SEARCHES = 2_000
@@ -149,6 +150,11 @@ class Daemon:
                 self.event_log.error("step_failed", reason=str(error))
             self._tick()
         self.event_log.info("agent_stopped", rules="stay in force")
+
+    @property
+    def settled_table(self) -> Ruleset | None:
+        """Return the table that this agent put into the kernel; None where a step has yet to follow."""
+        return self._reconciler.settled_table if self._step_fault is None else None
 
     def _seconds_to_wait(self) -> float:
         """Return the seconds until the next deadline."""

@@ -21,12 +21,14 @@ from sgagent.agent.names.resolver import NameWatch
 from sgagent.agent.planner import AgentState, KernelChange, Planner, StepDecision, StepInputs, StepTarget
 from sgagent.agent.state.boot_fallback import BootFallback
 from sgagent.agent.state.directory import StateDirectory, fault_of, write_durably
+from sgagent.agent.state.standing_table import StandingTable
 from sgagent.agent.step import Step, StepEnd
 from sgagent.core.binding import HostFacts
 from sgagent.core.errors import KernelRefusedError, NotPermittedError, Problem, SgagentError
 from sgagent.core.lockout import NamedCut
 from sgagent.core.policy import Endpoint, ResolvedPolicy
 from sgagent.documents import DocumentFile
+from sgagent.nft.ruleset import Ruleset
 from sgagent.ports import Clock, Dataplane, Delivery, GuardrailSource, Host, Source
 from sgagent.settings import Settings
 from sgagent.sources.verified_parse import encode_signature, signature_file
@@ -61,6 +63,9 @@ class Reconciler:
 
     lockout_hold: LockoutHold | None = None
     """Lets versions of the source wait that would cut a login; without, none waits."""
+
+    left_table: StandingTable | None = None
+    """What an earlier agent left in the kernel, which nobody has changed since; without, it is listed."""
 
     name_watch: NameWatch | None = None
     """Keeps names resolved; without, the step takes what an earlier agent kept, and asks nobody."""
@@ -199,6 +204,7 @@ class Reconciler:
         self, state: AgentState, inputs: StepInputs, target: StepTarget, *, is_second: bool = False
     ) -> tuple[Step, AgentState]:
         """Bring the kernel to the target; return the report, and the state after it."""
+        self._recognize(inputs, target)
         observed, began = self.dataplane.observe(), self.clock.monotonic()
         decision = self._planner.decide(state, inputs, target, observed)
         step, state = self._carry_out(decision, inputs.facts, began)
@@ -217,6 +223,26 @@ class Reconciler:
             is_interim=self._is_interim_left,
         )
         return last, state
+
+    def _recognize(self, inputs: StepInputs, target: StepTarget) -> None:
+        """Take the table that an earlier agent left for what it put there, if the target comes to that.
+
+        Only in the first step.
+        """
+        kept, self.left_table = self.left_table, None
+        if kept is None:
+            return
+        ruleset = self._planner.compiled_as(kept, inputs, target)
+        if ruleset is not None and kept.is_of(ruleset):
+            self.dataplane.recognize(ruleset)
+
+    @property
+    def settled_table(self) -> Ruleset | None:
+        """Return the table that this agent put into the kernel; None where a further step has to follow."""
+        in_force = self.state.in_force
+        if in_force is None or in_force.is_interim or self._is_changing:
+            return None
+        return in_force.enforced.ruleset
 
     def _carry_out(self, decision: StepDecision, facts: HostFacts, began: float) -> tuple[Step, AgentState]:
         """Do what was decided; what the kernel refuses is in the report."""

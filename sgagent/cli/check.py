@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 
 from sgagent.agent.clock import count
-from sgagent.analysis.lint.findings import Finding, FindingSeverity
 from sgagent.cli import inputs
 from sgagent.cli.agent_client import bound_before
 from sgagent.cli.configuration import load_settings
@@ -166,7 +165,8 @@ def _naming_foreign(problems: Iterable[Problem], documents: Iterable[DocumentFil
 
 def _as_sarif(problems: Iterable[Problem]) -> dict[str, object]:
     """Return the problems as a SARIF log; their codes are its rules."""
-    from sgagent.analysis.lint.subject import Check  # noqa: PLC0415 - few ask for it
+    from sgagent.analysis.lint.findings import Finding, FindingSeverity  # noqa: PLC0415 - few ask for it
+    from sgagent.analysis.lint.subject import Check  # noqa: PLC0415 - likewise
     from sgagent.cli.lint import as_sarif  # noqa: PLC0415 - likewise
 
     findings = [

@@ -40,6 +40,7 @@ from sgagent.agent.sessions import (
 )
 from sgagent.agent.state.counter_file import CounterFile, read_boot_id
 from sgagent.agent.state.directory import StateDirectory
+from sgagent.agent.state.standing_table import StandingTable, StandingTableFile
 from sgagent.agent.step import EventLog, Step
 from sgagent.agent.systemd import ServiceManager, passed_listener
 from sgagent.agent.verification import Verification
@@ -55,14 +56,15 @@ from sgagent.cli.configuration import parse_configuration, read_configuration
 from sgagent.core.binding import HostFacts
 from sgagent.core.errors import UsageError
 from sgagent.dataplane.dataplane import ApplierDataplane
-from sgagent.dataplane.generation import RulesetChange
+from sgagent.dataplane.generation import RulesetChange, RulesetNumber
 from sgagent.dataplane.live_sessions import link_towards, list_listeners, sessions_at_listeners
 from sgagent.dataplane.privsep import Applier, notices_heard
 from sgagent.dataplane.routes import Routes
 from sgagent.host.links import NetlinkHost
 from sgagent.host.processes import holder_of_port, own_sockets
 from sgagent.nft.marks import MarkLayout, Sessions
-from sgagent.ports import GuardrailSource
+from sgagent.nft.ruleset import Ruleset
+from sgagent.ports import GuardrailSource, Observed
 from sgagent.settings import Settings
 from sgagent.settings.listen_address import ListenAddress
 from sgagent.settings.sources import EtcdSourceSettings
@@ -85,14 +87,40 @@ def run_daemon(options: argparse.Namespace, applier: Applier) -> int:
         dataplane = ApplierDataplane(applier.channel, mask=settings.enforcement.mark_mask)
         stack.enter_context(closing(dataplane))
         dataplane.refuse_another_owner()
-        dataplane.observe()  # without the privilege it ends here; what an earlier agent left is ours from now
         state = StateDirectory(settings.state.directory)
         state.refuse_unreadable()
-        daemon = _assemble(settings, dataplane, applier.notices, log_queue, stack)
+        left_table = _take_up(settings, dataplane)
+        daemon = _assemble(settings, dataplane, applier.notices, log_queue, stack, left_table=left_table)
         with suppress(OSError):  # the agent reports an unwritable state directory when it keeps definitions
             state.keep_configuration(configuration)
         daemon.run()
+        _keep_table(settings, dataplane, daemon.settled_table)
     return 0
+
+
+def _take_up(settings: Settings, dataplane: ApplierDataplane) -> StandingTable | None:
+    """Take up what an earlier agent left, which is ours from now on; return it if it need not be listed.
+
+    Where nothing is proved in the background, nobody would read the kernel's table later, and it is listed.
+
+    Raises:
+        NotPermittedError: the privilege is lacking.
+    """
+    kept = StandingTableFile(settings.state.directory, read_boot_id()).take()
+    if kept is not None and settings.verify.after_apply:
+        number = RulesetNumber(kept.namespace, kept.generation)
+        if dataplane.take_up(number):
+            return kept
+    dataplane.observe()
+    return None
+
+
+def _keep_table(settings: Settings, dataplane: ApplierDataplane, settled: Ruleset | None) -> None:
+    """Keep what stands, if it is what the agent put there, for the next agent."""
+    number = None if settled is None else dataplane.ruleset_number()
+    if settled is not None and number is not None and dataplane.observe() == Observed(ruleset=settled):
+        file = StandingTableFile(settings.state.directory, read_boot_id())
+        file.keep(settled, number.namespace, number.generation)
 
 
 def _assemble(
@@ -101,6 +129,8 @@ def _assemble(
     notices: socket.socket,
     log_queue: LogQueue,
     stack: ExitStack,
+    *,
+    left_table: StandingTable | None,
 ) -> Daemon:
     """Put the parts together; what has to be closed goes on the stack."""
     log: EventLog = structlog.get_logger()
@@ -123,6 +153,7 @@ def _assemble(
         clock=clock,
         before_counters_go=counting.read,
         counters_gone=counting.forget,
+        left_table=left_table,
         preview_cuts=CutPreview(log, open_sessions, dataplane.sessions.find_sessions).look,
         lockout_hold=LockoutHold(
             seconds=settings.enforcement.hold_lockout_seconds,

@@ -248,6 +248,12 @@ def enforce(
     return replace(found, is_taken_up=transition.is_taken_up and not found.forgets_generations)
 
 
+def renamed_maps(table: nft.Ruleset) -> frozenset[str]:
+    """Return the maps of addresses, by their first names, that stand in a table of ours under the second."""
+    firsts = {one.name: names.first_map(one.name) for one in table.verdict_maps}
+    return frozenset(first for name, first in firsts.items() if name == names.second_map(first))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Transition:
     """From the observed table to one that enforces the policy."""

@@ -23,7 +23,7 @@ from sgagent.core.model import Direction, Family
 from sgagent.core.tracked_sessions import ConntrackEntry, FlowTuple
 from sgagent.dataplane.conntrack import TrackedSession
 from sgagent.dataplane.flow_tables import FlowTable
-from sgagent.dataplane.generation import RulesetChange
+from sgagent.dataplane.generation import RulesetChange, RulesetNumber
 from sgagent.dataplane.live_sessions import Ending
 from sgagent.dataplane.table import Applied, TableListing
 from sgagent.nft import ruleset as nft, transactions as ops
@@ -70,6 +70,9 @@ class Verb(enum.IntEnum):
     """Make the entry of a TCP session at a socket of this host, as one that the far end opened."""
 
     LIST_FLOW_TABLES = 18
+    READ_NUMBER = 19
+    TAKE_UP = 20
+    """Take the table up unlisted, if the ruleset still has a number."""
 
 
 class Reply(enum.IntEnum):
@@ -224,7 +227,7 @@ _FORMS: Mapping[type, tuple[Callable[[Any], Sequence[object]], Callable[..., obj
             *(nft.Accept, nft.Drop, nft.Goto, nft.Jump, nft.Return),
             *(nft.Counter, nft.Hook, nft.KeyType, nft.Symbol, nft.NamePrefix),
             *(Direction, Family, Applied, FlowTuple, ConntrackEntry, FlowTable),
-            *(TrackedSession, Ending, RulesetChange),
+            *(TrackedSession, Ending, RulesetChange, RulesetNumber),
         )
     },
     **{kind: (_write_elements, partial(_read_elements, kind)) for kind in get_args(_ElementOperation)},

@@ -18,6 +18,7 @@ from sgagent.dataplane import applier_protocol
 from sgagent.dataplane.applier_protocol import LARGE_BYTES, LONGEST_ANSWER, MalformedMessageError, Reply, Verb
 from sgagent.dataplane.applier_sessions import ApplierSessions
 from sgagent.dataplane.counter_reading import CounterReading
+from sgagent.dataplane.generation import RulesetNumber
 from sgagent.dataplane.libnftables import DONE
 from sgagent.dataplane.privileges import give_back
 from sgagent.dataplane.table import Applied, PrivilegedTable, TableKeeper, TableListing
@@ -49,6 +50,9 @@ class TableDataplane:
         self._table = table
         self._counters = CounterReading()
         self._seen: _Seen | None = None
+        self._taken_up: int | None = None
+        """The generation at which a table was taken up that was not listed yet."""
+
         self._after_removal: _Seen | None = None
         """The table after the removal that is still to come, and the generation before it."""
 
@@ -72,6 +76,27 @@ class TableDataplane:
             observed = Observed(ruleset=ruleset, foreign=foreign)
         self._seen = None if listing.generation is None else _Seen(listing.generation, observed)
         return observed
+
+    def ruleset_number(self) -> RulesetNumber | None:
+        """Return the number of the ruleset, if the table is known to be as it was observed last."""
+        number, seen = self._table.ruleset_number(), self._seen
+        is_known = seen is not None and seen.generation == self._table.read_generation()
+        return number if is_known else None
+
+    def take_up(self, number: RulesetNumber) -> bool:
+        """Take up a table that an earlier owner left, unlisted, if the ruleset still has a number.
+
+        Returns:
+            Whether it was; the next :meth:`recognize` counts then.
+        """
+        self._taken_up = self._table.take_up(number)
+        return self._taken_up is not None
+
+    def recognize(self, ruleset: Ruleset) -> None:
+        """Take a ruleset for the table that was taken up; nothing where that may have changed meanwhile."""
+        taken_up, self._taken_up = self._taken_up, None
+        if taken_up is not None and taken_up == self._table.read_generation():
+            self._seen = _Seen(taken_up, Observed(ruleset=ruleset))
 
     def share(self, ruleset: Ruleset) -> None:
         """Return this value from now on if the table equals it, so that memory holds it once."""
@@ -262,6 +287,17 @@ class ApplierTable:
             KernelRefusedError: it can't be listed.
         """
         return applier_protocol.decode_listing(self._ask(Verb.LIST_TABLE))
+
+    def ruleset_number(self) -> RulesetNumber | None:
+        """Return the number of the ruleset; None if another process may have changed the table."""
+        number: RulesetNumber | None
+        (number,) = self.call(Verb.READ_NUMBER)
+        return number
+
+    def take_up(self, number: RulesetNumber) -> int | None:
+        """Take the table up without listing it, if the ruleset still has a number; return its own then."""
+        (taken,) = self.call(Verb.TAKE_UP, number)
+        return None if taken is None else int(taken)
 
     def list_counters(self) -> bytes:
         """Return the table's named counters, unread, as :class:`PrivilegedTable` does.

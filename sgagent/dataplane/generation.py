@@ -72,6 +72,16 @@ def _socket_inode(port: int) -> str | None:
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class RulesetNumber:
+    """A state of the ruleset that no other state of any network namespace has, until the host boots."""
+
+    namespace: int
+    """The cookie of the network namespace, which the kernel gives to no other one."""
+
+    generation: int
+
+
 class RulesetGeneration(NetlinkSocket):
     """The number that the kernel gives to each state of a network namespace's ruleset, and our counters."""
 
@@ -83,6 +93,14 @@ class RulesetGeneration(NetlinkSocket):
         """Return the number of the ruleset that stands now."""
         answer = self.ask(_GET_GENERATION, _HEADER.pack(socket.AF_UNSPEC, 0, 0))
         return _number(attributes(answer.payload[_HEADER.size :])[_GENERATION_ID])
+
+    def number(self) -> RulesetNumber | None:
+        """Return the number of the ruleset that stands now; None on kernels that number no namespaces."""
+        try:
+            cookie = self.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, _COOKIE.size)
+        except OSError:  # before Linux 5.14
+            return None
+        return RulesetNumber(_COOKIE.unpack(cookie)[0], self.read())
 
     def table_stands(self) -> bool:
         """Return whether there is a table of ours; no, where we may not ask."""
@@ -114,6 +132,8 @@ class RulesetGeneration(NetlinkSocket):
         raise OSError(errno.EINTR, "another process keeps changing the ruleset")
 
 
+_SO_NETNS_COOKIE = 71
+_COOKIE = struct.Struct("=Q")
 _COUNTER_TABLE, _COUNTER_TYPE = 1, 3
 _COUNTER = _NUMBER.pack(1)
 _COUNTERS_OF_TABLE = (

@@ -22,7 +22,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass
-from typing import Any, NoReturn, Self, assert_never
+from typing import Any, Literal, NoReturn, Self, assert_never
 
 from sgagent.core.errors import SgagentError, UsageError
 from sgagent.dataplane import applier_protocol, privileges, request_validation as validation
@@ -30,8 +30,9 @@ from sgagent.dataplane.applier_protocol import LONGEST_REQUEST, MalformedMessage
 from sgagent.dataplane.generation import APPLIER_NAME, RulesetChange
 from sgagent.dataplane.nflog import LAST_GROUP, open_log
 from sgagent.dataplane.session_requests import SessionRequests
-from sgagent.dataplane.table import PrivilegedTable, TrackedTable, list_in_background
+from sgagent.dataplane.table import PrivilegedTable, list_in_background
 from sgagent.dataplane.table_dump import read_in_background
+from sgagent.dataplane.tracked_table import TrackedTable
 
 _ERRORS = 2
 """Standard error: the only descriptor from before the fork, besides the sockets, that stays open."""
@@ -158,10 +159,8 @@ class _RequestHandler:
     def _do_with(self, followed: TrackedTable, verb: Verb, values: tuple[Any, ...]) -> bytes:
         table, encode = followed.table, applier_protocol.encode
         match verb:
-            case Verb.READ_GENERATION:
-                return encode(followed.read_generation())
-            case Verb.LIST_TABLE:
-                return applier_protocol.encode_listing(followed.list_table())
+            case Verb.READ_GENERATION | Verb.READ_NUMBER | Verb.TAKE_UP | Verb.LIST_TABLE:
+                return _look(followed, verb, values)
             case Verb.LIST_COUNTERS:
                 return table.list_counters()
             case Verb.APPLY:
@@ -211,6 +210,24 @@ class _RequestHandler:
         with writing:
             self._readers[verb] = read(writing)
         return reading
+
+
+def _look(
+    followed: TrackedTable,
+    verb: Literal[Verb.READ_GENERATION, Verb.READ_NUMBER, Verb.TAKE_UP, Verb.LIST_TABLE],
+    values: tuple[Any, ...],
+) -> bytes:
+    """Return what the kernel says of the table, or of the ruleset that it belongs to."""
+    match verb:
+        case Verb.READ_GENERATION:
+            return applier_protocol.encode(followed.read_generation())
+        case Verb.READ_NUMBER:
+            return applier_protocol.encode(followed.ruleset_number())
+        case Verb.TAKE_UP:
+            number = validation.check_ruleset_number(values)
+            return applier_protocol.encode(followed.take_up(number))
+        case Verb.LIST_TABLE:
+            return applier_protocol.encode_listing(followed.list_table())
 
 
 def _keep_open(*kept: int) -> None:

@@ -19,6 +19,7 @@ from sgagent.core.model import Direction, Family
 from sgagent.core.tracked_sessions import ConntrackEntry, FlowTuple
 from sgagent.dataplane.applier_protocol import MalformedMessageError
 from sgagent.dataplane.conntrack_entries import PIECE
+from sgagent.dataplane.generation import RulesetNumber
 from sgagent.nft import ruleset as nft, transactions as ops
 from sgagent.nft.marks import MarkTest
 from sgagent.nft.ruleset import BITS, SYMBOLS
@@ -256,6 +257,22 @@ def check_number(content: tuple[Any, ...], last: int = nft.ALL_BITS) -> int:
     _require(len(content) == 1, "of another length")
     _check_number(content[0], last)
     return int(content[0])
+
+
+def check_ruleset_number(content: tuple[Any, ...]) -> RulesetNumber:
+    """Return the only number of a ruleset of a content.
+
+    Raises:
+        MalformedMessageError: there is none, or another thing too.
+    """
+    _require(len(content) == 1 and type(content[0]) is RulesetNumber, "no number of a ruleset")
+    number: RulesetNumber = content[0]
+    _check_number(number.namespace, _LAST_COOKIE)
+    _check_number(number.generation, nft.ALL_BITS)
+    return number
+
+
+_LAST_COOKIE = (1 << 64) - 1
 
 
 def check_marks(content: tuple[Any, ...], mask: int) -> tuple[int, tuple[MarkTest, ...]]:

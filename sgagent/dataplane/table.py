@@ -19,7 +19,7 @@ from sgagent.core.errors import KernelRefusedError, NotPermittedError, SgagentEr
 from sgagent.dataplane import generation, libnftables
 from sgagent.dataplane.associations import follow_associations
 from sgagent.dataplane.conntrack import clear_marks
-from sgagent.dataplane.generation import GenerationTracker, RulesetChange, RulesetEvents, RulesetGeneration
+from sgagent.dataplane.generation import RulesetGeneration, RulesetNumber
 from sgagent.dataplane.libnftables import NOT_PERMITTED, Context, RefusedError
 from sgagent.dataplane.privileges import ends_within, fork
 from sgagent.dataplane.table_dump import TableDump, dump_table
@@ -119,6 +119,15 @@ class TableKeeper(Protocol):
 
     def list_table(self) -> TableListing:
         """Return the table as it is; take it up if an earlier owner left it."""
+
+    def ruleset_number(self) -> RulesetNumber | None:
+        """Return the number of the ruleset; None if the table may have changed since it was looked at."""
+
+    def take_up(self, number: RulesetNumber) -> int | None:
+        """Take the table up without listing it, if the ruleset still has a number; return its own then.
+
+        None, and nothing is known of it, where anything has changed since.
+        """
 
     def list_counters(self) -> bytes:
         """Return the table's named counters, unread, for :mod:`sgagent.dataplane.dataplane`."""
@@ -227,6 +236,23 @@ class PrivilegedTable:
         if listing.dump is None:
             self._flags = None
         return listing
+
+    def ruleset_number(self) -> RulesetNumber | None:
+        """Return the number of the ruleset; None on kernels that number no namespaces."""
+        return self._generation.number()
+
+    def take_up(self, number: RulesetNumber) -> int | None:
+        """Take the table up without listing it, if the ruleset still has a number.
+
+        Returns:
+            The generation then; None where another process has changed anything, or there is no table.
+        """
+        self.read_generation()
+        if self._generation.number() != number or not self._generation.table_stands():
+            return None
+        self._adopt()
+        known = number.generation if self._flags is None else generation.following(number.generation)
+        return known if self.read_generation() == known else None
 
     def list_counters(self) -> bytes:
         """Return the kernel's dump of the table's named counters, unparsed.
@@ -426,57 +452,3 @@ def list_in_background(writing: socket.socket) -> int:
     It writes a result as :func:`sgagent.dataplane.libnftables.result_of` returns it.
     """
     return fork(lambda: writing.sendall(libnftables.result_of(_dump_anew, KernelRefusedError)))
-
-
-class TrackedTable:
-    """The kernel's table, with a number for its state which changes of other tables leave alone."""
-
-    def __init__(self, table: PrivilegedTable, tell: Callable[[RulesetChange], None]) -> None:
-        """Open a socket, in the network namespace of the calling thread.
-
-        It listens from the first table on: for each listener the kernel makes a message of each object, also
-        of those that the filter drops.
-
-        Args:
-            table: the table; it is closed with this.
-            tell: called for each change by another process.
-        """
-        self.table = table
-        self._tell = tell
-        self._tracker = GenerationTracker()
-        self.events = RulesetEvents(table.port)
-
-    def hear(self) -> None:
-        """Read the pending notifications, and pass each on."""
-        for change in self.events.read():
-            self._tracker.hear(change)
-            self._tell(change)
-
-    def read_generation(self) -> int:
-        """Return the number of the ruleset at which the table may have changed last."""
-        now = self.table.read_generation()
-        self.hear()
-        return self._tracker.changed_until(now)
-
-    def list_table(self) -> TableListing:
-        """Return the table as it is, as :class:`PrivilegedTable` does."""
-        listing = self.table.list_table()
-        if listing.dump is not None:
-            self.events.begin()
-        if listing.generation is not None:
-            self._tracker.change(listing.generation)
-        return listing
-
-    def apply(self, plan: Plan) -> Applied:
-        """Carry out a plan, as :class:`PrivilegedTable` does."""
-        before = self.read_generation()
-        followed = self._tracker.followed
-        applied = self.table.apply(plan)
-        self.events.begin()
-        self._tracker.change(applied.after)
-        return Applied(before if applied.before == followed else None, applied.after)
-
-    def close(self) -> None:
-        """Listen no more, and release the table unchanged."""
-        self.events.close()
-        self.table.close()

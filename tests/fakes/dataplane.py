@@ -66,6 +66,10 @@ class FakeDataplane:
         """Raised by each order to watch for resets while it is set."""
 
         self.watches_asked = 0
+        self.is_left_unlisted = False
+        """Whether an earlier agent left the table, and nobody has listed it; set by tests."""
+
+        self.recognized: list[Ruleset] = []
         self.is_closed = False
         self._counts: dict[str, CounterValue] = {}
 
@@ -74,6 +78,12 @@ class FakeDataplane:
         if self.fault:
             raise self.fault
         return Observed(ruleset=self.ruleset, foreign=self.foreign)
+
+    def recognize(self, ruleset: Ruleset) -> None:
+        """Take a ruleset for the table that was left, if a test says that it was."""
+        if self.is_left_unlisted:
+            self.recognized.append(ruleset)
+            self.ruleset = ruleset
 
     def share(self, ruleset: Ruleset) -> None:
         """Hold this value of the table, if it is equal."""
