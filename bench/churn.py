@@ -26,6 +26,7 @@ from pathlib import Path
 from bench.crowds import Book, FileBook, Member, StoreBook
 from bench.desks import FIRST_NEWCOMER, store_desk
 from bench.goals import Goal
+from bench.installed import installed_agent, processor_seconds_of
 from bench.memory import mebibytes_together
 from bench.policies import INTERFACE, BenchPolicy, invent
 from bench.section import (
@@ -41,8 +42,7 @@ from bench.section import (
 from bench.sizes import SIZES
 from integration.lab import LabError, wait_for
 from integration.namespaces import Namespace, network_namespace
-from integration.service import Service, service_on
-from integration.soak import processor_seconds
+from integration.service import Service
 from sgagent.core.model import Direction, Family
 from sgagent.nft.names import peers_chain
 
@@ -85,7 +85,7 @@ class Sample:
     changes: int
     applies: int
     processor_seconds: float
-    """Of both processes."""
+    """Of all processes."""
 
     mebibytes: float
     """Of both, at its end."""
@@ -131,7 +131,7 @@ def measure_churn(policy: BenchPolicy, way: Way, seconds: int) -> Churn:
     with (
         network_namespace("churn") as host,
         tempfile.TemporaryDirectory(prefix="sgagent-bench-") as directory,
-        service_on(host, Path(directory)) as service,
+        installed_agent(host, Path(directory)) as service,
         _book(service, policy, way) as book,
     ):
         service.start()
@@ -233,8 +233,8 @@ class _Pace:
 
     def keep(self, seconds: float) -> Sample:
         """Go on for a while, and return what that took the daemon."""
-        processes, lags, changes = (self.service.pid, self.service.applier_pid), [], self.crowd.changes
-        spent, applies, until = processor_seconds(processes), self._applies(), self._due + seconds
+        lags, changes = list[float](), self.crowd.changes
+        spent, applies, until = processor_seconds_of(self.service), self._applies(), self._due + seconds
         while self._due < until:
             _IMPATIENCE.wait(max(0.0, self._due - time.monotonic()))
             self.follower.follow(self.crowd.move())
@@ -244,8 +244,8 @@ class _Pace:
         return Sample(
             changes=self.crowd.changes - changes,
             applies=self._applies() - applies,
-            processor_seconds=processor_seconds(processes) - spent,
-            mebibytes=mebibytes_together((self.service.pid, self.service.applier_pid)),
+            processor_seconds=processor_seconds_of(self.service) - spent,
+            mebibytes=mebibytes_together(self.service.process_ids),
             lags=tuple(lags),
         )
 
@@ -305,7 +305,7 @@ _LIMITS = {
     "ms until enforced, worst": f"≤ {1000 * MOST_LAG:,.0f}",
     "processor time, s": "",
     "its last sixth against the second": f"≤ {MOST_GROWTH:g}×",
-    "MiB of both processes": "",
+    "MiB of all processes": "",
     "last sixth against the second": f"≤ {MOST_GROWTH:g}×",
 }
 """The figures of a table, and their limits."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import resource
 import sys
 import tempfile
@@ -22,6 +23,7 @@ from typing import Any
 from bench.desks import FIRST_NEWCOMER, FREE_PORT, Change, Desk, FileDesk, Notice, store_desk
 from bench.durations import run_in
 from bench.goals import Goal
+from bench.installed import installed_agent, processor_seconds_of, wait_for_proof
 from bench.memory import mebibytes_together
 from bench.packetcost import LAYOUT, compiled_text
 from bench.policies import INTERFACE, BenchPolicy, invent
@@ -38,8 +40,7 @@ from bench.section import (
 from bench.sizes import SIZES, Size
 from integration.lab import wait_for
 from integration.namespaces import Namespace, network_namespace
-from integration.service import Service, service_on
-from integration.soak import processor_seconds
+from integration.service import Service
 from sgagent.compiler.compilation import compile_
 from sgagent.compiler.enforce import Enforced, enforce
 from sgagent.core.model import Direction, Family
@@ -72,7 +73,7 @@ class Changed:
     """Seconds from the word to the daemon until the kernel has the change, for each."""
 
     processor_seconds: float
-    """Of both processes for each change, all that comes after it included."""
+    """Of all processes for each change, all that comes after it included, the proof too."""
 
     by_nft: tuple[float, ...]
     """Seconds for the same transaction, the start of a process included, for each."""
@@ -87,12 +88,17 @@ class AtWork:
     size: Size
     start_seconds: float
     mebibytes: float
-    """Of both processes, after the first apply."""
+    """Of all processes, after the first proof."""
 
     mebibytes_later: float
     """After all changes."""
 
     changed: tuple[Changed, ...]
+    start_processor_seconds: float = math.nan
+    """Of all processes, until the daemon is ready."""
+
+    proved_processor_seconds: float = math.nan
+    """The same until the table is proved, too."""
 
 
 def measure_daemon(policy: BenchPolicy, notice: Notice, changes: int) -> AtWork:
@@ -101,14 +107,16 @@ def measure_daemon(policy: BenchPolicy, notice: Notice, changes: int) -> AtWork:
         network_namespace("daemon") as host,
         network_namespace("copy") as copy,
         tempfile.TemporaryDirectory(prefix="sgagent-bench-") as name,
-        service_on(host, Path(name)) as service,
+        installed_agent(host, Path(name)) as service,
         _desk(service, policy, notice) as desk,
         contextlib.closing(generation_in(host)) as generation,
     ):
         began = time.perf_counter()
         service.launch()
         wait_for(lambda: any("READY=1" in n for n in service.notices()), "the daemon", _START_SECONDS)
-        started, first = time.perf_counter() - began, _mebibytes(service)
+        started, ready = time.perf_counter() - began, processor_seconds_of(service)
+        wait_for_proof(service, _START_SECONDS)
+        proved, first = processor_seconds_of(service), _mebibytes(service)
         run_in(copy, ("nft", "-f", "-"), compiled_text(policy))
         watch = Watch(service, generation, is_signalled=notice is Notice.SIGNAL)
         changed = [
@@ -120,6 +128,8 @@ def measure_daemon(policy: BenchPolicy, notice: Notice, changes: int) -> AtWork:
             mebibytes=first,
             mebibytes_later=_mebibytes(service),
             changed=tuple(changed),
+            start_processor_seconds=ready,
+            proved_processor_seconds=proved,
         )
 
 
@@ -133,7 +143,7 @@ def _desk(service: Service, policy: BenchPolicy, notice: Notice) -> Iterator[Des
 
 
 def _mebibytes(service: Service) -> float:
-    return mebibytes_together((service.pid, service.applier_pid))
+    return mebibytes_together(service.process_ids)
 
 
 def generation_in(host: Namespace) -> RulesetGeneration:
@@ -186,8 +196,8 @@ class Watch:
         return seconds
 
     def processor_seconds(self) -> float:
-        """Return how long both processes of the daemon have computed."""
-        return processor_seconds((self.service.pid, self.service.applier_pid))
+        """Return how long all processes of the daemon have computed."""
+        return processor_seconds_of(self.service)
 
     def _is_done(self, told: int, noticed: int) -> bool:
         if self.is_signalled and "READY=1" not in self.service.notices()[noticed:]:
@@ -265,7 +275,7 @@ def _limit(size: Size, changed: Changed) -> float | None:
 
 
 def judge_memory(found: Sequence[AtWork]) -> Iterator[Goal]:
-    """Yield the goals for the memory of both processes, likewise."""
+    """Yield the goals for the memory of all processes, likewise."""
     for at_work in found:
         most = _MOST_MEBIBYTES.get(at_work.size)
         if most is not None:
@@ -283,16 +293,25 @@ def lines(found: Sequence[AtWork]) -> Iterator[str]:
         (_row(at_work.size, changed) for at_work in found for changed in at_work.changed),
     )
     yield from table(
-        ("rules/members", "notice", "start, s", "MiB after start", "MiB after changes", "limit"),
+        (
+            *("rules/members", "notice", "start, s", "processor, s", "proved"),
+            *("MiB after start", "MiB after changes", "limit"),
+        ),
         (
             (
                 *(str(at_work.size), at_work.changed[0].notice, f"{at_work.start_seconds:.1f}"),
+                *map(_known, (at_work.start_processor_seconds, at_work.proved_processor_seconds)),
                 *(f"{at_work.mebibytes:.0f}", f"{at_work.mebibytes_later:.0f}"),
                 str(_MOST_MEBIBYTES.get(at_work.size, "")),
             )
             for at_work in found
         ),
     )
+
+
+def _known(seconds: float) -> str:
+    """Return seconds; nothing of a run that did not measure them."""
+    return "" if math.isnan(seconds) else f"{seconds:.2f}"
 
 
 def _row(size: Size, changed: Changed) -> tuple[str, ...]:

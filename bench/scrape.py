@@ -18,6 +18,7 @@ from pathlib import Path
 from bench.daemon import Watch, generation_in
 from bench.desks import Change, FileDesk, Notice
 from bench.goals import Goal
+from bench.installed import installed_agent
 from bench.policies import BenchPolicy, invent
 from bench.section import (
     Section,
@@ -32,7 +33,7 @@ from bench.section import (
 from bench.sizes import SIZES, Size
 from integration.lab import wait_for
 from integration.namespaces import network_namespace
-from integration.service import Service, service_on
+from integration.service import Service
 
 NAME = "scrape"
 MOST_MILLISECONDS = 250.0
@@ -70,7 +71,7 @@ def measure_scrapes(policy: BenchPolicy, scrapes: int, blocks: int, changes: int
     with (
         network_namespace("scrape") as host,
         tempfile.TemporaryDirectory(prefix="sgagent-bench-") as directory,
-        service_on(host, Path(directory)) as service,
+        installed_agent(host, Path(directory)) as service,
         contextlib.closing(generation_in(host)) as generation,
     ):
         desk = FileDesk(service, policy, Notice.SIGNAL)

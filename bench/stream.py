@@ -22,6 +22,7 @@ from pathlib import Path
 
 from bench.frames import PEER_MAC
 from bench.hosts import BenchHost, bench_host
+from bench.installed import installed_agent
 from bench.processor import LostPacketsError
 from bench.section import Section, begin, finish, parser_of
 from bench.sending import Sender, Sent, Stream, known_sessions, sender_at
@@ -29,7 +30,7 @@ from bench.sizes import SIZES, Size
 from bench.tolls import Situation, Streams, Toll, Waits, judge, lines
 from bench.upheavals import ACCEPTED, CONFIGURATION, KNOWN, Definitions, Upheaval
 from integration.lab import wait_for
-from integration.service import Service, service_on
+from integration.service import Service
 
 NAME = "stream"
 SIZE = SIZES[2]
@@ -119,7 +120,7 @@ def _enforced_host(size: Size) -> Iterator[_EnforcedHost]:
     with (
         bench_host("") as bench,
         tempfile.TemporaryDirectory(prefix="sgagent-bench-") as directory,
-        service_on(bench.host, Path(directory)) as service,
+        installed_agent(bench.host, Path(directory)) as service,
     ):
         service.configure(CONFIGURATION)
         definitions = Definitions(service, size)

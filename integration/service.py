@@ -115,6 +115,12 @@ class Service:
             raise LabError(f"the daemon has no applier:\n{self.log}")
         return found
 
+    @property
+    def process_ids(self) -> tuple[int, ...]:
+        """Return the process ids of the daemon and of all processes that it has now."""
+        numbers = (int(path.name) for path in Path("/proc").glob("[0-9]*"))
+        return (self.pid, *(number for number in numbers if _living_parent(number) == str(self.pid)))
+
     def configure(self, more: str = "") -> None:
         """Write the configuration; takes effect at the next start.
 
@@ -384,7 +390,7 @@ def _environment() -> dict[str, str]:
 
 def is_alive(pid: int) -> bool:
     """Tell whether a process has not ended, whether or not anybody has asked how."""
-    fields = _stat(pid)
+    fields = stat_fields(pid)
     return bool(fields) and fields[0] != "Z"
 
 
@@ -405,11 +411,11 @@ def _name(pid: int) -> str:
 
 def _living_parent(pid: int) -> str | None:
     """Return whose child a process is; None once it has ended, which it may do at any moment."""
-    fields = _stat(pid)
+    fields = stat_fields(pid)
     return fields[1] if fields and fields[0] != "Z" else None
 
 
-def _stat(pid: int) -> list[str]:
+def stat_fields(pid: int) -> list[str]:
     """Return what the kernel says of a process, from its state on; nothing where there is none."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from bench.durations import BINDING, sgagent
+from bench.installed import INTERPRETER
 from bench.peers.contender import Contender, Hook, Newcomer, Took
 from bench.peers.place import LIMIT_SECONDS, Place, PlaceError
 from bench.policies import GROUP_ID, INTERFACE, BenchPolicy
@@ -114,7 +115,8 @@ class Daemon(Contender):
         """Take the place, and a folder for all files."""
         super().__init__(place)
         self._folder = tempfile.TemporaryDirectory(prefix="sgagent-bench-")
-        self._service = Service(place.network, Path(self._folder.name))
+        self._service = Service(place.network, Path(self._folder.name), INTERPRETER, is_forked=False)
+        self._service.verifies = True
         with place.network.entered():
             self._generation = RulesetGeneration()
 
@@ -143,8 +145,8 @@ class Daemon(Contender):
         return self._change(self._documents.files())
 
     def processes(self) -> tuple[int, ...]:
-        """Return the daemon and its applier."""
-        return (self._service.pid, self._service.applier_pid)
+        """Return the daemon, and all processes that it has."""
+        return self._service.process_ids
 
     def close(self) -> None:
         """End the daemon, and remove its files."""
