@@ -16,11 +16,9 @@ from sgagent.agent.guardrails import NO_GUARDRAILS, NO_REPORT, Guarded, Guardrai
 from sgagent.agent.manual_override import ModeOverrides
 from sgagent.agent.names.name_table import ResolvedNames
 from sgagent.agent.state.directory import Extent
-from sgagent.agent.state.standing_table import StandingTable
 from sgagent.agent.step import Step, StepEnd
 from sgagent.agent.unbound_links import missing_links
 from sgagent.compiler.base_chains import chains_of_others, close_way, open_way
-from sgagent.compiler.compilation import compile_
 from sgagent.compiler.enforce import Enforced, Enforcement, MarkClearance, ends_observing, enforce, may_cut
 from sgagent.core import binding
 from sgagent.core.binding import NO_FACTS, PROBLEMS_OF_HOST, Bindings, HostFacts
@@ -34,7 +32,7 @@ from sgagent.core.policy import Endpoint, ResolvedPolicy, exempt
 from sgagent.core.resolve import Exemptions, Resolution, closed_interface, resolve, with_links
 from sgagent.core.resolved_rules import UNRESOLVED_NAME
 from sgagent.nft.diff import make_plan, plan_without_table
-from sgagent.nft.marks import MarkLayout, Sessions, decode_state
+from sgagent.nft.marks import MarkLayout, Sessions
 from sgagent.nft.ruleset import FAMILY, TABLE, Ruleset
 from sgagent.nft.text import differences
 from sgagent.nft.transactions import AddCounter, Delete, Operation, Plan
@@ -212,7 +210,7 @@ class Planner:
             sessions=settings.enforcement.sessions,
             flow_logging=settings.flow_log.logging,
         )
-        self._resolved, self._compiled = Memo(), Memo()
+        self._resolved, self.compiled = Memo(), Memo()
 
     def choose(self, state: AgentState, inputs: StepInputs) -> StepTarget:
         """Return the best definitions that can be enforced, and why newer ones are not."""
@@ -234,19 +232,6 @@ class Planner:
         found_damage = tuple(damage)
         definitions = definitions.damaged(found_damage)
         return StepTarget(definitions, refusal=refusal, damage=found_damage, guardrails=report)
-
-    def compiled_as(self, kept: StandingTable, inputs: StepInputs, target: StepTarget) -> Ruleset | None:
-        """Return the table that enforces a target under the state of one that an earlier agent left.
-
-        None where there are no definitions, or another configuration gives marks another meaning.
-        """
-        layout = MarkLayout(self._settings.enforcement.mark_mask)
-        state = decode_state(kept.state, layout)
-        if state is None or target.resolution is None:
-            return None
-        policy, logging = inputs.overrides.over(target.resolution.policy), self._settings.flow_log.logging
-        renamed = frozenset(kept.renamed)
-        return compile_(policy, layout, state, logging, self._compiled, renamed=renamed).ruleset
 
     def refusal_of(self, state: AgentState, inputs: StepInputs, delivery: Delivery) -> tuple[Problem, ...]:
         """Return why definitions would be refused on this host as it is; nothing if they would not."""
@@ -453,7 +438,7 @@ class Planner:
             return StepDecision(step=step, state=replace(state, in_force=replace(before, wanted=wanted)))
         enforced = before.enforced if before else None
         enforcement = self._enforcement(
-            policy, observed.ruleset, observed.foreign, enforced=enforced, memo=self._compiled
+            policy, observed.ruleset, observed.foreign, enforced=enforced, memo=self.compiled
         )
         compiled, plan = enforcement.compiled, enforcement.plan
         is_first = observed.ruleset is None or enforcement.forgets_all

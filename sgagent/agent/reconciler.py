@@ -230,9 +230,10 @@ class Reconciler:
         Only in the first step.
         """
         kept, self.left_table = self.left_table, None
-        if kept is None:
+        if kept is None or target.resolution is None:
             return
-        ruleset = self._planner.compiled_as(kept, inputs, target)
+        policy = inputs.overrides.over(target.resolution.policy)
+        ruleset = kept.compiled(policy, self.settings, self._planner.compiled)
         if ruleset is not None and kept.is_of(ruleset):
             self.dataplane.recognize(ruleset)
 

@@ -16,11 +16,16 @@ from pathlib import Path
 from typing import Self
 
 from sgagent.agent.state.directory import SealedFile
+from sgagent.compiler.compilation import compile_
 from sgagent.compiler.enforce import renamed_maps
+from sgagent.core.memo import Memo
+from sgagent.core.policy import ResolvedPolicy
 from sgagent.json_model import from_json, to_json
+from sgagent.nft.marks import MarkLayout, decode_state
 from sgagent.nft.names import STATE_CHAIN
 from sgagent.nft.ruleset import Ruleset
 from sgagent.nft.text import render
+from sgagent.settings import Settings
 
 FILE_NAME = "standing-table.json"
 
@@ -52,6 +57,17 @@ class StandingTable:
             renamed=tuple(sorted(renamed_maps(ruleset))),
             sha256=_digest(ruleset),
         )
+
+    def compiled(self, policy: ResolvedPolicy, settings: Settings, memo: Memo) -> Ruleset | None:
+        """Return the table that enforces a policy under the state of this one.
+
+        None where another configuration gives marks another meaning.
+        """
+        layout = MarkLayout(settings.enforcement.mark_mask)
+        state, logging = decode_state(self.state, layout), settings.flow_log.logging
+        if state is None:
+            return None
+        return compile_(policy, layout, state, logging, memo, renamed=frozenset(self.renamed)).ruleset
 
     def is_of(self, ruleset: Ruleset) -> bool:
         """Return whether a ruleset is that table."""
