@@ -234,7 +234,7 @@ def is_refused(sender: socket.socket) -> bool:
     raise AssertionError("something answered")
 
 
-_HELPER = """
+FTP_HELPER = """
 table inet testhelper {
     ct helper ftp-standard {
         type "ftp" protocol tcp
@@ -258,7 +258,7 @@ def test_a_session_that_a_helper_expects_needs_a_rule(agent: Enforcer, number: i
     rules = [f"{way} accept 1 tcp {port} {word} 0.0.0.0/0" for port in (21, number) for way, word in _WAYS]
     agent.enforce(policy_of(one_group(*rules, kind="advanced"), eth0="sg-1"))
     lab = agent.lab
-    lab.load(_HELPER)
+    lab.load(FTP_HELPER)
     ends = (lab.peer, CLIENT), (lab.host, HOST)
     for (client, source), (server, address) in (ends, ends[::-1]):
         with (

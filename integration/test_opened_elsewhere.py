@@ -11,7 +11,7 @@ import pytest
 
 from integration.enforcer import Enforcer, enforcer, policy_of
 from integration.lab import Lab, lab, wait_for
-from integration.test_edges import is_refused
+from integration.test_edges import FTP_HELPER, announce_data, is_refused
 from sgagent.core.model import Mode
 from sgagent.policy_test.packet_bytes import tcp, udp
 from tests.patience import PATIENCE
@@ -36,10 +36,21 @@ GROUPS = """security_groups:
   - security_group_id: sg-inwards
     type: basic
     rules:
+      - {{rule_id: in-tcp, direction: ingress, policy: accept, protocol: tcp, port_range: 2020/8022,
+         authorization_object: any}}
       - {{rule_id: in-4, direction: ingress, policy: accept, protocol: udp, port_range: 1/65535,
          authorization_object: 0.0.0.0/0}}
       - {{rule_id: in-6, direction: ingress, policy: accept, protocol: udp, port_range: 1/65535,
          authorization_object: '::/0'}}
+  - security_group_id: sg-answers
+    type: advanced
+    rules:
+      - {{rule_id: answers-4, direction: ingress, policy: accept, protocol: udp, port_range: 5353,
+         authorization_object: 0.0.0.0/0}}
+      - {{rule_id: answers-6, direction: ingress, policy: accept, protocol: udp, port_range: 5353,
+         authorization_object: '::/0'}}
+      - {{rule_id: ftp, direction: ingress, policy: accept, protocol: tcp, port_range: 21,
+         authorization_object: 0.0.0.0/0}}
   - security_group_id: sg-many
     type: basic
     rules:
@@ -233,3 +244,83 @@ def test_nobody_shuts_the_host_from_within(agent: Enforcer) -> None:
             local.sendto(b"hello", (HOST[6], port))
     assert tracked(agent.lab, 6) == len(PORTS)
     assert queries(agent.lab, 6) == len(PORTS)
+
+
+@pytest.mark.parametrize("version", (4, 6))
+@pytest.mark.parametrize("elsewhere", ({}, {"eth1": "inwards"}), ids=("unbound", "bound"))
+def test_an_accepted_answer_lets_its_opener_in_nowhere(
+    agent: Enforcer, version: int, elsewhere: dict[str, str]
+) -> None:
+    """The far end, with the host's address, answers a guest's packet at an open port: no other port opens."""
+    built, host, far = agent.lab, ip_address(HOST[version]), ip_address(FAR[version])
+    enforce(agent, eth0="answers", **elsewhere)
+    pretend(built, version)
+    built.put_on_wire("eth0", [(n, udp(host, far, port, FAR_PORT)) for n, port in enumerate(PORTS, start=1)])
+    wait_for(lambda: agent.hits()[f"rule/eth0/answers-{version}"] >= len(PORTS), "the accepted answers")
+    assert not any(received(built, version, port) for port in PORTS[:3])
+
+
+WATCH = """
+table inet watch {{
+    chain arrived {{
+        type filter hook prerouting priority -160; policy accept
+        iifname eth0 tcp dport {port} counter
+    }}
+    chain let_in {{
+        type filter hook input priority 0; policy accept
+        iifname eth0 tcp dport {port} counter
+    }}
+    chain answered {{
+        type filter hook output priority 0; policy accept
+        tcp sport {port} counter
+    }}
+    chain let_out {{
+        type filter hook postrouting priority 400; policy accept
+        oifname eth0 tcp sport {port} counter
+    }}
+}}
+"""
+"""Counts segments on both sides of what is enforced."""
+
+
+def counted(built: Lab, chain: str) -> int:
+    """Return how many segments a chain of the watch has counted."""
+    listing = built.host.run("nft", "list", "chain", "inet", "watch", chain)
+    return int(listing.partition("packets ")[2].split()[0])
+
+
+@pytest.mark.parametrize("version", (4, 6))
+@pytest.mark.parametrize("elsewhere", ({}, {"eth1": "inwards"}), ids=("unbound", "bound"))
+def test_the_hosts_own_answer_lets_nobody_in(
+    agent: Enforcer, version: int, elsewhere: dict[str, str]
+) -> None:
+    """A SYN-ACK that leaves over an open link opens no session there: what comes of it is dropped."""
+    built, port = agent.lab, 8022
+    built.peer.ip(f"address add {FAR[version]} dev lo")  # it refuses what it has not asked for
+    built.load(WATCH.format(port=port))
+    enforce(agent, eth0="open", **elsewhere)
+    opening = tcp(ip_address(FAR[version]), ip_address(HOST[version]), FAR_PORT, port)
+    with built.listen(built.host, HOST[version], port):
+        built.put_on_wire("eth1", [(1, opening)])
+        wait_for(lambda: counted(built, "arrived") > 0, "the far end's refusal")
+    assert counted(built, "let_out") > 0
+    assert counted(built, "let_in") == 0
+
+
+@pytest.mark.parametrize("elsewhere", ({}, {"eth1": "inwards"}), ids=("unbound", "bound"))
+def test_an_announced_session_has_to_be_opened_here(agent: Enforcer, elsewhere: dict[str, str]) -> None:
+    """One that a guest opens elsewhere has the mark of who announced it; that lets nothing pass (§6.5)."""
+    built, host, far = agent.lab, ip_address(HOST[4]), ip_address(FAR[4])
+    built.load(FTP_HELPER)
+    built.load(WATCH.format(port=2020))
+    enforce(agent, eth0="answers", **elsewhere)
+    with (
+        built.listen(built.host, HOST[4], 21) as listener,
+        built.listen(built.host, HOST[4], 2020),
+        built.connect(built.peer, (FAR[4], 0), (HOST[4], 21)) as asking,
+        listener.accept()[0] as asked,
+    ):
+        announce_data(asking, asked, host)
+        built.put_on_wire("eth1", [(1, tcp(far, host, FAR_PORT, 2020))])
+        wait_for(lambda: counted(built, "answered") > 0, "the host's answer")
+    assert counted(built, "let_out") == 0

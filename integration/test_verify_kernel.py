@@ -10,6 +10,7 @@ from itertools import product
 
 import pytest
 
+from integration.verified_packets import with_flags_as_made
 from integration.verify_stage import Stage, stage
 from sgagent.core.model import Family, Policy
 from sgagent.dataplane.libnftables import RefusedError
@@ -52,7 +53,7 @@ def drawn_packets(case: VerifiedCase) -> list[PacketAtHook]:
         search.aimed(draws, draws.choice(targets)) if targets else search.anything(draws)
         for _ in range(PACKETS)
     )
-    return [packet for packet in map(at_hook, drawn) if packet.interface in LINKS]
+    return [with_flags_as_made(one) for one in map(at_hook, drawn) if one.interface in LINKS]
 
 
 def mismatches(kernel: Stage, table: VerifiedTable, packets: Sequence[PacketAtHook]) -> tuple[list[str], int]:

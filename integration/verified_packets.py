@@ -45,6 +45,7 @@ _OPTIONS = 60
 """The extension header with options for the destination, which is longer than a byte."""
 
 _NO_FLAGS = 0
+_PLACE_OF_FLAGS = 13
 
 
 def as_bytes(packet: PacketAtHook) -> WirePacket | None:
@@ -61,11 +62,20 @@ def as_bytes(packet: PacketAtHook) -> WirePacket | None:
     return None if made is None else replace(made, hop_limit=packet.hop_limit)
 
 
+def with_flags_as_made(packet: PacketAtHook) -> PacketAtHook:
+    """Return the packet with the flags of TCP that it has once it is made, as conntrack would have it."""
+    made = as_bytes(packet)
+    if made is None or made.extensions or packet.protocol != 6 or len(made.payload) <= _PLACE_OF_FLAGS:
+        return packet
+    return replace(packet, tcp_flags=made.payload[_PLACE_OF_FLAGS])
+
+
 def with_bytes_of_ports(packet: PacketAtHook) -> PacketAtHook:
     """Return the packet with what stands in the place of ports where it has none, once it is made.
 
     The policy has no types of IPv4's ICMP, so a packet that was drawn has none: it is the first byte.
     """
+    packet = with_flags_as_made(packet)
     made = as_bytes(packet)
     if made is not None and made.payload and (packet.family, packet.protocol) == (Family.IPV4, 1):
         packet = replace(packet, icmp_type=made.payload[0])

@@ -402,7 +402,7 @@ class _Maker:
         """Return the variable that a selector reads: the packet's, or the tuple's that is not on the wire."""
         if selector.key_type is KeyType.INET_PROTO:
             return "session protocol" if self.state == "related" and selector.kind == "ct" else "protocol"
-        if selector.key_type in (KeyType.ICMPV6_TYPE, KeyType.INTEGER, KeyType.ETHER_ADDR):
+        if selector.key_type in (KeyType.ICMPV6_TYPE, KeyType.INTEGER, KeyType.ETHER_ADDR, KeyType.TCP_FLAG):
             return str(selector.key_type.value)
         field = _FIELDS[selector.key.split()[-1]]
         if selector.tuple_direction is None:
@@ -456,6 +456,7 @@ class _Maker:
             source_port=source_port,
             destination_port=destination_port,
             icmp_type=self._draw("icmpv6_type", KeyType.ICMPV6_TYPE),
+            tcp_flags=self._draw("tcp_flag", KeyType.TCP_FLAG) & 0xFF,
             hop_limit=self._draw("integer", KeyType.INTEGER),
             state=self.state,
             packet_direction=self.direction,

@@ -72,6 +72,9 @@ class WirePacket:
     source_port: int | None = None
     destination_port: int | None = None
     icmp_type: int | None = None
+    tcp_flags: int | None = None
+    """None for what its state makes likely."""
+
     hop_limit: int = 64
     state: str = "new"
     """``new``, ``established``, ``related``, ``invalid`` or ``untracked``."""
@@ -284,6 +287,10 @@ class _Walker:
                 there = (protocol == "ip") == (packet.family is Family.IPV4)
                 ends = {"saddr": packet.source, "daddr": packet.destination, "hoplimit": packet.hop_limit}
                 value = ends[field_name] if there else None
+            case "tcp" if field_name == "flags":
+                likely = 0x02 if packet.state == "new" else 0x10
+                value = likely if packet.tcp_flags is None else packet.tcp_flags
+                value = value if packet.protocol == 6 and packet.source_port is not None else None
             case name if name == "th" or name in map(str, PORTED):
                 there = name in ("th", str(Protocol(packet.protocol)))
                 port = packet.source_port if field_name == "sport" else packet.destination_port

@@ -22,7 +22,7 @@ from tests.crowds import crowded_groups
 from tests.draws import Draws, SeededDraws
 from tests.encounters import Encounter
 from tests.generators import Case, random_case, resolved
-from tests.tracer import Session, Tuple
+from tests.tracer import Session, Tuple, WirePacket
 from tests.words import PLATFORM, snapshot
 
 LINKS = ("eth0", "eth1", "eth2", "br-0f.12", "a", "ä")
@@ -137,11 +137,18 @@ def at_hook(encounter: Encounter) -> PacketAtHook:
         source_port=packet.source_port,
         destination_port=packet.destination_port,
         icmp_type=packet.icmp_type,
+        tcp_flags=_tcp_flags(packet),
         hop_limit=packet.hop_limit,
         state=CtState(packet.state),
         session=None if session is None else _tracked(session, packet.packet_direction),
         other_interface=packet.other_interface if packet.hook == "postrouting" else "",
     )
+
+
+def _tcp_flags(packet: WirePacket) -> int | None:
+    is_tcp = packet.protocol == 6 and packet.source_port is not None
+    likely = 0x02 if packet.state == "new" else 0x10
+    return (likely if packet.tcp_flags is None else packet.tcp_flags) if is_tcp else None
 
 
 def _tracked(session: Session, direction: str) -> SessionAtHook:

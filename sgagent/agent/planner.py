@@ -18,8 +18,8 @@ from sgagent.agent.names.name_table import ResolvedNames
 from sgagent.agent.state.directory import Extent
 from sgagent.agent.step import Step, StepEnd
 from sgagent.agent.unbound_links import missing_links
-from sgagent.compiler.base_chains import chains_of_others, close_way, open_way
 from sgagent.compiler.enforce import Enforced, Enforcement, MarkClearance, ends_observing, enforce, may_cut
+from sgagent.compiler.source_way import chains_of_others, close_way, open_way
 from sgagent.core import binding
 from sgagent.core.binding import NO_FACTS, PROBLEMS_OF_HOST, Bindings, HostFacts
 from sgagent.core.cloud_quotas import cloud_ratios

@@ -1,16 +1,13 @@
 """Base chains: where packets enter the table, and what decides about those of known and live sessions.
 
 Every packet of a link meets the rules of its entry chain first: they accept known sessions by their mark, and
-send all others on, to the source check where there is one (§12.6), and then to where the far end decides. The
-rules that keep the agent's source reachable in a table that an earlier agent left (§7.4) stand at the head of
-the base chains: what that table enforces is unknown, so the rest is not changed.
+send all others on, to the source check where there is one (§12.6), and then to where the far end decides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from itertools import dropwhile
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from sgagent.compiler.selectors import (
     AUTHENTICATION,
@@ -30,12 +27,11 @@ from sgagent.core.policy import (
     LOOPBACK,
     MULTICAST_LISTENER_TYPES,
     NEIGHBOUR_DISCOVERY_TYPES,
-    Endpoint,
     InvalidPackets,
     ResolvedInterface,
     ResolvedPolicy,
-    in_order,
 )
+from sgagent.core.tracked_sessions import ANSWERING, OPENING_FLAGS
 from sgagent.nft import names, ruleset as nft
 from sgagent.nft.marks import (
     EnforcementState,
@@ -123,7 +119,7 @@ def _elsewhere(layout: MarkLayout, state: EnforcementState) -> tuple[nft.Verdict
     bits = elsewhere_bits(layout, state)
     if not bits:
         return nft.Accept(), []
-    rules = (_note_opening(bits), nft.Rule((nft.Accept(),)))
+    rules = (_note_opening(bits), _note_announced(bits, layout.mask), nft.Rule((nft.Accept(),)))
     return nft.Goto(names.ELSEWHERE_CHAIN), [nft.Chain(name=names.ELSEWHERE_CHAIN, rules=rules)]
 
 
@@ -146,6 +142,19 @@ def _note_opening(put: int, mask: int | None = None) -> nft.Rule:
     """
     is_untouched = _marked(nft.ALL_BITS if mask is None else mask, 0)
     return nft.Rule((_are("new"), is_untouched, nft.SetMark(keep=nft.ALL_BITS, put=put), nft.Accept()))
+
+
+def _note_announced(put: int, mask: int) -> nft.Rule:
+    """Return the rule that marks the entry that a packet opens which another session announced, and accepts.
+
+    It has the mark of that session, which says nothing of this one.
+
+    Args:
+        put: the bits to set.
+        mask: all that are ours.
+    """
+    state = (_are("related"), _IS_ORIGINAL, _IS_ANNOUNCED, _IS_NO_ERROR)
+    return _accept_with(state, nft.ALL_BITS & ~mask, put)
 
 
 LINK = {Direction.INGRESS: nft.META_IIFNAME, Direction.EGRESS: nft.META_OIFNAME}
@@ -304,17 +313,19 @@ class _Link:
         A mark of the current generation keeps its bits of acceptance, which other interfaces may have set;
         under any other generation they mean nothing any more. Which links an entry was not opened over stays;
         by an original packet it is opened over this one. A reply of an entry that was opened over another
-        link allows both directions: they are one session, no matter which end opened it.
+        link is remembered as what opened a session of the other direction, so that what answers it passes
+        here; one that can open no session passes alone.
         """
         layout, test = self.layout, allowed_marks(self.name, opened, self.layout, self.state)
         others = elsewhere_bits(layout, self.state, but=self.name)
         if others:
             yield _note_opening(others | test.value, layout.mask) if test else _note_opening(others)
+            yield _note_announced(others | (test.value if test else 0), layout.mask)
         slot, mask = self.state.slot(self.name), layout.generation_mask
         if test is None or slot is None:
             return
         here, generation, bit = layout.elsewhere_bit(slot), test.value & mask, test.value & ~mask
-        both = layout.direction_bit(slot, Direction.INGRESS) | layout.direction_bit(slot, Direction.EGRESS)
+        turned = layout.direction_bit(slot, _reverse(opened))
         kept = nft.ALL_BITS & ~(mask | layout.acceptance_mask)
         yield _accept_with((_marked(mask | here, generation),), nft.ALL_BITS, bit)
         yield _accept_with((_marked(here, 0),), kept, test.value)
@@ -322,8 +333,9 @@ class _Link:
         if self._elsewhere is not None:
             if _INVALID in self._untied:  # errors are evaluated by their header, and say nothing of sessions
                 yield nft.Rule((_IS_REPLY, _are("related"), nft.Accept()))
-            yield _accept_with((_IS_REPLY, current), nft.ALL_BITS, both)
-            yield _accept_with((_IS_REPLY,), kept, generation | both)
+            yield from (nft.Rule((_IS_REPLY, one, nft.Accept())) for one in _OPENS_NOTHING)
+            yield _accept_with((_IS_REPLY, current), nft.ALL_BITS, turned)
+            yield _accept_with((_IS_REPLY,), kept, generation | turned)
         yield _accept_with((current,), nft.ALL_BITS & ~here, bit)
         yield _accept_with((), kept & ~here, test.value)
 
@@ -359,6 +371,18 @@ def _are(*states: str) -> nft.Match:
 
 _IS_ORIGINAL, _IS_REPLY = (nft.Match(nft.CT_DIRECTION, (nft.Symbol(word),)) for word in ("original", "reply"))
 _IS_NOT_ANNOUNCED = nft.Match(nft.CT_STATUS, (nft.Interval.single(0),), mask=nft.EXPECTED)
+_IS_ANNOUNCED = nft.Match(nft.CT_STATUS, (nft.Interval.single(nft.EXPECTED),), mask=nft.EXPECTED)
+_IS_NO_ERROR = nft.Match(
+    nft.META_L4PROTO,
+    (nft.Interval.single(ICMP.wire_number), nft.Interval.single(ICMPV6.wire_number)),
+    nft.Operator.NOT_EQUAL,
+)
+_OPENS_NOTHING = (
+    nft.Match(nft.META_L4PROTO, tuple(map(nft.Interval.single, ANSWERING))),
+    nft.Match(nft.TCP_FLAGS, tuple(map(nft.Interval.single, OPENING_FLAGS)), nft.Operator.NOT_EQUAL),
+)
+"""The matches on answers that open no session, whatever opened theirs."""
+
 _IS_IPV4 = nft.Match(nft.META_NFPROTO, (nft.Symbol("ipv4"),))
 
 
@@ -420,80 +444,3 @@ def check_sources(own: AddressRanges, place: Place) -> tuple[list[nft.Chain], li
     chains.append(nft.Chain(name=name, rules=(*guards, *rules(by_header, first))))
     chains.append(nft.Chain(name=live_name, rules=tuple(rules(by_session, live_first))))
     return chains, maps
-
-
-_PACKETS = {"prerouting": "reply", "postrouting": "original"}
-"""Which packets of a session that was opened outwards pass each base chain."""
-
-
-def chains_of_others(table: nft.Ruleset, foreign: Iterable[str], mask: int) -> tuple[str, ...]:
-    """Return the base chains with rules that only others make: to write ours would remove or repeat them.
-
-    Args:
-        table: what stands.
-        foreign: what else stands in it.
-        mask: our bits of the conntrack mark.
-    """
-    unreadable = {name for name in _PACKETS if f"rule {name}" in foreign}
-    readable = {
-        chain.name
-        for chain in table.chains
-        if chain.hook is not None and chain.name in _PACKETS
-        if any(_is_of_others(one, mask) for rule in chain.rules for one in rule.statements)
-    }
-    return tuple(sorted(unreadable | readable))
-
-
-def _is_of_others(statement: nft.Statement, mask: int) -> bool:
-    """Return whether a statement changes bits that are not ours, or logs: ours do that in other chains."""
-    match statement:
-        case nft.SetMark(keep, put):
-            return bool((~keep & nft.ALL_BITS | put) & ~mask)
-        case nft.Log():
-            return True
-        case _:
-            return False
-
-
-def open_way(table: nft.Ruleset, endpoints: Iterable[Endpoint]) -> nft.Ruleset:
-    """Return the table with the way open to these end points of a source, and to no others by such rules."""
-    ordered = in_order(endpoints)
-    heads = {name: tuple(_rule(one, packets) for one in ordered) for name, packets in _PACKETS.items()}
-    return replace(table, chains=tuple(_with_head(chain, heads) for chain in table.chains))
-
-
-def close_way(table: nft.Ruleset) -> nft.Ruleset:
-    """Return the table without what :func:`open_way` put there: as it judges everybody else."""
-    return open_way(table, ())
-
-
-def _with_head(chain: nft.Chain, heads: dict[str, tuple[nft.Rule, ...]]) -> nft.Chain:
-    """Return a base chain with these rules at its head, and any other chain as it is."""
-    if chain.hook is None or chain.name not in heads:
-        return chain
-    rules = (*heads[chain.name], *dropwhile(_is_way, chain.rules))
-    return chain if rules == chain.rules else replace(chain, rules=rules)
-
-
-def _rule(endpoint: Endpoint, packets: str) -> nft.Rule:
-    """Return the rule that lets one direction of sessions pass that were opened to an end point."""
-    tracked, _ = readings(Direction.EGRESS, endpoint.address.family)
-    number = endpoint.protocol.wire_number
-    address = nft.Interval(endpoint.address.first, endpoint.address.last)
-    return nft.Rule(
-        (
-            nft.Match(nft.CT_DIRECTION, (nft.Symbol(packets),)),
-            *tracked.match_port(number, nft.Interval.single(endpoint.port)),
-            nft.Match(tracked.peer, (address,)),
-            nft.Accept(),
-        )
-    )
-
-
-def _is_way(rule: nft.Rule) -> bool:
-    """Return whether a rule is one of those made here; the compiler makes none that begin like them."""
-    match rule.statements:
-        case (nft.Match(selector=first), nft.Match(), nft.Match(), nft.Match(), nft.Accept()):
-            return first == nft.CT_DIRECTION
-        case _:
-            return False

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 
-from sgagent.compiler.base_chains import close_way
 from sgagent.compiler.compilation import Compiled, compile_, without_logging
+from sgagent.compiler.source_way import close_way
 from sgagent.core.addresses import NO_ADDRESSES, AddressSet
 from sgagent.core.memo import Memo, gone_and_come
 from sgagent.core.model import Direction, Family, Mode, Policy

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from sgagent.core.model import ICMP, ICMPV6, PORTED
+from sgagent.core.model import ICMP, ICMPV6, PORTED, TCP
 from sgagent.nft import ruleset as nft
 from sgagent.nft.expressions import Base, Key, PacketBytes
 from sgagent.nft.ruleset import TupleDirection
@@ -102,6 +102,7 @@ FIELDS: tuple[KernelField, ...] = (
     _in_packet(nft.IP6_DADDR, Base.NETWORK, 24, 16, _IS_IPV6),
     _in_packet(ICMP_TYPE, Base.TRANSPORT, 0, 1, _IS_IPV4, (_PROTOCOL, ICMP.wire_number)),
     _in_packet(nft.ICMPV6_TYPE, Base.TRANSPORT, 0, 1, _IS_IPV6, (_PROTOCOL, ICMPV6.wire_number)),
+    _in_packet(nft.TCP_FLAGS, Base.TRANSPORT, 13, 1, (_PROTOCOL, TCP.wire_number)),
     *_ports(),
     *_tuples(),
 )
@@ -141,6 +142,7 @@ KEY_TYPES: Mapping[int, nft.KeyType] = {
     26: nft.KeyType.CT_STATE,
     27: nft.KeyType.CT_DIR,
     28: nft.KeyType.CT_STATUS,
+    15: nft.KeyType.TCP_FLAG,
     29: nft.KeyType.ICMPV6_TYPE,
     41: nft.KeyType.IFNAME,
 }

@@ -152,10 +152,10 @@ NEIGHBOURS_CHAIN = "neighbours"
 """The chain that lets neighbour discovery and listener reports pass, which conntrack never follows."""
 
 ELSEWHERE_CHAIN = "elsewhere"
-UNBOUND_CHAIN = "unbound"
-"""Of what comes in by links that nothing judges."""
-
 """The chain that marks entries that are opened over links that nothing judges."""
+
+UNBOUND_CHAIN = "unbound"
+"""The chain of what comes in by such links."""
 
 _MAP_DIGEST = 12
 """Hexadecimal digits; a clash would need millions of maps of one prefix."""

@@ -34,6 +34,7 @@ class KeyType(enum.Enum):
     MARK = "mark"
     ICMPV6_TYPE = "icmpv6_type"
     ETHER_ADDR = "ether_addr"
+    TCP_FLAG = "tcp_flag"
     INTEGER = "integer"
 
 
@@ -88,6 +89,7 @@ TH_DPORT = Selector("payload", "th dport", KeyType.INET_SERVICE)
 """Not behind a protocol, nor beside another port: the kernel would list it as that protocol's port."""
 
 ICMPV6_TYPE = Selector("payload", "icmpv6 type", KeyType.ICMPV6_TYPE)
+TCP_FLAGS = Selector("payload", "tcp flags", KeyType.TCP_FLAG)
 
 
 def source_port(protocol: Protocol) -> Selector:
@@ -414,6 +416,7 @@ BITS: Mapping[KeyType, int] = {
     KeyType.MARK: 32,
     KeyType.ICMPV6_TYPE: 8,
     KeyType.ETHER_ADDR: 48,
+    KeyType.TCP_FLAG: 8,
     KeyType.INTEGER: 8,
     KeyType.CT_STATUS: 1,
 }
@@ -431,7 +434,7 @@ SELECTORS: tuple[Selector, ...] = (
     *(META_IIFNAME, META_OIFNAME, META_NFPROTO, META_L4PROTO),
     *(ETHER_DADDR, IP_SADDR, IP_DADDR, IP6_SADDR, IP6_DADDR, IP6_HOPLIMIT, TH_DPORT),
     *(port(protocol) for protocol in PORTED for port in (source_port, destination_port)),
-    ICMPV6_TYPE,
+    *(ICMPV6_TYPE, TCP_FLAGS),
     *(ct_tuple(direction, key) for direction in TupleDirection for key in _TUPLE_KEY_TYPES),
 )
 """All that sgagent ever reads from a packet."""

@@ -119,6 +119,7 @@ _EXPRESSIONS: Mapping[nft.KeyType, str] = {
     nft.KeyType.MARK: "ct mark",
     nft.KeyType.ICMPV6_TYPE: "icmpv6 type",
     nft.KeyType.ETHER_ADDR: "ether daddr",
+    nft.KeyType.TCP_FLAG: "tcp flags",
     nft.KeyType.INTEGER: "ip6 hoplimit",
 }
 """What has the type of a key. Where a map is declared by the type itself, libnftables 1.1.2 and later attach

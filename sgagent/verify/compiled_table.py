@@ -128,7 +128,13 @@ Narrow = tuple[tuple[str, Ranges], ...]
 Operation = FarEndIn | MarkIn | Find | Never | Narrow | nft.Limit | nft.Count | nft.SetMark | nft.Verdict
 
 
-_OF_TAILS = frozenset({nft.CT_MARK, nft.CT_STATE, nft.CT_DIRECTION})
+OF_TAILS = (
+    *(nft.CT_MARK, nft.CT_STATE, nft.CT_DIRECTION),
+    *(nft.CT_STATUS, nft.META_L4PROTO, nft.TCP_FLAGS),
+)
+"""What tails may read. The last three tell sessions that others announced, and answers that open
+nothing, and are read of few packets."""
+
 _HEAVY = 8
 """Rules of a chain, and elements in the maps that they look up, from which on it counts as a junction."""
 
@@ -147,8 +153,9 @@ class CompiledTable:
 
         self._rules: dict[tuple[object, ...], tuple[tuple[Operation, ...], ...]] = {}
         self._sets: dict[frozenset[nft.Selector], frozenset[nft.Selector]] = {}
-        self.fates: dict[tuple[object, ...], tuple[PacketFate, ...]] = {}
-        """Of packets with some marks in chains that read nothing else but what is settled in a view."""
+        self.fates: dict[tuple[object, ...], tuple[PacketFate, ...] | None] = {}
+        """Of packets with some marks in chains that read nothing else but what is settled in a view; None of
+        those that do."""
 
         self.selectors = cache(self._selectors)
         """What the rules of a chain read, each once."""
@@ -191,8 +198,11 @@ class CompiledTable:
         return self._sets.setdefault(reads, reads)
 
     def is_tail(self, name: str) -> bool:
-        """Return whether what becomes of a packet of a view in a chain depends on nothing but its mark."""
-        return self.reads(name) <= _OF_TAILS
+        """Return whether what becomes of a packet of a view in a chain depends on nothing but its mark.
+
+        Where a chain reads what tells answers apart, whoever follows packets has to see whether it is read.
+        """
+        return self.reads(name).issubset(OF_TAILS)
 
     def _never_returns(self, name: str) -> bool:
         """Return whether each packet that goes to a chain meets a verdict there, or behind it."""

@@ -25,7 +25,17 @@ from sgagent.core.addresses import (
 from sgagent.core.counter_keys import DefaultCounter, HitStep, KernelCounterKey, counter_of_rule, plain_key
 from sgagent.core.evaluate import DecidedBy, Decision, Packet, Tracking, evaluate, is_always_allowed
 from sgagent.core.link_topology import FRAMES_OF_PORTS
-from sgagent.core.model import ICMPV6, LAST_PORT, UDP, Direction, Family, Mode, Policy, PortSet, Protocols
+from sgagent.core.model import (
+    ICMPV6,
+    LAST_PORT,
+    UDP,
+    Direction,
+    Family,
+    Mode,
+    Policy,
+    PortSet,
+    Protocols,
+)
 from sgagent.core.policy import (
     DHCP,
     LINK_LOCAL,
@@ -38,6 +48,7 @@ from sgagent.core.policy import (
 )
 from sgagent.nft import names
 from sgagent.nft.ruleset import ALL_BITS
+from sgagent.verify.answers import opens_nothing
 from sgagent.verify.packets import (
     EVERY_MARK,
     UNCHANGED,
@@ -104,30 +115,31 @@ class SessionMemory:
         return 1 << (self._shift + 2 * _SLOTS + self.slots.index(link))
 
     def accepting(
-        self, link: str | None, opened: Direction, *, is_new: bool, is_elsewhere: bool
+        self, link: str | None, opened: Direction, *, is_new: bool, is_expected: bool, is_elsewhere: bool
     ) -> tuple[tuple[Cube, MarkChange], ...]:
         """Return what becomes of marks of sessions that are accepted now; the first cube that has one counts.
 
         A session gets the generation and the bit of its direction, and under another generation loses all
         such bits. An entry that is opened says at which links it was not, unless somebody else marked it on a
-        link that remembers nothing; by its own packets it is opened here. As one that was opened elsewhere it
-        gets the bits of both directions.
+        link that remembers nothing; by its own packets it is opened here, by a reply not.
 
         Args:
             link: where it is accepted, or the pattern of its name; None where nothing is judged.
             opened: which way the session was opened there.
             is_new: whether the packet may open the entry.
+            is_expected: whether it opens one that another session announced, and that has the mark of it.
             is_elsewhere: whether it is a reply, and the entry was opened elsewhere.
         """
         bits = self.remembers(link, opened) if link is not None else None
         others = sum(self.elsewhere_bit(name) for name in self.slots if name not in {None, link})
         untouched = (self.mask if bits else ALL_BITS, 0)
-        found = [(untouched, MarkChange(put=others | sum(bits or ())))] if is_new and others else []
+        opening = others | sum(bits or ())
+        if is_expected and others:
+            return ((EVERY_MARK[0], MarkChange(keep=ALL_BITS & ~self.mask | opening, put=opening)),)
+        found = [(untouched, MarkChange(put=opening))] if is_new and others else []
         if bits is None or link is None:
             return (*found, (EVERY_MARK[0], UNCHANGED))
         generation, put = bits
-        if is_elsewhere:
-            put |= sum(bit for way in Direction for _, bit in [self.remembers(link, way) or (0, 0)])
         kept = ALL_BITS & ~(0 if is_elsewhere else self.elsewhere_bit(link))
         forgotten = self.generation_mask | ((1 << 2 * _SLOTS) - 1) << self._shift
         return (
@@ -192,7 +204,8 @@ def expect(policy: ResolvedPolicy, memory: SessionMemory, packet: PacketAtHook) 
     session, judge = packet.session, policy.judge(packet.interface)
     mark, is_new = session.mark if session else None, packet.state is CtState.NEW
     opener = opener_of(packet)
-    accepting = partial(memory.accepting, opened=opener.direction, is_new=is_new)
+    is_expected = session is not None and packet.is_expected
+    accepting = partial(memory.accepting, opened=opener.direction, is_new=is_new, is_expected=is_expected)
     if judge is None or packet.hook not in JUDGED_HOOKS:
         unbound = Decision(verdict=Policy.ACCEPT, decided_by=DecidedBy.UNBOUND)
         if judge is None and is_dropped_unjudged(policy, packet):
@@ -212,7 +225,7 @@ def expect(policy: ResolvedPolicy, memory: SessionMemory, packet: PacketAtHook) 
     decision = evaluate(policy, opener)
     verdict = carried_out(judge, decision)
     is_accepted_now = verdict is Policy.ACCEPT and opener.tracking is Tracking.NEW
-    if mark is not None and is_accepted_now:
+    if mark is not None and is_accepted_now and not (is_elsewhere and opens_nothing(packet)):
         mark = _changed(mark, accepting(judge.name, is_elsewhere=is_elsewhere))
     return Expectation(
         verdict=verdict, decision=decision, counter=counter_of(judge, opener, decision), mark=mark

@@ -13,6 +13,7 @@ from sgagent.core.addresses import holds, without
 from sgagent.core.model import Policy
 from sgagent.nft import ruleset as nft
 from sgagent.verify.compiled_table import (
+    OF_TAILS,
     CompiledTable,
     FarEndIn,
     Find,
@@ -88,6 +89,8 @@ class Exploration:
         self._number = 0
         self.phase = Phase.WIRE
         self._finals: list[tuple[State, Policy]] | None = None
+        self._reads_packets = False
+        """Whether something else than marks was read since the fates of some marks are asked for."""
 
     def settle(self, state: State, fates: Sequence[PacketFate]) -> None:
         """Take packets that share a fate, but for their marks."""
@@ -191,16 +194,23 @@ class Exploration:
         """Follow packets to a chain from which they do not come back."""
         is_last = self._number + 1 == len(self._base_chains)
         if self._finals is not None:
-            for fate in self.fates(chain, state._replace(counters=())):
-                counters = (*state.counters, *fate.counters)
-                settled = state._replace(marks=fate.marks, change=fate.change, counters=counters)
-                self._finals.append((settled, fate.verdict))
+            self._note_fates(self._finals, self._fates(chain, state._replace(counters=())), state)
         elif not is_last:
             self.go_through(chain, state)
-        elif self.compiled.is_tail(chain):
-            self.settle(state, self.fates(chain, state))
+        elif self.compiled.is_tail(chain) and (fates := self._fates(chain, state)) is not None:
+            self.settle(state, fates)
         else:
             self.arrive(chain, state)
+
+    def _note_fates(
+        self, finals: list[tuple[State, Policy]], fates: Sequence[PacketFate] | None, state: State
+    ) -> None:
+        """Note what becomes of packets in a chain that another one leads to."""
+        self._reads_packets |= fates is None
+        for fate in fates or ():
+            counters = (*state.counters, *fate.counters)
+            settled = state._replace(marks=fate.marks, change=fate.change, counters=counters)
+            finals.append((settled, fate.verdict))
 
     def go_through(self, chain: str, state: State) -> None:
         """Follow packets through a chain from which they do not come back."""
@@ -208,20 +218,19 @@ class Exploration:
         for ended in self._chain(chain, state, jumped=False):
             self._finish(ended, verdict)
 
-    def fates(self, chain: str, state: State) -> Sequence[PacketFate]:
-        """Return what becomes of packets in a chain that reads nothing of them but the mark."""
+    def _fates(self, chain: str, state: State) -> Sequence[PacketFate] | None:
+        """Return what becomes of packets in a chain; None if it reads more of them than the mark."""
         base = self._base_chains[self._number]
-        settled = (self.view.read(one, self.phase) for one in (nft.CT_MARK, nft.CT_STATE, nft.CT_DIRECTION))
+        settled = (self.view.read(one, self.phase) for one in OF_TAILS)
         key = (chain, base.name, *settled, state[2:])
-        found = self.compiled.fates.get(key)
-        if found is None:
-            before, finals = self._finals, list[tuple[State, Policy]]()
-            self._finals = finals
+        if key not in self.compiled.fates:
+            before, finals = (self._finals, self._reads_packets), list[tuple[State, Policy]]()
+            self._finals, self._reads_packets = finals, False
             self.go_through(chain, state)
-            self._finals = before
             found = tuple(PacketFate(one.marks, how, one.counters, one.change) for one, how in finals)
-            self.compiled.fates[key] = found
-        return found
+            self.compiled.fates[key] = None if self._reads_packets else found
+            self._finals, self._reads_packets = before
+        return self.compiled.fates[key]
 
     def _set_mark(self, operation: nft.SetMark, state: State) -> State | None:
         """Return the state afterwards; None where the rule breaks, as there is no mark to read."""
@@ -234,6 +243,7 @@ class Exploration:
         self, operation: Narrow | FarEndIn | MarkIn, state: State
     ) -> tuple[State | None, list[State]]:
         """Return the packets that meet a condition, if any do, and the others."""
+        self._reads_packets |= not isinstance(operation, MarkIn)
         if isinstance(operation, MarkIn):
             split_marks = _split_marks(state, operation.cubes)
             parts = [state._replace(marks=some) if some else None for some in split_marks]
@@ -253,6 +263,7 @@ class Exploration:
 
     def _find(self, operation: Find, state: State) -> Iterator[tuple[nft.Verdict | None, State]]:
         """Yield packets with the verdicts that a map has for them; None where it has none."""
+        self._reads_packets = True
         box, others = split(state.box, operation.needs)
         yield from ((None, state._replace(box=other)) for other in others)
         if box is not None:

@@ -12,6 +12,7 @@ from sgagent.core.addresses import Ranges
 from sgagent.core.evaluate import DecidedBy, Decision
 from sgagent.core.model import Policy
 from sgagent.core.policy import InvalidPackets, ResolvedInterface, ResolvedPolicy
+from sgagent.verify.answers import ANSWERS_THAT_OPEN_NOTHING
 from sgagent.verify.compiled_table import CompiledTable, PacketFate
 from sgagent.verify.expectation import (
     JUDGED_HOOKS,
@@ -126,6 +127,9 @@ class Demand(NamedTuple):
     is_judged: bool = True
     """Whether the policy judges them now; else nothing but the verdict may come of them."""
 
+    is_remembered: bool = True
+    """Whether the mark says afterwards that they were accepted; not of answers that open nothing (§6.4)."""
+
 
 OPEN = Demand(accepts=True, counters=(), is_judged=False)
 SHUT = OPEN._replace(accepts=False)
@@ -199,7 +203,17 @@ class FateComparison(Exploration):
                 counter = counter_of(judge, opener, decision)
                 accepts = carried_out(judge, decision) is Policy.ACCEPT
                 demand = Demand(accepts, () if counter is None else (counter,))
-                self._demand(demand, fates, cell.box, numbers)
+                for box, opens in self._opening(cell.box):
+                    self._demand(demand._replace(is_remembered=opens), fates, box, numbers)
+
+    def _opening(self, box: Box) -> Iterator[tuple[Box, bool]]:
+        """Yield parts of a box, and whether an accepted packet of them opens a session here."""
+        others = [box]
+        for constraints in ANSWERS_THAT_OPEN_NOTHING if self.view.is_elsewhere else ():
+            parts = [split(one, constraints) for one in others]
+            yield from ((inside, False) for inside, _ in parts if inside is not None)
+            others = [one for _, outside in parts for one in outside]
+        yield from ((one, True) for one in others)
 
     def _compare_unjudged(self, state: State, fates: Sequence[PacketFate]) -> None:
         """Compare the fates of packets of a link that nothing judges: it is open, but to some frames."""
@@ -274,7 +288,8 @@ class FateComparison(Exploration):
         if fate.marks is None or not scope.marks:
             return None
         is_accepted_now = demand.accepts and (demand.is_judged or self.frame.judge is None)
-        return _differing_mark(fate, self._changes if is_accepted_now else _NO_CHANGES)
+        is_marked = is_accepted_now and demand.is_remembered
+        return _differing_mark(fate, self._changes if is_marked else _NO_CHANGES)
 
     def _refute(self, box: Box, numbers: Sequence[int], mark: int, marks: Marks) -> None:
         """Keep the difference, after a look at what becomes of one packet of it alone.
@@ -314,6 +329,7 @@ def _changes_of_accepted(memory: SessionMemory, view: View, judge: ResolvedInter
         None if judge is None else judge.name,
         view.accepted_as,
         is_new=view.state is CtState.NEW,
+        is_expected=view.is_expected,
         is_elsewhere=view.is_elsewhere,
     )
 

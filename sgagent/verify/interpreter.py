@@ -234,6 +234,8 @@ class _Walk:
             return packet.icmp_type if (packet.family, packet.protocol) == _ICMP[header] else None
         if header not in {"th", str(Protocol(packet.protocol))}:
             return None
+        if name == "flags":
+            return packet.tcp_flags
         has_ports = packet.source_port is not None and packet.destination_port is not None
         read = self._ends() if has_ports and packet.protocol in PORTED_NUMBERS else packet
         return read.source_port if name == "sport" else read.destination_port

@@ -112,6 +112,9 @@ class PacketAtHook:
     ether_destination: int | None = None
     """Of the frame that it came in with; None if it came in with none."""
 
+    tcp_flags: int | None = None
+    """Of a header of TCP."""
+
     hides_error: bool = False
     """Whether it is of an ICMPv6 error about its session, behind an authentication header."""
 

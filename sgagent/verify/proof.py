@@ -237,7 +237,8 @@ def _matched_links(
         else:
             for place, selector in enumerate(one.selectors):
                 if selector.key_type is nft.KeyType.IFNAME:
-                    elements = table.verdict_maps[one.verdict_map].elements
+                    found = table.verdict_maps.get(one.verdict_map)  # None of one that can't be read
+                    elements = found.elements if found else ()
                     yield reached, selector, _names(element.key[place] for element in elements)
 
 

@@ -51,6 +51,7 @@ def counterexample_as_json(found: Counterexample) -> Json:
         "destination_port": packet.destination_port,
         "icmp_type": packet.icmp_type,
         "hop_limit": packet.hop_limit,
+        "tcp_flags": packet.tcp_flags,
         "frame_destination": None if packet.ether_destination is None else mac_text(packet.ether_destination),
         "tracking": packet.state.value,
         "mark": None if packet.session is None else packet.session.mark,

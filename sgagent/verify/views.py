@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from sgagent.core.addresses import Ranges, holds, ranges_of, without
 from sgagent.core.evaluate import Packet, Tracking
-from sgagent.core.model import ICMP, ICMPV6, LAST_PORT, PORTED, PORTED_NUMBERS, Direction, Family
+from sgagent.core.model import ICMP, ICMPV6, LAST_PORT, PORTED, PORTED_NUMBERS, TCP, Direction, Family
 from sgagent.nft.ruleset import Selector, TupleDirection
 from sgagent.verify.packet_kinds import Headers, Ports
 from sgagent.verify.packets import (
@@ -47,6 +47,7 @@ HOP_LIMIT = "hop limit"
 """A policy can speak of these six, and of the far end. Other dimensions name the place that they are in."""
 
 ETHER_DESTINATION = "frame's destination"
+TCP_FLAGS = "tcp flags"
 FAR_END = "far end"
 """No dimension: classes of far ends take its place."""
 
@@ -194,6 +195,8 @@ class View:
         protocols = self._protocols
         if self._is_header_judged and isinstance(header := self._protocol_of_header, Settled):
             protocols = ((int(header.value), int(header.value)),)
+        flags = ((_ABSENT, 255),) if self.direction is None else _BYTE  # conntrack follows no cut header
+        box[TCP_FLAGS] = flags
         return box | {ICMP_TYPE: of_session, _HEADER_TYPE: types, HOP_LIMIT: _BYTE, PROTOCOL: protocols}
 
     @property
@@ -332,6 +335,8 @@ class View:
                 return Special.NOTHING
             case Read() if header in _NUMBERS:
                 needs = ((PROTOCOL, ((_NUMBERS[header], _NUMBERS[header]),)),)
+        if field == "flags":
+            return Read(TCP_FLAGS, (*needs, (TCP_FLAGS, _BYTE)))
         if field == "type":
             dimension = ICMP_TYPE if self.headers is Headers.OWN else _HEADER_TYPE
         else:
@@ -357,6 +362,7 @@ class View:
             session=self._session(values, mark),
             other_interface=self.other_link,
             ether_destination=_present(values[ETHER_DESTINATION]),
+            tcp_flags=self._tcp_flags(values),
             hides_error=self.headers in (Headers.HIDDEN_ERROR, Headers.ANNOUNCED),
         )
 
@@ -365,6 +371,10 @@ class View:
             return _present(values[_HEADER_TYPE])
         is_icmp = self.headers is Headers.OWN and values[PROTOCOL] == _ERRORS[self.family]
         return _present(values[ICMP_TYPE]) if is_icmp else None
+
+    def _tcp_flags(self, values: Mapping[Dimension, int]) -> int | None:
+        is_tcp = self.headers is Headers.OWN and values[PROTOCOL] == TCP.wire_number
+        return _present(values[TCP_FLAGS]) if is_tcp else None
 
     def _session(self, values: Mapping[Dimension, int], mark: int) -> SessionAtHook | None:
         if self.direction is None:
@@ -442,7 +452,7 @@ _TYPES_OF_SESSIONS: Mapping[tuple[Family, CtDirection], Ranges] = {
 }
 """Requests and their answers; conntrack takes every other message for an error, untracked, or invalid."""
 
-_WISHES = ((HOP_LIMIT, 64), (SOURCE_PORT, 40_000), (PORT, 443), (PROTOCOL, 6))
+_WISHES = ((HOP_LIMIT, 64), (SOURCE_PORT, 40_000), (PORT, 443), (PROTOCOL, 6), (TCP_FLAGS, 0x10))
 """What the packet of a cell has where it can."""
 
 _ORDINARY = {Family.IPV4: 0x0A000001, Family.IPV6: 0x20010DB8 << 96 | 1}

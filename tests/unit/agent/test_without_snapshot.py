@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sgagent.agent.step import Step, StepEnd
-from sgagent.compiler.base_chains import open_way
+from sgagent.compiler.source_way import open_way
 from sgagent.core.binding import Link
 from sgagent.core.errors import KernelRefusedError
 from sgagent.core.model import UDP

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from sgagent.compiler.base_chains import chains_of_others, close_way, open_way
 from sgagent.compiler.enforce import enforce
+from sgagent.compiler.source_way import chains_of_others, close_way, open_way
 from sgagent.core.model import TCP, UDP
 from sgagent.core.policy import Endpoint, ResolvedInterface, ResolvedPolicy, exempt
 from sgagent.nft.diff import make_plan

@@ -297,13 +297,41 @@ def test_an_entry_that_is_opened_elsewhere_is_marked() -> None:
     assert found.packet.state is not CtState.NEW
 
 
-def test_an_accepted_answer_allows_both_directions_and_no_opening() -> None:
-    """The bit that says that the entry was opened elsewhere stays (§6.4)."""
-    found = refuted(
-        with_chain(compiled(POLICY), "accept/eth1/egress", lambda rules: (*rules[:4], *rules[5:]))
+def without_rule(number: int) -> Counterexample:
+    """Return how a table is refuted that lacks a rule of what remembers sessions that go out by eth1."""
+    table = with_chain(
+        compiled(POLICY), "accept/eth1/egress", lambda rules: (*rules[:number], *rules[number + 1 :])
     )
+    return refuted(table)
+
+
+def test_an_accepted_answer_lets_what_answers_it_pass_and_nothing_else() -> None:
+    """The bit of what comes in and its answers is set, and the one that says elsewhere stays (§6.4)."""
+    found = without_rule(6)
     assert found.expected.mark is not None
-    assert found.expected.mark & 0x018C0000 == 0x008C0000
+    assert found.expected.mark & 0x01840000 == 0x00840000
+
+
+def test_no_answer_opens_the_other_direction() -> None:
+    """A reply that is accepted outwards opens nothing outwards: a guest would choose what (§6.4)."""
+    both = SetMark(keep=0xFFFFFFFF, put=0x000C0000)
+
+    def with_both(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+        *before, _, verdict = rules[6].statements
+        return (*rules[:6], Rule((*before, both, verdict)), *rules[7:])
+
+    found = refuted(with_chain(compiled(POLICY), "accept/eth1/egress", with_both))
+    assert found.expected.mark is not None
+    assert found.found.mark == found.expected.mark | 0x00080000
+
+
+@pytest.mark.parametrize(("number", "protocols"), ((4, {1, 33, 58, 132}), (5, {6})))
+def test_an_answer_that_can_open_nothing_passes_alone(number: int, protocols: set[int]) -> None:
+    """SYN-ACK, echo reply, INIT ACK: they would open the way for what the far end sends (§6.4)."""
+    found = without_rule(number)
+    assert found.expected.mark == found.packet.session.mark if found.packet.session else False
+    assert found.packet.protocol in protocols
+    assert found.packet.tcp_flags not in (0x02, 0xC2)
 
 
 def test_the_agent_knows_the_generation() -> None:
@@ -319,6 +347,17 @@ def test_what_is_not_understood_is_no_proof() -> None:
     """Nor is it a refutation."""
     proof = proof_of(compiled(POLICY), foreign=("rule accept/eth0/ingress",))
     assert (proof.outcome, proof.unsupported) == (Outcome.UNKNOWN, ("rule accept/eth0/ingress",))
+
+
+def test_a_map_of_links_that_cannot_be_read_is_no_proof() -> None:
+    """One with an element for any link leaves open what becomes of each."""
+    on = {"eth0": "sg-web", "eth1": "sg-app", "eth2": "sg-web"}
+    policy = policy_of(WEB, APPLICATION, on=on)
+    table = compiled(policy)
+    links = next(one for one in table.verdict_maps if one.name.startswith("links/ingress"))
+    others = tuple(one for one in table.verdict_maps if one is not links)
+    proof = proof_of(replace(table, verdict_maps=others), policy, foreign=(f"element in map {links.name}",))
+    assert proof.outcome is Outcome.UNKNOWN
 
 
 def test_a_dormant_table_is_refuted() -> None:
