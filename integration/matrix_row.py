@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -165,7 +166,8 @@ def test_random_policies(
             for one in case.bindings
         )
         bound = bind(case.snapshot, hands, HostFacts(), automatically=False)
-        policy = resolve(case.snapshot, bound, Exemptions(platform=Settings().platform)).policy
+        exemptions, now = Exemptions(platform=Settings().platform), datetime.now(tz=UTC)
+        policy = resolve(case.snapshot, bound, exemptions, at=now).policy
         document = tmp_path / f"{seed}.yaml"
         document.write_text(as_yaml(write_document(case.snapshot)))
         links = [f"--interface={hand.interface}={','.join(hand.security_group_ids)}" for hand in hands]
