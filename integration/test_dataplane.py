@@ -194,7 +194,7 @@ FOREIGN = (
     ("add map inet sgagent evil { type ipv4_addr : mark ; }", "map evil"),
     ("add quota inet sgagent evil 5 mbytes", "quota evil"),
     ('add ct helper inet sgagent evil { type "ftp" protocol tcp ; }', "ct helper evil"),
-    ("add rule inet sgagent ingress/eth0 tcp flags syn drop", "rule ingress/eth0"),
+    ("add rule inet sgagent ingress/eth0 tcp window 5 drop", "rule ingress/eth0"),
     ('add rule inet sgagent ingress/eth0 iifname "eth\\\\*" drop', "rule ingress/eth0"),
     ('add rule inet sgagent ingress/eth0 drop comment "mine"', "rule ingress/eth0"),
     ("add rule inet sgagent ingress/eth0 ip saddr @evil2 drop", "rule ingress/eth0"),
