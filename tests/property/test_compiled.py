@@ -249,8 +249,8 @@ def test_entries_that_were_opened_elsewhere(case: Case, draws: Draws) -> None:
     """A packet that is the answer of an entry which was opened over another link is as one of its own (§6.4).
 
     It is judged and counted, whatever the entry's other tuple is. If it is accepted the mark allows it and
-    what answers it until the generation changes, and still says that the entry was opened elsewhere. A segment
-    of TCP that is no SYN, an echo reply and their like can open nothing, and say nothing in the mark.
+    what answers it until the generation changes, and still says that the entry was opened elsewhere. One that
+    can open nothing (a segment of TCP that is no SYN, an echo reply) says nothing in the mark.
     """
     state = state_of(case.policy)
     table = compiled(case.policy, state, most_lines=draws.choice(SHAPES))
