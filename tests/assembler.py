@@ -21,7 +21,7 @@ _ROWS = {row.selector: row for row in reversed(FIELDS)}
 _CODES = {key_type: code for code, key_type in KEY_TYPES.items()}
 _HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
 Order = Literal["big", "little"]
-_HOST = frozenset({nft.KeyType.MARK, nft.KeyType.CT_STATE})
+_HOST = frozenset({nft.KeyType.MARK, nft.KeyType.CT_STATE, nft.KeyType.CT_STATUS})
 
 
 def dump_of(ruleset: nft.Ruleset) -> bytes:
