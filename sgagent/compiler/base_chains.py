@@ -22,6 +22,7 @@ from sgagent.compiler.selectors import (
 from sgagent.core.addresses import AddressRanges, ranges_of
 from sgagent.core.link_topology import FRAMES_OF_PORTS
 from sgagent.core.model import ICMP, ICMPV6, Direction, Family
+from sgagent.core.openers import ANSWERING, OPENING_FLAGS
 from sgagent.core.policy import (
     LINK_LOCAL,
     LOOPBACK,
@@ -31,7 +32,6 @@ from sgagent.core.policy import (
     ResolvedInterface,
     ResolvedPolicy,
 )
-from sgagent.core.tracked_sessions import ANSWERING, OPENING_FLAGS
 from sgagent.nft import names, ruleset as nft
 from sgagent.nft.marks import (
     EnforcementState,

@@ -16,12 +16,6 @@ from sgagent.core.lockout import DoorJudge
 from sgagent.core.model import DCCP, ICMP, ICMPV6, LAST_PORT, SCTP, TCP, Direction, Family, Mode, Policy
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
 
-ANSWERING = tuple(protocol.wire_number for protocol in (ICMP, DCCP, ICMPV6, SCTP))
-"""Protocols whose answers open no session: conntrack takes what opens one for another message (§6.4)."""
-
-OPENING_FLAGS = (0x02, 0xC2)
-"""Of a segment that opens a session of TCP: SYN, and SYN with the offer of ECN (RFC 3168)."""
-
 
 @dataclass(frozen=True, slots=True)
 class FlowTuple:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sgagent.core.addresses import ranges_of, without
 from sgagent.core.model import TCP
-from sgagent.core.tracked_sessions import ANSWERING, OPENING_FLAGS
+from sgagent.core.openers import ANSWERING, OPENING_FLAGS
 from sgagent.verify.packets import Constraints, PacketAtHook
 from sgagent.verify.views import PROTOCOL, TCP_FLAGS
 

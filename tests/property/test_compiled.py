@@ -11,9 +11,9 @@ from sgagent.compiler.compilation import compile_, without_logging
 from sgagent.compiler.linear import MOST_LINES
 from sgagent.core.evaluate import DecidedBy, Packet, Tracking, evaluate, is_always_allowed
 from sgagent.core.model import ALL_PROTOCOLS, TCP, Mode, Policy
+from sgagent.core.openers import ANSWERING
 from sgagent.core.policy import FlowLogging, ResolvedPolicy
 from sgagent.core.resolve import Exemptions, closed_interface
-from sgagent.core.tracked_sessions import ANSWERING
 from sgagent.nft import names
 from sgagent.nft.marks import (
     UNCACHED,
