@@ -16,7 +16,7 @@ from sgagent.sources.files.collector import CollectedDocuments, CollectorTask
 from sgagent.sources.files.isolated_reader import Message, ReadAnswer, ReadOrder
 
 _PROGRAM = (
-    "import sys; sys.path.insert(0, {folder!r});"
+    "import sys; sys.path.append({folder!r});"
     " from sgagent.sources.files.isolated_reader import main; main({channel})"
 )
 """Needs nothing but the standard library and this package, so that ``-S`` saves what a site adds."""

@@ -241,7 +241,7 @@ def test_a_delivery_is_the_same_for_both(watched: Watched) -> None:
 def test_the_process_starts_with_the_standard_library_alone() -> None:
     """It is started with every agent, and again beside one that hangs: what it imports is waited for."""
     program = (
-        f"import sys; sys.path.insert(0, {str(Path(sgagent.__file__).parent.parent)!r});"
+        f"import sys; sys.path.append({str(Path(sgagent.__file__).parent.parent)!r});"
         " import sgagent.sources.files.isolated_reader, sgagent.sources.files.watcher;"
         " print({name.partition('.')[0] for name in sys.modules} - sys.stdlib_module_names)"
     )
