@@ -22,7 +22,6 @@ from sgagent.compiler.enforce import Enforced, Enforcement, MarkClearance, ends_
 from sgagent.compiler.source_way import chains_of_others, close_way, open_way
 from sgagent.core import binding
 from sgagent.core.binding import NO_FACTS, PROBLEMS_OF_HOST, Bindings, HostFacts
-from sgagent.core.cloud_quotas import cloud_ratios
 from sgagent.core.counter_keys import CounterKey
 from sgagent.core.errors import Problem, Severity
 from sgagent.core.expected_links import bind_expected
@@ -285,7 +284,7 @@ class Planner:
             is_refused=bool(target.refusal),
             source_error=inputs.fetched.source_error,
             unknown_objects=resolution.unknown_objects,
-            cloud_ratios=cloud_ratios(delivery.snapshot, self._resolved),
+            snapshot=delivery.snapshot,
             missing_links=missing,
             guardrails=target.guardrails,
         )

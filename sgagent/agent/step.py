@@ -12,12 +12,12 @@ from sgagent.agent.manual_override import HeldBack
 from sgagent.agent.names.name_table import NameState, NameStatus
 from sgagent.agent.unbound_links import MissingLink
 from sgagent.core.binding import NO_FACTS, HostFacts, Link, is_hidden
-from sgagent.core.cloud_quotas import CloudLimit
 from sgagent.core.counter_keys import CounterKey
 from sgagent.core.errors import Problem, Severity
 from sgagent.core.guardrails import named, packet_text
 from sgagent.core.link_topology import fault_of
 from sgagent.core.lockout import NamedCut
+from sgagent.core.model import Snapshot
 from sgagent.core.policy import Endpoint, ResolvedPolicy
 from sgagent.documents import DocumentFile
 from sgagent.nft.marks import EnforcementState
@@ -88,8 +88,8 @@ class Step:
 
     kernel_error: str | None = None
     unknown_objects: int = 0
-    cloud_ratios: Mapping[CloudLimit, float] = field(default_factory=dict)
-    """The greatest share of each limit of the cloud that the snapshot uses; empty without one."""
+    snapshot: Snapshot | None = None
+    """What is enforced, as parsed; None without definitions."""
 
     counters: Mapping[str, CounterKey] | None = None
     """What the counters of the table count; None where it was not compiled."""

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from sgagent.core.addresses import size
 from sgagent.core.errors import NOWHERE, Origin
 from sgagent.core.members import members_by_group
-from sgagent.core.memo import Memo
 from sgagent.core.model import (
     Cloud,
     Family,
@@ -119,12 +118,8 @@ def _group_objects(group: SecurityGroup) -> int:
     )
 
 
-def cloud_ratios(snapshot: Snapshot, memo: Memo | None = None) -> Mapping[CloudLimit, float]:
-    """Return the greatest share of each limit that anything uses; a memo keeps that of a snapshot."""
-    return (memo or Memo()).get("cloud ratios", (snapshot,), lambda: _ratios(snapshot))
-
-
-def _ratios(snapshot: Snapshot) -> Mapping[CloudLimit, float]:
+def cloud_ratios(snapshot: Snapshot) -> Mapping[CloudLimit, float]:
+    """Return the greatest share of each limit that anything uses."""
     found = dict.fromkeys(CloudLimit, 0.0)
     for use in quota_uses(snapshot):
         found[use.limit] = max(found[use.limit], use.ratio)

@@ -28,6 +28,7 @@ from sgagent.agent.names.name_table import NameState
 from sgagent.agent.published_status import PublishedStatus
 from sgagent.agent.status import BOUNDS, Durations, Status
 from sgagent.analysis.doctor.findings import DoctorCode, DoctorSeverity
+from sgagent.core.cloud_quotas import CloudLimit, cloud_ratios
 from sgagent.core.counter_keys import (
     CounterKey,
     DefaultCounter,
@@ -38,6 +39,7 @@ from sgagent.core.counter_keys import (
     RuleCounter,
     SpoofedCounter,
 )
+from sgagent.core.memo import Memo
 from sgagent.core.model import Policy
 from sgagent.ports import Clock, CounterValue
 from sgagent.verify import Outcome
@@ -135,6 +137,7 @@ class _AgentCollector(Collector):
     def __init__(self, published: PublishedStatus, clock: Clock) -> None:
         self._published = published
         self._clock = clock
+        self._memo = Memo()
 
     def collect(self) -> Iterator[Metric]:
         """Return the families with samples."""
@@ -146,6 +149,7 @@ class _AgentCollector(Collector):
             *counter_families(totals),
             *_applies(status, is_verifying=published.is_verifying),
             *_definitions(status, self._clock.now()),
+            _quotas(status, self._memo),
             *_interfaces(status),
             *_doctor(status),
             *_logs(published),
@@ -188,6 +192,15 @@ def _applies(status: Status, *, is_verifying: bool) -> Iterator[Metric]:
     yield _by_word(CounterMetricFamily, "sgagent_sessions_cut", "kind", status.sessions_cut)
 
 
+def _quotas(status: Status, memo: Memo) -> Metric:
+    """Return the family of the cloud's limits, worked out once for each snapshot, as it takes a while."""
+    snapshot = status.step.snapshot
+    ratios: Mapping[CloudLimit, float] = {}
+    if snapshot is not None:
+        ratios = memo.get("cloud ratios", (snapshot,), lambda: cloud_ratios(snapshot))
+    return _by_word(GaugeMetricFamily, "sgagent_cloud_quota_ratio", "limit", ratios)
+
+
 def _definitions(status: Status, now: float) -> Iterator[Metric]:
     """Yield the families of the source, of what it delivered, and of the names that the DNS resolves."""
     snapshot = InfoMetricFamily("sgagent_snapshot", HELP["sgagent_snapshot"])
@@ -205,7 +218,6 @@ def _definitions(status: Status, now: float) -> Iterator[Metric]:
     yield refusals
     yield _gauge("sgagent_last_success_timestamp_seconds", status.last_success_at)
     yield _gauge("sgagent_unknown_objects", status.unknown_objects)
-    yield _by_word(GaugeMetricFamily, "sgagent_cloud_quota_ratio", "limit", status.step.cloud_ratios)
     yield _gauge("sgagent_warnings", status.warnings)
     expiring = sum(rule.expires_at - now <= _DAY_SECONDS for rule in status.expiring)
     yield _gauge("sgagent_rules_expiring", None if status.step.policy is None else expiring)

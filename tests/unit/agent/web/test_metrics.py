@@ -23,11 +23,12 @@ from sgagent.core.counter_keys import (
     ObservedDropCounter,
     RuleCounter,
 )
-from sgagent.core.model import Direction, Mode, Policy
+from sgagent.core.model import TCP, Direction, Mode, Policy
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.ports import CounterValue
 from sgagent.verify import Outcome
 from tests.fakes.clock import FakeClock
+from tests.words import ACCEPT, group, interface, rule, snapshot
 
 TOTALS: CounterTotals = {
     RuleCounter(
@@ -220,3 +221,14 @@ def test_a_table_that_is_not_proved_yet_has_no_outcome() -> None:
     published = PublishedStatus(FakeClock(1000.0), lambda _: True, is_verifying=False)
     text = generate_latest(make_registry(published, FakeClock(1000.0))).decode()
     assert "sgagent_verif" not in text
+
+
+def test_the_use_of_the_clouds_limits_is_that_of_the_snapshot_in_force() -> None:
+    """As the greatest share that anything uses; without a snapshot there is none."""
+    rules = [rule(f"r-{port}", ACCEPT, TCP, f"{port}", "0.0.0.0/0") for port in range(1, 11)]
+    definitions = snapshot(group("sg-a", *rules), interface("eni-1", ["sg-a"], ["10.0.0.1"]))
+    step = Step(outcome=StepEnd.UNCHANGED, snapshot=definitions)
+    found = samples(scrape(replace(STATUS, step=step)))
+    assert found['sgagent_cloud_quota_ratio{limit="rules_per_interface"}'] == 0.01
+    without = samples(scrape(replace(STATUS, step=Step(outcome=StepEnd.WAITING))))
+    assert not any("cloud_quota" in name for name in without)
