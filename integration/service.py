@@ -36,6 +36,8 @@ METRICS_PORT = 9469
 NOTICED_SECONDS = 2.0
 """Within which a changed file is to be enforced."""
 
+_PROOF_SECONDS = 60.0
+
 _ROOT = Path(__file__).parent.parent
 _START_SECONDS = 20.0
 _MOST_SCRAPES = 5
@@ -249,6 +251,18 @@ class Service:
             while True:
                 self._notices.append(self._notify_socket.recv(4096).decode())
         return self._notices
+
+    def wait_for_turns(self, count: int = 2) -> None:
+        """Wait for turns of the daemon's loop, in each of which it looks at sessions too.
+
+        The first may have begun before this was called.
+        """
+        done = self.notices().count("WATCHDOG=1")
+        wait_for(lambda: self.notices().count("WATCHDOG=1") >= done + count, f"{count} turns of the loop")
+
+    def wait_for_proof(self) -> None:
+        """Wait until the kernel's table is proved, by a process that yields to all others."""
+        wait_for(lambda: self.metric("sgagent_verified", outcome="proved") == 1, "a proof", _PROOF_SECONDS)
 
     def scrape(self) -> str:
         """Return the metrics page, asked for over HTTP on the host, once the daemon has done what it is at.

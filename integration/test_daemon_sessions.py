@@ -345,7 +345,7 @@ def test_a_redirected_session_that_is_forgotten_goes_on(agent: Service, one_inte
         client, server = (end.socket for end in busy.sessions["web"].ends)
         with lab.listen(lab.host, *there):
             agent.start()
-            forget_sessions(lab)
+            forget_sessions(lab, agent)
             client.send(b"goes on")
             wait_for(lambda: is_heard(server), "what the client said")
     assert not agent.events("session_cut")
@@ -363,17 +363,17 @@ def test_a_session_goes_on_where_nothing_is_enforced_any_more(agent: Service, on
             agent.start()
             assert agent.command("apply", str(tried), "--confirm-within", "2s").status == 0
             agent.wait_for_event("rolled_back", seconds=2 + NOTICED_SECONDS)
-            forget_sessions(lab)
+            forget_sessions(lab, agent)
             client.send(b"goes on")
             wait_for(lambda: is_heard(server), "what the client said")
     assert not agent.events("session_cut")
 
 
-def forget_sessions(lab: Lab) -> None:
-    """Have conntrack forget all sessions, and wait until the agent must have noticed."""
+def forget_sessions(lab: Lab, agent: Service) -> None:
+    """Have conntrack forget all sessions that the agent has seen, and wait until it must have noticed."""
+    agent.wait_for_turns()
     lab.host.run("conntrack", "-F")
-    noticed = time.perf_counter() + NOTICED_SECONDS
-    wait_for(lambda: time.perf_counter() >= noticed, "the agent to look", 2 * NOTICED_SECONDS)
+    agent.wait_for_turns()
 
 
 def is_heard(end: socket.socket) -> bool:

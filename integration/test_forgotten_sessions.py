@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 
 from integration.enforcer import one_group
 from integration.lab import HOST_MAC, Lab, wait_for
-from integration.service import NOTICED_SECONDS, Service, service_on
+from integration.service import Service, service_on
 from integration.test_daemon_sessions import _REDIRECTED, _ZONED, is_heard
 from integration.traffic import Traffic, traffic
 
@@ -47,17 +46,11 @@ def busy(one_interface: Lab) -> Iterator[Traffic]:
 
 
 @contextlib.contextmanager
-def listening(lab: Lab) -> Iterator[None]:
+def listening(lab: Lab, agent: Service) -> Iterator[None]:
     """Let the host go on listening, until the agent must have seen what is open."""
     with lab.listen(lab.host, HOST, 22), lab.listen(lab.host, HOST6, 22):
-        let_the_agent_look()
+        agent.wait_for_turns()
         yield
-
-
-def let_the_agent_look() -> None:
-    """Wait until it must have seen what is open."""
-    seen = time.perf_counter() + NOTICED_SECONDS
-    wait_for(lambda: time.perf_counter() >= seen, "the agent to look", 2 * NOTICED_SECONDS)
 
 
 def open_both(busy: Traffic) -> list[tuple[socket.socket, socket.socket]]:
@@ -77,7 +70,7 @@ def test_a_server_that_speaks_first_is_heard(
     agent.define(documents)
     agent.start()
     ends = open_both(busy)
-    with listening(busy.lab):
+    with listening(busy.lab, agent):
         busy.lab.host.run("conntrack", *forgets)
         for client, server in ends:
             talk(server, client)
@@ -93,7 +86,7 @@ def test_a_session_is_restored_in_its_zone(agent: Service, busy: Traffic, zone: 
     agent.define(ADVANCED)
     agent.start()
     ends = open_both(busy)
-    with listening(busy.lab):
+    with listening(busy.lab, agent):
         busy.lab.host.run("conntrack", "-F")
         for client, server in ends:
             talk(server, client)
@@ -117,9 +110,9 @@ def test_a_redirected_session_waits_for_its_client(agent: Service, one_interface
         with lab.listen(lab.host, *there):
             agent.start()
             talk(client, server)
-            let_the_agent_look()
+            agent.wait_for_turns()
             lab.host.run("conntrack", "-F")
-            let_the_agent_look()
+            agent.wait_for_turns()
             talk(client, server)
             talk(server, client)
     assert not agent.events("sessions_restored")
@@ -131,7 +124,7 @@ def test_what_is_revoked_meanwhile_is_not_restored(agent: Service, busy: Traffic
     agent.start()
     busy.open("revoked", busy.lab.peer, LEAVES, busy.lab.host, (HOST, 22))
     _, server = (end.socket for end in busy.sessions["revoked"].ends)
-    with listening(busy.lab):
+    with listening(busy.lab, agent):
         agent.define(ADVANCED)
         agent.wait_for_event("ruleset_applied", 2)
         busy.lab.host.run("conntrack", "-F")

@@ -85,5 +85,5 @@ def test_one_rule_has_all_of_it(one_interface: Lab, tmp_path: Path) -> None:
             _, passed, _, allowed_later = link.wait_for_packets()
             assert (passed, allowed_later) == (0, allowed)
         assert lab.send_ingress(entering) == [False] * 3
-        wait_for(lambda: agent.metric("sgagent_verified", outcome="proved") == 1, "a proof")
+        agent.wait_for_proof()
         assert not agent.events("table_refuted")

@@ -109,7 +109,7 @@ def test_addresses_of_the_link_are_followed(
     one_interface.host.ip(f"address del {new}/{length} dev eth0")
     wait_for(lambda: not leaves(one_interface, new), "the address to be let go", FOLLOWED_SECONDS)
     assert agent.namespace.nft("-a", "list", "chain", "inet", "sgagent", "peers/eth0/egress/ipv4") == chains
-    wait_for(lambda: agent.metric("sgagent_verified", outcome="proved") == 1, "the table to be proved")
+    agent.wait_for_proof()
     assert not agent.events("table_not_verified")
 
 

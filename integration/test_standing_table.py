@@ -12,7 +12,7 @@ from typing import cast
 
 import pytest
 
-from integration.lab import Lab, wait_for
+from integration.lab import Lab
 from integration.namespaces import Namespace, network_namespace
 from integration.service import Service, definitions, service_on
 from sgagent.agent.state.standing_table import FILE_NAME
@@ -196,7 +196,7 @@ def test_an_agent_that_ends_in_order_leaves_what_the_next_one_takes(agent: Servi
     assert not kept.exists()
     assert agent.table() == before
     assert len(agent.events("ruleset_applied")) == 1
-    wait_for(lambda: agent.metric("sgagent_verified", outcome="proved") == 1, "a proof", 60)
+    agent.wait_for_proof()
 
 
 def test_what_somebody_changes_while_no_agent_runs_is_repaired_at_the_start(agent: Service) -> None:
@@ -208,7 +208,7 @@ def test_what_somebody_changes_while_no_agent_runs_is_repaired_at_the_start(agen
     agent.namespace.nft("flush", "chain", "inet", "sgagent", hooked[1])
     agent.start()
     assert len(agent.events("ruleset_applied")) == 2
-    wait_for(lambda: agent.metric("sgagent_verified", outcome="proved") == 1, "a proof", 60)
+    agent.wait_for_proof()
 
 
 def test_a_killed_agent_leaves_nothing_to_believe(agent: Service) -> None:
