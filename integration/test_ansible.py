@@ -24,6 +24,7 @@ STRANGER = "10.30.0.99"
 
 pytestmark = [
     pytest.mark.machines,
+    pytest.mark.long,
     pytest.mark.skipif(
         bool(_reason := why_not() or why_no_package() or why_no_controller()),
         reason=f"no machine can be rolled out: {_reason}",
@@ -167,7 +168,6 @@ def test_ansible_finds_documentation_and_packs_the_collection(tmp_path: Path) ->
     assert {"README.md", "plugins/modules/documents.py", "roles/sgagent/tasks/back.yml"} <= packed
 
 
-@pytest.mark.long
 @pytest.mark.skipif(bool(_lacking := why_no_nginx() or why_no_repository()), reason=_lacking)
 def test_a_play_ends_at_the_host_that_it_cut_off(tmp_path: Path, documents: Path) -> None:
     """Three hosts from a repository; old connections stay (§6.3): only a new one shows what is wrong."""

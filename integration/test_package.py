@@ -55,6 +55,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @needs["lintian"]
+@pytest.mark.long
 def test_debian_has_nothing_against_it() -> None:
     """No error, no warning."""
     assert run("lintian", "--allow-root", "--fail-on", "warning,error", str(built())) == ""
@@ -150,6 +151,7 @@ def test_a_package_has_the_version_of_its_commit(clone: Path, tmp_path: Path) ->
 
 @needs["mandoc"]
 @needs["man"]
+@pytest.mark.long
 def test_the_pages_are_set_without_a_warning(files: Path, tmp_path: Path) -> None:
     """By both formatters that there are."""
     packed = sorted((files / "usr/share/man").glob("man*/*.gz"))

@@ -106,6 +106,7 @@ def files(machine: Machine) -> set[str]:
     return {name for name in (*listed, *named) if not name.startswith("/var/cache/sgagent-test")}
 
 
+@pytest.mark.long
 def test_a_package_comes_and_goes(machine: Machine, wire: Lab) -> None:
     """It is installed and removed, installed and purged, and installed again and removed although broken."""
     before = files(machine)
@@ -196,6 +197,7 @@ OLD_KERNEL = ("setarch", "--uname-2.6")
 REFUSAL = r"sgagent: this kernel is 2\.6.*, and sgagent needs Linux 5\.10 or later; nothing was changed"
 
 
+@pytest.mark.long
 def test_a_kernel_that_is_too_old_is_refused(machine: Machine, wire: Lab) -> None:
     """Before anything is unpacked; a package that is there already stays as it is, and goes on."""
     place, before = f"/var/cache/sgagent-test/{built().name}", files(machine)
@@ -215,6 +217,7 @@ def test_a_kernel_that_is_too_old_is_refused(machine: Machine, wire: Lab) -> Non
     assert lets_in(wire) == ONLY_WEB
 
 
+@pytest.mark.long
 def test_another_version_runs_its_own_code(machine: Machine) -> None:
     """Also where the two differ in neither size nor time of a file, and bytecode of the first is left."""
     install(machine, built(OTHER))
@@ -260,6 +263,7 @@ def test_an_upgrade_costs_nothing(machine: Machine, wire: Lab) -> None:
     assert int(machine.show("sgagent.service", "NRestarts")) == 0
 
 
+@pytest.mark.long
 def test_an_upgrade_from_a_configuration_that_enforced_goes_on_enforcing(
     machine: Machine, wire: Lab, tmp_path: Path
 ) -> None:
@@ -275,6 +279,7 @@ def test_an_upgrade_from_a_configuration_that_enforced_goes_on_enforcing(
     assert lets_in(wire) == ONLY_WEB
 
 
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("rpmbuild") is None, reason="rpmbuild is not installed")
 def test_the_rpm_comes_and_goes(machine: Machine, wire: Lab) -> None:
     """It is installed, upgraded under traffic, and removed: then the host is open.

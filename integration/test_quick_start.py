@@ -30,6 +30,7 @@ _REASON = why_not() or why_no_package()
 
 pytestmark = [
     pytest.mark.machines,
+    pytest.mark.long,
     pytest.mark.skipif(bool(_REASON), reason=f"no machine with a package: {_REASON}"),
 ]
 

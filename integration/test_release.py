@@ -16,6 +16,7 @@ BUILD_SECONDS = 900.0
 
 pytestmark = [
     pytest.mark.machines,
+    pytest.mark.long,
     pytest.mark.skipif(bool(_reason := why_not()), reason=f"no package can be built: {_reason}"),
 ]
 
@@ -88,7 +89,6 @@ git -C '{clone}' commit --quiet --allow-empty --message 'docs: Come in between'
 """In place of ``script/package``: somebody commits to the repository meanwhile."""
 
 
-@pytest.mark.long
 def test_a_release_is_whole(clone: Path) -> None:
     """A commit, a tag, and every file, with checksums that are true and a bill that names them.
 

@@ -38,6 +38,7 @@ WEB = "ingress accept 1 tcp 80 from 0.0.0.0/0"
 
 pytestmark = [
     pytest.mark.machines,
+    pytest.mark.long,
     pytest.mark.skipif(
         bool(_reason := why_not() or why_no_package() or why_no_nginx() or why_no_repository()),
         reason=f"no repository can be tried: {_reason}",

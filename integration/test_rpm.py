@@ -20,6 +20,7 @@ _missing = [tool for tool in TOOLS if shutil.which(tool) is None]
 
 pytestmark = [
     pytest.mark.machines,
+    pytest.mark.long,
     pytest.mark.skipif(
         bool(_reason := why_not() or ", ".join(_missing)), reason=f"no package can be built: {_reason}"
     ),
@@ -48,7 +49,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.long
 def test_the_same_files_make_the_same_package() -> None:
     """Byte by byte."""
     before = built_rpm().read_bytes()

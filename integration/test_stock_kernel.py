@@ -96,6 +96,7 @@ FORBIDDEN = (
 
 pytestmark = [
     pytest.mark.machines,
+    pytest.mark.long,
     pytest.mark.skipif(bool(_reason := why_not()), reason=f"the stock kernel can't be run: {_reason}"),
 ]
 
@@ -132,7 +133,6 @@ def test_it_does_as_it_should(report: Report, module: str, least: int) -> None:
     assert _complaints(cases) == {}
 
 
-@pytest.mark.long
 def test_neighbours_of_modules_open_and_shut_nothing() -> None:
     """Links, IPVS, SCTP and flow tables are enforced, or named, as the tests of each say."""
     report = run_tests([f"integration/{name}" for name in NEIGHBOURS], seconds=WHOLE_SECONDS)
@@ -146,7 +146,6 @@ def test_neighbours_of_modules_open_and_shut_nothing() -> None:
         assert _complaints(cases) == {}
 
 
-@pytest.mark.long
 def test_everything_holds_there(capsys: pytest.CaptureFixture[str]) -> None:
     """Every example, random policies, sessions, ownership and the daemon's life, on that kernel."""
     report = run_tests(

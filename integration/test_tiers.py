@@ -14,6 +14,7 @@ from integration.tiers import TIERS, Town, town
 
 pytestmark = [
     pytest.mark.machines,
+    pytest.mark.long,
     pytest.mark.skipif(
         bool(_reason := why_not() or why_no_package()), reason=f"no machine with a package: {_reason}"
     ),
@@ -78,7 +79,6 @@ def test_the_provisioned_machines_reach_what_their_groups_allow(built_town: Town
     assert reached(built_town, without) == without
 
 
-@pytest.mark.long
 def test_it_may_be_provisioned_again(built_town: Town) -> None:
     """A second run ends as the first, with the package installed anew and nothing lost."""
     assert "enforcing since" in built_town.provision(TIERS[0])
