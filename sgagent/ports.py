@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from sgagent.core.binding import HostFacts
+from sgagent.core.endpoints import Endpoint
 from sgagent.core.errors import Problem
 from sgagent.core.guardrails import Guardrails
 from sgagent.core.model import Snapshot
-from sgagent.core.policy import Endpoint
 from sgagent.documents import DocumentFile
 from sgagent.nft.marks import MarkTest
 from sgagent.signatures import Signed

@@ -23,11 +23,12 @@ from sgagent.compiler.source_way import chains_of_others, close_way, open_way
 from sgagent.core import binding
 from sgagent.core.binding import NO_FACTS, PROBLEMS_OF_HOST, Bindings, HostFacts
 from sgagent.core.counter_keys import CounterKey
+from sgagent.core.endpoints import Endpoint, exempt
 from sgagent.core.errors import Problem, Severity
 from sgagent.core.expected_links import bind_expected
 from sgagent.core.memo import Memo
 from sgagent.core.model import Direction
-from sgagent.core.policy import Endpoint, ResolvedPolicy, exempt
+from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions, Resolution, closed_interface, resolve, with_links
 from sgagent.core.resolved_rules import UNRESOLVED_NAME
 from sgagent.nft.diff import make_plan, plan_without_table

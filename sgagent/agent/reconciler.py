@@ -24,9 +24,10 @@ from sgagent.agent.state.directory import StateDirectory, fault_of, write_durabl
 from sgagent.agent.state.standing_table import StandingTable
 from sgagent.agent.step import Step, StepEnd
 from sgagent.core.binding import HostFacts
+from sgagent.core.endpoints import Endpoint
 from sgagent.core.errors import KernelRefusedError, NotPermittedError, Problem, SgagentError
 from sgagent.core.lockout import NamedCut
-from sgagent.core.policy import Endpoint, ResolvedPolicy
+from sgagent.core.policy import ResolvedPolicy
 from sgagent.documents import DocumentFile
 from sgagent.nft.ruleset import Ruleset
 from sgagent.ports import Clock, Dataplane, Delivery, GuardrailSource, Host, Source

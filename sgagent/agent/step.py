@@ -13,12 +13,13 @@ from sgagent.agent.names.name_table import NameState, NameStatus
 from sgagent.agent.unbound_links import MissingLink
 from sgagent.core.binding import NO_FACTS, HostFacts, Link, is_hidden
 from sgagent.core.counter_keys import CounterKey
+from sgagent.core.endpoints import Endpoint
 from sgagent.core.errors import Problem, Severity
 from sgagent.core.guardrails import named, packet_text
 from sgagent.core.link_topology import fault_of
 from sgagent.core.lockout import NamedCut
 from sgagent.core.model import Snapshot
-from sgagent.core.policy import Endpoint, ResolvedPolicy
+from sgagent.core.policy import ResolvedPolicy
 from sgagent.documents import DocumentFile
 from sgagent.nft.marks import EnforcementState
 

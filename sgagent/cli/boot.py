@@ -20,8 +20,8 @@ from sgagent.agent.state.directory import KeptDocuments, StateDirectory
 from sgagent.agent.step import Step, StepEnd, summary
 from sgagent.cli.configuration import load_settings
 from sgagent.cli.main import add_option
+from sgagent.core.endpoints import Endpoint
 from sgagent.core.errors import KernelRefusedError, SourceUnavailableError, UsageError, printable
-from sgagent.core.policy import Endpoint
 from sgagent.dataplane import conntrack, live_sessions
 from sgagent.dataplane.dataplane import ApplierDataplane, LibnftablesDataplane
 from sgagent.dataplane.privsep import Applier, applier_of_first_life, fork_applier, go_on_without_privilege

@@ -20,6 +20,7 @@ from sgagent.core.binding import (
     HostFacts,
     bind,
 )
+from sgagent.core.endpoints import exempt
 from sgagent.core.errors import (
     DocumentError,
     Origin,
@@ -34,7 +35,6 @@ from sgagent.core.expected_links import ExpectedLink, bind_expected
 from sgagent.core.lockout import CutSession, LiveSession, NamedCut, named
 from sgagent.core.memo import Memo
 from sgagent.core.model import Snapshot
-from sgagent.core.policy import exempt
 from sgagent.core.resolve import Exemptions, Resolution, Scope, resolve
 from sgagent.core.resolved_rules import OF_UNKNOWN_OBJECTS, UNRESOLVED_NAME
 from sgagent.documents import DocumentFile, RefusedDocumentsError

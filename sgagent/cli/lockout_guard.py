@@ -19,10 +19,11 @@ from sgagent.agent.status import BOUND_STATES
 from sgagent.cli import inputs
 from sgagent.cli.main import option_adder
 from sgagent.core.binding import HostFacts
+from sgagent.core.endpoints import Endpoint
 from sgagent.core.errors import DocumentError, UsageError, printable
 from sgagent.core.lockout import LiveSession, NamedCut, SessionKind, named, sessions_newly_cut
 from sgagent.core.model import Mode
-from sgagent.core.policy import Endpoint, ResolvedInterface, ResolvedPolicy
+from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
 from sgagent.dataplane.conntrack import find_sessions
 from sgagent.dataplane.live_sessions import TcpSession, list_sockets
 from sgagent.documents import DocumentFile, parse_documents

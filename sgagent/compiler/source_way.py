@@ -10,8 +10,8 @@ from dataclasses import replace
 from itertools import dropwhile
 
 from sgagent.compiler.selectors import readings
+from sgagent.core.endpoints import Endpoint, in_order
 from sgagent.core.model import Direction
-from sgagent.core.policy import Endpoint, in_order
 from sgagent.nft import ruleset as nft
 
 _PACKETS = {"prerouting": "reply", "postrouting": "original"}

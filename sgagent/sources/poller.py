@@ -15,7 +15,7 @@ from typing import ClassVar, Protocol
 
 import structlog
 
-from sgagent.core.policy import Endpoint
+from sgagent.core.endpoints import Endpoint
 from sgagent.core.retry import RetryDelay
 from sgagent.ports import Delivery, Wake
 from sgagent.sources.servers import EndpointCache

@@ -20,9 +20,9 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sgagent.core.endpoints import Endpoint
 from sgagent.core.errors import SourceUnavailableError
 from sgagent.core.model import TCP, UDP
-from sgagent.core.policy import Endpoint
 from sgagent.json_model import UNREADABLE, from_json
 from sgagent.settings import Settings
 from sgagent.settings.sources import AnySource, TlsTable

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from sgagent.core.endpoints import Endpoint
 from sgagent.core.errors import NoDocumentError, SourceUnavailableError
-from sgagent.core.policy import Endpoint
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.ports import Delivery, Wake
 from sgagent.signatures import Signed

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Protocol
 from sgagent.agent.names.name_table import DnsAnswer, NameLookUp, NameStatus, NameTable, ResolvedNames
 from sgagent.agent.state.directory import SealedFile, fault_of
 from sgagent.core.binding import NO_FACTS, HostFacts
+from sgagent.core.endpoints import Endpoint
 from sgagent.core.model import CidrBlock, Family
-from sgagent.core.policy import Endpoint
 from sgagent.ports import Clock
 from sgagent.settings import Settings
 from sgagent.sources.servers import DNS_PORT, dns_endpoints, host_name_servers

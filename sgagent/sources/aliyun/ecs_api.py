@@ -14,8 +14,8 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Protocol
 
+from sgagent.core.endpoints import Endpoint
 from sgagent.core.errors import SourceUnavailableError, printable
-from sgagent.core.policy import Endpoint
 from sgagent.sources.servers import read_secret
 
 Json = object

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 
 from sgagent.core import model
 from sgagent.core.binding import HandBinding
+from sgagent.core.endpoints import Endpoint
 from sgagent.core.errors import DocumentError, SourceUnavailableError, UsageError
-from sgagent.core.policy import Endpoint
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.documents.writer import as_json
 from sgagent.settings.sources import AliyunSourceSettings

@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from sgagent.core.endpoints import Endpoint
 from sgagent.core.errors import SourceUnavailableError
-from sgagent.core.policy import Endpoint
 from sgagent.documents import Limits
 from sgagent.settings.sources import EtcdSourceSettings, ServerUrl
 from sgagent.sources import servers

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sgagent.core.binding import HandBinding
+from sgagent.core.endpoints import Endpoint
 from sgagent.core.errors import DocumentError
 from sgagent.core.memo import Memo
-from sgagent.core.policy import Endpoint
 from sgagent.core.retry import RetryDelay
 from sgagent.documents import Limits
 from sgagent.ports import Delivery, Host, Wake

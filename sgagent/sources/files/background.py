@@ -14,8 +14,8 @@ from typing import Self
 
 import structlog
 
+from sgagent.core.endpoints import Endpoint
 from sgagent.core.errors import DocumentError, SourceUnavailableError
-from sgagent.core.policy import Endpoint
 from sgagent.core.retry import RetryDelay
 from sgagent.documents import Limits
 from sgagent.ports import Delivery, Wake

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sgagent.core.policy import Endpoint
+from sgagent.core.endpoints import Endpoint
 from sgagent.documents import DocumentFile, Limits
 from sgagent.ports import Delivery, Source, Wake
 from sgagent.settings.sources import FileSourceSettings

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
+from sgagent.core.endpoints import Endpoint
 from sgagent.core.errors import Origin, Problem, SourceUnavailableError
-from sgagent.core.policy import Endpoint
 from sgagent.documents import DocumentFile
 from sgagent.ports import Delivery, Source, Wake
 from sgagent.sources.verified_parse import VerifiedParser

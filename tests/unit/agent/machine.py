@@ -14,8 +14,9 @@ from sgagent.agent.reconciler import Reconciler
 from sgagent.agent.state.directory import StateDirectory
 from sgagent.agent.step import EventLog
 from sgagent.core.binding import HostFacts
+from sgagent.core.endpoints import Endpoint
 from sgagent.core.lockout import LiveSession, NamedCut
-from sgagent.core.policy import Endpoint, ResolvedPolicy
+from sgagent.core.policy import ResolvedPolicy
 from sgagent.settings import Settings, parse_settings
 from sgagent.sources.guardrails import GuardrailSource
 from sgagent.sources.verified_parse import guardrails_signature_file, read_signature

@@ -10,9 +10,9 @@ import pytest
 
 from sgagent.agent.manual_override import ModeOverrides
 from sgagent.agent.step import StepEnd
+from sgagent.core.endpoints import Endpoint, exempt
 from sgagent.core.errors import KernelRefusedError, SgagentError
 from sgagent.core.model import Mode
-from sgagent.core.policy import Endpoint, exempt
 from sgagent.nft import names
 from sgagent.nft.ruleset import Ruleset
 from sgagent.nft.transactions import Plan

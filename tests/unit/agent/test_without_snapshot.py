@@ -11,9 +11,10 @@ import pytest
 from sgagent.agent.step import Step, StepEnd
 from sgagent.compiler.source_way import open_way
 from sgagent.core.binding import Link
+from sgagent.core.endpoints import Endpoint, exempt
 from sgagent.core.errors import KernelRefusedError
 from sgagent.core.model import UDP
-from sgagent.core.policy import Endpoint, Exemption, exempt
+from sgagent.core.policy import Exemption
 from sgagent.nft.ruleset import Rule, SetMark
 from tests.fakes.dataplane import FakeDataplane
 from tests.unit.agent.machine import GOOD, Machine

@@ -8,8 +8,9 @@ import pytest
 
 from sgagent.compiler.enforce import enforce
 from sgagent.compiler.source_way import chains_of_others, close_way, open_way
+from sgagent.core.endpoints import Endpoint, exempt
 from sgagent.core.model import TCP, UDP
-from sgagent.core.policy import Endpoint, ResolvedInterface, ResolvedPolicy, exempt
+from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
 from sgagent.nft.diff import make_plan
 from sgagent.nft.marks import MarkLayout
 from sgagent.nft.ruleset import Accept, Chain, Hook, Log, Rule, Ruleset, SetMark, Statement

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from sgagent.core.endpoints import Endpoint, exempt
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import ALL_PROTOCOLS, TCP, CidrBlock, PortSet
-from sgagent.core.policy import Endpoint, Exemption, exempt
+from sgagent.core.policy import Exemption
 from sgagent.core.resolve import Exemptions
 from tests.words import DROP, OUT, decision, group, packet, resolution, rule, snapshot, verdict
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from sgagent.core.addresses import NO_ADDRESSES, AddressSet
+from sgagent.core.endpoints import Endpoint, exempt
 from sgagent.core.errors import Severity
 from sgagent.core.memo import Memo
 from sgagent.core.model import (
@@ -18,7 +19,6 @@ from sgagent.core.model import (
     PortSet,
     SecurityGroupRule,
 )
-from sgagent.core.policy import Endpoint, exempt
 from sgagent.core.resolve import Exemptions, Resolution, Scope, resolve
 from sgagent.core.resolved_rules import KnownNames
 from tests.words import ACCEPT, IN, OUT, blocks, by_hand, group, packet, rule, snapshot, verdict

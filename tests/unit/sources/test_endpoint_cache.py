@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.core.policy import Endpoint
+from sgagent.core.endpoints import Endpoint
 from sgagent.settings import Settings, StateSettings
 from sgagent.settings.sources import (
     AnySource,

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from sgagent.core.endpoints import Endpoint
 from sgagent.core.errors import DocumentError, SourceUnavailableError
-from sgagent.core.policy import Endpoint
 from sgagent.documents import Limits, RefusedDocumentsError
 from sgagent.ports import Source
 from sgagent.settings import SignatureSettings

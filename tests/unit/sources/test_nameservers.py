@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from sgagent.core.endpoints import Endpoint
 from sgagent.core.model import TCP, UDP
-from sgagent.core.policy import Endpoint
 from sgagent.settings import parse_settings
 from sgagent.sources.servers import dns_endpoints, host_name_servers, name_servers
 

@@ -20,8 +20,8 @@ import pytest
 import yaml
 
 from sgagent.core.binding import HandBinding
+from sgagent.core.endpoints import Endpoint
 from sgagent.core.errors import DocumentError, SourceUnavailableError
-from sgagent.core.policy import Endpoint
 from sgagent.core.rule_values import objects_text
 from sgagent.documents import Limits
 from sgagent.settings.sources import AliyunSourceSettings, ServerUrl
