@@ -12,13 +12,16 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from itertools import count
+from zoneinfo import ZoneInfo
 
 import yaml
 from hypothesis.vendor.pretty import RepresentationPrinter
 
 from sgagent.core.addresses import NO_ADDRESSES
 from sgagent.core.binding import NO_FACTS, HandBinding, HostFacts, Link, bind
+from sgagent.core.conditions import Conditions
 from sgagent.core.evaluate import Packet, Tracking
+from sgagent.core.hours import Hours
 from sgagent.core.model import (
     ALL_PORTS,
     ALL_PROTOCOLS,
@@ -58,6 +61,15 @@ NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
 """The latest time in all cases; some rules ended before, and some will."""
 
 ENDS = (NOW - timedelta(microseconds=1), NOW, NOW + timedelta(microseconds=1), NOW + timedelta(days=30))
+HOURS = (
+    Hours(days=(4,), begins=12 * 60, ends=13 * 60),
+    Hours(begins=11 * 60, ends=12 * 60),
+    Hours(days=(3,), begins=13 * 60, ends=12 * 60 + 1),
+    Hours(days=(3,), begins=13 * 60, ends=12 * 60),
+    Hours(days=(4,), begins=21 * 60, ends=22 * 60, zone=ZoneInfo("Asia/Tokyo")),
+)
+"""The first, third and last hold at :data:`NOW`, a Friday."""
+
 METADATA = CidrBlock.parse("100.100.100.200/32")
 ACCOUNTS = ("1000000000000001", "1000000000000002")
 
@@ -280,6 +292,7 @@ class _Definitions:
             source_ports=PortSet.of(_port_range(draws)) if has_ports and draws.chance(20) else ALL_PORTS,
             local_address=local,
             expires=draws.choice(ENDS) if draws.chance(10) else None,
+            conditions=Conditions(active=draws.choice(HOURS) if draws.chance(10) else None),
         )
 
     def _object(

@@ -12,6 +12,7 @@ import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from zoneinfo import ZoneInfo
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -129,8 +130,19 @@ def _is_needed(attempt: Attempt) -> bool:
 
 
 def _lives(rule: Document, at: dt.datetime) -> bool:
-    """Return whether a rule has not ended: from the instant on it does not exist (§12.4)."""
-    return "expires" not in rule or at < dt.datetime.fromisoformat(rule["expires"].upper())
+    """Return whether a rule has not ended (§12.4), and is within its hours (§13.2)."""
+    has_ended = "expires" in rule and at >= dt.datetime.fromisoformat(rule["expires"].upper())
+    return not has_ended and ("active" not in rule or _is_within(rule["active"], at))
+
+
+def _is_within(hours: Document, at: dt.datetime) -> bool:
+    """Return whether hours hold, where no clock is changed near that time."""
+    there = at.astimezone(ZoneInfo(hours.get("zone", "UTC")))
+    clock, begins, ends = f"{there:%H:%M}", hours["from"], hours["to"]
+    today, yesterday = ((there - dt.timedelta(days=ago)).strftime("%a").lower() for ago in (0, 1))
+    if begins < ends:
+        return today in hours["days"] and begins <= clock < ends
+    return (today in hours["days"] and clock >= begins) or (yesterday in hours["days"] and clock < ends)
 
 
 def _matches(document: Document, rule: Document, attempt: Attempt) -> bool:

@@ -20,6 +20,7 @@ from tests.draws import Draws
 from tests.oracle import Address, Attempt, Document, Edge
 
 NOW = dt.datetime(2026, 11, 27, 12, tzinfo=dt.UTC)
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 TIMES = tuple(NOW + dt.timedelta(seconds=seconds) for seconds in (-1, 0, 1))
 ENDS = (
     "2026-11-27T12:00:00Z",
@@ -153,6 +154,13 @@ def _rule(draws: Draws) -> dict[str, Any]:
         rule["port_range"] = "-1/-1"
     if draws.chance(25):
         rule["expires"] = draws.choice(ENDS)
+    if draws.chance(15):
+        rule["active"] = {
+            "days": draws.sample(DAYS, draws.randint(1, 7)),
+            "from": draws.choice(("00:00", "06:30", "17:59", "23:00")),
+            "to": draws.choice(("05:00", "12:00", "18:00", "24:00")),
+            "zone": draws.choice(("UTC", "Asia/Kathmandu", "America/New_York")),
+        }
     if local is not None:
         rule["local_address"] = draws.choice(NETWORKS[local])
     return rule

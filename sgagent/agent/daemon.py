@@ -24,6 +24,7 @@ from sgagent.agent.inbox import Inbox, LoopEvent
 from sgagent.agent.published_status import PublishedStatus
 from sgagent.agent.step import EventLog, FaultLog, Step, StepEnd, StepLog, summary
 from sgagent.agent.systemd import ServiceManager
+from sgagent.agent.timed_rules import next_edge
 from sgagent.agent.verification import Verification
 from sgagent.core.errors import ApplierLostError, SgagentError
 from sgagent.core.retry import RetryDelay
@@ -114,7 +115,7 @@ class Daemon:
         """When to do a step again after one that failed; by the monotonic clock, as those above."""
 
         self._expiry = math.inf
-        """When the next rule ends; in seconds since the epoch."""
+        """When the next rule ends, or its hours do or begin; in seconds since the epoch."""
 
         self._step_fault: str | None = None
         self._reading_fault: str | None = None
@@ -274,8 +275,8 @@ class Daemon:
                 self._backoff.after_success()
                 self._count_by(step)
             self._publish(step, is_fetched=fetch)
-            ends = (rule.expires_at for rule in self.published.status.expiring)
-            self._expiry = next((end for end in ends if end > began), math.inf)  # may be over by now
+            status = self.published.status
+            self._expiry = next_edge(status.expiring, status.recurring, began)  # may be over by now
             if step.is_first_table and step.outcome is StepEnd.APPLIED:
                 self.after_first(step)
             for keeper in self.sessions:

@@ -93,7 +93,7 @@ class AgentState:
 
     def policy_in_force(self, at: datetime | None) -> ResolvedPolicy | None:
         """Return the policy of definitions that this agent has put in force; None if it has not."""
-        return None if self.in_force is None or self.is_closed else self.in_force.wanted.at(at)
+        return None if self.in_force is None or self.is_closed else self.in_force.wanted.without_ended(at)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from sgagent.agent.clock import timestamp
 from sgagent.agent.manual_override import ManualOverride
 from sgagent.agent.names.name_table import NameStatus
 from sgagent.agent.step import (
@@ -19,11 +18,12 @@ from sgagent.agent.step import (
     ports_of_masters,
     unenforceable_links,
 )
+from sgagent.agent.timed_rules import ExpiringRule, RecurringRule, expiring_rules, recurring_rules
 from sgagent.analysis.doctor.findings import Diagnosis
 from sgagent.core.errors import Severity
 from sgagent.core.link_topology import FindingCode, findings
 from sgagent.core.lockout import NamedCut, SessionKind
-from sgagent.core.model import Mode, Policy
+from sgagent.core.model import Mode
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolved_rules import OF_UNKNOWN_OBJECTS
 from sgagent.verify import Outcome
@@ -173,17 +173,6 @@ def state_in_words(interface: InterfaceStatus) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExpiringRule:
-    """A rule in force that will end (§12.4)."""
-
-    rule_id: str
-    security_group_id: str
-    policy: Policy
-    expires_at: float
-    """Seconds since the epoch."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Drift:
     """A change of the table by another process."""
 
@@ -281,6 +270,9 @@ class Status:
     expiring: tuple[ExpiringRule, ...] = ()
     """The rules in force that will end, the one that ends first at the front."""
 
+    recurring: tuple[RecurringRule, ...] = ()
+    """The rules that have hours, sorted by group and id."""
+
     names: tuple[NameStatus, ...] = ()
     """Of rules in force, sorted (§12.3)."""
 
@@ -356,6 +348,7 @@ def status_after(
     refusals = Counter(status.guardrail_refusals)
     refusals.update(id_ for _, id_ in step.guardrails.refusing - status.step.guardrails.refusing)
     cuts.update(one.kind for one in step.sessions_cut)
+    is_same = step.policy is status.step.policy
     drift = Drift(at=now, **asdict(step.tamperer), differed=step.differed)
     return replace(
         status,
@@ -380,25 +373,13 @@ def status_after(
         warnings=len(warnings),
         first_warnings=tuple(map(str, warnings[:MOST_WARNINGS_SHOWN])),
         interfaces=tuple(_interfaces(step)),
-        expiring=status.expiring if step.policy is status.step.policy else _expiring(step.policy),
+        expiring=status.expiring if is_same else expiring_rules(step.policy),
+        recurring=status.recurring if is_same else recurring_rules(step.policy),
         sessions_cut=cuts,
         guardrail_refusals=refusals,
         last_cut=step.sessions_cut or status.last_cut,
         last_cut_at=now if step.sessions_cut else status.last_cut_at,
         verified=verified,
-    )
-
-
-def _expiring(policy: ResolvedPolicy | None) -> tuple[ExpiringRule, ...]:
-    return tuple(
-        ExpiringRule(
-            rule_id=rule.rule_id,
-            security_group_id=rule.security_group_id,
-            policy=rule.policy,
-            expires_at=timestamp(rule.expires),
-        )
-        for rule in (policy.expiring if policy else ())
-        if rule.expires is not None
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
 
+from sgagent.core.conditions import Conditions
 from sgagent.core.model import (
     ALL_PORTS,
     NetworkInterface,
@@ -113,6 +114,7 @@ def rule_text(rule: SecurityGroupRule) -> str:
         objects_text(rule.authorization_objects),
         *([f"at {rule.local_address}"] if rule.local_address else []),
         *([f"until {instant_text(rule.expires)}"] if rule.expires else []),
+        *(f"{name} {text}" for name, text in rule.conditions.texts.items()),
     ]
     return " ".join(words)
 
@@ -127,6 +129,8 @@ def _shown(value: object) -> str:
         return str(value.value)
     if isinstance(value, datetime):
         return instant_text(value)
+    if isinstance(value, Conditions):
+        value = tuple(f"{name} {text}" for name, text in value.texts.items())
     if isinstance(value, PortSet):
         value = "all ports" if value.is_all else value.texts
     if not isinstance(value, tuple):

@@ -14,6 +14,7 @@ from functools import partial
 
 from sgagent.agent.clock import count
 from sgagent.agent.names.resolver import DnsAnswers
+from sgagent.agent.timed_rules import RecurringRule, recurring_rules
 from sgagent.analysis import flow_text
 from sgagent.analysis.compare import Comparison, Effect, Fate, FlowChange, RuleChange, compare, links
 from sgagent.analysis.flow_text import ObjectNames
@@ -234,6 +235,7 @@ def _report(
         operations=operations if wants_operations else None,
         changes=not comparison.is_nothing or bool(operations),
         expiring=new.expiring,
+        recurring=recurring_rules(new),
     )
 
 
@@ -289,6 +291,9 @@ class PlanReport:
     expiring: tuple[ResolvedRule, ...] = ()
     """The candidate's rules that will end, the one that ends first at the front."""
 
+    recurring: tuple[RecurringRule, ...] = ()
+    """Those that have hours."""
+
 
 def lines(report: PlanReport, width: int | None) -> list[str]:
     """Return what people read.
@@ -309,6 +314,7 @@ def lines(report: PlanReport, width: int | None) -> list[str]:
         for rule in report.expiring
     ]
     found += _part("rules that end", ends)
+    found += _part("rules with hours", list(map(str, report.recurring)))
     operations = [_cut(operation, width) for operation in report.operations or ()]
     found += _part(f"kernel, {count(len(operations), 'operation')}", operations, most=MOST_OPERATIONS)
     return [printable(line) for line in found]
@@ -378,6 +384,7 @@ def _differences(change: RuleChange) -> Iterator[str]:
     before, after = change.before, change.after
     if before is None or after is None:
         return
+    old, new = before.conditions.texts, after.conditions.texts
     pairs = (
         ("policy", before.policy.value, after.policy.value),
         ("priority", str(before.priority), str(after.priority)),
@@ -386,8 +393,9 @@ def _differences(change: RuleChange) -> Iterator[str]:
         ("source ports", _ports(before.source_ports), _ports(after.source_ports)),
         ("local address", str(before.local_address or "any"), str(after.local_address or "any")),
         ("expires", _expiry(before), _expiry(after)),
+        *((name, old.get(name, "none"), new.get(name, "none")) for name in sorted({*old, *new})),
     )
-    yield from (f"{name} {old} → {new}" for name, old, new in pairs if old != new)
+    yield from (f"{name} {was} → {now}" for name, was, now in pairs if was != now)
     if before.peer.name != after.peer.name:
         yield _object_change(before.peer.name, after.peer.name)
     if before.peer.name == after.peer.name and before.peer != after.peer:
@@ -463,6 +471,7 @@ def as_json(report: PlanReport) -> dict[str, object]:
             }
             for rule in report.expiring
         ],
+        "recurring": [rule.as_json() for rule in report.recurring],
     }
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 
+from sgagent.core.conditions import NO_CONDITIONS, Conditions
 from sgagent.core.errors import NOWHERE, Origin
 
 
@@ -375,6 +376,7 @@ class SecurityGroupRule:
     expires: datetime | None = None
     """From when on the rule does not exist (§12.4), in UTC; None is never."""
 
+    conditions: Conditions = NO_CONDITIONS
     description: str = field(default="", compare=False)
     origin: Origin = field(default=NOWHERE, compare=False)
 

@@ -11,8 +11,10 @@ import enum
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cache
 
 from sgagent.core.addresses import NO_ADDRESSES, AddressSet
+from sgagent.core.conditions import NO_CONDITIONS, Conditions
 from sgagent.core.link_patterns import LinkPattern, PrefixGuard, guards_of
 from sgagent.core.model import (
     ALL_PORTS,
@@ -74,6 +76,12 @@ class ResolvedRule:
     local_address: CidrBlock | None = None
     expires: datetime | None = None
     """From when on the rule does not exist (§12.4); None is never."""
+
+    conditions: Conditions = NO_CONDITIONS
+
+    def exists_at(self, time: datetime | None) -> bool:
+        """Return whether the rule has not ended (§12.4) and its hours hold (§13.2)."""
+        return not has_ended(self.expires, time) and self.conditions.hold_at(time)
 
     def can_match(self, family: Family) -> bool:
         """Return whether any packet of the family matches."""
@@ -154,8 +162,24 @@ class ResolvedDirection:
     rules: tuple[ResolvedRule, ...] = ()
     """Step 5, sorted by :func:`precedence`."""
 
+    dormant: tuple[ResolvedRule, ...] = field(default=(), repr=False)
+    """Rules that do not exist at this time, but will by their hours (§13.2); sorted likewise."""
+
     default: Policy = Policy.DROP
     """Step 6."""
+
+    def at(self, time: datetime | None) -> ResolvedDirection:
+        """Return what decides at a time: rules have ended, and hours hold or not."""
+        lasting = (rule for rule in (*self.rules, *self.dormant) if not has_ended(rule.expires, time))
+        return self.with_sorted(tuple(sorted(lasting, key=precedence)), time)
+
+    def with_sorted(self, rules: tuple[ResolvedRule, ...], time: datetime | None) -> ResolvedDirection:
+        """Return the direction with these rules, each where it belongs at a time by its hours."""
+        if all(rule.conditions.active is None for rule in rules):
+            return replace(self, rules=rules, dormant=())
+        hold = cache(lambda conditions: conditions.hold_at(time))  # many rules have the same hours
+        parts = [tuple(rule for rule in rules if hold(rule.conditions) is held) for held in (True, False)]
+        return replace(self, rules=parts[0], dormant=parts[1])
 
 
 class InvalidPackets(enum.Enum):
@@ -207,6 +231,10 @@ class ResolvedInterface:
             for toward in (self.ingress, self.egress)
         )
         return replace(self, ingress=ingress, egress=egress)
+
+    def at(self, time: datetime | None) -> ResolvedInterface:
+        """Return what decides at a time."""
+        return replace(self, ingress=self.ingress.at(time), egress=self.egress.at(time))
 
 
 RATE_PER_SECOND = 10
@@ -377,13 +405,30 @@ class ResolvedPolicy:
         }
         return tuple(found[key] for key in sorted(found))
 
+    @property
+    def recurring(self) -> tuple[tuple[ResolvedRule, bool], ...]:
+        """Return the rules that have hours, each once, and whether these hold now (§13.2)."""
+        found = {
+            (rule.security_group_id, rule.rule_id): (rule, rules is toward.rules)
+            for judge in self.bound
+            for toward in (judge.ingress, judge.egress)
+            for rules in (toward.rules, toward.dormant)
+            for rule in rules
+            if rule.conditions.active is not None
+        }
+        return tuple(found[key] for key in sorted(found))
+
     def at(self, time: datetime | None) -> ResolvedPolicy:
-        """Return the policy without the rules that have ended."""
-        if not any(has_ended(rule.expires, time) for rule in self.expiring):
+        """Return the policy with the rules that exist at a time."""
+        have_ended = any(has_ended(rule.expires, time) for rule in self.expiring)
+        return self.with_judges(lambda judge: judge.at(time)) if have_ended or self.recurring else self
+
+    def without_ended(self, time: datetime | None) -> ResolvedPolicy:
+        """Return the policy without rules that do not exist at a time any more; none begins."""
+        sides = (side for judge in self.bound for side in (judge.ingress, judge.egress))
+        if all(rule.exists_at(time) for side in sides for rule in side.rules):
             return self
-        return self.with_judges(
-            lambda judge: judge.with_rules(lambda rule: not has_ended(rule.expires, time))
-        )
+        return self.with_judges(lambda judge: judge.with_rules(lambda rule: rule.exists_at(time)))
 
     def with_judges(self, change: Callable[[ResolvedInterface], ResolvedInterface]) -> ResolvedPolicy:
         """Return the policy with each of its judges changed; the names stay."""

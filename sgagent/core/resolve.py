@@ -70,7 +70,7 @@ class Resolution:
     """Distinct authorization objects and port lists that bound interfaces refer to and the snapshot lacks."""
 
     depends_on_time: bool = False
-    """Whether rules of bound interfaces expire, or have ended."""
+    """Whether rules of bound interfaces expire, have ended, or have hours."""
 
     dns_names: frozenset[str] = frozenset()
     """The names that rules of bound interfaces name, or with everything in scope all rules (§12.3)."""
@@ -297,8 +297,7 @@ class _Resolver:
         group_type = groups[0].group_type
         ingress, egress = (
             replace(
-                closed.toward(way),
-                rules=_ordered(rules, way),
+                closed.toward(way).with_sorted(_ordered(rules, way), self.at),
                 default=group_type.default(way),
             )
             for way in (Direction.INGRESS, Direction.EGRESS)
@@ -397,6 +396,8 @@ class _Resolver:
             group.vpc_id,
             group.account_id,
         )
+        if any(rule.conditions.active for rule in group.rules):
+            self.depends_on_time |= group_id in self.concerned
         if any(rule.expires for rule in group.rules):
             self.depends_on_time |= group_id in self.concerned
             group, ended = _by_expiry(group, self.at)

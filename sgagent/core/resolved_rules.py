@@ -188,6 +188,7 @@ class RuleResolver:
             peer=self._peer(group, rule, problems),
             local_address=rule.local_address,
             expires=rule.expires,
+            conditions=rule.conditions,
         )
         references = [one for one in rule.authorization_objects if isinstance(one, GroupReference)]
         return Resolved(

@@ -17,6 +17,7 @@ from operator import attrgetter
 from typing import Any, TypeVar
 
 from sgagent.core import model
+from sgagent.core.conditions import NO_CONDITIONS, Conditions
 from sgagent.core.errors import Origin, Problem
 from sgagent.core.memo import Memo, Seam
 from sgagent.core.rule_values import instant_text, objects_text, protocols_text
@@ -77,13 +78,15 @@ def _write(value: object, lines: list[str], texts: Memo) -> None:
                 _write(item, lines, texts)
     elif isinstance(value, enum.Enum):
         lines.append(repr(value.value))
+    elif isinstance(value, Conditions):
+        lines.append(repr(tuple(value.texts.items())))
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         lines.append(type(value).__name__)
         for name in _compared(type(value)):
             part = getattr(value, name)
             if name in _LISTED and len(part) == 1:
                 (part,) = part
-            if name != _EXPIRES or part is not None:
+            if name not in _OPTIONAL or part not in _UNSET:
                 _write(part, lines, texts)
     else:
         lines.append(repr(value))
@@ -92,8 +95,10 @@ def _write(value: object, lines: list[str], texts: Memo) -> None:
 _LISTED = ("protocols", "authorization_objects")
 """Fields whose list of one value has the digest of the value alone, as in the first versions."""
 
-_EXPIRES = "expires"
-"""A field that changes a digest only where it is set."""
+_OPTIONAL = ("expires", "conditions")
+"""Fields that change a digest only where they are set."""
+
+_UNSET = (None, NO_CONDITIONS)
 
 
 @cache
@@ -364,6 +369,7 @@ def derive_rule_id(security_group_id: str, rule: model.SecurityGroupRule) -> str
             objects_text(rule.authorization_objects),
             str(rule.local_address or ""),
             *((instant_text(rule.expires),) if rule.expires else ()),
+            *rule.conditions.texts.values(),
         )
     )
     return "auto-" + hashlib.sha256(content.encode()).hexdigest()[:16]

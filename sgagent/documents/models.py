@@ -96,6 +96,12 @@ class DocumentModel(pydantic.BaseModel):
         }
 
 
+class DescribedModel(DocumentModel):
+    """A mapping of the native format; the docstrings of its fields describe them in the JSON Schema."""
+
+    model_config = pydantic.ConfigDict(use_attribute_docstrings=True)
+
+
 class LooseModel(DocumentModel):
     """A mapping of another tool: unknown fields do not count; null and an empty text mean unset."""
 

@@ -7,8 +7,10 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, TypeVar
 
-from pydantic import ConfigDict, Field as Declared
+from pydantic import Field as Declared
 
+from sgagent.core.conditions import Conditions
+from sgagent.core.hours import Hours
 from sgagent.core.model import (
     DEFAULT_INNER_ACCESS,
     CidrBlock,
@@ -28,8 +30,10 @@ from sgagent.core.model import (
 from sgagent.core.rule_values import ported_text
 from sgagent.documents import scalars, values
 from sgagent.documents.assembly import Collected
+from sgagent.documents.conditions import HoursModel, parse_hours
 from sgagent.documents.field import Field
 from sgagent.documents.models import (
+    DescribedModel,
     DocumentModel,
     Schema,
     Value,
@@ -76,13 +80,7 @@ Tags = Annotated[
 _PORTED = ported_text("and")
 
 
-class _Described(DocumentModel):
-    """A mapping of the native format; the docstrings of its fields describe them in the JSON Schema."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
-
-class RuleModel(_Described):
+class RuleModel(DescribedModel):
     """A rule (§1.2)."""
 
     rule_id: Id = ""
@@ -121,11 +119,14 @@ class RuleModel(_Described):
     expires: Annotated[datetime, Value(values.parse_instant, ref("instant"))] | None = None
     """From when on the rule does not exist, with an offset (RFC 3339). Missing: never."""
 
+    active: Annotated[Hours, Value(located(parse_hours), ref("hours"))] | None = None
+    """When the rule exists, in each week. Missing: always."""
+
     description: FreeText = ""
     """For people."""
 
 
-class SecurityGroupModel(_Described):
+class SecurityGroupModel(DescribedModel):
     """A security group (§1.1)."""
 
     security_group_id: Annotated[str, Value(values.parse_group_id, ref("id"))]
@@ -163,7 +164,7 @@ class SecurityGroupModel(_Described):
     """In any order: only priority and policy order them."""
 
 
-class PrefixEntryModel(_Described):
+class PrefixEntryModel(DescribedModel):
     """An entry of a prefix list, with a description."""
 
     cidr: Block
@@ -173,7 +174,7 @@ class PrefixEntryModel(_Described):
     """For people."""
 
 
-class PrefixListModel(_Described):
+class PrefixListModel(DescribedModel):
     """A prefix list (§1.4)."""
 
     prefix_list_id: Id
@@ -186,7 +187,7 @@ class PrefixListModel(_Described):
     """Empty matches nothing."""
 
 
-class PortEntryModel(_Described):
+class PortEntryModel(DescribedModel):
     """An entry of a port list, with a description."""
 
     port_range: Annotated[PortSet, Value(values.parse_port_range, ref("port_range"))]
@@ -196,7 +197,7 @@ class PortEntryModel(_Described):
     """For people."""
 
 
-class PortListModel(_Described):
+class PortListModel(DescribedModel):
     """A port list (§1.4)."""
 
     port_list_id: Id
@@ -206,7 +207,7 @@ class PortListModel(_Described):
     """Empty matches nothing."""
 
 
-class NetworkInterfaceModel(_Described):
+class NetworkInterfaceModel(DescribedModel):
     """A network interface (§1.3)."""
 
     network_interface_id: Id
@@ -231,7 +232,7 @@ class NetworkInterfaceModel(_Described):
     """The machine that it belongs to."""
 
 
-class NativeModel(_Described):
+class NativeModel(DescribedModel):
     """Security groups and what they refer to, in the native format of sgagent."""
 
     version: Annotated[
@@ -263,6 +264,7 @@ def json_schema() -> Schema:
     models: dict[str, type[DocumentModel]] = {
         "security_group": SecurityGroupModel,
         "rule": RuleModel,
+        "hours": HoursModel,
         "prefix_list": PrefixListModel,
         "prefix_entry": PrefixEntryModel,
         "port_list": PortListModel,
@@ -341,6 +343,7 @@ def _rule(place: Field) -> SecurityGroupRule | None:
         local=Part("local_address", model.local_address),
         description=model.description,
         expires=model.expires,
+        conditions=Conditions(active=model.active),
     )
     return make_rule(form)
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from sgagent.core import model
+from sgagent.core.conditions import NO_CONDITIONS, Conditions
 from sgagent.core.rule_values import canonical_objects, ported_text, protocols_text
 from sgagent.documents.field import Field
 from sgagent.documents.values import FIRST_UNUSUAL_PRIORITY, PORT_FORMS, in_order
@@ -52,6 +53,7 @@ class RuleForm:
     local: Part[model.CidrBlock] | None
     description: str
     expires: datetime | None = None
+    conditions: Conditions = NO_CONDITIONS
 
 
 def make_rule(form: RuleForm) -> model.SecurityGroupRule | None:
@@ -83,6 +85,7 @@ def make_rule(form: RuleForm) -> model.SecurityGroupRule | None:
         source_ports=source_ports,
         local_address=form.local.value if form.local else None,
         expires=form.expires,
+        conditions=form.conditions,
         description=form.description,
         origin=form.place.origin,
     )

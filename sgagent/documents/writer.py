@@ -8,6 +8,8 @@ from collections.abc import Mapping
 import yaml
 
 from sgagent.core import model
+from sgagent.core.conditions import Conditions
+from sgagent.core.hours import Hours, clock_text
 from sgagent.core.rule_values import ANY, EVERYTHING, instant_text
 from sgagent.documents.scalars import escape_bidirectional, is_ambiguous
 from sgagent.documents.values import FORMAT_VERSION
@@ -66,8 +68,24 @@ def write_rule(rule: model.SecurityGroupRule) -> Native:
         authorization_object=ANY if rule.authorization_objects == EVERYTHING else _one_or_all(objects),
         local_address=None if rule.local_address is None else str(rule.local_address),
         expires=None if rule.expires is None else instant_text(rule.expires),
+        **write_conditions(rule.conditions),
         description=rule.description,
     )
+
+
+def write_conditions(conditions: Conditions) -> Native:
+    """Return the fields of a rule that make its demands (§13)."""
+    hours = conditions.active
+    return {"active": None if hours is None else _hours(hours)}
+
+
+def _hours(hours: Hours) -> Native:
+    return {
+        "days": hours.days_text,
+        "from": clock_text(hours.begins),
+        "to": clock_text(hours.ends),
+        "zone": str(hours.zone),
+    }
 
 
 def write_prefix_list(prefix_list: model.PrefixList) -> Native:

@@ -230,6 +230,8 @@ def status_answer(published: PublishedStatus, clock: Clock, source: str) -> requ
         awaits_documents=status.step.awaits_documents,
         expiring=len(status.expiring),
         first_expiring=status.expiring[:MOST_EXPIRING_SHOWN],
+        recurring=len(status.recurring),
+        first_recurring=tuple(one.status(clock.now()) for one in status.recurring[:MOST_EXPIRING_SHOWN]),
         names=status.names,
         platform=tuple(map(str, published.policy.platform)),
         verified=_proof_status(status.verified) if status.verified else None,

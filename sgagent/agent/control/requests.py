@@ -22,7 +22,8 @@ from sgagent.agent.manual_override import (
     PendingStatus,
 )
 from sgagent.agent.names.name_table import NameStatus
-from sgagent.agent.status import Drift, ExpiringRule, InterfaceStatus, Posture
+from sgagent.agent.status import Drift, InterfaceStatus, Posture
+from sgagent.agent.timed_rules import ExpiringRule, RecurringStatus
 from sgagent.agent.unbound_links import MissingLink
 from sgagent.analysis.doctor.findings import Diagnosis, DiagnosisSummary
 from sgagent.core.errors import Problem, UsageError
@@ -334,6 +335,11 @@ class StatusAnswer:
 
     first_expiring: tuple[ExpiringRule, ...] = ()
     """The first few of them, the one that ends first at the front."""
+
+    recurring: int = 0
+    """How many rules of this host have hours (§13.2)."""
+
+    first_recurring: tuple[RecurringStatus, ...] = ()
 
     names: tuple[NameStatus, ...] = ()
     platform: tuple[str, ...] = ()

@@ -47,6 +47,7 @@ def facts(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
     """
     yield from _enforcement(answer, now)
     yield from _expiring(answer, now)
+    yield from _recurring(answer)
     yield from _names(answer)
     yield from _platform(answer)
     yield from _orders(answer, now)
@@ -155,6 +156,17 @@ def _expiring(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
         for rule in answer.first_expiring
     ]
     yield from _listed("expires", lines, answer.expiring)
+
+
+def _recurring(answer: StatusAnswer) -> Iterator[tuple[str, str]]:
+    """Yield which rules have hours, and until when these hold or not."""
+    lines = [
+        f"{rule.rule_id} of {rule.security_group_id} ({rule.policy.value}),"
+        f" {rule.hours}: {'on' if rule.is_active else 'off'}"
+        + (f" until {clock_time(rule.changes_at)}" if rule.changes_at is not None else "")
+        for rule in answer.first_recurring
+    ]
+    yield from _listed("hours", lines, answer.recurring)
 
 
 def _names(answer: StatusAnswer) -> Iterator[tuple[str, str]]:

@@ -50,6 +50,6 @@ def policy_fact(policy: ResolvedPolicy, facts: HostFacts, mark_mask: int) -> Pol
             for name in sorted(judges)
         ),
         mark_mask=mark_mask,
-        depends_on_time=bool(policy.expiring),
+        depends_on_time=bool(policy.expiring or policy.recurring),
         is_open_to_unbound=policy.unbound is None,
     )

@@ -34,6 +34,8 @@ class Stand:
     """The links or network interfaces; empty where a group is attached nowhere and looked at by itself."""
 
     judge: ResolvedInterface
+    at: datetime | None = None
+    """The time that it is the judge of."""
 
     @cached_property
     def ingress(self) -> RuleReach:
@@ -52,18 +54,22 @@ class Stand:
 
     @cached_property
     def later(self) -> tuple[ResolvedInterface, ...] | None:
-        """Return what judges once rules have ended, or names stand for nothing; None for too many ends."""
-        rules = [rule for side in (self.judge.ingress, self.judge.egress) for rule in side.rules]
-        ends = sorted({rule.expires for rule in rules if rule.expires is not None})
-        if len(ends) > _MOST_ENDS:
+        """Return what judges at other times, or where names stand for nothing; None for too many times."""
+        sides = (self.judge.ingress, self.judge.egress)
+        rules = [rule for side in sides for rule in (*side.rules, *side.dormant)]
+        times = {rule.expires for rule in rules if rule.expires is not None}
+        hours = {rule.conditions.active for rule in rules if rule.conditions.active is not None}
+        starts = times | ({self.at} if self.at is not None else set())
+        times |= {edge for start in starts for one in hours for edge in one.edges(start)}
+        if len(times) > _MOST_TIMES:
             return None
-        judges = [self.judge, *map(self._at, ends)]
+        found = {_rules_of(judge): judge for judge in (self.judge, *map(self.judge.at, sorted(times)))}
+        if len(found) > _MOST_STATES:
+            return None
+        judges = list(found.values())
         if any(rule.peer.is_dynamic for rule in rules):
             judges += [judge.with_rules(lambda rule: not rule.peer.is_dynamic) for judge in judges]
         return tuple(judges[1:])
-
-    def _at(self, end: datetime) -> ResolvedInterface:
-        return self.judge.with_rules(lambda rule: not has_ended(rule.expires, end))
 
     @cached_property
     def open_to_everyone(self) -> Mapping[Family, OpenPorts]:
@@ -120,8 +126,16 @@ class Life:
         return self.now - since >= (self.unused_seconds or 0.0)
 
 
-_MOST_ENDS = 8
-"""Moments at which rules of one interface end: all are looked at before a rule is called needless."""
+_MOST_TIMES, _MOST_STATES = 256, 9
+"""Times at which rules of one interface end or begin, and sets of rules that exist then.
+
+All are looked at before a rule is called needless.
+"""
+
+
+def _rules_of(judge: ResolvedInterface) -> frozenset[int]:
+    return frozenset(map(id, (*judge.ingress.rules, *judge.egress.rules)))
+
 
 NO_LIFE = Life()
 
@@ -309,7 +323,7 @@ def make_subject(
         snapshot=living(snapshot, at),
         ended=tuple((group, rule) for group, rule in rules if has_ended(rule.expires, at)),
         stands=tuple(
-            Stand(interfaces=tuple(sorted(links[groups])), judge=judge)
+            Stand(interfaces=tuple(sorted(links[groups])), judge=judge, at=at)
             for groups, judge in zip(chosen, resolution.policy.interfaces, strict=True)
         ),
         problems=resolution.problems,

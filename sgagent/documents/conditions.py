@@ -1,0 +1,131 @@
+"""Models of what native rules demand beside what packets say of themselves, and their parsers (§13)."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, tzinfo
+from functools import cache
+from typing import Annotated
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
+
+from pydantic import Field as Declared
+
+from sgagent.core.errors import nearest
+from sgagent.core.hours import DAYS, EVERY_DAY, MINUTES_OF_DAY, Hours
+from sgagent.documents import scalars
+from sgagent.documents.field import Field
+from sgagent.documents.models import DescribedModel, Schema, Value, any_of, read_model
+from sgagent.documents.tree import Listing, Node
+
+_CLOCK_PATTERN = "([01][0-9]|2[0-3]):([0-5][0-9])|(24):(00)"
+_CLOCK_FORM = "a time from 00:00 to 24:00, like 08:00"
+_DAY = f"({'|'.join(DAYS)})"
+_DAYS_PATTERN = f"{_DAY}(-{_DAY})?( *, *{_DAY}(-{_DAY})?)*"
+_DAYS_FORM = "mon-fri, or a list like [mon, wed, sat-sun]"
+_ZONE_PATTERN = "[A-Za-z][A-Za-z0-9_+-]{0,31}(/[A-Za-z0-9_+-]{1,31}){0,3}"
+_CLOCK, _DAYS, _ZONE = map(re.compile, (_CLOCK_PATTERN, _DAYS_PATTERN, _ZONE_PATTERN))
+
+
+def parse_clock(node: Node) -> int:
+    """Return a time of the day in minutes from midnight."""
+    text = scalars.parse_text(node, "a time", f"{_CLOCK_FORM}, in quotes")
+    match = _CLOCK.fullmatch(text)
+    if match is None:
+        raise scalars.invalid("bad_hours", "not a time of the day", _CLOCK_FORM)
+    hour, minute = (int(part) for part in match.groups() if part is not None)
+    return 60 * hour + minute
+
+
+def parse_days(node: Node) -> tuple[int, ...]:
+    """Return days of the week, sorted; a run may go over the end of the week."""
+    if not isinstance(node, Listing):
+        return tuple(sorted(_days_of(node)))
+    if not node.items:
+        raise scalars.invalid("bad_hours", "the list of days is empty", _DAYS_FORM)
+    return tuple(sorted(frozenset().union(*scalars.parse_each(enumerate(node.items), _days_of))))
+
+
+def _days_of(node: Node) -> frozenset[int]:
+    text = scalars.parse_text(node, "days", _DAYS_FORM).lower()
+    if not _DAYS.fullmatch(text):
+        raise scalars.invalid("bad_hours", "not days of the week", _DAYS_FORM)
+    runs = (run.strip().split("-") for run in text.split(","))
+    ends = ((DAYS.index(run[0]), DAYS.index(run[-1])) for run in runs)
+    return frozenset(day % 7 for first, last in ends for day in range(first, last + 1 + 7 * (last < first)))
+
+
+def parse_zone(node: Node) -> tzinfo:
+    """Return a time zone of the IANA database, as this host has it."""
+    name = scalars.parse_text(node, "a time zone", "a name like Europe/Berlin, or UTC")
+    if name == str(UTC):
+        return UTC
+    try:
+        if _ZONE.fullmatch(name):
+            return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):  # no such file, no zone in it, a directory
+        pass
+    known = _known_zones()
+    if not known:
+        message, remedy = "this host has no time zones but UTC", "install tzdata, or write UTC"
+        raise scalars.invalid("unknown_zone", message, remedy)
+    near = nearest(name[:_LONGEST_ZONE], known)
+    remedy = f"did you mean {near[0]}?" if near else "a name like Europe/Berlin, or UTC"
+    raise scalars.invalid("unknown_zone", "this host knows no such time zone", remedy)
+
+
+_LONGEST_ZONE = 64
+
+
+@cache
+def _known_zones() -> frozenset[str]:
+    return frozenset(available_timezones())
+
+
+def _text(pattern: str) -> Schema:
+    return {"type": "string", "pattern": f"^({pattern})$"}
+
+
+Days = Annotated[
+    tuple[int, ...],
+    Value(
+        parse_days,
+        any_of(_text(_DAYS_PATTERN), {"type": "array", "items": _text(_DAYS_PATTERN), "minItems": 1}),
+    ),
+]
+Clock = Annotated[int, Value(parse_clock, _text(_CLOCK_PATTERN))]
+
+
+class HoursModel(DescribedModel):
+    """Hours of the week at which a rule exists (§13.2)."""
+
+    days: Days | None = None
+    """On which the hours begin, like mon-fri. Missing: every day."""
+
+    begins: Clock | None = Declared(
+        None, alias="from", description="From when on, like 08:00. Missing: 00:00."
+    )
+    ends: Clock | None = Declared(
+        None, alias="to", description="Until when; if not after from, on the next day. Missing: 24:00."
+    )
+    zone: Annotated[tzinfo, Value(parse_zone, _text(_ZONE_PATTERN))] | None = None
+    """Whose clocks and days count, like Europe/Berlin. Missing: UTC."""
+
+
+def parse_hours(place: Field) -> Hours | None:
+    """Return the hours of a rule; None, with errors added, if something is wrong with them."""
+    model = read_model(HoursModel, place)
+    if model is None:
+        return None
+    if not place.entries:
+        place.error("bad_hours", "hours that say nothing", "remove the field, or say when the rule exists")
+    hours = Hours(
+        days=model.days or EVERY_DAY,
+        begins=model.begins or 0,
+        ends=MINUTES_OF_DAY if model.ends is None else model.ends,
+        zone=model.zone or UTC,
+    )
+    if hours.begins == MINUTES_OF_DAY:
+        place.at("from").error("bad_hours", "no day begins so late", "00:00, and the day after")
+    if hours.begins == hours.ends:
+        place.at("to").error("bad_hours", "from and to are the same", "00:00 and 24:00 for the whole day")
+    return hours

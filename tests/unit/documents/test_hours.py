@@ -1,0 +1,133 @@
+"""The field ``active`` of a rule (§13.2): its forms, errors, and what is derived from it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from datetime import UTC
+from zoneinfo import ZoneInfo, reset_tzpath
+
+import pytest
+
+from sgagent.core.errors import DocumentError
+from sgagent.core.hours import EVERY_DAY, Hours
+from sgagent.documents import DocumentFile, Limits, conditions, parse_documents
+from sgagent.documents.writer import as_json, as_yaml, write_document
+
+RULE = """
+version: 1
+security_groups:
+  - security_group_id: sg-1
+    rules:
+      - {{direction: ingress, policy: accept, protocol: tcp, port_range: 22,
+         authorization_object: any{active}}}
+"""
+
+
+def documents(active: str) -> tuple[DocumentFile, ...]:
+    """Return a document with a rule that has such a field."""
+    text = RULE.format(active=f", active: {active}" if active else "")
+    return (DocumentFile(name="groups.yaml", content=text.encode()),)
+
+
+def hours(active: str) -> Hours | None:
+    """Return the hours of the rule."""
+    parsed, _ = parse_documents(documents(active), Limits())
+    return parsed.security_groups[0].rules[0].conditions.active
+
+
+def fault(active: str) -> str:
+    """Return the one error of the rule."""
+    with pytest.raises(DocumentError) as caught:
+        parse_documents(documents(active), Limits())
+    (problem,) = caught.value.problems
+    return str(problem)
+
+
+@pytest.mark.parametrize(
+    ("written", "days"),
+    (
+        ("mon-fri", (0, 1, 2, 3, 4)),
+        ("MON", (0,)),
+        ("mon, wed,fri", (0, 2, 4)),
+        ("[sat-mon, wed]", (0, 2, 5, 6)),
+        ("sun-sat", EVERY_DAY),
+    ),
+)
+def test_days(written: str, days: tuple[int, ...]) -> None:
+    """Alone, in runs that may go over the end of the week, and in lists."""
+    text = written if written.startswith("[") else f"'{written}'"
+    assert hours(f"{{days: {text}}}") == Hours(days=days)
+
+
+def test_times_need_no_quotes() -> None:
+    """YAML 1.2 has no sexagesimal numbers."""
+    found = hours("{from: 08:00, to: 18:30, zone: Europe/Berlin}")
+    assert found == Hours(begins=480, ends=1110, zone=ZoneInfo("Europe/Berlin"))
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    (
+        ("{}", "hours that say nothing"),
+        ("mon-fri", "expected a mapping"),
+        ("{days: weekdays}", "not days of the week"),
+        ("{days: []}", "the list of days is empty"),
+        ("{from: '8:00'}", "not a time of the day"),
+        ("{from: '24:00', to: '06:00'}", "no day begins so late"),
+        ("{from: '08:00', to: '08:00'}", "from and to are the same"),
+        ("{to: '24:01'}", "not a time of the day"),
+        ("{to: '12:00', zone: Europe/Berln}", "did you mean Europe/Berlin?"),
+        ("{to: '12:00', zone: Europe}", "no such time zone"),
+        ("{to: '12:00', zone: ../../etc/passwd}", "no such time zone"),
+        ("{to: '12:00', zone: zone.tab}", "no such time zone"),
+        ("{to: '12:00', zone: 2}", "expected a time zone"),
+        ("{until: '12:00'}", "unknown field"),
+    ),
+)
+def test_what_is_wrong_is_said(written: str, said: str) -> None:
+    """With the place of the field."""
+    found = fault(written)
+    assert said in found
+    assert ".active" in found
+
+
+@pytest.fixture
+def _no_zones(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Take this host's time zones away, and those of the package that may stand in for them."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "tzdata"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "tzdata", None)
+    reset_tzpath(())
+    ZoneInfo.clear_cache()
+    conditions._known_zones.cache_clear()  # noqa: SLF001 - it holds what this host has
+    yield
+    reset_tzpath()
+    conditions._known_zones.cache_clear()  # noqa: SLF001 - the same
+
+
+@pytest.mark.usefixtures("_no_zones")
+def test_a_host_without_time_zones_says_so() -> None:
+    """It refuses the document rather than to guess; UTC needs none."""
+    assert "install tzdata" in fault("{to: '12:00', zone: Europe/Berlin}")
+    assert hours("{to: '12:00'}") == Hours(ends=720, zone=UTC)
+
+
+@pytest.mark.parametrize("form", ("json", "yaml"))
+def test_what_is_written_is_read_again(form: str) -> None:
+    """By both writers, with everything said outright."""
+    files = documents("{days: [fri-mon], from: '22:00', to: '06:00', zone: Asia/Kathmandu}")
+    parsed, _ = parse_documents(files, Limits())
+    native = write_document(parsed)
+    content = as_json(native) if form == "json" else as_yaml(native).encode()
+    again, _ = parse_documents((DocumentFile(name=f"a.{form}", content=content),), Limits())
+    assert again == parsed
+
+
+def test_the_field_is_part_of_the_derived_id_and_of_the_version() -> None:
+    """And hours that are written otherwise are the same (§4.7)."""
+    texts = ("", "{to: '12:00'}", "{days: mon-sun, to: '12:00', zone: UTC}", "{to: '12:01'}")
+    found = [parse_documents(documents(text), Limits())[0] for text in texts]
+    ids = [one.security_groups[0].rules[0].rule_id for one in found]
+    assert [len({*some}) for some in (ids, [one.version for one in found])] == [3, 3]
+    assert ids[1] == ids[2]
