@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from hypothesis import event, given
 
 from sgagent.agent.state.directory import KeptDocuments, StateDirectory
+from sgagent.agent.timed_rules import recurring_rules
 from sgagent.analysis.compare import compare
 from sgagent.analysis.flow_text import ObjectNames
 from sgagent.cli.inputs import resolve_for_host
@@ -139,6 +140,7 @@ def report_of(old: ResolvedPolicy, new: Resolution, settings: Settings, candidat
         operations=operations,
         changes=not comparison.is_nothing or bool(operations),
         expiring=new.policy.expiring,
+        recurring=recurring_rules(new.policy),
     )
 
 

@@ -53,7 +53,7 @@ def step_at(machine: Machine, agent: Reconciler, time: float) -> Step:
 
 def test_a_rule_comes_and_goes_each_day(machine: Machine) -> None:
     """Each edge is a step; the end bumps the generation, so that live sessions are judged again (§6.3)."""
-    agent, generations = machine.reconciler(), [0]
+    agent, generations = machine.reconciler(), list[int | None]([0])
     for day in (0, 86_400):
         for time, found in ((BEGIN - 0.001, False), (BEGIN, True), (END - 0.001, True), (END, False)):
             step = step_at(machine, agent, day + time)

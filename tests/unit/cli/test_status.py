@@ -11,7 +11,8 @@ import pytest
 from sgagent.agent.control.requests import ProofStatus, StatusAnswer
 from sgagent.agent.manual_override import HeldBack, ModeOverride, PendingStatus
 from sgagent.agent.state.directory import Trigger
-from sgagent.agent.status import ExpiringRule, InterfaceState, InterfaceStatus, Posture
+from sgagent.agent.status import InterfaceState, InterfaceStatus, Posture
+from sgagent.agent.timed_rules import ExpiringRule
 from sgagent.analysis.doctor.findings import DiagnosisSummary
 from sgagent.cli.status import status_screen
 from sgagent.core.model import Mode, Policy
