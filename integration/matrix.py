@@ -92,6 +92,7 @@ def _root_with_program(row: Row, bundle: Path | None) -> Path:
     """Return the root of a suite with sgagent of this tree."""
     root = _ROOTS / row.suite
     if not root.exists():
+        _ROOTS.mkdir(parents=True, exist_ok=True)
         draft = root.with_name(f"{row.suite}.new")
         shutil.rmtree(draft, ignore_errors=True)
         included = _INCLUDED if row.is_bundle else f"{_INCLUDED},{_NEEDED_BY_PACKAGE}"
