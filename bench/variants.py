@@ -18,7 +18,6 @@ from sgagent.core.addresses import AddressSet
 from sgagent.core.link_patterns import LinkPattern
 from sgagent.core.model import PORTED, CidrBlock
 from sgagent.core.policy import (
-    UNIDENTIFIED,
     Peer,
     ResolvedInterface,
     ResolvedPattern,
@@ -161,19 +160,14 @@ def features(policy: BenchPolicy) -> Mapping[str, str]:
         "all": replace(listed, own_addresses=many),
     }
     policies = {name: ResolvedPolicy(interfaces=(each,)) for name, each in interfaces.items()}
-    policies["links of a prefix"] = _of_pattern(plain, f"{INTERFACE[:-1]}*", ())
-    alike = tuple(f"e{number}0" for number in range(100, 200))
-    policies["links of a pattern that begins alike, 101 of them"] = _of_pattern(
-        plain, "e*0", (*alike, INTERFACE)
-    )
+    policies["links of a prefix"] = _of_pattern(plain, f"{INTERFACE[:-1]}*")
     return {name: _compiled(each) for name, each in policies.items()}
 
 
-def _of_pattern(interface: ResolvedInterface, text: str, identified: Sequence[str]) -> ResolvedPolicy:
-    """Return the policy whose only interface is bound by a pattern that means identified links."""
+def _of_pattern(interface: ResolvedInterface, text: str) -> ResolvedPolicy:
+    """Return the policy whose only interface is bound by a pattern."""
     pattern = ResolvedPattern(pattern=LinkPattern(text=text), judge=replace(interface, name=text))
-    guard = ResolvedInterface(name=UNIDENTIFIED) if identified else None
-    return ResolvedPolicy(patterns=(pattern,), identified=tuple(sorted(identified)), guard=guard)
+    return ResolvedPolicy(patterns=(pattern,))
 
 
 def _listed(rules: Sequence[ResolvedRule]) -> Iterator[ResolvedRule]:

@@ -183,12 +183,8 @@ def state(agent: Service, name: str) -> str | None:
     (
         (["br-*"], "br-new", True),
         (["br-* exclude = ['br-lan', 'br-l*']"], "br-new", True),
-        (["br-*", "wg*", "eth1"], "wg0", True),
-        (["veth?"], "veth7", False),
-        (["*-lan"], "x-lan", False),
-        (["a*b"], "axxb", False),
+        (["br-* exclude = ['br-lan*']", "wg*", "eth1", "br-lan*"], "br-lan0", True),
         (["br-* source_check = 'on'"], "br-new", False),
-        (["br-*", "*-lan"], "br-new", False),
         (["br-*", "br-new"], "br-new", True),
     ),
 )
@@ -221,8 +217,7 @@ def test_a_link_that_comes_under_a_flood(
         ("", ["br-* exclude = ['br-lan']"], "br-lan"),
         ("", ["br-* exclude = ['br-l*']"], "br-lan"),
         ("", ["br-* mode = 'observe'"], "br-new"),
-        ("", ["br-? mode = 'observe'"], "br-0"),
-        ("[enforcement]\nmode = 'observe'\n", ["*-lan"], "x-lan"),
+        ("[enforcement]\nmode = 'observe'\n", ["br-* source_check = 'on'"], "br-new"),
     ),
 )
 def test_a_link_that_is_open_from_its_first_packet_on(
@@ -239,29 +234,11 @@ def test_a_link_that_is_open_from_its_first_packet_on(
     assert (passed, passed_allowed) == (came, came_allowed)
 
 
-@pytest.mark.parametrize(
-    ("tables", "name"),
-    ((["*-lan"], "other0"), (["br-?"], "br-long"), (["br-* exclude = ['*-lan']"], "br-lan")),
-)
-def test_a_link_that_is_let_through_once_the_agent_knows_it(
-    agent: Service, bench: Lab, tables: list[str], name: str
-) -> None:
-    """Until then it is closed, as the kernel can't tell it from one that is meant."""
-    agent.configure(patterns(*tables))
-    agent.start()
-    with flooded(bench, name) as link:
-        link.come()
-        wait_for(lambda: link.counts()[1] > 0, "a packet to pass", IDENTIFIED_SECONDS)
-        assert state(agent, name) == "unbound"
-
-
-@pytest.mark.parametrize(("table", "inside"), (("br-*", "br-in"), ("veth?", "veth1"), ("*-lan", "in-lan")))
-def test_a_link_that_is_renamed_into_a_pattern_and_out_of_it(
-    agent: Service, bench: Lab, table: str, inside: str
-) -> None:
+def test_a_link_that_is_renamed_into_a_pattern_and_out_of_it(agent: Service, bench: Lab) -> None:
     """It is judged under its new name from then on, also while it is up."""
-    agent.configure(patterns(table))
+    agent.configure(patterns("br-*"))
     agent.start()
+    inside = "br-in"
     with flooded(bench, "other0", inside) as link:
         link.come()
         wait_for(lambda: state(agent, "other0") == "unbound", "the link to be known", IDENTIFIED_SECONDS)
@@ -275,40 +252,16 @@ def test_a_link_that_is_renamed_into_a_pattern_and_out_of_it(
     assert (came > 0, passed, passed_allowed > 0) == (True, 0, True)
 
 
-@pytest.mark.parametrize(("table", "name"), (("br-*", "br-new"), ("veth?", "veth7"), ("*-lan", "x-lan")))
-def test_a_link_that_comes_while_the_agent_is_dead(agent: Service, bench: Lab, table: str, name: str) -> None:
-    """The table outlives it: the link is judged or closed, and judged once there is an agent again."""
-    agent.configure(patterns(table))
+def test_a_link_that_comes_while_the_agent_is_dead(agent: Service, bench: Lab) -> None:
+    """The table outlives it: the link is judged from its first packet on."""
+    agent.configure(patterns("br-*"))
     agent.start()
     agent.kill()
-    with flooded(bench, name) as link:
+    with flooded(bench, "br-new") as link:
         link.come()
-        link.wait_for_packets()
-        agent.start()
-        wait_for(lambda: link.counts()[3] > 0, "an allowed packet", IDENTIFIED_SECONDS)
-        agent.stop()
-        link.wait_for_packets()
-        came, passed, _, _ = link.end()
-    assert (came > 0, passed) == (True, 0)
-
-
-def test_a_link_that_two_patterns_match_is_closed_and_the_rest_goes_on(agent: Service, bench: Lab) -> None:
-    """The agent says so, and enforces later definitions all the same."""
-    agent.configure(patterns("br-*", "*-lan"))
-    agent.start()
-    with flooded(bench, "br-lan") as link:
-        link.come()
-        wait_for(lambda: state(agent, "br-lan") == "closed", "the link to be known", IDENTIFIED_SECONDS)
-        agent.define(definitions(WEB, "ingress accept 1 tcp 82 from 0.0.0.0/0", mac_address=""))
-        wait_for(lambda: "sgr-1" in agent.table(), "the rule")
         link.wait_for_packets()
         came, passed, came_allowed, passed_allowed = link.end()
-        message = "the patterns *-lan and br-* match the link br-lan"
-        status = agent.command("status").output
-        assert agent.command("check").status == 2
-    assert (came > 0, came_allowed > 0, passed, passed_allowed) == (True, True, 0, 0)
-    assert message in status
-    assert message in agent.log
+    assert (came > 0, passed, passed_allowed) == (True, 0, came_allowed)
 
 
 @pytest.mark.parametrize("is_without_snapshot", (False, True))
@@ -320,7 +273,7 @@ def test_a_host_without_definitions_closes_patterns(
     """``fail_closed`` concerns the links that the configuration names: all that patterns match (§9.2)."""
     if is_without_snapshot:
         (agent.documents / "policy.yaml").unlink()
-    agent.configure("[enforcement]\nfail_closed = true\n" + patterns("veth?"))
+    agent.configure("[enforcement]\nfail_closed = true\n" + patterns("veth* exclude = ['veth10']"))
     agent.start()
     with flooded(bench, "veth7") as link:
         link.come()
@@ -332,15 +285,12 @@ def test_a_host_without_definitions_closes_patterns(
         wait_for(lambda: link.counts()[1] > 0, "a packet to pass", IDENTIFIED_SECONDS)
 
 
-@pytest.mark.parametrize(
-    ("table", "name"), (("br-*", "br-{}"), pytest.param("v*l", "v{}l", marks=pytest.mark.long))
-)
-def test_a_hundred_links_that_come_and_go_at_once(agent: Service, bench: Lab, table: str, name: str) -> None:
+def test_a_hundred_links_that_come_and_go_at_once(agent: Service, bench: Lab) -> None:
     """Each is judged, and when they are gone the chains are what they were."""
-    agent.configure(patterns(table))
+    agent.configure(patterns("br-*"))
     agent.start()
     chains = agent.table().count("\tchain ")
-    names = [name.format(number) for number in range(100)]
+    names = [f"br-{number}" for number in range(100)]
     with flooded(bench, names[50]) as link:
         others = [one for one in names if one != names[50]]
         bench.host.ip(*(f"link add {one} type bridge" for one in others))
@@ -359,8 +309,8 @@ def test_a_hundred_links_that_come_and_go_at_once(agent: Service, bench: Lab, ta
     assert (came > 0, passed, passed_allowed > 0) == (True, 0, True)
 
 
-MEANT = ("br-0", "br-1", "br-lanx", "br-lan-x", "veth1", "veth9", "x-lan", "axb", "axxxb")
-SEVERAL, OPEN = ("br-y-lan",), ("other0", "br-lan", "veth10", "x-lan0", "ac", "eth5")
+MEANT = ("br-0", "br-1", "br-lanx", "br-lan-x", "veth1", "veth10x", "ab", "axb")
+OPEN = ("other0", "br-lan", "veth10", "veth20", "ac", "eth5")
 
 
 @pytest.mark.parametrize("seed", (1, 2))
@@ -368,17 +318,19 @@ def test_a_link_that_has_many_names(agent: Service, bench: Lab, seed: int) -> No
     """Whatever it was called before, and whether there is an agent, nothing passes that must not."""
     chance = Random(seed)
     agent.configure(
-        patterns("br-* exclude = ['br-lan']", "veth?", "*-lan exclude = ['br-lan']", "a*b", "br-lan-x")
+        patterns(
+            "br-* exclude = ['br-lan']", "veth* exclude = ['veth10', 'veth2*']", "ab*", "axb*", "br-lan-x"
+        )
     )
     agent.start()
     is_running = True
-    with flooded(bench, "other0", *MEANT, *SEVERAL) as link:
+    with flooded(bench, "other0", *MEANT) as link:
         link.come()
         for _ in range(40):
             if chance.random() < 0.05:
                 chance.choice((agent.kill, agent.stop))() if is_running else agent.start()
                 is_running = not is_running
-            name = chance.choice([*MEANT, *SEVERAL, *OPEN])
+            name = chance.choice([*MEANT, *OPEN])
             if name != link.name:
                 link.rename(name)
             if name not in OPEN:
@@ -394,9 +346,7 @@ def test_a_link_that_has_many_names(agent: Service, bench: Lab, seed: int) -> No
         assert agent.command("verify").status == 0
 
 
-@pytest.mark.parametrize(
-    ("table", "name"), (("br-*", "br-new"), ("abcdefghijklmn*", "abcdefghijklmno"), ("veth?", "veth7"))
-)
+@pytest.mark.parametrize(("table", "name"), (("br-*", "br-new"), ("abcdefghijklmn*", "abcdefghijklmno")))
 def test_a_link_through_which_the_host_sends(agent: Service, bench: Lab, table: str, name: str) -> None:
     """What leaves is judged from the first packet on, too, also while no agent can identify the link."""
     rules = "egress accept 1 tcp 80 to 0.0.0.0/0", "egress drop 2 all -1/-1 to 0.0.0.0/0"

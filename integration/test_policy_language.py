@@ -27,7 +27,7 @@ CONFIGURATION = f"""
 [enforcement]
 source_check = "on"
 [[interface]]
-name = "e*0"
+name = "eth*"
 security_group_ids = ["sg-1"]
 [[interface]]
 name = "v-*"

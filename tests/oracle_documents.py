@@ -104,7 +104,7 @@ def drawn_edges(draws: Draws) -> dict[str, Edge]:
 
     The first has its name in the configuration, which comes before each pattern (§12.5).
     """
-    bound_as = (LINKS[0], draws.choice((LINKS[1], LINKS[1], "eth*", "e?h1", "*1", "eth1*")))
+    bound_as = (LINKS[0], draws.choice((LINKS[1], LINKS[1], "eth*", "e*", "et*", "eth1*")))
     return {
         link: Edge(
             f"eni-{number}",

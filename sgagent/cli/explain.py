@@ -123,9 +123,6 @@ def _explain_definitions(settings: Settings, packet: Packet, options: argparse.N
         ).policy
         return explain(policy, replace(packet, interface=elsewhere))
     name = choose_interface(policy, packet.interface or None) or ""
-    meant = [one.pattern.text for one in policy.patterns if one.pattern.matches(name)]
-    if len(meant) > 1 and policy.interface(name) is None:
-        warn(f"{' and '.join(meant)} match {name}, which is closed: exclude it from one, or bind it by name")
     return explain(policy, replace(packet, interface=name))
 
 

@@ -60,7 +60,7 @@ def reached_judges(policy: ResolvedPolicy) -> tuple[ResolvedInterface, ...]:
     """
     checked = [one.judge for one in policy.patterns if one.judge.own_addresses is not None]
     identified = set(policy.identified) - {interface.name for interface in policy.interfaces}
-    reached = [*map(policy.behind, policy.guards), *map(policy.meant, identified), policy.stranger]
+    reached = [*map(policy.behind, policy.prefixes), *map(policy.meant, identified), policy.stranger]
     reached += map(policy.judge, policy.lower_devices)
     return tuple(
         judge
@@ -178,12 +178,11 @@ def _dispatch(
     verdicts |= {interface.name: onward(interface) for interface in policy.interfaces}
     verdicts |= {name: onward(policy.judge(name)) for name in policy.lower_devices}
     rules = [
-        nft.Rule((nft.Match(selector, (nft.NamePrefix(guard.prefix),)), onward(policy.behind(guard))))
-        for guard in policy.guards
-        if guard.prefix
+        nft.Rule((nft.Match(selector, (nft.NamePrefix(prefix),)), onward(policy.behind(prefix))))
+        for prefix in policy.prefixes
     ]
     last = policy.stranger
-    if last is not None or any(LOOPBACK.startswith(guard.prefix) for guard in policy.guards):
+    if last is not None or any(map(LOOPBACK.startswith, policy.prefixes)):
         verdicts.setdefault(LOOPBACK, otherwise)
     if last is not None or otherwise != nft.Accept():
         rules.append(nft.Rule((onward(last),)))

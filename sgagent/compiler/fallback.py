@@ -70,7 +70,7 @@ def _dispatch(policy: ResolvedPolicy, direction: Direction, closed: nft.Goto) ->
 
     named = {*policy.identified, *policy.lower_devices, *(one.name for one in policy.interfaces)} - {LOOPBACK}
     known = [(nft.Symbol(name), policy.judge(name)) for name in (LOOPBACK, *sorted(named))]
-    prefixes = [(nft.NamePrefix(one.prefix), policy.behind(one)) for one in policy.guards if one.prefix]
+    prefixes = [(nft.NamePrefix(prefix), policy.behind(prefix)) for prefix in policy.prefixes]
     pairs: tuple[tuple[nft.Symbol | nft.NamePrefix, ResolvedInterface | None], ...] = (*known, *prefixes)
     for name, judge in pairs:
         yield nft.Rule((nft.Match(LINK[direction], (name,)), onward(judge)))

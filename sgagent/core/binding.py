@@ -132,12 +132,12 @@ class HandBinding:
 
 
 def binding_by_hand(link: Link, by_hand: Iterable[HandBinding]) -> HandBinding | None:
-    """Return what binds a link by its name, or as the only pattern that means it."""
+    """Return what binds a link by its name, or by a pattern that means it."""
     found = {hand.interface: hand for hand in by_hand}
     if link.name in found or link.is_loopback:
         return found.get(link.name)
-    meant = [hand for hand in found.values() if hand.pattern and hand.pattern.matches(link.name)]
-    return meant[0] if len(meant) == 1 else None
+    meant = (hand for hand in found.values() if hand.pattern and hand.pattern.matches(link.name))
+    return next(meant, None)
 
 
 def link_name(octets: bytes) -> str:
@@ -167,9 +167,9 @@ def check_interface_name(word: str) -> None:
 MASTERS_OF_OWN_PORTS = frozenset({"vrf"})
 """Kinds of master whose ports are links of their own: what comes in by one shows as the port (§9.5)."""
 
-PORT_OF_MASTER, SEVERAL_PATTERNS, UNMATCHED_NAME = "port_of_master", "several_patterns", "unmatched_name"
+PORT_OF_MASTER, UNMATCHED_NAME = "port_of_master", "unmatched_name"
 VRF_BOUND, OTHER_NAME = "vrf_bound", "other_name"
-PROBLEMS_OF_HOST = frozenset({PORT_OF_MASTER, SEVERAL_PATTERNS, UNMATCHED_NAME, VRF_BOUND, OTHER_NAME})
+PROBLEMS_OF_HOST = frozenset({PORT_OF_MASTER, UNMATCHED_NAME, VRF_BOUND, OTHER_NAME})
 """The codes of problems of a link. They are about the host and not about the definitions: the commands refuse
 such a binding, and the agent reports it and enforces all the others."""
 
@@ -298,9 +298,14 @@ class _Search:
         origin = hand.origin if hand.origin != NOWHERE else Origin(file=f"interface {hand.interface}")
         pattern, link = hand.pattern, self.links.get(hand.interface)
         interface = self.snapshot.interface_by_id.get(hand.network_interface_id or "")
-        if hand.interface in {*self.bindings, *(pattern.text for pattern in self.patterns)}:
+        overlapping = [other.text for other in self.patterns if pattern and pattern.overlaps(other)]
+        if hand.interface in self.bindings or hand.interface in overlapping:
             message = "the interface is bound twice"
             self._refuse(origin, "interface_bound_twice", hand.interface, message, "bind it once")
+        elif overlapping:
+            message = f"the patterns {hand.interface} and {overlapping[0]} match the same links"
+            remedy = "exclude one of them from the other in [[interface]]"
+            self._refuse(origin, "several_patterns", hand.interface, message, remedy)
         elif hand.interface == LOOPBACK or (link is not None and link.is_loopback):
             message = "traffic within the host is not judged (§2.3)"
             self._refuse(origin, "loopback_bound", hand.interface, message, "bind a link to other hosts")
@@ -328,24 +333,20 @@ class _Search:
     def check_links_of_patterns(self) -> None:
         """Report the links that patterns mean and that can't be bound as they say."""
         for link in self.links.values():
-            found = self._patterns_of(link)
-            origin = self.patterns[found[0]].origin if found else NOWHERE
-            if len(found) > 1:
-                texts = " and ".join(pattern.text for pattern in found)
-                message = f"the patterns {texts} match the link {link.name}, which is closed"
-                remedy = "exclude the link from all but one of them, or bind it by its name"
-                self._refuse(origin, SEVERAL_PATTERNS, None, message, remedy)
-            elif found and is_hidden(link):
-                self._report_port(link, origin)
-            if found and not can_be_matched(link.name):
+            binding = self._of_pattern(link)
+            if binding is None:
+                continue
+            if is_hidden(link):
+                self._report_port(link, binding.origin)
+            if not can_be_matched(link.name):
                 message = f"nftables can't match the link {link.name} by its name, so it may stay closed"
-                self._refuse(origin, UNMATCHED_NAME, None, message, "rename the link")
+                self._refuse(binding.origin, UNMATCHED_NAME, None, message, "rename the link")
 
-    def _patterns_of(self, link: Link) -> tuple[LinkPattern, ...]:
-        """Return the patterns that mean a link."""
+    def _of_pattern(self, link: Link) -> Binding | None:
+        """Return the binding of the pattern that means a link."""
         if link.is_loopback or link.name in self.bindings:
-            return ()
-        return tuple(pattern for pattern in self.patterns if pattern.matches(link.name))
+            return None
+        return next((found for pattern, found in self.patterns.items() if pattern.matches(link.name)), None)
 
     def bind_by_mac(self) -> None:
         """Bind the network interfaces whose MAC a link has."""
@@ -385,7 +386,7 @@ class _Search:
 
     def _others(self) -> Iterator[Link]:
         """Yield the links that no pattern means."""
-        return (link for link in self.links.values() if not link.is_loopback and not self._patterns_of(link))
+        return (link for link in self.links.values() if not link.is_loopback and not self._of_pattern(link))
 
     def _unbound_interfaces(self) -> list[NetworkInterface]:
         by_hand = (*self.bindings.values(), *self.patterns.values())

@@ -219,11 +219,11 @@ _SYSCTLS = {
 
 
 def _bound_links(bound: Bindings) -> Iterator[tuple[Binding, Link]]:
-    """Yield the links that there are and that are bound by name or by one pattern, with their bindings."""
+    """Yield the links that there are and that are bound by name or pattern, with their bindings."""
     by_name = {binding.interface: binding for binding in bound.bindings}
     for link in bound.facts.links:
-        of_patterns = [one for pattern, one in bound.patterns.items() if pattern.matches(link.name)]
-        binding = by_name.get(link.name) or (of_patterns[0] if len(of_patterns) == 1 else None)
+        of_patterns = (one for pattern, one in bound.patterns.items() if pattern.matches(link.name))
+        binding = by_name.get(link.name) or next(of_patterns, None)
         if binding is not None and not link.is_loopback:
             yield binding, link
 

@@ -15,7 +15,7 @@ from functools import cache
 
 from sgagent.core.addresses import NO_ADDRESSES, AddressSet
 from sgagent.core.conditions import NO_CONDITIONS, Conditions
-from sgagent.core.link_patterns import LinkPattern, PrefixGuard, guards_of
+from sgagent.core.link_patterns import LinkPattern
 from sgagent.core.model import (
     ALL_PORTS,
     ALL_PROTOCOLS,
@@ -262,7 +262,7 @@ LOOPBACK = "lo"
 
 
 UNIDENTIFIED = "*?"
-"""Stands in for the names of links that patterns may mean and that are not identified yet."""
+"""Stands in for the names of links that are closed until they are identified."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,7 +291,7 @@ class ResolvedPolicy:
     """Sorted names of links that are judged otherwise than a prefix of their name says."""
 
     guard: ResolvedInterface | None = field(default=None, repr=False)
-    """Judges a link that patterns may mean, or that may be a lower device, until the agent knows; closed."""
+    """Judges a link until its addresses are known, or whether it is a lower device; closed."""
 
     lower_devices: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Names of lower devices of bound links, each with the name of the bound link that is judged for it; or
@@ -331,27 +331,29 @@ class ResolvedPolicy:
         return (*self.bound, *(judge for judge in (self.guard, self.unbound) if judge))
 
     @property
-    def guards(self) -> tuple[PrefixGuard, ...]:
-        """Return what is known of links by prefixes; the first that begins a name is the one for it."""
-        return guards_of(tuple(pattern.pattern for pattern in self.patterns))
+    def prefixes(self) -> tuple[str, ...]:
+        """Return the beginnings of names that patterns compare, the longest first: it decides."""
+        found = frozenset().union(*(one.pattern.prefixes for one in self.patterns))
+        return tuple(sorted(found, key=lambda prefix: (-len(prefix), prefix)))
 
-    def behind(self, guard: PrefixGuard) -> ResolvedInterface | None:
-        """Return what judges the links of a prefix that are not identified.
+    def behind(self, prefix: str) -> ResolvedInterface | None:
+        """Return what judges the links whose names begin so and that are not identified.
 
-        A link that only patterns in observe mode may mean stays open until then: they drop nothing (§9.1).
+        Which sources are right depends on a link's addresses, so where they are checked a link is closed
+        until it is identified; but in observe mode it is open, as nothing is dropped (§9.1).
         """
-        judges = [one.judge for one in self.patterns if one.pattern in guard.patterns]
-        return self._certain(guard) or self._undecided(judges)
+        judge = self._judge_of(prefix)
+        if judge is None or judge.own_addresses is None:
+            return judge or self.stranger
+        return self.stranger if judge.mode is Mode.OBSERVE else self.guard
+
+    def _judge_of(self, prefix: str) -> ResolvedInterface | None:
+        """Return the judge of the pattern that means links whose names begin so."""
+        return next((one.judge for one in self.patterns if one.pattern.matches_prefix(prefix)), None)
 
     @property
     def stranger(self) -> ResolvedInterface | None:
-        """Return what judges a link of which nothing is known, not even by a prefix of its name."""
-        anyone = next((guard for guard in self.guards if not guard.prefix), None)
-        return self._of_others if anyone is None else self.behind(anyone)
-
-    @property
-    def _of_others(self) -> ResolvedInterface | None:
-        """Return what judges unidentified links that no pattern may mean: it may be a lower device (§9.5).
+        """Return what judges unidentified links that no pattern means: it may be a lower device (§9.5).
 
         In observe mode the master drops nothing either.
         """
@@ -362,20 +364,12 @@ class ResolvedPolicy:
     @property
     def drops_frames_of_ports(self) -> bool:
         """Return whether frames that masters leave to their ports are dropped where nothing judges (§9.5)."""
-        return self.unbound is None and self._of_others is not None
-
-    def _certain(self, guard: PrefixGuard) -> ResolvedInterface | None:
-        """Return what judges every link of a prefix, whatever its name and addresses are."""
-        judges = (one.judge for one in self.patterns if guard.is_certain and one.pattern in guard.patterns)
-        return next((judge for judge in judges if judge.own_addresses is None), None)
+        return self.unbound is None and self.stranger is not None
 
     @property
     def knows_all_by_prefix(self) -> bool:
         """Return whether no link has to be identified, because the beginnings of names say enough."""
-        return all(self._certain(guard) is not None for guard in self.guards if guard.patterns)
-
-    def _undecided(self, judges: Iterable[ResolvedInterface]) -> ResolvedInterface | None:
-        return self._of_others if all(judge.mode is Mode.OBSERVE for judge in judges) else self.guard
+        return all(one.judge.own_addresses is None for one in self.patterns)
 
     @property
     def platform(self) -> tuple[Exemption, ...]:
@@ -448,27 +442,12 @@ class ResolvedPolicy:
         bound = self.interface(name)
         if bound is not None or name == LOOPBACK:
             return bound
-        return self.meant(name) if name in self.identified else self._unidentified(name)
-
-    def _unidentified(self, name: str) -> ResolvedInterface | None:
-        """Return what judges a link of which nothing is known but its name."""
-        guard = self._guard_of(name)
-        return self.stranger if guard is None else self.behind(guard)
-
-    def _guard_of(self, name: str) -> PrefixGuard | None:
-        return next((guard for guard in self.guards if name.startswith(guard.prefix)), None)
+        return self.meant(name) if name in self.identified else self.behind(name)
 
     def meant(self, name: str) -> ResolvedInterface | None:
-        """Return what judges an identified link that is not in ``interfaces``.
-
-        A link that several patterns mean is closed.
-        """
-        found = [one.judge for one in self.patterns if one.pattern.matches(name)]
-        if len(found) > 1:
-            return self.unbound if all(judge.mode is Mode.OBSERVE for judge in found) else self.guard
-        if found:
-            return found[0]
-        return None if name in self.passed else self.unbound
+        """Return what judges an identified link that is not in ``interfaces``."""
+        found = next((one.judge for one in self.patterns if one.pattern.matches(name)), None)
+        return found or (None if name in self.passed else self.unbound)
 
     def judges_of(self, links: Iterable[str]) -> tuple[ResolvedInterface, ...]:
         """Return the bound interfaces and patterns that judge any of these links."""
@@ -481,10 +460,9 @@ class ResolvedPolicy:
         for name in names:
             if self.interface(name) or name in self.lower_devices:
                 continue
-            guard = self._guard_of(name)
-            certain = self._certain(guard) if guard is not None else None
-            may_be_meant = guard is not None and bool(guard.patterns)
+            judge = self._judge_of(name)
             is_apart = bool(self.masters) if self.unbound is None else name in self.passed
-            if (may_be_meant or is_apart) and (certain is None or certain is not self.meant(name)):
+            is_checked = judge is not None and judge.own_addresses is not None
+            if is_apart if judge is None else is_checked or judge is not self.meant(name):
                 identified.add(name)
         return replace(self, identified=tuple(sorted(identified - {LOOPBACK})))

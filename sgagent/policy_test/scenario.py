@@ -16,7 +16,7 @@ from typing import Annotated
 
 from sgagent.core.addresses import AddressSet
 from sgagent.core.binding import HandBinding
-from sgagent.core.errors import DocumentError, Origin, UsageError
+from sgagent.core.errors import DocumentError, Origin
 from sgagent.core.evaluate import DecidedBy, Decision, Packet, Tracking, as_opener, evaluate
 from sgagent.core.explanation import PROTOCOL_WORDS, protocol_number
 from sgagent.core.model import LAST_PORT, Direction, Family, Policy, Protocol, SourceCheck
@@ -30,7 +30,7 @@ from sgagent.documents.parse import read_tree
 from sgagent.documents.problems import Budget, Findings
 from sgagent.documents.tree import Listing, Mapping, Node
 from sgagent.documents.values import canonical_name, parse_instant, parse_members
-from sgagent.settings import parse_interface_name
+from sgagent.settings.tables import INTERFACE_NAME
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,10 +290,9 @@ def _bindings(bind: Field) -> Iterator[HandBinding]:
         place = bind.at(name)
         origin = place.origin
         try:
-            parse_interface_name(name, place.path)
-        except UsageError:
-            remedy = "1 to 15 letters, digits and . _ @ + -, no @ first; in patterns also * and ?"
-            place.error("bad_interface_name", "not an interface name", remedy)
+            INTERFACE_NAME.check(name)
+        except scalars.InvalidValueError as error:
+            place.refuse(error.faults)
             continue
         if isinstance(place.node, Listing):
             groups = sorted(filter(None, (item.text() for item in place.items())))

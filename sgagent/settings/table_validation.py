@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from sgagent.core.link_patterns import LinkPattern, is_of_any_name, is_pattern
+from sgagent.core.link_patterns import LinkPattern, is_pattern
 from sgagent.core.model import Direction
 from sgagent.documents.field import nearest_name
 from sgagent.documents.models import faults_of
@@ -20,7 +20,7 @@ from sgagent.documents.scalars import UNKNOWN_FIELD, Fault, InvalidValueError
 from sgagent.json_model import adapter
 from sgagent.settings.constraints import SettingsTable, Written, word_of, wrong_type_of
 from sgagent.settings.sources import SOURCE_TABLES, FileSourceSettings, SeveralSources, SourceType
-from sgagent.settings.tables import LISTS, NO_KEYS, TABLES, ExemptionTable, Settings
+from sgagent.settings.tables import LISTS, NO_KEYS, TABLES, ExemptionTable, InterfaceTable, Settings
 
 _NAMES = tuple("interface" if field.name == "interfaces" else field.name for field in fields(Settings))
 
@@ -110,6 +110,7 @@ def _read_list(name: str, value: object) -> tuple[Any, list[Fault]]:
         may_be_array = name == "platform" and not isinstance(value, dict)
         return None, [wrong_type_of(value, "a list", "" if may_be_array else f"write {header}")]
     found: list[tuple[int, Any]] = []
+    comparable: list[tuple[int, Any]] = []
     faults: list[Fault] = []
     for index, item in enumerate(value):
         if name == "platform" and not isinstance(item, dict):
@@ -119,7 +120,9 @@ def _read_list(name: str, value: object) -> tuple[Any, list[Fault]]:
         faults += (replace(fault, path=(index, *fault.path)) for fault in wrong)
         if not wrong:
             found.append((index, entry))
-    return found, faults + list(_duplicates(value) if name == "interface" else ())
+        if entry is not None and not any(fault.path[:1] == ("exclude",) for fault in wrong):
+            comparable.append((index, entry))
+    return found, faults + list(_duplicates(comparable) if name == "interface" else ())
 
 
 def _read_address(value: object) -> tuple[ExemptionTable | None, list[Fault]]:
@@ -173,35 +176,21 @@ def _fault_of_shape(error: ErrorDetails) -> Fault:
     return replace(wrong_type_of(error["input"], "a list"), path=error["loc"])
 
 
-def _duplicates(tables: list[object]) -> Iterator[Fault]:
-    """Yield a fault for each binding of links that an earlier one binds, too."""
+def _duplicates(tables: list[tuple[int, InterfaceTable]]) -> Iterator[Fault]:
+    """Yield a fault for each binding of links that an earlier one binds, too (§12.5)."""
     seen: dict[str, LinkPattern] = {}
-    for index, table in enumerate(tables):
-        name = table.get("name") if isinstance(table, dict) else None
-        if not isinstance(name, str):
-            continue
-        exclude = table.get("exclude") if isinstance(table, dict) else None
-        texts = exclude if isinstance(exclude, list) else ()
-        pattern = LinkPattern(
-            text=name,
-            exclude=tuple(text for text in texts if isinstance(text, str) and not is_of_any_name(text)),
-        )
-        if name in seen:
-            yield Fault("duplicate_interface", f"{name} is bound twice", "bind it once", (index,))
-        elif is_pattern(name) and not is_of_any_name(name):
-            if not pattern.covers(LinkPattern(text=name)):
-                message = f"{name} means no link without those that it excludes"
+    for index, table in tables:
+        pattern = LinkPattern(text=table.name, exclude=table.exclude)
+        if table.name in seen:
+            yield Fault("duplicate_interface", f"{table.name} is bound twice", "bind it once", (index,))
+        elif is_pattern(table.name):
+            if not pattern.matches_prefix(pattern.prefix):
+                message = f"{table.name} means no link without those that it excludes"
                 yield Fault("nothing_left", message, "exclude fewer", (index, "exclude"))
-            for other in filter(lambda one: is_pattern(one.text), seen.values()):
-                yield from _covered(pattern, other, index)
-        seen.setdefault(name, pattern)
-
-
-def _covered(one: LinkPattern, other: LinkPattern, index: int) -> Iterator[Fault]:
-    """Yield a fault if one of two patterns means every link that the other one means (§12.5)."""
-    for wide, narrow in ((one, other), (other, one)):
-        if wide.covers(narrow):
-            message = f"{wide.text} also matches links that {narrow.text} matches"
-            remedy = f'add exclude = ["{narrow.text}"] to {wide.text}, or remove one of them'
-            yield Fault("pattern_covered", message, remedy, (index, "name"))
-            return
+            overlapping = filter(pattern.overlaps, (one for one in seen.values() if is_pattern(one.text)))
+            if other := next(overlapping, None):
+                narrow, wide = sorted((pattern.text, other.text), key=len, reverse=True)
+                message = f"{wide} also matches links that {narrow} matches"
+                remedy = f'add exclude = ["{narrow}"] to {wide}, or remove one of them'
+                yield Fault("pattern_covered", message, remedy, (index, "name"))
+        seen.setdefault(table.name, pattern)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from sgagent.analysis.lint.findings import CODES, MOST_RULES, OFFICES
 from sgagent.core.binding import HandBinding
 from sgagent.core.errors import Origin
-from sgagent.core.link_patterns import is_of_any_name, is_pattern
+from sgagent.core.link_patterns import is_pattern
 from sgagent.core.model import (
     ALL_PORTS,
     ALL_PROTOCOLS,
@@ -284,21 +284,24 @@ class SignatureSettings(SettingsTable):
             yield Fault(MISSING_FIELD, "missing", _KEYS_EXAMPLE, ("public_keys",))
 
 
-_INTERFACE_NAME = pattern(
+_SIGNS_OF_NAMES = pattern(
     r"(?!\.{1,2}$)[A-Za-z0-9._+*?-][A-Za-z0-9._@+*?-]{0,14}",
-    "1 to 15 letters, digits and . _ @ + -, no @ first; in patterns also * and ?",
+    "1 to 15 letters, digits and . _ @ + -, no @ first; a pattern ends in *",
     code="bad_interface_name",
     message="not an interface name",
 )
-"""A name that Linux, nft and a terminal can all take, or a pattern of such names (§12.5)."""
 
 
 def _interface_name(node: Node) -> str:
-    name = str(_INTERFACE_NAME.parse(node))
-    if is_of_any_name(name):
-        remedy = 'unbound_interfaces = "closed" is for all other links; or say how names begin or end: br-*'
-        raise invalid("bad_interface_name", "the pattern matches links of any name", remedy)
-    return name
+    """Return a name that Linux, nft and a terminal can all take, or a pattern of such names (§12.5)."""
+    name = str(_SIGNS_OF_NAMES.parse(node))
+    prefix = re.split(r"[*?]", name, maxsplit=1)[0]
+    if prefix and name in (prefix, f"{prefix}*"):
+        return name
+    remedy = f"write {prefix}* and exclude what it must not match"
+    if not prefix:
+        remedy = 'bind each link by its name; unbound_interfaces = "closed" is for those that are not bound'
+    raise invalid("bad_interface_name", "a pattern is how names begin, and one * at its end", remedy)
 
 
 INTERFACE_NAME = Constraint(_interface_name)

@@ -187,7 +187,7 @@ def links_of(table: VerifiedTable, policy: ResolvedPolicy) -> tuple[str, ...]:
     """
     known = {*policy.identified, *policy.lower_devices}
     named = {interface.name for interface in policy.interfaces} | {LOOPBACK, *known}
-    prefixes = {"", *(guard.prefix for guard in policy.guards)}
+    prefixes = {"", *policy.prefixes}
     for value in (value for _, _, values in _matched_links(table) for value in values):
         if isinstance(value, nft.NamePrefix):
             prefixes.add(value.prefix)

@@ -70,13 +70,12 @@ def test_what_the_kernel_refused_is_not_reached() -> None:
 
 
 def test_links_that_are_bound_by_hand_are_announced() -> None:
-    """With their addresses, in each of their groups; nothing link-local, and no link of two patterns."""
+    """With their addresses, in each of their groups; nothing link-local."""
     by_hand = (
         HandBinding(interface="eth0", security_group_ids=("sg-a", "sg-b")),
         HandBinding(interface="eth1", network_interface_id="eni-1"),
         HandBinding(interface="eth2", security_group_ids=("sg-a",)),
         HandBinding(interface="br-*", exclude=("br-no",), security_group_ids=("sg-a",)),
-        HandBinding(interface="*-two", security_group_ids=("sg-b",)),
     )
     host = Host(replace(SETTINGS, report=False, announce=True), *by_hand)
     addresses = tuple(map(CidrBlock.parse, ("10.0.0.1", "2001:db8::1", "fe80::1", "169.254.0.9")))
@@ -87,7 +86,6 @@ def test_links_that_are_bound_by_hand_are_announced() -> None:
             Link(name="eth9", index=4, addresses=addresses),
             Link(name="br-a", index=5, addresses=addresses),
             Link(name="br-no", index=6, addresses=addresses),
-            Link(name="br-two", index=7, addresses=addresses),
         )
     )
     value = b'{"addresses":["10.0.0.1","2001:db8::1"]}'

@@ -246,15 +246,14 @@ def test_explain_wants_to_know_which_of_several_interfaces(run: Run, web: Path) 
     assert (code, json.loads(output)["decided_by"], errors) == (0, "unbound", "")
 
 
-def test_explain_names_the_patterns_that_close_a_link(run: Run, web: Path) -> None:
-    """A link that does not exist yet is in no error about them (§12.5); one bound by name is not meant."""
+def test_two_patterns_that_match_one_link_are_refused(run: Run, web: Path) -> None:
+    """Also where no such link exists; one bound by name is before a pattern (§12.5)."""
     packet = ["--source", "203.0.113.9", "--destination", "10.0.0.11", "--protocol", "tcp", "--port", "443"]
-    bindings = ["--definitions", web, "--interface", "br-*=sg-web", "--interface", "*-7=sg-web"]
-    code, output, errors = run("explain", "ingress", *packet, *bindings, "--on", "br-7", "--json")
-    assert (code, json.loads(output)["verdict"]) == (0, "drop")
-    assert errors.startswith("warning: *-7 and br-* match br-7, which is closed")
-    by_name = run("explain", "ingress", *packet, *bindings, "--interface", "br-7=sg-web", "--on", "br-7")
-    assert (by_name[1].startswith("accept"), by_name[2]) == (True, "")
+    bindings = ["--definitions", web, "--interface", "br-*=sg-web", "--on", "br-7"]
+    code, _, errors = run("explain", "ingress", *packet, *bindings, "--interface", "br-7*=sg-web")
+    assert (code, "the patterns br-7* and br-* match the same links" in errors) == (2, True)
+    by_name = run("explain", "ingress", *packet, *bindings, "--interface", "br-7=")
+    assert (by_name[0], by_name[1].startswith("drop"), by_name[2]) == (0, True, "")
 
 
 @pytest.mark.parametrize(

@@ -347,7 +347,7 @@ def test_an_interface_is_bound_once() -> None:
         ([("**", None)], "interface[0].name", "unbound_interfaces"),
         ([("?*", None)], "interface[0].name", "unbound_interfaces"),
         ([("br-*", ["*"])], "interface[0].exclude[0]", "unbound_interfaces"),
-        ([("br-*", ["a/b"])], "interface[0].exclude[0]", "in patterns also * and ?"),
+        ([("br-*", ["a/b"])], "interface[0].exclude[0]", "a pattern ends in *"),
         ([("sixteen-letters*", None)], "interface[0].name", "1 to 15"),
         ([("br/*", None)], "interface[0].name", "not an interface name"),
         ([("br-lan", ["br-x"])], "interface[0].exclude", "br-lan means one link"),
@@ -355,9 +355,18 @@ def test_an_interface_is_bound_once() -> None:
         ([("br-*", None), ("*", None)], "interface[1].name", "unbound_interfaces"),
         ([("br-*", None), ("br-*", ["br-lan"])], "interface[1]", "bound twice"),
         ([("br-*", None), ("br-a*", None)], "interface[1].name", 'add exclude = ["br-a*"] to br-*'),
-        ([("??", ["??"])], "interface[0].exclude", "?? means no link"),
-        ([("?a", None), ("??", None)], "interface[1].name", 'add exclude = ["?a"] to ??'),
-        ([("br-?", None), ("br-*", ["br-lan"])], "interface[1].name", 'add exclude = ["br-?"] to br-*'),
+        ([("br-a*", None), ("br-*", ["br-lan"])], "interface[1].name", 'add exclude = ["br-a*"] to br-*'),
+        ([("br-*", ["br-ax*", "br-a"]), ("br-a*", None)], "interface[1].name", 'add exclude = ["br-a*"]'),
+        ([("br-?", None)], "interface[0].name", "write br-* and exclude what it must not match"),
+        ([("br-?*", None)], "interface[0].name", "a pattern is how names begin, and one * at its end"),
+        ([("br*lan", None)], "interface[0].name", "write br* and exclude"),
+        ([("br-**", None)], "interface[0].name", "write br-* and exclude"),
+        ([("*-lan", None)], "interface[0].name", "bind each link by its name"),
+        (
+            [("br-*", ["*-lan"])],
+            "interface[0].exclude[0]",
+            "a pattern is how names begin, and one * at its end",
+        ),
     ),
 )
 def test_patterns_that_are_refused(tables: list[tuple[str, list[str] | None]], path: str, words: str) -> None:
@@ -386,13 +395,13 @@ def test_patterns_with_exceptions() -> None:
         security_group_ids = ["sg-b"]
 
         [[interface]]
-        name = "*-wan"
+        name = "wan*"
         security_group_ids = []
     """)
     assert [(one.interface, one.exclude) for one in settings.interfaces] == [
-        ("*-wan", ()),
         ("br-*", ("br-a*", "br-lan")),
         ("br-a*", ()),
+        ("wan*", ()),
     ]
 
 
