@@ -21,8 +21,23 @@ from sgagent.cli.main import DEFAULT_CONFIGURATION, option_adder
 from sgagent.cli.output import replace_file
 from sgagent.core.binding import Link
 from sgagent.core.errors import UsageError, printable
-from sgagent.core.model import TCP, UDP, CidrBlock, Family, Mode
+from sgagent.core.model import (
+    TCP,
+    UDP,
+    AuthorizationObject,
+    CidrBlock,
+    Direction,
+    Family,
+    Mode,
+    NetworkInterface,
+    Policy,
+    PortSet,
+    PrefixList,
+    PrefixListReference,
+    SecurityGroupRule,
+)
 from sgagent.dataplane.live_sessions import list_listeners, list_sockets
+from sgagent.documents.writer import Native, as_yaml, write_interface, write_prefix_list, write_rule
 from sgagent.host.links import NetlinkHost, has_links_behind, read_forwarding
 from sgagent.host.processes import sockets_of_logins
 from sgagent.settings import Settings, parse_settings
@@ -230,32 +245,6 @@ class HostView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Rule:
-    """A rule of the policy, which accepts what comes in at a TCP port."""
-
-    rule_id: str
-    port: int
-    source: str
-    """Its authorization object."""
-
-    description: str
-    admitted: tuple[CidrBlock, ...] = ()
-    """What its object stands for, unless that is a prefix list."""
-
-    def lines(self) -> Iterator[str]:
-        """Yield the rule as YAML."""
-        source = f'"{self.source}"' if ":" in self.source else self.source
-        yield f"      - rule_id: {self.rule_id}"
-        yield "        direction: ingress"
-        yield "        policy: accept"
-        yield "        priority: 1"
-        yield "        protocol: tcp"
-        yield f"        port_range: {self.port}"
-        yield f"        authorization_object: {source}"
-        yield f"        description: {self.description}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class FirstPolicy:
     """The first policy of a host."""
 
@@ -280,26 +269,30 @@ def make_first_policy(
     links = filtered_links(view.links)
     rules = [*_ssh_rules(view, ssh_from), *(_web_rules() if is_web_server else ())]
     others = [_without_admitted(one, rules) for one in view.ports]
-    lists: list[str] = []
+    lists: list[PrefixList] = []
     for port, family, peers in _busy(others):
         suffix = f"{port}-{family.value}"
         description = "hosts with a session at this port when the policy was written"
-        list_id = f"pl-{name}-{suffix}"
-        rules.append(_Rule(rule_id=f"sgr-tcp-{suffix}", port=port, source=list_id, description=description))
-        lists += _prefix_list(list_id, family, peers)
+        entries = PrefixList(prefix_list_id=f"pl-{name}-{suffix}", family=family, entries=tuple(peers))
+        source = PrefixListReference(entries.prefix_list_id)
+        rules.append(_rule(f"sgr-tcp-{suffix}", port, source, description))
+        lists.append(entries)
     lines = (
         *_head(name),
         "    rules:" if rules else "    rules: []",
-        *(line for rule in rules for line in rule.lines()),
+        *_yaml(map(write_rule, rules), depth=6),
         *_suggestions(others),
-        *(["prefix_lists:", *lists] if lists else ()),
+        *(["prefix_lists:"] if lists else ()),
+        *_yaml(map(write_prefix_list, lists), depth=2),
         *_interfaces(name, links, view.links),
         "",
     )
     return FirstPolicy(
         text="\n".join(lines),
         interfaces=tuple(link.name for link in links),
-        admitted=tuple(f"tcp {rule.port} from {rule.source}" for rule in rules),
+        admitted=tuple(
+            f"tcp {str(rule.ports).partition('/')[0]} from {rule.authorization_objects[0]}" for rule in rules
+        ),
         notes=tuple(_notes(view, ssh_from, links, others)),
     )
 
@@ -354,7 +347,26 @@ def _id_part(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "host"
 
 
-def _ssh_rules(view: HostView, ssh_from: Sequence[CidrBlock]) -> Iterator[_Rule]:
+def _rule(rule_id: str, port: int, source: AuthorizationObject, description: str) -> SecurityGroupRule:
+    """Return a rule that accepts what comes in at a TCP port."""
+    return SecurityGroupRule(
+        rule_id=rule_id,
+        direction=Direction.INGRESS,
+        policy=Policy.ACCEPT,
+        priority=1,
+        protocols=(TCP,),
+        ports=PortSet.of((port, port)),
+        authorization_objects=(source,),
+        description=description,
+    )
+
+
+def _yaml(objects: Iterable[Native], depth: int) -> Iterator[str]:
+    """Yield the lines of a list in a document, moved in so far."""
+    return (" " * depth + line for one in objects for line in as_yaml([one]).splitlines())
+
+
+def _ssh_rules(view: HostView, ssh_from: Sequence[CidrBlock]) -> Iterator[SecurityGroupRule]:
     """Yield rules for the networks that were named, and for logins that they do not cover."""
     ports = sorted({port for port, _ in view.logins}) or [SSH_PORT]
     for port in ports:
@@ -365,38 +377,31 @@ def _ssh_rules(view: HostView, ssh_from: Sequence[CidrBlock]) -> Iterator[_Rule]
         yield _ssh_rule(port, f"session-{number}", peer, "the session in which this policy was written")
 
 
-def _without_admitted(one: OpenPort, rules: Iterable[_Rule]) -> OpenPort:
+def _without_admitted(one: OpenPort, rules: Iterable[SecurityGroupRule]) -> OpenPort:
     """Return a port with the far ends that no rule admits."""
-    here = [rule for rule in rules if one.protocol == "tcp" and rule.port == one.port]
-    admitted = [block for rule in here for block in rule.admitted]
+    port = PortSet.of((one.port, one.port))
+    objects = (
+        rule.authorization_objects[0] for rule in rules if one.protocol == "tcp" and rule.ports == port
+    )
+    admitted = [block for block in objects if isinstance(block, CidrBlock)]
     left = frozenset(peer for peer in one.peers if not _covers(admitted, peer))
     return replace(one, peers=left, has_rule=bool(admitted))
 
 
-def _ssh_rule(port: int, label: str, source: CidrBlock, description: str) -> _Rule:
-    return _Rule(
-        rule_id=f"sgr-ssh-{label}" if port == SSH_PORT else f"sgr-ssh-{port}-{label}",
-        port=port,
-        source=str(source),
-        description=description,
-        admitted=(source,),
-    )
+def _ssh_rule(port: int, label: str, source: CidrBlock, description: str) -> SecurityGroupRule:
+    rule_id = f"sgr-ssh-{label}" if port == SSH_PORT else f"sgr-ssh-{port}-{label}"
+    return _rule(rule_id, port, source, description)
 
 
 def _covers(blocks: Iterable[CidrBlock], address: CidrBlock) -> bool:
     return any(one.family is address.family and one.first <= address.first <= one.last for one in blocks)
 
 
-def _web_rules() -> Iterator[_Rule]:
+def _web_rules() -> Iterator[SecurityGroupRule]:
     for port in _WEB_PORTS:
         for family, everyone in ((Family.IPV4, "0.0.0.0/0"), (Family.IPV6, "::/0")):
-            yield _Rule(
-                rule_id=f"sgr-web-{port}-{family.value}",
-                port=port,
-                source=everyone,
-                description="the web server, for everyone",
-                admitted=(CidrBlock.parse(everyone),),
-            )
+            rule_id = f"sgr-web-{port}-{family.value}"
+            yield _rule(rule_id, port, CidrBlock.parse(everyone), "the web server, for everyone")
 
 
 def _busy(ports: Iterable[OpenPort]) -> Iterator[tuple[int, Family, list[CidrBlock]]]:
@@ -438,13 +443,6 @@ def _flow(protocol: str, source: str, port: int | None = None) -> str:
     )
 
 
-def _prefix_list(list_id: str, family: Family, peers: Iterable[CidrBlock]) -> Iterator[str]:
-    yield f"  - prefix_list_id: {list_id}"
-    yield f"    address_family: {family.value}"
-    yield "    entries:"
-    yield from (f'      - "{peer}"' for peer in peers)
-
-
 def _interfaces(name: str, links: Sequence[Link], found: Sequence[Link]) -> Iterator[str]:
     """Yield the network interfaces, and in a comment the links that are left out."""
     chosen = {link.name for link in links}
@@ -458,12 +456,14 @@ def _interfaces(name: str, links: Sequence[Link], found: Sequence[Link]) -> Iter
     parts = [_id_part(link.name) for link in links]
     for number, (link, part) in enumerate(zip(links, parts, strict=True)):
         again = f"-{number}" if parts.count(part) > 1 else ""
-        yield f"  - network_interface_id: eni-{name}-{part}{again}"
-        if link.mac_address and macs[link.mac_address] == 1:
-            yield f"    mac_address: {link.mac_address}      # {ascii(link.name)[1:-1]}"
-        yield "    addresses:"
-        yield from (f'      - "{address}"' for address in map(_single, link.addresses))
-        yield f"    security_group_ids: [sg-{name}]"
+        interface = NetworkInterface(
+            network_interface_id=f"eni-{name}-{part}{again}",
+            mac_address=link.mac_address if macs[link.mac_address] == 1 else None,
+            addresses=link.addresses,
+            security_group_ids=(f"sg-{name}",),
+        )
+        yield f"  # {ascii(link.name)[1:-1]}"
+        yield from _yaml([write_interface(interface)], depth=2)
 
 
 def _single(address: CidrBlock) -> str:

@@ -139,7 +139,7 @@ def _without_empty(**fields: object) -> Native:
 _WIDTH = 120
 
 
-def as_yaml(native: Native) -> str:
+def as_yaml(native: object) -> str:
     """Return the text of a document; fields stand in the order in which they are given."""
     text = yaml.dump(
         native, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=_WIDTH, default_flow_style=False
