@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sgagent.netlink import NETLINK_NETFILTER, Message, NetlinkSocket, attributes
+from sgagent.netlink import NETLINK_NETFILTER, NetlinkSocket
+from sgagent.nft.kernel_table import read_tables
 
 _GET_FLOW_TABLE = 10 << 8 | 23
-_HEADER = struct.Struct("=BBH")
-_FAMILIES = {1: "inet", 2: "ip", 10: "ip6"}
-_TABLE, _NAME, _HOOK = 1, 2, 3
-_DEVICES = 3
-"""Of the hook."""
-
-_DEVICE_NAME = 1
+_ANY_FAMILY = bytes(4)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -42,31 +35,11 @@ def list_flow_tables() -> tuple[FlowTable, ...]:
         OSError: the kernel can't tell.
     """
     with NetlinkSocket(NETLINK_NETFILTER) as netlink:
-        return tuple(sorted(map(_flow_table, netlink.dump(_GET_FLOW_TABLE, _HEADER.pack(0, 0, 0)))))
-
-
-def _flow_table(message: Message) -> FlowTable:
-    found = attributes(message.payload[_HEADER.size :])
-    devices = attributes(found[_HOOK]).get(_DEVICES, memoryview(b""))
-    return FlowTable(
-        family=_FAMILIES.get(message.payload[0], str(message.payload[0])),
-        table=_text(found[_TABLE]),
-        name=_text(found[_NAME]),
-        links=tuple(sorted(_texts(devices))),
+        tables = read_tables(netlink.dump_unread(_GET_FLOW_TABLE, _ANY_FAMILY))
+    return tuple(
+        sorted(
+            FlowTable(table.family, table.name, one.name, tuple(sorted(one.devices)))
+            for table in tables
+            for one in table.flow_tables
+        )
     )
-
-
-def _texts(devices: memoryview) -> Iterator[str]:
-    """Yield the names in a list of attributes of one kind."""
-    place = 0
-    while place + 4 <= len(devices):
-        length, kind = struct.unpack_from("=HH", devices, place)
-        if length < 4:
-            return
-        if kind == _DEVICE_NAME:
-            yield _text(devices[place + 4 : place + length])
-        place += length + 3 & ~3
-
-
-def _text(value: memoryview) -> str:
-    return str(value, "utf-8", "replace").rstrip("\0")
