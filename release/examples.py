@@ -74,6 +74,10 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("sgagent lint groups.d --exit-code", "Fail a pipeline if anything is found."),
         ("sgagent lint groups.d --sarif > lint.sarif", "Write the findings for a code host."),
     ),
+    "suggest": (
+        ("sgagent suggest --flows web-1.log web-2.log > suggested.yaml", "Suggest a policy for two hosts."),
+        ("sgagent suggest --now --explain", "Suggest a policy for what this host does now."),
+    ),
     "mode": (
         ("sgagent mode observe", "Drop nothing from now on, but count what would be dropped."),
         ("sgagent mode enforce --interface eth1", "Enforce on one link."),

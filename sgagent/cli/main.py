@@ -91,6 +91,7 @@ COMMANDS = {
     "schema": Command("Print the JSON Schema of native documents."),
     "sign": Command("Sign documents."),
     "status": Command("Show the state of the running agent on one screen."),
+    "suggest": Command("Suggest a policy for the traffic that flows, and prove that it admits just that."),
     "test": Command("Run packet tests against policies."),
     "verify": Command(
         "Prove that the kernel's table, or a ruleset, does what the policy says, for every packet."

@@ -1,0 +1,243 @@
+"""Reader of the agent's flow log: lines of JSON into conversations.
+
+Most lines differ from an earlier one only in time, number, sender's port and bytes. Such a line is counted by
+what is around these; only the first of its kind is parsed.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import NamedTuple
+
+from sgagent.core.evaluate import DecidedBy
+from sgagent.core.model import LAST_PORT, PROTOCOL_NAMES, Direction, Family, Mode, Policy
+from sgagent.suggest.conversations import (
+    CUT_OFF,
+    NO_OPENING,
+    NOT_LOGGED,
+    Conversation,
+    FieldFault,
+    Tally,
+    Traffic,
+)
+
+LONGEST_LINE = 16_384
+"""Bytes; a line of the agent has under two thousand."""
+
+MOST_BYTES = 1 << 64
+_MOST_REMEMBERED = 100_000
+"""Kinds of lines, and seconds: some 60 MB."""
+
+_UNJUDGED = {DecidedBy.INVALID.value, DecidedBy.SPOOFED.value, DecidedBy.ALWAYS.value}
+_NUMBERS = {name: protocol.number for protocol, name in PROTOCOL_NAMES.items() if protocol.number is not None}
+
+
+class FlowLineReader:
+    """Read the lines of one log."""
+
+    def __init__(self, traffic: Traffic, name: str, host: str) -> None:
+        """Take what counts, the name of the log for messages, and what its host is called."""
+        self._traffic = traffic
+        self._name = name
+        self._host = host
+        self._kinds: dict[tuple[bytes, bytes], Tally] = {}
+        self._seconds: dict[bytes, int] = {}
+
+    def read(self, lines: Iterable[bytes], number: int = 1) -> None:
+        """Count all lines.
+
+        Args:
+            lines: with their ends; a longer one comes in pieces.
+            number: of the first.
+
+        Raises:
+            UsageError: there are too many conversations to keep apart.
+        """
+        kinds, seconds = self._kinds, self._seconds
+        for line in lines:
+            # Of a line that is not as the agent writes it, some piece here is nothing known: it is parsed.
+            begin = line.find(b', "interface"', 37)
+            port = line.find(b'"port": ', begin) + 8
+            behind = line.find(b",", port)
+            size = line.rfind(b" ") + 1
+            tally = kinds.get((line[begin:port], line[behind:size]))
+            second = seconds.get(line[:29])
+            sender, digits = line[port:behind], line[size:-2]
+            is_whole = line[-2:] == b"}\n" and digits.isdigit() and len(digits) < 10
+            if tally is None or second is None or not is_whole:
+                self._parse(line, number)
+            elif sender.isdigit() and len(sender) < 6 and (client_port := int(sender)) <= LAST_PORT:
+                tally.count(second, client_port, int(digits))
+            elif sender == b"null":
+                tally.count(second, None, int(digits))
+            else:
+                self._parse(line, number)
+            number += 1
+
+    def _parse(self, line: bytes, number: int) -> None:
+        """Count a line by what it says, and remember what others of its kind look like."""
+        if line.isspace():
+            return
+        try:
+            self._count(line)
+        except FieldFault as fault:
+            if line.endswith(b"\n"):
+                self._traffic.report(fault.problem(self._name, number))
+            else:
+                self._traffic.left_out[CUT_OFF] += 1
+
+    def _count(self, line: bytes) -> None:
+        fields = _decoded(line)
+        if "left_out" in fields:
+            self._traffic.left_out[NOT_LOGGED] += _whole(fields, "left_out", 1 << 62)
+            return
+        if _word(fields, "decided_by", [one.value for one in DecidedBy]) in _UNJUDGED:
+            self._traffic.left_out[NO_OPENING] += 1
+            return
+        flow = _flow(fields, self._host)
+        sweeps = self._traffic.sweeps
+        tally = self._traffic.tally(flow.conversation, is_refused=flow.is_refused)
+        tally.count(flow.second, flow.client_port, flow.size)
+        if sweeps != self._traffic.sweeps or len(self._kinds) >= _MOST_REMEMBERED:
+            self._kinds.clear()
+        if len(self._seconds) >= _MOST_REMEMBERED:
+            self._seconds.clear()
+        begin = line.find(b', "interface"', 37)
+        port = line.find(b'"port": ', begin) + 8
+        if line.startswith(b'{"time": "') and line[29:30] in b"." and line[begin:].startswith(_AS_WRITTEN):
+            self._kinds[line[begin:port], line[line.find(b",", port) : line.rfind(b" ") + 1]] = tally
+            self._seconds[line[:29]] = flow.second
+
+
+_AS_WRITTEN = b', "interface": "'
+
+
+class _Flow(NamedTuple):
+    conversation: Conversation
+    is_refused: bool
+    second: int
+    client_port: int | None
+    size: int
+
+
+def _decoded(line: bytes) -> Mapping[str, object]:
+    if len(line) > LONGEST_LINE:
+        raise FieldFault("line", f"{len(line)} bytes", f"at most {LONGEST_LINE} bytes")
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        text = line[:80].decode("utf-8", "replace")
+        raise FieldFault("line", text, "an object of JSON, as the flow log has one a line") from None
+    if not isinstance(found, dict):
+        raise FieldFault("line", found, "an object of JSON")
+    return found
+
+
+def _flow(fields: Mapping[str, object], host: str) -> _Flow:
+    direction = Direction(_word(fields, "direction", [one.value for one in Direction]))
+    family = Family(_word(fields, "family", [one.value for one in Family]))
+    verdict = Policy(_word(fields, "verdict", [one.value for one in Policy]))
+    mode = Mode(_word(fields, "mode", [one.value for one in Mode]))
+    source, destination = _mapping(fields, "source"), _mapping(fields, "destination")
+    near, far = (destination, source) if direction is Direction.INGRESS else (source, destination)
+    near_name, far_name = (
+        ("destination", "source") if direction is Direction.INGRESS else ("source", "destination")
+    )
+    link = _text(fields, "interface")
+    owner = near.get("network_interface_id")
+    return _Flow(
+        conversation=Conversation(
+            site=owner if isinstance(owner, str) and owner else f"{host}/{link}",
+            direction=direction,
+            family=family,
+            protocol=parse_protocol("protocol", fields.get("protocol")),
+            port=_port(destination, "destination.port"),
+            near=parse_address(f"{near_name}.address", near.get("address"), family),
+            far=parse_address(f"{far_name}.address", far.get("address"), family),
+        ),
+        is_refused=verdict is Policy.DROP and mode is Mode.ENFORCE,
+        second=_second(fields),
+        client_port=_port(source, "source.port"),
+        size=_whole(fields, "bytes", MOST_BYTES),
+    )
+
+
+def _text(fields: Mapping[str, object], name: str) -> str:
+    found = fields.get(name)
+    if not isinstance(found, str) or not found:
+        raise FieldFault(name, found, "a text")
+    return found
+
+
+def _word(fields: Mapping[str, object], name: str, words: list[str]) -> str:
+    found = fields.get(name)
+    if found not in words or not isinstance(found, str):
+        raise FieldFault(name, found, f"one of {', '.join(words)}")
+    return found
+
+
+def _mapping(fields: Mapping[str, object], name: str) -> Mapping[str, object]:
+    found = fields.get(name)
+    if not isinstance(found, dict):
+        raise FieldFault(name, found, "an object with address and port")
+    return found
+
+
+def _whole(fields: Mapping[str, object], name: str, most: int) -> int:
+    found = fields.get(name)
+    if isinstance(found, bool) or not isinstance(found, int) or not 0 <= found < most:
+        raise FieldFault(name, found, "a whole number that 64 bits hold")
+    return found
+
+
+def _port(end: Mapping[str, object], name: str) -> int | None:
+    found = end.get("port")
+    if found is None:
+        return None
+    if isinstance(found, bool) or not isinstance(found, int) or not 0 <= found <= LAST_PORT:
+        raise FieldFault(name, found, f"a port from 0 to {LAST_PORT}, or null")
+    return found
+
+
+def _second(fields: Mapping[str, object]) -> int:
+    text = _text(fields, "time")
+    try:
+        return int(datetime.fromisoformat(text if text.endswith("Z") else "").timestamp())
+    except (ValueError, OverflowError):
+        raise FieldFault("time", text, "an instant like 2026-01-31T10:15:02.214511Z") from None
+
+
+def parse_protocol(name: str, found: object) -> int:
+    """Return the number of a protocol, of which records have the name or the number.
+
+    Raises:
+        FieldFault: it is neither.
+    """
+    text = str(found)
+    number = _NUMBERS.get(text, int(text) if text.isascii() and text.isdigit() and len(text) < 4 else 256)
+    if found is None or number > 255:
+        raise FieldFault(name, found, "a protocol's name, or its number from 0 to 255")
+    return number
+
+
+def parse_address(name: str, found: object, family: Family | None = None) -> int:
+    """Return an address as a number.
+
+    Args:
+        name: of the field.
+        found: what is in it.
+        family: that it has to have; None is any.
+
+    Raises:
+        FieldFault: it is none.
+    """
+    try:
+        address = ipaddress.ip_address(found if isinstance(found, str) else "")
+    except ValueError:
+        raise FieldFault(name, found, "an address") from None
+    if family is not None and address.max_prefixlen != family.bits:
+        raise FieldFault(name, found, f"an address of {family.value}")
+    return int(address)

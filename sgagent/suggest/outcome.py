@@ -1,0 +1,247 @@
+"""The outcome: proved documents, what each rule rests on, and what is asked about."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from sgagent.core.model import Direction, Policy, Protocol, SecurityGroupRule, Snapshot
+from sgagent.documents import DocumentFile, Limits, parse_documents
+from sgagent.documents.writer import Native, as_yaml, write_document
+from sgagent.suggest.conversations import Traffic, UnprovedSuggestionError
+from sgagent.suggest.far_ends import Measures, far_text
+from sgagent.suggest.observations import Doubt, FarEnd, Observation, Service, observe
+from sgagent.suggest.proof import Judged, Judges, judge, judges_of, prove, with_descriptions
+from sgagent.suggest.suggestion import Draft, Statement, draft
+
+
+@dataclass(slots=True)
+class Evidence:
+    """What a rule rests on."""
+
+    sessions: int = 0
+    peers: set[FarEnd] = field(default_factory=set)
+    first: int | None = None
+    last: int | None = None
+
+    def add(self, one: Observation) -> None:
+        """Count an observation."""
+        tally = one.tally
+        self.sessions += tally.sessions
+        self.peers.add(one.far)
+        self.first = tally.first if self.first is None else min(self.first, tally.first)
+        self.last = tally.last if self.last is None else max(self.last, tally.last)
+
+    def __str__(self) -> str:
+        """Return it in words."""
+        if self.first is None or self.last is None:
+            return "nothing was seen that needs it"
+        span = f"{instant(self.first)} to {instant(self.last)}"
+        return f"{_count(self.sessions, 'session')} of {_count(len(self.peers), 'peer')}, {span}"
+
+
+def instant(second: int) -> str:
+    """Return a second in RFC 3339, in UTC."""
+    return datetime.fromtimestamp(second, UTC).isoformat().replace("+00:00", "Z")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuggestedRule:
+    """A rule with its evidence, and how it is wider than that."""
+
+    group: str
+    rule: SecurityGroupRule
+    evidence: Evidence
+    widened: tuple[Statement, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """Doubtful sessions of one kind, which nothing admits."""
+
+    doubt: Doubt
+    interface: str
+    direction: Direction
+    protocol: int
+    ports: tuple[int, ...]
+    """Sorted; none for protocols without ports."""
+
+    peers: tuple[FarEnd, ...]
+    sessions: int
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        """Return the question."""
+        peers = [far_text(far) for far in self.peers[:_FEW]]
+        more = len(self.peers) - len(peers)
+        ports = " ".join(map(str, self.ports[:_FEW])) + (" …" if len(self.ports) > _FEW else "")
+        way = "from" if self.direction is Direction.INGRESS else "to"
+        who = ", ".join(peers) + (f" and {more} more" if more else "")
+        what = f"{Protocol(self.protocol)} {ports}".rstrip()
+        when = (
+            instant(self.first)
+            if self.first == self.last
+            else f"{instant(self.first)} to {instant(self.last)}"
+        )
+        sessions = _count(self.sessions, "session")
+        return f"{what} {way} {who} at {self.interface}: {sessions}, {when}: {_QUESTIONS[self.doubt]}"
+
+
+_FEW = 5
+_QUESTIONS = {
+    Doubt.ONCE: "seen once each; is it needed?",
+    Doubt.FEW: "seen too seldom; is it needed?",
+    Doubt.SCAN: "looks like a scan; is it wanted?",
+    Doubt.REFUSED: "it was refused; is it missed?",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """A suggestion that is proved."""
+
+    draft: Draft
+    snapshot: Snapshot
+    """As it was read back from the text."""
+
+    native: Native
+    text: str
+    rules: tuple[SuggestedRule, ...]
+    questions: tuple[Question, ...]
+    judges: Judges
+    observations: tuple[Observation, ...]
+
+
+def suggest(
+    traffic: Traffic,
+    definitions: Snapshot,
+    measures: Measures,
+    limits: Limits,
+    directions: Collection[Direction] = tuple(Direction),
+) -> Outcome:
+    """Return documents that admit what flowed, and nothing beyond what they state.
+
+    Raises:
+        DocumentError: the definitions at hand make no sense.
+        UnprovedSuggestionError: the suggestion does not hold what it states.
+    """
+    passed = {one: tally for one, tally in traffic.passed.items() if one.direction in directions}
+    refused = {one: tally for one, tally in traffic.refused.items() if one.direction in directions}
+    observations, whole = observe(passed, definitions)
+    drafted = draft(observations, whole, measures, directions)
+    first = tuple(judge(judges_of(drafted.snapshot), observations))
+    evidence = _evidence(first)
+    texts = {
+        rule.rule_id: str(evidence.get(rule.rule_id, Evidence()))
+        if rule.policy is Policy.ACCEPT
+        else "what leaves and no rule accepts"
+        for _, rule in _rules_of(drafted)
+    }
+    native = write_document(with_descriptions(drafted.snapshot, texts))
+    text = as_yaml(native)
+    written, _ = parse_documents([DocumentFile("<suggested>", text.encode())], limits, "")
+    if replace(written, version="") != replace(drafted.snapshot, version=""):
+        raise UnprovedSuggestionError(
+            "the document does not say what was suggested; nothing is suggested, please report this"
+        )
+    judges = judges_of(written)
+    prove(drafted, judges, first)
+    for one in observe(refused, whole)[0]:
+        one.doubt = Doubt.REFUSED
+        observations.append(one)
+    known = {one.network_interface_id for one in whole.network_interfaces}
+    asked = [one for one in observations if one.doubt and one.interface in known]
+    return Outcome(
+        draft=drafted,
+        snapshot=written,
+        native=native,
+        text=text,
+        rules=tuple(_suggested(drafted, evidence)),
+        questions=tuple(_questions(judge(judges, asked))),
+        judges=judges,
+        observations=tuple(one for one in observations if one.doubt is not Doubt.REFUSED),
+    )
+
+
+def _evidence(judged: Iterable[Judged]) -> dict[str, Evidence]:
+    """Return what each rule admitted; scans are no evidence, even where they are admitted."""
+    found: dict[str, Evidence] = defaultdict(Evidence)
+    for one in judged:
+        rule = one.decision.rule
+        if rule is not None and rule.policy is Policy.ACCEPT and one.observation.doubt is not Doubt.SCAN:
+            found[rule.rule_id].add(one.observation)
+    return found
+
+
+def _rules_of(drafted: Draft) -> list[tuple[str, SecurityGroupRule]]:
+    """Return the suggested rules, with their groups."""
+    return [
+        (group.security_group_id, rule)
+        for group in drafted.snapshot.security_groups
+        if group.security_group_id in drafted.rewritten
+        for rule in group.rules
+        if rule.direction in drafted.directions
+    ]
+
+
+def _suggested(drafted: Draft, evidence: Mapping[str, Evidence]) -> Iterable[SuggestedRule]:
+    by_service: dict[tuple[str, Service], list[Statement]] = defaultdict(list)
+    for one in drafted.statements:
+        by_service[one.group, one.service].append(one)
+    for group, rule in _rules_of(drafted):
+        widened: list[Statement] = []
+        if rule.policy is Policy.ACCEPT:
+            widened = [
+                one
+                for service in services_of(rule)
+                for one in by_service.get((group, service), ())
+                if one.named is None or one.named in rule.authorization_objects
+            ]
+        found = evidence.get(rule.rule_id, Evidence())
+        yield SuggestedRule(group=group, rule=rule, evidence=found, widened=tuple(widened))
+
+
+def services_of(rule: SecurityGroupRule) -> Iterable[Service]:
+    """Yield the services of a suggested rule."""
+    for protocol in rule.protocols:
+        if not protocol.has_ports:
+            yield Service(rule.direction, protocol.wire_number, None)
+        for first, last in getattr(rule.ports, "ranges", ()) if protocol.has_ports else ():
+            yield from (
+                Service(rule.direction, protocol.wire_number, port) for port in range(first, last + 1)
+            )
+
+
+def _questions(judged: Iterable[Judged]) -> list[Question]:
+    """Return what nothing admits, the most sessions first; the ports of a scan are one question."""
+    parts: dict[tuple[object, ...], list[Observation]] = defaultdict(list)
+    for found in judged:
+        one = found.observation
+        if found.decision.verdict is Policy.DROP or one.doubt in (Doubt.SCAN, Doubt.REFUSED):
+            what = one.far if one.doubt is Doubt.SCAN else one.service.port
+            parts[one.doubt, one.interface, one.service.direction, one.service.protocol, what].append(one)
+    questions = [_question(some) for some in parts.values()]
+    return sorted(questions, key=lambda one: (one.doubt.value, -one.sessions, str(one)))
+
+
+def _question(some: Sequence[Observation]) -> Question:
+    first = some[0]
+    assert first.doubt is not None  # noqa: S101 - only doubtful ones are asked about; for the type checker
+    return Question(
+        doubt=first.doubt,
+        interface=first.interface,
+        direction=first.service.direction,
+        protocol=first.service.protocol,
+        ports=tuple(sorted({one.service.port for one in some if one.service.port is not None})),
+        peers=tuple(sorted({one.far for one in some}, key=lambda far: (far[0].bits, far[1]))),
+        sessions=sum(one.tally.sessions for one in some),
+        first=min(one.tally.first for one in some),
+        last=max(one.tally.last for one in some),
+    )

@@ -1,0 +1,1 @@
+"""Suggestion of a policy from recorded traffic."""
