@@ -11,6 +11,7 @@ from sgagent.analysis.lint.services import (
     MANAGEMENT,
     MANY_PORTS,
     NARROW_PORTS,
+    REFLECTORS,
     SENSITIVE,
     everything,
     service_text,
@@ -18,8 +19,10 @@ from sgagent.analysis.lint.services import (
 from sgagent.analysis.lint.subject import LintSubject, Stand, error, rule_finding, warning
 from sgagent.core.addresses import Ranges, common, holds, joined, size, without
 from sgagent.core.model import (
+    GRE,
     NO_PORTS,
     TCP,
+    UDP,
     AuthorizationObject,
     CidrBlock,
     Direction,
@@ -61,6 +64,38 @@ def _sensitive(stand: Stand, family: Family) -> dict[RuleKey, Ranges]:
     open_ = stand.open_to_everyone[family]
     broad, by_rule = everything(open_), open_[TCP.wire_number]
     return _among({key: ports for key, ports in by_rule.items() if key not in broad}, SENSITIVE)
+
+
+@error("a UDP service that amplifies attacks, or GRE, open to everyone")
+def reflector_open(subject: LintSubject) -> Iterator[Finding]:
+    """Find rules that open tunnels, or UDP services whose answers are large, to everyone."""
+    remedy = "accept only the addresses, the group or the list that need it"
+    found = _collected(subject, _reflecting)
+    yield from _open_over(
+        found,
+        lambda ports: f"it opens {_reflectors(ports)}, which forged requests turn on others, to everyone",
+        remedy,
+    )
+    found = _collected(subject, _tunnels)
+    yield from _open_over(found, lambda _: "it opens GRE, and so the inside of tunnels, to everyone", remedy)
+
+
+def _reflecting(stand: Stand, family: Family) -> dict[RuleKey, Ranges]:
+    """Return the UDP ports of services that amplify, by the rules that open them and not all ports."""
+    open_ = stand.open_to_everyone[family]
+    broad, by_rule = everything(open_), open_[UDP.wire_number]
+    return _among({key: ports for key, ports in by_rule.items() if key not in broad}, REFLECTORS)
+
+
+def _tunnels(stand: Stand, family: Family) -> dict[RuleKey, Ranges]:
+    open_ = stand.open_to_everyone[family]
+    broad = everything(open_)
+    return {key: ports for key, ports in open_[GRE.wire_number].items() if key not in broad}
+
+
+def _reflectors(ports: Ranges) -> str:
+    named = ", ".join(f"{port} ({REFLECTORS[port]})" for port in REFLECTORS if holds(ports, port))
+    return f"udp {named}"
 
 
 @error("a database that has rules of its own, and a broad accept without a drop that closes it")

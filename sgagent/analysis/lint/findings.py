@@ -16,8 +16,11 @@ if TYPE_CHECKING:  # the configuration reads the codes, and does without the com
 CODES = (
     "open_to_everyone",
     "sensitive_port_open",
+    "reflector_open",
     "database_without_closing_drop",
     "one_family_shut",
+    "dns_ntp_shut",
+    "ftp_without_passive",
     "wide_management_port",
     "deny_before_accepts",
     "void_drop",

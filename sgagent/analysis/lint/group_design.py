@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 
 from sgagent.analysis.bit_sets import Columns
@@ -28,9 +29,15 @@ from sgagent.core.model import (
 )
 
 _ENVIRONMENT_KEYS = ("environment", "env", "stage")
-_PRODUCTION = ("production", "prod", "prd", "live")
-_TEST = ("test", "testing", "dev", "development", "staging", "stage", "qa", "uat", "sandbox", "preprod")
-_ENVIRONMENTS = dict.fromkeys(_PRODUCTION, "production") | dict.fromkeys(_TEST, "test")
+_PRODUCTION = ("production", "prod", "prd")
+_TEST = ("test", "testing", "dev", "development", "staging", "qa", "uat", "sandbox", "preprod", "nonprod")
+_NAMED = dict.fromkeys(_PRODUCTION, "production") | dict.fromkeys(_TEST, "test")
+"""What the words of a name say."""
+
+_ENVIRONMENTS = _NAMED | {"live": "production", "stage": "test"}
+"""What values of tags say."""
+
+_NO_PRODUCTION = re.compile(r"(pre|non)[-_. ]?prod(uction)?")
 
 
 @warning("a group that serves everyone and insiders on different ports")
@@ -87,9 +94,9 @@ def _ids(rules: list[SecurityGroupRule]) -> str:
     return ", ".join(rule.rule_id for rule in rules[:3]) + (" …" if len(rules) > 3 else "")
 
 
-@warning("production and test, by their tags, that reach each other")
+@warning("production and test, by tag or name, that reach or name each other")
 def mixed_environments(subject: LintSubject) -> Iterator[Finding]:
-    """Find production and test that reach each other by more than what is open to everyone."""
+    """Find production and test that name each other, or reach each other beside what is open to everyone."""
     environments = {
         group.security_group_id: environment
         for group in subject.snapshot.security_groups
@@ -101,13 +108,15 @@ def mixed_environments(subject: LintSubject) -> Iterator[Finding]:
     for stand in subject.stands:
         for contact in _contacts(subject, stand, environments):
             found.setdefault(contact, set()).update(stand.interfaces)
-    for (here, there, rule), interfaces in found.items():
+    named = [contact for contact in _namings(subject, environments) if contact not in found]
+    for (here, there, rule), interfaces in (found | {contact: set[str]() for contact in named}).items():
+        do = "may reach" if (here, there, rule) in named else "reach"
         by = f"by {rule[1]}" if rule else "by the inner access policy of a group that both share"
         yield Finding(
             security_group_id=rule[0] if rule else here,
             rule_ids=(rule[1],) if rule else (),
             object_id=here,
-            message=f"members of {there} ({environments[there]}) reach {here} ({environments[here]}) {by}",
+            message=f"members of {there} ({environments[there]}) {do} {here} ({environments[here]}) {by}",
             remedy="keep the environments in separate groups and networks",
             interfaces=tuple(sorted(interfaces)),
             origin=NOWHERE if rule else subject.snapshot.group_by_id[here].origin,
@@ -132,6 +141,17 @@ def _contacts(subject: LintSubject, stand: Stand, environments: Mapping[str, str
                     yield from ((own, other, rule) for other, held in columns.items() if met & held)
 
 
+def _namings(subject: LintSubject, environments: Mapping[str, str]) -> Iterator[_Contact]:
+    """Yield the accepts that name a group of the other environment, whether or not it has members."""
+    for key, (group, rule) in subject.rules.items():
+        own = environments.get(group.security_group_id)
+        for one in rule.authorization_objects if own and rule.policy is Policy.ACCEPT else ():
+            named = one.security_group_id if isinstance(one, GroupReference) else ""
+            if environments.get(named, own) != own:
+                is_inwards = rule.direction is Direction.INGRESS
+                yield (key[0], named, key) if is_inwards else (named, key[0], key)
+
+
 def _narrowly_accepted(table: Table, family: Family) -> Iterator[tuple[Clause, Columns]]:
     """Yield what accepts, with those whom it lets in at some port where it does not let in everyone."""
     left = table.opened()
@@ -152,9 +172,17 @@ _OPENING = (DecidedBy.RULE, DecidedBy.INNER, DecidedBy.DEFAULT)
 
 
 def _environment(group: SecurityGroup) -> str | None:
-    """Return the environment of a group by its tags; None if it is neither of the two."""
+    """Return the environment of a group by its tags, name or id; None if it is neither of the two."""
     values = (value.lower() for key, value in group.tags if key.lower() in _ENVIRONMENT_KEYS)
-    return next((_ENVIRONMENTS[value] for value in values if value in _ENVIRONMENTS), None)
+    tagged = (_ENVIRONMENTS[value] for value in values if value in _ENVIRONMENTS)
+    return next(tagged, None) or _named(group.name) or _named(group.security_group_id)
+
+
+def _named(name: str) -> str | None:
+    """Return the only environment of which a name has a word."""
+    words = re.split(r"[^a-z0-9]+", _NO_PRODUCTION.sub("nonprod", name.lower()))
+    found = {_NAMED[word] for word in words if word in _NAMED}
+    return found.pop() if len(found) == 1 else None
 
 
 @notice("members that may all talk to each other, where nothing shows that they need to")

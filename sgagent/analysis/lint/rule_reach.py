@@ -14,7 +14,7 @@ from sgagent.analysis.packet_tables import make_tables
 from sgagent.analysis.redundancy import Area, Table, code_of, common_area
 from sgagent.core.addresses import Ranges, joined, size
 from sgagent.core.evaluate import DecidedBy
-from sgagent.core.model import ALL_PROTOCOLS, LAST_PORT, PORTED_NUMBERS, Direction, Family, Policy
+from sgagent.core.model import ALL_PROTOCOLS, GRE, LAST_PORT, PORTED_NUMBERS, Direction, Family, Policy
 from sgagent.core.policy import ResolvedInterface, ResolvedRule
 
 RuleKey = tuple[str, str]
@@ -278,7 +278,10 @@ _PARTS = 256
 """A rule for less than one such part of what counts as wide is not held to open anything to everyone."""
 
 OpenPorts = Mapping[int, Mapping[RuleKey, Ranges]]
-"""Ports that are open to everyone, by protocol and by the rules that open them."""
+"""Ports that are open to everyone, by protocol and by the rules that open them. GRE counts as open at all."""
+
+_LOOKED_AT = (*PORTED_NUMBERS, GRE.wire_number)
+"""Protocols."""
 
 
 def is_wide(peers: Ranges, family: Family) -> bool:
@@ -292,9 +295,9 @@ def ports_open_to_everyone(clauses: Sequence[Clause], family: Family) -> OpenPor
     # What is smaller comes, if that are few rules, to no more than a quarter of what counts.
     least = max(_WIDE[family] // (4 * accepting or 1), _WIDE[family] // _PARTS)
     counting = [clause for clause in clauses if size(clause.addresses) > least]
-    found: dict[int, dict[RuleKey, list[tuple[int, int]]]] = {number: {} for number in PORTED_NUMBERS}
+    found: dict[int, dict[RuleKey, list[tuple[int, int]]]] = {number: {} for number in _LOOKED_AT}
     tables = make_tables(counting, family)
-    for number in PORTED_NUMBERS:
+    for number in _LOOKED_AT:
         for key, first, last in _opened(tables, number, family, least):
             found[number].setdefault(key, []).append((first, last))
     return {

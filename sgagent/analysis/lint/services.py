@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from sgagent.analysis.lint.rule_reach import OpenPorts, RuleKey
 from sgagent.core.addresses import Ranges, size
+from sgagent.core.model import PORTED_NUMBERS
 
 MANAGEMENT: Mapping[int, str] = {
     22: "SSH",
@@ -57,6 +58,19 @@ OTHERS: Mapping[int, str] = {
 }
 """What belongs inside for other reasons. TCP."""
 
+REFLECTORS: Mapping[int, str] = {
+    19: "chargen",
+    111: "portmapper",
+    137: "NetBIOS",
+    161: "SNMP",
+    389: "LDAP",
+    1900: "SSDP",
+    3702: "WS-Discovery",
+    5353: "mDNS",
+    11211: "Memcached",
+}
+"""What answers a forged request with many times its bytes, which hit the victim. UDP."""
+
 SENSITIVE: Mapping[int, str] = {**MANAGEMENT, **DATABASES, **OTHERS}
 
 MANY_PORTS = 1000
@@ -67,12 +81,15 @@ NARROW_PORTS = 64
 
 
 def service_text(port: int) -> str:
-    """Return a port with what is behind it: ``3306 (MySQL)``."""
+    """Return a TCP port with what is behind it: ``3306 (MySQL)``."""
     return f"{port} ({SENSITIVE[port]})"
 
 
 def everything(open_: OpenPorts) -> dict[RuleKey, Ranges]:
     """Return the rules that open more ports to everyone than can be overseen."""
     return {
-        key: ports for by_rule in open_.values() for key, ports in by_rule.items() if size(ports) > MANY_PORTS
+        key: ports
+        for number, by_rule in open_.items()
+        for key, ports in by_rule.items()
+        if number in PORTED_NUMBERS and size(ports) > MANY_PORTS
     }

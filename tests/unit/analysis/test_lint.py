@@ -207,12 +207,20 @@ SHOWN: Mapping[str, set[tuple[str, str]]] = {
         ("mixed_services", "sgr-mssql"),
     },
     # The trap is what it is there for.
-    "6t-the-trap": {("deny_before_accepts", "sgr-out-nothing")},
+    "6t-the-trap": {("deny_before_accepts", "sgr-out-nothing"), ("dns_ntp_shut", "sgr-out-nothing")},
+    # The guide's own: names and time are for the reader to add.
+    "6-egress-allow-list": {("dns_ntp_shut", "sgr-out-nothing")},
+    "10-names": {("dns_ntp_shut", "")},
+    "5-internal": {("ftp_without_passive", "sgr-files-own"), ("ftp_without_passive", "sgr-files-partner")},
     # That is what it shows; the ended accept is looked for at a time only.
     "8-expiry": {("expiring_drop", "sgr-migration")},
     # Entries that nest are normal input (§5.4); the way to the application is written down, though a basic
     # group lets everything out.
-    "three-tier": {("idle_prefix_list", ""), ("redundant_rule", "sgr-web-to-app")},
+    "three-tier": {
+        ("idle_prefix_list", ""),
+        ("redundant_rule", "sgr-web-to-app"),
+        ("dns_ntp_shut", "sgr-database-sealed"),
+    },
     # The vectors show one point each, with as few rules as that takes.
     "vectors/ipv4-opens-no-ipv6": {("open_to_everyone", "sgr-1")},
     "vectors/unknown-protocol": {("open_to_everyone", "sgr-1")},
@@ -402,7 +410,8 @@ def test_case_6_without_the_drop_for_ipv6() -> None:
     found = changed(
         "6-egress-allow-list", ("authorization_object: ::/0", 'authorization_object: "2001:db8::/32"')
     )
-    assert {(one.code, one.rule_ids) for one in found} == {("one_family_shut", ("sgr-out-nothing",))}
+    assert {one.code for one in found} == {"one_family_shut", "dns_ntp_shut"}
+    assert {one.rule_ids for one in found} == {("sgr-out-nothing",)}
 
 
 def test_case_6_trap_with_a_drop_before_the_accepts() -> None:

@@ -1,0 +1,146 @@
+"""Checks for rules that shut out what a host or its clients need: the DNS, the time, FTP's transfers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from sgagent.analysis.bit_sets import Columns
+from sgagent.analysis.header_space import Clause
+from sgagent.analysis.lint.findings import Finding
+from sgagent.analysis.lint.rule_reach import RuleKey, key_of
+from sgagent.analysis.lint.services import NARROW_PORTS
+from sgagent.analysis.lint.subject import LintSubject, Stand, rule_finding, warning
+from sgagent.analysis.redundancy import Table, code_of
+from sgagent.core.addresses import size
+from sgagent.core.errors import NOWHERE
+from sgagent.core.evaluate import DecidedBy
+from sgagent.core.model import LAST_PORT, TCP, UDP, Direction, Family, Policy
+from sgagent.core.rule_values import FAMILY_NAMES
+
+_DNS = "DNS (udp and tcp 53)"
+
+_SERVICES: Mapping[str, tuple[int, ...]] = {
+    _DNS: (
+        code_of(UDP.wire_number, 53),
+        code_of(TCP.wire_number, 53),
+        code_of(TCP.wire_number, 853),
+    ),
+    "NTP (udp 123)": (code_of(UDP.wire_number, 123),),
+}
+"""What hosts use themselves, with the protocols and ports of which any will do."""
+
+
+class _Shut(NamedTuple):
+    """What keeps services from the members of a group."""
+
+    group: str
+    rule_id: str | None
+    """Of the drop that decides; None where it is the default."""
+
+    family: Family
+    services: tuple[str, ...]
+
+
+@warning("an egress policy that shuts out the host's own DNS or NTP")
+def dns_ntp_shut(subject: LintSubject) -> Iterator[Finding]:
+    """Find groups whose members can ask nobody for names, or for the time."""
+    found: dict[_Shut, set[str]] = {}
+    for stand in subject.stands:
+        shut = _shut(subject, stand)
+        if shut is not None:
+            found.setdefault(shut, set()).update(stand.interfaces)
+    for shut, interfaces in found.items():
+        yield Finding(
+            security_group_id=shut.group,
+            rule_ids=(shut.rule_id,) if shut.rule_id else (),
+            object_id=None if shut.rule_id else shut.group,
+            message=f"members reach no {' and no '.join(shut.services)} over {FAMILY_NAMES[shut.family]}",
+            remedy="accept egress to the servers that they use (the cloud's DNS is 100.100.2.136 and .138)",
+            interfaces=tuple(sorted(interfaces)),
+            origin=NOWHERE if shut.rule_id else subject.snapshot.group_by_id[shut.group].origin,
+        )
+
+
+def _shut(subject: LintSubject, stand: Stand) -> _Shut | None:
+    """Return what is shut at a stand over IPv4, or over IPv6 where the interfaces have nothing else."""
+    if not stand.interfaces and not stand.judge.egress.rules:
+        return None  # a group that is attached nowhere, and leaves egress to others beside it
+    family = _family(subject, stand)
+    services = tuple(
+        name
+        for name, codes in _SERVICES.items()
+        if not (name is _DNS and _names_hosts(stand)) and _is_shut(stand, family, codes)
+    )
+    if not services:
+        return None
+    code = _SERVICES[services[0]][0]
+    drops = [clause.rule for _, clause, _ in stand.egress.deciders(family, code) if clause.rule]
+    if drops:
+        return _Shut(*key_of(drops[-1]), family, services)
+    return _Shut(stand.judge.security_group_ids[0], None, family, services)
+
+
+def _names_hosts(stand: Stand) -> bool:
+    """Return whether a rule names the DNS, for which the resolvers are open to the host (§12.3)."""
+    return any(rule.peer.is_dynamic for side in map(stand.judge.toward, Direction) for rule in side.rules)
+
+
+def _family(subject: LintSubject, stand: Stand) -> Family:
+    interfaces = map(subject.snapshot.interface_by_id.get, stand.interfaces)
+    there = {block.family for one in interfaces if one is not None for block in one.addresses}
+    return Family.IPV6 if there == {Family.IPV6} else Family.IPV4
+
+
+def _is_shut(stand: Stand, family: Family, codes: tuple[int, ...]) -> bool:
+    """Return whether nobody may be reached over a family, and no rule accepts anybody over the other."""
+    return not any(
+        clause.policy is Policy.ACCEPT and clause.decided_by in _OPENING[one is family]
+        for one in Family
+        for code in codes
+        for _, clause, _ in stand.egress.deciders(one, code)
+    )
+
+
+_OPENING = {
+    True: (DecidedBy.RULE, DecidedBy.FAILSAFE, DecidedBy.DEFAULT),
+    False: (DecidedBy.RULE, DecidedBy.FAILSAFE),
+}
+"""The steps that let hosts reach servers: over the family in question, and over the other one."""
+
+
+@warning("FTP without the passive range")
+def ftp_without_passive(subject: LintSubject) -> Iterator[Finding]:
+    """Find accepts of FTP's control connection from clients that may open no data connection (§6.5)."""
+    found: dict[RuleKey, set[str]] = {}
+    for stand in subject.stands:
+        for family in Family:
+            for table, clause, columns in stand.ingress.deciders(family, code_of(TCP.wire_number, 21)):
+                if _is_ftp(clause) and table.far_columns(columns) & ~_passive(table):
+                    assert clause.rule is not None  # noqa: S101 - as asked; for the type checker
+                    found.setdefault(key_of(clause.rule), set()).update(stand.interfaces)
+    for key, interfaces in found.items():
+        yield rule_finding(
+            key,
+            "it opens FTP's control port, and its clients may open no passive port: their transfers time out",
+            "accept the passive range of the server's configuration from the same clients, or use SFTP",
+            interfaces=tuple(sorted(interfaces)),
+        )
+
+
+def _is_ftp(clause: Clause) -> bool:
+    is_rule = clause.decided_by is DecidedBy.RULE and clause.policy is Policy.ACCEPT
+    return is_rule and size(clause.ports.ranges) <= NARROW_PORTS
+
+
+def _passive(table: Table) -> Columns:
+    """Return the last columns of the far ends that may open neighbouring ports from 1024 on."""
+    first, last = (table.row_of(code_of(TCP.wire_number, port)) for port in (1024, LAST_PORT))
+    open_, before = 0, 0
+    for row in range(first, last + 1):
+        here = table.far_columns(table.all_verdicts.accepted[row])
+        start, end = table.codes(row, row)
+        is_range = end > max(start, code_of(TCP.wire_number, 1024))
+        open_ |= here if is_range else here & before
+        before = here
+    return open_
