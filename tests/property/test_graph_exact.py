@@ -1,5 +1,8 @@
 """Edges say neither more nor less than judging every packet does, in a universe of few addresses and ports.
 
+What lint finds open is on an arrow, no rule that it calls idle decides about any packet, and the compiled
+table is proved to do what decided about them (what ``explain`` says).
+
 The universe lies at the ends of what there is: the last addresses of a family, and the first and last ports.
 No two interfaces have the same address.
 """
@@ -17,7 +20,9 @@ from hypothesis import given
 
 from sgagent.analysis.graph.edges import make_graph
 from sgagent.analysis.graph.elements import Edge, Side
-from sgagent.analysis.lint.subject import make_subject
+from sgagent.analysis.lint.rule_reach import key_of
+from sgagent.analysis.lint.subject import LintSubject, make_subject
+from sgagent.compiler.compilation import compile_
 from sgagent.core.addresses import AddressSet, holds
 from sgagent.core.binding import Binding, Bindings, bind_everywhere
 from sgagent.core.errors import NOWHERE
@@ -36,6 +41,7 @@ from sgagent.core.model import (
     Family,
     GroupReference,
     GroupType,
+    NameReference,
     NetworkInterface,
     Policy,
     PortSet,
@@ -49,6 +55,10 @@ from sgagent.core.model import (
 from sgagent.core.policy import ResolvedPolicy, ResolvedRule
 from sgagent.core.resolve import Exemptions, resolve
 from sgagent.core.rule_values import canonical_objects
+from sgagent.nft.marks import MarkLayout, first_state
+from sgagent.verify import Outcome
+from sgagent.verify.proof import prove
+from sgagent.verify.verified_table import table_of
 from tests.draws import Draws
 from tests.generators import ShownDocument
 from tests.strategies import draws, examples
@@ -58,6 +68,11 @@ OUTSIDE = {family: (family.last_address - 8, family.last_address - 4) for family
 """The first is in no network but the whole family."""
 PORTS = (0, 1, 2, 65535)
 SOURCE_PORTS = (0, 1, 2, 65535)
+UNKNOWN = {family: family.last_address - 16 for family in Family}
+"""Stands for where a name is of which nobody knows."""
+EVERYWHERE = {family: (UNKNOWN[family], *OUTSIDE[family], *INSIDE[family]) for family in Family}
+NAMES = ("known.example.org", "known.example.org", "unknown.example.org")
+"""The DNS answers for the first."""
 Point = tuple[int, int | None]
 """A protocol and a destination port."""
 
@@ -82,6 +97,8 @@ class Drawing:
             for family in Family
         )
         self.taken: list[CidrBlock] = []
+        known = (self.block(family) for family in Family)
+        self.names = {"known.example.org": AddressSet.of(one for one in known if draws.chance(50))}
         self.families = draws.choice(((Family.IPV4,), (Family.IPV6,), tuple(Family), tuple(Family)))
 
     def block(self, family: Family, widths: tuple[int, ...] = (0, 0, 0, 1, 1, 2, 3)) -> CidrBlock:
@@ -111,12 +128,15 @@ class Drawing:
         ports, source = (PortSet.of(draws.choice(PORT_RANGES)) for _ in range(2))
         near = family or draws.choice(self.families)
         local = self.block(near) if protocol.only_family in (None, near) and draws.chance(20) else None
+        policy = draws.choice((Policy.ACCEPT, Policy.ACCEPT, Policy.ACCEPT, Policy.DROP))
+        if policy is Policy.ACCEPT and draws.chance(15):
+            what, family = NameReference(draws.choice(NAMES)), None
         others = draws.many(lambda _: self.object(protocol)[0], 3) if not local and draws.chance(30) else ()
         second = {TCP: UDP, UDP: TCP}.get(protocol) if draws.chance(25) else None
         return SecurityGroupRule(
             rule_id=f"r-{number}",
             direction=draws.choice(tuple(Direction)),
-            policy=draws.choice((Policy.ACCEPT, Policy.ACCEPT, Policy.ACCEPT, Policy.DROP)),
+            policy=policy,
             priority=draws.choice((1, 1, 2, 3)),
             protocols=tuple(sorted({protocol, second or protocol})),
             ports=ALL_PORTS if not protocol.has_ports or draws.chance(10) else ports,
@@ -199,7 +219,9 @@ class World:
     """Definitions, and everybody in them."""
 
     snapshot: Snapshot
+    names: dict[str, AddressSet]
     verdicts: dict[tuple[str, Direction, Family, int, int, Point, int], Verdict] = field(default_factory=dict)
+    nobodys: dict[str, list[Host]] = field(default_factory=dict)
 
     @cached_property
     def policy(self) -> ResolvedPolicy:
@@ -215,7 +237,10 @@ class World:
             for group in self.alone
         ]
         bound = bind_everywhere(self.snapshot)
-        return resolve(self.snapshot, Bindings(bindings=(*bound.bindings, *alone)), Exemptions()).policy
+        somewhere = AddressSet(*(((UNKNOWN[family], UNKNOWN[family]),) for family in Family))
+        names = {NAMES[-1]: somewhere, **self.names}
+        bindings = Bindings(bindings=(*bound.bindings, *alone))
+        return resolve(self.snapshot, bindings, Exemptions(), names=names).policy
 
     @cached_property
     def alone(self) -> set[str]:
@@ -249,6 +274,34 @@ class World:
             return [replace(host, judge=host.judge or f"alone {group}") for host in hosts]
         return hosts
 
+    def unlisted(self, group: str) -> list[Host]:
+        """Return where a group judges addresses that nobody lists, as the host lists none of the family."""
+        if group not in self.nobodys:
+            self.nobodys[group] = self._unlisted(group)
+        return self.nobodys[group]
+
+    def _unlisted(self, group: str) -> list[Host]:
+        attached = [one for one in self.snapshot.network_interfaces if group in one.security_group_ids]
+        judges = {
+            family: [
+                one.network_interface_id
+                for one in attached
+                if not any(block.family is family for block in one.addresses)
+            ]
+            for family in Family
+        }
+        if group in self.alone:
+            members = self.snapshot.group_by_id[group].member_addresses
+            for family in Family:
+                judges[family] += [f"alone {group}"] * (not any(one.family is family for one in members))
+        return [
+            Host(judge, address, family, judge)
+            for family in Family
+            for judge in judges[family]
+            for address in EVERYWHERE[family]
+            if all(host.judge is None for host in self.hosts(family, address))
+        ]
+
     def is_member(self, host: Host, group: str) -> bool:
         """Return whether a host is attached to a group or listed by it."""
         interface = self.snapshot.interface_by_id.get(host.name)
@@ -262,7 +315,7 @@ class World:
         return [
             host
             for family in Family
-            for address in (*OUTSIDE[family], *INSIDE[family])
+            for address in EVERYWHERE[family]
             if addresses.contains(family, address)
             for host in self.hosts(family, address)
         ]
@@ -323,9 +376,9 @@ def edges(world: World) -> dict[Key, Expected]:
     """Return what passes both ends by a rule, at one of them, that names the other."""
     found: dict[Key, Expected] = defaultdict(Expected)
     for owner, direction in product(world.snapshot.group_by_id, Direction):
-        for near in world.of(owner, owner=True):
+        for near in (*world.of(owner, owner=True), *world.unlisted(owner)):
             if near.judge is not None:
-                for address in (*OUTSIDE[near.family], *INSIDE[near.family]):
+                for address in EVERYWHERE[near.family]:
                     for far in world.hosts(near.family, address):
                         if are_two(near, far):
                             look(world, owner, direction, (near, far), found)
@@ -337,6 +390,7 @@ def look(
 ) -> None:
     """Note what passes between two hosts by a rule of a group, or because both are fellow members."""
     near, far = ends
+    is_listed = near not in world.unlisted(owner)
     inwards = direction is Direction.INGRESS
     ways = (far, near) if inwards else (near, far)
     for what, port in packets():
@@ -344,7 +398,7 @@ def look(
         if not accepted:
             continue
         other = Direction.EGRESS if inwards else Direction.INGRESS
-        if is_inner:
+        if is_inner and is_listed:
             group = world.snapshot.group_by_id[owner]
             judge = next(one for one in world.policy.interfaces if one.name == near.judge)
             lets = group.group_type is GroupType.BASIC and group.inner_access_policy is Policy.ACCEPT
@@ -358,10 +412,10 @@ def look(
         for one, peer in zip(written.authorization_objects, rule.peer.objects, strict=True):
             match one:
                 case GroupReference(security_group_id=name):
-                    if world.is_member(far, name) and world.passes(other, ways, what, port)[0]:
+                    if is_listed and world.is_member(far, name) and world.passes(other, ways, what, port)[0]:
                         expected = found[(name, owner) if inwards else (owner, name)]
                         note(expected, owner, what, near.family, rule)
-                case CidrBlock() | PrefixListReference():
+                case CidrBlock() | PrefixListReference() | NameReference():
                     is_everything = isinstance(one, CidrBlock) and one.is_everything
                     beyond["anywhere" if is_everything else str(one)].append(peer.addresses)
         for name, addresses in beyond.items():
@@ -395,6 +449,10 @@ def loses_some(world: World, key: Key, expected: Expected, owner: str) -> bool:
         for name in key
     )
     beyond_source, beyond_target = (name not in world.snapshot.group_by_id for name in key)
+    if beyond_source:
+        target = [*target, *world.unlisted(key[1])]
+    if beyond_target:
+        source = [*source, *world.unlisted(key[0])]
     return any(
         not (
             (beyond_source or world.passes(Direction.EGRESS, ways, what, port)[0])
@@ -416,13 +474,44 @@ def is_on(edge: Edge, what: Point) -> bool:
     )
 
 
-@examples(150)
+def lint_agrees(subject: LintSubject, world: World, drawn: dict[Key, Edge]) -> None:
+    """Ports that a rule opens to everyone are on its arrow, in the family; idle rules decide nothing.
+
+    Not rules for some near ends, which nobody may have.
+    """
+    for stand in subject.stands:
+        for family in Family:
+            for number, by_rule in stand.open_to_everyone[family].items():
+                for (group, rule_id), ports in by_rule.items() if stand.interfaces else ():
+                    if subject.rules[group, rule_id][1].local_address is not None:
+                        continue
+                    edge = drawn["anywhere", group]
+                    assert family in edge.families, (group, rule_id)
+                    assert rule_id in edge.rules
+                    points = [what for what in POINTS if what[0] == number and holds(ports, what[1] or 0)]
+                    assert all(is_on(edge, what) for what in points), (group, rule_id)
+    decided = {key_of(rule) for _, rule, _ in world.verdicts.values() if rule is not None}
+    assert decided.isdisjoint(subject.unreached)
+    on_arrows = {rule_id for edge in drawn.values() for rule_id in edge.rules}
+    known = {rule_id for _, rule_id in subject.decided}
+    unresolved = {
+        rule.rule_id
+        for group in world.snapshot.security_groups
+        for rule in group.rules
+        if NameReference(NAMES[-1]) in rule.authorization_objects
+    }
+    assert on_arrows - unresolved <= known
+
+
+@examples(80)
 @given(draws())
 def test_an_edge_says_what_judging_every_packet_says(draws: Draws) -> None:
     """Its traffic, its rules and families, and whether all of it passes between all at both ends."""
-    world = World(Drawing(draws).snapshot())
+    drawing = Drawing(draws)
+    world = World(drawing.snapshot(), drawing.names)
     hypothesis.note(ShownDocument(world.snapshot))
-    graph = make_graph(make_subject(world.snapshot, Exemptions()))
+    subject = make_subject(world.snapshot, Exemptions(), names=world.names)
+    graph = make_graph(subject)
     drawn = {(str(edge.source), str(edge.target)): edge for edge in graph.edges}
     expected = edges(world)
     assert drawn.keys() == expected.keys()
@@ -433,3 +522,16 @@ def test_an_edge_says_what_judging_every_packet_says(draws: Draws) -> None:
         assert edge.families == one.families, key
         assert edge.is_partial == is_partial(world, key, one), key
         assert (edge.source.side is Side.BOTH) == (key[0] in world.snapshot.group_by_id)
+    lint_agrees(subject, world, drawn)
+
+
+@examples(8)
+@given(draws())
+def test_the_table_decides_so(draws: Draws) -> None:
+    """It is proved to decide each packet as what the arrows are held to does."""
+    drawing = Drawing(draws)
+    policy = World(drawing.snapshot(), drawing.names).policy
+    links = tuple(replace(judge, name=f"eth{number}") for number, judge in enumerate(policy.interfaces))
+    named, layout = replace(policy, interfaces=links), MarkLayout(0xFFFF0000)
+    table = compile_(named, layout, first_state(named.remembering, layout)).ruleset
+    assert prove(table_of(table), named).outcome is Outcome.PROVED

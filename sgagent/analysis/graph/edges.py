@@ -111,7 +111,7 @@ class _Finder:
         if other.side is Side.BOTH:
             traffic = self._let_through(place, box, direction, other.name)
         else:
-            near = common(box.locals, place.addresses[box.family])
+            near = common(box.locals, place.near[box.family])
             traffic = Traffic.of(box) if place.has_pair(box.family, near, box.peers) else NO_TRAFFIC
         if not traffic:
             return
@@ -172,7 +172,7 @@ class _Finder:
         edges = [self._edge(source, target, found) for (source, target), found in owners.items()]
         ends = {end for pair in owners for end in pair}
         nodes = [self._group_node(group) for group in self._subject.snapshot.security_groups]
-        nodes += [Node(node_id=end, kind=_kind(end.name)) for end in ends if end.side is not Side.BOTH]
+        nodes += [self._node(end) for end in ends if end.side is not Side.BOTH]
         return Graph.of(nodes, edges)
 
     def _edge(self, source: NodeId, target: NodeId, by_owner: Mapping[str, _Found]) -> Edge:
@@ -209,7 +209,11 @@ class _Finder:
             for near, direction, far in ends
             if near.side is Side.BOTH
             for others in (self._addresses_of(far, beyond),)
-            for place, members in self.places.having(near.name, alone=near.name == owner)
+            for place, members in (
+                self.places.having(near.name, alone=near.name == owner)
+                if far.side is Side.BOTH
+                else self.places.judging(near.name)
+            )
         )
 
     def _addresses_of(self, node: NodeId, beyond: AddressSet) -> FamilyRanges:
@@ -217,6 +221,10 @@ class _Finder:
         if node.side is Side.BOTH:
             return self.places.members[node.name]
         return {family: joined(beyond.ranges(family)) for family in Family}
+
+    def _node(self, end: NodeId) -> Node:
+        title = "not resolved" if end.name in self.places.stand_ins else ""
+        return Node(node_id=end, kind=_kind(end.name), title=title)
 
     def _group_node(self, group: SecurityGroup) -> Node:
         group_id = group.security_group_id
@@ -284,7 +292,7 @@ def _outward(places: Iterable[HostAddress]) -> Outward | None:
         )
         for place in places
         for family in Family
-        if place.addresses[family]
+        if place.near[family]
     }
     if not found:
         return None

@@ -152,10 +152,10 @@ class Node:
     node_id: NodeId
     kind: NodeKind
     title: str = ""
-    """The group's name."""
+    """The group's name, or that a name is not resolved."""
 
     outward: Outward | None = None
-    """None for what is no group, and for groups without members."""
+    """None for what is no group, and for groups that are attached nowhere and have no rules."""
 
     together_with: frozenset[NodeId] = frozenset()
     """The other groups that some member is in, too."""

@@ -1,7 +1,8 @@
 """Hosts of the graph: combinations of attached groups, and what they accept and drop.
 
 A host is an interface of the documents. A group member that is given by address, without an interface, has no
-known policy: as a far end it sends and accepts everything.
+known policy: as a far end it sends and accepts everything. An interface that lists no address of a family may
+have one all the same: toward what is no group, it is judged at every address that nobody has.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from functools import cached_property
 from itertools import islice
 
 from sgagent.analysis.graph.elements import Traffic
+from sgagent.analysis.graph.unresolved import stand_ins, with_stand_ins
 from sgagent.analysis.header_space import Box, Clause, Columns, cut_into_boxes, list_clauses
 from sgagent.analysis.lint.subject import LintSubject, Stand
-from sgagent.core.addresses import AddressSet, Ranges, common, joined, size, sweep, without
+from sgagent.core.addresses import NONE, AddressSet, Ranges, common, joined, size, sweep, without
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import Direction, Family, Policy
 from sgagent.core.policy import ResolvedInterface
@@ -35,7 +37,14 @@ class Places:
         }
         """The members of each group (§5.2)."""
 
-        stands = [(stand.judge, stand.interfaces) for stand in subject.stands if stand.interfaces]
+        self.stand_ins = stand_ins(subject)
+        """Of names that are not resolved."""
+
+        stands = [
+            (with_stand_ins(stand.judge, self.stand_ins), stand.interfaces)
+            for stand in subject.stands
+            if stand.interfaces
+        ]
         closed = tuple(
             interface.network_interface_id
             for interface in subject.snapshot.network_interfaces
@@ -51,10 +60,21 @@ class Places:
         ]
         self._taken = {family: joined(r for one in addresses for r in one[family]) for family in Family}
         shared = {family: _shared([one[family] for one in addresses], family) for family in Family}
+        nobodys = {family: without(((0, family.last_address),), self._taken[family]) for family in Family}
         self._attached = tuple(
-            HostAddress(judge, some, one, {family: without(one[family], shared[family]) for family in Family})
+            HostAddress(
+                judge,
+                some,
+                one,
+                {family: without(one[family], shared[family]) for family in Family},
+                {
+                    family: NONE if all(host.ranges(family) for host in some) else nobodys[family]
+                    for family in Family
+                },
+            )
             for (judge, _), some, one in zip(stands, hosts, addresses, strict=True)
         )
+        self._nobodys = nobodys
         self._alone = {
             stand.judge.security_group_ids[0]: self._place_alone(stand)
             for stand in subject.stands
@@ -74,6 +94,14 @@ class Places:
     def of(self, group: str) -> Sequence[HostAddress]:
         """Return the places where a group is attached, or the one where it is looked at by itself."""
         return self._at.get(group, ())
+
+    def judging(self, group: str) -> Iterator[tuple[HostAddress, FamilyRanges]]:
+        """Yield the places of a group's members, attached to it or not, and where they are judged there."""
+        for place, here in self._having[group]:
+            yield place, place.near if group in place.groups else here
+        for place in self._at.get(group, ()):
+            if not place.hosts:
+                yield place, place.near
 
     def having(self, group: str, *, alone: bool = False) -> Iterator[tuple[HostAddress, FamilyRanges]]:
         """Yield the places of a group's members, attached to it or not, and which addresses they have there.
@@ -102,7 +130,11 @@ class Places:
         """Return where a group is that is attached nowhere: at its members that are on no interface."""
         (group,) = stand.judge.security_group_ids
         addresses = {family: self.unplaced(group, family) for family in Family}
-        return HostAddress(stand.judge, (), addresses, addresses)
+        unlisted = {
+            family: NONE if self.members[group][family] else self._nobodys[family] for family in Family
+        }
+        judge = with_stand_ins(stand.judge, self.stand_ins)
+        return HostAddress(judge, (), addresses, addresses, unlisted)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,10 +150,18 @@ class HostAddress:
     only_here: FamilyRanges
     """The addresses that no other place has."""
 
+    unlisted: FamilyRanges
+    """The addresses that nobody has, of a family of which a host here lists none: it may have one of them."""
+
     @property
     def groups(self) -> tuple[str, ...]:
         """Return the groups that are attached."""
         return self.judge.security_group_ids
+
+    @cached_property
+    def near(self) -> FamilyRanges:
+        """Return the addresses at which hosts here are judged."""
+        return {family: joined((*self.addresses[family], *self.unlisted[family])) for family in Family}
 
     @property
     def has_addresses(self) -> bool:
@@ -136,7 +176,6 @@ class HostAddress:
             )
             for direction in Direction
             for family in Family
-            if self.addresses[family]
         }
 
     @cached_property
@@ -158,7 +197,7 @@ class HostAddress:
         """Yield the boxes of what is accepted of which a near end is here."""
         for family in Family:
             for box in self.accepted.get((direction, family), ()):
-                if common(box.locals, self.addresses[family]):
+                if common(box.locals, self.near[family]):
                     yield box
 
     def has_pair(self, family: Family, near: Ranges, far: Ranges) -> bool:
@@ -166,11 +205,14 @@ class HostAddress:
 
         Args:
             family: of the addresses.
-            near: addresses of this place.
+            near: addresses of this place, listed or not.
             far: any addresses.
         """
         if not near or not far:
             return False
+        if has_two_addresses(common(near, self.unlisted[family]), far):
+            return True
+        near = common(near, self.addresses[family])
         elsewhere = without(far, self.only_here[family])
         if has_two_addresses(near, elsewhere):
             return True

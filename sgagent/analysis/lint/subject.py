@@ -159,6 +159,8 @@ class LintSubject:
     """Prefix lengths of the widest networks that still are an office."""
 
     life: Life = NO_LIFE
+    names: KnownNames = field(default_factory=dict)
+    """What the DNS says."""
 
     @cached_property
     def members(self) -> Mapping[str, AddressSet]:
@@ -330,6 +332,7 @@ def make_subject(
         most_rules=most_rules,
         offices=offices,
         life=life,
+        names=names or {},
     )
 
 

@@ -9,8 +9,8 @@ from sgagent.analysis.graph.elements import ALL_TRAFFIC, NO_TRAFFIC, Graph, Node
 from sgagent.analysis.graph.svg import HighlightedWay, compared, highlighted
 from sgagent.analysis.lint.subject import make_subject
 from sgagent.analysis.redundancy import code_of
-from sgagent.core.addresses import Ranges, joined
-from sgagent.core.model import LAST_PORT, Snapshot
+from sgagent.core.addresses import NO_ADDRESSES, AddressSet, Ranges, joined
+from sgagent.core.model import LAST_PORT, CidrBlock, Family, Snapshot
 from sgagent.core.resolve import Exemptions
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from tests.corpus import examples
@@ -89,7 +89,9 @@ def test_what_the_source_may_not_send_is_no_edge() -> None:
     sealed = "{direction: egress, policy: drop, priority: 1, protocol: all, authorization_object: 0.0.0.0/0}"
     graph = graph_of(TWO.format(a=sealed, b=INTO_B))
     assert edges(graph) == {}
-    assert [node.outward for node in graph.nodes] == [Outward.CLOSED, Outward.OPEN]
+    assert [node.outward for node in graph.nodes] == [Outward.PARTLY, Outward.OPEN]  # IPv6 leaves
+    both = graph_of(TWO.format(a=sealed.replace("0.0.0.0/0", "any"), b=INTO_B))
+    assert [node.outward for node in both.nodes] == [Outward.CLOSED, Outward.OPEN]
 
 
 def test_what_some_members_may_not_is_in_part() -> None:
@@ -168,9 +170,56 @@ def test_anywhere_is_in_part_where_the_families_differ() -> None:
         for port, everyone in ((80, "0.0.0.0/0"), (443, "::/0"))
     )
     text = TWO.format(a="", b=rules)
-    assert edges(graph_of(text)) == {"anywhere -> sg-b": "tcp 80"}
+    assert edges(graph_of(text)) == {"anywhere -> sg-b": "tcp 80, 443 in part"}
     both = text.replace("[10.0.0.2]", '[10.0.0.2, "2001:db8::2"]')
     assert edges(graph_of(both)) == {"anywhere -> sg-b": "tcp 80, 443 in part"}
+
+
+ANY_443 = (
+    "{direction: ingress, policy: accept, priority: 1, protocol: tcp, port_range: 443,"
+    " authorization_object: any}"
+)
+
+
+def test_an_interface_may_have_addresses_that_it_does_not_list() -> None:
+    """It lists IPv4 only, and accepts from anywhere over both: as ``explain`` and the table do."""
+    (edge,) = graph_of(TWO.format(a="", b=ANY_443)).edges
+    assert edge.families == frozenset(Family)
+    assert not edge.is_partial
+
+
+def test_a_member_that_does_not_accept_over_an_unlisted_family_is_in_part() -> None:
+    """One of two drops over IPv6, of which neither lists an address."""
+    text = TWO.format(a="", b=ANY_443).replace(
+        "network_interfaces:",
+        "  - {security_group_id: sg-c, type: basic, inner_access_policy: drop, rules: [{direction: ingress,"
+        ' policy: drop, priority: 1, protocol: all, authorization_object: "::/0"}]}\n'
+        "network_interfaces:\n"
+        "  - {network_interface_id: eni-c, addresses: [10.0.0.3], security_group_ids: [sg-b, sg-c]}",
+    )
+    assert edges(graph_of(text))["anywhere -> sg-b"] == "tcp 443 in part"
+
+
+def test_a_name_that_is_not_resolved_has_its_arrow() -> None:
+    """The node says that it is not; one that the DNS knows to have no address has none."""
+    sends = "{{direction: egress, policy: accept, protocol: tcp, port_range: {}, authorization_object: {}}}"
+    out = ", ".join(
+        (sends.format(443, '"dns:a.example.org"'), sends.format(80, '["dns:b.example.org", 192.0.2.1]'))
+    )
+    sealed = "{direction: egress, policy: drop, priority: 2, protocol: all, authorization_object: any}"
+    definitions = snapshot_of(TWO.format(a=f"{out}, {sealed}", b=""))
+    graph = graph_of(definitions)
+    assert edges(graph) == {
+        "sg-a -> to dns:a.example.org": "tcp 443",
+        "sg-a -> to dns:b.example.org": "tcp 80",
+        "sg-a -> to 192.0.2.1": "tcp 80",
+    }
+    titles = {node.node_id.name: node.title for node in graph.nodes if node.title}
+    assert titles == dict.fromkeys(("dns:a.example.org", "dns:b.example.org"), "not resolved")
+    known = {"a.example.org": NO_ADDRESSES, "b.example.org": AddressSet.of([CidrBlock.parse("192.0.2.2")])}
+    resolved = make_graph(make_subject(definitions, Exemptions(), names=known))
+    assert edges(resolved).keys() == {"sg-a -> to dns:b.example.org", "sg-a -> to 192.0.2.1"}
+    assert not [node.title for node in resolved.nodes if node.title]
 
 
 MEMBERS_BY_ADDRESS = """\
