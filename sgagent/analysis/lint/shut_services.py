@@ -44,11 +44,14 @@ class _Shut(NamedTuple):
 
 @warning("an egress policy that shuts out the host's own DNS or NTP")
 def dns_ntp_shut(subject: LintSubject) -> Iterator[Finding]:
-    """Find groups whose members can ask nobody for names, or for the time."""
+    """Find groups whose members can ask nobody for names, or for the time.
+
+    Not where accepts are void, as another check says: once they decide, they may open what is missed.
+    """
     found: dict[_Shut, set[str]] = {}
     for stand in subject.stands:
         shut = _shut(subject, stand)
-        if shut is not None:
+        if shut is not None and (shut.group, shut.rule_id) not in subject.trapped:
             found.setdefault(shut, set()).update(stand.interfaces)
     for shut, interfaces in found.items():
         yield Finding(

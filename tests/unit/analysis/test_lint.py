@@ -207,7 +207,7 @@ SHOWN: Mapping[str, set[tuple[str, str]]] = {
         ("mixed_services", "sgr-mssql"),
     },
     # The trap is what it is there for.
-    "6t-the-trap": {("deny_before_accepts", "sgr-out-nothing"), ("dns_ntp_shut", "sgr-out-nothing")},
+    "6t-the-trap": {("deny_before_accepts", "sgr-out-nothing")},
     # The guide's own: names and time are for the reader to add.
     "6-egress-allow-list": {("dns_ntp_shut", "sgr-out-nothing")},
     "10-names": {("dns_ntp_shut", "")},
