@@ -21,7 +21,15 @@ from sgagent.cli.output import Colour, painted, problem_as_json, problem_text
 from sgagent.cli.quotas import over_quota, quota_as_json, quota_lines
 from sgagent.cli.reading import Reading, name_foreign_documents, passed_over
 from sgagent.core.cloud_quotas import quota_uses
-from sgagent.core.errors import DocumentError, Origin, Problem, Severity, SourceUnavailableError, printable
+from sgagent.core.errors import (
+    DocumentError,
+    Origin,
+    Problem,
+    Severity,
+    SourceUnavailableError,
+    in_order,
+    printable,
+)
 from sgagent.core.guardrails import named
 from sgagent.core.link_topology import FindingCode, findings
 from sgagent.core.lockout import as_keys, sessions_cut
@@ -60,6 +68,7 @@ def run(options: argparse.Namespace) -> int:
     except RefusedSettingsError as error:
         settings, policy, found = error.readable, None, None
         problems = (*error.problems, *_problems_of_documents(error, options))
+    problems = in_order(problems)
     if options.strict or settings.enforcement.strict:
         problems = tuple(replace(problem, severity=Severity.ERROR) for problem in problems)
     errors = sum(problem.severity is Severity.ERROR for problem in problems)

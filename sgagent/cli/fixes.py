@@ -16,7 +16,7 @@ from sgagent.analysis.lint.edits import Fix, RuleEdit, changed_flows, edit_snaps
 from sgagent.analysis.lint.findings import CODES
 from sgagent.analysis.lint.registry import lint
 from sgagent.analysis.lint.subject import LintSubject
-from sgagent.cli.output import replace_file
+from sgagent.cli.output import replace_files
 from sgagent.cli.plan import MOST_SHOWN, flow_as_json, flow_as_text
 from sgagent.core.errors import DocumentError, UsageError, printable
 from sgagent.core.model import SecurityGroupRule, Snapshot
@@ -181,8 +181,7 @@ def fix_documents(settings: Settings, delivery: Delivery, look_at: LookAt, wante
     if flows and wanted.codes is None:
         raise UsageError("the fixes together would change a verdict: nothing was edited")
     changed = [new for old, new in zip(delivery.documents, after.documents, strict=True) if old != new]
-    for file in changed:
-        replace_file(Path(file.name).resolve(), file.content.decode())
+    replace_files({Path(file.name).resolve(): file.content.decode() for file in changed})
     return Fixed(
         delivery=after,
         edits=edits,

@@ -29,6 +29,7 @@ from sgagent.core.errors import (
     Slips,
     SourceUnavailableError,
     UsageError,
+    in_order,
     nearest,
 )
 from sgagent.core.expected_links import ExpectedLink, bind_expected
@@ -426,12 +427,12 @@ def exemptions(settings: Settings) -> Exemptions:
 
 
 def accept_or_refuse(problems: Iterable[Problem], settings: Settings, options: argparse.Namespace) -> None:
-    """Print warnings; raise if there are errors.
+    """Print warnings, in the order of files and lines; raise if there are errors.
 
     Raises:
         DocumentError: a problem is an error, or configuration or ``--strict`` makes it one.
     """
-    problems = tuple(problems)
+    problems = in_order(problems)
     if options.strict or settings.enforcement.strict:
         problems = tuple(replace(problem, severity=Severity.ERROR) for problem in problems)
     if any(problem.severity is Severity.ERROR for problem in problems):

@@ -11,7 +11,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import zip_longest
 from pathlib import Path
@@ -229,11 +229,26 @@ def replace_file(place: Path, text: str) -> None:
     Raises:
         UsageError: it can't be written.
     """
-    draft = place.with_name(f".{place.name}.new")
+    replace_files({place: text})
+
+
+def replace_files(texts: Mapping[Path, str]) -> None:
+    """Write files, all of them or none, as far as a file system allows: their drafts first, then the renames.
+
+    Only an end between two renames leaves some that are new beside others that are old, each of them whole.
+
+    Raises:
+        UsageError: one can't be written; none was replaced, unless a rename failed.
+    """
+    drafts = {place: place.with_name(f".{place.name}.new") for place in texts}
+    place = None
     try:
-        draft.write_text(text, encoding="utf-8", newline="\n")
-        draft.replace(place)
+        for place, draft in drafts.items():
+            draft.write_text(texts[place], encoding="utf-8", newline="\n")
+        for place, draft in drafts.items():
+            draft.replace(place)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            draft.unlink()
+        for draft in drafts.values():
+            with contextlib.suppress(OSError):
+                draft.unlink()
         raise UsageError(f"{place}: can't be written: {error.strerror}") from error

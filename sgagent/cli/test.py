@@ -107,8 +107,10 @@ def _read_suites(settings: Settings, options: argparse.Namespace) -> list[_Suite
     exemptions = Exemptions(platform=settings.platform, failsafe=settings.failsafe)
     suites: list[_Suite] = []
     problems: list[Problem] = []
+    places: dict[Path, Path] = {}
     for file, scenario in _read_scenarios(paths or [_default_file(named, settings)]):
         definitions = named or file.parent / scenario.definitions
+        definitions = places.setdefault(definitions.resolve(), definitions)  # the first of several ways
         try:
             delivery = fetch(definitions)
         except UsageError as error:
@@ -120,7 +122,7 @@ def _read_suites(settings: Settings, options: argparse.Namespace) -> list[_Suite
         problems += (*delivery.problems, *resolution.problems)
         policy = resolution.policy.identifying(scenario.links)
         suites.append(_Suite(file=file, definitions=definitions, scenario=scenario, policy=policy))
-    inputs.accept_or_refuse(dict.fromkeys(problems), settings, options)
+    inputs.accept_or_refuse(problems, settings, options)
     return suites
 
 

@@ -107,6 +107,11 @@ class Problem:
         return printable(text)
 
 
+def in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """Return problems by file and line, each once; those of one line stay as they are."""
+    return tuple(sorted(dict.fromkeys(problems), key=lambda one: (one.origin.file, one.origin.line)))
+
+
 def nearest(name: str, known: Iterable[str], most: int = 1) -> list[str]:
     """Return the known names that were probably meant, the nearest first."""
     import difflib  # noqa: PLC0415 - saves every command the import; few documents have errors

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.cli.output import replace_file
+from sgagent.cli.output import replace_file, replace_files
 from sgagent.core.errors import UsageError
 
 
@@ -27,3 +27,13 @@ def test_what_can_not_be_replaced_stays_alone(tmp_path: Path) -> None:
         replace_file(place, "new\n")
     assert list(tmp_path.iterdir()) == [place]
     assert list(place.iterdir()) == [place / "within"]
+
+
+def test_of_several_files_none_is_replaced_where_one_can_not_be_written(tmp_path: Path) -> None:
+    """All drafts are written before the first is put in place."""
+    first = tmp_path / "a.yaml"
+    first.write_text("old\n", encoding="utf-8")
+    with pytest.raises(UsageError, match=r"gone/b\.yaml: can't be written: "):
+        replace_files({first: "new\n", tmp_path / "gone" / "b.yaml": "new\n"})
+    assert first.read_text(encoding="utf-8") == "old\n"
+    assert list(tmp_path.iterdir()) == [first]

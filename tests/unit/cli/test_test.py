@@ -108,6 +108,21 @@ def test_a_directory_is_searched(run: Run) -> None:
     )
 
 
+def test_what_several_files_are_about_is_warned_of_once(run: Run) -> None:
+    """By the lines of the documents, however each file names them."""
+    late = "authorization_object: sg-nowhere}\n      - {rule_id: a, direction: ingress, policy: accept,"
+    late += " priority: 110, protocol: tcp, port_range: 80, authorization_object: sg-nowhere}\n"
+    text = GROUP.replace("authorization_object: 192.0.2.0/24}\n", late).replace("drop", "accept")
+    Path("groups.d/web.yaml").write_text(text)
+    for name in ("b", "a"):
+        Path(name).mkdir()
+        Path(name, "packets.yaml").write_text("definitions: ../groups.d\n" + HEAD + GOOD)
+    code, _, errors = run("a", "b")
+    lines = [line.split(": ")[1].rpartition(":")[2] for line in errors.splitlines()]
+    assert code == 0
+    assert lines == ["8", "10", "10"]
+
+
 def test_other_definitions_can_be_named(run: Run) -> None:
     """A candidate is tested by the packets that what is in force passes."""
     Path("candidate.yaml").write_text(GROUP.replace("port_range: 443", "port_range: 80"))
