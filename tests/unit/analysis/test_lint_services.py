@@ -117,7 +117,7 @@ def test_amplifiers_for_everyone(port: str, everyone: str) -> None:
 
 @pytest.mark.parametrize(("protocol", "port"), ((UDP, "161"), (GRE, "")))
 @pytest.mark.parametrize(("other", "is_found"), (("0.0.0.0/0", True), ("10.0.0.0/8", False)))
-def test_everyone_alone_counts(protocol: object, port: str, other: str, is_found: bool) -> None:  # noqa: FBT001
+def test_everyone_alone_counts(protocol: object, port: str, other: str, is_found: bool) -> None:  # noqa: FBT001 - as given
     """A network is not everyone; GRE is found as UDP is."""
     one = group("sg-1", rule("r", ACCEPT, protocol, port, other), inner=DROP)  # type: ignore[arg-type] # as given
     assert (found("reflector_open", one) is not None) is is_found
@@ -141,7 +141,7 @@ def test_everything_open_is_said_once() -> None:
     ),
 )
 @pytest.mark.parametrize("direction_is_out", (False, True))
-def test_environments_by_name(own: str, other: str, is_found: bool, direction_is_out: bool) -> None:  # noqa: FBT001
+def test_environments_by_name(own: str, other: str, is_found: bool, direction_is_out: bool) -> None:  # noqa: FBT001 - as given
     """A rule that names a group of the other environment is found, with members or without."""
     direction = {"direction": OUT} if direction_is_out else {}
     one = rule("r", ACCEPT, TCP, "443", other, **direction)  # type: ignore[arg-type] # as given
