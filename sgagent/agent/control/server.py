@@ -7,18 +7,20 @@ from the published status. The loop carries out commands.
 from __future__ import annotations
 
 import contextlib
-import errno
+import math
 import os
 import select
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
+from sgagent.agent.connections import Connection, ConnectionServer
 from sgagent.agent.control.answers import Answering
 from sgagent.agent.control.protocol import (
     LONGEST_ORDER,
@@ -33,12 +35,8 @@ from sgagent.agent.control.protocol import (
 from sgagent.agent.control.requests import Order
 from sgagent.agent.step import EventLog, FaultLog
 from sgagent.core.errors import SgagentError, UsageError
-from sgagent.sources.servers import ConnectionDeadline
 
 _CREDENTIALS = struct.Struct("=iII")
-_TIME = struct.Struct("@ll")
-"""Seconds and microseconds."""
-
 _SO_PEERGROUPS = 59
 """Of Linux on most machines; the socket module has no name for it."""
 
@@ -107,9 +105,6 @@ LOOK_SECONDS = 5.0
 
 _DRAFT_NAME = "control.new"
 _BACKLOG = 128
-_PAUSE_SECONDS = 0.1
-"""Before the next connection is taken, where there was no room for one."""
-
 _DIRECTORY_MODE = 0o755
 _SOCKET_MODE = 0o660
 
@@ -134,7 +129,15 @@ def control_served(directory: Path, answer: Answering, log: EventLog) -> Iterato
         yield
 
 
-class ControlServer:
+@dataclass(slots=True, eq=False, kw_only=True)
+class _Client(Connection):
+    """A client, and what frees its slot."""
+
+    peer: SocketPeer
+    slots: threading.BoundedSemaphore
+
+
+class ControlServer(ConnectionServer[_Client]):
     """Serve the control socket of a runtime directory."""
 
     def __init__(
@@ -169,21 +172,14 @@ class ControlServer:
         self._first_byte_seconds = first_byte_seconds
         self._longest_seconds = longest_seconds
         self._longest_order = longest_order
-        self._places = {is_trusted: threading.BoundedSemaphore(MOST_CLIENTS) for is_trusted in (True, False)}
-        self._is_closed = threading.Event()
-        self._look_time = _TIME.pack(*divmod(int(look_seconds * 1_000_000), 1_000_000))
+        self._slots = {is_trusted: threading.BoundedSemaphore(MOST_CLIENTS) for is_trusted in (True, False)}
         self._fault_log = FaultLog(_LOG.error)
-        self._listener, self._identity = self._make_socket()
-        self._thread = threading.Thread(target=self._serve, name="control", daemon=True)
-        self._thread.start()
+        listener, self._identity = self._make_socket()
+        super().__init__(listener, name="control", idle_seconds=look_seconds)
 
     def close(self) -> None:
         """Stop to serve, without waiting for clients, and remove the socket if it is still this one."""
-        self._is_closed.set()
-        with contextlib.suppress(OSError):  # the thread may have just made another
-            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread
-        self._thread.join()
-        self._listener.close()
+        super().close()
         with contextlib.suppress(OSError):
             if self._is_in_place():
                 self._path.unlink()
@@ -196,8 +192,6 @@ class ControlServer:
             OSError: the socket can't be made.
         """
         listener = _listen(self._directory)
-        # Python's own time limit would not notice that the listener is shut.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, self._look_time)
         made = self._path.stat()
         return listener, (made.st_dev, made.st_ino)
 
@@ -210,7 +204,7 @@ class ControlServer:
         found = self._path.stat()
         return (found.st_dev, found.st_ino) == self._identity
 
-    def _look(self) -> None:
+    def on_idle(self) -> None:
         """Make the socket again if somebody removed it."""
         with contextlib.suppress(OSError):
             if self._is_in_place():
@@ -225,63 +219,36 @@ class ControlServer:
             self._fault_log.say("control_not_served", None)
             _LOG.warning("control_served_again", reason="the socket was removed")
 
-    def _serve(self) -> None:
-        """Give each connection a thread, or close it if it may not ask or if there are too many."""
-        for connection in self._connections():
-            try:
-                self._admit(connection)
-            except (OSError, RuntimeError):  # the client has gone, or the limit of threads is reached
-                connection.close()
-
-    def _admit(self, connection: socket.socket) -> None:
-        peer, own_uid = peer_of(connection), os.geteuid()
+    def admit(self, accepted: socket.socket, address: object) -> _Client | None:
+        """Return the connection of who may ask, unless there are too many."""
+        del address
+        peer, own_uid = peer_of(accepted), os.geteuid()
         if not may_ask(peer, own_uid=own_uid, group_id=self._path.stat().st_gid):
-            with connection:
-                connection.send(_NOT_PERMITTED, socket.MSG_DONTWAIT)
-            return
-        place = self._places[may_change(peer, own_uid=own_uid)]
-        if not place.acquire(blocking=False):
-            connection.close()
-            return
-        thread = threading.Thread(
-            target=self._serve_client, args=[connection, peer, place], name="control client", daemon=True
-        )
-        try:
-            thread.start()
-        except RuntimeError:
-            place.release()
-            raise
+            accepted.send(_NOT_PERMITTED, socket.MSG_DONTWAIT)
+            return None
+        slots = self._slots[may_change(peer, own_uid=own_uid)]
+        if not slots.acquire(blocking=False):
+            return None
+        ends_at = time.monotonic() + min(self._first_byte_seconds, self._longest_seconds)
+        return _Client(socket=accepted, ends_at=ends_at, peer=peer, slots=slots)
 
-    def _connections(self) -> Iterator[socket.socket]:
-        """Yield connections until the listener is shut."""
-        while not self._is_closed.is_set():
-            try:
-                yield self._listener.accept()[0]
-            except BlockingIOError:
-                self._look()
-            except OSError as error:
-                if error.errno not in _PASSING or self._is_closed.wait(_PAUSE_SECONDS):
-                    return
+    def leave(self, connection: _Client) -> None:
+        """Free its slot."""
+        connection.slots.release()
 
-    def _serve_client(
-        self, connection: socket.socket, peer: SocketPeer, place: threading.BoundedSemaphore
-    ) -> None:
+    def serve(self, connection: _Client) -> None:
         """Answer one question, or go without a word when the client does."""
-        try:
-            with connection, contextlib.suppress(OSError):
-                reply = self._reply(connection, peer)
-                connection.settimeout(self._longest_seconds)
-                connection.sendall(reply)
-        finally:
-            place.release()
+        reply = self._reply(connection)
+        connection.socket.settimeout(self._longest_seconds)
+        connection.socket.sendall(reply)
 
-    def _reply(self, connection: socket.socket, peer: SocketPeer) -> bytes:
+    def _reply(self, client: _Client) -> bytes:
         """Return the answer to what a client asks or orders, if it may."""
+        connection, peer = client.socket, client.peer
         is_trusted = may_change(peer, own_uid=os.geteuid())
         try:
             limit = self._longest_order if is_trusted else LONGEST_QUESTION
-            line = _read_line(connection, limit, self._first_byte_seconds, self._longest_seconds)
-            question = decode_question(line)
+            question = decode_question(self._read_line(client, limit))
             if isinstance(question, Order) and not is_trusted:
                 return _refuse(Refusal.NOT_PERMITTED, "only root and the agent's user may change anything")
             return encode_answer(self._answer(question, lambda: _is_there(connection)))
@@ -297,6 +264,27 @@ class ControlServer:
             _LOG.error("question_failed", client=peer.pid, exc_info=fault)
             return _refuse(Refusal.FAULT, "the agent failed to answer; its log says why")
 
+    def _read_line(self, client: _Client, limit: int) -> bytes:
+        """Return what a client sent up to the end of its line.
+
+        Raises:
+            MalformedRequestError: the line is too long, or never ended, or not in time.
+        """
+        last = time.monotonic() + self._longest_seconds
+        line = bytearray(client.socket.recv(1))
+        client.ends_at = last
+        while line and not line.endswith(b"\n"):
+            if len(line) >= limit:
+                raise MalformedRequestError(f"a line has at most {limit} bytes")
+            received = client.socket.recv(min(limit - len(line), _CHUNK))
+            if not received:
+                break
+            line += received
+        if not line.endswith(b"\n"):
+            raise MalformedRequestError("the question has no end")
+        client.ends_at = math.inf
+        return bytes(line)
+
 
 def _is_there(connection: socket.socket) -> bool:
     """Return whether a client has not closed its connection; one that only sends no more is there."""
@@ -306,10 +294,6 @@ def _is_there(connection: socket.socket) -> bool:
         return not poll.poll(0)
     except (OSError, ValueError):  # it was closed on this side
         return False
-
-
-_PASSING = frozenset({errno.ECONNABORTED, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-"""Errors of accepting after which the next connection may be well."""
 
 
 def _refuse(reason: Refusal, message: str) -> bytes:
@@ -334,7 +318,7 @@ def _listen(directory: Path) -> socket.socket:
     if _is_served(path):
         raise UsageError(f"{path}: another agent is running; give this one its own state.runtime_directory")
     draft.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         listener.bind(str(draft))
         draft.chmod(_SOCKET_MODE)
@@ -357,31 +341,6 @@ def _is_served(path: Path) -> bool:
         except TimeoutError:
             return True
     return True
-
-
-def _read_line(
-    connection: socket.socket, limit: int, first_byte_seconds: float, longest_seconds: float
-) -> bytes:
-    """Return what a client sent up to the end of its line.
-
-    Raises:
-        MalformedRequestError: the line is too long, or never ended.
-        TimeoutError: it did not begin, or end, in time.
-    """
-    deadline = ConnectionDeadline(longest_seconds)
-    connection.settimeout(min(first_byte_seconds, longest_seconds))
-    line = bytearray(connection.recv(1))
-    if not line:
-        raise MalformedRequestError("the question has no end")
-    while not line.endswith(b"\n"):
-        if len(line) >= limit:
-            raise MalformedRequestError(f"a line has at most {limit} bytes")
-        connection.settimeout(deadline.remaining())
-        received = connection.recv(min(limit - len(line), _CHUNK))
-        if not received:
-            raise MalformedRequestError("the question has no end")
-        line += received
-    return bytes(line)
 
 
 _CHUNK = 1 << 20

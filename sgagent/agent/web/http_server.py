@@ -7,9 +7,7 @@ waiting for longest makes room. A few clients hear every two seconds how often w
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
-import os
 import re
 import select
 import socket
@@ -27,6 +25,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from sgagent.agent.connections import Connection, ConnectionServer
 from sgagent.agent.web.page import Page, Request, Response, plain
 
 LONGEST_REQUEST = 16 * 1024
@@ -159,21 +158,14 @@ STREAM_SECONDS = 900.0
 """After which the server ends a stream, so that none is held for ever; browsers open another."""
 
 _BACKLOG = 128
-_PAUSE_SECONDS = 0.1
-"""Before the next try to accept a connection, where there is no room for one."""
-
 _NO_PAGES: Mapping[str, Page] = MappingProxyType({})
 
 
-@dataclass(slots=True, eq=False)
-class _Client:
+@dataclass(slots=True, eq=False, kw_only=True)
+class _Client(Connection):
     """A connection and what its thread does."""
 
-    socket: socket.socket
     address: str
-    ends_at: float
-    """When the server closes it at the latest, by the monotonic clock."""
-
     is_reading: bool = True
     """Whether its request is not complete yet."""
 
@@ -184,7 +176,7 @@ class _Client:
     """When the client last took a part of that, by the monotonic clock."""
 
 
-class MetricsServer:
+class MetricsServer(ConnectionServer[_Client]):
     """Serve ``/metrics`` of a registry, and other pages, on one address."""
 
     def __init__(
@@ -207,21 +199,13 @@ class MetricsServer:
             event_seconds: between two events of a stream.
             stream_seconds: after which the server ends a stream.
         """
-        self._listener = listener
         self._longest_seconds = longest_seconds
         self._event_seconds = event_seconds
         self._stream_seconds = stream_seconds
         self._makers = {path: _own_responses(page) for path, page in pages.items()}
         self._makers["/metrics"] = _shared_scrapes(registry)
         self._streams = threading.BoundedSemaphore(MOST_STREAMS)
-        self._is_closed = threading.Event()
-        self._ended = os.eventfd(0, os.EFD_CLOEXEC)
-        self._lock = threading.Lock()
-        self._clients: dict[socket.socket, _Client] = {}
-        """In the order in which they were accepted."""
-
-        self._thread = threading.Thread(target=self._serve, name="metrics", daemon=True)
-        self._thread.start()
+        super().__init__(listener, name="metrics", most=MOST_CONNECTIONS)
 
     @property
     def port(self) -> int:
@@ -230,82 +214,31 @@ class MetricsServer:
 
     def close(self) -> None:
         """Stop the thread and cut all connections at once."""
-        if self._is_closed.is_set():
-            return
-        self._is_closed.set()
-        os.eventfd_write(self._ended, 1)  # to shut the listener would shut it for the service manager, too
-        self._thread.join()
-        os.close(self._ended)
-        self._listener.close()
+        super().close()
         with self._lock:
-            self._cut(*self._clients.values())
+            self.cut(*self._connections.values())
 
-    def _serve(self) -> None:
-        """Accept connections, and cut those whose time is over."""
-        poll = select.poll()
-        poll.register(self._listener, select.POLLIN)
-        poll.register(self._ended, select.POLLIN)
-        while not self._is_closed.is_set():
-            ready = poll.poll(self._milliseconds_to_deadline())
-            if any(descriptor == self._listener.fileno() for descriptor, _ in ready):
-                self._accept()
-            now = time.monotonic()
-            with self._lock:
-                self._cut(*(client for client in self._clients.values() if client.ends_at <= now))
+    def admit(self, accepted: socket.socket, address: object) -> _Client:
+        """Return the connection; there is room for it."""
+        ends_at = time.monotonic() + self._longest_seconds
+        return _Client(socket=accepted, address=str(address), ends_at=ends_at)
 
-    def _milliseconds_to_deadline(self) -> float | None:
-        with self._lock:
-            ends_at = min((client.ends_at for client in self._clients.values()), default=None)
-        return None if ends_at is None else max(0.0, ends_at - time.monotonic()) * 1000 + 1
-
-    def _accept(self) -> None:
-        """Accept a connection if there is room, or if another can be cut for it."""
-        if len(self._clients) >= MOST_CONNECTIONS and not self._has_made_room():
-            self._is_closed.wait(_PAUSE_SECONDS)
-            return
-        try:
-            accepted, address = self._listener.accept()
-        except OSError as error:  # the client has gone, or the system has no resources for one
-            if error.errno in _EXHAUSTED and not self._has_made_room():
-                self._is_closed.wait(_PAUSE_SECONDS)
-            return
-        client = _Client(accepted, str(address), time.monotonic() + self._longest_seconds)
-        with self._lock:
-            self._clients[accepted] = client
-        try:
-            threading.Thread(target=self._serve_client, args=[client], name="page", daemon=True).start()
-        except RuntimeError:  # the limit of threads is reached
-            with self._lock:
-                self._cut(client)
-            accepted.close()
-
-    def _has_made_room(self) -> bool:
+    def make_room(self) -> bool:
         """Cut the connection that has been sending its request for longest; return False without one."""
         with self._lock:
-            slowest = next((client for client in self._clients.values() if client.is_reading), None)
-            self._cut(*([slowest] if slowest else []))
+            slowest = next((client for client in self._connections.values() if client.is_reading), None)
+            self.cut(*([slowest] if slowest else []))
         return slowest is not None
 
-    def _cut(self, *clients: _Client) -> None:
-        """End connections, whose threads then close them; called with the lock."""
-        for client in clients:
-            del self._clients[client.socket]
-            with contextlib.suppress(OSError):  # the client has gone
-                client.socket.shutdown(socket.SHUT_RDWR)
-
-    def _serve_client(self, client: _Client) -> None:
-        """Answer one request, in the thread of the connection."""
-        with client.socket:
-            try:
-                self._answer(client)
-                client.socket.shutdown(socket.SHUT_WR)
-            except OSError:  # the client has gone, or was cut
-                pass
-            except Exception as fault:  # noqa: BLE001 - the outermost frame of a thread: others are served all the same
-                _LOG.error("scrape_failed", reader=client.address, exc_info=fault)
-            finally:
-                with self._lock:
-                    self._clients.pop(client.socket, None)
+    def serve(self, connection: _Client) -> None:
+        """Answer one request."""
+        try:
+            self._answer(connection)
+            connection.socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            raise
+        except Exception as fault:  # noqa: BLE001 - the outermost frame of a thread: others are served all the same
+            _LOG.error("scrape_failed", reader=connection.address, exc_info=fault)
 
     def _answer(self, client: _Client) -> None:
         request = _read_request(client.socket)
@@ -357,9 +290,9 @@ class MetricsServer:
         """Note that a client has not received a page in full, and cut the one that stalls for longest."""
         client.unread, client.sent_at = path, time.monotonic()
         with self._lock:
-            unread = [one for one in self._clients.values() if one.unread == path]
+            unread = [one for one in self._connections.values() if one.unread == path]
             if len(unread) > MOST_UNREAD_RESPONSES:
-                self._cut(min(unread, key=lambda one: one.sent_at))
+                self.cut(min(unread, key=lambda one: one.sent_at))
 
     def _stream(self, client: _Client, make_event: Callable[[], bytes]) -> None:
         """Send events until the stream has had its time, or the client takes no event at once.
@@ -417,8 +350,5 @@ _TOO_MANY_STREAMS = replace(
     plain(HTTPStatus.SERVICE_UNAVAILABLE, "too many streams are open; the page works without one\n"),
     headers=(("Retry-After", "60"),),
 )
-
-_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-"""Errors of ``accept`` after which a later call may succeed."""
 
 _LOG = structlog.get_logger(__name__)
