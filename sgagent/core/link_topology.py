@@ -144,11 +144,6 @@ def may_have_lower_devices(links: Mapping[str, Link], name: str) -> bool:
     return link.kind in MASTER_KINDS or any(master_of(one) == name for one in links.values())
 
 
-def links_above(links: Mapping[str, Link], name: str) -> tuple[Link, ...]:
-    """Return the links that stand on a link, or on its lower devices, over all levels; sorted by name."""
-    return tuple(link for _, link in sorted(links.items()) if name in _underneath(links, link))
-
-
 def _underneath(links: Mapping[str, Link], link: Link) -> Iterator[str]:
     """Yield the names of the links that a link above stands on, and of their masters, over all levels."""
     for low in _lowers(links, link):

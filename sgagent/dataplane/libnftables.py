@@ -81,7 +81,6 @@ _GUESS = "; did you mean"
 
 _SMALL_TALK = f"list tables {FAMILY}".encode()
 _NOT_THERE = "No such file or directory"
-_INCOMPLETE = "libnftables can't show all of it"
 
 
 class RefusedError(Exception):
@@ -91,11 +90,6 @@ class RefusedError(Exception):
         """Keep the reason that a message of libnftables gives."""
         self.reason = _reason(message)
         super().__init__(self.reason)
-
-    @property
-    def is_incomplete(self) -> bool:
-        """Return whether there would be a listing, in which parts of rules are missing."""
-        return self.reason.startswith(_INCOMPLETE)
 
 
 def _reason(message: str) -> str:
@@ -155,7 +149,7 @@ class Context:
         if status:
             raise RefusedError(error.decode(errors="replace"))
         if error and output:  # what it does not know of a rule, it leaves out
-            raise RefusedError(f"{_INCOMPLETE}: {_reason(error.decode(errors='replace'))}")
+            raise RefusedError(f"libnftables can't show all of it: {_reason(error.decode(errors='replace'))}")
         return bytes(output)
 
     def accepts(self, commands: Json) -> bool:

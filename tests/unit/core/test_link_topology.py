@@ -11,7 +11,6 @@ from sgagent.core.link_topology import (
     FindingCode,
     bound_master,
     findings,
-    links_above,
     lower_devices,
     may_have_lower_devices,
     other_name,
@@ -82,13 +81,13 @@ def test_links_above_are_found_over_levels() -> None:
     """A macvlan on a VLAN of a link stands on the link, and so does one on its lower device."""
     top = Link(name="mv1", index=7, kind="macvlan", lower="br0.10")
     on_port = Link(name="eth0.5", index=8, kind="vlan", lower="eth0")
-    found = links_above(named(BR0, VLAN, top, BOND0, ETH0, on_port), "br0")
-    assert [link.name for link in found] == ["br0.10", "eth0.5", "mv1"]
+    found = codes(BR0, VLAN, top, BOND0, ETH0, on_port, bound=("br0",))
+    assert found == dict.fromkeys(("br0.10", "eth0.5", "mv1"), FindingCode.LINK_ABOVE)
 
 
 def test_the_other_end_of_a_pair_stands_on_nothing() -> None:
     """A kind that is not known to stand on another link is none above it."""
-    assert links_above(named(BR0, Link(name="veth0", index=7, kind="veth", lower="br0")), "br0") == ()
+    assert codes(BR0, Link(name="veth0", index=7, kind="veth", lower="br0"), bound=("br0",)) == {}
 
 
 @pytest.mark.parametrize(
