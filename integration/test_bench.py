@@ -93,7 +93,7 @@ def test_operations_and_commands_are_measured(policy: BenchPolicy, tmp_path: Pat
     assert command.peak_mebibytes > 0
 
 
-@pytest.mark.parametrize("notice", (Notice.SIGNAL, Notice.STORE))
+@pytest.mark.parametrize("notice", (Notice.SIGNAL, pytest.param(Notice.STORE, marks=pytest.mark.long)))
 def test_the_daemon_is_measured(larger_policy: BenchPolicy, notice: Notice) -> None:
     """A member joins and leaves, a rule moves, and each change is enforced; the same is done by nft."""
     found = measure_daemon(larger_policy, notice, changes=2)
@@ -113,6 +113,7 @@ def test_streams_are_measured_through_every_kind_of_change() -> None:
     assert all(waits.half > 0 for by_stream in found.waits.values() for waits in by_stream.values())
 
 
+@pytest.mark.long
 def test_churn_is_measured(larger_policy: BenchPolicy) -> None:
     """Members come and go at a pace, and in the end the kernel has those who are there."""
     found = measure_churn(larger_policy, Way.FILES, seconds=1)

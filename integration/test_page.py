@@ -311,7 +311,7 @@ def test_what_has_the_focus_is_seen(browser: Browser) -> None:
     ("width", "scheme"),
     (
         (390, "light"),
-        (1280, "dark"),
+        pytest.param(1280, "dark", marks=pytest.mark.long),
         pytest.param(390, "dark", marks=pytest.mark.long),
         pytest.param(1280, "light", marks=pytest.mark.long),
     ),

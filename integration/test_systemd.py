@@ -531,7 +531,15 @@ def broken(machine: Machine, name: str, text: str | None) -> Iterator[None]:
         aside.rename(file)
 
 
-@pytest.mark.parametrize(("name", "text"), BREAKAGES, ids=("python", "module", "library", "hangs"))
+@pytest.mark.parametrize(
+    ("name", "text"),
+    (
+        pytest.param(*BREAKAGES[0], id="python", marks=pytest.mark.long),
+        pytest.param(*BREAKAGES[1], id="module"),
+        pytest.param(*BREAKAGES[2], id="library", marks=pytest.mark.long),
+        pytest.param(*BREAKAGES[3], id="hangs", marks=pytest.mark.long),
+    ),
+)
 def test_a_program_that_does_not_start_closes_the_machine(
     machine: Machine, wire: Lab, name: str, text: str | None
 ) -> None:
