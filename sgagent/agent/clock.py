@@ -46,7 +46,7 @@ class LatestTime:
     """The later of the clock's time and the latest time that was known before."""
 
     def __init__(self, directory: Path, clock: Clock, *, is_kept: bool = True) -> None:
-        """Read what an earlier agent kept.
+        """Read the time that an earlier agent kept.
 
         Args:
             directory: the state directory; it is made when the time is kept.
@@ -63,7 +63,7 @@ class LatestTime:
 
     @property
     def fault(self) -> str | None:
-        """Return why the time is not kept, else what was wrong with the file at the start.
+        """Return why the time is not kept, else the fault of the file at the start.
 
         The damage stays known although the file is written anew: a rule that had ended is in force again if
         the clock is wrong.
@@ -88,7 +88,7 @@ class LatestTime:
 
 
 def count(number: int, word: str) -> str:
-    """Return a number and what is counted, in the right number."""
+    """Return a number and its noun, in the singular or plural."""
     return f"{number} {word}{'s' * (number != 1)}"
 
 

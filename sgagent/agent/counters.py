@@ -43,10 +43,10 @@ _NOTHING_KEPT = KeptCounters()
 
 
 class Accounting:
-    """Add up what the kernel counted. Belongs to one thread."""
+    """Add up the kernel's counters. Belongs to one thread."""
 
     def __init__(self, kept: KeptCounters = _NOTHING_KEPT, most_retired: int = MOST_RETIRED) -> None:
-        """Go on from what was kept; nothing kept is a fresh start."""
+        """Go on from the kept totals; without any, begin at zero."""
         self._totals = dict(kept.totals)
         self._seen = dict(kept.seen)
         self._keys: Mapping[str, CounterKey] = {}
@@ -79,7 +79,7 @@ class Accounting:
         observed: frozenset[str] = frozenset(),
         now: float = 0.0,
     ) -> bool:
-        """Add what was counted since the last reading, and return whether the state to store has changed.
+        """Add the growth since the last reading, and return whether the state to store has changed.
 
         Args:
             reading: every counter of the table.
@@ -120,7 +120,7 @@ class Accounting:
         observed: frozenset[str],
         now: float,
     ) -> None:
-        """Add what is known of the time before a reset, and let all counters begin at zero.
+        """Add the known packets of the time before a reset, and let all counters begin at zero.
 
         Args:
             reading: the one that showed the reset. Some of it may be older: a reading takes a moment.
@@ -134,7 +134,7 @@ class Accounting:
         self.forget(tuple(self._seen))
 
     def take_last(self, reading: Mapping[str, CounterValue], leaving: Iterable[str], now: float) -> bool:
-        """Add what counters without a key have counted for an earlier agent, as they are about to be deleted.
+        """Add the growth of counters without a key for an earlier agent, as they are about to be deleted.
 
         Args:
             reading: every counter of the table; it was taken in.
@@ -160,7 +160,7 @@ class Accounting:
 
     @property
     def totals(self) -> Totals:
-        """Return the totals of what has counters now, and of what would have been dropped there.
+        """Return the totals of the present counters, and of the packets that observe mode let pass there.
 
         Where a rule or default changed its policy, that of the policy before is among them: the sum of both
         never goes back.
@@ -169,7 +169,7 @@ class Accounting:
 
     @property
     def times(self) -> Mapping[CounterKey, HitTimes]:
-        """Return since when what has counters now is counted, and when it last grew."""
+        """Return since when each present counter counts, and when it last grew."""
         return self._show()[1]
 
     def _show(self) -> tuple[Totals, Mapping[CounterKey, HitTimes]]:
@@ -182,22 +182,22 @@ class Accounting:
 
     @property
     def kept(self) -> KeptCounters:
-        """Return what must outlive the agent."""
+        """Return the state that must outlive the agent."""
         return KeptCounters(
             tuple(self._totals.items()), tuple(self._seen.items()), tuple(self._times.items())
         )
 
     def _drops(self) -> Iterator[ObservedDropCounter]:
-        """Yield the keys of what is, or ever was, only observed where something counts."""
+        """Yield the counters of drops that are, or ever were, only observed, of present counters."""
         for drop in frozenset(self._drop_of.values()):
             if drop.interface in self._observed or drop in self._totals:
                 yield drop
 
     def _follow(self, live: frozenset[CounterKey], now: float) -> bool:
-        """Take note of what is counted from now on, and return whether that is news.
+        """Note which counters count from now on, and return whether that is news.
 
-        What comes back after it was gone is counted since now. What an agent finds when it starts has been
-        counted by the kernel all the while.
+        A counter that comes back counts since now. A counter that an agent finds when it starts has counted
+        all the while.
         """
         if not live and self._live is None:
             return False
@@ -209,7 +209,7 @@ class Accounting:
         return bool(fresh)
 
     def _count(self, name: str, key: CounterKey, value: CounterValue, now: float) -> CounterValue:
-        """Add what a counter counted since it was read before, and return that."""
+        """Add a counter's growth since its last reading, and return that."""
         seen, before = self._seen.get(name, _NOTHING), self._times.get(key)
         if _is_below(value, seen):
             seen = _NOTHING  # the counter was reset or made anew, and began at zero
@@ -225,7 +225,7 @@ class Accounting:
         self._totals[key] = CounterValue(total.packets + counted.packets, total.bytes + counted.bytes)
 
     def _retire(self) -> None:
-        """Put what has counters behind what no longer has, and forget the first of too many of the latter."""
+        """Put present counters behind former ones, and forget the first of too many former ones."""
         live = frozenset((*self._keys.values(), *self._drops()))
         self._turned = tuple(
             key for key in self._totals if key not in live and under_other_policy(key) in live
@@ -244,7 +244,7 @@ def _is_below(value: CounterValue, before: CounterValue | None) -> bool:
 
 
 def _keys_by_name(kept: KeptCounters) -> Mapping[str, CounterKey]:
-    """Return by name what counters counted, the newest where a rule or default changed its policy."""
+    """Return the keys of an earlier agent's counters by name, the newest where a policy changed."""
     newest_last = sorted(kept.times, key=lambda pair: pair[1].counted_since)
     keys = (key for key, _ in newest_last if not isinstance(key, ObservedDropCounter))
     return {nft_names.counter_name(key): key for key in keys}
@@ -255,10 +255,10 @@ RETRY_SECONDS = 60.0
 
 
 class Counting:
-    """Keep the totals of what the table counts, in memory and in a file."""
+    """Keep the totals of the table's counters, in memory and in a file."""
 
     def __init__(self, dataplane: Dataplane, file: CounterFile, clock: Clock) -> None:
-        """Go on from what the file kept since the host came up."""
+        """Go on from the file's totals since the host came up."""
         self._dataplane = dataplane
         self._clock = clock
         self._file = file
@@ -281,10 +281,9 @@ class Counting:
         """From when on the kernel may be asked for a watch on resets, by the monotonic clock."""
 
     def follow(self, keys: Mapping[str, CounterKey], observed: frozenset[str]) -> None:
-        """Record what the counters of the table count from now on.
+        """Record the keys of the counters from now on.
 
-        Where that is something else for a standing counter, as a rule's policy changed, the counters are read
-        before.
+        Where a standing counter gets another key, as a rule's policy changed, the counters are read before.
 
         Args:
             keys: by the counters' names.
@@ -298,7 +297,7 @@ class Counting:
         self._observed = observed
 
     def read(self, leaving: frozenset[str] = frozenset()) -> None:
-        """Add what was counted since the last reading, and keep the totals if they changed.
+        """Add the growth since the last reading, and keep the totals if they changed.
 
         Args:
             leaving: counters that are about to be deleted.
@@ -380,7 +379,7 @@ MOST_RULES_NAMED = 10
 
 @dataclass(slots=True)
 class _Observation:
-    """What is known of one interface."""
+    """The observation of one interface."""
 
     since: float
     """By the monotonic clock: when the last line was written, or observing began."""
@@ -401,7 +400,7 @@ class ObservationLog:
         self._observations: dict[str, _Observation] = {}
 
     def follow(self, totals: Totals, observed: frozenset[str]) -> None:
-        """Log what was counted since the last line.
+        """Log the packets counted since the last line.
 
         Packets from before an interface entered observe mode are left out.
 
@@ -452,7 +451,7 @@ def _sum(name: str, totals: Totals) -> int:
 
 
 def _drops(name: str, totals: Totals) -> dict[CounterKey, int]:
-    """Return what every counter of drops of an interface stands at."""
+    """Return the packets of every counter of drops of an interface."""
     keys = (key for key in totals if is_of_drops(key) and key.interface == name)
     return {key: totals[key].packets for key in keys}
 

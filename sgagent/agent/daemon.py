@@ -55,7 +55,7 @@ LONGEST_RETRY_SECONDS = 60.0
 
 
 class SessionKeeper(Protocol):
-    """Does for live sessions what rules can't, a moment at a time."""
+    """Does for live sessions the work that rules can't, a moment at a time."""
 
     @property
     def is_busy(self) -> bool:
@@ -65,7 +65,7 @@ class SessionKeeper(Protocol):
         """Take note of a step."""
 
     def look(self) -> None:
-        """Do what there is to do, for a moment."""
+        """Do the pending work, for a moment."""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -185,7 +185,7 @@ class Daemon:
         return self._reconciler.latest_time().timestamp()
 
     def _turn(self, happened: LoopEvent) -> None:
-        """Do what one turn of the loop has to do."""
+        """Run the loop once."""
         now = self.clock.monotonic()
         is_tick_due = now - self._ticked_at >= TICK_SECONDS
         is_reload = LoopEvent.RELOAD in happened
@@ -261,7 +261,7 @@ class Daemon:
         self._retry_at = self.clock.monotonic() + self._backoff.after_failure()
 
     def _step(self, *, fetch: bool = False) -> Step:
-        """Do one step, and have what it leaves proved; one that the kernel refuses is tried again."""
+        """Do one step, and have the resulting table proved; one that the kernel refuses is tried again."""
         began = self._latest_time()
         if fetch:
             self._fetched_at = self.clock.monotonic()
@@ -300,7 +300,7 @@ class Daemon:
             )
 
     def _publish(self, step: Step, *, is_fetched: bool) -> None:
-        """Publish what came of a step, in the log too."""
+        """Publish the result of a step, in the log too."""
         self._step_log.say(step)
         self._say_faults()
         self.service_manager.status(summary(step))
@@ -344,14 +344,14 @@ class Daemon:
 
     @property
     def _faults(self) -> tuple[str, ...]:
-        """Return what is wrong with the agent's own files, counting, flow log, log, and metrics' address."""
+        """Return the faults of the agent's own files, counting, flow log, log, and metrics' address."""
         of_counters = (self.counting.damage, self.counting.fault, self._reading_fault)
         published = self.published
         of_parts = (one.fault for one in (published.flow_log, published.log_queue, published.serving) if one)
         return (*self._reconciler.state_faults, *(fault for fault in (*of_counters, *of_parts) if fault))
 
     def _say_faults(self) -> None:
-        """Log what is wrong with the state directory, once."""
+        """Log the faults of the state directory, once."""
         self._fault_log.say("state_damaged", *self._reconciler.state_faults)
         self._fault_log.say("counters_not_kept", self.counting.fault)
 

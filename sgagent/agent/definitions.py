@@ -35,7 +35,7 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetched:
-    """What came of asking the source."""
+    """The result of asking the source."""
 
     newest: Delivery | None = None
     """What it delivered last."""
@@ -50,7 +50,7 @@ class Fetched:
     """Whether that is only because it holds no document."""
 
     def again(self, source: Source) -> Fetched:
-        """Ask the source; what it does not deliver leaves the newest delivery as it is."""
+        """Ask the source; a failed fetch leaves the newest delivery as it is."""
         try:
             return Fetched(newest=source.fetch())
         except DocumentError as error:
@@ -82,7 +82,7 @@ def parse_delivery(documents: tuple[DocumentFile, ...], limits: Limits, version:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Definitions:
-    """The definitions that may be enforced, which of them are, and what is stored."""
+    """The definitions that may be enforced, those that are, and those that are stored."""
 
     fetched: Fetched = field(default_factory=Fetched)
     """What the source said, as of the last step that was done."""
@@ -124,14 +124,14 @@ class Definitions:
 
     @classmethod
     def left(cls, kept: KeptDocuments | None) -> Definitions:
-        """Return the definitions of an agent that starts, with what an earlier one left in force."""
+        """Return the definitions of an agent that starts, with those that an earlier one left in force."""
         if kept is None:
             return cls()
         return cls(kept=kept, record=kept.record, written=written_key(kept))
 
     @property
     def faults(self) -> tuple[str, ...]:
-        """Return what is wrong with what is stored."""
+        """Return the faults of the stored files."""
         faults = (self.store_fault, self.trial_fault, self.signature_fault)
         return (*(fault for fault in faults if fault), *self.damage)
 
@@ -143,7 +143,7 @@ class Definitions:
     def candidates(
         self, limits: Limits, note_damage: Callable[[str], None]
     ) -> Iterator[tuple[Delivery, bool]]:
-        """Yield what may be enforced, the best first, and whether it would replace what is in force.
+        """Yield the definitions that may be enforced, the best first, and whether each replaces present ones.
 
         Args:
             limits: for documents that an earlier agent left; they are parsed when their turn comes.
@@ -170,7 +170,7 @@ class Definitions:
         return newest if is_wanted else None
 
     def damaged(self, damage: tuple[str, ...]) -> Definitions:
-        """Return these definitions without what an earlier agent left, if something is wrong with it."""
+        """Return these definitions without those of an earlier agent, if these are damaged."""
         return replace(self, kept=None, damage=(*self.damage, *damage)) if damage else self
 
     @property
@@ -233,7 +233,7 @@ class Definitions:
         )
 
     def to_write(self, links: tuple[ExpectedLink, ...]) -> KeptDocuments | None:
-        """Return what has to be written into the history; None if it is there, or there are no documents.
+        """Return the documents to write into the history; None if they are there, or there are none.
 
         Args:
             links: where the network interfaces of these definitions are.
@@ -246,7 +246,7 @@ class Definitions:
         return None if written_key(kept) == self.written else kept
 
     def version_to_hold(self, version: str, newest: Delivery | None) -> str | None:
-        """Return what the source says now, as far as that is known and is another version.
+        """Return the source's version of now, as far as that is known and is another one.
 
         Args:
             version: of definitions that are about to be enforced by hand.
@@ -275,7 +275,7 @@ class KnownLinks:
 
     @classmethod
     def left(cls, before: Iterable[ExpectedLink], by_hand: Iterable[HandBinding]) -> KnownLinks:
-        """Return what an agent knows that starts.
+        """Return the known links of an agent that starts.
 
         Args:
             before: what an earlier agent found.
@@ -298,7 +298,7 @@ class KnownLinks:
         return tuple(sorted(self._by_id.values()))
 
     def following(self, found: Bindings, snapshot: Snapshot) -> KnownLinks:
-        """Return these links with what is found now, without what the definitions no longer have."""
+        """Return these links with those found now, without those that the definitions no longer have."""
         bound = ((one.network_interface, one.interface) for one in found.bindings)
         there = {link.name: link for link in found.facts.links}
         ids = {

@@ -85,16 +85,16 @@ class Doctor:
             self._changed.notify_all()
 
     def answer(self) -> Diagnosis:
-        """Return what is found now; may be called from any thread.
+        """Return the present findings; may be called from any thread.
 
-        What was found a moment ago counts, so that those who ask again and again don't keep the agent busy.
+        Findings of a moment ago count, so that repeated questions don't keep the agent busy.
         """
         with self._looking:
             found, is_fresh = self.newest, self.clock() < self._fresh_until
         return found if found is not None and is_fresh else self.look()
 
     def look(self) -> Diagnosis:
-        """Look now, and return what is found; may be called from any thread, one looks at a time."""
+        """Examine the host now, and return the findings; may be called from any thread, one at a time."""
         with self._looking:
             began = self.clock()
             policy, facts = self._subject or (PolicyFact(mark_mask=self.mark_mask), NO_FACTS)

@@ -35,7 +35,7 @@ QUIET_SECONDS = 30.0
 
 
 class DriftWatch:
-    """Follow the repairs; belongs to the loop, but for what others hear."""
+    """Follow the repairs; belongs to the loop, except the alarm that other threads read."""
 
     def __init__(self, clock: Clock, log: EventLog, wake: Callable[[], None]) -> None:
         """Start without any.

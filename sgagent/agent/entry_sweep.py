@@ -46,7 +46,7 @@ FindLink = Callable[[Family, int, int | None], int | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepReport:
-    """What sweeps found and did since the agent started."""
+    """The findings and the ended entries of the sweeps since the agent started."""
 
     flow_tables: tuple[FlowTable, ...] = ()
     """As they were seen last."""
@@ -90,7 +90,7 @@ class EntrySweep:
         layout: MarkLayout,
         find_link: FindLink,
     ) -> None:
-        """Take the log, the clock, the entries, our bits of marks, and what knows the routes."""
+        """Take the log, the clock, the entries, our bits of marks, and the look-up of routes."""
         self._log = log
         self._clock = clock
         self._entries = entries
@@ -115,7 +115,7 @@ class EntrySweep:
         return self._sweep is not None
 
     def follow(self, step: Step) -> None:
-        """Take note of a step; after one that may have revoked sessions, or allowed what is left, sweep."""
+        """Note a step; after one that may have revoked sessions, or allowed remaining ones, sweep."""
         before, self._step = self._step, step
         self._state = step.state or self._state
         is_known = before is not None and before.policy is step.policy and before.facts == step.facts
@@ -138,7 +138,7 @@ class EntrySweep:
                 return
 
     def _look_for_flow_tables(self) -> None:
-        """Sweep where another flow table has come: packets of what is revoked may pass our hooks now."""
+        """Sweep where another flow table has come: packets of revoked sessions may pass our hooks now."""
         step = self._step
         if step is None or step.policy is None or self._clock.monotonic() < self._tables_due:
             return

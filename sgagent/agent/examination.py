@@ -59,7 +59,7 @@ class Examination:
     _not_seen: dict[Blindness, NotSeen] = field(default_factory=dict)
 
     def diagnose(self, policy: PolicyFact, facts: HostFacts) -> Diagnosis:
-        """Look at everything, and return what is found."""
+        """Examine everything, and return the findings."""
         self._not_seen = {}
         tables = self._seen(Blindness.RULESET, _RULESET, self._tables) or ()
         self._note_legacy_tables()
@@ -89,7 +89,7 @@ class Examination:
         return Diagnosis(findings=diagnose(evidence), not_seen=tuple(self._not_seen.values()))
 
     def _seen(self, what: Blindness, words: str, look: Callable[[], _T]) -> _T | None:
-        """Return what is seen; None, and the reason kept, where it can't be looked at."""
+        """Return a look's result; None, and the reason kept, where the look fails."""
         try:
             return look()
         except OSError as error:
@@ -173,7 +173,7 @@ _CONTAINER_SECONDS = 10.0
 
 
 def _within(seconds: float, look: Callable[[], _T]) -> _T:
-    """Return what a look in another thread finds.
+    """Return the result of a look in another thread.
 
     Raises:
         TimeoutError: it takes longer; it goes on, and nobody waits for it.

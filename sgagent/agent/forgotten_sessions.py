@@ -48,7 +48,7 @@ class ForgottenSessions:
     """The far end repeats what it has to say, or waits."""
 
     def __init__(self, log: EventLog, clock: Clock, port: ForgottenPort) -> None:
-        """Take the log, the clock, and what knows sessions."""
+        """Take the log, the clock, and the port to conntrack's sessions."""
         self._log = log
         self._clock = clock
         self._port = port

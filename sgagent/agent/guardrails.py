@@ -1,4 +1,4 @@
-"""Guardrails as the agent has them: what was read last, and what definitions come to under them (§13.4)."""
+"""Guardrails as the agent has them: the newest statements, and the verdict on definitions (§13.4)."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class KnownGuardrails:
         names: KnownNames,
         memo: Memo,
     ) -> Guarded:
-        """Return what a resolution comes to under the statements.
+        """Check a resolution against the statements, and return it with the violations.
 
         Args:
             resolution: of the definitions.
@@ -93,9 +93,9 @@ class Guarded:
     """Those of its problems for which new definitions are refused."""
 
     def staying(self, before: ResolvedPolicy | None, exemptions: Exemptions) -> Resolution:
-        """Return what good definitions come to if names or links make them break a statement by now.
+        """Return the resolution that holds if names or links make good definitions break a statement by now.
 
-        What was in force on an interface stays, and one that was not judged is closed.
+        The rules in force on an interface stay, and one that was not judged is closed.
 
         Args:
             before: the policy in force; None where it is not known, and the definitions stay as they are.
@@ -119,7 +119,7 @@ class Guarded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuardrailReport:
-    """What statements came to in a step."""
+    """The outcome of the statements in a step."""
 
     known: KnownGuardrails = NO_GUARDRAILS
     violations: tuple[Violation, ...] = ()
@@ -165,7 +165,7 @@ class GuardrailWatch:
         """Why the signature could not be kept."""
 
     def read(self) -> KnownGuardrails:
-        """Return the newest statements; what can't be taken leaves those before in force."""
+        """Return the newest statements; a failed reading leaves those before in force."""
         if self._source is None:
             return self.known
         try:

@@ -48,7 +48,7 @@ class NotDoneError(Exception):
 
 
 class LoopEvent(enum.Flag):
-    """What happened since the loop looked last."""
+    """The events since the loop's last turn."""
 
     NOTHING = 0
     SOURCE_CHANGED = enum.auto()
@@ -130,7 +130,7 @@ class Inbox:
             raise NotDoneError from None
 
     def do_jobs(self, step: Stepping) -> bool:
-        """Do what others want done; only the loop calls this.
+        """Do the jobs of other threads; only the loop calls this.
 
         Args:
             step: does a step.

@@ -43,14 +43,14 @@ class HeldChange:
     """The same in words."""
 
     def status(self, monotonic: float) -> HeldChangeStatus:
-        """Return what the agent reports at a time."""
+        """Return the held change's status at a time."""
         left = max(0.0, self.terms.deadline - monotonic)
         return HeldChangeStatus(version=self.version, seconds_left=left, sessions=self.cuts)
 
 
 @dataclass(frozen=True, slots=True)
 class _Body:
-    """What the file holds below its checksum."""
+    """The file's content below its checksum."""
 
     version: str
     terms: Terms
@@ -77,7 +77,7 @@ class LockoutHold:
     """Tells who is logged in of a version that begins to wait. Must neither block nor raise."""
 
     def __post_init__(self) -> None:
-        """Read what an earlier agent held; of an earlier boot, it waits for the whole time again."""
+        """Read the change that an earlier agent held; after a reboot, it waits for the whole time again."""
         self._file = SealedFile(self.directory / "held-change.json", "file of a held change")
         self.held: HeldChange | None = None
         self.fault: str | None = None

@@ -79,7 +79,7 @@ class LogQueue(io.TextIOBase):
 
     @property
     def fault(self) -> str | None:
-        """Return what is wrong with the log, as long as it is."""
+        """Return the log's fault, as long as it lasts."""
         if not self._is_full and not self._unreported:
             return None
         return f"the log is not read or can't be written; {self.dropped_lines} lines were dropped so far"
@@ -93,7 +93,7 @@ class LogQueue(io.TextIOBase):
         return True
 
     def write(self, text: str, /) -> int:
-        """Take a text; what ends with a line's end is passed on."""
+        """Take a text; its whole lines are passed on."""
         with self._changed:
             whole, end, self._begun = (self._begun + text).rpartition("\n")
             if end:
@@ -130,7 +130,7 @@ class LogQueue(io.TextIOBase):
         self._changed.notify()
 
     def _write_all(self) -> None:
-        """Write what waits until the queue is closed and empty."""
+        """Write the waiting lines until the queue is closed and empty."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting or self._is_closed)
@@ -209,7 +209,7 @@ def log_in_background() -> LogQueue:
 
 
 def _processors(target: TextIO, environment: Mapping[str, str]) -> list[Processor]:
-    """Return what turns an event into a line, in turn."""
+    """Return the processors that turn an event into a line, in turn."""
     processors = structlog.processors
     before: list[Processor] = [structlog.contextvars.merge_contextvars, processors.add_log_level]
     if not target.isatty():  # JSON escapes all that is not plain ASCII

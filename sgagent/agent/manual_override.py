@@ -1,4 +1,4 @@
-"""What commands put before the configuration and the source: modes (§9.1), and definitions on trial.
+"""Modes (§9.1) and definitions on trial, which commands put before the configuration and the source.
 
 Modes are stored across restarts. For commit-confirm, the file of the definitions on trial lies beside the
 history, and is written before the kernel gets any of it. Confirming renames it into the history. Going back
@@ -102,7 +102,7 @@ class ModeFile:
         self._file = SealedFile(directory / "modes.json", "file of modes")
 
     def load(self) -> tuple[ModeOverrides, str | None]:
-        """Return what was kept, and what is wrong with the file; the configuration holds then."""
+        """Return the kept modes, and the fault of the file; the configuration holds then."""
         body, fault = self._file.load(partial(from_json, _Body))
         if body is None:
             return ModeOverrides(), fault
@@ -123,7 +123,7 @@ class ModeFile:
 
 @dataclass(frozen=True, slots=True)
 class _Body:
-    """What the file holds below its checksum."""
+    """The file's content below its checksum."""
 
     everywhere: Mode | None
     interfaces: dict[str, Mode]
@@ -147,7 +147,7 @@ class HeldBack:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingStatus:
-    """What is given up unless it is confirmed."""
+    """The definitions that are given up unless they are confirmed."""
 
     version: str
     seconds_left: float
@@ -171,7 +171,7 @@ class Pending:
         return max(0.0, self.deadline - monotonic)
 
     def status(self, monotonic: float) -> PendingStatus:
-        """Return what the agent reports at a time."""
+        """Return the trial's status at a time."""
         left = self.seconds_left(monotonic)
         return PendingStatus(version=self.version, seconds_left=left, goes_back_to=self.goes_back_to)
 
@@ -188,7 +188,7 @@ class HeldChangeStatus:
 
     @property
     def remedy(self) -> str:
-        """Return what a person can do, in words."""
+        """Return the remedy of a person, in words."""
         return f"'sgagent apply' enforces it now, else it is enforced in {time_left(self.seconds_left)}"
 
 
@@ -219,7 +219,7 @@ class PendingMode:
     """By the monotonic clock."""
 
     def status(self, monotonic: float) -> PendingModeStatus:
-        """Return what the agent reports at a time."""
+        """Return the mode's status at a time."""
         left = max(0.0, self.deadline - monotonic)
         return PendingModeStatus(mode=self.mode, interface=self.interface, seconds_left=left)
 
@@ -240,7 +240,7 @@ _END_NOT_SAVED = "the end of a trial could not be saved"
 
 
 class TrialFile:
-    """The file of what is on trial. Each command takes the definitions and returns those after it."""
+    """The file of the definitions on trial. Each command takes the definitions and returns those after it."""
 
     def __init__(self, directory: Path) -> None:
         """Take the state directory; it is made when a trial begins."""
@@ -248,7 +248,7 @@ class TrialFile:
         self._unconfirmed = directory / _UNCONFIRMED
 
     def load(self) -> KeptDocuments | None:
-        """Return what an earlier agent had on trial; None if that was nothing.
+        """Return the definitions that an earlier agent had on trial; None if there were none.
 
         Raises:
             DamagedStateError: there was something, but the file can't be read.
@@ -296,7 +296,7 @@ class TrialFile:
         files.write_durably(self._pending, files.encode_kept(kept))
 
     def confirmed(self, definitions: Definitions, history: History) -> Definitions:
-        """Make what is on trial the newest of the history.
+        """Make the definitions on trial the newest of the history.
 
         Raises:
             OSError: it is still on trial.
@@ -308,7 +308,7 @@ class TrialFile:
         return replace(definitions, good=good, record=record, kept=None, written=None)
 
     def withdrawn(self, definitions: Definitions) -> Definitions:
-        """Give up a proposal that the kernel refused: what was in force still is."""
+        """Give up a proposal that the kernel refused: the definitions in force before still are."""
         return self.forgotten(replace(definitions, proposal=None, is_trial_in_force=False))
 
     def given_up(self, definitions: Definitions) -> Definitions:

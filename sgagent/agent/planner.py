@@ -1,4 +1,4 @@
-"""What a step does, worked out from values: state, inputs and table in, decision out.
+"""The decision of a step, worked out from values: state, inputs and table in, decision out.
 
 The :class:`sgagent.agent.reconciler.Reconciler` asks the ports for the inputs and carries the decision out.
 """
@@ -43,7 +43,7 @@ from sgagent.settings.tables import UnboundInterfaces
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstalledPolicy:
-    """What this agent put into the kernel."""
+    """The policy that this agent put into the kernel."""
 
     wanted: ResolvedPolicy
     """The policy before the modes that were set by hand."""
@@ -98,7 +98,7 @@ class AgentState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepInputs:
-    """What a step finds outside, but for the table."""
+    """The inputs of a step from outside, except the table."""
 
     fetched: Fetched
     facts: HostFacts = NO_FACTS
@@ -128,7 +128,7 @@ class StepInputs:
 
 @dataclass(frozen=True, slots=True)
 class StepTarget:
-    """What a step is to enforce."""
+    """The definitions and policy that a step should enforce."""
 
     definitions: Definitions
     """With what the source said now."""
@@ -149,7 +149,7 @@ class StepTarget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelChange:
-    """What a step does to the kernel."""
+    """A step's changes of the kernel."""
 
     plan: Plan
     clearance: MarkClearance | None = None
@@ -177,7 +177,7 @@ class KernelChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepDecision:
-    """What a step does, and how it ends."""
+    """A step's report, new state and change of the kernel."""
 
     step: Step
     """The report, if the kernel takes the change or there is none."""
@@ -199,7 +199,7 @@ class StepDecision:
 
 
 class Planner:
-    """Decide what a step does. Its memories only save work."""
+    """Decide each step. Its memos only save work."""
 
     def __init__(self, settings: Settings) -> None:
         """Take the configuration."""
@@ -242,7 +242,7 @@ class Planner:
         return errors or ((*delivery.problems, *guarded.resolution.problems) if guarded.errors else ())
 
     def _guarded(self, inputs: StepInputs, delivery: Delivery, resolution: Resolution) -> Guarded:
-        """Return what definitions come to under the guardrails (§13.4)."""
+        """Return the definitions' resolution under the guardrails (§13.4)."""
         policy, names = inputs.overrides.over(resolution.policy), inputs.names.addresses
         return inputs.guardrails.hold(resolution, delivery.snapshot, policy, names, self._resolved)
 
@@ -260,7 +260,7 @@ class Planner:
     def decide(
         self, state: AgentState, inputs: StepInputs, target: StepTarget, observed: Observed
     ) -> StepDecision:
-        """Return what to do about a table."""
+        """Return the decision on a table."""
         state = replace(state, definitions=target.definitions)
         delivery, found, resolution = target.delivery, target.found, target.resolution
         if delivery is None or found is None or resolution is None:
@@ -312,7 +312,7 @@ class Planner:
         return replace(found, is_followed=True)
 
     def _exemptions(self, inputs: StepInputs) -> Exemptions:
-        """Return what no group can block: the configuration's lists, and the way to the source (§7.4)."""
+        """Return the traffic that no group can block: lists, and the way to the source (§7.4)."""
         return Exemptions(
             platform=self._settings.platform,
             failsafe=(*self._settings.failsafe, *exempt(inputs.source_endpoints)),
@@ -322,7 +322,7 @@ class Planner:
     def _without_snapshot(
         self, state: AgentState, inputs: StepInputs, target: StepTarget, observed: Observed
     ) -> StepDecision:
-        """Do what is left to do where no definitions can be enforced; §9.2 says what."""
+        """Do the work that remains where no definitions can be enforced, by §9.2."""
         held = self._hold(state, inputs, observed)
         decision = held.reporting(
             held_back=target.definitions.held_back,
@@ -338,7 +338,7 @@ class Planner:
         return replace(decision, step=step)
 
     def _source_error(self, inputs: StepInputs, observed: Observed, *, is_standing: bool) -> str | None:
-        """Return why the source can't be reached, and what keeps the way to it closed in rules that stay."""
+        """Return why the source can't be reached, with the chains that block the way in rules that stay."""
         error, table = inputs.fetched.source_error, observed.ruleset
         if error is None or not is_standing or table is None:
             return error
@@ -354,10 +354,10 @@ class Planner:
         return chains_of_others(table, observed.foreign, self._settings.enforcement.mark_mask)
 
     def _hold(self, state: AgentState, inputs: StepInputs, observed: Observed) -> StepDecision:
-        """Keep in force what is: what this agent enforced, or rules that an earlier one left.
+        """Keep the rules in force: those that this agent enforced, or that an earlier one left.
 
-        Without any, a host that never enforced a snapshot is left open, and any other is closed. What was on
-        trial is none of that.
+        Without any, a host that never enforced a snapshot is left open, and any other is closed. Rules
+        that were on trial are not kept.
         """
         definitions, good = state.definitions, state.definitions.good
         is_going_back = definitions.is_going_back
@@ -476,7 +476,7 @@ class Planner:
     def _change(
         self, old: ResolvedPolicy | None, policy: ResolvedPolicy, enforcement: Enforcement, *, is_first: bool
     ) -> KernelChange:
-        """Return what a plan means for counters and for open sessions."""
+        """Return a plan's change of the kernel, with its effect on counters and open sessions."""
         plan = enforcement.plan
         gone = frozenset(plan.before.counter_by_name) if plan.is_anew and plan.before else frozenset()
         return KernelChange(

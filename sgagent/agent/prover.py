@@ -26,7 +26,7 @@ _PROGRAM = "import sys; sys.path[:] = {path!r}; from sgagent.agent.proving impor
 
 
 class Progress(enum.Enum):
-    """What the process says before it answers."""
+    """The messages of the process before it answers."""
 
     STARTED = "started"
     LISTED = "listed"
@@ -35,7 +35,7 @@ class Progress(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProofRequest:
-    """What the table has to do."""
+    """The policy that the table has to enforce."""
 
     policy: ResolvedPolicy
     mask: int
@@ -47,7 +47,7 @@ class ProofRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProofAnswer:
-    """What came of it."""
+    """The result of a proof."""
 
     report: dict[str, Any]
     description: tuple[str, ...]
@@ -88,7 +88,7 @@ class Prover:
             raise ProverLostError("the process that proves can't be started") from error
 
     def prove(self, request: ProofRequest, listing: socket.socket, listed: Callable[[], None]) -> ProofAnswer:
-        """Return what came of a proof.
+        """Return the result of a proof.
 
         Args:
             request: what the table has to do.
@@ -114,7 +114,7 @@ class Prover:
         self._process.kill()
 
     def close(self) -> None:
-        """End the process and release what belongs to it."""
+        """End the process and release its sockets."""
         self.kill()
         self._process.wait()
         self._connection.close()

@@ -73,7 +73,7 @@ def _serve(channel: socket.socket) -> None:
 
 
 def _limit_memory() -> None:
-    """Let a proof have half of what the host has left; the rest is of programs that do more than prove."""
+    """Let a proof have half of the host's free memory; the rest is for programs that do more than prove."""
     found = _AVAILABLE.search(Path("/proc/meminfo").read_text(encoding="ascii"))
     if found is not None:
         most = max(_LEAST_BYTES, int(found[1]) * _BYTES_PER_KIBIBYTE // 2)
@@ -93,7 +93,7 @@ def _read(descriptor: int) -> bytes | None:
 
 
 def _outcome(content: bytes | None, request: ProofRequest) -> Proof:
-    """Return what comes of a proof; unknown where that fails, whatever the reason is."""
+    """Return the result of a proof; unknown where that fails, whatever the reason is."""
     try:
         if content is None:
             raise MemoryError  # noqa: TRY301 - as when the proof itself needs too much
@@ -115,7 +115,7 @@ def _prove(content: bytes, request: ProofRequest) -> Proof:
 
 
 def _memory(state: EnforcementState | None, mask: int) -> SessionMemory | None:
-    """Return what marks mean; None where the agent does not know it, and the table says it."""
+    """Return the meaning of marks; None where the agent does not know it, and the table states it."""
     if state is None:
         return None
     return SessionMemory(mask=mask, generation=state.generation, slots=state.slots)

@@ -1,4 +1,4 @@
-"""The published status: what other threads may read of the daemon: its policy, totals, and their trends."""
+"""The published status, which other threads may read of the daemon: its policy, totals, and their trends."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _NOTHING: Mapping[CounterKey, int] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Trend:
-    """What was counted in each of the last minutes, the oldest first. What did not grow takes no room."""
+    """The hits in each of the last minutes, the oldest first. A counter that did not grow takes no room."""
 
     steps: tuple[Mapping[CounterKey, int], ...] = ()
     _totals: Totals = field(default_factory=dict)
@@ -75,7 +75,7 @@ class Trend:
         return Trend(steps, totals, self._read_at + passed * STEP_SECONDS)
 
     def packets(self, key: CounterKey) -> tuple[int, ...]:
-        """Return what a counter counted in each step."""
+        """Return a counter's packets in each step."""
         return tuple(step.get(key, 0) for step in self.steps)
 
 
@@ -96,7 +96,7 @@ MOST_SAMPLES = 360
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """What was counted in ten seconds, and how the agent was doing at their end."""
+    """The packets counted in ten seconds, and the agent's state at their end."""
 
     dropped: int = 0
     """Packets, also those of observed interfaces, which passed."""
@@ -174,7 +174,7 @@ _WITHOUT_POLICY = {
 
 
 class Serving(Protocol):
-    """Serves what is published."""
+    """Serves the published status."""
 
     @property
     def fault(self) -> str | None:
@@ -206,7 +206,7 @@ class PublishedStatus:
 
     @property
     def swept(self) -> SweepReport:
-        """Return what sweeps of conntrack's entries found and did."""
+        """Return the report of the sweeps of conntrack's entries."""
         return self.sweep.report if self.sweep is not None else SweepReport()
 
     def __post_init__(self) -> None:
@@ -245,7 +245,7 @@ class PublishedStatus:
         self._turned_at = self.clock.monotonic()
 
     def note_step(self, step: Step, *, is_fetched: bool, verified: ProofReport | None = None) -> None:
-        """Publish the result of a step, and at once whether what it left is proved."""
+        """Publish the result of a step, and at once whether the resulting table is proved."""
         self.policy = step.policy or ResolvedPolicy()
         self.state = step.state or self.state
         if step.outcome is not StepEnd.REFUSED:
@@ -254,7 +254,7 @@ class PublishedStatus:
         self._publish(status_after(self.status, step, is_fetched=is_fetched, now=now, verified=verified))
 
     def note_manual_override(self, manual_override: ManualOverride) -> None:
-        """Publish what was applied by hand."""
+        """Publish the definitions and modes that were set by hand."""
         self._publish(replace(self.status, manual_override=manual_override))
 
     def note_contest(self, *, is_contested: bool) -> None:
@@ -273,12 +273,12 @@ class PublishedStatus:
             self._publish(replace(self.status, names=names, dns_failures=failures))
 
     def note_verified(self, verified: ProofReport | None, durations: Durations) -> None:
-        """Publish what the proof of the table in force came to, and how long proofs took."""
+        """Publish the report of the proof of the table in force, and how long proofs took."""
         if (verified, durations) != (self.status.verified, self.status.verify_durations):
             self._publish(replace(self.status, verified=verified, verify_durations=durations))
 
     def note_doctor(self, diagnosis: Diagnosis | None) -> None:
-        """Publish what the doctor found."""
+        """Publish the doctor's diagnosis."""
         if diagnosis is not self.status.diagnosis:
             self._publish(replace(self.status, diagnosis=diagnosis))
 
@@ -294,7 +294,7 @@ class PublishedStatus:
         step_fault: str | None = None,
         faults: tuple[str, ...] = (),
     ) -> None:
-        """Take in that the loop has turned, and what it found.
+        """Publish that the loop ran, with its totals and faults.
 
         Args:
             totals: what was counted.

@@ -75,7 +75,7 @@ class Reconciler:
     """Where statements come from that no definitions may break; without, there are none."""
 
     def __post_init__(self) -> None:
-        """Read what an earlier agent left."""
+        """Read the state that an earlier agent left."""
         directory = self.directory.directory
         self.guardrails = GuardrailWatch(
             self.guardrail_source, str(self.settings.guardrails.path or ""), directory
@@ -105,7 +105,7 @@ class Reconciler:
         self._fallback = BootFallback(self.directory)
 
     def step(self, *, fetch: bool) -> Step:
-        """Have the host enforce what the source delivers, or whatever is the next best.
+        """Have the host enforce the source's delivery, or whatever is the next best.
 
         Args:
             fetch: whether to ask the source; without, the newest delivery is taken again.
@@ -173,7 +173,7 @@ class Reconciler:
         return self.fetched.newest if self.held_change else None
 
     def _inputs(self, definitions: Definitions) -> StepInputs:
-        """Ask the ports for what a step depends on, but for the table."""
+        """Ask the ports for a step's inputs, except the table."""
         try:
             facts = self.host.facts()
         except OSError as error:
@@ -192,7 +192,7 @@ class Reconciler:
         )
 
     def _source_endpoints(self, definitions: Definitions) -> tuple[Endpoint, ...]:
-        """Return what leads to the source (§7.4).
+        """Return the endpoints of the way to the source (§7.4).
 
         The name servers are let through only as long as there are no definitions at all: without them an
         agent whose source has another address by now would never get any.
@@ -226,7 +226,7 @@ class Reconciler:
         return last, state
 
     def _recognize(self, inputs: StepInputs, target: StepTarget) -> None:
-        """Take the table that an earlier agent left for what it put there, if the target comes to that.
+        """Take the table that an earlier agent left for the target's, if it equals that.
 
         Only in the first step.
         """
@@ -247,7 +247,7 @@ class Reconciler:
         return in_force.enforced.ruleset
 
     def _carry_out(self, decision: StepDecision, facts: HostFacts, began: float) -> tuple[Step, AgentState]:
-        """Do what was decided; what the kernel refuses is in the report."""
+        """Carry the decision out; a refusal of the kernel is in the report."""
         compiled = self.clock.monotonic()
         step, state, change = decision.step, decision.state, decision.change
         if decision.is_compiled:
@@ -283,7 +283,7 @@ class Reconciler:
         return None
 
     def _remove(self, change: KernelChange) -> str | None:
-        """Delete what no packet reaches any more, after its counters were read for the last time.
+        """Delete the chains that no packet reaches any more, after reading their counters for the last time.
 
         The policy is in force by then. Where another process's change prevents the removal, the next step
         finds what is left and removes it.
@@ -299,7 +299,7 @@ class Reconciler:
         return None
 
     def _store(self, state: AgentState, target: StepTarget) -> AgentState:
-        """Write down which definitions are in force, and return the state with what came of it."""
+        """Write down which definitions are in force, and return the state with the result of writing."""
         definitions = state.definitions
         if target.delivery is not None and not definitions.is_trial_in_force:
             definitions = self._write_signature(self._write(state))
@@ -311,7 +311,7 @@ class Reconciler:
         return state
 
     def _keep_fallback(self, state: AgentState) -> None:
-        """Have what a boot falls back to follow what would be in force at it: nothing that is on trial."""
+        """Have the boot's fallback follow the policy that a boot would enforce: nothing that is on trial."""
         if state.in_force is not None and not state.definitions.is_trial_in_force:
             self._fallback.follow(self._kept_modes.over(state.in_force.wanted))
 
@@ -332,7 +332,7 @@ class Reconciler:
         )
 
     def _write_signature(self, definitions: Definitions) -> Definitions:
-        """Keep who vouched for what is in force, so that nothing older takes its place."""
+        """Keep the signature of the definitions in force, so that nothing older takes their place."""
         signed = definitions.good.signed if definitions.good else None
         if signed is None or signed == definitions.signature:
             return definitions
@@ -355,12 +355,12 @@ class Reconciler:
         return parse_delivery(documents, self.settings.limits, version)
 
     def replace_definitions(self, definitions: Definitions) -> None:
-        """Let a command change what may be enforced, between two steps."""
+        """Let a command change which definitions may be enforced, between two steps."""
         self.state = replace(self.state, definitions=definitions)
 
     @property
     def state_faults(self) -> tuple[str, ...]:
-        """Return what is wrong with what is kept, and what was wrong with it at the start.
+        """Return the faults of the kept state, and those that it had at the start.
 
         Damage stays known although the agent writes the files anew: what they held is lost.
         """

@@ -66,7 +66,7 @@ def classified(
     of_ourselves: Collection[int] = (),
     ssh_ports: Collection[int] = (),
 ) -> tuple[LiveSession, ...]:
-    """Return the sessions at listeners and our own, with what they are for.
+    """Return the sessions at listeners and our own, with their kinds.
 
     A login is a session at port 22, at a port where an SSH server listens or is configured to listen, or one
     that such a server holds.
@@ -123,7 +123,7 @@ class LiveSessions:
     """Look up whether the current policy has allowed a session, by its conntrack mark."""
 
     def __init__(self, layout: MarkLayout, find: Find) -> None:
-        """Take what is needed to read a mark, and what finds the session of a packet."""
+        """Take the layout of marks, and the look-up of a packet's session."""
         self._layout = layout
         self._find = find
 
@@ -174,7 +174,7 @@ class CutPreview:
     """Look at the open sessions before each apply that may cut some."""
 
     def __init__(self, log: EventLog, list_sessions: ListSessions, find: FindAll) -> None:
-        """Take the log, what lists sessions, and what finds those that conntrack knows."""
+        """Take the log, the lister of sessions, and the look-up of conntrack's entries."""
         self._log = log
         self._list_sessions = list_sessions
         self._find = find
@@ -320,7 +320,7 @@ class RevokedSessions:
     """
 
     def __init__(self, log: EventLog, clock: Clock, port: SessionPort) -> None:
-        """Take the log, the clock, and what knows and ends sessions."""
+        """Take the log, the clock, and the port that lists and ends sessions."""
         self._log = log
         self._clock = clock
         self._port = port
@@ -391,7 +391,7 @@ class RevokedSessions:
 
 
 def _tracked(cuts: Sequence[tuple[CutSession, TcpSession]], find: FindAll) -> Sequence[TrackedSession | None]:
-    """Return what conntrack knows of sessions, looked up by their answers; nothing if it can't be asked."""
+    """Return conntrack's entries of sessions, looked up by their answers; nothing if it can't be asked."""
     try:
         return find([answer_of(cut.session, cut.interface) for cut, _ in cuts])
     except OSError:
@@ -408,7 +408,7 @@ def _is_left_to_kernel(tracked: TrackedSession) -> bool:
 
 
 def _ending(session: TcpSession, destroy: Callable[[TcpSession], Ending]) -> str:
-    """End a session and return what came of it, in a word, or why it could not be ended."""
+    """End a session and return the result, in a word, or why it could not be ended."""
     try:
         return destroy(session).value
     except (OSError, NotPermittedError) as error:

@@ -73,7 +73,7 @@ class Resets:
 
 
 class InterfaceState(enum.Enum):
-    """What becomes of an interface's traffic."""
+    """How an interface's traffic is treated."""
 
     BOUND = "bound"
     """Its groups judge."""
@@ -102,7 +102,7 @@ class InterfaceState(enum.Enum):
 
 
 class Posture(enum.Enum):
-    """What the agent does to the host's traffic, in a word."""
+    """How the agent treats the host's traffic, in a word."""
 
     ENFORCING = "enforcing"
     """Verdicts are carried out, on one interface at least."""
@@ -189,7 +189,7 @@ class Drift:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProofReport:
-    """What a proof came to."""
+    """The result of a proof."""
 
     outcome: Outcome
     version: str | None
@@ -215,7 +215,7 @@ class ProofReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """How the agent is doing. What is not known yet is None."""
+    """The agent's state. None is not known yet."""
 
     step: Step = field(default_factory=lambda: Step(outcome=StepEnd.WAITING))
     """The report of the last step."""
@@ -384,7 +384,7 @@ def status_after(
 
 
 def posture_of(step: Step) -> Posture:
-    """Return what the agent does to traffic after a step."""
+    """Return how the agent treats traffic after a step."""
     if step.is_standing:
         return Posture.STANDING
     if step.policy is None or step.outcome is StepEnd.WAITING:

@@ -51,7 +51,7 @@ class Tamperer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """What a step found and did."""
+    """A step's inputs and results."""
 
     outcome: StepEnd
     policy: ResolvedPolicy | None = None
@@ -140,7 +140,7 @@ class Step:
 
 
 def summary(step: Step) -> str:
-    """Return in one line what is enforced."""
+    """Return in one line the policy that is enforced."""
     if step.is_standing:
         return "no policy loaded; the previous run's rules stay active"
     if step.awaits_documents:
@@ -210,7 +210,7 @@ class FaultLog:
     """Log each fault once, until it is gone."""
 
     def __init__(self, say: Callable[..., object]) -> None:
-        """Take what logs an event with a reason."""
+        """Take the method that logs an event with a reason."""
         self._say = say
         self._said: dict[str, tuple[str, ...]] = {}
 
@@ -259,7 +259,7 @@ class StepLog:
         self._held = None
 
     def say(self, step: Step) -> None:
-        """Log what differs from the step before."""
+        """Log the differences from the step before."""
         before, self._before = self._before, step
         if step.held_back is None or step.source_error or step.is_refused:
             self.forget_hold()
@@ -353,7 +353,7 @@ class StepLog:
             )
 
     def _say_waiting(self, step: Step, before: Step) -> None:
-        """Say loudly, once, what becomes of the host for lack of a snapshot (§9.2)."""
+        """Log once how the host's traffic is treated for lack of a snapshot (§9.2)."""
         lack = _lack(step)
         if lack is _lack(before):
             return
@@ -398,7 +398,7 @@ def _groupless(step: Step) -> tuple[str, ...]:
 
 
 class _Lack(Enum):
-    """What becomes of a host for which there is no snapshot."""
+    """How a host is treated for which there is no snapshot."""
 
     DOCUMENTS = auto()
     """There are none yet, and it is open."""

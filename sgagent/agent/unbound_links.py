@@ -1,4 +1,4 @@
-"""Links that should be bound and are not: what nothing filters although the documents speak of it."""
+"""Links that should be bound and are not: the documents name them, and nothing filters them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def missing_links(
     policy: ResolvedPolicy,
     facts: HostFacts,
 ) -> tuple[MissingLink, ...]:
-    """Return what the documents and the configuration bind, as far as that is of this host, and no link is.
+    """Return the bindings of the documents and the configuration, of this host, that no link has.
 
     Documents may be those of a fleet: a network interface counts if it was found on this host before. Where
     nothing is bound at all each counts, as nobody can tell which of them is meant.

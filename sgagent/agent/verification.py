@@ -125,7 +125,7 @@ class Verification:
                 self._changed.notify_all()
 
     def follow(self, step: Step) -> None:
-        """Have the table proved, if a step changed it or found what no proof knows yet; called within it.
+        """Have the table proved, if a step changed it or found it not proved yet; called within it.
 
         A proof is of a policy. Where another snapshot comes to the same policy on this host, the proof is of
         that one from then on.
@@ -147,7 +147,7 @@ class Verification:
 
     @property
     def newest(self) -> ProofReport | None:
-        """Return what the proof of the table in force came to; None until that was proved.
+        """Return the report of the proof of the table in force; None until that was proved.
 
         May be called from any thread.
         """
@@ -207,7 +207,7 @@ class Verification:
         return None
 
     def _prove(self, change: int) -> None:
-        """Prove the table after a change; what comes of it counts only if the listing was of no other.
+        """Prove the table after a change; the result counts only if the listing was of no other.
 
         Raises:
             ProverLostError: the process that proves has ended.
@@ -277,7 +277,7 @@ class Verification:
         self._say(change, found)
 
     def _say(self, change: int, found: ProofReport) -> None:
-        """Report what a proof came to, of the snapshot that is in force by then."""
+        """Report a proof's result, of the snapshot that is in force by then."""
         if found.outcome is Outcome.REFUTED:
             self.event_log.error("table_refuted", packet=found.counterexample, description=found.description)
         elif found.outcome is Outcome.UNKNOWN:

@@ -71,7 +71,7 @@ class Dispatcher:
         self._state = state
 
     def carry_out(self, order: Order, is_wanted: Wanted = always) -> OrderAnswer:
-        """Have an order carried out, and return what came of it.
+        """Have an order carried out, and return its answer.
 
         Args:
             order: what to do.
@@ -91,7 +91,7 @@ class Dispatcher:
             ) from None
 
     def history(self, version: str | None) -> history_requests.HistoryAnswer:
-        """Return what was enforced; damaged files are named.
+        """Return the history of enforced definitions; damaged files are named.
 
         Args:
             version: what is in force now.
@@ -127,7 +127,7 @@ class Answering(Protocol):
     """Answers; called from several threads."""
 
     def __call__(self, question: Question, is_wanted: Wanted = always, /) -> Answer:
-        """Return the answer to a question, or what came of an order.
+        """Return the answer to a question or an order.
 
         Args:
             question: or order.
@@ -266,7 +266,7 @@ def _proof_status(proof: ProofReport) -> requests.ProofStatus:
 def explain_answer(
     published: PublishedStatus, question: requests.ExplainQuestion, sessions: LiveSessions
 ) -> requests.ExplainAnswer:
-    """Return what becomes of a packet under the policy that is in force.
+    """Explain the verdict on a packet under the policy that is in force.
 
     Raises:
         UsageError: there is no such packet, or it is not clear on which interface.
@@ -292,7 +292,7 @@ def documents_answer(published: PublishedStatus, *, is_held: bool = False) -> re
 
 
 def hits_answer(published: PublishedStatus, question: HitsQuestion) -> HitsAnswer:
-    """Return what was counted since the host came up, for all that is counted now.
+    """Return the totals since the host came up, for every counter of now.
 
     Raises:
         UsageError: nothing is judged on the interface that is asked for.
@@ -325,7 +325,7 @@ def _interface_hits(
 
 
 def _hits(judge: ResolvedInterface, direction: Direction, totals: Totals, times: Times) -> Iterator[Hit]:
-    """Yield what was counted on an interface in a direction, in the order of §3."""
+    """Yield the hits on an interface in a direction, in the order of §3."""
     toward = judge.toward(direction)
 
     def hit(key: CounterKey) -> Hit:
@@ -437,7 +437,7 @@ def _not_bound(interface: str, policy: ResolvedPolicy) -> UsageError:
 
 
 def _is_meant(entry: Flow | FlowsLeftOut, question: requests.DeniedQuestion) -> bool:
-    """Return whether an entry is among what is asked for."""
+    """Return whether an entry matches the question."""
     return (
         question.interface in (None, entry.interface)
         and question.direction in (None, entry.direction)

@@ -78,7 +78,7 @@ class OrderHandler:
         self._modes = ModeHandler(reconciler, clock, log)
 
     def begin(self, step: Stepping) -> None:
-        """Do the first step of an agent, after taking up or giving up what an earlier one had on trial.
+        """Do the first step of an agent, after taking up or giving up an earlier agent's trial.
 
         Raises:
             SgagentError: the step could not be done.
@@ -151,7 +151,7 @@ class OrderHandler:
             self._end_trial(step, BackReason.STOPPED)
 
     def job(self, order: Order) -> Job[OrderAnswer]:
-        """Return what the loop has to do for an order; called from any thread.
+        """Return the job that an order gives the loop; called from any thread.
 
         Raises:
             DocumentError: the documents have errors of form.
@@ -206,7 +206,7 @@ class OrderHandler:
         return answer
 
     def reload(self, step: Stepping) -> EnforcedAnswer:
-        """Ask the source, and enforce what it says.
+        """Ask the source, and enforce its documents.
 
         Raises:
             DocumentError: that can't be enforced; the previous rules stay active.
@@ -224,7 +224,7 @@ class OrderHandler:
         return self._answer(done)
 
     def rollback(self, step: Stepping, number: int | None) -> EnforcedAnswer:
-        """Go back to earlier definitions; from a trial, to what was in force before it.
+        """Go back to earlier definitions; from a trial, to those in force before it.
 
         Raises:
             UsageError: there is no such number, it is damaged, or in force already.
@@ -284,7 +284,7 @@ class OrderHandler:
         return self._modes.switch(step, order)
 
     def manual_override(self) -> ManualOverride:
-        """Return what commands have put before the source and the configuration."""
+        """Return the modes and definitions that commands put before the configuration and the source."""
         definitions, held = replace(self._definitions, fetched=self.reconciler.fetched), None
         version, held_back = self._definitions.committed_version, definitions.held_back
         if held_back is not None and version is not None and definitions.proposal is None:
@@ -367,7 +367,7 @@ class OrderHandler:
         return Terms(boot_id=self._boot_id, began=now, deadline=now + seconds)
 
     def _answer(self, done: Step) -> EnforcedAnswer:
-        """Return what a step came to."""
+        """Return a step's outcome."""
         pending, held_back = self._pending(), self._definitions.held_back
         held_change = done.held_change
         return EnforcedAnswer(

@@ -9,12 +9,12 @@ from sgagent.agent.state.directory import Extent, Trigger
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryQuestion:
-    """Ask what was enforced."""
+    """Ask for the history of enforced definitions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryEntry:
-    """Definitions that were enforced, or what is wrong with their file."""
+    """Definitions that were enforced, or the fault of their file."""
 
     number: int
     fault: str | None = None
@@ -35,6 +35,6 @@ class HistoryEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryAnswer:
-    """What was enforced, the newest first."""
+    """The enforced definitions, the newest first."""
 
     entries: tuple[HistoryEntry, ...]

@@ -1,4 +1,4 @@
-"""The request for what was counted, and its answer."""
+"""The request for the hits, and its answer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sgagent.core.model import Direction, Mode, Policy
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HitsQuestion:
-    """Ask what was counted."""
+    """Ask for the hits of rules, defaults and exemptions."""
 
     interface: str | None = None
     """One only; null is all."""
@@ -18,7 +18,7 @@ class HitsQuestion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hit:
-    """What one counter counted since the host came up; fields of rules only are null elsewhere."""
+    """The packets of one counter since the host came up; fields of rules only are null elsewhere."""
 
     step: HitStep
     verdict: Policy
@@ -43,7 +43,7 @@ class Hit:
 
     @property
     def ports_text(self) -> str:
-        """Return the ports for people, like ``80, 443, 8000-8100``; empty for what is no rule."""
+        """Return the ports for people, like ``80, 443, 8000-8100``; empty for a hit of no rule."""
         if self.ports is None:
             return "any" if self.step is HitStep.RULE else ""
         ranges = (ports.partition("/") for ports in self.ports.split(","))
@@ -64,7 +64,7 @@ class InterfaceHits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HitsAnswer:
-    """What was counted, by interface, ingress first."""
+    """The hits, by interface, ingress first."""
 
     snapshot_version: str | None
     interfaces: tuple[InterfaceHits, ...]

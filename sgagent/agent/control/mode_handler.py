@@ -43,7 +43,7 @@ class ModeHandler:
         return self.trial.pending.deadline if self.trial else None
 
     def switch(self, step: Stepping, order: requests.ModeOrder) -> requests.ModeAnswer:
-        """Let a mode stand before the configuration's, or no longer; what was on trial before is kept.
+        """Let a mode precede the configuration's, or no longer; the mode on trial before is kept.
 
         Raises:
             UsageError: there is no such interface.

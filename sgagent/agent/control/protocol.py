@@ -221,7 +221,7 @@ class Refusals:
         return cls(reason=reason, message=str(error))
 
     def exception(self) -> SgagentError:
-        """Return what the client raises."""
+        """Return the exception that the client raises."""
         if self.reason is Refusal.DOCUMENTS:
             return DocumentError(self.problems)
         if self.reason is Refusal.NOT_PERMITTED:

@@ -59,12 +59,12 @@ class ApplyOrder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReloadOrder:
-    """Ask the source now, and enforce what it says."""
+    """Ask the source now, and enforce its documents."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RollbackOrder:
-    """Go back to what was enforced before."""
+    """Go back to definitions that were enforced before."""
 
     number: int | None = None
     """Of the history; null is the newest that is not in force."""
@@ -72,7 +72,7 @@ class RollbackOrder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnforcedAnswer:
-    """What is in force after a command."""
+    """The definitions in force after a command."""
 
     version: str | None
     """Null if nothing is in force, as before the definitions that the agent gave up."""
@@ -113,7 +113,7 @@ class ConfirmOrder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfirmAnswer:
-    """What was confirmed."""
+    """The confirmed definitions."""
 
     is_confirmed: bool
     """False where nothing waits for it."""
@@ -178,7 +178,7 @@ OrderAnswer = EnforcedAnswer | ConfirmAnswer | ModeAnswer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeniedQuestion:
-    """Ask who was dropped; what is null restricts nothing."""
+    """Ask who was dropped; a null field restricts nothing."""
 
     after: int = 0
     """Only flows behind the one of this number."""
@@ -218,7 +218,7 @@ class StatusQuestion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProofStatus:
-    """What the proof of the table in force came to."""
+    """The outcome of the proof of the table in force."""
 
     outcome: str
     """``proved``, ``refuted`` or ``unknown``."""
@@ -234,7 +234,7 @@ class ProofStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuardrailsStatus:
-    """What statements came to that no policy may break (§13.4)."""
+    """The outcome of the guardrails' statements, which no policy may break (§13.4)."""
 
     statements: int
     refused: str | None = None
@@ -249,7 +249,7 @@ class GuardrailsStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusAnswer:
-    """How the agent is doing. Times are in seconds since the epoch; what is not known is null."""
+    """The agent's state. Times are in seconds since the epoch; null is unknown."""
 
     agent_version: str
     pid: int
@@ -371,7 +371,7 @@ class StatusAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExplainQuestion:
-    """Ask what becomes of a packet under the policy that is in force."""
+    """Ask for the verdict on a packet under the policy that is in force."""
 
     direction: Direction
     source: str
@@ -431,7 +431,7 @@ class ExplainQuestion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExplainAnswer:
-    """What becomes of the packet."""
+    """The explained verdict on the packet."""
 
     snapshot_version: str | None
     explanation: Explanation
@@ -457,7 +457,7 @@ class DocumentsAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DoctorQuestion:
-    """Ask what beside sgagent touches the policy; the agent looks anew. Answered by a :class:`Diagnosis`."""
+    """Ask for other influences on the policy; the agent looks for them. Answered by a :class:`Diagnosis`."""
 
 
 Question = (

@@ -243,7 +243,7 @@ class ControlServer(ConnectionServer[_Client]):
         connection.socket.sendall(reply)
 
     def _reply(self, client: _Client) -> bytes:
-        """Return the answer to what a client asks or orders, if it may."""
+        """Return the answer to a client's question or order, if the client may send it."""
         connection, peer = client.socket, client.peer
         is_trusted = may_change(peer, own_uid=os.geteuid())
         try:

@@ -30,7 +30,7 @@ _MOST_ADDRESSES = 4
 
 
 def headline(answer: StatusAnswer, now: float) -> str:
-    """Return in one line what the agent does to traffic, since when, and what that means."""
+    """Return in one line how the agent treats traffic, since when, and the meaning of that."""
     words, meaning = _MEANINGS[answer.posture]
     if answer.awaits_documents:
         meaning = "the source holds no document yet"
@@ -39,7 +39,7 @@ def headline(answer: StatusAnswer, now: float) -> str:
 
 
 def facts(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
-    """Yield what else there is to say, each with a label; an empty one goes on with the fact before.
+    """Yield the other facts, each with a label; an empty one goes on with the fact before.
 
     Args:
         answer: what the agent said.
@@ -57,7 +57,7 @@ def facts(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
 
 
 def _enforcement(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
-    """Yield what is in force, and why nothing newer is."""
+    """Yield the snapshot in force, and why nothing newer is."""
     if answer.snapshot_version is None:
         yield "snapshot", "none"
     else:
@@ -107,7 +107,7 @@ def _guardrails(answer: StatusAnswer) -> Iterator[tuple[str, str]]:
 
 
 def _doctor(answer: StatusAnswer) -> Iterator[tuple[str, str]]:
-    """Yield what beside sgagent touches the policy, if anything does."""
+    """Yield the doctor's findings: whatever else touches the policy."""
     if answer.doctor is not None and answer.doctor.codes:
         numbers = {"high": answer.doctor.high, "medium": answer.doctor.medium, "low": answer.doctor.low}
         counts = ", ".join(f"{number} {word}" for word, number in numbers.items() if number)
@@ -117,7 +117,7 @@ def _doctor(answer: StatusAnswer) -> Iterator[tuple[str, str]]:
 
 
 def _verification(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
-    """Yield whether the table in the kernel was proved to do what the policy says."""
+    """Yield whether the table in the kernel was proved equal to the policy."""
     proof = answer.verified
     if answer.posture in _WITHOUT_PROOF:
         return
@@ -135,7 +135,7 @@ def _verification(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]
 
 
 def _drift(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
-    """Yield what another process changed in the rules, and which process."""
+    """Yield other processes' changes of the rules, and which process made them."""
     if answer.is_drift_contested:
         yield "drift", "another process keeps changing the rules; the agent waits between repairs"
     elif answer.is_drift_unhealed:
@@ -170,7 +170,7 @@ def _recurring(answer: StatusAnswer) -> Iterator[tuple[str, str]]:
 
 
 def _names(answer: StatusAnswer) -> Iterator[tuple[str, str]]:
-    """Yield what the DNS says of names in rules; first those of which there is something to say."""
+    """Yield the DNS's answers for names in rules, names with a fault or without addresses first."""
     names = sorted(answer.names, key=lambda one: one.state is NameState.RESOLVED and one.fault is None)
     yield from _listed("names", [_name(one) for one in names[:_MOST_NAMES]], len(names))
 
@@ -184,14 +184,14 @@ def _name(one: NameStatus) -> str:
 
 
 def _platform(answer: StatusAnswer) -> Iterator[tuple[str, str]]:
-    """Yield what passes although no group accepts it, and how to end that."""
+    """Yield the traffic that passes although no group accepts it, and how to end that."""
     if answer.platform:
         lines = (f"{entry}: always allowed, whatever the groups say" for entry in answer.platform)
         yield from _listed("platform", (*lines, "platform = [] in the configuration switches that off"))
 
 
 def _orders(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
-    """Yield what was applied by hand, and until when."""
+    """Yield the definitions and modes that were set by hand, and until when."""
     if answer.pending is not None:
         back = answer.pending.goes_back_to or "nothing, as before"
         yield "pending", f"{answer.pending.version} is on trial: goes back to {back} in"

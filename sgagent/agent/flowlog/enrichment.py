@@ -52,7 +52,7 @@ _MOST_EXTENSIONS = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PacketHead:
-    """Who sends what to whom, as far as it could be read."""
+    """The addresses, protocol and ports of a packet, as far as they could be read."""
 
     family: Family
     source: int
@@ -68,7 +68,7 @@ class PacketHead:
 
 
 def read_head(head: bytes) -> PacketHead | None:
-    """Return what the first bytes of a packet say; None if they are no IP header.
+    """Return the addresses, protocol and ports in a packet's first bytes; None if they are no IP header.
 
     Args:
         head: from the IP header on, cut off somewhere.
@@ -121,7 +121,7 @@ def _behind_extensions(protocol: int, rest: bytes) -> tuple[int, bytes]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoggedLeaf:
-    """Where judging ends, and what that means for a packet."""
+    """A leaf, where evaluation ends, and the meaning of its verdict for a packet."""
 
     key: CounterKey
     interface: str
@@ -173,7 +173,7 @@ def have_same_leaves(one: ResolvedPolicy, other: ResolvedPolicy) -> bool:
 
 
 def _leaf_facts(judge: ResolvedInterface) -> tuple[object, ...]:
-    """Return what the leaves of an interface say of it and of its rules."""
+    """Return the facts of an interface and its rules that its leaves carry."""
     rules = (judge.toward(direction).rules for direction in Direction)
     ids = ([(rule.rule_id, rule.priority) for rule in some] for some in rules)
     return judge.name, judge.network_interface_id, judge.security_group_ids, judge.mode, *ids
@@ -205,7 +205,7 @@ MOST_NAMED = 200_000
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """What an address is called."""
+    """The interface and groups of an address."""
 
     network_interface_id: str | None = None
     security_group_ids: tuple[str, ...] = ()
@@ -227,7 +227,7 @@ class Directory:
     snapshot: Snapshot
 
     def name(self, family: Family, address: int, vpc_id: str | None) -> Name:
-        """Return what an address is called in a VPC.
+        """Return the interface and groups of an address in a VPC.
 
         An address that several interfaces have, as networks that don't know of each other may, is called by
         the groups of all of them.
@@ -261,7 +261,7 @@ class Directory:
         return owners
 
     def _owned(self) -> Iterator[tuple[CidrBlock, _Owner]]:
-        """Yield each address and prefix with what has it."""
+        """Yield each address and prefix with its owner."""
         for interface in self.snapshot.network_interfaces:
             name = Name(interface.network_interface_id, interface.security_group_ids)
             yield from ((block, (interface.vpc_id, name)) for block in interface.addresses)

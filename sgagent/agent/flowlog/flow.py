@@ -1,4 +1,4 @@
-"""A flow: both ends of a logged packet, the verdict, and what decided; the newest flows, and their writers.
+"""A flow: both ends of a logged packet, the verdict, and its decider; the newest flows, and their writers.
 
 A writer writes one JSON object a line to a file with rotation or to standard output, or the journal's fields.
 """
@@ -30,7 +30,7 @@ from sgagent.settings.tables import FlowLogSettings, FlowOutput
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowEnd:
-    """One end, and what the definitions in force call it."""
+    """One end: its address, and its interface and groups by the definitions in force."""
 
     address: str
     port: int | None = None
@@ -108,14 +108,14 @@ def sentence(entry: Flow | FlowsLeftOut) -> str:
 
 
 def done(entry: Flow | FlowsLeftOut) -> str:
-    """Return what was done: ``dropped``, ``would be dropped``, ``accepted``."""
+    """Return the outcome in words: ``dropped``, ``would be dropped``, ``accepted``."""
     if entry.verdict is Policy.ACCEPT:
         return "accepted"
     return "would be dropped" if entry.mode is Mode.OBSERVE else "dropped"
 
 
 def decider(entry: Flow | FlowsLeftOut) -> str:
-    """Return what decided: ``rule sgr-1 of sg-web``, ``the default``."""
+    """Return the decider in words: ``rule sgr-1 of sg-web``, ``the default``."""
     if entry.rule_id is not None:
         return f"rule {entry.rule_id} of {entry.security_group_id}"
     return _STEPS[entry.decided_by]
@@ -135,7 +135,7 @@ _STEPS = {
 
 
 def traffic(flow: Flow) -> str:
-    """Return the protocol and what is asked of it: ``tcp 22``, ``icmp type 8``, ``47``."""
+    """Return the protocol with its port or type: ``tcp 22``, ``icmp type 8``, ``47``."""
     if flow.icmp_type is not None:
         return f"{flow.protocol} type {flow.icmp_type}"
     port = flow.destination.port
@@ -341,7 +341,7 @@ def _fields(entry: Entry) -> dict[str, object]:
 
 
 def make_writer(settings: FlowLogSettings) -> FlowWriter | None:
-    """Return what writes flows; None keeps them in memory only."""
+    """Return the writer of flows; None keeps them in memory only."""
     match settings.output:
         case FlowOutput.NONE:
             return None

@@ -44,7 +44,7 @@ Totals = Mapping[CounterKey, CounterValue]
 
 @dataclass(slots=True)
 class _Account:
-    """What is known of one leaf."""
+    """The account of one leaf: its packets, and those without a flow."""
 
     unlogged: int
     """Its total when it was first looked at, and what was found missing since."""
@@ -251,7 +251,7 @@ class FlowLog:
 
     @property
     def fault(self) -> str | None:
-        """Return what is wrong with the log, for the status."""
+        """Return the log's fault, for the status."""
         if self._write_fault is not None:
             return f"the flow log is not written: {self._write_fault}"
         if self.unavailable is not None and self._is_asked_for:
@@ -296,7 +296,7 @@ class FlowLog:
                 self._lost[loss] += count
 
     def _leave_out(self, leaf: LoggedLeaf, packets: int) -> None:
-        """Add to what was left out, for whatever reason."""
+        """Add packets to those left out, for whatever reason."""
         found = FlowsLeftOut(
             seen_at=self._clock.now(),
             interface=leaf.interface,
@@ -381,7 +381,7 @@ def _hear(opened: socket.socket, bell: socket.socket, flow_log: FlowLog) -> None
 
 
 def _waiting(opened: socket.socket) -> Iterator[LoggedPacket]:
-    """Yield what can be read without waiting; what the kernel had no room for shows in the numbers."""
+    """Yield the packets that can be read without waiting; the numbers show those that the kernel lost."""
     for _ in range(_MOST_MESSAGES):
         try:
             received, (sender, _) = opened.recvfrom(RECEIVE_BYTES)
@@ -396,14 +396,14 @@ def _waiting(opened: socket.socket) -> Iterator[LoggedPacket]:
 
 
 class LogKeeper(Protocol):
-    """What can say whether the kernel has a packet log."""
+    """Finds out whether the kernel has a packet log."""
 
     def allow_log(self, group: int) -> bool:
         """Let plans log to a group, and return whether the kernel can do that."""
 
 
 class LogOpener(LogKeeper, Protocol):
-    """What can open it, too."""
+    """Opens the packet log, too."""
 
     def open_log(self) -> socket.socket:
         """Listen to the group that plans may log to, and return the socket to read."""

@@ -1,4 +1,4 @@
-"""The table of names: what the DNS answered, what of that still counts, and whom to ask when (§12.3).
+"""The table of names: the DNS's answers, which of them still count, and whom to ask when (§12.3).
 
 It knows no clock: each method takes the time, in seconds that never go back. A file has the time of its
 writing by both clocks, so that only the time between two agents is measured by the wall clock.
@@ -40,7 +40,7 @@ _MOST_IN_WARNING = 5
 
 @dataclass(frozen=True, slots=True)
 class DnsAnswer:
-    """What a name server said of a name, of one family."""
+    """A name server's answer for a name, of one family."""
 
     addresses: frozenset[CidrBlock]
     ttl_seconds: float
@@ -50,7 +50,7 @@ class DnsAnswer:
 
 @dataclass(frozen=True, slots=True)
 class NameLookUp:
-    """What came of asking for the addresses of a name."""
+    """The result of a look-up of a name's addresses."""
 
     name: str
     answers: Mapping[Family, DnsAnswer]
@@ -59,7 +59,7 @@ class NameLookUp:
 
 
 class NameState(enum.Enum):
-    """What the table knows of a name."""
+    """The state of a name in the table."""
 
     RESOLVED = "resolved"
     """It has addresses."""
@@ -155,7 +155,7 @@ class _Row:
         return min((end for end in ends if end > now), default=float("inf"))
 
     def state(self, now: float, keep_seconds: float, *, has_addresses: bool) -> NameState:
-        """Return what is known."""
+        """Return the state of the name."""
         if not self.answers:
             return NameState.UNRESOLVED
         if all(now - last.at >= keep_seconds for last in self.answers.values()):
@@ -167,7 +167,7 @@ class _Row:
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """What a row comes to on this host."""
+    """The addresses and warnings of a row on this host."""
 
     row: _Row
     until: float
@@ -180,7 +180,7 @@ class _View:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedNames:
-    """What names stand for on this host."""
+    """The addresses of names on this host."""
 
     addresses: Mapping[str, AddressSet] = field(default_factory=dict)
     """Of each name that a name server ever answered for."""
@@ -234,11 +234,11 @@ class NameTable:
         return (name for name in waiting if self._row(name).due_at <= now)
 
     def begin(self, name: str) -> None:
-        """Record that a name is asked for: it is not due again before what came of that is taken."""
+        """Record that a name is asked for: it is not due again before the look-up's result is taken."""
         self._asked.add(name)
 
     def take(self, found: NameLookUp, now: float) -> None:
-        """Record what came of a look-up, of very long answers and rotations a part."""
+        """Record the result of a look-up, of very long answers and rotations a part."""
         self._asked.discard(found.name)
         most = _REMEMBERED_FOR_ONE * self._most_addresses
         answers = {
@@ -253,7 +253,7 @@ class NameTable:
         return self._rows.get(name) or _Row()
 
     def resolved(self, now: float, facts: HostFacts) -> ResolvedNames:
-        """Return what the known names stand for on a host with these links; for no address of these."""
+        """Return the addresses of the known names on a host with these links; for no address of these."""
         own = frozenset(block for link in facts.links for block in link.addresses)
         if own != self._own:
             self._own, self._views = own, {}
@@ -269,7 +269,7 @@ class NameTable:
         return view
 
     def _make_view(self, name: str, row: _Row, now: float) -> _View:
-        """Return what a row comes to, with warnings of what is left out."""
+        """Return the addresses of a row, with warnings of those that are left out."""
         blocks = row.blocks(now, self._keep_seconds)
         ignored = [block for block in blocks if block in self._own or _is_inside(block)]
         usable = [block for block in blocks if block not in ignored]
@@ -328,7 +328,7 @@ class NameTable:
         return to_json(_Kept(wall, now, tuple(names)))
 
     def take_json(self, value: object, now: float, wall: float) -> None:
-        """Take in what an earlier agent kept; what is over meanwhile counts no more.
+        """Add the answers that an earlier agent kept; expired ones count no more.
 
         A wall clock that went back makes nothing younger than it was.
 

@@ -126,7 +126,7 @@ def _ask(
 def _ask_one(
     server: str, name: str, family: Family, seconds: float, port: int
 ) -> tuple[Message, ChainingResult] | str:
-    """Return what a name server answered, or why that is no answer."""
+    """Return a name server's answer, or why it is none."""
     from dns import exception, flags, message, query, rcode, rdatatype  # noqa: PLC0415 - as above
 
     asked = message.make_query(name, _TYPES[family], use_edns=0, payload=_PAYLOAD)
@@ -161,7 +161,7 @@ class Resolver(Protocol):
         """Look a name up, without a wait."""
 
     def found(self) -> Iterable[NameLookUp]:
-        """Return what was found since the last call."""
+        """Return the results since the last call."""
 
 
 class BackgroundResolver:
@@ -193,7 +193,7 @@ class BackgroundResolver:
         self._asked.put((name in self._failing, next(self._numbers), name, servers))
 
     def found(self) -> list[NameLookUp]:
-        """Return what was found since the last call."""
+        """Return the results since the last call."""
         return [self._found.get_nowait() for _ in range(self._found.qsize())]
 
     def wait(self, seconds: float) -> NameLookUp | None:
@@ -242,7 +242,7 @@ class NameWatch:
     """Returns the host's name servers, for a configuration that names none."""
 
     def __post_init__(self, latest: datetime) -> None:
-        """Read what an earlier agent kept; nothing is asked yet."""
+        """Read the answers that an earlier agent kept; nothing is asked yet."""
         settings = self.settings
         self._file = SealedFile(settings.state.directory / FILE_NAME, "file of names")
         self.servers = self._current_servers()
@@ -274,7 +274,7 @@ class NameWatch:
 
     @property
     def fault(self) -> str | None:
-        """Return why the names are not kept, else what was wrong with the file at the start."""
+        """Return why the names are not kept, else the fault of the file at the start."""
         return self._write_fault or self._damage
 
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -282,13 +282,13 @@ class NameWatch:
         return dns_endpoints(self.servers)
 
     def want(self, names: frozenset[str]) -> None:
-        """Keep these names resolved, for a step that has asked what they stand for."""
+        """Keep these names resolved, for a step that has asked for their addresses."""
         self._followed = self._resolved
         if names or self._table.wanted:
             self._table.want(names, self.clock.monotonic())
 
     def resolved(self, facts: HostFacts) -> ResolvedNames:
-        """Return what names stand for on a host with these links: the same object while nothing changes."""
+        """Return the addresses of names on a host with these links: the same object while nothing changes."""
         now = self.clock.monotonic()
         if now >= self._stale_at or facts.links != self._facts.links:
             self._facts, self._stale_at = facts, self._table.next_change(now)
@@ -297,7 +297,7 @@ class NameWatch:
         return self._resolved
 
     def turn(self, latest: Callable[[], datetime]) -> bool:
-        """Take in answers, ask for what is due, and keep both; return whether a policy may change.
+        """Add answers, ask for due names, and keep both; return whether a policy may change.
 
         It does so once in :data:`TURN_SECONDS`, so that answers cause no more than one step in that time.
 
@@ -359,7 +359,7 @@ class DnsAnswers:
     """The addresses of names, for one command."""
 
     def __init__(self, settings: Settings, clock: Clock, latest: datetime, *, is_asked: bool) -> None:
-        """Read what the agent knows, as far as that may be read.
+        """Read the agent's answers, as far as they may be read.
 
         Args:
             settings: the configuration.
@@ -371,7 +371,7 @@ class DnsAnswers:
         self._is_asked = is_asked
 
     def of(self, names: Iterable[str], facts: HostFacts) -> ResolvedNames:
-        """Return what names stand for on a host with these links."""
+        """Return the addresses of names on a host with these links."""
         if self._is_asked:
             self._watch.ask(names)
         return self._watch.resolved(facts)

@@ -1,4 +1,4 @@
-"""What nft loads at a boot at which the agent's program can't be started, kept in the state directory."""
+"""The table that nft loads at a boot without the agent's program, kept in the state directory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class BootFallback:
         self.fault: str | None = None
 
     def follow(self, policy: ResolvedPolicy) -> None:
-        """Have the file close what a policy enforces something on; without any, there is no file."""
+        """Have the file close the links on which a policy is enforced; without any, there is no file."""
         if self._is_written:
             self.fault = fault_of(
                 partial(self._replace, render_fallback(policy)), "the fallback of the boot could not be saved"

@@ -32,7 +32,7 @@ class HitTimes:
 
 @dataclass(frozen=True, slots=True)
 class KeptCounters:
-    """What must outlive the agent for totals to go on. What is zero is left out."""
+    """The state that must outlive the agent for totals to go on. Zeros are left out."""
 
     totals: tuple[tuple[CounterKey, CounterValue], ...] = ()
     """Those that stopped counting first come first."""
@@ -63,7 +63,7 @@ class CounterFile:
         self._boot_id = boot_id
 
     def load(self) -> tuple[KeptCounters, str | None]:
-        """Return what was kept since the host came up, and what was wrong with the file.
+        """Return the counters kept since the host came up, and the fault of the file.
 
         A file that can't be understood is put aside under another name, which the fault tells.
         """
@@ -79,7 +79,7 @@ class CounterFile:
             return KeptCounters(), self._put_aside(error)
 
     def save(self, kept: KeptCounters) -> None:
-        """Replace what is kept, all of it or nothing.
+        """Replace the kept counters, all of them or none.
 
         Raises:
             OSError: nothing was changed.
@@ -120,7 +120,7 @@ _VALUES = {declared: _values_of(declared) for declared in _NAMES}
 
 @dataclass(frozen=True, slots=True)
 class _Body:
-    """What the file holds below its checksum."""
+    """The file's content below its checksum."""
 
     totals: tuple[tuple[Any, ...], ...]
     seen: tuple[tuple[str, int, int], ...]
@@ -138,7 +138,7 @@ def _encode(kept: KeptCounters, boot_id: str) -> bytes:
 
 
 def _decode(content: bytes, boot_id: str) -> KeptCounters:
-    """Return what a file holds; of another boot only the times of hits.
+    """Return a file's counters; of another boot only the times of hits.
 
     Raises:
         ValueError: it is no such file, or is damaged.

@@ -34,7 +34,7 @@ class DamagedStateError(Exception):
 
 
 class Trigger(enum.Enum):
-    """What had documents enforced."""
+    """The command or source that had documents enforced."""
 
     SOURCE = "source"
     APPLY = "apply"
@@ -65,7 +65,7 @@ class Terms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """How documents came to be enforced, and what was compiled from them."""
+    """How documents came to be enforced, and the version that the source holds back meanwhile."""
 
     origin: Trigger = Trigger.SOURCE
     enforced_at: float | None = None
@@ -198,7 +198,7 @@ def write_durably(path: Path, content: bytes) -> None:
 
 
 def write_draft(path: Path, content: bytes, *, is_synced: bool) -> Path:
-    """Write what is about to replace a file beside it, and return where; the directory is made.
+    """Write a file's new content beside it, and return where; the directory is made.
 
     Args:
         path: of the file.
@@ -217,7 +217,7 @@ def write_draft(path: Path, content: bytes, *, is_synced: bool) -> Path:
 
 
 def rename_durably(path: Path, target: Path) -> None:
-    """Give a file another name in the same file system, in place of what has that name."""
+    """Give a file another name in the same file system, in place of the file of that name."""
     path.replace(target)
     _sync_rename(path, target)
 
@@ -260,12 +260,12 @@ class SealedFile:
     """A small file of the state directory, with a checksum; it is replaced whole, safe from a power cut."""
 
     def __init__(self, path: Path, purpose: str) -> None:
-        """Take the path, and what the file is called in a fault, like ``file of modes``."""
+        """Take the path, and the file's name in a fault, like ``file of modes``."""
         self._path = path
         self._purpose = purpose
 
     def load(self, decode: Callable[[Any], _Content]) -> tuple[_Content | None, str | None]:
-        """Return what the file holds, and what is wrong with it; both are None where there is no file.
+        """Return the file's content, and its fault; both are None where there is no file.
 
         Args:
             decode: takes the values of JSON that were saved, and raises ValueError for others.
@@ -333,14 +333,14 @@ class History:
         return self._directory / f"{number:08d}.json"
 
     def entries(self) -> Iterator[HistoryFile]:
-        """Yield what is kept, the newest first; damaged files are named."""
+        """Yield the kept files, the newest first; damaged files are named."""
         for number, head, fault in self.newest_first(decode_head):
             yield HistoryFile(number=number, head=head, fault=fault)
 
     def newest_first(
         self, decode: Callable[[bytes, str], _Content]
     ) -> Iterator[tuple[int, _Content | None, str | None]]:
-        """Yield the number of each file, and what it holds or what is wrong with it."""
+        """Yield the number of each file, and its content or its fault."""
         for number in reversed(self.numbers()):
             path = self.path(number)
             try:
@@ -400,7 +400,7 @@ class History:
         return max(self.numbers(), default=0) + 1
 
     def prune(self) -> None:
-        """Remove the oldest files while there are too many, or they are too large; what can't be, stays."""
+        """Remove the oldest files while there are too many, or they are too large, as far as possible."""
         newest_first = self.numbers()[::-1]
         room = self._most_bytes
         for place, number in enumerate(newest_first):
@@ -427,7 +427,7 @@ class StateDirectory:
         self.history = History(directory / _HISTORY)
 
     def refuse_unreadable(self) -> None:
-        """Make sure that this process may look at what an earlier one kept.
+        """Make sure that this process may read the state that an earlier one kept.
 
         Raises:
             NotPermittedError: it may not, since that was another user.
@@ -459,7 +459,7 @@ class StateDirectory:
         self.history.keep(kept)
 
     def load(self) -> tuple[KeptDocuments | None, tuple[str, ...]]:
-        """Return the newest documents that can be read, and what was wrong with those that can't."""
+        """Return the newest documents that can be read, and the faults of those that can't."""
         faults: list[str] = []
         try:
             for _, kept, fault in self.history.newest_first(decode_kept):

@@ -1,4 +1,4 @@
-"""What the agent left in the kernel as it ended, so that the next one need not list it.
+"""The digest of the table that the agent left as it ended, so that the next one need not list it.
 
 The kernel numbers the states of a ruleset. While the number is the same, in the same boot and network
 namespace, nobody has changed anything, our table included. The next agent compiles what it would enforce; if
@@ -48,7 +48,7 @@ class StandingTable:
 
     @classmethod
     def of(cls, ruleset: Ruleset, boot_id: str, namespace: int, generation: int) -> Self:
-        """Return what a table is known by."""
+        """Return the identity of a table."""
         return cls(
             boot_id=boot_id,
             namespace=namespace,
@@ -87,7 +87,7 @@ class StandingTableFile:
         self._boot_id = boot_id
 
     def take(self) -> StandingTable | None:
-        """Return what an earlier agent of this boot left, and remove the file; None for a damaged one."""
+        """Return the table that an earlier agent of this boot left, and remove the file; None if damaged."""
         try:
             found, _ = self._file.load(partial(from_json, StandingTable))
             self._file.remove()
@@ -96,6 +96,6 @@ class StandingTableFile:
         return found if found is not None and found.boot_id == self._boot_id else None
 
     def keep(self, ruleset: Ruleset, namespace: int, generation: int) -> None:
-        """Write down what stands; without the file, the next agent lists it."""
+        """Write down the table's identity; without the file, the next agent lists the table."""
         with suppress(OSError):
             self._file.save(to_json(StandingTable.of(ruleset, self._boot_id, namespace, generation)))

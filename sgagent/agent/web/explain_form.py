@@ -1,4 +1,4 @@
-"""The form that asks what happens to a packet: its fields, their validation, and the answer."""
+"""The form that asks for the verdict on a packet: its fields, their validation, and the answer."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def read_form(query: str) -> Form:
 
 
 def _faults(values: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Yield the name of each wrong field with what to do about it."""
+    """Yield the name of each wrong field with its remedy."""
     if values.get("direction") not in _DIRECTIONS:
         yield "direction", "choose ingress or egress"
     addresses = {name: _address(values.get(name, "")) for name in ("source", "destination")}
@@ -68,7 +68,7 @@ def _faults(values: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 
 def _faults_of_numbers(values: Mapping[str, str], protocol: Protocol) -> Iterator[tuple[str, str]]:
-    """Yield what is wrong with ports and type, where a protocol has or lacks them."""
+    """Yield the errors of ports and type, where a protocol has or lacks them."""
     if protocol.has_ports and "port" not in values:
         yield "port", f"write a port: {protocol} needs one"
     for name in (name for name in _LAST if name in values):

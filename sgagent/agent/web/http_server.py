@@ -82,7 +82,7 @@ class HttpExchange(BaseHTTPRequestHandler):
         return self.written(), b"" if self.command == "HEAD" else response.content
 
     def written(self) -> bytes:
-        """Return what was written so far."""
+        """Return the bytes written so far."""
         return self._response.getvalue()
 
     def log_message(self, *_: object) -> None:
@@ -98,7 +98,7 @@ _Maker = Callable[[HttpExchange], Response | None]
 
 
 def _own_responses(page: Page) -> _Maker:
-    """Return what makes a response of its own for each client, one at a time."""
+    """Return a maker of a response of its own for each client, one at a time."""
     turn, places = threading.Lock(), threading.BoundedSemaphore(MOST_WAITING + 1)
 
     def make(exchange: HttpExchange) -> Response | None:
@@ -114,7 +114,7 @@ def _own_responses(page: Page) -> _Maker:
 
 
 def _shared_scrapes(registry: CollectorRegistry) -> _Maker:
-    """Return what makes one response with metrics for all clients that wait for the same format."""
+    """Return a maker of one response with metrics for all clients that wait for the same format."""
     turn, lock = threading.Lock(), threading.Lock()
     waited_for: dict[str, Future[Response]] = {}  # not begun yet, and so newer than a request that comes now
 
@@ -163,7 +163,7 @@ _NO_PAGES: Mapping[str, Page] = MappingProxyType({})
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class _Client(Connection):
-    """A connection and what its thread does."""
+    """A connection and its thread's state."""
 
     address: str
     is_reading: bool = True
@@ -274,7 +274,7 @@ class MetricsServer(ConnectionServer[_Client]):
         return response
 
     def _send(self, client: _Client, exchange: HttpExchange, response: Response) -> None:
-        """Send what the kernel takes at once; the rest follows as the client receives it."""
+        """Send the bytes that the kernel takes at once; the rest follows as the client receives it."""
         for part in exchange.format_response(response):
             rest = memoryview(part)
             with contextlib.suppress(BlockingIOError):
@@ -312,7 +312,7 @@ class MetricsServer(ConnectionServer[_Client]):
 
 
 def _read_request(client: socket.socket) -> bytes:
-    """Return what a client sends up to the end of the headers; of one that is too long, the beginning."""
+    """Return a client's request up to the end of the headers; of one that is too long, the beginning."""
     request = bytearray()
     while not _END_OF_REQUEST.search(request) and len(request) <= LONGEST_REQUEST:
         received = client.recv(_CHUNK)

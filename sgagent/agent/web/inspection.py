@@ -91,7 +91,7 @@ _Subject = tuple[str, ResolvedPolicy]
 
 
 class Inspection:
-    """Inspect what is in force, and cache the result. Several threads may ask."""
+    """Inspect the definitions in force, and cache the result. Several threads may ask."""
 
     def __init__(
         self,

@@ -176,7 +176,7 @@ def _labels(key: CounterKey) -> list[str]:
 
 
 def _applies(status: Status, *, is_verifying: bool) -> Iterator[Metric]:
-    """Yield the families of what the agent applied, proved and repaired."""
+    """Yield the families of applied tables, proofs and repairs."""
     yield _by_word(CounterMetricFamily, "sgagent_apply", "outcome", status.outcomes)
     yield _durations("sgagent_apply_duration_seconds", status.apply_durations)
     yield _durations("sgagent_compile_duration_seconds", status.compile_durations)
@@ -202,7 +202,7 @@ def _quotas(status: Status, memo: Memo) -> Metric:
 
 
 def _definitions(status: Status, now: float) -> Iterator[Metric]:
-    """Yield the families of the source, of what it delivered, and of the names that the DNS resolves."""
+    """Yield the families of the source, of its deliveries, and of the names that the DNS resolves."""
     snapshot = InfoMetricFamily("sgagent_snapshot", HELP["sgagent_snapshot"])
     if status.snapshot_version is not None:
         snapshot.add_metric([], {"version": status.snapshot_version})
@@ -263,7 +263,7 @@ def _interfaces(status: Status) -> Iterator[Metric]:
 
 
 def _sessions(published: PublishedStatus) -> Iterator[Metric]:
-    """Yield the families of what is done to sessions in conntrack."""
+    """Yield the families of changes to sessions in conntrack."""
     if published.sweep is not None:
         yield _gauge("sgagent_flow_tables", len(published.swept.flow_tables))
         yield _counter("sgagent_conntrack_entries_ended", published.swept.ended)

@@ -133,7 +133,7 @@ PAGES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageContent:
-    """What a page shows."""
+    """The content of a page."""
 
     title: str
     """In the window's title and in the heading."""

@@ -1,4 +1,4 @@
-"""The paths of the probes and of the status page, and what answers each request for them."""
+"""The paths of the probes and of the status page, and the function that answers each."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ _Answer = TypeVar("_Answer", bound=Answer)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusPages:
-    """The pages that show the present state, and what they learn it from."""
+    """The pages that show the present state, and the ports they learn it from."""
 
     published: PublishedStatus
     answer: Answering
@@ -191,7 +191,7 @@ class StatusPages:
         return self._page("Explain a packet", sections, "explain")
 
     def events(self, _request: Request) -> Response:
-        """Return a stream that says the revision of what the pages show, again and again."""
+        """Return a stream that repeats the revision of the pages' content."""
 
         def event() -> bytes:
             return f"data: {self.published.revision}\n\n".encode()
@@ -243,10 +243,10 @@ def _is_healthy(status: StatusAnswer) -> bool:
 
 
 def _is_refuted(status: StatusAnswer) -> bool:
-    """Return whether the newest proof found a packet for which the table does not do what the policy says."""
+    """Return whether the newest proof found a packet on which the table and the policy disagree."""
     return status.verified_outcome == Outcome.REFUTED.value
 
 
 def _first(text: str) -> int:
-    """Return the index of the first row that a link names; 0 for what is no index."""
+    """Return the index of the first row that a link names; 0 for no index."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 8 else 0

@@ -146,7 +146,7 @@ def _bar(minute: int, share: float) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleSources:
-    """What the tables are made of."""
+    """The sources of the tables of rules."""
 
     answer: HitsAnswer
     trend: Trend
@@ -242,7 +242,7 @@ def _lines(part: InterfaceHits, hits: Iterable[Hit], sources: RuleSources) -> It
 
 
 def rule_path(interface: str, direction: Direction, rule: Flow | Hit | ExplainedRule) -> str:
-    """Return where the page of a rule is; empty for what is no rule."""
+    """Return the path of a rule's page; empty for anything but a rule."""
     if rule.rule_id is None:
         return ""
     fields = {
@@ -279,7 +279,7 @@ def find_rule(answer: HitsAnswer, fields: Mapping[str, str]) -> tuple[InterfaceH
 
 
 def rule_section(part: InterfaceHits, hit: Hit, published: PublishedStatus, inspected: Inspected) -> Section:
-    """Return what is known of a rule that is in force."""
+    """Return the facts of a rule that is in force."""
     rule = inspected.rule_of(hit)
     origin = rule.origin if rule else NOWHERE
     view = {

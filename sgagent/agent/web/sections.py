@@ -1,4 +1,4 @@
-"""Sections of the overview page, except the rules: the tiles of the first screen, and what they link to."""
+"""Sections of the overview page, except the rules: the tiles of the first screen, and their details."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MOST_DROPS = 20
 
 
 def state_section(answer: StatusAnswer, now: float) -> Section:
-    """Return what ``sgagent status`` prints, each label with its lines."""
+    """Return the facts of ``sgagent status``, each label with its lines."""
     view: list[tuple[str, list[str]]] = []
     for label, line in facts(answer, now):
         if label:
@@ -58,7 +58,7 @@ def interfaces_section(links: Sequence[InterfaceStatus], inspected: Inspected) -
 
 
 def warnings_section(answer: StatusAnswer, inspected: Inspected) -> Section:
-    """Return the warnings of the definitions in force, and what lint finds in them."""
+    """Return the warnings of the definitions in force, and lint's findings in them."""
     number = answer.warnings or 0
     view = {
         "summary": f"{count(number, 'warning')} of the definitions; lint: {findings_summary(inspected)}",
