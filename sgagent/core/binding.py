@@ -70,7 +70,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BridgeHooks:
-    """What br_netfilter is set to, for all bridges: whether frames on bridges pass the hooks of IP."""
+    """The settings of br_netfilter, for all bridges: whether frames on bridges pass the hooks of IP."""
 
     families: tuple[Family, ...] = ()
     tagged: bool = False
@@ -102,7 +102,7 @@ NO_FACTS = HostFacts()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandBinding:
-    """A binding that the configuration or the command line makes: it wins over what the documents name."""
+    """A binding by the configuration or the command line: it precedes those of the documents."""
 
     interface: str
     """The name of a link, or a pattern of names (§12.5)."""
@@ -224,7 +224,7 @@ class Binding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bindings:
-    """All bindings of a host, sorted by link, and what was wrong with others."""
+    """All bindings of a host, sorted by link, and the problems of others."""
 
     bindings: tuple[Binding, ...] = ()
     problems: tuple[Problem, ...] = ()
@@ -284,7 +284,7 @@ def bind_everywhere(snapshot: Snapshot) -> Bindings:
 
 
 class _Search:
-    """Keep what was found so far; the first binding of a link and of a network interface stays."""
+    """Collect bindings; the first one of a link and of a network interface stays."""
 
     def __init__(self, snapshot: Snapshot, facts: HostFacts) -> None:
         self.snapshot = snapshot

@@ -23,7 +23,7 @@ from sgagent.core.model import (
 
 
 class CloudLimit(enum.Enum):
-    """What the cloud limits."""
+    """The quantities that the cloud limits."""
 
     RULES_PER_INTERFACE = "rules_per_interface"
     GROUPS_PER_INTERFACE = "groups_per_interface"

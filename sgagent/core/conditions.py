@@ -1,4 +1,4 @@
-"""What a rule of a native document may demand beside what packets say of themselves (§13)."""
+"""The conditions of a native document's rule on anything except packets (§13)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The keys of counters: what the kernel's counters count, in the cloud's words.
+"""The keys of counters: the cloud's words for each counter of the kernel.
 
 The compiler gives each counter that it declares a key. Totals are kept by key instead of the name in the
 kernel (:mod:`sgagent.nft.names`), so they continue when names change.
@@ -15,7 +15,7 @@ from sgagent.core.policy import ResolvedRule
 
 
 class HitStep(enum.Enum):
-    """What counted: the steps of §3 in their order."""
+    """The steps of §3 that count, in their order."""
 
     INVALID = "invalid"
     SPOOFED = "spoofed"
@@ -93,7 +93,7 @@ class SpoofedCounter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExemptionCounter:
-    """Count what passes without a group being asked (§7)."""
+    """Count packets that pass without a group being asked (§7)."""
 
     interface: str
     direction: Direction
@@ -107,7 +107,7 @@ class ExemptionCounter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObservedDropCounter:
-    """Count what enforcing would have dropped, while the interface was only observed (§9.1).
+    """Count packets that enforcing would have dropped, while the interface was only observed (§9.1).
 
     No counter of the kernel has this key: the same packets are counted for the rule or default that decided.
     """
@@ -152,7 +152,7 @@ def plain_key(step: HitStep, interface: str, direction: Direction) -> KernelCoun
 
 
 def is_of_drops(key: CounterKey) -> bool:
-    """Return whether what is counted is dropped where verdicts are carried out."""
+    """Return whether the counted packets are dropped where verdicts are carried out."""
     match key:
         case RuleCounter():
             return key.policy is Policy.DROP
@@ -167,7 +167,7 @@ def is_of_drops(key: CounterKey) -> bool:
 
 
 def under_other_policy(key: CounterKey) -> CounterKey | None:
-    """Return the key of the same rule or default under the other policy; None for what has no policy."""
+    """Return the key of the same rule or default under the other policy; None for one without a policy."""
     match key:
         case RuleCounter():
             return replace(key, policy=_OTHER[key.policy])
@@ -181,7 +181,7 @@ _OTHER = {Policy.ACCEPT: Policy.DROP, Policy.DROP: Policy.ACCEPT}
 
 
 def observed_drop(key: CounterKey) -> ObservedDropCounter | None:
-    """Return the key of what would have been dropped that counts what this key counts; None for no drop."""
+    """Return the key for this key's packets where they would have been dropped; None for no drop."""
     match key:
         case RuleCounter() | DefaultCounter() | InvalidCounter() | SpoofedCounter() if is_of_drops(key):
             return ObservedDropCounter(interface=key.interface, direction=key.direction)

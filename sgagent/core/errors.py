@@ -1,4 +1,4 @@
-"""Say what is wrong with a document, suggest spellings, and raise what commands turn into exit codes.
+"""Describe problems of documents, suggest spellings, and raise the errors behind exit codes.
 
 The exceptions::
 
@@ -51,7 +51,7 @@ class Origin:
         return Origin(file=self.file, line=self.line, path=self.path + joined)
 
     def __str__(self) -> str:
-        """Return ``file:line: path``, without what is not known."""
+        """Return ``file:line: path``, without unknown parts."""
         place = f"{self.file}:{self.line}" if self.line else self.file
         return f"{place}: {self.path}" if self.path else place
 
@@ -65,7 +65,7 @@ _VALUE_SHOWN = 80
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """One error or warning, with what a person needs to fix it."""
+    """One error or warning, with the facts that a person needs to fix it."""
 
     severity: Severity
     code: str
@@ -150,7 +150,7 @@ def _at_most_one_less(name: str) -> set[str]:
 
 
 def _is_slip(name: str, meant: str) -> bool:
-    """Return whether what differs between two names that differ little is no digit, and in no short part."""
+    """Return whether a small difference between two names has no digit, and is in no short part."""
     first = _common(name, meant)
     same_end = _common(name[first:][::-1], meant[first:][::-1])
     wrong, right = name[first : len(name) - same_end], meant[first : len(meant) - same_end]
@@ -218,7 +218,7 @@ class KernelRefusedError(SgagentError):
 
 
 class SourceUnavailableError(SgagentError):
-    """Say that the definitions can't be reached; what was enforced stays enforced."""
+    """Say that the definitions can't be reached; the policy in force stays in force."""
 
 
 class NoDocumentError(SourceUnavailableError):

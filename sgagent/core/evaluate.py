@@ -24,7 +24,7 @@ from sgagent.core.policy import (
 
 
 class Tracking(enum.Enum):
-    """What conntrack says of a packet."""
+    """Conntrack's state of a packet."""
 
     NEW = "new"
     """It opens a session, or belongs to one that the current policy has not judged."""

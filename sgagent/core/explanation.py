@@ -86,7 +86,7 @@ def reason(decided_by: DecidedBy, packet: Packet) -> str:
 
 
 def explain(policy: ResolvedPolicy, packet: Packet) -> Explanation:
-    """Return what becomes of a packet on a link that is identified.
+    """Return the verdict on a packet on a link that is identified, with its reasons.
 
     One without an interface is on a host without bound ones.
     """
@@ -110,7 +110,7 @@ def is_evaluated_though_invalid(decided_by: DecidedBy, packet: Packet) -> bool:
 
 
 def describe_packet(packet: Packet) -> str:
-    """Return in words what a packet is and where; without an interface, what it would be anywhere."""
+    """Return in words a packet and its place; without an interface, as it would be anywhere."""
     name = PROTOCOL_NAMES.get(Protocol(packet.protocol), f"protocol {packet.protocol}")
     source, destination = (address_text(packet.family, end) for end in (packet.source, packet.destination))
     if Protocol(packet.protocol).has_ports:
@@ -164,5 +164,5 @@ def _explained(rule: ResolvedRule) -> ExplainedRule:
 
 
 def step_of(key: CounterKey) -> DecidedBy:
-    """Return the step of §3 that decided what a counter counts."""
+    """Return the step of §3 that decided on a counter's packets."""
     return DecidedBy.ALWAYS if key.step is HitStep.PLATFORM else DecidedBy(key.step.value)

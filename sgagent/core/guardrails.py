@@ -1,4 +1,4 @@
-"""Guardrails: statements about what no policy may do, kept apart from the policy (§13.4).
+"""Guardrails: statements that no policy may break, kept apart from the policy (§13.4).
 
 A statement speaks of packets that open sessions at bound interfaces. ``never`` and ``only`` demand that these
 are dropped, ``always`` that they are accepted. The fail-safe list and §7 are beyond them.
@@ -41,7 +41,7 @@ from sgagent.core.rule_values import EVERYTHING, objects_text, protocols_text
 
 
 class GuardrailKind(enum.Enum):
-    """What a statement demands."""
+    """The demand of a statement."""
 
     NEVER = "never"
     """None of these packets is accepted."""
@@ -78,7 +78,7 @@ class Guardrail:
 
     @property
     def demanded(self) -> Policy:
-        """Return what has to become of the packets."""
+        """Return the verdict that the statement demands."""
         return Policy.ACCEPT if self.kind is GuardrailKind.ALWAYS else Policy.DROP
 
     def __str__(self) -> str:
@@ -143,12 +143,12 @@ class Violation:
 
     @property
     def verdict(self) -> Policy:
-        """Return what becomes of the packet."""
+        """Return the verdict on the packet."""
         return Policy.DROP if self.guardrail.demanded is Policy.ACCEPT else Policy.ACCEPT
 
     @property
     def decider(self) -> str:
-        """Return what decides, in words."""
+        """Return the decider, in words."""
         if self.rule is not None:
             return f"rule {self.rule.rule_id} of {self.rule.security_group_id}"
         return {DecidedBy.INNER: "inner access", DecidedBy.DEFAULT: "the default"}[self.decided_by]
@@ -209,7 +209,7 @@ class NamedViolation:
 
     @property
     def text(self) -> str:
-        """Return what a person has to know."""
+        """Return the violation in words, for a person."""
         by = f"rule {self.rule_id} of {self.security_group_id}" if self.rule_id else f"the {self.decided_by}"
         ends = (
             address if port is None else f"{address} port {port}"
@@ -279,7 +279,7 @@ def dns_names_of(guardrails: Iterable[Guardrail]) -> frozenset[str]:
 def resolve_guardrails(
     guardrails: Guardrails, snapshot: Snapshot, names: KnownNames | None = None, memo: Memo | None = None
 ) -> tuple[tuple[ResolvedGuardrail, ...], tuple[Problem, ...]]:
-    """Return what statements come to, and what is wrong with them.
+    """Resolve statements, and return them with their problems.
 
     An unknown object stands for everybody in ``never``, for nobody in ``only`` and ``except``; in ``always``
     it is an error, and such a statement is left out. As near end it stands for every bound interface.
@@ -303,7 +303,7 @@ _Referred = AddressSet | PrefixList
 
 
 class _Resolver:
-    """Looks up what statements name."""
+    """Looks up the objects of statements."""
 
     def __init__(self, snapshot: Snapshot, members: Mapping[str, AddressSet], names: KnownNames) -> None:
         self._snapshot = snapshot
@@ -312,7 +312,7 @@ class _Resolver:
         self.problems: list[Problem] = []
 
     def resolve(self, guardrail: Guardrail, memo: Memo) -> ResolvedGuardrail | None:
-        """Return what a statement comes to; None where it can't be checked, which is a problem."""
+        """Resolve a statement; None where it can't be checked, which is a problem."""
         before = len(self.problems)
         lists = (guardrail.far_ends, guardrail.near_ends or (), guardrail.exceptions)
         far, near, apart = (
@@ -328,7 +328,7 @@ class _Resolver:
         return part.get("resolved", given, lambda: _resolved(guardrail, far, near, apart, ports))
 
     def _referred(self, guardrail: Guardrail, one: AuthorizationObject) -> _Referred | None:
-        """Return what an object refers to; None, with a problem, if it is unknown."""
+        """Return the referent of an object: a group, list or name; None, with a problem, if it is unknown."""
         found: _Referred | None = None
         match one:
             case GroupReference(security_group_id=name, account_id=account):
@@ -368,7 +368,7 @@ def _resolved(
     apart: Sequence[_Referred | None],
     ports: PortSet | None,
 ) -> ResolvedGuardrail:
-    """Return a statement with what its objects refer to, where that is known."""
+    """Return a statement with the referents of its objects, where they are known."""
     is_never = guardrail.kind is GuardrailKind.NEVER
     named = EVERYONE if is_never and None in far else _addresses(guardrail.far_ends, far)
     left_out = _addresses(guardrail.exceptions, apart)
@@ -393,7 +393,7 @@ EVERYONE = AddressSet.of(block for block in EVERYTHING if isinstance(block, Cidr
 
 
 def _addresses(objects: AuthorizationObjects, referred: Iterable[_Referred | None]) -> AddressSet:
-    """Return the addresses of CIDRs, and of what the other objects refer to."""
+    """Return the addresses of CIDRs, and of the other objects' referents."""
     blocks = [one for one in objects if isinstance(one, CidrBlock)]
     sets = []
     for found in referred:

@@ -30,7 +30,7 @@ class LinkPattern:
 
     @property
     def excluded_names(self) -> tuple[str, ...]:
-        """Return what is excluded by its very name."""
+        """Return the names that are excluded without a pattern."""
         return tuple(text for text in self.exclude if not is_pattern(text))
 
     @property

@@ -46,7 +46,7 @@ _MOST_LEVELS = 16
 
 
 class FindingCode(enum.Enum):
-    """What is the matter with a link."""
+    """The kind of a finding about a link."""
 
     LOWER_DEVICE = "lower_device"
     """It is bound, and a lower device: its packets show as its master's."""
@@ -96,7 +96,7 @@ def bound_master(links: Mapping[str, Link], name: str, is_bound: Callable[[str],
     Args:
         links: those of the host, by name.
         name: of the link; it may be bound itself.
-        is_bound: tells whether a link of a name is.
+        is_bound: returns whether a link of a name is.
     """
     found = [master for master in _masters(links, name) if is_bound(master)]
     return found[-1] if found else None
@@ -249,7 +249,7 @@ def link_problems(bound: Bindings) -> Iterator[Problem]:
 
 
 def findings(facts: HostFacts, bound: AbstractSet[str]) -> tuple[LinkFinding, ...]:
-    """Return what is the matter with bound links and those above them, sorted.
+    """Return the findings about bound links and those above them, sorted.
 
     Args:
         facts: the links of the host.

@@ -14,7 +14,7 @@ from sgagent.core.policy import ResolvedPolicy
 
 
 class SessionKind(enum.Enum):
-    """What a session is for, as far as this host can tell; the dearest first."""
+    """The purpose of a session, as far as this host can find it out; the dearest first."""
 
     MANAGEMENT = "management"
     """Somebody is logged in: SSH."""
@@ -230,7 +230,7 @@ class NamedCut:
     rule_id: str | None
 
     def __str__(self) -> str:
-        """Return the session and what forbids it, for a person."""
+        """Return the session and its forbidding rule or step, for a person."""
         who = {SessionKind.MANAGEMENT: "the login", SessionKind.SOURCE: "the agent's own session"}
         what = who.get(self.kind, "the session")
         by = f"rule {self.rule_id}" if self.rule_id else f"the {self.decided_by}"

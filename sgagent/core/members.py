@@ -10,7 +10,7 @@ from sgagent.core.model import CidrBlock, GroupReference, SecurityGroup, Snapsho
 
 
 def members_by_group(snapshot: Snapshot, memo: Memo | None = None) -> dict[str, AddressSet]:
-    """Return each group's members: what is attached to it and what it lists itself (§5.2).
+    """Return each group's members: the addresses attached to it, and those it lists itself (§5.2).
 
     With a memo they are the same objects as in the last step, where they are equal.
     """

@@ -61,7 +61,7 @@ class Memo:
         return found[1]
 
     def each(self, name: str, make: Callable[..., T], *given: Sequence[object]) -> tuple[T, ...]:
-        """Return what ``make`` returns for each place of some sequences of one length.
+        """Return ``make``'s results for each place of some sequences of one length.
 
         If the same objects were together last time, in this place or in one where others are now, it is the
         last result. All results are in the same tuple as last time if nothing has changed.
@@ -86,7 +86,7 @@ class Memo:
         return results
 
     def update(self, name: str, make: Callable[[T | None], T]) -> T:
-        """Return what ``make`` returns for the last result, or for None; the result must not depend on it."""
+        """Return ``make``'s result for the last result, or for None; the result must not depend on it."""
         made = make(cast("T | None", self._last.get(name)))
         self._last[name] = made
         return made

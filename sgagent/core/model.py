@@ -42,7 +42,7 @@ class Direction(enum.Enum):
 
 
 class Policy(enum.Enum):
-    """What becomes of traffic that a rule matches."""
+    """The verdict on traffic that a rule matches."""
 
     ACCEPT = "accept"
     DROP = "drop"
@@ -55,7 +55,7 @@ class GroupType(enum.Enum):
     ADVANCED = "advanced"
 
     def default(self, direction: Direction) -> Policy:
-        """Return what becomes of packets that nothing before the defaults decides about (§3.6)."""
+        """Return the verdict on packets that nothing before the defaults decides about (§3.6)."""
         is_open = self is GroupType.BASIC and direction is Direction.EGRESS
         return Policy.ACCEPT if is_open else Policy.DROP
 
@@ -72,7 +72,7 @@ class Mode(enum.Enum):
 
 
 class SourceCheck(enum.Enum):
-    """Whether the source of what passes an interface has to be on its side of it (§12.6)."""
+    """Whether the source of an interface's packets has to be on its side of it (§12.6)."""
 
     OFF = "off"
     ON = "on"
@@ -196,7 +196,7 @@ class PortSet:
 
     @classmethod
     def of(cls, *ranges: tuple[int, int]) -> PortSet:
-        """Return the ports of ranges, in any order; 0 occurs only in what the agent computes.
+        """Return the ports of ranges, in any order; 0 occurs only in ranges that the agent computes.
 
         Raises:
             ValueError: a range holds no port.
@@ -382,7 +382,7 @@ class SecurityGroupRule:
 
 
 class Cloud(enum.Enum):
-    """In whose terms a group is defined: what it can hold, and what that cloud would refuse (§8.2)."""
+    """The cloud in whose terms a group is defined: its possible content, and that cloud's refusals (§8.2)."""
 
     ALIBABA = "alibaba"
     """Groups may drop: without one, more may be allowed."""

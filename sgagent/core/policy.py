@@ -139,7 +139,7 @@ class Exemption:
         return bool(self.ports) and self.peer.family is family and self.protocol.only_family in (None, family)
 
     def __str__(self) -> str:
-        """Return what the entry lets through, for people: ``egress to 192.0.2.1, tcp 443/443``."""
+        """Return the entry's traffic, for people: ``egress to 192.0.2.1, tcp 443/443``."""
         way = "from" if self.direction is Direction.INGRESS else "to"
         ports = "" if self.ports.is_all else f" {self.ports}"
         traffic = "" if self.protocol == ALL_PROTOCOLS else f", {self.protocol}{ports}"
@@ -169,7 +169,7 @@ class ResolvedDirection:
     """Step 6."""
 
     def at(self, time: datetime | None) -> ResolvedDirection:
-        """Return what decides at a time: rules have ended, and hours hold or not."""
+        """Return the direction's rules at a time: rules have ended, and hours hold or not."""
         lasting = (rule for rule in (*self.rules, *self.dormant) if not has_ended(rule.expires, time))
         return self.with_sorted(tuple(sorted(lasting, key=precedence)), time)
 
@@ -183,7 +183,7 @@ class ResolvedDirection:
 
 
 class InvalidPackets(enum.Enum):
-    """Whether what conntrack calls invalid is dropped, or evaluated by its header as untracked (§6.6)."""
+    """Whether packets that conntrack calls invalid are dropped, or evaluated as untracked (§6.6)."""
 
     DROP = "drop"
     EVALUATE = "evaluate"
@@ -191,7 +191,7 @@ class InvalidPackets(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedInterface:
-    """One interface of this host and what is enforced on it."""
+    """One interface of this host and the rules that are enforced on it."""
 
     name: str
     """The link's name; it need not exist."""
@@ -216,7 +216,7 @@ class ResolvedInterface:
     egress: ResolvedDirection = ResolvedDirection()
 
     def toward(self, direction: Direction) -> ResolvedDirection:
-        """Return what decides about sessions opened in the direction."""
+        """Return the rules for sessions opened in the direction."""
         return self.ingress if direction is Direction.INGRESS else self.egress
 
     def with_side(self, direction: Direction, side: ResolvedDirection) -> ResolvedInterface:
@@ -233,7 +233,7 @@ class ResolvedInterface:
         return replace(self, ingress=ingress, egress=egress)
 
     def at(self, time: datetime | None) -> ResolvedInterface:
-        """Return what decides at a time."""
+        """Return the interface with its rules at a time."""
         return replace(self, ingress=self.ingress.at(time), egress=self.egress.at(time))
 
 
@@ -267,7 +267,7 @@ UNIDENTIFIED = "*?"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedPattern:
-    """What is enforced on the links that a pattern means (§12.5)."""
+    """The interface that is enforced on the links that a pattern means (§12.5)."""
 
     pattern: LinkPattern
     judge: ResolvedInterface
@@ -276,7 +276,7 @@ class ResolvedPattern:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedPolicy:
-    """What this host enforces."""
+    """The interfaces, patterns and rules that this host enforces."""
 
     interfaces: tuple[ResolvedInterface, ...] = ()
     """Sorted by name; names are unique."""
@@ -373,7 +373,7 @@ class ResolvedPolicy:
 
     @property
     def platform(self) -> tuple[Exemption, ...]:
-        """Return what passes on judged links by the platform list of the configuration (§7.3)."""
+        """Return the exemptions on judged links by the platform list of the configuration (§7.3)."""
         found = (
             entry
             for judge in self.judges
@@ -435,7 +435,7 @@ class ResolvedPolicy:
         )
 
     def judge(self, name: str) -> ResolvedInterface | None:
-        """Return what judges the packets of a link; None where nothing does (§2.3)."""
+        """Return the judge of a link's packets; None where nothing judges them (§2.3)."""
         master = self.lower_devices.get(name)
         if master is not None:
             return self.guard if master == UNIDENTIFIED else self.interface(master) or self.meant(master)
@@ -445,7 +445,7 @@ class ResolvedPolicy:
         return self.meant(name) if name in self.identified else self.behind(name)
 
     def meant(self, name: str) -> ResolvedInterface | None:
-        """Return what judges an identified link that is not in ``interfaces``."""
+        """Return the judge of an identified link that is not in ``interfaces``."""
         found = next((one.judge for one in self.patterns if one.pattern.matches(name)), None)
         return found or (None if name in self.passed else self.unbound)
 

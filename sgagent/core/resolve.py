@@ -50,7 +50,7 @@ class Scope(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exemptions:
-    """The configuration's lists of what no group can block (§7.3, §7.4)."""
+    """The configuration's lists of traffic that no group can block (§7.3, §7.4)."""
 
     platform: tuple[Exemption, ...] = ()
     failsafe: tuple[Exemption, ...] = ()
@@ -60,7 +60,7 @@ class Exemptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolution:
-    """What a snapshot comes to on this host, and what is wrong with it."""
+    """The policy of a snapshot on this host, and the snapshot's problems."""
 
     policy: ResolvedPolicy
     """Enforceable only if no problem is an error."""
@@ -154,7 +154,7 @@ def with_links(
     bound: Bindings,
     exemptions: Exemptions,
 ) -> ResolvedPolicy:
-    """Return a policy with what judges the links that patterns mean (§12.5), and lower devices (§9.5).
+    """Return a policy with the judges of links that patterns mean (§12.5), and of lower devices (§9.5).
 
     Where sources are checked, what is right depends on a link's addresses, so each link has a judge of its
     own.
@@ -282,7 +282,7 @@ class _Resolver:
     def interface(
         self, binding: Binding, groups: Sequence[SecurityGroup], exemptions: Exemptions
     ) -> ResolvedInterface:
-        """Return what is enforced on one link; without groups it is closed."""
+        """Resolve the interface of one link; without groups it is closed."""
         interface_id = binding.network_interface.network_interface_id if binding.network_interface else None
         mode = binding.mode or Mode.ENFORCE
         closed = closed_interface(binding.interface, exemptions, mode, network_interface_id=interface_id)
@@ -347,7 +347,7 @@ class _Resolver:
         return groups
 
     def check_groups(self) -> None:
-        """Find what is wrong with every group, also those that no bound interface depends on."""
+        """Find the problems of every group, also of those that no bound interface depends on."""
         for group in self.snapshot.security_groups:
             if group.rules:
                 self._resolve_rules(group)
@@ -355,7 +355,7 @@ class _Resolver:
                 self.problems.extend(group_warnings(group, found.group_objects))
 
     def check_network_interfaces(self, bound: Bindings) -> None:
-        """Find what is wrong with the interfaces that are not bound here, and with all of them together.
+        """Find the problems of the interfaces that are not bound here, and of all of them together.
 
         An attachment elsewhere is an error here too if it would make members of another VPC in a group that a
         bound interface depends on (§5.2).
@@ -383,7 +383,7 @@ class _Resolver:
         return group_id in self.concerned or self.scope is Scope.EVERYTHING
 
     def _resolve_rules(self, group: SecurityGroup) -> None:
-        """Resolve the references of the group's rules, once; report what is wrong with them."""
+        """Resolve the references of the group's rules, once; report their problems."""
         group_id = group.security_group_id
         if group_id in self.rules:
             return
@@ -413,7 +413,7 @@ class _Resolver:
 
 
 def _apart_from_names(rules: ResolvedRules) -> Iterator[Problem]:
-    """Yield what is wrong with rules that need no names: nobody asks for these, so nobody answered."""
+    """Yield the problems of rules that need no names: nobody asks for these, so nobody answered."""
     return (problem for problem in rules.problems if problem.code != UNRESOLVED_NAME)
 
 

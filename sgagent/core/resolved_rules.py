@@ -46,7 +46,7 @@ KnownNames = Mapping[str, AddressSet]
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """What a rule was resolved to, and what is wrong with it."""
+    """A resolved rule, and its problems."""
 
     direction: Direction
     rule: ResolvedRule
@@ -66,14 +66,14 @@ class Resolved:
 
 @dataclass(frozen=True)
 class ResolvedRules:
-    """What the rules of a group were resolved to."""
+    """The resolved rules of a group."""
 
     found: tuple[Resolved, ...] = ()
     """In the order of rule ids."""
 
     @cached_property
     def problems(self) -> tuple[Problem, ...]:
-        """Return what is wrong with the rules."""
+        """Return the problems of the rules."""
         return tuple(chain.from_iterable(map(attrgetter("problems"), self.found)))
 
     @cached_property
@@ -134,7 +134,7 @@ class RuleResolver:
         )
 
     def resolve(self, group: SecurityGroup, memo: Memo) -> ResolvedRules:
-        """Return what the rules of a group were resolved to.
+        """Resolve the rules of a group.
 
         Args:
             group: whose rules to resolve.
@@ -166,7 +166,7 @@ class RuleResolver:
         ]
 
     def _referred(self, named: AuthorizationObject) -> object:
-        """Return what an object refers to; None if that is nothing, or not in the definitions."""
+        """Return the referent of an object; None if it has none, or it is not in the definitions."""
         if isinstance(named, CidrBlock):
             return None
         if isinstance(named, GroupReference):
@@ -330,7 +330,7 @@ def _known_if_equal(
 
 
 def _known_if_same(several: Iterable[tuple[object, ...]], before: _Several | None) -> _Several:
-    """Return tuples by what they hold; one of the very objects of an earlier one is that tuple."""
+    """Return tuples by their content; one of the same objects as an earlier one is that tuple."""
     known = before or {}
     found = ((_identities(one), one) for one in several)
     return {identities: known.get(identities, one) for identities, one in found}

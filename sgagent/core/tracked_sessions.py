@@ -96,10 +96,10 @@ FindLink = Callable[[ConntrackEntry, Direction], str | None]
 
 
 class EntryJudge:
-    """Judge what conntrack follows, by one policy; many entries with few ports among them."""
+    """Judge conntrack's entries, by one policy; many entries with few ports among them."""
 
     def __init__(self, policy: ResolvedPolicy, find_link: FindLink) -> None:
-        """Take the policy in force, and what finds links."""
+        """Take the policy in force, and the look-up of links."""
         self._door_judge = DoorJudge(policy)
         self._policy = policy
         self._find_link = find_link
