@@ -1,4 +1,4 @@
-"""Prove that a table does what the policy says, for every packet, or find a packet for which it does not.
+"""Prove that a table enforces the policy, for every packet, or find a packet for which it does not.
 
 The package reads a table as the kernel runs it, and knows nothing of how it was compiled. ``docs/verify.md``
 has the argument. What other packages use:
@@ -15,7 +15,7 @@ import enum
 
 
 class Outcome(enum.Enum):
-    """What came of a comparison."""
+    """The result of a comparison."""
 
     PROVED = "proved"
     REFUTED = "refuted"

@@ -25,7 +25,7 @@ Key = tuple[object, ...]
 
 @dataclass(kw_only=True)
 class ProofMemo:
-    """What was found out in a proof."""
+    """The intermediate results of a proof."""
 
     arrivals: dict[Key, list[Arrival]] = field(default_factory=dict)
     """At the first junctions behind a chain, by the chain and the packets that came there."""
@@ -35,7 +35,7 @@ class ProofMemo:
 
 
 class ViewComparison(FateComparison):
-    """Compare the fates of all packets of a view with what the policy says."""
+    """Compare the fates of all packets of a view with the policy."""
 
     def __init__(self, subject: Subject, view: View, frame: Frame, memo: ProofMemo) -> None:
         """Prepare to compare.
@@ -102,7 +102,7 @@ class ViewComparison(FateComparison):
         return found
 
     def _holds_for_everyone(self, chain: str, state: State) -> bool:
-        """Return whether a chain does what the policy says of far ends that no clause singles out."""
+        """Return whether a chain agrees with the policy on far ends that no clause singles out."""
         readings = self._readings(chain, whole=True)
         if any(reading is Special.FAR_END for _, reading in readings):
             return False

@@ -26,7 +26,7 @@ from sgagent.verify.views import Read, Reading, Settled, Special, View
 
 
 class PacketFate(NamedTuple):
-    """What becomes of packets with some marks."""
+    """The verdict on packets with some marks, and its effects."""
 
     marks: Marks | None
     verdict: Policy
@@ -36,7 +36,7 @@ class PacketFate(NamedTuple):
 
 @dataclass(slots=True)
 class MapNode:
-    """What a field of the key leads to: the next field, or behind the last one the verdict."""
+    """The targets of one field of the key: the next fields, or behind the last one the verdicts."""
 
     words: dict[str, MapNode | nft.Verdict] = field(default_factory=dict)
     starts: list[int] = field(default_factory=list)
@@ -45,7 +45,7 @@ class MapNode:
     """Of the disjoint ranges, sorted."""
 
     def child_of(self, number: int) -> MapNode | nft.Verdict | None:
-        """Return what a number leads to."""
+        """Return the target of a number."""
         place = bisect_right(self.starts, number) - 1
         return self.children[place] if place >= 0 and number <= self.lasts[place] else None
 
@@ -140,7 +140,7 @@ _HEAVY = 8
 
 
 class CompiledTable:
-    """What views have in common: rules as operations on states, and maps as trees."""
+    """The common part of views: rules as operations on states, and maps as trees."""
 
     def __init__(self, table: VerifiedTable) -> None:
         """Compile nothing yet."""
@@ -198,9 +198,9 @@ class CompiledTable:
         return self._sets.setdefault(reads, reads)
 
     def is_tail(self, name: str) -> bool:
-        """Return whether what becomes of a packet of a view in a chain depends on nothing but its mark.
+        """Return whether the fate of a view's packet in a chain depends on nothing but its mark.
 
-        Where a chain reads what tells answers apart, whoever follows packets has to see whether it is read.
+        It may read the fields that distinguish answers; the exploration has to see whether it does.
         """
         return self.reads(name).issubset(OF_TAILS)
 
@@ -290,7 +290,7 @@ def _is_idle(operations: Sequence[Operation]) -> bool:
 
 
 def _compile_match(match: nft.Match, reading: Reading) -> Operation | None:
-    """Return what a comparison does to a state; None where all its packets meet it."""
+    """Return the operation of a comparison on a state; None where all its packets meet it."""
     is_in = match.operator is nft.Operator.EQUAL
     match reading:
         case Settled(value):

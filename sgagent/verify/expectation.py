@@ -1,4 +1,4 @@
-"""What has to become of packets: the policy's verdict, the counter, and the mark that remembers it.
+"""The expectation for packets: the policy's verdict, the counter, and the mark that remembers it.
 
 The clauses of a policy, as boxes, only say where to cut sets of packets. ``evaluate`` says what becomes of a
 packet: it is asked about one of each part that no clause cuts.
@@ -74,7 +74,7 @@ _SLOTS = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionMemory:
-    """What our bits of the mark mean.
+    """The meaning of our bits of the mark.
 
     Low to high two for each of three slots, of sessions that were accepted; one for each, of entries that
     were opened elsewhere; and the generation.
@@ -117,7 +117,7 @@ class SessionMemory:
     def accepting(
         self, link: str | None, opened: Direction, *, is_new: bool, is_expected: bool, is_elsewhere: bool
     ) -> tuple[tuple[Cube, MarkChange], ...]:
-        """Return what becomes of marks of sessions that are accepted now; the first cube that has one counts.
+        """Return the changes of marks of sessions that are accepted now; the first cube that has one counts.
 
         A session gets the generation and the bit of its direction, and under another generation loses all
         such bits. An entry that is opened says at which links it was not, unless somebody else marked it on a
@@ -158,7 +158,7 @@ _STATE = re.compile(
 
 
 def stated_memory(table: VerifiedTable) -> SessionMemory:
-    """Return what a table says of its generation and slots; nothing where it says nothing that can be read.
+    """Return the generation and slots that a table states; nothing where it states none that can be read.
 
     Then no session may be accepted by its mark.
     """
@@ -176,7 +176,7 @@ def stated_memory(table: VerifiedTable) -> SessionMemory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expectation:
-    """What has to become of a packet."""
+    """The verdict, counter and mark that a packet has to get."""
 
     verdict: Policy
     """As it is carried out: where a link is only observed, accept (§9.1)."""
@@ -194,7 +194,7 @@ JUDGED_HOOKS = ("prerouting", "postrouting")
 
 
 def expect(policy: ResolvedPolicy, memory: SessionMemory, packet: PacketAtHook) -> Expectation:
-    """Return what has to become of a packet at its hook.
+    """Return the expectation for a packet at its hook.
 
     Args:
         policy: what the table is to enforce.
@@ -352,7 +352,7 @@ def _constraints(
 def _always_allowed(
     direction: Direction, family: Family
 ) -> Iterator[tuple[AddressRanges | None, Constraints]]:
-    """Yield far ends and constraints of what a host needs to have an address at all (§7.1)."""
+    """Yield far ends and constraints of the packets that a host needs to have an address at all (§7.1)."""
     server, client = DHCP[family]
     source, destination = (server, client) if direction is Direction.INGRESS else (client, server)
     ports = ((SOURCE_PORT, ((source, source),)), (PORT, ((destination, destination),)))
@@ -373,7 +373,7 @@ def _always_allowed(
 def _spoofed(
     judge: ResolvedInterface, direction: Direction, family: Family
 ) -> Iterator[tuple[AddressRanges | None, Constraints]]:
-    """Yield far ends and constraints of what the source check drops (§12.6)."""
+    """Yield far ends and constraints of the packets that the source check drops (§12.6)."""
     if judge.own_addresses is None:
         return
     own = judge.own_addresses.ranges(family)
@@ -460,7 +460,7 @@ class RestrictedPolicy:
         """The places of clauses, and the policy that has them: cells of one box have the same."""
 
     def decide(self, clauses: Sequence[BoxClause], packet: Packet) -> Decision:
-        """Return what the policy says of a packet if it has only these clauses, in order."""
+        """Return the policy's decision on a packet if it has only these clauses, in order."""
         places = [clause.place for clause in clauses]
         if self._last is None or self._last[0] != places:
             self._last = places, self._policy(clauses)

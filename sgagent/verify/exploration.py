@@ -72,7 +72,7 @@ class _Ways(NamedTuple):
 
 
 class Exploration:
-    """Follow states of one view; callers say what is done where a state's fate is settled."""
+    """Follow states of one view; callers define the work where a state's fate is settled."""
 
     def __init__(self, compiled: CompiledTable, view: View, addresses: Sequence[int]) -> None:
         """Prepare to follow packets.
@@ -120,7 +120,7 @@ class Exploration:
         self._number, self.phase = before
 
     def _finish(self, state: State, verdict: Policy) -> None:
-        """Apply a verdict: what a base chain accepts goes on to the next one."""
+        """Apply a verdict: packets that a base chain accepts go on to the next one."""
         if self._finals is not None:
             self._finals.append((state, verdict))
         elif verdict is Policy.ACCEPT and self._number + 1 < len(self._base_chains):
@@ -205,7 +205,7 @@ class Exploration:
     def _note_fates(
         self, finals: list[tuple[State, Policy]], fates: Sequence[PacketFate] | None, state: State
     ) -> None:
-        """Note what becomes of packets in a chain that another one leads to."""
+        """Note the fates of packets in a chain that another one leads to."""
         self._reads_packets |= fates is None
         for fate in fates or ():
             counters = (*state.counters, *fate.counters)
@@ -219,7 +219,7 @@ class Exploration:
             self._finish(ended, verdict)
 
     def _fates(self, chain: str, state: State) -> Sequence[PacketFate] | None:
-        """Return what becomes of packets in a chain; None if it reads more of them than the mark."""
+        """Return the fates of packets in a chain; None if it reads more of them than the mark."""
         base = self._base_chains[self._number]
         settled = (self.view.read(one, self.phase) for one in OF_TAILS)
         key = (chain, base.name, *settled, state[2:])

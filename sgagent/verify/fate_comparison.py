@@ -1,4 +1,4 @@
-"""The comparison of settled fates with what the policy says of the packets."""
+"""The comparison of settled fates with the policy's verdicts on the packets."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ from sgagent.verify.views import ETHER_DESTINATION, View
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counterexample:
-    """A packet for which the table does not do what the policy says."""
+    """A packet on which the table and the policy disagree."""
 
     packet: PacketAtHook
     expected: Expectation
@@ -58,7 +58,7 @@ class Counterexample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparisonScope:
-    """What is compared."""
+    """The parts of fates that are compared."""
 
     counters: bool = True
     marks: bool = True
@@ -95,7 +95,7 @@ class ComparisonScope:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """Packets for which the table does not do what the policy says."""
+    """Packets on which the table and the policy disagree."""
 
     view: View
     box: Box
@@ -116,11 +116,11 @@ class InconsistentProofError(Exception):
 
 
 class RefutedError(Exception):
-    """Say that there are packets for which the table does not do what the policy says."""
+    """Say that there are packets on which the table and the policy disagree."""
 
 
 class Demand(NamedTuple):
-    """What has to become of packets."""
+    """The fate that packets have to get."""
 
     accepts: bool
     counters: tuple[str, ...]
@@ -140,7 +140,7 @@ MOST_CELLS = 1_000_000
 
 @dataclass(kw_only=True)
 class Subject:
-    """What is compared, for all views."""
+    """The table and policy that are compared, for all views."""
 
     compiled: CompiledTable
     policy: ResolvedPolicy
@@ -292,7 +292,7 @@ class FateComparison(Exploration):
         return _differing_mark(fate, self._changes if is_marked else _NO_CHANGES)
 
     def _refute(self, box: Box, numbers: Sequence[int], mark: int, marks: Marks) -> None:
-        """Keep the difference, after a look at what becomes of one packet of it alone.
+        """Keep the difference, after interpreting the table for one packet of it alone.
 
         Raises:
             RefutedError: there are enough of them.
@@ -322,7 +322,7 @@ _NO_CHANGES: _Changes = ((EVERY_MARK[0], UNCHANGED),)
 
 
 def _changes_of_accepted(memory: SessionMemory, view: View, judge: ResolvedInterface | None) -> _Changes:
-    """Return what becomes of marks of sessions that are accepted now; the first cube that has one counts."""
+    """Return the changes of marks of sessions that are accepted now; the first cube that has one counts."""
     if view.is_invalid or view.hook not in JUDGED_HOOKS:
         return _NO_CHANGES
     return memory.accepting(
@@ -346,7 +346,7 @@ def _differing_mark(fate: PacketFate, changes: _Changes) -> int | None:
 
 
 def _traces(table: VerifiedTable, packet: PacketAtHook) -> Iterator[Trace]:
-    """Yield what a table may do with a packet, as the limits that it meets let it pass or not."""
+    """Yield a table's possible traces for a packet, as the limits that it meets let it pass or not."""
     limits: list[bool] = []
     while True:
         yield run(table, packet, limits)

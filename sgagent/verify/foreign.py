@@ -72,7 +72,7 @@ class FilterChange:
 
 @dataclass(frozen=True, kw_only=True)
 class FilterComparison:
-    """What came of a comparison."""
+    """The result of a comparison."""
 
     proof: Proof
     changes: tuple[FilterChange, ...] = ()

@@ -1,4 +1,4 @@
-"""Frames: what decides about the sessions that are opened in one direction through one link, for one family.
+"""Frames: the deciders on the sessions opened in one direction through one link, for one family.
 
 A frame has the classes of far ends that neither the policy's clauses nor the table's expressions distinguish.
 """
@@ -29,7 +29,7 @@ PLACE = attrgetter("place")
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Frame:
-    """What decides about the sessions that are opened in one direction through one link, for one family."""
+    """The deciders on the sessions opened in one direction through one link, for one family."""
 
     judge: ResolvedInterface | None
     """The interface of the policy; None where nothing is judged."""
@@ -128,7 +128,7 @@ def _expressions(compiled: CompiledTable, view: View) -> _Sets:
 
 
 def _address_statements(compiled: CompiledTable, view: View) -> Sequence[nft.Match | nft.LookUp]:
-    """Return what distinguishes addresses in chains that packets of a view's link and family can get to."""
+    """Return the statements that distinguish addresses in chains within reach of a view's link and family."""
     known, key = compiled.address_statements, (view.link, view.family)
     if key not in known:
         known[key] = [

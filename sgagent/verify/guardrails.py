@@ -37,7 +37,7 @@ _SCOPE = ComparisonScope(counters=False, marks=False, revocations=False, others=
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableViolation:
-    """A packet with which a table does not do what a statement demands."""
+    """A packet with which a table breaks a statement."""
 
     resolved: ResolvedGuardrail
     example: Counterexample
@@ -46,7 +46,7 @@ class TableViolation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuardrailsOnTable:
-    """What statements came to on a table."""
+    """The result of statements on a table."""
 
     violations: tuple[TableViolation, ...] = ()
     """One of each statement and interface that breaks it, in the order in which they were found."""
@@ -132,7 +132,7 @@ _FELLOWS = ResolvedRule(
 
 
 def _rules(resolved: ResolvedGuardrail, judge: ResolvedInterface) -> Iterator[ResolvedRule]:
-    """Yield rules that match the packets that a statement speaks of, and do what it demands."""
+    """Yield rules that match a statement's packets, and give the verdict that it demands."""
     rail = resolved.guardrail
     for family in Family:
         far_ends = resolved.far_ends.ranges(family)

@@ -1,4 +1,4 @@
-"""The meaning of a table for one packet: what the kernel does with it, statement by statement."""
+"""The meaning of a table for one packet: the kernel's treatment, statement by statement."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from sgagent.verify.verified_table import (
 
 @dataclass(slots=True, kw_only=True)
 class Trace:
-    """What a table does with a packet."""
+    """A table's treatment of a packet."""
 
     verdict: Policy = Policy.ACCEPT
     counters: tuple[str, ...] = ()
@@ -43,7 +43,7 @@ class Trace:
 
 
 def run(table: VerifiedTable, packet: PacketAtHook, limits: list[bool] | None = None) -> Trace:
-    """Return what a table does with a packet at its hook.
+    """Return a table's treatment of a packet at its hook.
 
     Args:
         table: what does it.
@@ -65,7 +65,7 @@ OVER_LIMIT = "over limit"
 
 
 class _BreakError(Exception):
-    """The packet lacks what the rule reads: the kernel goes on with the next rule."""
+    """The packet lacks the field that the rule reads: the kernel goes on with the next rule."""
 
 
 _Final = nft.Accept | nft.Drop

@@ -1,4 +1,4 @@
-"""What other tables do with one packet, base chain by base chain, as far as their rules are understood.
+"""The verdicts of other tables on one packet, base chain by base chain, as far as they are understood.
 
 ``explain`` says so beside the verdict of the policy. A chain that is not understood is named with the reason,
 never guessed. Address translation is not followed: packets are read as they are on the wire.
@@ -32,7 +32,7 @@ _ECHO_REQUEST = {Family.IPV4: (1, 8), Family.IPV6: (58, 128)}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChainVerdict:
-    """What a base chain of another table does with a packet."""
+    """The verdict of another table's base chain on a packet."""
 
     chain: str
     """Family, table and name."""
@@ -73,7 +73,7 @@ class Way:
 
 
 def verdicts_of_others(table: VerifiedTable, way: Way) -> tuple[ChainVerdict, ...]:
-    """Return what each base chain that sees a packet does with it, in order, up to one that drops it.
+    """Return the verdict of each base chain that sees a packet, in order, up to one that drops it.
 
     Args:
         table: all tables of others, as :func:`sgagent.verify.programs.read_filters` reads them.
@@ -107,7 +107,7 @@ def _is_of_family(chain: VerifiedChain, family: Family) -> bool:
 
 
 def _verdict(table: VerifiedTable, chain: VerifiedChain, way: Way) -> ChainVerdict:
-    """Return what one base chain does, as if it were alone."""
+    """Return one base chain's verdict, as if it were alone."""
     assert chain.hook is not None  # noqa: S101 - it is a base chain
     said = ChainVerdict(
         chain=chain.name,
@@ -180,7 +180,7 @@ def _at_hook(way: Way, hook: str) -> PacketAtHook:
 
 
 def final_verdict(chains: Sequence[ChainVerdict]) -> Policy | None:
-    """Return what other tables do with a packet in the end; None where a chain on its way is not known."""
+    """Return other tables' verdict on a packet in the end; None where a chain on its way is not known."""
     if any(one.verdict is Policy.DROP for one in chains):
         return Policy.DROP
     return Policy.ACCEPT if all(one.verdict is Policy.ACCEPT for one in chains) else None

@@ -1,4 +1,4 @@
-"""In what views of packets differ: what a header has to do with its session, and whether there are ports."""
+"""The differences of views: a header's relation to its session, and whether there are ports."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import enum
 
 
 class Headers(enum.Enum):
-    """What the header of a packet has to do with its session."""
+    """The relation of a packet's header to its session."""
 
     OWN = "own"
     """The header is one of the session, on one side of NAT; or there is no session."""
@@ -28,7 +28,7 @@ class Headers(enum.Enum):
 
 
 class Ports(enum.Enum):
-    """What views differ in besides."""
+    """Whether a packet has ports that rules compare."""
 
     PORTED = "ported"
     """The session's protocol is one of those whose ports rules compare."""

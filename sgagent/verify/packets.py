@@ -17,7 +17,7 @@ from sgagent.nft.ruleset import ALL_BITS
 
 
 class CtState(enum.Enum):
-    """What conntrack says of a packet; the values are nftables' words."""
+    """Conntrack's state of a packet; the values are nftables' words."""
 
     NEW = "new"
     ESTABLISHED = "established"
@@ -59,7 +59,7 @@ class Ends:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionAtHook:
-    """What conntrack keeps of a packet's session."""
+    """Conntrack's entry of a packet's session."""
 
     direction: CtDirection
     """Of the packet."""
@@ -163,7 +163,7 @@ def opened_direction(hook: str, direction: CtDirection | None) -> Direction:
 
 
 class Phase(enum.Enum):
-    """What the kernel has done with a packet when it calls a base chain."""
+    """The kernel's progress with a packet when it calls a base chain."""
 
     UNTRACKED = "before conntrack"
     WIRE = "as it is on the wire, with its session"
@@ -267,13 +267,13 @@ def under_mask(bits: int, mask: int, wanted: Ranges) -> Ranges:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MarkChange:
-    """What becomes of a mark: ``(mark & keep) | put``."""
+    """The change of a mark: ``(mark & keep) | put``."""
 
     keep: int = ALL_BITS
     put: int = 0
 
     def of(self, mark: int) -> int:
-        """Return what becomes of one mark."""
+        """Return one mark after the change."""
         return mark & self.keep | self.put
 
 

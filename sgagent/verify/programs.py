@@ -36,7 +36,7 @@ _FAMILIES = {"inet": None, "ip": Family.IPV4, "ip6": Family.IPV6}
 
 
 def read_table(dump: bytes) -> VerifiedTable:
-    """Return our table of a dump; what is not understood is named in it."""
+    """Return our table of a dump; parts that are not understood are named in it."""
     try:
         tables = read_tables(dump)
     except FAULTS as fault:
@@ -117,7 +117,7 @@ class _Table:
         return VerifiedChain(name=name, rules=rules, hook=base, comment=chain.comment)
 
     def _rule(self, rule: KernelRule, chain: str, programs: ProgramReader) -> tuple[VerifiedStatement, ...]:
-        """Return what has part in the verdict of a rule; one that is not understood is named."""
+        """Return the statements with part in the verdict of a rule; one that is not understood is named."""
         try:
             statements = programs.statements(rule)
         except FAULTS as fault:

@@ -1,4 +1,4 @@
-"""The proof that a table does what a policy says, for all packets."""
+"""The proof that a table enforces a policy, for all packets."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from sgagent.verify.views import View, views_of
 
 @dataclass(frozen=True, kw_only=True)
 class Proof:
-    """What came of a comparison."""
+    """The result of a comparison."""
 
     outcome: Outcome
     cells: int
@@ -209,7 +209,7 @@ def closes_strangers(table: VerifiedTable) -> bool:
 
 
 def _comparisons(table: VerifiedTable) -> Iterator[Callable[[str], Hashable]]:
-    """Yield each comparison of a table with the name of a link; what it returns says what comes of it."""
+    """Yield each comparison of a table with a link's name; its result identifies the outcome."""
     for _, statement in table.link_reads:
         if isinstance(statement, nft.Match):
             yield statement.has_word
@@ -230,7 +230,7 @@ def _unnamed(prefix: str, named: Container[str], prefixes: Iterable[str]) -> str
 def _matched_links(
     table: VerifiedTable,
 ) -> Iterator[tuple[VerifiedChain, nft.Selector, Sequence[nft.Symbol | nft.NamePrefix]]]:
-    """Yield what reads the name of a link, in which chain, and the names that it is compared with."""
+    """Yield each reader of a link's name, its chain, and the names that it is compared with."""
     for reached, one in table.link_reads:
         if isinstance(one, nft.Match):
             yield reached, one.selector, _names(one.values)

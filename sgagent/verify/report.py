@@ -1,4 +1,4 @@
-"""What came of a proof, and packets that refute one, for scripts and people."""
+"""The result of a proof, and packets that refute one, for scripts and people."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def as_json(proof: Proof, seconds: float) -> Json:
 
 
 def counterexample_as_json(found: Counterexample) -> Json:
-    """Return the fields of a packet for which the table does not do what the policy says."""
+    """Return the fields of a packet on which the table and the policy disagree."""
     packet, expected, trace = found.packet, found.expected, found.found
     rule = expected.decision.rule
     return {
@@ -72,7 +72,7 @@ def counterexample_as_json(found: Counterexample) -> Json:
 
 
 def _session_as_json(family: Family, session: SessionAtHook) -> Json:
-    """Return what conntrack keeps of a session; each tuple is source, destination and their ports."""
+    """Return conntrack's fields of a session; each tuple is source, destination and their ports."""
     has_ports = session.protocol in PORTED_NUMBERS
     original, reply = (
         [
@@ -90,7 +90,7 @@ def _session_as_json(family: Family, session: SessionAtHook) -> Json:
 
 
 def guardrails_as_json(kept: GuardrailsOnTable) -> Json:
-    """Return what statements came to on the table."""
+    """Return the result of the statements on the table."""
     broken = []
     for one in kept.violations:
         rail, packet, trace = one.resolved.guardrail, one.example.packet, one.example.found
@@ -128,7 +128,7 @@ def guardrail_lines(kept: GuardrailsOnTable, table: str) -> Iterator[str]:
 
 
 def lines(proof: Proof, seconds: float, table: str) -> Iterator[str]:
-    """Yield what a person has to know, the outcome first.
+    """Yield the lines for a person, the outcome first.
 
     Args:
         proof: what came of it.
@@ -165,7 +165,7 @@ def _counterexample_lines(found: Counterexample) -> Iterator[str]:
 
 
 def describe(packet: PacketAtHook) -> str:
-    """Return in words what a packet is, where, and what conntrack says of it."""
+    """Return in words a packet, its place, and conntrack's state of it."""
     source = _end(packet.family, packet.source, packet.source_port)
     destination = _end(packet.family, packet.destination, packet.destination_port)
     kind = "" if packet.icmp_type is None else f" type {packet.icmp_type}"

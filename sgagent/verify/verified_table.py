@@ -1,4 +1,4 @@
-"""A table as the verifier reads it: what :mod:`sgagent.nft.ruleset` has, and what else it understands.
+"""A table as the verifier reads it: the parts of :mod:`sgagent.nft.ruleset`, and others it understands.
 
 What it does not understand is named in :attr:`VerifiedTable.unsupported`, never guessed. A thing that nothing
 reaches, such as a set that no rule reads, has no effect and is not named.
@@ -31,7 +31,7 @@ VerifiedStatement = nft.Statement | Unread
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseHook:
-    """Where the kernel calls a base chain, and what becomes of a packet that no rule decides about."""
+    """Where the kernel calls a base chain, and the chain's policy for packets that no rule decides about."""
 
     name: str
     priority: int
@@ -50,7 +50,7 @@ class VerifiedChain:
 
     @property
     def phase(self) -> Phase:
-        """Return what the kernel has done with a packet when it calls the chain."""
+        """Return the kernel's progress with a packet when it calls the chain."""
         return phase_of(self.hook.name, self.hook.priority) if self.hook else Phase.WIRE
 
     @property
@@ -106,7 +106,7 @@ class VerifiedTable:
 
     @cached_property
     def link_reads(self) -> tuple[tuple[VerifiedChain, nft.Match | nft.LookUp], ...]:
-        """Return what reads the name of a link, and in which of the chains that packets get to."""
+        """Return the readers of a link's name, and in which of the chains that packets get to."""
         return tuple(
             (self.chains[name], one)
             for name in self.reached
@@ -134,7 +134,7 @@ class VerifiedTable:
 
     @cached_property
     def unsupported(self) -> tuple[str, ...]:
-        """Return what is not understood and may matter, sorted."""
+        """Return the parts that are not understood and may matter, sorted."""
         found = set(self.unread) if not self.is_dormant else set()
         for name in self.reached:
             for one in self.chains[name].statements:
@@ -182,7 +182,7 @@ def reach(
 
 
 def selectors_of(statement: VerifiedStatement) -> tuple[nft.Selector, ...]:
-    """Return what a statement reads of a packet to compare it or look it up."""
+    """Return the fields of a packet that a statement compares or looks up."""
     match statement:
         case nft.Match(selector):
             return (selector,)

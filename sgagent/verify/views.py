@@ -1,4 +1,4 @@
-"""Views: the kinds of packets that a hook can meet at a link, and what nftables reads in them.
+"""Views: the kinds of packets that a hook can meet at a link, and the values that nftables reads in them.
 
 In a view the hook, link, family, conntrack state and direction are settled. All else that a packet can differ
 in is a dimension, its far end, or its mark. Dimensions are independent of each other: what depends on
@@ -60,7 +60,7 @@ _ABSENT = -1
 
 
 class _End(NamedTuple):
-    """What one end of a header or a tuple differs in."""
+    """The dimensions of one end of a header or a tuple."""
 
     address: Dimension
     port: Dimension
@@ -165,7 +165,7 @@ class View:
         return self.is_elsewhere and self.headers is not Headers.OWN
 
     def opener(self, packet: PacketAtHook) -> Packet:
-        """Return the packet that the policy decides about: one of the view, or what opened its session."""
+        """Return the packet that the policy decides about: one of the view, or its session's opener."""
         if not self.is_elsewhere:
             return opener_of(packet)
         opener = own_opener(packet)
@@ -275,7 +275,7 @@ class View:
                 return Special.NOTHING
 
     def read(self, selector: Selector, phase: Phase) -> Reading:
-        """Return what an expression reads in packets of the view."""
+        """Return the reading of an expression in packets of the view."""
         match selector.kind:
             case "ct":
                 return self._read_ct(selector, phase)
