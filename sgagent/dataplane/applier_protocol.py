@@ -32,11 +32,11 @@ from sgagent.nft.text import selector_text
 
 
 class MalformedMessageError(Exception):
-    """Say that a message is not what an agent in its right mind sends."""
+    """Say that no agent in its right mind sends such a message."""
 
 
 class Verb(enum.IntEnum):
-    """What the agent can ask for; the applier can do nothing else."""
+    """The verbs of the agent's requests; the applier can do nothing else."""
 
     BEGIN = 1
     """Say once, before all else, which bits of the session mark are the agent's."""
@@ -166,7 +166,7 @@ _TOKEN = b"."
 
 
 def verb(kind: int) -> Verb:
-    """Return what the kind of a message asks for.
+    """Return the verb of a message's kind.
 
     Raises:
         MalformedMessageError: nothing that there is.

@@ -1,4 +1,4 @@
-"""What the agent asks the applier for that concerns sessions."""
+"""The agent's requests to the applier that concern sessions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ApplierSessions:
     """
 
     def __init__(self, call: Callable[..., tuple[Any, ...]]) -> None:
-        """Take what sends a verb and values to the applier, and returns those of the answer."""
+        """Take a function that sends a verb and values to the applier, and returns those of the answer."""
         self._call = call
 
     def find_session(self, packet: Packet) -> TrackedSession | None:

@@ -97,7 +97,7 @@ def follow_associations() -> int:
 
 
 def _list_sockets() -> Iterator[memoryview]:
-    """Yield what the kernel answers about each socket and association."""
+    """Yield the kernel's answer about each socket and association."""
     with NetlinkSocket(NETLINK_SOCK_DIAG) as netlink:
         for family in _ADDRESSES:
             every = _REQUEST.pack(family, socket.IPPROTO_SCTP, _WITH_INFO, _EVERY_STATE, bytes(48))
@@ -105,7 +105,7 @@ def _list_sockets() -> Iterator[memoryview]:
 
 
 def associations_in(answers: Iterable[memoryview]) -> Iterator[Association]:
-    """Yield each pair of addresses of the associations that are open, of what the kernel answers."""
+    """Yield each pair of addresses of the open associations in the kernel's answers."""
     sockets = [(*_ANSWER.unpack_from(one), attributes(one[_ANSWER.size :])) for one in answers]
     listening = dict[int, set[int]]()
     for state, port, _, found in sockets:

@@ -78,7 +78,7 @@ def _has_ports(packet: Packet) -> bool:
 
 
 def _wanted(packet: Packet) -> ConntrackTuple:
-    """Return what comes in, or would come back."""
+    """Return the tuple of the packet that comes in, or of the one that would come back."""
     source, destination = (packet.source, packet.source_port), (packet.destination, packet.destination_port)
     ends = (source, destination) if packet.direction is Direction.INGRESS else (destination, source)
     family = messages.family_number(packet.family)
@@ -123,7 +123,7 @@ def _searches(wanted: Sequence[ConntrackTuple]) -> Iterator[bytes]:
 
 
 def _keys(message: Message) -> Iterator[ConntrackTuple]:
-    """Yield what a session can be looked up by: its tuples."""
+    """Yield the keys of a session's look-up: its tuples."""
     found = found_in(message)
     for kind in (messages.TUPLE_ORIGINAL, messages.TUPLE_REPLY):
         yield tuple_in(message, found[kind])

@@ -97,7 +97,7 @@ class EntryListing:
 
 
 def end_entries(entries: Sequence[ConntrackEntry], mask: int) -> int:
-    """End entries of the calling thread's network namespace, and with them what flow tables know of them.
+    """End entries of the calling thread's network namespace, and with them their entries in flow tables.
 
     Those of protocols whose next packet opens a session anew are deleted. In the place of one of TCP stands
     then one that is closing: the next packet of either end is part of it, so it opens nothing, and no flow
@@ -146,7 +146,7 @@ def _refused(errors: Sequence[int], expected: set[int]) -> bool:
 
 
 def _named(entry: ConntrackEntry) -> bytes:
-    """Return what names an entry in a request: its original tuple, and its zones."""
+    """Return an entry's identity in a request: its original tuple, and its zones."""
     return _header(entry) + _tuple(entry, messages.TUPLE_ORIGINAL) + _zone(entry)
 
 

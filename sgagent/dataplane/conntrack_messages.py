@@ -45,7 +45,7 @@ _PROTOCOL_NUMBER, _SOURCE_PORT, _DESTINATION_PORT = 1, 2, 3
 
 
 class ConntrackTuple(NamedTuple):
-    """What conntrack looks a session up by, but for the zone."""
+    """Conntrack's key of a session, without the zone."""
 
     family: int
     """As a number of the socket module."""
@@ -111,5 +111,5 @@ def number_in(found: Mapping[int, memoryview], kind: int) -> int:
 
 
 def mark_attributes(mark: int, mask: int) -> bytes:
-    """Return what sets bits of a mark: the kernel sets ``mark = (mark & ~CTA_MARK_MASK) ^ CTA_MARK``."""
+    """Return the attributes that set bits of a mark: ``mark = (mark & ~CTA_MARK_MASK) ^ CTA_MARK``."""
     return attribute(MARK, NUMBER.pack(mark)) + attribute(MARK_MASK, NUMBER.pack(mask))

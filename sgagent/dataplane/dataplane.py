@@ -32,7 +32,7 @@ from sgagent.ports import CounterValue, Observed
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What stood when the table had a generation."""
+    """The table that was observed at a generation."""
 
     generation: int
     observed: Observed
@@ -46,7 +46,7 @@ class TableDataplane:
     """
 
     def __init__(self, table: TableKeeper) -> None:
-        """Take what speaks to the kernel; it is closed with this."""
+        """Take the port to the kernel; it is closed with this."""
         self._table = table
         self._counters = CounterReading()
         self._seen: _Seen | None = None
@@ -142,7 +142,7 @@ class TableDataplane:
             self._seen = settled
 
     def remove(self, plan: Plan) -> None:
-        """Carry out the removal of a plan that was applied: delete what no packet reaches any more.
+        """Carry out the removal of an applied plan: delete the objects that no packet reaches any more.
 
         Raises:
             KernelRefusedError: it is all still there; the next plan removes it.
@@ -158,7 +158,7 @@ class TableDataplane:
         return self._table.apply(plan) if plan else None
 
     def _take_back(self, plan: Plan, filled: Applied) -> None:
-        """Remove what the fill of a plan made, as its flip was refused.
+        """Remove the objects that the fill of a plan made, as its flip was refused.
 
         Not where another process has changed the table since: undoing the fill would undo its change as well.
         What the fill made does no harm then, as no packet reaches it, and the next plan removes it.
@@ -416,7 +416,7 @@ class ApplierTable:
 
     @contextlib.contextmanager
     def _no_failure(self, complaint: str) -> Iterator[None]:
-        """Give the applier up after a failure, since nobody knows what is answered then."""
+        """Give the applier up after a failure, since its next answer may be of another request."""
         if self._loss is not None:
             raise ApplierLostError(self._loss)
         try:
@@ -432,7 +432,7 @@ class ApplierTable:
 
 
 class ApplierDataplane(TableDataplane):
-    """The data plane behind the boundary, and what else needs privilege."""
+    """The data plane behind the boundary, with all other work that needs privilege."""
 
     def __init__(
         self, channel: socket.socket, *, mask: int, longest_call_seconds: float = LONGEST_CALL_SECONDS

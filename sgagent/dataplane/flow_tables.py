@@ -1,4 +1,4 @@
-"""Flow tables: what forwards packets of known sessions past all hooks but the network card's own."""
+"""Flow tables: they forward packets of known sessions past all hooks but the network card's own."""
 
 from __future__ import annotations
 

@@ -205,7 +205,7 @@ class RulesetEvents(NetlinkSocket):
         self.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP)
 
     def read(self) -> Iterator[RulesetChange]:
-        """Yield what happened since it was read last, without waiting."""
+        """Yield the changes since the last reading, without waiting."""
         while True:
             try:
                 received = self.recv(_RECEIVE_BYTES)
@@ -256,7 +256,7 @@ def _leave_out(listener: socket.socket, port: int) -> None:
 
 
 class GenerationTracker:
-    """Follow the ruleset from one number to the next; what was not heard of may have been our table."""
+    """Follow the ruleset from one number to the next; an unknown change may have been of our table."""
 
     def __init__(self) -> None:
         """Start with nothing known."""

@@ -1,4 +1,4 @@
-"""What kernel and nft can of that which sgagent uses: probed in a private network, changing nothing."""
+"""The features of kernel and nft that sgagent uses: probed in a private network, changing nothing."""
 
 from __future__ import annotations
 
@@ -110,13 +110,13 @@ def owns_by_number(release: str) -> bool | None:
 
 
 def probe_features() -> Iterator[ProbedFeature]:
-    """Yield each feature with what came of trying it."""
+    """Yield each feature with the result of trying it."""
     for feature in FEATURES:
         yield probed(feature, check_text(feature.text))
 
 
 def probed(feature: KernelFeature, found: TextCheck) -> ProbedFeature:
-    """Return what a check of a feature's text says of it."""
+    """Return the feature as a check of its text found it."""
     match found:
         case Accepted():
             return ProbedFeature(feature=feature, is_there=True)

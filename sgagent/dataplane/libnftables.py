@@ -55,7 +55,7 @@ def open_binding() -> Any:  # noqa: ANN401 - the binding has no types
 
 
 def _complete(binding: Any) -> None:  # noqa: ANN401 - the binding has no types
-    """Give a binding that is older than the library what it lacks of it.
+    """Give a binding that is older than the library the functions that it lacks.
 
     Raises:
         AttributeError: the library is too old as well.
@@ -93,7 +93,7 @@ class RefusedError(Exception):
 
 
 def _reason(message: str) -> str:
-    """Return what follows the labels of the first line, like ``File exists``."""
+    """Return the text after the labels of the first line, like ``File exists``."""
     lines = [line for line in message.splitlines() if line.strip()]
     reason = lines[0] if lines else "no reason given"
     for label in ("Error: ", "Could not process rule: "):
@@ -140,7 +140,7 @@ class Context:
         self.load(json.dumps(commands, separators=(",", ":")))
 
     def load(self, text: str) -> bytes:
-        """Carry out commands in nft's own words, in one transaction; return what that prints.
+        """Carry out commands in nft's own words, in one transaction; return their output.
 
         Raises:
             RefusedError: nothing was done.
@@ -165,7 +165,7 @@ class Context:
             self._nftables.set_dry_run(before)
 
     def forget(self) -> None:
-        """Have the library drop what it keeps of the ruleset to spare a reading.
+        """Have the library drop its cache of the ruleset.
 
         After a change it would read it anew anyway; it drops all that as soon as something was only tried.
         """
@@ -207,7 +207,7 @@ class WorkerDiedError(Exception):
 
 
 def guarded(work: Callable[[], bytes], refusal: type[Exception]) -> bytes:
-    """Return what a forked process returns.
+    """Return the bytes that a forked process returns.
 
     To be called from a process with one thread.
 
@@ -238,7 +238,7 @@ def guarded(work: Callable[[], bytes], refusal: type[Exception]) -> bytes:
 
 
 def result_of(work: Callable[[], bytes], refusal: type[Exception]) -> bytes:
-    """Return :data:`DONE` and what work returns, or :data:`REFUSED` and the text of the refusal."""
+    """Return :data:`DONE` and the work's result, or :data:`REFUSED` and the text of the refusal."""
     try:
         return DONE + work()
     except refusal as error:
@@ -284,7 +284,7 @@ TextCheck = Accepted | Refused | NotPossible
 
 
 def check_text(text: str, *, seconds: float = _SECONDS) -> TextCheck:
-    """Return what the kernel says to a text for ``nft -f -``.
+    """Return the kernel's verdict on a text for ``nft -f -``.
 
     Args:
         text: the table.
@@ -315,7 +315,7 @@ _NO_LINK = "Interface does not exist"
 
 
 def dump_text(content: bytes, name: str) -> bytes:
-    """Return what the kernel runs of a ruleset that somebody wrote.
+    """Return the kernel's programs of a ruleset that somebody wrote.
 
     It is loaded in a private network namespace.
 
@@ -392,7 +392,7 @@ def _loadable(content: Any) -> Any:  # noqa: ANN401 - JSON
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextFeatures:
-    """What a text for this host may contain."""
+    """The features that a text for this host may use."""
 
     persist: bool
     """Tables that outlive their owner: nft 1.1, Linux 6.9."""
@@ -402,7 +402,7 @@ class TextFeatures:
 
 
 def text_features() -> TextFeatures:
-    """Return what this host's nft, and its kernel if it can be asked, know."""
+    """Return the features that this host's nft knows, and its kernel if it can be asked."""
     return TextFeatures(persist=_knows(_PERSISTENT), destroy=_knows(_DESTROYING))
 
 
@@ -450,7 +450,7 @@ def _run(argv: tuple[str, ...], text: str, seconds: float) -> subprocess.Complet
 
 
 def _said(done: subprocess.CompletedProcess[bytes]) -> str:
-    """Return what a program wrote of errors."""
+    """Return a program's error output."""
     return done.stderr.decode("utf-8", "replace")
 
 

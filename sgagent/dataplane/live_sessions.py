@@ -109,7 +109,7 @@ class TcpSockets:
 
 
 class Ending(enum.Enum):
-    """What came of the wish to end a session."""
+    """The result of the attempt to end a session."""
 
     ENDED = "ended"
     GONE = "gone"
@@ -190,7 +190,7 @@ def destroy_socket(socket_family: int, identity: bytes) -> Ending:
 
 
 def find_socket(socket_family: int, identity: bytes) -> TcpSession | None:
-    """Return an established session by what the kernel knows its socket by; None if there is none.
+    """Return an established session by the kernel's identity of its socket; None if there is none.
 
     Raises:
         OSError: the kernel can't tell.

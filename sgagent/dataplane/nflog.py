@@ -102,7 +102,7 @@ _REASONS = {
 
 
 def read_packets(received: bytes) -> Iterator[LoggedPacket]:
-    """Yield the packets of a message; what has not all that it should is passed over."""
+    """Yield the packets of a message; incomplete ones are passed over."""
     for message in messages_in(received):
         if message.kind == _SUBSYSTEM << 8 | _PACKET:
             with contextlib.suppress(KeyError, struct.error):

@@ -1,4 +1,4 @@
-"""Processes: drop capabilities irrevocably and verify what is left; fork, end, and give memory back."""
+"""Processes: drop capabilities irrevocably and verify the rest; fork, end, and give memory back."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def refuse_privilege() -> None:
 
 
 def capabilities() -> dict[str, int]:
-    """Return what the kernel says of this process's sets: ``Inh``, ``Prm``, ``Eff``, ``Bnd`` and ``Amb``."""
+    """Return the kernel's sets of this process: ``Inh``, ``Prm``, ``Eff``, ``Bnd`` and ``Amb``."""
     return {name: int(bits, 16) for name, bits in re.findall(r"^Cap(\w+):\t(\w+)$", _status(), re.MULTILINE)}
 
 

@@ -96,7 +96,7 @@ def serve(channel: socket.socket, notices: socket.socket, *, owned: bool) -> Non
 
 
 class _RequestHandler:
-    """Do what is asked for."""
+    """Carry out the agent's requests."""
 
     def __init__(self, notices: socket.socket, *, owned: bool) -> None:
         self._notices = notices
@@ -120,7 +120,7 @@ class _RequestHandler:
             self.followed.close()
 
     def forget(self) -> None:
-        """Keep nothing in memory of what was done."""
+        """Keep nothing in memory of earlier requests."""
         if self.followed is not None:
             self.followed.table.forget()
 
@@ -217,7 +217,7 @@ def _look(
     verb: Literal[Verb.READ_GENERATION, Verb.READ_NUMBER, Verb.TAKE_UP, Verb.LIST_TABLE],
     values: tuple[Any, ...],
 ) -> bytes:
-    """Return what the kernel says of the table, or of the ruleset that it belongs to."""
+    """Return the kernel's answer about the table, or about the ruleset that it belongs to."""
     match verb:
         case Verb.READ_GENERATION:
             return applier_protocol.encode(followed.read_generation())
@@ -304,7 +304,7 @@ def go_on_without_privilege(applier: Applier) -> NoReturn:
 
 
 def drop_privilege(applier: Applier, environment: MutableMapping[str, str]) -> None:
-    """Give every capability up, and leave the applier to what this process does next.
+    """Give every capability up, and leave the applier to the program that this process executes next.
 
     Args:
         applier: that this process forked.

@@ -1,4 +1,4 @@
-"""Validate what the agent sends; the applier does not trust it.
+"""Validate the agent's messages; the applier does not trust it.
 
 An attacker may control the agent through a document or the network. So the applier checks every type, word,
 number, name and length against closed lists and bounds before any becomes a command. A plan can only name
@@ -216,7 +216,7 @@ def _check_name(name: object, longest: int = _LONGEST_NAME) -> None:
 
 
 def _check_any_name(name: object) -> None:
-    """Check the name of what is deleted: another process may have named it, even with an empty text."""
+    """Check the name of a deleted object: another process may have named it, even with an empty text."""
     if not isinstance(name, str) or "\0" in name:
         raise MalformedMessageError("no name")
     _require(len(name.encode()) <= _LONGEST_NAME, "too long for a name")

@@ -18,7 +18,7 @@ class Routes:
     """Look routes up in the network namespace of the thread that makes it."""
 
     def __init__(self) -> None:
-        """Open what asks the kernel.
+        """Open the socket to the kernel.
 
         Raises:
             OSError: the kernel can't be asked.

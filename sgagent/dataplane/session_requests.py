@@ -14,7 +14,7 @@ from sgagent.nft.marks import MarkTest
 
 
 class SessionRequests:
-    """Do what is asked for; holds the listing of entries that was begun."""
+    """Carry out requests about sessions; holds the listing of entries that was begun."""
 
     def __init__(self) -> None:
         """List nothing yet."""

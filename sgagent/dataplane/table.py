@@ -33,7 +33,7 @@ Accepts = Callable[[Sequence[Operation]], bool]
 
 
 def find_refused(operations: Sequence[Operation], accepts: Accepts) -> str | None:
-    """Return what the first refused operation is about; None where all are accepted after all.
+    """Return the subject of the first refused operation; None where all are accepted after all.
 
     Args:
         operations: what was refused as a whole.
@@ -92,7 +92,7 @@ _NO_PRIVILEGE = "nftables can be read and changed only with CAP_NET_ADMIN"
 
 @dataclass(frozen=True, slots=True)
 class TableListing:
-    """What the kernel says of our table."""
+    """The kernel's listing of our table."""
 
     generation: int | None
     """Of the ruleset that was dumped; None where another process kept changing other tables meanwhile."""
@@ -112,7 +112,7 @@ class Applied:
 
 
 class TableKeeper(Protocol):
-    """What has to be done with privilege, in this process or in another."""
+    """The work that needs privilege, in this process or in another."""
 
     def read_generation(self) -> int:
         """Return a number that changes whenever the table may have changed."""
@@ -188,7 +188,7 @@ class PrivilegedTable:
     """The kernel's table, in the network namespace and for the thread in which this was made."""
 
     def __init__(self, *, owned: bool) -> None:
-        """Open what speaks to the kernel; changes nothing.
+        """Open the library and socket to the kernel; changes nothing.
 
         Args:
             owned: whether to own the table where the kernel can do that: others can't change it then, and it
@@ -298,7 +298,7 @@ class PrivilegedTable:
         return Applied(before if after == generation.following(before) else None, after)
 
     def forget(self) -> None:
-        """Keep nothing in memory of what was done; costs a moment, so it is for after a large plan."""
+        """Keep nothing in memory of earlier plans; costs a moment, so it is for after a large plan."""
         self._context.forget()
 
     def allow_log(self, group: int) -> bool:
@@ -401,7 +401,7 @@ def _is_permitted() -> bool:
 
 
 def _list_table(asked: RulesetGeneration) -> TableListing:
-    """Return what the kernel says of the table.
+    """Return the kernel's listing of the table.
 
     Raises:
         KernelRefusedError: it says nothing, or another process keeps changing the table.
@@ -427,7 +427,7 @@ _DUMP = f"dump of table {FAMILY} {TABLE}"
 
 
 def list_anew() -> TableListing:
-    """Return what the kernel says of the table in the network namespace of this thread; changes nothing.
+    """Return the kernel's listing of the table in this thread's network namespace; changes nothing.
 
     Raises:
         KernelRefusedError: it says nothing, or another process keeps changing the table.

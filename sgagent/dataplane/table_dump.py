@@ -66,7 +66,7 @@ def dump_all(asked: NetlinkSocket) -> TableDump:
 
 
 def read_others() -> bytes:
-    """Return what decides about packets in all tables but ours, of which only the chains' names are there.
+    """Return the messages about all tables that decide about packets, of ours only the chains' names.
 
     Raises:
         NotPermittedError: CAP_NET_ADMIN is lacking.
@@ -175,6 +175,6 @@ def _rules_and_sets(
 
 
 def main() -> None:
-    """Print what is in this network namespace, of which nobody else knows."""
+    """Print the ruleset of this network namespace, of which nobody else knows."""
     with NetlinkSocket(NETLINK_NETFILTER) as asked:
         sys.stdout.buffer.write(dump_all(asked).messages)
