@@ -1,4 +1,4 @@
-"""Attributes of netlink messages as bytes: what the kernel says about a table is made of them."""
+"""Attributes of netlink messages as bytes: the parts of the kernel's messages about a table."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def text(value: bytes) -> str:
 
 
 def user_data(value: bytes) -> Mapping[int, bytes]:
-    """Return what programs wrote beside an object, which means nothing to the kernel.
+    """Return the data that programs wrote beside an object, which means nothing to the kernel.
 
     Raises:
         UnreadableError: it has not the form that nft gives it.

@@ -42,7 +42,7 @@ class _Compared(Generic[_Object]):
 
     @property
     def redeclared(self) -> frozenset[str]:
-        """Return the names of those that can't be changed into what is wanted."""
+        """Return the names of those that can't be changed into the wanted ones."""
         both = self.names & self.standing.keys() & self.wanted.keys()
         return frozenset(n for n in both if _declaration(self.standing[n]) != _declaration(self.wanted[n]))
 
@@ -52,7 +52,7 @@ class _Compared(Generic[_Object]):
 
 
 def _declaration(one: nft.Chain | nft.VerdictMap | nft.Counter) -> tuple[object, ...]:
-    """Return what no change of a standing object alters."""
+    """Return the part of a declaration that no change of a standing object alters."""
     match one:
         case nft.Chain():
             return one.hook, one.comment
@@ -164,7 +164,7 @@ class _Change:
         """Name, key types, elements that go and elements that come."""
 
     def foreign_names(self, *kinds: str) -> frozenset[str]:
-        """Return the names of what is foreign, of some kinds."""
+        """Return the names of foreign objects, of some kinds."""
         return frozenset(name for kind, name in self._foreign if kind in kinds)
 
     @property
@@ -204,7 +204,7 @@ class _Change:
             yield from (ops.AddRule(one.name, rule) for rule in one.rules)
 
     def flip(self) -> Iterator[Operation]:
-        """Yield the operations that change what packets meet."""
+        """Yield the operations that change the rules that packets meet."""
         standing, foreign_chains = self._chains.standing, self.foreign_names("chain")
         deleted = (self._chains.gone - self._unreached) | self._redeclared
         declared = deleted | self.foreign_names("policy")
@@ -231,7 +231,7 @@ class _Change:
                 yield from (ops.AddRule(one.name, rule) for rule in one.rules)
 
     def removal(self) -> Iterator[Operation]:
-        """Yield the operations that delete what no packet reaches any more."""
+        """Yield the operations that delete the objects that no packet reaches any more."""
         for name in sorted(self._unreached - self._flushed):
             if self._chains.standing[name].rules:
                 yield ops.Flush("chain", name)

@@ -186,7 +186,7 @@ def _byte_order(given: Given) -> ByteOrder:
 
 
 def _computed(name: str, register: int, source: int | None, given: Given) -> Compute:
-    """Return what is put into a register, whatever else its attributes say.
+    """Return the computation of a register, whatever its other attributes are.
 
     Args:
         name: the kernel's.

@@ -205,13 +205,13 @@ class SetUpdate:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """Change something of the packet or its session to what a register holds."""
+    """Change a field of the packet or its session to a register's value."""
 
     target: Source
     register: int
 
     def __str__(self) -> str:
-        """Return it as nft writes it; what changes bytes of a packet by the kernel's name."""
+        """Return it as nft writes it; a change of a packet's bytes by the kernel's name."""
         return f"set {self.target}" if isinstance(self.target, Key) else "payload"
 
 

@@ -1,4 +1,4 @@
-"""What rules read, in the kernel's terms: one row for each selector, and a few more that people write.
+"""The fields that rules read, in the kernel's terms: one row for each selector, and some that people write.
 
 To teach the decoder a selector, add a row here. A read that no row has is named, and never taken for another.
 """
@@ -50,7 +50,7 @@ class KernelField:
 
     @property
     def implied(self) -> tuple[Condition, ...]:
-        """Return what a rule need not say beside the selector."""
+        """Return the conditions that a rule need not state beside the selector."""
         return self.needs if self.implies_needs else ()
 
 

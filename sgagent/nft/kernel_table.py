@@ -152,7 +152,7 @@ def read_tables(dump: bytes) -> list[KernelTable]:
 
 
 class _DumpReader:
-    """Collect what messages tell."""
+    """Collect the objects of messages."""
 
     def __init__(self) -> None:
         """Start without tables."""
@@ -165,7 +165,7 @@ class _DumpReader:
         return self.tables.setdefault((family, name), KernelTable(family=family, name=name))
 
     def take_table(self, table: KernelTable, given: Mapping[int, bytes]) -> None:
-        """Take in what is said of the table itself."""
+        """Add the attributes of the table itself."""
         flags = number(given.get(2, b""))
         table.is_dormant = bool(flags & _DORMANT)
         table.is_owned, table.is_persistent = bool(flags & _OWNER), bool(flags & _PERSIST)
@@ -343,7 +343,7 @@ class ProgramReader:
         self._rules: dict[bytes, tuple[ProgramStatement, ...]] = {}
 
     def statements(self, rule: KernelRule) -> tuple[ProgramStatement, ...]:
-        """Return what a rule does.
+        """Return the statements of a rule.
 
         Raises:
             UnreadableError: something is not understood; names it.

@@ -27,7 +27,7 @@ _MARK_BITS = 32
 
 
 class Sessions(enum.Enum):
-    """What becomes of live sessions when the policy changes (§6.3)."""
+    """The treatment of live sessions when the policy changes (§6.3)."""
 
     REJUDGE = "rejudge"
     KEEP = "keep"
@@ -179,7 +179,7 @@ NO_SLOTS: Slots = (None, None, None)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnforcementState:
-    """What has to outlive the agent for sessions to be judged rightly; kept in the table itself."""
+    """The state that has to outlive the agent for sessions to be judged rightly; kept in the table itself."""
 
     generation: int | None
     """From 1. None: nothing is remembered in marks, every packet is judged, until the marks were cleared."""

@@ -92,12 +92,12 @@ def counter_name(key: KernelCounterKey) -> str:
 
 
 def log_prefix(leaf: str) -> str:
-    """Return what a leaf's log statement says: its name, or for the longest ids a digest of it."""
+    """Return the prefix of a leaf's log statement: its name, or for the longest ids a digest of it."""
     return leaf if len(leaf) <= _LONGEST_PREFIX else f"x/{digest(leaf)}"
 
 
 def of_family(word: str, direction: Direction, interface: str, family: Family) -> str:
-    """Return the name of what judges sessions of one direction and family: ``peers/eth0/ingress/ipv4``."""
+    """Return a name of one direction and family of a link: ``peers/eth0/ingress/ipv4``."""
     return f"{word}/{part(interface)}/{direction.value}/{family.value}"
 
 

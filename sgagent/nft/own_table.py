@@ -1,4 +1,4 @@
-"""Our table of a dump as a ruleset, and what is foreign in it.
+"""Our table of a dump as a ruleset, and the foreign objects in it.
 
 Objects that sgagent never makes, or that the decoder can't read, are named and left to the plan to remove.
 Nothing that another process puts into the table can make the decoder fail.
@@ -35,7 +35,7 @@ def decode_ruleset(dump: bytes) -> tuple[Ruleset, tuple[str, ...]]:
 
 
 class _Decoded:
-    """Tell what is ours in a table from what is foreign."""
+    """Separate a table's own objects from foreign ones."""
 
     def __init__(self, table: KernelTable) -> None:
         self._table = table

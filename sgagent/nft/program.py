@@ -1,4 +1,4 @@
-"""The program of a rule as statements: what the kernel does with a packet, whatever wrote the rule.
+"""The program of a rule as statements: its effect on a packet in the kernel, whatever wrote the rule.
 
 A read of a packet's bytes is a field only behind the comparison that makes it one in that very rule, such as
 ``ip saddr`` behind ``meta nfproto ipv4``. That comparison is then no statement of its own: the selector says
@@ -37,7 +37,7 @@ _Compared = nft.Match | nft.LookUp | Unknown
 def statements_of(
     expressions: Iterable[Expression], sets: Mapping[str, KernelSet], given: Iterable[Condition] = ()
 ) -> tuple[ProgramStatement, ...]:
-    """Return what a rule does.
+    """Return the statements of a rule.
 
     Args:
         expressions: of the rule.
@@ -68,7 +68,7 @@ def statements_of(
 def _comparisons(
     items: Sequence[Comparison], known: dict[Key, int], sets: Mapping[str, KernelSet]
 ) -> Iterator[nft.Match | nft.LookUp]:
-    """Yield what is compared without anything done in between, so that the order does not matter.
+    """Yield comparisons without an effect in between, so that their order does not matter.
 
     Args:
         items: comparisons and look-ups.

@@ -1,4 +1,4 @@
-"""The registers of a rule's program, followed symbolically: what is compared of what was read.
+"""The registers of a rule's program, followed symbolically: which fields are compared with which values.
 
 A register holds what was read of a packet, some bits of it, or a constant, never a number of a packet. Each
 instruction is carried out over that, so that a comparison says which bits of what it compares with which.
@@ -44,7 +44,7 @@ ProgramStatement = nft.Statement | Reject | NamedStatement
 
 @dataclass(frozen=True, slots=True)
 class RegisterValue:
-    """What is in a register: ``(source & mask) ^ flip``, as a number in the order of its bytes."""
+    """The value of a register: ``(source & mask) ^ flip``, as a number in the order of its bytes."""
 
     source: Source
     length: int
@@ -61,7 +61,7 @@ class RegisterValue:
 
 @dataclass(frozen=True, slots=True)
 class Test:
-    """A comparison of what was read: whether it is from ``first`` to ``last``, or is not."""
+    """A comparison of a register's value: whether it is from ``first`` to ``last``, or is not."""
 
     value: RegisterValue
     is_negated: bool
@@ -72,7 +72,7 @@ class Test:
 
     @property
     def condition(self) -> Condition | None:
-        """Return what passes, where it is one number of what needs no other condition itself."""
+        """Return the condition of passing, where it is one number of a source that needs no other one."""
         source = self.value.source
         if (
             self.first != self.last
@@ -97,7 +97,7 @@ Comparison = Test | Membership
 
 
 class Registers:
-    """Run a rule's program over what its registers would hold."""
+    """Run a rule's program over symbolic registers."""
 
     def __init__(self, sets: Mapping[str, KernelSet]) -> None:
         """Start with nothing in the registers."""
@@ -106,7 +106,7 @@ class Registers:
         """By number, what each register of 4 bytes holds, and which word of it."""
 
     def items(self, expressions: Iterable[Expression]) -> Iterator[Comparison | ProgramStatement]:
-        """Yield what compares or does something.
+        """Yield the comparisons and the statements with an effect.
 
         Raises:
             UnreadableError: something is not understood.
@@ -144,7 +144,7 @@ class Registers:
             self._words[register + number] = value, number
 
     def _held(self, register: int) -> RegisterValue | Constant:
-        """Return what a register holds, from its beginning on."""
+        """Return a register's value, from its beginning on."""
         value, number = self._words.get(register, (None, 0))
         if value is None:
             raise UnreadableError("a register that nothing was read into")

@@ -50,7 +50,7 @@ class TupleDirection(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """What a rule reads from a packet or its session; the closed list of those that sgagent uses is below."""
+    """A field of a packet or its session that rules read; the closed list that sgagent uses is below."""
 
     kind: str
     """``ct``, ``meta`` or ``payload``."""
@@ -236,7 +236,7 @@ class Operator(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Go on in the rule only if what is selected compares so; several values (sorted) mean any of them."""
+    """Go on in the rule only if the selected field compares so; several values (sorted) mean any of them."""
 
     selector: Selector
     values: tuple[Comparable, ...]

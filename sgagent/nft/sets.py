@@ -1,4 +1,4 @@
-"""Sets and maps as the kernel has them: keys as bytes, and what they say as values."""
+"""Sets and maps as the kernel has them: keys as bytes, and their meaning as values."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ def _singles(entries: Iterable[KernelElement]) -> Iterator[Span]:
 
 
 def _intervals(entries: Sequence[KernelElement]) -> Iterator[Span]:
-    """Yield intervals; the kernel finds the greatest key that is no greater than what is looked up."""
+    """Yield intervals; the kernel finds the greatest key that is no greater than the number looked up."""
     ordered = sorted(entries, key=lambda entry: (entry.key, not entry.is_end))
     for entry, following in pairwise([*ordered, None]):
         if entry is None or entry.is_end:
@@ -233,7 +233,7 @@ FieldReader = Callable[[bytes, bytes], nft.Comparable]
 
 
 def field_reader(key_type: nft.KeyType, *, is_interval: bool) -> FieldReader:
-    """Return what makes a value of the first and the last bytes of a field.
+    """Return the reader that makes a value of the first and the last bytes of a field.
 
     Args:
         key_type: what the bytes are.

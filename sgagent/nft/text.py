@@ -65,7 +65,7 @@ def element_text(element: nft.Element, key_types: tuple[nft.KeyType, ...]) -> st
 
 
 def quoted(text: str) -> str:
-    """Return a text between quotes; nft knows no escapes, so what would end the text is left out.
+    """Return a text between quotes; nft knows no escapes, so signs that would end the text are replaced.
 
     Comments are the agent's own words, and this holds even if they were not.
     """
@@ -95,7 +95,7 @@ def _chain(chain: nft.Chain) -> Iterator[str]:
 
 
 def _properties(declared: nft.Chain | nft.Counter | nft.VerdictMap) -> list[str]:
-    """Return what a declaration says besides kind and name, rules and elements."""
+    """Return a declaration's properties besides kind and name, rules and elements."""
     if isinstance(declared, nft.VerdictMap):
         flags = ["flags interval"] if declared.is_interval else []
         return [f"typeof {' . '.join(_EXPRESSIONS[one] for one in declared.key_types)} : verdict", *flags]
@@ -173,7 +173,7 @@ def _verdict(verdict: nft.Verdict) -> str:
 
 
 def selector_text(selector: nft.Selector) -> str:
-    """Return what a rule reads, ``ct original ip saddr``."""
+    """Return the selector of a rule, ``ct original ip saddr``."""
     if selector.kind == "payload" or selector.key in ("iifname", "oifname"):
         return selector.key
     if selector.tuple_direction:
@@ -232,7 +232,7 @@ def write_additions(
     table_flags: Sequence[str] = (),
     verb: ops.DeclarationVerb = ops.DeclarationVerb.ADD,
 ) -> str | None:
-    """Return the operations in order; None if one is about what may not be ours, or has no command in nft.
+    """Return the operations in order; None if one's object may not be ours, or it has no command in nft.
 
     Args:
         operations: what to do.
@@ -274,7 +274,7 @@ _KINDS = {nft.Chain: "chain", nft.VerdictMap: "map", nft.Counter: "counter"}
 
 
 def _block(parts: Sequence[str]) -> str:
-    """Return what stands in braces behind a name; nothing where there is nothing to say."""
+    """Return the block in braces behind a name; nothing for an empty one."""
     return f" {{ {'; '.join(parts)}; }}" if parts else ""
 
 
@@ -289,7 +289,7 @@ def describe(operation: Operation) -> str:
 
 
 def subject(operation: Operation) -> str:
-    """Return what it is about, like ``chain rule/eth0/sgr-1`` or ``rule in chain ingress/eth0``."""
+    """Return the operation's object, like ``chain rule/eth0/sgr-1`` or ``rule in chain ingress/eth0``."""
     match operation:
         case ops.AddTable() | ops.DestroyTable() | ops.DeleteTable():
             return f"table {FAMILY} {TABLE}"
@@ -310,7 +310,7 @@ def subject(operation: Operation) -> str:
 
 
 def differences(expected: Ruleset, observed: Ruleset | None, foreign: Iterable[str]) -> tuple[str, ...]:
-    """Return what another process has changed: the first few objects that are not as expected, safe to print.
+    """Return another process's changes: the first few objects that are not as expected, safe to print.
 
     Args:
         expected: what should stand.

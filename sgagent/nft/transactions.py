@@ -140,7 +140,7 @@ def without_destroy(operations: Iterable[Operation]) -> Iterator[Operation]:
 
 
 class DeclarationVerb(enum.Enum):
-    """What declares a chain, a map or a counter."""
+    """The command that declares a chain, a map or a counter."""
 
     ADD = "add"
     """Do nothing where it stands."""
@@ -179,7 +179,7 @@ class Plan:
 
     @property
     def verb(self) -> DeclarationVerb:
-        """Return what declares objects; a fill never meets one that the plan knew of."""
+        """Return the command that declares objects; a fill never meets one that the plan knew of."""
         return DeclarationVerb.CREATE if self.fill else DeclarationVerb.ADD
 
     @property
