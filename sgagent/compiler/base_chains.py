@@ -1,4 +1,4 @@
-"""Base chains: where packets enter the table, and what decides about those of known and live sessions.
+"""Base chains: where packets enter the table, and the rules for those of known and live sessions.
 
 Every packet of a link meets the rules of its entry chain first: they accept known sessions by their mark, and
 send all others on, to the source check where there is one (§12.6), and then to where the far end decides.
@@ -124,7 +124,7 @@ def _elsewhere(layout: MarkLayout, state: EnforcementState) -> tuple[nft.Verdict
 
 
 def _unbound(otherwise: nft.Verdict) -> nft.Chain:
-    """Return the chain that drops what a link that nothing judges gets only if it is a port by now (§9.5)."""
+    """Return the chain for links that nothing judges: it drops packets that only ports get by now (§9.5)."""
     of_ports = nft.Match(nft.ETHER_DADDR, (nft.Interval(*FRAMES_OF_PORTS),))
     rules = (nft.Rule((of_ports, nft.Drop())), nft.Rule((otherwise,)))
     return nft.Chain(name=names.UNBOUND_CHAIN, rules=rules)
@@ -429,7 +429,7 @@ def check_sources(own: AddressRanges, place: Place) -> tuple[list[nft.Chain], li
     singles = tuple(nft.Interval(*ends) for ends in own if ends[0] == ends[1])
 
     def rules(reading: Selectors, onward: str) -> Iterator[nft.Rule]:
-        """Yield what sends spoofed packets to their counter, and others on."""
+        """Yield the rules that send spoofed packets to their counter, and others on."""
         source = reading.peer if is_inwards else reading.local
         yield dhcp_rule(reading, *place)
         yield from (nft.Rule((nft.LookUp((source,), one.name),)) for one in maps)

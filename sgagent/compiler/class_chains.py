@@ -55,7 +55,7 @@ def look_up_chains(
 
 @dataclass(frozen=True, slots=True)
 class ClassChain:
-    """What decides about some addresses, and where that begins."""
+    """The chains that decide about some addresses, and where they begin."""
 
     target: str
     chains: Mapping[str, nft.Chain]
@@ -66,7 +66,7 @@ class ClassChain:
 
 @dataclass(frozen=True)
 class ClassChains:
-    """What decides about each class."""
+    """The chains that decide about each class."""
 
     entries: tuple[Entry, ...]
     """What it was made of."""
@@ -102,7 +102,7 @@ class ClassChains:
 
 
 def class_chains(grouped: Grouped, distinct: tuple[Peers, ...], place: Place, memo: Memo) -> ClassChains:
-    """Return what decides about each class: a port table, or a list where that would be too large."""
+    """Return the chains of each class: a port table, or a list where that would be too large."""
     entries, memo = grouped.entries, memo.part(Seam.DIRTY_CLASSES, *place)
     base, nobody = Decider(entries, grouped.for_everyone), Decider(entries, ())
     everyone, default = names.everyone_chain(*place), names.default_chain(*place[:2])
@@ -127,10 +127,10 @@ def class_chains(grouped: Grouped, distinct: tuple[Peers, ...], place: Place, me
 
 
 def _class(peers: tuple[str, ...], grouped: Grouped, base: Decider, place: Place) -> ClassChain:
-    """Return what decides about addresses of a class.
+    """Return the chains that decide about addresses of a class.
 
-    That depends on the entries of its peers, on those for everyone that these meet, and on which stand before
-    which; the names depend on the peers'. It does not depend on the addresses of entries. Where the first
+    They depend on the entries of its peers, on those for everyone that these meet, and on which stand before
+    which; the names depend on the peers'. They do not depend on the addresses of entries. Where the first
     entry exempts all traffic there is nothing to decide.
     """
     own, everyone = grouped.own(peers), base.members
@@ -141,7 +141,7 @@ def _class(peers: tuple[str, ...], grouped: Grouped, base: Decider, place: Place
 
 
 def _decided(name: str, own: Sequence[int], base: Decider, onward: str, place: Place) -> ClassChain:
-    """Compile the chain of a class, in which its own entries come first; what these miss goes onward.
+    """Compile the chain of a class, in which its own entries come first; packets that miss these go onward.
 
     Args:
         name: of the chain.
@@ -217,7 +217,7 @@ Networks = tuple[tuple[int, int, Peers], ...]
 
 @dataclass(frozen=True, slots=True)
 class Classes:
-    """All addresses that are in any peer, with what they are in."""
+    """All addresses that are in any peer, with their peers."""
 
     peers: tuple[AddressRanges, ...]
     """The addresses of each peer."""
@@ -342,7 +342,7 @@ def address_maps(
 
 @dataclass(frozen=True, slots=True)
 class AddressElements:
-    """Elements for all single addresses, and what they were made of."""
+    """Elements for all single addresses, and the classes and targets they were made of."""
 
     classes: Classes
     gotos: Gotos

@@ -51,7 +51,7 @@ Named = TypeVar("Named", nft.Chain, nft.VerdictMap, nft.Counter)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compiled:
-    """A table and what its counters count."""
+    """A table and the keys of its counters."""
 
     ruleset: nft.Ruleset
     counters: Mapping[str, CounterKey]
@@ -116,7 +116,7 @@ def _by_name(objects: list[Named]) -> tuple[Named, ...]:
 
 @dataclass(frozen=True, slots=True)
 class CounterChain:
-    """A chain, the counter of its name, and what that counts."""
+    """A chain, the counter of its name, and that counter's key."""
 
     chain: nft.Chain
     counter: nft.Counter
@@ -146,7 +146,7 @@ def counter_chains(
 
 
 def _other_keys(interface: ResolvedInterface, direction: Direction) -> Iterator[KernelCounterKey]:
-    """Yield what is counted beside rules."""
+    """Yield the keys of counters beside those of rules."""
     name, toward = interface.name, interface.toward(direction)
     for kind, exemptions in (
         (ExemptionKind.PLATFORM, toward.platform),

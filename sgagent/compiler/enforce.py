@@ -108,7 +108,7 @@ def _rules_narrow(old: tuple[ResolvedRule, ...], new: tuple[ResolvedRule, ...]) 
 
 
 def _as_urgent(rules: tuple[ResolvedRule, ...], changed: tuple[ResolvedRule, ...]) -> list[ResolvedRule]:
-    """Return those of rules that may match what a changed one does: of its priority, and its first port."""
+    """Return those of rules that may match a changed one's packets: of its priority, and its first port."""
     priorities = {rule.priority for rule in changed}
     urgent = [rule for rule in rules if rule.priority in priorities]
     matches = {(rule.priority, rule.ports.ranges[:1]) for rule in changed}
@@ -146,7 +146,7 @@ def _all_within(inner: Mapping[_Match, AddressSet], outer: Mapping[_Match, Addre
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enforced:
-    """What is known to stand in the kernel because this agent put it there."""
+    """The policy and table that stand in the kernel because this agent put them there."""
 
     policy: ResolvedPolicy
     ruleset: nft.Ruleset
@@ -175,7 +175,7 @@ class MarkClearance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enforcement:
-    """What to do: clear marks, then apply the plan; and whether another step has to follow."""
+    """A change to carry out: clear marks, then apply the plan; and whether another step has to follow."""
 
     compiled: Compiled
     plan: Plan
@@ -202,7 +202,7 @@ class Enforcement:
         return self.clearance is not None and self.clearance.is_of_generations
 
     def enforcing(self, policy: ResolvedPolicy) -> Enforced:
-        """Return what is known once this was done for a policy."""
+        """Return the knowledge of the kernel's table once this was done for a policy."""
         return Enforced(policy=policy, ruleset=self.compiled.ruleset, is_taken_up=self.is_taken_up)
 
 
@@ -217,7 +217,7 @@ def enforce(
     flow_logging: FlowLogging = SILENT,
     memo: Memo | None = None,
 ) -> Enforcement:
-    """Return what has to be done for the policy to be enforced.
+    """Return the change that makes the kernel enforce the policy.
 
     Args:
         policy: what to enforce.
@@ -292,7 +292,7 @@ class _Transition:
 
     @property
     def enforcement(self) -> Enforcement:
-        """Return what to do, if new ranges in a table made anew were visible at once."""
+        """Return the change, if new ranges in a table made anew were visible at once."""
         interfaces, layout, state = self.policy.remembering, self.layout, self.state
         enforced = self.enforced
         if self.observed is None or (state == marks.UNCACHED and layout.can_cache):
@@ -312,7 +312,7 @@ class _Transition:
 
     @property
     def interim(self) -> Enforcement:
-        """Return what to do where marks can't be trusted yet: judge uncached.
+        """Return the change where marks can't be trusted yet: judge uncached.
 
         The next step clears all marks, and remembers sessions again.
         """
@@ -330,7 +330,7 @@ class _Transition:
         return observed == desired or without_logging(observed) == without_logging(desired)
 
     def following(self, before: marks.EnforcementState, state: marks.EnforcementState) -> Enforcement:
-        """Return what to do to enforce under a state after another: clear marks that it could mistake.
+        """Return the change from one state to another: clear marks that the new state could mistake.
 
         Where an interface takes a slot, entries may have the bit of having been opened elsewhere than at the
         one before.
@@ -365,7 +365,7 @@ class _Transition:
         return ()
 
     def under(self, state: marks.EnforcementState, clearance: MarkClearance | None = None) -> Enforcement:
-        """Return what to do to enforce under a state."""
+        """Return the change to enforce under a state."""
         keeps = self.sessions is marks.Sessions.KEEP and state.generation is not None
         state, renamed = replace(state, keeps=keeps), self._renamed
         compiled, plan = self._planned(state, renamed)

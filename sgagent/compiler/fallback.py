@@ -60,7 +60,7 @@ def _chain_name(direction: Direction, family: Family | None = None) -> str:
 
 
 def _dispatch(policy: ResolvedPolicy, direction: Direction, closed: nft.Goto) -> Iterator[nft.Rule]:
-    """Yield what leads the packets of each link on, in the order in which the policy looks for its judge.
+    """Yield the rules that lead each link's packets on, in the order in which the policy looks for its judge.
 
     Names come first. Other links are known by the longest prefix that their names begin with, or by nothing.
     """
@@ -94,7 +94,7 @@ _SESSIONS = (
 
 
 def _exempt(closed: ResolvedInterface, direction: Direction, family: Family) -> Iterator[nft.Rule]:
-    """Yield what no group can block, by the packet's header (§7)."""
+    """Yield the rules for traffic that no group can block, by the packet's header (§7)."""
     _, reading = readings(direction, family)
     if family is Family.IPV6:
         yield from always_allowed_icmpv6()

@@ -49,7 +49,7 @@ def is_short(entries: Sequence[Entry], most_lines: int) -> bool:
 def list_chains(
     entries: tuple[Entry, ...], place: Place
 ) -> tuple[Iterable[nft.Chain], Iterable[nft.VerdictMap]]:
-    """Return the chains that go through all entries, behind what no group can block: DHCP; and their maps."""
+    """Return the chains that go through all entries, behind DHCP, which no group blocks; and their maps."""
     direction, interface, family = place
     entries, last = up_to(entries, lambda entry: entry.is_for_everyone and entry.is_for_all)
     onward = names.default_chain(direction, interface) if last is None else last.leaf
@@ -132,7 +132,7 @@ class FarEnds:
     def split(
         self, entry: Entry, reading: Selectors
     ) -> tuple[tuple[nft.Interval, ...], nft.LookUp | nft.Goto]:
-        """Return the addresses that the rule compares, none where any will do, and what leads to the leaf."""
+        """Return the addresses that the rule compares, none where any will do, and the leaf's statement."""
         addresses = _far_end(entry)
         if len(addresses) < 2 or all(interval.is_single for interval in addresses):
             return addresses, nft.Goto(entry.leaf)

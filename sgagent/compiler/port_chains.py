@@ -1,4 +1,4 @@
-"""Port chains: for one class of far ends, what decides about each protocol and port.
+"""Port chains: for one class of far ends, the decision on each protocol and port.
 
 First the *port table*: the value for a protocol and a port is a *cell*, the entries that match there, in
 order, up to the first that matches any source port and near end. A cell leads to one counter chain unless an
@@ -42,7 +42,7 @@ Segment = tuple[int, int, Cell]
 
 @dataclass(frozen=True, slots=True)
 class ProtocolTable:
-    """How one protocol is decided, where it differs from what a miss leads to."""
+    """How one protocol is decided, where it differs from the target of a miss."""
 
     protocol: int
     rows: tuple[Segment, ...]
@@ -107,7 +107,7 @@ class Decider:
         return _through(indices, lambda index: self.entries[index].is_plain)
 
     def merged(self, own: Cell, base: Cell) -> Cell:
-        """Return the cell of what entries of a class and entries for everyone decide together."""
+        """Return the joint cell of entries of a class and entries for everyone."""
         return self.cut(sorted((*own, *base)))
 
     def _segments(self, indices: Iterable[int]) -> tuple[Segment, ...]:
@@ -317,7 +317,7 @@ class PortChains:
         return replace(table, rows=tuple(compared))
 
     def _decide(self, protocols: list[ProtocolTable], reading: Selectors, final: str) -> list[nft.Rule]:
-        """Return the rules for the ports of protocols, and behind them those for what is left of each."""
+        """Return the rules for the ports of protocols, and behind them those for each one's other packets."""
         ports = [rule for one in protocols for rule in self._ports(one, reading)]
         return ports + [rule for one in protocols for rule in self._rest(one, reading, final)]
 
@@ -331,7 +331,7 @@ class PortChains:
             yield nft.Rule((*before, nft.LookUp((port,), self._ranges[table.protocol])))
 
     def _rest(self, table: ProtocolTable, reading: Selectors, final: str) -> list[nft.Rule]:
-        """Return the rules for what no row of the protocol spoke of.
+        """Return the rules for packets that no row of the protocol matches.
 
         Packets too short to hold ports are none of conntrack's: it calls them invalid.
         """
@@ -432,7 +432,7 @@ def _line_text(line: Entry) -> str:
 
 
 def _line_rules(lines: Iterable[Entry], reading: Selectors) -> list[nft.Rule]:
-    """Return the rules for what is left to be looked at, far end, protocol and port being settled."""
+    """Return the rules for the remaining criteria, far end, protocol and port being settled."""
     return [
         nft.Rule((*source_port, *reading.match_ends((), line.local), nft.Goto(line.leaf)))
         for line in lines

@@ -62,7 +62,7 @@ class Selectors:
         return (*before, nft.Match(port, (ports,)))
 
     def read_port(self, protocol: int) -> tuple[tuple[nft.Match, ...], nft.Selector]:
-        """Return what to match first, and where the destination port is then."""
+        """Return the matches that must come first, and where the destination port is then."""
         if self.destination_port is None:
             return (), nft.destination_port(Protocol(protocol))
         return () if protocol == self.settled else self.match_protocol(protocol), self.destination_port
@@ -72,7 +72,7 @@ class Selectors:
         return self.source_port or nft.source_port(Protocol(protocol))
 
     def match_source_ports(self, protocol: int | None, ports: PortSet) -> tuple[tuple[nft.Match, ...], ...]:
-        """Return the alternatives of source ports, each as what to match, the protocol being settled."""
+        """Return the alternatives of source ports, each as its matches, the protocol being settled."""
         if protocol is None or ports.is_all:
             return ((),)
         selector = self.read_source_port(protocol)
@@ -81,7 +81,7 @@ class Selectors:
     def match_ends(
         self, peers: tuple[nft.Interval, ...], local: tuple[int, int] | None
     ) -> tuple[nft.Match, ...]:
-        """Return what to match of far and near end, in the order of the header, as libnftables lists them."""
+        """Return the matches of far and near end, in the order of the header, as libnftables lists them."""
         far = (nft.Match(self.peer, peers),) if peers else ()
         near = () if local is None else (nft.Match(self.local, (nft.Interval(*local),)),)
         return (*far, *near) if self.peer.key.endswith("saddr") else (*near, *far)

@@ -55,7 +55,7 @@ def open_way(table: nft.Ruleset, endpoints: Iterable[Endpoint]) -> nft.Ruleset:
 
 
 def close_way(table: nft.Ruleset) -> nft.Ruleset:
-    """Return the table without what :func:`open_way` put there: as it judges everybody else."""
+    """Return the table without the rules of :func:`open_way`: as it judges everybody else."""
     return open_way(table, ())
 
 
