@@ -1,4 +1,4 @@
-"""Define what values the keys of the configuration take, each with the message for a wrong one.
+"""Define the values that the configuration's keys take, each with the message for a wrong one.
 
 A constraint is metadata of a type (``Annotated[int, Number(1, 60)]``): pydantic makes its validator from it.
 This module does not import pydantic, so that commands with an empty configuration do not wait for it.
@@ -40,7 +40,7 @@ class SettingsTable:
 
     @classmethod
     def conflicts(cls, written: Written) -> Iterator[scalars.Fault]:
-        """Yield what is wrong between the keys, as they are written: whatever else is wrong with them."""
+        """Yield the conflicts between the keys, as they are written: whatever other errors they have."""
         del written
         yield from ()
 
@@ -53,14 +53,14 @@ def half_pair(written: Written, key: str, other: str) -> Iterator[scalars.Fault]
 
 
 class Constraint:
-    """What a key takes: what a parser makes of the value that is written."""
+    """The values that a key takes: the parser of the written value."""
 
     def __init__(self, parse: Callable[[Node], object]) -> None:
         """Take the parser, which raises InvalidValueError for a value that the key does not take."""
         self.parse = parse
 
     def check(self, value: object) -> Any:  # noqa: ANN401 - of the parser's type
-        """Return what a value from TOML stands for.
+        """Return the parsed value of a value from TOML.
 
         Raises:
             InvalidValueError: the key does not take it.

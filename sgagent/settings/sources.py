@@ -39,7 +39,7 @@ class SourceType(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerUrl:
-    """What the URL of a server names."""
+    """The host, port and target in the URL of a server."""
 
     host: str
     """A name in lower case, or an address; IPv6 without brackets."""
@@ -67,7 +67,7 @@ _USUAL_PORTS = {"https": 443, "http": 80}
 
 
 def parse_url(url: str, ports: Mapping[str, int], example: str) -> ServerUrl:
-    """Return what a URL without user, password and fragment names.
+    """Parse a URL without user, password and fragment.
 
     Args:
         url: as it is written.
@@ -151,7 +151,7 @@ class SourceTable(SettingsTable):
 
     @property
     def hold_remedy(self) -> str:
-        """Return in words what enforces a version that a manual override holds back."""
+        """Return in words the command that enforces a version that a manual override holds back."""
         return "'sgagent rollback N' enforces it now, with its number N in 'sgagent history'"
 
 
@@ -170,7 +170,7 @@ class TlsTable(SourceTable):
 
     @classmethod
     def conflicts(cls, written: Written) -> Iterator[Fault]:
-        """Yield what is wrong between the keys."""
+        """Yield the conflicts between the keys."""
         return half_pair(written, "client_certificate", "client_key")
 
 
@@ -190,7 +190,7 @@ class FileSourceSettings(SourceTable):
 
     @property
     def hold_remedy(self) -> str:
-        """Return in words what enforces a version that a manual override holds back."""
+        """Return in words the command that enforces a version that a manual override holds back."""
         return f"'sgagent apply {shlex.quote(str(self.path))}' enforces it now"
 
 
@@ -282,7 +282,7 @@ class EtcdSourceSettings(TlsTable):
 
     @classmethod
     def conflicts(cls, written: Written) -> Iterator[Fault]:
-        """Yield what is wrong between the keys."""
+        """Yield the conflicts between the keys."""
         yield from TlsTable.conflicts(written)
         yield from half_pair(written, "password_file", "user")
         yield from half_pair(written, "user", "password_file")
@@ -345,7 +345,7 @@ class AliyunSourceSettings(SourceTable):
 
     @classmethod
     def conflicts(cls, written: Written) -> Iterator[Fault]:
-        """Yield what is wrong between the keys."""
+        """Yield the conflicts between the keys."""
         if "ram_role" in written and "credentials_file" in written:
             message = "a RAM role and a file with an access key exclude each other"
             yield Fault("two_credentials", message, "remove one of the two", ("ram_role",))
@@ -372,7 +372,7 @@ class SeveralSources:
 
     @property
     def hold_remedy(self) -> str:
-        """Return in words what enforces a version that a manual override holds back."""
+        """Return in words the command that enforces a version that a manual override holds back."""
         return "'sgagent rollback N' enforces it now, with its number N in 'sgagent history'"
 
 

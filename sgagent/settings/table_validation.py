@@ -133,7 +133,7 @@ def _read_address(value: object) -> tuple[ExemptionTable | None, list[Fault]]:
 
 
 def _read_table(declared: type[SettingsTable], value: object, header: str) -> tuple[Any, list[Fault]]:
-    """Return a table without what is wrong in it; None where it can't do without.
+    """Return a table without its wrong entries; None where it can't do without, and all faults.
 
     The header is how TOML begins such a table.
     """
@@ -164,7 +164,7 @@ def _with_remedy(fault: Fault, keys: Collection[str], examples: Mapping[str, str
 
 
 def _validate(declared: type[Any], value: object) -> tuple[Any, list[Fault]]:
-    """Return what a value is as this type, or None and everything that is wrong with it."""
+    """Return a value as this type, or None, and all its faults."""
     try:
         return adapter(declared).validate_python(value), []  # type: ignore[arg-type] # classes are hashable
     except ValidationError as error:

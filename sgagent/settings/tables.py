@@ -1,4 +1,4 @@
-"""Declare the tables of the configuration with their keys, what each takes and its default."""
+"""Declare the tables of the configuration with their keys, the values of each and its default."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class UnboundInterfaces(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateSettings(SettingsTable):
-    """Where the agent keeps what must outlive it."""
+    """Where the agent keeps the state that must outlive it."""
 
     directory: Annotated[Path, file_path("/var/lib/sgagent")] = Path("/var/lib/sgagent")
     """Last known good snapshot, history, counters."""
@@ -180,7 +180,7 @@ class FlowLogSettings(SettingsTable):
 
     @classmethod
     def conflicts(cls, written: Written) -> Iterator[Fault]:
-        """Yield what is wrong between the keys."""
+        """Yield the conflicts between the keys."""
         nowhere = FlowOutput.NONE.value
         if written.get("accepted") is True and written.get("output", nowhere) == nowhere:
             message = "accepted flows need an output"
@@ -188,7 +188,7 @@ class FlowLogSettings(SettingsTable):
 
     @property
     def logging(self) -> FlowLogging:
-        """Return what the kernel reports."""
+        """Return the flows that the kernel reports."""
         asked = {Policy.DROP: self.dropped, Policy.ACCEPT: self.accepted}
         return FlowLogging(
             verdicts=frozenset(verdict for verdict, is_wanted in asked.items() if is_wanted),
@@ -198,7 +198,7 @@ class FlowLogSettings(SettingsTable):
 
     @property
     def logging_without_agent(self) -> FlowLogging:
-        """Return what the kernel reports where no agent listens: nothing, unless the table is configured."""
+        """Return the flows that the kernel reports where no agent listens: none, unless configured."""
         return self.logging if self.is_asked_for else SILENT
 
 
@@ -232,7 +232,7 @@ _LIMIT = number(1, code="bad_limit", message="the limit is too small")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LintSettings(SettingsTable):
-    """What ``sgagent lint`` looks for."""
+    """The limits of ``sgagent lint``, and its disabled checks."""
 
     disable: Annotated[tuple[Annotated[str, Constraint(_lint_code)], ...], Distinct(in_order=True)] = ()
     """Codes of checks that are left out, sorted."""
@@ -321,7 +321,7 @@ class InterfaceTable(SettingsTable):
 
     @classmethod
     def conflicts(cls, written: Written) -> Iterator[Fault]:
-        """Yield what is wrong between the keys."""
+        """Yield the conflicts between the keys."""
         if ("network_interface_id" in written) == ("security_group_ids" in written):
             remedy = "write network_interface_id or security_group_ids"
             yield Fault("bad_binding", "the link needs exactly one of the two keys", remedy)
@@ -369,7 +369,7 @@ class ExemptionTable(SettingsTable):
 
     @classmethod
     def conflicts(cls, written: Written) -> Iterator[Fault]:
-        """Yield what is wrong between CIDR, protocol and ports, as in rules (§4.1, §4.2)."""
+        """Yield the conflicts between CIDR, protocol and ports, as in rules (§4.1, §4.2)."""
         protocol, block, ports = (
             _checked(constraint, written.get(key))
             for constraint, key in ((PROTOCOL, "protocol"), (NETWORK, "cidr"), (PORTS, "port_range"))
@@ -396,7 +396,7 @@ class ExemptionTable(SettingsTable):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitsTable(SettingsTable):
-    """What documents may cost, as far as the configuration sets it."""
+    """The limits of documents, as far as the configuration sets them."""
 
     document_bytes: Annotated[int, _LIMIT] = Limits().document_bytes
     depth: Annotated[int, _LIMIT] = Limits().depth
@@ -424,7 +424,7 @@ class DnsSettings(SettingsTable):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifySettings(SettingsTable):
-    """Whether the agent proves what it has applied."""
+    """Whether the agent proves the table that it has applied."""
 
     after_apply: Switch = True
     """In a process of its own, in the background."""

@@ -113,7 +113,7 @@ class _Scanner:
         return parts
 
     def _read_value(self, path: Path) -> None:
-        """Go behind a value, and note the lines of what is in it."""
+        """Go behind a value, and note the lines of its parts."""
         end = _CLOSING.get(self._next)
         if end is not None:
             self._at += 1
@@ -149,10 +149,10 @@ _END_OF_TABLE = re.compile(r"[.\[]")
 
 
 class RefusedSettingsError(UsageError):
-    """Report that a configuration has errors; documents may be looked at by what could be read."""
+    """Report that a configuration has errors; documents may be checked by its readable part."""
 
     def __init__(self, problems: Iterable[Problem], readable: Settings) -> None:
-        """Keep all the problems, and what could be read, with defaults in the place of the rest."""
+        """Keep all the problems, and the readable settings, with defaults in the place of the rest."""
         self.problems = tuple(problems)
         self.readable = readable
         super().__init__("\n".join(str(problem) for problem in self.problems))
@@ -213,7 +213,7 @@ def parse_interface_name(name: str, origin: str) -> str:
 
 
 def _parse_toml(content: str, file: str) -> dict[str, Any]:
-    """Return what the text says, unchecked."""
+    """Return the text's values, unchecked."""
     try:
         scalars.refuse_ambiguous(content)
         return tomllib.loads(content)
@@ -233,7 +233,7 @@ _PLACE_IN_TOML = re.compile(r"\(at (?:line (?P<line>[0-9]+), column [0-9]+|end o
 
 
 def _settings(values: dict[str, Any], root: Field) -> Settings:
-    """Return the settings with defaults for what is not there."""
+    """Return the settings with defaults for missing values."""
     tables = values.pop("interface", ())
     interfaces = [entry.binding(root.at("interface", at).origin) for at, entry in tables]
     first = {binding.interface: binding for binding in reversed(interfaces)}
