@@ -1,1 +1,1 @@
-"""Tell what links and addresses this machine has, and when that changes."""
+"""List this machine's links and addresses, and notify of their changes."""

@@ -81,7 +81,7 @@ def _namespaces() -> Iterator[tuple[Path, str]]:
 
 
 def _in_thread(work: Callable[[], _T]) -> _T:
-    """Return what work returns in a thread that ends with it.
+    """Return work's result from a thread that ends with it.
 
     Raises:
         OSError: the work did.

@@ -1,4 +1,4 @@
-"""What is installed beside us: units that change rules, programs ``nft``, and the version of libnftables."""
+"""The programs installed beside us: units that change rules, programs ``nft``, and libnftables' version."""
 
 from __future__ import annotations
 

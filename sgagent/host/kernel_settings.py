@@ -87,7 +87,7 @@ def _service(text: str) -> str:
 
 
 def read_clock(package: Path) -> ClockFact:
-    """Return what there is to know of the clock.
+    """Return the facts of the clock.
 
     Args:
         package: a file of this program; it is as old as the package.

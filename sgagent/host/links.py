@@ -411,7 +411,7 @@ def read_forwarding(directory: Path = Path("/proc/sys/net")) -> tuple[Family, ..
 
 
 def read_bridge_hooks(directory: Path = Path("/proc/sys/net/bridge")) -> BridgeHooks:
-    """Return what br_netfilter is set to, in the network namespace of the calling thread.
+    """Return the settings of br_netfilter, in the network namespace of the calling thread.
 
     Args:
         directory: of its settings, which is not there where the module is not loaded.

@@ -1,4 +1,4 @@
-"""What this host is: its distribution, the versions of what sgagent needs, and how sgagent was installed."""
+"""The platform of this host: its distribution, versions of programs, and the way of installation."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def installed_how(program: Path) -> str:
 
 
 def distribution() -> str | None:
-    """Return what the distribution calls itself; None where it does not say."""
+    """Return the distribution's own name; None where it states none."""
     try:
         release = platform.freedesktop_os_release()
     except OSError:
