@@ -1,1 +1,1 @@
-"""What policies mean: header space, comparison, lint and the graph of who may talk to whom."""
+"""The meaning of policies: header space, comparison, lint and the graph of who may talk to whom."""

@@ -62,11 +62,11 @@ class Open:
         return taken
 
     def try_out(self) -> None:
-        """Remember what is taken from now on, so that it can be put back."""
+        """Remember the cells taken from now on, so that they can be put back."""
         self._undo = []
 
     def put_back(self) -> None:
-        """Open again what was taken since :meth:`try_out`."""
+        """Open again the cells taken since :meth:`try_out`."""
         for node, columns in reversed(self._undo or ()):
             self._nodes[node] = columns
         self._undo = None

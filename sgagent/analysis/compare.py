@@ -31,7 +31,7 @@ UNBOUND_LINKS = "*"
 
 
 class Effect(enum.Enum):
-    """What becomes of packets."""
+    """The effect on packets."""
 
     OPENS = "opens"
     CLOSES = "closes"
@@ -39,14 +39,14 @@ class Effect(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What decided before, and what decides after; the verdicts differ."""
+    """The clauses that decided before and after; their verdicts differ."""
 
     before: Clause
     after: Clause
 
     @property
     def effect(self) -> Effect:
-        """Return what becomes of the packets."""
+        """Return the effect on the packets."""
         return Effect.OPENS if self.after.policy is Policy.ACCEPT else Effect.CLOSES
 
 
@@ -62,12 +62,12 @@ class FlowChange:
 
     @property
     def effect(self) -> Effect:
-        """Return what becomes of the packets."""
+        """Return the effect on the packets."""
         return self.box.label.effect
 
 
 class Fate(enum.Enum):
-    """What becomes of a rule."""
+    """The change of a rule."""
 
     APPEARS = "appears"
     GOES = "goes"
@@ -80,7 +80,7 @@ class Fate(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleChange:
-    """A rule that is not what it was."""
+    """A rule that has changed."""
 
     fate: Fate
     before: ResolvedRule | None
@@ -170,7 +170,7 @@ _Pair = tuple[ResolvedInterface | None, ResolvedInterface | None]
 
 
 def _pairs(old: ResolvedPolicy, new: ResolvedPolicy) -> Mapping[str, _Pair]:
-    """Return what judges each link of either policy, by name."""
+    """Return the judge of each link of either policy, by name."""
     before, after = ({judge.name: judge for judge in policy.bound} for policy in (old, new))
     pairs: dict[str, _Pair] = {
         name: (before.get(name) or old.judge(name), after.get(name) or new.judge(name))
@@ -212,7 +212,7 @@ def _told_once(flows: Iterable[FlowChange]) -> list[FlowChange]:
 
 
 def _name(clause: Clause) -> tuple[object, ...]:
-    """Return what people know a clause by."""
+    """Return the identity of a clause for people."""
     rule = clause.rule
     return (clause.decided_by, rule and rule.security_group_id, rule and rule.rule_id)
 
@@ -251,7 +251,7 @@ def _without_bystanders(
 
 
 def _overlap_with(rules: Sequence[ResolvedRule]) -> Callable[[ResolvedRule], bool]:
-    """Return what says whether another rule may match a packet that one of some rules matches."""
+    """Return a function that says whether another rule may match a packet of some rules."""
     protocols = {protocol for rule in rules for protocol in rule.protocols}
     ports = joined(run for rule in rules for run in rule.ports.ranges)
 
@@ -298,7 +298,7 @@ _Narrowed = tuple[Sequence[Clause], Sequence[Clause], dict[Clause, Clause]]
 
 
 def _narrow(old: Sequence[Clause], new: Sequence[Clause], family: Family) -> _Narrowed | None:
-    """Return what can matter where two lists differ; None where they differ about no packet."""
+    """Return the clauses that can matter where two lists differ; None where they differ about no packet."""
     changed = _changed(old, new)
     if not changed:
         return None
@@ -323,7 +323,7 @@ def _narrow(old: Sequence[Clause], new: Sequence[Clause], family: Family) -> _Na
 
 
 def _identity(clause: Clause) -> tuple[object, ...]:
-    """Return what makes a clause what it is, its place among others included."""
+    """Return the identity of a clause, its place among others included."""
     rule = clause.rule
     named = rule and (rule.priority, rule.security_group_id, rule.rule_id)
     return (clause.decided_by, named, clause.content, clause.addresses)
@@ -409,7 +409,7 @@ def _columns_that_differ(table: Table, olds: int) -> int:
 def _deciding(
     table: Table, olds: int, columns: int, originals: dict[Clause, Clause]
 ) -> set[tuple[object, ...]]:
-    """Return the clauses of both lists that decide about a cell in some columns, by what makes them."""
+    """Return the clauses of both lists that decide about a cell in some columns, by their identity."""
     found: set[tuple[object, ...]] = set()
     for is_old in (True, False):
         left = table.opened([columns] * len(table.starts))

@@ -24,7 +24,7 @@ Thing = SecurityGroup | PrefixList | PortList | NetworkInterface | SecurityGroup
 
 
 class EditKind(enum.Enum):
-    """What an edit is about."""
+    """The object of an edit."""
 
     GROUP = "security group"
     RULE = "rule"
@@ -34,7 +34,7 @@ class EditKind(enum.Enum):
 
 
 class Edit(enum.Enum):
-    """What becomes of something."""
+    """The change of an object or rule."""
 
     ADDED = "added"
     REMOVED = "removed"
@@ -55,7 +55,7 @@ class Edited:
 
 
 def edits(old: Snapshot, new: Snapshot) -> Iterator[Edited]:
-    """Go through what changed, in a total order: groups with their rules first."""
+    """Yield the edits, in a total order: groups with their rules first."""
     yield from _groups(old.group_by_id, new.group_by_id)
     yield from _things(EditKind.PREFIX_LIST, old.prefix_list_by_id, new.prefix_list_by_id)
     yield from _things(EditKind.PORT_LIST, old.port_list_by_id, new.port_list_by_id)
@@ -103,7 +103,7 @@ def _changed(before: Thing | None, after: Thing | None, apart_from: tuple[str, .
 
 
 def rule_text(rule: SecurityGroupRule) -> str:
-    """Return what a rule says, in one line."""
+    """Return a rule's fields in one line."""
     words = [
         rule.direction.value,
         rule.policy.value,

@@ -48,7 +48,7 @@ class ObjectNames:
     def of(
         cls, *policies: ResolvedPolicy, definitions: Snapshot | None = None, memo: Memo | None = None
     ) -> ObjectNames:
-        """Return the names of what policies speak of; of several for the same addresses, groups first.
+        """Return the names of policies' objects; of several for the same addresses, groups first.
 
         A name means what it means in the last policy.
 
@@ -129,7 +129,7 @@ class ObjectNames:
         )
 
     def _all_but(self, ranges: Ranges, family: Family, preferred: Sequence[Peer]) -> str | None:
-        """Return an object and what is missing of it, if that is few."""
+        """Return an object and its missing addresses, if they are few."""
         wholes = [(called, whole) for called, whole, _ in self._called(preferred, family)]
         for name, whole in (*wholes, (_EVERYONE[family], ((0, family.last_address),))):
             if not without(ranges, whole):
@@ -223,7 +223,7 @@ def _ports_as_json(ports: Ranges) -> str | None:
 
 
 def clause_as_json(clause: Clause) -> dict[str, object]:
-    """Return what decides as keys of JSON."""
+    """Return the deciding clause as keys of JSON."""
     rule = clause.rule
     return {
         "verdict": clause.policy.value,
@@ -244,14 +244,14 @@ _STEPS = {
 
 
 def decider_text(clause: Clause) -> str:
-    """Return what decides, like ``sgr-1 of sg-web`` or ``default``."""
+    """Return the decider, like ``sgr-1 of sg-web`` or ``default``."""
     if clause.rule is not None:
         return f"{clause.rule.rule_id} of {clause.rule.security_group_id}"
     return _STEPS[clause.decided_by]
 
 
 def decision_text(clause: Clause) -> str:
-    """Return what becomes of packets and by what, like ``dropped by default``."""
+    """Return the verdict on packets and its decider, like ``dropped by default``."""
     if clause.decided_by is DecidedBy.UNBOUND:
         return "accepted, as nothing judges the link"
     return f"{'accepted' if clause.policy is Policy.ACCEPT else 'dropped'} by {decider_text(clause)}"
@@ -262,7 +262,7 @@ _Canonical = Callable[[AddressRanges], Ranges]
 
 
 def _meanings(peers: Iterable[Peer], canonical: _Canonical) -> dict[tuple[Family, str], frozenset[Ranges]]:
-    """Return what each name stands for, in each family."""
+    """Return the addresses of each name, in each family."""
     meanings: dict[tuple[Family, str], frozenset[Ranges]] = {}
     for peer in peers:
         for family in Family:
@@ -274,7 +274,7 @@ def _meanings(peers: Iterable[Peer], canonical: _Canonical) -> dict[tuple[Family
 def _defined(
     policies: Sequence[ResolvedPolicy], definitions: Snapshot, memo: Memo, canonical: _Canonical
 ) -> dict[tuple[Family, str], frozenset[Ranges]]:
-    """Return what definitions say that the names of groups and lists in policies stand for."""
+    """Return the definitions' addresses of groups and lists that policies name."""
     members = members_by_group(definitions, memo)
     found: dict[tuple[Family, str], frozenset[Ranges]] = {}
     for name in {peer.name for peer in _peers(policies) if _is_name(peer)}:

@@ -79,7 +79,7 @@ class Clause:
 
     @property
     def content(self) -> tuple[object, ...]:
-        """Return all but whom it speaks of and what it is called: equal contents decide alike."""
+        """Return all but the addresses and the identity: equal contents decide alike."""
         return (self.policy, self.protocols, self.ports, self.source_ports, self.local)
 
 
@@ -107,7 +107,7 @@ def list_clauses(judge: ResolvedInterface | None, direction: Direction, family: 
 
 
 def _spoofed(judge: ResolvedInterface, direction: Direction, family: Family) -> Iterator[Clause]:
-    """Yield what the source check drops, DHCP apart (§12.6)."""
+    """Yield the clauses of the source check's drops, DHCP apart (§12.6)."""
     if judge.own_addresses is None:
         return
     own, everyone = joined(judge.own_addresses.ranges(family)), ((0, family.last_address),)
@@ -118,7 +118,7 @@ def _spoofed(judge: ResolvedInterface, direction: Direction, family: Family) -> 
 
 
 def dhcp_clause(direction: Direction, family: Family) -> Clause:
-    """Return what lets DHCP pass, before all others (§7.1)."""
+    """Return the clause that lets DHCP pass, before all others (§7.1)."""
     server, client = DHCP[family]
     source, destination = (server, client) if direction is Direction.INGRESS else (client, server)
     return Clause(
@@ -168,7 +168,7 @@ ALL_PROTOCOL_NUMBERS: Ranges = ((0, 255),)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Box(Generic[Label]):
-    """All packets that have one of each, and what was found out about them."""
+    """All packets that have one of each, with a label."""
 
     family: Family
     peers: Ranges
@@ -247,7 +247,7 @@ _Part = tuple[Iterable[tuple[int, int]], Columns]
 
 
 class _Dimension(NamedTuple):
-    """What packets are cut by, once those before are settled."""
+    """A dimension by which packets are cut, once those before are settled."""
 
     cut: Callable[[Columns], Iterable[_Part]]
     is_settled: Callable[[Clause], bool] | None = None
@@ -379,7 +379,7 @@ def _of_protocol(columns: Columns, number: int | None) -> Columns:
 
 
 def _pieces(columns: Columns, last: int, wanted: Callable[[Clause], Ranges | None]) -> Iterator[_Part]:
-    """Cut numbers at the borders of what clauses want, with the clauses that are left for each piece."""
+    """Cut numbers at the borders of clauses' ranges, with the clauses that remain for each piece."""
     clauses = list(chain.from_iterable(columns))
     found = [wanted(clause) for clause in clauses]
     if all(ranges is None for ranges in found):

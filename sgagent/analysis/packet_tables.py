@@ -129,7 +129,7 @@ class _Sides:
                 yield from sides.parts(most)
 
     def matched(self, side: _Side) -> list[int]:
-        """Return the places of the pairs of kinds that a clause matches, by what it wants; they rise."""
+        """Return the places of the pairs of kinds that a clause matches, by its ranges; they rise."""
         local, source_ports = side
         near, source = self._places
         near_ends = range(len(self.near_ends)) if local is None else near.get((local,), ())
@@ -176,7 +176,7 @@ def _table(numbered: _Numbered, family: Family, peers: Sequence[Ranges], classes
 def _column_finder(
     peers: Sequence[Ranges], classes: Sequence[tuple[int, _Class]], family: Family
 ) -> Callable[[Clause], Columns]:
-    """Return what finds the columns that a clause matches in a table, by each class's first column."""
+    """Return a function that finds the columns of a clause in a table, by each class's first column."""
     by_peer: dict[Ranges, list[tuple[int, _Class]]] = {peer: [] for peer in peers}
     for first, one in classes:
         for peer in one.peers:

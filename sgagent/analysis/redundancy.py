@@ -1,4 +1,4 @@
-"""Redundancy analysis of long decision lists: which clauses decide any packet, and what decides without them.
+"""Redundancy analysis of long decision lists: which clauses decide any packet, and the deciders without them.
 
 The packets of one direction and family are the cells of tables. The rows of a table are protocols with
 destination ports, cut where a clause begins or ends. Its columns are classes of far ends, each with the kinds
@@ -71,7 +71,7 @@ class Table:
         return self.starts[first], LAST_CODE if is_last else self.starts[last + 1] - 1
 
     def opened(self, within: Sequence[Columns] | None = None) -> Open:
-        """Return what nothing has decided about yet.
+        """Return the cells that nothing has decided about yet.
 
         Args:
             within: the columns of each row that are of interest; None is all.
@@ -85,18 +85,18 @@ class Table:
 
     @cached_property
     def all_verdicts(self) -> Verdicts:
-        """Return what becomes of every cell by all areas."""
+        """Return the verdicts on every cell by all areas."""
         return self.verdicts()
 
     @cached_property
     def index(self) -> Index:
-        """Return what finds the areas that meet another one."""
+        """Return the index that finds the areas that meet another one."""
         return Index(self)
 
     def verdicts(
         self, areas: Iterable[Area] | None = None, accepts: Callable[[Clause], bool] = _accepts
     ) -> Verdicts:
-        """Return what becomes of every cell, and where that hangs on one clause.
+        """Return the verdict on every cell, and where it depends on one clause.
 
         Args:
             areas: those that count, of which the last is everything; None is all.
@@ -112,7 +112,7 @@ class Table:
         return verdicts
 
     def deciders(self, row: int) -> Iterator[tuple[Clause, Columns]]:
-        """Yield what decides about the cells of a row, in order, with the columns."""
+        """Yield the deciders about the cells of a row, in order, with the columns."""
         left = self.every_column
         for number in bits_of(self.index.at(row)):
             area = self.areas[number]
@@ -160,7 +160,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
-    """What becomes of the cells of each row."""
+    """The verdicts on the cells of each row."""
 
     accepted: list[Columns]
     critical: list[Columns]

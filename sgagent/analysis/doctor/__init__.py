@@ -1,1 +1,1 @@
-"""What on a host can bypass, break or be broken by the policy: from typed facts to findings."""
+"""Influences of a host that can bypass, break or be broken by the policy: from typed facts to findings."""

@@ -1,4 +1,4 @@
-"""Checks of what other tables drop that the policy accepts."""
+"""Checks of other tables' drops of packets that the policy accepts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ the policy does not accept either (invalid packets, addresses of services), or c
 def find_drops(
     evidence: HostEvidence, bases: Sequence[BaseChain], rules: Sequence[ReachedRule]
 ) -> Iterator[DoctorFinding]:
-    """Yield a finding for each base chain that drops what the policy may accept.
+    """Yield a finding for each base chain that drops packets that the policy may accept.
 
     Args:
         evidence: of the host.
@@ -65,7 +65,7 @@ def _accepts_all(evidence: HostEvidence, found: Sequence[ReachedRule]) -> bool:
 
 
 def _plain_drops(evidence: HostEvidence, found: Sequence[ReachedRule]) -> list[ReachedRule]:
-    """Return the rules that drop what the policy may accept, the widest first, each once."""
+    """Return the rules that drop packets that the policy may accept, the widest first, each once."""
     own = {
         address.first.to_bytes(address.family.bits // 8)
         for link in evidence.host.links
@@ -81,7 +81,7 @@ def _plain_drops(evidence: HostEvidence, found: Sequence[ReachedRule]) -> list[R
 
 
 def _is_plain(conditions: Conditions, own: set[bytes]) -> bool:
-    """Return whether a drop may hit what the policy accepts.
+    """Return whether a drop may hit packets that the policy accepts.
 
     One that names links to leave out isolates these; one to other addresses is about what is not this host's.
     """

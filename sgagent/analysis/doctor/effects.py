@@ -1,4 +1,4 @@
-"""What one rule of another table does: an abstract run of its program over registers."""
+"""The effect of one rule of another table: an abstract run of its program over registers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ALL_BITS = 0xFFFFFFFF
 
 @dataclass(frozen=True, slots=True)
 class MarkBits:
-    """What is known of the 32 bits of a register; a bit that is in no field may be anything."""
+    """The knowledge of the 32 bits of a register; a bit that is in no field may be anything."""
 
     session: int = 0
     """Bits that are the same bit of the session's mark."""
@@ -99,7 +99,7 @@ def _constant(value: bytes) -> MarkBits:
 
 
 class Narrowing(enum.Enum):
-    """By what else than links a rule picks packets."""
+    """The criteria, besides links, by which a rule picks packets."""
 
     PROTOCOL = enum.auto()
     """Protocols and ports."""
@@ -134,7 +134,7 @@ def _is_meant(value: str | int, name: str, index: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """What has to be true of a packet for a rule to act on it."""
+    """The conditions that a packet must meet for a rule to act on it."""
 
     links: tuple[LinkTest, ...] = ()
     narrowings: frozenset[Narrowing] = frozenset()
@@ -157,7 +157,7 @@ NO_CONDITIONS = Conditions()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleEffect:
-    """What a rule does to the packets that meet its conditions."""
+    """The effect of a rule on the packets that meet its conditions."""
 
     conditions: Conditions = NO_CONDITIONS
     writes: int = 0
@@ -193,7 +193,7 @@ LinkValues = Mapping[str, frozenset[str | int]]
 
 
 def effect_of(expressions: Iterable[Expression], sets: LinkValues) -> RuleEffect:
-    """Return what a rule does.
+    """Return the effect of a rule.
 
     Args:
         expressions: of the rule.
@@ -228,7 +228,7 @@ class _Run:
     verdict: nft.Verdict | None = None
 
     def effect(self) -> RuleEffect:
-        """Return what the rule does."""
+        """Return the effect of the rule."""
         named = self.statements
         return RuleEffect(
             conditions=Conditions(
@@ -401,7 +401,7 @@ _ADDRESS_AT = {
 
 
 def _narrowing(source: Source | None) -> Narrowing:
-    """Return by what a comparison of something picks packets."""
+    """Return the criterion by which a comparison picks packets."""
     match source:
         case PacketBytes(Base.TRANSPORT):
             return Narrowing.PROTOCOL
@@ -442,7 +442,7 @@ def _is_of_octets(mask: bytes) -> bool:
 
 
 def _link_value(source: Source | None, value: bytes) -> str | int:
-    """Return what a comparison compares a link with."""
+    """Return the link's name or number in a comparison."""
     return _number(value) if source in _INDEXES else _name(value)
 
 

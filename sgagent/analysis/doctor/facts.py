@@ -1,4 +1,4 @@
-"""What was seen of a host, as values: the rim reads them, and the checks look at them."""
+"""The facts of a host, as values: the rim reads them, and the checks look at them."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ class ClockFact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelFact:
-    """What kernel and library can do of that on which promises stand; None where that is not known."""
+    """The abilities of kernel and library on which promises stand; None where that is not known."""
 
     release: str
     owns_tables: bool | None = None
@@ -157,7 +157,7 @@ class PortHolder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostEvidence:
-    """Everything that was seen; what was not is empty."""
+    """All the evidence of the host; a missing part is empty."""
 
     policy: PolicyFact
     host: HostFacts = NO_FACTS

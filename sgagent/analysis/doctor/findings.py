@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 class DoctorCode(enum.Enum):
-    """What kind of neighbour a finding is about, in the order in which they are documented."""
+    """The kind of neighbour of a finding, in the order in which they are documented."""
 
     LOWER_DEVICE = "lower_device"
     OTHER_NAME = "other_name"
@@ -65,7 +65,7 @@ class DoctorFinding:
 
 
 class Blindness(enum.Enum):
-    """What could not be looked at."""
+    """The parts of the host that could not be looked at."""
 
     RULESET = "ruleset"
     """The tables of others, which only CAP_NET_ADMIN may list."""
@@ -104,13 +104,13 @@ class NotSeen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
-    """What the doctor found, and what it could not look at."""
+    """The doctor's findings, and the parts that it could not look at."""
 
     findings: tuple[DoctorFinding, ...] = ()
     not_seen: tuple[NotSeen, ...] = ()
 
     def joined(self, other: Diagnosis) -> Diagnosis:
-        """Return what either found; not seen is what neither saw."""
+        """Return the findings of either; a part is not seen if neither saw it."""
         missed = {one.what for one in other.not_seen}
         return Diagnosis(
             findings=tuple(sorted({*self.findings, *other.findings}, key=order)),

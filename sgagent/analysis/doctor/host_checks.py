@@ -101,7 +101,7 @@ def find_clock(evidence: HostEvidence) -> Iterator[DoctorFinding]:
 
 
 def find_kernel_features(evidence: HostEvidence) -> Iterator[DoctorFinding]:
-    """Yield what the kernel lacks of that on which promises stand."""
+    """Yield the missing features of the kernel on which promises stand."""
     kernel, own = evidence.kernel, evidence.own_table
     if kernel is None:
         return

@@ -1,4 +1,4 @@
-"""What of a policy matters to the doctor; the agent keeps it from step to step."""
+"""The part of a policy that matters to the doctor; the agent keeps it from step to step."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class BoundLink:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyFact:
-    """What of the policy matters here."""
+    """The part of the policy that matters here."""
 
     bound: tuple[BoundLink, ...] = ()
     mark_mask: int = 0xFFFF0000
@@ -31,7 +31,7 @@ class PolicyFact:
 
 
 def policy_fact(policy: ResolvedPolicy, facts: HostFacts, mark_mask: int) -> PolicyFact:
-    """Return what of a policy matters to the doctor.
+    """Return the part of a policy that matters to the doctor.
 
     Args:
         policy: that of the host.

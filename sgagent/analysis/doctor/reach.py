@@ -145,7 +145,7 @@ class ReachedRules:
 
 @dataclass(slots=True)
 class _Programs:
-    """What the rules of a table do."""
+    """The effects of a table's rules."""
 
     table: KernelTable
     _reader: ProgramReader = field(init=False)
@@ -170,7 +170,7 @@ class _Programs:
         return self._chains[chain].rules if chain in self._chains else ()
 
     def effect(self, rule: KernelRule) -> RuleEffect:
-        """Return what a rule does; nothing where its program is cut off."""
+        """Return the effect of a rule; nothing where its program is cut off."""
         found = self._effects.get(id(rule))
         if found is None:
             try:

@@ -1,4 +1,4 @@
-"""All checks of the doctor, and what runs them."""
+"""All checks of the doctor, and the function that runs them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CHECKS: tuple[Callable[[HostEvidence], Iterator[DoctorFinding]], ...] = (
 
 
 def diagnose(evidence: HostEvidence) -> tuple[DoctorFinding, ...]:
-    """Return what all checks find, the heaviest first."""
+    """Return the findings of all checks, the heaviest first."""
     found = {one for check in CHECKS for one in check(evidence)}
     reached = ReachedRules(evidence)
     rules = tuple(reached.rules())

@@ -60,7 +60,7 @@ def make_graph(subject: LintSubject, tick: Tick = lambda: None) -> Graph:
 
 @dataclass(slots=True)
 class _Found:
-    """What was found of one edge, by the rules of one end."""
+    """The traffic and rules of one edge, by the rules of one end."""
 
     traffic: Traffic = NO_TRAFFIC
     rules: set[str] = field(default_factory=set)
@@ -99,7 +99,7 @@ class _Finder:
     def _add(
         self, place: HostAddress, box: Box[Clause], direction: Direction, owner: str, other: NodeId
     ) -> None:
-        """Note what a box lets pass between a group of the place and another node.
+        """Note the traffic of a box between a group of the place and another node.
 
         Args:
             place: at the near end.
@@ -126,7 +126,7 @@ class _Finder:
             found.beyond = found.beyond.union(*(peer.addresses for node, peer in objects if node == other))
 
     def _let_through(self, place: HostAddress, box: Box[Clause], direction: Direction, group: str) -> Traffic:
-        """Return what members of a group at the far end let pass, of what a place lets pass."""
+        """Return the traffic that members of a group at the far end accept, of a place's traffic."""
         family, due, found = box.family, Traffic.of(box), NO_TRAFFIC
         near = common(box.locals, place.addresses[family])
         if place.has_pair(family, near, common(self.places.unplaced(group, family), box.peers)):
@@ -176,7 +176,7 @@ class _Finder:
         return Graph.of(nodes, edges)
 
     def _edge(self, source: NodeId, target: NodeId, by_owner: Mapping[str, _Found]) -> Edge:
-        """Return what was found at one end or both as one edge."""
+        """Return the traffic found at one end or both as one edge."""
         traffic = reduce(or_, (found.traffic for found in by_owner.values()))
         return Edge(
             source=source,
@@ -193,7 +193,7 @@ class _Finder:
     def _drops_some(
         self, source: NodeId, target: NodeId, owner: str, beyond: AddressSet, traffic: Traffic
     ) -> bool:
-        """Return whether either end drops some of what an edge says: for some addresses or source ports.
+        """Return whether either end drops some of an edge's traffic: for some addresses or source ports.
 
         Args:
             source: of the edge.
@@ -217,7 +217,7 @@ class _Finder:
         )
 
     def _addresses_of(self, node: NodeId, beyond: AddressSet) -> FamilyRanges:
-        """Return the addresses of a node, given what it stands for if it is no group."""
+        """Return the addresses of a node: a group's members, else the given ones."""
         if node.side is Side.BOTH:
             return self.places.members[node.name]
         return {family: joined(beyond.ranges(family)) for family in Family}
@@ -245,7 +245,7 @@ class _Finder:
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """What passes one end."""
+    """The packets that pass one end."""
 
     place: HostAddress
     box: Box[Clause]
@@ -284,7 +284,7 @@ _OPPOSITE = {Direction.INGRESS: Direction.EGRESS, Direction.EGRESS: Direction.IN
 
 
 def _outward(places: Iterable[HostAddress]) -> Outward | None:
-    """Return what becomes of what members open and no rule speaks of; None where there is no member."""
+    """Return the verdict on members' packets that no rule matches; None where there is no member."""
     found = {
         any(
             box.family is family and box.label.decided_by is DecidedBy.DEFAULT

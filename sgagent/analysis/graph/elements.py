@@ -25,14 +25,14 @@ def _codes(protocols: Ranges) -> Ranges:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What may be sent; equal sets are equal values."""
+    """The packets that may be sent; equal sets are equal values."""
 
     codes: Ranges = NONE
     """Protocols with their destination ports, numbered by :func:`code_of`; all ports where there are none."""
 
     @classmethod
     def of(cls, box: Box[Label]) -> Traffic:
-        """Return what a box of packets holds."""
+        """Return the traffic of a box of packets."""
         if box.ports == ALL_PORTS.ranges:
             return cls(joined(_codes(box.protocols)))
         numbers = (number for first, last in box.protocols for number in range(first, last + 1))
@@ -40,15 +40,15 @@ class Traffic:
         return cls(joined(codes))
 
     def __or__(self, other: Traffic) -> Traffic:
-        """Return what is in either."""
+        """Return the traffic in either."""
         return Traffic(joined((*self.codes, *other.codes)))
 
     def __and__(self, other: Traffic) -> Traffic:
-        """Return what is in both."""
+        """Return the traffic in both."""
         return Traffic(common(self.codes, other.codes))
 
     def __sub__(self, other: Traffic) -> Traffic:
-        """Return what is in this and not in the other."""
+        """Return the traffic in this and not in the other."""
         return Traffic(without(self.codes, other.codes))
 
     def __bool__(self) -> bool:
@@ -72,7 +72,7 @@ class Traffic:
         return any(holds(self.ports(protocol), port) for protocol in PORTED)
 
     def texts(self) -> tuple[str, ...]:
-        """Return what may be sent in words, like ``tcp 80, 443`` and ``icmp``; everything is ``all``."""
+        """Return the traffic in words, like ``tcp 80, 443`` and ``icmp``; everything is ``all``."""
         if self == ALL_TRAFFIC:
             return ("all",)
         found = [
@@ -87,7 +87,7 @@ class Traffic:
         return tuple(found)
 
     def __str__(self) -> str:
-        """Return what may be sent in one line."""
+        """Return the traffic in one line."""
         return "; ".join(self.texts()) or "nothing"
 
 
@@ -99,7 +99,7 @@ ANYWHERE = "anywhere"
 
 
 class NodeKind(enum.Enum):
-    """What a node stands for."""
+    """The kind of a node's object."""
 
     GROUP = "group"
     PREFIX_LIST = "prefix_list"
@@ -109,7 +109,7 @@ class NodeKind(enum.Enum):
 
 
 class Side(enum.Enum):
-    """Which end of edges a node is; what is no group is one node for each end."""
+    """Which end of edges a node is; anything but a group is one node for each end."""
 
     BOTH = "both"
     SOURCE = "source"
@@ -117,7 +117,7 @@ class Side(enum.Enum):
 
 
 class Outward(enum.Enum):
-    """What becomes of what a group's members open and no rule speaks of."""
+    """The verdict on packets that a group's members send and no rule matches."""
 
     OPEN = "open"
     """The default lets it out, wherever the group is attached, in every family that is there."""
@@ -128,7 +128,7 @@ class Outward(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeId:
-    """What a node is known by."""
+    """The identity of a node."""
 
     name: str
     """The id of a group or list, a CIDR, or ``anywhere``."""
@@ -163,7 +163,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edge:
-    """What one may send to another."""
+    """The traffic that one node may send to another."""
 
     source: NodeId
     target: NodeId
@@ -182,12 +182,12 @@ class Edge:
 
     @property
     def opened(self) -> Traffic:
-        """Return what a change lets in."""
+        """Return the traffic that a change lets in."""
         return NO_TRAFFIC if self.before is None else self.traffic - self.before
 
     @property
     def closed(self) -> Traffic:
-        """Return what a change shuts out."""
+        """Return the traffic that a change shuts out."""
         return NO_TRAFFIC if self.before is None else self.before - self.traffic
 
 
@@ -225,7 +225,7 @@ class Graph:
 
     @cached_property
     def arrows(self) -> tuple[Edge, ...]:
-        """Return the edges that are drawn as such; what fellow members may do is said in their node."""
+        """Return the edges that are drawn as such; the traffic of fellow members is in their node."""
         return tuple(edge for edge in self.edges if edge.source != edge.target)
 
 
@@ -236,7 +236,7 @@ _MOST_LINES = 4
 
 
 class Mark(enum.Enum):
-    """What stands out about an edge, or a part of what it carries."""
+    """The emphasis of an edge, or of a part of its traffic."""
 
     PLAIN = ""
     OPENED = "opened"
@@ -257,7 +257,7 @@ _OUTWARD = {Outward.OPEN: "anything else goes out", Outward.PARTLY: "some else g
 
 
 def node_lines(graph: Graph, node: Node) -> tuple[LabelLine, ...]:
-    """Return what stands in a node: its name first, then what is known of it."""
+    """Return the lines in a node: its name first, then its facts."""
     lines = [LabelLine(printable(node.node_id.name))]
     if node.title:
         title = printable(node.title)
@@ -271,7 +271,7 @@ def node_lines(graph: Graph, node: Node) -> tuple[LabelLine, ...]:
 
 
 def edge_lines(graph: Graph, edge: Edge) -> tuple[LabelLine, ...]:
-    """Return what an edge carries, in a few lines; where something changes, that comes last, with signs."""
+    """Return an edge's traffic, in a few lines; changes come last, with signs."""
     parts = (
         (edge.traffic - edge.opened, "", Mark.PLAIN),
         (edge.opened, "+ ", Mark.OPENED),
@@ -289,7 +289,7 @@ def edge_lines(graph: Graph, edge: Edge) -> tuple[LabelLine, ...]:
 
 
 def edge_mark(graph: Graph, edge: Edge) -> Mark:
-    """Return what stands out about an edge as a whole."""
+    """Return the emphasis of an edge as a whole."""
     if (edge.source, edge.target) in graph.highlighted:
         return Mark.WAY
     if edge.closed and not edge.traffic:
@@ -370,7 +370,7 @@ def _mermaid(graph: Graph) -> Iterator[str]:
 
 
 def _mermaid_text(lines: Iterable[LabelLine]) -> str:
-    """Return lines quoted; what Mermaid or a browser would take for more than text goes by its number."""
+    """Return lines quoted; signs that Mermaid or a browser may take for more than text go by number."""
     return '"' + "<br>".join(map(_mermaid_line, lines)) + '"'
 
 

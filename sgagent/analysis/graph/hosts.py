@@ -1,4 +1,4 @@
-"""Hosts of the graph: combinations of attached groups, and what they accept and drop.
+"""Hosts of the graph: combinations of attached groups, and the packets they accept and drop.
 
 A host is an interface of the documents. A group member that is given by address, without an interface, has no
 known policy: as a far end it sends and accepts everything. An interface that lists no address of a family may
@@ -180,21 +180,21 @@ class HostAddress:
 
     @cached_property
     def accepted(self) -> Mapping[tuple[Direction, Family], tuple[Box[Clause], ...]]:
-        """Return disjoint boxes of what is accepted, each with what decides."""
+        """Return disjoint boxes of the accepted packets, each with its decider."""
         return {
             key: tuple(box for box in boxes if box.label is not _DROP) for key, boxes in self._boxes.items()
         }
 
     @cached_property
     def dropped_by_address(self) -> Mapping[tuple[Direction, Family], DroppedBoxes]:
-        """Return disjoint boxes of what is dropped, to be found by their far ends."""
+        """Return disjoint boxes of the dropped packets, to be found by their far ends."""
         return {
             key: DroppedBoxes((Traffic.of(box), box) for box in boxes if box.label is _DROP)
             for key, boxes in self._boxes.items()
         }
 
     def accepted_here(self, direction: Direction) -> Iterator[Box[Clause]]:
-        """Yield the boxes of what is accepted of which a near end is here."""
+        """Yield the boxes of accepted packets of which a near end is here."""
         for family in Family:
             for box in self.accepted.get((direction, family), ()):
                 if common(box.locals, self.near[family]):

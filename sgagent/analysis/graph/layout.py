@@ -43,7 +43,7 @@ def _neighbours(edges: Iterable[Pair]) -> tuple[dict[int, list[int]], dict[int, 
 
 
 def _finishing_places(onward: Sequence[Sequence[int]], starts: Iterable[int]) -> list[int]:
-    """Return when a walk in depth has done with each node: what is done with later comes first."""
+    """Return when a depth-first search finishes each node: the last one comes first."""
     place, done, seen = [-1] * len(onward), count(), set[int]()
     for start in starts:
         walk = [] if start in seen else [(start, iter(onward[start]))]
@@ -139,7 +139,7 @@ _NARROWEST = 900.0
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """What a text takes."""
+    """The size of a text."""
 
     width: float
     height: float
@@ -270,7 +270,7 @@ class _Columns:
         return places
 
     def _heights(self, layers: Sequence[Sequence[int]]) -> dict[int, float]:
-        """Return how far down everything is, close to what it is linked to."""
+        """Return the height of each node, close to its neighbours."""
         _, neighbours = _neighbours(way for link in self._links for way in (link, link[::-1]))
         heights: dict[int, float] = {}
         for layer in layers:
@@ -306,7 +306,7 @@ class _Columns:
 
 
 def _in_rows(items: Iterable[int], sizes: Sequence[Size], top: float, width: float) -> dict[int, NodePlace]:
-    """Return places in rows, from the left to the right, for what nothing leads to or from."""
+    """Return places in rows, from the left to the right, for nodes without edges."""
     places: dict[int, NodePlace] = {}
     x, row = _MARGIN, 0.0
     for item in items:

@@ -235,7 +235,7 @@ def _text(
 
 
 def compared(old: Graph, new: Graph) -> Graph:
-    """Return both graphs as one, in which each edge knows what might be sent before."""
+    """Return both graphs as one, in which each edge knows the traffic before."""
     before = dict(old.edge_by_ends)
     edges = []
     for ends, edge in new.edge_by_ends.items():

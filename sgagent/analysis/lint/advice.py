@@ -1,4 +1,4 @@
-"""Edits that findings suggest: the first of several candidates that changes just what it should."""
+"""Edits that findings suggest: the first of several candidates that changes just the wanted flows."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ Edits = tuple[RuleEdit, ...]
 
 
 def removal(subject: LintSubject, key: RuleKey) -> Fix:
-    """Return what takes a needless rule out, with all that would come to decide without it."""
+    """Return the fix that takes a needless rule out, with all that would come to decide without it."""
     return Fix(edits=tuple(_edit(one) for one in subject.removals.along.get(key, (key,))))
 
 
 def lets_drop(subject: LintSubject, drop: ResolvedRule, accepts: Sequence[ResolvedRule]) -> Fix | None:
-    """Return what lets a void drop drop what wider accepts let in, behind the narrower ones."""
+    """Return the fix that lets a void drop drop wider accepts' traffic, behind the narrower ones."""
     narrow = subject.exceptions.get(key_of(drop), {})
     wide = [one for one in accepts if not is_part(one, drop)]
     if not wide:
@@ -49,7 +49,7 @@ def lets_drop(subject: LintSubject, drop: ResolvedRule, accepts: Sequence[Resolv
 
 
 def lets_accept(subject: LintSubject, deny: RuleKey, accepts: Mapping[RuleKey, ResolvedRule]) -> Fix | None:
-    """Return what lets accepts decide that a drop of everything comes before."""
+    """Return the fix that lets accepts decide that a drop of everything comes before."""
     last = max(rule.priority for rule in accepts.values())
 
     def candidates() -> Iterator[Edits]:
@@ -67,7 +67,7 @@ def lets_accept(subject: LintSubject, deny: RuleKey, accepts: Mapping[RuleKey, R
 
 
 def unties(subject: LintSubject, drop: RuleKey, accept: RuleKey, priority: int, others: Edits) -> Fix | None:
-    """Return what sets two rules of one priority apart and changes no verdict.
+    """Return the fix that sets two rules of one priority apart and changes no verdict.
 
     Args:
         subject: what is looked at.
@@ -89,7 +89,7 @@ def unties(subject: LintSubject, drop: RuleKey, accept: RuleKey, priority: int, 
 
 
 def leaves_out(subject: LintSubject, keys: Iterable[RuleKey], ports: Ranges) -> Fix | None:
-    """Return what leaves TCP ports out of the ranges of rules, if that closes these and nothing else."""
+    """Return the fix that takes TCP ports out of rules' ranges, if that closes these and nothing else."""
     edits = []
     for key in keys:
         rule = subject.rules[key][1]
@@ -105,7 +105,7 @@ def leaves_out(subject: LintSubject, keys: Iterable[RuleKey], ports: Ranges) -> 
 
 
 def shuts_both(subject: LintSubject, key: RuleKey, objects: AuthorizationObjects) -> Fix | None:
-    """Return what extends a drop to the other family, if that closes what leaves there by default."""
+    """Return the fix that extends a drop to the other family, if it closes traffic of the default there."""
 
     def is_meant(flow: FlowChange) -> bool:
         change = flow.box.label
@@ -117,7 +117,7 @@ def shuts_both(subject: LintSubject, key: RuleKey, objects: AuthorizationObjects
 
 
 def names_instead(subject: LintSubject, key: RuleKey, objects: AuthorizationObjects) -> Fix | None:
-    """Return what gives an accept other objects, if that opens nothing."""
+    """Return the fix that gives an accept other objects, if that opens nothing."""
     return _first(subject, ((_edit(key, objects=objects),),), _closes)
 
 
@@ -147,7 +147,7 @@ def _first(
     *,
     changes: bool = True,
 ) -> Fix | None:
-    """Return the first edits by which just what is meant changes, now and when rules have ended."""
+    """Return the first edits by which just the meant flows change, now and when rules have ended."""
     for edits in candidates:
         if any(edit.priority is not None and edit.priority < 1 for edit in edits):
             continue

@@ -1,4 +1,4 @@
-"""Edits of rules, and the flows that change by them: what a finding suggests is tried before it is said."""
+"""Edits of rules, and the flows that change by them: a finding's suggestion is tried before it is shown."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class RuleEdit:
 
     @property
     def fields(self) -> Mapping[str, object]:
-        """Return what is set, as native documents have it; nothing where the rule is removed."""
+        """Return the new fields, as native documents have them; nothing where the rule is removed."""
         found: dict[str, object] = {}
         if self.priority is not None:
             found["priority"] = self.priority
@@ -115,7 +115,7 @@ def edit_snapshot(snapshot: Snapshot, edits: Iterable[RuleEdit]) -> Snapshot:
 
 
 def edit_judge(judge: ResolvedInterface, edits: Iterable[RuleEdit], members: Members) -> ResolvedInterface:
-    """Return what judges an interface once the edits are made; the same object where none concerns it."""
+    """Return an interface's judge after the edits; the same object where none concerns it."""
     by_key = {edit.key: edit for edit in edits}
     ingress, egress = (_edit_side(side, by_key, members) for side in (judge.ingress, judge.egress))
     if ingress is judge.ingress and egress is judge.egress:

@@ -134,7 +134,7 @@ _FindPorts = Callable[[Stand, Family], Mapping[RuleKey, Ranges]]
 
 
 def _collected(subject: LintSubject, find: _FindPorts) -> _Found:
-    """Return what is found of each rule over all stands and families."""
+    """Return the ports found for each rule over all stands and families."""
     found: _Found = {}
     for stand in subject.stands:
         for family in Family:

@@ -101,7 +101,7 @@ class Finding:
 
     @property
     def subject(self) -> str:
-        """Return what it is about, in the words of the documents."""
+        """Return the subject in the words of the documents."""
         rule = self.rule_ids[0] if self.rule_ids else None
         parts = (rule or self.object_id, self.security_group_id if rule else None)
         return " of ".join(part for part in parts if part) or "this host"

@@ -65,7 +65,7 @@ def mixed_services(subject: LintSubject) -> Iterator[Finding]:
 
 
 def _is_service(rule: SecurityGroupRule) -> bool:
-    """Return whether a rule lets others use what a host offers, its administration aside."""
+    """Return whether a rule lets others use a host's services, its administration aside."""
     if rule.policy is not Policy.ACCEPT or rule.direction is not Direction.INGRESS:
         return False
     if not any(protocol.has_ports for protocol in rule.protocols):
@@ -128,7 +128,7 @@ _Contact = tuple[str, str, RuleKey | None]
 
 
 def _contacts(subject: LintSubject, stand: Stand, environments: Mapping[str, str]) -> Iterator[_Contact]:
-    """Yield what lets members of the other environment in at a stand."""
+    """Yield the contacts that let members of the other environment in at a stand."""
     groups = stand.judge.security_group_ids
     for own in [group for group in groups if group in environments][:1]:
         others = [one for one in environments if environments[one] != environments[own] and one not in groups]
@@ -153,7 +153,7 @@ def _namings(subject: LintSubject, environments: Mapping[str, str]) -> Iterator[
 
 
 def _narrowly_accepted(table: Table, family: Family) -> Iterator[tuple[Clause, Columns]]:
-    """Yield what accepts, with those whom it lets in at some port where it does not let in everyone."""
+    """Yield accepting clauses, with those whom they let in at some port where they don't let in everyone."""
     left = table.opened()
     for area in table.areas:
         clause = area.clause
@@ -249,12 +249,12 @@ def too_many_rules(subject: LintSubject) -> Iterator[Finding]:
 
 
 NEAR = 0.9
-"""The share of a limit of the cloud from which on it is told."""
+"""The share of a limit of the cloud from which on it is reported."""
 
 
 @warning("a limit of the cloud that is used to 90 % or more, as the cloud counts")
 def cloud_quota(subject: LintSubject) -> Iterator[Finding]:
-    """Find interfaces and groups that come near to what the cloud takes, or exceed it (§8.2)."""
+    """Find interfaces and groups that come near to the cloud's limits, or exceed them (§8.2)."""
     for use in quota_uses(subject.snapshot):
         if use.ratio >= NEAR:
             yield Finding(

@@ -53,7 +53,7 @@ def unknown_object(subject: LintSubject) -> Iterator[Finding]:
 def _unknown(
     subject: LintSubject, group: SecurityGroup, rule: SecurityGroupRule
 ) -> Iterator[tuple[str, str]]:
-    """Yield what a rule refers to and the definitions lack: what it is, and its name."""
+    """Yield a rule's references that the definitions lack: their kind, and their name."""
     snapshot = subject.snapshot
     for one in rule.authorization_objects:
         match one:
@@ -108,7 +108,7 @@ def _likewise(keys: Sequence[RuleKey]) -> str:
 
 
 def _empty_objects(subject: LintSubject, rule: SecurityGroupRule) -> Iterator[tuple[str, str, bool]]:
-    """Yield what a rule names and can't match, with the family that it lacks, if it has the other one.
+    """Yield a rule's objects that match nothing, with the family that each lacks, if it has the other one.
 
     The last value is whether the rule has other objects.
     """

@@ -70,7 +70,7 @@ def _deciding(subject: LintSubject) -> dict[tuple[Direction, RuleKey], dict[Fami
 
 
 class _Hosts:
-    """The hosts of the documents: what judges at the members of a group."""
+    """The hosts of the documents: the judges at the members of a group."""
 
     def __init__(self, subject: LintSubject) -> None:
         """Take the definitions."""
@@ -89,7 +89,7 @@ class _Hosts:
         """The columns of a group's members in a table."""
 
     def closed(self, direction: Direction, near: str, clauses: Mapping[Family, Clause]) -> Iterator[Codes]:
-        """Yield what a rule of a group accepts, and no host at its other end.
+        """Yield the traffic that a rule of a group accepts, and no host at its other end.
 
         Nothing where the other end is no single group, or has members without interfaces: they may accept it.
         """

@@ -26,7 +26,7 @@ CHECKS: Mapping[str, Check] = {code: _DECLARED[code] for code in CODES}
 def lint(
     subject: LintSubject, disabled: Container[str] = frozenset(), tick: Callable[[], None] = lambda: None
 ) -> tuple[Finding, ...]:
-    """Return what all checks find that are not disabled, the heaviest first.
+    """Return the findings of all checks that are not disabled, the heaviest first.
 
     Args:
         subject: what is looked at.

@@ -50,7 +50,7 @@ class Removals:
 
 
 def find_removals(reaches: Sequence[RuleReach], staying: Container[RuleKey]) -> Removals:
-    """Return what can be taken out of decision lists that stand side by side.
+    """Return the rules that can be taken out of decision lists that stand side by side.
 
     Args:
         reaches: the lists; a rule may stand in several, and goes from all.

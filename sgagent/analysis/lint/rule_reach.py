@@ -1,4 +1,4 @@
-"""Where rules of one decision list decide, what decides where they never do, and what everyone may reach."""
+"""Where rules of one decision list decide, the deciders where they never do, and everyone's reach."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _Deciders = dict[tuple[Family, int], set[int]]
 
 
 def key_of(rule: ResolvedRule) -> RuleKey:
-    """Return what a rule is known by."""
+    """Return the identity of a rule."""
     return (rule.security_group_id, rule.rule_id)
 
 
 @dataclass(frozen=True)
 class RuleReach:
-    """What decides about one direction at one judge, worked out once."""
+    """The deciders on one direction at one judge, worked out once."""
 
     judge: ResolvedInterface
     direction: Direction
@@ -94,7 +94,7 @@ class RuleReach:
 
     @cached_property
     def unreached(self) -> Mapping[RuleKey, tuple[Clause, ...]]:
-        """Return the rules that decide about no packet, each with what decides instead, in order."""
+        """Return the rules that decide about no packet, each with its deciders instead, in order."""
         idle = {key: places for key, places in self.rules.items() if key not in self.deciding}
         instead: _Deciders = {place: set() for places in idle.values() for place in places}
         for family, tables in self.tables.items():
@@ -105,7 +105,7 @@ class RuleReach:
         return self._by_rule(instead)
 
     def behind(self, keys: Container[RuleKey]) -> Mapping[RuleKey, tuple[Clause, ...]]:
-        """Return what would decide without some rules, each taken out alone, in order."""
+        """Return the deciders without some rules, each taken out alone, in order."""
         following: _Deciders = {}
         for family, tables in self.tables.items():
             for table in tables:
@@ -114,7 +114,7 @@ class RuleReach:
         return self._by_rule(following)
 
     def _by_rule(self, deciders: _Deciders) -> dict[RuleKey, tuple[Clause, ...]]:
-        """Return rules with what decides about their packets, in order, by the places of both."""
+        """Return rules with the deciders about their packets, in order, by the places of both."""
         found: dict[RuleKey, dict[tuple[object, ...], Clause]] = {}
         for (family, place), numbers in deciders.items():
             clauses = self.clauses[family]
@@ -143,7 +143,7 @@ class RuleReach:
 
     @cached_property
     def void_drops(self) -> Mapping[RuleKey, tuple[Clause, ...]]:
-        """Return the drops whose traffic is accepted before, at least in part, each with what accepts it."""
+        """Return the drops whose traffic is accepted before, at least in part, each with the accepts."""
         found = {
             key: tuple(clause for clause in instead if clause.policy is Policy.ACCEPT)
             for key, instead in self.unreached.items()
@@ -162,7 +162,7 @@ class RuleReach:
         return {key: denying for key, denying in found.items() if denying}
 
     def without(self, gone: Container[RuleKey]) -> RuleReach:
-        """Return what decides without some rules; the same object if it has none of them."""
+        """Return the reach without some rules; the same object if it has none of them."""
         if not any(key in gone for key in self.rules):
             return self
         return RuleReach(self.judge.with_rules(lambda rule: key_of(rule) not in gone), self.direction)
@@ -175,7 +175,7 @@ class RuleReach:
         return rule
 
     def deciders(self, family: Family, code: int) -> Iterator[tuple[Table, Clause, Columns]]:
-        """Yield what decides about packets of a protocol and port, with the columns in its table."""
+        """Yield the deciders about packets of a protocol and port, with the columns in its table."""
         for table in self.tables[family]:
             for clause, columns in table.deciders(table.row_of(code)):
                 yield table, clause, columns
@@ -198,7 +198,7 @@ def denies_all(rule: ResolvedRule, families: Iterable[Family] = tuple(Family)) -
 def _instead(
     table: Table, places: Container[int], deciding: Container[int]
 ) -> Iterator[tuple[int, list[int]]]:
-    """Yield clauses, by their places, with those before that decide about what they match."""
+    """Yield clauses, by their places, with those before that decide about their packets."""
     deciders = 0
     for number, area in enumerate(table.areas):
         if area.place in places:
@@ -208,7 +208,7 @@ def _instead(
 
 
 def _deciders_within(table: Table, area: Area, before: int) -> list[int]:
-    """Return the places of the clauses, of some that stand before one, that decide about what it matches."""
+    """Return the places of the clauses, of some that stand before one, that decide about its packets."""
     left: list[Piece] = [(first, last, area.columns) for first, last in area.rows]
     found = []
     for number in bits_of(before):
@@ -267,7 +267,7 @@ def _behind(table: Table, keys: Container[RuleKey]) -> Iterator[tuple[int, list[
 
 
 def known_by(clause: Clause) -> tuple[object, ...]:
-    """Return what a clause is known by: its step, and its rule if it has one."""
+    """Return the identity of a clause: its step, and its rule if it has one."""
     return (clause.decided_by, clause.rule and key_of(clause.rule))
 
 

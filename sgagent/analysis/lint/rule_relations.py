@@ -1,4 +1,4 @@
-"""Relations of two rules by what they match: whether they meet, and whether one is a part of the other."""
+"""Relations of two rules by their packets: whether they meet, and whether one is a part of the other."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _is_part_of_family(one: ResolvedRule, other: ResolvedRule, family: Family) -
 
 
 def closes_ports(drop: ResolvedRule, accept: ResolvedRule) -> bool:
-    """Return whether a drop closes some ports of an accept from the very same far ends.
+    """Return whether a drop closes some ports of an accept from the same far ends.
 
     That is the guide's own closing drop (case 3), which would do nothing if it did not win.
     """

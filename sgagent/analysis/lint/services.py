@@ -1,4 +1,4 @@
-"""Ports of services that the guide warns of, and what counts as too many ports."""
+"""Ports of services that the guide warns of, and the number that counts as too many ports."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from sgagent.core.rule_values import has_ended
 
 @dataclass(frozen=True)
 class Stand:
-    """Groups that are attached together somewhere, and what they come to there."""
+    """Groups that are attached together somewhere, and their judge there."""
 
     interfaces: tuple[str, ...]
     """The links or network interfaces; empty where a group is attached nowhere and looked at by itself."""
@@ -39,12 +39,12 @@ class Stand:
 
     @cached_property
     def ingress(self) -> RuleReach:
-        """Return what decides inwards."""
+        """Return the reach of rules inwards."""
         return RuleReach(self.judge, Direction.INGRESS)
 
     @cached_property
     def egress(self) -> RuleReach:
-        """Return what decides outwards."""
+        """Return the reach of rules outwards."""
         return RuleReach(self.judge, Direction.EGRESS)
 
     @property
@@ -54,7 +54,7 @@ class Stand:
 
     @cached_property
     def later(self) -> tuple[ResolvedInterface, ...] | None:
-        """Return what judges at other times, or where names stand for nothing; None for too many times."""
+        """Return the judges at other times, or where names have no address; None for too many times."""
         sides = (self.judge.ingress, self.judge.egress)
         rules = [rule for side in sides for rule in (*side.rules, *side.dormant)]
         times = {rule.expires for rule in rules if rule.expires is not None}
@@ -91,7 +91,7 @@ class Stand:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What the agent has counted of a rule."""
+    """The agent's counts of a rule."""
 
     counted_since: float
     """Seconds since the epoch."""
@@ -101,7 +101,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Life:
-    """What is known of this host while it lives, beside its definitions."""
+    """The facts of this host while it lives, beside its definitions."""
 
     stands: tuple[ResolvedInterface, ...] = ()
     """The bound links of this host."""
@@ -179,7 +179,7 @@ class LintSubject:
 
     @cached_property
     def host_stands(self) -> tuple[Stand, ...]:
-        """Return the links of this host; what was worked out of the same groups elsewhere serves here too."""
+        """Return the links of this host; results for the same groups elsewhere serve here too."""
         known = {stand.judge.security_group_ids: stand for stand in self.stands}
         return tuple(
             known.get(judge.security_group_ids) or Stand(interfaces=(judge.name,), judge=judge)
@@ -226,7 +226,7 @@ class LintSubject:
 
     @cached_property
     def void_drops(self) -> tuple[tuple[Stand, RuleKey, tuple[Clause, ...]], ...]:
-        """Return drops that drop nothing on a stand, with what accepts before; of equal rules the first."""
+        """Return drops that drop nothing on a stand, with the accepts before; of equal rules the first."""
         return tuple(
             (stand, key, accepting)
             for stand, reach in self.reaches
@@ -361,7 +361,7 @@ class Check:
     find: FindProblems
 
     def run(self, subject: LintSubject) -> Iterator[Finding]:
-        """Yield what it finds, with code and severity; a rule's finding is where the rule is written."""
+        """Yield the findings, with code and severity; a rule's finding is where the rule is written."""
         for found in self.find(subject):
             severity = min(self.severity, found.severity, key=SEVERITIES.index)
             origin = found.origin

@@ -99,7 +99,7 @@ def _openings(clause: Clause) -> Iterator[tuple[RuleKey, int]]:
 
 
 def _open_ports(table: Table, left: Open, area: Area, number: int) -> Iterator[tuple[int, int]]:
-    """Yield the ports of a protocol at which a clause accepts what nothing before it decides."""
+    """Yield the ports of a protocol at which a clause accepts packets that nothing before it decides."""
     for first, last, _ in left.pieces(area.rows, area.columns):
         start, end = table.codes(first, last)
         if start >> 16 == number:

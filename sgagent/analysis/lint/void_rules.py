@@ -122,7 +122,7 @@ def _trap_remedy(key: RuleKey, fix: Fix | None, last: int) -> str:
 
 @error("a drop that drops nothing, as accepts come before it")
 def void_drop(subject: LintSubject) -> Iterator[Finding]:
-    """Find drops that decide nothing, as what they should drop is accepted before."""
+    """Find drops that decide nothing, as the packets that they should drop are accepted before."""
     breadth = cache(lambda clause: size(clause.addresses))
     accepting: dict[RuleKey, list[Clause]] = {}
     for _, key, clauses in subject.void_drops:
@@ -263,7 +263,7 @@ def _ids(clauses: Iterable[Clause]) -> tuple[str, ...]:
 
 
 def _names(clauses: Iterable[Clause]) -> str:
-    """Return what decides, in words; of many the first."""
+    """Return the deciders, in words; of many the first."""
     names = list(
         dict.fromkeys(f"the {_STEPS[c.decided_by]}" if c.rule is None else decider_text(c) for c in clauses)
     )
@@ -321,7 +321,7 @@ def expiring_drop(subject: LintSubject) -> Iterator[Finding]:
 
 
 def _opened_by_end_of(rule: ResolvedRule, stand: Stand, direction: Direction) -> list[str]:
-    """Return in words what a rule's end opens, given the rules that last as long."""
+    """Return in words the flows that a rule's end opens, given the rules that last as long."""
     ends = rule.expires
     before = stand.judge.with_rules(lambda one: one.expires == ends or not has_ended(one.expires, ends))
     after = before.with_rules(lambda one: one is not rule)
