@@ -57,7 +57,7 @@ class NoAgentError(SourceUnavailableError):
 
 
 def ask(settings: Settings, question: requests.Question, kind: type[_Answer]) -> _Answer:
-    """Return what the running agent answers, or says of an order that it has carried out.
+    """Return the running agent's answer to a question or an order.
 
     Args:
         settings: say where its socket is.
@@ -104,7 +104,7 @@ _RUNTIME_DIRECTORY = StateSettings().runtime_directory
 
 
 def how_to_start(settings: Settings, root: Path = Path("/")) -> str:
-    """Return what starts an agent: the service manager where it has our unit, and that is who is asked."""
+    """Return the command that starts an agent: the service manager's where it has our unit and is asked."""
     has_systemd = (root / "run/systemd/system").is_dir()
     has_unit = any((root / folder / "sgagent.service").exists() for folder in _UNIT_FOLDERS)
     if has_systemd and has_unit and settings.state.runtime_directory == _RUNTIME_DIRECTORY:
@@ -163,7 +163,7 @@ def pause(seconds: float) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InForce:
-    """What is enforced."""
+    """The definitions in force."""
 
     origin: str
     """Where that is known from, in words."""
@@ -282,7 +282,7 @@ def bound_before(settings: Settings) -> Mapping[str, str | None]:
 
 
 def _kept(settings: Settings) -> InForce:
-    """Return what an agent that does not run now kept as its last good definitions."""
+    """Return the last good definitions that an agent kept which does not run now."""
     directory = settings.state.directory
     if directory.exists() and not os.access(directory, os.R_OK | os.X_OK):
         raise NotPermittedError(
@@ -327,7 +327,7 @@ def await_proof(settings: Settings, version: str | None) -> requests.StatusAnswe
 def print_enforced(
     answer: requests.EnforcedAnswer, *, as_json: bool, more: Mapping[str, object] = MappingProxyType({})
 ) -> None:
-    """Print the outcome first, then what it costs; what is wrong goes to standard error.
+    """Print the outcome first, then its costs; problems go to standard error.
 
     Args:
         answer: what the agent did.
@@ -349,13 +349,13 @@ def files_of(answer: requests.DocumentsAnswer) -> tuple[DocumentFile, ...]:
 
 
 def warn_of_loss(answer: requests.EnforcedAnswer | requests.ModeAnswer | requests.ConfirmAnswer) -> None:
-    """Warn if the agent could not keep what it did."""
+    """Warn if the agent could not keep the change."""
     if answer.fault is not None:
         warn(f"this change is lost when the agent stops: {answer.fault}")
 
 
 def lines(answer: requests.EnforcedAnswer) -> Iterator[str]:
-    """Yield what a person has to know."""
+    """Yield the lines for a person."""
     if answer.version is None:
         yield "nothing is enforced; nothing changed"
     else:

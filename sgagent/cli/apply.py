@@ -188,7 +188,7 @@ def _held(settings: Settings) -> tuple[str, tuple[DocumentFile, ...]]:
 def _guard(
     options: argparse.Namespace, files: tuple[DocumentFile, ...], settings: Settings, name: str
 ) -> None:
-    """Refuse what would lock out who types this or open a link, or say what a trial will do.
+    """Refuse a change that would lock out its user or open a link, or announce a trial.
 
     Raises:
         UsageError: it would, permanently.
@@ -214,7 +214,7 @@ def _require_proofs(settings: Settings) -> None:
 
 
 def _print_proved(settings: Settings, answer: requests.EnforcedAnswer, *, as_json: bool) -> int:
-    """Print what was done, and what its proof came to; return the exit code of ``sgagent verify``."""
+    """Print the outcome, and the result of its proof; return the exit code of ``sgagent verify``."""
     from sgagent.cli.verify import EXIT_CODES  # noqa: PLC0415 - it needs what only proofs do
 
     if not as_json:

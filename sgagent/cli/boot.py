@@ -94,7 +94,7 @@ def _enforce(settings: Settings, applier: Applier | None) -> Step:
 def load_last_good_settings(
     options: argparse.Namespace, state: StateDirectory
 ) -> tuple[Settings, UsageError | None]:
-    """Return the configuration; if that is wrong, the one of the last start, and what is wrong.
+    """Return the configuration; if it is wrong, the one of the last start, and the error.
 
     Raises:
         UsageError: it is wrong, and there is no other.
@@ -130,7 +130,7 @@ def enforce_last_good(
 
 
 def describe(step: Step) -> str:
-    """Return in one line what is enforced from now on."""
+    """Return in one line the policy that is enforced from now on."""
     if step.outcome is StepEnd.WAITING and not step.is_standing:
         return "nothing was ever enforced here: the host stays open until the agent has definitions"
     return summary(step)
@@ -166,10 +166,10 @@ class NoSource:
 
 
 class LastGood(StateDirectory):
-    """A state directory of which nothing is changed: what is kept was put there by an agent that saw more."""
+    """A state directory of which nothing is changed: an agent that saw more put the kept files there."""
 
     is_changed = False
 
     def keep(self, kept: KeptDocuments) -> None:
-        """Leave what is kept as it is."""
+        """Leave the kept files as they are."""
         del kept

@@ -106,7 +106,7 @@ def run(options: argparse.Namespace) -> int:
 def _look(
     settings: Settings, options: argparse.Namespace
 ) -> tuple[tuple[Problem, ...], Resolution | None, Reading]:
-    """Return what is wrong with the documents, what they come to, unless form is wrong, and what was read."""
+    """Return the documents' problems, their resolution, unless form is wrong, and the documents read."""
     delivered = Delivery(snapshot=Snapshot(version=""))
 
     def read() -> Delivery:
@@ -162,7 +162,7 @@ def _reading(
 
 
 def _naming_foreign(problems: Iterable[Problem], documents: Iterable[DocumentFile]) -> tuple[Problem, ...]:
-    """Return problems; a file that is something else than a document has one, which says what it is."""
+    """Return problems; a file in a foreign format has one, which names the format."""
     foreign = {one.path: one.reason for one in name_foreign_documents(documents)}
     wrong = {one.origin.file for one in problems if one.severity is Severity.ERROR} & foreign.keys()
     named = (
@@ -199,7 +199,7 @@ def _as_sarif(problems: Iterable[Problem]) -> dict[str, object]:
 
 
 def _problems_of_documents(error: RefusedSettingsError, options: argparse.Namespace) -> tuple[Problem, ...]:
-    """Return what is wrong with the documents, as far as a configuration with errors lets them be found."""
+    """Return the documents' problems, as far as a configuration with errors lets them be found."""
     settings = error.readable
     if not error.spares(["interface"]):
         settings = replace(settings, interfaces=())
@@ -253,7 +253,7 @@ def _warnings_of_links(policy: ResolvedPolicy | None, configuration: Path) -> tu
 
 
 def _forwarding_warnings(policy: ResolvedPolicy | None, configuration: Path) -> tuple[Problem, ...]:
-    """Return a warning if the source check may drop what this host forwards (§12.6).
+    """Return a warning if the source check may drop packets that this host forwards (§12.6).
 
     Whether sources are translated would be in the ruleset, which only root may list.
     """

@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _print_result(outcome: str, policy: ResolvedPolicy, operations: int, verified: Json | None) -> None:
-    """Print what ``compile --json`` did; ``verified`` is there if ``--verify`` was given."""
+    """Print the result of ``compile --json``; ``verified`` is there if ``--verify`` was given."""
     names = [interface.name for interface in policy.bound]
     result = {"outcome": outcome, "interfaces": names, "operations": operations}
     print(json.dumps(result if verified is None else result | {"verified": verified}))

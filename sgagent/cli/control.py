@@ -39,13 +39,13 @@ add_confirm_arguments = add_reload_arguments = _add_json_argument
 
 
 def add_history_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of what prints a table."""
+    """Add the options of commands that print a table."""
     add_width_argument(parser)
     _add_json_argument(parser)
 
 
 def run_history(options: argparse.Namespace) -> int:
-    """Print what was enforced; damaged files are named on standard error."""
+    """Print the history; damaged files are named on standard error."""
     answer = ask(load_settings(options), history_requests.HistoryQuestion(), history_requests.HistoryAnswer)
     if options.json:
         _print_json(answer)
@@ -108,7 +108,7 @@ def run_confirm(options: argparse.Namespace) -> int:
 
 
 def run_reload(options: argparse.Namespace) -> int:
-    """Have the agent read its source, and print what is in force; raise why the source's is not."""
+    """Have the agent read its source, and print the version in force; raise why the source's is not."""
     answer = ask(load_settings(options), requests.ReloadOrder(), requests.EnforcedAnswer)
     print_enforced(answer, as_json=options.json)
     return 0
@@ -122,7 +122,7 @@ def add_rollback_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_rollback(options: argparse.Namespace) -> int:
-    """Have the agent go back to earlier definitions, and print what is in force then."""
+    """Have the agent go back to earlier definitions, and print those in force then."""
     order = requests.RollbackOrder(number=options.number)
     answer = ask(load_settings(options), order, requests.EnforcedAnswer)
     print_enforced(answer, as_json=options.json)

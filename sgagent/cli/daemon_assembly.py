@@ -1,4 +1,4 @@
-"""Assembly of the daemon: what ``sgagent run`` does in the process without privilege."""
+"""Assembly of the daemon: the part of ``sgagent run`` in the process without privilege."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def run_daemon(options: argparse.Namespace, applier: Applier) -> int:
 
 
 def _take_up(settings: Settings, dataplane: ApplierDataplane) -> StandingTable | None:
-    """Take up what an earlier agent left, which is ours from now on; return it if it need not be listed.
+    """Take up an earlier agent's table, which is ours from now on; return it if it need not be listed.
 
     Where nothing is proved in the background, nobody would read the kernel's table later, and it is listed.
 
@@ -116,7 +116,7 @@ def _take_up(settings: Settings, dataplane: ApplierDataplane) -> StandingTable |
 
 
 def _keep_table(settings: Settings, dataplane: ApplierDataplane, settled: Ruleset | None) -> None:
-    """Keep what stands, if it is what the agent put there, for the next agent."""
+    """Keep the standing table's identity, if the agent put it there, for the next agent."""
     number = None if settled is None else dataplane.ruleset_number()
     if settled is not None and number is not None and dataplane.observe() == Observed(ruleset=settled):
         file = StandingTableFile(settings.state.directory, read_boot_id())
@@ -132,7 +132,7 @@ def _assemble(
     *,
     left_table: StandingTable | None,
 ) -> Daemon:
-    """Put the parts together; what has to be closed goes on the stack."""
+    """Put the parts together; those that have to be closed go on the stack."""
     log: EventLog = structlog.get_logger()
     clock, inbox, host = SystemClock(), Inbox(), NetlinkHost()
     layout = MarkLayout(settings.enforcement.mark_mask)
@@ -238,7 +238,7 @@ def _assemble(
 def _examine(
     settings: Settings, dataplane: ApplierDataplane, policy: PolicyFact, facts: HostFacts
 ) -> Diagnosis:
-    """Return what the doctor finds, from its own thread, by modules that nothing else needs."""
+    """Return the doctor's findings, from its own thread, by modules that nothing else needs."""
     from sgagent.agent.examination import Examination  # noqa: PLC0415 - a start does not wait for them
     from sgagent.dataplane.kernel_features import owns_by_number  # noqa: PLC0415 - likewise
 

@@ -50,7 +50,7 @@ def report(answer: DeniedAnswer, shown: int, width: int | None) -> list[str]:
 
 
 def _sentences(left_out: Iterable[FlowsLeftOut], width: int | None) -> Iterator[str]:
-    """Yield what was left out, in words, each in as many lines as the width asks for."""
+    """Yield the flows left out, in words, each in as many lines as the width asks for."""
     for entry in left_out:
         yield from lay_out([(sentence(entry),)], width=width)
 

@@ -1,4 +1,4 @@
-"""``sgagent doctor``: what on this host can bypass, break or be broken by the policy."""
+"""``sgagent doctor``: influences on this host that can bypass, break or be broken by the policy."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the findings; what could not be looked at goes to standard error."""
+    """Print the findings; the parts that could not be looked at go to standard error."""
     if options.platform:
         report = platform_report.platform_report()
         print(platform_report.as_json(report) if options.json else platform_report.as_text(report))
@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
 def _policy(
     settings: Settings, options: argparse.Namespace, facts: HostFacts
 ) -> tuple[PolicyFact, tuple[NotSeen, ...]]:
-    """Return what of the policy matters: of the given definitions, else of those in force, else configured.
+    """Return the policy's facts: of the given definitions, else of those in force, else configured.
 
     Where they can't be read, the links that the configuration binds count, and that is said.
     """
@@ -120,7 +120,7 @@ def _is_privileged() -> bool:
 
 
 def _of_agent(settings: Settings) -> Diagnosis | None:
-    """Return what a running agent sees; None where none answers."""
+    """Return a running agent's diagnosis; None where none answers."""
     try:
         return agent_client.ask(settings, requests.DoctorQuestion(), Diagnosis)
     except SgagentError:

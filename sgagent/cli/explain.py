@@ -93,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
 def _other_tables(
     explanation: Explanation, packet: Packet, options: argparse.Namespace
 ) -> OtherTables | None:
-    """Return what other tables of this host do with the packet; None where another host is meant."""
+    """Return other tables' verdicts on the packet; None where another host is meant."""
     name = explanation.interface or options.on
     if options.interface or name is None:
         return None
@@ -103,7 +103,7 @@ def _other_tables(
 
 
 def _explain_definitions(settings: Settings, packet: Packet, options: argparse.Namespace) -> Explanation:
-    """Return what becomes of the packet under definitions that need not be in force."""
+    """Return the explained verdict on the packet under definitions that need not be in force."""
     is_enforced_meant = options.at and not _names_definitions(options)
     delivery = enforced_now(settings).parse(settings) if is_enforced_meant else None
     if delivery is not None:

@@ -53,7 +53,7 @@ class FixWriter:
 
     @cached_property
     def names(self) -> ObjectNames:
-        """Return the names of what the judges speak of."""
+        """Return the names of the judges' objects."""
         judges = ResolvedPolicy(interfaces=tuple(stand.judge for stand in self.subject.stands))
         return ObjectNames.of(judges, definitions=self.subject.snapshot)
 
@@ -70,7 +70,7 @@ class FixWriter:
         return f"{', '.join(map(str, fix.edits))}: {effect_text(fix.flows)}"
 
     def changes(self, fix: Fix) -> dict[str, list[PlacedReplacement]]:
-        """Return what to replace in which file; nothing where that can't be done in place."""
+        """Return the replacements by file; nothing where that can't be done in place."""
         texts = {file.name: text_of(file) for file in self.delivery.documents}
         try:
             edits = edits_by_file(self.delivery.snapshot, fix.edits)
@@ -96,7 +96,7 @@ def edit_as_json(edit: RuleEdit) -> dict[str, object]:
 
 
 def effect_text(flows: Iterable[FlowChange]) -> str:
-    """Return what changes, as the first line of ``plan`` says it."""
+    """Return the number of changes, as the first line of ``plan`` has it."""
     effects = [flow.effect for flow in flows]
     if not effects:
         return "no verdict changes"
@@ -105,7 +105,7 @@ def effect_text(flows: Iterable[FlowChange]) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fixed:
-    """What was edited."""
+    """The result of editing."""
 
     delivery: Delivery
     """The definitions as they are now."""
@@ -116,7 +116,7 @@ class Fixed:
     names: ObjectNames
 
     def lines(self) -> Iterator[str]:
-        """Yield what people read: the plan, then what was done."""
+        """Yield the lines for people: the plan, then the edits."""
         for flow in self.flows[:MOST_SHOWN]:
             yield printable(f"{flow.effect.value} {flow_as_text(flow, self.names)}")
         if len(self.flows) > MOST_SHOWN:
@@ -130,7 +130,7 @@ class Fixed:
         yield ""
 
     def as_json(self) -> dict[str, object]:
-        """Return what was done as the object that scripts read."""
+        """Return the result as the object that scripts read."""
         return {
             "fixed": {
                 "edits": list(map(edit_as_json, self.edits)),
@@ -196,7 +196,7 @@ _ROUNDS = 1000
 
 
 def _all_edits(snapshot: Snapshot, look_at: LookAt, wanted: Wanted) -> tuple[RuleEdit, ...]:
-    """Return the edits of all fixes that are wanted; each round is tried on what those before leave."""
+    """Return the edits of all wanted fixes; each round is tried on the result of those before."""
     edits: tuple[RuleEdit, ...] = ()
     for _ in range(_ROUNDS):
         found = lint(look_at(edit_snapshot(snapshot, edits)), wanted.left_out)
@@ -208,7 +208,7 @@ def _all_edits(snapshot: Snapshot, look_at: LookAt, wanted: Wanted) -> tuple[Rul
 
 
 def _edited(settings: Settings, delivery: Delivery, edits: tuple[RuleEdit, ...]) -> Delivery:
-    """Return the definitions with edited texts, which were read again and mean what they should.
+    """Return the definitions with edited texts, which were read again and mean the same as the edits.
 
     Raises:
         UsageError: they can't be edited in place.
@@ -258,7 +258,7 @@ def text_of(file: DocumentFile) -> str:
 
 
 def edits_by_file(snapshot: Snapshot, edits: Iterable[RuleEdit]) -> dict[str, dict[str, Fields | None]]:
-    """Return by file and path what is set in a rule; None where it is removed.
+    """Return by file and path the new fields of a rule; None where it is removed.
 
     Raises:
         NotEditableError: a rule is of a saved answer of the cloud.

@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Fleet:
-    """What hosts report at one moment."""
+    """The reports of hosts at one moment."""
 
     newest: int
     """The revision at which the newest publication was complete; 0 for none."""

@@ -62,19 +62,19 @@ class Keeper:
         return cls(settings=settings, options=options, read=read_guardrails(settings, options))
 
     def here(self, resolution: Resolution, delivery: Delivery, names: KnownNames | None = None) -> Resolution:
-        """Return a resolution with what breaks guardrails on its own interfaces.
+        """Return a resolution with the violations of guardrails on its own interfaces.
 
         Args:
             resolution: of the definitions.
             delivery: the definitions.
-            names: what names stand for; None asks, as far as the options allow it.
+            names: the addresses of names; None asks, as far as the options allow it.
         """
         return self._kept(resolution, delivery, names, self.read.guardrails, resolution.policy)
 
     def everywhere(self, resolution: Resolution, delivery: Delivery) -> Resolution:
-        """Return a resolution with what breaks guardrails anywhere, unless interfaces are given.
+        """Return a resolution with the violations of guardrails anywhere, unless interfaces are given.
 
-        A group that is attached nowhere is looked at by itself; ``always`` demands nothing of it.
+        A group that is attached nowhere is checked by itself, but not against ``always``.
         """
         if not self.read.guardrails or self.options.interface:
             return self.here(resolution, delivery)
@@ -101,7 +101,7 @@ class Keeper:
         return replace(found, problems=tuple(dict.fromkeys((*self.read.problems, *found.problems))))
 
     def names(self) -> KnownNames:
-        """Return what the names of the statements stand for."""
+        """Return the addresses of the statements' names."""
         asked = dns_names_of(self.read.guardrails)
         if not asked:
             return {}

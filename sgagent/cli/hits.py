@@ -37,7 +37,7 @@ class Rates:
         self._read_at: float | None = None
 
     def after(self, answer: HitsAnswer, now: float) -> PacketsPerSecond:
-        """Return packets a second since the look before; nothing at the first, and of what is new.
+        """Return packets a second since the look before; nothing at the first, and of new counters.
 
         Args:
             answer: what the agent said.
@@ -198,7 +198,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print what was counted."""
+    """Print the hits."""
     settings, rates = load_settings(options), Rates()
 
     def look() -> HitsAnswer:
@@ -235,7 +235,7 @@ def _watch(lines: Callable[[], list[str]], *, repaint: bool) -> None:
 
 
 def _painted(lines: list[str]) -> Iterator[str]:
-    """Yield what paints the lines over those before, without a flicker; what has no room is counted."""
+    """Yield the text that paints the lines over those before, without a flicker; others are counted."""
     lines = [piece for line in lines for piece in line.split("\n")]
     room = shutil.get_terminal_size().lines - 1
     if len(lines) > room:

@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write the document that all of it comes to; say on standard error what is not what it was."""
+    """Write the document of all imported groups; print losses to standard error."""
     settings = load_settings(options)
     imported = _imported(options, settings)
     native = write_document(imported.snapshot)
@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _imported(options: argparse.Namespace, settings: Settings) -> Imported:
-    """Return what is read, of files or of the API.
+    """Return the definitions read, of files or of the API.
 
     Raises:
         UsageError: files where none are read, or none where some are.
@@ -99,7 +99,7 @@ def _imported(options: argparse.Namespace, settings: Settings) -> Imported:
 
 
 def _known(options: argparse.Namespace) -> Known:
-    """Return what the options say of the group that an export is of.
+    """Return the options' facts of an export's group.
 
     Raises:
         UsageError: they lack what no export says.
@@ -139,7 +139,7 @@ def _from_the_cloud(settings: Settings) -> Imported:
 
 
 def _resolve(snapshot: Snapshot) -> Resolution:
-    """Return what definitions come to as a whole, with all that makes no sense in them."""
+    """Resolve definitions as a whole, with all their problems."""
     return resolve(snapshot, Bindings(), Exemptions(), scope=Scope.EVERYTHING)
 
 

@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
         *(f"  admits {entry}" for entry in policy.admitted),
         *(f"note: {note}" for note in policy.notes),
         "next: 'sgagent check', then start the agent, and watch 'sgagent hits' and 'sgagent denied';",
-        "      'sgagent mode enforce --confirm-within 2m' enforces it on trial, 'sgagent confirm' for good",
+        "      'sgagent mode enforce --confirm-within 2m' enforces it on trial, 'sgagent confirm' keeps it",
     )
     print("\n".join(map(printable, lines)))
     return 0
@@ -91,7 +91,7 @@ def _block(text: str) -> CidrBlock:
 
 
 def _configuration(place: Path, *, is_default: bool) -> tuple[str, Settings, bool]:
-    """Return the text of the configuration, what it sets, and whether the file has it already.
+    """Return the text of the configuration, its settings, and whether the file has it already.
 
     Raises:
         UsageError: there is one that sets something and does not observe, or it is wrong.
@@ -159,7 +159,7 @@ def _policy_file(settings: Settings) -> Path:
 
 
 def look_at_host() -> HostView:
-    """Return what the policy is made of.
+    """Return the host's facts for the first policy.
 
     Raises:
         UsageError: the kernel does not say which ports are open.
@@ -228,7 +228,7 @@ class OpenPort:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostView:
-    """What the first policy is made of."""
+    """The host's facts for the first policy."""
 
     name: str
     """Of the host."""
@@ -264,7 +264,7 @@ class FirstPolicy:
 def make_first_policy(
     view: HostView, *, ssh_from: Sequence[CidrBlock] = (), is_web_server: bool = False
 ) -> FirstPolicy:
-    """Return a policy that admits logins, what the arguments say, and the sessions that are open."""
+    """Return a policy that admits logins, the arguments' traffic, and the sessions that are open."""
     name = _id_part(view.name)
     links = filtered_links(view.links)
     rules = [*_ssh_rules(view, ssh_from), *(_web_rules() if is_web_server else ())]
@@ -424,7 +424,7 @@ def _head(name: str) -> Iterator[str]:
 
 
 def _suggestions(ports: Sequence[OpenPort]) -> Iterator[str]:
-    """Yield what to uncomment for other programs that wait for packets."""
+    """Yield the lines to uncomment for other programs that wait for packets."""
     waiting = [one for one in ports if not one.has_rule and not 0 < len(one.peers) <= MOST_PEERS]
     if waiting:
         yield "      # Programs wait at these ports, too. To admit somebody, uncomment a line and say whom:"

@@ -78,7 +78,7 @@ def required_definitions(options: argparse.Namespace) -> Path:
 
 
 def add_policy_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say which definitions are meant, and what they are bound to."""
+    """Add the options that choose definitions and the interfaces they are bound to."""
     add_definitions_arguments(parser)
     add_interface_argument(parser)
     add_option(parser, "--strict", "treat warnings as errors")
@@ -102,7 +102,7 @@ def add_dns_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def dns_answers(settings: Settings, options: argparse.Namespace | None = None) -> DnsAnswers:
-    """Return what names stand for; name servers are asked if the options are given and allow it."""
+    """Return the addresses of names; name servers are asked if the options are given and allow it."""
     from sgagent.agent.names.resolver import DnsAnswers  # noqa: PLC0415 - offline commands do without
 
     is_asked = options is not None and not options.no_dns
@@ -307,7 +307,7 @@ def resolve_for_host(
     expected: Iterable[ExpectedLink] = (),
     is_followed: bool = False,
 ) -> Resolution:
-    """Return what the definitions come to on this host; all problems included.
+    """Resolve the definitions on this host; all problems included.
 
     Args:
         settings: the configuration.
@@ -420,7 +420,7 @@ def preview_cuts(
 
 
 def exemptions(settings: Settings) -> Exemptions:
-    """Return what no group can block, also for the agent: its lists, and the way to the source (§7.4)."""
+    """Return the traffic that no group can block, as for the agent: lists, the way to the source (§7.4)."""
     failsafe = (*settings.failsafe, *exempt(known_endpoints(settings)))
     name_servers = exempt(dns_endpoints(settings.dns.servers or host_name_servers()))
     return Exemptions(platform=settings.platform, failsafe=failsafe, name_servers=name_servers)

@@ -122,7 +122,7 @@ def _location(origin: Origin, root: Path) -> dict[str, object]:
 
 
 def _fingerprint(finding: Finding) -> str:
-    """Return what is the same for the same finding, whatever its line."""
+    """Return the fingerprint of a finding, the same whatever its line is."""
     parts = (
         finding.code,
         finding.security_group_id or "",
@@ -150,7 +150,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print what was found; the exit code says on request whether anything was."""
+    """Print the findings; the exit code says on request whether there are any."""
     settings = load_settings(options)
     disabled = frozenset((*settings.lint.disable, *_codes("--disable", options.disable)))
     delivery = inputs.fetch(settings, options.definitions)
@@ -208,7 +208,7 @@ def _codes(option: str, arguments: Iterable[str]) -> Iterator[str]:
 def _subject_maker(
     settings: Settings, delivery: Delivery, options: argparse.Namespace
 ) -> Callable[[Snapshot], LintSubject]:
-    """Return what makes the subject of the checks of definitions: those that were read, or edited ones."""
+    """Return the maker of the subject of checks of definitions: those that were read, or edited ones."""
     by_hand = inputs.hand_bindings(options.interface)
     dns = inputs.dns_answers(settings, options)
     bound = bind(delivery.snapshot, by_hand or settings.interfaces, HostFacts(), automatically=False)
@@ -226,7 +226,7 @@ def _subject_maker(
 
 
 def _life(settings: Settings, delivery: Delivery, options: argparse.Namespace, dns: DnsAnswers) -> Life:
-    """Return what is known of this host while it lives: its links, listening sockets, and the agent's counts.
+    """Return the facts of this host while it lives: its links, listening sockets, and the agent's counts.
 
     Raises:
         NoAgentError: none runs, and ``--unused`` asks for its counts.
@@ -266,7 +266,7 @@ def _life(settings: Settings, delivery: Delivery, options: argparse.Namespace, d
 
 
 def _usages(answer: HitsAnswer) -> tuple[dict[RuleCounter, Usage], dict[str, Usage]]:
-    """Return what the agent has counted: of rules, and of fellow members, by interface."""
+    """Return the agent's counts: of rules, and of fellow members, by interface."""
     rules: dict[RuleCounter, Usage] = {}
     inner: dict[str, Usage] = {}
     for part in answer.interfaces:
@@ -289,7 +289,7 @@ def _usages(answer: HitsAnswer) -> tuple[dict[RuleCounter, Usage], dict[str, Usa
 
 
 def lines(findings: Iterable[Finding]) -> Iterator[str]:
-    """Yield what people read: the verdict, then each finding with its reason, remedy and place."""
+    """Yield the lines for people: the verdict, then each finding with its reason, remedy and place."""
     findings = tuple(findings)
     yield _verdict(findings)
     for finding in findings:

@@ -1,4 +1,4 @@
-"""The guard of commands that change what is enforced: they refuse to lock out who types them (§7.4).
+"""The guard of commands that change the policy in force: they refuse to lock their user out (§7.4).
 
 ``apply`` and ``mode`` can also try a change for some time, and say before what it will cost.
 """
@@ -36,7 +36,7 @@ WAYS_OUT = "use --confirm-within 60s for a trial, or --yes"
 
 
 def add_guard_arguments(parser: argparse.ArgumentParser, text: str) -> None:
-    """Add the options of commands that may lock out who types them; ``text`` says what ``--yes`` does."""
+    """Add the options of commands that may lock their user out; ``text`` explains ``--yes``."""
     add = option_adder(parser)
     add(
         "--confirm-within TIME",
@@ -164,7 +164,7 @@ def announce_trial(
     policy: ResolvedPolicy | None,
     notes: Iterable[str] = (),
 ) -> None:
-    """Print what a trial will do and how to keep it, before it may cut the terminal that this is read in.
+    """Print a trial's effect and how to keep it, before it may cut the terminal that shows this.
 
     Args:
         options: of the command line.
@@ -185,7 +185,7 @@ _TERMINAL_SECONDS = 0.2
 
 
 def trial_lines(what: str, back: str, cuts: Iterable[NamedCut], notes: Iterable[str] = ()) -> Iterator[str]:
-    """Yield what a person has to know before a trial.
+    """Yield the lines for a person before a trial.
 
     Args:
         what: is on trial, and for how long.
@@ -214,7 +214,7 @@ def modes_now(status: requests.StatusAnswer) -> ModeOf:
 def policy_in_modes(
     files: tuple[DocumentFile, ...], settings: Settings, mode_of: ModeOf
 ) -> ResolvedPolicy | None:
-    """Return what documents come to on this host, in some modes; None if they have errors."""
+    """Return the policy of documents on this host, in some modes; None if they have errors."""
     try:
         snapshot, _ = parse_documents(files, settings.limits)
     except DocumentError:

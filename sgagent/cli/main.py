@@ -41,7 +41,7 @@ DEFAULT_CONFIGURATION = Path("/etc/sgagent/sgagent.toml")
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command, and what it needs of the process."""
+    """A command, and its needs of the process."""
 
     summary: str
     module: str = ""
@@ -170,7 +170,7 @@ class _Output(io.FileIO):
 
 
 class _Messages(io.FileIO):
-    """The file below standard error; what can't be written there changes no result."""
+    """The file below standard error; a failed write changes no result."""
 
     def write(self, data: ReadableBuffer, /) -> int:
         """Write some bytes if that is possible at once."""
@@ -203,7 +203,7 @@ def _guarded(before: TextIO | None, file: io.FileIO) -> io.TextIOWrapper:
 
 
 def _discard_output() -> None:
-    """Let what is buffered go nowhere, or the interpreter would fail to write it as it ends."""
+    """Discard buffered output, or the interpreter would fail to write it as it ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -223,7 +223,7 @@ _Declare = Callable[[argparse.ArgumentParser], None]
 
 
 def find_command(name: str) -> tuple[_Declare, Callable[[argparse.Namespace], int]]:
-    """Import the module of a command, and return what adds its options and what runs it.
+    """Import the module of a command, and return the functions that add its options and run it.
 
     A module that is named as its command has ``add_arguments`` and ``run``. In another, these have the name
     of the command, like ``add_mode_arguments`` and ``run_mode``.
@@ -274,7 +274,7 @@ _BUNDLE = Path(sys.prefix, "share", "bundle")
 
 
 def _version() -> str:
-    """Return what runs, and of which bundle it is a part, if it is one."""
+    """Return the running version, and its bundle, if it is a part of one."""
     name = f", {_BUNDLE.read_text(encoding='ascii').strip()}" if _BUNDLE.exists() else ""
     return f"sgagent {__version__}{name}"
 
@@ -307,7 +307,7 @@ class _Parser(argparse.ArgumentParser):
         self.register("type", Path, _path)
 
     def error(self, message: str) -> NoReturn:
-        """Raise what becomes exit code 2."""
+        """Raise the error of exit code 2."""
         raise UsageError(f"{message} (see '{self.prog} --help')")
 
 
@@ -328,7 +328,7 @@ class _CommandParser(_Parser):
             add_arguments(self)
 
     def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - of what is overridden
-        """Parse what follows the command's name."""
+        """Parse the arguments after the command's name."""
         for number in _ALL[self._command].ignored:
             signal.signal(number, signal.SIG_IGN)
         self.declare_options()

@@ -86,7 +86,7 @@ def _modes_after(order: requests.ModeOrder, now: ModeOf) -> ModeOf:
 
 
 def _costs(answer: requests.ModeAnswer) -> Iterator[str]:
-    """Yield what a person has to know of a switch beyond the modes."""
+    """Yield the lines for a person about a switch beyond the modes."""
     if answer.seconds_left is not None:
         yield f"goes back in {time_left(answer.seconds_left)}, unless 'sgagent confirm' runs"
     if answer.sessions_cut:

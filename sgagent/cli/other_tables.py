@@ -1,4 +1,4 @@
-"""What ``explain`` says of other tables: which base chains see a packet too, and what they do with it."""
+"""Other tables in ``explain``: which base chains see a packet too, and their verdicts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sgagent.verify.programs import read_filters
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OtherTables:
-    """What a look at the tables of others came to."""
+    """The result of a look at the tables of others."""
 
     not_looked_because: str | None = None
     chains: tuple[ChainVerdict, ...] = ()
@@ -72,7 +72,7 @@ def _words(one: ChainVerdict) -> str:
 
 
 def look_at_other_tables(explanation: Explanation, packet: Packet, interface: str) -> OtherTables:
-    """Return what other tables of this host do with a packet at one of its links.
+    """Return other tables' verdicts on a packet at one of this host's links.
 
     Args:
         explanation: what sgagent does with it.

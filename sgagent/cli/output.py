@@ -1,4 +1,4 @@
-"""What commands print and write: colours, columns, progress, and files replaced whole."""
+"""Output of commands: colours, columns, progress, and files replaced whole."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def warn(text: str) -> None:
 
 
 def problem_as_json(problem: Problem) -> dict[str, object]:
-    """Return what scripts read of a problem."""
+    """Return a problem's fields for scripts."""
     return {
         "code": problem.code,
         "file": problem.origin.file,
@@ -119,7 +119,7 @@ def _lines_of_row(row: Sequence[str], widths: Sequence[int], right: Container[in
 
 
 def decision_as_json(decision: Decision | Explanation) -> dict[str, object]:
-    """Return what scripts read of a verdict and what decided it."""
+    """Return the fields of a verdict and its decider for scripts."""
     rule = decision.rule
     return {
         "verdict": decision.verdict.value,
@@ -171,7 +171,7 @@ _BACK, _END_OF_LINE = "\r", "\x1b[K"
 def progress(
     doing: str, total: int, *, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
 ) -> Iterator[Callable[[], None]]:
-    """Count steps on one line of a terminal, which is gone when the work is done; yield what counts a step.
+    """Count steps on one line of a terminal, which is gone when the work is done; yield the counter.
 
     Args:
         doing: what is done, like ``judging packets``.

@@ -1,4 +1,4 @@
-"""``sgagent plan``: show what candidate definitions would change against the enforced ones.
+"""``sgagent plan``: show the changes of candidate definitions against the enforced ones.
 
 People read the verdict first; scripts read one JSON object.
 """
@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print what would change; the exit code says on request whether anything does."""
+    """Print the changes; the exit code says on request whether there are any."""
     if options.everywhere and options.interface:
         raise UsageError("--everywhere and --interface exclude each other")
     if options.between and (options.interface or options.everywhere or options.against):
@@ -103,7 +103,7 @@ def _print_report(report: PlanReport, options: argparse.Namespace, beside: dict[
 
 
 def _between(delivery: Delivery, scope: _Scope, options: argparse.Namespace) -> PlanReport:
-    """Return what changes where one group of the definitions stands for another."""
+    """Return the changes where one group of the definitions stands for another."""
     snapshot, settings = delivery.snapshot, scope.settings
     group = options.between[0]
     candidate = with_other_group(snapshot, *options.between)
@@ -143,7 +143,7 @@ class _Scope:
     """Of what was resolved: the sides have most of it in common."""
 
     def resolve(self, delivery: Delivery) -> Resolution:
-        """Return what definitions come to there."""
+        """Resolve definitions in the scope."""
         if self.everywhere:
             return resolve_everywhere(self.settings, delivery, self.memo, at=self.at, dns=self.dns)
         return inputs.resolve_for_host(
@@ -151,7 +151,7 @@ class _Scope:
         )
 
     def resolve_present(self, present: Delivery | None) -> ResolvedPolicy:
-        """Return what is in force there; a link whose groups are all unknown to it is not judged yet."""
+        """Return the policy in force there; a link whose groups are all unknown to it is not judged yet."""
         if present is None:
             return ResolvedPolicy()
         known = present.snapshot.group_by_id
@@ -173,7 +173,7 @@ def resolve_everywhere(
     at: datetime | None = None,
     dns: DnsAnswers | None = None,
 ) -> Resolution:
-    """Return what definitions come to on every network interface that they name, wherever it is.
+    """Resolve definitions on every network interface that they name, wherever it is.
 
     Each is judged as if it were a link of this host, by the name of its id. All errors of meaning count.
     """
@@ -195,7 +195,7 @@ def resolve_everywhere(
 def _enforced(
     candidate: Delivery, settings: Settings, options: argparse.Namespace, parsed: Memo
 ) -> tuple[str, Delivery | None]:
-    """Return what the candidate is compared with, in words, and the definitions; None where nothing is.
+    """Return the definitions to compare with, and their origin in words; None where there are none.
 
     Raises:
         DocumentError: they have errors, or this version of sgagent can't read them any more.
@@ -272,7 +272,7 @@ MOST_OPERATIONS = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanReport:
-    """What a candidate changes."""
+    """The changes of a candidate."""
 
     origin: str
     """What it was compared with, in words."""
@@ -296,7 +296,7 @@ class PlanReport:
 
 
 def lines(report: PlanReport, width: int | None) -> list[str]:
-    """Return what people read.
+    """Return the lines for people.
 
     Args:
         report: what was found.
@@ -344,7 +344,7 @@ def _part(title: str, texts: list[str], most: int = MOST_SHOWN) -> Iterator[str]
 
 
 def flow_as_text(flow: FlowChange, names: ObjectNames) -> str:
-    """Return what opens or closes, as people read it."""
+    """Return a flow that opens or closes, for people."""
     change, box = flow.box.label, flow.box
     preferred = _objects(change.after, change.before)
     peers = flow_text.peers_text(box, names, preferred, flow.interfaces)
@@ -380,7 +380,7 @@ def _expiry(rule: ResolvedRule) -> str:
 
 
 def _differences(change: RuleChange) -> Iterator[str]:
-    """Yield what differs between a rule before and after, like ``priority 1 → 2``."""
+    """Yield the differences of a rule before and after, like ``priority 1 → 2``."""
     before, after = change.before, change.after
     if before is None or after is None:
         return
@@ -403,7 +403,7 @@ def _differences(change: RuleChange) -> Iterator[str]:
 
 
 def _object_change(before: str, after: str) -> str:
-    """Return both of two objects, or what came to a list of objects and what left it."""
+    """Return both of two objects, or the objects that came to a list and left it."""
     old, new = before.split(", "), after.split(", ")
     if min(len(old), len(new)) == 1:
         return f"object {few_objects(before)} → {few_objects(after)}"
@@ -417,7 +417,7 @@ def _ports(ports: PortSet) -> str:
 
 
 def _membership(before: Peer, after: Peer) -> str:
-    """Return what came to an object and what left it."""
+    """Return the addresses that came to an object and left it."""
     parts = []
     for sign, whole, part in (("+", after, before), ("-", before, after)):
         blocks = [
@@ -476,7 +476,7 @@ def as_json(report: PlanReport) -> dict[str, object]:
 
 
 def flow_as_json(flow: FlowChange, names: ObjectNames) -> dict[str, object]:
-    """Return what opens or closes, as the object that scripts read."""
+    """Return a flow that opens or closes, as the object that scripts read."""
     change = flow.box.label
     return {
         "effect": flow.effect.value,

@@ -1,4 +1,4 @@
-"""``sgagent doctor --platform``: what a person sends back who tried sgagent on a host that nobody tried."""
+"""``sgagent doctor --platform``: the report of a person who tried sgagent on an untried host."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FIRST_WITH_LATE_SETS, _LAST_WITHOUT = (6, 18), (6, 12)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlatformReport:
-    """What runs here, in versions, and what is missing."""
+    """The versions of this host's software, and missing features."""
 
     sgagent: str
     installed: str
@@ -46,7 +46,7 @@ class PlatformReport:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Return what is missing and what follows from it, a sentence each."""
+        """Return the missing features with their consequences, a sentence each."""
         return tuple(self._missing())
 
     def _missing(self) -> Iterator[str]:

@@ -99,7 +99,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _valid(settings: Settings, options: argparse.Namespace) -> Snapshot:
-    """Return what the documents hold; the whole of it must make sense (§8.3).
+    """Return the documents' snapshot; the whole of it must make sense (§8.3).
 
     Raises:
         DocumentError: it does not.
@@ -114,7 +114,7 @@ def _valid(settings: Settings, options: argparse.Namespace) -> Snapshot:
 
 
 def _refuse_mistakes(store: publication.Published, snapshot: Snapshot, options: argparse.Namespace) -> None:
-    """Refuse what the options do not allow.
+    """Refuse a publication that the options do not allow.
 
     Raises:
         UsageError: another client publishes, or all would be deleted, as for an empty directory.
@@ -135,7 +135,7 @@ def _refuse_mistakes(store: publication.Published, snapshot: Snapshot, options: 
 
 
 def _snapshot_of(published: publication.Published, layout: KeyLayout, limits: Limits) -> Snapshot:
-    """Return what is published; nothing where that can't be read, as all of it will be replaced."""
+    """Return the published snapshot; nothing where it can't be read, as all of it will be replaced."""
     values = {item.key: item for item in published.items}
     try:
         return parse_documents(Everything(layout).documents(values).documents, limits)[0]
@@ -154,7 +154,7 @@ def _who() -> str:
 
 
 def _print_plan(found: Sequence[Edited], plan: publication.Publication) -> None:
-    """Print what changes, for people: objects and rules, then keys."""
+    """Print the changes, for people: objects and rules, then keys."""
     for edited in found:
         details = f": {'; '.join(edited.details)}" if edited.details else ""
         print(printable(f"{_SIGNS[edited.edit]} {edited.kind.value} {edited.name}{details}"))
@@ -217,7 +217,7 @@ class Signer:
 
     @property
     def key_ids(self) -> list[str]:
-        """Return what the keys are known by."""
+        """Return the ids of the keys."""
         return [key.public.key_id for key in self.keys]
 
     @property

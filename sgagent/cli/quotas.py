@@ -1,4 +1,4 @@
-"""Quotas of the cloud in what ``sgagent check`` prints."""
+"""Quotas of the cloud in the output of ``sgagent check``."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def words(use: QuotaUse) -> str:
     return f"{use.object_id}: {use.used} of {use.most} {use.limit.value.replace('_', ' ')}"
 
 
-def over_quota(snapshot: Snapshot, told: Container[str]) -> Iterator[Problem]:
-    """Yield a warning for each use that the cloud would refuse, but for codes of which there are some."""
+def over_quota(snapshot: Snapshot, reported: Container[str]) -> Iterator[Problem]:
+    """Yield a warning for each use that the cloud would refuse, without the codes already reported."""
     for use in quota_uses(snapshot):
         code = _CODES[use.limit]
-        if use.used > use.most and code not in told:
+        if use.used > use.most and code not in reported:
             message = f"{words(use)}, which the cloud would refuse"
             yield Problem.warning(use.origin, code, str(use.used), message, _REMEDIES[use.limit])
 

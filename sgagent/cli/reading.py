@@ -1,4 +1,4 @@
-"""What ``sgagent check`` has read: files with what is in them, what was passed over, and bound links."""
+"""The input of ``sgagent check``: files with their content, files passed over, and bound links."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class PassedOver:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """What was read."""
+    """The input of a check."""
 
     snapshot: Snapshot
     documents: tuple[DocumentFile, ...] = ()
@@ -68,7 +68,7 @@ class Reading:
 
 
 def passed_over(path: Path | None) -> tuple[PassedOver, ...]:
-    """Return what in a directory of definitions is not read, hidden files apart, sorted."""
+    """Return the files of a directory of definitions that are not read, hidden ones apart, sorted."""
     if path is None or not path.is_dir():
         return ()
     names = sorted(name for name in os.listdir(path) if not name.startswith("."))  # noqa: PTH208 - names are enough
@@ -92,7 +92,7 @@ _ENOUGH = 1 << 16
 
 
 def foreign_format(name: str, text: str) -> str | None:
-    """Return what a text is, with the command that reads it; None if that is not known."""
+    """Return the format of a text, with the command that reads it; None if that is not known."""
     return next((words for is_format, words in _FORMATS if is_format(name.lower(), text)), None)
 
 

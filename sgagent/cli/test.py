@@ -206,7 +206,7 @@ def _results(suites: Iterable[_Suite]) -> Counter[PacketResult]:
 
 
 def _lines(suites: Sequence[_Suite], *, is_verbose: bool) -> Iterator[str]:
-    """Yield what people read: each file with what failed in it, and the sum at the end."""
+    """Yield the lines for people: each file with its failures, and the sum at the end."""
     for suite in suites:
         yield printable(f"{suite.file}: ") + _counts([suite])
         for outcome in suite.outcomes:
@@ -279,7 +279,7 @@ def _step_text(decided_by: DecidedBy) -> str:
 
 
 def _traffic_text(entry: ExpectedTraffic) -> str:
-    """Return in words what is sent."""
+    """Return the sent packet in words."""
     if isinstance(entry, ExpectedReply):
         return f"the answer to {_traffic_text(entry.opener)}"
     packet = entry.packet

@@ -1,4 +1,4 @@
-"""``sgagent verify``: prove that a table does what the policy says, for every packet."""
+"""``sgagent verify``: prove that a table enforces the policy, for every packet."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def run(options: argparse.Namespace) -> int:
 def prove_at_rest(
     read: Callable[[], Subject], prove_subject: Callable[[Subject], Proved], *, rereads: int
 ) -> tuple[Subject, Proved]:
-    """Prove what is read, and read it twice more before it is called refuted.
+    """Prove a table, and read it twice more before it is called refuted.
 
     Table and definitions are read one after the other, and one may change in between.
 
@@ -137,7 +137,7 @@ def _read(settings: Settings, options: argparse.Namespace) -> Subject:
 def _guardrails_on(
     table: VerifiedTable, policy: ResolvedPolicy | None, settings: Settings, options: argparse.Namespace
 ) -> GuardrailsOnTable:
-    """Return what the guardrails come to on the table that was read (§13.4)."""
+    """Return the result of the guardrails on the table that was read (§13.4)."""
     keeper = Keeper.of(settings, options)
     if policy is None or not keeper.read.guardrails:
         return GuardrailsOnTable()
@@ -257,7 +257,7 @@ def _change_text(change: FilterChange, names: flow_text.ObjectNames) -> str:
 
 
 def _comparison_json(comparison: FilterComparison, names: flow_text.ObjectNames) -> Json:
-    """Return what scripts read besides the proof."""
+    """Return the comparison's fields for scripts besides the proof."""
     return {
         "changes": [_change_json(change, names) for change in comparison.changes],
         "changes_are_whole": comparison.is_whole,
@@ -283,7 +283,7 @@ def _change_json(change: FilterChange, names: flow_text.ObjectNames) -> Json:
 
 
 def _box(change: FilterChange) -> Box[Clause]:
-    """Return the packets, and what decides about them in the policy."""
+    """Return the packets, and their decider in the policy."""
     decision, everywhere = change.decision, ((0, change.family.last_address),)
     return Box(
         family=change.family,
@@ -307,7 +307,7 @@ def _objects(change: FilterChange) -> tuple[Peer, ...]:
 
 
 def _particulars(change: FilterChange) -> Iterator[str]:
-    """Yield what else the packets are, in words."""
+    """Yield the packets' other properties, in words."""
     if "new" not in change.kinds:
         yield f"only {' and '.join(_KINDS[kind] for kind in change.kinds)}"
     yield from (f"only {way}" for way in change.ways)
