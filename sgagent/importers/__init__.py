@@ -1,4 +1,4 @@
-"""Importers of AWS answers and Terraform states into native definitions, with notes on what they lose."""
+"""Importers of AWS answers and Terraform states into native definitions, with notes on their losses."""
 
 from __future__ import annotations
 

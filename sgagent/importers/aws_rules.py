@@ -235,7 +235,7 @@ def permission(
     protocol: model.Protocol | None,
     **numbers: int | None,
 ) -> partial[AwsPermission] | None:
-    """Return what makes a permission of its peer; None, with errors added, if AWS would refuse the numbers.
+    """Return a maker of a permission of its peer; None, with errors added, if AWS would refuse the numbers.
 
     Args:
         place: of the rule.

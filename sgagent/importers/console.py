@@ -1,4 +1,4 @@
-"""Importer of what the console exports of one group: its rules as JSON, or as a table with a header row."""
+"""Importer of the console's export of one group: its rules as JSON, or as a table with a header row."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _API_TYPES = {GroupType.BASIC: "normal", GroupType.ADVANCED: "enterprise"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """What an export does not say."""
+    """The facts that an export leaves out."""
 
     security_group_id: str
     group_type: GroupType

@@ -192,7 +192,7 @@ def _merged(one: model.NetworkInterface, other: model.NetworkInterface) -> model
 
 
 def settle(gathered: Gathered) -> model.Snapshot:
-    """Return the snapshot of all objects; add notes and errors for what it loses."""
+    """Return the snapshot of all objects; add notes and errors for its losses."""
     prefix_lists = tuple(_prefix_lists(gathered))
     around = Surroundings(
         vpc_of_group={key: found.group.vpc_id for key, found in gathered.groups.items()},
