@@ -48,7 +48,7 @@ _UNCOUNTED = (DecidedBy.SESSION, DecidedBy.ALWAYS)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """What the kernel did with a packet."""
+    """The kernel's treatment of a packet."""
 
     passed: bool
     counted: Sequence[str]
@@ -93,7 +93,7 @@ def judge_by_kernel(
 def outcome(
     policy: ResolvedPolicy, compiled: Compiled, entry: ExpectedTraffic, observed: _Answer
 ) -> PacketOutcome:
-    """Return the outcome of a packet from what the kernel did with it.
+    """Return the outcome of a packet from the kernel's treatment of it.
 
     If the kernel decides other than the specification, that is a fault of sgagent, and the outcome says so.
     A packet that only some kernels call invalid is left out on those.

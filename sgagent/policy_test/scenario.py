@@ -35,7 +35,7 @@ from sgagent.settings.tables import INTERFACE_NAME
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpectedDecision:
-    """The verdict that a packet must get, and what must decide it. None accepts any value."""
+    """The verdict that a packet must get, and its decider. None accepts any value."""
 
     verdict: Policy
     decided_by: DecidedBy | None = None
@@ -285,7 +285,7 @@ def parse_packets(content: bytes, file: str) -> Scenario:
 
 
 def _bindings(bind: Field) -> Iterator[HandBinding]:
-    """Yield what each interface stands for, sorted by interface."""
+    """Yield the binding of each interface, sorted by interface."""
     for name in sorted(bind.entries):
         place = bind.at(name)
         origin = place.origin
