@@ -239,7 +239,7 @@ def _read_groups(answer: Field, collected: Collected) -> None:
 
 
 def _delivered(place: Field, model: ListedGroupModel | GroupAttributeModel) -> DeliveredGroup:
-    """Return what both answers have of a group."""
+    """Return the facts of a group that both answers have."""
     return DeliveredGroup(
         place=place,
         security_group_id=model.security_group_id,

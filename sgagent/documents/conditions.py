@@ -1,4 +1,4 @@
-"""Models of what native rules demand beside what packets say of themselves, and their parsers (§13)."""
+"""Models of the conditions of native rules on anything except packets, and their parsers (§13)."""
 
 from __future__ import annotations
 

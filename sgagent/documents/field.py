@@ -213,7 +213,7 @@ class Field:
         self.reading.findings.add(Problem.error(origin, scalars.MISSING_FIELD, None, message, remedy))
 
     def read(self, parse: Callable[[Node], T]) -> T | None:
-        """Return what a parser returns for the value; None, with errors added, if it refuses the value."""
+        """Return a parser's result for the value; None, with errors added, if it refuses the value."""
         try:
             return parse(self.node)
         except scalars.InvalidValueError as error:

@@ -167,7 +167,7 @@ class _Scanner:
         self._go_to(match.end())
 
     def _malformed_name(self) -> tree.MalformedError:
-        """Return a complaint about what is no name with a colon."""
+        """Return a complaint about a text that is no name with a colon."""
         if self._peek() != '"':
             return self.malformed("expected a name in quotes")
         match = _STRING.match(self._text, self._place)
@@ -242,7 +242,7 @@ _AT_ONCE = json.JSONDecoder(
 
 
 def _count_lines(written: str, line: int) -> tree.Lines:
-    """Return the lines of what was read at once: read it again, word by word."""
+    """Return the lines of a text that was read at once: read it again, word by word."""
     builder = tree.TreeBuilder(Limits(rules=len(written)))
     parse_json(written, builder, first_line=line, word_by_word=True)
     root = builder.root
@@ -250,6 +250,6 @@ def _count_lines(written: str, line: int) -> tree.Lines:
 
 
 def _meant(match: re.Match[str]) -> str:
-    """Return what a string says."""
+    """Return the value of a string."""
     written = match.group(1)
     return str(json.loads(f'"{written}"')) if "\\" in written else written

@@ -1,4 +1,4 @@
-"""Values as consoles, guides and people write them, and what documents have instead."""
+"""Values as consoles, guides and people write them, and the documents' form of them."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ Slip = tuple[str, str]
 
 
 def console_word(text: str) -> Slip | None:
-    """Return what documents write for a word of the console."""
+    """Return the documents' form of a word of the console."""
     meant = CONSOLE_WORDS.get(" ".join(text.lower().split()))
     return ("a word of the console, not of documents", meant) if meant else None
 
 
 def ports_slip(text: str) -> Slip | None:
-    """Return what is wrong with ports that have another form."""
+    """Return the slip in ports that have another form."""
     named = _NAMED_PORTS.fullmatch(text.strip())
     if named:
         return "a word of the console, not of documents", named[1]
@@ -54,14 +54,14 @@ def ports_slip(text: str) -> Slip | None:
 
 
 def icmp_slip(text: str) -> Slip | None:
-    """Return what is right where ports look like a type and code of ICMP."""
+    """Return the right form where ports look like a type and code of ICMP."""
     if _ICMP_TYPE.fullmatch(text) and (text.endswith("/0") or text.startswith("0/")):
         return "an ICMP type and code, which rules don't have", "-1/-1 with protocol icmp or icmpv6"
     return None
 
 
 def object_slip(text: str) -> Slip | None:
-    """Return what is wrong with an authorization object that has another form."""
+    """Return the slip in an authorization object that has another form."""
     if _MASK.search(text):
         return "masked, as examples and screenshots are", "the whole value that is meant"
     if "," in text:

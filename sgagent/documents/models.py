@@ -28,10 +28,10 @@ Schema = dict[str, Any]
 
 
 class Value:
-    """What a field takes, as metadata of its type."""
+    """The values that a field takes, as metadata of its type."""
 
     def __init__(self, parse: Callable[..., object], schema: Schema | None = None, remedy: str = "") -> None:
-        """Take the parser and the JSON Schema of what it takes.
+        """Take the parser and the JSON Schema of the field's values.
 
         Args:
             parse: of the node, or of the node and pydantic's information about the field.
@@ -87,7 +87,7 @@ class DocumentModel(pydantic.BaseModel):
     @classmethod
     @cache
     def remedies(cls) -> MappingOf[str, str]:
-        """Return what to do where a field is missing, by the name that documents have for it."""
+        """Return the remedies for missing fields, by the names that documents have for them."""
         return {
             cls.names()[name]: value.remedy
             for name, field in cls.model_fields.items()
@@ -114,7 +114,7 @@ class LooseModel(DocumentModel):
 
 
 def one_of(meanings: MappingOf[str, object], remedy: str = "") -> Value:
-    """Return what a field takes that holds one of a few words."""
+    """Return the values of a field that holds one of a few words."""
     remedy = remedy or "one of " + ", ".join(meanings)
     return Value(partial(parse_word, words=meanings), words(meanings), remedy)
 
@@ -143,7 +143,7 @@ def read_model(declared: type[M], place: Field) -> M | None:
 
 
 def read_each(declared: type[M], places: Iterable[Field]) -> Iterator[tuple[Field, M]]:
-    """Yield values as models, with their places; what is no mapping is an error and left out."""
+    """Yield values as models, with their places; anything but a mapping is an error and left out."""
     for place in places:
         model = read_model(declared, place)
         if model is not None:
@@ -185,7 +185,7 @@ def _note(error: pydantic.ValidationError, declared: type[DocumentModel], place:
 
 
 def _read_partly(declared: type[M], place: Field, right: MappingOf[str, Node]) -> M:
-    """Return the model of these fields; what they count and warn of is noted already."""
+    """Return the model of these fields; their counts and warnings are noted already."""
     budget = replace(place.reading.budget, rules=0, addresses=0)
     quiet = place.of_reading(replace(place.reading, findings=Findings(0), budget=budget))
     validator = _without_required(declared).__pydantic_validator__
@@ -195,7 +195,7 @@ def _read_partly(declared: type[M], place: Field, right: MappingOf[str, Node]) -
 
 @cache
 def _without_required(declared: type[M]) -> type[M]:
-    """Return a model that takes what a model takes, and requires nothing."""
+    """Return a model that takes a model's values, and requires nothing."""
     optional: dict[str, Any] = {
         name: (Annotated[field.annotation, *field.metadata], pydantic.Field(None, alias=field.alias))
         for name, field in declared.model_fields.items()
@@ -209,7 +209,7 @@ def _without_required(declared: type[M]) -> type[M]:
 def faults_of(
     error: pydantic.ValidationError, other: Callable[[ErrorDetails], Fault] | None = None
 ) -> Iterator[Fault]:
-    """Yield what is wrong, with the path from the value that was validated.
+    """Yield the faults, with the path from the value that was validated.
 
     Args:
         error: of pydantic.
@@ -234,7 +234,7 @@ def _pattern(pattern: str) -> Schema:
 
 
 def any_of(*schemas: Schema) -> Schema:
-    """Return the schema of what one of several takes."""
+    """Return the schema of a value that one of several schemas takes."""
     return {"anyOf": [*schemas]}
 
 
@@ -248,7 +248,7 @@ def words(known: Iterable[str]) -> Schema:
 
 
 def ref(name: str) -> Schema:
-    """Return what stands for a reference to a definition until the whole schema is generated."""
+    """Return the placeholder of a reference to a definition until the whole schema is generated."""
     return {"defined": name}
 
 
@@ -326,7 +326,7 @@ class _Generator(GenerateJsonSchema):
         return found
 
     def nullable_schema(self, schema: core_schema.NullableSchema) -> Schema:
-        """Return the schema of what is there if the field is."""
+        """Return the schema of the field's value where the field is present."""
         return self.generate_inner(schema["schema"])
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> Schema:

@@ -59,7 +59,7 @@ def _parse_version(node: Node) -> int:
 
 
 def _list_of(*names: str) -> Value:
-    """Return what a list takes whose items other code reads: it may know them from the parse cache."""
+    """Return the values of a list whose items other code reads: it may know them from the parse cache."""
     items = ref(names[0]) if len(names) == 1 else any_of(*map(ref, names))
     return Value(scalars.parse_list, {"type": "array", "items": items})
 
@@ -233,7 +233,7 @@ class NetworkInterfaceModel(DescribedModel):
 
 
 class NativeModel(DescribedModel):
-    """Security groups and what they refer to, in the native format of sgagent."""
+    """Security groups and the objects they refer to, in the native format of sgagent."""
 
     version: Annotated[
         int, Value(_parse_version, {"const": values.FORMAT_VERSION}, f"version: {values.FORMAT_VERSION}")

@@ -100,7 +100,7 @@ def _decode(content: bytes, reading: Reading) -> str:
 
 
 def _build(text: str, name: str, reading: Reading) -> TreeBuilder:
-    """Return what the text holds.
+    """Return the text's values.
 
     A name in ``.json`` says JSON. Anything else that begins as JSON does is read as JSON if it is, since
     YAML would read some of its texts otherwise; else as YAML.
@@ -248,7 +248,7 @@ def with_key_lines(
 
 
 def _spellings(problem: Problem) -> tuple[str, ...]:
-    """Return what a document may hold where a problem has a value: also a group's id without its account."""
+    """Return a document's spellings of a problem's value: also a group's id without its account."""
     value = problem.value or ""
     return tuple(filter(None, (value, value.rpartition("/")[2])))
 

@@ -181,7 +181,7 @@ def _check_families(form: RuleForm) -> None:
 
 
 def _refuse_names_in_drop(form: RuleForm) -> None:
-    """Add an error for each name in a drop rule: what an answer lacks would be open (§12.3)."""
+    """Add an error for each name in a drop rule: addresses that an answer lacks would be open (§12.3)."""
     for part in form.objects or () if form.policy is model.Policy.DROP else ():
         if isinstance(part.value, model.NameReference):
             path = (part.name,) if part.place is None else (part.name, part.place)

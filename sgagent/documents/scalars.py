@@ -49,7 +49,7 @@ class Fault:
 
 
 class InvalidValueError(ValueError):
-    """Report what is wrong with a value; pydantic takes it as an error of validation."""
+    """Report the faults of a value; pydantic takes it as an error of validation."""
 
     def __init__(self, *faults: Fault) -> None:
         """Store at least one fault."""

@@ -1,4 +1,4 @@
-"""Edits of the text of native documents, YAML or JSON: what is not edited stays, comments and order included.
+"""Edits of the text of native documents, YAML or JSON: all other text stays, comments and order included.
 
 Whoever edits reads the result and compares: a text with anchors may mean something else than was wanted.
 """
@@ -24,7 +24,7 @@ class NotEditableError(Exception):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Replacement:
-    """A part of a text, and what takes its place."""
+    """A part of a text, and the text that takes its place."""
 
     start: int
     end: int
@@ -110,7 +110,7 @@ def _key_of(root: yaml.Node | None, path: str) -> yaml.Node:
 
 
 def _set(text: str, rule: yaml.Node, name: str, value: object) -> Replacement:
-    """Return what sets a field of a rule; a new one comes behind the policy."""
+    """Return the edit that sets a field of a rule; a new one comes behind the policy."""
     if not isinstance(rule, yaml.MappingNode):
         raise NotEditableError("a rule is no mapping")
     pairs = {key.value: (key, found) for key, found in rule.value}
@@ -139,7 +139,7 @@ def _flow(value: object) -> str:
 
 
 def _take_out(text: str, listing: yaml.Node, key: yaml.Node, places: set[int]) -> Iterator[Replacement]:
-    """Yield what takes items out of a list."""
+    """Yield the edits that take items out of a list."""
     if not isinstance(listing, yaml.SequenceNode) or max(places) >= len(listing.value):
         raise NotEditableError("a list of rules is shorter than it was")
     if listing.flow_style:
@@ -153,7 +153,7 @@ def _take_out(text: str, listing: yaml.Node, key: yaml.Node, places: set[int]) -
 
 
 def _take_out_of_flow(listing: yaml.SequenceNode, places: set[int]) -> Iterator[Replacement]:
-    """Yield what takes items out of a list between brackets, each with a comma."""
+    """Yield the edits that take items out of a list between brackets, each with a comma."""
     starts = [item.start_mark.index for item in listing.value]
     ends = [item.end_mark.index for item in listing.value]
     first_kept = next((n for n in range(len(starts)) if n not in places), len(starts))
@@ -166,7 +166,7 @@ def _take_out_of_flow(listing: yaml.SequenceNode, places: set[int]) -> Iterator[
 
 
 def _without_lines(text: str, item: yaml.Node) -> Replacement:
-    """Return what takes the lines of an item out, from its dash to the end of its last line."""
+    """Return the edit that takes an item's lines out, from its dash to the end of its last line."""
     before = text[: item.start_mark.index].rstrip(" \n\r")
     start = before.rfind("\n") + 1
     if before[start:].strip() != "-":

@@ -85,7 +85,7 @@ Node = str | Scalar | Listing | Mapping
 
 
 def kind_of(node: Node) -> str:
-    """Return what a value is, for messages."""
+    """Return a value's kind, for messages."""
     match node:
         case str():
             return ScalarKind.TEXT.value
@@ -98,10 +98,10 @@ def kind_of(node: Node) -> str:
 
 
 class MalformedError(Exception):
-    """Say why a text can't be read as what it claims to be, and where."""
+    """Say why a text can't be read in the format that it claims, and where."""
 
     def __init__(self, code: str, message: str, line: int, *, value: str | None = None, remedy: str) -> None:
-        """Keep what a problem needs."""
+        """Keep the parts of a problem."""
         super().__init__(message)
         self.code = code
         self.message = message

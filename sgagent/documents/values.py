@@ -1,4 +1,4 @@
-"""Parsers of single values of documents into model values (§1, §4, §5.1); ``scalars`` says what one is."""
+"""Parsers of single values of documents into model values (§1, §4, §5.1); ``scalars`` defines the types."""
 
 from __future__ import annotations
 
@@ -330,7 +330,7 @@ def parse_objects(field: Field) -> tuple[PlacedObject, ...]:
 
 
 def _parse_object(field: Field) -> AuthorizationObjects:
-    """Return what one text names, which is two objects if it is ``any``."""
+    """Return the objects of one text: two if it is ``any``."""
     text = scalars.parse_text(field.node, "an authorization object", OBJECT_FORMS)
     if text.lower() == ANY:
         field.count_address()
@@ -420,7 +420,7 @@ def is_meant_as_address(text: str) -> bool:
 
 
 def no_object(text: str, groups: Iterable[str] = ()) -> scalars.Fault:
-    """Return what is wrong with an object that has none of the forms, and the id of none of the groups."""
+    """Return the fault of an object that has none of the forms, and the id of none of the groups."""
     if slip := object_slip(text):
         return scalars.slipped("bad_address", slip, "not an address", OBJECT_FORMS)
     if _HOST_NAME.fullmatch(text):
@@ -442,7 +442,7 @@ def in_order(blocks: Iterable[CidrBlock]) -> tuple[CidrBlock, ...]:
 
 
 def _plain_address(text: str, budget: Budget) -> CidrBlock | None:
-    """Return an IPv4 address, which is counted; None for what takes a closer look."""
+    """Return an IPv4 address, which is counted; None for any other text."""
     block = budget.blocks.get(text)
     if block is None:
         try:

@@ -132,7 +132,7 @@ def _texts(ports: model.PortSet) -> list[str]:
 
 
 def _without_empty(**fields: object) -> Native:
-    """Return the fields that say something; what is empty is what a missing field means."""
+    """Return the fields that are not empty; an empty one means the same as a missing one."""
     return {name: value for name, value in fields.items() if value not in (None, "", [], {})}
 
 
@@ -148,10 +148,10 @@ def as_yaml(native: object) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Write lists of plain texts on one line, and no anchors, so that each rule says what it does."""
+    """Write lists of plain texts on one line, and no anchors, so that each rule is complete by itself."""
 
     def ignore_aliases(self, data: object) -> bool:
-        """Write everything out, also what is the same."""
+        """Write everything out, also repeated values."""
         del data
         return True
 
@@ -161,7 +161,7 @@ class _Dumper(yaml.SafeDumper):
         return self.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=is_short)
 
     def represent_text(self, text: str) -> yaml.Node:
-        """Put between double quotes what the reader takes as an escape only, or what some tools fold."""
+        """Put between double quotes the signs that the reader takes as an escape, or that some tools fold."""
         style = '"' if is_ambiguous(text) else None
         return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 

@@ -136,7 +136,7 @@ _CONTROL = re.compile("\r(?!\n)|[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U0
 
 
 def _refuse_control_characters(text: str) -> None:
-    """Refuse what could end a line for some programs only, wherever it stands."""
+    """Refuse characters that could end a line for some programs only, wherever they stand."""
     match = _CONTROL.search(text)
     if match is None:
         return
@@ -196,7 +196,7 @@ def _quoted_texts(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _kind(text: str) -> ScalarKind:
-    """Return what a plain scalar is."""
+    """Return a plain scalar's kind."""
     return _WORDS.get(text) or (ScalarKind.INTEGER if _INTEGER.fullmatch(text) else ScalarKind.TEXT)
 
 
