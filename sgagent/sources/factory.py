@@ -22,7 +22,7 @@ from sgagent.sources.verified_parse import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceContext:
-    """What a source may need besides its own settings."""
+    """The context that a source may need besides its own settings."""
 
     settings: Settings
     host: Host | None

@@ -197,7 +197,7 @@ class Cancellable(Protocol):
 
 
 class PolledSource(ABC):
-    """What all sources do that poll a server; implements :class:`Source` by :meth:`_ask`.
+    """The common part of all sources that poll a server; implements :class:`Source` by :meth:`_ask`.
 
     During a watch, only the watch's thread sends requests, and a fetch returns its newest result. Without a
     watch, a fetch sends the requests.

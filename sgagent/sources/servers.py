@@ -63,7 +63,7 @@ def _is_address(host: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _CacheFile:
-    """What the file holds."""
+    """The file's content."""
 
     host: str
     port: int
@@ -280,7 +280,7 @@ _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 
 
 def require_regular(path: Path) -> os.stat_result:
-    """Return what the kernel says of a regular file, and refuse what could block or never end.
+    """Return the kernel's status of a regular file, and refuse one that could block or never end.
 
     Raises:
         SourceUnavailableError: it is a pipe, a device, a socket or a directory, or does not exist.
@@ -296,7 +296,7 @@ def require_regular(path: Path) -> os.stat_result:
 
 
 def require_private(path: Path) -> None:
-    """Refuse what is no regular file, or one that others than its owner and group can read.
+    """Refuse anything but a regular file that only its owner and group can read.
 
     Raises:
         SourceUnavailableError: it is no regular file, others can read it, or it does not exist.

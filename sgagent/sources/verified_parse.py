@@ -166,7 +166,7 @@ class Failure:
 
     @classmethod
     def of(cls, error: DocumentError | SourceUnavailableError) -> Self:
-        """Return what an exception says."""
+        """Return the failure of an exception."""
         message = str(error)
         match error:
             case RefusedDocumentsError():

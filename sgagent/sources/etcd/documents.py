@@ -97,7 +97,7 @@ class Composer:
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """The document of a key, what it was made from, and the error that its name does not match."""
+    """The document of a key, its origin, and the error that its name does not match."""
 
     stored: StoredKey
     members: Folder

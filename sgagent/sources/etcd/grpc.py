@@ -152,7 +152,7 @@ class GrpcMessages:
         self.is_over, self._reset = True, self._reset or reset
 
     def raise_refusal(self) -> None:
-        """Raise what the server said, unless all is well.
+        """Raise the server's refusal, unless all is well.
 
         Raises:
             AnswerTooLargeError: the answer exceeds the size limit.

@@ -329,7 +329,7 @@ class Channel:
         return isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
 
     def _take_in(self) -> None:
-        """Receive what has arrived, at least a byte, and give it to the calls that it is for.
+        """Receive the bytes that have arrived, at least one, and give them to their calls.
 
         Raises:
             ConnectionLostError: the connection broke, or the peer speaks another protocol.

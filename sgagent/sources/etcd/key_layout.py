@@ -129,7 +129,7 @@ _NO_REFERENCES = References()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredObject:
-    """The JSON object in a key; of a group, what its document may lack or extend is apart."""
+    """The JSON object in a key; of a group, the parts that its document may lack or extend are apart."""
 
     object_id: object
     rest: bytes
@@ -156,7 +156,7 @@ class StoredObject:
 
 @dataclass(frozen=True, slots=True)
 class StoredKey:
-    """A read key with what its value says."""
+    """A read key with its parsed value."""
 
     item: KeyValue
     content: StoredObject | tuple[str, ...] | None = None
@@ -247,7 +247,7 @@ def read_object(item: KeyValue, kind: str, limits: Limits | None) -> StoredObjec
 
 
 def _references(file: str, read: dict[str, object], limits: Limits) -> References:
-    """Return what the rules of a group, or the memberships of an interface, refer to."""
+    """Return the references of a group's rules, or of an interface's memberships."""
     reading = Reading(file=file, findings=Findings(0), budget=Budget(limits=limits))
     rules = [rule for rule in _listed(read, "rules") if isinstance(rule, dict)]
     attached = (name for name in _listed(read, "security_group_ids") if isinstance(name, str))

@@ -28,7 +28,7 @@ _SIGN = 1 << 63
 
 
 def number(field: int, value: int) -> bytes:
-    """Return a field that holds a number; nothing for 0, which is what a missing one means."""
+    """Return a field that holds a number; nothing for 0, which a missing one means."""
     return present_number(field, value) if value else b""
 
 
@@ -38,7 +38,7 @@ def present_number(field: int, value: int) -> bytes:
 
 
 def text(field: int, value: str | bytes) -> bytes:
-    """Return a field that holds a text or bytes; nothing for none, which is what a missing one means."""
+    """Return a field that holds a text or bytes; nothing for none, which a missing one means."""
     return nested(field, value.encode() if isinstance(value, str) else value) if value else b""
 
 
@@ -163,7 +163,7 @@ class KeyValue:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What every answer says of the store."""
+    """The store's state in every answer."""
 
     cluster_id: int = 0
     revision: int = 0
@@ -311,7 +311,7 @@ def _text(value: Value) -> str:
 
 
 def _nested(declared: Callable[..., T], fields: Fields) -> Callable[[Value], T]:
-    """Return what reads a field that holds a message."""
+    """Return a reader of a field that holds a message."""
     return lambda value: declared(**_read(content(value), fields))
 
 

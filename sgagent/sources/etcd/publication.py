@@ -88,7 +88,7 @@ def read_marker(item: KeyValue) -> Marker:
 
 
 def keyspace_lost(key: str, message: str) -> DocumentError:
-    """Return the refusal of what the store holds as a whole."""
+    """Return the refusal of the store's content as a whole."""
     remedy = "restore the store, or publish again with 'sgagent publish'"
     return refusal("keyspace_lost", f"etcd:{key}", message, remedy)
 

@@ -315,7 +315,7 @@ def _marker_in(page: Range, layout: KeyLayout) -> tuple[KeyValue, Marker]:
 
 
 def _refuse_losses(client: Client, replica: Replica, revision: int) -> None:
-    """Refuse what lacks every interface of interest, if interfaces are gone that were published.
+    """Refuse a replica that lacks every interface of interest, if published interfaces are gone.
 
     A host would take it for "no longer mine", and stand open.
 

@@ -99,7 +99,7 @@ class FetchedPublication:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Outcome:
-    """What other threads may read of the store; the watch's thread replaces it as a whole."""
+    """The state of the store that other threads may read; the watch's thread replaces it as a whole."""
 
     delivery: Delivery | None = None
     """The newest one that was not refused."""

@@ -136,7 +136,7 @@ class BackgroundFileSource:
 
 
 class _Reading:
-    """Keep a process that reads, and what it read last."""
+    """Keep a process that reads, and its newest result."""
 
     def __init__(self, task: CollectorTask, patience: Patience, wake: Wake) -> None:
         self._task = task
@@ -180,7 +180,7 @@ class _Reading:
         self._thread.start()
 
     def newest(self, *, is_asked: bool) -> CollectedDocuments | Failure:
-        """Return what was read last, and have it read again if that was handed out before.
+        """Return the newest result, and have it read again if it was handed out before.
 
         Args:
             is_asked: whether to wait for a reading that begins now.
@@ -203,7 +203,7 @@ class _Reading:
             return self._outcome
 
     def end(self) -> None:
-        """End the watch, and leave behind what hangs."""
+        """End the watch, and leave a hanging process behind."""
         self._is_over = True
         os.eventfd_write(self._bell, 1)
         self._thread.join(_END_SECONDS)
@@ -259,7 +259,7 @@ class _Reading:
             process.order(ReadOrder(self._ordered, self._is_for_all))
 
     def _serve(self, process: ReaderProcess, mounts: MountChanges) -> None:
-        """Take what a process says until it has to be replaced, or the watch ends."""
+        """Receive a process's answers until it has to be replaced, or the watch ends."""
         poll = select.poll()
         for descriptor in (process.fileno(), self._bell):
             poll.register(descriptor, select.POLLIN)
@@ -353,7 +353,7 @@ class _Reading:
         self._pause()
 
     def _fail(self, message: str) -> None:
-        """Note that nothing can be read, and tell who watches."""
+        """Note that nothing can be read, and notify the watch."""
         with self._noted:
             self._outcome = Failure(message)
             self._noted.notify_all()

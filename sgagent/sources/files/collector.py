@@ -36,7 +36,7 @@ def signature_path(path: Path) -> Path:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollectorTask:
-    """What to read."""
+    """The path and limits of a reading."""
 
     path: Path
     """Of a document or of a directory of documents."""
@@ -52,7 +52,7 @@ class CollectorTask:
 
 @dataclass(frozen=True, slots=True)
 class CollectedDocuments:
-    """What stands at a path at one moment, not parsed."""
+    """The documents at a path at one moment, not parsed."""
 
     documents: Mapping[str, bytes]
     """The content of each, by its name in messages, in the order of names."""
@@ -71,7 +71,7 @@ class FileCollector:
     """Collects documents at a path, and watches them."""
 
     def __init__(self, task: CollectorTask, log_warning: LogWarning) -> None:
-        """Store what to read; the path need not exist yet. What a watch has to tell is logged."""
+        """Store the task; the path need not exist yet. A watch's warnings are logged."""
         self._path = task.path
         self._task = task
         self._log_warning = log_warning
@@ -223,7 +223,7 @@ class FileCollector:
         return frozenset(str(path) for path in candidates if Path(os.path.realpath(path)) in files)
 
     def _await_writer(self, writers: Writers) -> None:
-        """Wait for a writer who is at it as the agent starts: what it did before was not watched."""
+        """Wait for a writer who is at work as the agent starts: its earlier writes were not watched."""
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             ages = [time.time() - max(c[-2:]) / 1e9 for c in reader.appearance(self._path)]

@@ -97,7 +97,7 @@ class Inotify:
 
 
 def _checked(result: int, subject: str) -> int:
-    """Return what a call returned, or raise what it failed with."""
+    """Return a call's result, or raise its error."""
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), subject)

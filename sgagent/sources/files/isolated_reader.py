@@ -1,4 +1,4 @@
-"""The program that reads documents: what hangs in a file system hangs there, and not in the agent.
+"""The program that reads documents: a read that hangs in a file system hangs there, not in the agent.
 
 Nothing can end a read that waits for a server of NFS or FUSE, and no process ends that has a thread in one.
 So the agent asks another process, which has no privilege, and can leave it behind.
@@ -30,7 +30,7 @@ class ReadOrder:
 
 @dataclass(frozen=True, slots=True)
 class ReadAnswer:
-    """What came of an order."""
+    """The result of an order."""
 
     number: int
     outcome: CollectedDocuments | DocumentError | SourceUnavailableError
@@ -104,7 +104,7 @@ def serve(connection: Connection) -> None:
 
 
 def _answer(collector: FileCollector, number: int, sent: dict[str, bytes]) -> ReadAnswer:
-    """Read, and return what to send; note what was sent."""
+    """Read, and return the answer to send; note the content sent."""
     try:
         found = collector.collect()
     except (DocumentError, SourceUnavailableError) as error:

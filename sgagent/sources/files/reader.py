@@ -103,7 +103,7 @@ Appearance = tuple[str, int, int, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class FileReading:
-    """What was read from a file."""
+    """The content read from a file."""
 
     content: bytes
     appearance: Appearance
@@ -119,7 +119,7 @@ def appearance(path: Path) -> tuple[Appearance, ...]:
 
 
 def read_document(path: Path, limit: int) -> FileReading:
-    """Return what stands in a regular file, at one moment.
+    """Return the content of a regular file, at one moment.
 
     A file that changes while it is read is read again.
 
@@ -164,7 +164,7 @@ def _appearance(path: Path, status: os.stat_result) -> Appearance:
 
 
 def _require_regular(path: Path, status: os.stat_result) -> None:
-    """Refuse what could block or never end: pipes, devices, sockets; and directories."""
+    """Refuse files that could block or never end: pipes, devices, sockets; and directories."""
     if not stat.S_ISREG(status.st_mode):
         message = "it is a pipe, a device, a socket or a directory, and so is not read"
         remedy = "put a regular file there, or a symbolic link to one"

@@ -23,7 +23,7 @@ _PROGRAM = (
 
 
 class ReaderProcess:
-    """The process as the agent sees it. It ends with the agent, or as soon as what it reads answers."""
+    """The process as the agent sees it. It ends with the agent, or as soon as its pending read returns."""
 
     def __init__(self, task: CollectorTask) -> None:
         """Start the process; it watches from then on.

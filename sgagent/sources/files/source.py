@@ -1,4 +1,4 @@
-"""File source: parses what stands in a document, or in a directory of documents."""
+"""File source: parses a document, or a directory of documents."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class FileSource:
 
 
 def collector_task(path: Path, limits: Limits, parser: VerifiedParser) -> CollectorTask:
-    """Return what to read for a parser."""
+    """Return the reading task for a parser."""
     return CollectorTask(
         path=path,
         document_bytes=limits.document_bytes,
@@ -90,7 +90,7 @@ def parsed(parser: VerifiedParser, found: CollectedDocuments) -> Delivery:
 
 
 def log_warning(event: str, **values: object) -> None:
-    """Log what a watch warns of."""
+    """Log a watch's warning."""
     import structlog  # noqa: PLC0415 - most commands log nothing, and it takes longer than small documents
 
     structlog.get_logger(__name__).warning(event, **values)

@@ -347,7 +347,7 @@ class Exchange:
 
 
 def _validators(response: http.client.HTTPResponse) -> Validators:
-    """Return what the server calls this content and no other; what can't be sent back does not count.
+    """Return the server's identifiers of this content and no other; unsendable ones do not count.
 
     Servers make an ETag of the second in which a file was written and its size. Within that second, another
     file of that size has the same (RFC 9110, section 8.8.2, says so of dates).
@@ -360,7 +360,7 @@ def _validators(response: http.client.HTTPResponse) -> Validators:
 
 
 def _is_of_this_second(written: str | None, sent: str | None) -> bool:
-    """Return whether what was sent may have been replaced since without its date having changed."""
+    """Return whether the content sent may have been replaced since without its date having changed."""
     try:
         return written is not None and parsedate_to_datetime(written) >= parsedate_to_datetime(sent or "")
     except (ValueError, TypeError):  # a date that is none, or one without a zone beside one that has it
