@@ -24,7 +24,7 @@ UNREADABLE = (ValueError, RecursionError)
 
 @dataclass(frozen=True, slots=True)
 class _Envelope:
-    """What a small state file holds: JSON as a text in JSON, so that the checksum is of exact bytes."""
+    """The content of a small state file: JSON as a text in JSON, so that the checksum is of exact bytes."""
 
     sha256: str
     body: str
@@ -85,7 +85,7 @@ def unseal(content: bytes, file_format: int) -> tuple[Any, str | None]:
 
 @cache
 def adapter(declared: type[Any]) -> TypeAdapter[Any]:
-    """Return what validates and writes values of a type by pydantic."""
+    """Return pydantic's adapter that validates and writes values of a type."""
     from pydantic import TypeAdapter  # noqa: PLC0415 - it takes longer than most commands
 
     return TypeAdapter(declared)

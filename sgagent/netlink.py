@@ -151,14 +151,14 @@ class NetlinkSocket(socket.socket):
 
 
 def messages_in(received: bytes) -> Iterator[Message]:
-    """Yield the messages in what was received, as far as they are whole."""
+    """Yield the messages in received bytes, as far as they are whole."""
     view = memoryview(received)
     for kind, flags, sequence, start, stop in _headers(view):
         yield Message(kind, flags, sequence, view[start:stop])
 
 
 def payloads_in(received: bytes, kind: int) -> Iterator[tuple[int, int]]:
-    """Yield where the payload of each message of a kind begins and ends in what was received unread."""
+    """Yield where the payload of each message of a kind begins and ends in bytes received unread."""
     return ((start, stop) for found, _, _, start, stop in _headers(received) if found == kind)
 
 
@@ -174,7 +174,7 @@ def _headers(received: bytes | memoryview) -> Iterator[tuple[int, int, int, int,
 
 
 def _error_number(payload: bytes | memoryview) -> int:
-    """Return what an acknowledgement or the end of a dump says went wrong; 0 for nothing."""
+    """Return the error number of an acknowledgement or the end of a dump; 0 for none."""
     (negative,) = struct.unpack_from("=i", payload)
     return -int(negative)
 

@@ -29,7 +29,7 @@ Wake = Callable[[], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """A complete snapshot and what was noticed while reading it."""
+    """A complete snapshot and the warnings of reading it."""
 
     snapshot: Snapshot
     problems: tuple[Problem, ...] = ()
@@ -105,7 +105,7 @@ class Host(Protocol):
     """The machine's links."""
 
     def facts(self) -> HostFacts:
-        """Return what links and addresses there are now.
+        """Return the present links and addresses.
 
         Raises:
             SgagentError: changes interrupted each listing.
@@ -118,7 +118,7 @@ class Host(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CounterValue:
-    """What a named counter has counted since it was made."""
+    """The packets and bytes of a named counter since it was made."""
 
     packets: int
     bytes: int
@@ -126,7 +126,7 @@ class CounterValue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """What stands in the kernel now."""
+    """The table in the kernel now."""
 
     ruleset: Ruleset | None
     """None where there is no table ``inet sgagent``."""
@@ -164,7 +164,7 @@ class Dataplane(Protocol):
         """
 
     def remove(self, plan: Plan) -> None:
-        """Carry out the removal of a plan that was applied: delete what no packet reaches any more.
+        """Carry out the removal of an applied plan: delete the objects that no packet reaches any more.
 
         Counters that are about to be deleted can be read before, when nothing counts on them any more.
 
