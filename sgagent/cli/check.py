@@ -19,7 +19,7 @@ from sgagent.cli.guardrails import Keeper, add_guardrails_argument
 from sgagent.cli.main import DEFAULT_CONFIGURATION, add_option
 from sgagent.cli.output import Colour, painted, problem_as_json, problem_text
 from sgagent.cli.quotas import over_quota, quota_as_json, quota_lines
-from sgagent.cli.reading import Reading, name_foreign_documents, passed_over
+from sgagent.cli.reading import CheckInput, name_foreign_documents, passed_over
 from sgagent.core.cloud_quotas import quota_uses
 from sgagent.core.errors import (
     DocumentError,
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print every problem of the whole (§8.3); the exit code says whether the documents would be refused."""
-    reading = Reading(snapshot=Snapshot(version=""))
+    reading = CheckInput(snapshot=Snapshot(version=""))
     try:
         settings = load_settings(options)
         problems, found, reading = _look(settings, options)
@@ -105,7 +105,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _look(
     settings: Settings, options: argparse.Namespace
-) -> tuple[tuple[Problem, ...], Resolution | None, Reading]:
+) -> tuple[tuple[Problem, ...], Resolution | None, CheckInput]:
     """Return the documents' problems, their resolution, unless form is wrong, and the documents read."""
     delivered = Delivery(snapshot=Snapshot(version=""))
 
@@ -145,7 +145,7 @@ def _ended(snapshot: Snapshot, settings: Settings) -> Iterator[Problem]:
 
 def _reading(
     settings: Settings, options: argparse.Namespace, delivered: Delivery, policy: ResolvedPolicy | None
-) -> Reading:
+) -> CheckInput:
     place = options.definitions or (
         settings.source.path if isinstance(settings.source, FileSourceSettings) else None
     )
@@ -153,7 +153,7 @@ def _reading(
     with suppress(OSError):
         links = tuple(link.name for link in NetlinkHost().facts().links)
     bound = policy.bound if policy else ()
-    return Reading(
+    return CheckInput(
         snapshot=delivered.snapshot,
         documents=delivered.documents,
         passed_over=passed_over(place),

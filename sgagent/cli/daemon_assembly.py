@@ -254,9 +254,9 @@ def _examine(
 def _guardrail_source(settings: Settings) -> GuardrailSource | None:
     if settings.guardrails.path is None:
         return None
-    from sgagent.sources.guardrails import GuardrailSource as OfFiles  # noqa: PLC0415 - few hosts have some
+    from sgagent.sources.guardrails import GuardrailFiles  # noqa: PLC0415 - few hosts have some
 
-    return OfFiles.configured(settings)
+    return GuardrailFiles.configured(settings)
 
 
 def _metrics_served(

@@ -37,13 +37,13 @@ def read_guardrails(settings: Settings, options: argparse.Namespace) -> ReadGuar
     """
     if options.guardrails is None and settings.guardrails.path is None:
         return ReadGuardrails(guardrails=())
-    from sgagent.sources.guardrails import GuardrailSource  # noqa: PLC0415 - few policies have guardrails
+    from sgagent.sources.guardrails import GuardrailFiles  # noqa: PLC0415 - few policies have guardrails
 
     if options.guardrails is None:
-        source = GuardrailSource.configured(settings)
+        source = GuardrailFiles.configured(settings)
         return ReadGuardrails(guardrails=()) if source is None else source.fetch()
     try:
-        return GuardrailSource(options.guardrails, settings.limits).fetch()
+        return GuardrailFiles(options.guardrails, settings.limits).fetch()
     except SourceUnavailableError as error:
         raise UsageError(f"--guardrails {error}") from error
 

@@ -30,7 +30,7 @@ class PassedOver:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class CheckInput:
     """The input of a check."""
 
     snapshot: Snapshot

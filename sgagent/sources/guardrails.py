@@ -23,7 +23,7 @@ from sgagent.sources.verified_parse import (
 )
 
 
-class GuardrailSource:
+class GuardrailFiles:
     """Reads guardrails from a path; implements :class:`sgagent.ports.GuardrailSource`."""
 
     def __init__(self, path: Path, limits: Limits, policy: SignaturePolicy | None = None) -> None:
@@ -42,7 +42,7 @@ class GuardrailSource:
     @classmethod
     def configured(
         cls, settings: Settings, read_enforced: ReadEnforced | None = None
-    ) -> GuardrailSource | None:
+    ) -> GuardrailFiles | None:
         """Return the source of a configuration; None where it has none.
 
         Args:

@@ -15,7 +15,7 @@ from sgagent.verify.exploration import State
 from sgagent.verify.fate_comparison import FateComparison, RefutedError, Subject
 from sgagent.verify.frames import Frame
 from sgagent.verify.packets import Marks, split
-from sgagent.verify.views import PROTOCOL, Reading, Special, View
+from sgagent.verify.views import PROTOCOL, SelectorReading, Special, View
 
 Arrival = tuple[str, State]
 """A junction, and packets that came there."""
@@ -51,7 +51,9 @@ class ViewComparison(FateComparison):
         decides = view.direction is None or view.is_expected
         state = view.state if decides else None
         self._kind: Key = (frame, view.ports, view.box[PROTOCOL], state, view.is_elsewhere)
-        self._readings_by_selectors: dict[frozenset[Selector], frozenset[tuple[Selector, Reading]]] = {}
+        self._readings_by_selectors: dict[
+            frozenset[Selector], frozenset[tuple[Selector, SelectorReading]]
+        ] = {}
         self._open: list[list[Arrival]] = []
         """Of the chains that packets are followed from, behind which no junction has been met yet."""
 
@@ -92,7 +94,7 @@ class ViewComparison(FateComparison):
         readings = self._readings(chain, whole=False)
         return (*self._kind, self.drops_by_policy, chain, readings, *box.values(), *others)
 
-    def _readings(self, chain: str, *, whole: bool) -> frozenset[tuple[Selector, Reading]]:
+    def _readings(self, chain: str, *, whole: bool) -> frozenset[tuple[Selector, SelectorReading]]:
         """Return how packets are read from a chain on, all the way or up to junctions."""
         reads = self.compiled.reads(chain) if whole else self.compiled.reads_before_junctions(chain)
         found = self._readings_by_selectors.get(reads)

@@ -22,7 +22,7 @@ from sgagent.verify.verified_table import (
     VerifiedTable,
     selectors_of,
 )
-from sgagent.verify.views import Read, Reading, Settled, Special, View
+from sgagent.verify.views import Read, SelectorReading, Settled, Special, View
 
 
 class PacketFate(NamedTuple):
@@ -114,7 +114,7 @@ class Find:
     """Look something up in a map."""
 
     verdict_map: str
-    readings: tuple[Reading, ...]
+    readings: tuple[SelectorReading, ...]
     needs: Constraints
 
 
@@ -256,7 +256,7 @@ class CompiledTable:
 
 
 def _operations(
-    statements: Iterable[VerifiedStatement], readings: dict[nft.Selector, Reading]
+    statements: Iterable[VerifiedStatement], readings: dict[nft.Selector, SelectorReading]
 ) -> Iterator[Operation]:
     for statement in statements:
         match statement:
@@ -289,7 +289,7 @@ def _is_idle(operations: Sequence[Operation]) -> bool:
     return True
 
 
-def _compile_match(match: nft.Match, reading: Reading) -> Operation | None:
+def _compile_match(match: nft.Match, reading: SelectorReading) -> Operation | None:
     """Return the operation of a comparison on a state; None where all its packets meet it."""
     is_in = match.operator is nft.Operator.EQUAL
     match reading:

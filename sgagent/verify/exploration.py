@@ -39,7 +39,7 @@ from sgagent.verify.packets import (
     other_marks,
     split,
 )
-from sgagent.verify.views import Read, Reading, Settled, Special, View
+from sgagent.verify.views import Read, SelectorReading, Settled, Special, View
 
 
 class State(NamedTuple):
@@ -271,7 +271,7 @@ class Exploration:
             yield from self._descend(tree, operation.readings, state._replace(box=box))
 
     def _descend(
-        self, node: MapNode, readings: Sequence[Reading], state: State
+        self, node: MapNode, readings: Sequence[SelectorReading], state: State
     ) -> Iterator[tuple[nft.Verdict | None, State]]:
         for child, part in self._children(node, readings[0], state):
             if isinstance(child, MapNode):
@@ -279,7 +279,7 @@ class Exploration:
             else:
                 yield child, part
 
-    def _children(self, node: MapNode, reading: Reading, state: State) -> Iterable[_Child]:
+    def _children(self, node: MapNode, reading: SelectorReading, state: State) -> Iterable[_Child]:
         """Return parts of a state with the children of a node that they lead to, those without one first."""
         match reading:
             case Settled(value):

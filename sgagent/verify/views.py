@@ -116,7 +116,7 @@ class Special(enum.Enum):
     """No packet of the view has the field."""
 
 
-Reading = Settled | Read | Special
+SelectorReading = Settled | Read | Special
 
 
 @dataclass(frozen=True)
@@ -263,7 +263,7 @@ class View:
         return _End(ends[0].address, _HEADER[0].port), _End(ends[1].address, _HEADER[1].port)
 
     @property
-    def _protocol_of_header(self) -> Reading:
+    def _protocol_of_header(self) -> SelectorReading:
         match self.headers:
             case Headers.OWN:
                 return Read(PROTOCOL)
@@ -274,7 +274,7 @@ class View:
             case Headers.BROKEN:
                 return Special.NOTHING
 
-    def read(self, selector: Selector, phase: Phase) -> Reading:
+    def read(self, selector: Selector, phase: Phase) -> SelectorReading:
         """Return the reading of an expression in packets of the view."""
         match selector.kind:
             case "ct":
@@ -284,7 +284,7 @@ class View:
             case _:
                 return self._read_payload(*selector.key.split(), phase=phase)
 
-    def _read_ct(self, selector: Selector, phase: Phase) -> Reading:
+    def _read_ct(self, selector: Selector, phase: Phase) -> SelectorReading:
         is_there = phase is not Phase.UNTRACKED
         if selector.key == "state":
             return Settled((self.state if is_there else CtState.INVALID).value)
@@ -307,7 +307,7 @@ class View:
                     return Special.NOTHING
                 return _read_end(self._tuple(selector.tuple_direction), field)
 
-    def _read_meta(self, key: str) -> Reading:
+    def _read_meta(self, key: str) -> SelectorReading:
         match key:
             case "nfproto":
                 return Settled(self.family.value)
@@ -318,7 +318,7 @@ class View:
             case _:
                 raise UnsupportedStatementError(f"meta {key}")
 
-    def _read_payload(self, header: str, field: str, *, phase: Phase) -> Reading:
+    def _read_payload(self, header: str, field: str, *, phase: Phase) -> SelectorReading:
         if header == "ether":
             return Read(ETHER_DESTINATION, ((ETHER_DESTINATION, ((0, _LAST_MAC),)),))
         if _FAMILIES.get(header, self.family) is not self.family:
@@ -416,7 +416,7 @@ def _field_of(ends: tuple[_End, _End], field: str) -> Dimension:
     return {"saddr": source, "daddr": destination, **ports}[field]
 
 
-def _read_end(ends: tuple[_End, _End], field: str) -> Reading:
+def _read_end(ends: tuple[_End, _End], field: str) -> SelectorReading:
     dimension = _field_of(ends, field)
     return Special.FAR_END if dimension == FAR_END else Read(dimension)
 

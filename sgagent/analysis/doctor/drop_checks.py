@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from sgagent.analysis.doctor.effects import Conditions, Narrowing
+from sgagent.analysis.doctor.effects import Narrowing, PacketConditions
 from sgagent.analysis.doctor.facts import HostEvidence
 from sgagent.analysis.doctor.findings import DoctorCode, DoctorFinding, DoctorSeverity
 from sgagent.analysis.doctor.reach import BaseChain, ReachedRule
@@ -80,7 +80,7 @@ def _plain_drops(evidence: HostEvidence, found: Sequence[ReachedRule]) -> list[R
     return sorted(dropping.values(), key=lambda one: (_width(one.conditions), one.chain, one.rule.handle))
 
 
-def _is_plain(conditions: Conditions, own: set[bytes]) -> bool:
+def _is_plain(conditions: PacketConditions, own: set[bytes]) -> bool:
     """Return whether a drop may hit packets that the policy accepts.
 
     One that names links to leave out isolates these; one to other addresses is about what is not this host's.
@@ -90,7 +90,7 @@ def _is_plain(conditions: Conditions, own: set[bytes]) -> bool:
     return conditions.narrowings <= _PLAIN and is_to_host and not isolates
 
 
-def _width(conditions: Conditions) -> int:
+def _width(conditions: PacketConditions) -> int:
     return len(conditions.narrowings) + bool(conditions.destinations)
 
 

@@ -133,7 +133,7 @@ def _is_meant(value: str | int, name: str, index: int) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Conditions:
+class PacketConditions:
     """The conditions that a packet must meet for a rule to act on it."""
 
     links: tuple[LinkTest, ...] = ()
@@ -141,25 +141,25 @@ class Conditions:
     destinations: frozenset[bytes] = frozenset()
     """Beginnings of destination addresses."""
 
-    def and_(self, other: Conditions) -> Conditions:
+    def and_(self, other: PacketConditions) -> PacketConditions:
         """Return both."""
-        if other in (self, NO_CONDITIONS):
+        if other in (self, ANY_PACKET):
             return self
-        return Conditions(
+        return PacketConditions(
             links=tuple(dict.fromkeys((*self.links, *other.links))),
             narrowings=self.narrowings | other.narrowings,
             destinations=self.destinations | other.destinations,
         )
 
 
-NO_CONDITIONS = Conditions()
+ANY_PACKET = PacketConditions()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleEffect:
     """The effect of a rule on the packets that meet its conditions."""
 
-    conditions: Conditions = NO_CONDITIONS
+    conditions: PacketConditions = ANY_PACKET
     writes: int = 0
     """Bits of the session's mark that it may change."""
 
@@ -231,7 +231,7 @@ class _Run:
         """Return the effect of the rule."""
         named = self.statements
         return RuleEffect(
-            conditions=Conditions(
+            conditions=PacketConditions(
                 tuple(self.links), frozenset(self.narrowings), frozenset(self.destinations)
             ),
             writes=self.writes,

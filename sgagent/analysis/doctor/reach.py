@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from sgagent.analysis.doctor.effects import (
-    NO_CONDITIONS,
-    Conditions,
+    ANY_PACKET,
     Narrowing,
+    PacketConditions,
     RuleEffect,
     effect_of,
     link_value,
@@ -20,7 +20,7 @@ _FAMILIES = frozenset({"ip", "ip6", "inet", "netdev"})
 _MOST_VISITS = 50_000
 """Chains under different conditions, at one base chain."""
 
-_BY_MAP = Conditions(narrowings=frozenset({Narrowing.OTHER}))
+_BY_MAP = PacketConditions(narrowings=frozenset({Narrowing.OTHER}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,7 @@ class ReachedRule:
     rule: KernelRule
     chain: str
     effect: RuleEffect
-    conditions: Conditions
+    conditions: PacketConditions
     """Of the rule, and of the jumps that lead to it."""
 
     base: BaseChain
@@ -90,7 +90,7 @@ class ReachedRules:
     def _of_base(self, base: BaseChain, programs: _Programs) -> Iterator[ReachedRule]:
         """Yield the rules that are reached from a base chain."""
         here = self._links_at(base)
-        waiting, seen = [(base.name, NO_CONDITIONS)], {(base.name, NO_CONDITIONS)}
+        waiting, seen = [(base.name, ANY_PACKET)], {(base.name, ANY_PACKET)}
         while waiting and len(seen) < _MOST_VISITS:
             chain, conditions = waiting.pop()
             for rule in programs.rules(chain):
@@ -108,7 +108,9 @@ class ReachedRules:
                         seen.add(way)
                         waiting.append(way)
 
-    def _touched(self, base: BaseChain, conditions: Conditions, here: tuple[str, ...]) -> tuple[str, ...]:
+    def _touched(
+        self, base: BaseChain, conditions: PacketConditions, here: tuple[str, ...]
+    ) -> tuple[str, ...]:
         """Return the bound links whose packets, or sessions, meet the conditions at a hook.
 
         Where the host forwards, what is done to packets of one link concerns sessions of another.
@@ -129,14 +131,16 @@ class ReachedRules:
             case _:  # input, and hooks of links
                 return inputs
 
-    def _behind(self, here: tuple[str, ...], conditions: Conditions) -> tuple[str, ...]:
+    def _behind(self, here: tuple[str, ...], conditions: PacketConditions) -> tuple[str, ...]:
         """Return the bound links to which packets of others that meet the conditions may be forwarded."""
         if not self.evidence.settings.forwarding:
             return ()
         others = (link.name for link in self.evidence.host.links if not link.is_loopback)
         return here if self._admitted(tuple(others), conditions, is_input=True) else ()
 
-    def _admitted(self, names: tuple[str, ...], conditions: Conditions, *, is_input: bool) -> tuple[str, ...]:
+    def _admitted(
+        self, names: tuple[str, ...], conditions: PacketConditions, *, is_input: bool
+    ) -> tuple[str, ...]:
         tests = [test for test in conditions.links if test.is_input is is_input]
         return tuple(
             name for name in names if all(test.admits(name, self.evidence.index_of(name)) for test in tests)

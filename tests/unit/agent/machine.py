@@ -18,7 +18,7 @@ from sgagent.core.endpoints import Endpoint
 from sgagent.core.lockout import LiveSession, NamedCut
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.settings import Settings, parse_settings
-from sgagent.sources.guardrails import GuardrailSource
+from sgagent.sources.guardrails import GuardrailFiles
 from sgagent.sources.verified_parse import guardrails_signature_file, read_signature
 from tests.fakes.clock import FakeClock
 from tests.fakes.dataplane import FakeDataplane
@@ -84,7 +84,7 @@ class Machine:
             name_servers=name_servers,
             name_watch=names,
             lockout_hold=hold,
-            guardrail_source=GuardrailSource.configured(
+            guardrail_source=GuardrailFiles.configured(
                 settings, lambda: read_signature(guardrails_signature_file(self.state.directory))
             ),
         )

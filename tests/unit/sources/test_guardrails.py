@@ -11,7 +11,7 @@ from sgagent.documents import Limits
 from sgagent.settings import SignatureSettings, parse_settings
 from sgagent.signatures import Signed
 from sgagent.sources.files.collector import signature_path
-from sgagent.sources.guardrails import GuardrailSource
+from sgagent.sources.guardrails import GuardrailFiles
 from sgagent.sources.verified_parse import SignaturePolicy
 from tests.signing import KEY, OTHER_KEY, signature_of
 
@@ -26,13 +26,13 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def signed_source(file: Path, enforced: Signed | None = None) -> GuardrailSource:
+def signed_source(file: Path, enforced: Signed | None = None) -> GuardrailFiles:
     """Return a source that requires a signature by :data:`KEY`."""
     settings = SignatureSettings(public_keys=(KEY.public,))
-    return GuardrailSource(file, Limits(), SignaturePolicy(settings, lambda: enforced))
+    return GuardrailFiles(file, Limits(), SignaturePolicy(settings, lambda: enforced))
 
 
-def code_of(source: GuardrailSource) -> str:
+def code_of(source: GuardrailFiles) -> str:
     """Return why statements are refused."""
     with pytest.raises(DocumentError) as caught:
         source.fetch()
@@ -41,7 +41,7 @@ def code_of(source: GuardrailSource) -> str:
 
 def test_what_has_not_changed_is_the_same(file: Path) -> None:
     """A step compares it by identity."""
-    source = GuardrailSource(file, Limits())
+    source = GuardrailFiles(file, Limits())
     first = source.fetch()
     assert [one.guardrail_id for one in first.guardrails] == ["a"]
     assert source.fetch() is first
@@ -52,9 +52,9 @@ def test_what_has_not_changed_is_the_same(file: Path) -> None:
 def test_a_directory_is_all_its_files(file: Path) -> None:
     """Sorted by id; none is no file."""
     (file.parent / "more.yaml").write_text("guardrails: []", encoding="utf-8")
-    assert len(GuardrailSource(file.parent, Limits()).fetch().guardrails) == 1
+    assert len(GuardrailFiles(file.parent, Limits()).fetch().guardrails) == 1
     with pytest.raises(SourceUnavailableError):
-        GuardrailSource(file.parent / "missing", Limits()).fetch()
+        GuardrailFiles(file.parent / "missing", Limits()).fetch()
 
 
 def test_a_signature_is_checked_before_anything_is_read(file: Path) -> None:
@@ -77,8 +77,8 @@ def test_a_signature_is_checked_before_anything_is_read(file: Path) -> None:
 
 def test_the_configuration_says_where_they_are_and_whose(file: Path) -> None:
     """Without the table there are none; keys without a path are an error of the configuration."""
-    assert GuardrailSource.configured(parse_settings("", "x")) is None
+    assert GuardrailFiles.configured(parse_settings("", "x")) is None
     text = f'[guardrails]\npath = "{file}"\nkeys = ["{KEY.public}"]\n'
-    source = GuardrailSource.configured(parse_settings(text, "x"), lambda: None)
+    source = GuardrailFiles.configured(parse_settings(text, "x"), lambda: None)
     assert source is not None
     assert code_of(source) == "signature_missing"
