@@ -44,11 +44,9 @@ from sgagent.agent.state.standing_table import StandingTable, StandingTableFile
 from sgagent.agent.step import EventLog, Step
 from sgagent.agent.systemd import ServiceManager, passed_listener
 from sgagent.agent.verification import Verification
-from sgagent.agent.web.health import health_pages
-from sgagent.agent.web.http_server import MetricsServer, listen
+from sgagent.agent.web.http_server import MetricsServer, ServedMetrics, listen
 from sgagent.agent.web.metrics import make_registry
-from sgagent.agent.web.page import STATUS_PATHS, Page, made_when_asked
-from sgagent.agent.web.serving import ServedMetrics
+from sgagent.agent.web.page import STATUS_PATHS, Page, health_pages, made_when_asked
 from sgagent.analysis.doctor.findings import Diagnosis
 from sgagent.analysis.doctor.policy_fact import PolicyFact
 from sgagent.cli import inputs

@@ -1,4 +1,4 @@
-"""Requests and responses of pages, and the HTML page that shows sections, made with Jinja2.
+"""Requests and responses of pages, the probes, and the HTML page that shows sections, made with Jinja2.
 
 Every value is escaped: autoescape is on, and the filters that avoid it are removed, so that no template which
 uses one can be rendered. Jinja2 is imported when the first page is asked for.
@@ -13,6 +13,7 @@ from http import HTTPStatus
 
 from sgagent import __version__
 from sgagent.agent.clock import clock_time, short_age
+from sgagent.agent.published_status import PublishedStatus
 from sgagent.agent.status import InterfaceState, InterfaceStatus, state_in_words
 from sgagent.core.errors import printable
 from sgagent.core.rule_values import few_objects
@@ -60,6 +61,20 @@ STATUS_PATHS = (
     "/icon.svg",
 )
 """Of the pages that show the present state: those of :meth:`sgagent.agent.web.routes.StatusPages.by_path`."""
+
+
+def health_pages(published: PublishedStatus) -> Mapping[str, Page]:
+    """Return the probes by their paths: whether the agent is alive, and enforces the newest definitions."""
+    return {
+        "/healthz": lambda _: _probe(published.reasons_not_alive()),
+        "/readyz": lambda _: _probe(published.reasons_not_ready()),
+    }
+
+
+def _probe(reasons: tuple[str, ...]) -> Response:
+    if not reasons:
+        return plain(HTTPStatus.OK, "ok\n")
+    return plain(HTTPStatus.SERVICE_UNAVAILABLE, "".join(f"{reason}\n" for reason in reasons))
 
 
 def made_when_asked(paths: Iterable[str], make: Callable[[], Mapping[str, Page]]) -> Mapping[str, Page]:

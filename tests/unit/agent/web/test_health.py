@@ -9,8 +9,7 @@ import pytest
 
 from sgagent.agent.published_status import LONGEST_TURN_SECONDS, STALE_SECONDS, PublishedStatus
 from sgagent.agent.step import Step, StepEnd
-from sgagent.agent.web.health import health_pages
-from sgagent.agent.web.page import Request, plain
+from sgagent.agent.web.page import Request, health_pages, plain
 from sgagent.core.errors import NOWHERE, Problem, Severity
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
 from tests.fakes.clock import FakeClock

@@ -13,8 +13,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from sgagent.agent.systemd import passed_listener
-from sgagent.agent.web.http_server import MetricsServer, listen
-from sgagent.agent.web.serving import ServedMetrics
+from sgagent.agent.web.http_server import MetricsServer, ServedMetrics, listen
 from sgagent.settings.listen_address import ListenAddress
 from tests.fakes.log import FakeLog
 from tests.waiting import wait_until
