@@ -91,7 +91,6 @@ class Edges:
 
 _STATES = ("new", "new", "established", "established", "related", "untracked", "invalid")
 _TRACKED = frozenset({"new", "established", "related"})
-_HOOK_BY_KEY = {"iifname": "prerouting", "oifname": "postrouting"}
 _TYPES: Mapping[tuple[Family, str, str], tuple[int, ...]] = {
     (Family.IPV4, "new", "original"): (8, 13),
     (Family.IPV4, "established", "original"): (8, 13),

@@ -107,16 +107,6 @@ def draw_fault(table: AlterableTable, draws: Draws, kinds: Sequence[str] = ()) -
     raise NoPlaceError
 
 
-def every_fault(table: AlterableTable, kinds: Iterable[str] = ()) -> Iterator[PlantedFault]:
-    """Yield every fault of the kinds; of all kinds if none is named."""
-    for kind in kinds or KINDS:
-        where, alter = KINDS[kind]
-        for place in table.places[where]:
-            for alteration in alter(table, place):
-                if table.is_possible(alteration):
-                    yield _planted(table, kind, place, alteration)
-
-
 def load_commands(fault: PlantedFault) -> Json:
     """Return the commands that make the altered table, as libnftables takes them."""
     flags = ("dormant",) if f"table {nft.TABLE}" in fault.foreign else ()
