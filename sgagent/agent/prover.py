@@ -9,7 +9,6 @@ from __future__ import annotations
 import enum
 import os
 import socket
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,11 +17,14 @@ from typing import Any
 
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.nft.marks import EnforcementState
+from sgagent.sources.own_program import start_program
 
 TOKEN = b"L"
 """Comes with the descriptor of a listing."""
 
-_PROGRAM = "import sys; sys.path[:] = {path!r}; from sgagent.agent.proving import main; main({channel})"
+_PROGRAM = (
+    "import sys; sys.path[:] = {path!r}; from sgagent.agent.proving import main; main(int(sys.argv[1]))"
+)
 
 
 class Progress(enum.Enum):
@@ -67,19 +69,7 @@ class Prover:
             ProverLostError: it has ended.
             OSError: none could be started.
         """
-        self._channel, theirs = socket.socketpair()
-        with theirs:
-            program = _PROGRAM.format(path=sys.path, channel=theirs.fileno())
-            try:
-                self._process = subprocess.Popen(  # noqa: S603 - this program's own interpreter and modules
-                    [sys.executable, "-I", "-c", program],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    pass_fds=[theirs.fileno()],
-                )
-            except OSError:
-                self._channel.close()
-                raise
+        self._channel, self._process = start_program(_PROGRAM.format(path=sys.path))
         self._connection = Connection(os.dup(self._channel.fileno()))
         try:
             self._connection.recv()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import socket
 import subprocess
-import sys
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -14,10 +12,11 @@ from pathlib import Path
 import sgagent
 from sgagent.sources.files.collector import CollectedDocuments, CollectorTask
 from sgagent.sources.files.isolated_reader import Message, ReadAnswer, ReadOrder
+from sgagent.sources.own_program import start_program
 
 _PROGRAM = (
     "import sys; sys.path.append({folder!r});"
-    " from sgagent.sources.files.isolated_reader import main; main({channel})"
+    " from sgagent.sources.files.isolated_reader import main; main(int(sys.argv[1]))"
 )
 """Needs nothing but the standard library and this package, so that ``-S`` saves what a site adds."""
 
@@ -31,21 +30,9 @@ class ReaderProcess:
         Raises:
             OSError: it can't be started.
         """
-        ours, theirs = socket.socketpair()
-        with theirs:
-            folder = Path(sgagent.__file__).parent.parent
-            program = _PROGRAM.format(folder=str(folder), channel=theirs.fileno())
-            try:
-                self._process = subprocess.Popen(  # noqa: S603 - this program's own interpreter and modules
-                    [sys.executable, "-I", "-S", "-c", program],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    pass_fds=[theirs.fileno()],
-                )
-            except OSError:
-                ours.close()
-                raise
-        self._connection = Connection(ours.detach())
+        folder = str(Path(sgagent.__file__).parent.parent)
+        channel, self._process = start_program(_PROGRAM.format(folder=folder), "-S")
+        self._connection = Connection(channel.detach())
         self._sent: dict[str, bytes] = {}
         with contextlib.suppress(OSError):  # a process that has ended is noticed at the next message
             self._connection.send(task)
