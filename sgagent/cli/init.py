@@ -15,6 +15,7 @@ from pathlib import Path
 
 from sgagent.agent.control.requests import ModeAnswer, ModeOrder
 from sgagent.agent.sessions import SSH_PORT
+from sgagent.cli import inputs
 from sgagent.cli.agent_client import NoAgentError, ask
 from sgagent.cli.lockout_guard import own_sessions
 from sgagent.cli.main import DEFAULT_CONFIGURATION, option_adder
@@ -51,6 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--web", "admit everyone to ports 80 and 443")
     text = "admit SSH from here; repeatable (default: only the session that you are in)"
     add("--ssh-from CIDR", text, action="append", default=[], type=_block)
+    text = "watch the traffic for so long, like 10m, and admit what comes in then"
+    add("--from-traffic TIME", text, type=inputs.short_time)
     add("--json", "print one JSON object")
 
 
@@ -66,6 +69,11 @@ def run(options: argparse.Namespace) -> int:
     with suppress(NoAgentError):
         ask(settings, ModeOrder(mode=Mode.OBSERVE, interface=None), ModeAnswer)
     _write(policy_file, policy.text)
+    if options.from_traffic is not None:
+        from sgagent.cli.live_traffic import first_policy  # noqa: PLC0415 - most policies are made at once
+
+        policy = first_policy(settings, policy, options.from_traffic)
+        _write(policy_file, policy.text)
     if options.json:
         files = {"configuration": str(place), "definitions": str(policy_file)}
         found = {"interfaces": policy.interfaces, "admitted": policy.admitted, "notes": policy.notes}

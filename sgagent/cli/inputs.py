@@ -150,6 +150,18 @@ def span(text: str) -> float:
     return seconds
 
 
+def short_time(text: str) -> float:
+    """Return the seconds of an argument like ``10m``, for the parser.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    seconds = parse_short_time(text)
+    if not seconds:
+        raise argparse.ArgumentTypeError(f"{text} is no time, like 90s, 10m or 1h")
+    return float(seconds)
+
+
 def parse_short_time(text: str) -> int | None:
     """Return the seconds of a text like ``90``, ``90s``, ``5m`` or ``1h``; None if it is none."""
     found = _SHORT_TIME.fullmatch(text)

@@ -4,25 +4,92 @@ from __future__ import annotations
 
 import re
 import socket
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from sgagent.cli.init import filtered_links
-from sgagent.cli.output import warn
+from sgagent.cli.agent_client import interruptible
+from sgagent.cli.init import FirstPolicy, filtered_links
+from sgagent.cli.output import progress, warn
 from sgagent.core.binding import HostFacts, HostListener, Link, bind
 from sgagent.core.errors import UsageError
 from sgagent.core.model import TCP, Direction, Family, NetworkInterface, Protocol, Snapshot
 from sgagent.core.tracked_sessions import ConntrackEntry, FlowTuple
 from sgagent.dataplane.conntrack_entries import EntryListing
 from sgagent.dataplane.live_sessions import TcpSession, list_listeners, list_sockets
+from sgagent.documents import DocumentFile, parse_documents
 from sgagent.host.links import NetlinkHost
 from sgagent.settings import Settings
 from sgagent.suggest.conversations import Conversation, Traffic
+from sgagent.suggest.far_ends import Measures
+from sgagent.suggest.outcome import Outcome, suggest
 
 PASSED_ON = "sessions that this host passes on for others: a flow log has them"
+
+
+LOOK_SECONDS = 2.0
+"""Between two looks: conntrack knows a session for longer, also one that has ended."""
+
+
+def watch(settings: Settings, definitions: Snapshot, seconds: float, kept: frozenset[str]) -> Outcome | None:
+    """Look at this host for some time, or until Ctrl-C, and return what to suggest for what comes in.
+
+    Args:
+        settings: the configuration.
+        definitions: at hand.
+        seconds: how long.
+        kept: the ids of rules that stay.
+
+    Returns:
+        None where no session was seen.
+    """
+    live = LiveTraffic(settings, definitions, Traffic())
+    pause, until = threading.Event(), time.monotonic() + seconds
+    looks = int(seconds // LOOK_SECONDS) + 1
+    with progress("watching the traffic, until Ctrl-C", looks) as advance, interruptible() as is_interrupted:
+        while not is_interrupted():
+            live.look()
+            advance()
+            left = until - time.monotonic()
+            if left <= 0:
+                break
+            pause.wait(min(left, LOOK_SECONDS))
+    if not live.traffic.passed:
+        return None
+    return suggest(
+        live.traffic,
+        live.definitions,
+        Measures(),
+        settings.limits,
+        directions=(Direction.INGRESS,),
+        kept=kept,
+    )
+
+
+def first_policy(settings: Settings, policy: FirstPolicy, seconds: float) -> FirstPolicy:
+    """Watch the traffic while a first policy observes it, and return the one that is suggested.
+
+    What the command's options and the login admit stays.
+    """
+    file = DocumentFile("<first>", policy.text.encode())
+    definitions, _ = parse_documents([file], settings.limits)
+    rules = [rule.rule_id for group in definitions.security_groups for rule in group.rules]
+    asked = frozenset(name for name in rules if name.startswith(("sgr-ssh-", "sgr-web-")))
+    found = watch(settings, definitions, seconds, asked)
+    if found is None:
+        return replace(
+            policy, notes=(*policy.notes, "no session was seen: the policy is as without watching")
+        )
+    questions = (f"not admitted: {question}" for question in found.questions)
+    return replace(
+        policy,
+        text=f"# The first policy of this host, by 'sgagent init --from-traffic'.\n{found.text}",
+        admitted=tuple(f"{one.rule.rule_id}: {one.evidence}" for one in found.rules),
+        notes=(*policy.notes, *questions),
+    )
 
 
 class _Seen(NamedTuple):

@@ -4,33 +4,28 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
 
 from sgagent.analysis.compare import compare
 from sgagent.analysis.flow_text import ObjectNames
 from sgagent.cli import inputs, plan
 from sgagent.cli.agent_client import NoAgentError, ask
 from sgagent.cli.configuration import load_settings
+from sgagent.cli.flow_files import read_flows
 from sgagent.cli.main import add_option, option_adder
 from sgagent.cli.output import problem_text, replace_file, warn
 from sgagent.core.errors import DocumentError, NoDocumentError, SourceUnavailableError, UsageError, printable
-from sgagent.core.model import CidrBlock, Direction, Family, Policy, Protocol, Snapshot
+from sgagent.core.model import CidrBlock, Direction, Policy, Protocol, Snapshot
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.settings import Settings
-from sgagent.suggest.cloud_records import CloudRecordReader, is_cloud_record
 from sgagent.suggest.conversations import Traffic
 from sgagent.suggest.far_ends import Measures, Widening, far_text
-from sgagent.suggest.flow_lines import LONGEST_LINE, FlowLineReader
 from sgagent.suggest.outcome import Outcome, Question, SuggestedRule, instant, suggest
 from sgagent.suggest.suggestion import Statement
 
-_STANDARD_INPUT = "-"
 _MEASURES = Measures()
 
 
@@ -90,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
     read_flows(_logs(settings, options), traffic, definitions)
     _accept_or_refuse(traffic, skips=options.skip_malformed)
     directions = (Direction.INGRESS,) if options.ingress_only else tuple(Direction)
-    outcome = suggest(traffic, definitions, _measures(options), settings.limits, directions)
+    outcome = suggest(traffic, definitions, _measures(options), settings.limits, directions=directions)
     notes += _notes(traffic, outcome)
     place = _write(options.output, outcome)
     if options.json:
@@ -148,69 +143,6 @@ def _logs(settings: Settings, options: argparse.Namespace) -> list[str]:
         place.with_name(f"{place.name}.{number}") for number in range(settings.flow_log.keep_files, 0, -1)
     ]
     return [str(one) for one in (*kept, place) if one == place or one.exists()]
-
-
-def read_flows(names: Iterable[str], traffic: Traffic, definitions: Snapshot) -> None:
-    """Read logs of hosts and of clouds.
-
-    Raises:
-        UsageError: one can't be read, or has too many conversations to keep apart.
-    """
-    owners = {
-        one.network_interface_id: {(block.family, block.first) for block in one.addresses}
-        for one in definitions.network_interfaces
-    }
-    names = list(names)
-    for name, host in zip(names, hosts_of(names), strict=True):
-        if name == _STANDARD_INPUT:
-            _read_log(sys.stdin.buffer, Log("<stdin>", host, owners), traffic)
-            continue
-        try:
-            with Path(name).open("rb", buffering=1 << 20) as file:
-                _read_log(file, Log(name, host, owners), traffic)
-        except OSError as error:
-            raise UsageError(f"{name}: the flow log can't be read: {error.strerror}") from error
-
-
-def hosts_of(names: Iterable[str]) -> list[str]:
-    """Return what the host of each log is called: the file's name, with its folder where that tells apart.
-
-    A rotated log, ``web-1.log.2``, is its host's.
-    """
-    paths = [Path(_ROTATED.sub("", name)) for name in names]
-    places: dict[str, set[Path]] = {}
-    for path in paths:
-        places.setdefault(path.stem, set()).add(path)
-    return [path.stem if len(places[path.stem]) == 1 else f"{path.parent.name}-{path.stem}" for path in paths]
-
-
-_ROTATED = re.compile(r"\.[0-9]{1,3}$")
-
-
-class Log(NamedTuple):
-    """A log to read."""
-
-    name: str
-    host: str
-    owners: Mapping[str, set[tuple[Family, int]]]
-    """The addresses of known network interfaces."""
-
-
-def _read_log(file: BinaryIO, log: Log, traffic: Traffic) -> None:
-    lines = iter(partial(file.readline, LONGEST_LINE + 1), b"")
-    first = next(lines, b"")
-    if not first:
-        traffic.left_out["logs that are empty"] += 1
-        return
-    if is_cloud_record(first):
-        records = CloudRecordReader(traffic, log.name, log.owners)
-        records.read([first])
-        records.read(lines, 2)
-        records.settle()
-        return
-    reader = FlowLineReader(traffic, log.name, log.host)
-    reader.read([first])
-    reader.read(lines, 2)
 
 
 def _accept_or_refuse(traffic: Traffic, *, skips: bool) -> None:

@@ -10,6 +10,7 @@ import ipaddress
 import json
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from functools import lru_cache
 from typing import NamedTuple
 
 from sgagent.core.evaluate import DecidedBy
@@ -67,6 +68,8 @@ class FlowLineReader:
             second = seconds.get(line[:29])
             sender, digits = line[port:behind], line[size:-2]
             is_whole = line[-2:] == b"}\n" and digits.isdigit() and len(digits) < 10
+            if second is None and tally is not None:
+                second = self._learn_second(line)
             if tally is None or second is None or not is_whole:
                 self._parse(line, number)
             elif sender.isdigit() and len(sender) < 6 and (client_port := int(sender)) <= LAST_PORT:
@@ -76,6 +79,19 @@ class FlowLineReader:
             else:
                 self._parse(line, number)
             number += 1
+
+    def _learn_second(self, line: bytes) -> int | None:
+        """Return the second of a line, and remember it; None if its time is not as the agent writes it."""
+        if line[:10] != b'{"time": "' or line[29:30] != b"." or line[36:38] != b'Z"':
+            return None
+        try:
+            second = int(datetime.fromisoformat(f"{line[10:29].decode('ascii')}Z").timestamp())
+        except ValueError:
+            return None
+        if len(self._seconds) >= _MOST_REMEMBERED:
+            self._seconds.clear()
+        self._seconds[line[:29]] = second
+        return second
 
     def _parse(self, line: bytes, number: int) -> None:
         """Count a line by what it says, and remember what others of its kind look like."""
@@ -103,13 +119,10 @@ class FlowLineReader:
         tally.count(flow.second, flow.client_port, flow.size)
         if sweeps != self._traffic.sweeps or len(self._kinds) >= _MOST_REMEMBERED:
             self._kinds.clear()
-        if len(self._seconds) >= _MOST_REMEMBERED:
-            self._seconds.clear()
         begin = line.find(b', "interface"', 37)
         port = line.find(b'"port": ', begin) + 8
-        if line.startswith(b'{"time": "') and line[29:30] in b"." and line[begin:].startswith(_AS_WRITTEN):
+        if line[begin:].startswith(_AS_WRITTEN):
             self._kinds[line[begin:port], line[line.find(b",", port) : line.rfind(b" ") + 1]] = tally
-            self._seconds[line[:29]] = flow.second
 
 
 _AS_WRITTEN = b', "interface": "'
@@ -235,9 +248,16 @@ def parse_address(name: str, found: object, family: Family | None = None) -> int
         FieldFault: it is none.
     """
     try:
-        address = ipaddress.ip_address(found if isinstance(found, str) else "")
+        address, bits = _number_of(found if isinstance(found, str) else "")
     except ValueError:
         raise FieldFault(name, found, "an address") from None
-    if family is not None and address.max_prefixlen != family.bits:
+    if family is not None and bits != family.bits:
         raise FieldFault(name, found, f"an address of {family.value}")
-    return int(address)
+    return address
+
+
+@lru_cache(maxsize=1 << 14)
+def _number_of(text: str) -> tuple[int, int]:
+    """Return an address as a number, and its bits; most come again and again."""
+    address = ipaddress.ip_address(text)
+    return int(address), address.max_prefixlen

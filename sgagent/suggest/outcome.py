@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -124,9 +124,19 @@ def suggest(
     definitions: Snapshot,
     measures: Measures,
     limits: Limits,
+    *,
     directions: Collection[Direction] = tuple(Direction),
+    kept: frozenset[str] = frozenset(),
 ) -> Outcome:
     """Return documents that admit what flowed, and nothing beyond what they state.
+
+    Args:
+        traffic: what was read.
+        definitions: at hand; they name addresses, and their rules are replaced where something was seen.
+        measures: from when on something is admitted, or widened.
+        limits: of documents.
+        directions: that are looked at; rules of the other one stay.
+        kept: the ids of rules that stay, too. What they admit needs no other rule.
 
     Raises:
         DocumentError: the definitions at hand make no sense.
@@ -135,7 +145,8 @@ def suggest(
     passed = {one: tally for one, tally in traffic.passed.items() if one.direction in directions}
     refused = {one: tally for one, tally in traffic.refused.items() if one.direction in directions}
     observations, whole = observe(passed, definitions)
-    drafted = draft(observations, whole, measures, directions)
+    needing = list(_not_admitted(observations, whole, kept)) if kept else observations
+    drafted = draft(needing, whole, measures, directions, kept)
     first = tuple(judge(judges_of(drafted.snapshot), observations))
     evidence = _evidence(first)
     texts = {
@@ -143,6 +154,7 @@ def suggest(
         if rule.policy is Policy.ACCEPT
         else "what leaves and no rule accepts"
         for _, rule in _rules_of(drafted)
+        if rule.rule_id not in kept
     }
     native = write_document(with_descriptions(drafted.snapshot, texts))
     text = as_yaml(native)
@@ -168,6 +180,20 @@ def suggest(
         judges=judges,
         observations=tuple(one for one in observations if one.doubt is not Doubt.REFUSED),
     )
+
+
+def _not_admitted(
+    observations: Iterable[Observation], definitions: Snapshot, kept: frozenset[str]
+) -> Iterator[Observation]:
+    """Yield what rules that stay do not admit."""
+    groups = (
+        replace(group, rules=tuple(rule for rule in group.rules if rule.rule_id in kept))
+        for group in definitions.security_groups
+    )
+    judges = judges_of(replace(definitions, security_groups=tuple(groups)))
+    for one in judge(judges, observations):
+        if one.decision.rule is None:
+            yield one.observation
 
 
 def _evidence(judged: Iterable[Judged]) -> dict[str, Evidence]:

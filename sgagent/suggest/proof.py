@@ -114,8 +114,10 @@ def _prove_closed(draft: Draft, role: Role, found: ResolvedInterface, direction:
             for service, addresses, ports in stated
             if addresses.ranges(family)
         ]
+        clauses = list_clauses(found, direction, family)
+        allowed += (one for one in clauses if one.rule is not None and one.rule.rule_id in draft.kept)
         allowed.append(Clause(DecidedBy.DEFAULT, Policy.DROP, everyone))
-        box = find_box((list_clauses(found, direction, family), allowed), family, _beyond)
+        box = find_box((clauses, allowed), family, _beyond)
         if box is not None:
             far = CidrBlock.around(family, box.peers[0][0], family.bits)
             raise UnprovedSuggestionError(

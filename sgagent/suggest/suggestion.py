@@ -94,12 +94,16 @@ class Draft:
     directions: tuple[Direction, ...]
     """That were looked at."""
 
+    kept: frozenset[str] = frozenset()
+    """The ids of rules that stay, whatever was seen."""
+
 
 def draft(
     observations: Sequence[Observation],
     snapshot: Snapshot,
     measures: Measures,
     directions: Collection[Direction] = tuple(Direction),
+    kept: frozenset[str] = frozenset(),
 ) -> Draft:
     """Return definitions that admit what was seen, doubtful observations apart; these are marked.
 
@@ -108,6 +112,7 @@ def draft(
         snapshot: the definitions at hand, with each observed interface, whose rules are replaced.
         measures: from when on something is admitted, or widened.
         directions: rules of another one stay.
+        kept: the ids of further rules that stay.
     """
     screen(observations, measures.least_sessions, FarEnds(snapshot, measures).is_named)
     seen = seen_at(observations)
@@ -116,7 +121,7 @@ def draft(
     ports = _client_ports(observations)
     assembly.place()
     directions = tuple(one for one in Direction if one in directions)
-    return assembly.drafted(ports, directions)
+    return assembly.drafted(ports, directions, kept)
 
 
 def _client_ports(observations: Iterable[Observation]) -> dict[tuple[str, Service], ClientPorts]:
@@ -275,24 +280,33 @@ class _Assembly:
             )
 
     def drafted(
-        self, client_ports: Mapping[tuple[str, Service], ClientPorts], directions: tuple[Direction, ...]
+        self,
+        client_ports: Mapping[tuple[str, Service], ClientPorts],
+        directions: tuple[Direction, ...],
+        kept: frozenset[str],
     ) -> Draft:
         """Return the definitions with rules for all atoms."""
         rewritten = frozenset(group for role in self.roles for group in role.groups)
         sources = self._sources(client_ports)
         closing = self._closing() if Direction.EGRESS in directions else frozenset()
+
+        def stays(rule: SecurityGroupRule) -> bool:
+            return rule.direction not in directions or rule.rule_id in kept
+
         taken = {
             rule.rule_id
             for group in self.snapshot.security_groups
             for rule in group.rules
-            if group.security_group_id not in rewritten or rule.direction not in directions
+            if group.security_group_id not in rewritten or stays(rule)
         }
         groups = []
         for group in self.snapshot.security_groups:
             name = group.security_group_id
             if name in rewritten:
-                kept = [rule for rule in group.rules if rule.direction not in directions]
-                rules = [*kept, *_rules(group, self.placed.get(name, set()), sources, taken)]
+                rules = [
+                    *filter(stays, group.rules),
+                    *_rules(group, self.placed.get(name, set()), sources, taken),
+                ]
                 if name in closing:
                     rules.append(_closing_rule(name, taken))
                 rules.sort(key=lambda rule: rule.rule_id)
@@ -305,6 +319,7 @@ class _Assembly:
             sources=sources,
             rewritten=rewritten,
             directions=directions,
+            kept=kept,
         )
 
     def _sources(

@@ -47,7 +47,7 @@ def suggested(
     FlowLineReader(traffic, "web.log", "web").read(as_log(sessions).splitlines(keepends=True))
     assert traffic.problems == []
     known = definitions or Snapshot(version="")
-    return suggest(traffic, known, measures or Measures(), Limits(), directions)
+    return suggest(traffic, known, measures or Measures(), Limits(), directions=directions)
 
 
 def rules_by_hand(snapshot: Snapshot) -> int:
