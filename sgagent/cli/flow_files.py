@@ -23,7 +23,7 @@ from sgagent.suggest.flow_lines import LONGEST_LINE, FlowLineReader
 STANDARD_INPUT = "-"
 EMPTY = "logs that are empty"
 _READ_BYTES = 1 << 20
-_WORTH_A_PROCESS = 16 << 20
+WORTH_A_PROCESS = 16 << 20
 """Bytes of all logs: some 30,000 lines, which take as long as to begin another process."""
 
 
@@ -50,7 +50,7 @@ def read_flows(names: Sequence[str], traffic: Traffic, definitions: Snapshot) ->
         for one in definitions.network_interfaces
     }
     logs = [Log(name, host, owners) for name, host in zip(names, hosts_of(names), strict=True)]
-    workers = min(len(logs), _processors(), _size(logs) // _WORTH_A_PROCESS + 1)
+    workers = min(len(logs), _processors(), _size(logs) // WORTH_A_PROCESS + 1)
     if workers < 2:
         for log in logs:
             read_log(log, traffic)

@@ -6,9 +6,10 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
+from sgagent.agent.control.hits import HitsAnswer, HitsQuestion
+from sgagent.agent.state.counter_file import CounterFile, HitTimes, read_boot_id
 from sgagent.analysis.compare import compare
 from sgagent.analysis.flow_text import ObjectNames
 from sgagent.cli import inputs, plan
@@ -17,6 +18,7 @@ from sgagent.cli.configuration import load_settings
 from sgagent.cli.flow_files import read_flows
 from sgagent.cli.main import add_option, option_adder
 from sgagent.cli.output import problem_text, replace_file, warn
+from sgagent.core.counter_keys import RuleCounter
 from sgagent.core.errors import DocumentError, NoDocumentError, SourceUnavailableError, UsageError, printable
 from sgagent.core.model import CidrBlock, Direction, Policy, Protocol, Snapshot
 from sgagent.core.policy import ResolvedPolicy
@@ -24,6 +26,7 @@ from sgagent.settings import Settings
 from sgagent.suggest.conversations import Traffic
 from sgagent.suggest.far_ends import Measures, Widening, far_text
 from sgagent.suggest.outcome import Outcome, Question, SuggestedRule, instant, suggest
+from sgagent.suggest.proof import judge, judges_of
 from sgagent.suggest.suggestion import Statement
 
 _MEASURES = Measures()
@@ -89,7 +92,8 @@ def run(options: argparse.Namespace) -> int:
     notes += _notes(traffic, outcome)
     place = _write(options.output, outcome)
     if options.json:
-        print(json.dumps(_as_json(outcome, notes, settings, options, place)))
+        fields = _as_json(outcome, definitions, settings, explains=options.explain)
+        print(json.dumps(fields | {"notes": notes, "output": None if place is None else str(place)}))
         return 0
     for line in (*map(str, outcome.questions), *(f"note: {note}" for note in notes)):
         print(printable(line), file=sys.stderr)
@@ -211,8 +215,6 @@ def _statement_text(one: Statement) -> str:
 
 def _policies(outcome: Outcome, definitions: Snapshot) -> tuple[ResolvedPolicy, ResolvedPolicy]:
     """Return what is in force by the definitions at hand, and what is suggested, where traffic was seen."""
-    from sgagent.suggest.proof import judges_of  # noqa: PLC0415 - who asks for no explanation does without
-
     observed = sorted(name for role in outcome.draft.roles for name in role.interfaces)
     before = judges_of(definitions)
     old = tuple(before[name] for name in observed if name in before)
@@ -238,13 +240,11 @@ def _unused_lines(outcome: Outcome, definitions: Snapshot, settings: Settings) -
     yield f"rules in force that nothing seen needs: {len(unused)} of {accepting} that accept"
     hits = _hits(settings) if unused else {}
     for group, rule_id in unused:
-        yield f"  {rule_id} of {group}{hits.get((group, rule_id), '')}"
+        yield f"  {rule_id} of {group}: {_hits_text(hits.get((group, rule_id)))}"
 
 
 def _unused(outcome: Outcome, definitions: Snapshot) -> tuple[list[tuple[str, str]], int]:
     """Return the accepting rules in force that decided nothing that was seen, and how many accept."""
-    from sgagent.suggest.proof import judge  # noqa: PLC0415 - who asks for no explanation does without
-
     old, _ = _policies(outcome, definitions)
     judges = {one.name: one for one in old.interfaces}
     rules = {
@@ -260,49 +260,68 @@ def _unused(outcome: Outcome, definitions: Snapshot) -> tuple[list[tuple[str, st
     return sorted(rules - used), len(rules)
 
 
-def _hits(settings: Settings) -> dict[tuple[str, str], str]:
-    """Return what the agent's counters say of rules, in words; nothing where no agent runs."""
-    from sgagent.agent.control.hits import HitsAnswer, HitsQuestion  # noqa: PLC0415 - as above
-
-    found: dict[tuple[str, str], str] = {}
-    with suppress(NoAgentError):
-        for part in ask(settings, HitsQuestion(), HitsAnswer).interfaces:
-            for hit in part.hits:
-                if hit.rule_id and hit.security_group_id and hit.counted_since is not None:
-                    last = hit.last_hit_at
-                    when = "no hit" if last is None else f"last hit {instant(int(last))}"
-                    text = f": {when}, counted since {instant(int(hit.counted_since))}"
-                    found[hit.security_group_id, hit.rule_id] = text
+def _hits(settings: Settings) -> dict[tuple[str, str], HitTimes]:
+    """Return what the counters say of rules: those of the running agent, else what the last one kept."""
+    try:
+        parts = ask(settings, HitsQuestion(), HitsAnswer).interfaces
+    except NoAgentError:
+        kept, _ = CounterFile(settings.state.directory, read_boot_id()).load()
+        counted = [
+            (key.security_group_id, key.rule_id, times)
+            for key, times in kept.times
+            if isinstance(key, RuleCounter)
+        ]
+    else:
+        counted = [
+            (
+                hit.security_group_id,
+                hit.rule_id,
+                HitTimes(counted_since=hit.counted_since, last_hit_at=hit.last_hit_at),
+            )
+            for part in parts
+            for hit in part.hits
+            if hit.rule_id and hit.security_group_id and hit.counted_since is not None
+        ]
+    found: dict[tuple[str, str], HitTimes] = {}
+    for group, rule_id, times in counted:
+        known = found.get((group, rule_id), times)
+        hits = [one.last_hit_at for one in (known, times) if one.last_hit_at is not None]
+        since = max(known.counted_since, times.counted_since)
+        found[group, rule_id] = HitTimes(counted_since=since, last_hit_at=max(hits, default=None))
     return found
 
 
+def _hits_text(times: HitTimes | None) -> str:
+    if times is None:
+        return "not counted here"
+    last = "no hit" if times.last_hit_at is None else f"last hit {instant(int(times.last_hit_at))}"
+    return f"{last}, counted since {instant(int(times.counted_since))}"
+
+
 def _as_json(
-    outcome: Outcome, notes: list[str], settings: Settings, options: argparse.Namespace, place: Path | None
+    outcome: Outcome, definitions: Snapshot, settings: Settings, *, explains: bool
 ) -> dict[str, object]:
     fields: dict[str, object] = {
         "document": outcome.native,
         "rules": list(map(_rule_as_json, outcome.rules)),
         "questions": list(map(_question_as_json, outcome.questions)),
-        "notes": notes,
-        "output": None if place is None else str(place),
     }
-    if options.explain:
-        definitions = definitions_at_hand(settings, options.definitions)
+    if explains:
         unused, accepting = _unused(outcome, definitions)
         hits = _hits(settings)
+        rules = [_unused_as_json(*key, hits.get(key)) for key in unused]
         fields["plan"] = plan.as_json(_plan(outcome, definitions))
-        fields["unused"] = {
-            "accepting": accepting,
-            "rules": [
-                {
-                    "security_group_id": group,
-                    "rule_id": name,
-                    "hits": hits.get((group, name), "").lstrip(": "),
-                }
-                for group, name in unused
-            ],
-        }
+        fields["unused"] = {"accepting": accepting, "rules": rules}
     return fields
+
+
+def _unused_as_json(group: str, rule_id: str, times: HitTimes | None) -> dict[str, object]:
+    return {
+        "security_group_id": group,
+        "rule_id": rule_id,
+        "counted_since": instant(int(times.counted_since)) if times else None,
+        "last_hit_at": instant(int(times.last_hit_at)) if times and times.last_hit_at else None,
+    }
 
 
 def _rule_as_json(one: SuggestedRule) -> dict[str, object]:

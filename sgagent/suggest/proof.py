@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from sgagent.analysis.header_space import Clause, Columns, find_box, list_clauses
 from sgagent.core.addresses import AddressSet
@@ -50,11 +51,18 @@ class Judged:
 def judge(judges: Judges, observations: Iterable[Observation]) -> Iterator[Judged]:
     """Yield what becomes of observed sessions; of their clients' ports the lowest and the highest count."""
     alone = {name: ResolvedPolicy(interfaces=(one,)) for name, one in judges.items()}
+    asking = {name for name, one in judges.items() if _asks_for_clients_ports(one)}
     for one in observations:
         policy = alone.get(one.interface, ResolvedPolicy())
-        decisions = [evaluate(policy, packet) for packet in _packets(one)]
+        packets = islice(_packets(one), None if one.interface in asking else 1)
+        decisions = [evaluate(policy, packet) for packet in packets]
         refused = (decision for decision in decisions if decision.verdict is Policy.DROP)
         yield Judged(one, next(refused, decisions[0]))
+
+
+def _asks_for_clients_ports(one: ResolvedInterface) -> bool:
+    rules = (rule for way in Direction for rule in one.toward(way).rules)
+    return any(not rule.source_ports.is_all for rule in rules)
 
 
 def _packets(one: Observation) -> Iterator[Packet]:

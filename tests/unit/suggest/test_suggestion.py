@@ -127,6 +127,64 @@ def test_the_guides_cases_take_no_more_rules_than_by_hand(case: Case) -> None:
     assert found.questions == ()
 
 
+ADMIN, RESOLVER = "10.0.9.5", "10.0.0.53"
+FLEET = tuple(f"10.0.5.{last}" for last in range(1, 7))
+OTHERS = {
+    "mail relay": (
+        (
+            *(incoming(HOST, far, port) for far in CUSTOMERS for port in (25, 465)),
+            *(outgoing(HOST, far, 25) for far in CUSTOMERS),
+            outgoing(HOST, RESOLVER, 53, "udp"),
+            outgoing(HOST, RESOLVER, 53),
+            incoming(HOST, ADMIN, 22),
+        ),
+        ("in tcp 25, 465 any", "in tcp 22 admin", "out tcp 25 any", "out tcp, udp 53 resolver", "out closed"),
+    ),
+    "resolver": (
+        (
+            *(incoming(HOST, far, 53, protocol) for far in FLEET for protocol in ("udp", "tcp")),
+            *(outgoing(HOST, far, 53, protocol) for far in CUSTOMERS for protocol in ("udp", "tcp")),
+        ),
+        ("in tcp, udp 53 the fleet", "out tcp, udp 53 any", "out closed"),
+    ),
+    "file server": (
+        (
+            *(incoming(HOST, far, port) for far in FLEET for port in (111, 2049)),
+            incoming(HOST, ADMIN, 22),
+        ),
+        ("in tcp 111, 2049 the fleet", "in tcp 22 admin", "out closed"),
+    ),
+    "tunnel": (
+        (
+            *(incoming(HOST, far, 51820, "udp") for far in CUSTOMERS),
+            *(incoming(HOST6, far, 51820, "udp") for far in CUSTOMERS6),
+            *(incoming(HOST, far, None, "47") for far in FLEET),
+            incoming(HOST, ADMIN, None, "icmp"),
+            outgoing(HOST6, "2001:db8:53::1", 53, "udp"),
+        ),
+        ("in udp 51820 any", "in gre the fleet", "in icmp admin", "out udp 53 resolver", "out closed"),
+    ),
+    "monitoring": (
+        (
+            *(outgoing(HOST, far, port) for far in FLEET for port in (9100, 9256)),
+            *(outgoing(HOST, far, None, "icmp") for far in FLEET),
+            *(incoming(HOST, f"10.0.9.{last}", 3000) for last in range(5, 9)),
+        ),
+        ("out tcp 9100, 9256 the fleet", "out icmp the fleet", "in tcp 3000 the office", "out closed"),
+    ),
+}
+"""Sessions, and the rules that a person would write for them."""
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_hosts_take_no_more_rules_than_by_hand(name: str) -> None:
+    """At most 1.2 times those by hand, without any definitions."""
+    sessions, by_hand = OTHERS[name]
+    found = suggested(sessions)
+    assert len(found.rules) <= 1.2 * len(by_hand)
+    assert found.questions == ()
+
+
 def shop_traffic() -> tuple[Sessions, ...]:
     """Return what the hosts of the shop do, in both families."""
     web, app, database = (
