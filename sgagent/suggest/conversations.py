@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -79,8 +80,8 @@ class Tally:
         return None if self.highest_port < 0 else (self.lowest_port, self.highest_port)
 
 
-MOST_CONVERSATIONS = 500_000
-"""That are kept apart: some 200 MB. Beyond, those of a single session are forgotten, and counted."""
+MOST_CONVERSATIONS = 300_000
+"""That are kept apart: some 400 MB with all that is made of them. Beyond, some are forgotten, and counted."""
 
 MOST_PROBLEMS = 20
 """Of records, that are reported one by one."""
@@ -142,23 +143,43 @@ class Traffic:
         self.wrong += other.wrong
 
     def _forget(self) -> None:
-        """Make room by forgetting conversations of one session, as a flood of senders leaves them."""
-        before = len(self.passed) + len(self.refused)
-        for tallies in (self.passed, self.refused):
-            for one in [
-                one for one, tally in tallies.items() if tally.sessions < 2 and not tally.is_standing
-            ]:
-                del tallies[one]
-        forgotten = before - len(self.passed) - len(self.refused)
-        self.left_out[FORGOTTEN] += forgotten
+        """Forget conversations of one session, as a flood leaves them, then some of crowded ports."""
         self.sweeps += 1
-        if forgotten < before // 10:
-            message = (
-                f"more than {self.most} pairs of ends have sessions: suggest from fewer or shorter records"
-            )
-            raise UsageError(message)
+        for tallies in (self.passed, self.refused):
+            once = [one for one, tally in tallies.items() if tally.sessions < 2 and not tally.is_standing]
+            self._drop(tallies, once, FORGOTTEN)
+        if self._is_nearly_full:
+            for tallies in (self.passed, self.refused):
+                self._drop(tallies, list(_beyond(tallies, self.most // _CROWD)), CROWDED)
+        if self._is_nearly_full:
+            message = f"more than {self.most} pairs of ends have sessions"
+            raise UsageError(f"{message}: suggest from fewer or shorter records")
+
+    @property
+    def _is_nearly_full(self) -> bool:
+        return len(self.passed) + len(self.refused) > self.most - self.most // 10
+
+    def _drop(self, tallies: dict[Conversation, Tally], some: Sequence[Conversation], reason: str) -> None:
+        for one in some:
+            del tallies[one]
+        if some:
+            self.left_out[reason] += len(some)
 
 
+def _beyond(tallies: Iterable[Conversation], most: int) -> Iterator[Conversation]:
+    """Yield conversations beyond so many of one port at one place."""
+    counts = Counter[tuple[object, ...]]()
+    for one in tallies:
+        key = one.site, one.direction, one.family, one.protocol, one.port
+        counts[key] += 1
+        if counts[key] > most:
+            yield one
+
+
+_CROWD = 8
+"""A port has at most one in so many of all conversations, once there are too many."""
+
+CROWDED = "conversations at ports with very many others: admitted where everyone is, and nowhere else"
 FORGOTTEN = "conversations of one session each, forgotten as there were too many at once"
 NOT_LOGGED = "packets that the kernel counted but did not log: raise rate_per_second under [flow_log]"
 CUT_OFF = "last lines that were cut off"

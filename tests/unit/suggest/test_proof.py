@@ -72,7 +72,7 @@ def test_a_way_out_that_is_left_open_refutes(drafted: tuple[Draft, list[Observat
 
 def test_a_group_address_belongs_to_the_interface_that_recorded_it() -> None:
     """Multicast is nobody's own address, and makes no interface of its own."""
-    log = as_log([incoming(HOST, "10.0.0.9", 443), incoming("224.0.0.251", "10.0.0.9", 5353, "udp")])
+    log = as_log([incoming(HOST, "10.0.0.9", 443), incoming("ff02::fb", "2001:db8::9", 5353, "udp")])
     traffic = Traffic()
     FlowLineReader(traffic, "web.log", "web").read(log.splitlines(keepends=True))
     observations, snapshot = observe(traffic.passed, Snapshot(version=""))

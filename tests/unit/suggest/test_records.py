@@ -12,6 +12,7 @@ from sgagent.core.model import Direction, Family
 from sgagent.suggest import conversations
 from sgagent.suggest.cloud_records import NO_RECORDS, SKIPPED, CloudRecordReader
 from sgagent.suggest.conversations import (
+    CROWDED,
     CUT_OFF,
     FORGOTTEN,
     NO_OPENING,
@@ -180,7 +181,7 @@ def test_a_known_line_with_a_wrong_end_is_parsed() -> None:
 
 
 def test_a_flood_of_senders_is_forgotten() -> None:
-    """Conversations of one session make room for others, and are counted; if none can, it is an error."""
+    """Conversations of one session make room for others, then most at crowded ports, and are counted."""
     traffic = Traffic(most=100)
     reader = FlowLineReader(traffic, "web.log", "web")
     use = [incoming(HOST, CLIENT, 443)]
@@ -189,10 +190,13 @@ def test_a_flood_of_senders_is_forgotten() -> None:
     assert len(traffic.passed) <= 100
     assert traffic.left_out[FORGOTTEN] >= 400
     assert max(tally.sessions for tally in traffic.passed.values()) == 6
+    crowd = [incoming(HOST, f"10.8.0.{one}", 443) for one in range(200)]
+    reader.read(as_log(crowd).splitlines(keepends=True))
+    assert len(traffic.passed) <= 100
+    assert traffic.left_out[CROWDED] >= 100
+    ports = [incoming(HOST, CLIENT, port) for port in range(1, 200)]
     with pytest.raises(UsageError, match="more than 100 pairs"):
-        reader.read(
-            as_log([incoming(HOST, f"10.8.0.{one}", 443) for one in range(200)]).splitlines(keepends=True)
-        )
+        reader.read(as_log(ports).splitlines(keepends=True))
 
 
 AWS = b"2 123456789012 eni-0a 198.51.100.7 10.0.0.11 40001 443 6 10 840 1769853600 1769853660 ACCEPT OK\n"
