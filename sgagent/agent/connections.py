@@ -34,7 +34,7 @@ _PAUSE_SECONDS = 0.1
 
 
 class ConnectionServer(ABC, Generic[C]):
-    """Serve what connects to a listener, until :meth:`close`."""
+    """Serve the clients that connect to a listener, until :meth:`close`."""
 
     def __init__(
         self, listener: socket.socket, *, name: str, most: float = math.inf, idle_seconds: float = math.inf
@@ -83,7 +83,7 @@ class ConnectionServer(ABC, Generic[C]):
         return False
 
     def on_idle(self) -> None:
-        """Do what is due while nothing connects."""
+        """Do the due work while no client connects."""
 
     def close(self) -> None:
         """Accept no more; connections go on."""

@@ -356,7 +356,7 @@ def _id_part(text: str) -> str:
 
 
 def _rule(rule_id: str, port: int, source: AuthorizationObject, description: str) -> SecurityGroupRule:
-    """Return a rule that accepts what comes in at a TCP port."""
+    """Return a rule that accepts packets to a TCP port."""
     return SecurityGroupRule(
         rule_id=rule_id,
         direction=Direction.INGRESS,

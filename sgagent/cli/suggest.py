@@ -1,4 +1,4 @@
-"""``sgagent suggest``: suggest a policy for what flows, with proof that it admits just what it says."""
+"""``sgagent suggest``: suggest a policy for recorded traffic, with proof that it admits no other."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _block(text: str) -> CidrBlock:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print documents for what flows; ask on standard error about what they do not admit."""
+    """Print documents for the traffic; ask on standard error about traffic that they do not admit."""
     settings = load_settings(options)
     definitions = definitions_at_hand(settings, options.definitions)
     traffic = Traffic()
@@ -168,7 +168,7 @@ def _accept_or_refuse(traffic: Traffic, *, skips: bool) -> None:
 
 
 def _notes(traffic: Traffic, outcome: Outcome) -> list[str]:
-    """Return what a person has to know of the record and of what was not looked at."""
+    """Return a person's notes on the record and on unexamined parts."""
     notes = [f"left out: {number} {what}" for what, number in sorted(traffic.left_out.items())]
     observed = {name for role in outcome.draft.roles for name in role.interfaces}
     if not observed:
@@ -195,7 +195,7 @@ def _write(path: Path | None, outcome: Outcome) -> Path | None:
 
 
 def _explanation(outcome: Outcome, definitions: Snapshot, settings: Settings) -> Iterator[str]:
-    """Yield what people are told of a suggestion."""
+    """Yield the explanation of a suggestion for people."""
     yield "wider than what was seen"
     yield from (
         f"  {one.rule.rule_id} of {one.group}: {_statement_text(statement)}"
@@ -214,7 +214,7 @@ def _statement_text(one: Statement) -> str:
 
 
 def _policies(outcome: Outcome, definitions: Snapshot) -> tuple[ResolvedPolicy, ResolvedPolicy]:
-    """Return what is in force by the definitions at hand, and what is suggested, where traffic was seen."""
+    """Return the policy by the definitions at hand, and the suggested one, where traffic was seen."""
     observed = sorted(name for role in outcome.draft.roles for name in role.interfaces)
     before = judges_of(definitions)
     old = tuple(before[name] for name in observed if name in before)

@@ -132,7 +132,7 @@ class HandBinding:
 
 
 def binding_by_hand(link: Link, by_hand: Iterable[HandBinding]) -> HandBinding | None:
-    """Return what binds a link by its name, or by a pattern that means it."""
+    """Return the binding of a link by its name, or by a pattern that means it."""
     found = {hand.interface: hand for hand in by_hand}
     if link.name in found or link.is_loopback:
         return found.get(link.name)

@@ -337,7 +337,7 @@ class ResolvedPolicy:
         return tuple(sorted(found, key=lambda prefix: (-len(prefix), prefix)))
 
     def behind(self, prefix: str) -> ResolvedInterface | None:
-        """Return what judges the links whose names begin so and that are not identified.
+        """Return the judge of the links whose names begin so and that are not identified.
 
         Which sources are right depends on a link's addresses, so where they are checked a link is closed
         until it is identified; but in observe mode it is open, as nothing is dropped (§9.1).
@@ -353,7 +353,7 @@ class ResolvedPolicy:
 
     @property
     def stranger(self) -> ResolvedInterface | None:
-        """Return what judges unidentified links that no pattern means: it may be a lower device (§9.5).
+        """Return the judge of unidentified links that no pattern means: these may be lower devices (§9.5).
 
         In observe mode the master drops nothing either.
         """

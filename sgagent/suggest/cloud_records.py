@@ -68,7 +68,7 @@ class CloudRecordReader:
     def __init__(
         self, traffic: Traffic, name: str, owners: Mapping[str, Container[tuple[Family, int]]]
     ) -> None:
-        """Take what counts, the name of the log, and the addresses of network interfaces that are known."""
+        """Take the counted traffic, the name of the log, and the addresses of known network interfaces."""
         self._traffic = traffic
         self._name = name
         self._owners = owners
@@ -96,7 +96,7 @@ class CloudRecordReader:
             number += 1
 
     def settle(self) -> None:
-        """Hand on what was read, now that each interface's own addresses are known.
+        """Count the sessions that were read, now that each interface's own addresses are known.
 
         Raises:
             UsageError: there are too many conversations to keep apart.

@@ -12,7 +12,7 @@ from sgagent.core.model import LAST_PORT, Direction, Family
 
 
 class Conversation(NamedTuple):
-    """What sessions have in common: both ends, who opens them, and what is asked for."""
+    """The common properties of sessions: both ends, who opens them, protocol and port."""
 
     site: str
     """Where it was recorded: a network interface's id, or else ``log/link``."""
@@ -29,7 +29,7 @@ class Conversation(NamedTuple):
 
 @dataclass(slots=True)
 class Tally:
-    """What was counted of a conversation."""
+    """The counts of a conversation."""
 
     sessions: int = 0
     packets: int = 0
@@ -65,7 +65,7 @@ class Tally:
             self.last = second
 
     def add(self, other: Tally) -> None:
-        """Add what was counted elsewhere."""
+        """Add other counts."""
         self.sessions += other.sessions
         self.packets += other.packets
         self.bytes += other.bytes
@@ -88,7 +88,7 @@ MOST_PROBLEMS = 20
 
 
 class UnprovedSuggestionError(SgagentError):
-    """Say that a suggestion does not do what it states: a fault of ours, so nothing is suggested."""
+    """Say that a suggestion does not hold its statements: a fault of ours, so nothing is suggested."""
 
 
 @dataclass(slots=True)
@@ -114,7 +114,7 @@ class Traffic:
     most: int = MOST_CONVERSATIONS
 
     def tally(self, conversation: Conversation, *, is_refused: bool = False) -> Tally:
-        """Return what counts a conversation.
+        """Return the counts of a conversation.
 
         Raises:
             UsageError: there are too many to keep apart.
@@ -134,7 +134,7 @@ class Traffic:
             self.problems.append(problem)
 
     def merge(self, other: Traffic) -> None:
-        """Add what was read elsewhere."""
+        """Add other traffic."""
         for is_refused, tallies in ((False, other.passed), (True, other.refused)):
             for conversation, tally in tallies.items():
                 self.tally(conversation, is_refused=is_refused).add(tally)
@@ -188,7 +188,7 @@ NO_OPENING = "packets that open no session"
 
 @dataclass(frozen=True, slots=True)
 class FieldFault(Exception):  # noqa: N818 - caught where the line is known, and told as a problem of it
-    """Say what is wrong with a field of a record."""
+    """Say which value a field of a record should have."""
 
     name: str
     value: object

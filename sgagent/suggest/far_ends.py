@@ -59,7 +59,7 @@ class Measures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FarObject:
-    """An object of a rule, and what it rests on."""
+    """An object of a rule, and the traffic that it rests on."""
 
     named: AuthorizationObject
     addresses: AddressSet

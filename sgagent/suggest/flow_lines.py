@@ -40,7 +40,7 @@ class FlowLineReader:
     """Read the lines of one log."""
 
     def __init__(self, traffic: Traffic, name: str, host: str) -> None:
-        """Take what counts, the name of the log for messages, and what its host is called."""
+        """Take the counted traffic, the name of the log for messages, and the name of its host."""
         self._traffic = traffic
         self._name = name
         self._host = host
@@ -94,7 +94,7 @@ class FlowLineReader:
         return second
 
     def _parse(self, line: bytes, number: int) -> None:
-        """Count a line by what it says, and remember what others of its kind look like."""
+        """Count a line by its content, and remember the form of others of its kind."""
         if line.isspace():
             return
         try:

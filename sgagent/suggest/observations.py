@@ -17,7 +17,7 @@ FarEnd = tuple[Family, int]
 
 
 class Service(NamedTuple):
-    """What is asked for, and which way."""
+    """The protocol and port of sessions, and their direction."""
 
     direction: Direction
     protocol: int
@@ -36,7 +36,7 @@ class Doubt(enum.Enum):
 
 @dataclass(slots=True, kw_only=True)
 class Observation:
-    """What was seen at one interface with one far end."""
+    """The sessions that were seen at one interface with one far end."""
 
     interface: str
     service: Service
@@ -76,7 +76,7 @@ class AddressBook:
 def observe(
     conversations: Mapping[Conversation, Tally], snapshot: Snapshot
 ) -> tuple[list[Observation], Snapshot]:
-    """Return what was seen by network interface, and the definitions with those that they lack.
+    """Return the observations by network interface, and the definitions with interfaces that they lack.
 
     A near end that is nobody's by its address, as a group address of multicast, belongs to the interface that
     has most of what was recorded at the same place.

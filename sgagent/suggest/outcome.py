@@ -1,4 +1,4 @@
-"""The outcome: proved documents, what each rule rests on, and what is asked about."""
+"""The outcome: proved documents, the evidence of each rule, and the questions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sgagent.suggest.suggestion import Draft, Statement, draft
 
 @dataclass(slots=True)
 class Evidence:
-    """What a rule rests on."""
+    """The observations that a rule rests on."""
 
     sessions: int = 0
     peers: set[FarEnd] = field(default_factory=set)
@@ -128,7 +128,7 @@ def suggest(
     directions: Collection[Direction] = tuple(Direction),
     kept: frozenset[str] = frozenset(),
 ) -> Outcome:
-    """Return documents that admit what flowed, and nothing beyond what they state.
+    """Return documents that admit the traffic, and nothing beyond their statements.
 
     Args:
         traffic: what was read.
@@ -197,7 +197,7 @@ def _not_admitted(
 
 
 def _evidence(judged: Iterable[Judged]) -> dict[str, Evidence]:
-    """Return what each rule admitted; scans are no evidence, even where they are admitted."""
+    """Return the evidence of each rule; scans are no evidence, even where they are admitted."""
     found: dict[str, Evidence] = defaultdict(Evidence)
     for one in judged:
         rule = one.decision.rule
@@ -246,7 +246,7 @@ def services_of(rule: SecurityGroupRule) -> Iterable[Service]:
 
 
 def _questions(judged: Iterable[Judged]) -> list[Question]:
-    """Return what nothing admits, the most sessions first; the ports of a scan are one question."""
+    """Return questions about denied traffic, the most sessions first; the ports of a scan are one."""
     parts: dict[tuple[object, ...], list[Observation]] = defaultdict(list)
     for found in judged:
         one = found.observation

@@ -1,4 +1,4 @@
-"""The proof of a suggestion: what was seen passes, and nothing beyond what is stated does.
+"""The proof of a suggestion: all observations pass, and nothing beyond its statements does.
 
 The policy is what an agent would make of the document's text. What it may admit is put together anew, from
 the observations and the stated widenings, and compared with it in the header space.
@@ -29,7 +29,7 @@ Judges = Mapping[str, ResolvedInterface]
 
 
 def judges_of(snapshot: Snapshot) -> Judges:
-    """Return what definitions come to on each of their network interfaces.
+    """Resolve definitions on each of their network interfaces.
 
     Raises:
         DocumentError: they make no sense.
@@ -42,14 +42,14 @@ def judges_of(snapshot: Snapshot) -> Judges:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """An observation, and what the suggested policy does with its sessions."""
+    """An observation, and the suggested policy's decision on its sessions."""
 
     observation: Observation
     decision: Decision
 
 
 def judge(judges: Judges, observations: Iterable[Observation]) -> Iterator[Judged]:
-    """Yield what becomes of observed sessions; of their clients' ports the lowest and the highest count."""
+    """Yield the decisions on observed sessions; of their clients' ports the lowest and the highest count."""
     alone = {name: ResolvedPolicy(interfaces=(one,)) for name, one in judges.items()}
     asking = {name for name, one in judges.items() if _asks_for_clients_ports(one)}
     for one in observations:
@@ -83,7 +83,7 @@ def _packets(one: Observation) -> Iterator[Packet]:
 
 
 def prove(draft: Draft, judges: Judges, judged: Sequence[Judged]) -> None:
-    """Refuse a suggestion that drops what it does not ask about, or admits what it does not state.
+    """Refuse a suggestion that drops traffic without a question, or admits traffic without a statement.
 
     Args:
         draft: what was suggested, and states of itself.
@@ -146,7 +146,7 @@ _Stated = tuple[Service, AddressSet, ClientPorts | None]
 
 
 def _stated(draft: Draft, role: Role, direction: Direction) -> Iterator[_Stated]:
-    """Yield what the interfaces of a role may admit: what was seen, and what is stated of its groups."""
+    """Yield the traffic that a role's interfaces may admit: observations, and its groups' statements."""
 
     def ports(group: str, service: Service) -> ClientPorts | None:
         return draft.sources.get((group, service))
@@ -168,7 +168,7 @@ def _stated(draft: Draft, role: Role, direction: Direction) -> Iterator[_Stated]
 
 
 def _seen_elsewhere(draft: Draft, statement: Statement) -> Iterator[AddressSet]:
-    """Yield what other members of a group were seen to need of a service."""
+    """Yield the observed needs of other members of a group for a service."""
     for role in draft.roles:
         if statement.group in role.groups:
             yield _addresses(role.seen.get(statement.service, ()))
@@ -185,7 +185,7 @@ def _text(one: Observation) -> str:
 
 
 def with_descriptions(snapshot: Snapshot, texts: Mapping[str, str]) -> Snapshot:
-    """Return definitions whose rules, by their ids, say what they rest on."""
+    """Return definitions whose rules, by their ids, describe the evidence they rest on."""
     groups = (
         replace(
             group,

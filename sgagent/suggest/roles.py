@@ -27,7 +27,7 @@ class Role:
 
 
 def seen_at(observations: Iterable[Observation]) -> dict[str, dict[Service, set[FarEnd]]]:
-    """Return what each interface was seen to have, without what is doubtful."""
+    """Return the services and far ends of each interface, without doubtful observations."""
     found: dict[str, dict[Service, set[FarEnd]]] = {}
     for one in observations:
         at = found.setdefault(one.interface, {})

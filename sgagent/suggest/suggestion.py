@@ -1,4 +1,4 @@
-"""A suggested policy: rules for what roles were seen to need, in as few groups and rules as that takes.
+"""A suggested policy: rules for the needs of roles, in as few groups and rules as possible.
 
 The unit is an *atom*: one service with one object. Atoms are given to groups, and those of a group become its
 rules.
@@ -57,7 +57,7 @@ CLOSING_PRIORITY = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statement:
-    """A stated widening: what the rules of a group admit beyond what was seen."""
+    """A stated widening: the traffic that a group's rules admit beyond the observations."""
 
     widening: Widening
     group: str
@@ -80,7 +80,7 @@ class _Atom(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """Suggested definitions, and what they state of themselves."""
+    """Suggested definitions, and the statements about them."""
 
     snapshot: Snapshot
     roles: tuple[Role, ...]
@@ -105,7 +105,7 @@ def draft(
     directions: Collection[Direction] = tuple(Direction),
     kept: frozenset[str] = frozenset(),
 ) -> Draft:
-    """Return definitions that admit what was seen, doubtful observations apart; these are marked.
+    """Return definitions that admit the observations, doubtful ones apart; these are marked.
 
     Args:
         observations: of the directions.
@@ -206,7 +206,7 @@ class _Assembly:
             yield self._own_group(frozenset({one}))
 
     def _kind(self, number: int) -> tuple[object, ...]:
-        """Return what groups have to have in common to be on the interfaces of a role."""
+        """Return the properties that groups need in common to be on the interfaces of a role."""
         first = self.snapshot.group_by_id[self.roles[number].groups[0]]
         return first.group_type, first.account_id, first.vpc_id
 
@@ -216,7 +216,7 @@ class _Assembly:
         return sum(len(role.interfaces) for role in roles if group in role.groups)
 
     def _fits(self, group: str, needing: frozenset[int]) -> bool:
-        """Return whether a rule of the group may stand for what some of its members were seen to need."""
+        """Return whether a rule of the group may stand for the observed needs of some of its members."""
         observed = self._interfaces(group, range(len(self.roles)))
         here = self._interfaces(group, needing)
         if Widening.MEMBERS not in self.measures.widenings:
@@ -253,7 +253,7 @@ class _Assembly:
         return name
 
     def _state(self, group: str, atom: _Atom, needing: frozenset[int], one: FarObject) -> None:
-        """Note what a rule of a group admits beyond what was seen."""
+        """Note the traffic that a rule of a group admits beyond the observations."""
         extra, total = self._extra(group, needing), self.members[group]
         if extra:
             self.statements.append(
@@ -386,7 +386,7 @@ def _rules(
     sources: Mapping[tuple[str, Service], ClientPorts],
     taken: set[str],
 ) -> Iterator[SecurityGroupRule]:
-    """Yield rules for what was given to a group: services with the same objects share one."""
+    """Yield rules for the atoms of a group: services with the same objects share one."""
     objects: dict[Service, set[AuthorizationObject]] = defaultdict(set)
     for atom in atoms:
         named = atom.named
@@ -440,7 +440,7 @@ class _Line:
 
     @property
     def shared(self) -> tuple[object, ...]:
-        """Return what two lines have in common that are one rule with both protocols."""
+        """Return the common part of two lines that are one rule with both protocols."""
         protocol = self.protocols[0]
         if protocol in (ICMP, ICMPV6):  # each matches the objects of its own family alone
             named = frozenset(

@@ -131,7 +131,7 @@ def control_served(directory: Path, answer: Answering, log: EventLog) -> Iterato
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class _Client(Connection):
-    """A client, and what frees its slot."""
+    """A client, and the semaphore of its slot."""
 
     peer: SocketPeer
     slots: threading.BoundedSemaphore
@@ -265,7 +265,7 @@ class ControlServer(ConnectionServer[_Client]):
             return _refuse(Refusal.FAULT, "the agent failed to answer; its log says why")
 
     def _read_line(self, client: _Client, limit: int) -> bytes:
-        """Return what a client sent up to the end of its line.
+        """Return the bytes that a client sent up to the end of its line.
 
         Raises:
             MalformedRequestError: the line is too long, or never ended, or not in time.

@@ -48,7 +48,7 @@ def _room(sets: Iterable[AddressSet], family: Family) -> Iterator[int]:
 
 
 def with_stand_ins(judge: ResolvedInterface, known: StandIns) -> ResolvedInterface:
-    """Return what judges where names stand for their stand-ins; the same object where it has none."""
+    """Return the judge where names have their stand-ins' addresses; the same object where it has none."""
     for direction in Direction if known else ():
         side = judge.toward(direction)
         rules = tuple(_placed(rule, known) for rule in side.rules)

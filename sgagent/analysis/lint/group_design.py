@@ -96,7 +96,7 @@ def _ids(rules: list[SecurityGroupRule]) -> str:
 
 @warning("production and test, by tag or name, that reach or name each other")
 def mixed_environments(subject: LintSubject) -> Iterator[Finding]:
-    """Find production and test that name each other, or reach each other beside what is open to everyone."""
+    """Find production and test that name each other, or reach each other beside ports open to everyone."""
     environments = {
         group.security_group_id: environment
         for group in subject.snapshot.security_groups

@@ -81,7 +81,7 @@ NARROW_PORTS = 64
 
 
 def service_text(port: int) -> str:
-    """Return a TCP port with what is behind it: ``3306 (MySQL)``."""
+    """Return a TCP port with its service: ``3306 (MySQL)``."""
     return f"{port} ({SENSITIVE[port]})"
 
 

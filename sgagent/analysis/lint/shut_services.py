@@ -1,4 +1,4 @@
-"""Checks for rules that shut out what a host or its clients need: the DNS, the time, FTP's transfers."""
+"""Checks for rules that shut out a host's or its clients' needs: the DNS, the time, FTP's transfers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _SERVICES: Mapping[str, tuple[int, ...]] = {
 
 
 class _Shut(NamedTuple):
-    """What keeps services from the members of a group."""
+    """The rule or default that keeps services from the members of a group."""
 
     group: str
     rule_id: str | None
@@ -66,7 +66,7 @@ def dns_ntp_shut(subject: LintSubject) -> Iterator[Finding]:
 
 
 def _shut(subject: LintSubject, stand: Stand) -> _Shut | None:
-    """Return what is shut at a stand over IPv4, or over IPv6 where the interfaces have nothing else."""
+    """Return the shut services at a stand over IPv4, or over IPv6 where the interfaces have nothing else."""
     if not stand.interfaces and not stand.judge.egress.rules:
         return None  # a group that is attached nowhere, and leaves egress to others beside it
     family = _family(subject, stand)
