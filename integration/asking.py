@@ -10,7 +10,7 @@ from integration.service import Service
 
 
 def asked(agent: Service, **question: Any) -> dict[str, Any]:  # noqa: ANN401 - what the protocol has room for
-    """Ask, once the agent has done what it is at, and return the whole line that comes back."""
+    """Ask, once the agent has done its pending work, and return the whole line of the answer."""
     agent.scrape()
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(agent.directory / "run" / "control.sock"))
@@ -27,7 +27,7 @@ def ordered(agent: Service, **order: Any) -> socket.socket:  # noqa: ANN401 - li
 
 
 def status(agent: Service) -> dict[str, Any]:
-    """Return what the agent says of itself."""
+    """Return the agent's status."""
     return dict(asked(agent, question="status")["answer"])
 
 

@@ -1,4 +1,4 @@
-"""Open pages in a real Chromium, and ask it what it shows: over the DevTools protocol, on two pipes.
+"""Open pages in a real Chromium, and read their content: over the DevTools protocol, on two pipes.
 
 Debian's ``chromium-headless-shell``, which ``script/setup --development`` installs. It sees the network of
 the namespace that it is started in, and nothing of it outlives the context.
@@ -91,7 +91,7 @@ class Browser:
             raise
 
     def press(self, *keys: str) -> None:
-        """Press keys one after the other: ``Tab``, ``Enter``, or what a text consists of."""
+        """Press keys one after the other: ``Tab``, ``Enter``, or the characters of a text."""
         for key in keys:
             code, text = _KEYS.get(key, (0, key))
             common = {"key": key, "windowsVirtualKeyCode": code}
@@ -113,7 +113,7 @@ class Browser:
         )
 
     def prefer(self, **features: str) -> None:
-        """Set what the reader prefers, like ``prefers_color_scheme="dark"``."""
+        """Set the reader's preferences, like ``prefers_color_scheme="dark"``."""
         wanted = [{"name": name.replace("_", "-"), "value": value} for name, value in features.items()]
         self.ask("Emulation.setEmulatedMedia", features=wanted)
 
@@ -122,7 +122,7 @@ class Browser:
         self.ask("Emulation.setScriptExecutionDisabled", value=forbidden)
 
     def picture(self, *, whole: bool = True) -> bytes:
-        """Return what the page looks like, as a PNG.
+        """Return a picture of the page, as a PNG.
 
         Args:
             whole: all of it, and not just what the window shows.
@@ -152,7 +152,7 @@ class Browser:
             self._note(answer)
 
     def _note(self, event: dict[str, Any]) -> None:
-        """Keep what the browser complains about."""
+        """Keep the browser's complaints."""
         match event:
             case {"method": "Log.entryAdded", "params": {"entry": entry}} if entry["level"] != "info":
                 self.complaints.append(f"{entry['text']} {entry.get('url', '')}")

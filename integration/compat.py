@@ -1,4 +1,4 @@
-"""Plant what iptables-nft plants, without it: matches and targets of xtables in rules of nftables."""
+"""Plant iptables-nft's rules, without it: matches and targets of xtables in rules of nftables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Skip what needs root for others than root, and leave no namespace behind."""
+"""Skip tests that need root for others than root, and leave no namespace behind."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip, and say why, what only root can do."""
+    """Skip the tests that only root can run, and say why."""
     if os.geteuid() != 0:
         for item in items:
             item.add_marker(pytest.mark.skip(reason="needs root, to make network namespaces"))
 
 
 def pytest_collection_finish() -> None:
-    """Keep what was collected out of each later search for garbage, a twentieth of all time."""
+    """Keep collected objects out of each later search for garbage, a twentieth of all time."""
     gc.freeze()
 
 

@@ -84,7 +84,7 @@ class Recap:
 
 @dataclass(frozen=True, slots=True)
 class Controller:
-    """What plays are run from."""
+    """The controller from which plays are run."""
 
     namespace: Namespace
     folder: Path

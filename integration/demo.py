@@ -1,4 +1,4 @@
-"""Show the daemon at work: ``python -m integration.demo`` (``script/demo`` sets up what it needs).
+"""Show the daemon at work: ``python -m integration.demo`` (``script/demo`` sets up its needs).
 
 For each example a host and the world around it are built from network namespaces, the real daemon enforces
 the example's groups on the host's interface, and each flow of the example is tried with real packets. A table
@@ -104,7 +104,7 @@ def _is_chosen(example: Example, options: argparse.Namespace) -> bool:
 
 
 def _bound(example: Example) -> str:
-    """Return what is bound to what, for the heading."""
+    """Return the bindings, for the heading."""
     bindings = (
         f"{binding.interface} = {binding.network_interface_id or ', '.join(binding.security_group_ids)}"
         for binding in example.scenario.bindings
@@ -176,12 +176,12 @@ def _rows(
 
 
 def _decider(decision: Decision) -> str:
-    """Return what decided, with the rule's name if one did."""
+    """Return the decider, with the rule's name if it is one."""
     return decision.rule.rule_id if decision.rule else decision.decided_by.value
 
 
 class _Hits:
-    """What the daemon's metrics say about hits."""
+    """The hits in the daemon's metrics."""
 
     def __init__(self, agent: Service, policy: ResolvedPolicy) -> None:
         """Scrape them."""
@@ -189,7 +189,7 @@ class _Hits:
         self._policy = policy
 
     def of(self, entry: ExpectedPacket, decision: Decision) -> int | None:
-        """Return the hits of what decided; None where nothing is counted."""
+        """Return the hits of the decider; None where nothing is counted."""
         judge, direction = self._policy.judge(entry.packet.interface), entry.packet.direction
         if judge is None:
             return None

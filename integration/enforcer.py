@@ -70,7 +70,7 @@ class Enforcer:
         return moment
 
     def remaining(self, policy: ResolvedPolicy) -> Plan:
-        """Return what a second apply of the policy would still change."""
+        """Return the changes that a second apply of the policy would still make."""
         with self.lab.host.entered():
             observed = self.dataplane.observe()
         step = enforce(policy, observed.ruleset, observed.foreign, self.layout, enforced=self._enforced)
@@ -94,7 +94,7 @@ def enforcer(lab: Lab) -> Iterator[Enforcer]:
 
 
 def policy_of(definitions: str, mode: Mode = Mode.ENFORCE, **groups: str) -> ResolvedPolicy:
-    """Return what definitions come to on some interfaces.
+    """Resolve definitions on some interfaces.
 
     Args:
         definitions: a native document, without its version.

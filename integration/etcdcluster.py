@@ -86,7 +86,7 @@ class Member:
 
     @property
     def log(self) -> str:
-        """Return what it wrote."""
+        """Return its log."""
         return (self.directory.parent / f"{self.name}.log").read_text()
 
     def start(self) -> None:

@@ -1,4 +1,4 @@
-"""What befalls an agent and its host, one way at a time, and how long it takes to be as it was.
+"""Faults of an agent and its host, one at a time, and the time until each is repaired.
 
 A fault strikes an agent that runs under traffic, as often as it is tried, and sees to it itself that the
 agent is as it was before: it starts a daemon that ended, as a service manager would, and plugs in what it
@@ -307,7 +307,7 @@ def unplugged_link(ordeal: Ordeal) -> float:
 
 
 def _plug_in(ordeal: Ordeal) -> None:
-    """Give the link back what it had."""
+    """Give the link its addresses and routes back."""
     gateway, gateway6 = "172.31.254.2", "fe80::5347:0:2"
     ordeal.lab.host.ip(
         "link set eth0 up",

@@ -1,4 +1,4 @@
-"""Tell a fleet's story: ``python -m integration.fleetstory`` prints what an administrator would see.
+"""Tell a fleet's story: ``python -m integration.fleetstory`` prints an administrator's view.
 
 ``--write`` puts its beginning into ``fleet.md`` too.
 
@@ -67,7 +67,7 @@ class Host:
 
 @dataclass(slots=True)
 class Story:
-    """What is told, in the order in which it happens."""
+    """The parts of a story, in the order in which they happen."""
 
     cluster: Cluster
     desk: Host
@@ -89,7 +89,7 @@ class Story:
     def do(
         self, command: str, *, on: Host | None = None, status: int = 0, says: str = "", only: str = ""
     ) -> None:
-        """Run a command of sgagent, and show it with what it prints.
+        """Run a command of sgagent, and show it with its output.
 
         Args:
             command: with its arguments.
@@ -121,7 +121,7 @@ class Story:
             member.kill()
 
     def from_outside(self, expected: str) -> None:
-        """Try from outside what can be reached, and show it, as soon as it is so on every host.
+        """Try from outside which ports are open, and show them, as soon as it is so on every host.
 
         Args:
             expected: ports that are open.
@@ -239,7 +239,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def tell() -> Sequence[Chapter]:
-    """Live through all of it, and return what was told.
+    """Live through all of it, and return the chapters.
 
     Raises:
         LabError: it went otherwise.
@@ -254,7 +254,7 @@ def tell() -> Sequence[Chapter]:
 
 
 def markdown(chapters: Iterable[Chapter]) -> str:
-    """Return what was told as a part of a page."""
+    """Return the chapters as a part of a page."""
     return "\n".join(
         f"### {chapter.title.capitalize()}\n\n```console\n" + "\n".join(chapter.lines) + "\n```\n"
         for chapter in chapters
@@ -308,7 +308,7 @@ def listening(network: Namespace, port: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _host(cluster: Cluster, directory: Path, name: str, address: str, pinned: str = "") -> Iterator[Host]:
-    """Give a host on the cluster's network that takes what a pinned key signed."""
+    """Give a host on the cluster's network that takes documents signed by a pinned key."""
     (directory / name).mkdir()
     with network_namespace(name) as namespace, service_on(namespace, directory / name) as agent:
         cluster.network.plug_in(namespace, address)

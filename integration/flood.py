@@ -38,12 +38,12 @@ table inet testwatch {{
 
 
 def watch(lab: Lab) -> None:
-    """Count from now on what comes to the edge and what gets past it."""
+    """Count from now on the packets that come to the edge and those that get past it."""
     lab.load(_WATCH.format(mac=TEST_MAC))
 
 
 def watched(lab: Lab) -> dict[str, int]:
-    """Return what the watch has counted."""
+    """Return the watch's counts."""
     return {name: packets for name, (packets, _) in lab.counters("testwatch").items()}
 
 

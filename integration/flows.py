@@ -25,7 +25,7 @@ _PINGS = {(1, 8): 0, (58, 128): 129}
 
 
 def try_flows(lab: Lab, packets: Sequence[Packet], forged: Sequence[Packet] = ()) -> list[bool]:
-    """Tell of each packet whether what it opens is answered from the other end.
+    """Return for each packet whether its session is answered from the other end.
 
     What no application speaks is sent alone instead, and watched at the edge.
 
@@ -55,7 +55,7 @@ def _is_spoken(packet: Packet) -> bool:
 
 @dataclass(slots=True)
 class _Attempt:
-    """Sockets of both ends, and what has been answered."""
+    """Sockets of both ends, and the answered packets."""
 
     lab: Lab
     opened: contextlib.ExitStack
@@ -65,7 +65,7 @@ class _Attempt:
     _addresses: set[str] = field(default_factory=set)
 
     def prepare(self, packet: Packet) -> None:
-        """Give the host its address, and wait at the other end for what comes."""
+        """Give the host its address, and wait at the other end for packets."""
         source, destination = _ends(packet)
         self._add_address(destination if packet.direction is Direction.INGRESS else source, packet.interface)
         if packet.destination_port is None:
@@ -86,7 +86,7 @@ class _Attempt:
         self._selector.register(listener, selectors.EVENT_READ, lambda: answer(listener))
 
     def open(self, place: int, packet: Packet) -> None:
-        """Send what opens the session."""
+        """Send the packet that opens the session."""
         client, _ = self._namespaces(packet)
         source, destination = _ends(packet)
         opener = self.opened.enter_context(_client(client, packet, source))
@@ -161,7 +161,7 @@ def _client(namespace: Namespace, packet: Packet, source: str) -> socket.socket:
 
 
 def _accept(opened: contextlib.ExitStack) -> Callable[[socket.socket], None]:
-    """Return what takes connections, and keeps them."""
+    """Return a function that accepts connections, and keeps them."""
 
     def take(listener: socket.socket) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -186,7 +186,7 @@ def _ping(packet: Packet) -> bytes:
 
 
 def _is_answer(packet: Packet, opener: socket.socket) -> bool:
-    """Tell whether what has arrived is an answer: raw sockets hear their own family's other messages too."""
+    """Return whether an arrived message is an answer: raw sockets hear other messages of their family."""
     try:
         content = opener.recv(256)
     except (BlockingIOError, ConnectionError):

@@ -148,7 +148,7 @@ def run(
     directory: Path | None = None,
     user: int | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run the program to its end, and return how it ended and what it wrote.
+    """Run the program to its end, and return its exit code and output.
 
     Raises:
         subprocess.TimeoutExpired: it did not end in time; it is killed.
@@ -183,7 +183,7 @@ def _receive_number(ended: socket.socket) -> int:
 
 @functools.cache
 def _server() -> socket.socket:
-    """Start the server; return what takes requests.
+    """Start the server; return the socket for requests.
 
     It ends with this process, and so do the programs that it has started.
     """
@@ -219,14 +219,14 @@ def main(number: int) -> int:
 
 
 def _leave(codes: Sequence[int]) -> None:
-    """End without taking apart what was imported, which a fork would have to copy for it."""
+    """End without destroying imported modules, which a fork would have to copy for it."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(codes[0])
 
 
 def _import_program() -> None:
-    """Import what commands may need and let no fork look through it for garbage."""
+    """Import modules that commands may need and let no fork look through them for garbage."""
     sys.modules.setdefault("rich", _ABSENT)  # as the daemon does
     for module in pkgutil.walk_packages([str(_ROOT / "sgagent")], "sgagent."):
         if not module.name.startswith(_LEFT_OUT):
@@ -251,7 +251,7 @@ def _use_once() -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What a fork is to be."""
+    """The program that a fork should become."""
 
     arguments: list[str]
     directory: str

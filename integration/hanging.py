@@ -53,7 +53,7 @@ class HangingFiles:
         self.is_hung = True
 
     def go_on(self) -> None:
-        """Answer what was asked meanwhile, and all else."""
+        """Answer the pending requests, and all others."""
         with self._changed:
             self.is_hung = False
             self._changed.notify_all()

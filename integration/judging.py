@@ -29,7 +29,7 @@ table inet testnotrack {
 
 
 def enforce(lab: Lab, policy: ResolvedPolicy) -> Mapping[str, CounterKey]:
-    """Load a policy on the host in place of what was enforced, and return what its counters count."""
+    """Load a policy on the host in place of the one before, and return the keys of its counters."""
     compiled = compile_(policy, LAYOUT, first_state(policy.remembering, LAYOUT))
     lab.host.remove_table("sgagent")
     lab.host.nft("-j", "-f", "-", stdin=json.dumps(encode_plan(make_plan(compiled.ruleset, None))))

@@ -154,7 +154,7 @@ def inwards(lab: Lab, link: str, destination: str, port: int = PORT) -> Passed:
 
 
 def _count(receiver: socket.socket) -> int:
-    """Count what came before the end of a batch."""
+    """Count the messages before the end of a batch."""
     count, ended = 0, False
 
     def receive() -> bool:

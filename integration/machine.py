@@ -123,7 +123,7 @@ class Machine:
         self._end()
 
     def run(self, *argv: str, seconds: float = _COMMAND_SECONDS) -> str:
-        """Run a command in the machine and return what it printed.
+        """Run a command in the machine and return its output.
 
         Raises:
             CommandError: it exited with another status than 0.
@@ -144,11 +144,11 @@ class Machine:
         return self.run("systemctl", "show", "--property", name, "--value", unit).strip()
 
     def journal(self, unit: str) -> str:
-        """Return what a unit logged since the machine booted."""
+        """Return a unit's log since the machine booted."""
         return self.logged(f"--unit={unit}")
 
     def logged(self, *chosen: str) -> str:
-        """Return messages that the journal has of this boot, once it has taken in what was sent to it.
+        """Return messages that the journal has of this boot, once it has stored all that were sent to it.
 
         Args:
             chosen: options of journalctl that choose them.
@@ -162,11 +162,11 @@ class Machine:
 
     @property
     def _console(self) -> Path:
-        """Return what the machine wrote to its console since it was switched on."""
+        """Return the file of the machine's console since it was switched on."""
         return self._root.path.parent / "console"
 
     def _options(self) -> tuple[str, ...]:
-        """Return what is told to systemd-nspawn about this machine."""
+        """Return systemd-nspawn's options for this machine."""
         return (
             f"--directory={self._root.place}/root",
             f"--machine={self._network.name}",
@@ -294,7 +294,7 @@ def _kept_root(lower: Path = Path("/")) -> Iterator[_Root]:
 
 
 def _clear(root: _Root) -> None:
-    """Take out what belongs to this machine alone."""
+    """Take out the files that belong to this machine alone."""
     shutil.rmtree(root.path / "etc/systemd/system")
     (root.path / "etc/systemd/system").mkdir()
     (root.path / "etc/machine-id").write_text("")
@@ -309,7 +309,7 @@ def _clear(root: _Root) -> None:
 
 
 def _install(root: _Root) -> None:
-    """Put in what a package of sgagent would."""
+    """Put in the files of a package of sgagent."""
     shutil.copytree(_ROOT / "sgagent", root.path / _PROJECT)  # with bytecode, which need not be made again
     program = root.path / "usr/bin/sgagent"
     program.write_text(_PROGRAM)

@@ -48,7 +48,7 @@ class Row:
 
     @property
     def program(self) -> str:
-        """Return what is run."""
+        """Return the program that is run."""
         return "/opt/sgagent/bin/sgagent" if self.is_bundle else "/usr/bin/sgagent"
 
 
@@ -68,7 +68,7 @@ def why_no_row(row: Row) -> str:
 
 
 def try_row(row: Row, bundle: Path | None = None, changes: int = 100, policies: int = 40) -> Report:
-    """Boot the row's kernel and return what came of its tests.
+    """Boot the row's kernel and return the result of its tests.
 
     Args:
         row: what to try.
@@ -127,7 +127,7 @@ def _bundle() -> Path:
 
 
 def failures(report: Report) -> dict[str, str]:
-    """Return what failed, by the test."""
+    """Return the failures, by the test."""
     return {case.name: case.failure or case.skipped for case in report.cases if case.failure or case.skipped}
 
 

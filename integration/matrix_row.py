@@ -53,7 +53,7 @@ exec chroot {root} {program} "$@"
 
 @pytest.fixture(scope="module")
 def interpreter(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Return what stands in for Python and runs the other root's program, which sees our files."""
+    """Return the stand-in for Python that runs the other root's program, which sees our files."""
     for shared in ("proc", "sys", "dev", "run", "tmp"):
         subprocess.run(("mount", "--rbind", f"/{shared}", f"{ROOT}/{shared}"), check=True)
     wrapper = tmp_path_factory.mktemp("matrix") / "python"
@@ -87,7 +87,7 @@ def lets_in(wire: Lab) -> tuple[bool, bool]:
 
 
 def test_the_platform(interpreter: str, record_property: Callable[[str, object], None]) -> None:
-    """It can run, and names what is missing."""
+    """The platform can run sgagent, and the report names missing features."""
     command = (interpreter, "-m", "sgagent", "doctor", "--platform", "--json")
     found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     record_property("platform", json.dumps(found))
@@ -156,7 +156,7 @@ def test_a_kill_a_boot_a_proof_and_a_flush(agent: Service, wire: Lab) -> None:
 def test_random_policies(
     interpreter: str, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    """What its compiler puts into this kernel decides each packet as the specification does."""
+    """The compiler's table in this kernel decides each packet as the specification does."""
     found: list[str] = []
     for seed in range(1, POLICIES + 1):
         draws = SeededDraws(seed)

@@ -35,10 +35,10 @@ _living: set[str] = set()
 
 
 class CommandError(Exception):
-    """Say that a command of the test bench failed, and what it wrote."""
+    """Say that a command of the test bench failed, with its output."""
 
     def __init__(self, argv: Sequence[str], status: int, output: str) -> None:
-        """Keep what was called and what came of it."""
+        """Keep the command and its result."""
         self.status = status
         self.output = output
         super().__init__(f"{' '.join(argv)}: exit {status}\n{output}")
@@ -56,7 +56,7 @@ class Namespace:
         return _DIRECTORY / self.name
 
     def run(self, *argv: str, stdin: str | None = None, seconds: float = _COMMAND_SECONDS) -> str:
-        """Run a command in the namespace and return what it printed.
+        """Run a command in the namespace and return its output.
 
         Raises:
             CommandError: it exited with another status than 0.
@@ -80,7 +80,7 @@ class Namespace:
                 Path("/proc/sys", *name.split("/" if "/" in name else ".")).write_text(f"{value}\n")
 
     def nft(self, *arguments: str, stdin: str | None = None) -> str:
-        """Do in the namespace what nft would, by its library: a process takes ten times as long.
+        """Do nft's work in the namespace by its library: a process takes ten times as long.
 
         Args:
             arguments: of nft: options of :data:`_NFT_OPTIONS`, then a command, or ``-f -``.
@@ -148,7 +148,7 @@ def remove_stale_namespaces() -> None:
 
 
 def run(*argv: str, stdin: str | None = None, seconds: float = _COMMAND_SECONDS) -> str:
-    """Run a command and return what it printed.
+    """Run a command and return its output.
 
     Raises:
         CommandError: it exited with another status than 0.
@@ -176,7 +176,7 @@ _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
 
 
 def _remove(name: str) -> None:
-    """Remove a namespace; what still runs in it keeps it alive without a name until it ends."""
+    """Remove a namespace; a program that still runs in it keeps it alive without a name until it ends."""
     _living.discard(name)
     path = _DIRECTORY / name
     _LIBC.umount2(os.fsencode(path), _MNT_DETACH)
@@ -185,6 +185,6 @@ def _remove(name: str) -> None:
 
 @atexit.register
 def _remove_all() -> None:
-    """Remove what contexts that were never left have made."""
+    """Remove the namespaces of contexts that were never left."""
     for name in tuple(_living):
         _remove(name)

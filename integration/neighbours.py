@@ -1,4 +1,4 @@
-"""Neighbours to plant beside sgagent: what its doctor has to name, and clean hosts, where nothing is found.
+"""Neighbours to plant beside sgagent: those that its doctor has to name, and clean hosts without findings.
 
 Each is planted in a host with ``eth0``, which is bound and has 10.0.0.11, and ``eth1``, which is not.
 """
@@ -23,7 +23,7 @@ _ETH0 = "eth0"
 
 @contextmanager
 def bare_host() -> Iterator[Namespace]:
-    """Make a host with two links and addresses, and what is at their other ends."""
+    """Make a host with two links and addresses, and the peers at their other ends."""
     with network_namespace("host") as host, network_namespace("peer") as peer:
         for number, name in enumerate(("eth0", "eth1")):
             host.ip(
@@ -45,7 +45,7 @@ def call_ip_hooks(host: Namespace, *, is_on: bool = True) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """What is planted, and what has to be named."""
+    """A planted neighbour, and the findings that have to name it."""
 
     name: str
     plant: Plant
@@ -62,14 +62,14 @@ def nft(
     table: str = "inet other",
     policy: str = "accept",
 ) -> Plant:
-    """Return what adds a base chain with rules."""
+    """Return a function that adds a base chain with rules."""
     lines = "\n".join(f"\t\t{rule}" for rule in rules)
     head = f"type filter hook {hook} priority {priority}; policy {policy};"
     return ruleset(f"table {table} {{\n\tchain here {{\n\t\t{head}\n{lines}\n\t}}\n}}\n")
 
 
 def ruleset(text: str) -> Plant:
-    """Return what loads a ruleset."""
+    """Return a function that loads a ruleset."""
 
     def plant(host: Namespace) -> None:
         host.run("nft", "-f", "-", stdin=text)  # the library would look links up outside of the namespace
@@ -78,17 +78,17 @@ def ruleset(text: str) -> Plant:
 
 
 def ip(*lines: str) -> Plant:
-    """Return what carries lines of ``ip`` out."""
+    """Return a function that carries lines of ``ip`` out."""
     return lambda host: host.ip(*lines)
 
 
 def sysctl(**values: int) -> Plant:
-    """Return what sets settings; two underscores stand for a slash."""
+    """Return a function that sets settings; two underscores stand for a slash."""
     return lambda host: host.sysctl({name.replace("__", "/"): value for name, value in values.items()})
 
 
 def both(*plants: Plant) -> Plant:
-    """Return what plants several."""
+    """Return a function that plants several neighbours."""
 
     def plant(host: Namespace) -> None:
         for one in plants:
@@ -98,7 +98,7 @@ def both(*plants: Plant) -> Plant:
 
 
 def xtables(*extensions: compat.Extension, table: str = "mangle") -> Plant:
-    """Return what adds a rule as iptables-nft does."""
+    """Return a function that adds a rule as iptables-nft does."""
 
     def plant(host: Namespace) -> None:
         nft(table=f"ip {table}")(host)
@@ -108,7 +108,7 @@ def xtables(*extensions: compat.Extension, table: str = "mangle") -> Plant:
 
 
 def xdp(link: str) -> Plant:
-    """Return what attaches a program of XDP."""
+    """Return a function that attaches a program of XDP."""
 
     def plant(host: Namespace) -> None:
         program = bpf.load(bpf.XDP)
@@ -119,7 +119,7 @@ def xdp(link: str) -> Plant:
 
 
 def tcx(link: str) -> Plant:
-    """Return what attaches a program of tcx."""
+    """Return a function that attaches a program of tcx."""
 
     def plant(host: Namespace) -> None:
         program = bpf.load(bpf.CLASSIFIER)
@@ -130,7 +130,7 @@ def tcx(link: str) -> Plant:
 
 
 def tc(link: str, way: str, discipline: str = "clsact") -> Plant:
-    """Return what adds a filter at a hook of tc."""
+    """Return a function that adds a filter at a hook of tc."""
 
     def plant(host: Namespace) -> None:
         host.run("tc", "qdisc", "add", "dev", link, discipline)
@@ -313,7 +313,7 @@ PLANTED = (
 
 
 def modules(*names: str) -> Plant:
-    """Return what loads modules, which are loaded by themselves where nobody keeps them from it."""
+    """Return a function that loads modules, which load by themselves where nobody keeps them from it."""
 
     def plant(host: Namespace) -> None:
         for name in names:
@@ -442,7 +442,7 @@ PLANTED_WITH_MODULES = (
 
 @dataclass(frozen=True, slots=True)
 class CleanHost:
-    """What a careful operator runs beside sgagent, of which the doctor says nothing."""
+    """A neighbour that a careful operator runs beside sgagent, without a finding of the doctor."""
 
     name: str
     plant: Plant

@@ -90,7 +90,7 @@ class Nginx:
 
     @property
     def site(self) -> Path:
-        """Return the directory of what it serves."""
+        """Return the directory of its files."""
         return self.directory / "site"
 
     def publish(self, content: str | bytes, name: str = "policy.yaml", age_seconds: float = 0.0) -> None:

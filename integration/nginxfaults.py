@@ -1,4 +1,4 @@
-"""What nginx does wrong, by itself or for what is behind it, and what the agent says to that.
+"""Faults of nginx, its own or of a server behind it, and the agent's message for each.
 
 ``tests/lies.md`` has the words; a test compares the two.
 """
@@ -36,7 +36,7 @@ class Fault:
 
 
 def behind(script: Script) -> Callable[[Nginx], contextlib.AbstractContextManager[object]]:
-    """Return what puts a server behind nginx that answers by a script."""
+    """Return a context maker that puts a server behind nginx that answers by a script."""
 
     @contextlib.contextmanager
     def prepare(nginx: Nginx) -> Iterator[None]:
@@ -50,7 +50,7 @@ def behind(script: Script) -> Callable[[Nginx], contextlib.AbstractContextManage
 
 
 def publishing(content: bytes, name: str) -> Callable[[Nginx], contextlib.AbstractContextManager[object]]:
-    """Return what has nginx serve a file."""
+    """Return a context maker that has nginx serve a file."""
 
     @contextlib.contextmanager
     def prepare(nginx: Nginx) -> Iterator[None]:
@@ -146,7 +146,7 @@ FAULTS = (
 
 
 def told(nginx: Nginx, fault: Fault) -> str:
-    """Return what the agent says to a fault."""
+    """Return the agent's message for a fault."""
     settings = HttpsSourceSettings(
         url=ServerUrl(host="localhost", port=PORT, target=fault.target),
         ca_file=nginx.authority.file,

@@ -1,4 +1,4 @@
-"""Put an agent through an ordeal under traffic, and count what got in, what was lost, what was not counted.
+"""Test an agent's reliability under traffic: count leaked, lost and uncounted packets.
 
 New sessions come all the time: to a port that is open, to one that a rule closes and to one that nothing
 opens. Sessions that were let in talk all the time, in both directions. What comes to the edge and what gets
@@ -85,7 +85,7 @@ _OTHER = (
 
 @dataclass(frozen=True, slots=True)
 class Toll:
-    """What an ordeal cost."""
+    """The losses of a reliability test."""
 
     leaked: int
     """Packets of new sessions that got in, which no policy of the ordeal allows."""
@@ -206,7 +206,7 @@ class Stream:
 
 @contextlib.contextmanager
 def watching(built: Lab) -> Iterator[None]:
-    """Count what comes to the edge and what gets past it, in a table that only this process can change."""
+    """Count the packets at the edge and those past it, in a table that only this process can change."""
     with built.host.entered():
         watch = nftables.Nftables()
         status, _, error = watch.cmd(_WATCH.format(mac=TEST_MAC, open=OPEN, closed=CLOSED_BY_RULE))
@@ -257,7 +257,7 @@ def under_traffic(made: Ordeal) -> Iterator[None]:
 
 
 def _open_sessions(busy: Traffic) -> None:
-    """Open what is to outlast everything: inwards and outwards, over TCP and UDP, IPv4 and IPv6."""
+    """Open the sessions that should outlast everything: inwards and outwards, TCP and UDP, IPv4 and IPv6."""
     built = busy.lab
     busy.open("tcp", built.peer, str(CLIENT), built.host, (str(HOST), TALK))
     busy.open("udp", built.peer, str(CLIENT), built.host, (str(HOST), TALK), kind=socket.SOCK_DGRAM)
@@ -266,7 +266,7 @@ def _open_sessions(busy: Traffic) -> None:
 
 
 def toll(made: Ordeal, *, link_stays: bool = True) -> Toll:
-    """End the traffic and return what it went through; the agent runs, and is stopped.
+    """End the traffic and return its losses; the agent runs, and is stopped.
 
     Args:
         made: the ordeal.

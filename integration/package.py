@@ -100,7 +100,7 @@ def unpacked(package: Path, folder: Path) -> Path:
 
 
 def install(machine: Machine, package: Path) -> str:
-    """Install a package, or upgrade to it, and return what was said about it."""
+    """Install a package, or upgrade to it, and return dpkg's output."""
     place = machine.path(_PLACE)
     place.mkdir(exist_ok=True)
     shutil.copy(package, place)

@@ -1,4 +1,4 @@
-"""Say in a few words what a host enforces before and after a change, and about which packets both agree.
+"""Describe a host's policies before and after a change in a few words, and the packets on which both agree.
 
 A rule is written once and stands for four: both directions, both families. So is a packet. The words for
 addresses have a meaning in each family, which :data:`NETWORKS` lists.
@@ -57,7 +57,7 @@ _BESIDE_LINK, _BESIDE_GROUP = "eth4", "sg-beside"
 
 
 def network(word: str, family: Family) -> str:
-    """Return what a word for an address or a network means in a family."""
+    """Return the address or network of a word in a family."""
     place = 0 if family is Family.IPV4 else 1
     if word in NETWORKS:
         return NETWORKS[word][place]
@@ -77,7 +77,7 @@ def far_address(word: str, family: Family) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
-    """What a host enforces on one side of a change."""
+    """The policy of a host on one side of a change."""
 
     rules: tuple[str, ...] = ()
     """Of the group ``sg-1``: ``drop 1 tcp 82 bad1``, and behind it perhaps ``sport 1024/65535`` and ``local
@@ -140,7 +140,7 @@ class Side:
         return json.dumps({"version": 1, "security_groups": groups, "prefix_lists": lists})
 
     def configuration(self) -> str:
-        """Return what the daemon's configuration says of links; exemptions are left out."""
+        """Return the links in the daemon's configuration; exemptions are left out."""
         lines = ["[enforcement]", 'unbound_interfaces = "closed"'] if self.is_closed else []
         for name, groups in self._bindings().items():
             ids = ", ".join(f'"{group}"' for group in groups.split())
@@ -149,7 +149,7 @@ class Side:
         return "\n".join(lines) + "\n"
 
     def policy(self) -> ResolvedPolicy:
-        """Return what is to be enforced."""
+        """Return the policy to enforce."""
         document = DocumentFile("policy.json", self.document().encode())
         snapshot, _ = parse_documents([document], Limits())
         bindings = [

@@ -76,7 +76,7 @@ class Podman:
 
     @property
     def configuration(self) -> Path:
-        """Return what containers see as the host's ``/etc/sgagent``."""
+        """Return the directory that containers see as the host's ``/etc/sgagent``."""
         return self.folder / "sgagent"
 
     def run(self, *argv: str, network: Namespace | None = None) -> str:
@@ -117,7 +117,7 @@ class Podman:
         return self.run("podman", "exec", CONTAINER, *argv)
 
     def inspect(self) -> Mapping[str, Any]:
-        """Return what Podman knows about the agent's container."""
+        """Return Podman's facts about the agent's container."""
         found: list[Mapping[str, Any]] = json.loads(self.run("podman", "inspect", CONTAINER))
         return found[0]
 

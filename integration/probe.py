@@ -63,7 +63,7 @@ def probing(host: Namespace, sender: str) -> Iterator[Probe]:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """The table that notes what got past the edge."""
+    """The table that notes the packets past the edge."""
 
     host: Namespace
 

@@ -1,4 +1,4 @@
-"""Run a real Prometheus on a host of the bench, and ask it what it has seen.
+"""Run a real Prometheus on a host of the bench, and query it.
 
 ``script/setup --development`` fetches Debian's packages; they are unpacked and never installed, so that no
 service of theirs runs on this machine.
@@ -52,7 +52,7 @@ def why_not() -> str:
 
 
 def complaints(page: str) -> str:
-    """Return what ``promtool check metrics`` has to say about a page; nothing, if all is well."""
+    """Return the complaints of ``promtool check metrics`` about a page; nothing, if all is well."""
     done = subprocess.run(
         (PROMTOOL, "check", "metrics"), input=page, capture_output=True, text=True, check=False
     )

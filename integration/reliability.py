@@ -49,7 +49,7 @@ _HEAD = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What came of a fault."""
+    """The result of a fault."""
 
     fault: Fault
     tries: int
@@ -87,7 +87,7 @@ def _ordeal_of(fault: Fault, directory: Path, dice: Random) -> contextlib.Abstra
 
 
 def main(argv: Sequence[str]) -> int:
-    """Try the faults, soak the daemon, print what came of it, and write it down if told to."""
+    """Try the faults, soak the daemon, print the results, and write them down if asked to."""
     options = _options(argv)
     parts: dict[str, str] = {}
     if FAULTS_PART in options.part:

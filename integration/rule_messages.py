@@ -1,4 +1,4 @@
-"""Rules changed by netlink itself: what no notation of nft makes."""
+"""Rules changed by netlink itself: changes that no notation of nft makes."""
 
 from __future__ import annotations
 

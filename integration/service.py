@@ -1,4 +1,4 @@
-"""Run the daemon on a host of the bench, and see what it logs, measures and tells its service manager.
+"""Run the daemon on a host of the bench, and read its log, metrics and messages to its service manager.
 
 It is the whole program in a process of its own, with a configuration, documents and a state of the test's.
 """
@@ -54,7 +54,7 @@ after_apply = {verifies}
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a command ended, and what it wrote."""
+    """A command's exit code and output."""
 
     status: int
     output: str
@@ -234,7 +234,7 @@ class Service:
         return [event for event in self.all_events() if event["event"] == name]
 
     def all_events(self) -> list[Mapping[str, Any]]:
-        """Return what the daemon logged, over all its runs; a line that it is writing is not there yet."""
+        """Return the daemon's events, over all its runs; a line that it is writing is not there yet."""
         whole, _, _ = self.log.rpartition("\n")
         return [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
 
@@ -243,7 +243,7 @@ class Service:
         wait_for(lambda: len(self.events(name)) >= count, f"{count} events {name}", seconds)
 
     def notices(self) -> list[str]:
-        """Return what the service manager was told since the last start.
+        """Return the messages to the service manager since the last start.
 
         Few notices find room before they are taken in; without room the daemon waits, and then goes without.
         """
@@ -265,7 +265,7 @@ class Service:
         wait_for(lambda: self.metric("sgagent_verified", outcome="proved") == 1, "a proof", _PROOF_SECONDS)
 
     def scrape(self) -> str:
-        """Return the metrics page, asked for over HTTP on the host, once the daemon has done what it is at.
+        """Return the metrics page, read over HTTP on the host, once the daemon has done its pending work.
 
         One that is at it for long shows what it read last. That has kept its reader waiting, by which it is
         known, and so the page is asked for again.
@@ -430,7 +430,7 @@ def _living_parent(pid: int) -> str | None:
 
 
 def stat_fields(pid: int) -> list[str]:
-    """Return what the kernel says of a process, from its state on; nothing where there is none."""
+    """Return the kernel's fields of a process, from its state on; nothing where there is none."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
     except (FileNotFoundError, ProcessLookupError):

@@ -92,7 +92,7 @@ class Shop:
         self.chapters[-1].lines.append(line)
 
     def type_everywhere(self, commands: Sequence[str], shown: str) -> None:
-        """Type commands on each machine at once, and show what one of them prints.
+        """Type commands on each machine at once, and show the output of one of them.
 
         Raises:
             LabError: one failed.
@@ -103,7 +103,7 @@ class Shop:
         self._show(shown, dict(zip(self.machines, printed, strict=True))[shown])
 
     def type(self, name: str, command: str) -> None:
-        """Type a command on one machine, and show what it prints."""
+        """Type a command on one machine, and show its output."""
         self.lines_typed += 1
         self._show(name, self._type(name, (command,)))
 
@@ -184,7 +184,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def tell() -> Sequence[Chapter]:
-    """Live through all of it, and return what was told.
+    """Live through all of it, and return the chapters.
 
     Raises:
         LabError: it went otherwise.

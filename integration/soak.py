@@ -1,4 +1,4 @@
-"""Change a policy thousands of times under one daemon, and see what it costs in memory, files and time."""
+"""Change a policy thousands of times under one daemon, and measure its cost in memory, files and time."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ security_group_ids = ["{GROUP_ID}"]
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """What a process takes."""
+    """The resources of a process."""
 
     kibibytes: int
     """Resident in memory."""
@@ -68,7 +68,7 @@ class Latency:
 
     @classmethod
     def of(cls, applies: Sequence[Apply]) -> Latency:
-        """Return the middle, what 99 of 100 stay below, and what was computed."""
+        """Return the median, the 99th percentile, and the computing time."""
         seconds = [apply.seconds for apply in applies]
         return cls(
             median=statistics.median(seconds),
@@ -92,7 +92,7 @@ class Apply:
 
 @dataclass(frozen=True, slots=True)
 class Soak:
-    """What came of it."""
+    """The result of soaking."""
 
     applies: int
     warm: Mapping[str, Footprint]
@@ -103,7 +103,7 @@ class Soak:
     last: Latency
 
     def growth(self, name: str) -> float:
-        """Return by what part of itself a process's memory grew after the first tenth."""
+        """Return by which part of itself a process's memory grew after the first tenth."""
         return self.end[name].kibibytes / self.warm[name].kibibytes - 1
 
     @property
@@ -116,7 +116,7 @@ class Soak:
         return last / first
 
     def rows(self) -> Iterator[str]:
-        """Yield what came of it as lines of tables."""
+        """Yield the results as lines of tables."""
         yield f"| | after {int(self.applies * WARM):,} applies | after {self.applies:,} | growth |"
         yield "|---|---:|---:|---:|"
         for name, end in self.end.items():
@@ -179,7 +179,7 @@ def _yardstick() -> float:
 
 
 def footprints(service: Service) -> Mapping[str, Footprint]:
-    """Return what each process of the daemon takes."""
+    """Return the resources of each process of the daemon."""
     return {"agent": _footprint(service.pid), "applier": _footprint(service.applier_pid)}
 
 
@@ -234,7 +234,7 @@ def _with_group(policy: BenchPolicy) -> BenchPolicy:
 
 @dataclass(slots=True)
 class _Log:
-    """What the daemon writes, read once."""
+    """The daemon's log, read once."""
 
     path: Path
     _read: int = 0

@@ -113,7 +113,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What the tests in the guest came to."""
+    """The result of the tests in the guest."""
 
     release: str
     """As ``uname -r`` says in the guest."""
@@ -156,7 +156,7 @@ def run_tests(
     kernel: Path = THIS_SUITE,
     environment: Mapping[str, str] | None = None,
 ) -> Report:
-    """Boot a kernel, run tests in the guest and return what came of them.
+    """Boot a kernel, run tests in the guest and return the result.
 
     Args:
         tests: arguments for pytest, seen from the top of the repository.
@@ -293,7 +293,7 @@ def _ended(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]
 
 
 def _read(report: Path, console: Path) -> Report:
-    """Return what the guest wrote to its second line."""
+    """Return the report that the guest wrote to its second line."""
     text = report.read_text()
     if not text.rstrip().endswith("</testsuites>"):
         raise LabError(f"the guest did not get to its report:\n{_tail(console)}")
@@ -316,5 +316,5 @@ def _case(element: ET.Element) -> Case:
 
 
 def _tail(console: Path) -> str:
-    """Return the end of what the guest said."""
+    """Return the end of the guest's console."""
     return "\n".join(console.read_text(errors="replace").splitlines()[-40:])

@@ -1,4 +1,4 @@
-"""Change policies under a storm of new sessions, and count what no policy of the two would have let happen.
+"""Change policies under a storm of new sessions, and count packets that contradict both policies.
 
 Packets that both policies of a pair forbid must never pass, and packets that both allow must never be lost. A
 session that is open and allowed by both loses no packet in either direction, and one that the policy after a
@@ -62,7 +62,7 @@ HEAD = (
 
 @contextlib.contextmanager
 def bench() -> Iterator[Lab]:
-    """Build a host with four links that may be bound, which forwards what enters by a fifth."""
+    """Build a host with four links that may be bound, which forwards packets that enter by a fifth."""
     with lab(*LINKS, BACK) as built:
         built.host.sysctl({"net.ipv4.ip_forward": 1, "net.ipv6.conf.all.forwarding": 1})
         built.add_host_addresses(HOST.values())
@@ -80,7 +80,7 @@ def storm_on(built: Lab) -> Iterator[Storm]:
 
 
 def run_pair(built: Lab, storm: Storm, pair: Pair, changes: int) -> Tally:
-    """Let the sides of a pair change places so often, and return what came of it."""
+    """Let the sides of a pair change places so often, and return the result."""
     sides = (pair.before.policy(), pair.after.policy())
     storm.aim(*sides, targets_of(pair))
     return _alternate(built, storm, sides, changes, is_logged=pair.is_logged)
@@ -94,7 +94,7 @@ def _alternate(
     *,
     is_logged: bool = False,
 ) -> Tally:
-    """Enforce one policy and then each in turn, and return what came of it."""
+    """Enforce one policy and then each in turn, and return the result."""
     built.host.remove_table("sgagent")
     tally = Tally()
     with enforcer(built) as agent:
@@ -107,7 +107,7 @@ def _alternate(
 
 
 def targets_of(pair: Pair) -> Iterator[tuple[Kind, Shot]]:
-    """Yield the packets of a pair, and what is expected of them."""
+    """Yield the packets of a pair, and the expectation of each."""
     for kind, texts in (
         (Kind.FORBIDDEN, pair.forbidden),
         (Kind.ALLOWED, pair.allowed),
@@ -129,7 +129,7 @@ class RandomPair:
 
     @property
     def name(self) -> str:
-        """Return what the pair is called; the seed makes it again."""
+        """Return the pair's name; the seed makes it again."""
         return f"seed {self.seed}: {', '.join(self.edits)}"
 
 
@@ -174,13 +174,13 @@ _CHOSEN = 8
 
 
 def run_random_pair(built: Lab, storm: Storm, pair: RandomPair, changes: int) -> Tally:
-    """Let two random policies change places so often, and return what came of it."""
+    """Let two random policies change places so often, and return the result."""
     storm.aim(pair.before, pair.after, pair.targets)
     return _alternate(built, storm, (pair.before, pair.after), changes)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Go through the pairs until the time is up, print what came of them, and fail if anything went wrong."""
+    """Go through the pairs until the time is up, print the results, and fail if anything went wrong."""
     options = _options(argv)
     deadline = time.monotonic() + 60 * options.minutes
     found: dict[str, Tally] = {}
@@ -216,7 +216,7 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _tallies(options: argparse.Namespace, built: Lab, storm: Storm) -> Iterator[tuple[str, Tally]]:
-    """Yield what came of pairs without end: all of the table, then as many random ones, and so on."""
+    """Yield the results of pairs without end: all of the table, then as many random ones, and so on."""
     pairs = [pair for pair in (*SMALL, *LARGE, *LARGEST) if options.only in pair.name]
     if options.beside:
         pairs = [pair.beside(options.beside) for pair in pairs]

@@ -60,7 +60,7 @@ class StormedDaemon:
 
     @property
     def policy(self) -> ResolvedPolicy:
-        """Return what the document that was written last comes to."""
+        """Return the policy of the document that was written last."""
         return self.sides[self.place]
 
     def start(self) -> None:
@@ -107,7 +107,7 @@ def stormed_daemon(built: Lab, storm: Storm, pair: Pair, directory: Path) -> Ite
 
 @dataclass(slots=True)
 class Deaths:
-    """What came of killing the daemon or its applier."""
+    """The result of killing the daemon or its applier."""
 
     tries: int = 0
     tally: Tally = field(default_factory=Tally)
@@ -241,7 +241,7 @@ def unreferenced(listing: str) -> frozenset[str]:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Kill the daemon and the applier in turn, and print what came of it."""
+    """Kill the daemon and the applier in turn, and print the results."""
     options = _options(argv)
     random = Random(options.seed)
     pair = next(pair for pair in SMALL if pair.name == options.pair)

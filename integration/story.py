@@ -1,4 +1,4 @@
-"""Tell a machine's story: ``python -m integration.story`` prints what an administrator would see.
+"""Tell a machine's story: ``python -m integration.story`` prints an administrator's view.
 
 ``--write`` puts it into integration/story.md too.
 
@@ -66,7 +66,7 @@ WantedBy=multi-user.target
 
 @dataclass(frozen=True, slots=True)
 class Chapter:
-    """A part of what was told."""
+    """A part of the story."""
 
     title: str
     lines: list[str] = field(default_factory=list)
@@ -74,7 +74,7 @@ class Chapter:
 
 @dataclass(slots=True)
 class Story:
-    """What is told, in the order in which it happens."""
+    """The parts of a story, in the order in which they happen."""
 
     machine: Machine
     wire: Lab
@@ -91,7 +91,7 @@ class Story:
         self.chapters[-1].lines.append(line)
 
     def do(self, command: str, *, status: int = 0, says: str = "") -> str:
-        """Run a command on the machine as root, and show it with what it prints.
+        """Run a command on the machine as root, and show it with its output.
 
         Args:
             command: a line for the shell.
@@ -125,7 +125,7 @@ class Story:
         wait_for(lambda: self._reached(ADMINISTRATOR) == everything, "the servers to answer")
 
     def from_outside(self, expected: str) -> None:
-        """Try from outside what can be reached, and show it.
+        """Try from outside which ports are open, and show them.
 
         Args:
             expected: the open ports, in the form ``stranger 80; administrator 80, 22``.
@@ -192,7 +192,7 @@ def tell_whole(
 
 
 def tell() -> Sequence[Chapter]:
-    """Live through all of it, and return what was told.
+    """Live through all of it, and return the chapters.
 
     Raises:
         LabError: it went otherwise.
@@ -204,7 +204,7 @@ def tell() -> Sequence[Chapter]:
 
 
 def markdown(chapters: Iterable[Chapter]) -> str:
-    """Return a story as a part of a page, with an ellipsis for what repeats."""
+    """Return a story as a part of a page, with an ellipsis for repeated lines."""
     shown: set[str] = set()
     return "\n".join(
         f"## {chapter.title.capitalize()}\n\n```console\n"
@@ -214,7 +214,7 @@ def markdown(chapters: Iterable[Chapter]) -> str:
 
 
 def _without_repeats(lines: Iterable[str], shown: set[str]) -> Iterator[str]:
-    """Yield lines, except those of an earlier status, and what the package manager says of itself."""
+    """Yield lines, except those of an earlier status, and the package manager's own."""
     is_status = is_left_out = False
     for line in lines:
         if line.startswith(_PROMPT) or _REMARK.match(line):
@@ -294,7 +294,7 @@ def installed(story: Story) -> None:
 
 
 def tried(story: Story) -> None:
-    """Look at a policy before it is followed, and watch what it would drop."""
+    """Check a policy before it is followed, and watch which packets it would drop."""
     story.chapter("the first policy, only observed")
     story.do("cat policy/web.yaml")
     session = story.wire.connect(story.wire.peer, (STRANGER, 0), (HOST, SSH))
@@ -315,7 +315,7 @@ def enforced(story: Story) -> None:
 
 
 def confined(story: Story) -> None:
-    """Show what the agent may do: nothing in the process that reads, one thing in the other."""
+    """Show the agent's privileges: none in the process that reads, one in the other."""
     story.chapter("what it may do")
     story.do("systemd-analyze verify sgagent.service sgagent-boot.service")
     for unit in ("sgagent.service", "sgagent-boot.service"):
@@ -380,7 +380,7 @@ def rolled_back(story: Story) -> None:
 
 
 def misled(story: Story) -> None:
-    """Break a document, then lose all of them: what is in force stays."""
+    """Break a document, then lose all of them: the policy in force stays."""
     story.chapter("a broken document, and none at all")
     story.do("sed -i s/tcp/tpc/ /etc/sgagent/groups.d/web.yaml; systemctl reload sgagent", status=1)
     story.do("sgagent status", says="refused")
@@ -405,7 +405,7 @@ def rebooted(story: Story) -> None:
 
 
 def damaged(story: Story) -> None:
-    """Lose half of what was kept last, too: that is named, and the one before is enforced."""
+    """Damage the definitions kept last, too: that is named, and the ones before are enforced."""
     story.chapter("reboot with a damaged file")
     story.do("sed s/sg-web/sg-new/ policy/web.yaml >/etc/sgagent/groups.d/web.yaml; systemctl reload sgagent")
     story.do("sgagent history")

@@ -49,7 +49,7 @@ _DELETE_SESSIONS = 0x102
 
 
 class Kind(enum.Enum):
-    """What is expected of packets."""
+    """The expectation for packets."""
 
     FORBIDDEN = "forbidden"
     """Neither side lets them pass."""
@@ -62,7 +62,7 @@ class Kind(enum.Enum):
 
 
 class Part(enum.Enum):
-    """What a packet is for."""
+    """The purpose of a packet."""
 
     NEW = "new"
     """It opens a session that never comes to be, again and again."""
@@ -88,7 +88,7 @@ class Stream:
 
     @property
     def name(self) -> str:
-        """Return what the stream is, for messages."""
+        """Return the stream's name, for messages."""
         return f"{self.kind.value}: {self.shot.name}, {self.part.value}"
 
 
@@ -105,7 +105,7 @@ class _Volley:
 
 @dataclass(slots=True)
 class Tally:
-    """What came of changes."""
+    """The result of changes."""
 
     changes: int = 0
     forbidden: int = 0
@@ -132,7 +132,7 @@ class Tally:
     """Packets that went wrong, by stream."""
 
     def __iadd__(self, other: Tally) -> Self:
-        """Add what came of other changes."""
+        """Add the result of other changes."""
         for name in _NUMBERS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.faults += other.faults
@@ -153,7 +153,7 @@ _NUMBERS = ("changes", "forbidden", "passed", "allowed", "lost", "live", "live_l
 
 
 class Storm:
-    """Sends packets of all kinds to one host and counts what becomes of them."""
+    """Sends packets of all kinds to one host and counts which of them pass."""
 
     def __init__(self, built: Lab, watch: Watch) -> None:
         """Open the sockets.
@@ -204,7 +204,7 @@ class Storm:
     def change(
         self, policy: ResolvedPolicy | None, apply: Callable[[], object], *, pause: float = 0.0
     ) -> Tally:
-        """Change to a policy under the storm and return what became of the packets.
+        """Change to a policy under the storm and return the packets' fates.
 
         Args:
             policy: one of the two; None if it is not known which of them will be enforced.
@@ -278,7 +278,7 @@ class Storm:
             netlink.order([(_DELETE_SESSIONS, bytes(4))])
 
     def _streams_of(self, kind: Kind, shot: Shot, numbers: Iterator[int]) -> Iterator[Stream]:
-        """Yield the streams of a packet, after a look at what the specification says of it."""
+        """Yield the streams of a packet, after comparing it with the specification."""
         if kind is not kind_of(*self._sides, shot.packet):
             raise AssertionError(f"{shot.name} is not {kind.value}")
         if kind is not Kind.DIFFERING:
@@ -325,7 +325,7 @@ class Storm:
                 tally.faults[f"{stream.name}: went on"] += count.passed
 
     def _add(self, tally: Tally, stream: Stream, count: Count) -> None:
-        """Add what became of a stream during the storm."""
+        """Add the result of a stream during the storm."""
         wrong = 0
         if stream.kind is Kind.FORBIDDEN and stream.part is Part.NEW:
             tally.forbidden += count.came
@@ -402,7 +402,7 @@ _LASTING_PARTS = {
 
 
 def kind_of(before: ResolvedPolicy, after: ResolvedPolicy, packet: Packet) -> Kind:
-    """Return what the specification expects of a packet while two policies change places."""
+    """Return the specification's expectation of a packet while two policies change places."""
     verdicts = {passes(side, packet) for side in (before, after)}
     if len(verdicts) > 1:
         return Kind.DIFFERING

@@ -1,4 +1,4 @@
-"""The daemon on an instance of the cloud: it finds out who it is, and follows what the API says."""
+"""The daemon on an instance of the cloud: it finds out who it is, and follows the API's answers."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_from_the_console_to_packets(instance: Instance) -> None:
 
 
 def test_an_answer_that_would_take_everything_away_is_not_believed(instance: Instance) -> None:
-    """The instance has no interface, it says: what was in force stays, and the reason is told once."""
+    """The API reports no interface: the policy in force stays, and the reason is logged once."""
     instance.serve(80)
     instance.agent.start()
     wait_for(lambda: not instance.is_open(81), "the first definitions", SOON)

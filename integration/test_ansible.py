@@ -86,7 +86,7 @@ def texts(folder: Path) -> dict[str, str]:
 
 
 def test_a_host_is_rolled_out_and_not_cut_off(desk: Controller, documents: Path) -> None:
-    """From nothing to enforcing; what is wrong, or cuts the controller off, is not kept."""
+    """A host goes from nothing to enforcing; definitions that are wrong, or cut it off, are not kept."""
     machine = desk.machines["web-1"]
     wanted: dict[str, str | Path] = {"package": built(), "documents": documents, "mode": "enforce"}
     machine.write(f"{FOLDER}/former.yaml", "version: 1\n")
@@ -125,7 +125,7 @@ all:
 
 
 def test_a_play_ends_at_a_host_that_is_not_reached(tmp_path: Path) -> None:
-    """What cut it off may be the change itself: no other host gets it."""
+    """The change itself may have cut the host off: no other host gets it."""
     place = tmp_path / "ansible_collections" / "sgagent" / "host"
     place.parent.mkdir(parents=True)
     place.symlink_to(ROOT / "ansible")
@@ -149,7 +149,7 @@ CLOSED = '[[interface]]\nname = "eth0"\nsecurity_group_ids = []\n'
 
 
 def test_ansible_finds_documentation_and_packs_the_collection(tmp_path: Path) -> None:
-    """What a user reads is well-formed, and what is installed has all of it."""
+    """The users' documentation is well-formed, and the installed collection has all of it."""
     place = tmp_path / "ansible_collections" / "sgagent" / "host"
     place.parent.mkdir(parents=True)
     place.symlink_to(ROOT / "ansible")
@@ -170,7 +170,7 @@ def test_ansible_finds_documentation_and_packs_the_collection(tmp_path: Path) ->
 
 @pytest.mark.skipif(bool(_lacking := why_no_nginx() or why_no_repository()), reason=_lacking)
 def test_a_play_ends_at_the_host_that_it_cut_off(tmp_path: Path, documents: Path) -> None:
-    """Three hosts from a repository; old connections stay (§6.3): only a new one shows what is wrong."""
+    """Three hosts from a repository; old connections stay (§6.3): only a new one shows the fault."""
     with (
         controller(tmp_path, HOSTS) as desk,
         nginx_in(desk.namespace, tmp_path / "nginx", ADDRESS) as server,

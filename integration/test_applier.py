@@ -1,4 +1,4 @@
-"""The privilege boundary on the kernel: the contract over the channel, and what ends how."""
+"""The privilege boundary on the kernel: the contract over the channel, and each way to end."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class TestApplierDataplane(DataplaneContract):
 
 
 def test_both_sides_see_the_same(namespace: Namespace, owner: Applier) -> None:
-    """What was applied over the channel stands, is owned by the applier, and is named as its."""
+    """A table applied over the channel stands, is owned by the applier, and is named as its."""
     plane = ApplierDataplane(owner.channel, mask=ALL_BITS)
     bring(plane, tables.WHOLE)
     assert "flags owner" in namespace.nft("list table inet sgagent")
@@ -263,7 +263,7 @@ def test_bits_of_others_can_not_be_set(owner: Applier) -> None:
 
 
 def test_sessions_are_found_through_the_applier(owner: Applier) -> None:
-    """One that nobody follows is none, and what has no ports is none."""
+    """A session that nobody follows is none, and a packet without ports has none."""
     plane = ApplierDataplane(owner.channel, mask=MASK)
     packet = Packet(
         interface="eth0",
@@ -307,7 +307,7 @@ def test_a_table_that_another_makes_first_is_found(namespace: Namespace, owner: 
 
 
 def test_changes_of_other_tables_cost_no_listing(namespace: Namespace, owner: Applier) -> None:
-    """What was seen of our table holds on until somebody changes it, or may have."""
+    """An observation of our table holds until somebody changes it, or may have."""
     namespace.nft("add table inet sgagent")
     plane = ApplierDataplane(owner.channel, mask=ALL_BITS)
     bring(plane, tables.WHOLE)

@@ -44,7 +44,7 @@ def written(agent: Service, text: str) -> str:
 
 
 def apply(agent: Service, *rules: str, within: str | None = None) -> dict[str, Any]:
-    """Apply a policy by hand, and return what the command says."""
+    """Apply a policy by hand, and return the command's output."""
     more = ("--confirm-within", within) if within else ()
     ended = agent.command("apply", written(agent, definitions(*rules)), *more, "--json")
     assert ended.status == 0, ended.errors
@@ -110,7 +110,7 @@ def test_what_is_confirmed_stays(agent: Service, one_interface: Lab) -> None:
 
 
 def test_the_source_waits_while_something_is_on_trial(agent: Service, one_interface: Lab) -> None:
-    """What it delivers meanwhile is in force once the trial is over, however that ends."""
+    """The source's deliveries are in force once the trial is over, however that ends."""
     apply(agent, SSH, within="60s")
     agent.define(definitions(MAIL))
     agent.reload()
@@ -122,7 +122,7 @@ def test_the_source_waits_while_something_is_on_trial(agent: Service, one_interf
 
 
 def test_a_trial_outlives_a_kill(agent: Service, one_interface: Lab) -> None:
-    """The next agent takes it up with what is left of its time, and it can be confirmed."""
+    """The next agent takes the trial up with its remaining time, and it can be confirmed."""
     version = apply(agent, SSH, within="60s")["version"]
     agent.kill()
     assert open_ports(one_interface) == {22}
@@ -148,7 +148,7 @@ def test_time_goes_on_while_the_agent_is_dead(agent: Service, one_interface: Lab
 
 
 def test_a_stop_gives_a_trial_up(agent: Service, one_interface: Lab) -> None:
-    """What stays in force when an agent was told to end is what was confirmed."""
+    """The confirmed definitions stay in force when an agent was told to end."""
     apply(agent, SSH, within="60s")
     assert agent.stop() == 0
     assert open_ports(one_interface) == {80}
@@ -220,7 +220,7 @@ def test_one_trial_at_a_time(agent: Service, one_interface: Lab) -> None:
 
 
 def test_going_back_by_number(agent: Service, one_interface: Lab) -> None:
-    """What the source said is held back, over restarts, until it says something else."""
+    """The source's version is held back, over restarts, until the source has another one."""
     agent.define(definitions(SSH))
     wait_for_ports(one_interface, {22})
     assert [entry["number"] for entry in history(agent)] == [2, 1]

@@ -63,7 +63,7 @@ class Association:
 
 
 def _arrives(sender: socket.socket, receiver: socket.socket, seconds: float) -> bool:
-    """Tell whether something arrives, once what may still be on the way was taken."""
+    """Return whether something arrives, after taking anything that may still be on the way."""
     receiver.setblocking(False)  # noqa: FBT003 - the standard library's own parameter
     with contextlib.suppress(BlockingIOError):
         while receiver.recv(100):
@@ -149,7 +149,7 @@ def test_one_that_is_allowed_goes_on_and_another_stops(
 
 
 def test_one_that_is_opened_later_needs_an_opening(agent: Service, one_interface: Lab) -> None:
-    """What is allowed opens, what is denied does not, and the middle of one that nobody opened is invalid."""
+    """An allowed packet opens an association, a denied one does not, and one in the middle is invalid."""
     lab = one_interface
     start(agent, "advanced", *INWARDS)
     with associated(lab.peer, FRIEND, lab.host, (HOST, PORT)) as later:

@@ -1,4 +1,4 @@
-"""The bench measures what it says: the same policy under each contender, and packets that get there."""
+"""The bench measures as it claims: the same policy under each contender, and packets that arrive."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_scrapes_are_measured(policy: BenchPolicy) -> None:
 
 
 def test_throughput_is_measured_under_every_contender(policy: BenchPolicy) -> None:
-    """A session is let in under each, and carries what is sent, in large packets and in small ones."""
+    """A session is let in under each, and carries its messages, in large packets and in small ones."""
     found = measure_throughput(policy, rounds=1)
     assert len({(carried.packets, carried.contender) for carried in found}) == 8
     assert all(carried.gigabits.median > 0 for carried in found)

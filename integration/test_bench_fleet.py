@@ -1,4 +1,4 @@
-"""The bench of a fleet works; what it measures is for docs/scale.md."""
+"""The bench of a fleet works; its measurements are for docs/scale.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the bench of the peers does with one of them on the kernel, and that it leaves the rest alone."""
+"""The bench of the peers runs one of them on the kernel, and leaves the rest alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What closes a host whose agent can't be started at a boot: a shell, any nft, and a file that was kept."""
+"""The fallback that closes a host at a boot without an agent: a shell, any nft, and a kept file."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def script(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def fall_back(wires: Lab, script: Path, tmp_path: Path) -> Callable[[str | None], str]:
-    """Return what runs the script on the host with a kept file, and returns what it said."""
+    """Return a function that runs the script on the host with a kept file, and returns its output."""
     state = tmp_path / "state"
     state.mkdir()
 
@@ -143,7 +143,7 @@ def test_every_nft_loads_what_examples_come_to(wires: Lab, fall_back: Callable[.
 
 
 def test_rules_in_force_stay(wires: Lab, fall_back: Callable[..., str]) -> None:
-    """Where the boot enforced something and failed after that, what is in force is better than this."""
+    """Where the boot enforced a policy and failed after that, the rules in force are better than this."""
     wires.load("table inet sgagent {\nchain prerouting {\ntype filter hook prerouting priority -150;\n}\n}\n")
     before = wires.host.nft("list", "ruleset")
     assert fall_back(_kept()).startswith("0 sgagent: boot failed; the rules that are in force stay")

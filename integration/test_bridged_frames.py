@@ -1,4 +1,4 @@
-"""Where br_netfilter is on, a bound bridge also judges what its ports say to each other (§9.4)."""
+"""Where br_netfilter is on, a bound bridge also judges its ports' frames to each other (§9.4)."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def address(network: str, number: int) -> str:
 
 
 def told(agent: Service) -> str | None:
-    """Return what the status says of frames between the ports."""
+    """Return the status's text about frames between the ports."""
     interfaces = json.loads(agent.command("status", "--json").output)["interfaces"]
     (found,) = (one["bridged_frames"] for one in interfaces if one["name"] == "br0")
     return None if found is None else str(found)
@@ -103,7 +103,7 @@ def told(agent: Service) -> str | None:
 def test_frames_between_ports_are_judged_where_br_netfilter_is_on(
     agent: Service, bench: Lab, guests: tuple[Namespace, Namespace], setting: str | None
 ) -> None:
-    """By family, as what enters and leaves by the bridge; ``check``, ``status`` and ``doctor`` say so."""
+    """Frames are judged by family, as the bridge's packets; ``check``, ``status`` and ``doctor`` say so."""
     one, _ = guests
     agent.start()
     for number in (1, 3):

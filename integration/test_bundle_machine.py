@@ -135,7 +135,7 @@ def test_it_takes_the_place_of_the_package_and_back(machine: Machine, wire: Lab)
 
 
 def test_a_purge_of_the_package_leaves_the_bundle_its_state(machine: Machine, wire: Lab) -> None:
-    """What the package left on the host is in use."""
+    """The package's remaining files on the host are in use."""
     install(machine, built())
     enforce(machine, wire, WEB)
     install(machine, _bundles()[1])

@@ -17,7 +17,7 @@ from tests.contract import tables
 
 @pytest.mark.parametrize("ruleset", tables.ALL)
 def test_a_rendered_table_is_accepted(ruleset: Ruleset) -> None:
-    """What the text encoder writes, the kernel takes."""
+    """The kernel takes the text encoder's output."""
     assert check_text(render(ruleset, persist=text_features().persist)) == Accepted()
 
 

@@ -44,7 +44,7 @@ def namespace() -> Iterator[Namespace]:
 
 
 def entries(*tests: MarkTest, all_protocols: bool = True) -> list[ConntrackEntry]:
-    """Return what is listed, of all pieces."""
+    """Return the listed entries, of all pieces."""
     listing, found = EntryListing(tests, all_protocols=all_protocols), list[ConntrackEntry]()
     while True:
         piece = listing.next_piece()

@@ -57,7 +57,7 @@ def processes(podman: Podman, lab: Lab) -> set[tuple[str, ...]]:
 
 
 def boot_command() -> list[str]:
-    """Return what the boot unit runs."""
+    """Return the command of the boot unit."""
     lines = BOOT_UNIT.read_text().replace("\\\n", " ").splitlines()
     return shlex.split(next(line for line in lines if line.startswith("ExecStart=")).partition("=")[2])
 
@@ -128,7 +128,7 @@ def test_the_image_holds_nothing_to_build_with(podman: Podman) -> None:
 
 @pytest.mark.skipif(shutil.which("docker-compose") is None, reason="docker-compose is not installed")
 def test_the_compose_file_is_one_and_asks_for_little() -> None:
-    """By Docker's own reading of it: no privilege but what the entry point has to give up."""
+    """By Docker's own reading, it has no privilege but those that the entry point has to give up."""
     told = run("docker-compose", "--file", str(COMPOSE_FILE), "config", "--format=json")
     agent = json.loads(told)["services"]["agent"]
     assert "privileged" not in agent

@@ -57,7 +57,7 @@ def socket_of(agent: Service) -> Path:
 
 
 def answer(agent: Service, *arguments: str) -> Any:  # noqa: ANN401 - what a script gets: whatever JSON says
-    """Return what a command prints as JSON."""
+    """Return a command's output as JSON."""
     return json.loads(agent.command(*arguments, "--json").output)
 
 
@@ -73,7 +73,7 @@ def probe(agent: Service, path: str) -> tuple[int, str]:
 
 
 def test_the_status_is_on_one_screen(agent: Service) -> None:
-    """What is enforced where and since when; the exit code says that it is."""
+    """The status shows the policy, where and since when; the exit code says that it is in force."""
     found = answer(agent, "status")
     assert (found["is_enforcing"], found["posture"], found["is_ready"]) == (True, "enforcing", True)
     assert found["pid"] == agent.pid
@@ -207,7 +207,7 @@ def test_explain_knows_live_sessions(agent: Service, one_interface: Lab) -> None
 
 
 def test_explain_knows_sessions_that_are_translated(agent: Service, one_interface: Lab) -> None:
-    """What counts is the packet on the wire: before the DNAT of this host when it comes in (§2.2)."""
+    """The packet on the wire counts: before the DNAT of this host when it comes in (§2.2)."""
     lab = one_interface
     rule = f"tcp dport 80 dnat to {HOST}:8080"
     nat = f"table ip nat {{ chain in {{ type nat hook prerouting priority -100; {rule}\n }}\n }}"

@@ -24,7 +24,7 @@ PORTS = (80, 81, 82)
 
 @dataclass(slots=True)
 class History:
-    """An agent to which things happen, and what it should have counted."""
+    """An agent to which things happen, and the counts that it should have."""
 
     agent: Service
     lab: Lab
@@ -79,7 +79,7 @@ class History:
         self.agent.reload()
 
     def flush(self, choice: random.Random) -> None:
-        """Lose the table while no agent guards it; what was counted was read before."""
+        """Lose the table while no agent guards it; its counters were read before."""
         self.look()
         self.agent.stop()
         self.agent.namespace.nft("flush", "ruleset")
@@ -92,7 +92,7 @@ class History:
         return frozenset(port for port in PORTS if f"chain rule/eth0/sgr-{port} {{" in table)
 
     def look(self) -> None:
-        """See that a scrape shows what was sent, and less than before for nothing."""
+        """Check that a scrape shows the sent packets, and no less than before."""
         family = self.agent.families().get("sgagent_rule_packets")  # not there without any rule
         hits = {sample.labels["rule_id"]: sample.value for sample in (family.samples if family else ())}
         for rule, value in hits.items():
@@ -160,7 +160,7 @@ def test_a_table_that_counts_more_than_the_lost_one_did(agent: Service, one_inte
 
 
 def test_another_boot_begins_at_zero(agent: Service, one_interface: Lab) -> None:
-    """What was kept belongs to the boot in which it was counted."""
+    """Kept counts belong to the boot in which they were counted."""
     agent.define(policy(frozenset({80})))
     agent.start()
     one_interface.send_ingress([tcp(CLIENT, HOST, 1024, 80)] * 5)
@@ -253,7 +253,7 @@ def test_resets_of_rules_take_nothing(counting: Service, one_interface: Lab) -> 
 def test_a_reset_while_no_agent_runs_is_noticed_at_the_next_start(
     counting: Service, one_interface: Lab
 ) -> None:
-    """What was counted before the agent stopped, and after the reset, is in the total."""
+    """Packets counted before the agent stopped, and after the reset, are in the total."""
     send(one_interface, 80, 20)
     assert counting.stop() == 0
     counting.namespace.nft("reset", "counters")

@@ -44,7 +44,7 @@ def wait_until_open(lab: Lab, port: int, seconds: float = NOTICED_SECONDS) -> No
 
 
 def test_a_file_that_is_written_where_it_stands(agent: Service, one_interface: Lab) -> None:
-    """What is written over a document, and a document beside it, are enforced in time."""
+    """A document that is overwritten, and one beside it, are enforced in time."""
     (agent.documents / "policy.yaml").write_text(opening(OTHER))
     wait_until_open(one_interface, OTHER)
     assert not is_let_in(one_interface, CLIENT, HOST, OPEN)
@@ -131,7 +131,7 @@ def test_half_of_a_document_is_not_enforced(agent: Service, one_interface: Lab) 
 
 
 def test_files_that_are_moved_together_are_enforced_together(agent: Service) -> None:
-    """Two files that are moved into place in one go exchange what they say: half of it is never enforced.
+    """Two files that are moved into place in one go exchange their contents: half of it is never enforced.
 
     By turns it would be a policy without the interface, and two objects with the same id.
     """
@@ -156,7 +156,7 @@ def test_files_that_are_moved_together_are_enforced_together(agent: Service) -> 
 
 
 def version_of(texts: list[str]) -> str:
-    """Return what documents together are called."""
+    """Return the version of documents together."""
     files = tuple(DocumentFile(f"{place}.yaml", text.encode()) for place, text in enumerate(texts))
     return parse_documents(files, Limits())[0].version
 
@@ -167,7 +167,7 @@ def is_applied(agent: Service, version: str) -> bool:
 
 
 def applied(events: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the versions that were enforced, and what was told of others."""
+    """Return the versions that were enforced, and the other events."""
     return [event.get("version", event["event"]) for event in events]
 
 
@@ -194,7 +194,7 @@ def test_a_broken_document_changes_nothing(agent: Service, one_interface: Lab, b
 
 
 def test_a_warning_shows(agent: Service, one_interface: Lab) -> None:
-    """What is odd but enforceable is enforced, logged once and counted in metrics."""
+    """An odd but enforceable rule is enforced, logged once and counted in metrics."""
     agent.define(definitions(ACCEPT_UNKNOWN, f"ingress accept 1 tcp {OTHER} from 0.0.0.0/0"))
     wait_until_open(one_interface, OTHER)
     assert agent.metric("sgagent_unknown_objects") == 1
@@ -203,7 +203,7 @@ def test_a_warning_shows(agent: Service, one_interface: Lab) -> None:
 
 
 def test_the_last_good_policy_outlives_a_restart(agent: Service, one_interface: Lab) -> None:
-    """An agent that finds its documents gone or broken takes what it enforced last, on a fresh table too."""
+    """An agent that finds its documents gone or broken takes the last ones in force, on a fresh table too."""
     version = agent.metric("sgagent_snapshot_info")
     assert version == 1
     agent.stop()

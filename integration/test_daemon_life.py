@@ -76,7 +76,7 @@ def running(agent: Service) -> Service:
 
 
 def test_it_enforces_from_the_moment_that_it_is_ready(running: Service, one_interface: Lab) -> None:
-    """The service manager is told when the rules stand; the log says so, with what is enforced."""
+    """The service manager is told when the rules stand; the log says so, with their version."""
     assert is_let_in(one_interface, CLIENT, HOST, 80)
     assert not is_let_in(one_interface, CLIENT, HOST, 81)
     running.wait_for_event("agent_started")
@@ -181,7 +181,7 @@ def test_a_configuration_may_come_through_a_pipe(agent: Service) -> None:
 
 
 def test_the_signal_of_ended_children_may_be_ignored(agent: Service) -> None:
-    """As some programs leave it to what they start; a process of its own lists a table that is there."""
+    """Some programs leave it so to their children; a process of its own lists a table that is there."""
     ignore = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN)"
     through = (sys.executable, "-c", f"{ignore}; os.execv(sys.argv[1], sys.argv[1:])")
     for _ in range(2):
@@ -225,7 +225,7 @@ def test_a_taken_address_for_metrics_keeps_nothing_from_being_enforced(
 
 @pytest.mark.parametrize("is_defined", (True, False))
 def test_without_the_privilege_it_ends_with_5(agent: Service, *, is_defined: bool) -> None:
-    """Without CAP_NET_ADMIN the agent says in a line what is missing, even if there is nothing to enforce."""
+    """Without CAP_NET_ADMIN the agent names the missing privilege in a line, even with nothing to enforce."""
     if not is_defined:
         (agent.documents / "policy.yaml").unlink()
     ended = agent.command("run", through=("setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"))
@@ -238,7 +238,7 @@ def test_without_the_privilege_it_ends_with_5(agent: Service, *, is_defined: boo
 
 @pytest.mark.parametrize("what", ("state", "state/history"))
 def test_what_another_user_keeps_is_refused_in_a_line(agent: Service, what: str) -> None:
-    """The agent holds no privilege, as root neither: of what another user keeps it says so, and ends."""
+    """The agent holds no privilege, as root neither: it names another user's files, and ends."""
     agent.start()
     assert agent.stop() == 0
     os.chown(agent.directory / what, _STRANGER, -1)
@@ -250,7 +250,7 @@ def test_what_another_user_keeps_is_refused_in_a_line(agent: Service, what: str)
 
 
 def test_boot_closes_a_host_whose_state_it_may_not_read(agent: Service, one_interface: Lab) -> None:
-    """What can't be looked at may have been enforced, and so the host is closed (§9.2)."""
+    """A state that can't be read may have been enforced, and so the host is closed (§9.2)."""
     agent.start()
     assert agent.stop() == 0
     one_interface.host.remove_table("sgagent")
@@ -262,7 +262,7 @@ def test_boot_closes_a_host_whose_state_it_may_not_read(agent: Service, one_inte
 
 
 def test_boot_without_the_privilege_ends_with_5(agent: Service) -> None:
-    """It says in a line what is missing, before it asks the kernel for anything."""
+    """The command names the missing privilege in a line, before it asks the kernel for anything."""
     ended = agent.command("boot", through=("setpriv", "--bounding-set=-net_admin"))
     assert (ended.status, ended.output) == (5, "")
     assert ended.errors == "sgagent: nftables can be read and changed only with CAP_NET_ADMIN\n"

@@ -49,7 +49,7 @@ def enters(bench: Lab, interface: str, port: int = 81) -> bool:
 
 
 def test_a_link_is_closed_from_the_moment_that_it_exists(agent: Service, bench: Lab) -> None:
-    """What is bound by name needs no link: its first packet is judged, with or without an agent (§9.3)."""
+    """A binding by name needs no link: its first packet is judged, with or without an agent (§9.3)."""
     bench.host.ip("link set eth1 name later0")
     agent.configure(BY_HAND.format(name="eth1"))
     agent.define(definitions(WEB, mac_address=NO_MAC))

@@ -1,4 +1,4 @@
-"""Without a snapshot, in observe mode, and with ``sessions = "keep"``: what the daemon does then (§9)."""
+"""The daemon without a snapshot, in observe mode, and with ``sessions = "keep"`` (§9)."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def web_session(lab: Lab) -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 def arrives(client: socket.socket, server: socket.socket) -> bool:
-    """Tell whether what the client sends gets to the server."""
+    """Return whether the client's message gets to the server."""
     client.sendall(b"word")
     try:
         return bool(server.recv(64))
@@ -111,7 +111,7 @@ def test_a_closed_host_stays_closed_whatever_happens(agent: Service, one_interfa
 
 
 def test_a_host_that_enforced_and_lost_its_state_is_closed(agent: Service, one_interface: Lab) -> None:
-    """What was enforced can't be read any more: the interfaces of the configuration are closed (§9.2)."""
+    """The last policy can't be read any more: the interfaces of the configuration are closed (§9.2)."""
     agent.configure(BOUND)
     agent.define(definitions(WEB))
     agent.start()
@@ -162,7 +162,7 @@ def test_a_damaged_file_falls_back_on_the_one_before(agent: Service, one_interfa
 
 
 def test_observing_drops_nothing_and_counts(agent: Service, one_interface: Lab) -> None:
-    """In observe mode everything passes, and what would have been dropped is a hit per session (§9.1)."""
+    """In observe mode everything passes, and a session that would have been dropped is a hit (§9.1)."""
     agent.configure(OBSERVE)
     agent.define(definitions("ingress drop 1 tcp 80 from 0.0.0.0/0"))
     agent.start()

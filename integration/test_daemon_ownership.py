@@ -1,4 +1,4 @@
-"""What others do to the table, and the agent to theirs: who may change what, and how it is mended."""
+"""Other processes' changes of the table, and the agent's of theirs: who may change it, and its repair."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_nobody_else_changes_the_table(running: Service, one_interface: Lab) -> 
 def test_a_restarted_agent_mends_what_was_done_meanwhile(
     running: Service, one_interface: Lab, damage: str
 ) -> None:
-    """What somebody did to the table while no agent ran is undone at the next start, and totals go on."""
+    """Another process's change of the table while no agent ran is undone at the next start; totals go on."""
     is_let_in(one_interface, CLIENT, HOST, 80)
     assert running.hits("sgr-0") == 1
     running.kill()
@@ -103,7 +103,7 @@ def test_a_restarted_agent_mends_what_was_done_meanwhile(
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_drift_is_repaired_within_about_a_second(agent: Service, one_interface: Lab, damage: str) -> None:
-    """Where the table can't be owned, what somebody does to it is mended, logged and counted."""
+    """Where the table can't be owned, another process's change of it is repaired, logged and counted."""
     agent.namespace.nft("add table inet sgagent")  # without "persist" nobody can take it up
     agent.start()
     is_let_in(one_interface, CLIENT, HOST, 80)
@@ -186,7 +186,7 @@ def test_a_second_agent_is_told_who_is_the_first(
 
 
 def test_tables_of_others_are_left_alone(agent: Service) -> None:
-    """Starting, enforcing, changing and flushing leaves what is not ours as it was, counters included."""
+    """Starting, enforcing, changing and flushing leaves foreign tables as they were, counters included."""
     host = agent.namespace
     host.nft("-f", "-", stdin=FOREIGN)
     before = host.nft("list", "ruleset")
@@ -199,7 +199,7 @@ def test_tables_of_others_are_left_alone(agent: Service) -> None:
 
 
 def test_one_shots_are_refused_while_the_agent_owns_the_table(running: Service, one_interface: Lab) -> None:
-    """``compile`` and its printed text can't change what the daemon enforces; both are told why."""
+    """``compile`` and its printed text can't change the daemon's table; both are told why."""
     printed = running.command("compile", "--dry-run", "--interface", "eth0=")
     assert printed.status == 0
     with pytest.raises(CommandError, match="Operation not permitted"):
@@ -235,7 +235,7 @@ def test_one_shots_at_once_leave_one_of_their_tables(running: Service) -> None:
 
 
 def make_unlistable(running: Service) -> None:
-    """Stop the agent, and put into the table what ends a process that lists it."""
+    """Stop the agent, and put a rule into the table that ends a process that lists it."""
     assert running.stop() == 0
     argv = ["ip", "netns", "exec", running.namespace.name, "nft", "-f", "-"]
     text = b'add chain inet sgagent evil\nadd rule inet sgagent evil iifname "\xff" accept\n'

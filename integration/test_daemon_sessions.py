@@ -102,7 +102,7 @@ def test_sessions_that_conntrack_did_not_follow_are_ended_and_named(
 
 
 def test_a_one_shot_ends_them_too(agent: Service, one_interface: Lab) -> None:
-    """`sgagent compile` names and ends what it forbids and nobody followed, and says as JSON what it did."""
+    """`sgagent compile` names and ends forbidden sessions that nobody followed, and lists them as JSON."""
     with sessions_on(one_interface) as busy:
         done = agent.command("compile", "--json", "--yes")  # this very process holds their ends
         assert done.status == 0, done.errors
@@ -246,7 +246,7 @@ def test_no_session_is_ended_where_none_is_to_be_cut(
 
 
 def test_marks_of_a_table_that_is_gone_mean_nothing(agent: Service, one_interface: Lab) -> None:
-    """What an earlier table remembered of sessions opens nothing under a new one, which counts anew."""
+    """An earlier table's marks open nothing under a new one, which counts anew."""
     agent.define(NARROW.replace(STAYS, "198.51.100.0/24"))
     agent.start()
     with traffic(one_interface) as busy:
@@ -352,7 +352,7 @@ def test_a_redirected_session_that_is_forgotten_goes_on(agent: Service, one_inte
 
 
 def test_a_session_goes_on_where_nothing_is_enforced_any_more(agent: Service, one_interface: Lab) -> None:
-    """A trial is given up on a host without definitions; what it revoked is allowed again (§6.3)."""
+    """A trial is given up on a host without definitions; its revoked sessions are allowed again (§6.3)."""
     lab, tried = one_interface, agent.directory / "tried.yaml"
     lab.load(FOLLOWED)
     (agent.documents / "policy.yaml").rename(tried)

@@ -73,7 +73,7 @@ def owner(
 
 
 def listed_anew() -> Observed:
-    """Return what stands, from a listing by somebody who knows nothing."""
+    """Return the table from a new listing, by somebody who knows nothing."""
     onlooker = LibnftablesDataplane(owned=False)
     try:
         return onlooker.observe()
@@ -88,7 +88,7 @@ class TestLibnftablesDataplane(DataplaneContract):
 @_RANDOM
 @given(sequence=st.lists(rulesets(), min_size=1, max_size=3))
 def test_random_tables_follow_one_another(owner: LibnftablesDataplane, sequence: list[Ruleset]) -> None:
-    """Whatever stood, one plan brings what is desired, and both memory and kernel say so."""
+    """Whatever stood, one plan brings the desired table, and both memory and kernel say so."""
     for desired in sequence:
         bring(owner, desired)
         assert owner.observe() == Observed(ruleset=desired)
@@ -99,7 +99,7 @@ def test_random_tables_follow_one_another(owner: LibnftablesDataplane, sequence:
 @settings(_RANDOM, max_examples=20)  # test_foreign_alterations goes from policy to policy as well
 @given(sequence=st.lists(cases(most_rules=20), min_size=1, max_size=3))
 def test_compiled_tables_follow_one_another(owner: LibnftablesDataplane, sequence: list[Case]) -> None:
-    """What the compiler makes is canonical: the kernel lists it as it was sent, whatever stood before."""
+    """The compiler's tables are canonical: the kernel lists each as it was sent, whatever stood before."""
     for case in sequence:
         state = first_state([interface.name for interface in case.policy.interfaces], _LAYOUT)
         desired = compile_(case.policy, _LAYOUT, state).ruleset
@@ -131,7 +131,7 @@ def test_what_only_adds_means_the_same_as_commands_and_as_json(
 def test_a_listing_of_ours_can_be_loaded(
     namespace: Namespace, one_shot: LibnftablesDataplane, desired: Ruleset
 ) -> None:
-    """What nft lists of our table, nft loads again to the same table."""
+    """Our table, as nft lists it, is loaded again to the same table."""
     bring(one_shot, desired)
     listing = namespace.nft("list", "table", "inet", "sgagent")
     namespace.remove_table("sgagent")
@@ -140,7 +140,7 @@ def test_a_listing_of_ours_can_be_loaded(
 
 
 def test_a_change_of_our_own_is_not_listed_again(one_shot: LibnftablesDataplane) -> None:
-    """After an apply, what stands is known without a listing."""
+    """After an apply, the table is known without a listing."""
     bring(one_shot, tables.WHOLE)
     first = one_shot.observe()
     bring(one_shot, tables.ONE_MEMBER_LESS)
@@ -153,7 +153,7 @@ def test_a_change_of_our_own_is_not_listed_again(one_shot: LibnftablesDataplane)
 
 
 def test_a_refused_flip_leaves_alone_what_another_process_did(one_shot: LibnftablesDataplane) -> None:
-    """Who changed the table after it was observed keeps that change; what the fill made is removed later."""
+    """A process that changed the table after it was observed keeps that change; the fill is removed later."""
     bring(one_shot, tables.WHOLE)
     stale = one_shot.observe().ruleset
     with contextlib.closing(LibnftablesDataplane(owned=False)) as other:
@@ -180,7 +180,7 @@ def test_a_foreign_change_is_seen(namespace: Namespace, one_shot: LibnftablesDat
 def test_a_change_between_observing_and_applying_is_not_overlooked(
     namespace: Namespace, one_shot: LibnftablesDataplane
 ) -> None:
-    """What is remembered after an apply is dropped where somebody else came in between."""
+    """The memory of an apply is dropped where somebody else came in between."""
     bring(one_shot, tables.WHOLE)
     observed = one_shot.observe()
     namespace.nft("add chain inet sgagent evil")
@@ -208,7 +208,7 @@ FOREIGN = (
 def test_foreign_things_are_named_and_removed(
     namespace: Namespace, one_shot: LibnftablesDataplane, command: str, name: str
 ) -> None:
-    """What sgagent never makes is named, nothing crashes on it, and the next plan removes it."""
+    """A foreign object is named, nothing crashes on it, and the next plan removes it."""
     bring(one_shot, tables.WHOLE)
     if "@evil2" in command:
         namespace.nft("add set inet sgagent evil2 { type ipv4_addr ; }")
@@ -233,7 +233,7 @@ def test_foreign_things_are_named_and_removed(
 def test_an_object_of_ours_that_another_made_unreadable_is_restored(
     namespace: Namespace, one_shot: LibnftablesDataplane, commands: tuple[str, ...]
 ) -> None:
-    """A comment at an element is enough; what refers to the object stands in the way of replacing it."""
+    """A comment at an element is enough; references to the object stand in the way of replacing it."""
     desired = tables.WHOLE
     bring(one_shot, desired)
     hosts = next(m for m in desired.verdict_maps if m.key_types == (KeyType.IPV4_ADDR,) and not m.is_interval)
@@ -309,7 +309,7 @@ def test_a_foreign_map_that_leads_to_our_chains_is_removed(
 def test_what_is_removed_may_lead_to_what_others_added(
     namespace: Namespace, one_shot: LibnftablesDataplane, commands: tuple[str, ...]
 ) -> None:
-    """What refers to an object goes first: else the kernel refuses the repair, and each change after it."""
+    """References to an object go first: else the kernel refuses the repair, and each change after it."""
     bring(one_shot, tables.WHOLE)
     for command in ("add chain {t} gone", *commands):
         namespace.nft(command.format(t="inet sgagent"))
@@ -410,7 +410,7 @@ def test_a_second_owner_is_told_who_is_the_first(owner: LibnftablesDataplane) ->
 
 @pytest.mark.parametrize("first_owned", (True, False))
 def test_a_table_that_was_left_is_taken_up(namespace: Namespace, *, first_owned: bool) -> None:
-    """What an earlier daemon or a one-shot left belongs to the next daemon as soon as it looks."""
+    """The table of an earlier daemon or a one-shot belongs to the next daemon as soon as it looks."""
     first = LibnftablesDataplane(owned=first_owned)
     bring(first, tables.WHOLE)
     first.close()

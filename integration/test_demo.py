@@ -1,4 +1,4 @@
-"""The demo shows what is, and says so by its exit code."""
+"""The demo shows facts, and says so by its exit code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sgagent.core.model import Policy
 
 
 def test_it_shows_flows_and_metrics(capsys: pytest.CaptureFixture[str]) -> None:
-    """A case is shown with its flows, what decided them and how often, and with the daemon's metrics."""
+    """A case is shown with its flows, their deciders and hits, and with the daemon's metrics."""
     assert demo.main(["1-web", "6t-the-trap"]) == 0
     shown = capsys.readouterr().out
     assert "anyone reaches HTTPS" in shown
@@ -19,7 +19,7 @@ def test_it_shows_flows_and_metrics(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_foreign_sources_are_tried_as_such(capsys: pytest.CaptureFixture[str]) -> None:
-    """What is spoofed stays so: the host gets no address of it."""
+    """A spoofed source stays so: the host gets no address of it."""
     assert demo.main(["9-source-check"]) == 0
     assert " 0 mismatches, 1 tables proved" in capsys.readouterr().out
 

@@ -1,4 +1,4 @@
-"""The doctor names what is planted beside a bound link, and says nothing of clean hosts."""
+"""The doctor names each planted neighbour of a bound link, and nothing on clean hosts."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def host() -> Iterator[Namespace]:
 
 
 def examine(host: Namespace, bound: tuple[str, ...]) -> tuple[DoctorFinding, ...]:
-    """Return what the doctor finds in the host's network namespace."""
+    """Return the doctor's findings in the host's network namespace."""
     policy = PolicyFact(bound=tuple(BoundLink(name=name) for name in bound))
     examination = Examination(
         settings=Settings(), read_rules=read_ruleset, own_sockets=frozenset, owns_tables=lambda: True
@@ -75,7 +75,7 @@ def test_enough_is_planted() -> None:
 
 @pytest.mark.parametrize("clean", CLEAN, ids=lambda one: one.name)
 def test_of_a_clean_host_nothing_is_said(host: Namespace, clean: CleanHost) -> None:
-    """What others run beside sgagent without touching the policy is no finding."""
+    """Programs that run beside sgagent without touching the policy are no finding."""
     clean.plant(host)
     assert examine(host, clean.bound) == ()
 

@@ -90,7 +90,7 @@ def test_a_fragmented_packet_is_judged_whole(agent: Enforcer, source: Address, d
 
 
 def test_an_invalid_packet_is_dropped_and_counted(agent: Enforcer) -> None:
-    """What conntrack calls invalid passes in no direction, whatever the rules say (§6.6)."""
+    """A packet that conntrack calls invalid passes in no direction, whatever the rules say (§6.6)."""
     agent.enforce(policy_of(one_group("ingress accept 1 all -1/-1 from 0.0.0.0/0"), eth0="sg-1"))
     broken_checksum = tcp(CLIENT, HOST, 1024, 80)
     broken_checksum = replace(broken_checksum, payload=broken_checksum.payload[:16] + b"\0\0\0\0")
@@ -334,7 +334,7 @@ IP_MTU_DISCOVER, IP_PMTUDISC_DO = 10, 2
 
 
 def test_an_interface_without_groups_is_closed(agent: Enforcer) -> None:
-    """It gets no default of either type: nothing goes in or out, but what is always allowed (§3)."""
+    """It gets no default of either type: nothing goes in or out, but always allowed traffic (§3)."""
     agent.enforce(policy_of(WEB, eth0=""))
     assert agent.lab.send_ingress([tcp(CLIENT, HOST, 1024, 80)]) == [False]
     assert agent.lab.send_egress([tcp(HOST, CLIENT, 1024, 80)]) == [False]

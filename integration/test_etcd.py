@@ -54,7 +54,7 @@ _prefixes = itertools.count()
 
 
 def definitions(port: int = 80, members: int = 2, others: int = 0) -> Snapshot:
-    """Return a group with a rule for another group, that group's members, and what concerns nobody here."""
+    """Return a group with a rule for another group, that group's members, and unrelated objects."""
     lines = ["version: 1", "security_groups:"]
     lines.append(
         "  - {security_group_id: sg-web, rules: [{direction: ingress, policy: accept, protocol: tcp,"
@@ -211,7 +211,7 @@ class TestEtcdSource(SourceContract):
 
 
 def test_a_host_follows_what_concerns_it(desk: Desk) -> None:
-    """A changed rule, a member that comes and one that goes; what concerns others does not even wake it."""
+    """A changed rule, a member that comes and one that goes; others' changes do not even wake it."""
     woken = threading.Event()
     desk.publish(definitions(80))
     source = desk.source("sg-web")
@@ -307,7 +307,7 @@ def test_two_publishers(desk: Desk) -> None:
 
 
 def test_a_publication_that_never_ends(desk: Desk) -> None:
-    """What was complete before counts, also for who starts meanwhile; the next publisher takes over."""
+    """The last complete publication counts, also for a new host; the next publisher takes over."""
     desk.publish(definitions(80))
     with desk.namespace.entered(), closing(Client(desk.settings)) as client:
         published = read_published(client, desk.layout)
@@ -337,7 +337,7 @@ def test_a_key_that_nobody_published(desk: Desk) -> None:
 
 
 def test_interfaces_that_vanish_are_no_empty_policy(desk: Desk) -> None:
-    """A host that finds none of its own, where some were published and are gone, keeps what it has."""
+    """A host that finds none of its own, where some were published and are gone, keeps its policy."""
     desk.publish(definitions(80))
     source = desk.source("sg-web")
     with desk.namespace.entered(), source.watch(lambda: None):
@@ -354,7 +354,7 @@ def signed(contents: Mapping[str, bytes], serial: int, expires_at: int | None = 
 
 
 def test_only_what_is_signed_is_followed(desk: Desk) -> None:
-    """What somebody writes who has no key is refused until somebody publishes who has."""
+    """A publication without a key is refused until somebody publishes who has one."""
     enforced: list[Signed] = []
     clock = FakeClock(time.time())
     signature_policy = SignaturePolicy(
@@ -507,7 +507,7 @@ def test_a_member_that_lost_the_others(own_desk: Desk) -> None:
 
 @pytest.mark.long
 def test_a_store_that_is_away_for_long_is_told(own_desk: Desk) -> None:
-    """What was known stays in the reconciler's hands; the source says that it can't be reached, and why."""
+    """The reconciler keeps the known definitions; the source says that it can't be reached, and why."""
     own_desk.publish(definitions(80))
     source = own_desk.source("sg-web")
     woken = threading.Event()

@@ -36,7 +36,7 @@ class Console:
     printed: pytest.CaptureFixture[str]
 
     def run(self, *arguments: str) -> tuple[int, str, str]:
-        """Run a command; return its exit code and what it printed."""
+        """Run a command; return its exit code and output."""
         with self.namespace.entered():
             code = main([*arguments, "--config", str(self.directory / "sgagent.toml")])
         found = self.printed.readouterr()
@@ -49,7 +49,7 @@ class Console:
         return self.run("publish", str(path), *options)
 
     def report(self, host: str, revision: int, *errors: str, **more: int) -> None:
-        """Report what a host would, and more fields that are not as they should be."""
+        """Report as a host would, with more fields, which may be wrong."""
         report = Report(
             host=host,
             agent_version="0.1.0",
@@ -77,7 +77,7 @@ def console(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Cons
 
 
 def test_publish(console: Console) -> None:
-    """The plan is printed first, object by object and rule by rule; what is there already is not written."""
+    """The plan is printed first, object by object and rule by rule; present keys are not written."""
     code, output, _ = console.publish(WEB, "--dry-run")
     plan = (
         "+ security group sg-web\n"
@@ -105,7 +105,7 @@ def test_publish(console: Console) -> None:
 
 
 def test_publish_with_a_key(console: Console) -> None:
-    """What these keys signed already is not signed again, and no signature is lost by mistake."""
+    """An object with these keys' signature is not signed again, and no signature is lost by mistake."""
     first, second = (str(console.directory / name) for name in ("first.key", "second.key"))
     pinned = [console.run("keygen", "--out", path)[1] for path in (first, second)]
     code, output, _ = console.publish(WEB, "--key", first)
@@ -135,7 +135,7 @@ def test_publish_with_a_key(console: Console) -> None:
 
 
 def test_what_is_not_published(console: Console) -> None:
-    """Documents with errors of form or meaning, empty ones, and what another publisher has begun."""
+    """Documents with errors, empty ones, and another publisher's publication are refused."""
     dangling = "version: 1\nnetwork_interfaces: [{network_interface_id: eni-1, security_group_ids: [sg-9]}]\n"
     for text, told in (("version: 1\nnonsense: 1\n", "nonsense"), (dangling, "sg-9")):
         code, output, errors = console.publish(text)

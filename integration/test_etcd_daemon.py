@@ -48,7 +48,7 @@ def write(service: Service, text: str) -> Path:
 
 
 def publish(service: Service, text: str, *options: str) -> dict[str, object]:
-    """Publish from a host, and return what that says."""
+    """Publish from a host, and return the command's output."""
     done = service.command("publish", str(write(service, text)), "--json", *options)
     assert done.status == 0, done.errors
     report: dict[str, object] = json.loads(done.output)
@@ -75,7 +75,7 @@ def service(tmp_path: Path, one_interface: Lab, cluster: Cluster) -> Iterator[Se
 
 
 def test_from_publishing_to_packets(one_interface: Lab, cluster: Cluster, service: Service) -> None:
-    """What is published is enforced, reported and waited for; without the cluster it stays in force."""
+    """Published definitions are enforced, reported and waited for; without the cluster they stay in force."""
 
     def is_open(port: int) -> bool:
         return is_let_in(one_interface, STRANGER, HERE, port)

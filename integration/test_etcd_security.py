@@ -73,7 +73,7 @@ def guarded(tmp_path: Path, namespace: Namespace) -> Iterator[Cluster]:
 
 
 def documented_commands() -> Iterator[list[str]]:
-    """Return what docs/etcd.md has one type, with passwords that are the users' names."""
+    """Return the commands of docs/etcd.md, with passwords that are the users' names."""
     lines = re.findall(r"^\$ etcdctl (.*)$", DOCS.read_text(), re.MULTILINE)
     assert len(lines) > 8
     for part in (part for line in lines for part in line.split(" && etcdctl ")):
@@ -174,7 +174,7 @@ def test_certificates(tmp_path: Path, namespace: Namespace, authority: Authority
 
 
 def test_a_certificate_that_has_expired(tmp_path: Path, namespace: Namespace, authority: Authority) -> None:
-    """It is named as what it is."""
+    """The expired certificate is named as such."""
     options = encrypted(authority, days=-1)
     with etcd_cluster(tmp_path, size=1, options=options, scheme="https") as cluster:
         cluster.network.plug_in(namespace, "10.9.0.100")

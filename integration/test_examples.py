@@ -1,4 +1,4 @@
-"""Every packet of every example, on the kernel, against what the command line prints for the example."""
+"""Every packet of every example, on the kernel, against the command line's output for the example."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ every_example = pytest.mark.parametrize("example", EXAMPLES, ids=[example.name f
 
 @every_example
 def test_the_kernel_decides_as_its_file_says(example: Example) -> None:
-    """What must pass does, what must not does not, and each rule counts a hit for each new session."""
+    """A packet that must pass does, one that must not does not, and each rule counts each new session."""
     with lab(*example.scenario.links) as built:
         built.load(printed_ruleset(built, example))
         expected = example.scenario.packets
@@ -60,7 +60,7 @@ def test_an_answer_follows_its_session(example: Example, reply: ExpectedReply) -
 
 
 def printed_ruleset(built: Lab, example: Example) -> str:
-    """Return what ``sgagent compile --dry-run`` prints for an example, on a host whose names are known."""
+    """Return the output of ``sgagent compile --dry-run`` for an example, on a host whose names are known."""
     arguments = ("compile", "--dry-run", "--definitions", str(example.definitions))
     with contextlib.ExitStack() as stack:
         configuration = stack.enter_context(tempfile.NamedTemporaryFile("w", suffix=".toml"))

@@ -80,7 +80,7 @@ def test_a_rule_ends_under_traffic(
 
 
 def test_an_agent_that_starts_again_does_not_revive_it(agent: Service, one_interface: Lab) -> None:
-    """Its time is kept; what ended while no agent ran has ended too."""
+    """The latest time is kept; a rule that ended while no agent ran has ended too."""
     agent.define(with_end(time.time() + 3_600))
     agent.start()
     assert is_let_in(one_interface, LEAVES, HOST)

@@ -1,4 +1,4 @@
-"""``explain`` says what other tables of the host do with a packet, and real packets agree (§2)."""
+"""``explain`` has other tables' verdicts on a packet, and real packets agree (§2)."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def question(family: str, port: int) -> tuple[str, ...]:
 
 
 def asked(agent: Service, family: str, port: int) -> dict[str, Any]:
-    """Return what is said of a packet from the client."""
+    """Return the explanation of a packet from the client."""
     explained = agent.command(*question(family, port), "--json")
     assert explained.status == 0, explained.errors
     return dict(json.loads(explained.output))
@@ -110,7 +110,7 @@ def test_what_it_says_of_other_tables_is_what_packets_meet(
 
 
 def test_the_chain_that_drops_is_named(agent: Service, bench: Lab) -> None:
-    """In words, with the hook; behind a drop nothing is listed, and what is not read is named."""
+    """In words, with the hook; behind a drop nothing is listed, and unread chains are named."""
     assert "then" not in agent.command(*question("IPv4", 80)).output
     load(bench.host, FIREWALL)
     told = agent.command(*question("IPv4", 80)).output
@@ -124,7 +124,7 @@ def test_the_chain_that_drops_is_named(agent: Service, bench: Lab) -> None:
 
 
 def test_rules_that_are_not_understood_are_not_guessed(agent: Service, bench: Lab) -> None:
-    """The verdict is not known then; what the chain asks for is named."""
+    """The verdict is not known then; the chain's unread condition is named."""
     load(bench.host, UNREAD)
     others = asked(agent, "IPv4", 80)["other_tables"]
     (chain,) = others["chains"]

@@ -87,7 +87,7 @@ def test_the_far_end_opens_anew_what_the_host_may_not_open(agent: Service, busy:
 def test_what_the_host_may_not_open_any_more_stays_shut_until_somebody_else_does(
     agent: Service, busy: Traffic
 ) -> None:
-    """Where the far end is silent, nothing of what the host keeps sending gets out."""
+    """Where the far end is silent, nothing that the host keeps sending gets out."""
     agent.define(policy(*INWARDS, *OUTWARDS))
     agent.start()
     open_all(busy, outwards=True)
@@ -295,7 +295,7 @@ def raw(namespace: Namespace, address: str, protocol: int) -> Iterator[socket.so
 
 
 def drain(end: socket.socket) -> list[bytes]:
-    """Return what has arrived."""
+    """Return the arrived messages."""
     found = []
     with contextlib.suppress(BlockingIOError):
         while True:
@@ -304,7 +304,7 @@ def drain(end: socket.socket) -> list[bytes]:
 
 
 def wait_seconds(seconds: float) -> None:
-    """Wait until what was sent must have arrived."""
+    """Wait until sent packets must have arrived."""
     end = time.perf_counter() + seconds
     wait_for(lambda: time.perf_counter() >= end, "time to pass", 2 * seconds)
 
@@ -328,7 +328,7 @@ def test_links_without_a_slot_are_swept_too(tmp_path: Path) -> None:
 
 
 def give_a_way_out(built: Lab, name: str, address: str) -> None:
-    """Give a link an address, and what comes from it a route by that link."""
+    """Give a link an address, and packets from it a route by that link."""
     number = built.interfaces.index(name)
     built.add_host_addresses([address], name)
     built.host.ip(f"rule add from {address} lookup {100 + number}")

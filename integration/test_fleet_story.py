@@ -24,7 +24,7 @@ _PASSING = (
 
 @pytest.mark.long
 def test_the_story_ends_well_and_the_page_tells_it() -> None:
-    """Each command and each line of output of its beginning is what fleet.md shows."""
+    """Each command and each line of output of its beginning is in fleet.md."""
     chapters = fleetstory.tell()
     page = fleetstory.DOCUMENT.read_text(encoding="utf-8")
     written = page.partition("<!-- fleet: begin -->\n")[2].partition("<!-- fleet: end")[0]

@@ -1,4 +1,4 @@
-"""The flow log on the kernel: who is told of, by which rule, how often, and what becomes of the rest."""
+"""The flow log on the kernel: which flows it reports, by which rule, how often, and the count of the rest."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_who_was_dropped_is_told_with_what_decided(one_interface: Lab, agent: Se
 
 
 def test_a_flood_is_limited_and_nothing_of_it_is_forgotten(one_interface: Lab, agent: Service) -> None:
-    """What is told of and what is left out are what was dropped; a rule is told of all the same."""
+    """Reported and left out flows together are the dropped ones; a rule is reported all the same."""
     agent.start()
     for _ in range(3):
         one_interface.send_ingress([to_port(port) for port in range(2000, 2200)])
@@ -135,7 +135,7 @@ def test_a_flood_is_limited_and_nothing_of_it_is_forgotten(one_interface: Lab, a
 
 
 def test_a_file_has_a_line_for_each_and_goes_on_after_a_restart(one_interface: Lab, agent: Service) -> None:
-    """A killed agent loses what came meanwhile; the table stays as it is, and no session is judged again."""
+    """A killed agent loses the flows of the meantime; the table stays, and no session is judged again."""
     path = agent.directory / "flows.log"
     agent.configure(f'{OFTEN}output = "{path}"\naccepted = true\n')
     agent.start()
@@ -279,7 +279,7 @@ def test_what_is_compiled_logs_only_if_it_is_asked_to(agent: Service) -> None:
 
 
 class TestApplier:
-    """What the one that holds the privilege lets the agent have of the kernel's packet log."""
+    """The applier's limits on the agent's use of the kernel's packet log."""
 
     @pytest.fixture
     def plane(self, one_interface: Lab) -> Iterator[ApplierDataplane]:

@@ -201,7 +201,7 @@ def test_a_session_that_was_offloaded_before_the_first_start_ends(
 def test_a_flow_table_that_comes_later_takes_nothing_that_is_revoked(
     agent: Service, one_interface: Lab, behind: Namespace
 ) -> None:
-    """Nor does one take what was silent while it was revoked."""
+    """Nor does one take a session that was silent while it was revoked."""
     host = one_interface.host
     agent.define(policy(*INWARDS, *OUTWARDS))
     agent.start()

@@ -162,7 +162,7 @@ class Host:
         """What the other process did."""
 
     def alter(self, draws: SeededDraws) -> None:
-        """Do some of what the kernel takes."""
+        """Carry out some alterations that the kernel takes."""
         table = listed_anew().ruleset or Ruleset()
         for _ in range(draws.choice((2, 4, 8))):
             with contextlib.suppress(IndexError, CommandError):

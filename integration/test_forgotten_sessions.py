@@ -47,7 +47,7 @@ def busy(one_interface: Lab) -> Iterator[Traffic]:
 
 @contextlib.contextmanager
 def listening(lab: Lab, agent: Service) -> Iterator[None]:
-    """Let the host go on listening, until the agent must have seen what is open."""
+    """Let the host go on listening, until the agent must have seen the open sessions."""
     with lab.listen(lab.host, HOST, 22), lab.listen(lab.host, HOST6, 22):
         agent.wait_for_turns()
         yield

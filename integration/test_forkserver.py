@@ -1,4 +1,4 @@
-"""A forked agent does what the program itself does, beside what its start costs."""
+"""A forked agent does the same as the program itself, without the cost of its start."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def agent(request: pytest.FixtureRequest, one_interface: Lab, tmp_path: Path) ->
 
 
 def test_commands_end_alike(agent: Service, tmp_path: Path) -> None:
-    """Exit codes, what is printed where, the folder it runs in, and the network."""
+    """Exit codes, outputs, the working directory, and the network are alike."""
     checked = agent.command("check", "groups.d", directory=tmp_path)
     assert (checked.status, checked.errors) == (0, "")
     assert checked.output.startswith("ok")

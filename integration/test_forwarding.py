@@ -46,7 +46,7 @@ def busy(agent: Enforcer) -> Iterator[Traffic]:
 
 
 def test_a_published_port_is_judged_as_it_is_on_the_wire(agent: Enforcer, behind: Namespace) -> None:
-    """What is compared is the port before DNAT: 8080 opens the guest's 80, and 80 does not."""
+    """The port before DNAT is compared: 8080 opens the guest's 80, and 80 does not."""
     lab = agent.lab
     with lab.listen(behind, GUEST_ADDRESS, 80):
 

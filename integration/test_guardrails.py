@@ -72,7 +72,7 @@ def broken(agent: Service) -> list[str]:
 
 
 def test_no_packet_passes_by_a_version_that_is_refused(agent: Service, one_interface: Lab) -> None:
-    """Each kind of statement, broken one after the other; what was in force loses no packet."""
+    """Each kind of statement, broken one after the other; the policy in force loses no packet."""
     agent.start()
     generation = agent.generation()
     watch(one_interface)
@@ -135,7 +135,7 @@ def test_what_was_in_force_is_so_again_after_a_restart(agent: Service, one_inter
 
 
 def test_the_kernels_table_is_held_to_them(agent: Service, one_interface: Lab) -> None:
-    """What another program put into it breaks a statement too, and its packet passes."""
+    """Another program's rule in the table breaks a statement too, and its packet passes."""
     agent.start()
     agent.stop()
     assert agent.command("verify").status == 0

@@ -119,7 +119,7 @@ def test_rules_end_and_links_are_followed_while_the_source_hangs(
 def test_an_agent_ends_and_starts_beside_what_hangs(
     agent: Service, files: HangingFiles, one_interface: Lab
 ) -> None:
-    """The end waits for no reading, and a start enforces what was in force, and follows once it can."""
+    """The end waits for no reading, and a start enforces the last policy, and follows once it can."""
     wait_for_hang(agent, files)
     before = readers(agent)
     began = time.monotonic()
@@ -139,7 +139,7 @@ def test_an_agent_ends_and_starts_beside_what_hangs(
 def test_another_file_system_in_its_place_is_read(
     agent: Service, files: HangingFiles, one_interface: Lab
 ) -> None:
-    """What hung with the old one is left behind, and ends with it."""
+    """The process that hung with the old one is left behind, and ends with it."""
     wait_for_hang(agent, files)
     with mounted_over(agent, definitions(WEB)):
         wait_for(lambda: is_up(agent), "the source", HUNG_SECONDS)
@@ -177,7 +177,7 @@ def test_a_link_to_what_hangs_is_as_bad_and_no_worse(
 
 
 def test_a_pipe_among_documents_hangs_nobody(agent: Service, one_interface: Lab) -> None:
-    """It is refused without being opened; the log says what would be right."""
+    """It is refused without being opened; the log names the remedy."""
     agent.define(definitions(WEB))
     agent.start()
     os.mkfifo(agent.documents / "pipe.yaml")

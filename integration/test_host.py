@@ -78,7 +78,7 @@ def find(name: str, host: NetlinkHost | None = None) -> Link | None:
 
 
 def test_the_links_of_the_namespace_are_listed(namespace: Namespace) -> None:
-    """Names, MACs, addresses and what stands under a link are as the kernel has them."""
+    """Names, MACs, addresses and lower devices of a link are as the kernel has them."""
     namespace.ip("address add 10.0.0.11/24 dev eth0", "address add 2001:db8::11/64 dev eth0 nodad")
     namespace.ip("link add br0 type bridge", "link set eth1 master br0")
     found = {link.name: link for link in NetlinkHost().facts().links}

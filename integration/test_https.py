@@ -85,7 +85,7 @@ def test_two_changes_within_a_second(nginx: Nginx) -> None:
 
 
 def test_what_is_not_there(nginx: Nginx) -> None:
-    """And what is no document."""
+    """A missing file and one that is no document are refused."""
     with pytest.raises(SourceUnavailableError, match="404 Not Found"):
         source_of(nginx).fetch()
     nginx.publish("<html>")
@@ -137,7 +137,7 @@ class Stage:
         wait_for(lambda: code in self.problems(), f"word of {code}", SOON_SECONDS)
 
     def problems(self) -> list[str]:
-        """Return the codes of what the agent found wrong so far."""
+        """Return the codes of the agent's problems so far."""
         return [event["code"] for event in self.agent.events("problem_found")]
 
     def publish_signed(self, content: str, serial: int, key: PrivateKey = KEY) -> None:
@@ -225,7 +225,7 @@ def test_a_reload_asks_at_once(stage: Stage) -> None:
 
 
 def test_only_what_is_signed_is_enforced(stage: Stage) -> None:
-    """By a pinned key, and never older than what was in force, over restarts too."""
+    """Documents need a pinned key, and are never older than those in force, over restarts too."""
     path = stage.agent.directory / "sgagent.toml"
     path.write_text(f'{path.read_text()}[signature]\npublic_keys = ["{KEY.public}"]\n')
     stage.publish_signed(policy(80), serial=7)

@@ -1,4 +1,4 @@
-"""The agent reports what nginx does wrong in the words that tests/lies.md has."""
+"""The agent reports nginx's faults in the words of tests/lies.md."""
 
 from __future__ import annotations
 

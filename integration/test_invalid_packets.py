@@ -1,4 +1,4 @@
-"""What conntrack calls invalid by design: dead on a link that drops it, alive where it is evaluated (§6.6).
+"""Packets that conntrack calls invalid by design: dropped on one link, alive on another (§6.6).
 
 What the policy denies is denied either way. Neighbours of sgagent make such packets: load balancers, proxies
 and routes that see one half of a session. Those whose module this kernel lacks run on Debian's, in a guest.
@@ -92,7 +92,7 @@ def synproxy(lab: Lab) -> Iterator[Neighbour]:
 
 @contextlib.contextmanager
 def asymmetric(lab: Lab) -> Iterator[Neighbour]:
-    """Forward requests to a guest whose answers go another way, without taking up what is half seen."""
+    """Forward requests to a guest whose answers go another way, without following half-seen sessions."""
     with guest(lab) as behind:
         lab.host.sysctl({"net.netfilter.nf_conntrack_tcp_loose": 0})
         behind.ip(f"link add direct type veth peer name direct netns {lab.peer.name}")
@@ -109,7 +109,7 @@ def asymmetric(lab: Lab) -> Iterator[Neighbour]:
 
 @contextlib.contextmanager
 def ipvlan(lab: Lab) -> Iterator[Neighbour]:
-    """Put a container above the bound link: what it receives passes the host by."""
+    """Put a container above the bound link: its incoming packets pass the host by."""
     load("ipvlan")
     with network_namespace("container") as made:
         lab.host.ip(f"link add link eth0 name above0 netns {made.name} type ipvlan mode l3")
@@ -193,7 +193,7 @@ NEIGHBOURS = {"ipvs": ipvs, "synproxy": synproxy, "asymmetric": asymmetric}
 def test_what_is_dead_by_default_lives_where_it_is_evaluated(
     kind: str, agent: Service, one_interface: Lab
 ) -> None:
-    """What the policy denies is dead before and after."""
+    """Traffic that the policy denies is dead before and after."""
     with NEIGHBOURS[kind](one_interface) as neighbour:
         everywhere = [True] * len(neighbour.listens_at)
         wait_for(lambda: heard(one_interface, neighbour, ALLOWED) == everywhere, "the neighbour without us")
@@ -217,7 +217,7 @@ def test_an_advanced_group_lets_answers_out_by_a_rule(agent: Service, one_interf
 
 
 def test_containers_by_ipvlan_live_and_are_not_filtered_inwards(agent: Service, one_interface: Lab) -> None:
-    """They receive past the host: what the policy denies reaches them, as UDP does by default, too."""
+    """They receive past the host: denied packets reach them, as UDP does by default, too."""
     with ipvlan(one_interface) as neighbour:
         wait_for(lambda: heard(one_interface, neighbour, ALLOWED) == [True, True], "the container")
         enforce(agent, "drop", *RULES)

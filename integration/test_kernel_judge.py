@@ -54,7 +54,7 @@ def run(*arguments: str | Path, user: int | None = None) -> subprocess.Completed
 
 
 def test_the_kernel_does_what_the_examples_say() -> None:
-    """Every packet of every example passes or is dropped, by what its file names; none is left out."""
+    """Every packet of every example passes or is dropped, by its file's decider; none is left out."""
     done = run("examples", "--json")
     found = json.loads(done.stdout)
     expected = sum(len(example.scenario.traffic) for example in examples())
@@ -63,7 +63,7 @@ def test_the_kernel_does_what_the_examples_say() -> None:
 
 @pytest.mark.parametrize("user", (0, NOBODY))
 def test_containers_do_not_let_parameters_be_written(user: int) -> None:
-    """There /proc/sys is read-only, for root too: what a link needs is set by other means."""
+    """There /proc/sys is read-only, for root too: a link is set up by other means."""
     read_only = 'mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys && exec "$@"'
     done = subprocess.run(
         (
@@ -82,7 +82,7 @@ def test_containers_do_not_let_parameters_be_written(user: int) -> None:
 
 
 def test_what_is_shown_is_what_is_printed() -> None:
-    """docs/test.md shows what the command prints."""
+    """docs/test.md shows the command's output."""
     ((command, printed),) = [entry for entry in shown_in("test.md") if "--kernel" in entry[0]]
     done = run(*command.removeprefix("test ").replace(" --kernel", "").split())
     assert (done.returncode, done.stdout) == (0, printed)
@@ -92,7 +92,7 @@ def test_what_is_shown_is_what_is_printed() -> None:
     "protocol", ("tcp, port: 443", "udp, port: 53", "icmp", "33", "47", "132", "136", "253")
 )
 def test_answers_follow_their_sessions(tmp_path: Path, protocol: str) -> None:
-    """What was sent out is answered, though nothing may come in; a link may have a name of one letter."""
+    """A session that was sent out is answered, though nothing may come in; a name may have one letter."""
     (tmp_path / "groups.d").mkdir()
     (tmp_path / "groups.d" / "group.yaml").write_text(GROUP)
     (tmp_path / "packets.yaml").write_text(SESSIONS.replace("PROTOCOL", protocol))
@@ -143,7 +143,7 @@ def test_every_protocol_is_judged_as_the_specification_says(tmp_path: Path) -> N
 def test_every_message_is_judged_as_the_specification_says(
     tmp_path: Path, family: str, protocol: str
 ) -> None:
-    """Whatever its type: requests pass, and what opens no session does not; no answer is a fault."""
+    """Whatever its type: requests pass, a message that opens no session does not; no answer is a fault."""
     (tmp_path / "groups.yaml").write_text(OPEN)
     source, destination = ENDS[family]
     packets = [
@@ -169,7 +169,7 @@ def test_every_message_is_judged_as_the_specification_says(
 
 
 def test_what_is_not_as_expected_fails(tmp_path: Path) -> None:
-    """The kernel's own answer is told, with the rule that decided; what can't be sent is left out."""
+    """The kernel's own answer is reported, with the deciding rule; unsendable packets are left out."""
     (tmp_path / "packets.yaml").write_text(
         f"definitions: {EXAMPLES}/1-web/groups.d\nbind: {{eth0: [sg-web]}}\npackets:\n"
         "  - {name: telnet, direction: ingress, source: 198.51.100.4, destination: 10.0.0.11,\n"
@@ -198,7 +198,7 @@ def test_anybody_may_rehearse() -> None:
 
 
 def test_a_host_that_allows_no_private_network_says_so() -> None:
-    """Exit code 5, and what is missing; as in a user namespace in which nobody has a name."""
+    """Exit code 5, with the missing privilege; as in a user namespace in which nobody has a name."""
     command = ("unshare", "--user", *COMMAND, "examples/1-web")
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=EXAMPLES.parent)
     assert (done.returncode, done.stdout) == (5, "")
@@ -206,7 +206,7 @@ def test_a_host_that_allows_no_private_network_says_so() -> None:
 
 
 def test_nothing_outside_is_touched_and_nothing_is_left() -> None:
-    """Where it is run, links, routes and rules are what they were; two at once do not meet."""
+    """Where it is run, links, routes and rules stay the same; two at once do not meet."""
     with network_namespace() as namespace:
         namespace.nft("add", "table", "inet", "mine")
 

@@ -1,4 +1,4 @@
-"""The bench itself tells what passes from what does not, against rules written by hand."""
+"""The bench itself distinguishes passed packets from dropped ones, against rules written by hand."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_a_dropped_connection_is_not_made(one_interface: Lab) -> None:
 
 
 def test_interfaces_are_told_apart() -> None:
-    """A host with two interfaces judges what arrives at each by that one's rules."""
+    """A host with two interfaces judges the packets of each by that one's rules."""
     with lab("eth0", "eth1") as built:
         built.load(RULES)
         packets = [tcp(STRANGER, HOST, 1024, 22)]

@@ -176,7 +176,7 @@ RULES = ("ingress accept 1 tcp 80 from 0.0.0.0/0", "ingress accept 1 tcp 80 from
 
 @contextlib.contextmanager
 def server(bench: Lab, address: str, port: int, device: str) -> Iterator[None]:
-    """Echo what one client sends, by a socket of a VRF."""
+    """Echo one client's messages, by a socket of a VRF."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with bench.host.socket(family, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())

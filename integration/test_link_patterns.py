@@ -80,7 +80,7 @@ def agent(bench: Lab, tmp_path: Path) -> Iterator[Service]:
 
 
 def patterns(*tables: str) -> str:
-    """Return the tables ``[[interface]]``: each is a name, and what else stands in it."""
+    """Return the tables ``[[interface]]``: each is a name, and the other lines in it."""
     texts = (table.partition(" ") for table in tables)
     return "".join(
         f'[[interface]]\nname = "{name}"\nsecurity_group_ids = ["sg-1"]\n{more}\n' for name, _, more in texts
@@ -195,7 +195,7 @@ def test_a_link_that_comes_under_a_flood(
     name: str,
     is_certain: bool,  # noqa: FBT001 - a parameter of the table above
 ) -> None:
-    """No packet passes that the policy drops, from the first on; what it allows passes soon, or at once."""
+    """No packet passes that the policy drops, from the first on; allowed ones pass soon, or at once."""
     agent.configure(patterns(*tables))
     agent.start()
     for _ in range(3):
@@ -286,7 +286,7 @@ def test_a_host_without_definitions_closes_patterns(
 
 
 def test_a_hundred_links_that_come_and_go_at_once(agent: Service, bench: Lab) -> None:
-    """Each is judged, and when they are gone the chains are what they were."""
+    """Each is judged, and when they are gone the chains are the same as before."""
     agent.configure(patterns("br-*"))
     agent.start()
     chains = agent.table().count("\tchain ")
@@ -348,7 +348,7 @@ def test_a_link_that_has_many_names(agent: Service, bench: Lab, seed: int) -> No
 
 @pytest.mark.parametrize(("table", "name"), (("br-*", "br-new"), ("abcdefghijklmn*", "abcdefghijklmno")))
 def test_a_link_through_which_the_host_sends(agent: Service, bench: Lab, table: str, name: str) -> None:
-    """What leaves is judged from the first packet on, too, also while no agent can identify the link."""
+    """Leaving packets are judged from the first on, too, also while no agent can identify the link."""
     rules = "egress accept 1 tcp 80 to 0.0.0.0/0", "egress drop 2 all -1/-1 to 0.0.0.0/0"
     agent.define(definitions(*rules, mac_address=""))
     agent.configure(patterns(table))

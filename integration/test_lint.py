@@ -1,4 +1,4 @@
-"""Lint looks at life: at what the running agent counted, and at who listens on the host."""
+"""Lint looks at life: at the running agent's counts, and at the host's listeners."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def agent(one_interface: Lab, tmp_path: Path) -> Iterator[Service]:
 
 
 def found(agent: Service, *arguments: str) -> dict[str, set[str]]:
-    """Return what lint finds: rules by code; where it is about no rule, what it says."""
+    """Return lint's findings: rules by code; the message of one that is about no rule."""
     ended = agent.command("lint", "--json", *arguments)
     assert ended.errors == ""
     codes: dict[str, set[str]] = {}

@@ -81,12 +81,12 @@ def session(lab: Lab, stack: ExitStack, far: str, near: str, port: int) -> socke
 
 
 def status(agent: Service) -> Mapping[str, Any]:
-    """Return what ``sgagent status`` says."""
+    """Return the output of ``sgagent status``."""
     return dict(json.loads(agent.command("status", "--json").output))
 
 
 def foreseen(agent: Service) -> set[tuple[str, str, int, str | None]]:
-    """Return kind, far end and what forbids it of the sessions that were named before a change."""
+    """Return kind, far end and forbidding rule of the sessions that were named before a change."""
     return {
         (event["kind"], event["peer"], event["peer_port"], event["rule_id"])
         for event in agent.events("session_cut_foreseen")
@@ -117,7 +117,7 @@ def test_sessions_are_named_before_they_are_cut(agent: Service, sessions: Mappin
 
 
 def test_the_first_start_names_them_too(agent: Service, sessions: Mapping[str, int]) -> None:
-    """Before the first table stands, and beside what was then done about them (§6.3)."""
+    """They are named before the first table stands, and with the action taken (§6.3)."""
     agent.define(NARROW)
     agent.start()
     assert {found[1:3] for found in foreseen(agent)} == {
@@ -189,7 +189,7 @@ def test_what_else_serves_is_no_login(agent: Service, sessions: Mapping[str, int
 
 @pytest.mark.parametrize(("peer", "address"), ((ADMIN, HOST), (ADMIN6, HOST6)), ids=("IPv4", "IPv6"))
 def test_a_one_shot_does_not_cut_its_own_session(agent: Service, bench: Lab, peer: str, address: str) -> None:
-    """It changes nothing and says which session, where, and what forbids it; with ``--yes`` it goes on."""
+    """It changes nothing and names the session, where, and the forbidding rule; with ``--yes`` it goes on."""
     refused = in_a_session(agent, bench, peer, address, "compile")
     assert refused.status == 2
     assert f"the login from {peer} port " in refused.errors
@@ -260,7 +260,7 @@ def test_apply_does_not_cut_its_own_session(agent: Service, bench: Lab) -> None:
 
 
 def test_check_names_who_would_be_cut(agent: Service, sessions: Mapping[str, int]) -> None:
-    """With what it is for; the exit code is that of the documents alone."""
+    """The login is named with its purpose; the exit code is that of the documents alone."""
     agent.define(NARROW)
     checked = agent.command("check")
     assert checked.status == 0

@@ -41,7 +41,7 @@ def bench(one_interface: Lab) -> Lab:
 
 @pytest.fixture
 def agent(bench: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
-    """Return an agent that holds what would cut a login, and is not started yet."""
+    """Return an agent that holds changes that would cut a login, and is not started yet."""
     (tmp_path / "bin").mkdir()
     program = tmp_path / "bin" / "wall"
     program.write_text(SAY_WALL.format(file=tmp_path / "told"))
@@ -99,7 +99,7 @@ def talks(login: Ends) -> bool:
 
 
 def status(agent: Service) -> dict[str, Any]:
-    """Return what ``sgagent status`` says."""
+    """Return the output of ``sgagent status``."""
     return dict(json.loads(agent.command("status", "--json").output))
 
 
@@ -155,7 +155,7 @@ def test_it_is_enforced_when_its_time_is_up(agent: Service, bench: Lab, login4: 
 
 
 def test_neither_a_restart_nor_a_further_change_enforces_it(agent: Service, bench: Lab, login4: Ends) -> None:
-    """The further one waits in its place, and is what apply enforces."""
+    """The further change waits in its place, and apply enforces it."""
     agent.start()
     agent.define(SHUT)
     agent.wait_for_event("change_held")

@@ -51,7 +51,7 @@ def agent(bench: Lab, tmp_path: Path) -> Iterator[Service]:
 
 
 def all_that_passes(bench: Lab, kind: str, *links: str) -> dict[str, Passed]:
-    """Return what passes by lower devices past their master; nothing of it should."""
+    """Return the packets that pass by lower devices past their master; none of them should."""
     found: dict[str, Passed] = {}
     for link in links:
         destinations = [*LINK_LOCAL_MULTICAST, *([own_mac(bench, link)] if kind in PLAIN_FRAMES else [])]
@@ -143,7 +143,7 @@ def test_however_the_master_is_bound(agent: Service, bench: Lab, configuration: 
 
 
 def test_a_lower_device_is_explained_and_proved(agent: Service, bench: Lab) -> None:
-    """``explain`` says what the master's groups say, and the table is proved with that."""
+    """``explain`` applies the master's groups, and the table is proved with them."""
     make_master(bench, "bridge")
     agent.configure(BOUND.format(name="m0"))
     agent.start()

@@ -55,7 +55,7 @@ table inet testprovider {
 
 @pytest.fixture
 def uplinks() -> Iterator[Lab]:
-    """Give a host two links to the world, the second one for what is marked."""
+    """Give a host two links to the world, the second one for marked packets."""
     with lab("eth0", "eth1") as built:
         built.add_host_addresses([FIRST, FIRST6], "eth0")
         built.add_host_addresses([SECOND, SECOND6], "eth1")
@@ -145,6 +145,6 @@ def test_sessions_of_the_second_uplink_are_lost_by_default(agent: Service, uplin
 
 
 def doctors_codes(agent: Service) -> set[str]:
-    """Return the codes of what the doctor finds."""
+    """Return the codes of the doctor's findings."""
     done = agent.command("doctor", "--json")
     return {one["code"] for one in json.loads(done.output)["findings"]}

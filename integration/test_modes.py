@@ -32,7 +32,7 @@ def agent(one_interface: Lab, tmp_path: Path) -> Iterator[Service]:
 
 
 def switch(agent: Service, *arguments: str) -> dict[str, tuple[str, bool]]:
-    """Switch a mode, and return what holds then: by interface, and whether it is overridden."""
+    """Switch a mode, and return the modes then: by interface, and whether each is overridden."""
     ended = agent.command("mode", *arguments, "--json")
     assert ended.status == 0, ended.errors
     answer: dict[str, Any] = json.loads(ended.output)

@@ -1,4 +1,4 @@
-"""What monitoring/ asks is tried: by promtool, and by a Prometheus that has scraped an agent."""
+"""The queries of monitoring/ are tried: by promtool, and by a Prometheus that has scraped an agent."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(bool(_reason := why_not()), reason=f"Prometheus 
 
 
 def promtool(*arguments: str | Path) -> str:
-    """Run promtool, and return what it printed."""
+    """Run promtool, and return its output."""
     done = subprocess.run((PROMTOOL, *arguments), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -101,7 +101,7 @@ def test_every_panel_has_something_to_show(agent: Service, prometheus: Prometheu
 
 
 def test_nothing_is_alarming_about_an_agent_that_is_well(agent: Service, prometheus: Prometheus) -> None:
-    """No alert's expression holds, and what is recorded is there."""
+    """No alert's expression holds, and the recorded series are there."""
     assert agent.pid
     for alert in alerts().values():
         prometheus.wait_while(alert["expr"])

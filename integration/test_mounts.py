@@ -65,7 +65,7 @@ def wait_until_open(lab: Lab, port: int) -> None:
 def test_a_directory_that_is_mounted_over_the_documents(
     agent: Service, one_interface: Lab, elsewhere: Path, lazily: tuple[str, ...]
 ) -> None:
-    """What is there then is enforced, also what changes there, and what was there before once it is gone."""
+    """Mounted documents are enforced, also when they change, and the former ones once the mount is gone."""
     for _ in range(2):
         mount(agent, "mount", "--bind", elsewhere, agent.documents)
         wait_until_open(one_interface, MOUNTED)
@@ -103,7 +103,7 @@ def test_a_file_that_is_mounted_over_a_document(agent: Service, one_interface: L
 
 
 def test_mounts_on_the_way_of_a_link(agent: Service, one_interface: Lab, elsewhere: Path) -> None:
-    """The documents may be a link; what it leads to may be mounted."""
+    """The documents may be a link; its target may be mounted."""
     place = elsewhere.with_name("a place")  # where mounts are listed, a space is in octal
     place.mkdir()
     (place / "policy.yaml").write_text(opening(BEFORE))

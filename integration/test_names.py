@@ -1,4 +1,4 @@
-"""Names of rules on a real host with a real agent, whose name server does what name servers do (§12.3)."""
+"""Names of rules on a real host with a real agent, with the usual faults of name servers (§12.3)."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def wait_until_it_leaves(lab: Lab, agent: Service, address: str, seconds: float 
 
 
 def status(agent: Service) -> list[dict[str, object]]:
-    """Return what the agent says of its names."""
+    """Return the names in the agent's status."""
     names: list[dict[str, object]] = asked(agent, question="status")["answer"]["names"]
     return names
 
@@ -281,7 +281,7 @@ def test_200_addresses_come_over_tcp_and_64_count(
 def test_a_server_that_breaks_changes_nothing(
     agent: Service, one_interface: Lab, server: NameServer, broken: Behaviour
 ) -> None:
-    """What was answered before counts on, and the status says that it is old."""
+    """The answers of before count on, and the status says that they are old."""
     server.zone[NAME] = addresses(A, ttl=5)
     agent.start()
     wait_until_it_leaves(one_interface, agent, A)
@@ -392,7 +392,7 @@ def test_the_host_proves_its_table_and_explains_by_what_it_knows(
 
 
 def test_commands_ask_where_no_agent_knows(agent: Service, one_interface: Lab, server: NameServer) -> None:
-    """Within five seconds in all, also to prove what was compiled; ``--no-dns`` asks nobody."""
+    """Within five seconds in all, also to prove a compiled table; ``--no-dns`` asks nobody."""
     server.zone[NAME] = addresses(A)
     arguments = ("compile", "--dry-run", "--interface", "eth0=sg-1")
     asked = agent.command(*arguments)

@@ -1,4 +1,4 @@
-"""What observing would have dropped is seen in hits, log and metrics, and only that (§9.1)."""
+"""Packets that observing would have dropped are in hits, log and metrics, and only these (§9.1)."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_switch_at_run_time_divides_what_is_counted(agent: Service, one_interf
 
 
 def test_what_is_dropped_for_real_is_told_apart(agent: Service, one_interface: Lab) -> None:
-    """The count of what would have been dropped goes on over a kill, and stands while enforcing."""
+    """The count of would-be drops goes on over a kill, and stands while enforcing."""
     send(one_interface, 23)
     assert would_drop(agent) == 1
     agent.kill()

@@ -79,7 +79,7 @@ def namespace() -> Iterator[Namespace]:
 
 @pytest.fixture
 def old_nft() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Return what runs the older nft, with the libraries of its own suite."""
+    """Return a function that runs the older nft, with the libraries of its own suite."""
     places = (
         _PACKAGES / package / "usr" / "lib" / "x86_64-linux-gnu" for package in ("libnftables1", "libnftnl11")
     )
@@ -94,7 +94,7 @@ def old_nft() -> Callable[..., subprocess.CompletedProcess[str]]:
 
 
 def test_the_older_nft_is_older(old_nft: Callable[..., subprocess.CompletedProcess[str]]) -> None:
-    """What runs is the nft that crashed, with its own library."""
+    """The program is the nft that crashed, with its own library."""
     assert old_nft("--version").stdout.startswith("nftables v1.0.6")
 
 

@@ -122,7 +122,7 @@ def queries(built: Lab, version: int) -> int:
 def test_a_guest_elsewhere_shuts_nothing(
     agent: Enforcer, version: int, rp_filter: int, group: str, elsewhere: dict[str, str]
 ) -> None:
-    """Whoever opened an entry over another link, what the host sends as its answer goes out."""
+    """Whoever opened an entry over another link, the host's answer to it goes out."""
     names = ("all", "eth0", "eth1")
     agent.lab.host.sysctl({f"net.ipv4.conf.{name}.rp_filter": rp_filter for name in names})
     enforce(agent, eth0=group, **elsewhere)
@@ -294,7 +294,7 @@ def counted(built: Lab, chain: str) -> int:
 def test_the_hosts_own_answer_lets_nobody_in(
     agent: Enforcer, version: int, elsewhere: dict[str, str]
 ) -> None:
-    """A SYN-ACK that leaves over an open link opens no session there: what comes of it is dropped."""
+    """A SYN-ACK that leaves over an open link opens no session there: its answers are dropped."""
     built, port = agent.lab, 8022
     built.peer.ip(f"address add {FAR[version]} dev lo")  # it refuses what it has not asked for
     built.load(WATCH.format(port=port))

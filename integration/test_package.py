@@ -1,4 +1,4 @@
-"""The package: what is in it, what Debian says against it, its pages and completions in their programs."""
+"""The package: its content, Debian's objections to it, its pages and completions in their programs."""
 
 from __future__ import annotations
 

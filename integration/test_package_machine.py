@@ -100,7 +100,7 @@ def hits(machine: Machine) -> dict[str, float]:
 
 
 def files(machine: Machine) -> set[str]:
-    """Return every file and directory under /usr and /etc, and what has our name under /var and /run."""
+    """Return every file and directory under /usr and /etc, and those with our name under /var and /run."""
     listed = machine.run("find", "/usr", "/etc", "-xdev").splitlines()
     named = machine.run("find", "/var", "/run", "-name", "*sgagent*").splitlines()
     return {name for name in (*listed, *named) if not name.startswith("/var/cache/sgagent-test")}
@@ -180,7 +180,7 @@ def expect_purge(machine: Machine, wire: Lab, before: set[str]) -> None:
 
 
 def expect_removal_although_broken(machine: Machine, wire: Lab) -> None:
-    """Remove it where the rules can't be taken out: it goes all the same, and says what is left to do."""
+    """Remove it where the rules can't be taken out: it goes all the same, and names the remaining work."""
     machine.write("/usr/bin/sgagent", "#!/bin/sh\necho 'sgagent: broken' >&2\nexit 3\n")
     machine.path("/usr/bin/sgagent").chmod(0o755)
     told = dpkg(machine, "--remove", "sgagent")

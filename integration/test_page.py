@@ -415,7 +415,7 @@ def test_the_graph_fits_and_shows_one_group(browser: Browser) -> None:
 
 
 def test_who_wants_no_page_has_none(wire: Lab, tmp_path: Path) -> None:
-    """What programs ask for is there all the same."""
+    """Pages for programs are there all the same."""
     with service_on(wire.peer, tmp_path) as other:
         other.configure('[metrics]\npage = "never"\n')
         other.define(POLICY)

@@ -1,4 +1,4 @@
-"""A plan is made against what the running agent enforces, and comes true when it is carried out."""
+"""A plan is made against the running agent's policy, and comes true when it is carried out."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def agent(one_interface: Lab, tmp_path: Path) -> Iterator[Service]:
 
 
 def test_a_plan_against_the_running_agent(agent: Service, one_interface: Lab) -> None:
-    """It says what opens and what closes, and names the session that would be cut; nothing is changed."""
+    """The plan names flows that open and close, and the session that would be cut; nothing is changed."""
     with ExitStack() as stack:
         stack.enter_context(session(one_interface, stack, ADMIN, HOST, 22))
         before = agent.table()
@@ -58,13 +58,13 @@ def test_a_link_that_only_observes_cuts_no_session(agent: Service, one_interface
 
 
 def test_nothing_to_plan(agent: Service) -> None:
-    """The configured source is what is enforced: nothing changes, and the exit code says so."""
+    """The configured source is in force: nothing changes, and the exit code says so."""
     found = agent.command("plan", "--exit-code")
     assert (found.status, found.output.splitlines()[0]) == (0, "opens 0, closes 0: nothing changes")
 
 
 def test_a_plan_comes_true(agent: Service, one_interface: Lab) -> None:
-    """What it said opens and closes does; and the agent needs the operations that it named, as many."""
+    """The flows that it named open and close; and the agent needs as many operations as it named."""
     plan = json.loads(
         agent.command("plan", "--definitions", str(agent.directory / "new.yaml"), "--json").output
     )

@@ -68,7 +68,7 @@ def test_promtool_notices() -> None:
 
 
 def test_series_have_the_values_of_the_kernel(agent: Service, prometheus: Prometheus, wire: Lab) -> None:
-    """Each hit arrives as one, under the labels of the rule; what is enforced shows as it is."""
+    """Each hit arrives as one, under the labels of the rule; the policy in force shows as it is."""
     for port in (80, 80, 80, 23, 24):
         is_let_in(wire, CLIENT, HOST, port)
     prometheus.wait_for(WEB_HITS, 3)
@@ -88,7 +88,7 @@ def test_series_have_the_values_of_the_kernel(agent: Service, prometheus: Promet
 
 
 def test_no_counter_goes_back(agent: Service, prometheus: Prometheus, wire: Lab) -> None:
-    """Over applies, a restart and kills no series is reset, and what was hit meanwhile is counted once."""
+    """Over applies, a restart and kills no series is reset, and hits of the meantime are counted once."""
     prometheus.wait_for(WEB_HITS, 0)
     began = time.time()
     hits = 0
@@ -140,7 +140,7 @@ def _hit(lab: Lab) -> int:
 
 
 def _of_each_counter(prometheus: Prometheus, expression: str) -> list[float]:
-    """Return the values of an expression for each series of what the kernel counted."""
+    """Return the values of an expression for each series of the kernel's counters."""
     names = (f"sgagent_{name}_total" for name in KERNEL_COUNTERS)
     return [value for name in names for value in prometheus.query(expression.format(name)).values()]
 

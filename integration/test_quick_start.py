@@ -37,7 +37,7 @@ pytestmark = [
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """What is pasted, and what the page says that it prints."""
+    """Pasted commands, and their output on the page."""
 
     step: int
     commands: str
@@ -54,7 +54,7 @@ class Desk:
     """As ``SSH_CONNECTION`` has it."""
 
     def paste(self, block: Block) -> str:
-        """Run a block, and return what it printed; a line for each command that failed is part of that."""
+        """Run a block, and return its output; a line for each command that failed is part of that."""
         line = (
             f"cd {CLONE}; export HOME=/root DEBIAN_FRONTEND=noninteractive SSH_CONNECTION='{self.session}'\n"
             f"exec 2>&1; trap 'echo \"failed: $BASH_COMMAND\"' ERR\n{block.commands}true"
@@ -62,14 +62,14 @@ class Desk:
         return self.machine.run("bash", "-c", line, seconds=INSTALLATION_SECONDS)
 
     def paste_step(self, number: int) -> None:
-        """Run the blocks of a step; each succeeds, and prints what the page shows."""
+        """Run the blocks of a step; each succeeds, and prints the page's output."""
         found = [block for block in BLOCKS if block.step == number]
         assert found
         for block in found:
             self.paste_and_compare(block)
 
     def paste_and_compare(self, block: Block) -> None:
-        """Run a block that has to succeed, and to print what the page shows."""
+        """Run a block that has to succeed, and to print the page's output."""
         printed = self.paste(block)
         failed = {line for line in printed.splitlines() if line.startswith("failed: ")}
         assert failed <= EXPECTED_FAILURES, printed
@@ -116,7 +116,7 @@ def blocks() -> Iterator[Block]:
 
 
 def shows(shown: str, printed: str) -> bool:
-    """Return whether a text is what was printed, where an ellipsis stands for any lines."""
+    """Return whether a text equals the output, where an ellipsis stands for any lines."""
     parts = [r"(?:.*\n)*" if line == "…" else re.escape(_masked(line)) + r"\n" for line in shown.splitlines()]
     text = "".join(f"{_masked(line)}\n" for line in printed.splitlines())
     return re.fullmatch("".join(parts), text) is not None
@@ -159,7 +159,7 @@ def clone_into(folder: Path) -> None:
 
 
 def test_the_quick_start_can_be_pasted(desk: Desk) -> None:
-    """Each block succeeds and prints what the page shows, and who gets in is what it says.
+    """Each block succeeds and prints the page's output, and the clients that it names get in.
 
     The package that is built there is the one that is built here, byte by byte.
     """

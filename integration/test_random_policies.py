@@ -122,7 +122,7 @@ def _counted(key: CounterKey) -> Counted:
 
 
 def _counts_for(judge_name: str, attempt: Attempt, said: Judgement) -> list[Counted]:
-    """Return what counts a packet: nothing where a host needs it to have an address (§3.2)."""
+    """Return a packet's counters: nothing where a host needs it to have an address (§3.2)."""
     step = said.step
     if step == "always":
         if attempt.destination != METADATA:
@@ -132,7 +132,7 @@ def _counts_for(judge_name: str, attempt: Attempt, said: Judgement) -> list[Coun
 
 
 def test_the_kernel_agrees_with_the_text(capsys: pytest.CaptureFixture[str]) -> None:
-    """Lists, names, ends, patterns, source checks: verdicts and hits are what the text says (§12)."""
+    """Lists, names, ends, patterns, source checks: verdicts and hits are those of the text (§12)."""
     judged: Counter[str] = Counter()
     found: list[str] = []
     for seed in range(FIRST_SEED, FIRST_SEED + DOCUMENTS):

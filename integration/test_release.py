@@ -36,7 +36,7 @@ def clone(tmp_path: Path) -> Path:
 
 
 def release(clone: Path, *arguments: str) -> str:
-    """Run ``script/release`` in a clone and return what it said."""
+    """Run ``script/release`` in a clone and return its output."""
     return run("env", "-C", str(clone), "script/release", *arguments, seconds=BUILD_SECONDS)
 
 
@@ -54,7 +54,7 @@ def release(clone: Path, *arguments: str) -> str:
     ),
 )
 def test_wrong_use_is_refused(clone: Path, arguments: tuple[str, ...], reason: str) -> None:
-    """And says what was expected."""
+    """The refusal says which use was expected."""
     with pytest.raises(CommandError, match=reason):
         release(clone, *arguments)
 

@@ -1,4 +1,4 @@
-"""Nothing that befalls the agent lets in what is denied, ends what is allowed, or loses a count."""
+"""No fault of the agent lets denied packets in, ends an allowed session, or loses a count."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ QUICK = [fault for fault in FAULTS if fault.quick_tries]
 
 @pytest.mark.parametrize("fault", QUICK, ids=[fault.strike.__name__ for fault in QUICK])
 def test_a_fault_costs_nothing(fault: Fault, tmp_path: Path) -> None:
-    """All that is denied stays out, what is allowed goes on, and everything is counted."""
+    """All denied packets stay out, allowed sessions go on, and everything is counted."""
     outcome = suffer(fault, fault.quick_tries, tmp_path, Random(11))
     assert outcome.toll.tried > 0
     assert outcome.toll.broken == 0
@@ -28,7 +28,7 @@ def test_a_fault_costs_nothing(fault: Fault, tmp_path: Path) -> None:
 
 
 def test_an_open_host_is_noticed(tmp_path: Path) -> None:
-    """The tests above can fail: without the table what is denied gets in, and is missed in the counters."""
+    """The tests above can fail: without the table denied packets get in, and are missed in the counters."""
     with ordeal(tmp_path, Random(1)) as made:
         made.service.kill()
         made.service.namespace.nft("delete table inet sgagent")
@@ -40,7 +40,7 @@ def test_an_open_host_is_noticed(tmp_path: Path) -> None:
 
 
 def test_a_shut_host_is_noticed(tmp_path: Path) -> None:
-    """They can fail the other way too: what somebody else drops is missed."""
+    """They can fail the other way too: packets that somebody else drops are missed."""
     with ordeal(tmp_path, Random(1)) as made:
         made.lab.load(
             "table inet somebody {\nchain c {\ntype filter hook prerouting priority -149; policy accept;\n"

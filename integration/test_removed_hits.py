@@ -66,7 +66,7 @@ Series = tuple[str, frozenset[tuple[str, str]]]
 
 @dataclass(frozen=True, slots=True)
 class Definitions:
-    """What is enforced: the rules of two groups, and the groups of two links."""
+    """The definitions in force: the rules of two groups, and the groups of two links."""
 
     rules: Mapping[str, Mapping[str, tuple[str, int]]]
     """By group and rule: policy and port."""
@@ -247,7 +247,7 @@ class Stream:
 
 @dataclass(slots=True)
 class Ledger:
-    """What an agent says that it has counted, over all series that there ever were."""
+    """An agent's counts, over all series that there ever were."""
 
     agent: Service
     values: dict[Series, float] = field(default_factory=dict)
@@ -368,7 +368,7 @@ def test_a_death_in_a_change_loses_no_session(bench: Bench) -> None:
 def test_what_was_counted_without_an_agent_is_not_lost(
     bench: Bench, name: str, end: Callable[[Service], object]
 ) -> None:
-    """Definitions change while no agent runs; the next one reads what it removes."""
+    """Definitions change while no agent runs; the next one reads the counters that it removes."""
     bench.stream.begin()
     end(bench.agent)
     before = bench.stream.came()

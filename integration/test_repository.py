@@ -1,4 +1,4 @@
-"""Repositories: a booted machine installs and upgrades from one, and refuses what was tampered with."""
+"""Repositories: a booted machine installs and upgrades from one, and refuses altered packages."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def machine(wire: Lab, server: Nginx) -> Iterator[Machine]:
 
 
 def add_repository(machine: Machine, folder: Path) -> None:
-    """Do what the guide says: the keyring and the list of sources."""
+    """Follow the guide: add the keyring and the list of sources."""
     machine.write(KEYRING, (folder / "sgagent.asc").read_text())
     machine.write("/etc/apt/sources.list.d/sgagent.sources", (folder / "sgagent.sources").read_text())
 
@@ -93,7 +93,7 @@ def apt(machine: Machine, *arguments: str) -> str:
 
 
 def update_and_upgrade(machine: Machine) -> None:
-    """Do what a host does each night."""
+    """Do a host's nightly work."""
     apt(machine, "update")
     apt(machine, "upgrade")
 
@@ -111,7 +111,7 @@ def version(machine: Machine) -> str:
 def test_a_host_installs_refuses_what_was_tampered_with_and_upgrades(
     wire: Lab, server: Nginx, machine: Machine
 ) -> None:
-    """All over HTTPS; while the next version comes, what was denied stays denied."""
+    """All over HTTPS; while the next version comes, denied traffic stays denied."""
     with keys("first@packages.invalid") as key, keys("other@packages.invalid") as other:
         publish(server.site, URL, key, built(EARLIER))
         add_repository(machine, server.site)
@@ -214,7 +214,7 @@ def test_paths_are_those_of_the_caller(tmp_path: Path, release: Path) -> None:
 
 
 def test_what_is_wrong_changes_nothing(tmp_path: Path, release: Path) -> None:
-    """A key that is not there, a release that is not what was released, another or half a package."""
+    """A missing key, a release that was altered, another or half a package are refused."""
     folder = tmp_path / "repository"
     package = release / built().name
     with keys("first@packages.invalid") as key:

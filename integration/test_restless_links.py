@@ -79,7 +79,7 @@ def test_a_link_that_moves_to_another_namespace_is_let_go(agent: Service, bench:
 
 
 def test_two_links_that_swap_their_names(agent: Service, bench: Lab) -> None:
-    """What is known by its MAC is followed; the other link is not judged under the name that it took."""
+    """A link known by its MAC is followed; the other link is not judged under the name that it took."""
     agent.define(definitions(WEB, mac_address=SECOND))
     agent.start()
     assert not enters(bench, "eth1")
@@ -131,7 +131,7 @@ def test_addresses_that_come_and_go(agent: Service, bench: Lab) -> None:
 
 
 def test_a_link_that_becomes_a_port_of_a_bridge(agent: Service, bench: Lab) -> None:
-    """What comes in by the port shows as the bridge's: the bridge is judged, which shares the MAC (§9.4)."""
+    """The port's packets show as the bridge's: the bridge is judged, which shares the MAC (§9.4)."""
     agent.define(definitions(WEB, mac_address=SECOND))
     agent.start()
     bench.host.ip("link add br0 type bridge", "link set eth1 master br0", "link set br0 up")
@@ -146,7 +146,7 @@ def test_a_link_that_becomes_a_port_of_a_bridge(agent: Service, bench: Lab) -> N
 
 @pytest.mark.parametrize("configuration", ("", CLOSED), ids=("open", "closed"))
 def test_a_storm_of_addresses_hides_nothing(agent: Service, bench: Lab, configuration: str) -> None:
-    """A thousand addresses come and go at once, more than a buffer may hold; what matters is seen in time."""
+    """A thousand addresses come and go, more than a buffer may hold; a relevant change is seen in time."""
     agent.configure(configuration)
     agent.define(definitions(WEB, mac_address=OTHER_MAC))
     agent.start()

@@ -124,7 +124,7 @@ def test_its_scripts_do_what_debians_do() -> None:
 
 
 def test_rpmlint_has_nothing_against_it() -> None:
-    """But for what every package that is not built by a distribution is told."""
+    """Except the usual complaints about every package that is not built by a distribution."""
     told = run("sh", "-c", 'rpmlint "$@" || :', "sh", str(built_rpm()))
     findings = [line for line in told.splitlines() if re.search(r": [EW]: ", line)]
     assert [line for line in findings if not PEDANTRY.search(line)] == []
@@ -158,7 +158,7 @@ def test_the_selinux_module_fits_a_policy(root: Path, tmp_path: Path) -> None:
 
 
 def test_the_selinux_module_knows_the_files_of_the_package(root: Path) -> None:
-    """The program, the configuration and the folders that the unit makes, and what the unit may do."""
+    """The program, the configuration and the folders that the unit makes, and the unit's permissions."""
     source = root / "usr/share/doc/sgagent/selinux"
     paths = re.findall(r"^(/[\w/]+)", (source / "sgagent.fc").read_text(), re.MULTILINE)
     unit = (root / "usr/lib/systemd/system/sgagent.service").read_text()

@@ -177,7 +177,7 @@ def test_more_interfaces_than_slots_are_all_judged() -> None:
 
 
 def test_sessions_older_than_the_agent_are_judged_too(agent: Enforcer, busy: Traffic) -> None:
-    """What conntrack followed before there was a policy is judged by the way it was opened (§6.3)."""
+    """Sessions that conntrack followed before there was a policy are judged by their opening (§6.3)."""
     agent.lab.load(FOLLOWED)
     open_all(busy)
     with busy.running():

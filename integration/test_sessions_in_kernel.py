@@ -1,4 +1,4 @@
-"""What is done to live sessions through netlink: clearing marks, and ending TCP sessions at listeners."""
+"""Changes of live sessions through netlink: clearing marks, and ending TCP sessions at listeners."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_clearing_needs_a_privilege() -> None:
     ),
 )
 def test_sessions_at_listeners_can_be_ended(listening: str, address: str, family: Family) -> None:
-    """The session at the listener is listed by what is on the wire, and ends at both ends."""
+    """The session at the listener is listed by its addresses on the wire, and ends at both ends."""
     kind = socket.AF_INET6 if ":" in listening else socket.AF_INET
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(
@@ -224,7 +224,7 @@ table inet zones {
 @pytest.mark.parametrize("address", ("127.0.0.1", "::1"))
 @pytest.mark.parametrize("last", (1004, 1020), ids=("few", "many"))
 def test_sessions_are_found_in_any_zone(namespace: Namespace, address: str, last: int) -> None:
-    """By either tuple, whether the zone is of one direction or of both; what is in none is not found."""
+    """By either tuple, whether the zone is of one direction or of both; a session in none is not found."""
     namespace.nft("-f", "-", stdin=_ZONES)
     with socket.socket(socket.AF_INET if "." in address else socket.AF_INET6, socket.SOCK_DGRAM) as sender:
         sender.bind((address, 900))

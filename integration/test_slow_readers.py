@@ -52,7 +52,7 @@ while True:
 
 @pytest.fixture(scope="module")
 def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """Run an agent whose metrics are larger than what the kernel keeps for a reader."""
+    """Run an agent whose metrics are larger than the kernel's buffer for a reader."""
     with lab() as built, service_on(built.host, tmp_path_factory.mktemp("agent")) as made:
         built.add_host_addresses([str(HOST)])
         made.define(definitions(*RULES))

@@ -1,4 +1,4 @@
-"""The source check: what leaves has an address of the interface, and what enters has none (§12.6)."""
+"""The source check: leaving packets have an address of the interface, and entering ones have none (§12.6)."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_addresses_of_the_link_are_followed(
 def test_a_new_address_is_followed_under_a_flood(
     agent: Service, one_interface: Lab, new: Address, length: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What the host sends from it is refused for less than a second, however many sessions come in."""
+    """The host's packets from it are refused for less than a second, however many sessions come in."""
     agent.start()
     client = (str(CLIENT if new.version == 4 else CLIENT6), 5000)
     sender = one_interface.host.socket(
@@ -158,7 +158,7 @@ def test_known_sessions_live_on_while_addresses_change(agent: Service, one_inter
 
 
 def test_a_session_ends_with_the_address_that_it_was_opened_from(agent: Service, one_interface: Lab) -> None:
-    """What the host no longer has is no source, also of a session that lives (§6.3)."""
+    """An address that the host no longer has is no source, also of a session that lives (§6.3)."""
     agent.start()
     lab = one_interface
     lab.host.ip(f"address add {NEW}/32 dev eth0")
@@ -213,7 +213,7 @@ def test_everybody_says_that_it_was_spoofed(agent: Service, one_interface: Lab) 
 
 
 def test_check_warns_on_hosts_that_forward(agent: Service, one_interface: Lab) -> None:
-    """What a router forwards is not its own; ``check`` says so, and nothing where the check is off."""
+    """A router's forwarded packets are not its own; ``check`` says so, and nothing where the check is off."""
     assert "source_check_forwards" not in agent.command("check", "--json").output
     one_interface.host.sysctl({"net.ipv4.ip_forward": 1})
     assert "source_check_forwards" in agent.command("check", "--json").output

@@ -102,7 +102,7 @@ def test_a_closed_host_still_follows_its_source(agent: Service, cluster: Cluster
 
 
 def test_commands_know_the_way_too(agent: Service, cluster: Cluster) -> None:
-    """As it is what the agent enforces: a change does not seem to close it, nor does its session seem cut."""
+    """As the agent enforces the way: a change does not seem to close it, nor does its session seem cut."""
     agent.start()
     publish(agent, "egress accept 1 tcp 9 to 0.0.0.0/0")
     agent.wait_for_event("ruleset_applied", 1, SOON)

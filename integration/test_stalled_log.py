@@ -62,7 +62,7 @@ class Reader:
                 self.received += received
 
     def events(self) -> list[dict[str, Any]]:
-        """Return what was read."""
+        """Return the events that were read."""
         whole, _, _ = self.received.rpartition(b"\n")
         return [json.loads(line) for line in whole.splitlines() if line]
 

@@ -54,7 +54,7 @@ class Owner:
         self.plane = TableDataplane(cast("TableKeeper", self.table))
 
     def bring(self, desired: Ruleset) -> RulesetNumber:
-        """Make the table what it is to be, end, and return the ruleset's number then."""
+        """Apply the desired table, end, and return the ruleset's number then."""
         observed = self.plane.observe()
         self.plane.apply(plan := make_plan(desired, observed.ruleset, observed.foreign))
         self.plane.remove(plan)
@@ -163,7 +163,7 @@ def test_nothing_is_listed_where_nobody_changed_anything(namespace: Namespace) -
 
 
 def test_what_changes_after_the_table_was_taken_up_is_seen(namespace: Namespace) -> None:
-    """Before the agent has compiled what it would be."""
+    """The change comes before the agent has compiled the table."""
     desired = some_table(3)
     number = Owner().bring(desired)
     after = Owner()
@@ -176,7 +176,7 @@ def test_what_changes_after_the_table_was_taken_up_is_seen(namespace: Namespace)
 
 @pytest.fixture
 def agent(one_interface: Lab, tmp_path: Path) -> Iterator[Service]:
-    """Run an agent that proves what it applies, as by default."""
+    """Run an agent that proves each table that it applies, as by default."""
     one_interface.add_host_addresses(["10.0.0.11"])
     with service_on(one_interface.host, tmp_path) as made:
         made.verifies = True
@@ -200,7 +200,7 @@ def test_an_agent_that_ends_in_order_leaves_what_the_next_one_takes(agent: Servi
 
 
 def test_what_somebody_changes_while_no_agent_runs_is_repaired_at_the_start(agent: Service) -> None:
-    """As a difference to what is wanted, not as drift; and the table is proved."""
+    """As a difference to the wanted table, not as drift; and the table is proved."""
     table = agent.table()
     hooked = re.search(r"chain (\S+) \{\n\t\ttype filter hook", table)
     assert hooked is not None

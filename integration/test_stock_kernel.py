@@ -108,7 +108,7 @@ def report() -> Report:
 
 
 def test_it_is_debians_kernel(report: Report) -> None:
-    """The guest runs what the package holds, and not the kernel of this machine."""
+    """The guest runs the package's kernel, and not the one of this machine."""
     assert report.release == release_of()
     assert report.release.endswith("-cloud-amd64")
     assert report.release != platform.release()
@@ -158,7 +158,7 @@ def test_everything_holds_there(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_failure_in_the_guest_is_one_here() -> None:
-    """What fails or is skipped there can't pass unnoticed."""
+    """A test that fails or is skipped there can't pass unnoticed."""
     passed, failed, skipped = (
         Case(module="integration.test_a", name=name, failure=failure, skipped=skip)
         for name, failure, skip in (("one", "", ""), ("two", "assert 0", ""), ("three", "", "no nft"))
@@ -167,6 +167,6 @@ def test_a_failure_in_the_guest_is_one_here() -> None:
 
 
 def _complaints(cases: Iterable[Case]) -> dict[str, str]:
-    """Return what went wrong with tests, or kept them from being run."""
+    """Return the failures of tests, and the reasons of those that were not run."""
     told = {case.name: case.failure or f"skipped: {case.skipped}" for case in cases}
     return {name: text for name, text in told.items() if text != "skipped: "}

@@ -51,7 +51,7 @@ def assert_one_moment(tally: Tally) -> None:
 
 @pytest.mark.parametrize("pair", SMALL, ids=[pair.name for pair in SMALL])
 def test_a_change_is_one_moment(host: Lab, storm: Storm, pair: Pair) -> None:
-    """What both forbid never passes, what both allow is never lost, and what the new one forbids ends."""
+    """Packets that both forbid never pass, those that both allow are never lost, revoked sessions end."""
     assert_one_moment(run_pair(host, storm, pair, CHANGES))
 
 

@@ -156,7 +156,7 @@ def _numbered(datagram: bytes, number: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
-    """What became of numbered packets while a host was closed."""
+    """The fates of numbered packets while a host was closed."""
 
     open_until: int
     """The first packet that was dropped."""
@@ -172,7 +172,7 @@ class Beginning:
 
 
 def begin(host: Lab, agent: Enforcer, policy: ResolvedPolicy, chosen: Sequence[Shot]) -> Beginning:
-    """Enforce a policy while packets come, and return what became of these."""
+    """Enforce a policy while packets come, and return their fates."""
     for_changes, for_senders = shared_processors()
     numbered = Numbered(host, chosen, min(for_senders))
     with probing(host.host, TEST_MAC) as probe:
@@ -243,7 +243,7 @@ _IDS = [pair.name for pair in _PAIRS]
 def test_nothing_forbidden_passes_behind_the_first_drop(
     host: Lab, pair: Pair, prepare: Callable[[Lab], None]
 ) -> None:
-    """What is allowed passes all the time, and what is forbidden never passes again once some was dropped."""
+    """Allowed packets pass all the time, and forbidden ones never again once some were dropped."""
     policy = pair.beside(BESIDE).after.policy()
     closed = 0
     chosen = [shot for shot in shots((*pair.forbidden, *pair.allowed)) if not shot.is_forwarded]
@@ -274,7 +274,7 @@ def test_no_session_goes_on_that_a_table_made_anew_forbids(host: Lab, pair: Pair
 
 
 def begin_under_storm(host: Lab, pair: Pair, prepare: Callable[[Lab], None]) -> Tally:
-    """Enforce a policy several times while sessions are opened, and return what became of these."""
+    """Enforce a policy several times while sessions are opened, and return the packets' fates."""
     policy = pair.beside(BESIDE).after.policy()
     targets = [(Kind.DIFFERING, shot) for shot in shots(pair.forbidden)]
     targets += [(Kind.ALLOWED, shot) for shot in shots(pair.allowed)]

@@ -107,7 +107,7 @@ def wait_for_restart(machine: Machine, before: int) -> None:
 
 
 def test_a_new_machine_boots_open_and_is_then_judged(installed: Machine, wire: Lab) -> None:
-    """Nothing was ever enforced, so the boot changes nothing; the daemon enforces what it finds (§9.2)."""
+    """Nothing was ever enforced, so the boot changes nothing; the daemon enforces its documents (§9.2)."""
     installed.write(DOCUMENT, definitions(WEB))
     installed.boot()
     assert "No such file" in seen_by_network(installed)
@@ -125,7 +125,7 @@ def test_the_units_have_no_faults(machine: Machine) -> None:
 
 
 def capabilities(fields: Mapping[str, str]) -> set[str]:
-    """Return the sets that decide about what a process may do."""
+    """Return the sets that decide about a process's permissions."""
     return {fields[f"Cap{name}"] for name in ("Prm", "Eff")}
 
 
@@ -178,7 +178,7 @@ def children(machine: Machine, name: str) -> str:
 
 
 def status_of(machine: Machine, pid: int) -> Mapping[str, str]:
-    """Return what the kernel says of a process, by field."""
+    """Return the kernel's status of a process, by field."""
     lines = machine.run("cat", f"/proc/{pid}/status").splitlines()
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
@@ -268,7 +268,7 @@ def test_a_reload_returns_when_it_is_enforced(machine: Machine, wire: Lab) -> No
 
 
 def test_a_reload_that_is_refused_fails_and_says_why(machine: Machine, wire: Lab) -> None:
-    """Errors, and a source without documents, leave what is in force and the daemon as they are."""
+    """Errors, and a source without documents, leave the policy in force and the daemon as they are."""
     before = machine.main_pid(DAEMON)
     machine.write(DOCUMENT, definitions(WEB, SSH).replace("sg-1]", "sg-2]"))
     with pytest.raises(CommandError, match="failed") as refused:
@@ -374,7 +374,7 @@ def test_the_policy_stands_before_the_network(machine: Machine, wire: Lab) -> No
 
 
 def packets_before(machine: Machine, counter: str) -> int:
-    """Return what the watch had counted when the network came up."""
+    """Return the watch's count when the network came up."""
     text = machine.path("/run/passed-before").read_text()
     return int(text.partition(f"counter {counter} {{")[2].split()[1])
 
@@ -391,7 +391,7 @@ def test_a_stop_of_the_unit_gives_up_what_was_not_confirmed(machine: Machine, wi
 
 
 def test_a_power_cut_gives_up_what_was_not_confirmed(machine: Machine, wire: Lab) -> None:
-    """The boot enforces what was confirmed last, before the network is up; the daemon says so."""
+    """The boot enforces the last confirmed policy, before the network is up; the daemon says so."""
     machine.write("/root/by-hand.yaml", definitions(WEB, SSH))
     machine.run("sgagent", "apply", "/root/by-hand.yaml", "--confirm-within", "1h")
     assert lets_in(wire) == WEB_AND_SSH
@@ -404,7 +404,7 @@ def test_a_power_cut_gives_up_what_was_not_confirmed(machine: Machine, wire: Lab
 
 
 def test_a_boot_enforces_what_was_put_in_force_by_hand(machine: Machine, wire: Lab) -> None:
-    """What was confirmed stays, the source's version is held back, and the mode is what was ordered."""
+    """The confirmed policy stays, the source's version is held back, and the mode is the ordered one."""
     machine.write("/root/by-hand.yaml", definitions(WEB, SSH))
     machine.run("sgagent", "apply", "/root/by-hand.yaml", "--confirm-within", "1h")
     machine.run("sgagent", "confirm")
@@ -438,7 +438,7 @@ def test_the_policy_stands_on_a_link_that_is_yet_to_come(machine: Machine, wire:
 
 
 def test_lost_definitions_close_the_machine(machine: Machine, wire: Lab) -> None:
-    """A host that enforced and can't read what it kept lets nothing in on the links that are named (§9.2)."""
+    """A host that enforced and can't read its kept state lets nothing in on the named links (§9.2)."""
     machine.power_off()
     for kept in state_files(machine):
         kept.write_text("scribble")
@@ -455,7 +455,7 @@ def test_lost_definitions_close_the_machine(machine: Machine, wire: Lab) -> None
 
 
 def test_a_change_that_would_cut_a_login_waits_over_a_boot(machine: Machine, wire: Lab) -> None:
-    """Terminals are told through the journal; the boot unit enforces what was in force, and apply ends it."""
+    """The journal notifies terminals; the boot unit enforces the policy in force, and apply ends the wait."""
     configuration = "/etc/sgagent/sgagent.toml"
     machine.write(configuration, "[enforcement]\nhold_lockout_seconds = 3600\n")
     machine.write(DOCUMENT, definitions(WEB, SSH))
@@ -585,7 +585,7 @@ def state_files(machine: Machine) -> list[Path]:
 
 
 def test_the_units_are_rated_as_documented() -> None:
-    """docs/service.md says what ``systemd-analyze`` says."""
+    """docs/service.md has the ratings of ``systemd-analyze``."""
     root = Path(__file__).parent.parent
     text = (root / "docs" / "service.md").read_text()
     for unit in (DAEMON, BOOT):
@@ -634,7 +634,7 @@ def scraped(machine: Machine) -> str:
 
 
 def test_a_local_user_on_the_metrics_port_keeps_no_policy_off(machine: Machine, wire: Lab) -> None:
-    """What is enforced does not wait for it; who holds the port is said, and it is served once it is free."""
+    """The policy does not wait for it; the holder of the port is named, and it is served once it is free."""
     machine.run("systemctl", "stop", DAEMON)
     machine.write(DOCUMENT, definitions(SSH))
     with port_held_by_nobody(machine):
@@ -647,7 +647,7 @@ def test_a_local_user_on_the_metrics_port_keeps_no_policy_off(machine: Machine, 
 
 
 def test_a_socket_unit_holds_the_metrics_port(machine: Machine, wire: Lab) -> None:
-    """Over restarts and deaths of the agent nobody takes it; what connects meanwhile is served."""
+    """Over restarts and deaths of the agent nobody takes it; clients that connect meanwhile are served."""
     machine.run("systemctl", "enable", "--quiet", METRICS)
     try:
         machine.run("systemctl", "restart", DAEMON)

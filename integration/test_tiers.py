@@ -1,4 +1,4 @@
-"""Three machines provisioned by the script that vagrant runs, and what reaches what between them."""
+"""Three machines provisioned by the script that vagrant runs, and which of them reach each other."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def built_town() -> Iterator[Town]:
 
 
 def reached(made: Town, wanted: Mapping[Flow, bool]) -> dict[Flow, bool]:
-    """Try all flows at once; what is to be open is tried again, as a busy machine may need longer."""
+    """Try all flows at once; those that must be open are tried again, as a busy machine may need longer."""
 
     def is_reached(flow: Flow) -> bool:
         tries = TRIES if wanted[flow] is OPEN else 1

@@ -1,4 +1,4 @@
-"""What docs/recipes/vpn.md says of tunnels that keep marks, with the rules that their programs set.
+"""The claims of docs/recipes/vpn.md about tunnels that keep marks, with the rules that their programs set.
 
 Neither program is run: the host gets their rules, marks and routes, and a socket with their mark.
 """
@@ -51,7 +51,7 @@ table ip tailscale {
 
 @pytest.fixture
 def wire() -> Iterator[Lab]:
-    """Give a host whose default route leads into a tunnel, but for what bears the tunnel's mark."""
+    """Give a host whose default route leads into a tunnel, except for packets with the tunnel's mark."""
     with lab() as built:
         built.add_host_addresses([HOST])
         built.host.ip("link add tun0 type veth peer name tun1", "link set tun0 up", "link set tun1 up")

@@ -50,7 +50,7 @@ class Pipeline:
         return self._run("git", "-c", "user.name=t", "-c", "user.email=t@example.org", *arguments)[1]
 
     def ci(self, *arguments: str) -> tuple[int, str]:
-        """Run the pipeline's script, and return how it ended and what it printed."""
+        """Run the pipeline's script, and return its exit code and output."""
         return self._run(str(CI), *arguments)
 
     def published(self, *arguments: str) -> str:
@@ -62,7 +62,7 @@ class Pipeline:
 
     @property
     def comment(self) -> str:
-        """Return what the reviewer of a proposal reads."""
+        """Return the comment for the reviewer of a proposal."""
         return (self.folder / "comment.md").read_text()
 
     def _run(self, *argv: str) -> tuple[int, str]:
@@ -94,7 +94,7 @@ def pipeline_in(folder: Path, runner: Namespace) -> Pipeline:
 
 @pytest.mark.skipif(shutil.which("etcd") is None, reason="etcd is not installed")
 def test_a_change_goes_from_a_proposal_to_the_fleet_and_back(tmp_path: Path) -> None:
-    """The reviewer reads what it opens; nobody publishes past the repository unseen."""
+    """The reviewer reads which flows it opens; nobody publishes past the repository unseen."""
     with beginning(tmp_path, members=1) as story:
         story.chapter("a pipeline")
         pipeline = pipeline_in(story.desk.directory, story.desk.agent.namespace)

@@ -51,7 +51,7 @@ def vagrant(folder: Path, *arguments: str) -> str:
 
 @pytest.mark.parametrize("provider", BOXES)
 def test_its_machines_are_those_of_the_documents(provider: str) -> None:
-    """Names, MACs, addresses, what is brought to them and run there; libvirt is tried first."""
+    """Names, MACs, addresses, the files brought to them and run there; libvirt is tried first."""
     found = machines(ROOT / "vagrant", provider)
     documents = [
         yaml.safe_load(path.read_text()) for path in (ROOT / "examples/three-tier/groups.d").iterdir()

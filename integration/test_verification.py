@@ -41,7 +41,7 @@ PROOF_SECONDS = 60.0
 
 @pytest.fixture
 def agent(one_interface: Lab, tmp_path: Path) -> Iterator[Service]:
-    """Run an agent that proves what it applies."""
+    """Run an agent that proves each table that it applies."""
     one_interface.add_host_addresses([HOST])
     with service_on(one_interface.host, tmp_path) as made:
         made.verifies = True
@@ -148,7 +148,7 @@ def _is_seen_in_force(agent: Service, before: str | None, found: list[tuple[str 
 
 
 def test_a_command_waits_for_the_proof(agent: Service) -> None:
-    """For good and on trial; what it prints is of the snapshot that it put in force."""
+    """For good and on trial; its output is of the snapshot that it put in force."""
     wait_for_proofs(agent, 1)
     path = agent.directory / "by-hand.yaml"
     path.write_text(WEB_AND_SSH)
@@ -198,7 +198,7 @@ def test_the_proving_process_holds_nothing_up(agent: Service) -> None:
 
 
 def test_a_proving_process_that_is_killed_while_idle_proves_the_next_change(agent: Service) -> None:
-    """Again and again; what was proved stays proved, as the table is the same."""
+    """Again and again; a proved table stays proved, as it is the same."""
     wait_for_proofs(agent, 1)
     for killed in (1, 2):
         pid = prover_pid(agent)
@@ -298,7 +298,7 @@ def test_what_is_not_understood_is_named(agent: Service) -> None:
 
 
 def test_a_condition_that_nft_can_not_show_is_no_proof(agent: Service) -> None:
-    """A rule may compare half of what it read, which nft lists as if it did not; an agent removes it."""
+    """A rule may compare half of a field, which nft lists as if it did not; an agent removes it."""
     assert agent.stop() == 0
     chain = "default/eth0/ingress"
     listed = agent.namespace.nft("-a", "list", "chain", "inet", "sgagent", chain)
@@ -318,7 +318,7 @@ def test_a_condition_that_nft_can_not_show_is_no_proof(agent: Service) -> None:
 
 
 def add_rule_with_hidden_condition(chain: str, counter: str) -> None:
-    """Add a rule that counts and drops what is for one address, of which nft shows no address."""
+    """Add a rule that counts and drops packets for one address, of which nft shows no address."""
 
     def message(kind: int, flags: int, family: int, resource: int, body: bytes = b"") -> bytes:
         content = struct.pack(">BBH", family, 0, resource) + body
@@ -386,7 +386,7 @@ def test_a_link_that_is_expected_again_is_part_of_the_policy(agent: Service) -> 
 
 
 def test_the_table_of_a_closed_host_is_not_called_wrong(agent: Service) -> None:
-    """Without definitions there is no policy to compare it with; the agent proves it by what it knows."""
+    """Without definitions there is no policy to compare it with; the agent proves it by its own knowledge."""
     assert agent.stop() == 0
     for path in (*agent.documents.iterdir(), *(agent.state / "history").iterdir()):
         path.unlink()
@@ -406,7 +406,7 @@ def expect_no_definitions(agent: Service) -> None:
 
 
 def test_without_privilege_it_is_not_permitted(agent: Service) -> None:
-    """And says what is missing."""
+    """The refusal names the missing privilege."""
     through = ("setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin")
     refused = agent.command("verify", through=through)
     assert refused.status == 5, refused
@@ -423,7 +423,7 @@ table inet f {
 
 
 def test_a_text_is_proved_and_one_that_was_altered_is_refuted(agent: Service) -> None:
-    """What compile prints, as text and as JSON; what is no ruleset is wrong use."""
+    """The output of compile, as text and as JSON; anything but a ruleset is wrong use."""
     files = agent.directory / "groups.d"
     chosen = (str(files), "--interface", "eth0=sg-1")
     for kind in ("nft", "json"):

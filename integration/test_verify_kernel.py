@@ -1,4 +1,4 @@
-"""What the verifier reads in a table is what the kernel does, packet by packet."""
+"""The verifier's reading of a table agrees with the kernel, packet by packet."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_the_kernel_does_what_the_verifier_reads(capsys: pytest.CaptureFixture[s
 
 
 def test_headers_that_are_cut_off() -> None:
-    """Of a packet of IPv6 without an upper layer, rules for all protocols are what the kernel applies."""
+    """The kernel applies the rules for all protocols to a packet of IPv6 without an upper layer."""
     network = 0x20010DB8 << 96
     places = product(("prerouting", "postrouting"), LINKS, (CtState.INVALID, CtState.UNTRACKED))
     packets = [

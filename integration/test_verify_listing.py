@@ -1,4 +1,4 @@
-"""What the verifier reads in rules that people write is what the kernel does."""
+"""The verifier's reading of rules that people write agrees with the kernel."""
 
 from __future__ import annotations
 

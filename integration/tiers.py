@@ -19,7 +19,7 @@ CUSTOMER, CUSTOMER6 = "198.51.100.23", "2001:db8:23::1"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tier:
-    """What a machine is called, and the network interface that the documents give it."""
+    """A machine's name, and the network interface that the documents give it."""
 
     name: str
     mac: str
@@ -41,7 +41,7 @@ class Town:
     customer: Namespace
 
     def provision(self, tier: Tier) -> str:
-        """Run the script that vagrant runs, and return what it printed."""
+        """Run the script that vagrant runs, and return its output."""
         script = f"{FOLDER}/vagrant/provision.sh"
         return self.machines[tier.name].run(script, tier.name, seconds=INSTALLATION_SECONDS)
 

@@ -48,7 +48,7 @@ class End:
     unsent: bytes = b""
 
     def send(self) -> None:
-        """Send the next message; what a stream does not take is kept for the next time."""
+        """Send the next message; the rest that a stream does not take is kept for the next time."""
         if not self.is_stream or not self.unsent:
             self.unsent = _MESSAGE.pack(self.sent)
             self.sent += 1
@@ -58,7 +58,7 @@ class End:
             self.unsent = self.unsent[taken:]
 
     def hear(self) -> None:
-        """Take what has arrived."""
+        """Take the arrived messages."""
         try:
             arrived = self.socket.recv(65536)
         except OSError:
@@ -196,7 +196,7 @@ class Traffic:
         return all(end.last_heard > moment for session in self.sessions.values() for end in session.ends)
 
     def _talk(self) -> None:
-        """Send at every tick, and take what arrives as it does."""
+        """Send at every tick, and take messages as they arrive."""
         with selectors.DefaultSelector() as selector:
             ends = [end for session in self.sessions.values() for end in session.ends]
             for end in ends:

@@ -13,7 +13,7 @@ _SECONDS = 1.0
 
 
 def kill_in_a_trial(ordeal: Ordeal) -> float:
-    """Kill the agent anywhere in a trial; the next goes back in time, or keeps what was confirmed."""
+    """Kill the agent anywhere in a trial; the next goes back in time, or keeps the confirmed policy."""
     before = ordeal.change_policy()
     ordeal.wait_for_policy(before)
     trial = ordeal.next_mark()

@@ -71,7 +71,7 @@ def with_flags_as_made(packet: PacketAtHook) -> PacketAtHook:
 
 
 def with_bytes_of_ports(packet: PacketAtHook) -> PacketAtHook:
-    """Return the packet with what stands in the place of ports where it has none, once it is made.
+    """Return the packet with the bytes in the place of ports where it has none, once it is made.
 
     The policy has no types of IPv4's ICMP, so a packet that was drawn has none: it is the first byte.
     """

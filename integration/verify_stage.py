@@ -1,4 +1,4 @@
-"""A host on which single packets meet a table in chosen states, and what the kernel did with each is seen.
+"""A host on which single packets meet a table in chosen states, and the kernel's treatment of each is seen.
 
 Tables of the test stand around the agent's hooks. Before them they drop what the test did not send, take
 packets out of conntrack's hands, and set marks. Right behind they note which packets came through, and with
@@ -89,7 +89,7 @@ table inet teststage {{
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """What the kernel did with a packet."""
+    """The kernel's treatment of a packet."""
 
     accepted: bool
     mark: int | None
@@ -123,7 +123,7 @@ class Stage:
         return {counter["name"]: counter["packets"] for counter in found}
 
     def play(self, packets: Sequence[PacketAtHook]) -> list[Observation | None]:
-        """Send packets, and return what the kernel did with each; None for one that can't be sent.
+        """Send packets, and return the kernel's treatment of each; None for one that can't be sent.
 
         A packet is left out that would be of a session of another one.
         """
@@ -190,7 +190,7 @@ def _apart(packets: Sequence[PacketAtHook]) -> list[tuple[int, WirePacket]]:
 
 
 def _tuples(packet: PacketAtHook) -> set[object]:
-    """Return what conntrack would look the packet and its session up by, either way."""
+    """Return conntrack's possible keys of the packet and its session, either way."""
     has_ports = packet.protocol in FOLLOWED_BY_PORTS
     ports = (packet.source_port, packet.destination_port) if has_ports else (0, 0)
     found: set[object] = {

@@ -36,7 +36,7 @@ _PROTOCOLS = {Family.IPV4: "ipv4", Family.IPV6: "ipv6"}
 
 @dataclass(frozen=True, slots=True, order=True)
 class Mark:
-    """What tells packets of one kind from all others."""
+    """The mark that distinguishes packets of one kind from all others."""
 
     number: int
     direction: Direction = field(compare=False)
@@ -71,7 +71,7 @@ class Watch:
     """The table that counts; only this object can change it."""
 
     def __init__(self, lab: Lab) -> None:
-        """Open what speaks to the kernel, on the host of the bench."""
+        """Open the library to the kernel, on the host of the bench."""
         self._lab = lab
         with lab.host.entered():
             self._nft = nftables.Nftables()
@@ -89,7 +89,7 @@ class Watch:
         self._command(f"add table inet {TABLE}\ndelete table inet {TABLE}")
 
     def counts(self) -> dict[Mark, Count]:
-        """Return what was counted of each mark."""
+        """Return the counts of each mark."""
         listing = self._command(f"list counters table inet {TABLE}")
         found = {item["counter"]["name"]: item["counter"]["packets"] for item in listing if "counter" in item}
         return {
@@ -109,7 +109,7 @@ class Watch:
         return looks[-1]
 
     def _command(self, text: str) -> list[dict[str, Any]]:
-        """Carry out a command of nft and return what it lists."""
+        """Carry out a command of nft and return its listing."""
         status, output, error = self._nft.cmd(text)
         if status:
             raise LabError(f"the watch was refused: {error}")
