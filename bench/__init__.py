@@ -1,1 +1,1 @@
-"""Measure what the compiled ruleset costs, beside a linear one of the same policy, always in the same run."""
+"""Measure the costs of the compiled ruleset, beside a linear one of the same policy, in the same run."""

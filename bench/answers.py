@@ -1,4 +1,4 @@
-"""Measure what it takes to compare two policies in meaning, and to find fault with one.
+"""Measure the time to compare two policies in meaning, and to find fault with one.
 
 ``python -m bench.answers`` measures only this, needs no privilege, and keeps nothing.
 """

@@ -34,7 +34,7 @@ exec {root}/opt/sgagent/bin/sgagent "$@"
 
 @dataclass(slots=True)
 class Costs:
-    """What one of both costs, a value for each turn."""
+    """The costs of one of both, a value for each turn."""
 
     check_seconds: list[float] = field(default_factory=list)
     ready_seconds: list[float] = field(default_factory=list)
@@ -83,7 +83,7 @@ def _memory(agent: Service) -> float:
 
 
 def _interpreter(folder: Path, text: str) -> str:
-    """Write what stands in for Python and runs the program that lies below a folder."""
+    """Write the stand-in for Python that runs the program below a folder."""
     made = folder / "python"
     made.write_text(text.format(root=folder))
     made.chmod(0o755)

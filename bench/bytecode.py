@@ -12,5 +12,5 @@ from bench.durations import ROOT
 
 
 def write_bytecode() -> None:
-    """Compile what has changed."""
+    """Compile changed modules."""
     compileall.compile_dir(ROOT / "sgagent", quiet=1)

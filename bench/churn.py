@@ -80,7 +80,7 @@ class Way(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """What a part of the time took."""
+    """The costs of a part of the time."""
 
     changes: int
     applies: int
@@ -232,7 +232,7 @@ class _Pace:
     _due: float = field(default_factory=time.monotonic)
 
     def keep(self, seconds: float) -> Sample:
-        """Go on for a while, and return what that took the daemon."""
+        """Go on for a while, and return the daemon's costs of that."""
         lags, changes = list[float](), self.crowd.changes
         spent, applies, until = processor_seconds_of(self.service), self._applies(), self._due + seconds
         while self._due < until:

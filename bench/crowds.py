@@ -86,7 +86,7 @@ class StoreBook:
         return len(self._desk.spoken_of)
 
     def write(self, joined: Sequence[Member], left: Sequence[Member]) -> None:
-        """Write and delete keys in one transaction, as one takes what a store with a disk takes."""
+        """Write and delete keys in one transaction, as each costs the time of a store with a disk."""
         puts = [PutKey(self._key(m), write_member([str(m.address)]), self._desk.lease) for m in joined]
         self._desk.commit(*puts, *(DeleteKey(self._key(member)) for member in left))
 

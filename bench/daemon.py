@@ -1,4 +1,4 @@
-"""Measure the daemon at work: from a changed file or key to what the kernel enforces, and what that takes.
+"""Measure the daemon at work: from a changed file or key to the kernel's table, and the costs of that.
 
 ``python -m bench.daemon``, as root; ``--write`` keeps it. In turns with the daemon's changes ``nft`` makes
 the same ones by transactions that are ready, on a copy of the table that nobody owns. On a machine that
@@ -65,7 +65,7 @@ _ENFORCED_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changed:
-    """What changes of one kind took, told of in one way."""
+    """The durations of changes of one kind, with one kind of notice."""
 
     change: str
     notice: str
@@ -83,7 +83,7 @@ class Changed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AtWork:
-    """What the daemon took at one size, told in one way."""
+    """The daemon's costs at one size, with one kind of notice."""
 
     size: Size
     start_seconds: float
@@ -241,7 +241,7 @@ def _children_seconds() -> float:
 
 
 def read_at_work() -> list[AtWork]:
-    """Return what was kept of the last run; nothing where there was none."""
+    """Return the kept results of the last run; nothing where there was none."""
     path = RESULTS / f"{NAME}.json"
     return [_revived(item) for item in json.loads(path.read_text(encoding="utf-8"))] if path.exists() else []
 
@@ -347,7 +347,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _runs(options: argparse.Namespace) -> Iterator[tuple[Size, Notice, int]]:
-    """Yield what is measured, and by how many changes of each kind."""
+    """Yield the measurements, and the number of changes of each kind."""
     for size in SIZES[1:] if options.size is None else (SIZES[options.size],):
         count = QUICK_CHANGES if options.quick else CHANGES.get(size, CHANGES[SIZES[1]])
         for notice in Notice:

@@ -43,7 +43,7 @@ _HOST_ADDRESS = "10.9.0.50"
 
 
 class Change(enum.Enum):
-    """What is changed."""
+    """The kind of a change."""
 
     MEMBER = "one member"
     """Joins a group, or leaves one."""
@@ -64,7 +64,7 @@ class Desk(Protocol):
     """Where definitions are written."""
 
     def prepare(self, change: Change, number: int) -> Callable[[], None]:
-        """Return what makes a change known; it is to be called once, before the next is prepared."""
+        """Return a function that makes a change known; call it once, before the next is prepared."""
         ...
 
 
@@ -126,7 +126,7 @@ class FileDesk:
             service.define(text, name)
 
     def prepare(self, change: Change, number: int) -> Callable[[], None]:
-        """Make a change on paper, and return what puts it in its place."""
+        """Make a change in memory, and return a function that puts it in its place."""
         name, text = self._files.change(change, number)
 
         def make_known() -> None:
@@ -186,7 +186,7 @@ class StoreDesk:
         self._last = ""
 
     def prepare(self, change: Change, number: int) -> Callable[[], None]:
-        """Make a change on paper, and return what writes it to the store."""
+        """Make a change in memory, and return a function that writes it to the store."""
         if change is Change.RULE:
             self._groups.change_rule(number)
             return self._publication()

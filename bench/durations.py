@@ -123,7 +123,7 @@ def _seconds(operation: Callable[[], object]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Change:
-    """A change to and fro, and what it is in a linear ruleset."""
+    """A change to and fro, and its commands in a linear ruleset."""
 
     name: str
     policy: ResolvedPolicy
@@ -171,7 +171,7 @@ def _changes(policy: BenchPolicy) -> tuple[_Change, _Change]:
 
 @dataclass(frozen=True, slots=True)
 class _Seconds:
-    """What one change took."""
+    """The durations of one change."""
 
     decide: float
     """To compile and to compare with what stands."""
@@ -217,7 +217,7 @@ def _measure_reading(
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """What one step of the agent took."""
+    """The durations and the transaction of one step of the agent."""
 
     decide: float
     apply: float
@@ -227,7 +227,7 @@ class _Step:
 
 @dataclass(slots=True)
 class _Agent:
-    """What the daemon does with a policy, without the daemon."""
+    """The daemon's work with a policy, without the daemon."""
 
     dataplane: LibnftablesDataplane
     enforced: Enforced | None = None

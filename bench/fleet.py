@@ -1,4 +1,4 @@
-"""``python -m bench.fleet``: how long a change takes to every host of a fleet, and what it costs the store.
+"""``python -m bench.fleet``: the time of a change to every host of a fleet, and its cost for the store.
 
 Hosts follow a cluster of three through etcd's proxies: each with its own source, connection and policy,
 resolved anew at every change, only without a kernel. They are threads of a few processes and share this
@@ -67,7 +67,7 @@ class Store:
 
 @dataclass
 class Change:
-    """What one kind of change took."""
+    """The measurements of one kind of change."""
 
     name: str
     seconds: list[float] = field(default_factory=list)
@@ -88,7 +88,7 @@ class Change:
 
 @dataclass
 class Tables:
-    """What was measured, in rows."""
+    """The results, in rows."""
 
     load: float
     """Of the machine, before."""
@@ -199,7 +199,7 @@ def _proxies(cluster: Cluster, directory: Path) -> Iterator[list[tuple[ServerUrl
 
 
 def _time(fleet: Fleet, change: Change, store: Store, hosts: int, make: Callable[[], None]) -> None:
-    """Make a change, wait until every host has seen it, and take down what it took."""
+    """Make a change, wait until every host has seen it, and note its costs."""
     before, members, proxies = fleet.look(), store.member_seconds(), store.proxy_seconds()
     began = time.monotonic()
     make()
@@ -221,7 +221,7 @@ def _idle(store: Store) -> tuple[float, float]:
 
 
 def _reports(client: Client, store: Store) -> Iterator[str]:
-    """Go through the rows of what reporting costs."""
+    """Yield the rows of the costs of reporting."""
     report = Report(
         host="web-1",
         agent_version="0.1.0",

@@ -1,4 +1,4 @@
-"""Measure what is left of a change if all is taken away that is not the kernel's: the floor.
+"""Measure the floor: the rest of a change without any work but the kernel's.
 
 ``python -m bench.floor``, as root; ``--write`` keeps it. The same change is made by a netlink message that is
 ready, by libnftables in a process that has begun long ago, and by ``nft``, in turns.
@@ -57,7 +57,7 @@ _TIMEOUT_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Took:
-    """What one way of making one change took, in seconds, on average."""
+    """The duration of one way of making one change, in seconds, on average."""
 
     size: Size
     change: str
@@ -72,7 +72,7 @@ class Took:
 
 @dataclass(frozen=True, slots=True)
 class _Times:
-    """What one run took."""
+    """The durations of one run."""
 
     seconds: float
     user: float

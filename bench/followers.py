@@ -67,7 +67,7 @@ class Follower:
     woken_at: float = 0.0
 
     def take_in(self) -> None:
-        """Resolve what is delivered."""
+        """Resolve the delivery."""
         delivery = self.source.fetch()
         bound = bind(delivery.snapshot, (), self.host.facts(), automatically=True)
         if bound.bindings:
@@ -77,7 +77,7 @@ class Follower:
 
 @dataclass(frozen=True)
 class Seen:
-    """What the hosts of one process saw of a change."""
+    """The hosts of one process, and their view of a change."""
 
     woken_at: tuple[float, ...]
     bytes_received: int
@@ -94,13 +94,13 @@ class Fleet:
     workers: list[Connection]
 
     def look(self) -> list[Seen]:
-        """Return what they have seen."""
+        """Return the hosts' views."""
         for worker in self.workers:
             worker.send("look")
         return [worker.recv() for worker in self.workers]
 
     def wait(self, since: float) -> list[Seen]:
-        """Return what they have seen once all have seen a change."""
+        """Return the hosts' views once all have seen a change."""
         found: list[Seen] = []
 
         def have_all() -> bool:

@@ -1,4 +1,4 @@
-"""Say what the compiled ruleset has promised to cost, and whether it keeps its word."""
+"""State the promised costs of the compiled ruleset, and whether it keeps them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MOST_ANSWER_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A promise and what was measured of it."""
+    """A promise and its measurement."""
 
     text: str
     limit: str

@@ -1,4 +1,4 @@
-"""Put a host with a ruleset and a peer on one wire; what the ruleset lets pass is dropped right behind it.
+"""Put a host with a ruleset and a peer on one wire; passed packets are dropped right behind the ruleset.
 
 So no stack takes part in what is measured, no session is ever confirmed, and every packet is the first of a
 new one. Where sessions are to be known, they are opened before the drop is put in.

@@ -1,4 +1,4 @@
-"""Say on what it is measured."""
+"""Describe the machine of the measurements."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bench.results import Machine
 
 
 def look_at_machine() -> Machine:
-    """Return what there is to say of this machine."""
+    """Return the facts of this machine."""
     return Machine(
         processors=os.cpu_count() or 1,
         kernel=".".join(platform.release().split("-")[0].split(".")[:2]),

@@ -1,4 +1,4 @@
-"""Measure what each seam of memoization saves: processor time of one change, from its files to the plan.
+"""Measure the saving of each seam of memoization: processor time of one change, from its files to the plan.
 
 ``python -m bench.memoization``; ``--write`` keeps it. It needs neither privilege nor a kernel: a table is in
 force as soon as there is a plan for it.
@@ -68,7 +68,7 @@ class Steps:
         self.forget()
 
     def forget(self) -> None:
-        """Forget what was memoized."""
+        """Forget the memoized results."""
         self._parsed, self._resolved, self._compiled = (self._new_memo() for _ in range(3))
 
     def write(self, name: str, text: str) -> None:
@@ -93,7 +93,7 @@ class Steps:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ablation:
-    """What a change takes at one size, with some seams removed."""
+    """The costs of a change at one size, with some seams removed."""
 
     size: Size
     removed: str
@@ -108,7 +108,7 @@ _NOTHING, _ALL = "nothing", "all"
 
 
 def measure(policy: BenchPolicy, removed: str, without: frozenset[Seam], changes: int) -> Ablation:
-    """Make changes of both kinds, and return what they took."""
+    """Make changes of both kinds, and return their costs."""
     files, steps = PolicyFiles(policy), Steps(lambda: PartialMemo(without))
     for name, text in files.all():
         steps.write(name, text)

@@ -1,4 +1,4 @@
-"""Say how much memory processes take together: what they share once, as on a host where nothing else runs."""
+"""Return the memory of processes together: shared pages count once, as on a host where nothing else runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _AREA = re.compile(r"[0-9a-f]+-[0-9a-f]+ (?:\S+ +){4}(.*)")
 
 
 def mebibytes_together(processes: Iterable[int]) -> float:
-    """Return what processes take of memory.
+    """Return the memory of processes.
 
     Pages of files, which are programs and libraries, count once for all of them: as many of a file as the
     process has that has most of it. Pages of their own that a fork shares count once, by the kernel's shares.
@@ -28,7 +28,7 @@ def mebibytes_together(processes: Iterable[int]) -> float:
 
 
 def _own_share(process: int) -> int:
-    """Return the kibibytes of a process that are of no file; of what several share, its share."""
+    """Return the kibibytes of a process that are of no file; of shared ones, its share."""
     text = Path("/proc", str(process), "smaps_rollup").read_text(encoding="utf-8")
     found = re.search(r"^Pss_Anon: +(\d+) kB$", text, re.MULTILINE)
     if found is None:

@@ -1,4 +1,4 @@
-"""Measure what a packet costs under several rulesets, in turns, so that what disturbs one disturbs all."""
+"""Measure the cost of a packet under several rulesets, in turns, so that a disturbance hits all."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ class _Turn:
 def measured_costs(
     rounds: Sequence[Mapping[str, float]], policy: BenchPolicy, session: str, aim: str, baseline: str
 ) -> Iterator[PacketCost]:
-    """Yield what each contender's packets cost, by themselves and above the baseline's."""
+    """Yield the costs of each contender's packets, by themselves and above the baseline's."""
     for contender in rounds[0]:
         yield PacketCost(
             size=policy.size,

@@ -1,4 +1,4 @@
-"""Draw what a packet costs, how long applies take, and what memory they need, over the size of the policy."""
+"""Draw the cost of a packet, the time of applies, and their memory, over the size of the policy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _Points = list[tuple[Size, float]]
 
 
 def draw(results: Results, at_work: Sequence[AtWork] = ()) -> str:
-    """Return the picture of what was measured; of the daemon there may be nothing."""
+    """Return the picture of the measurements; of the daemon there may be nothing."""
     told = [found for found in at_work if found.changed[0].notice == Notice.SIGNAL.value]
     charts = (_packets(results), _first_apply(results), _member(told), _memory(results, told))
     return draw_charts("sgagent over the size of the policy", charts)

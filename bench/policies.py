@@ -1,4 +1,4 @@
-"""Invent policies of any size: as the documents that a person would write, and as what they resolve to.
+"""Invent policies of any size: as the documents that a person would write, and as resolved ones.
 
 Groups have a hundred members. Of the rules four fifths speak of a group, most of the others of a network, a
 few of everyone; protocols, ports and priorities are spread so that rules overlap as they do in practice.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 class LostPacketsError(Exception):
-    """Say that packets were dropped before any ruleset saw them, so that what was measured says nothing."""
+    """Say that packets were dropped before any ruleset saw them, so that the measurement is void."""
 
 
 @contextlib.contextmanager

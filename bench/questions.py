@@ -52,7 +52,7 @@ Draw = Callable[[random.Random, int], SecurityGroupRule]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What the questions about one policy took."""
+    """The durations of the questions about one policy."""
 
     shape: str
     rules: int

@@ -19,7 +19,7 @@ END = "<!-- end of what was measured -->"
 
 
 def insert_tables(page: str, results: Results) -> str:
-    """Return the page with what stands between the marks replaced by the tables.
+    """Return the page with the text between the marks replaced by the tables.
 
     Raises:
         ValueError: the page lacks a mark.
@@ -108,13 +108,13 @@ def _durations(results: Results) -> Iterator[str]:
 
 
 def _compared(results: Results, size: Size, operation: str) -> str:
-    """Return what an operation takes each contender that has it."""
+    """Return the time of an operation for each contender that has it."""
     found = (_milliseconds(results, size, operation, contender) for contender in _CONTENDERS)
     return ", ".join(text for text in found if text)
 
 
 def _commands(results: Results) -> Iterator[tuple[str, ...]]:
-    """Yield what commands take, and their memory."""
+    """Yield the time of commands, and their memory."""
     found = {(command.command, command.size): command for command in results.commands}
     sizes = sorted({command.size for command in results.commands})
     for name in dict.fromkeys(command.command for command in results.commands):

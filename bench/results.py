@@ -1,4 +1,4 @@
-"""Hold what was measured, and keep it as JSON."""
+"""Hold the measurements, and keep them as JSON."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PacketCost:
-    """What one packet cost under one ruleset."""
+    """The cost of one packet under one ruleset."""
 
     size: Size
     session: str
@@ -68,7 +68,7 @@ class Duration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """What one run of a command took."""
+    """The costs of one run of a command."""
 
     size: Size
     command: str
@@ -82,7 +82,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """On what it was measured."""
+    """The machine of the measurements."""
 
     processors: int
     kernel: str
@@ -103,7 +103,7 @@ class Results:
     commands: tuple[Command, ...] = ()
 
     def cost(self, size: Size, aim: str, contender: str) -> PacketCost | None:
-        """Return what a packet cost; None if that was not measured."""
+        """Return the cost of a packet; None if that was not measured."""
         return next((p for p in self.packets if (p.size, p.aim, p.contender) == (size, aim, contender)), None)
 
     def duration(self, size: Size, operation: str, contender: str) -> Duration | None:

@@ -1,4 +1,4 @@
-"""Measure what a scrape takes at ten thousand rules, and what it does to changes that are applied meanwhile.
+"""Measure the cost of a scrape at ten thousand rules, and its effect on changes that are applied meanwhile.
 
 ``python -m bench.scrape``, as root; ``--write`` keeps it. Blocks of changes with somebody who scrapes all the
 time once a second, and blocks without, take turns.

@@ -1,4 +1,4 @@
-"""Put what one bench measured on paper: tables for people, numbers as JSON, and what was promised of them."""
+"""Write the results of one bench: tables for people, numbers as JSON, and the promises about them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RESULTS = _ROOT / "bench" / "results"
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """What one bench writes: a part of the page, between its marks, and a file of numbers."""
+    """The results of one bench: a part of the page, between its marks, and a file of numbers."""
 
     name: str
     """Of the part and of the file."""
@@ -68,7 +68,7 @@ def parser_of(module: str, text: str) -> argparse.ArgumentParser:
 
 
 def begin() -> None:
-    """Refuse to go on without privilege, compile the program, and remove what a killed run left behind.
+    """Refuse to go on without privilege, compile the program, and remove the remains of a killed run.
 
     Raises:
         SystemExit: with 2.
@@ -98,7 +98,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
 
 
 def goal_table(goals: Sequence[Goal]) -> Iterator[str]:
-    """Yield the table of goals and what was measured."""
+    """Yield the table of goals and measurements."""
     rows = ((g.text, g.limit, figure(g.measured), "met" if g.is_met else "**missed**") for g in goals)
     yield from table(("goal", "limit", "measured", ""), rows)
 

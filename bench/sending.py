@@ -40,7 +40,7 @@ _END_SECONDS = 10.0
 
 
 class Stream(enum.Enum):
-    """What is sent."""
+    """The kind of the sent packets."""
 
     ACCEPTED = "accepted, new sessions"
     KNOWN = "accepted, known sessions"
@@ -50,7 +50,7 @@ class Stream(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What was sent in a while."""
+    """The packets sent in a while."""
 
     nanoseconds: Mapping[Stream, array[int]]
     """Of each call."""
@@ -68,7 +68,7 @@ class Sender:
 
     @contextlib.contextmanager
     def sending(self) -> Iterator[list[Sent]]:
-        """Send until the context is left; then the list has what was sent."""
+        """Send until the context is left; then the list has the sent packets."""
         found: list[Sent] = []
         self._asked.send("begin")
         self._asked.recv()

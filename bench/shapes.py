@@ -1,4 +1,4 @@
-"""Measure what a new session pays for: by statement, stage and feature, and under other shapes.
+"""Measure the costs of a new session: by statement, stage and feature, and under other shapes.
 
 ``python -m bench.shapes`` measures only this, as root, in three minutes; the figures of a column in turns.
 """
@@ -32,7 +32,7 @@ _LENGTHS = (4, 8, 12, 16, 24, 40)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """What was measured in turns: a policy under several rulesets."""
+    """The measurements in turns: a policy under several rulesets."""
 
     table: str
     """What the rulesets are."""
@@ -119,7 +119,7 @@ def lines(columns: Sequence[Column]) -> Iterator[str]:
 
 
 def _figures(column: Column, ruleset: str) -> str:
-    """Return what packets cost, by where they hit."""
+    """Return the costs of packets, by where they hit."""
     return "/".join(f"{cost.above.median:,.0f}" for cost in column.costs if cost.contender == ruleset)
 
 

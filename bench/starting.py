@@ -31,7 +31,7 @@ _LIMITS = {SIZES[2]: (4.0, 1.0), SIZES[3]: (3.0, None)}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """What a command takes, and what its baseline does."""
+    """The costs of a command, and of its baseline."""
 
     command: str
     elapsed: float
@@ -55,7 +55,7 @@ class Compared:
 
 
 def measure_start(runs: int = RUNS) -> Iterator[Compared]:
-    """Measure what a command takes that has little to do."""
+    """Measure the costs of a command that has little to do."""
     python = (sys.executable, "-c", "pass")
     for words, size, limit, most_seconds in (
         (("--version",), None, 5.0, None),
@@ -85,7 +85,7 @@ def measure_first_apply(size: Size, runs: int) -> Compared:
 
 @dataclass(frozen=True, slots=True)
 class _Took:
-    """What one run of a command took, in seconds."""
+    """The duration of one run of a command, in seconds."""
 
     elapsed: float
     processor: float

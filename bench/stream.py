@@ -1,4 +1,4 @@
-"""Measure what applies do to traffic at full packet rate.
+"""Measure the effect of applies on traffic at full packet rate.
 
 ``python -m bench.stream``, as root; ``--write`` keeps it. Streams are sent to a host whose daemon enforces
 one policy after another. Against that stand the same streams while nothing is applied at all, and while the
@@ -59,7 +59,7 @@ table inet bench_watch {{
 
 @dataclass(slots=True)
 class _Tally:
-    """What is found, as it is."""
+    """The results, as they are found."""
 
     tolls: list[Toll] = field(default_factory=list)
     nanoseconds: dict[Situation, dict[Stream, array[int]]] = field(
@@ -136,7 +136,7 @@ def _suffer(
     effort: tuple[int, int],
     tally: _Tally,
 ) -> Toll:
-    """Send through all rounds of one kind of change, and return what became of the packets."""
+    """Send through all rounds of one kind of change, and return the packets' fates."""
     rounds, applies = effort
     sent, passed = Counter[Stream](), Counter[str]()
     for _ in range(rounds):
@@ -169,7 +169,7 @@ def _suffer(
 
 
 def _counters(host: _EnforcedHost) -> Mapping[str, int]:
-    """Return what the watch has counted."""
+    """Return the watch's counts."""
     listing = json.loads(host.bench.host.nft("-j", "list", "counters", "table", "inet", "bench_watch"))
     found = (item["counter"] for item in listing["nftables"] if "counter" in item)
     return {counter["name"]: counter["packets"] for counter in found}

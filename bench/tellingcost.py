@@ -1,4 +1,4 @@
-"""Measure what it costs a packet that the kernel tells of drops.
+"""Measure the cost for a packet of the kernel's reports of drops.
 
 ``python -m bench.tellingcost`` measures only this, as root, and keeps nothing.
 """

@@ -1,4 +1,4 @@
-"""Measure what TCP carries from a peer to a host: without a firewall, under the least, and under sgagent.
+"""Measure TCP's throughput from a peer to a host: without a firewall, under the least, and under sgagent.
 
 ``python -m bench.throughput``, as root; ``--write`` keeps it. The contenders take turns, each with hosts and
 a session of its own that stays open. Sender and receiver have a processor each where there are two.
@@ -47,7 +47,7 @@ _DEADLINE_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Carried:
-    """What one contender carried."""
+    """The throughput of one contender."""
 
     packets: str
     """How large they were."""
@@ -182,7 +182,7 @@ def judge(found: Sequence[Carried]) -> Iterator[Goal]:
 
 
 def lines(found: Sequence[Carried]) -> Iterator[str]:
-    """Yield the goal, and the table: Gbit/s, and the share of what a host without a firewall carries."""
+    """Yield the goal, and the table: Gbit/s, and the share of the throughput of a host without a firewall."""
     yield from goal_table(list(judge(found)))
     carried_by = {(carried.contender, carried.packets): carried for carried in found}
     packets = list(dict.fromkeys(carried.packets for carried in found))

@@ -1,4 +1,4 @@
-"""Say what applies did to streams of packets: what leaked, what was lost, and how long packets waited."""
+"""Report the effects of applies on streams of packets: leaks, losses, and how long packets waited."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST_LONGER = 1.0
 
 
 class Situation(enum.Enum):
-    """What goes on while the streams are sent."""
+    """The situation while the streams are sent."""
 
     HERE = "applies"
     ELSEWHERE = "the same applies on another host"
@@ -46,7 +46,7 @@ class Waits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Toll:
-    """What became of the packets of one kind of change while it was applied."""
+    """The fates of the packets of one kind of change while it was applied."""
 
     upheaval: str
     applies: int

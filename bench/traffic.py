@@ -1,4 +1,4 @@
-"""Choose the packets: where they hit decides what a list of rules costs, so it is varied and said."""
+"""Choose the packets: where they hit decides the cost of a list of rules, so it is varied and stated."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _UNUSED_PORTS = (61_000, 65_535)
 
 
 class Aim(enum.Enum):
-    """What the packets of a measurement have in common."""
+    """The aim that the packets of a measurement have in common."""
 
     SPREAD = "spread"
     """Each is aimed at a rule, and within it at a member and a port, by chance."""

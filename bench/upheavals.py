@@ -35,7 +35,7 @@ _AT_ONCE = 20
 
 
 class Upheaval(enum.Enum):
-    """What is changed at once."""
+    """The objects that are changed at once."""
 
     RULES = "twenty rules changed"
     MEMBERS = "twenty members joined or left"
@@ -76,7 +76,7 @@ class Desk(Protocol):
 
 @dataclass(slots=True)
 class Definitions:
-    """The documents of one daemon, and what becomes of them: the same ones every time."""
+    """The documents of one daemon, and their changes: the same ones every time."""
 
     desk: Desk
     size: Size
@@ -96,7 +96,7 @@ class Definitions:
         self._write_groups(*range(0, len(self._groups), GROUPS_OF_A_FILE))
 
     def prepare(self, upheaval: Upheaval) -> Callable[[], None]:
-        """Make a change on paper, and return what writes it down."""
+        """Make a change in memory, and return a function that writes it down."""
         match upheaval:
             case Upheaval.RULES:
                 for rule in self._dice.sample(self._rules["rules"], min(_AT_ONCE, self.size.rules)):

@@ -123,7 +123,7 @@ class Shape:
 
 
 def shapes() -> tuple[Shape, ...]:
-    """Return ours, what it is made of, and what else was thought of."""
+    """Return ours, its parts, and the rejected alternatives."""
     return (
         Shape("sgagent", _text),
         Shape("sgagent, look-ups alone", lambda policy: _text(policy, most_lines=0)),
@@ -144,7 +144,7 @@ def shapes() -> tuple[Shape, ...]:
 
 
 def features(policy: BenchPolicy) -> Mapping[str, str]:
-    """Return our ruleset without what rules and interfaces may have besides, and with it (§12)."""
+    """Return our ruleset without the optional features of rules and interfaces, and with them (§12)."""
     (plain,) = policy.resolved.interfaces
     listed = replace(plain, ingress=replace(plain.ingress, rules=tuple(_listed(plain.ingress.rules))))
     host = CidrBlock.parse(str(HOST_ADDRESS))
@@ -263,7 +263,7 @@ def _addresses(interval: Interval) -> str:
 
 
 def _rows(table: Ruleset, chain: str) -> Iterator[str]:
-    """Yield what a class's chain compares or looks up: protocol, ports and verdict."""
+    """Yield the comparisons and look-ups of a class's chain: protocol, ports and verdict."""
     settled = 0
     for rule in table.chain_by_name[chain].rules:
         match rule.statements:
@@ -284,7 +284,7 @@ _PORTS = {destination_port(protocol): str(protocol) for protocol in PORTED}
 
 
 def by_length(policy: BenchPolicy) -> Mapping[str, str]:
-    """Return what a policy costs as a list, by look-ups, and as others write lists."""
+    """Return the rulesets of a policy as a list, by look-ups, and as others write lists."""
     return {
         "a list": _text(policy, most_lines=_LISTED),
         "look-ups": _text(policy, most_lines=0),

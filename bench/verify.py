@@ -51,7 +51,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProofTime:
-    """What the proof of one size takes, in seconds of the processor: the least of the repeats."""
+    """The costs of the proof of one size, in seconds of the processor: the least of the repeats."""
 
     size: Size
     compile_seconds: float
@@ -61,7 +61,7 @@ class ProofTime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quality:
-    """What came of planted faults and of random policies."""
+    """The results for planted faults and for random policies."""
 
     findings: dict[str, int]
     """Of planted faults, by :class:`tests.fault_trials.Finding`."""
@@ -103,7 +103,7 @@ def _proved(table: Ruleset, policy: ResolvedPolicy) -> Proof:
 
 
 def _least(repeats: int, work: Callable[[], _T]) -> tuple[_T, float]:
-    """Return what the work returns, and the seconds of the processor of its fastest repeat."""
+    """Return the work's result, and the seconds of the processor of its fastest repeat."""
     found: list[tuple[float, _T]] = []
     for _ in range(repeats):
         gc.collect()
@@ -159,7 +159,7 @@ def lines(times: Sequence[ProofTime], quality: Quality, goals: Sequence[Goal]) -
 
 
 def judge(times: Sequence[ProofTime], quality: Quality) -> list[Goal]:
-    """Return the goals and what was measured of each."""
+    """Return the goals and the measurement of each."""
     found = [
         Goal.at_most(limit, f"proof, {one.size}", one.proof, "s")
         for one in times

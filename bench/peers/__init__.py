@@ -1,1 +1,1 @@
-"""Measure, side by side, what users would pick instead."""
+"""Measure, side by side, the alternatives of users."""

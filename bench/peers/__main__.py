@@ -1,4 +1,4 @@
-"""``python -m bench.peers``: measure what users would pick instead, and write the page and the picture."""
+"""``python -m bench.peers``: measure the alternatives of users, and write the page and the picture."""
 
 from __future__ import annotations
 

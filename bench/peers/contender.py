@@ -1,4 +1,4 @@
-"""Say what is asked of everyone that is measured: to enforce a policy, and to follow its changes."""
+"""The tasks of every contender: to enforce a policy, and to follow its changes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _KIBIBYTES_PER_MEBIBYTE = 1024
 
 
 class Hook(enum.Enum):
-    """Where in the kernel a contender judges what comes in."""
+    """Where in the kernel a contender judges incoming packets."""
 
     EDGE = "prerouting"
     INPUT = "input"
@@ -25,7 +25,7 @@ class Hook(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Took:
-    """What an operation took."""
+    """The duration and memory of an operation."""
 
     seconds: float
     mebibytes: float = 0.0
@@ -33,7 +33,7 @@ class Took:
 
     @classmethod
     def of(cls, *runs: Ran) -> Took:
-        """Return what commands took, one after the other."""
+        """Return the costs of commands, one after the other."""
         most = max(run.kibibytes for run in runs) / _KIBIBYTES_PER_MEBIBYTE
         return cls(sum(run.seconds for run in runs), most)
 
@@ -78,7 +78,7 @@ class Contender(abc.ABC):
         return ()
 
     def close(self) -> None:  # noqa: B027 - most have nothing to do
-        """End what the place does not end."""
+        """End the processes that the place does not end."""
 
 
 def rules_of(policy: ResolvedPolicy) -> tuple[ResolvedRule, ...]:

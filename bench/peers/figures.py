@@ -1,4 +1,4 @@
-"""Hold what was measured of each contender, and keep it as JSON."""
+"""Hold the measurements of each contender, and keep them as JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bench.sizes import Size
 
 
 class Operation(enum.Enum):
-    """What takes time."""
+    """The operations that take time."""
 
     START = "from nothing"
     MEMBER = "one member"
@@ -33,7 +33,7 @@ class Counted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """What one contender took at one size; what is None was not to be had, for the reason that is told."""
+    """The costs of one contender at one size; None was not to be had, for the reason that is given."""
 
     size: Size
     contender: str
@@ -83,7 +83,7 @@ class PeerResults:
         return (figures for figures in self.figures if figures.size == size)
 
     def cost(self, size: Size, aim: str, contender: str) -> PacketCost | None:
-        """Return what a packet cost; None if that was not measured."""
+        """Return the cost of a packet; None if that was not measured."""
         return next((p for p in self.packets if (p.size, p.aim, p.contender) == (size, aim, contender)), None)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 
 def main() -> None:
-    """Do what is asked until nobody asks any more, and end what was left running."""
+    """Do the requests until nobody sends any more, and end the processes left running."""
     print("ready", flush=True)
     running: list[subprocess.Popen[bytes]] = []
     try:

@@ -54,7 +54,7 @@ table ip bench_sink {
 
 @dataclass(slots=True)
 class Bout:
-    """One contender on a host of its own, and what it took so far."""
+    """One contender on a host of its own, and its costs so far."""
 
     name: str
     policy: BenchPolicy
@@ -66,7 +66,7 @@ class Bout:
     _reloads: int = 0
 
     def measure(self, stack: contextlib.ExitStack) -> tuple[Figures, BenchHost | None]:
-        """Measure all operations, and leave the host to the stack; None if nobody knows what it enforces."""
+        """Measure all operations, and leave the host to the stack; None if nobody knows its policy."""
         starts: list[Took] = []
         began = time.perf_counter()
         with contextlib.suppress(_NotMeasuredError):
@@ -111,7 +111,7 @@ class Bout:
         self._repeat(Operation.RULE, (partial(contender.add_rule, rule) for rule in rules))
 
     def _measure_reload(self, host: BenchHost, contender: Contender) -> Counted | None:
-        """Measure how changed files are read again, and what that does to counters."""
+        """Measure how changed files are read again, and the effect on counters."""
         before = _counted_packets(host)
         calls = (partial(self._reload, contender) for _ in range(self.repeats))
         if not self._repeat(Operation.RELOAD, calls):
@@ -266,7 +266,7 @@ def _packets_of(item: Mapping[str, Mapping[str, object]]) -> int:
 
 
 def _mebibytes(processes: Sequence[int], what: str) -> float:
-    """Return what processes have in memory by their status, all together."""
+    """Return the memory of processes by their status, all together."""
     return sum(_kibibytes(process, what) for process in processes) / _KIBIBYTES_PER_MEBIBYTE
 
 

@@ -23,7 +23,7 @@ class NftList(Contender):
         return self._nft(f"add element inet {TABLE} {newcomer.group.group_id} {{ {newcomer.address} }}")
 
     def add_rule(self, rule: ResolvedRule) -> Took:
-        """Insert a rule before all others, which asks itself what those before them ask."""
+        """Insert a rule before all others, with the conditions that the chain tests before them."""
         new = f'iifname "{INTERFACE}" ct state new {line_of(rule, Order.PORT_FIRST)}'
         return self._nft(f"insert rule inet {TABLE} ingress {new}")
 

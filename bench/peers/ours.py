@@ -37,7 +37,7 @@ class _Documents:
         return {_RULES: _document([self._rules])} | {f"{first}.json": self._file(first) for first in starts}
 
     def join(self, newcomer: Newcomer) -> tuple[str, str]:
-        """Return the name and the text of what changes as an address joins a group."""
+        """Return the name and the text of the file that changes as an address joins a group."""
         names = [group["security_group_id"] for group in self._groups]
         place = names.index(newcomer.group.group_id)
         self._groups[place]["member_addresses"].append(str(newcomer.address))
@@ -45,7 +45,7 @@ class _Documents:
         return f"{first}.json", self._file(first)
 
     def add(self, rule: ResolvedRule) -> tuple[str, str]:
-        """Return the name and the text of what changes as a rule comes."""
+        """Return the name and the text of the file that changes as a rule comes."""
         self._rules["rules"].append(
             {
                 "rule_id": rule.rule_id,

@@ -17,11 +17,11 @@ _STAMP = PLACE / "complete"
 
 
 class PeersError(Exception):
-    """Say why the peers can't be measured, and what to do about it."""
+    """Say why the peers can't be measured, and the remedy."""
 
 
 def fetch_packages() -> None:
-    """Fetch the packages and what they depend on, and unpack them; do nothing if that was done before."""
+    """Fetch the packages with their dependencies, and unpack them; do nothing if that was done before."""
     if _STAMP.exists():
         return
     archives = PLACE / "archives"

@@ -1,4 +1,4 @@
-"""Draw what the peers take over the size of the policy."""
+"""Draw the peers' costs over the size of the policy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TITLE = "sgagent beside what users would pick instead"
 
 
 def draw(results: PeerResults) -> str:
-    """Return the picture of what was measured; what failed or was cut off has no point."""
+    """Return the picture of the measurements; failures and cut off ones have no point."""
     names = results.contenders
     costs = {name: list(_costs(results, name)) for name in names}
     starts = {name: list(_times(results, name, Operation.START)) for name in names}

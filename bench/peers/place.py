@@ -38,7 +38,7 @@ exec chroot root /usr/bin/python3 -c "$2"
 
 
 class PlaceError(Exception):
-    """Say that something in a place did not work, and what was said about it."""
+    """Say that something in a place did not work, with its output."""
 
 
 class TooSlowError(Exception):
@@ -98,7 +98,7 @@ class Place:
 
     @property
     def log(self) -> str:
-        """Return what the processes that stay have written."""
+        """Return the output of the processes that stay."""
         return self._path("/tmp/launched.log").read_text(errors="replace")  # noqa: S108 - the place's own
 
     def _path(self, name: str) -> Path:

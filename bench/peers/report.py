@@ -87,7 +87,7 @@ def _costs(results: PeerResults, size: Size, aims: Iterable[Aim], contender: str
 
 
 def _reloads(results: PeerResults) -> Iterator[str]:
-    """Yield what became of packets at the size in the middle; the others are alike."""
+    """Yield the packets' fates at the size in the middle; the others are alike."""
     size = results.sizes[len(results.sizes) // 2]
     rows = [
         (

@@ -1,4 +1,4 @@
-"""See what a contender lets pass: of single packets, and of a stream while something changes."""
+"""See which packets a contender lets pass: single ones, and those of a stream while something changes."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Wrong:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """What became of packets that were sent while something changed."""
+    """The fates of packets that were sent while something changed."""
 
     changes: int = 0
     sent: int = 0
@@ -82,7 +82,7 @@ class Stream:
 
 
 class Watch:
-    """Counts what gets in at a host."""
+    """Counts the packets that get in at a host."""
 
     def __init__(self, host: BenchHost, probes: Probes) -> None:
         """Have the host know the sessions, and count from now on."""
@@ -108,7 +108,7 @@ class Watch:
 
     @contextlib.contextmanager
     def streaming(self) -> Iterator[_Sender]:
-        """Send until the context is left; then the sender knows what became of it.
+        """Send until the context is left; then the sender knows the packets' fates.
 
         Raises:
             LostPacketsError: the kernel dropped packets before any ruleset saw them.
@@ -161,7 +161,7 @@ class _Sender:
 
 
 def choose_probes(policy: BenchPolicy) -> Probes:
-    """Return packets that the policy decides, by what it decides."""
+    """Return packets that the policy decides, by its verdicts."""
     packets = [packet for aim, count in _PROBES.items() for packet in choose(policy, aim, count, seed=7)]
     verdicts = [evaluate(policy.resolved, _judged(packet)).verdict for packet in packets]
     return Probes(
