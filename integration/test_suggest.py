@@ -30,7 +30,7 @@ output = "{}"
 
 
 def test_a_suggested_policy_loses_no_session_and_admits_no_scan(one_interface: Lab, tmp_path: Path) -> None:
-    """What was observed passes when it is enforced; scans and single sessions are asked about, and do not."""
+    """Observed sessions pass when it is enforced; scans and single sessions are asked about, and do not."""
     one_interface.add_host_addresses([str(HOST), str(HOST6)])
     log = tmp_path / "flows.log"
     with service_on(one_interface.host, tmp_path) as agent:

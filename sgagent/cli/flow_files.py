@@ -62,7 +62,7 @@ def read_flows(names: Sequence[str], traffic: Traffic, definitions: Snapshot) ->
 
 
 def hosts_of(names: Sequence[str]) -> list[str]:
-    """Return what the host of each log is called: the file's name, with its folder where that tells apart.
+    """Return the name of each log's host: the file's name, with its folder where names are equal.
 
     A rotated log, ``web-1.log.2``, is its host's.
     """
@@ -86,7 +86,7 @@ def _size(logs: Sequence[Log]) -> int:
 
 
 def _read_apart(log: Log) -> Traffic:
-    """Return what a log says, in a process of its own."""
+    """Return the traffic of a log, in a process of its own."""
     traffic = Traffic()
     read_log(log, traffic)
     return traffic

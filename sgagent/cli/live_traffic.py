@@ -35,7 +35,7 @@ LOOK_SECONDS = 2.0
 
 
 def watch(settings: Settings, definitions: Snapshot, seconds: float, kept: frozenset[str]) -> Outcome | None:
-    """Look at this host for some time, or until Ctrl-C, and return what to suggest for what comes in.
+    """Watch this host for some time, or until Ctrl-C, and return the suggestion for incoming traffic.
 
     Args:
         settings: the configuration.

@@ -261,7 +261,7 @@ def _unused(outcome: Outcome, definitions: Snapshot) -> tuple[list[tuple[str, st
 
 
 def _hits(settings: Settings) -> dict[tuple[str, str], HitTimes]:
-    """Return what the counters say of rules: those of the running agent, else what the last one kept."""
+    """Return the hits of rules: by the running agent's counters, else by those that the last one kept."""
     try:
         parts = ask(settings, HitsQuestion(), HitsAnswer).interfaces
     except NoAgentError:

@@ -185,7 +185,7 @@ def suggest(
 def _not_admitted(
     observations: Iterable[Observation], definitions: Snapshot, kept: frozenset[str]
 ) -> Iterator[Observation]:
-    """Yield what rules that stay do not admit."""
+    """Yield the observations that remaining rules do not admit."""
     groups = (
         replace(group, rules=tuple(rule for rule in group.rules if rule.rule_id in kept))
         for group in definitions.security_groups
