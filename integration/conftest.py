@@ -12,6 +12,7 @@ from types import FrameType
 import pytest
 
 from integration.lab import Lab, lab
+from integration.machine import Machine, machine_in
 from integration.namespaces import remove_stale_namespaces
 
 
@@ -43,3 +44,19 @@ def one_interface() -> Iterator[Lab]:
     """Build a host with ``eth0`` and its peer."""
     with lab() as built:
         yield built
+
+
+@pytest.fixture
+def wire() -> Iterator[Lab]:
+    """Build the network of a host that has an address."""
+    with lab() as built:
+        built.add_host_addresses(["10.0.0.11"])
+        yield built
+
+
+@pytest.fixture
+def machine(wire: Lab) -> Iterator[Machine]:
+    """Boot a machine without sgagent in that network."""
+    with machine_in(wire.host, is_bare=True) as made:
+        made.boot()
+        yield made

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
 
 from integration.flood import flooding, watch, watched
-from integration.lab import Lab, lab, wait_for
-from integration.machine import Machine, machine_in, why_not
+from integration.lab import Lab, wait_for
+from integration.machine import Machine, why_not
 from integration.namespaces import CommandError, run
 from integration.package import INSTALLATION_SECONDS, ROOT, built, dpkg, install, why_not as why_no_package
 from integration.test_package_machine import (
-    HOST,
     OLD_KERNEL,
     ONLY_WEB,
     OPEN,
@@ -47,22 +45,6 @@ def _bundles() -> tuple[Path, Path]:
     told = run(script, "--deb", "--version", __version__, seconds=_BUILD_SECONDS).split()
     archive, package = (ROOT / name for name in told)
     return archive, package
-
-
-@pytest.fixture
-def wire() -> Iterator[Lab]:
-    """Build the network that the machine is in."""
-    with lab() as built_lab:
-        built_lab.add_host_addresses([str(HOST)])
-        yield built_lab
-
-
-@pytest.fixture
-def machine(wire: Lab) -> Iterator[Machine]:
-    """Boot a machine without sgagent."""
-    with machine_in(wire.host, is_bare=True) as made:
-        made.boot()
-        yield made
 
 
 def unpack(machine: Machine) -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
 from integration.flood import flooding, watch, watched
-from integration.lab import Lab, lab, wait_for
-from integration.machine import Machine, machine_in, why_not
+from integration.lab import Lab, wait_for
+from integration.machine import Machine, why_not
 from integration.namespaces import CommandError
 from integration.package import (
     EARLIER,
@@ -49,22 +48,6 @@ pytestmark = [
         bool(_reason := why_not() or why_no_package()), reason=f"no machine with a package: {_reason}"
     ),
 ]
-
-
-@pytest.fixture
-def wire() -> Iterator[Lab]:
-    """Build the network that the machine is in."""
-    with lab() as built_lab:
-        built_lab.add_host_addresses([str(HOST)])
-        yield built_lab
-
-
-@pytest.fixture
-def machine(wire: Lab) -> Iterator[Machine]:
-    """Boot a machine without sgagent."""
-    with machine_in(wire.host, is_bare=True) as made:
-        made.boot()
-        yield made
 
 
 def lets_in(wire: Lab) -> tuple[bool, bool]:
