@@ -28,7 +28,7 @@ WORTH_A_PROCESS = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Log:
+class FlowFile:
     """A log to read."""
 
     name: str
@@ -49,13 +49,13 @@ def read_flows(names: Sequence[str], traffic: Traffic, definitions: Snapshot) ->
         one.network_interface_id: {(block.family, block.first) for block in one.addresses}
         for one in definitions.network_interfaces
     }
-    logs = [Log(name, host, owners) for name, host in zip(names, hosts_of(names), strict=True)]
+    logs = [FlowFile(name, host, owners) for name, host in zip(names, hosts_of(names), strict=True)]
     workers = min(len(logs), _processors(), _size(logs) // WORTH_A_PROCESS + 1)
     if workers < 2:
         for log in logs:
             read_log(log, traffic)
         return
-    quietly = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)  # whoever is interrupted ends them
+    quietly = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)  # the interrupted command ends them
     with ProcessPoolExecutor(workers, mp_context=get_context("fork"), initializer=quietly) as pool:
         for found in pool.map(_read_apart, logs):
             traffic.merge(found)
@@ -80,26 +80,26 @@ def _processors() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def _size(logs: Sequence[Log]) -> int:
+def _size(logs: Sequence[FlowFile]) -> int:
     """Return how many bytes files hold; those that are none, as pipes, hold none."""
     return sum(path.stat().st_size for path in (Path(log.name) for log in logs) if path.is_file())
 
 
-def _read_apart(log: Log) -> Traffic:
+def _read_apart(log: FlowFile) -> Traffic:
     """Return the traffic of a log, in a process of its own."""
     traffic = Traffic()
     read_log(log, traffic)
     return traffic
 
 
-def read_log(log: Log, traffic: Traffic) -> None:
+def read_log(log: FlowFile, traffic: Traffic) -> None:
     """Read one log.
 
     Raises:
         UsageError: it can't be read, or has too many conversations to keep apart.
     """
     if log.name == STANDARD_INPUT:
-        _read(sys.stdin.buffer, Log("<stdin>", "stdin", log.owners), traffic)
+        _read(sys.stdin.buffer, FlowFile("<stdin>", "stdin", log.owners), traffic)
         return
     try:
         with Path(log.name).open("rb", buffering=_READ_BYTES) as file:
@@ -108,7 +108,7 @@ def read_log(log: Log, traffic: Traffic) -> None:
         raise UsageError(f"{log.name}: the flow log can't be read: {error.strerror}") from error
 
 
-def _read(file: BinaryIO, log: Log, traffic: Traffic) -> None:
+def _read(file: BinaryIO, log: FlowFile, traffic: Traffic) -> None:
     lines = iter(partial(file.readline, LONGEST_LINE + 1), b"")
     first = next(lines, b"")
     if not first:

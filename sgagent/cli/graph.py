@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from sgagent.analysis.flow_text import port_text
 from sgagent.analysis.graph.edges import make_graph
-from sgagent.analysis.graph.elements import Edge, Graph, Traffic, as_dot, as_mermaid
+from sgagent.analysis.graph.elements import AllowedTraffic, Edge, Graph, as_dot, as_mermaid
 from sgagent.analysis.graph.svg import HighlightedWay, as_svg, compared, highlighted
 from sgagent.analysis.lint.subject import make_subject
 from sgagent.cli import inputs
@@ -145,7 +145,7 @@ def _edge_json(edge: Edge, graph: Graph) -> dict[str, object]:
     }
 
 
-def _traffic_json(traffic: Traffic) -> dict[str, object]:
+def _traffic_json(traffic: AllowedTraffic) -> dict[str, object]:
     """Return traffic: ports by protocol, numbers of protocols without ports, and all of it in words."""
     return {
         "text": str(traffic),

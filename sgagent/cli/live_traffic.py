@@ -25,7 +25,7 @@ from sgagent.host.links import NetlinkHost
 from sgagent.settings import Settings
 from sgagent.suggest.conversations import Conversation, Traffic
 from sgagent.suggest.far_ends import Measures
-from sgagent.suggest.outcome import Outcome, suggest
+from sgagent.suggest.outcome import Suggestion, suggest
 
 PASSED_ON = "sessions that this host passes on for others: a flow log has them"
 
@@ -34,7 +34,9 @@ LOOK_SECONDS = 2.0
 """Between two looks: conntrack knows a session for longer, also one that has ended."""
 
 
-def watch(settings: Settings, definitions: Snapshot, seconds: float, kept: frozenset[str]) -> Outcome | None:
+def watch(
+    settings: Settings, definitions: Snapshot, seconds: float, kept: frozenset[str]
+) -> Suggestion | None:
     """Watch this host for some time, or until Ctrl-C, and return the suggestion for incoming traffic.
 
     Args:

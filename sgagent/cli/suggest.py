@@ -25,7 +25,7 @@ from sgagent.core.policy import ResolvedPolicy
 from sgagent.settings import Settings
 from sgagent.suggest.conversations import Traffic
 from sgagent.suggest.far_ends import Measures, Widening, far_text
-from sgagent.suggest.outcome import Outcome, Question, SuggestedRule, instant, suggest
+from sgagent.suggest.outcome import Question, SuggestedRule, Suggestion, instant, suggest
 from sgagent.suggest.proof import judge, judges_of
 from sgagent.suggest.suggestion import Statement
 
@@ -150,7 +150,7 @@ def _logs(settings: Settings, options: argparse.Namespace) -> list[str]:
 
 
 def _accept_or_refuse(traffic: Traffic, *, skips: bool) -> None:
-    """Refuse records that can't be understood, unless they are to be left out.
+    """Refuse records that can't be understood, unless the options leave them out.
 
     Raises:
         DocumentError: there are some.
@@ -167,7 +167,7 @@ def _accept_or_refuse(traffic: Traffic, *, skips: bool) -> None:
         traffic.left_out["records that can't be understood"] += traffic.wrong
 
 
-def _notes(traffic: Traffic, outcome: Outcome) -> list[str]:
+def _notes(traffic: Traffic, outcome: Suggestion) -> list[str]:
     """Return a person's notes on the record and on unexamined parts."""
     notes = [f"left out: {number} {what}" for what, number in sorted(traffic.left_out.items())]
     observed = {name for role in outcome.draft.roles for name in role.interfaces}
@@ -185,7 +185,7 @@ def _notes(traffic: Traffic, outcome: Outcome) -> list[str]:
     return notes
 
 
-def _write(path: Path | None, outcome: Outcome) -> Path | None:
+def _write(path: Path | None, outcome: Suggestion) -> Path | None:
     """Write the documents where the options say, and return the file."""
     if path is None:
         return None
@@ -194,7 +194,7 @@ def _write(path: Path | None, outcome: Outcome) -> Path | None:
     return place
 
 
-def _explanation(outcome: Outcome, definitions: Snapshot, settings: Settings) -> Iterator[str]:
+def _explanation(outcome: Suggestion, definitions: Snapshot, settings: Settings) -> Iterator[str]:
     """Yield the explanation of a suggestion for people."""
     yield "wider than what was seen"
     yield from (
@@ -213,7 +213,7 @@ def _statement_text(one: Statement) -> str:
     return f"{one.widening.value}: {Protocol(one.service.protocol)}{port}: {one.before} → {one.after}"
 
 
-def _policies(outcome: Outcome, definitions: Snapshot) -> tuple[ResolvedPolicy, ResolvedPolicy]:
+def _policies(outcome: Suggestion, definitions: Snapshot) -> tuple[ResolvedPolicy, ResolvedPolicy]:
     """Return the policy by the definitions at hand, and the suggested one, where traffic was seen."""
     observed = sorted(name for role in outcome.draft.roles for name in role.interfaces)
     before = judges_of(definitions)
@@ -222,7 +222,7 @@ def _policies(outcome: Outcome, definitions: Snapshot) -> tuple[ResolvedPolicy, 
     return ResolvedPolicy(interfaces=old), ResolvedPolicy(interfaces=new)
 
 
-def _plan(outcome: Outcome, definitions: Snapshot) -> plan.PlanReport:
+def _plan(outcome: Suggestion, definitions: Snapshot) -> plan.PlanReport:
     old, new = _policies(outcome, definitions)
     comparison = compare(old, new)
     return plan.PlanReport(
@@ -235,7 +235,7 @@ def _plan(outcome: Outcome, definitions: Snapshot) -> plan.PlanReport:
     )
 
 
-def _unused_lines(outcome: Outcome, definitions: Snapshot, settings: Settings) -> Iterator[str]:
+def _unused_lines(outcome: Suggestion, definitions: Snapshot, settings: Settings) -> Iterator[str]:
     unused, accepting = _unused(outcome, definitions)
     yield f"rules in force that nothing seen needs: {len(unused)} of {accepting} that accept"
     hits = _hits(settings) if unused else {}
@@ -243,7 +243,7 @@ def _unused_lines(outcome: Outcome, definitions: Snapshot, settings: Settings) -
         yield f"  {rule_id} of {group}: {_hits_text(hits.get((group, rule_id)))}"
 
 
-def _unused(outcome: Outcome, definitions: Snapshot) -> tuple[list[tuple[str, str]], int]:
+def _unused(outcome: Suggestion, definitions: Snapshot) -> tuple[list[tuple[str, str]], int]:
     """Return the accepting rules in force that decided nothing that was seen, and how many accept."""
     old, _ = _policies(outcome, definitions)
     judges = {one.name: one for one in old.interfaces}
@@ -299,7 +299,7 @@ def _hits_text(times: HitTimes | None) -> str:
 
 
 def _as_json(
-    outcome: Outcome, definitions: Snapshot, settings: Settings, *, explains: bool
+    outcome: Suggestion, definitions: Snapshot, settings: Settings, *, explains: bool
 ) -> dict[str, object]:
     fields: dict[str, object] = {
         "document": outcome.native,

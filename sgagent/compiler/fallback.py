@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from sgagent.compiler.base_chains import LINK, POSTROUTING, PREROUTING, always_allowed_icmpv6, reached_judges
 from sgagent.compiler.decision_list import list_entries
-from sgagent.compiler.linear import FarEnds, entry_rules
+from sgagent.compiler.linear import FarEndMaps, entry_rules
 from sgagent.compiler.selectors import dhcp_rule, readings
 from sgagent.core.addresses import NO_ADDRESSES
 from sgagent.core.memo import Memo
@@ -99,7 +99,7 @@ def _exempt(closed: ResolvedInterface, direction: Direction, family: Family) -> 
     if family is Family.IPV6:
         yield from always_allowed_icmpv6()
     yield from _accepting([dhcp_rule(reading, direction, closed.name, family)])
-    far_ends = FarEnds("", (nft.ADDRESS_TYPES[family],))  # each is one network, which takes no map
+    far_ends = FarEndMaps("", (nft.ADDRESS_TYPES[family],))  # each is one network, which takes no map
     yield from _accepting(entry_rules(list_entries(closed, direction, family, Memo()), reading, far_ends))
 
 

@@ -53,7 +53,7 @@ def list_chains(
     direction, interface, family = place
     entries, last = up_to(entries, lambda entry: entry.is_for_everyone and entry.is_for_all)
     onward = names.default_chain(direction, interface) if last is None else last.leaf
-    far_ends = FarEnds(names.of_family("objects", *place), (nft.ADDRESS_TYPES[family],))
+    far_ends = FarEndMaps(names.of_family("objects", *place), (nft.ADDRESS_TYPES[family],))
     _, by_header = readings(direction, family)
     (_, rules), *others = _by_protocol(entries, by_header, far_ends, place).items()
 
@@ -69,7 +69,7 @@ def list_chains(
 
 
 def _by_protocol(
-    entries: tuple[Entry, ...], reading: Selectors, far_ends: FarEnds, place: Place
+    entries: tuple[Entry, ...], reading: Selectors, far_ends: FarEndMaps, place: Place
 ) -> dict[str, list[nft.Rule]]:
     """Return the rules of the list that read headers, by chain: one chain for each separated protocol.
 
@@ -110,7 +110,7 @@ def up_to(items: Iterable[T], is_last: Callable[[T], bool]) -> tuple[tuple[T, ..
     return tuple(kept), None
 
 
-class FarEnds:
+class FarEndMaps:
     """The addresses that the lines of a list compare, some of them in maps.
 
     A few single addresses are compared in the rule. As soon as a range is among them it takes a map, since an
@@ -143,7 +143,7 @@ class FarEnds:
         return (), nft.LookUp((reading.peer,), made.name)
 
 
-def entry_rules(entries: Iterable[Entry], reading: Selectors, far_ends: FarEnds) -> list[nft.Rule]:
+def entry_rules(entries: Iterable[Entry], reading: Selectors, far_ends: FarEndMaps) -> list[nft.Rule]:
     """Return the rules that send a packet to the leaf of the first entry that matches it."""
     found = ((entry, *far_ends.split(entry, reading)) for entry in entries)
     return [
@@ -154,7 +154,7 @@ def entry_rules(entries: Iterable[Entry], reading: Selectors, far_ends: FarEnds)
 
 
 def protocol_rules(
-    entries: Iterable[Entry], protocol: Protocol, reading: Selectors, far_ends: FarEnds
+    entries: Iterable[Entry], protocol: Protocol, reading: Selectors, far_ends: FarEndMaps
 ) -> list[nft.Rule]:
     """Return the same where it is settled that the packet, which is read by its header, is of a protocol.
 

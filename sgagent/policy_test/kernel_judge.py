@@ -47,7 +47,7 @@ _UNCOUNTED = (DecidedBy.SESSION, DecidedBy.ALWAYS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Observation:
+class ObservedPacket:
     """The kernel's treatment of a packet."""
 
     passed: bool
@@ -55,7 +55,7 @@ class Observation:
     """The names of the counters that increased."""
 
 
-_Answer = Observation | LeftOut
+_Answer = ObservedPacket | LeftOut
 
 
 def judge_by_kernel(
@@ -86,7 +86,7 @@ def judge_by_kernel(
     report = json.loads(text)
     if "error" in report:
         raise _ERRORS[report["error"]](report["reason"])
-    found = (LeftOut(**one) if "reason" in one else Observation(**one) for one in report["answers"])
+    found = (LeftOut(**one) if "reason" in one else ObservedPacket(**one) for one in report["answers"])
     return tuple(outcome(policy, compiled, entry, one) for entry, one in zip(traffic, found, strict=True))
 
 
@@ -129,7 +129,9 @@ def _agree(seen: Decision, due: Decision, entry: ExpectedTraffic) -> bool:
     return (seen.verdict, seen.decided_by, seen.rule) == (due.verdict, due.decided_by, due.rule)
 
 
-def _decision(policy: ResolvedPolicy, compiled: Compiled, observed: Observation, due: Decision) -> Decision:
+def _decision(
+    policy: ResolvedPolicy, compiled: Compiled, observed: ObservedPacket, due: Decision
+) -> Decision:
     """Return the kernel's decision, as far as the counters show it."""
     verdict = Policy.ACCEPT if observed.passed else Policy.DROP
     key = next((compiled.counters[name] for name in observed.counted if name in compiled.counters), None)
@@ -211,8 +213,8 @@ class _KernelSession:
         inwards = opener.direction is Direction.INGRESS
         return self._send(reply, opener, Direction.EGRESS if inwards else Direction.INGRESS)
 
-    def _send(self, wire: WirePacket, packet: Packet, direction: Direction) -> Observation:
+    def _send(self, wire: WirePacket, packet: Packet, direction: Direction) -> ObservedPacket:
         before = self.network.count_packets(TABLE)
         passed = self.network.passes(wire, packet.interface, direction)
         after = self.network.count_packets(TABLE)
-        return Observation(passed=passed, counted=[name for name in after if after[name] > before[name]])
+        return ObservedPacket(passed=passed, counted=[name for name in after if after[name] > before[name]])

@@ -187,7 +187,7 @@ NO_OPENING = "packets that open no session"
 
 
 @dataclass(frozen=True, slots=True)
-class FieldFault(Exception):  # noqa: N818 - caught where the line is known, and told as a problem of it
+class FieldFault(Exception):  # noqa: N818 - caught where the line is known, and reported as its problem
     """Say which value a field of a record should have."""
 
     name: str

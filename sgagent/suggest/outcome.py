@@ -104,7 +104,7 @@ _QUESTIONS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Suggestion:
     """A suggestion that is proved."""
 
     draft: Draft
@@ -127,7 +127,7 @@ def suggest(
     *,
     directions: Collection[Direction] = tuple(Direction),
     kept: frozenset[str] = frozenset(),
-) -> Outcome:
+) -> Suggestion:
     """Return documents that admit the traffic, and nothing beyond their statements.
 
     Args:
@@ -170,7 +170,7 @@ def suggest(
         observations.append(one)
     known = {one.network_interface_id for one in whole.network_interfaces}
     asked = [one for one in observations if one.doubt and one.interface in known]
-    return Outcome(
+    return Suggestion(
         draft=drafted,
         snapshot=written,
         native=native,

@@ -10,7 +10,7 @@ from itertools import permutations, product
 from hypothesis import given
 
 from sgagent.analysis.graph.edges import make_graph
-from sgagent.analysis.graph.elements import Side, Traffic
+from sgagent.analysis.graph.elements import AllowedTraffic, Side
 from sgagent.analysis.lint.one_sided import closed_elsewhere
 from sgagent.analysis.lint.subject import make_subject
 from sgagent.analysis.redundancy import LAST_CODE, code_of
@@ -232,7 +232,7 @@ def test_edges_between_groups_are_what_both_ends_let_pass(draws: Draws) -> None:
     }
     expected = permitted(ends)
     for pair in {*drawn, *expected}:
-        on_edge = {what for what in ends.points() if is_on(drawn.get(pair, Traffic()), what)}
+        on_edge = {what for what in ends.points() if is_on(drawn.get(pair, AllowedTraffic()), what)}
         assert on_edge == expected.get(pair, set()), pair
 
 
@@ -289,7 +289,7 @@ def test_edges_beyond_groups_are_what_this_end_lets_pass(draws: Draws) -> None:
     }
     expected = permitted_beyond(ends)
     for pair in {*drawn, *expected}:
-        on_edge = {what for what in ends.points() if is_on(drawn.get(pair, Traffic()), what)}
+        on_edge = {what for what in ends.points() if is_on(drawn.get(pair, AllowedTraffic()), what)}
         assert on_edge == expected.get(pair, set()), pair
 
 
@@ -356,7 +356,7 @@ def codes_of_rule(rule: SecurityGroupRule) -> Iterator[tuple[int, int]]:
             yield code_of(number), code_of(number, 65535)
 
 
-def is_on(traffic: Traffic, what: Point) -> bool:
+def is_on(traffic: AllowedTraffic, what: Point) -> bool:
     """Tell whether an edge carries a point."""
     protocol, port = what
     return holds(

@@ -15,6 +15,7 @@ from operator import or_
 from sgagent.analysis.graph.elements import (
     ANYWHERE,
     NO_TRAFFIC,
+    AllowedTraffic,
     Edge,
     Graph,
     Node,
@@ -22,7 +23,6 @@ from sgagent.analysis.graph.elements import (
     NodeKind,
     Outward,
     Side,
-    Traffic,
 )
 from sgagent.analysis.graph.hosts import FamilyRanges, HostAddress, Places, has_two_addresses
 from sgagent.analysis.header_space import Box, Clause
@@ -62,7 +62,7 @@ def make_graph(subject: LintSubject, tick: Tick = lambda: None) -> Graph:
 class _Found:
     """The traffic and rules of one edge, by the rules of one end."""
 
-    traffic: Traffic = NO_TRAFFIC
+    traffic: AllowedTraffic = NO_TRAFFIC
     rules: set[str] = field(default_factory=set)
     families: set[Family] = field(default_factory=set)
     beyond: AddressSet = NO_ADDRESSES
@@ -112,7 +112,7 @@ class _Finder:
             traffic = self._let_through(place, box, direction, other.name)
         else:
             near = common(box.locals, place.near[box.family])
-            traffic = Traffic.of(box) if place.has_pair(box.family, near, box.peers) else NO_TRAFFIC
+            traffic = AllowedTraffic.of(box) if place.has_pair(box.family, near, box.peers) else NO_TRAFFIC
         if not traffic:
             return
         ends = (_group(owner), other) if direction is Direction.EGRESS else (other, _group(owner))
@@ -125,9 +125,11 @@ class _Finder:
             objects = self._objects(rule, other.side) if other.side is not Side.BOTH else ()
             found.beyond = found.beyond.union(*(peer.addresses for node, peer in objects if node == other))
 
-    def _let_through(self, place: HostAddress, box: Box[Clause], direction: Direction, group: str) -> Traffic:
+    def _let_through(
+        self, place: HostAddress, box: Box[Clause], direction: Direction, group: str
+    ) -> AllowedTraffic:
         """Return the traffic that members of a group at the far end accept, of a place's traffic."""
-        family, due, found = box.family, Traffic.of(box), NO_TRAFFIC
+        family, due, found = box.family, AllowedTraffic.of(box), NO_TRAFFIC
         near = common(box.locals, place.addresses[family])
         if place.has_pair(family, near, common(self.places.unplaced(group, family), box.peers)):
             return due
@@ -139,7 +141,7 @@ class _Finder:
                     if found == due:
                         return due
                     if end.meets(_End(far_place, there, far)):
-                        found |= due & Traffic.of(there)
+                        found |= due & AllowedTraffic.of(there)
         return found
 
     def _parts(
@@ -191,7 +193,7 @@ class _Finder:
         )
 
     def _drops_some(
-        self, source: NodeId, target: NodeId, owner: str, beyond: AddressSet, traffic: Traffic
+        self, source: NodeId, target: NodeId, owner: str, beyond: AddressSet, traffic: AllowedTraffic
     ) -> bool:
         """Return whether either end drops some of an edge's traffic: for some addresses or source ports.
 
@@ -268,7 +270,7 @@ def _drops_at(
     direction: Direction,
     here: FamilyRanges,
     there: FamilyRanges,
-    traffic: Traffic,
+    traffic: AllowedTraffic,
 ) -> bool:
     """Return whether a place drops some traffic between hosts there and others."""
     return any(

@@ -24,14 +24,14 @@ def _codes(protocols: Ranges) -> Ranges:
 
 
 @dataclass(frozen=True, slots=True)
-class Traffic:
+class AllowedTraffic:
     """The packets that may be sent; equal sets are equal values."""
 
     codes: Ranges = NONE
     """Protocols with their destination ports, numbered by :func:`code_of`; all ports where there are none."""
 
     @classmethod
-    def of(cls, box: Box[Label]) -> Traffic:
+    def of(cls, box: Box[Label]) -> AllowedTraffic:
         """Return the traffic of a box of packets."""
         if box.ports == ALL_PORTS.ranges:
             return cls(joined(_codes(box.protocols)))
@@ -39,17 +39,17 @@ class Traffic:
         codes = ((code_of(one, low), code_of(one, high)) for one in numbers for low, high in box.ports)
         return cls(joined(codes))
 
-    def __or__(self, other: Traffic) -> Traffic:
+    def __or__(self, other: AllowedTraffic) -> AllowedTraffic:
         """Return the traffic in either."""
-        return Traffic(joined((*self.codes, *other.codes)))
+        return AllowedTraffic(joined((*self.codes, *other.codes)))
 
-    def __and__(self, other: Traffic) -> Traffic:
+    def __and__(self, other: AllowedTraffic) -> AllowedTraffic:
         """Return the traffic in both."""
-        return Traffic(common(self.codes, other.codes))
+        return AllowedTraffic(common(self.codes, other.codes))
 
-    def __sub__(self, other: Traffic) -> Traffic:
+    def __sub__(self, other: AllowedTraffic) -> AllowedTraffic:
         """Return the traffic in this and not in the other."""
-        return Traffic(without(self.codes, other.codes))
+        return AllowedTraffic(without(self.codes, other.codes))
 
     def __bool__(self) -> bool:
         """Return whether anything may be sent."""
@@ -91,8 +91,8 @@ class Traffic:
         return "; ".join(self.texts()) or "nothing"
 
 
-NO_TRAFFIC = Traffic()
-ALL_TRAFFIC = Traffic(_codes(ALL_PROTOCOL_NUMBERS))
+NO_TRAFFIC = AllowedTraffic()
+ALL_TRAFFIC = AllowedTraffic(_codes(ALL_PROTOCOL_NUMBERS))
 
 
 ANYWHERE = "anywhere"
@@ -167,7 +167,7 @@ class Edge:
 
     source: NodeId
     target: NodeId
-    traffic: Traffic
+    traffic: AllowedTraffic
     rules: tuple[str, ...]
     """Ids of the rules that accept it, sorted; none where fellow members may talk."""
 
@@ -177,16 +177,16 @@ class Edge:
     is_partial: bool = False
     """Whether it holds for some members only, some addresses of the object, or some source ports."""
 
-    before: Traffic | None = None
+    before: AllowedTraffic | None = None
     """What might be sent before a change; None where nothing is compared."""
 
     @property
-    def opened(self) -> Traffic:
+    def opened(self) -> AllowedTraffic:
         """Return the traffic that a change lets in."""
         return NO_TRAFFIC if self.before is None else self.traffic - self.before
 
     @property
-    def closed(self) -> Traffic:
+    def closed(self) -> AllowedTraffic:
         """Return the traffic that a change shuts out."""
         return NO_TRAFFIC if self.before is None else self.before - self.traffic
 
@@ -309,7 +309,7 @@ def sentence(edge: Edge) -> str:
     return printable(what + (", in part" if edge.is_partial else ""))
 
 
-def _traffic_lines(traffic: Traffic) -> Sequence[str]:
+def _traffic_lines(traffic: AllowedTraffic) -> Sequence[str]:
     """Return traffic in lines of bearable length, and of them not too many."""
     wrap = partial(textwrap.wrap, width=LONGEST, break_long_words=False, break_on_hyphens=False)
     lines = [line for text in traffic.texts() for line in wrap(text)]

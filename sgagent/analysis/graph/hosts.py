@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 
-from sgagent.analysis.graph.elements import Traffic
+from sgagent.analysis.graph.elements import AllowedTraffic
 from sgagent.analysis.graph.unresolved import stand_ins, with_stand_ins
 from sgagent.analysis.header_space import Box, Clause, Columns, cut_into_boxes, list_clauses
 from sgagent.analysis.lint.subject import LintSubject, Stand
@@ -189,7 +189,7 @@ class HostAddress:
     def dropped_by_address(self) -> Mapping[tuple[Direction, Family], DroppedBoxes]:
         """Return disjoint boxes of the dropped packets, to be found by their far ends."""
         return {
-            key: DroppedBoxes((Traffic.of(box), box) for box in boxes if box.label is _DROP)
+            key: DroppedBoxes((AllowedTraffic.of(box), box) for box in boxes if box.label is _DROP)
             for key, boxes in self._boxes.items()
         }
 
@@ -227,7 +227,7 @@ class HostAddress:
         return not self.hosts or len(list(islice(having, 2))) > 1
 
 
-_Dropped = tuple[Traffic, Box[Clause]]
+_Dropped = tuple[AllowedTraffic, Box[Clause]]
 
 
 class DroppedBoxes:

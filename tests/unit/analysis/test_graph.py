@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from sgagent.analysis.graph.edges import make_graph
-from sgagent.analysis.graph.elements import ALL_TRAFFIC, NO_TRAFFIC, Graph, NodeId, Outward, Side, Traffic
+from sgagent.analysis.graph.elements import (
+    ALL_TRAFFIC,
+    NO_TRAFFIC,
+    AllowedTraffic,
+    Graph,
+    NodeId,
+    Outward,
+    Side,
+)
 from sgagent.analysis.graph.svg import HighlightedWay, compared, highlighted
 from sgagent.analysis.lint.subject import make_subject
 from sgagent.analysis.redundancy import code_of
@@ -316,12 +324,12 @@ def test_who_is_nowhere_has_no_way() -> None:
         highlighted(graph_of(TIERS), HighlightedWay(source="sg-nobody", target="sg-web"), TIERS)
 
 
-def some(tcp: Ranges = (), udp: Ranges = (), others: Ranges = ()) -> Traffic:
+def some(tcp: Ranges = (), udp: Ranges = (), others: Ranges = ()) -> AllowedTraffic:
     """Return ports of TCP and UDP, and protocols without ports."""
     runs = [(code_of(6, first), code_of(6, last)) for first, last in tcp]
     runs += [(code_of(17, first), code_of(17, last)) for first, last in udp]
     runs += [(code_of(first), code_of(last, LAST_PORT)) for first, last in others]
-    return Traffic(joined(runs))
+    return AllowedTraffic(joined(runs))
 
 
 @pytest.mark.parametrize(
@@ -335,7 +343,7 @@ def some(tcp: Ranges = (), udp: Ranges = (), others: Ranges = ()) -> Traffic:
         (ALL_TRAFFIC - some(tcp=((25, 25),)), "tcp 0-24, 26-65535; udp; all other protocols"),
     ),
 )
-def test_traffic_is_said_in_few_words(traffic: Traffic, text: str) -> None:
+def test_traffic_is_said_in_few_words(traffic: AllowedTraffic, text: str) -> None:
     """Protocols by name, and ports of those that have them."""
     assert str(traffic) == text
 

@@ -13,7 +13,7 @@ from sgagent.compiler.linear import (
     MOST_ADDRESSES,
     MOST_LINES,
     MOST_MEMBERS,
-    FarEnds,
+    FarEndMaps,
     entry_rules,
     is_short,
     protocol_rules,
@@ -54,9 +54,9 @@ def written(
     return [rule_text(line) for line in entry_rules(of_rules, by_session if live else by_header, far_ends())]
 
 
-def far_ends() -> FarEnds:
+def far_ends() -> FarEndMaps:
     """Return what collects the maps of a list."""
-    return FarEnds("objects", (KeyType.IPV4_ADDR,))
+    return FarEndMaps("objects", (KeyType.IPV4_ADDR,))
 
 
 def test_lines_stand_in_the_order_in_which_rules_decide() -> None:

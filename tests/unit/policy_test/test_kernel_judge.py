@@ -11,7 +11,7 @@ from sgagent.core.evaluate import DecidedBy, Decision, Packet
 from sgagent.core.model import Direction, Family, Policy
 from sgagent.nft import names
 from sgagent.nft.marks import MarkLayout, first_state
-from sgagent.policy_test.kernel_judge import Observation, outcome
+from sgagent.policy_test.kernel_judge import ObservedPacket, outcome
 from sgagent.policy_test.scenario import ExpectedDecision, LeftOut, PacketOutcome, PacketResult
 from tests.corpus import Example, examples
 
@@ -28,7 +28,7 @@ def compiled_of(example: Example) -> Compiled:
 
 def observed(*counted: str, passed: bool) -> PacketOutcome:
     """Return what is made of the abuser's packet."""
-    return outcome(WEB.policy(), compiled_of(WEB), ABUSER, Observation(passed=passed, counted=counted))
+    return outcome(WEB.policy(), compiled_of(WEB), ABUSER, ObservedPacket(passed=passed, counted=counted))
 
 
 def test_the_counter_says_what_decided() -> None:
@@ -84,7 +84,7 @@ def test_what_only_some_kernels_call_invalid_is_left_out(icmp_type: int, result:
         icmp_type=icmp_type,
     )
     entry = replace(ABUSER, packet=message, expected=ExpectedDecision(verdict=Policy.ACCEPT))
-    invalid = Observation(passed=False, counted=(names.invalid_chain(Direction.INGRESS, "eth0"),))
+    invalid = ObservedPacket(passed=False, counted=(names.invalid_chain(Direction.INGRESS, "eth0"),))
     found = outcome(WEB.policy(), compiled_of(WEB), entry, invalid)
     assert found.result is result
     assert ("fault of sgagent" in found.suspicion) is (result is PacketResult.FAILED)

@@ -14,7 +14,7 @@ from sgagent.suggest.conversations import Traffic
 from sgagent.suggest.far_ends import Measures, Widening
 from sgagent.suggest.flow_lines import FlowLineReader
 from sgagent.suggest.observations import Doubt
-from sgagent.suggest.outcome import Outcome, suggest
+from sgagent.suggest.outcome import Suggestion, suggest
 from tests.flow_records import Sessions, as_log, incoming, outgoing
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
@@ -41,7 +41,7 @@ def suggested(
     definitions: Snapshot | None = None,
     measures: Measures | None = None,
     directions: Sequence[Direction] = tuple(Direction),
-) -> Outcome:
+) -> Suggestion:
     """Return what is suggested for a flow log."""
     traffic = Traffic()
     FlowLineReader(traffic, "web.log", "web").read(as_log(sessions).splitlines(keepends=True))
