@@ -82,7 +82,7 @@ class LogQueue(io.TextIOBase):
         """Return the log's fault, as long as it lasts."""
         if not self._is_full and not self._unreported:
             return None
-        return f"the log is not read or can't be written; {self.dropped_lines} lines were dropped so far"
+        return f"the log is not read or can't be written; lines dropped so far: {self.dropped_lines}"
 
     def isatty(self) -> bool:
         """Return whether the lines go to a terminal."""

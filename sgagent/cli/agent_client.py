@@ -98,15 +98,16 @@ def ask(settings: Settings, question: requests.Question, kind: type[_Answer]) ->
     return answer
 
 
-_UNIT_FOLDERS = tuple(f"{top}/systemd/system" for top in ("etc", "run", "usr/local/lib", "usr/lib", "lib"))
 _RUNTIME_DIRECTORY = StateSettings().runtime_directory
 """Of the unit's agent."""
 
 
 def how_to_start(settings: Settings, root: Path = Path("/")) -> str:
     """Return the command that starts an agent: the service manager's where it has our unit and is asked."""
+    from sgagent.host.service_unit import UNIT_FOLDERS  # noqa: PLC0415 - where an agent runs, no need
+
     has_systemd = (root / "run/systemd/system").is_dir()
-    has_unit = any((root / folder / "sgagent.service").exists() for folder in _UNIT_FOLDERS)
+    has_unit = any((root / folder / "sgagent.service").exists() for folder in UNIT_FOLDERS)
     if has_systemd and has_unit and settings.state.runtime_directory == _RUNTIME_DIRECTORY:
         return (
             "start it with 'systemctl start sgagent'; 'systemctl status sgagent' says why it is not running"

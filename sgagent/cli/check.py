@@ -39,6 +39,7 @@ from sgagent.core.resolve import Resolution, Scope
 from sgagent.core.rule_values import FAMILY_NAMES, has_ended, instant_text
 from sgagent.documents import DocumentFile, RefusedDocumentsError
 from sgagent.host.links import NetlinkHost, read_forwarding
+from sgagent.host.service_unit import LOGS_DIRECTORY, added_paths
 from sgagent.ports import Delivery
 from sgagent.settings import RefusedSettingsError, Settings
 from sgagent.settings.sources import FileSourceSettings
@@ -65,6 +66,7 @@ def run(options: argparse.Namespace) -> int:
         problems += _forwarding_warnings(policy, options.config or DEFAULT_CONFIGURATION)
         problems += _unbinding_warnings(policy, settings, options)
         problems += _warnings_of_links(policy, options.config or DEFAULT_CONFIGURATION)
+        problems += flow_log_errors(settings, options.config or DEFAULT_CONFIGURATION)
     except RefusedSettingsError as error:
         settings, policy, found = error.readable, None, None
         problems = (*error.problems, *_problems_of_documents(error, options))
@@ -230,6 +232,19 @@ def _unbinding_warnings(
         for name, before in sorted(bound_before(settings).items())
         if name in there and policy.judge(name) is None
     )
+
+
+def flow_log_errors(settings: Settings, configuration: Path, root: Path = Path("/")) -> tuple[Problem, ...]:
+    """Return an error for a flow log where the service may not write, as its unit says."""
+    output = settings.flow_log.output
+    state = settings.state
+    places = (LOGS_DIRECTORY, state.directory, state.runtime_directory, *added_paths(root))
+    if not isinstance(output, Path) or any(output.is_relative_to(place) for place in places):
+        return ()
+    message = f"the service may write below {LOGS_DIRECTORY} (LogsDirectory= in sgagent.service)"
+    remedy = f"name a file there, or add ReadWritePaths={output.parent} by 'systemctl edit sgagent'"
+    origin = Origin(file=str(configuration), path="flow_log.output")
+    return (Problem.error(origin, "flow_log_outside", str(output), message, remedy),)
 
 
 def _warnings_of_links(policy: ResolvedPolicy | None, configuration: Path) -> tuple[Problem, ...]:

@@ -9,7 +9,6 @@ import re
 import socket
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -49,7 +48,7 @@ from sgagent.sources.files.reader import is_document_name
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     add = option_adder(parser)
-    add("--web", "admit everyone to ports 80 and 443")
+    add("--web", "admit everyone to port 80, and to 443 if something listens there")
     text = "admit SSH from here; repeatable (default: only the session that you are in)"
     add("--ssh-from CIDR", text, action="append", default=[], type=_block)
     text = "watch the traffic for so long, like 10m, and admit what comes in then"
@@ -66,8 +65,11 @@ def run(options: argparse.Namespace) -> int:
     if not is_written:
         _write(place, text)
     # A running agent has read an older configuration: it has to observe before it finds the policy.
-    with suppress(NoAgentError):
+    runs = True
+    try:
         ask(settings, ModeOrder(mode=Mode.OBSERVE, interface=None), ModeAnswer)
+    except NoAgentError:
+        runs = False
     _write(policy_file, policy.text)
     if options.from_traffic is not None:
         from sgagent.cli.live_traffic import first_policy  # noqa: PLC0415 - most policies are made at once
@@ -79,12 +81,13 @@ def run(options: argparse.Namespace) -> int:
         found = {"interfaces": policy.interfaces, "admitted": policy.admitted, "notes": policy.notes}
         print(json.dumps({**files, **found}))
         return 0
+    start = "" if runs else "then start the agent, "
     lines = (
         f"{'found' if is_written else 'wrote'} {place}: observe mode, nothing is dropped",
         f"wrote {policy_file}: filters {', '.join(policy.interfaces) or 'no link'}",
         *(f"  admits {entry}" for entry in policy.admitted),
         *(f"note: {note}" for note in policy.notes),
-        "next: 'sgagent check', then start the agent, and watch 'sgagent hits' and 'sgagent denied';",
+        f"next: 'sgagent check', {start}and watch 'sgagent hits' and 'sgagent denied';",
         "      'sgagent mode enforce --confirm-within 2m' enforces it on trial, 'sgagent confirm' keeps it",
     )
     print("\n".join(map(printable, lines)))
@@ -214,7 +217,8 @@ def _write(place: Path, text: str) -> None:
 MOST_PEERS = 100
 """Peers of open sessions at one port that the policy names."""
 
-_WEB_PORTS = (80, 443)
+HTTPS = 443
+_WEB_PORTS = (80, HTTPS)
 _EVERYONE_IPV6 = '"::/0"'
 _PROTOCOLS = {TCP.number: "tcp", UDP.number: "udp"}
 
@@ -275,7 +279,8 @@ def make_first_policy(
     """Return a policy that admits logins, the arguments' traffic, and the sessions that are open."""
     name = _id_part(view.name)
     links = filtered_links(view.links)
-    rules = [*_ssh_rules(view, ssh_from), *(_web_rules() if is_web_server else ())]
+    web = _web_ports(view) if is_web_server else ()
+    rules = [*_ssh_rules(view, ssh_from), *_web_rules(web)]
     others = [_without_admitted(one, rules) for one in view.ports]
     lists: list[PrefixList] = []
     for port, family, peers in _busy(others):
@@ -301,7 +306,10 @@ def make_first_policy(
         admitted=tuple(
             f"tcp {str(rule.ports).partition('/')[0]} from {rule.authorization_objects[0]}" for rule in rules
         ),
-        notes=tuple(_notes(view, ssh_from, links, others)),
+        notes=(
+            *_notes(view, ssh_from, links, others),
+            *(("nothing listens at port 443: no rule admits to it",) if web == _WEB_PORTS[:1] else ()),
+        ),
     )
 
 
@@ -405,8 +413,14 @@ def _covers(blocks: Iterable[CidrBlock], address: CidrBlock) -> bool:
     return any(one.family is address.family and one.first <= address.first <= one.last for one in blocks)
 
 
-def _web_rules() -> Iterator[SecurityGroupRule]:
-    for port in _WEB_PORTS:
+def _web_ports(view: HostView) -> tuple[int, ...]:
+    """Return the ports of a web server: that of TLS only if something listens there."""
+    listening = {one.port for one in view.ports if one.protocol == "tcp"}
+    return tuple(port for port in _WEB_PORTS if port != HTTPS or port in listening)
+
+
+def _web_rules(ports: Iterable[int]) -> Iterator[SecurityGroupRule]:
+    for port in ports:
         for family, everyone in ((Family.IPV4, "0.0.0.0/0"), (Family.IPV6, "::/0")):
             rule_id = f"sgr-web-{port}-{family.value}"
             yield _rule(rule_id, port, CidrBlock.parse(everyone), "the web server, for everyone")

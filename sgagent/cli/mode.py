@@ -22,7 +22,7 @@ from sgagent.cli.lockout_guard import (
 )
 from sgagent.cli.main import option_adder
 from sgagent.cli.output import format_json, lay_out, terminal_width
-from sgagent.core.errors import printable
+from sgagent.core.errors import UsageError, printable
 from sgagent.core.model import Mode
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
 from sgagent.host.links import NetlinkHost
@@ -36,18 +36,24 @@ _UNBOUND_LINKS = "*"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     add = option_adder(parser)
-    add("mode", "'default' clears the override", choices=tuple(_MODES))
+    text = "'default' clears the override; without one the modes that hold are shown"
+    add("mode", text, choices=tuple(_MODES), nargs="?")
     add("--interface NAME", "this interface only (default: every interface)")
     add_guard_arguments(parser, "switch permanently even if that cuts your own session")
     add("--json", "print one JSON object")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Override the configured mode, and print the modes that hold now."""
+    """Override the configured mode, if one is named, and print the modes that hold now."""
     settings, seconds = load_settings(options), trial_seconds(options)
     interface = options.interface
     if interface is not None and interface != _UNBOUND_LINKS:
         parse_interface_name(interface, "--interface")
+    if options.mode is None:
+        if seconds is not None or options.yes:
+            raise UsageError(f"--confirm-within and --yes need a mode (one of {', '.join(_MODES)})")
+        status = ask(settings, requests.StatusQuestion(), requests.StatusAnswer)
+        return _print(modes_in_force(status, interface), options)
     order = requests.ModeOrder(mode=_MODES[options.mode], interface=interface, confirm_within=seconds)
     if order.mode is not Mode.OBSERVE and (seconds is not None or not options.yes):
         policy = _policy_after(settings, order)
@@ -56,7 +62,32 @@ def run(options: argparse.Namespace) -> int:
             announce_trial(options, what, "then going back", policy)
         elif policy is not None:
             refuse_to_cut_own_session(policy, NetlinkHost().facts(), WAYS_OUT)
-    answer = ask(settings, order, requests.ModeAnswer)
+    return _print(ask(settings, order, requests.ModeAnswer), options)
+
+
+def modes_in_force(status: requests.StatusAnswer, interface: str | None) -> requests.ModeAnswer:
+    """Return the modes that hold, of one interface or all that are judged."""
+    overridden = [override.interface for override in status.mode_overrides]
+    return requests.ModeAnswer(
+        interfaces=tuple(
+            requests.InterfaceMode(
+                interface=link.name,
+                mode=link.mode,
+                is_overridden=any(one is None or _means(one, link.name) for one in overridden),
+            )
+            for link in status.interfaces
+            if link.mode is not None and interface in (None, link.name)
+        )
+    )
+
+
+def _means(name_or_pattern: str, link: str) -> bool:
+    """Return whether an override that names an interface, or a pattern, is one of a link."""
+    stem = name_or_pattern.removesuffix("*")
+    return link == name_or_pattern or (stem != name_or_pattern and link.startswith(stem))
+
+
+def _print(answer: requests.ModeAnswer, options: argparse.Namespace) -> int:
     if options.json:
         print(format_json(encode_fields(answer)))
         return 0

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import time
+from contextlib import closing
 
 from sgagent.agent.control import requests
 from sgagent.agent.control.protocol import encode_fields
 from sgagent.agent.control.status_text import facts, headline
 from sgagent.agent.status import UNJUDGED_STATES, InterfaceStatus, Posture, state_in_words
-from sgagent.cli.agent_client import ask
+from sgagent.cli.agent_client import NoAgentError, ask
 from sgagent.cli.configuration import load_settings
 from sgagent.cli.main import add_option
 from sgagent.cli.output import add_width_argument, format_json, lay_out, table_width
+from sgagent.core.errors import KernelRefusedError, NotPermittedError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,14 +24,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print how the agent is doing; the exit code says whether it enforces."""
-    answer = ask(load_settings(options), requests.StatusQuestion(), requests.StatusAnswer)
+    """Print how the agent is doing; the exit code says whether it enforces.
+
+    Raises:
+        NoAgentError: no agent is running; it says whether its rules hold all the same.
+    """
+    try:
+        answer = ask(load_settings(options), requests.StatusQuestion(), requests.StatusAnswer)
+    except NoAgentError as error:
+        raise NoAgentError(f"{error}; {_rules_without_agent()}") from error
     is_enforcing = answer.posture is Posture.ENFORCING
     if options.json:
         print(format_json({"is_enforcing": is_enforcing, **encode_fields(answer)}))
     else:
         print("\n".join(status_screen(answer, time.time(), table_width(options))))
     return 0 if is_enforcing else 1
+
+
+def _rules_without_agent() -> str:
+    """Return whether the kernel has a table of an agent that has stopped."""
+    from sgagent.dataplane.dataplane import LibnftablesDataplane  # noqa: PLC0415 - where an agent runs, no need
+    from sgagent.ports import Observed  # noqa: PLC0415 - likewise
+
+    try:
+        with closing(LibnftablesDataplane(owned=False)) as dataplane:
+            stands = dataplane.observe() != Observed(ruleset=None)
+    except (KernelRefusedError, NotPermittedError, OSError):
+        return "root sees by this command whether its rules hold all the same"
+    if stands:
+        return "the rules of table inet sgagent hold all the same, as they were when it stopped"
+    return "no rules of it are in the kernel: everything passes"
 
 
 _LABEL_WIDTH = 9

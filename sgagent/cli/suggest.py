@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from sgagent.agent.clock import count
 from sgagent.agent.control.hits import HitsAnswer, HitsQuestion
 from sgagent.agent.state.counter_file import CounterFile, HitTimes, read_boot_id
 from sgagent.analysis.compare import compare
@@ -102,7 +103,7 @@ def run(options: argparse.Namespace) -> int:
     if place is None:
         sys.stdout.write(outcome.text)
     else:
-        print(printable(f"wrote {len(outcome.rules)} rules: {place}"))
+        print(printable(f"wrote {count(len(outcome.rules), 'rule')}: {place}"))
     return 0
 
 
@@ -179,7 +180,7 @@ def _notes(traffic: Traffic, outcome: Suggestion) -> list[str]:
             for group in outcome.draft.rewritten.intersection(interface.security_group_ids):
                 unseen[group] = unseen.get(group, 0) + 1
     notes += [
-        f"no traffic was read of {number} members of {group}: the suggested rules are theirs, too"
+        f"no traffic was read of {count(number, 'member')} of {group}: the suggested rules are theirs, too"
         for group, number in sorted(unseen.items())
     ]
     return notes

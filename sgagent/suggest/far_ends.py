@@ -152,7 +152,7 @@ class FarEnds:
             outside = [far for far in left if far[0] is family and not named[far]]
             if self._is_everyone(service, outside):
                 block = CidrBlock.around(family, 0, 0)
-                seen = f"{len(outside)} addresses"
+                seen = _addresses_text(len(outside))
                 found.append(_widened(block, AddressSet.of([block]), Widening.EVERYONE, seen))
                 left -= {far for far in left if far[0] is family}
         found += self._groups(left, named, vpc_id, Protocol(service.protocol).only_family)
@@ -250,7 +250,7 @@ class FarEnds:
             if addresses.issubset(exact):
                 yield FarObject(named=named, addresses=addresses)
             elif Widening.NETWORK in self.measures.widenings and len(inside) >= self.measures.network_from:
-                yield _widened(named, addresses, Widening.NETWORK, f"{len(inside)} addresses")
+                yield _widened(named, addresses, Widening.NETWORK, _addresses_text(len(inside)))
             else:
                 continue
             here -= inside
@@ -270,3 +270,7 @@ def far_text(far: FarEnd) -> str:
     family, address = far
     kind = ipaddress.IPv4Address if family is Family.IPV4 else ipaddress.IPv6Address
     return str(kind(address))
+
+
+def _addresses_text(number: int) -> str:
+    return f"{number} address{'es' * (number != 1)}"

@@ -87,7 +87,8 @@ def test_a_gateway_is_told_that_rules_reach_behind_it() -> None:
 def test_wishes_are_granted_and_nothing_else() -> None:
     """SSH from named networks of both families, the web from everywhere."""
     ssh_from = (block("203.0.113.0/24"), block("2001:db8:7::/48"))
-    policy = make_first_policy(VIEW, ssh_from=ssh_from, is_web_server=True)
+    view = replace(VIEW, ports=(OpenPort(protocol="tcp", port=443),))
+    policy = make_first_policy(view, ssh_from=ssh_from, is_web_server=True)
     for source, port, is_admitted in (
         ("203.0.113.9", 22, True),
         ("198.51.100.7", 22, False),
@@ -98,6 +99,15 @@ def test_wishes_are_granted_and_nothing_else() -> None:
         ("203.0.113.9", 5432, False),
     ):
         assert admits(policy, VIEW.links, source, port) is is_admitted, (source, port)
+
+
+def test_port_443_is_opened_only_if_something_listens() -> None:
+    """Over TCP; port 80 is opened as asked for, and the lack is told."""
+    for ports in ((), (OpenPort(protocol="udp", port=443),)):
+        policy = make_first_policy(replace(VIEW, ports=ports), is_web_server=True)
+        assert admits(policy, VIEW.links, "198.51.100.7", 80)
+        assert not admits(policy, VIEW.links, "198.51.100.7", 443)
+        assert any("nothing listens at port 443" in note for note in policy.notes)
 
 
 @pytest.mark.parametrize("peer", ("198.51.100.7", "2001:db8:7::1"))

@@ -12,13 +12,16 @@ from sgagent.agent.control.requests import (
     InterfaceMode,
     ModeAnswer,
 )
+from sgagent.agent.manual_override import ModeOverride
 from sgagent.agent.state.directory import Extent, Trigger
+from sgagent.agent.status import InterfaceState, InterfaceStatus
 from sgagent.cli.agent_client import lines, print_enforced
 from sgagent.cli.control import history_table
 from sgagent.cli.lockout_guard import parse_duration
-from sgagent.cli.mode import mode_table
+from sgagent.cli.mode import mode_table, modes_in_force
 from sgagent.core.errors import NOWHERE, Problem, Severity, UsageError
 from sgagent.core.model import Mode
+from tests.unit.cli.test_status import WELL
 
 ENFORCED = EnforcedAnswer(version="v2", is_changed=True, interfaces=("eth0", "eth1"), held_back="v1")
 
@@ -106,3 +109,26 @@ def test_the_modes_are_a_table() -> None:
         ["enforce", "the configuration"],
     ]
     assert "no interface is bound yet" in mode_table(ModeAnswer(interfaces=()), None)[0]
+
+
+@pytest.mark.parametrize(
+    ("overridden", "names"),
+    (((), ()), ((None,), ("br-1", "eth0")), (("eth0",), ("eth0",)), (("br-*",), ("br-1",))),
+)
+def test_the_modes_that_hold_are_those_of_the_status(
+    overridden: tuple[str | None, ...], names: tuple[str, ...]
+) -> None:
+    """Of what is judged, with whether they were ordered: for all, for one link, or for a pattern."""
+    links = tuple(
+        InterfaceStatus(name=name, network_interface_id=None, state=InterfaceState.BOUND, mode=mode)
+        for name, mode in (("br-1", Mode.OBSERVE), ("eth0", Mode.ENFORCE), ("eth9", None))
+    )
+    overrides = tuple(ModeOverride(interface=one, mode=Mode.OBSERVE) for one in overridden)
+    status = replace(WELL, interfaces=links, mode_overrides=overrides)
+    found = modes_in_force(status, None)
+    assert [(one.interface, one.mode) for one in found.interfaces] == [
+        ("br-1", Mode.OBSERVE),
+        ("eth0", Mode.ENFORCE),
+    ]
+    assert tuple(one.interface for one in found.interfaces if one.is_overridden) == names
+    assert [one.interface for one in modes_in_force(status, "eth0").interfaces] == ["eth0"]

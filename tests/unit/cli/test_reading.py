@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from sgagent.cli.check import flow_log_errors
 from sgagent.cli.main import main
+from sgagent.settings import parse_settings
 from tests.corpus import EXAMPLES
 
 Run = Callable[..., tuple[int, str, str]]
@@ -89,3 +91,22 @@ def test_explain_answers_for_an_interface_of_the_documents(
     found = json.loads(output)
     assert (found["verdict"], found["decided_by"], found["interface"]) == (verdict, decided_by, "eni-web-1")
     assert "eni-web-1" in errors
+
+
+def test_a_flow_log_elsewhere_is_refused(run: Run, folder: Path, tmp_path: Path) -> None:
+    """By the unit's setting, which a drop-in may widen; below its own directories it is taken."""
+    configuration = tmp_path / "sgagent.toml"
+    before = configuration.read_text()
+    for place, code in (("/srv/flows.log", 2), ("/var/log/sgagent/flows.log", 0), (f"{tmp_path}/run/f", 0)):
+        configuration.write_text(f'{before}[flow_log]\noutput = "{place}"\n')
+        assert run("check", folder)[0] == code
+    configuration.write_text(f'{before}[flow_log]\noutput = "/srv/flows.log"\n')
+    output = run("check", folder)[1]
+    assert "LogsDirectory=" in output
+    assert "ReadWritePaths=/srv " in output
+    drop_in = tmp_path / "etc/systemd/system/sgagent.service.d"
+    drop_in.mkdir(parents=True)
+    (drop_in / "flows.conf").write_text("[Service]\nReadWritePaths=-/srv /data\n")
+    settings = parse_settings(configuration.read_text(), "sgagent.toml")
+    assert flow_log_errors(settings, configuration, tmp_path) == ()
+    assert len(flow_log_errors(settings, configuration)) == 1
