@@ -9,6 +9,8 @@ _DASHES = "\u2010\u2011\u2012\u2013\u2014\u2212"
 _NAMED_PORTS = re.compile(r"[A-Za-z][A-Za-z /_-]*\(([0-9]{1,5}(?:/[0-9]{1,5})?)\)")
 _ICMP_TYPE = re.compile(r"[0-9]{1,3}/(?:0|[0-9]{1,3})")
 _MASK = re.compile(r"\*{2,}|^[0-9]{1,3}\.(?:[0-9]{1,3}\.)*[Xx]{1,3}(?=[./]|$)")
+_ADDRESS = r"(?:[0-9]+(?:\.[0-9]+){3}|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*)"
+_ADDRESS_RANGE = re.compile(f"{_ADDRESS} ?- ?{_ADDRESS}")
 _PREFIX = re.compile(r"([0-9A-Fa-f.:]+)/([0-9]{1,5})")
 
 CONSOLE_WORDS: Mapping[str, str] = {
@@ -36,7 +38,10 @@ Slip = tuple[str, str]
 
 def console_word(text: str) -> Slip | None:
     """Return the documents' form of a word of the console."""
-    meant = CONSOLE_WORDS.get(" ".join(text.lower().split()))
+    named = _NAMED_PORTS.fullmatch(text.strip())
+    meant = CONSOLE_WORDS.get(" ".join(text.lower().split())) or (
+        f"tcp, with port_range {named[1]}" if named else None
+    )
     return ("a word of the console, not of documents", meant) if meant else None
 
 
@@ -66,6 +71,8 @@ def object_slip(text: str) -> Slip | None:
         return "masked, as examples and screenshots are", "the whole value that is meant"
     if "," in text:
         return "several objects in one text", f"a list: {_as_list(text)}"
+    if _ADDRESS_RANGE.fullmatch(text):
+        return "a range of addresses", "the CIDRs that it is made of, as a list"
     prefix = _PREFIX.fullmatch(text)
     if prefix:
         longest, family = (128, "IPv6") if ":" in text else (32, "IPv4")
