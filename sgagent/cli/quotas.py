@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Iterable, Iterator
 
 from sgagent.core.cloud_quotas import CloudLimit, QuotaUse, quota_uses
@@ -51,4 +52,4 @@ def quota_as_json(use: QuotaUse) -> dict[str, object]:
 def quota_lines(uses: Iterable[QuotaUse]) -> list[str]:
     """Return the uses that are nearest to their limits, for people."""
     nearest = sorted(uses, key=lambda use: (-use.ratio, use.limit.value, use.object_id))
-    return [f"quota: {words(use)} ({use.ratio:.0%})" for use in nearest[:_MOST_SHOWN]]
+    return [f"quota: {words(use)} ({math.ceil(100 * use.ratio)}%)" for use in nearest[:_MOST_SHOWN]]

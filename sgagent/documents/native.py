@@ -297,6 +297,10 @@ def _group(place: Field, document: NativeModel, collected: Collected) -> Securit
     if None in rules:
         read = zip(place.at("rules").items(), rules, strict=True)
         collected.wrong_rules += (item for item, rule in read if rule is None)
+    is_said = "inner_access_policy" in place.entries and model.inner_access_policy is Policy.ACCEPT
+    if is_said and model.type is GroupType.ADVANCED:
+        message = "an advanced group has no inner access policy: members don't reach each other by it"
+        place.at("inner_access_policy").warn("inner_accept_in_advanced", message, "drop, or a basic group")
     members = place.at("member_addresses").recall(_sorted_members) if model.member_addresses else ()
     group = SecurityGroup(
         security_group_id=model.security_group_id or "",

@@ -346,6 +346,22 @@ def test_the_version_names_the_content() -> None:
     assert version != snapshot(one).version
 
 
+@pytest.mark.parametrize(
+    ("kind", "inner", "is_warned"),
+    (
+        ("advanced", "accept", True),
+        ("enterprise", "allow", True),
+        ("advanced", "drop", False),
+        ("advanced", None, False),
+        ("basic", "accept", False),
+    ),
+)
+def test_an_inner_policy_of_an_advanced_group(kind: str, inner: str | None, is_warned: bool) -> None:  # noqa: FBT001 - as said
+    """It is warned of only if it is written: the default is for basic groups."""
+    group = {"security_group_id": "sg-1", "type": kind} | ({"inner_access_policy": inner} if inner else {})
+    assert codes(parse(document(security_groups=[group]))[1]) == ["inner_accept_in_advanced"] * is_warned
+
+
 def test_a_port_list_of_every_port_is_warned_of() -> None:
     """-1/-1 in a list is every port, 0 included (§4.2)."""
     found, warnings = parse("version: 1\nport_lists: [{port_list_id: prl-1, entries: [-1/-1]}]\n")
