@@ -65,11 +65,11 @@ def run(options: argparse.Namespace) -> int:
     if not is_written:
         _write(place, text)
     # A running agent has read an older configuration: it has to observe before it finds the policy.
-    runs = True
+    start = ""
     try:
         ask(settings, ModeOrder(mode=Mode.OBSERVE, interface=None), ModeAnswer)
     except NoAgentError:
-        runs = False
+        start = "then start the agent, "
     _write(policy_file, policy.text)
     if options.from_traffic is not None:
         from sgagent.cli.live_traffic import first_policy  # noqa: PLC0415 - most policies are made at once
@@ -81,7 +81,6 @@ def run(options: argparse.Namespace) -> int:
         found = {"interfaces": policy.interfaces, "admitted": policy.admitted, "notes": policy.notes}
         print(json.dumps({**files, **found}))
         return 0
-    start = "" if runs else "then start the agent, "
     lines = (
         f"{'found' if is_written else 'wrote'} {place}: observe mode, nothing is dropped",
         f"wrote {policy_file}: filters {', '.join(policy.interfaces) or 'no link'}",
@@ -217,8 +216,7 @@ def _write(place: Path, text: str) -> None:
 MOST_PEERS = 100
 """Peers of open sessions at one port that the policy names."""
 
-HTTPS = 443
-_WEB_PORTS = (80, HTTPS)
+_WEB_PORTS = (80, 443)
 _EVERYONE_IPV6 = '"::/0"'
 _PROTOCOLS = {TCP.number: "tcp", UDP.number: "udp"}
 
@@ -416,7 +414,7 @@ def _covers(blocks: Iterable[CidrBlock], address: CidrBlock) -> bool:
 def _web_ports(view: HostView) -> tuple[int, ...]:
     """Return the ports of a web server: that of TLS only if something listens there."""
     listening = {one.port for one in view.ports if one.protocol == "tcp"}
-    return tuple(port for port in _WEB_PORTS if port != HTTPS or port in listening)
+    return tuple(port for port in _WEB_PORTS if port in {80, *listening})
 
 
 def _web_rules(ports: Iterable[int]) -> Iterator[SecurityGroupRule]:

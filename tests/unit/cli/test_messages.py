@@ -57,6 +57,7 @@ def about_object(
     return Case(name, "192.0.2.0/24\n", f"'{value}'\n", line, OBJECT, message, remedy, value, severity)
 
 
+RANGE = "a range of addresses"
 FORMS = "an address, a CIDR, any, sg-…, account/sg-…, pl-…, dns:… or a group's id in these documents"
 NO_OBJECT = "not an address, and no security group of the documents has this id"
 NO_PREFIX = "a host name without dns: before it"
@@ -69,7 +70,9 @@ CASES = (
     about_object("a plain word", "nonsense", NO_OBJECT, FORMS),
     about_object("an id in capitals", "WEB", NO_OBJECT, "did you mean web?"),
     about_object("a number out of range", "10.0.0.300", "not an address", FORMS),
-    about_object("a range of addresses", "10.0.0.1-10.0.0.9", "not an address", FORMS),
+    about_object(
+        "a range of addresses", "10.0.0.1-10.0.0.9", RANGE, "the CIDRs that it is made of, as a list"
+    ),
     about_object("a netmask", "10.0.0.0/255.0.0.0", "not an address", FORMS),
     about_object("an address with a letter", "2001:db8::xyz", "not an address", FORMS),
     about_object("a host name", "www.example.com", NO_PREFIX, "dns:www.example.com"),
