@@ -44,7 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=str,
     )
     add("--group ID", "of console: the group that the export is of")
-    add("--type TYPE", "of console: the group's type", choices=[one.value for one in GroupType])
+    add(
+        "--type TYPE",
+        "of console: the group's type, where the export does not say it",
+        choices=[one.value for one in GroupType],
+    )
     add("--direction WAY", "of console: of all rules", choices=[one.value for one in Direction])
     add("--output PATH", "write to this file, or into this existing directory")
     add("--json", "print one JSON object, notes included")
@@ -108,11 +112,9 @@ def _known(options: argparse.Namespace) -> Known:
         raise UsageError(
             "import console: the export does not say of which group it is: --group ID is missing"
         )
-    if options.type is None:
-        raise UsageError("import console: the export does not say the type: --type basic or --type advanced")
     return Known(
         security_group_id=options.group,
-        group_type=GroupType(options.type),
+        group_type=GroupType(options.type) if options.type else None,
         direction=Direction(options.direction) if options.direction else None,
     )
 

@@ -7,13 +7,14 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sgagent.core.errors import DocumentError, Origin, Problem, UsageError
-from sgagent.core.model import Direction, GroupType
+from sgagent.core.model import Direction, GroupType, Policy
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.documents.misspellings import console_word, ports_slip
+from sgagent.importers.aws_rules import ImportEffect, Notes
 from sgagent.importers.context import Imported
 
 _COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -39,6 +40,7 @@ _COLUMNS: Mapping[str, tuple[str, ...]] = {
 _NEEDED = ("policy", "protocol", "port_range", "authorization_object")
 _SEPARATORS = re.compile(r"[,;\n]")
 _API_TYPES = {GroupType.BASIC: "normal", GroupType.ADVANCED: "enterprise"}
+_API_WORDS = {word: group_type for group_type, word in _API_TYPES.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +48,10 @@ class Known:
     """The facts that an export leaves out."""
 
     security_group_id: str
-    group_type: GroupType
+    group_type: GroupType | None = None
+    """None where the export has to say it: only basic groups have an inner access policy of accept, and only
+    rules of basic groups name groups."""
+
     direction: Direction | None = None
     """Of all rules, where no column says it."""
 
@@ -60,26 +65,65 @@ def import_console(files: Sequence[DocumentFile], limits: Limits, known: Known) 
     """
     rules: list[dict[str, Any]] = []
     answers: list[dict[str, Any]] = []
+    types: list[GroupType] = []
+    inner: set[str] = set()
     for file in files:
         text = file.content.decode("utf-8-sig", errors="replace")
         if text.lstrip()[:1] in ("[", "{"):
-            answers += _permissions(text, file.name, known)
+            found = _parsed(text, file.name)
+            types += [_API_WORDS[word] for word in _said_types(found) if word in _API_WORDS]
+            inner |= {_said(found, "InnerAccessPolicy")} - {""}
+            answers += _permissions(found, file.name, known)
         else:
             rules += _rows(text, file.name, known)
     if rules and answers:
         raise UsageError("import console: JSON and tables at once: import one after the other")
+    types += [GroupType.BASIC] * (any(map(_names_group, rules)) or any(map(_names_group, answers)))
+    if known.group_type is None and not types:
+        raise UsageError(
+            "import console: nothing in the export says the type: --type basic or --type advanced"
+        )
+    known = replace(known, group_type=known.group_type or types[0])
     document = _of_api(answers, known) if answers else _native(rules, known)
     named = DocumentFile(files[0].name if len(files) == 1 else "<console>", json.dumps(document).encode())
     snapshot, problems = parse_documents([named], limits)
-    return Imported(snapshot=snapshot, problems=problems)
+    (group,) = snapshot.security_groups
+    notes = Notes()
+    if not inner and group.group_type is GroupType.BASIC:
+        message = "its inner access policy is missing; it is read as drop"
+        notes.add(ImportEffect.NARROWED, Origin(file=named.name), group.security_group_id, message)
+    policy = Policy.ACCEPT if inner == {"accept"} else Policy.DROP
+    snapshot = replace(snapshot, security_groups=(replace(group, inner_access_policy=policy),))
+    return Imported(snapshot=snapshot, notes=tuple(notes), problems=problems)
 
 
-def _permissions(text: str, name: str, known: Known) -> list[dict[str, Any]]:
-    """Return the rules of a bare list, or of an answer of the API."""
+def _parsed(text: str, name: str) -> Any:  # noqa: ANN401 - whatever the file has
     try:
-        found = json.loads(text)
-    except ValueError:
+        return json.loads(text)
+    except (ValueError, RecursionError):
         raise _refused(name, 0, "not JSON", "the export as it was downloaded") from None
+
+
+def _said_types(found: object) -> Iterator[str]:
+    """Yield what an answer says of the type; an inner access policy of accept is of basic groups only."""
+    yield _said(found, "SecurityGroupType")
+    yield "normal" if _said(found, "InnerAccessPolicy") == "accept" else ""
+
+
+def _said(found: object, field: str) -> str:
+    return f"{found.get(field) or ''}".lower() if isinstance(found, dict) else ""
+
+
+def _names_group(rule: Mapping[str, object]) -> bool:
+    """Return whether a rule names a group, which the cloud takes in basic groups only."""
+    objects = rule.get("authorization_object", "")
+    named = [rule.get("SourceGroupId"), rule.get("DestGroupId")]
+    named += objects if isinstance(objects, list) else [objects]
+    return any(isinstance(one, str) and one.rpartition("/")[2].startswith("sg-") for one in named)
+
+
+def _permissions(found: Any, name: str, known: Known) -> list[dict[str, Any]]:  # noqa: ANN401 - as above
+    """Return the rules of a bare list, or of an answer of the API."""
     if isinstance(found, dict):
         inner = found.get("Permissions", found)
         found = inner.get("Permission", inner) if isinstance(inner, dict) else inner
@@ -89,23 +133,29 @@ def _permissions(text: str, name: str, known: Known) -> list[dict[str, Any]]:
         found = [{"Direction": known.direction.value} | one for one in found]
     if any("Direction" not in one for one in found):
         raise UsageError("the rules have no Direction: name it by --direction ingress or --direction egress")
-    return found
+    rules: list[dict[str, Any]] = found
+    return rules
 
 
 def _of_api(permissions: list[dict[str, Any]], known: Known) -> list[dict[str, Any]]:
     """Return the answers of the API that rules are a part of."""
     group = known.security_group_id
-    listed = {"SecurityGroupId": group, "SecurityGroupType": _API_TYPES[known.group_type]}
+    listed = {"SecurityGroupId": group, "SecurityGroupType": _API_TYPES[_type(known)]}
     return [
         {"SecurityGroups": {"SecurityGroup": [listed]}},
         {"SecurityGroupId": group, "Permissions": {"Permission": permissions}},
     ]
 
 
+def _type(known: Known) -> GroupType:
+    assert known.group_type is not None  # noqa: S101 - it is asked for before; for the type checker
+    return known.group_type
+
+
 def _native(rules: list[dict[str, object]], known: Known) -> dict[str, Any]:
     group = {
         "security_group_id": known.security_group_id,
-        "type": known.group_type.value,
+        "type": _type(known).value,
         "rules": rules,
     }
     return {"version": 1, "security_groups": [group]}

@@ -1,4 +1,4 @@
-"""Importer of Terraform states as ``terraform show -json`` prints them, with all modules.
+"""Importer of Terraform states and plans, with all modules: shown by ``terraform show -json``, or raw states.
 
 The resources of the AWS provider are read here, except for interfaces.
 """
@@ -22,6 +22,7 @@ from sgagent.documents.tree import Listing, Mapping, Node, is_set
 from sgagent.documents.values import DIRECTIONS, FAMILIES, parse_block
 from sgagent.importers import aws_rules, terraform_resources
 from sgagent.importers.context import AWS_GROUP, Gathered, Imported, UnreadResource, import_files
+from sgagent.importers.terraform_plan import shown_state
 
 
 class _Group(LooseModel):
@@ -193,12 +194,12 @@ _RELATED = ("security_group", "prefix_list", "port_list", "port_range_list")
 
 
 def import_terraform(files: Sequence[DocumentFile], limits: Limits) -> Imported:
-    """Return the definitions in Terraform states.
+    """Return the definitions in Terraform states and plans.
 
     Raises:
         DocumentError: a file has errors, or no file has anything to import.
     """
-    return import_files(files, limits, _read_state)
+    return import_files([shown_state(file, limits) for file in files], limits, _read_state)
 
 
 class _State(LooseModel):
@@ -227,8 +228,8 @@ def _read_state(root: Field, gathered: Gathered) -> None:
     if state is None:
         return
     if not is_set(root.entries.get("values", "")):
-        message = "a plan, not a state" if "planned_values" in root.entries else "no state in it"
-        root.error("not_a_state", message, "what `terraform show -json` prints of the state, after an apply")
+        remedy = "what `terraform show -json` prints of a state or a plan, or terraform.tfstate"
+        root.error("not_a_state", "no state and no plan in it", remedy)
     values = state.values and read_model(_Values, root.at("values"))
     module = root.at("values", "root_module")
     if values and values.root_module and read_model(_Module, module):

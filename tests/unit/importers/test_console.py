@@ -7,7 +7,7 @@ import json
 import pytest
 
 from sgagent.core.errors import DocumentError, UsageError
-from sgagent.core.model import Direction, GroupType, SecurityGroup
+from sgagent.core.model import Direction, GroupType, Policy, SecurityGroup
 from sgagent.documents import DocumentFile, Limits
 from sgagent.importers.console import Known, import_console
 
@@ -74,3 +74,50 @@ def test_a_table_without_a_direction() -> None:
     text = HEADER.replace("Rule direction,", "") + ROWS.replace("Inbound,", "").replace("Outbound,", "")
     with pytest.raises(UsageError, match="--direction"):
         imported(text)
+
+
+SG_RULE = {
+    "Policy": "Accept",
+    "IpProtocol": "TCP",
+    "PortRange": "80/80",
+    "SourceGroupId": "sg-b",
+    "Direction": "ingress",
+}
+CIDR_RULE = SG_RULE | {"SourceGroupId": "", "SourceCidrIp": "10.0.0.0/8"}
+ONLY_ID = Known(security_group_id="sg-a")
+
+
+@pytest.mark.parametrize(
+    ("export", "group_type"),
+    (
+        (json.dumps([SG_RULE]), GroupType.BASIC),
+        (HEADER + ROWS.replace("0.0.0.0/0", "sg-b", 1), GroupType.BASIC),
+        (
+            json.dumps({"InnerAccessPolicy": "Accept", "Permissions": {"Permission": [CIDR_RULE]}}),
+            GroupType.BASIC,
+        ),
+        (json.dumps({"SecurityGroupType": "enterprise", "Permission": [CIDR_RULE]}), GroupType.ADVANCED),
+    ),
+)
+def test_the_type_follows_where_it_can(export: str, group_type: GroupType) -> None:
+    """The cloud takes groups as objects, and an inner policy of accept, in basic groups only."""
+    assert imported(export, ONLY_ID).group_type is group_type
+
+
+@pytest.mark.parametrize("export", (json.dumps([CIDR_RULE]), HEADER + ROWS))
+def test_else_the_type_is_asked_for(export: str) -> None:
+    """By the name of the option."""
+    with pytest.raises(UsageError, match="--type basic or --type advanced"):
+        imported(export, ONLY_ID)
+
+
+@pytest.mark.parametrize(
+    ("said", "policy", "notes"),
+    ((None, Policy.DROP, 1), ("Accept", Policy.ACCEPT, 0), ("Drop", Policy.DROP, 0)),
+)
+def test_an_inner_policy_that_is_not_said_admits_nobody(said: str | None, policy: Policy, notes: int) -> None:
+    """And is noted: the default of documents would let members reach each other."""
+    answer = {"Permissions": {"Permission": [CIDR_RULE]}} | ({"InnerAccessPolicy": said} if said else {})
+    found = import_console([DocumentFile("export", json.dumps(answer).encode())], Limits(), BASIC)
+    assert found.snapshot.security_groups[0].inner_access_policy is policy
+    assert len(found.notes) == notes

@@ -552,14 +552,14 @@ def test_a_related_resource_that_is_not_read_is_told() -> None:
 @pytest.mark.parametrize(
     ("document", "code"),
     (
-        ({"format_version": "1.2", "planned_values": {"root_module": {}}}, "not_a_state"),
+        ({"format_version": "1.2", "planned_values": {"root_module": {}}}, "nothing_to_import"),
         ({"format_version": "1.0"}, "not_a_state"),
         (state(), "nothing_to_import"),
         ([], "wrong_type"),
     ),
 )
 def test_what_is_no_state_is_refused(document: object, code: str) -> None:
-    """A plan knows no ids yet; and an import of nothing is a mistake."""
+    """An import of nothing is a mistake, too."""
     assert code in refused(document)
 
 

@@ -1,0 +1,209 @@
+"""Raw states and plans of Terraform as the state that ``terraform show -json`` would print.
+
+Resources that a plan creates have no ids yet: groups, lists and interfaces get ids made of their addresses.
+References to them are followed through variables and outputs of modules, by the plan's configuration.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from sgagent.core.errors import DocumentError, Origin, Problem
+from sgagent.documents import DocumentFile, Limits
+
+_Json = dict[str, Any]
+
+_RAW_VERSION = 4
+_PREFIXES = {"security_group": "sg", "prefix_list": "pl", "network_interface": "eni"}
+"""By the end of a resource's type, what ids of its kind begin with."""
+
+_ONE = (
+    "security_group_id",
+    "source_security_group_id",
+    "referenced_security_group_id",
+    "prefix_list_id",
+    "network_interface_id",
+)
+_SEVERAL = ("security_groups", "security_group_ids", "prefix_list_ids")
+"""Attributes that refer to one resource, and to several."""
+
+_REFERENCE = re.compile(r'([a-z0-9_]+\.[A-Za-z0-9_-]+)(?:\["?([^"\]]*)"?\])?(?:\..*)?')
+_MOST_STEPS = 16
+"""Modules through which a reference leads."""
+
+
+def shown_state(file: DocumentFile, limits: Limits) -> DocumentFile:
+    """Return a raw state or a plan as a shown state; any other file as it is.
+
+    Raises:
+        DocumentError: it is the log of ``terraform plan -json``, which has no values.
+    """
+    if file.content.lstrip()[:10] == b'{"@level":':
+        message = "the log of `terraform plan -json`, which has no values"
+        remedy = "terraform plan -out=FILE, and what `terraform show -json FILE` prints"
+        raise DocumentError([Problem.error(Origin(file=file.name), "not_a_state", None, message, remedy)])
+    if len(file.content) > limits.document_bytes:
+        return file
+    try:
+        values = _values(json.loads(file.content))
+    except (ValueError, RecursionError, TypeError, AttributeError, KeyError):
+        return file  # whoever reads it says what is wrong
+    if values is None:
+        return file
+    return replace(file, content=json.dumps({"values": values}).encode())
+
+
+def _values(found: object) -> _Json | None:
+    if not isinstance(found, dict) or found.get("values"):
+        return None
+    if found.get("planned_values"):
+        return _Plan.of(found).values
+    if found.get("version") == _RAW_VERSION and isinstance(found.get("resources"), list):
+        return {"root_module": {"resources": list(_instances(found["resources"]))}}
+    return None
+
+
+def _instances(resources: Iterable[_Json]) -> Iterator[_Json]:
+    """Yield the instances of a raw state as resources."""
+    for resource in resources:
+        name = f"{resource['type']}.{resource['name']}"
+        address = f"{resource['module']}.{name}" if resource.get("module") else name
+        for instance in resource["instances"]:
+            key = instance.get("index_key")
+            yield {
+                "address": address if key is None else f"{address}[{json.dumps(key)}]",
+                "mode": resource["mode"],
+                "type": resource["type"],
+                "values": instance["attributes"],
+                **({"deposed_key": instance["deposed"]} if instance.get("deposed") else {}),
+            }
+
+
+@dataclass(frozen=True)
+class _Module:
+    """A module of a plan with its configuration."""
+
+    address: str
+    """Empty for the root."""
+
+    planned: _Json
+    configuration: _Json
+    call: _Json = field(default_factory=dict)
+    """The expressions of its variables."""
+
+    parent: _Module | None = None
+
+    def children(self) -> Iterator[_Module]:
+        """Yield the modules that it calls."""
+        calls = self.configuration.get("module_calls", {})
+        for child in self.planned.get("child_modules", ()):
+            name = child["address"].removeprefix(f"{self.address}.").removeprefix("module.")
+            call = calls.get(name.partition("[")[0], {})
+            yield _Module(child["address"], child, call.get("module", {}), call.get("expressions", {}), self)
+
+    def resources(self) -> Iterator[_Json]:
+        """Yield the resources that Terraform manages."""
+        return (one for one in self.planned.get("resources", ()) if one.get("mode") == "managed")
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The planned values, with ids and references filled in."""
+
+    values: _Json
+    modules: tuple[_Module, ...]
+    ids: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
+    """Ids by index, of the resources by module and name."""
+
+    @classmethod
+    def of(cls, plan: _Json) -> _Plan:
+        """Fill a plan in."""
+        values = plan["planned_values"]
+        root = _Module(
+            "", values.get("root_module", {}), plan.get("configuration", {}).get("root_module", {})
+        )
+        made = cls(values, tuple(_all(root)))
+        for module in made.modules:
+            for resource in module.resources():
+                made.name(module, resource)
+        for module in made.modules:
+            written = {
+                f"{one['type']}.{one['name']}": one for one in module.configuration.get("resources", ())
+            }
+            for resource in module.resources():
+                expressions = written.get(_name(resource), {}).get("expressions", {})
+                made.refer(module, resource["values"], expressions, _index(resource))
+        return made
+
+    def name(self, module: _Module, resource: _Json) -> None:
+        """Give a resource that is created an id of its address."""
+        kinds = [prefix for end, prefix in _PREFIXES.items() if resource["type"].endswith(end)]
+        known = resource["values"].get("id")
+        if not known and kinds:
+            own = resource["address"].replace(f"{resource['type']}.", "")
+            slug = re.sub(r"[^a-z0-9]+", "-", own.replace("module.", "").lower()).strip("-")
+            known = resource["values"]["id"] = f"{kinds[0]}-{slug}"
+        if known:
+            self.ids.setdefault((module.address, _name(resource)), {})[_index(resource)] = known
+
+    def refer(self, module: _Module, values: _Json, expressions: _Json, index: str) -> None:
+        """Fill in the references that are known only after the apply."""
+        for name, expression in expressions.items():
+            if name in ("ingress", "egress") and isinstance(expression, list):
+                blocks: list[_Json] = values.get(name) or []
+                if len(expression) == len(blocks) == 1:  # of several, nothing tells which is which
+                    self.refer(module, blocks[0], expression[0], index)
+            elif name in (*_ONE, *_SEVERAL) and _is_unknown(values.get(name)):
+                found = dict.fromkeys(self.followed(expression.get("references", ()), module, index))
+                if name in _SEVERAL:
+                    values[name] = [*filter(None, values.get(name) or ()), *found]
+                elif len(found) == 1:
+                    values[name] = next(iter(found))
+
+    def followed(
+        self, references: Iterable[str], module: _Module, index: str, steps: int = _MOST_STEPS
+    ) -> Iterator[str]:
+        """Yield the ids of what references lead to."""
+        for reference in references if steps else ():
+            head, _, rest = reference.partition(".")
+            if head == "var" and module.parent is not None:
+                further = module.call.get(rest.partition(".")[0], {}).get("references", ())
+                yield from self.followed(further, module.parent, index, steps - 1)
+            elif head == "module":
+                called, _, output = rest.partition(".")
+                address = f"{module.address}.module.{called}".lstrip(".")
+                for child in self.modules:
+                    if child.address == address and output:
+                        outputs = child.configuration.get("outputs", {})
+                        said = outputs.get(output.partition(".")[0], {}).get("expression", {})
+                        yield from self.followed(said.get("references", ()), child, index, steps - 1)
+            elif found := _REFERENCE.fullmatch(reference):
+                instances = self.ids.get((module.address, found[1]), {})
+                key = found[2] if found[2] is not None else index
+                if key in instances:
+                    yield instances[key]
+                elif len(instances) == 1 and found[2] is None:
+                    yield from instances.values()
+
+
+def _is_unknown(value: object) -> bool:
+    """Return whether a value, or a part of it, is known only after the apply."""
+    return value is None or (isinstance(value, list) and None in value)
+
+
+def _all(module: _Module) -> Iterator[_Module]:
+    yield module
+    for child in module.children():
+        yield from _all(child)
+
+
+def _name(resource: _Json) -> str:
+    return f"{resource['type']}.{resource['name']}"
+
+
+def _index(resource: _Json) -> str:
+    return str(resource.get("index", ""))
