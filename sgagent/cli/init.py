@@ -277,7 +277,8 @@ def make_first_policy(
     """Return a policy that admits logins, the arguments' traffic, and the sessions that are open."""
     name = _id_part(view.name)
     links = filtered_links(view.links)
-    web = _web_ports(view) if is_web_server else ()
+    listening = {80, *(one.port for one in view.ports if one.protocol == "tcp")}
+    web = [port for port in _WEB_PORTS if is_web_server and port in listening]
     rules = [*_ssh_rules(view, ssh_from), *_web_rules(web)]
     others = [_without_admitted(one, rules) for one in view.ports]
     lists: list[PrefixList] = []
@@ -304,10 +305,7 @@ def make_first_policy(
         admitted=tuple(
             f"tcp {str(rule.ports).partition('/')[0]} from {rule.authorization_objects[0]}" for rule in rules
         ),
-        notes=(
-            *_notes(view, ssh_from, links, others),
-            *(("nothing listens at port 443: no rule admits to it",) if web == _WEB_PORTS[:1] else ()),
-        ),
+        notes=tuple(_notes(view, ssh_from, links, others)),
     )
 
 
@@ -409,12 +407,6 @@ def _ssh_rule(port: int, label: str, source: CidrBlock, description: str) -> Sec
 
 def _covers(blocks: Iterable[CidrBlock], address: CidrBlock) -> bool:
     return any(one.family is address.family and one.first <= address.first <= one.last for one in blocks)
-
-
-def _web_ports(view: HostView) -> tuple[int, ...]:
-    """Return the ports of a web server: that of TLS only if something listens there."""
-    listening = {one.port for one in view.ports if one.protocol == "tcp"}
-    return tuple(port for port in _WEB_PORTS if port in {80, *listening})
 
 
 def _web_rules(ports: Iterable[int]) -> Iterator[SecurityGroupRule]:
