@@ -134,7 +134,7 @@ class Accounting:
         self.forget(tuple(self._seen))
 
     def take_last(self, reading: Mapping[str, CounterValue], leaving: Iterable[str], now: float) -> bool:
-        """Add the growth of counters without a key for an earlier agent, as they are about to be deleted.
+        """Add the last counts of an earlier agent's counters, which have no key and are about to be deleted.
 
         Args:
             reading: every counter of the table; it was taken in.
@@ -188,7 +188,7 @@ class Accounting:
         )
 
     def _drops(self) -> Iterator[ObservedDropCounter]:
-        """Yield the counters of drops that are, or ever were, only observed, of present counters."""
+        """Yield the keys of drops that are, or ever were, only observed, where a counter is."""
         for drop in frozenset(self._drop_of.values()):
             if drop.interface in self._observed or drop in self._totals:
                 yield drop

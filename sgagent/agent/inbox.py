@@ -48,7 +48,7 @@ class NotDoneError(Exception):
 
 
 class LoopEvent(enum.Flag):
-    """The events since the loop's last turn."""
+    """The events since the loop last ran."""
 
     NOTHING = 0
     SOURCE_CHANGED = enum.auto()

@@ -215,7 +215,7 @@ class ProofReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """The agent's state. None is not known yet."""
+    """The agent's state; None where it is not known yet."""
 
     step: Step = field(default_factory=lambda: Step(outcome=StepEnd.WAITING))
     """The report of the last step."""

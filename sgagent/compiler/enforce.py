@@ -202,7 +202,7 @@ class Enforcement:
         return self.clearance is not None and self.clearance.is_of_generations
 
     def enforcing(self, policy: ResolvedPolicy) -> Enforced:
-        """Return the knowledge of the kernel's table once this was done for a policy."""
+        """Return the policy and table that stand once this was done for a policy."""
         return Enforced(policy=policy, ruleset=self.compiled.ruleset, is_taken_up=self.is_taken_up)
 
 

@@ -209,7 +209,7 @@ def closes_strangers(table: VerifiedTable) -> bool:
 
 
 def _comparisons(table: VerifiedTable) -> Iterator[Callable[[str], Hashable]]:
-    """Yield each comparison of a table with a link's name; its result identifies the outcome."""
+    """Yield each comparison of a link's name in a table; its result identifies the outcome."""
     for _, statement in table.link_reads:
         if isinstance(statement, nft.Match):
             yield statement.has_word

@@ -292,7 +292,7 @@ def documents_answer(published: PublishedStatus, *, is_held: bool = False) -> re
 
 
 def hits_answer(published: PublishedStatus, question: HitsQuestion) -> HitsAnswer:
-    """Return the totals since the host came up, for every counter of now.
+    """Return the totals since the host came up, for each present counter.
 
     Raises:
         UsageError: nothing is judged on the interface that is asked for.

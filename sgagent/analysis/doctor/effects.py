@@ -41,7 +41,7 @@ ALL_BITS = 0xFFFFFFFF
 
 @dataclass(frozen=True, slots=True)
 class MarkBits:
-    """The knowledge of the 32 bits of a register; a bit that is in no field may be anything."""
+    """The known ones of the 32 bits of a register; a bit that is in no field may be anything."""
 
     session: int = 0
     """Bits that are the same bit of the session's mark."""

@@ -26,7 +26,7 @@ def removal(subject: LintSubject, key: RuleKey) -> Fix:
 
 
 def lets_drop(subject: LintSubject, drop: ResolvedRule, accepts: Sequence[ResolvedRule]) -> Fix | None:
-    """Return the fix that lets a void drop drop wider accepts' traffic, behind the narrower ones."""
+    """Return the fix that moves a void drop before wider accepts, and behind the narrower ones."""
     narrow = subject.exceptions.get(key_of(drop), {})
     wide = [one for one in accepts if not is_part(one, drop)]
     if not wide:
@@ -49,7 +49,7 @@ def lets_drop(subject: LintSubject, drop: ResolvedRule, accepts: Sequence[Resolv
 
 
 def lets_accept(subject: LintSubject, deny: RuleKey, accepts: Mapping[RuleKey, ResolvedRule]) -> Fix | None:
-    """Return the fix that lets accepts decide that a drop of everything comes before."""
+    """Return the fix that moves accepts before a drop of everything, or that drop behind them."""
     last = max(rule.priority for rule in accepts.values())
 
     def candidates() -> Iterator[Edits]:

@@ -347,7 +347,7 @@ class Exchange:
 
 
 def _validators(response: http.client.HTTPResponse) -> Validators:
-    """Return the server's identifiers of this content and no other; unsendable ones do not count.
+    """Return the server's validators of this content and no other, without those that can't be sent back.
 
     Servers make an ETag of the second in which a file was written and its size. Within that second, another
     file of that size has the same (RFC 9110, section 8.8.2, says so of dates).
