@@ -36,7 +36,7 @@ class Delivery:
     """Warnings only: errors of form are raised."""
 
     documents: tuple[DocumentFile, ...] = ()
-    """What was delivered, as it was delivered, to be kept as the last good one."""
+    """The documents as they were delivered, to be kept as the last good ones."""
 
     signed: Signed | None = None
     """Who vouches for it; None where nobody was asked."""

@@ -51,7 +51,7 @@ class Accounting:
         self._seen = dict(kept.seen)
         self._keys: Mapping[str, CounterKey] = {}
         self._former = _keys_by_name(kept)
-        """What counters counted for an earlier agent."""
+        """The keys of an earlier agent's counters, by name."""
 
         self._reading: Mapping[str, CounterValue] = {}
         """The last reading: a value object that is unchanged in the next one is already in the totals."""
@@ -62,12 +62,12 @@ class Accounting:
         self._most_retired = most_retired
         self._times = dict(kept.times)
         self._live: frozenset[CounterKey] | None = None
-        """What has counters; None as long as nothing was enforced, so that nothing was taken away either."""
+        """The keys with counters; None as long as nothing was enforced, so that none was removed either."""
 
         self._observed: frozenset[str] = frozenset()
         self._drop_of: Mapping[CounterKey, ObservedDropCounter] = {}
         self._turned: tuple[CounterKey, ...] = ()
-        """What has counters now, under the policy that it had before."""
+        """The keys with counters now, under the policy that they had before."""
 
         self._shown: tuple[Totals, Mapping[CounterKey, HitTimes]] | None = None
         """The totals and times as they were read last; None once they have changed."""
@@ -263,7 +263,7 @@ class Counting:
         self._clock = clock
         self._file = file
         kept, self.damage = file.load()
-        """What was wrong with the file when it was loaded; the totals began at zero then."""
+        """The fault of the file when it was loaded; the totals began at zero then."""
 
         self.fault: str | None = None
         """Why the totals are not kept now."""
@@ -387,7 +387,7 @@ class _Observation:
     is_due_at: float
     sum_said: int
     said: dict[CounterKey, int] = field(default_factory=dict)
-    """What every counter of drops stood at."""
+    """The packets of every counter of drops."""
 
 
 class ObservationLog:

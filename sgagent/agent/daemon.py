@@ -92,7 +92,7 @@ class Daemon:
     """Do for live sessions what rules can't."""
 
     verification: Verification
-    """Proves what steps leave in the kernel, while it runs."""
+    """Proves the tables of steps, while it runs."""
 
     doctor: Doctor
     """Looks for neighbours that bypass or break the policy, while it runs."""

@@ -38,7 +38,7 @@ class Fetched:
     """The result of asking the source."""
 
     newest: Delivery | None = None
-    """What it delivered last."""
+    """Its last delivery."""
 
     problems: tuple[Problem, ...] = ()
     """Why it delivered nothing at the last try."""
@@ -85,10 +85,10 @@ class Definitions:
     """The definitions that may be enforced, those that are, and those that are stored."""
 
     fetched: Fetched = field(default_factory=Fetched)
-    """What the source said, as of the last step that was done."""
+    """The source's answer, as of the last step that was done."""
 
     kept: KeptDocuments | None = None
-    """What an earlier agent left in force, until this one enforces anything."""
+    """The documents that an earlier agent left in force, until this one enforces anything."""
 
     good: Delivery | None = None
     """The committed definitions, if this agent enforced them; not those on trial."""
@@ -98,10 +98,10 @@ class Definitions:
 
     proposal: Proposal | None = None
     is_trial_in_force: bool = False
-    """Whether the kernel holds what is on trial."""
+    """Whether the kernel holds the definitions on trial."""
 
     is_going_back: bool = False
-    """Whether the kernel may still hold what was on trial."""
+    """Whether the kernel may still hold the definitions that were on trial."""
 
     waiting: str | None = None
     """The source's version that is not enforced yet, as it would cut a login (§7.4)."""
@@ -120,7 +120,7 @@ class Definitions:
 
     signature_fault: str | None = None
     damage: tuple[str, ...] = ()
-    """What is wrong with the documents that an earlier agent left in force."""
+    """The faults of the documents that an earlier agent left in force."""
 
     @classmethod
     def left(cls, kept: KeptDocuments | None) -> Definitions:

@@ -49,7 +49,7 @@ class Doctor:
     def __post_init__(self) -> None:
         """Look at nothing yet."""
         self.newest: Diagnosis | None = None
-        """What was found last; None before the first look. May be read from any thread."""
+        """The newest findings; None before the first look. May be read from any thread."""
 
         self._subject: tuple[PolicyFact, HostFacts] | None = None
         """The policy and the links, since the first step with a policy."""

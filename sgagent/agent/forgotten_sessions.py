@@ -45,7 +45,7 @@ class ForgottenSessions:
     """
 
     is_busy = False
-    """The far end repeats what it has to say, or waits."""
+    """The far end repeats its message, or waits."""
 
     def __init__(self, log: EventLog, clock: Clock, port: ForgottenPort) -> None:
         """Take the log, the clock, and the port to conntrack's sessions."""
@@ -58,7 +58,7 @@ class ForgottenSessions:
         """Those that are still to be looked up, of the ones listed last."""
 
         self._known: dict[bytes, TrackedSession] = {}
-        """What conntrack knew of a session, by the identity of its socket."""
+        """Conntrack's entry of a session, by the identity of its socket."""
 
         self._due = self._spent = 0.0
         """When to list them again, by the monotonic clock, and how many seconds this time has taken."""

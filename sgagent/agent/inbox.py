@@ -27,7 +27,7 @@ class Stepping(Protocol):
 
 
 Job: TypeAlias = Callable[[Stepping], _Result]
-"""What the loop is to do; it is given what does a step."""
+"""A task for the loop; it takes the function that does a step."""
 
 
 Wanted: TypeAlias = Callable[[], bool]

@@ -71,7 +71,7 @@ class LockoutHold:
     boot_id: str
     list_sessions: ListSessions
     find: FindAll
-    """Finds what conntrack knows of sessions."""
+    """Finds conntrack's entries of sessions."""
 
     tell: Callable[[str], None] = field(default=lambda _: None)
     """Tells who is logged in of a version that begins to wait. Must neither block nor raise."""

@@ -142,7 +142,7 @@ class HeldBack:
     """The source's version that is not enforced."""
 
     remedy: str = ""
-    """What enforces that one, in words."""
+    """The command that enforces that one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

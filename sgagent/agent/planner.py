@@ -120,7 +120,7 @@ class StepInputs:
     """Whether this host ever enforced a snapshot."""
 
     guardrails: KnownGuardrails = NO_GUARDRAILS
-    """What no definitions may break (§13.4)."""
+    """The statements that no definitions may break (§13.4)."""
 
     is_table_known: bool = True
     """Whether a table that differs was changed by another process, and not by a step that failed."""
@@ -131,7 +131,7 @@ class StepTarget:
     """The definitions and policy that a step should enforce."""
 
     definitions: Definitions
-    """With what the source said now."""
+    """With the source's answer of now."""
 
     delivery: Delivery | None = None
     """None where no definitions can be enforced."""
@@ -142,7 +142,7 @@ class StepTarget:
     """Why newer definitions are not enforced."""
 
     damage: tuple[str, ...] = ()
-    """What is wrong with the definitions that an earlier agent left, whatever becomes of the step."""
+    """The faults of the definitions that an earlier agent left, whatever the step's result is."""
 
     guardrails: GuardrailReport = NO_REPORT
 
@@ -183,7 +183,7 @@ class StepDecision:
     """The report, if the kernel takes the change or there is none."""
 
     state: AgentState
-    """Likewise; after a step that the kernel refused, the state is what it was."""
+    """Likewise; after a step that the kernel refused, the state is the one before."""
 
     change: KernelChange | None = None
     refused: Step | None = None

@@ -240,7 +240,7 @@ class PublishedStatus:
         """Why the last step could not be done."""
 
         self.faults: tuple[str, ...] = ()
-        """What is wrong with the agent's own files and its counting, in words."""
+        """The faults of the agent's own files and its counting, in words."""
 
         self._turned_at = self.clock.monotonic()
 

@@ -66,7 +66,7 @@ class Reconciler:
     """Lets versions of the source wait that would cut a login; without, none waits."""
 
     left_table: StandingTable | None = None
-    """What an earlier agent left in the kernel, which nobody has changed since; without, it is listed."""
+    """An earlier agent's table in the kernel, which nobody has changed since; without, it is listed."""
 
     name_watch: NameWatch | None = None
     """Keeps names resolved; without, the step takes what an earlier agent kept, and asks nobody."""
@@ -84,7 +84,7 @@ class Reconciler:
         self._modes = ModeFile(directory)
         self.trial_file = TrialFile(directory)
         self.fetched = Fetched()
-        """What the source said last, whatever became of the step that asked it."""
+        """The source's last answer, whatever the result of the step was that asked it."""
 
         self._is_changing = False
         """Whether the last step began to change the table, and did not come to its end."""
@@ -100,7 +100,7 @@ class Reconciler:
         self.names = self.name_watch or NameWatch(self.settings, self.clock, known.now())
         self.overrides, self.mode_fault = self._modes.load()
         self._kept_modes = self.overrides
-        """Without what is on trial."""
+        """Without the modes on trial."""
 
         self._fallback = BootFallback(self.directory)
 

@@ -254,7 +254,7 @@ class SessionPort:
     """How the kernel is asked about TCP sessions at local listeners, and ends them."""
 
     find: FindAll
-    """Finds what conntrack knows of sessions."""
+    """Finds conntrack's entries of sessions."""
 
     destroy: Callable[[TcpSession], Ending]
     list_sessions: Callable[[], Iterable[TcpSession]] = sessions_at_listeners

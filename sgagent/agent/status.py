@@ -291,17 +291,17 @@ class Status:
     last_cut_at: float | None = None
 
     manual_override: ManualOverride = field(default_factory=ManualOverride)
-    """What was applied by hand."""
+    """The definitions and modes that were set by hand."""
 
     verified: ProofReport | None = None
-    """What the proof of the table in force came to; None until that was proved."""
+    """The report of the proof of the table in force; None until that was proved."""
 
     verify_durations: Durations = field(default_factory=Durations)
     resets: Resets = field(default_factory=Resets)
     """Of the kernel's counters by other processes."""
 
     diagnosis: Diagnosis | None = None
-    """What the doctor found last; None before its first look."""
+    """The doctor's newest findings; None before its first look."""
 
     @property
     def bound_links(self) -> int | None:

@@ -55,13 +55,13 @@ class Step:
 
     outcome: StepEnd
     policy: ResolvedPolicy | None = None
-    """What is enforced now, as far as this agent knows."""
+    """The policy that is enforced now, as far as this agent knows."""
 
     version: str | None = None
     """The snapshot that is enforced."""
 
     documents: tuple[DocumentFile, ...] = ()
-    """What that snapshot was read from."""
+    """The documents of that snapshot."""
 
     held_back: str | None = None
     """The source's newest snapshot, if a command has put another one in force."""
@@ -73,13 +73,13 @@ class Step:
     """Whether the newest delivery has errors, so that an older one stays in force."""
 
     guardrails: GuardrailReport = NO_REPORT
-    """What the statements came to that no policy may break (§13.4)."""
+    """The result of the guardrails' statements (§13.4)."""
 
     held_change: HeldChange | None = None
     """The source's newest snapshot, if it waits, as it would cut a login."""
 
     held_documents: tuple[DocumentFile, ...] = ()
-    """What that was read from."""
+    """Its documents."""
 
     source_error: str | None = None
     """Why the source can't be reached."""
@@ -90,10 +90,10 @@ class Step:
     kernel_error: str | None = None
     unknown_objects: int = 0
     snapshot: Snapshot | None = None
-    """What is enforced, as parsed; None without definitions."""
+    """The enforced definitions, as parsed; None without any."""
 
     counters: Mapping[str, CounterKey] | None = None
-    """What the counters of the table count; None where it was not compiled."""
+    """The keys of the table's counters; None where it was not compiled."""
 
     was_drift: bool = False
     """Whether the step found changes by another process and repaired them."""
@@ -114,7 +114,7 @@ class Step:
     """Where the way to the source was opened in rules that an earlier agent left (§7.4)."""
 
     missing_links: tuple[MissingLink, ...] = ()
-    """What should be bound here, and no link is."""
+    """The bindings of this host that no link has."""
 
     uncached: tuple[str, ...] = ()
     """Bound interfaces whose sessions are judged at every packet, as the mark has no bits for them."""

@@ -70,7 +70,7 @@ class Verification:
         """How long proofs took. May be read from any thread."""
 
         self._report: tuple[int, ProofReport] | None = None
-        """What the newest proof came to, and of which change it was."""
+        """The newest proof's change and report."""
 
         self._prover: Prover | None = None
         self._restart = RetryDelay(FIRST_RESTART_SECONDS, LONGEST_RESTART_SECONDS)
@@ -81,14 +81,14 @@ class Verification:
         """The newest change of the table, and the newest one that needs no further proof."""
 
         self._is_unknown = False
-        """Whether what the table has to do is not known, since a step did not come to its end."""
+        """Whether the policy of the table is not known, since a step did not come to its end."""
 
         self._version: str | None = None
         """The snapshot in force."""
 
         self._policy: ResolvedPolicy | None = None
         self._state: EnforcementState | None = None
-        """What the table has to do since that change."""
+        """The policy of the table since that change."""
 
         self._is_stepping = self._is_over = False
         self._holds_steps = False

@@ -101,7 +101,7 @@ class Comparison:
     """All in which two policies differ."""
 
     flows: tuple[FlowChange, ...] = ()
-    """What opens first, then what closes."""
+    """Opening flows first, then closing ones."""
 
     rules: tuple[RuleChange, ...] = ()
     """Sorted by group and id."""
@@ -166,7 +166,7 @@ def links(old: ResolvedPolicy, new: ResolvedPolicy) -> int:
 
 
 _Pair = tuple[ResolvedInterface | None, ResolvedInterface | None]
-"""What judges a link before and after."""
+"""The judges of a link before and after."""
 
 
 def _pairs(old: ResolvedPolicy, new: ResolvedPolicy) -> Mapping[str, _Pair]:

@@ -173,7 +173,7 @@ class InForce:
     """None where nothing is enforced."""
 
     version: str = ""
-    """What the source calls the documents."""
+    """The source's version of the documents."""
 
     def parse(self, settings: Settings) -> Delivery | None:
         """Return the definitions; None where nothing is enforced."""

@@ -33,7 +33,7 @@ class FlowFile:
 
     name: str
     host: str
-    """What its host is called."""
+    """The name of its host."""
 
     owners: Mapping[str, set[tuple[Family, int]]]
     """The addresses of known network interfaces."""

@@ -69,7 +69,7 @@ class ClassChains:
     """The chains that decide about each class."""
 
     entries: tuple[Entry, ...]
-    """What it was made of."""
+    """The entries that it was made of."""
 
     distinct: tuple[Peers, ...]
     """The classes."""
@@ -81,7 +81,7 @@ class ClassChains:
     """Where packets of no class go."""
 
     shared: tuple[ClassChain, ...]
-    """What decides about everyone, unless nothing leads there."""
+    """The chain for everyone, unless nothing leads there."""
 
     @property
     def gotos(self) -> Gotos:

@@ -187,7 +187,7 @@ class Binding:
     """None is the default."""
 
     origin: Origin
-    """What made the binding, for messages."""
+    """Where the binding is written, for messages."""
 
     source_check: SourceCheck | None = None
     """None is the default."""
@@ -229,7 +229,7 @@ class Bindings:
     bindings: tuple[Binding, ...] = ()
     problems: tuple[Problem, ...] = ()
     patterns: Mapping[LinkPattern, Binding] = field(default_factory=dict)
-    """What to enforce on the links that each pattern means; the pattern stands for its link (§12.5)."""
+    """The binding of the links that each pattern means; the pattern stands for its link (§12.5)."""
 
     facts: HostFacts = field(default=NO_FACTS, compare=False)
     is_followed: bool = False

@@ -121,10 +121,10 @@ class ObservedDropCounter:
 KernelCounterKey = (
     RuleCounter | DefaultCounter | InnerCounter | InvalidCounter | SpoofedCounter | ExemptionCounter
 )
-"""What a counter of the kernel counts."""
+"""The key of a counter of the kernel."""
 
 CounterKey = KernelCounterKey | ObservedDropCounter
-"""What one total is kept for."""
+"""The key of one total."""
 
 
 PLAIN_STEPS = (HitStep.INVALID, HitStep.SPOOFED, HitStep.PLATFORM, HitStep.FAILSAFE, HitStep.INNER)

@@ -73,13 +73,13 @@ class Problem:
 
     origin: Origin
     message: str
-    """What is wrong, as a clause without a full stop."""
+    """The fault, as a clause without a full stop."""
 
     value: str | None = None
     """The offending value as it was written; None where there is none, as for a missing field."""
 
     remedy: str = ""
-    """What would be right, as a clause without a full stop."""
+    """The remedy, as a clause without a full stop."""
 
     @classmethod
     def error(cls, origin: Origin, code: str, value: str | None, message: str, remedy: str = "") -> Problem:

@@ -299,7 +299,7 @@ def resolve_guardrails(
 
 
 _Referred = AddressSet | PrefixList
-"""What an object refers to."""
+"""The referent of an object."""
 
 
 class _Resolver:

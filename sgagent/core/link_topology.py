@@ -71,7 +71,7 @@ class LinkFinding:
     """The master, the link under whose name packets pass, or the bound link under it."""
 
     message: str
-    """What is so, and what it means for packets."""
+    """The fact, and its meaning for packets."""
 
     remedy: str
 

@@ -35,7 +35,7 @@ class KernelFeature:
 
     name: str
     text: str
-    """What nft is asked to check."""
+    """The text that nft is asked to check."""
 
     consequence: str
     """Where it is missing."""
@@ -54,7 +54,7 @@ class ProbedFeature:
 
     lack: Lack | None = None
     reason: str = ""
-    """What nft or the kernel said, on one line."""
+    """The answer of nft or the kernel, on one line."""
 
 
 def _chain(rule: str) -> str:

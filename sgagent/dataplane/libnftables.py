@@ -270,7 +270,7 @@ class Refused:
     """The kernel, or nft, would not."""
 
     reason: str
-    """What nft wrote."""
+    """The output of nft."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,7 @@ class TcpSession:
     """The family of the socket itself, as a number of the socket module."""
 
     identity: bytes
-    """What the kernel knows the socket by: 48 bytes."""
+    """The kernel's identity of the socket: 48 bytes."""
 
     user: int = 0
     """Who made or accepted it; root's as long as nobody has accepted it, when the inode is 0, too."""

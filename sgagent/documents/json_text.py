@@ -76,7 +76,7 @@ class _Scanner:
         """Of the line of the place; -1 in the last."""
 
         self.closings: list[str] = []
-        """What ends each list and mapping that is open."""
+        """The end of each list and mapping that is open."""
 
         self._is_first = False
         """Whether the innermost of them was just opened."""

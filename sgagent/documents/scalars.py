@@ -34,7 +34,7 @@ _REMEDIES = {
     "list": "write the values in […]",
     "mapping": "an object: fields as name: value",
 }
-"""What to do where a value of another type is expected."""
+"""The remedy where a value of another type is expected."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -265,10 +265,10 @@ class Unknown:
 
 
 Done = nft.Verdict | nft.Count | nft.Limit | nft.Log | Reject | NamedStatement
-"""What reads no register."""
+"""Expressions that read no register."""
 
 NotFollowed = Combine | Compute | SetUpdate | Offload | Xtables | Unknown
-"""What no statement of sgagent's is made of."""
+"""Expressions that no statement of sgagent's is made of."""
 
 Expression = (
     Load | Constant | Bitwise | ByteOrder | Compare | CompareRange | SetLookUp | Store | Done | NotFollowed

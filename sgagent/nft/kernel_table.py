@@ -45,7 +45,7 @@ class KernelRule:
 
     has_comment: bool = False
     oddity: str | None = None
-    """What of the rule itself is not understood."""
+    """The part of the rule itself that is not understood."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +85,7 @@ class KernelChain:
     """Whether it belongs to the rule that leads there."""
 
     oddity: str | None = None
-    """What of it is not understood."""
+    """The part of it that is not understood."""
 
     rules: list[KernelRule] = field(default_factory=list)
 
@@ -111,7 +111,7 @@ class KernelTable:
     is_owned: bool = False
     is_persistent: bool = False
     oddity: str | None = None
-    """What of the table itself is not understood."""
+    """The part of the table itself that is not understood."""
 
     chains: list[KernelChain] = field(default_factory=list)
     sets: dict[str, KernelSet] = field(default_factory=dict)

@@ -39,7 +39,7 @@ from sgagent.nft.fields import HOST_ORDER_KEYS, IS_BIG_ENDIAN, KEY_LENGTHS, Cond
 from sgagent.nft.sets import KernelSet, padded
 
 ProgramStatement = nft.Statement | Reject | NamedStatement
-"""What a rule does; the last two are never in our own rules."""
+"""The statements of a rule; the last two are never in our own rules."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,7 @@ class KernelSet:
     """Whether it has something that our own have not and that has no part in what is looked up."""
 
     oddity: str | None = None
-    """What of it is not understood."""
+    """The part of it that is not understood."""
 
     entries: list[KernelElement] = field(default_factory=list)
 

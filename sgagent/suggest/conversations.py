@@ -96,10 +96,10 @@ class Traffic:
     """All that was read, whatever the records were."""
 
     passed: dict[Conversation, Tally] = field(default_factory=dict)
-    """What flowed; also what would be dropped, but is only observed."""
+    """Traffic that passed; also packets that would be dropped, but are only observed."""
 
     refused: dict[Conversation, Tally] = field(default_factory=dict)
-    """What the policy in force, or the cloud, dropped."""
+    """Traffic that the policy in force, or the cloud, dropped."""
 
     left_out: Counter[str] = field(default_factory=Counter)
     """Records that are none of a session's opening, or could not be used, by the reason."""

@@ -149,7 +149,7 @@ class CompiledTable:
         """A map as a tree."""
 
         self.address_statements: dict[tuple[str, Family], Sequence[nft.Match | nft.LookUp]] = {}
-        """What distinguishes addresses, by link and family."""
+        """The statements that distinguish addresses, by link and family."""
 
         self._rules: dict[tuple[object, ...], tuple[tuple[Operation, ...], ...]] = {}
         self._sets: dict[frozenset[nft.Selector], frozenset[nft.Selector]] = {}
@@ -158,13 +158,13 @@ class CompiledTable:
         those that do."""
 
         self.selectors = cache(self._selectors)
-        """What the rules of a chain read, each once."""
+        """The selectors that the rules of a chain read, each once."""
 
         self.reads = cache(self._reads)
-        """What a chain reads, and all that it leads to."""
+        """The selectors that a chain reads, with all chains that it leads to."""
 
         self.reads_before_junctions = cache(self._reads_before_junctions)
-        """What a chain reads, and all that it leads to before a junction."""
+        """The selectors that a chain reads, with all chains that it leads to before a junction."""
 
         self.touches_marks = cache(self._touches_marks)
         """Whether marks are read or changed from a chain on, before a tail."""

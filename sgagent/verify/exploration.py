@@ -53,7 +53,7 @@ class State(NamedTuple):
     """Of the session when the packet came; None where there is no session."""
 
     change: MarkChange = UNCHANGED
-    """What became of the mark since."""
+    """The change of the mark since."""
 
     counters: tuple[str, ...] = ()
 

@@ -49,7 +49,7 @@ class ChainVerdict:
     """The chain whose rule decided, or that ended last; None for the base chain's policy to drop."""
 
     unread: str | None = None
-    """What is not understood, where the verdict is not known."""
+    """The parts that are not understood, where the verdict is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,7 +47,7 @@ class Proof:
     """Into so many parts the packets were divided, in each of which all have one fate."""
 
     unsupported: tuple[str, ...] = ()
-    """What is not understood, where the outcome is unknown."""
+    """The parts that are not understood, where the outcome is unknown."""
 
     differences: tuple[Difference, ...] = ()
     """Where the outcome is refuted: packets on which ``run`` and ``expect`` differ."""

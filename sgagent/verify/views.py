@@ -104,7 +104,7 @@ class Read:
 
     dimension: Dimension
     needs: Constraints = ()
-    """What packets that have the field must have."""
+    """The constraints of packets that have the field."""
 
 
 class Special(enum.Enum):

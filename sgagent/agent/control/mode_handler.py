@@ -22,7 +22,7 @@ class ModeTrial:
     """Modes that are given up unless they are confirmed."""
 
     before: ModeOverrides
-    """What holds again then."""
+    """The mode that holds again then."""
 
     pending: PendingMode
 

@@ -237,4 +237,4 @@ _ERRORS: Mapping[Refusal, type[SgagentError]] = {
     Refusal.SOURCE: SourceUnavailableError,
     Refusal.WRONG_USE: UsageError,
 }
-"""What the agent raises, and the client again."""
+"""The exceptions that the agent raises, and the client again."""

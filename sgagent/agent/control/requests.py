@@ -87,7 +87,7 @@ class EnforcedAnswer:
     """The source's version that the agent does not enforce until the source delivers another."""
 
     remedy: str | None = None
-    """What enforces that one now, in words; null where none is held back."""
+    """The command that enforces that one now; null where none is held back."""
 
     seconds_left: float | None = None
     """Until the agent goes back, unless this is confirmed."""
@@ -120,13 +120,13 @@ class ConfirmAnswer:
 
     version: str | None = None
     overtaken_by: str | None = None
-    """What is in force instead, as the source delivered it meanwhile."""
+    """The version in force instead, as the source delivered it meanwhile."""
 
     is_of_mode: bool = False
     """Whether a mode was on trial, and no definitions."""
 
     mode: Mode | None = None
-    """Null is what the configuration says, or no mode."""
+    """Null is the configuration's mode, or none."""
 
     fault: str | None = None
     """Why it will not outlive the agent."""
@@ -295,7 +295,7 @@ class StatusAnswer:
     """Whether another process changes the table so often that the agent waits between repairs."""
 
     faults: tuple[str, ...]
-    """What is wrong with the agent's own files and its counting."""
+    """The faults of the agent's own files and its counting."""
 
     interfaces: tuple[InterfaceStatus, ...]
     sessions_cut: int = 0
@@ -309,10 +309,10 @@ class StatusAnswer:
     """Flow tables of other tables, in words."""
 
     held: HeldBack | None = None
-    """What is in force by hand instead of what the source says."""
+    """The version in force by hand instead of the source's."""
 
     pending: PendingStatus | None = None
-    """What is in force on trial."""
+    """The definitions in force on trial."""
 
     unbound_expected: int = 0
     """How many links should be bound here, and no link is."""
@@ -343,10 +343,10 @@ class StatusAnswer:
 
     names: tuple[NameStatus, ...] = ()
     platform: tuple[str, ...] = ()
-    """What the platform list of the configuration lets through where groups judge (§7.3), in words."""
+    """The exemptions of the platform list where groups judge (§7.3), in words."""
 
     verified: ProofStatus | None = None
-    """What the proof of the table in force came to; null until that was proved."""
+    """The result of the proof of the table in force; null until that was proved."""
 
     verified_outcome: str | None = None
     verified_at: float | None = None
@@ -366,7 +366,7 @@ class StatusAnswer:
     """Null where none are configured."""
 
     doctor: DiagnosisSummary | None = None
-    """What beside sgagent touches the policy, in numbers; null before the first look."""
+    """The doctor's findings, in numbers; null before the first look."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

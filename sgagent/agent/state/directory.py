@@ -309,7 +309,7 @@ class HistoryFile:
     """None where the file is damaged."""
 
     fault: str | None = None
-    """What is wrong with it."""
+    """Why the file is damaged."""
 
 
 class History:

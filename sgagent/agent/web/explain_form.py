@@ -30,7 +30,7 @@ class Form:
     """By field, as sent; without empty ones."""
 
     faults: Mapping[str, str] = field(default_factory=dict)
-    """What to do about each wrong field, as a clause without a full stop."""
+    """The remedy for each wrong field, as a clause without a full stop."""
 
     question: ExplainQuestion | None = None
     """None where the form is empty or a field is wrong."""
@@ -128,7 +128,7 @@ class FormField:
     is_number: bool = False
     is_required: bool = False
     value: str = ""
-    """What the user sent."""
+    """The user's input."""
 
     fault: str = ""
 

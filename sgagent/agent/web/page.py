@@ -124,7 +124,7 @@ class Section:
     """The file that lays out the view."""
 
     view: object
-    """What the template shows, as ``view``: a mapping where it is several values."""
+    """The template's variable ``view``: a mapping where it is several values."""
 
 
 @dataclass(frozen=True, slots=True)

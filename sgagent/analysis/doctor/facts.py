@@ -106,7 +106,7 @@ class UnitFact:
 
     unit: str
     file: str
-    """What was read of it."""
+    """The unit file that was read."""
 
     flushes_all: bool
     """Whether it flushes the whole ruleset, ours too."""

@@ -56,10 +56,10 @@ class DoctorFinding:
 
     chain: str | None = None
     evidence: str
-    """What was seen: rule and handle, program, file, setting."""
+    """The observed cause: rule and handle, program, file, setting."""
 
     effect: str
-    """What it means in packets."""
+    """The effect on packets."""
 
     remedy: str
 

@@ -66,7 +66,7 @@ class _Found:
     rules: set[str] = field(default_factory=set)
     families: set[Family] = field(default_factory=set)
     beyond: AddressSet = NO_ADDRESSES
-    """What the end that is no group stands for."""
+    """The addresses of the end that is no group."""
 
 
 class _Finder:

@@ -178,7 +178,7 @@ class Edge:
     """Whether it holds for some members only, some addresses of the object, or some source ports."""
 
     before: AllowedTraffic | None = None
-    """What might be sent before a change; None where nothing is compared."""
+    """The traffic before a change; None where nothing is compared."""
 
     @property
     def opened(self) -> AllowedTraffic:

@@ -76,7 +76,7 @@ class Finding:
     """Why, as a clause without a full stop."""
 
     remedy: str
-    """What to do, as a clause without a full stop."""
+    """The remedy, as a clause without a full stop."""
 
     code: str = ""
     """Of the check, which sets it."""
@@ -95,7 +95,7 @@ class Finding:
     """Where it is so, if not wherever the rule is."""
 
     fix: Fix | None = None
-    """What to edit, where that helps, and was tried."""
+    """The edits, where these help, and were tried."""
 
     origin: Origin = NOWHERE
 

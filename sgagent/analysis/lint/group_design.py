@@ -32,10 +32,10 @@ _ENVIRONMENT_KEYS = ("environment", "env", "stage")
 _PRODUCTION = ("production", "prod", "prd")
 _TEST = ("test", "testing", "dev", "development", "staging", "qa", "uat", "sandbox", "preprod", "nonprod")
 _NAMED = dict.fromkeys(_PRODUCTION, "production") | dict.fromkeys(_TEST, "test")
-"""What the words of a name say."""
+"""The environments of the words in a name."""
 
 _ENVIRONMENTS = _NAMED | {"live": "production", "stage": "test"}
-"""What values of tags say."""
+"""The environments of tags' values."""
 
 _NO_PRODUCTION = re.compile(r"(pre|non)[-_. ]?prod(uction)?")
 

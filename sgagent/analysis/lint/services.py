@@ -39,7 +39,7 @@ DATABASES: Mapping[int, str] = {
     11211: "Memcached",
     27017: "MongoDB",
 }
-"""What only the applications before it should reach. TCP."""
+"""Services that only the applications before them should reach. TCP."""
 
 OTHERS: Mapping[int, str] = {
     21: "FTP",
@@ -56,7 +56,7 @@ OTHERS: Mapping[int, str] = {
     2181: "ZooKeeper",
     9092: "Kafka",
 }
-"""What belongs inside for other reasons. TCP."""
+"""Services that belong inside for other reasons. TCP."""
 
 REFLECTORS: Mapping[int, str] = {
     19: "chargen",
@@ -69,7 +69,7 @@ REFLECTORS: Mapping[int, str] = {
     5353: "mDNS",
     11211: "Memcached",
 }
-"""What answers a forged request with many times its bytes, which hit the victim. UDP."""
+"""Services that answer a forged request with many times its bytes, which hit the victim. UDP."""
 
 SENSITIVE: Mapping[int, str] = {**MANAGEMENT, **DATABASES, **OTHERS}
 

@@ -152,7 +152,7 @@ class LintSubject:
     """The rules that have."""
 
     problems: tuple[Problem, ...] = ()
-    """What resolving the definitions found."""
+    """The problems of resolving the definitions."""
 
     most_rules: int = MOST_RULES
     offices: Mapping[Family, int] = field(default_factory=lambda: OFFICES)
@@ -160,7 +160,7 @@ class LintSubject:
 
     life: Life = NO_LIFE
     names: KnownNames = field(default_factory=dict)
-    """What the DNS says."""
+    """The DNS's answers."""
 
     @cached_property
     def members(self) -> Mapping[str, AddressSet]:
@@ -356,7 +356,7 @@ class Check:
     code: str
     severity: FindingSeverity
     summary: str
-    """What it finds, as a clause without a full stop."""
+    """The finding, as a clause without a full stop."""
 
     find: FindProblems
 

@@ -39,7 +39,7 @@ class Tie:
     drop: ResolvedRule
     accept: ResolvedRule
     traffic: str
-    """What they both match, in words."""
+    """The traffic that both match, in words."""
 
 
 def ties(stand: Stand) -> Iterator[Tie]:
