@@ -22,7 +22,7 @@ from sgagent.core.model import (
     Protocol,
     Snapshot,
 )
-from sgagent.suggest.observations import FarEnd, Service
+from sgagent.suggest.observations import Circle, FarEnd, Service
 
 
 class Widening(enum.Enum):
@@ -93,6 +93,9 @@ class FarEnds:
     _sizes: dict[str, int] = field(init=False, repr=False)
     """Members of each group."""
 
+    _lists: dict[Family, list[tuple[AuthorizationObject, AddressSet]]] = field(init=False, repr=False)
+    """Prefix lists and announced networks, the smallest first."""
+
     _lengths: dict[Family, frozenset[int]] = field(init=False, repr=False)
     """Prefix lengths that members have."""
 
@@ -115,6 +118,7 @@ class FarEnds:
         lengths = {one: frozenset(length for family, length, _ in units if family is one) for one in Family}
         object.__setattr__(self, "_units", dict(units))
         object.__setattr__(self, "_lengths", lengths)
+        object.__setattr__(self, "_lists", {family: _lists(self, family) for family in Family})
         object.__setattr__(self, "_members", members_by_group(self.snapshot))
         object.__setattr__(self, "_sizes", {group: len(found) for group, found in members.items()})
 
@@ -127,13 +131,16 @@ class FarEnds:
             found |= self._units.get((family, length, address >> shift << shift), set())
         return frozenset(found)
 
-    def is_named(self, far: FarEnd) -> bool:
-        """Return whether definitions know an address, as a member or in a list."""
-        return bool(self.memberships(far)) or any(
-            entry.family is far[0] and entry.first <= far[1] <= entry.last
-            for listed in self.snapshot.prefix_lists
-            for entry in listed.entries
-        )
+    def circles(self, far: FarEnd) -> Iterator[Circle]:
+        """Yield what definitions know an address by, if they are to be widened to it."""
+        for group, member in self.memberships(far) if self._widens(Widening.GROUP) else ():
+            yield Circle(group, member, self.measures.group_from)
+        for named, addresses in self._lists[far[0]] if self._widens(Widening.NETWORK) else ():
+            if addresses.contains(*far):
+                yield Circle(str(named), far_text(far), self.measures.network_from)
+
+    def _widens(self, how: Widening) -> bool:
+        return how in self.measures.widenings
 
     def objects(
         self, service: Service, fars: Collection[FarEnd], vpc_id: str | None = None
@@ -235,25 +242,28 @@ class FarEnds:
 
     def _networks(self, family: Family, here: set[int]) -> Iterator[FarObject]:
         """Yield prefix lists and announced networks for addresses, and take these away."""
-        lists: list[tuple[AuthorizationObject, AddressSet]] = [
-            (PrefixListReference(one.prefix_list_id), AddressSet.of(one.entries))
-            for one in self.snapshot.prefix_lists
-            if one.family is family
-        ]
-        lists += [(one, AddressSet.of([one])) for one in self.measures.networks if one.family is family]
-        lists.sort(key=lambda one: sum(last - first + 1 for first, last in one[1].ranges(family)))
-        for named, addresses in lists:
+        for named, addresses in self._lists[family]:
             inside = {address for address in here if addresses.contains(family, address)}
             exact = AddressSet(**{family.value: ranges_of(inside)}) if inside else NO_ADDRESSES
             if not inside:
                 continue
             if addresses.issubset(exact):
                 yield FarObject(named=named, addresses=addresses)
-            elif Widening.NETWORK in self.measures.widenings and len(inside) >= self.measures.network_from:
+            elif self._widens(Widening.NETWORK) and len(inside) >= self.measures.network_from:
                 yield _widened(named, addresses, Widening.NETWORK, _addresses_text(len(inside)))
             else:
                 continue
             here -= inside
+
+
+def _lists(ends: FarEnds, family: Family) -> list[tuple[AuthorizationObject, AddressSet]]:
+    found: list[tuple[AuthorizationObject, AddressSet]] = [
+        (PrefixListReference(one.prefix_list_id), AddressSet.of(one.entries))
+        for one in ends.snapshot.prefix_lists
+        if one.family is family
+    ]
+    found += [(one, AddressSet.of([one])) for one in ends.measures.networks if one.family is family]
+    return sorted(found, key=lambda one: sum(last - first + 1 for first, last in one[1].ranges(family)))
 
 
 def _widened(named: AuthorizationObject, addresses: AddressSet, how: Widening, seen: str) -> FarObject:

@@ -142,15 +142,28 @@ SCAN_SESSIONS = 5
 """Of each port or host, at most; more is use."""
 
 
+class Circle(NamedTuple):
+    """Something that definitions know a far end by: a group, a list, an announced network."""
+
+    name: str
+    member: str
+    """Which of its members the far end is."""
+
+    enough: int
+    """So many members that ask for the same are no chance, however seldom each does."""
+
+
 def screen(
-    observations: Iterable[Observation], least_sessions: int, is_named: Callable[[FarEnd], bool]
+    observations: Iterable[Observation],
+    least_sessions: int,
+    circles: Callable[[FarEnd], Iterable[Circle]],
 ) -> None:
     """Say of each observation whether it is doubtful.
 
     Args:
         observations: all that were seen.
         least_sessions: fewer are not enough, unless one stood when the host was looked at.
-        is_named: whether definitions know a far end.
+        circles: what definitions know a far end by.
     """
     observations = list(observations)
     ports: dict[tuple[str, Direction, FarEnd], list[int]] = defaultdict(list)
@@ -163,13 +176,28 @@ def screen(
     scanning = {
         key for key, found in ports.items() if len(found) >= SCANNED_PORTS and median(found) <= SCAN_SESSIONS
     }
-    sweeping = {key for key, count in hosts.items() if count >= SCANNED_HOSTS and not is_named(key[1])}
+    often = (key for key, count in hosts.items() if count >= SCANNED_HOSTS)
+    sweeping = {key for key in often if not any(circles(key[1]))}
     for one in observations:
-        is_scan = (one.interface, one.service.direction, one.far) in scanning or (
-            one.service,
-            one.far,
-        ) in sweeping
-        one.doubt = _doubt(one, least_sessions, is_scan=is_scan)
+        is_scan = (one.interface, one.service.direction, one.far) in scanning
+        one.doubt = _doubt(one, least_sessions, is_scan=is_scan or (one.service, one.far) in sweeping)
+    _vouch(observations, circles)
+
+
+def _vouch(observations: Iterable[Observation], circles: Callable[[FarEnd], Iterable[Circle]]) -> None:
+    """Clear what came seldom, where enough members of one circle asked for the same."""
+    found = [
+        (one, [(one.interface, one.service, circle.name, circle) for circle in circles(one.far)])
+        for one in observations
+        if one.doubt is not Doubt.SCAN
+    ]
+    members: dict[tuple[object, ...], set[str]] = defaultdict(set)
+    for _, keys in found:
+        for *key, circle in keys:
+            members[tuple(key)].add(circle.member)
+    for one, keys in found:
+        if any(len(members[tuple(key)]) >= circle.enough for *key, circle in keys):
+            one.doubt = None
 
 
 def _doubt(one: Observation, least_sessions: int, *, is_scan: bool) -> Doubt | None:

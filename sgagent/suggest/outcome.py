@@ -91,7 +91,10 @@ class Question:
             else f"{instant(self.first)} to {instant(self.last)}"
         )
         sessions = _count(self.sessions, "session")
-        return f"{what} {way} {who} at {self.interface}: {sessions}, {when}: {_QUESTIONS[self.doubt]}"
+        question = _QUESTIONS[self.doubt]
+        if self.doubt in (Doubt.ONCE, Doubt.FEW) and len(self.peers) >= Measures().everyone_from:
+            question += " --least-sessions 1 counts them"
+        return f"{what} {way} {who} at {self.interface}: {sessions}, {when}: {question}"
 
 
 _FEW = 5

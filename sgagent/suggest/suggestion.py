@@ -114,7 +114,7 @@ def draft(
         directions: rules of another one stay.
         kept: the ids of further rules that stay.
     """
-    screen(observations, measures.least_sessions, FarEnds(snapshot, measures).is_named)
+    screen(observations, measures.least_sessions, FarEnds(snapshot, measures).circles)
     seen = seen_at(observations)
     snapshot = propose_groups(snapshot, seen, measures)
     assembly = _Assembly(snapshot, list(roles_of(snapshot, seen, measures)), measures)

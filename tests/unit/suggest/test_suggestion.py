@@ -263,6 +263,20 @@ def test_planted_scans_and_single_sessions_are_asked_about() -> None:
     assert accepted == [PortSet.of((443, 443))]
 
 
+def test_members_that_come_once_each_are_no_chance() -> None:
+    """From three of a group on, and from three addresses of a list; one of each is asked about."""
+    known = without_rules(read(EXAMPLES / "shop" / "groups.d"))
+    mirror, bastion = "10.20.0.80", "10.20.0.5"
+    hosts = ("10.20.1.11", "10.20.1.12", "10.20.2.11")
+    many = [incoming(mirror, far, 443, times=1) for far in hosts]
+    office = [incoming(bastion, f"203.0.113.{last}", 22, times=1) for last in (1, 2, 3)]
+    found = suggested([*many, *office], known, directions=(Direction.INGRESS,))
+    assert found.questions == ()
+    alone = suggested([many[0], office[0]], known, directions=(Direction.INGRESS,))
+    assert [one.doubt for one in alone.questions] == [Doubt.ONCE, Doubt.ONCE]
+    assert alone.rules == ()
+
+
 @pytest.mark.parametrize("widening", Widening)
 def test_each_widening_can_be_switched_off(widening: Widening) -> None:
     """Then no rule is wider in that way, and the proof holds all the same."""
