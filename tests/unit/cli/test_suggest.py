@@ -55,6 +55,13 @@ def write(path: Path, *sessions: Sessions) -> Path:
     return path
 
 
+def is_valid(path: Path) -> bool:
+    """Return whether ``check`` finds nothing wrong with a document, whatever the host's configuration is."""
+    empty = path.with_name("empty.toml")
+    empty.touch()
+    return main(["check", str(path), "--config", str(empty)]) == 0
+
+
 def test_documents_go_to_standard_output_and_questions_to_standard_error(run: Run, tmp_path: Path) -> None:
     """The documents stand for themselves: what is asked about is not in them."""
     log = write(tmp_path / "web.log", incoming(HOST, CLIENT, 443), incoming(HOST, STRANGER, 25, times=1))
@@ -65,7 +72,7 @@ def test_documents_go_to_standard_output_and_questions_to_standard_error(run: Ru
     assert STRANGER not in output
     assert "tcp 25 from 203.0.113.9 at eni-web: 1 session" in errors
     (tmp_path / "suggested.yaml").write_text(output)
-    assert main(["check", str(tmp_path / "suggested.yaml"), "--config", str(tmp_path / "sgagent.toml")]) == 0
+    assert is_valid(tmp_path / "suggested.yaml")
 
 
 def test_json_has_the_document_the_evidence_and_the_questions(run: Run, tmp_path: Path) -> None:
@@ -112,7 +119,7 @@ def test_explain_says_what_is_wider_what_changes_and_what_is_unused(run: Run, tm
     }
     assert found["plan"]["closes"] > 0
     (tmp_path / "suggested.yaml").write_text(output)
-    assert main(["check", str(tmp_path / "suggested.yaml"), "--config", str(tmp_path / "sgagent.toml")]) == 0
+    assert is_valid(tmp_path / "suggested.yaml")
 
 
 def test_without_a_log_the_hosts_own_is_read(run: Run, tmp_path: Path) -> None:
