@@ -28,6 +28,21 @@ Wake = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveredPart:
+    """What one of several sources, or the only one, delivered last."""
+
+    place: str = ""
+    """Of the source; empty for the only one."""
+
+    delivered_at: float | None = None
+    """When it delivered something new last, in seconds since the epoch; None where nobody noted that."""
+
+    signed: Signed | None = None
+    fault: str | None = None
+    """Why it can't be reached now; what it delivered last stays."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
     """A complete snapshot and the warnings of reading it."""
 
@@ -40,6 +55,9 @@ class Delivery:
 
     signed: Signed | None = None
     """Who vouches for it; None where nobody was asked."""
+
+    parts: tuple[DeliveredPart, ...] = ()
+    """Of several sources, what each delivered; empty for one."""
 
 
 class Source(Protocol):

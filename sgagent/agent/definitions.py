@@ -16,7 +16,7 @@ from sgagent.core.expected_links import ExpectedLink
 from sgagent.core.link_topology import may_have_lower_devices
 from sgagent.core.model import Snapshot
 from sgagent.documents import DocumentFile, Limits, parse_documents
-from sgagent.ports import Delivery, Source
+from sgagent.ports import DeliveredPart, Delivery, Source
 from sgagent.signatures import Signed
 
 
@@ -48,6 +48,13 @@ class Fetched:
 
     is_empty: bool = False
     """Whether that is only because it holds no document."""
+
+    @property
+    def parts(self) -> tuple[DeliveredPart, ...]:
+        """Return what each source delivered last; of one source alone, only its signature is known."""
+        if self.newest is None:
+            return ()
+        return self.newest.parts or (DeliveredPart(signed=self.newest.signed),)
 
     def again(self, source: Source) -> Fetched:
         """Ask the source; a failed fetch leaves the newest delivery as it is."""
@@ -111,6 +118,9 @@ class Definitions:
 
     signature: Signed | None = None
     """The one that this agent stored."""
+
+    part_signatures: Mapping[str, Signed] = field(default_factory=dict)
+    """Those of several sources that it stored, by place."""
 
     store_fault: str | None = None
     """Why the definitions in force are not stored."""

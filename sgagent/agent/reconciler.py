@@ -132,7 +132,7 @@ class Reconciler:
         elif target.damage:
             state = replace(state, definitions=state.definitions.damaged(target.damage))
         self.state, self._is_changing = state, self._is_interim_left
-        return self._with_held_change(step)
+        return replace(self._with_held_change(step), parts=self.fetched.parts)
 
     def _choose(self, inputs: StepInputs) -> StepTarget:
         """Return the target of the step; a version that would cut a login has to wait (§7.4)."""
@@ -333,6 +333,7 @@ class Reconciler:
 
     def _write_signature(self, definitions: Definitions) -> Definitions:
         """Keep the signature of the definitions in force, so that nothing older takes their place."""
+        definitions = self._write_part_signatures(definitions)
         signed = definitions.good.signed if definitions.good else None
         if signed is None or signed == definitions.signature:
             return definitions
@@ -340,6 +341,22 @@ class Reconciler:
         fault = fault_of(lambda: write_durably(path, content), "the signature could not be saved")
         kept = definitions.signature if fault else signed
         return replace(definitions, signature=kept, signature_fault=fault)
+
+    def _write_part_signatures(self, definitions: Definitions) -> Definitions:
+        """Keep who vouched for the part of each of several sources."""
+        stored, faults = dict(definitions.part_signatures), list[str]()
+        for part in definitions.good.parts if definitions.good else ():
+            if part.signed is None or part.signed == stored.get(part.place):
+                continue
+            path = signature_file(self.directory.directory, part.place)
+            write = partial(write_durably, path, encode_signature(part.signed))
+            if fault := fault_of(write, f"the signature of {part.place} could not be saved"):
+                faults.append(fault)
+            else:
+                stored[part.place] = part.signed
+        if stored == definitions.part_signatures and not faults:
+            return definitions
+        return replace(definitions, part_signatures=stored, signature_fault="; ".join(faults) or None)
 
     @property
     def definitions(self) -> Definitions:

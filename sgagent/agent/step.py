@@ -22,6 +22,7 @@ from sgagent.core.model import Snapshot
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.documents import DocumentFile
 from sgagent.nft.marks import EnforcementState
+from sgagent.ports import DeliveredPart
 
 if TYPE_CHECKING:  # 50 ms for 'sgagent status', which names steps and makes none
     from sgagent.agent.lockout_hold import HeldChange
@@ -62,6 +63,9 @@ class Step:
 
     documents: tuple[DocumentFile, ...] = ()
     """The documents of that snapshot."""
+
+    parts: tuple[DeliveredPart, ...] = ()
+    """What each source delivered last; with one source alone one that has no place."""
 
     held_back: str | None = None
     """The source's newest snapshot, if a command has put another one in force."""

@@ -50,7 +50,7 @@ from sgagent.signatures import Signed
 from sgagent.sources.factory import make_source
 from sgagent.sources.files.source import FileSource
 from sgagent.sources.servers import dns_endpoints, host_name_servers, known_endpoints
-from sgagent.sources.verified_parse import VerifiedParser, read_signature, signature_file
+from sgagent.sources.verified_parse import VerifiedParser, read_signature
 
 if TYPE_CHECKING:
     from sgagent.agent.names.resolver import DnsAnswers
@@ -254,8 +254,7 @@ def fetch(
         DocumentError: the documents have errors.
     """
     if definitions is None:
-        read_enforced = partial(_read_enforced, settings)
-        return make_source(settings, read_enforced=read_enforced, memo=memo).fetch()
+        return make_source(settings, read_kept=_read_kept, memo=memo).fetch()
     parser = VerifiedParser(settings.limits, version=version, memo=memo or Memo())
     try:
         return FileSource(definitions, settings.limits, parser).fetch()
@@ -276,15 +275,15 @@ def read_files(settings: Settings, definitions: Path) -> tuple[DocumentFile, ...
         raise UsageError(str(error)) from error
 
 
-def _read_enforced(settings: Settings) -> Signed | None:
-    """Return which signature this host enforced; None for who may not know.
+def _read_kept(path: Path) -> Signed | None:
+    """Return the signature in a file of the state directory; None for who may not know.
 
     Raises:
         OSError: it can't be read for another reason.
         ValueError: it is damaged.
     """
     try:
-        return read_signature(signature_file(settings.state.directory))
+        return read_signature(path)
     except PermissionError:
         return None
 

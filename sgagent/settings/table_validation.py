@@ -34,7 +34,7 @@ def read_tables(written: Written) -> tuple[dict[str, Any], list[Fault]]:
     faults: list[Fault] = []
     for name, value in written.items():
         if name == "source":
-            found, wrong = _read_sources(value, signs="signature" in written)
+            found, wrong = _read_sources(value)
         elif name in TABLES:
             found, wrong = _read_table(TABLES[name], value, f"[{name}]")
         elif name in LISTS:
@@ -48,7 +48,7 @@ def read_tables(written: Written) -> tuple[dict[str, Any], list[Fault]]:
     return values, faults
 
 
-def _read_sources(value: object, *, signs: bool) -> tuple[Any, list[Fault]]:
+def _read_sources(value: object) -> tuple[Any, list[Fault]]:
     """Return the settings of the source, or of several; nothing if any of them is wrong."""
     if not isinstance(value, list):
         return _read_source(value)
@@ -60,9 +60,6 @@ def _read_sources(value: object, *, signs: bool) -> tuple[Any, list[Fault]]:
         found.append(source)
     if not value:
         faults.append(Fault("no_source", "the list of sources is empty", "write [source]"))
-    if signs and len(value) > 1:
-        message = "signatures need one source: their serial numbers count for all that it delivers"
-        faults.append(Fault("signed_sources", message, "one [source], or no [signature]"))
     places = [source.place for source in found if source is not None]
     faults += (
         Fault("duplicate_source", "this source is given twice", "remove one of the two", (index,))

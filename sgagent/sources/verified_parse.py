@@ -6,6 +6,7 @@ or their signature change; only the age is checked each time.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -117,9 +118,11 @@ _NAME = "signature.json"
 _FORMAT = 1
 
 
-def signature_file(state_directory: Path) -> Path:
-    """Return the path of the file with the last enforced signature."""
-    return state_directory / _NAME
+def signature_file(state_directory: Path, place: str | None = None) -> Path:
+    """Return the path of the file with the last enforced signature: of all, or of one source's place."""
+    if place is None:
+        return state_directory / _NAME
+    return state_directory / f"source-{hashlib.sha256(place.encode()).hexdigest()[:16]}-{_NAME}"
 
 
 def guardrails_signature_file(state_directory: Path) -> Path:

@@ -49,7 +49,7 @@ from sgagent.core.guardrails import named
 from sgagent.core.model import Direction, Policy
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
 from sgagent.core.rule_values import protocols_text
-from sgagent.ports import Clock, CounterValue
+from sgagent.ports import Clock, CounterValue, DeliveredPart
 
 PATIENCE_SECONDS = 120.0
 """For the loop to come to an order and to carry it out."""
@@ -184,6 +184,11 @@ def answering(
     return answer
 
 
+def _named(part: DeliveredPart, source: str, error: str | None) -> DeliveredPart:
+    """Return the state of one of several sources; that of the only one has its name and the step's error."""
+    return part if part.place else replace(part, place=source, fault=error)
+
+
 def status_answer(published: PublishedStatus, clock: Clock, source: str) -> requests.StatusAnswer:
     """Return how the agent is doing."""
     status = published.status
@@ -203,6 +208,7 @@ def status_answer(published: PublishedStatus, clock: Clock, source: str) -> requ
         is_source_up=status.is_source_up,
         source_reached_at=status.source_reached_at,
         source_error=status.step.source_error,
+        sources=tuple(_named(part, source, status.step.source_error) for part in status.step.parts),
         is_refused=status.step.is_refused,
         errors=status.errors,
         first_errors=status.first_errors,

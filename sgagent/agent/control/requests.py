@@ -32,6 +32,7 @@ from sgagent.core.explanation import Explanation
 from sgagent.core.guardrails import NamedViolation
 from sgagent.core.lockout import NamedCut
 from sgagent.core.model import LAST_PORT, Direction, Family, Mode, address_text
+from sgagent.ports import DeliveredPart
 
 LONGEST_TRIAL_SECONDS = 86400.0
 SHORTEST_TRIAL_SECONDS = 1.0
@@ -269,6 +270,7 @@ class StatusAnswer:
     is_source_up: bool | None
     source_reached_at: float | None
     source_error: str | None
+    sources: tuple[DeliveredPart, ...] = ()
     is_refused: bool
     """Whether the newest definitions have errors, so that older ones stay in force."""
 

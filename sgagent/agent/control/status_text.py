@@ -10,6 +10,7 @@ from sgagent.agent.names.name_table import NameState, NameStatus
 from sgagent.agent.state.directory import Trigger
 from sgagent.agent.status import Posture
 from sgagent.analysis.doctor.findings import DoctorCode
+from sgagent.ports import DeliveredPart
 
 _MEANINGS = {
     Posture.ENFORCING: ("enforcing", ""),
@@ -235,7 +236,23 @@ def _source(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
         reached = answer.source_reached_at
         last = "never reached" if reached is None else f"reached last {moment(reached, now)}"
         how = f"down: {answer.source_error or 'no reason is known'} ({last})"
-    yield "source", f"{answer.source}, {how}"
+    if len(answer.sources) < _SEVERAL:
+        signed = "".join(map(_signature, answer.sources))
+        yield "source", f"{answer.source}, {how}{signed}"
+        return
+    yield "sources", how
+    for one in answer.sources:
+        state = "up" if one.fault is None else f"down, its part stays: {one.fault}"
+        since = "" if one.delivered_at is None else f", delivered {moment(one.delivered_at, now)}"
+        yield "", f"{one.place}, {state}{since}{_signature(one)}"
+
+
+_SEVERAL = 2
+
+
+def _signature(one: DeliveredPart) -> str:
+    """Return the serial of a source's signature and its key in words; nothing without."""
+    return f", serial {one.signed.serial} signed by {one.signed.key_id}" if one.signed else ""
 
 
 def _agent(answer: StatusAnswer) -> Iterator[tuple[str, str]]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 from sgagent.core.endpoints import Endpoint
 from sgagent.core.errors import Origin, Problem, SourceUnavailableError
 from sgagent.documents import DocumentFile
-from sgagent.ports import Delivery, Source, Wake
+from sgagent.ports import DeliveredPart, Delivery, Source, Wake
 from sgagent.sources.verified_parse import VerifiedParser
 
 
@@ -16,19 +18,29 @@ class UnionSource:
     """Delivers the documents of several sources as one snapshot; an id that two define is an error.
 
     A source that can't be reached keeps the part that it delivered last. One that never delivered makes the
-    whole unavailable, since its groups would be unknown to the others.
+    whole unavailable, since its groups would be unknown to the others. Each verifies its own signature.
     """
 
-    def __init__(self, sources: Sequence[tuple[str, Source]], parser: VerifiedParser) -> None:
+    def __init__(
+        self,
+        sources: Sequence[tuple[str, Source]],
+        parser: VerifiedParser,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         """Take the sources.
 
         Args:
             sources: each with the place that it is called by; no two places are the same.
             parser: of all documents together.
+            now: returns seconds since the epoch.
         """
         self._sources = tuple(sources)
         self._parser = parser
+        self._now = now
         self._parts: dict[str, Delivery] = {}
+        self._states: dict[str, DeliveredPart] = {}
+        self._whole: Delivery | None = None
+        self._newest: Delivery | None = None
 
     def fetch(self) -> Delivery:
         """Return the newest snapshot of all sources.
@@ -40,14 +52,27 @@ class UnionSource:
         warnings: list[Problem] = []
         for place, source in self._sources:
             try:
-                self._parts[place] = source.fetch()
+                self._take(place, source.fetch())
             except SourceUnavailableError as error:
                 if place not in self._parts:
                     raise
+                self._states[place] = replace(self._states[place], fault=str(error))
                 warnings.append(_away(place, error))
         documents = tuple(self._documents())
         place = ", ".join(place for place, _ in self._sources)
-        return self._parser.take(documents, None, place, warnings=tuple(warnings))
+        whole = self._parser.take(documents, None, place, warnings=tuple(warnings))
+        states = tuple(self._states[place] for place, _ in self._sources)
+        if self._newest is None or whole is not self._whole or states != self._newest.parts:
+            self._whole, self._newest = whole, replace(whole, parts=states)
+        return self._newest
+
+    def _take(self, place: str, delivery: Delivery) -> None:
+        """Take what a source delivered, and note when, if it is something new."""
+        before = self._parts.get(place)
+        is_new = before is None or (before.documents, before.signed) != (delivery.documents, delivery.signed)
+        since = self._now() if is_new else self._states[place].delivered_at
+        self._parts[place] = delivery
+        self._states[place] = DeliveredPart(place=place, delivered_at=since, signed=delivery.signed)
 
     def _documents(self) -> Iterator[DocumentFile]:
         """Yield all documents; one whose name another source's has is named by its source, too."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sgagent.core.errors import KernelRefusedError
+from sgagent.ports import DeliveredPart
 from sgagent.signatures import Signed
 from sgagent.sources.verified_parse import read_signature, signature_file
 from tests.unit.agent.machine import GOOD, Machine
@@ -56,6 +58,19 @@ def test_what_the_kernel_refuses_leaves_none_either(machine: Machine) -> None:
     """It is not in force."""
     machine.dataplane.refusal = KernelRefusedError("No space left on device")
     machine.reconciler().step(fetch=True)
+    assert kept(machine) is None
+
+
+def test_the_signatures_of_several_sources_are_kept_by_source(tmp_path: Path) -> None:
+    """Each in a file of its own, which the source reads."""
+    machine = Machine(tmp_path / "state")
+    machine.source.write(GOOD)
+    fetched = machine.source.fetch()
+    parts = tuple(DeliveredPart(place=f"file /{n}", signed=signed(n)) for n in (1, 2))
+    machine.source.fetch = lambda: replace(fetched, parts=parts)  # type: ignore[method-assign] # a source of several
+    machine.reconciler().step(fetch=True)
+    found = [read_signature(signature_file(machine.state.directory, part.place)) for part in parts]
+    assert found == [signed(1), signed(2)]
     assert kept(machine) is None
 
 

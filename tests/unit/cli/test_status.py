@@ -16,6 +16,8 @@ from sgagent.agent.timed_rules import ExpiringRule
 from sgagent.analysis.doctor.findings import DiagnosisSummary
 from sgagent.cli.status import status_screen
 from sgagent.core.model import Mode, Policy
+from sgagent.ports import DeliveredPart
+from sgagent.signatures import Signed
 from tests.unit.agent.test_status import LOGIN
 
 NOW = 1_000_000.0
@@ -248,3 +250,15 @@ def test_rules_that_end_are_listed() -> None:
     assert "expires    " in text
     assert ", in 3 days: sgr-1 of sg-1 (drop)" in text
     assert "… and 10 more" in text
+
+
+def test_each_source_has_a_line() -> None:
+    """Whether it is up, when it delivered last, and the serial of its signature."""
+    signed = Signed(serial=9, digest="d", key_id="k1", expires_at=None)
+    one = DeliveredPart(place="file /a", delivered_at=NOW - 120, signed=signed)
+    other = DeliveredPart(place="etcd b", delivered_at=NOW - 7200, fault="silent")
+    text = "\n".join(status_screen(replace(WELL, sources=(one, other)), NOW, None))
+    assert re.search(r"file /a, up, delivered .*\(2 minutes\), serial 9 signed by k1", text)
+    assert re.search(r"etcd b, down, its part stays: silent, delivered .*\(2 hours\)$", text, re.MULTILINE)
+    alone = "\n".join(status_screen(replace(WELL, sources=(one,)), NOW, None))
+    assert "file groups.d, up, serial 9 signed by k1" in alone
