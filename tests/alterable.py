@@ -228,10 +228,10 @@ def with_alteration(table: Ruleset, alteration: Alteration) -> Ruleset:
             maps[one.name] = one
     if alteration.removed is not None:
         del chains[alteration.removed]
-    return Ruleset(
+    return replace(
+        table,
         chains=tuple(chains[name] for name in sorted(chains)),
         verdict_maps=tuple(maps[name] for name in sorted(maps)),
-        counters=table.counters,
     )
 
 

@@ -46,6 +46,10 @@ class _Assembler:
             self._dump.chain(chain.name, *beside)
         for verdict_map in ruleset.verdict_maps:
             self._map(verdict_map)
+        for one in ruleset.meter_sets:
+            timeout = b.attribute(11, struct.pack(">Q", 1000 * one.timeout))
+            bounds, code = [b.nested(9, b.number(1, one.size)), timeout], _CODES[one.key_type]
+            self._dump.set_of(one.name, LENGTHS[one.key_type], beside=bounds, flags=0x30, key_type=code)
         for chain in ruleset.chains:
             for place, rule in enumerate(chain.rules):
                 self._dump.rule(chain.name, *self._written(chain.name, place, rule))
@@ -96,6 +100,14 @@ class _Assembler:
                 case nft.Limit(rate, burst):
                     each = b.attribute(1, struct.pack(">Q", rate)), b.attribute(2, struct.pack(">Q", 1))
                     yield b.expression("limit", *each, b.number(3, burst), b.number(4, 0), b.number(5, 0))
+                case nft.Meter(name, selector, rate, seconds, burst):
+                    row = _ROWS[selector]
+                    yield from _needs(row, said)
+                    yield _load(row, 8)
+                    each = b.attribute(1, struct.pack(">Q", rate)), b.attribute(2, struct.pack(">Q", seconds))
+                    over = b.expression("limit", *each, b.number(3, burst), b.number(4, 0), b.number(5, 1))
+                    named = b.name(1, name), b.number(3, 1), b.number(4, 8), b.number(9, 0)
+                    yield b.expression("dynset", *named, b.nested(7, over))
                 case nft.Log(prefix, group):
                     yield b.expression("log", b.attribute(1, struct.pack(">H", group)), b.name(2, prefix))
                 case nft.SetMark(keep, put) if keep == put:

@@ -31,7 +31,7 @@ def differ(table: Ruleset, fault: PlantedFault, encounter: Encounter) -> bool:
 
 def _has_limits(table: Ruleset) -> bool:
     return any(
-        isinstance(statement, nft.Limit)
+        isinstance(statement, nft.Limit | nft.Meter)
         for chain in table.chains
         for rule in chain.rules
         for statement in rule.statements

@@ -97,7 +97,9 @@ def _outcome(
     bases = [] if is_asleep else [one for one in reversed(table.chains) if one.hook and one.hook.name in way]
     for chain in sorted(bases, key=lambda one: (way.index(hook_of(one).name), hook_of(one).hook_priority)):
         seen, of_session = (packet, session) if as_it_is else _at(packet, session, hook_of(chain))
-        walk, verdict = trace_chain(table, chain.name, seen, of_session, is_limited=is_limited)
+        walk, verdict = trace_chain(
+            table, chain.name, seen, of_session, is_limited=is_limited, is_over=is_limited
+        )
         counted += walk.counted
         if isinstance(verdict, Drop) or (verdict is None and f"policy {chain.name}" in foreign):
             accepted = False

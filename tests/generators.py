@@ -19,7 +19,7 @@ from hypothesis.vendor.pretty import RepresentationPrinter
 
 from sgagent.core.addresses import NO_ADDRESSES
 from sgagent.core.binding import NO_FACTS, HandBinding, HostFacts, Link, bind
-from sgagent.core.conditions import Conditions
+from sgagent.core.conditions import Conditions, SourceLimit
 from sgagent.core.evaluate import Packet, Tracking
 from sgagent.core.hours import Hours
 from sgagent.core.model import (
@@ -70,6 +70,7 @@ HOURS = (
 )
 """The first, third and last hold at :data:`NOW`, a Friday."""
 
+LIMITS = (SourceLimit(rate=10, seconds=60, burst=20), SourceLimit(rate=1, seconds=3600, burst=1))
 METADATA = CidrBlock.parse("100.100.100.200/32")
 ACCOUNTS = ("1000000000000001", "1000000000000002")
 
@@ -292,7 +293,10 @@ class _Definitions:
             source_ports=PortSet.of(_port_range(draws)) if has_ports and draws.chance(20) else ALL_PORTS,
             local_address=local,
             expires=draws.choice(ENDS) if draws.chance(10) else None,
-            conditions=Conditions(active=draws.choice(HOURS) if draws.chance(10) else None),
+            conditions=Conditions(
+                active=draws.choice(HOURS) if draws.chance(10) else None,
+                limit=draws.choice(LIMITS) if policy is Policy.ACCEPT and draws.chance(10) else None,
+            ),
         )
 
     def _object(

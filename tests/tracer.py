@@ -24,6 +24,7 @@ from sgagent.nft.ruleset import (
     Log,
     LookUp,
     Match,
+    Meter,
     NamePrefix,
     Operator,
     Return,
@@ -100,7 +101,14 @@ class Walk:
     """Rules that were looked at."""
 
 
-def trace(ruleset: Ruleset, packet: WirePacket, session: Session | None, *, is_limited: bool = False) -> Walk:
+def trace(
+    ruleset: Ruleset,
+    packet: WirePacket,
+    session: Session | None,
+    *,
+    is_limited: bool = False,
+    is_over: bool = False,
+) -> Walk:
     """Return what becomes of a packet; sets the session's mark as the kernel would.
 
     Args:
@@ -108,9 +116,10 @@ def trace(ruleset: Ruleset, packet: WirePacket, session: Session | None, *, is_l
         packet: as it is on the wire.
         session: what conntrack keeps of its session, if anything.
         is_limited: whether every limit is used up.
+        is_over: whether the source has used up its bucket of every meter.
     """
     walk = Walk(accepted=True)
-    walker = _Walker(ruleset, packet, session, walk, is_limited)
+    walker = _Walker(ruleset, packet, session, walk, is_limited, is_over)
     for chain in ruleset.chains:
         if chain.hook and chain.hook.name == packet.hook and walk.accepted:
             verdict = walker.enter(chain.name)
@@ -119,14 +128,20 @@ def trace(ruleset: Ruleset, packet: WirePacket, session: Session | None, *, is_l
 
 
 def trace_chain(
-    ruleset: Ruleset, name: str, packet: WirePacket, session: Session | None, *, is_limited: bool = False
+    ruleset: Ruleset,
+    name: str,
+    packet: WirePacket,
+    session: Session | None,
+    *,
+    is_limited: bool = False,
+    is_over: bool = False,
 ) -> tuple[Walk, Verdict | None]:
     """Return how a packet walks through one base chain, and its verdict; sets the session's mark.
 
     The verdict is None where the chain's policy decides.
     """
     walk = Walk(accepted=True)
-    verdict = _Walker(ruleset, packet, session, walk, is_limited).enter(name)
+    verdict = _Walker(ruleset, packet, session, walk, is_limited, is_over).enter(name)
     walk.accepted = not isinstance(verdict, Drop)
     return walk, verdict
 
@@ -142,6 +157,7 @@ class _Walker:
     session: Session | None
     walk: Walk
     is_limited: bool
+    is_over: bool
 
     def enter(self, name: str) -> Verdict | None:
         """Walk a chain and those it leads to.
@@ -182,6 +198,10 @@ class _Walker:
                         self._note(statement)
                     case Limit():
                         if self.is_limited:
+                            return None
+                    case Meter():
+                        self._read_all((statement.selector,))
+                        if not self.is_over:
                             return None
                     case SetMark(keep, put):
                         self._set_mark(keep, put)

@@ -40,7 +40,12 @@ def session_of(packet: Packet, *, mark: int = 0) -> Session | None:
 
 
 def walk(
-    ruleset: Ruleset, packet: Packet, session: Session | None = None, *, is_limited: bool = False
+    ruleset: Ruleset,
+    packet: Packet,
+    session: Session | None = None,
+    *,
+    is_limited: bool = False,
+    is_over: bool = False,
 ) -> Walk:
     """Return what becomes of the packet that opens a session; on request where every limit is used up."""
     hook = "prerouting" if packet.direction is Direction.INGRESS else "postrouting"
@@ -58,10 +63,12 @@ def walk(
         state=_STATES[packet.tracking],
     )
     session = session_of(packet) if session is None else session
-    return trace(ruleset, wire, session, is_limited=is_limited)
+    return trace(ruleset, wire, session, is_limited=is_limited, is_over=is_over)
 
 
-def walk_reply(ruleset: Ruleset, packet: Packet, session: Session | None = None) -> Walk:
+def walk_reply(
+    ruleset: Ruleset, packet: Packet, session: Session | None = None, *, is_over: bool = False
+) -> Walk:
     """Return what becomes of the answer to a packet, on the interface that the packet passed."""
     hook = "postrouting" if packet.direction is Direction.INGRESS else "prerouting"
     wire = WirePacket(
@@ -77,7 +84,7 @@ def walk_reply(ruleset: Ruleset, packet: Packet, session: Session | None = None)
         state="established",
         packet_direction="reply",
     )
-    return trace(ruleset, wire, session_of(packet) if session is None else session)
+    return trace(ruleset, wire, session_of(packet) if session is None else session, is_over=is_over)
 
 
 def session_elsewhere(packet: Packet, *, mark: int) -> Session | None:

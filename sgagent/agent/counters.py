@@ -21,6 +21,7 @@ from sgagent.agent.step import EventLog
 from sgagent.core.counter_keys import (
     CounterKey,
     ObservedDropCounter,
+    OverLimitCounter,
     RuleCounter,
     is_of_drops,
     observed_drop,
@@ -462,4 +463,4 @@ def _named(key: CounterKey) -> tuple[str, str]:
     if drop is None:
         raise ValueError(f"{key} counts no drops")
     step = type(key).__name__.removesuffix("Counter").lower()
-    return drop.direction.value, key.rule_id if isinstance(key, RuleCounter) else step
+    return drop.direction.value, key.rule_id if isinstance(key, RuleCounter | OverLimitCounter) else step

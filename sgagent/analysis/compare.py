@@ -431,7 +431,12 @@ def _compare_rules(pairs: Sequence[_Pair], flows: Iterable[FlowChange]) -> tuple
     effective = {(c.rule.security_group_id, c.rule.rule_id) for c in clauses if c.rule}
     old, new = _rules(pairs, 0), _rules(pairs, 1)
     return tuple(
-        RuleChange(fate=fate, before=old.get(key), after=new.get(key), has_effect=key in effective)
+        RuleChange(
+            fate=fate,
+            before=old.get(key),
+            after=new.get(key),
+            has_effect=key in effective or _is_limited_otherwise(old.get(key), new.get(key)),
+        )
         for key in sorted({*old, *new})
         if (fate := _fate(old.get(key), new.get(key))) is not None
     )
@@ -449,6 +454,11 @@ def _rules(pairs: Iterable[_Pair], side: int) -> Mapping[_Key, ResolvedRule]:
         for direction in Direction
         for rule in judge.toward(direction).rules
     }
+
+
+def _is_limited_otherwise(before: ResolvedRule | None, after: ResolvedRule | None) -> bool:
+    """Return whether a rule lets sources open another number of sessions (§13.1)."""
+    return before is not None and after is not None and before.conditions.limit != after.conditions.limit
 
 
 def _fate(before: ResolvedRule | None, after: ResolvedRule | None) -> Fate | None:

@@ -230,6 +230,7 @@ def clause_as_json(clause: Clause) -> dict[str, object]:
         "decided_by": clause.decided_by.value,
         "rule_id": rule.rule_id if rule else None,
         "security_group_id": rule.security_group_id if rule else None,
+        **({"limit_per_source": str(rule.conditions.limit)} if rule and rule.conditions.limit else {}),
     }
 
 
@@ -254,7 +255,9 @@ def decision_text(clause: Clause) -> str:
     """Return the verdict on packets and its decider, like ``dropped by default``."""
     if clause.decided_by is DecidedBy.UNBOUND:
         return "accepted, as nothing judges the link"
-    return f"{'accepted' if clause.policy is Policy.ACCEPT else 'dropped'} by {decider_text(clause)}"
+    limit = clause.rule.conditions.limit if clause.rule else None
+    within = f", at most {limit} for each source" if limit else ""
+    return f"{'accepted' if clause.policy is Policy.ACCEPT else 'dropped'} by {decider_text(clause)}{within}"
 
 
 _Canonical = Callable[[AddressRanges], Ranges]

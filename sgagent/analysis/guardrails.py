@@ -224,13 +224,19 @@ def _broken(region: Sequence[Clause], clauses: _ClauseList, demanded: Policy) ->
     """
     before: list[Clause] = []
     for clause in clauses.within(region):
-        if clause.policy is demanded or clause.decided_by in _BEYOND[demanded]:
+        if _decides_as(clause, demanded) or clause.decided_by in _BEYOND[demanded]:
             before.append(clause)
             if _covers(clause, region):
                 return None
         elif (box := _decided(clause, before, region, clauses)) is not None:
             return box
     return None
+
+
+def _decides_as(clause: Clause, demanded: Policy) -> bool:
+    """Return whether a clause decides so about all that it matches: a limit accepts only some (§13.1)."""
+    is_limited = clause.rule is not None and clause.rule.conditions.limit is not None
+    return clause.policy is demanded and not (is_limited and demanded is Policy.ACCEPT)
 
 
 def _covers(clause: Clause, region: Sequence[Clause]) -> bool:

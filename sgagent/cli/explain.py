@@ -78,7 +78,8 @@ def run(options: argparse.Namespace) -> int:
     others = _other_tables(explanation, packet, options)
     if options.json:
         shadowed = [rule.rule_id for rule in explanation.shadowed]
-        where = {"interface": explanation.interface, "shadowed": shadowed}
+        limit = explanation.rule.limit_per_source if explanation.rule else None
+        where = {"interface": explanation.interface, "shadowed": shadowed, "limit_per_source": limit}
         beside = {} if others is None else {"other_tables": others.as_json}
         print(json.dumps(decision_as_json(explanation) | where | beside))
     else:
@@ -198,6 +199,8 @@ def _lines(explanation: Explanation, packet: Packet) -> list[str]:
         lines.append(f"  by rule {_describe(explanation.rule)}")
     else:
         lines.append(f"  by {explanation.decided_by.value}: {reason(explanation.decided_by, packet)}")
+    if explanation.rule and explanation.rule.limit_per_source:
+        lines.append("  may be dropped: what exceeds the limit of its source is (over_limit)")
     if is_evaluated_though_invalid(explanation.decided_by, packet):
         lines.append(
             f"  connection tracking calls it invalid; {explanation.interface} evaluates such packets"
@@ -212,4 +215,5 @@ def _lines(explanation: Explanation, packet: Packet) -> list[str]:
 
 def _describe(rule: ExplainedRule) -> str:
     place = f"{rule.rule_id} of {rule.security_group_id}"
-    return f"{place} (priority {rule.priority}, object {few_objects(rule.authorization_object)})"
+    limit = f", at most {rule.limit_per_source} for each source" if rule.limit_per_source else ""
+    return f"{place} (priority {rule.priority}, object {few_objects(rule.authorization_object)}{limit})"

@@ -156,7 +156,7 @@ def _row(hit: Hit, mode: Mode, now: float) -> tuple[str, ...]:
         str(hit.bytes),
         f"would {hit.verdict.value}" if is_observed else hit.verdict.value,
         "" if hit.priority is None else str(hit.priority),
-        hit.rule_id or f"({hit.step.value})",
+        hit.name,
         hit.security_group_id or "",
         few_objects(hit.authorization_object or ""),
         hit.protocol or "",

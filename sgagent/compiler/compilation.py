@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import TypeVar
 
 from sgagent.compiler.base_chains import base_chains, check_sources, reached_judges
@@ -21,6 +22,7 @@ from sgagent.compiler.class_chains import look_up_chains
 from sgagent.compiler.decision_list import list_entries
 from sgagent.compiler.linear import MOST_LINES, is_short, list_chains
 from sgagent.compiler.selectors import Place
+from sgagent.core.conditions import MOST_SOURCES, SourceLimit
 from sgagent.core.counter_keys import (
     CounterKey,
     DefaultCounter,
@@ -32,6 +34,7 @@ from sgagent.core.counter_keys import (
     SpoofedCounter,
     counter_of_rule,
     is_of_drops,
+    over_limit_of,
 )
 from sgagent.core.memo import Memo, Seam
 from sgagent.core.model import Direction, Family, Mode, Policy
@@ -44,9 +47,9 @@ from sgagent.core.policy import (
     ResolvedRule,
 )
 from sgagent.nft import names, ruleset as nft
-from sgagent.nft.marks import EnforcementState, MarkLayout, encode_state
+from sgagent.nft.marks import EnforcementState, MarkLayout, allowed_marks, encode_state
 
-Named = TypeVar("Named", nft.Chain, nft.VerdictMap, nft.Counter)
+Named = TypeVar("Named", nft.Chain, nft.VerdictMap, nft.Counter, nft.MeterSet)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,12 +99,14 @@ def compile_(
                     parts.append(look_up_chains(entries, place, renamed, memo))
                 if interface.own_addresses is not None:
                     parts.append(check_sources(interface.own_addresses.ranges(family), place))
-            leaves += counter_chains(interface, direction, flow_logging, memo)
-    judging = (one for chains, _ in parts for one in chains)
+            known = _accepted_before(interface.name, direction, layout, state)
+            leaves += counter_chains(interface, direction, flow_logging, memo, known)
+    judging = (one for made, _ in parts for one in made)
     ruleset = nft.Ruleset(
-        chains=_by_name([state_chain, *judging, *(leaf.chain for leaf in leaves)]),
+        chains=_by_name([state_chain, *judging, *(chain for leaf in leaves for chain in leaf.chains)]),
         verdict_maps=_by_name([one for _, maps in parts for one in maps]),
         counters=_by_name([leaf.counter for leaf in leaves]),
+        meter_sets=_by_name([one for leaf in leaves for one in leaf.meter_sets]),
     )
     return Compiled(ruleset=ruleset, counters={leaf.counter.name: leaf.key for leaf in leaves})
 
@@ -116,15 +121,20 @@ def _by_name(objects: list[Named]) -> tuple[Named, ...]:
 
 @dataclass(frozen=True, slots=True)
 class CounterChain:
-    """A chain, the counter of its name, and that counter's key."""
+    """A chain that counts, or several, the counter of its name, and that counter's key."""
 
-    chain: nft.Chain
+    chains: tuple[nft.Chain, ...]
     counter: nft.Counter
     key: CounterKey
+    meter_sets: tuple[nft.MeterSet, ...] = ()
 
 
 def counter_chains(
-    interface: ResolvedInterface, direction: Direction, flow_logging: FlowLogging, memo: Memo
+    interface: ResolvedInterface,
+    direction: Direction,
+    flow_logging: FlowLogging,
+    memo: Memo,
+    known: nft.Match | None = None,
 ) -> tuple[CounterChain, ...]:
     """Return the counter chains of one direction.
 
@@ -133,16 +143,21 @@ def counter_chains(
         direction: in which sessions are opened.
         flow_logging: which verdicts the kernel logs.
         memo: of the rules' counter chains.
+        known: what sessions meet that were accepted before; None where that is not known.
     """
     name, mode = interface.name, interface.mode
-    memo = memo.part(Seam.COUNTER_CHAINS, name, direction, mode, flow_logging)
+    memo = memo.part(Seam.COUNTER_CHAINS, name, direction, mode, flow_logging, known)
     leaf = partial(_leaf, accept=names.accept_chain(direction, name), mode=mode, flow_logging=flow_logging)
 
-    def of_rule(rule: ResolvedRule) -> CounterChain:
-        return leaf(counter_of_rule(name, direction, rule))
+    def of_rule(rule: ResolvedRule) -> tuple[CounterChain, ...]:
+        made = leaf(counter_of_rule(name, direction, rule))
+        if rule.conditions.limit is None:
+            return (made,)
+        limited = _behind_limit(made, rule, rule.conditions.limit, name, known)
+        return limited, leaf(over_limit_of(name, direction, rule))
 
     of_rules = memo.each("rules", of_rule, interface.toward(direction).rules)
-    return (*of_rules, *map(leaf, _other_keys(interface, direction)))
+    return (*chain.from_iterable(of_rules), *map(leaf, _other_keys(interface, direction)))
 
 
 def _other_keys(interface: ResolvedInterface, direction: Direction) -> Iterator[KernelCounterKey]:
@@ -180,7 +195,58 @@ def _leaf(key: KernelCounterKey, *, accept: str, mode: Mode, flow_logging: FlowL
         limit = nft.Limit(per_second=flow_logging.rate_per_second, burst=flow_logging.rate_per_second)
         log = nft.Log(prefix=names.log_prefix(name), group=flow_logging.group)
         rules.insert(0, nft.Rule((limit, log)))
-    return CounterChain(nft.Chain(name=name, rules=tuple(rules)), nft.Counter(name=name), key)
+    return CounterChain((nft.Chain(name=name, rules=tuple(rules)),), nft.Counter(name=name), key)
+
+
+def _accepted_before(
+    interface: str, direction: Direction, layout: MarkLayout, state: EnforcementState
+) -> nft.Match | None:
+    """Return the match on sessions that an interface has accepted, under whatever generation."""
+    test = allowed_marks(interface, direction, layout, state)
+    if test is None:
+        return None
+    bit = test.value & ~layout.generation_mask
+    return nft.Match(nft.CT_MARK, (nft.Interval.single(bit),), mask=bit)
+
+
+_IS_LIVE = nft.Match(nft.CT_STATE, (nft.Symbol("established"), nft.Symbol("related")))
+_SOURCES = {Family.IPV4: nft.IP_SADDR, Family.IPV6: nft.IP6_SADDR}
+
+
+def _behind_limit(
+    leaf: CounterChain, rule: ResolvedRule, limit: SourceLimit, interface: str, known: nft.Match | None
+) -> CounterChain:
+    """Return the counter chain of a rule behind its limit (§13.1), which only new sessions use up.
+
+    Where all buckets are taken, the meter lets other sources pass: nobody's flood may shut out others.
+    """
+    within, over = (
+        nft.Goto(named(interface, rule.rule_id)) for named in (names.within_chain, names.over_limit_chain)
+    )
+    sets = {
+        family: nft.MeterSet(
+            name=names.meter_set(interface, rule.rule_id, family, limit),
+            key_type=nft.ADDRESS_TYPES[family],
+            size=MOST_SOURCES,
+            timeout=limit.refill,
+        )
+        for family in Family
+        if rule.can_match(family)
+    }
+    meters = (
+        nft.Meter(one.name, _SOURCES[family], limit.rate, limit.seconds, limit.burst)
+        for family, one in sets.items()
+    )
+    rules = (
+        *(nft.Rule((match, within)) for match in (_IS_LIVE, known) if match is not None),
+        *(nft.Rule((meter, over)) for meter in meters),
+        nft.Rule((within,)),
+    )
+    (counting,) = leaf.chains
+    entry = nft.Chain(name=counting.name, rules=rules)
+    return replace(
+        leaf, chains=(entry, replace(counting, name=within.chain)), meter_sets=tuple(sets.values())
+    )
 
 
 def without_logging(ruleset: nft.Ruleset) -> nft.Ruleset:

@@ -8,6 +8,44 @@ from datetime import datetime
 
 from sgagent.core.hours import Hours
 
+RATE_UNITS: Mapping[str, int] = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
+"""What a rate may be per, in seconds."""
+
+MOST_AT_ONCE = 10_000
+"""Of a rate, and of a burst."""
+
+
+MOST_SOURCES = 65_536
+"""That are remembered for a rule, link and family; the kernel lets others pass."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceLimit:
+    """How many new sessions each source address may open (§13.1): a token bucket for each."""
+
+    rate: int
+    """From 1, in :attr:`seconds`."""
+
+    seconds: int
+    """One of :data:`RATE_UNITS`."""
+
+    burst: int
+    """Of a full bucket, from 1."""
+
+    @property
+    def refill(self) -> int:
+        """Return the seconds in which an empty bucket is full again, rounded up."""
+        return -(-self.burst * self.seconds // self.rate)
+
+    @property
+    def rate_text(self) -> str:
+        """Return the rate as documents write it: ``10/minute``."""
+        return f"{self.rate}/{next(word for word, unit in RATE_UNITS.items() if unit == self.seconds)}"
+
+    def __str__(self) -> str:
+        """Return the limit for people: ``10/minute, burst 20``."""
+        return f"{self.rate_text}, burst {self.burst}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conditions:
@@ -16,6 +54,9 @@ class Conditions:
     active: Hours | None = None
     """When the rule exists (§13.2); None is always."""
 
+    limit: SourceLimit | None = None
+    """Of accept rules (§13.1); None is none."""
+
     def hold_at(self, time: datetime | None) -> bool:
         """Return whether a rule exists by its hours; without a time it does."""
         return self.active is None or time is None or self.active.include(time)
@@ -23,7 +64,7 @@ class Conditions:
     @property
     def texts(self) -> Mapping[str, str]:
         """Return the demands that are made, in words, by the names of their fields."""
-        found = {"active": self.active}
+        found = {"active": self.active, "limit_per_source": self.limit}
         return {name: str(value) for name, value in found.items() if value is not None}
 
 

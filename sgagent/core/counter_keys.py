@@ -23,6 +23,7 @@ class HitStep(enum.Enum):
     FAILSAFE = "failsafe"
     INNER = "inner"
     RULE = "rule"
+    OVER_LIMIT = "over_limit"
     DEFAULT = "default"
 
 
@@ -49,6 +50,18 @@ class RuleCounter:
     rule_id: str
     direction: Direction
     policy: Policy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OverLimitCounter:
+    """Count the packets that a rule drops, as their source has opened more sessions than it may (§13.1)."""
+
+    step: ClassVar = HitStep.OVER_LIMIT
+
+    interface: str
+    security_group_id: str
+    rule_id: str
+    direction: Direction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +132,13 @@ class ObservedDropCounter:
 
 
 KernelCounterKey = (
-    RuleCounter | DefaultCounter | InnerCounter | InvalidCounter | SpoofedCounter | ExemptionCounter
+    RuleCounter
+    | OverLimitCounter
+    | DefaultCounter
+    | InnerCounter
+    | InvalidCounter
+    | SpoofedCounter
+    | ExemptionCounter
 )
 """The key of a counter of the kernel."""
 
@@ -147,7 +166,7 @@ def plain_key(step: HitStep, interface: str, direction: Direction) -> KernelCoun
             return ExemptionCounter(interface=interface, direction=direction, kind=kind)
         case HitStep.INNER:
             return InnerCounter(interface=interface)
-        case HitStep.RULE | HitStep.DEFAULT:
+        case HitStep.RULE | HitStep.OVER_LIMIT | HitStep.DEFAULT:
             raise ValueError(f"{step.value}: the policy decides what such a counter is of")
 
 
@@ -158,7 +177,7 @@ def is_of_drops(key: CounterKey) -> bool:
             return key.policy is Policy.DROP
         case DefaultCounter():
             return key.verdict is Policy.DROP
-        case InvalidCounter() | SpoofedCounter():
+        case InvalidCounter() | SpoofedCounter() | OverLimitCounter():
             return True
         case InnerCounter() | ExemptionCounter() | ObservedDropCounter():
             return False
@@ -183,7 +202,9 @@ _OTHER = {Policy.ACCEPT: Policy.DROP, Policy.DROP: Policy.ACCEPT}
 def observed_drop(key: CounterKey) -> ObservedDropCounter | None:
     """Return the key for this key's packets where they would have been dropped; None for no drop."""
     match key:
-        case RuleCounter() | DefaultCounter() | InvalidCounter() | SpoofedCounter() if is_of_drops(key):
+        case RuleCounter() | OverLimitCounter() | DefaultCounter() | InvalidCounter() | SpoofedCounter() if (
+            is_of_drops(key)
+        ):
             return ObservedDropCounter(interface=key.interface, direction=key.direction)
         case _:
             return None
@@ -197,4 +218,14 @@ def counter_of_rule(interface: str, direction: Direction, rule: ResolvedRule) ->
         rule_id=rule.rule_id,
         direction=direction,
         policy=rule.policy,
+    )
+
+
+def over_limit_of(interface: str, direction: Direction, rule: ResolvedRule) -> OverLimitCounter:
+    """Return the key of what a rule with a limit drops on an interface."""
+    return OverLimitCounter(
+        interface=interface,
+        security_group_id=rule.security_group_id,
+        rule_id=rule.rule_id,
+        direction=direction,
     )

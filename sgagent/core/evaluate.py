@@ -59,6 +59,8 @@ class Packet:
     icmp_type: int | None = None
     hop_limit: int | None = None
     tracking: Tracking = Tracking.NEW
+    is_over_limit: bool = False
+    """Whether its source has opened as many sessions as any limit lets it (§13.1)."""
 
     @property
     def peer(self) -> int:
@@ -79,6 +81,9 @@ class DecidedBy(enum.Enum):
     FAILSAFE = "failsafe"
     INNER = "inner"
     RULE = "rule"
+    OVER_LIMIT = "over_limit"
+    """A rule accepts it, but not so many from its source (§13.1)."""
+
     DEFAULT = "default"
     UNBOUND = "unbound"
     """Nothing is enforced on the interface (§2.3)."""
@@ -109,8 +114,11 @@ def evaluate(policy: ResolvedPolicy, packet: Packet) -> Decision:
     rules = interface.toward(packet.direction).rules
     matching = tuple(rule for rule in rules if matches(rule, packet))  # the one that decides first (§3.5)
     verdict, decided_by = _first_step_that_applies(interface, packet, matching)
-    rule, shadowed = (matching[0], matching[1:]) if decided_by is DecidedBy.RULE else (None, matching)
+    rule, shadowed = (matching[0], matching[1:]) if decided_by in _BY_RULE else (None, matching)
     return Decision(verdict=verdict, decided_by=decided_by, rule=rule, shadowed=shadowed)
+
+
+_BY_RULE = (DecidedBy.RULE, DecidedBy.OVER_LIMIT)
 
 
 def _first_step_that_applies(
@@ -130,6 +138,8 @@ def _first_step_that_applies(
         return Policy.ACCEPT, DecidedBy.FAILSAFE
     if toward.inner.contains(packet.family, packet.peer):  # step 4; never for egress, where the set is empty
         return Policy.ACCEPT, DecidedBy.INNER
+    if matching and matching[0].conditions.limit and packet.is_over_limit:  # step 5, §13.1
+        return Policy.DROP, DecidedBy.OVER_LIMIT
     if matching:  # step 5
         return matching[0].policy, DecidedBy.RULE
     return toward.default, DecidedBy.DEFAULT  # step 6

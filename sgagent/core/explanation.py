@@ -39,6 +39,9 @@ class ExplainedRule:
     authorization_object: str
     """As documents write it."""
 
+    limit_per_source: str | None = None
+    """In words; what exceeds it is dropped (§13.1)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
@@ -66,6 +69,7 @@ _REASONS: Mapping[DecidedBy, str] = {
     DecidedBy.ALWAYS: "a host needs it to have an address, so no group can block it",
     DecidedBy.FAILSAFE: "the configuration's fail-safe list lets it through",
     DecidedBy.INNER: "it comes from a fellow member of a group whose members may talk",
+    DecidedBy.OVER_LIMIT: "its source has opened as many sessions as the rule lets it",
     DecidedBy.DEFAULT: "no rule matches, so the default decides",
     DecidedBy.UNBOUND: "nothing is enforced on this interface",
     DecidedBy.INVALID: "connection tracking calls it invalid",
@@ -160,6 +164,7 @@ def _explained(rule: ResolvedRule) -> ExplainedRule:
         policy=rule.policy,
         priority=rule.priority,
         authorization_object=rule.peer.name,
+        limit_per_source=str(rule.conditions.limit) if rule.conditions.limit else None,
     )
 
 

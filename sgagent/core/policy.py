@@ -417,6 +417,20 @@ class ResolvedPolicy:
         have_ended = any(has_ended(rule.expires, time) for rule in self.expiring)
         return self.with_judges(lambda judge: judge.at(time)) if have_ended or self.recurring else self
 
+    def without_limits(self) -> ResolvedPolicy:
+        """Return the policy as it is for sources that exceed nothing (§13.1)."""
+
+        def unlimited(rule: ResolvedRule) -> ResolvedRule:
+            limit = rule.conditions.limit
+            return rule if limit is None else replace(rule, conditions=replace(rule.conditions, limit=None))
+
+        def without(side: ResolvedDirection) -> ResolvedDirection:
+            return replace(side, rules=tuple(map(unlimited, side.rules)))
+
+        return self.with_judges(
+            lambda judge: replace(judge, ingress=without(judge.ingress), egress=without(judge.egress))
+        )
+
     def without_ended(self, time: datetime | None) -> ResolvedPolicy:
         """Return the policy without rules that do not exist at a time any more; none begins."""
         sides = (side for judge in self.bound for side in (judge.ingress, judge.egress))

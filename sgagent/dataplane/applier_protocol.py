@@ -224,6 +224,7 @@ _FORMS: Mapping[type, tuple[Callable[[Any], Sequence[object]], Callable[..., obj
         for kind in (
             *(ops.AddTable, ops.DestroyTable, ops.AddCounter, ops.AddResetWatch, ops.Flush, ops.Delete),
             *(nft.Count, nft.Limit, nft.Log, nft.SetMark),
+            *(ops.AddMeterSet,),
             *(nft.Accept, nft.Drop, nft.Goto, nft.Jump, nft.Return),
             *(nft.Counter, nft.Hook, nft.KeyType, nft.Symbol, nft.NamePrefix),
             *(Direction, Family, Applied, FlowTuple, ConntrackEntry, FlowTable),
@@ -244,6 +245,16 @@ _FORMS: Mapping[type, tuple[Callable[[Any], Sequence[object]], Callable[..., obj
         lambda name, is_interval, *key_types: ops.AddVerdictMap(
             nft.VerdictMap(name=name, key_types=key_types, is_interval=is_interval)
         ),
+    ),
+    nft.MeterSet: (
+        lambda it: [it.name, it.key_type, it.size, it.timeout],
+        lambda name, key_type, size, timeout: nft.MeterSet(
+            name=name, key_type=key_type, size=size, timeout=timeout
+        ),
+    ),
+    nft.Meter: (
+        lambda it: [it.meter_set, selector_text(it.selector), it.rate, it.seconds, it.burst],
+        lambda name, selector, *numbers: nft.Meter(name, _SELECTORS[selector], *numbers),
     ),
     nft.LookUp: (
         lambda it: [it.verdict_map, *map(selector_text, it.selectors)],

@@ -34,6 +34,9 @@ _LONGEST_INTERFACE = 15
 _MOST_LOGGED = 1000
 """Packets of a rule each second."""
 
+_MOST_BUCKETS = 1 << 16
+"""Of a meter."""
+
 _MOST_MARK_TESTS = 32
 MOST_PACKETS = 200
 """Whose sessions are looked up at once."""
@@ -92,6 +95,10 @@ class _Validator:
             case ops.AddVerdictMap(nft.VerdictMap(name=name, key_types=types, is_interval=bool())):
                 _check_name(name)
                 _check_types(types)
+            case ops.AddMeterSet(nft.MeterSet(name=name, key_type=nft.KeyType(), size=size, timeout=timeout)):
+                _check_name(name)
+                _check_number(size, _MOST_BUCKETS, first=1)
+                _check_number(timeout, nft.ALL_BITS, first=1)
             case ops.AddElements(name, types, elements):
                 _check_name(name)
                 _check_elements(elements, types, _check_name)
@@ -124,6 +131,11 @@ class _Validator:
                 _check_name(name)
             case nft.Limit(per_second, burst):
                 _check_number(per_second, nft.ALL_BITS, first=1)
+                _check_number(burst, nft.ALL_BITS, first=1)
+            case nft.Meter(name, _, rate, seconds, burst):
+                _check_name(name)
+                _require(seconds in nft.RATE_WORDS, "no unit of time")
+                _check_number(rate, nft.ALL_BITS, first=1)
                 _check_number(burst, nft.ALL_BITS, first=1)
             case nft.Log(prefix, group):
                 _check_name(prefix, _LONGEST_PREFIX)

@@ -10,12 +10,13 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from pydantic import Field as Declared
 
+from sgagent.core.conditions import MOST_AT_ONCE, RATE_UNITS, SourceLimit
 from sgagent.core.errors import nearest
 from sgagent.core.hours import DAYS, EVERY_DAY, MINUTES_OF_DAY, Hours
 from sgagent.documents import scalars
 from sgagent.documents.field import Field
-from sgagent.documents.models import DescribedModel, Schema, Value, any_of, read_model
-from sgagent.documents.tree import Listing, Node
+from sgagent.documents.models import DescribedModel, Schema, Value, any_of, read_model, ref
+from sgagent.documents.tree import Listing, Mapping, Node
 
 _CLOCK_PATTERN = "([01][0-9]|2[0-3]):([0-5][0-9])|(24):(00)"
 _CLOCK_FORM = "a time from 00:00 to 24:00, like 08:00"
@@ -129,3 +130,51 @@ def parse_hours(place: Field) -> Hours | None:
     if hours.begins == hours.ends:
         place.at("to").error("bad_hours", "from and to are the same", "00:00 and 24:00 for the whole day")
     return hours
+
+
+_RATE_PATTERN = f"([1-9][0-9]{{0,4}})/({'|'.join(RATE_UNITS)})"
+_RATE_FORM = f"10/minute, up to {MOST_AT_ONCE} in a {', '.join(RATE_UNITS)}"
+_RATE = re.compile(_RATE_PATTERN)
+
+
+def parse_rate(node: Node) -> tuple[int, int]:
+    """Return a rate: so many, in so many seconds."""
+    match = _RATE.fullmatch(scalars.parse_text(node, "a rate", _RATE_FORM).replace(" ", ""))
+    if match is None or int(match[1]) > MOST_AT_ONCE:
+        raise scalars.invalid("bad_limit", "not a rate", _RATE_FORM)
+    return int(match[1]), RATE_UNITS[match[2]]
+
+
+def parse_burst(node: Node) -> int:
+    """Return how many may come at once."""
+    burst = scalars.parse_integer(node, "a burst")
+    if 1 <= burst <= MOST_AT_ONCE:
+        return burst
+    raise scalars.invalid("bad_limit", "not a burst", f"a whole number from 1 to {MOST_AT_ONCE}")
+
+
+class LimitModel(DescribedModel):
+    """How many new sessions each source address may open (§13.1)."""
+
+    rate: Annotated[tuple[int, int], Value(parse_rate, _text(_RATE_PATTERN))]
+    """Like 10/minute; second, minute, hour or day."""
+
+    burst: (
+        Annotated[int, Value(parse_burst, {"type": "integer", "minimum": 1, "maximum": MOST_AT_ONCE})] | None
+    ) = None
+    """How many at once. Missing: the number of the rate."""
+
+
+LIMIT_SCHEMA = any_of(_text(_RATE_PATTERN), ref("limit"))
+
+
+def parse_limit(place: Field) -> SourceLimit | None:
+    """Return a limit, of a rate alone or with a burst; None, with errors added, if something is wrong."""
+    if isinstance(place.node, Mapping):
+        model = read_model(LimitModel, place)
+        if model is None or model.rate is None:
+            return None
+        (rate, seconds), burst = model.rate, model.burst
+    else:
+        (rate, seconds), burst = parse_rate(place.node), None
+    return SourceLimit(rate=rate, seconds=seconds, burst=burst or rate)

@@ -9,7 +9,7 @@ from typing import Annotated, TypeVar
 
 from pydantic import Field as Declared
 
-from sgagent.core.conditions import Conditions
+from sgagent.core.conditions import Conditions, SourceLimit
 from sgagent.core.hours import Hours
 from sgagent.core.model import (
     DEFAULT_INNER_ACCESS,
@@ -30,7 +30,7 @@ from sgagent.core.model import (
 from sgagent.core.rule_values import ported_text
 from sgagent.documents import scalars, values
 from sgagent.documents.assembly import Collected
-from sgagent.documents.conditions import HoursModel, parse_hours
+from sgagent.documents.conditions import LIMIT_SCHEMA, HoursModel, LimitModel, parse_hours, parse_limit
 from sgagent.documents.field import Field
 from sgagent.documents.models import (
     DescribedModel,
@@ -121,6 +121,9 @@ class RuleModel(DescribedModel):
 
     active: Annotated[Hours, Value(located(parse_hours), ref("hours"))] | None = None
     """When the rule exists, in each week. Missing: always."""
+
+    limit_per_source: Annotated[SourceLimit, Value(located(parse_limit), LIMIT_SCHEMA)] | None = None
+    """How many new sessions an accept rule lets each source address open. Missing: any number."""
 
     description: FreeText = ""
     """For people."""
@@ -265,6 +268,7 @@ def json_schema() -> Schema:
         "security_group": SecurityGroupModel,
         "rule": RuleModel,
         "hours": HoursModel,
+        "limit": LimitModel,
         "prefix_list": PrefixListModel,
         "prefix_entry": PrefixEntryModel,
         "port_list": PortListModel,
@@ -347,7 +351,7 @@ def _rule(place: Field) -> SecurityGroupRule | None:
         local=Part("local_address", model.local_address),
         description=model.description,
         expires=model.expires,
-        conditions=Conditions(active=model.active),
+        conditions=Conditions(active=model.active, limit=model.limit_per_source),
     )
     return make_rule(form)
 

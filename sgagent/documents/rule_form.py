@@ -65,6 +65,7 @@ def make_rule(form: RuleForm) -> model.SecurityGroupRule | None:
     source_ports = _source_ports(form)
     _check_families(form)
     _refuse_names_in_drop(form)
+    _refuse_limit_of_drop(form)
     objects = [part.value for part in form.objects or () if part.value is not None]
     priority = form.priority.value
     if priority is not None and priority >= FIRST_UNUSUAL_PRIORITY:
@@ -187,6 +188,13 @@ def _refuse_names_in_drop(form: RuleForm) -> None:
             path = (part.name,) if part.place is None else (part.name, part.place)
             message = "a drop rule can't name a host: what its name servers leave out would be open"
             form.place.at(*path).error("name_in_drop", message, "addresses or CIDRs, or an accept rule")
+
+
+def _refuse_limit_of_drop(form: RuleForm) -> None:
+    """Add an error for a limit of a drop rule, which lets no session through anyway (§13.1)."""
+    if form.conditions.limit is not None and form.policy is model.Policy.DROP:
+        message = "a drop rule has no limit: it lets no session through"
+        form.place.at("limit_per_source").error("limit_of_drop", message, "remove it, or accept")
 
 
 def _refuse_mixed(

@@ -75,8 +75,11 @@ def write_rule(rule: model.SecurityGroupRule) -> Native:
 
 def write_conditions(conditions: Conditions) -> Native:
     """Return the fields of a rule that make its demands (§13)."""
-    hours = conditions.active
-    return {"active": None if hours is None else _hours(hours)}
+    hours, limit = conditions.active, conditions.limit
+    return {
+        "active": None if hours is None else _hours(hours),
+        "limit_per_source": None if limit is None else {"rate": limit.rate_text, "burst": limit.burst},
+    }
 
 
 def _hours(hours: Hours) -> Native:

@@ -22,7 +22,7 @@ from sgagent.nft.names import STATE_CHAIN
 from sgagent.nft.ruleset import Ruleset
 from sgagent.nft.transactions import Operation, Plan
 
-_Object = TypeVar("_Object", nft.Chain, nft.Counter, nft.VerdictMap)
+_Object = TypeVar("_Object", nft.Chain, nft.Counter, nft.MeterSet, nft.VerdictMap)
 
 
 class _Compared(Generic[_Object]):
@@ -51,7 +51,7 @@ class _Compared(Generic[_Object]):
         return tuple(self.wanted[name] for name in sorted(self.names.union(also) & self.wanted.keys()))
 
 
-def _declaration(one: nft.Chain | nft.VerdictMap | nft.Counter) -> tuple[object, ...]:
+def _declaration(one: nft.Chain | nft.VerdictMap | nft.MeterSet | nft.Counter) -> tuple[object, ...]:
     """Return the part of a declaration that no change of a standing object alters."""
     match one:
         case nft.Chain():
@@ -60,6 +60,8 @@ def _declaration(one: nft.Chain | nft.VerdictMap | nft.Counter) -> tuple[object,
             # An interval map is named after its elements. Where it has others, another process changed it,
             # and with what that changed besides the kernel may refuse the right ones: they make a loop.
             return one.key_types, one.is_interval, one.elements if one.is_interval else ()
+        case nft.MeterSet():
+            return one.key_type, one.size, one.timeout
         case nft.Counter():
             return (one.comment,)
 
@@ -128,6 +130,7 @@ class _Change:
         self._chains = _Compared(observed.chain_by_name, desired.chain_by_name)
         self._maps = _Compared(observed.verdict_map_by_name, desired.verdict_map_by_name)
         self._counters = _Compared(observed.counter_by_name, desired.counter_by_name)
+        self._meter_sets = _Compared(observed.meter_set_by_name, desired.meter_set_by_name)
         standing = self._chains.standing
         self._unreached = frozenset(name for name in self._chains.gone if standing[name].hook is None)
         """Chains that no packet reaches after the flip; the removal deletes them."""
@@ -180,9 +183,10 @@ class _Change:
             any(standing[name].hook is None or wanted[name].hook is None for name in in_use)
             or self._maps.redeclared
             or self._counters.redeclared
+            or self._meter_sets.redeclared
             or {kind for kind, _ in self._foreign} - _NO_OBJECTS - ops.DELETABLE
             or self.foreign_names("chain") & self._chains.wanted.keys()
-            or self.foreign_names("map", "set") & self._maps.wanted.keys()
+            or self.foreign_names("map", "set") & (self._maps.wanted.keys() | self._meter_sets.wanted.keys())
             or self.foreign_names("counter") & self._counters.wanted.keys()
         )
 
@@ -193,6 +197,9 @@ class _Change:
         for counter in self._counters.wanted_ones():
             if counter.name not in self._counters.standing:
                 yield ops.AddCounter(counter)
+        for meter_set in self._meter_sets.wanted_ones():
+            if meter_set.name not in self._meter_sets.standing:
+                yield ops.AddMeterSet(meter_set)
         for one in new_chains:
             yield ops.AddChain(replace(one, rules=()))
         for verdict_map in new_maps:
@@ -237,6 +244,7 @@ class _Change:
                 yield ops.Flush("chain", name)
         yield from _delete("map", self._maps.gone)
         yield from _delete("chain", self._unreached)
+        yield from _delete("set", self._meter_sets.gone)
         yield from _delete("counter", self._counters.gone)
 
     def _must_flush(self, name: str) -> bool:
@@ -268,6 +276,8 @@ def references(rule: nft.Rule) -> Iterator[tuple[type, str]]:
                 yield nft.Chain, chain
             case nft.LookUp(verdict_map=name):
                 yield nft.VerdictMap, name
+            case nft.Meter(meter_set):
+                yield nft.MeterSet, meter_set
             case nft.Count(counter):
                 yield nft.Counter, counter
 

@@ -250,6 +250,27 @@ def _limit(given: Given) -> nft.Limit | NamedStatement:
     return nft.Limit(rate, burst) if is_ours else NamedStatement("limit")
 
 
+def _set_update(given: Given) -> SetUpdate:
+    """Return a change of a set, with the limit of a meter of ours where it has exactly such."""
+    register = _register(given[4])
+    try:
+        name, operation, content = _of(given, 1, 3, 7, beside=(4, 6, 9))
+        nested = by_kind(content)
+        rate, seconds, burst, kind, flags = map(number, _of(by_kind(nested[_DATA]), 1, 2, 3, 4, 5))
+        is_plain = not number(given.get(6, b"")) and not number(given.get(9, b""))
+        is_meter = is_plain and (text(nested[_NAME]), number(operation), kind) == ("limit", _UPDATE, 0)
+    except (KeyError, ValueError):
+        return SetUpdate(register)
+    return (
+        SetUpdate(register, text(name), (rate, seconds, burst))
+        if is_meter and flags == _OVER
+        else SetUpdate(register)
+    )
+
+
+_UPDATE, _OVER = 1, 1
+
+
 def _log(given: Given) -> nft.Log | NamedStatement:
     given = {kind: value for kind, value in given.items() if kind not in (3, 4) or number(value)}
     if given.keys() != {1, 2}:
@@ -277,7 +298,7 @@ _FORMS: Mapping[str, Callable[[Given], Expression]] = {
     "bitwise": _bitwise,
     "byteorder": _byte_order,
     "lookup": _look_up,
-    "dynset": lambda given: SetUpdate(_register(given[4])),
+    "dynset": _set_update,
     "immediate": _immediate,
     "objref": _object,
     "limit": _limit,

@@ -197,6 +197,9 @@ class SetUpdate:
     """Add registers to a set, or take them out of it; go on only if that succeeds."""
 
     register: int
+    name: str = ""
+    limit: tuple[int, int, int] | None = None
+    """Rate, its seconds, and burst of the element, where it goes on only beyond; None for all else."""
 
     def __str__(self) -> str:
         """Return the kernel's name for it."""

@@ -27,6 +27,7 @@ from sgagent.nft.sets import (
     INTERVAL,
     LINK_TYPES,
     MAP,
+    METER,
     ElementReader,
     KernelSet,
 )
@@ -208,7 +209,9 @@ class _DumpReader:
 
     def take_elements(self, table: KernelTable, given: Mapping[int, bytes]) -> None:
         """Take in elements; their sets come before."""
-        self._elements.read(table.sets[text(given[2])], given.get(3, b""))
+        one = table.sets[text(given[2])]
+        if one.flags != METER:  # these are packets' doing
+            self._elements.read(one, given.get(3, b""))
 
     def take_object(self, table: KernelTable, given: Mapping[int, bytes]) -> None:
         """Take in a stateful object."""
@@ -284,11 +287,12 @@ _VERDICTS = 0xFFFFFF00
 
 _SET_COMMENT, _MERGES = 7, 2
 _SIZE, _FIELDS = 1, 2
+_TIMEOUT = 11
 _TYPE_BITS = 6
 
 
 def _kernel_set(given: Mapping[int, bytes]) -> KernelSet:
-    oddity: str | None = None
+    oddity, size = None, None
     lengths: tuple[int, ...] = ()
     has_particulars = number(given.get(8, b"")) != 0
     try:
@@ -296,12 +300,15 @@ def _kernel_set(given: Mapping[int, bytes]) -> KernelSet:
         lengths = tuple(_field_lengths(description.get(_FIELDS, b"")))
         beside = user_data(given.get(13, b""))
         is_merging = any(beside.get(_MERGES, b""))
-        has_particulars |= _SIZE in description or _SET_COMMENT in beside or is_merging
+        size = number(description[_SIZE]) if _SIZE in description else None
+        has_particulars |= _SET_COMMENT in beside or is_merging
     except FAULTS as error:
         oddity = str(error)
-    if not given.keys() <= {1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 14, 16, 19, 20}:
-        oddity = "an attribute of a set"
     flags = number(given.get(3, b""))
+    if not given.keys() <= {1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 14, 16, 19, 20} | (
+        {_TIMEOUT} if flags == METER else set()
+    ):
+        oddity = "an attribute of a set"
     return KernelSet(
         name=text(given[2]),
         flags=flags,
@@ -310,8 +317,10 @@ def _kernel_set(given: Mapping[int, bytes]) -> KernelSet:
         is_of_links=number(given.get(4, b"")) in LINK_TYPES and not flags & INTERVAL,
         field_lengths=lengths,
         is_verdict_map=bool(flags & MAP) and number(given.get(6, b"")) == _VERDICTS,
-        has_particulars=has_particulars,
+        has_particulars=has_particulars or (size is not None and flags != METER),
         oddity=oddity,
+        size=size,
+        timeout=number(given[_TIMEOUT]) if _TIMEOUT in given else None,
     )
 
 

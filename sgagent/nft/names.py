@@ -14,7 +14,8 @@ import re
 from collections.abc import Iterable
 from functools import partial
 
-from sgagent.core.counter_keys import InnerCounter, KernelCounterKey, RuleCounter
+from sgagent.core.conditions import SourceLimit
+from sgagent.core.counter_keys import InnerCounter, KernelCounterKey, OverLimitCounter, RuleCounter
 from sgagent.core.model import Direction, Family
 from sgagent.nft.ruleset import Element, Goto, Interval, Jump, KeyType, VerdictMap, sort_key
 
@@ -80,11 +81,29 @@ def rule_chain(interface: str, rule_id: str) -> str:
     return f"rule/{part(interface)}/{part(rule_id)}"
 
 
+def over_limit_chain(interface: str, rule_id: str) -> str:
+    """Return the chain and counter of what a rule with a limit drops: ``over_limit/eth0/sgr-bp1``."""
+    return f"over_limit/{part(interface)}/{part(rule_id)}"
+
+
+def within_chain(interface: str, rule_id: str) -> str:
+    """Return the chain of what is within a rule's limit: ``within/eth0/sgr-bp1``."""
+    return f"within/{part(interface)}/{part(rule_id)}"
+
+
+def meter_set(interface: str, rule_id: str, family: Family, limit: SourceLimit) -> str:
+    """Return the set of a rule's buckets, whose name changes with the limit: a bucket keeps its rate."""
+    where = f"limit/{part(interface)}/{part(rule_id)}/{family.value}"
+    return f"{where}/{limit.rate}-{limit.seconds}-{limit.burst}"
+
+
 def counter_name(key: KernelCounterKey) -> str:
     """Return the name of the kernel's counter with a key; it does not depend on the policy or verdict."""
     match key:
         case RuleCounter():
             return rule_chain(key.interface, key.rule_id)
+        case OverLimitCounter():
+            return over_limit_chain(key.interface, key.rule_id)
         case InnerCounter():
             return inner_chain(key.interface)
         case _:

@@ -15,7 +15,7 @@ from sgagent.nft.expressions import SetLookUp
 from sgagent.nft.kernel_table import FAULTS, KernelChain, KernelRule, KernelTable, ProgramReader, read_tables
 from sgagent.nft.registers import ProgramStatement
 from sgagent.nft.ruleset import SELECTORS, Ruleset
-from sgagent.nft.sets import CONCATENATED, INTERVAL, MAP, OBJECTS, KernelSet, elements_of
+from sgagent.nft.sets import CONCATENATED, INTERVAL, MAP, METER, OBJECTS, KernelSet, elements_of, meter_set_of
 from sgagent.nft.transactions import RESET_WATCH
 
 
@@ -50,6 +50,7 @@ class _Decoded:
         ruleset = Ruleset(
             chains=tuple(sorted(self._chains(), key=by_name)),
             verdict_maps=tuple(sorted(self._maps(), key=by_name)),
+            meter_sets=tuple(sorted(self._meter_sets(), key=by_name)),
             counters=tuple(sorted((c for c in self._table.counters if c.name != RESET_WATCH), key=by_name)),
         )
         return ruleset, tuple(sorted(self._foreign))
@@ -86,6 +87,8 @@ class _Decoded:
             match one:
                 case nft.Match(selector):
                     is_ours = selector in _OURS
+                case nft.Meter(name, selector):
+                    is_ours = selector in _OURS and self._table.sets[name].flags == METER
                 case nft.LookUp(selectors, name):
                     is_ours = _OURS.issuperset(selectors) and not self._table.sets[name].is_anonymous
                 case nft.Goto(chain) | nft.Jump(chain):
@@ -107,13 +110,21 @@ class _Decoded:
 
     def _maps(self) -> Iterator[nft.VerdictMap]:
         for one in self._table.sets.values():
-            if one.is_anonymous:
+            if one.is_anonymous or one.flags == METER:
                 continue
             kind = "map" if one.flags & (MAP | OBJECTS) else "set"
             try:
                 yield _verdict_map(one)
             except FAULTS:
                 self._foreign.add(f"{kind} {one.name}")
+
+    def _meter_sets(self) -> Iterator[nft.MeterSet]:
+        for one in self._table.sets.values():
+            found = meter_set_of(one)
+            if found is not None:
+                yield found
+            elif one.flags == METER:
+                self._foreign.add(f"set {one.name}")
 
 
 _OURS = frozenset(SELECTORS)

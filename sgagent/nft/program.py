@@ -18,6 +18,7 @@ from sgagent.nft.fields import BY_KEY, IN_PACKET, IS_BIG_ENDIAN, LINK_INDEX, Con
 from sgagent.nft.registers import (
     Comparison,
     Membership,
+    Metering,
     ProgramStatement,
     Registers,
     RegisterValue,
@@ -31,7 +32,7 @@ _LAST = (nft.LookUp, nft.Accept, nft.Drop, nft.Goto, nft.Jump, nft.Return, Rejec
 """Nothing in a rule comes behind one of these: there is a verdict, or the rule has ended."""
 
 _NAMES = {0: nft.NO_LINK, 1: nft.Symbol(LOOPBACK)}
-_Compared = nft.Match | nft.LookUp | Unknown
+_Compared = nft.Match | nft.LookUp | nft.Meter | Unknown
 
 
 def statements_of(
@@ -51,12 +52,14 @@ def statements_of(
     found: list[ProgramStatement] = []
     waiting: list[Comparison] = []
     for item in Registers(sets).items(expressions):
-        if isinstance(item, (Test, Membership)):
+        if isinstance(item, (Test, Membership, Metering)):
             waiting.append(item)
-        else:
-            if waiting:
-                found += _comparisons(waiting, known, sets)
-                waiting.clear()
+            if not isinstance(item, Metering):  # behind a meter is another place: it changes its bucket
+                continue
+        if waiting:
+            found += _comparisons(waiting, known, sets)
+            waiting.clear()
+        if not isinstance(item, (Test, Membership, Metering)):
             found.append(item)
     if waiting:
         found += _comparisons(waiting, known, sets)
@@ -67,7 +70,7 @@ def statements_of(
 
 def _comparisons(
     items: Sequence[Comparison], known: dict[Key, int], sets: Mapping[str, KernelSet]
-) -> Iterator[nft.Match | nft.LookUp]:
+) -> Iterator[nft.Match | nft.LookUp | nft.Meter]:
     """Yield comparisons without an effect in between, so that their order does not matter.
 
     Args:
@@ -104,6 +107,11 @@ def _made(item: Comparison, known: Mapping[Key, int], sets: Mapping[str, KernelS
     match item:
         case Test():
             yield from _matches(item, known)
+        case Metering(value, found):
+            (row,) = _looked_up(value, known, sets[found.name])
+            if not value.is_plain or found.limit is None:
+                raise UnreadableError(f"set {found.name}")
+            yield nft.Meter(found.name, row.selector, *found.limit), row.implied
         case Membership(values, found) if found.is_map:
             rows = [row for value in values for row in _looked_up(value, known, sets[found.name])]
             if any(not value.is_plain for value in values):

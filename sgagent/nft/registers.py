@@ -93,7 +93,15 @@ class Membership:
     found: SetLookUp
 
 
-Comparison = Test | Membership
+@dataclass(frozen=True, slots=True)
+class Metering:
+    """A meter: whether packets of one key are more than a rate."""
+
+    value: RegisterValue
+    found: SetUpdate
+
+
+Comparison = Test | Membership | Metering
 
 
 class Registers:
@@ -132,6 +140,8 @@ class Registers:
                     if name not in self._sets:
                         raise UnreadableError(f"set {name}")
                     yield Membership(tuple(self._key(register, self._sets[name].key_length)), one)
+                case SetUpdate(register, limit=tuple()):
+                    yield Metering(self._read(register), one)
                 case Store(target, register) if target == _CT_MARK:
                     yield _marked(self._held(register))
                 case Combine() | Compute() | SetUpdate() | Store() | Offload() | Xtables() | Unknown():

@@ -296,6 +296,20 @@ class Limit:
 
 
 @dataclass(frozen=True, slots=True)
+class Meter:
+    """Go on in the rule only where packets of one key exceed a rate; a set has a bucket for each key."""
+
+    meter_set: str
+    selector: Selector
+    rate: int
+    """Packets in :attr:`seconds` that don't go on, from 1."""
+
+    seconds: int
+    burst: int
+    """Of a full bucket, from 1."""
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     """Send a copy of the packet's head to the listener of an nfnetlink log group, and continue."""
 
@@ -305,6 +319,9 @@ class Log:
     group: int
     """The group's number, 16 bits. Without a listener the statement has no effect."""
 
+
+RATE_WORDS: Mapping[int, str] = {1: "second", 60: "minute", 3600: "hour", 86400: "day"}
+"""By seconds, what a rate is per."""
 
 ALL_BITS = 0xFFFFFFFF
 """Of a mark."""
@@ -325,7 +342,7 @@ class SetMark:
         return cls(keep=(~bits & ALL_BITS) | put, put=put)
 
 
-Statement = Match | LookUp | Count | Limit | Log | SetMark | Accept | Drop | Goto | Jump | Return
+Statement = Match | LookUp | Count | Limit | Meter | Log | SetMark | Accept | Drop | Goto | Jump | Return
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,6 +386,19 @@ class VerdictMap:
     """Sorted by key."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeterSet:
+    """The buckets of a meter, which packets put in. Only its being there is part of the ruleset."""
+
+    name: str
+    key_type: KeyType
+    size: int
+    """Buckets at most; no packet puts another one in then."""
+
+    timeout: int
+    """Seconds after its last packet in which a bucket goes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Counter:
     """A named counter. Only its being there is part of the ruleset; its values are read elsewhere."""
@@ -384,6 +414,12 @@ class Ruleset:
     chains: tuple[Chain, ...] = ()
     verdict_maps: tuple[VerdictMap, ...] = ()
     counters: tuple[Counter, ...] = ()
+    meter_sets: tuple[MeterSet, ...] = ()
+
+    @cached_property
+    def meter_set_by_name(self) -> Mapping[str, MeterSet]:
+        """Return the sets of meters by their names."""
+        return {one.name: one for one in self.meter_sets}
 
     @cached_property
     def chain_by_name(self) -> Mapping[str, Chain]:

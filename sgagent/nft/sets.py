@@ -17,6 +17,9 @@ from sgagent.nft.expressions import NamedStatement
 from sgagent.nft.fields import HOST_ORDER_TYPES, IS_BIG_ENDIAN, LENGTHS
 
 ANONYMOUS, CONSTANT, INTERVAL, MAP, OBJECTS, CONCATENATED = 0x1, 0x2, 0x4, 0x8, 0x40, 0x80
+METER = 0x10 | 0x20
+"""Of a set that packets put elements in, which go after a time."""
+
 LINK_TYPES = frozenset({20, 41})
 """Of keys: index and name of a link, as nft numbers them."""
 
@@ -58,6 +61,10 @@ class KernelSet:
 
     oddity: str | None = None
     """The part of it that is not understood."""
+
+    size: int | None = None
+    timeout: int | None = None
+    """Of elements, in milliseconds."""
 
     entries: list[KernelElement] = field(default_factory=list)
 
@@ -142,6 +149,16 @@ _PARTS = {4: "timeout", 5: "timeout", 7: "a statement of an element", 9: "an obj
 def padded(length: int) -> int:
     """Return how many bytes a field takes in a key of several."""
     return length + 3 & ~3
+
+
+def meter_set_of(one: KernelSet) -> nft.MeterSet | None:
+    """Return the buckets of a meter, if they are of a kind that sgagent makes."""
+    key_types = one.key_types or ()
+    if one.flags != METER or one.has_particulars or one.oddity is not None or len(key_types) != 1:
+        return None
+    if one.size is None or one.timeout is None or one.timeout % 1000:
+        return None
+    return nft.MeterSet(name=one.name, key_type=key_types[0], size=one.size, timeout=one.timeout // 1000)
 
 
 def elements_of(one: KernelSet, types: Sequence[nft.KeyType]) -> list[nft.Element]:

@@ -29,6 +29,8 @@ def render(ruleset: Ruleset, *, persist: bool, destroys: bool = True) -> str:
     blocks: list[list[str]] = [["flags persist"]] if persist else []
     if ruleset.counters:
         blocks.append([_counter(counter) for counter in ruleset.counters])
+    if ruleset.meter_sets:
+        blocks.append([f"set {one.name}{_block(_properties(one))}" for one in ruleset.meter_sets])
     blocks += [list(_verdict_map(verdict_map)) for verdict_map in ruleset.verdict_maps]
     blocks += [list(_chain(chain)) for chain in sorted(ruleset.chains, key=_place_in_text)]
     texts = ("".join(f"\t{line}\n" for line in block) for block in blocks)
@@ -41,7 +43,18 @@ _READING_ORDER = (
     *("ingress", "egress", "neighbours", "session", "sources", "checked", "peers"),
     *(f"not-{protocol}" for protocol in PORTED),
     *("class", "everyone", "cell"),
-    *("platform", "failsafe", "inner", "rule", "default", "invalid", "spoofed", "accept"),
+    *(
+        "platform",
+        "failsafe",
+        "inner",
+        "rule",
+        "within",
+        "over_limit",
+        "default",
+        "invalid",
+        "spoofed",
+        "accept",
+    ),
 )
 """First words of chains, as a packet may meet them; others come last."""
 
@@ -94,11 +107,14 @@ def _chain(chain: nft.Chain) -> Iterator[str]:
     yield "}"
 
 
-def _properties(declared: nft.Chain | nft.Counter | nft.VerdictMap) -> list[str]:
+def _properties(declared: nft.Chain | nft.Counter | nft.MeterSet | nft.VerdictMap) -> list[str]:
     """Return a declaration's properties besides kind and name, rules and elements."""
     if isinstance(declared, nft.VerdictMap):
         flags = ["flags interval"] if declared.is_interval else []
         return [f"typeof {' . '.join(_EXPRESSIONS[one] for one in declared.key_types)} : verdict", *flags]
+    if isinstance(declared, nft.MeterSet):
+        bounds = f"size {declared.size}", "flags dynamic,timeout", f"timeout {declared.timeout}s"
+        return [f"typeof {_EXPRESSIONS[declared.key_type]}", *bounds]
     comment = [f"comment {quoted(declared.comment)}"] if declared.comment else []
     if isinstance(declared, nft.Counter) or not declared.hook:
         return comment
@@ -136,6 +152,9 @@ def _statement(statement: nft.Statement) -> str:
             return f'counter name "{counter}"'
         case nft.Limit(per_second, burst):
             return f"limit rate {per_second}/second burst {burst} packets"
+        case nft.Meter(name, selector, rate, seconds, burst):
+            limit = f"limit rate over {rate}/{nft.RATE_WORDS[seconds]} burst {burst} packets"
+            return f"update @{name} {{ {selector_text(selector)} {limit} }}"
         case nft.Log(prefix, group):
             return f"log prefix {quoted(prefix)} group {group}"
         case nft.SetMark():
@@ -254,7 +273,12 @@ def _line(operation: Operation, table_flags: Sequence[str], verb: str) -> str | 
             return f"add rule {_OURS} {chain} {rule_text(rule)}"
         case ops.AddCounter(counter) if counter.comment and verb != ops.DeclarationVerb.ADD.value:
             return None  # nft's grammar creates no counter that has a comment; its JSON does
-        case ops.AddChain(declared) | ops.AddVerdictMap(declared) | ops.AddCounter(declared):
+        case (
+            ops.AddChain(declared)
+            | ops.AddVerdictMap(declared)
+            | ops.AddMeterSet(declared)
+            | ops.AddCounter(declared)
+        ):
             properties = _block(_properties(declared))
             return f"{verb} {_KINDS[type(declared)]} {_OURS} {declared.name}{properties}"
         case ops.AddElements(name, key_types, elements):
@@ -270,7 +294,7 @@ def _line(operation: Operation, table_flags: Sequence[str], verb: str) -> str | 
             return None
 
 
-_KINDS = {nft.Chain: "chain", nft.VerdictMap: "map", nft.Counter: "counter"}
+_KINDS = {nft.Chain: "chain", nft.VerdictMap: "map", nft.MeterSet: "set", nft.Counter: "counter"}
 
 
 def _block(parts: Sequence[str]) -> str:
@@ -293,7 +317,12 @@ def subject(operation: Operation) -> str:
     match operation:
         case ops.AddTable() | ops.DestroyTable() | ops.DeleteTable():
             return f"table {FAMILY} {TABLE}"
-        case ops.AddChain(declared) | ops.AddVerdictMap(declared) | ops.AddCounter(declared):
+        case (
+            ops.AddChain(declared)
+            | ops.AddVerdictMap(declared)
+            | ops.AddMeterSet(declared)
+            | ops.AddCounter(declared)
+        ):
             return f"{_KINDS[type(declared)]} {declared.name}"
         case ops.AddRule(chain=name):
             return f"rule in chain {name}"

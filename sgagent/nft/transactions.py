@@ -84,6 +84,13 @@ class AddVerdictMap:
 
 
 @dataclass(frozen=True, slots=True)
+class AddMeterSet:
+    """Declare the buckets of a meter."""
+
+    meter_set: nft.MeterSet
+
+
+@dataclass(frozen=True, slots=True)
 class AddElements:
     """Put elements into a verdict map."""
 
@@ -120,7 +127,7 @@ RESET_WATCH = "reset-watch"
 """The name of that counter. It is no part of the ruleset that is compared."""
 
 
-Declaration = AddChain | AddVerdictMap | AddCounter
+Declaration = AddChain | AddVerdictMap | AddMeterSet | AddCounter
 TableOperation = AddTable | DestroyTable | DeleteTable
 Operation = (
     TableOperation | Declaration | AddResetWatch | AddRule | AddElements | DeleteElements | Flush | Delete
@@ -223,8 +230,8 @@ def encode_operation(
             return {
                 "add": {"rule": {"family": FAMILY, "table": TABLE, "chain": chain_name, "expr": expressions}}
             }
-        case AddVerdictMap(verdict_map):
-            return {verb.value: {"map": _verdict_map(verdict_map)}}
+        case AddVerdictMap() | AddMeterSet():
+            return {verb.value: _set_or_map(operation)}
         case AddElements(name, key_types, elements):
             return {"add": {"element": _elements(name, elements, key_types)}}
         case DeleteElements(name, key_types, elements):
@@ -253,11 +260,23 @@ def _chain(chain: nft.Chain) -> Json:
     return {**_named(chain.name), **hook, **comment}
 
 
+def _set_or_map(operation: AddVerdictMap | AddMeterSet) -> Json:
+    if isinstance(operation, AddVerdictMap):
+        return {"map": _verdict_map(operation.verdict_map)}
+    return {"set": _meter_set(operation.meter_set)}
+
+
 def _verdict_map(verdict_map: nft.VerdictMap) -> Json:
     types = [key_type.value for key_type in verdict_map.key_types]
     flags = {"flags": ["interval"]} if verdict_map.is_interval else {}
     type_ = types if len(types) > 1 else types[0]
     return {**_named(verdict_map.name), "type": type_, "map": "verdict", **flags}
+
+
+def _meter_set(one: nft.MeterSet) -> Json:
+    flags = ["dynamic", "timeout"]
+    declared = {"type": one.key_type.value, "size": one.size, "timeout": one.timeout, "flags": flags}
+    return {**_named(one.name), **declared}
 
 
 def _elements(name: str, elements: tuple[nft.Element, ...], key_types: Sequence[nft.KeyType]) -> Json:
@@ -276,6 +295,11 @@ def _statement(statement: nft.Statement) -> Json:
             return {"counter": counter}
         case nft.Limit(per_second, burst):
             return {"limit": {"rate": per_second, "burst": burst, "per": "second"}}
+        case nft.Meter(name, selector, rate, seconds, burst):
+            per = nft.RATE_WORDS[seconds]
+            limit = {"limit": {"rate": rate, "burst": burst, "per": per, "inv": True}}
+            bucket = {"op": "update", "elem": _selector(selector), "set": f"@{name}", "stmt": [limit]}
+            return {"set": bucket}
         case nft.Log(prefix, group):
             return {"log": {"prefix": prefix, "group": group}}
         case nft.SetMark():

@@ -125,7 +125,9 @@ class Never:
 Narrow = tuple[tuple[str, Ranges], ...]
 """Compare a number: constraints of a box."""
 
-Operation = FarEndIn | MarkIn | Find | Never | Narrow | nft.Limit | nft.Count | nft.SetMark | nft.Verdict
+Operation = (
+    FarEndIn | MarkIn | Find | Never | Narrow | nft.Limit | nft.Meter | nft.Count | nft.SetMark | nft.Verdict
+)
 
 
 OF_TAILS = (
@@ -271,6 +273,8 @@ def _operations(
                 else:
                     needs = tuple(n for one in fields if isinstance(one, Read) for n in one.needs)
                     yield Find(name, fields, needs)
+            case nft.Meter(selector=selector) if readings[selector] is Special.NOTHING:
+                yield Never()
             case nft.Log():
                 pass
             case Unread():

@@ -22,8 +22,7 @@ from sgagent.core.addresses import (
     sweep,
     without,
 )
-from sgagent.core.counter_keys import DefaultCounter, HitStep, KernelCounterKey, counter_of_rule, plain_key
-from sgagent.core.evaluate import DecidedBy, Decision, Packet, Tracking, evaluate, is_always_allowed
+from sgagent.core.evaluate import DecidedBy, Decision, Packet, Tracking, evaluate
 from sgagent.core.link_topology import FRAMES_OF_PORTS
 from sgagent.core.model import (
     ICMPV6,
@@ -49,6 +48,7 @@ from sgagent.core.policy import (
 from sgagent.nft import names
 from sgagent.nft.ruleset import ALL_BITS
 from sgagent.verify.answers import opens_nothing
+from sgagent.verify.counter_names import LIVE, counter_of, notes_of
 from sgagent.verify.packets import (
     EVERY_MARK,
     UNCHANGED,
@@ -188,6 +188,17 @@ class Expectation:
     mark: int | None
     """Of the session afterwards; None where there is no session."""
 
+    notes: tuple[str, ...] = ()
+    """What meters say of it, before it is counted."""
+
+    over: Expectation | None = None
+    """What has to become of it where its source has used up the limit of the rule (§13.1)."""
+
+    @property
+    def counters(self) -> tuple[str, ...]:
+        """Return the counters that the packet adds to, behind what meters say of it."""
+        return (*self.notes, *(() if self.counter is None else (self.counter,)))
+
 
 JUDGED_HOOKS = ("prerouting", "postrouting")
 """Where the policy is asked; at other hooks nothing may become of a packet."""
@@ -223,13 +234,30 @@ def expect(policy: ResolvedPolicy, memory: SessionMemory, packet: PacketAtHook) 
         opener = own_opener(packet)
         opener = replace(opener, tracking=Tracking.INVALID) if packet.is_error else opener
     decision = evaluate(policy, opener)
-    verdict = carried_out(judge, decision)
+    verdict, before = carried_out(judge, decision), mark
     is_accepted_now = verdict is Policy.ACCEPT and opener.tracking is Tracking.NEW
     if mark is not None and is_accepted_now and not (is_elsewhere and opens_nothing(packet)):
         mark = _changed(mark, accepting(judge.name, is_elsewhere=is_elsewhere))
-    return Expectation(
+    found = Expectation(
         verdict=verdict, decision=decision, counter=counter_of(judge, opener, decision), mark=mark
     )
+    is_known_here = bits is not None and before is not None and bool(before & bits[1])
+    if (
+        packet.state in LIVE
+        or is_known_here
+        or (notes := notes_of(judge.name, decision, opener.family)) is None
+    ):
+        return found
+    exceeding = evaluate(policy, replace(opener, is_over_limit=True))
+    over = replace(
+        found,
+        verdict=carried_out(judge, exceeding),
+        decision=exceeding,
+        counter=counter_of(judge, opener, exceeding),
+        mark=mark if carried_out(judge, exceeding) is Policy.ACCEPT else before,
+        notes=notes[1:],
+    )
+    return replace(found, notes=notes[:1], over=over)
 
 
 def frames_dropped_unjudged(policy: ResolvedPolicy, hook: str) -> Ranges:
@@ -255,24 +283,6 @@ def _changed(mark: int, changes: Iterable[tuple[Cube, MarkChange]]) -> int:
 def carried_out(judge: ResolvedInterface, decision: Decision) -> Policy:
     """Return the verdict as the table carries it out: a link that is observed drops nothing (§9.1)."""
     return Policy.ACCEPT if judge.mode is Mode.OBSERVE else decision.verdict
-
-
-def counter_of(judge: ResolvedInterface, opener: Packet, decision: Decision) -> str | None:
-    """Return the counter that a packet adds to; None where it adds to none."""
-    link, direction = judge.name, opener.direction
-    key: KernelCounterKey
-    match decision.decided_by:
-        case DecidedBy.RULE if decision.rule is not None:
-            key = counter_of_rule(link, direction, decision.rule)
-        case DecidedBy.DEFAULT:
-            key = DefaultCounter(interface=link, direction=direction, verdict=decision.verdict)
-        case DecidedBy.ALWAYS if not is_always_allowed(opener):
-            key = plain_key(HitStep.PLATFORM, link, direction)
-        case DecidedBy.FAILSAFE | DecidedBy.INNER | DecidedBy.INVALID | DecidedBy.SPOOFED as step:
-            key = plain_key(HitStep(step.value), link, direction)
-        case _:
-            return None
-    return names.counter_name(key)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

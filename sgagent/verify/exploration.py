@@ -24,6 +24,7 @@ from sgagent.verify.compiled_table import (
     Operation,
     PacketFate,
 )
+from sgagent.verify.counter_names import meter_notes
 from sgagent.verify.packets import (
     UNCHANGED,
     Box,
@@ -161,6 +162,11 @@ class Exploration:
                 state = found
             elif isinstance(operation, nft.Limit):
                 ways.onward.append(state)  # as well: what came before decides, and may be anything
+            elif isinstance(operation, nft.Meter):
+                table = self.compiled.table
+                within, over = meter_notes(operation, table.meter_sets[operation.meter_set])
+                ways.onward.append(state._replace(counters=(*state.counters, within)))
+                state = state._replace(counters=(*state.counters, over))
             elif isinstance(operation, Never):
                 break
             elif isinstance(operation, Find):

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import merge
 from itertools import chain
 from typing import NamedTuple
 
 from sgagent.core.addresses import Ranges
-from sgagent.core.evaluate import DecidedBy, Decision
+from sgagent.core.evaluate import DecidedBy, Decision, Packet
 from sgagent.core.model import Policy
 from sgagent.core.policy import InvalidPackets, ResolvedInterface, ResolvedPolicy
 from sgagent.verify.answers import ANSWERS_THAT_OPEN_NOTHING
 from sgagent.verify.compiled_table import CompiledTable, PacketFate
+from sgagent.verify.counter_names import LIVE, counter_of, notes_of
 from sgagent.verify.expectation import (
     JUDGED_HOOKS,
     BoxClause,
     Expectation,
     SessionMemory,
     carried_out,
-    counter_of,
     cut,
     expect,
     frames_dropped_unjudged,
@@ -81,10 +81,11 @@ class ComparisonScope:
         """Return whether the table does something else with a packet than it has to."""
         if expected.verdict is Policy.DROP and self.spares(packet.state):
             return False
-        counters = () if expected.counter is None else (expected.counter,)
+        if expected.over is not None and found.counters[:1] == expected.over.notes:
+            expected = expected.over
         return (
             expected.verdict is not found.verdict
-            or (self.counters and counters != found.counters)
+            or (self.counters and expected.counters != found.counters)
             or (self.marks and expected.mark != found.mark)
         )
 
@@ -203,8 +204,31 @@ class FateComparison(Exploration):
                 counter = counter_of(judge, opener, decision)
                 accepts = carried_out(judge, decision) is Policy.ACCEPT
                 demand = Demand(accepts, () if counter is None else (counter,))
-                for box, opens in self._opening(cell.box):
-                    self._demand(demand._replace(is_remembered=opens), fates, box, numbers)
+                for metered, some in self._by_meter(demand, decision, opener, fates):
+                    for box, opens in self._opening(cell.box):
+                        self._demand(metered._replace(is_remembered=opens), some, box, numbers)
+
+    def _by_meter(
+        self, demand: Demand, decision: Decision, opener: Packet, fates: Sequence[PacketFate]
+    ) -> Iterator[tuple[Demand, Sequence[PacketFate]]]:
+        """Yield demands with the fates that they are of: a limit may exceed what opens a session (§13.1)."""
+        judge = self.frame.judge
+        notes = None if judge is None else notes_of(judge.name, decision, opener.family)
+        if judge is None or notes is None or self.view.state in LIVE:
+            yield demand, fates
+            return
+        known = [] if self._bits is None else _with_marks(fates, (self._bits[1], self._bits[1]))
+        opening = fates if self._bits is None else _without_marks(fates, (self._bits[1], self._bits[1]))
+        exceeding = replace(decision, verdict=Policy.DROP, decided_by=DecidedBy.OVER_LIMIT)
+        counter = counter_of(judge, opener, exceeding) or ""
+        accepts = carried_out(judge, exceeding) is Policy.ACCEPT
+        within, over = (
+            [fate for fate in opening if (fate.counters[:1] == notes[1:]) is is_over]
+            for is_over in (False, True)
+        )
+        yield demand, known
+        yield demand._replace(counters=(*notes[:1], *demand.counters)), within
+        yield demand._replace(accepts=accepts, counters=(*notes[1:], counter)), over
 
     def _opening(self, box: Box) -> Iterator[tuple[Box, bool]]:
         """Yield parts of a box, and whether an accepted packet of them opens a session here."""
@@ -315,6 +339,17 @@ class FateComparison(Exploration):
                 return
         reason = f"the table does with {packet} what the policy says"
         raise InconsistentProofError(f"a fault of the verifier: {reason}")
+
+
+def _with_marks(fates: Sequence[PacketFate], cube: Cube) -> list[PacketFate]:
+    parts = ((fate, common_marks(fate.marks or (), cube)) for fate in fates)
+    return [fate._replace(marks=marks) for fate, marks in parts if marks]
+
+
+def _without_marks(fates: Sequence[PacketFate], cube: Cube) -> list[PacketFate]:
+    """Return the fates of other sessions, and of packets without one."""
+    parts = ((fate, fate.marks and other_marks(fate.marks, cube)) for fate in fates)
+    return [fate._replace(marks=marks) for fate, marks in parts if marks or marks is None]
 
 
 _Changes = tuple[tuple[Cube, MarkChange], ...]

@@ -7,6 +7,7 @@ from typing import assert_never
 
 from sgagent.core.model import PORTED_NUMBERS, Direction, Family, Policy, Protocol
 from sgagent.nft import ruleset as nft
+from sgagent.verify.counter_names import meter_notes
 from sgagent.verify.packets import (
     NO_PROTOCOL,
     WITH_INPUT_LINK,
@@ -125,12 +126,16 @@ class _Walk:
                     case nft.Log():
                         pass
                     case nft.Limit():
-                        if self.limits_met == len(self.limits):
-                            self.limits.append(True)
-                        self.limits_met += 1
-                        if not self.limits[self.limits_met - 1]:
-                            self.path.append(OVER_LIMIT)
+                        if not self._is_within():
                             return None
+                    case nft.Meter():
+                        self._read(statement.selector)
+                        meter_set = self.table.meter_sets[statement.meter_set]
+                        within, over = meter_notes(statement, meter_set)
+                        if self._is_within():
+                            self.counters.append(within)
+                            return None
+                        self.counters.append(over)
                     case Unread(description):
                         raise UnsupportedStatementError(description)
                     case nft.Accept() | nft.Drop() | nft.Goto() | nft.Jump() | nft.Return():
@@ -140,6 +145,15 @@ class _Walk:
         except _BreakError:
             return None
         return None
+
+    def _is_within(self) -> bool:
+        """Return whether the next limit lets the packet pass."""
+        if self.limits_met == len(self.limits):
+            self.limits.append(True)
+        self.limits_met += 1
+        is_within = self.limits[self.limits_met - 1]
+        self.path.extend(() if is_within else (OVER_LIMIT,))
+        return is_within
 
     def _matches(self, match: nft.Match) -> bool:
         value = self._read(match.selector)

@@ -6,8 +6,9 @@ be compared too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from sgagent.core.model import Family
 from sgagent.nft import ruleset as nft
@@ -21,7 +22,7 @@ from sgagent.nft.kernel_table import (
     read_tables,
 )
 from sgagent.nft.registers import ProgramStatement
-from sgagent.nft.sets import elements_of
+from sgagent.nft.sets import elements_of, meter_set_of
 from sgagent.verify.verified_table import (
     BaseHook,
     Unread,
@@ -67,7 +68,7 @@ def read_filters(dump: bytes) -> VerifiedTable:
     )
 
 
-@dataclass(slots=True)
+@dataclass
 class _Table:
     """Read one table."""
 
@@ -90,10 +91,17 @@ class _Table:
         return VerifiedTable(
             chains=chains,
             verdict_maps={one.name: one for one in self._maps()},
+            meter_sets=self._meter_sets,
             is_dormant=self.table.is_dormant,
             unread=(*others, *(() if self.table.oddity is None else (self.table.oddity,))),
             translating=tuple(name for name, kind in others.items() if kind == "nat"),
         )
+
+    @cached_property
+    def _meter_sets(self) -> Mapping[str, nft.MeterSet]:
+        """Return the sets of meters that are like ours."""
+        found = (meter_set_of(one) for one in self.table.sets.values())
+        return {one.name: one for one in found if one is not None}
 
     def _others(self) -> Iterator[tuple[str, str]]:
         """Yield base chains that are of another kind, or called for some links, and that may matter."""
@@ -126,7 +134,9 @@ class _Table:
 
     def _read(self, statement: ProgramStatement) -> Iterator[VerifiedStatement]:
         match statement:
-            case NamedStatement("limit") | nft.Limit():
+            case nft.Meter(name) if not self.prefix and name in self._meter_sets:
+                yield statement
+            case NamedStatement("limit") | nft.Limit() | nft.Meter():
                 yield nft.Limit(1, 1)  # whatever its rate: it may let a packet pass, or not
             case NamedStatement() | nft.Log():
                 return

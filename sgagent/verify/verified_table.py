@@ -7,7 +7,7 @@ reaches, such as a set that no rule reads, has no effect and is not named.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 
 from sgagent.nft import ruleset as nft
@@ -77,6 +77,7 @@ class VerifiedTable:
     verdict_maps: Mapping[str, nft.VerdictMap]
     """By name; one that stands within a rule has a name that no map can have."""
 
+    meter_sets: Mapping[str, nft.MeterSet] = field(default_factory=dict)
     is_dormant: bool = False
     """Whether the kernel leaves the table out."""
 
@@ -142,6 +143,8 @@ class VerifiedTable:
                     found.add(one.description)
                 elif isinstance(one, nft.LookUp) and one.verdict_map not in self.verdict_maps:
                     found.add(f"map {one.verdict_map}")
+                elif isinstance(one, nft.Meter) and one.meter_set not in self.meter_sets:
+                    found.add(f"set {one.meter_set}")
             found.update(f"chain {one}" for one in self.targets(name) if one not in self.chains)
         if not found and self._is_too_deep():
             found.add(f"chains more than {_MOST_DEPTH} deep")
@@ -188,6 +191,8 @@ def selectors_of(statement: VerifiedStatement) -> tuple[nft.Selector, ...]:
             return (selector,)
         case nft.LookUp(selectors):
             return selectors
+        case nft.Meter(selector=selector):
+            return (selector,)
         case _:
             return ()
 
@@ -213,6 +218,7 @@ def table_of(ruleset: nft.Ruleset, foreign: Iterable[str] = ()) -> VerifiedTable
     return VerifiedTable(
         chains=chains,
         verdict_maps=ruleset.verdict_map_by_name,
+        meter_sets=ruleset.meter_set_by_name,
         is_dormant=f"table {nft.TABLE}" in others,
         unread=tuple(one for one in others if one.startswith("chain ")),
     )

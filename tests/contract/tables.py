@@ -186,6 +186,34 @@ OTHER_HOOK = table(
     maps=_MAPS,
     counters=_COUNTERS,
 )
+LIMIT = r.MeterSet(name="limit/eth0/ssh", key_type=KeyType.IPV4_ADDR, size=64, timeout=120)
+LIMITED = replace(
+    table(
+        BASE,
+        ENTRY,
+        STATE,
+        replace(SSH, rules=(Rule((r.Meter(LIMIT.name, r.IP_SADDR, 10, 60, 20), Drop())), *SSH.rules)),
+        WEB,
+        maps=_MAPS,
+        counters=_COUNTERS,
+    ),
+    meter_sets=(LIMIT,),
+)
+"""Sources have a rate each."""
+
+LIMITED_OTHERWISE = replace(
+    LIMITED,
+    meter_sets=(replace(LIMIT, name="limit/eth0/ssh/other", key_type=KeyType.IPV6_ADDR, timeout=3600),),
+    chains=tuple(
+        replace(
+            SSH,
+            rules=(Rule((r.Meter("limit/eth0/ssh/other", r.IP6_SADDR, 1, 3600, 1), Drop())), *SSH.rules),
+        )
+        if chain.name == SSH.name
+        else chain
+        for chain in LIMITED.chains
+    ),
+)
 EMPTY = Ruleset()
 
 ALL = (
@@ -196,5 +224,7 @@ ALL = (
     WITHOUT_SSH,
     IPV6_MEMBERS,
     OTHER_HOOK,
+    LIMITED,
+    LIMITED_OTHERWISE,
     EMPTY,
 )

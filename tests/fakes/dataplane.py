@@ -10,12 +10,13 @@ from sgagent.core.errors import KernelRefusedError, NotPermittedError
 from sgagent.dataplane.table import find_refused
 from sgagent.nft.diff import references, target
 from sgagent.nft.marks import MarkTest
-from sgagent.nft.ruleset import Chain, Counter, Interval, Ruleset, VerdictMap
+from sgagent.nft.ruleset import Chain, Counter, Interval, MeterSet, Ruleset, VerdictMap
 from sgagent.nft.transactions import (
     RESET_WATCH,
     AddChain,
     AddCounter,
     AddElements,
+    AddMeterSet,
     AddResetWatch,
     AddRule,
     AddTable,
@@ -234,6 +235,7 @@ class _Transaction:
             return None
         if not self.table.stands:
             return NOT_THERE
+        exists = False
         match operation:
             case AddChain(chain):
                 former = self.table.chains.get(chain.name)
@@ -256,9 +258,13 @@ class _Transaction:
             case DeleteElements(name, _, elements):
                 standing_keys = {element.key for element in self.table.elements(name)}
                 return None if all(element.key in standing_keys for element in elements) else NOT_THERE
-            case AddCounter() | DeleteTable():
-                exists = isinstance(operation, AddCounter) and operation.counter.name in self.table.counters
-                return EXISTS if self._creates and exists else None
+            case AddMeterSet(declared):
+                exists = declared.name in self.table.meter_sets
+            case AddCounter(counter):
+                exists = counter.name in self.table.counters
+            case DeleteTable():
+                pass
+        return EXISTS if self._creates and exists else None
 
     def _chains(self) -> set[str]:
         return {
@@ -289,7 +295,7 @@ class _Transaction:
     def _deletion_refused(self, word: str, name: str) -> str | None:
         if f"{word} {name}" in self.foreign:
             return None
-        kind = {"chain": Chain, "map": VerdictMap, "counter": Counter}.get(word)
+        kind = {"chain": Chain, "map": VerdictMap, "counter": Counter, "set": MeterSet}.get(word)
         if kind is None or not self._stands(kind, name):
             return NOT_THERE
         own = name if kind is Chain else None
@@ -301,6 +307,7 @@ class _Transaction:
             Chain: table.chains,
             VerdictMap: table.verdict_maps,
             Counter: table.counters,
+            MeterSet: table.meter_sets,
         }
         return name in standing[kind]
 

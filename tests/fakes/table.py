@@ -8,11 +8,12 @@ from dataclasses import replace
 from itertools import chain
 from typing import Any, assert_never
 
-from sgagent.nft.ruleset import Counter, Element, Rule, Ruleset, sort_key
+from sgagent.nft.ruleset import Counter, Element, MeterSet, Rule, Ruleset, sort_key
 from sgagent.nft.transactions import (
     AddChain,
     AddCounter,
     AddElements,
+    AddMeterSet,
     AddResetWatch,
     AddRule,
     AddTable,
@@ -52,12 +53,14 @@ class FakeTable:
         self.chains = dict(before.chain_by_name)
         self.verdict_maps = dict(before.verdict_map_by_name)
         self.counters: dict[str, Counter] = dict(before.counter_by_name)
+        self.meter_sets: dict[str, MeterSet] = dict(before.meter_set_by_name)
         self._rules: dict[str, list[Rule]] = {}
         self._elements: dict[str, list[Element]] = {}
         self._by_kind: Mapping[str, tuple[dict[str, Any], ...]] = {
             "chain": (self.chains, self._rules),
             "map": (self.verdict_maps, self._elements),
             "counter": (self.counters,),
+            "set": (self.meter_sets,),
         }
 
     def rules(self, chain: str) -> list[Rule]:
@@ -84,6 +87,7 @@ class FakeTable:
             chains=tuple(self.chains[name] for name in sorted(self.chains)),
             verdict_maps=tuple(self.verdict_maps[name] for name in sorted(self.verdict_maps)),
             counters=tuple(self.counters[name] for name in sorted(self.counters)),
+            meter_sets=tuple(self.meter_sets[name] for name in sorted(self.meter_sets)),
         )
 
     def carry_out(self, operation: Operation) -> None:
@@ -103,6 +107,8 @@ class FakeTable:
                 _insert(self.elements(name), elements)
             case DeleteElements(name, _, elements):
                 _remove(self.elements(name), elements)
+            case AddMeterSet(meter_set):
+                self.meter_sets.setdefault(meter_set.name, meter_set)
             case AddCounter(counter):
                 self.counters.setdefault(counter.name, counter)
             case AddResetWatch():

@@ -65,6 +65,9 @@ def expected_counters(policy: ResolvedPolicy, judged: Packet) -> list[str]:
         case DecidedBy.RULE:
             assert decision.rule is not None
             return [names.rule_chain(link, decision.rule.rule_id)]
+        case DecidedBy.OVER_LIMIT:
+            assert decision.rule is not None
+            return [names.over_limit_chain(link, decision.rule.rule_id)]
         case DecidedBy.DEFAULT:
             return [names.default_chain(judged.direction, link)]
         case DecidedBy.INNER:
@@ -117,6 +120,8 @@ def test_packets_of_new_sessions(case: Case, draws: Draws) -> None:
     for judged in random_packets(draws, case.policy, PACKETS):
         seen = walk(table, judged)
         judges_as_specified(seen, case.policy, judged)
+        exceeding = replace(judged, is_over_limit=True)  # §13.1
+        judges_as_specified(walk(table, judged, is_over=True), case.policy, exceeding)
         if judged.tracking is not Tracking.INVALID:
             judge = case.policy.judge(judged.interface)
             assert judge is not None
@@ -125,6 +130,7 @@ def test_packets_of_new_sessions(case: Case, draws: Draws) -> None:
             assert not (seen.accepted and is_spoofed(case.policy, judged))
         if judged.tracking is Tracking.NEW:
             judges_as_specified(walk_reply(table, judged), case.policy, judged)
+            assert walk_reply(table, judged, is_over=True) == walk_reply(table, judged)  # it uses nothing up
         alone = untracked(judged, draws)
         judges_as_specified(walk(table, alone), case.policy, alone)
         invalid = replace(alone, tracking=Tracking.INVALID)

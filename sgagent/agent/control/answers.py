@@ -38,9 +38,11 @@ from sgagent.core.counter_keys import (
     DefaultCounter,
     HitStep,
     ObservedDropCounter,
+    OverLimitCounter,
     RuleCounter,
     counter_of_rule,
     is_of_drops,
+    over_limit_of,
     plain_key,
 )
 from sgagent.core.errors import SgagentError, UsageError
@@ -362,6 +364,9 @@ def _hits(judge: ResolvedInterface, direction: Direction, totals: Totals, times:
             authorization_object=rule.peer.name,
             expires_at=timestamp(rule.expires) if rule.expires else None,
         )
+        if rule.conditions.limit is not None:
+            over = hit(over_limit_of(judge.name, direction, rule))
+            yield replace(over, rule_id=rule.rule_id, security_group_id=rule.security_group_id)
     yield hit(DefaultCounter(interface=judge.name, direction=direction, verdict=toward.default))
 
 
@@ -376,6 +381,13 @@ def counter_of(part: InterfaceHits, hit: Hit) -> CounterKey:
                 rule_id=hit.rule_id or "",
                 direction=direction,
                 policy=hit.verdict,
+            )
+        case HitStep.OVER_LIMIT:
+            return OverLimitCounter(
+                interface=interface,
+                security_group_id=hit.security_group_id or "",
+                rule_id=hit.rule_id or "",
+                direction=direction,
             )
         case HitStep.DEFAULT:
             return DefaultCounter(interface=interface, direction=direction, verdict=hit.verdict)

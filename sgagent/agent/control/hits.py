@@ -42,6 +42,13 @@ class Hit:
     """When the rule ends, in seconds since the epoch; null is never."""
 
     @property
+    def name(self) -> str:
+        """Return what counted, for people: ``sgr-1``, ``sgr-1 (over_limit)``, ``(default)``."""
+        if self.step is HitStep.RULE:
+            return self.rule_id or ""
+        return f"{self.rule_id} ({self.step.value})" if self.rule_id else f"({self.step.value})"
+
+    @property
     def ports_text(self) -> str:
         """Return the ports for people, like ``80, 443, 8000-8100``; empty for a hit of no rule."""
         if self.ports is None:

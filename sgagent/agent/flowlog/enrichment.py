@@ -17,7 +17,7 @@ from itertools import islice
 
 from sgagent.agent.flowlog.flow import Flow, FlowEnd
 from sgagent.core.binding import link_name
-from sgagent.core.counter_keys import CounterKey, InnerCounter, RuleCounter, is_of_drops
+from sgagent.core.counter_keys import CounterKey, InnerCounter, OverLimitCounter, RuleCounter, is_of_drops
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.explanation import step_of
 from sgagent.core.link_patterns import is_pattern
@@ -183,7 +183,7 @@ def _leaf(
     key: CounterKey, judge: ResolvedInterface | None, priorities: Mapping[tuple[str, Direction, str], int]
 ) -> LoggedLeaf:
     direction = Direction.INGRESS if isinstance(key, InnerCounter) else key.direction
-    rule = key if isinstance(key, RuleCounter) else None
+    rule = key if isinstance(key, RuleCounter | OverLimitCounter) else None
     return LoggedLeaf(
         key=key,
         interface=key.interface,

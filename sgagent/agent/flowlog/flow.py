@@ -116,6 +116,8 @@ def done(entry: Flow | FlowsLeftOut) -> str:
 
 def decider(entry: Flow | FlowsLeftOut) -> str:
     """Return the decider in words: ``rule sgr-1 of sg-web``, ``the default``."""
+    if entry.rule_id is not None and entry.decided_by is DecidedBy.OVER_LIMIT:
+        return f"the limit of rule {entry.rule_id} of {entry.security_group_id}"
     if entry.rule_id is not None:
         return f"rule {entry.rule_id} of {entry.security_group_id}"
     return _STEPS[entry.decided_by]
@@ -127,6 +129,7 @@ _STEPS = {
     DecidedBy.FAILSAFE: "the fail-safe list",
     DecidedBy.INNER: "fellow membership",
     DecidedBy.RULE: "a rule",
+    DecidedBy.OVER_LIMIT: "the limit of a rule",
     DecidedBy.DEFAULT: "the default",
     DecidedBy.UNBOUND: "nobody",
     DecidedBy.INVALID: "connection tracking, which calls it invalid",

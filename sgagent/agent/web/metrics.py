@@ -36,6 +36,7 @@ from sgagent.core.counter_keys import (
     InnerCounter,
     InvalidCounter,
     ObservedDropCounter,
+    OverLimitCounter,
     RuleCounter,
     SpoofedCounter,
 )
@@ -53,6 +54,7 @@ _COUNTED: Mapping[str, tuple[type[CounterKey], str]] = {
     "sgagent_inner_packets": (InnerCounter, "packets"),
     "sgagent_invalid_packets": (InvalidCounter, "packets"),
     "sgagent_spoofed_packets": (SpoofedCounter, "packets"),
+    "sgagent_over_limit_packets": (OverLimitCounter, "packets"),
     "sgagent_would_drop_packets": (ObservedDropCounter, "packets"),
     "sgagent_exempt_packets": (ExemptionCounter, "packets"),
 }
@@ -68,6 +70,7 @@ HELP = {
     "sgagent_invalid_packets": "Packets that connection tracking calls invalid.",
     "sgagent_spoofed_packets": "Packets whose source the source check found on the wrong side of the"
     " interface.",
+    "sgagent_over_limit_packets": "Packets whose source had opened as many sessions as the rule lets it.",
     "sgagent_would_drop_packets": "Packets that were let through because the interface is only observed.",
     "sgagent_exempt_packets": "Packets that an exemption list accepted before any group, by the list.",
     "sgagent_apply": "Comparisons of the kernel with the policy, by outcome.",
@@ -160,19 +163,27 @@ class _AgentCollector(Collector):
 
 def counter_families(totals: CounterTotals) -> Iterator[Metric]:
     """Yield the families of the kernel's counters."""
-    counted: dict[type[CounterKey], list[tuple[list[str], CounterValue]]] = {}
+    counted: dict[type[CounterKey], list[tuple[tuple[str, ...], CounterValue]]] = {}
     for key, total in totals.items():
         counted.setdefault(type(key), []).append((_labels(key), total))
     for name, (kind, unit) in _COUNTED.items():
-        family = CounterMetricFamily(name, HELP[name], labels=kind.__slots__)
+        family = CounterMetricFamily(name, HELP[name], labels=_label_names(kind))
+        sums = Counter[tuple[str, ...]]()  # of a rule that had another direction before
         for labels, total in counted.get(kind, ()):
-            family.add_metric(labels, getattr(total, unit))
+            sums[labels] += getattr(total, unit)
+        for labels, value in sums.items():
+            family.add_metric(labels, value)
         yield family
 
 
-def _labels(key: CounterKey) -> list[str]:
-    values = (getattr(key, name) for name in key.__slots__)
-    return [value.value if isinstance(value, enum.Enum) else value for value in values]
+def _label_names(kind: type[CounterKey]) -> tuple[str, ...]:
+    names: tuple[str, ...] = kind.__slots__
+    return tuple(name for name in names if name != "direction") if kind is OverLimitCounter else names
+
+
+def _labels(key: CounterKey) -> tuple[str, ...]:
+    values = (getattr(key, name) for name in _label_names(type(key)))
+    return tuple(value.value if isinstance(value, enum.Enum) else value for value in values)
 
 
 def _applies(status: Status, *, is_verifying: bool) -> Iterator[Metric]:

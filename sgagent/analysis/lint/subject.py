@@ -12,7 +12,7 @@ from sgagent.analysis.lint.edits import Fix
 from sgagent.analysis.lint.findings import MOST_RULES, OFFICES, SEVERITIES, Finding, FindingSeverity
 from sgagent.analysis.lint.removals import Removals, find_removals
 from sgagent.analysis.lint.rule_reach import OpenPorts, RuleKey, RuleReach, key_of, ports_open_to_everyone
-from sgagent.analysis.lint.rule_relations import is_part
+from sgagent.analysis.lint.rule_relations import is_part, may_meet
 from sgagent.analysis.lint.services import DATABASES, NARROW_PORTS, everything
 from sgagent.core.addresses import AddressSet, holds, size
 from sgagent.core.binding import Binding, Bindings, HostListener, bind_everywhere
@@ -70,6 +70,16 @@ class Stand:
         if any(rule.peer.is_dynamic for rule in rules):
             judges += [judge.with_rules(lambda rule: not rule.peer.is_dynamic) for judge in judges]
         return tuple(judges[1:])
+
+    @cached_property
+    def _limited(self) -> tuple[ResolvedRule, ...]:
+        sides = (self.judge.ingress, self.judge.egress)
+        rules = (rule for side in sides for rule in (*side.rules, *side.dormant))
+        return tuple(rule for rule in rules if rule.conditions.limit is not None)
+
+    def may_meet_limit(self, rule: ResolvedRule) -> bool:
+        """Return whether a rule has a limit (§13.1), or packets in common with one that has."""
+        return any(may_meet(rule, one) for one in self._limited)
 
     @cached_property
     def open_to_everyone(self) -> Mapping[Family, OpenPorts]:
@@ -272,7 +282,12 @@ class LintSubject:
                 reaches.append(reach)
                 reaches += (RuleReach(judge, reach.direction) for judge in stand.later or ())
                 rules = map(reach.rule, reach.rules)
-                staying.update(key_of(one) for one in rules if one.peer.is_dynamic or stand.later is None)
+                is_certain = stand.later is not None
+                staying.update(
+                    key_of(one)
+                    for one in rules
+                    if one.peer.is_dynamic or not is_certain or stand.may_meet_limit(one)
+                )
         return find_removals(reaches, staying)
 
 

@@ -1,0 +1,133 @@
+"""Limits by source on the wire: who exceeds one is dropped, and nobody else (§13.1)."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from integration.lab import Lab, wait_for
+from integration.service import NOTICED_SECONDS, Service, definitions, service_on
+from sgagent.policy_test.packet_bytes import Address, tcp, udp
+from tests.patience import PATIENCE
+
+HOST, HOST6 = ip_address("10.0.0.11"), ip_address("2001:db8::11")
+LOUD, QUIET = ip_address("198.51.100.7"), ip_address("198.51.100.8")
+LOUD6, QUIET6 = ip_address("2001:db8:7::7"), ip_address("2001:db8:7::8")
+BURST = 5
+SSH, DNS = 22, 53
+
+
+def limited(burst: int = BURST, web: int = 80) -> str:
+    """Return definitions with a rule of each protocol that is limited, and one that is not."""
+    limit = f"limit_per_source: {{rate: 1/day, burst: {burst}}}"
+    rules = f"""
+      - {{rule_id: sgr-ssh, direction: ingress, policy: accept, protocol: tcp, port_range: {SSH},
+         authorization_object: any, {limit}}}
+      - {{rule_id: sgr-dns, direction: ingress, policy: accept, protocol: udp, port_range: {DNS},
+         authorization_object: any, {limit}}}
+      - {{rule_id: sgr-out, direction: egress, policy: accept, protocol: udp, port_range: {DNS},
+         authorization_object: any, {limit}}}
+"""
+    text = definitions(f"ingress accept 1 tcp {web} from 0.0.0.0/0", addresses=f"{HOST}, '{HOST6}'")
+    return text.replace("    rules:\n", f"    rules:{rules}", 1)
+
+
+@pytest.fixture
+def agent(one_interface: Lab, tmp_path: Path) -> Iterator[Service]:
+    """Return an agent that is not started yet, on a host with an address of each family."""
+    one_interface.add_host_addresses([str(HOST), str(HOST6)])
+    with service_on(one_interface.host, tmp_path) as made:
+        made.verifies = True
+        made.configure()
+        made.define(limited())
+        yield made
+
+
+def admitted(lab: Lab, source: Address, sessions: int, first_port: int = 1024) -> int:
+    """Return how many new sessions of a source to SSH get in."""
+    host = HOST if source.version == 4 else HOST6
+    return sum(lab.send_ingress([tcp(source, host, first_port + one, SSH) for one in range(sessions)]))
+
+
+def over(agent: Service, rule_id: str) -> float | None:
+    """Return how many packets a rule's limit dropped."""
+    name = "sgagent_over_limit_packets_total"
+    return agent.metric(name, interface="eth0", security_group_id="sg-1", rule_id=rule_id)
+
+
+def test_a_flood_is_cut_off_and_hits_nobody_else(agent: Service, one_interface: Lab) -> None:
+    """Of either family; an agent that is stopped or started anew changes nothing, and no bucket is drift."""
+    agent.start()
+    for loud, quiet in ((LOUD, QUIET), (LOUD6, QUIET6)):
+        assert admitted(one_interface, loud, 20) == BURST
+        assert admitted(one_interface, quiet, BURST) == BURST
+    assert agent.hits("sgr-ssh") == 4 * BURST
+    assert over(agent, "sgr-ssh") == 2 * (20 - BURST)
+    table = agent.command("hits", "--wide").output
+    assert "sgr-ssh (over_limit)" in table
+    query = f"explain ingress --source {LOUD} --destination {HOST} --protocol tcp --port {SSH}"
+    assert "may be dropped" in agent.command(*query.split()).output
+    agent.wait_for_proof()
+    assert agent.command("verify").status == 0
+    agent.stop()
+    assert admitted(one_interface, LOUD, 1, 3000) == 0
+    agent.start()
+    assert admitted(one_interface, LOUD, 1, 3001) == 0
+    assert not agent.events("drift_repaired")
+    assert agent.metric("sgagent_drift_repaired_total") == 0
+
+
+def test_what_changes_a_bucket(agent: Service, one_interface: Lab) -> None:
+    """Another rule changes none, another limit fills all anew; in observe mode nothing is dropped."""
+    agent.start()
+    assert admitted(one_interface, LOUD, 2 * BURST) == BURST
+    agent.define(limited(web=81))
+    agent.wait_for_event("ruleset_applied", 2)
+    assert admitted(one_interface, LOUD, 1, 3000) == 0
+    agent.define(limited(burst=2))
+    agent.wait_for_event("ruleset_applied", 3)
+    assert admitted(one_interface, LOUD, 4, 3001) == 2
+    assert agent.command("mode", "observe").status == 0
+    assert admitted(one_interface, LOUD, 4, 4000) == 4
+    assert over(agent, "sgr-ssh") == BURST + 1 + 2 + 4
+    agent.wait_for_proof()
+
+
+def test_sessions_use_a_bucket_once(agent: Service, one_interface: Lab) -> None:
+    """A live session, answered or not, is judged again after a change without using it up (§6.3)."""
+    agent.start()
+    lab = one_interface
+    with ExitStack() as stack:
+        server = stack.enter_context(lab.listen(lab.host, str(HOST), DNS, socket.SOCK_DGRAM))
+        server.settimeout(NOTICED_SECONDS * PATIENCE)
+        ends = ((str(LOUD), 5000 + one) for one in range(BURST + 1))
+        clients = [
+            stack.enter_context(lab.connect(lab.peer, end, (str(HOST), DNS), socket.SOCK_DGRAM))
+            for end in ends
+        ]
+        for client in clients:
+            client.send(b"first")
+        heard = [server.recvfrom(16)[1] for _ in range(BURST)]
+        for answered in heard[:2]:
+            server.sendto(b"answer", answered)
+        before = agent.generation()
+        agent.define(limited(web=81))  # takes something away
+        wait_for(lambda: agent.generation() != before, "another generation")
+        for client in clients:
+            client.send(b"again")
+        assert sorted(server.recvfrom(16)[1] for _ in range(BURST)) == sorted(heard)
+    wait_for(lambda: over(agent, "sgr-dns") == 2, "the sixth session to be counted twice")
+
+
+def test_outwards_each_source_has_a_bucket(agent: Service, one_interface: Lab) -> None:
+    """The sources are the host's own addresses, and those behind it."""
+    agent.start()
+    for source in (HOST, ip_address("10.0.0.12")):
+        packets = [udp(source, LOUD, 1024 + one, DNS) for one in range(2 * BURST)]
+        assert sum(one_interface.send_egress(packets)) == BURST
+    assert over(agent, "sgr-out") == 2 * BURST

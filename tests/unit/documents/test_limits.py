@@ -1,0 +1,89 @@
+"""The field ``limit_per_source`` of a rule (§13.1): its forms, errors, and what is derived from it."""
+
+from __future__ import annotations
+
+import pytest
+
+from sgagent.core.conditions import SourceLimit
+from sgagent.core.errors import DocumentError
+from sgagent.core.model import Snapshot
+from sgagent.documents import DocumentFile, Limits, parse_documents
+from sgagent.documents.writer import as_json, write_document
+
+RULE = """
+version: 1
+security_groups:
+  - security_group_id: sg-1
+    rules:
+      - {{direction: ingress, policy: {policy}, protocol: tcp, port_range: 22,
+         authorization_object: any{limit}}}
+"""
+
+
+def parse(limit: str, policy: str = "accept") -> Snapshot:
+    """Return a document with a rule that has such a field."""
+    text = RULE.format(policy=policy, limit=f", limit_per_source: {limit}" if limit else "")
+    return parse_documents((DocumentFile(name="groups.yaml", content=text.encode()),), Limits())[0]
+
+
+@pytest.mark.parametrize(
+    ("written", "limit"),
+    (
+        ("10/minute", SourceLimit(rate=10, seconds=60, burst=10)),
+        ("5 / second", SourceLimit(rate=5, seconds=1, burst=5)),
+        ("{rate: 10/minute, burst: 20}", SourceLimit(rate=10, seconds=60, burst=20)),
+        ("{rate: 10000/day}", SourceLimit(rate=10_000, seconds=86_400, burst=10_000)),
+    ),
+)
+def test_forms(written: str, limit: SourceLimit) -> None:
+    """A rate alone has the burst of its number."""
+    found = parse(written)
+    assert found.security_groups[0].rules[0].conditions.limit == limit
+    again, _ = parse_documents(
+        (DocumentFile(name="a.json", content=as_json(write_document(found))),), Limits()
+    )
+    assert again == found
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    (
+        ("10", "expected a rate"),
+        ("0/minute", "not a rate"),
+        ("10001/minute", "not a rate"),
+        ("10/week", "not a rate"),
+        ("{burst: 20}", "missing"),
+        ("{rate: 10/minute, burst: 0}", "not a burst"),
+        ("{rate: 10/minute, burst: 10001}", "not a burst"),
+        ("{rate: 10/minute, per: host}", "unknown field"),
+        ("[10/minute]", "expected"),
+    ),
+)
+def test_what_is_wrong_is_said(written: str, said: str) -> None:
+    """With the place of the field."""
+    with pytest.raises(DocumentError) as caught:
+        parse(written)
+    assert [said in str(one) and ".limit_per_source" in str(one) for one in caught.value.problems] == [True]
+
+
+def test_a_drop_rule_has_none() -> None:
+    """It lets no session through anyway."""
+    with pytest.raises(DocumentError) as caught:
+        parse("10/minute", "drop")
+    assert [one.code for one in caught.value.problems] == ["limit_of_drop"]
+
+
+def test_the_field_is_part_of_the_derived_id() -> None:
+    """And limits that are written otherwise are the same (§4.7)."""
+    texts = ("", "10/minute", "{rate: 10/minute, burst: 10}", "{rate: 10/minute, burst: 11}", "10/hour")
+    ids = [parse(text).security_groups[0].rules[0].rule_id for text in texts]
+    assert len({*ids}) == 4
+    assert ids[1] == ids[2]
+
+
+@pytest.mark.parametrize(
+    ("rate", "seconds", "burst", "refill"), ((10, 60, 20, 120), (3, 1, 1, 1), (1, 86_400, 2, 172_800))
+)
+def test_when_a_bucket_is_full_again(rate: int, seconds: int, burst: int, refill: int) -> None:
+    """Then it need not be remembered."""
+    assert SourceLimit(rate=rate, seconds=seconds, burst=burst).refill == refill

@@ -1,0 +1,121 @@
+"""The proof of limits by source: the meter has to be the one that the rule demands (§13.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from sgagent.compiler.compilation import compile_
+from sgagent.core.conditions import Conditions, SourceLimit
+from sgagent.core.model import TCP, Mode, Policy
+from sgagent.core.policy import ResolvedPolicy
+from sgagent.nft import ruleset as nft
+from sgagent.nft.marks import MarkLayout, first_state
+from sgagent.verify import Outcome
+from sgagent.verify.proof import prove
+from sgagent.verify.verified_table import table_of
+from tests.words import ACCEPT, group, policy_of, rule
+
+LIMIT = SourceLimit(rate=10, seconds=60, burst=20)
+LEAF, OVER, WITHIN = "rule/eth0/r-ssh", "over_limit/eth0/r-ssh", "within/eth0/r-ssh"
+
+
+def limited(limit: SourceLimit | None = LIMIT) -> ResolvedPolicy:
+    """Return a policy with a rule that has a limit."""
+    one = replace(rule("r-ssh", ACCEPT, TCP, "22", "any"), conditions=Conditions(limit=limit))
+    return policy_of(group("sg-1", one), on={"eth0": "sg-1"})
+
+
+def compiled(policy: ResolvedPolicy) -> nft.Ruleset:
+    """Return its table."""
+    layout = MarkLayout(0xFFFF0000)
+    return compile_(policy, layout, first_state(("eth0",), layout)).ruleset
+
+
+def outcome(table: nft.Ruleset, policy: ResolvedPolicy | None = None) -> Outcome:
+    """Return what comes of the proof that a table enforces a policy."""
+    return prove(table_of(table), policy or limited()).outcome
+
+
+def with_rules(name: str, change: Callable[[list[nft.Rule]], list[nft.Rule]]) -> nft.Ruleset:
+    """Return the table with other rules in a chain."""
+    table = compiled(limited())
+    chains = (
+        replace(one, rules=tuple(change(list(one.rules)))) if one.name == name else one
+        for one in table.chains
+    )
+    return replace(table, chains=tuple(chains))
+
+
+def with_meters(**fields: object) -> nft.Ruleset:
+    """Return the table with other meters."""
+
+    def change(one: nft.Rule) -> nft.Rule:
+        statements = (replace(s, **fields) if isinstance(s, nft.Meter) else s for s in one.statements)  # type: ignore[arg-type] # the caller names fields
+        return nft.Rule(tuple(statements))
+
+    return with_rules(LEAF, lambda rules: list(map(change, rules)))
+
+
+def with_sets(**fields: object) -> nft.Ruleset:
+    """Return the table with other sets of buckets."""
+    table = compiled(limited())
+    return replace(table, meter_sets=tuple(replace(one, **fields) for one in table.meter_sets))  # type: ignore[arg-type] # the same
+
+
+@pytest.mark.parametrize("mode", tuple(Mode))
+def test_a_compiled_limit_is_proved(mode: Mode) -> None:
+    """In both modes: where a link is only observed, nothing is dropped (§9.1)."""
+    policy = limited().with_judges(lambda judge: replace(judge, mode=mode))
+    assert outcome(compiled(policy), policy) is Outcome.PROVED
+
+
+@pytest.mark.parametrize(
+    "altered",
+    (
+        with_meters(rate=11),
+        with_meters(seconds=1),
+        with_meters(burst=21),
+        with_meters(selector=nft.IP_DADDR),
+        with_sets(size=64),
+        with_sets(timeout=121),
+        with_rules(LEAF, lambda rules: rules[:1] + rules[2:]),  # who was accepted before uses it up
+        with_rules(LEAF, lambda rules: rules[1:]),  # a live session uses it up
+        with_rules(LEAF, lambda rules: rules[:2] + rules[3:]),  # IPv4 has no limit
+        with_rules(LEAF, lambda rules: rules[:3] + rules[4:]),  # IPv6 has none
+        with_rules(LEAF, lambda rules: rules[:2] + rules[4:] + rules[2:4]),  # it is never asked
+        with_rules(LEAF, lambda rules: [*rules[:3], rules[2], *rules[3:]]),  # a packet is counted twice
+        with_rules(
+            OVER, lambda rules: [nft.Rule((*rules[0].statements[:-1], nft.Goto("accept/eth0/ingress")))]
+        ),
+        with_rules(OVER, lambda _: [nft.Rule((nft.Drop(),))]),  # nothing is counted
+        with_rules(WITHIN, lambda rules: [nft.Rule((*rules[0].statements[:-1], nft.Drop()))]),
+        compiled(limited(None)),
+        compiled(limited(replace(LIMIT, rate=9))),
+    ),
+)
+def test_any_other_limit_is_refuted(altered: nft.Ruleset) -> None:
+    """Rate, burst, key, bounds, whom it is about and what becomes of the others: all are demanded."""
+    assert outcome(altered) is Outcome.REFUTED
+
+
+def test_a_limit_that_nobody_demands_is_refuted() -> None:
+    """It drops what the policy accepts."""
+    assert outcome(compiled(limited()), limited(None)) is Outcome.REFUTED
+
+
+def test_a_set_that_is_not_there_leaves_it_open() -> None:
+    """Nothing is guessed of what can't be read."""
+    found = prove(table_of(replace(compiled(limited()), meter_sets=())), limited())
+    assert found.outcome is Outcome.UNKNOWN
+    assert all(one.startswith("set limit/") for one in found.unsupported)
+
+
+def test_a_counterexample_says_what_was_found() -> None:
+    """The packet, and the meter that it met."""
+    found = prove(table_of(with_meters(rate=11)), limited()).counterexample
+    assert found is not None
+    assert found.expected.verdict is Policy.ACCEPT
+    assert "within 11 in 60 s" in found.found.counters[0]
