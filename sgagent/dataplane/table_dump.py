@@ -19,7 +19,7 @@ from sgagent.dataplane.libnftables import RefusedError, result_of
 from sgagent.dataplane.privileges import NET_ADMIN, capabilities, fork
 from sgagent.netlink import NETLINK_NETFILTER, NetlinkSocket, attribute, attributes, payloads_in
 from sgagent.nft.ruleset import TABLE
-from sgagent.nft.sets import INTERVAL, LINK_TYPES
+from sgagent.nft.sets import DYNAMIC, INTERVAL, LINK_TYPES
 
 _SUBSYSTEM = 10 << 8
 _GET_TABLE, _GET_CHAIN, _GET_RULE, _GET_SET, _GET_ELEMENTS, _GET_OBJECT, _GET_FLOWTABLE = (
@@ -74,7 +74,7 @@ def read_others() -> bytes:
     """
     if not capabilities()["Eff"] >> NET_ADMIN & 1:
         raise NotPermittedError("only root may read them")
-    return _dump_others(lambda _: True)
+    return _dump_others(_changes_by_rules_alone)
 
 
 def read_ruleset() -> bytes:
@@ -148,6 +148,11 @@ def _holds_links(about: Mapping[int, memoryview]) -> bool:
     return key_type in LINK_TYPES and not flags & INTERVAL
 
 
+def _changes_by_rules_alone(about: Mapping[int, memoryview]) -> bool:
+    """Return False for sets that packets change: what is in them says nothing of the ruleset."""
+    return not int.from_bytes(about.get(_SET_FLAGS, b""), "big") & DYNAMIC
+
+
 _SET_FLAGS, _KEY_TYPE = 3, 4
 
 
@@ -160,7 +165,7 @@ def _dump(asked: NetlinkSocket, family: int, of_table: bytes) -> TableDump:
 
 
 def _rules_and_sets(
-    asked: NetlinkSocket, family: int, of_table: bytes, is_wanted: _Wanted = lambda _: True
+    asked: NetlinkSocket, family: int, of_table: bytes, is_wanted: _Wanted = _changes_by_rules_alone
 ) -> Iterator[bytes]:
     """Yield the messages about rules, sets, and the elements that are wanted."""
     request = _HEADER.pack(family, 0, 0) + of_table

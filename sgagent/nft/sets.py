@@ -17,7 +17,8 @@ from sgagent.nft.expressions import NamedStatement
 from sgagent.nft.fields import HOST_ORDER_TYPES, IS_BIG_ENDIAN, LENGTHS
 
 ANONYMOUS, CONSTANT, INTERVAL, MAP, OBJECTS, CONCATENATED = 0x1, 0x2, 0x4, 0x8, 0x40, 0x80
-METER = 0x10 | 0x20
+DYNAMIC = 0x20
+METER = 0x10 | DYNAMIC
 """Of a set that packets put elements in, which go after a time."""
 
 LINK_TYPES = frozenset({20, 41})
