@@ -105,9 +105,10 @@ class _Assembler:
                     yield from _needs(row, said)
                     yield _load(row, 8)
                     each = b.attribute(1, struct.pack(">Q", rate)), b.attribute(2, struct.pack(">Q", seconds))
-                    over = b.expression("limit", *each, b.number(3, burst), b.number(4, 0), b.number(5, 1))
+                    bounds = *each, b.number(3, burst), b.number(4, 0), b.number(5, 1)
                     named = b.name(1, name), b.number(3, 1), b.number(4, 8), b.number(9, 0)
-                    yield b.expression("dynset", *named, b.nested(7, over))
+                    limit = b.nested(7, b.name(1, "limit"), b.nested(2, *bounds))
+                    yield b.expression("dynset", *named, limit)
                 case nft.Log(prefix, group):
                     yield b.expression("log", b.attribute(1, struct.pack(">H", group)), b.name(2, prefix))
                 case nft.SetMark(keep, put) if keep == put:

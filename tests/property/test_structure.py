@@ -244,7 +244,9 @@ def each_rule_has_one_leaf_and_one_counter_on_each_interface(policy: ResolvedPol
     assert set(counts.values()) == {1}
     for name, key in wanted.items():
         verdict = Drop() if key.policy is DROP else Goto(names.accept_chain(key.direction, key.interface))
-        assert found.ruleset.chain_by_name[name].rules == (Rule((Count(name), verdict)),)
+        within = names.within_chain(key.interface, key.rule_id)  # of a rule with a limit (§13.1)
+        leaf = found.ruleset.chain_by_name.get(within) or found.ruleset.chain_by_name[name]
+        assert leaf.rules == (Rule((Count(name), verdict)),)
 
 
 CHECKS = (
