@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import product
 
@@ -195,8 +195,9 @@ def broken_by_brute_force(case: Case, rails: Sequence[Guardrail]) -> Broken:
 
 def is_broken_by(rail: Guardrail, policy: ResolvedPolicy, packet: Packet) -> bool:
     """Return whether a packet that a statement speaks of is decided otherwise than the statement demands."""
-    decision = evaluate(policy, packet)
-    if rail.kind is GuardrailKind.ALWAYS:
+    is_always = rail.kind is GuardrailKind.ALWAYS
+    decision = evaluate(policy, replace(packet, is_over_limit=is_always))  # §13.1: it has to pass even then
+    if is_always:
         return decision.verdict is Policy.DROP and decision.decided_by is not DecidedBy.SPOOFED
     beyond = (DecidedBy.ALWAYS, DecidedBy.FAILSAFE)
     return decision.verdict is Policy.ACCEPT and decision.decided_by not in beyond
