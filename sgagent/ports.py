@@ -29,7 +29,7 @@ Wake = Callable[[], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveredPart:
-    """What one of several sources, or the only one, delivered last."""
+    """The last delivery of one of several sources, or of the only one."""
 
     place: str = ""
     """Of the source; empty for the only one."""

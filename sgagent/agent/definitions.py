@@ -51,7 +51,7 @@ class Fetched:
 
     @property
     def parts(self) -> tuple[DeliveredPart, ...]:
-        """Return what each source delivered last; of one source alone, only its signature is known."""
+        """Return each source's last delivery; of one source alone, only its signature is known."""
         if self.newest is None:
             return ()
         return self.newest.parts or (DeliveredPart(signed=self.newest.signed),)

@@ -1,4 +1,4 @@
-"""Where the service may write flows: by its unit, and by what drop-ins add."""
+"""Where the service may write flows: by its unit, and by its drop-ins."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LOGS_DIRECTORY = Path("/var/log/sgagent")
 
 
 def added_paths(root: Path = Path("/")) -> Iterator[Path]:
-    """Yield what drop-ins of the service add (``ReadWritePaths=``), as far as they can be read."""
+    """Yield the paths that drop-ins of the service add (``ReadWritePaths=``), as far as they can be read."""
     for folder in UNIT_FOLDERS:
         for file in sorted((root / folder / "sgagent.service.d").glob("*.conf")):
             try:

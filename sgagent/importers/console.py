@@ -105,7 +105,7 @@ def _parsed(text: str, name: str) -> Any:  # noqa: ANN401 - whatever the file ha
 
 
 def _said_types(found: object) -> Iterator[str]:
-    """Yield what an answer says of the type; an inner access policy of accept is of basic groups only."""
+    """Yield the types that an answer names; an inner access policy of accept is of basic groups only."""
     yield _said(found, "SecurityGroupType")
     yield "normal" if _said(found, "InnerAccessPolicy") == "accept" else ""
 

@@ -51,7 +51,7 @@ def shown_state(file: DocumentFile, limits: Limits) -> DocumentFile:
     try:
         values = _values(json.loads(file.content))
     except (ValueError, RecursionError, TypeError, AttributeError, KeyError):
-        return file  # whoever reads it says what is wrong
+        return file  # its reader reports the error
     if values is None:
         return file
     return replace(file, content=json.dumps({"values": values}).encode())
@@ -167,7 +167,7 @@ class _Plan:
     def followed(
         self, references: Iterable[str], module: _Module, index: str, steps: int = _MOST_STEPS
     ) -> Iterator[str]:
-        """Yield the ids of what references lead to."""
+        """Yield the ids of the resources that references lead to."""
         for reference in references if steps else ():
             head, _, rest = reference.partition(".")
             if head == "var" and module.parent is not None:

@@ -132,7 +132,7 @@ class FarEnds:
         return frozenset(found)
 
     def circles(self, far: FarEnd) -> Iterator[Circle]:
-        """Yield what definitions know an address by, if they are to be widened to it."""
+        """Yield the circles of an address in the definitions, if a rule may be widened to these."""
         for group, member in self.memberships(far) if self._widens(Widening.GROUP) else ():
             yield Circle(group, member, self.measures.group_from)
         for named, addresses in self._lists[far[0]] if self._widens(Widening.NETWORK) else ():

@@ -185,7 +185,7 @@ def screen(
 
 
 def _vouch(observations: Iterable[Observation], circles: Callable[[FarEnd], Iterable[Circle]]) -> None:
-    """Clear what came seldom, where enough members of one circle asked for the same."""
+    """Clear rare observations, where enough members of one circle asked for the same."""
     found = [
         (one, [(one.interface, one.service, circle.name, circle) for circle in circles(one.far)])
         for one in observations

@@ -67,7 +67,7 @@ class UnionSource:
         return self._newest
 
     def _take(self, place: str, delivery: Delivery) -> None:
-        """Take what a source delivered, and note when, if it is something new."""
+        """Take a source's delivery, and note when, if it is a new one."""
         before = self._parts.get(place)
         is_new = before is None or (before.documents, before.signed) != (delivery.documents, delivery.signed)
         since = self._now() if is_new else self._states[place].delivered_at
