@@ -21,6 +21,7 @@ _ROWS = {row.selector: row for row in reversed(FIELDS)}
 _CODES = {key_type: code for code, key_type in KEY_TYPES.items()}
 _HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
 Order = Literal["big", "little"]
+_OIF = 5
 _HOST = frozenset({nft.KeyType.MARK, nft.KeyType.CT_STATE, nft.KeyType.CT_STATUS})
 
 
@@ -123,6 +124,9 @@ class _Assembler:
         row, key_type = _ROWS[one.selector], one.selector.key_type
         yield from _needs(row, said)
         order = b.EQUAL if one.operator is nft.Operator.EQUAL else b.NOT_EQUAL
+        if one.asks_for_a_link:
+            yield b.meta(_OIF) + b.compare(bytes(4), order)
+            return
         yield _load(row, 1)
         if one.mask is not None:
             yield b.mask(one.mask.to_bytes(row.length, _order(row)))

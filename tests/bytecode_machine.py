@@ -308,7 +308,7 @@ class _Rule:
             case 1:
                 return b"\x08\0" if is_ipv4 else b"\x86\xdd"
             case 4 | 5:
-                return struct.pack("=I", 1 if (incoming, outgoing)[key - 4] == "lo" else 7)
+                return struct.pack("=I", {"": 0, "lo": 1}.get((incoming, outgoing)[key - 4], 7))
             case 6 | 7:
                 return (incoming, outgoing)[key - 6].encode().ljust(16, b"\0")
             case 8:
