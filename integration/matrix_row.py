@@ -30,7 +30,7 @@ from sgagent.documents.writer import as_yaml, write_document
 from sgagent.policy_test.packet_bytes import tcp
 from sgagent.settings import Settings
 from tests.draws import SeededDraws
-from tests.generators import described, random_case, random_packets
+from tests.generators import described, random_case, random_packets, without_limits
 
 ROOT, PROGRAM = os.environ.get("SGAGENT_MATRIX_ROOT", ""), os.environ.get("SGAGENT_MATRIX_PROGRAM", "")
 CHANGES = int(os.environ.get("SGAGENT_MATRIX_CHANGES", "100"))
@@ -160,7 +160,7 @@ def test_random_policies(
     found: list[str] = []
     for seed in range(1, POLICIES + 1):
         draws = SeededDraws(seed)
-        case = random_case(draws)
+        case = without_limits(random_case(draws))
         hands = tuple(
             HandBinding(interface=one.interface, security_group_ids=one.security_group_ids)
             for one in case.bindings

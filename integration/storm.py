@@ -31,7 +31,7 @@ from sgagent.core.model import Direction
 from sgagent.core.policy import ResolvedPolicy
 from tests.draws import Draws, SeededDraws
 from tests.edits import edited, packets_to_send
-from tests.generators import Case, described, random_case
+from tests.generators import Case, described, random_case, without_limits
 
 LINKS = ("eth0", "eth1", "eth2", "eth3", "eth4")
 _SINK = """
@@ -137,10 +137,11 @@ def _edited_case(draws: Draws) -> tuple[Case, Case, tuple[str, ...]]:
     """Return a case, another a few edits away, and the edits; skip cases that no edit changes."""
     while True:
         links, most_rules = LINKS[: draws.randint(1, 3)], draws.choice((3, 8, 30))
-        case = random_case(draws, interfaces=links, most_rules=most_rules)
+        case = without_limits(random_case(draws, interfaces=links, most_rules=most_rules))
         found = edited(draws, case)
         if found is not None:
-            return (case, *found)
+            other, edits = found
+            return case, without_limits(other), edits
 
 
 def random_pair(seed: int) -> RandomPair:

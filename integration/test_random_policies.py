@@ -19,7 +19,7 @@ from sgagent.core.counter_keys import CounterKey, InnerCounter, RuleCounter
 from sgagent.core.evaluate import Tracking, evaluate
 from sgagent.core.model import Direction, Mode, Policy
 from tests.draws import Draws, SeededDraws
-from tests.generators import Case, described, random_case, random_packets
+from tests.generators import Case, described, random_case, random_packets, without_limits
 from tests.oracle import Attempt, Judgement, judge as judge_by_text
 from tests.oracle_documents import (
     TIMES,
@@ -73,7 +73,7 @@ def test_the_kernel_agrees_with_the_specification(
     share = 1 if tracked else 3
     for seed in range(FIRST_SEED, FIRST_SEED + CASES // share):
         draws = SeededDraws(seed)
-        case = random_case(draws, interfaces=INTERFACES)
+        case = without_limits(random_case(draws, interfaces=INTERFACES))
         wrong, decided = mismatches(case, draws, PACKETS_OF_A_CASE, tracked=tracked)
         found += [f"seed {seed}: {text}" for text in wrong]
         judged += decided

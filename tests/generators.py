@@ -171,6 +171,23 @@ def random_case(draws: Draws, *, interfaces: Sequence[str] = ("eth0", "eth1"), m
     return Case(snapshot=snapshot, bindings=bindings, policy=policy, exemptions=exemptions, facts=facts)
 
 
+def without_limits(case: Case) -> Case:
+    """Return a case whose rules limit no source, so that earlier packets decide nothing about later ones."""
+    groups = tuple(
+        replace(group, rules=tuple(map(_without_limit, group.rules)))
+        for group in case.snapshot.security_groups
+    )
+    snapshot = replace(case.snapshot, security_groups=groups)
+    policy = resolved(snapshot, case.bindings, case.exemptions, case.facts)
+    if policy is None:
+        raise AssertionError("a generated case has errors")
+    return replace(case, snapshot=snapshot, policy=policy)
+
+
+def _without_limit(rule: Rule) -> Rule:
+    return replace(rule, conditions=replace(rule.conditions, limit=None))
+
+
 def random_facts(draws: Draws, interfaces: Sequence[str]) -> HostFacts:
     """Return links that carry random addresses and networks."""
 
