@@ -184,7 +184,7 @@ def without_limits(case: Case) -> Case:
     return replace(case, snapshot=snapshot, policy=policy)
 
 
-def _without_limit(rule: Rule) -> Rule:
+def _without_limit(rule: SecurityGroupRule) -> SecurityGroupRule:
     return replace(rule, conditions=replace(rule.conditions, limit=None))
 
 

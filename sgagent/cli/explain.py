@@ -79,9 +79,10 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         shadowed = [rule.rule_id for rule in explanation.shadowed]
         limit = explanation.rule.limit_per_source if explanation.rule else None
-        where = {"interface": explanation.interface, "shadowed": shadowed, "limit_per_source": limit}
+        where = {"interface": explanation.interface, "shadowed": shadowed}
+        limited = {"limit_per_source": limit} if limit else {}
         beside = {} if others is None else {"other_tables": others.as_json}
-        print(json.dumps(decision_as_json(explanation) | where | beside))
+        print(json.dumps(decision_as_json(explanation) | where | limited | beside))
     else:
         lines = _lines(explanation, packet)
         if live:

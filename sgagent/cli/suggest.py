@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--flows FILE", "flow logs of hosts, or of a cloud's VPC; - is standard input", nargs="+", type=str)
     add("--now", "this host's sessions and listeners, as they are")
     text = "the definitions at hand, instead of the configured source"
-    add("--definitions PATH", text)
+    add("--definitions PATH", text, action="append")
     text = f"sessions that an address needs (default: {_MEASURES.least_sessions})"
     add("--least-sessions N", text, type=inputs.whole_number, default=_MEASURES.least_sessions)
     text = f"members from which on a group is meant (default: {_MEASURES.group_from})"

@@ -14,6 +14,8 @@ RATE_UNITS: Mapping[str, int] = {"second": 1, "minute": 60, "hour": 3600, "day":
 MOST_AT_ONCE = 10_000
 """Of a rate, and of a burst."""
 
+LONGEST_REFILL = 99_999_999
+"""Seconds, over three years: nft reads no longer timeout of a set."""
 
 MOST_SOURCES = 65_536
 """That are remembered for a rule, link and family; the kernel lets others pass."""

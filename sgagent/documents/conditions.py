@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from pydantic import Field as Declared
 
-from sgagent.core.conditions import MOST_AT_ONCE, RATE_UNITS, SourceLimit
+from sgagent.core.conditions import LONGEST_REFILL, MOST_AT_ONCE, RATE_UNITS, SourceLimit
 from sgagent.core.errors import nearest
 from sgagent.core.hours import DAYS, EVERY_DAY, MINUTES_OF_DAY, Hours
 from sgagent.documents import scalars
@@ -177,4 +177,8 @@ def parse_limit(place: Field) -> SourceLimit | None:
         (rate, seconds), burst = model.rate, model.burst
     else:
         (rate, seconds), burst = parse_rate(place.node), None
-    return SourceLimit(rate=rate, seconds=seconds, burst=burst or rate)
+    limit = SourceLimit(rate=rate, seconds=seconds, burst=burst or rate)
+    if limit.refill > LONGEST_REFILL:
+        most = LONGEST_REFILL * rate // seconds
+        place.at("burst").error("bad_limit", "takes years to fill again", f"at most {most} at this rate")
+    return limit

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from sgagent.core.evaluate import DecidedBy
-from sgagent.core.model import LAST_PORT, PROTOCOL_NAMES, Direction, Family, Mode, Policy
+from sgagent.core.model import LAST_PORT, PORTED_NUMBERS, PROTOCOL_NAMES, Direction, Family, Mode, Policy
 from sgagent.suggest.conversations import (
     CUT_OFF,
     NO_OPENING,
@@ -121,7 +121,8 @@ class FlowLineReader:
             self._kinds.clear()
         begin = line.find(b', "interface"', 37)
         port = line.find(b'"port": ', begin) + 8
-        if line[begin:].startswith(_AS_WRITTEN):
+        is_portless = flow.client_port is None
+        if line[begin:].startswith(_AS_WRITTEN) and line.startswith(b"null", port) is is_portless:
             self._kinds[line[begin:port], line[line.find(b",", port) : line.rfind(b" ") + 1]] = tally
 
 
@@ -161,19 +162,22 @@ def _flow(fields: Mapping[str, object], host: str) -> _Flow:
     )
     link = _text(fields, "interface")
     owner = near.get("network_interface_id")
+    protocol = parse_protocol("protocol", fields.get("protocol"))
+    port, client_port = _port(destination, "destination.port"), _port(source, "source.port")
+    has_ports = protocol in PORTED_NUMBERS  # SCTP's are logged, but no rule names them
     return _Flow(
         conversation=Conversation(
             site=owner if isinstance(owner, str) and owner else f"{host}/{link}",
             direction=direction,
             family=family,
-            protocol=parse_protocol("protocol", fields.get("protocol")),
-            port=_port(destination, "destination.port"),
+            protocol=protocol,
+            port=port if has_ports else None,
             near=parse_address(f"{near_name}.address", near.get("address"), family),
             far=parse_address(f"{far_name}.address", far.get("address"), family),
         ),
         is_refused=verdict is Policy.DROP and mode is Mode.ENFORCE,
         second=_second(fields),
-        client_port=_port(source, "source.port"),
+        client_port=client_port if has_ports else None,
         size=_whole(fields, "bytes", MOST_BYTES),
     )
 

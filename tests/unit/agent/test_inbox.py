@@ -77,7 +77,7 @@ def test_a_signal_may_interrupt_anything(inbox: Inbox) -> None:
 
     thread = threading.Thread(target=take, daemon=True)
     thread.start()
-    thread.join(20.0)
+    thread.join(120.0)
     assert taken[0] == LoopEvent.HOST_CHANGED | LoopEvent.RELOAD
     assert taken[1] is LoopEvent.RELOAD
 

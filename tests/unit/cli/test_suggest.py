@@ -75,6 +75,25 @@ def test_documents_go_to_standard_output_and_questions_to_standard_error(run: Ru
     assert is_valid(tmp_path / "suggested.yaml")
 
 
+def test_definitions_may_be_named(run: Run, tmp_path: Path) -> None:
+    """Addresses have the names of the definitions on the command line, not of the configured ones."""
+    log = write(tmp_path / "web.log", incoming(HOST, CLIENT, 443))
+    (tmp_path / "other.yaml").write_text(DEFINITIONS.replace("sg-web", "sg-other"))
+    code, output, _ = run("--flows", log, "--definitions", tmp_path / "other.yaml")
+    assert code == 0
+    assert "security_group_id: sg-other" in output
+
+
+@pytest.mark.parametrize("protocol", ("132", "33", "136"))
+def test_ports_that_no_rule_names_are_left_out(run: Run, tmp_path: Path, protocol: str) -> None:
+    """The log has those of SCTP, DCCP and UDP-Lite, too."""
+    log = write(tmp_path / "web.log", incoming(HOST, CLIENT, 1000, protocol))
+    code, output, _ = run("--flows", log)
+    assert code == 0
+    assert f"protocol: '{protocol}'" in output
+    assert "1000" not in output
+
+
 def test_json_has_the_document_the_evidence_and_the_questions(run: Run, tmp_path: Path) -> None:
     """As scripts read it."""
     log = write(tmp_path / "web.log", incoming(HOST, CLIENT, 443), incoming(HOST, STRANGER, 25, times=1))

@@ -55,6 +55,7 @@ def test_forms(written: str, limit: SourceLimit) -> None:
         ("{burst: 20}", "missing"),
         ("{rate: 10/minute, burst: 0}", "not a burst"),
         ("{rate: 10/minute, burst: 10001}", "not a burst"),
+        ("{rate: 1/day, burst: 1158}", "at most 1157 at this rate"),
         ("{rate: 10/minute, per: host}", "unknown field"),
         ("[10/minute]", "expected"),
     ),
