@@ -85,7 +85,7 @@ def test_the_kernel_does_what_the_verifier_reads(capsys: pytest.CaptureFixture[s
     number = 0
     with stage(*LINKS) as kernel:
         for seed in range(FIRST_SEED, FIRST_SEED + CASES):
-            case = verified_case(seed, links=LINKS[:2])
+            case = verified_case(seed, links=LINKS[:2], has_limits=False)
             kernel.load(encode_plan(make_plan(case.table, None)))
             found, judged = mismatches(kernel, read_table(kernel.dump()), drawn_packets(case))
             wrong += [f"seed {seed}: {text}" for text in found]
@@ -115,7 +115,7 @@ def test_headers_that_are_cut_off() -> None:
     accepted = 0
     with stage(*LINKS) as kernel:
         for seed in range(1, 13):
-            case = verified_case(seed, links=LINKS[:2])
+            case = verified_case(seed, links=LINKS[:2], has_limits=False)
             kernel.load(encode_plan(make_plan(case.table, None)))
             table = read_table(kernel.dump())
             found, judged = mismatches(kernel, table, packets)
@@ -136,7 +136,7 @@ def test_the_kernel_shows_what_the_verifier_refutes(start: int) -> None:
     tally: Counter[str] = Counter()
     with stage(*LINKS) as kernel:
         for seed in range(start, start + 30):
-            case = verified_case(seed, links=LINKS[:2], most_rules=10)
+            case = verified_case(seed, links=LINKS[:2], most_rules=10, has_limits=False)
             fault = draw_fault(AlterableTable(case.table), SeededDraws(seed), SHOWN_KINDS)
             try:
                 kernel.load(load_commands(fault))
@@ -150,7 +150,7 @@ def test_the_kernel_shows_what_the_verifier_refutes(start: int) -> None:
                 assert proof.outcome is Outcome.PROVED, f"seed {seed}: {fault}: {proof.unsupported}"
                 assert find_difference(case.table, fault, SeededDraws(seed)) is None, f"seed {seed}: {fault}"
                 continue
-            packet = on_a_link(proof.counterexample.packet)
+            packet = with_flags_as_made(on_a_link(proof.counterexample.packet))
             found, judged = mismatches(kernel, table, [packet])
             assert not found, f"seed {seed}: {fault}: {found}"
             tally["shown" if judged else "not sendable"] += 1

@@ -21,7 +21,7 @@ from sgagent.verify.packets import CtDirection, CtState, Ends, PacketAtHook, Ses
 from tests.crowds import crowded_groups
 from tests.draws import Draws, SeededDraws
 from tests.encounters import Encounter
-from tests.generators import Case, random_case, resolved
+from tests.generators import Case, random_case, resolved, without_limits
 from tests.tracer import Session, Tuple, WirePacket
 from tests.words import PLATFORM, snapshot
 
@@ -43,19 +43,24 @@ class VerifiedCase:
     """The definitions, before modes and unbound links were varied."""
 
 
-def verified_case(seed: int, *, links: Sequence[str] = (), most_rules: int = 40) -> VerifiedCase:
+def verified_case(
+    seed: int, *, links: Sequence[str] = (), most_rules: int = 40, has_limits: bool = True
+) -> VerifiedCase:
     """Return the case of a seed.
 
     Args:
         seed: names the case.
         links: those that are bound; none to draw them.
         most_rules: of a group.
+        has_limits: whether rules may limit new sessions by source.
     """
     draws = SeededDraws(seed)
     bound = tuple(links) or tuple(sorted(draws.sample(LINKS, draws.choice((1, 1, 2, 2, 3, 5)))))
     case = random_case(
         draws, interfaces=bound, most_rules=min(most_rules, draws.choice((0, 3, 10, 10, 20, 40)))
     )
+    if not has_limits:
+        case = without_limits(case)
     if draws.chance(10):
         case = _crowded(draws, bound[0], most_rules)
     policy = _varied(draws, case)
