@@ -92,8 +92,9 @@ def observe(
         elif _may_be_own(one.family, one.near):
             nears[one.site].add((one.family, one.near))
     main = {site: counts.most_common(1)[0][0] for site, counts in seen.items()}
-    made = _made(sorted({one.site for one in conversations} - main.keys()), nears, known)
-    main |= {site: interface.network_interface_id for site, interface in made.items()}
+    places = _places({one.site for one in conversations} - main.keys(), nears)
+    made = _made(places, known)
+    main |= {site: made[place].network_interface_id for place, (sites, _) in places.items() for site in sites}
     found: dict[tuple[str, Service, FarEnd], Observation] = {}
     for one, tally in conversations.items():
         owner = one.site if one.site in known else book.owner(one.family, one.near) or main[one.site]
@@ -114,21 +115,42 @@ def _may_be_own(family: Family, address: int) -> bool:
     return 0 < address >> 24 < 224 and address & 0xFF != 0xFF and address >> 16 != 0xA9FE
 
 
-def _made(
-    sites: Sequence[str], nears: Mapping[str, set[FarEnd]], known: Mapping[str, NetworkInterface]
-) -> dict[str, NetworkInterface]:
+_Places = Mapping[str, tuple[Sequence[str], Sequence[FarEnd]]]
+"""By the first of the sites that share addresses: all of them, and the addresses."""
+
+
+def _places(sites: Iterable[str], nears: Mapping[str, set[FarEnd]]) -> _Places:
+    """Return the sites by address, which one network interface has, however a cloud or a host names it.
+
+    Those with an id come before those with a host and a link.
+    """
+    places: dict[str, tuple[list[str], list[FarEnd]]] = {}
+    owners: dict[FarEnd, str] = {}
+    for site in sorted(sites, key=lambda one: ("/" in one, one)):
+        ends = sorted(nears.get(site, ()), key=lambda one: (one[0].bits, one[1]))
+        first = next((owners[end] for end in ends if end in owners), site)
+        among, addresses = places.setdefault(first, ([], []))
+        among.append(site)
+        addresses += [end for end in ends if end not in owners]
+        owners |= {end: first for end in ends if end not in owners}
+    return places
+
+
+def _made(places: _Places, known: Mapping[str, NetworkInterface]) -> dict[str, NetworkInterface]:
     """Return an interface for each place whose interface the definitions lack."""
     made: dict[str, NetworkInterface] = {}
     taken = set(known)
-    for site in sites:
-        plain = re.sub(r"[^A-Za-z0-9]+", "-", site).strip("-")[-60:].strip("-") or "host"
+    for place, (_, addresses) in places.items():
+        plain = re.sub(r"[^A-Za-z0-9]+", "-", place).strip("-")[-60:].strip("-") or "host"
         name = plain if plain.startswith("eni-") else f"eni-{plain}"
         while name in taken:
             name += "-2"
         taken.add(name)
-        addresses = sorted(nears.get(site, ()), key=lambda one: (one[0].bits, one[1]))
-        blocks = tuple(CidrBlock.around(family, address, family.bits) for family, address in addresses)
-        made[site] = NetworkInterface(network_interface_id=name, addresses=blocks)
+        blocks = tuple(
+            CidrBlock.around(family, address, family.bits)
+            for family, address in sorted(addresses, key=lambda one: (one[0].bits, one[1]))
+        )
+        made[place] = NetworkInterface(network_interface_id=name, addresses=blocks)
     return made
 
 

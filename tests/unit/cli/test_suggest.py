@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,18 @@ def test_definitions_may_be_named(run: Run, tmp_path: Path) -> None:
     code, output, _ = run("--flows", log, "--definitions", tmp_path / "other.yaml")
     assert code == 0
     assert "security_group_id: sg-other" in output
+
+
+def test_an_address_is_of_one_interface(run: Run, tmp_path: Path) -> None:
+    """A log that began before the link had a network interface speaks of the same one."""
+    later = replace(incoming("10.0.0.12", CLIENT, 22), interface_id="eni-later")
+    log = write(tmp_path / "web.log", incoming("10.0.0.12", CLIENT, 443), later)
+    code, output, _ = run("--flows", log)
+    assert code == 0
+    assert output.count("10.0.0.12") == 1
+    assert "security_group_ids: [sg-later]" in output
+    (tmp_path / "suggested.yaml").write_text(output)
+    assert is_valid(tmp_path / "suggested.yaml")
 
 
 @pytest.mark.parametrize("protocol", ("132", "33", "136"))
