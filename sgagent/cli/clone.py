@@ -130,8 +130,10 @@ def with_other_group(snapshot: Snapshot, name: str, other: str) -> Snapshot:
     stay those of the group.
 
     Raises:
-        UsageError: there is no such group.
+        UsageError: there is no such group, or it is the same one.
     """
+    if name == other:
+        raise UsageError(f"{name} is named twice: name two groups")
     old, new = find_group(snapshot, name), find_group(snapshot, other)
     ids = {_id_of_copy(rule.rule_id, other): rule.rule_id for rule in old.rules}
     equal = {replace(rule, rule_id=""): rule.rule_id for rule in old.rules}

@@ -90,6 +90,7 @@ def test_a_clone_changes_nothing_until_it_is_changed(run: Run, folder: Path) -> 
         (("clone", "sg-web", "sg-web"), "already"),
         (("clone", "sg-web", "pl-x"), "prefix list"),
         (("plan", "--between", "sg-web", "sg-none"), "no such group"),
+        (("plan", "--between", "sg-web", "sg-web"), "named twice"),
         (("plan", "--between", "sg-web", "sg-web", "--everywhere"), "excludes"),
     ),
 )
