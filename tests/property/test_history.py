@@ -17,7 +17,7 @@ from sgagent.core.policy import ResolvedPolicy
 from sgagent.nft import names
 from sgagent.nft.diff import make_plan
 from sgagent.nft.marks import EnforcementState, MarkLayout, decode_state
-from sgagent.nft.ruleset import Accept, Chain, Goto, Rule, Ruleset
+from sgagent.nft.ruleset import CT_MARK, Accept, Chain, Goto, Match, Rule, Ruleset
 from tests.changes import changed
 from tests.draws import Draws
 from tests.fakes.dataplane import FakeDataplane
@@ -167,9 +167,11 @@ _KEEPERS = (names.STATE_CHAIN, PREROUTING.name, POSTROUTING.name)
 
 
 def _remembers(chain: Chain) -> bool:
-    """Tell whether a chain speaks of the generation or of slots."""
+    """Return whether a chain depends on the generation or on slots, as a limited rule's does."""
     leading = ("ingress", "egress", "tracked", "accept", names.ELSEWHERE_CHAIN)
-    return chain.name in _KEEPERS or chain.name.split("/")[0] in leading
+    statements = (statement for rule in chain.rules for statement in rule.statements)
+    asks = any(isinstance(one, Match) and one.selector == CT_MARK for one in statements)
+    return asks or chain.name in _KEEPERS or chain.name.split("/")[0] in leading
 
 
 @examples(40)
