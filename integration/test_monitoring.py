@@ -15,8 +15,10 @@ from integration.service import Service, definitions, is_let_in, service_on
 from tests.unit.test_monitoring import RULES, TESTS, alerts, panels, rules
 
 HOST, CLIENT = ip_address("10.0.0.11"), ip_address("198.51.100.7")
-POLICY = definitions("ingress accept 1 tcp 80 from 0.0.0.0/0", "ingress drop 1 tcp 23 from 0.0.0.0/0")
-OTHER = definitions("ingress accept 1 tcp 80 from 0.0.0.0/0", "ingress drop 1 tcp 24 from 0.0.0.0/0")
+POLICY = definitions(
+    "ingress accept 1 tcp 80 from 0.0.0.0/0", "ingress drop 1 tcp 23 from 0.0.0.0/0"
+).replace("port_range: 80", "limit_per_source: 10/minute, port_range: 80")
+OTHER = POLICY.replace("port_range: 23", "port_range: 24")
 OBSERVE = '[enforcement]\nmode = "observe"\n'
 
 pytestmark = pytest.mark.skipif(bool(_reason := why_not()), reason=f"Prometheus can't be run: {_reason}")
