@@ -61,7 +61,7 @@ ON_OLDEST = (
 Those packages are used by the golden files, the properties and the tests of the command line all the same.
 """
 
-KERNEL_PARTS = (("a", "d"), ("e", "m"), ("n", "r"), ("s", "z"))
+KERNEL_PARTS = (("a", "d"), ("e", "f"), ("g", "m"), ("n", "r"), ("s", "z"))
 """First and last letters of the tests on the kernel in each lane, which take about as long as one another."""
 
 PROPERTY_PARTS = (("m", "z"), ("a", "l"))
@@ -73,7 +73,7 @@ WITHOUT_PACKAGE = ("integration/test_systemd.py", "integration/test_stock_kernel
 The guest of the stock kernel comes last: by then there is bytecode, which takes it 20 times as long to make.
 """
 
-LANES_AT_ONCE = 7
+LANES_AT_ONCE = 8
 """On two processors, since tests on the kernel and of machines wait more than half of their time."""
 
 YIELDING = 10
