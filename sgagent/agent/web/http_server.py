@@ -302,13 +302,14 @@ class MetricsServer(ConnectionServer[_Client]):
         An event is a few bytes, and a socket's buffer holds hundreds of them: such a client has stopped
         reading long ago. One that can be read has closed the stream, or sends what no browser sends.
         """
-        client.ends_at = time.monotonic() + self._stream_seconds
+        ends_at = time.monotonic() + self._stream_seconds
+        client.ends_at = ends_at + self._longest_seconds  # the last event is sent before the server cuts
         poll = select.poll()
         poll.register(client.socket, select.POLLIN)
         while True:
             event = make_event()
             is_taken = client.socket.send(event, socket.MSG_DONTWAIT) == len(event)
-            is_over = not is_taken or time.monotonic() >= client.ends_at
+            is_over = not is_taken or time.monotonic() >= ends_at
             if is_over or poll.poll(self._event_seconds * 1000):
                 return
 
