@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from sgagent.agent.state.directory import SealedFile, fault_of
+from sgagent.core.errors import count
 from sgagent.json_model import from_json
 from sgagent.ports import Clock
 
@@ -85,11 +86,6 @@ class LatestTime:
         self._write_fault = fault_of(lambda: self._file.save(body), "the latest time could not be kept")
         if not self._write_fault:
             self._kept = self._latest
-
-
-def count(number: int, word: str) -> str:
-    """Return a number and its noun, in the singular or plural."""
-    return f"{number} {word}{'s' * (number != 1)}"
 
 
 _LAST_SECOND = 253_402_300_799.0

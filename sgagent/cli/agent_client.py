@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType, MappingProxyType
 from typing import TypeVar
 
-from sgagent.agent.clock import count, time_left
+from sgagent.agent.clock import time_left
 from sgagent.agent.control import requests
 from sgagent.agent.control.protocol import (
     LONGEST_ANSWER,
@@ -33,7 +33,7 @@ from sgagent.agent.manual_override import ModeFile, ModeOverrides
 from sgagent.agent.state.directory import StateDirectory
 from sgagent.agent.status import BOUND_STATES
 from sgagent.cli.output import format_json, problem_text, warn
-from sgagent.core.errors import NotPermittedError, SourceUnavailableError, printable
+from sgagent.core.errors import NotPermittedError, SourceUnavailableError, count, printable
 from sgagent.core.expected_links import ExpectedLink
 from sgagent.documents import DocumentFile, parse_documents
 from sgagent.ports import Delivery

@@ -11,7 +11,6 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
-from sgagent.agent.clock import count
 from sgagent.cli import inputs
 from sgagent.cli.agent_client import bound_before
 from sgagent.cli.configuration import load_settings
@@ -27,6 +26,7 @@ from sgagent.core.errors import (
     Problem,
     Severity,
     SourceUnavailableError,
+    count,
     in_order,
     printable,
 )

@@ -7,14 +7,13 @@ import json
 import sys
 from dataclasses import replace
 
-from sgagent.agent.clock import count
 from sgagent.cli import inputs
 from sgagent.cli.configuration import load_settings
 from sgagent.cli.main import option_adder
 from sgagent.cli.output import replace_file
-from sgagent.core.errors import UsageError, nearest, printable
+from sgagent.core.errors import UsageError, count, nearest, printable
 from sgagent.core.model import GroupReference, SecurityGroup, SecurityGroupRule, Snapshot
-from sgagent.core.rule_values import canonical_objects
+from sgagent.core.rule_values import canonical_objects, free_id
 from sgagent.documents import DocumentFile, parse_documents
 from sgagent.documents.scalars import InvalidValueError
 from sgagent.documents.values import parse_group_id
@@ -94,7 +93,7 @@ def find_group(snapshot: Snapshot, name: str) -> SecurityGroup:
 
 def _clone_rule(rule: SecurityGroupRule, name: str, new: str, taken: set[str]) -> SecurityGroupRule:
     wanted = _id_of_copy(rule.rule_id, new)
-    return replace(_renaming(rule, name, new), rule_id=_free_id(wanted, taken))
+    return replace(_renaming(rule, name, new), rule_id=free_id(wanted, taken))
 
 
 def _renaming(rule: SecurityGroupRule, name: str, new: str) -> SecurityGroupRule:
@@ -114,13 +113,6 @@ def _id_of_copy(rule_id: str, new: str) -> str:
 
 _LONGEST = 60
 """Of each part of a new id, which is at most 128 characters long."""
-
-
-def _free_id(wanted: str, taken: set[str]) -> str:
-    number, found = 2, wanted
-    while found in taken:
-        found, number = f"{wanted}-{number}", number + 1
-    return found
 
 
 def with_other_group(snapshot: Snapshot, name: str, other: str) -> Snapshot:

@@ -9,13 +9,12 @@ import sys
 import time
 from collections.abc import Iterable
 
-from sgagent.agent.clock import count
 from sgagent.cli import inputs
 from sgagent.cli.configuration import load_settings
 from sgagent.cli.guardrails import Keeper, add_guardrails_argument
 from sgagent.cli.main import option_adder
 from sgagent.compiler.compilation import compile_
-from sgagent.core.errors import KernelRefusedError, printable
+from sgagent.core.errors import KernelRefusedError, count, printable
 from sgagent.core.policy import FlowLogging, ResolvedPolicy
 from sgagent.nft.diff import make_plan
 from sgagent.nft.marks import UNCACHED, EnforcementState, MarkLayout, first_state

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from sgagent.agent.clock import count
 from sgagent.analysis.compare import Effect, FlowChange
 from sgagent.analysis.flow_text import ObjectNames
 from sgagent.analysis.lint.edits import Fix, RuleEdit, changed_flows, edit_snapshot, merged
@@ -18,7 +17,7 @@ from sgagent.analysis.lint.registry import lint
 from sgagent.analysis.lint.subject import LintSubject
 from sgagent.cli.output import replace_files
 from sgagent.cli.plan import MOST_SHOWN, flow_as_json, flow_as_text
-from sgagent.core.errors import DocumentError, UsageError, printable
+from sgagent.core.errors import DocumentError, UsageError, count, printable
 from sgagent.core.model import SecurityGroupRule, Snapshot
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.documents import DocumentFile, parse_documents

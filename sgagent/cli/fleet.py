@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
-from sgagent.agent.clock import age, count
+from sgagent.agent.clock import age
 from sgagent.cli import inputs
 from sgagent.cli.configuration import load_settings
 from sgagent.cli.main import option_adder
 from sgagent.cli.output import add_width_argument, format_json, lay_out, table_width
 from sgagent.cli.publish import PATIENCE_SECONDS, etcd_settings, translated_etcd_errors
-from sgagent.core.errors import UsageError
+from sgagent.core.errors import UsageError, count
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.host_reports import HostReport, Report, Reported, read_reports
 from sgagent.sources.etcd.key_layout import FLEET, KeyLayout

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
-from sgagent.agent.clock import age, count, short_age
+from sgagent.agent.clock import age, short_age
 from sgagent.agent.control.answers import counter_of
 from sgagent.agent.control.hits import Hit, HitsAnswer, HitsQuestion, InterfaceHits
 from sgagent.agent.control.protocol import encode_fields
@@ -19,6 +19,7 @@ from sgagent.cli.configuration import load_settings
 from sgagent.cli.main import add_option, option_adder
 from sgagent.cli.output import add_width_argument, format_json, lay_out, table_width
 from sgagent.core.counter_keys import CounterKey, HitStep
+from sgagent.core.errors import count
 from sgagent.core.model import Mode, Policy
 from sgagent.core.rule_values import few_objects
 

@@ -8,13 +8,20 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sgagent.agent.clock import count
 from sgagent.cli import inputs
 from sgagent.cli.configuration import load_settings
 from sgagent.cli.main import option_adder
 from sgagent.cli.output import problem_as_json, replace_file
 from sgagent.core.binding import Bindings
-from sgagent.core.errors import DocumentError, NotPermittedError, Origin, Problem, UsageError, printable
+from sgagent.core.errors import (
+    DocumentError,
+    NotPermittedError,
+    Origin,
+    Problem,
+    UsageError,
+    count,
+    printable,
+)
 from sgagent.core.model import Direction, GroupType, Snapshot
 from sgagent.core.resolve import Exemptions, Resolution, Scope, resolve
 from sgagent.documents import DocumentFile, Limits, parse_documents

@@ -15,7 +15,6 @@ from pathlib import Path
 from urllib.parse import quote
 
 from sgagent import __version__
-from sgagent.agent.clock import count
 from sgagent.agent.control.hits import HitsAnswer, HitsQuestion
 from sgagent.agent.names.resolver import DnsAnswers
 from sgagent.analysis.lint.findings import CODES, Finding, FindingSeverity
@@ -29,7 +28,7 @@ from sgagent.cli.main import add_option, option_adder
 from sgagent.cli.output import problem_text, progress, warn
 from sgagent.core.binding import HostFacts, bind
 from sgagent.core.counter_keys import HitStep, RuleCounter
-from sgagent.core.errors import Origin, UsageError, printable
+from sgagent.core.errors import Origin, UsageError, count, printable
 from sgagent.core.model import Family, Snapshot
 from sgagent.core.policy import ResolvedInterface
 from sgagent.core.resolve import Exemptions, dns_names

@@ -17,6 +17,7 @@ from sgagent.cli.output import progress, warn
 from sgagent.core.binding import HostFacts, HostListener, Link, bind
 from sgagent.core.errors import UsageError
 from sgagent.core.model import TCP, Direction, Family, NetworkInterface, Protocol, Snapshot
+from sgagent.core.rule_values import free_id
 from sgagent.core.tracked_sessions import ConntrackEntry, FlowTuple
 from sgagent.dataplane.conntrack_entries import EntryListing
 from sgagent.dataplane.live_sessions import TcpSession, list_listeners, list_sockets
@@ -240,8 +241,7 @@ def _made(links: Iterable[Link], host: str, definitions: Snapshot) -> Iterator[N
     taken = set(definitions.interface_by_id)
     for link in links:
         name = f"eni-{host}-{_plain(link.name)}"
-        while name in taken:
-            name += "-2"
+        name = free_id(name, taken)
         taken.add(name)
         yield NetworkInterface(
             network_interface_id=name, mac_address=link.mac_address, addresses=link.addresses

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Mapping
 
-from sgagent.agent.clock import count, time_left
+from sgagent.agent.clock import time_left
 from sgagent.agent.control import requests
 from sgagent.agent.control.protocol import encode_fields
 from sgagent.cli.agent_client import ask, files_of, warn_of_loss
@@ -22,7 +22,7 @@ from sgagent.cli.lockout_guard import (
 )
 from sgagent.cli.main import option_adder
 from sgagent.cli.output import format_json, lay_out, terminal_width
-from sgagent.core.errors import UsageError, printable
+from sgagent.core.errors import UsageError, count, printable
 from sgagent.core.model import Mode
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
 from sgagent.host.links import NetlinkHost

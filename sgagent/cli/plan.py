@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 
-from sgagent.agent.clock import count
 from sgagent.agent.names.resolver import DnsAnswers
 from sgagent.agent.timed_rules import RecurringRule, recurring_rules
 from sgagent.analysis import flow_text
@@ -28,7 +27,7 @@ from sgagent.cli.main import option_adder
 from sgagent.cli.output import progress, terminal_width
 from sgagent.core.addresses import joined, without
 from sgagent.core.binding import HandBinding, HostFacts, bind, bind_everywhere
-from sgagent.core.errors import UsageError, printable
+from sgagent.core.errors import UsageError, count, printable
 from sgagent.core.lockout import NamedCut, as_keys, sessions_newly_cut
 from sgagent.core.memo import Memo
 from sgagent.core.model import Family, PortSet, Snapshot

@@ -15,7 +15,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Self
 
-from sgagent.agent.clock import count
 from sgagent.analysis.definition_diff import Edit, Edited, edits
 from sgagent.cli import inputs
 from sgagent.cli.configuration import load_settings
@@ -29,6 +28,7 @@ from sgagent.core.errors import (
     NotPermittedError,
     SourceUnavailableError,
     UsageError,
+    count,
     printable,
 )
 from sgagent.core.model import Snapshot

@@ -11,9 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from sgagent.agent.clock import count
 from sgagent.cli import inputs
-from sgagent.core.errors import UsageError
+from sgagent.core.errors import UsageError, count
 from sgagent.core.model import Snapshot
 from sgagent.documents import DocumentFile
 from sgagent.sources.files.reader import is_document_name

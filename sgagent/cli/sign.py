@@ -7,13 +7,12 @@ import re
 import time
 from pathlib import Path
 
-from sgagent.agent.clock import count
 from sgagent.cli import inputs
 from sgagent.cli.configuration import load_settings
 from sgagent.cli.keygen import load_key
 from sgagent.cli.main import option_adder
 from sgagent.cli.output import format_json, replace_file
-from sgagent.core.errors import Problem, UsageError
+from sgagent.core.errors import Problem, UsageError, count
 from sgagent.core.resolve import Scope
 from sgagent.documents import DocumentFile
 from sgagent.settings import Settings

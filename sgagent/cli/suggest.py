@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from sgagent.agent.clock import count
 from sgagent.agent.control.hits import HitsAnswer, HitsQuestion
 from sgagent.agent.state.counter_file import CounterFile, HitTimes, read_boot_id
 from sgagent.analysis.compare import compare
@@ -20,7 +19,14 @@ from sgagent.cli.flow_files import read_flows
 from sgagent.cli.main import add_option, option_adder
 from sgagent.cli.output import problem_text, replace_file, warn
 from sgagent.core.counter_keys import RuleCounter
-from sgagent.core.errors import DocumentError, NoDocumentError, SourceUnavailableError, UsageError, printable
+from sgagent.core.errors import (
+    DocumentError,
+    NoDocumentError,
+    SourceUnavailableError,
+    UsageError,
+    count,
+    printable,
+)
 from sgagent.core.model import CidrBlock, Direction, Policy, Protocol, Snapshot
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.settings import Settings

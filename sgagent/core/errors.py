@@ -170,6 +170,11 @@ _PART = re.compile(r"[^-_.:/]*")
 _SHORT_PART = 2
 
 
+def count(number: int, word: str) -> str:
+    """Return a number and its noun, in the singular or plural."""
+    return f"{number} {word}{'s' * (number != 1)}"
+
+
 def shown(value: str) -> str:
     """Return a value quoted, escaped and cut to a length that a line can hold."""
     cut = value if len(value) <= _VALUE_SHOWN else value[: _VALUE_SHOWN - 1] + "…"

@@ -1,8 +1,8 @@
-"""Values of a rule's fields: several in canonical order and as text (§12.1, §12.2), and its end (§12.4)."""
+"""Values of a rule's fields: several in canonical order and as text (§12.1, §12.2), its end (§12.4), ids."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from datetime import datetime
 
 from sgagent.core.model import (
@@ -80,3 +80,11 @@ def has_ended(expires: datetime | None, at: datetime | None) -> bool:
 def instant_text(instant: datetime) -> str:
     """Return an instant in RFC 3339, in UTC."""
     return instant.isoformat().replace("+00:00", "Z")
+
+
+def free_id(wanted: str, taken: Container[str]) -> str:
+    """Return an id that nothing has: the wanted one, else with the first number that makes it free."""
+    found, number = wanted, 2
+    while found in taken:
+        found, number = f"{wanted}-{number}", number + 1
+    return found

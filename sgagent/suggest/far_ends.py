@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import ipaddress
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from sgagent.core.model import (
     PrefixListReference,
     Protocol,
     Snapshot,
+    address_text,
 )
 from sgagent.suggest.observations import Circle, FarEnd, Service
 
@@ -277,9 +277,7 @@ def _is_private(far: FarEnd) -> bool:
 
 def far_text(far: FarEnd) -> str:
     """Return an address as people write it."""
-    family, address = far
-    kind = ipaddress.IPv4Address if family is Family.IPV4 else ipaddress.IPv6Address
-    return str(kind(address))
+    return address_text(*far)
 
 
 def _addresses_text(number: int) -> str:

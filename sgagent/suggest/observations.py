@@ -11,6 +11,7 @@ from statistics import median
 from typing import NamedTuple
 
 from sgagent.core.model import CidrBlock, Direction, Family, NetworkInterface, Snapshot
+from sgagent.core.rule_values import free_id
 from sgagent.suggest.conversations import Conversation, Tally
 
 FarEnd = tuple[Family, int]
@@ -143,8 +144,7 @@ def _made(places: _Places, known: Mapping[str, NetworkInterface]) -> dict[str, N
     for place, (_, addresses) in places.items():
         plain = re.sub(r"[^A-Za-z0-9]+", "-", place).strip("-")[-60:].strip("-") or "host"
         name = plain if plain.startswith("eni-") else f"eni-{plain}"
-        while name in taken:
-            name += "-2"
+        name = free_id(name, taken)
         taken.add(name)
         blocks = tuple(
             CidrBlock.around(family, address, family.bits)

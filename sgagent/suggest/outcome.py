@@ -7,7 +7,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+from sgagent.core.errors import count
 from sgagent.core.model import Direction, Policy, Protocol, SecurityGroupRule, Snapshot
+from sgagent.core.rule_values import instant_text
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.documents.writer import Native, as_yaml, write_document
 from sgagent.suggest.conversations import Traffic, UnprovedSuggestionError
@@ -39,16 +41,12 @@ class Evidence:
         if self.first is None or self.last is None:
             return "nothing was seen that needs it"
         span = f"{instant(self.first)} to {instant(self.last)}"
-        return f"{_count(self.sessions, 'session')} of {_count(len(self.peers), 'peer')}, {span}"
+        return f"{count(self.sessions, 'session')} of {count(len(self.peers), 'peer')}, {span}"
 
 
 def instant(second: int) -> str:
     """Return a second in RFC 3339, in UTC."""
-    return datetime.fromtimestamp(second, UTC).isoformat().replace("+00:00", "Z")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    return instant_text(datetime.fromtimestamp(second, UTC))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +88,7 @@ class Question:
             if self.first == self.last
             else f"{instant(self.first)} to {instant(self.last)}"
         )
-        sessions = _count(self.sessions, "session")
+        sessions = count(self.sessions, "session")
         question = _QUESTIONS[self.doubt]
         if self.doubt in (Doubt.ONCE, Doubt.FEW) and len(self.peers) >= Measures().everyone_from:
             question += " --least-sessions 1 counts them"

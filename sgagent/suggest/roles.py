@@ -7,6 +7,7 @@ from collections.abc import Collection, Container, Hashable, Iterable, Mapping, 
 from dataclasses import dataclass, replace
 
 from sgagent.core.model import GroupReference, GroupType, NetworkInterface, Policy, SecurityGroup, Snapshot
+from sgagent.core.rule_values import free_id
 from sgagent.suggest.far_ends import FarEnds, Measures, Widening
 from sgagent.suggest.observations import FarEnd, Observation, Service
 
@@ -106,11 +107,7 @@ def _with_groups(snapshot: Snapshot, parts: Sequence[Sequence[str]]) -> Snapshot
 
 def free_group_id(interface: str, taken: Container[str]) -> str:
     """Return an id for a group that is named after an interface."""
-    wanted = name = f"sg-{interface.removeprefix('eni-')}"[:100]
-    number = 2
-    while name in taken:
-        name, number = f"{wanted}-{number}", number + 1
-    return name
+    return free_id(f"sg-{interface.removeprefix('eni-')}"[:100], taken)
 
 
 def with_attachments(

@@ -33,7 +33,7 @@ from sgagent.core.model import (
     SecurityGroupRule,
     Snapshot,
 )
-from sgagent.core.rule_values import EVERYTHING, canonical_objects
+from sgagent.core.rule_values import EVERYTHING, canonical_objects, free_id
 from sgagent.suggest.far_ends import FarEnds, FarObject, Measures, Widening
 from sgagent.suggest.observations import Observation, Service, screen
 from sgagent.suggest.roles import (
@@ -370,7 +370,7 @@ def _order(atom: _Atom) -> tuple[object, ...]:
 
 def _closing_rule(group: str, taken: set[str]) -> SecurityGroupRule:
     return SecurityGroupRule(
-        rule_id=_free_id(f"sgr-{group.removeprefix('sg-')}-out-closed", taken),
+        rule_id=_taking_id(f"sgr-{group.removeprefix('sg-')}-out-closed", taken),
         direction=Direction.EGRESS,
         policy=Policy.DROP,
         priority=CLOSING_PRIORITY,
@@ -461,7 +461,7 @@ class _Line:
         ports = "" if self.ports.is_all else f"-{self.ports.ranges[0][0]}"
         protocols = "-".join(map(str, self.protocols))
         return SecurityGroupRule(
-            rule_id=_free_id(f"sgr-{group.removeprefix('sg-')}-{way}-{protocols}{ports}", taken),
+            rule_id=_taking_id(f"sgr-{group.removeprefix('sg-')}-{way}-{protocols}{ports}", taken),
             direction=self.direction,
             policy=Policy.ACCEPT,
             priority=1,
@@ -472,10 +472,8 @@ class _Line:
         )
 
 
-def _free_id(wanted: str, taken: set[str]) -> str:
-    wanted = re.sub(r"[^A-Za-z0-9._:-]", "-", wanted)[:120]
-    found, number = wanted, 2
-    while found in taken:
-        found, number = f"{wanted}-{number}", number + 1
+def _taking_id(wanted: str, taken: set[str]) -> str:
+    """Return an id that is free, and take it."""
+    found = free_id(re.sub(r"[^A-Za-z0-9._:-]", "-", wanted)[:120], taken)
     taken.add(found)
     return found

@@ -9,14 +9,13 @@ from itertools import chain
 from typing import Self
 from urllib.parse import parse_qsl, urlencode
 
-from sgagent.agent.clock import count
 from sgagent.agent.control.answers import counter_of
 from sgagent.agent.control.hits import Hit, HitsAnswer, InterfaceHits
 from sgagent.agent.flowlog.flow import Flow
 from sgagent.agent.published_status import MOST_STEPS, PublishedStatus, Trend
 from sgagent.agent.web.inspection import Inspected
 from sgagent.agent.web.page import PageLink, Section
-from sgagent.core.errors import NOWHERE, Origin
+from sgagent.core.errors import NOWHERE, Origin, count
 from sgagent.core.explanation import ExplainedRule
 from sgagent.core.model import (
     ALL_PROTOCOLS,

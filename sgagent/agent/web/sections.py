@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from http import HTTPStatus
 from urllib.parse import urlencode
 
-from sgagent.agent.clock import age, count
+from sgagent.agent.clock import age
 from sgagent.agent.control.requests import DeniedAnswer, StatusAnswer
 from sgagent.agent.control.status_text import facts
 from sgagent.agent.published_status import MOST_STEPS, SAMPLE_SECONDS, STEP_SECONDS, Sample
@@ -17,6 +17,7 @@ from sgagent.agent.web.inspection import MOST_EDGES, Inspected, draw_graph
 from sgagent.agent.web.page import PRIVATE, Response, Section, plain
 from sgagent.agent.web.rules import Sparkline, draw_bars, explain_flow, rule_path
 from sgagent.analysis.lint.findings import FindingSeverity
+from sgagent.core.errors import count
 from sgagent.core.model import Policy
 
 MOST_FINDINGS = 100
