@@ -12,6 +12,7 @@ import pytest
 
 from integration.lab import Lab, wait_for
 from integration.service import NOTICED_SECONDS, Service, definitions, service_on
+from sgagent.core.conditions import MOST_SOURCES
 from sgagent.policy_test.packet_bytes import Address, tcp, udp
 from tests.patience import PATIENCE
 
@@ -20,6 +21,7 @@ LOUD, QUIET = ip_address("198.51.100.7"), ip_address("198.51.100.8")
 LOUD6, QUIET6 = ip_address("2001:db8:7::7"), ip_address("2001:db8:7::8")
 BURST = 5
 SSH, DNS = 22, 53
+_BATCH = 1 << 14
 
 
 def limited(burst: int = BURST, web: int = 80) -> str:
@@ -95,6 +97,20 @@ def test_what_changes_a_bucket(agent: Service, one_interface: Lab) -> None:
     assert agent.command("mode", "observe").status == 0
     assert admitted(one_interface, LOUD, 4, 4000) == 4
     assert over(agent, "sgr-ssh") == BURST + 1 + 2 + 4
+    agent.wait_for_proof()
+
+
+def test_newcomers_pass_while_all_buckets_are_taken(agent: Service, one_interface: Lab) -> None:
+    """The kernel puts no bucket out: who has one stays limited, and a flood shuts nobody out."""
+    agent.define(limited(burst=1))
+    agent.start()
+    first = int(ip_address("198.18.0.0"))
+    for begin in range(0, MOST_SOURCES, _BATCH):
+        sources = (ip_address(first + begin + one) for one in range(_BATCH))
+        assert all(one_interface.send_ingress([udp(source, HOST, 1024, DNS) for source in sources]))
+    again = [udp(ip_address(first + one), HOST, 1025, DNS) for one in (0, MOST_SOURCES - 1)]
+    assert one_interface.send_ingress(again) == [False, False]
+    assert one_interface.send_ingress([udp(LOUD, HOST, 1024 + one, DNS) for one in range(5)]) == [True] * 5
     agent.wait_for_proof()
 
 
