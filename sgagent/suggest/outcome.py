@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -14,7 +14,7 @@ from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.documents.writer import Native, as_yaml, write_document
 from sgagent.suggest.conversations import Traffic, UnprovedSuggestionError
 from sgagent.suggest.far_ends import Measures, far_text
-from sgagent.suggest.observations import Doubt, FarEnd, Observation, Service, observe
+from sgagent.suggest.observations import SCANNED_PORTS, Doubt, FarEnd, Observation, Service, observe
 from sgagent.suggest.proof import Judged, Judges, judge, judges_of, prove, with_descriptions
 from sgagent.suggest.suggestion import Draft, Statement, draft
 
@@ -153,7 +153,7 @@ def suggest(
     texts = {
         rule.rule_id: str(evidence.get(rule.rule_id, Evidence()))
         if rule.policy is Policy.ACCEPT
-        else "what leaves and no rule accepts"
+        else "all else that leaves"
         for _, rule in _rules_of(drafted)
         if rule.rule_id not in kept
     }
@@ -248,12 +248,17 @@ def services_of(rule: SecurityGroupRule) -> Iterable[Service]:
 
 def _questions(judged: Iterable[Judged]) -> list[Question]:
     """Return questions about denied traffic, the most sessions first; the ports of a scan are one."""
+    asked = [
+        found.observation
+        for found in judged
+        if found.decision.verdict is Policy.DROP or found.observation.doubt in (Doubt.SCAN, Doubt.REFUSED)
+    ]
+    refused = Counter((one.interface, one.far) for one in asked if one.doubt is Doubt.REFUSED)
     parts: dict[tuple[object, ...], list[Observation]] = defaultdict(list)
-    for found in judged:
-        one = found.observation
-        if found.decision.verdict is Policy.DROP or one.doubt in (Doubt.SCAN, Doubt.REFUSED):
-            what = one.far if one.doubt is Doubt.SCAN else one.service.port
-            parts[one.doubt, one.interface, one.service.direction, one.service.protocol, what].append(one)
+    for one in asked:
+        is_scan = one.doubt is Doubt.SCAN or refused[one.interface, one.far] >= SCANNED_PORTS
+        common = one.far if is_scan else one.service.port
+        parts[one.doubt, one.interface, one.service.direction, one.service.protocol, common].append(one)
     questions = [_question(some) for some in parts.values()]
     return sorted(questions, key=lambda one: (one.doubt.value, -one.sessions, str(one)))
 

@@ -85,6 +85,16 @@ def test_definitions_may_be_named(run: Run, tmp_path: Path) -> None:
     assert "security_group_id: sg-other" in output
 
 
+def test_a_refused_scan_is_one_question(run: Run, tmp_path: Path) -> None:
+    """Whatever number of ports it tried; other refusals are asked about port by port."""
+    scan = [replace(incoming(HOST, STRANGER, port, times=1), mode="enforce") for port in range(1, 40)]
+    missed = [replace(incoming(HOST, CLIENT, port), mode="enforce") for port in (22, 25)]
+    code, _, errors = run("--flows", write(tmp_path / "web.log", *scan, *missed))
+    assert code == 0
+    assert errors.count("it was refused") == 3
+    assert "tcp 1 2 3 4 5 … from 203.0.113.9 at eni-web: 39 sessions" in errors
+
+
 def test_an_address_is_of_one_interface(run: Run, tmp_path: Path) -> None:
     """A log that began before the link had a network interface speaks of the same one."""
     later = replace(incoming("10.0.0.12", CLIENT, 22), interface_id="eni-later")
