@@ -210,7 +210,7 @@ def _explanation(outcome: Suggestion, definitions: Snapshot, settings: Settings)
         for statement in one.widened
     )
     yield ""
-    yield from plan.lines(_plan(outcome, definitions), None)
+    yield from plan.lines(_plan(outcome, definitions, settings), None)
     yield ""
     yield from _unused_lines(outcome, definitions, settings)
 
@@ -220,17 +220,20 @@ def _statement_text(one: Statement) -> str:
     return f"{one.widening.value}: {Protocol(one.service.protocol)}{port}: {one.before} → {one.after}"
 
 
-def _policies(outcome: Suggestion, definitions: Snapshot) -> tuple[ResolvedPolicy, ResolvedPolicy]:
+def _policies(
+    outcome: Suggestion, definitions: Snapshot, settings: Settings
+) -> tuple[ResolvedPolicy, ResolvedPolicy]:
     """Return the policy by the definitions at hand, and the suggested one, where traffic was seen."""
     observed = sorted(name for role in outcome.draft.roles for name in role.interfaces)
-    before = judges_of(definitions)
+    exemptions = inputs.exemptions(settings)
+    before, after = judges_of(definitions, exemptions), judges_of(outcome.snapshot, exemptions)
     old = tuple(before[name] for name in observed if name in before)
-    new = tuple(outcome.judges[name] for name in observed)
+    new = tuple(after[name] for name in observed)
     return ResolvedPolicy(interfaces=old), ResolvedPolicy(interfaces=new)
 
 
-def _plan(outcome: Suggestion, definitions: Snapshot) -> plan.PlanReport:
-    old, new = _policies(outcome, definitions)
+def _plan(outcome: Suggestion, definitions: Snapshot, settings: Settings) -> plan.PlanReport:
+    old, new = _policies(outcome, definitions, settings)
     comparison = compare(old, new)
     return plan.PlanReport(
         origin="the definitions at hand",
@@ -243,16 +246,18 @@ def _plan(outcome: Suggestion, definitions: Snapshot) -> plan.PlanReport:
 
 
 def _unused_lines(outcome: Suggestion, definitions: Snapshot, settings: Settings) -> Iterator[str]:
-    unused, accepting = _unused(outcome, definitions)
+    unused, accepting = _unused(outcome, definitions, settings)
     yield f"rules in force that nothing seen needs: {len(unused)} of {accepting} that accept"
     hits = _hits(settings) if unused else {}
     for group, rule_id in unused:
         yield f"  {rule_id} of {group}: {_hits_text(hits.get((group, rule_id)))}"
 
 
-def _unused(outcome: Suggestion, definitions: Snapshot) -> tuple[list[tuple[str, str]], int]:
+def _unused(
+    outcome: Suggestion, definitions: Snapshot, settings: Settings
+) -> tuple[list[tuple[str, str]], int]:
     """Return the accepting rules in force that decided nothing that was seen, and how many accept."""
-    old, _ = _policies(outcome, definitions)
+    old, _ = _policies(outcome, definitions, settings)
     judges = {one.name: one for one in old.interfaces}
     rules = {
         (rule.security_group_id, rule.rule_id)
@@ -314,10 +319,10 @@ def _as_json(
         "questions": list(map(_question_as_json, outcome.questions)),
     }
     if explains:
-        unused, accepting = _unused(outcome, definitions)
+        unused, accepting = _unused(outcome, definitions, settings)
         hits = _hits(settings)
         rules = [_unused_as_json(*key, hits.get(key)) for key in unused]
-        fields["plan"] = plan.as_json(_plan(outcome, definitions))
+        fields["plan"] = plan.as_json(_plan(outcome, definitions, settings))
         fields["unused"] = {"accepting": accepting, "rules": rules}
     return fields
 

@@ -15,7 +15,7 @@ from sgagent.documents.writer import Native, as_yaml, write_document
 from sgagent.suggest.conversations import Traffic, UnprovedSuggestionError
 from sgagent.suggest.far_ends import Measures, far_text
 from sgagent.suggest.observations import SCANNED_PORTS, Doubt, FarEnd, Observation, Service, observe
-from sgagent.suggest.proof import Judged, Judges, judge, judges_of, prove, with_descriptions
+from sgagent.suggest.proof import Judged, judge, judges_of, prove, with_descriptions
 from sgagent.suggest.suggestion import Draft, Statement, draft
 
 
@@ -116,7 +116,6 @@ class Suggestion:
     text: str
     rules: tuple[SuggestedRule, ...]
     questions: tuple[Question, ...]
-    judges: Judges
     observations: tuple[Observation, ...]
 
 
@@ -178,7 +177,6 @@ def suggest(
         text=text,
         rules=tuple(_suggested(drafted, evidence)),
         questions=tuple(_questions(judge(judges, asked))),
-        judges=judges,
         observations=tuple(one for one in observations if one.doubt is not Doubt.REFUSED),
     )
 

@@ -28,13 +28,17 @@ Judges = Mapping[str, ResolvedInterface]
 """By the ids of network interfaces."""
 
 
-def judges_of(snapshot: Snapshot) -> Judges:
+def judges_of(snapshot: Snapshot, exemptions: Exemptions = Exemptions()) -> Judges:  # noqa: B008 - it is frozen
     """Resolve definitions on each of their network interfaces.
+
+    Args:
+        snapshot: the definitions.
+        exemptions: the traffic that no group can block; none of it needs a rule.
 
     Raises:
         DocumentError: they make no sense.
     """
-    resolution = resolve(snapshot, bind_everywhere(snapshot), Exemptions())
+    resolution = resolve(snapshot, bind_everywhere(snapshot), exemptions)
     if resolution.errors:
         raise DocumentError(resolution.errors)
     return {one.name: one for one in resolution.policy.interfaces}

@@ -85,6 +85,12 @@ def test_definitions_may_be_named(run: Run, tmp_path: Path) -> None:
     assert "security_group_id: sg-other" in output
 
 
+def test_the_difference_knows_what_no_group_can_block(run: Run, tmp_path: Path) -> None:
+    """As in ``plan``: a suggestion does not close the way to the platform (§7.3)."""
+    log = write(tmp_path / "web.log", outgoing(HOST, CLIENT, 443))
+    assert "all to 0.0.0.0/0 but 100.100.100.200" in run("--flows", log, "--explain")[1]
+
+
 def test_a_refused_scan_is_one_question(run: Run, tmp_path: Path) -> None:
     """Whatever number of ports it tried; other refusals are asked about port by port."""
     scan = [replace(incoming(HOST, STRANGER, port, times=1), mode="enforce") for port in range(1, 40)]
