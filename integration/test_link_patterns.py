@@ -207,7 +207,7 @@ def test_a_link_that_comes_under_a_flood(
             assert (came > 0, passed) == (True, 0)
             if is_certain:
                 assert passed_allowed == came_allowed
-            assert state(agent, name) == "bound"
+            wait_for(lambda: state(agent, name) == "bound", "the link to be known", IDENTIFIED_SECONDS)
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ def test_a_link_that_goes_down_and_up_stays_judged(agent: Service, bench: Lab) -
         bench.host.ip("link set eth0 down", "link set eth0 up")
         wait_for(lambda: enters(bench, "eth0", 80), "the link to carry packets")
         assert not enters(bench, "eth0")
-    assert state(agent, "eth0") == "bound"
+    wait_for_state(agent, eth0="bound")
 
 
 def test_addresses_that_come_and_go(agent: Service, bench: Lab) -> None:
@@ -138,7 +138,7 @@ def test_a_link_that_becomes_a_port_of_a_bridge(agent: Service, bench: Lab) -> N
     bench.host.ip(f"link set br0 address {SECOND}")
     wait_for(lambda: enters(bench, "eth1", 80), "the bridge to forward")
     wait_for(lambda: not enters(bench, "eth1"), "br0 to be bound", IDENTIFIED_SECONDS)
-    assert state(agent, "br0") == "bound"
+    wait_for_state(agent, br0="bound")
     bench.host.ip("link set eth1 nomaster", "link delete br0")
     wait_for_state(agent, br0=None, eth1="bound")
     assert not enters(bench, "eth1")
