@@ -69,6 +69,7 @@ def follow(policies: list[ResolvedPolicy], draws: Draws) -> None:
     sessions: list[tuple[Packet, Session]] = []
     for before, policy in zip([None, *policies], policies, strict=False):
         found = enforce(policy, ruleset, (), LAYOUT, enforced=draws.choice((enforced, None)))
+        clear_marks(found, sessions)
         if ruleset is not None and before is not None:
             watch(found, ruleset, (before, policy), sessions, draws)
         ruleset = carry_out(found.plan, ruleset)
@@ -79,6 +80,16 @@ def follow(policies: list[ResolvedPolicy], draws: Draws) -> None:
             if session is not None:
                 walk(ruleset, packet, session)
                 sessions.append((packet, session))
+
+
+def clear_marks(found: Enforcement, sessions: list[tuple[Packet, Session]]) -> None:
+    """Clear the bits of live sessions that the agent clears before the first transaction."""
+    clearance = found.clearance
+    if clearance is None:
+        return
+    for _, session in sessions:
+        if not clearance.tests or any(test.is_met_by(session.mark) for test in clearance.tests):
+            session.mark &= ~clearance.mask
 
 
 def watch(
