@@ -285,28 +285,51 @@ class Field:
 
 _OTHER_WORDS = {
     "action": ("policy",),
+    "allow": ("policy",),
     "cidr": ("authorization_object",),
+    "cidr_blocks": ("authorization_object",),
+    "comment": ("description",),
+    "dest_cidr_ip": ("authorization_object", "local_address"),
     "destination": ("authorization_object", "local_address"),
+    "dport": ("port_range", "ports"),
     "from": ("authorization_object",),
     "id": ("security_group_id", "rule_id", "prefix_list_id", "port_list_id", "network_interface_id"),
     "authorization_object": ("from", "to"),
+    "permission": ("rules",),
+    "permissions": ("rules",),
+    "permit": ("policy",),
     "port": ("port_range", "ports"),
     "port_range": ("ports",),
     "ports": ("port_range",),
     "remote": ("authorization_object",),
+    "security_group_rule_id": ("rule_id",),
     "source": ("authorization_object",),
+    "source_cidr_ip": ("authorization_object",),
+    "source_group_id": ("authorization_object",),
+    "source_ip": ("authorization_object",),
+    "source_prefix_list_id": ("authorization_object",),
     "source_port": ("source_port_range",),
+    "sport": ("source_port_range",),
     "to": ("authorization_object",),
     "verdict": ("policy",),
 }
 """Fields that other firewalls call by the name; their letters would hint at other ones."""
 
 
+_API_RULES = "the API's rules, below Permissions; documents of sgagent have them in security_groups[].rules"
+_OTHER_FORMATS = {
+    "api_version": "a field of Kubernetes objects; documents of sgagent begin with version: 1",
+    "permission": _API_RULES,
+    "permissions": _API_RULES,
+}
+"""Fields of other formats' documents."""
+
+
 def nearest_name(name: str, known: Collection[str]) -> str:
     """Return a hint with the known name that was probably meant, or with all known names."""
     cut = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name[:_LONGEST_NAME]).lower()
-    if cut == "api_version" and "version" in known:
-        return "a field of Kubernetes objects; documents of sgagent begin with version: 1"
+    if cut in _OTHER_FORMATS and "security_groups" in known:
+        return _OTHER_FORMATS[cut]
     meant = [other for other in _OTHER_WORDS.get(cut, ()) if other in known]
     near = meant or nearest(cut, known)
     return f"did you mean {near[0]}?" if near else "known are " + ", ".join(known)

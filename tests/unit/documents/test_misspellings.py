@@ -59,12 +59,45 @@ def test_what_is_right_is_told(name: str, value: str, told: str, right: str) -> 
     assert right in problem.remedy
 
 
-def test_a_field_of_kubernetes_is_no_version() -> None:
-    """The remedy says what documents begin with."""
+@pytest.mark.parametrize(
+    ("name", "told"),
+    (
+        ("apiVersion", "Kubernetes objects; documents of sgagent begin with version: 1"),
+        ("Permission", "the API's rules, below Permissions"),
+        ("Permissions", "documents of sgagent have them in security_groups[].rules"),
+    ),
+)
+def test_a_field_of_another_format_is_no_version(name: str, told: str) -> None:
+    """The remedy says whose it is, and what documents have instead."""
     with pytest.raises(DocumentError) as caught:
-        read({"apiVersion": 1, "security_groups": []})
-    found = {problem.origin.path: problem.remedy for problem in caught.value.problems}
-    assert "Kubernetes" in found["apiVersion"]
+        read({"version": 1, name: [], "security_groups": []})
+    (problem,) = caught.value.problems
+    assert told in problem.remedy
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    (
+        ("Permit", "policy"),
+        ("allow", "policy"),
+        ("SourceCidrIp", "authorization_object"),
+        ("SourceGroupId", "authorization_object"),
+        ("SourcePrefixListId", "authorization_object"),
+        ("DestCidrIp", "authorization_object"),
+        ("source_ip", "authorization_object"),
+        ("SecurityGroupRuleId", "rule_id"),
+        ("dport", "port_range"),
+        ("sport", "source_port_range"),
+        ("comment", "description"),
+    ),
+)
+def test_a_field_of_the_api_or_of_a_firewall_names_ours(name: str, meant: str) -> None:
+    """Not the one whose letters are nearest."""
+    document = {"security_group_id": "sg-a", "rules": [FIELDS | {name: "1"}]}
+    with pytest.raises(DocumentError) as caught:
+        read({"version": 1, "security_groups": [document]})
+    (problem,) = caught.value.problems
+    assert problem.remedy == f"did you mean {meant}?"
 
 
 @pytest.mark.parametrize(
