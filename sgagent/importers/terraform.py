@@ -116,14 +116,14 @@ def _allowances(
     place: Field, model: _InlineRule, security_group_id: str, direction: Direction, gathered: Gathered
 ) -> Iterator[aws_rules.AwsPermission]:
     """Yield the permissions of a rule, one for each peer; add a note if it has none."""
-    named = [name for name in _PEERS if is_set(place.entries.get(name, ""))]
+    named = [name for name in _PEERS if _is_filled(place.entries.get(name, ""))]
     itself = place.entries.get("self", "")
     if not named and (not is_set(itself) or model.self is False):
         subject = place.reading.subject
         gathered.notes.add(aws_rules.ImportEffect.LEFT_OUT, place.origin, subject, "a rule without a peer")
     ports = {"from_port": model.from_port, "to_port": model.to_port}
     make = aws_rules.permission(place, security_group_id, direction, model.protocol, **ports)
-    peers = [(field, peer) for name in named for field, peer in _peers(place, name)]
+    peers = [(field, peer) for name in named for field, peer in _peers(place, name, gathered)]
     if model.self:
         peers.append((place.at("self"), GroupReference(security_group_id)))
     if make is None:
@@ -133,11 +133,18 @@ def _allowances(
         yield make(origin=field.origin, peer=peer, description=model.description)
 
 
-def _peers(place: Field, name: str) -> Iterator[tuple[Field, AuthorizationObject]]:
+def _is_filled(node: Node) -> bool:
+    return is_set(node) and not (isinstance(node, Listing) and not node.items)
+
+
+def _peers(place: Field, name: str, gathered: Gathered) -> Iterator[tuple[Field, AuthorizationObject]]:
+    """Yield the peers in a field; add a note about one that a plan does not know yet."""
     field = place.at(name)
     for item in field.items() if name in _LISTS else (field,):
-        peer = item.attempt(_PEERS[name])
-        if peer is not None:
+        if not is_set(item.node):
+            message = f"a peer in {name} that is known only after the apply"
+            gathered.notes.add(aws_rules.ImportEffect.LEFT_OUT, item.origin, place.reading.subject, message)
+        elif (peer := item.attempt(_PEERS[name])) is not None:
             yield item, peer
 
 

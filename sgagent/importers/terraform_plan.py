@@ -31,6 +31,10 @@ _ONE = (
 _SEVERAL = ("security_groups", "security_group_ids", "prefix_list_ids")
 """Attributes that refer to one resource, and to several."""
 
+_INLINE = ("ingress", "egress")
+_PEERS = ("security_groups", "prefix_list_ids", "cidr_blocks", "ipv6_cidr_blocks")
+"""Attributes of inline rules, all of them lists."""
+
 _REFERENCE = re.compile(r'([a-z0-9_]+\.[A-Za-z0-9_-]+)(?:\["?([^"\]]*)"?\])?(?:\..*)?')
 _MOST_STEPS = 16
 """Modules through which a reference leads."""
@@ -137,6 +141,8 @@ class _Plan:
             for resource in module.resources():
                 expressions = written.get(_name(resource), {}).get("expressions", {})
                 made.refer(module, resource["values"], expressions, _index(resource))
+                for name in _INLINE:
+                    made.refer_inline(module, resource["values"], expressions, name, _index(resource))
         return made
 
     def name(self, module: _Module, resource: _Json) -> None:
@@ -153,16 +159,28 @@ class _Plan:
     def refer(self, module: _Module, values: _Json, expressions: _Json, index: str) -> None:
         """Fill in the references that are known only after the apply."""
         for name, expression in expressions.items():
-            if name in ("ingress", "egress") and isinstance(expression, list):
-                blocks: list[_Json] = values.get(name) or []
-                if len(expression) == len(blocks) == 1:  # of several, nothing tells which is which
-                    self.refer(module, blocks[0], expression[0], index)
-            elif name in (*_ONE, *_SEVERAL) and _is_unknown(values.get(name)):
+            if name in (*_ONE, *_SEVERAL) and _is_unknown(values.get(name)):
                 found = dict.fromkeys(self.followed(expression.get("references", ()), module, index))
                 if name in _SEVERAL:
                     values[name] = [*filter(None, values.get(name) or ()), *found]
                 elif len(found) == 1:
                     values[name] = next(iter(found))
+
+    def refer_inline(self, module: _Module, values: _Json, expressions: _Json, way: str, index: str) -> None:
+        """Fill in the references of inline rules; null stands for peers that stay unknown.
+
+        A plan leaves out of a rule what is known only after the apply, and has the rules in another order
+        than the configuration. So a reference is followed only if one rule has it, and one rule lacks it.
+        """
+        written = expressions.get(way)
+        blocks = written if isinstance(written, list) else []
+        for name in _PEERS:
+            lacking = [rule for rule in values.get(way) or () if None in (rule.get(name, [None]) or ())]
+            references = [found for block in blocks if (found := block.get(name, {}).get("references"))]
+            is_clear = len(lacking) == len(references) == 1 and name in _SEVERAL
+            found = dict.fromkeys(self.followed(references[0], module, index)) if is_clear else {}
+            for rule in lacking:
+                rule[name] = [*filter(None, rule.get(name, ())), *(found or [None])]
 
     def followed(
         self, references: Iterable[str], module: _Module, index: str, steps: int = _MOST_STEPS

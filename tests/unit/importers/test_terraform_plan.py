@@ -163,6 +163,59 @@ def test_what_can_not_be_followed_is_refused() -> None:
     assert refused(plan([rule], configuration)) == ["missing_field"]
 
 
+def inline(*left_out: str, **values: object) -> Json:
+    """Return a planned inline rule without what is known only after the apply."""
+    names = ("cidr_blocks", "ipv6_cidr_blocks", "prefix_list_ids", "security_groups")
+    lists: Json = {name: [] for name in names}
+    rule = {"protocol": "tcp", "from_port": 443, "to_port": 443, "self": False} | lists | values
+    return {name: value for name, value in rule.items() if name not in left_out}
+
+
+def planned_inline(rules: list[Json], *written: Json) -> tuple[list[str], list[str]]:
+    """Return the rules and notes of a plan of a group with inline rules, in an order of its own."""
+    groups = [managed("aws_security_group.lb"), managed("aws_security_group.db", ingress=rules)]
+    configuration = [
+        configured("aws_security_group", "lb"),
+        configured("aws_security_group", "db", ingress=list(written)),
+    ]
+    found = imported(plan(groups, {"resources": configuration}))
+    (group,) = (one for one in found.snapshot.security_groups if one.security_group_id == "sg-db")
+    return sorted(map(said, group.rules)), [note.message for note in found.notes]
+
+
+LOAD_BALANCER = {"security_groups": refers("aws_security_group.lb.id")}
+OFFICE = {"cidr_blocks": {"constant_value": ["192.0.2.0/24"]}}
+
+
+def test_the_one_inline_rule_that_lacks_its_group() -> None:
+    """Of several rules it is the one that the only reference belongs to, wherever that is written."""
+    rules = [inline(cidr_blocks=["192.0.2.0/24"]), inline("security_groups", from_port=80, to_port=80)]
+    wanted = ["ingress accept 1 tcp 443/443 192.0.2.0/24", "ingress accept 1 tcp 80/80 sg-lb"]
+    assert planned_inline(rules, LOAD_BALANCER, OFFICE) == (wanted, [])
+
+
+def test_inline_rules_that_lack_their_groups_are_named() -> None:
+    """Nothing tells which is which, and what else they allow stays."""
+    rules = [inline("security_groups", cidr_blocks=["192.0.2.0/24"]), inline("security_groups")]
+    found, notes = planned_inline(rules, OFFICE | LOAD_BALANCER, {"security_groups": refers("local.group")})
+    assert found == ["ingress accept 1 tcp 443/443 192.0.2.0/24"]
+    assert notes == ["a peer in security_groups that is known only after the apply"] * 2
+
+
+@pytest.mark.parametrize(
+    ("rule", "note"),
+    (
+        (inline("cidr_blocks"), "a peer in cidr_blocks that is known only after the apply"),
+        (inline("ipv6_cidr_blocks"), "a peer in ipv6_cidr_blocks that is known only after the apply"),
+        (inline(prefix_list_ids=[None]), "a peer in prefix_list_ids that is known only after the apply"),
+        (inline(), "a rule without a peer"),
+    ),
+)
+def test_an_inline_rule_that_is_lost_is_named(rule: Json, note: str) -> None:
+    """Whatever peer it lacks, and although it has lists without peers."""
+    assert planned_inline([rule], {}) == ([], [note])
+
+
 def test_a_raw_state() -> None:
     """terraform.tfstate, with instances and modules, means what the shown state does."""
     raw = {
