@@ -145,7 +145,7 @@ def at_hook(encounter: Encounter) -> PacketAtHook:
         tcp_flags=_tcp_flags(packet),
         hop_limit=packet.hop_limit,
         state=CtState(packet.state),
-        session=None if session is None else _tracked(session, packet.packet_direction),
+        session=None if session is None else tracked(session, packet.packet_direction),
         other_interface=packet.other_interface if packet.hook == "postrouting" else "",
     )
 
@@ -156,7 +156,8 @@ def _tcp_flags(packet: WirePacket) -> int | None:
     return (likely if packet.tcp_flags is None else packet.tcp_flags) if is_tcp else None
 
 
-def _tracked(session: Session, direction: str) -> SessionAtHook:
+def tracked(session: Session, direction: str) -> SessionAtHook:
+    """Return a session as the verifier says it."""
     return SessionAtHook(
         direction=CtDirection(direction),
         protocol=session.protocol,

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Protocol
 
 from sgagent.agent.step import EventLog, Step
 from sgagent.core.binding import HostFacts
-from sgagent.core.model import Direction, Family
+from sgagent.core.errors import NotPermittedError
+from sgagent.core.model import TCP, Direction, Family
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.tracked_sessions import ConntrackEntry, EntryJudge
 from sgagent.dataplane.conntrack_entries import Piece
 from sgagent.dataplane.flow_tables import FlowTable
+from sgagent.dataplane.live_sessions import Ending, TcpSession
 from sgagent.nft.marks import UNCACHED, EnforcementState, MarkLayout, MarkTest, allowed_marks
 from sgagent.ports import Clock
 
@@ -22,6 +25,16 @@ SWEEP_SECONDS = 0.05
 
 FLOW_TABLE_SECONDS = 30.0
 """Between looks for flow tables while nothing changes."""
+
+
+class Sockets(Protocol):
+    """The sockets of this host at one moment."""
+
+    def of(self, entry: ConntrackEntry) -> Collection[TcpSession]:
+        """Return those that a session of this host may be of."""
+
+    def users_of(self, entry: ConntrackEntry) -> Collection[int | None]:
+        """Return who may have made its socket; None stands for no socket."""
 
 
 class Entries(Protocol):
@@ -38,6 +51,12 @@ class Entries(Protocol):
 
     def list_flow_tables(self) -> tuple[FlowTable, ...]:
         """Return the flow tables, sorted."""
+
+    def list_sockets(self) -> Sockets:
+        """Return the host's sockets, as they are now."""
+
+    def destroy(self, session: TcpSession) -> Ending:
+        """End a session at once; may raise NotPermittedError."""
 
 
 FindLink = Callable[[Family, int, int | None], int | None]
@@ -64,6 +83,9 @@ class _Sweep:
     """This host's addresses."""
 
     has_flow_tables: bool
+    sockets: Sockets | None
+    """None where no rule is for a user."""
+
     seen: int = 0
     ended: int = 0
     offloaded: int = 0
@@ -73,7 +95,20 @@ class _Sweep:
         """Return whether an entry has to be ended."""
         if entry.is_offloaded or (self.has_flow_tables and self._is_forwarded(entry)):
             return self.judge.is_revoked(entry)
-        return self.judge.is_locked_out(entry)
+        return self.judge.is_locked_out(entry) or self.is_of_revoked_user(entry)
+
+    def is_of_revoked_user(self, entry: ConntrackEntry) -> bool:
+        """Return whether an entry is of a session that its user may not have any more (§13.3)."""
+        if self.sockets is None:
+            return False
+        is_own = (entry.family, entry.original.source) in self.own
+        return self.judge.is_of_revoked_user(entry, self.sockets.users_of(entry) if is_own else (None,))
+
+    def sockets_of(self, entry: ConntrackEntry) -> Collection[TcpSession]:
+        """Return the sockets of TCP to end with an entry: a closing one would let answers in (§6.3)."""
+        if self.sockets is None or entry.protocol != TCP.wire_number or self._is_forwarded(entry):
+            return ()
+        return self.sockets.of(entry) if self.is_of_revoked_user(entry) else ()
 
     def _is_forwarded(self, entry: ConntrackEntry) -> bool:
         return not any((entry.family, ends.source) in self.own for ends in (entry.original, entry.reply))
@@ -157,7 +192,9 @@ class EntrySweep:
             tables = self._entries.list_flow_tables()
             self._note(tables)
             tests = () if tables else tuple(self._allowed_marks())
-            self._entries.begin_entries(tests, all_protocols=bool(tables))
+            has_users = any(judge.egress.has_users for judge in policy.judges)
+            self._entries.begin_entries(tests, all_protocols=bool(tables) or has_users)
+            sockets = self._entries.list_sockets() if has_users else None
         except OSError as error:
             self._give_up(error)
             return None
@@ -174,7 +211,7 @@ class EntrySweep:
             link = towards(entry.family, ends.source, ends.destination)
             return link if link is None or self._may_pass(entry.mark, link, direction) else None
 
-        return _Sweep(EntryJudge(policy, find_link), own, bool(tables))
+        return _Sweep(EntryJudge(policy, find_link), own, bool(tables), sockets)
 
     def _may_pass(self, mark: int, link: str, direction: Direction) -> bool:
         """Return whether the mark lets a session be one that was opened in the direction through the link.
@@ -202,6 +239,9 @@ class EntrySweep:
         sweep.seen += len(piece.entries)
         sweep.offloaded += sum(entry.is_offloaded for entry in doomed)
         sweep.ended += self._entries.end_entries(doomed)
+        for session in (one for entry in doomed for one in sweep.sockets_of(entry)):
+            with suppress(NotPermittedError):
+                self._entries.destroy(session)
         if piece.is_last:
             self._finish(sweep)
 

@@ -145,6 +145,8 @@ class LiveSessions:
         elsewhere = elsewhere_marks(interface.name, self._layout, state)
         is_own = session.opened is packet.direction or (elsewhere and elsewhere.is_met_by(session.mark))
         opening = packet if is_own else _turned(packet, session.opened)
+        if not is_own and session.opened is Direction.EGRESS:
+            opening = replace(opening, is_of_unknown_user=True)
         is_allowed = interface.mode is Mode.ENFORCE and is_remembered(
             session.mark, interface.name, session.opened, self._layout, state
         )

@@ -8,8 +8,18 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import chain
 
-from sgagent.analysis.header_space import ALL_PROTOCOL_NUMBERS, Box, Clause, Label
-from sgagent.core.addresses import NO_ADDRESSES, AddressRanges, AddressSet, Ranges, common, joined, without
+from sgagent.analysis.header_space import ALL_PROTOCOL_NUMBERS, EVERYBODY, Box, Clause, Label
+from sgagent.core.addresses import (
+    NO_ADDRESSES,
+    AddressRanges,
+    AddressSet,
+    Ranges,
+    common,
+    holds,
+    joined,
+    without,
+)
+from sgagent.core.conditions import NO_USER
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.members import members_by_group
 from sgagent.core.memo import Memo
@@ -191,7 +201,17 @@ def traffic_text(box: Box[Label], direction: Direction, peers: str) -> str:
         blocks = cidrs(box.locals, box.family)
         shown = ", ".join(blocks[:_FEW]) + (f" and {len(blocks) - _FEW} more" if len(blocks) > _FEW else "")
         words.append(f"{'at' if direction is Direction.INGRESS else 'out of'} {shown}")
+    if box.users != EVERYBODY:
+        words.append(users_text(box.users))
     return " ".join(words)
+
+
+def users_text(users: Ranges) -> str:
+    """Return who made the sockets, like ``of user 1000``, ``of all but user 1000``."""
+    others = without(EVERYBODY, users)
+    is_most = holds(users, NO_USER)
+    text = f"user {port_text(others if is_most else users)}"
+    return f"of all but {text}" if is_most else f"of {text}"
 
 
 def peers_text(box: Box[Label], names: ObjectNames, preferred: Sequence[Peer], links: Sequence[str]) -> str:
@@ -214,6 +234,7 @@ def box_as_json(
         "ports": _ports_as_json(box.ports),
         "source_ports": _ports_as_json(box.source_ports),
         "local_addresses": None if box.locals == everywhere else cidrs(box.locals, box.family),
+        **({} if box.users == EVERYBODY else {"local_users": users_text(box.users)}),
     }
 
 
@@ -231,6 +252,7 @@ def clause_as_json(clause: Clause) -> dict[str, object]:
         "rule_id": rule.rule_id if rule else None,
         "security_group_id": rule.security_group_id if rule else None,
         **({"limit_per_source": str(rule.conditions.limit)} if rule and rule.conditions.limit else {}),
+        **({"local": str(rule.conditions.user)} if rule and rule.conditions.user else {}),
     }
 
 

@@ -1,9 +1,9 @@
 """Header space: partition the packets of one direction and family into boxes that the same clauses decide.
 
-A box is a set of far ends, times a set of protocols, destination ports, source ports and near ends. The
-partition is exact: far ends are sorted into classes by the clauses that name them, then a sweep cuts ports,
-source ports and near ends. Several decision lists may be cut together, to compare them. Parts in which they
-agree are not cut.
+A box is a set of far ends, times a set of protocols, destination ports, source ports, near ends and users.
+The partition is exact: far ends are sorted into classes by the clauses that name them, then a sweep cuts
+ports, source ports, near ends and users. Several decision lists may be cut together, to compare them. Parts
+in which they agree are not cut.
 
 A packet too short to hold ports is decided as one from port 0 to port 0, which no document can name.
 """
@@ -20,6 +20,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from sgagent.compiler.class_chains import classify
 from sgagent.core.addresses import AddressRanges, Ranges, joined, ranges_of, sweep, without
+from sgagent.core.conditions import NO_USER
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import (
     ALL_PORTS,
@@ -58,6 +59,9 @@ class Clause:
     local: tuple[int, int] | None = None
     """First and last address of the near end; None is any."""
 
+    user: int | None = None
+    """Whose sockets of this host it is about; None is all packets (§13.3)."""
+
     rule: ResolvedRule | None = None
     """The rule, where it is one."""
 
@@ -80,7 +84,7 @@ class Clause:
     @property
     def content(self) -> tuple[object, ...]:
         """Return all but the addresses and the identity: equal contents decide alike."""
-        return (self.policy, self.protocols, self.ports, self.source_ports, self.local)
+        return (self.policy, self.protocols, self.ports, self.source_ports, self.local, self.user)
 
 
 def list_clauses(judge: ResolvedInterface | None, direction: Direction, family: Family) -> tuple[Clause, ...]:
@@ -152,6 +156,7 @@ def _rule(rule: ResolvedRule, family: Family) -> Clause:
         ports=rule.ports,
         source_ports=rule.source_ports,
         local=rule.near_ends,
+        user=rule.user,
         rule=rule,
     )
 
@@ -164,6 +169,7 @@ Column = tuple[Clause, ...]
 Columns = tuple[Column, ...]
 
 ALL_PROTOCOL_NUMBERS: Ranges = ((0, 255),)
+EVERYBODY: Ranges = ((0, NO_USER),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,10 +188,13 @@ class Box(Generic[Label]):
     locals: Ranges
     """Near ends."""
 
+    users: Ranges = EVERYBODY
+    """Who made the socket; of packets without one it is nobody."""
+
     label: Label
 
 
-BOX_ORDER = attrgetter("protocols", "ports", "peers", "source_ports", "locals")
+BOX_ORDER = attrgetter("protocols", "ports", "peers", "source_ports", "locals", "users")
 """Sorts boxes of one family."""
 
 
@@ -230,7 +239,7 @@ def find_box(
 
 
 def _box(family: Family, row: tuple[Any, ...]) -> Box[Any]:
-    peers, protocols, ports, source_ports, near_ends, found = row
+    peers, protocols, ports, source_ports, near_ends, users, found = row
     return Box(
         family=family,
         peers=peers,
@@ -238,6 +247,7 @@ def _box(family: Family, row: tuple[Any, ...]) -> Box[Any]:
         ports=ports,
         source_ports=source_ports,
         locals=near_ends,
+        users=users,
         label=found,
     )
 
@@ -260,7 +270,8 @@ def _dimensions(family: Family) -> tuple[_Dimension, ...]:
         _Dimension(_protocols),
         _Dimension(partial(_pieces, last=LAST_PORT, wanted=_ports), _is_plain),
         _Dimension(partial(_pieces, last=LAST_PORT, wanted=_source_ports), _is_anywhere),
-        _Dimension(partial(_pieces, last=family.last_address, wanted=_near_end), lambda _: True),
+        _Dimension(partial(_pieces, last=family.last_address, wanted=_near_end), _is_anybodys),
+        _Dimension(partial(_pieces, last=NO_USER, wanted=_user), lambda _: True),
     )
 
 
@@ -404,11 +415,20 @@ def _near_end(clause: Clause) -> Ranges | None:
     return None if clause.local is None else (clause.local,)
 
 
+def _user(clause: Clause) -> Ranges | None:
+    return None if clause.user is None else ((clause.user, clause.user),)
+
+
 def _is_plain(clause: Clause) -> bool:
-    """Return whether a clause matches whatever the source port and the near end are."""
-    return clause.source_ports.is_all and clause.local is None
+    """Return whether a clause matches whatever the source port, the near end and the user are."""
+    return clause.source_ports.is_all and _is_anywhere(clause)
 
 
 def _is_anywhere(clause: Clause) -> bool:
-    """Return whether a clause matches whatever the near end is."""
-    return clause.local is None
+    """Return whether a clause matches whatever the near end and the user are."""
+    return clause.local is None and _is_anybodys(clause)
+
+
+def _is_anybodys(clause: Clause) -> bool:
+    """Return whether a clause matches whoever made the socket."""
+    return clause.user is None

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, product
+from itertools import accumulate
+from math import prod
 
 from sgagent.analysis.bit_sets import Columns, number_of
 from sgagent.analysis.header_space import Clause, far_ends_by_class
 from sgagent.analysis.redundancy import LAST_CODE, Area, Table, code_of
 from sgagent.core.addresses import Ranges, sweep
-from sgagent.core.model import ALL_PORTS, LAST_PORT, PORTED_NUMBERS, Family, PortSet
+from sgagent.core.conditions import NO_USER
+from sgagent.core.model import LAST_PORT, PORTED_NUMBERS, Family
 
 MOST_COLUMNS = 1 << 11
 """In one table. With more of them, each sum would take longer than it takes Python to ask for it; with fewer,
@@ -36,7 +38,7 @@ def make_tables(clauses: Sequence[Clause], family: Family, most: int | None = No
 
 @dataclass(frozen=True, slots=True)
 class _Class:
-    """Far ends in the same clauses, and the kinds of near ends and source ports of these clauses."""
+    """Far ends in the same clauses, and the kinds of near ends, source ports and users of these clauses."""
 
     ends: Ranges
     peers: tuple[int, ...]
@@ -50,7 +52,7 @@ def _tables(numbered: _Numbered, family: Family, most: int | None) -> Iterator[T
     for _, clause in numbered:
         is_for_everyone = clause.is_for_everyone(family)
         wanted_there = for_everyone if is_for_everyone else sides_by_peer.setdefault(clause.addresses, set())
-        wanted_there.add((clause.local, clause.source_ports))
+        wanted_there.add(_side_of(clause))
     # Those of one peer come together, so that it is in few tables.
     found = sorted(far_ends_by_class(sides_by_peer, family).items())
     by_peer, known = list(sides_by_peer.values()), dict[frozenset[_Side], list[_Sides]]()
@@ -79,10 +81,19 @@ def _room(combinations: Iterable[tuple[int, ...]]) -> int:
     return MOST_COLUMNS if len(touched) <= 2 * len(peers) else _MOST_COLUMNS_OF_CROWDS
 
 
-_Side = tuple[tuple[int, int] | None, PortSet]
-"""The near ends and the source ports that a clause wants; no near ends are any."""
+_Side = tuple[Ranges | None, Ranges | None, Ranges | None]
+"""The near ends, the source ports and the users that a clause wants; None is any."""
 
-_ANYWHERE: _Side = (None, ALL_PORTS)
+_ANYWHERE: _Side = (None, None, None)
+
+
+def _side_of(clause: Clause) -> _Side:
+    return (
+        None if clause.local is None else (clause.local,),
+        None if clause.source_ports.is_all else clause.source_ports.ranges,
+        None if clause.user is None else ((clause.user, clause.user),),
+    )
+
 
 _Kind = frozenset[Ranges]
 """All wanted ranges that hold a number; numbers in the same ranges are of one kind."""
@@ -96,45 +107,45 @@ def _kinds(wanted: Iterable[Ranges], last: int) -> list[_Kind]:
 
 
 class _Sides:
-    """Kinds of near ends and of source ports, and which of them a clause matches."""
+    """Kinds of near ends, of source ports and of users, and which of them a clause matches."""
 
-    def __init__(self, near_ends: Sequence[_Kind], sources: Sequence[_Kind]) -> None:
-        """Take the kinds of both."""
-        self.near_ends = near_ends
-        self.sources = sources
-        self._places = tuple(_places_of(kinds) for kinds in (near_ends, sources))
+    def __init__(self, kinds: Sequence[Sequence[_Kind]]) -> None:
+        """Take the kinds of all three."""
+        self._kinds = kinds
+        self._places = tuple(map(_places_of, kinds))
 
     def __len__(self) -> int:
-        """Return how many pairs of kinds there are."""
-        return len(self.near_ends) * len(self.sources)
+        """Return how many combinations of kinds there are."""
+        return prod(map(len, self._kinds))
 
     @classmethod
     def of(cls, wanted: Iterable[_Side], family: Family) -> _Sides:
-        """Return the kinds of near ends and of source ports that clauses distinguish."""
-        near_ends, sources = zip(*wanted, strict=True)
+        """Return the kinds of near ends, of source ports and of users that clauses distinguish."""
+        lasts = (family.last_address, LAST_PORT, NO_USER)
         return cls(
-            _kinds({(near_end,) for near_end in near_ends if near_end is not None}, family.last_address),
-            _kinds({ports.ranges for ports in sources if not ports.is_all}, LAST_PORT),
+            [
+                _kinds(set(ranges) - {None}, last)
+                for ranges, last in zip(zip(*wanted, strict=True), lasts, strict=True)
+            ]
         )
 
     def parts(self, most: int) -> Iterator[_Sides]:
-        """Yield the pairs of kinds in parts of which none is larger than wanted."""
+        """Yield the combinations of kinds in parts of which none is larger than wanted."""
         if len(self) <= most:
             yield self
         else:
-            is_longer = len(self.near_ends) >= len(self.sources)
-            longer = self.near_ends if is_longer else self.sources
-            for half in (longer[: len(longer) // 2], longer[len(longer) // 2 :]):
-                sides = _Sides(half, self.sources) if is_longer else _Sides(self.near_ends, half)
-                yield from sides.parts(most)
+            place = max(range(len(self._kinds)), key=lambda place: len(self._kinds[place]))
+            longest = self._kinds[place]
+            for half in (longest[: len(longest) // 2], longest[len(longest) // 2 :]):
+                yield from _Sides([*self._kinds[:place], half, *self._kinds[place + 1 :]]).parts(most)
 
     def matched(self, side: _Side) -> list[int]:
-        """Return the places of the pairs of kinds that a clause matches, by its ranges; they rise."""
-        local, source_ports = side
-        near, source = self._places
-        near_ends = range(len(self.near_ends)) if local is None else near.get((local,), ())
-        sources = range(len(self.sources)) if source_ports.is_all else source.get(source_ports.ranges, ())
-        return [one * len(self.sources) + other for one, other in product(near_ends, sources)]
+        """Return the places of the combinations of kinds that a clause matches; they rise."""
+        found = [0]
+        for wanted, kinds, places in zip(side, self._kinds, self._places, strict=True):
+            here = range(len(kinds)) if wanted is None else places.get(wanted, ())
+            found = [place * len(kinds) + one for place in found for one in here]
+        return found
 
 
 def _places_of(kinds: Sequence[_Kind]) -> dict[Ranges, list[int]]:
@@ -184,7 +195,7 @@ def _column_finder(
     known: dict[tuple[object, ...], Columns] = {}
 
     def columns_of(clause: Clause) -> Columns:
-        side = (clause.local, clause.source_ports)
+        side = _side_of(clause)
         key = (clause.addresses, side)
         if key not in known:
             of_clause = classes if clause.is_for_everyone(family) else by_peer[clause.addresses]

@@ -2,9 +2,9 @@
 
 The packets of one direction and family are the cells of tables. The rows of a table are protocols with
 destination ports, cut where a clause begins or ends. Its columns are classes of far ends, each with the kinds
-of near ends and source ports that its clauses distinguish. A set of columns is an integer with one bit for
-each column, so one operation handles all columns. A segment tree over the rows keeps the work for a clause
-logarithmic in the number of rows.
+of near ends, source ports and users that its clauses distinguish. A set of columns is an integer with one bit
+for each column, so one operation handles all columns. A segment tree over the rows keeps the work for a
+clause logarithmic in the number of rows.
 
 The analysis is exact, as in :mod:`sgagent.analysis.header_space`. That module also names the packets, but may
 need as many boxes as there are pairs of clauses.

@@ -11,13 +11,14 @@ from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
-from sgagent.agent.control.requests import ExplainAnswer, ExplainQuestion
+from sgagent.agent.control.explain_requests import ExplainAnswer, ExplainQuestion
 from sgagent.cli import inputs
 from sgagent.cli.agent_client import NoAgentError, ask, enforced_now
 from sgagent.cli.configuration import load_settings
 from sgagent.cli.main import option_adder
 from sgagent.cli.output import decision_as_json, warn
 from sgagent.cli.plan import resolve_everywhere
+from sgagent.core.conditions import LAST_USER
 from sgagent.core.errors import UsageError, printable
 from sgagent.core.evaluate import DecidedBy, Packet
 from sgagent.core.explanation import (
@@ -36,6 +37,7 @@ from sgagent.core.explanation import (
 from sgagent.core.model import LAST_PORT, Direction, Family, Mode, Policy, Protocol
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.rule_values import few_objects
+from sgagent.host.users import find_user
 from sgagent.ports import Delivery
 from sgagent.settings import Settings
 
@@ -55,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--port N", "the destination port", type=port)
     add("--icmp-type N", "the ICMP type, for neighbour discovery", type=byte)
     add("--hop-limit N", "the hop limit, for neighbour discovery", type=byte)
+    add("--user U", "of outward packets: whose socket of this host sends it, a name or an id", type=_user)
     add("--on NAME", "the interface, where several are bound")
     add("--exit-code", "exit with 1 if the packet is dropped")
     add("--json", "print one JSON object")
@@ -80,7 +83,11 @@ def run(options: argparse.Namespace) -> int:
         shadowed = [rule.rule_id for rule in explanation.shadowed]
         limit = explanation.rule.limit_per_source if explanation.rule else None
         where = {"interface": explanation.interface, "shadowed": shadowed}
-        limited = {"limit_per_source": limit} if limit else {}
+        limited: dict[str, object] = {"limit_per_source": limit} if limit else {}
+        if explanation.rule and explanation.rule.local:
+            limited["local"] = explanation.rule.local
+        if explanation.by_user:
+            limited["by_user"] = [rule.rule_id for rule in explanation.by_user]
         beside = {} if others is None else {"other_tables": others.as_json}
         print(json.dumps(decision_as_json(explanation) | where | limited | beside))
     else:
@@ -157,6 +164,8 @@ def _packet(options: argparse.Namespace) -> Packet:
         raise UsageError(f"{options.protocol.lower()} has no ports: leave out --port and --source-port")
     if options.icmp_type is not None and not protocol.has_types:
         raise UsageError(f"{options.protocol.lower()} has no ICMP types: leave out --icmp-type")
+    if options.user is not None and options.direction == Direction.INGRESS.value:
+        raise UsageError("--user: whose a socket is counts outwards only")
     source_port = EPHEMERAL_PORT if has_ports and options.source_port is None else options.source_port
     return Packet(
         interface=options.on or "",
@@ -169,6 +178,7 @@ def _packet(options: argparse.Namespace) -> Packet:
         destination_port=options.port,
         icmp_type=options.icmp_type,
         hop_limit=options.hop_limit,
+        user=options.user,
     )
 
 
@@ -193,6 +203,15 @@ def _number(text: str, last: int) -> int:
     return int(text)
 
 
+def _user(text: str) -> int:
+    if text.isascii() and text.isdigit():
+        return _number(text, last=LAST_USER)
+    number = find_user(text)
+    if number is None:
+        raise argparse.ArgumentTypeError(f"{text} is no user of this host")
+    return number
+
+
 def _lines(explanation: Explanation, packet: Packet) -> list[str]:
     what = describe_packet(replace(packet, interface=explanation.interface or ""))
     lines = [f"{explanation.verdict.value}: {what}"]
@@ -202,6 +221,10 @@ def _lines(explanation: Explanation, packet: Packet) -> list[str]:
         lines.append(f"  by {explanation.decided_by.value}: {reason(explanation.decided_by, packet)}")
     if explanation.rule and explanation.rule.limit_per_source:
         lines.append("  may be dropped: what exceeds the limit of its source is (over_limit)")
+    lines += (
+        f"  else {rule.policy.value} by {_describe(rule)}, if it is of that user's socket"
+        for rule in explanation.by_user
+    )
     if is_evaluated_though_invalid(explanation.decided_by, packet):
         lines.append(
             f"  connection tracking calls it invalid; {explanation.interface} evaluates such packets"
@@ -217,4 +240,7 @@ def _lines(explanation: Explanation, packet: Packet) -> list[str]:
 def _describe(rule: ExplainedRule) -> str:
     place = f"{rule.rule_id} of {rule.security_group_id}"
     limit = f", at most {rule.limit_per_source} for each source" if rule.limit_per_source else ""
-    return f"{place} (priority {rule.priority}, object {few_objects(rule.authorization_object)}{limit})"
+    local = f", {rule.local}" if rule.local else ""
+    return (
+        f"{place} (priority {rule.priority}, object {few_objects(rule.authorization_object)}{local}{limit})"
+    )

@@ -37,12 +37,13 @@ from sgagent.core.lockout import CutSession, LiveSession, NamedCut, named
 from sgagent.core.memo import Memo
 from sgagent.core.model import Snapshot
 from sgagent.core.resolve import Exemptions, Resolution, Scope, resolve
-from sgagent.core.resolved_rules import OF_UNKNOWN_OBJECTS, UNRESOLVED_NAME
+from sgagent.core.resolved_rules import OF_UNKNOWN_OBJECTS, OF_UNKNOWN_USERS, UNRESOLVED_NAME
 from sgagent.documents import DocumentFile, RefusedDocumentsError
 from sgagent.documents.parse import with_key_lines
 from sgagent.documents.scalars import InvalidValueError
 from sgagent.documents.values import parse_instant
 from sgagent.host.links import NetlinkHost
+from sgagent.host.users import find_user
 from sgagent.ports import Delivery
 from sgagent.settings import Settings, parse_interface_name
 from sgagent.settings.tables import SPAN_FORM, UnboundInterfaces, parse_span
@@ -341,7 +342,7 @@ def resolve_for_host(
     except OSError:
         if not by_hand:
             raise
-        facts = HostFacts()  # what is bound by hand need not exist
+        facts = HostFacts(find_user=find_user)  # what is bound by hand need not exist
     found = bind(delivery.snapshot, by_hand or settings.interfaces, facts, automatically=not by_hand)
     found = replace(found, is_followed=is_followed)
     resolve_ = partial(
@@ -401,7 +402,7 @@ def _suggest(problems: Iterable[Problem], snapshot: Snapshot, *, is_whole: bool)
 
 
 _FEW_SUGGESTIONS = 3
-_OF_WRONG_IDS = {*OF_UNKNOWN_OBJECTS, "dangling_attachment"} - {UNRESOLVED_NAME}
+_OF_WRONG_IDS = {*OF_UNKNOWN_OBJECTS, "dangling_attachment"} - {UNRESOLVED_NAME, *OF_UNKNOWN_USERS}
 
 
 def _kind_of_object(problem: Problem) -> str:

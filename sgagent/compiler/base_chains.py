@@ -303,8 +303,13 @@ class _Link:
 
     def accept(self, opened: Direction) -> nft.Chain:
         """Return the chain that remembers a session as allowed, and accepts."""
-        rules = (*self._remember(opened), nft.Rule((nft.Accept(),)))
+        rules = (*self._pass_answers(opened), *self._remember(opened), nft.Rule((nft.Accept(),)))
         return nft.Chain(name=names.accept_chain(opened, self.name), rules=rules)
+
+    def _pass_answers(self, opened: Direction) -> Iterator[nft.Rule]:
+        """Yield the rule that remembers no session by an answer that does not show whose it is (§6.3)."""
+        if opened is Direction.EGRESS and self.judge.egress.has_users:
+            yield nft.Rule((nft.Match(nft.META_OIFNAME, (nft.NO_LINK,)), nft.Accept()))
 
     def _remember(self, opened: Direction) -> Iterator[nft.Rule]:
         """Yield the rules that set the mark.

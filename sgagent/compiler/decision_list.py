@@ -15,7 +15,7 @@ from itertools import chain
 
 from sgagent.core.addresses import AddressRanges
 from sgagent.core.memo import Memo, Seam
-from sgagent.core.model import ALL_PORTS, Direction, Family, PortSet
+from sgagent.core.model import ALL_PORTS, Direction, Family, Policy, PortSet
 from sgagent.core.policy import ResolvedDirection, ResolvedInterface, ResolvedRule
 from sgagent.nft import names
 
@@ -47,6 +47,12 @@ class Entry:
     local: tuple[int, int] | None = None
     """First and last address of the near end; None is any."""
 
+    user: int | None = None
+    """Whose sockets of this host it is for; None is all packets."""
+
+    lets_answers_in: bool = False
+    """Whether answers of sessions outwards match, which do not show whose they are (§6.3)."""
+
     is_exempt: bool = False
     """Whether it stands before the rules."""
 
@@ -61,7 +67,7 @@ class Entry:
     @property
     def is_plain(self) -> bool:
         """Return whether peer, protocol and destination port say whether it matches."""
-        return self.source_ports.is_all and self.local is None
+        return self.source_ports.is_all and self.local is None and self.user is None
 
     @property
     def is_for_all(self) -> bool:
@@ -119,6 +125,8 @@ def _rule(rule: ResolvedRule, interface: str, family: Family) -> tuple[Entry, ..
             ports=rule.ports,
             source_ports=rule.source_ports,
             local=rule.near_ends,
+            user=rule.user,
+            lets_answers_in=rule.user is not None and rule.policy is Policy.ACCEPT,
         )
         for protocol in rule.protocols_of(family)
     )

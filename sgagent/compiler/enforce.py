@@ -124,7 +124,8 @@ def _by_match(rules: Iterable[ResolvedRule], policy: Policy) -> Mapping[_Match, 
     found: dict[_Match, list[ResolvedRule]] = {}
     for rule in rules:
         for protocol in rule.protocols if rule.policy is policy else ():
-            match = (rule.priority, protocol, rule.ports, rule.source_ports, rule.local_address)
+            ports = rule.ports, rule.source_ports
+            match = (rule.priority, protocol, *ports, rule.local_address, rule.user)
             found.setdefault(match, []).append(rule)
     return {match: _union(alike) for match, alike in found.items()}
 

@@ -147,9 +147,10 @@ def entry_rules(entries: Iterable[Entry], reading: Selectors, far_ends: FarEndMa
     """Return the rules that send a packet to the leaf of the first entry that matches it."""
     found = ((entry, *far_ends.split(entry, reading)) for entry in entries)
     return [
-        nft.Rule((*matches, ending))
+        nft.Rule((*matches, *user, ending))
         for entry, addresses, ending in found
         for matches in _matches(entry, addresses, reading)
+        for user in reading.match_user(entry.user, lets_answers_in=entry.lets_answers_in)
     ]
 
 
@@ -173,9 +174,10 @@ def protocol_rules(
 def settled_rules(entries: Iterable[Entry], reading: Selectors) -> list[nft.Rule]:
     """Return the same where it is settled that the far end is among those of all the entries."""
     return [
-        nft.Rule((*matches, nft.Goto(entry.leaf)))
+        nft.Rule((*matches, *user, nft.Goto(entry.leaf)))
         for entry in entries
         for matches in _matches(entry, (), reading)
+        for user in reading.match_user(entry.user, lets_answers_in=entry.lets_answers_in)
     ]
 
 

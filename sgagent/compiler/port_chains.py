@@ -376,7 +376,7 @@ class PortChains:
         name = names.cell_chain(*self._place, "\n".join(map(_line_text, lines)))
         if name in self.chains:
             return name
-        if len(lines) <= MANY_LINES:
+        if len(lines) <= MANY_LINES or all(line.source_ports.is_all and line.local is None for line in lines):
             constrained, plain = up_to(lines, lambda line: line.is_plain)
             self._add_chain(name, partial(_line_rules, constrained), plain.leaf if plain else self._default)
         else:
@@ -428,15 +428,17 @@ def _look_up(selectors: tuple[nft.Selector, ...], verdict_map: str | None) -> li
 def _line_text(line: Entry) -> str:
     """Return all that is left of an entry as text, of which the names of chains are made."""
     ports = None if line.source_ports.is_all else line.source_ports.ranges
-    return f"{line.leaf} {line.protocol or 0} {ports} {line.local}"
+    user = "" if line.user is None else f" {line.user}"
+    return f"{line.leaf} {line.protocol or 0} {ports} {line.local}{user}"
 
 
 def _line_rules(lines: Iterable[Entry], reading: Selectors) -> list[nft.Rule]:
     """Return the rules for the remaining criteria, far end, protocol and port being settled."""
     return [
-        nft.Rule((*source_port, *reading.match_ends((), line.local), nft.Goto(line.leaf)))
+        nft.Rule((*source_port, *reading.match_ends((), line.local), *user, nft.Goto(line.leaf)))
         for line in lines
         for source_port in reading.match_source_ports(line.protocol, line.source_ports)
+        for user in reading.match_user(line.user, lets_answers_in=line.lets_answers_in)
     ]
 
 

@@ -16,6 +16,8 @@ from sgagent.core.model import UDP, Direction, Family, PortSet, Protocol
 from sgagent.core.policy import DHCP
 from sgagent.nft import names, ruleset as nft
 
+_COMES_IN = nft.Match(nft.META_OIFNAME, (nft.NO_LINK,))
+
 Place = tuple[Direction, str, Family]
 """Of the sessions that one decision list is for: their direction, interface and family."""
 
@@ -77,6 +79,18 @@ class Selectors:
             return ((),)
         selector = self.read_source_port(protocol)
         return tuple((nft.Match(selector, (nft.Interval(*ends),)),) for ends in ports.ranges)
+
+    def match_user(self, user: int | None, *, lets_answers_in: bool) -> tuple[tuple[nft.Match, ...], ...]:
+        """Return the alternatives of who made the socket; answers come in without one (§6.3, §13.3).
+
+        Args:
+            user: who may have made it; None is anybody, and packets without a socket.
+            lets_answers_in: whether answers of live sessions match too.
+        """
+        if user is None:
+            return ((),)
+        made_by = (nft.Match(nft.META_SKUID, (nft.Interval.single(user),)),)
+        return (made_by, (_COMES_IN,)) if self.is_tracked and lets_answers_in else (made_by,)
 
     def match_ends(
         self, peers: tuple[nft.Interval, ...], local: tuple[int, int] | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -49,6 +50,34 @@ class SourceLimit:
         return f"{self.rate_text}, burst {self.burst}"
 
 
+LAST_USER = (1 << 32) - 2
+"""The greatest id that a user can have."""
+
+NO_USER = LAST_USER + 1
+"""Nobody's id: where users are numbers, that of packets without a socket of this host."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalUser:
+    """Whose sockets of this host a rule is for (§13.3)."""
+
+    name: str
+    """As documents write it; an id as its digits."""
+
+    number: int | None = None
+    """None for a name that is not resolved."""
+
+    def __str__(self) -> str:
+        """Return the user for people: ``user deploy``, with the id where it is known."""
+        is_said = self.number is None or self.name == str(self.number)
+        return f"user {self.name}" if is_said else f"user {self.name} ({self.number})"
+
+
+def stand_in(name: str) -> int:
+    """Return an id for a user where no host is asked: names are users, each another one."""
+    return (1 << 31) + zlib.crc32(name.encode()) % (1 << 31 - 1)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conditions:
     """All such demands of a rule."""
@@ -59,6 +88,9 @@ class Conditions:
     limit: SourceLimit | None = None
     """Of accept rules (§13.1); None is none."""
 
+    user: LocalUser | None = None
+    """Of egress rules: who made the socket (§13.3); None is any, and packets without a socket."""
+
     def hold_at(self, time: datetime | None) -> bool:
         """Return whether a rule exists by its hours; without a time it does."""
         return self.active is None or time is None or self.active.include(time)
@@ -66,7 +98,7 @@ class Conditions:
     @property
     def texts(self) -> Mapping[str, str]:
         """Return the demands that are made, in words, by the names of their fields."""
-        found = {"active": self.active, "limit_per_source": self.limit}
+        found = {"active": self.active, "limit_per_source": self.limit, "local": self.user}
         return {name: str(value) for name, value in found.items() if value is not None}
 
 

@@ -59,6 +59,12 @@ class Packet:
     icmp_type: int | None = None
     hop_limit: int | None = None
     tracking: Tracking = Tracking.NEW
+    user: int | None = None
+    """Who made the socket of this host that sent it; None without one (§13.3)."""
+
+    is_of_unknown_user: bool = False
+    """Whether it answers a session of this host, whose user it does not show."""
+
     is_over_limit: bool = False
     """Whether its source has opened as many sessions as any limit lets it (§13.1)."""
 
@@ -166,6 +172,7 @@ def matches_but_for_source(rule: ResolvedRule, packet: Packet) -> bool:
     """Return whether the rule may match such a packet of another far end, or from another port."""
     return (
         any(_protocol_matches(protocol, packet) for protocol in rule.protocols)
+        and _user_matches(rule, packet)
         and rule.ports.matches(packet.destination_port)
         and (
             rule.local_address is None
@@ -175,6 +182,14 @@ def matches_but_for_source(rule: ResolvedRule, packet: Packet) -> bool:
             )
         )
     )
+
+
+def _user_matches(rule: ResolvedRule, packet: Packet) -> bool:
+    """Return whether the packet is of the rule's user; an unknown one is, if that lets it pass (§6.3)."""
+    user = rule.conditions.user
+    if user is None:
+        return True
+    return rule.policy is Policy.ACCEPT if packet.is_of_unknown_user else packet.user == user.number
 
 
 def exempts(entry: Exemption, packet: Packet) -> bool:

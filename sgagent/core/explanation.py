@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from sgagent.core.counter_keys import CounterKey, HitStep
 from sgagent.core.errors import UsageError
-from sgagent.core.evaluate import DecidedBy, Packet, Tracking, as_opener, evaluate, is_always_allowed
+from sgagent.core.evaluate import (
+    DecidedBy,
+    Decision,
+    Packet,
+    Tracking,
+    as_opener,
+    evaluate,
+    is_always_allowed,
+)
 from sgagent.core.model import (
     PROTOCOL_NAMES,
     Direction,
@@ -42,6 +50,9 @@ class ExplainedRule:
     limit_per_source: str | None = None
     """In words; what exceeds it is dropped (§13.1)."""
 
+    local: str | None = None
+    """In words: whose sockets it is for (§13.3)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
@@ -62,6 +73,9 @@ class Explanation:
 
     mode: Mode | None = None
     """None where nobody judges."""
+
+    by_user: tuple[ExplainedRule, ...] = ()
+    """Rules that would decide otherwise if the socket were their user's (§13.3), in order of precedence."""
 
 
 _REASONS: Mapping[DecidedBy, str] = {
@@ -104,7 +118,19 @@ def explain(policy: ResolvedPolicy, packet: Packet) -> Explanation:
         shadowed=tuple(map(_explained, decision.shadowed)),
         interface=packet.interface or None,
         mode=judge.mode if judge else None,
+        by_user=tuple(map(_explained, _deciding_by_user(policy, as_opener(packet), decision))),
     )
+
+
+def _deciding_by_user(policy: ResolvedPolicy, packet: Packet, decision: Decision) -> Iterator[ResolvedRule]:
+    """Yield the rules that would decide otherwise about the packet if it were of their user."""
+    judge = policy.judge(packet.interface)
+    for rule in judge.toward(packet.direction).rules if judge else ():
+        if rule.conditions.user is not None:
+            of_user = replace(packet, user=rule.conditions.user.number, is_of_unknown_user=False)
+            found = evaluate(policy, of_user)
+            if found.rule is rule and found.verdict is not decision.verdict:
+                yield rule
 
 
 def is_evaluated_though_invalid(decided_by: DecidedBy, packet: Packet) -> bool:
@@ -121,6 +147,7 @@ def describe_packet(packet: Packet) -> str:
         source += f" port {packet.source_port}"
         destination += f" port {packet.destination_port}"
     where = f" on {packet.interface}" if packet.interface else ""
+    where += f" of user {packet.user}" if packet.user is not None else ""
     return f"{packet.direction.value} {name} from {source} to {destination}{where}"
 
 
@@ -165,6 +192,7 @@ def _explained(rule: ResolvedRule) -> ExplainedRule:
         priority=rule.priority,
         authorization_object=rule.peer.name,
         limit_per_source=str(rule.conditions.limit) if rule.conditions.limit else None,
+        local=str(rule.conditions.user) if rule.conditions.user else None,
     )
 
 

@@ -187,6 +187,8 @@ class NamedPacket:
     destination: str
     source_port: int | None
     destination_port: int | None
+    user: int | None = None
+    """Whose socket of this host sends it; None without one (§13.3)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,6 +245,7 @@ def named(violation: Violation) -> NamedViolation:
             destination=address_text(packet.family, packet.destination),
             source_port=packet.source_port,
             destination_port=packet.destination_port,
+            user=packet.user,
         ),
     )
 
@@ -260,7 +263,8 @@ def packet_text(packet: Packet) -> str:
             (packet.destination, packet.destination_port),
         )
     )
-    return f"{Protocol(packet.protocol)} from {source} to {destination}"
+    whose = "" if packet.user is None else f" of user {packet.user}"
+    return f"{Protocol(packet.protocol)} from {source} to {destination}{whose}"
 
 
 Guardrails = tuple[Guardrail, ...]

@@ -126,8 +126,8 @@ class DoorJudge:
 
     def evaluate(self, packet: Packet) -> Decision:
         """Return the verdict on a packet, as :func:`sgagent.core.evaluate.evaluate` does."""
-        protocol = packet.protocol, packet.destination_port
-        door = packet.interface, packet.direction, packet.family, packet.local, *protocol
+        protocol, user = (packet.protocol, packet.destination_port), (packet.user, packet.is_of_unknown_user)
+        door = packet.interface, packet.direction, packet.family, packet.local, *protocol, *user
         if door not in self._rules_at:
             if len(self._rules_at) >= MOST_DOORS:
                 self._rules_at.clear()
@@ -210,6 +210,7 @@ def opening_packet(session: LiveSession, interface: str) -> Packet:
         protocol=TCP.wire_number,
         source_port=source[1],
         destination_port=destination[1],
+        is_of_unknown_user=session.opened is Direction.EGRESS,
     )
 
 

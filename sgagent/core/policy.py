@@ -101,6 +101,11 @@ class ResolvedRule:
         block = self.local_address
         return None if block is None or block.is_everything else (block.first, block.last)
 
+    @property
+    def user(self) -> int | None:
+        """Return whose sockets of this host it is for; None if it is for all packets (§13.3)."""
+        return self.conditions.user.number if self.conditions.user else None
+
 
 def precedence(rule: ResolvedRule) -> tuple[int, bool, str, str]:
     """Return a sort key that puts the rule that decides first (§3.5).
@@ -167,6 +172,11 @@ class ResolvedDirection:
 
     default: Policy = Policy.DROP
     """Step 6."""
+
+    @property
+    def has_users(self) -> bool:
+        """Return whether a rule is for a user, so that answers do not show what decides (§6.3)."""
+        return any(rule.conditions.user is not None for rule in self.rules)
 
     def at(self, time: datetime | None) -> ResolvedDirection:
         """Return the direction's rules at a time: rules have ended, and hours hold or not."""

@@ -30,7 +30,9 @@ from sgagent.core.policy import (
 )
 from sgagent.core.resolved_rules import (
     OF_UNKNOWN_OBJECTS,
+    OF_UNKNOWN_USERS,
     UNRESOLVED_NAME,
+    FindUser,
     KnownNames,
     ResolvedRules,
     RuleResolver,
@@ -113,7 +115,7 @@ def resolve(
         memo: of what was resolved before, to spare work; the result is the same without.
     """
     concerned = frozenset(group for binding in bound.all for group in binding.security_group_ids)
-    resolver = _Resolver(snapshot, concerned, scope, at, names, memo or Memo())
+    resolver = _Resolver(snapshot, concerned, scope, at, names, bound.facts.find_user, memo or Memo())
     resolver.problems.extend((*bound.problems, *link_problems(bound)))
     bindings = [
         replace(one, mode=one.mode or default_mode, source_check=one.source_check or source_check)
@@ -266,6 +268,7 @@ class _Resolver:
     scope: Scope
     at: datetime | None
     names: KnownNames | None
+    find_user: FindUser
     memo: Memo
     problems: list[Problem] = field(default_factory=list)
     rules: dict[str, ResolvedRules] = field(default_factory=dict)
@@ -277,7 +280,7 @@ class _Resolver:
         self.memo.turn()
         self._members = members_by_group(self.snapshot, self.memo)
         memo = self.memo.part(Seam.RESOLVED_RULES)
-        self._resolver = RuleResolver(self.snapshot, self._members, self.names, memo)
+        self._resolver = RuleResolver(self.snapshot, self._members, self.names, memo, self.find_user)
 
     def interface(
         self, binding: Binding, groups: Sequence[SecurityGroup], exemptions: Exemptions
@@ -403,10 +406,12 @@ class _Resolver:
             group, ended = _by_expiry(group, self.at)
             self.problems.extend(map(_of_ended, _apart_from_names(self._resolver.resolve(ended, Memo()))))
         found = self.rules[group_id] = self._resolver.resolve(group, memo)
-        is_error = self._counts(group_id)
-        self.problems.extend(
-            found.problems if is_error else map(Problem.as_warning, _apart_from_names(found))
-        )
+        if not self._counts(group_id):
+            self.problems.extend(map(Problem.as_warning, _apart_from_names(found)))
+        elif group_id in self.concerned:
+            self.problems.extend(found.problems)
+        else:  # other hosts have other users
+            self.problems.extend(one for one in found.problems if one.code not in OF_UNKNOWN_USERS)
 
     def _error(self, binding: Binding, code: str, value: str, message: str, remedy: str) -> None:
         self.problems.append(Problem.error(binding.attached_at, code, value, message, remedy))
@@ -414,7 +419,8 @@ class _Resolver:
 
 def _apart_from_names(rules: ResolvedRules) -> Iterator[Problem]:
     """Yield the problems of rules that need no names: nobody asks for these, so nobody answered."""
-    return (problem for problem in rules.problems if problem.code != UNRESOLVED_NAME)
+    apart = (UNRESOLVED_NAME, *OF_UNKNOWN_USERS)
+    return (problem for problem in rules.problems if problem.code not in apart)
 
 
 def _of_ended(problem: Problem) -> Problem:

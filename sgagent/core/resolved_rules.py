@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import chain
@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from sgagent.core.addresses import NO_ADDRESSES, AddressSet, joined
 from sgagent.core.cloud_limits import object_warnings
+from sgagent.core.conditions import LocalUser, stand_in
 from sgagent.core.errors import Problem
 from sgagent.core.members import is_of_account, whose_group
 from sgagent.core.memo import Memo
@@ -37,11 +38,16 @@ from sgagent.core.policy import (
 from sgagent.core.rule_values import objects_text
 
 UNRESOLVED_NAME = "unresolved_name"
-OF_UNKNOWN_OBJECTS = ("unknown_object", "unknown_object_in_drop", UNRESOLVED_NAME)
+OF_UNKNOWN_USERS = ("unknown_user", "unknown_user_in_drop")
+OF_UNKNOWN_OBJECTS = ("unknown_object", "unknown_object_in_drop", UNRESOLVED_NAME, *OF_UNKNOWN_USERS)
 """The codes of problems with references to what is not known."""
 
 KnownNames = Mapping[str, AddressSet]
 """The addresses of each name that the DNS has ever answered for; of a name that has none, an empty set."""
+
+
+FindUser = Callable[[str], int | None]
+"""Returns the id of a user of the host; None if there is none of that name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +116,12 @@ class RuleResolver:
     """Resolve the rules of the groups of one snapshot."""
 
     def __init__(
-        self, snapshot: Snapshot, members: Mapping[str, AddressSet], names: KnownNames | None, memo: Memo
+        self,
+        snapshot: Snapshot,
+        members: Mapping[str, AddressSet],
+        names: KnownNames | None,
+        memo: Memo,
+        find_user: FindUser = stand_in,
     ) -> None:
         """Take the definitions.
 
@@ -119,6 +130,7 @@ class RuleResolver:
             members: of each group.
             names: what the DNS says; None where nobody asked it, which is no problem of the rules.
             memo: of the groups and names that rules referred to before.
+            find_user: of the host.
         """
         self._snapshot = snapshot
         self._is_dns_asked = names is not None
@@ -129,6 +141,14 @@ class RuleResolver:
             name: _ReferredGroup(members[name], group.account_id, group.vpc_id)
             for name, group in snapshot.group_by_id.items()
         }
+        rules = (rule for group in snapshot.security_groups for rule in group.rules)
+        written = {rule.conditions.user for rule in rules} - {None}
+        users = {
+            one: replace(one, number=find_user(one.name)) if one.number is None else one
+            for one in written
+            if one is not None
+        }
+        self._users: Mapping[LocalUser, LocalUser] = memo.update("users", partial(_known_if_equal, users))
         self._groups: Mapping[str, _ReferredGroup] = memo.update(
             "referred groups", partial(_known_if_equal, groups)
         )
@@ -153,17 +173,22 @@ class RuleResolver:
         found = memo.each("each rule", resolve, group.rules, *self._objects(group.rules, memo))
         return before if before is not None and before.found is found else ResolvedRules(found)
 
-    def _objects(self, rules: Sequence[SecurityGroupRule], memo: Memo) -> tuple[list[object], list[object]]:
-        """Return the object or objects of each rule, and its port list; None where it refers to none."""
+    def _objects(self, rules: Sequence[SecurityGroupRule], memo: Memo) -> tuple[list[object], ...]:
+        """Return the object or objects of each rule, its port list and its user; None where it has none."""
         referred = [tuple(map(self._referred, rule.authorization_objects)) for rule in rules]
         several = (one for one in referred if len(one) > 1)
         known = memo.update("several objects", partial(_known_if_same, several))
         objects = [known[_identities(one)] if len(one) > 1 else one[0] for one in referred]
         port_lists = self._snapshot.port_list_by_id
-        return objects, [
+        referred_ports: list[object] = [
             port_lists.get(ports.port_list_id) if isinstance(ports, PortListReference) else None
             for ports in (rule.ports for rule in rules)
         ]
+        return objects, referred_ports, [self._user(rule) for rule in rules]
+
+    def _user(self, rule: SecurityGroupRule) -> LocalUser | None:
+        """Return the user of a rule, with the id that it has here."""
+        return self._users[rule.conditions.user] if rule.conditions.user else None
 
     def _referred(self, named: AuthorizationObject) -> object:
         """Return the referent of an object; None if it has none, or it is not in the definitions."""
@@ -177,18 +202,22 @@ class RuleResolver:
 
     def _resolved(self, group: SecurityGroup, rule: SecurityGroupRule) -> Resolved:
         problems: list[Problem] = []
+        user = self._user(rule)
+        is_unknown = user is not None and user.number is None
+        if user is not None and is_unknown:
+            problems.append(_unknown_user(rule, user.name))
         resolved = ResolvedRule(
             rule_id=rule.rule_id,
             security_group_id=group.security_group_id,
             policy=rule.policy,
             priority=rule.priority,
             protocols=rule.protocols,
-            ports=self._ports(rule, problems),
+            ports=NO_PORTS if is_unknown else self._ports(rule, problems),
             source_ports=_merged(rule.source_ports),
             peer=self._peer(group, rule, problems),
             local_address=rule.local_address,
             expires=rule.expires,
-            conditions=rule.conditions,
+            conditions=replace(rule.conditions, user=user) if user else rule.conditions,
         )
         references = [one for one in rule.authorization_objects if isinstance(one, GroupReference)]
         return Resolved(
@@ -318,13 +347,14 @@ def _merged(ports: PortSet) -> PortSet:
     return ports if len(ports.ranges) < 2 else replace(ports, ranges=joined(ports.ranges))
 
 
-_Referred = TypeVar("_Referred", _ReferredGroup, AddressSet)
+_Referred = TypeVar("_Referred", _ReferredGroup, AddressSet, LocalUser)
+_Reference = TypeVar("_Reference", str, LocalUser)
 
 
 def _known_if_equal(
-    groups: Mapping[str, _Referred], before: Mapping[str, _Referred] | None
-) -> Mapping[str, _Referred]:
-    """Return the groups or names; an equal one is the same object as before."""
+    groups: Mapping[_Reference, _Referred], before: Mapping[_Reference, _Referred] | None
+) -> Mapping[_Reference, _Referred]:
+    """Return the groups, names or users; an equal one is the same object as before."""
     known = before or {}
     return {name: known[name] if known.get(name) == group else group for name, group in groups.items()}
 
@@ -354,6 +384,16 @@ def _unknown(rule: SecurityGroupRule, name: str, where: str, noun: str) -> Probl
     subject = _what_is_void(rule) if where == "authorization_object" else "the rule"
     message = f"the {noun} is not in the definitions, so {subject} matches nothing"
     return Problem.warning(origin, "unknown_object", name, message, remedy)
+
+
+def _unknown_user(rule: SecurityGroupRule, name: str) -> Problem:
+    """Return that this host has no such user (§5.3, §13.3)."""
+    origin, remedy = rule.origin.at("local").at("user"), "add the user, or correct the name, or give an id"
+    if rule.policy is Policy.DROP:
+        message = "this host has no such user, so this drop rule would drop nothing"
+        return Problem.error(origin, "unknown_user_in_drop", name, message, remedy)
+    message = "this host has no such user, so the rule matches nothing"
+    return Problem.warning(origin, "unknown_user", name, message, remedy)
 
 
 def _unresolved(rule: SecurityGroupRule, name: str) -> Problem:

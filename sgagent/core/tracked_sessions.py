@@ -7,8 +7,8 @@ another table forwards packets past our hooks.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 
 from sgagent.core.addresses import Ranges, joined, meets
 from sgagent.core.evaluate import Packet
@@ -74,6 +74,7 @@ class ConntrackEntry:
             source_port=ends.source_port,
             destination=ends.destination,
             destination_port=ends.destination_port,
+            is_of_unknown_user=direction is Direction.EGRESS,
         )
 
 
@@ -93,6 +94,11 @@ def can_be_reopened(protocol: int) -> bool:
 
 FindLink = Callable[[ConntrackEntry, Direction], str | None]
 """Finds the link through which a session was opened in a direction, if nothing speaks against it."""
+
+
+def _forwarded(packet: Packet) -> Packet:
+    """Return a packet outwards as one that no socket of this host sends."""
+    return replace(packet, is_of_unknown_user=False)
 
 
 class EntryJudge:
@@ -122,10 +128,22 @@ class EntryJudge:
         )
 
     def is_revoked(self, entry: ConntrackEntry) -> bool:
-        """Return whether the policy forbids a session at a link where it was opened."""
+        """Return whether the policy forbids a session, which is forwarded, at a link where it was opened."""
         link = self._find_link(entry, Direction.EGRESS)
-        is_out = link is not None and self._is_dropped(entry.opening(link, Direction.EGRESS))
+        is_out = link is not None and self._is_dropped(_forwarded(entry.opening(link, Direction.EGRESS)))
         return is_out or self._is_revoked_inwards(entry)
+
+    def is_of_revoked_user(self, entry: ConntrackEntry, users: Collection[int | None]) -> bool:
+        """Return whether the policy forbids a session to whoever may have made its socket (§6.3).
+
+        Its answers do not show that: they would be let in as long as some user may have it.
+        """
+        link = self._find_link(entry, Direction.EGRESS)
+        judge = self._policy.judge(link) if link is not None else None
+        if link is None or judge is None or not judge.egress.has_users:
+            return False
+        opening = _forwarded(entry.opening(link, Direction.EGRESS))
+        return bool(users) and all(self._is_dropped(replace(opening, user=user)) for user in users)
 
     def _is_revoked_inwards(self, entry: ConntrackEntry) -> bool:
         link = self._find_link(entry, Direction.INGRESS)

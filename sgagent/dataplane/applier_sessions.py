@@ -14,6 +14,7 @@ from sgagent.dataplane.conntrack_entries import Piece
 from sgagent.dataplane.flow_tables import FlowTable
 from sgagent.dataplane.live_sessions import Ending, TcpSession
 from sgagent.dataplane.request_validation import MOST_PACKETS
+from sgagent.dataplane.socket_users import HostSockets
 from sgagent.nft.marks import MarkTest
 
 
@@ -102,6 +103,14 @@ class ApplierSessions:
             OSError: the kernel can't tell.
         """
         return tuple(replace(one, links=tuple(one.links)) for one in self._call(Verb.LIST_FLOW_TABLES))
+
+    def list_sockets(self) -> HostSockets:
+        """Return the host's sockets as they are now; that takes no privilege.
+
+        Raises:
+            OSError: the kernel can't tell.
+        """
+        return HostSockets()
 
 
 def _as_values(packet: Packet) -> list[object]:

@@ -10,7 +10,14 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from pydantic import Field as Declared
 
-from sgagent.core.conditions import LONGEST_REFILL, MOST_AT_ONCE, RATE_UNITS, SourceLimit
+from sgagent.core.conditions import (
+    LAST_USER,
+    LONGEST_REFILL,
+    MOST_AT_ONCE,
+    RATE_UNITS,
+    LocalUser,
+    SourceLimit,
+)
 from sgagent.core.errors import nearest
 from sgagent.core.hours import DAYS, EVERY_DAY, MINUTES_OF_DAY, Hours
 from sgagent.documents import scalars
@@ -182,3 +189,36 @@ def parse_limit(place: Field) -> SourceLimit | None:
         most = LONGEST_REFILL * rate // seconds
         place.at("burst").error("bad_limit", "takes years to fill again", f"at most {most} at this rate")
     return limit
+
+
+_USER_PATTERN = r"[A-Za-z_][A-Za-z0-9_.@\\-]{0,63}\$?"
+_USER_FORM = f"a name like deploy, or an id from 0 to {LAST_USER}"
+_USER = re.compile(_USER_PATTERN)
+_ID_SCHEMA: Schema = {"type": "integer", "minimum": 0, "maximum": LAST_USER}
+
+
+def parse_user(node: Node) -> LocalUser:
+    """Return a user, by name or by id."""
+    text = scalars.parse_digits(node, "a user", _USER_FORM)
+    if text.isascii() and text.isdigit() and int(text) <= LAST_USER:
+        return LocalUser(name=str(int(text)), number=int(text))
+    if not _USER.fullmatch(text):
+        raise scalars.invalid("bad_local", "not a user", _USER_FORM)
+    return LocalUser(name=text)
+
+
+class LocalModel(DescribedModel):
+    """Who on this host an egress rule is for (§13.3)."""
+
+    user: Annotated[LocalUser, Value(parse_user, any_of(_text(_USER_PATTERN), _ID_SCHEMA))]
+    """Who made the socket: a name of this host, or an id."""
+
+
+def parse_local(place: Field) -> LocalUser | None:
+    """Return who on this host a rule is for; None, with errors added, if something is wrong."""
+    if isinstance(place.node, Mapping) and "unit" in place.entries:
+        message, remedy = "units are not supported yet", "user: NAME, as the unit's User= has it"
+        place.at("unit").error("unit_unsupported", message, remedy)
+        return None
+    model = read_model(LocalModel, place)
+    return None if model is None else model.user

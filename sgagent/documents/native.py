@@ -9,7 +9,7 @@ from typing import Annotated, TypeVar
 
 from pydantic import Field as Declared
 
-from sgagent.core.conditions import Conditions, SourceLimit
+from sgagent.core.conditions import Conditions, LocalUser, SourceLimit
 from sgagent.core.hours import Hours
 from sgagent.core.model import (
     DEFAULT_INNER_ACCESS,
@@ -30,7 +30,15 @@ from sgagent.core.model import (
 from sgagent.core.rule_values import ported_text
 from sgagent.documents import scalars, values
 from sgagent.documents.assembly import Collected
-from sgagent.documents.conditions import LIMIT_SCHEMA, HoursModel, LimitModel, parse_hours, parse_limit
+from sgagent.documents.conditions import (
+    LIMIT_SCHEMA,
+    HoursModel,
+    LimitModel,
+    LocalModel,
+    parse_hours,
+    parse_limit,
+    parse_local,
+)
 from sgagent.documents.field import Field
 from sgagent.documents.models import (
     DescribedModel,
@@ -124,6 +132,9 @@ class RuleModel(DescribedModel):
 
     limit_per_source: Annotated[SourceLimit, Value(located(parse_limit), LIMIT_SCHEMA)] | None = None
     """How many new sessions an accept rule lets each source address open. Missing: any number."""
+
+    local: Annotated[LocalUser, Value(located(parse_local), ref("local"))] | None = None
+    """Whose sockets on this host an egress rule is for. Missing: all packets, forwarded ones too."""
 
     description: FreeText = ""
     """For people."""
@@ -269,6 +280,7 @@ def json_schema() -> Schema:
         "rule": RuleModel,
         "hours": HoursModel,
         "limit": LimitModel,
+        "local": LocalModel,
         "prefix_list": PrefixListModel,
         "prefix_entry": PrefixEntryModel,
         "port_list": PortListModel,
@@ -351,7 +363,7 @@ def _rule(place: Field) -> SecurityGroupRule | None:
         local=Part("local_address", model.local_address),
         description=model.description,
         expires=model.expires,
-        conditions=Conditions(active=model.active, limit=model.limit_per_source),
+        conditions=Conditions(active=model.active, limit=model.limit_per_source, user=model.local),
     )
     return make_rule(form)
 

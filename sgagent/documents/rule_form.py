@@ -66,6 +66,7 @@ def make_rule(form: RuleForm) -> model.SecurityGroupRule | None:
     _check_families(form)
     _refuse_names_in_drop(form)
     _refuse_limit_of_drop(form)
+    _refuse_local_inwards(form)
     objects = [part.value for part in form.objects or () if part.value is not None]
     priority = form.priority.value
     if priority is not None and priority >= FIRST_UNUSUAL_PRIORITY:
@@ -195,6 +196,13 @@ def _refuse_limit_of_drop(form: RuleForm) -> None:
     if form.conditions.limit is not None and form.policy is model.Policy.DROP:
         message = "a drop rule has no limit: it lets no session through"
         form.place.at("limit_per_source").error("limit_of_drop", message, "remove it, or accept")
+
+
+def _refuse_local_inwards(form: RuleForm) -> None:
+    """Add an error for a user of an ingress rule: where packets come in no socket is known (§13.3)."""
+    if form.conditions.user is not None and form.direction is model.Direction.INGRESS:
+        message = "an ingress rule has no local: which socket a packet is for is not known where it comes in"
+        form.place.at("local").error("local_inwards", message, "remove it, or egress")
 
 
 def _refuse_mixed(

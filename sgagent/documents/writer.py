@@ -75,10 +75,11 @@ def write_rule(rule: model.SecurityGroupRule) -> Native:
 
 def write_conditions(conditions: Conditions) -> Native:
     """Return the fields of a rule that make its demands (§13)."""
-    hours, limit = conditions.active, conditions.limit
+    hours, limit, user = conditions.active, conditions.limit, conditions.user
     return {
         "active": None if hours is None else _hours(hours),
         "limit_per_source": None if limit is None else {"rate": limit.rate_text, "burst": limit.burst},
+        "local": None if user is None else {"user": user.name if user.number is None else user.number},
     }
 
 

@@ -22,6 +22,7 @@ from typing import Any
 from sgagent.core.binding import BridgeHooks, HostFacts, IpvlanMode, Link, link_name
 from sgagent.core.errors import SgagentError
 from sgagent.core.model import CidrBlock, Family
+from sgagent.host.users import find_user
 from sgagent.netlink import NETLINK_ROUTE, NetlinkSocket, attribute, attributes
 from sgagent.ports import Wake
 
@@ -169,7 +170,7 @@ def _list_uninterrupted() -> HostFacts:
                 routing.bind()
                 links = routing.nlm_request(link(), _RTM_GETLINK)
                 facts = read_facts(links, routing.nlm_request(address(), _RTM_GETADDR))
-                return replace(facts, bridge_hooks=read_bridge_hooks())
+                return replace(facts, bridge_hooks=read_bridge_hooks(), find_user=find_user)
         except (pyroute2.exceptions.NetlinkDumpInterrupted, InterruptedListingError) as error:
             if time.monotonic() >= until:
                 raise LinksUnreadableError(

@@ -93,6 +93,7 @@ FIELDS: tuple[KernelField, ...] = (
     _known(nft.META_OIFNAME, Key("meta", 7), 16),
     _known(nft.META_NFPROTO, FAMILY_KEY, 1),
     _known(nft.META_L4PROTO, _PROTOCOL, 1),
+    _known(nft.META_SKUID, Key("meta", 10), 4, is_host_order=True),
     _in_packet(nft.ETHER_DADDR, Base.LINK, 0, 6, (_LINK_TYPE, 1)),
     _in_packet(nft.IP_SADDR, Base.NETWORK, 12, 4, _IS_IPV4),
     _in_packet(nft.IP_DADDR, Base.NETWORK, 16, 4, _IS_IPV4),
@@ -139,6 +140,7 @@ KEY_TYPES: Mapping[int, nft.KeyType] = {
     12: nft.KeyType.INET_PROTO,
     13: nft.KeyType.INET_SERVICE,
     19: nft.KeyType.MARK,
+    24: nft.KeyType.UID,
     26: nft.KeyType.CT_STATE,
     27: nft.KeyType.CT_DIR,
     28: nft.KeyType.CT_STATUS,
@@ -158,5 +160,5 @@ LENGTHS: Mapping[nft.KeyType, int] = {
 }
 """Of a field of a key, in bytes."""
 
-HOST_ORDER_TYPES = frozenset({nft.KeyType.MARK, nft.KeyType.CT_STATE, nft.KeyType.CT_STATUS})
+HOST_ORDER_TYPES = frozenset({nft.KeyType.MARK, nft.KeyType.CT_STATE, nft.KeyType.CT_STATUS, nft.KeyType.UID})
 """Whose numbers the kernel keeps in the byte order of the host."""

@@ -36,6 +36,7 @@ class KeyType(enum.Enum):
     ETHER_ADDR = "ether_addr"
     TCP_FLAG = "tcp_flag"
     INTEGER = "integer"
+    UID = "uid"
 
 
 class TupleDirection(enum.Enum):
@@ -77,6 +78,9 @@ META_IIFNAME = Selector("meta", "iifname", KeyType.IFNAME)
 META_OIFNAME = Selector("meta", "oifname", KeyType.IFNAME)
 META_NFPROTO = Selector("meta", "nfproto", KeyType.NF_PROTO)
 META_L4PROTO = Selector("meta", "l4proto", KeyType.INET_PROTO)
+META_SKUID = Selector("meta", "skuid", KeyType.UID)
+"""Who made the socket of this host that a packet leaves from; no other packet has it."""
+
 ETHER_DADDR = Selector("payload", "ether daddr", KeyType.ETHER_ADDR)
 """Of the frame that a packet came in with."""
 
@@ -455,6 +459,7 @@ BITS: Mapping[KeyType, int] = {
     KeyType.TCP_FLAG: 8,
     KeyType.INTEGER: 8,
     KeyType.CT_STATUS: 1,
+    KeyType.UID: 32,
 }
 """The width of the types whose values are numbers; the only integer in use is the hop limit."""
 
@@ -467,7 +472,7 @@ SYMBOLS: Mapping[KeyType, Mapping[str, int]] = {
 
 SELECTORS: tuple[Selector, ...] = (
     *(CT_STATE, CT_DIRECTION, CT_MARK, CT_PROTOCOL, CT_STATUS),
-    *(META_IIFNAME, META_OIFNAME, META_NFPROTO, META_L4PROTO),
+    *(META_IIFNAME, META_OIFNAME, META_NFPROTO, META_L4PROTO, META_SKUID),
     *(ETHER_DADDR, IP_SADDR, IP_DADDR, IP6_SADDR, IP6_DADDR, IP6_HOPLIMIT, TH_DPORT),
     *(port(protocol) for protocol in PORTED for port in (source_port, destination_port)),
     *(ICMPV6_TYPE, TCP_FLAGS),

@@ -137,6 +137,7 @@ _EXPRESSIONS: Mapping[nft.KeyType, str] = {
     nft.KeyType.ETHER_ADDR: "ether daddr",
     nft.KeyType.TCP_FLAG: "tcp flags",
     nft.KeyType.INTEGER: "ip6 hoplimit",
+    nft.KeyType.UID: "meta skuid",
 }
 """What has the type of a key. Where a map is declared by the type itself, libnftables 1.1.2 and later attach
 user data to it on which nft 0.9.8 to 1.0.9 crashes, whatever it is to list."""

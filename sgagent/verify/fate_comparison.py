@@ -43,6 +43,7 @@ from sgagent.verify.packets import (
     other_marks,
     split,
 )
+from sgagent.verify.users import hides_user
 from sgagent.verify.verified_table import UnsupportedStatementError, VerifiedTable
 from sgagent.verify.views import ETHER_DESTINATION, View
 
@@ -203,10 +204,12 @@ class FateComparison(Exploration):
                 self._check_clause(cell.clause, decision)
                 counter = counter_of(judge, opener, decision)
                 accepts = carried_out(judge, decision) is Policy.ACCEPT
-                demand = Demand(accepts, () if counter is None else (counter,))
+                counters = () if counter is None else (counter,)
+                demand = Demand(accepts, counters, is_remembered=not hides_user(judge, opener))
                 for metered, some in self._by_meter(demand, decision, opener, fates):
                     for box, opens in self._opening(cell.box):
-                        self._demand(metered._replace(is_remembered=opens), some, box, numbers)
+                        wanted = metered._replace(is_remembered=metered.is_remembered and opens)
+                        self._demand(wanted, some, box, numbers)
 
     def _by_meter(
         self, demand: Demand, decision: Decision, opener: Packet, fates: Sequence[PacketFate]

@@ -230,6 +230,8 @@ class _Walk:
             case "iifname" | "oifname" as key:
                 is_other = reads_other_link(key, self.packet.hook)
                 return self.packet.other_interface if is_other else self.packet.interface
+            case "skuid" if self.packet.hook not in ("input", "forward"):
+                return self.packet.user
             case key:
                 raise UnsupportedStatementError(f"meta {key}")
 

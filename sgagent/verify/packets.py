@@ -115,6 +115,9 @@ class PacketAtHook:
     tcp_flags: int | None = None
     """Of a header of TCP."""
 
+    user: int | None = None
+    """Who made the socket of this host that it leaves from; None where the hook knows none."""
+
     hides_error: bool = False
     """Whether it is of an ICMPv6 error about its session, behind an authentication header."""
 
@@ -205,6 +208,8 @@ def opener_of(packet: PacketAtHook) -> Packet:
         icmp_type=packet.icmp_type if session is None else None,
         hop_limit=packet.hop_limit if session is None else None,
         tracking=Tracking.NEW if session is not None else untied,
+        user=packet.user,
+        is_of_unknown_user=direction is Direction.EGRESS and packet.hook in WITH_INPUT_LINK,
     )
 
 

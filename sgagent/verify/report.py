@@ -54,6 +54,7 @@ def counterexample_as_json(found: Counterexample) -> Json:
         "tcp_flags": packet.tcp_flags,
         "frame_destination": None if packet.ether_destination is None else mac_text(packet.ether_destination),
         "tracking": packet.state.value,
+        "user": packet.user,
         "mark": None if packet.session is None else packet.session.mark,
         "session": None if packet.session is None else _session_as_json(packet.family, packet.session),
         "expected": {
@@ -111,6 +112,7 @@ def guardrails_as_json(kept: GuardrailsOnTable) -> Json:
                     "destination": address_text(packet.family, packet.destination),
                     "source_port": packet.source_port,
                     "destination_port": packet.destination_port,
+                    "user": packet.user,
                 },
             }
         )
@@ -174,7 +176,8 @@ def describe(packet: PacketAtHook) -> str:
     if packet.other_interface:
         place += f" {'to' if packet.hook in WITH_INPUT_LINK else 'from'} {packet.other_interface}"
     what = f"{_protocol(packet.protocol)}{kind} from {source} to {destination}"
-    return f"{place}, {what}, {packet.state.value}{mark}"
+    whose = "" if packet.user is None else f" of user {packet.user}"
+    return f"{place}, {what}{whose}, {packet.state.value}{mark}"
 
 
 def _session(family: Family, session: SessionAtHook) -> str:

@@ -36,6 +36,7 @@ from sgagent.verify.packets import (
     own_opener,
     reads_other_link,
 )
+from sgagent.verify.users import NOBODY, SOMEBODY, USER, users_at
 from sgagent.verify.verified_table import UnsupportedStatementError
 
 PROTOCOL = "protocol"
@@ -44,7 +45,7 @@ SOURCE_PORT = "source port"
 PORT = "destination port"
 ICMP_TYPE = "icmp type"
 HOP_LIMIT = "hop limit"
-"""A policy can speak of these six, and of the far end. Other dimensions name the place that they are in."""
+"""A policy can speak of these six, the user and the far end. Others name the place that they are in."""
 
 ETHER_DESTINATION = "frame's destination"
 TCP_FLAGS = "tcp flags"
@@ -197,6 +198,7 @@ class View:
             protocols = ((int(header.value), int(header.value)),)
         flags = ((_ABSENT, 255),) if self.direction is None else _BYTE  # conntrack follows no cut header
         box[TCP_FLAGS] = flags
+        box[USER] = users_at(self.hook, self.opened)
         return box | {ICMP_TYPE: of_session, _HEADER_TYPE: types, HOP_LIMIT: _BYTE, PROTOCOL: protocols}
 
     @property
@@ -315,6 +317,8 @@ class View:
                 return self._protocol_of_header
             case "iifname" | "oifname":
                 return Settled(self.other_link if reads_other_link(key, self.hook) else self.link)
+            case "skuid" if self.hook not in ("input", "forward"):  # there packets have some sockets
+                return Read(USER, SOMEBODY)
             case _:
                 raise UnsupportedStatementError(f"meta {key}")
 
@@ -363,6 +367,7 @@ class View:
             other_interface=self.other_link,
             ether_destination=_present(values[ETHER_DESTINATION]),
             tcp_flags=self._tcp_flags(values),
+            user=values[USER] if values[USER] >= 0 else None,
             hides_error=self.headers in (Headers.HIDDEN_ERROR, Headers.ANNOUNCED),
         )
 
@@ -452,7 +457,10 @@ _TYPES_OF_SESSIONS: Mapping[tuple[Family, CtDirection], Ranges] = {
 }
 """Requests and their answers; conntrack takes every other message for an error, untracked, or invalid."""
 
-_WISHES = ((HOP_LIMIT, 64), (SOURCE_PORT, 40_000), (PORT, 443), (PROTOCOL, 6), (TCP_FLAGS, 0x10))
+_WISHES = (
+    *((HOP_LIMIT, 64), (SOURCE_PORT, 40_000), (PORT, 443)),
+    *((PROTOCOL, 6), (TCP_FLAGS, 0x10), (USER, NOBODY)),
+)
 """What the packet of a cell has where it can."""
 
 _ORDINARY = {Family.IPV4: 0x0A000001, Family.IPV6: 0x20010DB8 << 96 | 1}

@@ -13,6 +13,7 @@ from typing import Protocol
 from sgagent import __version__
 from sgagent.agent.clock import timestamp
 from sgagent.agent.control import history_requests, requests
+from sgagent.agent.control.explain_requests import ExplainAnswer, ExplainQuestion
 from sgagent.agent.control.handlers import OrderHandler
 from sgagent.agent.control.hits import Hit, HitsAnswer, HitsQuestion, InterfaceHits
 from sgagent.agent.control.requests import Answer, Order, OrderAnswer, Question
@@ -172,7 +173,7 @@ def answering(
                 return look()
             case HitsQuestion():
                 return hits_answer(published, question)
-            case requests.ExplainQuestion():
+            case ExplainQuestion():
                 return explain_answer(published, question, sessions)
             case requests.DeniedQuestion():
                 return denied_answer(published.flow_log, question, published.policy)
@@ -272,8 +273,8 @@ def _proof_status(proof: ProofReport) -> requests.ProofStatus:
 
 
 def explain_answer(
-    published: PublishedStatus, question: requests.ExplainQuestion, sessions: LiveSessions
-) -> requests.ExplainAnswer:
+    published: PublishedStatus, question: ExplainQuestion, sessions: LiveSessions
+) -> ExplainAnswer:
     """Explain the verdict on a packet under the policy that is in force.
 
     Raises:
@@ -282,7 +283,7 @@ def explain_answer(
     policy = published.policy
     packet = question.packet(choose_interface(policy, question.interface) or "")
     packet = sessions.as_met(packet, policy, published.state)
-    return requests.ExplainAnswer(
+    return ExplainAnswer(
         snapshot_version=published.status.snapshot_version, explanation=explain(policy, packet)
     )
 

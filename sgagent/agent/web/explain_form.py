@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from urllib.parse import parse_qsl
 
-from sgagent.agent.control.requests import ExplainAnswer, ExplainQuestion
+from sgagent.agent.control.explain_requests import ExplainAnswer, ExplainQuestion
 from sgagent.agent.web.page import Section
 from sgagent.agent.web.rules import MOST_FIELDS, rule_path
 from sgagent.core.errors import UsageError

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from sgagent.agent.control import requests
 from sgagent.agent.control.answers import Answering
+from sgagent.agent.control.explain_requests import ExplainAnswer
 from sgagent.agent.control.hits import HitsAnswer, HitsQuestion
 from sgagent.agent.control.requests import Answer, Question, StatusAnswer
 from sgagent.agent.control.status_text import headline
@@ -186,7 +187,7 @@ class StatusPages:
     def explain(self, request: Request) -> Response:
         """Return the form, with its answer or its errors."""
         form = read_form(request.query)
-        answers = answer_sections(form, lambda question: self._ask(question, requests.ExplainAnswer))
+        answers = answer_sections(form, lambda question: self._ask(question, ExplainAnswer))
         sections = (*answers, form_section(form, self._interfaces()))
         return self._page("Explain a packet", sections, "explain")
 

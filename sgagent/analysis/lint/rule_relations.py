@@ -8,7 +8,7 @@ from sgagent.core.policy import ResolvedRule
 
 
 def may_meet(one: ResolvedRule, other: ResolvedRule) -> bool:
-    """Return whether two rules may match the same packet; source ports and near ends are left out."""
+    """Return whether two rules may match the same packet; source ports, near ends and users are left out."""
     return any(_meet(one, other, family) for family in Family)
 
 
@@ -36,6 +36,7 @@ def is_part(one: ResolvedRule, other: ResolvedRule) -> bool:
     return (
         (other.ports.is_all or not without(one.ports.ranges, other.ports.ranges))
         and (other.source_ports.is_all or not without(one.source_ports.ranges, other.source_ports.ranges))
+        and other.user in (None, one.user)
         and (wanted is None or (near is not None and wanted[0] <= near[0] and near[1] <= wanted[1]))
         and all(_is_part_of_family(one, other, family) for family in Family if one.can_match(family))
     )

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 import pytest
 
 from sgagent.agent.entry_sweep import FLOW_TABLE_SECONDS, EntrySweep, SweepReport
 from sgagent.agent.step import Step, StepEnd
 from sgagent.core.binding import HostFacts, Link
-from sgagent.core.model import TCP, CidrBlock, Family
+from sgagent.core.conditions import Conditions, LocalUser
+from sgagent.core.model import TCP, UDP, CidrBlock, Family, Protocol
+from sgagent.core.policy import ResolvedInterface
 from sgagent.core.tracked_sessions import ConntrackEntry
 from sgagent.dataplane.conntrack_entries import Piece
 from sgagent.dataplane.flow_tables import FlowTable
+from sgagent.dataplane.live_sessions import Ending, TcpSession
 from sgagent.nft.marks import EnforcementState, MarkLayout, MarkTest
 from tests.fakes.clock import FakeClock
 from tests.unit.agent.test_forbidden_sessions import Log
@@ -30,6 +34,16 @@ LINKS = tuple(
 FACTS = HostFacts(links=LINKS)
 STATE = EnforcementState(generation=2, slots=("eth0", None, None))
 REVOKED = Step(outcome=StepEnd.APPLIED, policy=only("in"), facts=FACTS, may_cut=True, state=STATE)
+SOCKET = TcpSession(
+    family=Family.IPV4,
+    local_address=HOST,
+    local_port=500,
+    peer_address=FAR,
+    peer_port=500,
+    inode=1,
+    socket_family=2,
+    identity=bytes(48),
+)
 TABLE = FlowTable("inet", "fast", "path", ("eth0",))
 
 
@@ -42,9 +56,13 @@ class Kernel:
     size: int = 2
     """Of a piece."""
 
+    users: Collection[int | None] = ()
+    """Who made the sockets of all sessions."""
+
     fault: OSError | None = None
     begun: list[tuple[tuple[MarkTest, ...], bool]] = field(default_factory=list)
     ended: list[ConntrackEntry] = field(default_factory=list)
+    destroyed: list[TcpSession] = field(default_factory=list)
     _left: list[ConntrackEntry] = field(default_factory=list)
 
     def begin_entries(self, tests: Sequence[MarkTest], *, all_protocols: bool) -> None:
@@ -64,6 +82,25 @@ class Kernel:
         self.ended += entries
         self.entries = [one for one in self.entries if one not in entries]
         return len(entries)
+
+    def list_sockets(self) -> Self:
+        """Return all sockets."""
+        return self
+
+    def of(self, entry: ConntrackEntry) -> Collection[TcpSession]:
+        """Return the socket of a session."""
+        del entry
+        return (SOCKET,)
+
+    def users_of(self, entry: ConntrackEntry) -> Collection[int | None]:
+        """Return who made the sockets of a session."""
+        del entry
+        return self.users
+
+    def destroy(self, session: TcpSession) -> Ending:
+        """End one."""
+        self.destroyed.append(session)
+        return Ending.ENDED
 
     def list_flow_tables(self) -> tuple[FlowTable, ...]:
         """List them."""
@@ -247,3 +284,44 @@ def test_a_flow_table_that_comes_later_has_revoked_sessions_ended() -> None:
         sweep.look()
         assert (len(kernel.ended), len(kernel.begun)) == (ended, sweeps)
         assert sweep.report.flow_tables == tables
+
+
+def of_user(protocol: Protocol) -> Step:
+    """Return the step of a policy that lets the sockets of user 1000 open sessions."""
+    policy = only("out", protocol=protocol)
+    conditions = Conditions(user=LocalUser(name="deploy", number=1000))
+    judges = (one.egress.rules for one in policy.interfaces)
+    rules = {rule.rule_id: replace(rule, conditions=conditions) for some in judges for rule in some}
+
+    def change(judge: ResolvedInterface) -> ResolvedInterface:
+        return replace(judge, egress=replace(judge.egress, rules=tuple(rules.values())))
+
+    return replace(REVOKED, policy=policy.with_judges(change))
+
+
+@pytest.mark.parametrize("protocol", (UDP, TCP))
+@pytest.mark.parametrize(
+    ("users", "goes_on"),
+    (((1000,), True), ((1001,), False), ((None,), False), ((1001, 1000), True), ((), True)),
+)
+def test_a_session_ends_that_its_user_may_not_have(
+    protocol: Protocol, users: tuple[int | None, ...], *, goes_on: bool
+) -> None:
+    """Its answers don't show that; TCP's socket ends as well (§6.3, §13.3). If nothing is known it stays."""
+    kernel = Kernel([entry(HOST, FAR, protocol)], users=users)
+    sweep = sweep_on(kernel)
+    sweep.follow(of_user(protocol))
+    sweep.look()
+    assert bool(kernel.entries) is goes_on
+    assert bool(kernel.destroyed) is (protocol == TCP and not goes_on)
+    assert kernel.begun[0][1], "all protocols are listed"
+
+
+def test_what_is_forwarded_is_no_user_s() -> None:
+    """Whoever has a socket with the same ends here."""
+    kernel = Kernel([entry(GUEST, FAR)], users=(1000,))
+    sweep = sweep_on(kernel)
+    sweep.follow(of_user(UDP))
+    sweep.look()
+    assert not kernel.entries
+    assert not kernel.destroyed

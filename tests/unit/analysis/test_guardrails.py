@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from sgagent.analysis.guardrails import find_violations
+from sgagent.core.conditions import Conditions, LocalUser
 from sgagent.core.evaluate import DecidedBy, evaluate
-from sgagent.core.guardrails import Guardrail, GuardrailKind, Violation, resolve_guardrails
+from sgagent.core.guardrails import Guardrail, GuardrailKind, Violation, named, resolve_guardrails
 from sgagent.core.model import (
     ALL_PROTOCOLS,
     TCP,
@@ -256,3 +259,17 @@ def test_a_statement_is_written_on_one_line() -> None:
         "never ingress from any to sg-db, tcp 5432/5432, except sg-app"
     )
     assert str(rail(ONLY, "pl-x", port="", direction=OUT)) == "only egress to pl-x, tcp"
+
+
+def test_a_rule_for_a_user_breaks_never_and_fulfils_no_always() -> None:
+    """The packet is of a socket of the user, or of somebody else's (§13.3)."""
+    conditions = Conditions(user=LocalUser(name="deploy", number=1000))
+    outwards = rule("r-out", ACCEPT, TCP, "5432", "any", direction=OUT)
+    rest = rule("r-rest", DROP, ALL_PROTOCOLS, "", "any", priority=2, direction=OUT)
+    definitions = snapshot(group("sg-1", replace(outwards, conditions=conditions), rest))
+    (broken,) = violations(rail(NEVER, direction=OUT), definitions, {"eth0": "sg-1"})
+    assert broken.packet.user == 1000
+    assert named(broken).packet.user == 1000
+    (broken,) = violations(rail(ALWAYS, direction=OUT), definitions, {"eth0": "sg-1"})
+    assert broken.packet.user is None
+    assert not violations(rail(NEVER, port="22", direction=OUT), definitions, {"eth0": "sg-1"})

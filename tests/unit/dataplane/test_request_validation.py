@@ -138,7 +138,7 @@ REFUSED: tuple[Any, ...] = (
     obj("AddCounter", obj("Counter", "a", '"')),
     obj("AddCounter", obj("Counter", "a", None)),
     rule(obj("Queue", 0)),
-    match("meta skuid", ONE),
+    match("meta skgid", ONE),
     match("mark", ONE),
     match("ct mark accept;", ONE),
     match(["ct mark"], ONE),

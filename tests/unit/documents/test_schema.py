@@ -28,7 +28,7 @@ def test_the_schema_knows_every_field() -> None:
     assert list(schema["properties"]) == list(NativeModel.model_fields)
     assert list(schema["$defs"]["rule"]["properties"]) == list(RuleModel.model_fields)
     objects = [schema, *(part for part in schema["$defs"].values() if part.get("type") == "object")]
-    assert len(objects) == 10
+    assert len(objects) == 11
     assert all(part["additionalProperties"] is False for part in objects)
 
 

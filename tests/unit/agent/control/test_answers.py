@@ -8,14 +8,13 @@ from pathlib import Path
 import pytest
 
 from sgagent.agent.control.answers import answering
+from sgagent.agent.control.explain_requests import ExplainAnswer, ExplainQuestion
 from sgagent.agent.control.hits import HitsAnswer, HitsQuestion
 from sgagent.agent.control.requests import (
     Answer,
     Document,
     DocumentsAnswer,
     DocumentsQuestion,
-    ExplainAnswer,
-    ExplainQuestion,
     Question,
     StatusAnswer,
     StatusQuestion,

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from sgagent.agent.control.explain_requests import ExplainAnswer, ExplainQuestion
 from sgagent.agent.control.history_requests import HistoryAnswer, HistoryEntry, HistoryQuestion
 from sgagent.agent.control.hits import Hit, HitsAnswer, HitsQuestion, InterfaceHits
 from sgagent.agent.control.protocol import (
@@ -27,8 +28,6 @@ from sgagent.agent.control.requests import (
     DocumentsAnswer,
     DocumentsQuestion,
     EnforcedAnswer,
-    ExplainAnswer,
-    ExplainQuestion,
     InterfaceMode,
     ModeAnswer,
     ModeOrder,

@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from sgagent.agent.control.requests import ExplainQuestion
+from sgagent.agent.control.explain_requests import ExplainQuestion
 from sgagent.agent.web.explain_form import LONGEST_VALUE, Form, read_form
 from sgagent.agent.web.rules import MOST_FIELDS
 from sgagent.core.model import Direction
