@@ -36,7 +36,8 @@ METRICS_PORT = 9469
 NOTICED_SECONDS = 2.0
 """Within which a changed file is to be enforced."""
 
-_PROOF_SECONDS = 60.0
+PROOF_SECONDS = 60.0
+"""Within which a small table is proved, by a process that yields to all others."""
 
 _ROOT = Path(__file__).parent.parent
 _START_SECONDS = 20.0
@@ -262,7 +263,7 @@ class Service:
 
     def wait_for_proof(self) -> None:
         """Wait until the kernel's table is proved, by a process that yields to all others."""
-        wait_for(lambda: self.metric("sgagent_verified", outcome="proved") == 1, "a proof", _PROOF_SECONDS)
+        wait_for(lambda: self.metric("sgagent_verified", outcome="proved") == 1, "a proof", PROOF_SECONDS)
 
     def scrape(self) -> str:
         """Return the metrics page, read over HTTP on the host, once the daemon has done its pending work.

@@ -12,7 +12,7 @@ import pytest
 
 from integration.flood import ALLOWED, BY_DEFAULT, CLIENT, HOST, flooding, watch, watched
 from integration.lab import Lab, wait_for
-from integration.service import NOTICED_SECONDS, Service, definitions, service_on
+from integration.service import NOTICED_SECONDS, PROOF_SECONDS, Service, definitions, service_on
 from sgagent.policy_test.packet_bytes import tcp
 from tests.patience import PATIENCE
 
@@ -49,9 +49,14 @@ def agent(one_interface: Lab, tmp_path: Path) -> Iterator[Service]:
     one_interface.add_host_addresses([str(HOST)])
     with service_on(one_interface.host, tmp_path) as made:
         (tmp_path / "guardrails.yaml").write_text(GUARDRAILS)
-        made.configure(f'[guardrails]\npath = "{tmp_path / "guardrails.yaml"}"\n')
+        configure(made, tmp_path)
         made.define(GOOD)
         yield made
+
+
+def configure(agent: Service, directory: Path) -> None:
+    """Have an agent read guardrails."""
+    agent.configure(f'[guardrails]\npath = "{directory / "guardrails.yaml"}"\n')
 
 
 def passes(lab: Lab, port: int) -> bool:
@@ -106,7 +111,12 @@ def test_it_is_told_on_the_page_and_in_words(agent: Service, one_interface: Lab)
 
 
 def test_a_guardrail_that_changes_counts_at_once(agent: Service, one_interface: Lab, tmp_path: Path) -> None:
-    """An exception that its owner grants lets the refused version in; a new statement locks nobody out."""
+    """An exception that its owner grants lets the refused version in; a new statement locks nobody out.
+
+    The proof in the background says that the table breaks it.
+    """
+    agent.verifies = True
+    configure(agent, tmp_path)
     agent.start()
     agent.define(BROKEN["never-eighty-one"])
     agent.wait_for_event("snapshot_refused")
@@ -119,6 +129,12 @@ def test_a_guardrail_that_changes_counts_at_once(agent: Service, one_interface: 
     agent.wait_for_event("snapshot_refused", 2)
     assert passes(one_interface, BY_DEFAULT)
     assert broken(agent) == ["never-eighty-one"]
+    wait_for(
+        lambda: agent.metric("sgagent_verified", outcome="refuted") == 1,
+        "the proof of a table that breaks it",
+        PROOF_SECONDS * PATIENCE,
+    )
+    assert "guardrail never-eighty-one is broken by the table" in agent.command("status").output
 
 
 def test_what_was_in_force_is_so_again_after_a_restart(agent: Service, one_interface: Lab) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sgagent.agent.state.directory import fault_of, write_durably
 from sgagent.core.errors import DocumentError, Origin, Problem, Severity, SourceUnavailableError
-from sgagent.core.guardrails import Guardrails, Violation
+from sgagent.core.guardrails import Guardrails, ResolvedGuardrail, Violation, resolve_guardrails
 from sgagent.core.memo import Memo
 from sgagent.core.model import Mode, Snapshot
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
@@ -61,17 +61,19 @@ class KnownGuardrails:
         if not self.place:
             return Guarded(resolution)
         found = replace(resolution, problems=(*resolution.problems, self._unread()))
+        statements: tuple[ResolvedGuardrail, ...] = ()
         if self.guardrails is not None:
             from sgagent.analysis.guardrails import with_violations  # noqa: PLC0415 - few hosts have guardrails
 
             found = with_violations(
                 resolution, self.guardrails, definitions, policy=policy, names=names, memo=memo
             )
+            statements, _ = resolve_guardrails(self.guardrails, definitions, names, memo)
         added = found.problems[len(resolution.problems) :]
         if not any(judge.mode is Mode.ENFORCE for judge in policy.bound):
             added = tuple(map(Problem.as_warning, added))
         errors = tuple(problem for problem in added if problem.severity is Severity.ERROR)
-        return Guarded(replace(found, problems=(*resolution.problems, *added)), errors)
+        return Guarded(replace(found, problems=(*resolution.problems, *added)), errors, statements)
 
     def _unread(self) -> Problem:
         message = f"guardrails are configured and can't be read: {self.fault or 'not read yet'}"
@@ -91,6 +93,9 @@ class Guarded:
 
     errors: tuple[Problem, ...] = ()
     """Those of its problems for which new definitions are refused."""
+
+    statements: tuple[ResolvedGuardrail, ...] = ()
+    """As the definitions resolve them."""
 
     def staying(self, before: ResolvedPolicy | None, exemptions: Exemptions) -> Resolution:
         """Return the resolution that holds if names or links make good definitions break a statement by now.
@@ -128,6 +133,9 @@ class GuardrailReport:
     refused: str | None = None
     """The version that is refused for them."""
 
+    statements: tuple[ResolvedGuardrail, ...] = ()
+    """As the newest candidate resolves them, which is the one in force if one is."""
+
     def following(self, guarded: Guarded, version: str, *, is_new: bool) -> GuardrailReport:
         """Return the report after one more candidate: the first that is refused counts, else the last.
 
@@ -136,10 +144,11 @@ class GuardrailReport:
             version: of it.
             is_new: whether it would replace what is in force.
         """
+        report = replace(self, statements=guarded.statements)
         if self.refused is not None:
-            return self
+            return report
         refused = version if is_new and guarded.errors else None
-        return replace(self, violations=guarded.resolution.violations, refused=refused)
+        return replace(report, violations=guarded.resolution.violations, refused=refused)
 
     @property
     def refusing(self) -> frozenset[tuple[str, str]]:

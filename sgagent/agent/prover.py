@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
+from sgagent.core.guardrails import ResolvedGuardrail
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.nft.marks import EnforcementState
 from sgagent.sources.own_program import start_program
+from sgagent.verify import Outcome
 
 TOKEN = b"L"
 """Comes with the descriptor of a listing."""
@@ -46,10 +48,16 @@ class ProofRequest:
     state: EnforcementState | None
     """What they mean; None: as the table states it."""
 
+    guardrails: tuple[ResolvedGuardrail, ...] = ()
+    """What must hold on the table, whatever the policy is (§13.4)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProofAnswer:
     """The result of a proof."""
+
+    outcome: Outcome
+    """Refuted also where the table does what the policy says, and breaks a guardrail."""
 
     report: dict[str, Any]
     description: tuple[str, ...]

@@ -22,9 +22,10 @@ from sgagent.dataplane.privileges import end_with_parent, give_back, name_proces
 from sgagent.nft.marks import EnforcementState
 from sgagent.verify import Outcome
 from sgagent.verify.expectation import SessionMemory
+from sgagent.verify.guardrails import GuardrailsOnTable, evaluate_guardrails
 from sgagent.verify.programs import read_table
 from sgagent.verify.proof import Proof, prove
-from sgagent.verify.report import as_json, lines
+from sgagent.verify.report import as_json, guardrail_lines, guardrails_as_json, lines
 
 _OBJECTS_BETWEEN_COLLECTIONS = 100_000
 _LEAST_BYTES = 64 << 20
@@ -65,9 +66,9 @@ def _serve(channel: socket.socket) -> None:
         content = _read(descriptors[0])
         connection.send(Progress.LISTED)
         started = time.perf_counter()
-        proof = _outcome(content, request)
-        connection.send(_answer(proof, time.perf_counter() - started))
-        del content, request, proof
+        outcome = _outcome(content, request)
+        connection.send(_answer(*outcome, time.perf_counter() - started))
+        del content, request, outcome
         gc.collect()
         give_back()
 
@@ -92,8 +93,8 @@ def _read(descriptor: int) -> bytes | None:
             return None
 
 
-def _outcome(content: bytes | None, request: ProofRequest) -> Proof:
-    """Return the result of a proof; unknown where that fails, whatever the reason is."""
+def _outcome(content: bytes | None, request: ProofRequest) -> tuple[Proof, GuardrailsOnTable]:
+    """Return the results of a proof and of guardrails; unknown where that fails, whatever the reason is."""
     try:
         if content is None:
             raise MemoryError  # noqa: TRY301 - as when the proof itself needs too much
@@ -103,15 +104,21 @@ def _outcome(content: bytes | None, request: ProofRequest) -> Proof:
         reason = f"the proof needs more than {most} MiB, half of the memory that this host had left"
     except Exception as fault:  # noqa: BLE001 - the outermost frame of a proof: whatever it is, nothing is proved
         reason = f"a fault of the verifier: {type(fault).__name__}: {fault}"
-    return Proof(outcome=Outcome.UNKNOWN, cells=0, unsupported=(reason,))
+    return _unknown(reason)
 
 
-def _prove(content: bytes, request: ProofRequest) -> Proof:
+def _unknown(reason: str) -> tuple[Proof, GuardrailsOnTable]:
+    return Proof(outcome=Outcome.UNKNOWN, cells=0, unsupported=(reason,)), GuardrailsOnTable()
+
+
+def _prove(content: bytes, request: ProofRequest) -> tuple[Proof, GuardrailsOnTable]:
     if content[:1] != DONE:
         reason = content[1:].decode("utf-8", "replace") or "the process that lists has ended"
-        return Proof(outcome=Outcome.UNKNOWN, cells=0, unsupported=(f"listing of the table: {reason}",))
+        return _unknown(f"listing of the table: {reason}")
     memory = _memory(request.state, request.mask)
-    return prove(read_table(content[1:]), request.policy, memory=memory)
+    table = read_table(content[1:])
+    proof = prove(table, request.policy, memory=memory)
+    return proof, evaluate_guardrails(table, request.policy, request.guardrails)
 
 
 def _memory(state: EnforcementState | None, mask: int) -> SessionMemory | None:
@@ -121,7 +128,11 @@ def _memory(state: EnforcementState | None, mask: int) -> SessionMemory | None:
     return SessionMemory(mask=mask, generation=state.generation, slots=state.slots)
 
 
-def _answer(proof: Proof, seconds: float) -> ProofAnswer:
+def _answer(proof: Proof, kept: GuardrailsOnTable, seconds: float) -> ProofAnswer:
     """Return a proof as the agent reports it."""
-    described = tuple(lines(proof, seconds, "the table in the kernel"))
-    return ProofAnswer(report=as_json(proof, seconds), description=described)
+    table = "the table in the kernel"
+    return ProofAnswer(
+        outcome=kept.outcome_after(proof.outcome),
+        report=as_json(proof, seconds) | guardrails_as_json(kept),
+        description=(*guardrail_lines(kept, table), *lines(proof, seconds, table)),
+    )

@@ -20,6 +20,7 @@ from sgagent.agent.status import Durations, ProofReport
 from sgagent.agent.step import EventLog, Step, StepEnd
 from sgagent.agent.threads import running_thread
 from sgagent.core.errors import SgagentError
+from sgagent.core.guardrails import ResolvedGuardrail
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.retry import RetryDelay
 from sgagent.nft.marks import EnforcementState, MarkLayout
@@ -90,6 +91,9 @@ class Verification:
         self._state: EnforcementState | None = None
         """The policy of the table since that change."""
 
+        self._guardrails: tuple[ResolvedGuardrail, ...] = ()
+        """What must hold on it."""
+
         self._is_stepping = self._is_over = False
         self._holds_steps = False
         """Whether the next step waits for a listing."""
@@ -136,10 +140,13 @@ class Verification:
             self._is_unknown = True
             return
         with self._changed:
-            if self._is_unknown or step.outcome is StepEnd.APPLIED or step.policy != self._policy:
+            subject = step.policy, step.guardrails.statements
+            is_another = subject != (self._policy, self._guardrails)
+            if self._is_unknown or step.outcome is StepEnd.APPLIED or is_another:
                 self._change += 1
             self._is_unknown = False
-            self._policy, self._state = step.policy, step.state or self._state
+            self._policy, self._guardrails = subject
+            self._state = step.state or self._state
             self._version = step.version or self._version
             if self._report is not None:
                 change, report = self._report
@@ -213,7 +220,7 @@ class Verification:
             ProverLostError: the process that proves has ended.
             OSError: it can't be started.
         """
-        policy, state = self._policy, self._state
+        policy, state, guardrails = self._policy, self._state, self._guardrails
         is_of_change = False
         prover = self._prover or Prover()
         with self._changed:
@@ -231,7 +238,7 @@ class Verification:
                 self._release_steps()
 
         try:
-            request = ProofRequest(policy=policy, mask=self.layout.mask, state=state)
+            request = ProofRequest(policy=policy, mask=self.layout.mask, state=state, guardrails=guardrails)
             answer = prover.prove(request, self.open_listing(), listed)
         except SgagentError as error:
             self._proved = change
@@ -244,14 +251,14 @@ class Verification:
             self._proved = change
             report = answer.report
             found = ProofReport(
-                outcome=Outcome(report["outcome"]),
+                outcome=answer.outcome,
                 version=None,
                 generation=None if state is None else state.generation,
                 seconds=report["seconds"],
                 at=time.time(),
                 cells=report["cells"],
-                unsupported=tuple(report["unsupported"]),
-                counterexample=report["counterexample"],
+                unsupported=(*report["unsupported"], *report["guardrails_unsupported"]),
+                counterexample=report["counterexample"] or next(iter(report["guardrails"]), None),
                 description=answer.description,
             )
             self._say(change, found)

@@ -80,10 +80,7 @@ def run(options: argparse.Namespace) -> int:
         compared = _comparison_lines(comparison, names) if comparison else ()
         said = (*lines(proof, seconds, what), *guardrail_lines(kept, what), *compared)
         print("\n".join(map(printable, said)))
-    if kept.violations:
-        return EXIT_CODES[Outcome.REFUTED]
-    is_known = proof.outcome is not Outcome.PROVED or not kept.unsupported
-    return EXIT_CODES[proof.outcome if is_known else Outcome.UNKNOWN]
+    return EXIT_CODES[kept.outcome_after(proof.outcome)]
 
 
 def prove_at_rest(

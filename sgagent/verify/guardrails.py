@@ -54,6 +54,12 @@ class GuardrailsOnTable:
     unsupported: tuple[str, ...] = ()
     """Why it is not known of all packets."""
 
+    def outcome_after(self, proof: Outcome) -> Outcome:
+        """Return the outcome for a table of which both were asked: the statements, and a proof."""
+        if self.violations:
+            return Outcome.REFUTED
+        return Outcome.UNKNOWN if self.unsupported and proof is Outcome.PROVED else proof
+
 
 def evaluate_guardrails(
     table: VerifiedTable, policy: ResolvedPolicy, guardrails: Iterable[ResolvedGuardrail]

@@ -136,6 +136,23 @@ def test_what_can_not_be_read_is_unknown(stage: Stage, listing: bytes, reason: s
     stage.wait_for(Outcome.REFUTED)
 
 
+def test_a_guardrail_that_the_table_breaks_is_told(stage: Stage, tmp_path: Path) -> None:
+    """First of all, with a packet; another statement has the same table asked again (§13.4)."""
+    rails = tmp_path / "guardrails.yaml"
+    rails.write_text("never: [{id: no-db, reason: d, from: any, protocol: tcp, ports: 5432, except: sg-1}]")
+    stage.listings.contents = [NO_TABLE]
+    reconciler = stage.machine.reconciler(f'[guardrails]\npath = "{rails}"\n')
+    said = []
+    for name in ("no-db", "no-dump"):
+        rails.write_text(rails.read_text().replace("no-db", name))
+        with stage.verification.stepping():
+            stage.verification.follow(reconciler.step(fetch=True))
+        stage.wait_for(Outcome.REFUTED)
+        assert stage.verification.newest is not None
+        said.append(stage.verification.newest.description[0].partition(":")[0])
+    assert said == [f"guardrail {name} is broken by the table in the kernel" for name in ("no-db", "no-dump")]
+
+
 def test_a_listing_of_another_moment_does_not_count(stage: Stage) -> None:
     """What came while the agent was in a step that changed the table says nothing of either policy."""
     stage.listings.contents = [NO_TABLE, REFUSED + b"later"]
