@@ -73,6 +73,7 @@ def test_new_sessions_are_measured_under_every_contender(policy: BenchPolicy) ->
     assert all(cost.above.median == 0 for cost in costs if cost.contender == CONNTRACK_ONLY)
 
 
+@pytest.mark.long
 def test_known_sessions_are_measured_under_every_contender(policy: BenchPolicy) -> None:
     """The sessions can be opened under each, and then cost something."""
     costs = list(measure_known(policy, A_MOMENT))
@@ -121,6 +122,7 @@ def test_churn_is_measured(larger_policy: BenchPolicy) -> None:
     assert found.changes > 0
 
 
+@pytest.mark.long
 def test_scrapes_are_measured(policy: BenchPolicy) -> None:
     """Alone and while changes are applied, and of the changes some while nobody scrapes."""
     found = measure_scrapes(policy, scrapes=1, blocks=1, changes=2)
@@ -129,6 +131,7 @@ def test_scrapes_are_measured(policy: BenchPolicy) -> None:
     assert found.kibibytes > 0
 
 
+@pytest.mark.long
 def test_throughput_is_measured_under_every_contender(policy: BenchPolicy) -> None:
     """A session is let in under each, and carries its messages, in large packets and in small ones."""
     found = measure_throughput(policy, rounds=1)
@@ -136,6 +139,7 @@ def test_throughput_is_measured_under_every_contender(policy: BenchPolicy) -> No
     assert all(carried.gigabits.median > 0 for carried in found)
 
 
+@pytest.mark.long
 def test_the_floor_is_measured(larger_policy: BenchPolicy) -> None:
     """A member is changed in all three ways, a rule and all at once in two, and each takes some time."""
     found = list(measure_floor(larger_policy, repeats=1, loads=1))

@@ -136,6 +136,7 @@ def test_who_is_not_let_in_is_told_why(guarded: Cluster, namespace: Namespace, t
                 EtcdSource(settings, Limits()).fetch()
 
 
+@pytest.mark.long
 def test_a_token_that_is_no_longer_taken_is_replaced(
     guarded: Cluster, namespace: Namespace, tmp_path: Path
 ) -> None:

@@ -22,10 +22,10 @@ from sgagent.nft.marks import Sessions
 
 IS_FULL = bool(os.environ.get("SGAGENT_FULL"))
 CHANGES = 300 if IS_FULL else 4
-LARGE_CHANGES = 60 if IS_FULL else 4
+LARGE_CHANGES = 60 if IS_FULL else 2
 LARGEST_CHANGES = 20
 RANDOM_CHANGES = 60 if IS_FULL else 6
-SEEDS = 200 if IS_FULL else 10
+SEEDS = 200 if IS_FULL else 5
 FIRST_SEED = int(os.environ.get("SGAGENT_SEED", "1"))
 
 

@@ -92,6 +92,7 @@ def pipeline_in(folder: Path, runner: Namespace) -> Pipeline:
     return made
 
 
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("etcd") is None, reason="etcd is not installed")
 def test_a_change_goes_from_a_proposal_to_the_fleet_and_back(tmp_path: Path) -> None:
     """The reviewer reads which flows it opens; nobody publishes past the repository unseen."""

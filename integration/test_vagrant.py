@@ -77,6 +77,7 @@ def test_its_machines_are_those_of_the_documents(provider: str) -> None:
     assert os.access(ROOT / "vagrant" / "provision.sh", os.X_OK)
 
 
+@pytest.mark.long
 def test_vagrant_accepts_it(tmp_path: Path) -> None:
     """Also in a clone without a package, which only machines that start need."""
     folder = copied(tmp_path)
