@@ -69,8 +69,8 @@ class _Attempt:
         source, destination = _ends(packet)
         self._add_address(destination if packet.direction is Direction.INGRESS else source, packet.interface)
         if packet.destination_port is None:
-            if packet.direction is Direction.EGRESS:
-                self._add_answering_address(destination)
+            # The end that answers a ping needs its address; up to Linux 5.16 so does a raw socket of IPv6.
+            self._add_peer_address(destination if packet.direction is Direction.EGRESS else source)
             return
         kind = socket.SOCK_STREAM if packet.protocol == 6 else socket.SOCK_DGRAM
         _, server = self._namespaces(packet)
@@ -131,8 +131,8 @@ class _Attempt:
             return self.lab.peer, self.lab.host
         return self.lab.host, self.lab.peer
 
-    def _add_answering_address(self, address: str) -> None:
-        """Give the other end an address, so that its kernel answers a ping."""
+    def _add_peer_address(self, address: str) -> None:
+        """Give the other end an address."""
         if address not in self._addresses:
             self._addresses.add(address)
             self.lab.peer.ip(f"addr add {address} dev lo")
@@ -156,7 +156,11 @@ def _client(namespace: Namespace, packet: Packet, source: str) -> socket.socket:
     else:
         opener.setsockopt(socket.IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
     opener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    opener.bind((source, packet.source_port or 0))
+    try:
+        opener.bind((source, packet.source_port or 0))
+    except OSError:
+        opener.close()
+        raise
     return opener
 
 
