@@ -15,16 +15,9 @@ from sgagent.agent.flowlog.flowlog import FlowLog
 from sgagent.agent.log import LogQueue
 from sgagent.agent.manual_override import ManualOverride
 from sgagent.agent.names.name_table import NameStatus
+from sgagent.agent.posture import InterfaceState, Posture
 from sgagent.agent.state.counter_file import HitTimes
-from sgagent.agent.status import (
-    Durations,
-    InterfaceState,
-    Posture,
-    ProofReport,
-    Resets,
-    Status,
-    status_after,
-)
+from sgagent.agent.status import Durations, ProofReport, Resets, Status, status_after
 from sgagent.agent.step import Step, StepEnd
 from sgagent.analysis.doctor.findings import Diagnosis
 from sgagent.core.counter_keys import CounterKey, InvalidCounter, ObservedDropCounter, is_of_drops

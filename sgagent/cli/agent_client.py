@@ -30,8 +30,8 @@ from sgagent.agent.control.protocol import (
 )
 from sgagent.agent.definitions import KnownLinks
 from sgagent.agent.manual_override import ModeFile, ModeOverrides
+from sgagent.agent.posture import BOUND_STATES
 from sgagent.agent.state.directory import StateDirectory
-from sgagent.agent.status import BOUND_STATES
 from sgagent.cli.output import format_json, problem_text, warn
 from sgagent.core.errors import NotPermittedError, SourceUnavailableError, count, printable
 from sgagent.core.expected_links import ExpectedLink

@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 
 from sgagent.cli import inputs
-from sgagent.cli.agent_client import bound_before
 from sgagent.cli.configuration import load_settings
 from sgagent.cli.guardrails import Keeper, add_guardrails_argument
 from sgagent.cli.main import DEFAULT_CONFIGURATION, add_option
@@ -218,6 +217,8 @@ def _unbinding_warnings(
     """Return a warning for each link of this host that was bound, and that nothing would filter."""
     if policy is None or options.interface:
         return ()
+    from sgagent.cli.agent_client import bound_before  # noqa: PLC0415 - with --interface the agent is not asked
+
     there = {link.name for link in NetlinkHost().facts().links}
     origin = Origin(file=str(options.definitions or settings.source.place), path="network_interfaces")
     remedy = "correct mac_address or addresses of its network interface"

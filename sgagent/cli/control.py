@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from sgagent.agent.clock import clock_time
 from sgagent.agent.control import history_requests, requests
 from sgagent.agent.control.protocol import encode_fields
-from sgagent.agent.status import UNJUDGED_STATES
+from sgagent.agent.posture import UNJUDGED_STATES
 from sgagent.cli import inputs
 from sgagent.cli.agent_client import NoAgentError, ask, enforced_now, print_enforced, warn_of_loss
 from sgagent.cli.configuration import load_settings

@@ -14,8 +14,8 @@ from contextlib import suppress
 from dataclasses import replace
 
 from sgagent.agent.control import requests
+from sgagent.agent.posture import BOUND_STATES
 from sgagent.agent.sessions import as_live_session, on_the_wire
-from sgagent.agent.status import BOUND_STATES
 from sgagent.cli import inputs
 from sgagent.cli.main import option_adder
 from sgagent.core.binding import HostFacts

@@ -9,7 +9,7 @@ from contextlib import closing
 from sgagent.agent.control import requests
 from sgagent.agent.control.protocol import encode_fields
 from sgagent.agent.control.status_text import facts, headline
-from sgagent.agent.status import UNJUDGED_STATES, InterfaceStatus, Posture, state_in_words
+from sgagent.agent.posture import UNJUDGED_STATES, InterfaceStatus, Posture, state_in_words
 from sgagent.cli.agent_client import NoAgentError, ask
 from sgagent.cli.configuration import load_settings
 from sgagent.cli.main import add_option

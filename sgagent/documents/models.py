@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 import pydantic
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
 from pydantic.json_schema import GenerateJsonSchema
-from pydantic_core import CoreSchema, ErrorDetails, core_schema
+from pydantic_core import CoreSchema, core_schema
 
 from sgagent.core.model import LAST_PORT
 from sgagent.documents import values
@@ -206,27 +206,17 @@ def _without_required(declared: type[M]) -> type[M]:
     return pydantic.create_model(declared.__name__, __base__=declared, __cls_kwargs__=undescribed, **optional)
 
 
-def faults_of(
-    error: pydantic.ValidationError, other: Callable[[ErrorDetails], Fault] | None = None
-) -> Iterator[Fault]:
-    """Yield the faults, with the path from the value that was validated.
-
-    Args:
-        error: of pydantic.
-        other: words an error of pydantic's own checks, if the models have any.
-    """
+def faults_of(error: pydantic.ValidationError) -> Iterator[Fault]:
+    """Yield the faults, with the path from the value that was validated."""
     for found in error.errors(include_url=False):
         path = found["loc"]
-        if found["type"] == "value_error":
-            faults = found["ctx"]["error"].faults
-            yield from (replace(fault, path=(*path, *fault.path)) for fault in faults)
-        elif found["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        if found["type"] == "extra_forbidden":
             yield Fault(UNKNOWN_FIELD, "unknown field", "", path)
         elif found["type"] == "missing":
             yield Fault(MISSING_FIELD, "missing", "add the field", path)
-        else:
-            assert other is not None  # noqa: S101 - parsers of ours make all other errors
-            yield other(found)
+        else:  # parsers of ours make all others
+            faults = found["ctx"]["error"].faults
+            yield from (replace(fault, path=(*path, *fault.path)) for fault in faults)
 
 
 def _pattern(pattern: str) -> Schema:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping as MappingOf
+from collections.abc import Callable, Iterable, Iterator, Mapping as MappingOf
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -55,6 +55,10 @@ class InvalidValueError(ValueError):
         """Store at least one fault."""
         super().__init__(*(fault.message for fault in faults))
         self.faults = faults
+
+    def within(self, step: str | int) -> Iterator[Fault]:
+        """Yield the faults as those of what holds the value under this name or index."""
+        return (replace(fault, path=(step, *fault.path)) for fault in self.faults)
 
 
 def invalid(code: str, message: str, remedy: str = "") -> InvalidValueError:

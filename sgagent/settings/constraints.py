@@ -1,7 +1,7 @@
 """Define the values that the configuration's keys take, each with the message for a wrong one.
 
-A constraint is metadata of a type (``Annotated[int, Number(1, 60)]``): pydantic makes its validator from it.
-This module does not import pydantic, so that commands with an empty configuration do not wait for it.
+A constraint is the metadata of a key's type, like ``Annotated[int, number(1, 60)]``. pydantic has no part in
+this: to import it takes longer than all else that ``sgagent status`` does.
 """
 
 from __future__ import annotations
@@ -9,18 +9,14 @@ from __future__ import annotations
 import enum
 import pathlib
 import re
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from sgagent.documents import scalars
 from sgagent.documents.tree import Listing, Mapping as MappingNode, Node, Scalar, ScalarKind
 from sgagent.documents.values import BLOCK_FORMS, parse_id, parse_network
-
-if TYPE_CHECKING:
-    from pydantic import GetCoreSchemaHandler
-    from pydantic_core import CoreSchema
 
 _LARGE = 1 << 1024
 
@@ -30,10 +26,9 @@ Written = Mapping[str, object]
 
 
 class SettingsTable:
-    """A table of the configuration: pydantic refuses keys that the class does not declare."""
+    """A table of the configuration; each field's type is annotated with the constraint of its key."""
 
     __slots__ = ()
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     examples: ClassVar[Mapping[str, str]] = {}
     """The remedy where a key is missing, if there is more to say than to add it."""
@@ -55,7 +50,7 @@ def half_pair(written: Written, key: str, other: str) -> Iterator[scalars.Fault]
 class Constraint:
     """The values that a key takes: the parser of the written value."""
 
-    def __init__(self, parse: Callable[[Node], object]) -> None:
+    def __init__(self, parse: Callable[[Node], Hashable]) -> None:
         """Take the parser, which raises InvalidValueError for a value that the key does not take."""
         self.parse = parse
 
@@ -66,12 +61,6 @@ class Constraint:
             InvalidValueError: the key does not take it.
         """
         return self.parse(tree(value))
-
-    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Return the schema by which pydantic calls :meth:`check`."""
-        from pydantic_core import core_schema  # noqa: PLC0415 - pydantic takes longer than all else
-
-        return core_schema.no_info_plain_validator_function(self.check)
 
 
 def number(
@@ -125,38 +114,36 @@ def file_path(example: str) -> Constraint:
     return Constraint(parse)
 
 
-def _refuse(node: Node) -> object:
-    del node
-    raise scalars.invalid(scalars.UNKNOWN_FIELD, "unknown field")
+def distinct(item: Constraint, *, in_order: bool = False, empty: scalars.Fault | None = None) -> Constraint:
+    """Return the constraint of a list, of which repeated items are dropped.
 
+    Args:
+        item: of each.
+        in_order: whether to sort them.
+        empty: the fault of an empty list; None where it is none.
+    """
 
-NO_KEY = Constraint(_refuse)
-"""Of a field of the settings that the configuration can't set."""
+    def parse(node: Node) -> tuple[Hashable, ...]:
+        if not isinstance(node, Listing):
+            raise scalars.InvalidValueError(scalars.wrong_type(node, "a list"))
+        items: dict[Hashable, None] = {}
+        faults: list[scalars.Fault] = []
+        for index, one in enumerate(node.items):
+            try:
+                items[item.parse(one)] = None
+            except scalars.InvalidValueError as error:
+                faults += error.within(index)
+        if not node.items and empty:
+            faults.append(empty)
+        if faults:
+            raise scalars.InvalidValueError(*faults)
+        return tuple(sorted(items) if in_order else items)  # type: ignore[type-var] # who sorts has such items
 
-
-class Distinct:
-    """Drop repeated items of a list."""
-
-    def __init__(self, *, in_order: bool = False, empty: scalars.Fault | None = None) -> None:
-        """Sort the items if ``in_order``; refuse an empty list with ``empty``, if there is one."""
-        self._in_order = in_order
-        self._empty = empty
-
-    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Return the list's schema with this behind it."""
-        from pydantic_core import core_schema  # noqa: PLC0415 - as above
-
-        return core_schema.no_info_after_validator_function(self._once, handler(source))
-
-    def _once(self, items: Iterable[Any]) -> tuple[Hashable, ...]:
-        found = tuple(dict.fromkeys(items))
-        if not found and self._empty:
-            raise scalars.InvalidValueError(self._empty)
-        return tuple(sorted(found)) if self._in_order else found
+    return Constraint(parse)
 
 
 Switch = Annotated[bool, Constraint(scalars.parse_boolean)]
-Id = Annotated[str, Constraint(parse_id)]
+ID = Constraint(parse_id)
 
 
 def wrong_type_of(value: object, expected: str, remedy: str = "") -> scalars.Fault:

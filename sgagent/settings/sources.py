@@ -17,10 +17,10 @@ from sgagent.documents.tree import Node
 from sgagent.documents.values import ID_PATTERN
 from sgagent.settings.constraints import (
     Constraint,
-    Distinct,
     SettingsTable,
     Switch,
     Written,
+    distinct,
     file_path,
     half_pair,
     number,
@@ -239,8 +239,8 @@ class EtcdSourceSettings(TlsTable):
     requirement: ClassVar = " (Debian: python3-h2; PyPI: sgagent[etcd])"
     examples: ClassVar = {"endpoints": ENDPOINTS_EXAMPLE}
     endpoints: Annotated[
-        tuple[Annotated[ServerUrl, _ETCD_URL], ...],
-        Distinct(empty=Fault("no_endpoints", "an empty list", ENDPOINTS_EXAMPLE)),
+        tuple[ServerUrl, ...],
+        distinct(_ETCD_URL, empty=Fault("no_endpoints", "an empty list", ENDPOINTS_EXAMPLE)),
     ]
     """At least one."""
 

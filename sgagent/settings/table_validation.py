@@ -1,23 +1,15 @@
-"""Validate the tables of the configuration: each value by pydantic, then the keys against each other.
-
-Only a configuration that is not empty needs this module, which imports pydantic.
-"""
+"""Validate the tables of the configuration: values by their constraints, then keys against each other."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import fields, replace
-from typing import Any
-
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
+from dataclasses import MISSING, fields, replace
+from typing import Any, get_type_hints
 
 from sgagent.core.link_patterns import LinkPattern, is_pattern
 from sgagent.core.model import Direction
 from sgagent.documents.field import nearest_name
-from sgagent.documents.models import faults_of
-from sgagent.documents.scalars import UNKNOWN_FIELD, Fault, InvalidValueError
-from sgagent.json_model import adapter
+from sgagent.documents.scalars import MISSING_FIELD, UNKNOWN_FIELD, Fault, InvalidValueError
 from sgagent.settings.constraints import SettingsTable, Written, word_of, wrong_type_of
 from sgagent.settings.sources import SOURCE_TABLES, FileSourceSettings, SeveralSources, SourceType
 from sgagent.settings.tables import LISTS, NO_KEYS, TABLES, ExemptionTable, InterfaceTable, Settings
@@ -78,7 +70,7 @@ def _read_source(value: object) -> tuple[Any, list[Fault]]:
     try:
         kind = word_of(SourceType).check(value.get("type", SourceType.FILE.value))
     except InvalidValueError as error:
-        return None, [replace(fault, path=("type", *fault.path)) for fault in error.faults]
+        return None, list(error.within("type"))
     declared = SOURCE_TABLES[SourceType(kind)]
     found, faults = _read_table(
         declared, {key: item for key, item in value.items() if key != "type"}, "[source]"
@@ -160,17 +152,22 @@ def _with_remedy(fault: Fault, keys: Collection[str], examples: Mapping[str, str
             return fault
 
 
-def _validate(declared: type[Any], value: object) -> tuple[Any, list[Fault]]:
-    """Return a value as this type, or None, and all its faults."""
-    try:
-        return adapter(declared).validate_python(value), []  # type: ignore[arg-type] # classes are hashable
-    except ValidationError as error:
-        return None, list(faults_of(error, _fault_of_shape))
-
-
-def _fault_of_shape(error: ErrorDetails) -> Fault:
-    """Return the fault of a value that is no list where one is expected."""
-    return replace(wrong_type_of(error["input"], "a list"), path=error["loc"])
+def _validate(declared: type[Any], written: Written) -> tuple[Any, list[Fault]]:
+    """Return a table as this class, or None, and all faults of its keys."""
+    types = get_type_hints(declared, include_extras=True)
+    defaults = {key.name: key.default for key in fields(declared) if key.name not in NO_KEYS}
+    found: dict[str, Any] = {}
+    faults: list[Fault] = []
+    for key, default in defaults.items():
+        if key in written:
+            try:
+                found[key] = types[key].__metadata__[0].check(written[key])
+            except InvalidValueError as error:
+                faults += error.within(key)
+        elif default is MISSING:
+            faults.append(Fault(MISSING_FIELD, "missing", "", (key,)))
+    faults += (Fault(UNKNOWN_FIELD, "unknown field", "", (key,)) for key in written if key not in defaults)
+    return (None, faults) if faults else (declared(**found), [])
 
 
 def _duplicates(tables: list[tuple[int, InterfaceTable]]) -> Iterator[Fault]:

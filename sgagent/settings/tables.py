@@ -39,14 +39,13 @@ from sgagent.documents.tree import Node
 from sgagent.documents.values import PORT_FORMS, parse_network, parse_ports, parse_protocol
 from sgagent.nft.marks import Sessions, is_contiguous
 from sgagent.settings.constraints import (
+    ID,
     NAME_SERVER,
-    NO_KEY,
     Constraint,
-    Distinct,
-    Id,
     SettingsTable,
     Switch,
     Written,
+    distinct,
     file_path,
     number,
     pattern,
@@ -174,7 +173,7 @@ class FlowLogSettings(SettingsTable):
     group: Annotated[int, number(0, (1 << 16) - 1)] = LOG_GROUP
     """Of nfnetlink's log; no other program of this host may listen to it."""
 
-    is_asked_for: Annotated[bool, NO_KEY] = field(default=False, compare=False)
+    is_asked_for: bool = field(default=False, compare=False)
     """Whether the configuration has this table. A ruleset that is applied once, without an agent that reads
     the log, logs only then."""
 
@@ -234,7 +233,7 @@ _LIMIT = number(1, code="bad_limit", message="the limit is too small")
 class LintSettings(SettingsTable):
     """The limits of ``sgagent lint``, and its disabled checks."""
 
-    disable: Annotated[tuple[Annotated[str, Constraint(_lint_code)], ...], Distinct(in_order=True)] = ()
+    disable: Annotated[tuple[str, ...], distinct(Constraint(_lint_code), in_order=True)] = ()
     """Codes of checks that are left out, sorted."""
 
     unused: Annotated[float | None, Constraint(_span)] = None
@@ -269,8 +268,8 @@ class SignatureSettings(SettingsTable):
     """Whose signatures definitions need."""
 
     public_keys: Annotated[
-        tuple[Annotated[PublicKey, Constraint(_public_key)], ...],
-        Distinct(empty=Fault("bad_public_key", "an empty list", _KEYS_EXAMPLE)),
+        tuple[PublicKey, ...],
+        distinct(Constraint(_public_key), empty=Fault("bad_public_key", "an empty list", _KEYS_EXAMPLE)),
     ] = ()
     """A signature by any one of them is enough; without the table, definitions need no signature."""
 
@@ -312,9 +311,9 @@ class InterfaceTable(SettingsTable):
     """A binding by hand: one of the tables ``[[interface]]``."""
 
     name: Annotated[str, INTERFACE_NAME]
-    exclude: Annotated[tuple[Annotated[str, INTERFACE_NAME], ...], Distinct(in_order=True)] = ()
-    network_interface_id: Id | None = None
-    security_group_ids: Annotated[tuple[Id, ...], Distinct(in_order=True)] = ()
+    exclude: Annotated[tuple[str, ...], distinct(INTERFACE_NAME, in_order=True)] = ()
+    network_interface_id: Annotated[str | None, ID] = None
+    security_group_ids: Annotated[tuple[str, ...], distinct(ID, in_order=True)] = ()
     mode: Annotated[Mode | None, word_of(Mode)] = None
     source_check: Annotated[SourceCheck | None, word_of(SourceCheck)] = None
     invalid: Annotated[InvalidPackets, word_of(InvalidPackets)] = InvalidPackets.DROP
@@ -415,7 +414,7 @@ class LimitsTable(SettingsTable):
 class DnsSettings(SettingsTable):
     """How names in rules are resolved (§12.3)."""
 
-    servers: Annotated[tuple[Annotated[str, NAME_SERVER], ...], Distinct()] = ()
+    servers: Annotated[tuple[str, ...], distinct(NAME_SERVER)] = ()
     """Asked in this order, at port 53; without any, those of the host's resolv.conf."""
 
     keep_hours: Annotated[int, number(1, 8760)] = 24
@@ -434,10 +433,10 @@ class VerifySettings(SettingsTable):
 class GuardrailSettings(SettingsTable):
     """Where the statements are that no policy may break, and whose signature they need (§13.4)."""
 
-    path: Annotated[Path, file_path("/etc/sgagent/guardrails.yaml")] | None = None
+    path: Annotated[Path | None, file_path("/etc/sgagent/guardrails.yaml")] = None
     """A file or directory; None: there are none."""
 
-    keys: Annotated[tuple[Annotated[PublicKey, Constraint(_public_key)], ...], Distinct()] = ()
+    keys: Annotated[tuple[PublicKey, ...], distinct(Constraint(_public_key))] = ()
     """A signature by any one of them is enough; without any, none is needed."""
 
     @classmethod

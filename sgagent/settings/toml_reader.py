@@ -17,6 +17,7 @@ from sgagent.documents.field import Field, Reading
 from sgagent.documents.problems import Budget, Findings, Limits
 from sgagent.documents.tree import MalformedError
 from sgagent.settings.constraints import Path, tree
+from sgagent.settings.table_validation import read_tables
 from sgagent.settings.tables import INTERFACE_NAME, Settings
 
 _TOKEN = re.compile(
@@ -182,8 +183,6 @@ def parse_settings(content: str, file: str) -> Settings:
     table = _parse_toml(content, file)
     if not table:
         return Settings()
-    from sgagent.settings.table_validation import read_tables  # noqa: PLC0415 - pydantic takes longer than all else
-
     values, faults = read_tables(table)
     findings = Findings(Limits().problems)
     lines = find_key_lines(content) if faults or "interface" in values else {}

@@ -21,7 +21,7 @@ from sgagent.agent.manual_override import (
     PendingStatus,
 )
 from sgagent.agent.names.name_table import NameStatus
-from sgagent.agent.status import Drift, InterfaceStatus, Posture
+from sgagent.agent.posture import Drift, InterfaceStatus, Posture
 from sgagent.agent.timed_rules import ExpiringRule, RecurringStatus
 from sgagent.agent.unbound_links import MissingLink
 from sgagent.analysis.doctor.findings import Diagnosis, DiagnosisSummary

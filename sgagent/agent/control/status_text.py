@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from sgagent.agent.clock import age, clock_time, moment, time_left
 from sgagent.agent.control.requests import StatusAnswer
 from sgagent.agent.names.name_table import NameState, NameStatus
+from sgagent.agent.posture import Posture
 from sgagent.agent.state.directory import Trigger
-from sgagent.agent.status import Posture
 from sgagent.analysis.doctor.findings import DoctorCode
 from sgagent.core.errors import count
 from sgagent.ports import DeliveredPart

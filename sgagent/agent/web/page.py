@@ -13,8 +13,8 @@ from http import HTTPStatus
 
 from sgagent import __version__
 from sgagent.agent.clock import clock_time, short_age
+from sgagent.agent.posture import InterfaceState, InterfaceStatus, state_in_words
 from sgagent.agent.published_status import PublishedStatus
-from sgagent.agent.status import InterfaceState, InterfaceStatus, state_in_words
 from sgagent.core.errors import printable
 from sgagent.core.rule_values import few_objects
 

@@ -16,8 +16,8 @@ from sgagent.agent.control.explain_requests import ExplainAnswer
 from sgagent.agent.control.hits import HitsAnswer, HitsQuestion
 from sgagent.agent.control.requests import Answer, Question, StatusAnswer
 from sgagent.agent.control.status_text import headline
+from sgagent.agent.posture import Posture
 from sgagent.agent.published_status import PublishedStatus
-from sgagent.agent.status import Posture
 from sgagent.agent.web.explain_form import Form, answer_sections, form_section, read_form
 from sgagent.agent.web.inspection import Inspected, Inspection
 from sgagent.agent.web.page import PRIVATE, Page, PageContent, Request, Response, Section, plain, render_page

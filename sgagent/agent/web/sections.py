@@ -11,8 +11,8 @@ from urllib.parse import urlencode
 from sgagent.agent.clock import age
 from sgagent.agent.control.requests import DeniedAnswer, StatusAnswer
 from sgagent.agent.control.status_text import facts
+from sgagent.agent.posture import InterfaceStatus
 from sgagent.agent.published_status import MOST_STEPS, SAMPLE_SECONDS, STEP_SECONDS, Sample
-from sgagent.agent.status import InterfaceStatus
 from sgagent.agent.web.inspection import MOST_EDGES, Inspected, draw_graph
 from sgagent.agent.web.page import PRIVATE, Response, Section, plain
 from sgagent.agent.web.rules import Sparkline, draw_bars, explain_flow, rule_path

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sgagent.agent.fleet_report import Presence
-from sgagent.agent.status import Posture, Status
+from sgagent.agent.posture import Posture
+from sgagent.agent.status import Status
 from sgagent.agent.step import Step, StepEnd
 from sgagent.core.binding import HandBinding, HostFacts, Link
 from sgagent.core.model import CidrBlock

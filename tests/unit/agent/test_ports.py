@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from sgagent.agent.posture import InterfaceState, Posture
 from sgagent.agent.published_status import PublishedStatus
 from sgagent.agent.reconciler import Reconciler
-from sgagent.agent.status import InterfaceState, Posture, Status, status_after
+from sgagent.agent.status import Status, status_after
 from sgagent.agent.step import Step, StepEnd, StepLog
 from sgagent.core.binding import Link
 from sgagent.core.model import Mode

@@ -6,16 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from sgagent.agent.status import (
-    BOUNDS,
-    Durations,
-    InterfaceState,
-    InterfaceStatus,
-    Posture,
-    Status,
-    state_in_words,
-    status_after,
-)
+from sgagent.agent.posture import InterfaceState, InterfaceStatus, Posture, state_in_words
+from sgagent.agent.status import BOUNDS, Durations, Status, status_after
 from sgagent.agent.step import Step, StepEnd
 from sgagent.core.binding import BridgeHooks, HostFacts, Link
 from sgagent.core.errors import NOWHERE, Problem, Severity

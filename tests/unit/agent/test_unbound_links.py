@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from sgagent.agent.posture import BOUND_STATES
 from sgagent.agent.reconciler import Reconciler
-from sgagent.agent.status import BOUND_STATES, Status, status_after
+from sgagent.agent.status import Status, status_after
 from sgagent.agent.step import Step, StepLog
 from sgagent.cli.lockout_guard import links_unbound, refuse_to_unbind
 from sgagent.core.errors import UsageError

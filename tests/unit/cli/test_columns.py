@@ -11,8 +11,8 @@ from hypothesis import given, strategies as st
 from sgagent.agent.control.answers import counter_of
 from sgagent.agent.control.history_requests import HistoryAnswer, HistoryEntry
 from sgagent.agent.control.hits import HitsAnswer
+from sgagent.agent.posture import InterfaceState, InterfaceStatus
 from sgagent.agent.state.directory import Extent, Trigger
-from sgagent.agent.status import InterfaceState, InterfaceStatus
 from sgagent.cli import denied, hits
 from sgagent.cli.control import history_table
 from sgagent.cli.output import lay_out

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import pytest
 
 pytestmark = pytest.mark.one_python
+CONFIGURATION = "[state]\ndirectory = '/'\n[[interface]]\nname = 'eth0'\nsecurity_group_ids = ['sg-a']"
 ANSWER = b'{"version":1,"answer":{"snapshot_version":null,"interfaces":[]}}'
 
 
@@ -34,16 +35,28 @@ def test_who_checks_no_signature_does_not_import_the_cryptography_library() -> N
 
 
 def test_commands_that_ask_the_agent_do_not_import_pydantic() -> None:
-    """It takes longer to import than they take to run; only a configuration that is not empty needs it."""
+    """It takes longer to import than they take to run, with a configuration or without."""
     commands = ("status", "hits", "history", "mode", "confirm", "rollback", "denied", "flush")
     then = (
         "from sgagent.settings import parse_settings\n"
         "from sgagent.agent.control.protocol import decode_answer, encode_question\n"
         "from sgagent.agent.control.requests import HitsQuestion\n"
         "question = HitsQuestion()\n"
-        f"parse_settings('', ''); encode_question(question); decode_answer(question, {ANSWER!r})\n"
+        f"parse_settings({CONFIGURATION!r}, '')\n"
+        f"encode_question(question); decode_answer(question, {ANSWER!r})\n"
     )
     assert imported_with(commands, {"pydantic", "pydantic_core"}, then) == ""
+
+
+def test_status_does_not_import_what_computes_it() -> None:
+    """The agent takes steps; who asks about them only names their results."""
+    modules = {"sgagent.agent.step", "sgagent.agent.status", "sgagent.core.resolve", "sgagent.sources"}
+    assert imported_with(("status",), modules) == ""
+
+
+def test_check_asks_no_agent_before_it_has_to() -> None:
+    """What the agent's answers are takes a quarter of the time for ten rules."""
+    assert imported_with(("check",), {"sgagent.agent.control", "sgagent.agent.status"}) == ""
 
 
 def test_the_making_of_a_key_imports_no_documents() -> None:

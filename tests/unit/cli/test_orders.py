@@ -13,8 +13,8 @@ from sgagent.agent.control.requests import (
     ModeAnswer,
 )
 from sgagent.agent.manual_override import ModeOverride
+from sgagent.agent.posture import InterfaceState, InterfaceStatus
 from sgagent.agent.state.directory import Extent, Trigger
-from sgagent.agent.status import InterfaceState, InterfaceStatus
 from sgagent.cli.agent_client import lines, print_enforced
 from sgagent.cli.control import history_table
 from sgagent.cli.lockout_guard import parse_duration

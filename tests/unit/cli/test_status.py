@@ -10,8 +10,8 @@ import pytest
 
 from sgagent.agent.control.requests import ProofStatus, StatusAnswer
 from sgagent.agent.manual_override import HeldBack, ModeOverride, PendingStatus
+from sgagent.agent.posture import InterfaceState, InterfaceStatus, Posture
 from sgagent.agent.state.directory import Trigger
-from sgagent.agent.status import InterfaceState, InterfaceStatus, Posture
 from sgagent.agent.timed_rules import ExpiringRule
 from sgagent.analysis.doctor.findings import DiagnosisSummary
 from sgagent.cli.status import status_screen

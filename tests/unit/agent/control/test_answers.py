@@ -20,10 +20,10 @@ from sgagent.agent.control.requests import (
     StatusQuestion,
 )
 from sgagent.agent.inbox import Inbox
+from sgagent.agent.posture import InterfaceState, Posture
 from sgagent.agent.published_status import PublishedStatus
 from sgagent.agent.sessions import LiveSessions
 from sgagent.agent.state.counter_file import HitTimes
-from sgagent.agent.status import InterfaceState, Posture
 from sgagent.agent.step import Step, StepEnd
 from sgagent.analysis.doctor.findings import Diagnosis
 from sgagent.core.addresses import AddressSet

@@ -37,8 +37,8 @@ from sgagent.agent.control.requests import (
     StatusAnswer,
     StatusQuestion,
 )
+from sgagent.agent.posture import InterfaceState, InterfaceStatus, Posture
 from sgagent.agent.state.directory import Extent, Trigger
-from sgagent.agent.status import InterfaceState, InterfaceStatus, Posture
 from sgagent.core.counter_keys import HitStep
 from sgagent.core.errors import Origin, Problem, Severity, UsageError
 from sgagent.core.evaluate import DecidedBy

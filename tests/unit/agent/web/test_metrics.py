@@ -10,8 +10,9 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from sgagent.agent.posture import InterfaceState, InterfaceStatus
 from sgagent.agent.published_status import PublishedStatus
-from sgagent.agent.status import Durations, InterfaceState, InterfaceStatus, ProofReport, Status
+from sgagent.agent.status import Durations, ProofReport, Status
 from sgagent.agent.step import Step, StepEnd
 from sgagent.agent.timed_rules import ExpiringRule
 from sgagent.agent.web.metrics import HELP, CounterTotals, make_registry
