@@ -132,6 +132,7 @@ def test_the_socket_s_user_decides(agent: Service, one_interface: Lab) -> None:
     assert f"else accept by sgr-udp of sg-1 ({by_user})" in unknown
     assert agent.command(*query, "--user", NAMED.pw_name).output.startswith("accept")
     assert agent.command(*query, "--user", str(OTHER)).output.startswith("drop")
+    wait_for(lambda: f'"user": {OTHER}' in agent.command("denied", "--json").output, "a drop of the user")
     assert agent.command("mode", "observe").status == 0
     assert may_send(lab, OTHER, FAR)
     agent.wait_for_proof()

@@ -75,6 +75,7 @@ def _line(one: Sessions, number: int, link: str) -> str:
         "destination": server | {"security_group_ids": []},
         "icmp_type": None,
         "is_reply": False,
+        "user": None,
         "bytes": 60,
     }
     return json.dumps(fields) + "\n"

@@ -38,6 +38,7 @@ _COPY_PACKET = 2
 _SEQUENCE = 1
 _CONFIG_COMMAND, _CONFIG_MODE, _CONFIG_TIMEOUT, _CONFIG_THRESHOLD, _CONFIG_FLAGS = 1, 2, 4, 5, 6
 _HEADER_OF_PACKET, _INWARD_INDEX, _OUTWARD_INDEX, _PAYLOAD, _PREFIX, _SEQUENCE_NUMBER = 1, 4, 5, 9, 10, 12
+_USER = 11
 _OF_NETFILTER = struct.Struct("!BBH")
 _HOOK = struct.Struct("!HBx")
 _NUMBER = struct.Struct("!I")
@@ -62,6 +63,9 @@ class LoggedPacket:
 
     head: bytes
     """At most :data:`COPIED_BYTES`, from the IP header on."""
+
+    user: int | None = None
+    """Who made the socket of this host that sent it; None without one."""
 
 
 def open_log(group: int) -> socket.socket:
@@ -119,4 +123,5 @@ def _packet(found: Mapping[int, memoryview]) -> LoggedPacket:
         link_index=0 if index is None else _NUMBER.unpack(index)[0],
         sequence=_NUMBER.unpack(found[_SEQUENCE_NUMBER])[0],
         head=bytes(found[_PAYLOAD])[:COPIED_BYTES],
+        user=_NUMBER.unpack(found[_USER])[0] if _USER in found else None,
     )

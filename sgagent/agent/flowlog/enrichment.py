@@ -339,6 +339,7 @@ def make_flow(
         destination=destination,
         icmp_type=head.icmp_type,
         is_reply=is_reply,
+        user=packet.user,
         bytes=head.bytes,
     )
 

@@ -76,6 +76,9 @@ class Flow:
     is_reply: bool = False
     """Whether the packet goes against its session's direction: its session was open, and is judged again."""
 
+    user: int | None = None
+    """Who made the socket of this host that sent the packet (§13.3); None without one."""
+
     bytes: int
     """Of the packet, from the IP header on."""
 
@@ -103,7 +106,9 @@ def sentence(entry: Flow | FlowsLeftOut) -> str:
     if isinstance(entry, FlowsLeftOut):
         return printable(f"{count(entry.left_out, 'more packet')} {place}, not logged one by one")
     port = "" if entry.source.port is None else f" port {entry.source.port}"
-    return printable(f"{place}: {traffic(entry)} from {end(entry.source)}{port} to {end(entry.destination)}")
+    whose = "" if entry.user is None else f", of user {entry.user}"
+    ends = f"{end(entry.source)}{port} to {end(entry.destination)}"
+    return printable(f"{place}: {traffic(entry)} from {ends}{whose}")
 
 
 def done(entry: Flow | FlowsLeftOut) -> str:
