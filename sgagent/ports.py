@@ -39,7 +39,7 @@ class DeliveredPart:
 
     signed: Signed | None = None
     fault: str | None = None
-    """Why it can't be reached now; what it delivered last stays."""
+    """Why it can't be reached, or its newest documents are refused; what it delivered last stays."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +58,9 @@ class Delivery:
 
     parts: tuple[DeliveredPart, ...] = ()
     """Of several sources, what each delivered; empty for one."""
+
+    refused: tuple[Problem, ...] = ()
+    """Of several sources, why newer documents of some are refused; their older ones are in this snapshot."""
 
 
 class Source(Protocol):

@@ -41,7 +41,7 @@ class Fetched:
     """Its last delivery."""
 
     problems: tuple[Problem, ...] = ()
-    """Why it delivered nothing at the last try."""
+    """Why it delivered nothing at the last try, or, of several sources, nothing new for some."""
 
     source_error: str | None = None
     """Why it could not be reached at the last try."""
@@ -59,7 +59,8 @@ class Fetched:
     def again(self, source: Source) -> Fetched:
         """Ask the source; a failed fetch leaves the newest delivery as it is."""
         try:
-            return Fetched(newest=source.fetch())
+            newest = source.fetch()
+            return Fetched(newest=newest, problems=newest.refused)
         except DocumentError as error:
             return Fetched(newest=self.newest, problems=error.problems)
         except SourceUnavailableError as error:
@@ -176,8 +177,9 @@ class Definitions:
     @property
     def _newest_wanted(self) -> Delivery | None:
         newest, stays = self.fetched.newest, (self.held_back, self.waiting)
-        is_wanted = newest is not None and not self.fetched.problems and newest.snapshot.version not in stays
-        return newest if is_wanted else None
+        if newest is None or self.fetched.problems != newest.refused or newest.snapshot.version in stays:
+            return None
+        return newest
 
     def damaged(self, damage: tuple[str, ...]) -> Definitions:
         """Return these definitions without those of an earlier agent, if these are damaged."""

@@ -243,7 +243,7 @@ def _source(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
         return
     yield "sources", how
     for one in answer.sources:
-        state = "up" if one.fault is None else f"down, its part stays: {one.fault}"
+        state = "up" if one.fault is None else f"its older part stays: {one.fault}"
         since = "" if one.delivered_at is None else f", delivered {moment(one.delivered_at, now)}"
         yield "", f"{one.place}, {state}{since}{_signature(one)}"
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 from sgagent.core.endpoints import Endpoint
-from sgagent.core.errors import Origin, Problem, SourceUnavailableError
+from sgagent.core.errors import DocumentError, Origin, Problem, SourceUnavailableError
 from sgagent.documents import DocumentFile
 from sgagent.ports import DeliveredPart, Delivery, Source, Wake
 from sgagent.sources.verified_parse import VerifiedParser
@@ -17,8 +17,9 @@ from sgagent.sources.verified_parse import VerifiedParser
 class UnionSource:
     """Delivers the documents of several sources as one snapshot; an id that two define is an error.
 
-    A source that can't be reached keeps the part that it delivered last. One that never delivered makes the
-    whole unavailable, since its groups would be unknown to the others. Each verifies its own signature.
+    A source that can't be reached, or whose documents are refused, keeps the part that it delivered last. One
+    that never delivered makes the whole unavailable, since its groups would be unknown to the others. Each
+    verifies its own signature.
     """
 
     def __init__(
@@ -46,10 +47,11 @@ class UnionSource:
         """Return the newest snapshot of all sources.
 
         Raises:
-            DocumentError: a source's documents, or all together, have errors.
+            DocumentError: all together have errors, or the documents of a source that has not delivered yet.
             SourceUnavailableError: a source can't be reached that has not delivered yet.
         """
         warnings: list[Problem] = []
+        refused: list[Problem] = []
         for place, source in self._sources:
             try:
                 self._take(place, source.fetch())
@@ -58,12 +60,19 @@ class UnionSource:
                     raise
                 self._states[place] = replace(self._states[place], fault=str(error))
                 warnings.append(_away(place, error))
+            except DocumentError as error:
+                if place not in self._parts:
+                    raise
+                self._states[place] = replace(self._states[place], fault=f"refused: {error.problems[0]}")
+                refused += error.problems
         documents = tuple(self._documents())
         place = ", ".join(place for place, _ in self._sources)
         whole = self._parser.take(documents, None, place, warnings=tuple(warnings))
         states = tuple(self._states[place] for place, _ in self._sources)
-        if self._newest is None or whole is not self._whole or states != self._newest.parts:
-            self._whole, self._newest = whole, replace(whole, parts=states)
+        newest = replace(whole, parts=states, refused=tuple(refused))
+        is_same = self._newest is not None and whole is self._whole and states == self._newest.parts
+        if self._newest is None or not is_same or newest.refused != self._newest.refused:
+            self._whole, self._newest = whole, newest
         return self._newest
 
     def _take(self, place: str, delivery: Delivery) -> None:

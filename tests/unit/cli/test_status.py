@@ -259,6 +259,6 @@ def test_each_source_has_a_line() -> None:
     other = DeliveredPart(place="etcd b", delivered_at=NOW - 7200, fault="silent")
     text = "\n".join(status_screen(replace(WELL, sources=(one, other)), NOW, None))
     assert re.search(r"file /a, up, delivered .*\(2 minutes\), serial 9 signed by k1", text)
-    assert re.search(r"etcd b, down, its part stays: silent, delivered .*\(2 hours\)$", text, re.MULTILINE)
+    assert re.search(r"etcd b, its older part stays: silent, delivered .*\(2 hours\)$", text, re.MULTILINE)
     alone = "\n".join(status_screen(replace(WELL, sources=(one,)), NOW, None))
     assert "file groups.d, up, serial 9 signed by k1" in alone

@@ -58,6 +58,29 @@ def test_a_source_that_is_away_keeps_its_part() -> None:
     assert [problem.code for problem in delivery.problems] == ["source_away"]
 
 
+def test_a_source_that_is_refused_keeps_its_part() -> None:
+    """What the others deliver is followed, and the errors and the state of the source tell why."""
+    one, other = FakeSource(A), FakeSource(B)
+    source = union(one, other)
+    assert source.fetch().refused == ()
+    other.write("version: 1\ngroups: []\n")
+    one.write(A.replace("sg-a", "sg-c"))
+    delivery = source.fetch()
+    assert sorted(delivery.snapshot.group_by_id) == ["sg-b", "sg-c"]
+    assert [problem.code for problem in delivery.refused] == ["unknown_field"]
+    assert [(part.fault or "")[:20] for part in delivery.parts] == ["", "refused: error: fake"]
+    assert source.fetch() is delivery
+    other.write(B.replace("sg-b", "sg-d"))
+    mended = source.fetch()
+    assert (sorted(mended.snapshot.group_by_id), mended.refused) == (["sg-c", "sg-d"], ())
+
+
+def test_a_source_that_is_refused_at_first_refuses_all() -> None:
+    """Groups of the missing part would be unknown to the others."""
+    with pytest.raises(DocumentError):
+        union(FakeSource(A), FakeSource("version: 1\ngroups: []\n")).fetch()
+
+
 def test_each_source_has_a_state_of_its_own() -> None:
     """When it delivered something new last, by whom that is signed, and why it can't be reached."""
     one, other, clock = FakeSource(A), FakeSource(B), FakeClock(100.0)
