@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from sgagent.analysis.compare import FlowChange, compare
@@ -17,8 +18,8 @@ from sgagent.analysis.lint.findings import Finding
 from sgagent.analysis.lint.registry import lint
 from sgagent.analysis.lint.subject import LintSubject, make_subject
 from sgagent.core.binding import HandBinding, HostFacts, bind
-from sgagent.core.model import Snapshot
-from sgagent.core.policy import ResolvedPolicy
+from sgagent.core.model import Policy, Snapshot
+from sgagent.core.policy import ResolvedDirection, ResolvedPolicy
 from sgagent.core.resolve import Exemptions, resolve
 from tests.draws import SeededDraws
 from tests.generators import ENDS, NOW, ShownDocument, random_snapshot
@@ -58,16 +59,47 @@ def assert_no_verdict_changes(subject: LintSubject, fixes: Iterable[Fix]) -> Non
     """Assert that fixes change nothing, now and later."""
     edits = [edit for fix in fixes for edit in fix.edits]
     for time in TIMES:
-        assert not flows_of(subject, edits, time), list(map(str, edits))
+        for limited in (None, *limited_rules(subject)):
+            assert not flows_of(subject, edits, time, limited), (limited, list(map(str, edits)))
 
 
-def flows_of(subject: LintSubject, edits: Sequence[RuleEdit], at: datetime) -> tuple[FlowChange, ...]:
-    """Return what plan finds: both definitions are resolved, and compared."""
+def limited_rules(subject: LintSubject) -> list[str]:
+    """Return the ids of the rules with a limit."""
+    return [rule.rule_id for _, rule in subject.rules.values() if rule.conditions.limit is not None]
+
+
+def flows_of(
+    subject: LintSubject, edits: Sequence[RuleEdit], at: datetime, limited: str | None = None
+) -> tuple[FlowChange, ...]:
+    """Return what plan finds: both definitions are resolved, and compared.
+
+    Args:
+        subject: the definitions.
+        edits: that are made.
+        at: the time.
+        limited: a rule of which the sources have used up the limit, so that it drops (§13.1).
+    """
     groups = [stand.judge.security_group_ids for stand in subject.stands]
     old, new = (
-        policy_of(one, groups, at) for one in (subject.snapshot, edit_snapshot(subject.snapshot, edits))
+        used_up(policy_of(one, groups, at), limited)
+        for one in (subject.snapshot, edit_snapshot(subject.snapshot, edits))
     )
     return compare(old, new).flows
+
+
+def used_up(policy: ResolvedPolicy, limited: str | None) -> ResolvedPolicy:
+    """Return a policy in which a rule drops where it stands."""
+
+    def side(one: ResolvedDirection) -> ResolvedDirection:
+        dropping = (
+            replace(rule, policy=Policy.DROP) if rule.rule_id == limited else rule for rule in one.rules
+        )
+        return replace(one, rules=tuple(dropping))
+
+    judges = (
+        replace(judge, ingress=side(judge.ingress), egress=side(judge.egress)) for judge in policy.interfaces
+    )
+    return replace(policy, interfaces=tuple(judges))
 
 
 def policy_of(definitions: Snapshot, groups: Iterable[tuple[str, ...]], at: datetime) -> ResolvedPolicy:
@@ -98,7 +130,9 @@ _MOST_ROUNDS = 10
 
 def assert_does_what_it_says(subject: LintSubject, finding: Finding, fix: Fix) -> None:
     """Assert that a fix changes what it says, ends what was found, and makes nothing of that kind."""
-    flows = flows_of(subject, fix.edits, NOW)
+    flows, effects = flows_of(subject, fix.edits, NOW), {flow.effect for flow in fix.flows}
+    for limited in limited_rules(subject):
+        assert {flow.effect for flow in flows_of(subject, fix.edits, NOW, limited)} <= effects, limited
     assert sorted(map(_content, flows)) == sorted(map(_content, fix.flows))
     again = subject_of(edit_snapshot(subject.snapshot, fix.edits))
     before, after = ({_named(one) for one in lint(some) if one.rule_ids} for some in (subject, again))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 from sgagent.analysis.compare import Effect, FlowChange
-from sgagent.analysis.lint.edits import Fix, RuleEdit, changed_flows, edit_judge, merged
+from sgagent.analysis.lint.edits import Fix, RuleEdit, changed_flows, edit_judge, exceeding, merged
 from sgagent.analysis.lint.rule_reach import RuleKey, RuleReach, key_of
-from sgagent.analysis.lint.rule_relations import contradict, is_part
+from sgagent.analysis.lint.rule_relations import contradict, is_part, may_meet
 from sgagent.analysis.lint.subject import LintSubject
 from sgagent.core.addresses import Ranges, without
 from sgagent.core.evaluate import DecidedBy
@@ -83,7 +84,8 @@ def unties(subject: LintSubject, drop: RuleKey, accept: RuleKey, priority: int, 
     apart = [(_edit(key, priority=number),) for key, number in steps if key not in known]
     for edits in (mine, *apart):
         fix = _first(subject, (edits,), lambda _: False, changes=False) if edits else None
-        if fix and not _flows(subject, merged((*besides, *edits))):
+        together = merged((*besides, *edits))
+        if fix and not _flows(subject, together) and not any(_exceeding_flows(subject, together)):
             return fix
     return None
 
@@ -155,6 +157,7 @@ def _first(
             continue
         flows = _flows(subject, edits)
         is_right = bool(flows) is changes and all(map(is_meant, (*flows, *_later_flows(subject, edits))))
+        is_right = is_right and all(map(is_meant, _exceeding_flows(subject, edits)))
         if is_right and not _ties(subject, edits) and _are_all_reached(subject, edits):
             return Fix(edits=edits, flows=flows)
     return None
@@ -172,6 +175,18 @@ def _flows(subject: LintSubject, edits: Edits) -> tuple[FlowChange, ...]:
 def _later_flows(subject: LintSubject, edits: Edits) -> tuple[FlowChange, ...]:
     judges = [(stand.interfaces, judge) for stand in subject.stands for judge in stand.later or ()]
     return changed_flows(judges, edits, subject.members)
+
+
+def _exceeding_flows(subject: LintSubject, edits: Edits) -> Iterator[FlowChange]:
+    """Yield what changes for sources that have used up a limit, as then its rule drops (§13.1)."""
+    keys = {edit.key for edit in edits if edit.fields}
+    for stand in subject.stands if keys else ():
+        moved = [rule for rule in stand.rules if key_of(rule) in keys]
+        judges = [(stand.interfaces, judge) for judge in (stand.judge, *(stand.later or ()))]
+        for limited in stand.limited:
+            if any(may_meet(rule, limited) for rule in moved):
+                view = partial(exceeding, key=key_of(limited))
+                yield from changed_flows(judges, edits, subject.members, view)
 
 
 def _are_all_reached(subject: LintSubject, edits: Edits) -> bool:

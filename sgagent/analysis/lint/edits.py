@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sgagent.analysis.compare import FlowChange, compare
 from sgagent.core.addresses import AddressSet, joined
-from sgagent.core.model import AuthorizationObjects, CidrBlock, GroupReference, PortSet, Snapshot
+from sgagent.core.model import AuthorizationObjects, CidrBlock, GroupReference, Policy, PortSet, Snapshot
 from sgagent.core.policy import (
     Peer,
     ResolvedDirection,
@@ -114,6 +114,19 @@ def edit_snapshot(snapshot: Snapshot, edits: Iterable[RuleEdit]) -> Snapshot:
     return replace(snapshot, security_groups=tuple(groups))
 
 
+def exceeding(judge: ResolvedInterface, key: tuple[str, str]) -> ResolvedInterface:
+    """Return a judge of sources that have used up a rule's limit: the rule drops, in its place (§13.1)."""
+    sides = (judge.ingress, judge.egress)
+    ingress, egress = (replace(side, rules=tuple(_dropping(side.rules, key))) for side in sides)
+    return replace(judge, ingress=ingress, egress=egress)
+
+
+def _dropping(rules: Iterable[ResolvedRule], key: tuple[str, str]) -> Iterator[ResolvedRule]:
+    for rule in rules:
+        is_meant = (rule.security_group_id, rule.rule_id) == key
+        yield replace(rule, policy=Policy.DROP) if is_meant else rule
+
+
 def edit_judge(judge: ResolvedInterface, edits: Iterable[RuleEdit], members: Members) -> ResolvedInterface:
     """Return an interface's judge after the edits; the same object where none concerns it."""
     by_key = {edit.key: edit for edit in edits}
@@ -158,7 +171,10 @@ def _peer(objects: AuthorizationObjects, members: Members) -> Peer:
 
 
 def changed_flows(
-    judges: Sequence[tuple[tuple[str, ...], ResolvedInterface]], edits: Sequence[RuleEdit], members: Members
+    judges: Sequence[tuple[tuple[str, ...], ResolvedInterface]],
+    edits: Sequence[RuleEdit],
+    members: Members,
+    view: Callable[[ResolvedInterface], ResolvedInterface] = lambda judge: judge,
 ) -> tuple[FlowChange, ...]:
     """Return all packets that are decided otherwise once the edits are made.
 
@@ -166,6 +182,7 @@ def changed_flows(
         judges: what judges, each with the links or network interfaces that it judges.
         edits: to try.
         members: of the groups.
+        view: returns what a judge, as it is and as it is edited, decides in some case.
     """
     links, old, new = {}, [], []
     for number, (interfaces, judge) in enumerate(judges):
@@ -173,8 +190,8 @@ def changed_flows(
         if edited is not judge:
             name = f"{number:06}"
             links[name] = interfaces
-            old.append(replace(judge, name=name))
-            new.append(replace(edited, name=name))
+            old.append(replace(view(judge), name=name))
+            new.append(replace(view(edited), name=name))
     found = compare(ResolvedPolicy(interfaces=tuple(old)), ResolvedPolicy(interfaces=tuple(new))).flows
     return tuple(
         replace(flow, interfaces=tuple(sorted({link for name in flow.interfaces for link in links[name]})))

@@ -55,10 +55,8 @@ class Stand:
     @cached_property
     def later(self) -> tuple[ResolvedInterface, ...] | None:
         """Return the judges at other times, or where names have no address; None for too many times."""
-        sides = (self.judge.ingress, self.judge.egress)
-        rules = [rule for side in sides for rule in (*side.rules, *side.dormant)]
-        times = {rule.expires for rule in rules if rule.expires is not None}
-        hours = {rule.conditions.active for rule in rules if rule.conditions.active is not None}
+        times = {rule.expires for rule in self.rules if rule.expires is not None}
+        hours = {rule.conditions.active for rule in self.rules if rule.conditions.active is not None}
         starts = times | ({self.at} if self.at is not None else set())
         times |= {edge for start in starts for one in hours for edge in one.edges(start)}
         if len(times) > _MOST_TIMES:
@@ -67,19 +65,24 @@ class Stand:
         if len(found) > _MOST_STATES:
             return None
         judges = list(found.values())
-        if any(rule.peer.is_dynamic for rule in rules):
+        if any(rule.peer.is_dynamic for rule in self.rules):
             judges += [judge.with_rules(lambda rule: not rule.peer.is_dynamic) for judge in judges]
         return tuple(judges[1:])
 
     @cached_property
-    def _limited(self) -> tuple[ResolvedRule, ...]:
+    def rules(self) -> tuple[ResolvedRule, ...]:
+        """Return all rules, those of other hours included."""
         sides = (self.judge.ingress, self.judge.egress)
-        rules = (rule for side in sides for rule in (*side.rules, *side.dormant))
-        return tuple(rule for rule in rules if rule.conditions.limit is not None)
+        return tuple(rule for side in sides for rule in (*side.rules, *side.dormant))
+
+    @cached_property
+    def limited(self) -> tuple[ResolvedRule, ...]:
+        """Return the rules with a limit (§13.1)."""
+        return tuple(rule for rule in self.rules if rule.conditions.limit is not None)
 
     def may_meet_limit(self, rule: ResolvedRule) -> bool:
-        """Return whether a rule has a limit (§13.1), or packets in common with one that has."""
-        return any(may_meet(rule, one) for one in self._limited)
+        """Return whether a rule has a limit, or packets in common with one that has."""
+        return any(may_meet(rule, one) for one in self.limited)
 
     @cached_property
     def open_to_everyone(self) -> Mapping[Family, OpenPorts]:
@@ -279,15 +282,14 @@ class LintSubject:
         for stand in self.stands:
             staying.update(*map(stand.own_database_rules, Family))
             for reach in stand.reaches:
-                reaches.append(reach)
-                reaches += (RuleReach(judge, reach.direction) for judge in stand.later or ())
+                mine = [reach, *(RuleReach(judge, reach.direction) for judge in stand.later or ())]
+                reaches += mine
                 rules = map(reach.rule, reach.rules)
                 is_certain = stand.later is not None
-                staying.update(
-                    key_of(one)
-                    for one in rules
-                    if one.peer.is_dynamic or not is_certain or stand.may_meet_limit(one)
-                )
+                staying.update(key_of(one) for one in rules if one.peer.is_dynamic or not is_certain)
+                # Whoever decides about packets of a rule with a limit stays, and so they are limited alike.
+                deciding = (one.rule(key) for one in mine for key in one.deciding if stand.limited)
+                staying.update(key_of(one) for one in deciding if stand.may_meet_limit(one))
         return find_removals(reaches, staying)
 
 

@@ -27,6 +27,7 @@ from sgagent.core.model import (
     Policy,
     Protocol,
     Protocols,
+    SecurityGroupRule,
 )
 from sgagent.core.policy import ResolvedPolicy, ResolvedRule
 from sgagent.core.rule_values import has_ended, instant_text, protocols_text
@@ -175,13 +176,32 @@ def never_reached(subject: LintSubject) -> Iterator[Finding]:
             instead.setdefault(key, []).extend(clauses)
     for key in sorted((subject.unreached & subject.removals.every) - subject.duplicates.keys()):
         verb = "decides" if len(set(map(known_by, instead[key]))) == 1 else "decide"
+        excess, ahead = _limit_texts(subject.rules[key][1], instead[key])
         yield rule_finding(
             key,
-            f"no packet reaches it: {_names(instead[key])} {verb} before",
-            "remove it: no verdict changes",
+            f"no packet reaches it: {_names(instead[key])} {verb} before{excess}",
+            f"remove it: no verdict changes{ahead}",
             others=_ids(instead[key]),
             fix=advice.removal(subject, key),
         )
+
+
+def _limit_texts(rule: SecurityGroupRule, instead: Iterable[Clause]) -> tuple[str, str]:
+    """Return what to add about limits (§13.1) to the message, and to the remedy; nothing without any."""
+    deciders = [clause.rule for clause in instead if clause.rule is not None]
+    limited = [one for one in deciders if one.conditions.limit is not None]
+    if rule.conditions.limit is not None:
+        return (
+            ", and its limit has no effect",
+            f", or put it before {_rule_ids(deciders)} to limit sources",
+        )
+    if limited:
+        return ", and what exceeds the limit is dropped", f", or put it before {_rule_ids(limited)}"
+    return "", ""
+
+
+def _rule_ids(rules: Iterable[ResolvedRule]) -> str:
+    return _few(", ", list(dict.fromkeys(rule.rule_id for rule in rules)))
 
 
 @notice("a rule without which every packet would be decided alike")

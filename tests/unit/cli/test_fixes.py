@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -167,3 +168,59 @@ def test_an_unknown_code(run: Run, document: Path) -> None:
     code, _, errors = run("lint", document, "--fix=void")
     assert code == 2
     assert "no check has this code" in errors
+
+
+LIMITED = """\
+version: 1
+security_groups:
+  - security_group_id: sg-a
+    type: basic
+    rules:
+      - {rule_id: no, direction: ingress, policy: drop, priority: NO, protocol: tcp,
+         port_range: 443, authorization_object: 10.0.0.0/8}
+      - {rule_id: slow, direction: ingress, policy: accept, priority: 2, protocol: tcp,
+         port_range: 443, authorization_object: 0.0.0.0/0, limit_per_source: {rate: 10/minute}}
+      - {rule_id: office, direction: ingress, policy: accept, priority: OFFICE, protocol: tcp,
+         port_range: 443, authorization_object: 192.0.2.0/24}
+"""
+
+
+def limited(run: Run, path: Path, no: str, office: str) -> dict[str, dict[str, Any]]:
+    """Return the findings that have a fix, by code, of a drop and an accept around one with a limit."""
+    path.write_text(LIMITED.replace("NO", no).replace("OFFICE", office))
+    findings = json.loads(run("lint", path, "--json")[1])["findings"]
+    return {one["code"]: one for one in findings if "fix" in one}
+
+
+def test_what_is_behind_a_limit_is_never_reached(run: Run, document: Path) -> None:
+    """What exceeds it is dropped (§13.1): to go without effect, or before it, is what the rule can do."""
+    finding = limited(run, document, no="1", office="3")["never_reached"]
+    assert finding["message"] == (
+        "no packet reaches it: slow of sg-a decides before, and what exceeds the limit is dropped"
+    )
+    assert finding["remedy"] == "remove it: no verdict changes, or put it before slow"
+    assert (finding["rule_id"], finding["fix"]["effect"]) == ("office", "none")
+
+
+def test_a_limit_that_is_never_reached_has_no_effect(run: Run, document: Path) -> None:
+    """The rule before it accepts without one, and stays, as the limit would have an effect without it."""
+    text = LIMITED.replace("0.0.0.0/0", "192.0.2.0/25").replace("NO", "1").replace("OFFICE", "1")
+    document.write_text(text)
+    findings = json.loads(run("lint", document, "--json")[1])["findings"]
+    (finding,) = (one for one in findings if one["code"] == "never_reached")
+    assert finding["rule_id"] == "slow"
+    assert finding["message"].endswith("decides before, and its limit has no effect")
+    assert finding["remedy"].endswith("or put it before office to limit sources")
+
+
+def test_an_exception_of_a_limit_stays(run: Run, document: Path) -> None:
+    """All would be accepted without it, but not without end."""
+    assert limited(run, document, no="1", office="1") == {}
+
+
+@pytest.mark.parametrize(("code", "no"), (("contradicting_tie", "2"), ("void_drop", "50")))
+def test_a_fix_lifts_no_limit(run: Run, document: Path, code: str, no: str) -> None:
+    """Behind an accept of the same packets a rule would limit them no more."""
+    edits = limited(run, document, no, office="60" if no == "50" else "3")[code]["fix"]["edits"]
+    priorities = {edit["rule_id"]: edit["set"]["priority"] for edit in edits}
+    assert priorities.get("slow", 2) < 3
