@@ -84,6 +84,25 @@ def test_a_flood_is_cut_off_and_hits_nobody_else(agent: Service, one_interface: 
     assert agent.metric("sgagent_drift_repaired_total") == 0
 
 
+def test_buckets_that_others_plant_limit_nobody(agent: Service, one_interface: Lab) -> None:
+    """They would count in the place of the rule's: they refute the proof, and the next agent removes them."""
+    agent.start()
+    agent.stop()
+    names = [f"limit/eth0/sgr-ssh/{family}/1-86400-{BURST}" for family in ("ipv4", "ipv6")]
+    planted = "limit rate over 10000/second burst 500 packets timeout 300d"
+    for name, source in zip(names, (LOUD, LOUD6), strict=True):
+        one_interface.host.nft("add", "element", "inet", "sgagent", name, f"{{ {source} {planted} }}")
+        assert admitted(one_interface, source, 2 * BURST) == 2 * BURST
+        assert admitted(one_interface, QUIET if source == LOUD else QUIET6, 2 * BURST) == BURST
+    found = agent.command("verify")
+    assert found.status == 1
+    assert f"in it {LOUD} with limit rate over 10000/second burst 500 packets, timeout" in found.output
+    agent.start()
+    for source in (LOUD, LOUD6):
+        assert admitted(one_interface, source, 2 * BURST, 3000) == BURST
+    agent.wait_for_proof()
+
+
 def test_what_changes_a_bucket(agent: Service, one_interface: Lab) -> None:
     """Another rule changes none, another limit fills all anew; in observe mode nothing is dropped."""
     agent.start()

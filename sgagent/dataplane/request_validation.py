@@ -108,7 +108,7 @@ class _Validator:
             case ops.AddCounter(nft.Counter(name=name, comment=comment)):
                 _check_name(name)
                 _check_comment(comment)
-            case ops.Flush("chain" | "map", name):
+            case ops.Flush("chain" | "map" | "set", name):
                 _check_any_name(name)
             case ops.Delete(str(kind), name) if kind in ops.DELETABLE:
                 _check_any_name(name)

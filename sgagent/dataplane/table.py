@@ -22,7 +22,7 @@ from sgagent.dataplane.conntrack import clear_marks
 from sgagent.dataplane.generation import RulesetGeneration, RulesetNumber
 from sgagent.dataplane.libnftables import NOT_PERMITTED, Context, RefusedError
 from sgagent.dataplane.privileges import ends_within, fork
-from sgagent.dataplane.table_dump import TableDump, dump_table
+from sgagent.dataplane.table_dump import TableDump, dump_buckets, dump_table
 from sgagent.nft import ruleset as nft, transactions as ops
 from sgagent.nft.marks import MarkTest
 from sgagent.nft.ruleset import FAMILY, TABLE
@@ -414,9 +414,8 @@ def _list_table(asked: RulesetGeneration) -> TableListing:
                 dump = dump_table(asked) if asked.table_stands() else None
                 is_unchanged = asked.read() == before
                 if is_unchanged or (dump and previous and dump.program == previous.program):
-                    return TableListing(
-                        before if is_unchanged else None, None if dump is None else dump.messages
-                    )
+                    whole = None if dump is None else dump.messages + dump_buckets(asked, dump)
+                    return TableListing(before if is_unchanged else None, whole)
                 previous = dump
     except OSError as error:
         raise KernelRefusedError(error.strerror or str(error), _DUMP) from error

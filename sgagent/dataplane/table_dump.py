@@ -18,8 +18,9 @@ from sgagent.core.errors import NotPermittedError
 from sgagent.dataplane.libnftables import RefusedError, result_of
 from sgagent.dataplane.privileges import NET_ADMIN, capabilities, fork
 from sgagent.netlink import NETLINK_NETFILTER, NetlinkSocket, attribute, attributes, payloads_in
+from sgagent.nft.buckets import one_of_each
 from sgagent.nft.ruleset import TABLE
-from sgagent.nft.sets import DYNAMIC, INTERVAL, LINK_TYPES
+from sgagent.nft.sets import DYNAMIC, INTERVAL, LINK_TYPES, METER
 
 _SUBSYSTEM = 10 << 8
 _GET_TABLE, _GET_CHAIN, _GET_RULE, _GET_SET, _GET_ELEMENTS, _GET_OBJECT, _GET_FLOWTABLE = (
@@ -63,6 +64,17 @@ def dump_all(asked: NetlinkSocket) -> TableDump:
         OSError: the kernel refused; a set went meanwhile.
     """
     return _dump(asked, socket.AF_UNSPEC, b"")
+
+
+def dump_buckets(asked: NetlinkSocket, dump: TableDump) -> bytes:
+    """Return the messages about the buckets of a dump's meters, of equal ones one at least.
+
+    Packets change them, so they are of no state of the ruleset.
+
+    Raises:
+        OSError: the kernel refused; a set went meanwhile.
+    """
+    return b"".join(map(one_of_each, _elements(asked, dump.program, _is_meter)))
 
 
 def read_others() -> bytes:
@@ -153,6 +165,10 @@ def _changes_by_rules_alone(about: Mapping[int, memoryview]) -> bool:
     return not int.from_bytes(about.get(_SET_FLAGS, b""), "big") & DYNAMIC
 
 
+def _is_meter(about: Mapping[int, memoryview]) -> bool:
+    return int.from_bytes(about.get(_SET_FLAGS, b""), "big") == METER
+
+
 _SET_FLAGS, _KEY_TYPE = 3, 4
 
 
@@ -172,6 +188,10 @@ def _rules_and_sets(
     yield asked.dump_unread(_GET_RULE, request)
     sets = asked.dump_unread(_GET_SET, request)
     yield sets
+    yield from _elements(asked, sets, is_wanted)
+
+
+def _elements(asked: NetlinkSocket, sets: bytes, is_wanted: _Wanted) -> Iterator[bytes]:
     for start, stop in payloads_in(sets, _NEW_SET):
         given = attributes(memoryview(sets)[start + _HEADER.size : stop])
         if is_wanted(given):
@@ -182,4 +202,5 @@ def _rules_and_sets(
 def main() -> None:
     """Print the ruleset of this network namespace, of which nobody else knows."""
     with NetlinkSocket(NETLINK_NETFILTER) as asked:
-        sys.stdout.buffer.write(dump_all(asked).messages)
+        dump = dump_all(asked)
+        sys.stdout.buffer.write(dump.messages + dump_buckets(asked, dump))

@@ -158,6 +158,14 @@ class _Change:
         self._wanted_maps = self._maps.wanted_ones()
         """Those that may have to be declared, or get elements."""
 
+        standing_sets = self._meter_sets.standing
+        self._strange_sets = sorted(
+            name
+            for name in self._meter_sets.names & self._meter_sets.wanted.keys()
+            if name in standing_sets and standing_sets[name].strange_bucket is not None
+        )
+        """Those in which another process put a bucket."""
+
         standing_maps = self._maps.standing
         self._changed_maps = [
             (one.name, one.key_types, *differing_elements(standing_maps[one.name].elements, one.elements))
@@ -220,6 +228,8 @@ class _Change:
             yield ops.Flush("chain", name)
         for name in sorted(self._emptied):
             yield ops.Flush("map", name)
+        for name in self._strange_sets:
+            yield ops.Flush("set", name)
         for name, types, gone, _ in self._changed_maps:
             if gone:
                 yield ops.DeleteElements(name, types, gone)

@@ -18,6 +18,7 @@ from sgagent.nft.attributes import (
     text,
     user_data,
 )
+from sgagent.nft.buckets import strange_bucket
 from sgagent.nft.expression_reader import OBJECTS as OBJECT_KINDS, read_expression, split_expressions
 from sgagent.nft.expressions import Expression, NamedStatement
 from sgagent.nft.fields import FAMILY_KEY, KEY_TYPES
@@ -209,9 +210,14 @@ class _DumpReader:
 
     def take_elements(self, table: KernelTable, given: Mapping[int, bytes]) -> None:
         """Take in elements; their sets come before."""
-        one = table.sets[text(given[2])]
-        if one.flags != METER:  # these are packets' doing
-            self._elements.read(one, given.get(3, b""))
+        one, listed = table.sets[text(given[2])], given.get(3, b"")
+        if one.flags != METER:
+            self._elements.read(one, listed)
+        elif one.strange_bucket is None:
+            try:
+                one.strange_bucket = strange_bucket(one.name, listed)
+            except FAULTS as error:
+                one.oddity = str(error)
 
     def take_object(self, table: KernelTable, given: Mapping[int, bytes]) -> None:
         """Take in a stateful object."""

@@ -97,6 +97,15 @@ def meter_set(interface: str, rule_id: str, family: Family, limit: SourceLimit) 
     return f"{where}/{limit.rate}-{limit.seconds}-{limit.burst}"
 
 
+def limit_of_set(name: str) -> tuple[int, int, int] | None:
+    """Return rate, its seconds and burst in the name of a set of buckets; None where it is no such name."""
+    found = _LIMIT.fullmatch(name)
+    return None if found is None else (int(found[1]), int(found[2]), int(found[3]))
+
+
+_LIMIT = re.compile(r"limit/.+/([0-9]+)-([0-9]+)-([0-9]+)")
+
+
 def counter_name(key: KernelCounterKey) -> str:
     """Return the name of the kernel's counter with a key; it does not depend on the policy or verdict."""
     match key:

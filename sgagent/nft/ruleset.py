@@ -392,7 +392,7 @@ class VerdictMap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeterSet:
-    """The buckets of a meter, which packets put in. Only its being there is part of the ruleset."""
+    """The buckets of a meter, which packets put in. What is in them is no part of the ruleset."""
 
     name: str
     key_type: KeyType
@@ -401,6 +401,9 @@ class MeterSet:
 
     timeout: int
     """Seconds after its last packet in which a bucket goes."""
+
+    strange_bucket: str | None = None
+    """Of a table that was listed, an element of another limit than the rule's, and what it says."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,6 +67,9 @@ class KernelSet:
     timeout: int | None = None
     """Of elements, in milliseconds."""
 
+    strange_bucket: str | None = None
+    """Of a meter's set, an element that its packets don't put in."""
+
     entries: list[KernelElement] = field(default_factory=list)
 
     @property
@@ -159,7 +162,13 @@ def meter_set_of(one: KernelSet) -> nft.MeterSet | None:
         return None
     if one.size is None or one.timeout is None or one.timeout % 1000:
         return None
-    return nft.MeterSet(name=one.name, key_type=key_types[0], size=one.size, timeout=one.timeout // 1000)
+    return nft.MeterSet(
+        name=one.name,
+        key_type=key_types[0],
+        size=one.size,
+        timeout=one.timeout // 1000,
+        strange_bucket=one.strange_bucket,
+    )
 
 
 def elements_of(one: KernelSet, types: Sequence[nft.KeyType]) -> list[nft.Element]:

@@ -63,4 +63,6 @@ def meter_notes(meter: Meter, meter_set: MeterSet) -> tuple[str, str]:
     """
     what = f"{meter.rate} in {meter.seconds} s, burst {meter.burst}, by {meter.selector.key}"
     where = f"{meter_set.name} of {meter_set.size}, {meter_set.key_type.value}, {meter_set.timeout} s"
+    if meter_set.strange_bucket is not None:
+        where += f", in it {meter_set.strange_bucket}"
     return f"within {what}, {where}", f"over {what}, {where}"

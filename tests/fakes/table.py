@@ -125,6 +125,8 @@ class FakeTable:
         """Empty an object, unless it is foreign and so not kept here."""
         if kind == "map":
             self.elements(name).clear()
+        elif kind == "set":
+            self.meter_sets[name] = replace(self.meter_sets[name], strange_bucket=None)
         elif name in self.chains:
             self.rules(name).clear()
 

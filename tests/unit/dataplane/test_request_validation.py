@@ -108,7 +108,7 @@ REFUSED: tuple[Any, ...] = (
     obj("Delete", "table", "other"),
     obj("Delete", "ruleset", "a"),
     obj("Flush", "table", "sgagent"),
-    obj("Flush", "set", "a"),
+    obj("Flush", "counter", "a"),
     obj("Delete", ["set"], "a"),
     obj("Delete", "set", "a\0b"),
     obj("Delete", "set", "a" * 256),

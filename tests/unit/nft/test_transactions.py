@@ -144,6 +144,18 @@ def test_foreign_things_go_and_ours_stay(name: str, operations: tuple[Operation,
     assert make_plan(tables.WHOLE, tables.WHOLE, (name,)).operations == operations
 
 
+def test_a_set_with_a_bucket_of_others_is_emptied() -> None:
+    """Where it stays; what was in it is none of the table's, and one that goes is deleted anyway."""
+    (own,) = tables.LIMITED.meter_sets
+    planted = replace(tables.LIMITED, meter_sets=(replace(own, strange_bucket="10.0.0.3 with no limit"),))
+    plan = make_plan(tables.LIMITED, planted)
+    assert plan.operations == (Flush("set", own.name),)
+    assert carry_out(plan, planted) == tables.LIMITED
+    without = make_plan(tables.WHOLE, planted)
+    assert Flush("set", own.name) not in without.operations
+    assert Delete("set", own.name) in without.removal
+
+
 def test_a_destroyed_table_is_none() -> None:
     """Nothing is left, and it can be made again."""
     assert carry_out(Plan((DestroyTable(),)), tables.WHOLE) is None

@@ -101,6 +101,15 @@ def test_any_other_limit_is_refuted(altered: nft.Ruleset) -> None:
     assert outcome(altered) is Outcome.REFUTED
 
 
+def test_a_bucket_of_another_limit_is_refuted_by_name() -> None:
+    """It counts for its source in the place of the rule's limit."""
+    said = "10.0.0.3 with limit rate over 10000/second burst 5000 packets"
+    found = prove(table_of(with_sets(strange_bucket=said)), limited())
+    assert found.outcome is Outcome.REFUTED
+    assert found.counterexample is not None
+    assert f"in it {said}" in found.counterexample.found.counters[0]
+
+
 def test_a_limit_that_nobody_demands_is_refuted() -> None:
     """It drops what the policy accepts."""
     assert outcome(compiled(limited()), limited(None)) is Outcome.REFUTED
