@@ -141,14 +141,9 @@ class RuleResolver:
             name: _ReferredGroup(members[name], group.account_id, group.vpc_id)
             for name, group in snapshot.group_by_id.items()
         }
-        rules = (rule for group in snapshot.security_groups for rule in group.rules)
-        written = {rule.conditions.user for rule in rules} - {None}
-        users = {
-            one: replace(one, number=find_user(one.name)) if one.number is None else one
-            for one in written
-            if one is not None
-        }
-        self._users: Mapping[LocalUser, LocalUser] = memo.update("users", partial(_known_if_equal, users))
+        self._find_user = find_user
+        self._users: dict[LocalUser, LocalUser] = {}
+        self._former_users: dict[LocalUser, LocalUser] = memo.get("users", (), dict)
         self._groups: Mapping[str, _ReferredGroup] = memo.update(
             "referred groups", partial(_known_if_equal, groups)
         )
@@ -187,8 +182,15 @@ class RuleResolver:
         return objects, referred_ports, [self._user(rule) for rule in rules]
 
     def _user(self, rule: SecurityGroupRule) -> LocalUser | None:
-        """Return the user of a rule, with the id that it has here."""
-        return self._users[rule.conditions.user] if rule.conditions.user else None
+        """Return the user of a rule, with the id that it has here; an equal one is the object of before."""
+        user = rule.conditions.user
+        if user is None:
+            return None
+        if user not in self._users:
+            found = user if user.number is not None else replace(user, number=self._find_user(user.name))
+            former = self._former_users.get(user)
+            self._users[user] = self._former_users[user] = former if former == found else found
+        return self._users[user]
 
     def _referred(self, named: AuthorizationObject) -> object:
         """Return the referent of an object; None if it has none, or it is not in the definitions."""
@@ -347,14 +349,13 @@ def _merged(ports: PortSet) -> PortSet:
     return ports if len(ports.ranges) < 2 else replace(ports, ranges=joined(ports.ranges))
 
 
-_Referred = TypeVar("_Referred", _ReferredGroup, AddressSet, LocalUser)
-_Reference = TypeVar("_Reference", str, LocalUser)
+_Referred = TypeVar("_Referred", _ReferredGroup, AddressSet)
 
 
 def _known_if_equal(
-    groups: Mapping[_Reference, _Referred], before: Mapping[_Reference, _Referred] | None
-) -> Mapping[_Reference, _Referred]:
-    """Return the groups, names or users; an equal one is the same object as before."""
+    groups: Mapping[str, _Referred], before: Mapping[str, _Referred] | None
+) -> Mapping[str, _Referred]:
+    """Return the groups or names; an equal one is the same object as before."""
     known = before or {}
     return {name: known[name] if known.get(name) == group else group for name, group in groups.items()}
 

@@ -8,8 +8,9 @@ from sgagent.core.policy import ResolvedRule
 
 
 def may_meet(one: ResolvedRule, other: ResolvedRule) -> bool:
-    """Return whether two rules may match the same packet; source ports, near ends and users are left out."""
-    return any(_meet(one, other, family) for family in Family)
+    """Return whether two rules may match the same packet; source ports and near ends are left out."""
+    is_same_user = None in (one.user, other.user) or one.user == other.user
+    return is_same_user and any(_meet(one, other, family) for family in Family)
 
 
 def _meet(one: ResolvedRule, other: ResolvedRule, family: Family) -> bool:

@@ -274,7 +274,8 @@ class LintSubject:
     def removals(self) -> Removals:
         """Return the rules without which every packet is decided alike, now and when rules have ended.
 
-        Not those that other findings are about or would keep, nor those that name what the DNS may change.
+        Not those that other findings are about or would keep, nor those that name what the DNS may change, or
+        a user: two names may be one.
         """
         staying = {key for _, key, _ in self.void_drops} | self.trapped.keys()
         staying.update(*self.trapped.values(), *self.exceptions.values())
@@ -286,7 +287,11 @@ class LintSubject:
                 reaches += mine
                 rules = map(reach.rule, reach.rules)
                 is_certain = stand.later is not None
-                staying.update(key_of(one) for one in rules if one.peer.is_dynamic or not is_certain)
+                staying.update(
+                    key_of(one)
+                    for one in rules
+                    if one.peer.is_dynamic or one.user is not None or not is_certain
+                )
                 # Whoever decides about packets of a rule with a limit stays, and so they are limited alike.
                 deciding = (one.rule(key) for one in mine for key in one.deciding if stand.limited)
                 staying.update(key_of(one) for one in deciding if stand.may_meet_limit(one))

@@ -8,6 +8,8 @@ import pytest
 
 from sgagent.analysis.compare import compare_judges
 from sgagent.analysis.flow_text import users_text
+from sgagent.analysis.lint.registry import lint
+from sgagent.analysis.lint.subject import make_subject
 from sgagent.compiler.enforce import narrows
 from sgagent.core.binding import HandBinding, HostFacts, bind
 from sgagent.core.conditions import LAST_USER, NO_USER, Conditions, LocalUser, stand_in
@@ -129,3 +131,17 @@ def test_differences_are_of_users() -> None:
     }
     texts = [users_text(ranges) for ranges in (((7, 7),), ((0, 6), (8, NO_USER)))]
     assert texts == ["of user 7", "of all but user 7"]
+
+
+def test_lint_takes_no_two_users_for_one() -> None:
+    """Neither to say that their rules contradict, nor that one is needless: two names may be one user."""
+    same = of_user("deploy"), of_user("deploy", rule_id="r-too")
+    apart = of_user("deploy", DROP), of_user("backup", rule_id="r-other")
+
+    def codes(*rules: SecurityGroupRule) -> set[str]:
+        found = lint(make_subject(snapshot(group("sg-1", *rules)), Exemptions()))
+        return {one.code for one in found} - {"dns_ntp_shut"}
+
+    assert codes(*apart) == set()
+    assert codes(of_user("deploy", DROP), of_user("deploy", rule_id="r-other")) != set()
+    assert codes(*same, REST) != set()
