@@ -22,7 +22,7 @@ from sgagent.core.errors import nearest
 from sgagent.core.hours import DAYS, EVERY_DAY, MINUTES_OF_DAY, Hours
 from sgagent.documents import scalars
 from sgagent.documents.field import Field
-from sgagent.documents.models import DescribedModel, Schema, Value, any_of, read_model, ref
+from sgagent.documents.models import DocumentModel, Schema, Value, any_of, read_model, ref
 from sgagent.documents.tree import Listing, Mapping, Node
 
 _CLOCK_PATTERN = "([01][0-9]|2[0-3]):([0-5][0-9])|(24):(00)"
@@ -103,7 +103,7 @@ Days = Annotated[
 Clock = Annotated[int, Value(parse_clock, _text(_CLOCK_PATTERN))]
 
 
-class HoursModel(DescribedModel):
+class HoursModel(DocumentModel):
     """Hours of the week at which a rule exists (§13.2)."""
 
     days: Days | None = None
@@ -160,7 +160,7 @@ def parse_burst(node: Node) -> int:
     raise scalars.invalid("bad_limit", "not a burst", f"a whole number from 1 to {MOST_AT_ONCE}")
 
 
-class LimitModel(DescribedModel):
+class LimitModel(DocumentModel):
     """How many new sessions each source address may open (§13.1)."""
 
     rate: Annotated[tuple[int, int], Value(parse_rate, _text(_RATE_PATTERN))]
@@ -207,7 +207,7 @@ def parse_user(node: Node) -> LocalUser:
     return LocalUser(name=text)
 
 
-class LocalModel(DescribedModel):
+class LocalModel(DocumentModel):
     """Who on this host an egress rule is for (§13.3)."""
 
     user: Annotated[LocalUser, Value(parse_user, any_of(_text(_USER_PATTERN), _ID_SCHEMA))]

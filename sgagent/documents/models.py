@@ -6,9 +6,12 @@ commands run.
 
 from __future__ import annotations
 
+import ast
+import inspect
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping as MappingOf
 from dataclasses import replace
 from functools import cache, partial
+from itertools import pairwise
 from typing import Annotated, Any, TypeVar
 
 import pydantic
@@ -94,12 +97,6 @@ class DocumentModel(pydantic.BaseModel):
             for value in field.metadata
             if isinstance(value, Value) and value.remedy
         }
-
-
-class DescribedModel(DocumentModel):
-    """A mapping of the native format; the docstrings of its fields describe them in the JSON Schema."""
-
-    model_config = pydantic.ConfigDict(use_attribute_docstrings=True)
 
 
 class LooseModel(DocumentModel):
@@ -201,9 +198,7 @@ def _without_required(declared: type[M]) -> type[M]:
         for name, field in declared.model_fields.items()
         if field.is_required()
     }
-    # Without docstrings: pydantic would take them from the source, which an upgrade may have replaced.
-    undescribed = {"use_attribute_docstrings": False}
-    return pydantic.create_model(declared.__name__, __base__=declared, __cls_kwargs__=undescribed, **optional)
+    return pydantic.create_model(declared.__name__, __base__=declared, **optional)
 
 
 def faults_of(error: pydantic.ValidationError) -> Iterator[Fault]:
@@ -298,7 +293,20 @@ def _linked(part: object) -> object:
 
 
 def _schema_of(model: type[DocumentModel]) -> Schema:
-    return model.model_json_schema(schema_generator=_Generator)
+    schema = model.model_json_schema(schema_generator=_Generator)
+    for name, text in _docstrings(model):
+        schema["properties"][model.names()[name]]["description"] = text
+    return schema
+
+
+def _docstrings(model: type[DocumentModel]) -> Iterator[tuple[str, str]]:
+    """Yield names and docstrings of fields, which only the source has: pydantic would always read it."""
+    (declared,) = ast.parse(inspect.getsource(model)).body
+    assert isinstance(declared, ast.ClassDef)  # noqa: S101 - for the type checker
+    for before, after in pairwise(declared.body):
+        match before, after:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                yield name, inspect.cleandoc(text)
 
 
 class _Generator(GenerateJsonSchema):

@@ -41,7 +41,6 @@ from sgagent.documents.conditions import (
 )
 from sgagent.documents.field import Field
 from sgagent.documents.models import (
-    DescribedModel,
     DocumentModel,
     Schema,
     Value,
@@ -88,7 +87,7 @@ Tags = Annotated[
 _PORTED = ported_text("and")
 
 
-class RuleModel(DescribedModel):
+class RuleModel(DocumentModel):
     """A rule (§1.2)."""
 
     rule_id: Id = ""
@@ -140,7 +139,7 @@ class RuleModel(DescribedModel):
     """For people."""
 
 
-class SecurityGroupModel(DescribedModel):
+class SecurityGroupModel(DocumentModel):
     """A security group (§1.1)."""
 
     security_group_id: Annotated[str, Value(values.parse_group_id, ref("id"))]
@@ -178,7 +177,7 @@ class SecurityGroupModel(DescribedModel):
     """In any order: only priority and policy order them."""
 
 
-class PrefixEntryModel(DescribedModel):
+class PrefixEntryModel(DocumentModel):
     """An entry of a prefix list, with a description."""
 
     cidr: Block
@@ -188,7 +187,7 @@ class PrefixEntryModel(DescribedModel):
     """For people."""
 
 
-class PrefixListModel(DescribedModel):
+class PrefixListModel(DocumentModel):
     """A prefix list (§1.4)."""
 
     prefix_list_id: Id
@@ -201,7 +200,7 @@ class PrefixListModel(DescribedModel):
     """Empty matches nothing."""
 
 
-class PortEntryModel(DescribedModel):
+class PortEntryModel(DocumentModel):
     """An entry of a port list, with a description."""
 
     port_range: Annotated[PortSet, Value(values.parse_port_range, ref("port_range"))]
@@ -211,7 +210,7 @@ class PortEntryModel(DescribedModel):
     """For people."""
 
 
-class PortListModel(DescribedModel):
+class PortListModel(DocumentModel):
     """A port list (§1.4)."""
 
     port_list_id: Id
@@ -221,7 +220,7 @@ class PortListModel(DescribedModel):
     """Empty matches nothing."""
 
 
-class NetworkInterfaceModel(DescribedModel):
+class NetworkInterfaceModel(DocumentModel):
     """A network interface (§1.3)."""
 
     network_interface_id: Id
@@ -246,7 +245,7 @@ class NetworkInterfaceModel(DescribedModel):
     """The machine that it belongs to."""
 
 
-class NativeModel(DescribedModel):
+class NativeModel(DocumentModel):
     """Security groups and the objects they refer to, in the native format of sgagent."""
 
     version: Annotated[

@@ -59,6 +59,14 @@ def test_check_asks_no_agent_before_it_has_to() -> None:
     assert imported_with(("check",), {"sgagent.agent.control", "sgagent.agent.status"}) == ""
 
 
+def test_no_source_is_read_to_read_documents() -> None:
+    """Docstrings of fields are for ``sgagent schema``; pydantic would look for them at each start."""
+    code = "import linecache, sgagent.documents.native; print(list(linecache.cache))"
+    ours = [sys.executable, "-c", code]
+    done = subprocess.run(ours, capture_output=True, text=True, check=True)  # noqa: S603 - nothing of anybody else
+    assert done.stdout == "[]\n"
+
+
 def test_the_making_of_a_key_imports_no_documents() -> None:
     """It would take more than twice as long."""
     assert imported_with(("keygen",), {"sgagent.documents", "sgagent.settings"}) == ""
