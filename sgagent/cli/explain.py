@@ -17,7 +17,6 @@ from sgagent.cli.agent_client import NoAgentError, ask, enforced_now
 from sgagent.cli.configuration import load_settings
 from sgagent.cli.main import option_adder
 from sgagent.cli.output import decision_as_json, warn
-from sgagent.cli.plan import resolve_everywhere
 from sgagent.core.conditions import LAST_USER
 from sgagent.core.errors import UsageError, printable
 from sgagent.core.evaluate import DecidedBy, Packet
@@ -127,7 +126,7 @@ def _explain_definitions(settings: Settings, packet: Packet, options: argparse.N
     elsewhere = None if options.interface or options.on else _meant_elsewhere(policy, delivery, packet)
     if elsewhere is not None:
         warn(f"no link here is {elsewhere}, which the packet is for: answered as on the host that has it")
-        policy = resolve_everywhere(
+        policy = inputs.resolve_everywhere(
             settings, delivery, at=options.at, dns=inputs.dns_answers(settings, options)
         ).policy
         return explain(policy, replace(packet, interface=elsewhere))

@@ -19,6 +19,7 @@ from sgagent.core.binding import (
     HandBinding,
     HostFacts,
     bind,
+    bind_everywhere,
 )
 from sgagent.core.endpoints import exempt
 from sgagent.core.errors import (
@@ -36,7 +37,7 @@ from sgagent.core.expected_links import ExpectedLink, bind_expected
 from sgagent.core.lockout import CutSession, LiveSession, NamedCut, named
 from sgagent.core.memo import Memo
 from sgagent.core.model import Snapshot
-from sgagent.core.resolve import Exemptions, Resolution, Scope, resolve
+from sgagent.core.resolve import Exemptions, Resolution, Scope, dns_names, resolve
 from sgagent.core.resolved_rules import OF_UNKNOWN_OBJECTS, OF_UNKNOWN_USERS, UNRESOLVED_NAME
 from sgagent.documents import DocumentFile, RefusedDocumentsError
 from sgagent.documents.parse import with_key_lines
@@ -364,6 +365,33 @@ def resolve_for_host(
         warnings = names.warnings_of(resolution.dns_names)
         resolution = replace(resolution, problems=(*resolution.problems, *warnings))
     return with_all_problems(resolution, delivery, settings, scope)
+
+
+def resolve_everywhere(
+    settings: Settings,
+    delivery: Delivery,
+    memo: Memo | None = None,
+    *,
+    at: datetime | None = None,
+    dns: DnsAnswers | None = None,
+) -> Resolution:
+    """Resolve definitions on every network interface that they name, wherever it is.
+
+    Each is judged as if it were a link of this host, by the name of its id. All errors of meaning count.
+    """
+    names = dns.of(dns_names(delivery.snapshot), HostFacts()).addresses if dns else None
+    resolution = resolve(
+        delivery.snapshot,
+        bind_everywhere(delivery.snapshot),
+        exemptions(settings),
+        default_mode=settings.enforcement.mode,
+        source_check=settings.enforcement.source_check,
+        scope=Scope.EVERYTHING,
+        at=at or latest_time(settings),
+        names=names,
+        memo=memo,
+    )
+    return with_all_problems(resolution, delivery, settings, Scope.HOST)
 
 
 def with_all_problems(

@@ -26,13 +26,13 @@ from sgagent.cli.guardrails import Keeper, add_guardrails_argument
 from sgagent.cli.main import option_adder
 from sgagent.cli.output import progress, terminal_width
 from sgagent.core.addresses import joined, without
-from sgagent.core.binding import HandBinding, HostFacts, bind, bind_everywhere
+from sgagent.core.binding import HandBinding, HostFacts, bind
 from sgagent.core.errors import UsageError, count, printable
 from sgagent.core.lockout import NamedCut, as_keys, sessions_newly_cut
 from sgagent.core.memo import Memo
 from sgagent.core.model import Family, PortSet, Snapshot
 from sgagent.core.policy import Peer, ResolvedPolicy, ResolvedRule
-from sgagent.core.resolve import Resolution, Scope, dns_names, resolve
+from sgagent.core.resolve import Resolution, dns_names, resolve
 from sgagent.core.rule_values import few_objects, instant_text, protocols_text
 from sgagent.documents.parse import parse_other_version
 from sgagent.nft.marks import MarkLayout, first_state
@@ -144,7 +144,7 @@ class _Scope:
     def resolve(self, delivery: Delivery) -> Resolution:
         """Resolve definitions in the scope."""
         if self.everywhere:
-            return resolve_everywhere(self.settings, delivery, self.memo, at=self.at, dns=self.dns)
+            return inputs.resolve_everywhere(self.settings, delivery, self.memo, at=self.at, dns=self.dns)
         return inputs.resolve_for_host(
             self.settings, delivery, self.interfaces, memo=self.memo, at=self.at, dns=self.dns
         )
@@ -162,33 +162,6 @@ class _Scope:
         if self.interfaces and not meant:
             return ResolvedPolicy()
         return replace(self, interfaces=tuple(meant)).resolve(present).policy
-
-
-def resolve_everywhere(
-    settings: Settings,
-    delivery: Delivery,
-    memo: Memo | None = None,
-    *,
-    at: datetime | None = None,
-    dns: DnsAnswers | None = None,
-) -> Resolution:
-    """Resolve definitions on every network interface that they name, wherever it is.
-
-    Each is judged as if it were a link of this host, by the name of its id. All errors of meaning count.
-    """
-    names = dns.of(dns_names(delivery.snapshot), HostFacts()).addresses if dns else None
-    resolution = resolve(
-        delivery.snapshot,
-        bind_everywhere(delivery.snapshot),
-        inputs.exemptions(settings),
-        default_mode=settings.enforcement.mode,
-        source_check=settings.enforcement.source_check,
-        scope=Scope.EVERYTHING,
-        at=at or inputs.latest_time(settings),
-        names=names,
-        memo=memo,
-    )
-    return inputs.with_all_problems(resolution, delivery, settings, Scope.HOST)
 
 
 def _enforced(

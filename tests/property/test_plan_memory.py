@@ -17,9 +17,9 @@ from sgagent.agent.state.directory import KeptDocuments, StateDirectory
 from sgagent.agent.timed_rules import recurring_rules
 from sgagent.analysis.compare import compare
 from sgagent.analysis.flow_text import ObjectNames
-from sgagent.cli.inputs import resolve_for_host
+from sgagent.cli.inputs import resolve_everywhere, resolve_for_host
 from sgagent.cli.main import main
-from sgagent.cli.plan import PlanReport, as_json, resolve_everywhere
+from sgagent.cli.plan import PlanReport, as_json
 from sgagent.compiler.compilation import compile_
 from sgagent.compiler.enforce import Enforced, enforce
 from sgagent.core.errors import DocumentError

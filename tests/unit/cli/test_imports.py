@@ -59,6 +59,11 @@ def test_check_asks_no_agent_before_it_has_to() -> None:
     assert imported_with(("check",), {"sgagent.agent.control", "sgagent.agent.status"}) == ""
 
 
+def test_a_verdict_is_explained_without_what_compares_policies() -> None:
+    """Nor with what compiles them."""
+    assert imported_with(("explain",), {"sgagent.analysis.compare", "sgagent.nft.ruleset"}) == ""
+
+
 def test_no_source_is_read_to_read_documents() -> None:
     """Docstrings of fields are for ``sgagent schema``; pydantic would look for them at each start."""
     code = "import linecache, sgagent.documents.native; print(list(linecache.cache))"
