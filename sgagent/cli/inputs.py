@@ -229,8 +229,11 @@ def read_policy(
             if problem.code not in missing and (problem.origin.file, problem.origin.path) not in known
         )
         raise DocumentError((*error.problems, *of_meaning)) from None
-    at, dns = vars(options).get("at"), dns_answers(settings, options)
-    found = resolve_for_host(settings, delivery, options.interface, scope=scope, at=at, dns=dns)
+    at = vars(options).get("at")
+    resolve_ = partial(resolve_for_host, settings, delivery, options.interface, scope=scope, at=at)
+    found = resolve_()
+    if found.dns_names:  # few rules name any
+        found = resolve_(dns=dns_answers(settings, options))
     return keep(found, delivery)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 
@@ -57,6 +58,14 @@ def test_status_does_not_import_what_computes_it() -> None:
 def test_check_asks_no_agent_before_it_has_to() -> None:
     """What the agent's answers are takes a quarter of the time for ten rules."""
     assert imported_with(("check",), {"sgagent.agent.control", "sgagent.agent.status"}) == ""
+
+
+def test_who_names_no_name_does_not_import_the_resolver(tmp_path: Path) -> None:
+    """Rules without names of the DNS are resolved without the table of names."""
+    document = tmp_path / "policy.yaml"
+    document.write_text("version: 1\n")
+    then = f"main.main(['check', {str(document)!r}, '--interface', 'eth0='])"
+    assert "in the end" not in imported_with((), {"sgagent.agent.names.name_table"}, then)
 
 
 def test_a_verdict_is_explained_without_what_compares_policies() -> None:
