@@ -10,7 +10,7 @@ from sgagent.analysis.header_space import Clause
 from sgagent.analysis.lint.findings import Finding
 from sgagent.analysis.lint.rule_reach import RuleKey, is_wide, key_of
 from sgagent.analysis.lint.services import MANAGEMENT
-from sgagent.analysis.lint.subject import LintSubject, Stand, notice, warning
+from sgagent.analysis.lint.subject import LintSubject, Stand, names_itself, notice, warning
 from sgagent.analysis.redundancy import Table
 from sgagent.core.addresses import joined, size
 from sgagent.core.cloud_quotas import quota_uses
@@ -200,7 +200,7 @@ def _why_needless(subject: LintSubject, group: SecurityGroup) -> str | None:
     silent = _silent_links(subject, name)
     if silent:
         return f"all is open among its members, and on {', '.join(silent)} no member came for that long"
-    if any(_names_itself(group, rule) for rule in group.rules):
+    if any(names_itself(group, rule) for rule in group.rules):
         return "all is open among its members, though its own rules say what they need of each other"
     stands = [stand for stand in subject.stands if name in stand.judge.security_group_ids]
     members = subject.members[name]
@@ -219,12 +219,6 @@ def _silent_links(subject: LintSubject, group: str) -> list[str]:
     if life.unused_seconds is None or not links or len(counted) < len(links):
         return []
     return links if all(life.is_unused(usage) for usage in counted) else []
-
-
-def _names_itself(group: SecurityGroup, rule: SecurityGroupRule) -> bool:
-    is_admitting = rule.policy is Policy.ACCEPT and rule.direction is Direction.INGRESS
-    groups = (one for one in rule.authorization_objects if isinstance(one, GroupReference))
-    return is_admitting and any(one.security_group_id == group.security_group_id for one in groups)
 
 
 def _serves(stand: Stand) -> bool:

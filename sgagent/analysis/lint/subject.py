@@ -19,7 +19,16 @@ from sgagent.core.binding import Binding, Bindings, HostListener, bind_everywher
 from sgagent.core.counter_keys import RuleCounter
 from sgagent.core.errors import NOWHERE, Origin, Problem
 from sgagent.core.members import members_by_group
-from sgagent.core.model import TCP, Direction, Family, Policy, SecurityGroup, SecurityGroupRule, Snapshot
+from sgagent.core.model import (
+    TCP,
+    Direction,
+    Family,
+    GroupReference,
+    Policy,
+    SecurityGroup,
+    SecurityGroupRule,
+    Snapshot,
+)
 from sgagent.core.policy import ResolvedInterface, ResolvedRule
 from sgagent.core.resolve import Exemptions, Scope, living, resolve
 from sgagent.core.resolved_rules import KnownNames
@@ -279,6 +288,11 @@ class LintSubject:
         """
         staying = {key for _, key, _ in self.void_drops} | self.trapped.keys()
         staying.update(*self.trapped.values(), *self.exceptions.values())
+        staying.update(
+            key
+            for key, (group, rule) in self.rules.items()
+            if group.inner_access is Policy.ACCEPT and names_itself(group, rule)
+        )
         reaches: list[RuleReach] = []
         for stand in self.stands:
             staying.update(*map(stand.own_database_rules, Family))
@@ -296,6 +310,13 @@ class LintSubject:
                 deciding = (one.rule(key) for one in mine for key in one.deciding if stand.limited)
                 staying.update(key_of(one) for one in deciding if stand.may_meet_limit(one))
         return find_removals(reaches, staying)
+
+
+def names_itself(group: SecurityGroup, rule: SecurityGroupRule) -> bool:
+    """Return whether a rule of a group accepts what comes from its members."""
+    is_admitting = rule.policy is Policy.ACCEPT and rule.direction is Direction.INGRESS
+    groups = (one for one in rule.authorization_objects if isinstance(one, GroupReference))
+    return is_admitting and any(one.security_group_id == group.security_group_id for one in groups)
 
 
 def make_subject(

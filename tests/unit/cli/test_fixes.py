@@ -224,3 +224,25 @@ def test_a_fix_lifts_no_limit(run: Run, document: Path, code: str, no: str) -> N
     edits = limited(run, document, no, office="60" if no == "50" else "3")[code]["fix"]["edits"]
     priorities = {edit["rule_id"]: edit["set"]["priority"] for edit in edits}
     assert priorities.get("slow", 2) < 3
+
+
+def test_what_members_need_without_their_inner_policy_stays(run: Run, document: Path) -> None:
+    """The advice to set it to drop would cut members off if their own rule had gone before."""
+    document.write_text(
+        """\
+version: 1
+security_groups:
+  - security_group_id: sg-a
+    type: basic
+    inner_access_policy: accept
+    rules:
+      - {direction: ingress, policy: accept, protocol: tcp, port_range: 5432, authorization_object: sg-a}
+network_interfaces:
+  - {network_interface_id: eni-1, addresses: [10.0.0.1], security_group_ids: [sg-a]}
+  - {network_interface_id: eni-2, addresses: [10.0.0.2], security_group_ids: [sg-a]}
+"""
+    )
+    assert [one["code"] for one in json.loads(run("lint", document, "--json")[1])["findings"]] == [
+        "needless_inner_accept"
+    ]
+    assert "nothing to fix" in run("lint", "--fix", document)[1]
