@@ -15,7 +15,7 @@ USER = "user"
 NOBODY, _UNKNOWN = -1, -2
 """What it is without a socket, and of answers of sessions outwards, which do not show whose these are."""
 
-SOMEBODY: Constraints = ((USER, ((0, LAST_USER),)),)
+SOMEBODY: Ranges = ((0, LAST_USER),)
 
 
 def users_at(hook: str, opened: Direction) -> Ranges:

@@ -318,7 +318,7 @@ class View:
             case "iifname" | "oifname":
                 return Settled(self.other_link if reads_other_link(key, self.hook) else self.link)
             case "skuid" if self.hook not in ("input", "forward"):  # there packets have some sockets
-                return Read(USER, SOMEBODY)
+                return Read(USER, ((USER, SOMEBODY),))
             case _:
                 raise UnsupportedStatementError(f"meta {key}")
 

@@ -19,6 +19,9 @@ from sgagent.core.memo import Memo
 from sgagent.core.model import ALL_PROTOCOLS, TCP, Direction, Policy, SecurityGroupRule
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions, Resolution, Scope, resolve
+from sgagent.nft import ruleset as nft
+from sgagent.verify.foreign import compare_filters
+from sgagent.verify.verified_table import table_of
 from tests.words import ACCEPT, DROP, OUT, group, packet, policy_of, rule, snapshot
 
 USERS = {"deploy": 1000, "backup": 1001}
@@ -145,3 +148,16 @@ def test_lint_takes_no_two_users_for_one() -> None:
     assert codes(*apart) == set()
     assert codes(of_user("deploy", DROP), of_user("deploy", rule_id="r-other")) != set()
     assert codes(*same, REST) != set()
+
+
+def test_filters_of_others_are_compared_by_user() -> None:
+    """What they drop of one user alone is said to be that user's."""
+    match = nft.Match(nft.META_SKUID, (nft.Interval.single(100_000),))
+    hook = nft.Hook(name="postrouting", hook_priority=0)
+    chain = nft.Chain(name="own", hook=hook, rules=(nft.Rule((match, nft.Drop())),))
+    changes = compare_filters(
+        table_of(nft.Ruleset(chains=(chain,))), policy_of(group("sg-1"), on={"eth0": "sg-1"})
+    ).changes
+    dropped = [one for one in changes if one.verdict is ACCEPT]
+    assert dropped
+    assert all(one.others["user"] == ((100_000, 100_000),) for one in dropped)
