@@ -175,7 +175,59 @@ BRIDGE_WITH_PORT = ip(
     "address add 10.0.0.12/24 dev br0",
 )
 
+BY_MAPS_AND_WRITES = """
+table inet other {
+	map m { type inet_service : verdict; elements = { 53 : jump dropping }; }
+	ct timeout short { protocol tcp; policy = { established : 1s }; }
+	chain dropping {
+		drop
+	}
+	chain here {
+		type filter hook input priority 0
+		udp dport vmap @m
+	}
+	chain local {
+		type filter hook prerouting priority -140
+		fib daddr type local numgen random mod 10 < 5 drop
+	}
+	chain before {
+		type filter hook prerouting priority -160
+		tcp dport 81 tcp dport set 82
+		ct mark set tcp dport map { 22 : 0x02010000 }
+	}
+	chain behind {
+		type filter hook postrouting priority 310
+		tcp dport set 25
+	}
+	chain diverting {
+		type filter hook prerouting priority -160
+		tcp dport 83 tproxy ip to 127.0.0.1:84
+		ct timeout set "short"
+	}
+}
+table arp other {
+	chain here {
+		type filter hook output priority 0
+		drop
+	}
+}
+"""
+
 PLANTED = (
+    Neighbour(
+        "maps of verdicts, writes, diversions and ARP",
+        ruleset(BY_MAPS_AND_WRITES),
+        frozenset(
+            {
+                *(("other_table_drops", _ETH0, "inet other", chain) for chain in ("dropping", "local")),
+                *(("packet_writer", _ETH0, "inet other", chain) for chain in ("before", "behind")),
+                ("mark_writer", _ETH0, "inet other", "before"),
+                *((code, _ETH0, "inet other", "diverting") for code in ("diverter", "session_timeout")),
+                ("other_table_drops", _ETH0, "arp other", "here"),
+            }
+        ),
+    ),
+    _one("a map of verdicts in a rule", nft("meta l4proto vmap { udp : drop }"), "other_table_drops"),
     _one("a mark without a mask", nft("ct mark set meta mark"), "mark_writer"),
     _one("a constant mark", nft("ct mark set 0x00410000"), "mark_writer"),
     _one("a bit of ours", nft("ct mark set ct mark | 0x00010000", hook="output"), "mark_writer"),
@@ -709,7 +761,38 @@ table inet uplinks {
 }
 """
 
+DISPATCH = """
+table inet filter {
+	map inward {
+		type ifname . inet_service : verdict
+		elements = { "eth1" . 22 : drop, "eth0" . 22 : accept }
+	}
+	chain here {
+		type filter hook input priority 0; policy drop;
+		ct state vmap { established : accept, related : accept, invalid : drop }
+		iifname . tcp dport vmap @inward
+		meta l4proto vmap { tcp : jump of_tcp, udp : jump of_udp }
+		iifname vmap { "lo" : accept, "eth0" : accept, "eth1" : drop }
+	}
+	chain of_tcp {
+		tcp dport vmap { 22 : accept, 80-90 : accept }
+		ip daddr vmap { 10.1.0.11 : drop }
+	}
+	chain of_udp {
+		fib saddr . iif oif missing drop
+		ip dscp set cs1 ip ttl set 64
+	}
+	chain marks {
+		type filter hook prerouting priority -150
+		tcp option maxseg size set 1400
+		meta mark set tcp dport map { 22 : 0x00000002, 80 : 0x02010000 }
+	}
+}
+"""
+"""As a careful operator writes it: what it drops is none of eth0's, or invalid."""
+
 CLEAN = (
+    CleanHost("a dispatch by maps of verdicts", ruleset(DISPATCH)),
     CleanHost("Debian", ip("route add default via 10.0.0.1")),
     CleanHost(
         "Docker",

@@ -20,7 +20,7 @@ from sgagent.dataplane.privileges import NET_ADMIN, capabilities, fork
 from sgagent.netlink import NETLINK_NETFILTER, NetlinkSocket, attribute, attributes, payloads_in
 from sgagent.nft.buckets import one_of_each
 from sgagent.nft.ruleset import TABLE
-from sgagent.nft.sets import DYNAMIC, INTERVAL, LINK_TYPES, METER
+from sgagent.nft.sets import DYNAMIC, INTERVAL, LINK_TYPES, MARK_TYPE, METER, VERDICT_TYPE
 
 _SUBSYSTEM = 10 << 8
 _GET_TABLE, _GET_CHAIN, _GET_RULE, _GET_SET, _GET_ELEMENTS, _GET_OBJECT, _GET_FLOWTABLE = (
@@ -90,12 +90,12 @@ def read_others() -> bytes:
 
 
 def read_ruleset() -> bytes:
-    """Return the same for the doctor, who needs no elements of sets but links.
+    """Return the same for the doctor, who needs no elements of sets but links, verdicts and marks.
 
     Raises:
         OSError: the kernel refused, as without CAP_NET_ADMIN, or another process keeps changing the ruleset.
     """
-    return _dump_others(_holds_links)
+    return _dump_others(_matters_to_doctor)
 
 
 def read_in_background(writing: socket.socket) -> int:
@@ -155,9 +155,13 @@ def _unchecked_others(asked: NetlinkSocket, is_wanted: _Wanted) -> Iterator[byte
             yield from _rules_and_sets(asked, tables[start], attribute(_TABLE, name), is_wanted)
 
 
-def _holds_links(about: Mapping[int, memoryview]) -> bool:
-    key_type, flags = (int.from_bytes(about.get(kind, b""), "big") for kind in (_KEY_TYPE, _SET_FLAGS))
-    return key_type in LINK_TYPES and not flags & INTERVAL
+def _matters_to_doctor(about: Mapping[int, memoryview]) -> bool:
+    key_type, flags, leads_to = (
+        int.from_bytes(about.get(kind, b""), "big") for kind in (_KEY_TYPE, _SET_FLAGS, _DATA_TYPE)
+    )
+    is_of_links = key_type in LINK_TYPES and not flags & INTERVAL
+    is_map = leads_to in (VERDICT_TYPE, MARK_TYPE) and not flags & DYNAMIC
+    return is_of_links or is_map
 
 
 def _changes_by_rules_alone(about: Mapping[int, memoryview]) -> bool:
@@ -169,7 +173,7 @@ def _is_meter(about: Mapping[int, memoryview]) -> bool:
     return int.from_bytes(about.get(_SET_FLAGS, b""), "big") == METER
 
 
-_SET_FLAGS, _KEY_TYPE = 3, 4
+_SET_FLAGS, _KEY_TYPE, _DATA_TYPE = 3, 4, 6
 
 
 def _dump(asked: NetlinkSocket, family: int, of_table: bytes) -> TableDump:

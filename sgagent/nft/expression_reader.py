@@ -198,6 +198,11 @@ def _computed(name: str, register: int, source: int | None, given: Given) -> Com
     return Compute(name, _register(given[register]), read)
 
 
+def _fib(given: Given) -> Compute:
+    register, found, flags = _of(given, 1, 2, 3)
+    return Compute("fib", _register(register), looks_up=(number(found), number(flags)))
+
+
 def _look_up(given: Given) -> SetLookUp:
     name, source = _of(given, 1, 2, beside=(3, 4, 5))
     flags, target = number(given.get(5, b"")), given.get(3)
@@ -286,7 +291,7 @@ def _named(name: str, _: Given) -> NamedStatement:
     return NamedStatement(name)
 
 
-_COMPUTING = {"numgen": 1, "fib": 1, "rt": 1, "socket": 2, "osf": 1, "tunnel": 2, "xfrm": 1, "exthdr": 1}
+_COMPUTING = {"numgen": 1, "rt": 1, "socket": 2, "osf": 1, "tunnel": 2, "xfrm": 1, "exthdr": 1}
 """By name, the attribute of the register that each puts something into."""
 
 _FORMS: Mapping[str, Callable[[Given], Expression]] = {
@@ -297,6 +302,7 @@ _FORMS: Mapping[str, Callable[[Given], Expression]] = {
     "range": _range,
     "bitwise": _bitwise,
     "byteorder": _byte_order,
+    "fib": _fib,
     "lookup": _look_up,
     "dynset": _set_update,
     "immediate": _immediate,

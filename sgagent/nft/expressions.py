@@ -142,6 +142,8 @@ class Compute:
     name: str
     register: int
     source: int | None = None
+    looks_up: tuple[int, int] | None = None
+    """Of ``fib``: what it finds, and the flags of what it looks up, as the kernel numbers them."""
 
     def __str__(self) -> str:
         """Return the kernel's name for it."""

@@ -29,6 +29,7 @@ from sgagent.nft.sets import (
     LINK_TYPES,
     MAP,
     METER,
+    VERDICT_TYPE,
     ElementReader,
     KernelSet,
 )
@@ -258,6 +259,8 @@ _MESSAGES: Mapping[int, tuple[int, _Take]] = {
 
 _HOOKS_OF_IP = ("prerouting", "input", "forward", "output", "postrouting")
 _HOOKS_OF_LINKS = ("ingress", "egress")
+_HOOKS_OF_ARP = ("input", "output", "forward")
+_HOOKS = {"netdev": _HOOKS_OF_LINKS, "arp": _HOOKS_OF_ARP}
 _ACCEPT = 1
 
 
@@ -265,7 +268,7 @@ def _hook(family: str, given: Mapping[int, bytes]) -> KernelHook:
     """Return where a base chain is called."""
     where = by_kind(given[4])
     place = number(where[1])
-    names = _HOOKS_OF_LINKS if family == "netdev" else (*_HOOKS_OF_IP, "ingress")
+    names = _HOOKS.get(family, (*_HOOKS_OF_IP, "ingress"))
     return KernelHook(
         kind=text(given[7]),
         name=names[place] if place < len(names) else "",
@@ -287,9 +290,6 @@ def _devices(hook: Mapping[int, bytes], *, several: int, one: int | None = None)
 
 _DEVICE_PREFIX = 2
 
-
-_VERDICTS = 0xFFFFFF00
-"""The type of what a map leads to."""
 
 _SET_COMMENT, _MERGES = 7, 2
 _SIZE, _FIELDS = 1, 2
@@ -322,7 +322,7 @@ def _kernel_set(given: Mapping[int, bytes]) -> KernelSet:
         key_types=_key_types(number(given.get(4, b""))),
         is_of_links=number(given.get(4, b"")) in LINK_TYPES and not flags & INTERVAL,
         field_lengths=lengths,
-        is_verdict_map=bool(flags & MAP) and number(given.get(6, b"")) == _VERDICTS,
+        is_verdict_map=bool(flags & MAP) and number(given.get(6, b"")) == VERDICT_TYPE,
         has_particulars=has_particulars or (size is not None and flags != METER),
         oddity=oddity,
         size=size,

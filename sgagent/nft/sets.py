@@ -11,7 +11,7 @@ from typing import Literal, NoReturn
 
 from sgagent.core.binding import check_interface_name
 from sgagent.nft import ruleset as nft
-from sgagent.nft.attributes import COMMENT, HEADER, KIND_MASK, UnreadableError, user_data
+from sgagent.nft.attributes import COMMENT, HEADER, KIND_MASK, UnreadableError, by_kind, user_data
 from sgagent.nft.expression_reader import read_verdict
 from sgagent.nft.expressions import NamedStatement
 from sgagent.nft.fields import HOST_ORDER_TYPES, IS_BIG_ENDIAN, LENGTHS
@@ -24,6 +24,9 @@ METER = 0x10 | DYNAMIC
 LINK_TYPES = frozenset({20, 41})
 """Of keys: index and name of a link, as nft numbers them."""
 
+VERDICT_TYPE, MARK_TYPE = 0xFFFFFF00, 19
+"""Of what maps lead to."""
+
 _INTERVAL_END, _CATCH_ALL = 0x1, 0x2
 
 
@@ -32,6 +35,8 @@ class KernelElement:
     """One element as the kernel has it."""
 
     key: bytes
+    """Empty for the element of all other keys."""
+
     verdict: nft.Verdict | None
     last: bytes | None = None
     """Of a range of several fields, the last key."""
@@ -71,6 +76,10 @@ class KernelSet:
     """Of a meter's set, an element that its packets don't put in."""
 
     entries: list[KernelElement] = field(default_factory=list)
+    """Where there is an oddity, as far as they are understood."""
+
+    values: set[bytes] = field(default_factory=set)
+    """What a map that is none of verdicts leads to."""
 
     @property
     def is_anonymous(self) -> bool:
@@ -93,18 +102,18 @@ class ElementReader:
 
     def __init__(self) -> None:
         """Start without verdicts; there are few, and many elements."""
-        self._verdicts: dict[bytes, nft.Verdict | NamedStatement] = {}
+        self._verdicts: dict[bytes, nft.Verdict | NamedStatement | bytes] = {}
 
     def read(self, into: KernelSet, data: bytes) -> None:
         """Add the elements of a message to their set."""
         try:
-            for entry in self._entries(data):
+            for entry in self._entries(into, data):
                 into.entries.append(entry)
                 into.has_particulars |= self._has_comment
         except UnreadableError as error:
             into.oddity = str(error)
 
-    def _entries(self, data: bytes) -> Iterator[KernelElement]:
+    def _entries(self, into: KernelSet, data: bytes) -> Iterator[KernelElement]:
         unpack, size = HEADER.unpack_from, HEADER.size
         place, stop = 0, len(data)
         self._has_comment = False
@@ -125,27 +134,34 @@ class ElementReader:
                     else:
                         last = value
                 elif kind == _VERDICT:
-                    verdict = self._verdict(data[inner + size : inner + length])
+                    verdict = self._verdict(into, data[inner + size : inner + length])
                 elif kind == _FLAGS:
                     flags = data[inner + length - 1]
                 elif kind == _USER_DATA:
                     self._has_comment |= COMMENT in user_data(data[inner + size : inner + length])
+                elif kind in _PARTS and length >= size:
+                    into.oddity = _PARTS[kind]
                 else:
-                    raise UnreadableError(_PARTS.get(kind, "an element"))
+                    raise UnreadableError("an element")
                 inner += length + 3 & ~3
             if flags & ~_INTERVAL_END:
-                raise UnreadableError("an element for all other keys")
-            yield KernelElement(key, verdict, last, bool(flags))
+                into.oddity = "an element for all other keys"
+            yield KernelElement(key, verdict, last, bool(flags & _INTERVAL_END))
 
-    def _verdict(self, data: bytes) -> nft.Verdict:
+    def _verdict(self, into: KernelSet, data: bytes) -> nft.Verdict | None:
         found = self._verdicts.get(data)
         if found is None:
-            found = self._verdicts[data] = read_verdict(data)
-        if isinstance(found, nft.Return | NamedStatement):
-            raise UnreadableError("a verdict of an element")
+            value = by_kind(data).get(_VALUE)
+            found = self._verdicts[data] = read_verdict(data) if value is None else value
+        if isinstance(found, bytes):
+            into.values.add(found)
+        if isinstance(found, nft.Return | NamedStatement | bytes):
+            into.oddity = "a verdict of an element"
+            return None
         return found
 
 
+_VALUE = 1
 _KEY, _VERDICT, _FLAGS, _USER_DATA, _KEY_END = 1, 2, 3, 6, 10
 _PARTS = {4: "timeout", 5: "timeout", 7: "a statement of an element", 9: "an object of an element"}
 

@@ -8,7 +8,8 @@ from operator import and_, or_, xor
 
 from hypothesis import given, strategies as st
 
-from sgagent.analysis.doctor.effects import ALL_BITS, effect_of
+from sgagent.analysis.doctor.effects import effect_of
+from sgagent.analysis.doctor.mark_bits import ALL_BITS
 from sgagent.nft.expressions import Bitwise, Combination, Combine, Constant, Expression, Key, Load, Store
 
 SESSION_MARK, PACKET_MARK = Key("ct", 3), Key("meta", 3)

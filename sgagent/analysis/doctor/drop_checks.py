@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from sgagent.analysis.doctor.effects import Narrowing, PacketConditions
+from sgagent.analysis.doctor.conditions import Narrowing, PacketConditions
 from sgagent.analysis.doctor.facts import HostEvidence
 from sgagent.analysis.doctor.findings import DoctorCode, DoctorFinding, DoctorSeverity
 from sgagent.analysis.doctor.reach import BaseChain, ReachedRule
@@ -16,9 +16,8 @@ _OF_CONTAINERS = ("DOCKER", "KUBE-", "CNI-", "cali-", "CILIUM_", "NETAVARK", "LI
 """Beginnings of names of chains and tables of programs that run containers and guests, and filter what they
 forward."""
 
-_PLAIN = frozenset({Narrowing.PROTOCOL, Narrowing.SOURCE})
-"""What a drop of a port or a peer is narrowed by. A drop that is narrowed by anything else is of a kind that
-the policy does not accept either (invalid packets, addresses of services), or can't be compared."""
+_INWARDS = frozenset({"ingress", "prerouting", "input"})
+"""Hooks at which nearly all packets are to this host; outwards such packets stay in it."""
 
 
 def find_drops(
@@ -75,23 +74,21 @@ def _plain_drops(evidence: HostEvidence, found: Sequence[ReachedRule]) -> list[R
     dropping = {
         (one.chain, one.rule.handle): one
         for one in found
-        if isinstance(one.effect.verdict, nft.Drop) and _is_plain(one.conditions, own)
+        if isinstance(one.effect.verdict, nft.Drop) and _may_be_accepted(one, own)
     }
     return sorted(dropping.values(), key=lambda one: (_width(one.conditions), one.chain, one.rule.handle))
 
 
-def _is_plain(conditions: PacketConditions, own: set[bytes]) -> bool:
-    """Return whether a drop may hit packets that the policy accepts.
-
-    One that names links to leave out isolates these; one to other addresses is about what is not this host's.
-    """
+def _may_be_accepted(one: ReachedRule, own: set[bytes]) -> bool:
+    """Return whether a drop may hit packets that the policy accepts; to other addresses it may not."""
+    conditions = one.conditions
+    is_local = Narrowing.LOCAL not in conditions.narrowings or one.base.hook.name in _INWARDS
     is_to_host = all(any(address.startswith(one) for address in own) for one in conditions.destinations)
-    isolates = any(test.is_negated for test in conditions.links)
-    return conditions.narrowings <= _PLAIN and is_to_host and not isolates
+    return conditions.is_plain and is_local and is_to_host
 
 
 def _width(conditions: PacketConditions) -> int:
-    return len(conditions.narrowings) + bool(conditions.destinations)
+    return len(conditions.narrowings - {Narrowing.LOCAL}) + bool(conditions.destinations)
 
 
 def _by_policy(evidence: HostEvidence, base: BaseChain) -> DoctorFinding:
@@ -110,18 +107,27 @@ def _by_policy(evidence: HostEvidence, base: BaseChain) -> DoctorFinding:
 
 def _by_rules(dropping: Sequence[ReachedRule]) -> DoctorFinding:
     first = dropping[0]
-    narrowings = first.conditions.narrowings
-    words = [word for one, word in _WORDS.items() if one in narrowings]
-    what = f"packets of certain {' and '.join(words)}" if words else "every packet that reaches it"
     more = f"; {len(dropping) - 1} more rules drop" if len(dropping) > 1 else ""
+    is_arp = first.base.table.family == "arp"
     return _finding(
         first.base.table,
         first.chain,
-        DoctorSeverity.LOW if narrowings else DoctorSeverity.MEDIUM,
+        DoctorSeverity.LOW if _width(first.conditions) else DoctorSeverity.MEDIUM,
         link=first.link,
-        evidence=f"rule with handle {first.rule.handle} drops {what} at {first.base.hook.name}{more}",
-        effect="what the policy accepts of them is dropped here: explain says accept, and the session dies",
+        evidence=f"rule with handle {first.rule.handle} drops {_picked(first.conditions, is_arp=is_arp)}"
+        f" at {first.base.hook.name}{more}",
+        effect="neighbours and this host do not find each other: what the policy accepts does not arrive"
+        if is_arp
+        else "what the policy accepts of them is dropped here: explain says accept, and the session dies",
     )
+
+
+def _picked(conditions: PacketConditions, *, is_arp: bool) -> str:
+    is_share = Narrowing.SHARE in conditions.narrowings
+    words = [word for one, word in _WORDS.items() if one in conditions.narrowings]
+    amount = "some (by rate, number, volume, chance or time) of the" if is_share else "all"
+    which = f"of certain {' and '.join(words)}" if words else "that reach it"
+    return f"{amount} {'ARP messages' if is_arp else 'packets'} {which}"
 
 
 _WORDS = {Narrowing.SOURCE: "sources", Narrowing.PROTOCOL: "protocols or ports"}

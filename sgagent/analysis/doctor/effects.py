@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import enum
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import assert_never
 
+from sgagent.analysis.doctor.conditions import (
+    ANY_PACKET,
+    LINKS,
+    OTHERWISE,
+    SHARE,
+    SHARES,
+    Narrowing,
+    PacketConditions,
+    compared,
+    narrowed,
+    of_links,
+    source_of,
+)
+from sgagent.analysis.doctor.mark_bits import ANY_BITS, SESSION_BITS, MarkBits, constant_bits, number, one_of
+from sgagent.analysis.doctor.verdict_maps import WORD_OCTETS, Branch, KeyField, branches_of
 from sgagent.nft import ruleset as nft
 from sgagent.nft.expressions import (
     Base,
     Bitwise,
     ByteOrder,
-    Combination,
     Combine,
     Compare,
     CompareRange,
@@ -35,124 +49,14 @@ from sgagent.nft.expressions import (
     Unknown,
     Xtables,
 )
-
-ALL_BITS = 0xFFFFFFFF
-
-
-@dataclass(frozen=True, slots=True)
-class MarkBits:
-    """The known ones of the 32 bits of a register; a bit that is in no field may be anything."""
-
-    session: int = 0
-    """Bits that are the same bit of the session's mark."""
-
-    zeros: int = 0
-    ones: int = 0
-    depends: int = 0
-    """Bits of the session's mark on which the value depends."""
-
-    @property
-    def changed(self) -> int:
-        """Return the bits that change if this becomes the session's mark."""
-        return ~self.session & ALL_BITS
-
-    def masked(self, mask: int, toggled: int) -> MarkBits:
-        """Return the value ``self & mask ^ toggled``."""
-        zeros, ones = self.zeros | ~mask & ALL_BITS, self.ones & mask
-        is_in_place = not self.depends & ~self.session
-        return MarkBits(
-            session=self.session & mask & ~toggled,
-            zeros=zeros & ~toggled | ones & toggled,
-            ones=ones & ~toggled | zeros & toggled,
-            depends=self.depends & mask if is_in_place else self.depends,
-        )
-
-    def combined(self, other: MarkBits, operation: Combination) -> MarkBits:
-        """Return the value of both, combined."""
-        depends = self.depends | other.depends
-        match operation:
-            case Combination.AND:
-                session = self.session & other.ones | self.ones & other.session
-                zeros, ones = self.zeros | other.zeros, self.ones & other.ones
-                depends = self.depends & ~other.zeros | other.depends & ~self.zeros
-            case Combination.OR:
-                session = self.session & other.zeros | self.zeros & other.session
-                zeros, ones = self.zeros & other.zeros, self.ones | other.ones
-            case Combination.XOR:
-                session = self.session & other.zeros | self.zeros & other.session
-                zeros = self.zeros & other.zeros | self.ones & other.ones
-                ones = self.zeros & other.ones | self.ones & other.zeros
-            case Combination.SHIFT_LEFT | Combination.SHIFT_RIGHT:
-                session = zeros = ones = 0
-            case _:
-                assert_never(operation)
-        return MarkBits(session, zeros, ones, depends)
+from sgagent.nft.sets import DYNAMIC, KernelSet
 
 
-_ANY = MarkBits()
-_SESSION = MarkBits(session=ALL_BITS, depends=ALL_BITS)
+class End(enum.Enum):
+    """An end of a packet's way: its address or port."""
 
-
-def _constant(value: bytes) -> MarkBits:
-    number = _number(value)
-    return MarkBits(zeros=~number & ALL_BITS, ones=number)
-
-
-class Narrowing(enum.Enum):
-    """The criteria, besides links, by which a rule picks packets."""
-
-    PROTOCOL = enum.auto()
-    """Protocols and ports."""
-
-    SOURCE = enum.auto()
-    DESTINATION = enum.auto()
-    """In a way that is not followed."""
-
-    OTHER = enum.auto()
-
-
-@dataclass(frozen=True, slots=True)
-class LinkTest:
-    """A test of the link by which a packet comes or goes."""
-
-    is_input: bool
-    values: frozenset[str | int]
-    """Names, prefixes that end in ``*``, or indexes."""
-
-    is_negated: bool = False
-
-    def admits(self, name: str, index: int) -> bool:
-        """Return whether packets of a link pass the test."""
-        return any(_is_meant(value, name, index) for value in self.values) is not self.is_negated
-
-
-def _is_meant(value: str | int, name: str, index: int) -> bool:
-    if isinstance(value, int):
-        return value == index
-    return name.startswith(value[:-1]) if value.endswith("*") else value == name
-
-
-@dataclass(frozen=True, slots=True)
-class PacketConditions:
-    """The conditions that a packet must meet for a rule to act on it."""
-
-    links: tuple[LinkTest, ...] = ()
-    narrowings: frozenset[Narrowing] = frozenset()
-    destinations: frozenset[bytes] = frozenset()
-    """Beginnings of destination addresses."""
-
-    def and_(self, other: PacketConditions) -> PacketConditions:
-        """Return both."""
-        if other in (self, ANY_PACKET):
-            return self
-        return PacketConditions(
-            links=tuple(dict.fromkeys((*self.links, *other.links))),
-            narrowings=self.narrowings | other.narrowings,
-            destinations=self.destinations | other.destinations,
-        )
-
-
-ANY_PACKET = PacketConditions()
+    SOURCE = "source"
+    DESTINATION = "destination"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,14 +77,30 @@ class RuleEffect:
     notrack: bool = False
     synproxy: bool = False
     sends_elsewhere: bool = False
-    """Whether it forwards or duplicates packets to another link, at a hook of links."""
+    """Whether it forwards or duplicates packets to another link or host."""
+
+    tproxy: bool = False
+    timeout: bool = False
+    """Whether it gives sessions another timeout."""
+
+    rewrites: frozenset[End] = frozenset()
+    """The ends of packets that it writes, without conntrack."""
 
     flow_table: str | None = None
     verdict: nft.Verdict | None = None
     """A drop also for a reject."""
 
     leads_on: bool = False
-    """Whether a map says where it jumps."""
+    """Whether a map that is not known says where it jumps."""
+
+    branches: tuple[Branch, ...] = ()
+    """Of a map that is known."""
+
+    def spread(self) -> Iterator[RuleEffect]:
+        """Yield the effect of the rule, and of each branch."""
+        yield self
+        for one in self.branches:
+            yield RuleEffect(conditions=self.conditions.and_(one.conditions), verdict=one.verdict)
 
     @property
     def jumps_to(self) -> str | None:
@@ -188,16 +108,12 @@ class RuleEffect:
         return self.verdict.chain if isinstance(self.verdict, (nft.Jump, nft.Goto)) else None
 
 
-LinkValues = Mapping[str, frozenset[str | int]]
-"""The elements of sets of links, by the sets' names."""
-
-
-def effect_of(expressions: Iterable[Expression], sets: LinkValues) -> RuleEffect:
+def effect_of(expressions: Iterable[Expression], sets: Mapping[str, KernelSet]) -> RuleEffect:
     """Return the effect of a rule.
 
     Args:
         expressions: of the rule.
-        sets: the links in sets of its table.
+        sets: those of its table, by their names.
     """
     run = _Run(sets)
     for expression in expressions:
@@ -209,15 +125,15 @@ def effect_of(expressions: Iterable[Expression], sets: LinkValues) -> RuleEffect
 class _Run:
     """The state of a run."""
 
-    sets: LinkValues
+    sets: Mapping[str, KernelSet]
     marks: dict[int, MarkBits] = field(default_factory=dict)
     sources: dict[int, Source | None] = field(default_factory=dict)
     """What was read into each register; None where something was made of it."""
 
     masks: dict[int, bytes] = field(default_factory=dict)
-    links: list[LinkTest] = field(default_factory=list)
-    narrowings: set[Narrowing] = field(default_factory=set)
-    destinations: set[bytes] = field(default_factory=set)
+    conditions: PacketConditions = ANY_PACKET
+    branches: tuple[Branch, ...] = ()
+    rewrites: set[End] = field(default_factory=set)
     writes: int = 0
     ones: int = 0
     reads: int = 0
@@ -231,9 +147,7 @@ class _Run:
         """Return the effect of the rule."""
         named = self.statements
         return RuleEffect(
-            conditions=PacketConditions(
-                tuple(self.links), frozenset(self.narrowings), frozenset(self.destinations)
-            ),
+            conditions=self.conditions,
             writes=self.writes,
             sets=self.ones,
             reads=self.reads,
@@ -241,26 +155,35 @@ class _Run:
             notrack="notrack" in named,
             synproxy="synproxy" in named,
             sends_elsewhere="sends_elsewhere" in named,
+            tproxy="tproxy" in named,
+            timeout="timeout" in named,
+            rewrites=frozenset(self.rewrites),
             flow_table=self.flow_table,
             verdict=self.verdict,
             leads_on="leads_on" in named,
+            branches=self.branches,
         )
 
     def step(self, expression: Expression) -> None:
         """Take one expression."""
         match expression:
             case Load(register, source):
-                self._put(register, _SESSION if source == _SESSION_MARK else _ANY, source)
+                self._put(register, SESSION_BITS if source == _SESSION_MARK else ANY_BITS, source)
             case Bitwise(source=source, register=register, mask=mask):
-                value = self._bits(source).masked(_number(mask), _number(expression.flip))
+                value = self._bits(source).masked(number(mask), number(expression.flip))
                 self._put(register, value, self.sources.get(source), mask)
             case Combine(source, register, operation, other, constant):
-                second = self._bits(other) if other is not None else _constant(constant)
+                second = self._bits(other) if other is not None else constant_bits(constant)
                 self._put(register, self._bits(source).combined(second, operation))
             case Constant(register, value_bytes):
-                self._put(register, _constant(value_bytes))
-            case Compute(register=register, source=source) | ByteOrder(register=register, source=source):
-                self._put(register, MarkBits(depends=self._bits(source).depends))
+                self._put(register, constant_bits(value_bytes))
+            case Compute(register=register, source=source):
+                depends = MarkBits(depends=self._bits(source).depends)
+                self._put(register, depends, source_of(expression))
+            case ByteOrder(register=register, source=source):
+                kept = self.sources.get(source)
+                share = kept if kept in SHARES else None
+                self._put(register, MarkBits(depends=self._bits(source).depends), share)
             case Compare() | CompareRange() | SetUpdate():
                 self._compare(expression)
             case SetLookUp():
@@ -273,7 +196,7 @@ class _Run:
                 self._state(expression)
 
     def _bits(self, register: int | None) -> MarkBits:
-        return _ANY if register is None else self.marks.get(register, _ANY)
+        return ANY_BITS if register is None else self.marks.get(register, ANY_BITS)
 
     def _put(self, register: int, value: MarkBits, source: Source | None = None, mask: bytes = b"") -> None:
         self.marks[register], self.sources[register], self.masks[register] = value, source, mask
@@ -282,43 +205,54 @@ class _Run:
         self.writes |= changed
         self.ones |= ones & changed
 
+    def _narrow(self, conditions: PacketConditions) -> None:
+        self.conditions = self.conditions.and_(conditions)
+
     def _compare(self, test: Compare | CompareRange | SetUpdate) -> None:
         self.reads |= self._bits(test.register).depends
         source, mask = self.sources.get(test.register), self.masks.get(test.register, b"")
-        if not isinstance(test, Compare) or test.order not in (Order.EQUAL, Order.NOT_EQUAL):
-            self.narrowings.add(_narrowing(source))
-            return
-        is_equal = test.order is Order.EQUAL
-        if source in _LINKS:
-            values = frozenset({_link_value(source, test.value)})
-            self.links.append(LinkTest(source in _INPUTS, values, is_negated=not is_equal))
-        elif _narrowing(source) is Narrowing.DESTINATION and is_equal and _is_of_octets(mask):
-            self.destinations.add(test.value[: len(mask.rstrip(b"\0"))] if mask else test.value)
-        elif not (source == _STATE and not is_equal and _number(mask) & _NEW):
-            self.narrowings.add(_narrowing(source))
+        if isinstance(test, Compare) and test.order in (Order.EQUAL, Order.NOT_EQUAL):
+            self._narrow(compared(source, test.value, mask, is_equal=test.order is Order.EQUAL))
+        else:
+            self._narrow(narrowed(source))
 
     def _look_up(self, look_up: SetLookUp) -> None:
         self.reads |= self._bits(look_up.register).depends
-        sources = {one for register, one in self.sources.items() if register >= look_up.register}
-        source = next(iter(sources)) if len(sources) == 1 else None
-        values = self.sets.get(look_up.name)
-        if look_up.is_map:
-            self.statements.add("leads_on")
-        if source in _LINKS and values is not None and not look_up.is_map:
-            self.links.append(LinkTest(source in _INPUTS, values, look_up.is_negated))
+        known = self.sets.get(look_up.name)
+        fields = tuple(self._fields(look_up.register, known.key_length if known else _LONGEST_KEY))
+        if known is not None and known.is_verdict_map and not known.flags & DYNAMIC:
+            self.branches = branches_of(known, fields)
+        elif known is not None and known.is_of_links and [one.source in LINKS for one in fields] == [True]:
+            keys = [entry.key for entry in known.entries]
+            self._narrow(of_links(fields[0].source, keys, is_negated=look_up.is_negated))
         else:
-            self.narrowings.update(map(_narrowing, sources or {source}))
+            for source in [one.source for one in fields] or [None]:
+                self._narrow(narrowed(source))
+            if look_up.is_map:
+                self.statements.add("leads_on")
         if look_up.target is not None:
-            self._put(look_up.target, _ANY)
+            self._put(look_up.target, one_of(known.values if known else ()))
+
+    def _fields(self, register: int, length: int) -> Iterator[KeyField]:
+        """Yield the fields of a key, by what was put into its registers."""
+        place = 0
+        while place < length:
+            here = register + place // WORD_OCTETS
+            one = KeyField(place, self.sources.get(here), self.masks.get(here, b""))
+            if here in self.sources:
+                yield one
+            place += one.octets
 
     def _store(self, target: Source, value: MarkBits) -> None:
         match target:
             case Key("ct", 3):
-                self._write(value.changed, value.ones)
+                self._write(value.changed, value.ones | value.at_times)
             case Key("ct", 17):
                 self.statements.add("zone")
             case _:
                 self.reads |= value.depends
+                if isinstance(target, PacketBytes):
+                    self.rewrites.update(_ends_within(target))
 
     def _state(self, statement: Done | Offload | Unknown) -> None:
         match statement:
@@ -328,12 +262,14 @@ class _Run:
                 self.verdict = nft.Drop()
             case Offload(flow_table):
                 self.flow_table = flow_table
-            case Unknown("notrack" | "synproxy" as name):
+            case Unknown("notrack" | "synproxy" | "tproxy" as name):
                 self.statements.add(name)
+            case Unknown("ct timeout"):
+                self.statements.add("timeout")
             case Unknown("fwd" | "dup"):
                 self.statements.add("sends_elsewhere")
             case nft.Limit() | NamedStatement("limit") | Unknown("quota" | "connlimit"):
-                self.narrowings.add(Narrowing.OTHER)
+                self._narrow(SHARE)
             case nft.Count() | nft.Log() | NamedStatement() | Unknown():
                 pass
             case _:
@@ -344,11 +280,9 @@ class _Run:
             self._target(extension)
         elif extension.name == "connmark":
             self.reads |= _word(extension.argument, 1)
-            self.narrowings.add(Narrowing.OTHER)
-        elif extension.name in _PORT_MATCHES:
-            self.narrowings.add(Narrowing.PROTOCOL)
+            self._narrow(OTHERWISE)
         elif extension.name != "comment":
-            self.narrowings.add(Narrowing.OTHER)
+            self._narrow(_MATCHES.get(extension.name, OTHERWISE))
 
     def _target(self, target: Xtables) -> None:
         match target.name:
@@ -360,7 +294,7 @@ class _Run:
                     self.statements.add("notrack")
                 if zone or flags & _ZONE_OF_MARK:
                     self.statements.add("zone")
-            case "NOTRACK" | "SYNPROXY":
+            case "NOTRACK" | "SYNPROXY" | "TPROXY":
                 self.statements.add(target.name.lower())
             case "DROP" | "REJECT":
                 self.verdict = nft.Drop()
@@ -383,41 +317,13 @@ class _Run:
             self.reads |= mask
 
 
-_STATE, _SESSION_MARK = Key("ct", 0), Key("ct", 3)
-_INDEXES = frozenset({Key("meta", 4), Key("meta", 5)})
-_INPUTS = frozenset({Key("meta", 4), Key("meta", 6)})
-_LINKS = _INPUTS | {Key("meta", 5), Key("meta", 7)}
-_PROTOCOLS = frozenset({Key("meta", 1), Key("meta", 15), Key("meta", 16)})
-"""Of either layer."""
-
-_PROTOCOL_AT = frozenset({6, 9})
-_ADDRESS_AT = {
-    12: Narrowing.SOURCE,
-    16: Narrowing.DESTINATION,
-    8: Narrowing.SOURCE,
-    24: Narrowing.DESTINATION,
+_LONGEST_KEY = 64
+_SESSION_MARK = Key("ct", 3)
+_PORTS = PacketConditions(narrowings=frozenset({Narrowing.PROTOCOL}))
+_MATCHES = {
+    **dict.fromkeys(("tcp", "udp", "sctp", "multiport"), _PORTS),
+    **dict.fromkeys(("limit", "hashlimit", "connlimit", "quota", "recent", "statistic", "time"), SHARE),
 }
-"""Where the headers of both families have them."""
-
-
-def _narrowing(source: Source | None) -> Narrowing:
-    """Return the criterion by which a comparison picks packets."""
-    match source:
-        case PacketBytes(Base.TRANSPORT):
-            return Narrowing.PROTOCOL
-        case PacketBytes(Base.NETWORK, offset, 1) if offset in _PROTOCOL_AT:
-            return Narrowing.PROTOCOL
-        case PacketBytes(Base.NETWORK, offset, length) if (offset, length) != _TTL:
-            return _ADDRESS_AT.get(offset, Narrowing.OTHER)
-        case _:
-            return Narrowing.PROTOCOL if source in _PROTOCOLS else Narrowing.OTHER
-
-
-_TTL = (8, 1)
-_NEW = 8
-"""Of the states of a packet, as bits."""
-
-_PORT_MATCHES = frozenset({"tcp", "udp", "sctp", "multiport"})
 _FLAGS_AND_ZONE = struct.Struct("=HH")
 _NOTRACK, _ZONE_OF_MARK = 0b11, 0b10000
 _MODE_AT = (12, 12, 14)
@@ -426,35 +332,23 @@ _MODE_AT = (12, 12, 14)
 _SET_MARK, _SAVE_MARK, _RESTORE_MARK = b"\0", b"\1", b"\2"
 
 
-def _number(value: bytes) -> int:
-    """Return a value of the host's byte order, of at most 32 bits."""
-    return int(struct.unpack("=I", value[:4].ljust(4, b"\0"))[0])
-
-
 def _word(argument: bytes, place: int) -> int:
-    return _number(argument[4 * place : 4 * place + 4])
+    return number(argument[4 * place : 4 * place + 4])
 
 
-def _is_of_octets(mask: bytes) -> bool:
-    """Return whether a mask keeps whole octets at the beginning, or is none."""
-    kept = mask.rstrip(b"\0")
-    return all(octet == 0xFF for octet in kept)
+def _ends_within(written: PacketBytes) -> Iterator[End]:
+    """Yield the ends of which bytes hold a part."""
+    for end, (first, stop) in _ENDS.get((written.base, written.length >= _V6_OCTETS), {}).items():
+        if written.offset < stop and first < written.offset + written.length:
+            yield end
 
 
-def _link_value(source: Source | None, value: bytes) -> str | int:
-    """Return the link's name or number in a comparison."""
-    return _number(value) if source in _INDEXES else _name(value)
-
-
-def link_value(value: bytes) -> str | int:
-    """Return the link that an element of a set means: by its index, or by its name."""
-    return _number(value) if len(value) == _WORD_OCTETS else _name(value)
-
-
-def _name(value: bytes) -> str:
-    """Return a name as rules hold it; one that does not end is a prefix."""
-    name, end, _ = value.partition(b"\0")
-    return name.decode("utf-8", "backslashreplace") + ("" if end or len(value) >= _NAME_OCTETS else "*")
-
-
-_WORD_OCTETS, _NAME_OCTETS = 4, 16
+_V6_OCTETS = 16
+_PORTS_AT = {End.SOURCE: (0, 2), End.DESTINATION: (2, 4)}
+_ENDS = {
+    (Base.TRANSPORT, False): _PORTS_AT,
+    (Base.TRANSPORT, True): _PORTS_AT,
+    (Base.NETWORK, False): {End.SOURCE: (12, 16), End.DESTINATION: (16, 40)},
+    (Base.NETWORK, True): {End.SOURCE: (8, 24), End.DESTINATION: (24, 40)},
+}
+"""Where headers have them; nft writes addresses of IPv6 whole."""

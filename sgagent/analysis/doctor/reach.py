@@ -5,22 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from sgagent.analysis.doctor.effects import (
-    ANY_PACKET,
-    Narrowing,
-    PacketConditions,
-    RuleEffect,
-    effect_of,
-    link_value,
-)
+from sgagent.analysis.doctor.conditions import ANY_PACKET, OTHERWISE, PacketConditions
+from sgagent.analysis.doctor.effects import RuleEffect, effect_of
 from sgagent.analysis.doctor.facts import HostEvidence
 from sgagent.nft.kernel_table import FAULTS, KernelChain, KernelHook, KernelRule, KernelTable, ProgramReader
 
-_FAMILIES = frozenset({"ip", "ip6", "inet", "netdev"})
+_FAMILIES = frozenset({"ip", "ip6", "inet", "netdev", "arp"})
 _MOST_VISITS = 50_000
 """Chains under different conditions, at one base chain."""
-
-_BY_MAP = PacketConditions(narrowings=frozenset({Narrowing.OTHER}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,8 +85,7 @@ class ReachedRules:
         waiting, seen = [(base.name, ANY_PACKET)], {(base.name, ANY_PACKET)}
         while waiting and len(seen) < _MOST_VISITS:
             chain, conditions = waiting.pop()
-            for rule in programs.rules(chain):
-                effect = programs.effect(rule)
+            for rule, effect in programs.effects(chain):
                 both = conditions.and_(effect.conditions)
                 links = self._touched(base, both, here)
                 if not links:
@@ -103,7 +94,7 @@ class ReachedRules:
                     rule=rule, chain=chain, effect=effect, conditions=both, base=base, links=links
                 )
                 for target in programs.targets(effect):
-                    way = (target, both.and_(_BY_MAP) if effect.leads_on else both)
+                    way = (target, both.and_(OTHERWISE) if effect.leads_on else both)
                     if way not in seen:
                         seen.add(way)
                         waiting.append(way)
@@ -154,31 +145,25 @@ class _Programs:
     table: KernelTable
     _reader: ProgramReader = field(init=False)
     _chains: dict[str, KernelChain] = field(init=False)
-    _sets: dict[str, frozenset[str | int]] = field(init=False)
-    """The links in sets."""
-
     _effects: dict[int, RuleEffect] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Read the sets."""
+        """Find the chains."""
         self._reader = ProgramReader(self.table)
         self._chains = {chain.name: chain for chain in self.table.chains}
-        self._sets = {
-            name: frozenset(link_value(entry.key) for entry in one.entries)
-            for name, one in self.table.sets.items()
-            if one.is_of_links
-        }
 
-    def rules(self, chain: str) -> Sequence[KernelRule]:
-        """Return the rules of a chain."""
-        return self._chains[chain].rules if chain in self._chains else ()
+    def effects(self, chain: str) -> Iterator[tuple[KernelRule, RuleEffect]]:
+        """Yield the rules of a chain, each with its effect, and with that of each branch of it."""
+        for rule in self._chains[chain].rules if chain in self._chains else ():
+            for effect in self._effect(rule).spread():
+                yield rule, effect
 
-    def effect(self, rule: KernelRule) -> RuleEffect:
+    def _effect(self, rule: KernelRule) -> RuleEffect:
         """Return the effect of a rule; nothing where its program is cut off."""
         found = self._effects.get(id(rule))
         if found is None:
             try:
-                found = effect_of(self._reader.expressions(rule), self._sets)
+                found = effect_of(self._reader.expressions(rule), self.table.sets)
             except FAULTS:
                 found = RuleEffect()
             self._effects[id(rule)] = found

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from sgagent.analysis.doctor.effects import End
 from sgagent.analysis.doctor.facts import HostEvidence
 from sgagent.analysis.doctor.findings import DoctorCode, DoctorFinding, DoctorSeverity
 from sgagent.analysis.doctor.reach import ReachedRule
+from sgagent.nft.kernel_table import KernelHook
 
 MOST_OF_A_CHAIN = 5
 """Rules of a chain that are findings of their own; the last of them counts the others."""
@@ -69,6 +71,34 @@ def _writer_severity(one: ReachedRule, mask: int) -> DoctorSeverity:
     return DoctorSeverity.HIGH if one.effect.sets & mask else DoctorSeverity.MEDIUM
 
 
+def _packet_writer_severity(one: ReachedRule, _mask: int) -> DoctorSeverity:
+    """Return a heavier one where a judged packet changes, or an arriving one gets another sender before."""
+    hook = one.base.hook
+    forges = End.SOURCE in one.effect.rewrites and hook.name in {"ingress", "prerouting"}
+    return DoctorSeverity.HIGH if forges or not _is_before_us(hook) else DoctorSeverity.MEDIUM
+
+
+def _is_before_us(hook: KernelHook) -> bool:
+    """Return whether packets pass a hook before ours; at the same priority they may pass it behind."""
+    match hook.name:
+        case "prerouting":
+            return hook.priority < _PREROUTING
+        case "postrouting":
+            return hook.priority < _POSTROUTING
+        case _:
+            return hook.name in {"ingress", "output"}
+
+
+_PREROUTING, _POSTROUTING = -150, 300
+"""Priorities of our chains."""
+
+
+def _diverts(one: ReachedRule) -> bool:
+    """Return whether a rule at a hook of IP takes or copies packets, and picks them by no mark of its own."""
+    takes = one.effect.tproxy or one.effect.sends_elsewhere
+    return takes and not one.base.is_at_link and one.conditions.is_plain
+
+
 def _evaluates_invalid(one: ReachedRule, evidence: HostEvidence) -> bool:
     """Return whether every link that the rule concerns judges invalid packets by their header."""
     evaluating = {link.name for link in evidence.policy.bound if link.evaluates_invalid}
@@ -123,6 +153,42 @@ RULE_CHECKS = (
         effect="each packet is judged by its own header (§6.6): answers in allowed sessions are dropped"
         " unless a rule of their own direction accepts them, and every packet counts as a hit",
         remedy="drop the notrack rule, narrow it to an unbound link, or add rules for both directions",
+    ),
+    RuleCheck(
+        code=DoctorCode.SESSION_TIMEOUT,
+        is_meant=lambda one, _: one.effect.timeout,
+        severity=_always(DoctorSeverity.LOW),
+        evidence=lambda _one, _mask: "gives sessions a timeout of its own",
+        effect="a session that is silent for longer is forgotten: what its far end sends next is judged as"
+        " new, and dropped if only this end may open it",
+        remedy="leave the timeouts to net.netfilter, or make that one longer than sessions are silent",
+    ),
+    RuleCheck(
+        code=DoctorCode.PACKET_WRITER,
+        is_meant=lambda one, _: bool(one.effect.rewrites) and one.base.table.family != "arp",
+        severity=_packet_writer_severity,
+        evidence=lambda one, _mask: (
+            f"writes {' and '.join(sorted(end.value for end in one.effect.rewrites))} (address or port) of"
+            f" packets at {one.base.hook.name}, priority {one.base.hook.priority}"
+        ),
+        effect="what is judged is not what was sent, or not what arrives: behind the groups' hook denied"
+        " ports and addresses are reached, before it packets pass as another sender's, or allowed ones are"
+        " lost",
+        remedy="translate by dnat, snat or redirect in a chain of type nat, which conntrack and the groups"
+        " follow, or remove the rule",
+    ),
+    RuleCheck(
+        code=DoctorCode.DIVERTER,
+        is_meant=lambda one, _: _diverts(one),
+        severity=lambda one, _: DoctorSeverity.MEDIUM if one.effect.tproxy else DoctorSeverity.LOW,
+        evidence=lambda one, _mask: (
+            "gives packets to another socket by TPROXY"
+            if one.effect.tproxy
+            else f"copies packets to another host at {one.base.hook.name}"
+        ),
+        effect="TPROXY: the server whose port the policy accepts gets nothing of them, another process does;"
+        " copies: the other host also gets what the groups deny behind that hook",
+        remedy="narrow the rule to an unbound link, or to what that process or host shall get; or remove it",
     ),
     RuleCheck(
         code=DoctorCode.INVALID_BY_DESIGN,
