@@ -295,6 +295,11 @@ PLANTED = (
         both(ip("rule add fwmark 2 table 2"), sysctl(net__ipv4__conf__eth0__rp_filter=1)),
         "reverse_path",
     ),
+    _of_host(
+        "routes and rules that refuse",
+        ip("route add blackhole 10.0.0.128/25", "rule add pref 5 prohibit from 10.0.0.2"),
+        "refusing_route",
+    ),
     _of_host("XDP", xdp("eth0"), "early_program"),
     Neighbour(
         "XDP at a port of a bound bridge",
@@ -895,6 +900,16 @@ CLEAN = (
             "link set eth1 master br1",
         ),
         ("br0",),
+    ),
+    CleanHost(
+        "routes that refuse others",
+        ip(
+            "route add blackhole 10.244.0.0/26",
+            "route add unreachable 203.0.113.9",
+            "route add prohibit 10.1.0.64/26",
+            "rule add pref 5250 fwmark 0x80000/0xff0000 unreachable",
+            "rule add pref 5251 iif eth1 prohibit",
+        ),
     ),
     CleanHost("a macvlan on another link", ip("link add mv0 link eth1 type macvlan mode bridge")),
     CleanHost(

@@ -159,9 +159,7 @@ def _matters_to_doctor(about: Mapping[int, memoryview]) -> bool:
     key_type, flags, leads_to = (
         int.from_bytes(about.get(kind, b""), "big") for kind in (_KEY_TYPE, _SET_FLAGS, _DATA_TYPE)
     )
-    is_of_links = key_type in LINK_TYPES and not flags & INTERVAL
-    is_map = leads_to in (VERDICT_TYPE, MARK_TYPE) and not flags & DYNAMIC
-    return is_of_links or is_map
+    return leads_to in (VERDICT_TYPE, MARK_TYPE) or (key_type in LINK_TYPES and not flags & INTERVAL)
 
 
 def _changes_by_rules_alone(about: Mapping[int, memoryview]) -> bool:

@@ -9,12 +9,12 @@ import os
 import platform
 import socket
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from sgagent.analysis.doctor.facts import DefaultRoute, EarlyProgram, HookKind, Routing
+from sgagent.analysis.doctor.facts import DefaultRoute, EarlyProgram, HookKind, Refusal, Routing
 from sgagent.core.binding import link_name
-from sgagent.core.model import Family
+from sgagent.core.model import CidrBlock, Family
 from sgagent.netlink import NETLINK_ROUTE, NetlinkSocket, attributes
 
 _GET_LINK, _GET_ROUTE, _GET_RULE, _GET_QDISC, _GET_FILTER = 18, 26, 34, 38, 46
@@ -131,7 +131,7 @@ _MAIN_TABLE = 254
 _UNICAST = 1
 _PROTOCOL_KERNEL = 2
 _DESTINATION, _OUTPUT, _GATEWAY, _METRIC, _MULTIPATH, _TABLE = 1, 4, 5, 6, 9, 15
-_RULE_PROTOCOL, _RULE_MARK = 21, 10
+_RULE_PROTOCOL, _RULE_MARK, _RULE_PRIORITY, _RULE_INPUT, _RULE_OUTPUT, _RULE_VRF = 21, 10, 6, 3, 17, 19
 _NEXT_HOP = struct.Struct("=HBBi")
 _FAMILY_NUMBERS = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
 
@@ -144,8 +144,9 @@ def read_routing() -> Routing:
     """
     with NetlinkSocket(NETLINK_ROUTE) as netlink:
         names = dict(socket.if_nameindex())
-        routes = [route for family in Family for route in _routes(netlink, family, names)]
+        found = [route for family in Family for route in _routes(netlink, family, names)]
         rules = {family: tuple(_rules(netlink, family)) for family in Family}
+    routes = [one for one in found if one.kind == _UNICAST]
     return Routing(
         defaults=tuple(
             DefaultRoute(family=one.family, links=one.links, metric=one.metric)
@@ -155,16 +156,32 @@ def read_routing() -> Routing:
         networks=frozenset((one.family, name) for one in routes if one.is_network for name in one.links),
         is_by_policy=frozenset(family for family, found in rules.items() if found),
         is_by_mark=frozenset(
-            family for family, found in rules.items() if any(_number(one.get(_RULE_MARK), 0) for one in found)
+            family
+            for family, found in rules.items()
+            if any(_number(one.get(_RULE_MARK), 0) for _, one in found)
+        ),
+        refusals=(
+            *_refusing_rules(rules),
+            *(
+                Refusal(f"{_REFUSING[one.kind]} {one}", network.links)
+                for one in found
+                for network in routes
+                if one.kind in _REFUSING and network.is_network and one.is_within(network)
+            ),
         ),
     )
 
 
+_REFUSING = {6: "blackhole", 7: "unreachable", 8: "prohibit"}
+"""Types of routes, and the same of rules."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Route:
-    """A unicast route of the main table."""
+    """A route of the main table that leads to a link, or refuses."""
 
     family: Family
+    kind: int
     destination: bytes
     length: int
     links: tuple[str, ...]
@@ -177,6 +194,23 @@ class _Route:
         is_of_link = self.destination.startswith(_LINK_LOCAL[self.family])
         return 0 < self.length < self.family.bits and not (self.has_gateway or is_of_link)
 
+    def is_within(self, other: _Route) -> bool:
+        """Return whether another route leads to all that this one is for."""
+        bits = self.family.bits
+        return (
+            self.family is other.family
+            and self.length >= other.length
+            and self._first >> bits - other.length == other._first >> bits - other.length
+        )
+
+    @property
+    def _first(self) -> int:
+        return int.from_bytes(self.destination)
+
+    def __str__(self) -> str:
+        """Return the destination."""
+        return str(CidrBlock.around(self.family, self._first, self.length))
+
 
 _LINK_LOCAL = {Family.IPV4: b"\xa9\xfe", Family.IPV6: b"\xfe\x80"}
 
@@ -186,11 +220,12 @@ def _routes(netlink: NetlinkSocket, family: Family, names: Mapping[int, str]) ->
     for message in netlink.dump(_GET_ROUTE, request):
         _, length, _, _, table, _, _, kind, _ = _ROUTE.unpack_from(message.payload)
         about = attributes(message.payload[_ROUTE.size :])
-        if kind != _UNICAST or _number(about.get(_TABLE), table) != _MAIN_TABLE:
+        if kind not in {_UNICAST, *_REFUSING} or _number(about.get(_TABLE), table) != _MAIN_TABLE:
             continue
         indexes = sorted({*_next_hops(about), _number(about.get(_OUTPUT), 0)} & names.keys())
         yield _Route(
             family=family,
+            kind=kind,
             destination=bytes(about.get(_DESTINATION, b"")),
             length=length,
             links=tuple(link_name(os.fsencode(names[index])) for index in indexes),
@@ -210,14 +245,29 @@ def _next_hops(about: Mapping[int, memoryview]) -> Iterator[int]:
         place += length + 3 & ~3
 
 
-def _rules(netlink: NetlinkSocket, family: Family) -> Iterator[Mapping[int, memoryview]]:
-    """Yield the attributes of the rules that the kernel did not make itself."""
+def _rules(netlink: NetlinkSocket, family: Family) -> Iterator[_Rule]:
+    """Yield the rules that the kernel did not make itself: what each does, and its attributes."""
     request = _ROUTE.pack(_FAMILY_NUMBERS[family], 0, 0, 0, 0, 0, 0, 0, 0)
     for message in netlink.dump(_GET_RULE, request):
         about = attributes(message.payload[_ROUTE.size :])
         protocol = about.get(_RULE_PROTOCOL)
         if protocol is not None and protocol[0] != _PROTOCOL_KERNEL:
-            yield about
+            yield message.payload[_ACTION_AT], about
+
+
+_Rule = tuple[int, Mapping[int, memoryview]]
+_ACTION_AT = 7
+
+
+def _refusing_rules(rules: Mapping[Family, Iterable[_Rule]]) -> Iterator[Refusal]:
+    """Yield rules that refuse; what a mark or a VRF chooses is not what the policy accepts."""
+    for family, found in rules.items():
+        for action, about in found:
+            if action in _REFUSING and not about.keys() & {_RULE_MARK, _RULE_VRF}:
+                link = bytes(about.get(_RULE_INPUT, about.get(_RULE_OUTPUT, b""))).rstrip(b"\0")
+                number = _number(about.get(_RULE_PRIORITY), 0)
+                text = f"ip {'-6 ' * (family is Family.IPV6)}rule {number}: {_REFUSING[action]}"
+                yield Refusal(text, (link_name(link),) if link else ())
 
 
 def _number(value: memoryview | None, otherwise: int) -> int:

@@ -91,10 +91,10 @@ class RuleEffect:
     """A drop also for a reject."""
 
     leads_on: bool = False
-    """Whether a map that is not known says where it jumps."""
+    """Whether a map that is not known, or that packets fill, says where it jumps."""
 
     branches: tuple[Branch, ...] = ()
-    """Of a map that is known."""
+    """Of a map of verdicts, as far as it is known."""
 
     def spread(self) -> Iterator[RuleEffect]:
         """Yield the effect of the rule, and of each branch."""
@@ -220,7 +220,9 @@ class _Run:
         self.reads |= self._bits(look_up.register).depends
         known = self.sets.get(look_up.name)
         fields = tuple(self._fields(look_up.register, known.key_length if known else _LONGEST_KEY))
-        if known is not None and known.is_verdict_map and not known.flags & DYNAMIC:
+        if look_up.is_map and (known is None or known.flags & DYNAMIC):
+            self.statements.add("leads_on")
+        if known is not None and known.is_verdict_map:
             self.branches = branches_of(known, fields)
         elif known is not None and known.is_of_links and [one.source in LINKS for one in fields] == [True]:
             keys = [entry.key for entry in known.entries]
@@ -228,8 +230,6 @@ class _Run:
         else:
             for source in [one.source for one in fields] or [None]:
                 self._narrow(narrowed(source))
-            if look_up.is_map:
-                self.statements.add("leads_on")
         if look_up.target is not None:
             self._put(look_up.target, one_of(known.values if known else ()))
 

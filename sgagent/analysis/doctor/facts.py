@@ -49,6 +49,17 @@ class DefaultRoute:
     metric: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A route or rule that refuses packets: prohibit, unreachable, blackhole."""
+
+    text: str
+    """As ``ip`` shows it, like ``blackhole 10.0.0.128/25``."""
+
+    links: tuple[str, ...] = ()
+    """Those on whose network the route is, or by which the rule chooses; none for all."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Routing:
     """Default routes of the main table, and whether rules choose other tables."""
@@ -62,6 +73,8 @@ class Routing:
 
     is_by_mark: frozenset[Family] = frozenset()
     """Families with rules that choose by the packet's mark."""
+
+    refusals: tuple[Refusal, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

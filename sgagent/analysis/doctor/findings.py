@@ -27,6 +27,7 @@ class DoctorCode(enum.Enum):
     OLD_NFT = "old_nft"
     FORWARDING = "forwarding"
     REVERSE_PATH = "reverse_path"
+    REFUSING_ROUTE = "refusing_route"
     CLOCK = "clock"
     KERNEL_FEATURE = "kernel_feature"
     METRICS_PORT = "metrics_port"

@@ -184,6 +184,21 @@ def _asymmetric(
     )
 
 
+def find_refusals(evidence: HostEvidence) -> Iterator[DoctorFinding]:
+    """Yield routes on the network of a bound link, and rules, that refuse packets."""
+    for one in evidence.routing.refusals:
+        bound = [name for name in one.links or sorted(evidence.bound_names) if name in evidence.bound_names]
+        if bound:
+            yield DoctorFinding(
+                code=DoctorCode.REFUSING_ROUTE,
+                severity=DoctorSeverity.MEDIUM,
+                link=bound[0] if len(bound) == 1 else None,
+                evidence=one.text,
+                effect="packets that the policy accepts, or their answers, have no route and are lost",
+                remedy="delete it with 'ip route' or 'ip rule', or let the groups deny these peers",
+            )
+
+
 _BEHIND = frozenset({None, "veth", "vlan", "bond", "team", "macvlan", "ipvlan", "netkit"})
 """Kinds of link with a network behind them; bridges and tunnels are of guests, containers and peers."""
 

@@ -19,6 +19,7 @@ CHECKS: tuple[Callable[[HostEvidence], Iterator[DoctorFinding]], ...] = (
     link_checks.find_programs,
     link_checks.find_asymmetry,
     link_checks.find_marked_routes,
+    link_checks.find_refusals,
     link_checks.find_forwarding,
     host_checks.find_virtual_servers,
     host_checks.find_flushers,

@@ -74,6 +74,8 @@ def _parts(one: KernelSet, entry: KernelElement, fields: Sequence[KeyField]) -> 
             yield other_than(at.source, [other.key for other in one.entries if other.key])
         elif _is_single(one, entry, at):
             yield compared(at.source, at.cut(entry.key), at.mask)
+        elif entry.key and at.source in LINK_NAMES:
+            yield compared(at.source, at.cut(entry.key).rstrip(b"\0"))  # a range of names that begin so
         else:
             yield narrowed(at.source)
 

@@ -85,6 +85,8 @@ LINK_AND_PORT = LINK + b.payload(b.TRANSPORT, 2, 2, register=12)
         (by_map(b.meta(16), 1, one(b"\x11", DROP)), OTHER),
         (by_map(LINK, 16, one(ETH0, DROP)), ALL),
         (by_map(LINK, 16, one(ETH1, DROP)), []),
+        (by_map(LINK, 16, one(b"eth".ljust(16, b"\0"), DROP), flags=12), ALL),
+        (by_map(LINK, 16, one(b"veth".ljust(16, b"\0"), DROP), flags=12), []),
         (by_map(LINK, 16, one(ETH0, ACCEPT), rest(DROP)), []),
         (by_map(LINK_AND_PORT, 20, one(ETH0 + DNS + b"\0\0", DROP)), OTHER),
         (by_map(LINK_AND_PORT, 20, one(ETH1 + DNS + b"\0\0", DROP)), []),
@@ -105,9 +107,10 @@ def test_a_map_of_verdicts_is_read_element_by_element(dump: b.Dump, expected: li
 
 
 def test_a_map_that_packets_fill_may_lead_to_each_chain() -> None:
-    """Its elements are not known, so a drop there is none that can be compared."""
+    """Those that it has count; a drop where later ones may lead can't be compared."""
     dump = by_map(PORT, 2, flags=8 | 0x20).rule("c", b.verdict(b.DROP))
     assert found(dump) == []
+    assert found(by_map(PORT, 2, one(DNS, DROP), flags=8 | 0x20)) == OTHER
     assert found(dump.rule("c", b.expression("notrack"))) == [("notrack", "medium")]
 
 
