@@ -23,7 +23,10 @@ MOST_LOOKED_UP = 500
 """Sessions in one look."""
 
 REST = 20
-"""How many times as long as it took to go through all sessions the next time may wait at most."""
+"""How many times as long as it took to go through all sessions the next time waits."""
+
+LONGEST_REST_SECONDS = 30.0
+"""That it waits at most, also on a host that is so busy that a look takes seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +88,7 @@ class ForgottenSessions:
         except OSError:
             self._left = []  # the next look tries again
         self._spent += self._clock.monotonic() - began
-        self._due = self._clock.monotonic() + REST * self._spent
+        self._due = self._clock.monotonic() + min(REST * self._spent, LONGEST_REST_SECONDS)
 
     def _list(self, policy: ResolvedPolicy, facts: HostFacts) -> list[TcpSession]:
         """Return the sessions at listeners that only the far end may open.

@@ -270,6 +270,10 @@ class PublishedStatus:
         if (verified, durations) != (self.status.verified, self.status.verify_durations):
             self._publish(replace(self.status, verified=verified, verify_durations=durations))
 
+    def withdraw_proof(self) -> None:
+        """Publish that no proof is of the table in force, as this is about to change."""
+        self.note_verified(None, self.status.verify_durations)
+
     def note_doctor(self, diagnosis: Diagnosis | None) -> None:
         """Publish the doctor's diagnosis."""
         if diagnosis is not self.status.diagnosis:

@@ -59,6 +59,9 @@ class Reconciler:
     process deleted before."""
 
     preview_cuts: PreviewCuts
+    before_change: Callable[[], None] = lambda: None
+    """Called when the table is about to change."""
+
     name_servers: Callable[[], tuple[Endpoint, ...]] = tuple
     """Returns the host's name servers; empty if the source's address is not a host name."""
 
@@ -275,6 +278,7 @@ class Reconciler:
             if change.clearance:
                 self.dataplane.clear_marks(change.clearance.mask, change.clearance.tests)
             self._is_changing = True
+            self.before_change()
             self.dataplane.apply(change.plan)
         except (KernelRefusedError, NotPermittedError) as error:
             return str(error)

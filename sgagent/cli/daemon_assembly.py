@@ -149,6 +149,7 @@ def _assemble(
         dataplane=dataplane,
         directory=state,
         clock=clock,
+        before_change=published.withdraw_proof,
         before_counters_go=counting.read,
         counters_gone=counting.forget,
         left_table=left_table,

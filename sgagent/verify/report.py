@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from sgagent.core.evaluate import DecidedBy
 from sgagent.core.explanation import reason
-from sgagent.core.model import PORTED_NUMBERS, PROTOCOL_NAMES, Family, Protocol, address_text
+from sgagent.core.model import PORTED_NUMBERS, PROTOCOL_NAMES, Family, Policy, Protocol, address_text
 from sgagent.nft.ruleset import mac_text
 from sgagent.verify import Outcome
 from sgagent.verify.expectation import Expectation
@@ -209,6 +210,9 @@ def _end(family: Family, address: int, port: int | None) -> str:
 
 def _expected(packet: PacketAtHook, expected: Expectation) -> str:
     decision = expected.decision
+    if decision.decided_by is DecidedBy.UNBOUND and decision.verdict is Policy.DROP:
+        frame = mac_text(packet.ether_destination or 0)
+        return f"drop: its frame is to {frame}, which only ports of masters take, and this interface is none"
     if (rule := decision.rule) is not None:
         return f"{expected.verdict.value}, by rule {rule.rule_id} of {rule.security_group_id}"
     return f"{expected.verdict.value}: {reason(decision.decided_by, opener_of(packet))}"

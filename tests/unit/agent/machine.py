@@ -17,6 +17,7 @@ from sgagent.core.binding import HostFacts
 from sgagent.core.endpoints import Endpoint
 from sgagent.core.lockout import LiveSession, NamedCut
 from sgagent.core.policy import ResolvedPolicy
+from sgagent.nft.ruleset import Ruleset
 from sgagent.settings import Settings, parse_settings
 from sgagent.sources.guardrails import GuardrailFiles
 from sgagent.sources.verified_parse import guardrails_signature_file, read_signature
@@ -46,6 +47,9 @@ class Machine:
         self.dataplane = FakeDataplane()
         self.previewed: list[tuple[ResolvedPolicy | None, ResolvedPolicy]] = []
         """The changes before which open sessions were looked at: from what, to what."""
+
+        self.changed: list[Ruleset | None] = []
+        """The tables that stood when a change of them was announced."""
 
         self.counters_read: list[frozenset[str]] = []
         """The counters that were read for the last time, a set for each reading before a change."""
@@ -78,6 +82,7 @@ class Machine:
             dataplane=self.dataplane,
             directory=self.state,
             clock=self.clock,
+            before_change=lambda: self.changed.append(self.dataplane.ruleset),
             before_counters_go=self.counters_read.append,
             counters_gone=self.counters_at_zero.append,
             preview_cuts=self._preview_cuts,

@@ -9,7 +9,13 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from sgagent.agent.forgotten_sessions import MOST_LOOKED_UP, REST, ForgottenPort, ForgottenSessions
+from sgagent.agent.forgotten_sessions import (
+    LONGEST_REST_SECONDS,
+    MOST_LOOKED_UP,
+    REST,
+    ForgottenPort,
+    ForgottenSessions,
+)
 from sgagent.agent.step import Step, StepEnd
 from sgagent.core.binding import HostFacts, Link
 from sgagent.core.evaluate import Packet
@@ -162,6 +168,18 @@ def test_a_look_is_short_and_listings_are_rare_where_they_take_long() -> None:
     forgotten.look()
     assert kernel.listings == 1
     kernel.clock.pass_seconds(0.1 * REST + 0.01)
+    forgotten.look()
+    assert kernel.listings == 2
+
+
+def test_a_look_that_takes_seconds_puts_off_the_next_for_half_a_minute_at_most() -> None:
+    """As on a busy host, where the same work takes longer; sessions wait for it."""
+    kernel = Kernel(cost=4.0)
+    forgotten = looking_at(kernel)
+    kernel.clock.pass_seconds(LONGEST_REST_SECONDS - 0.01)
+    forgotten.look()
+    assert kernel.listings == 1
+    kernel.clock.pass_seconds(0.02)
     forgotten.look()
     assert kernel.listings == 2
 

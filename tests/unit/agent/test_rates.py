@@ -146,6 +146,8 @@ def test_a_board_counts_its_changes_and_takes_samples() -> None:
         lambda: published.note_contest(is_contested=True),
         lambda: published.note_step(Step(outcome=StepEnd.WAITING), is_fetched=True),
         lambda: published.note_verified(proof, durations),
+        published.withdraw_proof,
+        lambda: published.note_verified(proof, durations),
     )
     for change in changes:
         change()

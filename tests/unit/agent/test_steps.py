@@ -42,6 +42,19 @@ def test_nothing_is_compiled_twice(machine: Machine) -> None:
     assert not second.is_first_table
 
 
+def test_a_change_is_told_before_the_table_changes(machine: Machine) -> None:
+    """Until then the proof is of the table that stands; a step that changes nothing tells of none."""
+    agent = machine.reconciler()
+    agent.step(fetch=True)
+    first = machine.dataplane.ruleset
+    agent.step(fetch=True)
+    assert machine.changed == [None]
+    machine.source.write(GOOD.replace("id: sg-1\n", "id: sg-1\n    type: advanced\n"))
+    agent.step(fetch=True)
+    assert machine.changed == [None, first]
+    assert machine.dataplane.ruleset != first
+
+
 def test_an_agent_that_finds_its_table_holds_it_once(machine: Machine) -> None:
     """What the kernel lists and what is compiled are equal, and for 10,000 rules 75 MB each."""
     machine.reconciler().step(fetch=True)

@@ -19,7 +19,7 @@ from sgagent.nft.ruleset import Drop, Rule
 from sgagent.nft.text import render
 from sgagent.verify import Outcome
 from sgagent.verify.proof import prove
-from sgagent.verify.report import counterexample_as_json
+from sgagent.verify.report import counterexample_as_json, lines
 from sgagent.verify.verified_table import table_of
 from tests.unit.core.test_link_patterns import DEFINITIONS, hand, judge
 from tests.words import PLATFORM
@@ -80,8 +80,12 @@ def test_frames_that_masters_leave_to_ports_are_dropped_at_identified_links() ->
             replace(one, rules=(*changed, *one.rules[1:])) if one.name == UNBOUND_CHAIN else one
             for one in table.chains
         )
-        found = prove(table_of(replace(table, chains=tuple(chains))), policy).counterexample
+        refuted = prove(table_of(replace(table, chains=tuple(chains))), policy)
+        found = refuted.counterexample
         assert found is not None
+        assert any("which only ports of masters take" in one for one in lines(refuted, 0.0, "it")) != bool(
+            changed
+        )
         assert counterexample_as_json(found)["frame_destination"] == (
             None if changed else "01:80:c2:00:00:00"
         )
