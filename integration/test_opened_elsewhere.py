@@ -42,6 +42,13 @@ GROUPS = """security_groups:
          authorization_object: 0.0.0.0/0}}
       - {{rule_id: in-6, direction: ingress, policy: accept, protocol: udp, port_range: 1/65535,
          authorization_object: '::/0'}}
+  - security_group_id: sg-queries
+    type: basic
+    rules:
+      - {{rule_id: queries-4, direction: ingress, policy: accept, protocol: udp, port_range: 5353,
+         authorization_object: 0.0.0.0/0}}
+      - {{rule_id: queries-6, direction: ingress, policy: accept, protocol: udp, port_range: 5353,
+         authorization_object: '::/0'}}
   - security_group_id: sg-answers
     type: advanced
     rules:
@@ -128,6 +135,19 @@ def test_a_guest_elsewhere_shuts_nothing(
     enforce(agent, eth0=group, **elsewhere)
     pretend(agent.lab, version)
     assert queries(agent.lab, version) == len(PORTS)
+
+
+@pytest.mark.parametrize("version", (4, 6))
+def test_what_comes_in_opens_nothing_for_what_comes_in(agent: Enforcer, version: int) -> None:
+    """Who sends both sides of a session over a link gets in what its header may, also after a change."""
+    host, far = ip_address(HOST[version]), ip_address(FAR[version])
+    request, answer = udp(far, host, 99, FAR_PORT), udp(host, far, FAR_PORT, 99)
+    for groups in ({"eth0": "queries"}, {"eth0": "queries", "eth1": "queries"}, {"eth0": "queries"}):
+        enforce(agent, **groups)
+        assert agent.lab.send_ingress([answer]) == [False]
+        agent.lab.put_on_wire("eth0", [(1, request)])
+        wait_for(lambda: tracked(agent.lab, version) == 1, "the entry")
+        assert agent.lab.send_ingress([answer]) == [False]
 
 
 def received(built: Lab, version: int, port: int) -> bool:

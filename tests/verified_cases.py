@@ -26,7 +26,7 @@ from tests.tracer import Session, Tuple, WirePacket
 from tests.words import PLATFORM, snapshot
 
 LINKS = ("eth0", "eth1", "eth2", "br-0f.12", "a", "ä")
-_MASKS = (0xFFFF0000, 0xFFFF0000, 0x0000FFF0, 0xFFF, 0xFFFFFFFF, 0x7FF, 0xFF000000)
+_MASKS = (0xFFFF0000, 0xFFFF0000, 0x0007FFF0, 0x7FFF, 0xFFFFFFFF, 0x7FF, 0xFF000000)
 """Our bits: as usual, in the middle, as few as can be, all, and too few to remember anything."""
 
 

@@ -131,7 +131,7 @@ class LiveSessions:
         """Return the packet as the kernel would judge it.
 
         One of a live session is judged as the packet that opened the session, whichever way it goes itself
-        (§6.4), but an answer of an entry that was opened over another link as what it is itself. If the
+        (§6.4), but an answer of an entry that was not opened so here as what it is itself. If the
         current policy has allowed the session already, it says so (§3, step 1). In observe mode sessions are
         remembered that enforcing would drop, so there nothing is taken for allowed.
         """
@@ -142,7 +142,7 @@ class LiveSessions:
             return packet
         if interface is None or session is None:
             return packet
-        elsewhere = elsewhere_marks(interface.name, self._layout, state)
+        elsewhere = elsewhere_marks(interface.name, session.opened, self._layout, state)
         is_own = session.opened is packet.direction or (elsewhere and elsewhere.is_met_by(session.mark))
         opening = packet if is_own else _turned(packet, session.opened)
         if not is_own and session.opened is Direction.EGRESS:

@@ -235,10 +235,11 @@ class _Link:
 
         Of the sessions whose packets come in, those whose original packets do were opened inwards; those
         whose replies do, outwards. For packets that go out it is the other way round. But a reply of an entry
-        that was opened over another link is evaluated by its own header (§6.4), and it comes back from here.
-        An error about such an entry is about no session of this link.
+        that was not opened so here is evaluated by its own header (§6.4), and it comes back from here. An
+        error about such an entry is about no session of this link.
         """
-        backward, elsewhere = _reverse(direction), self._elsewhere
+        backward = _reverse(direction)
+        elsewhere = self._elsewhere(backward)
         to_invalid = nft.Goto(names.invalid_chain(direction, self.name))
         drops_invalid = _INVALID not in self._untied
         rules = [nft.Rule((_are(_INVALID), to_invalid))] if drops_invalid else []
@@ -253,10 +254,9 @@ class _Link:
         ]
         return nft.Chain(name=names.tracked_chain(direction, self.name), rules=tuple(rules))
 
-    @property
-    def _elsewhere(self) -> nft.Match | None:
-        """Return the match on entries that were opened over another link; None where that is not known."""
-        test = elsewhere_marks(self.name, self.layout, self.state)
+    def _elsewhere(self, opened: Direction) -> nft.Match | None:
+        """Return the match on entries that were not opened so here; None where that is not known."""
+        test = elsewhere_marks(self.name, opened, self.layout, self.state)
         return test and _marked(*test)
 
     @property
@@ -315,33 +315,48 @@ class _Link:
         """Yield the rules that set the mark.
 
         A mark of the current generation keeps its bits of acceptance, which other interfaces may have set;
-        under any other generation they mean nothing any more. Which links an entry was not opened over stays;
-        by an original packet it is opened over this one. A reply of an entry that was opened over another
-        link is remembered as what opened a session of the other direction, so that what answers it passes
-        here; one that can open no session passes alone.
+        under any other generation they mean nothing any more. An entry stays one that was opened elsewhere,
+        or the other way, until one of its own packets opens it here; an error says nothing of who opened it.
         """
         layout, test = self.layout, allowed_marks(self.name, opened, self.layout, self.state)
-        others = elsewhere_bits(layout, self.state, but=self.name)
-        if others:
-            yield _note_opening(others | test.value, layout.mask) if test else _note_opening(others)
-            yield _note_announced(others | (test.value if test else 0), layout.mask)
+        noted = elsewhere_bits(layout, self.state, but=(self.name, opened))
+        if noted:
+            yield _note_opening(noted | test.value, layout.mask) if test else _note_opening(noted)
+            yield _note_announced(noted | (test.value if test else 0), layout.mask)
         slot, mask = self.state.slot(self.name), layout.generation_mask
         if test is None or slot is None:
             return
-        here, generation, bit = layout.elsewhere_bit(slot), test.value & mask, test.value & ~mask
-        turned = layout.direction_bit(slot, _reverse(opened))
+        yield nft.Rule((_are("related"), nft.Accept()))
+        current = _marked(mask, test.value & mask)
         kept = nft.ALL_BITS & ~(mask | layout.acceptance_mask)
-        yield _accept_with((_marked(mask | here, generation),), nft.ALL_BITS, bit)
-        yield _accept_with((_marked(here, 0),), kept, test.value)
-        current = _marked(mask, generation)
-        if self._elsewhere is not None:
-            if _INVALID in self._untied:  # errors are evaluated by their header, and say nothing of sessions
-                yield nft.Rule((_IS_REPLY, _are("related"), nft.Accept()))
-            yield from (nft.Rule((_IS_REPLY, one, nft.Accept())) for one in _OPENS_NOTHING)
-            yield _accept_with((_IS_REPLY, current), nft.ALL_BITS, turned)
-            yield _accept_with((_IS_REPLY,), kept, generation | turned)
+        yield from self._remember_answers(opened, current, kept)
+        here, bit = layout.elsewhere_bit(slot, opened), test.value & ~mask
         yield _accept_with((current,), nft.ALL_BITS & ~here, bit)
         yield _accept_with((), kept & ~here, test.value)
+
+    def _remember_answers(self, opened: Direction, current: nft.Match, kept: int) -> Iterator[nft.Rule]:
+        """Yield the rules for replies that were evaluated by their own header.
+
+        What answers one has to pass: it is remembered as what opened a session of the other direction. One
+        that can open no session passes alone. No other replies that come here move in this direction.
+
+        Args:
+            opened: the direction.
+            current: the match on marks of the current generation.
+            kept: what stays of others.
+        """
+        backward = _reverse(opened)
+        test, elsewhere = (
+            allowed_marks(self.name, backward, self.layout, self.state),
+            self._elsewhere(backward),
+        )
+        if test is None or elsewhere is None:
+            return
+        comes_in = nft.Operator.EQUAL if opened is Direction.INGRESS else nft.Operator.NOT_EQUAL
+        answers = (_IS_REPLY, elsewhere, nft.Match(nft.META_OIFNAME, (nft.NO_LINK,), comes_in))
+        yield from (nft.Rule((*answers, one, nft.Accept())) for one in _OPENS_NOTHING)
+        yield _accept_with((*answers, current), nft.ALL_BITS, test.value & ~self.layout.generation_mask)
+        yield _accept_with(answers, kept, test.value)
 
     def live(self, opened: Direction) -> nft.Chain:
         """Return the chain that judges live sessions opened in the direction, by family."""

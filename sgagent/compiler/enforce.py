@@ -337,7 +337,7 @@ class _Transition:
         one before.
         """
         taken = marks.taken_slots(before.slots, state.slots)
-        bits = tuple(map(self.layout.elsewhere_bit, taken))
+        bits = tuple(self.layout.elsewhere_bit(slot, opened) for slot, opened in product(taken, Direction))
         tests = tuple(marks.MarkTest(bit, bit) for bit in bits)
         of_generations = self.reused_generations(before, state)
         if not tests and not of_generations:

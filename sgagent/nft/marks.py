@@ -1,10 +1,10 @@
 """The layout of our bits of the conntrack mark, and the policy generation in them.
 
 Low to high within the mask: two bits (accepted inwards, accepted outwards) for each of three slots, one slot
-per bound interface; then a bit for each slot, set if conntrack's entry was opened elsewhere, over another
-link; the rest is the generation, never 0. The current policy has accepted a session whose mark carries the
-current generation and the bit of the interface and direction that it was opened in (§6, design.md). The bits
-of generation and acceptance change with policies, those of entries that were opened elsewhere do not.
+per bound interface; then two bits for each slot, set if conntrack's entry was not opened inwards, or not
+outwards, through it; the rest is the generation, never 0. The current policy has accepted a session whose
+mark carries the current generation and the bit of the interface and direction that it was opened in (§6,
+design.md). The bits of generation and acceptance change with policies, the others do not.
 """
 
 from __future__ import annotations
@@ -13,16 +13,19 @@ import enum
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import NamedTuple
 
 from sgagent.core.model import Direction
 
 SLOTS = 3
 _BITS_PER_SLOT = 2
-_LOW_BITS = SLOTS * (_BITS_PER_SLOT + 1)
+_LOW_BITS = 2 * SLOTS * _BITS_PER_SLOT
 """Those below the generation."""
 
-_FEWEST_BITS = 12
+_FEWEST_BITS = _LOW_BITS + 3
+"""With seven generations, so that few changes have marks cleared."""
+
 _MARK_BITS = 32
 
 
@@ -101,17 +104,23 @@ class MarkLayout:
 
     def direction_bit(self, slot: int, direction: Direction) -> int:
         """Return the bit of sessions opened in the direction through the interface in the slot."""
-        place = slot * _BITS_PER_SLOT + (0 if direction is Direction.INGRESS else 1)
-        return 1 << (self._shift + place)
+        return 1 << (self._shift + _place(slot, direction))
 
     @property
     def acceptance_mask(self) -> int:
         """Return the bits of all slots and directions."""
         return ((1 << SLOTS * _BITS_PER_SLOT) - 1) << self._shift
 
-    def elsewhere_bit(self, slot: int) -> int:
-        """Return the bit of entries that were opened over another link than that of the slot (§6.4)."""
-        return 1 << (self._shift + SLOTS * _BITS_PER_SLOT + slot)
+    def elsewhere_bit(self, slot: int, opened: Direction) -> int:
+        """Return the bit of entries that were not opened in the direction through the interface (§6.4).
+
+        They were opened over another link, or the other way.
+        """
+        return 1 << (self._shift + SLOTS * _BITS_PER_SLOT + _place(slot, opened))
+
+
+def _place(slot: int, direction: Direction) -> int:
+    return slot * _BITS_PER_SLOT + (0 if direction is Direction.INGRESS else 1)
 
 
 def allowed_marks(
@@ -140,7 +149,9 @@ def is_remembered(
     return test is not None and test.is_met_by(mark)
 
 
-def elsewhere_bits(layout: MarkLayout, state: EnforcementState, but: str | None = None) -> int:
+def elsewhere_bits(
+    layout: MarkLayout, state: EnforcementState, but: tuple[str, Direction] | None = None
+) -> int:
     """Return the bits of an entry that was opened over none of the links with a slot, or over one of them.
 
     0 where nothing is remembered.
@@ -148,20 +159,33 @@ def elsewhere_bits(layout: MarkLayout, state: EnforcementState, but: str | None 
     Args:
         layout: our bits of the mark.
         state: what they mean now.
-        but: the interface over which it was opened, if it has a slot.
+        but: the interface over which it was opened, and which way.
     """
     if state.generation is None:
         return 0
-    others = (place for place, name in enumerate(state.slots) if name is not None and name != but)
-    return sum(map(layout.elsewhere_bit, others))
+    places = product(enumerate(state.slots), Direction)
+    return sum(
+        layout.elsewhere_bit(slot, opened)
+        for (slot, name), opened in places
+        if name is not None and (name, opened) != but
+    )
 
 
-def elsewhere_marks(interface: str, layout: MarkLayout, state: EnforcementState) -> MarkTest | None:
-    """Return the test of marks of entries that were opened over another link; None if marks don't say."""
+def elsewhere_marks(
+    interface: str, opened: Direction, layout: MarkLayout, state: EnforcementState
+) -> MarkTest | None:
+    """Return the test of marks of entries that were not opened so; None if marks don't say.
+
+    Args:
+        interface: where packets pass.
+        opened: which way a session is opened of which they would be answers.
+        layout: our bits of the mark.
+        state: what they mean now.
+    """
     slot = state.slot(interface)
     if slot is None or state.generation is None:
         return None
-    bit = layout.elsewhere_bit(slot)
+    bit = layout.elsewhere_bit(slot, opened)
     return MarkTest(bit, bit)
 
 
@@ -207,7 +231,7 @@ def encode_state(state: EnforcementState, layout: MarkLayout) -> str:
     generation = "none" if state.generation is None else str(state.generation)
     slots = (slot or _FREE for slot in state.slots)
     flags = ["reused"] * state.reused + ["keeps"] * state.keeps
-    return " ".join([f"mask {layout.mask:#x} layout 2 generation {generation} slots", *slots, *flags])
+    return " ".join([f"mask {layout.mask:#x} layout 3 generation {generation} slots", *slots, *flags])
 
 
 def decode_state(comment: str, layout: MarkLayout) -> EnforcementState | None:
@@ -231,7 +255,7 @@ _FREE = "/"
 """Stands for an empty slot; no link can be called so."""
 
 _STATE = re.compile(
-    r"mask (?P<mask>0x[0-9a-f]{1,8}) layout 2 generation (?P<generation>none|[1-9][0-9]{0,9})"
+    r"mask (?P<mask>0x[0-9a-f]{1,8}) layout 3 generation (?P<generation>none|[1-9][0-9]{0,9})"
     r" slots (?P<slots>\S+ \S+ \S+)(?P<reused> reused)?(?P<keeps> keeps)?"
 )
 

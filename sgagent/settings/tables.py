@@ -100,7 +100,7 @@ class EnforcementSettings(SettingsTable):
     """The default for every interface (§12.6)."""
 
     mark_mask: Annotated[int, Constraint(_mark_mask)] = 0xFFFF0000
-    """Bits of the conntrack mark that are ours, contiguous. With fewer than 12 every packet is judged."""
+    """Bits of the conntrack mark that are ours, contiguous. With fewer than 15 every packet is judged."""
 
     hold_lockout_seconds: Annotated[int, number(0, 7 * 86400)] = 0
     """How long a change of the source that would cut a login waits for ``sgagent apply`` (§7.4); 0: never."""

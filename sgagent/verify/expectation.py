@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 
 from sgagent.core.addresses import (
     NO_ADDRESSES,
@@ -77,8 +78,8 @@ _SLOTS = 3
 class SessionMemory:
     """The meaning of our bits of the mark.
 
-    Low to high two for each of three slots, of sessions that were accepted; one for each, of entries that
-    were opened elsewhere; and the generation.
+    Low to high two for each of three slots, of sessions that were accepted; two for each, of entries that
+    were not opened so there; and the generation.
     """
 
     mask: int = 0
@@ -97,7 +98,7 @@ class SessionMemory:
     @property
     def generation_mask(self) -> int:
         """Return the bits that hold the generation."""
-        return self.mask & ~(((1 << 3 * _SLOTS) - 1) << self._shift)
+        return self.mask & ~(((1 << 4 * _SLOTS) - 1) << self._shift)
 
     def remembers(self, link: str, opened: Direction) -> tuple[int, int] | None:
         """Return the generation, and the bit of sessions opened so at the link, in their places of the mark.
@@ -107,13 +108,12 @@ class SessionMemory:
         if self.generation is None or link not in self.slots:
             return None
         place = 2 * self.slots.index(link) + (opened is Direction.EGRESS)
-        return self.generation << (self._shift + 3 * _SLOTS), 1 << (self._shift + place)
+        return self.generation << (self._shift + 4 * _SLOTS), 1 << (self._shift + place)
 
-    def elsewhere_bit(self, link: str) -> int:
-        """Return the bit of entries that were opened elsewhere than at a link; 0 where that is not known."""
-        if self.generation is None or link not in self.slots:
-            return 0
-        return 1 << (self._shift + 2 * _SLOTS + self.slots.index(link))
+    def elsewhere_bit(self, link: str, opened: Direction) -> int:
+        """Return the bit of entries that were not opened so at a link; 0 where that is not known."""
+        bits = self.remembers(link, opened)
+        return bits[1] << 2 * _SLOTS if bits else 0
 
     def accepting(
         self, link: str | None, opened: Direction, *, is_new: bool, is_expected: bool, is_elsewhere: bool
@@ -121,18 +121,19 @@ class SessionMemory:
         """Return the changes of marks of sessions that are accepted now; the first cube that has one counts.
 
         A session gets the generation and the bit of its direction, and under another generation loses all
-        such bits. An entry that is opened says at which links it was not, unless somebody else marked it on a
-        link that remembers nothing; by its own packets it is opened here, by a reply not.
+        such bits. An entry that is opened says at which links it was not, and which way, unless somebody else
+        marked it on a link that remembers nothing; by its own packets it is opened here, by a reply not.
 
         Args:
             link: where it is accepted, or the pattern of its name; None where nothing is judged.
             opened: which way the session was opened there.
             is_new: whether the packet may open the entry.
             is_expected: whether it opens one that another session announced, and that has the mark of it.
-            is_elsewhere: whether it is a reply, and the entry was opened elsewhere.
+            is_elsewhere: whether it is a reply, and the entry was not opened so here.
         """
         bits = self.remembers(link, opened) if link is not None else None
-        others = sum(self.elsewhere_bit(name) for name in self.slots if name not in {None, link})
+        places = {*product(filter(None, self.slots), Direction)} - {(link, opened)}
+        others = sum(self.elsewhere_bit(*place) for place in places)
         untouched = (self.mask if bits else ALL_BITS, 0)
         opening = others | sum(bits or ())
         if is_expected and others:
@@ -141,7 +142,7 @@ class SessionMemory:
         if bits is None or link is None:
             return (*found, (EVERY_MARK[0], UNCHANGED))
         generation, put = bits
-        kept = ALL_BITS & ~(0 if is_elsewhere else self.elsewhere_bit(link))
+        kept = ALL_BITS & ~(0 if is_elsewhere else self.elsewhere_bit(link, opened))
         forgotten = self.generation_mask | ((1 << 2 * _SLOTS) - 1) << self._shift
         return (
             *found,
@@ -153,7 +154,7 @@ class SessionMemory:
 NOTHING_REMEMBERED = SessionMemory()
 
 _STATE = re.compile(
-    r"mask 0x(?P<mask>[0-9a-f]{1,8}) layout 2 generation (?P<generation>none|[1-9][0-9]{0,9})"
+    r"mask 0x(?P<mask>[0-9a-f]{1,8}) layout 3 generation (?P<generation>none|[1-9][0-9]{0,9})"
     r" slots (?P<slots>\S+ \S+ \S+)( reused)?( keeps)?"
 )
 
@@ -171,7 +172,7 @@ def stated_memory(table: VerifiedTable) -> SessionMemory:
     slots = tuple(None if word == "/" else word for word in found["slots"].split())
     memory = SessionMemory(mask=int(found["mask"], 16), generation=generation, slots=slots)
     first_slot = memory.mask & -memory.mask
-    greatest = memory.generation_mask // (first_slot << 3 * _SLOTS) if memory.mask else 0
+    greatest = memory.generation_mask // (first_slot << 4 * _SLOTS) if memory.mask else 0
     return replace(memory, generation=None) if (generation or 0) > greatest else memory
 
 
@@ -226,7 +227,8 @@ def expect(policy: ResolvedPolicy, memory: SessionMemory, packet: PacketAtHook) 
         if mark is not None and packet.hook in JUDGED_HOOKS:
             mark = _changed(mark, accepting(None, is_elsewhere=False))
         return Expectation(verdict=Policy.ACCEPT, decision=unbound, counter=None, mark=mark)
-    bits, elsewhere = memory.remembers(judge.name, opener.direction), memory.elsewhere_bit(judge.name)
+    bits = memory.remembers(judge.name, opener.direction)
+    elsewhere = memory.elsewhere_bit(judge.name, opener.direction)
     is_known = bits and mark is not None and mark & (memory.generation_mask | bits[1]) == sum(bits)
     is_elsewhere = session is not None and is_answer_elsewhere(session, elsewhere)
     if is_known and not packet.is_expected:
@@ -237,7 +239,8 @@ def expect(policy: ResolvedPolicy, memory: SessionMemory, packet: PacketAtHook) 
     decision = evaluate(policy, opener)
     verdict, before = carried_out(judge, decision), mark
     is_accepted_now = verdict is Policy.ACCEPT and opener.tracking is Tracking.NEW
-    is_unremembered = (is_elsewhere and opens_nothing(packet)) or hides_user(judge, opener)
+    is_error = packet.is_error and not packet.is_expected
+    is_unremembered = is_error or (is_elsewhere and opens_nothing(packet)) or hides_user(judge, opener)
     if mark is not None and is_accepted_now and not is_unremembered:
         mark = _changed(mark, accepting(judge.name, is_elsewhere=is_elsewhere))
     found = Expectation(
@@ -274,7 +277,7 @@ def is_dropped_unjudged(policy: ResolvedPolicy, packet: PacketAtHook) -> bool:
 
 
 def is_answer_elsewhere(session: SessionAtHook, elsewhere: int) -> bool:
-    """Return whether a packet is a reply of an entry that was opened over another link (§6.4)."""
+    """Return whether a packet is a reply of an entry that was not opened so here (§6.4)."""
     return session.direction is CtDirection.REPLY and bool(session.mark & elsewhere)
 
 

@@ -361,7 +361,8 @@ _NO_CHANGES: _Changes = ((EVERY_MARK[0], UNCHANGED),)
 
 def _changes_of_accepted(memory: SessionMemory, view: View, judge: ResolvedInterface | None) -> _Changes:
     """Return the changes of marks of sessions that are accepted now; the first cube that has one counts."""
-    if view.is_invalid or view.hook not in JUDGED_HOOKS:
+    is_error = view.is_error and not view.is_expected  # and says nothing of sessions
+    if is_error or view.is_invalid or view.hook not in JUDGED_HOOKS:
         return _NO_CHANGES
     return memory.accepting(
         None if judge is None else judge.name,

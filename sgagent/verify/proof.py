@@ -119,7 +119,7 @@ class _LinkComparison:
             RefutedError: there is a packet for which the table does not do what the policy says.
         """
         judge = self._judge(view)
-        bit = self._subject.memory.elsewhere_bit(judge.name) if judge else 0
+        bit = self._subject.memory.elsewhere_bit(judge.name, view.opened) if judge else 0
         if view.direction is not CtDirection.REPLY or not bit:
             self._compare(view, None if view.direction is None else EVERY_MARK)
             return

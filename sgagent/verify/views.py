@@ -137,7 +137,7 @@ class View:
     """On the other side of what is forwarded; empty where the table does not read it."""
 
     is_elsewhere: bool = False
-    """Whether they are replies of entries that were opened over another link (§6.4). What opens a session is
+    """Whether they are replies of entries that were not opened so here (§6.4). What opens a session is
     then the packet itself."""
 
     @cached_property
@@ -153,10 +153,10 @@ class View:
     @property
     def is_invalid(self) -> bool:
         """Return whether they are about no session of the link, as far as is known."""
-        return self.state is CtState.INVALID or (self.is_elsewhere and self._is_error)
+        return self.state is CtState.INVALID or (self.is_elsewhere and self.is_error)
 
     @property
-    def _is_error(self) -> bool:
+    def is_error(self) -> bool:
         """Return whether they are of ICMP errors about their sessions."""
         return self.headers in (Headers.ERROR, Headers.HIDDEN_ERROR, Headers.ANNOUNCED)
 
@@ -235,7 +235,7 @@ class View:
     def _tuple(self, direction: TupleDirection | None) -> tuple[_End, _End]:
         """Return source and destination of one of the session's tuples."""
         is_original = direction is TupleDirection.ORIGINAL
-        if self.is_elsewhere and self._is_error:
+        if self.is_elsewhere and self.is_error:
             return self._tuple_of_error(is_original=is_original)
         is_judged = is_original is (self.accepted_as is Direction.INGRESS)
         return self._judged_tuple if is_judged else _OTHER_TUPLE
@@ -255,10 +255,10 @@ class View:
         """
         far, near = self._judged_tuple
         is_input = self.hook in WITH_INPUT_LINK
-        if phase is Phase.TRANSLATED and self.direction is not None and (is_input or not self._is_error):
+        if phase is Phase.TRANSLATED and self.direction is not None and (is_input or not self.is_error):
             near = _OTHER_TUPLE[0]
         ends = (far, near) if is_input else (near, far)
-        if self._is_error and not self.is_elsewhere:
+        if self.is_error and not self.is_elsewhere:
             return _HEADER[0], _End(ends[1].address, _HEADER[1].port)
         if self.headers is Headers.OWN and self.ports is not Ports.OTHER:
             return ends

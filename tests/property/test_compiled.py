@@ -189,7 +189,7 @@ def test_the_mark_of_a_session(case: Case, draws: Draws) -> None:
         this_way = ours | LAYOUT.direction_bit(slot, judged.direction)
         other_way = ours | LAYOUT.direction_bit(slot, OUT if judged.direction is IN else IN)
         older = LAYOUT.generation_bits(7) | 0x3F << 16 | 0xBEEF
-        noted = elsewhere_bits(LAYOUT, state, but=judged.interface)
+        noted = elsewhere_bits(LAYOUT, state, but=(judged.interface, judged.direction))
         for before in (draws.choice(FOREIGN_MARKS), draws.number(4), older, other_way):
             session = session_of(judged, mark=before)
             if session is None:
@@ -201,7 +201,7 @@ def test_the_mark_of_a_session(case: Case, draws: Draws) -> None:
             judges_as_specified(seen, case.policy, judged)
             is_current = LAYOUT.of_generation(state.generation or 0).is_met_by(before)
             forgotten = 0 if is_current else LAYOUT.generation_mask | LAYOUT.acceptance_mask
-            kept = before & ~(forgotten | LAYOUT.elsewhere_bit(slot))
+            kept = before & ~(forgotten | LAYOUT.elsewhere_bit(slot, judged.direction))
             kept |= 0 if before & LAYOUT.mask else noted
             assert session.mark == (this_way | kept if seen.accepted else before)
             for later in (walk, walk_reply) if seen.accepted else ():
@@ -239,7 +239,7 @@ def test_a_lower_device_is_judged_as_its_master(case: Case, draws: Draws) -> Non
     """New sessions, answers of live ones, and entries that were opened elsewhere (§9.5)."""
     policy = replace(case.policy, lower_devices={"port": "eth0"})
     table = compiled(policy, most_lines=draws.choice(SHAPES))
-    elsewhere = LAYOUT.elsewhere_bit(0)
+    elsewhere = LAYOUT.elsewhere_bit(0, IN) | LAYOUT.elsewhere_bit(0, OUT)
     for drawn_packet in random_packets(draws, policy, PACKETS // 2):
         judged = replace(drawn_packet, interface="port")
         judges_as_specified(walk(table, judged), policy, judged)
@@ -264,8 +264,10 @@ def test_entries_that_were_opened_elsewhere(case: Case, draws: Draws) -> None:
     for judged in random_packets(draws, case.policy, PACKETS):
         slot = state.slot(judged.interface)
         assert slot is not None
-        here, others = LAYOUT.elsewhere_bit(slot), draws.choice((0, LAYOUT.elsewhere_bit(2 - slot)))
-        turned = LAYOUT.direction_bit(slot, OUT if judged.direction is IN else IN)
+        backward = OUT if judged.direction is IN else IN
+        here, others = LAYOUT.elsewhere_bit(slot, backward), draws.choice((0, LAYOUT.elsewhere_bit(2, OUT)))
+        others |= draws.choice((0, LAYOUT.elsewhere_bit(slot, judged.direction)))
+        turned = LAYOUT.direction_bit(slot, backward)
         old = draws.choice((0, LAYOUT.generation_bits(7) | 0x3F << 16, generation))
         session = session_elsewhere(judged, mark=old | here | others | 0xBEEF)
         if session is None:

@@ -28,7 +28,7 @@ from tests.tracing import session_of, walk, walk_reply
 from tests.words import ACCEPT, resolution
 
 LAYOUT = MarkLayout(0xFFFF0000)
-SMALLEST = MarkLayout(0xFFF)
+SMALLEST = MarkLayout(0x7FFF)
 STEPS = 4
 
 
@@ -187,7 +187,7 @@ def test_generations_that_wrap_revive_nobody(case: Case, draws: Draws) -> None:
     host.dataplane.apply(make_plan(compile_(policies[0], SMALLEST, worn).ruleset, None))
     ours = [SMALLEST.generation_bits(generation) | 0x3F for generation in (1, 2, 3, 4, 5)]
     for opener in random_packets(draws, policies[0], 40):
-        session = session_of(opener, mark=draws.choice(ours) | 0xABC000)
+        session = session_of(opener, mark=draws.choice(ours) | 0xABC8000)
         if session is not None:
             host.sessions.append((opener, session))
     for policy in (*policies[:2], *policies):
@@ -197,7 +197,7 @@ def test_generations_that_wrap_revive_nobody(case: Case, draws: Draws) -> None:
         host.sessions = draws.sample(awake, len(awake) // 4)
         host.judge_sessions(policy, draws)
         host.sessions = awake
-        assert all(session.mark & ~SMALLEST.mask == 0xABC000 for _, session in awake)
+        assert all(session.mark & ~SMALLEST.mask == 0xABC8000 for _, session in awake)
     host.judge_sessions(policies[-1], draws)
 
 

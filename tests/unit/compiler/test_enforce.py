@@ -11,7 +11,7 @@ from sgagent.compiler.compilation import compile_
 from sgagent.compiler.enforce import Enforced, Enforcement, MarkClearance, enforce
 from sgagent.compiler.port_chains import FEW
 from sgagent.core.memo import Memo
-from sgagent.core.model import TCP, Mode, Policy
+from sgagent.core.model import TCP, Direction, Mode, Policy
 from sgagent.core.policy import SILENT, FlowLogging, ResolvedPolicy
 from sgagent.nft import names
 from sgagent.nft.marks import UNCACHED, EnforcementState, MarkLayout, Sessions, decode_state
@@ -22,7 +22,7 @@ from tests.tracing import session_of, walk, walk_reply
 from tests.words import ACCEPT, DROP, IN, group, packet, policy_of, resolution, rule, snapshot
 
 LAYOUT = MarkLayout(0xFFFF0000)
-SMALLEST = MarkLayout(0xFFF)
+SMALLEST = MarkLayout(0x7FFF)
 FEW_BITS = MarkLayout(0x7FF)
 
 WEB = rule("web", ACCEPT, TCP, "80", "0.0.0.0/0")
@@ -484,9 +484,9 @@ class TestSlotsThatChangeHands:
         found = host.step(self.SECOND)
         assert host.state == EnforcementState(generation=2, slots=("eth3", "eth1", "eth2"))
         assert found.clearance is not None
-        bit = LAYOUT.elsewhere_bit(0)
-        assert (bit, bit) in found.clearance.tests
-        assert found.clearance.mask & ~LAYOUT.generation_mask == bit
+        bits = [LAYOUT.elsewhere_bit(0, opened) for opened in Direction]
+        assert {(bit, bit) for bit in bits} <= {*found.clearance.tests}
+        assert found.clearance.mask & ~LAYOUT.generation_mask == sum(bits)
         assert found.forgets_generations is not is_known
         again = host.step(self.SECOND)
         assert not again.plan
@@ -508,7 +508,7 @@ class TestSlotsThatChangeHands:
         assert session is not None
         assert host.table is not None
         assert walk(host.table, opener, session).accepted
-        assert session.mark == LAYOUT.elsewhere_bit(0)
+        assert session.mark == sum(LAYOUT.elsewhere_bit(0, opened) for opened in Direction)
         host.step(bound("eth0", "eth1"))
         assert not walk_reply(host.table, opener, session).accepted
         host.step(policy_of(group("sg-1", WEB, SSH), on={"eth0": "sg-1", "eth1": "sg-1"}))

@@ -30,7 +30,7 @@ from sgagent.nft.marks import (
 )
 
 LAYOUT = MarkLayout(0xFFFF0000)
-SMALLEST = MarkLayout(0xFFF)
+SMALLEST = MarkLayout(0x7FFF)
 
 contiguous = st.tuples(st.integers(0, 31), st.integers(1, 32)).map(
     lambda drawn: ((1 << min(drawn[1], 32 - drawn[0])) - 1) << drawn[0]
@@ -43,38 +43,39 @@ link_names = st.text(
 
 
 class TestLayout:
-    """Where everything stands (design: three bits a slot, the rest is the generation)."""
+    """Where everything stands (design: four bits a slot, the rest is the generation)."""
 
     @given(contiguous)
     def test_bits_do_not_overlap(self, mask: int) -> None:
-        """Every bit of the mask is the generation's or one of nine others, and none is outside."""
+        """Every bit of the mask is the generation's or one of twelve others, and none is outside."""
         layout = MarkLayout(mask)
         if not layout.can_cache:
             return
         bits = [layout.direction_bit(slot, way) for slot in range(SLOTS) for way in Direction]
         assert layout.acceptance_mask == sum(bits)
-        bits += map(layout.elsewhere_bit, range(SLOTS))
+        bits += [layout.elsewhere_bit(slot, way) for slot in range(SLOTS) for way in Direction]
         assert all(one & other == 0 for one, other in combinations([*bits, layout.generation_mask], 2))
         assert layout.generation_mask | sum(bits) == mask
         assert layout.generation_bits(layout.last_generation) == layout.generation_mask
         assert layout.generation_bits(1) == layout.generation_mask & -layout.generation_mask
 
-    @pytest.mark.parametrize(("mask", "can_cache"), ((0x7FF, False), (0xFFF, True), (0x7FF << 20, False)))
-    def test_twelve_bits_are_the_fewest(self, mask: int, *, can_cache: bool) -> None:
+    @pytest.mark.parametrize(("mask", "can_cache"), ((0x3FFF, False), (0x7FFF, True), (0xFFF << 20, False)))
+    def test_fifteen_bits_are_the_fewest(self, mask: int, *, can_cache: bool) -> None:
         """With fewer, sessions are checked at every packet."""
         assert MarkLayout(mask).can_cache is can_cache
         assert (first_state(["eth0"], MarkLayout(mask)) == UNCACHED) is not can_cache
 
     def test_the_default(self) -> None:
-        """The upper half: nine bits for slots from the lowest on, seven for 127 generations."""
+        """The upper half: twelve bits for slots from the lowest on, four for 15 generations."""
         assert LAYOUT.direction_bit(0, Direction.INGRESS) == 0x00010000
         assert LAYOUT.direction_bit(0, Direction.EGRESS) == 0x00020000
         assert LAYOUT.direction_bit(2, Direction.EGRESS) == 0x00200000
-        assert [LAYOUT.elsewhere_bit(slot) for slot in range(SLOTS)] == [0x00400000, 0x00800000, 0x01000000]
-        assert LAYOUT.generation_mask == 0xFE000000
-        assert LAYOUT.last_generation == 127
+        assert LAYOUT.elsewhere_bit(0, Direction.INGRESS) == 0x00400000
+        assert LAYOUT.elsewhere_bit(2, Direction.EGRESS) == 0x08000000
+        assert LAYOUT.generation_mask == 0xF0000000
+        assert LAYOUT.last_generation == 15
 
-    @pytest.mark.parametrize("mask", (0, -1, 0b101, 0xFF00FF00, 1 << 32, 0x1FFFFFFFF))
+    @pytest.mark.parametrize("mask", (0, -1, 0b101, 0xFF00FF00, 1 << 32, 0x7FFFFFFFF))
     def test_a_mask_that_is_none(self, mask: int) -> None:
         """Holes, no bits and more than 32 are refused."""
         assert not is_contiguous(mask)
@@ -111,14 +112,14 @@ class TestState:
         "comment",
         (
             "",
-            "mask 0xffff0000 layout 2 generation 0 slots / / /",
-            "mask 0xffff0000 layout 2 generation 128 slots / / /",
-            "mask 0xffff0000 layout 2 generation 1 slots / /",
-            "mask 0xffff0000 layout 2 generation 1 slots / / / /",
-            "mask 0xffff0000 layout 2 generation -1 slots / / /",
-            "mask 0xffff0000 layout 2 generation 1 slots / / / else",
+            "mask 0xffff0000 layout 3 generation 0 slots / / /",
+            "mask 0xffff0000 layout 3 generation 16 slots / / /",
+            "mask 0xffff0000 layout 3 generation 1 slots / /",
+            "mask 0xffff0000 layout 3 generation 1 slots / / / /",
+            "mask 0xffff0000 layout 3 generation -1 slots / / /",
+            "mask 0xffff0000 layout 3 generation 1 slots / / / else",
             "generation 1",
-            "mask 0xffff0000 layout 2 generation 1 slots / / /\n",
+            "mask 0xffff0000 layout 3 generation 1 slots / / /\n",
             "mask 0xffff0000 generation 1 slots / / /",
         ),
     )
@@ -212,7 +213,7 @@ class TestNext:
     def test_marks_of_other_generations_are_told(self, generation: int, other: int) -> None:
         """Each meets a test and none of the generation does; the first spares sessions without one."""
         tests = SMALLEST.of_other_generations(generation)
-        rest = 0xABC1FF  # bits of others and of slots
+        rest = 0xAB8FFF  # bits of others and of slots
         is_told = any(test.is_met_by(SMALLEST.generation_bits(other) | rest) for test in tests)
         if other:
             assert is_told is (other != generation)
@@ -260,14 +261,15 @@ class TestWhatAMarkSays:
         assert is_remembered(mark, "eth1", Direction.EGRESS, LAYOUT, self.state)
 
     def test_an_entry_that_was_opened_elsewhere(self) -> None:
-        """It has a bit for each link that has a slot, but that over which it was opened (§6.4)."""
-        assert elsewhere_bits(LAYOUT, self.state) == 0x00C00000
-        assert elsewhere_bits(LAYOUT, self.state, but="eth1") == 0x00400000
-        assert elsewhere_bits(LAYOUT, self.state, but="eth9") == 0x00C00000
+        """It has a bit for each way through a link with a slot, but that by which it was opened (§6.4)."""
+        assert elsewhere_bits(LAYOUT, self.state) == 0x03C00000
+        assert elsewhere_bits(LAYOUT, self.state, but=("eth1", Direction.INGRESS)) == 0x02C00000
+        assert elsewhere_bits(LAYOUT, self.state, but=("eth9", Direction.EGRESS)) == 0x03C00000
         assert elsewhere_bits(LAYOUT, UNCACHED) == 0
-        assert elsewhere_marks("eth1", LAYOUT, self.state) == (0x00800000, 0x00800000)
-        assert elsewhere_marks("eth9", LAYOUT, self.state) is None
-        assert elsewhere_marks("eth0", LAYOUT, replace(self.state, generation=None)) is None
+        assert elsewhere_marks("eth1", Direction.EGRESS, LAYOUT, self.state) == (0x02000000, 0x02000000)
+        assert elsewhere_marks("eth9", Direction.EGRESS, LAYOUT, self.state) is None
+        unknown = replace(self.state, generation=None)
+        assert elsewhere_marks("eth0", Direction.EGRESS, LAYOUT, unknown) is None
 
     def test_where_nothing_is_remembered(self) -> None:
         """No mark says anything."""

@@ -398,7 +398,7 @@ def test_an_answer_of_an_entry_that_was_opened_elsewhere_is_a_packet_of_its_own(
     """Though conntrack takes it for the answer of a session that is forbidden, or would be allowed (§6.4)."""
     slot = STATE.slot("eth0")
     assert slot is not None
-    elsewhere = LAYOUT.elsewhere_bit(slot)
+    elsewhere = sum(LAYOUT.elsewhere_bit(slot, opened) for opened in (IN, OUT))
     agent.session = TrackedSession(elsewhere | LAYOUT.generation_bits(6), IN)
     assert explained(agent, ANSWER) == (DecidedBy.DEFAULT, Policy.ACCEPT)
     agent.session = TrackedSession(elsewhere, OUT)
