@@ -430,5 +430,5 @@ def _is_anywhere(clause: Clause) -> bool:
 
 
 def _is_anybodys(clause: Clause) -> bool:
-    """Return whether a clause matches whoever made the socket."""
+    """Return whether a clause matches sockets of all users."""
     return clause.user is None

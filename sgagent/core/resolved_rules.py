@@ -182,7 +182,7 @@ class RuleResolver:
         return objects, referred_ports, [self._user(rule) for rule in rules]
 
     def _user(self, rule: SecurityGroupRule) -> LocalUser | None:
-        """Return the user of a rule, with the id that it has here; an equal one is the object of before."""
+        """Return the user of a rule, with the id that it has here; equal ones are one object."""
         user = rule.conditions.user
         if user is None:
             return None

@@ -134,7 +134,7 @@ class EntryJudge:
         return is_out or self._is_revoked_inwards(entry)
 
     def is_of_revoked_user(self, entry: ConntrackEntry, users: Collection[int | None]) -> bool:
-        """Return whether the policy forbids a session to whoever may have made its socket (§6.3).
+        """Return whether the policy forbids a session to each user who may have made its socket (§6.3).
 
         Its answers do not show that: they would be let in as long as some user may have it.
         """

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from sgagent.analysis.doctor.facts import DefaultRoute, EarlyProgram, HookKind, Refusal, Routing
+from sgagent.analysis.doctor.facts import DefaultRoute, EarlyProgram, HookKind, RefusingRoute, Routing
 from sgagent.core.binding import link_name
 from sgagent.core.model import CidrBlock, Family
 from sgagent.netlink import NETLINK_ROUTE, NetlinkSocket, attributes
@@ -163,7 +163,7 @@ def read_routing() -> Routing:
         refusals=(
             *_refusing_rules(rules),
             *(
-                Refusal(f"{_REFUSING[one.kind]} {one}", network.links)
+                RefusingRoute(f"{_REFUSING[one.kind]} {one}", network.links)
                 for one in found
                 for network in routes
                 if one.kind in _REFUSING and network.is_network and one.is_within(network)
@@ -259,7 +259,7 @@ _Rule = tuple[int, Mapping[int, memoryview]]
 _ACTION_AT = 7
 
 
-def _refusing_rules(rules: Mapping[Family, Iterable[_Rule]]) -> Iterator[Refusal]:
+def _refusing_rules(rules: Mapping[Family, Iterable[_Rule]]) -> Iterator[RefusingRoute]:
     """Yield rules that refuse; what a mark or a VRF chooses is not what the policy accepts."""
     for family, found in rules.items():
         for action, about in found:
@@ -267,7 +267,7 @@ def _refusing_rules(rules: Mapping[Family, Iterable[_Rule]]) -> Iterator[Refusal
                 link = bytes(about.get(_RULE_INPUT, about.get(_RULE_OUTPUT, b""))).rstrip(b"\0")
                 number = _number(about.get(_RULE_PRIORITY), 0)
                 text = f"ip {'-6 ' * (family is Family.IPV6)}rule {number}: {_REFUSING[action]}"
-                yield Refusal(text, (link_name(link),) if link else ())
+                yield RefusingRoute(text, (link_name(link),) if link else ())
 
 
 def _number(value: memoryview | None, otherwise: int) -> int:

@@ -50,7 +50,7 @@ class DefaultRoute:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class RefusingRoute:
     """A route or rule that refuses packets: prohibit, unreachable, blackhole."""
 
     text: str
@@ -74,7 +74,7 @@ class Routing:
     is_by_mark: frozenset[Family] = frozenset()
     """Families with rules that choose by the packet's mark."""
 
-    refusals: tuple[Refusal, ...] = ()
+    refusals: tuple[RefusingRoute, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
