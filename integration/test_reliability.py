@@ -8,7 +8,8 @@ from random import Random
 import pytest
 
 from integration.faults import FAULTS, Fault
-from integration.ordeal import OPEN, ordeal, toll
+from integration.lab import wait_for
+from integration.ordeal import OPEN, Ordeal, ordeal, toll
 from integration.parts import with_parts
 from integration.reliability import DEATHS_PART, DOCUMENT, FAULTS_PART, SOAK_PART, STORM_PART, suffer
 from integration.stormpairs import KINDS
@@ -27,12 +28,17 @@ def test_a_fault_costs_nothing(fault: Fault, tmp_path: Path) -> None:
     assert fault.may_miscount or outcome.toll.uncounted == 0
 
 
+def counted(made: Ordeal, name: str) -> int:
+    """Return how many packets were counted before or behind the agent."""
+    return made.lab.counters("testwatch")[name][0]
+
+
 def test_an_open_host_is_noticed(tmp_path: Path) -> None:
     """The tests above can fail: without the table denied packets get in, and are missed in the counters."""
     with ordeal(tmp_path, Random(1)) as made:
         made.service.kill()
         made.service.namespace.nft("delete table inet sgagent")
-        made.a_moment(0.2)
+        wait_for(lambda: counted(made, "leaked") > 0, "a denied packet")
         made.service.start()
         paid = toll(made)
     assert paid.leaked > 0
@@ -46,7 +52,7 @@ def test_a_shut_host_is_noticed(tmp_path: Path) -> None:
             "table inet somebody {\nchain c {\ntype filter hook prerouting priority -149; policy accept;\n"
             f"tcp dport {OPEN} drop\n}}\n}}\n"
         )
-        made.a_moment(0.2)
+        wait_for(lambda: counted(made, "came_open") > counted(made, "entered"), "a packet that is dropped")
         paid = toll(made)
     assert paid.leaked == 0
     assert paid.kept_out > 0
