@@ -215,7 +215,7 @@ def expect_a_trial(agent: Service, bench: Lab, login: Ends) -> None:
     assert not opens(bench, 443)
     assert status(agent)["pending_mode"]["mode"] == "enforce"
     agent.wait_for_event("mode_rolled_back", seconds=2 * SHORT)
-    assert opens(bench, 443)
+    wait_for(lambda: opens(bench, 443), "the mode of before")
     assert talks(login)
 
 
