@@ -7,10 +7,11 @@ send all others on, to the source check where there is one (§12.6), and then to
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sgagent.compiler.selectors import (
     AUTHENTICATION,
+    COMES_IN,
     Place,
     Selectors,
     dhcp_rule,
@@ -309,7 +310,7 @@ class _Link:
     def _pass_answers(self, opened: Direction) -> Iterator[nft.Rule]:
         """Yield the rule that remembers no session by an answer that does not show whose it is (§6.3)."""
         if opened is Direction.EGRESS and self.judge.egress.has_users:
-            yield nft.Rule((nft.Match(nft.META_OIFNAME, (nft.NO_LINK,)), nft.Accept()))
+            yield nft.Rule((COMES_IN, nft.Accept()))
 
     def _remember(self, opened: Direction) -> Iterator[nft.Rule]:
         """Yield the rules that set the mark.
@@ -346,14 +347,12 @@ class _Link:
             kept: what stays of others.
         """
         backward = _reverse(opened)
-        test, elsewhere = (
-            allowed_marks(self.name, backward, self.layout, self.state),
-            self._elsewhere(backward),
-        )
+        test = allowed_marks(self.name, backward, self.layout, self.state)
+        elsewhere = self._elsewhere(backward)
         if test is None or elsewhere is None:
             return
-        comes_in = nft.Operator.EQUAL if opened is Direction.INGRESS else nft.Operator.NOT_EQUAL
-        answers = (_IS_REPLY, elsewhere, nft.Match(nft.META_OIFNAME, (nft.NO_LINK,), comes_in))
+        goes_out = replace(COMES_IN, operator=nft.Operator.NOT_EQUAL)
+        answers = (_IS_REPLY, elsewhere, COMES_IN if opened is Direction.INGRESS else goes_out)
         yield from (nft.Rule((*answers, one, nft.Accept())) for one in _OPENS_NOTHING)
         yield _accept_with((*answers, current), nft.ALL_BITS, test.value & ~self.layout.generation_mask)
         yield _accept_with(answers, kept, test.value)

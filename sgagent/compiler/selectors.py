@@ -16,7 +16,8 @@ from sgagent.core.model import UDP, Direction, Family, PortSet, Protocol
 from sgagent.core.policy import DHCP
 from sgagent.nft import names, ruleset as nft
 
-_COMES_IN = nft.Match(nft.META_OIFNAME, (nft.NO_LINK,))
+COMES_IN = nft.Match(nft.META_OIFNAME, (nft.NO_LINK,))
+"""Matches at prerouting: no link is known yet by which the packet leaves."""
 
 Place = tuple[Direction, str, Family]
 """Of the sessions that one decision list is for: their direction, interface and family."""
@@ -90,7 +91,7 @@ class Selectors:
         if user is None:
             return ((),)
         made_by = (nft.Match(nft.META_SKUID, (nft.Interval.single(user),)),)
-        return (made_by, (_COMES_IN,)) if self.is_tracked and lets_answers_in else (made_by,)
+        return (made_by, (COMES_IN,)) if self.is_tracked and lets_answers_in else (made_by,)
 
     def match_ends(
         self, peers: tuple[nft.Interval, ...], local: tuple[int, int] | None

@@ -74,8 +74,8 @@ class LocalUser:
 
 
 def stand_in(name: str) -> int:
-    """Return an id for a user where no host is asked: names are users, each another one."""
-    return (1 << 31) + zlib.crc32(name.encode()) % (1 << 31 - 1)
+    """Return an id for a user where no host is asked: that of a name stays, in the upper half of all."""
+    return (1 << 31) + zlib.crc32(name.encode()) % ((1 << 31) - 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
