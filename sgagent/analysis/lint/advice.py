@@ -57,8 +57,10 @@ def lets_accept(subject: LintSubject, deny: RuleKey, accepts: Mapping[RuleKey, R
         yield (_edit(deny, priority=last + 1),)
         before = {reach.rule(deny).priority for _, reach in subject.reaches if deny in reach.rules}
         for place in (*(priority - 1 for priority in before), 1):
-            moved = (_edit(key, priority=place) for key in accepts)
-            yield merged((*moved, _edit(deny, priority=place + 1)))
+            moved = [_edit(key, priority=place) for key in accepts]
+            if place in before:  # else the drop follows as it is, and does not come before others
+                moved.append(_edit(deny, priority=place + 1))
+            yield merged(moved)
 
     def is_meant(flow: FlowChange) -> bool:
         before, after = flow.box.label.before.rule, flow.box.label.after.rule
