@@ -34,11 +34,12 @@ table inet testwatch {{
         type filter hook prerouting priority -151; policy accept;
         iifname {{ {names} }} ether saddr {mac} tcp dport 80 counter name came_allowed
         iifname {{ {names} }} ether saddr {mac} tcp dport != 80 counter name came
+        iifname {{ {names} }} ether saddr {mac} meta priority set 7
     }}
     chain behind {{
         type filter hook prerouting priority -149; policy accept;
         iifname {{ {names} }} ether saddr {mac} tcp dport 80 counter name passed_allowed
-        iifname {{ {names} }} ether saddr {mac} tcp dport != 80 counter name passed
+        iifname {{ {names} }} ether saddr {mac} meta priority 7 tcp dport != 80 counter name passed
         ether saddr {mac} drop
     }}
 }}
@@ -61,7 +62,12 @@ table inet testwatch {{
     }}
 }}
 """
-"""Count what a link brings, or takes away, before and behind the agent; all packets open sessions."""
+"""Count what a link brings, or takes away, before and behind the agent; all packets open sessions.
+
+A packet that must not pass counts if the link had a watched name before the agent and behind it: a link is
+renamed while packets are between the two. The packet's priority, which nothing here uses, tells the second
+chain what the first one saw.
+"""
 
 
 @pytest.fixture
