@@ -6,7 +6,8 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from types import FrameType
 
 import pytest
@@ -27,8 +28,24 @@ def pytest_configure() -> None:
         remove_stale_namespaces()
 
 
+def sampled_tests(items: list[pytest.Item]) -> Iterable[list[pytest.Item]]:
+    """Return the cases of each test that runs only a sample of them for every change."""
+    tests: defaultdict[str, list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        if item.get_closest_marker("sampled") and not item.get_closest_marker("long"):
+            tests[item.nodeid.partition("[")[0]].append(item)
+    return tests.values()
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest chooses by markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the tests that only root can run, and say why."""
+    """Mark what is left out of a sample as long; skip the tests that only root can run, and say why."""
+    for cases in sampled_tests(items):
+        count = cases[0].get_closest_marker("sampled").args[0]
+        kept = {at * len(cases) // count for at in range(count)}
+        for at, case in enumerate(cases):
+            if at not in kept:
+                case.add_marker(pytest.mark.long)
     if os.geteuid() != 0:
         for item in items:
             item.add_marker(pytest.mark.skip(reason="needs root, to make network namespaces"))

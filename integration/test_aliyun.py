@@ -112,6 +112,7 @@ def test_from_the_console_to_packets(instance: Instance) -> None:
     wait_for(lambda: instance.is_open(80), "the API to be heard again", 4 * SOON)
 
 
+@pytest.mark.long
 def test_an_answer_that_would_take_everything_away_is_not_believed(instance: Instance) -> None:
     """The API reports no interface: the policy in force stays, and the reason is logged once."""
     instance.serve(80)

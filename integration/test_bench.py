@@ -62,6 +62,7 @@ def test_a_linear_list_is_the_same_policy(order: Order) -> None:
     assert 0 < sum(by_ours) < len(packets)
 
 
+@pytest.mark.long
 def test_new_sessions_are_measured_under_every_contender(policy: BenchPolicy) -> None:
     """Each aim has a cost for each contender, and the baseline costs nothing above itself."""
     costs = list(measure_new(policy, A_MOMENT))
@@ -81,6 +82,7 @@ def test_known_sessions_are_measured_under_every_contender(policy: BenchPolicy) 
     assert all(cost.whole.median > 0 for cost in costs)
 
 
+@pytest.mark.long
 def test_operations_and_commands_are_measured(policy: BenchPolicy, tmp_path: Path) -> None:
     """All operations run to their end on a small policy, and so does a dry run."""
     files = Files.write(policy, tmp_path)
@@ -94,6 +96,7 @@ def test_operations_and_commands_are_measured(policy: BenchPolicy, tmp_path: Pat
     assert command.peak_mebibytes > 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("notice", (Notice.SIGNAL, pytest.param(Notice.STORE, marks=pytest.mark.long)))
 def test_the_daemon_is_measured(larger_policy: BenchPolicy, notice: Notice) -> None:
     """A member joins and leaves, a rule moves, and each change is enforced; the same is done by nft."""

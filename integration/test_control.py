@@ -272,6 +272,7 @@ def test_only_those_who_may_are_answered(agent: Service) -> None:
     assert agent.command("status", user=NOBODY).status == 5
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("groups", ([4242], [*range(5000, 5600), 4242]), ids=("one", "hundreds"))
 def test_a_supplementary_group_lets_ask(agent: Service, groups: list[int]) -> None:
     """``usermod -aG`` gives no other: who has it is answered, and changes nothing."""
@@ -322,6 +323,7 @@ while True:
 """Keeps up as many connections as it is told, in the way that it is told, and opens anew what is closed."""
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("how", "count"),
     (("silent", 8), ("silent", 100), ("begun", 100), ("drips", 100), ("deaf", 100), ("follows", 100)),

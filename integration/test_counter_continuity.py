@@ -121,6 +121,7 @@ def agent(one_interface: Lab, tmp_path: Path) -> Iterator[Service]:
         yield made
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("seed", "steps"), ((1, 10), pytest.param(2, 150, marks=pytest.mark.long)), ids=("short", "long")
 )
@@ -198,6 +199,7 @@ RESETS = (
 )
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("command", RESETS, ids=" ".join)
 @pytest.mark.parametrize("later", (3, 30))
 def test_a_foreign_reset_is_noticed_and_counting_goes_on(

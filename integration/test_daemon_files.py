@@ -171,6 +171,7 @@ def applied(events: Sequence[Mapping[str, Any]]) -> list[str]:
     return [event.get("version", event["event"]) for event in events]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("broken", (BROKEN, "version: [", definitions(DROP_UNKNOWN), "\0"))
 def test_a_broken_document_changes_nothing(agent: Service, one_interface: Lab, broken: str) -> None:
     """The last good policy stays in force; that is logged once, and metrics show it until it is mended."""

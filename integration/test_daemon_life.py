@@ -180,6 +180,7 @@ def test_a_configuration_may_come_through_a_pipe(agent: Service) -> None:
     assert (agent.state / "last-good.toml").read_text() == text
 
 
+@pytest.mark.long
 def test_the_signal_of_ended_children_may_be_ignored(agent: Service) -> None:
     """Some programs leave it so to their children; a process of its own lists a table that is there."""
     ignore = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN)"
@@ -202,6 +203,7 @@ def test_totals_go_on_when_a_rule_goes_and_comes_back(running: Service, one_inte
     assert running.hits("sgr-0") == 2
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("address", ("127.0.0.1", "0.0.0.0", "::"))  # noqa: S104 - that of another program
 def test_a_taken_address_for_metrics_keeps_nothing_from_being_enforced(
     agent: Service, one_interface: Lab, address: str
@@ -223,6 +225,7 @@ def test_a_taken_address_for_metrics_keeps_nothing_from_being_enforced(
     assert agent.stop() == 0
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("is_defined", (True, False))
 def test_without_the_privilege_it_ends_with_5(agent: Service, *, is_defined: bool) -> None:
     """Without CAP_NET_ADMIN the agent names the missing privilege in a line, even with nothing to enforce."""

@@ -203,6 +203,7 @@ def test_a_bound_link_that_comes_as_a_port_is_named(agent: Service, bench: Lab) 
     assert agent.command("status").status == 0
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("name", "shown"),
     (

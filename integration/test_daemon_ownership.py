@@ -85,6 +85,7 @@ def test_nobody_else_changes_the_table(running: Service, one_interface: Lab) -> 
     assert running.metric("sgagent_drift_repaired_total") == 0
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_restarted_agent_mends_what_was_done_meanwhile(
     running: Service, one_interface: Lab, damage: str
@@ -101,6 +102,7 @@ def test_a_restarted_agent_mends_what_was_done_meanwhile(
     assert running.hits("sgr-0") == 2
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_drift_is_repaired_within_about_a_second(agent: Service, one_interface: Lab, damage: str) -> None:
     """Where the table can't be owned, another process's change of it is repaired, logged and counted."""

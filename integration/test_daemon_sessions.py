@@ -187,6 +187,7 @@ table inet testzone {{
 """Sessions of the link in a zone of their own, or one of their directions."""
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("zone", ("zone", "original zone", "reply zone"))
 def test_sessions_in_a_zone_are_judged_by_the_wire(agent: Service, one_interface: Lab, zone: str) -> None:
     """At the first start, and at a change that revokes another; the socket's port is not allowed (§2.2)."""
@@ -208,6 +209,7 @@ def test_sessions_in_a_zone_are_judged_by_the_wire(agent: Service, one_interface
     assert not agent.events("session_cut")
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("address", ("127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", "10.0.0.12"))
 def test_a_listener_elsewhere_ends_no_session_of_the_host(
     agent: Service, one_interface: Lab, address: str

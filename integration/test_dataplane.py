@@ -96,6 +96,7 @@ def test_random_tables_follow_one_another(owner: LibnftablesDataplane, sequence:
         assert not bring(owner, desired)
 
 
+@pytest.mark.long
 @settings(_RANDOM, max_examples=20)  # test_foreign_alterations goes from policy to policy as well
 @given(sequence=st.lists(cases(most_rules=20), min_size=1, max_size=3))
 def test_compiled_tables_follow_one_another(owner: LibnftablesDataplane, sequence: list[Case]) -> None:

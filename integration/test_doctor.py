@@ -61,6 +61,7 @@ def places(findings: tuple[DoctorFinding, ...]) -> set[tuple[str, str | None, st
     return {(one.code.value, one.link, one.table, one.chain) for one in findings}
 
 
+@pytest.mark.sampled(20)
 @pytest.mark.parametrize("neighbour", PLANTED, ids=lambda one: one.name)
 def test_a_planted_neighbour_is_named(host: Namespace, neighbour: Neighbour) -> None:
     """Code, link, table and chain are those that were planted, and there is nothing else."""

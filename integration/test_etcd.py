@@ -429,6 +429,7 @@ def test_the_leader_is_killed(own_desk: Desk) -> None:
         wait_for_port(source, 81)
 
 
+@pytest.mark.long
 def test_an_empty_disk_is_no_empty_policy(own_desk: Desk) -> None:
     """All members are lost with their disks: it is refused until somebody publishes again."""
     own_desk.publish(definitions(80))
@@ -488,6 +489,7 @@ def test_a_member_that_is_cut_off(own_desk: Desk) -> None:
         own_desk.cluster.network.put_back(asked.address)
 
 
+@pytest.mark.long
 def test_a_member_that_lost_the_others(own_desk: Desk) -> None:
     """It still answers, but knows nothing new: its watch ends, and a member of the majority is asked."""
     own_desk.publish(definitions(80))

@@ -25,6 +25,7 @@ EXAMPLES = examples()
 every_example = pytest.mark.parametrize("example", EXAMPLES, ids=[example.name for example in EXAMPLES])
 
 
+@pytest.mark.sampled(14)
 @every_example
 def test_the_kernel_decides_as_its_file_says(example: Example) -> None:
     """A packet that must pass does, one that must not does not, and each rule counts each new session."""

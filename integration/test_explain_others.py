@@ -95,6 +95,7 @@ def connects(bench: Lab, family: str, port: int) -> bool:
     return True
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("family", ENDS)
 @pytest.mark.parametrize("port", (22, 80, 443, 8080))
 def test_what_it_says_of_other_tables_is_what_packets_meet(

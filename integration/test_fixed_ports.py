@@ -191,6 +191,7 @@ table inet testnat {{
 """
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("is_translated", (True, False), ids=("translated", "routed"))
 @pytest.mark.parametrize("outwards", (True, False), ids=("out", "in"))
 def test_a_guests_sessions_do_as_the_hosts_own(
@@ -253,6 +254,7 @@ def test_entries_in_a_zone_are_ended_too(agent: Service, busy: Traffic) -> None:
         busy.wait_until_all_talk()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("protocol", (47, 50, 4, 99))
 def test_protocols_without_ports_have_the_same_at_both_ends(
     agent: Service, one_interface: Lab, protocol: int

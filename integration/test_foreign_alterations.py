@@ -201,6 +201,7 @@ def host() -> Iterator[Host]:
         host.dataplane.close()
 
 
+@pytest.mark.long
 def test_a_few_steps_restore_the_table(host: Host) -> None:
     """It is altered before a step, or between two of its transactions, and the policy may change with it."""
     policies = [

@@ -61,6 +61,7 @@ def open_both(busy: Traffic) -> list[tuple[socket.socket, socket.socket]]:
     return [(client.socket, server.socket) for client, server in ends]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("documents", (ADVANCED, BASIC), ids=("advanced", "basic with closed egress"))
 @pytest.mark.parametrize("forgets", (("-F",), ("-D", "-p", "tcp"), ("-D", "-f", "ipv6", "-p", "tcp")))
 def test_a_server_that_speaks_first_is_heard(

@@ -26,6 +26,7 @@ def agent(request: pytest.FixtureRequest, one_interface: Lab, tmp_path: Path) ->
         yield made
 
 
+@pytest.mark.long
 def test_commands_end_alike(agent: Service, tmp_path: Path) -> None:
     """Exit codes, outputs, the working directory, and the network are alike."""
     checked = agent.command("check", "groups.d", directory=tmp_path)
@@ -55,6 +56,7 @@ def test_the_daemon_gives_its_privilege_up(agent: Service) -> None:
     assert agent.stop() == 0
 
 
+@pytest.mark.sampled(1)
 def test_a_signal_ends_it(agent: Service) -> None:
     """Its exit status names the signal, as for any child."""
     agent.start()
@@ -62,6 +64,7 @@ def test_a_signal_ends_it(agent: Service) -> None:
     assert agent.wait_for_end() == -signal.SIGKILL
 
 
+@pytest.mark.long
 def test_forks_end_with_whoever_asked_for_them(one_interface: Lab, tmp_path: Path) -> None:
     """A run of tests that is killed leaves no agent behind."""
     program = (

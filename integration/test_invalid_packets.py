@@ -276,6 +276,7 @@ def grown(lab: Lab, before: dict[str, tuple[int, int]], *names: str) -> tuple[in
     return tuple(now[name][0] - before[name][0] for name in names)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("host", "client"), ((HOST, CLIENT), (HOST6, CLIENT6)))
 @pytest.mark.parametrize("name", ("eth0", "eth*"))
 def test_every_form_of_an_invalid_packet_is_judged_by_its_header(

@@ -53,6 +53,7 @@ def run(*arguments: str | Path, user: int | None = None) -> subprocess.Completed
     )
 
 
+@pytest.mark.long
 def test_the_kernel_does_what_the_examples_say() -> None:
     """Every packet of every example passes or is dropped, by its file's decider; none is left out."""
     done = run("examples", "--json")
@@ -61,6 +62,7 @@ def test_the_kernel_does_what_the_examples_say() -> None:
     assert (done.returncode, found["passed"], found["failed"], found["left_out"]) == (0, expected, 0, 0)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("user", (0, NOBODY))
 def test_containers_do_not_let_parameters_be_written(user: int) -> None:
     """There /proc/sys is read-only, for root too: a link is set up by other means."""
@@ -88,6 +90,7 @@ def test_what_is_shown_is_what_is_printed() -> None:
     assert (done.returncode, done.stdout) == (0, printed)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "protocol", ("tcp, port: 443", "udp, port: 53", "icmp", "33", "47", "132", "136", "253")
 )
@@ -139,6 +142,7 @@ def test_every_protocol_is_judged_as_the_specification_says(tmp_path: Path) -> N
     )
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("family", "protocol"), (("v4", "icmp"), ("v6", "icmpv6")))
 def test_every_message_is_judged_as_the_specification_says(
     tmp_path: Path, family: str, protocol: str

@@ -119,6 +119,7 @@ def test_what_changes_a_bucket(agent: Service, one_interface: Lab) -> None:
     agent.wait_for_proof()
 
 
+@pytest.mark.long
 def test_newcomers_pass_while_all_buckets_are_taken(agent: Service, one_interface: Lab) -> None:
     """The kernel puts no bucket out: who has one stays limited, and a flood shuts nobody out."""
     agent.define(limited(burst=1))

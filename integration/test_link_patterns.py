@@ -184,6 +184,7 @@ def state(agent: Service, name: str) -> str | None:
     return states(agent).get(name)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("tables", "name", "is_certain"),
     (
@@ -216,6 +217,7 @@ def test_a_link_that_comes_under_a_flood(
             wait_for(lambda: state(agent, name) == "bound", "the link to be known", IDENTIFIED_SECONDS)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("more", "tables", "name"),
     (
@@ -291,6 +293,7 @@ def test_a_host_without_definitions_closes_patterns(
         wait_for(lambda: link.counts()[1] > 0, "a packet to pass", IDENTIFIED_SECONDS)
 
 
+@pytest.mark.long
 def test_a_hundred_links_that_come_and_go_at_once(agent: Service, bench: Lab) -> None:
     """Each is judged, and when they are gone the chains are the same as before."""
     agent.configure(patterns("br-*"))
@@ -319,6 +322,7 @@ MEANT = ("br-0", "br-1", "br-lanx", "br-lan-x", "veth1", "veth10x", "ab", "axb")
 OPEN = ("other0", "br-lan", "veth10", "veth20", "ac", "eth5")
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("seed", (1, 2))
 def test_a_link_that_has_many_names(agent: Service, bench: Lab, seed: int) -> None:
     """Whatever it was called before, and whether there is an agent, nothing passes that must not."""

@@ -187,6 +187,7 @@ def test_what_else_serves_is_no_login(agent: Service, sessions: Mapping[str, int
     assert agent.table()
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("peer", "address"), ((ADMIN, HOST), (ADMIN6, HOST6)), ids=("IPv4", "IPv6"))
 def test_a_one_shot_does_not_cut_its_own_session(agent: Service, bench: Lab, peer: str, address: str) -> None:
     """It changes nothing and names the session, where, and the forbidding rule; with ``--yes`` it goes on."""
@@ -201,6 +202,7 @@ def test_a_one_shot_does_not_cut_its_own_session(agent: Service, bench: Lab, pee
     assert agent.table()
 
 
+@pytest.mark.long
 def test_a_session_that_lives_on_stops_no_one_shot(agent: Service, bench: Lab) -> None:
     """Where the policy allows the session, or only observes it, nothing has to be said."""
     agent.define(definitions(f"ingress accept 1 tcp 2222 from {ADMIN}"))
@@ -229,6 +231,7 @@ def test_what_a_login_server_told_is_believed(
     assert agent.command("compile", "--yes").status == 0
 
 
+@pytest.mark.long
 def test_apply_does_not_cut_its_own_session(agent: Service, bench: Lab) -> None:
     """As a one-shot, unless it is on trial, told so, or the agent only observes (§9.1)."""
     agent.define(definitions(f"ingress accept 1 tcp 2222 from {ADMIN}"))

@@ -108,6 +108,7 @@ def opens(bench: Lab, port: int) -> bool:
     return is_let_in(bench, ip_address(STRANGER), ip_address(HOST), port)
 
 
+@pytest.mark.sampled(1)
 def test_it_waits_and_says_so_everywhere(agent: Service, bench: Lab, login: Ends) -> None:
     """In the status, the log, the metric, on terminals, and in the answer to a reload; the login lives."""
     agent.start()
@@ -129,6 +130,7 @@ def test_it_waits_and_says_so_everywhere(agent: Service, bench: Lab, login: Ends
     assert not opens(bench, 80)
 
 
+@pytest.mark.sampled(1)
 def test_apply_enforces_what_waits(agent: Service, bench: Lab, login: Ends) -> None:
     """At once; then nothing waits to be applied."""
     agent.start()
@@ -154,6 +156,7 @@ def test_it_is_enforced_when_its_time_is_up(agent: Service, bench: Lab, login4: 
     assert not talks(login4)
 
 
+@pytest.mark.long
 def test_neither_a_restart_nor_a_further_change_enforces_it(agent: Service, bench: Lab, login4: Ends) -> None:
     """The further change waits in its place, and apply enforces it."""
     agent.start()
@@ -219,6 +222,7 @@ def expect_a_trial(agent: Service, bench: Lab, login: Ends) -> None:
     assert talks(login)
 
 
+@pytest.mark.long
 def test_a_mode_on_trial_ends_with_the_agent(agent: Service, bench: Lab) -> None:
     """At a stop, and after a kill when the next one starts."""
     agent.configure('[enforcement]\nmode = "observe"\n')
@@ -232,6 +236,7 @@ def test_a_mode_on_trial_ends_with_the_agent(agent: Service, bench: Lab) -> None
         assert opens(bench, 443)
 
 
+@pytest.mark.long
 def test_a_mode_does_not_cut_its_own_session(
     agent: Service, login4: Ends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,6 +259,7 @@ def test_a_mode_does_not_cut_its_own_session(
     assert not talks(login4)
 
 
+@pytest.mark.long
 def test_an_unbound_link_is_told(agent: Service, bench: Lab) -> None:
     """A MAC that changes opens the host: a warning, a refusal, an error in the log, and in the metrics."""
     agent.configure()

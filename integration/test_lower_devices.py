@@ -119,6 +119,7 @@ def test_no_frame_from_the_wire_passes_by_a_link_that_becomes_a_port_without_an_
     assert inwards(bench, "eth0", own_mac(bench, "eth0")) == ALL
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "configuration",
     (

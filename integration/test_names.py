@@ -210,6 +210,7 @@ def test_sessions_outlive_a_changed_answer(agent: Service, one_interface: Lab, s
     assert leaves(one_interface, B)
 
 
+@pytest.mark.long
 def test_an_answer_that_changes_every_second_does_not_thrash(
     agent: Service, one_interface: Lab, server: NameServer
 ) -> None:
@@ -268,6 +269,7 @@ def test_200_addresses_come_over_tcp_and_64_count(
     assert "many_addresses_of_name" in codes
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "broken",
     (
@@ -344,6 +346,7 @@ def test_without_a_server_the_agent_starts_and_waits(
         print(f"\n  started in {started:.2f} s without a name server; enforced {took:.2f} s after it came up")
 
 
+@pytest.mark.long
 def test_what_is_known_survives_restarts_and_boots_without_a_server(
     agent: Service, one_interface: Lab
 ) -> None:

@@ -98,6 +98,7 @@ def test_the_older_nft_is_older(old_nft: Callable[..., subprocess.CompletedProce
     assert old_nft("--version").stdout.startswith("nftables v1.0.6")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("owned", (True, False), ids=("owned", "one-shot"))
 def test_an_older_nft_works_beside_every_table(
     namespace: Namespace, old_nft: Callable[..., subprocess.CompletedProcess[str]], *, owned: bool

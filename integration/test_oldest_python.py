@@ -37,6 +37,7 @@ def test_the_daemon_enforces_and_follows(agent: Service, one_interface: Lab) -> 
     assert is_let_in(one_interface, CLIENT, HOST, 81)
 
 
+@pytest.mark.long
 def test_one_shots_load_and_are_removed(agent: Service, one_interface: Lab) -> None:
     """A ruleset is checked by the kernel, applied once, and flushed."""
     assert agent.command("compile", "--dry-run").status == 0
@@ -46,6 +47,7 @@ def test_one_shots_load_and_are_removed(agent: Service, one_interface: Lab) -> N
     assert is_let_in(one_interface, CLIENT, HOST, 81)
 
 
+@pytest.mark.long
 def test_an_owned_table_is_left_alone(agent: Service) -> None:
     """A one-shot beside the daemon is refused, with the same exit code as elsewhere."""
     agent.start()

@@ -215,6 +215,7 @@ def test_another_version_runs_its_own_code(machine: Machine) -> None:
     assert f"sgagent {__version__}" in machine.run("sh", "-c", "sgagent status || :")
 
 
+@pytest.mark.long
 def test_an_upgrade_costs_nothing(machine: Machine, wire: Lab) -> None:
     """Denied stays denied, a session loses no byte, hits go on, and the new agent is the one that runs.
 

@@ -187,6 +187,7 @@ def test_it_works_without_scripts(browser: Browser) -> None:
     assert not {"sgr-0", "Pause"} & names
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("width", WIDTHS)
 def test_no_page_is_wider_than_its_window(browser: Browser, path: str, width: int) -> None:
@@ -216,6 +217,7 @@ def test_the_longest_ids_break(browser: Browser, agent: Service) -> None:
     wait_for(lambda: longest not in agent.get("/rules?interface=eth0&direction=ingress")[1], "the old one")
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("scheme", ("light", "dark"))
 @pytest.mark.parametrize("path", PATHS)
 def test_everything_can_be_read(browser: Browser, scheme: str, path: str) -> None:
@@ -306,6 +308,7 @@ def test_what_has_the_focus_is_seen(browser: Browser) -> None:
     assert reached >= browser.evaluate(f"{controls}.filter(one => one.checkVisibility()).length")
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.skipif(not AXE.exists(), reason=f"no {AXE}; script/setup --development fetches it, as root")
 @pytest.mark.parametrize(
     ("width", "scheme"),

@@ -63,6 +63,7 @@ def mismatches(case: Case, draws: Draws, number: int, *, tracked: bool) -> tuple
     )
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("tracked", (True, False), ids=("tracked", "untracked"))
 def test_the_kernel_agrees_with_the_specification(
     *, tracked: bool, capsys: pytest.CaptureFixture[str]
@@ -145,6 +146,7 @@ def test_the_kernel_agrees_with_the_text(capsys: pytest.CaptureFixture[str]) -> 
     assert len(judged) == 7, "the packets did not reach every step of the text"
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + (60 if IS_FULL else 12)))
 def test_what_is_listed_is_what_was_compiled(seed: int) -> None:
     """Read back afresh, the table of any policy is the one that was meant: there is nothing left to do."""

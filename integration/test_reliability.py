@@ -17,6 +17,7 @@ from integration.stormpairs import KINDS
 QUICK = [fault for fault in FAULTS if fault.quick_tries]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("fault", QUICK, ids=[fault.strike.__name__ for fault in QUICK])
 def test_a_fault_costs_nothing(fault: Fault, tmp_path: Path) -> None:
     """All denied packets stay out, allowed sessions go on, and everything is counted."""

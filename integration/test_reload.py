@@ -46,6 +46,7 @@ def changing_policies(random: Random) -> Iterator[ResolvedPolicy]:
         )
 
 
+@pytest.mark.long
 def test_reloads_leak_nothing_and_lose_nothing(agent: Enforcer, capsys: pytest.CaptureFixture[str]) -> None:
     """While policies follow each other, every new session is judged by the one before or the one after.
 

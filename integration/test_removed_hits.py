@@ -350,6 +350,7 @@ def test_each_session_is_counted_over_all_changes(bench: Bench) -> None:
     assert bench.ledger.total == bench.stream.judged()
 
 
+@pytest.mark.long
 def test_a_death_in_a_change_loses_no_session(bench: Bench) -> None:
     """The agent is killed between two transactions of a change, and the next one goes on counting."""
     random = Random(11)
@@ -363,6 +364,7 @@ def test_a_death_in_a_change_loses_no_session(bench: Bench) -> None:
     assert bench.ledger.total == bench.stream.judged()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("end", (Service.stop, Service.kill), ids=("stopped", "killed"))
 @pytest.mark.parametrize("name", CHANGES if IS_FULL else ("a rule goes", "a link leaves"))
 def test_what_was_counted_without_an_agent_is_not_lost(

@@ -92,6 +92,7 @@ def test_link_local_addresses_and_what_a_host_needs(agent: Service, one_interfac
     assert (spoofed(agent, "egress"), spoofed(agent, "ingress")) == (counted + 1, 0)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("new", "length"), ((NEW, 32), (NEW6, 128)), ids=("ipv4", "ipv6"))
 def test_addresses_of_the_link_are_followed(
     agent: Service, one_interface: Lab, new: Address, length: int

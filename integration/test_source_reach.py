@@ -146,6 +146,7 @@ def test_a_host_that_boots_finds_its_way_to_its_source(agent: Service, cluster: 
     assert not is_reached(agent, member, ELSEWHERE)
 
 
+@pytest.mark.long
 def test_an_agent_that_lost_its_state_finds_a_source_that_moved(agent: Service, cluster: Cluster) -> None:
     """The table that stands lets nothing out; the way to the source alone is opened in it (§7.4)."""
     here, there = cluster.members[0], cluster.members[1]
@@ -255,6 +256,7 @@ def name_server(cluster: Cluster) -> Iterator[NameServer]:
         made.close()
 
 
+@pytest.mark.long
 def test_a_source_with_a_name_is_found_too(
     tmp_path: Path, one_interface: Lab, cluster: Cluster, name_server: NameServer
 ) -> None:

@@ -147,6 +147,7 @@ def test_what_does_not_fit_is_dropped_and_counted(agent: Service, reader: Reader
     wait_for(lambda: status(agent)["faults"] == [], "the fault to be over")
 
 
+@pytest.mark.long
 def test_the_agent_ends_though_nobody_reads_its_log(agent: Service, reader: Reader) -> None:
     """It waits for a moment, then goes without its last words; the rules stay."""
     reader.fill()
@@ -163,6 +164,7 @@ def test_the_agent_ends_with_its_applier_though_nobody_reads_its_log(agent: Serv
     assert agent.wait_for_end() == 70
 
 
+@pytest.mark.long
 def test_flows_that_nobody_reads_hold_nothing_up(one_interface: Lab, reader: Reader, tmp_path: Path) -> None:
     """They are lost and counted; changes are enforced, and the agent ends."""
     one_interface.add_host_addresses([str(HOST)])

@@ -124,6 +124,7 @@ CHANGES: Mapping[str, Command] = {
 }
 
 
+@pytest.mark.long
 def test_any_change_while_no_agent_runs_is_seen(namespace: Namespace) -> None:
     """In each kind of object, at random places of random tables; nothing but a listing shows it."""
     seen = dict.fromkeys(CHANGES, 0)

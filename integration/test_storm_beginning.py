@@ -238,6 +238,7 @@ _PAIRS = [
 """Those whose first table takes sessions away in different ways: by a list, by a network, by default."""
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("prepare", (nothing, table_of_others), ids=lambda prepare: prepare.__name__)
 @pytest.mark.parametrize("pair", _PAIRS[1:] if IS_FULL else _PAIRS[1:2], ids=lambda pair: pair.name)
 def test_nothing_forbidden_passes_behind_the_first_drop(
@@ -256,6 +257,7 @@ def test_nothing_forbidden_passes_behind_the_first_drop(
     assert closed > 0
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("prepare", (nothing, table_of_others), ids=lambda prepare: prepare.__name__)
 @pytest.mark.parametrize("pair", _PAIRS if IS_FULL else _PAIRS[::2], ids=lambda pair: pair.name)
 def test_the_first_apply_ends_what_it_forbids(host: Lab, pair: Pair, prepare: Callable[[Lab], None]) -> None:
@@ -265,6 +267,7 @@ def test_the_first_apply_ends_what_it_forbids(host: Lab, pair: Pair, prepare: Ca
     assert tally.faults == {}, f"in {tally.changes} first applies"
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("pair", _PAIRS if IS_FULL else _PAIRS[::2], ids=lambda pair: pair.name)
 def test_no_session_goes_on_that_a_table_made_anew_forbids(host: Lab, pair: Pair) -> None:
     """Until its ranges are visible, packets may pass that it forbids, or be lost; none is remembered."""

@@ -106,6 +106,7 @@ def wait_for_restart(machine: Machine, before: int) -> None:
     wait_for(lambda: machine.show(DAEMON, "ActiveState") == "active", "the daemon to be ready")
 
 
+@pytest.mark.long
 def test_a_new_machine_boots_open_and_is_then_judged(installed: Machine, wire: Lab) -> None:
     """Nothing was ever enforced, so the boot changes nothing; the daemon enforces its documents (§9.2)."""
     installed.write(DOCUMENT, definitions(WEB))
@@ -225,6 +226,7 @@ def told(machine: Machine) -> str:
     return machine.logged("--identifier=sgagent-flows")
 
 
+@pytest.mark.long
 def test_a_killed_proving_process_is_started_again_under_the_unit(machine: Machine) -> None:
     """Confined like the agent; the service goes on, and the next change is proved."""
 
@@ -319,6 +321,7 @@ def test_a_daemon_that_hangs_is_started_anew(machine: Machine, wire: Lab) -> Non
     assert lets_in(wire) == ONLY_WEB
 
 
+@pytest.mark.long
 def test_an_applier_that_hangs_is_started_anew(machine: Machine, wire: Lab) -> None:
     """The agent waits for it and feeds the watchdog no more, which ends both."""
     before, hanging = restarts(machine), applier_pid(machine)
@@ -379,6 +382,7 @@ def packets_before(machine: Machine, counter: str) -> int:
     return int(text.partition(f"counter {counter} {{")[2].split()[1])
 
 
+@pytest.mark.long
 def test_a_stop_of_the_unit_gives_up_what_was_not_confirmed(machine: Machine, wire: Lab) -> None:
     """Systemd ends all processes of the unit, and the one with the privilege waits for the other."""
     machine.write("/root/by-hand.yaml", definitions(WEB, SSH))
@@ -390,6 +394,7 @@ def test_a_stop_of_the_unit_gives_up_what_was_not_confirmed(machine: Machine, wi
     assert '"reason": "stopped"' in machine.journal(DAEMON)
 
 
+@pytest.mark.long
 def test_a_power_cut_gives_up_what_was_not_confirmed(machine: Machine, wire: Lab) -> None:
     """The boot enforces the last confirmed policy, before the network is up; the daemon says so."""
     machine.write("/root/by-hand.yaml", definitions(WEB, SSH))
@@ -423,6 +428,7 @@ def test_a_boot_enforces_what_was_put_in_force_by_hand(machine: Machine, wire: L
     assert lets_in(wire) == ONLY_WEB
 
 
+@pytest.mark.long
 def test_the_policy_stands_on_a_link_that_is_yet_to_come(machine: Machine, wire: Lab) -> None:
     """A link that was found by its MAC is judged by its name before it exists, and before the network."""
     machine.shut_down()
@@ -454,6 +460,7 @@ def test_lost_definitions_close_the_machine(machine: Machine, wire: Lab) -> None
         machine.path("/etc/sgagent/sgagent.toml").unlink()
 
 
+@pytest.mark.long
 def test_a_change_that_would_cut_a_login_waits_over_a_boot(machine: Machine, wire: Lab) -> None:
     """The journal notifies terminals; the boot unit enforces the policy in force, and apply ends the wait."""
     configuration = "/etc/sgagent/sgagent.toml"
@@ -566,6 +573,7 @@ def test_a_program_that_does_not_start_closes_the_machine(
         machine.run("systemctl", "restart", DAEMON)
 
 
+@pytest.mark.long
 def test_what_is_observed_stays_open_where_the_program_does_not_start(machine: Machine, wire: Lab) -> None:
     """As the boot itself would leave it (§9.1)."""
     machine.run("sgagent", "mode", "observe")
@@ -646,6 +654,7 @@ def test_a_local_user_on_the_metrics_port_keeps_no_policy_off(machine: Machine, 
     assert "sgagent_source_up 1.0" in scraped(machine)
 
 
+@pytest.mark.long
 def test_a_socket_unit_holds_the_metrics_port(machine: Machine, wire: Lab) -> None:
     """Over restarts and deaths of the agent nobody takes it; clients that connect meanwhile are served."""
     machine.run("systemctl", "enable", "--quiet", METRICS)

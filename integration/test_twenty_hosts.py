@@ -125,6 +125,7 @@ def test_a_change_goes_from_a_proposal_to_the_fleet_and_back(tmp_path: Path) -> 
         assert (status, f"the fleet does not have {third}" in told) == (1, True), told
 
 
+@pytest.mark.long
 def test_a_wrong_proposal_fails_by_the_step_that_finds_it(tmp_path: Path) -> None:
     """Also where nothing was published yet, and the cluster is not reached."""
     shutil.copy(CI.with_name("sgagent.toml"), tmp_path)

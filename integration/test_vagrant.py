@@ -49,6 +49,7 @@ def vagrant(folder: Path, *arguments: str) -> str:
     return run("env", f"--chdir={folder}", "vagrant", *arguments)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("provider", BOXES)
 def test_its_machines_are_those_of_the_documents(provider: str) -> None:
     """Names, MACs, addresses, the files brought to them and run there; libvirt is tried first."""

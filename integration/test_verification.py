@@ -178,6 +178,7 @@ def test_where_nothing_is_proved_no_command_waits(agent: Service) -> None:
     assert agent.metric("sgagent_verified", outcome="proved") is None
 
 
+@pytest.mark.long
 def test_the_proving_process_holds_nothing_up(agent: Service) -> None:
     """While it stands still changes are enforced; once killed it is started again, and proves the newest."""
     wait_for_proofs(agent, 1)
@@ -197,6 +198,7 @@ def test_the_proving_process_holds_nothing_up(agent: Service) -> None:
     assert agent.stop() == 0
 
 
+@pytest.mark.long
 def test_a_proving_process_that_is_killed_while_idle_proves_the_next_change(agent: Service) -> None:
     """Again and again; a proved table stays proved, as it is the same."""
     wait_for_proofs(agent, 1)
@@ -210,6 +212,7 @@ def test_a_proving_process_that_is_killed_while_idle_proves_the_next_change(agen
         assert prover_pid(agent) != pid
 
 
+@pytest.mark.long
 def test_changes_that_never_pause_are_proved(agent: Service) -> None:
     """A change follows each other within 40 ms; within the longest wait the table is listed between two."""
     wait_for_proofs(agent, 1)
@@ -270,6 +273,7 @@ def test_what_somebody_changes_is_shown_by_a_packet(agent: Service) -> None:
     assert "table    accept, not counted" in agent.command("verify").output
 
 
+@pytest.mark.long
 def test_definitions_are_compared_in_the_modes_of_the_host(agent: Service) -> None:
     """Those of ``sgagent mode``, which last after a stop and are those of a one-shot, too (§9.1)."""
     files = str(agent.directory / "groups.d")
@@ -350,6 +354,7 @@ def add_rule_with_hidden_condition(chain: str, counter: str) -> None:
     assert answer.payload[:4] == bytes(4), answer
 
 
+@pytest.mark.long
 def test_a_link_that_is_expected_again_is_part_of_the_policy(agent: Service) -> None:
     """An agent that starts judges the name of a link that is not back yet (§9.3), and the proof knows it.
 
@@ -422,6 +427,7 @@ table inet f {
 """
 
 
+@pytest.mark.long
 def test_a_text_is_proved_and_one_that_was_altered_is_refuted(agent: Service) -> None:
     """The output of compile, as text and as JSON; anything but a ruleset is wrong use."""
     files = agent.directory / "groups.d"

@@ -222,6 +222,7 @@ def kernel() -> Iterator[Stage]:
         yield made
 
 
+@pytest.mark.sampled(13)
 @pytest.mark.parametrize("rule", REFUTED_RULES.strip().splitlines())
 def test_a_rule_that_changes_something(kernel: Stage, rule: str) -> None:
     """The packet behaves in the kernel as is said."""
@@ -239,12 +240,14 @@ def test_a_rule_that_is_not_understood(kernel: Stage, rule: str, name: str) -> N
     assert named == [name]
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("rule", EQUIVALENT_RULES)
 def test_a_rule_that_changes_nothing(kernel: Stage, rule: str) -> None:
     """It may stand there."""
     assert altered(kernel, f"insert rule T prerouting {rule}").outcome is Outcome.PROVED
 
 
+@pytest.mark.sampled(13)
 @pytest.mark.parametrize(("script", "expected"), SCRIPTS)
 def test_other_objects(kernel: Stage, script: str, expected: str) -> None:
     """Base chains, sets, maps and stateful objects, too."""

@@ -13,7 +13,7 @@ from tests.draws import SeededDraws
 from tests.generators import random_snapshot
 
 
-@pytest.mark.parametrize("seed", (*range(20), 1759))  # the last: a drop that moves shuts out others
+@pytest.mark.parametrize("seed", (*range(8), 1759))  # the last: a drop that moves shuts out others
 def test_fixes_of_random_definitions(seed: int) -> None:
     """What is needless goes without a verdict changing; what changes verdicts changes those that it says."""
     examine(random_snapshot(SeededDraws(seed), most_rules=MOST_RULES))

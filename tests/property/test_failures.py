@@ -7,10 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 MOST_LINES_PRINTED = 100
 MOST_RULES_LEFT = 3
 
 
+@pytest.mark.long
 def test_a_failing_property_prints_a_short_case() -> None:
     """Where a policy forgets source ports, hardly more than a rule with source ports is left of the case."""
     file = Path(__file__).with_name("planted_fault.py")

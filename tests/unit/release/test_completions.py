@@ -95,6 +95,7 @@ def test_bash_offers_links(script: Path, configuration: Path) -> None:
     assert completed(script, "compile", "--interface", "") == {f"{link}=" for link in links}
 
 
+@pytest.mark.long
 def test_bash_offers_ids_of_the_definitions(script: Path, configuration: Path) -> None:
     """Groups behind the link of a binding, also behind a comma, and rules; bash parts words at =."""
     given = ("--config", str(configuration))
