@@ -23,10 +23,10 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from bench.crowds import Book, FileBook, Member, StoreBook
-from bench.desks import FIRST_NEWCOMER, store_desk
+from bench.definition_writers import FIRST_NEWCOMER, store_writer
 from bench.goals import Goal
 from bench.installed import installed_agent, processor_seconds_of
+from bench.membership import FileMembership, Member, Membership, StoreMembership
 from bench.memory import mebibytes_together
 from bench.policies import INTERFACE, BenchPolicy, invent
 from bench.section import (
@@ -132,10 +132,10 @@ def measure_churn(policy: BenchPolicy, way: Way, seconds: int) -> Churn:
         network_namespace("churn") as host,
         tempfile.TemporaryDirectory(prefix="sgagent-bench-") as directory,
         installed_agent(host, Path(directory)) as service,
-        _book(service, policy, way) as book,
+        _membership(service, policy, way) as membership,
     ):
         service.start()
-        crowd, began = _Crowd(book), time.monotonic()
+        crowd, began = _Crowd(membership), time.monotonic()
         with ThreadPoolExecutor(1) as pool:
             pace = _Pace(service, crowd, _Follower(host, pool))
             samples = [pace.keep(seconds / SAMPLES) for _ in range(SAMPLES)]
@@ -155,19 +155,19 @@ def measure_churn(policy: BenchPolicy, way: Way, seconds: int) -> Churn:
 
 
 @contextlib.contextmanager
-def _book(service: Service, policy: BenchPolicy, way: Way) -> Iterator[Book]:
+def _membership(service: Service, policy: BenchPolicy, way: Way) -> Iterator[Membership]:
     if way is Way.FILES:
-        yield FileBook(service, policy)
+        yield FileMembership(service, policy)
         return
-    with store_desk(service, policy, service.namespace, service.directory / "store") as desk:
-        yield StoreBook(desk)
+    with store_writer(service, policy, service.namespace, service.directory / "store") as writer:
+        yield StoreMembership(writer)
 
 
 @dataclass(slots=True)
 class _Crowd:
     """Members who come and go."""
 
-    book: Book
+    membership: Membership
     changes: int = 0
     _dice: random.Random = field(default_factory=lambda: random.Random(3))
     _there: deque[Member] = field(default_factory=deque)
@@ -178,11 +178,11 @@ class _Crowd:
         leaving = len(self._there) >= _STAY
         count = _AT_ONCE // 2 if leaving else _AT_ONCE
         joined = [
-            Member(self._dice.randrange(self.book.groups), FIRST_NEWCOMER + next(self._numbers))
+            Member(self._dice.randrange(self.membership.groups), FIRST_NEWCOMER + next(self._numbers))
             for _ in range(count)
         ]
         left = [self._there.popleft() for _ in range(count)] if leaving else []
-        self.book.write(joined, left)
+        self.membership.write(joined, left)
         self._there.extend(joined)
         self.changes += len(joined) + len(left)
         return joined[-1].address

@@ -20,7 +20,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bench.desks import FIRST_NEWCOMER, FREE_PORT, Change, Desk, FileDesk, Notice, store_desk
+from bench.definition_writers import (
+    FIRST_NEWCOMER,
+    FREE_PORT,
+    Change,
+    DefinitionWriter,
+    FileWriter,
+    Notice,
+    store_writer,
+)
 from bench.durations import run_in
 from bench.goals import Goal
 from bench.installed import installed_agent, processor_seconds_of, wait_for_proof
@@ -108,7 +116,7 @@ def measure_daemon(policy: BenchPolicy, notice: Notice, changes: int) -> AtWork:
         network_namespace("copy") as copy,
         tempfile.TemporaryDirectory(prefix="sgagent-bench-") as name,
         installed_agent(host, Path(name)) as service,
-        _desk(service, policy, notice) as desk,
+        _writer(service, policy, notice) as writer,
         contextlib.closing(generation_in(host)) as generation,
     ):
         began = time.perf_counter()
@@ -120,7 +128,7 @@ def measure_daemon(policy: BenchPolicy, notice: Notice, changes: int) -> AtWork:
         run_in(copy, ("nft", "-f", "-"), compiled_text(policy))
         watch = Watch(service, generation, is_signalled=notice is Notice.SIGNAL)
         changed = [
-            _measure_changes(policy, copy, desk, watch, (change, notice, changes)) for change in Change
+            _measure_changes(policy, copy, writer, watch, (change, notice, changes)) for change in Change
         ]
         return AtWork(
             size=policy.size,
@@ -134,12 +142,12 @@ def measure_daemon(policy: BenchPolicy, notice: Notice, changes: int) -> AtWork:
 
 
 @contextlib.contextmanager
-def _desk(service: Service, policy: BenchPolicy, notice: Notice) -> Iterator[Desk]:
+def _writer(service: Service, policy: BenchPolicy, notice: Notice) -> Iterator[DefinitionWriter]:
     if notice is Notice.STORE:
-        with store_desk(service, policy, service.namespace, service.directory / "store") as desk:
-            yield desk
+        with store_writer(service, policy, service.namespace, service.directory / "store") as writer:
+            yield writer
     else:
-        yield FileDesk(service, policy, notice)
+        yield FileWriter(service, policy, notice)
 
 
 def _mebibytes(service: Service) -> float:
@@ -153,7 +161,11 @@ def generation_in(host: Namespace) -> RulesetGeneration:
 
 
 def _measure_changes(
-    policy: BenchPolicy, copy: Namespace, desk: Desk, watch: Watch, wanted: tuple[Change, Notice, int]
+    policy: BenchPolicy,
+    copy: Namespace,
+    writer: DefinitionWriter,
+    watch: Watch,
+    wanted: tuple[Change, Notice, int],
 ) -> Changed:
     """Make changes of one kind, in turns with ``nft``."""
     change, notice, count = wanted
@@ -162,7 +174,7 @@ def _measure_changes(
     by_nft: list[float] = []
     before, before_nft = watch.processor_seconds(), _children_seconds()
     for number in range(count):
-        ours.append(watch.enforced_seconds(desk.prepare(change, number)))
+        ours.append(watch.enforced_seconds(writer.prepare(change, number)))
         argv, stdin = there_and_back[number % 2]
         by_nft.append(run_in(copy, argv, stdin))
     return Changed(

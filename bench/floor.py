@@ -21,7 +21,7 @@ from functools import partial
 from ipaddress import IPv4Address
 
 from bench.daemon import transactions
-from bench.desks import FIRST_NEWCOMER, Change
+from bench.definition_writers import FIRST_NEWCOMER, Change
 from bench.packetcost import compiled_text
 from bench.policies import INTERFACE, BenchPolicy, invent
 from bench.section import COSTS_PAGE, Section, begin, finish, milliseconds, parser_of, table

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from bench.desks import Change, PolicyFiles
+from bench.definition_writers import Change, PolicyFiles
 from bench.policies import GROUP_ID, INTERFACE, BenchPolicy, invent
 from bench.section import Section, finish, milliseconds, parser_of, table
 from bench.sizes import SIZES, Size

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from bench.charts import BLUE, GREEN, ORANGE, PINK, Chart, Line, draw as draw_charts
 from bench.daemon import AtWork
-from bench.desks import Change, Notice
+from bench.definition_writers import Change, Notice
 from bench.durations import BY_NFT, FIRST_APPLY, LINEAR
 from bench.linear import Order
 from bench.packetcost import OURS

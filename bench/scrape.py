@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.daemon import Watch, generation_in
-from bench.desks import Change, FileDesk, Notice
+from bench.definition_writers import Change, FileWriter, Notice
 from bench.goals import Goal
 from bench.installed import installed_agent
 from bench.policies import BenchPolicy, invent
@@ -74,7 +74,7 @@ def measure_scrapes(policy: BenchPolicy, scrapes: int, blocks: int, changes: int
         installed_agent(host, Path(directory)) as service,
         contextlib.closing(generation_in(host)) as generation,
     ):
-        desk = FileDesk(service, policy, Notice.SIGNAL)
+        writer = FileWriter(service, policy, Notice.SIGNAL)
         service.launch()
         wait_for(lambda: any("READY=1" in n for n in service.notices()), "the daemon", _START_SECONDS)
         watch, reader = Watch(service, generation, is_signalled=True), _Reader(service)
@@ -84,7 +84,7 @@ def measure_scrapes(policy: BenchPolicy, scrapes: int, blocks: int, changes: int
             for found, around in ((without, contextlib.nullcontext()), (with_scrapes, reader.scraping())):
                 with around:
                     found.extend(
-                        watch.enforced_seconds(desk.prepare(Change.MEMBER, next(numbers)))
+                        watch.enforced_seconds(writer.prepare(Change.MEMBER, next(numbers)))
                         for _ in range(changes)
                     )
         return Scraped(

@@ -22,9 +22,9 @@ from multiprocessing.connection import Connection
 
 from bench.frames import Frames, open_wire
 from bench.policies import INTERFACE
+from bench.policy_changes import ACCEPTED, KNOWN, REFUSED, STREAMERS, UNSPOKEN
 from bench.processor import one_processor
 from bench.traffic import HOST_ADDRESS, Session
-from bench.upheavals import ACCEPTED, KNOWN, REFUSED, STREAMERS, UNSPOKEN
 from integration.namespaces import Namespace
 from sgagent.policy_test.packet_bytes import WirePacket, tcp
 

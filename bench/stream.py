@@ -23,12 +23,12 @@ from pathlib import Path
 from bench.frames import PEER_MAC
 from bench.hosts import BenchHost, bench_host
 from bench.installed import installed_agent
+from bench.policy_changes import ACCEPTED, CONFIGURATION, KNOWN, Definitions, PolicyChange
 from bench.processor import LostPacketsError
 from bench.section import Section, begin, finish, parser_of
 from bench.sending import Sender, Sent, Stream, known_sessions, sender_at
 from bench.sizes import SIZES, Size
-from bench.tolls import Situation, Streams, Toll, Waits, judge, lines
-from bench.upheavals import ACCEPTED, CONFIGURATION, KNOWN, Definitions, Upheaval
+from bench.stream_losses import Losses, Situation, Streams, Waits, judge, lines
 from integration.lab import wait_for
 from integration.service import Service
 
@@ -61,7 +61,7 @@ table inet bench_watch {{
 class _Tally:
     """The results, as they are found."""
 
-    tolls: list[Toll] = field(default_factory=list)
+    losses: list[Losses] = field(default_factory=list)
     nanoseconds: dict[Situation, dict[Stream, array[int]]] = field(
         default_factory=lambda: {s: {stream: array("Q") for stream in Stream} for s in Situation}
     )
@@ -81,13 +81,13 @@ def measure_streams(size: Size, rounds: int, applies: int) -> Streams:
         here.open_streams()
         hosts = {Situation.HERE: here, Situation.ELSEWHERE: elsewhere}
         sender = stack.enter_context(sender_at(here.bench.peer, max(allowed)))
-        for upheaval in Upheaval:
-            tally.tolls.append(_suffer(upheaval, hosts, sender, (rounds, applies), tally))
+        for change in PolicyChange:
+            tally.losses.append(_measure_losses(change, hosts, sender, (rounds, applies), tally))
     waits = {
         situation.value: {stream.value: Waits.of(taken) for stream, taken in found.items()}
         for situation, found in tally.nanoseconds.items()
     }
-    return Streams(size=size, tolls=tuple(tally.tolls), waits=waits)
+    return Streams(size=size, losses=tuple(tally.losses), waits=waits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +103,9 @@ class _EnforcedHost:
         self.bench.open_sessions(known_sessions())
         self.bench.host.nft("-f", "-", stdin=_WATCH)
 
-    def apply(self, upheaval: Upheaval) -> None:
+    def apply(self, change: PolicyChange) -> None:
         """Change the definitions, and wait until that is enforced."""
-        write = self.definitions.prepare(upheaval)
+        write = self.definitions.prepare(change)
         told = self._applied()
         write()
         self.service.reload()
@@ -129,13 +129,13 @@ def _enforced_host(size: Size) -> Iterator[_EnforcedHost]:
         yield _EnforcedHost(bench, service, definitions)
 
 
-def _suffer(
-    upheaval: Upheaval,
+def _measure_losses(
+    change: PolicyChange,
     hosts: Mapping[Situation, _EnforcedHost],
     sender: Sender,
     effort: tuple[int, int],
     tally: _Tally,
-) -> Toll:
+) -> Losses:
     """Send through all rounds of one kind of change, and return the packets' fates."""
     rounds, applies = effort
     sent, passed = Counter[Stream](), Counter[str]()
@@ -144,7 +144,7 @@ def _suffer(
         for situation, host in hosts.items():
             with sender.sending() as found:
                 for _ in range(applies):
-                    host.apply(upheaval)
+                    host.apply(change)
             tally.take(situation, found[0])
             if situation is Situation.HERE:
                 sent.update({stream: found[0].packets(stream) for stream in Stream})
@@ -156,8 +156,8 @@ def _suffer(
         tally.take(Situation.QUIET, found[0])
     if passed["sent"] != sent.total():
         raise LostPacketsError(f"{sent.total()} packets were sent, {passed['sent']} came to the host")
-    return Toll(
-        upheaval=upheaval.value,
+    return Losses(
+        change=change.value,
         applies=rounds * applies,
         accepted=sent[Stream.ACCEPTED],
         accepted_lost=sent[Stream.ACCEPTED] - passed["accepted"],

@@ -28,20 +28,20 @@ def pytest_configure() -> None:
         remove_stale_namespaces()
 
 
-def sampled_tests(items: list[pytest.Item]) -> Iterable[list[pytest.Item]]:
-    """Return the cases of each test that runs only a sample of them for every change."""
-    tests: defaultdict[str, list[pytest.Item]] = defaultdict(list)
+def sampled_tests(items: list[pytest.Item]) -> Iterable[tuple[int, list[pytest.Item]]]:
+    """Return the size of the sample and all cases of each test that is sampled."""
+    tests: defaultdict[tuple[str, int], list[pytest.Item]] = defaultdict(list)
     for item in items:
-        if item.get_closest_marker("sampled") and not item.get_closest_marker("long"):
-            tests[item.nodeid.partition("[")[0]].append(item)
-    return tests.values()
+        marker = item.get_closest_marker("sampled")
+        if marker is not None and item.get_closest_marker("long") is None:
+            tests[item.nodeid.partition("[")[0], marker.args[0]].append(item)
+    return [(count, cases) for (_, count), cases in tests.items()]
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest chooses by markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what is left out of a sample as long; skip the tests that only root can run, and say why."""
-    for cases in sampled_tests(items):
-        count = cases[0].get_closest_marker("sampled").args[0]
+    for count, cases in sampled_tests(items):
         kept = {at * len(cases) // count for at in range(count)}
         for at, case in enumerate(cases):
             if at not in kept:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from integration.judging import LAYOUT
+from integration.kernel_verdicts import LAYOUT
 from integration.lab import Lab
 from sgagent.compiler.enforce import Enforced, enforce
 from sgagent.core.binding import HandBinding, HostFacts, bind

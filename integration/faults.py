@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
-from integration.bootedordeal import BootedService
+from integration.agent_under_traffic import HOST, HOST6, AgentUnderTraffic
+from integration.booted_agent import BootedService
 from integration.lab import PEER_MAC, LabError, wait_for
 from integration.namespaces import CommandError, network_namespace, run
-from integration.ordeal import HOST, HOST6, Ordeal
 from integration.trials import kill_in_a_trial
 
-Strike = Callable[[Ordeal], float]
+Strike = Callable[[AgentUnderTraffic], float]
 """Makes it happen once, and returns the seconds until all was as before; 0 if nothing was ever otherwise."""
 
 
@@ -56,17 +56,17 @@ class Fault:
     may_miscount: bool = False
     """Whether there is a time in which nothing is judged, or counters go that the agent has not read yet."""
 
-    around: Callable[[Ordeal], contextlib.AbstractContextManager[None]] | None = None
+    around: Callable[[AgentUnderTraffic], contextlib.AbstractContextManager[None]] | None = None
     """What is set up before the first try and taken down behind the last."""
 
 
-def kill_the_agent(ordeal: Ordeal) -> float:
+def kill_the_agent(agent: AgentUnderTraffic) -> float:
     """Kill it anywhere in an apply; another is started at once."""
-    ordeal.change_policy()
-    ordeal.a_moment(_AN_APPLY_SECONDS)
+    agent.change_policy()
+    agent.a_moment(_AN_APPLY_SECONDS)
     began = perf_counter()
-    ordeal.service.kill()
-    ordeal.service.start()
+    agent.service.kill()
+    agent.service.start()
     return perf_counter() - began
 
 
@@ -74,54 +74,54 @@ _AN_APPLY_SECONDS = 0.25
 """From a renamed file to the end of the step that it leads to."""
 
 
-def kill_the_applier(ordeal: Ordeal) -> float:
+def kill_the_applier(agent: AgentUnderTraffic) -> float:
     """Kill the process that holds the privilege anywhere in an apply; the agent ends with it."""
-    ordeal.change_policy()
-    ordeal.a_moment(_AN_APPLY_SECONDS)
+    agent.change_policy()
+    agent.a_moment(_AN_APPLY_SECONDS)
     began = perf_counter()
-    run("kill", "-KILL", str(ordeal.service.applier_pid))
-    if ordeal.service.wait_for_end() == 0:
+    run("kill", "-KILL", str(agent.service.applier_pid))
+    if agent.service.wait_for_end() == 0:
         raise LabError("the agent ended as if all were well, without its applier")
-    ordeal.service.start()
+    agent.service.start()
     return perf_counter() - began
 
 
-def stop_and_start(ordeal: Ordeal) -> float:
+def stop_and_start(agent: AgentUnderTraffic) -> float:
     """Stop it in order, and start it again behind a change."""
     began = perf_counter()
-    if ordeal.service.stop() != 0:
+    if agent.service.stop() != 0:
         raise LabError("the agent did not end in order")
-    ordeal.change_policy()
-    ordeal.service.start()
+    agent.change_policy()
+    agent.service.start()
     return perf_counter() - began
 
 
-def hang(ordeal: Ordeal) -> float:
+def hang(agent: AgentUnderTraffic) -> float:
     """Have the agent stand still, until the watchdog of systemd sees it."""
     began = perf_counter()
-    if not isinstance(ordeal.service, BootedService):
+    if not isinstance(agent.service, BootedService):
         raise LabError("only systemd has a watchdog")
-    ordeal.service.hang()
+    agent.service.hang()
     return perf_counter() - began
 
 
-def storm_of_reloads(ordeal: Ordeal) -> float:
+def storm_of_reloads(agent: AgentUnderTraffic) -> float:
     """Send a hundred SIGHUP while policies change, and wait for the last."""
     mark = ""
     for number in range(100):
         if number % 20 == 0:
-            mark = ordeal.change_policy()
-        ordeal.service.reload()
-        ordeal.a_moment(0.01)
+            mark = agent.change_policy()
+        agent.service.reload()
+        agent.a_moment(0.01)
     began = perf_counter()
-    ordeal.wait_for_policy(mark)
+    agent.wait_for_policy(mark)
     return perf_counter() - began
 
 
-def edits_that_are_refused(ordeal: Ordeal) -> float:
+def edits_that_are_refused(agent: AgentUnderTraffic) -> float:
     """Try to change an owned table from outside, in every way; a flush of everything is silent."""
-    namespace = ordeal.service.namespace
-    for damage in (*_DELETIONS, *_edits(ordeal)):
+    namespace = agent.service.namespace
+    for damage in (*_DELETIONS, *_edits(agent)):
         try:
             namespace.nft(damage)
         except CommandError as error:
@@ -133,10 +133,10 @@ def edits_that_are_refused(ordeal: Ordeal) -> float:
     return 0.0
 
 
-def edits_that_are_healed(ordeal: Ordeal) -> float:
+def edits_that_are_healed(agent: AgentUnderTraffic) -> float:
     """Change, by chance in one of many ways, a table that can't be owned."""
     began = perf_counter()
-    seconds = _heal(ordeal, ordeal.dice.choice(_edits(ordeal)))
+    seconds = _heal(agent, agent.dice.choice(_edits(agent)))
     # Not so often that the agent takes it for a quarrel, and makes pauses.
     wait_for(lambda: perf_counter() > began + _PEACEFUL_SECONDS, "the next")
     return seconds
@@ -145,39 +145,39 @@ def edits_that_are_healed(ordeal: Ordeal) -> float:
 _PEACEFUL_SECONDS = 2.2
 
 
-def table_that_goes(ordeal: Ordeal) -> float:
+def table_that_goes(agent: AgentUnderTraffic) -> float:
     """Delete a table that is not owned, alone or with all others; from then on the agent would own it."""
-    seconds = _heal(ordeal, ordeal.dice.choice(_DELETIONS))
-    _give_up_ownership(ordeal)
+    seconds = _heal(agent, agent.dice.choice(_DELETIONS))
+    _give_up_ownership(agent)
     return seconds
 
 
-def _heal(ordeal: Ordeal, damage: str) -> float:
+def _heal(agent: AgentUnderTraffic, damage: str) -> float:
     """Do some damage to the table, and wait until it is as it was, but that it may be owned now."""
-    before = _shape(ordeal.service.table())
+    before = _shape(agent.service.table())
     began = perf_counter()
-    ordeal.service.namespace.nft(damage)
-    wait_for(lambda: _shape(ordeal.service.table()) == before, f"{damage} to be mended")
+    agent.service.namespace.nft(damage)
+    wait_for(lambda: _shape(agent.service.table()) == before, f"{damage} to be mended")
     return perf_counter() - began
 
 
-def _give_up_ownership(ordeal: Ordeal) -> None:
+def _give_up_ownership(agent: AgentUnderTraffic) -> None:
     """Have the agent begin again with a table that it can't own, while nobody knocks."""
-    ordeal.stream.stop()
-    ordeal.service.stop()
-    ordeal.service.namespace.nft("delete table inet sgagent")
-    ordeal.service.namespace.nft("add table inet sgagent")
-    ordeal.service.start()
-    ordeal.stream.start()
+    agent.stream.stop()
+    agent.service.stop()
+    agent.service.namespace.nft("delete table inet sgagent")
+    agent.service.namespace.nft("add table inet sgagent")
+    agent.service.start()
+    agent.stream.start()
 
 
 _FLUSH = "flush ruleset"
 _DELETIONS = (_FLUSH, "delete table inet sgagent")
 
 
-def _edits(ordeal: Ordeal) -> list[str]:
+def _edits(agent: AgentUnderTraffic) -> list[str]:
     """Return ways to damage the table as it stands."""
-    parts = re.findall(r"^\t(chain|map) (\S+) {", ordeal.service.table(), re.MULTILINE)
+    parts = re.findall(r"^\t(chain|map) (\S+) {", agent.service.table(), re.MULTILINE)
     return [
         "insert rule inet sgagent prerouting accept",
         *(f"flush {kind} inet sgagent {name}" for kind, name in parts),
@@ -195,33 +195,33 @@ def _shape(listing: str) -> list[str]:
 _PASSING = re.compile(r"packets \d+ bytes \d+|# progname.*|flags owner.*|.*ct mark.*|.*generation \d+.*")
 
 
-def power_lost_while_writing(ordeal: Ordeal) -> float:
+def power_lost_while_writing(agent: AgentUnderTraffic) -> float:
     """Kill it, spoil a file of its state as a lost write would, and start it while its source is away."""
-    ordeal.change_policy()
-    ordeal.a_moment(_AN_APPLY_SECONDS)
+    agent.change_policy()
+    agent.a_moment(_AN_APPLY_SECONDS)
     began = perf_counter()
-    ordeal.service.kill()
-    _spoil(ordeal)
-    away = ordeal.service.documents.with_name("away")
-    ordeal.service.documents.rename(away)
-    ordeal.service.start()
-    away.rename(ordeal.service.documents)
-    ordeal.wait_for_policy(ordeal.change_policy())
+    agent.service.kill()
+    _spoil(agent)
+    away = agent.service.documents.with_name("away")
+    agent.service.documents.rename(away)
+    agent.service.start()
+    away.rename(agent.service.documents)
+    agent.wait_for_policy(agent.change_policy())
     return perf_counter() - began
 
 
-def _spoil(ordeal: Ordeal) -> None:
+def _spoil(agent: AgentUnderTraffic) -> None:
     """Truncate, empty, fill with rubbish or remove a file of the state directory, by chance."""
-    files = sorted(path for path in ordeal.service.state.rglob("*") if path.is_file() and _is_kept(path))
-    victim = ordeal.dice.choice(files)
+    files = sorted(path for path in agent.service.state.rglob("*") if path.is_file() and _is_kept(path))
+    victim = agent.dice.choice(files)
     content = victim.read_bytes()
     ways: tuple[Callable[[], object], ...] = (
         victim.unlink,
-        lambda: victim.write_bytes(content[: ordeal.dice.randrange(max(len(content), 1))]),
+        lambda: victim.write_bytes(content[: agent.dice.randrange(max(len(content), 1))]),
         lambda: victim.write_bytes(b""),
-        lambda: victim.write_bytes(ordeal.dice.randbytes(len(content))),
+        lambda: victim.write_bytes(agent.dice.randbytes(len(content))),
     )
-    ordeal.dice.choice(ways)()
+    agent.dice.choice(ways)()
 
 
 def _is_kept(path: Path) -> bool:
@@ -229,28 +229,28 @@ def _is_kept(path: Path) -> bool:
     return not path.name.startswith("counters.json")
 
 
-def garbage_from_the_source(ordeal: Ordeal) -> float:
+def garbage_from_the_source(agent: AgentUnderTraffic) -> float:
     """Deliver a document that can't be read, or none at all, and then a good one."""
-    refused = len(ordeal.service.events("snapshot_refused"))
-    if ordeal.dice.random() < 0.5:
-        ordeal.service.define(ordeal.policy("sgr-cut-off")[: ordeal.dice.randrange(60, 600)] + "\n\x00: [")
-        ordeal.service.wait_for_event("snapshot_refused", refused + 1)
+    refused = len(agent.service.events("snapshot_refused"))
+    if agent.dice.random() < 0.5:
+        agent.service.define(agent.policy("sgr-cut-off")[: agent.dice.randrange(60, 600)] + "\n\x00: [")
+        agent.service.wait_for_event("snapshot_refused", refused + 1)
     else:
-        away = ordeal.service.documents.with_name("away")
-        ordeal.service.documents.rename(away)
-        wait_for(lambda: ordeal.service.metric("sgagent_source_up") == 0, "the source to be missed")
-        away.rename(ordeal.service.documents)
+        away = agent.service.documents.with_name("away")
+        agent.service.documents.rename(away)
+        wait_for(lambda: agent.service.metric("sgagent_source_up") == 0, "the source to be missed")
+        away.rename(agent.service.documents)
     began = perf_counter()
-    ordeal.wait_for_policy(ordeal.change_policy())
+    agent.wait_for_policy(agent.change_policy())
     return perf_counter() - began
 
 
-def full_disk(ordeal: Ordeal) -> float:
+def full_disk(agent: AgentUnderTraffic) -> float:
     """Enforce a change while nothing can be kept."""
-    ballast = ordeal.service.state / "ballast"
+    ballast = agent.service.state / "ballast"
     _fill(ballast)
     began = perf_counter()
-    ordeal.wait_for_policy(ordeal.change_policy())
+    agent.wait_for_policy(agent.change_policy())
     seconds = perf_counter() - began
     ballast.unlink()
     return seconds
@@ -264,52 +264,52 @@ def _fill(ballast: Path) -> None:
 
 
 @contextlib.contextmanager
-def small_disk(ordeal: Ordeal) -> Iterator[None]:
+def small_disk(agent: AgentUnderTraffic) -> Iterator[None]:
     """Give the state directory a file system of its own, with little room."""
-    state = ordeal.service.state
-    ordeal.service.stop()
+    state = agent.service.state
+    agent.service.stop()
     kept = state.with_name("kept")
     shutil.copytree(state, kept)
     run("mount", "-t", "tmpfs", "-o", "size=1m,mode=755", "tmpfs", str(state))
     try:
         shutil.copytree(kept, state, dirs_exist_ok=True)
-        ordeal.service.start()
+        agent.service.start()
         yield
-        ordeal.service.stop()
+        agent.service.stop()
     finally:
         run("umount", "--lazy", str(state))
-    ordeal.service.start()
+    agent.service.start()
 
 
-def renamed_link(ordeal: Ordeal) -> float:
+def renamed_link(agent: AgentUnderTraffic) -> float:
     """Rename the link that the policy is for, and rename it back."""
-    host = ordeal.lab.host
+    host = agent.lab.host
     seconds = 0.0
     for old, new in (("eth0", "wan0"), ("wan0", "eth0")):
         host.ip(f"link set {old} name {new}")
         began = perf_counter()
-        _wait_until_bound(ordeal, new)
+        _wait_until_bound(agent, new)
         seconds = max(seconds, perf_counter() - began)
     return seconds
 
 
-def unplugged_link(ordeal: Ordeal) -> float:
+def unplugged_link(agent: AgentUnderTraffic) -> float:
     """Take the link out of the host and put it back, as one pulls a network card."""
-    host = ordeal.lab.host
+    host = agent.lab.host
     with network_namespace("drawer") as drawer:
         host.ip(f"link set eth0 netns {drawer.name}")
-        wait_for(lambda: not _is_bound(ordeal, "eth0"), "eth0 to be missed")
+        wait_for(lambda: not _is_bound(agent, "eth0"), "eth0 to be missed")
         drawer.ip(f"link set eth0 netns {host.name}")
     began = perf_counter()
-    _plug_in(ordeal)
-    _wait_until_bound(ordeal, "eth0")
+    _plug_in(agent)
+    _wait_until_bound(agent, "eth0")
     return perf_counter() - began
 
 
-def _plug_in(ordeal: Ordeal) -> None:
+def _plug_in(agent: AgentUnderTraffic) -> None:
     """Give the link its addresses and routes back."""
     gateway, gateway6 = "172.31.254.2", "fe80::5347:0:2"
-    ordeal.lab.host.ip(
+    agent.lab.host.ip(
         "link set eth0 up",
         "address add 172.31.254.1/30 dev eth0",
         "address add fe80::5347:0:1/64 dev eth0 nodad",
@@ -318,17 +318,17 @@ def _plug_in(ordeal: Ordeal) -> None:
         f"address add {HOST}/32 dev eth0",
         f"address add {HOST6}/128 dev eth0 nodad",
     )
-    ordeal.lab.host.ip(f"route add default via {gateway} dev eth0 metric 100")
-    ordeal.lab.host.ip(f"route add default via {gateway6} dev eth0 metric 100", version=6)
+    agent.lab.host.ip(f"route add default via {gateway} dev eth0 metric 100")
+    agent.lab.host.ip(f"route add default via {gateway6} dev eth0 metric 100", version=6)
 
 
-def _wait_until_bound(ordeal: Ordeal, name: str) -> None:
-    wait_for(lambda: _is_bound(ordeal, name), f"{name} to be judged")
+def _wait_until_bound(agent: AgentUnderTraffic, name: str) -> None:
+    wait_for(lambda: _is_bound(agent, name), f"{name} to be judged")
 
 
-def _is_bound(ordeal: Ordeal, name: str) -> bool:
+def _is_bound(agent: AgentUnderTraffic, name: str) -> bool:
     """Tell whether a link is judged."""
-    return ordeal.service.metric("sgagent_interface_info", interface=name, state="bound") == 1
+    return agent.service.metric("sgagent_interface_info", interface=name, state="bound") == 1
 
 
 _CLOSED = '[enforcement]\nunbound_interfaces = "closed"\n'

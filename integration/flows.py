@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from integration.judging import judge
+from integration.kernel_verdicts import judge
 from integration.lab import IP_TRANSPARENT, IPV6_TRANSPARENT, Lab
 from integration.namespaces import Namespace
 from sgagent.core.evaluate import Packet

@@ -18,7 +18,7 @@ import pytest
 
 from integration import demo
 from integration.flood import flooding, watch, watched
-from integration.judging import judge
+from integration.kernel_verdicts import judge
 from integration.lab import Lab, lab, wait_for
 from integration.service import Service, definitions, service_on
 from integration.traffic import traffic

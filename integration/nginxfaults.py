@@ -1,6 +1,6 @@
 """Faults of nginx, its own or of a server behind it, and the agent's message for each.
 
-``tests/lies.md`` has the words; a test compares the two.
+``tests/server_faults.md`` has the words; a test compares the two.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sgagent.documents import Limits
 from sgagent.settings.sources import HttpsSourceSettings, ServerUrl
 from sgagent.sources.https.source import HttpsSource
 from tests.certificates import Authority
-from tests.lies import LIMIT_BYTES, POLICY, sending
+from tests.server_faults import LIMIT_BYTES, POLICY, sending
 from tests.tlsserver import Script, tls_server
 
 _OK = "HTTP/1.1 200 OK\r\n"

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from integration.bootedordeal import booted_ordeal
+from integration.agent_under_traffic import AgentUnderTraffic, Losses, agent_under_traffic, count_losses
+from integration.booted_agent import booted_agent_under_traffic
 from integration.faults import FAULTS, Fault
 from integration.lab import lab
-from integration.ordeal import Ordeal, Toll, ordeal, toll
 from integration.parts import with_parts
 from integration.service import service_on
 from integration.soak import APPLIES, soak
@@ -53,37 +53,39 @@ class Outcome:
 
     fault: Fault
     tries: int
-    toll: Toll
+    losses: Losses
     longest: float
     """Seconds until all was as before, at most; 0 if nothing was ever otherwise."""
 
     def row(self) -> str:
         """Return the outcome as a line of the table."""
         seconds = f"{self.longest:.2f}" if self.longest else "–"
-        paid = self.toll
+        losses = self.losses
         return (
-            f"| {self.fault.name} | {self.tries} | {paid.tried:,} | {paid.leaked:,} | {paid.broken:,}"
-            f" | {paid.kept_out:,} | {seconds} | {paid.uncounted:,} |"
+            f"| {self.fault.name} | {self.tries} | {losses.tried:,} | {losses.leaked:,} | {losses.broken:,}"
+            f" | {losses.kept_out:,} | {seconds} | {losses.uncounted:,} |"
         )
 
 
-def suffer(fault: Fault, tries: int, directory: Path, dice: Random) -> Outcome:
+def try_fault(fault: Fault, tries: int, directory: Path, dice: Random) -> Outcome:
     """Let a fault strike so many times, under traffic all the while.
 
     Raises:
         LabError: the agent did not become as it was before.
     """
-    with _ordeal_of(fault, directory, dice) as made:
+    with _agent_for(fault, directory, dice) as made:
         with fault.around(made) if fault.around else contextlib.nullcontext():
             longest = max(fault.strike(made) for _ in range(tries))
-        paid = toll(made, link_stays=fault.link_stays)
-    return Outcome(fault=fault, tries=tries, toll=paid, longest=longest)
+        losses = count_losses(made, link_stays=fault.link_stays)
+    return Outcome(fault=fault, tries=tries, losses=losses, longest=longest)
 
 
-def _ordeal_of(fault: Fault, directory: Path, dice: Random) -> contextlib.AbstractContextManager[Ordeal]:
+def _agent_for(
+    fault: Fault, directory: Path, dice: Random
+) -> contextlib.AbstractContextManager[AgentUnderTraffic]:
     if fault.is_booted:
-        return booted_ordeal(directory, dice)
-    return ordeal(directory, dice, fault.configuration, owned=fault.owned)
+        return booted_agent_under_traffic(directory, dice)
+    return agent_under_traffic(directory, dice, fault.configuration, owned=fault.owned)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -125,7 +127,7 @@ def _fault_rows(options: argparse.Namespace) -> Iterator[str]:
         if options.only in fault.strike.__name__:
             tries = max(1, round(fault.tries * options.share))
             with tempfile.TemporaryDirectory(prefix="sgtest-") as directory:
-                yield _printed(suffer(fault, tries, Path(directory), Random(options.seed)).row())
+                yield _printed(try_fault(fault, tries, Path(directory), Random(options.seed)).row())
 
 
 def _storm_rows(options: argparse.Namespace) -> Iterator[str]:

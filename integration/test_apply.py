@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from integration.asking import asked, ordered, status
+from integration.control_client import query, send_command, status
 from integration.lab import Lab, wait_for
 from integration.service import NOTICED_SECONDS, Service, definitions, service_on
 from sgagent.policy_test.packet_bytes import tcp
@@ -85,7 +85,7 @@ def test_what_is_not_confirmed_is_given_up(agent: Service, one_interface: Lab) -
 
 def history(agent: Service) -> list[dict[str, Any]]:
     """Return the history."""
-    return list(asked(agent, question="history")["answer"]["entries"])
+    return list(query(agent, question="history")["answer"]["entries"])
 
 
 def test_what_is_confirmed_stays(agent: Service, one_interface: Lab) -> None:
@@ -116,7 +116,7 @@ def test_the_source_waits_while_something_is_on_trial(agent: Service, one_interf
     agent.reload()
     agent.wait_for_event("reload_requested")
     assert open_ports(one_interface) == {22}
-    assert asked(agent, question="rollback")["answer"]["is_changed"]
+    assert query(agent, question="rollback")["answer"]["is_changed"]
     assert open_ports(one_interface) == {25}
     assert agent.events("rolled_back")[-1]["reason"] == "asked"
 
@@ -131,7 +131,7 @@ def test_a_trial_outlives_a_kill(agent: Service, one_interface: Lab) -> None:
     pending = status(agent)["pending"]
     assert pending["version"] == version
     assert pending["seconds_left"] < 60
-    assert asked(agent, question="confirm")["answer"]["is_confirmed"]
+    assert query(agent, question="confirm")["answer"]["is_confirmed"]
     assert status(agent)["held"]["version"] == version
 
 
@@ -232,10 +232,10 @@ def test_going_back_by_number(agent: Service, one_interface: Lab) -> None:
     agent.start()
     assert open_ports(one_interface) == {80}
     assert status(agent)["held"]["origin"] == "rollback"
-    assert asked(agent, question="rollback")["answer"]["is_changed"]
+    assert query(agent, question="rollback")["answer"]["is_changed"]
     assert open_ports(one_interface) == {22}
     for number in (7, 4):
-        assert asked(agent, question="rollback", number=number)["refused"]["reason"] == "wrong_use"
+        assert query(agent, question="rollback", number=number)["refused"]["reason"] == "wrong_use"
     assert [entry["number"] for entry in history(agent)] == [4, 3, 2, 1]
     assert history(agent)[0]["extent"]["rules"] == 1
 
@@ -249,7 +249,7 @@ def test_a_damaged_entry_is_named(agent: Service) -> None:
     assert "(damaged)" in ended.output
     assert "00000001.json" in ended.errors
     for number in (1, None):
-        assert asked(agent, question="rollback", number=number)["refused"]["reason"] == "wrong_use"
+        assert query(agent, question="rollback", number=number)["refused"]["reason"] == "wrong_use"
 
 
 def test_an_interrupted_command_is_carried_out_wholly_or_not_at_all(
@@ -257,7 +257,7 @@ def test_an_interrupted_command_is_carried_out_wholly_or_not_at_all(
 ) -> None:
     """A client that goes away right after it has asked leaves an order that is withdrawn, unless it began."""
     documents = [{"name": "a.yaml", "content": definitions(SSH)}]
-    ordered(agent, question="apply", documents=documents, confirm_within=None).close()
+    send_command(agent, question="apply", documents=documents, confirm_within=None).close()
     ends = ("order_withdrawn", "applied_by_hand")
     wait_for(lambda: any(agent.events(end) for end in ends), "the end of the order")
     wait_for_ports(one_interface, {80} if agent.events("order_withdrawn") else {22})
@@ -271,7 +271,7 @@ def test_kills_at_any_moment_of_a_trial(agent: Service, one_interface: Lab) -> N
     seen = set()
     for number in range(KILLS):
         moment = time.monotonic() + dice.uniform(0, longest)
-        with ordered(agent, question="apply", documents=documents, confirm_within=600.0):
+        with send_command(agent, question="apply", documents=documents, confirm_within=600.0):
             while time.monotonic() < moment:
                 pass  # a few hundredths of a second, to the point
             agent.kill()
@@ -282,10 +282,10 @@ def test_kills_at_any_moment_of_a_trial(agent: Service, one_interface: Lab) -> N
         longest *= 0.7 if is_pending else 1.5  # towards the time that an order takes on this machine
         assert open_ports(one_interface) == ({22} if is_pending else {80})
         if is_pending and number % 2:
-            assert asked(agent, question="confirm")["answer"]["is_confirmed"]
+            assert query(agent, question="confirm")["answer"]["is_confirmed"]
             assert open_ports(one_interface) == {22}
         if is_pending:
-            assert asked(agent, question="rollback")["answer"]["is_changed"]
+            assert query(agent, question="rollback")["answer"]["is_changed"]
         assert open_ports(one_interface) == {80}
         assert status(agent)["pending"] is None
     assert seen == {True, False}

@@ -9,7 +9,7 @@ import pytest
 from bench.churn import Way, measure_churn
 from bench.commands import measure_dry_run
 from bench.daemon import measure_daemon
-from bench.desks import Change, Notice
+from bench.definition_writers import Change, Notice
 from bench.durations import Files, measure_durations
 from bench.floor import BY_NFT, IN_PROCESS, LOAD, MESSAGE, measure_floor
 from bench.linear import Order, render_linear
@@ -24,12 +24,12 @@ from bench.packetcost import (
     measure_new,
 )
 from bench.policies import BenchPolicy, invent
+from bench.policy_changes import PolicyChange
 from bench.scrape import measure_scrapes
 from bench.sizes import SIZES, Size
 from bench.stream import measure_streams
 from bench.throughput import measure_throughput
 from bench.traffic import Aim, choose
-from bench.upheavals import Upheaval
 from integration.lab import lab
 
 A_MOMENT = Effort(rounds=2, seconds=0.002, frames=64)
@@ -110,10 +110,10 @@ def test_the_daemon_is_measured(larger_policy: BenchPolicy, notice: Notice) -> N
 def test_streams_are_measured_through_every_kind_of_change() -> None:
     """Each kind is applied under traffic, of which nothing is lost and nothing leaks, and waits are told."""
     found = measure_streams(SIZES[0], rounds=1, applies=1)
-    assert [toll.upheaval for toll in found.tolls] == [upheaval.value for upheaval in Upheaval]
-    for toll in found.tolls:
-        assert min(toll.accepted, toll.known, toll.denied) > 0
-        assert (toll.accepted_lost, toll.known_lost, toll.leaked) == (0, 0, 0)
+    assert [lost.change for lost in found.losses] == [change.value for change in PolicyChange]
+    for lost in found.losses:
+        assert min(lost.accepted, lost.known, lost.denied) > 0
+        assert (lost.accepted_lost, lost.known_lost, lost.leaked) == (0, 0, 0)
     assert all(waits.half > 0 for by_stream in found.waits.values() for waits in by_stream.values())
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from integration.asking import status
+from integration.control_client import status
 from integration.lab import Lab, wait_for
 from integration.service import METRICS_PORT, Ended, Service, definitions, is_let_in, service_on
 from tests.patience import PATIENCE

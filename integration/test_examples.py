@@ -11,7 +11,7 @@ from collections import Counter
 import pytest
 
 from integration import forkserver
-from integration.judging import judge
+from integration.kernel_verdicts import judge
 from integration.lab import Lab, lab
 from integration.nameservers import DNS, knowing, on_the_wire
 from sgagent.core.evaluate import DecidedBy, Packet

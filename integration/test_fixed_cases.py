@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from integration import forkserver
-from integration.judging import judge
+from integration.kernel_verdicts import judge
 from integration.lab import Lab, lab
 from integration.test_examples import printed_ruleset
 from sgagent.core.evaluate import Packet

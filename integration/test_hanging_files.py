@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.asking import ordered, status
+from integration.control_client import send_command, status
 from integration.hanging import HangingFiles, hanging_files, mounted, why_not
 from integration.lab import Lab, wait_for
 from integration.service import Service, definitions, is_let_in, service_on
@@ -191,11 +191,11 @@ def test_an_order_whose_client_has_gone_is_not_carried_out(agent: Service, one_i
     agent.define(definitions(WEB))
     agent.start()
     os.kill(agent.applier_pid, signal.SIGSTOP)
-    ordered(agent, question="mode", mode="observe").close()
+    send_command(agent, question="mode", mode="observe").close()
     os.kill(agent.applier_pid, signal.SIGCONT)
     agent.wait_for_event("order_withdrawn")
     assert status(agent)["mode_overrides"] == []
     assert not is_let_in(one_interface, CLIENT, HOST, 22)
-    with ordered(agent, question="mode", mode="observe") as connection:
+    with send_command(agent, question="mode", mode="observe") as connection:
         assert connection.makefile().readline()
     assert is_let_in(one_interface, CLIENT, HOST, 22)

@@ -16,7 +16,7 @@ from pathlib import Path
 import dns.rcode
 import pytest
 
-from integration.asking import asked
+from integration.control_client import query
 from integration.lab import Lab, wait_for
 from integration.nameservers import DNS, SERVER, on_the_wire
 from integration.service import NOTICED_SECONDS, Service, definitions, service_on
@@ -86,7 +86,7 @@ def wait_until_it_leaves(lab: Lab, agent: Service, address: str, seconds: float 
 
 def status(agent: Service) -> list[dict[str, object]]:
     """Return the names in the agent's status."""
-    names: list[dict[str, object]] = asked(agent, question="status")["answer"]["names"]
+    names: list[dict[str, object]] = query(agent, question="status")["answer"]["names"]
     return names
 
 

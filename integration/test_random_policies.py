@@ -13,7 +13,7 @@ from ipaddress import ip_address
 import pytest
 
 from integration.enforcer import enforcer
-from integration.judging import NOTRACK, enforce, judge
+from integration.kernel_verdicts import NOTRACK, enforce, judge
 from integration.lab import lab
 from sgagent.core.counter_keys import CounterKey, InnerCounter, RuleCounter
 from sgagent.core.evaluate import Tracking, evaluate

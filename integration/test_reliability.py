@@ -7,11 +7,11 @@ from random import Random
 
 import pytest
 
+from integration.agent_under_traffic import OPEN, AgentUnderTraffic, agent_under_traffic, count_losses
 from integration.faults import FAULTS, Fault
 from integration.lab import wait_for
-from integration.ordeal import OPEN, Ordeal, ordeal, toll
 from integration.parts import with_parts
-from integration.reliability import DEATHS_PART, DOCUMENT, FAULTS_PART, SOAK_PART, STORM_PART, suffer
+from integration.reliability import DEATHS_PART, DOCUMENT, FAULTS_PART, SOAK_PART, STORM_PART, try_fault
 from integration.stormpairs import KINDS
 
 QUICK = [fault for fault in FAULTS if fault.quick_tries]
@@ -21,40 +21,40 @@ QUICK = [fault for fault in FAULTS if fault.quick_tries]
 @pytest.mark.parametrize("fault", QUICK, ids=[fault.strike.__name__ for fault in QUICK])
 def test_a_fault_costs_nothing(fault: Fault, tmp_path: Path) -> None:
     """All denied packets stay out, allowed sessions go on, and everything is counted."""
-    outcome = suffer(fault, fault.quick_tries, tmp_path, Random(11))
-    assert outcome.toll.tried > 0
-    assert outcome.toll.broken == 0
-    assert fault.may_leak or outcome.toll.leaked == 0
-    assert fault.may_keep_out or outcome.toll.kept_out == 0
-    assert fault.may_miscount or outcome.toll.uncounted == 0
+    outcome = try_fault(fault, fault.quick_tries, tmp_path, Random(11))
+    assert outcome.losses.tried > 0
+    assert outcome.losses.broken == 0
+    assert fault.may_leak or outcome.losses.leaked == 0
+    assert fault.may_keep_out or outcome.losses.kept_out == 0
+    assert fault.may_miscount or outcome.losses.uncounted == 0
 
 
-def counted(made: Ordeal, name: str) -> int:
+def counted(made: AgentUnderTraffic, name: str) -> int:
     """Return how many packets were counted before or behind the agent."""
     return made.lab.counters("testwatch")[name][0]
 
 
 def test_an_open_host_is_noticed(tmp_path: Path) -> None:
     """The tests above can fail: without the table denied packets get in, and are missed in the counters."""
-    with ordeal(tmp_path, Random(1)) as made:
+    with agent_under_traffic(tmp_path, Random(1)) as made:
         made.service.kill()
         made.service.namespace.nft("delete table inet sgagent")
         wait_for(lambda: counted(made, "leaked") > 0, "a denied packet")
         made.service.start()
-        paid = toll(made)
+        paid = count_losses(made)
     assert paid.leaked > 0
     assert paid.uncounted > 0
 
 
 def test_a_shut_host_is_noticed(tmp_path: Path) -> None:
     """They can fail the other way too: packets that somebody else drops are missed."""
-    with ordeal(tmp_path, Random(1)) as made:
+    with agent_under_traffic(tmp_path, Random(1)) as made:
         made.lab.load(
             "table inet somebody {\nchain c {\ntype filter hook prerouting priority -149; policy accept;\n"
             f"tcp dport {OPEN} drop\n}}\n}}\n"
         )
         wait_for(lambda: counted(made, "came_open") > counted(made, "entered"), "a packet that is dropped")
-        paid = toll(made)
+        paid = count_losses(made)
     assert paid.leaked == 0
     assert paid.kept_out > 0
 

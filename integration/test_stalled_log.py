@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from integration.asking import status
+from integration.control_client import status
 from integration.lab import Lab, wait_for
 from integration.service import Service, definitions, is_let_in, service_on
 from sgagent.agent.log import LONGEST_END_SECONDS, MOST_WAITING_BYTES

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.asking import status
+from integration.control_client import status
 from integration.lab import Lab, wait_for
 from integration.service import Service, definitions, service_on
 from sgagent.agent.verification import LONGEST_WAIT_SECONDS

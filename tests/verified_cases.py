@@ -18,7 +18,7 @@ from sgagent.core.resolve import closed_interface
 from sgagent.nft.marks import EnforcementState, MarkLayout, first_state
 from sgagent.nft.ruleset import Ruleset
 from sgagent.verify.packets import CtDirection, CtState, Ends, PacketAtHook, SessionAtHook
-from tests.crowds import crowded_groups
+from tests.crowded_groups import crowded_groups
 from tests.draws import Draws, SeededDraws
 from tests.encounters import Encounter
 from tests.generators import Case, random_case, resolved, without_limits

@@ -24,7 +24,7 @@ from sgagent.nft.marks import (
     is_remembered,
 )
 from sgagent.nft.ruleset import Ruleset
-from tests.crowds import crowded_groups
+from tests.crowded_groups import crowded_groups
 from tests.draws import Draws
 from tests.generators import Case, described, random_packets
 from tests.strategies import cases, draws, examples, noted_groups

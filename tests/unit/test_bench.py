@@ -10,7 +10,7 @@ import pytest
 
 from bench.answers import LINT, PLAN_A_RULE, measure_answers
 from bench.daemon import AtWork, Changed
-from bench.desks import Change, Notice
+from bench.definition_writers import Change, Notice
 from bench.durations import FIRST_APPLY
 from bench.goals import judge_goals
 from bench.linear import Order, render_linear

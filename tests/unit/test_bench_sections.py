@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from bench import churn, questions, scrape, starting, throughput, tolls
+from bench import churn, questions, scrape, starting, stream_losses, throughput
 from bench.churn import Churn, Sample
 from bench.daemon import AtWork, Changed, judge, judge_memory
-from bench.desks import Change, Notice
+from bench.definition_writers import Change, Notice
 from bench.goals import Goal
 from bench.packetcost import CONNTRACK_ONLY, NO_FIREWALL, OURS
 from bench.results import Spread
@@ -19,8 +19,8 @@ from bench.section import Section, figure, goal_table, percentile, table
 from bench.sending import Stream
 from bench.sizes import SIZES, Size
 from bench.starting import Compared
+from bench.stream_losses import Losses, Situation, Streams, Waits
 from bench.throughput import Carried
-from bench.tolls import Situation, Streams, Toll, Waits
 
 
 @pytest.mark.parametrize(
@@ -102,8 +102,8 @@ def test_commands_are_held_to_their_baselines() -> None:
 
 def streams(*, leaked: int = 0, lost: int = 0, denied: int = 2_000_000, worst: float = 1_500.0) -> Streams:
     """Return streams of which little was lost and little waited."""
-    toll = Toll(
-        upheaval="everything replaced",
+    counted = Losses(
+        change="everything replaced",
         applies=50,
         accepted=1_000_000,
         accepted_lost=lost,
@@ -115,7 +115,7 @@ def streams(*, leaked: int = 0, lost: int = 0, denied: int = 2_000_000, worst: f
     quiet = dict.fromkeys((stream.value for stream in Stream), Waits(1_000, 5.0, 20.0, 600.0, 0))
     waits = {situation.value: quiet for situation in Situation}
     waits[Situation.HERE.value] = quiet | {Stream.KNOWN.value: Waits(1_000, 5.0, 20.0, worst, 1)}
-    return Streams(size=SIZES[2], tolls=(toll,), waits=waits)
+    return Streams(size=SIZES[2], losses=(counted,), waits=waits)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def streams(*, leaked: int = 0, lost: int = 0, denied: int = 2_000_000, worst: f
 )
 def test_traffic_is_held_to_what_was_promised(found: Streams, missed: list[int]) -> None:
     """One packet is too many, a million is the least, and waits count above those without applies."""
-    goals = list(tolls.judge(found))
+    goals = list(stream_losses.judge(found))
     assert [number for number, goal in enumerate(goals) if not goal.is_met] == missed
 
 
@@ -202,7 +202,7 @@ def test_throughput_is_held_to_that_without_a_firewall(share: float, *, is_met: 
 def test_numbers_are_kept_whatever_they_are_of() -> None:
     """What is kept can be read again by anybody, values within values, too."""
     kept = json.loads(Section("stream", [], streams(lost=3)).json)
-    assert kept["tolls"][0]["accepted_lost"] == 3
+    assert kept["losses"][0]["accepted_lost"] == 3
     assert kept["waits"][Situation.QUIET.value][Stream.KNOWN.value]["worst"] == 600.0
     (kept,) = json.loads(Section("churn", [], [churned(lag=0.7)]).json)
     assert kept["samples"][-1]["lags"] == [0.7]

@@ -26,12 +26,13 @@ from sgagent.sources.servers import EndpointCache
 from sgagent.sources.verified_parse import SignaturePolicy, VerifiedParser
 from tests.contract.source import Origin, SourceContract
 from tests.fakes.clock import FakeClock
-from tests.lies import (
+from tests.patience import PATIENCE
+from tests.server_faults import (
     HOST,
-    LIES,
     LIMIT_BYTES,
     POLICY,
-    Lie,
+    SERVER_FAULTS,
+    ServerFault,
     Stage,
     answering,
     make_stage,
@@ -40,11 +41,10 @@ from tests.lies import (
     told,
     wording,
 )
-from tests.patience import PATIENCE
 from tests.signing import KEY, NOW, signature_of
 from tests.tlsserver import Request, Script, TlsServer, Wire, tls_server
 
-TABLE = Path(__file__).parents[2] / "lies.md"
+TABLE = Path(__file__).parents[2] / "server_faults.md"
 OTHER = POLICY.replace("sg-web", "sg-app")
 WITHIN_SECONDS = 5.0 * PATIENCE
 
@@ -86,25 +86,26 @@ def groups(source: Source) -> list[str]:
     return [group.security_group_id for group in source.fetch().snapshot.security_groups]
 
 
-@pytest.mark.parametrize("lie", LIES, ids=lambda lie: lie.does)
-def test_what_servers_do_wrong(lie: Lie, stage: Stage) -> None:
-    """The agent reports each in the words of tests/lies.md, and accepts nothing but the last."""
-    said = wording(told(lie, stage))
-    assert lie.does in documented_lies()[said]
-    assert (said == "taken") is (lie is LIES[-1])
+@pytest.mark.parametrize("fault", SERVER_FAULTS, ids=lambda fault: fault.does)
+def test_what_servers_do_wrong(fault: ServerFault, stage: Stage) -> None:
+    """The agent reports each in the words of tests/server_faults.md, and accepts nothing but the last."""
+    said = wording(told(fault, stage))
+    assert fault.does in documented_lies()[said]
+    assert (said == "taken") is (fault is SERVER_FAULTS[-1])
 
 
 def test_the_table_of_lies_is_whole() -> None:
-    """Each row of tests/lies.md is about lies that are tried."""
+    """Each row of tests/server_faults.md is about faults that are tried."""
     rows = documented_lies().values()
-    assert sorted(does for row in rows for does in row) == sorted(lie.does for lie in LIES)
+    assert sorted(does for row in rows for does in row) == sorted(fault.does for fault in SERVER_FAULTS)
 
 
 def documented_lies() -> dict[str, list[str]]:
-    """Return what tests/lies.md says that the agent says, and to which lies."""
+    """Return what tests/server_faults.md says that the agent says, and to which faults."""
     table = TABLE.read_text(encoding="utf-8")
     return {
-        said: lies.split("; ") for said, lies in re.findall(r"^\| `(.+)` \| (.+) \|$", table, re.MULTILINE)
+        said: faults.split("; ")
+        for said, faults in re.findall(r"^\| `(.+)` \| (.+) \|$", table, re.MULTILINE)
     }
 
 

@@ -23,7 +23,7 @@ from sgagent.core.model import Mode
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.ports import Delivery
 from sgagent.settings import Settings
-from tests.deaths import dies_at
+from tests.crashes import crashes_at
 from tests.fakes.dataplane import FakeDataplane
 from tests.fakes.log import FakeLog
 from tests.unit.agent.machine import GOOD, Machine
@@ -673,7 +673,7 @@ def test_an_agent_may_die_anywhere(
         if not is_fresh:
             machine.source.write(A)
         act = prepare(Agent(machine))
-        died = dies_at(machine.state.directory, death, act)
+        died = crashes_at(machine.state.directory, death, act)
         assert boot(machine) in {version(text) for text in after} | nothing
         at_once = Agent(machine).in_force
         assert at_once in {version(text) for text in before | after} | nothing
@@ -699,7 +699,7 @@ def test_going_back_may_be_interrupted_anywhere(tmp_path: Path, *, is_fresh: boo
             machine.source.write(A)
         Agent(machine).apply(B, 60.0)
         machine.clock.pass_seconds(60.0)
-        died = dies_at(machine.state.directory, death, partial(Agent, machine))
+        died = crashes_at(machine.state.directory, death, partial(Agent, machine))
         assert Agent(machine).in_force == (None if is_fresh else version(A))
         assert has_table(machine) is not is_fresh
         assert leftovers(machine) == set()

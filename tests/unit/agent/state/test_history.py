@@ -15,7 +15,7 @@ from sgagent.agent.state.directory import (
     Trigger,
 )
 from sgagent.documents import DocumentFile
-from tests.deaths import dies_at
+from tests.crashes import crashes_at
 
 
 def kept(version: str, size: int = 10, record: Record | None = None) -> KeptDocuments:
@@ -104,7 +104,7 @@ def test_keeping_may_be_interrupted_anywhere(tmp_path: Path) -> None:
         def keep(state: StateDirectory = state) -> None:
             state.keep(kept("b"))
 
-        died = dies_at(tmp_path / str(death), death, keep)
+        died = crashes_at(tmp_path / str(death), death, keep)
         found, faults = state.load()
         assert faults == ()
         assert found in (kept("a"), kept("b"))

@@ -1,6 +1,6 @@
 """What servers do wrong, and what the agent says to it.
 
-``python -m tests.lies`` prints the table of ``tests/lies.md``; a test compares the two.
+``python -m tests.server_faults`` prints the table of ``tests/server_faults.md``; a test compares the two.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
-class Lie:
+class ServerFault:
     """One thing that a server does wrong."""
 
     does: str
@@ -89,11 +89,11 @@ def source_for(settings: HttpsSourceSettings, **more: object) -> HttpsSource:
     return HttpsSource(settings, limits, look_up=lambda _host, _port: ["127.0.0.1"], **more)  # type: ignore[arg-type]  # the source's own parameters, passed through
 
 
-def told(lie: Lie, stage: Stage) -> str:
-    """Return what the agent says to a lie; the port, which changes, is left out."""
-    clients = stage.trusted.file if lie.wants_certificate else None
-    with tls_server(lie.script, lie.issued(stage), clients_of=clients) as server:
-        source = source_for(settings_for(stage, server.port, lie.seconds))
+def told(fault: ServerFault, stage: Stage) -> str:
+    """Return what the agent says to a fault; the port, which changes, is left out."""
+    clients = stage.trusted.file if fault.wants_certificate else None
+    with tls_server(fault.script, fault.issued(stage), clients_of=clients) as server:
+        source = source_for(settings_for(stage, server.port, fault.seconds))
         try:
             source.fetch()
         except SgagentError as error:
@@ -159,80 +159,86 @@ _PACKED = gzip.compress(POLICY.encode())
 _BOMB = gzip.compress(bytes(20_000_000))
 _OK = "HTTP/1.1 200 OK\r\n"
 
-LIES = (
-    Lie("speaks no TLS", sending(b"HTTP/1.1 200 OK\r\n\r\n"), lambda _stage: None),
-    Lie("has a certificate of an untrusted authority", answering("200 OK"), lambda s: s.stranger),
-    Lie("has an expired certificate", answering("200 OK"), lambda s: s.expired),
-    Lie("has a certificate for another host", answering("200 OK"), lambda s: s.elsewhere),
-    Lie("requires a missing client certificate", answering("200 OK"), wants_certificate=True),
-    Lie("accepts and is silent", lambda wire, _request: wire.hang(), seconds=SHORT_SECONDS),
-    Lie("sends the head byte by byte", _drip_head, seconds=SHORT_SECONDS),
-    Lie("sends the body byte by byte", _drip_body, seconds=SHORT_SECONDS),
-    Lie("repeats `100 Continue`", _interim_for_ever, seconds=SHORT_SECONDS),
-    Lie("closes without an answer", lambda _wire, _request: None),
-    Lie("does not speak HTTP", sending(b"\x00\xff" * 100)),
-    Lie("sends an endless header", sending(_OK, "X: ", "a" * 100_000)),
-    Lie("sends endless headers", _endless_head),
-    Lie("sends a garbled head", sending(_OK, ":::\x01\r\n\r\n")),
-    Lie("announces more than it sends", sending(_OK, f"Content-Length: 500\r\n\r\n{POLICY}")),
-    Lie("announces less than it sends", sending(_OK, f"Content-Length: 45\r\n\r\n{POLICY}")),
-    Lie("announces an invalid length", sending(_OK, f"Content-Length: many\r\n\r\n{POLICY}")),
-    Lie("announces a length with `_`", sending(_OK, f"Content-Length: 4_5\r\n\r\n{POLICY}")),
-    Lie("announces no length", sending(_OK, f"\r\n{POLICY}")),
-    Lie("announces two lengths", sending(_OK, f"Content-Length: 45\r\nContent-Length: 500\r\n\r\n{POLICY}")),
-    Lie(
+SERVER_FAULTS = (
+    ServerFault("speaks no TLS", sending(b"HTTP/1.1 200 OK\r\n\r\n"), lambda _stage: None),
+    ServerFault("has a certificate of an untrusted authority", answering("200 OK"), lambda s: s.stranger),
+    ServerFault("has an expired certificate", answering("200 OK"), lambda s: s.expired),
+    ServerFault("has a certificate for another host", answering("200 OK"), lambda s: s.elsewhere),
+    ServerFault("requires a missing client certificate", answering("200 OK"), wants_certificate=True),
+    ServerFault("accepts and is silent", lambda wire, _request: wire.hang(), seconds=SHORT_SECONDS),
+    ServerFault("sends the head byte by byte", _drip_head, seconds=SHORT_SECONDS),
+    ServerFault("sends the body byte by byte", _drip_body, seconds=SHORT_SECONDS),
+    ServerFault("repeats `100 Continue`", _interim_for_ever, seconds=SHORT_SECONDS),
+    ServerFault("closes without an answer", lambda _wire, _request: None),
+    ServerFault("does not speak HTTP", sending(b"\x00\xff" * 100)),
+    ServerFault("sends an endless header", sending(_OK, "X: ", "a" * 100_000)),
+    ServerFault("sends endless headers", _endless_head),
+    ServerFault("sends a garbled head", sending(_OK, ":::\x01\r\n\r\n")),
+    ServerFault("announces more than it sends", sending(_OK, f"Content-Length: 500\r\n\r\n{POLICY}")),
+    ServerFault("announces less than it sends", sending(_OK, f"Content-Length: 45\r\n\r\n{POLICY}")),
+    ServerFault("announces an invalid length", sending(_OK, f"Content-Length: many\r\n\r\n{POLICY}")),
+    ServerFault("announces a length with `_`", sending(_OK, f"Content-Length: 4_5\r\n\r\n{POLICY}")),
+    ServerFault("announces no length", sending(_OK, f"\r\n{POLICY}")),
+    ServerFault(
+        "announces two lengths", sending(_OK, f"Content-Length: 45\r\nContent-Length: 500\r\n\r\n{POLICY}")
+    ),
+    ServerFault(
         "breaks off between chunks",
         sending(_OK, f"Transfer-Encoding: chunked\r\n\r\n{len(POLICY):x}\r\n{POLICY}\r\n"),
     ),
-    Lie(
+    ServerFault(
         "announces a negative chunk",
         sending(_OK, f"Transfer-Encoding: chunked\r\n\r\n-5\r\n{POLICY}\r\n0\r\n\r\n"),
     ),
-    Lie("announces too large a body", sending(_OK, "Content-Length: 99999999999\r\n\r\n")),
-    Lie("sends an endless body", _endless),
-    Lie("sends a gzip bomb", lambda wire, _request: wire.answer(_BOMB, "Content-Encoding: gzip")),
-    Lie(
+    ServerFault("announces too large a body", sending(_OK, "Content-Length: 99999999999\r\n\r\n")),
+    ServerFault("sends an endless body", _endless),
+    ServerFault("sends a gzip bomb", lambda wire, _request: wire.answer(_BOMB, "Content-Encoding: gzip")),
+    ServerFault(
         "sends half a gzip body",
         lambda wire, _request: wire.answer(_PACKED[:-12], "Content-Encoding: gzip"),
     ),
-    Lie(
+    ServerFault(
         "sends more after a gzip body",
         lambda wire, _request: wire.answer(_PACKED + b"more", "Content-Encoding: gzip"),
     ),
-    Lie("calls plain text gzip", answering("200 OK", "Content-Encoding: gzip", body=POLICY)),
-    Lie("uses an encoding that was not requested", answering("200 OK", "Content-Encoding: br", body=POLICY)),
-    Lie(
+    ServerFault("calls plain text gzip", answering("200 OK", "Content-Encoding: gzip", body=POLICY)),
+    ServerFault(
+        "uses an encoding that was not requested", answering("200 OK", "Content-Encoding: br", body=POLICY)
+    ),
+    ServerFault(
         "redirects to another host",
         answering("302 Found", "Location: https://elsewhere.example.com/web.yaml"),
     ),
-    Lie("redirects to plain HTTP", answering("301 Moved Permanently", f"Location: http://{HOST}/web.yaml")),
-    Lie("redirects in a circle", _loop),
-    Lie("redirects without a target", answering("302 Found")),
-    Lie("answers 304 to an unconditional request", sending("HTTP/1.1 304 Not Modified\r\n\r\n")),
-    Lie("answers 401", answering("401 Unauthorized")),
-    Lie("answers 403", answering("403 Forbidden")),
-    Lie("answers 404", answering("404 Not Found")),
-    Lie("answers 500", answering("500 Internal Server Error")),
-    Lie("answers 503 with `Retry-After`", answering("503 Service Unavailable", "Retry-After: 120")),
-    Lie("answers a status that does not exist", answering("799 Whatever\x1b[2J")),
-    Lie("sends an empty body", answering("200 OK", body="")),
-    Lie("sends an HTML page", answering("200 OK", body="<html><body>Sorry!</body></html>")),
-    Lie(
+    ServerFault(
+        "redirects to plain HTTP", answering("301 Moved Permanently", f"Location: http://{HOST}/web.yaml")
+    ),
+    ServerFault("redirects in a circle", _loop),
+    ServerFault("redirects without a target", answering("302 Found")),
+    ServerFault("answers 304 to an unconditional request", sending("HTTP/1.1 304 Not Modified\r\n\r\n")),
+    ServerFault("answers 401", answering("401 Unauthorized")),
+    ServerFault("answers 403", answering("403 Forbidden")),
+    ServerFault("answers 404", answering("404 Not Found")),
+    ServerFault("answers 500", answering("500 Internal Server Error")),
+    ServerFault("answers 503 with `Retry-After`", answering("503 Service Unavailable", "Retry-After: 120")),
+    ServerFault("answers a status that does not exist", answering("799 Whatever\x1b[2J")),
+    ServerFault("sends an empty body", answering("200 OK", body="")),
+    ServerFault("sends an HTML page", answering("200 OK", body="<html><body>Sorry!</body></html>")),
+    ServerFault(
         "sends zlib as `deflate`",
         lambda wire, _request: wire.answer(zlib.compress(POLICY.encode()), "Content-Encoding: deflate"),
     ),
 )
-"""The last one is no lie; it shows what being taken looks like."""
+"""The last one is no fault; it shows what being taken looks like."""
 
 
 def table() -> str:
-    """Return the table of what the agent says and to which lies, in Markdown."""
+    """Return the table of what the agent says and to which faults, in Markdown."""
     rows: dict[str, list[str]] = {}
     with tempfile.TemporaryDirectory() as directory:
         stage = make_stage(Path(directory))
-        for lie in LIES:
-            rows.setdefault(wording(told(lie, stage)), []).append(lie.does)
-    lines = [f"| `{said}` | {'; '.join(lies)} |" for said, lies in rows.items()]
+        for fault in SERVER_FAULTS:
+            rows.setdefault(wording(told(fault, stage)), []).append(fault.does)
+    lines = [f"| `{said}` | {'; '.join(faults)} |" for said, faults in rows.items()]
     return "\n".join(["| the agent says | to a server that |", "|---|---|", *lines, ""])
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 _OPERATIONS = ("open", "os.rename", "os.remove", "os.mkdir")
 
 
-class Death(BaseException):
+class Crash(BaseException):
     """The agent is dead; nothing of it may catch that."""
 
 
@@ -32,7 +32,7 @@ class _Watch:
             return
         if self.left == 0:
             self.directory = None
-            raise Death
+            raise Crash
         self.left -= 1
 
 
@@ -40,7 +40,7 @@ _WATCH = _Watch()
 sys.addaudithook(_WATCH.hear)
 
 
-def dies_at(directory: Path, number: int, act: Callable[[], object]) -> bool:
+def crashes_at(directory: Path, number: int, act: Callable[[], object]) -> bool:
     """Do something, and die before an operation on files; tell whether it came to that.
 
     Args:
@@ -51,7 +51,7 @@ def dies_at(directory: Path, number: int, act: Callable[[], object]) -> bool:
     _WATCH.directory, _WATCH.left = str(directory), number
     try:
         act()
-    except Death:
+    except Crash:
         return True
     finally:
         _WATCH.directory = None

@@ -84,11 +84,11 @@ _OTHER = (
 
 
 @dataclass(frozen=True, slots=True)
-class Toll:
+class Losses:
     """The losses of a reliability test."""
 
     leaked: int
-    """Packets of new sessions that got in, which no policy of the ordeal allows."""
+    """Packets of new sessions that got in, which no policy of the test allows."""
 
     kept_out: int
     """Packets of new sessions that did not get in, which every policy allows."""
@@ -104,7 +104,7 @@ class Toll:
 
 
 @dataclass(slots=True)
-class Ordeal:
+class AgentUnderTraffic:
     """An agent under traffic."""
 
     lab: Lab
@@ -217,7 +217,9 @@ def watching(built: Lab) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def ordeal(directory: Path, dice: Random, configuration: str = "", *, owned: bool = True) -> Iterator[Ordeal]:
+def agent_under_traffic(
+    directory: Path, dice: Random, configuration: str = "", *, owned: bool = True
+) -> Iterator[AgentUnderTraffic]:
     """Build a host with an agent that enforces a policy, and let traffic begin.
 
     Args:
@@ -236,7 +238,7 @@ def ordeal(directory: Path, dice: Random, configuration: str = "", *, owned: boo
         service.configure(configuration)
         if not owned:
             built.host.nft("add table inet sgagent")
-        made = Ordeal(built, service, dice, busy, Stream(built))
+        made = AgentUnderTraffic(built, service, dice, busy, Stream(built))
         made.change_policy()
         service.start()
         with under_traffic(made):
@@ -244,7 +246,7 @@ def ordeal(directory: Path, dice: Random, configuration: str = "", *, owned: boo
 
 
 @contextlib.contextmanager
-def under_traffic(made: Ordeal) -> Iterator[None]:
+def under_traffic(made: AgentUnderTraffic) -> Iterator[None]:
     """Let traffic begin at a host whose agent enforces a policy; it is over when the context is left."""
     _open_sessions(made.busy)
     with made.busy.running():
@@ -265,11 +267,11 @@ def _open_sessions(busy: Traffic) -> None:
     busy.open("out", built.host, str(HOST), built.peer, ("203.0.113.9", 443))
 
 
-def toll(made: Ordeal, *, link_stays: bool = True) -> Toll:
+def count_losses(made: AgentUnderTraffic, *, link_stays: bool = True) -> Losses:
     """End the traffic and return its losses; the agent runs, and is stopped.
 
     Args:
-        made: the ordeal.
+        made: the agent.
         link_stays: whether the link was there and judged all the time. Otherwise datagrams may be lost, and
             what came while it was closed is no rule's.
     """
@@ -280,7 +282,7 @@ def toll(made: Ordeal, *, link_stays: bool = True) -> Toll:
     made.service.stop()
     if not link_stays:
         uncounted = abs(seen["entered"] - _kept_hits(made.service)["sgr-open"])
-    return Toll(
+    return Losses(
         leaked=seen["leaked"],
         kept_out=seen["came_open"] - seen["entered"],
         broken=broken,

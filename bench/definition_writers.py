@@ -60,7 +60,7 @@ class Notice(enum.Enum):
     STORE = "etcd"
 
 
-class Desk(Protocol):
+class DefinitionWriter(Protocol):
     """Where definitions are written."""
 
     def prepare(self, change: Change, number: int) -> Callable[[], None]:
@@ -113,7 +113,7 @@ class _Groups:
         self.dice.choice(rules)["port_range"] = f"{FREE_PORT + number}/{FREE_PORT + number}"
 
 
-class FileDesk:
+class FileWriter:
     """Definitions in files."""
 
     def __init__(self, service: Service, policy: BenchPolicy, notice: Notice) -> None:
@@ -166,7 +166,7 @@ class PolicyFiles:
         return f"{first}.json", _document(self._groups.members[first : first + GROUPS_OF_A_FILE])
 
 
-class StoreDesk:
+class StoreWriter:
     """Definitions in a store. A member announces itself there, as hosts do; a rule is published."""
 
     def __init__(self, service: Service, policy: BenchPolicy, cluster: Cluster, client: Client) -> None:
@@ -216,9 +216,9 @@ class StoreDesk:
 
 
 @contextlib.contextmanager
-def store_desk(
+def store_writer(
     service: Service, policy: BenchPolicy, host: Namespace, directory: Path
-) -> Iterator[StoreDesk]:
+) -> Iterator[StoreWriter]:
     """Run a store of one member beside a host, and write the policy's definitions to it."""
     directory.mkdir()
     with contextlib.ExitStack() as stack:
@@ -227,7 +227,7 @@ def store_desk(
         cluster.start()
         stack.enter_context(host.entered())
         client = stack.enter_context(contextlib.closing(Client(cluster.settings(timeout_seconds=30))))
-        yield StoreDesk(service, policy, cluster, client)
+        yield StoreWriter(service, policy, cluster, client)
 
 
 def _document(groups: list[dict[str, Any]]) -> str:

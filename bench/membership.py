@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any, Protocol
 
-from bench.desks import LAYOUT, StoreDesk
+from bench.definition_writers import LAYOUT, StoreWriter
 from bench.policies import GROUP_ID, INTERFACE, BenchPolicy
 from integration.service import Service
 from sgagent.sources.etcd.key_layout import MEMBERS, write_member
@@ -25,7 +25,7 @@ class Member:
     address: IPv4Address
 
 
-class Book(Protocol):
+class Membership(Protocol):
     """Where it stands who is in which group."""
 
     @property
@@ -38,7 +38,7 @@ class Book(Protocol):
         ...
 
 
-class FileBook:
+class FileMembership:
     """A file for each group, written anew for each member."""
 
     def __init__(self, service: Service, policy: BenchPolicy) -> None:
@@ -73,22 +73,22 @@ class FileBook:
         self._service.define(text, f"{group['security_group_id']}.json")
 
 
-class StoreBook:
+class StoreMembership:
     """A key for each member, as hosts announce themselves."""
 
-    def __init__(self, desk: StoreDesk) -> None:
-        """Take a desk that has written all definitions."""
-        self._desk = desk
+    def __init__(self, writer: StoreWriter) -> None:
+        """Take a writer that has written all definitions."""
+        self._writer = writer
 
     @property
     def groups(self) -> int:
         """Return how many groups rules speak of."""
-        return len(self._desk.spoken_of)
+        return len(self._writer.spoken_of)
 
     def write(self, joined: Sequence[Member], left: Sequence[Member]) -> None:
         """Write and delete keys in one transaction, as each costs the time of a store with a disk."""
-        puts = [PutKey(self._key(m), write_member([str(m.address)]), self._desk.lease) for m in joined]
-        self._desk.commit(*puts, *(DeleteKey(self._key(member)) for member in left))
+        puts = [PutKey(self._key(m), write_member([str(m.address)]), self._writer.lease) for m in joined]
+        self._writer.commit(*puts, *(DeleteKey(self._key(member)) for member in left))
 
     def _key(self, member: Member) -> str:
-        return LAYOUT.key(MEMBERS, self._desk.spoken_of[member.place], f"new-{int(member.address)}")
+        return LAYOUT.key(MEMBERS, self._writer.spoken_of[member.place], f"new-{int(member.address)}")

@@ -9,7 +9,7 @@ from typing import Any
 from integration.service import Service
 
 
-def asked(agent: Service, **question: Any) -> dict[str, Any]:  # noqa: ANN401 - what the protocol has room for
+def query(agent: Service, **question: Any) -> dict[str, Any]:  # noqa: ANN401 - what the protocol has room for
     """Ask, once the agent has done its pending work, and return the whole line of the answer."""
     agent.scrape()
     with socket.socket(socket.AF_UNIX) as connection:
@@ -18,7 +18,7 @@ def asked(agent: Service, **question: Any) -> dict[str, Any]:  # noqa: ANN401 - 
         return dict(json.loads(connection.makefile().readline()))
 
 
-def ordered(agent: Service, **order: Any) -> socket.socket:  # noqa: ANN401 - likewise
+def send_command(agent: Service, **order: Any) -> socket.socket:  # noqa: ANN401 - likewise
     """Give an order, wait for nothing, and return the connection, which the caller closes."""
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(str(agent.directory / "run" / "control.sock"))
@@ -28,7 +28,7 @@ def ordered(agent: Service, **order: Any) -> socket.socket:  # noqa: ANN401 - li
 
 def status(agent: Service) -> dict[str, Any]:
     """Return the agent's status."""
-    return dict(asked(agent, question="status")["answer"])
+    return dict(query(agent, question="status")["answer"])
 
 
 def _send(connection: socket.socket, line: dict[str, Any]) -> None:

@@ -45,10 +45,10 @@ class Waits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Toll:
+class Losses:
     """The fates of the packets of one kind of change while it was applied."""
 
-    upheaval: str
+    change: str
     applies: int
     accepted: int
     """Packets of new sessions that were sent and are to get past."""
@@ -65,14 +65,14 @@ class Streams:
     """All that was measured."""
 
     size: Size
-    tolls: tuple[Toll, ...]
+    losses: tuple[Losses, ...]
     waits: Mapping[str, Mapping[str, Waits]]
     """By situation and by stream."""
 
 
 def judge(found: Streams) -> Iterator[Goal]:
     """Yield the goals for traffic."""
-    applies = sum(toll.applies for toll in found.tolls)
+    applies = sum(lost.applies for lost in found.losses)
     for text, sent, wrong in (
         ("denied packets that passed", _sum(found, "denied"), _sum(found, "leaked")),
         ("packets of new sessions lost", _sum(found, "accepted"), _sum(found, "accepted_lost")),
@@ -85,7 +85,7 @@ def judge(found: Streams) -> Iterator[Goal]:
 
 
 def _sum(found: Streams, name: str) -> int:
-    return sum(int(getattr(toll, name)) for toll in found.tolls)
+    return sum(int(getattr(lost, name)) for lost in found.losses)
 
 
 def _worst(found: Streams, situation: Situation) -> float:
@@ -97,7 +97,7 @@ def lines(found: Streams) -> Iterator[str]:
     yield from goal_table(list(judge(found)))
     yield from table(
         ("change", "applies", "new sessions", "lost", "known sessions", "lost", "denied", "passed"),
-        map(_toll_row, found.tolls),
+        map(_row, found.losses),
     )
     yield from table(
         ("wait, µs: median, 99.9th percentile, worst", *(situation.value for situation in Situation)),
@@ -105,9 +105,9 @@ def lines(found: Streams) -> Iterator[str]:
     )
 
 
-def _toll_row(toll: Toll) -> tuple[str, ...]:
-    numbers = (toll.accepted, toll.accepted_lost, toll.known, toll.known_lost, toll.denied, toll.leaked)
-    return (toll.upheaval, str(toll.applies), *(f"{number:,}" for number in numbers))
+def _row(lost: Losses) -> tuple[str, ...]:
+    numbers = (lost.accepted, lost.accepted_lost, lost.known, lost.known_lost, lost.denied, lost.leaked)
+    return (lost.change, str(lost.applies), *(f"{number:,}" for number in numbers))
 
 
 def _waits(found: Streams, stream: Stream, situation: Situation) -> str:

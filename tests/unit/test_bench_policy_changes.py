@@ -9,10 +9,7 @@ import pytest
 
 from bench import churn, daemon, floor, scrape, stream, throughput
 from bench.policies import GROUP_ID, INTERFACE
-from bench.section import COSTS_PAGE, PAGE
-from bench.sizes import SIZES, Size
-from bench.traffic import HOST_ADDRESS
-from bench.upheavals import (
+from bench.policy_changes import (
     ACCEPTED,
     KNOWN,
     REFUSED,
@@ -20,8 +17,11 @@ from bench.upheavals import (
     STREAMERS,
     UNSPOKEN,
     Definitions,
-    Upheaval,
+    PolicyChange,
 )
+from bench.section import COSTS_PAGE, PAGE
+from bench.sizes import SIZES, Size
+from bench.traffic import HOST_ADDRESS
 from sgagent.core.binding import HandBinding, HostFacts, bind
 from sgagent.core.evaluate import Packet, evaluate
 from sgagent.core.model import Direction, Family, Policy
@@ -81,10 +81,10 @@ def test_streams_are_decided_as_before_whatever_is_changed(size: Size) -> None:
     definitions = Definitions(folder, size)
     definitions.write_all()
     policies = [folder.policy()]
-    for upheaval in itertools.islice(itertools.cycle(Upheaval), 9):
-        definitions.prepare(upheaval)()
+    for change in itertools.islice(itertools.cycle(PolicyChange), 9):
+        definitions.prepare(change)()
         policies.append(folder.policy())
-        assert policies[-1] != policies[-2], upheaval
+        assert policies[-1] != policies[-2], change
     wanted = [Policy.ACCEPT, Policy.ACCEPT, Policy.DROP, Policy.DROP]
     assert [verdicts(policy) for policy in policies] == [wanted] * len(policies)
 

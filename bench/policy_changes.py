@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import Any, Protocol, assert_never
 
-from bench.desks import FIRST_NEWCOMER, GROUPS_OF_A_FILE
+from bench.definition_writers import FIRST_NEWCOMER, GROUPS_OF_A_FILE
 from bench.policies import GROUP_ID, INTERFACE, invent
 from bench.sizes import Size
 
@@ -34,7 +34,7 @@ _AT_ONCE = 20
 """Rules that change together, or members."""
 
 
-class Upheaval(enum.Enum):
+class PolicyChange(enum.Enum):
     """The objects that are changed at once."""
 
     RULES = "twenty rules changed"
@@ -66,7 +66,7 @@ _STREAM: Mapping[str, Any] = {
 }
 
 
-class Desk(Protocol):
+class DefinitionWriter(Protocol):
     """Where documents are written: a service."""
 
     def define(self, text: str, name: str) -> None:
@@ -78,7 +78,7 @@ class Desk(Protocol):
 class Definitions:
     """The documents of one daemon, and their changes: the same ones every time."""
 
-    desk: Desk
+    writer: DefinitionWriter
     size: Size
     _dice: random.Random = field(default_factory=lambda: random.Random(2))
     _generation: int = 0
@@ -95,22 +95,22 @@ class Definitions:
         self._write_rules()
         self._write_groups(*range(0, len(self._groups), GROUPS_OF_A_FILE))
 
-    def prepare(self, upheaval: Upheaval) -> Callable[[], None]:
+    def prepare(self, change: PolicyChange) -> Callable[[], None]:
         """Make a change in memory, and return a function that writes it down."""
-        match upheaval:
-            case Upheaval.RULES:
+        match change:
+            case PolicyChange.RULES:
                 for rule in self._dice.sample(self._rules["rules"], min(_AT_ONCE, self.size.rules)):
                     rule["priority"] = self._dice.randrange(1, 101)
                     rule["policy"] = self._dice.choice(("accept", "drop"))
                     rule["port_range"] = f"{self._dice.randrange(1, 60_000)}/60000"
                 return self._write_rules
-            case Upheaval.MEMBERS:
+            case PolicyChange.MEMBERS:
                 return functools.partial(self._write_groups, *self._move_members())
-            case Upheaval.EVERYTHING:
+            case PolicyChange.EVERYTHING:
                 self._replace()
                 return self.write_all
             case _:
-                assert_never(upheaval)
+                assert_never(change)
 
     def _move_members(self) -> list[int]:
         """Have members join and leave, half of them the group of the streams; return the files concerned."""
@@ -154,4 +154,4 @@ class Definitions:
             self._define(f"{first}.json", self._groups[first : first + GROUPS_OF_A_FILE])
 
     def _define(self, name: str, groups: list[dict[str, Any]]) -> None:
-        self.desk.define(json.dumps({"version": 1, "security_groups": groups}), name)
+        self.writer.define(json.dumps({"version": 1, "security_groups": groups}), name)

@@ -1,4 +1,4 @@
-"""Put an agent that systemd runs, on a booted machine, through an ordeal under traffic."""
+"""Put an agent that systemd runs, on a booted machine, under traffic."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+from integration.agent_under_traffic import HOST, HOST6, AgentUnderTraffic, Stream, under_traffic, watching
 from integration.lab import LabError, lab, wait_for
 from integration.machine import Machine, machine_in
-from integration.ordeal import HOST, HOST6, Ordeal, Stream, under_traffic, watching
 from integration.service import Service
 from integration.traffic import traffic
 
@@ -52,11 +52,12 @@ class BootedService(Service):
 
 
 @contextlib.contextmanager
-def booted_ordeal(directory: Path, dice: Random) -> Iterator[Ordeal]:
+def booted_agent_under_traffic(directory: Path, dice: Random) -> Iterator[AgentUnderTraffic]:
     """Boot a machine whose agent has a watchdog of three seconds, and let traffic begin."""
     with lab() as built, machine_in(built.host) as machine, traffic(built) as busy, watching(built):
         built.add_host_addresses([str(HOST), HOST6])
-        made = Ordeal(built, BootedService(built.host, directory, machine=machine), dice, busy, Stream(built))
+        service = BootedService(built.host, directory, machine=machine)
+        made = AgentUnderTraffic(built, service, dice, busy, Stream(built))
         mark = made.change_policy()
         machine.write(f"/etc/systemd/system/{_UNIT}.d/impatient.conf", _IMPATIENT)
         machine.enable(_UNIT)
