@@ -11,12 +11,11 @@ import sys
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 
 from bench.definition_writers import Change, PolicyFiles
 from bench.policies import GROUP_ID, INTERFACE, BenchPolicy, invent
-from bench.section import Section, finish, milliseconds, parser_of, table
+from bench.section import COSTS_PAGE, Section, finish, milliseconds, parser_of, table
 from bench.sizes import SIZES, Size
 from sgagent.compiler.enforce import Enforced, Enforcement, enforce
 from sgagent.core.binding import HandBinding, HostFacts, bind
@@ -28,7 +27,6 @@ from sgagent.nft.marks import MarkLayout
 from sgagent.nft.ruleset import Ruleset
 
 NAME = "memoization"
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "design.md"
 CHANGES, QUICK_CHANGES = 9, 3
 """Of each kind."""
 
@@ -152,7 +150,7 @@ def main(argv: Sequence[str]) -> int:
             changes = QUICK_CHANGES if options.quick else CHANGES
             found.append(measure(policy, removed, without, changes))
             print(*lines(found[-1:]), sep="\n", file=sys.stderr, flush=True)
-    return finish(Section(NAME, list(lines(found)), found, PAGE), [], writes=options.write)
+    return finish(Section(NAME, list(lines(found)), found, COSTS_PAGE), [], writes=options.write)
 
 
 if __name__ == "__main__":
