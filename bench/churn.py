@@ -30,6 +30,7 @@ from bench.membership import FileMembership, Member, Membership, StoreMembership
 from bench.memory import mebibytes_together
 from bench.policies import INTERFACE, BenchPolicy, invent
 from bench.section import (
+    COSTS_PAGE,
     Section,
     begin,
     figure,
@@ -346,7 +347,9 @@ def main(argv: Sequence[str]) -> int:
     seconds = QUICK_SECONDS if options.quick else SECONDS
     ways = [way for way in Way if options.way in (None, way.name.lower())]
     found = [measure_churn(invent(SIZE), way, seconds) for way in ways]
-    return finish(Section(NAME, list(lines(found)), found), list(judge(found)), writes=options.write)
+    return finish(
+        Section(NAME, list(lines(found)), found, COSTS_PAGE), list(judge(found)), writes=options.write
+    )
 
 
 if __name__ == "__main__":

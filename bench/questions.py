@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from bench.goals import Goal
-from bench.section import Section, figure, finish, goal_table, parser_of, table
+from bench.section import COSTS_PAGE, Section, figure, finish, goal_table, parser_of, table
 from sgagent.analysis.compare import compare
 from sgagent.analysis.lint.registry import lint
 from sgagent.analysis.lint.subject import Stand, make_subject
@@ -244,7 +244,9 @@ def main(argv: Sequence[str]) -> int:
     """Measure, and print the tables."""
     options = parser_of(NAME, "Measure lint and plan of policies of many shapes.").parse_args(argv)
     asked = list(measure(RULES[:1] if options.quick else RULES, tuple(SHAPES)))
-    return finish(Section(NAME, list(lines(asked)), asked), list(judge(asked)), writes=options.write)
+    return finish(
+        Section(NAME, list(lines(asked)), asked, COSTS_PAGE), list(judge(asked)), writes=options.write
+    )
 
 
 if __name__ == "__main__":

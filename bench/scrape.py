@@ -21,6 +21,7 @@ from bench.goals import Goal
 from bench.installed import installed_agent
 from bench.policies import BenchPolicy, invent
 from bench.section import (
+    COSTS_PAGE,
     Section,
     begin,
     finish,
@@ -173,7 +174,9 @@ def main(argv: Sequence[str]) -> int:
     begin()
     blocks, changes = (1, 2) if options.quick else (BLOCKS, CHANGES_OF_A_BLOCK)
     found = measure_scrapes(invent(SIZES[options.size]), SCRAPES, blocks, changes)
-    return finish(Section(NAME, list(lines(found)), found), list(judge(found)), writes=options.write)
+    return finish(
+        Section(NAME, list(lines(found)), found, COSTS_PAGE), list(judge(found)), writes=options.write
+    )
 
 
 if __name__ == "__main__":
