@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 
 from integration.browser import browser_on, why_not
 from sgagent.agent.control.answers import counter_of
-from sgagent.agent.control.hits import HitsAnswer, HitsQuestion
+from sgagent.agent.control.hits import HitsAnswer, HitsQuery
 from sgagent.agent.flowlog.flow import Flow
 from sgagent.agent.published_status import SAMPLE_SECONDS
 from sgagent.agent.state.counter_file import HitTimes
@@ -107,7 +107,7 @@ def _live(reader: Reader, draw: random.Random) -> None:
 
 
 def _keys(reader: Reader) -> Iterator[CounterKey]:
-    answer = reader.ask(HitsQuestion())
+    answer = reader.ask(HitsQuery())
     assert isinstance(answer, HitsAnswer)
     for part in answer.interfaces:
         yield from (counter_of(part, hit) for hit in part.hits if hit.step in (HitStep.RULE, HitStep.DEFAULT))

@@ -16,7 +16,7 @@ from functools import partial
 from types import FrameType
 from typing import Protocol
 
-from sgagent.agent.control.handlers import OrderHandler
+from sgagent.agent.control.handlers import CommandHandler
 from sgagent.agent.counters import Counting, ObservationLog, ResetLog
 from sgagent.agent.doctor import Doctor
 from sgagent.agent.drift import DriftWatch
@@ -75,8 +75,8 @@ class Daemon:
     source: Source
     host: Host
     clock: Clock
-    orders: OrderHandler
-    """Carries out orders, through the reconciler that carries out the steps."""
+    commands: CommandHandler
+    """Carries out commands, through the reconciler that carries out the steps."""
 
     counting: Counting
     inbox: Inbox
@@ -102,7 +102,7 @@ class Daemon:
         self.drift = DriftWatch(self.clock, self.event_log, partial(self.inbox.put, LoopEvent.TABLE_CHANGED))
         """Hears, from any thread, who else changes the table."""
 
-        self._reconciler = self.orders.reconciler
+        self._reconciler = self.commands.reconciler
         self._step_log = StepLog(self.event_log)
         self._fault_log = FaultLog(self.event_log.error)
         self._observation_log = ObservationLog(self.event_log, self.clock)
@@ -131,7 +131,7 @@ class Daemon:
             if self.counting.damage:
                 self.event_log.error("counters_damaged", reason=self.counting.damage)
             self._say_faults()
-            self.orders.begin(partial(self._step, fetch=True))
+            self.commands.begin(partial(self._step, fetch=True))
             gc.enable()
             self._tick()
             self.service_manager.ready()
@@ -146,7 +146,7 @@ class Daemon:
                 self._turn(happened)
             self.service_manager.stopping()
             try:  # leave nothing in force that was not confirmed
-                self.orders.end(self._step_now)
+                self.commands.end(self._step_now)
             except SgagentError as error:  # the next agent goes back
                 self.event_log.error("step_failed", reason=str(error))
             self._tick()
@@ -173,7 +173,7 @@ class Daemon:
     def _waiting_ends_at(self) -> float:
         """Return when to go back from a trial, or a held change has waited, by the monotonic clock."""
         held = self._reconciler.held_change
-        ends = (self.orders.deadline, held.terms.deadline if held else None)
+        ends = (self.commands.deadline, held.terms.deadline if held else None)
         return min((end for end in ends if end is not None), default=math.inf)
 
     def _latest_time(self) -> float:
@@ -201,7 +201,7 @@ class Daemon:
             self._try_step(fetch=False, only_on_drift=True)
         self.published.note_verified(self.verification.newest, self.verification.durations)
         if self.inbox.do_jobs(self._step_now):
-            self.published.note_manual_override(self.orders.manual_override())
+            self.published.note_manual_override(self.commands.manual_override())
         for keeper in self.sessions if is_tick_due else self._busy:
             keeper.look()
         if is_tick_due:  # what readers ask for meanwhile puts off no look at the table
@@ -237,7 +237,7 @@ class Daemon:
         """
         fault = None
         try:
-            self.orders.expire(self._step)
+            self.commands.expire(self._step)
             if only_on_drift and (self.drift.is_held_back or not self._reconciler.has_drifted()):
                 return
             self._step(fetch=fetch)
@@ -306,7 +306,7 @@ class Daemon:
         self.service_manager.status(summary(step))
         self.published.note_step(step, is_fetched=is_fetched, verified=self.verification.newest)
         self.published.note_contest(is_contested=self.drift.is_contested)
-        override = self.orders.manual_override()
+        override = self.commands.manual_override()
         self._step_log.say_hold(override.held)
         self.published.note_manual_override(override)
 

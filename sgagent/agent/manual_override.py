@@ -226,7 +226,7 @@ class PendingMode:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManualOverride:
-    """All orders that stand."""
+    """All commands that stand."""
 
     held: HeldBack | None = None
     pending: Pending | None = None

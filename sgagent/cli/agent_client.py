@@ -43,7 +43,7 @@ PATIENCE_SECONDS = 15.0
 """For each part of an answer; more than the agent gives itself for all of it."""
 
 ORDER_PATIENCE_SECONDS = 150.0
-"""The same for an order, which the agent's loop carries out."""
+"""The same for a command, which the agent's loop carries out."""
 
 _CHUNK = 1 << 16
 _TIME = struct.Struct("@ll")
@@ -56,34 +56,34 @@ class NoAgentError(SourceUnavailableError):
     """Say that no agent runs on this host, or none with this configuration."""
 
 
-def ask(settings: Settings, question: requests.Question, kind: type[_Answer]) -> _Answer:
-    """Return the running agent's answer to a question or an order.
+def ask(settings: Settings, query: requests.Query, kind: type[_Answer]) -> _Answer:
+    """Return the running agent's answer to a query or a command.
 
     Args:
         settings: say where its socket is.
-        question: what to ask, or to do.
-        kind: of the answer to such a question.
+        query: what to ask, or to do.
+        kind: of the answer to such a query.
 
     Raises:
         NoAgentError: no agent is running.
         SourceUnavailableError: it does not answer, or not as it should.
         NotPermittedError: the caller may not ask, or not this.
-        UsageError: the question makes no sense to the agent.
-        DocumentError: the documents of an order have errors; nothing was changed.
-        KernelRefusedError: the kernel refused an order; the previous rules stay active.
+        UsageError: the query makes no sense to the agent.
+        DocumentError: the documents of a command have errors; nothing was changed.
+        KernelRefusedError: the kernel refused a command; the previous rules stay active.
     """
     path = settings.state.runtime_directory / SOCKET_NAME
-    patience = ORDER_PATIENCE_SECONDS if isinstance(question, requests.Order) else PATIENCE_SECONDS
+    patience = ORDER_PATIENCE_SECONDS if isinstance(query, requests.Command) else PATIENCE_SECONDS
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             # Python's own time limit does not wait for a place in the listener's queue; the kernel's does.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIME.pack(int(patience), 0))
             connection.connect(str(path))
             connection.settimeout(patience)
-            with contextlib.suppress(BrokenPipeError):  # the agent may refuse without reading the question
-                connection.sendall(encode_question(question))
+            with contextlib.suppress(BrokenPipeError):  # the agent may refuse without reading the query
+                connection.sendall(encode_question(query))
             line = _read_line(connection)
-        answer = decode_answer(question, line)
+        answer = decode_answer(query, line)
     except (FileNotFoundError, ConnectionRefusedError) as error:
         raise NoAgentError(f"no agent is running here ({path}): {how_to_start(settings)}") from error
     except PermissionError as error:
@@ -94,7 +94,7 @@ def ask(settings: Settings, question: requests.Question, kind: type[_Answer]) ->
         raise SourceUnavailableError(f"{path}: the agent does not answer: {error}") from error
     if isinstance(answer, Refusals):
         raise answer.exception()
-    assert isinstance(answer, kind)  # noqa: S101 - as the question was; for the type checker
+    assert isinstance(answer, kind)  # noqa: S101 - as the query was; for the type checker
     return answer
 
 
@@ -191,7 +191,7 @@ def enforced_now(settings: Settings) -> InForce:
         NotPermittedError: the caller may not ask, or not read what was kept.
     """
     try:
-        answer = ask(settings, requests.DocumentsQuestion(), requests.DocumentsAnswer)
+        answer = ask(settings, requests.DocumentsQuery(), requests.DocumentsAnswer)
     except NoAgentError:
         return _kept(settings)
     if answer.snapshot_version is None:
@@ -206,7 +206,7 @@ def enforced_now(settings: Settings) -> InForce:
 def is_agent_running(settings: Settings) -> bool:
     """Return whether an agent runs on this host, whether it answers or not."""
     try:
-        ask(settings, requests.StatusQuestion(), requests.StatusAnswer)
+        ask(settings, requests.StatusQuery(), requests.StatusAnswer)
     except NoAgentError:
         return False
     except (NotPermittedError, SourceUnavailableError):
@@ -221,7 +221,7 @@ def modes_of_host(settings: Settings) -> ModeOverrides:
     """
     found, fault = ModeOverrides(), None
     try:
-        answer = ask(settings, requests.StatusQuestion(), requests.StatusAnswer)
+        answer = ask(settings, requests.StatusQuery(), requests.StatusAnswer)
     except NoAgentError:
         found, fault = ModeFile(settings.state.directory).load()
     except (NotPermittedError, SourceUnavailableError) as error:
@@ -249,7 +249,7 @@ def expected_links(settings: Settings, in_table: Container[str]) -> tuple[Expect
         in_table: names of links in the table.
     """
     try:
-        answer = ask(settings, requests.StatusQuestion(), requests.StatusAnswer)
+        answer = ask(settings, requests.StatusQuery(), requests.StatusAnswer)
     except NoAgentError:
         kept, _ = StateDirectory(settings.state.directory).load()
         known = KnownLinks.left(kept.links if kept else (), settings.interfaces)
@@ -269,7 +269,7 @@ def bound_before(settings: Settings) -> Mapping[str, str | None]:
     An agent that ended kept those that it found by MAC or address. Nothing is known to who may not ask.
     """
     try:
-        answer = ask(settings, requests.StatusQuestion(), requests.StatusAnswer)
+        answer = ask(settings, requests.StatusQuery(), requests.StatusAnswer)
     except NoAgentError:
         directory = settings.state.directory
         kept = StateDirectory(directory).load()[0] if os.access(directory, os.R_OK | os.X_OK) else None
@@ -316,7 +316,7 @@ def await_proof(settings: Settings, version: str | None) -> requests.StatusAnswe
     """
     deadline, pause = time.monotonic() + PROOF_SECONDS, threading.Event()
     while time.monotonic() < deadline:
-        status = ask(settings, requests.StatusQuestion(), requests.StatusAnswer)
+        status = ask(settings, requests.StatusQuery(), requests.StatusAnswer)
         if status.verified is not None and status.verified.version == version:
             return status
         if status.snapshot_version != version or not status.is_verifying:

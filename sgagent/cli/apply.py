@@ -155,15 +155,15 @@ def run(options: argparse.Namespace) -> int:
         _require_proofs(settings)
     if options.definitions is None:
         held, files = _held(settings)
-        order, name = requests.ApplyOrder(documents=(), confirm_within=seconds, held=held), held
+        command, name = requests.ApplyCommand(documents=(), confirm_within=seconds, held=held), held
     else:
         # An absolute path is what messages of the agent about a document should name.
         files = inputs.read_files(settings, options.definitions.absolute())
-        order = requests.ApplyOrder(documents=tuple(map(_sent, files)), confirm_within=seconds)
+        command = requests.ApplyCommand(documents=tuple(map(_sent, files)), confirm_within=seconds)
         name = str(options.definitions)
     if seconds is not None or not options.yes:
         _guard(options, files, settings, name)
-    answer = ask(settings, order, requests.EnforcedAnswer)
+    answer = ask(settings, command, requests.EnforcedAnswer)
     if options.verified:
         return _print_proved(settings, answer, as_json=options.json)
     print_enforced(answer, as_json=options.json)
@@ -177,7 +177,7 @@ def _held(settings: Settings) -> tuple[str, tuple[DocumentFile, ...]]:
         UsageError: there is none.
     """
     try:
-        answer = ask(settings, requests.DocumentsQuestion(held=True), requests.DocumentsAnswer)
+        answer = ask(settings, requests.DocumentsQuery(held=True), requests.DocumentsAnswer)
     except NoAgentError as error:
         raise UsageError(f"PATH is missing: name a file or directory of documents ({error})") from error
     if answer.snapshot_version is None:
@@ -193,7 +193,7 @@ def _guard(
     Raises:
         UsageError: it would, permanently.
     """
-    status = ask(settings, requests.StatusQuestion(), requests.StatusAnswer)
+    status = ask(settings, requests.StatusQuery(), requests.StatusAnswer)
     policy = policy_in_modes(files, settings, modes_now(status))
     if policy is None:
         return  # the documents have errors: the agent refuses them, and says why
@@ -209,7 +209,7 @@ def _guard(
 
 def _require_proofs(settings: Settings) -> None:
     """Raise UsageError if the agent proves nothing."""
-    if not ask(settings, requests.StatusQuestion(), requests.StatusAnswer).is_verifying:
+    if not ask(settings, requests.StatusQuery(), requests.StatusAnswer).is_verifying:
         raise UsageError("--verified: the agent proves no change, as it runs with verify.after_apply = false")
 
 

@@ -1,4 +1,4 @@
-"""The commands that ask the running agent or give it an order, from ``sgagent confirm`` to ``rollback``.
+"""The commands that ask the running agent or give it a command, from ``sgagent confirm`` to ``rollback``.
 
 ``sgagent complete``, which asks it for the scripts of the shells, comes last.
 """
@@ -46,7 +46,7 @@ def add_history_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_history(options: argparse.Namespace) -> int:
     """Print the history; damaged files are named on standard error."""
-    answer = ask(load_settings(options), history_requests.HistoryQuestion(), history_requests.HistoryAnswer)
+    answer = ask(load_settings(options), history_requests.HistoryQuery(), history_requests.HistoryAnswer)
     if options.json:
         _print_json(answer)
         return 0
@@ -91,7 +91,7 @@ def _history_row(entry: history_requests.HistoryEntry) -> tuple[str, ...]:
 
 def run_confirm(options: argparse.Namespace) -> int:
     """Keep the definitions or the mode that is on trial; the exit code says whether there were any."""
-    answer = ask(load_settings(options), requests.ConfirmOrder(), requests.ConfirmAnswer)
+    answer = ask(load_settings(options), requests.ConfirmCommand(), requests.ConfirmAnswer)
     if options.json:
         _print_json(answer)
     elif not answer.is_confirmed:
@@ -109,7 +109,7 @@ def run_confirm(options: argparse.Namespace) -> int:
 
 def run_reload(options: argparse.Namespace) -> int:
     """Have the agent read its source, and print the version in force; raise why the source's is not."""
-    answer = ask(load_settings(options), requests.ReloadOrder(), requests.EnforcedAnswer)
+    answer = ask(load_settings(options), requests.ReloadCommand(), requests.EnforcedAnswer)
     print_enforced(answer, as_json=options.json)
     return 0
 
@@ -123,8 +123,8 @@ def add_rollback_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_rollback(options: argparse.Namespace) -> int:
     """Have the agent go back to earlier definitions, and print those in force then."""
-    order = requests.RollbackOrder(number=options.number)
-    answer = ask(load_settings(options), order, requests.EnforcedAnswer)
+    command = requests.RollbackCommand(number=options.number)
+    answer = ask(load_settings(options), command, requests.EnforcedAnswer)
     print_enforced(answer, as_json=options.json)
     return 0
 
@@ -149,7 +149,7 @@ def run_complete(options: argparse.Namespace) -> int:
 def _links(settings: Settings) -> Iterable[str]:
     """Return the links that the agent judges, else those of this host that can be bound."""
     try:
-        interfaces = ask(settings, requests.StatusQuestion(), requests.StatusAnswer).interfaces
+        interfaces = ask(settings, requests.StatusQuery(), requests.StatusAnswer).interfaces
     except NoAgentError:
         return [link.name for link in NetlinkHost().facts().links if link.name != "lo"]
     return [interface.name for interface in interfaces if interface.state not in UNJUDGED_STATES]

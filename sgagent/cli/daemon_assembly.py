@@ -16,7 +16,7 @@ import structlog
 from sgagent.agent.broadcast import broadcast
 from sgagent.agent.clock import SystemClock
 from sgagent.agent.control.answers import Answering, Dispatcher, answering
-from sgagent.agent.control.handlers import OrderHandler
+from sgagent.agent.control.handlers import CommandHandler
 from sgagent.agent.control.server import control_served
 from sgagent.agent.counters import Counting
 from sgagent.agent.daemon import Daemon
@@ -168,10 +168,12 @@ def _assemble(
         guardrail_source=_guardrail_source(settings),
     )
     sessions = LiveSessions(layout, dataplane.sessions.find_session)
-    orders = OrderHandler(reconciler=reconciler, state=state, clock=clock, boot_id=read_boot_id(), log=log)
+    commands = CommandHandler(
+        reconciler=reconciler, state=state, clock=clock, boot_id=read_boot_id(), log=log
+    )
     examine = partial(_examine, settings, dataplane)
     doctor = Doctor(examine=examine, mark_mask=layout.used_mask, event_log=log)
-    dispatcher = Dispatcher(inbox, orders, state)
+    dispatcher = Dispatcher(inbox, commands, state)
     answer = answering(published, clock, settings.source.place, sessions, dispatcher, look=doctor.answer)
     published.serving = _metrics_served(settings, published, clock, answer, log)
     stack.enter_context(closing(published.serving))
@@ -213,7 +215,7 @@ def _assemble(
         source=source,
         host=host,
         clock=clock,
-        orders=orders,
+        commands=commands,
         counting=counting,
         inbox=inbox,
         service_manager=ServiceManager(),

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from sgagent.agent.clock import clock_time
 from sgagent.agent.control.protocol import encode_fields
-from sgagent.agent.control.requests import DeniedAnswer, DeniedQuestion
+from sgagent.agent.control.requests import DeniedAnswer, DeniedQuery
 from sgagent.agent.flowlog.flow import Flow, FlowEnd, FlowsLeftOut, decider, sentence, traffic
 from sgagent.cli.agent_client import NoAgentError, ask, interruptible, pause
 from sgagent.cli.configuration import load_settings
@@ -138,7 +138,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print who was dropped."""
     settings = load_settings(options)
-    question = DeniedQuestion(
+    question = DeniedQuery(
         interface=parse_interface_name(options.interface, "--interface") if options.interface else None,
         direction=Direction(options.direction) if options.direction else None,
         rule_id=options.rule,

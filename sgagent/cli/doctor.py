@@ -122,7 +122,7 @@ def _is_privileged() -> bool:
 def _of_agent(settings: Settings) -> Diagnosis | None:
     """Return a running agent's diagnosis; None where none answers."""
     try:
-        return agent_client.ask(settings, requests.DoctorQuestion(), Diagnosis)
+        return agent_client.ask(settings, requests.DoctorQuery(), Diagnosis)
     except SgagentError:
         return None
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
-from sgagent.agent.control.explain_requests import ExplainAnswer, ExplainQuestion
+from sgagent.agent.control.explain_requests import ExplainAnswer, ExplainQuery
 from sgagent.cli import inputs
 from sgagent.cli.agent_client import NoAgentError, ask, enforced_now
 from sgagent.cli.configuration import load_settings
@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
     live: ExplainAnswer | None = None
     if not (_names_definitions(options) or options.at):
         with suppress(NoAgentError):
-            live = ask(settings, ExplainQuestion.about(packet), ExplainAnswer)
+            live = ask(settings, ExplainQuery.about(packet), ExplainAnswer)
     explanation = live.explanation if live else _explain_definitions(settings, packet, options)
     is_unbound = options.on and explanation.decided_by is DecidedBy.UNBOUND
     if is_unbound and options.on not in {link for _, link in socket.if_nameindex()}:  # mistyped?

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from sgagent.agent.clock import age, short_age
 from sgagent.agent.control.answers import counter_of
-from sgagent.agent.control.hits import Hit, HitsAnswer, HitsQuestion, InterfaceHits
+from sgagent.agent.control.hits import Hit, HitsAnswer, HitsQuery, InterfaceHits
 from sgagent.agent.control.protocol import encode_fields
 from sgagent.cli import inputs
 from sgagent.cli.agent_client import ask, interruptible, pause
@@ -203,7 +203,7 @@ def run(options: argparse.Namespace) -> int:
     settings, rates = load_settings(options), Rates()
 
     def look() -> HitsAnswer:
-        answer = ask(settings, HitsQuestion(interface=options.interface), HitsAnswer)
+        answer = ask(settings, HitsQuery(interface=options.interface), HitsAnswer)
         return answer if options.unused is None else sift_unused(answer, options.unused, time.time())
 
     def lines() -> list[str]:

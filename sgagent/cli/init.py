@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sgagent.agent.control.requests import ModeAnswer, ModeOrder
+from sgagent.agent.control.requests import ModeAnswer, ModeCommand
 from sgagent.agent.sessions import SSH_PORT
 from sgagent.cli import inputs
 from sgagent.cli.agent_client import NoAgentError, ask
@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
     # A running agent has read an older configuration: it has to observe before it finds the policy.
     start = ""
     try:
-        ask(settings, ModeOrder(mode=Mode.OBSERVE, interface=None), ModeAnswer)
+        ask(settings, ModeCommand(mode=Mode.OBSERVE, interface=None), ModeAnswer)
     except NoAgentError:
         start = "then start the agent, "
     _write(policy_file, policy.text)

@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from sgagent import __version__
-from sgagent.agent.control.hits import HitsAnswer, HitsQuestion
+from sgagent.agent.control.hits import HitsAnswer, HitsQuery
 from sgagent.agent.names.resolver import DnsAnswers
 from sgagent.analysis.lint.findings import CODES, Finding, FindingSeverity
 from sgagent.analysis.lint.registry import CHECKS, lint, steps
@@ -248,7 +248,7 @@ def _life(settings: Settings, delivery: Delivery, options: argparse.Namespace, d
     inner: Mapping[str, Usage] = {}
     try:
         if unused is not None:
-            rules, inner = _usages(ask(settings, HitsQuestion(), HitsAnswer))
+            rules, inner = _usages(ask(settings, HitsQuery(), HitsAnswer))
     except NoAgentError as error:
         if options.unused is not None:
             raise

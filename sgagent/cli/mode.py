@@ -52,17 +52,17 @@ def run(options: argparse.Namespace) -> int:
     if options.mode is None:
         if seconds is not None or options.yes:
             raise UsageError(f"--confirm-within and --yes need a mode (one of {', '.join(_MODES)})")
-        status = ask(settings, requests.StatusQuestion(), requests.StatusAnswer)
+        status = ask(settings, requests.StatusQuery(), requests.StatusAnswer)
         return _print(modes_in_force(status, interface), options)
-    order = requests.ModeOrder(mode=_MODES[options.mode], interface=interface, confirm_within=seconds)
-    if order.mode is not Mode.OBSERVE and (seconds is not None or not options.yes):
-        policy = _policy_after(settings, order)
+    command = requests.ModeCommand(mode=_MODES[options.mode], interface=interface, confirm_within=seconds)
+    if command.mode is not Mode.OBSERVE and (seconds is not None or not options.yes):
+        policy = _policy_after(settings, command)
         if seconds is not None:
             what = f"trying mode {options.mode} for {time_left(seconds)}"
             announce_trial(options, what, "then going back", policy)
         elif policy is not None:
             refuse_to_cut_own_session(policy, NetlinkHost().facts(), WAYS_OUT)
-    return _print(ask(settings, order, requests.ModeAnswer), options)
+    return _print(ask(settings, command, requests.ModeAnswer), options)
 
 
 def modes_in_force(status: requests.StatusAnswer, interface: str | None) -> requests.ModeAnswer:
@@ -97,21 +97,21 @@ def _print(answer: requests.ModeAnswer, options: argparse.Namespace) -> int:
     return 0
 
 
-def _policy_after(settings: Settings, order: requests.ModeOrder) -> ResolvedPolicy | None:
-    """Return the policy in force in the modes after an order; None if none is in force."""
-    answer = ask(settings, requests.DocumentsQuestion(), requests.DocumentsAnswer)
-    status = ask(settings, requests.StatusQuestion(), requests.StatusAnswer)
+def _policy_after(settings: Settings, command: requests.ModeCommand) -> ResolvedPolicy | None:
+    """Return the policy in force in the modes after a command; None if none is in force."""
+    answer = ask(settings, requests.DocumentsQuery(), requests.DocumentsAnswer)
+    status = ask(settings, requests.StatusQuery(), requests.StatusAnswer)
     if answer.snapshot_version is None:
         return None
-    return policy_in_modes(files_of(answer), settings, _modes_after(order, modes_now(status)))
+    return policy_in_modes(files_of(answer), settings, _modes_after(command, modes_now(status)))
 
 
-def _modes_after(order: requests.ModeOrder, now: ModeOf) -> ModeOf:
-    """Return the modes after an order; without a mode it has the configuration's, which are the policy's."""
+def _modes_after(command: requests.ModeCommand, now: ModeOf) -> ModeOf:
+    """Return the modes after a command; without a mode it has the configuration's, which are the policy's."""
 
     def mode_of(judge: ResolvedInterface) -> Mode:
-        is_meant = order.interface in (None, judge.name, judge.pattern)
-        return (order.mode or judge.mode) if is_meant else now(judge)
+        is_meant = command.interface in (None, judge.name, judge.pattern)
+        return (command.mode or judge.mode) if is_meant else now(judge)
 
     return mode_of
 

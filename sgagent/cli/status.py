@@ -30,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
         NoAgentError: no agent is running; it says whether its rules hold all the same.
     """
     try:
-        answer = ask(load_settings(options), requests.StatusQuestion(), requests.StatusAnswer)
+        answer = ask(load_settings(options), requests.StatusQuery(), requests.StatusAnswer)
     except NoAgentError as error:
         raise NoAgentError(f"{error}; {_rules_without_agent()}") from error
     is_enforcing = answer.posture is Posture.ENFORCING

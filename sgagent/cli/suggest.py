@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from sgagent.agent.control.hits import HitsAnswer, HitsQuestion
+from sgagent.agent.control.hits import HitsAnswer, HitsQuery
 from sgagent.agent.state.counter_file import CounterFile, HitTimes, read_boot_id
 from sgagent.analysis.compare import compare
 from sgagent.analysis.flow_text import ObjectNames
@@ -275,7 +275,7 @@ def _unused(
 def _hits(settings: Settings) -> dict[tuple[str, str], HitTimes]:
     """Return the hits of rules: by the running agent's counters, else by those that the last one kept."""
     try:
-        parts = ask(settings, HitsQuestion(), HitsAnswer).interfaces
+        parts = ask(settings, HitsQuery(), HitsAnswer).interfaces
     except NoAgentError:
         kept, _ = CounterFile(settings.state.directory, read_boot_id()).load()
         counted = [

@@ -13,10 +13,10 @@ from typing import Protocol
 from sgagent import __version__
 from sgagent.agent.clock import timestamp
 from sgagent.agent.control import history_requests, requests
-from sgagent.agent.control.explain_requests import ExplainAnswer, ExplainQuestion
-from sgagent.agent.control.handlers import OrderHandler
-from sgagent.agent.control.hits import Hit, HitsAnswer, HitsQuestion, InterfaceHits
-from sgagent.agent.control.requests import Answer, Order, OrderAnswer, Question
+from sgagent.agent.control.explain_requests import ExplainAnswer, ExplainQuery
+from sgagent.agent.control.handlers import CommandHandler
+from sgagent.agent.control.hits import Hit, HitsAnswer, HitsQuery, InterfaceHits
+from sgagent.agent.control.requests import Answer, Command, CommandAnswer, Query
 from sgagent.agent.flowlog.flow import Flow, FlowsLeftOut
 from sgagent.agent.flowlog.flowlog import FlowLog
 from sgagent.agent.guardrails import GuardrailReport
@@ -55,35 +55,35 @@ from sgagent.core.rule_values import protocols_text
 from sgagent.ports import Clock, CounterValue, DeliveredPart
 
 PATIENCE_SECONDS = 120.0
-"""For the loop to come to an order and to carry it out."""
+"""For the loop to come to a command and to carry it out."""
 
 
 class Dispatcher:
-    """Dispatch orders to the loop, and read the history; called from several threads."""
+    """Dispatch commands to the loop, and read the history; called from several threads."""
 
-    def __init__(self, inbox: Inbox, orders: OrderHandler, state: StateDirectory) -> None:
+    def __init__(self, inbox: Inbox, commands: CommandHandler, state: StateDirectory) -> None:
         """Take the parts.
 
         Args:
             inbox: leads to the loop.
-            orders: carries out, in the loop.
+            commands: carries out, in the loop.
             state: where the history is; it is read without the loop.
         """
         self._inbox = inbox
-        self._orders = orders
+        self._commands = commands
         self._state = state
 
-    def carry_out(self, order: Order, is_wanted: Wanted = always) -> OrderAnswer:
-        """Have an order carried out, and return its answer.
+    def carry_out(self, command: Command, is_wanted: Wanted = always) -> CommandAnswer:
+        """Have a command carried out, and return its answer.
 
         Args:
-            order: what to do.
+            command: what to do.
             is_wanted: returns whether the client is still there, before the loop begins.
 
         Raises:
             SgagentError: it was not, or is not yet; says which.
         """
-        job = self._orders.job(order)
+        job = self._commands.job(command)
         try:
             return self._inbox.have_done(job, PATIENCE_SECONDS, is_wanted)
         except NotBegunError:
@@ -129,12 +129,12 @@ Times = Mapping[CounterKey, HitTimes]
 class Answering(Protocol):
     """Answers; called from several threads."""
 
-    def __call__(self, question: Question, is_wanted: Wanted = always, /) -> Answer:
-        """Return the answer to a question or an order.
+    def __call__(self, query: Query, is_wanted: Wanted = always, /) -> Answer:
+        """Return the answer to a query or a command.
 
         Args:
-            question: or order.
-            is_wanted: returns whether the client is still there. An order whose client has gone before the
+            query: or command.
+            is_wanted: returns whether the client is still there. A command whose client has gone before the
                 loop comes to it is not carried out.
 
         Raises:
@@ -165,24 +165,24 @@ def answering(
         look: has the doctor look at the host.
     """
 
-    def answer(question: Question, is_wanted: Wanted = always, /) -> Answer:
-        match question:
-            case requests.StatusQuestion():
+    def answer(query: Query, is_wanted: Wanted = always, /) -> Answer:
+        match query:
+            case requests.StatusQuery():
                 return status_answer(published, clock, source)
-            case requests.DoctorQuestion():
+            case requests.DoctorQuery():
                 return look()
-            case HitsQuestion():
-                return hits_answer(published, question)
-            case ExplainQuestion():
-                return explain_answer(published, question, sessions)
-            case requests.DeniedQuestion():
-                return denied_answer(published.flow_log, question, published.policy)
-            case requests.DocumentsQuestion():
-                return documents_answer(published, is_held=question.held)
-            case history_requests.HistoryQuestion():
+            case HitsQuery():
+                return hits_answer(published, query)
+            case ExplainQuery():
+                return explain_answer(published, query, sessions)
+            case requests.DeniedQuery():
+                return denied_answer(published.flow_log, query, published.policy)
+            case requests.DocumentsQuery():
+                return documents_answer(published, is_held=query.held)
+            case history_requests.HistoryQuery():
                 return dispatcher.history(published.status.snapshot_version)
             case _:
-                return dispatcher.carry_out(question, is_wanted)
+                return dispatcher.carry_out(query, is_wanted)
 
     return answer
 
@@ -272,16 +272,14 @@ def _proof_status(proof: ProofReport) -> requests.ProofStatus:
     )
 
 
-def explain_answer(
-    published: PublishedStatus, question: ExplainQuestion, sessions: LiveSessions
-) -> ExplainAnswer:
+def explain_answer(published: PublishedStatus, query: ExplainQuery, sessions: LiveSessions) -> ExplainAnswer:
     """Explain the verdict on a packet under the policy that is in force.
 
     Raises:
         UsageError: there is no such packet, or it is not clear on which interface.
     """
     policy = published.policy
-    packet = question.packet(choose_interface(policy, question.interface) or "")
+    packet = query.packet(choose_interface(policy, query.interface) or "")
     packet = sessions.as_met(packet, policy, published.state)
     return ExplainAnswer(
         snapshot_version=published.status.snapshot_version, explanation=explain(policy, packet)
@@ -300,18 +298,16 @@ def documents_answer(published: PublishedStatus, *, is_held: bool = False) -> re
     )
 
 
-def hits_answer(published: PublishedStatus, question: HitsQuestion) -> HitsAnswer:
+def hits_answer(published: PublishedStatus, query: HitsQuery) -> HitsAnswer:
     """Return the totals since the host came up, for each present counter.
 
     Raises:
         UsageError: nothing is judged on the interface that is asked for.
     """
     totals, times, policy = published.totals(), published.times, published.policy
-    judges = [
-        judge for judge in policy.judges if question.interface is None or judge.name == question.interface
-    ]
-    if question.interface is not None and not judges:
-        raise _not_bound(question.interface, policy)
+    judges = [judge for judge in policy.judges if query.interface is None or judge.name == query.interface]
+    if query.interface is not None and not judges:
+        raise _not_bound(query.interface, policy)
     return HitsAnswer(
         snapshot_version=published.status.snapshot_version,
         interfaces=tuple(
@@ -397,13 +393,13 @@ def counter_of(part: InterfaceHits, hit: Hit) -> CounterKey:
 
 
 def denied_answer(
-    flow_log: FlowLog | None, question: requests.DeniedQuestion, policy: ResolvedPolicy
+    flow_log: FlowLog | None, query: requests.DeniedQuery, policy: ResolvedPolicy
 ) -> requests.DeniedAnswer:
     """Return who was dropped.
 
     Args:
         flow_log: the flow log; None if it is switched off.
-        question: the filters.
+        query: the filters.
         policy: the policy in force.
 
     Raises:
@@ -414,11 +410,11 @@ def denied_answer(
             begun_at=0.0, newest=0, flows=(), left_out=(), rate_per_second=0, unavailable=_SWITCHED_OFF
         )
     remembered = flow_log.drops
-    flows = [flow for flow in remembered if flow.number > question.after and _is_meant(flow, question)]
+    flows = [flow for flow in remembered if flow.number > query.after and _is_meant(flow, query)]
     is_off = Policy.DROP not in flow_log.logging.verdicts
-    left_out = tuple(entry for entry in flow_log.left_out() if _is_meant(entry, question))
-    if not flows and not left_out and not question.after:
-        _refuse_unknown(question, policy)
+    left_out = tuple(entry for entry in flow_log.left_out() if _is_meant(entry, query))
+    if not flows and not left_out and not query.after:
+        _refuse_unknown(query, policy)
     return requests.DeniedAnswer(
         begun_at=flow_log.begun_at,
         newest=remembered[-1].number if remembered else 0,
@@ -432,7 +428,7 @@ def denied_answer(
 _SWITCHED_OFF = "flow_log.dropped is false in the configuration"
 
 
-def _refuse_unknown(question: requests.DeniedQuestion, policy: ResolvedPolicy) -> None:
+def _refuse_unknown(query: requests.DeniedQuery, policy: ResolvedPolicy) -> None:
     """Refuse names that nothing has: "no drop" would be true of them, and mislead.
 
     Raises:
@@ -441,12 +437,12 @@ def _refuse_unknown(question: requests.DeniedQuestion, policy: ResolvedPolicy) -
     judges = policy.judges
     if not judges:
         return  # the agent has yet to enforce something, and may come to know the name
-    if question.interface is not None and all(judge.name != question.interface for judge in judges):
-        raise _not_bound(question.interface, policy)
+    if query.interface is not None and all(judge.name != query.interface for judge in judges):
+        raise _not_bound(query.interface, policy)
     rules = (rule for judge in judges for toward in (judge.ingress, judge.egress) for rule in toward.rules)
-    if question.rule_id is not None and all(rule.rule_id != question.rule_id for rule in rules):
+    if query.rule_id is not None and all(rule.rule_id != query.rule_id for rule in rules):
         raise UsageError(
-            f"no rule {question.rule_id} is active on this host ('sgagent hits' lists those that are)"
+            f"no rule {query.rule_id} is active on this host ('sgagent hits' lists those that are)"
         )
 
 
@@ -455,10 +451,10 @@ def _not_bound(interface: str, policy: ResolvedPolicy) -> UsageError:
     return UsageError(f"{interface} is not bound (bound: {names})")
 
 
-def _is_meant(entry: Flow | FlowsLeftOut, question: requests.DeniedQuestion) -> bool:
-    """Return whether an entry matches the question."""
+def _is_meant(entry: Flow | FlowsLeftOut, query: requests.DeniedQuery) -> bool:
+    """Return whether an entry matches the query."""
     return (
-        question.interface in (None, entry.interface)
-        and question.direction in (None, entry.direction)
-        and question.rule_id in (None, entry.rule_id)
+        query.interface in (None, entry.interface)
+        and query.direction in (None, entry.direction)
+        and query.rule_id in (None, entry.rule_id)
     )

@@ -1,4 +1,4 @@
-"""The question for the verdict on a packet, and its answer."""
+"""The query for the verdict on a packet, and its answer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sgagent.core.model import LAST_PORT, Direction, Family, address_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExplainQuestion:
+class ExplainQuery:
     """Ask for the verdict on a packet under the policy that is in force."""
 
     direction: Direction
@@ -33,7 +33,7 @@ class ExplainQuestion:
 
     @classmethod
     def about(cls, packet: Packet) -> Self:
-        """Return the question about a packet."""
+        """Return the query about a packet."""
         return cls(
             direction=packet.direction,
             source=address_text(packet.family, packet.source),

@@ -13,7 +13,7 @@ from typing import assert_never
 
 from sgagent.agent.control import requests
 from sgagent.agent.control.mode_handler import ModeHandler
-from sgagent.agent.control.requests import EnforcedAnswer, Order, OrderAnswer
+from sgagent.agent.control.requests import Command, CommandAnswer, EnforcedAnswer
 from sgagent.agent.definitions import Definitions, Proposal
 from sgagent.agent.inbox import Job, Stepping
 from sgagent.agent.manual_override import HeldBack, ManualOverride, Pending, is_running
@@ -54,8 +54,8 @@ class BackReason(enum.Enum):
     """After a restart they could not be enforced."""
 
 
-class OrderHandler:
-    """Carry out orders, and go back when the time of a trial is up."""
+class CommandHandler:
+    """Carry out commands, and go back when the time of a trial is up."""
 
     def __init__(
         self, *, reconciler: Reconciler, state: StateDirectory, clock: Clock, boot_id: str, log: EventLog
@@ -150,32 +150,32 @@ class OrderHandler:
         if self.deadline is not None:
             self._end_trial(step, BackReason.STOPPED)
 
-    def job(self, order: Order) -> Job[OrderAnswer]:
-        """Return the job that an order gives the loop; called from any thread.
+    def job(self, command: Command) -> Job[CommandAnswer]:
+        """Return the job that a command gives the loop; called from any thread.
 
         Raises:
             DocumentError: the documents have errors of form.
             UsageError: the time to confirm makes no sense.
         """
-        match order:
-            case requests.ApplyOrder(held=str() as held):
-                seconds = _checked(order.confirm_within)
+        match command:
+            case requests.ApplyCommand(held=str() as held):
+                seconds = _checked(command.confirm_within)
                 return lambda step: self.apply(step, self._held_delivery(held), seconds)
-            case requests.ApplyOrder():
-                files = (DocumentFile(sent.name, sent.content.encode()) for sent in order.documents)
-                delivery, seconds = self.reconciler.parse(tuple(files)), _checked(order.confirm_within)
+            case requests.ApplyCommand():
+                files = (DocumentFile(sent.name, sent.content.encode()) for sent in command.documents)
+                delivery, seconds = self.reconciler.parse(tuple(files)), _checked(command.confirm_within)
                 return lambda step: self.apply(step, delivery, seconds)
-            case requests.ReloadOrder():
+            case requests.ReloadCommand():
                 return self.reload
-            case requests.RollbackOrder():
-                return lambda step: self.rollback(step, order.number)
-            case requests.ConfirmOrder():
+            case requests.RollbackCommand():
+                return lambda step: self.rollback(step, command.number)
+            case requests.ConfirmCommand():
                 return self.confirm
-            case requests.ModeOrder():
-                _checked(order.confirm_within)
-                return lambda step: self.switch_mode(step, order)
+            case requests.ModeCommand():
+                _checked(command.confirm_within)
+                return lambda step: self.switch_mode(step, command)
             case _:
-                assert_never(order)
+                assert_never(command)
 
     def apply(self, step: Stepping, delivery: Delivery, seconds: float | None) -> EnforcedAnswer:
         """Enforce definitions instead of the source's.
@@ -271,7 +271,7 @@ class OrderHandler:
         overtaken_by = None if in_force == version else in_force
         return requests.ConfirmAnswer(is_confirmed=True, version=version, overtaken_by=overtaken_by)
 
-    def switch_mode(self, step: Stepping, order: requests.ModeOrder) -> requests.ModeAnswer:
+    def switch_mode(self, step: Stepping, command: requests.ModeCommand) -> requests.ModeAnswer:
         """Let a mode stand before the configuration's, or no longer.
 
         Raises:
@@ -279,9 +279,9 @@ class OrderHandler:
             KernelRefusedError: the kernel refused; the modes are what they were.
             SgagentError: the step could not be done; likewise.
         """
-        if order.confirm_within is not None and self._definitions_deadline is not None:
+        if command.confirm_within is not None and self._definitions_deadline is not None:
             raise UsageError(_ONE_AT_A_TIME)
-        return self._modes.switch(step, order)
+        return self._modes.switch(step, command)
 
     def manual_override(self) -> ManualOverride:
         """Return the modes and definitions that commands put before the configuration and the source."""

@@ -8,7 +8,7 @@ from sgagent.agent.state.directory import Extent, Trigger
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HistoryQuestion:
+class HistoryQuery:
     """Ask for the history of enforced definitions."""
 
 

@@ -9,7 +9,7 @@ from sgagent.core.model import Direction, Mode, Policy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HitsQuestion:
+class HitsQuery:
     """Ask for the hits of rules, defaults and exemptions."""
 
     interface: str | None = None

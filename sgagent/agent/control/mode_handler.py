@@ -1,4 +1,4 @@
-"""The handler of mode orders: modes that stand before the configuration's, permanently or on trial (§9.1).
+"""The handler of mode commands: modes that stand before the configuration's, permanently or on trial (§9.1).
 
 A mode on trial is stored nowhere: the next agent, whatever ended this one, has the modes before it.
 """
@@ -42,7 +42,7 @@ class ModeHandler:
         """Return when to go back, by the monotonic clock; None where nothing is on trial."""
         return self.trial.pending.deadline if self.trial else None
 
-    def switch(self, step: Stepping, order: requests.ModeOrder) -> requests.ModeAnswer:
+    def switch(self, step: Stepping, command: requests.ModeCommand) -> requests.ModeAnswer:
         """Let a mode precede the configuration's, or no longer; the mode on trial before is kept.
 
         Raises:
@@ -50,27 +50,29 @@ class ModeHandler:
             KernelRefusedError: the kernel refused; the modes are what they were.
             SgagentError: the step could not be done; likewise.
         """
-        self._refuse_unknown(order)
+        self._refuse_unknown(command)
         before = self._reconciler.overrides
-        done = self._bring(step, before.switched(order.interface, order.mode))
-        if order.confirm_within is None:
+        done = self._bring(step, before.switched(command.interface, command.mode))
+        if command.confirm_within is None:
             self.trial = None
             self._reconciler.keep_modes()
         else:
-            deadline = self._clock.monotonic() + order.confirm_within
-            pending = PendingMode(mode=order.mode, interface=order.interface, deadline=deadline)
+            deadline = self._clock.monotonic() + command.confirm_within
+            pending = PendingMode(mode=command.mode, interface=command.interface, deadline=deadline)
             self.trial = ModeTrial(before=self.trial.before if self.trial else before, pending=pending)
-        if order.mode is None:
-            self._log.info("mode_override_cleared", interface=order.interface, seconds=order.confirm_within)
+        if command.mode is None:
+            self._log.info(
+                "mode_override_cleared", interface=command.interface, seconds=command.confirm_within
+            )
         else:
-            mode = order.mode.value
+            mode = command.mode.value
             self._log.warning(
-                "mode_overridden", interface=order.interface, mode=mode, seconds=order.confirm_within
+                "mode_overridden", interface=command.interface, mode=mode, seconds=command.confirm_within
             )
         return requests.ModeAnswer(
             interfaces=tuple(self._modes(done)),
             fault=self._reconciler.mode_fault,
-            seconds_left=order.confirm_within,
+            seconds_left=command.confirm_within,
             sessions_cut=done.sessions_cut,
         )
 
@@ -97,13 +99,13 @@ class ModeHandler:
         self._log.warning("mode_rolled_back", reason=reason, mode=mode.value if mode else None)
         return step()
 
-    def _refuse_unknown(self, order: requests.ModeOrder) -> None:
-        if order.interface is None or order.mode is None:
+    def _refuse_unknown(self, command: requests.ModeCommand) -> None:
+        if command.interface is None or command.mode is None:
             return
         known = self._reconciler.interface_names()
-        if order.interface not in known:  # a typing mistake would go unnoticed
+        if command.interface not in known:  # a typing mistake would go unnoticed
             names = ", ".join(sorted(known)) or "none"
-            raise UsageError(f"there is no interface {order.interface} (there are: {names})")
+            raise UsageError(f"there is no interface {command.interface} (there are: {names})")
 
     def _bring(self, step: Stepping, overrides: ModeOverrides) -> Step:
         before, self._reconciler.overrides = self._reconciler.overrides, overrides

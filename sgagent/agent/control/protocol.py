@@ -1,4 +1,4 @@
-"""The codec of the control protocol: one JSON line for a question, one for the answer."""
+"""The codec of the control protocol: one JSON line for a query, one for the answer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Self, TypeVar
 
-from sgagent.agent.control.requests import KINDS, Answer, Question
+from sgagent.agent.control.requests import KINDS, Answer, Query
 from sgagent.core.errors import (
     DocumentError,
     KernelRefusedError,
@@ -45,14 +45,14 @@ class MalformedRequestError(Exception):
     """A line is none of this protocol; the message says why."""
 
 
-def encode_question(question: Question) -> bytes:
-    """Return a question as a line."""
-    word = next(word for word, (kind, _) in KINDS.items() if isinstance(question, kind))
-    return _line({"version": PROTOCOL_VERSION, "question": word, **encode_fields(question)})
+def encode_question(query: Query) -> bytes:
+    """Return a query as a line."""
+    word = next(word for word, (kind, _) in KINDS.items() if isinstance(query, kind))
+    return _line({"version": PROTOCOL_VERSION, "question": word, **encode_fields(query)})
 
 
-def decode_question(line: bytes) -> Question:
-    """Return the question that a line asks.
+def decode_question(line: bytes) -> Query:
+    """Return the query that a line asks.
 
     Raises:
         MalformedRequestError: it asks none, or not rightly.
@@ -76,8 +76,8 @@ def encode_answer(answer: Answer | Refusals) -> bytes:
     return _line({"version": PROTOCOL_VERSION, word: encode_fields(answer)})
 
 
-def decode_answer(question: Question, line: bytes) -> Answer | Refusals:
-    """Return the answer to a question; fields that a newer agent adds are passed over.
+def decode_answer(query: Query, line: bytes) -> Answer | Refusals:
+    """Return the answer to a query; fields that a newer agent adds are passed over.
 
     Raises:
         MalformedRequestError: it is none.
@@ -87,7 +87,7 @@ def decode_answer(question: Question, line: bytes) -> Answer | Refusals:
         raise MalformedRequestError(f"expected version {PROTOCOL_VERSION} of the protocol")
     kind: type[Answer | Refusals] = Refusals
     if "refused" not in outer:
-        kind = next(answer for asked, answer in KINDS.values() if isinstance(question, asked))
+        kind = next(answer for asked, answer in KINDS.values() if isinstance(query, asked))
     value = outer.get("refused", outer.get("answer"))
     try:
         found = _made(kind, value)
@@ -181,20 +181,20 @@ def _hints(kind: type) -> Mapping[str, object]:
 
 
 class Refusal(enum.Enum):
-    """Why a question was not answered."""
+    """Why a query was not answered."""
 
     MALFORMED = "malformed"
-    """It is not a question of this protocol, or of a version that this agent does not speak."""
+    """It is not a query of this protocol, or of a version that this agent does not speak."""
 
     WRONG_USE = "wrong_use"
     """It makes no sense here."""
 
     NOT_PERMITTED = "not_permitted"
     DOCUMENTS = "documents"
-    """The definitions of an order have errors; nothing was changed."""
+    """The definitions of a command have errors; nothing was changed."""
 
     KERNEL = "kernel"
-    """The kernel refused an order; the previous rules stay active."""
+    """The kernel refused a command; the previous rules stay active."""
 
     SOURCE = "source"
     """The source can't be reached; the previous rules stay active."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sgagent.agent.control.explain_requests import ExplainAnswer, ExplainQuestion
-from sgagent.agent.control.history_requests import HistoryAnswer, HistoryQuestion
-from sgagent.agent.control.hits import HitsAnswer, HitsQuestion
+from sgagent.agent.control.explain_requests import ExplainAnswer, ExplainQuery
+from sgagent.agent.control.history_requests import HistoryAnswer, HistoryQuery
+from sgagent.agent.control.hits import HitsAnswer, HitsQuery
 from sgagent.agent.flowlog.flow import Flow, FlowsLeftOut
 from sgagent.agent.manual_override import (
     HeldBack,
@@ -44,7 +44,7 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ApplyOrder:
+class ApplyCommand:
     """Enforce these documents instead of the source's."""
 
     documents: tuple[Document, ...]
@@ -56,12 +56,12 @@ class ApplyOrder:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReloadOrder:
+class ReloadCommand:
     """Ask the source now, and enforce its documents."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RollbackOrder:
+class RollbackCommand:
     """Go back to definitions that were enforced before."""
 
     number: int | None = None
@@ -105,7 +105,7 @@ class EnforcedAnswer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConfirmOrder:
+class ConfirmCommand:
     """Keep the definitions that are on trial."""
 
 
@@ -131,14 +131,14 @@ class ConfirmAnswer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModeOrder:
+class ModeCommand:
     """Enforce or observe from now on, whatever the configuration says."""
 
     mode: Mode | None
     """Null is what the configuration says."""
 
     interface: str | None = None
-    """Null is every one, and takes the place of earlier orders about single ones."""
+    """Null is every one, and takes the place of earlier commands about single ones."""
 
     confirm_within: float | None = None
     """Seconds after which the agent goes back unless confirmed; null is permanently."""
@@ -168,14 +168,14 @@ class ModeAnswer:
     """Open sessions that the change has cut, as far as the agent checked them."""
 
 
-Order = ApplyOrder | ReloadOrder | RollbackOrder | ConfirmOrder | ModeOrder
+Command = ApplyCommand | ReloadCommand | RollbackCommand | ConfirmCommand | ModeCommand
 """What changes something, and so is not for everybody who may ask."""
 
-OrderAnswer = EnforcedAnswer | ConfirmAnswer | ModeAnswer
+CommandAnswer = EnforcedAnswer | ConfirmAnswer | ModeAnswer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeniedQuestion:
+class DeniedQuery:
     """Ask who was dropped; a null field restricts nothing."""
 
     after: int = 0
@@ -210,7 +210,7 @@ class DeniedAnswer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StatusQuestion:
+class StatusQuery:
     """Ask how the agent is doing."""
 
 
@@ -369,7 +369,7 @@ class StatusAnswer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DocumentsQuestion:
+class DocumentsQuery:
     """Ask for the definitions that are in force."""
 
     held: bool = False
@@ -387,19 +387,19 @@ class DocumentsAnswer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DoctorQuestion:
+class DoctorQuery:
     """Ask for other influences on the policy; the agent looks for them. Answered by a :class:`Diagnosis`."""
 
 
-Question = (
-    StatusQuestion
-    | DoctorQuestion
-    | HitsQuestion
-    | ExplainQuestion
-    | DeniedQuestion
-    | DocumentsQuestion
-    | HistoryQuestion
-    | Order
+Query = (
+    StatusQuery
+    | DoctorQuery
+    | HitsQuery
+    | ExplainQuery
+    | DeniedQuery
+    | DocumentsQuery
+    | HistoryQuery
+    | Command
 )
 Answer = (
     StatusAnswer
@@ -409,21 +409,21 @@ Answer = (
     | DeniedAnswer
     | DocumentsAnswer
     | HistoryAnswer
-    | OrderAnswer
+    | CommandAnswer
 )
 
-KINDS: Mapping[str, tuple[type[Question], type[Answer]]] = {
-    "status": (StatusQuestion, StatusAnswer),
-    "doctor": (DoctorQuestion, Diagnosis),
-    "hits": (HitsQuestion, HitsAnswer),
-    "explain": (ExplainQuestion, ExplainAnswer),
-    "history": (HistoryQuestion, HistoryAnswer),
-    "apply": (ApplyOrder, EnforcedAnswer),
-    "confirm": (ConfirmOrder, ConfirmAnswer),
-    "reload": (ReloadOrder, EnforcedAnswer),
-    "rollback": (RollbackOrder, EnforcedAnswer),
-    "mode": (ModeOrder, ModeAnswer),
-    "documents": (DocumentsQuestion, DocumentsAnswer),
-    "denied": (DeniedQuestion, DeniedAnswer),
+KINDS: Mapping[str, tuple[type[Query], type[Answer]]] = {
+    "status": (StatusQuery, StatusAnswer),
+    "doctor": (DoctorQuery, Diagnosis),
+    "hits": (HitsQuery, HitsAnswer),
+    "explain": (ExplainQuery, ExplainAnswer),
+    "history": (HistoryQuery, HistoryAnswer),
+    "apply": (ApplyCommand, EnforcedAnswer),
+    "confirm": (ConfirmCommand, ConfirmAnswer),
+    "reload": (ReloadCommand, EnforcedAnswer),
+    "rollback": (RollbackCommand, EnforcedAnswer),
+    "mode": (ModeCommand, ModeAnswer),
+    "documents": (DocumentsQuery, DocumentsAnswer),
+    "denied": (DeniedQuery, DeniedAnswer),
 }
-"""Each question by its word, and its answer."""
+"""Each query by its word, and its answer."""

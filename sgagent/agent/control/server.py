@@ -1,4 +1,4 @@
-"""The control server on a Unix socket: one line for a question or command, one line for the answer.
+"""The control server on a Unix socket: one line for a query or command, one line for the answer.
 
 Queries never block the loop. Each of a few connections has a thread and a deadline, and queries are answered
 from the published status. The loop carries out commands.
@@ -32,7 +32,7 @@ from sgagent.agent.control.protocol import (
     decode_question,
     encode_answer,
 )
-from sgagent.agent.control.requests import Order
+from sgagent.agent.control.requests import Command
 from sgagent.agent.step import EventLog, FaultLog
 from sgagent.core.errors import SgagentError, UsageError
 
@@ -95,10 +95,10 @@ MOST_CLIENTS = 8
 socket's group. The next ones are closed at once. So a member can't keep root out."""
 
 FIRST_BYTE_SECONDS = 2.0
-"""From accepting a connection to the first byte of a question."""
+"""From accepting a connection to the first byte of a query."""
 
 LONGEST_SECONDS = 10.0
-"""For a client to send its question, and as long again for it to take the answer."""
+"""For a client to send its query, and as long again for it to take the answer."""
 
 LOOK_SECONDS = 5.0
 """Between looks of an idle server whether its socket is still there."""
@@ -158,7 +158,7 @@ class ControlServer(ConnectionServer[_Client]):
             directory: made if it is missing.
             answer: called from several threads.
             first_byte_seconds: after which a client that has said nothing is cut off.
-            longest_seconds: after which a client is cut off that sends its question, or takes the answer.
+            longest_seconds: after which a client is cut off that sends its query, or takes the answer.
             longest_order: bytes of a line from those who may change something.
             look_seconds: until an idle server looks whether its socket is there.
 
@@ -237,21 +237,21 @@ class ControlServer(ConnectionServer[_Client]):
         connection.slots.release()
 
     def serve(self, connection: _Client) -> None:
-        """Answer one question, or go without a word when the client does."""
+        """Answer one query, or go without a word when the client does."""
         reply = self._reply(connection)
         connection.socket.settimeout(self._longest_seconds)
         connection.socket.sendall(reply)
 
     def _reply(self, client: _Client) -> bytes:
-        """Return the answer to a client's question or order, if the client may send it."""
+        """Return the answer to a client's query or command, if the client may send it."""
         connection, peer = client.socket, client.peer
         is_trusted = may_change(peer, own_uid=os.geteuid())
         try:
             limit = self._longest_order if is_trusted else LONGEST_QUESTION
-            question = decode_question(self._read_line(client, limit))
-            if isinstance(question, Order) and not is_trusted:
+            query = decode_question(self._read_line(client, limit))
+            if isinstance(query, Command) and not is_trusted:
                 return _refuse(Refusal.NOT_PERMITTED, "only root and the agent's user may change anything")
-            return encode_answer(self._answer(question, lambda: _is_there(connection)))
+            return encode_answer(self._answer(query, lambda: _is_there(connection)))
         except MalformedRequestError as error:
             return _refuse(Refusal.MALFORMED, str(error))
         except SgagentError as error:
@@ -281,7 +281,7 @@ class ControlServer(ConnectionServer[_Client]):
                 break
             line += received
         if not line.endswith(b"\n"):
-            raise MalformedRequestError("the question has no end")
+            raise MalformedRequestError("the query has no end")
         client.ends_at = math.inf
         return bytes(line)
 

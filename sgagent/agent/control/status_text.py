@@ -52,7 +52,7 @@ def facts(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
     yield from _recurring(answer)
     yield from _names(answer)
     yield from _platform(answer)
-    yield from _orders(answer, now)
+    yield from _commands(answer, now)
     yield from _sessions_cut(answer, now)
     yield from _source(answer, now)
     yield from _agent(answer)
@@ -192,7 +192,7 @@ def _platform(answer: StatusAnswer) -> Iterator[tuple[str, str]]:
         yield from _listed("platform", (*lines, "platform = [] in the configuration switches that off"))
 
 
-def _orders(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
+def _commands(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
     """Yield the definitions and modes that were set by hand, and until when."""
     if answer.pending is not None:
         back = answer.pending.goes_back_to or "nothing, as before"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from urllib.parse import parse_qsl
 
-from sgagent.agent.control.explain_requests import ExplainAnswer, ExplainQuestion
+from sgagent.agent.control.explain_requests import ExplainAnswer, ExplainQuery
 from sgagent.agent.web.page import Section
 from sgagent.agent.web.rules import MOST_FIELDS, rule_path
 from sgagent.core.errors import UsageError
@@ -32,7 +32,7 @@ class Form:
     faults: Mapping[str, str] = field(default_factory=dict)
     """The remedy for each wrong field, as a clause without a full stop."""
 
-    question: ExplainQuestion | None = None
+    question: ExplainQuery | None = None
     """None where the form is empty or a field is wrong."""
 
 
@@ -79,13 +79,13 @@ def _faults_of_numbers(values: Mapping[str, str], protocol: Protocol) -> Iterato
             yield name, f"write a number from 0 to {_LAST[name]}"
 
 
-def _question(values: Mapping[str, str]) -> ExplainQuestion:
+def _question(values: Mapping[str, str]) -> ExplainQuery:
     """Return the question that valid fields ask."""
     number = protocol_number(values["protocol"]) or 0
     source_port = _number(values, "source_port")
     if source_port is None and Protocol(number).has_ports:
         source_port = EPHEMERAL_PORT
-    return ExplainQuestion(
+    return ExplainQuery(
         direction=Direction(values["direction"]),
         source=values["source"],
         destination=values["destination"],
@@ -167,7 +167,7 @@ def _fields(interfaces: Sequence[str]) -> Iterator[FormField]:
     yield FormField("icmp_type", "ICMP type", "of ICMP and ICMPv6", is_number=True)
 
 
-def answer_sections(form: Form, ask: Callable[[ExplainQuestion], ExplainAnswer]) -> Iterator[Section]:
+def answer_sections(form: Form, ask: Callable[[ExplainQuery], ExplainAnswer]) -> Iterator[Section]:
     """Yield the errors, each with a link to its field, or the answer; nothing for an empty form.
 
     Args:

@@ -13,8 +13,8 @@ from typing import TypeVar
 from sgagent.agent.control import requests
 from sgagent.agent.control.answers import Answering
 from sgagent.agent.control.explain_requests import ExplainAnswer
-from sgagent.agent.control.hits import HitsAnswer, HitsQuestion
-from sgagent.agent.control.requests import Answer, Question, StatusAnswer
+from sgagent.agent.control.hits import HitsAnswer, HitsQuery
+from sgagent.agent.control.requests import Answer, Query, StatusAnswer
 from sgagent.agent.control.status_text import headline
 from sgagent.agent.posture import Posture
 from sgagent.agent.published_status import PublishedStatus
@@ -136,7 +136,7 @@ class StatusPages:
         rule_filter = RuleFilter.read(read_fields(request.query))
         sections = (
             rules_section(self._rules(inspected), rule_filter, "./"),
-            drops_section(self._ask(requests.DeniedQuestion(), requests.DeniedAnswer)),
+            drops_section(self._ask(requests.DeniedQuery(), requests.DeniedAnswer)),
             warnings_section(status, inspected),
             interfaces_section(status.interfaces, inspected),
             graph_section(inspected),
@@ -161,13 +161,13 @@ class StatusPages:
     def rule(self, request: Request) -> Response:
         """Return the page of one rule, with its drops."""
         fields, inspected = read_fields(request.query), self.inspection.result()
-        found = find_rule(self._ask(HitsQuestion(), HitsAnswer), fields)
+        found = find_rule(self._ask(HitsQuery(), HitsAnswer), fields)
         if found is None:
             return plain(HTTPStatus.NOT_FOUND, "no such rule is in force on this host\n")
         part, hit = found
         sections = [rule_section(part, hit, self.published, inspected)]
         if hit.verdict is Policy.DROP:
-            question = requests.DeniedQuestion(
+            question = requests.DeniedQuery(
                 interface=part.interface, direction=part.direction, rule_id=hit.rule_id
             )
             sections.append(drops_section(self._ask(question, requests.DeniedAnswer)))
@@ -223,16 +223,16 @@ class StatusPages:
         return render_page(content)
 
     def _rules(self, inspected: Inspected) -> RuleSources:
-        answer = self._ask(HitsQuestion(), HitsAnswer)
+        answer = self._ask(HitsQuery(), HitsAnswer)
         return RuleSources(answer=answer, trend=self.published.trend, inspected=inspected)
 
     def _interfaces(self) -> list[str]:
         return [interface.name for interface in self.published.policy.bound]
 
     def _status(self) -> StatusAnswer:
-        return self._ask(requests.StatusQuestion(), StatusAnswer)
+        return self._ask(requests.StatusQuery(), StatusAnswer)
 
-    def _ask(self, question: Question, kind: type[_Answer]) -> _Answer:
+    def _ask(self, question: Query, kind: type[_Answer]) -> _Answer:
         answer = self.answer(question)
         assert isinstance(answer, kind)  # noqa: S101 - each question has one kind of answer; for the type checker
         return answer

@@ -26,7 +26,7 @@ from sgagent.sources.files.isolated_reader import (
     Message,
     ReadAnswer,
     ReaderStarted,
-    ReadOrder,
+    ReadRequest,
 )
 from sgagent.sources.files.reader_client import ReaderProcess
 from sgagent.sources.files.source import FileSource, collector_task, parsed
@@ -144,17 +144,17 @@ class _Reading:
         self._wake = wake
         self._noted = threading.Condition()
         self._outcome: CollectedDocuments | Failure = Failure(f"{task.path}: not read yet")
-        self._ordered = self._answered = self._taken = 0
-        """The numbers of the newest order and answer, and of the newest answer that was handed out."""
+        self._requested = self._answered = self._taken = 0
+        """The numbers of the newest request and answer, and of the newest answer that was handed out."""
 
-        self._ordered_at: float | None = None
-        """When the oldest order was given that has no answer, by the monotonic clock."""
+        self._requested_at: float | None = None
+        """When the oldest request was sent that has no answer, by the monotonic clock."""
 
         self._is_for_all = False
         """Whether one of these was for all documents."""
 
         self._is_again = False
-        """Whether something changed since such an order."""
+        """Whether something changed since such a request."""
 
         self._is_waited_for = False
         """Whether a fetch waits for the next answer."""
@@ -213,16 +213,16 @@ class _Reading:
 
         Called with the lock.
         """
-        if self._ordered_at is not None and (self._is_hung or not is_for_all):
-            return self._ordered
-        if self._ordered_at is None:
-            self._ordered_at = time.monotonic()
+        if self._requested_at is not None and (self._is_hung or not is_for_all):
+            return self._requested
+        if self._requested_at is None:
+            self._requested_at = time.monotonic()
             os.eventfd_write(self._bell, 1)  # the thread has a deadline from now on
-        self._ordered += 1
+        self._requested += 1
         self._is_for_all |= is_for_all
         if self._process is not None:
-            self._process.order(ReadOrder(self._ordered, is_for_all))
-        return self._ordered
+            self._process.send(ReadRequest(self._requested, is_for_all))
+        return self._requested
 
     def _too_slow(self, seconds: float) -> Failure:
         return Failure(
@@ -251,12 +251,12 @@ class _Reading:
         os.close(self._bell)
 
     def _begin(self, process: ReaderProcess) -> None:
-        """Give a new process the order that has no answer; the first one comes without being asked for."""
+        """Give a new process the request that has no answer; the first one comes without being asked for."""
         with self._noted:
             self._process, self._is_started = process, False
-            self._ordered += 1
-            self._ordered_at = time.monotonic()
-            process.order(ReadOrder(self._ordered, self._is_for_all))
+            self._requested += 1
+            self._requested_at = time.monotonic()
+            process.send(ReadRequest(self._requested, self._is_for_all))
 
     def _serve(self, process: ReaderProcess, mounts: MountChanges) -> None:
         """Receive a process's answers until it has to be replaced, or the watch ends."""
@@ -284,9 +284,9 @@ class _Reading:
         with self._noted:
             if self._is_hung or self._left:
                 return _LOOK_SECONDS * 1000
-            if self._ordered_at is None:
+            if self._requested_at is None:
                 return None
-            return max(0.0, self._ordered_at + self._reading_seconds - time.monotonic()) * 1000 + 1
+            return max(0.0, self._requested_at + self._reading_seconds - time.monotonic()) * 1000 + 1
 
     @property
     def _reading_seconds(self) -> float:
@@ -299,11 +299,11 @@ class _Reading:
                 _LOG.warning(event, **values)
             case ReaderStarted():
                 with self._noted:
-                    self._is_started, self._ordered_at = True, time.monotonic()
+                    self._is_started, self._requested_at = True, time.monotonic()
                     self._noted.notify_all()
             case DocumentsChanged():
                 with self._noted:
-                    self._is_again = self._ordered_at is not None
+                    self._is_again = self._requested_at is not None
                     self._order(is_for_all=False)
             case ReadAnswer(number, CollectedDocuments() as found):
                 self._note(number, found)
@@ -312,7 +312,7 @@ class _Reading:
 
     def _note(self, number: int, outcome: CollectedDocuments | Failure) -> None:
         with self._noted:
-            is_handed_over = self._is_waited_for and number == self._ordered
+            is_handed_over = self._is_waited_for and number == self._requested
             is_news = self._is_hung or self._is_awaited or (outcome != self._outcome and not is_handed_over)
             self._is_awaited = False
             if outcome != self._outcome:
@@ -320,8 +320,8 @@ class _Reading:
             self._answered, self._is_hung, self._has_mounted = number, False, False
             self._process_seconds = self._patience.process
             self._restart.after_success()
-            if number == self._ordered:
-                self._ordered_at, self._is_for_all = None, False
+            if number == self._requested:
+                self._requested_at, self._is_for_all = None, False
                 if self._is_again:
                     self._is_again = False
                     self._order(is_for_all=False)
@@ -332,9 +332,9 @@ class _Reading:
     def _is_overdue(self) -> bool:
         """Note that a reading hangs, and return whether another process has to try."""
         with self._noted:
-            if self._ordered_at is None:
+            if self._requested_at is None:
                 return False
-            seconds = time.monotonic() - self._ordered_at
+            seconds = time.monotonic() - self._requested_at
         if seconds < self._reading_seconds:
             return False
         if not self._is_hung:

@@ -20,7 +20,7 @@ from sgagent.sources.files.collector import CollectedDocuments, CollectorTask, F
 
 
 @dataclass(frozen=True, slots=True)
-class ReadOrder:
+class ReadRequest:
     """Read now."""
 
     number: int
@@ -30,7 +30,7 @@ class ReadOrder:
 
 @dataclass(frozen=True, slots=True)
 class ReadAnswer:
-    """The result of an order."""
+    """The result of a request."""
 
     number: int
     outcome: CollectedDocuments | DocumentError | SourceUnavailableError
@@ -85,7 +85,7 @@ def serve(connection: Connection) -> None:
     lock, sent = threading.Lock(), dict[str, bytes]()
 
     def send(message: object) -> None:
-        with lock, contextlib.suppress(ConnectionError):  # the agent is gone: the next order tells
+        with lock, contextlib.suppress(ConnectionError):  # the agent is gone: the next request tells
             connection.send(message)
 
     def log_warning(event: str, **values: object) -> None:
@@ -96,10 +96,10 @@ def serve(connection: Connection) -> None:
     send(ReaderStarted())
     with collector.watch(lambda: send(DocumentsChanged())):
         while True:
-            order: ReadOrder = connection.recv()
-            if order.is_for_all:
+            request: ReadRequest = connection.recv()
+            if request.is_for_all:
                 collector.refresh()
-            answer = _answer(collector, order.number, sent)
+            answer = _answer(collector, request.number, sent)
             send(answer)
 
 

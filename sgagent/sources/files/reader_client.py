@@ -11,7 +11,7 @@ from pathlib import Path
 
 import sgagent
 from sgagent.sources.files.collector import CollectedDocuments, CollectorTask
-from sgagent.sources.files.isolated_reader import Message, ReadAnswer, ReadOrder
+from sgagent.sources.files.isolated_reader import Message, ReadAnswer, ReadRequest
 from sgagent.sources.own_program import start_program
 
 _PROGRAM = (
@@ -41,10 +41,10 @@ class ReaderProcess:
         """Return the descriptor that is readable when there is a message."""
         return self._connection.fileno()
 
-    def order(self, order: ReadOrder) -> None:
+    def send(self, request: ReadRequest) -> None:
         """Have the process read; may be called from any thread, if one at a time."""
         with contextlib.suppress(OSError):  # as above
-            self._connection.send(order)
+            self._connection.send(request)
 
     def receive(self) -> Message:
         """Return the next message.

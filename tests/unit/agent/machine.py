@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sgagent.agent.control.answers import Dispatcher
-from sgagent.agent.control.handlers import OrderHandler
+from sgagent.agent.control.handlers import CommandHandler
 from sgagent.agent.inbox import Inbox
 from sgagent.agent.lockout_hold import LockoutHold
 from sgagent.agent.names.resolver import NameWatch
@@ -94,15 +94,15 @@ class Machine:
             ),
         )
 
-    def orders(self, reconciler: Reconciler, log: EventLog, boot_id: str = "this boot") -> OrderHandler:
-        """Return what carries out the orders of that agent."""
-        return OrderHandler(
+    def commands(self, reconciler: Reconciler, log: EventLog, boot_id: str = "this boot") -> CommandHandler:
+        """Return what carries out the commands of that agent."""
+        return CommandHandler(
             reconciler=reconciler, state=self.state, clock=self.clock, boot_id=boot_id, log=log
         )
 
     def dispatcher(self, inbox: Inbox, log: EventLog) -> Dispatcher:
-        """Return what takes orders of an agent that was just started."""
-        return Dispatcher(inbox, self.orders(self.reconciler(), log), self.state)
+        """Return what takes commands of an agent that was just started."""
+        return Dispatcher(inbox, self.commands(self.reconciler(), log), self.state)
 
     def _preview_cuts(
         self, old: ResolvedPolicy | None, new: ResolvedPolicy, _facts: HostFacts

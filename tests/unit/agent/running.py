@@ -34,13 +34,13 @@ class Running:
         self.clock = machine.clock
         self.inbox = Inbox()
         self.published = PublishedStatus(self.clock, self.inbox.wait_for_reading)
-        self.orders = machine.orders(machine.reconciler(names=names), self.log)
+        self.commands = machine.commands(machine.reconciler(names=names), self.log)
         self.first_steps: list[Step] = []
         self.daemon = Daemon(
             source=machine.source,
             host=machine.host,
             clock=self.clock,
-            orders=self.orders,
+            commands=self.commands,
             counting=Counting(machine.dataplane, CounterFile(directory, "this boot"), machine.clock),
             inbox=self.inbox,
             service_manager=ServiceManager({}),

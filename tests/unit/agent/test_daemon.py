@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sgagent.agent.control.answers import Dispatcher
-from sgagent.agent.control.requests import ApplyOrder, Document, EnforcedAnswer, ReloadOrder
+from sgagent.agent.control.requests import ApplyCommand, Document, EnforcedAnswer, ReloadCommand
 from sgagent.agent.daemon import FIRST_RETRY_SECONDS, TICK_SECONDS
 from sgagent.agent.inbox import LoopEvent
 from sgagent.agent.step import FaultLog, StepEnd
@@ -121,21 +121,21 @@ def test_an_ordered_reload_says_what_came_of_it(running: Running) -> None:
 
     def script() -> None:
         source, dataplane = running.machine.source, running.machine.dataplane
-        dispatcher = Dispatcher(running.inbox, running.orders, running.machine.state)
+        dispatcher = Dispatcher(running.inbox, running.commands, running.machine.state)
         source.write(CLOSED, is_told=False)
-        answer = dispatcher.carry_out(ReloadOrder())
+        answer = dispatcher.carry_out(ReloadCommand())
         assert isinstance(answer, EnforcedAnswer)
         assert (answer.is_changed, answer.interfaces) == (True, ("eth0",))
         source.write(BROKEN, is_told=False)
         with pytest.raises(DocumentError):
-            dispatcher.carry_out(ReloadOrder())
+            dispatcher.carry_out(ReloadCommand())
         source.remove()
         with pytest.raises(SourceUnavailableError, match="the previous rules stay active"):
-            dispatcher.carry_out(ReloadOrder())
+            dispatcher.carry_out(ReloadCommand())
         dataplane.refusal = KernelRefusedError("No space left on device", "chain x")
         source.write(GOOD, is_told=False)
         with pytest.raises(KernelRefusedError, match="No space left"):
-            dispatcher.carry_out(ReloadOrder())
+            dispatcher.carry_out(ReloadCommand())
         assert running.published.status.snapshot_version == answer.version
 
     running.while_it_runs(script)
@@ -280,10 +280,10 @@ B = GOOD.replace("10.0.0.11", "10.0.0.12")
 
 
 def apply(running: Running, seconds: float | None) -> EnforcedAnswer:
-    """Order another policy, as a client of the control socket does."""
-    dispatcher = Dispatcher(running.inbox, running.orders, running.machine.state)
+    """Command another policy, as a client of the control socket does."""
+    dispatcher = Dispatcher(running.inbox, running.commands, running.machine.state)
     document = Document(name="b.yaml", content=B)
-    answer = dispatcher.carry_out(ApplyOrder(documents=(document,), confirm_within=seconds))
+    answer = dispatcher.carry_out(ApplyCommand(documents=(document,), confirm_within=seconds))
     assert isinstance(answer, EnforcedAnswer)
     return answer
 

@@ -10,7 +10,7 @@ import pytest
 
 from sgagent.agent.clock import FILE_NAME, SECONDS_BETWEEN_WRITES
 from sgagent.agent.control.answers import hits_answer, status_answer
-from sgagent.agent.control.hits import HitsQuestion
+from sgagent.agent.control.hits import HitsQuery
 from sgagent.agent.control.protocol import encode_fields
 from sgagent.agent.control.status_text import facts
 from sgagent.agent.daemon import FIRST_RETRY_SECONDS
@@ -234,7 +234,7 @@ def test_a_rule_that_ends_with_the_calendar_is_shown(machine: Machine, expires: 
     status = status_answer(published, machine.clock, "a file")
     (line,) = (line for label, line in facts(status, machine.clock.now()) if label == "expires")
     assert line.startswith("9999-12-3")
-    for answer in (status, hits_answer(published, HitsQuestion())):
+    for answer in (status, hits_answer(published, HitsQuery())):
         assert '"9999-12-31T' in format_json(encode_fields(answer))
 
 

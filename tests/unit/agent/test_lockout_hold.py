@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.agent.control.handlers import OrderHandler
-from sgagent.agent.control.requests import ApplyOrder, ModeOrder
+from sgagent.agent.control.handlers import CommandHandler
+from sgagent.agent.control.requests import ApplyCommand, ModeCommand
 from sgagent.agent.lockout_hold import LockoutHold
 from sgagent.agent.reconciler import Reconciler
 from sgagent.agent.step import Step, StepLog
@@ -83,10 +83,10 @@ class Agent:
             tell=self.told.append,
         )
         self.reconciler: Reconciler = machine.reconciler(configuration, hold=self.hold)
-        self.orders: OrderHandler = machine.orders(self.reconciler, self.log, boot_id)
+        self.commands: CommandHandler = machine.commands(self.reconciler, self.log, boot_id)
         self._step_log = StepLog(self.log)
         self.last: Step | None = None
-        self.orders.begin(partial(self.step, fetch=True))
+        self.commands.begin(partial(self.step, fetch=True))
 
     def step(self, *, fetch: bool = False) -> Step:
         """Do a step."""
@@ -108,10 +108,12 @@ class Agent:
         return None if held is None else held.terms.deadline - self.reconciler.clock.monotonic()
 
     def apply_held(self, seconds: float | None = None) -> None:
-        """Order what ``sgagent apply`` without documents orders."""
+        """Command what ``sgagent apply`` without documents commands."""
         held = self.reconciler.held_change
-        order = ApplyOrder(documents=(), held=held.version if held else "sha256:none", confirm_within=seconds)
-        self.orders.job(order)(self.step)
+        command = ApplyCommand(
+            documents=(), held=held.version if held else "sha256:none", confirm_within=seconds
+        )
+        self.commands.job(command)(self.step)
 
 
 @pytest.fixture
@@ -166,7 +168,7 @@ def test_apply_enforces_it_at_once(machine: Machine, agent: Agent) -> None:
     agent.apply_held()
     assert agent.ports() == {80}
     assert agent.waiting() is None
-    assert agent.orders.manual_override().held is None
+    assert agent.commands.manual_override().held is None
     machine.source.write(WITH_WEB_TOO)
     assert agent.ports() == {22, 80}
 
@@ -296,7 +298,7 @@ def test_observe_mode_cuts_nothing_so_nothing_waits(machine: Machine, agent: Age
     """Neither a change that comes then, nor one that waited."""
     machine.source.write(WITHOUT_SSH)
     assert agent.ports() == {22}
-    agent.orders.switch_mode(agent.step, ModeOrder(mode=Mode.OBSERVE))
+    agent.commands.switch_mode(agent.step, ModeCommand(mode=Mode.OBSERVE))
     assert agent.waiting() is None
     assert agent.ports() == {80}
 
@@ -333,7 +335,7 @@ def test_a_trial_of_it_that_nobody_confirms_has_it_wait_again(machine: Machine, 
     agent.apply_held(60.0)
     assert agent.ports() == {80}
     machine.clock.pass_seconds(60)
-    agent.orders.expire(agent.step)
+    agent.commands.expire(agent.step)
     assert agent.ports() == {22}
     assert agent.waiting() == SECONDS
 
@@ -343,7 +345,7 @@ def test_a_trial_of_it_can_be_confirmed(machine: Machine, agent: Agent) -> None:
     machine.source.write(WITHOUT_SSH)
     agent.ports()
     agent.apply_held(60.0)
-    agent.orders.confirm(agent.step)
+    agent.commands.confirm(agent.step)
     assert agent.ports() == {80}
     assert agent.waiting() is None
 
@@ -361,7 +363,7 @@ def test_a_rollback_holds_it_back_for_good(machine: Machine, agent: Agent) -> No
     agent.ports()
     machine.source.write(WITHOUT_SSH)
     agent.ports()
-    agent.orders.rollback(agent.step, None)
+    agent.commands.rollback(agent.step, None)
     machine.clock.pass_seconds(SECONDS * 2)
     assert agent.ports() == {22}
     assert agent.waiting() is None

@@ -101,7 +101,7 @@ def test_apply_refuses_to_unbind_a_link() -> None:
 def test_what_apply_unbinds_is_expected_no_more(machine: Machine) -> None:
     """Whoever said ``--yes`` knows; a link that is not there is expected all the same."""
     reconciler = machine.reconciler()
-    orders = machine.orders(reconciler, FakeLog())
+    orders = machine.commands(reconciler, FakeLog())
     reconciler.step(fetch=True)
     step = partial(_step, reconciler)
     documents = (DocumentFile("by-hand.yaml", OTHER_MAC.encode()),)

@@ -16,7 +16,7 @@ import pytest
 
 from sgagent.agent.control.answers import Answering
 from sgagent.agent.control.protocol import LONGEST_QUESTION
-from sgagent.agent.control.requests import Answer, ApplyOrder, EnforcedAnswer, Question, StatusQuestion
+from sgagent.agent.control.requests import Answer, ApplyCommand, EnforcedAnswer, Query, StatusQuery
 from sgagent.agent.control.server import ControlServer
 from sgagent.agent.inbox import Wanted, always
 from sgagent.cli.lockout_guard import trial_lines
@@ -31,18 +31,18 @@ WAIT = "if this session stops answering, wait: the agent goes back by itself\n"
 
 
 class Agent:
-    """An agent that carries an order out once it is let."""
+    """An agent that carries a command out once it is let."""
 
     def __init__(self) -> None:
-        """Hold orders back."""
+        """Hold commands back."""
         self.let = threading.Event()
-        self.ordered: list[ApplyOrder] = []
+        self.ordered: list[ApplyCommand] = []
 
-    def answer(self, question: Question, _is_wanted: Wanted = always, /) -> Answer:
+    def answer(self, question: Query, _is_wanted: Wanted = always, /) -> Answer:
         """Answer what the command asks."""
-        if isinstance(question, StatusQuestion):
+        if isinstance(question, StatusQuery):
             return replace(STATUS, interfaces=())
-        assert isinstance(question, ApplyOrder)
+        assert isinstance(question, ApplyCommand)
         assert self.let.wait(WAIT_SECONDS), "the command printed nothing before it ordered"
         self.ordered.append(question)
         return EnforcedAnswer(
@@ -96,7 +96,7 @@ def test_a_trial_is_announced_before_it_begins(agent: Agent, tmp_path: Path) -> 
         output, errors = command.communicate(timeout=WAIT_SECONDS)
     assert (command.returncode, errors) == (0, "")
     assert output.startswith("enforcing v2 on eth0\ngoes back to v1 in 60 seconds")
-    assert [order.confirm_within for order in agent.ordered] == [60.0]
+    assert [command.confirm_within for command in agent.ordered] == [60.0]
 
 
 def test_what_a_script_reads_is_one_object(agent: Agent, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from sgagent.agent.control.answers import denied_answer
 from sgagent.agent.control.protocol import decode_answer, encode_answer
-from sgagent.agent.control.requests import DeniedAnswer, DeniedQuestion, Question
+from sgagent.agent.control.requests import DeniedAnswer, DeniedQuery, Query
 from sgagent.agent.control.server import control_served
 from sgagent.agent.flowlog.flowlog import FlowLog
 from sgagent.agent.inbox import Wanted, always
@@ -137,15 +137,15 @@ def agent(*, logging: FlowLogging | None = None, unavailable: str | None = None)
 @pytest.mark.parametrize(
     ("question", "numbers"),
     (
-        (DeniedQuestion(), [1, 2]),
-        (DeniedQuestion(after=1), [2]),
-        (DeniedQuestion(interface="eth0"), [1]),
-        (DeniedQuestion(direction=Direction.EGRESS), [2]),
-        (DeniedQuestion(rule_id="r1"), [2]),
-        (DeniedQuestion(rule_id="r1", interface="eth0"), []),
+        (DeniedQuery(), [1, 2]),
+        (DeniedQuery(after=1), [2]),
+        (DeniedQuery(interface="eth0"), [1]),
+        (DeniedQuery(direction=Direction.EGRESS), [2]),
+        (DeniedQuery(rule_id="r1"), [2]),
+        (DeniedQuery(rule_id="r1", interface="eth0"), []),
     ),
 )
-def test_a_question_restricts_what_is_told(question: DeniedQuestion, numbers: list[int]) -> None:
+def test_a_question_restricts_what_is_told(question: DeniedQuery, numbers: list[int]) -> None:
     """Where to go on is told all the same."""
     answer = denied_answer(agent(), question, ResolvedPolicy())
     assert [flow.number for flow in answer.flows] == numbers
@@ -155,12 +155,12 @@ def test_a_question_restricts_what_is_told(question: DeniedQuestion, numbers: li
 @pytest.mark.parametrize(
     ("question", "message"),
     (
-        (DeniedQuestion(rule_id="sgr-gone"), "no rule sgr-gone is active on this host"),
-        (DeniedQuestion(interface="eth9"), r"eth9 is not bound \(bound: eth0\)"),
-        (DeniedQuestion(interface="eth0", rule_id="sgr-gone"), "no rule sgr-gone"),
+        (DeniedQuery(rule_id="sgr-gone"), "no rule sgr-gone is active on this host"),
+        (DeniedQuery(interface="eth9"), r"eth9 is not bound \(bound: eth0\)"),
+        (DeniedQuery(interface="eth0", rule_id="sgr-gone"), "no rule sgr-gone"),
     ),
 )
-def test_what_is_not_there_is_wrong_use(question: DeniedQuestion, message: str) -> None:
+def test_what_is_not_there_is_wrong_use(question: DeniedQuery, message: str) -> None:
     """A typing mistake is no "nobody was dropped"; before anything is enforced nobody knows yet."""
     with pytest.raises(UsageError, match=message):
         denied_answer(agent(), question, POLICY)
@@ -170,20 +170,20 @@ def test_what_is_not_there_is_wrong_use(question: DeniedQuestion, message: str) 
 
 def test_a_rule_that_is_gone_may_be_remembered() -> None:
     """What it dropped is told all the same, and a rule in force that dropped nobody is known."""
-    assert len(denied_answer(agent(), DeniedQuestion(rule_id="r1"), POLICY).flows) == 1
-    assert denied_answer(agent(), DeniedQuestion(rule_id="sgr-1"), POLICY).flows == ()
+    assert len(denied_answer(agent(), DeniedQuery(rule_id="r1"), POLICY).flows) == 1
+    assert denied_answer(agent(), DeniedQuery(rule_id="sgr-1"), POLICY).flows == ()
 
 
 def test_where_nobody_is_told_of_the_answer_says_why() -> None:
     """The configuration, the kernel, or another program."""
     for flow_log in (None, agent(logging=FlowLogging())):
-        assert "flow_log.dropped" in (denied_answer(flow_log, DeniedQuestion(), POLICY).unavailable or "")
-    assert denied_answer(agent(unavailable="taken"), DeniedQuestion(), POLICY).unavailable == "taken"
+        assert "flow_log.dropped" in (denied_answer(flow_log, DeniedQuery(), POLICY).unavailable or "")
+    assert denied_answer(agent(unavailable="taken"), DeniedQuery(), POLICY).unavailable == "taken"
 
 
 def test_an_answer_arrives_as_it_was_sent() -> None:
     """Flows, their ends, and what was left out."""
-    assert decode_answer(DeniedQuestion(), encode_answer(ANSWER)) == ANSWER
+    assert decode_answer(DeniedQuery(), encode_answer(ANSWER)) == ANSWER
 
 
 @pytest.mark.parametrize("options", ((), ("--json",)))
@@ -192,8 +192,8 @@ def test_following_ends_with_its_reader(tmp_path: Path, options: tuple[str, ...]
     (tmp_path / "sgagent.toml").write_text(f'[state]\nruntime_directory = "{tmp_path}"\n')
     command = ("-m", "sgagent", "denied", "--follow", *options, "--config", f"{tmp_path}/sgagent.toml")
 
-    def answer(question: Question, _is_wanted: Wanted = always, /) -> DeniedAnswer:
-        assert isinstance(question, DeniedQuestion)
+    def answer(question: Query, _is_wanted: Wanted = always, /) -> DeniedAnswer:
+        assert isinstance(question, DeniedQuery)
         return replace(ANSWER, flows=() if question.after else ANSWER.flows)
 
     with control_served(tmp_path, answer, FakeLog()):

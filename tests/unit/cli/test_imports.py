@@ -41,8 +41,8 @@ def test_commands_that_ask_the_agent_do_not_import_pydantic() -> None:
     then = (
         "from sgagent.settings import parse_settings\n"
         "from sgagent.agent.control.protocol import decode_answer, encode_question\n"
-        "from sgagent.agent.control.requests import HitsQuestion\n"
-        "question = HitsQuestion()\n"
+        "from sgagent.agent.control.requests import HitsQuery\n"
+        "question = HitsQuery()\n"
         f"parse_settings({CONFIGURATION!r}, '')\n"
         f"encode_question(question); decode_answer(question, {ANSWER!r})\n"
     )

@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 from sgagent.agent.control.answers import answering
-from sgagent.agent.control.explain_requests import ExplainAnswer, ExplainQuestion
-from sgagent.agent.control.hits import HitsAnswer, HitsQuestion
+from sgagent.agent.control.explain_requests import ExplainAnswer, ExplainQuery
+from sgagent.agent.control.hits import HitsAnswer, HitsQuery
 from sgagent.agent.control.requests import (
     Answer,
     Document,
     DocumentsAnswer,
-    DocumentsQuestion,
-    Question,
+    DocumentsQuery,
+    Query,
     StatusAnswer,
-    StatusQuestion,
+    StatusQuery,
 )
 from sgagent.agent.inbox import Inbox
 from sgagent.agent.posture import InterfaceState, Posture
@@ -101,7 +101,7 @@ APPLIED = Step(
     state=STATE,
     facts=HostFacts(links=(Link(name="docker0", index=3), Link(name="eth0", index=2))),
 )
-WEB = ExplainQuestion(
+WEB = ExplainQuery(
     direction=IN,
     source="198.51.100.7",
     destination="10.0.0.11",
@@ -131,19 +131,19 @@ class Agent:
         self.published.note_totals(dict(self.totals), times=dict(self.times))
         return True
 
-    def ask(self, question: Question) -> Answer:
+    def ask(self, query: Query) -> Answer:
         """Return the answer."""
-        return self._answer(question)
+        return self._answer(query)
 
     def status(self) -> StatusAnswer:
-        """Return the answer to the question of the status."""
-        found = self.ask(StatusQuestion())
+        """Return the answer to the query of the status."""
+        found = self.ask(StatusQuery())
         assert isinstance(found, StatusAnswer)
         return found
 
     def hits(self, interface: str | None = None) -> HitsAnswer:
-        """Return the answer to the question of hits."""
-        found = self.ask(HitsQuestion(interface=interface))
+        """Return the answer to the query of hits."""
+        found = self.ask(HitsQuery(interface=interface))
         assert isinstance(found, HitsAnswer)
         return found
 
@@ -170,7 +170,7 @@ def test_the_definitions_in_force_are_handed_out(agent: Agent) -> None:
     delivered = replace(APPLIED, version="v2", documents=(DocumentFile("a.yaml", b"version: 1\n"),))
     agent.published.note_step(delivered, is_fetched=True)
     agent.published.note_step(replace(delivered, outcome=StepEnd.REFUSED, version="v3"), is_fetched=True)
-    found = agent.ask(DocumentsQuestion())
+    found = agent.ask(DocumentsQuery())
     assert found == DocumentsAnswer(
         snapshot_version="v2", documents=(Document(name="a.yaml", content="version: 1\n"),)
     )
@@ -179,7 +179,7 @@ def test_the_definitions_in_force_are_handed_out(agent: Agent) -> None:
 def test_without_a_snapshot_there_are_no_definitions(agent: Agent) -> None:
     """A host that waits for its first snapshot has none in force."""
     agent.published.note_step(Step(outcome=StepEnd.WAITING), is_fetched=True)
-    assert agent.ask(DocumentsQuestion()) == DocumentsAnswer(snapshot_version=None, documents=())
+    assert agent.ask(DocumentsQuery()) == DocumentsAnswer(snapshot_version=None, documents=())
 
 
 def test_the_status_says_what_is_enforced_and_since_when(agent: Agent) -> None:
@@ -345,9 +345,9 @@ def mark(generation: int = 7, interface: str = "eth0", opened: Direction = IN) -
     return LAYOUT.generation_bits(generation) | LAYOUT.direction_bit(slot, opened) | 0x1234
 
 
-def explained(agent: Agent, question: ExplainQuestion) -> tuple[DecidedBy, Policy]:
+def explained(agent: Agent, query: ExplainQuery) -> tuple[DecidedBy, Policy]:
     """Return the step that decided, and how."""
-    found = agent.ask(question)
+    found = agent.ask(query)
     assert isinstance(found, ExplainAnswer)
     return found.explanation.decided_by, found.explanation.verdict
 
@@ -365,8 +365,8 @@ ANSWER = replace(
 def test_a_packet_of_an_allowed_session_is_decided_by_it(agent: Agent) -> None:
     """So are the answers; what would match besides is that of the packet that opened the session."""
     agent.session = TrackedSession(mark(), IN)
-    for question in (WEB, ANSWER):
-        found = agent.ask(question)
+    for query in (WEB, ANSWER):
+        found = agent.ask(query)
         assert isinstance(found, ExplainAnswer)
         assert (found.explanation.decided_by, found.explanation.verdict) == (DecidedBy.SESSION, Policy.ACCEPT)
         assert [shadowed.rule_id for shadowed in found.explanation.shadowed] == ["sgr-1", "sgr-2"]

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.agent.control.handlers import OrderHandler
-from sgagent.agent.control.requests import ConfirmAnswer, ModeOrder
+from sgagent.agent.control.handlers import CommandHandler
+from sgagent.agent.control.requests import ConfirmAnswer, ModeCommand
 from sgagent.agent.reconciler import Reconciler
 from sgagent.agent.state.directory import MOST_ENTRIES, Trigger
 from sgagent.agent.step import Step, StepEnd
@@ -29,7 +29,7 @@ from tests.fakes.log import FakeLog
 from tests.unit.agent.machine import GOOD, Machine
 
 MOST_DEATHS = 40
-"""Operations on files that no order comes up to."""
+"""Operations on files that no command comes up to."""
 
 
 def document(number: int) -> str:
@@ -61,9 +61,9 @@ class Agent:
         """Do its first step."""
         self.log = FakeLog()
         self.reconciler: Reconciler = machine.reconciler()
-        self.orders: OrderHandler = machine.orders(self.reconciler, self.log, boot_id)
+        self.commands: CommandHandler = machine.commands(self.reconciler, self.log, boot_id)
         self.last: Step | None = None
-        self.orders.begin(partial(self.step, fetch=True))
+        self.commands.begin(partial(self.step, fetch=True))
 
     def step(self, *, fetch: bool = False) -> Step:
         """Do a step."""
@@ -81,7 +81,7 @@ class Agent:
 
     def apply(self, text: str, seconds: float | None = None) -> None:
         """Apply a document."""
-        self.orders.apply(self.step, delivery(text), seconds)
+        self.commands.apply(self.step, delivery(text), seconds)
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_what_is_applied_stands_until_the_source_has_something_else(machine: Mac
     agent.apply(B)
     for _ in range(2):
         assert agent.fetch() == version(B)
-        held = agent.orders.manual_override().held
+        held = agent.commands.manual_override().held
         assert held is not None
         assert (held.version, held.origin, held.held_back) == (version(B), Trigger.APPLY, version(A))
         agent = Agent(machine)
@@ -122,7 +122,7 @@ def test_what_is_applied_stands_until_the_source_has_something_else(machine: Mac
     assert Agent(machine).in_force == version(B)
     machine.source.write(C)
     assert agent.fetch() == version(C)
-    assert agent.orders.manual_override().held is None
+    assert agent.commands.manual_override().held is None
     machine.source.write(A)
     assert agent.fetch() == version(A)
     assert history(machine) == [version(text) for text in (A, B, C, A)]
@@ -147,7 +147,7 @@ def test_the_source_may_come_round_to_what_was_applied(machine: Machine) -> None
     agent.apply(B)
     machine.source.write(B)
     assert agent.fetch() == version(B)
-    assert agent.orders.manual_override().held is None
+    assert agent.commands.manual_override().held is None
     assert history(machine) == [version(A), version(B)]
     machine.source.write(A)
     assert agent.fetch() == version(A)
@@ -158,8 +158,8 @@ def test_applying_what_the_source_says_holds_nothing_back(machine: Machine) -> N
     agent = Agent(machine)
     for seconds in (None, 60.0):
         agent.apply(A, seconds)
-        assert agent.orders.manual_override().held is None
-        assert agent.orders.deadline is None
+        assert agent.commands.manual_override().held is None
+        assert agent.commands.deadline is None
     assert history(machine) == [version(A)]
 
 
@@ -168,16 +168,16 @@ def test_what_is_not_confirmed_is_given_up_when_its_time_is_up(machine: Machine)
     agent = Agent(machine)
     agent.apply(B, 60.0)
     machine.clock.pass_seconds(59.9)
-    agent.orders.expire(agent.step)
+    agent.commands.expire(agent.step)
     assert agent.fetch() == version(B)
-    pending = agent.orders.manual_override().pending
+    pending = agent.commands.manual_override().pending
     assert pending is not None
     assert pending.goes_back_to == version(A)
     machine.clock.pass_seconds(0.1)
-    agent.orders.expire(agent.step)
+    agent.commands.expire(agent.step)
     assert (agent.in_force, history(machine), leftovers(machine)) == (version(A), [version(A)], set())
     assert agent.log.keys_of("rolled_back")["reason"] == "unconfirmed"
-    assert agent.orders.confirm(agent.step) == ConfirmAnswer(is_confirmed=False)
+    assert agent.commands.confirm(agent.step) == ConfirmAnswer(is_confirmed=False)
 
 
 def test_the_time_of_a_trial_begins_when_the_kernel_has_it(machine: Machine) -> None:
@@ -188,12 +188,12 @@ def test_the_time_of_a_trial_begins_when_the_kernel_has_it(machine: Machine) -> 
         machine.clock.pass_seconds(30.0)
         return agent.step(fetch=fetch)
 
-    answer = agent.orders.apply(slowly, delivery(B), 10.0)
+    answer = agent.commands.apply(slowly, delivery(B), 10.0)
     assert answer.seconds_left == 10.0
     machine.clock.pass_seconds(9.0)
     agent = Agent(machine)
     assert agent.in_force == version(B)
-    assert agent.orders.deadline == machine.clock.monotonic() + 1.0
+    assert agent.commands.deadline == machine.clock.monotonic() + 1.0
 
 
 def test_the_wall_clock_does_not_matter(machine: Machine) -> None:
@@ -202,7 +202,7 @@ def test_the_wall_clock_does_not_matter(machine: Machine) -> None:
     agent.apply(B, 60.0)
     for seconds in (-86400.0, 2 * 86400.0):
         machine.clock.set_back(seconds)
-        agent.orders.expire(agent.step)
+        agent.commands.expire(agent.step)
         assert agent.fetch() == version(B)
         assert Agent(machine).in_force == version(B)
     machine.clock.pass_seconds(60.0)
@@ -214,11 +214,11 @@ def test_what_is_confirmed_is_the_last_good_one(machine: Machine) -> None:
     agent = Agent(machine)
     agent.apply(B, 60.0)
     assert boot(machine) == version(A)
-    answer = agent.orders.confirm(agent.step)
+    answer = agent.commands.confirm(agent.step)
     assert answer == ConfirmAnswer(is_confirmed=True, version=version(B))
     assert boot(machine) == version(B)
     machine.clock.pass_seconds(61.0)
-    agent.orders.expire(agent.step)
+    agent.commands.expire(agent.step)
     assert (agent.fetch(), history(machine), leftovers(machine)) == (
         version(B),
         [version(A), version(B)],
@@ -238,7 +238,7 @@ def test_what_the_source_says_meanwhile_waits(machine: Machine) -> None:
     agent.apply(B, 60.0)
     machine.source.write(C)
     assert agent.fetch() == version(B)
-    answer = agent.orders.confirm(agent.step)
+    answer = agent.commands.confirm(agent.step)
     assert (answer.version, answer.overtaken_by) == (version(B), version(C))
     assert history(machine) == [version(A), version(B), version(C)]
 
@@ -248,9 +248,9 @@ def test_a_trial_that_is_given_up_goes_back_to_what_was_held(machine: Machine) -
     agent = Agent(machine)
     agent.apply(B)
     agent.apply(C, 60.0)
-    agent.orders.rollback(agent.step, None)
+    agent.commands.rollback(agent.step, None)
     assert agent.fetch() == version(B)
-    held = agent.orders.manual_override().held
+    held = agent.commands.manual_override().held
     assert held is not None
     assert held.held_back == version(A)
     assert agent.log.keys_of("rolled_back")["reason"] == "asked"
@@ -263,33 +263,33 @@ def test_a_version_that_the_kernel_refuses_is_not_held_back(machine: Machine) ->
     machine.source.write(C)
     machine.dataplane.refusal = KernelRefusedError("no")
     agent.fetch()
-    assert agent.orders.manual_override().held is None
+    assert agent.commands.manual_override().held is None
 
 
 def test_one_trial_at_a_time(machine: Machine) -> None:
     """What else could be ordered is refused, and changes nothing."""
     agent = Agent(machine)
     agent.apply(B, 60.0)
-    for order in (
+    for command in (
         lambda: agent.apply(C),
         lambda: agent.apply(C, 60.0),
-        lambda: agent.orders.rollback(agent.step, 1),
+        lambda: agent.commands.rollback(agent.step, 1),
     ):
         with pytest.raises(UsageError, match="a trial is running"):
-            order()
+            command()
     assert agent.fetch() == version(B)
 
 
 @pytest.mark.parametrize("seconds", (None, 60.0))
 def test_what_the_kernel_refuses_changes_nothing(machine: Machine, seconds: float | None) -> None:
-    """What was in force is, and nothing is left of the order."""
+    """What was in force is, and nothing is left of the command."""
     agent = Agent(machine)
     machine.dataplane.refusal = KernelRefusedError("No space left on device", "chain x")
     with pytest.raises(KernelRefusedError, match="No space"):
         agent.apply(B, seconds)
     machine.dataplane.refusal = None
     assert (agent.fetch(), history(machine), leftovers(machine)) == (version(A), [version(A)], set())
-    assert agent.orders.manual_override() == Agent(machine).orders.manual_override()
+    assert agent.commands.manual_override() == Agent(machine).commands.manual_override()
 
 
 @pytest.mark.parametrize("seconds", (None, 60.0))
@@ -319,15 +319,15 @@ def test_a_first_trial_leaves_nothing_behind(machine: Machine) -> None:
     agent.apply(B, 60.0)
     assert has_table(machine)
     machine.clock.pass_seconds(60.0)
-    agent.orders.expire(agent.step)
+    agent.commands.expire(agent.step)
     assert not has_table(machine)
     assert (agent.in_force, leftovers(machine)) == (None, set())
     assert not machine.state.has_enforced()
     strict = machine.reconciler("[enforcement]\nfail_closed = true\n")
-    orders = machine.orders(strict, FakeLog())
-    orders.begin(partial(strict.step, fetch=True))
-    orders.apply(partial(strict.step, fetch=False), delivery(B), 60.0)
-    orders.end(partial(strict.step, fetch=False))
+    commands = machine.commands(strict, FakeLog())
+    commands.begin(partial(strict.step, fetch=True))
+    commands.apply(partial(strict.step, fetch=False), delivery(B), 60.0)
+    commands.end(partial(strict.step, fetch=False))
     assert strict.step(fetch=False).is_closed
 
 
@@ -352,7 +352,7 @@ def test_going_back_and_forth(machine: Machine) -> None:
     machine.source.write(B)
     assert agent.fetch() == version(B)
     for expected in (A, B, A):
-        assert agent.orders.rollback(agent.step, None).version == version(expected)
+        assert agent.commands.rollback(agent.step, None).version == version(expected)
         assert agent.fetch() == version(expected)
         assert Agent(machine).in_force == version(expected)
     assert history(machine) == [version(text) for text in (A, B, A, B, A)]
@@ -365,7 +365,7 @@ def test_going_back_while_the_source_is_away(machine: Machine) -> None:
     agent.fetch()
     machine.source.remove()
     agent = Agent(machine)
-    agent.orders.rollback(agent.step, 1)
+    agent.commands.rollback(agent.step, 1)
     machine.source.write(B)
     assert agent.fetch() == version(A)
     machine.source.write(C)
@@ -376,16 +376,16 @@ def test_numbers_that_mean_nothing_are_refused(machine: Machine) -> None:
     """The message says which there are, or what is wrong with this one."""
     agent = Agent(machine)
     with pytest.raises(UsageError, match="no other version than the active one"):
-        agent.orders.rollback(agent.step, None)
+        agent.commands.rollback(agent.step, None)
     machine.source.write(B)
     agent.fetch()
     with pytest.raises(UsageError, match=r"no number 7 .it has: 1, 2"):
-        agent.orders.rollback(agent.step, 7)
+        agent.commands.rollback(agent.step, 7)
     with pytest.raises(UsageError, match="number 2 is already active"):
-        agent.orders.rollback(agent.step, 2)
+        agent.commands.rollback(agent.step, 2)
     machine.state.history.path(1).write_text("scribble")
     with pytest.raises(UsageError, match="number 1 can't be read"):
-        agent.orders.rollback(agent.step, 1)
+        agent.commands.rollback(agent.step, 1)
 
 
 def break_directories(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -409,11 +409,11 @@ def test_a_confirmation_that_the_disk_does_not_keep_confirms_nothing(
     with monkeypatch.context() as patched:
         break_directories(patched)
         with pytest.raises(SgagentError, match="the trial goes on"):
-            agent.orders.confirm(agent.step)
+            agent.commands.confirm(agent.step)
     assert (history(machine), leftovers(machine)) == ([version(A)], {"pending.json"})
     agent = Agent(machine)
-    assert agent.orders.manual_override().pending is not None
-    agent.orders.confirm(agent.step)
+    assert agent.commands.manual_override().pending is not None
+    agent.commands.confirm(agent.step)
     assert (history(machine), leftovers(machine)) == ([version(A), version(B)], set())
 
 
@@ -433,8 +433,8 @@ def test_a_confirmation_that_can_not_be_taken_back_stands(
     with monkeypatch.context() as patched:
         break_directories(patched)
         patched.setattr(os, "replace", rename_once)
-        assert agent.orders.confirm(agent.step).is_confirmed
-    assert agent.orders.manual_override().pending is None
+        assert agent.commands.confirm(agent.step).is_confirmed
+    assert agent.commands.manual_override().pending is None
     assert (history(machine), leftovers(machine)) == ([version(A), version(B)], set())
     assert Agent(machine).in_force == version(B)
 
@@ -442,7 +442,7 @@ def test_a_confirmation_that_can_not_be_taken_back_stands(
 def test_a_trial_that_the_disk_does_not_keep_is_none_for_the_next_agent(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The order was refused, and the kernel got nothing of it."""
+    """The command was refused, and the kernel got nothing of it."""
     agent = Agent(machine)
     with monkeypatch.context() as patched:
         break_directories(patched)
@@ -458,14 +458,14 @@ def test_a_history_that_is_full_still_goes_back(machine: Machine) -> None:
     for number in range(10, 10 + MOST_ENTRIES):
         machine.source.write(document(number))
         agent.fetch()
-    agent.orders.rollback(agent.step, 2)
+    agent.commands.rollback(agent.step, 2)
     assert Agent(machine).in_force == version(document(10))
 
 
 def test_modes_switch_at_once_and_outlive_the_agent(machine: Machine) -> None:
     """A boot honours them; leaving observe raises the generation: sessions are judged again (§9.1)."""
     agent = Agent(machine)
-    answer = agent.orders.switch_mode(agent.step, ModeOrder(mode=Mode.OBSERVE, interface=None))
+    answer = agent.commands.switch_mode(agent.step, ModeCommand(mode=Mode.OBSERVE, interface=None))
     assert [(mode.interface, mode.mode, mode.is_overridden) for mode in answer.interfaces] == [
         ("eth0", Mode.OBSERVE, True)
     ]
@@ -477,11 +477,11 @@ def test_modes_switch_at_once_and_outlive_the_agent(machine: Machine) -> None:
     step = enforce_last_good(Settings(), machine.host, dataplane, state, machine.clock)
     assert step.policy is not None
     assert [interface.mode for interface in step.policy.interfaces] == [Mode.OBSERVE]
-    agent.orders.switch_mode(agent.step, ModeOrder(mode=None, interface=None))
+    agent.commands.switch_mode(agent.step, ModeCommand(mode=None, interface=None))
     assert agent.last is not None
     assert agent.last.state is not None
     assert agent.last.state.generation == 2
-    assert not Agent(machine).orders.manual_override().overrides
+    assert not Agent(machine).commands.manual_override().overrides
 
 
 def test_modes_that_the_kernel_refuses_are_what_they_were(machine: Machine) -> None:
@@ -489,11 +489,11 @@ def test_modes_that_the_kernel_refuses_are_what_they_were(machine: Machine) -> N
     agent = Agent(machine)
     machine.dataplane.refusal = KernelRefusedError("No space left on device", "chain x")
     with pytest.raises(KernelRefusedError):
-        agent.orders.switch_mode(agent.step, ModeOrder(mode=Mode.OBSERVE, interface="eth0"))
+        agent.commands.switch_mode(agent.step, ModeCommand(mode=Mode.OBSERVE, interface="eth0"))
     machine.dataplane.refusal = None
     assert agent.step().outcome is StepEnd.UNCHANGED
-    assert not agent.orders.manual_override().overrides
-    assert not Agent(machine).orders.manual_override().overrides
+    assert not agent.commands.manual_override().overrides
+    assert not Agent(machine).commands.manual_override().overrides
 
 
 def test_modes_that_no_step_brings_about_are_what_they_were(machine: Machine) -> None:
@@ -501,19 +501,19 @@ def test_modes_that_no_step_brings_about_are_what_they_were(machine: Machine) ->
     agent = Agent(machine)
     machine.host.fault = OSError(errno.ENOBUFS, "No buffer space available")
     with pytest.raises(SgagentError, match=r"links .* No buffer space"):
-        agent.orders.switch_mode(agent.step, ModeOrder(mode=Mode.OBSERVE, interface=None))
+        agent.commands.switch_mode(agent.step, ModeCommand(mode=Mode.OBSERVE, interface=None))
     machine.host.fault = None
     assert agent.step().outcome is StepEnd.UNCHANGED
-    assert not agent.orders.manual_override().overrides
-    assert not Agent(machine).orders.manual_override().overrides
+    assert not agent.commands.manual_override().overrides
+    assert not Agent(machine).commands.manual_override().overrides
 
 
 def test_the_name_of_an_interface_that_nobody_knows_is_refused(machine: Machine) -> None:
     """A typing mistake would go unnoticed; clearing is always allowed."""
     agent = Agent(machine)
     with pytest.raises(UsageError, match=r"no interface eth7 .there are: eth0"):
-        agent.orders.switch_mode(agent.step, ModeOrder(mode=Mode.OBSERVE, interface="eth7"))
-    agent.orders.switch_mode(agent.step, ModeOrder(mode=None, interface="eth7"))
+        agent.commands.switch_mode(agent.step, ModeCommand(mode=Mode.OBSERVE, interface="eth7"))
+    agent.commands.switch_mode(agent.step, ModeCommand(mode=None, interface="eth7"))
 
 
 def modes(agent: Agent) -> list[Mode]:
@@ -523,8 +523,8 @@ def modes(agent: Agent) -> list[Mode]:
 
 
 def try_mode(agent: Agent, mode: Mode | None = Mode.OBSERVE, seconds: float | None = 60.0) -> None:
-    """Order a mode on trial."""
-    agent.orders.switch_mode(agent.step, ModeOrder(mode=mode, confirm_within=seconds))
+    """Command a mode on trial."""
+    agent.commands.switch_mode(agent.step, ModeCommand(mode=mode, confirm_within=seconds))
 
 
 def test_a_mode_on_trial_ends_unless_it_is_confirmed(machine: Machine) -> None:
@@ -532,16 +532,16 @@ def test_a_mode_on_trial_ends_unless_it_is_confirmed(machine: Machine) -> None:
     agent = Agent(machine)
     try_mode(agent)
     assert modes(agent) == [Mode.OBSERVE]
-    pending = agent.orders.manual_override().pending_mode
+    pending = agent.commands.manual_override().pending_mode
     assert pending is not None
     assert (pending.mode, pending.status(machine.clock.monotonic()).seconds_left) == (Mode.OBSERVE, 60.0)
     machine.clock.pass_seconds(59)
-    agent.orders.expire(agent.step)
+    agent.commands.expire(agent.step)
     assert modes(agent) == [Mode.OBSERVE]
     machine.clock.pass_seconds(1)
-    agent.orders.expire(agent.step)
+    agent.commands.expire(agent.step)
     assert modes(agent) == [Mode.ENFORCE]
-    assert agent.orders.manual_override().pending_mode is None
+    assert agent.commands.manual_override().pending_mode is None
     assert agent.log.keys_of("mode_rolled_back")["reason"] == "unconfirmed"
 
 
@@ -549,12 +549,12 @@ def test_a_mode_on_trial_can_be_confirmed(machine: Machine) -> None:
     """It outlives the agent then."""
     agent = Agent(machine)
     try_mode(agent)
-    answer = agent.orders.confirm(agent.step)
+    answer = agent.commands.confirm(agent.step)
     assert (answer.is_confirmed, answer.is_of_mode, answer.mode) == (True, True, Mode.OBSERVE)
     machine.clock.pass_seconds(120)
-    agent.orders.expire(agent.step)
+    agent.commands.expire(agent.step)
     assert modes(Agent(machine)) == [Mode.OBSERVE]
-    assert not agent.orders.confirm(agent.step).is_confirmed
+    assert not agent.commands.confirm(agent.step).is_confirmed
 
 
 @pytest.mark.parametrize("is_stopped", (True, False))
@@ -563,7 +563,7 @@ def test_a_mode_on_trial_ends_with_the_agent(machine: Machine, *, is_stopped: bo
     agent = Agent(machine)
     try_mode(agent)
     if is_stopped:
-        agent.orders.end(agent.step)
+        agent.commands.end(agent.step)
         assert modes(agent) == [Mode.ENFORCE]
     assert modes(Agent(machine)) == [Mode.ENFORCE]
 
@@ -573,7 +573,7 @@ def test_a_rollback_ends_a_mode_on_trial(machine: Machine) -> None:
     agent = Agent(machine)
     agent.apply(B)
     try_mode(agent)
-    agent.orders.rollback(agent.step, None)
+    agent.commands.rollback(agent.step, None)
     assert modes(agent) == [Mode.ENFORCE]
     assert agent.in_force == version(B)
 
@@ -583,12 +583,12 @@ def test_another_mode_ends_a_trial(machine: Machine) -> None:
     agent = Agent(machine)
     try_mode(agent)
     try_mode(agent, Mode.ENFORCE)
-    agent.orders.rollback(agent.step, None)
-    assert not agent.orders.manual_override().overrides
+    agent.commands.rollback(agent.step, None)
+    assert not agent.commands.manual_override().overrides
     try_mode(agent)
     try_mode(agent, Mode.OBSERVE, None)
     machine.clock.pass_seconds(120)
-    agent.orders.expire(agent.step)
+    agent.commands.expire(agent.step)
     assert modes(Agent(machine)) == [Mode.OBSERVE]
 
 
@@ -598,7 +598,7 @@ def test_a_mode_and_definitions_are_not_on_trial_at_once(machine: Machine) -> No
     try_mode(agent)
     with pytest.raises(UsageError, match="a trial is running"):
         agent.apply(B, 60.0)
-    agent.orders.confirm(agent.step)
+    agent.commands.confirm(agent.step)
     agent.apply(B, 60.0)
     with pytest.raises(UsageError, match="a trial is running"):
         try_mode(agent, Mode.ENFORCE)
@@ -612,36 +612,36 @@ def test_a_trial_of_a_mode_that_the_kernel_refuses_never_began(machine: Machine)
     with pytest.raises(KernelRefusedError):
         try_mode(agent)
     machine.dataplane.refusal = None
-    assert agent.orders.deadline is None
+    assert agent.commands.deadline is None
     assert modes(agent) == [Mode.ENFORCE]
 
 
 def prepare_apply(agent: Agent) -> Callable[[], object]:
-    """Return an order for good."""
+    """Return a command for good."""
     return lambda: agent.apply(B)
 
 
 def prepare_trial(agent: Agent) -> Callable[[], object]:
-    """Return an order on trial."""
+    """Return a command on trial."""
     return lambda: agent.apply(B, 60.0)
 
 
 def prepare_confirm(agent: Agent) -> Callable[[], object]:
-    """Put B on trial, and return the order that confirms it."""
+    """Put B on trial, and return the command that confirms it."""
     agent.apply(B, 60.0)
-    return lambda: agent.orders.confirm(agent.step)
+    return lambda: agent.commands.confirm(agent.step)
 
 
 def prepare_giving_up(agent: Agent) -> Callable[[], object]:
-    """Put B on trial, and return the order that gives it up."""
+    """Put B on trial, and return the command that gives it up."""
     agent.apply(B, 60.0)
-    return lambda: agent.orders.rollback(agent.step, None)
+    return lambda: agent.commands.rollback(agent.step, None)
 
 
 def prepare_rollback(agent: Agent) -> Callable[[], object]:
-    """Put B in force, and return the order that goes back."""
+    """Put B in force, and return the command that goes back."""
     agent.apply(B)
-    return lambda: agent.orders.rollback(agent.step, None)
+    return lambda: agent.commands.rollback(agent.step, None)
 
 
 @pytest.mark.one_python
@@ -773,8 +773,8 @@ def test_a_state_directory_that_takes_nothing(machine: Machine) -> None:
     with pytest.raises(SgagentError, match="were not enforced"):
         agent.apply(B, 60.0)
     assert agent.fetch() == version(A)
-    answer = agent.orders.apply(agent.step, delivery(B), None)
+    answer = agent.commands.apply(agent.step, delivery(B), None)
     assert "could not be saved" in (answer.fault or "")
     assert agent.fetch() == version(B)
-    agent.orders.switch_mode(agent.step, ModeOrder(mode=Mode.OBSERVE, interface=None))
+    agent.commands.switch_mode(agent.step, ModeCommand(mode=Mode.OBSERVE, interface=None))
     assert "modes could not be saved" in agent.reconciler.state_faults[-1]

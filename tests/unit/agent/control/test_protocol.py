@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from sgagent.agent.control.explain_requests import ExplainAnswer, ExplainQuestion
-from sgagent.agent.control.history_requests import HistoryAnswer, HistoryEntry, HistoryQuestion
-from sgagent.agent.control.hits import Hit, HitsAnswer, HitsQuestion, InterfaceHits
+from sgagent.agent.control.explain_requests import ExplainAnswer, ExplainQuery
+from sgagent.agent.control.history_requests import HistoryAnswer, HistoryEntry, HistoryQuery
+from sgagent.agent.control.hits import Hit, HitsAnswer, HitsQuery, InterfaceHits
 from sgagent.agent.control.protocol import (
     MalformedRequestError,
     Refusal,
@@ -21,21 +21,21 @@ from sgagent.agent.control.protocol import (
 )
 from sgagent.agent.control.requests import (
     Answer,
-    ApplyOrder,
+    ApplyCommand,
+    Command,
     ConfirmAnswer,
-    ConfirmOrder,
+    ConfirmCommand,
     Document,
     DocumentsAnswer,
-    DocumentsQuestion,
+    DocumentsQuery,
     EnforcedAnswer,
     InterfaceMode,
     ModeAnswer,
-    ModeOrder,
-    Order,
-    Question,
-    RollbackOrder,
+    ModeCommand,
+    Query,
+    RollbackCommand,
     StatusAnswer,
-    StatusQuestion,
+    StatusQuery,
 )
 from sgagent.agent.posture import InterfaceState, InterfaceStatus, Posture
 from sgagent.agent.state.directory import Extent, Trigger
@@ -101,7 +101,7 @@ HITS = HitsAnswer(
         ),
     ),
 )
-EXPLAIN = ExplainQuestion(
+EXPLAIN = ExplainQuery(
     direction=Direction.EGRESS,
     source="2001:db8::1",
     destination="2001:db8::2",
@@ -126,11 +126,13 @@ PROBLEM = Problem(
     value="basic",
     remedy="did you mean type?",
 )
-ORDERS: tuple[Order, ...] = (
-    ApplyOrder(documents=(Document(name="a\udcff.yaml", content="version: 1\n# ü\n"),), confirm_within=60.0),
-    RollbackOrder(number=7),
-    ConfirmOrder(),
-    ModeOrder(mode=Mode.OBSERVE, interface="eth0"),
+COMMANDS: tuple[Command, ...] = (
+    ApplyCommand(
+        documents=(Document(name="a\udcff.yaml", content="version: 1\n# ü\n"),), confirm_within=60.0
+    ),
+    RollbackCommand(number=7),
+    ConfirmCommand(),
+    ModeCommand(mode=Mode.OBSERVE, interface="eth0"),
 )
 ENFORCED = EnforcedAnswer(
     version="v2",
@@ -166,53 +168,53 @@ HISTORY = HistoryAnswer(
 
 
 @pytest.mark.parametrize(
-    "question",
+    "query",
     (
-        StatusQuestion(),
-        HitsQuestion(),
-        HitsQuestion(interface="eth0"),
+        StatusQuery(),
+        HitsQuery(),
+        HitsQuery(interface="eth0"),
         EXPLAIN,
-        DocumentsQuestion(),
-        HistoryQuestion(),
-        *ORDERS,
+        DocumentsQuery(),
+        HistoryQuery(),
+        *COMMANDS,
     ),
 )
-def test_questions_survive_the_wire(question: Question) -> None:
-    """A question is one line, and reads as what was asked."""
-    line = encode_question(question)
+def test_questions_survive_the_wire(query: Query) -> None:
+    """A query is one line, and reads as what was asked."""
+    line = encode_question(query)
     assert line.count(b"\n") == 1
-    assert decode_question(line) == question
+    assert decode_question(line) == query
 
 
 @pytest.mark.parametrize(
-    ("question", "answer"),
+    ("query", "answer"),
     (
-        (StatusQuestion(), STATUS),
-        (HitsQuestion(), HITS),
+        (StatusQuery(), STATUS),
+        (HitsQuery(), HITS),
         (EXPLAIN, EXPLANATION),
-        (DocumentsQuestion(), DOCUMENTS),
-        (HistoryQuestion(), HISTORY),
-        *zip(ORDERS, ORDER_ANSWERS, strict=True),
+        (DocumentsQuery(), DOCUMENTS),
+        (HistoryQuery(), HISTORY),
+        *zip(COMMANDS, ORDER_ANSWERS, strict=True),
     ),
 )
-def test_answers_survive_the_wire(question: Question, answer: Answer) -> None:
+def test_answers_survive_the_wire(query: Query, answer: Answer) -> None:
     """An answer is one line, and reads as what was said."""
     line = encode_answer(answer)
     assert line.count(b"\n") == 1
-    assert decode_answer(question, line) == answer
+    assert decode_answer(query, line) == answer
 
 
 def test_all_that_is_wrong_with_documents_arrives() -> None:
     """With file, line, field, value and remedy, so that the client can say it as if it had looked itself."""
     refused = Refusals(reason=Refusal.DOCUMENTS, message="there are errors", problems=(PROBLEM,))
-    assert decode_answer(ORDERS[0], encode_answer(refused)) == refused
+    assert decode_answer(COMMANDS[0], encode_answer(refused)) == refused
 
 
 @pytest.mark.parametrize("message", ("no such interface", "a\udcff.yaml: a file whose name is no text"))
 def test_a_refusal_answers_any_question(message: str) -> None:
     """Its reason and its words arrive."""
     refused = Refusals(reason=Refusal.WRONG_USE, message=message)
-    assert decode_answer(HitsQuestion(), encode_answer(refused)) == refused
+    assert decode_answer(HitsQuery(), encode_answer(refused)) == refused
 
 
 def test_what_a_newer_agent_adds_is_passed_over() -> None:
@@ -220,7 +222,7 @@ def test_what_a_newer_agent_adds_is_passed_over() -> None:
     outer = json.loads(encode_answer(STATUS))
     outer["answer"]["mood"] = "good"
     outer["answer"]["interfaces"][0]["speed"] = 10
-    assert decode_answer(StatusQuestion(), json.dumps(outer).encode()) == STATUS
+    assert decode_answer(StatusQuery(), json.dumps(outer).encode()) == STATUS
 
 
 @pytest.mark.parametrize(
@@ -277,20 +279,20 @@ def test_an_answer_that_makes_no_sense_is_none(place: str, value: object, reason
     outer = json.loads(encode_answer(STATUS))
     outer["answer"][place] = value
     with pytest.raises(MalformedRequestError, match=reason):
-        decode_answer(StatusQuestion(), json.dumps(outer).encode())
+        decode_answer(StatusQuery(), json.dumps(outer).encode())
 
 
 @pytest.mark.parametrize("line", (b"{}\n", b'{"version": 1}\n', b'{"version": 1, "answer": []}\n'))
 def test_what_is_no_answer_is_told_apart(line: bytes) -> None:
     """Something else may listen on a socket of that name."""
     with pytest.raises(MalformedRequestError):
-        decode_answer(StatusQuestion(), line)
+        decode_answer(StatusQuery(), line)
 
 
 def test_the_packet_that_is_asked_about_is_the_packet_that_is_judged() -> None:
-    """The question keeps every field of a packet."""
+    """The query keeps every field of a packet."""
     packet = EXPLAIN.packet("eth0")
-    assert ExplainQuestion.about(packet).packet("eth0") == packet
+    assert ExplainQuery.about(packet).packet("eth0") == packet
     assert packet.destination_port == 80
 
 
@@ -307,7 +309,7 @@ def test_the_packet_that_is_asked_about_is_the_packet_that_is_judged() -> None:
 def test_a_packet_that_cannot_be_is_wrong_use(field: str, value: object, reason: str) -> None:
     """No rule is asked about it."""
     outer = json.loads(encode_question(EXPLAIN)) | {field: value}
-    question = decode_question(json.dumps(outer).encode())
-    assert isinstance(question, ExplainQuestion)
+    query = decode_question(json.dumps(outer).encode())
+    assert isinstance(query, ExplainQuery)
     with pytest.raises(UsageError, match=reason):
-        question.packet("eth0")
+        query.packet("eth0")

@@ -19,7 +19,7 @@ import structlog
 from structlog.testing import capture_logs
 
 from sgagent.agent.control.answers import Answering, answering
-from sgagent.agent.control.hits import HitsQuestion
+from sgagent.agent.control.hits import HitsQuery
 from sgagent.agent.control.protocol import (
     LONGEST_QUESTION,
     SOCKET_NAME,
@@ -31,10 +31,10 @@ from sgagent.agent.control.protocol import (
 from sgagent.agent.control.requests import (
     Answer,
     ConfirmAnswer,
-    ConfirmOrder,
-    Question,
+    ConfirmCommand,
+    Query,
     StatusAnswer,
-    StatusQuestion,
+    StatusQuery,
 )
 from sgagent.agent.control.server import (
     MOST_CLIENTS,
@@ -123,12 +123,12 @@ def send(path: Path, line: bytes) -> Answer | Refusals:
     """Send a line and return what it is answered."""
     with connect(path) as connection:
         connection.sendall(line)
-        return decode_answer(StatusQuestion(), read(connection))
+        return decode_answer(StatusQuery(), read(connection))
 
 
 def test_a_question_is_answered(served: Path) -> None:
     """One line asks, one line answers, and the connection ends."""
-    found = send(served, encode_question(StatusQuestion()))
+    found = send(served, encode_question(StatusQuery()))
     assert isinstance(found, StatusAnswer)
     assert found.pid == os.getpid()
     assert found.source == "file groups.d"
@@ -137,9 +137,9 @@ def test_a_question_is_answered(served: Path) -> None:
 def test_a_question_may_come_in_pieces(served: Path) -> None:
     """What counts is the end of the line."""
     with connect(served) as connection:
-        for octet in encode_question(StatusQuestion()):
+        for octet in encode_question(StatusQuery()):
             connection.send(bytes([octet]))
-        assert isinstance(decode_answer(StatusQuestion(), read(connection)), StatusAnswer)
+        assert isinstance(decode_answer(StatusQuery(), read(connection)), StatusAnswer)
 
 
 def test_the_place_of_the_socket_lets_its_group_in_and_no_others(served: Path) -> None:
@@ -161,14 +161,14 @@ def test_what_a_dead_agent_left_is_replaced(directory: Path, left: str, answer: 
         (directory / SOCKET_NAME).write_text("")
     (directory / "control.new").write_text("of an agent that died while it began")
     with closing(ControlServer(directory, answer)):
-        assert isinstance(send(directory / SOCKET_NAME, encode_question(StatusQuestion())), StatusAnswer)
+        assert isinstance(send(directory / SOCKET_NAME, encode_question(StatusQuery())), StatusAnswer)
 
 
 def test_a_second_agent_is_refused(served: Path, answer: Answering) -> None:
     """The socket of a live agent is left alone, and the second is told which key to change."""
     with pytest.raises(UsageError, match=r"another agent is running.*state\.runtime_directory"):
         ControlServer(served.parent, answer)
-    assert isinstance(send(served, encode_question(StatusQuestion())), StatusAnswer)
+    assert isinstance(send(served, encode_question(StatusQuery())), StatusAnswer)
 
 
 def test_a_closed_server_leaves_nothing(directory: Path, answer: Answering) -> None:
@@ -184,7 +184,7 @@ def test_a_closed_server_leaves_the_socket_of_its_successor(directory: Path, ans
     (directory / SOCKET_NAME).unlink()
     with closing(ControlServer(directory, answer)):
         first.close()
-        assert isinstance(send(directory / SOCKET_NAME, encode_question(StatusQuestion())), StatusAnswer)
+        assert isinstance(send(directory / SOCKET_NAME, encode_question(StatusQuery())), StatusAnswer)
 
 
 def test_what_somebody_removes_is_made_again(tmp_path: Path, answer: Answering) -> None:
@@ -201,7 +201,7 @@ def test_what_somebody_removes_is_made_again(tmp_path: Path, answer: Answering) 
         wait_until(lambda: list(events())[1:] == ["control_not_served"], "a line")
         directory.unlink()
         wait_until(lambda: list(events())[2:] == ["control_served_again"], "a line")
-        assert isinstance(send(directory / SOCKET_NAME, encode_question(StatusQuestion())), StatusAnswer)
+        assert isinstance(send(directory / SOCKET_NAME, encode_question(StatusQuery())), StatusAnswer)
     assert list(directory.iterdir()) == []
 
 
@@ -223,7 +223,7 @@ def test_an_agent_that_can_not_be_asked_goes_on(tmp_path: Path, answer: Answerin
 def test_it_is_served_as_long_as_the_context(directory: Path, answer: Answering) -> None:
     """Nothing is logged when all is well."""
     with capture_logs() as logged, control_served(directory, answer, structlog.get_logger()):
-        assert isinstance(send(directory / SOCKET_NAME, encode_question(StatusQuestion())), StatusAnswer)
+        assert isinstance(send(directory / SOCKET_NAME, encode_question(StatusQuery())), StatusAnswer)
     assert logged == []
     assert not (directory / SOCKET_NAME).exists()
 
@@ -233,7 +233,7 @@ def test_it_is_served_as_long_as_the_context(directory: Path, answer: Answering)
     (
         (b"hello\n", Refusal.MALFORMED, "not a line of JSON"),
         (b"x" * LONGEST_QUESTION, Refusal.MALFORMED, "at most"),
-        (encode_question(HitsQuestion(interface="eth7")), Refusal.WRONG_USE, "eth7"),
+        (encode_question(HitsQuery(interface="eth7")), Refusal.WRONG_USE, "eth7"),
     ),
 )
 def test_what_can_not_be_answered_is_refused(
@@ -244,7 +244,7 @@ def test_what_can_not_be_answered_is_refused(
     assert isinstance(found, Refusals)
     assert found.reason is reason
     assert message in found.message
-    assert isinstance(send(served, encode_question(StatusQuestion())), StatusAnswer)
+    assert isinstance(send(served, encode_question(StatusQuery())), StatusAnswer)
 
 
 def test_a_question_without_an_end_is_refused(served: Path) -> None:
@@ -252,25 +252,25 @@ def test_a_question_without_an_end_is_refused(served: Path) -> None:
     with connect(served) as connection:
         connection.sendall(b"{")
         connection.shutdown(socket.SHUT_WR)
-        found = decode_answer(StatusQuestion(), read(connection))
-    assert found == Refusals(reason=Refusal.MALFORMED, message="the question has no end")
+        found = decode_answer(StatusQuery(), read(connection))
+    assert found == Refusals(reason=Refusal.MALFORMED, message="the query has no end")
 
 
 def test_a_fault_in_an_answer_is_logged_and_the_server_goes_on(directory: Path, answer: Answering) -> None:
     """The client is told where to look."""
     faults = iter((LookupError("lost"),))
 
-    def fail_once(question: Question, _is_wanted: Wanted = always, /) -> Answer:
+    def fail_once(query: Query, _is_wanted: Wanted = always, /) -> Answer:
         for fault in faults:
             raise fault
-        return answer(question)
+        return answer(query)
 
     with closing(ControlServer(directory, fail_once)), capture_logs() as logged:
-        found = send(directory / SOCKET_NAME, encode_question(StatusQuestion()))
+        found = send(directory / SOCKET_NAME, encode_question(StatusQuery()))
         assert isinstance(found, Refusals)
         assert found.reason is Refusal.FAULT
         assert [(entry["event"], entry["client"]) for entry in logged] == [("question_failed", os.getpid())]
-        assert isinstance(send(directory / SOCKET_NAME, encode_question(StatusQuestion())), StatusAnswer)
+        assert isinstance(send(directory / SOCKET_NAME, encode_question(StatusQuery())), StatusAnswer)
 
 
 def test_too_many_clients_are_turned_away(served: Path) -> None:
@@ -285,7 +285,7 @@ def test_too_many_clients_are_turned_away(served: Path) -> None:
     for _ in range(1000):  # a thread ends a moment after its connection
         with connect(served) as connection:
             try:
-                connection.sendall(encode_question(StatusQuestion()))
+                connection.sendall(encode_question(StatusQuery()))
                 if read(connection):
                     return
             except ConnectionError:
@@ -302,7 +302,7 @@ def test_a_client_without_a_thread_is_turned_away(served: Path) -> None:
                 assert read(connection) == b""
     finally:
         threading.stack_size(0)
-    assert isinstance(send(served, encode_question(StatusQuestion())), StatusAnswer)
+    assert isinstance(send(served, encode_question(StatusQuery())), StatusAnswer)
 
 
 def test_a_client_that_never_begins_is_cut_off(directory: Path, answer: Answering) -> None:
@@ -315,7 +315,7 @@ def test_a_client_that_never_begins_is_cut_off(directory: Path, answer: Answerin
 
 
 def test_a_client_that_never_ends_is_cut_off(directory: Path, answer: Answering) -> None:
-    """A question that arrives drop by drop does not hold a thread."""
+    """A query that arrives drop by drop does not hold a thread."""
     with (
         closing(ControlServer(directory, answer, longest_seconds=0.05)),
         connect(directory / SOCKET_NAME) as connection,
@@ -372,29 +372,29 @@ def test_root_and_the_agents_user_may_change_something(uid: int, *, may: bool) -
 def test_what_can_not_be_done_is_told(directory: Path, error: SgagentError, refused: Refusals) -> None:
     """By the reason, as the commands have an exit code for each."""
 
-    def refuse(_question: Question, _is_wanted: Wanted = always, /) -> Answer:
+    def refuse(_question: Query, _is_wanted: Wanted = always, /) -> Answer:
         raise error
 
     with closing(ControlServer(directory, refuse)), connect(directory / SOCKET_NAME) as connection:
-        connection.sendall(encode_question(ConfirmOrder()))
-        assert decode_answer(ConfirmOrder(), read(connection)) == refused
+        connection.sendall(encode_question(ConfirmCommand()))
+        assert decode_answer(ConfirmCommand(), read(connection)) == refused
 
 
 def test_an_order_may_take_longer_than_a_question(directory: Path) -> None:
-    """The time of a question is for reading it; then the loop has time of its own."""
+    """The time of a query is for reading it; then the loop has time of its own."""
     over = threading.Event()
 
-    def last(question: Question, _is_wanted: Wanted = always, /) -> Answer:
+    def last(query: Query, _is_wanted: Wanted = always, /) -> Answer:
         assert not over.wait(1.2)
-        assert isinstance(question, ConfirmOrder)
+        assert isinstance(query, ConfirmCommand)
         return ConfirmAnswer(is_confirmed=False)
 
     with (
         closing(ControlServer(directory, last, longest_seconds=1.0)),
         connect(directory / SOCKET_NAME) as connection,
     ):
-        connection.sendall(encode_question(ConfirmOrder()))
-        assert decode_answer(ConfirmOrder(), read(connection)) == ConfirmAnswer(is_confirmed=False)
+        connection.sendall(encode_question(ConfirmCommand()))
+        assert decode_answer(ConfirmCommand(), read(connection)) == ConfirmAnswer(is_confirmed=False)
 
 
 _CONNECT_WITH_GROUPS = """
@@ -448,7 +448,7 @@ def test_who_has_gone_is_known_before_an_order_begins(
     """A client that only says that it sends no more still waits for its answer."""
     left, wanted = threading.Event(), list[bool]()
 
-    def hesitate(_question: Question, is_wanted: Wanted = always, /) -> Answer:
+    def hesitate(_question: Query, is_wanted: Wanted = always, /) -> Answer:
         wanted.append(is_wanted())
         assert left.wait(WAIT_SECONDS)
         wait_until(lambda: wanted[-1] is not is_wanted() or len(wanted) > 2, "the client to go")
@@ -457,9 +457,9 @@ def test_who_has_gone_is_known_before_an_order_begins(
 
     with closing(ControlServer(directory, hesitate)), capture_logs() as logged:
         connection = connect(directory / SOCKET_NAME)
-        connection.sendall(encode_question(ConfirmOrder()))
+        connection.sendall(encode_question(ConfirmCommand()))
         connection.shutdown(socket.SHUT_WR)
-        wait_until(lambda: wanted == [True], "the order")
+        wait_until(lambda: wanted == [True], "the command")
         leave(connection)
         left.set()
         wait_until(lambda: any(line["event"] == "order_withdrawn" for line in logged), "the log")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from sgagent.agent.control.requests import ModeOrder
+from sgagent.agent.control.requests import ModeCommand
 from sgagent.agent.state.boot_fallback import FILE_NAME, BootFallback, render_fallback
 from sgagent.agent.state.directory import StateDirectory
 from sgagent.agent.step import Step
@@ -64,14 +64,14 @@ def test_a_mode_on_trial_does_not_change_it(machine: Machine) -> None:
     machine.source.write(GOOD)
     agent = machine.reconciler()
     agent.step(fetch=True)
-    before, orders = kept(machine), machine.orders(agent, structlog.get_logger())
+    before, commands = kept(machine), machine.commands(agent, structlog.get_logger())
 
     def step(*, fetch: bool = False) -> Step:
         return agent.step(fetch=fetch)
 
-    orders.switch_mode(step, ModeOrder(interface=None, mode=Mode.OBSERVE, confirm_within=60.0))
+    commands.switch_mode(step, ModeCommand(interface=None, mode=Mode.OBSERVE, confirm_within=60.0))
     assert kept(machine) == before is not None
-    orders.confirm(step)
+    commands.confirm(step)
     assert kept(machine) is None
 
 

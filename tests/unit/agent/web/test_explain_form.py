@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from sgagent.agent.control.explain_requests import ExplainQuestion
+from sgagent.agent.control.explain_requests import ExplainQuery
 from sgagent.agent.web.explain_form import LONGEST_VALUE, Form, read_form
 from sgagent.agent.web.rules import MOST_FIELDS
 from sgagent.core.model import Direction
@@ -34,7 +34,7 @@ def test_a_form_becomes_a_question() -> None:
     """The default of the source port is an ephemeral port; blanks around a value are ignored."""
     form = sent(source=" 198.51.100.7 ", interface="eth0")
     assert form.faults == {}
-    assert form.question == ExplainQuestion(
+    assert form.question == ExplainQuery(
         direction=Direction.INGRESS,
         source="198.51.100.7",
         destination="10.0.0.11",
