@@ -25,7 +25,7 @@ from bench.hosts import BenchHost, bench_host
 from bench.installed import installed_agent
 from bench.policy_changes import ACCEPTED, CONFIGURATION, KNOWN, Definitions, PolicyChange
 from bench.processor import LostPacketsError
-from bench.section import Section, begin, finish, parser_of
+from bench.section import COSTS_PAGE, Section, begin, finish, parser_of
 from bench.sending import Sender, Sent, Stream, known_sessions, sender_at
 from bench.sizes import SIZES, Size
 from bench.stream_losses import Losses, Situation, Streams, Waits, judge, lines
@@ -184,7 +184,9 @@ def main(argv: Sequence[str]) -> int:
         return 2
     rounds, applies = (1, 2) if options.quick else (ROUNDS, APPLIES_OF_A_ROUND)
     found = measure_streams(SIZES[1] if options.quick else SIZE, rounds, applies)
-    return finish(Section(NAME, list(lines(found)), found), list(judge(found)), writes=options.write)
+    return finish(
+        Section(NAME, list(lines(found)), found, COSTS_PAGE), list(judge(found)), writes=options.write
+    )
 
 
 if __name__ == "__main__":

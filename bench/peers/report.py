@@ -12,9 +12,9 @@ from bench.traffic import Aim
 
 
 def peer_lines(results: PeerResults) -> Iterator[str]:
-    """Yield all tables."""
+    """Yield the tables: operations at the two largest sizes, packets at all."""
     yield from _about(results)
-    for size in results.sizes:
+    for size in results.sizes[-2:]:
         yield from _operations(results, size)
     yield from _packets(results)
     yield from _reloads(results)
