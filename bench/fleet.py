@@ -3,7 +3,7 @@
 Hosts follow a cluster of three through etcd's proxies: each with its own source, connection and policy,
 resolved anew at every change, only without a kernel. They are threads of a few processes and share this
 machine with the cluster; what they compute is the larger part of what is measured, and is told beside it.
-``--write`` puts the tables into docs/scale.md.
+``--write`` puts the tables into bench/costs.md.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from functools import partial
 from pathlib import Path
 
 from bench.followers import Fleet, definitions, fleet_running
+from bench.section import COSTS_PAGE
 from integration.etcdcluster import CLIENT_PORT, Cluster, Member, etcd_cluster
 from integration.namespaces import network_namespace, remove_stale_namespaces
 from integration.parts import with_parts
@@ -36,8 +37,7 @@ from sgagent.sources.etcd.key_layout import FLEET, MEMBERS, KeyLayout, write_mem
 from sgagent.sources.etcd.messages import PutKey
 from sgagent.sources.etcd.publication import plan_publication, publish, read_published
 
-PAGE = Path(__file__).parent.parent / "docs" / "scale.md"
-PART = "measured"
+PART = "fleet"
 SIZES = (100, 300, 1000)
 PROXIES = 2
 ROUNDS = 3
@@ -122,7 +122,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.fleet", description=__doc__)
     parser.add_argument("--hosts", type=int, nargs="+", default=SIZES)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--write", action="store_true", help=f"put the tables into {PAGE.name}, too")
+    parser.add_argument("--write", action="store_true", help=f"put the tables into {COSTS_PAGE.name}, too")
     options = parser.parse_args()
     if os.geteuid() != 0:
         print("network namespaces need root", file=sys.stderr)
@@ -136,8 +136,8 @@ def main() -> int:
     text = tables.text()
     print(text, end="")
     if options.write:
-        page = PAGE.read_text(encoding="utf-8")
-        PAGE.write_text(with_parts(page, {PART: text}), encoding="utf-8")
+        page = COSTS_PAGE.read_text(encoding="utf-8")
+        COSTS_PAGE.write_text(with_parts(page, {PART: text}), encoding="utf-8")
     return 0
 
 

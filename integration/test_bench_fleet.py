@@ -1,4 +1,4 @@
-"""The bench of a fleet works; its measurements are for docs/scale.md."""
+"""The bench of a fleet works; its measurements are for bench/costs.md."""
 
 from __future__ import annotations
 

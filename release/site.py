@@ -22,6 +22,7 @@ PAGES = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
     "bench/costs.md": "costs.md",
+    "bench/peers.md": "peers.md",
     "container/README.md": "container.md",
     "examples/README.md": "examples.md",
     "examples/shop/README.md": "shop.md",

@@ -28,7 +28,7 @@ from bench.sizes import SIZES
 from integration.parts import with_parts
 
 RESULTS = ROOT / "bench" / "results" / "peers.json"
-PAGE = ROOT / "docs" / "peers.md"
+PAGE = ROOT / "bench" / "peers.md"
 PART = "peers"
 PICTURE = ROOT / "docs" / "peers.svg"
 
