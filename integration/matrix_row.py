@@ -158,6 +158,8 @@ def test_random_policies(
 ) -> None:
     """The compiler's table in this kernel decides each packet as the specification does."""
     found: list[str] = []
+    enforcing = tmp_path / "sgagent.toml"  # the package's own configuration observes
+    enforcing.write_text('[enforcement]\nmode = "enforce"\n')
     for seed in range(1, POLICIES + 1):
         draws = SeededDraws(seed)
         case = without_limits(random_case(draws))
@@ -174,7 +176,8 @@ def test_random_policies(
         packets = random_packets(draws, policy, PACKETS)
         with lab("eth0", "eth1") as built:
             entering = ("ip", "netns", "exec", built.host.name)
-            command = (interpreter, "-m", "sgagent", "compile", "--definitions", str(document), *links)
+            options = ("--config", str(enforcing), "--definitions", str(document), *links)
+            command = (interpreter, "-m", "sgagent", "compile", *options)
             done = subprocess.run((*entering, *command), capture_output=True, text=True, check=False)
             assert done.returncode == 0, f"seed {seed}: {done.stderr}"
             passed = judge(built, packets)
