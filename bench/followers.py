@@ -66,7 +66,7 @@ class Follower:
     host: FakeHost
     woken_at: float = 0.0
 
-    def take_in(self) -> None:
+    def add(self) -> None:
         """Resolve the delivery."""
         delivery = self.source.fetch()
         bound = bind(delivery.snapshot, (), self.host.facts(), automatically=True)
@@ -145,7 +145,7 @@ def _work(numbers: Sequence[int], namespace: Path, settings: EtcdSourceSettings,
         for number in numbers:
             host = FakeHost(Link(name="eth0", index=2, mac_address=mac_of(number), has_hardware=True))
             followers.append(Follower(EtcdSource(settings, Limits(), host=host), host))
-            stack.enter_context(followers[-1].source.watch(followers[-1].take_in))
+            stack.enter_context(followers[-1].source.watch(followers[-1].add))
         while asked.recv():
             asked.send(
                 Seen(

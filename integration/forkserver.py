@@ -71,7 +71,7 @@ class ForkedProgram:
     def poll(self) -> int | None:
         """Return the exit status if the program has ended; it is negative for a signal."""
         with contextlib.suppress(TimeoutError):
-            self._hear(0)
+            self._receive(0)
         return self.returncode
 
     def wait(self, timeout: float) -> int:
@@ -81,7 +81,7 @@ class ForkedProgram:
             subprocess.TimeoutExpired: it did not within the time.
         """
         try:
-            return self._hear(timeout)
+            return self._receive(timeout)
         except TimeoutError:
             raise subprocess.TimeoutExpired(f"process {self.pid}", timeout) from None
 
@@ -91,7 +91,7 @@ class ForkedProgram:
             with contextlib.suppress(ProcessLookupError):  # it has ended between the two
                 os.kill(self.pid, number)
 
-    def _hear(self, seconds: float) -> int:
+    def _receive(self, seconds: float) -> int:
         if self.returncode is None:
             with selectors.DefaultSelector() as selector:
                 selector.register(self._ended, selectors.EVENT_READ)

@@ -26,7 +26,7 @@ from sgagent.dataplane import applier_protocol
 from sgagent.dataplane.applier_protocol import LONGEST_ANSWER, LONGEST_REQUEST, Reply, Verb
 from sgagent.dataplane.dataplane import ApplierDataplane, LibnftablesDataplane
 from sgagent.dataplane.generation import RulesetChange
-from sgagent.dataplane.privsep import Applier, fork_applier, notices_heard
+from sgagent.dataplane.privsep import Applier, fork_applier, watching_notices
 from sgagent.nft import ruleset as r, transactions as p
 from sgagent.nft.ruleset import Interval, Match, Rule, SetMark
 from sgagent.nft.transactions import Plan
@@ -151,7 +151,7 @@ def test_a_killed_applier_is_noticed_at_once(owner: Applier) -> None:
     """Its end is heard without asking, and every call says so from then on."""
     plane = ApplierDataplane(owner.channel, mask=ALL_BITS)
     ended = threading.Event()
-    with notices_heard(owner.notices, lambda _: None, ended.set):
+    with watching_notices(owner.notices, lambda _: None, ended.set):
         os.kill(owner.pid, signal.SIGKILL)
         assert ended.wait(5.0 * PATIENCE)
     for _ in range(2):
@@ -282,7 +282,7 @@ def test_changes_by_others_are_told_with_who_made_them(namespace: Namespace, own
     """From the first table on, with its process, and whether it concerned our table; ours are no news."""
     plane = ApplierDataplane(owner.channel, mask=ALL_BITS)
     heard: list[RulesetChange] = []
-    with notices_heard(owner.notices, heard.append, lambda: None):
+    with watching_notices(owner.notices, heard.append, lambda: None):
         namespace.nft("add table inet earlier")
         namespace.nft("add table inet sgagent")  # without "persist", so nobody can own it
         plane.observe()

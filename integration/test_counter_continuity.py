@@ -80,7 +80,7 @@ class History:
 
     def flush(self, choice: random.Random) -> None:
         """Lose the table while no agent guards it; its counters were read before."""
-        self.look()
+        self.poll()
         self.agent.stop()
         self.agent.namespace.nft("flush", "ruleset")
         self.agent.start()
@@ -91,7 +91,7 @@ class History:
         table = self.agent.table()
         return frozenset(port for port in PORTS if f"chain rule/eth0/sgr-{port} {{" in table)
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Check that a scrape shows the sent packets, and no less than before."""
         family = self.agent.families().get("sgagent_rule_packets")  # not there without any rule
         hits = {sample.labels["rule_id"]: sample.value for sample in (family.samples if family else ())}
@@ -143,7 +143,7 @@ def test_hits_survive_whatever_happens(agent: Service, one_interface: Lab, seed:
     for _ in range(steps):
         choice.choice(happenings)(choice)
         history.send(choice)
-        history.look()
+        history.poll()
 
 
 def test_a_table_that_counts_more_than_the_lost_one_did(agent: Service, one_interface: Lab) -> None:

@@ -253,7 +253,7 @@ class Ledger:
     values: dict[Series, float] = field(default_factory=dict)
     """What each series said last."""
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Read all series that there are now; none of them may have gone back."""
         for family in self.agent.families().values():
             for sample in family.samples:
@@ -312,7 +312,7 @@ class Bench:
         self.stream.end()
         for definitions in (*(CHANGES[name] for name in names), WHOLE):
             self.define(definitions)
-            self.ledger.look()
+            self.ledger.poll()
 
 
 @contextlib.contextmanager
@@ -405,5 +405,5 @@ def test_a_trial_that_ends_without_a_table_loses_no_session(fresh_bench: Bench) 
         wait_for(lambda: "sgagent" not in bench.agent.namespace.nft("list", "tables"), "the trial to end")
     bench.stream.end()
     bench.define(trial)
-    bench.ledger.look()
+    bench.ledger.poll()
     assert bench.ledger.total == bench.stream.dropped() > TRIALS * LEAST_SESSIONS

@@ -57,7 +57,7 @@ class End:
             taken = self.socket.send(self.unsent)
             self.unsent = self.unsent[taken:]
 
-    def hear(self) -> None:
+    def notify(self) -> None:
         """Take the arrived messages."""
         try:
             arrived = self.socket.recv(65536)
@@ -204,7 +204,7 @@ class Traffic:
             due = time.perf_counter()
             while not self._stop.is_set():
                 for key, _ in selector.select(max(due - time.perf_counter(), 0)):
-                    key.data.hear()
+                    key.data.notify()
                 if time.perf_counter() >= due:
                     due = time.perf_counter() + _TICK_SECONDS
                     self._ticks += 1

@@ -73,7 +73,7 @@ class Accounting:
         self._shown: tuple[Totals, Mapping[CounterKey, HitTimes]] | None = None
         """The totals and times as they were read last; None once they have changed."""
 
-    def take_in(
+    def add(
         self,
         reading: Mapping[str, CounterValue],
         keys: Mapping[str, CounterKey],
@@ -126,12 +126,12 @@ class Accounting:
         Args:
             reading: the one that showed the reset. Some of it may be older: a reading takes a moment.
             after: another one, all of it newer than the reset.
-            keys: as of :meth:`take_in`, and so are the next ones.
+            keys: as of :meth:`add`, and so are the next ones.
             observed: interfaces in observe mode.
             now: seconds since the epoch.
         """
         older = {name: value for name, value in reading.items() if _is_below(after.get(name, value), value)}
-        self.take_in({**self._seen, **older}, keys, observed, now)
+        self.add({**self._seen, **older}, keys, observed, now)
         self.forget(tuple(self._seen))
 
     def take_last(self, reading: Mapping[str, CounterValue], leaving: Iterable[str], now: float) -> bool:
@@ -310,7 +310,7 @@ class Counting:
             after = self._dataplane.read_counters()
             self.accounting.begin_anew(reading, after, self._keys, self._observed, now)
             reading = after
-        is_news = self.accounting.take_in(reading, self._keys, self._observed, now) or is_reset
+        is_news = self.accounting.add(reading, self._keys, self._observed, now) or is_reset
         is_reset |= RESET_WATCH in reading and bool(self.accounting.went_back) and not self._is_first
         self._is_first = False
         if is_reset:
@@ -319,7 +319,7 @@ class Counting:
             self._save()
         self._is_watch_due = bool(reading) and not (self._is_watched and RESET_WATCH in reading)
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Read the counters between two steps, and watch for resets by other processes from then on.
 
         Raises:
@@ -415,10 +415,10 @@ class ObservationLog:
         }
         for name, observation in self._observations.items():
             if now >= observation.is_due_at and _sum(name, totals) != observation.sum_said:
-                self._say(name, observation, totals, now)
+                self._log_observation(name, observation, totals, now)
                 self._observations[name] = _begun(name, totals, now, now + SECONDS_BETWEEN_LINES)
 
-    def _say(self, name: str, observation: _Observation, totals: Totals, now: float) -> None:
+    def _log_observation(self, name: str, observation: _Observation, totals: Totals, now: float) -> None:
         """Write the line."""
         counted = {
             key: packets - observation.said.get(key, 0) for key, packets in _drops(name, totals).items()

@@ -64,7 +64,7 @@ class SessionKeeper(Protocol):
     def follow(self, step: Step) -> None:
         """Take note of a step."""
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Do the pending work, for a moment."""
 
 
@@ -130,7 +130,7 @@ class Daemon:
         ):
             if self.counting.damage:
                 self.event_log.error("counters_damaged", reason=self.counting.damage)
-            self._say_faults()
+            self._log_faults()
             self.commands.begin(partial(self._step, fetch=True))
             gc.enable()
             self._tick()
@@ -143,7 +143,7 @@ class Daemon:
                     raise ApplierLostError("the process that holds the privilege has ended")
                 if LoopEvent.STOP in happened:
                     break
-                self._turn(happened)
+                self._run_once(happened)
             self.service_manager.stopping()
             try:  # leave nothing in force that was not confirmed
                 self.commands.end(self._step_now)
@@ -184,7 +184,7 @@ class Daemon:
         """
         return self._reconciler.latest_time().timestamp()
 
-    def _turn(self, happened: LoopEvent) -> None:
+    def _run_once(self, happened: LoopEvent) -> None:
         """Run the loop once."""
         now = self.clock.monotonic()
         is_tick_due = now - self._ticked_at >= TICK_SECONDS
@@ -203,7 +203,7 @@ class Daemon:
         if self.inbox.do_jobs(self._step_now):
             self.published.note_manual_override(self.commands.manual_override())
         for keeper in self.sessions if is_tick_due else self._busy:
-            keeper.look()
+            keeper.poll()
         if is_tick_due:  # what readers ask for meanwhile puts off no look at the table
             self._ticked_at = self.clock.monotonic()
         if is_tick_due or self.inbox.has_readers:
@@ -225,7 +225,7 @@ class Daemon:
         is_expiry_due = self._latest_time() >= self._expiry
         if is_expiry_due:
             self._expiry = math.inf  # the step finds the next one; one that fails is tried again
-        are_names_changed = self._reconciler.names.turn(self._reconciler.latest_time)
+        are_names_changed = self._reconciler.names.run_once(self._reconciler.latest_time)
         return now >= min(self._retry_at, self._waiting_ends_at) or is_expiry_due or are_names_changed
 
     def _try_step(self, *, fetch: bool, only_on_drift: bool = False) -> None:
@@ -244,7 +244,7 @@ class Daemon:
         except SgagentError as error:
             fault = str(error)
             self._retry_later()
-        self._fault_log.say("step_failed", fault)
+        self._fault_log.log("step_failed", fault)
         self._step_fault = fault
 
     def _step_now(self, *, fetch: bool = False) -> Step:
@@ -301,39 +301,39 @@ class Daemon:
 
     def _publish(self, step: Step, *, is_fetched: bool) -> None:
         """Publish the result of a step, in the log too."""
-        self._step_log.say(step)
-        self._say_faults()
+        self._step_log.log(step)
+        self._log_faults()
         self.service_manager.status(summary(step))
         self.published.note_step(step, is_fetched=is_fetched, verified=self.verification.newest)
         self.published.note_contest(is_contested=self.drift.is_contested)
         override = self.commands.manual_override()
-        self._step_log.say_hold(override.held)
+        self._step_log.log_hold(override.held)
         self.published.note_manual_override(override)
 
     def _tick(self) -> None:
         """Read the counters, serve who waits for a reading, and feed the watchdog."""
         self._latest_time()  # kept in case the clock goes back
-        self.drift.look()
+        self.drift.poll()
         self.published.note_contest(is_contested=self.drift.is_contested)
         names = self._reconciler.names.report()
-        self._step_log.say_names(names)
+        self._step_log.log_names(names)
         self.published.note_names(names, self._reconciler.names.failures)
         self.published.note_doctor(self.doctor.newest)
         readers = self.inbox.take_readers()
         self._read_counters()
         for reader in readers:
             reader.set()
-        self._say_faults()
+        self._log_faults()
         self.service_manager.alive()
 
     def _read_counters(self) -> None:
         """Read the counters, and publish the totals."""
         self._reading_fault = None
         try:
-            self.counting.look()
+            self.counting.poll()
         except SgagentError as error:
             self._reading_fault = str(error)
-        self._fault_log.say("counters_not_read", self._reading_fault)
+        self._fault_log.log("counters_not_read", self._reading_fault)
         self._reset_log.follow(self.counting.resets)
         self.published.note_resets(self.counting.resets)
         totals, times = self.counting.accounting.totals, self.counting.accounting.times
@@ -350,21 +350,21 @@ class Daemon:
         of_parts = (one.fault for one in (published.flow_log, published.log_queue, published.serving) if one)
         return (*self._reconciler.state_faults, *(fault for fault in (*of_counters, *of_parts) if fault))
 
-    def _say_faults(self) -> None:
+    def _log_faults(self) -> None:
         """Log the faults of the state directory, once."""
-        self._fault_log.say("state_damaged", *self._reconciler.state_faults)
-        self._fault_log.say("counters_not_kept", self.counting.fault)
+        self._fault_log.log("state_damaged", *self._reconciler.state_faults)
+        self._fault_log.log("counters_not_kept", self.counting.fault)
 
 
 @contextmanager
 def _signals(inbox: Inbox) -> Iterator[None]:
     """Put signals into the inbox while the context lasts."""
 
-    def hear(number: int, _frame: FrameType | None) -> None:
+    def on_signal(number: int, _frame: FrameType | None) -> None:
         inbox.put(LoopEvent.RELOAD if number == signal.SIGHUP else LoopEvent.STOP)
 
     numbers = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
-    before = {number: signal.signal(number, hear) for number in numbers}
+    before = {number: signal.signal(number, on_signal) for number in numbers}
     try:
         yield
     finally:

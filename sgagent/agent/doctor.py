@@ -78,7 +78,7 @@ class Doctor:
                 self._subject, self._has_changed = subject, True
                 self._changed.notify_all()
 
-    def hear_of_change(self) -> None:
+    def notify(self) -> None:
         """Look at the host again, as another process changed the ruleset; may be called from any thread."""
         with self._changed:
             self._has_changed = True
@@ -91,9 +91,9 @@ class Doctor:
         """
         with self._looking:
             found, is_fresh = self.newest, self.clock() < self._fresh_until
-        return found if found is not None and is_fresh else self.look()
+        return found if found is not None and is_fresh else self.poll()
 
-    def look(self) -> Diagnosis:
+    def poll(self) -> Diagnosis:
         """Examine the host now, and return the findings; may be called from any thread, one at a time."""
         with self._looking:
             began = self.clock()
@@ -125,7 +125,7 @@ class Doctor:
         looked, rest = -LONGEST_PAUSE_SECONDS, self.shortest_seconds
         while self._wait(looked, rest):
             began = self.clock()
-            self.look()
+            self.poll()
             give_back()
             looked = self.clock()
             rest = max(self.shortest_seconds, LEAST_REST * (looked - began))

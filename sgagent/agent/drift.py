@@ -59,7 +59,7 @@ class DriftWatch:
         self.is_contested = False
         """Whether another process keeps changing the table."""
 
-    def hear(self, change: RulesetChange) -> None:
+    def notify(self, change: RulesetChange) -> None:
         """Record a change by another process; may be called from any thread."""
         if change.is_of_table:
             who = Tamperer(process_id=change.process_id, process_name=change.process_name)
@@ -80,7 +80,7 @@ class DriftWatch:
             self._count(step.compile_seconds + step.apply_seconds, tamperer)
         return replace(step, tamperer=tamperer)
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """End a contest after a quiet period."""
         if self.is_contested and self._clock.monotonic() - self._repairs[-1] >= QUIET_SECONDS:
             self.is_contested, self._resume_at = False, -math.inf

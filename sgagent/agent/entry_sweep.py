@@ -159,10 +159,10 @@ class EntrySweep:
         elif not is_known and (step.may_cut or step.is_first_table or self._may_be_left):
             self._sweep = self._begun(step.policy, step.facts)
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Go on with the sweep; without one, see now and then whether there are flow tables."""
         if self._sweep is None:
-            self._look_for_flow_tables()
+            self._find_flow_tables()
         end = self._clock.monotonic() + SWEEP_SECONDS
         while self._sweep is not None:
             try:
@@ -172,7 +172,7 @@ class EntrySweep:
             if self._clock.monotonic() >= end:
                 return
 
-    def _look_for_flow_tables(self) -> None:
+    def _find_flow_tables(self) -> None:
         """Sweep where another flow table has come: packets of revoked sessions may pass our hooks now."""
         step = self._step
         if step is None or step.policy is None or self._clock.monotonic() < self._tables_due:

@@ -73,7 +73,7 @@ class ForgottenSessions:
             self._is_needed = step.policy is not None and lockout.may_shut_in(step.policy)
             self._left = []
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Look some sessions up, and restore those that conntrack has forgotten."""
         began = self._clock.monotonic()
         if not self._is_needed or self._step is None or self._step.policy is None:

@@ -183,7 +183,7 @@ class CutPreview:
         self._logged: frozenset[NamedCut] = frozenset()
         self._fault: str | None = None
 
-    def look(self, old: ResolvedPolicy | None, new: ResolvedPolicy, facts: HostFacts) -> tuple[NamedCut, ...]:
+    def cuts(self, old: ResolvedPolicy | None, new: ResolvedPolicy, facts: HostFacts) -> tuple[NamedCut, ...]:
         """Log and return the sessions that the old policy allows and the new one does not.
 
         The policy is applied in any case. Of very many sessions, some at busy ports are not checked; if the
@@ -343,7 +343,7 @@ class RevokedSessions:
         if not is_known and (step.may_cut or self._listed or self._revoked):
             self._is_listed = False
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """End those that conntrack has forgotten, or took up when this host sent first."""
         if self._step is None or self._step.policy is None:
             return

@@ -213,18 +213,18 @@ class EventLog(Protocol):
 class FaultLog:
     """Log each fault once, until it is gone."""
 
-    def __init__(self, say: Callable[..., object]) -> None:
+    def __init__(self, log: Callable[..., object]) -> None:
         """Take the method that logs an event with a reason."""
-        self._say = say
-        self._said: dict[str, tuple[str, ...]] = {}
+        self._log = log
+        self._logged: dict[str, tuple[str, ...]] = {}
 
-    def say(self, event: str, *faults: str | None) -> None:
+    def log(self, event: str, *faults: str | None) -> None:
         """Log the faults of an event that it did not have before; None is no fault."""
-        found, before = tuple(fault for fault in faults if fault), self._said.get(event, ())
+        found, before = tuple(fault for fault in faults if fault), self._logged.get(event, ())
         for fault in found:
             if fault not in before:
-                self._say(event, reason=fault)
-        self._said[event] = found
+                self._log(event, reason=fault)
+        self._logged[event] = found
 
 
 class StepLog:
@@ -239,17 +239,17 @@ class StepLog:
         self._held: tuple[str, str] | None = None
         """What was in force and what was held back when that was logged last."""
 
-    def say_names(self, names: Iterable[NameStatus]) -> None:
+    def log_names(self, names: Iterable[NameStatus]) -> None:
         """Log which names have another state, or fail in another way, than before."""
         before, self._names = self._names, {one.name: one for one in names}
         for name, one in self._names.items():
             known = before.get(name)
             if known is None or (known.state, known.fault) != (one.state, one.fault):
                 is_bad = one.state in (NameState.STALE, NameState.EXPIRED) or one.fault is not None
-                say = self._log.warning if is_bad else self._log.info
-                say("name_state_changed", name=name, state=one.state.value, reason=one.fault)
+                log = self._log.warning if is_bad else self._log.info
+                log("name_state_changed", name=name, state=one.state.value, reason=one.fault)
 
-    def say_hold(self, held: HeldBack | None) -> None:
+    def log_hold(self, held: HeldBack | None) -> None:
         """Log that the source's version is not enforced, when that begins and when it was asked for anew."""
         if held is None or (held.version, held.held_back) == self._held:
             return
@@ -262,29 +262,29 @@ class StepLog:
         """Log the next hold again, even if it is the one before."""
         self._held = None
 
-    def say(self, step: Step) -> None:
+    def log(self, step: Step) -> None:
         """Log the differences from the step before."""
         before, self._before = self._before, step
         if step.held_back is None or step.source_error or step.is_refused:
             self.forget_hold()
         if before.source_error and not step.source_error:
             self._log.info("source_recovered")
-        self._faults.say("source_failed", step.source_error)
-        self._say_held_change(step, before)
+        self._faults.log("source_failed", step.source_error)
+        self._log_held_change(step, before)
         if step.problems != before.problems:
-            self._say_problems(step)
-        self._faults.say("guardrails_failed", step.guardrails.known.fault)
-        self._say_guardrails(step, before)
-        self._faults.say("ruleset_refused", step.kernel_error)
-        self._say_waiting(step, before)
+            self._log_problems(step)
+        self._faults.log("guardrails_failed", step.guardrails.known.fault)
+        self._log_guardrails(step, before)
+        self._faults.log("ruleset_refused", step.kernel_error)
+        self._log_waiting(step, before)
         if step.opened_to:  # in rules that an earlier agent left (§7.4)
             ways = {f"{to.address.network.network_address} {to.protocol} {to.port}" for to in step.opened_to}
             self._log.warning("source_way_opened", endpoints=sorted(ways))
         if (groupless := _groupless(step)) != _groupless(before):
             for name in groupless:
                 self._log.error("interface_without_group", interface=name)
-        self._say_ports(ports_of_masters(step), ports_of_masters(before))
-        self._faults.say("interface_not_enforced", *unenforceable_links(step).values())
+        self._log_ports(ports_of_masters(step), ports_of_masters(before))
+        self._faults.log("interface_not_enforced", *unenforceable_links(step).values())
         for name in _unbound_since(step, before):
             self._log.error("interface_unbound", interface=name, missing=list(map(str, step.missing_links)))
         if step.uncached != before.uncached:
@@ -307,7 +307,7 @@ class StepLog:
                 apply_seconds=round(step.apply_seconds, 6),
             )
 
-    def _say_held_change(self, step: Step, before: Step) -> None:
+    def _log_held_change(self, step: Step, before: Step) -> None:
         """Log that a version begins to wait, as it would cut a login, and that none does any more."""
         held, held_before = step.held_change, before.held_change
         if held is not None and (held_before is None or held_before.version != held.version):
@@ -322,18 +322,18 @@ class StepLog:
         elif held is None and held_before is not None:
             self._log.info("change_held_no_longer", version=held_before.version, in_force=step.version)
 
-    def _say_problems(self, step: Step) -> None:
+    def _log_problems(self, step: Step) -> None:
         """Log a refusal and each problem."""
         for problem in step.problems[:_MOST_PROBLEMS]:
-            say = self._log.error if problem.severity is Severity.ERROR else self._log.warning
-            say("problem_found", code=problem.code, problem=str(problem))
+            log = self._log.error if problem.severity is Severity.ERROR else self._log.warning
+            log("problem_found", code=problem.code, problem=str(problem))
         if step.is_refused:
             errors = sum(problem.severity is Severity.ERROR for problem in step.problems)
             self._log.error("snapshot_refused", errors=errors, in_force=step.version)
         elif len(step.problems) > _MOST_PROBLEMS:
             self._log.warning("more_problems_found", problems=len(step.problems))
 
-    def _say_guardrails(self, step: Step, before: Step) -> None:
+    def _log_guardrails(self, step: Step, before: Step) -> None:
         """Log which statements are broken by now, and by what."""
         known = {(step.guardrails.refused, one) for one in before.guardrails.violations}
         if before.guardrails.refused != step.guardrails.refused:
@@ -342,8 +342,8 @@ class StepLog:
             if (step.guardrails.refused, one) in known:
                 continue
             broken = named(one)
-            say = self._log.error if one.is_refusal else self._log.warning
-            say(
+            log = self._log.error if one.is_refusal else self._log.warning
+            log(
                 "guardrail_broken",
                 id=broken.id,
                 reason=broken.reason,
@@ -356,28 +356,28 @@ class StepLog:
                 refused=step.guardrails.refused,
             )
 
-    def _say_waiting(self, step: Step, before: Step) -> None:
+    def _log_waiting(self, step: Step, before: Step) -> None:
         """Log once how the host's traffic is treated for lack of a snapshot (§9.2)."""
-        lack = _lack(step)
-        if lack is _lack(before):
+        missing = _missing(step)
+        if missing is _missing(before):
             return
         reason = "no policy that can be enforced is loaded"
-        match lack:
+        match missing:
             case None:
                 pass
-            case _Lack.DOCUMENTS:
+            case _Missing.DOCUMENTS:
                 reason = "the source holds no document yet; the host is unchanged"
                 self._log.warning("nothing_enforced", reason=reason)
-            case _Lack.OPEN:
+            case _Missing.OPEN:
                 self._log.error("nothing_enforced", reason="no policy loaded yet; the host is unchanged")
-            case _Lack.STANDING:
+            case _Missing.STANDING:
                 self._log.error("older_rules_kept", reason=reason)
-            case _Lack.CLOSED:
+            case _Missing.CLOSED:
                 self._log.error("host_closed", reason=reason)
             case _:
-                assert_never(lack)
+                assert_never(missing)
 
-    def _say_ports(self, ports: Mapping[str, str], before: Mapping[str, str]) -> None:
+    def _log_ports(self, ports: Mapping[str, str], before: Mapping[str, str]) -> None:
         """Log as an error that a bound link became a port, which no policy applies to, and when that ends."""
         for name, master in ports.items():
             if before.get(name) != master:
@@ -401,7 +401,7 @@ def _groupless(step: Step) -> tuple[str, ...]:
     return tuple(one.name for one in step.policy.bound if not one.security_group_ids) if step.policy else ()
 
 
-class _Lack(Enum):
+class _Missing(Enum):
     """How a host is treated for which there is no snapshot."""
 
     DOCUMENTS = auto()
@@ -412,11 +412,11 @@ class _Lack(Enum):
     CLOSED = auto()
 
 
-def _lack(step: Step) -> _Lack | None:
+def _missing(step: Step) -> _Missing | None:
     if step.is_closed:
-        return None if step.outcome is StepEnd.REFUSED else _Lack.CLOSED
+        return None if step.outcome is StepEnd.REFUSED else _Missing.CLOSED
     if step.awaits_documents:
-        return _Lack.DOCUMENTS
+        return _Missing.DOCUMENTS
     if step.outcome is StepEnd.WAITING:
-        return _Lack.STANDING if step.is_standing else _Lack.OPEN
+        return _Missing.STANDING if step.is_standing else _Missing.OPEN
     return None

@@ -177,7 +177,7 @@ class Verification:
                 if self._is_over:
                     return
                 self.event_log.error("verification_ended", reason=str(error))
-                self._say_unknown(change, str(error))
+                self._report_unknown(change, str(error))
                 with self._changed:
                     self._changed.wait_for(lambda: self._is_over, self._restart.after_failure())
         self._close_prover()
@@ -242,7 +242,7 @@ class Verification:
             answer = prover.prove(request, self.open_listing(), listed)
         except SgagentError as error:
             self._proved = change
-            self._say_unknown(change, str(error))
+            self._report_unknown(change, str(error))
             return
         finally:
             with self._changed:
@@ -261,13 +261,13 @@ class Verification:
                 counterexample=report["counterexample"] or next(iter(report["guardrails"]), None),
                 description=answer.description,
             )
-            self._say(change, found)
+            self._finish(change, found)
 
     def _release_steps(self) -> None:
         self._holds_steps = False
         self._changed.notify_all()
 
-    def _say_unknown(self, change: int, reason: str) -> None:
+    def _report_unknown(self, change: int, reason: str) -> None:
         """Report that a change could not be proved."""
         state = self._state
         found = ProofReport(
@@ -281,9 +281,9 @@ class Verification:
             counterexample=None,
             description=(f"unknown: the table in the kernel was not compared with the policy: {reason}",),
         )
-        self._say(change, found)
+        self._finish(change, found)
 
-    def _say(self, change: int, found: ProofReport) -> None:
+    def _finish(self, change: int, found: ProofReport) -> None:
         """Report a proof's result, of the snapshot that is in force by then."""
         if found.outcome is Outcome.REFUTED:
             self.event_log.error("table_refuted", packet=found.counterexample, description=found.description)

@@ -64,7 +64,7 @@ def apply_once(policy: ResolvedPolicy, settings: Settings, options: argparse.Nam
         is_first = dataplane.observe().ruleset is None
         is_rejudged = settings.enforcement.sessions is Sessions.REJUDGE
         if is_rejudged and not is_first:
-            CutPreview(_LateLog(), open_sessions, find_sessions).look(None, policy, facts)
+            CutPreview(_LateLog(), open_sessions, find_sessions).cuts(None, policy, facts)
         operations = _bring(policy, settings, dataplane)
     if is_rejudged and is_first:
         step = Step(outcome=StepEnd.APPLIED, policy=policy, facts=facts)

@@ -56,7 +56,7 @@ from sgagent.core.errors import UsageError
 from sgagent.dataplane.dataplane import ApplierDataplane
 from sgagent.dataplane.generation import RulesetChange, RulesetNumber
 from sgagent.dataplane.live_sessions import link_towards, list_listeners, sessions_at_listeners
-from sgagent.dataplane.privsep import Applier, notices_heard
+from sgagent.dataplane.privsep import Applier, watching_notices
 from sgagent.dataplane.routes import Routes
 from sgagent.host.links import NetlinkHost
 from sgagent.host.processes import holder_of_port, own_sockets
@@ -153,7 +153,7 @@ def _assemble(
         before_counters_go=counting.read,
         counters_gone=counting.forget,
         left_table=left_table,
-        preview_cuts=CutPreview(log, open_sessions, dataplane.sessions.find_sessions).look,
+        preview_cuts=CutPreview(log, open_sessions, dataplane.sessions.find_sessions).cuts,
         lockout_hold=LockoutHold(
             seconds=settings.enforcement.hold_lockout_seconds,
             directory=settings.state.directory,
@@ -227,12 +227,12 @@ def _assemble(
         doctor=doctor,
     )
 
-    def hear(change: RulesetChange) -> None:
-        doctor.hear_of_change()
-        daemon.drift.hear(change)
+    def notify(change: RulesetChange) -> None:
+        doctor.notify()
+        daemon.drift.notify(change)
 
     stack.enter_context(doctor.running())
-    stack.enter_context(notices_heard(notices, hear, partial(inbox.put, LoopEvent.APPLIER_LOST)))
+    stack.enter_context(watching_notices(notices, notify, partial(inbox.put, LoopEvent.APPLIER_LOST)))
     return daemon
 
 

@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
     place: Path = options.config or DEFAULT_CONFIGURATION
     text, settings, is_written = _configuration(place, is_default=options.config is None)
     policy_file = _policy_file(settings)
-    policy = make_first_policy(look_at_host(), ssh_from=options.ssh_from, is_web_server=options.web)
+    policy = make_first_policy(inspect_host(), ssh_from=options.ssh_from, is_web_server=options.web)
     if not is_written:
         _write(place, text)
     # A running agent has read an older configuration: it has to observe before it finds the policy.
@@ -168,7 +168,7 @@ def _policy_file(settings: Settings) -> Path:
     return place
 
 
-def look_at_host() -> HostView:
+def inspect_host() -> HostView:
     """Return the host's facts for the first policy.
 
     Raises:

@@ -54,7 +54,7 @@ def watch(
     looks = int(seconds // LOOK_SECONDS) + 1
     with progress("watching the traffic, until Ctrl-C", looks) as advance, interruptible() as is_interrupted:
         while not is_interrupted():
-            live.look()
+            live.poll()
             advance()
             left = until - time.monotonic()
             if left <= 0:
@@ -135,7 +135,7 @@ class LiveTraffic:
         self._listeners: Sequence[HostListener] = ()
         self._is_warned = False
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Count the sessions that came since the last look.
 
         Raises:

@@ -90,7 +90,7 @@ def run(options: argparse.Namespace) -> int:
         from sgagent.cli.live_traffic import LiveTraffic  # noqa: PLC0415 - who reads files does without
 
         live = LiveTraffic(settings, definitions, traffic)
-        live.look()
+        live.poll()
         definitions, notes = live.definitions, live.notes()
     read_flows(_logs(settings, options), traffic, definitions)
     _accept_or_refuse(traffic, skips=options.skip_malformed)

@@ -265,7 +265,7 @@ class GenerationTracker:
 
         self._changed = 0
 
-    def hear(self, change: RulesetChange) -> None:
+    def notify(self, change: RulesetChange) -> None:
         """Record a change by another process, or that some were missed."""
         if not change.generation:
             self.followed = None

@@ -92,7 +92,7 @@ def serve(channel: socket.socket, notices: socket.socket, *, owned: bool) -> Non
                 handler.send_opened(channel)
             if handler.followed is not None:
                 poll.register(handler.followed.events, select.POLLIN)
-                handler.followed.hear()
+                handler.followed.read_changes()
 
 
 class _RequestHandler:
@@ -342,7 +342,7 @@ def applier_of_first_life(environment: MutableMapping[str, str]) -> Applier | No
 
 
 @contextlib.contextmanager
-def notices_heard(
+def watching_notices(
     notices: socket.socket, changed: Callable[[RulesetChange], None], ended: Callable[[], None]
 ) -> Iterator[None]:
     """Call back from a thread of its own, until the context is left.
@@ -352,7 +352,7 @@ def notices_heard(
         changed: called for each change by another process.
         ended: called once, when the applier has ended.
     """
-    thread = threading.Thread(target=_hear, args=(notices, changed, ended), name="notices", daemon=True)
+    thread = threading.Thread(target=_receive, args=(notices, changed, ended), name="notices", daemon=True)
     thread.start()
     try:
         yield
@@ -362,7 +362,7 @@ def notices_heard(
         thread.join()
 
 
-def _hear(
+def _receive(
     notices: socket.socket, changed: Callable[[RulesetChange], None], ended: Callable[[], None]
 ) -> None:
     with contextlib.suppress(OSError):

@@ -27,16 +27,16 @@ class TrackedTable:
         self._tracker = GenerationTracker()
         self.events = RulesetEvents(table.port)
 
-    def hear(self) -> None:
+    def read_changes(self) -> None:
         """Read the pending notifications, and pass each on."""
         for change in self.events.read():
-            self._tracker.hear(change)
+            self._tracker.notify(change)
             self._tell(change)
 
     def read_generation(self) -> int:
         """Return the number of the ruleset at which the table may have changed last."""
         now = self.table.read_generation()
-        self.hear()
+        self.read_changes()
         return self._tracker.changed_until(now)
 
     def list_table(self) -> TableListing:
@@ -52,7 +52,7 @@ class TrackedTable:
         """Return the number of the ruleset; None if another process may have changed the table."""
         followed = self._tracker.followed
         number = self.table.ruleset_number()
-        self.hear()
+        self.read_changes()
         is_followed = number is not None and number.generation == self._tracker.followed
         return number if is_followed and followed is not None else None
 

@@ -56,7 +56,7 @@ class Kernel(RuleBasedStateMachine):
     @rule()
     def read(self) -> None:
         """Read the counters, as the agent does every second, and save what is to be kept."""
-        if self.accounting.take_in(self.table, self.keys):
+        if self.accounting.add(self.table, self.keys):
             self.saved = self.accounting.kept
 
     @rule()
@@ -73,7 +73,7 @@ class Kernel(RuleBasedStateMachine):
     def kill(self) -> None:
         """Kill the agent and start it again, with what it saved last."""
         self.accounting = Accounting(self.saved)
-        self.accounting.take_in(self.table, {})
+        self.accounting.add(self.table, {})
 
     @invariant()
     def totals_never_go_back(self) -> None:
@@ -108,7 +108,7 @@ def test_whatever_is_read_totals_never_go_back(
         if is_restarted:
             accounting = Accounting(accounting.kept)
         accounting.forget(deleted)
-        accounting.take_in(reading, KEYS)
+        accounting.add(reading, KEYS)
         for key, total in accounting.totals.items():
             assert total.packets >= shown[key].packets
             assert total.bytes >= shown[key].bytes
@@ -123,7 +123,7 @@ def test_what_counts_is_never_forgotten(most_retired: int, history: list[dict[st
     for reading in history:
         keys = {name: KEYS[name] for name in reading}
         before = accounting.totals
-        accounting.take_in(reading, keys)
+        accounting.add(reading, keys)
         for key in keys.values():
             assert accounting.totals[key].packets >= before.get(key, NOTHING).packets
         assert len(accounting.kept.totals) <= len(keys) + most_retired

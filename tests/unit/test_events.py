@@ -23,7 +23,7 @@ LOGGING_METHODS = {
     "error",
     "critical",
     "exception",
-    "say",
+    "log",
     "log_warning",
     "_log_warning",
 }

@@ -86,7 +86,7 @@ class CommandHandler:
         reason, version = self._take_up()
         done = step()
         if reason is not None:
-            self._say_back(reason, version, done.version)
+            self._log_return(reason, version, done.version)
         elif version is not None and not self._definitions.is_trial_in_force:
             self._go_back(step, BackReason.REFUSED)
 
@@ -106,7 +106,7 @@ class CommandHandler:
             if reason is None:
                 delivery = self.reconciler.parse(kept.documents, kept.version)
                 self._replace(replace(definitions, proposal=Proposal(delivery=delivery, record=kept.record)))
-                self._say_pending(kept.version, resumed=True)
+                self._log_pending(kept.version, resumed=True)
                 return None, kept.version
         except (DamagedStateError, DocumentError) as error:
             self._log.error("state_damaged", reason=str(error))
@@ -202,7 +202,7 @@ class CommandHandler:
                 " are lost; apply without --confirm-within"
             )
         answer = self._put_in_force(step, delivery, Trigger.APPLY, seconds)
-        self._say_pending(delivery.snapshot.version, resumed=False)
+        self._log_pending(delivery.snapshot.version, resumed=False)
         return answer
 
     def reload(self, step: Stepping) -> EnforcedAnswer:
@@ -240,7 +240,7 @@ class CommandHandler:
         kept = self._kept(number)
         delivery = self.reconciler.parse(kept.documents, kept.version)
         answer = self._put_in_force(step, delivery, Trigger.ROLLBACK)
-        self._say_back(BackReason.ASKED, before, answer.version)
+        self._log_return(BackReason.ASKED, before, answer.version)
         return answer
 
     def confirm(self, step: Stepping) -> requests.ConfirmAnswer:
@@ -398,13 +398,13 @@ class CommandHandler:
         version = proposal.delivery.snapshot.version if proposal else None
         self._replace(self._trial_file.given_up(self._definitions))
         done = step()
-        self._say_back(reason, version, done.version)
+        self._log_return(reason, version, done.version)
         return done
 
-    def _say_back(self, reason: BackReason, version: str | None, in_force: str | None) -> None:
+    def _log_return(self, reason: BackReason, version: str | None, in_force: str | None) -> None:
         self._log.warning("rolled_back", reason=reason.value, version=version, in_force=in_force)
 
-    def _say_pending(self, version: str, *, resumed: bool) -> None:
+    def _log_pending(self, version: str, *, resumed: bool) -> None:
         pending = self._pending()
         assert pending is not None  # noqa: S101 - the caller has started a trial
         left = round(pending.seconds_left(self._clock.monotonic()), 1)

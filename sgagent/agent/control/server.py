@@ -213,10 +213,10 @@ class ControlServer(ConnectionServer[_Client]):
         try:
             self._listener, self._identity = self._make_socket()
         except (OSError, UsageError) as error:
-            self._fault_log.say("control_not_served", f"the socket was removed: {error}")
+            self._fault_log.log("control_not_served", f"the socket was removed: {error}")
         else:
             before.close()
-            self._fault_log.say("control_not_served", None)
+            self._fault_log.log("control_not_served", None)
             _LOG.warning("control_served_again", reason="the socket was removed")
 
     def admit(self, accepted: socket.socket, address: object) -> _Client | None:

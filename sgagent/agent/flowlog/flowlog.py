@@ -129,7 +129,7 @@ class Loss(enum.Enum):
 class FlowLog:
     """Keep the flows that the kernel logs.
 
-    One thread calls :meth:`take_in`, which also writes. The daemon's loop calls :meth:`follow` and
+    One thread calls :meth:`add`, which also writes. The daemon's loop calls :meth:`follow` and
     :meth:`reckon`. Any thread may read.
     """
 
@@ -215,7 +215,7 @@ class FlowLog:
             self._reckoning.begin(self._of_logging_leaves(read_totals()))
             self.ready.set()
 
-    def take_in(self, packets: Iterable[LoggedPacket] = ()) -> None:
+    def add(self, packets: Iterable[LoggedPacket] = ()) -> None:
         """Add the flows of logged packets, and write all pending entries."""
         flows = list(self._flows(packets))
         dropped = tuple(flow for flow in flows if flow.verdict is Policy.DROP)
@@ -355,7 +355,7 @@ def flows_heard(opened: socket.socket, flow_log: FlowLog) -> Iterator[None]:
         flow_log: receives the packets, in that thread.
     """
     bell, rope = socket.socketpair()
-    thread = threading.Thread(target=_hear, args=(opened, bell, flow_log), name="flows", daemon=True)
+    thread = threading.Thread(target=_receive, args=(opened, bell, flow_log), name="flows", daemon=True)
     with bell, rope, opened:
         thread.start()
         try:
@@ -366,7 +366,7 @@ def flows_heard(opened: socket.socket, flow_log: FlowLog) -> Iterator[None]:
             thread.join(_LONGEST_END_SECONDS)
 
 
-def _hear(opened: socket.socket, bell: socket.socket, flow_log: FlowLog) -> None:
+def _receive(opened: socket.socket, bell: socket.socket, flow_log: FlowLog) -> None:
     """Take in until the bell is rung; a fault of ours ends the flow log and nothing else."""
     poll, ready = select.poll(), set[int]()
     for one in (opened, bell):
@@ -375,7 +375,7 @@ def _hear(opened: socket.socket, bell: socket.socket, flow_log: FlowLog) -> None
         flow_log.ready.wait()
         while bell.fileno() not in ready:
             ready = {number for number, _ in poll.poll(_LONGEST_WAIT_MILLISECONDS)}
-            flow_log.take_in(_waiting(opened))
+            flow_log.add(_waiting(opened))
     except Exception as fault:  # noqa: BLE001 - the outermost frame of a thread: the agent enforces all the same
         flow_log.fail(fault)
 

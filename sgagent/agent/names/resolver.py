@@ -296,7 +296,7 @@ class NameWatch:
             self._resolved = self._resolved if found == self._resolved else found
         return self._resolved
 
-    def turn(self, latest: Callable[[], datetime]) -> bool:
+    def run_once(self, latest: Callable[[], datetime]) -> bool:
         """Add answers, ask for due names, and keep both; return whether a policy may change.
 
         It does so once in :data:`TURN_SECONDS`, so that answers cause no more than one step in that time.

@@ -428,7 +428,7 @@ class ServedMetrics:
         holder = self._holder_of(self._address.port)
         held = f", held by {holder}" if holder else ""
         self.fault = f"metrics are not served at {self._address}: {reason}{held}; tried again every second"
-        self._fault_log.say("metrics_not_served", self.fault)
+        self._fault_log.log("metrics_not_served", self.fault)
 
 
 _TOO_MANY_STREAMS = replace(

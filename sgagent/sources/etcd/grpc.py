@@ -121,7 +121,7 @@ class GrpcMessages:
     refused_bytes: int = 0
     """The size of a message that is too large, so that nothing more of it has to be sent; 0 for none."""
 
-    def take_in(self, content: bytes) -> None:
+    def add(self, content: bytes) -> None:
         """Take bytes of the answer; whole messages become available. One that is too large ends the call.
 
         Raises:

@@ -154,7 +154,7 @@ class LeasedKeys:
     _renewed_at: float = 0.0
     _written: dict[str, bytes] = field(default_factory=dict)
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Write the changed keys and delete the removed ones.
 
         Raises:
@@ -210,7 +210,7 @@ def _keep(kept: LeasedKeys, ended: threading.Event) -> None:
     while not ended.is_set():
         wait = LOOK_SECONDS
         try:
-            kept.look()
+            kept.poll()
         except (EtcdError, SgagentError, OSError) as error:  # of the store, or of the links
             kept.client.close()
             if str(error) != logged:

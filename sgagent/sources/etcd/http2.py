@@ -381,7 +381,7 @@ class Channel:
         match event:
             case h2.events.DataReceived():
                 call.room -= event.flow_controlled_length or 0
-                call.take_in(event.data or b"")
+                call.add(event.data or b"")
                 if call.refused_bytes:
                     self.cancel(call)
                     call.end()

@@ -228,7 +228,7 @@ class FileCollector:
         while time.monotonic() < deadline:
             ages = [time.time() - max(c[-2:]) / 1e9 for c in reader.appearance(self._path)]
             youngest = min((age for age in ages if age >= 0), default=reader.MISSING_SECONDS)
-            if youngest >= reader.MISSING_SECONDS or writers.hear(reader.MISSING_SECONDS - youngest):
+            if youngest >= reader.MISSING_SECONDS or writers.wait(reader.MISSING_SECONDS - youngest):
                 break
 
     def _read_all(

@@ -274,7 +274,7 @@ class Writers:
             kept = () if directory is None else self._since.items()
             self._since = {path: since for path, since in kept if path.parent != directory}
 
-    def hear(self, seconds: float) -> bool:
+    def wait(self, seconds: float) -> bool:
         """Wait until a file is open for writing or the timeout ends; return whether one is."""
         with self._noted:
             return self._noted.wait_for(lambda: bool(self._since), seconds)

@@ -44,7 +44,7 @@ def test_a_total_is_what_the_kernel_counted() -> None:
     """While nothing happens to the table, totals are the kernel's values."""
     accounting = Accounting()
     for value in (0, 5, 5, 12):
-        accounting.take_in(reading(value), KEYS)
+        accounting.add(reading(value), KEYS)
         assert accounting.totals == {WEB: CounterValue(packets=value, bytes=100 * value)}
 
 
@@ -52,8 +52,8 @@ def test_a_total_is_what_the_kernel_counted() -> None:
 def test_a_counter_that_shrank_goes_on_from_its_total(fresh: dict[str, CounterValue]) -> None:
     """A table that was made anew starts at zero; what was counted before stays."""
     accounting = Accounting()
-    accounting.take_in(reading(12), KEYS)
-    accounting.take_in(fresh, KEYS)
+    accounting.add(reading(12), KEYS)
+    accounting.add(fresh, KEYS)
     counted = fresh["rule/eth0/sgr-web"]
     assert accounting.totals[WEB] == CounterValue(packets=12 + counted.packets, bytes=1200 + counted.bytes)
 
@@ -61,86 +61,86 @@ def test_a_counter_that_shrank_goes_on_from_its_total(fresh: dict[str, CounterVa
 def test_a_counter_that_was_gone_at_a_reading_is_a_new_one() -> None:
     """What comes back has started at zero, even if it counted more than before meanwhile."""
     accounting = Accounting()
-    accounting.take_in(reading(12), KEYS)
-    accounting.take_in({}, KEYS)
+    accounting.add(reading(12), KEYS)
+    accounting.add({}, KEYS)
     assert packets(accounting) == 12
-    accounting.take_in(reading(20), KEYS)
+    accounting.add(reading(20), KEYS)
     assert packets(accounting) == 32
 
 
 def test_a_counter_that_was_deleted_between_readings_is_a_new_one() -> None:
     """Whoever deletes a counter can say so, as a reading need not show it."""
     accounting = Accounting()
-    accounting.take_in(reading(12), KEYS)
+    accounting.add(reading(12), KEYS)
     accounting.forget(["rule/eth0/sgr-web", "rule/eth0/never-was"])
-    accounting.take_in(reading(20), KEYS)
+    accounting.add(reading(20), KEYS)
     assert packets(accounting) == 32
 
 
 def test_a_rule_that_goes_and_comes_back_continues() -> None:
     """Without its rule a total is not shown, but it is kept."""
     accounting = Accounting()
-    accounting.take_in(reading(12), KEYS)
-    accounting.take_in({}, {})
+    accounting.add(reading(12), KEYS)
+    accounting.add({}, {})
     assert accounting.totals == {}
-    accounting.take_in(reading(1), dict(KEYS))
+    accounting.add(reading(1), dict(KEYS))
     assert packets(accounting) == 13
 
 
 def test_a_rule_that_moves_to_another_group_takes_only_new_hits_along() -> None:
     """The kernel's counter stays, but what it counted before belongs to the group that had the rule."""
     accounting = Accounting()
-    accounting.take_in(reading(12), KEYS)
+    accounting.add(reading(12), KEYS)
     moved = rule("sgr-web", group="sg-app")
-    accounting.take_in(reading(15), {"rule/eth0/sgr-web": moved})
+    accounting.add(reading(15), {"rule/eth0/sgr-web": moved})
     assert accounting.totals == {moved: CounterValue(packets=3, bytes=300)}
-    accounting.take_in(reading(15), dict(KEYS))
+    accounting.add(reading(15), dict(KEYS))
     assert packets(accounting) == 12
 
 
 def test_a_counter_without_a_key_is_counted_when_it_has_one() -> None:
     """A restarted agent reads the table before it knows what the counters count."""
     accounting = Accounting()
-    accounting.take_in(reading(12), {})
+    accounting.add(reading(12), {})
     assert accounting.totals == {}
-    accounting.take_in(reading(14), KEYS)
+    accounting.add(reading(14), KEYS)
     assert packets(accounting) == 14
 
 
 def test_a_key_without_a_counter_has_counted_nothing() -> None:
     """A new rule shows at once, with zero."""
     accounting = Accounting()
-    accounting.take_in({}, KEYS)
+    accounting.add({}, KEYS)
     assert packets(accounting) == 0
 
 
 def test_a_restarted_agent_goes_on_from_what_was_kept() -> None:
     """What the kernel counted while no agent ran is added, and nothing twice."""
     before = Accounting()
-    before.take_in(reading(12), KEYS)
+    before.add(reading(12), KEYS)
     after = Accounting(before.kept)
-    after.take_in(reading(20), dict(KEYS))
+    after.add(reading(20), dict(KEYS))
     assert packets(after) == 20
 
 
 def test_a_table_that_was_lost_while_no_agent_ran_is_noticed() -> None:
     """The kernel's value is below the one that was kept."""
     before = Accounting()
-    before.take_in(reading(12), KEYS)
+    before.add(reading(12), KEYS)
     after = Accounting(before.kept)
-    after.take_in(reading(2), dict(KEYS))
+    after.add(reading(2), dict(KEYS))
     assert packets(after) == 14
 
 
 def test_only_news_are_to_be_kept() -> None:
     """A quiet second writes no file; that something is counted from now on is news."""
     accounting = Accounting()
-    assert accounting.take_in(reading(0), KEYS)
-    assert not accounting.take_in(reading(0), KEYS)
-    assert accounting.take_in(reading(5), KEYS)
-    assert not accounting.take_in(reading(5), KEYS)
-    assert accounting.take_in({}, KEYS)
-    assert not accounting.take_in({}, KEYS)
+    assert accounting.add(reading(0), KEYS)
+    assert not accounting.add(reading(0), KEYS)
+    assert accounting.add(reading(5), KEYS)
+    assert not accounting.add(reading(5), KEYS)
+    assert accounting.add({}, KEYS)
+    assert not accounting.add({}, KEYS)
 
 
 def test_the_totals_that_stopped_first_are_forgotten_first() -> None:
@@ -148,7 +148,7 @@ def test_the_totals_that_stopped_first_are_forgotten_first() -> None:
     accounting = Accounting(most_retired=2)
     for rule_id in ("a", "b", "c", "d"):
         name = f"rule/eth0/{rule_id}"
-        accounting.take_in(reading(1, name=name), {name: rule(rule_id)})
+        accounting.add(reading(1, name=name), {name: rule(rule_id)})
     assert [key for key, _ in accounting.kept.totals] == [rule("b"), rule("c"), rule("d")]
 
 
@@ -157,7 +157,7 @@ def test_a_rule_that_came_back_is_the_last_to_be_forgotten() -> None:
     accounting = Accounting(most_retired=1)
     for rule_id in ("a", "b", "a", "c", "d"):
         name = f"rule/eth0/{rule_id}"
-        accounting.take_in(reading(1, name=name), {name: rule(rule_id)})
+        accounting.add(reading(1, name=name), {name: rule(rule_id)})
     assert [key for key, _ in accounting.kept.totals] == [rule("c"), rule("d")]
 
 
@@ -175,11 +175,11 @@ def counted(web: int, ban: int) -> dict[str, CounterValue]:
 def test_what_would_have_been_dropped_is_counted_while_observing() -> None:
     """What drops counted as long as nothing was dropped, beside the rule's own total (§9.1)."""
     accounting = Accounting()
-    accounting.take_in(counted(1, 2), WITH_A_BAN)
+    accounting.add(counted(1, 2), WITH_A_BAN)
     assert DROPS not in accounting.totals
-    accounting.take_in(counted(9, 5), WITH_A_BAN, OBSERVED)
+    accounting.add(counted(9, 5), WITH_A_BAN, OBSERVED)
     assert packets(accounting, DROPS) == 3
-    accounting.take_in(counted(9, 50), WITH_A_BAN, frozenset({"eth1"}))
+    accounting.add(counted(9, 50), WITH_A_BAN, frozenset({"eth1"}))
     assert packets(accounting, DROPS) == 3
     assert packets(accounting, BAN) == 50
 
@@ -187,18 +187,18 @@ def test_what_would_have_been_dropped_is_counted_while_observing() -> None:
 def test_an_observed_interface_starts_at_zero() -> None:
     """A series that is there from the beginning can be watched for its increase."""
     accounting = Accounting()
-    accounting.take_in(counted(0, 0), WITH_A_BAN, OBSERVED)
+    accounting.add(counted(0, 0), WITH_A_BAN, OBSERVED)
     assert packets(accounting, DROPS) == 0
-    accounting.take_in({}, {}, OBSERVED)
+    accounting.add({}, {}, OBSERVED)
     assert DROPS not in accounting.totals
 
 
 def test_what_would_have_been_dropped_outlives_the_agent() -> None:
     """It goes on after a restart, and is the last to be forgotten."""
     before = Accounting()
-    before.take_in(counted(0, 3), WITH_A_BAN, OBSERVED)
+    before.add(counted(0, 3), WITH_A_BAN, OBSERVED)
     after = Accounting(before.kept, most_retired=0)
-    after.take_in(counted(0, 4), dict(WITH_A_BAN), OBSERVED)
+    after.add(counted(0, 4), dict(WITH_A_BAN), OBSERVED)
     assert packets(after, DROPS) == 4
 
 
@@ -212,38 +212,38 @@ def test_the_last_hit_is_when_a_counter_grew() -> None:
     """A reading that finds nothing new makes it no younger."""
     accounting = Accounting()
     for now, value in ((100.0, 0), (101.0, 3), (102.0, 3)):
-        accounting.take_in(reading(value), KEYS, now=now)
+        accounting.add(reading(value), KEYS, now=now)
     assert times(accounting) == (100.0, 101.0)
 
 
 def test_times_go_on_after_a_restart() -> None:
     """An agent that starts again knows since when the kernel has counted, also before it has the keys."""
     before = Accounting()
-    before.take_in(reading(3), KEYS, now=100.0)
+    before.add(reading(3), KEYS, now=100.0)
     after = Accounting(before.kept)
-    after.take_in(reading(3), {}, now=200.0)
-    after.take_in(reading(3), KEYS, now=201.0)
+    after.add(reading(3), {}, now=200.0)
+    after.add(reading(3), KEYS, now=201.0)
     assert times(after) == (100.0, 100.0)
 
 
 def test_a_rule_that_comes_back_is_counted_anew() -> None:
     """While it was gone nobody counted, so it may not be called unused for that time."""
     accounting = Accounting()
-    accounting.take_in(reading(3), KEYS, now=100.0)
-    accounting.take_in({}, {}, now=200.0)
-    assert accounting.take_in(reading(0), dict(KEYS), now=300.0)
+    accounting.add(reading(3), KEYS, now=100.0)
+    accounting.add({}, {}, now=200.0)
+    assert accounting.add(reading(0), dict(KEYS), now=300.0)
     assert times(accounting) == (300.0, 100.0)
 
 
 def test_what_was_read_stays_as_it_was() -> None:
     """Readers in other threads keep what they have; where nothing changed, the same is read again."""
     accounting = Accounting()
-    accounting.take_in(reading(1), KEYS, now=10.0)
+    accounting.add(reading(1), KEYS, now=10.0)
     totals, times = accounting.totals, accounting.times
-    accounting.take_in(reading(1), KEYS, now=20.0)
+    accounting.add(reading(1), KEYS, now=20.0)
     assert accounting.totals is totals
     assert accounting.times is times
-    accounting.take_in(reading(4), KEYS, now=30.0)
+    accounting.add(reading(4), KEYS, now=30.0)
     assert totals[WEB].packets == 1
     assert packets(accounting) == 4
     assert times[WEB].last_hit_at == 10.0
@@ -254,10 +254,10 @@ def test_totals_follow_what_is_counted() -> None:
     """What comes to be counted, or no longer is, is told at the next look."""
     accounting = Accounting()
     app = rule("sgr-app")
-    accounting.take_in(reading(1), KEYS)
+    accounting.add(reading(1), KEYS)
     assert set(accounting.totals) == {WEB}
-    accounting.take_in(reading(1), {**KEYS, "rule/eth0/sgr-app": app})
+    accounting.add(reading(1), {**KEYS, "rule/eth0/sgr-app": app})
     assert set(accounting.totals) == {WEB, app}
-    accounting.take_in(reading(1), {"rule/eth0/sgr-app": app})
+    accounting.add(reading(1), {"rule/eth0/sgr-app": app})
     assert set(accounting.totals) == {app}
     assert set(accounting.times) == {app}

@@ -156,9 +156,9 @@ class Watched:
     dataplane: FakeDataplane
     counting: Counting
 
-    def look(self) -> int:
+    def poll(self) -> int:
         """Look, and return the total of the first rule."""
-        self.counting.look()
+        self.counting.poll()
         return self.counting.accounting.totals[WEB].packets
 
 
@@ -168,7 +168,7 @@ def watched(dataplane: FakeDataplane, tmp_path: Path) -> Watched:
     mine = counting(dataplane, tmp_path)
     mine.follow({NAME: WEB, OTHER: DNS}, frozenset())
     found = Watched(dataplane, mine)
-    found.look()
+    found.poll()
     return found
 
 
@@ -176,13 +176,13 @@ def watched(dataplane: FakeDataplane, tmp_path: Path) -> Watched:
 def test_what_is_counted_after_a_reset_counts(watched: Watched, later: int) -> None:
     """Whether it is less than what was read before, the same, or more; and the reset is noticed."""
     watched.dataplane.count(NAME, 5, 300)
-    assert watched.look() == 5
+    assert watched.poll() == 5
     watched.dataplane.reset_counters()
     watched.dataplane.count(NAME, later, 60 * later)
-    assert watched.look() == 5 + later
+    assert watched.poll() == 5 + later
     assert watched.counting.resets == Resets(1, FakeClock().now())
     watched.dataplane.count(NAME, 7, 420)
-    assert watched.look() == 5 + later + 7
+    assert watched.poll() == 5 + later + 7
     assert watched.counting.resets.count == 1
 
 
@@ -192,7 +192,7 @@ def test_each_reset_is_noticed_if_a_look_is_between(watched: Watched) -> None:
         watched.dataplane.count(NAME, 3, 180)
         watched.dataplane.reset_counters()
         watched.dataplane.count(NAME, 3, 180)
-        assert watched.look() == 3 * turn
+        assert watched.poll() == 3 * turn
         assert watched.counting.resets.count == turn
 
 
@@ -200,11 +200,11 @@ def test_the_reset_of_one_counter_is_noticed_if_it_shows_less(watched: Watched) 
     """The others go on from what they were."""
     watched.dataplane.count(NAME, 5, 300)
     watched.dataplane.count(OTHER, 5, 300)
-    watched.look()
+    watched.poll()
     watched.dataplane.reset_counters(NAME)
     watched.dataplane.count(NAME, 2, 120)
     watched.dataplane.count(OTHER, 2, 120)
-    assert watched.look() == 7
+    assert watched.poll() == 7
     assert watched.counting.accounting.totals[DNS].packets == 7
     assert watched.counting.resets.count == 1
 
@@ -212,28 +212,28 @@ def test_the_reset_of_one_counter_is_noticed_if_it_shows_less(watched: Watched) 
 def test_a_reset_while_no_agent_ran_is_noticed_by_the_next(watched: Watched, tmp_path: Path) -> None:
     """The kernel keeps the watch, and the file what was counted before."""
     watched.dataplane.count(NAME, 5, 300)
-    watched.look()
+    watched.poll()
     watched.dataplane.reset_counters()
     watched.dataplane.count(NAME, 9, 540)
     again = counting(watched.dataplane, tmp_path)
     again.follow({NAME: WEB, OTHER: DNS}, frozenset())
-    assert Watched(watched.dataplane, again).look() == 14
+    assert Watched(watched.dataplane, again).poll() == 14
     assert again.resets.count == 1
 
 
 def test_a_reset_that_a_step_reads_first_counts_once(watched: Watched) -> None:
     """The watch is not set anew within a step, and what was noticed there is not noticed again."""
     watched.dataplane.count(NAME, 5, 300)
-    watched.look()
+    watched.poll()
     watched.dataplane.reset_counters()
     watched.dataplane.count(NAME, 6, 360)
     watched.counting.read()
     watched.dataplane.count(NAME, 1, 60)
-    assert watched.look() == 12
+    assert watched.poll() == 12
     assert watched.counting.resets.count == 1
     watched.dataplane.reset_counters()
     watched.dataplane.count(NAME, 8, 480)
-    assert watched.look() == 20
+    assert watched.poll() == 20
     assert watched.counting.resets.count == 2
 
 
@@ -241,11 +241,11 @@ def test_a_reading_that_is_partly_older_than_the_reset_counts_both_parts() -> No
     """A dump takes a moment: of one counter it has the value before the reset, of the watch that after it."""
     accounting = Accounting()
     keys: dict[str, CounterKey] = {NAME: WEB, OTHER: DNS}
-    accounting.take_in({NAME: CounterValue(5, 300), OTHER: CounterValue(5, 300)}, keys)
+    accounting.add({NAME: CounterValue(5, 300), OTHER: CounterValue(5, 300)}, keys)
     mixed = {NAME: CounterValue(9, 540), OTHER: CounterValue(6, 360)}
     after = {NAME: CounterValue(2, 120), OTHER: CounterValue(7, 420)}
     accounting.begin_anew(mixed, after, keys, frozenset(), 0.0)
-    accounting.take_in(after, keys)
+    accounting.add(after, keys)
     assert accounting.totals[WEB].packets == 9 + 2
     assert accounting.totals[DNS].packets == 5 + 7
 
@@ -259,11 +259,11 @@ def test_a_kernel_that_refuses_the_watch_is_asked_again_later(
     mine.follow({NAME: WEB}, frozenset())
     dataplane.watch_refusal = KernelRefusedError("no room")
     for _ in range(3):
-        mine.look()
+        mine.poll()
     assert dataplane.watches_asked == 1
     dataplane.watch_refusal = None
     clock.pass_seconds(RETRY_SECONDS)
-    mine.look()
-    mine.look()
+    mine.poll()
+    mine.poll()
     assert dataplane.watches_asked == 2
     assert dataplane.read_counters()[RESET_WATCH] == CounterValue(1, 1)

@@ -69,7 +69,7 @@ def test_a_fault_is_logged_once_whatever_comes_and_goes_beside_it() -> None:
     log = FakeLog()
     faults = FaultLog(log.error)
     for found in (["a"], ["a", "b"], ["a", None], [], ["b"]):
-        faults.say("state_damaged", *found)
+        faults.log("state_damaged", *found)
     assert [keys["reason"] for _, keys in log.lines] == ["a", "b", "b"]
 
 

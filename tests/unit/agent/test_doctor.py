@@ -53,7 +53,7 @@ def test_it_looks_with_the_first_policy_and_after_each_change() -> None:
         patient.doctor.follow(step())
         patient.doctor.follow(step(POLICY, "eth0"))
         wait_until(lambda: len(patient.looks) == 2, "the second look")
-        patient.doctor.hear_of_change()
+        patient.doctor.notify()
         wait_until(lambda: len(patient.looks) == 3, "the third look")
     policy, facts = patient.looks[-1]
     assert [(link.name, link.evaluates_invalid) for link in policy.bound] == [("eth0", True)]
@@ -67,9 +67,9 @@ def test_it_rests_between_two_looks() -> None:
         patient.doctor.follow(step())
         wait_until(lambda: len(patient.looks) == 1, "the first look")
         for _ in range(100):
-            patient.doctor.hear_of_change()
+            patient.doctor.notify()
         assert len(patient.looks) == 1
-        patient.doctor.look()
+        patient.doctor.poll()
         assert len(patient.looks) == 2
 
 
@@ -86,7 +86,7 @@ def test_what_is_new_is_logged_once() -> None:
     patient = Patient()
     for found in ((FOUND,), (FOUND,), (), (FOUND,)):
         patient.found = found
-        patient.doctor.look()
+        patient.doctor.poll()
     assert patient.log.events().count("neighbour_found") == 2
     assert patient.doctor.newest == Diagnosis(findings=(FOUND,))
 
@@ -94,5 +94,5 @@ def test_what_is_new_is_logged_once() -> None:
 def test_it_can_be_asked_before_the_first_step() -> None:
     """Then no link is bound."""
     patient = Patient()
-    patient.doctor.look()
+    patient.doctor.poll()
     assert patient.looks[0][0].bound == ()

@@ -56,24 +56,24 @@ def watched() -> Watched:
 
 def test_who_was_heard_last_is_named(watched: Watched) -> None:
     """Once: the next repair is not theirs unless they are heard again."""
-    watched.watch.hear(replace(NFT, process_name="other"))
-    watched.watch.hear(NFT)
+    watched.watch.notify(replace(NFT, process_name="other"))
+    watched.watch.notify(NFT)
     assert watched.watch.follow(REPAIR).tamperer == Tamperer(process_id=4711, process_name="nft")
     assert watched.watch.follow(REPAIR).tamperer == Tamperer()
 
 
 def test_changes_of_our_table_wake_the_loop(watched: Watched) -> None:
     """Also where the kernel had too much to tell; nobody is named then."""
-    watched.watch.hear(NFT)
-    watched.watch.hear(MISSED)
+    watched.watch.notify(NFT)
+    watched.watch.notify(MISSED)
     assert watched.woken == 2
     assert watched.watch.follow(REPAIR).tamperer == Tamperer()
 
 
 def test_changes_of_other_tables_do_not(watched: Watched) -> None:
     """And whoever makes them is not blamed for ours."""
-    watched.watch.hear(NFT)
-    watched.watch.hear(replace(NFT, process_id=5, is_of_table=False))
+    watched.watch.notify(NFT)
+    watched.watch.notify(replace(NFT, process_id=5, is_of_table=False))
     assert watched.woken == 1
     named = watched.watch.follow(REPAIR).tamperer
     assert named.process_id == 4711
@@ -81,7 +81,7 @@ def test_changes_of_other_tables_do_not(watched: Watched) -> None:
 
 def test_an_ordinary_step_is_nobodys(watched: Watched) -> None:
     """What the definitions ask for is not blamed on anyone."""
-    watched.watch.hear(NFT)
+    watched.watch.notify(NFT)
     step = Step(outcome=StepEnd.APPLIED)
     assert watched.watch.follow(step) is step
 
@@ -102,7 +102,7 @@ def test_some_repairs_are_no_contest(watched: Watched) -> None:
 def test_too_many_repairs_raise_an_alarm_once(watched: Watched) -> None:
     """It names who it is, and is not said again while it lasts."""
     for _ in range(3 * CONTESTED_FROM):
-        watched.watch.hear(NFT)
+        watched.watch.notify(NFT)
         watched.watch.follow(REPAIR)
     assert watched.watch.is_contested
     [(event, keys)] = watched.log.lines
@@ -133,10 +133,10 @@ def test_a_contest_ends_when_it_is_quiet(watched: Watched) -> None:
     """After a while without a repair all is as at first."""
     watched.contest()
     watched.clock.pass_seconds(QUIET_SECONDS - 1)
-    watched.watch.look()
+    watched.watch.poll()
     assert watched.log.events() == ["drift_contested"]
     watched.clock.pass_seconds(1)
-    watched.watch.look()
+    watched.watch.poll()
     assert watched.log.events() == ["drift_contested", "drift_calmed"]
     assert not watched.watch.is_contested
     watched.watch.follow(REPAIR)

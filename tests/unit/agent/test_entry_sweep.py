@@ -123,7 +123,7 @@ def test_after_a_change_the_locked_out_are_ended_and_no_others() -> None:
     kernel = Kernel([allowed, locked_out, replace(locked_out, identity=2), allowed])
     sweep = sweep_on(kernel, log)
     sweep.follow(REVOKED)
-    sweep.look()
+    sweep.poll()
     assert kernel.entries == [allowed, allowed]
     assert log.lines == [("conntrack_entries_ended", {"entries": 2, "offloaded": 0})]
     assert sweep.report == SweepReport(ended=2)
@@ -150,7 +150,7 @@ def test_a_session_that_was_accepted_at_another_link_is_left() -> None:
     kernel = Kernel([here, elsewhere])
     sweep = sweep_on(kernel)
     sweep.follow(replace(REVOKED, state=state))
-    sweep.look()
+    sweep.poll()
     assert kernel.entries == [elsewhere]
 
 
@@ -170,7 +170,7 @@ def test_a_look_is_short() -> None:
     sweep.follow(REVOKED)
     for ended in (2, 4, 6):
         assert sweep.is_busy
-        sweep.look()
+        sweep.poll()
         assert len(kernel.ended) == ended
     assert not sweep.is_busy
 
@@ -194,9 +194,9 @@ def test_a_sweep_follows_what_may_revoke_or_may_concern_what_is_left(
     kernel = Kernel(entries)
     sweep = sweep_on(kernel)
     sweep.follow(replace(REVOKED, may_cut=False))
-    sweep.look()
+    sweep.poll()
     sweep.follow(step)
-    sweep.look()
+    sweep.poll()
     assert len(kernel.begun) == sweeps
 
 
@@ -206,7 +206,7 @@ def test_a_change_under_way_is_judged_by_the_newest_policy() -> None:
     sweep = sweep_on(kernel)
     sweep.follow(REVOKED)
     sweep.follow(replace(REVOKED, policy=only("in", "out"), may_cut=False))
-    sweep.look()
+    sweep.poll()
     assert kernel.ended == []
     assert len(kernel.begun) == 2
 
@@ -217,7 +217,7 @@ def test_nothing_is_ended_where_nothing_is_known_to_be_enforced() -> None:
     sweep = sweep_on(kernel)
     sweep.follow(REVOKED)
     sweep.follow(Step(outcome=StepEnd.WAITING))
-    sweep.look()
+    sweep.poll()
     assert kernel.ended == []
 
 
@@ -227,12 +227,12 @@ def test_a_kernel_that_can_not_list_is_named_once_and_asked_again() -> None:
     sweep = sweep_on(kernel, log)
     for policy in (only("in"), only("in")):
         sweep.follow(replace(REVOKED, policy=policy))
-        sweep.look()
+        sweep.poll()
         assert not sweep.is_busy
     assert [event for event, _ in log.lines] == ["conntrack_not_listed"]
     kernel.fault = None
     sweep.follow(replace(REVOKED, policy=only("in"), may_cut=False))
-    sweep.look()
+    sweep.poll()
     assert len(kernel.ended) == 1
 
 
@@ -249,13 +249,13 @@ def test_with_flow_tables_every_revoked_session_of_others_is_ended() -> None:
     sweep = sweep_on(kernel, log)
     policy = only("in", protocol=TCP)
     sweep.follow(replace(REVOKED, policy=policy))
-    sweep.look()
+    sweep.poll()
     assert kernel.begun == [((), True)]
     assert kernel.entries == [own, allowed]
     assert [event for event, _ in log.lines] == ["flow_tables_found", "conntrack_entries_ended"]
     assert log.lines[0][1] == {"flow_tables": ["inet fast path (eth0)"]}
     sweep.follow(replace(REVOKED, policy=only("in", protocol=TCP)))
-    sweep.look()
+    sweep.poll()
     assert [event for event, _ in log.lines] == ["flow_tables_found", "conntrack_entries_ended"]
     assert sweep.report.flow_tables == (TABLE,)
 
@@ -265,7 +265,7 @@ def test_an_offloaded_session_is_ended_though_no_flow_table_is_listed() -> None:
     kernel, log = Kernel([tcp(GUEST, FAR, is_offloaded=True), tcp(FAR, GUEST, is_offloaded=True)]), Log()
     sweep = sweep_on(kernel, log)
     sweep.follow(replace(REVOKED, policy=only("in", protocol=TCP)))
-    sweep.look()
+    sweep.poll()
     assert [one.original.source for one in kernel.ended] == [GUEST]
     assert log.lines == [("conntrack_entries_ended", {"entries": 1, "offloaded": 1})]
 
@@ -275,13 +275,13 @@ def test_a_flow_table_that_comes_later_has_revoked_sessions_ended() -> None:
     kernel, clock, log = Kernel([tcp(GUEST, FAR)]), FakeClock(), Log()
     sweep = sweep_on(kernel, log, clock)
     sweep.follow(replace(REVOKED, policy=only("in", protocol=TCP)))
-    sweep.look()
+    sweep.poll()
     assert kernel.ended == []
     for tables, ended, sweeps in (((TABLE,), 1, 2), ((TABLE,), 1, 2), ((), 1, 2)):
         kernel.tables = tables
-        sweep.look()
+        sweep.poll()
         clock.pass_seconds(FLOW_TABLE_SECONDS)
-        sweep.look()
+        sweep.poll()
         assert (len(kernel.ended), len(kernel.begun)) == (ended, sweeps)
         assert sweep.report.flow_tables == tables
 
@@ -311,7 +311,7 @@ def test_a_session_ends_that_its_user_may_not_have(
     kernel = Kernel([entry(HOST, FAR, protocol)], users=users)
     sweep = sweep_on(kernel)
     sweep.follow(of_user(protocol))
-    sweep.look()
+    sweep.poll()
     assert bool(kernel.entries) is goes_on
     assert bool(kernel.destroyed) is (protocol == TCP and not goes_on)
     assert kernel.begun[0][1], "all protocols are listed"
@@ -322,6 +322,6 @@ def test_what_is_forwarded_is_no_user_s() -> None:
     kernel = Kernel([entry(GUEST, FAR)], users=(1000,))
     sweep = sweep_on(kernel)
     sweep.follow(of_user(UDP))
-    sweep.look()
+    sweep.poll()
     assert not kernel.entries
     assert not kernel.destroyed

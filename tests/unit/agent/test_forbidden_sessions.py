@@ -196,12 +196,12 @@ def test_a_revoked_session_is_ended_once_conntrack_does_not_know_it(opened: Dire
     kernel, log = Kernel([SESSION]), Log()
     revoked = revoked_on(kernel, log)
     revoked.follow(closed())
-    revoked.look()
+    revoked.poll()
     assert not kernel.ended
     assert [(p.source, p.source_port, p.destination_port) for p in kernel.asked] == [(HOST.first, 22, 40_000)]
     kernel.opened = opened
-    revoked.look()
-    revoked.look()
+    revoked.poll()
+    revoked.poll()
     assert kernel.ended == [SESSION]
     assert kernel.listings == 1
     assert [event for event, _ in log.lines] == ["session_cut"]
@@ -212,9 +212,9 @@ def test_a_session_that_the_host_opened_from_a_listeners_port_is_left() -> None:
     kernel = Kernel([SESSION], opened=Direction.EGRESS, is_opening_seen=True)
     revoked = revoked_on(kernel)
     revoked.follow(closed())
-    revoked.look()
+    revoked.poll()
     kernel.opened = None
-    revoked.look()
+    revoked.poll()
     assert not kernel.ended
 
 
@@ -223,9 +223,9 @@ def test_a_translated_session_is_left_for_good() -> None:
     kernel = Kernel([SESSION], is_translated=True)
     revoked = revoked_on(kernel)
     revoked.follow(closed())
-    revoked.look()
+    revoked.poll()
     kernel.opened = None
-    revoked.look()
+    revoked.poll()
     assert len(kernel.asked) == 1
     assert not kernel.ended
 
@@ -235,13 +235,13 @@ def test_a_session_is_left_where_nothing_is_known_to_be_enforced_any_more() -> N
     kernel = Kernel([SESSION])
     revoked = revoked_on(kernel)
     revoked.follow(closed())
-    revoked.look()
+    revoked.poll()
     kernel.opened = None
     revoked.follow(Step(outcome=StepEnd.WAITING))
-    revoked.look()
+    revoked.poll()
     assert not kernel.ended
     revoked.follow(closed())
-    revoked.look()
+    revoked.poll()
     assert kernel.ended == [SESSION]
 
 
@@ -250,11 +250,11 @@ def test_a_revoked_session_whose_address_moves_is_evaluated_again() -> None:
     kernel, shut = Kernel([SESSION]), closed()
     revoked = revoked_on(kernel)
     revoked.follow(shut)
-    revoked.look()
+    revoked.poll()
     kernel.opened = None
     link = Link(name="eth1", index=2, addresses=(HOST,))
     revoked.follow(replace(shut, outcome=StepEnd.UNCHANGED, facts=HostFacts(links=(link,))))
-    revoked.look()
+    revoked.poll()
     assert not kernel.ended
 
 
@@ -270,7 +270,7 @@ def test_sessions_are_listed_again_only_after_a_change_that_matters() -> None:
         (replace(closed(), may_cut=True), 3),
     ):
         revoked.follow(step)
-        revoked.look()
+        revoked.poll()
         assert kernel.listings == listings
         kernel.opened = Direction.INGRESS
     assert not kernel.ended
@@ -281,7 +281,7 @@ def test_an_observed_session_is_left_whatever_conntrack_knows() -> None:
     kernel = Kernel([SESSION], opened=None)
     revoked = revoked_on(kernel)
     revoked.follow(closed(Mode.OBSERVE))
-    revoked.look()
+    revoked.poll()
     assert not kernel.ended
 
 
@@ -291,15 +291,15 @@ def test_a_look_asks_for_so_many() -> None:
     kernel = Kernel(sessions)
     revoked = revoked_on(kernel)
     revoked.follow(closed())
-    revoked.look()
+    revoked.poll()
     assert len(kernel.asked) == MOST_ASKED_FOR
     kernel.opened = None
-    revoked.look()
+    revoked.poll()
     assert [one.peer_port for one in kernel.ended[:11]] == [
         *range(MOST_ASKED_FOR + 1, MOST_ASKED_FOR + 11),
         1,
     ]
-    revoked.look()
+    revoked.poll()
     assert len(kernel.ended) == len(sessions)
 
 
@@ -319,7 +319,7 @@ def test_a_look_is_short() -> None:
     revoked = RevokedSessions(Log(), SlowClock(), kernel.port)
     revoked.follow(closed())
     for seen in (MOST_LOOKED_AT, len(kernel.sessions)):
-        revoked.look()
+        revoked.poll()
         assert len(kernel.ended) == seen
         assert kernel.ended[0] is SESSION
 
@@ -336,7 +336,7 @@ def test_a_kernel_that_can_not_tell_ends_no_session() -> None:
         RevokedSessions(Log(), FakeClock(), replace(kernel.port, find=fail)),
     ):
         revoked.follow(closed())
-        revoked.look()
+        revoked.poll()
     assert not kernel.ended
 
 
@@ -351,8 +351,8 @@ def test_a_kernel_that_can_not_list_sessions_is_asked_again() -> None:
 
     revoked = RevokedSessions(Log(), FakeClock(), replace(kernel.port, list_sessions=list_sessions))
     revoked.follow(closed())
-    revoked.look()
-    revoked.look()
+    revoked.poll()
+    revoked.poll()
     assert kernel.ended == [SESSION]
 
 

@@ -91,7 +91,7 @@ def looking_at(kernel: Kernel, step: Step = STEP, log: Log | None = None) -> For
     """Return what has looked once."""
     made = ForgottenSessions(log or Log(), kernel.clock, kernel.port)
     made.follow(step)
-    made.look()
+    made.poll()
     return made
 
 
@@ -100,7 +100,7 @@ def test_a_session_that_conntrack_knew_and_forgot_is_restored() -> None:
     kernel, log = Kernel(), Log()
     forgotten = looking_at(kernel, log=log)
     kernel.tracked = None
-    forgotten.look()
+    forgotten.poll()
     assert kernel.restored == [(SESSION, INWARDS)]
     assert log.lines == [("sessions_restored", {"sessions": 1})]
 
@@ -115,7 +115,7 @@ def test_what_was_not_known_as_opened_inwards_is_left(known: TrackedSession | No
     kernel = Kernel(tracked=known)
     forgotten = looking_at(kernel)
     kernel.tracked = None
-    forgotten.look()
+    forgotten.poll()
     assert kernel.restored == []
 
 
@@ -163,12 +163,12 @@ def test_a_look_is_short_and_listings_are_rare_where_they_take_long() -> None:
     kernel = Kernel(sessions, cost=0.1)
     forgotten = looking_at(kernel)
     assert kernel.asked == MOST_LOOKED_UP
-    forgotten.look()
+    forgotten.poll()
     assert kernel.asked == len(sessions)
-    forgotten.look()
+    forgotten.poll()
     assert kernel.listings == 1
     kernel.clock.pass_seconds(0.1 * REST + 0.01)
-    forgotten.look()
+    forgotten.poll()
     assert kernel.listings == 2
 
 
@@ -177,10 +177,10 @@ def test_a_look_that_takes_seconds_puts_off_the_next_for_half_a_minute_at_most()
     kernel = Kernel(cost=4.0)
     forgotten = looking_at(kernel)
     kernel.clock.pass_seconds(LONGEST_REST_SECONDS - 0.01)
-    forgotten.look()
+    forgotten.poll()
     assert kernel.listings == 1
     kernel.clock.pass_seconds(0.02)
-    forgotten.look()
+    forgotten.poll()
     assert kernel.listings == 2
 
 
@@ -189,5 +189,5 @@ def test_a_kernel_that_can_not_tell_ends_nothing() -> None:
     kernel = Kernel(fault=True)
     forgotten = looking_at(kernel)
     kernel.fault = False
-    forgotten.look()
+    forgotten.poll()
     assert kernel.asked == 1

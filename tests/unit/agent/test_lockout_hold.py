@@ -91,7 +91,7 @@ class Agent:
     def step(self, *, fetch: bool = False) -> Step:
         """Do a step."""
         self.last = self.reconciler.step(fetch=fetch)
-        self._step_log.say(self.last)
+        self._step_log.log(self.last)
         return self.last
 
     def ports(self) -> set[int]:

@@ -165,7 +165,7 @@ def test_health_and_log_say_it_once(machine: Machine) -> None:
 
     def step() -> None:
         done = agent.step(fetch=True)
-        told.say(done)
+        told.log(done)
         published.note_step(done, is_fetched=True)
 
     step()

@@ -33,7 +33,7 @@ CLOSED = policy_of(group("sg-1", rule("ssh", DROP, TCP, "22", "0.0.0.0/0")), on=
 def test_a_session_that_will_be_cut_is_named() -> None:
     """With what it is, its interface and the rule."""
     log = Log()
-    (cut,) = CutPreview(log, lambda: [LOGIN], forget).look(OPEN, CLOSED, FACTS)
+    (cut,) = CutPreview(log, lambda: [LOGIN], forget).cuts(OPEN, CLOSED, FACTS)
     assert cut == NamedCut(
         interface="eth0",
         kind=SessionKind.MANAGEMENT,
@@ -61,7 +61,7 @@ def test_the_agents_own_session_is_named_by_the_far_end() -> None:
     closed = policy_of(
         group("sg-1", rule("no", DROP, TCP, "443", "0.0.0.0/0", direction=OUT)), on={"eth0": "sg-1"}
     )
-    (cut,) = CutPreview(Log(), lambda: [mine], forget).look(OPEN, closed, FACTS)
+    (cut,) = CutPreview(Log(), lambda: [mine], forget).cuts(OPEN, closed, FACTS)
     assert str(cut) == "the agent's own session to 198.51.100.7 port 443 on eth0, by rule no"
 
 
@@ -69,13 +69,13 @@ def test_a_change_that_the_kernel_refuses_says_it_once() -> None:
     """It is tried again and again; a session that came since is news, and so is what another change cuts."""
     log, sessions = Log(), [LOGIN]
     preview = CutPreview(log, lambda: sessions, forget)
-    assert preview.look(OPEN, CLOSED, FACTS) == preview.look(OPEN, CLOSED, FACTS)
+    assert preview.cuts(OPEN, CLOSED, FACTS) == preview.cuts(OPEN, CLOSED, FACTS)
     assert len(log.lines) == 1
     sessions.append(replace(LOGIN, peer_port=40_001))
-    assert len(preview.look(OPEN, CLOSED, FACTS)) == 2
+    assert len(preview.cuts(OPEN, CLOSED, FACTS)) == 2
     assert [keys["peer_port"] for _, keys in log.lines] == [40_000, 40_001]
-    preview.look(CLOSED, OPEN, FACTS)
-    preview.look(OPEN, CLOSED, FACTS)
+    preview.cuts(CLOSED, OPEN, FACTS)
+    preview.cuts(OPEN, CLOSED, FACTS)
     assert len(log.lines) == 4
 
 
@@ -83,12 +83,12 @@ def test_a_crowd_is_counted() -> None:
     """Some are named, as many as are worth a line; so many are looked at, and the others not."""
     log = Log()
     crowd = [replace(LOGIN, peer_port=port) for port in range(20_000, 21_000)]
-    assert len(CutPreview(log, lambda: crowd, forget).look(OPEN, CLOSED, FACTS)) == MOST_LOOKED_AT
+    assert len(CutPreview(log, lambda: crowd, forget).cuts(OPEN, CLOSED, FACTS)) == MOST_LOOKED_AT
     events = [event for event, _ in log.lines]
     assert events == ["session_cut_foreseen"] * MOST_NAMED + ["more_cuts_foreseen"]
     assert log.lines[-1][1] == {"sessions": MOST_LOOKED_AT}
     few = Log()
-    CutPreview(few, lambda: crowd[:MOST_NAMED], forget).look(OPEN, CLOSED, FACTS)
+    CutPreview(few, lambda: crowd[:MOST_NAMED], forget).cuts(OPEN, CLOSED, FACTS)
     assert [event for event, _ in few.lines] == ["session_cut_foreseen"] * MOST_NAMED
 
 
@@ -100,7 +100,7 @@ def test_a_kernel_that_can_not_tell_is_named_once() -> None:
         raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
 
     preview = CutPreview(log, fail, forget)
-    assert preview.look(OPEN, CLOSED, FACTS) == preview.look(OPEN, CLOSED, FACTS) == ()
+    assert preview.cuts(OPEN, CLOSED, FACTS) == preview.cuts(OPEN, CLOSED, FACTS) == ()
     assert [event for event, _ in log.lines] == ["sessions_not_listed"]
 
 
@@ -110,8 +110,8 @@ def test_a_redirected_session_is_judged_by_the_wire() -> None:
     tracked = TrackedSession(mark=0, opened=Direction.EGRESS, is_translated=True, original=came)
     preview = CutPreview(Log(), lambda: [LOGIN], lambda packets: [tracked] * len(packets))
     at_wire = policy_of(group("sg-1", rule("wire", ACCEPT, TCP, "2222", "0.0.0.0/0")), on={"eth0": "sg-1"})
-    assert preview.look(None, at_wire, FACTS) == ()
-    (cut,) = preview.look(None, OPEN, FACTS)
+    assert preview.cuts(None, at_wire, FACTS) == ()
+    (cut,) = preview.cuts(None, OPEN, FACTS)
     assert (cut.local_port, cut.kind) == (2222, SessionKind.MANAGEMENT)
 
 
@@ -120,7 +120,7 @@ def test_a_session_that_conntrack_took_for_the_hosts_own_is_judged_by_its_socket
     came = FlowTuple(HOST.first, LOGIN.local_port, LOGIN.peer_address, LOGIN.peer_port)
     tracked = TrackedSession(mark=0, opened=Direction.INGRESS, original=came)
     preview = CutPreview(Log(), lambda: [LOGIN], lambda packets: [tracked] * len(packets))
-    (cut,) = preview.look(OPEN, CLOSED, FACTS)
+    (cut,) = preview.cuts(OPEN, CLOSED, FACTS)
     assert cut.local_port == LOGIN.local_port
 
 
@@ -130,5 +130,5 @@ def test_the_ends_of_sockets_are_taken_where_conntrack_can_not_be_asked() -> Non
     def refuse(_packets: object) -> NoReturn:
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
-    (cut,) = CutPreview(Log(), lambda: [LOGIN], refuse).look(OPEN, CLOSED, FACTS)
+    (cut,) = CutPreview(Log(), lambda: [LOGIN], refuse).cuts(OPEN, CLOSED, FACTS)
     assert cut.local_port == LOGIN.local_port

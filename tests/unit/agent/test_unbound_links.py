@@ -43,11 +43,11 @@ def test_a_network_interface_that_changed_its_mac_is_missing(machine: Machine) -
     reconciler, log = machine.reconciler(), FakeLog()
     step_log = StepLog(log)
     before = reconciler.step(fetch=True)
-    step_log.say(before)
+    step_log.log(before)
     assert told(before) == (1, [])
     machine.source.write(OTHER_MAC)
     after = reconciler.step(fetch=True)
-    step_log.say(after)
+    step_log.log(after)
     assert told(after) == (0, ["eni-1, on eth0 before"])
     assert log.keys_of("interface_unbound")["interface"] == "eth0"
     assert told(machine.reconciler().step(fetch=True)) == (0, ["eni-1, on eth0 before"])

@@ -203,7 +203,7 @@ Run = Callable[..., tuple[int, str, str]]
 def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Return a function that runs the command on a host with one link, with files in a folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(init, "look_at_host", lambda: VIEW)
+    monkeypatch.setattr(init, "inspect_host", lambda: VIEW)
 
     def run_command(*arguments: str, command: str = "init") -> tuple[int, str, str]:
         code = main([command, "--config", "sgagent.toml", *arguments])

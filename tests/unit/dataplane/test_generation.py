@@ -16,11 +16,11 @@ def test_changes_of_others_tables_do_not_count() -> None:
     """As long as each was heard of, in turn."""
     tracker = GenerationTracker()
     assert tracker.changed_until(5) == 5
-    tracker.hear(change(6))
-    tracker.hear(change(7))
+    tracker.notify(change(6))
+    tracker.notify(change(7))
     assert tracker.changed_until(7) == 5
-    tracker.hear(change(8, is_of_table=True))
-    tracker.hear(change(9))
+    tracker.notify(change(8, is_of_table=True))
+    tracker.notify(change(9))
     assert tracker.changed_until(9) == 8
 
 
@@ -28,7 +28,7 @@ def test_numbers_go_round() -> None:
     """The one after the greatest is 1."""
     tracker = GenerationTracker()
     assert tracker.changed_until(0xFFFFFFFF) == 0xFFFFFFFF
-    tracker.hear(change(1))
+    tracker.notify(change(1))
     assert tracker.changed_until(1) == 0xFFFFFFFF
 
 
@@ -36,10 +36,10 @@ def test_what_was_missed_may_have_been_ours() -> None:
     """Also what is told of after it."""
     tracker = GenerationTracker()
     tracker.changed_until(5)
-    tracker.hear(MISSED)
-    tracker.hear(change(6))
+    tracker.notify(MISSED)
+    tracker.notify(change(6))
     assert tracker.changed_until(6) == 6
-    tracker.hear(change(8))
+    tracker.notify(change(8))
     assert tracker.changed_until(8) == 8
 
 
@@ -51,9 +51,9 @@ class Ruleset:
         self.number, self.content = 1, 0
         self.tracker = GenerationTracker()
         self.untold: list[RulesetChange] = []
-        self.look()
+        self.poll()
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """List the table."""
         self.seen = self.content
         self.tracker.change(self.number)
@@ -68,7 +68,7 @@ class Ruleset:
     def tell(self) -> None:
         """Tell all that was not told yet."""
         while self.untold:
-            self.tracker.hear(self.untold.pop(0))
+            self.tracker.notify(self.untold.pop(0))
 
     def ask(self) -> None:
         """Hold an answer that nothing has changed to what has."""
@@ -91,7 +91,7 @@ def test_an_old_look_is_never_taken_for_new(events: list[str]) -> None:
             case "lose":
                 ruleset.untold = ruleset.untold[1:]
             case "look":
-                ruleset.look()
+                ruleset.poll()
             case _:
                 ruleset.ask()
     ruleset.tell()

@@ -75,7 +75,7 @@ class Told:
 
     def tell(self, *packets: LoggedPacket) -> tuple[Flow, ...]:
         """Take in packets, and return the drops that are remembered."""
-        self.flow_log.take_in(packets)
+        self.flow_log.add(packets)
         return self.flow_log.drops
 
     def reckon(self, totals: Mapping[CounterKey, CounterValue]) -> None:
@@ -192,8 +192,8 @@ def test_a_gap_in_the_numbers_is_what_was_lost() -> None:
     told.tell(told.packet(), told.packet(lost=3), told.packet())
     assert told.lost() == {Loss.OVERRUN: 3}
     told.sequence = (1 << 32) - 1
-    told.flow_log.take_in([logged(SYN, 5)])
-    told.flow_log.take_in([logged(SYN, (1 << 32) - 1), logged(SYN, 0)])
+    told.flow_log.add([logged(SYN, 5)])
+    told.flow_log.add([logged(SYN, (1 << 32) - 1), logged(SYN, 0)])
     assert told.lost()[Loss.OVERRUN] == 3
 
 
@@ -236,7 +236,7 @@ def test_what_was_counted_and_not_told_of_is_left_out() -> None:
     told.reckon(totals(1_011, 5))
     assert {found.rule_id: found.left_out for found in told.flow_log.left_out()} == {None: 10, "no-ssh": 5}
     assert told.lost() == {Loss.LIMITED: 15}
-    told.flow_log.take_in()
+    told.flow_log.add()
     written = [entry for entry in told.paper.entries if isinstance(entry, FlowsLeftOut)]
     assert [entry.left_out for entry in written] == [10, 5]
 

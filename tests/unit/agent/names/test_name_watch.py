@@ -96,16 +96,16 @@ class Agent:
         """Do a step."""
         return self.reconciler.step(fetch=True)
 
-    def turn(self) -> bool:
+    def run_once(self) -> bool:
         """Take in answers and ask for what is due, as the loop does once a second."""
         self.machine.clock.pass_seconds(1)
-        return self.names.turn(self.latest)
+        return self.names.run_once(self.latest)
 
     def settle(self) -> Step:
         """Do a step, have the names resolved, and do another."""
         self.step()
-        self.turn()
-        self.turn()
+        self.run_once()
+        self.run_once()
         return self.step()
 
 
@@ -145,8 +145,8 @@ def test_a_name_is_closed_until_it_is_resolved_and_its_servers_are_open(
     first = agent.step()
     assert (leaves(first, A), leaves(first, SERVER, 53), codes(first)) == (False, True, ["unresolved_name"])
     assert first.unknown_objects == 1
-    assert not agent.turn()
-    assert agent.turn()
+    assert not agent.run_once()
+    assert agent.run_once()
     second = agent.step()
     assert (leaves(second, A), leaves(second, B), codes(second)) == (True, False, [])
     assert resolver.asked == [(NAME, (SERVER,))]
@@ -159,8 +159,8 @@ def test_a_changed_answer_is_a_change_of_elements(machine: Machine, resolver: Fa
     before = machine.dataplane.observe().ruleset
     resolver.addresses[NAME] = (A, B)
     machine.clock.pass_seconds(60)
-    agent.turn()
-    assert agent.turn()
+    agent.run_once()
+    assert agent.run_once()
     machine.dataplane.applied.clear()
     step = agent.step()
     assert (step.outcome, leaves(step, A), leaves(step, B)) == (StepEnd.APPLIED, True, True)
@@ -178,7 +178,7 @@ def test_an_equal_answer_is_no_change(machine: Machine, resolver: FakeResolver) 
     agent.settle()
     for _ in range(10):
         machine.clock.pass_seconds(60)
-        assert not agent.turn()
+        assert not agent.run_once()
     assert agent.step().outcome is StepEnd.UNCHANGED
     assert len(resolver.asked) > 5
 
@@ -189,8 +189,8 @@ def agent_with_leaving_address(machine: Machine, resolver: FakeResolver) -> Agen
     agent.settle()
     resolver.addresses[NAME] = (B,)
     machine.clock.pass_seconds(60)
-    agent.turn()
-    agent.turn()
+    agent.run_once()
+    agent.run_once()
     assert leaves(agent.step(), A)
     return agent
 
@@ -202,7 +202,7 @@ def test_an_old_address_passes_for_ten_minutes(machine: Machine, resolver: FakeR
     machine.clock.pass_seconds(595)
     assert leaves(agent.step(), A)
     machine.clock.pass_seconds(10)
-    assert agent.turn()
+    assert agent.run_once()
     step = agent.step()
     assert (leaves(step, A), leaves(step, B)) == (False, True)
 
@@ -213,9 +213,9 @@ def test_a_refused_order_hides_no_address_that_has_gone(machine: Machine, resolv
     resolver.is_silent = True
     machine.clock.pass_seconds(605)
     assert not agent.reconciler.refusal_of(machine.source.fetch())
-    assert agent.turn()
+    assert agent.run_once()
     assert not leaves(agent.reconciler.step(fetch=False), A)
-    assert not agent.turn()
+    assert not agent.run_once()
 
 
 def test_a_clock_that_jumps_ahead_takes_no_address_from_commands(
@@ -224,7 +224,7 @@ def test_a_clock_that_jumps_ahead_takes_no_address_from_commands(
     """They read what the agent keeps, and measure ages by the wall clock: so a jump has it written anew."""
     agent = agent_with_leaving_address(machine, resolver)
     machine.clock.set_back(-3600)
-    agent.turn()
+    agent.run_once()
     settings = parse_settings(f"[state]\ndirectory = '{machine.state.directory}'", "sgagent.toml")
     answers = DnsAnswers(settings, machine.clock, agent.latest(), is_asked=False)
     known = answers.of([NAME], NO_FACTS).addresses[NAME]
@@ -241,8 +241,8 @@ def test_silence_changes_nothing_for_a_day_over_restarts_and_boots(
         machine.clock.pass_seconds(3_600)
         agent = Agent(machine, resolver)
         assert leaves(agent.step(), A), hour
-        agent.turn()
-        agent.turn()
+        agent.run_once()
+        agent.run_once()
     machine.clock.pass_seconds(3_600)
     agent = Agent(machine, resolver)
     step = agent.step()
@@ -257,9 +257,9 @@ def test_the_hours_are_configurable(machine: Machine, resolver: FakeResolver) ->
     settings = parse_settings(f"{text}\n[state]\ndirectory = '{machine.state.directory}'", "sgagent.toml")
     names = NameWatch(settings, machine.clock, datetime.now(UTC), resolver)
     names.want(frozenset({NAME}))
-    names.turn(lambda: datetime.now(UTC))
+    names.run_once(lambda: datetime.now(UTC))
     machine.clock.pass_seconds(1)
-    names.turn(lambda: datetime.now(UTC))
+    names.run_once(lambda: datetime.now(UTC))
     resolver.is_silent = True
     machine.clock.pass_seconds(3_599)
     assert names.resolved(NO_FACTS).addresses[NAME]
@@ -274,7 +274,7 @@ def test_what_is_known_is_in_force_before_anything_is_asked(machine: Machine, re
     boot = machine.reconciler(f"[state]\ndirectory = '{machine.state.directory}'")
     step = boot.step(fetch=True)
     assert leaves(step, A)
-    assert not boot.names.turn(lambda: datetime.now(UTC))
+    assert not boot.names.run_once(lambda: datetime.now(UTC))
 
 
 def test_a_wrong_clock_at_boot_revives_nothing_and_forgets_nothing(
@@ -327,7 +327,7 @@ def test_a_name_that_no_rule_names_is_not_asked_for(machine: Machine, resolver: 
     assert not leaves(step, SERVER, 53)
     asked = len(resolver.asked)
     machine.clock.pass_seconds(3_600)
-    agent.turn()
+    agent.run_once()
     assert (len(resolver.asked), agent.names.report()) == (asked, ())
     machine.source.write(policy(f"dns:{NAME}"))
     assert leaves(agent.step(), A)
@@ -342,7 +342,7 @@ def test_the_hosts_servers_are_followed(machine: Machine, resolver: FakeResolver
     step = agent.step(fetch=True)
     assert (leaves(step, SERVER, 53), leaves(step, "198.51.100.53", 53)) == (True, False)
     servers[:] = ["198.51.100.53"]
-    assert names.turn(lambda: datetime.now(UTC))
+    assert names.run_once(lambda: datetime.now(UTC))
     assert resolver.asked == [(NAME, ("198.51.100.53",))]
     step = agent.step(fetch=False)
     assert (leaves(step, SERVER, 53), leaves(step, "198.51.100.53", 53)) == (False, True)
