@@ -63,6 +63,7 @@ exec </dev/null
 mkdir -p /dev/pts /dev/shm
 mount -t devpts devpts /dev/pts
 mount -t tmpfs tmpfs /dev/shm
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
 ip link set lo up
 cd {directory}
 echo "booted after $(cut -d' ' -f1 /proc/uptime) seconds"

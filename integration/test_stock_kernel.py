@@ -54,6 +54,7 @@ CHOSEN = (
     "test_sessions_in_kernel.py::test_only_the_bits_of_the_mask_are_cleared",
     "test_daemon_life.py::test_a_restart_changes_nothing[killed]",
     "test_flow_log.py::test_who_was_dropped_is_told_with_what_decided",
+    "test_units.py",
     *STORM,
 )
 CHOSEN_SECONDS = 900.0
@@ -123,7 +124,7 @@ def test_it_is_debians_kernel(report: Report) -> None:
             ("test_sessions_in_kernel", 1),
             ("test_daemon_life", 1),
         ),
-        *(("test_flow_log", 1), ("test_storm", len(STORM))),
+        *(("test_flow_log", 1), ("test_units", 1), ("test_storm", len(STORM))),
     ),
 )
 def test_it_does_as_it_should(report: Report, module: str, least: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from sgagent.core.conditions import GroupPath
 from sgagent.core.model import Family
 from sgagent.core.policy import LOOPBACK
 from sgagent.nft import ruleset as nft
@@ -77,6 +78,8 @@ class Edges:
             if isinstance(value, Symbol):
                 if key_type is KeyType.IFNAME:
                     self._links.add(value.word)
+                continue
+            if isinstance(value, GroupPath):
                 continue
             last = (1 << BITS[key_type]) - 1
             near = (value.first - 1, value.first, value.last, value.last + 1)

@@ -9,6 +9,7 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
+from sgagent.core.conditions import GroupPath
 from sgagent.nft import ruleset as nft
 from sgagent.nft.expressions import Key, PacketBytes
 from sgagent.nft.fields import FIELDS, HOST_ORDER_KEYS, KEY_LENGTHS, KEY_TYPES, LENGTHS, KernelField
@@ -202,6 +203,8 @@ def _ends(
             return (word.encode().ljust(16, b"\0"),) * 2
         case Symbol(word):
             return (nft.SYMBOLS[key_type][word].to_bytes(size, order),) * 2
+        case GroupPath():
+            raise AssertionError("rules for units are not assembled")
 
 
 def _entries(ends: Sequence[tuple[bytes, bytes]], data: bytes, *, is_interval: bool) -> Iterable[bytes]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
+from sgagent.core.conditions import GroupPath
 from sgagent.nft import ruleset as nft
 from sgagent.nft.diff import make_plan
 from sgagent.nft.ruleset import (
@@ -423,7 +424,11 @@ def _value_added(table: AlterableTable, place: Place) -> Iterator[Alteration]:
     statement = table.statement_at(place)
     if isinstance(statement, Match) and statement.mask is None:
         for number, value in enumerate(statement.values):
-            beside = () if isinstance(value, NamePrefix) else _neighbours(value, statement.selector.key_type)
+            beside = (
+                ()
+                if isinstance(value, (GroupPath, NamePrefix))
+                else _neighbours(value, statement.selector.key_type)
+            )
             for other in beside:
                 yield from _with_value(table, place, statement, number, value, other)
 

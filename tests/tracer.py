@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import assert_never
 
+from sgagent.core.conditions import GroupPath
 from sgagent.core.model import PORTED, Family, Protocol
 from sgagent.nft.ruleset import (
     Accept,
@@ -336,6 +337,8 @@ def _holds(value: Comparable, read: int | str) -> bool:
             return word == read
         case NamePrefix(prefix):
             return isinstance(read, str) and read.startswith(prefix)
+        case GroupPath():
+            return False  # no packet that is traced is of a socket
         case _:
             assert_never(value)
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Protocol
 
 from sgagent.agent.step import EventLog, Step
+from sgagent.compiler.selectors import has_units
 from sgagent.core.binding import HostFacts
+from sgagent.core.conditions import ControlGroup
 from sgagent.core.errors import NotPermittedError
 from sgagent.core.model import TCP, Direction, Family
 from sgagent.core.policy import ResolvedPolicy
@@ -33,8 +35,8 @@ class Sockets(Protocol):
     def of(self, entry: ConntrackEntry) -> Collection[TcpSession]:
         """Return those that a session of this host may be of."""
 
-    def users_of(self, entry: ConntrackEntry) -> Collection[int | None]:
-        """Return who may have made its socket; None stands for no socket."""
+    def makers_of(self, entry: ConntrackEntry) -> Collection[tuple[int | None, int | None]]:
+        """Return the user who may have made its socket, and the kernel's identity of the control group."""
 
 
 class Entries(Protocol):
@@ -84,7 +86,10 @@ class _Sweep:
 
     has_flow_tables: bool
     sockets: Sockets | None
-    """None where no rule is for a user."""
+    """None where no rule is for a user or unit."""
+
+    groups: Mapping[int, ControlGroup]
+    """By identity; none where no rule is for a unit."""
 
     seen: int = 0
     ended: int = 0
@@ -102,7 +107,13 @@ class _Sweep:
         if self.sockets is None:
             return False
         is_own = (entry.family, entry.original.source) in self.own
-        return self.judge.is_of_revoked_user(entry, self.sockets.users_of(entry) if is_own else (None,))
+        made = self.sockets.makers_of(entry) if is_own else ((None, None),)
+        return self.judge.is_of_revoked_user(entry, [(user, self._number(group)) for user, group in made])
+
+    def _number(self, identity: int | None) -> int | None:
+        """Return the number of a control group; None of one that is gone, or where nobody asks."""
+        group = None if identity is None else self.groups.get(identity)
+        return None if group is None else group.numbers[0]
 
     def sockets_of(self, entry: ConntrackEntry) -> Collection[TcpSession]:
         """Return the sockets of TCP to end with an entry: a closing one would let answers in (§6.3)."""
@@ -195,6 +206,7 @@ class EntrySweep:
             has_users = any(judge.egress.has_users for judge in policy.judges)
             self._entries.begin_entries(tests, all_protocols=bool(tables) or has_users)
             sockets = self._entries.list_sockets() if has_users else None
+            groups = facts.find_local.list_groups() if any(map(has_units, policy.judges)) else {}
         except OSError as error:
             self._give_up(error)
             return None
@@ -211,7 +223,7 @@ class EntrySweep:
             link = towards(entry.family, ends.source, ends.destination)
             return link if link is None or self._may_pass(entry.mark, link, direction) else None
 
-        return _Sweep(EntryJudge(policy, find_link), own, bool(tables), sockets)
+        return _Sweep(EntryJudge(policy, find_link), own, bool(tables), sockets, groups)
 
     def _may_pass(self, mark: int, link: str, direction: Direction) -> bool:
         """Return whether the mark lets a session be one that was opened in the direction through the link.

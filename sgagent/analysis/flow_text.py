@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import chain
 
-from sgagent.analysis.header_space import ALL_PROTOCOL_NUMBERS, EVERYBODY, Box, Clause, Label
+from sgagent.analysis.header_space import ALL_PROTOCOL_NUMBERS, ALL_UNITS, EVERYBODY, Box, Clause, Label
 from sgagent.core.addresses import (
     NO_ADDRESSES,
     AddressRanges,
@@ -19,7 +19,7 @@ from sgagent.core.addresses import (
     joined,
     without,
 )
-from sgagent.core.conditions import NO_USER
+from sgagent.core.conditions import NO_UNIT, NO_USER, groups_text
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.members import members_by_group
 from sgagent.core.memo import Memo
@@ -203,6 +203,8 @@ def traffic_text(box: Box[Label], direction: Direction, peers: str) -> str:
         words.append(f"{'at' if direction is Direction.INGRESS else 'out of'} {shown}")
     if box.users != EVERYBODY:
         words.append(users_text(box.users))
+    if box.units != ALL_UNITS:
+        words.append(units_text(box.units))
     return " ".join(words)
 
 
@@ -212,6 +214,13 @@ def users_text(users: Ranges) -> str:
     is_most = holds(users, NO_USER)
     text = f"user {port_text(others if is_most else users)}"
     return f"of all but {text}" if is_most else f"of {text}"
+
+
+def units_text(units: Ranges) -> str:
+    """Return in which units the sockets were made, like ``of unit nginx.service``."""
+    if not holds(units, NO_UNIT):
+        return f"of {groups_text(units)}"
+    return f"of all but {groups_text(without(ALL_UNITS, units))}"
 
 
 def peers_text(box: Box[Label], names: ObjectNames, preferred: Sequence[Peer], links: Sequence[str]) -> str:
@@ -235,6 +244,7 @@ def box_as_json(
         "source_ports": _ports_as_json(box.source_ports),
         "local_addresses": None if box.locals == everywhere else cidrs(box.locals, box.family),
         **({} if box.users == EVERYBODY else {"local_users": users_text(box.users)}),
+        **({} if box.units == ALL_UNITS else {"local_units": units_text(box.units)}),
     }
 
 
@@ -252,7 +262,7 @@ def clause_as_json(clause: Clause) -> dict[str, object]:
         "rule_id": rule.rule_id if rule else None,
         "security_group_id": rule.security_group_id if rule else None,
         **({"limit_per_source": str(rule.conditions.limit)} if rule and rule.conditions.limit else {}),
-        **({"local": str(rule.conditions.user)} if rule and rule.conditions.user else {}),
+        **({"local": str(rule.conditions.local)} if rule and rule.conditions.local else {}),
     }
 
 

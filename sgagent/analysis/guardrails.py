@@ -21,7 +21,7 @@ from sgagent.analysis.header_space import (
 )
 from sgagent.analysis.packet_tables import codes_of
 from sgagent.core.addresses import AddressRanges, Ranges, common, holds, joined, meets, without
-from sgagent.core.conditions import NO_USER
+from sgagent.core.conditions import NO_UNIT, NO_USER
 from sgagent.core.evaluate import DecidedBy, Packet
 from sgagent.core.explanation import EPHEMERAL_PORT
 from sgagent.core.guardrails import (
@@ -243,7 +243,7 @@ def _decides_as(clause: Clause, demanded: Policy) -> bool:
 def _covers(clause: Clause, region: Sequence[Clause]) -> bool:
     """Return whether a clause, which has no other far ends than a region, matches all of its packets."""
     one = region[0]
-    is_plain = clause.source_ports.is_all and clause.local is None and clause.user is None
+    is_plain = clause.source_ports.is_all and clause.local is None and clause.is_anybodys
     return is_plain and clause.addresses == one.addresses and not without(codes_of(one), codes_of(clause))
 
 
@@ -300,6 +300,7 @@ def _example(box: Box[Clause], interface: str, direction: Direction) -> Packet:
         destination_port=_pick_number(box.ports, 1) if has_ports else None,
         icmp_type=_ECHO_REQUEST.get(protocol),
         user=None if (user := _pick_number(box.users, NO_USER)) == NO_USER else user,
+        unit=None if (unit := _pick_number(box.units, NO_UNIT)) == NO_UNIT else unit,
     )
 
 

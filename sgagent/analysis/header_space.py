@@ -1,9 +1,9 @@
 """Header space: partition the packets of one direction and family into boxes that the same clauses decide.
 
-A box is a set of far ends, times a set of protocols, destination ports, source ports, near ends and users.
-The partition is exact: far ends are sorted into classes by the clauses that name them, then a sweep cuts
-ports, source ports, near ends and users. Several decision lists may be cut together, to compare them. Parts
-in which they agree are not cut.
+A box is a set of far ends, times a set of protocols, destination ports, source ports, near ends, users and
+units. The partition is exact: far ends are sorted into classes by the clauses that name them, then a sweep
+cuts the rest, one after the other. Several decision lists may be cut together, to compare them. Parts in
+which they agree are not cut.
 
 A packet too short to hold ports is decided as one from port 0 to port 0, which no document can name.
 """
@@ -20,7 +20,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from sgagent.compiler.class_chains import classify
 from sgagent.core.addresses import AddressRanges, Ranges, joined, ranges_of, sweep, without
-from sgagent.core.conditions import NO_USER
+from sgagent.core.conditions import NO_UNIT, NO_USER
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import (
     ALL_PORTS,
@@ -60,7 +60,10 @@ class Clause:
     """First and last address of the near end; None is any."""
 
     user: int | None = None
-    """Whose sockets of this host it is about; None is all packets (§13.3)."""
+    """The user whose sockets of this host it is about; None is all packets (§13.3)."""
+
+    units: tuple[int, int] | None = None
+    """The same of control groups, by the first and last number."""
 
     rule: ResolvedRule | None = None
     """The rule, where it is one."""
@@ -82,9 +85,20 @@ class Clause:
         return not (self.ports.is_all and self.source_ports.is_all)
 
     @property
+    def makers(self) -> tuple[Ranges | None, Ranges | None]:
+        """Return the users and the control groups whose sockets it is about; None is all packets."""
+        users = None if self.user is None else ((self.user, self.user),)
+        return users, None if self.units is None else (self.units,)
+
+    @property
+    def is_anybodys(self) -> bool:
+        """Return whether it matches sockets of all users and units, and packets without one."""
+        return self.user is None and self.units is None
+
+    @property
     def content(self) -> tuple[object, ...]:
         """Return all but the addresses and the identity: equal contents decide alike."""
-        return (self.policy, self.protocols, self.ports, self.source_ports, self.local, self.user)
+        return (self.policy, self.protocols, self.ports, self.source_ports, self.local, *self.makers)
 
 
 def list_clauses(judge: ResolvedInterface | None, direction: Direction, family: Family) -> tuple[Clause, ...]:
@@ -157,6 +171,7 @@ def _rule(rule: ResolvedRule, family: Family) -> Clause:
         source_ports=rule.source_ports,
         local=rule.near_ends,
         user=rule.user,
+        units=rule.units,
         rule=rule,
     )
 
@@ -170,6 +185,7 @@ Columns = tuple[Column, ...]
 
 ALL_PROTOCOL_NUMBERS: Ranges = ((0, 255),)
 EVERYBODY: Ranges = ((0, NO_USER),)
+ALL_UNITS: Ranges = ((0, NO_UNIT),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,10 +207,13 @@ class Box(Generic[Label]):
     users: Ranges = EVERYBODY
     """Who made the socket; of packets without one it is nobody."""
 
+    units: Ranges = ALL_UNITS
+    """In which control groups; of packets without a socket it is none."""
+
     label: Label
 
 
-BOX_ORDER = attrgetter("protocols", "ports", "peers", "source_ports", "locals", "users")
+BOX_ORDER = attrgetter("protocols", "ports", "peers", "source_ports", "locals", "users", "units")
 """Sorts boxes of one family."""
 
 
@@ -239,7 +258,7 @@ def find_box(
 
 
 def _box(family: Family, row: tuple[Any, ...]) -> Box[Any]:
-    peers, protocols, ports, source_ports, near_ends, users, found = row
+    peers, protocols, ports, source_ports, near_ends, users, units, found = row
     return Box(
         family=family,
         peers=peers,
@@ -248,6 +267,7 @@ def _box(family: Family, row: tuple[Any, ...]) -> Box[Any]:
         source_ports=source_ports,
         locals=near_ends,
         users=users,
+        units=units,
         label=found,
     )
 
@@ -270,8 +290,9 @@ def _dimensions(family: Family) -> tuple[_Dimension, ...]:
         _Dimension(_protocols),
         _Dimension(partial(_pieces, last=LAST_PORT, wanted=_ports), _is_plain),
         _Dimension(partial(_pieces, last=LAST_PORT, wanted=_source_ports), _is_anywhere),
-        _Dimension(partial(_pieces, last=family.last_address, wanted=_near_end), _is_anybodys),
-        _Dimension(partial(_pieces, last=NO_USER, wanted=_user), lambda _: True),
+        _Dimension(partial(_pieces, last=family.last_address, wanted=_near_end), attrgetter("is_anybodys")),
+        _Dimension(partial(_pieces, last=NO_USER, wanted=_user), _is_any_units),
+        _Dimension(partial(_pieces, last=NO_UNIT, wanted=_units), lambda _: True),
     )
 
 
@@ -416,19 +437,23 @@ def _near_end(clause: Clause) -> Ranges | None:
 
 
 def _user(clause: Clause) -> Ranges | None:
-    return None if clause.user is None else ((clause.user, clause.user),)
+    return clause.makers[0]
+
+
+def _units(clause: Clause) -> Ranges | None:
+    return clause.makers[1]
 
 
 def _is_plain(clause: Clause) -> bool:
-    """Return whether a clause matches whatever the source port, the near end and the user are."""
+    """Return whether a clause matches whatever the source port, the near end and the maker are."""
     return clause.source_ports.is_all and _is_anywhere(clause)
 
 
 def _is_anywhere(clause: Clause) -> bool:
-    """Return whether a clause matches whatever the near end and the user are."""
-    return clause.local is None and _is_anybodys(clause)
+    """Return whether a clause matches whatever the near end and the maker are."""
+    return clause.local is None and clause.is_anybodys
 
 
-def _is_anybodys(clause: Clause) -> bool:
-    """Return whether a clause matches sockets of all users."""
-    return clause.user is None
+def _is_any_units(clause: Clause) -> bool:
+    """Return whether a clause matches whatever the unit is."""
+    return clause.units is None

@@ -11,7 +11,7 @@ from sgagent.analysis.bit_sets import Columns, number_of
 from sgagent.analysis.header_space import Clause, far_ends_by_class
 from sgagent.analysis.redundancy import LAST_CODE, Area, Table, code_of
 from sgagent.core.addresses import Ranges, sweep
-from sgagent.core.conditions import NO_USER
+from sgagent.core.conditions import NO_UNIT, NO_USER
 from sgagent.core.model import LAST_PORT, PORTED_NUMBERS, Family
 
 MOST_COLUMNS = 1 << 11
@@ -38,7 +38,7 @@ def make_tables(clauses: Sequence[Clause], family: Family, most: int | None = No
 
 @dataclass(frozen=True, slots=True)
 class _Class:
-    """Far ends in the same clauses, and the kinds of near ends, source ports and users of these clauses."""
+    """Far ends in the same clauses, and the kinds of near ends, source ports and makers of these clauses."""
 
     ends: Ranges
     peers: tuple[int, ...]
@@ -81,17 +81,17 @@ def _room(combinations: Iterable[tuple[int, ...]]) -> int:
     return MOST_COLUMNS if len(touched) <= 2 * len(peers) else _MOST_COLUMNS_OF_CROWDS
 
 
-_Side = tuple[Ranges | None, Ranges | None, Ranges | None]
-"""The near ends, the source ports and the users that a clause wants; None is any."""
+_Side = tuple[Ranges | None, Ranges | None, Ranges | None, Ranges | None]
+"""The near ends, the source ports, the users and the units that a clause wants; None is any."""
 
-_ANYWHERE: _Side = (None, None, None)
+_ANYWHERE: _Side = (None, None, None, None)
 
 
 def _side_of(clause: Clause) -> _Side:
     return (
         None if clause.local is None else (clause.local,),
         None if clause.source_ports.is_all else clause.source_ports.ranges,
-        None if clause.user is None else ((clause.user, clause.user),),
+        *clause.makers,
     )
 
 
@@ -107,10 +107,10 @@ def _kinds(wanted: Iterable[Ranges], last: int) -> list[_Kind]:
 
 
 class _Sides:
-    """Kinds of near ends, of source ports and of users, and which of them a clause matches."""
+    """Kinds of near ends, source ports, users and units, and which of them a clause matches."""
 
     def __init__(self, kinds: Sequence[Sequence[_Kind]]) -> None:
-        """Take the kinds of all three."""
+        """Take the kinds of all of them."""
         self._kinds = kinds
         self._places = tuple(map(_places_of, kinds))
 
@@ -120,8 +120,8 @@ class _Sides:
 
     @classmethod
     def of(cls, wanted: Iterable[_Side], family: Family) -> _Sides:
-        """Return the kinds of near ends, of source ports and of users that clauses distinguish."""
-        lasts = (family.last_address, LAST_PORT, NO_USER)
+        """Return the kinds of near ends, source ports, users and units that clauses distinguish."""
+        lasts = (family.last_address, LAST_PORT, NO_USER, NO_UNIT)
         return cls(
             [
                 _kinds(set(ranges) - {None}, last)

@@ -78,7 +78,8 @@ def _enforce(settings: Settings, applier: Applier | None) -> Step:
         dataplane.refuse_another_owner()
         settings = in_effect(settings, dataplane)
         state = LastGood(settings.state.directory)
-        step = enforce_last_good(settings, NetlinkHost(), dataplane, state, SystemClock())
+        host = NetlinkHost(dataplane.can_ask_for_groups)
+        step = enforce_last_good(settings, host, dataplane, state, SystemClock())
         if step.kernel_error is not None:
             raise KernelRefusedError(step.kernel_error)
         if step.is_first_table and settings.enforcement.sessions is Sessions.REJUDGE:

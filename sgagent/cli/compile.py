@@ -13,6 +13,7 @@ from sgagent.cli import inputs
 from sgagent.cli.configuration import load_settings
 from sgagent.cli.guardrails import Keeper, add_guardrails_argument
 from sgagent.cli.main import option_adder
+from sgagent.cli.output import warn
 from sgagent.compiler.compilation import compile_
 from sgagent.core.errors import KernelRefusedError, count, printable
 from sgagent.core.policy import FlowLogging, ResolvedPolicy
@@ -20,7 +21,15 @@ from sgagent.nft.diff import make_plan
 from sgagent.nft.marks import UNCACHED, EnforcementState, MarkLayout, first_state
 from sgagent.nft.ruleset import Ruleset
 from sgagent.nft.text import render
-from sgagent.nft.transactions import DestroyTable, Json, Operation, Plan, encode_plan, without_destroy
+from sgagent.nft.transactions import (
+    DestroyTable,
+    Json,
+    Operation,
+    Plan,
+    asks_for_group,
+    encode_plan,
+    without_destroy,
+)
 from sgagent.settings import Settings
 
 
@@ -86,6 +95,8 @@ def _print(policy: ResolvedPolicy, settings: Settings, options: argparse.Namespa
 
     layout = MarkLayout(settings.enforcement.mark_mask)
     ruleset = compile_offline(policy, layout, settings.flow_log.logging_without_agent)
+    if any(asks_for_group(rule) for chain in ruleset.chains for rule in chain.rules):
+        warn("nft can't write rules for units: loaded from this text, they match nothing")
     known = text_features()
     text = render(ruleset, persist=known.persist, destroys=known.destroy)
     if not options.no_verify:

@@ -132,7 +132,7 @@ def _assemble(
 ) -> Daemon:
     """Put the parts together; those that have to be closed go on the stack."""
     log: EventLog = structlog.get_logger()
-    clock, inbox, host = SystemClock(), Inbox(), NetlinkHost()
+    clock, inbox, host = SystemClock(), Inbox(), NetlinkHost(dataplane.can_ask_for_groups)
     layout = MarkLayout(settings.enforcement.mark_mask)
     settings, flow_log, flows = begin_flow_log(settings, dataplane, clock, log)
     if flows is not None:

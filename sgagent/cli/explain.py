@@ -17,7 +17,7 @@ from sgagent.cli.agent_client import NoAgentError, ask, enforced_now
 from sgagent.cli.configuration import load_settings
 from sgagent.cli.main import option_adder
 from sgagent.cli.output import decision_as_json, warn
-from sgagent.core.conditions import LAST_USER
+from sgagent.core.conditions import LAST_USER, ControlGroup, LocalUnit
 from sgagent.core.errors import UsageError, printable
 from sgagent.core.evaluate import DecidedBy, Packet
 from sgagent.core.explanation import (
@@ -36,6 +36,7 @@ from sgagent.core.explanation import (
 from sgagent.core.model import LAST_PORT, Direction, Family, Mode, Policy, Protocol
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.rule_values import few_objects
+from sgagent.host.units import find_unit
 from sgagent.host.users import find_user
 from sgagent.ports import Delivery
 from sgagent.settings import Settings
@@ -57,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--icmp-type N", "the ICMP type, for neighbour discovery", type=byte)
     add("--hop-limit N", "the hop limit, for neighbour discovery", type=byte)
     add("--user U", "of outward packets: whose socket of this host sends it, a name or an id", type=_user)
+    add("--unit U", "of outward packets: in which systemd unit that socket was made", type=_unit)
     add("--on NAME", "the interface, where several are bound")
     add("--exit-code", "exit with 1 if the packet is dropped")
     add("--json", "print one JSON object")
@@ -72,7 +74,9 @@ def run(options: argparse.Namespace) -> int:
     live: ExplainAnswer | None = None
     if not (_names_definitions(options) or options.at):
         with suppress(NoAgentError):
-            live = ask(settings, ExplainQuery.about(packet), ExplainAnswer)
+            live = ask(
+                settings, ExplainQuery.about(packet, options.unit and options.unit.path), ExplainAnswer
+            )
     explanation = live.explanation if live else _explain_definitions(settings, packet, options)
     is_unbound = options.on and explanation.decided_by is DecidedBy.UNBOUND
     if is_unbound and options.on not in {link for _, link in socket.if_nameindex()}:  # mistyped?
@@ -163,8 +167,10 @@ def _packet(options: argparse.Namespace) -> Packet:
         raise UsageError(f"{options.protocol.lower()} has no ports: leave out --port and --source-port")
     if options.icmp_type is not None and not protocol.has_types:
         raise UsageError(f"{options.protocol.lower()} has no ICMP types: leave out --icmp-type")
-    if options.user is not None and options.direction == Direction.INGRESS.value:
-        raise UsageError("--user: whose a socket is counts outwards only")
+    if options.direction == Direction.INGRESS.value:
+        for option in ("user", "unit"):
+            if getattr(options, option) is not None:
+                raise UsageError(f"--{option}: whose a socket is counts outwards only")
     source_port = EPHEMERAL_PORT if has_ports and options.source_port is None else options.source_port
     return Packet(
         interface=options.on or "",
@@ -178,6 +184,7 @@ def _packet(options: argparse.Namespace) -> Packet:
         icmp_type=options.icmp_type,
         hop_limit=options.hop_limit,
         user=options.user,
+        unit=options.unit and options.unit.numbers[0],
     )
 
 
@@ -211,6 +218,13 @@ def _user(text: str) -> int:
     return number
 
 
+def _unit(text: str) -> ControlGroup:
+    found = find_unit(LocalUnit(name=text))
+    if found.group is None:
+        raise argparse.ArgumentTypeError(f"{text}: {found.absence or 'it does not run'}")
+    return found.group
+
+
 def _lines(explanation: Explanation, packet: Packet) -> list[str]:
     what = describe_packet(replace(packet, interface=explanation.interface or ""))
     lines = [f"{explanation.verdict.value}: {what}"]
@@ -221,7 +235,7 @@ def _lines(explanation: Explanation, packet: Packet) -> list[str]:
     if explanation.rule and explanation.rule.limit_per_source:
         lines.append("  may be dropped: what exceeds the limit of its source is (over_limit)")
     lines += (
-        f"  else {rule.policy.value} by {_describe(rule)}, if it is of that user's socket"
+        f"  else {rule.policy.value} by {_describe(rule)}, if the socket is made so"
         for rule in explanation.by_user
     )
     if is_evaluated_though_invalid(explanation.decided_by, packet):

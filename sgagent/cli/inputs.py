@@ -21,6 +21,7 @@ from sgagent.core.binding import (
     bind,
     bind_everywhere,
 )
+from sgagent.core.conditions import LocalFinder
 from sgagent.core.endpoints import exempt
 from sgagent.core.errors import (
     DocumentError,
@@ -44,6 +45,7 @@ from sgagent.documents.parse import with_key_lines
 from sgagent.documents.scalars import InvalidValueError
 from sgagent.documents.values import parse_instant
 from sgagent.host.links import NetlinkHost
+from sgagent.host.units import find_unit
 from sgagent.host.users import find_user
 from sgagent.ports import Delivery
 from sgagent.settings import Settings, parse_interface_name
@@ -346,7 +348,9 @@ def resolve_for_host(
     except OSError:
         if not by_hand:
             raise
-        facts = HostFacts(find_user=find_user)  # what is bound by hand need not exist
+        facts = HostFacts(
+            find_local=LocalFinder(find_user, find_unit)
+        )  # what is bound by hand need not exist
     found = bind(delivery.snapshot, by_hand or settings.interfaces, facts, automatically=not by_hand)
     found = replace(found, is_followed=is_followed)
     resolve_ = partial(

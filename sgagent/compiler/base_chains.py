@@ -17,6 +17,7 @@ from sgagent.compiler.selectors import (
     dhcp_rule,
     guards_of_maps,
     guards_of_new,
+    has_units,
     readings,
     returning,
 )
@@ -85,6 +86,7 @@ def base_chains(
     chains = [
         chain for link in links for opened in Direction for chain in (link.live(opened), link.accept(opened))
     ]
+    chains += (chain for link in links for chain in link.answers())
     if links:
         chains.append(nft.Chain(name=names.NEIGHBOURS_CHAIN, rules=tuple(always_allowed_icmpv6())))
     otherwise, noting = _elsewhere(layout, state)
@@ -208,11 +210,11 @@ class _Link:
         """Return the name of the link, or the pattern of its name."""
         return self.judge.name
 
-    def first_chain(self, opened: Direction, family: Family) -> str:
+    def first_chain(self, opened: Direction, family: Family, name: str | None = None) -> str:
         """Return the chain where judging begins, for sessions opened in the direction."""
         is_checked = self.judge.own_addresses is not None
-        name = names.sources_chain if is_checked else names.peers_chain
-        return name(opened, self.name, family)
+        chain = names.sources_chain if is_checked else names.peers_chain
+        return chain(opened, name or self.name, family)
 
     def entry(self, direction: Direction) -> tuple[nft.Rule, ...]:
         """Return the rules that every packet of the direction meets.
@@ -250,10 +252,15 @@ class _Link:
             rules.append(nft.Rule((_IS_REPLY, elsewhere, *no_errors, nft.Return())))
             rules += [nft.Rule((_IS_REPLY, elsewhere, to_invalid))] if drops_invalid else []
         rules += [
-            nft.Rule((_IS_REPLY, nft.Goto(names.live_session_chain(backward, self.name)))),
+            nft.Rule((_IS_REPLY, nft.Goto(names.live_session_chain(backward, self._replies_to(backward))))),
             nft.Rule((nft.Goto(names.live_session_chain(direction, self.name)),)),
         ]
         return nft.Chain(name=names.tracked_chain(direction, self.name), rules=tuple(rules))
+
+    def _replies_to(self, opened: Direction) -> str:
+        """Return the name in whose chains replies of live sessions are judged that were opened so."""
+        has_answers = opened is Direction.EGRESS and has_units(self.judge)
+        return names.answers_of(self.name) if has_answers else self.name
 
     def _elsewhere(self, opened: Direction) -> nft.Match | None:
         """Return the match on entries that were not opened so here; None where that is not known."""
@@ -357,11 +364,23 @@ class _Link:
         yield _accept_with((*answers, current), nft.ALL_BITS, test.value & ~self.layout.generation_mask)
         yield _accept_with(answers, kept, test.value)
 
-    def live(self, opened: Direction) -> nft.Chain:
+    def live(self, opened: Direction, name: str | None = None) -> nft.Chain:
         """Return the chain that judges live sessions opened in the direction, by family."""
-        ipv4, ipv6 = (names.live_chain(self.first_chain(opened, family)) for family in Family)
+        name = name or self.name
+        ipv4, ipv6 = (names.live_chain(self.first_chain(opened, family, name)) for family in Family)
         rules = (nft.Rule((_IS_IPV4, nft.Goto(ipv4))), nft.Rule((nft.Goto(ipv6),)))
-        return nft.Chain(name=names.live_session_chain(opened, self.name), rules=rules)
+        return nft.Chain(name=names.live_session_chain(opened, name), rules=rules)
+
+    def answers(self) -> Iterator[nft.Chain]:
+        """Yield the chain that judges answers of live sessions apart, and those that lead back from there."""
+        opened, name = Direction.EGRESS, self._replies_to(Direction.EGRESS)
+        if name == self.name:
+            return
+        yield self.live(opened, name)
+        ends = ["default", "accept", *(["spoofed"] if self.judge.own_addresses is not None else [])]
+        for end in ends:
+            onward = nft.Goto(names.step_chain(end, opened, self.name))
+            yield nft.Chain(name=names.step_chain(end, opened, name), rules=(nft.Rule((onward,)),))
 
 
 _INVALID = "invalid"

@@ -21,8 +21,8 @@ from sgagent.compiler.base_chains import base_chains, check_sources, reached_jud
 from sgagent.compiler.class_chains import look_up_chains
 from sgagent.compiler.decision_list import list_entries
 from sgagent.compiler.linear import MOST_LINES, is_short, list_chains
-from sgagent.compiler.selectors import Place
-from sgagent.core.conditions import MOST_SOURCES, SourceLimit
+from sgagent.compiler.selectors import Place, has_units
+from sgagent.core.conditions import MOST_SOURCES, ControlGroup, GroupPath, SourceLimit
 from sgagent.core.counter_keys import (
     CounterKey,
     DefaultCounter,
@@ -91,14 +91,15 @@ def compile_(
             # Where the DNS says what rules match, its answers are to change elements, not rules.
             is_dynamic = any(rule.peer.is_dynamic for rule in interface.toward(direction).rules)
             for family in Family:
-                place: Place = (direction, interface.name, family)
-                entries = list_entries(interface, direction, family, memo)
-                if is_short(entries, most_lines) and not is_dynamic:
-                    parts.append(list_chains(entries, place))
-                else:
-                    parts.append(look_up_chains(entries, place, renamed, memo))
-                if interface.own_addresses is not None:
-                    parts.append(check_sources(interface.own_addresses.ranges(family), place))
+                for name, seen, known_before in _readers(interface, direction, memo):
+                    place: Place = (direction, name, family)
+                    entries = list_entries(seen, direction, family, known_before)
+                    if is_short(entries, most_lines) and not is_dynamic:
+                        parts.append(list_chains(entries, place))
+                    else:
+                        parts.append(look_up_chains(entries, place, renamed, known_before))
+                    if interface.own_addresses is not None:
+                        parts.append(check_sources(interface.own_addresses.ranges(family), place))
             known = _accepted_before(interface.name, direction, layout, state)
             leaves += counter_chains(interface, direction, flow_logging, memo, known)
     judging = (one for made, _ in parts for one in made)
@@ -109,6 +110,27 @@ def compile_(
         meter_sets=_by_name([one for leaf in leaves for one in leaf.meter_sets]),
     )
     return Compiled(ruleset=ruleset, counters={leaf.counter.name: leaf.key for leaf in leaves})
+
+
+def _readers(
+    interface: ResolvedInterface, direction: Direction, memo: Memo
+) -> Iterator[tuple[str, ResolvedInterface, Memo]]:
+    """Yield the name in whose chains a direction is judged, what is judged by, and a memo of it.
+
+    The kernel takes no chain that asks for control groups where packets come in: answers of sessions outwards
+    have chains of their own.
+    """
+    yield interface.name, interface, memo
+    if direction is Direction.EGRESS and has_units(interface):
+        seen = replace(interface.egress, rules=tuple(_as_answers_meet(interface.egress.rules)))
+        yield names.answers_of(interface.name), replace(interface, egress=seen), Memo()
+
+
+def _as_answers_meet(rules: Iterable[ResolvedRule]) -> Iterator[ResolvedRule]:
+    """Yield rules as answers of sessions outwards meet them, which show no user and no unit (§6.3)."""
+    for rule in rules:
+        if rule.conditions.local is None or rule.policy is Policy.ACCEPT:
+            yield replace(rule, conditions=replace(rule.conditions, local=None))
 
 
 def _by_name(objects: list[Named]) -> tuple[Named, ...]:
@@ -151,13 +173,24 @@ def counter_chains(
 
     def of_rule(rule: ResolvedRule) -> tuple[CounterChain, ...]:
         made = leaf(counter_of_rule(name, direction, rule))
-        if rule.conditions.limit is None:
-            return (made,)
-        limited = _behind_limit(made, rule, rule.conditions.limit, name, known)
-        return limited, leaf(over_limit_of(name, direction, rule))
+        over: tuple[CounterChain, ...] = ()
+        if rule.conditions.limit is not None:
+            made = _behind_limit(made, rule, rule.conditions.limit, name, known)
+            over = (leaf(over_limit_of(name, direction, rule)),)
+        if rule.conditions.group is not None:
+            made = replace(made, chains=(*made.chains, _unit_chain(rule, rule.conditions.group, name)))
+        return made, *over
 
     of_rules = memo.each("rules", of_rule, interface.toward(direction).rules)
     return (*chain.from_iterable(of_rules), *map(leaf, _other_keys(interface, direction)))
+
+
+def _unit_chain(rule: ResolvedRule, group: ControlGroup, interface: str) -> nft.Chain:
+    """Return the chain that leads packets of a unit's sockets to a rule's leaf, and others back (§13.3)."""
+    asked = nft.Match(nft.SOCKET_GROUP, (GroupPath(group.path),))
+    onward = nft.Goto(names.rule_chain(interface, rule.rule_id))
+    name = names.unit_chain(interface, rule.rule_id, group)
+    return nft.Chain(name=name, rules=(nft.Rule((asked, onward)),))
 
 
 def _other_keys(interface: ResolvedInterface, direction: Direction) -> Iterator[KernelCounterKey]:

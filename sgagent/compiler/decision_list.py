@@ -17,7 +17,7 @@ from sgagent.core.addresses import AddressRanges
 from sgagent.core.memo import Memo, Seam
 from sgagent.core.model import ALL_PORTS, Direction, Family, Policy, PortSet
 from sgagent.core.policy import ResolvedDirection, ResolvedInterface, ResolvedRule
-from sgagent.nft import names
+from sgagent.nft import names, ruleset as nft
 
 INNER_PEER = "(inner)"
 """No id of a document has parentheses."""
@@ -50,6 +50,9 @@ class Entry:
     user: int | None = None
     """Whose sockets of this host it is for; None is all packets."""
 
+    unit: str | None = None
+    """The chain that asks for the control group of the socket, and leads to the leaf; None is no such one."""
+
     lets_answers_in: bool = False
     """Whether answers of sessions outwards match, which do not show whose they are (§6.3)."""
 
@@ -67,7 +70,12 @@ class Entry:
     @property
     def is_plain(self) -> bool:
         """Return whether peer, protocol and destination port say whether it matches."""
-        return self.source_ports.is_all and self.local is None and self.user is None
+        return self.source_ports.is_all and self.local is None and self.user is None and self.unit is None
+
+    @property
+    def onward(self) -> nft.Goto | nft.Jump:
+        """Return the way on for packets that match in all that the line compares itself."""
+        return nft.Goto(self.leaf) if self.unit is None else nft.Jump(self.unit)
 
     @property
     def is_for_all(self) -> bool:
@@ -126,10 +134,16 @@ def _rule(rule: ResolvedRule, interface: str, family: Family) -> tuple[Entry, ..
             source_ports=rule.source_ports,
             local=rule.near_ends,
             user=rule.user,
+            unit=_unit_chain(rule, interface),
             lets_answers_in=rule.user is not None and rule.policy is Policy.ACCEPT,
         )
         for protocol in rule.protocols_of(family)
     )
+
+
+def _unit_chain(rule: ResolvedRule, interface: str) -> str | None:
+    group = rule.conditions.group
+    return None if group is None else names.unit_chain(interface, rule.rule_id, group)
 
 
 @dataclass(frozen=True, slots=True)

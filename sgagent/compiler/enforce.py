@@ -18,6 +18,7 @@ from itertools import product
 from sgagent.compiler.compilation import Compiled, compile_, without_logging
 from sgagent.compiler.source_way import close_way
 from sgagent.core.addresses import NO_ADDRESSES, AddressSet
+from sgagent.core.conditions import LocalUnit
 from sgagent.core.memo import Memo, gone_and_come
 from sgagent.core.model import Direction, Family, Mode, Policy
 from sgagent.core.policy import (
@@ -125,7 +126,10 @@ def _by_match(rules: Iterable[ResolvedRule], policy: Policy) -> Mapping[_Match, 
     for rule in rules:
         for protocol in rule.protocols if rule.policy is policy else ():
             ports = rule.ports, rule.source_ports
-            match = (rule.priority, protocol, *ports, rule.local_address, rule.user)
+            local = rule.conditions.local
+            if isinstance(local, LocalUnit) and policy is Policy.ACCEPT:
+                local = replace(local, group=None)  # a new start takes nothing away
+            match = (rule.priority, protocol, *ports, rule.local_address, local)
             found.setdefault(match, []).append(rule)
     return {match: _union(alike) for match, alike in found.items()}
 

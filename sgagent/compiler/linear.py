@@ -131,12 +131,12 @@ class FarEndMaps:
 
     def split(
         self, entry: Entry, reading: Selectors
-    ) -> tuple[tuple[nft.Interval, ...], nft.LookUp | nft.Goto]:
+    ) -> tuple[tuple[nft.Interval, ...], nft.LookUp | nft.Goto | nft.Jump]:
         """Return the addresses that the rule compares, none where any will do, and the leaf's statement."""
         addresses = _far_end(entry)
         if len(addresses) < 2 or all(interval.is_single for interval in addresses):
-            return addresses, nft.Goto(entry.leaf)
-        elements = (nft.Element((interval,), nft.Goto(entry.leaf)) for interval in addresses)
+            return addresses, entry.onward
+        elements = (nft.Element((interval,), entry.onward) for interval in addresses)
         peer = "inner" if entry.peer == INNER_PEER else names.part(entry.peer)
         made = names.fixed_map(f"{self._prefix}/{peer}", self._key_types, elements, is_interval=True)
         self.made[made.name] = made
@@ -174,7 +174,7 @@ def protocol_rules(
 def settled_rules(entries: Iterable[Entry], reading: Selectors) -> list[nft.Rule]:
     """Return the same where it is settled that the far end is among those of all the entries."""
     return [
-        nft.Rule((*matches, *user, nft.Goto(entry.leaf)))
+        nft.Rule((*matches, *user, entry.onward))
         for entry in entries
         for matches in _matches(entry, (), reading)
         for user in reading.match_user(entry.user, lets_answers_in=entry.lets_answers_in)

@@ -429,13 +429,14 @@ def _line_text(line: Entry) -> str:
     """Return all that is left of an entry as text, of which the names of chains are made."""
     ports = None if line.source_ports.is_all else line.source_ports.ranges
     user = "" if line.user is None else f" {line.user}"
+    user += "" if line.unit is None else f" {line.unit}"
     return f"{line.leaf} {line.protocol or 0} {ports} {line.local}{user}"
 
 
 def _line_rules(lines: Iterable[Entry], reading: Selectors) -> list[nft.Rule]:
     """Return the rules for the remaining criteria, far end, protocol and port being settled."""
     return [
-        nft.Rule((*source_port, *reading.match_ends((), line.local), *user, nft.Goto(line.leaf)))
+        nft.Rule((*source_port, *reading.match_ends((), line.local), *user, line.onward))
         for line in lines
         for source_port in reading.match_source_ports(line.protocol, line.source_ports)
         for user in reading.match_user(line.user, lets_answers_in=line.lets_answers_in)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from sgagent.core.model import UDP, Direction, Family, PortSet, Protocol
-from sgagent.core.policy import DHCP
+from sgagent.core.policy import DHCP, ResolvedInterface
 from sgagent.nft import names, ruleset as nft
 
 COMES_IN = nft.Match(nft.META_OIFNAME, (nft.NO_LINK,))
@@ -100,6 +100,11 @@ class Selectors:
         far = (nft.Match(self.peer, peers),) if peers else ()
         near = () if local is None else (nft.Match(self.local, (nft.Interval(*local),)),)
         return (*far, *near) if self.peer.key.endswith("saddr") else (*near, *far)
+
+
+def has_units(judge: ResolvedInterface) -> bool:
+    """Return whether an egress rule is for a unit that runs: answers have chains apart from it (§13.3)."""
+    return any(rule.conditions.group is not None for rule in judge.egress.rules)
 
 
 def readings(direction: Direction, family: Family) -> tuple[Selectors, Selectors]:

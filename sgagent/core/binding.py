@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from sgagent.core.addresses import AddressSet
-from sgagent.core.conditions import stand_in
+from sgagent.core.conditions import NO_HOST, LocalFinder
 from sgagent.core.errors import NOWHERE, Origin, Problem
 from sgagent.core.link_patterns import LinkPattern, is_pattern
 from sgagent.core.model import (
@@ -96,8 +96,8 @@ class HostFacts:
 
     links: tuple[Link, ...] = ()
     bridge_hooks: BridgeHooks = BridgeHooks()
-    find_user: Callable[[str], int | None] = field(default=stand_in, compare=False, repr=False)
-    """Returns the id of a user of the host; None if there is none of that name."""
+    find_local: LocalFinder = field(default=NO_HOST, compare=False, repr=False)
+    """Looks up the host's users and units."""
 
 
 NO_FACTS = HostFacts()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cache
+from typing import NamedTuple
 
 from sgagent.core.hours import Hours
 
@@ -67,15 +69,134 @@ class LocalUser:
     number: int | None = None
     """None for a name that is not resolved."""
 
+    @property
+    def is_known(self) -> bool:
+        """Return whether the host has the user."""
+        return self.number is not None
+
     def __str__(self) -> str:
         """Return the user for people: ``user deploy``, with the id where it is known."""
         is_said = self.number is None or self.name == str(self.number)
         return f"user {self.name}" if is_said else f"user {self.name} ({self.number})"
 
 
+_LEVELS = 16
+"""Of control groups that are told apart; deeper ones are as the one above them."""
+
+_LEVEL_BITS = 32
+LAST_UNIT = (1 << _LEVELS * _LEVEL_BITS) - 1
+NO_UNIT = LAST_UNIT + 1
+"""Where control groups are numbers, that of packets without a socket of this host."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class GroupPath:
+    """A control group (version 2) and all below it, by its path."""
+
+    path: str
+    """From the top of the tree, like ``/system.slice/nginx.service``; up to 511 bytes."""
+
+    @property
+    def word(self) -> str:
+        """Return it as iptables writes it."""
+        return self.path
+
+    @property
+    def numbers(self) -> tuple[int, int]:
+        """Return the first number, its own, and the last of those below it: as a network has addresses."""
+        return _numbers(self.path)
+
+
+class ControlGroup(NamedTuple):
+    """A control group of this host."""
+
+    path: str
+    identity: int
+    """The kernel's; a group that is made anew has another one."""
+
+    @property
+    def numbers(self) -> tuple[int, int]:
+        """Return the first and the last number of the group and those below it."""
+        return GroupPath(self.path).numbers
+
+
+@cache
+def _numbers(path: str) -> tuple[int, int]:
+    parts = path.strip("/").split("/")[:_LEVELS]
+    first = 0
+    for part in parts:
+        first = first << _LEVEL_BITS | zlib.crc32(part.encode("utf-8", "surrogateescape"))
+    free = (_LEVELS - len(parts)) * _LEVEL_BITS
+    _PATHS[first << free] = path
+    return first << free, (first + 1 << free) - 1
+
+
+_PATHS: dict[int, str] = {}
+"""Of the groups whose numbers were asked for, to name them."""
+
+
+def groups_text(units: Iterable[tuple[int, int]]) -> str:
+    """Return control groups in words, by the paths of those that have had their numbers asked for."""
+    named = [_PATHS[first].rpartition("/")[2] for first, _ in units if first in _PATHS]
+    return f"unit {', '.join(named)}" if named else "other units"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalUnit:
+    """The systemd unit whose sockets a rule is for, with all that is below it (§13.3)."""
+
+    name: str
+    group: ControlGroup | None = None
+    """None while the unit does not run, or the host does not have it."""
+
+    absence: str | None = None
+    """Why the host can have no such group; None where it has one, or may get one."""
+
+    @property
+    def is_known(self) -> bool:
+        """Return whether some socket may be of the unit."""
+        return self.group is not None
+
+    def __str__(self) -> str:
+        """Return the unit for people."""
+        return f"unit {self.name}"
+
+
+Local = LocalUser | LocalUnit
+"""Who on this host a rule is for."""
+
+
 def stand_in(name: str) -> int:
     """Return an id for a user where no host is asked: that of a name stays, in the upper half of all."""
     return (1 << 31) + zlib.crc32(name.encode()) % ((1 << 31) - 1)
+
+
+def stand_in_unit(unit: LocalUnit) -> LocalUnit:
+    """Return a unit with a group where no host is asked: each name is a unit, beside all others."""
+    return replace(unit, group=ControlGroup(f"/{unit.name}", 0))
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFinder:
+    """The look-up of users and units; by default no host is asked."""
+
+    find_user: Callable[[str], int | None] = stand_in
+    """Returns the id of a user; None if there is none of that name."""
+
+    find_unit: Callable[[LocalUnit], LocalUnit] = stand_in_unit
+    """Returns the unit with its control group, or with the reason why there can be none."""
+
+    list_groups: Callable[[], Mapping[int, ControlGroup]] = dict
+    """Returns the control groups of the host, by the kernel's identity of each."""
+
+    def __call__(self, local: Local) -> Local:
+        """Return who is meant on the host."""
+        if isinstance(local, LocalUnit):
+            return self.find_unit(local)
+        return local if local.is_known else replace(local, number=self.find_user(local.name))
+
+
+NO_HOST = LocalFinder()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,8 +209,18 @@ class Conditions:
     limit: SourceLimit | None = None
     """Of accept rules (§13.1); None is none."""
 
-    user: LocalUser | None = None
+    local: Local | None = None
     """Of egress rules: who made the socket (§13.3); None is any, and packets without a socket."""
+
+    @property
+    def user(self) -> int | None:
+        """Return the id of the user that is meant, if one is and the host has it."""
+        return self.local.number if isinstance(self.local, LocalUser) else None
+
+    @property
+    def group(self) -> ControlGroup | None:
+        """Return the control group of the unit that is meant, if one is and runs."""
+        return self.local.group if isinstance(self.local, LocalUnit) else None
 
     def hold_at(self, time: datetime | None) -> bool:
         """Return whether a rule exists by its hours; without a time it does."""
@@ -98,7 +229,7 @@ class Conditions:
     @property
     def texts(self) -> Mapping[str, str]:
         """Return the demands that are made, in words, by the names of their fields."""
-        found = {"active": self.active, "limit_per_source": self.limit, "local": self.user}
+        found = {"active": self.active, "limit_per_source": self.limit, "local": self.local}
         return {name: str(value) for name, value in found.items() if value is not None}
 
 

@@ -62,8 +62,11 @@ class Packet:
     user: int | None = None
     """Who made the socket of this host that sent it; None without one (§13.3)."""
 
+    unit: int | None = None
+    """The number of the control group in which it was made (§13.3); None without one."""
+
     is_of_unknown_user: bool = False
-    """Whether it answers a session of this host, whose user it does not show."""
+    """Whether it answers a session of this host, whose user and unit it does not show."""
 
     is_over_limit: bool = False
     """Whether its source has opened as many sessions as any limit lets it (§13.1)."""
@@ -172,7 +175,7 @@ def matches_but_for_source(rule: ResolvedRule, packet: Packet) -> bool:
     """Return whether the rule may match such a packet of another far end, or from another port."""
     return (
         any(_protocol_matches(protocol, packet) for protocol in rule.protocols)
-        and _user_matches(rule, packet)
+        and _local_matches(rule, packet)
         and rule.ports.matches(packet.destination_port)
         and (
             rule.local_address is None
@@ -184,12 +187,15 @@ def matches_but_for_source(rule: ResolvedRule, packet: Packet) -> bool:
     )
 
 
-def _user_matches(rule: ResolvedRule, packet: Packet) -> bool:
-    """Return whether the packet is of the rule's user; an unknown one is, if that lets it pass (§6.3)."""
-    user = rule.conditions.user
-    if user is None:
+def _local_matches(rule: ResolvedRule, packet: Packet) -> bool:
+    """Return whether the packet is of the rule's user or unit; an unknown one is, if so it passes (§6.3)."""
+    if rule.conditions.local is None:
         return True
-    return rule.policy is Policy.ACCEPT if packet.is_of_unknown_user else packet.user == user.number
+    if packet.is_of_unknown_user:
+        return rule.policy is Policy.ACCEPT
+    if rule.units is None:
+        return packet.user == rule.user
+    return packet.unit is not None and rule.units[0] <= packet.unit <= rule.units[1]
 
 
 def exempts(entry: Exemption, packet: Packet) -> bool:

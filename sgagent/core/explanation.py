@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from sgagent.core.conditions import groups_text
 from sgagent.core.counter_keys import CounterKey, HitStep
 from sgagent.core.errors import UsageError
 from sgagent.core.evaluate import (
@@ -123,12 +124,13 @@ def explain(policy: ResolvedPolicy, packet: Packet) -> Explanation:
 
 
 def _deciding_by_user(policy: ResolvedPolicy, packet: Packet, decision: Decision) -> Iterator[ResolvedRule]:
-    """Yield the rules that would decide otherwise about the packet if it were of their user."""
+    """Yield the rules that would decide otherwise about the packet if it were of their user or unit."""
     judge = policy.judge(packet.interface)
     for rule in judge.toward(packet.direction).rules if judge else ():
-        if rule.conditions.user is not None:
-            of_user = replace(packet, user=rule.conditions.user.number, is_of_unknown_user=False)
-            found = evaluate(policy, of_user)
+        if rule.conditions.local is not None:
+            unit = packet.unit if rule.units is None else rule.units[0]
+            user = packet.user if rule.units is not None else rule.user
+            found = evaluate(policy, replace(packet, user=user, unit=unit, is_of_unknown_user=False))
             if found.rule is rule and found.verdict is not decision.verdict:
                 yield rule
 
@@ -148,6 +150,7 @@ def describe_packet(packet: Packet) -> str:
         destination += f" port {packet.destination_port}"
     where = f" on {packet.interface}" if packet.interface else ""
     where += f" of user {packet.user}" if packet.user is not None else ""
+    where += f" of {groups_text([(packet.unit, packet.unit)])}" if packet.unit is not None else ""
     return f"{packet.direction.value} {name} from {source} to {destination}{where}"
 
 
@@ -192,7 +195,7 @@ def _explained(rule: ResolvedRule) -> ExplainedRule:
         priority=rule.priority,
         authorization_object=rule.peer.name,
         limit_per_source=str(rule.conditions.limit) if rule.conditions.limit else None,
-        local=str(rule.conditions.user) if rule.conditions.user else None,
+        local=str(rule.conditions.local) if rule.conditions.local else None,
     )
 
 

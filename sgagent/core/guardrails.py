@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sgagent.core.addresses import AddressRanges, AddressSet, joined, without
+from sgagent.core.conditions import groups_text
 from sgagent.core.errors import NOWHERE, Origin, Problem
 from sgagent.core.evaluate import DecidedBy, Packet
 from sgagent.core.members import members_by_group
@@ -190,6 +191,9 @@ class NamedPacket:
     user: int | None = None
     """Whose socket of this host sends it; None without one (§13.3)."""
 
+    unit: str | None = None
+    """In words, of which unit that socket is; None without one."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamedViolation:
@@ -246,6 +250,7 @@ def named(violation: Violation) -> NamedViolation:
             source_port=packet.source_port,
             destination_port=packet.destination_port,
             user=packet.user,
+            unit=None if packet.unit is None else groups_text([(packet.unit, packet.unit)]),
         ),
     )
 
@@ -264,6 +269,7 @@ def packet_text(packet: Packet) -> str:
         )
     )
     whose = "" if packet.user is None else f" of user {packet.user}"
+    whose += "" if packet.unit is None else f" of {groups_text([(packet.unit, packet.unit)])}"
     return f"{Protocol(packet.protocol)} from {source} to {destination}{whose}"
 
 

@@ -126,8 +126,16 @@ class DoorJudge:
 
     def evaluate(self, packet: Packet) -> Decision:
         """Return the verdict on a packet, as :func:`sgagent.core.evaluate.evaluate` does."""
-        protocol, user = (packet.protocol, packet.destination_port), (packet.user, packet.is_of_unknown_user)
-        door = packet.interface, packet.direction, packet.family, packet.local, *protocol, *user
+        protocol, maker = (packet.protocol, packet.destination_port), (packet.user, packet.unit)
+        door = (
+            packet.interface,
+            packet.direction,
+            packet.family,
+            packet.local,
+            *protocol,
+            *maker,
+            packet.is_of_unknown_user,
+        )
         if door not in self._rules_at:
             if len(self._rules_at) >= MOST_DOORS:
                 self._rules_at.clear()

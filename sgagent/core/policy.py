@@ -103,8 +103,13 @@ class ResolvedRule:
 
     @property
     def user(self) -> int | None:
-        """Return whose sockets of this host it is for; None if it is for all packets (§13.3)."""
-        return self.conditions.user.number if self.conditions.user else None
+        """Return the user whose sockets of this host it is for; None if it is for no one user (§13.3)."""
+        return self.conditions.user
+
+    @property
+    def units(self) -> tuple[int, int] | None:
+        """Return the numbers of control groups whose sockets it is for; None if it is for no one unit."""
+        return self.conditions.group.numbers if self.conditions.group else None
 
 
 def precedence(rule: ResolvedRule) -> tuple[int, bool, str, str]:
@@ -175,8 +180,8 @@ class ResolvedDirection:
 
     @property
     def has_users(self) -> bool:
-        """Return whether a rule is for a user, so that answers do not show what decides (§6.3)."""
-        return any(rule.conditions.user is not None for rule in self.rules)
+        """Return whether a rule is for a user or unit, so that answers do not show what decides (§6.3)."""
+        return any(rule.conditions.local is not None for rule in self.rules)
 
     def at(self, time: datetime | None) -> ResolvedDirection:
         """Return the direction's rules at a time: rules have ended, and hours hold or not."""

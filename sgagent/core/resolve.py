@@ -12,6 +12,7 @@ from operator import attrgetter
 from sgagent.core.addresses import NO_ADDRESSES, AddressSet
 from sgagent.core.binding import Binding, Bindings, Link, bind_everywhere, can_be_matched
 from sgagent.core.cloud_limits import group_warnings, interface_warnings, overlap_errors
+from sgagent.core.conditions import LocalFinder
 from sgagent.core.errors import Problem, Severity
 from sgagent.core.guardrails import Violation
 from sgagent.core.link_patterns import LinkPattern
@@ -32,7 +33,6 @@ from sgagent.core.resolved_rules import (
     OF_UNKNOWN_OBJECTS,
     OF_UNKNOWN_USERS,
     UNRESOLVED_NAME,
-    FindUser,
     KnownNames,
     ResolvedRules,
     RuleResolver,
@@ -115,7 +115,7 @@ def resolve(
         memo: of what was resolved before, to spare work; the result is the same without.
     """
     concerned = frozenset(group for binding in bound.all for group in binding.security_group_ids)
-    resolver = _Resolver(snapshot, concerned, scope, at, names, bound.facts.find_user, memo or Memo())
+    resolver = _Resolver(snapshot, concerned, scope, at, names, bound.facts.find_local, memo or Memo())
     resolver.problems.extend((*bound.problems, *link_problems(bound)))
     bindings = [
         replace(one, mode=one.mode or default_mode, source_check=one.source_check or source_check)
@@ -268,7 +268,7 @@ class _Resolver:
     scope: Scope
     at: datetime | None
     names: KnownNames | None
-    find_user: FindUser
+    find_local: LocalFinder
     memo: Memo
     problems: list[Problem] = field(default_factory=list)
     rules: dict[str, ResolvedRules] = field(default_factory=dict)
@@ -280,7 +280,7 @@ class _Resolver:
         self.memo.turn()
         self._members = members_by_group(self.snapshot, self.memo)
         memo = self.memo.part(Seam.RESOLVED_RULES)
-        self._resolver = RuleResolver(self.snapshot, self._members, self.names, memo, self.find_user)
+        self._resolver = RuleResolver(self.snapshot, self._members, self.names, memo, self.find_local)
 
     def interface(
         self, binding: Binding, groups: Sequence[SecurityGroup], exemptions: Exemptions

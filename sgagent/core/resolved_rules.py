@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import chain
@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from sgagent.core.addresses import NO_ADDRESSES, AddressSet, joined
 from sgagent.core.cloud_limits import object_warnings
-from sgagent.core.conditions import LocalUser, stand_in
+from sgagent.core.conditions import NO_HOST, Local, LocalFinder, LocalUnit
 from sgagent.core.errors import Problem
 from sgagent.core.members import is_of_account, whose_group
 from sgagent.core.memo import Memo
@@ -38,16 +38,12 @@ from sgagent.core.policy import (
 from sgagent.core.rule_values import objects_text
 
 UNRESOLVED_NAME = "unresolved_name"
-OF_UNKNOWN_USERS = ("unknown_user", "unknown_user_in_drop")
+OF_UNKNOWN_USERS = ("unknown_user", "unknown_user_in_drop", "unknown_unit", "unknown_unit_in_drop")
 OF_UNKNOWN_OBJECTS = ("unknown_object", "unknown_object_in_drop", UNRESOLVED_NAME, *OF_UNKNOWN_USERS)
 """The codes of problems with references to what is not known."""
 
 KnownNames = Mapping[str, AddressSet]
 """The addresses of each name that the DNS has ever answered for; of a name that has none, an empty set."""
-
-
-FindUser = Callable[[str], int | None]
-"""Returns the id of a user of the host; None if there is none of that name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +117,7 @@ class RuleResolver:
         members: Mapping[str, AddressSet],
         names: KnownNames | None,
         memo: Memo,
-        find_user: FindUser = stand_in,
+        find_local: LocalFinder = NO_HOST,
     ) -> None:
         """Take the definitions.
 
@@ -130,7 +126,7 @@ class RuleResolver:
             members: of each group.
             names: what the DNS says; None where nobody asked it, which is no problem of the rules.
             memo: of the groups and names that rules referred to before.
-            find_user: of the host.
+            find_local: looks up the host's users and units.
         """
         self._snapshot = snapshot
         self._is_dns_asked = names is not None
@@ -141,9 +137,9 @@ class RuleResolver:
             name: _ReferredGroup(members[name], group.account_id, group.vpc_id)
             for name, group in snapshot.group_by_id.items()
         }
-        self._find_user = find_user
-        self._users: dict[LocalUser, LocalUser] = {}
-        self._former_users: dict[LocalUser, LocalUser] = memo.get("users", (), dict)
+        self._find_local = find_local
+        self._locals: dict[Local, Local] = {}
+        self._former_locals: dict[Local, Local] = memo.get("locals", (), dict)
         self._groups: Mapping[str, _ReferredGroup] = memo.update(
             "referred groups", partial(_known_if_equal, groups)
         )
@@ -169,7 +165,7 @@ class RuleResolver:
         return before if before is not None and before.found is found else ResolvedRules(found)
 
     def _objects(self, rules: Sequence[SecurityGroupRule], memo: Memo) -> tuple[list[object], ...]:
-        """Return the object or objects of each rule, its port list and its user; None where it has none."""
+        """Return the object or objects of each rule, port list and local end; None where it has none."""
         referred = [tuple(map(self._referred, rule.authorization_objects)) for rule in rules]
         several = (one for one in referred if len(one) > 1)
         known = memo.update("several objects", partial(_known_if_same, several))
@@ -179,18 +175,17 @@ class RuleResolver:
             port_lists.get(ports.port_list_id) if isinstance(ports, PortListReference) else None
             for ports in (rule.ports for rule in rules)
         ]
-        return objects, referred_ports, [self._user(rule) for rule in rules]
+        return objects, referred_ports, [self._local(rule) for rule in rules]
 
-    def _user(self, rule: SecurityGroupRule) -> LocalUser | None:
-        """Return the user of a rule, with the id that it has here; equal ones are one object."""
-        user = rule.conditions.user
-        if user is None:
+    def _local(self, rule: SecurityGroupRule) -> Local | None:
+        """Return the user or unit of a rule, as the host knows it; equal ones are one object."""
+        local = rule.conditions.local
+        if local is None:
             return None
-        if user not in self._users:
-            found = user if user.number is not None else replace(user, number=self._find_user(user.name))
-            former = self._former_users.get(user)
-            self._users[user] = self._former_users[user] = former if former == found else found
-        return self._users[user]
+        if local not in self._locals:
+            found, former = self._find_local(local), self._former_locals.get(local)
+            self._locals[local] = self._former_locals[local] = former if former == found else found
+        return self._locals[local]
 
     def _referred(self, named: AuthorizationObject) -> object:
         """Return the referent of an object; None if it has none, or it is not in the definitions."""
@@ -204,10 +199,9 @@ class RuleResolver:
 
     def _resolved(self, group: SecurityGroup, rule: SecurityGroupRule) -> Resolved:
         problems: list[Problem] = []
-        user = self._user(rule)
-        is_unknown = user is not None and user.number is None
-        if user is not None and is_unknown:
-            problems.append(_unknown_user(rule, user.name))
+        local = self._local(rule)
+        is_unknown = local is not None and not local.is_known
+        problems += _unknown_local(rule, local)
         resolved = ResolvedRule(
             rule_id=rule.rule_id,
             security_group_id=group.security_group_id,
@@ -219,7 +213,7 @@ class RuleResolver:
             peer=self._peer(group, rule, problems),
             local_address=rule.local_address,
             expires=rule.expires,
-            conditions=replace(rule.conditions, user=user) if user else rule.conditions,
+            conditions=replace(rule.conditions, local=local) if local else rule.conditions,
         )
         references = [one for one in rule.authorization_objects if isinstance(one, GroupReference)]
         return Resolved(
@@ -387,14 +381,23 @@ def _unknown(rule: SecurityGroupRule, name: str, where: str, noun: str) -> Probl
     return Problem.warning(origin, "unknown_object", name, message, remedy)
 
 
-def _unknown_user(rule: SecurityGroupRule, name: str) -> Problem:
-    """Return that this host has no such user (§5.3, §13.3)."""
-    origin, remedy = rule.origin.at("local").at("user"), "add the user, or correct the name, or give an id"
+def _unknown_local(rule: SecurityGroupRule, local: Local | None) -> Iterator[Problem]:
+    """Yield that this host can't have such a user or unit (§5.3, §13.3); a unit may be there and not run."""
+    if isinstance(local, LocalUnit):
+        kind, absence, remedy = "unit", local.absence, "add the unit, or correct the name"
+    else:
+        is_absent = local is not None and not local.is_known
+        kind, absence = "user", "this host has no such user" if is_absent else None
+        remedy = "add the user, or correct the name, or give an id"
+    if local is None or absence is None:
+        return
+    origin = rule.origin.at("local").at(kind)
     if rule.policy is Policy.DROP:
-        message = "this host has no such user, so this drop rule would drop nothing"
-        return Problem.error(origin, "unknown_user_in_drop", name, message, remedy)
-    message = "this host has no such user, so the rule matches nothing"
-    return Problem.warning(origin, "unknown_user", name, message, remedy)
+        message = f"{absence}, so this drop rule would drop nothing"
+        yield Problem.error(origin, f"unknown_{kind}_in_drop", local.name, message, remedy)
+    else:
+        message = f"{absence}, so the rule matches nothing"
+        yield Problem.warning(origin, f"unknown_{kind}", local.name, message, remedy)
 
 
 def _unresolved(rule: SecurityGroupRule, name: str) -> Problem:

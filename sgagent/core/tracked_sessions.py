@@ -96,6 +96,10 @@ FindLink = Callable[[ConntrackEntry, Direction], str | None]
 """Finds the link through which a session was opened in a direction, if nothing speaks against it."""
 
 
+Maker = tuple[int | None, int | None]
+"""Who made a socket: the user, and the number of the control group; None stands for no socket (§13.3)."""
+
+
 def _forwarded(packet: Packet) -> Packet:
     """Return a packet outwards as one that no socket of this host sends."""
     return replace(packet, is_of_unknown_user=False)
@@ -133,17 +137,18 @@ class EntryJudge:
         is_out = link is not None and self._is_dropped(_forwarded(entry.opening(link, Direction.EGRESS)))
         return is_out or self._is_revoked_inwards(entry)
 
-    def is_of_revoked_user(self, entry: ConntrackEntry, users: Collection[int | None]) -> bool:
-        """Return whether the policy forbids a session to each user who may have made its socket (§6.3).
+    def is_of_revoked_user(self, entry: ConntrackEntry, makers: Collection[Maker]) -> bool:
+        """Return whether the policy forbids a session to each user and unit who may have made its socket.
 
-        Its answers do not show that: they would be let in as long as some user may have it.
+        Its answers do not show that (§6.3): they would be let in as long as some user may have it.
         """
         link = self._find_link(entry, Direction.EGRESS)
         judge = self._policy.judge(link) if link is not None else None
         if link is None or judge is None or not judge.egress.has_users:
             return False
         opening = _forwarded(entry.opening(link, Direction.EGRESS))
-        return bool(users) and all(self._is_dropped(replace(opening, user=user)) for user in users)
+        sent = (replace(opening, user=user, unit=unit) for user, unit in makers)
+        return bool(makers) and all(map(self._is_dropped, sent))
 
     def _is_revoked_inwards(self, entry: ConntrackEntry) -> bool:
         link = self._find_link(entry, Direction.INGRESS)

@@ -18,6 +18,7 @@ from itertools import groupby, repeat
 from operator import attrgetter
 from typing import Any, get_args
 
+from sgagent.core.conditions import GroupPath
 from sgagent.core.errors import KernelRefusedError, NotPermittedError, SgagentError, UsageError
 from sgagent.core.model import Direction, Family
 from sgagent.core.tracked_sessions import ConntrackEntry, FlowTuple
@@ -73,6 +74,9 @@ class Verb(enum.IntEnum):
     READ_NUMBER = 19
     TAKE_UP = 20
     """Take the table up unlisted, if the ruleset still has a number."""
+
+    CAN_ASK_FOR_GROUPS = 21
+    """Try whether the kernel has rules that ask for the control group of a socket."""
 
 
 class Reply(enum.IntEnum):
@@ -227,6 +231,7 @@ _FORMS: Mapping[type, tuple[Callable[[Any], Sequence[object]], Callable[..., obj
             *(ops.AddMeterSet,),
             *(nft.Accept, nft.Drop, nft.Goto, nft.Jump, nft.Return),
             *(nft.Counter, nft.Hook, nft.KeyType, nft.Symbol, nft.NamePrefix),
+            *(GroupPath,),
             *(Direction, Family, Applied, FlowTuple, ConntrackEntry, FlowTable),
             *(TrackedSession, Ending, RulesetChange, RulesetNumber),
         )

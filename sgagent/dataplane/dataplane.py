@@ -180,6 +180,10 @@ class TableDataplane:
         """
         return self._table.allow_log(group)
 
+    def can_ask_for_groups(self) -> bool:
+        """Return whether the kernel has rules that ask for the control group of a socket (§13.3)."""
+        return self._table.can_ask_for_groups()
+
     def read_counters(self) -> Mapping[str, CounterValue]:
         """Return every named counter of the table; empty where there is no table."""
         return self._counters.read(self._table.list_counters())
@@ -329,6 +333,11 @@ class ApplierTable:
         Which group is said once, and can't be changed.
         """
         (is_possible,) = self.call(Verb.ALLOW_LOG, group)
+        return bool(is_possible)
+
+    def can_ask_for_groups(self) -> bool:
+        """Return whether the kernel has rules that ask for the control group of a socket."""
+        (is_possible,) = self.call(Verb.CAN_ASK_FOR_GROUPS)
         return bool(is_possible)
 
     def open_log(self) -> socket.socket:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import json
 import os
 import re
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from sgagent.core.errors import KernelRefusedError, UsageError
+from sgagent.dataplane.group_rules import without_noise
 from sgagent.dataplane.privileges import fork
 from sgagent.netlink import NETLINK_NETFILTER
 from sgagent.nft.ruleset import FAMILY, TABLE
@@ -115,6 +117,10 @@ class Context:
             UsageError: binding or library are not installed, or are too old.
         """
         self._others = set(_netlink_ports())
+        self._port: int | None = None
+        self._is_noisy = False
+        """Whether the table may have rules that the library can't read, of which it then prints a line."""
+
         self._nftables = open_binding()
         self._nftables.set_json_output(True)
         self._nftables.set_numeric_proto_output(True)
@@ -129,7 +135,22 @@ class Context:
         library prints.
         """
         self._nftables.cmd(_SMALL_TALK)
-        return next(iter(set(_netlink_ports()) - self._others), None)
+        self._port = next(iter(set(_netlink_ports()) - self._others), None)
+        return self._port
+
+    @contextlib.contextmanager
+    def own_socket(self) -> Iterator[socket.socket]:
+        """Lend the library's netlink socket, which the kernel takes for the owner of the table.
+
+        Raises:
+            OSError: it was not found.
+        """
+        found = next((one for one in _netlink_sockets() if one.getsockname()[0] == self._port), None)
+        if found is None:
+            raise OSError(errno.ENOTSOCK, "the socket of libnftables is not to be found")
+        self._is_noisy = True
+        with found:
+            yield found
 
     def run(self, commands: Json) -> None:
         """Carry out commands in one transaction.
@@ -145,7 +166,8 @@ class Context:
         Raises:
             RefusedError: nothing was done.
         """
-        status, output, error = self._nftables.cmd(text.encode())
+        with without_noise() if self._is_noisy else contextlib.nullcontext():
+            status, output, error = self._nftables.cmd(text.encode())
         if status:
             raise RefusedError(error.decode(errors="replace"))
         if error and output:  # what it does not know of a rule, it leaves out
@@ -190,12 +212,21 @@ class Context:
 
 def _netlink_ports() -> Iterator[int]:
     """Yield the ports of the netfilter sockets of this process."""
+    for opened in _netlink_sockets():
+        with opened:
+            yield opened.getsockname()[0]
+
+
+def _netlink_sockets() -> Iterator[socket.socket]:
+    """Yield the netfilter sockets of this process, by other descriptors; whoever takes one closes it."""
     for entry in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):
             if str(entry.readlink()).startswith("socket:"):
-                with socket.socket(fileno=os.dup(int(entry.name))) as opened:
-                    if opened.family == socket.AF_NETLINK and opened.proto == NETLINK_NETFILTER:
-                        yield opened.getsockname()[0]
+                opened = socket.socket(fileno=os.dup(int(entry.name)))
+                if opened.family == socket.AF_NETLINK and opened.proto == NETLINK_NETFILTER:
+                    yield opened
+                else:
+                    opened.close()
 
 
 DONE, REFUSED = b"+", b"-"

@@ -16,7 +16,7 @@ import struct
 import sys
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sgagent.core.binding import HostListener
 from sgagent.core.errors import NotPermittedError
@@ -61,6 +61,9 @@ class TcpSession:
 
     user: int = 0
     """Who made or accepted it; root's as long as nobody has accepted it, when the inode is 0, too."""
+
+    group: int | None = None
+    """The kernel's identity of the control group in which it was made; None where that was not asked."""
 
     @property
     def link(self) -> int:
@@ -227,13 +230,23 @@ _UPPER_LAYER, _NAME = 19, 1
 
 
 def list_in_states(
-    netlink: NetlinkSocket, states: int, protocol: int = socket.IPPROTO_TCP
+    netlink: NetlinkSocket, states: int, protocol: int = socket.IPPROTO_TCP, *, with_groups: bool = False
 ) -> Iterator[TcpSession]:
     """Yield the sockets of both families, TCP's unless said, that are in one of the states."""
     for family in (socket.AF_INET, socket.AF_INET6):
         request = _REQUEST.pack(family, protocol, 0, states, bytes(48))
         for message in netlink.dump(_DIAGNOSE_BY_FAMILY, request):
-            yield _session(*_ANSWER.unpack_from(message.payload))
+            one = _session(*_ANSWER.unpack_from(message.payload))
+            yield replace(one, group=_group(message.payload)) if with_groups else one
+
+
+def _group(payload: memoryview) -> int | None:
+    """Return the identity of a socket's control group; kernels before 5.9 do not tell."""
+    found = attributes(payload[_ANSWER_BYTES:]).get(_CONTROL_GROUP)
+    return None if found is None else int.from_bytes(found, sys.byteorder)
+
+
+_CONTROL_GROUP = 21
 
 
 def _session(socket_family: int, identity: bytes, user: int, inode: int) -> TcpSession:

@@ -172,6 +172,8 @@ class _RequestHandler:
                 table.refuse_another_owner()
             case Verb.ALLOW_LOG:
                 return encode(self._allow_log(table, validation.check_number(values, LAST_GROUP)))
+            case Verb.CAN_ASK_FOR_GROUPS:
+                return encode(table.can_ask_for_groups())
             case Verb.OPEN_LOG:
                 if self._log_group is None:
                     raise MalformedMessageError("no group of the log was named")

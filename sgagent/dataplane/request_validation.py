@@ -7,6 +7,7 @@ objects of ``table inet sgagent``, and only the agent's bits of the marks.
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 from collections.abc import Callable, Iterable
@@ -14,6 +15,7 @@ from itertools import pairwise
 from typing import Any
 
 from sgagent.core.binding import check_interface_name
+from sgagent.core.conditions import GroupPath
 from sgagent.core.evaluate import Packet
 from sgagent.core.model import Direction, Family
 from sgagent.core.tracked_sessions import ConntrackEntry, FlowTuple
@@ -29,6 +31,7 @@ _LONGEST_NAME = 255
 _LONGEST_COMMENT = 128
 _LONGEST_PREFIX = 127
 _LONGEST_INTERFACE = 15
+_LONGEST_PATH = 511
 """All in bytes, as the kernel counts."""
 
 _MOST_LOGGED = 1000
@@ -89,8 +92,11 @@ class _Validator:
                 _check_name(name)
                 _check_hook(hook)
                 _check_comment(comment)
-            case ops.AddRule(chain, nft.Rule(statements)):
+            case ops.AddRule(chain, nft.Rule(statements) as rule):
                 _check_name(chain)
+                _require(
+                    not ops.asks_for_group(rule) or _asks_for_group_alone(rule), "more than a control group"
+                )
                 self._check_statements(statements)
             case ops.AddVerdictMap(nft.VerdictMap(name=name, key_types=types, is_interval=bool())):
                 _check_name(name)
@@ -157,11 +163,33 @@ def _check_match(selector: nft.Selector, values: tuple[object, ...], mask: objec
         _check_number(mask, nft.ALL_BITS)
     if selector == nft.META_OIFNAME and values == (nft.NO_LINK,):
         return
+    if selector == nft.SOCKET_GROUP:
+        _check_group(values)
+        return
     plain = list[object]()
     for value in _filled(values):  # in the prefix of names is nothing but what may be in a name
         is_prefix = key_type is nft.KeyType.IFNAME and isinstance(value, nft.NamePrefix)
         plain.append(nft.Symbol(value.prefix) if is_prefix else value)
     _check_values(plain, key_type)
+
+
+def _asks_for_group_alone(rule: nft.Rule) -> bool:
+    """Return whether a rule is one of those that are sent without libnftables."""
+    match rule.statements:
+        case (nft.Match(operator=nft.Operator.EQUAL, mask=None), nft.Goto()):
+            return True
+        case _:
+            return False
+
+
+def _check_group(values: tuple[object, ...]) -> None:
+    """Check the path of a control group, which no file is opened by."""
+    match values:
+        case (GroupPath(str(path)),):
+            is_path = path.startswith("/") and "\0" not in path and len(os.fsencode(path)) <= _LONGEST_PATH
+            _require(is_path, "no path of a control group")
+        case _:
+            raise MalformedMessageError("no path of a control group")
 
 
 def _check_elements(

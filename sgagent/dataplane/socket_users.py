@@ -30,7 +30,7 @@ class HostSockets:
         self._by_ends: defaultdict[_Ends, list[TcpSession]] = defaultdict(list)
         with NetlinkSocket(NETLINK_SOCK_DIAG) as netlink:
             for protocol in _PROTOCOLS:
-                for one in list_in_states(netlink, _ALL_BUT_LISTENING, protocol):
+                for one in list_in_states(netlink, _ALL_BUT_LISTENING, protocol, with_groups=True):
                     ends = one.local_address, one.local_port, one.peer_address, one.peer_port
                     self._by_ends[protocol, one.family, *ends].append(one)
 
@@ -45,11 +45,15 @@ class HostSockets:
         )
         return tuple(one for some in found for one in some or ())
 
-    def users_of(self, entry: ConntrackEntry) -> Collection[int | None]:
-        """Return who may have made the socket of a session of this host; None stands for no socket.
+    def makers_of(self, entry: ConntrackEntry) -> Collection[tuple[int | None, int | None]]:
+        """Return who may have made the socket of a session of this host, and in which control group.
 
         A socket that no process holds any more is nobody's, as it is to nftables. Of other protocols nothing
         is returned: nothing tells their sockets apart.
         """
-        found = {one.user if one.inode else None for one in self.of(entry)}
-        return found or {None} if entry.protocol in _PROTOCOLS else ()
+        found = {(one.user, one.group) if one.inode else NOBODY for one in self.of(entry)}
+        return found or {NOBODY} if entry.protocol in _PROTOCOLS else ()
+
+
+NOBODY = (None, None)
+"""Without a socket."""

@@ -20,6 +20,7 @@ from sgagent.dataplane import generation, libnftables
 from sgagent.dataplane.associations import follow_associations
 from sgagent.dataplane.conntrack import clear_marks
 from sgagent.dataplane.generation import RulesetGeneration, RulesetNumber
+from sgagent.dataplane.group_rules import append_rules, is_supported
 from sgagent.dataplane.libnftables import NOT_PERMITTED, Context, RefusedError
 from sgagent.dataplane.privileges import ends_within, fork
 from sgagent.dataplane.table_dump import TableDump, dump_buckets, dump_table
@@ -138,6 +139,9 @@ class TableKeeper(Protocol):
     def allow_log(self, group: int) -> bool:
         """Let plans log to a group of the kernel's packet log, and return whether the kernel can do that."""
 
+    def can_ask_for_groups(self) -> bool:
+        """Return whether the kernel has rules that ask for the control group of a socket."""
+
     def clear_marks(self, mask: int, tests: Sequence[MarkTest]) -> int:
         """Clear bits in the marks of sessions, and return of how many."""
 
@@ -209,6 +213,9 @@ class PrivilegedTable:
         self._flags: Sequence[str] | None = None
         """What we declared the table that stands with."""
 
+        self._asks_for_groups: bool | None = None
+        """Whether the kernel has rules for control groups; None until the first."""
+
         self._destroys: bool | None = None
         """Whether the kernel has a command to destroy tables; None until the first plan."""
 
@@ -276,7 +283,12 @@ class PrivilegedTable:
             NotPermittedError: the process lacks CAP_NET_ADMIN, or another process owns the table.
         """
         flags = self._choose_flags(plan)
-        operations = self._spelled(plan.operations)
+        operations = self._spelled(
+            tuple(one for one in plan.operations if not ops.is_beyond_libnftables(one))
+        )
+        asking = [
+            one for one in plan.operations if isinstance(one, ops.AddRule) and ops.is_beyond_libnftables(one)
+        ]
         if self._must_declare and flags != self._flags and not isinstance(operations[0], _OF_TABLE):
             operations = (ops.AddTable(), *operations)
         before = self.read_generation()
@@ -294,8 +306,31 @@ class PrivilegedTable:
             raise self._explained(refusal, operations, accepts) from refusal
         last = next((one for one in reversed(operations) if isinstance(one, _OF_TABLE)), None)
         self._flags = flags if last is None or isinstance(last, ops.AddTable) else None
-        after = self.read_generation()
-        return Applied(before if after == generation.following(before) else None, after)
+        after = generation.following(before)
+        if asking and self._append(asking):
+            after = generation.following(after)
+        now = self.read_generation()
+        return Applied(before if now == after else None, now)
+
+    def _append(self, asking: Sequence[ops.AddRule]) -> bool:
+        """Append rules that libnftables can't write, and return whether there were any to append."""
+        try:
+            with self._context.own_socket() as own:
+                return self.can_ask_for_groups() and append_rules(own, asking)
+        except OSError as error:
+            raise KernelRefusedError(error.strerror or str(error), subject(asking[0])) from error
+
+    def can_ask_for_groups(self) -> bool:
+        """Return whether the kernel has rules that ask for the control group of a socket; nothing is done.
+
+        Raises:
+            NotPermittedError: the process lacks CAP_NET_ADMIN.
+        """
+        self.read_generation()
+        if self._asks_for_groups is None:
+            with contextlib.suppress(OSError), self._context.own_socket() as own:
+                self._asks_for_groups = is_supported(own)
+        return bool(self._asks_for_groups)
 
     def forget(self) -> None:
         """Keep nothing in memory of earlier plans; costs a moment, so it is for after a large plan."""

@@ -8,13 +8,15 @@ from functools import cache
 from typing import Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
-from pydantic import Field as Declared
+from pydantic import ConfigDict, Field as Declared
 
 from sgagent.core.conditions import (
     LAST_USER,
     LONGEST_REFILL,
     MOST_AT_ONCE,
     RATE_UNITS,
+    Local,
+    LocalUnit,
     LocalUser,
     SourceLimit,
 )
@@ -207,18 +209,41 @@ def parse_user(node: Node) -> LocalUser:
     return LocalUser(name=text)
 
 
-class LocalModel(DocumentModel):
-    """Who on this host an egress rule is for (§13.3)."""
+_UNIT_PATTERN = r"[A-Za-z0-9:_.\\@-]{1,240}\.(service|scope|slice|socket|mount|swap)"
+_UNIT_FORM = "a unit with its kind, like nginx.service"
+_UNIT = re.compile(_UNIT_PATTERN)
 
-    user: Annotated[LocalUser, Value(parse_user, any_of(_text(_USER_PATTERN), _ID_SCHEMA))]
+
+def parse_unit(node: Node) -> LocalUnit:
+    """Return a unit of systemd that can have a control group."""
+    text = scalars.parse_text(node, "a unit", _UNIT_FORM)
+    if not _UNIT.fullmatch(text):
+        raise scalars.invalid("bad_local", "not a unit", _UNIT_FORM)
+    return LocalUnit(name=text)
+
+
+class LocalModel(DocumentModel):
+    """Who on this host an egress rule is for (§13.3): a user or a unit."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
+
+    user: Annotated[LocalUser, Value(parse_user, any_of(_text(_USER_PATTERN), _ID_SCHEMA))] | None = None
     """Who made the socket: a name of this host, or an id."""
 
+    unit: Annotated[LocalUnit, Value(parse_unit, _text(_UNIT_PATTERN))] | None = None
+    """In which systemd unit, or below it, the socket was made."""
 
-def parse_local(place: Field) -> LocalUser | None:
+
+def parse_local(place: Field) -> Local | None:
     """Return who on this host a rule is for; None, with errors added, if something is wrong."""
-    if isinstance(place.node, Mapping) and "unit" in place.entries:
-        message, remedy = "units are not supported yet", "user: NAME, as the unit's User= has it"
-        place.at("unit").error("unit_unsupported", message, remedy)
-        return None
     model = read_model(LocalModel, place)
-    return None if model is None else model.user
+    if model is None:
+        return None
+    if (model.user is None) is (model.unit is None):
+        given = place.entries if isinstance(place.node, Mapping) else {}
+        if not given:
+            place.error("missing_field", "missing", "user: NAME or unit: NAME")
+        elif given.keys() == {"user", "unit"}:
+            place.error("bad_local", "not one of both", "user: NAME or unit: NAME")
+        return None
+    return model.user or model.unit

@@ -9,7 +9,7 @@ from typing import Annotated, TypeVar
 
 from pydantic import Field as Declared
 
-from sgagent.core.conditions import Conditions, LocalUser, SourceLimit
+from sgagent.core.conditions import Conditions, Local, SourceLimit
 from sgagent.core.hours import Hours
 from sgagent.core.model import (
     DEFAULT_INNER_ACCESS,
@@ -132,7 +132,7 @@ class RuleModel(DocumentModel):
     limit_per_source: Annotated[SourceLimit, Value(located(parse_limit), LIMIT_SCHEMA)] | None = None
     """How many new sessions an accept rule lets each source address open. Missing: any number."""
 
-    local: Annotated[LocalUser, Value(located(parse_local), ref("local"))] | None = None
+    local: Annotated[Local, Value(located(parse_local), ref("local"))] | None = None
     """Whose sockets on this host an egress rule is for. Missing: all packets, forwarded ones too."""
 
     description: FreeText = ""
@@ -362,7 +362,7 @@ def _rule(place: Field) -> SecurityGroupRule | None:
         local=Part("local_address", model.local_address),
         description=model.description,
         expires=model.expires,
-        conditions=Conditions(active=model.active, limit=model.limit_per_source, user=model.local),
+        conditions=Conditions(active=model.active, limit=model.limit_per_source, local=model.local),
     )
     return make_rule(form)
 

@@ -279,6 +279,8 @@ _FOUND_AFTER_PARSING = frozenset(
         "unknown_object",
         "unknown_object_in_drop",
         "unknown_object_of_ended",
+        "unknown_unit",
+        "unknown_unit_in_drop",
         "unknown_user",
         "unknown_user_in_drop",
         "unresolved_name",

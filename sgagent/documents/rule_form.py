@@ -199,8 +199,8 @@ def _refuse_limit_of_drop(form: RuleForm) -> None:
 
 
 def _refuse_local_inwards(form: RuleForm) -> None:
-    """Add an error for a user of an ingress rule: where packets come in no socket is known (§13.3)."""
-    if form.conditions.user is not None and form.direction is model.Direction.INGRESS:
+    """Add an error for a local end of an ingress rule: where packets come in no socket is known (§13.3)."""
+    if form.conditions.local is not None and form.direction is model.Direction.INGRESS:
         message = "an ingress rule has no local: which socket a packet is for is not known where it comes in"
         form.place.at("local").error("local_inwards", message, "remove it, or egress")
 

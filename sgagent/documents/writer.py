@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import yaml
 
 from sgagent.core import model
-from sgagent.core.conditions import Conditions
+from sgagent.core.conditions import Conditions, Local, LocalUnit
 from sgagent.core.hours import Hours, clock_text
 from sgagent.core.rule_values import ANY, EVERYTHING, instant_text
 from sgagent.documents.scalars import escape_bidirectional, is_ambiguous
@@ -75,12 +75,18 @@ def write_rule(rule: model.SecurityGroupRule) -> Native:
 
 def write_conditions(conditions: Conditions) -> Native:
     """Return the fields of a rule that make its demands (§13)."""
-    hours, limit, user = conditions.active, conditions.limit, conditions.user
+    hours, limit = conditions.active, conditions.limit
     return {
         "active": None if hours is None else _hours(hours),
         "limit_per_source": None if limit is None else {"rate": limit.rate_text, "burst": limit.burst},
-        "local": None if user is None else {"user": user.name if user.number is None else user.number},
+        "local": None if conditions.local is None else _local(conditions.local),
     }
+
+
+def _local(local: Local) -> Native:
+    if isinstance(local, LocalUnit):
+        return {"unit": local.name}
+    return {"user": local.name if local.number is None else local.number}
 
 
 def _hours(hours: Hours) -> Native:

@@ -13,15 +13,17 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from sgagent.core.binding import BridgeHooks, HostFacts, IpvlanMode, Link, link_name
+from sgagent.core.conditions import LocalFinder
 from sgagent.core.errors import SgagentError
 from sgagent.core.model import CidrBlock, Family
+from sgagent.host.units import UnitFinder, list_groups
 from sgagent.host.users import find_user
 from sgagent.netlink import NETLINK_ROUTE, NetlinkSocket, attribute, attributes
 from sgagent.ports import Wake
@@ -40,9 +42,14 @@ class NetlinkHost:
     While it watches, links are listed again only after a change, as pyroute2 takes 0.1 ms for each.
     """
 
-    def __init__(self) -> None:
-        """Start without a watch."""
+    def __init__(self, can_ask_for_groups: Callable[[], bool] = lambda: True) -> None:
+        """Start without a watch.
+
+        Args:
+            can_ask_for_groups: returns whether the kernel has rules for the units of sockets.
+        """
         self._watches: list[_Watch] = []
+        self._units = UnitFinder(can_ask_for_groups)
 
     def facts(self) -> HostFacts:
         """List links and addresses.
@@ -52,7 +59,8 @@ class NetlinkHost:
             OSError: the kernel refused.
         """
         watches = tuple(self._watches)
-        return watches[-1].facts() if watches else _list_uninterrupted()
+        facts = watches[-1].facts() if watches else _list_uninterrupted()
+        return replace(facts, find_local=LocalFinder(find_user, self._units.find, list_groups))
 
     @contextlib.contextmanager
     def watch(self, wake: Wake) -> Iterator[None]:
@@ -63,7 +71,7 @@ class NetlinkHost:
         """
         with _change_socket() as changes:
             ended = os.eventfd(0, os.EFD_CLOEXEC)
-            watch = _Watch(changes)
+            watch = _Watch(changes, self._units)
             listener = threading.Thread(target=watch.listen, args=(ended, wake), name="links", daemon=True)
             listener.start()
             self._watches.append(watch)
@@ -80,9 +88,10 @@ class NetlinkHost:
 class _Watch:
     """Notices changes, and remembers the facts that were listed after the last one."""
 
-    def __init__(self, changes: socket.socket) -> None:
-        """Take a socket on which the kernel announces changes."""
+    def __init__(self, changes: socket.socket, units: UnitFinder) -> None:
+        """Take a socket on which the kernel announces changes, and the units that were asked for."""
         self._changes = changes
+        self._units = units
         self._lock = threading.Lock()
         """Held while an announcement is received and counted."""
 
@@ -120,19 +129,22 @@ class _Watch:
             self._has_ended = True
 
     def listen(self, ended: int, wake: Wake) -> None:
-        """Wake after each change until ``ended`` is readable; read br_netfilter's settings each second."""
+        """Wake after each change until ``ended`` is readable; nothing announces some, so they are looked for.
+
+        Settings of br_netfilter each second, and units that rules name ten times as often.
+        """
         poll = select.poll()
         poll.register(self._changes, select.POLLIN)
         poll.register(ended, select.POLLIN)
         hooks = read_bridge_hooks()
         while True:
-            found = poll.poll(_HOOKS_READ_MILLISECONDS)
+            found = poll.poll(_UNITS_READ_MILLISECONDS if self._units.is_asked else _HOOKS_READ_MILLISECONDS)
             if any(descriptor == ended for descriptor, _ in found):
                 return
             while self._receive():
                 pass
             before, hooks = hooks, read_bridge_hooks()
-            if found or hooks != before:
+            if found or hooks != before or self._units.has_changed():
                 wake()
 
     def _receive(self) -> bool:
@@ -154,7 +166,7 @@ class _Watch:
 
 _LONGEST_MESSAGE = 65536
 _HOOKS_READ_MILLISECONDS = 1000
-"""Nothing announces a change of br_netfilter's settings."""
+_UNITS_READ_MILLISECONDS = 100
 
 
 def _list_uninterrupted() -> HostFacts:
@@ -170,7 +182,7 @@ def _list_uninterrupted() -> HostFacts:
                 routing.bind()
                 links = routing.nlm_request(link(), _RTM_GETLINK)
                 facts = read_facts(links, routing.nlm_request(address(), _RTM_GETADDR))
-                return replace(facts, bridge_hooks=read_bridge_hooks(), find_user=find_user)
+                return replace(facts, bridge_hooks=read_bridge_hooks())
         except (pyroute2.exceptions.NetlinkDumpInterrupted, InterruptedListingError) as error:
             if time.monotonic() >= until:
                 raise LinksUnreadableError(

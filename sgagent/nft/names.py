@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable
 from functools import partial
 
-from sgagent.core.conditions import SourceLimit
+from sgagent.core.conditions import ControlGroup, SourceLimit
 from sgagent.core.counter_keys import InnerCounter, KernelCounterKey, OverLimitCounter, RuleCounter
 from sgagent.core.model import Direction, Family
 from sgagent.nft.ruleset import Element, Goto, Interval, Jump, KeyType, VerdictMap, sort_key
@@ -66,6 +66,11 @@ def entry_chain(direction: Direction, interface: str) -> str:
     return f"{direction.value}/{part(interface)}"
 
 
+def answers_of(interface: str) -> str:
+    """Return the name in whose chains answers of sessions outwards are judged that have rules for units."""
+    return f"{interface}/answers"
+
+
 def live_chain(chain: str) -> str:
     """Return the chain that judges live sessions as another judges new ones: ``live/everyone/eth0/…``."""
     return f"live/{chain}"
@@ -79,6 +84,11 @@ def inner_chain(interface: str) -> str:
 def rule_chain(interface: str, rule_id: str) -> str:
     """Return the chain and counter of a rule on an interface: ``rule/eth0/sgr-bp1``."""
     return f"rule/{part(interface)}/{part(rule_id)}"
+
+
+def unit_chain(interface: str, rule_id: str, group: ControlGroup) -> str:
+    """Return the chain that asks for a unit's control group for a rule; another with each start of it."""
+    return f"unit/{part(interface)}/{part(rule_id)}/{digest(f'{group.identity} {group.path}')}"
 
 
 def over_limit_chain(interface: str, rule_id: str) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from sgagent.core.conditions import GroupPath
 from sgagent.nft import ruleset as nft
 from sgagent.nft.attributes import UnreadableError
 from sgagent.nft.expressions import (
@@ -144,6 +145,8 @@ class Registers:
                     yield Metering(self._read(register), one)
                 case Store(target, register) if target == _CT_MARK:
                     yield _marked(self._held(register))
+                case Xtables() if (path := _group_path(one)) is not None:
+                    yield nft.Match(nft.SOCKET_GROUP, (GroupPath(path),))
                 case Combine() | Compute() | SetUpdate() | Store() | Offload() | Xtables() | Unknown():
                     raise UnreadableError(str(one))
                 case _:
@@ -266,6 +269,18 @@ def _marked(value: RegisterValue | Constant) -> nft.SetMark:
 
 
 _CT_MARK = Key("ct", 3)
+
+
+def _group_path(one: Xtables) -> str | None:
+    """Return the path of a match on a control group, and on those below it; None of any other match."""
+    flags, path = one.argument[:4], one.argument[4:]
+    is_path = (one.is_target, one.name, one.revision, flags) == (False, "cgroup", 2, b"\1\0\0\0")
+    text, _, rest = path.partition(b"\0")
+    return (
+        text.decode("utf-8", "surrogateescape")
+        if is_path and text.startswith(b"/") and not any(rest)
+        else None
+    )
 
 
 def ones(length: int) -> int:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from sgagent.core.binding import check_interface_name
+from sgagent.core.conditions import LAST_UNIT, GroupPath
 from sgagent.core.model import PORTED, Family, Protocol
 
 FAMILY = "inet"
@@ -37,6 +38,7 @@ class KeyType(enum.Enum):
     TCP_FLAG = "tcp_flag"
     INTEGER = "integer"
     UID = "uid"
+    CONTROL_GROUP = "cgroup"
 
 
 class TupleDirection(enum.Enum):
@@ -54,7 +56,7 @@ class Selector:
     """A field of a packet or its session that rules read; the closed list that sgagent uses is below."""
 
     kind: str
-    """``ct``, ``meta`` or ``payload``."""
+    """``ct``, ``meta``, ``payload`` or ``socket``."""
 
     key: str
     """The key of a ct or meta expression; ``protocol field`` of a payload expression, like ``ip saddr``."""
@@ -79,7 +81,8 @@ META_OIFNAME = Selector("meta", "oifname", KeyType.IFNAME)
 META_NFPROTO = Selector("meta", "nfproto", KeyType.NF_PROTO)
 META_L4PROTO = Selector("meta", "l4proto", KeyType.INET_PROTO)
 META_SKUID = Selector("meta", "skuid", KeyType.UID)
-"""Who made the socket of this host that a packet leaves from; no other packet has it."""
+SOCKET_GROUP = Selector("socket", "cgroup", KeyType.CONTROL_GROUP)
+"""Who made the socket of this host that a packet leaves from, and in which control group (not by nft)."""
 
 ETHER_DADDR = Selector("payload", "ether daddr", KeyType.ETHER_ADDR)
 """Of the frame that a packet came in with."""
@@ -168,7 +171,6 @@ class NamePrefix:
     """The names of interfaces that begin so: nft's ``"br-*"``. Rules compare it; maps hold no such key."""
 
     prefix: str
-    """Not empty."""
 
     @property
     def word(self) -> str:
@@ -176,17 +178,17 @@ class NamePrefix:
         return f"{self.prefix}*"
 
 
-Comparable = Value | NamePrefix
+Comparable = Value | NamePrefix | GroupPath
 
 
-def checked_word(value: Symbol | NamePrefix, key_type: KeyType) -> str:
+def checked_word(value: Symbol | NamePrefix | GroupPath, key_type: KeyType) -> str:
     """Return a word as nft writes it, without quotes.
 
     Raises:
         ValueError: it is an interface's name, or a prefix of names, that nft would read as something else.
     """
     if key_type is KeyType.IFNAME:
-        check_interface_name(value.word if isinstance(value, Symbol) else value.prefix)
+        check_interface_name(value.prefix if isinstance(value, NamePrefix) else value.word)
     return value.word
 
 
@@ -463,6 +465,7 @@ BITS: Mapping[KeyType, int] = {
     KeyType.INTEGER: 8,
     KeyType.CT_STATUS: 1,
     KeyType.UID: 32,
+    KeyType.CONTROL_GROUP: LAST_UNIT.bit_length(),
 }
 """The width of the types whose values are numbers; the only integer in use is the hop limit."""
 
@@ -475,7 +478,7 @@ SYMBOLS: Mapping[KeyType, Mapping[str, int]] = {
 
 SELECTORS: tuple[Selector, ...] = (
     *(CT_STATE, CT_DIRECTION, CT_MARK, CT_PROTOCOL, CT_STATUS),
-    *(META_IIFNAME, META_OIFNAME, META_NFPROTO, META_L4PROTO, META_SKUID),
+    *(META_IIFNAME, META_OIFNAME, META_NFPROTO, META_L4PROTO, META_SKUID, SOCKET_GROUP),
     *(ETHER_DADDR, IP_SADDR, IP_DADDR, IP6_SADDR, IP6_DADDR, IP6_HOPLIMIT, TH_DPORT),
     *(port(protocol) for protocol in PORTED for port in (source_port, destination_port)),
     *(ICMPV6_TYPE, TCP_FLAGS),

@@ -103,7 +103,7 @@ def _verdict_map(verdict_map: nft.VerdictMap) -> Iterator[str]:
 def _chain(chain: nft.Chain) -> Iterator[str]:
     yield f"chain {chain.name} {{"
     yield from (f"\t{one};" if one.startswith("type") else f"\t{one}" for one in _properties(chain))
-    yield from (f"\t{rule_text(rule)}" for rule in chain.rules)
+    yield from (f"\t{'# ' * ops.asks_for_group(rule)}{rule_text(rule)}" for rule in chain.rules)
     yield "}"
 
 
@@ -194,6 +194,8 @@ def _verdict(verdict: nft.Verdict) -> str:
 
 def selector_text(selector: nft.Selector) -> str:
     """Return the selector of a rule, ``ct original ip saddr``."""
+    if selector == nft.SOCKET_GROUP:
+        return "xt match cgroup"
     if selector.kind == "payload" or selector.key in ("iifname", "oifname"):
         return selector.key
     if selector.tuple_direction:
@@ -212,7 +214,7 @@ def _value(value: nft.Comparable, key_type: nft.KeyType) -> str:
     if isinstance(value, nft.Interval):  # as nearly all are
         return _interval(value, key_type) if value.last > value.first else _word(value.first, key_type)
     word = nft.checked_word(value, key_type)
-    return f'"{word}"' if key_type is nft.KeyType.IFNAME else word
+    return f'"{word}"' if key_type in (nft.KeyType.IFNAME, nft.KeyType.CONTROL_GROUP) else word
 
 
 def _interval(interval: nft.Interval, key_type: nft.KeyType) -> str:
@@ -270,7 +272,7 @@ def write_additions(
 
 def _line(operation: Operation, table_flags: Sequence[str], verb: str) -> str | None:
     match operation:
-        case ops.AddRule(chain, rule):
+        case ops.AddRule(chain, rule) if not ops.asks_for_group(rule):
             return f"add rule {_OURS} {chain} {rule_text(rule)}"
         case ops.AddCounter(counter) if counter.comment and verb != ops.DeclarationVerb.ADD.value:
             return None  # nft's grammar creates no counter that has a comment; its JSON does

@@ -202,14 +202,25 @@ Json = Any
 def encode_plan(
     plan: Plan, table_flags: Sequence[str] = (), verb: DeclarationVerb = DeclarationVerb.ADD
 ) -> Json:
-    """Return the plan as one libnftables command list, in the plan's order.
+    """Return the plan as one libnftables command list, in the plan's order, without what it can't write.
 
     Args:
         plan: what to do.
         table_flags: what the table is declared with: ``owner``, ``persist``.
         verb: what declares chains, maps and counters.
     """
-    return {"nftables": [encode_operation(operation, table_flags, verb) for operation in plan.operations]}
+    operations = (one for one in plan.operations if not is_beyond_libnftables(one))
+    return {"nftables": [encode_operation(operation, table_flags, verb) for operation in operations]}
+
+
+def asks_for_group(rule: nft.Rule) -> bool:
+    """Return whether a rule asks for a control group, so that libnftables can't write it."""
+    return any(isinstance(one, nft.Match) and one.selector == nft.SOCKET_GROUP for one in rule.statements)
+
+
+def is_beyond_libnftables(operation: Operation) -> bool:
+    """Return whether it adds such a rule: the data plane adds it by itself."""
+    return isinstance(operation, AddRule) and asks_for_group(operation.rule)
 
 
 def encode_operation(

@@ -79,7 +79,9 @@ def judge_by_kernel(
     if not traffic:
         return ()
     # One source may send all packets of a test, which is no flood, and no packet is a user's (§13.3).
-    judged = policy.without_limits().with_judges(lambda one: one.with_rules(lambda rule: rule.user is None))
+    judged = policy.without_limits().with_judges(
+        lambda one: one.with_rules(lambda rule: rule.conditions.local is None)
+    )
     compiled = compile_(judged, layout, first_state(policy.remembering, layout))
     try:
         text = guarded(lambda: _run_in_child(policy, compiled, traffic, tick), RehearsalError)

@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from sgagent.core.addresses import Ranges, holds, joined, sweep, without
+from sgagent.core.conditions import GroupPath
 from sgagent.core.model import Family, Policy
 from sgagent.nft import ruleset as nft
 from sgagent.verify.packets import Constraints, Cube, MarkChange, Marks, Phase, cubes_of, under_mask
@@ -322,4 +323,7 @@ def _compile_match(match: nft.Match, reading: SelectorReading) -> Operation | No
 
 def ranges_in(match: nft.Match) -> Ranges:
     """Return the numbers that a comparison has on its right side."""
-    return joined((one.first, one.last) for one in match.values if isinstance(one, nft.Interval))
+    numbers = (one.numbers for one in match.values if isinstance(one, GroupPath))
+    return joined(
+        (*((one.first, one.last) for one in match.values if isinstance(one, nft.Interval)), *numbers)
+    )

@@ -67,7 +67,7 @@ from sgagent.verify.packets import (
     own_opener,
     split,
 )
-from sgagent.verify.users import hides_user, of_user
+from sgagent.verify.users import hides_maker, of_maker
 from sgagent.verify.verified_table import VerifiedTable
 from sgagent.verify.views import HOP_LIMIT, ICMP_TYPE, NEAR_END, PORT, PROTOCOL, SOURCE_PORT
 
@@ -240,7 +240,7 @@ def expect(policy: ResolvedPolicy, memory: SessionMemory, packet: PacketAtHook) 
     verdict, before = carried_out(judge, decision), mark
     is_accepted_now = verdict is Policy.ACCEPT and opener.tracking is Tracking.NEW
     is_error = packet.is_error and not packet.is_expected
-    is_unremembered = is_error or (is_elsewhere and opens_nothing(packet)) or hides_user(judge, opener)
+    is_unremembered = is_error or (is_elsewhere and opens_nothing(packet)) or hides_maker(judge, opener)
     if mark is not None and is_accepted_now and not is_unremembered:
         mark = _changed(mark, accepting(judge.name, is_elsewhere=is_elsewhere))
     found = Expectation(
@@ -342,7 +342,7 @@ def _clauses(judge: ResolvedInterface, direction: Direction, family: Family) -> 
         if rule.can_match(family):
             protocols = rule.protocols_of(family)
             constraints = _constraints(protocols, rule.ports, rule.source_ports, rule.near_ends)
-            constraints = (*constraints, *of_user(rule))
+            constraints = (*constraints, *of_maker(rule))
             yield BoxClause(DecidedBy.RULE, rule.peer.addresses.ranges(family), constraints, rule=rule)
 
 

@@ -43,7 +43,7 @@ from sgagent.verify.packets import (
     other_marks,
     split,
 )
-from sgagent.verify.users import hides_user
+from sgagent.verify.users import hides_maker
 from sgagent.verify.verified_table import UnsupportedStatementError, VerifiedTable
 from sgagent.verify.views import ETHER_DESTINATION, View
 
@@ -205,7 +205,7 @@ class FateComparison(Exploration):
                 counter = counter_of(judge, opener, decision)
                 accepts = carried_out(judge, decision) is Policy.ACCEPT
                 counters = () if counter is None else (counter,)
-                demand = Demand(accepts, counters, is_remembered=not hides_user(judge, opener))
+                demand = Demand(accepts, counters, is_remembered=not hides_maker(judge, opener))
                 for metered, some in self._by_meter(demand, decision, opener, fates):
                     for box, opens in self._opening(cell.box):
                         wanted = metered._replace(is_remembered=metered.is_remembered and opens)

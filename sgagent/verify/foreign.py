@@ -24,7 +24,7 @@ from sgagent.verify.fate_comparison import VERDICTS, Difference
 from sgagent.verify.packet_kinds import Headers
 from sgagent.verify.packets import CtDirection, CtState, Dimension, Phase, marks_text
 from sgagent.verify.proof import Proof, links_of, prove
-from sgagent.verify.users import SOMEBODY, USER
+from sgagent.verify.users import SOMEBODY
 from sgagent.verify.verified_table import BaseHook, VerifiedTable
 from sgagent.verify.views import FAR_END, NEAR_END, NEVER_TRACKED, PORT, PROTOCOL, SOURCE_PORT, View
 
@@ -236,7 +236,7 @@ def _union(several: Sequence[Any], wholes: Collection[_Values]) -> _Values:
 def _change(difference: Difference, part: Mapping[Dimension, Any], unnamed: str) -> FilterChange:
     view, expected = difference.view, difference.example.expected
     aside = {
-        name: common(ranges, SOMEBODY if name == USER else _PRESENT)
+        name: common(ranges, SOMEBODY.get(name, _PRESENT))
         for name, ranges in part.items()
         if ranges and name not in _ASIDE
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import assert_never
 
+from sgagent.core.conditions import GroupPath
 from sgagent.core.model import PORTED_NUMBERS, Direction, Family, Policy, Protocol
 from sgagent.nft import ruleset as nft
 from sgagent.verify.counter_names import meter_notes
@@ -183,7 +184,8 @@ class _Walk:
             raise _BreakError
 
     def _read(self, selector: nft.Selector) -> int | str:
-        read = {"ct": self._read_ct, "meta": self._read_meta, "payload": self._read_payload}
+        of_host = self._read_meta
+        read = {"ct": self._read_ct, "meta": of_host, "socket": of_host, "payload": self._read_payload}
         value = read[selector.kind](selector)
         if value is None:
             raise _BreakError
@@ -230,8 +232,8 @@ class _Walk:
             case "iifname" | "oifname" as key:
                 is_other = reads_other_link(key, self.packet.hook)
                 return self.packet.other_interface if is_other else self.packet.interface
-            case "skuid" if self.packet.hook not in ("input", "forward"):
-                return self.packet.user
+            case "skuid" | "cgroup" as key if self.packet.hook not in ("input", "forward"):
+                return self.packet.user if key == "skuid" else self.packet.unit
             case key:
                 raise UnsupportedStatementError(f"meta {key}")
 
@@ -288,5 +290,8 @@ def _holds(wanted: nft.Comparable, value: int | str) -> bool:
             return value == word
         case nft.NamePrefix(prefix):
             return isinstance(value, str) and value.startswith(prefix)
+        case GroupPath():
+            first, last = wanted.numbers
+            return isinstance(value, int) and first <= value <= last
         case _:
             assert_never(wanted)

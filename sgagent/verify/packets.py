@@ -118,6 +118,9 @@ class PacketAtHook:
     user: int | None = None
     """Who made the socket of this host that it leaves from; None where the hook knows none."""
 
+    unit: int | None = None
+    """The number of the control group in which that was."""
+
     hides_error: bool = False
     """Whether it is of an ICMPv6 error about its session, behind an authentication header."""
 
@@ -209,6 +212,7 @@ def opener_of(packet: PacketAtHook) -> Packet:
         hop_limit=packet.hop_limit if session is None else None,
         tracking=Tracking.NEW if session is not None else untied,
         user=packet.user,
+        unit=packet.unit,
         is_of_unknown_user=direction is Direction.EGRESS and packet.hook in WITH_INPUT_LINK,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from sgagent.core.conditions import groups_text
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.explanation import reason
 from sgagent.core.model import PORTED_NUMBERS, PROTOCOL_NAMES, Family, Policy, Protocol, address_text
@@ -56,6 +57,7 @@ def counterexample_as_json(found: Counterexample) -> Json:
         "frame_destination": None if packet.ether_destination is None else mac_text(packet.ether_destination),
         "tracking": packet.state.value,
         "user": packet.user,
+        "unit": None if packet.unit is None else groups_text([(packet.unit, packet.unit)]),
         "mark": None if packet.session is None else packet.session.mark,
         "session": None if packet.session is None else _session_as_json(packet.family, packet.session),
         "expected": {
@@ -114,6 +116,7 @@ def guardrails_as_json(kept: GuardrailsOnTable) -> Json:
                     "source_port": packet.source_port,
                     "destination_port": packet.destination_port,
                     "user": packet.user,
+                    "unit": None if packet.unit is None else groups_text([(packet.unit, packet.unit)]),
                 },
             }
         )
@@ -178,6 +181,7 @@ def describe(packet: PacketAtHook) -> str:
         place += f" {'to' if packet.hook in WITH_INPUT_LINK else 'from'} {packet.other_interface}"
     what = f"{_protocol(packet.protocol)}{kind} from {source} to {destination}"
     whose = "" if packet.user is None else f" of user {packet.user}"
+    whose += "" if packet.unit is None else f" of {groups_text([(packet.unit, packet.unit)])}"
     return f"{place}, {what}{whose}, {packet.state.value}{mark}"
 
 

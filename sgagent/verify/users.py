@@ -2,38 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from sgagent.core.addresses import Ranges
-from sgagent.core.conditions import LAST_USER
+from sgagent.core.conditions import LAST_UNIT, LAST_USER
 from sgagent.core.evaluate import Packet
 from sgagent.core.model import Direction, Policy
 from sgagent.core.policy import ResolvedInterface, ResolvedRule
 from sgagent.verify.packets import WITH_INPUT_LINK, Constraints
 
-USER = "user"
-"""The dimension."""
+USER, UNIT = "user", "unit"
+"""The dimensions: who made it, and in which control group."""
 
 NOBODY, _UNKNOWN = -1, -2
-"""What it is without a socket, and of answers of sessions outwards, which do not show whose these are."""
+"""What they are without a socket, and of answers of sessions outwards, which do not show whose these are."""
 
-SOMEBODY: Ranges = ((0, LAST_USER),)
+SOMEBODY: Mapping[str, Ranges] = {USER: ((0, LAST_USER),), UNIT: ((0, LAST_UNIT),)}
+"""What they can be with one."""
 
 
-def users_at(hook: str, opened: Direction) -> Ranges:
-    """Return the users that packets of sessions opened so can have at a hook."""
+def makers_at(hook: str, opened: Direction) -> Mapping[str, Ranges]:
+    """Return the users and units that packets of sessions opened so can have at a hook."""
     if hook not in WITH_INPUT_LINK:
-        return ((NOBODY, LAST_USER),)
-    user = NOBODY if opened is Direction.INGRESS else _UNKNOWN
-    return ((user, user),)
+        return {name: ((NOBODY, ranges[-1][1]),) for name, ranges in SOMEBODY.items()}
+    maker = NOBODY if opened is Direction.INGRESS else _UNKNOWN
+    return dict.fromkeys(SOMEBODY, ((maker, maker),))
 
 
-def of_user(rule: ResolvedRule) -> Constraints:
-    """Return whose packets a rule is about; of an unknown user all that it would let pass (§6.3)."""
-    if rule.user is None:
-        return ()
+def of_maker(rule: ResolvedRule) -> Constraints:
+    """Return whose packets a rule is about; of unknown makers all that it would let pass (§6.3)."""
+    wanted = {USER: rule.user if rule.user is None else (rule.user, rule.user), UNIT: rule.units}
     unknown = ((_UNKNOWN, _UNKNOWN),) if rule.policy is Policy.ACCEPT else ()
-    return ((USER, (*unknown, (rule.user, rule.user))),)
+    return tuple((name, (*unknown, ends)) for name, ends in wanted.items() if ends is not None)
 
 
-def hides_user(judge: ResolvedInterface, opener: Packet) -> bool:
+def hides_maker(judge: ResolvedInterface, opener: Packet) -> bool:
     """Return whether a packet may hide what decides, so that its session is not remembered (§6.3)."""
     return opener.is_of_unknown_user and judge.egress.has_users

@@ -36,7 +36,7 @@ from sgagent.verify.packets import (
     own_opener,
     reads_other_link,
 )
-from sgagent.verify.users import NOBODY, SOMEBODY, USER, users_at
+from sgagent.verify.users import NOBODY, SOMEBODY, UNIT, USER, makers_at
 from sgagent.verify.verified_table import UnsupportedStatementError
 
 PROTOCOL = "protocol"
@@ -198,7 +198,7 @@ class View:
             protocols = ((int(header.value), int(header.value)),)
         flags = ((_ABSENT, 255),) if self.direction is None else _BYTE  # conntrack follows no cut header
         box[TCP_FLAGS] = flags
-        box[USER] = users_at(self.hook, self.opened)
+        box |= makers_at(self.hook, self.opened)
         return box | {ICMP_TYPE: of_session, _HEADER_TYPE: types, HOP_LIMIT: _BYTE, PROTOCOL: protocols}
 
     @property
@@ -281,7 +281,7 @@ class View:
         match selector.kind:
             case "ct":
                 return self._read_ct(selector, phase)
-            case "meta":
+            case "meta" | "socket":
                 return self._read_meta(selector.key)
             case _:
                 return self._read_payload(*selector.key.split(), phase=phase)
@@ -317,8 +317,9 @@ class View:
                 return self._protocol_of_header
             case "iifname" | "oifname":
                 return Settled(self.other_link if reads_other_link(key, self.hook) else self.link)
-            case "skuid" if self.hook not in ("input", "forward"):  # there packets have some sockets
-                return Read(USER, ((USER, SOMEBODY),))
+            case "skuid" | "cgroup" if self.hook not in ("input", "forward"):  # there packets have sockets
+                maker = USER if key == "skuid" else UNIT
+                return Read(maker, ((maker, SOMEBODY[maker]),))
             case _:
                 raise UnsupportedStatementError(f"meta {key}")
 
@@ -368,6 +369,7 @@ class View:
             ether_destination=_present(values[ETHER_DESTINATION]),
             tcp_flags=self._tcp_flags(values),
             user=values[USER] if values[USER] >= 0 else None,
+            unit=values[UNIT] if values[UNIT] >= 0 else None,
             hides_error=self.headers in (Headers.HIDDEN_ERROR, Headers.ANNOUNCED),
         )
 
@@ -459,7 +461,7 @@ _TYPES_OF_SESSIONS: Mapping[tuple[Family, CtDirection], Ranges] = {
 
 _WISHES = (
     *((HOP_LIMIT, 64), (SOURCE_PORT, 40_000), (PORT, 443)),
-    *((PROTOCOL, 6), (TCP_FLAGS, 0x10), (USER, NOBODY)),
+    *((PROTOCOL, 6), (TCP_FLAGS, 0x10), (USER, NOBODY), (UNIT, NOBODY)),
 )
 """What the packet of a cell has where it can."""
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from itertools import product
 
 import pytest
 
 from sgagent.analysis.compare import compare_judges
 from sgagent.compiler.compilation import compile_
 from sgagent.core.addresses import holds
-from sgagent.core.conditions import LAST_USER, NO_USER, LocalUser
+from sgagent.core.conditions import LAST_USER, NO_UNIT, NO_USER, ControlGroup, Local, LocalUnit, LocalUser
 from sgagent.core.evaluate import Packet, Tracking, evaluate
 from sgagent.core.model import Direction, Policy
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy, ResolvedRule
@@ -27,16 +28,22 @@ from tests.verified_cases import VerifiedCase, tracked, verified_case
 
 SEEDS = range(200 if os.environ.get("SGAGENT_FULL") else 6)
 USERS = (0, 1000, LAST_USER)
+GROUPS = tuple(ControlGroup(path, 1) for path in ("/a.slice", "/a.slice/b.service", "/c.service"))
+UNITS = (*(group.numbers[0] for group in GROUPS), ControlGroup("/a.slice/b.service/below", 2).numbers[0], 7)
+"""Of the groups, of one below, and of one that no rule names."""
+
 PACKETS = 40
 
 
 def with_users(policy: ResolvedPolicy, draws: Draws) -> ResolvedPolicy:
-    """Return a policy of which some egress rules are for a user."""
+    """Return a policy of which some egress rules are for a user or a unit."""
 
     def of_user(rule: ResolvedRule) -> ResolvedRule:
-        number = draws.choice(USERS)
-        user = LocalUser(name=str(number), number=number) if draws.chance(40) else None
-        return replace(rule, conditions=replace(rule.conditions, user=user))
+        number, group = draws.choice(USERS), draws.choice(GROUPS)
+        user, unit = LocalUser(name=str(number), number=number), LocalUnit(name="a unit", group=group)
+        kinds: tuple[Local | None, ...] = (user, unit, None, None)
+        local = draws.choice(kinds)
+        return replace(rule, conditions=replace(rule.conditions, local=local))
 
     def change(judge: ResolvedInterface) -> ResolvedInterface:
         return replace(judge, egress=replace(judge.egress, rules=tuple(map(of_user, judge.egress.rules))))
@@ -72,6 +79,7 @@ def at_hook(packet: Packet, hook: str, state: CtState, mark: int) -> PacketAtHoo
         state=state,
         session=None if session is None else tracked(session, direction.value),
         user=packet.user if hook == "postrouting" else None,
+        unit=packet.unit if hook == "postrouting" else None,
     )
 
 
@@ -88,7 +96,8 @@ def test_tables_with_users_are_proved(seed: int) -> None:
     for opener in drawn:
         if opener.tracking is not Tracking.NEW or opener.direction is Direction.INGRESS:
             continue
-        sent = replace(opener, user=draws.choice((None, *USERS, 7)), icmp_type=None)
+        user, unit = draws.choice(((None, None), (draws.choice((*USERS, 7)), draws.choice(UNITS))))
+        sent = replace(opener, user=user, unit=unit, icmp_type=None)
         mark = draws.choice((0, draws.randint(0, 0xFFFFFFFF)))
         for hook, state in (
             ("postrouting", CtState.NEW),
@@ -100,7 +109,7 @@ def test_tables_with_users_are_proved(seed: int) -> None:
             assert (found.verdict, found.mark) == (expected.verdict, expected.mark), packet
             if mark == 0:
                 is_answer = hook == "prerouting"
-                judged = replace(sent, user=None, is_of_unknown_user=True) if is_answer else sent
+                judged = replace(sent, user=None, unit=None, is_of_unknown_user=True) if is_answer else sent
                 wanted = evaluate(case.policy, judged).verdict
                 judge = case.policy.judge(sent.interface)
                 is_observed = judge is not None and judge.mode.value == "observe"
@@ -116,7 +125,9 @@ def test_answers_pass_if_some_user_may_have_opened_the_session(seed: int) -> Non
     for packet in random_packets(draws, policy, PACKETS):
         if packet.direction is Direction.EGRESS and packet.tracking is Tracking.NEW:
             answered = evaluate(policy, replace(packet, is_of_unknown_user=True)).verdict
-            found = {evaluate(policy, replace(packet, user=user)).verdict for user in (None, *USERS)}
+            makers = [(None, None), *product(USERS, UNITS)]
+            sent = (replace(packet, user=user, unit=unit) for user, unit in makers)
+            found = {evaluate(policy, one).verdict for one in sent}
             assert (answered is Policy.ACCEPT) or found == {Policy.DROP}, described(packet)
 
 
@@ -131,8 +142,8 @@ def test_comparisons_tell_users_apart(seed: int) -> None:
         for drawn in random_packets(draws, old, PACKETS):
             if drawn.interface != before.name or drawn.direction is Direction.INGRESS:
                 continue
-            user = draws.choice((None, *USERS))
-            packet = replace(drawn, user=user, tracking=Tracking.NEW, icmp_type=None)
+            user, unit = draws.choice(((None, None), (draws.choice(USERS), draws.choice(UNITS))))
+            packet = replace(drawn, user=user, unit=unit, tracking=Tracking.NEW, icmp_type=None)
             changes = evaluate(old, packet).verdict is not evaluate(new, packet).verdict
             assert changes is any(
                 box.family is packet.family
@@ -142,5 +153,6 @@ def test_comparisons_tell_users_apart(seed: int) -> None:
                 and holds(box.source_ports, packet.source_port or 0)
                 and holds(box.locals, packet.local)
                 and holds(box.users, NO_USER if user is None else user)
+                and holds(box.units, NO_UNIT if unit is None else unit)
                 for box in boxes
             ), described(packet)

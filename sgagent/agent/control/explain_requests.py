@@ -6,7 +6,7 @@ import ipaddress
 from dataclasses import dataclass
 from typing import Self
 
-from sgagent.core.conditions import LAST_USER
+from sgagent.core.conditions import LAST_USER, ControlGroup
 from sgagent.core.errors import UsageError
 from sgagent.core.evaluate import Packet
 from sgagent.core.explanation import Explanation
@@ -28,12 +28,15 @@ class ExplainQuery:
     user: int | None = None
     """Whose socket of this host sends it (§13.3); null without one."""
 
+    unit: str | None = None
+    """The path of the control group in which it was made; null without one."""
+
     interface: str | None = None
     """May be null where one interface is bound, or none."""
 
     @classmethod
-    def about(cls, packet: Packet) -> Self:
-        """Return the query about a packet."""
+    def about(cls, packet: Packet, unit: str | None = None) -> Self:
+        """Return the query about a packet, of a socket that was made in the control group of a unit."""
         return cls(
             direction=packet.direction,
             source=address_text(packet.family, packet.source),
@@ -44,6 +47,7 @@ class ExplainQuery:
             icmp_type=packet.icmp_type,
             hop_limit=packet.hop_limit,
             user=packet.user,
+            unit=unit,
             interface=packet.interface or None,
         )
 
@@ -77,6 +81,7 @@ class ExplainQuery:
             icmp_type=self.icmp_type,
             hop_limit=self.hop_limit,
             user=self.user,
+            unit=None if self.unit is None else ControlGroup(self.unit, 0).numbers[0],
         )
 
 

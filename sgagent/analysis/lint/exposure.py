@@ -242,7 +242,7 @@ def _leaves_by_default(stand: Stand, family: Family) -> bool:
         for clause in clauses[:-1]
         if clause.protocols is None and clause.ports.is_all
         # A near end, source ports or a user leave others for which the default decides.
-        if clause.local is None and clause.source_ports.is_all and clause.user is None
+        if clause.local is None and clause.source_ports.is_all and clause.is_anybodys
         for ends in clause.addresses
     )
     everyone = ((0, family.last_address),)

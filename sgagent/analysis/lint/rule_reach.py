@@ -192,7 +192,7 @@ def denies_all(rule: ResolvedRule, families: Iterable[Family] = tuple(Family)) -
         and ALL_PROTOCOLS in rule.protocols
         and any(peer.name in everyone for peer in rule.peer.objects)
         and rule.local_address is None
-        and rule.user is None
+        and rule.conditions.local is None
     )
 
 

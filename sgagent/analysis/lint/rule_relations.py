@@ -10,7 +10,11 @@ from sgagent.core.policy import ResolvedRule
 def may_meet(one: ResolvedRule, other: ResolvedRule) -> bool:
     """Return whether two rules may match the same packet; source ports and near ends are left out."""
     is_same_user = None in (one.user, other.user) or one.user == other.user
-    return is_same_user and any(_meet(one, other, family) for family in Family)
+    return (
+        is_same_user
+        and (one.units is None or other.units is None or meets(one.units, (other.units,)))
+        and any(_meet(one, other, family) for family in Family)
+    )
 
 
 def _meet(one: ResolvedRule, other: ResolvedRule, family: Family) -> bool:
@@ -33,12 +37,14 @@ def lies_within(one: ResolvedRule, other: ResolvedRule) -> bool:
 
 def is_part(one: ResolvedRule, other: ResolvedRule) -> bool:
     """Return whether another rule matches all that a rule does."""
-    near, wanted = one.near_ends, other.near_ends
     return (
         (other.ports.is_all or not without(one.ports.ranges, other.ports.ranges))
         and (other.source_ports.is_all or not without(one.source_ports.ranges, other.source_ports.ranges))
         and other.user in (None, one.user)
-        and (wanted is None or (near is not None and wanted[0] <= near[0] and near[1] <= wanted[1]))
+        and all(
+            wide is None or (own is not None and wide[0] <= own[0] and own[1] <= wide[1])
+            for own, wide in ((one.near_ends, other.near_ends), (one.units, other.units))
+        )
         and all(_is_part_of_family(one, other, family) for family in Family if one.can_match(family))
     )
 

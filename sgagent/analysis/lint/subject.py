@@ -304,7 +304,7 @@ class LintSubject:
                 staying.update(
                     key_of(one)
                     for one in rules
-                    if one.peer.is_dynamic or one.user is not None or not is_certain
+                    if one.peer.is_dynamic or one.conditions.local is not None or not is_certain
                 )
                 # Whoever decides about packets of a rule with a limit stays, and so they are limited alike.
                 deciding = (one.rule(key) for one in mine for key in one.deciding if stand.limited)

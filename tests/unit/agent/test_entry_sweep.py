@@ -92,10 +92,10 @@ class Kernel:
         del entry
         return (SOCKET,)
 
-    def users_of(self, entry: ConntrackEntry) -> Collection[int | None]:
+    def makers_of(self, entry: ConntrackEntry) -> Collection[tuple[int | None, int | None]]:
         """Return who made the sockets of a session."""
         del entry
-        return self.users
+        return [(user, None) for user in self.users]
 
     def destroy(self, session: TcpSession) -> Ending:
         """End one."""
@@ -289,7 +289,7 @@ def test_a_flow_table_that_comes_later_has_revoked_sessions_ended() -> None:
 def of_user(protocol: Protocol) -> Step:
     """Return the step of a policy that lets the sockets of user 1000 open sessions."""
     policy = only("out", protocol=protocol)
-    conditions = Conditions(user=LocalUser(name="deploy", number=1000))
+    conditions = Conditions(local=LocalUser(name="deploy", number=1000))
     judges = (one.egress.rules for one in policy.interfaces)
     rules = {rule.rule_id: replace(rule, conditions=conditions) for some in judges for rule in some}
 

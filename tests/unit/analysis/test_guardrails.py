@@ -263,7 +263,7 @@ def test_a_statement_is_written_on_one_line() -> None:
 
 def test_a_rule_for_a_user_breaks_never_and_fulfils_no_always() -> None:
     """The packet is of a socket of the user, or of somebody else's (§13.3)."""
-    conditions = Conditions(user=LocalUser(name="deploy", number=1000))
+    conditions = Conditions(local=LocalUser(name="deploy", number=1000))
     outwards = rule("r-out", ACCEPT, TCP, "5432", "any", direction=OUT)
     rest = rule("r-rest", DROP, ALL_PROTOCOLS, "", "any", priority=2, direction=OUT)
     definitions = snapshot(group("sg-1", replace(outwards, conditions=conditions), rest))

@@ -12,7 +12,7 @@ from sgagent.analysis.lint.registry import lint
 from sgagent.analysis.lint.subject import make_subject
 from sgagent.compiler.enforce import narrows
 from sgagent.core.binding import HandBinding, HostFacts, bind
-from sgagent.core.conditions import LAST_USER, NO_USER, Conditions, LocalUser, stand_in
+from sgagent.core.conditions import LAST_USER, NO_USER, Conditions, LocalFinder, LocalUser, stand_in
 from sgagent.core.evaluate import evaluate
 from sgagent.core.explanation import explain
 from sgagent.core.memo import Memo
@@ -33,7 +33,7 @@ OPENER = packet(OUT, "198.51.100.7", TCP, 443)
 def of_user(user: str | int, policy: Policy = ACCEPT, rule_id: str = "r-user") -> SecurityGroupRule:
     """Return a rule outwards for a user."""
     number = user if isinstance(user, int) else None
-    conditions = Conditions(user=LocalUser(name=str(user), number=number))
+    conditions = Conditions(local=LocalUser(name=str(user), number=number))
     return replace(rule(rule_id, policy, TCP, "443", "0.0.0.0/0", direction=OUT), conditions=conditions)
 
 
@@ -50,7 +50,7 @@ def resolved(
     known = USERS if users is None else users
     by_hand = [HandBinding(interface="eth0", security_group_ids=("sg-1",))] if bound else []
     definitions = snapshot(group("sg-1", *rules))
-    found = bind(definitions, by_hand, HostFacts(find_user=known.get), automatically=False)
+    found = bind(definitions, by_hand, HostFacts(find_local=LocalFinder(known.get)), automatically=False)
     return resolve(definitions, found, Exemptions(), scope=Scope.EVERYTHING, memo=memo)
 
 

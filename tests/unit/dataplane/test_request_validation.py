@@ -86,6 +86,11 @@ def row(*fields: object, verdict: object = DROP) -> list[object]:
     return [verdict, *ends(*fields)]
 
 
+def match_of_group(path: object, operator: str = EQUAL) -> dict[str, list[object]]:
+    """Return the statement that asks for a control group."""
+    return obj("Match", "xt match cgroup", operator, None, obj("GroupPath", path), None)
+
+
 HARMLESS: tuple[dict[str, Any], ...] = (
     obj("AddTable"),
     obj("DestroyTable"),
@@ -96,6 +101,7 @@ HARMLESS: tuple[dict[str, Any], ...] = (
     rule(obj("Match", IIFNAME, EQUAL, None, obj("Symbol", "eth0"), None), obj("Goto", "ingress/eth0")),
     rule(obj("Match", IIFNAME, EQUAL, None, obj("NamePrefix", "br-"), None), obj("Goto", "ingress/eth0")),
     rule(LIMIT, obj("Log", "default/eth0/ingress", LOG_GROUP)),
+    rule(match_of_group("/system.slice/a@b.service"), GOTO_A),
     add(V4, row((1, 2), ONE, verdict=GOTO_A), row((4, 4))),
     delete(V4, row(ONE, verdict=obj("Goto", "evil one"))),
     obj("Delete", "ct helper", "evil"),
@@ -170,6 +176,12 @@ REFUSED: tuple[Any, ...] = (
     match(IIFNAME, obj("NamePrefix", "a" * 16)),
     match(IIFNAME, obj("NamePrefix", 'a"')),
     match(SADDR, obj("NamePrefix", "br-")),
+    match(SADDR, obj("GroupPath", "/a")),
+    *(rule(match_of_group(path), GOTO_A) for path in ("a", "", "/a\0b", "/" * 512, None, 1)),
+    rule(match_of_group("/a", "!="), GOTO_A),
+    rule(match_of_group("/a"), DROP),
+    rule(match_of_group("/a"), match_of_group("/b"), GOTO_A),
+    rule(obj("Match", CT_MARK, EQUAL, 31, *ONE), match_of_group("/a"), GOTO_A),
     rule(obj("LookUp", "m")),
     rule(obj("LookUp", "m", "mark")),
     rule(obj("LookUp", "m", [CT_MARK])),

@@ -39,7 +39,7 @@ def parse(local: str, direction: str = "egress") -> Snapshot:
 def test_forms(written: str, user: LocalUser) -> None:
     """A name, or an id; written anew they are the same."""
     found = parse(written)
-    assert found.security_groups[0].rules[0].conditions.user == user
+    assert found.security_groups[0].rules[0].conditions.local == user
     again, _ = parse_documents(
         (DocumentFile(name="a.json", content=as_json(write_document(found))),), Limits()
     )
@@ -58,8 +58,9 @@ def test_forms(written: str, user: LocalUser) -> None:
         ("{user: 'a b'}", "bad_local", "not a user"),
         ('{user: "a\\nb"}', "bad_local", "not a user"),
         ("{user: deploy, group: www}", "unknown_field", "unknown field"),
-        ("{unit: nginx.service}", "unit_unsupported", "not supported yet"),
-        ("{user: www, unit: nginx.service}", "unit_unsupported", "user: NAME"),
+        ("{unit: nginx}", "bad_local", "not a unit"),
+        ("{unit: ../nginx.service}", "bad_local", "not a unit"),
+        ("{user: www, unit: nginx.service}", "bad_local", "user: NAME"),
     ),
 )
 def test_what_is_wrong_is_said(written: str, code: str, said: str) -> None:

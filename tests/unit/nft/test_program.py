@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import pytest
 
 from sgagent.core import model
+from sgagent.core.conditions import GroupPath
 from sgagent.nft import ruleset as r
+from sgagent.nft.attributes import UnreadableError
+from sgagent.nft.expressions import Xtables
 from sgagent.nft.own_table import decode_ruleset
+from sgagent.nft.program import statements_of
 from sgagent.nft.ruleset import (
     Accept,
     Count,
@@ -261,3 +266,24 @@ def test_a_look_up_of_several_fields() -> None:
     assert read(b.payload(2, 2, 2, register=9), b.meta(16)) == by_port
     assert read(b.meta(15), b.payload(2, 2, 2, register=9)) == (LookUp((r.META_NFPROTO, r.TH_DPORT), "m"),)
     assert read(b.meta(16), b.mask(b"\x0f"), b.payload(2, 2, 2, register=9)) is None
+
+
+def of_group(path: bytes, flags: bytes = b"\1\0\0\0", rest: bytes = b"") -> Xtables:
+    """Return the match of iptables on a control group, as the kernel shows it."""
+    argument = (flags + path.ljust(512, b"\0")).ljust(520, b"\0") + rest
+    return Xtables(is_target=False, name="cgroup", revision=2, argument=argument)
+
+
+def test_iptables_match_on_a_control_group_is_understood() -> None:
+    """By its path; its negation, others of its kind, and what else it may hold are not."""
+    for path in ("/system.slice/nginx.service", "/", "/\udcff"):
+        (found,) = statements_of([of_group(path.encode("utf-8", "surrogateescape"))], {})
+        assert found == Match(r.SOCKET_GROUP, (GroupPath(path),))
+    for other in (
+        *(of_group(b"/a", flags) for flags in (b"\0\1\0\0", b"\1\0\1\0", b"\1\1\0\0", b"\0\0\0\0")),
+        *(of_group(b"a"), of_group(b"/a", rest=b"\1"), of_group(b"/a\0b")),
+        *(replace(of_group(b"/a"), revision=1), replace(of_group(b"/a"), name="owner")),
+        replace(of_group(b"/a"), is_target=True),
+    ):
+        with pytest.raises(UnreadableError):
+            statements_of([other], {})

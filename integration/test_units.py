@@ -1,0 +1,186 @@
+"""Egress rules for systemd's units on the wire: the control group of the socket decides (§13.3)."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from integration.lab import HOST_MAC, Lab, wait_for
+from integration.service import NOTICED_SECONDS, Service, service_on
+from tests.patience import PATIENCE
+
+HOST, HOST6 = "10.0.0.11", "2001:db8::11"
+FAR, FAR6 = "198.51.100.7", "2001:db8:7::7"
+TCP_PORT, UDP_PORT, OPEN_PORT = 443, 53, 80
+RESTARTS = 5
+
+
+def definitions(unit: str, forbidden: str) -> str:
+    """Return definitions by which one unit may open sessions; to one port all but another one may."""
+    rule, of_unit = "{direction: egress, authorization_object: any", f"local: {{unit: {unit}}}}}"
+    return f"""
+version: 1
+security_groups:
+  - security_group_id: sg-1
+    rules:
+      - {rule}, rule_id: sgr-tcp, policy: accept, protocol: tcp, port_range: {TCP_PORT}, {of_unit}
+      - {rule}, rule_id: sgr-udp, policy: accept, protocol: udp, port_range: {UDP_PORT}, {of_unit}
+      - {rule}, rule_id: sgr-not, policy: drop, protocol: udp, port_range: {OPEN_PORT},
+         local: {{unit: {forbidden}}}}}
+      - {rule}, rule_id: sgr-open, policy: accept, priority: 2, protocol: udp, port_range: {OPEN_PORT}}}
+      - {rule}, rule_id: sgr-rest, policy: drop, priority: 3, protocol: all}}
+network_interfaces:
+  - {{network_interface_id: eni-1, mac_address: '{HOST_MAC % 0}', addresses: [{HOST}, '{HOST6}'],
+     security_group_ids: [sg-1]}}
+"""
+
+
+def group_tree() -> Path:
+    """Return where control groups of version 2 are mounted."""
+    fields = (line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines())
+    found = next((one[4] for one in fields if "cgroup2" in one[one.index("-") :]), None)
+    if found is None:
+        pytest.skip("no control groups of version 2 are mounted")
+    return Path(found)
+
+
+class Units:
+    """Two units of the test's own, in a slice of its own, and a group below one of them."""
+
+    def __init__(self) -> None:
+        """Start both."""
+        name = f"sgagenttest{os.getpid()}"
+        self.slice = group_tree() / f"{name}.slice"
+        self.allowed, self.other = (self.slice / f"{name}-{one}.service" for one in ("a", "b"))
+        self.below = self.allowed / "below"
+        self.below.mkdir(parents=True)
+        self.other.mkdir()
+
+    def restart(self) -> None:
+        """Make the allowed unit's group anew, as systemd does."""
+        self.below.rmdir()
+        self.allowed.rmdir()
+        self.below.mkdir(parents=True)
+
+    def stop_allowed(self) -> None:
+        """Remove the group of the allowed unit."""
+        self.below.rmdir()
+        self.allowed.rmdir()
+
+    def stop(self) -> None:
+        """Remove all groups."""
+        for one in (self.below, self.allowed, self.other, self.slice):
+            with suppress(FileNotFoundError):
+                one.rmdir()
+
+
+@pytest.fixture
+def units() -> Iterator[Units]:
+    """Return running units, which are stopped in the end."""
+    made = Units()
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+@pytest.fixture
+def agent(one_interface: Lab, units: Units, tmp_path: Path) -> Iterator[Service]:
+    """Return an agent that is not started yet, on a host with an address of each family."""
+    one_interface.add_host_addresses([HOST, HOST6])
+    with service_on(one_interface.host, tmp_path) as made:
+        made.verifies = True
+        made.configure()
+        made.define(definitions(units.allowed.name, units.other.name))
+        yield made
+
+
+_PORTS = itertools.count(20_000)
+"""Of sockets, each once: one with the ends of another's session would be part of that."""
+
+
+def made_in(lab: Lab, group: Path, far: str, kind: int = socket.SOCK_DGRAM) -> socket.socket:
+    """Return a socket of the host that a process made in a control group, which has ended."""
+    port = next(_PORTS)
+    here, there = socket.socketpair()
+    with here, there:
+        pid = os.fork()
+        if pid == 0:  # pragma: no cover - the child
+            status = 1
+            with suppress(OSError), lab.host.entered():
+                (group / "cgroup.procs").write_text(str(os.getpid()))
+                family = socket.AF_INET if ip_address(far).version == 4 else socket.AF_INET6
+                made = socket.socket(family, kind)
+                made.bind((HOST if family == socket.AF_INET else HOST6, port))
+                socket.send_fds(there, [b"."], [made.fileno()])
+                status = 0
+            os._exit(status)
+        there.close()
+        _, found, _, _ = socket.recv_fds(here, 1, 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    made = socket.socket(fileno=found[0])
+    made.settimeout(NOTICED_SECONDS * PATIENCE)
+    return made
+
+
+def leaves(sender: socket.socket, far: str, port: int = UDP_PORT) -> bool:
+    """Tell whether a datagram of a socket leaves."""
+    try:
+        return sender.sendto(b"x", (far, port)) > 0
+    except PermissionError:
+        return False
+
+
+def may_send(lab: Lab, group: Path, far: str, port: int = UDP_PORT) -> bool:
+    """Tell whether a datagram of a new socket of a group leaves."""
+    with made_in(lab, group, far) as sender:
+        return leaves(sender, far, port)
+
+
+def may_connect(lab: Lab, group: Path, far: str, *, seconds: float) -> bool:
+    """Tell whether a new socket of a group gets a TCP connection."""
+    with lab.listen(lab.peer, far, TCP_PORT), made_in(lab, group, far, socket.SOCK_STREAM) as client:
+        client.settimeout(seconds)
+        return client.connect_ex((far, TCP_PORT)) == 0
+
+
+def test_the_socket_s_unit_decides(agent: Service, one_interface: Lab, units: Units) -> None:
+    """Over both families, with what is below it, whoever uses the socket; through restarts, with a proof."""
+    lab = one_interface
+    agent.start()
+    own = group_tree()
+    for far in (FAR, FAR6):
+        places = (units.allowed, units.below, units.other, units.slice, own)
+        assert [may_send(lab, one, far) for one in places] == [True, True, False, False, False]
+        assert [may_send(lab, one, far, OPEN_PORT) for one in places] == [True, True, False, True, True]
+        assert may_connect(lab, units.below, far, seconds=NOTICED_SECONDS * PATIENCE)
+        assert not may_connect(lab, units.other, far, seconds=0.3)
+    agent.wait_for_proof()
+    assert agent.command("verify").status == 0
+    query = f"explain egress --source {HOST} --destination {FAR} --protocol udp --port {UDP_PORT}".split()
+    assert f"else accept by sgr-udp of sg-1 (priority 1, object any, unit {units.allowed.name})" in (
+        agent.command(*query).output
+    )
+    assert agent.command(*query, "--unit", units.allowed.name).output.startswith("accept")
+    assert agent.command(*query, "--unit", units.other.name).output.startswith("drop")
+    old = made_in(lab, units.allowed, FAR)
+    assert leaves(old, FAR)
+    generation = agent.generation()
+    for _ in range(RESTARTS):
+        units.restart()
+        assert not may_send(lab, units.other, FAR)
+        wait_for(lambda: may_send(lab, units.below, FAR), "the new group")
+    assert agent.generation() == generation, "a start takes nothing away from sessions"
+    assert leaves(old, FAR), "a session goes on with its socket"
+    units.stop_allowed()
+    wait_for(lambda: agent.generation() != generation, "that the unit has stopped")
+    assert not leaves(old, FAR)
+    agent.wait_for_proof()
+    old.close()
