@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import os
 import re
 import signal
 import sys
+import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from sgagent.core.errors import UsageError
 from sgagent.core.model import Family, Snapshot
@@ -64,7 +67,7 @@ def read_flows(names: Sequence[str], traffic: Traffic, definitions: Snapshot) ->
 def hosts_of(names: Sequence[str]) -> list[str]:
     """Return the name of each log's host: the file's name, with its folder where names are equal.
 
-    A rotated log, ``web-1.log.2``, is its host's.
+    A rotated log, ``web-1.log.2`` or ``web-1.log.2.gz``, is its host's.
     """
     paths = [Path(_ROTATED.sub("", name)) for name in names]
     places: dict[str, set[Path]] = {}
@@ -73,7 +76,8 @@ def hosts_of(names: Sequence[str]) -> list[str]:
     return [path.stem if len(places[path.stem]) == 1 else f"{path.parent.name}-{path.stem}" for path in paths]
 
 
-_ROTATED = re.compile(r"\.[0-9]{1,3}$")
+_ROTATED = re.compile(r"(\.[0-9]{1,3})?(\.gz)?$")
+_GZIP = b"\x1f\x8b"
 
 
 def _processors() -> int:
@@ -102,13 +106,18 @@ def read_log(log: FlowFile, traffic: Traffic) -> None:
         _read(sys.stdin.buffer, FlowFile("<stdin>", "stdin", log.owners), traffic)
         return
     try:
-        with Path(log.name).open("rb", buffering=_READ_BYTES) as file:
-            _read(file, log, traffic)
-    except OSError as error:
-        raise UsageError(f"{log.name}: the flow log can't be read: {error.strerror}") from error
+        with io.BufferedReader(io.FileIO(log.name), _READ_BYTES) as file:
+            if file.peek(len(_GZIP)).startswith(_GZIP):
+                with gzip.open(file) as unpacked:
+                    _read(unpacked, log, traffic)
+            else:
+                _read(file, log, traffic)
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{log.name}: the flow log can't be read: {reason}") from error
 
 
-def _read(file: BinaryIO, log: FlowFile, traffic: Traffic) -> None:
+def _read(file: IO[bytes] | gzip.GzipFile, log: FlowFile, traffic: Traffic) -> None:
     lines = iter(partial(file.readline, LONGEST_LINE + 1), b"")
     first = next(lines, b"")
     if not first:

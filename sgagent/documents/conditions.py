@@ -126,7 +126,7 @@ def parse_hours(place: Field) -> Hours | None:
     model = read_model(HoursModel, place)
     if model is None:
         return None
-    if not place.entries:
+    if not place.entries.keys() - {"zone"}:
         place.error("bad_hours", "hours that say nothing", "remove the field, or say when the rule exists")
     hours = Hours(
         days=model.days or EVERY_DAY,

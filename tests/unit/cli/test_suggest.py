@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 from collections.abc import Callable
@@ -212,6 +213,19 @@ def test_a_log_that_is_not_there_is_wrong_use(run: Run, tmp_path: Path) -> None:
     assert (code, "none.log: the flow log can't be read: No such file" in errors) == (2, True)
 
 
+def test_a_packed_log_is_read(run: Run, tmp_path: Path) -> None:
+    """A rotated log is packed by gzip, as clouds deliver theirs; one that is cut off is refused."""
+    log = write(tmp_path / "web.log", incoming(HOST, CLIENT, 443))
+    plain = run("--flows", log)
+    packed = tmp_path / "web.log.1.gz"
+    packed.write_bytes(gzip.compress(log.read_bytes()))
+    log.unlink()
+    assert run("--flows", packed) == plain
+    packed.write_bytes(packed.read_bytes()[:-9])
+    code, _, errors = run("--flows", packed)
+    assert (code, "web.log.1.gz: the flow log can't be read: Compressed file ended" in errors) == (2, True)
+
+
 def test_an_empty_log_suggests_nothing(run: Run, tmp_path: Path) -> None:
     """The definitions stay, and a note says why."""
     (tmp_path / "empty.log").touch()
@@ -237,6 +251,7 @@ def test_many_logs_are_read_by_several_processes(
     ("names", "hosts"),
     (
         (("a/web.log", "a/web.log.1", "b/app.log"), ["web", "web", "app"]),
+        (("web-1.log.2.gz", "web-2.log.gz"), ["web-1", "web-2"]),
         (("web-1/flows.log", "web-2/flows.log"), ["web-1-flows", "web-2-flows"]),
     ),
 )

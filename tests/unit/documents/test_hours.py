@@ -70,6 +70,7 @@ def test_times_need_no_quotes() -> None:
     ("written", "said"),
     (
         ("{}", "hours that say nothing"),
+        ("{zone: UTC}", "hours that say nothing"),
         ("mon-fri", "expected a mapping"),
         ("{days: weekdays}", "not days of the week"),
         ("{days: []}", "the list of days is empty"),
