@@ -117,8 +117,8 @@ def _readers(
 ) -> Iterator[tuple[str, ResolvedInterface, Memo]]:
     """Yield the name in whose chains a direction is judged, what is judged by, and a memo of it.
 
-    The kernel takes no chain that asks for control groups where packets come in: answers of sessions outwards
-    have chains of their own.
+    The kernel refuses rules for control groups where packets come in, so answers of sessions outwards have
+    chains of their own.
     """
     yield interface.name, interface, memo
     if direction is Direction.EGRESS and has_units(interface):

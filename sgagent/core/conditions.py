@@ -81,7 +81,7 @@ class LocalUser:
 
 
 _LEVELS = 16
-"""Of control groups that are told apart; deeper ones are as the one above them."""
+"""Of paths whose groups have numbers of their own; deeper groups share those of the one above."""
 
 _LEVEL_BITS = 32
 LAST_UNIT = (1 << _LEVELS * _LEVEL_BITS) - 1

@@ -218,7 +218,7 @@ def _netlink_ports() -> Iterator[int]:
 
 
 def _netlink_sockets() -> Iterator[socket.socket]:
-    """Yield the netfilter sockets of this process, by other descriptors; whoever takes one closes it."""
+    """Yield the netfilter sockets of this process, each by another descriptor, which the caller closes."""
     for entry in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):
             if str(entry.readlink()).startswith("socket:"):

@@ -43,7 +43,7 @@ def find_unit(unit: LocalUnit, root: Path = Path("/"), mounts: Path = _MOUNTS) -
 
 
 class UnitFinder:
-    """Finds units, and tells whether those that were asked for have another control group by now."""
+    """Finds units, and says whether one of them has another control group by now."""
 
     def __init__(self, is_possible: Callable[[], bool]) -> None:
         """Start with nobody asked for.
