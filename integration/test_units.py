@@ -6,7 +6,7 @@ import itertools
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -14,6 +14,12 @@ import pytest
 
 from integration.lab import HOST_MAC, Lab, wait_for
 from integration.service import NOTICED_SECONDS, Service, service_on
+from sgagent.core.conditions import GroupPath
+from sgagent.dataplane.table import PrivilegedTable
+from sgagent.nft import ruleset as nft
+from sgagent.nft.diff import make_plan
+from sgagent.nft.own_table import decode_ruleset
+from sgagent.nft.transactions import AddRule, Flush, Plan
 from tests.patience import PATIENCE
 
 HOST, HOST6 = "10.0.0.11", "2001:db8::11"
@@ -149,6 +155,29 @@ def may_connect(lab: Lab, group: Path, far: str, *, seconds: float) -> bool:
     with lab.listen(lab.peer, far, TCP_PORT), made_in(lab, group, far, socket.SOCK_STREAM) as client:
         client.settimeout(seconds)
         return client.connect_ex((far, TCP_PORT)) == 0
+
+
+def test_a_rule_for_a_unit_that_is_lost_is_added_alone(one_interface: Lab, units: Units) -> None:
+    """By what the kernel shows, the table is as it was compiled, at first and after the repair."""
+    path = f"/{units.allowed.relative_to(group_tree())}"
+    asked = nft.Match(nft.SOCKET_GROUP, (GroupPath(path),))
+    rule = nft.Rule((asked, nft.Goto("rule/eth0/a")))
+    leaf = nft.Chain(name="rule/eth0/a", rules=(nft.Rule((nft.Accept(),)),))
+    wanted = nft.Ruleset(chains=(leaf, nft.Chain(name="unit/eth0/a", rules=(rule,))))
+    with one_interface.host.entered(), closing(PrivilegedTable(owned=True)) as table:
+
+        def shown() -> nft.Ruleset:
+            return decode_ruleset(table.list_table().dump or b"")[0]
+
+        assert table.can_ask_for_groups()
+        table.apply(make_plan(wanted, None))
+        assert shown() == wanted
+        table.apply(Plan((Flush("chain", "unit/eth0/a"),)))
+        repair = make_plan(wanted, shown())
+        assert repair.operations == (AddRule("unit/eth0/a", rule),)
+        applied = table.apply(repair)
+        assert applied.before is not None, "nobody else has changed anything"
+        assert shown() == wanted
 
 
 def test_the_socket_s_unit_decides(agent: Service, one_interface: Lab, units: Units) -> None:

@@ -289,14 +289,14 @@ class PrivilegedTable:
         asking = [
             one for one in plan.operations if isinstance(one, ops.AddRule) and ops.is_beyond_libnftables(one)
         ]
-        if self._must_declare and flags != self._flags and not isinstance(operations[0], _OF_TABLE):
+        if self._must_declare and flags != self._flags and not isinstance((*operations, None)[0], _OF_TABLE):
             operations = (ops.AddTable(), *operations)
         before = self.read_generation()
         try:
             additions = write_additions(operations, flags, plan.verb)
             if additions is None:
                 self._context.run(encode_plan(Plan(operations), flags, plan.verb))
-            else:
+            elif operations:
                 self._context.load(additions)
         except RefusedError as refusal:
 
@@ -306,7 +306,7 @@ class PrivilegedTable:
             raise self._explained(refusal, operations, accepts) from refusal
         last = next((one for one in reversed(operations) if isinstance(one, _OF_TABLE)), None)
         self._flags = flags if last is None or isinstance(last, ops.AddTable) else None
-        after = generation.following(before)
+        after = generation.following(before) if operations else before
         if asking and self._append(asking):
             after = generation.following(after)
         now = self.read_generation()
