@@ -15,7 +15,17 @@ from ipaddress import IPv4Address
 
 from bench.sizes import Size
 from sgagent.core.addresses import AddressSet
-from sgagent.core.model import ALL_PORTS, TCP, UDP, CidrBlock, GroupType, Policy, PortSet, Protocol
+from sgagent.core.model import (
+    TCP,
+    UDP,
+    CidrBlock,
+    Direction,
+    GroupReference,
+    GroupType,
+    Policy,
+    PortSet,
+    Protocol,
+)
 from sgagent.core.policy import (
     Peer,
     ResolvedDirection,
@@ -148,11 +158,14 @@ def _resolved(rule: BenchRule, peers: dict[MemberGroup, Peer]) -> ResolvedRule:
     return ResolvedRule(
         rule_id=rule.rule_id,
         security_group_id=GROUP_ID,
+        direction=Direction.INGRESS,
+        authorization_objects=(
+            GroupReference(spoken_of.group_id) if isinstance(spoken_of, MemberGroup) else spoken_of,
+        ),
         policy=rule.policy,
         priority=rule.priority,
         protocols=(rule.protocol,),
         ports=PortSet.of(rule.ports),
-        source_ports=ALL_PORTS,
         peer=peers[spoken_of] if isinstance(spoken_of, MemberGroup) else _peer_of(spoken_of),
     )
 

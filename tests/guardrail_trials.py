@@ -239,11 +239,12 @@ def _borders(meaning: Meaning, rail: Guardrail, judge: ResolvedInterface) -> Res
         ResolvedRule(
             rule_id=f"border-{place}",
             security_group_id="sg-border",
+            direction=rail.direction,
+            authorization_objects=(),
             policy=Policy.DROP,
             priority=1,
             protocols=rail.protocols,
             ports=meaning.ports(rail) or ALL_PORTS,
-            source_ports=ALL_PORTS,
             peer=Peer(name="border", addresses=addresses),
             local_address=block,
         )

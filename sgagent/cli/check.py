@@ -138,7 +138,7 @@ def _ended(snapshot: Snapshot, settings: Settings) -> Iterator[Problem]:
     at = inputs.latest_time(settings)
     for group in snapshot.security_groups:
         for rule in group.rules:
-            if rule.expires is not None and has_ended(rule.expires, at):
+            if rule.expires is not None and has_ended(rule, at):
                 message = f"rule {rule.rule_id} has ended and does not exist any more"
                 ended, remedy = instant_text(rule.expires), "remove it, or give it a later end"
                 yield Problem.warning(rule.origin.at("expires"), "expired_rule", ended, message, remedy)

@@ -358,6 +358,7 @@ def _differences(change: RuleChange) -> Iterator[str]:
         return
     old, new = before.conditions.texts, after.conditions.texts
     pairs = (
+        ("direction", before.direction.value, after.direction.value),
         ("policy", before.policy.value, after.policy.value),
         ("priority", str(before.priority), str(after.priority)),
         ("protocol", protocols_text(before.protocols), protocols_text(after.protocols)),

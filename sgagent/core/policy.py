@@ -14,7 +14,6 @@ from datetime import datetime
 from functools import cache
 
 from sgagent.core.addresses import NO_ADDRESSES, AddressSet
-from sgagent.core.conditions import NO_CONDITIONS, Conditions
 from sgagent.core.link_patterns import LinkPattern
 from sgagent.core.model import (
     ALL_PORTS,
@@ -28,6 +27,7 @@ from sgagent.core.model import (
     PortSet,
     Protocol,
     Protocols,
+    SecurityGroupRule,
 )
 from sgagent.core.rule_values import has_ended
 
@@ -60,28 +60,21 @@ class Peer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ResolvedRule:
-    """A rule whose references are resolved; where it equals the one before in all, that one is kept."""
+class ResolvedRule(SecurityGroupRule):
+    """A rule whose references are resolved; where it equals the one before in all, that one is kept.
 
-    rule_id: str
+    So it has neither description nor origin, which are not compared.
+    """
+
     security_group_id: str
-    policy: Policy
-    priority: int
-    protocols: Protocols
     ports: PortSet
     """Destination ports; empty for an unknown or empty port list."""
 
-    source_ports: PortSet
     peer: Peer
-    local_address: CidrBlock | None = None
-    expires: datetime | None = None
-    """From when on the rule does not exist (§12.4); None is never."""
-
-    conditions: Conditions = NO_CONDITIONS
 
     def exists_at(self, time: datetime | None) -> bool:
         """Return whether the rule has not ended (§12.4) and its hours hold (§13.2)."""
-        return not has_ended(self.expires, time) and self.conditions.hold_at(time)
+        return not has_ended(self, time) and self.conditions.hold_at(time)
 
     def can_match(self, family: Family) -> bool:
         """Return whether any packet of the family matches."""
@@ -185,7 +178,7 @@ class ResolvedDirection:
 
     def at(self, time: datetime | None) -> ResolvedDirection:
         """Return the direction's rules at a time: rules have ended, and hours hold or not."""
-        lasting = (rule for rule in (*self.rules, *self.dormant) if not has_ended(rule.expires, time))
+        lasting = (rule for rule in (*self.rules, *self.dormant) if not has_ended(rule, time))
         return self.with_sorted(tuple(sorted(lasting, key=precedence)), time)
 
     def with_sorted(self, rules: tuple[ResolvedRule, ...], time: datetime | None) -> ResolvedDirection:
@@ -429,7 +422,7 @@ class ResolvedPolicy:
 
     def at(self, time: datetime | None) -> ResolvedPolicy:
         """Return the policy with the rules that exist at a time."""
-        have_ended = any(has_ended(rule.expires, time) for rule in self.expiring)
+        have_ended = any(has_ended(rule, time) for rule in self.expiring)
         return self.with_judges(lambda judge: judge.at(time)) if have_ended or self.recurring else self
 
     def without_limits(self) -> ResolvedPolicy:

@@ -229,8 +229,8 @@ def living(snapshot: Snapshot, at: datetime | None) -> Snapshot:
 
 def _by_expiry(group: SecurityGroup, at: datetime | None) -> tuple[SecurityGroup, SecurityGroup]:
     """Return the group with the rules that exist, and with those that have ended."""
-    living = tuple(rule for rule in group.rules if not has_ended(rule.expires, at))
-    ended = tuple(rule for rule in group.rules if has_ended(rule.expires, at))
+    living = tuple(rule for rule in group.rules if not has_ended(rule, at))
+    ended = tuple(rule for rule in group.rules if has_ended(rule, at))
     return replace(group, rules=living), replace(group, rules=ended)
 
 

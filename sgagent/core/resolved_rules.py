@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 from itertools import chain
 from operator import attrgetter
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sgagent.core.addresses import NO_ADDRESSES, AddressSet, joined
 from sgagent.core.cloud_limits import object_warnings
@@ -202,19 +202,13 @@ class RuleResolver:
         local = self._local(rule)
         is_unknown = local is not None and not local.is_known
         problems += _unknown_local(rule, local)
-        resolved = ResolvedRule(
-            rule_id=rule.rule_id,
-            security_group_id=group.security_group_id,
-            policy=rule.policy,
-            priority=rule.priority,
-            protocols=rule.protocols,
-            ports=NO_PORTS if is_unknown else self._ports(rule, problems),
-            source_ports=_merged(rule.source_ports),
-            peer=self._peer(group, rule, problems),
-            local_address=rule.local_address,
-            expires=rule.expires,
-            conditions=replace(rule.conditions, local=local) if local else rule.conditions,
-        )
+        values: dict[str, Any] = dict(zip(_COMPARED, _compared_of(rule), strict=True))
+        values["ports"] = NO_PORTS if is_unknown else self._ports(rule, problems)
+        values["source_ports"] = _merged(rule.source_ports)
+        if local:
+            values["conditions"] = replace(rule.conditions, local=local)
+        peer = self._peer(group, rule, problems)
+        resolved = ResolvedRule(security_group_id=group.security_group_id, peer=peer, **values)
         references = [one for one in rule.authorization_objects if isinstance(one, GroupReference)]
         return Resolved(
             direction=rule.direction,
@@ -336,6 +330,10 @@ class RuleResolver:
         """Return the group that a rule of a group refers to; None if it is not in the definitions."""
         found = self._snapshot.group_by_id.get(reference.security_group_id)
         return found if found is not None and is_of_account(found, own, reference) else None
+
+
+_COMPARED = tuple(field.name for field in fields(SecurityGroupRule) if field.compare)
+_compared_of = attrgetter(*_COMPARED)
 
 
 def _merged(ports: PortSet) -> PortSet:

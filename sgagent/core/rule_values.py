@@ -15,6 +15,7 @@ from sgagent.core.model import (
     NameReference,
     PrefixListReference,
     Protocols,
+    SecurityGroupRule,
 )
 
 FAMILY_NAMES = {Family.IPV4: "IPv4", Family.IPV6: "IPv6"}
@@ -72,9 +73,9 @@ def few_objects(text: str) -> str:
     return text if rest <= 1 else f"{', '.join(names[:_FEW_OBJECTS])} and {rest} more"
 
 
-def has_ended(expires: datetime | None, at: datetime | None) -> bool:
-    """Return whether something that expires has ended at a time; without a time nothing has."""
-    return expires is not None and at is not None and expires <= at
+def has_ended(rule: SecurityGroupRule, at: datetime | None) -> bool:
+    """Return whether a rule has ended at a time (§12.4); without a time none has."""
+    return rule.expires is not None and at is not None and rule.expires <= at
 
 
 def instant_text(instant: datetime) -> str:

@@ -127,11 +127,12 @@ def _with_statements(judge: ResolvedInterface, guardrails: Sequence[ResolvedGuar
 _FELLOWS = ResolvedRule(
     rule_id="inner",
     security_group_id="",
+    direction=Direction.INGRESS,
     policy=Policy.ACCEPT,
     priority=1,
     protocols=(ALL_PROTOCOLS,),
     ports=ALL_PORTS,
-    source_ports=ALL_PORTS,
+    authorization_objects=(),
     peer=Peer(name="fellows", addresses=NO_ADDRESSES),
 )
 """Takes the place of inner access, which comes before all rules."""
@@ -149,11 +150,12 @@ def _rules(resolved: ResolvedGuardrail, judge: ResolvedInterface) -> Iterator[Re
                 yield ResolvedRule(
                     rule_id=rail.guardrail_id,
                     security_group_id=_STATEMENT,
+                    direction=rail.direction,
                     policy=rail.demanded,
                     priority=1,
                     protocols=rail.protocols,
                     ports=resolved.ports,
-                    source_ports=ALL_PORTS,
+                    authorization_objects=(),
                     peer=Peer(name=str(rail), addresses=addresses),
                     local_address=block,
                 )

@@ -15,7 +15,7 @@ from sgagent.agent.web.page import PageContent, Section, render_page
 from sgagent.agent.web.rules import RuleFilter
 from sgagent.core.addresses import NO_ADDRESSES
 from sgagent.core.errors import printable
-from sgagent.core.model import ALL_PORTS, TCP, Policy
+from sgagent.core.model import ALL_PORTS, TCP, Direction, Policy
 from sgagent.core.policy import Peer, ResolvedDirection, ResolvedInterface, ResolvedPolicy, ResolvedRule
 from tests.strategies import examples
 from tests.unit.agent.flowlog.flows import dropped
@@ -79,11 +79,12 @@ def page_with(rule_id: str, group: str, peer: str) -> Part:
     rule = ResolvedRule(
         rule_id=rule_id,
         security_group_id=group,
+        direction=Direction.INGRESS,
+        authorization_objects=(),
         policy=Policy.DROP,
         priority=1,
         protocols=(TCP,),
         ports=ALL_PORTS,
-        source_ports=ALL_PORTS,
         peer=Peer(name=peer, addresses=NO_ADDRESSES),
     )
     judge = ResolvedInterface(

@@ -95,6 +95,8 @@ def resolved(
     return ResolvedRule(
         rule_id=f"r{number}",
         security_group_id="sg-1",
+        direction=IN,
+        authorization_objects=(),
         policy=policy,
         priority=number % 2 + 1,
         protocols=(protocol,),

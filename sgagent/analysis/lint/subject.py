@@ -366,7 +366,7 @@ def make_subject(
     rules = [(group, rule) for group in snapshot.security_groups for rule in group.rules]
     return LintSubject(
         snapshot=living(snapshot, at),
-        ended=tuple((group, rule) for group, rule in rules if has_ended(rule.expires, at)),
+        ended=tuple((group, rule) for group, rule in rules if has_ended(rule, at)),
         stands=tuple(
             Stand(interfaces=tuple(sorted(links[groups])), judge=judge, at=at)
             for groups, judge in zip(chosen, resolution.policy.interfaces, strict=True)

@@ -343,7 +343,7 @@ def expiring_drop(subject: LintSubject) -> Iterator[Finding]:
 def _opened_by_end_of(rule: ResolvedRule, stand: Stand, direction: Direction) -> list[str]:
     """Return in words the flows that a rule's end opens, given the rules that last as long."""
     ends = rule.expires
-    before = stand.judge.with_rules(lambda one: one.expires == ends or not has_ended(one.expires, ends))
+    before = stand.judge.with_rules(lambda one: one.expires == ends or not has_ended(one, ends))
     after = before.with_rules(lambda one: one is not rule)
     names = ObjectNames.of(ResolvedPolicy(interfaces=(before,)))
     return [

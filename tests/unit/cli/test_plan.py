@@ -105,6 +105,14 @@ def test_a_list_of_objects_is_compared_by_its_parts(
     assert output.splitlines()[-1] == f"  sgr-web of sg-web changes: {shown}"
 
 
+def test_a_rule_that_changes_its_direction_is_named(run: Run, tmp_path: Path) -> None:
+    """The list of rules holds it, beside the flows that it opens or closes."""
+    turned = GROUP.format(ports="80, 8080").replace("ingress", "egress")
+    (tmp_path / "old.yaml").write_text(turned)
+    _, output, _ = run("--against", tmp_path / "old.yaml", "--everywhere")
+    assert output.splitlines()[-1] == "  sgr-web of sg-web changes: direction egress → ingress"
+
+
 def test_everywhere_tells_what_is_alike_once(run: Run, tmp_path: Path) -> None:
     """Network interfaces are compared wherever they are, and named together."""
     _, output, _ = run("--against", tmp_path / "old.yaml", "--everywhere", "--json")

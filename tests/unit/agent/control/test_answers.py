@@ -72,11 +72,12 @@ def rule(number: int, policy: Policy, protocol: Protocol = TCP, ports: PortSet =
     return ResolvedRule(
         rule_id=f"sgr-{number}",
         security_group_id="sg-1",
+        direction=IN,
+        authorization_objects=(),
         policy=policy,
         priority=number,
         protocols=(protocol,),
         ports=ports,
-        source_ports=ALL_PORTS,
         peer=Peer(name="0.0.0.0/0", addresses=AddressSet.of((everyone,))),
     )
 

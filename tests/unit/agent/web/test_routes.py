@@ -71,11 +71,12 @@ def many_rules(number: int) -> ResolvedPolicy:
         ResolvedRule(
             rule_id=f"sgr-{place}",
             security_group_id="sg-1",
+            direction=Direction.INGRESS,
+            authorization_objects=(),
             policy=Policy.ACCEPT,
             priority=1,
             protocols=(TCP,),
             ports=ALL_PORTS,
-            source_ports=ALL_PORTS,
             peer=Peer(name="pl-1", addresses=NO_ADDRESSES),
         )
         for place in range(number)
