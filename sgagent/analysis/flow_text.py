@@ -261,8 +261,7 @@ def clause_as_json(clause: Clause) -> dict[str, object]:
         "decided_by": clause.decided_by.value,
         "rule_id": rule.rule_id if rule else None,
         "security_group_id": rule.security_group_id if rule else None,
-        **({"limit_per_source": str(rule.conditions.limit)} if rule and rule.conditions.limit else {}),
-        **({"local": str(rule.conditions.local)} if rule and rule.conditions.local else {}),
+        **(rule.conditions.texts_of_packets if rule else {}),
     }
 
 

@@ -201,7 +201,10 @@ NO_HOST = LocalFinder()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conditions:
-    """All such demands of a rule."""
+    """All such demands of a rule.
+
+    No digest and no derived id knows a demand that is not made, so a further one leaves all as they are.
+    """
 
     active: Hours | None = None
     """When the rule exists (§13.2); None is always."""
@@ -222,15 +225,28 @@ class Conditions:
         """Return the control group of the unit that is meant, if one is and runs."""
         return self.local.group if isinstance(self.local, LocalUnit) else None
 
+    @property
+    def are_timed(self) -> bool:
+        """Return whether time says that a rule exists, or not."""
+        return self.active is not None
+
     def hold_at(self, time: datetime | None) -> bool:
         """Return whether a rule exists by its hours; without a time it does."""
         return self.active is None or time is None or self.active.include(time)
 
     @property
     def texts(self) -> Mapping[str, str]:
-        """Return the demands that are made, in words, by the names of their fields."""
-        found = {"active": self.active, "limit_per_source": self.limit, "local": self.local}
-        return {name: str(value) for name, value in found.items() if value is not None}
+        """Return the demands that are made, in words, by the names of their fields in documents."""
+        return _in_words(active=self.active) | self.texts_of_packets
+
+    @property
+    def texts_of_packets(self) -> dict[str, str]:
+        """Return likewise the demands that a rule makes while it exists."""
+        return _in_words(limit_per_source=self.limit, local=self.local)
+
+
+def _in_words(**demands: object) -> dict[str, str]:
+    return {name: str(value) for name, value in demands.items() if value is not None}
 
 
 NO_CONDITIONS = Conditions()

@@ -183,7 +183,7 @@ class ResolvedDirection:
 
     def with_sorted(self, rules: tuple[ResolvedRule, ...], time: datetime | None) -> ResolvedDirection:
         """Return the direction with these rules, each where it belongs at a time by its hours."""
-        if all(rule.conditions.active is None for rule in rules):
+        if not any(rule.conditions.are_timed for rule in rules):
             return replace(self, rules=rules, dormant=())
         hold = cache(lambda conditions: conditions.hold_at(time))  # many rules have the same hours
         parts = [tuple(rule for rule in rules if hold(rule.conditions) is held) for held in (True, False)]

@@ -399,9 +399,7 @@ class _Resolver:
             group.vpc_id,
             group.account_id,
         )
-        if any(rule.conditions.active for rule in group.rules):
-            self.depends_on_time |= group_id in self.concerned
-        if any(rule.expires for rule in group.rules):
+        if any(rule.expires or rule.conditions.are_timed for rule in group.rules):
             self.depends_on_time |= group_id in self.concerned
             group, ended = _by_expiry(group, self.at)
             self.problems.extend(map(_of_ended, _apart_from_names(self._resolver.resolve(ended, Memo()))))
