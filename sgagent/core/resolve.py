@@ -430,5 +430,5 @@ def _of_ended(problem: Problem) -> Problem:
 
 def _ordered(groups: tuple[ResolvedRules, ...], direction: Direction) -> tuple[ResolvedRule, ...]:
     """Return the rules of several groups in one direction, the one that decides first at the front."""
-    found = (one for group in groups for one in group.found if one.direction is direction)
+    found = (one for group in groups for one in group.found if one.rule.direction is direction)
     return tuple(one.rule for one in sorted(found, key=attrgetter("precedence")))

@@ -19,7 +19,6 @@ from sgagent.core.model import (
     NO_PORTS,
     AuthorizationObject,
     CidrBlock,
-    Direction,
     GroupReference,
     NameReference,
     Policy,
@@ -50,7 +49,6 @@ KnownNames = Mapping[str, AddressSet]
 class Resolved:
     """A resolved rule, and its problems."""
 
-    direction: Direction
     rule: ResolvedRule
     precedence: tuple[int, bool, str, str]
     """Of the rule."""
@@ -211,7 +209,6 @@ class RuleResolver:
         resolved = ResolvedRule(security_group_id=group.security_group_id, peer=peer, **values)
         references = [one for one in rule.authorization_objects if isinstance(one, GroupReference)]
         return Resolved(
-            direction=rule.direction,
             rule=resolved,
             precedence=precedence(resolved),
             problems=tuple(problems),

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -32,16 +28,18 @@ from sgagent.nft.fields import FIELDS
 from sgagent.nft.ruleset import Interval
 from sgagent.policy_test.packet_bytes import encode_packet, encode_reply
 from sgagent.policy_test.scenario import parse_packets
+from tests.patched_tree import ROOT, copy_patched, run_tests
 from tests.unit.documents.reading import refused, rule_document, snapshot, the_rule
 
-ROOT = Path(__file__).parents[2]
 PATCH = {
     "sgagent/core/model.py": (
-        'ProtocolRow(SCTP, "sctp", PortUse.HEADER)',
-        'ProtocolRow(SCTP, "sctp", PortUse.RULES)',
+        (
+            'ProtocolRow(SCTP, "sctp", PortUse.HEADER)',
+            'ProtocolRow(SCTP, "sctp", PortUse.RULES)',
+        ),
     )
 }
-"""What gives SCTP its ports: by file, a text and what takes its place."""
+"""What gives SCTP its ports."""
 
 MOST_FILES = 3
 EXAMPLES = "25"
@@ -61,24 +59,10 @@ ported = pytest.mark.parametrize("protocol", PORTED, ids=str)
 def test_a_row_gives_a_protocol_its_ports(tmp_path: Path) -> None:
     """A patch of few files is enough for SCTP, and all who read rules agree on its ports."""
     assert len(PATCH) <= MOST_FILES
-    for name in ("sgagent", "tests"):
-        shutil.copytree(ROOT / name, tmp_path / name)  # bytecode, too, which stays valid but for the patch
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    for name, (old, new) in PATCH.items():
-        text = (tmp_path / name).read_text(encoding="utf-8")
-        assert text.count(old) == 1, name
-        (tmp_path / name).write_text(text.replace(old, new), encoding="utf-8")
+    copy_patched(tmp_path, PATCH)
     not_here = (f"--deselect={HELD_TO[0]}::{test.__name__}" for test in _ONLY_HERE)
-    made = subprocess.run(  # noqa: S603 - this Python, and tests of ours
-        (sys.executable, "-m", "pytest", "-v", *not_here, *HELD_TO),
-        cwd=tmp_path,
-        env=dict(os.environ) | {"SGAGENT_EXAMPLES": EXAMPLES},
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    assert made.returncode == 0, made.stdout[-4000:]
-    assert "test_documents_name_it_and_its_ports[sctp] PASSED" in made.stdout
+    printed = run_tests(tmp_path, *not_here, *HELD_TO, SGAGENT_EXAMPLES=EXAMPLES)
+    assert "test_documents_name_it_and_its_ports[sctp] PASSED" in printed
 
 
 @ported

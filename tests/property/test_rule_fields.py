@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from datetime import UTC, datetime
@@ -21,41 +18,47 @@ from sgagent.core.policy import ResolvedDirection
 from sgagent.core.resolve import Exemptions, resolve
 from sgagent.documents.native import RuleModel, json_schema
 from sgagent.documents.writer import write_rule
+from tests.patched_tree import copy_patched, run_tests
 from tests.unit.documents.reading import rule_document, snapshot, the_rule
 
-ROOT = Path(__file__).parents[2]
 THEN = datetime(2025, 11, 29, 12, tzinfo=UTC)
 """When a rule with any of the values below exists: a Saturday."""
 
 PATCH = {
     "sgagent/core/conditions.py": (
-        ("    active: Hours | None = None\n", "    begins: datetime | None = None\n\n{0}"),
+        (
+            "    active: Hours | None = None\n",
+            "    begins: datetime | None = None\n    active: Hours | None = None\n",
+        ),
         ("return self.active is not None\n", "return self.active is not None or self.begins is not None\n"),
         (
             "return self.active is None or time",
             """return (not self.begins or not time or self.begins <= time) and self._are_in_hours(time)
 
     def _are_in_hours(self, time: datetime | None) -> bool:
-        {0}""",
+        return self.active is None or time""",
         ),
         ("_in_words(active=self.active)", "_in_words(begins=self.begins, active=self.active)"),
     ),
     "sgagent/documents/native.py": (
         (
             "    active: Annotated[Hours,",
-            """    begins: Annotated[datetime, Value(values.parse_instant, ref("instant"))] | None = Declared(
-        None, description="From when on the rule exists. Missing: always.")\n\n{0}""",
+            """    begins: Annotated[datetime, Value(values.parse_instant, ref("instant"))] | None = None
+    'From when on the rule exists. Missing: always.'
+
+    active: Annotated[Hours,""",
         ),
         ("Conditions(active=model.active,", "Conditions(begins=model.begins, active=model.active,"),
     ),
     "sgagent/documents/writer.py": (
         (
             '        "active": None',
-            '        "begins": conditions.begins and instant_text(conditions.begins),\n{0}',
+            """        "begins": conditions.begins and instant_text(conditions.begins),
+        "active": None""",
         ),
     ),
 }
-"""What gives rules a field from when on they exist: by file, texts and what takes their places."""
+"""What gives rules a field from when on they exist."""
 
 MOST_FILES = 4
 
@@ -109,25 +112,15 @@ def values(rule: SecurityGroupRule) -> dict[str, object]:
 
 
 def test_a_field_takes_few_files(tmp_path: Path) -> None:
-    """In a copy of the tree where rules have one more, all that is held to the others holds for it."""
+    """In a copy of the tree where rules have one more, the tests below pass for it, too."""
     assert len(PATCH) <= MOST_FILES
-    for name in ("sgagent", "tests"):
-        shutil.copytree(ROOT / name, tmp_path / name)  # bytecode, too, which stays valid but for the patch
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    for name, replacements in PATCH.items():
-        text = (tmp_path / name).read_text(encoding="utf-8")
-        for old, new in replacements:
-            assert text.count(old) == 1, old
-            text = text.replace(old, new.replace("{0}", old))
-        (tmp_path / name).write_text(text, encoding="utf-8")
-    command = (sys.executable, "-m", "pytest", "-v", "-k", f"[{NEW}]", "tests/property/test_rule_fields.py")
-    made = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)  # noqa: S603 - ours
-    assert made.returncode == 0, made.stdout[-4000:]
-    assert "7 passed" in made.stdout
+    copy_patched(tmp_path, PATCH)
+    printed = run_tests(tmp_path, "-k", f"[{NEW}]", "tests/property/test_rule_fields.py")
+    assert "7 passed" in printed
 
 
 def test_there_is_no_other_field() -> None:
-    """Of each that a rule may have the table above knows a value."""
+    """The table above has a value of each field that a rule may have."""
     may_miss = {name for name, field in RuleModel.model_fields.items() if not field.is_required()}
     known = {"rule_id", "priority", "port_range", "port_list_id", "description", *OPTIONAL}
     assert may_miss == known
@@ -135,7 +128,7 @@ def test_there_is_no_other_field() -> None:
 
 @optional
 def test_it_is_written_as_it_is_read(name: str) -> None:
-    """And its value makes another rule."""
+    """A rule that is written and read again is the same, and another than one without the field."""
     rule = the_rule(read(name))
     assert write_rule(rule)[name] == OPTIONAL[name]
     assert the_rule(snapshot(rule_document(**write_rule(rule)))) == rule
@@ -144,13 +137,13 @@ def test_it_is_written_as_it_is_read(name: str) -> None:
 
 @optional
 def test_digest_and_derived_id_are_of_it(name: str) -> None:
-    """A rule that has it has both otherwise than one that has not."""
+    """A rule with the field has another version and another derived id than one without."""
     assert not set(ids(read(name))) & set(ids(read()))
 
 
 @optional
 def test_a_difference_in_it_is_named(name: str) -> None:
-    """As a change of the rule, with the value before and after."""
+    """The difference of two documents has the value before and after."""
     (edited,) = edits(named(read()), named(read(name)))
     assert (edited.edit, edited.name) == (Edit.CHANGED, "sg-1/sgr-1")
     (detail,) = edited.details
@@ -159,7 +152,7 @@ def test_a_difference_in_it_is_named(name: str) -> None:
 
 @optional
 def test_a_plan_names_it(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """By the word that documents have for it, or by several."""
+    """A plan has the name of the field among the differences of the rule."""
     configuration = tmp_path / "sgagent.toml"
     configuration.write_text(f'[source]\npath = "{tmp_path}"\n[state]\ndirectory = "{tmp_path}"\n')
     for file, more in (("old", {}), ("new", {name: OPTIONAL[name]})):
@@ -173,19 +166,19 @@ def test_a_plan_names_it(name: str, tmp_path: Path, capsys: pytest.CaptureFixtur
 
 @optional
 def test_resolved_rules_have_it(name: str) -> None:
-    """All but ports and users are as documents say."""
+    """A resolved rule has the values of the document's rule."""
     rule, (resolved,) = the_rule(read(name)), side(read(name), None).rules
     assert values(rule) == values(resolved)
 
 
 @pytest.mark.parametrize("name", [name for name in OPTIONAL if name in WITHOUT])
 def test_time_says_whether_a_rule_exists(name: str) -> None:
-    """Without a time it does."""
+    """A rule exists without a time, at one of its times, and not at others."""
     never = datetime.fromisoformat(f"{WITHOUT[name]}T12:00:00Z")
     assert [len(side(read(name), at).rules) for at in (None, THEN, never)] == [1, 1, 0]
 
 
 @optional
 def test_the_schema_says_what_it_is(name: str) -> None:
-    """Editors show it."""
+    """The schema describes the field, for editors."""
     assert json_schema()["$defs"]["rule"]["properties"][name]["description"]
