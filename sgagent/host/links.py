@@ -50,6 +50,7 @@ class NetlinkHost:
         """
         self._watches: list[_Watch] = []
         self._units = UnitFinder(can_ask_for_groups)
+        self._find_local = LocalFinder(find_user, self._units.find, list_groups)
 
     def facts(self) -> HostFacts:
         """List links and addresses.
@@ -59,8 +60,10 @@ class NetlinkHost:
             OSError: the kernel refused.
         """
         watches = tuple(self._watches)
-        facts = watches[-1].facts() if watches else _list_uninterrupted()
-        return replace(facts, find_local=LocalFinder(find_user, self._units.find, list_groups))
+        return watches[-1].facts() if watches else self._list()
+
+    def _list(self) -> HostFacts:
+        return replace(_list_uninterrupted(), find_local=self._find_local)
 
     @contextlib.contextmanager
     def watch(self, wake: Wake) -> Iterator[None]:
@@ -71,7 +74,7 @@ class NetlinkHost:
         """
         with _change_socket() as changes:
             ended = os.eventfd(0, os.EFD_CLOEXEC)
-            watch = _Watch(changes, self._units)
+            watch = _Watch(changes, self._units, self._list)
             listener = threading.Thread(target=watch.listen, args=(ended, wake), name="links", daemon=True)
             listener.start()
             self._watches.append(watch)
@@ -88,10 +91,11 @@ class NetlinkHost:
 class _Watch:
     """Notices changes, and remembers the facts that were listed after the last one."""
 
-    def __init__(self, changes: socket.socket, units: UnitFinder) -> None:
-        """Take a socket on which the kernel announces changes, and the units that were asked for."""
+    def __init__(self, changes: socket.socket, units: UnitFinder, list_: Callable[[], HostFacts]) -> None:
+        """Take a socket of announcements, the units that were asked for, and what lists links."""
         self._changes = changes
         self._units = units
+        self._list = list_
         self._lock = threading.Lock()
         """Held while an announcement is received and counted."""
 
@@ -111,7 +115,7 @@ class _Watch:
                 hooks = read_bridge_hooks()
                 if hooks == listed[1].bridge_hooks:
                     return listed[1]
-        facts = _list_uninterrupted()
+        facts = self._list()
         self._listed = (count, facts)
         return facts
 
