@@ -71,13 +71,13 @@ def is_supported(own: socket.socket) -> bool:
     """
     named = attribute(1, _text(_TRIED))
     tried = AddRule("tried", nft.Rule((nft.Match(nft.SOCKET_GROUP, (GroupPath("/"),)), nft.Accept())))
-    orders = (
+    requests = (
         (_NEW_TABLE, named),
         (_NEW_CHAIN, named + attribute(3, _text(tried.chain))),
         (_NEW_RULE, _rule(tried, _TRIED)),
         (_DELETE_TABLE, attribute(1, _text(f"{_TRIED}-not"))),
     )
-    return _transact(own, orders, _IPV4)[2] == 0
+    return _transact(own, requests, _IPV4)[2] == 0
 
 
 _NOISE = b"libxtables: "
@@ -99,25 +99,27 @@ def without_noise() -> Iterator[None]:
             errors.writelines(line for line in held if not line.startswith(_NOISE))
 
 
-def _transact(own: socket.socket, orders: Sequence[tuple[int, bytes]], family: int) -> list[int]:
-    """Send a transaction, and return the error of each order; 0 for none. One error undoes all.
+def _transact(own: socket.socket, requests: Sequence[tuple[int, bytes]], family: int) -> list[int]:
+    """Send a transaction, and return the error of each request; 0 for none. One error undoes all.
 
     Raises:
-        OSError: the kernel did not look at the orders, or does not answer.
+        OSError: the kernel did not look at the requests, or does not answer.
     """
     batch = _FAMILY.pack(_UNSPECIFIED, 0, _NFTABLES)
     head = _FAMILY.pack(family, 0, 0)
     messages = [
         _message(_BATCH_BEGIN, REQUEST, 0, batch),
         *(
-            _message(kind, REQUEST | ACK | (_CREATE | _APPEND) * (kind != _DELETE_TABLE), place, head + order)
-            for place, (kind, order) in enumerate(orders, 1)
+            _message(
+                kind, REQUEST | ACK | (_CREATE | _APPEND) * (kind != _DELETE_TABLE), place, head + request
+            )
+            for place, (kind, request) in enumerate(requests, 1)
         ),
-        _message(_BATCH_END, REQUEST, len(orders) + 1, batch),
+        _message(_BATCH_END, REQUEST, len(requests) + 1, batch),
     ]
     own.send(b"".join(messages))
     errors: dict[int, int] = {}
-    while len(errors) < len(orders):
+    while len(errors) < len(requests):
         if not select.select([own], [], [], _ANSWERED_SECONDS)[0]:  # the library's own reading has to block
             raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
         for one in messages_in(own.recv(_RECEIVED_BYTES)):
@@ -125,7 +127,7 @@ def _transact(own: socket.socket, orders: Sequence[tuple[int, bytes]], family: i
                 errors[one.sequence] = -int(struct.unpack_from("=i", one.payload)[0])
         if errors.get(0):
             raise OSError(errors[0], os.strerror(errors[0]))
-    return [errors[place] for place in range(1, len(orders) + 1)]
+    return [errors[place] for place in range(1, len(requests) + 1)]
 
 
 def _message(kind: int, flags: int, sequence: int, payload: bytes) -> bytes:
