@@ -379,7 +379,7 @@ def _unknown(rule: SecurityGroupRule, name: str, where: str, noun: str) -> Probl
 def _unknown_local(rule: SecurityGroupRule, local: Local | None) -> Iterator[Problem]:
     """Yield that this host can't have such a user or unit (§5.3, §13.3); a unit may be there and not run."""
     if isinstance(local, LocalUnit):
-        kind, absence, remedy = "unit", local.absence, "let the host have it, correct the name, or remove the rule"
+        kind, absence, remedy = "unit", local.absence, "start or add it, or remove the rule"
     else:
         is_absent = local is not None and not local.is_known
         kind, absence = "user", "this host has no such user" if is_absent else None
