@@ -101,6 +101,7 @@ def _root_with_program(row: Row, bundle: Path | None) -> Path:
             "--quiet",
             "--variant=minbase",
             f"--include={included}",
+            '--aptopt=Acquire::Check-Valid-Until "false"',
             row.suite,
             str(draft),
         )
