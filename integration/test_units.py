@@ -194,6 +194,8 @@ def test_the_socket_s_unit_decides(agent: Service, one_interface: Lab, units: Un
         assert [may_send(lab, one, far, OPEN_PORT) for one in places] == [True, True, False, True, True]
         assert may_connect(lab, units.below, far, seconds=NOTICED_SECONDS * PATIENCE)
         assert not may_connect(lab, units.other, far, seconds=0.3)
+    unit = f'"local": "unit {units.other.name}"'
+    wait_for(lambda: unit in agent.command("denied", "--json").output, "a drop by the rule of the other unit")
     agent.wait_for_proof()
     assert agent.command("verify").status == 0
     query = f"explain egress --source {HOST} --destination {FAR} --protocol udp --port {UDP_PORT}".split()

@@ -195,7 +195,7 @@ def _explained(rule: ResolvedRule) -> ExplainedRule:
         priority=rule.priority,
         authorization_object=rule.peer.name,
         limit_per_source=str(rule.conditions.limit) if rule.conditions.limit else None,
-        local=str(rule.conditions.local) if rule.conditions.local else None,
+        local=rule.local_text,
     )
 
 

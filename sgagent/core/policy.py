@@ -104,6 +104,11 @@ class ResolvedRule(SecurityGroupRule):
         """Return the numbers of control groups whose sockets it is for; None if it is for no one unit."""
         return self.conditions.group.numbers if self.conditions.group else None
 
+    @property
+    def local_text(self) -> str | None:
+        """Return in words whose sockets of this host it is for; None if anyone's."""
+        return None if self.conditions.local is None else str(self.conditions.local)
+
 
 def precedence(rule: ResolvedRule) -> tuple[int, bool, str, str]:
     """Return a sort key that puts the rule that decides first (§3.5).

@@ -33,7 +33,7 @@ from sgagent.core.model import (
     Snapshot,
     address_text,
 )
-from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
+from sgagent.core.policy import ResolvedInterface, ResolvedPolicy, ResolvedRule
 from sgagent.dataplane.nflog import LoggedPacket
 from sgagent.nft.names import log_prefix
 
@@ -136,6 +136,8 @@ class LoggedLeaf:
     rule_id: str | None = None
     security_group_id: str | None = None
     priority: int | None = None
+    local: str | None = None
+    """In words: whose sockets the rule is for (§13.3)."""
 
 
 Leaves = Mapping[str, LoggedLeaf]
@@ -149,15 +151,15 @@ def leaves_of(policy: ResolvedPolicy, counters: Mapping[str, CounterKey]) -> Lea
         policy: what it enforces.
         counters: what its counters count, by name: each leaf has one of its own name.
     """
-    priorities = {
-        (judge.name, direction, rule.rule_id): rule.priority
+    rules = {
+        (judge.name, direction, rule.rule_id): rule
         for judge in policy.judges
         for direction in Direction
         for rule in judge.toward(direction).rules
     }
     judges = {judge.name: judge for judge in policy.judges}
     return {
-        log_prefix(name): _leaf(key, judges.get(key.interface, policy.unbound), priorities)
+        log_prefix(name): _leaf(key, judges.get(key.interface, policy.unbound), rules)
         for name, key in counters.items()
     }
 
@@ -175,15 +177,16 @@ def have_same_leaves(one: ResolvedPolicy, other: ResolvedPolicy) -> bool:
 def _leaf_facts(judge: ResolvedInterface) -> tuple[object, ...]:
     """Return the facts of an interface and its rules that its leaves carry."""
     rules = (judge.toward(direction).rules for direction in Direction)
-    ids = ([(rule.rule_id, rule.priority) for rule in some] for some in rules)
+    ids = ([(rule.rule_id, rule.priority, rule.local_text) for rule in some] for some in rules)
     return judge.name, judge.network_interface_id, judge.security_group_ids, judge.mode, *ids
 
 
 def _leaf(
-    key: CounterKey, judge: ResolvedInterface | None, priorities: Mapping[tuple[str, Direction, str], int]
+    key: CounterKey, judge: ResolvedInterface | None, rules: Mapping[tuple[str, Direction, str], ResolvedRule]
 ) -> LoggedLeaf:
     direction = Direction.INGRESS if isinstance(key, InnerCounter) else key.direction
-    rule = key if isinstance(key, RuleCounter | OverLimitCounter) else None
+    of_rule = key if isinstance(key, RuleCounter | OverLimitCounter) else None
+    rule = rules.get((key.interface, direction, of_rule.rule_id)) if of_rule else None
     return LoggedLeaf(
         key=key,
         interface=key.interface,
@@ -193,9 +196,10 @@ def _leaf(
         verdict=Policy.DROP if is_of_drops(key) else Policy.ACCEPT,
         mode=judge.mode if judge else Mode.ENFORCE,
         decided_by=step_of(key),
-        rule_id=rule.rule_id if rule else None,
-        security_group_id=rule.security_group_id if rule else None,
-        priority=priorities.get((key.interface, direction, rule.rule_id)) if rule else None,
+        rule_id=of_rule.rule_id if of_rule else None,
+        security_group_id=of_rule.security_group_id if of_rule else None,
+        priority=rule.priority if rule else None,
+        local=rule.local_text if rule else None,
     )
 
 
@@ -333,6 +337,7 @@ def make_flow(
         rule_id=leaf.rule_id,
         security_group_id=leaf.security_group_id,
         priority=leaf.priority,
+        local=leaf.local,
         family=head.family,
         protocol=str(Protocol(head.protocol)),
         source=source,

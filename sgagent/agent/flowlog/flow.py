@@ -64,6 +64,9 @@ class Flow:
     rule_id: str | None = None
     security_group_id: str | None = None
     priority: int | None = None
+    local: str | None = None
+    """In words: the user or unit that the rule is for (§13.3)."""
+
     family: Family
     protocol: str
     """By name where there is one: ``tcp``, ``icmpv6``, ``47``."""
@@ -97,6 +100,7 @@ class FlowsLeftOut:
     decided_by: DecidedBy
     rule_id: str | None = None
     security_group_id: str | None = None
+    local: str | None = None
     left_out: int
 
 
@@ -119,11 +123,12 @@ def done(entry: Flow | FlowsLeftOut) -> str:
 
 
 def decider(entry: Flow | FlowsLeftOut) -> str:
-    """Return the decider in words: ``rule sgr-1 of sg-web``, ``the default``."""
+    """Return the decider in words: ``rule sgr-1 of sg-web for unit x.service``, ``the default``."""
     if entry.rule_id is not None and entry.decided_by is DecidedBy.OVER_LIMIT:
         return f"the limit of rule {entry.rule_id} of {entry.security_group_id}"
     if entry.rule_id is not None:
-        return f"rule {entry.rule_id} of {entry.security_group_id}"
+        whose = "" if entry.local is None else f" for {entry.local}"
+        return f"rule {entry.rule_id} of {entry.security_group_id}{whose}"
     return _STEPS[entry.decided_by]
 
 

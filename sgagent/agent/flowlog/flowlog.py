@@ -306,6 +306,7 @@ class FlowLog:
             decided_by=leaf.decided_by,
             rule_id=leaf.rule_id,
             security_group_id=leaf.security_group_id,
+            local=leaf.local,
             left_out=packets,
         )
         if len(self._waiting) < _MOST_WAITING:

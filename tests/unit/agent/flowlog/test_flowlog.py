@@ -6,10 +6,11 @@ import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from sgagent.agent.flowlog.flow import Entry, Flow, FlowEnd, FlowsLeftOut
+from sgagent.agent.flowlog.flow import Entry, Flow, FlowEnd, FlowsLeftOut, sentence
 from sgagent.agent.flowlog.flowlog import RECKONED_SECONDS, FlowLog, Loss
 from sgagent.compiler.compilation import compile_
 from sgagent.core.addresses import AddressSet
+from sgagent.core.conditions import Conditions, LocalUnit
 from sgagent.core.counter_keys import CounterKey, DefaultCounter, RuleCounter
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import TCP, Direction, Mode, Policy, Snapshot
@@ -21,7 +22,7 @@ from sgagent.ports import CounterValue
 from tests.fakes.clock import FakeClock
 from tests.fakes.log import FakeLog
 from tests.unit.agent.flowlog.flows import DEFAULT, ipv4, logged, ports
-from tests.words import ACCEPT, DROP, blocks, group, policy_of, resolution, rule, snapshot
+from tests.words import ACCEPT, DROP, OUT, blocks, group, policy_of, resolution, rule, snapshot
 
 LAYOUT = MarkLayout(0xFFFF0000)
 WEB = group(
@@ -104,6 +105,20 @@ def test_a_drop_has_its_ends_and_what_decided() -> None:
     assert (second.decided_by, second.rule_id) == (DecidedBy.RULE, "no-ssh")
     assert (second.security_group_id, second.priority) == ("sg-1", 5)
     assert (first.number, second.number, first.seen_at) == (1, 2, 1_000.0)
+
+
+def test_a_drop_names_whose_sockets_its_rule_is_for() -> None:
+    """In the line, in its sentence, and where the kernel did not log it (§13.3)."""
+    unit = LocalUnit(name="nginx.service")
+    no_web = rule("no-web", DROP, TCP, "443", "0.0.0.0/0", direction=OUT)
+    told = Told(policy_of(group("sg-1", replace(no_web, conditions=Conditions(local=unit)))))
+    (flow,) = told.tell(told.packet(prefix="rule/eth0/no-web", is_leaving=True))
+    assert flow.local == "unit nginx.service"
+    assert sentence(flow).startswith("dropped on eth0 egress by rule no-web of sg-1 for unit nginx.service:")
+    key = replace(BY_RULE, rule_id="no-web", direction=OUT)
+    for packets in (1, 6, 6):
+        told.reckon({key: CounterValue(packets=packets, bytes=60 * packets)})
+    assert [found.local for found in told.flow_log.left_out()] == ["unit nginx.service"]
 
 
 def test_what_is_accepted_is_written_and_not_remembered() -> None:

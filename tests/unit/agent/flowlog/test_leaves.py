@@ -7,16 +7,20 @@ from dataclasses import replace
 import pytest
 
 from sgagent.agent.flowlog.enrichment import have_same_leaves
+from sgagent.core.conditions import Conditions, Local, LocalUser
 from sgagent.core.model import TCP, Mode
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions, closed_interface
-from tests.words import ACCEPT, DROP, group, policy_of, rule
+from tests.words import ACCEPT, DROP, OUT, group, policy_of, rule
 
 
-def policy(*, priority: int = 5, far_end: str = "203.0.113.0/24") -> ResolvedPolicy:
+def policy(
+    *, priority: int = 5, far_end: str = "203.0.113.0/24", local: Local | None = None
+) -> ResolvedPolicy:
     """Return a policy of two rules."""
     web = rule("web", ACCEPT, TCP, "80", "0.0.0.0/0")
-    return policy_of(group("sg-1", web, rule("no-ssh", DROP, TCP, "22", far_end, priority=priority)))
+    no_ssh = rule("no-ssh", DROP, TCP, "22", far_end, priority=priority, direction=OUT)
+    return policy_of(group("sg-1", web, replace(no_ssh, conditions=Conditions(local=local))))
 
 
 def test_whom_a_rule_speaks_of_makes_no_difference() -> None:
@@ -28,6 +32,7 @@ def test_whom_a_rule_speaks_of_makes_no_difference() -> None:
     "change",
     (
         lambda _: policy(priority=7),
+        lambda _: policy(local=LocalUser(name="1001", number=1001)),
         lambda _: policy_of(group("sg-1", rule("web", ACCEPT, TCP, "80", "0.0.0.0/0"))),
         lambda one: replace(one, interfaces=(replace(one.interfaces[0], mode=Mode.OBSERVE),)),
         lambda one: replace(one, interfaces=(replace(one.interfaces[0], network_interface_id="eni-2"),)),
@@ -35,7 +40,7 @@ def test_whom_a_rule_speaks_of_makes_no_difference() -> None:
         lambda one: replace(one, interfaces=()),
         lambda one: replace(one, unbound=closed_interface("*", Exemptions(), Mode.ENFORCE)),
     ),
-    ids=("priority", "rules", "mode", "network interface", "groups", "interfaces", "others"),
+    ids=("priority", "user", "rules", "mode", "network interface", "groups", "interfaces", "others"),
 )
 def test_what_a_leaf_tells_makes_a_difference(change: object) -> None:
     """The priority of its rule, and all that it says of the interface."""
