@@ -15,6 +15,7 @@ import pytest
 from integration.lab import HOST_MAC, Lab, wait_for
 from integration.service import NOTICED_SECONDS, Service, service_on
 from sgagent.core.conditions import GroupPath
+from sgagent.core.errors import KernelRefusedError
 from sgagent.dataplane.table import PrivilegedTable
 from sgagent.nft import ruleset as nft
 from sgagent.nft.diff import make_plan
@@ -160,13 +161,28 @@ def may_connect(lab: Lab, group: Path, far: str, *, seconds: float) -> bool:
         return client.connect_ex((far, TCP_PORT)) == 0
 
 
-def test_a_rule_for_a_unit_that_is_lost_is_added_alone(one_interface: Lab, units: Units) -> None:
-    """By what the kernel shows, the table is as it was compiled, at first and after the repair."""
+def asking_for(units: Units) -> nft.Ruleset:
+    """Return a table with a rule for the allowed unit."""
     path = f"/{units.allowed.relative_to(group_tree())}"
     asked = nft.Match(nft.SOCKET_GROUP, (GroupPath(path),))
-    rule = nft.Rule((asked, nft.Goto("rule/eth0/a")))
     leaf = nft.Chain(name="rule/eth0/a", rules=(nft.Rule((nft.Accept(),)),))
-    wanted = nft.Ruleset(chains=(leaf, nft.Chain(name="unit/eth0/a", rules=(rule,))))
+    asking = nft.Chain(name="unit/eth0/a", rules=(nft.Rule((asked, nft.Goto(leaf.name))),))
+    return nft.Ruleset(chains=(leaf, asking))
+
+
+def test_a_kernel_without_the_match_takes_nothing_of_a_table(one_interface: Lab, units: Units) -> None:
+    """Else a drop rule for a unit would drop nothing."""
+    with one_interface.host.entered(), closing(PrivilegedTable(owned=False)) as table:
+        table._asks_for_groups = False  # noqa: SLF001 - what the kernel of the tests would not answer
+        with pytest.raises(KernelRefusedError, match="nft_compat, xt_cgroup"):
+            table.apply(make_plan(asking_for(units), None))
+        assert table.list_table().dump is None
+
+
+def test_a_rule_for_a_unit_that_is_lost_is_added_alone(one_interface: Lab, units: Units) -> None:
+    """By what the kernel shows, the table is as it was compiled, at first and after the repair."""
+    wanted = asking_for(units)
+    (rule,) = wanted.chains[1].rules
     with one_interface.host.entered(), closing(PrivilegedTable(owned=True)) as table:
 
         def shown() -> nft.Ruleset:

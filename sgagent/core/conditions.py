@@ -80,6 +80,9 @@ class LocalUser:
         return f"user {self.name}" if is_said else f"user {self.name} ({self.number})"
 
 
+NO_GROUP_MATCH = "this kernel has no rules for control groups (nft_compat, xt_cgroup)"
+"""Why a host can have no rules for units."""
+
 _LEVELS = 16
 """Of paths whose groups have numbers of their own; deeper groups share those of the one above."""
 

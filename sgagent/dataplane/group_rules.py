@@ -12,11 +12,12 @@ import os
 import select
 import socket
 import struct
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from sgagent.core.conditions import GroupPath
-from sgagent.netlink import ACK, NESTED, REQUEST, attribute, messages_in
+from sgagent.netlink import ACK, NESTED, NETLINK_NETFILTER, REQUEST, NetlinkSocket, attribute, messages_in
 from sgagent.nft import ruleset as nft
 from sgagent.nft.ruleset import TABLE
 from sgagent.nft.transactions import AddRule
@@ -63,11 +64,11 @@ def append_rules(own: socket.socket, rules: Sequence[AddRule]) -> bool:
     return False
 
 
-def is_supported(own: socket.socket) -> bool:
-    """Return whether the kernel has such rules; it loads what it needs, and nothing is done.
+def refusal(own: socket.socket) -> str | None:
+    """Return why the kernel takes no such rules, or None if it does; nothing is done.
 
-    The last message is refused, and with it the transaction. The kernel finds the module of the match by the
-    name of the family of IPv4; with it there, ours can use it.
+    It loads what it needs. The last message is refused, and with it the transaction. The kernel finds the
+    module of the match by the name of the family of IPv4; with it there, ours can use it.
     """
     named = attribute(1, _text(_TRIED))
     tried = AddRule("tried", nft.Rule((nft.Match(nft.SOCKET_GROUP, (GroupPath("/"),)), nft.Accept())))
@@ -77,7 +78,14 @@ def is_supported(own: socket.socket) -> bool:
         (_NEW_RULE, _rule(tried, _TRIED)),
         (_DELETE_TABLE, attribute(1, _text(f"{_TRIED}-not"))),
     )
-    return _transact(own, requests, _IPV4)[2] == 0
+    error = _transact(own, requests, _IPV4)[2]
+    return os.strerror(error) if error else None
+
+
+def main() -> None:
+    """Fail where the kernel takes no such rules in this network namespace, of which nobody else knows."""
+    with NetlinkSocket(NETLINK_NETFILTER) as own:
+        sys.exit(refusal(own))
 
 
 _NOISE = b"libxtables: "

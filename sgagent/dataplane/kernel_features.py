@@ -13,6 +13,7 @@ from sgagent.dataplane.libnftables import (
     NotPossible,
     Refused,
     TextCheck,
+    check_group_rules,
     check_text,
     open_binding,
 )
@@ -34,8 +35,8 @@ class KernelFeature:
     """Something that newer kernels and newer versions of nft can do."""
 
     name: str
-    text: str
-    """The text that nft is asked to check."""
+    text: str | None
+    """The text that nft is asked to check; None for rules for control groups, which nft can't write."""
 
     consequence: str
     """Where it is missing."""
@@ -94,6 +95,12 @@ FEATURES = (
         "the table has no owner, as with one it would not outlive the agent: every process with CAP_NET_ADMIN"
         " can change it; the agent restores it within about a second",
     ),
+    KernelFeature(
+        "control_groups",
+        None,
+        "no rules for units (modules nft_compat, xt_cgroup): accept rules for one match nothing, drop rules"
+        " refuse the documents",
+    ),
 )
 
 
@@ -112,7 +119,7 @@ def owns_by_number(release: str) -> bool | None:
 def probe_features() -> Iterator[ProbedFeature]:
     """Yield each feature with the result of trying it."""
     for feature in FEATURES:
-        yield probed(feature, check_text(feature.text))
+        yield probed(feature, check_group_rules() if feature.text is None else check_text(feature.text))
 
 
 def probed(feature: KernelFeature, found: TextCheck) -> ProbedFeature:

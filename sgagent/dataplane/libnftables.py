@@ -334,10 +334,22 @@ def check_text(text: str, *, seconds: float = _SECONDS) -> TextCheck:
     return Refused(said.strip())
 
 
+def check_group_rules() -> TextCheck:
+    """Return whether the kernel takes rules for control groups, which no text holds (ADR 0016)."""
+    if reason := _not_installed() or _cannot_isolate(_private()):
+        return NotPossible(reason)
+    done = _run((*_private(), *_python("group_rules")), "", _SECONDS)
+    return Refused(_said(done).strip()) if done.returncode else Accepted()
+
+
+def _python(module: str) -> tuple[str, ...]:
+    """Return the command that runs the main function of a module beside this one."""
+    program = f"import sys; sys.path[:] = {sys.path!r}; from sgagent.dataplane.{module} import main; main()"
+    return sys.executable, "-I", "-c", program
+
+
 _LOADED = ("sh", "-c", 'form=$1; shift; nft $form --file - && exec "$@"', "sh")
 """Load what comes from standard input, and print what the kernel made of it."""
-
-_DUMP_PROGRAM = "import sys; sys.path[:] = {path!r}; from sgagent.dataplane.table_dump import main; main()"
 
 _OWNER = re.compile(r"^\s*flags owner(?=\s*;?\s*$)", re.MULTILINE)
 """Of a table that goes with the process that loads it."""
@@ -364,12 +376,10 @@ def dump_text(content: bytes, name: str) -> bytes:
     text = content.decode("utf-8", "surrogateescape")
     is_json = text.lstrip().startswith("{")
     text = json.dumps(_loadable(_as_json(text, name))) if is_json else _OWNER.sub("", text)
-    if reason := _not_installed():
+    if reason := _not_installed() or _cannot_isolate(_private()):
         raise KernelRefusedError(reason, name)
-    if reason := _cannot_isolate(_private()):
-        raise KernelRefusedError(reason, name)
-    dump = (sys.executable, "-I", "-c", _DUMP_PROGRAM.format(path=sys.path))
-    done = _run((*_private(), *_LOADED, "--json" if is_json else "", *dump), text, _SECONDS)
+    dump = (*_LOADED, "--json" if is_json else "", *_python("table_dump"))
+    done = _run((*_private(), *dump), text, _SECONDS)
     if done.returncode != 0:
         message = _said(done).strip().replace("/dev/stdin:", f"{name}:")
         if _NO_LINK in message:

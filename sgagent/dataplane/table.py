@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from sgagent.core.conditions import NO_GROUP_MATCH
 from sgagent.core.errors import KernelRefusedError, NotPermittedError, SgagentError
 from sgagent.dataplane import generation, libnftables
 from sgagent.dataplane.associations import follow_associations
 from sgagent.dataplane.conntrack import clear_marks
 from sgagent.dataplane.generation import RulesetGeneration, RulesetNumber
-from sgagent.dataplane.group_rules import append_rules, is_supported
+from sgagent.dataplane.group_rules import append_rules, refusal
 from sgagent.dataplane.libnftables import NOT_PERMITTED, Context, RefusedError
 from sgagent.dataplane.privileges import ends_within, fork
 from sgagent.dataplane.table_dump import TableDump, dump_buckets, dump_table
@@ -289,6 +290,8 @@ class PrivilegedTable:
         asking = [
             one for one in plan.operations if isinstance(one, ops.AddRule) and ops.is_beyond_libnftables(one)
         ]
+        if asking and not self.can_ask_for_groups():
+            raise KernelRefusedError(NO_GROUP_MATCH, subject(asking[0]))
         if self._must_declare and flags != self._flags and not isinstance((*operations, None)[0], _OF_TABLE):
             operations = (ops.AddTable(), *operations)
         before = self.read_generation()
@@ -316,7 +319,7 @@ class PrivilegedTable:
         """Append rules that libnftables can't write, and return whether there were any to append."""
         try:
             with self._context.own_socket() as own:
-                return self.can_ask_for_groups() and append_rules(own, asking)
+                return append_rules(own, asking)
         except OSError as error:
             raise KernelRefusedError(error.strerror or str(error), subject(asking[0])) from error
 
@@ -329,7 +332,7 @@ class PrivilegedTable:
         self.read_generation()
         if self._asks_for_groups is None:
             with contextlib.suppress(OSError), self._context.own_socket() as own:
-                self._asks_for_groups = is_supported(own)
+                self._asks_for_groups = refusal(own) is None
         return bool(self._asks_for_groups)
 
     def forget(self) -> None:

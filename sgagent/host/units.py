@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from sgagent.core.conditions import ControlGroup, LocalUnit
+from sgagent.core.conditions import NO_GROUP_MATCH, ControlGroup, LocalUnit
 from sgagent.host.service_unit import UNIT_FOLDERS
 
 _MOUNTS = Path("/proc/self/mountinfo")
@@ -18,7 +18,6 @@ _GENERATED = ("transient", "generator", "generator.early", "generator.late")
 """Below ``/run/systemd``."""
 
 _NO_TREE = "this host mounts no control groups of version 2 (cgroup2), by which it would know units"
-_NO_MATCH = "this kernel has no rules for control groups (nft_compat, xt_cgroup)"
 _MOST_GROUPS = 100_000
 """That are looked through for the group of a socket."""
 
@@ -62,7 +61,7 @@ class UnitFinder:
         return found
 
     def _find(self, unit: LocalUnit) -> LocalUnit:
-        return find_unit(unit) if self._is_possible() else replace(unit, absence=_NO_MATCH)
+        return find_unit(unit) if self._is_possible() else replace(unit, absence=NO_GROUP_MATCH)
 
     @property
     def is_asked(self) -> bool:
