@@ -82,6 +82,7 @@ def instance(tmp_path: Path, one_interface: Lab) -> Iterator[Instance]:
         yield Instance(cloud, api, one_interface, agent, listeners)
 
 
+@pytest.mark.long
 def test_from_the_console_to_packets(instance: Instance) -> None:
     """Rules and members are followed, over a link that they close; without the API the last ones stay."""
     instance.serve(80)

@@ -155,6 +155,7 @@ def test_a_stop_gives_a_trial_up(agent: Service, one_interface: Lab) -> None:
     assert agent.events("rolled_back")[-1]["reason"] == "stopped"
 
 
+@pytest.mark.long
 def test_a_first_policy_on_trial_leaves_nothing_behind(one_interface: Lab, tmp_path: Path) -> None:
     """A host that enforced nothing is open again, by the agent that began the trial or by the next."""
     one_interface.add_host_addresses([str(HOST)])
@@ -219,6 +220,7 @@ def test_one_trial_at_a_time(agent: Service, one_interface: Lab) -> None:
     assert open_ports(one_interface) == {22}
 
 
+@pytest.mark.long
 def test_going_back_by_number(agent: Service, one_interface: Lab) -> None:
     """The source's version is held back, over restarts, until the source has another one."""
     agent.define(definitions(SSH))

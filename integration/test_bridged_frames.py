@@ -99,7 +99,7 @@ def told(agent: Service) -> str | None:
     return None if found is None else str(found)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("setting", (None, *SETTINGS))
 def test_frames_between_ports_are_judged_where_br_netfilter_is_on(
     agent: Service, bench: Lab, guests: tuple[Namespace, Namespace], setting: str | None

@@ -124,6 +124,7 @@ def test_hits_are_those_of_the_metrics(agent: Service, one_interface: Lab) -> No
     assert agent.command("hits", "--interface", "eth7").status == 2
 
 
+@pytest.mark.long
 def test_watched_hits_are_painted_until_interrupted(agent: Service, one_interface: Lab) -> None:
     """On a terminal they change where they stand, and Ctrl-C leaves no trace."""
     leader, terminal = pty.openpty()
@@ -323,7 +324,7 @@ while True:
 """Keeps up as many connections as it is told, in the way that it is told, and opens anew what is closed."""
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("how", "count"),
     (("silent", 8), ("silent", 100), ("begun", 100), ("drips", 100), ("deaf", 100), ("follows", 100)),

@@ -252,6 +252,7 @@ def test_what_another_user_keeps_is_refused_in_a_line(agent: Service, what: str)
     assert agent.table(), "what was in force stays"
 
 
+@pytest.mark.long
 def test_boot_closes_a_host_whose_state_it_may_not_read(agent: Service, one_interface: Lab) -> None:
     """A state that can't be read may have been enforced, and so the host is closed (§9.2)."""
     agent.start()

@@ -220,6 +220,7 @@ def test_a_second_agent_is_refused(running: Service) -> None:
     assert f"process {running.applier_pid} (sgagent-applier)" in ended.errors
 
 
+@pytest.mark.long
 def test_one_shots_at_once_leave_one_of_their_tables(running: Service) -> None:
     """Commands that change the table under each other's hands plan anew: none fails, and nothing is mixed."""
     assert running.stop() == 0

@@ -87,6 +87,7 @@ class TestLibnftablesDataplane(DataplaneContract):
 
 @_RANDOM
 @given(sequence=st.lists(rulesets(), min_size=1, max_size=3))
+@pytest.mark.long
 def test_random_tables_follow_one_another(owner: LibnftablesDataplane, sequence: list[Ruleset]) -> None:
     """Whatever stood, one plan brings the desired table, and both memory and kernel say so."""
     for desired in sequence:
@@ -118,6 +119,7 @@ def test_text_and_json_mean_the_same(namespace: Namespace, desired: Ruleset) -> 
 
 @_RANDOM
 @given(desired=rulesets())
+@pytest.mark.long
 def test_what_only_adds_means_the_same_as_commands_and_as_json(
     owner: LibnftablesDataplane, desired: Ruleset
 ) -> None:

@@ -18,18 +18,21 @@ def test_it_shows_flows_and_metrics(capsys: pytest.CaptureFixture[str]) -> None:
     assert max(map(len, shown.splitlines())) <= 100
 
 
+@pytest.mark.long
 def test_foreign_sources_are_tried_as_such(capsys: pytest.CaptureFixture[str]) -> None:
     """A spoofed source stays so: the host gets no address of it."""
     assert demo.main(["9-source-check"]) == 0
     assert " 0 mismatches, 1 tables proved" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_links_of_patterns_come_after_the_agent(capsys: pytest.CaptureFixture[str]) -> None:
     """They have another name while it starts; hits are those of the pattern."""
     assert demo.main(["11-interface-pattern"]) == 0
     assert " 0 mismatches, 1 tables proved" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_what_goes_out_is_answered_too(capsys: pytest.CaptureFixture[str]) -> None:
     """A ping that leaves the host as well: both ends of it have to be there."""
     assert demo.main(["shop/bastion"]) == 0

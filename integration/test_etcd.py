@@ -543,6 +543,7 @@ steps = st.lists(
     max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(steps)
+@pytest.mark.long
 def test_a_follower_ends_where_the_store_does(
     cluster: Cluster, namespace: Namespace, sequence: list[tuple[str, int, int]]
 ) -> None:

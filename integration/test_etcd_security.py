@@ -88,6 +88,7 @@ def as_user(cluster: Cluster, directory: Path, user: str) -> EtcdSourceSettings:
     return cluster.settings(user=user, password_file=secret(directory / user, f"{user}\n"))
 
 
+@pytest.mark.long
 def test_the_documented_rights_are_enough_and_no_more(
     guarded: Cluster, namespace: Namespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -205,6 +205,7 @@ def test_observing_tells_of_what_would_be_dropped(one_interface: Lab, agent: Ser
     assert "would, by the default" in agent.command("denied").output
 
 
+@pytest.mark.long
 def test_what_is_followed_appears_until_it_is_interrupted(one_interface: Lab, agent: Service) -> None:
     """A line for each drop, as it comes, also when another agent was started meanwhile."""
     agent.start()

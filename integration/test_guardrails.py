@@ -110,6 +110,7 @@ def test_it_is_told_on_the_page_and_in_words(agent: Service, one_interface: Lab)
     assert not passes(one_interface, BY_DEFAULT)
 
 
+@pytest.mark.long
 def test_a_guardrail_that_changes_counts_at_once(agent: Service, one_interface: Lab, tmp_path: Path) -> None:
     """An exception that its owner grants lets the refused version in; a new statement locks nobody out.
 

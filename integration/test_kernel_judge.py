@@ -119,6 +119,7 @@ INVALID_NUMBERS = {"v4": {58}, "v6": {0, 1, 43, 44, 51, 59, 60}}
 """The other family's ICMP, and IPv6 without an upper layer: conntrack lets these open no session."""
 
 
+@pytest.mark.long
 def test_every_protocol_is_judged_as_the_specification_says(tmp_path: Path) -> None:
     """Whatever the number: with everything allowed each packet passes, both ways, and so does an answer."""
     (tmp_path / "groups.yaml").write_text(OPEN)
@@ -194,6 +195,7 @@ def test_what_is_not_as_expected_fails(tmp_path: Path) -> None:
     ),
     reason="others may not read this checkout, or run this Python",
 )
+@pytest.mark.long
 def test_anybody_may_rehearse() -> None:
     """An ordinary user is root of a network of their own."""
     done = run("examples/three-tier", user=NOBODY)

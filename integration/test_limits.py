@@ -84,6 +84,7 @@ def test_a_flood_is_cut_off_and_hits_nobody_else(agent: Service, one_interface: 
     assert agent.metric("sgagent_drift_repaired_total") == 0
 
 
+@pytest.mark.long
 def test_buckets_that_others_plant_limit_nobody(agent: Service, one_interface: Lab) -> None:
     """They would count in the place of the rule's: they refute the proof, and the next agent removes them."""
     agent.start()

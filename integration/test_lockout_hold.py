@@ -145,6 +145,7 @@ def test_apply_enforces_what_waits(agent: Service, bench: Lab, login: Ends) -> N
     assert (again.status, "no change waits" in again.errors) == (2, True)
 
 
+@pytest.mark.long
 def test_it_is_enforced_when_its_time_is_up(agent: Service, bench: Lab, login4: Ends) -> None:
     """By itself."""
     hold(agent, SHORT)
@@ -185,6 +186,7 @@ def test_what_is_taken_back_is_forgotten(agent: Service, login4: Ends) -> None:
     assert talks(login4)
 
 
+@pytest.mark.long
 def test_without_a_login_and_by_default_nothing_waits(agent: Service, bench: Lab, login4: Ends) -> None:
     """As for fleets."""
     hold(agent, 0)
@@ -195,6 +197,7 @@ def test_without_a_login_and_by_default_nothing_waits(agent: Service, bench: Lab
     assert not agent.events("change_held")
 
 
+@pytest.mark.long
 def test_a_mode_on_trial_ends_by_itself(agent: Service, bench: Lab) -> None:
     """Enforcing is tried and given up: the login, which it stopped, goes on; confirmed, it stays."""
     agent.configure('[enforcement]\nmode = "observe"\n')

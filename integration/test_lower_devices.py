@@ -143,6 +143,7 @@ def test_however_the_master_is_bound(agent: Service, bench: Lab, configuration: 
         assert inwards(bench, link, LINK_LOCAL_MULTICAST[0]) == NONE
 
 
+@pytest.mark.long
 def test_a_lower_device_is_explained_and_proved(agent: Service, bench: Lab) -> None:
     """``explain`` applies the master's groups, and the table is proved with them."""
     make_master(bench, "bridge")

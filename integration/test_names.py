@@ -161,6 +161,7 @@ class Hosts:
         self.process.send_signal(signal.SIGHUP)
 
 
+@pytest.mark.long
 def test_a_common_server_is_followed_through_its_cnames(
     agent: Service, one_interface: Lab, hosts: Hosts
 ) -> None:
@@ -269,7 +270,7 @@ def test_200_addresses_come_over_tcp_and_64_count(
     assert "many_addresses_of_name" in codes
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "broken",
     (
@@ -364,6 +365,7 @@ def test_what_is_known_survives_restarts_and_boots_without_a_server(
     assert not leaves(one_interface, B)
 
 
+@pytest.mark.long
 def test_the_host_proves_its_table_and_explains_by_what_it_knows(
     agent: Service, one_interface: Lab, server: NameServer
 ) -> None:
@@ -394,6 +396,7 @@ def test_the_host_proves_its_table_and_explains_by_what_it_knows(
     assert len(server.asked) == asked
 
 
+@pytest.mark.long
 def test_commands_ask_where_no_agent_knows(agent: Service, one_interface: Lab, server: NameServer) -> None:
     """Within five seconds in all, also to prove a compiled table; ``--no-dns`` asks nobody."""
     server.zone[NAME] = addresses(A)

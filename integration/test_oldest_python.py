@@ -26,6 +26,7 @@ def agent(one_interface: Lab, tmp_path: Path) -> Iterator[Service]:
         yield made
 
 
+@pytest.mark.long
 def test_the_daemon_enforces_and_follows(agent: Service, one_interface: Lab) -> None:
     """Packets are judged as the documents say, then as they say later, and are counted."""
     agent.start()

@@ -87,6 +87,7 @@ def test_series_have_the_values_of_the_kernel(agent: Service, prometheus: Promet
     assert agent.hits("sgr-0") == 3
 
 
+@pytest.mark.long
 def test_no_counter_goes_back(agent: Service, prometheus: Prometheus, wire: Lab) -> None:
     """Over applies, a restart and kills no series is reset, and hits of the meantime are counted once."""
     prometheus.wait_for(WEB_HITS, 0)

@@ -340,6 +340,7 @@ def bench(fresh_bench: Bench) -> Bench:
     return fresh_bench
 
 
+@pytest.mark.long
 def test_each_session_is_counted_over_all_changes(bench: Bench) -> None:
     """Rules go, come back, are renamed, change policy and port; a group is detached, a link leaves."""
     bench.stream.begin()

@@ -60,7 +60,7 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield made
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("count", (8, 50))
 @pytest.mark.parametrize("how", ("idle", "half-open", "drips", "deaf", "sips"))
 def test_slow_readers_keep_no_other_waiting(agent: Service, how: str, count: int) -> None:

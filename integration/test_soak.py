@@ -32,6 +32,7 @@ def test_the_daemon_does_not_grow(
     assert done.slowdown <= MOST_SLOWDOWN
 
 
+@pytest.mark.long
 def test_each_change_is_an_apply(one_interface: Lab, tmp_path: Path) -> None:
     """A short soak has as many applies as there were changes, and measures both processes."""
     told: list[int] = []

@@ -101,6 +101,7 @@ def test_a_closed_host_still_follows_its_source(agent: Service, cluster: Cluster
     assert not [cut for cut in agent.events("session_cut_foreseen") if cut["kind"] == "source"]
 
 
+@pytest.mark.long
 def test_commands_know_the_way_too(agent: Service, cluster: Cluster) -> None:
     """As the agent enforces the way: a change does not seem to close it, nor does its session seem cut."""
     agent.start()
@@ -119,6 +120,7 @@ def test_commands_know_the_way_too(agent: Service, cluster: Cluster) -> None:
     assert "failsafe" not in agent.command("plan", str(document)).output
 
 
+@pytest.mark.long
 def test_check_names_what_an_agent_has_open(agent: Service) -> None:
     """Also a session to an end point that the configuration does not know any more."""
     agent.start()

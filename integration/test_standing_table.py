@@ -187,6 +187,7 @@ def agent(one_interface: Lab, tmp_path: Path) -> Iterator[Service]:
         yield made
 
 
+@pytest.mark.long
 def test_an_agent_that_ends_in_order_leaves_what_the_next_one_takes(agent: Service) -> None:
     """The rules stay as they are; the next agent owns them, and has them proved."""
     before = agent.table()

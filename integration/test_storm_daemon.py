@@ -40,7 +40,7 @@ def storm(host: Lab) -> Iterator[Storm]:
         yield made
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("pair", PAIRS, ids=[pair.name for pair in PAIRS])
 def test_the_daemon_changes_in_one_moment(host: Lab, storm: Storm, pair: Pair, tmp_path: Path) -> None:
     """From a document that is written anew and SIGHUP to the event that says that it is enforced."""

@@ -148,6 +148,7 @@ def test_what_reads_has_no_privilege(machine: Machine) -> None:
     assert machine.run("stat", "--format=%U", "/etc/sgagent").split() == ["root"]
 
 
+@pytest.mark.long
 def test_the_doctor_looks_from_inside_of_the_unit(machine: Machine) -> None:
     """Whoever may ask the agent learns of other tables, which only its applier can read."""
     machine.run("nft", "add table inet other")
@@ -201,6 +202,7 @@ def page_of(machine: Machine) -> str:
     return machine.run("/usr/bin/python3", "-c", ask)
 
 
+@pytest.mark.long
 def test_flows_are_written_where_the_unit_may(machine: Machine, wire: Lab) -> None:
     """To a file in its own directory of logs, or to the journal, by a process that holds no privilege."""
     configuration, written = "/etc/sgagent/sgagent.toml", machine.path("/var/log/sgagent/flows.log")
@@ -249,6 +251,7 @@ def test_a_killed_proving_process_is_started_again_under_the_unit(machine: Machi
     assert restarts(machine) == before
 
 
+@pytest.mark.long
 def test_a_lost_applier_takes_the_agent_along(machine: Machine, wire: Lab) -> None:
     """The agent says so and ends, both are started anew, and the rules are in force all the while."""
     before = restarts(machine)
@@ -269,6 +272,7 @@ def test_a_reload_returns_when_it_is_enforced(machine: Machine, wire: Lab) -> No
     assert "reload_requested" in machine.journal(DAEMON)
 
 
+@pytest.mark.long
 def test_a_reload_that_is_refused_fails_and_says_why(machine: Machine, wire: Lab) -> None:
     """Errors, and a source without documents, leave the policy in force and the daemon as they are."""
     before = machine.main_pid(DAEMON)
@@ -290,6 +294,7 @@ def test_a_reload_that_is_refused_fails_and_says_why(machine: Machine, wire: Lab
     assert lets_in(wire) == WEB_AND_SSH
 
 
+@pytest.mark.long
 def test_a_command_says_how_to_start_what_is_stopped(machine: Machine) -> None:
     """The unit is there, and nobody needs a second agent beside it."""
     machine.run("systemctl", "stop", DAEMON)
@@ -310,6 +315,7 @@ def test_a_killed_daemon_is_started_anew(machine: Machine, wire: Lab) -> None:
     wait_for(lambda: lets_in(wire) == WEB_AND_SSH, "the change to be enforced")
 
 
+@pytest.mark.long
 def test_a_daemon_that_hangs_is_started_anew(machine: Machine, wire: Lab) -> None:
     """The watchdog ends a daemon whose loop stands still; the rules are in force meanwhile."""
     before, hanging = restarts(machine), machine.main_pid(DAEMON)
@@ -443,6 +449,7 @@ def test_the_policy_stands_on_a_link_that_is_yet_to_come(machine: Machine, wire:
     assert "chain rule/eth0/sgr-0" in seen
 
 
+@pytest.mark.long
 def test_lost_definitions_close_the_machine(machine: Machine, wire: Lab) -> None:
     """A host that enforced and can't read its kept state lets nothing in on the named links (§9.2)."""
     machine.power_off()
@@ -490,6 +497,7 @@ def test_a_change_that_would_cut_a_login_waits_over_a_boot(machine: Machine, wir
         machine.run("systemctl", "restart", DAEMON)
 
 
+@pytest.mark.long
 def test_a_broken_configuration_opens_nothing(machine: Machine, wire: Lab) -> None:
     """At a boot the one before it is followed, and the fault shows; mended, the daemon comes by itself."""
     machine.power_off()
@@ -641,6 +649,7 @@ def scraped(machine: Machine) -> str:
     return machine.run("/usr/bin/python3", "-c", SCRAPE)
 
 
+@pytest.mark.long
 def test_a_local_user_on_the_metrics_port_keeps_no_policy_off(machine: Machine, wire: Lab) -> None:
     """The policy does not wait for it; the holder of the port is named, and it is served once it is free."""
     machine.run("systemctl", "stop", DAEMON)

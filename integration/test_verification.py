@@ -164,6 +164,7 @@ def test_a_command_waits_for_the_proof(agent: Service) -> None:
     assert agent.command("apply", str(path), "--verified").status == 2, "one trial at a time"
 
 
+@pytest.mark.long
 def test_where_nothing_is_proved_no_command_waits(agent: Service) -> None:
     """It says why, before it changes anything; the status has no proof."""
     agent.verifies = False
@@ -257,6 +258,7 @@ def test_the_proving_process_has_no_privilege_and_ends_with_the_agent(agent: Ser
     wait_for(lambda: not is_alive(applier), "the applier to end")
 
 
+@pytest.mark.long
 def test_what_somebody_changes_is_shown_by_a_packet(agent: Service) -> None:
     """In the table that a stopped agent left: one element, one rule."""
     assert agent.stop() == 0
@@ -390,6 +392,7 @@ def test_a_link_that_is_expected_again_is_part_of_the_policy(agent: Service) -> 
     assert_proved()
 
 
+@pytest.mark.long
 def test_the_table_of_a_closed_host_is_not_called_wrong(agent: Service) -> None:
     """Without definitions there is no policy to compare it with; the agent proves it by its own knowledge."""
     assert agent.stop() == 0
@@ -410,6 +413,7 @@ def expect_no_definitions(agent: Service) -> None:
     assert json.loads(unknown.output)["unsupported"][0].startswith("no definitions are in force")
 
 
+@pytest.mark.long
 def test_without_privilege_it_is_not_permitted(agent: Service) -> None:
     """The refusal names the missing privilege."""
     through = ("setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin")

@@ -35,7 +35,7 @@ MONITORED = ("COVERAGE_CORE", "sysmon")
 """Has coverage use sys.monitoring, which takes a sixth of the unit tests' time; a tracer doubles it. Up to
 Python 3.13 it can measure lines only."""
 
-EXAMPLES = "24"
+EXAMPLES = "12"
 """Of each property; the same ones for every change, so that more of them would seldom say more."""
 
 EXAMPLES_ON_OLDEST = "5"
