@@ -78,8 +78,9 @@ def object_warnings(
     elif found.group_type is GroupType.ADVANCED:
         message = "a basic group has an advanced group as object, which the cloud would refuse"
         yield Problem.warning(origin, "advanced_group_object", name, message, "use a CIDR or a prefix list")
-    elif found.security_group_id == group.security_group_id and (remedy := _by_inner_policy(group, rule)):
-        message = "the group names itself for all traffic, which the cloud would refuse"
+    elif found.security_group_id == group.security_group_id:
+        message = "the group names itself, which the cloud would refuse"
+        remedy = _by_inner_policy(group, rule) or "use a CIDR or a prefix list"
         yield Problem.warning(origin, "own_group", name, message, remedy)
 
 

@@ -318,10 +318,10 @@ class TestWarnings:
         assert verdict(found.policy, packet(IN, "10.0.0.2", TCP, 80)) is ACCEPT
 
     def test_a_group_that_names_itself(self) -> None:
-        """Its own members are meant, and a rule of less than all traffic is not what the inner policy is."""
+        """Its own members are meant; the cloud would refuse it."""
         own = group("sg-1", rule("r1", ACCEPT, TCP, "80", "sg-1"), inner=DROP, members=["10.0.0.2"])
         found = resolution(snapshot(own))
-        assert codes(found) == []
+        assert codes(found) == [("warning", "own_group")]
         assert verdict(found.policy, packet(IN, "10.0.0.2", TCP, 80)) is ACCEPT
         assert verdict(found.policy, packet(IN, "10.0.0.2", TCP, 81)) is DROP
 
@@ -331,19 +331,15 @@ class TestWarnings:
             (ACCEPT, DROP, "set inner_access_policy to accept and remove the rule"),
             (ACCEPT, ACCEPT, "remove the rule: inner_access_policy is accept and comes before all rules"),
             (DROP, ACCEPT, "set inner_access_policy to drop and remove the rule"),
-            (DROP, DROP, None),
+            (DROP, DROP, "use a CIDR or a prefix list"),
         ),
     )
-    def test_a_rule_that_could_be_the_inner_policy(
-        self, policy: Policy, inner: Policy, remedy: str | None
-    ) -> None:
+    def test_a_rule_that_could_be_the_inner_policy(self, policy: Policy, inner: Policy, remedy: str) -> None:
         """All traffic from members is what that policy decides; where both drop, the rule precedes others."""
         found = resolution(
             snapshot(group("sg-1", rule("r1", policy, ALL_PROTOCOLS, "", "sg-1"), inner=inner))
         )
-        assert [(problem.code, problem.remedy) for problem in found.problems] == (
-            [("own_group", remedy)] if remedy else []
-        )
+        assert [(problem.code, problem.remedy) for problem in found.problems] == [("own_group", remedy)]
 
     @pytest.mark.parametrize(
         "narrow",
@@ -355,9 +351,10 @@ class TestWarnings:
             rule("r1", ACCEPT, ALL_PROTOCOLS, "", "sg-1", local="10.0.0.1"),
         ),
     )
-    def test_less_than_the_inner_policy_is_no_matter_for_it(self, narrow: SecurityGroupRule) -> None:
+    def test_less_than_the_inner_policy_is_not_replaced_by_it(self, narrow: SecurityGroupRule) -> None:
         """A protocol, the way out, or one address of the near end: accepting all would open more."""
-        assert codes(resolution(snapshot(group("sg-1", narrow, inner=DROP)))) == []
+        (problem,) = resolution(snapshot(group("sg-1", narrow, inner=DROP))).problems
+        assert (problem.code, problem.remedy) == ("own_group", "use a CIDR or a prefix list")
 
     def test_what_one_cloud_refuses_is_not_said_of_another(self) -> None:
         """AWS lets groups name each other, and has other limits."""

@@ -152,8 +152,8 @@ def test_lists_have_the_family_of_the_local_address() -> None:
 
 def test_a_rule_with_groups_counts_once_among_group_objects() -> None:
     """The cloud counts rules, not objects (§8.2)."""
-    rules = [rule(f"r{number}", ACCEPT, TCP, f"{number}", "sg-app,sg-1") for number in range(1, 21)]
-    assert codes(resolution(snapshot(group("sg-1", *rules), APP))) == []
+    rules = [rule(f"r{number}", ACCEPT, TCP, f"{number}", "sg-app,sg-2") for number in range(1, 21)]
+    assert codes(resolution(snapshot(group("sg-1", *rules), APP, group("sg-2")))) == []
     found = resolution(snapshot(group("sg-1", WEB, group_type=ADVANCED), APP), on=ON)
     assert [problem.value for problem in found.problems] == ["sg-app"]
 
