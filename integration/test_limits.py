@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from ipaddress import ip_address
+from itertools import product
 from pathlib import Path
 
 import pytest
 
-from integration.lab import Lab, wait_for
+from integration.enforcer import enforcer, policy_of
+from integration.kernel_verdicts import LAYOUT, NOTRACK
+from integration.lab import Lab, lab, wait_for
 from integration.service import NOTICED_SECONDS, Service, definitions, service_on
 from sgagent.core.conditions import MOST_SOURCES
+from sgagent.core.model import Mode
+from sgagent.nft.marks import MarkLayout
 from sgagent.policy_test.packet_bytes import Address, tcp, udp
 from tests.patience import PATIENCE
 
@@ -22,6 +27,19 @@ LOUD6, QUIET6 = ip_address("2001:db8:7::7"), ip_address("2001:db8:7::8")
 BURST = 5
 SSH, DNS = 22, 53
 _BATCH = 1 << 14
+LINKS = ("eth0", "eth1", "eth2", "eth3")
+SYSLOG = 514
+ONE_WAY = f"""security_groups:
+  - security_group_id: sg-1
+    type: advanced
+    rules:
+      - {{rule_id: sgr-in, direction: ingress, policy: accept, protocol: udp, port_range: {SYSLOG},
+         authorization_object: any, limit_per_source: {{rate: 1/day, burst: 2}}}}
+      - {{rule_id: sgr-out, direction: egress, policy: accept, protocol: udp, port_range: {SYSLOG},
+         authorization_object: any, limit_per_source: {{rate: 1/day, burst: 2}}}}
+"""
+TRACKING = "table inet testtracking { chain seen { type filter hook prerouting priority 0; ct state new; }; }"
+"""Conntrack follows packets only where a table asks for what it knows."""
 
 
 def limited(burst: int = BURST, web: int = 80) -> str:
@@ -168,3 +186,67 @@ def test_outwards_each_source_has_a_bucket(agent: Service, one_interface: Lab) -
         packets = [udp(source, LOUD, 1024 + one, DNS) for one in range(2 * BURST)]
         assert sum(one_interface.send_egress(packets)) == BURST
     assert over(agent, "sgr-out") == 2 * BURST
+
+
+@pytest.fixture
+def built() -> Iterator[Lab]:
+    """Build a host with more links than have slots; its addresses are on the last one."""
+    with lab(*LINKS) as made:
+        made.add_host_addresses([str(HOST), str(HOST6)], LINKS[-1])
+        yield made
+
+
+def arrive(built: Lab, direction: str, version: int, port: int) -> int:
+    """Return how many of six datagrams of a session arrive; nobody answers."""
+    is_in = direction == "ingress"
+    here, there = (built.peer, built.host) if is_in else (built.host, built.peer)
+    host, peer = (HOST, LOUD) if version == 4 else (HOST6, LOUD6)
+    near, far = map(str, (peer, host) if is_in else (host, peer))
+    arrived = 0
+    with (
+        built.listen(there, far, SYSLOG, socket.SOCK_DGRAM) as server,
+        built.listen(here, near, port, socket.SOCK_DGRAM) as client,
+    ):
+        server.settimeout(0.3 * PATIENCE)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, LINKS[-1].encode())
+        for _ in range(6):
+            with suppress(PermissionError):  # what is dropped on its way out
+                client.sendto(b"message", (far, SYSLOG))
+        with suppress(TimeoutError):
+            while arrived < 6:
+                server.recv(16)
+                arrived += 1
+    return arrived
+
+
+WAYS = tuple(product(("ingress", "egress"), (4, 6)))
+
+
+@pytest.mark.parametrize("layout", (LAYOUT, MarkLayout(0x1)), ids=("slots", "no slots"))
+def test_a_session_that_nobody_answers_uses_a_bucket_once(built: Lab, layout: MarkLayout) -> None:
+    """Also without a slot, before the link takes one, and before rules were first enforced (§6.3, §6.4)."""
+    built.load(TRACKING)
+    assert [arrive(built, *way, 1000) for way in WAYS] == [6] * len(WAYS)
+    with enforcer(built) as agent:
+        agent.layout = layout
+        for bound in (LINKS, LINKS[1:]):
+            agent.enforce(policy_of(ONE_WAY, Mode.ENFORCE, **dict.fromkeys(bound, "sg-1")))
+            for way in WAYS:  # behind a bucket's two, nothing
+                assert [arrive(built, *way, 1000 + one) for one in range(4)] == [6, 6, 6, 0], (bound, way)
+
+
+@pytest.mark.parametrize("version", (4, 6))
+def test_what_opens_a_session_here_uses_a_bucket(built: Lab, version: int) -> None:
+    """Whoever opened its entry over another link (§6.4); and each untracked packet (§6.6)."""
+    (host, peer), ports = ((HOST, LOUD) if version == 4 else (HOST6, LOUD6)), range(1000, 1006)
+    with enforcer(built) as agent:
+        agent.enforce(policy_of(ONE_WAY, eth3="sg-1"))
+        guest = [udp(peer, host, port, SYSLOG) for port in ports]
+        with built.listen(built.host, str(host), SYSLOG, socket.SOCK_DGRAM) as server:
+            server.settimeout(NOTICED_SECONDS * PATIENCE)
+            built.put_on_wire("eth0", list(enumerate(guest, start=1)))
+            for _ in guest:
+                server.recv(16)
+        assert [arrive(built, "ingress", version, port) for port in ports[:3]] == [6, 6, 0]
+        built.load(NOTRACK)
+        assert arrive(built, "egress", version, 1000) == 2

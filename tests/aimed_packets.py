@@ -556,7 +556,11 @@ class _Maker:
             original, reply = (near, other) if is_original else (other, near)
         if protocol == _ICMP[packet.family]:
             original, reply = self._with_types(packet, original, reply)
-        return Session(protocol=protocol, original=original, reply=reply, mark=self._mark())
+        is_confirmed = packet.state != "new" or draws.chance(50)
+        mark = self._mark()
+        return Session(
+            protocol=protocol, original=original, reply=reply, mark=mark, is_confirmed=is_confirmed
+        )
 
     def _with_types(self, packet: WirePacket, original: Tuple, reply: Tuple) -> tuple[Tuple, Tuple]:
         """Return the tuples of a session of ICMP: in the place of ports are its id, and type and code."""

@@ -334,7 +334,7 @@ class _Rule:
             case 1:
                 return bytes((session.direction is CtDirection.REPLY,))
             case 2:
-                return struct.pack("=I", int(session.is_expected) | 0x8)
+                return struct.pack("=I", session.status)
             case 3:
                 return struct.pack("=I", self._outcome.mark)
             case 7:

@@ -13,6 +13,8 @@ from typing import assert_never
 from sgagent.core.conditions import GroupPath
 from sgagent.core.model import PORTED, Family, Protocol
 from sgagent.nft.ruleset import (
+    CONFIRMED,
+    EXPECTED,
     Accept,
     Comparable,
     Count,
@@ -57,6 +59,8 @@ class Session:
     original: Tuple
     reply: Tuple
     mark: int = 0
+    is_confirmed: bool = False
+    """Whether an earlier packet opened it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,7 +273,8 @@ class _Walker:
             case "protocol":
                 return self.session.protocol
             case "status":
-                return int(self.packet.state == "related" and self.packet.protocol not in (1, 58))
+                is_expected = self.packet.state == "related" and self.packet.protocol not in (1, 58)
+                return EXPECTED * is_expected | CONFIRMED * self.session.is_confirmed
             case key:
                 original = selector.tuple_direction is TupleDirection.ORIGINAL
                 return self._read_tuple(self.session.original if original else self.session.reply, key)

@@ -164,6 +164,7 @@ def tracked(session: Session, direction: str) -> SessionAtHook:
         original=_ends(session.original),
         reply=_ends(session.reply),
         mark=session.mark,
+        is_confirmed=session.is_confirmed,
     )
 
 

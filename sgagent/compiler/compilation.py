@@ -47,7 +47,7 @@ from sgagent.core.policy import (
     ResolvedRule,
 )
 from sgagent.nft import names, ruleset as nft
-from sgagent.nft.marks import EnforcementState, MarkLayout, allowed_marks, encode_state
+from sgagent.nft.marks import EnforcementState, MarkLayout, elsewhere_marks, encode_state
 
 Named = TypeVar("Named", nft.Chain, nft.VerdictMap, nft.Counter, nft.MeterSet)
 
@@ -100,8 +100,8 @@ def compile_(
                         parts.append(look_up_chains(entries, place, renamed, known_before))
                     if interface.own_addresses is not None:
                         parts.append(check_sources(interface.own_addresses.ranges(family), place))
-            known = _accepted_before(interface.name, direction, layout, state)
-            leaves += counter_chains(interface, direction, flow_logging, memo, known)
+            opened = _opened_here(interface.name, direction, layout, state)
+            leaves += counter_chains(interface, direction, flow_logging, memo, opened)
     judging = (one for made, _ in parts for one in made)
     ruleset = nft.Ruleset(
         chains=_by_name([state_chain, *judging, *(chain for leaf in leaves for chain in leaf.chains)]),
@@ -156,7 +156,7 @@ def counter_chains(
     direction: Direction,
     flow_logging: FlowLogging,
     memo: Memo,
-    known: nft.Match | None = None,
+    opened: tuple[nft.Match, ...],
 ) -> tuple[CounterChain, ...]:
     """Return the counter chains of one direction.
 
@@ -165,17 +165,17 @@ def counter_chains(
         direction: in which sessions are opened.
         flow_logging: which verdicts the kernel logs.
         memo: of the rules' counter chains.
-        known: what sessions meet that were accepted before; None where that is not known.
+        opened: what sessions meet that an earlier packet opened here.
     """
     name, mode = interface.name, interface.mode
-    memo = memo.part(Seam.COUNTER_CHAINS, name, direction, mode, flow_logging, known)
+    memo = memo.part(Seam.COUNTER_CHAINS, name, direction, mode, flow_logging, opened)
     leaf = partial(_leaf, accept=names.accept_chain(direction, name), mode=mode, flow_logging=flow_logging)
 
     def of_rule(rule: ResolvedRule) -> tuple[CounterChain, ...]:
         made = leaf(counter_of_rule(name, direction, rule))
         over: tuple[CounterChain, ...] = ()
         if rule.conditions.limit is not None:
-            made = _behind_limit(made, rule, rule.conditions.limit, name, known)
+            made = _behind_limit(made, rule, rule.conditions.limit, name, opened)
             over = (leaf(over_limit_of(name, direction, rule)),)
         if rule.conditions.group is not None:
             made = replace(made, chains=(*made.chains, _unit_chain(rule, rule.conditions.group, name)))
@@ -231,23 +231,27 @@ def _leaf(key: KernelCounterKey, *, accept: str, mode: Mode, flow_logging: FlowL
     return CounterChain((nft.Chain(name=name, rules=tuple(rules)),), nft.Counter(name=name), key)
 
 
-def _accepted_before(
+def _opened_here(
     interface: str, direction: Direction, layout: MarkLayout, state: EnforcementState
-) -> nft.Match | None:
-    """Return the match on sessions that an interface has accepted, under whatever generation."""
-    test = allowed_marks(interface, direction, layout, state)
+) -> tuple[nft.Match, ...]:
+    """Return the matches on sessions that an earlier packet opened, over no other link as far as is known."""
+    test = elsewhere_marks(interface, direction, layout, state)
     if test is None:
-        return None
-    bit = test.value & ~layout.generation_mask
-    return nft.Match(nft.CT_MARK, (nft.Interval.single(bit),), mask=bit)
+        return (_IS_CONFIRMED,)
+    return _IS_CONFIRMED, nft.Match(nft.CT_MARK, (nft.Interval.single(0),), mask=test.bits)
 
 
-_IS_LIVE = nft.Match(nft.CT_STATE, (nft.Symbol("established"), nft.Symbol("related")))
+_IS_CONFIRMED = nft.Match(nft.CT_STATUS, (nft.Interval.single(nft.CONFIRMED),), mask=nft.CONFIRMED)
+_IS_REPLY = nft.Match(nft.CT_DIRECTION, (nft.Symbol("reply"),))
 _SOURCES = {Family.IPV4: nft.IP_SADDR, Family.IPV6: nft.IP6_SADDR}
 
 
 def _behind_limit(
-    leaf: CounterChain, rule: ResolvedRule, limit: SourceLimit, interface: str, known: nft.Match | None
+    leaf: CounterChain,
+    rule: ResolvedRule,
+    limit: SourceLimit,
+    interface: str,
+    opened: tuple[nft.Match, ...],
 ) -> CounterChain:
     """Return the counter chain of a rule behind its limit (§13.1), which only new sessions use up.
 
@@ -271,7 +275,7 @@ def _behind_limit(
         for family, one in sets.items()
     )
     rules = (
-        *(nft.Rule((match, within)) for match in (_IS_LIVE, known) if match is not None),
+        *(nft.Rule((*matches, within)) for matches in ((_IS_REPLY,), opened)),
         *(nft.Rule((meter, over)) for meter in meters),
         nft.Rule((within,)),
     )

@@ -158,8 +158,9 @@ class _Validator:
 def _check_match(selector: nft.Selector, values: tuple[object, ...], mask: object) -> None:
     key_type = selector.key_type
     if mask is not None:
-        is_known = key_type is nft.KeyType.MARK or (selector == nft.CT_STATUS and mask == nft.EXPECTED)
-        _require(is_known, "only marks, and one bit of the status, are compared by bits")
+        is_of_status = selector == nft.CT_STATUS and mask in (nft.EXPECTED, nft.CONFIRMED)
+        is_known = key_type is nft.KeyType.MARK or is_of_status
+        _require(is_known, "only marks, and two bits of the status, are compared by bits")
         _check_number(mask, nft.ALL_BITS)
     if selector == nft.META_OIFNAME and values == (nft.NO_LINK,):
         return

@@ -71,10 +71,14 @@ CT_DIRECTION = Selector("ct", "direction", KeyType.CT_DIR)
 CT_MARK = Selector("ct", "mark", KeyType.MARK)
 CT_PROTOCOL = Selector("ct", "protocol", KeyType.INET_PROTO)
 CT_STATUS = Selector("ct", "status", KeyType.CT_STATUS)
-"""Bits; of them only :data:`EXPECTED` is compared."""
+"""Bits; of them only :data:`EXPECTED` and :data:`CONFIRMED` are compared."""
 
 EXPECTED = 1
 """The bit of the status of a session that another one announced to a connection tracking helper."""
+
+CONFIRMED = 8
+"""The bit of the status of an entry that an earlier packet opened: the one that opens it passes all hooks
+first."""
 
 META_IIFNAME = Selector("meta", "iifname", KeyType.IFNAME)
 META_OIFNAME = Selector("meta", "oifname", KeyType.IFNAME)
@@ -463,7 +467,7 @@ BITS: Mapping[KeyType, int] = {
     KeyType.ETHER_ADDR: 48,
     KeyType.TCP_FLAG: 8,
     KeyType.INTEGER: 8,
-    KeyType.CT_STATUS: 1,
+    KeyType.CT_STATUS: 4,
     KeyType.UID: 32,
     KeyType.CONTROL_GROUP: LAST_UNIT.bit_length(),
 }

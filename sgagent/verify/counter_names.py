@@ -16,7 +16,6 @@ from sgagent.core.model import Family
 from sgagent.core.policy import ResolvedInterface
 from sgagent.nft import names
 from sgagent.nft.ruleset import IP6_SADDR, IP_SADDR, Meter, MeterSet
-from sgagent.verify.packets import CtState
 
 
 def counter_of(judge: ResolvedInterface, opener: Packet, decision: Decision) -> str | None:
@@ -37,10 +36,6 @@ def counter_of(judge: ResolvedInterface, opener: Packet, decision: Decision) -> 
         case _:
             return None
     return names.counter_name(key)
-
-
-LIVE = (CtState.ESTABLISHED, CtState.RELATED)
-"""States of packets whose session is judged again; these use no limit up (§13.1)."""
 
 
 def notes_of(link: str, decision: Decision, family: Family) -> tuple[str, str] | None:

@@ -49,7 +49,7 @@ from sgagent.core.policy import (
 from sgagent.nft import names
 from sgagent.nft.ruleset import ALL_BITS
 from sgagent.verify.answers import opens_nothing
-from sgagent.verify.counter_names import LIVE, counter_of, notes_of
+from sgagent.verify.counter_names import counter_of, notes_of
 from sgagent.verify.packets import (
     EVERY_MARK,
     UNCHANGED,
@@ -246,12 +246,8 @@ def expect(policy: ResolvedPolicy, memory: SessionMemory, packet: PacketAtHook) 
     found = Expectation(
         verdict=verdict, decision=decision, counter=counter_of(judge, opener, decision), mark=mark
     )
-    is_known_here = bits is not None and before is not None and bool(before & bits[1])
-    if (
-        packet.state in LIVE
-        or is_known_here
-        or (notes := notes_of(judge.name, decision, opener.family)) is None
-    ):
+    notes = notes_of(judge.name, decision, opener.family)
+    if notes is None or (session is not None and not session.opens_here(elsewhere)):
         return found
     exceeding = evaluate(policy, replace(opener, is_over_limit=True))
     over = replace(

@@ -12,9 +12,10 @@ from sgagent.core.addresses import Ranges
 from sgagent.core.evaluate import DecidedBy, Decision, Packet
 from sgagent.core.model import Policy
 from sgagent.core.policy import InvalidPackets, ResolvedInterface, ResolvedPolicy
+from sgagent.nft.ruleset import CONFIRMED
 from sgagent.verify.answers import ANSWERS_THAT_OPEN_NOTHING
 from sgagent.verify.compiled_table import CompiledTable, PacketFate
-from sgagent.verify.counter_names import LIVE, counter_of, notes_of
+from sgagent.verify.counter_names import counter_of, notes_of
 from sgagent.verify.expectation import (
     JUDGED_HOOKS,
     BoxClause,
@@ -32,6 +33,7 @@ from sgagent.verify.packets import (
     EVERY_MARK,
     UNCHANGED,
     Box,
+    CtDirection,
     CtState,
     Cube,
     MarkChange,
@@ -45,7 +47,7 @@ from sgagent.verify.packets import (
 )
 from sgagent.verify.users import hides_maker
 from sgagent.verify.verified_table import UnsupportedStatementError, VerifiedTable
-from sgagent.verify.views import ETHER_DESTINATION, View
+from sgagent.verify.views import ETHER_DESTINATION, STATUS, View
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,32 +208,34 @@ class FateComparison(Exploration):
                 accepts = carried_out(judge, decision) is Policy.ACCEPT
                 counters = () if counter is None else (counter,)
                 demand = Demand(accepts, counters, is_remembered=not hides_maker(judge, opener))
-                for metered, some in self._by_meter(demand, decision, opener, fates):
-                    for box, opens in self._opening(cell.box):
+                for metered, some, part in self._by_meter(demand, decision, opener, fates, cell.box):
+                    for box, opens in self._opening(part):
                         wanted = metered._replace(is_remembered=metered.is_remembered and opens)
                         self._demand(wanted, some, box, numbers)
 
     def _by_meter(
-        self, demand: Demand, decision: Decision, opener: Packet, fates: Sequence[PacketFate]
-    ) -> Iterator[tuple[Demand, Sequence[PacketFate]]]:
-        """Yield demands with the fates that they are of: a limit may exceed what opens a session (§13.1)."""
+        self, demand: Demand, decision: Decision, opener: Packet, fates: Sequence[PacketFate], box: Box
+    ) -> Iterator[tuple[Demand, Sequence[PacketFate], Box]]:
+        """Yield demands with fates and parts of a box: a limit may exceed what opens a session (§13.1)."""
         judge = self.frame.judge
         notes = None if judge is None else notes_of(judge.name, decision, opener.family)
-        if judge is None or notes is None or self.view.state in LIVE:
-            yield demand, fates
+        if judge is None or notes is None or self.view.direction is CtDirection.REPLY:
+            yield demand, fates, box
             return
-        known = [] if self._bits is None else _with_marks(fates, (self._bits[1], self._bits[1]))
-        opening = fates if self._bits is None else _without_marks(fates, (self._bits[1], self._bits[1]))
+        here = self.subject.memory.elsewhere_bit(judge.name, opener.direction), 0
+        confirmed, others = split(box, _IS_CONFIRMED)
+        opening = [(fates, other) for other in others]
+        if confirmed is not None:
+            yield demand, _with_marks(fates, here), confirmed
+            opening.append((_without_marks(fates, here), confirmed))
         exceeding = replace(decision, verdict=Policy.DROP, decided_by=DecidedBy.OVER_LIMIT)
         counter = counter_of(judge, opener, exceeding) or ""
         accepts = carried_out(judge, exceeding) is Policy.ACCEPT
-        within, over = (
-            [fate for fate in opening if (fate.counters[:1] == notes[1:]) is is_over]
-            for is_over in (False, True)
-        )
-        yield demand, known
-        yield demand._replace(counters=(*notes[:1], *demand.counters)), within
-        yield demand._replace(accepts=accepts, counters=(*notes[1:], counter)), over
+        within = demand._replace(counters=(*notes[:1], *demand.counters))
+        over = demand._replace(accepts=accepts, counters=(*notes[1:], counter))
+        for some, part in opening:
+            for fate in some:
+                yield over if fate.counters[:1] == notes[1:] else within, (fate,), part
 
     def _opening(self, box: Box) -> Iterator[tuple[Box, bool]]:
         """Yield parts of a box, and whether an accepted packet of them opens a session here."""
@@ -342,6 +346,9 @@ class FateComparison(Exploration):
                 return
         reason = f"the table does with {packet} what the policy says"
         raise InconsistentProofError(f"a fault of the verifier: {reason}")
+
+
+_IS_CONFIRMED = ((STATUS, ((CONFIRMED, 2 * CONFIRMED - 1),)),)
 
 
 def _with_marks(fates: Sequence[PacketFate], cube: Cube) -> list[PacketFate]:

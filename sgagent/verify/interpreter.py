@@ -205,7 +205,7 @@ class _Walk:
             case "protocol":
                 return session.protocol
             case "status":
-                return int(session.is_expected)
+                return session.status
             case "l3proto":
                 return self.packet.family.value
             case key:

@@ -13,7 +13,7 @@ from functools import lru_cache, reduce
 from sgagent.core.addresses import Ranges, common, holds, ranges_of, without
 from sgagent.core.evaluate import Packet, Tracking
 from sgagent.core.model import PORTED_NUMBERS, Direction, Family
-from sgagent.nft.ruleset import ALL_BITS
+from sgagent.nft.ruleset import ALL_BITS, CONFIRMED, EXPECTED
 
 
 class CtState(enum.Enum):
@@ -74,6 +74,23 @@ class SessionAtHook:
     mark: int = 0
     is_expected: bool = False
     """Whether another session announced it."""
+
+    is_confirmed: bool = False
+    """Whether an earlier packet opened it."""
+
+    @property
+    def status(self) -> int:
+        """Return the bits of its status that rules may compare."""
+        return EXPECTED * self.is_expected | CONFIRMED * self.is_confirmed
+
+    def opens_here(self, elsewhere: int) -> bool:
+        """Return whether the packet opens the entry, or may open here what was opened over another link.
+
+        Args:
+            elsewhere: the bit of the mark that says so (§6.4).
+        """
+        is_new = not self.is_confirmed or bool(self.mark & elsewhere)
+        return is_new and self.direction is CtDirection.ORIGINAL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

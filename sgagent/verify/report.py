@@ -193,8 +193,11 @@ def _session(family: Family, session: SessionAtHook) -> str:
         source = _end(family, ends.source, ends.source_port if has_ports else None)
         return f"{source} to {_end(family, ends.destination, ends.destination_port if has_ports else None)}"
 
+    opens = "" if session.is_confirmed else " and opens it"
     tuples = f"original {ways(session.original)}, reply {ways(session.reply)}"
-    return f"{_protocol(session.protocol)}, {tuples}; the packet goes the {session.direction.value} way"
+    return (
+        f"{_protocol(session.protocol)}, {tuples}; the packet goes the {session.direction.value} way{opens}"
+    )
 
 
 def _direction(packet: PacketAtHook) -> str:

@@ -239,13 +239,15 @@ def understood(chain: str, statements: tuple[VerifiedStatement, ...]) -> tuple[V
     """Return a rule as it is, unless it compares bits of a number that is too wide to be cut by them."""
     if any(isinstance(one, nft.Match) and _is_mask_unknown(one) for one in statements):
         return (Unread(f"mask in chain {chain}"),)
+    if any(isinstance(one, nft.LookUp) and nft.CT_STATUS in one.selectors for one in statements):
+        return (Unread(f"ct status in a key in chain {chain}"),)
     return statements
 
 
 def _is_mask_unknown(match: nft.Match) -> bool:
     selector = match.selector
     if selector == nft.CT_STATUS:
-        return match.mask != nft.EXPECTED
+        return match.mask is None or bool(match.mask & ~(nft.EXPECTED | nft.CONFIRMED))
     is_wide = nft.BITS.get(selector.key_type, _MOST_BITS + 1) > _MOST_BITS
     return match.mask is not None and selector != nft.CT_MARK and is_wide
 

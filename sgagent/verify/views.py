@@ -17,7 +17,7 @@ from typing import NamedTuple
 from sgagent.core.addresses import Ranges, holds, ranges_of, without
 from sgagent.core.evaluate import Packet, Tracking
 from sgagent.core.model import ICMP, ICMPV6, LAST_PORT, PORTED, PORTED_NUMBERS, TCP, Direction, Family
-from sgagent.nft.ruleset import Selector, TupleDirection
+from sgagent.nft.ruleset import CONFIRMED, EXPECTED, Selector, TupleDirection
 from sgagent.verify.packet_kinds import Headers, Ports
 from sgagent.verify.packets import (
     NO_PROTOCOL,
@@ -53,8 +53,8 @@ FAR_END = "far end"
 """No dimension: classes of far ends take its place."""
 
 _HEADER_TYPE = "header's icmp type"
-_EXPECTED = "expected"
-"""1 if another session announced the session, else 0."""
+STATUS = "status"
+"""Of the session, as far as rules may compare it."""
 
 _ABSENT = -1
 """The value of a field that a packet is too short for."""
@@ -192,22 +192,22 @@ class View:
             box |= dict.fromkeys((end.address for end in _REPLY_TUPLE), ((0, self.family.last_address),))
             box |= dict.fromkeys((end.port for end in _REPLY_TUPLE), _PRESENT)
             box[_SESSION_PROTOCOL] = self._protocols
-        box |= {_EXPECTED: self._expected, ETHER_DESTINATION: ((_ABSENT, _LAST_MAC),)}
+        box |= {STATUS: self._statuses, ETHER_DESTINATION: ((_ABSENT, _LAST_MAC),)}
         protocols = self._protocols
         if self._is_header_judged and isinstance(header := self._protocol_of_header, Settled):
             protocols = ((int(header.value), int(header.value)),)
-        flags = ((_ABSENT, 255),) if self.direction is None else _BYTE  # conntrack follows no cut header
-        box[TCP_FLAGS] = flags
+        box[TCP_FLAGS] = types if self.direction is None else _BYTE  # conntrack follows no cut header
         box |= makers_at(self.hook, self.opened)
         return box | {ICMP_TYPE: of_session, _HEADER_TYPE: types, HOP_LIMIT: _BYTE, PROTOCOL: protocols}
 
     @property
-    def _expected(self) -> Ranges:
-        """Return whether another session announced that of a packet."""
-        if self.is_expected:
-            return ((1, 1),)
-        opens = self.state is CtState.NEW or self.headers is Headers.HIDDEN_ERROR
-        return ((0, 0),) if opens and self.direction is CtDirection.ORIGINAL else ((0, 1),)
+    def _statuses(self) -> Ranges:
+        """Return which status sessions can have: announced by another one, and opened before the packet."""
+        is_new, is_original = self.state is CtState.NEW, self.direction is CtDirection.ORIGINAL
+        is_unannounced = is_new or (is_original and self.headers is Headers.HIDDEN_ERROR)
+        announced = (EXPECTED,) if self.is_expected else (0,) if is_unannounced else (0, EXPECTED)
+        confirmed = (0, CONFIRMED) if is_new or self.is_expected else (CONFIRMED,)
+        return ranges_of(map(sum, product(confirmed, announced)))
 
     @property
     def _protocols(self) -> Ranges:
@@ -300,7 +300,7 @@ class View:
             case "protocol":
                 return Read(_SESSION_PROTOCOL if self._is_header_judged else PROTOCOL)
             case "status":
-                return Read(_EXPECTED)
+                return Read(STATUS)
             case "l3proto":
                 return Settled(self.family.value)
             case key:
@@ -401,7 +401,8 @@ class View:
             original=original,
             reply=reply,
             mark=mark,
-            is_expected=bool(values[_EXPECTED]),
+            is_expected=bool(values[STATUS] & EXPECTED),
+            is_confirmed=bool(values[STATUS] & CONFIRMED),
         )
 
     def values(self, box: Box, far_end: int) -> dict[Dimension, int]:

@@ -28,9 +28,9 @@ def limited(limit: SourceLimit | None = LIMIT) -> ResolvedPolicy:
     return policy_of(group("sg-1", one), on={"eth0": "sg-1"})
 
 
-def compiled(policy: ResolvedPolicy) -> nft.Ruleset:
+def compiled(policy: ResolvedPolicy, mask: int = 0xFFFF0000) -> nft.Ruleset:
     """Return its table."""
-    layout = MarkLayout(0xFFFF0000)
+    layout = MarkLayout(mask)
     return compile_(policy, layout, first_state(("eth0",), layout)).ruleset
 
 
@@ -39,9 +39,11 @@ def outcome(table: nft.Ruleset, policy: ResolvedPolicy | None = None) -> Outcome
     return prove(table_of(table), policy or limited()).outcome
 
 
-def with_rules(name: str, change: Callable[[list[nft.Rule]], list[nft.Rule]]) -> nft.Ruleset:
+def with_rules(
+    name: str, change: Callable[[list[nft.Rule]], list[nft.Rule]], mask: int = 0xFFFF0000
+) -> nft.Ruleset:
     """Return the table with other rules in a chain."""
-    table = compiled(limited())
+    table = compiled(limited(), mask)
     chains = (
         replace(one, rules=tuple(change(list(one.rules)))) if one.name == name else one
         for one in table.chains
@@ -65,11 +67,16 @@ def with_sets(**fields: object) -> nft.Ruleset:
     return replace(table, meter_sets=tuple(replace(one, **fields) for one in table.meter_sets))  # type: ignore[arg-type] # the same
 
 
+MASKS = (0xFFFF0000, 0x1)
+"""With slots, and without (§6.4)."""
+
+
+@pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize("mode", tuple(Mode))
-def test_a_compiled_limit_is_proved(mode: Mode) -> None:
+def test_a_compiled_limit_is_proved(mode: Mode, mask: int) -> None:
     """In both modes: where a link is only observed, nothing is dropped (§9.1)."""
     policy = limited().with_judges(lambda judge: replace(judge, mode=mode))
-    assert outcome(compiled(policy), policy) is Outcome.PROVED
+    assert outcome(compiled(policy, mask), policy) is Outcome.PROVED
 
 
 @pytest.mark.parametrize(
@@ -81,7 +88,7 @@ def test_a_compiled_limit_is_proved(mode: Mode) -> None:
         with_meters(selector=nft.IP_DADDR),
         with_sets(size=64),
         with_sets(timeout=121),
-        with_rules(LEAF, lambda rules: rules[:1] + rules[2:]),  # who was accepted before uses it up
+        with_rules(LEAF, lambda rules: rules[:1] + rules[2:]),  # a session that nobody answers uses it up
         with_rules(LEAF, lambda rules: rules[1:]),  # a live session uses it up
         with_rules(LEAF, lambda rules: rules[:2] + rules[3:]),  # IPv4 has no limit
         with_rules(LEAF, lambda rules: rules[:3] + rules[4:]),  # IPv6 has none
@@ -128,3 +135,77 @@ def test_a_counterexample_says_what_was_found() -> None:
     assert found is not None
     assert found.expected.verdict is Policy.ACCEPT
     assert "within 11 in 60 s" in found.found.counters[0]
+
+
+def with_test(mask: int, *matches: nft.Match) -> nft.Ruleset:
+    """Return the table with other matches on sessions that nobody has answered, and that use nothing up."""
+    return with_rules(
+        LEAF, lambda rules: [rules[0], nft.Rule((*matches, rules[1].statements[-1])), *rules[2:]], mask
+    )
+
+
+def status(bit: int, value: int, operator: nft.Operator = nft.Operator.EQUAL) -> nft.Match:
+    """Return the match on a bit of the status of sessions."""
+    return nft.Match(nft.CT_STATUS, (nft.Interval.single(value),), operator, mask=bit)
+
+
+def mark(bit: int, value: int = 0) -> nft.Match:
+    """Return the match on a bit of the mark of sessions."""
+    return nft.Match(nft.CT_MARK, (nft.Interval.single(value),), mask=bit)
+
+
+CONFIRMED = status(nft.CONFIRMED, nft.CONFIRMED)
+HERE = mark(1 << 22)
+
+
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize(
+    "altered",
+    (
+        status(nft.CONFIRMED, 0),
+        status(nft.CONFIRMED, nft.CONFIRMED, nft.Operator.NOT_EQUAL),
+        status(nft.EXPECTED, nft.EXPECTED),
+        status(nft.EXPECTED, 0),
+        status(nft.EXPECTED | nft.CONFIRMED, nft.CONFIRMED | nft.EXPECTED),
+    ),
+)
+def test_another_test_of_the_status_is_refuted(mask: int, altered: nft.Match) -> None:
+    """Only what an earlier packet opened uses nothing up."""
+    matches = (altered, HERE) if mask == MASKS[0] else (altered,)
+    assert outcome(with_test(mask, *matches)) is Outcome.REFUTED
+
+
+@pytest.mark.parametrize(
+    "matches", ((CONFIRMED,), (HERE,), (CONFIRMED, mark(1 << 23)), (CONFIRMED, mark(1 << 22, 1 << 22)))
+)
+def test_another_test_of_the_mark_is_refuted(matches: tuple[nft.Match, ...]) -> None:
+    """What was opened over another link opens a session here (§6.4)."""
+    assert outcome(with_test(MASKS[0], *matches)) is Outcome.REFUTED
+    assert outcome(with_test(MASKS[0], HERE, CONFIRMED)) is Outcome.PROVED
+
+
+@pytest.mark.parametrize("mask", (0x2, 0x108, None))
+def test_other_bits_of_the_status_are_not_understood(mask: int | None) -> None:
+    """Whether somebody answered, or NAT is set up, is in no packet that is looked at."""
+    match = nft.Match(nft.CT_STATUS, (nft.Interval.single(8),), mask=mask)
+    assert outcome(with_test(MASKS[1], match)) is Outcome.UNKNOWN
+
+
+def test_the_status_in_a_map_is_not_understood() -> None:
+    """A key has all its bits."""
+    found = nft.LookUp((nft.CT_STATUS,), "by-status")
+    one = nft.VerdictMap(
+        name="by-status",
+        key_types=(nft.KeyType.CT_STATUS,),
+        elements=(nft.Element((nft.Interval.single(0x188),), nft.Goto(WITHIN)),),
+    )
+    table = with_rules(LEAF, lambda rules: [rules[0], nft.Rule((found,)), *rules[1:]])
+    assert outcome(replace(table, verdict_maps=(*table.verdict_maps, one))) is Outcome.UNKNOWN
+
+
+def test_a_counterexample_says_that_the_session_was_there() -> None:
+    """So that a person can send it: after the packet that opened it."""
+    found = prove(table_of(with_rules(LEAF, lambda rules: rules[:1] + rules[2:])), limited()).counterexample
+    assert found is not None
+    assert found.packet.session is not None
+    assert found.packet.session.is_confirmed

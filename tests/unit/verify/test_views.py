@@ -66,7 +66,7 @@ def any_values(draws: Draws, view: View) -> dict[str, int]:
 def asks(selector: Selector, value: int | str, priority: int, hook: str) -> VerifiedTable:
     """Return a table that counts a packet in which a selector reads a value."""
     wanted = Symbol(value) if isinstance(value, str) else Interval.single(value)
-    mask = nft.EXPECTED if selector == nft.CT_STATUS else None
+    mask = nft.EXPECTED | nft.CONFIRMED if selector == nft.CT_STATUS else None
     rule = Rule((Match(selector, (wanted,), mask=mask), Goto("hit")))
     base = nft.Chain(name="base", hook=Hook(name=hook, hook_priority=priority), rules=(rule,))
     return table_of(Ruleset(chains=(base, nft.Chain(name="hit", rules=(Rule((Accept(),)),)))))
@@ -120,7 +120,7 @@ def test_an_icmp_error_about_a_ping_has_ends_of_its_own() -> None:
 
 def reads_nothing(selector: Selector, priority: int, packet: PacketAtHook) -> bool:
     """Return whether the kernel breaks off a rule that asks for the field, whatever the value."""
-    mask = nft.EXPECTED if selector == nft.CT_STATUS else None
+    mask = nft.EXPECTED | nft.CONFIRMED if selector == nft.CT_STATUS else None
     every = Match(selector, (Interval(0, (1 << 128) - 1),), mask=mask)
     if selector.key_type in nft.SYMBOLS:
         every = Match(selector, tuple(map(Symbol, nft.SYMBOLS[selector.key_type])))
