@@ -213,7 +213,29 @@ table arp other {
 }
 """
 
+FRAMES = """
+table bridge other {
+	chain policed {
+		type filter hook output priority 0; policy drop
+		ether type { ip, ip6 } accept
+	}
+	chain here {
+		type filter hook input priority 0
+		iifname "eth0" udp dport 53 drop
+	}
+	chain between {
+		type filter hook forward priority 0; policy drop
+	}
+}
+"""
+
 PLANTED = (
+    Neighbour(
+        "filters of frames on a bound bridge",
+        both(BRIDGE_WITH_PORT, ruleset(FRAMES)),
+        frozenset(("other_table_drops", "br0", "bridge other", chain) for chain in ("policed", "here")),
+        ("br0",),
+    ),
     Neighbour(
         "maps of verdicts, writes, diversions and ARP",
         ruleset(BY_MAPS_AND_WRITES),
@@ -289,6 +311,16 @@ PLANTED = (
             sysctl(net__ipv4__conf__eth0__rp_filter=1),
         ),
         "reverse_path",
+    ),
+    Neighbour(
+        "a rule that drops by the way back",
+        both(
+            lambda host: host.ip(
+                *(f"route add default dev eth{n} metric {n + 1}" for n in (0, 1)), version=6
+            ),
+            nft("meta nfproto ipv6 fib saddr . mark . iif oif missing drop", priority="-290"),
+        ),
+        frozenset({("reverse_path", _ETH0, "inet other", "here"), ("invalid_by_design", _ETH0, None, None)}),
     ),
     _of_host(
         "routes by mark and strict rp_filter",
@@ -926,6 +958,13 @@ CLEAN = (
         ),
     ),
     CleanHost("marks of one's own", ruleset(OWN_MARKS)),
+    CleanHost(
+        "filters of frames on another bridge",
+        both(
+            ip("link add br1 type bridge", "link set br1 up", "link set eth1 master br1"),
+            ruleset(FRAMES.replace("eth0", "eth1")),
+        ),
+    ),
     CleanHost(
         "programs of another link",
         both(xdp("eth1"), tc("eth1", "ingress"), nft('iifname "eth1" drop', hook="input")),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sgagent.analysis.doctor.mark_bits import number
 from sgagent.nft.expressions import Base, Compute, Key, PacketBytes, Source
@@ -22,6 +22,9 @@ class Narrowing(enum.Enum):
 
     LOCAL = enum.auto()
     """Packets to this host, by a look-up of the route: inwards nearly all."""
+
+    WAY_BACK = enum.auto()
+    """Packets that come in over another link than what goes to their source leaves by."""
 
     SHARE = enum.auto()
     """Some of all, by rate, number, volume, chance or time."""
@@ -59,6 +62,9 @@ class PacketConditions:
     destinations: frozenset[bytes] = frozenset()
     """Beginnings of destination addresses."""
 
+    families: frozenset[int] = frozenset()
+    """Those that rules name, as the kernel numbers them."""
+
     @property
     def is_plain(self) -> bool:
         """Return whether they pick by port or peer alone, and leave out no links.
@@ -76,12 +82,14 @@ class PacketConditions:
             links=tuple(dict.fromkeys((*self.links, *other.links))),
             narrowings=self.narrowings | other.narrowings,
             destinations=self.destinations | other.destinations,
+            families=self.families | other.families,
         )
 
 
 _PLAIN = frozenset({Narrowing.PROTOCOL, Narrowing.SOURCE, Narrowing.LOCAL, Narrowing.SHARE})
 ANY_PACKET = PacketConditions()
 SHARE = PacketConditions(narrowings=frozenset({Narrowing.SHARE}))
+BY_WAY_BACK = PacketConditions(narrowings=frozenset({Narrowing.WAY_BACK}))
 OTHERWISE = PacketConditions(narrowings=frozenset({Narrowing.OTHER}))
 """Picked in a way that is not followed."""
 
@@ -111,6 +119,10 @@ def compared(
         return ANY_PACKET
     if source == _DESTINATION_KIND and is_equal and number(value) == _LOCAL:
         return PacketConditions(narrowings=frozenset({Narrowing.LOCAL}))
+    if source == _WAY_BACK and is_equal and not number(value):
+        return BY_WAY_BACK
+    if source == _FAMILY and is_equal:
+        return replace(narrowed(source), families=frozenset({number(value)}))
     return narrowed(source)
 
 
@@ -134,6 +146,8 @@ def source_of(computed: Compute) -> Source | None:
     if computed.name in _OF_CHANCE:
         return _RANDOM
     found, flags = computed.looks_up or (0, 0)
+    if found in _LINK_OF_ROUTE and flags & _BY_SOURCE_AND_LINK == _BY_SOURCE_AND_LINK:
+        return _WAY_BACK
     return _DESTINATION_KIND if found == _KIND_OF_ADDRESS and flags & _BY_DESTINATION else None
 
 
@@ -168,8 +182,11 @@ SHARES = frozenset({_RANDOM, *(Key("meta", key) for key in (30, 31, 32))})
 """Chance; time, day and hour: numbers whose order of bytes does not matter here."""
 
 _OF_CHANCE = frozenset({"numgen", "hash"})
-_DESTINATION_KIND = Key("fib", 3)
-"""No load of the kernel's: it finds that by a computation."""
+_DESTINATION_KIND, _WAY_BACK = Key("fib", 3), Key("fib", 1)
+"""No loads of the kernel's: it finds them by a computation."""
+
+_LINK_OF_ROUTE, _BY_SOURCE_AND_LINK = frozenset({1, 2}), 9
+_FAMILY = Key("meta", 15)
 
 _KIND_OF_ADDRESS, _BY_DESTINATION, _LOCAL = 3, 2, 2
 _PROTOCOL_AT = frozenset({6, 9})

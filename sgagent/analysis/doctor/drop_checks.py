@@ -16,7 +16,7 @@ _OF_CONTAINERS = ("DOCKER", "KUBE-", "CNI-", "cali-", "CILIUM_", "NETAVARK", "LI
 """Beginnings of names of chains and tables of programs that run containers and guests, and filter what they
 forward."""
 
-_INWARDS = frozenset({"ingress", "prerouting", "input"})
+INWARDS = frozenset({"ingress", "prerouting", "input"})
 """Hooks at which nearly all packets are to this host; outwards such packets stay in it."""
 
 
@@ -37,21 +37,29 @@ def find_drops(
         found = by_base.get(base, [])
         if base.hook.name == "forward" and not _is_forwarding(evidence, base):
             continue
-        if base.hook.drops and not _accepts_all(evidence, found):
-            yield _by_policy(evidence, base)
+        if base.hook.drops and not _accepts_all(base, found):
+            yield _by_policy(base)
         elif base.hook.name != "forward" and (dropping := _plain_drops(evidence, found)):
             yield _by_rules(dropping)
 
 
 def _is_forwarding(evidence: HostEvidence, base: BaseChain) -> bool:
     """Return whether a base chain at forward has packets, and filters for no containers or guests."""
-    families = {"ip": {Family.IPV4}, "ip6": {Family.IPV6}}.get(base.table.family, set(Family))
     names = [base.table.name, *(one.name for one in base.table.chains)]
     is_of_containers = any(name.startswith(_OF_CONTAINERS) for name in names)
-    return bool(families & set(evidence.settings.forwarding)) and not is_of_containers
+    return bool(families_of(base.table) & set(evidence.settings.forwarding)) and not is_of_containers
 
 
-def _accepts_all(evidence: HostEvidence, found: Sequence[ReachedRule]) -> bool:
+def families_of(table: KernelTable) -> frozenset[Family]:
+    """Return the families whose packets a table may see."""
+    one = _FAMILIES.get(table.family)
+    return frozenset(Family) if one is None else frozenset({one})
+
+
+_FAMILIES = {"ip": Family.IPV4, "ip6": Family.IPV6}
+
+
+def _accepts_all(base: BaseChain, found: Sequence[ReachedRule]) -> bool:
     """Return whether rules of the base chain itself accept all packets of bound links before its policy."""
     accepted = {
         link
@@ -60,7 +68,7 @@ def _accepts_all(evidence: HostEvidence, found: Sequence[ReachedRule]) -> bool:
         if not (one.conditions.narrowings or one.conditions.destinations)
         for link in one.links
     }
-    return accepted >= evidence.bound_names
+    return accepted >= set(base.links)
 
 
 def _plain_drops(evidence: HostEvidence, found: Sequence[ReachedRule]) -> list[ReachedRule]:
@@ -82,7 +90,7 @@ def _plain_drops(evidence: HostEvidence, found: Sequence[ReachedRule]) -> list[R
 def _may_be_accepted(one: ReachedRule, own: set[bytes]) -> bool:
     """Return whether a drop may hit packets that the policy accepts; to other addresses it may not."""
     conditions = one.conditions
-    is_local = Narrowing.LOCAL not in conditions.narrowings or one.base.hook.name in _INWARDS
+    is_local = Narrowing.LOCAL not in conditions.narrowings or one.base.hook.name in INWARDS
     is_to_host = all(any(address.startswith(one) for address in own) for one in conditions.destinations)
     return conditions.is_plain and is_local and is_to_host
 
@@ -91,14 +99,13 @@ def _width(conditions: PacketConditions) -> int:
     return len(conditions.narrowings - {Narrowing.LOCAL}) + bool(conditions.destinations)
 
 
-def _by_policy(evidence: HostEvidence, base: BaseChain) -> DoctorFinding:
+def _by_policy(base: BaseChain) -> DoctorFinding:
     is_forward = base.hook.name == "forward"
-    bound = sorted(evidence.bound_names)
     return _finding(
         base.table,
         base.name,
         DoctorSeverity.LOW if is_forward else DoctorSeverity.MEDIUM,
-        link=bound[0] if len(bound) == 1 else None,
+        link=base.links[0] if len(base.links) == 1 else None,
         evidence=f"base chain at {base.hook.name}, priority {base.hook.priority}, with policy drop",
         effect="what the policy accepts is dropped here unless a rule of this table accepts it as well:"
         f" {'forwarded packets' if is_forward else 'sessions'} die though explain says accept",

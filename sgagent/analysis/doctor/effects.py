@@ -10,6 +10,7 @@ from typing import assert_never
 
 from sgagent.analysis.doctor.conditions import (
     ANY_PACKET,
+    BY_WAY_BACK,
     LINKS,
     OTHERWISE,
     SHARE,
@@ -281,6 +282,9 @@ class _Run:
         elif extension.name == "connmark":
             self.reads |= _word(extension.argument, 1)
             self._narrow(OTHERWISE)
+        elif extension.name == "rpfilter":
+            is_strict = extension.argument[:1] and extension.argument[0] & _LOOSE_OR_INVERTED == _INVERTED
+            self._narrow(BY_WAY_BACK if is_strict else OTHERWISE)
         elif extension.name != "comment":
             self._narrow(_MATCHES.get(extension.name, OTHERWISE))
 
@@ -324,6 +328,9 @@ _MATCHES = {
     **dict.fromkeys(("tcp", "udp", "sctp", "multiport"), _PORTS),
     **dict.fromkeys(("limit", "hashlimit", "connlimit", "quota", "recent", "statistic", "time"), SHARE),
 }
+_LOOSE_OR_INVERTED, _INVERTED = 9, 8
+"""Flags of rpfilter."""
+
 _FLAGS_AND_ZONE = struct.Struct("=HH")
 _NOTRACK, _ZONE_OF_MARK = 0b11, 0b10000
 _MODE_AT = (12, 12, 14)

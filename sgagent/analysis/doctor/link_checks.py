@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from sgagent.analysis.doctor.conditions import Narrowing
+from sgagent.analysis.doctor.drop_checks import INWARDS, families_of
 from sgagent.analysis.doctor.facts import EarlyProgram, HookKind, HostEvidence
 from sgagent.analysis.doctor.findings import DoctorCode, DoctorFinding, DoctorSeverity
+from sgagent.analysis.doctor.reach import ReachedRule
 from sgagent.analysis.doctor.rule_checks import EVALUATE
 from sgagent.core.binding import IpvlanMode, Link
 from sgagent.core.link_topology import FindingCode, findings, lower_devices
 from sgagent.core.model import Family
 from sgagent.core.rule_values import FAMILY_NAMES
+from sgagent.nft import ruleset as nft
 
 _TOPOLOGY = {
     FindingCode.LOWER_DEVICE: (
@@ -122,17 +126,58 @@ _STRICT = 1
 
 def find_asymmetry(evidence: HostEvidence) -> Iterator[DoctorFinding]:
     """Yield bound links whose answers may go another way than the requests, by several default routes."""
-    for family in Family:
-        routes = [route for route in evidence.routing.defaults if route.family is family]
-        links = sorted({name for route in routes for name in route.links})
-        bound = [name for name in links if name in evidence.bound_names]
-        if len(links) < 2 or not bound or family in evidence.routing.is_by_policy:
-            continue
+    for family, links, bound in _several_ways(evidence):
         strict = [name for name in bound if evidence.settings.reverse_path_of(name) == _STRICT]
         if family is Family.IPV4 and strict:
             yield _strict(strict, links)
         else:
             yield from _asymmetric(evidence, family, bound, links)
+
+
+def _several_ways(evidence: HostEvidence) -> Iterator[tuple[Family, list[str], list[str]]]:
+    """Yield families with default routes over several links, these links, and the bound ones of them."""
+    for family in Family:
+        routes = [route for route in evidence.routing.defaults if route.family is family]
+        links = sorted({name for route in routes for name in route.links})
+        bound = [name for name in links if name in evidence.bound_names]
+        if len(links) > 1 and bound and family not in evidence.routing.is_by_policy:
+            yield family, links, bound
+
+
+def find_way_back_rules(evidence: HostEvidence, rules: Sequence[ReachedRule]) -> Iterator[DoctorFinding]:
+    """Yield rules that drop as a strict rp_filter does, where default routes lead over several links."""
+    dropping = {
+        (str(one.base.table), one.chain, one.rule.handle): one
+        for one in rules
+        if isinstance(one.effect.verdict, nft.Drop) and one.base.hook.name in INWARDS
+        if Narrowing.WAY_BACK in one.conditions.narrowings
+    }
+    for family, links, bound in _several_ways(evidence):
+        for one in dropping.values():
+            met = [name for name in one.links if name in bound]
+            of_rule = one.conditions.families or {_NUMBERS[family]}
+            if met and family in families_of(one.base.table) and _NUMBERS[family] in of_rule:
+                routes = f"default routes of {FAMILY_NAMES[family]} lead over {', '.join(links)}"
+                yield _way_back(one, met, routes)
+
+
+def _way_back(one: ReachedRule, met: list[str], routes: str) -> DoctorFinding:
+    return DoctorFinding(
+        code=DoctorCode.REVERSE_PATH,
+        severity=DoctorSeverity.MEDIUM,
+        link=met[0] if len(met) == 1 else None,
+        table=str(one.base.table),
+        chain=one.chain,
+        evidence=f"rule with handle {one.rule.handle} drops what comes in over a link by which its source is"
+        f" not routed, and {routes}",
+        effect="what comes in over the other way is dropped, though the policy accepts it",
+        remedy="test without the link ('fib saddr oif missing', rpfilter --loose), route by source ('ip rule"
+        " add from …'), or remove the rule",
+    )
+
+
+_NUMBERS = {Family.IPV4: 2, Family.IPV6: 10}
+"""The kernel's numbers of families."""
 
 
 def find_marked_routes(evidence: HostEvidence) -> Iterator[DoctorFinding]:

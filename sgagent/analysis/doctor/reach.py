@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sgagent.analysis.doctor.conditions import ANY_PACKET, OTHERWISE, PacketConditions
 from sgagent.analysis.doctor.effects import RuleEffect, effect_of
 from sgagent.analysis.doctor.facts import HostEvidence
 from sgagent.nft.kernel_table import FAULTS, KernelChain, KernelHook, KernelRule, KernelTable, ProgramReader
 
-_FAMILIES = frozenset({"ip", "ip6", "inet", "netdev", "arp"})
+_FAMILIES = frozenset({"ip", "ip6", "inet", "netdev", "arp", "bridge"})
+_OUTWARD = frozenset({"bond", "team", "vlan"})
+"""Kinds of link without hardware of their own that lead out of the host."""
+
 _MOST_VISITS = 50_000
 """Chains under different conditions, at one base chain."""
 
@@ -22,6 +25,26 @@ class BaseChain:
     table: KernelTable
     name: str
     hook: KernelHook
+    links: tuple[str, ...] = ()
+    """The bound links whose packets pass it."""
+
+    @property
+    def is_of_frames(self) -> bool:
+        """Return whether frames of bridges pass it, with the names of ports."""
+        return self.table.family == "bridge"
+
+    @property
+    def is_before_groups(self) -> bool:
+        """Return whether packets pass it before the groups; at the same priority they may pass it behind."""
+        if self.is_of_frames:
+            return self.hook.name in {"prerouting", "input"}
+        match self.hook.name:
+            case "prerouting":
+                return self.hook.priority < _PREROUTING
+            case "postrouting":
+                return self.hook.priority < _POSTROUTING
+            case _:
+                return self.hook.name in {"ingress", "output"}
 
     @property
     def is_at_link(self) -> bool:
@@ -32,6 +55,10 @@ class BaseChain:
         """Return whether packets of a link pass it."""
         is_of_links = self.table.family == "netdev" or bool(self.hook.devices)
         return not is_of_links or is_among(link, self.hook.devices)
+
+
+_PREROUTING, _POSTROUTING = -150, 300
+"""Priorities of our chains."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +93,8 @@ class ReachedRules:
             for chain in table.chains if table.family in _FAMILIES else ():
                 if chain.hook is not None:
                     base = BaseChain(table=table, name=chain.name, hook=chain.hook)
-                    if self._links_at(base):
-                        yield base
+                    if links := self._links_at(base):
+                        yield replace(base, links=links)
 
     def rules(self) -> Iterator[ReachedRule]:
         """Yield the rules that they reach, in every way."""
@@ -77,17 +104,28 @@ class ReachedRules:
             yield from self._of_base(base, of_table)
 
     def _links_at(self, base: BaseChain) -> tuple[str, ...]:
-        return tuple(name for name in sorted(self.evidence.bound_names) if base.is_of(name))
+        bound = tuple(name for name in sorted(self.evidence.bound_names) if base.is_of(name))
+        if not base.is_of_frames:
+            return bound
+        is_forward = base.hook.name == "forward"  # what ports say to each other is not judged (§9.4)
+        return () if is_forward else tuple(filter(self._uplinks, bound))
+
+    def _uplinks(self, bridge: str) -> tuple[str, ...]:
+        """Return the ports of a bridge that lead out of the host; all where none seems to, none without."""
+        ports = [
+            one for one in self.evidence.host.links if (one.master, one.master_kind) == (bridge, "bridge")
+        ]
+        outward = [one for one in ports if one.has_hardware or one.kind in _OUTWARD]
+        return tuple(one.name for one in outward or ports)
 
     def _of_base(self, base: BaseChain, programs: _Programs) -> Iterator[ReachedRule]:
         """Yield the rules that are reached from a base chain."""
-        here = self._links_at(base)
         waiting, seen = [(base.name, ANY_PACKET)], {(base.name, ANY_PACKET)}
         while waiting and len(seen) < _MOST_VISITS:
             chain, conditions = waiting.pop()
             for rule, effect in programs.effects(chain):
                 both = conditions.and_(effect.conditions)
-                links = self._touched(base, both, here)
+                links = self._touched(base, both)
                 if not links:
                     continue
                 yield ReachedRule(
@@ -99,15 +137,19 @@ class ReachedRules:
                         seen.add(way)
                         waiting.append(way)
 
-    def _touched(
-        self, base: BaseChain, conditions: PacketConditions, here: tuple[str, ...]
-    ) -> tuple[str, ...]:
+    def _touched(self, base: BaseChain, conditions: PacketConditions) -> tuple[str, ...]:
         """Return the bound links whose packets, or sessions, meet the conditions at a hook.
 
         Where the host forwards, what is done to packets of one link concerns sessions of another.
         """
+        here = base.links
         if not conditions.links and base.hook.name != "forward":
             return here
+        if base.is_of_frames:
+            is_input = base.is_before_groups
+            return tuple(
+                name for name in here if self._admitted(self._uplinks(name), conditions, is_input=is_input)
+            )
         inputs = self._admitted(here, conditions, is_input=True)
         outputs = self._admitted(here, conditions, is_input=False)
         match base.hook.name:

@@ -38,6 +38,7 @@ def diagnose(evidence: HostEvidence) -> tuple[DoctorFinding, ...]:
     rules = tuple(reached.rules())
     for check in RULE_CHECKS:
         found.update(check.run(rules, evidence))
+    found.update(link_checks.find_way_back_rules(evidence, rules))
     found.update(find_flow_tables(evidence, rules))
     found.update(find_drops(evidence, tuple(reached.base_chains()), rules))
     return tuple(sorted(found, key=order))

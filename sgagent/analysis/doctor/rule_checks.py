@@ -9,7 +9,6 @@ from sgagent.analysis.doctor.effects import End
 from sgagent.analysis.doctor.facts import HostEvidence
 from sgagent.analysis.doctor.findings import DoctorCode, DoctorFinding, DoctorSeverity
 from sgagent.analysis.doctor.reach import ReachedRule
-from sgagent.nft.kernel_table import KernelHook
 
 MOST_OF_A_CHAIN = 5
 """Rules of a chain that are findings of their own; the last of them counts the others."""
@@ -73,24 +72,10 @@ def _writer_severity(one: ReachedRule, mask: int) -> DoctorSeverity:
 
 def _packet_writer_severity(one: ReachedRule, _mask: int) -> DoctorSeverity:
     """Return a heavier one where a judged packet changes, or an arriving one gets another sender before."""
-    hook = one.base.hook
-    forges = End.SOURCE in one.effect.rewrites and hook.name in {"ingress", "prerouting"}
-    return DoctorSeverity.HIGH if forges or not _is_before_us(hook) else DoctorSeverity.MEDIUM
-
-
-def _is_before_us(hook: KernelHook) -> bool:
-    """Return whether packets pass a hook before ours; at the same priority they may pass it behind."""
-    match hook.name:
-        case "prerouting":
-            return hook.priority < _PREROUTING
-        case "postrouting":
-            return hook.priority < _POSTROUTING
-        case _:
-            return hook.name in {"ingress", "output"}
-
-
-_PREROUTING, _POSTROUTING = -150, 300
-"""Priorities of our chains."""
+    base = one.base
+    is_inwards = base.hook.name in {"ingress", "prerouting"} or (base.is_of_frames and base.is_before_groups)
+    forges = is_inwards and End.SOURCE in one.effect.rewrites
+    return DoctorSeverity.HIGH if forges or not base.is_before_groups else DoctorSeverity.MEDIUM
 
 
 def _diverts(one: ReachedRule) -> bool:

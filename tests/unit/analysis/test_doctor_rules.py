@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from sgagent.analysis.doctor.facts import HostEvidence, KernelSettings
+from sgagent.analysis.doctor.facts import DefaultRoute, HostEvidence, KernelSettings, Routing
 from sgagent.analysis.doctor.policy_fact import BoundLink, PolicyFact
 from sgagent.analysis.doctor.registry import diagnose
 from sgagent.core.binding import HostFacts, Link
@@ -182,6 +182,42 @@ def test_a_drop_of_what_is_for_this_host_is_named(
     assert found(at(hook).rule("a", *test, b.verdict(b.DROP))) == expected
 
 
+WAYS = replace(
+    HOST,
+    routing=Routing(
+        defaults=tuple(
+            DefaultRoute(family=family, links=(link,)) for family in Family for link in ("eth0", "eth1")
+        )
+    ),
+)
+BACK, MISSING = fib(1, 0x29), b.compare(word(0))
+
+
+@pytest.mark.parametrize(
+    ("rule", "families"),
+    (
+        ((BACK, MISSING), {"IPv4", "IPv6"}),
+        ((fib(2, 0x2D), MISSING), {"IPv4", "IPv6"}),
+        ((b.meta(15), b.compare(b"\x0a"), BACK, MISSING), {"IPv6"}),
+        ((b.expression("match", b.name(1, "rpfilter"), b.attribute(3, b"\x08")),), {"IPv4", "IPv6"}),
+        ((b.expression("match", b.name(1, "rpfilter"), b.attribute(3, b"\x09")),), set()),
+        ((b.expression("match", b.name(1, "rpfilter"), b.attribute(3, b"\0")),), set()),
+        ((fib(1, 0x21), MISSING), set()),
+        ((BACK, b.compare(word(0), b.NOT_EQUAL)), set()),
+        ((LINK, b.compare(ETH1), BACK, MISSING), set()),
+    ),
+)
+def test_a_drop_by_the_way_back_is_named_where_there_are_several(
+    rule: tuple[bytes, ...], families: set[str]
+) -> None:
+    """As a strict rp_filter: by fib and iptables' rpfilter, if they ask for the link."""
+    tables = tuple(read_tables(at().rule("a", *rule, b.verdict(b.DROP)).content))
+    named = [one for one in diagnose(replace(WAYS, tables=tables)) if one.code.value == "reverse_path"]
+    assert {word for one in named for word in ("IPv4", "IPv6") if word in one.evidence} == families
+    assert all((one.link, one.table, one.chain) == ("eth0", "inet other", "a") for one in named)
+    assert diagnose(replace(HOST, tables=tables)) == ()
+
+
 @pytest.mark.parametrize(
     "test",
     (
@@ -217,6 +253,58 @@ def test_a_drop_of_arp_is_named(hook: int) -> None:
         [] if not hook else ALL
     )
     assert found(at(hook, family=ARP).rule("a", write(b.NETWORK, 14, 4))) == []
+
+
+BRIDGE = 7
+PORT_OF_GUEST = b"vnet0".ljust(16, b"\0")
+BRIDGED = replace(
+    HOST,
+    host=HostFacts(
+        links=(
+            replace(HOST.host.links[0], kind="bridge"),
+            Link(name="eth1", index=3, has_hardware=True, master="eth0", master_kind="bridge"),
+            Link(name="vnet0", index=4, kind="tun", master="eth0", master_kind="bridge"),
+        )
+    ),
+)
+"""The bound link is a bridge."""
+
+
+@pytest.mark.parametrize(
+    ("hook", "rule", "expected"),
+    (
+        (0, (b.verdict(b.DROP),), ALL),
+        (INPUT, (LINK, b.compare(ETH1), b.verdict(b.DROP)), ALL),
+        (INPUT, (LINK, b.compare(PORT_OF_GUEST), b.verdict(b.DROP)), []),
+        (POSTROUTING, (b.meta(7), b.compare(ETH1), b.verdict(b.DROP)), ALL),
+        (OUTPUT, (b.meta(7), b.compare(PORT_OF_GUEST), b.verdict(b.DROP)), []),
+        (FORWARD, (b.verdict(b.DROP),), []),
+        (INPUT, (*UDP, PORT, b.compare(DNS), b.verdict(b.DROP)), OTHER),
+        (0, (*UDP, b.constant(DNS), TO_PORT), [("packet_writer", "medium")]),
+        (0, (*UDP, b.constant(DNS), FROM_PORT), [("packet_writer", "high")]),
+        (INPUT, (*UDP, b.constant(DNS), FROM_PORT), [("packet_writer", "high")]),
+        (POSTROUTING, (*UDP, b.constant(DNS), TO_PORT), [("packet_writer", "high")]),
+        (OUTPUT, (*UDP, b.constant(DNS), TO_PORT), [("packet_writer", "high")]),
+    ),
+)
+def test_rules_of_frames_are_about_bound_bridges(
+    hook: int, rule: tuple[bytes, ...], expected: list[tuple[str, str]]
+) -> None:
+    """By ports that lead out; a guest's filter, what guests say to each other and other bridges are none."""
+    dump = at(hook, family=BRIDGE).rule("a", *rule)
+    assert found(dump, BRIDGED) == expected
+    assert found(dump) == []
+
+
+@pytest.mark.parametrize(("port", "expected"), ((ETH1, []), (PORT_OF_GUEST, ALL)))
+def test_a_policy_of_frames_is_about_the_ports_that_lead_out(
+    port: bytes, expected: list[tuple[str, str]]
+) -> None:
+    """Rules that accept all of them leave nothing to it, also beside bound links that are no bridges."""
+    bound = replace(BRIDGED.policy, bound=(*BRIDGED.policy.bound, BoundLink(name="lan0")))
+    dump = b.Dump("other", BRIDGE).declare().base("a", hook=INPUT, policy=b.DROP)
+    dump.rule("a", LINK, b.compare(port), b.verdict(b.ACCEPT))
+    assert found(dump, replace(BRIDGED, policy=bound)) == expected
 
 
 @pytest.mark.parametrize(
