@@ -73,12 +73,8 @@ CT_PROTOCOL = Selector("ct", "protocol", KeyType.INET_PROTO)
 CT_STATUS = Selector("ct", "status", KeyType.CT_STATUS)
 """Bits; of them only :data:`EXPECTED` and :data:`CONFIRMED` are compared."""
 
-EXPECTED = 1
-"""The bit of the status of a session that another one announced to a connection tracking helper."""
-
-CONFIRMED = 8
-"""The bit of the status of an entry that an earlier packet opened: the one that opens it passes all hooks
-first."""
+EXPECTED, CONFIRMED = 1, 8
+"""Bits: another session announced it to a helper; the packet that opened it has passed all hooks."""
 
 META_IIFNAME = Selector("meta", "iifname", KeyType.IFNAME)
 META_OIFNAME = Selector("meta", "oifname", KeyType.IFNAME)
