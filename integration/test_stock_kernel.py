@@ -54,7 +54,7 @@ CHOSEN = (
     "test_sessions_in_kernel.py::test_only_the_bits_of_the_mask_are_cleared",
     "test_daemon_life.py::test_a_restart_changes_nothing[killed]",
     "test_flow_log.py::test_who_was_dropped_is_told_with_what_decided",
-    "test_units.py::test_a_rule_for_a_unit_that_is_lost_is_added_alone",
+    "test_units.py::test_rules_for_a_unit_that_are_lost_are_added_alone[1]",
     *STORM,
 )
 CHOSEN_SECONDS = 900.0

@@ -161,13 +161,14 @@ def may_connect(lab: Lab, group: Path, far: str, *, seconds: float) -> bool:
         return client.connect_ex((far, TCP_PORT)) == 0
 
 
-def asking_for(units: Units) -> nft.Ruleset:
-    """Return a table with a rule for the allowed unit."""
+def asking_for(units: Units, count: int = 1) -> nft.Ruleset:
+    """Return a table with rules for the allowed unit, in chains of their own."""
     path = f"/{units.allowed.relative_to(group_tree())}"
     asked = nft.Match(nft.SOCKET_GROUP, (GroupPath(path),))
     leaf = nft.Chain(name="rule/eth0/a", rules=(nft.Rule((nft.Accept(),)),))
-    asking = nft.Chain(name="unit/eth0/a", rules=(nft.Rule((asked, nft.Goto(leaf.name))),))
-    return nft.Ruleset(chains=(leaf, asking))
+    rule = nft.Rule((asked, nft.Goto(leaf.name)))
+    asking = (nft.Chain(name=f"unit/eth0/{number:04}", rules=(rule,)) for number in range(count))
+    return nft.Ruleset(chains=(leaf, *asking))
 
 
 def test_a_kernel_without_the_match_takes_nothing_of_a_table(one_interface: Lab, units: Units) -> None:
@@ -179,24 +180,38 @@ def test_a_kernel_without_the_match_takes_nothing_of_a_table(one_interface: Lab,
         assert table.list_table().dump is None
 
 
-def test_a_rule_for_a_unit_that_is_lost_is_added_alone(one_interface: Lab, units: Units) -> None:
-    """By what the kernel shows, the table is as it was compiled, at first and after the repair."""
-    wanted = asking_for(units)
-    (rule,) = wanted.chains[1].rules
-    with one_interface.host.entered(), closing(PrivilegedTable(owned=True)) as table:
+@pytest.mark.parametrize("count", (1, 1_000))
+def test_rules_for_a_unit_that_are_lost_are_added_alone(one_interface: Lab, units: Units, count: int) -> None:
+    """By what the kernel shows, the table is as it was compiled, at first and after the repair.
 
-        def shown() -> nft.Ruleset:
-            return decode_ruleset(table.list_table().dump or b"")[0]
+    The repair is that of another agent, by a socket whose buffers nothing has enlarged. If the unit has
+    stopped meanwhile, nothing is added.
+    """
+    wanted = asking_for(units, count)
+    chains = wanted.chains[1:]
+    lost = Plan(tuple(Flush("chain", one.name) for one in chains))
+    added = tuple(AddRule(one.name, one.rules[0]) for one in chains)
 
-        assert table.can_ask_for_groups()
-        table.apply(make_plan(wanted, None))
-        assert shown() == wanted
-        table.apply(Plan((Flush("chain", "unit/eth0/a"),)))
-        repair = make_plan(wanted, shown())
-        assert repair.operations == (AddRule("unit/eth0/a", rule),)
-        applied = table.apply(repair)
-        assert applied.before is not None, "nobody else has changed anything"
-        assert shown() == wanted
+    def shown(table: PrivilegedTable) -> nft.Ruleset:
+        return decode_ruleset(table.list_table().dump or b"")[0]
+
+    with one_interface.host.entered():
+        with closing(PrivilegedTable(owned=True)) as table:
+            assert table.can_ask_for_groups()
+            table.apply(make_plan(wanted, None))
+            assert shown(table) == wanted
+            table.apply(lost)
+        with closing(PrivilegedTable(owned=True)) as table:
+            repair = make_plan(wanted, shown(table))
+            assert repair.operations == added
+            assert table.apply(repair).before is not None, "nobody else has changed anything"
+            assert shown(table) == wanted
+            table.apply(lost)
+        units.stop_allowed()
+        with closing(PrivilegedTable(owned=True)) as table:
+            without = shown(table)
+            table.apply(repair)
+            assert shown(table) == without
 
 
 def test_the_socket_s_unit_decides(agent: Service, one_interface: Lab, units: Units) -> None:

@@ -40,19 +40,30 @@ _REVISION = 2
 _TRIED = "sgagent-tried"
 
 
-def append_rules(own: socket.socket, rules: Sequence[AddRule]) -> bool:
-    """Append rules to chains of ours, in one transaction; one whose group is gone is left out.
+_MOST_AT_ONCE = 64
+"""Rules of a transaction: their messages, and an error with a copy of each, fit into 212,992 bytes, the
+kernel's default for the buffers of a socket."""
+
+
+def append_rules(own: socket.socket, rules: Sequence[AddRule]) -> int:
+    """Append rules to chains of ours; one whose group is gone is left out.
 
     Args:
         own: the socket that owns the table.
-        rules: each of one match and a way on.
+        rules: each of one match and a way on. No packet is meant to see only some of them.
 
     Returns:
-        Whether one was appended.
+        The number of transactions that took.
 
     Raises:
         OSError: the kernel refused for another reason.
     """
+    parts = (rules[start : start + _MOST_AT_ONCE] for start in range(0, len(rules), _MOST_AT_ONCE))
+    return sum(_appends(own, part) for part in parts)
+
+
+def _appends(own: socket.socket, rules: Sequence[AddRule]) -> bool:
+    """Append rules in one transaction, and return whether any was left to append."""
     while rules:
         errors = _transact(own, [(_NEW_RULE, _rule(one, TABLE)) for one in rules], _INET)
         if not any(errors):

@@ -310,13 +310,15 @@ class PrivilegedTable:
         last = next((one for one in reversed(operations) if isinstance(one, _OF_TABLE)), None)
         self._flags = flags if last is None or isinstance(last, ops.AddTable) else None
         after = generation.following(before) if operations else before
-        if asking and self._append(asking):
+        for _ in range(self._append(asking)):
             after = generation.following(after)
         now = self.read_generation()
         return Applied(before if now == after else None, now)
 
-    def _append(self, asking: Sequence[ops.AddRule]) -> bool:
-        """Append rules that libnftables can't write, and return whether there were any to append."""
+    def _append(self, asking: Sequence[ops.AddRule]) -> int:
+        """Append rules that libnftables can't write, and return in how many transactions."""
+        if not asking:
+            return 0
         try:
             with self._context.own_socket() as own:
                 return append_rules(own, asking)
