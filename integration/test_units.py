@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import itertools
 import os
+import select
 import socket
+import statistics
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from integration.lab import HOST_MAC, Lab, wait_for
 from integration.service import NOTICED_SECONDS, Service, service_on
 from sgagent.core.conditions import GroupPath
 from sgagent.core.errors import KernelRefusedError
+from sgagent.dataplane.generation import RulesetGeneration
 from sgagent.dataplane.table import PrivilegedTable
 from sgagent.nft import ruleset as nft
 from sgagent.nft.diff import make_plan
@@ -27,6 +31,7 @@ HOST, HOST6 = "10.0.0.11", "2001:db8::11"
 FAR, FAR6 = "198.51.100.7", "2001:db8:7::7"
 TCP_PORT, UDP_PORT, OPEN_PORT = 443, 53, 80
 RESTARTS = 5
+MANY_RESTARTS, FOLLOWED_EACH = 10_000, 20
 
 
 def definitions(unit: str, forbidden: str) -> str:
@@ -112,8 +117,8 @@ def agent(one_interface: Lab, units: Units, tmp_path: Path) -> Iterator[Service]
         yield made
 
 
-_PORTS = itertools.count(20_000)
-"""Of sockets, each once: one with the ends of another's session would be part of that."""
+_PORTS = itertools.cycle(range(10_000, 65_000))
+"""Of sockets, each once in a while: one with the ends of another's session would be part of that."""
 
 
 def made_in(lab: Lab, group: Path, far: str, kind: int = socket.SOCK_DGRAM) -> socket.socket:
@@ -138,6 +143,29 @@ def made_in(lab: Lab, group: Path, far: str, kind: int = socket.SOCK_DGRAM) -> s
     made = socket.socket(fileno=found[0])
     made.settimeout(NOTICED_SECONDS * PATIENCE)
     return made
+
+
+@contextmanager
+def sending(sender: socket.socket, far: str) -> Iterator[list[int]]:
+    """Send a datagram each millisecond; the list has how many in the end, and how many left."""
+    here, there = socket.socketpair()
+    with here, there:
+        pid = os.fork()
+        if pid == 0:  # pragma: no cover - the child
+            here.close()
+            sent = passed = 0
+            while not select.select([there], [], [], 0.001)[0]:
+                sent, passed = sent + 1, passed + leaves(sender, far)
+            there.send(f"{sent} {passed}".encode())
+            os._exit(0)
+        there.close()
+        counts: list[int] = []
+        try:
+            yield counts
+        finally:
+            here.shutdown(socket.SHUT_WR)
+            counts += map(int, here.recv(100).split())
+            os.waitpid(pid, 0)
 
 
 def leaves(sender: socket.socket, far: str, port: int = UDP_PORT) -> bool:
@@ -247,3 +275,45 @@ def test_the_socket_s_unit_decides(agent: Service, one_interface: Lab, units: Un
     assert not leaves(old, FAR)
     agent.wait_for_proof()
     old.close()
+
+
+@pytest.mark.long
+def test_no_packet_is_judged_by_a_stale_group(
+    agent: Service, one_interface: Lab, units: Units, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Through restarts nothing of another unit passes, and nothing of a new group by an old group's rule.
+
+    A restart is a group removed and made anew under its name. As long as the ruleset is the one from before
+    it, its rule is for the group from before.
+    """
+    agent.start()
+    early = stale = 0
+    followed = list[float]()
+    with one_interface.host.entered(), closing(RulesetGeneration()) as ruleset:
+
+        def restart() -> tuple[bool, bool]:
+            """Restart; tell whether a first packet leaves, and whether the agent has done nothing yet."""
+            before = ruleset.read()
+            units.restart()
+            passes = may_send(one_interface, units.below, FAR)
+            return passes, ruleset.read() == before
+
+        with made_in(one_interface, units.other, FAR) as stranger, sending(stranger, FAR) as strangers:
+            for number in range(MANY_RESTARTS):
+                passes, is_early = restart()
+                early, stale = early + is_early, stale + (passes and is_early)
+                if number % FOLLOWED_EACH == 0:
+                    new_passes = partial(may_send, one_interface, units.below, FAR)
+                    followed.append(wait_for(new_passes, "the new group"))
+    agent.wait_for_proof()
+    sent, passed = strangers
+    with capsys.disabled():
+        middle, worst = statistics.median(followed), max(followed)
+        print(
+            f"\n  {MANY_RESTARTS:,} restarts: {passed} of {sent:,} packets of another unit passed, {stale} of"
+            f" {early:,} of new groups before the agent; {len(followed)} groups were known after"
+            f" {middle:.2f} s (median), {worst:.2f} s (worst)"
+        )
+    assert (passed, stale) == (0, 0)
+    assert sent > MANY_RESTARTS
+    assert early > MANY_RESTARTS // 2
