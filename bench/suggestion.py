@@ -20,11 +20,11 @@ _CONVERSATIONS = 10_000
 _LINE = (
     '{{"time": "2026-01-31T{:02}:{:02}:{:02}.{:06}Z", "number": {}, "interface": "eth0", "direction": "{}",'
     ' "verdict": "accept", "mode": "observe", "decided_by": "default", "rule_id": null,'
-    ' "security_group_id": null, "priority": null, "family": "ipv4", "protocol": "tcp", "source":'
+    ' "security_group_id": null, "priority": null, "local": null, "family": "ipv4", "protocol": "tcp", "source":'
     ' {{"address": "{}", "port": {}, "network_interface_id": null, "security_group_ids": []}},'
     ' "destination": {{"address":'
     ' "{}", "port": {}, "network_interface_id": null, "security_group_ids": []}}, "icmp_type": null,'
-    ' "is_reply": false, "bytes": 60}}\n'
+    ' "is_reply": false, "user": null, "bytes": 60}}\n'
 )
 _HOST = "10.0.0.11"
 

@@ -25,6 +25,7 @@ PAGES = {
     "bench/peers.md": "peers.md",
     "container/README.md": "container.md",
     "examples/README.md": "examples.md",
+    "examples/from-traffic/README.md": "from-traffic.md",
     "examples/shop/README.md": "shop.md",
     "integration/story.md": "story.md",
     "monitoring/README.md": "monitoring.md",

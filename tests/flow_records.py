@@ -69,6 +69,7 @@ def _line(one: Sessions, number: int, link: str) -> str:
         "rule_id": None,
         "security_group_id": None,
         "priority": None,
+        "local": None,
         "family": f"ipv{ip_address(one.far).version}",
         "protocol": one.protocol,
         "source": client | {"security_group_ids": []},
