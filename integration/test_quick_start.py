@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from integration.story import without_passing
 from tests.patience import PATIENCE
 
 HOST, HOST6 = "192.0.2.10", "2001:db8::10"
-READER, STRANGER = "203.0.113.5", "198.51.100.7"
+READER, MONITORING, STRANGER = "203.0.113.5", "203.0.113.9", "198.51.100.7"
 SSH, WEB, OTHER = 22, 80, 9100
 CLONE = "/clone"
 EXPECTED_FAILURES = {"failed: sgagent status"}
@@ -88,6 +89,10 @@ class Desk:
         said = ("sh", "-c", "sgagent status || :")
         wait_for(lambda: self.machine.run(*said).startswith("observing"), "the agent to observe")
 
+    def wait_for_rule(self, rule_id: str) -> None:
+        """Wait until the agent follows the documents that have a rule."""
+        wait_for(lambda: rule_id in self.machine.run("sgagent", "hits"), "the agent to follow")
+
     def _is_open(self, source: str, port: int) -> bool:
         try:
             self.wire.connect(self.wire.peer, (source, 0), (HOST, port), seconds=0.5).close()
@@ -123,6 +128,7 @@ def shows(shown: str, printed: str) -> bool:
 
 
 def _masked(line: str) -> str:
+    line = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "INSTANT", line)
     return re.sub(r"^\d\d:\d\d:\d\d", "TIME", without_passing(line))
 
 
@@ -164,11 +170,17 @@ def test_the_quick_start_can_be_pasted(desk: Desk) -> None:
     The package that is built there is the one that is built here, byte by byte.
     """
     assert [block.step for block in BLOCKS] == [1, 2, 3, 4, 4, 5, 5, 5, 6, 7]
-    *_, enforce, keep, plan, apply, confirm, _, _ = BLOCKS
+    _, watch, _, enforce, keep, plan, apply, confirm, _, _ = BLOCKS
     desk.paste_step(1)
     assert desk.machine.path(f"{CLONE}/dist/{built().name}").read_bytes() == built().read_bytes()
-    desk.paste_step(2)
-    desk.wait_until_it_observes()
+    with desk.wire.listen(desk.wire.host, HOST, OTHER), ThreadPoolExecutor(max_workers=1) as typing:
+        shorter = watch.commands.replace("10m", f"{int(10 * PATIENCE)}s")
+        watching = typing.submit(desk.paste_and_compare, replace(watch, commands=shorter))
+        desk.wait_until_it_observes()
+        for source, port in [(STRANGER, WEB)] * 2 + [(MONITORING, OTHER)] * 3:
+            assert desk.open_to(source, port) == {port}
+        watching.result()
+    desk.wait_for_rule("sgr-web-in-tcp-9100")
     assert desk.open_to(STRANGER, WEB, OTHER) == {WEB, OTHER}
     desk.wait_for_drop()
     desk.paste_step(3)
@@ -179,6 +191,7 @@ def test_the_quick_start_can_be_pasted(desk: Desk) -> None:
         desk.paste_and_compare(block)
         assert desk.open_to(STRANGER, SSH, WEB) == {WEB}
         assert desk.open_to(READER, SSH, WEB) == {SSH, WEB}
+        assert desk.open_to(MONITORING, SSH, OTHER) == {OTHER}
     desk.paste_and_compare(plan)
     assert not desk.is_answering_pings()
     desk.paste_and_compare(apply)

@@ -206,13 +206,13 @@ def _evidence(judged: Iterable[Judged]) -> dict[str, Evidence]:
 
 
 def _rules_of(drafted: Draft) -> list[tuple[str, SecurityGroupRule]]:
-    """Return the suggested rules, with their groups."""
+    """Return the suggested rules and those that stay, with their groups."""
     return [
         (group.security_group_id, rule)
         for group in drafted.snapshot.security_groups
-        if group.security_group_id in drafted.rewritten
         for rule in group.rules
         if rule.direction in drafted.directions
+        and (group.security_group_id in drafted.rewritten or rule.rule_id in drafted.kept)
     ]
 
 

@@ -41,13 +41,14 @@ def suggested(
     definitions: Snapshot | None = None,
     measures: Measures | None = None,
     directions: Sequence[Direction] = tuple(Direction),
+    kept: frozenset[str] = frozenset(),
 ) -> Suggestion:
     """Return what is suggested for a flow log."""
     traffic = Traffic()
     FlowLineReader(traffic, "web.log", "web").read(as_log(sessions).splitlines(keepends=True))
     assert traffic.problems == []
     known = definitions or Snapshot(version="")
-    return suggest(traffic, known, measures or Measures(), Limits(), directions=directions)
+    return suggest(traffic, known, measures or Measures(), Limits(), directions=directions, kept=kept)
 
 
 def rules_by_hand(snapshot: Snapshot) -> int:
@@ -275,6 +276,16 @@ def test_members_that_come_once_each_are_no_chance() -> None:
     alone = suggested([many[0], office[0]], known, directions=(Direction.INGRESS,))
     assert [one.doubt for one in alone.questions] == [Doubt.ONCE, Doubt.ONCE]
     assert alone.rules == ()
+
+
+def test_a_rule_that_stays_is_listed_also_where_it_admits_all() -> None:
+    """With the sessions that it admits, as evidence."""
+    web = Sessions(near=HOST, far=CUSTOMERS[0], port=80, interface_id="eni-web")
+    first = suggested([web], directions=(Direction.INGRESS,))
+    (rule,) = first.rules
+    kept = frozenset({rule.rule.rule_id})
+    again = suggested([web], first.snapshot, directions=(Direction.INGRESS,), kept=kept)
+    assert [(one.rule.rule_id, one.evidence.sessions) for one in again.rules] == [(rule.rule.rule_id, 3)]
 
 
 @pytest.mark.parametrize("widening", Widening)
