@@ -20,8 +20,8 @@ _CONVERSATIONS = 10_000
 _LINE = (
     '{{"time": "2026-01-31T{:02}:{:02}:{:02}.{:06}Z", "number": {}, "interface": "eth0", "direction": "{}",'
     ' "verdict": "accept", "mode": "observe", "decided_by": "default", "rule_id": null,'
-    ' "security_group_id": null, "priority": null, "local": null, "family": "ipv4", "protocol": "tcp", "source":'
-    ' {{"address": "{}", "port": {}, "network_interface_id": null, "security_group_ids": []}},'
+    ' "security_group_id": null, "priority": null, "local": null, "family": "ipv4", "protocol": "tcp",'
+    ' "source": {{"address": "{}", "port": {}, "network_interface_id": null, "security_group_ids": []}},'
     ' "destination": {{"address":'
     ' "{}", "port": {}, "network_interface_id": null, "security_group_ids": []}}, "icmp_type": null,'
     ' "is_reply": false, "user": null, "bytes": 60}}\n'
