@@ -8,7 +8,10 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import attrgetter
 
+from sgagent.analysis.cells import Bits, Cells, codes_of, first_of, places_of
 from sgagent.analysis.header_space import (
     BOX_ORDER,
     Box,
@@ -18,8 +21,6 @@ from sgagent.analysis.header_space import (
     dhcp_clause,
     list_clauses,
 )
-from sgagent.analysis.packet_tables import codes_of, make_tables
-from sgagent.analysis.redundancy import Table
 from sgagent.core.addresses import AddressRanges, Ranges, common, joined, meets, without
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.memo import gone_and_come
@@ -307,7 +308,7 @@ def _narrow(old: Sequence[Clause], new: Sequence[Clause], family: Family) -> _Na
     lists = [_within(clauses, addresses, codes, family) for clauses in (old, new)]
     originals = {narrowed: clause for pairs in lists for narrowed, clause in pairs}
     (before, after) = ([narrowed for narrowed, _ in pairs] for pairs in lists)
-    differing = _differing(before, after, originals, family)
+    differing = _differing(before, after, originals, codes, family)
     if differing is None:
         return None
     far_ends, kept = differing
@@ -371,52 +372,32 @@ def _within(
 
 
 def _differing(
-    old: Sequence[Clause], new: Sequence[Clause], originals: dict[Clause, Clause], family: Family
+    old: Sequence[Clause],
+    new: Sequence[Clause],
+    originals: dict[Clause, Clause],
+    codes: Ranges,
+    family: Family,
 ) -> tuple[Ranges, Container[Clause]] | None:
-    """Return the far ends about which the lists differ, and the clauses that decide about any packet of them.
+    """Return the far ends about which lists differ for some codes, and the clauses that decide there.
 
     A clause that both lists have stays in both if it decides by either: lists that are alike for some packets
     stay so.
     """
-    tables = make_tables((*old, *new), family)
-    far_ends = joined(
-        ends for table in tables for ends in table.far_ranges(_columns_that_differ(table, len(old)))
-    )
+    cells, olds = Cells((*old, *new), family), (1 << len(old)) - 1
+    far_ends: list[tuple[int, int]] = []
+    deciding: Bits = 0
+    for far, found in groupby(cells.each(codes), attrgetter("far")):
+        pairs = {(first_of(cell.bits & olds), first_of(cell.bits & ~olds)) for cell in found}
+        if any(bool(before & cells.accepts) is not bool(after & cells.accepts) for before, after in pairs):
+            far_ends += far.ranges
+            for before, after in pairs:
+                deciding |= before | after
     if not far_ends:
         return None
-    deciding: set[tuple[object, ...]] = set()
-    for table in tables:
-        columns = table.whole_classes(table.columns_with(far_ends))
-        deciding |= _deciding(table, len(old), columns, originals)
+    named = {_identity(originals[cells.clauses[place]]) for place in places_of(deciding)}
     lasts = (old[-1], new[-1])
-    kept = {clause for clause in (*old, *new) if clause in lasts or _identity(originals[clause]) in deciding}
-    return far_ends, kept
-
-
-def _columns_that_differ(table: Table, olds: int) -> int:
-    """Return the columns in which the verdicts of two lists differ in any row; the first is so long."""
-    before = [area for area in table.areas if area.place < olds]
-    after = [area for area in table.areas if area.place >= olds]
-    found, known = 0, None
-    accepted = (table.verdicts(areas).accepted for areas in (before, after))
-    for pair in zip(*accepted, strict=True):
-        if pair != known:
-            found |= pair[0] ^ pair[1]
-            known = pair
-    return found
-
-
-def _deciding(
-    table: Table, olds: int, columns: int, originals: dict[Clause, Clause]
-) -> set[tuple[object, ...]]:
-    """Return the clauses of both lists that decide about a cell in some columns, by their identity."""
-    found: set[tuple[object, ...]] = set()
-    for is_old in (True, False):
-        left = table.opened([columns] * len(table.starts))
-        for area in table.areas:
-            if (area.place < olds) is is_old and left.take(area.rows, area.columns):
-                found.add(_identity(originals[area.clause]))
-    return found
+    kept = {clause for clause in (*old, *new) if clause in lasts or _identity(originals[clause]) in named}
+    return joined(far_ends), kept
 
 
 def _order(flow: FlowChange) -> tuple[object, ...]:

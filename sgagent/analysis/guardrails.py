@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 
+from sgagent.analysis.cells import codes_of
 from sgagent.analysis.header_space import (
     Box,
     Clause,
@@ -19,7 +20,6 @@ from sgagent.analysis.header_space import (
     list_clauses,
     numbers_of,
 )
-from sgagent.analysis.packet_tables import codes_of
 from sgagent.core.addresses import AddressRanges, Ranges, common, holds, joined, meets, without
 from sgagent.core.conditions import NO_UNIT, NO_USER
 from sgagent.core.evaluate import DecidedBy, Packet

@@ -17,6 +17,7 @@ from urllib.parse import quote
 from sgagent import __version__
 from sgagent.agent.control.hits import HitsAnswer, HitsQuery
 from sgagent.agent.names.resolver import DnsAnswers
+from sgagent.analysis.cells import MOST_CELLS
 from sgagent.analysis.lint.findings import CODES, Finding, FindingSeverity
 from sgagent.analysis.lint.registry import CHECKS, lint, steps
 from sgagent.analysis.lint.subject import Check, Life, LintSubject, Usage, make_subject
@@ -143,6 +144,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "make the edits that change no verdict; with codes, those of these checks, after their plan"
     add("--fix CODE", text, metavar="CODE[,CODE…]")
     add("--exit-code", "exit with 1 if anything is found")
+    add("--exhaustive", "compare rules however long it takes")
     output = parser.add_mutually_exclusive_group()
     add_option(output, "--json", "print one JSON object")
     add_option(output, "--sarif", "print a SARIF log, for code hosts")
@@ -166,6 +168,8 @@ def run(options: argparse.Namespace) -> int:
         delivery, subject = fixed.delivery, look_at(fixed.delivery.snapshot)
     with progress("running checks", steps(subject)) as advance:
         findings = lint(subject, disabled, advance)
+    for text in subject.unfinished:
+        warn(text)
     fixes = FixWriter(subject, delivery)
     if options.json:
         print(json.dumps(as_json(findings, disabled, fixes) | (fixed.as_json() if fixed else {})))
@@ -221,6 +225,7 @@ def _subject_maker(
         life=_life(settings, delivery, options, dns),
         at=inputs.latest_time(settings),
         names=dns.of(dns_names(delivery.snapshot), HostFacts()).addresses,
+        most_cells=None if options.exhaustive else MOST_CELLS,
     )
 
 

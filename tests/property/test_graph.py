@@ -9,11 +9,11 @@ from itertools import permutations, product
 
 from hypothesis import given
 
+from sgagent.analysis.cells import LAST_CODE, code_of
 from sgagent.analysis.graph.edges import make_graph
 from sgagent.analysis.graph.elements import AllowedTraffic, Side
 from sgagent.analysis.lint.one_sided import closed_elsewhere
 from sgagent.analysis.lint.subject import make_subject
-from sgagent.analysis.redundancy import LAST_CODE, code_of
 from sgagent.core.addresses import holds
 from sgagent.core.binding import bind_everywhere
 from sgagent.core.evaluate import DecidedBy, Decision, Packet, evaluate

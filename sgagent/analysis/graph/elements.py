@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
+from sgagent.analysis.cells import code_of
 from sgagent.analysis.flow_text import port_text, protocol_text
 from sgagent.analysis.header_space import ALL_PROTOCOL_NUMBERS, Box, Label
-from sgagent.analysis.redundancy import code_of
 from sgagent.core.addresses import NONE, Ranges, common, holds, joined, ranges_of, without
 from sgagent.core.errors import printable
 from sgagent.core.model import ALL_PORTS, LAST_PORT, PORTED, PORTED_NUMBERS, Family, Protocol

@@ -17,14 +17,13 @@ def admits_behind(subject: LintSubject) -> Iterator[Finding]:
     found: dict[RuleKey, set[Family]] = {}
     links: dict[RuleKey, set[str]] = {}
     for judge, stand in zip(subject.life.stands, subject.host_stands, strict=True):
-        for family, places in stand.ingress.deciding_clauses.items():
-            for clause in map(stand.ingress.clauses[family].__getitem__, places):
-                if clause.rule is None or clause.policy is not Policy.ACCEPT:
-                    continue
-                key = key_of(clause.rule)
-                if family in subject.life.forwarded and subject.rules[key][1].local_address is None:
-                    found.setdefault(key, set()).add(family)
-                    links.setdefault(key, set()).add(judge.name)
+        for family, clause in stand.ingress.deciding_clauses:
+            if clause.rule is None or clause.policy is not Policy.ACCEPT:
+                continue
+            key = key_of(clause.rule)
+            if family in subject.life.forwarded and subject.rules[key][1].local_address is None:
+                found.setdefault(key, set()).add(family)
+                links.setdefault(key, set()).add(judge.name)
     for key, families in sorted(found.items()):
         words = " and ".join(FAMILY_NAMES[family] for family in Family if family in families)
         yield rule_finding(

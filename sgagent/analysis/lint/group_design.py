@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
-from sgagent.analysis.bit_sets import Columns
+from sgagent.analysis.cells import LAST_CODE, Cells, FarEndClass, PacketCell
 from sgagent.analysis.header_space import Clause
 from sgagent.analysis.lint.findings import Finding
 from sgagent.analysis.lint.rule_reach import RuleKey, is_wide, key_of
 from sgagent.analysis.lint.services import MANAGEMENT
 from sgagent.analysis.lint.subject import LintSubject, Stand, names_itself, notice, warning
-from sgagent.analysis.redundancy import Table
-from sgagent.core.addresses import joined, size
+from sgagent.core.addresses import common, joined, size, sweep
 from sgagent.core.cloud_quotas import quota_uses
 from sgagent.core.errors import NOWHERE
 from sgagent.core.evaluate import DecidedBy
@@ -132,13 +131,12 @@ def _contacts(subject: LintSubject, stand: Stand, environments: Mapping[str, str
     groups = stand.judge.security_group_ids
     for own in [group for group in groups if group in environments][:1]:
         others = [one for one in environments if environments[one] != environments[own] and one not in groups]
-        for family, tables in stand.ingress.tables.items():
-            members = {other: subject.members[other].ranges(family) for other in others}
-            for table in tables:
-                columns = {other: table.columns_with(ranges) for other, ranges in members.items() if ranges}
-                for clause, met in _narrowly_accepted(table, family):
-                    rule = key_of(clause.rule) if clause.rule else None
-                    yield from ((own, other, rule) for other, held in columns.items() if met & held)
+        for family, cells in stand.ingress.cells.items():
+            members = {other: joined(subject.members[other].ranges(family)) for other in others}
+            for clause, far in _narrowly_accepted(cells):
+                met = joined(ends for one in far for ends in one.ranges)
+                rule = key_of(clause.rule) if clause.rule else None
+                yield from ((own, other, rule) for other, ranges in members.items() if common(met, ranges))
 
 
 def _namings(subject: LintSubject, environments: Mapping[str, str]) -> Iterator[_Contact]:
@@ -152,20 +150,26 @@ def _namings(subject: LintSubject, environments: Mapping[str, str]) -> Iterator[
                 yield (key[0], named, key) if is_inwards else (named, key[0], key)
 
 
-def _narrowly_accepted(table: Table, family: Family) -> Iterator[tuple[Clause, Columns]]:
+def _narrowly_accepted(cells: Cells) -> Iterator[tuple[Clause, set[FarEndClass]]]:
     """Yield accepting clauses, with those whom they let in at some port where they don't let in everyone."""
-    left = table.opened()
-    for area in table.areas:
-        clause = area.clause
-        is_opening = clause.policy is Policy.ACCEPT and clause.decided_by in _OPENING
-        is_broad = is_opening and is_wide(joined(clause.addresses), family)
-        met = 0
-        for _, _, columns in left.pieces(area.rows, area.columns) if is_broad else ():
-            if not is_wide(joined(table.far_ranges(columns)), family):
-                met |= columns
-        taken = left.take(area.rows, area.columns)
-        if is_opening and (met if is_broad else taken):
-            yield clause, table.far_columns(met if is_broad else taken)
+    decided: dict[int, list[PacketCell]] = {}
+    for cell in cells.each():
+        decided.setdefault(cell.decider, []).append(cell)
+    for place, found in sorted(decided.items()):
+        clause = cells.clauses[place]
+        if clause.policy is Policy.ACCEPT and clause.decided_by in _OPENING:
+            is_broad = is_wide(joined(clause.addresses), cells.family)
+            yield clause, _not_of_everyone(found, cells.family) if is_broad else {cell.far for cell in found}
+
+
+def _not_of_everyone(found: Sequence[PacketCell], family: Family) -> set[FarEndClass]:
+    """Return the far ends of cells at the ports at which these are not for everyone."""
+    met: set[FarEndClass] = set()
+    for _, _, here in sweep(enumerate(((cell.first, cell.last),) for cell in found), LAST_CODE):
+        far = {found[place].far for place in here}
+        if not is_wide(joined(ends for one in far for ends in one.ranges), family):
+            met |= far
+    return met
 
 
 _OPENING = (DecidedBy.RULE, DecidedBy.INNER, DecidedBy.DEFAULT)

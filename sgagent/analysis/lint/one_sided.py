@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
+from functools import cache, partial
 
+from sgagent.analysis.cells import LAST_CODE, Cells, code_of, codes_of
 from sgagent.analysis.flow_text import port_text
 from sgagent.analysis.header_space import Clause
 from sgagent.analysis.lint.findings import Finding
 from sgagent.analysis.lint.rule_reach import RuleKey, RuleReach, key_of
 from sgagent.analysis.lint.subject import LintSubject, Stand, rule_finding, warning
-from sgagent.analysis.packet_tables import codes_of
-from sgagent.analysis.redundancy import LAST_CODE, Table, code_of
-from sgagent.core.addresses import joined
+from sgagent.core.addresses import AddressSet, joined
 from sgagent.core.model import (
     LAST_PORT,
     PORTED_NUMBERS,
@@ -62,10 +61,9 @@ def _deciding(subject: LintSubject) -> dict[tuple[Direction, RuleKey], dict[Fami
     """Return the accepts that decide about any packet anywhere."""
     found: dict[tuple[Direction, RuleKey], dict[Family, Clause]] = {}
     for _, reach in subject.reaches:
-        for family, places in reach.deciding_clauses.items():
-            for clause in map(reach.clauses[family].__getitem__, places):
-                if clause.rule is not None and clause.policy is Policy.ACCEPT:
-                    found.setdefault((reach.direction, key_of(clause.rule)), {})[family] = clause
+        for family, clause in reach.deciding_clauses:
+            if clause.rule is not None and clause.policy is Policy.ACCEPT:
+                found.setdefault((reach.direction, key_of(clause.rule)), {})[family] = clause
     return found
 
 
@@ -83,10 +81,7 @@ class _Hosts:
         self._listed = {
             group.security_group_id for group in subject.snapshot.security_groups if group.member_addresses
         }
-        self._columns = cache(
-            lambda table, family, group: table.columns_with(subject.members[group].ranges(family))
-        )
-        """The columns of a group's members in a table."""
+        self._accepted = cache(partial(_accepted, subject.members))
 
     def closed(self, direction: Direction, near: str, clauses: Mapping[Family, Clause]) -> Iterator[Codes]:
         """Yield the traffic that a rule of a group accepts, and no host at its other end.
@@ -117,18 +112,20 @@ class _Hosts:
 
     def _passes(self, reach: RuleReach, family: Family, run: Codes, group: str) -> bool:
         """Return whether the other end accepts any of a run from or to any member of a group."""
+        dhcp = {code_of(UDP.wire_number, port) for port in DHCP[family]} - {run[0]}
         return any(
-            table.far_columns(columns) & self._columns(table, family, group)
-            for table in reach.tables[family]
-            for row in range(table.row_of(run[0]), table.row_of(run[1]) + 1)
-            if (columns := table.all_verdicts.accepted[row]) and not _is_dhcp_alone(table, row, run, family)
+            first <= run[1] and run[0] <= last and not (first == last and first in dhcp)
+            for first, last in self._accepted(reach.cells[family], group)
         )
 
 
-def _is_dhcp_alone(table: Table, row: int, run: Codes, family: Family) -> bool:
-    """Return whether a row is a port of DHCP, which passes everywhere (§7.1), and the run is more than it."""
-    start, end = table.codes(row, row)
-    return start == end != run[0] and start in {code_of(UDP.wire_number, port) for port in DHCP[family]}
+def _accepted(members: Mapping[str, AddressSet], cells: Cells, group: str) -> frozenset[Codes]:
+    """Return the runs that are accepted from or to some member of a group."""
+    return frozenset(
+        (cell.first, cell.last)
+        for cell in cells.each(among=joined(members[group].ranges(cells.family)))
+        if cells.clauses[cell.decider].policy is Policy.ACCEPT
+    )
 
 
 def _traffic(codes: Iterable[Codes]) -> str:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from sgagent.analysis.bit_sets import Columns
+from sgagent.analysis.cells import Cells, FarEndClass, code_of
 from sgagent.analysis.header_space import Clause
 from sgagent.analysis.lint.findings import Finding
 from sgagent.analysis.lint.rule_reach import RuleKey, key_of
 from sgagent.analysis.lint.services import NARROW_PORTS
 from sgagent.analysis.lint.subject import LintSubject, Stand, rule_finding, warning
-from sgagent.analysis.redundancy import Table, code_of
-from sgagent.core.addresses import size
+from sgagent.core.addresses import joined, size
 from sgagent.core.errors import NOWHERE
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import LAST_PORT, TCP, UDP, Direction, Family, Policy
@@ -78,7 +77,7 @@ def _shut(subject: LintSubject, stand: Stand) -> _Shut | None:
     if not services:
         return None
     code = _SERVICES[services[0]][0]
-    drops = [clause.rule for _, clause, _ in stand.egress.deciders(family, code) if clause.rule]
+    drops = [clause.rule for clause, _ in stand.egress.deciders(family, code) if clause.rule]
     if drops:
         return _Shut(*key_of(drops[-1]), family, services)
     return _Shut(stand.judge.security_group_ids[0], None, family, services)
@@ -101,7 +100,7 @@ def _is_shut(stand: Stand, family: Family, codes: tuple[int, ...]) -> bool:
         clause.policy is Policy.ACCEPT and clause.decided_by in _OPENING[one is family]
         for one in Family
         for code in codes
-        for _, clause, _ in stand.egress.deciders(one, code)
+        for clause, _ in stand.egress.deciders(one, code)
     )
 
 
@@ -118,10 +117,12 @@ def ftp_without_passive(subject: LintSubject) -> Iterator[Finding]:
     found: dict[RuleKey, set[str]] = {}
     for stand in subject.stands:
         for family in Family:
-            for table, clause, columns in stand.ingress.deciders(family, code_of(TCP.wire_number, 21)):
-                if _is_ftp(clause) and table.far_columns(columns) & ~_passive(table):
-                    assert clause.rule is not None  # noqa: S101 - as asked; for the type checker
-                    found.setdefault(key_of(clause.rule), set()).update(stand.interfaces)
+            opening = stand.ingress.deciders(family, code_of(TCP.wire_number, 21))
+            ftp = [(clause.rule, far) for clause, far in opening if clause.rule and _is_ftp(clause)]
+            passive = _passive(stand.ingress.cells[family]) if ftp else set()
+            for rule, far in ftp:
+                if not passive.issuperset(far):
+                    found.setdefault(key_of(rule), set()).update(stand.interfaces)
     for key, interfaces in found.items():
         yield rule_finding(
             key,
@@ -136,14 +137,10 @@ def _is_ftp(clause: Clause) -> bool:
     return is_rule and size(clause.ports.ranges) <= NARROW_PORTS
 
 
-def _passive(table: Table) -> Columns:
-    """Return the last columns of the far ends that may open neighbouring ports from 1024 on."""
-    first, last = (table.row_of(code_of(TCP.wire_number, port)) for port in (1024, LAST_PORT))
-    open_, before = 0, 0
-    for row in range(first, last + 1):
-        here = table.far_columns(table.all_verdicts.accepted[row])
-        start, end = table.codes(row, row)
-        is_range = end > max(start, code_of(TCP.wire_number, 1024))
-        open_ |= here if is_range else here & before
-        before = here
-    return open_
+def _passive(cells: Cells) -> set[FarEndClass]:
+    """Return the classes of far ends that may open neighbouring ports from 1024 on."""
+    accepted: dict[FarEndClass, list[tuple[int, int]]] = {}
+    for cell in cells.each(((code_of(TCP.wire_number, 1024), code_of(TCP.wire_number, LAST_PORT)),)):
+        if cells.clauses[cell.decider].policy is Policy.ACCEPT:
+            accepted.setdefault(cell.far, []).append((cell.first, cell.last))
+    return {far for far, runs in accepted.items() if any(last > first for first, last in joined(runs))}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property, partial
 
+from sgagent.analysis.cells import MOST_CELLS
 from sgagent.analysis.header_space import Clause
 from sgagent.analysis.lint.edits import Fix
 from sgagent.analysis.lint.findings import MOST_RULES, OFFICES, SEVERITIES, Finding, FindingSeverity
@@ -46,15 +47,18 @@ class Stand:
     at: datetime | None = None
     """The time that it is the judge of."""
 
+    most: int | None = MOST_CELLS
+    """Cells that are looked at in a direction; None is all."""
+
     @cached_property
     def ingress(self) -> RuleReach:
         """Return the reach of rules inwards."""
-        return RuleReach(self.judge, Direction.INGRESS)
+        return RuleReach(self.judge, Direction.INGRESS, self.most)
 
     @cached_property
     def egress(self) -> RuleReach:
         """Return the reach of rules outwards."""
-        return RuleReach(self.judge, Direction.EGRESS)
+        return RuleReach(self.judge, Direction.EGRESS, self.most)
 
     @property
     def reaches(self) -> tuple[RuleReach, RuleReach]:
@@ -219,6 +223,17 @@ class LintSubject:
         return ((stand, reach) for stand in self.stands for reach in stand.reaches)
 
     @cached_property
+    def unfinished(self) -> tuple[str, ...]:
+        """Return in words where not all was looked at, and how much was."""
+        return tuple(
+            f"{reach.direction.value} of {', '.join(stand.judge.security_group_ids)}:"
+            f" looked at {reach.unfinished[0]} of {reach.unfinished[1]} classes of far ends,"
+            " so that no rule there is called needless; --exhaustive looks at all"
+            for stand, reach in self.reaches
+            if reach.unfinished
+        )
+
+    @cached_property
     def decided(self) -> frozenset[RuleKey]:
         """Return the rules that decide about any packet anywhere."""
         return frozenset(key for _, reach in self.reaches for key in reach.deciding)
@@ -297,7 +312,10 @@ class LintSubject:
         for stand in self.stands:
             staying.update(*map(stand.own_database_rules, Family))
             for reach in stand.reaches:
-                mine = [reach, *(RuleReach(judge, reach.direction) for judge in stand.later or ())]
+                mine = [
+                    reach,
+                    *(RuleReach(judge, reach.direction, reach.most) for judge in stand.later or ()),
+                ]
                 reaches += mine
                 rules = map(reach.rule, reach.rules)
                 is_certain = stand.later is not None
@@ -330,6 +348,7 @@ def make_subject(
     life: Life = NO_LIFE,
     at: datetime | None = None,
     names: KnownNames | None = None,
+    most_cells: int | None = MOST_CELLS,
 ) -> LintSubject:
     """Return the subject of the checks: each combination of groups that is attached anywhere, once.
 
@@ -345,6 +364,7 @@ def make_subject(
         life: what is known of this host.
         at: the latest time; without it no rule has ended.
         names: what the DNS says of names; None where nobody asked.
+        most_cells: that are looked at in a direction; None is all.
     """
     bindings = list(by_hand)
     if not only_by_hand:
@@ -368,7 +388,12 @@ def make_subject(
         snapshot=living(snapshot, at),
         ended=tuple((group, rule) for group, rule in rules if has_ended(rule, at)),
         stands=tuple(
-            Stand(interfaces=tuple(sorted(links[groups])), judge=judge, at=at)
+            Stand(
+                interfaces=tuple(sorted(links[groups])),
+                judge=judge,
+                at=at,
+                most=most_cells,
+            )
             for groups, judge in zip(chosen, resolution.policy.interfaces, strict=True)
         ),
         problems=resolution.problems,

@@ -5,22 +5,24 @@ from __future__ import annotations
 from collections.abc import Container, Iterator
 from itertools import product
 
-from sgagent.analysis.bit_sets import Open
+from sgagent.analysis.cells import code_of
 from sgagent.analysis.flow_text import port_text
 from sgagent.analysis.header_space import Clause
 from sgagent.analysis.lint.findings import Finding
 from sgagent.analysis.lint.rule_reach import RuleKey, key_of
 from sgagent.analysis.lint.subject import Life, LintSubject, Stand, Usage, notice, rule_finding
-from sgagent.analysis.redundancy import Area, Table, code_of
 from sgagent.core.addresses import Ranges, joined, size, without
 from sgagent.core.binding import HostListener
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import ALL_PORTS, LAST_PORT, TCP, UDP, Direction, Family, Policy, Protocol
+from sgagent.core.policy import ResolvedRule
 
 _DAY = 86_400.0
 _DHCP_CLIENTS = frozenset({68, 546})
 _LISTENED = tuple(protocol.wire_number for protocol in (TCP, UDP))
 """The protocols whose listeners the kernel is asked for."""
+
+_LISTENED_CODES = tuple((code_of(number), code_of(number, LAST_PORT)) for number in _LISTENED)
 
 
 @notice("a rule that no session hit for as long as --unused says")
@@ -60,7 +62,7 @@ def nothing_listens(subject: LintSubject) -> Iterator[Finding]:
     heard = {
         (key_of(clause.rule), code >> 16)
         for stand, family, code in product(subject.host_stands, Family, codes)
-        for _, clause, _ in stand.ingress.deciders(family, code)
+        for clause, _ in stand.ingress.deciders(family, code)
         if clause.rule is not None
     }
     found: dict[tuple[RuleKey, int], list[tuple[int, int]]] = {}
@@ -77,33 +79,22 @@ def nothing_listens(subject: LintSubject) -> Iterator[Finding]:
 
 def _opened(stand: Stand, but: Container[tuple[RuleKey, int]]) -> Iterator[tuple[RuleKey, int, Ranges]]:
     """Yield the ports that rules open, but for rules for every port and for those that are left out."""
-    for tables in stand.ingress.tables.values():
-        for table in tables:
-            left = table.opened()
-            for area in table.areas:
-                for key, number in _openings(area.clause):
-                    if (key, number) not in but:
-                        ports = joined(_open_ports(table, left, area, number))
-                        if ports:
-                            yield key, number, ports
-                left.take(area.rows, area.columns)
+    reach = stand.ingress
+    for cells in () if reach.unfinished else reach.cells.values():
+        found: dict[tuple[RuleKey, int], list[tuple[int, int]]] = {}
+        for cell in cells.each(_LISTENED_CODES):
+            rule, number = _opening(cells.clauses[cell.decider]), cell.first >> 16
+            if rule is not None and (key_of(rule), number) not in but:
+                found.setdefault((key_of(rule), number), []).append(
+                    (cell.first & LAST_PORT, cell.last & LAST_PORT)
+                )
+        yield from ((key, number, joined(ports)) for (key, number), ports in found.items())
 
 
-def _openings(clause: Clause) -> Iterator[tuple[RuleKey, int]]:
-    """Yield the rule of a clause with each protocol of which it opens some ports."""
-    if clause.rule is None or clause.policy is not Policy.ACCEPT or clause.ports.ranges == ALL_PORTS.ranges:
-        return
-    for number in _LISTENED:
-        if clause.may_have(number):
-            yield key_of(clause.rule), number
-
-
-def _open_ports(table: Table, left: Open, area: Area, number: int) -> Iterator[tuple[int, int]]:
-    """Yield the ports of a protocol at which a clause accepts packets that nothing before it decides."""
-    for first, last, _ in left.pieces(area.rows, area.columns):
-        start, end = table.codes(first, last)
-        if start >> 16 == number:
-            yield start & LAST_PORT, end & LAST_PORT
+def _opening(clause: Clause) -> ResolvedRule | None:
+    """Return the rule of a clause if it opens some ports, and not all."""
+    is_for_some = clause.policy is Policy.ACCEPT and clause.ports.ranges != ALL_PORTS.ranges
+    return clause.rule if is_for_some else None
 
 
 @notice("a listening program of this host that no rule admits anybody to")
@@ -138,10 +129,10 @@ def _lets_in(subject: LintSubject, family: Family, code: int) -> bool:
     """Return whether anybody gets in at a protocol and port, fellow members included."""
     for stand in subject.host_stands:
         own = joined(stand.judge.toward(Direction.INGRESS).inner.ranges(family))
-        for table, clause, columns in stand.ingress.deciders(family, code):
+        for clause, far in stand.ingress.deciders(family, code):
             if clause.policy is Policy.ACCEPT and clause.decided_by in _OPENING:
                 is_by_rule, is_own = clause.rule is not None, size(own) < 2
-                if is_by_rule or not is_own or without(joined(table.far_ranges(columns)), own):
+                if is_by_rule or not is_own or any(without(one.ranges, own) for one in far):
                     return True
     return False
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import chain, groupby
+from itertools import chain, product
 
-from sgagent.analysis.bit_sets import bits_of
+from sgagent.analysis.cells import places_of
 from sgagent.analysis.compare import Effect, compare_judges
 from sgagent.analysis.flow_text import ObjectNames, decider_text, port_text, traffic_text
 from sgagent.analysis.header_space import Clause
@@ -17,7 +17,6 @@ from sgagent.analysis.lint.findings import Finding
 from sgagent.analysis.lint.rule_reach import RuleKey, key_of, known_by
 from sgagent.analysis.lint.rule_relations import closes_ports
 from sgagent.analysis.lint.subject import LintSubject, Stand, error, notice, rule_finding, warning
-from sgagent.analysis.redundancy import Area, Table, common_area
 from sgagent.core.addresses import common, size
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import (
@@ -47,33 +46,19 @@ def ties(stand: Stand) -> Iterator[Tie]:
     """Yield the ties of a stand, each pair once."""
     for reach in stand.reaches:
         seen: set[tuple[RuleKey, RuleKey]] = set()
-        for tables in reach.tables.values():
-            found = (pair for table in tables for pair in _pairs(table))
-            for drop, accept in sorted(found, key=lambda pair: (pair[0].place, pair[1].place)):
-                tie = _tie(drop.clause, accept.clause)
-                pair = (key_of(tie.drop), key_of(tie.accept))
-                if pair not in seen:
-                    seen.add(pair)
+        for family, found in reach.precedence.items():
+            accepts, clauses = reach.cells[family].accepts, reach.clauses[family]
+            pairs = {
+                pair
+                for tied in found.tied
+                for pair in product(places_of(tied & ~accepts), places_of(tied & accepts))
+            }
+            for drop, accept in sorted(pairs):
+                tie = _tie(clauses[drop], clauses[accept])
+                named = (key_of(tie.drop), key_of(tie.accept))
+                if named not in seen:
+                    seen.add(named)
                     yield tie
-
-
-def _pairs(table: Table) -> Iterator[tuple[Area, Area]]:
-    """Yield drops and accepts of one priority that match a packet which nothing before them decides."""
-    left = table.opened()
-    numbered = groupby(
-        enumerate(table.areas), key=lambda found: found[1].clause.rule and found[1].clause.rule.priority
-    )
-    for priority, found in numbered:
-        areas = list(found)
-        drops = [area for _, area in areas if area.clause.policy is Policy.DROP]
-        accepts = sum(1 << number for number, area in areas if area.clause.policy is Policy.ACCEPT)
-        if priority is not None and drops and accepts:
-            for drop in drops:
-                for other in map(table.areas.__getitem__, bits_of(table.index.meeting(drop) & accepts)):
-                    if left.has(*common_area(drop, other)):
-                        yield drop, other
-        for _, area in areas:
-            left.take(area.rows, area.columns)
 
 
 def _tie(drop: Clause, accept: Clause) -> Tie:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from sgagent.analysis.cells import code_of
 from sgagent.analysis.graph.edges import make_graph
 from sgagent.analysis.graph.elements import (
     ALL_TRAFFIC,
@@ -16,7 +17,6 @@ from sgagent.analysis.graph.elements import (
 )
 from sgagent.analysis.graph.svg import HighlightedWay, compared, highlighted
 from sgagent.analysis.lint.subject import make_subject
-from sgagent.analysis.redundancy import code_of
 from sgagent.core.addresses import NO_ADDRESSES, AddressSet, Ranges, joined
 from sgagent.core.model import LAST_PORT, CidrBlock, Family, Snapshot
 from sgagent.core.resolve import Exemptions

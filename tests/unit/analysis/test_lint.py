@@ -272,6 +272,18 @@ def test_a_drop_is_void_only_where_another_group_accepts() -> None:
     assert "never_reached" not in found
 
 
+def test_lint_says_where_it_stopped() -> None:
+    """It names the list and how far it got, and calls none of its rules needless; with more cells it does."""
+    definitions = read(LINT / "never_reached" / "bad.yaml")
+    stopped, whole = (make_subject(definitions, EXEMPTIONS, most_cells=most) for most in (0, None))
+    codes = [{finding.code for finding in lint(subject)} for subject in (stopped, whole)]
+    assert "never_reached" not in codes[0]
+    assert "never_reached" in codes[1]
+    (text, _) = stopped.unfinished
+    assert "looked at 0 of " in text
+    assert not whole.unfinished
+
+
 def test_a_rule_is_never_reached_only_if_it_is_nowhere() -> None:
     """A group on several interfaces, with other groups or without."""
     base = group("sg-base", rule("ssh", ACCEPT, TCP, "22", "192.0.2.10", priority=2), inner=DROP)
