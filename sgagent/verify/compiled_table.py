@@ -210,7 +210,7 @@ class CompiledTable:
     def _never_returns(self, name: str) -> bool:
         """Return whether each packet that goes to a chain meets a verdict there, or behind it."""
         chain = self.table.chains[name]
-        *before, last = chain.rules[-1] if chain.rules else (None,)
+        *before, last = (chain.rules[-1] if chain.rules else ()) or (None,)
         return (
             isinstance(last, (nft.Accept, nft.Drop, nft.Goto))
             and all(isinstance(one, (nft.Count, nft.Log)) for one in before)

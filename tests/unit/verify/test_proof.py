@@ -518,3 +518,10 @@ def test_headers_that_are_cut_off() -> None:
     packet = refuted(with_chain(compiled(POLICY), "prerouting", lambda rules: (*lines, *rules))).packet
     assert (packet.family, packet.protocol, packet.session) == (Family.IPV6, NO_PROTOCOL, None)
     assert (packet.source_port, packet.icmp_type) == (None, None)
+
+
+def test_a_rule_of_nothing_changes_nothing() -> None:
+    """Netlink takes one without expressions, at the end of any chain."""
+    table = compiled(POLICY)
+    chains = tuple(replace(one, rules=(*one.rules, Rule(()))) for one in table.chains)
+    assert prove(table_of(replace(table, chains=chains)), POLICY).outcome is Outcome.PROVED
