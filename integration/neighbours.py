@@ -87,6 +87,11 @@ def sysctl(**values: int) -> Plant:
     return lambda host: host.sysctl({name.replace("__", "/"): value for name, value in values.items()})
 
 
+def transform(what: str, near: str = "192.0.2.0/24") -> Plant:
+    """Return a function that adds a policy of IPsec."""
+    return ip(f"xfrm policy add src {near} dst 198.51.100.0/24 dir out {what}")
+
+
 def both(*plants: Plant) -> Plant:
     """Return a function that plants several neighbours."""
 
@@ -322,6 +327,21 @@ PLANTED = (
         ),
         frozenset({("reverse_path", _ETH0, "inet other", "here"), ("invalid_by_design", _ETH0, None, None)}),
     ),
+    _of_host(
+        "a tunnel of IPsec over IPv6",
+        both(
+            ip("address add 2001:db8::11/64 dev eth0 nodad"),
+            ip(
+                "xfrm policy add src 2001:db8:2::/64 dst 2001:db8:1::/64 dir in tmpl src 2001:db8::99"
+                " dst 2001:db8::11 proto esp mode tunnel"
+            ),
+        ),
+        "ipsec",
+    ),
+    _of_host(
+        "a tunnel of IPsec", transform("tmpl src 10.0.0.11 dst 203.0.113.1 proto esp mode tunnel"), "ipsec"
+    ),
+    _of_host("a policy of IPsec that blocks", transform("action block", near="10.0.0.0/24"), "ipsec"),
     _of_host(
         "routes by mark and strict rp_filter",
         both(ip("rule add fwmark 2 table 2"), sysctl(net__ipv4__conf__eth0__rp_filter=1)),
@@ -958,6 +978,14 @@ CLEAN = (
         ),
     ),
     CleanHost("marks of one's own", ruleset(OWN_MARKS)),
+    CleanHost(
+        "IPsec on another link, by an interface, and what it leaves alone",
+        both(
+            transform("tmpl src 10.1.0.11 dst 203.0.113.1 proto esp mode tunnel"),
+            transform("if_id 7 tmpl src 10.0.0.11 dst 203.0.113.1 proto esp mode tunnel", "192.0.2.0/25"),
+            transform("action allow", "10.0.0.0/24"),
+        ),
+    ),
     CleanHost(
         "filters of frames on another bridge",
         both(

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 NETLINK_ROUTE = 0
 NETLINK_SOCK_DIAG = 4
+NETLINK_XFRM = 6
 NETLINK_NETFILTER = 12
 
 REQUEST = 0x1

@@ -34,6 +34,7 @@ from sgagent.core.link_topology import lower_devices
 from sgagent.dataplane.live_sessions import users_listening
 from sgagent.host import installed_programs, kernel_settings, link_programs
 from sgagent.host.foreign_namespaces import read_foreign_links
+from sgagent.host.transform_policies import read_transform_policies
 from sgagent.nft.kernel_table import FAULTS, KernelTable, read_tables
 from sgagent.settings import Settings
 from sgagent.settings.listen_address import ListenAddress
@@ -74,6 +75,7 @@ class Examination:
             foreign_links=tuple(self._foreign_links(policy, facts)),
             routing=self._seen(Blindness.LINKS, _ROUTES, link_programs.read_routing) or Routing(),
             settings=kernel_settings.read_settings(),
+            transforms=self._seen(Blindness.TRANSFORMS, _TRANSFORMS, read_transform_policies) or (),
             virtual_servers=kernel_settings.read_virtual_servers(),
             units=installed_programs.read_units(),
             nft_programs=tuple(self._nft_programs()),
@@ -158,6 +160,7 @@ _RULESET = "tables of others: only CAP_NET_ADMIN may list them"
 _PROGRAMS = "programs of XDP and tc at links"
 _ROUTES = "routes"
 _TCX = "programs of tcx at links: only root may ask"
+_TRANSFORMS = "policies of IPsec: only CAP_NET_ADMIN may list them"
 _LEGACY = "tables of iptables-legacy"
 _PORTS = "who listens at metrics.listen"
 

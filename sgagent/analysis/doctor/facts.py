@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sgagent.analysis.doctor.policy_fact import PolicyFact
 from sgagent.core.binding import NO_FACTS, HostFacts
-from sgagent.core.model import Family
+from sgagent.core.model import CidrBlock, Family
 from sgagent.nft.kernel_table import KernelTable
 
 
@@ -114,6 +114,24 @@ class KernelSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TransformPolicy:
+    """A policy of IPsec, for packets of links and not of an interface of its own."""
+
+    text: str
+    """Like ``out 192.0.2.0/24 to 203.0.113.0/24``."""
+
+    near: CidrBlock
+    """This host's end of the tunnel; where there is none, the near end of the packets."""
+
+    blocks: bool
+
+    def is_at(self, address: CidrBlock) -> bool:
+        """Return whether an address of this host is at the near end."""
+        near = self.near
+        return near.family is address.family and near.first <= address.first <= near.last
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UnitFact:
     """A unit that is enabled and changes rules of the host."""
 
@@ -182,6 +200,7 @@ class HostEvidence:
     routing: Routing = Routing()
     settings: KernelSettings = KernelSettings()
     virtual_servers: tuple[VirtualServer, ...] = ()
+    transforms: tuple[TransformPolicy, ...] = ()
     units: tuple[UnitFact, ...] = ()
     nft_programs: tuple[NftProgram, ...] = ()
     library: tuple[int, ...] | None = None

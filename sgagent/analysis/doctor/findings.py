@@ -28,6 +28,7 @@ class DoctorCode(enum.Enum):
     FORWARDING = "forwarding"
     REVERSE_PATH = "reverse_path"
     REFUSING_ROUTE = "refusing_route"
+    IPSEC = "ipsec"
     CLOCK = "clock"
     KERNEL_FEATURE = "kernel_feature"
     METRICS_PORT = "metrics_port"
@@ -88,6 +89,9 @@ class Blindness(enum.Enum):
 
     LINKS = "links"
     """Programs and queueing disciplines of links, and routes."""
+
+    TRANSFORMS = "transforms"
+    """Policies of IPsec, which only CAP_NET_ADMIN may list."""
 
     CLOCK = "clock"
     POLICY = "policy"

@@ -244,6 +244,35 @@ def find_refusals(evidence: HostEvidence) -> Iterator[DoctorFinding]:
             )
 
 
+def find_transforms(evidence: HostEvidence) -> Iterator[DoctorFinding]:
+    """Yield bound links over which IPsec sends packets in others, or whose packets it blocks."""
+    for link in evidence.host.links:
+        if link.name not in evidence.bound_names:
+            continue
+        own = [one for one in evidence.transforms if any(one.is_at(address) for address in link.addresses)]
+        for blocks in (False, True):
+            if some := [one.text for one in own if one.blocks is blocks]:
+                more = f" and {len(some) - 1} more" if len(some) > 1 else ""
+                yield _transforms(link.name, f"{some[0]}{more}", blocks=blocks)
+
+
+def _transforms(link: str, policies: str, *, blocks: bool) -> DoctorFinding:
+    return DoctorFinding(
+        code=DoctorCode.IPSEC,
+        severity=DoctorSeverity.MEDIUM if blocks else DoctorSeverity.LOW,
+        link=link,
+        evidence=f"policies of xfrm {'block' if blocks else 'put into ESP or AH'}: {policies}",
+        effect="what the groups accept of them is dropped"
+        if blocks
+        else "each packet passes the groups twice, both ways: in ESP or AH, and as what is inside; a rule for"
+        " one of both alone lets nothing pass",
+        remedy="delete the policy ('ip xfrm policy'), or let the groups deny these peers"
+        if blocks
+        else "accept protocol 50 (behind NAT udp 4500) from and to the gateway, and what its network may send"
+        " inside; or give the tunnel an interface of type xfrm, and bind that",
+    )
+
+
 _BEHIND = frozenset({None, "veth", "vlan", "bond", "team", "macvlan", "ipvlan", "netkit"})
 """Kinds of link with a network behind them; bridges and tunnels are of guests, containers and peers."""
 

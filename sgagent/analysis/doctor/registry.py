@@ -21,6 +21,7 @@ CHECKS: tuple[Callable[[HostEvidence], Iterator[DoctorFinding]], ...] = (
     link_checks.find_marked_routes,
     link_checks.find_refusals,
     link_checks.find_forwarding,
+    link_checks.find_transforms,
     host_checks.find_virtual_servers,
     host_checks.find_flushers,
     host_checks.find_old_nft,

@@ -19,6 +19,7 @@ from sgagent.analysis.doctor.facts import (
     NftProgram,
     PortHolder,
     Routing,
+    TransformPolicy,
     UnitFact,
     VirtualServer,
 )
@@ -105,6 +106,25 @@ def test_an_ipvlan_of_mode_l3_on_a_bound_link_is_named_for_both_reasons() -> Non
     evidence = replace(HOST, host=HostFacts(links=(ETH0, above)))
     assert found(evidence) == [("link_above", "ipvl0"), ("invalid_by_design", "eth0")]
     assert found(replace(evidence, policy=EVALUATING)) == [("link_above", "ipvl0")]
+
+
+@pytest.mark.parametrize(
+    ("near", "expected"), (("10.0.0.11", True), ("10.0.0.0/8", True), ("10.0.0.12", False), ("::/0", False))
+)
+def test_what_ipsec_does_to_a_bound_link_is_named(near: str, *, expected: bool) -> None:
+    """Once for all that it puts into others, and once for all that it blocks."""
+    transforms = [
+        TransformPolicy(text=f"out {n}", near=CidrBlock.parse(near), blocks=blocks)
+        for blocks in (True, False)
+        for n in range(3)
+    ]
+    findings = diagnose(replace(HOST, transforms=tuple(transforms)))
+    assert [(one.code.value, one.severity.value) for one in findings] == (
+        [("ipsec", "medium"), ("ipsec", "low")] if expected else []
+    )
+    assert all(one.evidence.endswith("out 0 and 2 more") for one in findings)
+    unbound = replace(HOST, policy=PolicyFact(bound=(BoundLink(name="eth1"),)), transforms=tuple(transforms))
+    assert found(unbound) == []
 
 
 def test_a_link_of_a_container_above_a_port_of_a_bound_bridge_is_named() -> None:
