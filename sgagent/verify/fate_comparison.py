@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import merge
 from itertools import chain
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from sgagent.core.addresses import Ranges
 from sgagent.core.evaluate import DecidedBy, Decision, Packet
-from sgagent.core.model import Policy
+from sgagent.core.model import Direction, Policy
 from sgagent.core.policy import InvalidPackets, ResolvedInterface, ResolvedPolicy
 from sgagent.nft.ruleset import CONFIRMED
 from sgagent.verify.answers import ANSWERS_THAT_OPEN_NOTHING
@@ -29,6 +29,7 @@ from sgagent.verify.expectation import (
 from sgagent.verify.exploration import Exploration, State
 from sgagent.verify.frames import PLACE, Frame
 from sgagent.verify.interpreter import Trace, run
+from sgagent.verify.packet_kinds import Ports
 from sgagent.verify.packets import (
     EVERY_MARK,
     UNCHANGED,
@@ -36,6 +37,7 @@ from sgagent.verify.packets import (
     CtDirection,
     CtState,
     Cube,
+    Dimension,
     MarkChange,
     Marks,
     PacketAtHook,
@@ -45,9 +47,19 @@ from sgagent.verify.packets import (
     other_marks,
     split,
 )
-from sgagent.verify.users import hides_maker
+from sgagent.verify.users import UNIT, USER, hides_maker
 from sgagent.verify.verified_table import UnsupportedStatementError, VerifiedTable
-from sgagent.verify.views import ETHER_DESTINATION, STATUS, View
+from sgagent.verify.views import (
+    ETHER_DESTINATION,
+    HOP_LIMIT,
+    ICMP_TYPE,
+    NEAR_END,
+    PORT,
+    PROTOCOL,
+    SOURCE_PORT,
+    STATUS,
+    View,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +147,33 @@ class Demand(NamedTuple):
     """Whether the mark says afterwards that they were accepted; not of answers that open nothing (§6.4)."""
 
 
+class _Decided(NamedTuple):
+    """What the policy decides about packets that all have the same first clause that matches."""
+
+    ranges: tuple[Ranges, ...]
+    """Of the dimensions by which it decides."""
+
+    numbers: Sequence[int]
+    """The classes of far ends."""
+
+    demand: Demand
+    within: Demand
+    over: Demand | None
+    """Of what opens a session, where a limit may exceed it: below the limit, and beyond."""
+
+
+def _dimensions_decided(view: View) -> tuple[Dimension, ...]:
+    """Return the dimensions by which a policy decides about packets of a view."""
+    of_icmp = (ICMP_TYPE, HOP_LIMIT) if view.ports is Ports.OTHER else ()
+    makers = (USER, UNIT) if view.opened is Direction.EGRESS else ()
+    return (PROTOCOL, PORT, SOURCE_PORT, NEAR_END, *of_icmp, *makers)
+
+
+def _demand_of(judge: ResolvedInterface, decision: Decision, opener: Packet) -> Demand:
+    counter = counter_of(judge, opener, decision)
+    return Demand(carried_out(judge, decision) is Policy.ACCEPT, () if counter is None else (counter,))
+
+
 OPEN = Demand(accepts=True, counters=(), is_judged=False)
 SHUT = OPEN._replace(accepts=False)
 
@@ -156,6 +195,8 @@ class Subject:
 
     differences: list[Difference] = field(default_factory=list)
     cells: int = 0
+    decided: dict[Hashable, tuple[_Decided, ...]] = field(default_factory=dict)
+    """What the policy decides, by all that it depends on: several views ask alike."""
 
 
 class FateComparison(Exploration):
@@ -186,11 +227,14 @@ class FateComparison(Exploration):
         """Of marks of sessions that are accepted now."""
 
         self._met: set[tuple[object, ...]] = set()
+        self._dimensions = _dimensions_decided(view)
+        is_apart = view.direction is None or view.is_elsewhere
+        self._asking = view.ports, self.is_invalid, (view.headers, view.state) if is_apart else None
+        """What decides about packets besides the dimensions and the frame."""
 
     def settle(self, state: State, fates: Sequence[PacketFate]) -> None:
         """Compare the fates of some packets, far end by far end, where policy and table may differ."""
-        restricted, judge = self.frame.restricted, self.frame.judge
-        if restricted is None or judge is None:
+        if self.frame.judge is None:
             self._compare_unjudged(state, fates)
             return
         remembered, fates = self._by_memory(fates)
@@ -198,44 +242,59 @@ class FateComparison(Exploration):
             self._demand(OPEN, remembered, state.box, state.classes)
         if not fates:
             return
+        for decided in self._decided(state):
+            box = {**state.box, **dict(zip(self._dimensions, decided.ranges, strict=True))}
+            for demand, some, part in self._by_meter(decided, fates, box):
+                for cell, opens in self._opening(part):
+                    wanted = demand._replace(is_remembered=demand.is_remembered and opens)
+                    self._demand(wanted, some, cell, decided.numbers)
+
+    def _decided(self, state: State) -> Sequence[_Decided]:
+        """Return what the policy decides about packets."""
+        key = (self.frame, *self._asking, state.classes, *(state.box[one] for one in self._dimensions))
+        found = self.subject.decided.get(key)
+        if found is None:
+            found = self.subject.decided[key] = tuple(self._decide(state))
+        return found
+
+    def _decide(self, state: State) -> Iterator[_Decided]:
+        """Yield parts of some packets in which the same clause decides about all."""
+        restricted, judge = self.frame.restricted, self.frame.judge
+        assert restricted is not None and judge is not None  # noqa: S101, PT018 - asked where there is a judge
         for clauses, numbers in self._groups(state):
             address = self.addresses[numbers[0]]
             for cell in cut(state.box, clauses):
                 opener = self.view.opener(self.view.packet(self.view.values(cell.box, address)))
                 decision = restricted.decide(clauses, opener)
                 self._check_clause(cell.clause, decision)
-                counter = counter_of(judge, opener, decision)
-                accepts = carried_out(judge, decision) is Policy.ACCEPT
-                counters = () if counter is None else (counter,)
-                demand = Demand(accepts, counters, is_remembered=not hides_maker(judge, opener))
-                for metered, some, part in self._by_meter(demand, decision, opener, fates, cell.box):
-                    for box, opens in self._opening(part):
-                        wanted = metered._replace(is_remembered=metered.is_remembered and opens)
-                        self._demand(wanted, some, box, numbers)
+                is_remembered = not hides_maker(judge, opener)
+                demand, over = _demand_of(judge, decision, opener)._replace(is_remembered=is_remembered), None
+                notes = notes_of(judge.name, decision, opener.family)
+                if notes is not None:
+                    exceeding = replace(decision, verdict=Policy.DROP, decided_by=DecidedBy.OVER_LIMIT)
+                    over = _demand_of(judge, exceeding, opener)._replace(is_remembered=is_remembered)
+                    over = over._replace(counters=(*notes[1:], *over.counters))
+                within = (*(notes or ())[:1], *demand.counters)
+                ranges = tuple(cell.box[one] for one in self._dimensions)
+                yield _Decided(ranges, numbers, demand, demand._replace(counters=within), over)
 
     def _by_meter(
-        self, demand: Demand, decision: Decision, opener: Packet, fates: Sequence[PacketFate], box: Box
+        self, decided: _Decided, fates: Sequence[PacketFate], box: Box
     ) -> Iterator[tuple[Demand, Sequence[PacketFate], Box]]:
         """Yield demands with fates and parts of a box: a limit may exceed what opens a session (§13.1)."""
-        judge = self.frame.judge
-        notes = None if judge is None else notes_of(judge.name, decision, opener.family)
-        if judge is None or notes is None or self.view.direction is CtDirection.REPLY:
-            yield demand, fates, box
+        judge, over = self.frame.judge, decided.over
+        if judge is None or over is None or self.view.direction is CtDirection.REPLY:
+            yield decided.demand, fates, box
             return
-        here = self.subject.memory.elsewhere_bit(judge.name, opener.direction), 0
+        here = self.subject.memory.elsewhere_bit(judge.name, self.view.opened), 0
         confirmed, others = split(box, _IS_CONFIRMED)
         opening = [(fates, other) for other in others]
         if confirmed is not None:
-            yield demand, _with_marks(fates, here), confirmed
+            yield decided.demand, _with_marks(fates, here), confirmed
             opening.append((_without_marks(fates, here), confirmed))
-        exceeding = replace(decision, verdict=Policy.DROP, decided_by=DecidedBy.OVER_LIMIT)
-        counter = counter_of(judge, opener, exceeding) or ""
-        accepts = carried_out(judge, exceeding) is Policy.ACCEPT
-        within = demand._replace(counters=(*notes[:1], *demand.counters))
-        over = demand._replace(accepts=accepts, counters=(*notes[1:], counter))
         for some, part in opening:
             for fate in some:
-                yield over if fate.counters[:1] == notes[1:] else within, (fate,), part
+                yield over if fate.counters[:1] == over.counters[:1] else decided.within, (fate,), part
 
     def _opening(self, box: Box) -> Iterator[tuple[Box, bool]]:
         """Yield parts of a box, and whether an accepted packet of them opens a session here."""
