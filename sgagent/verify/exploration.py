@@ -90,6 +90,7 @@ class Exploration:
         self._number = 0
         self.phase = Phase.WIRE
         self._finals: list[tuple[State, Policy]] | None = None
+        self._readings_of_tails = {phase: tuple(view.read(one, phase) for one in OF_TAILS) for phase in Phase}
         self._reads_packets = False
         """Whether something else than marks was read since the fates of some marks are asked for."""
 
@@ -227,8 +228,7 @@ class Exploration:
     def _fates(self, chain: str, state: State) -> Sequence[PacketFate] | None:
         """Return the fates of packets in a chain; None if it reads more of them than the mark."""
         base = self._base_chains[self._number]
-        settled = (self.view.read(one, self.phase) for one in OF_TAILS)
-        key = (chain, base.name, *settled, state[2:])
+        key = (chain, base.name, *self._readings_of_tails[self.phase], state[2:])
         if key not in self.compiled.fates:
             before, finals = (self._finals, self._reads_packets), list[tuple[State, Policy]]()
             self._finals, self._reads_packets = finals, False
