@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import os
+import json
 import subprocess
-import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench.durations import BINDING, ROOT, sgagent
+from bench.installed import INTERPRETER
 from bench.results import Command
 from bench.sizes import Size
 
@@ -25,15 +27,44 @@ def measure_dry_run(size: Size, definitions: Path, *, verifies: bool) -> Command
     options = () if verifies else ("--no-verify",)
     argv = sgagent("compile", "--dry-run", *options, "--definitions", str(definitions), *BINDING)
     name = " ".join(("sgagent compile --dry-run", *options))
-    began = time.perf_counter()
-    with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        _, status, usage = os.wait4(process.pid, 0)
-        took = time.perf_counter() - began
-        process.returncode = os.waitstatus_to_exitcode(status)
+    took = run_measured(argv)
     return Command(
         size=size,
         command=name,
-        seconds=took,
-        peak_mebibytes=usage.ru_maxrss / _KIBIBYTES_PER_MEBIBYTE,
-        status=process.returncode,
+        seconds=took.elapsed,
+        peak_mebibytes=took.mebibytes,
+        status=took.status,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Took:
+    """What one run of a command took."""
+
+    status: int
+    elapsed: float
+    """Seconds by the clock."""
+
+    processor: float
+    """Seconds, of it and of all that it started."""
+
+    mebibytes: float
+    """At its peak; of the largest of them."""
+
+
+def run_measured(argv: Sequence[str]) -> Took:
+    """Run a command from a small process: the kernel counts the memory of what starts one as its own."""
+    parent = (INTERPRETER, "-I", "-S", "-c", _PARENT, *argv)
+    done = subprocess.run(parent, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    status, elapsed, processor, kibibytes = json.loads(done.stdout)
+    return Took(status, elapsed, processor, kibibytes / _KIBIBYTES_PER_MEBIBYTE)
+
+
+_PARENT = """
+import json, resource, subprocess, sys, time
+began = time.perf_counter()
+status = subprocess.call(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+elapsed = time.perf_counter() - began
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(json.dumps([status, elapsed, used.ru_utime + used.ru_stime, used.ru_maxrss]))
+"""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from bench.answers import measure_answers
+from bench.installed import INTERPRETER
 from bench.linear import TABLE, Order, render_linear
 from bench.packetcost import LAYOUT, OURS, compiled_text
 from bench.policies import GROUP_ID, INTERFACE, BenchPolicy, with_member, with_rule
@@ -98,7 +98,7 @@ BINDING = ("--interface", f"{INTERFACE}={GROUP_ID}")
 
 def sgagent(*arguments: str) -> tuple[str, ...]:
     """Return the command line of sgagent, with an empty configuration."""
-    return (sys.executable, "-m", "sgagent", "--config", "/dev/null", *arguments)
+    return (INTERPRETER, "-m", "sgagent", "--config", "/dev/null", *arguments)
 
 
 def run_in(namespace: Namespace, argv: tuple[str, ...], stdin: str = "") -> float:

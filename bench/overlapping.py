@@ -1,4 +1,4 @@
-"""Invent a policy whose objects overlap, beside that of :mod:`bench.policies`, whose members have one group each.
+"""Invent a policy whose objects overlap; members of that of :mod:`bench.policies` have one group each.
 
 Five groups are bound to one interface. One member in forty is in a second group, a fifth of the members are
 network interfaces, networks lie inside networks and around members, and one object in twenty is named once.
@@ -24,11 +24,14 @@ from sgagent.documents.problems import Limits
 
 BOUND = tuple(f"sg-bound-{number}" for number in range(5))
 
+OVERLAPPING_BINDING = ("--interface", f"{INTERFACE}={','.join(BOUND)}")
+"""As commands take it."""
+
 _FIRST_MEMBER = int(IPv4Address("10.0.1.0"))
 _IN_A_SECOND_GROUP, _ON_AN_INTERFACE = 40, 5
 """One member in so many."""
 
-_LENGTHS = (22, 24, 28)
+_LENGTHS = (23, 25, 28)
 _NETWORKS = 200
 """Prefixes of as many starting points, which the lengths nest."""
 
@@ -78,9 +81,7 @@ def invent_overlapping(size: Size, seed: int = 1) -> OverlappingPolicy:
     return OverlappingPolicy(size, definitions)
 
 
-def _members(
-    dice: random.Random, size: Size, count: int
-) -> tuple[list[list[str]], Iterator[dict[str, Any]]]:
+def _members(dice: random.Random, size: Size, count: int) -> tuple[list[list[str]], Iterator[dict[str, Any]]]:
     """Return each group's members of its own, and those on interfaces."""
     members: list[list[str]] = [[] for _ in range(count)]
     on_interfaces: list[tuple[str, list[int]]] = []

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from bench.frames import MOST_PER_CALL, Frames
 from bench.hosts import BenchHost, bench_host
 from bench.linear import Order, render_linear
+from bench.overlapping import OverlappingPolicy
 from bench.policies import INTERFACE, BenchPolicy
 from bench.processor import one_processor
 from bench.results import PacketCost, Spread
@@ -58,7 +59,7 @@ FULL = Effort(rounds=25, seconds=0.05, frames=16_384)
 QUICK = Effort(rounds=7, seconds=0.02, frames=4_096)
 
 
-def compiled_text(policy: BenchPolicy) -> str:
+def compiled_text(policy: BenchPolicy | OverlappingPolicy) -> str:
     """Return the policy's ruleset as sgagent compiles it."""
     state = first_state([INTERFACE], LAYOUT)
     return render(compile_(policy.resolved, LAYOUT, state).ruleset, persist=False)

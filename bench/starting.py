@@ -6,17 +6,19 @@ that others use too everything else is theirs.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench.durations import BINDING, ROOT, Files, sgagent
+from bench.commands import Took, run_measured
+from bench.durations import BINDING, Files, sgagent
 from bench.goals import Goal
+from bench.installed import INTERPRETER
+from bench.overlapping import OVERLAPPING_BINDING, invent_overlapping
+from bench.packetcost import compiled_text
 from bench.policies import invent
 from bench.section import COSTS_PAGE, Section, begin, finish, parser_of, table
 from bench.sizes import SIZES, Size
@@ -25,6 +27,7 @@ from integration.namespaces import network_namespace
 NAME = "starting"
 RUNS = 7
 RUNS_OF_LARGE = 3
+_DRY_RUN_SECONDS, _DRY_RUN_MEBIBYTES = 4.0, 300.0
 _LIMITS = {SIZES[2]: (4.0, 1.0), SIZES[3]: (3.0, None)}
 """Times the baseline that the first apply may take, and seconds by the clock."""
 
@@ -48,6 +51,12 @@ class Compared:
     most_seconds: float | None = None
     """By the clock, where that was promised too."""
 
+    most_processor_seconds: float | None = None
+    mebibytes: float
+    """At its peak; of its largest process."""
+
+    most_mebibytes: float | None = None
+
     @property
     def ratio(self) -> float:
         """Return how many times the baseline it takes."""
@@ -56,7 +65,7 @@ class Compared:
 
 def measure_start(runs: int = RUNS) -> Iterator[Compared]:
     """Measure the costs of a command that has little to do."""
-    python = (sys.executable, "-c", "pass")
+    python = (INTERPRETER, "-c", "pass")
     for words, size, limit, most_seconds in (
         (("--version",), None, 5.0, None),
         (("check",), SIZES[0], 15.0, 0.25),
@@ -71,6 +80,25 @@ def measure_start(runs: int = RUNS) -> Iterator[Compared]:
         yield _compared(name, "python3 -c pass", limit, pairs, most_seconds)
 
 
+def measure_dry_run(size: Size, runs: int) -> Iterator[Compared]:
+    """Measure compiling without applying, for policies whose objects overlap, and whose do not."""
+    for policy, name, binding in (
+        (invent(size), str(size), BINDING),
+        (invent_overlapping(size), f"{size}, overlapping", OVERLAPPING_BINDING),
+    ):
+        with tempfile.TemporaryDirectory(prefix="sgagent-bench-") as directory:
+            definitions, text = Path(directory, "definitions.json"), Path(directory, "ours.nft")
+            definitions.write_text(policy.document(), encoding="utf-8")
+            text.write_text(compiled_text(policy), encoding="utf-8")
+            ours = sgagent("compile", "--dry-run", "--definitions", str(definitions), *binding)
+            pairs = [
+                (_in_new_namespace(ours), _in_new_namespace(("nft", "-c", "-f", str(text))))
+                for _ in range(runs)
+            ]
+        found = _compared(f"sgagent compile --dry-run, {name}", "nft -c -f of the text", 10.0, pairs)
+        yield replace(found, most_processor_seconds=_DRY_RUN_SECONDS, most_mebibytes=_DRY_RUN_MEBIBYTES)
+
+
 def measure_first_apply(size: Size, runs: int) -> Compared:
     """Measure the first compile and apply of a policy, with that of the finished text."""
     limit, most_seconds = _LIMITS[size]
@@ -83,20 +111,11 @@ def measure_first_apply(size: Size, runs: int) -> Compared:
     return _compared(f"sgagent compile, {size}", "nft -f of the finished text", limit, pairs, most_seconds)
 
 
-@dataclass(frozen=True, slots=True)
-class _Took:
-    """The duration of one run of a command, in seconds."""
-
-    elapsed: float
-    processor: float
-    """Of it and of all that it started."""
-
-
 def _compared(
     command: str,
     baseline: str,
     limit: float,
-    pairs: list[tuple[_Took, _Took]],
+    pairs: list[tuple[Took, Took]],
     most_seconds: float | None = None,
 ) -> Compared:
     return Compared(
@@ -107,28 +126,25 @@ def _compared(
         baseline_seconds=min(other.processor for _, other in pairs),
         limit=limit,
         most_seconds=most_seconds,
+        mebibytes=min(one.mebibytes for one, _ in pairs),
     )
 
 
-def _in_new_namespace(argv: tuple[str, ...]) -> _Took:
+def _in_new_namespace(argv: tuple[str, ...]) -> Took:
     with network_namespace("starting") as namespace, namespace.entered():
         return _run(argv)
 
 
-def _run(argv: tuple[str, ...]) -> _Took:
+def _run(argv: tuple[str, ...]) -> Took:
     """Run a command.
 
     Raises:
         subprocess.CalledProcessError: it failed.
     """
-    began = time.perf_counter()
-    with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        _, status, usage = os.wait4(process.pid, 0)
-        elapsed = time.perf_counter() - began
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, argv)
-    return _Took(elapsed, usage.ru_utime + usage.ru_stime)
+    took = run_measured(argv)
+    if took.status:
+        raise subprocess.CalledProcessError(took.status, argv)
+    return took
 
 
 def judge(found: Sequence[Compared]) -> Iterator[Goal]:
@@ -137,22 +153,36 @@ def judge(found: Sequence[Compared]) -> Iterator[Goal]:
         yield Goal.at_most(one.limit, f"{one.command}, against {one.baseline}", one.ratio, "times")
         if one.most_seconds is not None:
             yield Goal.at_most(one.most_seconds, f"{one.command}: elapsed", one.elapsed, "s")
+        if one.most_processor_seconds is not None:
+            yield Goal.at_most(one.most_processor_seconds, f"{one.command}: processor", one.seconds, "s")
+        if one.most_mebibytes is not None:
+            yield Goal.at_most(one.most_mebibytes, f"{one.command}: memory", one.mebibytes, "MiB")
 
 
 def lines(found: Sequence[Compared]) -> Iterator[str]:
     """Yield the table."""
     yield from table(
-        ("command", "elapsed, s", "limit", "processor, s", "baseline", "processor, s", "times", "limit"),
+        (
+            *("command", "elapsed, s", "limit", "processor, s", "limit", "MiB", "limit"),
+            *("baseline", "processor, s", "times", "limit"),
+        ),
         (
             (
                 *(one.command, _or_bold(f"{one.elapsed:.2f}", one.elapsed, one.most_seconds)),
-                f"{one.most_seconds:g}" if one.most_seconds else "",
-                *(f"{one.seconds:.3f}", one.baseline, f"{one.baseline_seconds:.3f}"),
+                _limit(one.most_seconds),
+                _or_bold(f"{one.seconds:.3f}", one.seconds, one.most_processor_seconds),
+                _limit(one.most_processor_seconds),
+                _or_bold(f"{one.mebibytes:.0f}", one.mebibytes, one.most_mebibytes),
+                *(_limit(one.most_mebibytes), one.baseline, f"{one.baseline_seconds:.3f}"),
                 *(_or_bold(f"{one.ratio:.1f}", one.ratio, one.limit), f"{one.limit:g}"),
             )
             for one in found
         ),
     )
+
+
+def _limit(limit: float | None) -> str:
+    return "" if limit is None else f"{limit:g}"
 
 
 def _or_bold(text: str, measured: float, limit: float | None) -> str:
@@ -167,6 +197,7 @@ def main(argv: Sequence[str]) -> int:
     runs, runs_of_large = (2, 1) if options.quick else (RUNS, RUNS_OF_LARGE)
     found = [*measure_start(runs), measure_first_apply(SIZES[2], runs)]
     found.append(measure_first_apply(SIZES[3], runs_of_large))
+    found += measure_dry_run(SIZES[2] if options.quick else SIZES[3], runs_of_large)
     return finish(
         Section(NAME, list(lines(found)), found, COSTS_PAGE), list(judge(found)), writes=options.write
     )

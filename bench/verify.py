@@ -18,6 +18,7 @@ from itertools import count
 from typing import TypeVar
 
 from bench.goals import Goal
+from bench.overlapping import OverlappingPolicy, invent_overlapping
 from bench.policies import INTERFACE, BenchPolicy, invent
 from bench.section import COSTS_PAGE, Section, finish, goal_table, milliseconds, parser_of, table
 from bench.sizes import SIZES, Size
@@ -40,7 +41,7 @@ FAULTS, QUICK_FAULTS = 5_000, 50
 POLICIES, QUICK_POLICIES = 2_000, 40
 FAULTS_OF_A_POLICY = 3
 QUICK_RULES = 5
-PROOF_SECONDS = {SIZES[2]: 1.0, SIZES[3]: 15.0}
+PROOF_SECONDS = {SIZES[2]: 3.0, SIZES[3]: 30.0}
 
 _LAYOUT = MarkLayout(0xFFFF0000)
 _COLLECTOR = (100_000, 20, 100)
@@ -54,9 +55,17 @@ class ProofTime:
     """The costs of the proof of one size, in seconds of the processor: the least of the repeats."""
 
     size: Size
+    is_overlapping: bool
+    """Whether the objects of its rules overlap (:mod:`bench.overlapping`)."""
+
     compile_seconds: float
     proof: float
     cells: int
+
+    @property
+    def policy(self) -> str:
+        """Return the policy in words."""
+        return f"{self.size}, overlapping" if self.is_overlapping else str(self.size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +89,7 @@ class Quality:
         return sum(self.findings.values()) - sum(self.findings.get(one.value, 0) for one in others)
 
 
-def measure_time(policy: BenchPolicy, repeats: int) -> ProofTime:
+def measure_time(policy: BenchPolicy | OverlappingPolicy, repeats: int) -> ProofTime:
     """Measure compiling and proving a policy.
 
     Raises:
@@ -89,7 +98,13 @@ def measure_time(policy: BenchPolicy, repeats: int) -> ProofTime:
     resolved = policy.resolved
     table, compile_seconds = _least(repeats, partial(_compiled, resolved))
     proof, seconds = _least(repeats, partial(_proved, table, resolved))
-    return ProofTime(size=policy.size, compile_seconds=compile_seconds, proof=seconds, cells=proof.cells)
+    return ProofTime(
+        size=policy.size,
+        is_overlapping=isinstance(policy, OverlappingPolicy),
+        compile_seconds=compile_seconds,
+        proof=seconds,
+        cells=proof.cells,
+    )
 
 
 def _compiled(policy: ResolvedPolicy) -> Ruleset:
@@ -148,7 +163,7 @@ def lines(times: Sequence[ProofTime], quality: Quality, goals: Sequence[Goal]) -
     yield from table(
         ("rules/members", "compile", "proof", "cells"),
         (
-            (str(one.size), milliseconds(one.compile_seconds), milliseconds(one.proof), f"{one.cells:,}")
+            (one.policy, milliseconds(one.compile_seconds), milliseconds(one.proof), f"{one.cells:,}")
             for one in times
         ),
     )
@@ -161,7 +176,7 @@ def lines(times: Sequence[ProofTime], quality: Quality, goals: Sequence[Goal]) -
 def judge(times: Sequence[ProofTime], quality: Quality) -> list[Goal]:
     """Return the goals and the measurement of each."""
     found = [
-        Goal.at_most(limit, f"proof, {one.size}", one.proof, "s")
+        Goal.at_most(limit, f"proof, {one.policy}", one.proof, "s")
         for one in times
         if (limit := PROOF_SECONDS.get(one.size)) is not None
     ]
@@ -185,10 +200,8 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_args(argv)
     gc.set_threshold(*_COLLECTOR)
     is_quick = options.quick
-    times = [
-        measure_time(invent(size), QUICK_REPEATS if is_quick else REPEATS)
-        for size in (SIZES[2:3] if is_quick else SIZES[2:])
-    ]
+    policies = (invent(SIZES[2]), invent_overlapping(SIZES[2]), *(() if is_quick else (invent(SIZES[3]),)))
+    times = [measure_time(policy, QUICK_REPEATS if is_quick else REPEATS) for policy in policies]
     quality = measure_quality(
         options.seed,
         QUICK_FAULTS if is_quick else FAULTS,

@@ -92,12 +92,21 @@ def test_memory_is_held_to_what_was_promised() -> None:
 
 
 def test_commands_are_held_to_their_baselines() -> None:
-    """By processor time in multiples, and by the clock where that was promised."""
+    """By processor time in multiples, and by the clock and memory where that was promised."""
     quick = Compared(
-        command="a", elapsed=0.9, seconds=0.3, baseline="b", baseline_seconds=0.1, limit=4.0, most_seconds=1.0
+        command="a",
+        elapsed=0.9,
+        seconds=0.3,
+        mebibytes=50.0,
+        baseline="b",
+        baseline_seconds=0.1,
+        limit=4.0,
+        most_seconds=1.0,
+        most_processor_seconds=0.4,
+        most_mebibytes=60.0,
     )
-    slow = replace(quick, elapsed=1.1, seconds=0.5)
-    assert [goal.is_met for goal in starting.judge([quick, slow])] == [True, True, False, False]
+    slow = replace(quick, elapsed=1.1, seconds=0.5, mebibytes=61.0)
+    assert [goal.is_met for goal in starting.judge([quick, slow])] == [True] * 4 + [False] * 4
 
 
 def streams(*, leaked: int = 0, lost: int = 0, denied: int = 2_000_000, worst: float = 1_500.0) -> Streams:
