@@ -292,7 +292,8 @@ class PrivilegedTable:
         ]
         if asking and not self.can_ask_for_groups():
             raise KernelRefusedError(NO_GROUP_MATCH, subject(asking[0]))
-        if self._must_declare and flags != self._flags and not isinstance((*operations, None)[0], _OF_TABLE):
+        must_declare = self._must_declare and flags != self._flags and not (asking and not operations)
+        if must_declare and not isinstance((*operations, None)[0], _OF_TABLE):
             operations = (ops.AddTable(), *operations)
         before = self.read_generation()
         try:
@@ -308,7 +309,8 @@ class PrivilegedTable:
 
             raise self._explained(refusal, operations, accepts) from refusal
         last = next((one for one in reversed(operations) if isinstance(one, _OF_TABLE)), None)
-        self._flags = flags if last is None or isinstance(last, ops.AddTable) else None
+        if operations:
+            self._flags = flags if last is None or isinstance(last, ops.AddTable) else None
         after = generation.following(before) if operations else before
         for _ in range(self._append(asking)):
             after = generation.following(after)
