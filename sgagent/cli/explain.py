@@ -86,6 +86,8 @@ def run(options: argparse.Namespace) -> int:
         shadowed = [rule.rule_id for rule in explanation.shadowed]
         limit = explanation.rule.limit_per_source if explanation.rule else None
         where = {"interface": explanation.interface, "shadowed": shadowed}
+        if explanation.bound_by:
+            where["bound_by"] = explanation.bound_by
         limited: dict[str, object] = {"limit_per_source": limit} if limit else {}
         if explanation.rule and explanation.rule.local:
             limited["local"] = explanation.rule.local
@@ -227,7 +229,9 @@ def _unit(text: str) -> ControlGroup:
 
 def _lines(explanation: Explanation, packet: Packet) -> list[str]:
     what = describe_packet(replace(packet, interface=explanation.interface or ""))
-    lines = [f"{explanation.verdict.value}: {what}"]
+    is_by_pattern = explanation.bound_by not in (None, explanation.interface)
+    bound_by = f" (bound by {explanation.bound_by})" if is_by_pattern else ""
+    lines = [f"{explanation.verdict.value}: {what}{bound_by}"]
     if explanation.rule:
         lines.append(f"  by rule {_describe(explanation.rule)}")
     else:

@@ -72,6 +72,9 @@ class Explanation:
     interface: str | None = None
     """None where none is bound, and none was named."""
 
+    bound_by: str | None = None
+    """The pattern by which it is bound (§12.5); None if by its own name, or not at all."""
+
     mode: Mode | None = None
     """None where nobody judges."""
 
@@ -118,6 +121,7 @@ def explain(policy: ResolvedPolicy, packet: Packet) -> Explanation:
         rule=_explained(decision.rule) if decision.rule else None,
         shadowed=tuple(map(_explained, decision.shadowed)),
         interface=packet.interface or None,
+        bound_by=next((one.judge.name for one in policy.patterns if one.judge is judge), None),
         mode=judge.mode if judge else None,
         by_user=tuple(map(_explained, _deciding_by_user(policy, as_opener(packet), decision))),
     )

@@ -256,6 +256,17 @@ def test_two_patterns_that_match_one_link_are_refused(run: Run, web: Path) -> No
     assert (by_name[0], by_name[1].startswith("drop"), by_name[2]) == (0, True, "")
 
 
+def test_explain_names_the_pattern_that_binds_a_link(run: Run, web: Path) -> None:
+    """Beside the link's own name, and for no link that is bound by that (§12.5)."""
+    packet = ["--source", "203.0.113.9", "--destination", "10.0.0.11", "--protocol", "tcp", "--port", "443"]
+    bindings = ["--definitions", web, "--interface", "br-*=sg-web", "--on", "br-7"]
+    asked = ["explain", "ingress", *packet, *bindings]
+    assert " on br-7 (bound by br-*)\n" in run(*asked)[1]
+    answer = json.loads(run(*asked, "--json")[1])
+    assert (answer["interface"], answer["bound_by"]) == ("br-7", "br-*")
+    assert "bound by" not in run(*asked, "--interface", "br-7=")[1]
+
+
 @pytest.mark.parametrize(
     "arguments",
     (
