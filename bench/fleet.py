@@ -100,7 +100,7 @@ class Tables:
     def text(self) -> str:
         """Return all of it in Markdown."""
         head = (
-            f"Measured on {os.cpu_count()} processors, which hosts, proxies and members share;"
+            f"On {os.cpu_count()} processors, which hosts, proxies and members share;"
             f" load before the run {self.load:.1f}."
         )
         beginnings = (

@@ -10,7 +10,7 @@ from bench.goals import Goal, is_gain, judge_goals, least_gain
 from bench.linear import Order
 from bench.packetcost import CONNTRACK_ONLY, ESTABLISHED_ONLY, NO_FIREWALL, OURS
 from bench.results import Results
-from bench.section import figure
+from bench.section import figure, measured_at
 from bench.sizes import SIZES, Size
 from bench.traffic import Aim
 
@@ -47,7 +47,7 @@ def write_tables(results: Results) -> str:
 def _about_machine(results: Results) -> Iterator[str]:
     machine = results.machine
     yield (
-        f"Measured on {machine.processors} processors, Linux {machine.kernel}, {machine.nftables}, "
+        f"{measured_at()} On {machine.processors} processors, Linux {machine.kernel}, {machine.nftables}, "
         f"Python {machine.python}; load before the run {machine.load:.2f}."
     )
     if results.is_quick:

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 import os
+import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -48,13 +49,20 @@ class Section:
         """Keep the numbers, and put the lines into the page."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
         self._file.write_text(self.json + "\n", encoding="utf-8")
-        text = "\n" + "\n".join(self.lines) + "\n"
+        text = f"{measured_at()}\n\n" + "\n".join(self.lines).strip("\n") + "\n\n"
         document = with_parts(self.page.read_text(encoding="utf-8"), {self.name: text})
         self.page.write_text(document, encoding="utf-8")
 
     @property
     def _file(self) -> Path:
         return RESULTS / f"{self.name}.json"
+
+
+def measured_at() -> str:
+    """Return the sentence that says which commit was measured, and when that was made."""
+    command = ("git", "show", "--no-patch", "--format=%h, %cs", "HEAD")
+    told = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    return f"Measured at {told}."
 
 
 def parser_of(module: str, text: str) -> argparse.ArgumentParser:

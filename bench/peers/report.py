@@ -25,7 +25,7 @@ def _about(results: PeerResults) -> Iterator[str]:
     machine = results.machine
     versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
     yield (
-        f"Measured on {machine.processors} processors, Linux {machine.kernel}, {machine.nftables}, "
+        f"On {machine.processors} processors, Linux {machine.kernel}, {machine.nftables}, "
         f"Python {machine.python}; load before the run {machine.load:.2f}. {versions}."
     )
     if results.is_quick:

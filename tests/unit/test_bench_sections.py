@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 from dataclasses import replace
+from datetime import date
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +17,7 @@ from bench.daemon import AtWork, Changed, judge, judge_memory
 from bench.definition_writers import Change, Notice
 from bench.goals import Goal
 from bench.packetcost import CONNTRACK_ONLY, NO_FIREWALL, OURS
+from bench.report import END
 from bench.results import Spread
 from bench.scrape import Scraped
 from bench.section import Section, figure, goal_table, percentile, table
@@ -21,6 +26,8 @@ from bench.sizes import SIZES, Size
 from bench.starting import Compared
 from bench.stream_losses import Losses, Situation, Streams, Waits
 from bench.throughput import Carried
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(
@@ -229,3 +236,30 @@ def test_questions_are_asked_of_every_shape(shape: str) -> None:
     assert [goal.is_met for goal in questions.judge([fast])] == [True, True, True]
     assert [goal.is_met for goal in questions.judge([fast, slow])] == [False, True, False]
     assert any(shape in line for line in questions.lines([fast]))
+
+
+PAGES = tuple(ROOT / name for name in ("docs/performance.md", "bench/costs.md", "bench/peers.md"))
+_STAMP = re.compile(r"Measured at [0-9a-f]{8,}, (\d{4}-\d\d-\d\d)(: \*\*older than the program\*\*)?\.")
+_MOST_DAYS = 7
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="only a clone knows when the program changed")
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_figures_that_are_older_than_the_program_say_so(page: Path) -> None:
+    """Tables name the commit that was measured, and if the program has changed a week after it, that too."""
+    command = ("git", "log", "-1", "--format=%cs", "--", "sgagent")
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout  # noqa: S603 - git
+    changed, found = date.fromisoformat(told.strip()), tables_of(page)
+    assert found
+    for name, text in found.items():
+        stamp = _STAMP.search(text)
+        assert stamp, f"{name} does not say what was measured"
+        is_said, age = bool(stamp[2]), (changed - date.fromisoformat(stamp[1])).days
+        assert is_said or age <= _MOST_DAYS, f"measure {name} again, or have it say that it is older"
+
+
+def tables_of(page: Path) -> dict[str, str]:
+    """Return the parts of a page that benches write, by name."""
+    text = page.read_text(encoding="utf-8")
+    parts = re.findall(r"<!-- (\w+): begin -->\n(.*?)<!-- \1: end -->", text, re.DOTALL)
+    return dict(parts) | dict(re.findall(f"(measured): .*?\n(.*?){re.escape(END)}", text, re.DOTALL))
