@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.enforcer import enforcer, policy_of
+from integration.enforcer import Enforcer, enforcer, policy_of
 from integration.kernel_verdicts import LAYOUT, NOTRACK
 from integration.lab import Lab, lab, wait_for
 from integration.service import NOTICED_SECONDS, Service, definitions, service_on
@@ -196,27 +196,36 @@ def built() -> Iterator[Lab]:
         yield made
 
 
-def arrive(built: Lab, direction: str, version: int, port: int) -> int:
-    """Return how many of six datagrams of a session arrive; nobody answers."""
-    is_in = direction == "ingress"
+def arrive(agent: Enforcer, direction: str, version: int, port: int) -> int:
+    """Return how many of six datagrams of a session arrive; nobody answers, and limits drop the others."""
+    built, is_in = agent.lab, direction == "ingress"
     here, there = (built.peer, built.host) if is_in else (built.host, built.peer)
     host, peer = (HOST, LOUD) if version == 4 else (HOST6, LOUD6)
     near, far = map(str, (peer, host) if is_in else (host, peer))
-    arrived = 0
+    before, arrived = dropped(agent), []
     with (
         built.listen(there, far, SYSLOG, socket.SOCK_DGRAM) as server,
         built.listen(here, near, port, socket.SOCK_DGRAM) as client,
     ):
-        server.settimeout(0.3 * PATIENCE)
+        server.setblocking(False)  # noqa: FBT003 - the standard library's own parameter
         client.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, LINKS[-1].encode())
         for _ in range(6):
             with suppress(PermissionError):  # what is dropped on its way out
                 client.sendto(b"message", (far, SYSLOG))
-        with suppress(TimeoutError):
-            while arrived < 6:
-                server.recv(16)
-                arrived += 1
-    return arrived
+
+        def is_all_there() -> bool:
+            with suppress(BlockingIOError):
+                while True:
+                    arrived.append(server.recv(16))
+            return len(arrived) + dropped(agent) - before == 6
+
+        wait_for(is_all_there, "six datagrams, or their drops")
+    return len(arrived)
+
+
+def dropped(agent: Enforcer) -> int:
+    """Return how many packets limits have dropped."""
+    return sum(packets for name, packets in agent.hits().items() if name.startswith("over_limit/"))
 
 
 WAYS = tuple(product(("ingress", "egress"), (4, 6)))
@@ -226,13 +235,13 @@ WAYS = tuple(product(("ingress", "egress"), (4, 6)))
 def test_a_session_that_nobody_answers_uses_a_bucket_once(built: Lab, layout: MarkLayout) -> None:
     """Also without a slot, before the link takes one, and before rules were first enforced (§6.3, §6.4)."""
     built.load(TRACKING)
-    assert [arrive(built, *way, 1000) for way in WAYS] == [6] * len(WAYS)
     with enforcer(built) as agent:
         agent.layout = layout
+        assert [arrive(agent, *way, 1000) for way in WAYS] == [6] * len(WAYS)
         for bound in (LINKS, LINKS[1:]):
             agent.enforce(policy_of(ONE_WAY, Mode.ENFORCE, **dict.fromkeys(bound, "sg-1")))
             for way in WAYS:  # behind a bucket's two, nothing
-                assert [arrive(built, *way, 1000 + one) for one in range(4)] == [6, 6, 6, 0], (bound, way)
+                assert [arrive(agent, *way, 1000 + one) for one in range(4)] == [6, 6, 6, 0], (bound, way)
 
 
 @pytest.mark.parametrize("version", (4, 6))
@@ -247,6 +256,6 @@ def test_what_opens_a_session_here_uses_a_bucket(built: Lab, version: int) -> No
             built.put_on_wire("eth0", list(enumerate(guest, start=1)))
             for _ in guest:
                 server.recv(16)
-        assert [arrive(built, "ingress", version, port) for port in ports[:3]] == [6, 6, 0]
+        assert [arrive(agent, "ingress", version, port) for port in ports[:3]] == [6, 6, 0]
         built.load(NOTRACK)
-        assert arrive(built, "egress", version, 1000) == 2
+        assert arrive(agent, "egress", version, 1000) == 2
