@@ -9,12 +9,12 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from integration import bpf, compat
-from integration.namespaces import Namespace, network_namespace
+from integration.namespaces import CommandError, Namespace, network_namespace
 
 Plant = Callable[[Namespace], None]
 
@@ -85,11 +85,6 @@ def ip(*lines: str) -> Plant:
 def sysctl(**values: int) -> Plant:
     """Return a function that sets settings; two underscores stand for a slash."""
     return lambda host: host.sysctl({name.replace("__", "/"): value for name, value in values.items()})
-
-
-def transform(what: str, near: str = "192.0.2.0/24") -> Plant:
-    """Return a function that adds a policy of IPsec."""
-    return ip(f"xfrm policy add src {near} dst 198.51.100.0/24 dir out {what}")
 
 
 def both(*plants: Plant) -> Plant:
@@ -328,21 +323,6 @@ PLANTED = (
         frozenset({("reverse_path", _ETH0, "inet other", "here"), ("invalid_by_design", _ETH0, None, None)}),
     ),
     _of_host(
-        "a tunnel of IPsec over IPv6",
-        both(
-            ip("address add 2001:db8::11/64 dev eth0 nodad"),
-            ip(
-                "xfrm policy add src 2001:db8:2::/64 dst 2001:db8:1::/64 dir in tmpl src 2001:db8::99"
-                " dst 2001:db8::11 proto esp mode tunnel"
-            ),
-        ),
-        "ipsec",
-    ),
-    _of_host(
-        "a tunnel of IPsec", transform("tmpl src 10.0.0.11 dst 203.0.113.1 proto esp mode tunnel"), "ipsec"
-    ),
-    _of_host("a policy of IPsec that blocks", transform("action block", near="10.0.0.0/24"), "ipsec"),
-    _of_host(
         "routes by mark and strict rp_filter",
         both(ip("rule add fwmark 2 table 2"), sysctl(net__ipv4__conf__eth0__rp_filter=1)),
         "reverse_path",
@@ -431,6 +411,17 @@ def modules(*names: str) -> Plant:
     return plant
 
 
+def transform(ends: str, what: str) -> Plant:
+    """Return a function that adds a policy of IPsec."""
+
+    def plant(host: Namespace) -> None:
+        with suppress(CommandError):  # it may be no module
+            modules("xfrm_user")(host)
+        host.ip(f"xfrm policy add {ends} {what}")
+
+    return plant
+
+
 def ipvs(host: Namespace) -> None:
     """Add a service that is reached by NAT, as ``ipvsadm -A`` and ``-a -m`` do."""
     modules("ip_vs", "ip_vs_rr")(host)
@@ -466,7 +457,30 @@ FLOW_TABLE = both(
 
 BR_NETFILTER = both(modules("br_netfilter"), call_ip_hooks)
 
+TO_NETWORK = "src 192.0.2.0/24 dst 198.51.100.0/24 dir out"
+
 PLANTED_WITH_MODULES = (
+    _of_host(
+        "a tunnel of IPsec over IPv6",
+        both(
+            ip("address add 2001:db8::11/64 dev eth0 nodad"),
+            transform(
+                "src 2001:db8:2::/64 dst 2001:db8:1::/64 dir in",
+                "tmpl src 2001:db8::99 dst 2001:db8::11 proto esp mode tunnel",
+            ),
+        ),
+        "ipsec",
+    ),
+    _of_host(
+        "a tunnel of IPsec",
+        transform(TO_NETWORK, "tmpl src 10.0.0.11 dst 203.0.113.1 proto esp mode tunnel"),
+        "ipsec",
+    ),
+    _of_host(
+        "a policy of IPsec that blocks",
+        transform("src 10.0.0.0/24 dst 198.51.100.0/24 dir out", "action block"),
+        "ipsec",
+    ),
     Neighbour(
         "guests of a bound bridge with br_netfilter",
         both(BR_NETFILTER, BRIDGE_WITH_PORT, ip("link set eth1 master br0")),
@@ -979,14 +993,6 @@ CLEAN = (
     ),
     CleanHost("marks of one's own", ruleset(OWN_MARKS)),
     CleanHost(
-        "IPsec on another link, by an interface, and what it leaves alone",
-        both(
-            transform("tmpl src 10.1.0.11 dst 203.0.113.1 proto esp mode tunnel"),
-            transform("if_id 7 tmpl src 10.0.0.11 dst 203.0.113.1 proto esp mode tunnel", "192.0.2.0/25"),
-            transform("action allow", "10.0.0.0/24"),
-        ),
-    ),
-    CleanHost(
         "filters of frames on another bridge",
         both(
             ip("link add br1 type bridge", "link set br1 up", "link set eth1 master br1"),
@@ -1001,6 +1007,17 @@ CLEAN = (
 )
 
 CLEAN_WITH_MODULES = (
+    CleanHost(
+        "IPsec on another link, by an interface, and what it leaves alone",
+        both(
+            transform(TO_NETWORK, "tmpl src 10.1.0.11 dst 203.0.113.1 proto esp mode tunnel"),
+            transform(
+                "src 192.0.2.0/25 dst 198.51.100.0/24 dir out",
+                "if_id 7 tmpl src 10.0.0.11 dst 203.0.113.1 proto esp mode tunnel",
+            ),
+            transform("src 10.0.0.0/24 dst 198.51.100.0/24 dir out", "action allow"),
+        ),
+    ),
     CleanHost(
         "a VLAN on another link", both(modules("8021q"), ip("link add vlan5 link eth1 type vlan id 5"))
     ),
