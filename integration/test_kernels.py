@@ -12,6 +12,7 @@ from integration.stockkernel import of_suite, release_of, run_tests, why_not
 
 CHOSEN = (
     *("test_examples.py", "test_daemon_life.py", "test_check_text.py::test_a_rendered_table_is_accepted"),
+    "test_units.py",
     "test_dataplane.py::TestLibnftablesDataplane",
     "test_sessions_in_kernel.py",
     "test_sessions.py",

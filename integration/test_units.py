@@ -75,6 +75,11 @@ class Units:
         self.below.mkdir(parents=True)
         self.other.mkdir()
 
+    @property
+    def path(self) -> str:
+        """Return the allowed one's path in the tree."""
+        return f"/{self.allowed.relative_to(group_tree())}"
+
     def restart(self) -> None:
         """Make the allowed unit's group anew, as systemd does."""
         self.below.rmdir()
@@ -189,9 +194,8 @@ def may_connect(lab: Lab, group: Path, far: str, *, seconds: float) -> bool:
         return client.connect_ex((far, TCP_PORT)) == 0
 
 
-def asking_for(units: Units, count: int = 1) -> nft.Ruleset:
-    """Return a table with rules for the allowed unit, in chains of their own."""
-    path = f"/{units.allowed.relative_to(group_tree())}"
+def asking_for(path: str, count: int = 1) -> nft.Ruleset:
+    """Return a table with rules for a control group, in chains of their own."""
     asked = nft.Match(nft.SOCKET_GROUP, (GroupPath(path),))
     leaf = nft.Chain(name="rule/eth0/a", rules=(nft.Rule((nft.Accept(),)),))
     rule = nft.Rule((asked, nft.Goto(leaf.name)))
@@ -204,7 +208,7 @@ def test_a_kernel_without_the_match_takes_nothing_of_a_table(one_interface: Lab,
     with one_interface.host.entered(), closing(PrivilegedTable(owned=False)) as table:
         table._asks_for_groups = False  # noqa: SLF001 - what the kernel of the tests would not answer
         with pytest.raises(KernelRefusedError, match="nft_compat, xt_cgroup"):
-            table.apply(make_plan(asking_for(units), None))
+            table.apply(make_plan(asking_for(units.path), None))
         assert table.list_table().dump is None
 
 
@@ -215,7 +219,7 @@ def test_rules_for_a_unit_that_are_lost_are_added_alone(one_interface: Lab, unit
     The repair is that of another agent, by a socket whose buffers nothing has enlarged. If the unit has
     stopped meanwhile, nothing is added.
     """
-    wanted = asking_for(units, count)
+    wanted = asking_for(units.path, count)
     chains = wanted.chains[1:]
     lost = Plan(tuple(Flush("chain", one.name) for one in chains))
     added = tuple(AddRule(one.name, one.rules[0]) for one in chains)
