@@ -215,9 +215,10 @@ def _unbinding_warnings(
     policy: ResolvedPolicy | None, settings: Settings, options: argparse.Namespace
 ) -> tuple[Problem, ...]:
     """Return a warning for each link of this host that was bound, and that nothing would filter."""
-    if policy is None or options.interface:
+    places = (settings.state.directory, settings.state.runtime_directory)
+    if policy is None or options.interface or not any(place.exists() for place in places):
         return ()
-    from sgagent.cli.agent_client import bound_before  # noqa: PLC0415 - with --interface the agent is not asked
+    from sgagent.cli.agent_client import bound_before  # noqa: PLC0415 - not where no agent runs or ran
 
     there = {link.name for link in NetlinkHost().facts().links}
     origin = Origin(file=str(options.definitions or settings.source.place), path="network_interfaces")
