@@ -5,10 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import signal
-import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from types import FrameType
 
 import pytest
 
@@ -19,11 +17,7 @@ from integration.namespaces import remove_stale_namespaces
 
 def pytest_configure() -> None:
     """Turn a request to terminate into an orderly end, in which every context is left."""
-
-    def leave(_number: int, _frame: FrameType | None) -> None:
-        sys.exit("terminated")
-
-    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # pytest takes SystemExit for a test's failure
     if os.geteuid() == 0:
         remove_stale_namespaces()
 
