@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -86,7 +87,7 @@ NO_GROUP_MATCH = "this kernel has no rules for control groups (nft_compat, xt_cg
 _LEVELS = 16
 """Of paths whose groups have numbers of their own; deeper groups share those of the one above."""
 
-_LEVEL_BITS = 32
+_LEVEL_BITS = 64
 LAST_UNIT = (1 << _LEVELS * _LEVEL_BITS) - 1
 NO_UNIT = LAST_UNIT + 1
 """Where control groups are numbers, that of packets without a socket of this host."""
@@ -128,7 +129,8 @@ def _numbers(path: str) -> tuple[int, int]:
     parts = path.strip("/").split("/")[:_LEVELS]
     first = 0
     for part in parts:
-        first = first << _LEVEL_BITS | zlib.crc32(part.encode("utf-8", "surrogateescape"))
+        digest = hashlib.blake2b(part.encode("utf-8", "surrogateescape"), digest_size=_LEVEL_BITS // 8)
+        first = first << _LEVEL_BITS | int.from_bytes(digest.digest())
     free = (_LEVELS - len(parts)) * _LEVEL_BITS
     _PATHS[first << free] = path
     return first << free, (first + 1 << free) - 1
