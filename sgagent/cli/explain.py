@@ -136,7 +136,8 @@ def _explain_definitions(settings: Settings, packet: Packet, options: argparse.N
             settings, delivery, at=options.at, dns=inputs.dns_answers(settings, options)
         ).policy
         return explain(policy, replace(packet, interface=elsewhere))
-    name = choose_interface(policy, packet.interface or None) or ""
+    links = (link for _, link in socket.if_nameindex())
+    name = choose_interface(policy, packet.interface or None, links) or ""
     return explain(policy, replace(packet, interface=name))
 
 

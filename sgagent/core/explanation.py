@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from sgagent.core.conditions import groups_text
@@ -166,8 +166,13 @@ def protocol_number(text: str) -> int | None:
     return number
 
 
-def choose_interface(policy: ResolvedPolicy, named: str | None) -> str | None:
+def choose_interface(policy: ResolvedPolicy, named: str | None, links: Iterable[str]) -> str | None:
     """Return the interface that is meant; None where nothing is bound and none was named.
+
+    Args:
+        policy: what is enforced.
+        named: the interface that was asked about.
+        links: of the host; one that alone is bound by a pattern stands for that.
 
     Raises:
         UsageError: several interfaces are bound, and none was named.
@@ -177,7 +182,9 @@ def choose_interface(policy: ResolvedPolicy, named: str | None) -> str | None:
     if len(policy.bound) > 1:
         names = ", ".join(interface.name for interface in policy.bound)
         raise UsageError(f"several interfaces are bound ({names}): say which with --on NAME")
-    return policy.bound[0].name
+    (bound,) = policy.bound
+    judged = [name for name in links if policy.patterns and policy.identifying([name]).judge(name) is bound]
+    return judged[0] if len(judged) == 1 else bound.name
 
 
 def interface_of(snapshot: Snapshot, packet: Packet) -> NetworkInterface | None:

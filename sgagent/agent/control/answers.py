@@ -279,7 +279,8 @@ def explain_answer(published: PublishedStatus, query: ExplainQuery, sessions: Li
         UsageError: there is no such packet, or it is not clear on which interface.
     """
     policy = published.policy
-    packet = query.packet(choose_interface(policy, query.interface) or "")
+    links = (link.name for link in published.status.step.facts.links)
+    packet = query.packet(choose_interface(policy, query.interface, links) or "")
     packet = sessions.as_met(packet, policy, published.state)
     return ExplainAnswer(
         snapshot_version=published.status.snapshot_version, explanation=explain(policy, packet)

@@ -7,6 +7,7 @@ import pytest
 from sgagent.agent.manual_override import ModeOverrides
 from sgagent.core.binding import HandBinding, HostFacts, Link, bind
 from sgagent.core.expected_links import ExpectedLink, bind_expected
+from sgagent.core.explanation import choose_interface
 from sgagent.core.link_patterns import LinkPattern
 from sgagent.core.model import Mode, SourceCheck
 from sgagent.core.policy import ResolvedPolicy
@@ -88,6 +89,21 @@ def test_what_judges_a_link(
     """The agent knows the links that there are; of others, the kernel compares how their names begin."""
     policy = resolution(hands, *links).policy
     assert {name: judge(policy, name) for name in judges} == judges
+
+
+@pytest.mark.parametrize(
+    ("links", "chosen"),
+    (
+        (["br-a", "br-lan", "eth0", "lo"], "br-a"),
+        (["br-a", "br-b"], "br-*"),
+        (["eth0"], "br-*"),
+    ),
+)
+def test_the_only_link_of_a_pattern_is_explained(links: list[str], chosen: str) -> None:
+    """Where nobody says which one; of several, or of none, it is the pattern."""
+    policy = resolution([hand("br-*", "br-lan")], *links).policy
+    assert choose_interface(policy, None, links) == chosen
+    assert choose_interface(policy, "br-x", links) == "br-x"
 
 
 def test_unbound_interfaces_are_closed_beside_patterns() -> None:
