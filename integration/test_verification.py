@@ -392,6 +392,21 @@ def test_a_link_that_is_expected_again_is_part_of_the_policy(agent: Service) -> 
     assert_proved()
 
 
+def test_what_a_one_shot_applied_is_compared_with_the_configured_source(
+    one_interface: Lab, tmp_path: Path
+) -> None:
+    """Where no agent ever enforced anything, only the source says what the table has to do."""
+    one_interface.add_host_addresses([HOST])
+    with service_on(one_interface.host, tmp_path) as host:
+        host.define(WEB)
+        assert host.command("compile").status == 0
+        assert host.command("verify").status == 0
+        host.define(WEB.replace("80", "81"))
+        assert host.command("verify").status == 1
+        assert host.command("flush").status == 0
+        expect_no_definitions(host)
+
+
 @pytest.mark.long
 def test_the_table_of_a_closed_host_is_not_called_wrong(agent: Service) -> None:
     """Without definitions there is no policy to compare it with; the agent proves it by its own knowledge."""

@@ -138,7 +138,7 @@ def _guardrails_on(
     keeper = Keeper.of(settings, options)
     if policy is None or not keeper.read.guardrails:
         return GuardrailsOnTable()
-    if options.ruleset is None and options.definitions is None:
+    if options.ruleset is None and options.definitions is None and not _is_of_source(settings, table):
         from sgagent.cli import agent_client  # noqa: PLC0415 - offline does without
 
         delivery = agent_client.enforced_now(settings).parse(settings)
@@ -160,7 +160,7 @@ def _policy(settings: Settings, options: argparse.Namespace, table: VerifiedTabl
     in_table = links_of(table, ResolvedPolicy())
     expected = () if options.interface else agent_client.expected_links(settings, in_table)
     is_followed = agent_client.is_agent_running(settings) or closes_strangers(table)
-    if options.definitions is not None:
+    if options.definitions is not None or _is_of_source(settings, table):
         policy = _given_policy(settings, options, expected, is_followed=is_followed)
     else:
         delivery, dns = agent_client.enforced_now(settings).parse(settings), inputs.dns_answers(settings)
@@ -171,6 +171,15 @@ def _policy(settings: Settings, options: argparse.Namespace, table: VerifiedTabl
             settings, delivery, links, dns=dns, expected=expected, is_followed=is_followed
         ).policy
     return agent_client.modes_of_host(settings).over(policy)
+
+
+def _is_of_source(settings: Settings, table: VerifiedTable) -> bool:
+    """Return whether the table is to be what the configured source says: no agent runs, or ever enforced."""
+    from sgagent.cli import agent_client  # noqa: PLC0415 - offline does without
+
+    if not table.chains or agent_client.is_agent_running(settings):
+        return False
+    return agent_client.enforced_now(settings).documents is None
 
 
 def _given_policy(
