@@ -76,10 +76,11 @@ def test_it_is_small(packed: Path, root: Path) -> None:
     not _BUSYBOX.exists(), reason="no busybox in .cache; script/setup --development fetches it"
 )
 def test_it_needs_nothing_of_the_host(root: Path) -> None:
-    """Where there is nothing but a shell and a kernel, it compiles the same bytes."""
+    """Where there is nothing but a shell and a kernel, it compiles the same bytes, and makes keys."""
     bundled = ("chroot", str(root), "/opt/sgagent/bin/sgagent")
     assert run(*bundled, "--version").startswith(f"sgagent {__version__}, sgagent-bundle-{__version__}-")
     assert run(*bundled, "check", "/groups.d") == "ok: nothing wrong\n"
+    assert run(*bundled, "keygen", "--out", "/sgagent.key").startswith("public_keys = ")
     compiled = run(*bundled, *(word.format("/groups.d") for word in _COMPILE))
     assert compiled == run(sys.executable, "-m", "sgagent", *(word.format(_EXAMPLE) for word in _COMPILE))
 

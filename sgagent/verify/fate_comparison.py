@@ -178,8 +178,8 @@ OPEN = Demand(accepts=True, counters=(), is_judged=False)
 SHUT = OPEN._replace(accepts=False)
 
 MOST_CELLS = 2_000_000
-"""Of a proof; 10,000 rules take a tenth, and two thirds if their objects overlap. A table of somebody else can't
-keep a host busy."""
+"""Of a proof; 10,000 rules take a tenth, and two thirds if their objects overlap. A table of somebody else
+can't keep a host busy."""
 
 
 @dataclass(kw_only=True)
