@@ -14,8 +14,9 @@ from functools import cached_property
 from itertools import chain, islice
 from typing import NamedTuple
 
-from sgagent.analysis.header_space import Clause, far_ends_by_class
+from sgagent.analysis.header_space import far_ends_by_class
 from sgagent.core.addresses import Ranges, common, joined, meets, sweep
+from sgagent.core.clauses import Clause
 from sgagent.core.conditions import NO_UNIT, NO_USER
 from sgagent.core.model import LAST_PORT, PORTED_NUMBERS, Family, Policy
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import chain
 
-from sgagent.analysis.header_space import ALL_PROTOCOL_NUMBERS, ALL_UNITS, EVERYBODY, Box, Clause, Label
+from sgagent.analysis.header_space import ALL_PROTOCOL_NUMBERS, ALL_UNITS, EVERYBODY, Box, Label
 from sgagent.core.addresses import (
     NO_ADDRESSES,
     AddressRanges,
@@ -19,6 +19,7 @@ from sgagent.core.addresses import (
     joined,
     without,
 )
+from sgagent.core.clauses import Clause
 from sgagent.core.conditions import NO_UNIT, NO_USER, groups_text
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.members import members_by_group

@@ -17,7 +17,6 @@ from sgagent.agent.timed_rules import RecurringRule, recurring_rules
 from sgagent.analysis import flow_text
 from sgagent.analysis.compare import Comparison, Effect, Fate, FlowChange, RuleChange, compare, links
 from sgagent.analysis.flow_text import ObjectNames
-from sgagent.analysis.header_space import Clause
 from sgagent.cli import inputs
 from sgagent.cli.agent_client import enforced_now, modes_of_host
 from sgagent.cli.clone import with_other_group
@@ -27,6 +26,7 @@ from sgagent.cli.main import option_adder
 from sgagent.cli.output import progress, terminal_width
 from sgagent.core.addresses import joined, without
 from sgagent.core.binding import HandBinding, HostFacts, bind
+from sgagent.core.clauses import Clause
 from sgagent.core.errors import UsageError, count, printable
 from sgagent.core.lockout import NamedCut, as_keys, sessions_newly_cut
 from sgagent.core.memo import Memo

@@ -9,12 +9,13 @@ from functools import partial
 from pathlib import Path
 
 from sgagent.analysis import flow_text
-from sgagent.analysis.header_space import Box, Clause
+from sgagent.analysis.header_space import Box
 from sgagent.cli import inputs
 from sgagent.cli.configuration import load_settings
 from sgagent.cli.guardrails import Keeper, add_guardrails_argument
 from sgagent.cli.main import option_adder
 from sgagent.cli.output import format_json, warn
+from sgagent.core.clauses import Clause
 from sgagent.core.errors import KernelRefusedError, UsageError, printable
 from sgagent.core.expected_links import ExpectedLink
 from sgagent.core.guardrails import resolve_guardrails

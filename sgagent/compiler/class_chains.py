@@ -183,14 +183,14 @@ def dirty_classes(before: Sequence[Entry], after: Sequence[Entry]) -> DirtyClass
     """
     gone, come = gone_and_come(before, after)
     changed = (*gone, *come)
-    everyone = [entry for entry in changed if entry.is_for_everyone]
+    everyone = [entry for entry in changed if entry.has_any_peer]
     if len(everyone) > MOST_FOR_EVERYONE or not all(entry.is_plain for entry in everyone):
         return None
     if _without(before, gone) != _without(after, come):
         return None
-    own = {entry.peer for entry in changed if not entry.is_for_everyone}
+    own = {entry.peer for entry in changed if not entry.has_any_peer}
     met = (entry for other in everyone for entry in after if _meet(entry, other))
-    own.update(entry.peer for entry in met if not entry.is_for_everyone)
+    own.update(entry.peer for entry in met if not entry.has_any_peer)
     return DirtyClasses(frozenset(own), bool(everyone))
 
 

@@ -1,22 +1,25 @@
 """Build the decision list of one direction, interface and family, in the order of §3.
 
-Exemptions of the configuration, inner access and rules all become entries. An entry holds the far ends, the
-traffic that it matches, and the counter chain for packets that it decides. A rule of several protocols has
-several entries with one counter chain. The default follows the last.
+The clauses of exemptions, inner access and rules become entries, which add the counter chain for packets that
+they decide. A rule of several protocols has several entries with one counter chain. The default follows the
+last.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from itertools import chain
+from typing import Any
 
 from sgagent.core.addresses import AddressRanges
+from sgagent.core.clauses import Clause, exempt_clauses, rule_clause
+from sgagent.core.evaluate import DecidedBy
 from sgagent.core.memo import Memo, Seam
-from sgagent.core.model import ALL_PORTS, Direction, Family, Policy, PortSet
-from sgagent.core.policy import ResolvedDirection, ResolvedInterface, ResolvedRule
+from sgagent.core.model import Direction, Family, Policy
+from sgagent.core.policy import ResolvedInterface, ResolvedRule
 from sgagent.nft import names, ruleset as nft
 
 INNER_PEER = "(inner)"
@@ -24,8 +27,8 @@ INNER_PEER = "(inner)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """One line of the list."""
+class Entry(Clause):
+    """A clause of one protocol, or of all, as one line of the list."""
 
     leaf: str
     """The chain that counts and carries out the verdict."""
@@ -36,36 +39,29 @@ class Entry:
     family: Family
     """Of the packets that it can match."""
 
-    addresses: AddressRanges
-    protocol: int | None
-    """None is all."""
-
-    ports: PortSet = ALL_PORTS
-    """Destination ports."""
-
-    source_ports: PortSet = ALL_PORTS
-    local: tuple[int, int] | None = None
-    """First and last address of the near end; None is any."""
-
-    user: int | None = None
-    """Whose sockets of this host it is for; None is all packets."""
-
     unit: str | None = None
     """The chain that asks for the control group of the socket, and leads to the leaf; None is no such one."""
 
     lets_answers_in: bool = False
     """Whether answers of sessions outwards match, which do not show whose they are (§6.3)."""
 
-    is_exempt: bool = False
-    """Whether it stands before the rules."""
+    @property
+    def protocol(self) -> int | None:
+        """Return the protocol; None is all."""
+        return self.protocols[0] if self.protocols else None
 
     @property
-    def is_for_everyone(self) -> bool:
+    def is_exempt(self) -> bool:
+        """Return whether it stands before the rules."""
+        return self.decided_by is not DecidedBy.RULE
+
+    @property
+    def has_any_peer(self) -> bool:
         """Return whether the far end may be any address of the family.
 
         The family has to say what any is: all of IPv4 has the numbers of ``::/96``, a small part of IPv6.
         """
-        return self.addresses == ((0, self.family.last_address),)
+        return self.is_for_everyone(self.family)
 
     @property
     def is_plain(self) -> bool:
@@ -80,7 +76,7 @@ class Entry:
     @property
     def is_for_all(self) -> bool:
         """Return whether it matches all that the far end sends or is sent."""
-        return self.is_plain and self.protocol is None
+        return self.is_plain and self.protocols is None
 
 
 def list_entries(
@@ -89,61 +85,45 @@ def list_entries(
     """Return the entries that can match packets of the family, the first that decides first."""
     memo = memo.part(Seam.DIRTY_CLASSES, direction, interface.name, family)
     toward = interface.toward(direction)
-    before_rules = memo.same("before rules", tuple(_before_rules(toward, interface.name, family)))
+    exempt = (_exempt(clause, interface.name, family) for clause in exempt_clauses(toward, family))
+    before_rules = memo.same("before rules", tuple(chain.from_iterable(exempt)))
     make_entries = partial(_rule, interface=interface.name, family=family)
     return (*before_rules, *chain.from_iterable(memo.each("rules", make_entries, toward.rules)))
 
 
-def _before_rules(toward: ResolvedDirection, interface: str, family: Family) -> Iterator[Entry]:
-    """Yield the entries of exemptions and of inner access."""
-    for kind, exemptions in (("platform", toward.platform), ("failsafe", toward.failsafe)):
-        for one in exemptions:
-            if one.can_match(family):
-                yield Entry(
-                    leaf=names.step_chain(kind, one.direction, interface),
-                    peer=str(one.peer),
-                    family=family,
-                    addresses=((one.peer.first, one.peer.last),),
-                    protocol=one.protocol.number,
-                    ports=one.ports,
-                    is_exempt=True,
-                )
-    if inner := toward.inner.ranges(family):
-        yield Entry(
-            leaf=names.inner_chain(interface),
-            peer=INNER_PEER,
-            family=family,
-            addresses=inner,
-            protocol=None,
-            is_exempt=True,
-        )
+def _exempt(clause: Clause, interface: str, family: Family) -> Iterator[Entry]:
+    """Yield the entry of an exemption, or of inner access."""
+    leaf, peer, exemption = names.inner_chain(interface), INNER_PEER, clause.exemption
+    if exemption is not None:
+        kind = "platform" if clause.decided_by is DecidedBy.ALWAYS else "failsafe"
+        leaf, peer = names.step_chain(kind, exemption.direction, interface), str(exemption.peer)
+    yield from _entries(clause, leaf=leaf, peer=peer, family=family)
 
 
 def _rule(rule: ResolvedRule, interface: str, family: Family) -> tuple[Entry, ...]:
-    """Return the entries of a rule, one for each protocol; none if it can match nothing of the family."""
+    """Return the entries of a rule; none if it can match nothing of the family."""
     if not rule.can_match(family):
         return ()
-    return tuple(
-        Entry(
-            leaf=names.rule_chain(interface, rule.rule_id),
-            peer=rule.peer.key,
-            family=family,
-            addresses=rule.peer.addresses.ranges(family),
-            protocol=protocol.number,
-            ports=rule.ports,
-            source_ports=rule.source_ports,
-            local=rule.near_ends,
-            user=rule.user,
-            unit=_unit_chain(rule, interface),
-            lets_answers_in=rule.user is not None and rule.policy is Policy.ACCEPT,
-        )
-        for protocol in rule.protocols_of(family)
-    )
-
-
-def _unit_chain(rule: ResolvedRule, interface: str) -> str | None:
     group = rule.conditions.group
-    return None if group is None else names.unit_chain(interface, rule.rule_id, group)
+    entries = _entries(
+        rule_clause(rule, family),
+        leaf=names.rule_chain(interface, rule.rule_id),
+        peer=rule.peer.key,
+        family=family,
+        unit=None if group is None else names.unit_chain(interface, rule.rule_id, group),
+        lets_answers_in=rule.user is not None and rule.policy is Policy.ACCEPT,
+    )
+    return tuple(entries)
+
+
+_OF_CLAUSES = tuple(one.name for one in fields(Clause))
+
+
+def _entries(clause: Clause, **added: Any) -> Iterator[Entry]:  # noqa: ANN401 - the fields of an entry
+    """Yield a clause as entries, one for each protocol."""
+    added |= {name: getattr(clause, name) for name in _OF_CLAUSES}
+    for protocols in (None,) if clause.protocols is None else ((one,) for one in clause.protocols):
+        yield Entry(**added | {"protocols": protocols})
 
 
 @dataclass(frozen=True, slots=True)

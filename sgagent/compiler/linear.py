@@ -51,7 +51,7 @@ def list_chains(
 ) -> tuple[Iterable[nft.Chain], Iterable[nft.VerdictMap]]:
     """Return the chains that go through all entries, behind DHCP, which no group blocks; and their maps."""
     direction, interface, family = place
-    entries, last = up_to(entries, lambda entry: entry.is_for_everyone and entry.is_for_all)
+    entries, last = up_to(entries, lambda entry: entry.has_any_peer and entry.is_for_all)
     onward = names.default_chain(direction, interface) if last is None else last.leaf
     far_ends = FarEndMaps(names.of_family("objects", *place), (nft.ADDRESS_TYPES[family],))
     _, by_header = readings(direction, family)
@@ -183,7 +183,7 @@ def settled_rules(entries: Iterable[Entry], reading: Selectors) -> list[nft.Rule
 
 def _far_end(entry: Entry) -> tuple[nft.Interval, ...]:
     """Return the addresses that are compared; none where any will do."""
-    if entry.is_for_everyone:
+    if entry.has_any_peer:
         return ()
     return tuple(nft.Interval(first, last) for first, last in joined(entry.addresses))
 

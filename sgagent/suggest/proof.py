@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from sgagent.analysis.header_space import Clause, Columns, find_box, list_clauses
+from sgagent.analysis.header_space import Columns, find_box
 from sgagent.core.addresses import AddressSet
 from sgagent.core.binding import bind_everywhere
+from sgagent.core.clauses import Clause, list_clauses
 from sgagent.core.errors import DocumentError
 from sgagent.core.evaluate import DecidedBy, Decision, Packet, evaluate
 from sgagent.core.model import ALL_PORTS, CidrBlock, Direction, Family, Policy, PortSet, Snapshot

@@ -21,8 +21,8 @@ from sgagent.core.addresses import (
     joined,
     ranges_of,
     sweep,
-    without,
 )
+from sgagent.core.clauses import Clause, list_clauses
 from sgagent.core.evaluate import DecidedBy, Decision, Packet, Tracking, evaluate
 from sgagent.core.link_topology import FRAMES_OF_PORTS
 from sgagent.core.model import (
@@ -33,18 +33,14 @@ from sgagent.core.model import (
     Family,
     Mode,
     Policy,
-    PortSet,
-    Protocols,
 )
 from sgagent.core.policy import (
     DHCP,
     LINK_LOCAL,
     MULTICAST_LISTENER_TYPES,
     NEIGHBOUR_DISCOVERY_TYPES,
-    Exemption,
     ResolvedInterface,
     ResolvedPolicy,
-    ResolvedRule,
 )
 from sgagent.nft import names
 from sgagent.nft.ruleset import ALL_BITS
@@ -288,77 +284,52 @@ def carried_out(judge: ResolvedInterface, decision: Decision) -> Policy:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BoxClause:
-    """Something that decides about the packets that it matches, unless a clause before it does."""
+    """A clause of the decision list as a box."""
 
-    decided_by: DecidedBy
+    clause: Clause
+    place: int
+    """In the order of deciding."""
+
     peers: AddressRanges | None
     """The far ends; None for any."""
 
     constraints: Constraints = ()
-    rule: ResolvedRule | None = None
-    exemption: Exemption | None = None
-    place: int = 0
-    """In the order of deciding."""
 
 
 def list_box_clauses(judge: ResolvedInterface, direction: Direction, family: Family) -> tuple[BoxClause, ...]:
     """Return the clauses that can match a packet of the family; the default is none of them."""
+    everyone = ((0, family.last_address),)
+    always = [
+        (Clause(DecidedBy.ALWAYS, Policy.ACCEPT, peers or everyone), constraints)
+        for peers, constraints in _always_allowed(direction, family)
+    ]
+    listed = [(clause, _constraints(clause)) for clause in list_clauses(judge, direction, family)[:-1]]
     return tuple(
-        replace(clause, place=place, peers=None if _are_everyone(clause.peers, family) else clause.peers)
-        for place, clause in enumerate(_clauses(judge, direction, family))
+        BoxClause(
+            clause, place, None if _are_everyone(clause.addresses, family) else clause.addresses, constraints
+        )
+        for place, (clause, constraints) in enumerate((*always, *listed))
     )
 
 
-def _are_everyone(peers: AddressRanges | None, family: Family) -> bool:
+def _are_everyone(peers: AddressRanges, family: Family) -> bool:
     """Return whether far ends are all that there are; most are not even the first or the last."""
-    if not peers or peers[0][0] != 0 or peers[-1][1] != family.last_address:
+    if peers[0][0] != 0 or peers[-1][1] != family.last_address:
         return False
     return joined(peers) == ((0, family.last_address),)
 
 
-def _clauses(judge: ResolvedInterface, direction: Direction, family: Family) -> Iterator[BoxClause]:
-    """Yield the clauses without their places."""
-    toward = judge.toward(direction)
-    for peers, constraints in _always_allowed(direction, family):
-        yield BoxClause(DecidedBy.ALWAYS, peers, constraints)
-    for peers, constraints in _spoofed(judge, direction, family):
-        yield BoxClause(DecidedBy.SPOOFED, peers, constraints)
-    for decided_by, entries in (
-        (DecidedBy.ALWAYS, toward.platform),
-        (DecidedBy.FAILSAFE, toward.failsafe),
-    ):
-        for entry in entries:
-            if entry.can_match(family):
-                constraints = _constraints((entry.protocol,), entry.ports)
-                peers = ((entry.peer.first, entry.peer.last),)
-                yield BoxClause(decided_by, peers, constraints, exemption=entry)
-    if toward.inner.ranges(family):
-        yield BoxClause(DecidedBy.INNER, toward.inner.ranges(family))
-    for rule in toward.rules:
-        if rule.can_match(family):
-            protocols = rule.protocols_of(family)
-            constraints = _constraints(protocols, rule.ports, rule.source_ports, rule.near_ends)
-            constraints = (*constraints, *of_maker(rule))
-            yield BoxClause(DecidedBy.RULE, rule.peer.addresses.ranges(family), constraints, rule=rule)
-
-
-def _constraints(
-    protocols: Protocols,
-    ports: PortSet,
-    source_ports: PortSet | None = None,
-    near_ends: tuple[int, int] | None = None,
-) -> Constraints:
+def _constraints(clause: Clause) -> Constraints:
     found: list[tuple[str, Ranges]] = []
-    numbers = [one.number for one in protocols if one.number is not None]
-    if len(numbers) == len(protocols):  # else one of them is any
-        found.append((PROTOCOL, ranges_of(numbers)))
-    if not ports.is_all:
-        found.append((PORT, joined(ports.ranges)))
-    if source_ports is not None and not source_ports.is_all:
-        found.append((SOURCE_PORT, joined(source_ports.ranges)))
-    if near_ends is not None:
-        found.append((NEAR_END, (near_ends,)))
-    return tuple(found)
+    if clause.protocols is not None:
+        found.append((PROTOCOL, ranges_of(clause.protocols)))
+    if not clause.ports.is_all:
+        found.append((PORT, joined(clause.ports.ranges)))
+    if not clause.source_ports.is_all:
+        found.append((SOURCE_PORT, joined(clause.source_ports.ranges)))
+    if clause.local is not None:
+        found.append((NEAR_END, (clause.local,)))
+    return (*found, *of_maker(clause))
 
 
 def _always_allowed(
@@ -380,20 +351,6 @@ def _always_allowed(
         yield near, listeners
     else:
         yield None, (*listeners, (NEAR_END, near))
-
-
-def _spoofed(
-    judge: ResolvedInterface, direction: Direction, family: Family
-) -> Iterator[tuple[AddressRanges | None, Constraints]]:
-    """Yield far ends and constraints of the packets that the source check drops (§12.6)."""
-    if judge.own_addresses is None:
-        return
-    own = judge.own_addresses.ranges(family)
-    others = without(((0, family.last_address),), joined(own))
-    if direction is Direction.EGRESS and others:
-        yield None, ((NEAR_END, others),)
-    elif direction is Direction.INGRESS and own:
-        yield own, ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -480,17 +437,18 @@ class RestrictedPolicy:
 
     def _policy(self, clauses: Sequence[BoxClause]) -> ResolvedPolicy:
         toward = self._judge.toward(self._direction)
-        exempt = {clause.exemption for clause in clauses if clause.exemption is not None}
-        is_inner = any(clause.decided_by is DecidedBy.INNER for clause in clauses)
+        listed = [one.clause for one in clauses]
+        exempt = {clause.exemption for clause in listed if clause.exemption is not None}
+        is_inner = any(clause.decided_by is DecidedBy.INNER for clause in listed)
         toward = replace(
             toward,
             platform=tuple(entry for entry in toward.platform if entry in exempt),
             failsafe=tuple(entry for entry in toward.failsafe if entry in exempt),
             inner=toward.inner if is_inner else NO_ADDRESSES,
-            rules=tuple(clause.rule for clause in clauses if clause.rule is not None),
+            rules=tuple(clause.rule for clause in listed if clause.rule is not None),
         )
         inwards = self._direction is Direction.INGRESS
         judge = replace(self._judge, ingress=toward) if inwards else replace(self._judge, egress=toward)
-        if not any(clause.decided_by is DecidedBy.SPOOFED for clause in clauses):
+        if not any(clause.decided_by is DecidedBy.SPOOFED for clause in listed):
             judge = replace(judge, own_addresses=None)
         return ResolvedPolicy(unbound=judge)

@@ -345,8 +345,8 @@ class FateComparison(Exploration):
     def _check_clause(self, clause: BoxClause | None, decision: Decision) -> None:
         """Refuse a cell in which the policy does not decide by the clause for which it was cut."""
         default = DecidedBy.INVALID if self.is_invalid else DecidedBy.DEFAULT
-        decided_by = default if clause is None else clause.decided_by
-        if decision.decided_by is not decided_by or decision.rule is not (clause and clause.rule):
+        decided_by = default if clause is None else clause.clause.decided_by
+        if decision.decided_by is not decided_by or decision.rule is not (clause and clause.clause.rule):
             raise InconsistentProofError(f"a fault of the verifier: {decision} decides, not {clause}")
 
     def _demand(self, demand: Demand, fates: Sequence[PacketFate], box: Box, numbers: Sequence[int]) -> None:

@@ -99,7 +99,7 @@ def make_frame(
         judge=judge,
         restricted=RestrictedPolicy(judge, view.opened) if judge else None,
         everyone=ClauseIndex(everyone),
-        always=[clause for clause in everyone if clause.decided_by is DecidedBy.ALWAYS],
+        always=[clause for clause in everyone if clause.clause.decided_by is DecidedBy.ALWAYS],
         addresses=[
             *(next(filter(is_ordinary, some), some[0]) for _, some in classes.values()),
             ORDINARY[view.family],

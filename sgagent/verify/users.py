@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sgagent.core.addresses import Ranges
+from sgagent.core.clauses import Clause
 from sgagent.core.conditions import LAST_UNIT, LAST_USER
 from sgagent.core.evaluate import Packet
 from sgagent.core.model import Direction, Policy
-from sgagent.core.policy import ResolvedInterface, ResolvedRule
+from sgagent.core.policy import ResolvedInterface
 from sgagent.verify.packets import WITH_INPUT_LINK, Constraints
 
 USER, UNIT = "user", "unit"
@@ -29,11 +30,11 @@ def makers_at(hook: str, opened: Direction) -> Mapping[str, Ranges]:
     return dict.fromkeys(SOMEBODY, ((maker, maker),))
 
 
-def of_maker(rule: ResolvedRule) -> Constraints:
-    """Return whose packets a rule is about; of unknown makers all that it would let pass (§6.3)."""
-    wanted = {USER: rule.user if rule.user is None else (rule.user, rule.user), UNIT: rule.units}
-    unknown = ((_UNKNOWN, _UNKNOWN),) if rule.policy is Policy.ACCEPT else ()
-    return tuple((name, (*unknown, ends)) for name, ends in wanted.items() if ends is not None)
+def of_maker(clause: Clause) -> Constraints:
+    """Return whose packets a clause is about; of unknown makers all that it would let pass (§6.3)."""
+    unknown = ((_UNKNOWN, _UNKNOWN),) if clause.policy is Policy.ACCEPT else ()
+    wanted = zip((USER, UNIT), clause.makers, strict=True)
+    return tuple((name, (*unknown, *ends)) for name, ends in wanted if ends is not None)
 
 
 def hides_maker(judge: ResolvedInterface, opener: Packet) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 
 from sgagent.analysis.cells import Cells, code_of, first_of, places_of
-from sgagent.analysis.header_space import Clause, dhcp_clause, list_clauses
 from sgagent.core.addresses import holds
+from sgagent.core.clauses import Clause, dhcp_clause, list_clauses
 from sgagent.core.evaluate import Decision, Packet, evaluate
 from sgagent.core.model import Direction, Family
 from tests.generators import Case

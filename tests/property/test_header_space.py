@@ -5,8 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 
 from sgagent.analysis.compare import Effect, compare, compare_judges
-from sgagent.analysis.header_space import cut_into_boxes, dhcp_clause, list_clauses
+from sgagent.analysis.header_space import cut_into_boxes
 from sgagent.core.binding import HostFacts, bind
+from sgagent.core.clauses import dhcp_clause, list_clauses
 from sgagent.core.evaluate import evaluate, is_always_allowed
 from sgagent.core.memo import Memo
 from sgagent.core.model import Direction, Family, Policy

@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, strategies as st
 
-from sgagent.analysis.header_space import cut_into_boxes, dhcp_clause, list_clauses
+from sgagent.analysis.header_space import cut_into_boxes
 from sgagent.compiler.compilation import compile_
 from sgagent.compiler.linear import MOST_LINES
 from sgagent.core.addresses import AddressSet, joined
+from sgagent.core.clauses import dhcp_clause, list_clauses
 from sgagent.core.evaluate import Packet, evaluate
 from sgagent.core.explanation import explain
 from sgagent.core.model import (

@@ -25,10 +25,11 @@ from sgagent.analysis.graph.elements import (
     Side,
 )
 from sgagent.analysis.graph.hosts import FamilyRanges, HostAddress, Places, has_two_addresses
-from sgagent.analysis.header_space import Box, Clause
+from sgagent.analysis.header_space import Box
 from sgagent.analysis.lint.rule_reach import key_of
 from sgagent.analysis.lint.subject import LintSubject
 from sgagent.core.addresses import NO_ADDRESSES, AddressSet, Ranges, common, joined
+from sgagent.core.clauses import Clause
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import (
     CidrBlock,

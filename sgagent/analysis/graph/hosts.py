@@ -15,9 +15,10 @@ from itertools import islice
 
 from sgagent.analysis.graph.elements import AllowedTraffic
 from sgagent.analysis.graph.unresolved import stand_ins, with_stand_ins
-from sgagent.analysis.header_space import Box, Clause, Columns, cut_into_boxes, list_clauses
+from sgagent.analysis.header_space import Box, Columns, cut_into_boxes
 from sgagent.analysis.lint.subject import LintSubject, Stand
 from sgagent.core.addresses import NONE, AddressSet, Ranges, common, joined, size, sweep, without
+from sgagent.core.clauses import Clause, list_clauses
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import Direction, Family, Policy
 from sgagent.core.policy import ResolvedInterface

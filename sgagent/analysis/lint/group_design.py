@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from sgagent.analysis.cells import LAST_CODE, Cells, FarEndClass, PacketCell
-from sgagent.analysis.header_space import Clause
 from sgagent.analysis.lint.findings import Finding
 from sgagent.analysis.lint.rule_reach import RuleKey, is_wide, key_of
 from sgagent.analysis.lint.services import MANAGEMENT
 from sgagent.analysis.lint.subject import LintSubject, Stand, names_itself, notice, warning
 from sgagent.core.addresses import common, joined, size, sweep
+from sgagent.core.clauses import Clause
 from sgagent.core.cloud_quotas import quota_uses
 from sgagent.core.errors import NOWHERE
 from sgagent.core.evaluate import DecidedBy

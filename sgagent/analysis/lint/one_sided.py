@@ -7,11 +7,11 @@ from functools import cache, partial
 
 from sgagent.analysis.cells import LAST_CODE, Cells, code_of, codes_of
 from sgagent.analysis.flow_text import port_text
-from sgagent.analysis.header_space import Clause
 from sgagent.analysis.lint.findings import Finding
 from sgagent.analysis.lint.rule_reach import RuleKey, RuleReach, key_of
 from sgagent.analysis.lint.subject import LintSubject, Stand, rule_finding, warning
 from sgagent.core.addresses import AddressSet, joined
+from sgagent.core.clauses import Clause
 from sgagent.core.model import (
     LAST_PORT,
     PORTED_NUMBERS,

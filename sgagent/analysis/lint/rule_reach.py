@@ -17,8 +17,8 @@ from sgagent.analysis.cells import (
     first_of,
     places_of,
 )
-from sgagent.analysis.header_space import Clause, dhcp_clause, list_clauses
 from sgagent.core.addresses import Ranges, joined, size, sweep
+from sgagent.core.clauses import Clause, dhcp_clause, list_clauses
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import ALL_PROTOCOLS, GRE, LAST_PORT, PORTED_NUMBERS, Direction, Family, Policy
 from sgagent.core.policy import ResolvedInterface, ResolvedRule

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from sgagent.analysis.cells import Cells, FarEndClass, code_of
-from sgagent.analysis.header_space import Clause
 from sgagent.analysis.lint.findings import Finding
 from sgagent.analysis.lint.rule_reach import RuleKey, key_of
 from sgagent.analysis.lint.services import NARROW_PORTS
 from sgagent.analysis.lint.subject import LintSubject, Stand, rule_finding, warning
 from sgagent.core.addresses import joined, size
+from sgagent.core.clauses import Clause
 from sgagent.core.errors import NOWHERE
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import LAST_PORT, TCP, UDP, Direction, Family, Policy

@@ -8,7 +8,6 @@ from datetime import datetime
 from functools import cached_property, partial
 
 from sgagent.analysis.cells import MOST_CELLS
-from sgagent.analysis.header_space import Clause
 from sgagent.analysis.lint.edits import Fix
 from sgagent.analysis.lint.findings import MOST_RULES, OFFICES, SEVERITIES, Finding, FindingSeverity
 from sgagent.analysis.lint.removals import Removals, find_removals
@@ -17,6 +16,7 @@ from sgagent.analysis.lint.rule_relations import is_part, may_meet
 from sgagent.analysis.lint.services import DATABASES, NARROW_PORTS, everything
 from sgagent.core.addresses import AddressSet, holds, size
 from sgagent.core.binding import Binding, Bindings, HostListener, bind_everywhere
+from sgagent.core.clauses import Clause
 from sgagent.core.counter_keys import RuleCounter
 from sgagent.core.errors import NOWHERE, Origin, Problem
 from sgagent.core.members import members_by_group

@@ -10,7 +10,6 @@ from itertools import chain, product
 from sgagent.analysis.cells import places_of
 from sgagent.analysis.compare import Effect, compare_judges
 from sgagent.analysis.flow_text import ObjectNames, decider_text, port_text, traffic_text
-from sgagent.analysis.header_space import Clause
 from sgagent.analysis.lint import advice
 from sgagent.analysis.lint.edits import Fix, RuleEdit, merged
 from sgagent.analysis.lint.findings import Finding
@@ -18,6 +17,7 @@ from sgagent.analysis.lint.rule_reach import RuleKey, key_of, known_by
 from sgagent.analysis.lint.rule_relations import closes_ports
 from sgagent.analysis.lint.subject import LintSubject, Stand, error, notice, rule_finding, warning
 from sgagent.core.addresses import common, size
+from sgagent.core.clauses import Clause
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import (
     ALL_PORTS,

@@ -20,14 +20,14 @@ def test_the_whole_family_is_everyone() -> None:
     policy = policy_of(
         group("sg-1", rule("r4", ACCEPT, TCP, "80", "0.0.0.0/0"), rule("r6", ACCEPT, TCP, "80", "::/0"))
     )
-    assert [entry.is_for_everyone for entry in entries(policy)] == [True]
-    assert [entry.is_for_everyone for entry in entries(policy, Family.IPV6)] == [True]
+    assert [entry.has_any_peer for entry in entries(policy)] == [True]
+    assert [entry.has_any_peer for entry in entries(policy, Family.IPV6)] == [True]
 
 
 def test_a_part_of_ipv6_is_not_everyone() -> None:
     """``::/96`` has the numbers of all IPv4 addresses, and is a small part of IPv6 all the same."""
     policy = policy_of(group("sg-1", rule("r1", ACCEPT, ALL_PROTOCOLS, "", "::/96")))
-    assert not entries(policy, Family.IPV6)[0].is_for_everyone
+    assert not entries(policy, Family.IPV6)[0].has_any_peer
 
 
 def test_exemptions_and_members_stand_before_rules() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sgagent.compiler.class_chains import MOST_FOR_EVERYONE, DirtyClasses, dirty_classes
 from sgagent.compiler.decision_list import Entry
-from sgagent.core.model import Family
+from sgagent.core.evaluate import DecidedBy
+from sgagent.core.model import Family, Policy
 from tests.words import ports
 
 TCP, UDP = 6, 17
@@ -16,11 +19,13 @@ def entry(
 ) -> Entry:
     """Return an entry for some ports; for any where the text is empty, and for everyone without a peer."""
     return Entry(
+        decided_by=DecidedBy.RULE,
+        policy=Policy.ACCEPT,
         leaf=text,
         peer=peer,
         family=Family.IPV4,
         addresses=((1, 1),) if peer else EVERYONE,
-        protocol=protocol,
+        protocols=None if protocol is None else (protocol,),
         ports=ports(text),
         local=local,
     )
@@ -54,9 +59,9 @@ def test_what_is_for_everyone_reaches_what_meets_it() -> None:
 
 def test_other_addresses_reach_the_classes_of_their_peer() -> None:
     """If they become those of everyone, all classes that the entry meets."""
-    moved = Entry(leaf="22", peer="a", family=Family.IPV4, addresses=((2, 2),), protocol=TCP, ports=SSH.ports)
+    moved = replace(SSH, addresses=((2, 2),))
     assert dirty_classes(LISTED, (moved, *LISTED[1:])) == DirtyClasses(frozenset("a"), is_for_everyone=False)
-    wide = Entry(leaf="22", peer="a", family=Family.IPV4, addresses=EVERYONE, protocol=TCP, ports=SSH.ports)
+    wide = replace(SSH, addresses=EVERYONE)
     assert dirty_classes(LISTED, (wide, *LISTED[1:])) == DirtyClasses(frozenset("ade"), is_for_everyone=True)
 
 

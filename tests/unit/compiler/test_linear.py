@@ -224,7 +224,7 @@ def test_nothing_stands_behind_what_decides_about_all() -> None:
         )
     )
     entries = list_entries(policy.interfaces[0], IN, Family.IPV4, Memo())
-    kept, last = up_to(entries, lambda entry: entry.is_for_everyone and entry.is_for_all)
+    kept, last = up_to(entries, lambda entry: entry.has_any_peer and entry.is_for_all)
     assert [entry.leaf for entry in kept] == ["rule/eth0/r1"]
     assert last is not None
     assert last.leaf == "rule/eth0/r2"

@@ -16,7 +16,8 @@ from sgagent.compiler.port_chains import (
     make_table,
 )
 from sgagent.core.addresses import append_run, joined
-from sgagent.core.model import ALL_PORTS, LAST_PORT, PORTED_NUMBERS, Family, PortSet
+from sgagent.core.evaluate import DecidedBy
+from sgagent.core.model import ALL_PORTS, LAST_PORT, PORTED_NUMBERS, Family, Policy, PortSet
 
 PROTOCOLS = (1, 6, 17, 47, 253)
 _EDGES = (0, 1, 2, 79, 80, 81, 443, 65534, 65535)
@@ -40,11 +41,13 @@ def entries(draw: st.DrawFn) -> Entry:
     ports = draw(st.one_of(st.just(ALL_PORTS), port_sets())) if has_ports else ALL_PORTS
     looks_further = draw(st.sampled_from((False, False, True)))
     return Entry(
+        decided_by=DecidedBy.RULE,
+        policy=Policy.ACCEPT,
         leaf="",
         peer="",
         family=Family.IPV4,
         addresses=(),
-        protocol=protocol,
+        protocols=None if protocol is None else (protocol,),
         ports=ports,
         local=(1, 2) if looks_further else None,
     )

@@ -10,7 +10,8 @@ from hypothesis import given, strategies as st
 from sgagent.compiler.decision_list import Entry
 from sgagent.compiler.port_chains import cut_lines, split_lines
 from sgagent.core.addresses import joined
-from sgagent.core.model import ALL_PORTS, Family, PortSet
+from sgagent.core.evaluate import DecidedBy
+from sgagent.core.model import ALL_PORTS, Family, Policy, PortSet
 
 LAST = 12
 _numbers = st.integers(0, LAST)
@@ -23,11 +24,13 @@ def lines(draw: st.DrawFn) -> tuple[Entry, ...]:
     number = draw(st.integers(0, 6))
     drawn = (
         Entry(
+            decided_by=DecidedBy.RULE,
+            policy=Policy.ACCEPT,
             leaf=str(place),
             peer="",
             family=Family.IPV4,
             addresses=(),
-            protocol=6,
+            protocols=(6,),
             source_ports=draw(
                 st.one_of(
                     st.just(ALL_PORTS), st.lists(_ranges, max_size=2).map(lambda ends: PortSet(joined(ends)))

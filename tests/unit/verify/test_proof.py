@@ -498,7 +498,7 @@ def test_fail_safes_for_everyone_and_for_one() -> None:
     first, *others = POLICY.interfaces
     judge = replace(first, ingress=replace(first.ingress, failsafe=tuple(entries)))
     clauses = list_box_clauses(judge, Direction.INGRESS, Family.IPV4)
-    peers = [one.peers for one in clauses if one.exemption in entries]
+    peers = [one.peers for one in clauses if one.clause.exemption in entries]
     assert peers == [None, ((0xC0000201, 0xC0000201),), None, ((0xC0000202, 0xC0000202),)]
     policy = replace(POLICY, interfaces=(judge, *others))
     assert proof_of(compiled(policy), policy).outcome is Outcome.PROVED
