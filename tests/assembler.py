@@ -37,6 +37,7 @@ class _Assembler:
     def __init__(self, dump: b.Dump) -> None:
         self._dump = dump
         self._sets = 0
+        self._interval_maps: set[str] = set()
 
     def table(self, ruleset: nft.Ruleset) -> bytes:
         """Return all messages."""
@@ -65,6 +66,8 @@ class _Assembler:
         return self._rule(rule)
 
     def _map(self, one: nft.VerdictMap) -> None:
+        if one.is_interval:
+            self._interval_maps.add(one.name)
         lengths = [LENGTHS[key_type] for key_type in one.key_types]
         code = 0
         for key_type in one.key_types:
@@ -95,6 +98,8 @@ class _Assembler:
                         row = _ROWS[selector]
                         yield from _needs(row, said)
                         yield _load(row, register)
+                        if row.is_host_order and name in self._interval_maps:
+                            yield b.swap(row.length, register)
                         register += (row.length + 3) // 4
                     yield b.look_up(name, is_map=True, register=8)
                 case nft.Count(counter):
