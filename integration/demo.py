@@ -21,7 +21,8 @@ from integration.lab import lab, wait_for
 from integration.nameservers import DNS, knowing, on_the_wire
 from integration.namespaces import remove_stale_namespaces
 from integration.service import Service, service_on
-from sgagent.core.evaluate import DecidedBy, Decision, evaluate
+from sgagent.core.clauses import DecidedBy
+from sgagent.core.evaluate import Decision, evaluate
 from sgagent.core.model import Policy
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.policy_test.scenario import ExpectedPacket, ExpectedReply, ExpectedTraffic, disagreement

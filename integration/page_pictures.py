@@ -23,8 +23,8 @@ from sgagent.agent.flowlog.flow import Flow
 from sgagent.agent.published_status import SAMPLE_SECONDS
 from sgagent.agent.state.counter_file import HitTimes
 from sgagent.agent.web.http_server import MetricsServer, listen
+from sgagent.core.clauses import DecidedBy
 from sgagent.core.counter_keys import CounterKey, HitStep, is_of_drops
-from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import Direction
 from sgagent.ports import CounterValue
 from tests.unit.agent.flowlog.flows import dropped

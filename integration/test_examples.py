@@ -14,7 +14,8 @@ from integration import forkserver
 from integration.kernel_verdicts import judge
 from integration.lab import Lab, lab
 from integration.nameservers import DNS, knowing, on_the_wire
-from sgagent.core.evaluate import DecidedBy, Packet
+from sgagent.core.clauses import DecidedBy
+from sgagent.core.evaluate import Packet
 from sgagent.core.model import Direction, Family, Policy
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.nft import names

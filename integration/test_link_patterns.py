@@ -290,7 +290,7 @@ def test_a_host_without_definitions_closes_patterns(
     assert (came > 0, passed) == (True, 0)
     with flooded(bench, "veth10") as link:
         link.come()
-        wait_for(lambda: link.counts()[1] > 0, "a packet to pass", IDENTIFIED_SECONDS)
+        wait_for(lambda: link.counts()[1] > 0, "a packet to pass")
 
 
 @pytest.mark.long
@@ -350,7 +350,7 @@ def test_a_link_that_has_many_names(agent: Service, bench: Lab, seed: int) -> No
         if link.name != "br-1":
             link.rename("br-1")
         before = link.counts()[3]
-        wait_for(lambda: link.counts()[3] > before, "an allowed packet", IDENTIFIED_SECONDS)
+        wait_for(lambda: link.counts()[3] > before, "an allowed packet")
         came, passed, _, _ = link.end()
         assert (came > 0, passed) == (True, 0)
         assert agent.command("verify").status == 0

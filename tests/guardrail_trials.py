@@ -14,7 +14,8 @@ from itertools import product
 
 from sgagent.analysis.guardrails import find_violations
 from sgagent.core.addresses import AddressSet
-from sgagent.core.evaluate import DecidedBy, Packet, evaluate
+from sgagent.core.clauses import DecidedBy
+from sgagent.core.evaluate import Packet, evaluate
 from sgagent.core.guardrails import Guardrail, GuardrailKind, Violation, resolve_guardrails
 from sgagent.core.members import members_by_group
 from sgagent.core.model import (

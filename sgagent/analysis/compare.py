@@ -14,8 +14,7 @@ from operator import attrgetter
 from sgagent.analysis.cells import Bits, Cells, codes_of, first_of, places_of
 from sgagent.analysis.header_space import BOX_ORDER, Box, Columns, cut_into_boxes
 from sgagent.core.addresses import AddressRanges, Ranges, common, joined, meets, without
-from sgagent.core.clauses import Clause, dhcp_clause, list_clauses
-from sgagent.core.evaluate import DecidedBy
+from sgagent.core.clauses import Clause, DecidedBy, dhcp_clause, list_clauses
 from sgagent.core.memo import gone_and_come
 from sgagent.core.model import ALL_PROTOCOLS, Direction, Family, Policy
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy, ResolvedRule

@@ -19,9 +19,8 @@ from sgagent.core.addresses import (
     joined,
     without,
 )
-from sgagent.core.clauses import Clause
+from sgagent.core.clauses import Clause, DecidedBy
 from sgagent.core.conditions import NO_UNIT, NO_USER, groups_text
-from sgagent.core.evaluate import DecidedBy
 from sgagent.core.members import members_by_group
 from sgagent.core.memo import Memo
 from sgagent.core.model import ALL_PORTS, Direction, Family, Policy, PortSet, Protocol, Snapshot

@@ -13,9 +13,9 @@ from functools import cached_property
 from sgagent.analysis.cells import codes_of
 from sgagent.analysis.header_space import Box, Columns, find_box
 from sgagent.core.addresses import AddressRanges, Ranges, common, holds, joined, meets, without
-from sgagent.core.clauses import Clause, dhcp_clause, list_clauses, numbers_of
+from sgagent.core.clauses import Clause, DecidedBy, dhcp_clause, list_clauses, numbers_of
 from sgagent.core.conditions import NO_UNIT, NO_USER
-from sgagent.core.evaluate import DecidedBy, Packet
+from sgagent.core.evaluate import Packet
 from sgagent.core.explanation import EPHEMERAL_PORT
 from sgagent.core.guardrails import (
     Guardrails,

@@ -17,9 +17,10 @@ from sgagent.cli.agent_client import NoAgentError, ask, enforced_now
 from sgagent.cli.configuration import load_settings
 from sgagent.cli.main import option_adder
 from sgagent.cli.output import decision_as_json, warn
+from sgagent.core.clauses import DecidedBy
 from sgagent.core.conditions import LAST_USER, ControlGroup, LocalUnit
 from sgagent.core.errors import UsageError, printable
-from sgagent.core.evaluate import DecidedBy, Packet
+from sgagent.core.evaluate import Packet
 from sgagent.core.explanation import (
     EPHEMERAL_PORT,
     PROTOCOL_WORDS,

@@ -18,8 +18,9 @@ from sgagent.cli.guardrails import Keeper, add_guardrails_argument
 from sgagent.cli.main import option_adder
 from sgagent.cli.output import Colour, decision_as_json, painted, progress
 from sgagent.core.binding import HostFacts, bind
+from sgagent.core.clauses import DecidedBy
 from sgagent.core.errors import DocumentError, Problem, UsageError, printable
-from sgagent.core.evaluate import DecidedBy, Decision
+from sgagent.core.evaluate import Decision
 from sgagent.core.model import Protocol, address_text
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions, resolve

@@ -15,8 +15,7 @@ from itertools import chain
 from typing import Any
 
 from sgagent.core.addresses import AddressRanges
-from sgagent.core.clauses import Clause, exempt_clauses, rule_clause
-from sgagent.core.evaluate import DecidedBy
+from sgagent.core.clauses import Clause, DecidedBy, exempt_clauses, rule_clause
 from sgagent.core.memo import Memo, Seam
 from sgagent.core.model import Direction, Family, Policy
 from sgagent.core.policy import ResolvedInterface, ResolvedRule

@@ -6,11 +6,11 @@ compiler, analysis and the proof of a table know the policy by it; what no polic
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from sgagent.core.addresses import AddressRanges, Ranges, joined, without
-from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import (
     ALL_PORTS,
     ALL_PROTOCOLS,
@@ -22,6 +22,26 @@ from sgagent.core.model import (
     Protocols,
 )
 from sgagent.core.policy import DHCP, Exemption, ResolvedDirection, ResolvedInterface, ResolvedRule
+
+
+class DecidedBy(enum.Enum):
+    """The step of §3 that decided."""
+
+    SESSION = "session"
+    ALWAYS = "always"
+    FAILSAFE = "failsafe"
+    INNER = "inner"
+    RULE = "rule"
+    OVER_LIMIT = "over_limit"
+    """A rule accepts it, but not so many from its source (§13.1)."""
+
+    DEFAULT = "default"
+    UNBOUND = "unbound"
+    """Nothing is enforced on the interface (§2.3)."""
+
+    INVALID = "invalid"
+    SPOOFED = "spoofed"
+    """The source check drops it: its source is on the wrong side of the interface (§12.6)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, replace
 
+from sgagent.core.clauses import DecidedBy
 from sgagent.core.model import ICMPV6, UDP, Direction, Family, Policy, Protocol
 from sgagent.core.policy import (
     DHCP,
@@ -80,26 +81,6 @@ class Packet:
     def local(self) -> int:
         """Return the address of the near end."""
         return self.destination if self.direction is Direction.INGRESS else self.source
-
-
-class DecidedBy(enum.Enum):
-    """The step of §3 that decided."""
-
-    SESSION = "session"
-    ALWAYS = "always"
-    FAILSAFE = "failsafe"
-    INNER = "inner"
-    RULE = "rule"
-    OVER_LIMIT = "over_limit"
-    """A rule accepts it, but not so many from its source (§13.1)."""
-
-    DEFAULT = "default"
-    UNBOUND = "unbound"
-    """Nothing is enforced on the interface (§2.3)."""
-
-    INVALID = "invalid"
-    SPOOFED = "spoofed"
-    """The source check drops it: its source is on the wrong side of the interface (§12.6)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

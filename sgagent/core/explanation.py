@@ -5,18 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from sgagent.core.clauses import DecidedBy
 from sgagent.core.conditions import groups_text
 from sgagent.core.counter_keys import CounterKey, HitStep
 from sgagent.core.errors import UsageError
-from sgagent.core.evaluate import (
-    DecidedBy,
-    Decision,
-    Packet,
-    Tracking,
-    as_opener,
-    evaluate,
-    is_always_allowed,
-)
+from sgagent.core.evaluate import Decision, Packet, Tracking, as_opener, evaluate, is_always_allowed
 from sgagent.core.model import (
     PROTOCOL_NAMES,
     Direction,

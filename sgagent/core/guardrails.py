@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sgagent.core.addresses import AddressRanges, AddressSet, joined, without
+from sgagent.core.clauses import DecidedBy
 from sgagent.core.conditions import groups_text
 from sgagent.core.errors import NOWHERE, Origin, Problem
-from sgagent.core.evaluate import DecidedBy, Packet
+from sgagent.core.evaluate import Packet
 from sgagent.core.members import members_by_group
 from sgagent.core.memo import Memo, Seam
 from sgagent.core.model import (

@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from sgagent.compiler.compilation import Compiled, compile_
+from sgagent.core.clauses import DecidedBy
 from sgagent.core.counter_keys import RuleCounter
 from sgagent.core.errors import KernelRefusedError, NotPermittedError, RehearsalError, SgagentError
-from sgagent.core.evaluate import DecidedBy, Decision, Packet
+from sgagent.core.evaluate import Decision, Packet
 from sgagent.core.explanation import step_of
 from sgagent.core.model import ICMPV6, Direction, Family, Policy
 from sgagent.core.policy import ResolvedPolicy

@@ -16,8 +16,9 @@ from typing import Annotated
 
 from sgagent.core.addresses import AddressSet
 from sgagent.core.binding import HandBinding
+from sgagent.core.clauses import DecidedBy
 from sgagent.core.errors import DocumentError, Origin
-from sgagent.core.evaluate import DecidedBy, Decision, Packet, Tracking, as_opener, evaluate
+from sgagent.core.evaluate import Decision, Packet, Tracking, as_opener, evaluate
 from sgagent.core.explanation import PROTOCOL_WORDS, protocol_number
 from sgagent.core.model import LAST_PORT, Direction, Family, Policy, Protocol, SourceCheck
 from sgagent.core.policy import ResolvedPolicy

@@ -13,7 +13,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import NamedTuple, TypeVar
 
-from sgagent.core.evaluate import DecidedBy
+from sgagent.core.clauses import DecidedBy
 from sgagent.core.model import LAST_PORT, PORTED_NUMBERS, PROTOCOL_NAMES, Direction, Family, Mode, Policy
 from sgagent.suggest.conversations import (
     CUT_OFF,

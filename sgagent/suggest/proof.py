@@ -13,9 +13,9 @@ from itertools import islice
 from sgagent.analysis.header_space import Columns, find_box
 from sgagent.core.addresses import AddressSet
 from sgagent.core.binding import bind_everywhere
-from sgagent.core.clauses import Clause, list_clauses
+from sgagent.core.clauses import Clause, DecidedBy, list_clauses
 from sgagent.core.errors import DocumentError
-from sgagent.core.evaluate import DecidedBy, Decision, Packet, evaluate
+from sgagent.core.evaluate import Decision, Packet, evaluate
 from sgagent.core.model import ALL_PORTS, CidrBlock, Direction, Family, Policy, PortSet, Snapshot
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
 from sgagent.core.resolve import Exemptions, resolve

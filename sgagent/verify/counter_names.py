@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sgagent.core.clauses import DecidedBy
 from sgagent.core.conditions import MOST_SOURCES
 from sgagent.core.counter_keys import (
     DefaultCounter,
@@ -11,7 +12,7 @@ from sgagent.core.counter_keys import (
     over_limit_of,
     plain_key,
 )
-from sgagent.core.evaluate import DecidedBy, Decision, Packet, is_always_allowed
+from sgagent.core.evaluate import Decision, Packet, is_always_allowed
 from sgagent.core.model import Family
 from sgagent.core.policy import ResolvedInterface
 from sgagent.nft import names

@@ -22,8 +22,8 @@ from sgagent.core.addresses import (
     ranges_of,
     sweep,
 )
-from sgagent.core.clauses import Clause, list_clauses
-from sgagent.core.evaluate import DecidedBy, Decision, Packet, Tracking, evaluate
+from sgagent.core.clauses import Clause, DecidedBy, list_clauses
+from sgagent.core.evaluate import Decision, Packet, Tracking, evaluate
 from sgagent.core.link_topology import FRAMES_OF_PORTS
 from sgagent.core.model import (
     ICMPV6,

@@ -9,7 +9,8 @@ from itertools import chain
 from typing import NamedTuple
 
 from sgagent.core.addresses import Ranges
-from sgagent.core.evaluate import DecidedBy, Decision, Packet
+from sgagent.core.clauses import DecidedBy
+from sgagent.core.evaluate import Decision, Packet
 from sgagent.core.model import Direction, Policy
 from sgagent.core.policy import InvalidPackets, ResolvedInterface, ResolvedPolicy
 from sgagent.nft.ruleset import CONFIRMED

@@ -13,7 +13,7 @@ from heapq import merge
 from operator import attrgetter
 
 from sgagent.core.addresses import Ranges, joined, ranges_of, sweep, without
-from sgagent.core.evaluate import DecidedBy
+from sgagent.core.clauses import DecidedBy
 from sgagent.core.model import Direction, Family
 from sgagent.core.policy import ResolvedInterface
 from sgagent.nft import ruleset as nft

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from sgagent.core.evaluate import DecidedBy, Packet
+from sgagent.core.clauses import DecidedBy
+from sgagent.core.evaluate import Packet
 from sgagent.core.model import PORTED_NUMBERS, Direction, Family, Policy
 from sgagent.nft.kernel_table import FAULTS
 from sgagent.nft.ruleset import FAMILY, TABLE

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from sgagent.core.clauses import DecidedBy
 from sgagent.core.conditions import groups_text
-from sgagent.core.evaluate import DecidedBy
 from sgagent.core.explanation import reason
 from sgagent.core.model import PORTED_NUMBERS, PROTOCOL_NAMES, Family, Policy, Protocol, address_text
 from sgagent.nft.ruleset import mac_text

@@ -9,7 +9,8 @@ from hypothesis import given
 
 from sgagent.compiler.compilation import compile_, without_logging
 from sgagent.compiler.linear import MOST_LINES
-from sgagent.core.evaluate import DecidedBy, Packet, Tracking, evaluate, is_always_allowed
+from sgagent.core.clauses import DecidedBy
+from sgagent.core.evaluate import Packet, Tracking, evaluate, is_always_allowed
 from sgagent.core.model import ALL_PROTOCOLS, TCP, Mode, Policy
 from sgagent.core.openers import ANSWERING
 from sgagent.core.policy import FlowLogging, ResolvedPolicy

@@ -16,7 +16,8 @@ from sgagent.analysis.lint.one_sided import closed_elsewhere
 from sgagent.analysis.lint.subject import make_subject
 from sgagent.core.addresses import holds
 from sgagent.core.binding import bind_everywhere
-from sgagent.core.evaluate import DecidedBy, Decision, Packet, evaluate
+from sgagent.core.clauses import DecidedBy
+from sgagent.core.evaluate import Decision, Packet, evaluate
 from sgagent.core.members import members_by_group
 from sgagent.core.model import (
     ALL_PORTS,

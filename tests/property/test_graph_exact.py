@@ -25,8 +25,9 @@ from sgagent.analysis.lint.subject import LintSubject, make_subject
 from sgagent.compiler.compilation import compile_
 from sgagent.core.addresses import AddressSet, holds
 from sgagent.core.binding import Binding, Bindings, bind_everywhere
+from sgagent.core.clauses import DecidedBy
 from sgagent.core.errors import NOWHERE
-from sgagent.core.evaluate import DecidedBy, Packet, evaluate
+from sgagent.core.evaluate import Packet, evaluate
 from sgagent.core.model import (
     ALL_PORTS,
     ALL_PROTOCOLS,

@@ -6,7 +6,8 @@ import json
 
 from hypothesis import given, note
 
-from sgagent.core.evaluate import DecidedBy, evaluate
+from sgagent.core.clauses import DecidedBy
+from sgagent.core.evaluate import evaluate
 from tests.draws import Draws
 from tests.oracle import Judgement, judge
 from tests.oracle_documents import (

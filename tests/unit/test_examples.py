@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from sgagent.compiler.compilation import Compiled, compile_
+from sgagent.core.clauses import DecidedBy
 from sgagent.core.counter_keys import RuleCounter
 from sgagent.core.errors import Severity
-from sgagent.core.evaluate import DecidedBy, Packet, Tracking, evaluate
+from sgagent.core.evaluate import Packet, Tracking, evaluate
 from sgagent.core.model import Direction, Policy
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.nft.marks import MarkLayout, first_state

@@ -17,8 +17,8 @@ from itertools import islice
 
 from sgagent.agent.flowlog.flow import Flow, FlowEnd
 from sgagent.core.binding import link_name
+from sgagent.core.clauses import DecidedBy
 from sgagent.core.counter_keys import CounterKey, InnerCounter, OverLimitCounter, RuleCounter, is_of_drops
-from sgagent.core.evaluate import DecidedBy
 from sgagent.core.explanation import step_of
 from sgagent.core.link_patterns import is_pattern
 from sgagent.core.model import (

@@ -21,8 +21,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol, TextIO, assert_never
 
+from sgagent.core.clauses import DecidedBy
 from sgagent.core.errors import count, printable
-from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import Direction, Family, Mode, Policy
 from sgagent.settings.tables import FlowLogSettings, FlowOutput
 

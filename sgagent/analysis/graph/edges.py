@@ -29,8 +29,7 @@ from sgagent.analysis.header_space import Box
 from sgagent.analysis.lint.rule_reach import key_of
 from sgagent.analysis.lint.subject import LintSubject
 from sgagent.core.addresses import NO_ADDRESSES, AddressSet, Ranges, common, joined
-from sgagent.core.clauses import Clause
-from sgagent.core.evaluate import DecidedBy
+from sgagent.core.clauses import Clause, DecidedBy
 from sgagent.core.model import (
     CidrBlock,
     Direction,

@@ -18,8 +18,7 @@ from sgagent.analysis.graph.unresolved import stand_ins, with_stand_ins
 from sgagent.analysis.header_space import Box, Columns, cut_into_boxes
 from sgagent.analysis.lint.subject import LintSubject, Stand
 from sgagent.core.addresses import NONE, AddressSet, Ranges, common, joined, size, sweep, without
-from sgagent.core.clauses import Clause, list_clauses
-from sgagent.core.evaluate import DecidedBy
+from sgagent.core.clauses import Clause, DecidedBy, list_clauses
 from sgagent.core.model import Direction, Family, Policy
 from sgagent.core.policy import ResolvedInterface
 

@@ -11,7 +11,7 @@ from sgagent.analysis.lint.rule_reach import RuleKey, RuleReach, key_of
 from sgagent.analysis.lint.rule_relations import contradict, is_part, may_meet
 from sgagent.analysis.lint.subject import LintSubject
 from sgagent.core.addresses import Ranges, without
-from sgagent.core.evaluate import DecidedBy
+from sgagent.core.clauses import DecidedBy
 from sgagent.core.model import AuthorizationObjects, Direction, PortSet
 from sgagent.core.policy import ResolvedRule
 

@@ -11,10 +11,9 @@ from sgagent.analysis.lint.rule_reach import RuleKey, is_wide, key_of
 from sgagent.analysis.lint.services import MANAGEMENT
 from sgagent.analysis.lint.subject import LintSubject, Stand, names_itself, notice, warning
 from sgagent.core.addresses import common, joined, size, sweep
-from sgagent.core.clauses import Clause
+from sgagent.core.clauses import Clause, DecidedBy
 from sgagent.core.cloud_quotas import quota_uses
 from sgagent.core.errors import NOWHERE
-from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import (
     AuthorizationObject,
     CidrBlock,

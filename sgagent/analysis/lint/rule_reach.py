@@ -18,8 +18,7 @@ from sgagent.analysis.cells import (
     places_of,
 )
 from sgagent.core.addresses import Ranges, joined, size, sweep
-from sgagent.core.clauses import Clause, dhcp_clause, list_clauses
-from sgagent.core.evaluate import DecidedBy
+from sgagent.core.clauses import Clause, DecidedBy, dhcp_clause, list_clauses
 from sgagent.core.model import ALL_PROTOCOLS, GRE, LAST_PORT, PORTED_NUMBERS, Direction, Family, Policy
 from sgagent.core.policy import ResolvedInterface, ResolvedRule
 

@@ -11,9 +11,8 @@ from sgagent.analysis.lint.rule_reach import RuleKey, key_of
 from sgagent.analysis.lint.services import NARROW_PORTS
 from sgagent.analysis.lint.subject import LintSubject, Stand, rule_finding, warning
 from sgagent.core.addresses import joined, size
-from sgagent.core.clauses import Clause
+from sgagent.core.clauses import Clause, DecidedBy
 from sgagent.core.errors import NOWHERE
-from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import LAST_PORT, TCP, UDP, Direction, Family, Policy
 from sgagent.core.rule_values import FAMILY_NAMES
 

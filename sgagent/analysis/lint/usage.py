@@ -12,8 +12,7 @@ from sgagent.analysis.lint.rule_reach import RuleKey, key_of
 from sgagent.analysis.lint.subject import Life, LintSubject, Stand, Usage, notice, rule_finding
 from sgagent.core.addresses import Ranges, joined, size, without
 from sgagent.core.binding import HostListener
-from sgagent.core.clauses import Clause
-from sgagent.core.evaluate import DecidedBy
+from sgagent.core.clauses import Clause, DecidedBy
 from sgagent.core.model import ALL_PORTS, LAST_PORT, TCP, UDP, Direction, Family, Policy, Protocol
 from sgagent.core.policy import ResolvedRule
 

@@ -17,8 +17,7 @@ from sgagent.analysis.lint.rule_reach import RuleKey, key_of, known_by
 from sgagent.analysis.lint.rule_relations import closes_ports
 from sgagent.analysis.lint.subject import LintSubject, Stand, error, notice, rule_finding, warning
 from sgagent.core.addresses import common, size
-from sgagent.core.clauses import Clause
-from sgagent.core.evaluate import DecidedBy
+from sgagent.core.clauses import Clause, DecidedBy
 from sgagent.core.model import (
     ALL_PORTS,
     ALL_PROTOCOLS,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from sgagent.analysis.compare import UNBOUND_LINKS, Effect, Fate, FlowChange, compare, links
 from sgagent.analysis.flow_text import ObjectNames, traffic_text
 from sgagent.core.addresses import AddressSet, holds
-from sgagent.core.evaluate import DecidedBy
+from sgagent.core.clauses import DecidedBy
 from sgagent.core.model import ALL_PROTOCOLS, TCP, CidrBlock, Family, Mode
 from sgagent.core.policy import ResolvedPolicy
 from tests.words import ACCEPT, DROP, OUT, blocks, group, interface, policy_of, resolution, rule, snapshot

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from sgagent.analysis.guardrails import find_violations
+from sgagent.core.clauses import DecidedBy
 from sgagent.core.conditions import Conditions, LocalUser
-from sgagent.core.evaluate import DecidedBy, evaluate
+from sgagent.core.evaluate import evaluate
 from sgagent.core.guardrails import Guardrail, GuardrailKind, Violation, named, resolve_guardrails
 from sgagent.core.model import (
     ALL_PROTOCOLS,

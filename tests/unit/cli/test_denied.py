@@ -19,8 +19,8 @@ from sgagent.agent.control.server import control_served
 from sgagent.agent.flowlog.flowlog import FlowLog
 from sgagent.agent.inbox import Wanted, always
 from sgagent.cli.denied import FollowedTable, report
+from sgagent.core.clauses import DecidedBy
 from sgagent.core.errors import UsageError
-from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import TCP, Direction, Mode, Policy
 from sgagent.core.policy import FlowLogging, ResolvedPolicy
 from tests.fakes.clock import FakeClock

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from sgagent.compiler.class_chains import MOST_FOR_EVERYONE, DirtyClasses, dirty_classes
 from sgagent.compiler.decision_list import Entry
-from sgagent.core.evaluate import DecidedBy
+from sgagent.core.clauses import DecidedBy
 from sgagent.core.model import Family, Policy
 from tests.words import ports
 

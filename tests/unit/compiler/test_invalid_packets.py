@@ -10,7 +10,8 @@ from sgagent.compiler.compilation import compile_
 from sgagent.compiler.enforce import Enforced, enforce
 from sgagent.core.addresses import AddressSet
 from sgagent.core.binding import HandBinding
-from sgagent.core.evaluate import DecidedBy, Tracking
+from sgagent.core.clauses import DecidedBy
+from sgagent.core.evaluate import Tracking
 from sgagent.core.model import ICMPV6, TCP, UDP, Direction, Mode, Policy
 from sgagent.core.policy import InvalidPackets, ResolvedPolicy
 from sgagent.nft import names

@@ -16,7 +16,7 @@ from sgagent.compiler.port_chains import (
     make_table,
 )
 from sgagent.core.addresses import append_run, joined
-from sgagent.core.evaluate import DecidedBy
+from sgagent.core.clauses import DecidedBy
 from sgagent.core.model import ALL_PORTS, LAST_PORT, PORTED_NUMBERS, Family, Policy, PortSet
 
 PROTOCOLS = (1, 6, 17, 47, 253)

@@ -10,7 +10,7 @@ from hypothesis import given, strategies as st
 from sgagent.compiler.decision_list import Entry
 from sgagent.compiler.port_chains import cut_lines, split_lines
 from sgagent.core.addresses import joined
-from sgagent.core.evaluate import DecidedBy
+from sgagent.core.clauses import DecidedBy
 from sgagent.core.model import ALL_PORTS, Family, Policy, PortSet
 
 LAST = 12

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from sgagent.core.clauses import DecidedBy
 from sgagent.core.endpoints import Endpoint, exempt
-from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import ALL_PROTOCOLS, TCP, CidrBlock, PortSet
 from sgagent.core.policy import Exemption
 from sgagent.core.resolve import Exemptions

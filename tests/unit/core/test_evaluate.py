@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from sgagent.core.addresses import AddressSet
-from sgagent.core.evaluate import DecidedBy, Packet, Tracking, is_always_allowed
+from sgagent.core.clauses import DecidedBy
+from sgagent.core.evaluate import Packet, Tracking, is_always_allowed
 from sgagent.core.model import (
     ALL_PROTOCOLS,
     GRE,

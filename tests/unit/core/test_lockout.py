@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from sgagent.core.binding import HostFacts, Link
-from sgagent.core.evaluate import DecidedBy
+from sgagent.core.clauses import DecidedBy
 from sgagent.core.lockout import LiveSession, SessionKind, dearest, sessions_cut, sessions_newly_cut
 from sgagent.core.model import TCP, Family, Mode
 from sgagent.core.policy import ResolvedPolicy

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from sgagent.compiler.compilation import Compiled, compile_
-from sgagent.core.evaluate import DecidedBy, Decision, Packet
+from sgagent.core.clauses import DecidedBy
+from sgagent.core.evaluate import Decision, Packet
 from sgagent.core.model import Direction, Family, Policy
 from sgagent.nft import names
 from sgagent.nft.marks import MarkLayout, first_state

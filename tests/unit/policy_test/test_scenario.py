@@ -7,8 +7,9 @@ import ipaddress
 import pytest
 
 from sgagent.core.binding import HandBinding
+from sgagent.core.clauses import DecidedBy
 from sgagent.core.errors import DocumentError, Origin
-from sgagent.core.evaluate import DecidedBy, Decision, Packet
+from sgagent.core.evaluate import Decision, Packet
 from sgagent.core.model import Direction, Family, Policy, SourceCheck
 from sgagent.policy_test.scenario import (
     ExpectedDecision,

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from sgagent.core.evaluate import DecidedBy, Packet
+from sgagent.core.clauses import DecidedBy
+from sgagent.core.evaluate import Packet
 from sgagent.core.model import CidrBlock, Direction, Family, Policy
 from sgagent.nft import ruleset as nft
 from sgagent.verify.other_tables import ChainVerdict, Way, final_verdict, verdicts_of_others

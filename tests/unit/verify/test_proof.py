@@ -9,7 +9,7 @@ import pytest
 
 from sgagent.compiler.compilation import compile_
 from sgagent.core.addresses import AddressSet
-from sgagent.core.evaluate import DecidedBy
+from sgagent.core.clauses import DecidedBy
 from sgagent.core.model import (
     ALL_PROTOCOLS,
     ICMP,

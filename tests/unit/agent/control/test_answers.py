@@ -28,6 +28,7 @@ from sgagent.agent.step import Step, StepEnd
 from sgagent.analysis.doctor.findings import Diagnosis
 from sgagent.core.addresses import AddressSet
 from sgagent.core.binding import HostFacts, Link
+from sgagent.core.clauses import DecidedBy
 from sgagent.core.counter_keys import (
     CounterKey,
     DefaultCounter,
@@ -39,7 +40,7 @@ from sgagent.core.counter_keys import (
     RuleCounter,
 )
 from sgagent.core.errors import NOWHERE, Problem, Severity, UsageError
-from sgagent.core.evaluate import DecidedBy, Packet
+from sgagent.core.evaluate import Packet
 from sgagent.core.model import (
     ALL_PORTS,
     ALL_PROTOCOLS,

@@ -39,9 +39,9 @@ from sgagent.agent.control.requests import (
 )
 from sgagent.agent.posture import InterfaceState, InterfaceStatus, Posture
 from sgagent.agent.state.directory import Extent, Trigger
+from sgagent.core.clauses import DecidedBy
 from sgagent.core.counter_keys import HitStep
 from sgagent.core.errors import Origin, Problem, Severity, UsageError
-from sgagent.core.evaluate import DecidedBy
 from sgagent.core.explanation import ExplainedRule, Explanation
 from sgagent.core.model import Direction, Mode, Policy
 

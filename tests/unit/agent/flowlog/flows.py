@@ -6,7 +6,7 @@ import ipaddress
 import struct
 
 from sgagent.agent.flowlog.flow import Flow, FlowEnd, FlowsLeftOut
-from sgagent.core.evaluate import DecidedBy
+from sgagent.core.clauses import DecidedBy
 from sgagent.core.model import Direction, Family, Mode, Policy
 from sgagent.dataplane.nflog import LoggedPacket
 

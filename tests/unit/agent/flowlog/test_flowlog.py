@@ -10,9 +10,9 @@ from sgagent.agent.flowlog.flow import Entry, Flow, FlowEnd, FlowsLeftOut, sente
 from sgagent.agent.flowlog.flowlog import RECKONED_SECONDS, FlowLog, Loss
 from sgagent.compiler.compilation import compile_
 from sgagent.core.addresses import AddressSet
+from sgagent.core.clauses import DecidedBy
 from sgagent.core.conditions import Conditions, LocalUnit
 from sgagent.core.counter_keys import CounterKey, DefaultCounter, RuleCounter
-from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import TCP, Direction, Mode, Policy, Snapshot
 from sgagent.core.policy import FlowLogging, ResolvedPolicy
 from sgagent.core.resolve import Exemptions, closed_interface

@@ -18,8 +18,8 @@ from sgagent.agent.web.page import CONTENT_SECURITY_POLICY, STATUS_PATHS, Page, 
 from sgagent.agent.web.rules import ROWS_ON_OVERVIEW, ROWS_PER_PAGE
 from sgagent.agent.web.sections import MOST_DROPS
 from sgagent.core.addresses import NO_ADDRESSES
+from sgagent.core.clauses import DecidedBy
 from sgagent.core.counter_keys import DefaultCounter, RuleCounter
-from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import ALL_PORTS, TCP, Direction, Mode, Policy
 from sgagent.core.policy import Peer, ResolvedDirection, ResolvedInterface, ResolvedPolicy, ResolvedRule
 from sgagent.documents import DocumentFile
