@@ -163,7 +163,7 @@ class _Decided(NamedTuple):
     """Of what opens a session, where a limit may exceed it: below the limit, and beyond."""
 
 
-def _dimensions_decided(view: View) -> tuple[Dimension, ...]:
+def dimensions_decided(view: View) -> tuple[Dimension, ...]:
     """Return the dimensions by which a policy decides about packets of a view."""
     of_icmp = (ICMP_TYPE, HOP_LIMIT) if view.ports is Ports.OTHER else ()
     makers = (USER, UNIT) if view.opened is Direction.EGRESS else ()
@@ -229,7 +229,7 @@ class FateComparison(Exploration):
         """Of marks of sessions that are accepted now."""
 
         self._met: set[tuple[object, ...]] = set()
-        self._dimensions = _dimensions_decided(view)
+        self._dimensions = dimensions_decided(view)
         is_apart = view.direction is None or view.is_elsewhere
         self._asking = view.ports, self.is_invalid, (view.headers, view.state) if is_apart else None
         """What decides about packets besides the dimensions and the frame."""

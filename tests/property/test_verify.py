@@ -19,12 +19,14 @@ from sgagent.core.model import Direction, Family, Policy
 from sgagent.nft.marks import UNCACHED, MarkLayout
 from sgagent.nft.ruleset import Ruleset
 from sgagent.verify import Outcome
-from sgagent.verify.expectation import expect, stated_memory
+from sgagent.verify.expectation import JUDGED_HOOKS, expect, list_box_clauses, stated_memory
+from sgagent.verify.fate_comparison import dimensions_decided
 from sgagent.verify.foreign import FilterChange, compare_filters
 from sgagent.verify.interpreter import run
+from sgagent.verify.packets import is_disjoint, meet
 from sgagent.verify.proof import prove
 from sgagent.verify.verified_table import table_of
-from sgagent.verify.views import NEVER_TRACKED
+from sgagent.verify.views import NEVER_TRACKED, views_of
 from tests.aimed_packets import Edges, Search, Target
 from tests.alterable import AlterableTable, Place
 from tests.differential import find_difference
@@ -219,3 +221,16 @@ def test_every_kind_of_fault_can_be_planted_and_be_found() -> None:
                 if find_difference(case.table, fault, draws, most=100):
                     left.discard(kind)
     assert left <= {"statement moved", "rule duplicated"}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_clauses_cut_packets_only_by_the_dimensions_that_decisions_are_kept_by(seed: int) -> None:
+    """What was decided for one view holds for another that has the same values in these."""
+    policy = verified_case(seed).policy
+    for judge, hook, family in itertools.product(policy.judges, JUDGED_HOOKS, Family):
+        for view in views_of(hook, judge.name, family, ""):
+            for clause in list_box_clauses(judge, view.opened, family):
+                if not is_disjoint(view.box, clause.constraints):
+                    ends = ((one, view.box[one], wanted) for one, wanted in clause.constraints)
+                    cutting = {one for one, have, wanted in ends if meet(have, wanted) != have}
+                    assert cutting <= set(dimensions_decided(view)), (view, clause)
