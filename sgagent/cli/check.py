@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -216,7 +217,7 @@ def _unbinding_warnings(
 ) -> tuple[Problem, ...]:
     """Return a warning for each link of this host that was bound, and that nothing would filter."""
     places = (settings.state.directory, settings.state.runtime_directory)
-    if policy is None or options.interface or not any(place.exists() for place in places):
+    if policy is None or options.interface or not any(os.access(place, os.F_OK) for place in places):
         return ()
     from sgagent.cli.agent_client import bound_before  # noqa: PLC0415 - not where no agent runs or ran
 

@@ -175,7 +175,7 @@ def _policy(settings: Settings, options: argparse.Namespace, table: VerifiedTabl
 
 
 def _is_of_source(settings: Settings, table: VerifiedTable) -> bool:
-    """Return whether the table is to be what the configured source says: no agent runs, or ever enforced."""
+    """Return whether the configured source says what the table does: no agent runs, or ever enforced."""
     from sgagent.cli import agent_client  # noqa: PLC0415 - offline does without
 
     if not table.chains or agent_client.is_agent_running(settings):
