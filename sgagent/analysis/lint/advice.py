@@ -12,7 +12,7 @@ from sgagent.analysis.lint.rule_relations import contradict, is_part, may_meet
 from sgagent.analysis.lint.subject import LintSubject
 from sgagent.core.addresses import Ranges, without
 from sgagent.core.clauses import DecidedBy
-from sgagent.core.model import AuthorizationObjects, Direction, PortSet
+from sgagent.core.model import AuthorizationObjects, Direction, Policy, PortSet
 from sgagent.core.policy import ResolvedRule
 
 LAST_PRIORITY = 100
@@ -157,10 +157,12 @@ def _first(
             continue
         if any((edit.priority or 1) > max(LAST_PRIORITY, _priority(subject, edit.key)) for edit in edits):
             continue
+        if _ties(subject, edits):  # asked first: it takes the least time
+            continue
         flows = _flows(subject, edits)
         is_right = bool(flows) is changes and all(map(is_meant, (*flows, *_later_flows(subject, edits))))
         is_right = is_right and all(map(is_meant, _exceeding_flows(subject, edits)))
-        if is_right and not _ties(subject, edits) and _are_all_reached(subject, edits):
+        if is_right and _are_all_reached(subject, edits):
             return Fix(edits=edits, flows=flows)
     return None
 
@@ -199,9 +201,14 @@ def _are_all_reached(subject: LintSubject, edits: Edits) -> bool:
         edited = edit_judge(judge, edits, subject.members) if moved else judge
         for direction in Direction if edited is not judge else ():
             reach = RuleReach(edited, direction)
-            waiting -= reach.deciding
-            if not moved.isdisjoint(reach.void_drops):
-                return False
+            for key in moved & reach.rules.keys():
+                deciders = reach.deciders_of(key)
+                if any(_is(one.rule, {key}) for one in deciders):
+                    waiting.discard(key)
+                elif reach.rule(key).policy is Policy.DROP and any(
+                    one.policy is Policy.ACCEPT for one in deciders
+                ):
+                    return False
     return not waiting
 
 
