@@ -13,8 +13,9 @@ from sgagent.analysis.cells import LAST_CODE, code_of
 from sgagent.analysis.graph.edges import make_graph
 from sgagent.analysis.graph.elements import AllowedTraffic, Side
 from sgagent.analysis.lint.one_sided import closed_elsewhere
-from sgagent.analysis.lint.subject import make_subject
-from sgagent.core.addresses import holds
+from sgagent.analysis.lint.rule_reach import RuleKey, key_of
+from sgagent.analysis.lint.subject import LintSubject, make_subject
+from sgagent.core.addresses import holds, joined
 from sgagent.core.binding import bind_everywhere
 from sgagent.core.clauses import DecidedBy
 from sgagent.core.evaluate import Decision, Packet, evaluate
@@ -316,7 +317,8 @@ def test_one_sided_rules_are_those_that_the_other_end_drops(draws: Draws) -> Non
         if others or not isinstance(what, GroupReference):
             assert key not in found
             continue
-        passing = passing_elsewhere(ends, rule.direction, key[0], what.security_group_id)
+        families = families_decided(subject, key)
+        passing = passing_elsewhere(ends, rule.direction, key[0], what.security_group_id, families)
         if passing is None:
             assert key not in found
             continue
@@ -326,13 +328,25 @@ def test_one_sided_rules_are_those_that_the_other_end_drops(draws: Draws) -> Non
             assert not asked or bool(asked & passing) is ((first, last) not in closed)
 
 
-def passing_elsewhere(ends: Ends, direction: Direction, near: str, far: str) -> set[Point] | None:
+def families_decided(subject: LintSubject, key: RuleKey) -> set[Family]:
+    """Return the families in which a rule decides about any packet."""
+    return {
+        family
+        for _, reach in subject.reaches
+        for family, clause in reach.deciding_clauses
+        if clause.rule is not None and key_of(clause.rule) == key
+    }
+
+
+def passing_elsewhere(
+    ends: Ends, direction: Direction, near: str, far: str, families: set[Family]
+) -> set[Point] | None:
     """Return what the hosts of a group let pass from or to members of another; None if there are no pairs."""
     interfaces = ends.snapshot.network_interfaces
     here = [one for one in interfaces if near in one.security_group_ids]
     there = [one for one in interfaces if far in one.security_group_ids]
     found, pairs = set[Point](), 0
-    for one, other, family in product(here, there, Family):
+    for one, other, family in product(here, there, families):
         for mine, theirs in product(ends.at(one, family), ends.at(other, family)):
             pairs += 1
             is_sent = direction is Direction.EGRESS
@@ -352,7 +366,8 @@ def codes_of_rule(rule: SecurityGroupRule) -> Iterator[tuple[int, int]]:
         if number is None:
             yield 0, LAST_CODE
         elif protocol.has_ports and isinstance(rule.ports, PortSet):
-            yield from ((code_of(number, first), code_of(number, last)) for first, last in rule.ports.ranges)
+            ranges = joined(rule.ports.ranges)
+            yield from ((code_of(number, first), code_of(number, last)) for first, last in ranges)
         elif not protocol.has_ports:
             yield code_of(number), code_of(number, 65535)
 

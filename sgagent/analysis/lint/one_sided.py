@@ -97,8 +97,10 @@ class _Hosts:
         families = [
             family for family in clauses if members[near].ranges(family) and members[far].ranges(family)
         ]
-        for run in codes_of(clauses[families[0]]) if families and reaches else ():
-            if not any(self._passes(reach, family, run, near) for family in families for reach in reaches):
+        runs = {family: codes_of(clauses[family]) for family in families if reaches}
+        for run in sorted({run for of_family in runs.values() for run in of_family}):
+            having = [family for family in runs if run in runs[family]]
+            if not any(self._passes(reach, family, run, near) for family in having for reach in reaches):
                 yield run
 
     def _group(self, near: str, clause: Clause) -> str | None:
