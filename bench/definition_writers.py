@@ -18,7 +18,8 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, Protocol
 
-from bench.policies import GROUP_ID, INTERFACE, BenchPolicy
+from bench.overlapping import OverlappingPolicy
+from bench.policies import INTERFACE, BenchPolicy
 from integration.etcdcluster import Cluster, etcd_cluster
 from integration.namespaces import Namespace
 from integration.service import Service
@@ -79,19 +80,20 @@ class _Groups:
     spoken_of: list[int]
     """The places of those that rules refer to: nothing changes in the kernel for the others."""
 
+    interfaces: list[dict[str, Any]]
+    """Members that network interfaces are; nobody changes them."""
+
     dice: random.Random
 
     @classmethod
-    def of(cls, policy: BenchPolicy, rules_of_a_group: int) -> _Groups:
-        whole, *members = json.loads(policy.document())["security_groups"]
-        rules = whole["rules"]
-        parts = [rules[first : first + rules_of_a_group] for first in range(0, len(rules), rules_of_a_group)]
-        names = [GROUP_ID] if len(parts) == 1 else [f"{GROUP_ID}-{number}" for number in range(len(parts))]
-        pairs = zip(names, parts, strict=True)
-        ruled = [{**whole, "security_group_id": name, "rules": part} for name, part in pairs]
-        named = {rule["authorization_object"] for rule in rules}
+    def of(cls, policy: BenchPolicy | OverlappingPolicy, rules_of_a_group: int) -> _Groups:
+        document = json.loads(policy.document())
+        groups = document["security_groups"]
+        ruled = [part for group in groups if "rules" in group for part in _parts(group, rules_of_a_group)]
+        members = [group for group in groups if "rules" not in group]
+        named = {rule["authorization_object"] for group in ruled for rule in group["rules"]}
         spoken_of = [place for place, group in enumerate(members) if group["security_group_id"] in named]
-        return cls(ruled, members, spoken_of, random.Random(1))
+        return cls(ruled, members, spoken_of, document.get("network_interfaces", []), random.Random(1))
 
     def binding(self) -> str:
         names = json.dumps([group["security_group_id"] for group in self.ruled])
@@ -113,10 +115,20 @@ class _Groups:
         self.dice.choice(rules)["port_range"] = f"{FREE_PORT + number}/{FREE_PORT + number}"
 
 
+def _parts(group: dict[str, Any], most: int) -> Iterator[dict[str, Any]]:
+    """Yield a group, or groups of so many of its rules."""
+    name, rules = group["security_group_id"], group["rules"]
+    if len(rules) <= most:
+        yield group
+        return
+    for number, first in enumerate(range(0, len(rules), most)):
+        yield {**group, "security_group_id": f"{name}-{number}", "rules": rules[first : first + most]}
+
+
 class FileWriter:
     """Definitions in files."""
 
-    def __init__(self, service: Service, policy: BenchPolicy, notice: Notice) -> None:
+    def __init__(self, service: Service, policy: BenchPolicy | OverlappingPolicy, notice: Notice) -> None:
         """Write them all, for a service that is not started yet."""
         self._service = service
         self._is_told = notice is Notice.SIGNAL
@@ -140,14 +152,17 @@ class FileWriter:
 class PolicyFiles:
     """The files of a policy, each as its name and its text."""
 
-    def __init__(self, policy: BenchPolicy) -> None:
+    def __init__(self, policy: BenchPolicy | OverlappingPolicy) -> None:
         """Take the policy as it is at first."""
-        self._groups = _Groups.of(policy, len(policy.rules))
+        self._groups = _Groups.of(policy, policy.size.rules)
         self.binding = self._groups.binding()
 
     def all(self) -> Iterator[tuple[str, str]]:
         """Yield all files."""
         yield self._rules()
+        if self._groups.interfaces:
+            interfaces = {"version": 1, "network_interfaces": self._groups.interfaces}
+            yield "interfaces.json", json.dumps(interfaces, indent=1)
         for place in range(0, len(self._groups.members), GROUPS_OF_A_FILE):
             yield self._members(place)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
@@ -46,6 +46,23 @@ class OverlappingPolicy:
     def document(self) -> str:
         """Return it as a native document, in JSON."""
         return json.dumps(self.definitions, indent=1)
+
+    def with_member(self, address: IPv4Address) -> OverlappingPolicy:
+        """Return the policy with a member more in a group that rules name."""
+        groups = [*self.definitions["security_groups"]]
+        group = groups[len(BOUND)]
+        groups[len(BOUND)] = {**group, "member_addresses": [*group["member_addresses"], str(address)]}
+        return self._with_groups(groups)
+
+    def with_moved_rule(self, port: int) -> OverlappingPolicy:
+        """Return the policy with its first rule at another port."""
+        first, *others = self.definitions["security_groups"]
+        rule, *rules = first["rules"]
+        moved = {**first, "rules": [{**rule, "port_range": f"{port}/{port}"}, *rules]}
+        return self._with_groups([moved, *others])
+
+    def _with_groups(self, groups: list[dict[str, Any]]) -> OverlappingPolicy:
+        return replace(self, definitions={**self.definitions, "security_groups": groups})
 
     @cached_property
     def resolved(self) -> ResolvedPolicy:
