@@ -26,14 +26,10 @@ DEBIAN = ROOT / ".venv" / "bin"
 OLDEST = ROOT / ".venv-3.11" / "bin"
 
 COVERED = ",".join(f"sgagent/{name}" for name in ("core", "nft", "compiler", "analysis", "documents"))
-"""What unprivileged tests can reach whole; only this is traced, since tracing costs time."""
+"""What unprivileged tests can reach whole; only this is traced, with --full, since tracing costs time."""
 
 COVERAGE_FLOOR = 95
-"""Percent of lines, with --full of lines and branches."""
-
-MONITORED = ("COVERAGE_CORE", "sysmon")
-"""Has coverage use sys.monitoring, which takes a sixth of the unit tests' time; a tracer doubles it. Up to
-Python 3.13 it can measure lines only."""
+"""Percent of lines and branches."""
 
 EXAMPLES = "12"
 """Of each property; the same ones for every change, so that more of them would seldom say more."""
@@ -62,6 +58,12 @@ ON_OLDEST = (
 
 KERNEL_PARTS = (("a", "c"), ("d", "d"), ("e", "i"), ("k", "n"), ("o", "r"), ("s", "z"))
 """First and last letters of the tests on the kernel in each lane, which take about as long as one another."""
+
+WAITING = ("agent", "sources")
+"""Packages whose unit tests wait for clocks and sockets, half of the time of all; not with --quick."""
+
+UNIT_PARTS = (("a", "c"), ("d", "z"))
+"""Likewise of the unit tests."""
 
 PROPERTY_PARTS = (("m", "z"), ("a", "l"))
 """Likewise of the properties, the longer first, so that the end of a run has work for two processors."""
@@ -153,21 +155,22 @@ def parse_options(argv: Sequence[str]) -> argparse.Namespace:
         help="also what takes long and rarely breaks",
     )
     parser.add_argument(
-        "--quick", action="store_true", help="only lint, types and the tests on Debian's Python"
+        "--quick", action="store_true", help="only lint, types and the unit tests that wait for nothing"
     )
     return parser.parse_args(argv)
 
 
 def list_lanes(options: argparse.Namespace, folder: Path) -> list[list[Section]]:
     """Return the checks: those of one lane run one after the other, beside those of other lanes."""
-    checks, tests = [*list_static_checks()], [*list_covered_tests(folder, is_full=options.full)]
-    properties = [[part] for part in list_properties(folder, is_full=options.full)]
+    checks = [*list_static_checks()]
     if options.quick:
-        return [tests, *properties, checks]
+        return [checks, *([part] for part in list_unit_tests(folder, is_quick=True))]
+    tests = [list_covered_tests(folder)] if options.full else [[part] for part in list_unit_tests(folder)]
+    properties = [[part] for part in list_properties(folder, is_full=options.full)]
     kernel = [[part] for part in list_kernel_tests(folder, is_full=options.full)]
     oldest = list_oldest_tests(folder, is_full=options.full)
     # Those that wait come first, and those that only compute end last, on both processors.
-    return [*kernel, tests, [oldest], *properties, checks]
+    return [*kernel, *tests, [oldest], *properties, checks]
 
 
 def list_static_checks() -> Iterator[Section]:
@@ -182,19 +185,29 @@ def list_static_checks() -> Iterator[Section]:
     )
 
 
-def list_covered_tests(folder: Path, *, is_full: bool) -> Iterator[Section]:
-    """Yield the tests on Debian's Python and packages, and the floor of coverage.
+def list_unit_tests(folder: Path, *, is_quick: bool = False) -> Iterator[Section]:
+    """Yield the tests on Debian's Python and packages that draw nothing by chance: those of each lane."""
+    found = [path for path in (ROOT / "tests" / "unit").iterdir() if path.is_dir() or path.suffix == ".py"]
+    found = [path for path in found if not (is_quick and path.name in WAITING)]
+    paths = sorted([*(path for path in found if path.name[0] not in "_."), ROOT / "tests" / "golden"])
+    for first, last in UNIT_PARTS:
+        chosen = [str(path.relative_to(ROOT)) for path in paths if first <= path.name[0] <= last]
+        argv = (f"{DEBIAN}/python", "-m", "pytest", *chosen)
+        yield pytest_section(f"tests, {first} to {last}", argv, folder / f"unit-{first}.xml", is_full=False)
+
+
+def list_covered_tests(folder: Path) -> list[Section]:
+    """Return the same tests as one, also those that take long, and the floor of coverage.
 
     What is sought by chance is not measured: that tells nothing of what is tested always.
     """
     coverage = (f"{DEBIAN}/python", "-m", "coverage")
     results = ("--data-file", f"{folder}/coverage")
-    measured = (*coverage, "run", *results, *(("--branch",) if is_full else ()), f"--source={COVERED}")
+    measured = (*coverage, "run", *results, "--branch", f"--source={COVERED}")
     always = (*measured, "-m", "pytest", "tests/unit", "tests/golden")
-    tests = pytest_section("tests, Debian's packages", always, folder / "debian.xml", is_full=is_full)
-    yield tests if is_full else replace(tests, environment=(*tests.environment, MONITORED))
+    tests = pytest_section("tests, Debian's packages", always, folder / "debian.xml", is_full=True)
     report = (*coverage, "report", *results, f"--fail-under={COVERAGE_FLOOR}")
-    yield Section(title="coverage", argv=report)
+    return [tests, Section(title="coverage", argv=report)]
 
 
 def list_properties(folder: Path, *, is_full: bool) -> Iterator[Section]:

@@ -86,6 +86,15 @@ print([(outcome.section.title, outcome.word) for outcome in outcomes])"""
     assert printed.splitlines()[-1] == "[('writes', 'ok'), ('after', 'FAILED'), ('reads', 'ok')]"
 
 
+def test_each_unit_test_is_in_one_lane(tmp_path: Path) -> None:
+    """The lanes of a change run all unit and golden tests, none of them twice."""
+    code = "print(*(w for part in list_unit_tests(Path()) for w in part.argv if w.startswith('tests/')))"
+    folder = ROOT / "tests" / "unit"
+    names = [path.name for path in folder.iterdir() if path.is_dir() or path.name.startswith("test_")]
+    expected = {"tests/golden", *(f"tests/unit/{name}" for name in names if name[0] not in "_.")}
+    assert sorted(in_gate(tmp_path, code).split()) == sorted(expected)
+
+
 def test_each_library_is_met_on_the_oldest_python(tmp_path: Path) -> None:
     """A package whose tests run there imports it; structlog is set up by every command."""
     chosen = in_gate(tmp_path, "print(*USING_LIBRARIES)").split()
