@@ -9,21 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping as MappingOf
 from dataclasses import replace
 from itertools import chain
-from typing import Annotated, Any
+from typing import Annotated, TypeVar
 
 from pydantic import ConfigDict
 from pydantic.alias_generators import to_pascal
 
 from sgagent.core.model import (
-    AuthorizationObject,
     CidrBlock,
     Direction,
     Family,
     GroupReference,
     GroupType,
     NetworkInterface,
-    Policy,
-    PortSet,
     PrefixListReference,
     Protocols,
     SecurityGroupRule,
@@ -31,9 +28,12 @@ from sgagent.core.model import (
 from sgagent.documents import scalars, values
 from sgagent.documents.assembly import Collected, DeliveredGroup
 from sgagent.documents.field import Field
-from sgagent.documents.models import DocumentModel, LooseModel, Value, located, one_of, read_each, read_model
-from sgagent.documents.rule_form import Part, RuleForm, make_port_list, make_prefix_list, make_rule
+from sgagent.documents.field_types import Account, Block, Id, Mac, Member, PolicyWord, PortRange, Text
+from sgagent.documents.models import LooseModel, Value, one_of, read_each, read_model
+from sgagent.documents.rules import Ends, RuleFields, make_port_list, make_prefix_list, make_rule
 from sgagent.documents.tree import Listing, Mapping, Node, is_set
+
+T = TypeVar("T")
 
 
 def _inner(name: str) -> Callable[[Node], Listing]:
@@ -52,16 +52,6 @@ def _inner(name: str) -> Callable[[Node], Listing]:
 
 def _wrapped(name: str) -> Value:
     return Value(_inner(name))
-
-
-Id = Annotated[str, Value(values.parse_id)]
-Account = Annotated[str, Value(values.parse_account)]
-Text = Annotated[str, Value(scalars.parse_digits)]
-PolicyWord = Annotated[Policy, one_of(values.POLICIES)]
-Ports = Annotated[PortSet, Value(values.parse_port_range)]
-Block = Annotated[CidrBlock, Value(located(values.parse_block))]
-Mac = Annotated[str, Value(values.parse_mac)]
-Member = Annotated[CidrBlock, Value(located(values.parse_member))]
 
 
 class AnswerModel(LooseModel):
@@ -102,17 +92,25 @@ class GroupAttributeModel(AnswerModel):
     permissions: Annotated[Listing, _wrapped("Permission")] | None = None
 
 
-class PermissionModel(AnswerModel):
+def api_name(name: str) -> str:
+    """Return the API's words for a field of a rule."""
+    return _API_NAMES.get(name, name)
+
+
+_API_NAMES = {
+    "rule_id": "security_group_rule_id",
+    "protocol": "ip_protocol",
+    "port_list_id": "port_range_list_id",
+}
+
+
+class PermissionModel(RuleFields, AnswerModel):
     """A rule; its peer and its local end have other names on ingress than on egress (§4.5)."""
 
-    security_group_rule_id: Id = ""
-    direction: Annotated[Direction, one_of(values.DIRECTIONS)]
-    policy: PolicyWord
     priority: Annotated[int, Value(values.parse_priority_or_text)] = 1
-    ip_protocol: Annotated[Protocols, Value(values.parse_single_protocol)]
-    port_range: Ports | None = None
-    port_range_list_id: Id | None = None
-    source_port_range: Ports | None = None
+    protocol: Annotated[Protocols | None, Value(values.parse_single_protocol)]
+    port_range: PortRange | None = None
+    source_port_range: PortRange | None = None
     nic_type: Annotated[str, Value(scalars.parse_text)] = "intranet"
     description: Text = ""
 
@@ -120,7 +118,7 @@ class PermissionModel(AnswerModel):
     def entries_of(cls, node: Mapping) -> MappingOf[str, Node]:
         """Return the fields that are set, without those of objects that do not count (§5.1)."""
         entries, names = super().entries_of(node), cls.names()
-        group, account = names["peer_group_id"], names["peer_group_owner_account"]
+        group, account = names["peer_group_id"], names[_ACCOUNT]
         losing = {account} if group not in entries else {names["peer_prefix_list_id"]}
         if names["peer_cidr_ip"] in entries or names["ipv6_peer_cidr_ip"] in entries:
             losing = {group, account, names["peer_prefix_list_id"]}
@@ -129,7 +127,7 @@ class PermissionModel(AnswerModel):
 
 def _named_by(peer: str, local: str) -> Callable[[str], str]:
     """Return the names of fields where answers call the two ends so: ``peer_cidr_ip`` is ``SourceCidrIp``."""
-    return lambda name: to_pascal(name).replace("Peer", peer).replace("Local", local)
+    return lambda name: to_pascal(api_name(name)).replace("Peer", peer).replace("Local", local)
 
 
 class IngressModel(PermissionModel):
@@ -196,7 +194,7 @@ class DeliveredPrefixListModel(AnswerModel):
 class DeliveredPortsModel(AnswerModel):
     """An entry of a port list."""
 
-    port_range: Ports
+    port_range: PortRange
 
 
 class DeliveredPortListModel(AnswerModel):
@@ -273,65 +271,54 @@ def _rule(place: Field) -> SecurityGroupRule | None:
     model = read_model(EgressModel if way is Direction.EGRESS else IngressModel, place)
     if model is None:
         return None
-    form = rule_form(place, model)
-    form.local = _block(place, model, "local_cidr_ip", "ipv6_local_cidr_ip")
-    form.objects = None if way is None else rule_peer(place, model)
-    return make_rule(form)
+    note_nic_type(place, model)
+    local = _block(place, model, "local_cidr_ip", "ipv6_local_cidr_ip")
+    near = _end(model, local, getattr(model, local)) if local else ()
+    ends = Ends(() if way is None else rule_peer(place, model), near)
+    return make_rule(place, model, ends, description=model.description)
 
 
-def rule_form(place: Field, model: PermissionModel) -> RuleForm:
-    """Return the fields of a rule, without its two ends."""
+def note_nic_type(place: Field, model: PermissionModel) -> None:
+    """Add a warning for a rule of the public interface of a classic network."""
     if model.nic_type != "intranet":
         nic_type = place.at(model.names()["nic_type"])
         nic_type.warn("nic_type", "NicType is not intranet; the rule is read all the same", "intranet")
-    return RuleForm(
-        place=place,
-        rule_id=model.security_group_rule_id,
-        direction=model.direction,
-        policy=model.policy,
-        priority=Part(model.names()["priority"], model.priority),
-        protocols=model.ip_protocol,
-        ports=_part(place, model, "port_range"),
-        port_list=_part(place, model, "port_range_list_id"),
-        source_ports=_part(place, model, "source_port_range"),
-        objects=None,
-        local=None,
-        description=model.description,
-    )
 
 
-def _part(place: Field, model: DocumentModel, field: str) -> Part[Any] | None:
-    """Return a field of a rule; None where the answer leaves it unset."""
-    name = model.names()[field]
-    return Part(name, getattr(model, field)) if is_set(place.entries.get(name, "")) else None
-
-
-def rule_peer(place: Field, model: PermissionModel) -> tuple[Part[AuthorizationObject]] | None:
+def rule_peer(place: Field, model: PermissionModel) -> tuple[values.PlacedObject, ...]:
     """Return the authorization object; CIDR wins over group over prefix list (§5.1)."""
     block = _block(place, model, "peer_cidr_ip", "ipv6_peer_cidr_ip")
-    if block is not None:
-        return (Part(block.name, block.value),)
-    group, prefix_list = _part(place, model, "peer_group_id"), _part(place, model, "peer_prefix_list_id")
-    if group is not None:
-        account = _part(place, model, "peer_group_owner_account")
-        account_id = account.value if account else None
-        return (Part(group.name, group.value and GroupReference(group.value, account_id)),)
-    if prefix_list is not None:
-        return (Part(prefix_list.name, prefix_list.value and PrefixListReference(prefix_list.value)),)
+    name = block or next(filter(model.has, ("peer_group_id", "peer_prefix_list_id")), None)
+    if name is not None:
+        value = getattr(model, name)
+        if value and name == "peer_group_id":
+            value = GroupReference(value, getattr(model, _ACCOUNT))
+        elif value and name == "peer_prefix_list_id":
+            value = PrefixListReference(value)
+        return _end(model, name, value)
     fields = ("peer_cidr_ip", "ipv6_peer_cidr_ip", "peer_group_id", "peer_prefix_list_id")
     *names, last = (model.names()[field] for field in fields)
     remedy = f"one of {', '.join(names)} or {last}"
     place.error("missing_object", "the authorization object is missing", remedy)
-    return None
+    return ()
 
 
-def _block(place: Field, model: DocumentModel, ipv4: str, ipv6: str) -> Part[CidrBlock] | None:
-    """Return the CIDR of an end; two of different families in one rule are an error (§8.1)."""
-    first, second = _part(place, model, ipv4), _part(place, model, ipv6)
-    if first is not None and second is not None:
-        message = f"the rule has both {first.name} and {second.name}"
-        place.at(second.name).error("mixed_families", message, "write a rule for each")
-    return first or second
+_ACCOUNT = "peer_group_owner_account"
+
+
+def _block(place: Field, model: PermissionModel, *families: str) -> str | None:
+    """Return the field with the CIDR of an end; two of different families in one rule are an error (§8.1)."""
+    found = list(filter(model.has, families))
+    if len(found) > 1:
+        first, second = (model.names()[name] for name in found)
+        message = f"the rule has both {first} and {second}"
+        place.at(second).error("mixed_families", message, "write a rule for each")
+    return found[0] if found else None
+
+
+def _end(model: PermissionModel, name: str, value: T | None) -> tuple[tuple[values.Path, T], ...]:
+    """Return the value of a field, with its path; nothing if it is wrong."""
+    return () if value is None else (((model.names()[name],), value),)
 
 
 def _read_interfaces(answer: Field, collected: Collected) -> None:

@@ -29,6 +29,7 @@ from sgagent.core.model import (
 from sgagent.core.rule_values import ANY, EVERYTHING, canonical_objects, protocols_text
 from sgagent.documents import scalars, values
 from sgagent.documents.field import Field, Reading
+from sgagent.documents.field_types import Id, Text
 from sgagent.documents.models import DocumentModel, Value, located, one_of, read_model, ref
 from sgagent.documents.parse import DocumentFile, read_tree
 from sgagent.documents.problems import Budget, Findings, Limits, OverBudgetError
@@ -52,8 +53,8 @@ def _parse_objects(field: Field) -> AuthorizationObjects:
         return EVERYTHING
     placed = values.parse_objects(field)
     wrong = [
-        replace(values.no_object(str(one)), path=() if place is None else (place,))
-        for place, one in placed
+        replace(values.no_object(str(one)), path=path)
+        for path, one in placed
         if isinstance(one, GroupReference) and values.is_meant_as_address(one.security_group_id)
     ]
     if wrong:
@@ -70,8 +71,6 @@ def _parse_ports(node: Node) -> PortSet | PortListReference:
 
 
 Objects = Annotated[AuthorizationObjects, Value(located(_parse_objects), ref("objects"))]
-Id = Annotated[str, Value(values.parse_id, ref("id"))]
-Text = Annotated[str, Value(scalars.parse_digits, ref("free_text"))]
 
 
 class ScopeModel(DocumentModel):

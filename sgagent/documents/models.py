@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping as MappingOf
 from dataclasses import replace
 from functools import cache, partial
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Annotated, Any, TypeVar
 
 import pydantic
@@ -87,6 +87,10 @@ class DocumentModel(pydantic.BaseModel):
         cls.model_rebuild()  # which sets the names, if nothing was read before
         return {name: field.alias or name for name, field in cls.model_fields.items()}
 
+    def has(self, name: str) -> bool:
+        """Return whether the document sets a field, be it to a wrong value."""
+        return name in self.model_fields_set
+
     @classmethod
     @cache
     def remedies(cls) -> MappingOf[str, str]:
@@ -135,7 +139,8 @@ def read_model(declared: type[M], place: Field) -> M | None:
         model: M = declared.__pydantic_validator__.validate_python(entries, context=(place, declared))
     except pydantic.ValidationError as error:
         wrong = _note(error, declared, place)
-        return _read_partly(declared, place, {name: entries[name] for name in entries.keys() - wrong})
+        model = _read_partly(declared, place, {name: entries[name] for name in entries.keys() - wrong})
+        model.model_fields_set.update(name for name, known in declared.names().items() if known in entries)
     return model
 
 
@@ -301,12 +306,13 @@ def _schema_of(model: type[DocumentModel]) -> Schema:
 
 def _docstrings(model: type[DocumentModel]) -> Iterator[tuple[str, str]]:
     """Yield names and docstrings of fields, which only the source has: pydantic would always read it."""
-    (declared,) = ast.parse(inspect.getsource(model)).body
-    assert isinstance(declared, ast.ClassDef)  # noqa: S101 - for the type checker
-    for before, after in pairwise(declared.body):
-        match before, after:
-            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                yield name, inspect.cleandoc(text)
+    declared = [base for base in reversed(model.__mro__) if issubclass(base, DocumentModel)]
+    for node in chain.from_iterable(ast.parse(inspect.getsource(base)).body for base in declared):
+        assert isinstance(node, ast.ClassDef)  # noqa: S101 - for the type checker
+        for before, after in pairwise(node.body):
+            match before, after:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                    yield name, inspect.cleandoc(text)
 
 
 class _Generator(GenerateJsonSchema):

@@ -15,19 +15,15 @@ from sgagent.core.model import (
     DEFAULT_INNER_ACCESS,
     CidrBlock,
     Cloud,
-    Direction,
     Family,
     GroupType,
     NetworkInterface,
     Policy,
     PortList,
-    PortSet,
     PrefixList,
-    Protocols,
     SecurityGroup,
     SecurityGroupRule,
 )
-from sgagent.core.rule_values import ported_text
 from sgagent.documents import scalars, values
 from sgagent.documents.assembly import Collected
 from sgagent.documents.conditions import (
@@ -40,6 +36,7 @@ from sgagent.documents.conditions import (
     parse_local,
 )
 from sgagent.documents.field import Field
+from sgagent.documents.field_types import Account, Block, Id, Mac, PolicyWord, PortRange, Text
 from sgagent.documents.models import (
     DocumentModel,
     Schema,
@@ -52,7 +49,7 @@ from sgagent.documents.models import (
     read_model,
     ref,
 )
-from sgagent.documents.rule_form import Part, RuleForm, make_port_list, make_prefix_list, make_rule
+from sgagent.documents.rules import Ends, RuleFields, make_port_list, make_prefix_list, make_rule
 from sgagent.documents.tree import Listing, Mapping, Node
 
 T = TypeVar("T")
@@ -71,49 +68,16 @@ def _list_of(*names: str) -> Value:
     return Value(scalars.parse_list, {"type": "array", "items": items})
 
 
-Id = Annotated[str, Value(values.parse_id, ref("id"))]
-Account = Annotated[str, Value(values.parse_account, ref("account"))]
-FreeText = Annotated[str, Value(scalars.parse_digits, ref("free_text"))]
-Ports = Annotated[PortSet, Value(values.parse_ports, ref("ports"))]
-Block = Annotated[CidrBlock, Value(located(values.parse_block), ref("block"))]
 Blocks = Annotated[Listing, _list_of("block")]
-PolicyWord = Annotated[Policy, one_of(values.POLICIES)]
 Tags = Annotated[
     tuple[tuple[str, str], ...],
     Value(scalars.parse_texts, {"type": "object", "additionalProperties": ref("free_text")}),
 ]
 
 
-_PORTED = ported_text("and")
-
-
-class RuleModel(DocumentModel):
+class RuleModel(RuleFields):
     """A rule (§1.2)."""
 
-    rule_id: Id = ""
-    """Unique among the rules of all documents; derived from the content if missing."""
-
-    direction: Annotated[Direction, one_of(values.DIRECTIONS)]
-    """Which way a session is opened, as seen from the interface."""
-
-    policy: PolicyWord
-    """What becomes of it; allow and deny mean the same as accept and drop."""
-
-    priority: Annotated[int, Value(values.parse_priority, ref("priority"))] = 1
-    """1 is the most urgent; among equals drop wins. Above 100 only in old data."""
-
-    protocol: Annotated[Protocols, Value(values.parse_protocols, ref("protocols"))]
-    """A name in any letter case, an IANA number, or a list of these."""
-
-    port_range: Ports | None = Declared(
-        None, description=f"Destination ports in both directions; {_PORTED} need them or a port list."
-    )
-    port_list_id: Id | None = Declared(
-        None, description=f"A port list in place of a port range; {_PORTED} only."
-    )
-    source_port_range: Ports | None = Declared(
-        None, description=f"Source ports; {_PORTED} only. Missing: any."
-    )
     authorization_object: Annotated[
         tuple[values.PlacedObject, ...], Value(located(values.parse_objects), ref("objects"))
     ] = Declared(
@@ -135,7 +99,7 @@ class RuleModel(DocumentModel):
     local: Annotated[Local, Value(located(parse_local), ref("local"))] | None = None
     """Whose sockets on this host an egress rule is for. Missing: all packets, forwarded ones too."""
 
-    description: FreeText = ""
+    description: Text = ""
     """For people."""
 
 
@@ -145,7 +109,7 @@ class SecurityGroupModel(DocumentModel):
     security_group_id: Annotated[str, Value(values.parse_group_id, ref("id"))]
     """Unique among the groups of all documents; nothing that a rule reads as another object."""
 
-    name: FreeText = ""
+    name: Text = ""
     """For people."""
 
     vpc_id: Id | None = None
@@ -183,7 +147,7 @@ class PrefixEntryModel(DocumentModel):
     cidr: Block
     """An address or CIDR."""
 
-    description: FreeText = ""
+    description: Text = ""
     """For people."""
 
 
@@ -203,10 +167,10 @@ class PrefixListModel(DocumentModel):
 class PortEntryModel(DocumentModel):
     """An entry of a port list, with a description."""
 
-    port_range: Annotated[PortSet, Value(values.parse_port_range, ref("port_range"))]
+    port_range: PortRange
     """A port or range."""
 
-    description: FreeText = ""
+    description: Text = ""
     """For people."""
 
 
@@ -226,7 +190,7 @@ class NetworkInterfaceModel(DocumentModel):
     network_interface_id: Id
     """Unique."""
 
-    mac_address: Annotated[str, Value(values.parse_mac, ref("mac_address"))] | None = None
+    mac_address: Mac | None = None
     """Finds the link on the host."""
 
     addresses: Blocks | None = None
@@ -347,24 +311,18 @@ def _rule(place: Field) -> SecurityGroupRule | None:
     model = read_model(RuleModel, place)
     if model is None:
         return None
-    written = place.entries
-    form = RuleForm(
-        place=place,
-        rule_id=model.rule_id,
-        direction=model.direction,
-        policy=model.policy,
-        priority=Part("priority", model.priority),
-        protocols=model.protocol,
-        ports=Part("port_range", model.port_range) if "port_range" in written else None,
-        port_list=Part("port_list_id", model.port_list_id) if "port_list_id" in written else None,
-        source_ports=Part("source_port_range", model.source_port_range),
-        objects=tuple(Part(_OBJECT, one, item) for item, one in model.authorization_object or ()),
-        local=Part("local_address", model.local_address),
+    ends = Ends(
+        tuple(((_OBJECT, *path), one) for path, one in model.authorization_object or ()),
+        ((("local_address",), model.local_address),) if model.local_address else (),
+    )
+    return make_rule(
+        place,
+        model,
+        ends,
         description=model.description,
         expires=model.expires,
         conditions=Conditions(active=model.active, limit=model.limit_per_source, local=model.local),
     )
-    return make_rule(form)
 
 
 def _prefix_list(place: Field) -> PrefixList | None:

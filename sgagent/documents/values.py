@@ -311,7 +311,10 @@ def parse_members(field: Field) -> Iterator[CidrBlock]:
             yield block
 
 
-PlacedObject = tuple[int | None, AuthorizationObject]
+Path = tuple[str | int, ...]
+"""Names and indices from one value to another."""
+
+PlacedObject = tuple[Path, AuthorizationObject]
 """With its place in the list, where it is in one."""
 
 
@@ -322,11 +325,11 @@ def parse_objects(field: Field) -> tuple[PlacedObject, ...]:
         InvalidValueError: one has none of the forms of an object, or there is none.
     """
     if not isinstance(field.node, Listing):
-        return tuple((None, one) for one in _parse_object(field))
+        return tuple(((), one) for one in _parse_object(field))
     if not field.node.items:
         raise scalars.invalid("missing_object", "the list of objects is empty", OBJECT_FORMS)
     found = scalars.parse_each(enumerate(field.items()), _parse_object)
-    return tuple((place, one) for place, several in enumerate(found) for one in several)
+    return tuple(((place,), one) for place, several in enumerate(found) for one in several)
 
 
 def _parse_object(field: Field) -> AuthorizationObjects:

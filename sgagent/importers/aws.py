@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import Field as Declared
 
 from sgagent.core.model import AuthorizationObject, Cloud, Direction, Family, GroupReference, NetworkInterface
-from sgagent.documents import DocumentFile, Limits, api
+from sgagent.documents import DocumentFile, Limits, api, field_types
 from sgagent.documents.field import Field
 from sgagent.documents.models import Value, items_of, located, one_of, read_each, read_model
 from sgagent.documents.scalars import parse_boolean, parse_list, parse_mapping
@@ -26,10 +26,10 @@ _PrefixListReference = Annotated[AuthorizationObject, Value(located(aws_rules.pa
 class _Group(api.AnswerModel):
     """A group of describe-security-groups."""
 
-    group_id: api.Id
-    group_name: api.Text = ""
-    vpc_id: api.Id | None = None
-    owner_id: api.Account | None = None
+    group_id: field_types.Id
+    group_name: field_types.Text = ""
+    vpc_id: field_types.Id | None = None
+    owner_id: field_types.Account | None = None
     tags: _List = None
     ip_permissions: _List = None
     ip_permissions_egress: _List = None
@@ -39,17 +39,17 @@ class _Peer(api.AnswerModel):
     """A peer of an ``IpPermission``; the fields of other kinds of peers do not count."""
 
     peer: AuthorizationObject
-    user_id: api.Account | None = None
-    vpc_id: api.Id | None = None
-    description: api.Text = ""
+    user_id: field_types.Account | None = None
+    vpc_id: field_types.Id | None = None
+    description: field_types.Text = ""
 
 
 class _Ipv4Range(_Peer):
-    peer: api.Block = Declared(alias="CidrIp")
+    peer: field_types.Block = Declared(alias="CidrIp")
 
 
 class _Ipv6Range(_Peer):
-    peer: api.Block = Declared(alias="CidrIpv6")
+    peer: field_types.Block = Declared(alias="CidrIpv6")
 
 
 class _GroupPair(_Peer):
@@ -83,37 +83,37 @@ class _Permission(api.AnswerModel):
 class _Rule(api.AnswerModel):
     """A rule of describe-security-group-rules, which has one peer."""
 
-    group_id: api.Id
-    security_group_rule_id: api.Id = ""
+    group_id: field_types.Id
+    security_group_rule_id: field_types.Id = ""
     is_egress: Annotated[bool, Value(parse_boolean)]
     ip_protocol: aws_rules.AwsProtocol
     from_port: aws_rules.Number = None
     to_port: aws_rules.Number = None
-    cidr_ipv4: api.Block | None = None
-    cidr_ipv6: api.Block | None = None
+    cidr_ipv4: field_types.Block | None = None
+    cidr_ipv6: field_types.Block | None = None
     prefix_list_id: _PrefixListReference | None = None
     referenced_group_info: Annotated[Mapping | None, Value(parse_mapping)] = None
-    description: api.Text = ""
+    description: field_types.Text = ""
 
 
 class _Attachment(api.AnswerModel):
-    instance_id: api.Id | None = None
+    instance_id: field_types.Id | None = None
 
 
 class _AttachedGroup(api.AnswerModel):
-    group_id: api.Id
+    group_id: field_types.Id
 
 
 class _Interface(api.AnswerModel):
     """An interface of describe-network-interfaces."""
 
-    network_interface_id: api.Id
-    mac_address: api.Mac | None = None
-    owner_id: api.Account | None = None
-    vpc_id: api.Id | None = None
+    network_interface_id: field_types.Id
+    mac_address: field_types.Mac | None = None
+    owner_id: field_types.Account | None = None
+    vpc_id: field_types.Id | None = None
     attachment: Annotated[Mapping | None, Value(parse_mapping)] = None
     groups: _List = None
-    private_ip_address: api.Member | None = None
+    private_ip_address: field_types.Member | None = None
     private_ip_addresses: _List = None
     ipv6_addresses: _List = None
     ipv4_prefixes: _List = None
@@ -127,7 +127,7 @@ _ADDRESSES = ("PrivateIpAddresses", "Ipv6Addresses", "Ipv4Prefixes", "Ipv6Prefix
 class _PrefixList(api.AnswerModel):
     """A prefix list; those that AWS manages include their entries."""
 
-    prefix_list_id: api.Id
+    prefix_list_id: field_types.Id
     address_family: Annotated[Family | None, one_of(FAMILIES)] = None
     cidrs: _List = None
 
@@ -135,7 +135,7 @@ class _PrefixList(api.AnswerModel):
 class _PrefixEntries(api.AnswerModel):
     """An answer of get-managed-prefix-list-entries, which does not name the list."""
 
-    prefix_list_id: api.Id | None = None
+    prefix_list_id: field_types.Id | None = None
     entries: _List = None
 
 

@@ -14,8 +14,8 @@ from pydantic import Field as Declared
 
 from sgagent.core.model import AuthorizationObject, Direction, Family, GroupReference
 from sgagent.documents import DocumentFile, Limits
-from sgagent.documents.api import Account, Id, Text
 from sgagent.documents.field import Field
+from sgagent.documents.field_types import Account, Id, Text
 from sgagent.documents.models import LooseModel, Value, items_of, one_of, read_each, read_model
 from sgagent.documents.scalars import parse_boolean, parse_mapping, parse_text
 from sgagent.documents.tree import Listing, Mapping, Node, is_set

@@ -25,10 +25,10 @@ from sgagent.core.model import (
     SecurityGroup,
     SecurityGroupRule,
 )
-from sgagent.documents import api, values
+from sgagent.documents import api, field_types, values
 from sgagent.documents.field import Field
 from sgagent.documents.models import LooseModel, Value, items_of, located, one_of, read_each, read_model
-from sgagent.documents.rule_form import Part, make_rule
+from sgagent.documents.rules import Ends, make_rule
 from sgagent.documents.scalars import parse_boolean, parse_digits, parse_each, parse_list, parse_mapping
 from sgagent.documents.tree import Listing, Node, is_set
 from sgagent.importers.aws_rules import ImportEffect
@@ -62,7 +62,7 @@ _Ids = Annotated[frozenset[str], Value(_parse_ids)]
 class _Mention(LooseModel):
     """A resource that refers to an interface."""
 
-    network_interface_id: api.Id | None = None
+    network_interface_id: field_types.Id | None = None
     security_group_ids: _Ids = frozenset()
     security_groups: _Ids = frozenset()
     """Older versions of a provider use this name."""
@@ -71,8 +71,8 @@ class _Mention(LooseModel):
 class _Interface(_Mention):
     """A resource that is an interface; each type has some of the fields."""
 
-    network_interface_id: api.Id | None = Declared(None, alias="id")
-    mac_address: api.Mac | None = None
+    network_interface_id: field_types.Id | None = Declared(None, alias="id")
+    mac_address: field_types.Mac | None = None
     primary_ip_address: _Addresses = ()
     private_ip: _Addresses = ()
     private_ip_addresses: _Addresses = ()
@@ -88,14 +88,14 @@ _ADDRESSES = tuple(name for name, field in _Interface.model_fields.items() if _A
 
 
 class _AlibabaInterface(_Interface):
-    mac_address: api.Mac | None = Declared(None, alias="mac")
+    mac_address: field_types.Mac | None = Declared(None, alias="mac")
 
 
 class _Instance(_Interface):
     """A machine with its primary interface, and ids and groups of further ones."""
 
-    instance_id: api.Id | None = Declared(None, alias="id")
-    vpc_id: api.Id | None = None
+    instance_id: field_types.Id | None = Declared(None, alias="id")
+    vpc_id: field_types.Id | None = None
     network_interface: Items = None
     network_interfaces: Items = None
     secondary_network_interface: Items = None
@@ -105,12 +105,12 @@ _SECONDARY = ("network_interface", "network_interfaces", "secondary_network_inte
 
 
 class _AwsInstance(_Instance):
-    network_interface_id: api.Id | None = Declared(None, alias="primary_network_interface_id")
+    network_interface_id: field_types.Id | None = Declared(None, alias="primary_network_interface_id")
     security_groups: _Ids = Declared(frozenset(), alias="vpc_security_group_ids")
 
 
 class _AlibabaInstance(_Instance):
-    network_interface_id: api.Id | None = None
+    network_interface_id: field_types.Id | None = None
 
 
 def _read_interface(place: Field, gathered: Gathered, declared: type[_Interface], cloud: Cloud) -> None:
@@ -155,8 +155,8 @@ def _read_mention(place: Field, gathered: Gathered) -> None:
 
 
 class _Attachment(LooseModel):
-    network_interface_id: api.Id
-    security_group_id: api.Id
+    network_interface_id: field_types.Id
+    security_group_id: field_types.Id
 
 
 def _read_attachment(place: Field, gathered: Gathered) -> None:
@@ -182,31 +182,34 @@ INTERFACE_RESOURCES: MappingOf[str, ResourceReader] = {
 
 
 class _Group(LooseModel):
-    id: api.Id
+    id: field_types.Id
     security_group_type: Annotated[GroupType | None, one_of(values.GROUP_TYPES)] = None
-    inner_access_policy: api.PolicyWord | None = None
+    inner_access_policy: field_types.PolicyWord | None = None
     inner_access: Annotated[bool | None, Value(parse_boolean)] = None
     """What older versions of the provider have in place of the policy."""
 
-    vpc_id: api.Id | None = None
-    security_group_name: api.Text = ""
-    name: api.Text = ""
+    vpc_id: field_types.Id | None = None
+    security_group_name: field_types.Text = ""
+    name: field_types.Text = ""
     tags: Tags = None
+
+
+_LEAST_URGENT = 100
 
 
 class _Rule(api.PermissionModel):
     """A rule; its peer has the same names on ingress and on egress."""
 
-    model_config = ConfigDict(alias_generator=str)
+    model_config = ConfigDict(alias_generator=api.api_name)
 
-    security_group_id: api.Id
+    security_group_id: field_types.Id
     direction: Annotated[Direction, one_of(values.DIRECTIONS)] = Declared(alias="type")
-    priority: Annotated[int | None, Value(values.parse_priority)] = None  # type: ignore[assignment] # unset until read
-    peer_cidr_ip: api.Block | None = Declared(None, alias="cidr_ip")
-    ipv6_peer_cidr_ip: api.Block | None = Declared(None, alias="ipv6_cidr_ip")
-    peer_group_id: api.Id | None = Declared(None, alias="source_security_group_id")
-    peer_group_owner_account: api.Account | None = Declared(None, alias="source_group_owner_account")
-    peer_prefix_list_id: api.Id | None = Declared(None, alias="prefix_list_id")
+    priority: Annotated[int, Value(values.parse_priority)] = _LEAST_URGENT
+    peer_cidr_ip: field_types.Block | None = Declared(None, alias="cidr_ip")
+    ipv6_peer_cidr_ip: field_types.Block | None = Declared(None, alias="ipv6_cidr_ip")
+    peer_group_id: field_types.Id | None = Declared(None, alias="source_security_group_id")
+    peer_group_owner_account: field_types.Account | None = Declared(None, alias="source_group_owner_account")
+    peer_prefix_list_id: field_types.Id | None = Declared(None, alias="prefix_list_id")
 
 
 class PrefixEntry(LooseModel):
@@ -216,7 +219,7 @@ class PrefixEntry(LooseModel):
 
 
 class _PrefixList(LooseModel):
-    id: api.Id
+    id: field_types.Id
     address_family: Annotated[Family | None, one_of(values.FAMILIES)] = None
     entry: Annotated[Listing, Value(parse_list, remedy="the entries of the list, [] if it has none")]
 
@@ -259,20 +262,17 @@ def _read_rule(place: Field, gathered: Gathered) -> None:
         gathered.rules.append((model.security_group_id, rule))
 
 
-_LEAST_URGENT = 100
-
-
 def _rule(place: Field, model: _Rule, gathered: Gathered) -> SecurityGroupRule | None:
     """Return a rule; None, with errors added, if it is invalid. A priority that is missing admits least."""
-    form = api.rule_form(place, model)
-    form.objects = api.rule_peer(place, model)
-    if not is_set(place.entries.get("priority", "")):
-        form.priority = Part("priority", 1 if model.policy is Policy.DROP else _LEAST_URGENT)
-        if model.policy is Policy.ACCEPT:
-            _note_narrowed(place, gathered, f"its priority is missing; it is read as {_LEAST_URGENT}")
-    if form.port_list and form.ports and form.ports.value == ALL_PORTS:
-        form.ports = None  # the provider writes -1/-1 where a port list is meant
-    return make_rule(form)
+    api.note_nic_type(place, model)
+    ends = Ends(api.rule_peer(place, model))
+    if not model.has("priority") and model.policy is Policy.DROP:
+        model.priority = 1
+    if not model.has("priority") and model.policy is Policy.ACCEPT:
+        _note_narrowed(place, gathered, f"its priority is missing; it is read as {_LEAST_URGENT}")
+    if model.has("port_list_id") and model.port_range == ALL_PORTS:
+        model.model_fields_set.discard("port_range")  # the provider writes -1/-1 where a port list is meant
+    return make_rule(place, model, ends, description=model.description)
 
 
 def _read_prefix_list(place: Field, gathered: Gathered) -> None:
