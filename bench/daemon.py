@@ -84,7 +84,7 @@ class Changed:
     change: str
     notice: str
     enforced: tuple[float, ...]
-    """Seconds from the word to the daemon until the kernel has the change, for each."""
+    """Seconds from the word to the daemon until the kernel has all of the change, for each."""
 
     processor_seconds: float
     """Of all processes for each change, all that comes after it included, the proof too."""
@@ -221,15 +221,21 @@ class Watch:
     """So that the daemon says when it is ready again."""
 
     def enforced_seconds(self, make_known: Callable[[], None]) -> float:
-        """Make a change known, and return the seconds until it is enforced."""
+        """Make a change known, and return the seconds until the last of its transactions is seen."""
         told, noticed = self._told(), len(self.service.notices())
-        before = self.generation.read()
+        seen, last = self.generation.read(), math.nan
         began = time.perf_counter()
         make_known()
-        wait_for(lambda: self.generation.read() != before, "the change to be enforced", _ENFORCED_SECONDS)
-        seconds = time.perf_counter() - began
-        wait_for(lambda: self._is_done(told, noticed), "the step to end", _ENFORCED_SECONDS)
-        return seconds
+
+        def is_done() -> bool:
+            nonlocal seen, last
+            now = self.generation.read()
+            if now != seen:
+                seen, last = now, time.perf_counter()
+            return not math.isnan(last) and self._is_done(told, noticed)
+
+        wait_for(is_done, "the change to be enforced, and the step to end", _ENFORCED_SECONDS)
+        return last - began
 
     def processor_seconds(self) -> float:
         """Return how long all processes of the daemon have computed."""
