@@ -154,7 +154,7 @@ def following(number: int) -> int:
 _RECEIVE_BYTES = 1 << 18
 _BUFFER_BYTES = 8 << 20
 _SO_ATTACH_FILTER = 26
-_SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
+_SOL_NETLINK, _ADD_MEMBERSHIP, _DROP_MEMBERSHIP = 270, 1, 2
 _INSTRUCTION = struct.Struct("=HBBI")
 _PROGRAM = struct.Struct("@HP")
 
@@ -203,6 +203,10 @@ class RulesetEvents(NetlinkSocket):
             OSError: it needs CAP_NET_ADMIN.
         """
         self.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP)
+
+    def pause(self) -> None:
+        """Listen no more until :meth:`begin`; what came so far can still be read."""
+        self.setsockopt(_SOL_NETLINK, _DROP_MEMBERSHIP, _GROUP)
 
     def read(self) -> Iterator[RulesetChange]:
         """Yield the changes since the last reading, without waiting."""

@@ -8,6 +8,9 @@ from sgagent.dataplane.generation import GenerationTracker, RulesetChange, Rules
 from sgagent.dataplane.table import Applied, PrivilegedTable, TableListing
 from sgagent.nft.transactions import Plan
 
+_MOST_HEARD_OPERATIONS = 1_000
+"""Of a plan: for a listener the kernel makes a message of each object, of 10,000 rules for seconds."""
+
 
 class TrackedTable:
     """The kernel's table, with a number for its state which changes of other tables leave alone."""
@@ -66,11 +69,18 @@ class TrackedTable:
         return taken if self.read_generation() == taken else None
 
     def apply(self, plan: Plan) -> Applied:
-        """Carry out a plan, as :class:`PrivilegedTable` does."""
+        """Carry out a plan, as :class:`PrivilegedTable` does.
+
+        It listens to nothing during a large one. What others change meanwhile shows in the numbers.
+        """
         before = self.read_generation()
         followed = self._tracker.followed
-        applied = self.table.apply(plan)
-        self.events.begin()
+        if len(plan.operations) > _MOST_HEARD_OPERATIONS:
+            self.events.pause()
+        try:
+            applied = self.table.apply(plan)
+        finally:
+            self.events.begin()
         self._tracker.change(applied.after)
         return Applied(before if applied.before == followed else None, applied.after)
 

@@ -1,0 +1,84 @@
+"""The applier hears who else changes the ruleset, but not while it loads a large plan itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from integration.namespaces import Namespace, network_namespace
+from sgagent.core.errors import KernelRefusedError
+from sgagent.dataplane.generation import RulesetChange
+from sgagent.dataplane.table import Applied, PrivilegedTable
+from sgagent.dataplane.tracked_table import TrackedTable
+from sgagent.nft.diff import make_plan
+from sgagent.nft.ruleset import Chain, Ruleset
+from sgagent.nft.transactions import Plan
+
+
+class IntrudedTable(PrivilegedTable):
+    """A table beside which another process adds one, right after each plan."""
+
+    namespace: Namespace
+
+    def apply(self, plan: Plan) -> Applied:
+        """Carry out a plan."""
+        applied = super().apply(plan)
+        self.namespace.nft("add", "table", "ip", f"other-{applied.after}")
+        return applied
+
+
+@pytest.fixture
+def namespace() -> Iterator[Namespace]:
+    """Make a network namespace and move the test into it."""
+    with network_namespace() as made, made.entered():
+        yield made
+
+
+def apply_with(namespace: Namespace, chains: int) -> tuple[TrackedTable, Applied, list[RulesetChange]]:
+    """Apply a table of one chain, then one of so many more with an intruder; return what was heard since."""
+    heard = list[RulesetChange]()
+    kept = IntrudedTable(owned=True)
+    kept.namespace = namespace
+    table = TrackedTable(kept, heard.append)
+    first = Ruleset(chains=(Chain(name="first"),))
+    table.apply(make_plan(first, None))
+    table.read_changes()
+    heard.clear()
+    larger = Ruleset(chains=(*first.chains, *(Chain(name=f"more-{number:04}") for number in range(chains))))
+    return table, table.apply(make_plan(larger, first)), heard
+
+
+@pytest.mark.parametrize("chains", (10, 2_000))
+def test_a_change_by_others_right_after_a_plan_shows_in_the_number(namespace: Namespace, chains: int) -> None:
+    """Be it heard, as after a small plan, or not, as after a large one."""
+    table, applied, heard = apply_with(namespace, chains)
+    is_heard = chains == 10
+    if not is_heard:
+        assert table.read_generation() > applied.after
+    table.read_changes()
+    assert [change.is_of_table for change in heard] == ([False] if is_heard else [])
+    table.close()
+
+
+def test_others_are_heard_again_after_a_large_plan(namespace: Namespace) -> None:
+    """The next change by somebody else is passed on, and is not taken for one of our table."""
+    table, _, heard = apply_with(namespace, 2_000)
+    before = table.read_generation()
+    namespace.nft("add", "table", "ip", "later")
+    assert table.read_generation() == before
+    assert [change.is_of_table for change in heard] == [False]
+    table.close()
+
+
+def test_a_large_plan_that_fails_leaves_the_table_listened_to(namespace: Namespace) -> None:
+    """What the kernel refuses changes nothing, also not who is heard."""
+    table, _, heard = apply_with(namespace, 2_000)
+    table.read_generation()
+    missing = Ruleset(chains=tuple(Chain(name=f"never-{number:04}") for number in range(2_000)))
+    with pytest.raises(KernelRefusedError, match="never-0000"):
+        table.apply(make_plan(Ruleset(), missing))
+    namespace.nft("add", "table", "ip", "later")
+    table.read_changes()
+    assert len(heard) == 1
+    table.close()
