@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
@@ -17,9 +18,8 @@ from sgagent.cli.configuration import load_settings
 from sgagent.cli.guardrails import Keeper, add_guardrails_argument
 from sgagent.cli.main import DEFAULT_CONFIGURATION, add_option
 from sgagent.cli.output import Colour, painted, problem_as_json, problem_text
-from sgagent.cli.quotas import over_quota, quota_as_json, quota_lines
 from sgagent.cli.reading import CheckInput, name_foreign_documents, passed_over
-from sgagent.core.cloud_quotas import quota_uses
+from sgagent.core.cloud_quotas import CloudLimit, QuotaUse, quota_uses
 from sgagent.core.errors import (
     DocumentError,
     Origin,
@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
     cut = () if policy is None else inputs.preview_cuts(partial(sessions_cut, policy))
     uses = tuple(quota_uses(reading.snapshot)) if options.cloud else ()
     if options.json:
-        cloud = {"cloud": list(map(quota_as_json, uses))} if options.cloud else {}
+        cloud = {"cloud": list(map(_quota_as_json, uses))} if options.cloud else {}
         report = {
             "ok": not errors,
             **cloud,
@@ -100,7 +100,7 @@ def run(options: argparse.Namespace) -> int:
         warnings = (f"warning: this policy would cut {session} {advice}" for session in cut)
         notes = [f"passed over {one.path}: {one.reason}" for one in reading.passed_over if one.is_for_people]
         said = [reading.line()] if sys.stdout.isatty() else []
-        for line in (*problems, *warnings, *map(printable, (*notes, *said, *quota_lines(uses))), verdict):
+        for line in (*problems, *warnings, *map(printable, (*notes, *said, *_quota_lines(uses))), verdict):
             print(problem_text(line, sys.stdout))
     return 2 if errors else 0
 
@@ -130,7 +130,7 @@ def _look(
         problems = error.problems
     reading = _reading(settings, options, delivered, resolution.policy if resolution else None)
     problems = _naming_foreign(problems, reading.documents)
-    beyond = over_quota(delivered.snapshot, {one.code for one in problems})
+    beyond = _over_quota(delivered.snapshot, {one.code for one in problems})
     return (*problems, *_ended(delivered.snapshot, settings), *beyond), resolution, reading
 
 
@@ -299,3 +299,49 @@ def _forwarding_warnings(policy: ResolvedPolicy | None, configuration: Path) -> 
 
 
 _MOST_LINKS_NAMED = 5
+
+
+_CODES = {
+    CloudLimit.RULES_PER_INTERFACE: "many_rules",
+    CloudLimit.GROUPS_PER_INTERFACE: "many_groups",
+    CloudLimit.GROUP_OBJECTS_PER_GROUP: "many_group_objects",
+    CloudLimit.ADDRESSES_PER_BASIC_GROUP: "many_addresses",
+}
+_REMEDIES = {
+    CloudLimit.RULES_PER_INTERFACE: "name fewer and shorter lists, or fewer objects and ports in one rule",
+    CloudLimit.GROUPS_PER_INTERFACE: "attach fewer groups",
+    CloudLimit.GROUP_OBJECTS_PER_GROUP: "use prefix lists",
+    CloudLimit.ADDRESSES_PER_BASIC_GROUP: "use an advanced group, or several groups",
+}
+_MOST_SHOWN = 10
+
+
+def _quota_words(use: QuotaUse) -> str:
+    """Return a use in _quota_words: ``eni-1: 1100 of 1000 rules per interface``."""
+    return f"{use.object_id}: {use.used} of {use.most} {use.limit.value.replace('_', ' ')}"
+
+
+def _over_quota(snapshot: Snapshot, reported: Container[str]) -> Iterator[Problem]:
+    """Yield a warning for each use that the cloud would refuse, without the codes already reported."""
+    for use in quota_uses(snapshot):
+        code = _CODES[use.limit]
+        if use.used > use.most and code not in reported:
+            message = f"{_quota_words(use)}, which the cloud would refuse"
+            yield Problem.warning(use.origin, code, str(use.used), message, _REMEDIES[use.limit])
+
+
+def _quota_as_json(use: QuotaUse) -> dict[str, object]:
+    """Return a use as the object that scripts read."""
+    return {
+        "limit": use.limit.value,
+        "object_id": use.object_id,
+        "used": use.used,
+        "most": use.most,
+        "ratio": round(use.ratio, 4),
+    }
+
+
+def _quota_lines(uses: Iterable[QuotaUse]) -> list[str]:
+    """Return the uses that are nearest to their limits, for people."""
+    nearest = sorted(uses, key=lambda use: (-use.ratio, use.limit.value, use.object_id))
+    return [f"quota: {_quota_words(use)} ({math.ceil(100 * use.ratio)}%)" for use in nearest[:_MOST_SHOWN]]

@@ -8,9 +8,8 @@ from sgagent.analysis.doctor import host_checks, link_checks
 from sgagent.analysis.doctor.drop_checks import find_drops
 from sgagent.analysis.doctor.facts import HostEvidence
 from sgagent.analysis.doctor.findings import DoctorFinding, order
-from sgagent.analysis.doctor.flow_checks import find_flow_tables
 from sgagent.analysis.doctor.reach import ReachedRules
-from sgagent.analysis.doctor.rule_checks import RULE_CHECKS
+from sgagent.analysis.doctor.rule_checks import RULE_CHECKS, find_flow_tables
 
 CHECKS: tuple[Callable[[HostEvidence], Iterator[DoctorFinding]], ...] = (
     link_checks.find_topology,

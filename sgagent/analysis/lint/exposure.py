@@ -1,4 +1,4 @@
-"""Checks for rules that open more than the guide advises: to everyone, or in one family only by oversight."""
+"""Checks for rules that open more than is advised: to everyone, behind this host, or in one family only."""
 
 from __future__ import annotations
 
@@ -247,3 +247,26 @@ def _leaves_by_default(stand: Stand, family: Family) -> bool:
     )
     everyone = ((0, family.last_address),)
     return clauses[-1].policy is Policy.ACCEPT and is_wide(without(everyone, joined(spoken_of)), family)
+
+
+@warning("an ingress rule without local_address on a host that forwards")
+def admits_behind(subject: LintSubject) -> Iterator[Finding]:
+    """Find accepts of this host that also admit to the hosts, guests and containers behind it (§2.1)."""
+    found: dict[RuleKey, set[Family]] = {}
+    links: dict[RuleKey, set[str]] = {}
+    for judge, stand in zip(subject.life.stands, subject.host_stands, strict=True):
+        for family, clause in stand.ingress.deciding_clauses:
+            if clause.rule is None or clause.policy is not Policy.ACCEPT:
+                continue
+            key = key_of(clause.rule)
+            if family in subject.life.forwarded and subject.rules[key][1].local_address is None:
+                found.setdefault(key, set()).add(family)
+                links.setdefault(key, set()).add(judge.name)
+    for key, families in sorted(found.items()):
+        words = " and ".join(FAMILY_NAMES[family] for family in Family if family in families)
+        yield rule_finding(
+            key,
+            f"this host forwards {words}: the rule admits to every host behind it, too",
+            "give it the local_address that is meant: an address of this host, or the network behind it",
+            interfaces=tuple(sorted(links[key])),
+        )

@@ -6,7 +6,6 @@ from collections.abc import Callable, Container, Mapping
 
 from sgagent.analysis.lint import (
     exposure,
-    gateway,
     group_design,
     objects,
     one_sided,
@@ -17,7 +16,7 @@ from sgagent.analysis.lint import (
 from sgagent.analysis.lint.findings import CODES, Finding, order
 from sgagent.analysis.lint.subject import Check, LintSubject
 
-_FAMILIES = (exposure, shut_services, void_rules, objects, one_sided, group_design, gateway, usage)
+_FAMILIES = (exposure, shut_services, void_rules, objects, one_sided, group_design, usage)
 _DECLARED = {one.code: one for family in _FAMILIES for one in vars(family).values() if isinstance(one, Check)}
 
 CHECKS: Mapping[str, Check] = {code: _DECLARED[code] for code in CODES}
