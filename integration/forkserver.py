@@ -239,7 +239,7 @@ def _import_program() -> None:
 
 
 def _use_once() -> None:
-    """Have pydantic build its validators, and pyroute2 and the YAML reader be imported."""
+    """Have the models of documents be made, and pyroute2 and the YAML reader be imported."""
     from sgagent.documents import DocumentFile, Limits, parse_documents  # noqa: PLC0415 - as the program's main
     from sgagent.host.links import NetlinkHost  # noqa: PLC0415 - likewise
     from sgagent.settings import parse_settings  # noqa: PLC0415 - likewise

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,6 +16,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
     from pydantic_core import SchemaValidator
+
+# Of pydantic, which only this module imports: no plugin of another package runs here, and no time goes into
+# checks of the schemas that pydantic itself makes of the dataclasses.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+os.environ.setdefault("PYDANTIC_SKIP_VALIDATING_CORE_SCHEMAS", "true")
 
 T = TypeVar("T")
 

@@ -78,7 +78,7 @@ def _definitions(settings: Settings, path: Path) -> _Checked:
 
 def _guardrails(settings: Settings, path: Path) -> _Checked:
     """Return guardrails; raises DocumentError if they have errors."""
-    from sgagent.documents.guardrails import parse_guardrails  # noqa: PLC0415 - as for definitions, it needs pydantic
+    from sgagent.documents.guardrails import parse_guardrails  # noqa: PLC0415 - for --guardrails alone
 
     documents = inputs.read_files(settings, path)
     return documents, parse_guardrails(documents, settings.limits)[1]

@@ -11,9 +11,6 @@ from dataclasses import replace
 from itertools import chain
 from typing import Annotated, TypeVar
 
-from pydantic import ConfigDict
-from pydantic.alias_generators import to_pascal
-
 from sgagent.core.model import (
     CidrBlock,
     Direction,
@@ -57,7 +54,10 @@ def _wrapped(name: str) -> Value:
 class AnswerModel(LooseModel):
     """A mapping of an answer."""
 
-    model_config = ConfigDict(alias_generator=to_pascal)
+    @classmethod
+    def name_of(cls, attribute: str) -> str:
+        """Return the API's name of a field: ``vpc_id`` is ``VpcId``."""
+        return attribute.title().replace("_", "")
 
 
 class TagModel(AnswerModel):
@@ -92,16 +92,12 @@ class GroupAttributeModel(AnswerModel):
     permissions: Annotated[Listing, _wrapped("Permission")] | None = None
 
 
-def api_name(name: str) -> str:
-    """Return the API's words for a field of a rule."""
-    return _API_NAMES.get(name, name)
-
-
-_API_NAMES = {
+API_NAMES = {
     "rule_id": "security_group_rule_id",
     "protocol": "ip_protocol",
     "port_list_id": "port_range_list_id",
 }
+"""The API's words for fields of a rule."""
 
 
 class PermissionModel(RuleFields, AnswerModel):
@@ -115,6 +111,11 @@ class PermissionModel(RuleFields, AnswerModel):
     description: Text = ""
 
     @classmethod
+    def name_of(cls, attribute: str) -> str:
+        """Return the API's name of a field."""
+        return super().name_of(API_NAMES.get(attribute, attribute))
+
+    @classmethod
     def entries_of(cls, node: Mapping) -> MappingOf[str, Node]:
         """Return the fields that are set, without those of objects that do not count (§5.1)."""
         entries, names = super().entries_of(node), cls.names()
@@ -125,15 +126,10 @@ class PermissionModel(RuleFields, AnswerModel):
         return {name: value for name, value in entries.items() if name not in losing}
 
 
-def _named_by(peer: str, local: str) -> Callable[[str], str]:
-    """Return the names of fields where answers call the two ends so: ``peer_cidr_ip`` is ``SourceCidrIp``."""
-    return lambda name: to_pascal(api_name(name)).replace("Peer", peer).replace("Local", local)
-
-
 class IngressModel(PermissionModel):
     """A rule on ingress: the source is the peer."""
 
-    model_config = ConfigDict(alias_generator=_named_by("Source", "Dest"))
+    peer, local = "Source", "Dest"
 
     peer_cidr_ip: Block | None = None
     ipv6_peer_cidr_ip: Block | None = None
@@ -143,11 +139,16 @@ class IngressModel(PermissionModel):
     local_cidr_ip: Block | None = None
     ipv6_local_cidr_ip: Block | None = None
 
+    @classmethod
+    def name_of(cls, attribute: str) -> str:
+        """Return the API's name of a field: ``peer_cidr_ip`` is ``SourceCidrIp``."""
+        return super().name_of(attribute).replace("Peer", cls.peer).replace("Local", cls.local)
+
 
 class EgressModel(IngressModel):
     """A rule on egress: the destination is the peer."""
 
-    model_config = ConfigDict(alias_generator=_named_by("Dest", "Source"))
+    peer, local = "Dest", "Source"
 
 
 class DeliveredAddressModel(AnswerModel):
@@ -287,8 +288,9 @@ def note_nic_type(place: Field, model: PermissionModel) -> None:
 
 def rule_peer(place: Field, model: PermissionModel) -> tuple[values.PlacedObject, ...]:
     """Return the authorization object; CIDR wins over group over prefix list (§5.1)."""
-    block = _block(place, model, "peer_cidr_ip", "ipv6_peer_cidr_ip")
-    name = block or next(filter(model.has, ("peer_group_id", "peer_prefix_list_id")), None)
+    fields = ("peer_cidr_ip", "ipv6_peer_cidr_ip", "peer_group_id", "peer_prefix_list_id")
+    block = _block(place, model, *fields[:2])
+    name = block or next((one for one in fields[2:] if one in model.given), None)
     if name is not None:
         value = getattr(model, name)
         if value and name == "peer_group_id":
@@ -296,7 +298,6 @@ def rule_peer(place: Field, model: PermissionModel) -> tuple[values.PlacedObject
         elif value and name == "peer_prefix_list_id":
             value = PrefixListReference(value)
         return _end(model, name, value)
-    fields = ("peer_cidr_ip", "ipv6_peer_cidr_ip", "peer_group_id", "peer_prefix_list_id")
     *names, last = (model.names()[field] for field in fields)
     remedy = f"one of {', '.join(names)} or {last}"
     place.error("missing_object", "the authorization object is missing", remedy)
@@ -308,7 +309,7 @@ _ACCOUNT = "peer_group_owner_account"
 
 def _block(place: Field, model: PermissionModel, *families: str) -> str | None:
     """Return the field with the CIDR of an end; two of different families in one rule are an error (§8.1)."""
-    found = list(filter(model.has, families))
+    found = [name for name in families if name in model.given]
     if len(found) > 1:
         first, second = (model.names()[name] for name in found)
         message = f"the rule has both {first} and {second}"

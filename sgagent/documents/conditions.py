@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 from datetime import UTC, tzinfo
 from functools import cache
-from typing import Annotated
+from typing import Annotated, ClassVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
-
-from pydantic import ConfigDict, Field as Declared
 
 from sgagent.core.conditions import (
     LAST_USER,
@@ -24,7 +22,7 @@ from sgagent.core.errors import nearest
 from sgagent.core.hours import DAYS, EVERY_DAY, MINUTES_OF_DAY, Hours
 from sgagent.documents import scalars
 from sgagent.documents.field import Field
-from sgagent.documents.models import DocumentModel, Schema, Value, any_of, read_model, ref
+from sgagent.documents.models import DocumentModel, Schema, Value, any_of, declare, read_model, ref
 from sgagent.documents.tree import Listing, Mapping, Node
 
 _CLOCK_PATTERN = "([01][0-9]|2[0-3]):([0-5][0-9])|(24):(00)"
@@ -111,11 +109,9 @@ class HoursModel(DocumentModel):
     days: Days | None = None
     """On which the hours begin, like mon-fri. Missing: every day."""
 
-    begins: Clock | None = Declared(
-        None, alias="from", description="From when on, like 08:00. Missing: 00:00."
-    )
-    ends: Clock | None = Declared(
-        None, alias="to", description="Until when; if not after from, on the next day. Missing: 24:00."
+    begins: Clock | None = declare(None, name="from", description="From when on, like 08:00. Missing: 00:00.")
+    ends: Clock | None = declare(
+        None, name="to", description="Until when; if not after from, on the next day. Missing: 24:00."
     )
     zone: Annotated[tzinfo, Value(parse_zone, _text(_ZONE_PATTERN))] | None = None
     """Whose clocks and days count, like Europe/Berlin. Missing: UTC."""
@@ -225,7 +221,7 @@ def parse_unit(node: Node) -> LocalUnit:
 class LocalModel(DocumentModel):
     """Who on this host an egress rule is for (§13.3): a user or a unit."""
 
-    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
+    more_schema: ClassVar[Schema] = {"minProperties": 1, "maxProperties": 1}
 
     user: Annotated[LocalUser, Value(parse_user, any_of(_text(_USER_PATTERN), _ID_SCHEMA))] | None = None
     """Who made the socket: a name of this host, or an id."""

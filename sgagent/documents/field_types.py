@@ -6,7 +6,7 @@ from typing import Annotated
 
 from sgagent.core.model import CidrBlock, Policy, PortSet
 from sgagent.documents import scalars, values
-from sgagent.documents.models import Value, located, one_of, ref
+from sgagent.documents.models import PlacedValue, Value, one_of, ref
 
 Id = Annotated[str, Value(values.parse_id, ref("id"))]
 Account = Annotated[str, Value(values.parse_account, ref("account"))]
@@ -14,6 +14,6 @@ Text = Annotated[str, Value(scalars.parse_digits, ref("free_text"))]
 PolicyWord = Annotated[Policy, one_of(values.POLICIES)]
 Ports = Annotated[PortSet, Value(values.parse_ports, ref("ports"))]
 PortRange = Annotated[PortSet, Value(values.parse_port_range, ref("port_range"))]
-Block = Annotated[CidrBlock, Value(located(values.parse_block), ref("block"))]
-Member = Annotated[CidrBlock, Value(located(values.parse_member), ref("block"))]
+Block = Annotated[CidrBlock, PlacedValue(values.parse_block, ref("block"))]
+Member = Annotated[CidrBlock, PlacedValue(values.parse_member, ref("block"))]
 Mac = Annotated[str, Value(values.parse_mac, ref("mac_address"))]

@@ -10,8 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Annotated, NamedTuple
 
-from pydantic import Field as Declared
-
 from sgagent.core.errors import DocumentError, Origin, Problem
 from sgagent.core.guardrails import Guardrail, GuardrailKind, Guardrails
 from sgagent.core.model import (
@@ -30,7 +28,7 @@ from sgagent.core.rule_values import ANY, EVERYTHING, canonical_objects, protoco
 from sgagent.documents import scalars, values
 from sgagent.documents.field import Field, Reading
 from sgagent.documents.field_types import Id, Text
-from sgagent.documents.models import DocumentModel, Value, located, one_of, read_model, ref
+from sgagent.documents.models import DocumentModel, PlacedValue, Value, declare, one_of, read_model, ref
 from sgagent.documents.parse import DocumentFile, read_tree
 from sgagent.documents.problems import Budget, Findings, Limits, OverBudgetError
 from sgagent.documents.tree import Listing, Mapping, Node
@@ -70,7 +68,7 @@ def _parse_ports(node: Node) -> PortSet | PortListReference:
     return values.parse_ports(node)
 
 
-Objects = Annotated[AuthorizationObjects, Value(located(_parse_objects), ref("objects"))]
+Objects = Annotated[AuthorizationObjects, PlacedValue(_parse_objects, ref("objects"))]
 
 
 class ScopeModel(DocumentModel):
@@ -79,11 +77,11 @@ class ScopeModel(DocumentModel):
     id: Id = ""
     reason: Text = ""
     direction: Annotated[Direction, one_of(values.DIRECTIONS)] = Direction.INGRESS
-    source: Objects | None = Declared(None, alias="from")
-    destination: Objects | None = Declared(None, alias="to")
+    source: Objects | None = declare(None, name="from")
+    destination: Objects | None = declare(None, name="to")
     protocol: Annotated[Protocols, Value(values.parse_protocols, ref("protocols"))] | None = None
     ports: Annotated[PortSet | PortListReference, Value(_parse_ports, ref("ports"))] | None = None
-    exceptions: Objects | None = Declared(None, alias="except")
+    exceptions: Objects | None = declare(None, name="except")
 
 
 _Scope = Annotated[Mapping, Value(scalars.parse_mapping)]

@@ -1,79 +1,85 @@
-"""Read mappings by pydantic models, turn pydantic's errors into faults, and generate JSON Schema (2020-12).
-
-Only code that is about to read something imports this module: importing pydantic takes longer than most
-commands run.
-"""
+"""Models of mappings: one declaration of fields for the reader, the messages and JSON Schema (2020-12)."""
 
 from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping as MappingOf
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping as MappingOf
+from dataclasses import dataclass, field
+from enum import Enum
 from functools import cache, partial
 from itertools import chain, pairwise
-from typing import Annotated, Any, TypeVar
-
-import pydantic
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
-from pydantic.json_schema import GenerateJsonSchema
-from pydantic_core import CoreSchema, core_schema
+from typing import Any, ClassVar, NamedTuple, TypeVar, get_args, get_type_hints
 
 from sgagent.core.model import LAST_PORT
 from sgagent.documents import values
 from sgagent.documents.field import Field
-from sgagent.documents.problems import Findings
-from sgagent.documents.scalars import MISSING_FIELD, UNKNOWN_FIELD, Fault, parse_mapping, parse_word
+from sgagent.documents.scalars import MISSING_FIELD, Fault, InvalidValueError, parse_mapping, parse_word
 from sgagent.documents.tree import Listing, Mapping, Node, is_set
 
 Schema = dict[str, Any]
 """JSON Schema is JSON."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class Value:
     """The values that a field takes, as metadata of its type."""
 
-    def __init__(self, parse: Callable[..., object], schema: Schema | None = None, remedy: str = "") -> None:
-        """Take the parser and the JSON Schema of the field's values.
+    parse: Callable[..., object]
+    """Takes the node; raises InvalidValueError."""
 
-        Args:
-            parse: of the node, or of the node and pydantic's information about the field.
-            schema: the JSON Schema.
-            remedy: what to do where a required field is missing, if there is more to say than to add it.
-        """
-        self.remedy = remedy
-        self._parse = parse
-        self._schema = schema or {}
+    schema: Schema = field(default_factory=dict)
+    remedy: str = ""
+    """Where a required field is missing, if there is more to say than to add it."""
 
-    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Return the schema by which pydantic calls the parser."""
-        return pydantic.PlainValidator(self._parse).__get_pydantic_core_schema__(Any, handler)
-
-    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> Schema:
-        """Return the JSON Schema."""
-        del core, handler
-        return dict(self._schema)
+    takes_place: bool = False
+    """Whether the parser takes the place instead, for warnings and for the budget."""
 
 
-def located(parse: Callable[[Field], object]) -> Callable[[Node, ValidationInfo], object]:
-    """Return a parser for models that passes the value on with its place, for warnings and for the budget."""
+PlacedValue = partial(Value, takes_place=True)
+"""Values whose parser takes the place."""
 
-    def parse_located(node: Node, info: ValidationInfo) -> object:
-        place: Field
-        declared: type[DocumentModel]
-        place, declared = info.context  # type: ignore[misc] # read_model sets it
-        return parse(place.child(declared.names()[info.field_name or ""], node))
-
-    return parse_located
+_REQUIRED = object()
 
 
-class DocumentModel(pydantic.BaseModel):
+class Declaration(NamedTuple):
+    """What stands right of a field, where that is more than its default."""
+
+    default: Any = _REQUIRED
+    name: str = ""
+    """In documents, if it is not the one that the model gives it."""
+
+    description: str = ""
+    """If it is no docstring."""
+
+
+declare: Callable[..., Any] = Declaration
+"""Return a declaration as what a type checker takes for a default."""
+
+
+class ModelField(NamedTuple):
+    """A field of a model."""
+
+    attribute: str
+    value: Value
+    default: Any
+    description: str
+
+
+class DocumentModel:
     """A mapping of a document: one declaration for the reader, the JSON Schema and the messages.
 
     A field that has an error has its default, and None where it is required.
     """
 
-    model_config = pydantic.ConfigDict(extra="forbid", defer_build=True)
+    refuses_unknown = True
+    more_schema: ClassVar[Schema] = {}
+
+    def __init__(self) -> None:
+        """Start with the defaults."""
+        self.__dict__.update(self.defaults())
+        self.given: set[str] = set()
+        """The fields that the document has, wrong ones too."""
 
     @classmethod
     def entries_of(cls, node: Mapping) -> MappingOf[str, Node]:
@@ -81,32 +87,41 @@ class DocumentModel(pydantic.BaseModel):
         return node.entries
 
     @classmethod
-    @cache
-    def names(cls) -> MappingOf[str, str]:
-        """Return the name that documents have for each field."""
-        cls.model_rebuild()  # which sets the names, if nothing was read before
-        return {name: field.alias or name for name, field in cls.model_fields.items()}
-
-    def has(self, name: str) -> bool:
-        """Return whether the document sets a field, be it to a wrong value."""
-        return name in self.model_fields_set
+    def name_of(cls, attribute: str) -> str:
+        """Return the name that documents have for a field, if it declares none."""
+        return attribute
 
     @classmethod
     @cache
-    def remedies(cls) -> MappingOf[str, str]:
-        """Return the remedies for missing fields, by the names that documents have for them."""
-        return {
-            cls.names()[name]: value.remedy
-            for name, field in cls.model_fields.items()
-            for value in field.metadata
-            if isinstance(value, Value) and value.remedy
-        }
+    def fields(cls) -> MappingOf[str, ModelField]:
+        """Return the fields by the names that documents have for them, in order, those of bases first."""
+        found = {}
+        for attribute, hint in get_type_hints(cls, include_extras=True).items():
+            right = getattr(cls, attribute, _REQUIRED)
+            default, name, text = right if isinstance(right, Declaration) else Declaration(right)
+            for part in (hint, *get_args(hint)):  # of a type that may be None, too
+                for value in getattr(part, "__metadata__", ()):
+                    found[name or cls.name_of(attribute)] = ModelField(attribute, value, default, text)
+        return found
+
+    @classmethod
+    @cache
+    def names(cls) -> MappingOf[str, str]:
+        """Return the name that documents have for each field."""
+        return {field.attribute: name for name, field in cls.fields().items()}
+
+    @classmethod
+    @cache
+    def defaults(cls) -> MappingOf[str, Any]:
+        """Return the value of each field that the document lacks."""
+        fields = cls.fields().values()
+        return {field.attribute: None if field.default is _REQUIRED else field.default for field in fields}
 
 
 class LooseModel(DocumentModel):
     """A mapping of another tool: unknown fields do not count; null and an empty text mean unset."""
 
-    model_config = pydantic.ConfigDict(extra="ignore")
+    refuses_unknown = False
 
     @classmethod
     def entries_of(cls, node: Mapping) -> MappingOf[str, Node]:
@@ -132,16 +147,46 @@ def read_model(declared: type[M], place: Field) -> M | None:
     if not isinstance(node, Mapping):
         place.read(parse_mapping)
         return None
-    entries, known = declared.entries_of(node), declared.names().values()
-    if len(entries) > len(known) and declared.model_config.get("extra") == "forbid":
-        entries = dict(_known_entries(place, entries, known))
-    try:
-        model: M = declared.__pydantic_validator__.validate_python(entries, context=(place, declared))
-    except pydantic.ValidationError as error:
-        wrong = _note(error, declared, place)
-        model = _read_partly(declared, place, {name: entries[name] for name in entries.keys() - wrong})
-        model.model_fields_set.update(name for name, known in declared.names().items() if known in entries)
+    entries, fields, model = declared.entries_of(node), declared.fields(), declared()
+    faults: list[Fault] = []
+    for name, (attribute, value, default, _) in fields.items():
+        if name in entries:
+            model.given.add(attribute)
+            given = entries[name]
+            try:
+                read = value.parse(place.child(name, given) if value.takes_place else given)
+            except InvalidValueError as error:
+                faults += error.within(name)
+            else:
+                setattr(model, attribute, read)
+        elif default is _REQUIRED:
+            faults.append(Fault(MISSING_FIELD, "missing", value.remedy, (name,)))
+    has_many = len(entries) > len(fields)
+    if has_many:
+        _refuse_unknown(declared, place)
+    for fault in faults:
+        _refuse(place, fault)
+    if not has_many and len(model.given) < len(entries):
+        _refuse_unknown(declared, place)
     return model
+
+
+def _refuse(place: Field, fault: Fault) -> None:
+    """Add the error of a field; one of another tool may be there and have no value."""
+    name = fault.path[0]
+    if fault.code != MISSING_FIELD:
+        place.refuse([fault])
+    elif name in place.entries:
+        place.at(name).error(MISSING_FIELD, "has no value", fault.remedy or "a value")
+    else:
+        place.refuse_missing(str(name), fault.remedy or "add the field")
+
+
+def _refuse_unknown(declared: type[DocumentModel], place: Field) -> None:
+    """Add an error for each unknown field."""
+    for name, node in place.entries.items() if declared.refuses_unknown else ():
+        if name not in declared.fields():
+            place.child(name, node).refuse_name(name, declared.fields().keys())
 
 
 def read_each(declared: type[M], places: Iterable[Field]) -> Iterator[tuple[Field, M]]:
@@ -156,67 +201,6 @@ def items_of(place: Field, name: str) -> Iterator[Field]:
     """Yield the items of a list of a mapping; nothing where it is something else."""
     listing = place.entries.get(name)
     return place.child(name, listing).items() if isinstance(listing, Listing) else iter(())
-
-
-def _known_entries(
-    place: Field, entries: MappingOf[str, Node], known: Collection[str]
-) -> Iterator[tuple[str, Node]]:
-    """Yield the known fields, and refuse the others: pydantic would keep the errors of a million at once."""
-    for name, node in entries.items():
-        if name in known:
-            yield name, node
-        else:
-            place.child(name, node).refuse_name(name, known)
-
-
-def _note(error: pydantic.ValidationError, declared: type[DocumentModel], place: Field) -> set[str | int]:
-    """Add an error for each fault; return the names of the fields that are wrong."""
-    wrong: set[str | int] = set()
-    for fault in faults_of(error):
-        name = fault.path[0]
-        wrong.add(name)
-        if fault.code == MISSING_FIELD and name in place.entries:
-            place.at(name).error(MISSING_FIELD, "has no value", declared.remedies().get(str(name), "a value"))
-        elif fault.code == MISSING_FIELD:
-            place.refuse_missing(str(name), declared.remedies().get(str(name), fault.remedy))
-        elif fault.code == UNKNOWN_FIELD:
-            place.at(name).refuse_name(str(name), declared.names().values())
-        else:
-            place.refuse([fault])
-    return wrong
-
-
-def _read_partly(declared: type[M], place: Field, right: MappingOf[str, Node]) -> M:
-    """Return the model of these fields; their counts and warnings are noted already."""
-    budget = replace(place.reading.budget, rules=0, addresses=0)
-    quiet = place.of_reading(replace(place.reading, findings=Findings(0), budget=budget))
-    validator = _without_required(declared).__pydantic_validator__
-    model: M = validator.validate_python(right, context=(quiet, declared))
-    return model
-
-
-@cache
-def _without_required(declared: type[M]) -> type[M]:
-    """Return a model that takes a model's values, and requires nothing."""
-    optional: dict[str, Any] = {
-        name: (Annotated[field.annotation, *field.metadata], pydantic.Field(None, alias=field.alias))
-        for name, field in declared.model_fields.items()
-        if field.is_required()
-    }
-    return pydantic.create_model(declared.__name__, __base__=declared, **optional)
-
-
-def faults_of(error: pydantic.ValidationError) -> Iterator[Fault]:
-    """Yield the faults, with the path from the value that was validated."""
-    for found in error.errors(include_url=False):
-        path = found["loc"]
-        if found["type"] == "extra_forbidden":
-            yield Fault(UNKNOWN_FIELD, "unknown field", "", path)
-        elif found["type"] == "missing":
-            yield Fault(MISSING_FIELD, "missing", "add the field", path)
-        else:  # parsers of ours make all others
-            faults = found["ctx"]["error"].faults
-            yield from (replace(fault, path=(*path, *fault.path)) for fault in faults)
 
 
 def _pattern(pattern: str) -> Schema:
@@ -238,8 +222,8 @@ def words(known: Iterable[str]) -> Schema:
 
 
 def ref(name: str) -> Schema:
-    """Return the placeholder of a reference to a definition until the whole schema is generated."""
-    return {"defined": name}
+    """Return the schema of a value that the published schema defines."""
+    return {"$ref": f"#/$defs/{name}"}
 
 
 _SINGLE_PORT = "[0-9]{1,5}"
@@ -274,38 +258,43 @@ _DEFINITIONS: dict[str, Schema] = {
 
 def document_schema(document: type[DocumentModel], models: MappingOf[str, type[DocumentModel]]) -> Schema:
     """Return the schema of a document, with those of the models that it refers to by name."""
-    schema = {
-        "$schema": GenerateJsonSchema.schema_dialect,
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"urn:sgagent:definitions:{values.FORMAT_VERSION}",
         "title": "sgagent definitions",
         **_schema_of(document),
         "$defs": {**_DEFINITIONS, **{name: _schema_of(model) for name, model in models.items()}},
     }
-    return {name: _linked(part) for name, part in schema.items()}
-
-
-def _linked(part: object) -> object:
-    """Return the schema with references; pydantic generates only those to its own definitions."""
-    match part:
-        case list():
-            return [_linked(item) for item in part]
-        case {"defined": str(name), **others}:
-            return {"$ref": f"#/$defs/{name}", **others}
-        case dict():
-            return {name: _linked(item) for name, item in part.items()}
-        case _:
-            return part
 
 
 def _schema_of(model: type[DocumentModel]) -> Schema:
-    schema = model.model_json_schema(schema_generator=_Generator)
-    for name, text in _docstrings(model):
-        schema["properties"][model.names()[name]]["description"] = text
-    return schema
+    fields, texts = model.fields(), dict(_docstrings(model))
+    required = [name for name, field in fields.items() if field.default is _REQUIRED]
+    return {
+        "type": "object",
+        "properties": {
+            name: {
+                **field.value.schema,
+                **_default(field.default),
+                "description": field.description or texts[field.attribute],
+            }
+            for name, field in fields.items()
+        },
+        **({"required": required} if required else {}),
+        "description": model.__doc__,
+        "additionalProperties": False,
+        **model.more_schema,
+    }
+
+
+def _default(default: object) -> Schema:
+    """Return the default, if it is not empty."""
+    shown = default.value if isinstance(default, Enum) else default
+    return {"default": shown} if shown and default is not _REQUIRED else {}
 
 
 def _docstrings(model: type[DocumentModel]) -> Iterator[tuple[str, str]]:
-    """Yield names and docstrings of fields, which only the source has: pydantic would always read it."""
+    """Yield names and docstrings of fields, which only the source has."""
     declared = [base for base in reversed(model.__mro__) if issubclass(base, DocumentModel)]
     for node in chain.from_iterable(ast.parse(inspect.getsource(base)).body for base in declared):
         assert isinstance(node, ast.ClassDef)  # noqa: S101 - for the type checker
@@ -313,34 +302,3 @@ def _docstrings(model: type[DocumentModel]) -> Iterator[tuple[str, str]]:
             match before, after:
                 case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
                     yield name, inspect.cleandoc(text)
-
-
-class _Generator(GenerateJsonSchema):
-    """Generate no titles, which would repeat names, and no null, which documents write for nothing."""
-
-    def field_title_should_be_set(self, schema: object) -> bool:
-        """Leave titles of fields out."""
-        del schema
-        return False
-
-    def model_schema(self, schema: core_schema.ModelSchema) -> Schema:
-        """Leave titles of models out."""
-        found = super().model_schema(schema)
-        found.pop("title", None)
-        return found
-
-    def nullable_schema(self, schema: core_schema.NullableSchema) -> Schema:
-        """Return the schema of the field's value where the field is present."""
-        return self.generate_inner(schema["schema"])
-
-    def default_schema(self, schema: core_schema.WithDefaultSchema) -> Schema:
-        """Show a default only if it is not empty."""
-        found = super().default_schema(schema)
-        if not found.get("default"):
-            found.pop("default", None)
-        return found
-
-    def sort(self, value: Schema, parent_key: str | None = None) -> Schema:
-        """Keep the order of the declarations."""
-        del parent_key
-        return value

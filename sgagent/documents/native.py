@@ -7,8 +7,6 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, TypeVar
 
-from pydantic import Field as Declared
-
 from sgagent.core.conditions import Conditions, Local, SourceLimit
 from sgagent.core.hours import Hours
 from sgagent.core.model import (
@@ -39,12 +37,13 @@ from sgagent.documents.field import Field
 from sgagent.documents.field_types import Account, Block, Id, Mac, PolicyWord, PortRange, Text
 from sgagent.documents.models import (
     DocumentModel,
+    PlacedValue,
     Schema,
     Value,
     any_of,
+    declare,
     document_schema,
     items_of,
-    located,
     one_of,
     read_model,
     ref,
@@ -79,8 +78,8 @@ class RuleModel(RuleFields):
     """A rule (§1.2)."""
 
     authorization_object: Annotated[
-        tuple[values.PlacedObject, ...], Value(located(values.parse_objects), ref("objects"))
-    ] = Declared(
+        tuple[values.PlacedObject, ...], PlacedValue(values.parse_objects, ref("objects"))
+    ] = declare(
         description="The other end: an address, a CIDR, any, sg-…, account/sg-…, pl-…, dns:… or a"
         " group's id, or a list of these."
     )
@@ -90,13 +89,13 @@ class RuleModel(RuleFields):
     expires: Annotated[datetime, Value(values.parse_instant, ref("instant"))] | None = None
     """From when on the rule does not exist, with an offset (RFC 3339). Missing: never."""
 
-    active: Annotated[Hours, Value(located(parse_hours), ref("hours"))] | None = None
+    active: Annotated[Hours, PlacedValue(parse_hours, ref("hours"))] | None = None
     """When the rule exists, in each week. Missing: always."""
 
-    limit_per_source: Annotated[SourceLimit, Value(located(parse_limit), LIMIT_SCHEMA)] | None = None
+    limit_per_source: Annotated[SourceLimit, PlacedValue(parse_limit, LIMIT_SCHEMA)] | None = None
     """How many new sessions an accept rule lets each source address open. Missing: any number."""
 
-    local: Annotated[Local, Value(located(parse_local), ref("local"))] | None = None
+    local: Annotated[Local, PlacedValue(parse_local, ref("local"))] | None = None
     """Whose sockets on this host an egress rule is for. Missing: all packets, forwarded ones too."""
 
     description: Text = ""
@@ -118,12 +117,12 @@ class SecurityGroupModel(DocumentModel):
     account_id: Account | None = None
     """The owner."""
 
-    type: Annotated[GroupType, one_of(values.GROUP_TYPES)] = Declared(
+    type: Annotated[GroupType, one_of(values.GROUP_TYPES)] = declare(
         values.DEFAULT_GROUP_TYPE,
         description=f"Default {values.DEFAULT_GROUP_TYPE.value}; normal and enterprise are the API's words"
         " for the two.",
     )
-    inner_access_policy: PolicyWord = Declared(
+    inner_access_policy: PolicyWord = declare(
         DEFAULT_INNER_ACCESS,
         description="Whether members of a basic group reach each other whatever the rules say; default"
         f" {DEFAULT_INNER_ACCESS.value}.",

@@ -388,10 +388,10 @@ def _read_document(root: Field, collected: Collected) -> None:
         root.error("empty_document", "the document is an empty list", _NO_GROUPS)
     for document in root.items() if isinstance(root.node, Listing) else (root,):
         if "version" not in document.entries and document.entries.keys() & ANSWER_FIELDS:
-            from sgagent.documents.api import read_answer  # noqa: PLC0415 - models take longer than most commands
+            from sgagent.documents.api import read_answer  # noqa: PLC0415 - most documents are native
 
             read_answer(document, collected)
         else:
-            from sgagent.documents.native import read_native  # noqa: PLC0415 - as above
+            from sgagent.documents.native import read_native  # noqa: PLC0415 - who reads none imports this module, too
 
             read_native(document, collected)

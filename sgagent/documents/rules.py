@@ -6,15 +6,13 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, NamedTuple
 
-from pydantic import Field as Declared
-
 from sgagent.core import model
 from sgagent.core.conditions import NO_CONDITIONS, Conditions
 from sgagent.core.rule_values import canonical_objects, ported_text, protocols_text
 from sgagent.documents import values
 from sgagent.documents.field import Field
 from sgagent.documents.field_types import Id, Ports
-from sgagent.documents.models import DocumentModel, Value, one_of, ref
+from sgagent.documents.models import DocumentModel, Value, declare, one_of, ref
 
 _PORTED = ported_text("and")
 
@@ -37,13 +35,13 @@ class RuleFields(DocumentModel):
     protocol: Annotated[model.Protocols | None, Value(values.parse_protocols, ref("protocols"))]
     """A name in any letter case, an IANA number, or a list of these."""
 
-    port_range: Ports | None = Declared(
+    port_range: Ports | None = declare(
         None, description=f"Destination ports in both directions; {_PORTED} need them or a port list."
     )
-    port_list_id: Id | None = Declared(
+    port_list_id: Id | None = declare(
         None, description=f"A port list in place of a port range; {_PORTED} only."
     )
-    source_port_range: Ports | None = Declared(
+    source_port_range: Ports | None = declare(
         None, description=f"Source ports; {_PORTED} only. Missing: any."
     )
 
@@ -114,9 +112,9 @@ def _destination_ports(place: Field, rule: RuleFields) -> model.PortSet | model.
         _refuse_ports(place, rule, rule.protocol)
     if not ported:
         return model.ALL_PORTS
-    if rule.has("port_range"):
+    if "port_range" in rule.given:
         return _port_range(place, rule, ported)
-    if not rule.has("port_list_id"):
+    if "port_list_id" not in rule.given:
         forms = values.PORT_FORMS if ported == rule.protocol else str(model.ALL_PORTS)
         message = f"a {protocols_text(ported)} rule needs a port range or a port list"
         if ported != rule.protocol:
@@ -127,7 +125,7 @@ def _destination_ports(place: Field, rule: RuleFields) -> model.PortSet | model.
 
 def _port_range(place: Field, rule: RuleFields, ported: model.Protocols) -> model.PortSet | None:
     """Return the port range of protocols with ports; a port range overrides a port list (§4.3)."""
-    if rule.has("port_list_id"):
+    if "port_list_id" in rule.given:
         message = "the port list is ignored, because there is a port range too"
         _at(place, rule, "port_list_id").warn("port_list_ignored", message, "remove one of the two")
     if rule.port_range == model.ALL_PORTS:
@@ -145,7 +143,7 @@ def _refuse_ports(place: Field, rule: RuleFields, protocols: model.Protocols) ->
         others = f"-1/-1, or a rule without {protocols_text(portless)}"
         remedy = "remove the field, or write -1/-1" if portless == protocols else others
         _at(place, rule, "port_range").error("ports_do_not_fit", _have_no_ports(portless), remedy)
-    if rule.has("port_list_id"):
+    if "port_list_id" in rule.given:
         takes = "they take" if len(portless) > 1 else "it takes"
         message = f"{_have_no_ports(portless)}, so {takes} no port list"
         remedy = f"remove it, or use {ported_text('or').lower()}"

@@ -1,8 +1,7 @@
 """Parsers of plain values, and the faults that they raise.
 
-A parser takes a node and returns its value, or raises :class:`InvalidValueError`. The models use parsers as
-pydantic's validators; other code calls them through :meth:`~sgagent.documents.field.Field.read`. Neither this
-module nor ``values`` imports pydantic, so that commands that read no document do not wait for it.
+A parser takes a node and returns its value, or raises :class:`InvalidValueError`. Models name the parsers of
+their fields; other code calls them through :meth:`~sgagent.documents.field.Field.read`.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ class Fault:
 
 
 class InvalidValueError(ValueError):
-    """Report the faults of a value; pydantic takes it as an error of validation."""
+    """Report the faults of a value."""
 
     def __init__(self, *faults: Fault) -> None:
         """Store at least one fault."""

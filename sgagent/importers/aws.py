@@ -7,12 +7,10 @@ from dataclasses import replace
 from itertools import chain
 from typing import Annotated
 
-from pydantic import Field as Declared
-
 from sgagent.core.model import AuthorizationObject, Cloud, Direction, Family, GroupReference, NetworkInterface
 from sgagent.documents import DocumentFile, Limits, api, field_types
 from sgagent.documents.field import Field
-from sgagent.documents.models import Value, items_of, located, one_of, read_each, read_model
+from sgagent.documents.models import PlacedValue, Value, declare, items_of, one_of, read_each, read_model
 from sgagent.documents.scalars import parse_boolean, parse_list, parse_mapping
 from sgagent.documents.tree import Listing, Mapping, is_set
 from sgagent.documents.values import FAMILIES, parse_block
@@ -20,7 +18,7 @@ from sgagent.importers import aws_rules
 from sgagent.importers.context import AWS_GROUP, Gathered, Imported, NumberedRules, import_files
 
 _List = Annotated[Listing | None, Value(parse_list)]
-_PrefixListReference = Annotated[AuthorizationObject, Value(located(aws_rules.parse_prefix_list))]
+_PrefixListReference = Annotated[AuthorizationObject, PlacedValue(aws_rules.parse_prefix_list)]
 
 
 class _Group(api.AnswerModel):
@@ -45,19 +43,19 @@ class _Peer(api.AnswerModel):
 
 
 class _Ipv4Range(_Peer):
-    peer: field_types.Block = Declared(alias="CidrIp")
+    peer: field_types.Block = declare(name="CidrIp")
 
 
 class _Ipv6Range(_Peer):
-    peer: field_types.Block = Declared(alias="CidrIpv6")
+    peer: field_types.Block = declare(name="CidrIpv6")
 
 
 class _GroupPair(_Peer):
-    peer: Annotated[GroupReference, Value(located(aws_rules.parse_group))] = Declared(alias="GroupId")
+    peer: Annotated[GroupReference, PlacedValue(aws_rules.parse_group)] = declare(name="GroupId")
 
 
 class _PrefixListId(_Peer):
-    peer: _PrefixListReference = Declared(alias="PrefixListId")
+    peer: _PrefixListReference = declare(name="PrefixListId")
 
 
 _PEERS: dict[str, type[_Peer]] = {

@@ -10,13 +10,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Annotated
 
-from pydantic import Field as Declared
-
 from sgagent.core.model import AuthorizationObject, Direction, Family, GroupReference
 from sgagent.documents import DocumentFile, Limits
 from sgagent.documents.field import Field
 from sgagent.documents.field_types import Account, Id, Text
-from sgagent.documents.models import LooseModel, Value, items_of, one_of, read_each, read_model
+from sgagent.documents.models import LooseModel, Value, declare, items_of, one_of, read_each, read_model
 from sgagent.documents.scalars import parse_boolean, parse_mapping, parse_text
 from sgagent.documents.tree import Listing, Mapping, Node, is_set
 from sgagent.documents.values import DIRECTIONS, FAMILIES, parse_block
@@ -58,7 +56,7 @@ class _NewerRule(_InlineRule):
     """A rule of the newer resource types, which have one peer."""
 
     security_group_id: Id
-    protocol: aws_rules.AwsProtocol = Declared(alias="ip_protocol")
+    protocol: aws_rules.AwsProtocol = declare(name="ip_protocol")
     security_group_rule_id: Id = ""
     id: Id = ""
 

@@ -11,8 +11,6 @@ from functools import partial
 from itertools import chain
 from typing import Annotated
 
-from pydantic import ConfigDict, Field as Declared
-
 from sgagent.core.model import (
     ALL_PORTS,
     CidrBlock,
@@ -27,7 +25,16 @@ from sgagent.core.model import (
 )
 from sgagent.documents import api, field_types, values
 from sgagent.documents.field import Field
-from sgagent.documents.models import LooseModel, Value, items_of, located, one_of, read_each, read_model
+from sgagent.documents.models import (
+    LooseModel,
+    PlacedValue,
+    Value,
+    declare,
+    items_of,
+    one_of,
+    read_each,
+    read_model,
+)
 from sgagent.documents.rules import Ends, make_rule
 from sgagent.documents.scalars import parse_boolean, parse_digits, parse_each, parse_list, parse_mapping
 from sgagent.documents.tree import Listing, Node, is_set
@@ -54,7 +61,7 @@ def _parse_tags(node: Node) -> tuple[tuple[str, str], ...]:
 
 Items = Annotated[Listing | None, Value(parse_list)]
 Tags = Annotated[tuple[tuple[str, str], ...] | None, Value(_parse_tags)]
-_ADDRESS = Value(located(_parse_addresses))
+_ADDRESS = PlacedValue(_parse_addresses)
 _Addresses = Annotated[tuple[CidrBlock, ...], _ADDRESS]
 _Ids = Annotated[frozenset[str], Value(_parse_ids)]
 
@@ -71,7 +78,7 @@ class _Mention(LooseModel):
 class _Interface(_Mention):
     """A resource that is an interface; each type has some of the fields."""
 
-    network_interface_id: field_types.Id | None = Declared(None, alias="id")
+    network_interface_id: field_types.Id | None = declare(None, name="id")
     mac_address: field_types.Mac | None = None
     primary_ip_address: _Addresses = ()
     private_ip: _Addresses = ()
@@ -83,18 +90,18 @@ class _Interface(_Mention):
     ipv6_prefixes: _Addresses = ()
 
 
-_ADDRESSES = tuple(name for name, field in _Interface.model_fields.items() if _ADDRESS in field.metadata)
+_ADDRESSES = tuple(one.attribute for one in _Interface.fields().values() if one.value is _ADDRESS)
 """The fields that hold addresses, the primary one's first."""
 
 
 class _AlibabaInterface(_Interface):
-    mac_address: field_types.Mac | None = Declared(None, alias="mac")
+    mac_address: field_types.Mac | None = declare(None, name="mac")
 
 
 class _Instance(_Interface):
     """A machine with its primary interface, and ids and groups of further ones."""
 
-    instance_id: field_types.Id | None = Declared(None, alias="id")
+    instance_id: field_types.Id | None = declare(None, name="id")
     vpc_id: field_types.Id | None = None
     network_interface: Items = None
     network_interfaces: Items = None
@@ -105,8 +112,8 @@ _SECONDARY = ("network_interface", "network_interfaces", "secondary_network_inte
 
 
 class _AwsInstance(_Instance):
-    network_interface_id: field_types.Id | None = Declared(None, alias="primary_network_interface_id")
-    security_groups: _Ids = Declared(frozenset(), alias="vpc_security_group_ids")
+    network_interface_id: field_types.Id | None = declare(None, name="primary_network_interface_id")
+    security_groups: _Ids = declare(frozenset(), name="vpc_security_group_ids")
 
 
 class _AlibabaInstance(_Instance):
@@ -200,22 +207,25 @@ _LEAST_URGENT = 100
 class _Rule(api.PermissionModel):
     """A rule; its peer has the same names on ingress and on egress."""
 
-    model_config = ConfigDict(alias_generator=api.api_name)
-
     security_group_id: field_types.Id
-    direction: Annotated[Direction, one_of(values.DIRECTIONS)] = Declared(alias="type")
+    direction: Annotated[Direction, one_of(values.DIRECTIONS)] = declare(name="type")
     priority: Annotated[int, Value(values.parse_priority)] = _LEAST_URGENT
-    peer_cidr_ip: field_types.Block | None = Declared(None, alias="cidr_ip")
-    ipv6_peer_cidr_ip: field_types.Block | None = Declared(None, alias="ipv6_cidr_ip")
-    peer_group_id: field_types.Id | None = Declared(None, alias="source_security_group_id")
-    peer_group_owner_account: field_types.Account | None = Declared(None, alias="source_group_owner_account")
-    peer_prefix_list_id: field_types.Id | None = Declared(None, alias="prefix_list_id")
+    peer_cidr_ip: field_types.Block | None = declare(None, name="cidr_ip")
+    ipv6_peer_cidr_ip: field_types.Block | None = declare(None, name="ipv6_cidr_ip")
+    peer_group_id: field_types.Id | None = declare(None, name="source_security_group_id")
+    peer_group_owner_account: field_types.Account | None = declare(None, name="source_group_owner_account")
+    peer_prefix_list_id: field_types.Id | None = declare(None, name="prefix_list_id")
+
+    @classmethod
+    def name_of(cls, attribute: str) -> str:
+        """Return the provider's name of a field, which is the API's."""
+        return api.API_NAMES.get(attribute, attribute)
 
 
 class PrefixEntry(LooseModel):
     """An entry of a prefix list."""
 
-    cidr: Annotated[CidrBlock | None, Value(located(values.parse_block))]
+    cidr: Annotated[CidrBlock | None, PlacedValue(values.parse_block)]
 
 
 class _PrefixList(LooseModel):
@@ -266,12 +276,12 @@ def _rule(place: Field, model: _Rule, gathered: Gathered) -> SecurityGroupRule |
     """Return a rule; None, with errors added, if it is invalid. A priority that is missing admits least."""
     api.note_nic_type(place, model)
     ends = Ends(api.rule_peer(place, model))
-    if not model.has("priority") and model.policy is Policy.DROP:
+    if "priority" not in model.given and model.policy is Policy.DROP:
         model.priority = 1
-    if not model.has("priority") and model.policy is Policy.ACCEPT:
+    if "priority" not in model.given and model.policy is Policy.ACCEPT:
         _note_narrowed(place, gathered, f"its priority is missing; it is read as {_LEAST_URGENT}")
-    if model.has("port_list_id") and model.port_range == ALL_PORTS:
-        model.model_fields_set.discard("port_range")  # the provider writes -1/-1 where a port list is meant
+    if "port_list_id" in model.given and model.port_range == ALL_PORTS:
+        model.given.discard("port_range")  # the provider writes -1/-1 where a port list is meant
     return make_rule(place, model, ends, description=model.description)
 
 

@@ -1,7 +1,6 @@
 """Define the values that the configuration's keys take, each with the message for a wrong one.
 
-A constraint is the metadata of a key's type, like ``Annotated[int, number(1, 60)]``. pydantic has no part in
-this: to import it takes longer than all else that ``sgagent status`` does.
+A constraint is the metadata of a key's type, like ``Annotated[int, number(1, 60)]``.
 """
 
 from __future__ import annotations

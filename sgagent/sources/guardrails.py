@@ -74,7 +74,7 @@ class GuardrailFiles:
         return read
 
     def _read(self, found: CollectedDocuments) -> ReadGuardrails:
-        from sgagent.documents.guardrails import parse_guardrails  # noqa: PLC0415 - pydantic takes longer than all else
+        from sgagent.documents.guardrails import parse_guardrails  # noqa: PLC0415 - most hosts have none
 
         signed = self._verify(found)
         files = [DocumentFile(*one) for one in found.documents.items()]

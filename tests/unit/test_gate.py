@@ -96,15 +96,17 @@ def test_each_unit_test_is_in_one_lane(tmp_path: Path) -> None:
 
 
 def test_each_library_is_met_on_the_oldest_python(tmp_path: Path) -> None:
-    """A package whose tests run there imports it; structlog is set up by every command."""
+    """A package whose tests run there imports it; structlog is set up by every command, and state is JSON."""
     chosen = in_gate(tmp_path, "print(*USING_LIBRARIES)").split()
     met = set().union(*(libraries_of(ROOT / "sgagent" / name) for name in chosen))
+    assert "sgagent.json_model.from_json" in imported(ROOT / "sgagent/agent/state/directory.py")
+    met |= libraries_of(ROOT / "sgagent", "json_model.py")
     assert met >= {"prometheus_client", "pydantic", "pyroute2", "yaml"}
 
 
-def libraries_of(folder: Path) -> set[str]:
+def libraries_of(folder: Path, files: str = "*.py") -> set[str]:
     """Return the names of what the files of a package import of others, but for the standard library."""
-    roots = {module.partition(".")[0] for file in folder.rglob("*.py") for module in imported(file)}
+    roots = {module.partition(".")[0] for file in folder.rglob(files) for module in imported(file)}
     return roots - set(sys.stdlib_module_names) - {"sgagent"}
 
 

@@ -74,7 +74,7 @@ def test_a_verdict_is_explained_without_what_compares_policies() -> None:
 
 
 def test_no_source_is_read_to_read_documents() -> None:
-    """Docstrings of fields are for ``sgagent schema``; pydantic would look for them at each start."""
+    """Docstrings of fields are for ``sgagent schema``."""
     code = "import linecache, sgagent.documents.native; print(list(linecache.cache))"
     ours = [sys.executable, "-c", code]
     done = subprocess.run(ours, capture_output=True, text=True, check=True)  # noqa: S603 - nothing of anybody else

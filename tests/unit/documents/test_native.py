@@ -474,7 +474,7 @@ def test_errors_of_fields_and_between_them_are_told_together() -> None:
 
 
 def test_what_is_right_of_a_wrong_rule_warns_once() -> None:
-    """What was right is read once more to find contradictions; neither its warnings nor its costs double."""
+    """What is right of it is read once: neither its warnings nor its costs double."""
     limits = Limits(addresses=1)
     problems = refused(rule_document(policy="x", authorization_object="10.0.0.1/8"), limits=limits)
     assert codes(problems) == ["bad_value", "host_bits"]
@@ -482,7 +482,7 @@ def test_what_is_right_of_a_wrong_rule_warns_once() -> None:
 
 @pytest.mark.parametrize("unread", ("fields", "ports", "tags"))
 def test_a_flood_of_errors_takes_little_memory(unread: str) -> None:
-    """Errors that are only counted are not kept first, by pydantic neither."""
+    """Errors that are only counted are not kept first."""
     many = [f"a{number}" for number in range(20_000)]
     flood = {
         "fields": document(**dict.fromkeys(many, 1)),
