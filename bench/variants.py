@@ -12,12 +12,13 @@ from bench.linear import Order, render_linear
 from bench.packetcost import LAYOUT
 from bench.policies import INTERFACE, BenchPolicy
 from bench.traffic import HOST_ADDRESS
-from sgagent.compiler.compilation import compile_
+from sgagent.compiler.compilation import compile_, without_logging
 from sgagent.compiler.linear import MOST_LINES
 from sgagent.core.addresses import AddressSet
 from sgagent.core.link_patterns import LinkPattern
-from sgagent.core.model import PORTED, CidrBlock
+from sgagent.core.model import PORTED, CidrBlock, Policy
 from sgagent.core.policy import (
+    FlowLogging,
     Peer,
     ResolvedInterface,
     ResolvedPattern,
@@ -104,7 +105,9 @@ def stages(policy: BenchPolicy) -> Mapping[str, str]:
         "the leaf": rf"(?:rule|default)/{INTERFACE}/\S+ \{{\n",
         "remembering and accepting": rf"accept/{INTERFACE}/ingress \{{\n",
     }
-    return {f"before {name}": _cut(whole, begin) for name, begin in ends.items()} | {"the whole": whole}
+    cut = {f"before {name}": _cut(whole, begin) for name, begin in ends.items()}
+    cut["before the leaf"] = re.sub(r'counter name "rule/\S+ goto \S+', "accept", cut["before the leaf"])
+    return {**cut, "the whole": whole}
 
 
 def _cut(text: str, begin: str) -> str:
@@ -128,6 +131,7 @@ def shapes() -> tuple[Shape, ...]:
         Shape("sgagent", _text),
         Shape("sgagent, look-ups alone", lambda policy: _text(policy, most_lines=0)),
         Shape("sgagent, a list alone", lambda policy: _text(policy, most_lines=_LISTED), 100),
+        Shape("each rule a leaf", lambda policy: render(_with_leaves(policy), persist=False)),
         Shape("a list, members apart", lambda policy: _apart(_text(policy, most_lines=_LISTED)), 10),
         Shape(
             "look-ups, sessions read from their tuples",
@@ -177,6 +181,14 @@ def _listed(rules: Sequence[ResolvedRule]) -> Iterator[ResolvedRule]:
         addresses = rule.peer.addresses.union(before.peer.addresses, ipv6)
         name = f"{rule.peer.name}, {before.peer.name}, 2001:db8::/32"
         yield replace(rule, protocols=PORTED, peer=Peer(name=name, addresses=addresses))
+
+
+def _with_leaves(policy: BenchPolicy, most_lines: int = MOST_LINES) -> Ruleset:
+    """Return the table in which each rule that accepts has a leaf, as it has where accepts are logged."""
+    state = first_state(policy.resolved.remembering, LAYOUT)
+    logging = FlowLogging(verdicts=frozenset({Policy.ACCEPT}))
+    found = compile_(policy.resolved, LAYOUT, state, logging, most_lines=most_lines)
+    return without_logging(found.ruleset)
 
 
 def _table(policy: ResolvedPolicy, most_lines: int = MOST_LINES) -> Ruleset:
@@ -235,7 +247,7 @@ def _uncounted(text: str) -> str:
 
 def _concatenated(policy: BenchPolicy) -> str:
     """Return a ruleset in which address, protocol and port are looked up together; a miss is for everyone."""
-    table, place = _table(policy.resolved, most_lines=0), f"{INTERFACE}/ingress/ipv4"
+    table, place = _with_leaves(policy, most_lines=0), f"{INTERFACE}/ingress/ipv4"
     prefixes = (f"peers/{place}", f"networks/{place}")
     elements = [
         f"{_addresses(key)} . {row}"

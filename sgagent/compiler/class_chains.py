@@ -46,7 +46,7 @@ def look_up_chains(
         lookups = (nft.Rule((nft.LookUp((reading.peer,), one.name),)) for one in maps)
         return [dhcp_rule(reading, *place), *lookups]  # DHCP may come from any far end
 
-    entry = read_twice(first, place, rules, found.onward, guards_of_new)
+    entry = read_twice(first, place, rules, (nft.Goto(found.onward),), guards_of_new)
     parts = (*found.made.values(), *found.shared)  # what classes share is the same in all of them
     chains = {one.name: one for part in parts for one in part.chains.values()}
     made = {one.name: one for part in parts for one in part.verdict_maps.values()}

@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from sgagent.compiler.base_chains import base_chains, check_sources, reached_judges
 from sgagent.compiler.class_chains import look_up_chains
-from sgagent.compiler.decision_list import list_entries
+from sgagent.compiler.decision_list import is_in_place, list_entries
 from sgagent.compiler.linear import MOST_LINES, is_short, list_chains
 from sgagent.compiler.selectors import Place, has_units
 from sgagent.core.conditions import MOST_SOURCES, ControlGroup, GroupPath, SourceLimit
@@ -47,6 +47,7 @@ from sgagent.core.policy import (
     ResolvedRule,
 )
 from sgagent.nft import names, ruleset as nft
+from sgagent.nft.diff import target
 from sgagent.nft.marks import EnforcementState, MarkLayout, elsewhere_marks, encode_state
 
 Named = TypeVar("Named", nft.Chain, nft.VerdictMap, nft.Counter, nft.MeterSet)
@@ -93,7 +94,7 @@ def compile_(
             for family in Family:
                 for name, seen, known_before in _readers(interface, direction, memo):
                     place: Place = (direction, name, family)
-                    entries = list_entries(seen, direction, family, known_before)
+                    entries = list_entries(seen, direction, family, known_before, flow_logging)
                     if is_short(entries, most_lines) and not is_dynamic:
                         parts.append(list_chains(entries, place))
                     else:
@@ -103,9 +104,10 @@ def compile_(
             opened = _opened_here(interface.name, direction, layout, state)
             leaves += counter_chains(interface, direction, flow_logging, memo, opened)
     judging = (one for made, _ in parts for one in made)
+    verdict_maps = _by_name([one for _, maps in parts for one in maps])
     ruleset = nft.Ruleset(
-        chains=_by_name([state_chain, *judging, *(chain for leaf in leaves for chain in leaf.chains)]),
-        verdict_maps=_by_name([one for _, maps in parts for one in maps]),
+        chains=_by_name([state_chain, *judging, *_reached(leaves, verdict_maps)]),
+        verdict_maps=verdict_maps,
         counters=_by_name([leaf.counter for leaf in leaves]),
         meter_sets=_by_name([one for leaf in leaves for one in leaf.meter_sets]),
     )
@@ -141,6 +143,15 @@ def _by_name(objects: list[Named]) -> tuple[Named, ...]:
     return tuple(by_name[name] for name in sorted(by_name))
 
 
+def _reached(leaves: Iterable[CounterChain], verdict_maps: Iterable[nft.VerdictMap]) -> Iterator[nft.Chain]:
+    """Yield the chains of leaves, but of those in place only where a map leads there."""
+    of_ports = (one for one in verdict_maps if not one.name.startswith(names.OF_CLASSES))
+    targets = {target(element.verdict) for one in of_ports for element in one.elements}
+    for leaf in leaves:
+        if not leaf.is_in_place or leaf.counter.name in targets:
+            yield from leaf.chains
+
+
 @dataclass(frozen=True, slots=True)
 class CounterChain:
     """A chain that counts, or several, the counter of its name, and that counter's key."""
@@ -148,6 +159,9 @@ class CounterChain:
     chains: tuple[nft.Chain, ...]
     counter: nft.Counter
     key: CounterKey
+    is_in_place: bool = False
+    """Whether only maps lead there, as rules count and accept themselves."""
+
     meter_sets: tuple[nft.MeterSet, ...] = ()
 
 
@@ -173,6 +187,7 @@ def counter_chains(
 
     def of_rule(rule: ResolvedRule) -> tuple[CounterChain, ...]:
         made = leaf(counter_of_rule(name, direction, rule))
+        made = replace(made, is_in_place=is_in_place(rule, flow_logging))
         over: tuple[CounterChain, ...] = ()
         if rule.conditions.limit is not None:
             made = _behind_limit(made, rule, rule.conditions.limit, name, opened)

@@ -14,11 +14,12 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
+from sgagent.compiler.selectors import Place
 from sgagent.core.addresses import AddressRanges
 from sgagent.core.clauses import Clause, DecidedBy, exempt_clauses, rule_clause
 from sgagent.core.memo import Memo, Seam
 from sgagent.core.model import Direction, Family, Policy
-from sgagent.core.policy import ResolvedInterface, ResolvedRule
+from sgagent.core.policy import SILENT, FlowLogging, ResolvedInterface, ResolvedRule
 from sgagent.nft import names, ruleset as nft
 
 INNER_PEER = "(inner)"
@@ -31,6 +32,9 @@ class Entry(Clause):
 
     leaf: str
     """The chain that counts and carries out the verdict."""
+
+    in_place: tuple[nft.Statement, ...] = ()
+    """What the leaf does, where lines do that themselves."""
 
     peer: str
     """Names the far end; equal names have equal addresses."""
@@ -73,20 +77,38 @@ class Entry(Clause):
         return nft.Goto(self.leaf) if self.unit is None else nft.Jump(self.unit)
 
     @property
+    def ending(self) -> tuple[nft.Statement, ...]:
+        """Return what a line does with such packets."""
+        return self.in_place or (self.onward,)
+
+    @property
     def is_for_all(self) -> bool:
         """Return whether it matches all that the far end sends or is sent."""
         return self.is_plain and self.protocols is None
 
 
+def is_in_place(rule: ResolvedRule, flow_logging: FlowLogging) -> bool:
+    """Return whether lines of a rule count and accept themselves, which spares packets the way to a leaf.
+
+    What drops keeps its leaf, so that a change of mode rewrites leaves only.
+    """
+    is_plain = rule.conditions.limit is None and rule.conditions.group is None
+    return is_plain and rule.policy is Policy.ACCEPT and Policy.ACCEPT not in flow_logging.verdicts
+
+
 def list_entries(
-    interface: ResolvedInterface, direction: Direction, family: Family, memo: Memo
+    interface: ResolvedInterface,
+    direction: Direction,
+    family: Family,
+    memo: Memo,
+    flow_logging: FlowLogging = SILENT,
 ) -> tuple[Entry, ...]:
     """Return the entries that can match packets of the family, the first that decides first."""
-    memo = memo.part(Seam.DIRTY_CLASSES, direction, interface.name, family)
+    memo = memo.part(Seam.DIRTY_CLASSES, direction, interface.name, family, flow_logging)
     toward = interface.toward(direction)
     exempt = (_exempt(clause, interface.name, family) for clause in exempt_clauses(toward, family))
     before_rules = memo.same("before rules", tuple(chain.from_iterable(exempt)))
-    make_entries = partial(_rule, interface=interface.name, family=family)
+    make_entries = partial(_rule, place=(direction, interface.name, family), flow_logging=flow_logging)
     return (*before_rules, *chain.from_iterable(memo.each("rules", make_entries, toward.rules)))
 
 
@@ -99,14 +121,17 @@ def _exempt(clause: Clause, interface: str, family: Family) -> Iterator[Entry]:
     yield from _entries(clause, leaf=leaf, peer=peer, family=family)
 
 
-def _rule(rule: ResolvedRule, interface: str, family: Family) -> tuple[Entry, ...]:
+def _rule(rule: ResolvedRule, place: Place, flow_logging: FlowLogging) -> tuple[Entry, ...]:
     """Return the entries of a rule; none if it can match nothing of the family."""
+    direction, interface, family = place
     if not rule.can_match(family):
         return ()
-    group = rule.conditions.group
+    group, leaf = rule.conditions.group, names.rule_chain(interface, rule.rule_id)
+    counted = nft.Count(leaf), nft.Goto(names.accept_chain(direction, interface))
     entries = _entries(
         rule_clause(rule, family),
-        leaf=names.rule_chain(interface, rule.rule_id),
+        leaf=leaf,
+        in_place=counted if is_in_place(rule, flow_logging) else (),
         peer=rule.peer.key,
         family=family,
         unit=None if group is None else names.unit_chain(interface, rule.rule_id, group),

@@ -52,7 +52,7 @@ def list_chains(
     """Return the chains that go through all entries, behind DHCP, which no group blocks; and their maps."""
     direction, interface, family = place
     entries, last = up_to(entries, lambda entry: entry.has_any_peer and entry.is_for_all)
-    onward = names.default_chain(direction, interface) if last is None else last.leaf
+    final = (nft.Goto(names.default_chain(direction, interface)),) if last is None else last.ending
     far_ends = FarEndMaps(names.of_family("objects", *place), (nft.ADDRESS_TYPES[family],))
     _, by_header = readings(direction, family)
     (_, rules), *others = _by_protocol(entries, by_header, far_ends, place).items()
@@ -62,9 +62,8 @@ def list_chains(
             return [dhcp_rule(reading, *place), *entry_rules(entries, reading, far_ends)]
         return rules
 
-    on = nft.Rule((nft.Goto(onward),))
-    entry = read_twice(names.peers_chain(*place), place, lines, onward, guards_of_new)
-    further = (nft.Chain(name=name, rules=(*of_others, on)) for name, of_others in others)
+    entry = read_twice(names.peers_chain(*place), place, lines, final, guards_of_new)
+    further = (nft.Chain(name=name, rules=(*of_others, nft.Rule(final))) for name, of_others in others)
     return (*entry, *further), far_ends.made.values()
 
 
@@ -131,23 +130,23 @@ class FarEndMaps:
 
     def split(
         self, entry: Entry, reading: Selectors
-    ) -> tuple[tuple[nft.Interval, ...], nft.LookUp | nft.Goto | nft.Jump]:
-        """Return the addresses that the rule compares, none where any will do, and the leaf's statement."""
+    ) -> tuple[tuple[nft.Interval, ...], tuple[nft.Statement, ...]]:
+        """Return the addresses that the rule compares, none where any will do, and what it ends with."""
         addresses = _far_end(entry)
         if len(addresses) < 2 or all(interval.is_single for interval in addresses):
-            return addresses, entry.onward
+            return addresses, entry.ending
         elements = (nft.Element((interval,), entry.onward) for interval in addresses)
         peer = "inner" if entry.peer == INNER_PEER else names.part(entry.peer)
         made = names.fixed_map(f"{self._prefix}/{peer}", self._key_types, elements, is_interval=True)
         self.made[made.name] = made
-        return (), nft.LookUp((reading.peer,), made.name)
+        return (), (nft.LookUp((reading.peer,), made.name),)
 
 
 def entry_rules(entries: Iterable[Entry], reading: Selectors, far_ends: FarEndMaps) -> list[nft.Rule]:
     """Return the rules that send a packet to the leaf of the first entry that matches it."""
     found = ((entry, *far_ends.split(entry, reading)) for entry in entries)
     return [
-        nft.Rule((*matches, *user, ending))
+        nft.Rule((*matches, *user, *ending))
         for entry, addresses, ending in found
         for matches in _matches(entry, addresses, reading)
         for user in reading.match_user(entry.user, lets_answers_in=entry.lets_answers_in)
@@ -174,7 +173,7 @@ def protocol_rules(
 def settled_rules(entries: Iterable[Entry], reading: Selectors) -> list[nft.Rule]:
     """Return the same where it is settled that the far end is among those of all the entries."""
     return [
-        nft.Rule((*matches, *user, entry.onward))
+        nft.Rule((*matches, *user, *entry.ending))
         for entry in entries
         for matches in _matches(entry, (), reading)
         for user in reading.match_user(entry.user, lets_answers_in=entry.lets_answers_in)

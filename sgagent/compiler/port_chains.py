@@ -39,6 +39,9 @@ Cell = tuple[int, ...]
 Segment = tuple[int, int, Cell]
 """First port, last port, cell."""
 
+_Ending = tuple[nft.Statement, ...]
+"""What a rule ends with: the way on, or what is done at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class ProtocolTable:
@@ -259,7 +262,7 @@ class PortChains:
         """Go through entries one after the other, where a table would be too large."""
         chosen = (self._entries[index] for index in indices)
         entries, last = up_to(chosen, lambda entry: entry.is_for_all)
-        final = self._default if last is None else last.leaf
+        final = (nft.Goto(self._default),) if last is None else last.ending
         self._add_chain(self._name, partial(settled_rules, entries), final)
 
     def decide_by_table(self, table: PortTable) -> None:
@@ -272,7 +275,7 @@ class PortChains:
         The protocol of which most ports are compared comes last if these are not very few: all others have
         left, so that it need not be asked for at each of them.
         """
-        final = self._target(table.other)
+        final = self._ending(table.other)
         plain = [one for one in table.protocols if not one.rows and one.short is None]
         numbers = [((nft.Interval.single(one.protocol),), one.rest) for one in plain]
         by_protocol = self._map_of_many(f"protocols/{self._name}", (nft.KeyType.INET_PROTO,), numbers)
@@ -296,7 +299,7 @@ class PortChains:
                 return [*look_up_port, *self._decide(protocols, reading, final), *look_up_protocol]
             others = self._decide([one for one in protocols if one is not most], reading, final)
             settled = Protocol(most.protocol)
-            leave = nft.Rule((reading.match_others(settled), nft.Goto(final)))
+            leave = nft.Rule((reading.match_others(settled), *final))
             return [*look_up_port, *others, leave, *self._decide([most], reading.of_protocol(settled), final)]
 
         self._add_chain(self._name, rules, final)
@@ -316,7 +319,7 @@ class PortChains:
         compared = (row for row in table.rows if not (by_port if row[0] == row[1] else by_range))
         return replace(table, rows=tuple(compared))
 
-    def _decide(self, protocols: list[ProtocolTable], reading: Selectors, final: str) -> list[nft.Rule]:
+    def _decide(self, protocols: list[ProtocolTable], reading: Selectors, final: _Ending) -> list[nft.Rule]:
         """Return the rules for the ports of protocols, and behind them those for each one's other packets."""
         ports = [rule for one in protocols for rule in self._ports(one, reading)]
         return ports + [rule for one in protocols for rule in self._rest(one, reading, final)]
@@ -325,22 +328,21 @@ class PortChains:
         """Yield the rules for the ports of a protocol that are not looked up together with others'."""
         for first, last, cell in table.rows:
             match = reading.match_port(table.protocol, nft.Interval(first, last))
-            yield nft.Rule((*match, nft.Goto(self._target(cell))))
+            yield nft.Rule((*match, *self._ending(cell)))
         if table.protocol in self._ranges:
             before, port = reading.read_port(table.protocol)
             yield nft.Rule((*before, nft.LookUp((port,), self._ranges[table.protocol])))
 
-    def _rest(self, table: ProtocolTable, reading: Selectors, final: str) -> list[nft.Rule]:
+    def _rest(self, table: ProtocolTable, reading: Selectors, final: _Ending) -> list[nft.Rule]:
         """Return the rules for packets that no row of the protocol matches.
 
         Packets too short to hold ports are none of conntrack's: it calls them invalid.
         """
-        rest, protocol = self._target(table.rest), reading.match_protocol(table.protocol)
+        rest, protocol = self._ending(table.rest), reading.match_protocol(table.protocol)
         if reading.is_tracked or table.short is None:
-            return [] if rest == final else [nft.Rule((*protocol, nft.Goto(rest)))]
+            return [] if rest == final else [nft.Rule((*protocol, *rest))]
         with_ports = reading.match_port(table.protocol, nft.Interval(0, LAST_PORT))
-        short = nft.Goto(self._target(table.short))
-        return [nft.Rule((*with_ports, nft.Goto(rest))), nft.Rule((*protocol, short))]
+        return [nft.Rule((*with_ports, *rest)), nft.Rule((*protocol, *self._ending(table.short)))]
 
     def _map_of_many(
         self,
@@ -360,7 +362,18 @@ class PortChains:
         """Return the chain that carries a cell out: the base's, a leaf, or one that looks further."""
         if cell is None:
             return self._base
-        return self._target_of(tuple(self._entries[index] for index in cell))
+        return self._target_of(self._lines(cell))
+
+    def _ending(self, cell: Cell | None) -> _Ending:
+        """Return what a rule ends with that leads there, or does itself what the leaf does."""
+        return (nft.Goto(self._base),) if cell is None else self._ending_of(self._lines(cell))
+
+    def _ending_of(self, lines: tuple[Entry, ...]) -> _Ending:
+        is_plain = lines and lines[0].is_plain
+        return lines[0].ending if is_plain else (nft.Goto(self._target_of(lines)),)
+
+    def _lines(self, cell: Cell) -> tuple[Entry, ...]:
+        return tuple(self._entries[index] for index in cell)
 
     def _target_of(self, lines: tuple[Entry, ...]) -> str:
         if not lines:
@@ -378,7 +391,9 @@ class PortChains:
             return name
         if len(lines) <= MANY_LINES or all(line.source_ports.is_all and line.local is None for line in lines):
             constrained, plain = up_to(lines, lambda line: line.is_plain)
-            self._add_chain(name, partial(_line_rules, constrained), plain.leaf if plain else self._default)
+            self._add_chain(
+                name, partial(_line_rules, constrained), self._ending_of((plain,) if plain else ())
+            )
         else:
             self._split(name, lines)
         return name
@@ -398,10 +413,10 @@ class PortChains:
             return _look_up((selector,), look_up)
 
         rest = (line for line in lines if by_port and line.source_ports.is_all)
-        self._add_chain(name, rules, self._target_of(cut_lines(rest)))
+        self._add_chain(name, rules, self._ending_of(cut_lines(rest)))
 
-    def _add_chain(self, name: str, rules: Callable[[Selectors], list[nft.Rule]], final: str) -> None:
-        """Add the chains that read sessions and headers by the rules, and then go on to the last one."""
+    def _add_chain(self, name: str, rules: Callable[[Selectors], list[nft.Rule]], final: _Ending) -> None:
+        """Add the chains that read sessions and headers by the rules, and end so."""
         for chain in read_twice(name, self._place, rules, final, guards_of_maps):
             self.chains[chain.name] = chain
 
@@ -436,7 +451,7 @@ def _line_text(line: Entry) -> str:
 def _line_rules(lines: Iterable[Entry], reading: Selectors) -> list[nft.Rule]:
     """Return the rules for the remaining criteria, far end, protocol and port being settled."""
     return [
-        nft.Rule((*source_port, *reading.match_ends((), line.local), *user, line.onward))
+        nft.Rule((*source_port, *reading.match_ends((), line.local), *user, *line.ending))
         for line in lines
         for source_port in reading.match_source_ports(line.protocol, line.source_ports)
         for user in reading.match_user(line.user, lets_answers_in=line.lets_answers_in)

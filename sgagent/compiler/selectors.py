@@ -143,7 +143,7 @@ def read_twice(
     name: str,
     place: Place,
     rules: Callable[[Selectors], list[nft.Rule]],
-    final: str,
+    final: tuple[nft.Statement, ...],
     guards: Callable[[str, Family], tuple[nft.Rule, ...]],
 ) -> tuple[nft.Chain, ...]:
     """Return the chain of the name, which reads headers, and the one beside it, which reads sessions.
@@ -152,12 +152,12 @@ def read_twice(
         name: of the first.
         place: whose sessions are judged.
         rules: makes the rules for one of the two ways to read.
-        final: the chain behind.
+        final: what is done with packets that none of these decides.
         guards: makes the rules that send packets from the first to the second.
     """
     direction, _, family = place
     by_session, by_header = (rules(reading) for reading in readings(direction, family))
-    on = nft.Rule((nft.Goto(final),))
+    on = nft.Rule(final)
     if not by_header:
         return (nft.Chain(name=name, rules=(on,)),)
     head = (returning(direction),) if guards is guards_of_maps else ()

@@ -151,6 +151,9 @@ peers_chain = partial(of_family, "peers")
 PEERS = "peers/"
 """How the names of maps of addresses begin, and of no other maps."""
 
+OF_CLASSES = (PEERS, "networks/")
+"""How the names of maps begin that lead to classes, be it by networks."""
+
 everyone_chain = partial(of_family, "everyone")
 """The chain of the rules that hold for any address."""
 

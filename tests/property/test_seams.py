@@ -203,7 +203,7 @@ def kept_by(seam: Seam, steps: Steps) -> object:
         case Seam.ADDRESS_MAP:
             return ruleset.verdict_map_by_name["peers/eth0/ingress/ipv4"].elements
         case Seam.COUNTER_CHAINS:
-            return ruleset.chain_by_name["rule/eth0/sgr-0"]
+            return ruleset.counter_by_name["rule/eth0/sgr-0"]
 
 
 def test_a_map_takes_its_other_name() -> None:

@@ -55,7 +55,7 @@ from tests.draws import Draws, SeededDraws
 from tests.generators import Case, random_packets
 from tests.strategies import cases, draws
 from tests.tracing import walk, walk_reply
-from tests.words import DROP, IN, OUT, PLATFORM, group, policy_of, resolution, rule
+from tests.words import ACCEPT, DROP, IN, OUT, PLATFORM, group, policy_of, resolution, rule
 
 LAYOUT = MarkLayout(0xFFFF0000)
 _Thing = TypeVar("_Thing")
@@ -152,7 +152,10 @@ def no_set_of_ranges_is_anonymous(_: ResolvedPolicy, found: Compiled) -> None:
 
 
 def every_reference_leads_somewhere(_: ResolvedPolicy, found: Compiled) -> None:
-    """Chains, maps and counters that are referred to exist, and each that exists is referred to."""
+    """Chains, maps and counters that are referred to exist, and each that exists is referred to.
+
+    But for counters of rules that accept, which other rules may leave nothing.
+    """
     table = found.ruleset
     referring = (*statements(table), *map(verdict, elements(table)))
     chains = {one.chain for one in referring if isinstance(one, (Goto, Jump))}
@@ -160,7 +163,9 @@ def every_reference_leads_somewhere(_: ResolvedPolicy, found: Compiled) -> None:
     counted = {one.counter for one in statements(table) if isinstance(one, Count)}
     assert chains <= set(table.chain_by_name)
     assert maps == set(table.verdict_map_by_name)
-    assert counted == set(table.counter_by_name)
+    assert counted <= set(table.counter_by_name)
+    unused = [found.counters[name] for name in table.counter_by_name.keys() - counted]
+    assert all(isinstance(key, RuleCounter) and key.policy is ACCEPT for key in unused)
     assert not any(table.chain_by_name[name].hook for name in chains)
 
 
@@ -224,8 +229,10 @@ def kernel_keys(counters: Mapping[str, CounterKey]) -> Iterator[KernelCounterKey
         yield key
 
 
-def each_rule_has_one_leaf_and_one_counter_on_each_interface(policy: ResolvedPolicy, found: Compiled) -> None:
-    """The leaf counts and carries the verdict out; no other chain counts (design)."""
+def each_rule_has_one_counter_and_one_verdict_on_each_interface(
+    policy: ResolvedPolicy, found: Compiled
+) -> None:
+    """Whatever counts carries the verdict out: a leaf, or lines of a rule that accepts (design)."""
     wanted = {
         names.rule_chain(one.name, rule.rule_id): RuleCounter(
             interface=one.name,
@@ -240,13 +247,29 @@ def each_rule_has_one_leaf_and_one_counter_on_each_interface(policy: ResolvedPol
     }
     assert {name: key for name, key in found.counters.items() if isinstance(key, RuleCounter)} == wanted
     assert {counter_name(key): key for key in kernel_keys(found.counters)} == found.counters
-    counts = Counter(one.counter for one in statements(found.ruleset) if isinstance(one, Count))
-    assert set(counts.values()) == {1}
-    for name, key in wanted.items():
-        verdict = Drop() if key.policy is DROP else Goto(names.accept_chain(key.direction, key.interface))
-        within = names.within_chain(key.interface, key.rule_id)  # of a rule with a limit (§13.1)
-        leaf = found.ruleset.chain_by_name.get(within) or found.ruleset.chain_by_name[name]
-        assert leaf.rules == (Rule((Count(name), verdict)),)
+    counting = [rule for chain in found.ruleset.chains for rule in chain.rules if counters_of(rule)]
+    ends: dict[str, set[tuple[Statement, ...]]] = {name: set() for name in found.counters}
+    for one in counting:
+        (counter,) = counters_of(one)
+        ends[counter].add(one.statements[-2:])
+    times = Counter(counter for one in counting for counter in counters_of(one))
+    leads = [*statements(found.ruleset), *map(verdict, elements(found.ruleset))]
+    led_to = {one.chain for one in leads if isinstance(one, (Goto, Jump))}
+    for name, key in found.counters.items():
+        if not isinstance(key, RuleCounter):
+            assert times[name] == 1
+            continue
+        end = Drop() if key.policy is DROP else Goto(names.accept_chain(key.direction, key.interface))
+        assert ends[name] <= {(Count(name), end)}
+        assert times[name] == 1 or key.policy is not DROP
+        leaf = found.ruleset.chain_by_name.get(name)
+        if leaf is not None and key.policy is not DROP and len(leaf.rules) == 1:  # it has no limit
+            assert name in led_to
+
+
+def counters_of(rule: Rule) -> tuple[str, ...]:
+    """Return what a rule counts."""
+    return tuple(one.counter for one in rule.statements if isinstance(one, Count))
 
 
 CHECKS = (
@@ -255,7 +278,7 @@ CHECKS = (
     every_reference_leads_somewhere,
     names_and_order_are_canonical,
     keys_of_a_map_are_disjoint,
-    each_rule_has_one_leaf_and_one_counter_on_each_interface,
+    each_rule_has_one_counter_and_one_verdict_on_each_interface,
 )
 
 

@@ -200,14 +200,21 @@ class TestRestart:
         host.step(WIDE)
         assert host.generation == 2
 
-    def test_another_flow_log(self) -> None:
-        """What the kernel tells of its judgements changes none: no session is judged again for it."""
+    @pytest.mark.parametrize(("told", "generation"), ((Policy.DROP, 1), (Policy.ACCEPT, 2)))
+    def test_another_flow_log(self, told: Policy, generation: int) -> None:
+        """Drops that are told judge no session again; for accepts that are, the table judges elsewhere."""
         host = Host()
         host.step(NARROW)
         host.restart()
-        host.flow_logging = FlowLogging(verdicts=frozenset(Policy))
+        host.flow_logging = FlowLogging(verdicts=frozenset({told}))
         assert host.step(NARROW).plan
-        assert host.generation == 1
+        assert host.generation == generation
+
+    def test_another_policy_with_another_flow_log(self) -> None:
+        """Sessions are judged again."""
+        host = Host()
+        host.flow_logging = FlowLogging(verdicts=frozenset(Policy))
+        host.step(NARROW)
         host.restart()
         host.flow_logging = SILENT
         host.step(WIDE)
@@ -269,7 +276,7 @@ class TestDrift:
         host = Host()
         host.step(NARROW)
         assert host.table is not None
-        open_to_all = Chain(name="rule/eth0/web", rules=(Rule((Accept(),)),))
+        open_to_all = Chain(name="peers/eth0/ingress/ipv4", rules=(Rule((Accept(),)),))
         host.table = replace(
             host.table,
             chains=tuple(open_to_all if one.name == open_to_all.name else one for one in host.table.chains),

@@ -54,6 +54,11 @@ def written(
     return [rule_text(line) for line in entry_rules(of_rules, by_session if live else by_header, far_ends())]
 
 
+def accepting(rule_id: str, direction: Direction = IN) -> str:
+    """Return how lines of a rule that accepts end."""
+    return f'counter name "rule/eth0/{rule_id}" goto accept/eth0/{direction.value}'
+
+
 def far_ends() -> FarEndMaps:
     """Return what collects the maps of a list."""
     return FarEndMaps("objects", (KeyType.IPV4_ADDR,))
@@ -68,8 +73,8 @@ def test_lines_stand_in_the_order_in_which_rules_decide() -> None:
         rule("r4", DROP, ALL_PROTOCOLS, "", "10.0.0.7", priority=3),
     ) == [
         "meta l4proto icmp ip saddr 10.9.0.0/16 goto rule/eth0/r3",
-        "udp dport 53-54 goto rule/eth0/r2",
-        "tcp dport 80 ip saddr 10.0.0.0/8 goto rule/eth0/r1",
+        f"udp dport 53-54 {accepting('r2')}",
+        f"tcp dport 80 ip saddr 10.0.0.0/8 {accepting('r1')}",
         "ip saddr 10.0.0.7 goto rule/eth0/r4",
     ]
 
@@ -102,7 +107,7 @@ def test_single_addresses_are_compared_in_the_rule() -> None:
     (line,) = written(
         rule("r1", ACCEPT, TCP, "80", "sg-3"), groups=(group("sg-3", members=["10.0.0.2", "10.0.0.9"]),)
     )
-    assert line == "tcp dport 80 ip saddr { 10.0.0.2, 10.0.0.9 } goto rule/eth0/r1"
+    assert line == f"tcp dport 80 ip saddr {{ 10.0.0.2, 10.0.0.9 }} {accepting('r1')}"
 
 
 _LIVE = "ct protocol udp ct reply proto-dst 7 ct reply proto-src 53"
@@ -121,7 +126,7 @@ def test_fields_stand_in_the_order_of_the_header(direction: Direction, *, live: 
     looks_further = rule(
         "r1", ACCEPT, UDP, "53", "10.0.0.2", direction=direction, source_ports="7", local="10.0.0.1"
     )
-    assert written(looks_further, direction=direction, live=live) == [f"{line} goto rule/eth0/r1"]
+    assert written(looks_further, direction=direction, live=live) == [f"{line} {accepting('r1', direction)}"]
 
 
 def test_of_one_protocol_alone_it_is_not_asked_for() -> None:
@@ -140,10 +145,10 @@ def test_of_one_protocol_alone_it_is_not_asked_for() -> None:
     entries = list_entries(policy.interfaces[0], IN, Family.IPV4, Memo())
     _, by_header = readings(IN, Family.IPV4)
     assert [rule_text(line) for line in protocol_rules(entries, TCP, by_header, far_ends())] == [
-        "th dport 80 ip saddr 10.0.0.2 goto rule/eth0/r1",
-        "tcp sport 7 tcp dport 81 ip saddr 10.0.0.2 goto rule/eth0/r3",
-        "ip saddr 10.0.0.3 goto rule/eth0/r4",
-        "meta l4proto tcp ip saddr 10.0.0.4 goto rule/eth0/r5",
+        f"th dport 80 ip saddr 10.0.0.2 {accepting('r1')}",
+        f"tcp sport 7 tcp dport 81 ip saddr 10.0.0.2 {accepting('r3')}",
+        f"ip saddr 10.0.0.3 {accepting('r4')}",
+        f"meta l4proto tcp ip saddr 10.0.0.4 {accepting('r5')}",
     ]
 
 

@@ -49,6 +49,7 @@ from sgagent.nft.ruleset import (
     Ruleset,
     Selector,
     SetMark,
+    Statement,
     Symbol,
     VerdictMap,
 )
@@ -142,13 +143,21 @@ def test_another_policy_is_refuted() -> None:
     assert found.packet.source >> 8 == 0x0A0001
 
 
+_APP = Count("rule/eth0/app")
+
+
+def _of_app(*counting: Statement) -> Callable[[tuple[Rule, ...]], tuple[Rule, ...]]:
+    """Return what puts other statements where a rule counts."""
+
+    def altered(rule: Rule) -> Rule:
+        return Rule(tuple(new for one in rule.statements for new in (counting if one == _APP else (one,))))
+
+    return lambda rules: tuple(map(altered, rules))
+
+
 def test_a_counter_of_another_rule() -> None:
     """The verdict is right, the count is not."""
-    table = with_chain(
-        compiled(POLICY),
-        "rule/eth0/app",
-        lambda rules: (Rule((Count("rule/eth0/web"), *rules[0].statements[1:])),),
-    )
+    table = with_chain(compiled(POLICY), "peers/eth0/ingress/ipv4", _of_app(Count("rule/eth0/web")))
     found = refuted(table)
     assert (found.expected.counter, found.found.counters) == ("rule/eth0/app", ("rule/eth0/web",))
     assert found.expected.verdict is found.found.verdict
@@ -160,7 +169,8 @@ def test_a_counter_of_another_rule() -> None:
 )
 def test_a_change_of_the_mark(statement: SetMark) -> None:
     """Neither bits of others nor our own are to be changed on the way."""
-    table = with_chain(compiled(POLICY), "rule/eth0/app", lambda rules: (Rule((statement,)), *rules))
+    altered = _of_app(_APP, statement)
+    table = with_chain(compiled(POLICY), "peers/eth0/ingress/ipv4", altered)
     found = refuted(table)
     assert found.expected.mark != found.found.mark
     assert found.expected.verdict is found.found.verdict
@@ -458,7 +468,8 @@ def test_the_other_link_of_what_is_forwarded(hook: str, selector: Selector, link
 @pytest.mark.parametrize("operator", Operator)
 def test_bits_of_a_port(mask: int, operator: Operator) -> None:
     """A rule that compares some of them is right where it decides as the policy does, and else refuted."""
-    loose = Rule((Match(TH_DPORT, (Interval.single(80 & mask),), operator, mask), Goto("rule/eth0/web")))
+    some = Match(TH_DPORT, (Interval.single(80 & mask),), operator, mask)
+    loose = Rule((some, Count("rule/eth0/web"), Goto("accept/eth0/ingress")))
     name = "peers/eth0/ingress/ipv4"
     proof = proof_of(with_chain(compiled(POLICY), name, lambda rules: (*rules[:2], loose, *rules[2:])))
     chosen = {port for port in range(1 << 16) if (port & mask == 80 & mask) is (operator is Operator.EQUAL)}
