@@ -89,7 +89,7 @@ class History:
     def standing(self) -> frozenset[int]:
         """Return the ports that have a rule in the kernel."""
         table = self.agent.table()
-        return frozenset(port for port in PORTS if f"chain rule/eth0/sgr-{port} {{" in table)
+        return frozenset(port for port in PORTS if f"counter rule/eth0/sgr-{port} {{" in table)
 
     def poll(self) -> None:
         """Check that a scrape shows the sent packets, and no less than before."""

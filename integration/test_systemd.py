@@ -372,7 +372,7 @@ def test_the_policy_stands_before_the_network(machine: Machine, wire: Lab) -> No
         seen = watched(wire)
     finally:
         wire.host.remove_table("testwatch")
-    assert "chain rule/eth0/sgr-0" in seen_by_network(machine)
+    assert "counter rule/eth0/sgr-0" in seen_by_network(machine)
     assert machine.show(BOOT, "ActiveState") == "active"
     assert "enforcing" in machine.journal(BOOT)
     assert lets_in(wire) == ONLY_WEB
@@ -408,8 +408,8 @@ def test_a_power_cut_gives_up_what_was_not_confirmed(machine: Machine, wire: Lab
     assert lets_in(wire) == WEB_AND_SSH
     machine.power_off()
     machine.boot()
-    assert "chain rule/eth0/sgr-0" in seen_by_network(machine)
-    assert "chain rule/eth0/sgr-1" not in seen_by_network(machine)
+    assert "counter rule/eth0/sgr-0" in seen_by_network(machine)
+    assert "counter rule/eth0/sgr-1" not in seen_by_network(machine)
     assert lets_in(wire) == ONLY_WEB
     assert '"reason": "rebooted"' in machine.journal(DAEMON)
 
@@ -421,7 +421,7 @@ def test_a_boot_enforces_what_was_put_in_force_by_hand(machine: Machine, wire: L
     machine.run("sgagent", "confirm")
     machine.power_off()
     machine.boot()
-    assert "chain rule/eth0/sgr-1" in seen_by_network(machine)
+    assert "counter rule/eth0/sgr-1" in seen_by_network(machine)
     assert lets_in(wire) == WEB_AND_SSH
     machine.run("sgagent", "rollback")
     assert lets_in(wire) == ONLY_WEB
@@ -445,8 +445,8 @@ def test_the_policy_stands_on_a_link_that_is_yet_to_come(machine: Machine, wire:
     finally:
         wire.host.ip("link set late0 down", "link set late0 name eth0")
         wire.set_up_again("eth0")
-    assert "chain rule/late0/sgr-0" in seen
-    assert "chain rule/eth0/sgr-0" in seen
+    assert "counter rule/late0/sgr-0" in seen
+    assert "counter rule/eth0/sgr-0" in seen
 
 
 @pytest.mark.long
@@ -487,7 +487,7 @@ def test_a_change_that_would_cut_a_login_waits_over_a_boot(machine: Machine, wir
             wait_for(lambda: f"the login from {CLIENT}" in machine.run(*told), "the terminals to be told")
         machine.power_off()
         machine.boot()
-        assert "chain rule/eth0/sgr-1" in seen_by_network(machine)
+        assert "counter rule/eth0/sgr-1" in seen_by_network(machine)
         assert lets_in(wire) == WEB_AND_SSH
         assert "waiting" in machine.run("sgagent", "status")
         machine.run("sgagent", "apply")
