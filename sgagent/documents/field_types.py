@@ -7,7 +7,19 @@ from typing import Annotated
 from sgagent.core.model import CidrBlock, Policy, PortSet
 from sgagent.documents import scalars, values
 from sgagent.documents.models import PlacedValue, Value, one_of, ref
+from sgagent.documents.tree import Node
 
+
+def _parse_version(node: Node) -> int:
+    if scalars.parse_integer(node) != values.FORMAT_VERSION:
+        message = "this sgagent does not know this version of the format"
+        raise scalars.invalid("unknown_version", message, f"{values.FORMAT_VERSION}")
+    return values.FORMAT_VERSION
+
+
+Version = Annotated[
+    int, Value(_parse_version, {"const": values.FORMAT_VERSION}, f"version: {values.FORMAT_VERSION}")
+]
 Id = Annotated[str, Value(values.parse_id, ref("id"))]
 Account = Annotated[str, Value(values.parse_account, ref("account"))]
 Text = Annotated[str, Value(scalars.parse_digits, ref("free_text"))]

@@ -27,7 +27,7 @@ from sgagent.core.model import (
 from sgagent.core.rule_values import ANY, EVERYTHING, canonical_objects, protocols_text
 from sgagent.documents import scalars, values
 from sgagent.documents.field import Field, Reading
-from sgagent.documents.field_types import Id, Text
+from sgagent.documents.field_types import Id, Text, Version
 from sgagent.documents.models import DocumentModel, PlacedValue, Value, declare, one_of, read_model, ref
 from sgagent.documents.parse import DocumentFile, read_tree
 from sgagent.documents.problems import Budget, Findings, Limits, OverBudgetError
@@ -35,13 +35,6 @@ from sgagent.documents.tree import Listing, Mapping, Node
 
 EVERY_INTERFACE = (ANY, "every bound interface")
 """What the near end of a statement may be in place of objects."""
-
-
-def _parse_version(node: Node) -> int:
-    if scalars.parse_integer(node) != values.FORMAT_VERSION:
-        message = "this sgagent does not know this version of the format"
-        raise scalars.invalid("unknown_version", message, f"{values.FORMAT_VERSION}")
-    return values.FORMAT_VERSION
 
 
 def _parse_objects(field: Field) -> AuthorizationObjects:
@@ -103,7 +96,7 @@ _List = Annotated[Listing, Value(scalars.parse_list)]
 class GuardrailsModel(DocumentModel):
     """A file of guardrails."""
 
-    version: Annotated[int, Value(_parse_version)] = values.FORMAT_VERSION
+    version: Version = values.FORMAT_VERSION
     guardrails: _List | None = None
     never: _List | None = None
     always: _List | None = None

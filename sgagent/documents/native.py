@@ -34,7 +34,7 @@ from sgagent.documents.conditions import (
     parse_local,
 )
 from sgagent.documents.field import Field
-from sgagent.documents.field_types import Account, Block, Id, Mac, PolicyWord, PortRange, Text
+from sgagent.documents.field_types import Account, Block, Id, Mac, PolicyWord, PortRange, Text, Version
 from sgagent.documents.models import (
     DocumentModel,
     PlacedValue,
@@ -49,16 +49,9 @@ from sgagent.documents.models import (
     ref,
 )
 from sgagent.documents.rules import Ends, RuleFields, make_port_list, make_prefix_list, make_rule
-from sgagent.documents.tree import Listing, Mapping, Node
+from sgagent.documents.tree import Listing, Mapping
 
 T = TypeVar("T")
-
-
-def _parse_version(node: Node) -> int:
-    if scalars.parse_integer(node) != values.FORMAT_VERSION:
-        message = "this sgagent does not know this version of the format"
-        raise scalars.invalid("unknown_version", message, f"{values.FORMAT_VERSION}")
-    return values.FORMAT_VERSION
 
 
 def _list_of(*names: str) -> Value:
@@ -211,9 +204,7 @@ class NetworkInterfaceModel(DocumentModel):
 class NativeModel(DocumentModel):
     """Security groups and the objects they refer to, in the native format of sgagent."""
 
-    version: Annotated[
-        int, Value(_parse_version, {"const": values.FORMAT_VERSION}, f"version: {values.FORMAT_VERSION}")
-    ]
+    version: Version
     """Of the format."""
 
     vpc_id: Id | None = None
