@@ -7,7 +7,7 @@ import struct
 import h2.events
 
 from sgagent.sources.etcd.key_layout import KeyLayout
-from sgagent.sources.etcd.messages import KeyRange, Value, nested, number, read_fields, text
+from sgagent.sources.etcd.messages import FieldValue, KeyRange, nested, number, read_fields, text
 from sgagent.sources.etcd.publication import Completeness, Marker
 from tests.grpcserver import OK, Server
 
@@ -79,5 +79,5 @@ def told(*keys: bytes) -> bytes:
     return struct.pack("!BI", 0, len(message)) + message
 
 
-def _word(value: Value) -> str:
+def _word(value: FieldValue) -> str:
     return value.decode() if isinstance(value, bytes) else ""

@@ -112,7 +112,7 @@ ListSessions = Callable[[], Collection[LiveSession]]
 """Lists sessions, or raises OSError where the kernel can't tell."""
 
 
-Find = Callable[[Packet], TrackedSession | None]
+FindSession = Callable[[Packet], TrackedSession | None]
 """Finds the session of a packet; may raise OSError where the kernel can't be asked."""
 
 FindAll = Callable[[Sequence[Packet]], Sequence[TrackedSession | None]]
@@ -122,7 +122,7 @@ FindAll = Callable[[Sequence[Packet]], Sequence[TrackedSession | None]]
 class LiveSessions:
     """Look up whether the current policy has allowed a session, by its conntrack mark."""
 
-    def __init__(self, layout: MarkLayout, find: Find) -> None:
+    def __init__(self, layout: MarkLayout, find: FindSession) -> None:
         """Take the layout of marks, and the look-up of a packet's session."""
         self._layout = layout
         self._find = find

@@ -49,7 +49,7 @@ _CHUNK = 1 << 16
 _TIME = struct.Struct("@ll")
 """Seconds and microseconds."""
 
-_Answer = TypeVar("_Answer", bound=requests.Answer)
+_Answer = TypeVar("_Answer", bound=requests.ControlAnswer)
 
 
 class NoAgentError(SourceUnavailableError):
@@ -73,7 +73,7 @@ def ask(settings: Settings, query: requests.Query, kind: type[_Answer]) -> _Answ
         KernelRefusedError: the kernel refused a command; the previous rules stay active.
     """
     path = settings.state.runtime_directory / SOCKET_NAME
-    patience = ORDER_PATIENCE_SECONDS if isinstance(query, requests.Command) else PATIENCE_SECONDS
+    patience = ORDER_PATIENCE_SECONDS if isinstance(query, requests.ControlCommand) else PATIENCE_SECONDS
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             # Python's own time limit does not wait for a place in the listener's queue; the kernel's does.

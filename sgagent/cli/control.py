@@ -31,7 +31,7 @@ def _add_json_argument(parser: argparse.ArgumentParser) -> None:
     add_option(parser, "--json", "print one JSON object")
 
 
-def _print_json(answer: requests.Answer) -> None:
+def _print_json(answer: requests.ControlAnswer) -> None:
     print(format_json(encode_fields(answer)))
 
 

@@ -34,7 +34,7 @@ from sgagent.suggest.conversations import Traffic
 from sgagent.suggest.far_ends import Measures, Widening, far_text
 from sgagent.suggest.outcome import Question, SuggestedRule, Suggestion, instant, suggest
 from sgagent.suggest.proof import judge, judges_of
-from sgagent.suggest.suggestion import Statement
+from sgagent.suggest.suggestion import StatedWidening
 
 _MEASURES = Measures()
 
@@ -215,7 +215,7 @@ def _explanation(outcome: Suggestion, definitions: Snapshot, settings: Settings)
     yield from _unused_lines(outcome, definitions, settings)
 
 
-def _statement_text(one: Statement) -> str:
+def _statement_text(one: StatedWidening) -> str:
     port = "" if one.service.port is None else f" {one.service.port}"
     return f"{one.widening.value}: {Protocol(one.service.protocol)}{port}: {one.before} → {one.after}"
 

@@ -39,7 +39,7 @@ MOST_REREADS = 5
 REREADS_AT_REST = 2
 """Readings in a row that find the same: under changes each other moment, one may do so by chance."""
 
-Subject = tuple[VerifiedTable, ResolvedPolicy | None]
+ProofSubject = tuple[VerifiedTable, ResolvedPolicy | None]
 """The table, and the policy that it has to enforce; None where no definitions are in force."""
 
 Proved = tuple[Proof, FilterComparison | None, float]
@@ -85,8 +85,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def prove_at_rest(
-    read: Callable[[], Subject], prove_subject: Callable[[Subject], Proved], *, rereads: int
-) -> tuple[Subject, Proved]:
+    read: Callable[[], ProofSubject], prove_subject: Callable[[ProofSubject], Proved], *, rereads: int
+) -> tuple[ProofSubject, Proved]:
     """Prove a table, and read it twice more before it is called refuted.
 
     Table and definitions are read one after the other, and one may change in between.
@@ -118,7 +118,7 @@ def _unknown(*reasons: str) -> Proved:
     return Proof(outcome=Outcome.UNKNOWN, cells=0, unsupported=reasons), None, 0.0
 
 
-def _read(settings: Settings, options: argparse.Namespace) -> Subject:
+def _read(settings: Settings, options: argparse.Namespace) -> ProofSubject:
     """Return the table, and the policy that it has to enforce; None where no definitions are in force."""
     try:
         if options.ruleset is not None:
@@ -200,7 +200,7 @@ def _given_policy(
     return resolution.policy
 
 
-def _prove(options: argparse.Namespace, subject: Subject) -> Proved:
+def _prove(options: argparse.Namespace, subject: ProofSubject) -> Proved:
     table, policy = subject
     if policy is None:
         return _unknown(*table.unread, _NO_DEFINITIONS)

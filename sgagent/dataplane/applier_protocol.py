@@ -330,11 +330,11 @@ def decode_listing(content: bytes) -> TableListing:
     return TableListing(generation, dump if stands else None)
 
 
-Refusal = SgagentError | OSError | MalformedMessageError
+ApplierRefusal = SgagentError | OSError | MalformedMessageError
 """What the applier answers instead of doing something."""
 
 
-def encode_refusal(refusal: Refusal) -> bytes:
+def encode_refusal(refusal: ApplierRefusal) -> bytes:
     """Return a refusal as a content."""
     if isinstance(refusal, KernelRefusedError):
         return encode("kernel", refusal.reason, refusal.subject)

@@ -69,7 +69,7 @@ _KEY_NAMES: Mapping[str, Mapping[int, str]] = {
     "meta": dict(enumerate(_META_NAMES.split())),
 }
 
-Source = PacketBytes | Key
+ValueSource = PacketBytes | Key
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Load:
     """Read something into a register; without it the rule ends."""
 
     register: int
-    source: Source
+    source: ValueSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +212,7 @@ class SetUpdate:
 class Store:
     """Change a field of the packet or its session to a register's value."""
 
-    target: Source
+    target: ValueSource
     register: int
 
     def __str__(self) -> str:

@@ -20,7 +20,7 @@ ICMP_TYPE = nft.Selector("payload", "icmp type", nft.KeyType.ICMPV6_TYPE)
 CT_FAMILY = nft.Selector("ct", "l3proto", nft.KeyType.NF_PROTO)
 """The family of a session; sgagent's own tables ask packets for theirs."""
 
-Condition = tuple[Key, int]
+FieldCondition = tuple[Key, int]
 """Something that a rule has compared, and the only number that has passed."""
 
 FAMILY_KEY, _PROTOCOL, _LINK_TYPE = Key("meta", 15), Key("meta", 16), Key("meta", 8)
@@ -36,7 +36,7 @@ class KernelField:
 
     selector: nft.Selector
     place: PacketBytes | Key
-    needs: tuple[Condition, ...] = ()
+    needs: tuple[FieldCondition, ...] = ()
     """What a rule has to compare as well, for the place to be this field."""
 
     is_host_order: bool = False
@@ -49,13 +49,13 @@ class KernelField:
     """Whether the selector itself says what the field needs, so that a rule does not say it again."""
 
     @property
-    def implied(self) -> tuple[Condition, ...]:
+    def implied(self) -> tuple[FieldCondition, ...]:
         """Return the conditions that a rule need not state beside the selector."""
         return self.needs if self.implies_needs else ()
 
 
 def _in_packet(
-    selector: nft.Selector, base: Base, offset: int, length: int, *needs: Condition, implies: bool = True
+    selector: nft.Selector, base: Base, offset: int, length: int, *needs: FieldCondition, implies: bool = True
 ) -> KernelField:
     place = PacketBytes(base, offset, length)
     return KernelField(selector=selector, place=place, needs=needs, length=length, implies_needs=implies)

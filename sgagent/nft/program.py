@@ -14,12 +14,12 @@ from sgagent.core.policy import LOOPBACK
 from sgagent.nft import ruleset as nft
 from sgagent.nft.attributes import UnreadableError
 from sgagent.nft.expressions import Expression, Key, PacketBytes, Reject, Unknown
-from sgagent.nft.fields import BY_KEY, IN_PACKET, IS_BIG_ENDIAN, LINK_INDEX, Condition, KernelField
+from sgagent.nft.fields import BY_KEY, IN_PACKET, IS_BIG_ENDIAN, LINK_INDEX, FieldCondition, KernelField
 from sgagent.nft.registers import (
-    Comparison,
     Membership,
     Metering,
     ProgramStatement,
+    RegisterComparison,
     Registers,
     RegisterValue,
     Test,
@@ -36,7 +36,7 @@ _Compared = nft.Match | nft.LookUp | nft.Meter | Unknown
 
 
 def statements_of(
-    expressions: Iterable[Expression], sets: Mapping[str, KernelSet], given: Iterable[Condition] = ()
+    expressions: Iterable[Expression], sets: Mapping[str, KernelSet], given: Iterable[FieldCondition] = ()
 ) -> tuple[ProgramStatement, ...]:
     """Return the statements of a rule.
 
@@ -50,7 +50,7 @@ def statements_of(
     """
     known = dict(given)
     found: list[ProgramStatement] = []
-    waiting: list[Comparison] = []
+    waiting: list[RegisterComparison] = []
     for item in Registers(sets).items(expressions):
         if isinstance(item, (Test, Membership, Metering)):
             waiting.append(item)
@@ -69,7 +69,7 @@ def statements_of(
 
 
 def _comparisons(
-    items: Sequence[Comparison], known: dict[Key, int], sets: Mapping[str, KernelSet]
+    items: Sequence[RegisterComparison], known: dict[Key, int], sets: Mapping[str, KernelSet]
 ) -> Iterator[nft.Match | nft.LookUp | nft.Meter]:
     """Yield comparisons without an effect in between, so that their order does not matter.
 
@@ -78,12 +78,12 @@ def _comparisons(
         known: what has passed before; what these let pass is added.
         sets: of the table, by name.
     """
-    said: list[Condition | None] = [item.condition if isinstance(item, Test) else None for item in items]
+    said: list[FieldCondition | None] = [item.condition if isinstance(item, Test) else None for item in items]
     for condition in said:
         if condition is not None:
             known.setdefault(*condition)
-    made: list[tuple[_Compared, Condition | None]] = []
-    implied = set[Condition]()
+    made: list[tuple[_Compared, FieldCondition | None]] = []
+    implied = set[FieldCondition]()
     for item, condition in zip(items, said, strict=True):
         for statement, needs in _made(item, known, sets):
             implied.update(needs)
@@ -99,11 +99,11 @@ def _comparisons(
         yield statement
 
 
-_Made = Iterator[tuple[_Compared, tuple[Condition, ...]]]
+_Made = Iterator[tuple[_Compared, tuple[FieldCondition, ...]]]
 """Statements, and the conditions that each implies."""
 
 
-def _made(item: Comparison, known: Mapping[Key, int], sets: Mapping[str, KernelSet]) -> _Made:
+def _made(item: RegisterComparison, known: Mapping[Key, int], sets: Mapping[str, KernelSet]) -> _Made:
     match item:
         case Test():
             yield from _matches(item, known)
@@ -140,7 +140,7 @@ def _looked_up(value: RegisterValue, known: Mapping[Key, int], where: KernelSet)
     return rows
 
 
-def _within_both(before: _Compared, statement: _Compared, item: Comparison) -> nft.Match | None:
+def _within_both(before: _Compared, statement: _Compared, item: RegisterComparison) -> nft.Match | None:
     """Return one match in the place of two by order: some versions of nft write a range so."""
     match before, statement, item:
         case (

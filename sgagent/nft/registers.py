@@ -31,12 +31,12 @@ from sgagent.nft.expressions import (
     Reject,
     SetLookUp,
     SetUpdate,
-    Source,
     Store,
     Unknown,
+    ValueSource,
     Xtables,
 )
-from sgagent.nft.fields import HOST_ORDER_KEYS, IS_BIG_ENDIAN, KEY_LENGTHS, Condition
+from sgagent.nft.fields import HOST_ORDER_KEYS, IS_BIG_ENDIAN, KEY_LENGTHS, FieldCondition
 from sgagent.nft.sets import KernelSet, padded
 
 ProgramStatement = nft.Statement | Reject | NamedStatement
@@ -47,7 +47,7 @@ ProgramStatement = nft.Statement | Reject | NamedStatement
 class RegisterValue:
     """The value of a register: ``(source & mask) ^ flip``, as a number in the order of its bytes."""
 
-    source: Source
+    source: ValueSource
     length: int
     mask: int
     flip: int = 0
@@ -72,7 +72,7 @@ class Test:
     """Whether another one beside it may make a range with it."""
 
     @property
-    def condition(self) -> Condition | None:
+    def condition(self) -> FieldCondition | None:
         """Return the condition of passing, where it is one number of a source that needs no other one."""
         source = self.value.source
         if (
@@ -102,7 +102,7 @@ class Metering:
     found: SetUpdate
 
 
-Comparison = Test | Membership | Metering
+RegisterComparison = Test | Membership | Metering
 
 
 class Registers:
@@ -114,7 +114,7 @@ class Registers:
         self._words: dict[int, tuple[RegisterValue | Constant, int]] = {}
         """By number, what each register of 4 bytes holds, and which word of it."""
 
-    def items(self, expressions: Iterable[Expression]) -> Iterator[Comparison | ProgramStatement]:
+    def items(self, expressions: Iterable[Expression]) -> Iterator[RegisterComparison | ProgramStatement]:
         """Yield the comparisons and the statements with an effect.
 
         Raises:
@@ -204,7 +204,7 @@ class Registers:
         return replace(value, mask=mask, flip=flip, is_swapped=not value.is_swapped)
 
 
-def _length(source: Source) -> int:
+def _length(source: ValueSource) -> int:
     """Return how many bytes a read puts into a register.
 
     Raises:

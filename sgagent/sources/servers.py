@@ -30,7 +30,7 @@ from sgagent.settings.sources import AnySource, TlsTable
 if TYPE_CHECKING:
     import ssl
 
-LookUp = Callable[[str, int], list[str]]
+ResolveHost = Callable[[str, int], list[str]]
 """Returns the addresses of a host for TCP, or raises OSError."""
 
 _NAME = "source-addresses"
@@ -73,7 +73,9 @@ class _CacheFile:
 class EndpointCache:
     """The cached addresses of one server."""
 
-    def __init__(self, host: str, port: int, look_up: LookUp = look_up, memory: Path | None = None) -> None:
+    def __init__(
+        self, host: str, port: int, look_up: ResolveHost = look_up, memory: Path | None = None
+    ) -> None:
         """Load the addresses from the file; resolve nothing yet.
 
         Args:

@@ -16,7 +16,7 @@ from sgagent.suggest.conversations import Traffic, UnprovedSuggestionError
 from sgagent.suggest.far_ends import Measures, far_text
 from sgagent.suggest.observations import SCANNED_PORTS, Doubt, FarEnd, Observation, Service, observe
 from sgagent.suggest.proof import Judged, judge, judges_of, prove, with_descriptions
-from sgagent.suggest.suggestion import Draft, Statement, draft
+from sgagent.suggest.suggestion import Draft, StatedWidening, draft
 
 
 @dataclass(slots=True)
@@ -56,7 +56,7 @@ class SuggestedRule:
     group: str
     rule: SecurityGroupRule
     evidence: Evidence
-    widened: tuple[Statement, ...] = ()
+    widened: tuple[StatedWidening, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,11 +217,11 @@ def _rules_of(drafted: Draft) -> list[tuple[str, SecurityGroupRule]]:
 
 
 def _suggested(drafted: Draft, evidence: Mapping[str, Evidence]) -> Iterable[SuggestedRule]:
-    by_service: dict[tuple[str, Service], list[Statement]] = defaultdict(list)
+    by_service: dict[tuple[str, Service], list[StatedWidening]] = defaultdict(list)
     for one in drafted.statements:
         by_service[one.group, one.service].append(one)
     for group, rule in _rules_of(drafted):
-        widened: list[Statement] = []
+        widened: list[StatedWidening] = []
         if rule.policy is Policy.ACCEPT:
             widened = [
                 one

@@ -23,7 +23,7 @@ from sgagent.suggest.conversations import UnprovedSuggestionError
 from sgagent.suggest.far_ends import Widening, far_text
 from sgagent.suggest.observations import FarEnd, Observation, Service
 from sgagent.suggest.roles import Role
-from sgagent.suggest.suggestion import ClientPorts, Draft, Statement
+from sgagent.suggest.suggestion import ClientPorts, Draft, StatedWidening
 
 Judges = Mapping[str, ResolvedInterface]
 """By the ids of network interfaces."""
@@ -172,7 +172,7 @@ def _stated(draft: Draft, role: Role, direction: Direction) -> Iterator[_Stated]
             yield statement.service, addresses, ports(statement.group, statement.service)
 
 
-def _seen_elsewhere(draft: Draft, statement: Statement) -> Iterator[AddressSet]:
+def _seen_elsewhere(draft: Draft, statement: StatedWidening) -> Iterator[AddressSet]:
     """Yield the observed needs of other members of a group for a service."""
     for role in draft.roles:
         if statement.group in role.groups:

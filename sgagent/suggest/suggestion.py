@@ -56,7 +56,7 @@ CLOSING_PRIORITY = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Statement:
+class StatedWidening:
     """A stated widening: the traffic that a group's rules admit beyond the observations."""
 
     widening: Widening
@@ -84,7 +84,7 @@ class Draft:
 
     snapshot: Snapshot
     roles: tuple[Role, ...]
-    statements: tuple[Statement, ...]
+    statements: tuple[StatedWidening, ...]
     sources: Mapping[tuple[str, Service], ClientPorts]
     """The clients' ports of each group's services, where these are kept."""
 
@@ -148,7 +148,7 @@ class _Assembly:
     placed: dict[str, set[_Atom]] = field(default_factory=lambda: defaultdict(set))
     """By group."""
 
-    statements: list[Statement] = field(default_factory=list)
+    statements: list[StatedWidening] = field(default_factory=list)
     covers: dict[frozenset[int], tuple[str, ...]] = field(default_factory=dict)
     """The groups for each set of roles that need the same."""
 
@@ -257,7 +257,7 @@ class _Assembly:
         extra, total = self._extra(group, needing), self.members[group]
         if extra:
             self.statements.append(
-                Statement(
+                StatedWidening(
                     widening=Widening.MEMBERS,
                     group=group,
                     service=atom.service,
@@ -268,7 +268,7 @@ class _Assembly:
             )
         if one.widening is not None:
             self.statements.append(
-                Statement(
+                StatedWidening(
                     widening=one.widening,
                     group=group,
                     service=atom.service,
@@ -339,7 +339,7 @@ class _Assembly:
         for (group, service), (first, last) in sorted(found.items(), key=str):
             seen = f"source ports {first} to {last}"
             self.statements.append(
-                Statement(
+                StatedWidening(
                     widening=Widening.SOURCE_PORTS, group=group, service=service, before=seen, after="any"
                 )
             )

@@ -11,7 +11,7 @@ from http import HTTPStatus
 from typing import Any
 
 from sgagent.sources.aliyun.ecs_api import (
-    Answer,
+    ApiAnswer,
     ApiCall,
     ApiError,
     NotAllowedError,
@@ -209,7 +209,7 @@ class FakeApi:
         """Take the cloud that answers."""
         self._cloud = cloud
 
-    def ask(self, call: ApiCall) -> Answer:
+    def ask(self, call: ApiCall) -> ApiAnswer:
         """Return the body of the answer.
 
         Raises:

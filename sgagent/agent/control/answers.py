@@ -16,7 +16,7 @@ from sgagent.agent.control import history_requests, requests
 from sgagent.agent.control.explain_requests import ExplainAnswer, ExplainQuery
 from sgagent.agent.control.handlers import CommandHandler
 from sgagent.agent.control.hits import Hit, HitsAnswer, HitsQuery, InterfaceHits
-from sgagent.agent.control.requests import Answer, Command, CommandAnswer, Query
+from sgagent.agent.control.requests import CommandAnswer, ControlAnswer, ControlCommand, Query
 from sgagent.agent.flowlog.flow import Flow, FlowsLeftOut
 from sgagent.agent.flowlog.flowlog import FlowLog
 from sgagent.agent.guardrails import GuardrailReport
@@ -73,7 +73,7 @@ class Dispatcher:
         self._commands = commands
         self._state = state
 
-    def carry_out(self, command: Command, is_wanted: Wanted = always) -> CommandAnswer:
+    def carry_out(self, command: ControlCommand, is_wanted: Wanted = always) -> CommandAnswer:
         """Have a command carried out, and return its answer.
 
         Args:
@@ -129,7 +129,7 @@ Times = Mapping[CounterKey, HitTimes]
 class Answering(Protocol):
     """Answers; called from several threads."""
 
-    def __call__(self, query: Query, is_wanted: Wanted = always, /) -> Answer:
+    def __call__(self, query: Query, is_wanted: Wanted = always, /) -> ControlAnswer:
         """Return the answer to a query or a command.
 
         Args:
@@ -165,7 +165,7 @@ def answering(
         look: has the doctor look at the host.
     """
 
-    def answer(query: Query, is_wanted: Wanted = always, /) -> Answer:
+    def answer(query: Query, is_wanted: Wanted = always, /) -> ControlAnswer:
         match query:
             case requests.StatusQuery():
                 return status_answer(published, clock, source)

@@ -13,7 +13,7 @@ from typing import assert_never
 
 from sgagent.agent.control import requests
 from sgagent.agent.control.mode_handler import ModeHandler
-from sgagent.agent.control.requests import Command, CommandAnswer, EnforcedAnswer
+from sgagent.agent.control.requests import CommandAnswer, ControlCommand, EnforcedAnswer
 from sgagent.agent.definitions import Definitions, Proposal
 from sgagent.agent.inbox import Job, Stepping
 from sgagent.agent.manual_override import HeldBack, ManualOverride, Pending, is_running
@@ -150,7 +150,7 @@ class CommandHandler:
         if self.deadline is not None:
             self._end_trial(step, BackReason.STOPPED)
 
-    def job(self, command: Command) -> Job[CommandAnswer]:
+    def job(self, command: ControlCommand) -> Job[CommandAnswer]:
         """Return the job that a command gives the loop; called from any thread.
 
         Raises:

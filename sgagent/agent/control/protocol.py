@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Self, TypeVar
 
-from sgagent.agent.control.requests import KINDS, Answer, Query
+from sgagent.agent.control.requests import KINDS, ControlAnswer, Query
 from sgagent.core.errors import (
     DocumentError,
     KernelRefusedError,
@@ -70,13 +70,13 @@ def decode_question(line: bytes) -> Query:
     return _validated(kind, outer)
 
 
-def encode_answer(answer: Answer | Refusals) -> bytes:
+def encode_answer(answer: ControlAnswer | Refusals) -> bytes:
     """Return an answer as a line."""
     word = "refused" if isinstance(answer, Refusals) else "answer"
     return _line({"version": PROTOCOL_VERSION, word: encode_fields(answer)})
 
 
-def decode_answer(query: Query, line: bytes) -> Answer | Refusals:
+def decode_answer(query: Query, line: bytes) -> ControlAnswer | Refusals:
     """Return the answer to a query; fields that a newer agent adds are passed over.
 
     Raises:
@@ -85,7 +85,7 @@ def decode_answer(query: Query, line: bytes) -> Answer | Refusals:
     outer = _object(line)
     if outer.get("version") != PROTOCOL_VERSION:
         raise MalformedRequestError(f"expected version {PROTOCOL_VERSION} of the protocol")
-    kind: type[Answer | Refusals] = Refusals
+    kind: type[ControlAnswer | Refusals] = Refusals
     if "refused" not in outer:
         kind = next(answer for asked, answer in KINDS.values() if isinstance(query, asked))
     value = outer.get("refused", outer.get("answer"))

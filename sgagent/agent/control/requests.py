@@ -168,7 +168,7 @@ class ModeAnswer:
     """Open sessions that the change has cut, as far as the agent checked them."""
 
 
-Command = ApplyCommand | ReloadCommand | RollbackCommand | ConfirmCommand | ModeCommand
+ControlCommand = ApplyCommand | ReloadCommand | RollbackCommand | ConfirmCommand | ModeCommand
 """What changes something, and so is not for everybody who may ask."""
 
 CommandAnswer = EnforcedAnswer | ConfirmAnswer | ModeAnswer
@@ -399,9 +399,9 @@ Query = (
     | DeniedQuery
     | DocumentsQuery
     | HistoryQuery
-    | Command
+    | ControlCommand
 )
-Answer = (
+ControlAnswer = (
     StatusAnswer
     | Diagnosis
     | HitsAnswer
@@ -412,7 +412,7 @@ Answer = (
     | CommandAnswer
 )
 
-KINDS: Mapping[str, tuple[type[Query], type[Answer]]] = {
+KINDS: Mapping[str, tuple[type[Query], type[ControlAnswer]]] = {
     "status": (StatusQuery, StatusAnswer),
     "doctor": (DoctorQuery, Diagnosis),
     "hits": (HitsQuery, HitsAnswer),

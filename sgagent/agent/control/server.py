@@ -32,7 +32,7 @@ from sgagent.agent.control.protocol import (
     decode_question,
     encode_answer,
 )
-from sgagent.agent.control.requests import Command
+from sgagent.agent.control.requests import ControlCommand
 from sgagent.agent.step import EventLog, FaultLog
 from sgagent.core.errors import SgagentError, UsageError
 
@@ -249,7 +249,7 @@ class ControlServer(ConnectionServer[_Client]):
         try:
             limit = self._longest_order if is_trusted else LONGEST_QUESTION
             query = decode_question(self._read_line(client, limit))
-            if isinstance(query, Command) and not is_trusted:
+            if isinstance(query, ControlCommand) and not is_trusted:
                 return _refuse(Refusal.NOT_PERMITTED, "only root and the agent's user may change anything")
             return encode_answer(self._answer(query, lambda: _is_there(connection)))
         except MalformedRequestError as error:

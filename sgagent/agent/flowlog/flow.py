@@ -167,7 +167,7 @@ _INFORMATIONAL = 6
 _FILE_MODE = 0o640
 _LONGEST_WAIT_SECONDS = 2.0
 
-Entry = Flow | FlowsLeftOut
+FlowRecord = Flow | FlowsLeftOut
 
 
 class PartlyWrittenError(OSError):
@@ -182,7 +182,7 @@ class PartlyWrittenError(OSError):
 class FlowWriter(Protocol):
     """Somewhere to write to. Belongs to one thread."""
 
-    def write(self, entries: Sequence[Entry]) -> None:
+    def write(self, entries: Sequence[FlowRecord]) -> None:
         """Write entries, in their order.
 
         Raises:
@@ -191,7 +191,7 @@ class FlowWriter(Protocol):
         """
 
 
-def as_line(entry: Entry) -> str:
+def as_line(entry: FlowRecord) -> str:
     """Return an entry as a line of JSON; everything that is not plain ASCII is escaped."""
     fields = asdict(entry, dict_factory=_named_values)
     del fields["seen_at"]
@@ -216,7 +216,7 @@ class StreamWriter:
         self._descriptor = stream.fileno()
         self._lines = _Lines()
 
-    def write(self, entries: Sequence[Entry]) -> None:
+    def write(self, entries: Sequence[FlowRecord]) -> None:
         """Write a line for each, as long as somebody reads."""
         self._lines.write(self._descriptor, entries)
 
@@ -228,7 +228,7 @@ class _Lines:
         self._rest = b""
         """Of a line whose begin was read."""
 
-    def write(self, descriptor: int, entries: Sequence[Entry]) -> None:
+    def write(self, descriptor: int, entries: Sequence[FlowRecord]) -> None:
         """Write a line for each entry.
 
         Raises:
@@ -270,7 +270,7 @@ class FileWriter:
         self._keep_files = keep_files
         self._lines = _Lines()
 
-    def write(self, entries: Sequence[Entry]) -> None:
+    def write(self, entries: Sequence[FlowRecord]) -> None:
         """Write a line for each: to a file all of them or none, to a FIFO as long as somebody reads."""
         self._make_room()
         # A FIFO that nobody reads would else block here.
@@ -323,7 +323,7 @@ class JournalWriter:
         """Take the place of the journal's socket; who listens there is looked for at each batch."""
         self._path = path
 
-    def write(self, entries: Sequence[Entry]) -> None:
+    def write(self, entries: Sequence[FlowRecord]) -> None:
         """Send a datagram for each."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
             journal.settimeout(_LONGEST_WAIT_SECONDS)
@@ -332,7 +332,7 @@ class JournalWriter:
                 journal.send("".join(f"{name}={value}\n" for name, value in _fields(entry).items()).encode())
 
 
-def _fields(entry: Entry) -> dict[str, object]:
+def _fields(entry: FlowRecord) -> dict[str, object]:
     """Return an entry as fields of the journal; none of its texts can end a line."""
     fields: dict[str, object] = {
         "MESSAGE": sentence(entry),

@@ -24,8 +24,8 @@ from sgagent.agent.flowlog.enrichment import (
     read_head,
 )
 from sgagent.agent.flowlog.flow import (
-    Entry,
     Flow,
+    FlowRecord,
     FlowsLeftOut,
     FlowWriter,
     PartlyWrittenError,
@@ -317,7 +317,7 @@ class FlowLog:
         while len(self._left_out) > _MOST_LEFT_OUT:
             del self._left_out[next(iter(self._left_out))]
 
-    def _write(self, entries: list[Entry]) -> None:
+    def _write(self, entries: list[FlowRecord]) -> None:
         """Write entries; that they can't be written is said once."""
         fault = None
         try:

@@ -14,7 +14,7 @@ from sgagent.agent.control import requests
 from sgagent.agent.control.answers import Answering
 from sgagent.agent.control.explain_requests import ExplainAnswer
 from sgagent.agent.control.hits import HitsAnswer, HitsQuery
-from sgagent.agent.control.requests import Answer, Query, StatusAnswer
+from sgagent.agent.control.requests import ControlAnswer, Query, StatusAnswer
 from sgagent.agent.control.status_text import headline
 from sgagent.agent.posture import Posture
 from sgagent.agent.published_status import PublishedStatus
@@ -95,7 +95,7 @@ def _static(name: str, content_type: str) -> Page:
     return lambda _: response
 
 
-_Answer = TypeVar("_Answer", bound=Answer)
+_Answer = TypeVar("_Answer", bound=ControlAnswer)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from sgagent.analysis.doctor.mark_bits import number
-from sgagent.nft.expressions import Base, Compute, Key, PacketBytes, Source
+from sgagent.nft.expressions import Base, Compute, Key, PacketBytes, ValueSource
 
 
 class Narrowing(enum.Enum):
@@ -94,13 +94,13 @@ OTHERWISE = PacketConditions(narrowings=frozenset({Narrowing.OTHER}))
 """Picked in a way that is not followed."""
 
 
-def narrowed(source: Source | None) -> PacketConditions:
+def narrowed(source: ValueSource | None) -> PacketConditions:
     """Return the conditions of a comparison with values that are not followed."""
     return PacketConditions(narrowings=frozenset({_narrowing(source)}))
 
 
 def compared(
-    source: Source | None, value: bytes, mask: bytes = b"", *, is_equal: bool = True
+    source: ValueSource | None, value: bytes, mask: bytes = b"", *, is_equal: bool = True
 ) -> PacketConditions:
     """Return the conditions of a comparison with a value.
 
@@ -126,7 +126,7 @@ def compared(
     return narrowed(source)
 
 
-def other_than(source: Source | None, values: Iterable[bytes]) -> PacketConditions:
+def other_than(source: ValueSource | None, values: Iterable[bytes]) -> PacketConditions:
     """Return the conditions of packets for which a map has no element of their own."""
     if source in LINKS:
         return of_links(source, values, is_negated=True)
@@ -135,13 +135,13 @@ def other_than(source: Source | None, values: Iterable[bytes]) -> PacketConditio
     return narrowed(source)
 
 
-def of_links(source: Source | None, values: Iterable[bytes], *, is_negated: bool) -> PacketConditions:
+def of_links(source: ValueSource | None, values: Iterable[bytes], *, is_negated: bool) -> PacketConditions:
     """Return the conditions of a comparison of a packet's link with links."""
     names = frozenset(number(value) if source in _INDEXES else _name(value) for value in values)
     return PacketConditions(links=(LinkTest(source in _INPUTS, names, is_negated=is_negated),))
 
 
-def source_of(computed: Compute) -> Source | None:
+def source_of(computed: Compute) -> ValueSource | None:
     """Return what a computed value stands for, where that is followed."""
     if computed.name in _OF_CHANCE:
         return _RANDOM
@@ -151,7 +151,7 @@ def source_of(computed: Compute) -> Source | None:
     return _DESTINATION_KIND if found == _KIND_OF_ADDRESS and flags & _BY_DESTINATION else None
 
 
-def _narrowing(source: Source | None) -> Narrowing:
+def _narrowing(source: ValueSource | None) -> Narrowing:
     """Return the criterion by which a comparison picks packets."""
     match source:
         case PacketBytes(Base.TRANSPORT):

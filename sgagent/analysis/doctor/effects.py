@@ -45,9 +45,9 @@ from sgagent.nft.expressions import (
     Reject,
     SetLookUp,
     SetUpdate,
-    Source,
     Store,
     Unknown,
+    ValueSource,
     Xtables,
 )
 from sgagent.nft.sets import DYNAMIC, KernelSet
@@ -128,7 +128,7 @@ class _Run:
 
     sets: Mapping[str, KernelSet]
     marks: dict[int, MarkBits] = field(default_factory=dict)
-    sources: dict[int, Source | None] = field(default_factory=dict)
+    sources: dict[int, ValueSource | None] = field(default_factory=dict)
     """What was read into each register; None where something was made of it."""
 
     masks: dict[int, bytes] = field(default_factory=dict)
@@ -199,7 +199,9 @@ class _Run:
     def _bits(self, register: int | None) -> MarkBits:
         return ANY_BITS if register is None else self.marks.get(register, ANY_BITS)
 
-    def _put(self, register: int, value: MarkBits, source: Source | None = None, mask: bytes = b"") -> None:
+    def _put(
+        self, register: int, value: MarkBits, source: ValueSource | None = None, mask: bytes = b""
+    ) -> None:
         self.marks[register], self.sources[register], self.masks[register] = value, source, mask
 
     def _write(self, changed: int, ones: int) -> None:
@@ -244,7 +246,7 @@ class _Run:
                 yield one
             place += one.octets
 
-    def _store(self, target: Source, value: MarkBits) -> None:
+    def _store(self, target: ValueSource, value: MarkBits) -> None:
         match target:
             case Key("ct", 3):
                 self._write(value.changed, value.ones | value.at_times)

@@ -15,7 +15,7 @@ from sgagent.analysis.doctor.conditions import (
     other_than,
 )
 from sgagent.nft import ruleset as nft
-from sgagent.nft.expressions import PacketBytes, Source
+from sgagent.nft.expressions import PacketBytes, ValueSource
 from sgagent.nft.sets import KernelElement, KernelSet, padded
 
 WORD_OCTETS = 4
@@ -36,7 +36,7 @@ class KeyField:
     place: int
     """Octets of the key before it."""
 
-    source: Source | None
+    source: ValueSource | None
     mask: bytes = b""
 
     @property

@@ -18,7 +18,7 @@ from sgagent.analysis.graph.elements import (
     AllowedTraffic,
     Edge,
     Graph,
-    Node,
+    GraphNode,
     NodeId,
     NodeKind,
     Outward,
@@ -224,13 +224,13 @@ class _Finder:
             return self.places.members[node.name]
         return {family: joined(beyond.ranges(family)) for family in Family}
 
-    def _node(self, end: NodeId) -> Node:
+    def _node(self, end: NodeId) -> GraphNode:
         title = "not resolved" if end.name in self.places.stand_ins else ""
-        return Node(node_id=end, kind=_kind(end.name), title=title)
+        return GraphNode(node_id=end, kind=_kind(end.name), title=title)
 
-    def _group_node(self, group: SecurityGroup) -> Node:
+    def _group_node(self, group: SecurityGroup) -> GraphNode:
         group_id = group.security_group_id
-        return Node(
+        return GraphNode(
             node_id=_group(group_id),
             kind=NodeKind.GROUP,
             title=group.name,

@@ -146,7 +146,7 @@ class NodeId:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Node:
+class GraphNode:
     """Somebody who may talk, or be talked to."""
 
     node_id: NodeId
@@ -195,13 +195,13 @@ class Edge:
 class Graph:
     """Nodes and edges, sorted."""
 
-    nodes: tuple[Node, ...]
+    nodes: tuple[GraphNode, ...]
     edges: tuple[Edge, ...]
     highlighted: frozenset[tuple[NodeId, NodeId]] = frozenset()
     """Source and target of edges that stand out."""
 
     @classmethod
-    def of(cls, nodes: Iterable[Node], edges: Iterable[Edge]) -> Graph:
+    def of(cls, nodes: Iterable[GraphNode], edges: Iterable[Edge]) -> Graph:
         """Return the graph of nodes and edges in any order."""
         return cls(
             nodes=tuple(sorted(nodes, key=lambda node: node.node_id.order)),
@@ -209,7 +209,7 @@ class Graph:
         )
 
     @cached_property
-    def node_by_id(self) -> Mapping[NodeId, Node]:
+    def node_by_id(self) -> Mapping[NodeId, GraphNode]:
         """Return the nodes by their ids."""
         return {node.node_id: node for node in self.nodes}
 
@@ -256,7 +256,7 @@ class LabelLine:
 _OUTWARD = {Outward.OPEN: "anything else goes out", Outward.PARTLY: "some else goes out", Outward.CLOSED: ""}
 
 
-def node_lines(graph: Graph, node: Node) -> tuple[LabelLine, ...]:
+def node_lines(graph: Graph, node: GraphNode) -> tuple[LabelLine, ...]:
     """Return the lines in a node: its name first, then its facts."""
     lines = [LabelLine(printable(node.node_id.name))]
     if node.title:

@@ -19,9 +19,9 @@ from sgagent.analysis.graph.elements import (
     NO_TRAFFIC,
     Edge,
     Graph,
+    GraphNode,
     LabelLine,
     Mark,
-    Node,
     NodeId,
     NodeKind,
     Side,
@@ -192,7 +192,7 @@ def _label(edge: Edge, place: NodePlace, lines: Sequence[LabelLine]) -> Iterator
     yield "</g>"
 
 
-def _node(node: Node, place: NodePlace, lines: Sequence[LabelLine], *, is_way: bool) -> Iterator[str]:
+def _node(node: GraphNode, place: NodePlace, lines: Sequence[LabelLine], *, is_way: bool) -> Iterator[str]:
     is_group = node.node_id.side is Side.BOTH
     kind = ("node" if is_group else "node beyond") + " way" * is_way
     yield f'<g class="{kind}"><title>{escape(lines[0].text)}</title>'
@@ -329,7 +329,7 @@ def _holders(graph: Graph, address: CidrBlock, snapshot: Snapshot, side: Side) -
     return frozenset((groups & graph.node_by_id.keys()) or (node.node_id for node in beyond))
 
 
-def _holds(node: Node, address: CidrBlock, snapshot: Snapshot) -> bool:
+def _holds(node: GraphNode, address: CidrBlock, snapshot: Snapshot) -> bool:
     """Return whether a node that is no group holds an address."""
     match node.kind:
         case NodeKind.ANYWHERE:

@@ -38,7 +38,7 @@ from sgagent.core.errors import SourceUnavailableError
 from sgagent.documents import Limits
 from sgagent.settings.sources import AliyunSourceSettings
 from sgagent.sources.aliyun import ecs_api
-from sgagent.sources.aliyun.ecs_api import AccessKey, Answer, ApiCall, ApiError
+from sgagent.sources.aliyun.ecs_api import AccessKey, ApiAnswer, ApiCall, ApiError
 from sgagent.sources.servers import (
     ConnectionDeadline,
     EndpointCache,
@@ -240,7 +240,7 @@ class SdkApi:
             )
         )
 
-    def ask(self, call: ApiCall) -> Answer:
+    def ask(self, call: ApiCall) -> ApiAnswer:
         """Return the body of the answer.
 
         Raises:

@@ -21,7 +21,7 @@ from sgagent.sources.servers import read_secret
 Json = object
 """A JSON value."""
 
-Answer = Mapping[str, Json]
+ApiAnswer = Mapping[str, Json]
 """The body of an answer."""
 
 
@@ -59,7 +59,7 @@ _ABOUT = ("Id", "Ids")
 class Api(Protocol):
     """An API client, or its fake."""
 
-    def ask(self, call: ApiCall) -> Answer:
+    def ask(self, call: ApiCall) -> ApiAnswer:
         """Return the body of the answer.
 
         Raises:
@@ -124,7 +124,7 @@ class Paginator:
         """Allow calls again."""
         self._is_over.clear()
 
-    def ask(self, call: ApiCall) -> Answer:
+    def ask(self, call: ApiCall) -> ApiAnswer:
         """Send a call, and retry it with backoff while the API throttles it.
 
         Raises:
@@ -144,7 +144,7 @@ class Paginator:
 
     def ask_all(
         self, call: ApiCall, path: Sequence[str], constant: Sequence[str] = ()
-    ) -> tuple[Answer, list[Json]]:
+    ) -> tuple[ApiAnswer, list[Json]]:
         """Return the last page of an answer, and the items of all pages.
 
         The API paginates by token; without a token, an incomplete answer is paginated by page number.
@@ -175,7 +175,7 @@ class Paginator:
         raise ApiError(f"{call}: more than {MOST_PAGES} pages")
 
 
-def _next_page(call: ApiCall, answer: Answer, gathered: int) -> ApiCall | None:
+def _next_page(call: ApiCall, answer: ApiAnswer, gathered: int) -> ApiCall | None:
     """Return the call for the next page; None after the last one."""
     token = _token(answer)
     if token:
@@ -187,7 +187,7 @@ def _next_page(call: ApiCall, answer: Answer, gathered: int) -> ApiCall | None:
     return ApiCall(call.action, {**by_number, "PageNumber": number + 1, "PageSize": size})
 
 
-def items_of(answer: Answer, path: Sequence[str], call: ApiCall) -> list[Json]:
+def items_of(answer: ApiAnswer, path: Sequence[str], call: ApiCall) -> list[Json]:
     """Return the items at a path of an answer; none if the path is missing or null.
 
     Raises:
@@ -206,12 +206,12 @@ def items_of(answer: Answer, path: Sequence[str], call: ApiCall) -> list[Json]:
     raise ApiError(f"{call}: unexpected answer: {'.'.join(path)} is not a list")
 
 
-def _token(answer: Answer) -> str:
+def _token(answer: ApiAnswer) -> str:
     token = answer.get("NextToken")
     return token if isinstance(token, str) else ""
 
 
-def _number(answer: Answer, name: str) -> int:
+def _number(answer: ApiAnswer, name: str) -> int:
     number = answer.get(name)
     return number if isinstance(number, int) and not isinstance(number, bool) else 0
 

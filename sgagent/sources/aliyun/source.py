@@ -20,7 +20,7 @@ from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.documents.writer import as_json
 from sgagent.settings.sources import AliyunSourceSettings
 from sgagent.sources.aliyun import ecs_api
-from sgagent.sources.aliyun.ecs_api import Action, Answer, Api, ApiCall, ApiError, Json, Paginator
+from sgagent.sources.aliyun.ecs_api import Action, Api, ApiAnswer, ApiCall, ApiError, Json, Paginator
 from sgagent.sources.factory import SourceContext
 from sgagent.sources.poller import PolledSource, PollInterval
 from sgagent.sources.servers import EndpointCache, addresses_file
@@ -85,16 +85,16 @@ class _Reading:
 
     subject: ApiSubject
     paginator: Paginator
-    groups: dict[str, Answer] = field(default_factory=dict)
-    rules: dict[str, Answer] = field(default_factory=dict)
+    groups: dict[str, ApiAnswer] = field(default_factory=dict)
+    rules: dict[str, ApiAnswer] = field(default_factory=dict)
     """Of the subject's own groups, by group."""
 
-    interfaces: dict[str, Answer] = field(default_factory=dict)
+    interfaces: dict[str, ApiAnswer] = field(default_factory=dict)
     """The subject's own."""
 
-    members: dict[str, Answer] = field(default_factory=dict)
-    prefix_lists: dict[str, Answer] = field(default_factory=dict)
-    port_lists: dict[str, Answer] = field(default_factory=dict)
+    members: dict[str, ApiAnswer] = field(default_factory=dict)
+    prefix_lists: dict[str, ApiAnswer] = field(default_factory=dict)
+    port_lists: dict[str, ApiAnswer] = field(default_factory=dict)
 
     def documents(self, limits: Limits) -> tuple[DocumentFile, ...]:
         """Read, and return the objects as documents; equal answers give equal bytes."""
@@ -132,7 +132,7 @@ class _Reading:
         for some in _portions(names, INTERFACES_A_CALL):
             self.interfaces |= self._read_interfaces(NetworkInterfaceId=some)
 
-    def _read_interfaces(self, **parameters: Json) -> dict[str, Answer]:
+    def _read_interfaces(self, **parameters: Json) -> dict[str, ApiAnswer]:
         call = ApiCall(Action.INTERFACES, parameters)
         _, interfaces = self.paginator.ask_all(call.also(MaxResults=INTERFACES_A_CALL), _INTERFACES)
         return _by_id(interfaces, "NetworkInterfaceId", _OF_INTERFACE, call)
@@ -147,7 +147,7 @@ class _Reading:
             _, groups = self.paginator.ask_all(call.also(MaxResults=GROUPS_A_CALL), _GROUPS)
             self.groups |= _by_id(groups, "SecurityGroupId", _OF_GROUP, call)
 
-    def _rules_of(self, group_id: str) -> Answer:
+    def _rules_of(self, group_id: str) -> ApiAnswer:
         """Return the rules of a group, all pages of them."""
         call = ApiCall(Action.RULES, {"SecurityGroupId": group_id, "NicType": "intranet", "Direction": "all"})
         last, rules = self.paginator.ask_all(call.also(MaxResults=RULES_A_CALL), _RULES, _OF_RULES)
@@ -198,23 +198,23 @@ class _Reading:
         listing = _document(Action.GROUPS, {"SecurityGroups": {"SecurityGroup": _in_order(self.groups)}})
         return (listing, _document(Action.RULES, _in_order(without | self.rules))) if without else (listing,)
 
-    def _member(self, interface: Answer) -> Answer:
+    def _member(self, interface: ApiAnswer) -> ApiAnswer:
         """Return an interface elsewhere, with the groups that are known here."""
         known = sorted(_groups_of(interface) & self.groups.keys())
         return {**_kept(interface, _OF_MEMBER), "SecurityGroupIds": {"SecurityGroupId": known}}
 
 
-_NO_RULES: Answer = {"Permissions": {"Permission": []}}
+_NO_RULES: ApiAnswer = {"Permissions": {"Permission": []}}
 
 
-def _groups_of(interface: Answer) -> set[str]:
+def _groups_of(interface: ApiAnswer) -> set[str]:
     call = ApiCall(Action.INTERFACES)
     return {group for group in ecs_api.items_of(interface, _ATTACHED, call) if isinstance(group, str)}
 
 
-def _by_id(items: Iterable[Json], name: str, kept: Sequence[str], call: ApiCall) -> dict[str, Answer]:
+def _by_id(items: Iterable[Json], name: str, kept: Sequence[str], call: ApiCall) -> dict[str, ApiAnswer]:
     """Return items by id; the last copy of a repeated item wins."""
-    found: dict[str, Answer] = {}
+    found: dict[str, ApiAnswer] = {}
     for item in items:
         key = item.get(name) if isinstance(item, Mapping) else None
         if not isinstance(item, Mapping) or not isinstance(key, str):
@@ -223,11 +223,11 @@ def _by_id(items: Iterable[Json], name: str, kept: Sequence[str], call: ApiCall)
     return found
 
 
-def _kept(item: Mapping[str, Json], names: Sequence[str]) -> Answer:
+def _kept(item: Mapping[str, Json], names: Sequence[str]) -> ApiAnswer:
     return {name: item[name] for name in names if name in item}
 
 
-def _without_number(answer: Answer) -> Answer:
+def _without_number(answer: ApiAnswer) -> ApiAnswer:
     return {key: value for key, value in answer.items() if key != "RequestId"}
 
 
@@ -235,7 +235,7 @@ def _portions(items: Sequence[str], most: int) -> Iterable[list[str]]:
     return [list(items[start : start + most]) for start in range(0, len(items), most)]
 
 
-def _in_order(by_id: Mapping[str, Answer]) -> list[Answer]:
+def _in_order(by_id: Mapping[str, ApiAnswer]) -> list[ApiAnswer]:
     return [by_id[key] for key in sorted(by_id)]
 
 

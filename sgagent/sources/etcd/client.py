@@ -25,7 +25,7 @@ from sgagent.sources.etcd.http2 import Channel, WakeSignal
 from sgagent.sources.etcd.messages import Header, KeyRange, KeyValue, Range, SizeBudget
 
 Answer = TypeVar("Answer")
-Read = Callable[[bytes], Answer]
+Decode = Callable[[bytes], Answer]
 """Decodes an answer."""
 
 _PAGE = 1000
@@ -253,11 +253,11 @@ class Client:
             self._channel = None
             self._access.rotate(-1)
 
-    def _ask(self, method: str, request: bytes, read: Read[Answer]) -> Answer:
+    def _ask(self, method: str, request: bytes, read: Decode[Answer]) -> Answer:
         (answer,) = self._ask_each(method, [request], read)
         return answer
 
-    def _ask_each(self, method: str, requests: Sequence[bytes], read: Read[Answer]) -> Iterator[Answer]:
+    def _ask_each(self, method: str, requests: Sequence[bytes], read: Decode[Answer]) -> Iterator[Answer]:
         """Pipeline requests, and yield the answers; closing the iterator cancels pending requests.
 
         An expired token is renewed once.
@@ -278,7 +278,7 @@ class Client:
                 self._metadata, is_token_fresh = self._authenticated(channel), True
 
     def _call(
-        self, channel: Channel, method: str, requests: Sequence[bytes], read: Read[Answer]
+        self, channel: Channel, method: str, requests: Sequence[bytes], read: Decode[Answer]
     ) -> Iterator[Answer]:
         """Yield the answers to pipelined requests, within the server's limit of concurrent calls."""
         path, metadata, calls = f"{_SERVICE}{method}", self._metadata, deque[grpc.GrpcMessages]()

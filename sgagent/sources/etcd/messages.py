@@ -15,7 +15,7 @@ from sgagent.sources.etcd.grpc import MalformedGrpcError, StoreTooLargeError
 
 T = TypeVar("T")
 
-Value = int | bytes
+FieldValue = int | bytes
 """A number, or the bytes of a text or of a nested message."""
 
 _VARINT, _LENGTH = 0, 2
@@ -47,7 +47,7 @@ def nested(field: int, message: bytes) -> bytes:
     return _varint(field << 3 | _LENGTH) + _varint(len(message)) + message
 
 
-def read_fields(message: bytes) -> Iterator[tuple[int, Value]]:
+def read_fields(message: bytes) -> Iterator[tuple[int, FieldValue]]:
     """Yield the fields of a message in their order.
 
     Raises:
@@ -73,7 +73,7 @@ def read_fields(message: bytes) -> Iterator[tuple[int, Value]]:
         at += length
 
 
-def signed(value: Value) -> int:
+def signed(value: FieldValue) -> int:
     """Return the number of a field of type int64.
 
     Raises:
@@ -83,7 +83,7 @@ def signed(value: Value) -> int:
     return found - (1 << 64) if found & _SIGN else found
 
 
-def unsigned(value: Value) -> int:
+def unsigned(value: FieldValue) -> int:
     """Return the number of a field of type uint64, bool or enum.
 
     Raises:
@@ -94,7 +94,7 @@ def unsigned(value: Value) -> int:
     return value
 
 
-def content(value: Value) -> bytes:
+def content(value: FieldValue) -> bytes:
     """Return the bytes of a field.
 
     Raises:
@@ -292,7 +292,7 @@ def authenticate_request(user: str, password: str) -> bytes:
     return text(1, user) + text(2, password)
 
 
-Fields = Mapping[int, tuple[str, Callable[[Value], object]]]
+Fields = Mapping[int, tuple[str, Callable[[FieldValue], object]]]
 """The attribute of each field of a message, and what reads it."""
 
 
@@ -302,15 +302,15 @@ def _read(message: bytes, fields: Fields) -> dict[str, Any]:
     return {name: read(value) for (name, read), value in known}
 
 
-def _flag(value: Value) -> bool:
+def _flag(value: FieldValue) -> bool:
     return bool(unsigned(value))
 
 
-def _text(value: Value) -> str:
+def _text(value: FieldValue) -> str:
     return content(value).decode(errors="replace")
 
 
-def _nested(declared: Callable[..., T], fields: Fields) -> Callable[[Value], T]:
+def _nested(declared: Callable[..., T], fields: Fields) -> Callable[[FieldValue], T]:
     """Return a reader of a field that holds a message."""
     return lambda value: declared(**_read(content(value), fields))
 
@@ -339,7 +339,7 @@ def read_range(message: bytes, limit: int) -> Range:
     """
     items: list[KeyValue] = []
 
-    def take(value: Value) -> None:
+    def take(value: FieldValue) -> None:
         if len(items) == limit:
             raise _malformed(f"more than the {limit} keys that were asked for")
         items.append(_key_value(value))
@@ -362,7 +362,7 @@ def read_watch(message: bytes, count: Callable[[KeyValue], None]) -> WatchAnswer
     """
     events: list[KeyEvent] = []
 
-    def take(value: Value) -> None:
+    def take(value: FieldValue) -> None:
         events.append(_event(value))
         count(events[-1].item)
 

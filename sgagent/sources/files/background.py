@@ -23,8 +23,8 @@ from sgagent.sources.files.collector import CollectedDocuments, CollectorTask
 from sgagent.sources.files.isolated_reader import (
     DocumentsChanged,
     LogLine,
-    Message,
     ReadAnswer,
+    ReaderMessage,
     ReaderStarted,
     ReadRequest,
 )
@@ -293,7 +293,7 @@ class _Reading:
         """Return how long a reading may take until it counts as hung."""
         return self._patience.reading if self._is_started else _START_SECONDS
 
-    def _take(self, message: Message) -> None:
+    def _take(self, message: ReaderMessage) -> None:
         match message:
             case LogLine(event, values):
                 _LOG.warning(event, **values)

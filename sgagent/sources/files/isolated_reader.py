@@ -58,7 +58,7 @@ class LogLine:
     values: Mapping[str, object]
 
 
-Message = ReadAnswer | ReaderStarted | DocumentsChanged | LogLine
+ReaderMessage = ReadAnswer | ReaderStarted | DocumentsChanged | LogLine
 
 
 def main(channel: int) -> None:

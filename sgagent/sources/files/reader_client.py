@@ -11,7 +11,7 @@ from pathlib import Path
 
 import sgagent
 from sgagent.sources.files.collector import CollectedDocuments, CollectorTask
-from sgagent.sources.files.isolated_reader import Message, ReadAnswer, ReadRequest
+from sgagent.sources.files.isolated_reader import ReadAnswer, ReaderMessage, ReadRequest
 from sgagent.sources.own_program import start_program
 
 _PROGRAM = (
@@ -46,13 +46,13 @@ class ReaderProcess:
         with contextlib.suppress(OSError):  # as above
             self._connection.send(request)
 
-    def receive(self) -> Message:
+    def receive(self) -> ReaderMessage:
         """Return the next message.
 
         Raises:
             EOFError, OSError: the process has ended.
         """
-        message: Message = self._connection.recv()
+        message: ReaderMessage = self._connection.recv()
         if isinstance(message, ReadAnswer) and isinstance(message.outcome, CollectedDocuments):
             return replace(message, outcome=self._whole(message.outcome, message.names))
         return message

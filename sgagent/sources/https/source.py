@@ -17,7 +17,7 @@ from sgagent.settings.sources import HttpsSourceSettings, ServerUrl
 from sgagent.sources.factory import SourceContext
 from sgagent.sources.https.exchange import Answer, BodyTooLargeError, Exchange, NoAnswerError
 from sgagent.sources.poller import PolledSource, PollInterval
-from sgagent.sources.servers import EndpointCache, LookUp, addresses_file, look_up
+from sgagent.sources.servers import EndpointCache, ResolveHost, addresses_file, look_up
 from sgagent.sources.verified_parse import Failure, MismatchError, VerifiedParser
 
 ASK_WHOLE_SECONDS = 600.0
@@ -46,7 +46,7 @@ class HttpsSource(PolledSource):
         parser: VerifiedParser | None = None,
         *,
         memory: Path | None = None,
-        look_up: LookUp = look_up,
+        look_up: ResolveHost = look_up,
         random: Callable[[], float] = random.random,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:

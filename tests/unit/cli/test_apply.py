@@ -16,7 +16,7 @@ import pytest
 
 from sgagent.agent.control.answers import Answering
 from sgagent.agent.control.protocol import LONGEST_QUESTION
-from sgagent.agent.control.requests import Answer, ApplyCommand, EnforcedAnswer, Query, StatusQuery
+from sgagent.agent.control.requests import ApplyCommand, ControlAnswer, EnforcedAnswer, Query, StatusQuery
 from sgagent.agent.control.server import ControlServer
 from sgagent.agent.inbox import Wanted, always
 from sgagent.cli.lockout_guard import trial_lines
@@ -38,7 +38,7 @@ class Agent:
         self.let = threading.Event()
         self.ordered: list[ApplyCommand] = []
 
-    def answer(self, question: Query, _is_wanted: Wanted = always, /) -> Answer:
+    def answer(self, question: Query, _is_wanted: Wanted = always, /) -> ControlAnswer:
         """Answer what the command asks."""
         if isinstance(question, StatusQuery):
             return replace(STATUS, interfaces=())

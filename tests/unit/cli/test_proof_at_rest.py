@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sgagent.cli.verify import MOST_REREADS, Proved, Subject, prove_at_rest
+from sgagent.cli.verify import MOST_REREADS, ProofSubject, Proved, prove_at_rest
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.verify import Outcome
 from sgagent.verify.proof import Proof
@@ -43,7 +43,7 @@ def test_a_text_is_read_once() -> None:
     assert found[0].outcome is REFUTED
 
 
-def subject_of(name: str) -> Subject:
+def subject_of(name: str) -> ProofSubject:
     """Return a table that differs from others by its name."""
     return VerifiedTable(chains={}, verdict_maps={}, unread=(name,)), ResolvedPolicy()
 

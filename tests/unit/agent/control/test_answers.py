@@ -11,7 +11,7 @@ from sgagent.agent.control.answers import answering
 from sgagent.agent.control.explain_requests import ExplainAnswer, ExplainQuery
 from sgagent.agent.control.hits import HitsAnswer, HitsQuery
 from sgagent.agent.control.requests import (
-    Answer,
+    ControlAnswer,
     Document,
     DocumentsAnswer,
     DocumentsQuery,
@@ -133,7 +133,7 @@ class Agent:
         self.published.note_totals(dict(self.totals), times=dict(self.times))
         return True
 
-    def ask(self, query: Query) -> Answer:
+    def ask(self, query: Query) -> ControlAnswer:
         """Return the answer."""
         return self._answer(query)
 

@@ -20,11 +20,11 @@ from sgagent.agent.control.protocol import (
     encode_question,
 )
 from sgagent.agent.control.requests import (
-    Answer,
     ApplyCommand,
-    Command,
     ConfirmAnswer,
     ConfirmCommand,
+    ControlAnswer,
+    ControlCommand,
     Document,
     DocumentsAnswer,
     DocumentsQuery,
@@ -126,7 +126,7 @@ PROBLEM = Problem(
     value="basic",
     remedy="did you mean type?",
 )
-COMMANDS: tuple[Command, ...] = (
+COMMANDS: tuple[ControlCommand, ...] = (
     ApplyCommand(
         documents=(Document(name="a\udcff.yaml", content="version: 1\n# ü\n"),), confirm_within=60.0
     ),
@@ -144,7 +144,7 @@ ENFORCED = EnforcedAnswer(
     warnings=(replace(PROBLEM, severity=Severity.WARNING, value=None),),
     fault="no space",
 )
-ORDER_ANSWERS: tuple[Answer, ...] = (
+ORDER_ANSWERS: tuple[ControlAnswer, ...] = (
     ENFORCED,
     EnforcedAnswer(version=None, is_changed=False, interfaces=(), held_back=None),
     ConfirmAnswer(is_confirmed=True, version="v2", overtaken_by="v3"),
@@ -197,7 +197,7 @@ def test_questions_survive_the_wire(query: Query) -> None:
         *zip(COMMANDS, ORDER_ANSWERS, strict=True),
     ),
 )
-def test_answers_survive_the_wire(query: Query, answer: Answer) -> None:
+def test_answers_survive_the_wire(query: Query, answer: ControlAnswer) -> None:
     """An answer is one line, and reads as what was said."""
     line = encode_answer(answer)
     assert line.count(b"\n") == 1

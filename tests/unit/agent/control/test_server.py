@@ -29,9 +29,9 @@ from sgagent.agent.control.protocol import (
     encode_question,
 )
 from sgagent.agent.control.requests import (
-    Answer,
     ConfirmAnswer,
     ConfirmCommand,
+    ControlAnswer,
     Query,
     StatusAnswer,
     StatusQuery,
@@ -119,7 +119,7 @@ def read(connection: socket.socket) -> bytes:
     return b"".join(parts)
 
 
-def send(path: Path, line: bytes) -> Answer | Refusals:
+def send(path: Path, line: bytes) -> ControlAnswer | Refusals:
     """Send a line and return what it is answered."""
     with connect(path) as connection:
         connection.sendall(line)
@@ -260,7 +260,7 @@ def test_a_fault_in_an_answer_is_logged_and_the_server_goes_on(directory: Path, 
     """The client is told where to look."""
     faults = iter((LookupError("lost"),))
 
-    def fail_once(query: Query, _is_wanted: Wanted = always, /) -> Answer:
+    def fail_once(query: Query, _is_wanted: Wanted = always, /) -> ControlAnswer:
         for fault in faults:
             raise fault
         return answer(query)
@@ -372,7 +372,7 @@ def test_root_and_the_agents_user_may_change_something(uid: int, *, may: bool) -
 def test_what_can_not_be_done_is_told(directory: Path, error: SgagentError, refused: Refusals) -> None:
     """By the reason, as the commands have an exit code for each."""
 
-    def refuse(_question: Query, _is_wanted: Wanted = always, /) -> Answer:
+    def refuse(_question: Query, _is_wanted: Wanted = always, /) -> ControlAnswer:
         raise error
 
     with closing(ControlServer(directory, refuse)), connect(directory / SOCKET_NAME) as connection:
@@ -384,7 +384,7 @@ def test_an_order_may_take_longer_than_a_question(directory: Path) -> None:
     """The time of a query is for reading it; then the loop has time of its own."""
     over = threading.Event()
 
-    def last(query: Query, _is_wanted: Wanted = always, /) -> Answer:
+    def last(query: Query, _is_wanted: Wanted = always, /) -> ControlAnswer:
         assert not over.wait(1.2)
         assert isinstance(query, ConfirmCommand)
         return ConfirmAnswer(is_confirmed=False)
@@ -448,7 +448,7 @@ def test_who_has_gone_is_known_before_an_order_begins(
     """A client that only says that it sends no more still waits for its answer."""
     left, wanted = threading.Event(), list[bool]()
 
-    def hesitate(_question: Query, is_wanted: Wanted = always, /) -> Answer:
+    def hesitate(_question: Query, is_wanted: Wanted = always, /) -> ControlAnswer:
         wanted.append(is_wanted())
         assert left.wait(WAIT_SECONDS)
         wait_until(lambda: wanted[-1] is not is_wanted() or len(wanted) > 2, "the client to go")

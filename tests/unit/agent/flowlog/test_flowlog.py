@@ -6,7 +6,7 @@ import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from sgagent.agent.flowlog.flow import Entry, Flow, FlowEnd, FlowsLeftOut, sentence
+from sgagent.agent.flowlog.flow import Flow, FlowEnd, FlowRecord, FlowsLeftOut, sentence
 from sgagent.agent.flowlog.flowlog import RECKONED_SECONDS, FlowLog, Loss
 from sgagent.compiler.compilation import compile_
 from sgagent.core.addresses import AddressSet
@@ -38,10 +38,10 @@ SYN = ipv4("203.0.113.9", "10.0.0.11", 6, ports(40_000, 3306))
 class Paper:
     """A writer in memory, which may be out of ink."""
 
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[FlowRecord] = field(default_factory=list)
     is_full: bool = False
 
-    def write(self, entries: Sequence[Entry]) -> None:
+    def write(self, entries: Sequence[FlowRecord]) -> None:
         """Take entries."""
         if self.is_full:
             raise OSError(errno.ENOSPC, "No space left on device")

@@ -17,7 +17,7 @@ from sgagent.documents import Limits, parse_documents
 from sgagent.sources.aliyun.ecs_api import (
     MOST_TRIES,
     Action,
-    Answer,
+    ApiAnswer,
     ApiCall,
     ApiError,
     NotThereError,
@@ -130,7 +130,7 @@ def test_pages_of_two_times_are_no_answer(cloud: FakeCloud, name: str) -> None:
     cloud.most_per_page = 1
 
     class Changing(FakeApi):
-        def ask(self, call: ApiCall) -> Answer:
+        def ask(self, call: ApiCall) -> ApiAnswer:
             answer = super().ask(call)
             is_later = call.action is Action.RULES and "NextToken" in call.parameters
             return {**answer, name: "Drop"} if is_later else answer
@@ -145,7 +145,7 @@ def read_with_a_fault(cloud: FakeCloud, *, after: int) -> Snapshot:
     class Faulty(FakeApi):
         asked = 0
 
-        def ask(self, call: ApiCall) -> Answer:
+        def ask(self, call: ApiCall) -> ApiAnswer:
             self.asked += 1
             if self.asked == after + 1:
                 raise ApiError(f"{call}: Broken")
@@ -224,7 +224,7 @@ def test_an_answer_of_another_shape_leaves_nothing(cloud: FakeCloud, wrong: dict
     """What is not understood is no empty list."""
 
     class Wrong(FakeApi):
-        def ask(self, call: ApiCall) -> Answer:
+        def ask(self, call: ApiCall) -> ApiAnswer:
             del call
             return wrong
 

@@ -27,7 +27,7 @@ from sgagent.documents import Limits
 from sgagent.settings.sources import AliyunSourceSettings, ServerUrl
 from sgagent.sources.aliyun.ecs_api import Action, Api, ApiCall, ApiError, NotAllowedError, ThrottledError
 from sgagent.sources.aliyun.source import AliyunSource
-from sgagent.sources.servers import EndpointCache, LookUp
+from sgagent.sources.servers import EndpointCache, ResolveHost
 from tests.certificates import Authority
 from tests.contract.source import Origin, SourceContract
 from tests.ecsserver import KEY_ID, SECRET, TOKEN, EcsServer, ecs_server, reply
@@ -100,7 +100,9 @@ def source_for(
 
 
 def api_for(
-    settings: AliyunSourceSettings, limits: Limits | None = None, look_up: LookUp = lambda *_: ["127.0.0.1"]
+    settings: AliyunSourceSettings,
+    limits: Limits | None = None,
+    look_up: ResolveHost = lambda *_: ["127.0.0.1"],
 ) -> tuple[SdkApi, EndpointCache]:
     """Return the API, and what finds it."""
     endpoint_cache = EndpointCache(settings.api.host, settings.api.port, look_up)
