@@ -411,7 +411,7 @@ def _runs(options: argparse.Namespace) -> Iterator[tuple[BenchPolicy | Overlappi
         for notice in Notice:
             if notice is Notice.SIGNAL and options.notice in (None, "signal"):
                 yield invent(size), notice, count
-                if size in SIZES[2:]:
+                if size == SIZES[2]:
                     yield invent_overlapping(size), notice, count
             elif options.notice == notice.name.lower() or (options.notice is None and size in SIZES[2:]):
                 yield invent(size), notice, max(2, count // 3)
