@@ -35,12 +35,10 @@ from tests.verified_cases import verified_case
 
 NAME = "verify"
 REPEATS, QUICK_REPEATS = 3, 1
-FAULTS, QUICK_FAULTS = 5_000, 50
-"""That change something for some packet."""
+DRAWS, QUICK_DRAWS = (5_000, 2_000, 40), (50, 40, 5)
+"""Faults that change something for some packet, random policies, and the most rules of each."""
 
-POLICIES, QUICK_POLICIES = 2_000, 40
 FAULTS_OF_A_POLICY = 3
-QUICK_RULES = 5
 PROOF_SECONDS = {SIZES[2]: 3.0, SIZES[3]: 30.0}
 
 _LAYOUT = MarkLayout(0xFFFF0000)
@@ -157,8 +155,8 @@ def _is_proved(seed: int, most_rules: int) -> bool:
     return prove(table_of(case.table), case.policy).outcome is Outcome.PROVED
 
 
-def lines(times: Sequence[ProofTime], quality: Quality, goals: Sequence[Goal]) -> Iterator[str]:
-    """Yield the tables."""
+def lines_of_times(times: Sequence[ProofTime], goals: Sequence[Goal]) -> Iterator[str]:
+    """Yield the tables of times."""
     yield ""
     yield from table(
         ("rules/members", "compile", "proof", "cells"),
@@ -167,29 +165,32 @@ def lines(times: Sequence[ProofTime], quality: Quality, goals: Sequence[Goal]) -
             for one in times
         ),
     )
+    yield from goal_table(goals)
+
+
+def lines_of_quality(quality: Quality, goals: Sequence[Goal]) -> Iterator[str]:
+    """Yield the tables of planted faults."""
+    yield ""
     yield from table(
         ("planted faults", ""), ((name, f"{number:,}") for name, number in sorted(quality.findings.items()))
     )
     yield from goal_table(goals)
 
 
-def judge(times: Sequence[ProofTime], quality: Quality) -> list[Goal]:
-    """Return the goals and the measurement of each."""
-    found = [
-        Goal.at_most(limit, f"proof, {one.policy}", one.proof, "s")
-        for one in times
-        if (limit := PROOF_SECONDS.get(one.size)) is not None
-    ]
+def judge_times(times: Sequence[ProofTime]) -> list[Goal]:
+    """Return the goals of times and the measurement of each."""
+    limits = [(one, PROOF_SECONDS[one.size]) for one in times if one.size in PROOF_SECONDS]
+    return [Goal.at_most(limit, f"proof, {one.policy}", one.proof, "s") for one, limit in limits]
+
+
+def judge_quality(quality: Quality) -> list[Goal]:
+    """Return the goals of quality and the measurement of each."""
+    policies = quality.proved + len(quality.not_proved)
     return [
-        *found,
         Goal.at_most(
             0, f"of {quality.changing:,} faults that change something, not found", len(quality.failed)
         ),
-        Goal.at_most(
-            0,
-            f"of {quality.proved + len(quality.not_proved):,} random policies, not proved",
-            len(quality.not_proved),
-        ),
+        Goal.at_most(0, f"of {policies:,} random policies, not proved", len(quality.not_proved)),
     ]
 
 
@@ -197,20 +198,30 @@ def main(argv: Sequence[str]) -> int:
     """Measure, and print the tables."""
     parser = parser_of(NAME, "Measure how long a proof takes, and how good it is.")
     parser.add_argument("--seed", type=int, default=1, help="of the first random policy (default: 1)")
+    parser.add_argument("--part", choices=("times", "faults"), help="measure this alone")
     options = parser.parse_args(argv)
     gc.set_threshold(*_COLLECTOR)
-    is_quick = options.quick
-    policies = (invent(SIZES[2]), invent_overlapping(SIZES[2]), *(() if is_quick else (invent(SIZES[3]),)))
-    times = [measure_time(policy, QUICK_REPEATS if is_quick else REPEATS) for policy in policies]
-    quality = measure_quality(
-        options.seed,
-        QUICK_FAULTS if is_quick else FAULTS,
-        QUICK_POLICIES if is_quick else POLICIES,
-        QUICK_RULES if is_quick else 40,
-    )
-    goals = judge(times, quality)
-    section = Section(NAME, list(lines(times, quality, goals)), (*times, quality), COSTS_PAGE)
-    return finish(section, goals, writes=options.write)
+    ended = 0
+    if options.part != "faults":
+        times = [measure_time(*one) for one in _policies(is_quick=options.quick)]
+        goals = judge_times(times)
+        section = Section(NAME, list(lines_of_times(times, goals)), times, COSTS_PAGE)
+        ended |= finish(section, goals, writes=options.write)
+    if options.part != "times":
+        quality = measure_quality(options.seed, *(QUICK_DRAWS if options.quick else DRAWS))
+        goals = judge_quality(quality)
+        section = Section("faults", list(lines_of_quality(quality, goals)), (quality,), COSTS_PAGE)
+        ended |= finish(section, goals, writes=options.write)
+    return ended
+
+
+def _policies(*, is_quick: bool) -> Iterator[tuple[BenchPolicy | OverlappingPolicy, int]]:
+    """Yield what is proved, and how often."""
+    repeats = QUICK_REPEATS if is_quick else REPEATS
+    yield invent(SIZES[2]), repeats
+    yield invent_overlapping(SIZES[2]), repeats
+    if not is_quick:
+        yield invent(SIZES[3]), repeats
 
 
 if __name__ == "__main__":
