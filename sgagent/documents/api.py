@@ -26,7 +26,7 @@ from sgagent.documents import scalars, values
 from sgagent.documents.assembly import Collected, DeliveredGroup
 from sgagent.documents.field import Field
 from sgagent.documents.field_types import Account, Block, Id, Mac, Member, PolicyWord, PortRange, Text
-from sgagent.documents.models import LooseModel, Value, one_of, read_each, read_model
+from sgagent.documents.models import FieldType, LooseModel, one_of, read_each, read_model
 from sgagent.documents.rules import Ends, RuleFields, make_port_list, make_prefix_list, make_rule
 from sgagent.documents.tree import Listing, Mapping, Node, is_set
 
@@ -47,8 +47,8 @@ def _inner(name: str) -> Callable[[Node], Listing]:
     return parse_inner
 
 
-def _wrapped(name: str) -> Value:
-    return Value(_inner(name))
+def _wrapped(name: str) -> FieldType:
+    return FieldType(_inner(name))
 
 
 class AnswerModel(LooseModel):
@@ -103,11 +103,11 @@ API_NAMES = {
 class PermissionModel(RuleFields, AnswerModel):
     """A rule; its peer and its local end have other names on ingress than on egress (§4.5)."""
 
-    priority: Annotated[int, Value(values.parse_priority_or_text)] = 1
-    protocol: Annotated[Protocols | None, Value(values.parse_single_protocol)]
+    priority: Annotated[int, FieldType(values.parse_priority_or_text)] = 1
+    protocol: Annotated[Protocols | None, FieldType(values.parse_single_protocol)]
     port_range: PortRange | None = None
     source_port_range: PortRange | None = None
-    nic_type: Annotated[str, Value(scalars.parse_text)] = "intranet"
+    nic_type: Annotated[str, FieldType(scalars.parse_text)] = "intranet"
     description: Text = ""
 
     @classmethod
@@ -174,7 +174,7 @@ class DeliveredInterfaceModel(AnswerModel):
     owner_id: Account | None = None
     vpc_id: Id | None = None
     instance_id: Id | None = None
-    connection_tracking_configuration: Annotated[Mapping, Value(scalars.parse_mapping)] | None = None
+    connection_tracking_configuration: Annotated[Mapping, FieldType(scalars.parse_mapping)] | None = None
 
 
 class DeliveredPrefixModel(AnswerModel):
@@ -188,7 +188,7 @@ class DeliveredPrefixListModel(AnswerModel):
 
     prefix_list_id: Id
     address_family: Annotated[Family, one_of(values.FAMILIES, "IPv4 or IPv6")]
-    max_entries: Annotated[int, Value(values.parse_priority_or_text)] | None = None
+    max_entries: Annotated[int, FieldType(values.parse_priority_or_text)] | None = None
     entries: Annotated[Listing, _wrapped("Entry")] | None = None
 
 
@@ -202,7 +202,7 @@ class DeliveredPortListModel(AnswerModel):
     """An answer of DescribePortRangeListEntries, which does not name the list."""
 
     port_range_list_id: Id | None = None
-    entries: Annotated[Listing, Value(scalars.parse_list)] | None = None
+    entries: Annotated[Listing, FieldType(scalars.parse_list)] | None = None
 
 
 def read_answer(answer: Field, collected: Collected) -> None:

@@ -22,7 +22,7 @@ from sgagent.core.errors import nearest
 from sgagent.core.hours import DAYS, EVERY_DAY, MINUTES_OF_DAY, Hours
 from sgagent.documents import scalars
 from sgagent.documents.field import Field
-from sgagent.documents.models import DocumentModel, Schema, Value, any_of, declare, read_model, ref
+from sgagent.documents.models import DocumentModel, FieldType, Schema, any_of, declare, read_model, ref
 from sgagent.documents.tree import Listing, Mapping, Node
 
 _CLOCK_PATTERN = "([01][0-9]|2[0-3]):([0-5][0-9])|(24):(00)"
@@ -95,12 +95,12 @@ def _text(pattern: str) -> Schema:
 
 Days = Annotated[
     tuple[int, ...],
-    Value(
+    FieldType(
         parse_days,
         any_of(_text(_DAYS_PATTERN), {"type": "array", "items": _text(_DAYS_PATTERN), "minItems": 1}),
     ),
 ]
-Clock = Annotated[int, Value(parse_clock, _text(_CLOCK_PATTERN))]
+TimeOfDay = Annotated[int, FieldType(parse_clock, _text(_CLOCK_PATTERN))]
 
 
 class HoursModel(DocumentModel):
@@ -109,11 +109,13 @@ class HoursModel(DocumentModel):
     days: Days | None = None
     """On which the hours begin, like mon-fri. Missing: every day."""
 
-    begins: Clock | None = declare(None, name="from", description="From when on, like 08:00. Missing: 00:00.")
-    ends: Clock | None = declare(
+    begins: TimeOfDay | None = declare(
+        None, name="from", description="From when on, like 08:00. Missing: 00:00."
+    )
+    ends: TimeOfDay | None = declare(
         None, name="to", description="Until when; if not after from, on the next day. Missing: 24:00."
     )
-    zone: Annotated[tzinfo, Value(parse_zone, _text(_ZONE_PATTERN))] | None = None
+    zone: Annotated[tzinfo, FieldType(parse_zone, _text(_ZONE_PATTERN))] | None = None
     """Whose clocks and days count, like Europe/Berlin. Missing: UTC."""
 
 
@@ -161,11 +163,12 @@ def parse_burst(node: Node) -> int:
 class LimitModel(DocumentModel):
     """How many new sessions each source address may open (§13.1)."""
 
-    rate: Annotated[tuple[int, int], Value(parse_rate, _text(_RATE_PATTERN))]
+    rate: Annotated[tuple[int, int], FieldType(parse_rate, _text(_RATE_PATTERN))]
     """Like 10/minute; second, minute, hour or day."""
 
     burst: (
-        Annotated[int, Value(parse_burst, {"type": "integer", "minimum": 1, "maximum": MOST_AT_ONCE})] | None
+        Annotated[int, FieldType(parse_burst, {"type": "integer", "minimum": 1, "maximum": MOST_AT_ONCE})]
+        | None
     ) = None
     """How many at once. Missing: the number of the rate."""
 
@@ -223,10 +226,10 @@ class LocalModel(DocumentModel):
 
     more_schema: ClassVar[Schema] = {"minProperties": 1, "maxProperties": 1}
 
-    user: Annotated[LocalUser, Value(parse_user, any_of(_text(_USER_PATTERN), _ID_SCHEMA))] | None = None
+    user: Annotated[LocalUser, FieldType(parse_user, any_of(_text(_USER_PATTERN), _ID_SCHEMA))] | None = None
     """Who made the socket: a name of this host, or an id."""
 
-    unit: Annotated[LocalUnit, Value(parse_unit, _text(_UNIT_PATTERN))] | None = None
+    unit: Annotated[LocalUnit, FieldType(parse_unit, _text(_UNIT_PATTERN))] | None = None
     """In which systemd unit, or below it, the socket was made."""
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from sgagent.core.model import CidrBlock, Policy, PortSet
 from sgagent.documents import scalars, values
-from sgagent.documents.models import PlacedValue, Value, one_of, ref
+from sgagent.documents.models import FieldType, PlacedValue, one_of, ref
 from sgagent.documents.tree import Node
 
 
@@ -18,14 +18,14 @@ def _parse_version(node: Node) -> int:
 
 
 Version = Annotated[
-    int, Value(_parse_version, {"const": values.FORMAT_VERSION}, f"version: {values.FORMAT_VERSION}")
+    int, FieldType(_parse_version, {"const": values.FORMAT_VERSION}, f"version: {values.FORMAT_VERSION}")
 ]
-Id = Annotated[str, Value(values.parse_id, ref("id"))]
-Account = Annotated[str, Value(values.parse_account, ref("account"))]
-Text = Annotated[str, Value(scalars.parse_digits, ref("free_text"))]
+Id = Annotated[str, FieldType(values.parse_id, ref("id"))]
+Account = Annotated[str, FieldType(values.parse_account, ref("account"))]
+Text = Annotated[str, FieldType(scalars.parse_digits, ref("free_text"))]
 PolicyWord = Annotated[Policy, one_of(values.POLICIES)]
-Ports = Annotated[PortSet, Value(values.parse_ports, ref("ports"))]
-PortRange = Annotated[PortSet, Value(values.parse_port_range, ref("port_range"))]
+RulePorts = Annotated[PortSet, FieldType(values.parse_ports, ref("ports"))]
+PortRange = Annotated[PortSet, FieldType(values.parse_port_range, ref("port_range"))]
 Block = Annotated[CidrBlock, PlacedValue(values.parse_block, ref("block"))]
 Member = Annotated[CidrBlock, PlacedValue(values.parse_member, ref("block"))]
-Mac = Annotated[str, Value(values.parse_mac, ref("mac_address"))]
+Mac = Annotated[str, FieldType(values.parse_mac, ref("mac_address"))]

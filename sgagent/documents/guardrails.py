@@ -28,7 +28,7 @@ from sgagent.core.rule_values import ANY, EVERYTHING, canonical_objects, protoco
 from sgagent.documents import scalars, values
 from sgagent.documents.field import Field, Reading
 from sgagent.documents.field_types import Id, Text, Version
-from sgagent.documents.models import DocumentModel, PlacedValue, Value, declare, one_of, read_model, ref
+from sgagent.documents.models import DocumentModel, FieldType, PlacedValue, declare, one_of, read_model, ref
 from sgagent.documents.parse import DocumentFile, read_tree
 from sgagent.documents.problems import Budget, Findings, Limits, OverBudgetError
 from sgagent.documents.tree import Listing, Mapping, Node
@@ -72,12 +72,12 @@ class ScopeModel(DocumentModel):
     direction: Annotated[Direction, one_of(values.DIRECTIONS)] = Direction.INGRESS
     source: Objects | None = declare(None, name="from")
     destination: Objects | None = declare(None, name="to")
-    protocol: Annotated[Protocols, Value(values.parse_protocols, ref("protocols"))] | None = None
-    ports: Annotated[PortSet | PortListReference, Value(_parse_ports, ref("ports"))] | None = None
+    protocol: Annotated[Protocols, FieldType(values.parse_protocols, ref("protocols"))] | None = None
+    ports: Annotated[PortSet | PortListReference, FieldType(_parse_ports, ref("ports"))] | None = None
     exceptions: Objects | None = declare(None, name="except")
 
 
-_Scope = Annotated[Mapping, Value(scalars.parse_mapping)]
+_Scope = Annotated[Mapping, FieldType(scalars.parse_mapping)]
 
 
 class StatementModel(DocumentModel):
@@ -90,7 +90,7 @@ class StatementModel(DocumentModel):
     only: _Scope | None = None
 
 
-_List = Annotated[Listing, Value(scalars.parse_list)]
+_List = Annotated[Listing, FieldType(scalars.parse_list)]
 
 
 class GuardrailsModel(DocumentModel):

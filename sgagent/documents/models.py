@@ -22,7 +22,7 @@ Schema = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Value:
+class FieldType:
     """The values that a field takes, as metadata of its type."""
 
     parse: Callable[..., object]
@@ -36,7 +36,7 @@ class Value:
     """Whether the parser takes the place instead, for warnings and for the budget."""
 
 
-PlacedValue = partial(Value, takes_place=True)
+PlacedValue = partial(FieldType, takes_place=True)
 """Values whose parser takes the place."""
 
 _REQUIRED = object()
@@ -61,7 +61,7 @@ class ModelField(NamedTuple):
     """A field of a model."""
 
     attribute: str
-    value: Value
+    value: FieldType
     default: Any
     description: str
 
@@ -129,10 +129,10 @@ class LooseModel(DocumentModel):
         return {name: value for name, value in node.entries.items() if is_set(value)}
 
 
-def one_of(meanings: MappingOf[str, object], remedy: str = "") -> Value:
+def one_of(meanings: MappingOf[str, object], remedy: str = "") -> FieldType:
     """Return the values of a field that holds one of a few words."""
     remedy = remedy or "one of " + ", ".join(meanings)
-    return Value(partial(parse_word, words=meanings), words(meanings), remedy)
+    return FieldType(partial(parse_word, words=meanings), words(meanings), remedy)
 
 
 M = TypeVar("M", bound=DocumentModel)

@@ -37,9 +37,9 @@ from sgagent.documents.field import Field
 from sgagent.documents.field_types import Account, Block, Id, Mac, PolicyWord, PortRange, Text, Version
 from sgagent.documents.models import (
     DocumentModel,
+    FieldType,
     PlacedValue,
     Schema,
-    Value,
     any_of,
     declare,
     document_schema,
@@ -54,16 +54,16 @@ from sgagent.documents.tree import Listing, Mapping
 T = TypeVar("T")
 
 
-def _list_of(*names: str) -> Value:
+def _list_of(*names: str) -> FieldType:
     """Return the values of a list whose items other code reads: it may know them from the parse cache."""
     items = ref(names[0]) if len(names) == 1 else any_of(*map(ref, names))
-    return Value(scalars.parse_list, {"type": "array", "items": items})
+    return FieldType(scalars.parse_list, {"type": "array", "items": items})
 
 
 Blocks = Annotated[Listing, _list_of("block")]
 Tags = Annotated[
     tuple[tuple[str, str], ...],
-    Value(scalars.parse_texts, {"type": "object", "additionalProperties": ref("free_text")}),
+    FieldType(scalars.parse_texts, {"type": "object", "additionalProperties": ref("free_text")}),
 ]
 
 
@@ -79,7 +79,7 @@ class RuleModel(RuleFields):
     local_address: Block | None = None
     """What the near end must be in; of the object's family. Missing: anywhere."""
 
-    expires: Annotated[datetime, Value(values.parse_instant, ref("instant"))] | None = None
+    expires: Annotated[datetime, FieldType(values.parse_instant, ref("instant"))] | None = None
     """From when on the rule does not exist, with an offset (RFC 3339). Missing: never."""
 
     active: Annotated[Hours, PlacedValue(parse_hours, ref("hours"))] | None = None
@@ -98,7 +98,7 @@ class RuleModel(RuleFields):
 class SecurityGroupModel(DocumentModel):
     """A security group (§1.1)."""
 
-    security_group_id: Annotated[str, Value(values.parse_group_id, ref("id"))]
+    security_group_id: Annotated[str, FieldType(values.parse_group_id, ref("id"))]
     """Unique among the groups of all documents; nothing that a rule reads as another object."""
 
     name: Text = ""

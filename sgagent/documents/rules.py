@@ -11,8 +11,8 @@ from sgagent.core.conditions import NO_CONDITIONS, Conditions
 from sgagent.core.rule_values import canonical_objects, ported_text, protocols_text
 from sgagent.documents import values
 from sgagent.documents.field import Field
-from sgagent.documents.field_types import Id, Ports
-from sgagent.documents.models import DocumentModel, Value, declare, one_of, ref
+from sgagent.documents.field_types import Id, RulePorts
+from sgagent.documents.models import DocumentModel, FieldType, declare, one_of, ref
 
 _PORTED = ported_text("and")
 
@@ -29,19 +29,19 @@ class RuleFields(DocumentModel):
     policy: Annotated[model.Policy | None, one_of(values.POLICIES)]
     """What becomes of it; allow and deny mean the same as accept and drop."""
 
-    priority: Annotated[int, Value(values.parse_priority, ref("priority"))] = 1
+    priority: Annotated[int, FieldType(values.parse_priority, ref("priority"))] = 1
     """1 is the most urgent; among equals drop wins. Above 100 only in old data."""
 
-    protocol: Annotated[model.Protocols | None, Value(values.parse_protocols, ref("protocols"))]
+    protocol: Annotated[model.Protocols | None, FieldType(values.parse_protocols, ref("protocols"))]
     """A name in any letter case, an IANA number, or a list of these."""
 
-    port_range: Ports | None = declare(
+    port_range: RulePorts | None = declare(
         None, description=f"Destination ports in both directions; {_PORTED} need them or a port list."
     )
     port_list_id: Id | None = declare(
         None, description=f"A port list in place of a port range; {_PORTED} only."
     )
-    source_port_range: Ports | None = declare(
+    source_port_range: RulePorts | None = declare(
         None, description=f"Source ports; {_PORTED} only. Missing: any."
     )
 

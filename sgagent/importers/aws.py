@@ -10,14 +10,14 @@ from typing import Annotated
 from sgagent.core.model import AuthorizationObject, Cloud, Direction, Family, GroupReference, NetworkInterface
 from sgagent.documents import DocumentFile, Limits, api, field_types
 from sgagent.documents.field import Field
-from sgagent.documents.models import PlacedValue, Value, declare, items_of, one_of, read_each, read_model
+from sgagent.documents.models import FieldType, PlacedValue, declare, items_of, one_of, read_each, read_model
 from sgagent.documents.scalars import parse_boolean, parse_list, parse_mapping
 from sgagent.documents.tree import Listing, Mapping, is_set
 from sgagent.documents.values import FAMILIES, parse_block
 from sgagent.importers import aws_rules
 from sgagent.importers.context import AWS_GROUP, Gathered, Imported, NumberedRules, import_files
 
-_List = Annotated[Listing | None, Value(parse_list)]
+_List = Annotated[Listing | None, FieldType(parse_list)]
 _PrefixListReference = Annotated[AuthorizationObject, PlacedValue(aws_rules.parse_prefix_list)]
 
 
@@ -83,14 +83,14 @@ class _Rule(api.AnswerModel):
 
     group_id: field_types.Id
     security_group_rule_id: field_types.Id = ""
-    is_egress: Annotated[bool, Value(parse_boolean)]
+    is_egress: Annotated[bool, FieldType(parse_boolean)]
     ip_protocol: aws_rules.AwsProtocol
     from_port: aws_rules.Number = None
     to_port: aws_rules.Number = None
     cidr_ipv4: field_types.Block | None = None
     cidr_ipv6: field_types.Block | None = None
     prefix_list_id: _PrefixListReference | None = None
-    referenced_group_info: Annotated[Mapping | None, Value(parse_mapping)] = None
+    referenced_group_info: Annotated[Mapping | None, FieldType(parse_mapping)] = None
     description: field_types.Text = ""
 
 
@@ -109,7 +109,7 @@ class _Interface(api.AnswerModel):
     mac_address: field_types.Mac | None = None
     owner_id: field_types.Account | None = None
     vpc_id: field_types.Id | None = None
-    attachment: Annotated[Mapping | None, Value(parse_mapping)] = None
+    attachment: Annotated[Mapping | None, FieldType(parse_mapping)] = None
     groups: _List = None
     private_ip_address: field_types.Member | None = None
     private_ip_addresses: _List = None

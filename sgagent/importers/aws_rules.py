@@ -15,7 +15,7 @@ from typing import Annotated
 from sgagent.core import model
 from sgagent.core.errors import Origin, printable
 from sgagent.documents.field import Field
-from sgagent.documents.models import Value
+from sgagent.documents.models import FieldType
 from sgagent.documents.scalars import parse_digits, parse_integer, parse_text
 from sgagent.documents.tree import Node, is_set
 from sgagent.documents.values import parse_account, parse_id, parse_protocol
@@ -213,8 +213,8 @@ def _parse_protocol(node: Node) -> model.Protocol:
     return _PROTOCOLS.get(parse_digits(node).lower()) or parse_protocol(node)
 
 
-AwsProtocol = Annotated[model.Protocol, Value(_parse_protocol)]
-Number = Annotated[int | None, Value(parse_integer)]
+AwsProtocol = Annotated[model.Protocol, FieldType(_parse_protocol)]
+Number = Annotated[int | None, FieldType(parse_integer)]
 
 
 def parse_group(field: Field) -> model.GroupReference:

@@ -14,7 +14,7 @@ from sgagent.core.model import AuthorizationObject, Direction, Family, GroupRefe
 from sgagent.documents import DocumentFile, Limits
 from sgagent.documents.field import Field
 from sgagent.documents.field_types import Account, Id, Text
-from sgagent.documents.models import LooseModel, Value, declare, items_of, one_of, read_each, read_model
+from sgagent.documents.models import FieldType, LooseModel, declare, items_of, one_of, read_each, read_model
 from sgagent.documents.scalars import parse_boolean, parse_mapping, parse_text
 from sgagent.documents.tree import Listing, Mapping, Node, is_set
 from sgagent.documents.values import DIRECTIONS, FAMILIES, parse_block
@@ -40,7 +40,7 @@ class _InlineRule(LooseModel):
     protocol: aws_rules.AwsProtocol
     from_port: aws_rules.Number = None
     to_port: aws_rules.Number = None
-    self: Annotated[bool, Value(parse_boolean)] = False
+    self: Annotated[bool, FieldType(parse_boolean)] = False
     description: Text = ""
 
 
@@ -208,11 +208,11 @@ def import_terraform(files: Sequence[DocumentFile], limits: Limits) -> Imported:
 
 
 class _State(LooseModel):
-    values: Annotated[Mapping | None, Value(parse_mapping)] = None
+    values: Annotated[Mapping | None, FieldType(parse_mapping)] = None
 
 
 class _Values(LooseModel):
-    root_module: Annotated[Mapping | None, Value(parse_mapping)] = None
+    root_module: Annotated[Mapping | None, FieldType(parse_mapping)] = None
 
 
 class _Module(LooseModel):
@@ -224,8 +224,8 @@ class _Resource(LooseModel):
     mode: Annotated[bool, one_of({"managed": True, "data": False})] = True
     """Whether Terraform manages the resource."""
 
-    address: Annotated[str, Value(parse_text)] = ""
-    type: Annotated[str, Value(parse_text, remedy="the type of the resource")]
+    address: Annotated[str, FieldType(parse_text)] = ""
+    type: Annotated[str, FieldType(parse_text, remedy="the type of the resource")]
 
 
 def _read_state(root: Field, gathered: Gathered) -> None:

@@ -26,9 +26,9 @@ from sgagent.core.model import (
 from sgagent.documents import api, field_types, values
 from sgagent.documents.field import Field
 from sgagent.documents.models import (
+    FieldType,
     LooseModel,
     PlacedValue,
-    Value,
     declare,
     items_of,
     one_of,
@@ -59,11 +59,11 @@ def _parse_tags(node: Node) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(zip(entries, parse_each(entries.items(), parse_digits), strict=True)))
 
 
-Items = Annotated[Listing | None, Value(parse_list)]
-Tags = Annotated[tuple[tuple[str, str], ...] | None, Value(_parse_tags)]
+Items = Annotated[Listing | None, FieldType(parse_list)]
+Tags = Annotated[tuple[tuple[str, str], ...] | None, FieldType(_parse_tags)]
 _ADDRESS = PlacedValue(_parse_addresses)
 _Addresses = Annotated[tuple[CidrBlock, ...], _ADDRESS]
-_Ids = Annotated[frozenset[str], Value(_parse_ids)]
+_Ids = Annotated[frozenset[str], FieldType(_parse_ids)]
 
 
 class _Mention(LooseModel):
@@ -192,7 +192,7 @@ class _Group(LooseModel):
     id: field_types.Id
     security_group_type: Annotated[GroupType | None, one_of(values.GROUP_TYPES)] = None
     inner_access_policy: field_types.PolicyWord | None = None
-    inner_access: Annotated[bool | None, Value(parse_boolean)] = None
+    inner_access: Annotated[bool | None, FieldType(parse_boolean)] = None
     """What older versions of the provider have in place of the policy."""
 
     vpc_id: field_types.Id | None = None
@@ -209,7 +209,7 @@ class _Rule(api.PermissionModel):
 
     security_group_id: field_types.Id
     direction: Annotated[Direction, one_of(values.DIRECTIONS)] = declare(name="type")
-    priority: Annotated[int, Value(values.parse_priority)] = _LEAST_URGENT
+    priority: Annotated[int, FieldType(values.parse_priority)] = _LEAST_URGENT
     peer_cidr_ip: field_types.Block | None = declare(None, name="cidr_ip")
     ipv6_peer_cidr_ip: field_types.Block | None = declare(None, name="ipv6_cidr_ip")
     peer_group_id: field_types.Id | None = declare(None, name="source_security_group_id")
@@ -231,7 +231,7 @@ class PrefixEntry(LooseModel):
 class _PrefixList(LooseModel):
     id: field_types.Id
     address_family: Annotated[Family | None, one_of(values.FAMILIES)] = None
-    entry: Annotated[Listing, Value(parse_list, remedy="the entries of the list, [] if it has none")]
+    entry: Annotated[Listing, FieldType(parse_list, remedy="the entries of the list, [] if it has none")]
 
 
 def _read_group(place: Field, gathered: Gathered) -> None:

@@ -26,7 +26,7 @@ from sgagent.core.resolved_rules import KnownNames
 from sgagent.core.rule_values import ported_text
 from sgagent.documents import DocumentFile, Limits, scalars
 from sgagent.documents.field import Field, Reading
-from sgagent.documents.models import DocumentModel, Value, read_model
+from sgagent.documents.models import DocumentModel, FieldType, read_model
 from sgagent.documents.parse import read_tree
 from sgagent.documents.problems import Budget, Findings
 from sgagent.documents.tree import Listing, Mapping, Node
@@ -215,22 +215,22 @@ def _parse_number(node: Node, last: int) -> int:
     raise scalars.invalid("out_of_range", "out of range", f"0 to {last}")
 
 
-def _word_of(words: type[Enum]) -> Value:
-    return Value(partial(scalars.parse_word, words={str(word.value): word for word in words}))
+def _word_of(words: type[Enum]) -> FieldType:
+    return FieldType(partial(scalars.parse_word, words={str(word.value): word for word in words}))
 
 
-_Name = Annotated[str, Value(_parse_name)]
-_Port = Annotated[int | None, Value(partial(_parse_number, last=LAST_PORT))]
-_Byte = Annotated[int | None, Value(partial(_parse_number, last=255))]
+_Name = Annotated[str, FieldType(_parse_name)]
+_Port = Annotated[int | None, FieldType(partial(_parse_number, last=LAST_PORT))]
+_Byte = Annotated[int | None, FieldType(partial(_parse_number, last=255))]
 
 
 class _ScenarioModel(DocumentModel):
-    definitions: Annotated[str, Value(scalars.parse_text)] = ""
-    bind: Annotated[Mapping | None, Value(scalars.parse_mapping)]
+    definitions: Annotated[str, FieldType(scalars.parse_text)] = ""
+    bind: Annotated[Mapping | None, FieldType(scalars.parse_mapping)]
     source_check: Annotated[SourceCheck | None, _word_of(SourceCheck)] = None
-    packets: Annotated[Listing | None, Value(scalars.parse_list)]
-    at: Annotated[datetime | None, Value(parse_instant)] = None
-    dns: Annotated[Mapping | None, Value(scalars.parse_mapping)] = None
+    packets: Annotated[Listing | None, FieldType(scalars.parse_list)]
+    at: Annotated[datetime | None, FieldType(parse_instant)] = None
+    dns: Annotated[Mapping | None, FieldType(scalars.parse_mapping)] = None
 
 
 class _TrafficModel(DocumentModel):
@@ -248,9 +248,9 @@ class _PacketModel(_TrafficModel):
     security_group_id: _Name | None = None
     interface: _Name | None = None
     direction: Annotated[Direction | None, _word_of(Direction)]
-    source: Annotated[_Address | None, Value(_parse_address)]
-    destination: Annotated[_Address | None, Value(_parse_address)]
-    protocol: Annotated[int | None, Value(_parse_protocol)]
+    source: Annotated[_Address | None, FieldType(_parse_address)]
+    destination: Annotated[_Address | None, FieldType(_parse_address)]
+    protocol: Annotated[int | None, FieldType(_parse_protocol)]
     source_port: _Port = None
     port: _Port = None
     icmp_type: _Byte = None

@@ -20,17 +20,17 @@ from sgagent.verify.views import PROTOCOL, SelectorReading, Special, View
 Arrival = tuple[str, State]
 """A junction, and packets that came there."""
 
-Key = tuple[object, ...]
+ArrivalKey = tuple[object, ...]
 
 
 @dataclass(kw_only=True)
 class ProofMemo:
     """The intermediate results of a proof."""
 
-    arrivals: dict[Key, list[Arrival]] = field(default_factory=dict)
+    arrivals: dict[ArrivalKey, list[Arrival]] = field(default_factory=dict)
     """At the first junctions behind a chain, by the chain and the packets that came there."""
 
-    everyone: dict[Key, bool] = field(default_factory=dict)
+    everyone: dict[ArrivalKey, bool] = field(default_factory=dict)
     """Whether chains are right for far ends that no clause singles out."""
 
 
@@ -50,7 +50,7 @@ class ViewComparison(FateComparison):
         self._memo = memo
         decides = view.direction is None or view.is_expected
         state = view.state if decides else None
-        self._kind: Key = (frame, view.ports, view.box[PROTOCOL], state, view.is_elsewhere)
+        self._kind: ArrivalKey = (frame, view.ports, view.box[PROTOCOL], state, view.is_elsewhere)
         self._readings_by_selectors: dict[
             frozenset[Selector], frozenset[tuple[Selector, SelectorReading]]
         ] = {}
@@ -88,7 +88,7 @@ class ViewComparison(FateComparison):
             for junction, arrived in known:
                 self.arrive(junction, arrived)
 
-    def _key(self, chain: str, state: State) -> Key:
+    def _key(self, chain: str, state: State) -> ArrivalKey:
         """Return all that the fate of packets in a chain depends on."""
         box, *others = state
         readings = self._readings(chain, whole=False)

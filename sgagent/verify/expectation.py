@@ -49,13 +49,13 @@ from sgagent.verify.counter_names import counter_of, notes_of
 from sgagent.verify.packets import (
     EVERY_MARK,
     UNCHANGED,
-    Box,
     Constraints,
     CtDirection,
     CtState,
     Cube,
     MarkChange,
     PacketAtHook,
+    PacketSpace,
     SessionAtHook,
     is_disjoint,
     is_within,
@@ -354,21 +354,21 @@ def _always_allowed(
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class DecidedCell:
     """A part of all packets in which no clause has a border that could matter, and who decides in it."""
 
-    box: Box
+    box: PacketSpace
     clause: BoxClause | None
     """The first that matches, which then matches all packets of the box; None for the default."""
 
 
-def cut(box: Box, clauses: Sequence[BoxClause]) -> Iterator[Cell]:
+def cut(box: PacketSpace, clauses: Sequence[BoxClause]) -> Iterator[DecidedCell]:
     """Cut a box by clauses, in order.
 
     In each cell every clause before the one that decides matches no packet, and that one matches all: so all
     packets have the same first clause that matches.
     """
-    waiting: list[tuple[Box, int]] = [(box, 0)]
+    waiting: list[tuple[PacketSpace, int]] = [(box, 0)]
     while waiting:
         part, first = waiting.pop()
         for number in range(first, len(clauses)):
@@ -376,15 +376,15 @@ def cut(box: Box, clauses: Sequence[BoxClause]) -> Iterator[Cell]:
             if is_disjoint(part, clause.constraints):
                 continue
             if is_within(part, clause.constraints):
-                yield Cell(part, clause)
+                yield DecidedCell(part, clause)
             else:
                 inside, outside = split(part, clause.constraints)
                 if inside is not None:
-                    yield Cell(inside, clause)
+                    yield DecidedCell(inside, clause)
                 waiting += ((piece, number + 1) for piece in outside)
             break
         else:
-            yield Cell(part, None)
+            yield DecidedCell(part, None)
 
 
 class ClauseIndex:
@@ -401,7 +401,7 @@ class ClauseIndex:
         ]
         self._starts = [first for first, _, _ in self._segments]
 
-    def meeting(self, box: Box) -> tuple[BoxClause, ...]:
+    def meeting(self, box: PacketSpace) -> tuple[BoxClause, ...]:
         """Return the clauses that match a packet of a box, in order."""
         found = {clause.place: clause for clause in self._portless}
         for first, last in box[PORT]:

@@ -27,10 +27,10 @@ from sgagent.verify.compiled_table import (
 from sgagent.verify.counter_names import meter_notes
 from sgagent.verify.packets import (
     UNCHANGED,
-    Box,
     Cube,
     MarkChange,
     Marks,
+    PacketSpace,
     Phase,
     after_both,
     before_change,
@@ -46,7 +46,7 @@ from sgagent.verify.views import Read, SelectorReading, Settled, Special, View
 class State(NamedTuple):
     """Packets that took the same way so far."""
 
-    box: Box
+    box: PacketSpace
     classes: tuple[int, ...]
     """Of far ends."""
 

@@ -34,7 +34,6 @@ from sgagent.verify.packet_kinds import Ports
 from sgagent.verify.packets import (
     EVERY_MARK,
     UNCHANGED,
-    Box,
     CtDirection,
     CtState,
     Cube,
@@ -42,6 +41,7 @@ from sgagent.verify.packets import (
     MarkChange,
     Marks,
     PacketAtHook,
+    PacketSpace,
     common_marks,
     difference,
     is_disjoint,
@@ -115,7 +115,7 @@ class Difference:
     """Packets on which the table and the policy disagree."""
 
     view: View
-    box: Box
+    box: PacketSpace
     far_ends: Ranges
     marks: Marks
     """Of those packets."""
@@ -281,8 +281,8 @@ class FateComparison(Exploration):
                 yield _Decided(ranges, numbers, demand, demand._replace(counters=within), over)
 
     def _by_meter(
-        self, decided: _Decided, fates: Sequence[PacketFate], box: Box
-    ) -> Iterator[tuple[Demand, Sequence[PacketFate], Box]]:
+        self, decided: _Decided, fates: Sequence[PacketFate], box: PacketSpace
+    ) -> Iterator[tuple[Demand, Sequence[PacketFate], PacketSpace]]:
         """Yield demands with fates and parts of a box: a limit may exceed what opens a session (§13.1)."""
         judge, over = self.frame.judge, decided.over
         if judge is None or over is None or self.view.direction is CtDirection.REPLY:
@@ -298,7 +298,7 @@ class FateComparison(Exploration):
             for fate in some:
                 yield over if fate.counters[:1] == over.counters[:1] else decided.within, (fate,), part
 
-    def _opening(self, box: Box) -> Iterator[tuple[Box, bool]]:
+    def _opening(self, box: PacketSpace) -> Iterator[tuple[PacketSpace, bool]]:
         """Yield parts of a box, and whether an accepted packet of them opens a session here."""
         others = [box]
         for constraints in ANSWERS_THAT_OPEN_NOTHING if self.view.is_elsewhere else ():
@@ -350,7 +350,9 @@ class FateComparison(Exploration):
         if decision.decided_by is not decided_by or decision.rule is not (clause and clause.clause.rule):
             raise InconsistentProofError(f"a fault of the verifier: {decision} decides, not {clause}")
 
-    def _demand(self, demand: Demand, fates: Sequence[PacketFate], box: Box, numbers: Sequence[int]) -> None:
+    def _demand(
+        self, demand: Demand, fates: Sequence[PacketFate], box: PacketSpace, numbers: Sequence[int]
+    ) -> None:
         """Compare fates with the one that packets of a cell have to have.
 
         Raises:
@@ -383,7 +385,7 @@ class FateComparison(Exploration):
         is_marked = is_accepted_now and demand.is_remembered
         return _differing_mark(fate, self._changes if is_marked else _NO_CHANGES)
 
-    def _refute(self, box: Box, numbers: Sequence[int], mark: int, marks: Marks) -> None:
+    def _refute(self, box: PacketSpace, numbers: Sequence[int], mark: int, marks: Marks) -> None:
         """Keep the difference, after interpreting the table for one packet of it alone.
 
         Raises:

@@ -19,7 +19,7 @@ from sgagent.core.policy import ResolvedInterface
 from sgagent.nft import ruleset as nft
 from sgagent.verify.compiled_table import CompiledTable, ranges_in
 from sgagent.verify.expectation import BoxClause, ClauseIndex, RestrictedPolicy, list_box_clauses
-from sgagent.verify.packets import Box, Phase, reads_other_link, split
+from sgagent.verify.packets import PacketSpace, Phase, reads_other_link, split
 from sgagent.verify.verified_table import VerifiedTable, reach, selectors_of
 from sgagent.verify.views import Settled, View
 
@@ -60,7 +60,7 @@ class Frame:
         """Return the far ends of some classes, if they were asked for."""
         return joined(ends for number in numbers for ends in self.members[number])
 
-    def without_always(self, box: Box) -> list[Box]:
+    def without_always(self, box: PacketSpace) -> list[PacketSpace]:
         """Return the packets of a box that no group can block or let through, in disjoint boxes."""
         left = [box]
         for clause in self.always:

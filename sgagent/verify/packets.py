@@ -243,7 +243,7 @@ def own_opener(packet: PacketAtHook) -> Packet:
 Dimension = str
 """What a packet can differ in: ``protocol``, ``near end``, ``hop limit``."""
 
-Box = Mapping[Dimension, Ranges]
+PacketSpace = Mapping[Dimension, Ranges]
 """The packets that have one of each, whatever their far end and mark."""
 
 Constraints = tuple[tuple[Dimension, Ranges], ...]
@@ -261,9 +261,9 @@ def meet(one: Ranges, other: Ranges) -> Ranges:
     return common(one, other)
 
 
-def split(box: Box, constraints: Constraints) -> tuple[Box | None, list[Box]]:
+def split(box: PacketSpace, constraints: Constraints) -> tuple[PacketSpace | None, list[PacketSpace]]:
     """Return the part of a box that meets all constraints, if any does, and the rest in disjoint boxes."""
-    inside, outside = box, list[Box]()
+    inside, outside = box, list[PacketSpace]()
     for dimension, wanted in constraints:
         have = inside[dimension]
         both = meet(have, wanted)
@@ -275,12 +275,12 @@ def split(box: Box, constraints: Constraints) -> tuple[Box | None, list[Box]]:
     return inside, outside
 
 
-def is_disjoint(box: Box, constraints: Constraints) -> bool:
+def is_disjoint(box: PacketSpace, constraints: Constraints) -> bool:
     """Return whether no packet of a box meets all constraints; a dimension that it lacks never does."""
     return any(dimension not in box or not meet(box[dimension], wanted) for dimension, wanted in constraints)
 
 
-def is_within(box: Box, constraints: Constraints) -> bool:
+def is_within(box: PacketSpace, constraints: Constraints) -> bool:
     """Return whether all packets of a box meet all constraints."""
     return all(meet(box[dimension], wanted) == box[dimension] for dimension, wanted in constraints)
 

@@ -22,13 +22,13 @@ from sgagent.verify.packet_kinds import Headers, Ports
 from sgagent.verify.packets import (
     NO_PROTOCOL,
     WITH_INPUT_LINK,
-    Box,
     Constraints,
     CtDirection,
     CtState,
     Dimension,
     Ends,
     PacketAtHook,
+    PacketSpace,
     Phase,
     SessionAtHook,
     opened_direction,
@@ -178,7 +178,7 @@ class View:
         return self.state is CtState.RELATED and self.headers not in (Headers.ERROR, Headers.HIDDEN_ERROR)
 
     @cached_property
-    def box(self) -> Box:
+    def box(self) -> PacketSpace:
         """Return the values that each dimension can have."""
         is_short, is_broken = self.ports is Ports.SHORT, self.headers is Headers.BROKEN
         addresses = (NEAR_END, *(end.address for end in (*_HEADER, *_OTHER_TUPLE)))
@@ -405,7 +405,7 @@ class View:
             is_confirmed=bool(values[STATUS] & CONFIRMED),
         )
 
-    def values(self, box: Box, far_end: int) -> dict[Dimension, int]:
+    def values(self, box: PacketSpace, far_end: int) -> dict[Dimension, int]:
         """Return values that a packet of a box can have, its far end included: without NAT, if it can be."""
         values = {dimension: ranges[0][0] for dimension, ranges in box.items()}
         for dimension, wish in (*_WISHES, (NEAR_END, _ORDINARY[self.family])):

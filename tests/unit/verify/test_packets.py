@@ -8,10 +8,10 @@ from sgagent.core.addresses import Ranges, joined
 from sgagent.nft.ruleset import ALL_BITS
 from sgagent.verify.packets import (
     EVERY_MARK,
-    Box,
     Cube,
     MarkChange,
     Marks,
+    PacketSpace,
     after_both,
     before_change,
     common_marks,
@@ -98,7 +98,7 @@ def ranges(draw: st.DrawFn) -> Ranges:
     return joined((min(pair), max(pair)) for pair in ends)
 
 
-def points(box: Box) -> set[tuple[int, int]]:
+def points(box: PacketSpace) -> set[tuple[int, int]]:
     """Return the members of a box of two dimensions."""
     x, y = ([n for first, last in box[dimension] for n in range(first, last + 1)] for dimension in "xy")
     return {(one, other) for one in x for other in y}
