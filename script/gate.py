@@ -193,7 +193,10 @@ def list_unit_tests(folder: Path, *, is_quick: bool = False) -> Iterator[Section
     for first, last in UNIT_PARTS:
         chosen = [str(path.relative_to(ROOT)) for path in paths if first <= path.name[0] <= last]
         argv = (f"{DEBIAN}/python", "-m", "pytest", *chosen)
-        yield pytest_section(f"tests, {first} to {last}", argv, folder / f"unit-{first}.xml", is_full=False)
+        section = pytest_section(
+            f"tests, {first} to {last}", argv, folder / f"unit-{first}.xml", is_full=False
+        )
+        yield replace(section, niceness=YIELDING)
 
 
 def list_covered_tests(folder: Path) -> list[Section]:
