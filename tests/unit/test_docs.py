@@ -94,6 +94,17 @@ def _anchors_of(path: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+TABLE = re.compile(r"(?<!\|)\n\n?(\|[^\n]*\n[^\n]*)")
+"""The first two lines of a table."""
+
+
+@pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_each_table_has_a_head(path: Path) -> None:
+    """A line of dashes is below its first line: an empty line within a table would end it."""
+    heads = TABLE.findall(re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL))
+    assert [head for head in heads if not re.search(r"\n\|[-:| ]+\|$", head)] == []
+
+
 def test_every_document_is_in_the_index() -> None:
     """docs/README.md links to each document and recipe, and the site's navigation has it."""
     index, navigation = read("docs/README.md"), read("mkdocs.yml")
