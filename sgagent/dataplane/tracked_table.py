@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sgagent.dataplane.generation import GenerationTracker, RulesetChange, RulesetEvents, RulesetNumber
+from sgagent.dataplane.generation import (
+    MISSED,
+    GenerationTracker,
+    RulesetChange,
+    RulesetEvents,
+    RulesetNumber,
+)
 from sgagent.dataplane.table import Applied, PrivilegedTable, TableListing
 from sgagent.nft.transactions import Plan
 
@@ -71,17 +77,25 @@ class TrackedTable:
     def apply(self, plan: Plan) -> Applied:
         """Carry out a plan, as :class:`PrivilegedTable` does.
 
-        It listens to nothing during a large one. What others change meanwhile shows in the numbers.
+        It listens to nothing during a large one. What others change meanwhile shows in the numbers, and is
+        passed on as missed.
         """
         before = self.read_generation()
         followed = self._tracker.followed
-        if len(plan.operations) > _MOST_HEARD_OPERATIONS:
+        is_heard = len(plan.operations) <= _MOST_HEARD_OPERATIONS
+        if not is_heard:
             self.events.pause()
+            self._tracker.followed = None
         try:
             applied = self.table.apply(plan)
         finally:
             self.events.begin()
-        self._tracker.change(applied.after)
+        # Of a transaction that ends as we begin to listen only the last message may come: the number has it.
+        is_last = is_heard or self.table.read_generation() == applied.after
+        if is_last:
+            self._tracker.change(applied.after)
+        if not is_last or not (is_heard or followed in (None, applied.before)):
+            self._tell(MISSED)
         return Applied(before if applied.before == followed else None, applied.after)
 
     def close(self) -> None:
