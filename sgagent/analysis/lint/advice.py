@@ -16,6 +16,9 @@ from sgagent.core.model import AuthorizationObjects, Direction, Policy, PortSet
 from sgagent.core.policy import ResolvedRule
 
 LAST_PRIORITY = 100
+
+_FEW = 8
+"""Edits at most whose own packets are asked for; of more, all packets are looked at once."""
 """The greatest that the cloud takes (§4.6)."""
 
 Edits = tuple[RuleEdit, ...]
@@ -84,10 +87,18 @@ def unties(subject: LintSubject, drop: RuleKey, accept: RuleKey, priority: int, 
     mine = tuple(known[key] for key in (drop, accept) if key in known)
     steps = [(key, priority + step) for n in (1, 2, 3) for key, step in ((accept, n), (drop, -n))]
     apart = [(_edit(key, priority=number),) for key, number in steps if key not in known]
+    base = merged(besides)
+    removed = {edit.key for edit in base if not edit.fields}
+    beside = [(stand.interfaces, edit_judge(stand.judge, base, subject.members)) for stand in subject.stands]
     for edits in (mine, *apart):
         fix = _first(subject, (edits,), lambda _: False, changes=False) if edits else None
+        if fix is None:
+            continue
         together = merged((*besides, *edits))
-        if fix and not _flows(subject, together) and not any(_exceeding_flows(subject, together)):
+        # What is beside changes no verdict, so that what all change is what these change after it.
+        is_after = removed.isdisjoint(edit.key for edit in edits)
+        flows = changed_flows(beside, edits, subject.members) if is_after else _flows(subject, together)
+        if not flows and not any(_exceeding_flows(subject, together)):
             return fix
     return None
 
@@ -157,12 +168,13 @@ def _first(
             continue
         if any((edit.priority or 1) > max(LAST_PRIORITY, _priority(subject, edit.key)) for edit in edits):
             continue
-        if _ties(subject, edits):  # asked first: it takes the least time
+        is_few = len(edits) <= _FEW
+        if is_few and _ties(subject, edits):  # asked first: of few it takes the least time
             continue
         flows = _flows(subject, edits)
         is_right = bool(flows) is changes and all(map(is_meant, (*flows, *_later_flows(subject, edits))))
         is_right = is_right and all(map(is_meant, _exceeding_flows(subject, edits)))
-        if is_right and _are_all_reached(subject, edits):
+        if is_right and (is_few or not _ties(subject, edits)) and _are_all_reached(subject, edits):
             return Fix(edits=edits, flows=flows)
     return None
 
@@ -201,6 +213,11 @@ def _are_all_reached(subject: LintSubject, edits: Edits) -> bool:
         edited = edit_judge(judge, edits, subject.members) if moved else judge
         for direction in Direction if edited is not judge else ():
             reach = RuleReach(edited, direction)
+            if len(moved) > _FEW:
+                waiting -= reach.deciding
+                if not moved.isdisjoint(reach.void_drops):
+                    return False
+                continue
             for key in moved & reach.rules.keys():
                 deciders = reach.deciders_of(key)
                 if any(_is(one.rule, {key}) for one in deciders):
