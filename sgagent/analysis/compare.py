@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, groupby
+from itertools import groupby
 from operator import attrgetter
 
 from sgagent.analysis.cells import Bits, Cells, codes_of, first_of, places_of
@@ -286,9 +286,6 @@ def _say_the_same(old: Sequence[Clause], new: Sequence[Clause]) -> bool:
     )
 
 
-_MOST_APART = 8
-"""Changed clauses whose far ends and codes are looked at apart; of more it takes longer than together."""
-
 _Narrowed = tuple[Sequence[Clause], Sequence[Clause], dict[Clause, Clause]]
 """Two lists of clauses that differ in the same packets as those that they were made of, and what each was."""
 
@@ -303,10 +300,7 @@ def _narrow(old: Sequence[Clause], new: Sequence[Clause], family: Family) -> _Na
     lists = [_within(clauses, addresses, codes, family) for clauses in (old, new)]
     originals = {narrowed: clause for pairs in lists for narrowed, clause in pairs}
     (before, after) = ([narrowed for narrowed, _ in pairs] for pairs in lists)
-    spaces = [(addresses, codes)]
-    if len(changed) <= _MOST_APART:
-        spaces = [(joined(clause.addresses), joined(codes_of(clause))) for clause in changed]
-    differing = _differing(before, after, originals, spaces, family)
+    differing = _differing(before, after, originals, codes, family)
     if differing is None:
         return None
     far_ends, kept = differing
@@ -373,12 +367,10 @@ def _differing(
     old: Sequence[Clause],
     new: Sequence[Clause],
     originals: dict[Clause, Clause],
-    spaces: Iterable[tuple[Ranges, Ranges]],
+    codes: Ranges,
     family: Family,
 ) -> tuple[Ranges, Container[Clause]] | None:
-    """Return the far ends about which lists differ, and the clauses that decide there.
-
-    All packets about which they differ are of one of the spaces: far ends and codes.
+    """Return the far ends about which lists differ for some codes, and the clauses that decide there.
 
     A clause that both lists have stays in both if it decides by either: lists that are alike for some packets
     stay so.
@@ -386,8 +378,7 @@ def _differing(
     cells, olds = Cells((*old, *new), family), (1 << len(old)) - 1
     far_ends: list[tuple[int, int]] = []
     deciding: Bits = 0
-    looked_at = chain.from_iterable(cells.each(codes, among) for among, codes in spaces)
-    for far, found in groupby(looked_at, attrgetter("far")):
+    for far, found in groupby(cells.each(codes), attrgetter("far")):
         pairs = {(first_of(cell.bits & olds), first_of(cell.bits & ~olds)) for cell in found}
         if any(bool(before & cells.accepts) is not bool(after & cells.accepts) for before, after in pairs):
             far_ends += far.ranges

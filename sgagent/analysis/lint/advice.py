@@ -17,6 +17,9 @@ from sgagent.core.policy import ResolvedRule
 
 LAST_PRIORITY = 100
 
+_MOST_PAIRS = 1_000_000
+"""Of rules that are edited and all rules: a comparison of more takes minutes."""
+
 _FEW = 8
 """Edits at most whose own packets are asked for; of more, all packets are looked at once."""
 """The greatest that the cloud takes (§4.6)."""
@@ -167,6 +170,8 @@ def _first(
         if any(edit.priority is not None and edit.priority < 1 for edit in edits):
             continue
         if any((edit.priority or 1) > max(LAST_PRIORITY, _priority(subject, edit.key)) for edit in edits):
+            continue
+        if len(edits) * len(subject.rules) > _MOST_PAIRS and not subject.is_exhaustive:
             continue
         is_few = len(edits) <= _FEW
         if is_few and _ties(subject, edits):  # asked first: of few it takes the least time

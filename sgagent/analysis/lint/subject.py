@@ -233,6 +233,11 @@ class LintSubject:
             if reach.unfinished
         )
 
+    @property
+    def is_exhaustive(self) -> bool:
+        """Return whether all is looked at, however long that takes."""
+        return any(stand.most is None for stand in self.stands)
+
     @cached_property
     def decided(self) -> frozenset[RuleKey]:
         """Return the rules that decide about any packet anywhere."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -216,6 +217,10 @@ def redundant_rule(subject: LintSubject) -> Iterator[Finding]:
         )
 
 
+_RULES_LOOKED_AT = 20_000
+"""By all searches for an edit that sets rules of one priority apart, about 2 s."""
+
+
 @notice("an accept and a drop of one priority that match the same packets")
 def contradicting_tie(subject: LintSubject) -> Iterator[Finding]:
     """Find accepts and drops of one priority that match the same packets: drop wins."""
@@ -223,6 +228,7 @@ def contradicting_tie(subject: LintSubject) -> Iterator[Finding]:
     for tie in chain.from_iterable(map(ties, subject.stands)):
         found.setdefault((key_of(tie.drop), key_of(tie.accept)), tie)
     made: tuple[RuleEdit, ...] = ()
+    sought = _most_sought(subject)
     for (drop, accept), tie in found.items():
         is_trap = accept in subject.trapped.get(drop, ())
         if is_trap or not subject.duplicates.keys().isdisjoint((drop, accept)):
@@ -231,7 +237,9 @@ def contradicting_tie(subject: LintSubject) -> Iterator[Finding]:
             continue
         needless = next((key for key in (accept, drop) if key in subject.removals.every), None)
         fix = advice.removal(subject, needless) if needless else None
-        if fix is None:
+        is_sought = sought > 0
+        if fix is None and is_sought:
+            sought -= 1
             fix = advice.unties(subject, drop, accept, tie.drop.priority, made)
             made = merged((*made, *(fix.edits if fix else ())))
         owner = "" if accept[0] == drop[0] else f" of {accept[0]}"
@@ -239,13 +247,21 @@ def contradicting_tie(subject: LintSubject) -> Iterator[Finding]:
             drop,
             f"it and {accept[1]}{owner} have priority {tie.drop.priority} and contradict each other"
             f" on {tie.traffic}, where drop wins",
-            _tie_remedy(fix),
+            _tie_remedy(fix, is_sought=is_sought),
             others=(accept[1],),
             fix=fix,
         )
 
 
-def _tie_remedy(fix: Fix | None) -> str:
+def _most_sought(subject: LintSubject) -> int:
+    """Return for how many ties an edit is sought, which takes a look at all rules each; all if exhaustive."""
+    most = max(1, _RULES_LOOKED_AT // max(1, len(subject.rules)))
+    return sys.maxsize if subject.is_exhaustive else most
+
+
+def _tie_remedy(fix: Fix | None, *, is_sought: bool) -> str:
+    if fix is None and not is_sought:
+        return "decide which of them is meant; --exhaustive looks for priorities that set them apart"
     if fix is None:
         return "decide which of them is meant: no priority close by sets them apart without effect"
     if all(edit.fields for edit in fix.edits):
