@@ -197,7 +197,11 @@ class Verification:
         with self._changed:
             while not self._is_over:
                 if self._proved == self._change:
-                    if not self._changed.wait(None if self._prover is None else self.idle_seconds):
+                    idle = None if self._prover is None else self.idle_seconds
+                    # A step that changes nothing wakes this thread, too.
+                    if not self._changed.wait_for(
+                        lambda: self._is_over or self._proved != self._change, idle
+                    ):
                         return self._proved
                     continue
                 now = time.monotonic()
@@ -212,6 +216,9 @@ class Verification:
                 ):
                     return self._change
         return None
+
+    def _is_needed(self) -> bool:
+        return self._is_over or self._proved != self._change
 
     def _prove(self, change: int) -> None:
         """Prove the table after a change; the result counts only if the listing was of no other.

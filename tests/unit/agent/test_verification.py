@@ -298,6 +298,21 @@ def test_the_process_that_proves_ends_when_it_is_idle(tmp_path: Path) -> None:
     assert stage.events("table_refuted") == 2
 
 
+def test_steps_that_change_nothing_keep_no_process_that_proves(tmp_path: Path) -> None:
+    """It ends though steps come more often than it may be idle."""
+    machine = Machine(tmp_path / "state")
+    machine.source.write(GOOD)
+    listings, log = Listings(contents=[NO_TABLE]), FakeLog()
+    made = Verification(listings.open, MarkLayout(0xFFFF0000), log, quiet_seconds=0.01, idle_seconds=0.5)
+    with made.running():
+        stage = Stage(made, listings, log, machine)
+        stage.step()
+        stage.wait_for(Outcome.REFUTED)
+        wait_until(
+            lambda: (stage.step(), not processes_that_prove())[1], "the end of the process that proves"
+        )
+
+
 def test_a_proof_that_takes_too_much_memory_is_unknown(stage: Stage) -> None:
     """It never takes the host's; a smaller one is made by the same process."""
     stage.listings.contents = [NO_TABLE]
