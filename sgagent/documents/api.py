@@ -27,7 +27,7 @@ from sgagent.documents.assembly import Collected, DeliveredGroup
 from sgagent.documents.field import Field
 from sgagent.documents.field_types import Account, Block, Id, Mac, Member, PolicyWord, PortRange, Text
 from sgagent.documents.models import FieldType, LooseModel, one_of, read_each, read_model
-from sgagent.documents.rules import Ends, RuleFields, make_port_list, make_prefix_list, make_rule
+from sgagent.documents.rules import RuleEnds, RuleFields, make_port_list, make_prefix_list, make_rule
 from sgagent.documents.tree import Listing, Mapping, Node, is_set
 
 T = TypeVar("T")
@@ -275,7 +275,7 @@ def _rule(place: Field) -> SecurityGroupRule | None:
     note_nic_type(place, model)
     local = _block(place, model, "local_cidr_ip", "ipv6_local_cidr_ip")
     near = _end(model, local, getattr(model, local)) if local else ()
-    ends = Ends(() if way is None else rule_peer(place, model), near)
+    ends = RuleEnds(() if way is None else rule_peer(place, model), near)
     return make_rule(place, model, ends, description=model.description)
 
 

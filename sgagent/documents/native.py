@@ -48,7 +48,7 @@ from sgagent.documents.models import (
     read_model,
     ref,
 )
-from sgagent.documents.rules import Ends, RuleFields, make_port_list, make_prefix_list, make_rule
+from sgagent.documents.rules import RuleEnds, RuleFields, make_port_list, make_prefix_list, make_rule
 from sgagent.documents.tree import Listing, Mapping
 
 T = TypeVar("T")
@@ -301,7 +301,7 @@ def _rule(place: Field) -> SecurityGroupRule | None:
     model = read_model(RuleModel, place)
     if model is None:
         return None
-    ends = Ends(
+    ends = RuleEnds(
         tuple(((_OBJECT, *path), one) for path, one in model.authorization_object or ()),
         ((("local_address",), model.local_address),) if model.local_address else (),
     )

@@ -46,7 +46,7 @@ class RuleFields(DocumentModel):
     )
 
 
-class Ends(NamedTuple):
+class RuleEnds(NamedTuple):
     """The two ends of a rule, without what the document leaves out or has wrong."""
 
     objects: tuple[values.PlacedObject, ...]
@@ -57,7 +57,7 @@ class Ends(NamedTuple):
 def make_rule(
     place: Field,
     rule: RuleFields,
-    ends: Ends,
+    ends: RuleEnds,
     *,
     description: str,
     expires: datetime | None = None,
@@ -165,7 +165,7 @@ def _source_ports(place: Field, rule: RuleFields) -> model.PortSet:
     return rule.source_port_range
 
 
-def _check_families(place: Field, protocols: model.Protocols, ends: Ends) -> None:
+def _check_families(place: Field, protocols: model.Protocols, ends: RuleEnds) -> None:
     """Note an error where protocol, objects and local address are of no common family (§4.1, §4.5, §12.1).
 
     What prefix lists hold is not known here; ``resolve`` checks it.
@@ -194,7 +194,7 @@ def _are_other_blocks(some: Iterable[values.PlacedObject], family: model.Family)
     return all(isinstance(one, model.CidrBlock) and one.family is not family for _, one in some)
 
 
-def _refuse_mixed(place: Field, ends: Ends) -> None:
+def _refuse_mixed(place: Field, ends: RuleEnds) -> None:
     """Add an error for each object that is not of the local address's family.
 
     Of one object and one local address either may be meant; an object of a list is to agree.
@@ -207,7 +207,7 @@ def _refuse_mixed(place: Field, ends: Ends) -> None:
             place.at(*at).error("mixed_families", "the two ends of the rule mix IPv4 and IPv6", remedy)
 
 
-def _refuse_in_drop(place: Field, ends: Ends, conditions: Conditions) -> None:
+def _refuse_in_drop(place: Field, ends: RuleEnds, conditions: Conditions) -> None:
     """Add an error for each name: addresses that an answer lacks would be open (§12.3); and for a limit."""
     for path, one in ends.objects:
         if isinstance(one, model.NameReference):

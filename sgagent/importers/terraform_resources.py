@@ -35,7 +35,7 @@ from sgagent.documents.models import (
     read_each,
     read_model,
 )
-from sgagent.documents.rules import Ends, make_rule
+from sgagent.documents.rules import RuleEnds, make_rule
 from sgagent.documents.scalars import parse_boolean, parse_digits, parse_each, parse_list, parse_mapping
 from sgagent.documents.tree import Listing, Node, is_set
 from sgagent.importers.aws_rules import ImportEffect
@@ -275,7 +275,7 @@ def _read_rule(place: Field, gathered: Gathered) -> None:
 def _rule(place: Field, model: _Rule, gathered: Gathered) -> SecurityGroupRule | None:
     """Return a rule; None, with errors added, if it is invalid. A priority that is missing admits least."""
     api.note_nic_type(place, model)
-    ends = Ends(api.rule_peer(place, model))
+    ends = RuleEnds(api.rule_peer(place, model))
     if "priority" not in model.given and model.policy is Policy.DROP:
         model.priority = 1
     if "priority" not in model.given and model.policy is Policy.ACCEPT:
