@@ -43,7 +43,7 @@ PATCH = {
     "sgagent/documents/native.py": (
         (
             "    active: Annotated[Hours,",
-            """    begins: Annotated[datetime, Value(values.parse_instant, ref("instant"))] | None = None
+            """    begins: Annotated[datetime, FieldType(values.parse_instant, ref("instant"))] | None = None
     'From when on the rule exists. Missing: always.'
 
     active: Annotated[Hours,""",
