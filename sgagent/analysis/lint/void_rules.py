@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -228,7 +227,7 @@ def contradicting_tie(subject: LintSubject) -> Iterator[Finding]:
     for tie in chain.from_iterable(map(ties, subject.stands)):
         found.setdefault((key_of(tie.drop), key_of(tie.accept)), tie)
     made: tuple[RuleEdit, ...] = ()
-    sought = _most_sought(subject)
+    sought = len(found) if subject.is_exhaustive else _most_sought(subject)
     for (drop, accept), tie in found.items():
         is_trap = accept in subject.trapped.get(drop, ())
         if is_trap or not subject.duplicates.keys().isdisjoint((drop, accept)):
@@ -254,9 +253,8 @@ def contradicting_tie(subject: LintSubject) -> Iterator[Finding]:
 
 
 def _most_sought(subject: LintSubject) -> int:
-    """Return for how many ties an edit is sought, which takes a look at all rules each; all if exhaustive."""
-    most = max(1, _RULES_LOOKED_AT // max(1, len(subject.rules)))
-    return sys.maxsize if subject.is_exhaustive else most
+    """Return for how many ties an edit is sought, which takes a look at all rules each."""
+    return max(1, _RULES_LOOKED_AT // max(1, len(subject.rules)))
 
 
 def _tie_remedy(fix: Fix | None, *, is_sought: bool) -> str:
