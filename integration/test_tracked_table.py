@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 
 import pytest
 
 from integration.namespaces import Namespace, network_namespace
 from sgagent.core.errors import KernelRefusedError
-from sgagent.dataplane.generation import RulesetChange
+from sgagent.dataplane.generation import MISSED, RulesetChange, RulesetEvents
 from sgagent.dataplane.table import Applied, PrivilegedTable
 from sgagent.dataplane.tracked_table import TrackedTable
 from sgagent.nft.diff import make_plan
@@ -20,12 +22,34 @@ class IntrudedTable(PrivilegedTable):
     """A table beside which another process adds one, right after each plan."""
 
     namespace: Namespace
+    is_late = False
+    """Whether it is added only once the applier listens again, before it reads the number."""
+
+    _is_due = False
+
+    def read_generation(self) -> int:
+        """Return the number of the ruleset."""
+        if self._is_due:
+            self._is_due = False
+            self.namespace.nft("add", "chain", "inet", "sgagent", "evil")
+        return super().read_generation()
 
     def apply(self, plan: Plan) -> Applied:
         """Carry out a plan."""
         applied = super().apply(plan)
+        self._is_due = self.is_late
+        if self.is_late:
+            return applied
         self.namespace.nft("add", "table", "ip", f"other-{applied.after}")
         return applied
+
+
+class LastMessages(RulesetEvents):
+    """Of each transaction the last message alone, as where the kernel made the others for nobody."""
+
+    def read(self) -> Iterator[RulesetChange]:
+        """Yield the changes, which then say nothing of tables."""
+        return (replace(change, is_of_table=False) for change in super().read())
 
 
 @pytest.fixture
@@ -84,3 +108,18 @@ def test_a_large_plan_that_fails_leaves_the_table_listened_to(namespace: Namespa
     table.read_changes()
     assert len(heard) == 1
     table.close()
+
+
+def test_a_change_of_our_table_as_listening_begins_again_is_seen(namespace: Namespace) -> None:
+    """Between the end of a large plan and the look at the number, where nobody owns the table."""
+    heard = list[RulesetChange]()
+    kept = IntrudedTable(owned=False)
+    kept.namespace, kept.is_late = namespace, True
+    table = TrackedTable(kept, heard.append)
+    table.events.close()
+    table.events = LastMessages(kept.port)
+    larger = Ruleset(chains=tuple(Chain(name=f"more-{number:04}") for number in range(2_000)))
+    with closing(table):
+        applied = table.apply(make_plan(larger, None))
+        assert table.read_generation() > applied.after
+        assert MISSED in heard
