@@ -34,7 +34,7 @@ class Progress(enum.Enum):
 
     STARTED = "started"
     LISTED = "listed"
-    """The table was listed; later changes don't count."""
+    """The table was listed; it waits to be told whether that is the table to prove."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,13 +85,15 @@ class Prover:
             self.close()
             raise ProverLostError("the process that proves can't be started") from error
 
-    def prove(self, request: ProofRequest, listing: socket.socket, listed: Callable[[], None]) -> ProofAnswer:
-        """Return the result of a proof.
+    def prove(
+        self, request: ProofRequest, listing: socket.socket, is_meant: Callable[[], bool]
+    ) -> ProofAnswer | None:
+        """Return the result of a proof; None where the listing is of another table than the one to prove.
 
         Args:
             request: what the table has to do.
             listing: where the listing of the table comes from; it is closed.
-            listed: called when all of it has come.
+            is_meant: called when all of it has come; says whether it is of the table to prove.
 
         Raises:
             ProverLostError: the process has ended.
@@ -100,12 +102,12 @@ class Prover:
             with listing:
                 socket.send_fds(self._channel, [TOKEN], [listing.fileno()])
             self._connection.send(request)
-            while (said := self._connection.recv()) is Progress.LISTED:
-                listed()
+            self._connection.recv()  # all is listed
+            is_right = is_meant()
+            self._connection.send(is_right)
+            return self._connection.recv() if is_right else None
         except (EOFError, OSError) as error:
             raise ProverLostError("the process that proves has ended") from error
-        answer: ProofAnswer = said
-        return answer
 
     def kill(self) -> None:
         """End the process, whatever it does; may be called from any thread."""

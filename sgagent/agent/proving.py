@@ -65,10 +65,12 @@ def _serve(channel: socket.socket) -> None:
         request: ProofRequest = connection.recv()
         content = _read(descriptors[0])
         connection.send(Progress.LISTED)
-        started = time.perf_counter()
-        outcome = _outcome(content, request)
-        connection.send(_answer(*outcome, time.perf_counter() - started))
-        del content, request, outcome
+        if connection.recv():
+            started = time.perf_counter()
+            outcome = _outcome(content, request)
+            connection.send(_answer(*outcome, time.perf_counter() - started))
+            del outcome
+        del content, request
         gc.collect()
         give_back()
 

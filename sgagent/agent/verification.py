@@ -221,14 +221,13 @@ class Verification:
         return self._is_over or self._proved != self._change
 
     def _prove(self, change: int) -> None:
-        """Prove the table after a change; the result counts only if the listing was of no other.
+        """Prove the table after a change, unless the listing was of another.
 
         Raises:
             ProverLostError: the process that proves has ended.
             OSError: it can't be started.
         """
         policy, state, guardrails = self._policy, self._state, self._guardrails
-        is_of_change = False
         prover = self._prover or Prover()
         with self._changed:
             self._prover = prover
@@ -236,17 +235,16 @@ class Verification:
             return
         began = time.monotonic()
 
-        def listed() -> None:
-            nonlocal is_of_change
+        def is_of_change() -> bool:
             self._listing_seconds = time.monotonic() - began
             with self._changed:
                 self._changed.wait_for(lambda: not self._is_stepping or self._is_over)
-                is_of_change = self._change == change
                 self._release_steps()
+                return self._change == change
 
         try:
             request = ProofRequest(policy=policy, mask=self.layout.mask, state=state, guardrails=guardrails)
-            answer = prover.prove(request, self.open_listing(), listed)
+            answer = prover.prove(request, self.open_listing(), is_of_change)
         except SgagentError as error:
             self._proved = change
             self._report_unknown(change, str(error))
@@ -254,7 +252,7 @@ class Verification:
         finally:
             with self._changed:
                 self._release_steps()
-        if is_of_change:
+        if answer is not None:
             self._proved = change
             report = answer.report
             found = ProofReport(

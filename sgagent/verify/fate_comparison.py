@@ -251,13 +251,18 @@ class FateComparison(Exploration):
                     wanted = demand._replace(is_remembered=demand.is_remembered and opens)
                     self._demand(wanted, some, cell, decided.numbers)
 
-    def _decided(self, state: State) -> Sequence[_Decided]:
-        """Return what the policy decides about packets."""
+    def _decided(self, state: State) -> Iterator[_Decided]:
+        """Yield what the policy decides about packets, one by one: the first may show a difference."""
         key = (self.frame, *self._asking, state.classes, *(state.box[one] for one in self._dimensions))
-        found = self.subject.decided.get(key)
-        if found is None:
-            found = self.subject.decided[key] = tuple(self._decide(state))
-        return found
+        known = self.subject.decided.get(key)
+        if known is not None:
+            yield from known
+            return
+        found = []
+        for decided in self._decide(state):
+            found.append(decided)
+            yield decided
+        self.subject.decided[key] = tuple(found)
 
     def _decide(self, state: State) -> Iterator[_Decided]:
         """Yield parts of some packets in which the same clause decides about all."""

@@ -6,16 +6,18 @@ import os
 import resource
 import socket
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from itertools import cycle
 from pathlib import Path
 
 import pytest
 
+from sgagent.agent.prover import ProofRequest, Prover
 from sgagent.agent.step import Step, StepEnd
 from sgagent.agent.verification import Verification
 from sgagent.core.errors import KernelRefusedError, SgagentError
+from sgagent.core.policy import ResolvedPolicy
 from sgagent.dataplane.libnftables import DONE, REFUSED
 from sgagent.nft.marks import MarkLayout
 from sgagent.verify import Outcome
@@ -168,6 +170,17 @@ def test_a_listing_of_another_moment_does_not_count(stage: Stage) -> None:
     stage.listings.release()
     stage.wait_for(Outcome.UNKNOWN)
     assert stage.events("table_refuted") == 0
+
+
+def test_a_listing_of_another_moment_is_not_proved() -> None:
+    """A proof of a large table takes a minute, and of one that the policy is not of up to half an hour."""
+    request = ProofRequest(policy=ResolvedPolicy(), mask=0, state=None)
+    listings = Listings(contents=[NO_TABLE])
+    with closing(Prover()) as prover:
+        assert prover.prove(request, listings.open(), lambda: False) is None
+        answer = prover.prove(request, listings.open(), lambda: True)
+    assert answer is not None
+    assert answer.outcome is Outcome.PROVED
 
 
 def test_an_unchanged_step_proves_nothing_anew(stage: Stage) -> None:
