@@ -238,6 +238,7 @@ class _Agent:
         found = self._decide(policy)
         decided = time.perf_counter()
         self.dataplane.apply(found.plan)
+        self.dataplane.remove(found.plan)
         applied = time.perf_counter()
         self.enforced = found.enforcing(policy)
         commands = json.dumps(encode_plan(found.plan, []))
