@@ -228,7 +228,7 @@ def compare_judges(
 def _without_bystanders(
     old: ResolvedInterface, new: ResolvedInterface, direction: Direction
 ) -> tuple[ResolvedInterface, ResolvedInterface]:
-    """Return both without rules that match no packet that a changed rule matches, by protocol and port.
+    """Return both without rules that match no packet that a changed rule matches.
 
     They differ in the same packets, by the same rules; clauses of all rules would take longer to make.
     """
@@ -244,14 +244,24 @@ def _without_bystanders(
 
 
 def _overlap_with(rules: Sequence[ResolvedRule]) -> Callable[[ResolvedRule], bool]:
-    """Return a function that says whether another rule may match a packet of some rules."""
+    """Return a function that says whether another rule may match a packet of some rules.
+
+    It looks at protocol, port and far end.
+    """
     protocols = {protocol for rule in rules for protocol in rule.protocols}
     ports = joined(run for rule in rules for run in rule.ports.ranges)
+    far_ends = [joined(run for rule in rules for run in rule.peer.addresses.ranges(one)) for one in Family]
 
     def involves(rule: ResolvedRule) -> bool:
         is_any_protocol = ALL_PROTOCOLS in protocols or ALL_PROTOCOLS in rule.protocols
-        return (is_any_protocol or not protocols.isdisjoint(rule.protocols)) and any(
-            meets(run, ports) for run in rule.ports.ranges
+        return (
+            (is_any_protocol or not protocols.isdisjoint(rule.protocols))
+            and any(meets(run, ports) for run in rule.ports.ranges)
+            and any(
+                meets(run, wanted)
+                for family, wanted in zip(Family, far_ends, strict=True)
+                for run in rule.peer.addresses.ranges(family)
+            )
         )
 
     return involves

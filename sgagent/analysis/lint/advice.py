@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 from sgagent.analysis.compare import Effect, FlowChange
@@ -12,16 +12,10 @@ from sgagent.analysis.lint.rule_relations import contradict, is_part, may_meet
 from sgagent.analysis.lint.subject import LintSubject
 from sgagent.core.addresses import Ranges, without
 from sgagent.core.clauses import DecidedBy
-from sgagent.core.model import AuthorizationObjects, Direction, Policy, PortSet
-from sgagent.core.policy import ResolvedRule
+from sgagent.core.model import AuthorizationObjects, Direction, PortSet
+from sgagent.core.policy import ResolvedInterface, ResolvedRule
 
 LAST_PRIORITY = 100
-
-_MOST_PAIRS = 1_000_000
-"""Of rules that are edited and all rules: a comparison of more takes minutes."""
-
-_FEW = 8
-"""Edits at most whose own packets are asked for; of more, all packets are looked at once."""
 """The greatest that the cloud takes (§4.6)."""
 
 Edits = tuple[RuleEdit, ...]
@@ -86,24 +80,28 @@ def unties(subject: LintSubject, drop: RuleKey, accept: RuleKey, priority: int, 
         others: edits without effect, beside and without which this one has none either.
     """
     known = {edit.key: edit for edit in others}
-    besides = (*others, *map(_edit, subject.removals.every))
     mine = tuple(known[key] for key in (drop, accept) if key in known)
     steps = [(key, priority + step) for n in (1, 2, 3) for key, step in ((accept, n), (drop, -n))]
     apart = [(_edit(key, priority=number),) for key, number in steps if key not in known]
-    base = merged(besides)
-    removed = {edit.key for edit in base if not edit.fields}
-    beside = [(stand.interfaces, edit_judge(stand.judge, base, subject.members)) for stand in subject.stands]
     for edits in (mine, *apart):
         fix = _first(subject, (edits,), lambda _: False, changes=False) if edits else None
-        if fix is None:
-            continue
-        together = merged((*besides, *edits))
-        # What is beside changes no verdict, so that what all change is what these change after it.
-        is_after = removed.isdisjoint(edit.key for edit in edits)
-        flows = changed_flows(beside, edits, subject.members) if is_after else _flows(subject, together)
-        if not flows and not any(_exceeding_flows(subject, together)):
+        if fix is not None and not _changes_beside(subject, edits, others):
             return fix
     return None
+
+
+def _changes_beside(subject: LintSubject, edits: Edits, others: Edits) -> bool:
+    """Return whether edits change a verdict beside others, and where all that is needless is removed."""
+    besides = (*others, *map(_edit, subject.removals.every))
+    base, together = merged(besides), merged((*besides, *edits))
+    removed = {edit.key for edit in base if not edit.fields}
+    if removed.isdisjoint(edit.key for edit in edits):
+        # What is beside changes no verdict, so that what all change is what these change after it.
+        stands = [(one.interfaces, edit_judge(one.judge, base, subject.members)) for one in subject.stands]
+        flows = changed_flows(stands, edits, subject.members)
+    else:
+        flows = _flows(subject, together)
+    return bool(flows) or any(_exceeding_flows(subject, together))
 
 
 def leaves_out(subject: LintSubject, keys: Iterable[RuleKey], ports: Ranges) -> Fix | None:
@@ -171,15 +169,12 @@ def _first(
             continue
         if any((edit.priority or 1) > max(LAST_PRIORITY, _priority(subject, edit.key)) for edit in edits):
             continue
-        if len(edits) * len(subject.rules) > _MOST_PAIRS and not subject.is_exhaustive:
-            continue
-        is_few = len(edits) <= _FEW
-        if is_few and _ties(subject, edits):  # asked first: of few it takes the least time
+        if not subject.search.allows(edits, subject.rules) or _ties(subject, edits):
             continue
         flows = _flows(subject, edits)
         is_right = bool(flows) is changes and all(map(is_meant, (*flows, *_later_flows(subject, edits))))
         is_right = is_right and all(map(is_meant, _exceeding_flows(subject, edits)))
-        if is_right and (is_few or not _ties(subject, edits)) and _are_all_reached(subject, edits):
+        if is_right and _are_all_reached(subject, edits):
             return Fix(edits=edits, flows=flows)
     return None
 
@@ -217,21 +212,18 @@ def _are_all_reached(subject: LintSubject, edits: Edits) -> bool:
     for judge in (stand.judge for stand in subject.stands):
         edited = edit_judge(judge, edits, subject.members) if moved else judge
         for direction in Direction if edited is not judge else ():
-            reach = RuleReach(edited, direction)
-            if len(moved) > _FEW:
-                waiting -= reach.deciding
-                if not moved.isdisjoint(reach.void_drops):
-                    return False
-                continue
-            for key in moved & reach.rules.keys():
-                deciders = reach.deciders_of(key)
-                if any(_is(one.rule, {key}) for one in deciders):
-                    waiting.discard(key)
-                elif reach.rule(key).policy is Policy.DROP and any(
-                    one.policy is Policy.ACCEPT for one in deciders
-                ):
-                    return False
+            reach = RuleReach(_meeting(edited, direction, moved), direction)
+            waiting -= reach.deciding
+            if not moved.isdisjoint(reach.void_drops):
+                return False
     return not waiting
+
+
+def _meeting(judge: ResolvedInterface, direction: Direction, keys: Container[RuleKey]) -> ResolvedInterface:
+    """Return a judge with the rules alone that may match packets of some: no other decides about these."""
+    rules = judge.toward(direction).rules
+    mine = [rule for rule in rules if key_of(rule) in keys]
+    return judge.with_rules(lambda rule: any(may_meet(rule, one) for one in mine))
 
 
 def _ties(subject: LintSubject, edits: Edits) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
 
 from sgagent.analysis.compare import FlowChange, compare
@@ -73,6 +73,28 @@ class Fix:
     def changes_verdicts(self) -> bool:
         """Return whether any packet is decided otherwise."""
         return bool(self.flows)
+
+
+MOST_TRIED = 200_000
+"""Rules that edits are tried on, counted for each edit: about 2 s."""
+
+
+@dataclass(slots=True)
+class SearchBudget:
+    """Bounds how many edits are tried: each is compared with all rules."""
+
+    left: float
+    is_cut: bool = False
+    """Whether an edit was not tried."""
+
+    def allows(self, edits: Sized, rules: Sized) -> bool:
+        """Return whether edits may be tried on rules, and count them."""
+        pairs = len(edits) * len(rules)
+        if pairs > self.left:
+            self.is_cut = True
+            return False
+        self.left -= pairs
+        return True
 
 
 def merged(edits: Iterable[RuleEdit]) -> tuple[RuleEdit, ...]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property, partial
 
 from sgagent.analysis.cells import MOST_CELLS
-from sgagent.analysis.lint.edits import Fix
+from sgagent.analysis.lint.edits import MOST_TRIED, Fix, SearchBudget
 from sgagent.analysis.lint.findings import MOST_RULES, OFFICES, SEVERITIES, Finding, FindingSeverity
 from sgagent.analysis.lint.removals import Removals, find_removals
 from sgagent.analysis.lint.rule_reach import OpenPorts, RuleKey, RuleReach, key_of, ports_open_to_everyone
@@ -222,16 +223,25 @@ class LintSubject:
         """Return both directions of each stand."""
         return ((stand, reach) for stand in self.stands for reach in stand.reaches)
 
-    @cached_property
+    @property
     def unfinished(self) -> tuple[str, ...]:
         """Return in words where not all was looked at, and how much was."""
-        return tuple(
-            f"{reach.direction.value} of {', '.join(stand.judge.security_group_ids)}:"
-            f" looked at {reach.unfinished[0]} of {reach.unfinished[1]} classes of far ends,"
-            " so that no rule there is called needless; --exhaustive looks at all"
-            for stand, reach in self.reaches
-            if reach.unfinished
+        not_tried = "edits: not all were tried, so findings may lack one that helps; --exhaustive tries all"
+        return (
+            *(
+                f"{reach.direction.value} of {', '.join(stand.judge.security_group_ids)}:"
+                f" looked at {reach.unfinished[0]} of {reach.unfinished[1]} classes of far ends,"
+                " so that no rule there is called needless; --exhaustive looks at all"
+                for stand, reach in self.reaches
+                if reach.unfinished
+            ),
+            *((not_tried,) if self.search.is_cut else ()),
         )
+
+    @cached_property
+    def search(self) -> SearchBudget:
+        """Return the bound of all searches for edits together."""
+        return SearchBudget(math.inf if self.is_exhaustive else MOST_TRIED)
 
     @property
     def is_exhaustive(self) -> bool:

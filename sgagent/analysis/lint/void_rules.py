@@ -91,15 +91,23 @@ def deny_before_accepts(subject: LintSubject) -> Iterator[Finding]:
         yield rule_finding(
             key,
             f"it drops everything at {at}, so that no packet reaches the accepts {', '.join(ids)}",
-            _trap_remedy(key, fix, priorities[-1]),
+            _trap_remedy(subject, key, fix, priorities[-1]),
             others=ids,
             fix=fix,
         )
 
 
-def _trap_remedy(key: RuleKey, fix: Fix | None, last: int) -> str:
+def _undecided(subject: LintSubject, reason: str) -> str:
+    """Return the remedy where no edit is found, with the reason if all were tried."""
+    is_cut = subject.search.is_cut
+    return (
+        f"decide which of them is meant{'; --exhaustive looks for priorities' if is_cut else f': {reason}'}"
+    )
+
+
+def _trap_remedy(subject: LintSubject, key: RuleKey, fix: Fix | None, last: int) -> str:
     if fix is None:
-        return "decide which of them is meant: no priorities open just what the accepts say"
+        return _undecided(subject, "no priorities open just what the accepts say")
     if [edit.key for edit in fix.edits] == [key]:
         return f"give it a number greater than {last}, so that it follows the accepts"
     return f"{_edits_text(fix.edits)}, so that it follows the accepts"
@@ -118,7 +126,7 @@ def void_drop(subject: LintSubject) -> Iterator[Finding]:
         yield rule_finding(
             key,
             f"it drops nothing: all its traffic is accepted before, by {_names(widest)}",
-            _void_remedy(key, fixes[key], accepting[key]),
+            _void_remedy(subject, key, fixes[key], accepting[key]),
             others=_ids(widest),
             interfaces=stand.interfaces,
             fix=fixes[key],
@@ -131,7 +139,7 @@ def _void_fix(subject: LintSubject, key: RuleKey, accepting: Iterable[Clause]) -
     return advice.lets_drop(subject, next(drops), list(rules.values()))
 
 
-def _void_remedy(key: RuleKey, fix: Fix | None, accepting: Sequence[Clause]) -> str:
+def _void_remedy(subject: LintSubject, key: RuleKey, fix: Fix | None, accepting: Sequence[Clause]) -> str:
     rules = [clause.rule for clause in accepting if clause.rule is not None]
     if fix is not None:
         (own,) = (edit for edit in fix.edits if edit.key == key)
@@ -144,7 +152,7 @@ def _void_remedy(key: RuleKey, fix: Fix | None, accepting: Sequence[Clause]) -> 
         return "set the inner access policy of the shared group to drop, as it comes before all rules"
     if not rules:
         return "remove it, or remove its object from the configuration's lists"
-    return "decide which of them is meant: no priority of its own closes just what wider accepts open"
+    return _undecided(subject, "no priority of its own closes just what wider accepts open")
 
 
 def _edits_text(edits: Iterable[RuleEdit]) -> str:
@@ -216,10 +224,6 @@ def redundant_rule(subject: LintSubject) -> Iterator[Finding]:
         )
 
 
-_RULES_LOOKED_AT = 20_000
-"""By all searches for an edit that sets rules of one priority apart, about 2 s."""
-
-
 @notice("an accept and a drop of one priority that match the same packets")
 def contradicting_tie(subject: LintSubject) -> Iterator[Finding]:
     """Find accepts and drops of one priority that match the same packets: drop wins."""
@@ -227,7 +231,6 @@ def contradicting_tie(subject: LintSubject) -> Iterator[Finding]:
     for tie in chain.from_iterable(map(ties, subject.stands)):
         found.setdefault((key_of(tie.drop), key_of(tie.accept)), tie)
     made: tuple[RuleEdit, ...] = ()
-    sought = len(found) if subject.is_exhaustive else _most_sought(subject)
     for (drop, accept), tie in found.items():
         is_trap = accept in subject.trapped.get(drop, ())
         if is_trap or not subject.duplicates.keys().isdisjoint((drop, accept)):
@@ -236,9 +239,7 @@ def contradicting_tie(subject: LintSubject) -> Iterator[Finding]:
             continue
         needless = next((key for key in (accept, drop) if key in subject.removals.every), None)
         fix = advice.removal(subject, needless) if needless else None
-        is_sought = sought > 0
-        if fix is None and is_sought:
-            sought -= 1
+        if fix is None:
             fix = advice.unties(subject, drop, accept, tie.drop.priority, made)
             made = merged((*made, *(fix.edits if fix else ())))
         owner = "" if accept[0] == drop[0] else f" of {accept[0]}"
@@ -246,22 +247,15 @@ def contradicting_tie(subject: LintSubject) -> Iterator[Finding]:
             drop,
             f"it and {accept[1]}{owner} have priority {tie.drop.priority} and contradict each other"
             f" on {tie.traffic}, where drop wins",
-            _tie_remedy(fix, is_sought=is_sought),
+            _tie_remedy(subject, fix),
             others=(accept[1],),
             fix=fix,
         )
 
 
-def _most_sought(subject: LintSubject) -> int:
-    """Return for how many ties an edit is sought, which takes a look at all rules each."""
-    return max(1, _RULES_LOOKED_AT // max(1, len(subject.rules)))
-
-
-def _tie_remedy(fix: Fix | None, *, is_sought: bool) -> str:
-    if fix is None and not is_sought:
-        return "decide which of them is meant; --exhaustive looks for priorities that set them apart"
+def _tie_remedy(subject: LintSubject, fix: Fix | None) -> str:
     if fix is None:
-        return "decide which of them is meant: no priority close by sets them apart without effect"
+        return _undecided(subject, "no priority close by sets them apart without effect")
     if all(edit.fields for edit in fix.edits):
         return f"{_edits_text(fix.edits)}, which says what is in force"
     return f"{' and '.join(map(str, fix.edits))}: no verdict changes"

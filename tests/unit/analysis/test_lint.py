@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from sgagent.analysis.lint.edits import SearchBudget
 from sgagent.analysis.lint.findings import CODES, Finding, FindingSeverity
 from sgagent.analysis.lint.registry import CHECKS, lint, steps
 from sgagent.analysis.lint.subject import Life, Usage, make_subject
@@ -282,6 +283,32 @@ def test_lint_says_where_it_stopped() -> None:
     (text, _) = stopped.unfinished
     assert "looked at 0 of " in text
     assert not whole.unfinished
+
+
+@pytest.mark.parametrize("code", ("deny_before_accepts", "void_drop", "contradicting_tie"))
+def test_lint_says_that_it_tried_no_more_edits(code: str) -> None:
+    """All searches share one bound; a finding for which nothing was tried names the option that tries."""
+    definitions = read(LINT / code / "bad.yaml")
+    stopped, whole = (make_subject(definitions, EXEMPTIONS, most_cells=most) for most in (1_000, None))
+    stopped.search.left = 0.0
+    (without, *_), (having, *_) = (
+        [one for one in lint(subject) if one.code == code] for subject in (stopped, whole)
+    )
+    assert having.fix is not None
+    assert without.fix is None
+    assert without.remedy == "decide which of them is meant; --exhaustive looks for priorities"
+    assert [text.partition(":")[0] for text in stopped.unfinished] == ["edits"]
+    assert not whole.unfinished
+
+
+def test_the_bound_of_edits_counts_rules() -> None:
+    """One that is over is told once, and what is left serves what is smaller."""
+    search = SearchBudget(left=5.0)
+    assert search.allows("e", "rul")
+    assert not search.is_cut
+    assert not search.allows("ed", "ru")
+    assert search.is_cut
+    assert search.allows("e", "ru")
 
 
 def test_a_rule_is_never_reached_only_if_it_is_nowhere() -> None:
