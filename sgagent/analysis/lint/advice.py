@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 from sgagent.analysis.compare import Effect, FlowChange
@@ -221,9 +222,10 @@ def _are_all_reached(subject: LintSubject, edits: Edits) -> bool:
 
 def _meeting(judge: ResolvedInterface, direction: Direction, keys: Container[RuleKey]) -> ResolvedInterface:
     """Return a judge with the rules alone that may match packets of some: no other decides about these."""
-    rules = judge.toward(direction).rules
-    mine = [rule for rule in rules if key_of(rule) in keys]
-    return judge.with_rules(lambda rule: any(may_meet(rule, one) for one in mine))
+    side = judge.toward(direction)
+    mine = [rule for rule in side.rules if key_of(rule) in keys]
+    near = tuple(rule for rule in side.rules if any(may_meet(one, rule) for one in mine))
+    return judge.with_side(direction, replace(side, rules=near))
 
 
 def _ties(subject: LintSubject, edits: Edits) -> bool:

@@ -75,8 +75,8 @@ class Fix:
         return bool(self.flows)
 
 
-MOST_TRIED = 200_000
-"""Rules that edits are tried on, counted for each edit: about 2 s."""
+MOST_TRIED = 100_000
+"""Rules that edits are tried on, counted for each edit: about a second."""
 
 
 @dataclass(slots=True)

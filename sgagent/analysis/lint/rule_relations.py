@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sgagent.core.addresses import joined, meets, without
-from sgagent.core.model import ALL_PROTOCOLS, Family, Policy
+from sgagent.core.model import ALL_PROTOCOLS, Family, Policy, Protocols
 from sgagent.core.policy import ResolvedRule
 
 
@@ -13,21 +13,23 @@ def may_meet(one: ResolvedRule, other: ResolvedRule) -> bool:
     return (
         is_same_user
         and (one.units is None or other.units is None or meets(one.units, (other.units,)))
+        and any(meets(run, other.ports.ranges) for run in one.ports.ranges)
         and any(_meet(one, other, family) for family in Family)
     )
 
 
 def _meet(one: ResolvedRule, other: ResolvedRule, family: Family) -> bool:
-    protocols, others = (set(rule.protocols_of(family)) for rule in (one, other))
-    shared = ALL_PROTOCOLS in protocols or ALL_PROTOCOLS in others or bool(protocols & others)
     peers = other.peer.addresses.ranges(family)
     return (
-        shared
+        any(meets(run, peers) for run in one.peer.addresses.ranges(family))
+        and _share_a_protocol(one.protocols_of(family), other.protocols_of(family))
         and one.can_match(family)
         and other.can_match(family)
-        and any(meets(run, other.ports.ranges) for run in one.ports.ranges)
-        and any(meets(run, peers) for run in one.peer.addresses.ranges(family))
     )
+
+
+def _share_a_protocol(one: Protocols, other: Protocols) -> bool:
+    return ALL_PROTOCOLS in one or ALL_PROTOCOLS in other or not set(one).isdisjoint(other)
 
 
 def lies_within(one: ResolvedRule, other: ResolvedRule) -> bool:
