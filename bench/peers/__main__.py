@@ -23,7 +23,7 @@ from bench.peers.report import peer_lines
 from bench.peers.watch import choose_probes
 from bench.policies import BenchPolicy, invent
 from bench.results import PacketCost, write_results
-from bench.section import begin
+from bench.section import begin, measured_at
 from bench.sizes import SIZES
 from integration.parts import with_parts
 
@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
     if not (results.is_quick or options.only or options.largest < len(SIZES) - 1):
         write_results(results, RESULTS)
         PICTURE.write_text(draw(results), encoding="utf-8")
-        parts = {PART: "\n" + "\n".join(lines) + "\n"}
+        parts = {PART: f"{measured_at()}\n\n" + "\n".join(lines) + "\n"}
         PAGE.write_text(with_parts(PAGE.read_text(encoding="utf-8"), parts), encoding="utf-8")
     return 0
 

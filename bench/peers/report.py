@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from bench.peers.contenders import DAEMON
 from bench.peers.figures import Figures, Operation, PeerResults
-from bench.section import measured_at, milliseconds, table
+from bench.section import milliseconds, table
 from bench.sizes import Size
 from bench.traffic import Aim
 
@@ -25,7 +25,7 @@ def _about(results: PeerResults) -> Iterator[str]:
     machine = results.machine
     versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
     yield (
-        f"{measured_at()} On {machine.processors} processors, Linux {machine.kernel}, {machine.nftables}, "
+        f"On {machine.processors} processors, Linux {machine.kernel}, {machine.nftables}, "
         f"Python {machine.python}; load before the run {machine.load:.2f}. {versions}."
     )
     if results.is_quick:
